@@ -1,0 +1,131 @@
+// Package config is the one typed configuration of shimtrace: a strict TOML
+// file, OTEL_* environment variables above it, defaults below it.
+//
+// It decides nothing and opens nothing but the file; the shim, the relay and
+// the operator's tool read it. An absent file is a valid configuration.
+package config
+
+import (
+	"time"
+)
+
+// DefaultPath is the file read when SHIMTRACE_CONFIG is not set.
+const DefaultPath = "/etc/shimtrace/config.toml"
+
+// PathEnv names the environment variable that overrides DefaultPath.
+const PathEnv = "SHIMTRACE_CONFIG"
+
+// Config is what holds for one inner shim: the common sections of the file with
+// that shim's [runtime.<inner>] section over them and the environment over both.
+type Config struct {
+	Trace   Trace   `toml:"trace"`
+	Export  Export  `toml:"export"`
+	Journal Journal `toml:"journal"`
+	Relay   Relay   `toml:"relay"`
+	Log     Log     `toml:"log"`
+	// Resource holds attributes added to every span's resource.
+	Resource map[string]string `toml:"resource"`
+
+	// Shim is the path or name of the inner shim ([runtime.<inner>] shim);
+	// empty means containerd-shim-<inner>-v2, searched on PATH and beside the
+	// wrapper.
+	Shim string `toml:"-"`
+}
+
+// Trace says what is recorded and how contexts travel.
+type Trace struct {
+	// Mode is "static" (record for the sandbox's whole life) or "off" (relay
+	// nothing: the inner shim is handed to containerd as it is).
+	Mode string `toml:"mode"`
+	// Join is the trace that a call span belongs to when its request carries the
+	// caller's context: "caller" or "sandbox". The other one is linked.
+	Join string `toml:"join"`
+	// Propagators are the context formats read from and written into requests:
+	// "tracecontext", "baggage", "jaeger", "b3", "b3multi", "none".
+	// OTEL_PROPAGATORS overrides it.
+	Propagators []string `toml:"propagators"`
+	// Sampler and SamplerArg are OTEL_TRACES_SAMPLER and its argument, which
+	// override them: "always_on", "always_off", "traceidratio" and the same with
+	// "parentbased_" before them.
+	Sampler    string  `toml:"sampler"`
+	SamplerArg float64 `toml:"sampler_arg"`
+	// Quiet are the methods whose calls are recorded only when they fail or take
+	// longer than Slow. Wait and streams are never slow.
+	Quiet []string `toml:"quiet"`
+	Slow  Duration `toml:"slow"`
+}
+
+// Export says where the journal is shipped to. With no endpoint the journal is
+// the store.
+type Export struct {
+	// Endpoint is the collector's base URL, as in OTEL_EXPORTER_OTLP_ENDPOINT,
+	// which overrides it. Empty: nothing is shipped.
+	Endpoint string `toml:"endpoint"`
+	// Protocol is "http/protobuf" or "grpc" (OTEL_EXPORTER_OTLP_PROTOCOL).
+	Protocol string            `toml:"protocol"`
+	Headers  map[string]string `toml:"headers"`
+	Timeout  Duration          `toml:"timeout"`
+	// Compression is "gzip" or "none" (OTEL_EXPORTER_OTLP_COMPRESSION).
+	Compression string `toml:"compression"`
+	// Shipper is the program that drains the journal; empty means the shimtrace
+	// tool beside the wrapper or on PATH.
+	Shipper string `toml:"shipper"`
+
+	// FromEnv reports that the endpoint came from the environment, where the
+	// OTLP clients find it (and the traces-only variant) by themselves.
+	FromEnv bool `toml:"-"`
+}
+
+// Journal bounds the store on disk.
+type Journal struct {
+	Dir string `toml:"dir"`
+	// MaxBytes bounds all segments together; the oldest goes first.
+	MaxBytes Bytes `toml:"max_bytes"`
+	// SegmentBytes is the size at which a segment is closed.
+	SegmentBytes Bytes `toml:"segment_bytes"`
+}
+
+// Relay is about the relay process.
+type Relay struct {
+	// StateDir holds the relays' sockets, locks and state (mode 0700). Its length
+	// bounds the socket paths: 106 bytes in all.
+	StateDir string `toml:"state_dir"`
+	// ReadyTimeout is how long start waits, once the inner shim has answered, for
+	// the relay before it hands out the inner shim unwrapped.
+	ReadyTimeout Duration `toml:"ready_timeout"`
+}
+
+// Log is about shimtrace's own log, which goes to containerd's, as a shim's does.
+type Log struct {
+	Level string `toml:"level"`
+}
+
+// Default returns the configuration that holds when nothing is configured.
+func Default() Config {
+	return Config{
+		Trace: Trace{
+			Mode:        "static",
+			Join:        "caller",
+			Propagators: []string{"tracecontext", "baggage"},
+			Sampler:     "parentbased_always_on",
+			SamplerArg:  1,
+			Quiet:       []string{"State", "Stats", "Pids", "Connect", "Wait"},
+			Slow:        Duration(500 * time.Millisecond),
+		},
+		Export: Export{
+			Protocol:    "http/protobuf",
+			Timeout:     Duration(10 * time.Second),
+			Compression: "gzip",
+		},
+		Journal: Journal{
+			Dir:          "/var/lib/shimtrace/journal",
+			MaxBytes:     64 << 20,
+			SegmentBytes: 1 << 20,
+		},
+		Relay: Relay{
+			StateDir:     "/run/shimtrace",
+			ReadyTimeout: Duration(2 * time.Second),
+		},
+		Log: Log{Level: "info"},
+	}
+}

@@ -1,0 +1,83 @@
+package config
+
+import (
+	"fmt"
+	"net/url"
+	"path/filepath"
+	"slices"
+	"strings"
+)
+
+// Samplers are the names that [trace] sampler takes.
+var Samplers = []string{
+	"always_on", "always_off", "traceidratio",
+	"parentbased_always_on", "parentbased_always_off", "parentbased_traceidratio",
+}
+
+// Propagators are the names that [trace] propagators takes.
+var Propagators = []string{"tracecontext", "baggage", "jaeger", "b3", "b3multi", "none"}
+
+// socketNameLen is the longest file name below Relay.StateDir: "/s/", 32 hex
+// digits, ".sock". The kernel takes 107 bytes and a zero, containerd 106.
+const socketNameLen = len("/s/") + 32 + len(".sock")
+
+func (c *Config) validate() error {
+	for _, e := range []error{
+		oneOf("trace.mode", c.Trace.Mode, "static", "off"),
+		oneOf("trace.join", c.Trace.Join, "caller", "sandbox"),
+		oneOf("trace.sampler", c.Trace.Sampler, Samplers...),
+		oneOf("export.protocol", c.Export.Protocol, "http/protobuf", "grpc"),
+		oneOf("export.compression", c.Export.Compression, "gzip", "none"),
+		oneOf("log.level", c.Log.Level, "debug", "info", "warn", "error"),
+		absolute("journal.dir", c.Journal.Dir),
+		absolute("relay.state_dir", c.Relay.StateDir),
+		endpoint("export.endpoint", c.Export.Endpoint),
+	} {
+		if e != nil {
+			return e
+		}
+	}
+	for _, p := range c.Trace.Propagators {
+		if err := oneOf("trace.propagators", p, Propagators...); err != nil {
+			return err
+		}
+	}
+	if c.Trace.SamplerArg < 0 || c.Trace.SamplerArg > 1 {
+		return fmt.Errorf("trace.sampler_arg: %v is not a ratio from 0 to 1", c.Trace.SamplerArg)
+	}
+	if n := len(c.Relay.StateDir) + socketNameLen; n > 106 {
+		return fmt.Errorf("relay.state_dir: %q is too long: socket paths below it would have %d bytes, at most 106 are possible", c.Relay.StateDir, n)
+	}
+	if c.Journal.SegmentBytes < 4<<10 {
+		return fmt.Errorf("journal.segment_bytes: %d is too small, at least 4KiB", c.Journal.SegmentBytes)
+	}
+	if c.Journal.MaxBytes < 2*c.Journal.SegmentBytes {
+		return fmt.Errorf("journal.max_bytes: %d is too small, at least twice journal.segment_bytes (%d)", c.Journal.MaxBytes, c.Journal.SegmentBytes)
+	}
+	return nil
+}
+
+func oneOf(key, value string, allowed ...string) error {
+	if slices.Contains(allowed, value) {
+		return nil
+	}
+	return fmt.Errorf("%s: %q is not one of %s", key, value, strings.Join(allowed, ", "))
+}
+
+func absolute(key, path string) error {
+	if filepath.IsAbs(path) {
+		return nil
+	}
+	return fmt.Errorf("%s: %q is not an absolute path", key, path)
+}
+
+func endpoint(key, value string) error {
+	if value == "" {
+		return nil
+	}
+	u, err := url.Parse(value)
+	if err != nil || (u.Scheme != "http" && u.Scheme != "https") || u.Host == "" {
+		return fmt.Errorf("%s: %q is not a URL such as http://127.0.0.1:4318", key, value)
+	}
+	return nil
+}

@@ -1,0 +1,58 @@
+// Command tools builds the programs that the integration tests need and prints
+// the directory that holds them. Run it before the tests:
+//
+//	go -C integration run ./tools         # build what is missing
+//	go -C integration run ./tools -list   # show what there is
+package main
+
+import (
+	"context"
+	"flag"
+	"fmt"
+	"io"
+	"os"
+	"os/signal"
+	"syscall"
+	"text/tabwriter"
+
+	"github.com/shimtrace/shimtrace/integration/toolset"
+)
+
+func main() {
+	list := flag.Bool("list", false, "print the table of tools and build nothing")
+	flag.Parse()
+	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
+	defer stop()
+	if err := run(ctx, *list); err != nil {
+		fmt.Fprintln(os.Stderr, "tools:", err)
+		os.Exit(1)
+	}
+}
+
+func run(ctx context.Context, list bool) error {
+	root, err := toolset.Root()
+	if err != nil {
+		return err
+	}
+	if list {
+		return table(os.Stdout, root)
+	}
+	if err := toolset.Build(ctx, root, toolset.All(), os.Stderr); err != nil {
+		return err
+	}
+	fmt.Println(root)
+	return nil
+}
+
+func table(w io.Writer, root string) error {
+	t := tabwriter.NewWriter(w, 0, 0, 2, ' ', 0)
+	fmt.Fprintln(t, "TOOL\tVERSION\tTAGS\tMODULE\tDIRECTORY")
+	for _, tool := range toolset.All() {
+		dir := "not built"
+		if tool.Built(root) {
+			dir = tool.Dir(root)
+		}
+		fmt.Fprintf(t, "%s\t%s\t%s\t%s\t%s\n", tool.Name, tool.Version, tool.Tags, tool.Module, dir)
+	}
+	return t.Flush()
+}

@@ -1,0 +1,106 @@
+// Package toolset builds the programs that the integration tests run, at
+// exact versions, once, and keeps them outside the tree.
+//
+// Every tool is a Go program, so a Go toolchain and a module proxy are enough:
+// no image registry, no release archives. It does not build shimtrace itself,
+// nor anything for a guest. The tools command builds; the rig package only
+// looks up what has been built, so that no test waits minutes for a compiler.
+package toolset
+
+import (
+	"fmt"
+	"os"
+	"path/filepath"
+)
+
+// Env names the variable that moves the cache directory.
+const Env = "SHIMTRACE_TOOLS"
+
+// A Tool is one build of one module at one version: one directory of the cache.
+type Tool struct {
+	Name     string
+	Version  string
+	Module   string
+	Packages []string // import paths of the commands, relative to Module
+	Tags     string   // build tags
+	// InPlace builds in a copy of the module's source, with its own go.mod.
+	// It is for modules that declare another path than the one they are
+	// published under, and therefore cannot be a requirement.
+	InPlace bool
+	Needs   []Need
+}
+
+// The tools. A new version is a new directory: nothing built is overwritten.
+var (
+	// Containerd24 is containerd, ctr and containerd-shim-runc-v2 of 2.4.
+	Containerd24 = Tool{
+		Name: "containerd", Version: "v2.4.2",
+		Module:   "github.com/containerd/containerd/v2",
+		Packages: []string{"cmd/containerd", "cmd/ctr", "cmd/containerd-shim-runc-v2"},
+	}
+	// Containerd17 is the same of 1.7.
+	Containerd17 = Tool{
+		Name: "containerd", Version: "v1.7.35",
+		Module:   "github.com/containerd/containerd",
+		Packages: []string{"cmd/containerd", "cmd/ctr", "cmd/containerd-shim-runc-v2"},
+	}
+	// TracingShim is a containerd-shim-runc-v2 of 2.4 that makes spans of its
+	// own, children of the context that its requests carry: the proof that an
+	// injected context arrives.
+	TracingShim = Tool{
+		Name: "containerd-shim-tracing", Version: "v2.4.2",
+		Module:   "github.com/containerd/containerd/v2",
+		Packages: []string{"cmd/containerd-shim-runc-v2"},
+		Tags:     "shim_tracing",
+	}
+	// Runc has seccomp, which nerdctl insists on.
+	Runc = Tool{
+		Name: "runc", Version: "v1.5.2",
+		Module:   "github.com/opencontainers/runc",
+		Packages: []string{""},
+		Tags:     "seccomp",
+		Needs:    []Need{needGCC, needPkgConfig, needSeccomp},
+	}
+	Nerdctl = Tool{
+		Name: "nerdctl", Version: "v2.1.2",
+		Module:   "github.com/containerd/nerdctl/v2",
+		Packages: []string{"cmd/nerdctl"},
+	}
+	Crictl = Tool{
+		Name: "crictl", Version: "v1.30.0",
+		Module:   "sigs.k8s.io/cri-tools",
+		Packages: []string{"cmd/crictl"},
+		InPlace:  true,
+	}
+)
+
+// All lists the tools in the order in which they are built.
+func All() []Tool {
+	return []Tool{Runc, Containerd24, TracingShim, Containerd17, Nerdctl, Crictl}
+}
+
+// Root is the cache directory: $SHIMTRACE_TOOLS, else shimtrace/tools in the
+// user's cache directory. It need not exist.
+func Root() (string, error) {
+	if dir := os.Getenv(Env); dir != "" {
+		return filepath.Abs(dir)
+	}
+	cache, err := os.UserCacheDir()
+	if err != nil {
+		return "", fmt.Errorf("find the tools directory: %w (set %s)", err, Env)
+	}
+	return filepath.Join(cache, "shimtrace", "tools"), nil
+}
+
+// String is the name and version, which is also the directory's name.
+func (t Tool) String() string { return t.Name + "-" + t.Version }
+
+// Dir is where the tool's programs are, once it is built.
+func (t Tool) Dir(root string) string { return filepath.Join(root, t.String()) }
+
+// Built reports whether the tool is in the cache. A directory appears there
+// only complete.
+func (t Tool) Built(root string) bool {
+	_, err := os.Stat(t.Dir(root))
+	return err == nil
+}

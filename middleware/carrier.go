@@ -1,0 +1,83 @@
+package middleware
+
+import (
+	"strings"
+
+	"github.com/shimtrace/shimtrace/middleware/wire"
+)
+
+// carrier lets a propagator read a request's metadata and collects what it
+// writes. Keys are compared as ttrpc does, without regard to case; of a key that
+// repeats the first value counts.
+type carrier struct {
+	req *wire.Request
+	set []entry
+}
+
+type entry struct{ key, value string }
+
+// Get implements propagation.TextMapCarrier.
+func (c *carrier) Get(key string) string {
+	for i := range c.req.Metadata {
+		if equalFold(c.req.Metadata[i].Key, key) {
+			return string(c.req.Metadata[i].Value)
+		}
+	}
+	return ""
+}
+
+// Values implements propagation.ValuesGetter: baggage may come in several parts.
+func (c *carrier) Values(key string) (values []string) {
+	for i := range c.req.Metadata {
+		if equalFold(c.req.Metadata[i].Key, key) {
+			values = append(values, string(c.req.Metadata[i].Value))
+		}
+	}
+	return values
+}
+
+// Set implements propagation.TextMapCarrier.
+func (c *carrier) Set(key, value string) {
+	for i := range c.set {
+		if c.set[i].key == key {
+			c.set[i].value = value
+			return
+		}
+	}
+	c.set = append(c.set, entry{key, value})
+}
+
+// Keys implements propagation.TextMapCarrier.
+func (c *carrier) Keys() []string {
+	keys := make([]string, len(c.req.Metadata))
+	for i := range c.req.Metadata {
+		keys[i] = string(c.req.Metadata[i].Key)
+	}
+	return keys
+}
+
+// replaces tells that the request's own entries under key must go: because the
+// key was written anew, or because it says something about the old context, which
+// the written one took the place of.
+func (c *carrier) replaces(fields []string) func(key []byte) bool {
+	return func(key []byte) bool {
+		for i := range c.set {
+			if equalFold(key, c.set[i].key) {
+				return true
+			}
+		}
+		if len(c.set) == 0 || equalFold(key, "baggage") {
+			return false
+		}
+		for _, f := range fields {
+			if equalFold(key, f) {
+				return true
+			}
+		}
+		return false
+	}
+}
+
+func equalFold(a []byte, b string) bool {
+	return len(a) == len(b) && strings.EqualFold(string(a), b)
+}

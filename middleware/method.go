@@ -1,0 +1,170 @@
+package middleware
+
+import (
+	"slices"
+	"strings"
+	"sync"
+
+	"google.golang.org/protobuf/encoding/protowire"
+
+	"go.opentelemetry.io/otel/attribute"
+	semconv "go.opentelemetry.io/otel/semconv/v1.43.0"
+	"go.opentelemetry.io/otel/trace"
+
+	"github.com/shimtrace/shimtrace/middleware/wire"
+)
+
+// method is what is known of a method before any call of it.
+type method struct {
+	service, name string
+	fullName      string // "containerd.task.v3.Task/Create", the span's name
+	quiet         bool   // recorded only when it fails or is slow
+	endless       bool   // lasts as long as what it waits for: never slow
+	start         []trace.SpanStartOption
+	fields
+}
+
+// fields are the numbers of the well-known fields in a method's messages; 0 means
+// that the message has none.
+type fields struct {
+	containerID, execID, sandboxID, bundle, signal protowire.Number // of the request
+	pid, exitStatus, exitedAt                      protowire.Number // of the answer
+}
+
+// known has the fields of the services that containerd calls shims by: Task
+// (api/runtime/task/v2 and v3, the same numbers) and Sandbox
+// (api/runtime/sandbox/v1), as of containerd/api v1.12.
+var known = map[string]map[string]fields{
+	"Task": {
+		"State":      {containerID: 1, execID: 2, pid: 3},
+		"Create":     {containerID: 1, bundle: 2, pid: 1},
+		"Start":      {containerID: 1, execID: 2, pid: 1},
+		"Delete":     {containerID: 1, execID: 2, pid: 1, exitStatus: 2, exitedAt: 3},
+		"Pids":       {containerID: 1},
+		"Pause":      {containerID: 1},
+		"Resume":     {containerID: 1},
+		"Checkpoint": {containerID: 1},
+		"Kill":       {containerID: 1, execID: 2, signal: 3},
+		"Exec":       {containerID: 1, execID: 2},
+		"ResizePty":  {containerID: 1, execID: 2},
+		"CloseIO":    {containerID: 1, execID: 2},
+		"Update":     {containerID: 1},
+		"Wait":       {containerID: 1, execID: 2, exitStatus: 1, exitedAt: 2},
+		"Stats":      {containerID: 1},
+		"Connect":    {containerID: 1, pid: 2},
+		"Shutdown":   {containerID: 1},
+	},
+	"Sandbox": {
+		"CreateSandbox":   {sandboxID: 1, bundle: 2},
+		"StartSandbox":    {sandboxID: 1, pid: 2},
+		"Platform":        {sandboxID: 1},
+		"StopSandbox":     {sandboxID: 1},
+		"WaitSandbox":     {sandboxID: 1, exitStatus: 1, exitedAt: 2},
+		"SandboxStatus":   {sandboxID: 1, pid: 2},
+		"PingSandbox":     {sandboxID: 1},
+		"ShutdownSandbox": {sandboxID: 1},
+		"SandboxMetrics":  {sandboxID: 1},
+	},
+}
+
+var knownServices = map[string]string{
+	"containerd.task.v2.Task":               "Task",
+	"containerd.task.v3.Task":               "Task",
+	"containerd.runtime.sandbox.v1.Sandbox": "Sandbox",
+}
+
+// maxMethods bounds the methods remembered; the names are a peer's.
+const maxMethods = 1024
+
+// methods remembers the methods seen.
+type methods struct {
+	cfg *options
+	mu  sync.RWMutex
+	all map[string]map[string]*method
+	n   int
+}
+
+func (ms *methods) get(service, name []byte) *method {
+	ms.mu.RLock()
+	m := ms.all[string(service)][string(name)]
+	ms.mu.RUnlock()
+	if m != nil {
+		return m
+	}
+	m = newMethod(ms.cfg, string(service), string(name))
+	ms.mu.Lock()
+	defer ms.mu.Unlock()
+	if ms.n == maxMethods {
+		return m
+	}
+	if ms.all == nil {
+		ms.all = make(map[string]map[string]*method)
+	}
+	if ms.all[m.service] == nil {
+		ms.all[m.service] = make(map[string]*method)
+	}
+	ms.all[m.service][m.name] = m
+	ms.n++
+	return m
+}
+
+func newMethod(cfg *options, service, name string) *method {
+	full := strings.ToValidUTF8(service+"/"+name, "\uFFFD")
+	return &method{
+		service:  service,
+		name:     name,
+		fullName: full,
+		quiet:    slices.Contains(cfg.quiet, name) || slices.Contains(cfg.quiet, full),
+		endless:  name == "Wait" || name == "WaitSandbox",
+		fields:   known[knownServices[service]][name],
+		start: []trace.SpanStartOption{
+			trace.WithSpanKind(cfg.kind),
+			trace.WithAttributes(rpcSystem, semconv.RPCMethod(full)),
+		},
+	}
+}
+
+var rpcSystem = attribute.String(string(semconv.RPCSystemNameKey), "ttrpc")
+
+// readRequest fills in what the request's message says.
+func (m *method) readRequest(c *Call, msg []byte) {
+	c.ContainerID = text(msg, m.containerID)
+	c.ExecID = text(msg, m.execID)
+	c.SandboxID = text(msg, m.sandboxID)
+	c.Bundle = text(msg, m.bundle)
+	if m.signal != 0 {
+		v, _ := wire.Uint(msg, m.signal)
+		c.Signal = uint32(v)
+	}
+}
+
+// readAnswer fills in what the answer's message says. An exit status of 0 is not
+// on the wire: an answer with the time of an exit has one.
+func (m *method) readAnswer(c *Call, msg []byte) {
+	if m.pid != 0 {
+		v, _ := wire.Uint(msg, m.pid)
+		c.PID = uint32(v)
+	}
+	if m.exitStatus != 0 {
+		v, set := wire.Uint(msg, m.exitStatus)
+		c.ExitStatus = uint32(v)
+		c.ExitedAt = wire.Time(msg, m.exitedAt)
+		c.Exited = set || !c.ExitedAt.IsZero()
+	}
+}
+
+// maxText bounds the ids and paths taken from a message, in bytes.
+const maxText = 4096
+
+// text returns the string in field num, as something that a span can carry: the
+// peer that is to check it has not done so yet.
+func text(msg []byte, num protowire.Number) string {
+	if num == 0 {
+		return ""
+	}
+	s := wire.String(msg, num)
+	if len(s) > maxText {
+		s = s[:maxText]
+	}
+	return strings.ToValidUTF8(s, "\uFFFD")
+}

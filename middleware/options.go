@@ -1,0 +1,90 @@
+package middleware
+
+import (
+	"time"
+
+	"go.opentelemetry.io/otel"
+	"go.opentelemetry.io/otel/propagation"
+	"go.opentelemetry.io/otel/trace"
+)
+
+// Option changes how calls are traced.
+type Option func(*options)
+
+type options struct {
+	provider   trace.TracerProvider
+	propagator propagation.TextMapPropagator
+	kind       trace.SpanKind
+	join       Join
+	quiet      []string
+	slow       time.Duration
+	observer   Observer
+	onError    func(error)
+}
+
+// Join says which trace a call belongs to when it could belong to two: the one
+// its request names, and the one its Observer names.
+type Join int
+
+const (
+	// JoinCaller puts the span under the caller's, with a link to the other.
+	JoinCaller Join = iota
+	// JoinSandbox puts the span under the Observer's parent, with a link to the
+	// caller's.
+	JoinSandbox
+)
+
+func newOptions(kind trace.SpanKind, opts []Option) *options {
+	o := &options{kind: kind, onError: otel.Handle}
+	for _, opt := range opts {
+		opt(o)
+	}
+	if o.provider == nil {
+		o.provider = otel.GetTracerProvider()
+	}
+	if o.propagator == nil {
+		o.propagator = otel.GetTextMapPropagator()
+	}
+	return o
+}
+
+// WithTracerProvider sets where spans go. Default: the global provider.
+func WithTracerProvider(p trace.TracerProvider) Option {
+	return func(o *options) { o.provider = p }
+}
+
+// WithPropagator sets the forms in which contexts are read from and written into
+// requests; see Propagator. Default: the global propagator.
+func WithPropagator(p propagation.TextMapPropagator) Option {
+	return func(o *options) { o.propagator = p }
+}
+
+// WithSpanKind sets the kind of the spans. Default: server for a Relay and the
+// server interceptor, client for the client interceptor.
+func WithSpanKind(k trace.SpanKind) Option {
+	return func(o *options) { o.kind = k }
+}
+
+// WithJoin sets which trace a call belongs to. Default: JoinCaller.
+func WithJoin(j Join) Option {
+	return func(o *options) { o.join = j }
+}
+
+// WithQuiet names methods ("State", or in full "containerd.task.v3.Task/State")
+// whose calls are recorded only when they fail or take longer than slow (0:
+// never for being slow). The context that a quiet request carries on is marked as
+// not sampled, so that what it causes is quiet too. Default: none.
+func WithQuiet(slow time.Duration, methods ...string) Option {
+	return func(o *options) { o.slow, o.quiet = slow, methods }
+}
+
+// WithObserver sets who is told of the calls. Default: nobody.
+func WithObserver(obs Observer) Option {
+	return func(o *options) { o.observer = obs }
+}
+
+// WithErrorHandler sets who is told what went wrong in tracing; calls go on
+// unharmed. Default: otel.Handle.
+func WithErrorHandler(f func(error)) Option {
+	return func(o *options) { o.onError = f }
+}

@@ -1,0 +1,141 @@
+package middleware
+
+import (
+	"io"
+	"sync"
+
+	"github.com/shimtrace/shimtrace/middleware/wire"
+)
+
+// smallBuffer is the size of a connection's buffer while nothing larger passes:
+// most requests and answers fit, and an idle connection costs little.
+const smallBuffer = 4 << 10
+
+var smallBuffers = sync.Pool{New: func() any { return new([smallBuffer]byte) }}
+
+// frameReader reads whole frames into a buffer that grows with what has arrived,
+// never with what a header announces.
+type frameReader struct {
+	src   io.Reader
+	small *[smallBuffer]byte
+	buf   []byte // small[:], or a larger one for a large frame
+	r, w  int    // unread bytes are buf[r:w]
+}
+
+func newFrameReader(src io.Reader) *frameReader {
+	small := smallBuffers.Get().(*[smallBuffer]byte)
+	return &frameReader{src: src, small: small, buf: small[:]}
+}
+
+// release gives the buffer back; the reader is not used after it.
+func (f *frameReader) release() {
+	smallBuffers.Put(f.small)
+	f.small, f.buf = nil, nil
+}
+
+// buffered returns the bytes that were read and not discarded yet.
+func (f *frameReader) buffered() []byte { return f.buf[f.r:f.w] }
+
+// peek returns the next n bytes without taking them. On error it returns none;
+// what has arrived stays buffered.
+func (f *frameReader) peek(n int) ([]byte, error) {
+	for f.w-f.r < n {
+		f.makeRoom(n)
+		m, err := f.src.Read(f.buf[f.w:])
+		f.w += m
+		if err != nil && f.w-f.r < n {
+			return nil, err
+		}
+	}
+	return f.buf[f.r : f.r+n], nil
+}
+
+// makeRoom makes space for at least one more byte of the n that are to be
+// buffered from r on.
+func (f *frameReader) makeRoom(n int) {
+	if f.r+n > len(f.buf) && f.r > 0 {
+		f.w = copy(f.buf, f.buf[f.r:f.w])
+		f.r = 0
+	}
+	if f.w < len(f.buf) {
+		return
+	}
+	bigger := make([]byte, min(2*len(f.buf), max(n, 2*smallBuffer)))
+	f.w = copy(bigger, f.buf[:f.w])
+	f.buf = bigger
+}
+
+// discard takes n buffered bytes.
+func (f *frameReader) discard(n int) {
+	f.r += n
+	if f.r == f.w {
+		f.r, f.w = 0, 0
+		if len(f.buf) > smallBuffer {
+			f.buf = f.small[:]
+		}
+	}
+}
+
+// copyTo passes n bytes on to dst as they arrive, without holding them.
+func (f *frameReader) copyTo(dst io.Writer, n int64) error {
+	for n > 0 {
+		if f.r == f.w {
+			m, err := f.src.Read(f.buf)
+			f.r, f.w = 0, m
+			if m == 0 && err != nil {
+				return err
+			}
+		}
+		part := f.buf[f.r:min(int64(f.w), int64(f.r)+n)]
+		if _, err := dst.Write(part); err != nil {
+			return err
+		}
+		f.discard(len(part))
+		n -= int64(len(part))
+	}
+	return nil
+}
+
+// answerReader cuts a stream of bytes that is forwarded by someone else into
+// frames, of which it keeps no more than the beginning.
+type answerReader struct {
+	head    [wire.HeaderLen]byte
+	have    int // bytes of head
+	left    int // bytes of the payload still to come
+	payload []byte
+}
+
+// maxAnswer is how much of an answer's payload is looked at, in bytes: the
+// status and the well-known fields.
+const maxAnswer = 4 << 10
+
+// feed calls f for each frame that chunk completes, with the beginning of its
+// payload, valid during the call.
+func (a *answerReader) feed(chunk []byte, f func(h wire.Header, payload []byte)) {
+	for len(chunk) > 0 || a.have == wire.HeaderLen && a.left == 0 {
+		if a.have < wire.HeaderLen {
+			n := copy(a.head[a.have:], chunk)
+			a.have += n
+			chunk = chunk[n:]
+			if a.have < wire.HeaderLen {
+				return
+			}
+			a.left = int(wire.ParseHeader(a.head[:]).Length)
+			a.payload = a.payload[:0]
+		}
+		n := min(a.left, len(chunk))
+		part := chunk[:n]
+		chunk = chunk[n:]
+		a.left -= n
+		if a.left == 0 && len(a.payload) == 0 {
+			a.have = 0
+			f(wire.ParseHeader(a.head[:]), part[:min(n, maxAnswer)])
+			continue
+		}
+		a.payload = append(a.payload, part[:min(n, maxAnswer-len(a.payload))]...)
+		if a.left == 0 {
+			a.have = 0
+			f(wire.ParseHeader(a.head[:]), a.payload)
+		}
+	}
+}

@@ -1,0 +1,159 @@
+package middleware
+
+import (
+	"context"
+	"errors"
+	"strings"
+	"time"
+
+	"go.opentelemetry.io/otel/attribute"
+	"go.opentelemetry.io/otel/codes"
+	semconv "go.opentelemetry.io/otel/semconv/v1.43.0"
+	"go.opentelemetry.io/otel/trace"
+)
+
+// maxMessage bounds a status message, in bytes: some shims answer with a
+// backtrace.
+const maxMessage = 1024
+
+// Attributes of calls that the semantic conventions have no name for.
+const (
+	ExecIDKey    = attribute.Key("shimtrace.exec.id")
+	SandboxIDKey = attribute.Key("shimtrace.sandbox.id")
+	SignalKey    = attribute.Key("shimtrace.signal")
+)
+
+// spans makes the spans of calls, by the same rules for relay and interceptors.
+type spans struct {
+	*options
+	tracer  trace.Tracer
+	methods methods
+}
+
+func newSpans(kind trace.SpanKind, opts []Option) *spans {
+	o := newOptions(kind, opts)
+	return &spans{
+		options: o,
+		tracer:  o.provider.Tracer(ScopeName),
+		methods: methods{cfg: o},
+	}
+}
+
+// begin starts the span of c under ctx, the context that its request came with,
+// and returns the context that the request is to go on with.
+func (s *spans) begin(ctx context.Context, c *Call) context.Context {
+	c.Service, c.Method = c.method.service, c.method.name
+	c.Caller = trace.SpanContextFromContext(ctx)
+	var parent trace.SpanContext
+	if s.observer != nil {
+		parent = s.observer.Parent(c)
+	}
+	opts := c.method.start
+	if parent.IsValid() {
+		link := parent
+		if s.joinsObserver(c.Caller, parent) {
+			ctx = trace.ContextWithRemoteSpanContext(ctx, parent)
+			link = c.Caller
+		}
+		if link.IsValid() {
+			opts = append(opts[:len(opts):len(opts)], trace.WithLinks(trace.Link{SpanContext: link}))
+		}
+	}
+	opts = append(opts[:len(opts):len(opts)], trace.WithTimestamp(c.Start))
+	ctx, c.span = s.tracer.Start(ctx, c.method.fullName, opts...)
+	if c.Quiet() {
+		sc := c.span.SpanContext()
+		return trace.ContextWithSpanContext(ctx, sc.WithTraceFlags(sc.TraceFlags()&^trace.FlagsSampled))
+	}
+	return ctx
+}
+
+// joinsObserver tells that the span belongs under parent and not under caller. A
+// caller that is not sampled has no trace that could be joined.
+func (s *spans) joinsObserver(caller, parent trace.SpanContext) bool {
+	return !caller.IsValid() || s.join == JoinSandbox || parent.IsSampled() && !caller.IsSampled()
+}
+
+// end ends the span of c, which has been answered at c.End, or drops it when the
+// call was quiet.
+func (s *spans) end(c *Call) {
+	if s.observer != nil {
+		s.observer.Answered(c)
+	}
+	if c.span == nil || !c.span.IsRecording() || c.Quiet() && !s.remarkable(c) {
+		return
+	}
+	attrs := make([]attribute.KeyValue, 0, 12)
+	attrs = append(attrs, semconv.RPCResponseStatusCode(c.Code.String()))
+	if c.Code != 0 {
+		attrs = append(attrs, semconv.ErrorTypeKey.String(c.Code.String()))
+	}
+	c.span.SetAttributes(c.attributes(attrs)...)
+	if c.Code != 0 {
+		c.span.SetStatus(codes.Error, c.Message)
+	}
+	s.finish(c)
+}
+
+// remarkable tells that a quiet call is worth a span after all.
+func (s *spans) remarkable(c *Call) bool {
+	return c.Code != 0 || s.slow > 0 && !c.method.endless && !c.Stream && c.End.Sub(c.Start) > s.slow
+}
+
+// errUnanswered are the reasons for a call to end without an answer; their texts
+// are the values of error.type.
+var (
+	errClosed    = errors.New("connection_closed")
+	errAbandoned = errors.New("abandoned")
+	errTooMany   = errors.New("too_many_calls")
+)
+
+// abandon ends the span of a call that gets no answer any more.
+func (s *spans) abandon(c *Call, at time.Time, reason error) {
+	if c.span == nil || !c.span.IsRecording() || c.Quiet() {
+		return
+	}
+	c.End = at
+	c.span.SetAttributes(c.attributes([]attribute.KeyValue{semconv.ErrorTypeKey.String(reason.Error())})...)
+	c.span.SetStatus(codes.Error, "no answer: "+strings.ReplaceAll(reason.Error(), "_", " "))
+	s.finish(c)
+}
+
+func (s *spans) finish(c *Call) {
+	if s.observer != nil {
+		s.observer.Annotate(c, c.span)
+	}
+	c.span.End(trace.WithTimestamp(c.End))
+}
+
+// attributes appends the call's own attributes to attrs.
+func (c *Call) attributes(attrs []attribute.KeyValue) []attribute.KeyValue {
+	if c.ContainerID != "" {
+		attrs = append(attrs, semconv.ContainerID(c.ContainerID))
+	}
+	if c.ExecID != "" {
+		attrs = append(attrs, ExecIDKey.String(c.ExecID))
+	}
+	if c.SandboxID != "" {
+		attrs = append(attrs, SandboxIDKey.String(c.SandboxID))
+	}
+	if c.Signal != 0 {
+		attrs = append(attrs, SignalKey.Int64(int64(c.Signal)))
+	}
+	if c.PID != 0 {
+		attrs = append(attrs, semconv.ProcessPID(int(c.PID)))
+	}
+	if c.Exited {
+		attrs = append(attrs, semconv.ProcessExitCode(int(c.ExitStatus)))
+	}
+	return attrs
+}
+
+// setMessage keeps as much of an error message as a span's status takes.
+func (c *Call) setMessage(msg []byte) {
+	cut := ""
+	if len(msg) > maxMessage {
+		msg, cut = msg[:maxMessage], "…"
+	}
+	c.Message = strings.ToValidUTF8(string(msg), "") + cut
+}

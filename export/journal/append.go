@@ -1,0 +1,213 @@
+package journal
+
+import (
+	"errors"
+	"fmt"
+	"io/fs"
+	"os"
+	"time"
+
+	"golang.org/x/sys/unix"
+)
+
+// maxAttempts bounds the segments that one append tries: others may rotate,
+// remove or hold each of them meanwhile.
+const maxAttempts = 8
+
+// errElsewhere says that the open segment is not the one to append to.
+var errElsewhere = errors.New("journal: the segment is sealed or removed")
+
+// append writes one record, whose payload lies behind the room for the headers
+// in b, to the last segment. It holds the segment's lock only meanwhile.
+func (j *Journal) append(kind Kind, spans int, b []byte) error {
+	if j.file == nil {
+		if err := j.openLast(); err != nil {
+			return err
+		}
+	}
+	for range maxAttempts {
+		err := lock(j.file, unix.LOCK_EX, j.opts.LockWait)
+		switch {
+		case errors.Is(err, errLocked):
+			// A stopped process holds it. The next segment is for everybody.
+			if err := j.openNext(); err != nil {
+				return err
+			}
+			continue
+		case err != nil:
+			return fmt.Errorf("journal: %w", err)
+		}
+		err = j.appendLocked(kind, spans, b)
+		unlock(j.file)
+		if !errors.Is(err, errElsewhere) {
+			return err
+		}
+		if err := j.openLast(); err != nil {
+			return err
+		}
+	}
+	return fmt.Errorf("journal: %s: no segment could be locked: %w", j.dir, errLocked)
+}
+
+// appendLocked writes the record to the open segment, whose lock is held.
+func (j *Journal) appendLocked(kind Kind, spans int, b []byte) error {
+	size, links, err := stat(j.file)
+	if err != nil {
+		return err
+	}
+	if links == 0 || exists(j.dir, j.number+1) {
+		return errElsewhere
+	}
+	record := b[segmentHeaderLen:]
+	if size > segmentHeaderLen && size+int64(len(record)) > j.opts.SegmentBytes {
+		f, err := openSegment(j.dir, j.number+1, os.O_CREATE)
+		if err != nil {
+			return err
+		}
+		f.Close()
+		j.evict()
+		return errElsewhere
+	}
+	var m marker
+	out := record
+	if size < segmentHeaderLen {
+		// The first append writes the header, so that creating a segment is one
+		// step. A shorter one is what a full disk left.
+		if size > 0 {
+			if err := j.file.Truncate(0); err != nil {
+				return fmt.Errorf("journal: %w", err)
+			}
+			size = 0
+		}
+		m = newMarker()
+		appendSegmentHeader(b[:0], m, time.Now())
+		out = b
+	} else if m, err = readMarker(j.file); err != nil {
+		return err
+	}
+	putRecordHeader(record, m, kind, spans, time.Now())
+	if n, err := j.file.Write(out); err != nil {
+		if n > 0 {
+			// Best effort: readers pass over what stays.
+			_ = j.file.Truncate(size)
+		}
+		return fmt.Errorf("journal: append: %w", err)
+	}
+	// Who removed the segment while we were stopped has not counted this record.
+	if _, links, err := stat(j.file); err == nil && links == 0 {
+		return errElsewhere
+	}
+	return nil
+}
+
+// openLast opens the segment with the highest number, or the first of all.
+func (j *Journal) openLast() error {
+	for range maxAttempts {
+		numbers, err := listSegments(j.dir)
+		if err != nil {
+			return err
+		}
+		if len(numbers) == 0 {
+			if err := j.createFirst(); err != nil {
+				return err
+			}
+			continue
+		}
+		number := numbers[len(numbers)-1]
+		f, err := openSegment(j.dir, number, 0)
+		if errors.Is(err, fs.ErrNotExist) {
+			continue // removed meanwhile
+		}
+		if err != nil {
+			return err
+		}
+		j.use(f, number)
+		return nil
+	}
+	return fmt.Errorf("journal: %s: its segments are removed as soon as they are made", j.dir)
+}
+
+// createFirst creates the first segment, and the directory if somebody has
+// removed it. The directory's lock makes it one segment: the rule that N+1 seals
+// N needs numbers without gaps.
+func (j *Journal) createFirst() error {
+	if err := os.MkdirAll(j.dir, 0o700); err != nil {
+		return fmt.Errorf("journal: %w", err)
+	}
+	d, err := os.Open(j.dir)
+	if err != nil {
+		return fmt.Errorf("journal: %w", err)
+	}
+	defer d.Close()
+	if err := lock(d, unix.LOCK_EX, j.opts.LockWait); err != nil {
+		return fmt.Errorf("journal: %s: %w", j.dir, err)
+	}
+	if numbers, err := listSegments(j.dir); err != nil || len(numbers) > 0 {
+		return err
+	}
+	f, err := openSegment(j.dir, uint64(time.Now().UnixMilli()), os.O_CREATE)
+	if err != nil {
+		return err
+	}
+	return f.Close()
+}
+
+// openNext opens the segment after the open one, or a later one if there is.
+func (j *Journal) openNext() error {
+	if !exists(j.dir, j.number+1) {
+		f, err := openSegment(j.dir, j.number+1, os.O_CREATE)
+		if err != nil {
+			return err
+		}
+		f.Close()
+	}
+	return j.openLast()
+}
+
+func (j *Journal) use(f *os.File, number uint64) {
+	if j.file != nil {
+		j.file.Close()
+	}
+	j.file, j.number = f, number
+}
+
+func openSegment(dir string, number uint64, flag int) (*os.File, error) {
+	f, err := os.OpenFile(segmentPath(dir, number), os.O_RDWR|os.O_APPEND|unix.O_NOFOLLOW|flag, 0o600)
+	if err != nil {
+		return nil, fmt.Errorf("journal: %w", err)
+	}
+	return f, nil
+}
+
+func readMarker(f *os.File) (m marker, err error) {
+	var head [segmentHeaderLen + len(m)]byte
+	n, err := f.ReadAt(head[:], 0)
+	if n < segmentHeaderLen {
+		return m, fmt.Errorf("journal: read %s: %w", f.Name(), err)
+	}
+	m, ok := parseSegmentHeader(head[:n])
+	if !ok && n == len(head) {
+		// Damaged: readers take the first record's marker.
+		copy(m[:], head[segmentHeaderLen:])
+	}
+	return m, nil
+}
+
+func stat(f *os.File) (size int64, links uint64, err error) {
+	var st unix.Stat_t
+	if err := unix.Fstat(int(f.Fd()), &st); err != nil {
+		return 0, 0, fmt.Errorf("journal: stat %s: %w", f.Name(), err)
+	}
+	return st.Size, uint64(st.Nlink), nil
+}
+
+func reasonOf(err error) string {
+	switch {
+	case errors.Is(err, unix.ENOSPC), errors.Is(err, unix.EDQUOT), errors.Is(err, unix.EFBIG):
+		return ReasonDiskFull
+	case errors.Is(err, errLocked):
+		return ReasonLocked
+	default:
+		return ReasonWriteFailed
+	}
+}

@@ -1,0 +1,72 @@
+package journal
+
+import (
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io/fs"
+	"os"
+	"path/filepath"
+	"slices"
+)
+
+// Position is a place in a journal: everything before Offset in Segment.
+type Position struct {
+	Segment uint64 `json:"segment"`
+	Offset  int64  `json:"offset"`
+}
+
+// Cursor says how far a follower has read: everything before its position but
+// for what is in Behind.
+type Cursor struct {
+	Position
+	// Behind are earlier segments in which a stopped process may yet finish an
+	// append, and how far they have been read.
+	Behind []Position `json:"behind,omitempty"`
+}
+
+// passed reports whether the cursor is behind the record.
+func (c Cursor) passed(r Record) bool {
+	if i := slices.IndexFunc(c.Behind, func(p Position) bool { return p.Segment == r.Segment }); i >= 0 {
+		return r.Offset < c.Behind[i].Offset
+	}
+	return r.Segment < c.Segment || r.Segment == c.Segment && r.Offset < c.Offset
+}
+
+const cursorName = "shipped.json"
+
+// ReadCursor returns what WriteCursor has left in the journal's directory; the
+// beginning when there is none. One that cannot be understood is an error, and
+// the beginning.
+func ReadCursor(dir string) (Cursor, error) {
+	path := filepath.Join(dir, cursorName)
+	text, err := os.ReadFile(path)
+	if errors.Is(err, fs.ErrNotExist) {
+		return Cursor{}, nil
+	}
+	if err != nil {
+		return Cursor{}, fmt.Errorf("journal: cursor: %w", err)
+	}
+	var c Cursor
+	if err := json.Unmarshal(text, &c); err != nil {
+		return Cursor{}, fmt.Errorf("journal: cursor %s: %w; it is read from the beginning", path, err)
+	}
+	return c, nil
+}
+
+// WriteCursor keeps the cursor in the journal's directory, atomically.
+func WriteCursor(dir string, c Cursor) error {
+	text, err := json.Marshal(c)
+	if err != nil {
+		return fmt.Errorf("journal: cursor: %w", err)
+	}
+	path := filepath.Join(dir, cursorName)
+	tmp := path + ".tmp"
+	if err := os.WriteFile(tmp, text, 0o600); err != nil {
+		return fmt.Errorf("journal: cursor: %w", err)
+	}
+	if err := os.Rename(tmp, path); err != nil {
+		return fmt.Errorf("journal: cursor: %w", err)
+	}
+	return nil
+}

@@ -1,0 +1,86 @@
+package journal
+
+import (
+	"encoding/binary"
+	"hash/crc32"
+	"time"
+)
+
+const (
+	segmentHeaderLen = 32
+	recordHeaderLen  = 32
+
+	magic = "shimtrj\x01"
+
+	// maxPayload is the longest payload that a reader believes in.
+	maxPayload = 16 << 20
+)
+
+// Kind says what a record's payload is.
+type Kind uint8
+
+const (
+	// KindTraces is an OTLP TracesData message.
+	KindTraces Kind = 1
+	// KindDrops counts spans that were lost, by reason.
+	KindDrops Kind = 2
+	// KindCarried repeats the counts of drops records that were removed with
+	// their segments, so that totals outlive the cap.
+	KindCarried Kind = 3
+)
+
+type marker [8]byte
+
+var castagnoli = crc32.MakeTable(crc32.Castagnoli)
+
+func appendSegmentHeader(b []byte, m marker, created time.Time) []byte {
+	start := len(b)
+	b = append(b, magic...)
+	b = append(b, m[:]...)
+	b = binary.LittleEndian.AppendUint64(b, uint64(created.UnixNano()))
+	b = binary.LittleEndian.AppendUint32(b, 0)
+	return binary.LittleEndian.AppendUint32(b, crc32.Checksum(b[start:], castagnoli))
+}
+
+// parseSegmentHeader returns the marker, and whether the header is intact.
+func parseSegmentHeader(b []byte) (m marker, ok bool) {
+	if len(b) < segmentHeaderLen || string(b[:len(magic)]) != magic ||
+		binary.LittleEndian.Uint32(b[28:]) != crc32.Checksum(b[:28], castagnoli) {
+		return m, false
+	}
+	copy(m[:], b[8:])
+	return m, true
+}
+
+type recordHeader struct {
+	time   int64
+	kind   Kind
+	spans  uint32
+	length uint32
+	crc    uint32
+}
+
+// putRecordHeader fills the header of the record b, whose payload is in place.
+func putRecordHeader(b []byte, m marker, kind Kind, spans int, now time.Time) {
+	copy(b, m[:])
+	binary.LittleEndian.PutUint64(b[8:], uint64(now.UnixNano()))
+	binary.LittleEndian.PutUint32(b[16:], uint32(kind))
+	binary.LittleEndian.PutUint32(b[20:], uint32(spans))
+	binary.LittleEndian.PutUint32(b[24:], uint32(len(b)-recordHeaderLen))
+	binary.LittleEndian.PutUint32(b[28:], recordChecksum(b))
+}
+
+func parseRecordHeader(b []byte) recordHeader {
+	return recordHeader{
+		time:   int64(binary.LittleEndian.Uint64(b[8:])),
+		kind:   Kind(b[16]),
+		spans:  binary.LittleEndian.Uint32(b[20:]),
+		length: binary.LittleEndian.Uint32(b[24:]),
+		crc:    binary.LittleEndian.Uint32(b[28:]),
+	}
+}
+
+// recordChecksum is the checksum of a whole record, header and payload.
+func recordChecksum(b []byte) uint32 {
+	return crc32.Update(crc32.Checksum(b[:28], castagnoli), castagnoli, b[recordHeaderLen:])
+}

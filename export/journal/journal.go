@@ -1,0 +1,214 @@
+package journal
+
+import (
+	"context"
+	"crypto/rand"
+	"errors"
+	"fmt"
+	"os"
+	"sync"
+	"time"
+
+	"go.opentelemetry.io/otel/exporters/otlp/otlptrace"
+	tracepb "go.opentelemetry.io/proto/otlp/trace/v1"
+	"google.golang.org/protobuf/proto"
+)
+
+// Options of a journal. Zero values mean the defaults.
+type Options struct {
+	// MaxBytes bounds all segments together (default 64 MiB, at least two
+	// segments). The oldest goes first.
+	MaxBytes int64
+	// SegmentBytes is the size at which a segment is closed (default 1 MiB, at
+	// least 4 KiB). It also bounds a record.
+	SegmentBytes int64
+	// Shipped says that a shipper empties this journal. What the cap removes
+	// before the shipper has read it then counts as lost ([ReasonFull]);
+	// otherwise it is the end of its retention ([ReasonRetention]).
+	Shipped bool
+	// LockWait is how long an append waits for another process's append before
+	// it begins a segment of its own (default 50 ms).
+	LockWait time.Duration
+}
+
+const (
+	defaultMaxBytes     = 64 << 20
+	defaultSegmentBytes = 1 << 20
+	minSegmentBytes     = 4 << 10
+	defaultLockWait     = 50 * time.Millisecond
+
+	// maxRecord bounds a record that is written, however large segments are: the
+	// memory of writers and readers follows it.
+	maxRecord = 1 << 20
+	// keepBuffer is the largest buffer kept between two appends.
+	keepBuffer = 128 << 10
+)
+
+func (o *Options) defaults() {
+	if o.MaxBytes == 0 {
+		o.MaxBytes = defaultMaxBytes
+	}
+	if o.SegmentBytes == 0 {
+		o.SegmentBytes = defaultSegmentBytes
+	}
+	o.SegmentBytes = max(o.SegmentBytes, minSegmentBytes)
+	o.MaxBytes = max(o.MaxBytes, 2*o.SegmentBytes)
+	if o.LockWait == 0 {
+		o.LockWait = defaultLockWait
+	}
+}
+
+// Journal appends to the journal in a directory. It is safe for concurrent use,
+// by goroutines and by processes.
+type Journal struct {
+	dir  string
+	opts Options
+
+	drops   tally
+	carried tally
+
+	mu     sync.Mutex
+	closed bool
+	file   *os.File // the segment last written; nil until the first append
+	number uint64
+	buf    []byte
+}
+
+var _ otlptrace.Client = (*Journal)(nil)
+
+// ErrClosed is returned by appends after Close. Their spans are counted nowhere.
+var ErrClosed = errors.New("journal: closed")
+
+// Open makes the directory if need be (mode 0700). It creates no segment: a
+// process that has nothing to say leaves nothing behind.
+func Open(dir string, opts Options) (*Journal, error) {
+	opts.defaults()
+	if err := os.MkdirAll(dir, 0o700); err != nil {
+		return nil, fmt.Errorf("journal: %w", err)
+	}
+	return &Journal{dir: dir, opts: opts}, nil
+}
+
+// Dir returns the journal's directory.
+func (j *Journal) Dir() string { return j.dir }
+
+// Start implements [otlptrace.Client]. It does nothing.
+func (j *Journal) Start(context.Context) error { return nil }
+
+// Stop implements [otlptrace.Client]: it writes pending drop counts, as Flush
+// does. The journal stays usable; Close ends it.
+func (j *Journal) Stop(context.Context) error { return j.Flush() }
+
+// UploadTraces appends the spans as one record, or as several if they are too
+// large for one. It waits for no more than LockWait and the write itself, so it
+// does not look at the context. When it fails, the journal has counted the spans
+// as dropped; the caller need not, and must not append them again.
+func (j *Journal) UploadTraces(_ context.Context, spans []*tracepb.ResourceSpans) error {
+	if len(spans) == 0 {
+		return nil
+	}
+	j.mu.Lock()
+	defer j.mu.Unlock()
+	if j.closed {
+		return ErrClosed
+	}
+	err := j.appendTraces(&tracepb.TracesData{ResourceSpans: spans})
+	return errors.Join(err, j.flush())
+}
+
+// Drop counts spans that were lost before they reached the journal. The counts
+// are written with the next append, Flush or Close. Reasons are a small, fixed
+// set of short texts. Drop never waits for a write.
+func (j *Journal) Drop(reason string, spans int) { j.drops.add(reason, spans) }
+
+// Flush writes pending drop counts.
+func (j *Journal) Flush() error {
+	j.mu.Lock()
+	defer j.mu.Unlock()
+	if j.closed {
+		return ErrClosed
+	}
+	return j.flush()
+}
+
+// Close writes pending drop counts and closes the journal.
+func (j *Journal) Close() error {
+	j.mu.Lock()
+	defer j.mu.Unlock()
+	if j.closed {
+		return nil
+	}
+	err := j.flush()
+	j.closed = true
+	if j.file != nil {
+		j.file.Close()
+		j.file = nil
+	}
+	return err
+}
+
+func (j *Journal) maxPayload() int {
+	return int(min(maxRecord, j.opts.SegmentBytes-segmentHeaderLen)) - recordHeaderLen
+}
+
+// appendTraces appends t, in halves if it is too large for a record.
+func (j *Journal) appendTraces(t *tracepb.TracesData) error {
+	count := countSpans(t)
+	size := proto.Size(t)
+	if size > j.maxPayload() {
+		a, b, ok := split(t)
+		if !ok {
+			j.drops.add(ReasonTooLarge, count)
+			return fmt.Errorf("journal: a span of %d bytes is too large, at most %d are possible", size, j.maxPayload())
+		}
+		return errors.Join(j.appendTraces(a), j.appendTraces(b))
+	}
+	payload, err := proto.MarshalOptions{UseCachedSize: true}.MarshalAppend(j.room(size), t)
+	if err != nil {
+		j.drops.add(ReasonWriteFailed, count)
+		return fmt.Errorf("journal: marshal: %w", err)
+	}
+	if err := j.append(KindTraces, count, payload); err != nil {
+		j.drops.add(reasonOf(err), count)
+		return err
+	}
+	return nil
+}
+
+// flush appends the counts of dropped spans. What cannot be written is kept for
+// the next time.
+func (j *Journal) flush() error {
+	return errors.Join(j.flushTally(KindDrops, &j.drops), j.flushTally(KindCarried, &j.carried))
+}
+
+func (j *Journal) flushTally(kind Kind, t *tally) error {
+	m := t.take()
+	if len(m) == 0 {
+		return nil
+	}
+	payload, spans := appendDrops(j.room(0), m)
+	err := j.append(kind, spans, payload)
+	if err != nil {
+		t.addAll(m)
+	}
+	return err
+}
+
+// room returns the buffer, empty but for room for the headers before a payload,
+// of which size bytes fit without growing it.
+func (j *Journal) room(size int) []byte {
+	const head = segmentHeaderLen + recordHeaderLen
+	if cap(j.buf) < head+size {
+		j.buf = make([]byte, 0, head+size)
+	}
+	b := j.buf[:head]
+	if cap(b) > keepBuffer {
+		j.buf = nil
+	}
+	return b
+}
+
+func newMarker() (m marker) {
+	rand.Read(m[:]) // never fails, as crypto/rand says
+	return m
+}

@@ -1,0 +1,50 @@
+package journal
+
+import (
+	"encoding/json"
+	"fmt"
+	"time"
+
+	tracepb "go.opentelemetry.io/proto/otlp/trace/v1"
+	"google.golang.org/protobuf/proto"
+)
+
+// Record is one append, as a reader sees it.
+type Record struct {
+	// Time is when the record was appended, by the writer's clock.
+	Time time.Time
+	Kind Kind
+	// Spans is the number of spans in a record of KindTraces, or the number lost
+	// in one of KindDrops or KindCarried.
+	Spans int
+	// Payload is valid until the callback returns or the next record is read.
+	Payload []byte
+	// Segment and Offset are where the record begins.
+	Segment uint64
+	Offset  int64
+}
+
+// Traces decodes the payload of a record of KindTraces.
+func (r Record) Traces() (*tracepb.TracesData, error) {
+	if r.Kind != KindTraces {
+		return nil, fmt.Errorf("journal: record %d:%d is of kind %d, not traces", r.Segment, r.Offset, r.Kind)
+	}
+	t := new(tracepb.TracesData)
+	if err := proto.Unmarshal(r.Payload, t); err != nil {
+		return nil, fmt.Errorf("journal: record %d:%d: %w", r.Segment, r.Offset, err)
+	}
+	return t, nil
+}
+
+// Drops decodes the payload of a record of KindDrops or KindCarried: how many
+// spans were lost, by reason.
+func (r Record) Drops() (map[string]int, error) {
+	if r.Kind != KindDrops && r.Kind != KindCarried {
+		return nil, fmt.Errorf("journal: record %d:%d is of kind %d, not drops", r.Segment, r.Offset, r.Kind)
+	}
+	var d map[string]int
+	if err := json.Unmarshal(r.Payload, &d); err != nil {
+		return nil, fmt.Errorf("journal: record %d:%d: drops: %w", r.Segment, r.Offset, err)
+	}
+	return d, nil
+}

@@ -1,0 +1,87 @@
+package journal
+
+import (
+	"errors"
+	"fmt"
+	"io/fs"
+	"os"
+	"path/filepath"
+	"slices"
+	"strconv"
+	"strings"
+	"time"
+
+	"golang.org/x/sys/unix"
+)
+
+const segmentSuffix = ".seg"
+
+func segmentPath(dir string, number uint64) string {
+	return filepath.Join(dir, fmt.Sprintf("%020d%s", number, segmentSuffix))
+}
+
+// listSegments returns the numbers of the segments in dir, lowest first. A
+// directory that does not exist has none.
+func listSegments(dir string) ([]uint64, error) {
+	d, err := os.Open(dir)
+	if errors.Is(err, fs.ErrNotExist) {
+		return nil, nil
+	}
+	if err != nil {
+		return nil, fmt.Errorf("journal: %w", err)
+	}
+	defer d.Close()
+	names, err := d.Readdirnames(-1)
+	if err != nil {
+		return nil, fmt.Errorf("journal: %w", err)
+	}
+	var numbers []uint64
+	for _, name := range names {
+		digits, ok := strings.CutSuffix(name, segmentSuffix)
+		if !ok || len(digits) != 20 {
+			continue
+		}
+		if n, err := strconv.ParseUint(digits, 10, 64); err == nil {
+			numbers = append(numbers, n)
+		}
+	}
+	slices.Sort(numbers)
+	return numbers, nil
+}
+
+func exists(dir string, number uint64) bool {
+	return unix.Access(segmentPath(dir, number), unix.F_OK) == nil
+}
+
+// lockStep is the pause between two attempts to take a lock. An append holds it
+// for some microseconds.
+const lockStep = time.Millisecond
+
+var errLocked = errors.New("locked by another process")
+
+// lock takes the file's lock (unix.LOCK_EX or unix.LOCK_SH), waiting at most for
+// wait. It never blocks in the kernel, where a stopped holder would keep us.
+func lock(f *os.File, how int, wait time.Duration) error {
+	var deadline time.Time
+	for {
+		err := unix.Flock(int(f.Fd()), how|unix.LOCK_NB)
+		switch {
+		case err == nil:
+			return nil
+		case errors.Is(err, unix.EINTR):
+			continue
+		case !errors.Is(err, unix.EWOULDBLOCK):
+			return fmt.Errorf("lock %s: %w", f.Name(), err)
+		}
+		now := time.Now()
+		if deadline.IsZero() {
+			deadline = now.Add(wait)
+		}
+		if !now.Before(deadline) {
+			return errLocked
+		}
+		time.Sleep(lockStep)
+	}
+}
+
+func unlock(f *os.File) { _ = unix.Flock(int(f.Fd()), unix.LOCK_UN) }

@@ -1,0 +1,33 @@
+package journal
+
+import (
+	"errors"
+	"fmt"
+	"os"
+	"path/filepath"
+
+	"golang.org/x/sys/unix"
+)
+
+const shipLockName = "ship.lock"
+
+// ErrShipped is returned by LockShipping while another process ships the journal.
+var ErrShipped = errors.New("another process ships this journal")
+
+// LockShipping takes the lock of the one process that ships the journal in dir.
+// It is held until the file is closed, here and in every process that has
+// inherited it. It does not wait.
+func LockShipping(dir string) (*os.File, error) {
+	f, err := os.OpenFile(filepath.Join(dir, shipLockName), os.O_RDWR|os.O_CREATE|unix.O_NOFOLLOW, 0o600)
+	if err != nil {
+		return nil, fmt.Errorf("journal: %w", err)
+	}
+	if err := lock(f, unix.LOCK_EX, 0); err != nil {
+		f.Close()
+		if errors.Is(err, errLocked) {
+			return nil, ErrShipped
+		}
+		return nil, fmt.Errorf("journal: %w", err)
+	}
+	return f, nil
+}

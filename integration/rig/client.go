@@ -1,0 +1,98 @@
+package rig
+
+import (
+	"bytes"
+	"context"
+	"errors"
+	"fmt"
+	"os/exec"
+	"path/filepath"
+	"strings"
+	"time"
+)
+
+// A Result is what one run of a client gave.
+type Result struct {
+	Args   []string // the program and its arguments
+	Stdout string
+	Stderr string
+	Code   int // exit status, -1 if it did not exit by itself
+	Took   time.Duration
+	Err    error // nil if the program ran and exited, whatever its status
+}
+
+// Check is nil if the program exited with status 0; otherwise it says what ran
+// and what it printed.
+func (res Result) Check() error {
+	if res.Err == nil && res.Code == 0 {
+		return nil
+	}
+	err := res.Err
+	if err == nil {
+		err = fmt.Errorf("exit status %d", res.Code)
+	}
+	return fmt.Errorf("%s: %w\nstdout: %s\nstderr: %s", strings.Join(res.Args, " "), err, res.Stdout, res.Stderr)
+}
+
+// Out is the standard output without the white space around it.
+func (res Result) Out() string { return strings.TrimSpace(res.Stdout) }
+
+// Fields is the words of the standard output.
+func (res Result) Fields() []string { return strings.Fields(res.Stdout) }
+
+// Ctr runs ctr in the namespace [Rig.Name]. It names its containers itself:
+// an id may be used once at a time in a rig.
+func (r *Rig) Ctr(args ...string) Result {
+	return r.run(context.Background(), "ctr", args...)
+}
+
+// Nerdctl runs nerdctl in the namespace [Rig.Name], with networks of the rig's
+// own. Use --net none or --net [Network].
+func (r *Rig) Nerdctl(args ...string) Result {
+	return r.run(context.Background(), "nerdctl", append([]string{
+		"--cni-path=" + cniPlugins,
+		"--cni-netconfpath=" + filepath.Join(r.Dir, "cni.d"),
+		"--data-root=" + filepath.Join(r.Dir, "nerdctl"),
+	}, args...)...)
+}
+
+// Crictl runs crictl on the rig's CRI. [Rig.RunPod] makes the files it wants.
+func (r *Rig) Crictl(args ...string) Result {
+	return r.run(context.Background(), "crictl", r.crictlArgs(args...)...)
+}
+
+func (r *Rig) crictlArgs(args ...string) []string {
+	endpoint := "unix://" + r.Address()
+	return append([]string{
+		"--config=" + filepath.Join(r.Dir, "crictl.yaml"),
+		"--runtime-endpoint=" + endpoint,
+		"--image-endpoint=" + endpoint,
+	}, args...)
+}
+
+// run runs a client for as long as the rig's timeout.
+func (r *Rig) run(ctx context.Context, program string, args ...string) Result {
+	ctx, cancel := context.WithTimeout(ctx, r.opts.Timeout)
+	defer cancel()
+	var stdout, stderr bytes.Buffer
+	cmd := r.Command(ctx, program, args...)
+	cmd.Stdout, cmd.Stderr = &stdout, &stderr
+	start := time.Now()
+	err := cmd.Run()
+	res := Result{
+		Args:   append([]string{program}, args...),
+		Stdout: stdout.String(),
+		Stderr: stderr.String(),
+		Code:   cmd.ProcessState.ExitCode(), // -1 too if it never started
+		Took:   time.Since(start),
+		Err:    err,
+	}
+	var exit *exec.ExitError
+	switch {
+	case ctx.Err() != nil:
+		res.Err = fmt.Errorf("not done after %s: %w", res.Took.Round(time.Millisecond), ctx.Err())
+	case errors.As(err, &exit) && res.Code >= 0:
+		res.Err = nil
+	}
+	return res
+}

@@ -1,7 +1,6 @@
 package middleware
 
 import (
-	"strconv"
 	"time"
 
 	"go.opentelemetry.io/otel/trace"
@@ -55,11 +54,12 @@ func (c *Call) Quiet() bool { return c.Stream || c.method != nil && c.method.qui
 
 // Observer is told of the calls that pass, by whoever relays or intercepts them,
 // and says what the span of a call should know beyond the call itself. Its
-// methods are called from the goroutines that forward: Parent before the request
-// is forwarded, the others after, and Answered possibly before Forwarded.
+// methods are called from the goroutines that forward and must not block: Parent
+// before the request is forwarded, the others after. Answered may come before or
+// during Forwarded, which is to read no field that an answer fills in.
 type Observer interface {
 	// Parent returns the span context that the call belongs under when its request
-	// has none, and to which it is linked when it has one. It must not block.
+	// has none, and to which it is linked when it has one.
 	Parent(*Call) trace.SpanContext
 	// Forwarded is called once the request has been written.
 	Forwarded(*Call)
@@ -67,22 +67,4 @@ type Observer interface {
 	Answered(*Call)
 	// Annotate is called for a span that will be recorded, before it ends.
 	Annotate(*Call, trace.Span)
-}
-
-// Code is a status code of google.rpc.Code, which ttrpc answers with.
-type Code uint32
-
-var codeNames = [...]string{
-	"OK", "CANCELLED", "UNKNOWN", "INVALID_ARGUMENT", "DEADLINE_EXCEEDED", "NOT_FOUND",
-	"ALREADY_EXISTS", "PERMISSION_DENIED", "RESOURCE_EXHAUSTED", "FAILED_PRECONDITION",
-	"ABORTED", "OUT_OF_RANGE", "UNIMPLEMENTED", "INTERNAL", "UNAVAILABLE", "DATA_LOSS",
-	"UNAUTHENTICATED",
-}
-
-// String returns the code's name in google.rpc.Code, "CODE_99" for none of them.
-func (c Code) String() string {
-	if int(c) < len(codeNames) {
-		return codeNames[c]
-	}
-	return "CODE_" + strconv.FormatUint(uint64(c), 10)
 }

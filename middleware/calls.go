@@ -1,6 +1,7 @@
 package middleware
 
 import (
+	"errors"
 	"sync"
 	"time"
 )
@@ -11,11 +12,25 @@ const (
 	maxCalls = 4096
 	// grace is how long after its timeout a call can still be answered.
 	grace = 5 * time.Second
-	// sweepAbove and sweepEvery say when to look for calls past their timeout:
-	// ttrpc has no frame that tells of a call given up.
-	sweepAbove = 32
+	// sweepEvery is how often calls past their timeout are looked for, when a
+	// call comes: ttrpc has no frame that tells of a call given up.
 	sweepEvery = 10 * time.Second
 )
+
+// The reasons for a call to end without an answer; their texts are the values of
+// error.type.
+var (
+	errClosed    = errors.New("connection_closed")
+	errAbandoned = errors.New("abandoned")
+	errTooMany   = errors.New("too_many_calls")
+)
+
+// lost is a call that gets no answer any more, since when and why.
+type lost struct {
+	*Call
+	at  time.Time
+	why error
+}
 
 // calls are the calls of a connection that wait for their answer, by stream id.
 type calls struct {
@@ -25,52 +40,37 @@ type calls struct {
 }
 
 // add puts a call in, before its request is forwarded: its answer may be faster
-// than we are.
-func (cs *calls) add(s *spans, stream uint32, c *Call) {
+// than we are. It returns the calls that are lost, which may be c itself.
+func (cs *calls) add(stream uint32, c *Call) (gone []lost) {
 	cs.mu.Lock()
+	defer cs.mu.Unlock()
 	if cs.open == nil {
 		cs.open = make(map[uint32]*Call)
 	}
-	var late []*Call
-	if len(cs.open) >= sweepAbove && c.Start.Sub(cs.swept) > sweepEvery {
-		late = cs.sweep(c.Start)
+	if c.Start.Sub(cs.swept) > sweepEvery {
+		gone = cs.sweep(c.Start)
 	}
 	if old := cs.open[stream]; old != nil {
-		late = append(late, old)
+		gone = append(gone, lost{old, old.givenUp(c.Start), errAbandoned})
 		delete(cs.open, stream)
 	}
-	full := len(cs.open) >= maxCalls
-	if !full {
-		cs.open[stream] = c
+	if len(cs.open) == maxCalls {
+		return append(gone, lost{c, c.Start, errTooMany})
 	}
-	cs.mu.Unlock()
-	if full {
-		s.abandon(c, c.Start, errTooMany)
-	}
-	for _, old := range late {
-		s.abandon(old, old.givenUp(c.Start), errAbandoned)
-	}
+	cs.open[stream] = c
+	return gone
 }
 
 // sweep removes and returns the calls that are past their timeout at now.
-func (cs *calls) sweep(now time.Time) (late []*Call) {
+func (cs *calls) sweep(now time.Time) (gone []lost) {
 	cs.swept = now
 	for stream, c := range cs.open {
 		if !c.deadline.IsZero() && now.After(c.deadline.Add(grace)) {
 			delete(cs.open, stream)
-			late = append(late, c)
+			gone = append(gone, lost{c, c.deadline, errAbandoned})
 		}
 	}
-	return late
-}
-
-// givenUp returns when a call without answer was given up: at its timeout, if it
-// had one.
-func (c *Call) givenUp(otherwise time.Time) time.Time {
-	if c.deadline.IsZero() {
-		return otherwise
-	}
-	return c.deadline
+	return gone
 }
 
 // take removes and returns the call of a stream, nil if there is none.
@@ -82,27 +82,26 @@ func (cs *calls) take(stream uint32) *Call {
 	return c
 }
 
-// stream marks the call of a stream as a streaming one.
-func (cs *calls) stream(stream uint32) {
+// end removes and returns all calls, since their connection has ended at now.
+func (cs *calls) end(now time.Time) (gone []lost) {
 	cs.mu.Lock()
 	defer cs.mu.Unlock()
-	if c := cs.open[stream]; c != nil {
-		c.Stream = true
+	for _, c := range cs.open {
+		if at := c.givenUp(now); at.Before(now) {
+			gone = append(gone, lost{c, at, errAbandoned})
+		} else {
+			gone = append(gone, lost{c, now, errClosed})
+		}
 	}
+	cs.open = nil
+	return gone
 }
 
-// end ends all calls, since their connection has ended at now.
-func (cs *calls) end(s *spans, now time.Time) {
-	cs.mu.Lock()
-	open := cs.open
-	cs.open = nil
-	cs.mu.Unlock()
-	for _, c := range open {
-		reason := errClosed
-		at := now
-		if !c.deadline.IsZero() && now.After(c.deadline) {
-			reason, at = errAbandoned, c.deadline
-		}
-		s.abandon(c, at, reason)
+// givenUp returns when a call without answer was given up: at its timeout, if it
+// had one.
+func (c *Call) givenUp(otherwise time.Time) time.Time {
+	if c.deadline.IsZero() {
+		return otherwise
 	}
+	return c.deadline
 }

@@ -7,8 +7,8 @@ import (
 )
 
 // carrier lets a propagator read a request's metadata and collects what it
-// writes. Keys are compared as ttrpc does, without regard to case; of a key that
-// repeats the first value counts.
+// writes. Keys are compared without regard to case and written in lower case, as
+// ttrpc's metadata has them; of a key that repeats the first value counts.
 type carrier struct {
 	req *wire.Request
 	set []entry
@@ -36,8 +36,13 @@ func (c *carrier) Values(key string) (values []string) {
 	return values
 }
 
-// Set implements propagation.TextMapCarrier.
+// Set implements propagation.TextMapCarrier. A request's own baggage goes on as it
+// came, since a new encoding of it could only lose something.
 func (c *carrier) Set(key, value string) {
+	key = strings.ToLower(key)
+	if key == baggageKey && c.Get(key) != "" {
+		return
+	}
 	for i := range c.set {
 		if c.set[i].key == key {
 			c.set[i].value = value
@@ -56,27 +61,28 @@ func (c *carrier) Keys() []string {
 	return keys
 }
 
-// replaces tells that the request's own entries under key must go: because the
-// key was written anew, or because it says something about the old context, which
-// the written one took the place of.
-func (c *carrier) replaces(fields []string) func(key []byte) bool {
-	return func(key []byte) bool {
-		for i := range c.set {
-			if equalFold(key, c.set[i].key) {
-				return true
-			}
+// replaces tells that the request's own entry under key must go: because the key
+// was written anew, or because it is among fields, which say something about the
+// context that the written one took the place of.
+func (c *carrier) replaces(key []byte, fields []string) bool {
+	for i := range c.set {
+		if equalFold(key, c.set[i].key) {
+			return true
 		}
-		if len(c.set) == 0 || equalFold(key, "baggage") {
-			return false
-		}
-		for _, f := range fields {
-			if equalFold(key, f) {
-				return true
-			}
-		}
+	}
+	if len(c.set) == 0 || equalFold(key, baggageKey) {
 		return false
 	}
+	for _, f := range fields {
+		if equalFold(key, f) {
+			return true
+		}
+	}
+	return false
 }
+
+// baggageKey is W3C's key for what goes along with a context but is not of it.
+const baggageKey = "baggage"
 
 func equalFold(a []byte, b string) bool {
 	return len(a) == len(b) && strings.EqualFold(string(a), b)

@@ -17,55 +17,64 @@ import (
 
 // UnaryServerInterceptor returns an interceptor for ttrpc servers
 // (ttrpc.WithUnaryServerInterceptor): a server span for each call, under the
-// context in its metadata, which the handler finds in its own context.
+// context in its metadata, which the handler finds in its own context. A panic in
+// tracing costs the span; a panic of the handler passes. The handler decodes the
+// request, so that Observer.Parent is asked before ids are known.
 func UnaryServerInterceptor(opts ...Option) ttrpc.UnaryServerInterceptor {
 	s := newSpans(trace.SpanKindServer, opts)
 	return func(ctx context.Context, unmarshal ttrpc.Unmarshaler, info *ttrpc.UnaryServerInfo, handler ttrpc.Method) (any, error) {
 		service, name, _ := strings.Cut(strings.TrimPrefix(info.FullMethod, "/"), "/")
 		c := s.newCall(service, name)
-		var req wire.Request
-		if md, ok := ttrpc.GetMetadata(ctx); ok {
-			for key, values := range md {
-				for _, v := range values {
-					req.Metadata = append(req.Metadata, wire.Metadata{Key: []byte(key), Value: []byte(v)})
-				}
-			}
+		in := ctx
+		if !s.guard(func() { ctx = s.begin(s.extract(in), c) }) {
+			return handler(in, unmarshal)
 		}
-		ctx = s.begin(s.propagator.Extract(ctx, &carrier{req: &req}), c)
 		answer, err := handler(ctx, func(msg any) error {
 			err := unmarshal(msg)
 			if err == nil {
-				c.method.readRequest(c, c.method.encode(msg))
+				s.guard(func() { c.method.readRequest(c, c.method.encode(msg)) })
 			}
 			return err
 		})
-		if err == nil {
-			c.method.readAnswer(c, c.method.encode(answer))
-		}
-		s.answer(c, err)
+		s.guard(func() {
+			if err == nil {
+				c.method.readAnswer(c, c.method.encode(answer))
+			}
+			s.answer(c, err)
+		})
 		return answer, err
 	}
 }
 
 // UnaryClientInterceptor returns an interceptor for ttrpc clients
 // (ttrpc.WithUnaryClientInterceptor): a client span for each call, under the span
-// in the caller's context, its own context in the request's metadata.
+// in the caller's context, its own context in the request's metadata. A panic in
+// tracing costs the span.
 func UnaryClientInterceptor(opts ...Option) ttrpc.UnaryClientInterceptor {
 	s := newSpans(trace.SpanKindClient, opts)
 	return func(ctx context.Context, req *ttrpc.Request, resp *ttrpc.Response, _ *ttrpc.UnaryClientInfo, invoke ttrpc.Invoker) error {
 		c := s.newCall(req.Service, req.Method)
-		c.method.readRequest(c, req.Payload)
-		out := s.begin(ctx, c)
-		s.inject(out, req)
+		out := ctx
+		if !s.guard(func() {
+			c.method.readRequest(c, req.Payload)
+			out = s.begin(ctx, c)
+			s.inject(out, req)
+		}) {
+			return invoke(ctx, req, resp)
+		}
 		err := invoke(out, req, resp)
-		ended := err
-		if err == nil && resp.GetStatus().GetCode() != 0 {
-			ended = status.ErrorProto(resp.GetStatus())
-		}
-		if ended == nil {
-			c.method.readAnswer(c, resp.Payload)
-		}
-		s.answer(c, ended)
+		s.guard(func() {
+			ended := err
+			switch {
+			case errors.Is(err, ttrpc.ErrClosed):
+				ended = status.Error(codes.Unavailable, err.Error())
+			case err == nil && resp.GetStatus().GetCode() != 0:
+				ended = status.ErrorProto(resp.GetStatus())
+			case err == nil:
+				c.method.readAnswer(c, resp.Payload)
+			}
+			s.answer(c, ended)
+		})
 		return err
 	}
 }
@@ -74,14 +83,25 @@ func (s *spans) newCall(service, name string) *Call {
 	return &Call{Start: time.Now(), method: s.methods.get([]byte(service), []byte(name))}
 }
 
+// extract returns ctx with the context in the metadata of the request it is of.
+func (s *spans) extract(ctx context.Context) context.Context {
+	var req wire.Request
+	md, _ := ttrpc.GetMetadata(ctx)
+	for key, values := range md {
+		for _, v := range values {
+			req.Metadata = append(req.Metadata, wire.Metadata{Key: []byte(key), Value: []byte(v)})
+		}
+	}
+	return s.propagator.Extract(ctx, &carrier{req: &req})
+}
+
 // inject writes the context into the request's metadata, in place of what it has.
 func (s *spans) inject(ctx context.Context, req *ttrpc.Request) {
 	carry := carrier{req: &wire.Request{}}
 	s.propagator.Inject(ctx, &carry)
-	replaced := carry.replaces(s.propagator.Fields())
 	md := make([]*ttrpc.KeyValue, 0, len(req.Metadata)+len(carry.set))
 	for _, kv := range req.Metadata {
-		if !replaced([]byte(kv.Key)) {
+		if !carry.replaces([]byte(kv.Key), s.fields) {
 			md = append(md, kv)
 		}
 	}
@@ -95,13 +115,7 @@ func (s *spans) inject(ctx context.Context, req *ttrpc.Request) {
 func (s *spans) answer(c *Call, err error) {
 	c.End = time.Now()
 	if err != nil {
-		st, ok := status.FromError(err)
-		if !ok {
-			st = status.FromContextError(err)
-			if errors.Is(err, ttrpc.ErrClosed) {
-				st = status.New(codes.Unavailable, err.Error())
-			}
-		}
+		st := statusOf(err)
 		c.Code = Code(st.Code())
 		c.setMessage([]byte(st.Message()))
 	}

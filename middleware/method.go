@@ -73,8 +73,12 @@ var knownServices = map[string]string{
 	"containerd.runtime.sandbox.v1.Sandbox": "Sandbox",
 }
 
-// maxMethods bounds the methods remembered; the names are a peer's.
-const maxMethods = 1024
+// maxMethods and maxName bound the methods remembered and their names in bytes:
+// the names are a peer's.
+const (
+	maxMethods = 1024
+	maxName    = 256
+)
 
 // methods remembers the methods seen.
 type methods struct {
@@ -85,6 +89,7 @@ type methods struct {
 }
 
 func (ms *methods) get(service, name []byte) *method {
+	service, name = service[:min(len(service), maxName)], name[:min(len(name), maxName)]
 	ms.mu.RLock()
 	m := ms.all[string(service)][string(name)]
 	ms.mu.RUnlock()
@@ -94,7 +99,7 @@ func (ms *methods) get(service, name []byte) *method {
 	m = newMethod(ms.cfg, string(service), string(name))
 	ms.mu.Lock()
 	defer ms.mu.Unlock()
-	if ms.n == maxMethods {
+	if ms.n >= maxMethods {
 		return m
 	}
 	if ms.all == nil {
@@ -109,7 +114,7 @@ func (ms *methods) get(service, name []byte) *method {
 }
 
 func newMethod(cfg *options, service, name string) *method {
-	full := strings.ToValidUTF8(service+"/"+name, "\uFFFD")
+	full := valid(service) + "/" + valid(name)
 	return &method{
 		service:  service,
 		name:     name,
@@ -162,9 +167,9 @@ func text(msg []byte, num protowire.Number) string {
 	if num == 0 {
 		return ""
 	}
-	s := wire.String(msg, num)
-	if len(s) > maxText {
-		s = s[:maxText]
-	}
-	return strings.ToValidUTF8(s, "\uFFFD")
+	b := wire.Bytes(msg, num)
+	return valid(string(b[:min(len(b), maxText)]))
 }
+
+// valid returns s as valid UTF-8, which OTLP insists on.
+func valid(s string) string { return strings.ToValidUTF8(s, "\uFFFD") }

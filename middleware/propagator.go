@@ -1,11 +1,13 @@
 package middleware
 
 import (
+	"context"
 	"fmt"
 
 	"go.opentelemetry.io/contrib/propagators/b3"
 	"go.opentelemetry.io/contrib/propagators/jaeger"
 	"go.opentelemetry.io/otel/propagation"
+	"go.opentelemetry.io/otel/trace"
 )
 
 // Propagator returns the propagator of the given forms, by the names that
@@ -23,13 +25,35 @@ func Propagator(names ...string) (propagation.TextMapPropagator, error) {
 		case "jaeger":
 			all = append(all, jaeger.Jaeger{})
 		case "b3":
-			all = append(all, b3.New(b3.WithInjectEncoding(b3.B3SingleHeader)))
+			all = append(all, b3Propagator{b3.New(b3.WithInjectEncoding(b3.B3SingleHeader))})
 		case "b3multi":
-			all = append(all, b3.New(b3.WithInjectEncoding(b3.B3MultipleHeader)))
+			all = append(all, b3Propagator{b3.New(b3.WithInjectEncoding(b3.B3MultipleHeader))})
 		case "none":
 		default:
 			return nil, fmt.Errorf("propagator %q is unknown: use tracecontext, baggage, jaeger, b3, b3multi or none", name)
 		}
 	}
 	return propagation.NewCompositeTextMapPropagator(all...), nil
+}
+
+// b3Propagator is B3 for someone in between, who replaces the context of a request.
+type b3Propagator struct{ propagation.TextMapPropagator }
+
+// Inject writes valid contexts only, and of those that are not sampled that they
+// are not, whatever the request said: the decision has been made.
+func (p b3Propagator) Inject(ctx context.Context, c propagation.TextMapCarrier) {
+	sc := trace.SpanContextFromContext(ctx)
+	if !sc.IsValid() {
+		return
+	}
+	if !sc.IsSampled() {
+		ctx = trace.ContextWithSpanContext(context.Background(), sc)
+	}
+	p.TextMapPropagator.Inject(ctx, c)
+}
+
+// Fields has the keys of both encodings: both are read, so that the one that is
+// not written must not stay behind.
+func (b3Propagator) Fields() []string {
+	return []string{"b3", "x-b3-traceid", "x-b3-spanid", "x-b3-parentspanid", "x-b3-sampled", "x-b3-flags"}
 }

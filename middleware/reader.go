@@ -100,8 +100,8 @@ func (f *frameReader) copyTo(dst io.Writer, n int64) error {
 // frames, of which it keeps no more than the beginning.
 type answerReader struct {
 	head    [wire.HeaderLen]byte
-	have    int // bytes of head
-	left    int // bytes of the payload still to come
+	have    int   // bytes of head
+	left    int64 // bytes of the payload still to come
 	payload []byte
 }
 
@@ -112,7 +112,7 @@ const maxAnswer = 4 << 10
 // feed calls f for each frame that chunk completes, with the beginning of its
 // payload, valid during the call.
 func (a *answerReader) feed(chunk []byte, f func(h wire.Header, payload []byte)) {
-	for len(chunk) > 0 || a.have == wire.HeaderLen && a.left == 0 {
+	for len(chunk) > 0 {
 		if a.have < wire.HeaderLen {
 			n := copy(a.head[a.have:], chunk)
 			a.have += n
@@ -120,13 +120,13 @@ func (a *answerReader) feed(chunk []byte, f func(h wire.Header, payload []byte))
 			if a.have < wire.HeaderLen {
 				return
 			}
-			a.left = int(wire.ParseHeader(a.head[:]).Length)
+			a.left = int64(wire.ParseHeader(a.head[:]).Length)
 			a.payload = a.payload[:0]
 		}
-		n := min(a.left, len(chunk))
+		n := int(min(a.left, int64(len(chunk))))
 		part := chunk[:n]
 		chunk = chunk[n:]
-		a.left -= n
+		a.left -= int64(n)
 		if a.left == 0 && len(a.payload) == 0 {
 			a.have = 0
 			f(wire.ParseHeader(a.head[:]), part[:min(n, maxAnswer)])

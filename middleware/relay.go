@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"net"
 	"sync"
+	"syscall"
 	"time"
 
 	"go.opentelemetry.io/otel/trace"
@@ -29,9 +30,14 @@ func NewRelay(opts ...Option) *Relay {
 // DialFunc opens a connection to the side that is relayed to.
 type DialFunc func(context.Context) (net.Conn, error)
 
+// acceptPause is how long Serve waits after an accept that failed.
+const acceptPause = 100 * time.Millisecond
+
 // Serve accepts connections from l and relays each to one that dial opens, until
 // l is closed, and returns when the last connection has ended. A connection for
-// which dial fails is closed. It returns nil when l was closed.
+// which dial fails is closed. It returns nil when l was closed. ctx is dial's: its
+// end neither closes l nor the connections, but Serve does not retry an accept
+// that fails after it, and returns its error.
 func (r *Relay) Serve(ctx context.Context, l net.Listener, dial DialFunc) error {
 	var conns sync.WaitGroup
 	defer conns.Wait()
@@ -42,9 +48,9 @@ func (r *Relay) Serve(ctx context.Context, l net.Listener, dial DialFunc) error 
 		}
 		if err != nil {
 			// Out of descriptors or memory, most likely: the relay must live on.
-			r.spans.onError(fmt.Errorf("relay accept: %w", err))
+			r.spans.report(fmt.Errorf("relay accept: %w", err))
 			select {
-			case <-time.After(100 * time.Millisecond):
+			case <-time.After(acceptPause):
 				continue
 			case <-ctx.Done():
 				return ctx.Err()
@@ -54,7 +60,7 @@ func (r *Relay) Serve(ctx context.Context, l net.Listener, dial DialFunc) error 
 			server, err := dial(ctx)
 			if err != nil {
 				client.Close()
-				r.spans.onError(fmt.Errorf("relay dial: %w", err))
+				r.spans.report(fmt.Errorf("relay dial: %w", err))
 				return
 			}
 			r.Connect(client, server)
@@ -68,12 +74,12 @@ func (r *Relay) Serve(ctx context.Context, l net.Listener, dial DialFunc) error 
 func (r *Relay) Connect(client, server net.Conn) {
 	c := &conn{spans: r.spans, client: client, server: server}
 	var wg sync.WaitGroup
-	wg.Go(func() { c.finish(c.forwardRequests(), client, server) })
-	wg.Go(func() { c.finish(c.forwardAnswers(), server, client) })
+	wg.Go(func() { finish(c.forwardRequests(), client, server) })
+	wg.Go(func() { finish(c.forwardAnswers(), server, client) })
 	wg.Wait()
 	client.Close()
 	server.Close()
-	c.calls.end(r.spans, time.Now())
+	c.lose(c.calls.end(time.Now()))
 }
 
 // conn is a relayed connection.
@@ -84,31 +90,56 @@ type conn struct {
 	panics         panics
 }
 
-// errWrite marks an error of the side that is written to: the other side cannot
-// be heard any more.
-var errWrite = errors.New("write")
+// lose ends the spans of calls that get no answer.
+func (c *conn) lose(calls []lost) {
+	for _, l := range calls {
+		if c.panics.off() {
+			return
+		}
+		c.guard(func() { c.abandon(l) })
+	}
+}
 
-// finish ends one direction: its reader came to an end, which the other side is
-// told; or its writer is gone, and with it the connection.
-func (c *conn) finish(err error, from, to net.Conn) {
-	if errors.Is(err, errWrite) {
+// finish ends the direction from → to of a connection for the reason err, in
+// such a way that both see what they would see of each other: what one has said
+// is heard to its end, also when the other is gone already.
+func finish(err error, from, to net.Conn) {
+	if !errors.Is(err, errWrite) {
+		// from has ended, and to is told so.
+		half, ok := to.(interface{ CloseWrite() error })
+		if !ok || half.CloseWrite() != nil {
+			to.Close()
+		}
+		return
+	}
+	// to does not listen any more: from's writes are to fail as well.
+	half, ok := from.(interface{ CloseRead() error })
+	if !ok || !errors.Is(err, syscall.EPIPE) && !errors.Is(err, syscall.ECONNRESET) || half.CloseRead() != nil {
 		from.Close()
 		to.Close()
-		return
 	}
-	if half, ok := to.(interface{ CloseWrite() error }); ok && half.CloseWrite() == nil {
-		return
-	}
-	to.Close()
 }
+
+// errWrite marks the error of the side that is written to.
+var errWrite = errors.New("write")
 
 // writer marks the errors of writes.
 type writer struct{ net.Conn }
 
 func (w writer) Write(b []byte) (int, error) {
 	n, err := w.Conn.Write(b)
+	return n, markWrite(err)
+}
+
+// writeParts writes the parts, which it consumes, at once where the system can.
+func (w writer) writeParts(parts net.Buffers) error {
+	_, err := parts.WriteTo(w.Conn)
+	return markWrite(err)
+}
+
+func markWrite(err error) error {
 	if err != nil {
 		err = fmt.Errorf("%w: %w", errWrite, err)
 	}
-	return n, err
+	return err
 }

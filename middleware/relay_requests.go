@@ -2,8 +2,6 @@ package middleware
 
 import (
 	"context"
-	"fmt"
-	"net"
 	"time"
 
 	"github.com/shimtrace/shimtrace/middleware/wire"
@@ -55,64 +53,57 @@ type requests struct {
 	*conn
 	req    wire.Request
 	carry  carrier
-	inject []byte   // the metadata to append
-	frame  []byte   // a short request put together
-	parts  [][]byte // a long one, in parts
+	gone   []lost
+	head   []byte   // the header of a request that is changed
+	inject []byte   // the metadata that is put into it
+	parts  [][]byte // all of it, in the order in which it is written
+	joined []byte   // parts in one, if they are short
 }
 
+// forward writes a request with the context of its span, or as it came when that
+// cannot be.
 func (r *requests) forward(h wire.Header, frame []byte, to writer) error {
-	call := r.trace(h, frame[wire.HeaderLen:])
-	var err error
-	switch {
-	case call == nil || len(r.parts) == 0:
-		_, err = to.Write(frame)
-	case len(r.frame) > 0:
-		_, err = to.Write(r.frame)
-	default:
-		bufs := net.Buffers(r.parts)
-		if _, err = bufs.WriteTo(to.Conn); err != nil {
-			err = fmt.Errorf("%w: %w", errWrite, err)
-		}
+	var call *Call
+	r.parts, r.gone = r.parts[:0], nil
+	if !r.guard(func() { call = r.trace(h, frame[wire.HeaderLen:]) }) {
+		call, r.parts = nil, r.parts[:0]
 	}
-	if err == nil && call != nil && r.observer != nil {
+	if err := r.write(frame, to); err != nil {
+		return err
+	}
+	r.lose(r.gone)
+	if call != nil && r.observer != nil {
 		r.guard(func() { r.observer.Forwarded(call) })
 	}
-	return err
+	return nil
 }
 
-// trace starts the span of the request in envelope and prepares the frame to be
-// sent in its place, in r.parts and, if short, in r.frame; both are empty when it
-// is to go as it came. It returns nil when the request is not traced.
-func (r *requests) trace(h wire.Header, envelope []byte) (call *Call) {
-	r.frame, r.parts = r.frame[:0], r.parts[:0]
-	ok := r.guard(func() {
-		if r.req.Scan(envelope) != nil {
-			return
-		}
-		call = &Call{
-			Start:  time.Now(),
-			Stream: h.Flags&wire.FlagRemoteClosed == 0,
-			method: r.methods.get(r.req.Service, r.req.Method),
-		}
-		call.method.readRequest(call, r.req.Payload)
-		if t := time.Duration(r.req.TimeoutNano); t > 0 {
-			call.deadline = call.Start.Add(t)
-		}
-		r.carry = carrier{req: &r.req, set: r.carry.set[:0]}
-		ctx := r.propagator.Extract(context.Background(), &r.carry)
-		ctx = r.begin(ctx, call)
-		r.propagator.Inject(ctx, &r.carry)
-		r.build(h, envelope)
-		r.calls.add(r.spans, h.Stream, call)
-	})
-	if !ok {
-		r.frame, r.parts = r.frame[:0], r.parts[:0]
+// trace starts the span of the request in envelope and prepares its parts. It
+// returns nil when there is nothing to be understood.
+func (r *requests) trace(h wire.Header, envelope []byte) *Call {
+	if r.req.Scan(envelope) != nil {
 		return nil
 	}
+	call := &Call{
+		Start:  time.Now(),
+		Stream: h.Flags&(wire.FlagRemoteClosed|wire.FlagRemoteOpen) != 0,
+		method: r.methods.get(r.req.Service, r.req.Method),
+	}
+	call.method.readRequest(call, r.req.Payload)
+	if t := time.Duration(r.req.TimeoutNano); t > 0 {
+		call.deadline = call.Start.Add(t)
+	}
+	r.carry = carrier{req: &r.req, set: r.carry.set[:0]}
+	ctx := r.propagator.Extract(context.Background(), &r.carry)
+	ctx = r.begin(ctx, call)
+	r.propagator.Inject(ctx, &r.carry)
+	r.build(h, envelope)
+	r.gone = r.calls.add(h.Stream, call)
 	return call
 }
 
-// build prepares the frame with the contexts that r.carry was given.
+// build prepares the parts of the request with the contexts that r.carry was
+// given: none when it was given none or the request would become too long.
 func (r *requests) build(h wire.Header, envelope []byte) {
 	if len(r.carry.set) == 0 {
 		return
@@ -123,7 +114,7 @@ func (r *requests) build(h wire.Header, envelope []byte) {
 	}
 	r.parts = append(r.parts, nil)
 	n := len(r.inject)
-	r.req.Without(envelope, r.carry.replaces(r.propagator.Fields()), func(part []byte) {
+	r.req.Without(envelope, r.replaced, func(part []byte) {
 		r.parts = append(r.parts, part)
 		n += len(part)
 	})
@@ -132,14 +123,31 @@ func (r *requests) build(h wire.Header, envelope []byte) {
 		return
 	}
 	h.Length = uint32(n)
-	r.frame = h.Append(r.frame)
+	r.head = h.Append(r.head[:0])
+	r.parts[0] = r.head
 	r.parts = append(r.parts, r.inject)
+}
+
+// replaced tells that the request's own metadata under key is to be left out.
+func (r *requests) replaced(key []byte) bool { return r.carry.replaces(key, r.fields) }
+
+// write writes the parts of a request, or frame if it has none.
+func (r *requests) write(frame []byte, to writer) error {
+	if len(r.parts) == 0 {
+		_, err := to.Write(frame)
+		return err
+	}
+	n := 0
+	for _, part := range r.parts {
+		n += len(part)
+	}
 	if n > copyLimit {
-		r.parts[0] = append([]byte(nil), r.frame...)
-		r.frame = r.frame[:0]
-		return
+		return to.writeParts(r.parts)
 	}
-	for _, part := range r.parts[1:] {
-		r.frame = append(r.frame, part...)
+	r.joined = r.joined[:0]
+	for _, part := range r.parts {
+		r.joined = append(r.joined, part...)
 	}
+	_, err := to.Write(r.joined)
+	return err
 }

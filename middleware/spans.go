@@ -2,9 +2,7 @@ package middleware
 
 import (
 	"context"
-	"errors"
 	"strings"
-	"time"
 
 	"go.opentelemetry.io/otel/attribute"
 	"go.opentelemetry.io/otel/codes"
@@ -28,6 +26,7 @@ type spans struct {
 	*options
 	tracer  trace.Tracer
 	methods methods
+	fields  []string // what the propagator may write
 }
 
 func newSpans(kind trace.SpanKind, opts []Option) *spans {
@@ -36,6 +35,7 @@ func newSpans(kind trace.SpanKind, opts []Option) *spans {
 		options: o,
 		tracer:  o.provider.Tracer(ScopeName),
 		methods: methods{cfg: o},
+		fields:  o.propagator.Fields(),
 	}
 }
 
@@ -80,7 +80,7 @@ func (s *spans) end(c *Call) {
 	if s.observer != nil {
 		s.observer.Answered(c)
 	}
-	if c.span == nil || !c.span.IsRecording() || c.Quiet() && !s.remarkable(c) {
+	if !c.span.IsRecording() || c.Quiet() && !s.remarkable(c) {
 		return
 	}
 	attrs := make([]attribute.KeyValue, 0, 12)
@@ -100,22 +100,17 @@ func (s *spans) remarkable(c *Call) bool {
 	return c.Code != 0 || s.slow > 0 && !c.method.endless && !c.Stream && c.End.Sub(c.Start) > s.slow
 }
 
-// errUnanswered are the reasons for a call to end without an answer; their texts
-// are the values of error.type.
-var (
-	errClosed    = errors.New("connection_closed")
-	errAbandoned = errors.New("abandoned")
-	errTooMany   = errors.New("too_many_calls")
-)
-
-// abandon ends the span of a call that gets no answer any more.
-func (s *spans) abandon(c *Call, at time.Time, reason error) {
-	if c.span == nil || !c.span.IsRecording() || c.Quiet() {
+// abandon ends the span of a call that gets no answer any more. Of the quiet ones
+// only those that ran into their timeout have failed.
+func (s *spans) abandon(l lost) {
+	c := l.Call
+	timedOut := l.why == errAbandoned && !c.Stream && !c.method.endless
+	if !c.span.IsRecording() || c.Quiet() && !timedOut {
 		return
 	}
-	c.End = at
-	c.span.SetAttributes(c.attributes([]attribute.KeyValue{semconv.ErrorTypeKey.String(reason.Error())})...)
-	c.span.SetStatus(codes.Error, "no answer: "+strings.ReplaceAll(reason.Error(), "_", " "))
+	c.End = l.at
+	c.span.SetAttributes(c.attributes([]attribute.KeyValue{semconv.ErrorTypeKey.String(l.why.Error())})...)
+	c.span.SetStatus(codes.Error, "no answer: "+strings.ReplaceAll(l.why.Error(), "_", " "))
 	s.finish(c)
 }
 

@@ -7,10 +7,11 @@ import (
 	"google.golang.org/protobuf/encoding/protowire"
 )
 
-// String returns the string in field num of an encoded message, "" if it has
-// none. Like Uint and Time it reads without decoding the rest.
-func String(msg []byte, num protowire.Number) string {
-	return string(last(msg, num, protowire.BytesType))
+// Bytes returns the string or bytes in field num of an encoded message, nil if it
+// has none. Like Uint and Time it reads without decoding the rest, and what of a
+// message that is cut off or malformed can be read.
+func Bytes(msg []byte, num protowire.Number) []byte {
+	return last(msg, num, protowire.BytesType)
 }
 
 // Uint returns the unsigned integer in field num and whether there is one.
@@ -23,8 +24,12 @@ func Uint(msg []byte, num protowire.Number) (uint64, bool) {
 	return v, true
 }
 
-// Time returns the google.protobuf.Timestamp in field num, the zero time if
-// there is none.
+// maxSeconds is the last second since 1970 of which time.Time.UnixNano, and with
+// it a span, can tell: in the year 2262.
+const maxSeconds = math.MaxInt64/uint64(time.Second) - 1
+
+// Time returns the google.protobuf.Timestamp in field num, the zero time if there
+// is none or it is not between 1970 and 2262.
 func Time(msg []byte, num protowire.Number) time.Time {
 	val := last(msg, num, protowire.BytesType)
 	if val == nil {
@@ -32,7 +37,7 @@ func Time(msg []byte, num protowire.Number) time.Time {
 	}
 	sec, _ := Uint(val, 1)
 	nsec, _ := Uint(val, 2)
-	if sec > math.MaxInt64/2 || nsec >= uint64(time.Second) {
+	if sec > maxSeconds || nsec >= uint64(time.Second) {
 		return time.Time{}
 	}
 	return time.Unix(int64(sec), int64(nsec))

@@ -1,0 +1,41 @@
+GO ?= go
+VERSION ?= $(shell git describe --tags --always --dirty 2>/dev/null)
+LDFLAGS := -s -w -X main.version=$(VERSION)
+BIN := bin
+
+.PHONY: build deps tools test test-unit test-integration lint fuzz bench demo install clean
+
+build: ## the shim and the operator's tool, into bin/
+	CGO_ENABLED=0 $(GO) build -trimpath -ldflags "$(LDFLAGS)" -o $(BIN)/ ./cmd/...
+
+deps: ## the Debian packages that tests and demo need
+	./integration/deps.sh
+
+tools: ## the real containerd, runc, nerdctl and crictl that tests and demo run
+	$(GO) -C integration run ./tools
+
+test: deps test-unit test-integration ## everything
+
+test-unit: ## the packages, with the race detector
+	$(GO) test -race ./...
+
+test-integration: build tools ## against real daemons, as root
+	$(GO) -C integration test -race -count=1 -timeout 15m ./...
+
+lint: ## gofmt, go vet, staticcheck
+	./integration/lint.sh
+
+fuzz: ## every fuzz target for FUZZTIME (default 10s)
+	./integration/fuzz.sh
+
+bench: build tools ## relayed against direct: latency, start time, memory
+	./integration/bench.sh
+
+demo: deps build tools ## a container and a pod, traced, in a private containerd
+	$(GO) -C integration run ./demo
+
+install: build ## the binaries and a link per shim found, into /usr/local/bin
+	$(BIN)/shimtrace install
+
+clean:
+	rm -rf $(BIN)

@@ -1,0 +1,287 @@
+package agentwire
+
+import (
+	"encoding/binary"
+	"slices"
+	"unicode/utf8"
+
+	tracepb "go.opentelemetry.io/proto/otlp/trace/v1"
+)
+
+// Variants of bincode's enums, in the declaration order of crate opentelemetry
+// 0.14. JSON writes the same names.
+var (
+	bincodeKinds = [...]tracepb.Span_SpanKind{
+		tracepb.Span_SPAN_KIND_CLIENT,
+		tracepb.Span_SPAN_KIND_SERVER,
+		tracepb.Span_SPAN_KIND_PRODUCER,
+		tracepb.Span_SPAN_KIND_CONSUMER,
+		tracepb.Span_SPAN_KIND_INTERNAL,
+	}
+	bincodeStatuses = [...]tracepb.Status_StatusCode{
+		tracepb.Status_STATUS_CODE_UNSET,
+		tracepb.Status_STATUS_CODE_OK,
+		tracepb.Status_STATUS_CODE_ERROR,
+	}
+)
+
+const (
+	bincodeBool = iota
+	bincodeI64
+	bincodeF64
+	bincodeString
+	bincodeArray
+	bincodeValues
+)
+
+// bincodeCursor reads bincode 1.3 as bincode::serialize writes it: little-endian,
+// fixed width, 64-bit lengths, 32-bit variants. Its first failure stays, and
+// everything after it reads as zero, so that callers look once, at the end.
+type bincodeCursor struct {
+	b      []byte
+	i      int
+	failed Reason
+}
+
+func (c *bincodeCursor) fail(r Reason) {
+	if c.failed == 0 {
+		c.failed = r
+	}
+}
+
+func (c *bincodeCursor) ok() bool { return c.failed == 0 }
+
+// take returns the next n bytes, or nil.
+func (c *bincodeCursor) take(n int) []byte {
+	if c.failed != 0 || n > len(c.b)-c.i {
+		c.fail(Truncated)
+		return nil
+	}
+	p := c.b[c.i : c.i+n : c.i+n]
+	c.i += n
+	return p
+}
+
+func (c *bincodeCursor) u8() uint8 {
+	if p := c.take(1); p != nil {
+		return p[0]
+	}
+	return 0
+}
+
+func (c *bincodeCursor) u32() uint32 {
+	if p := c.take(4); p != nil {
+		return binary.LittleEndian.Uint32(p)
+	}
+	return 0
+}
+
+func (c *bincodeCursor) u64() uint64 {
+	if p := c.take(8); p != nil {
+		return binary.LittleEndian.Uint64(p)
+	}
+	return 0
+}
+
+func (c *bincodeCursor) bool() bool {
+	b := c.u8()
+	if b > 1 {
+		c.fail(Malformed)
+	}
+	return b == 1
+}
+
+func (c *bincodeCursor) variant(n int) int {
+	v := c.u32()
+	if v >= uint32(n) {
+		c.fail(Malformed)
+		return 0
+	}
+	return int(v)
+}
+
+// length reads a length of elements that take at least size bytes each.
+func (c *bincodeCursor) length(size int) int {
+	n := c.u64()
+	if n > uint64(len(c.b)-c.i)/uint64(size) {
+		c.fail(Truncated)
+		return 0
+	}
+	return int(n)
+}
+
+// text reads a string, of which at most want bytes are of use.
+func (c *bincodeCursor) text(want int) (text []byte, size int) {
+	text = c.take(c.length(1))
+	size = len(text)
+	if want == 0 {
+		return nil, size
+	}
+	text = cutText(text, want, true)
+	if !utf8.Valid(text) {
+		c.fail(NotText)
+		return nil, size
+	}
+	return text, size
+}
+
+func (c *bincodeCursor) time() uint64 {
+	secs := c.u64()
+	return unixNano(secs, c.u32())
+}
+
+func (d *Decoder) bincode(payload []byte) (Reason, int) {
+	c := &bincodeCursor{b: payload}
+	s := d.span
+
+	d.setContext(d.bincodeContext(c))
+	binary.BigEndian.PutUint64(s.ParentID[:], c.u64())
+	s.Kind = bincodeKinds[c.variant(len(bincodeKinds))]
+	s.Name = d.names.get(d.bincodeText(c))
+	s.Start, s.End = c.time(), c.time()
+
+	list := attributes{field: spanAttributes}
+	d.bincodeAttributes(c, &list)
+	for n := c.length(8); n > 0 && c.ok(); n-- { // the order of eviction
+		c.text(0)
+	}
+	c.u32() // the map's limit
+	d.putDropped(spanDroppedAttributes, c.u32(), list.dropped)
+
+	d.bincodeEvents(c)
+	d.bincodeLinks(c)
+	status := bincodeStatuses[c.variant(len(bincodeStatuses))]
+	d.putStatus(status, d.bincodeText(c))
+
+	if c.bool() { // the resource, which the host knows better
+		for n := c.length(13); n > 0 && c.ok(); n-- {
+			c.text(0)
+			d.bincodeValue(c, 0)
+		}
+	}
+	if c.ok() && c.i != len(c.b) {
+		c.fail(Malformed)
+	}
+	return c.failed, c.i
+}
+
+// bincodeText reads a name or message.
+func (d *Decoder) bincodeText(c *bincodeCursor) []byte {
+	text, size := c.text(d.opts.MaxValue)
+	if len(text) < size {
+		d.cut++
+	}
+	return text
+}
+
+func (d *Decoder) bincodeContext(c *bincodeCursor) (ctx spanContext) {
+	copy(ctx.traceID[:], c.take(16))
+	slices.Reverse(ctx.traceID[:])
+	binary.BigEndian.PutUint64(ctx.spanID[:], c.u64())
+	ctx.flags = c.u8()
+	ctx.remote = c.bool()
+	d.state = d.state[:0]
+	if c.bool() {
+		for n := c.length(16); n > 0 && c.ok(); n-- {
+			key, _ := c.text(d.opts.MaxValue + 1)
+			val, _ := c.text(d.opts.MaxValue + 1)
+			d.putState(key, val)
+		}
+	}
+	ctx.state = d.stateHeader()
+	return ctx
+}
+
+// bincodeAttributes reads a map or list of keys and values.
+func (d *Decoder) bincodeAttributes(c *bincodeCursor, list *attributes) {
+	for n := c.length(13); n > 0 && c.ok(); n-- {
+		key, size := c.text(maxKey)
+		f := d.fateOf(key, size)
+		if v := d.bincodeValue(c, d.want(f)); c.ok() {
+			d.put(list, key, f, v)
+		}
+	}
+}
+
+func (d *Decoder) bincodeEvents(c *bincodeCursor) {
+	var n int
+	var dropped uint64
+	if c.bool() {
+		for left := c.length(32); left > 0 && c.ok(); left-- {
+			at := len(d.rest)
+			if name := d.bincodeText(c); len(name) > 0 {
+				d.rest = appendBytes(d.rest, eventName, name)
+			}
+			d.rest = appendFixed64(d.rest, eventTime, c.time())
+			list := attributes{field: eventAttributes}
+			d.bincodeAttributes(c, &list)
+			d.putDropped(eventDroppedAttributes, c.u32(), list.dropped)
+			d.sealItem(at, spanEvents, true, &n, d.opts.MaxEvents, &dropped)
+		}
+	}
+	c.u32() // the queue's limit
+	d.putDropped(spanDroppedEvents, c.u32(), dropped)
+}
+
+func (d *Decoder) bincodeLinks(c *bincodeCursor) {
+	var n int
+	var dropped uint64
+	if c.bool() {
+		for left := c.length(39); left > 0 && c.ok(); left-- {
+			at := len(d.rest)
+			valid := d.putLinkContext(d.bincodeContext(c))
+			list := attributes{field: linkAttributes}
+			d.bincodeAttributes(c, &list)
+			d.putDropped(linkDroppedAttributes, c.u32(), list.dropped)
+			d.sealItem(at, spanLinks, valid, &n, d.opts.MaxLinks, &dropped)
+		}
+	}
+	c.u32() // the queue's limit
+	d.putDropped(spanDroppedLinks, c.u32(), dropped)
+}
+
+func (d *Decoder) bincodeValue(c *bincodeCursor, want int) value {
+	variant := c.variant(bincodeValues)
+	if variant == bincodeArray {
+		return d.bincodeArray(c, want)
+	}
+	return c.scalar(variant, want)
+}
+
+func (d *Decoder) bincodeArray(c *bincodeCursor, want int) value {
+	variant := c.variant(bincodeArray)
+	size := 8
+	if variant == bincodeBool {
+		size = 1
+	}
+	n := c.length(size)
+	if want == 0 && variant != bincodeString {
+		c.take(n * size)
+		return value{size: n * size}
+	}
+	d.array.reset()
+	for ; n > 0 && c.ok(); n-- {
+		d.array.add(c.scalar(variant, want), want)
+	}
+	return d.array.value(want)
+}
+
+func (c *bincodeCursor) scalar(variant, want int) value {
+	switch variant {
+	case bincodeBool:
+		v := value{kind: boolValue, size: 1}
+		if c.bool() {
+			v.bits = 1
+		}
+		return v
+	case bincodeI64:
+		return value{kind: intValue, bits: c.u64(), size: 8}
+	case bincodeF64:
+		return value{kind: doubleValue, bits: c.u64(), size: 8}
+	}
+	text, size := c.text(want)
+	if want == 0 {
+		return value{size: size}
+	}
+	return value{kind: textValue, text: text, size: size}
+}

@@ -1,0 +1,343 @@
+package agentwire
+
+import (
+	"math"
+	"math/bits"
+	"strings"
+	"unicode/utf8"
+
+	"google.golang.org/protobuf/encoding/protowire"
+
+	tracepb "go.opentelemetry.io/proto/otlp/trace/v1"
+)
+
+// Decoder turns payloads into spans. It keeps its buffers from span to span, so
+// one serves a whole connection; it is not safe for concurrent use.
+type Decoder struct {
+	opts  Options
+	keep  keepList
+	names names
+
+	// Of the span at hand:
+	span    *Span
+	rest    []byte // becomes Span.rest
+	reduced uint64
+	cut     uint64
+	dropped uint64
+
+	// Scratch, each in use for one value at most.
+	array arrayBuilder
+	key   []byte // a key with its escapes undone
+	text  []byte // a text with its escapes undone
+	state []byte // a trace state
+}
+
+// NewDecoder returns a Decoder that obeys opts, all but opts.MaxFrame.
+func NewDecoder(opts Options) *Decoder {
+	opts = opts.withDefaults()
+	return &Decoder{opts: opts, keep: newKeepList(opts.Keep)}
+}
+
+// maxScratch is the capacity in bytes that a Decoder keeps between spans; an
+// agent's spans are below 1 KiB once their attributes are reduced.
+const maxScratch = 256 << 10
+
+// Decode decodes one payload into s, replacing what was there. It keeps no part
+// of payload. The error is a *PayloadError, after which s is empty and the
+// Decoder as good as before.
+func (d *Decoder) Decode(payload []byte, s *Span) error {
+	buf := s.rest[:0]
+	*s = Span{Encoding: encodingOf(payload)}
+	d.span, d.rest = s, d.rest[:0]
+	d.reduced, d.cut, d.dropped = 0, 0, 0
+
+	var failed Reason
+	var offset int
+	if s.Encoding == JSON {
+		failed, offset = d.json(payload)
+	} else {
+		failed, offset = d.bincode(payload)
+	}
+	if failed == 0 && (s.TraceID == [16]byte{} || s.SpanID == [8]byte{}) {
+		failed = NoIdentity
+	}
+	d.span = nil
+	c := d.opts.Counters
+	if failed != 0 {
+		err := &PayloadError{Encoding: s.Encoding, Reason: failed, Offset: offset}
+		*s = Span{rest: buf}
+		c.lost[failed].Add(1)
+		return err
+	}
+	s.rest = append(buf, d.rest...)
+	if cap(d.rest) > maxScratch {
+		d.rest = nil
+	}
+	c.Spans.Add(1)
+	c.Bytes.Add(uint64(len(payload)))
+	c.Reduced.Add(d.reduced)
+	c.Cut.Add(d.cut)
+	c.Dropped.Add(d.dropped)
+	return nil
+}
+
+// encodingOf tells the encodings apart. Bincode begins with the trace id, whose
+// lowest bytes may by chance be those of a brace and a quote, so JSON must also
+// end like JSON; bincode of the agents that send it ends with a zero.
+func encodingOf(payload []byte) Encoding {
+	n := len(payload)
+	if n < 2 || payload[0] != '{' || payload[1] != '"' && payload[1] > ' ' {
+		return Bincode
+	}
+	for n > 0 && payload[n-1] <= ' ' && payload[n-1] != 0 {
+		n--
+	}
+	if payload[n-1] != '}' {
+		return Bincode
+	}
+	return JSON
+}
+
+// fate is what happens to an attribute, by its key.
+type fate uint8
+
+const (
+	reduce  fate = 0
+	keep    fate = 1
+	request fate = 2 // yields ids; may be kept too
+	drop    fate = 4
+)
+
+// fateOf decides by a key and the size it had before it was cut.
+func (d *Decoder) fateOf(key []byte, size int) fate {
+	if len(key) < size {
+		return drop
+	}
+	f := reduce
+	if d.keep.has(key) && !reserved(key) {
+		f = keep
+	}
+	if string(key) == requestKey {
+		f |= request
+	}
+	return f
+}
+
+// reserved keys are set by the host alone, whatever is kept.
+func reserved(key []byte) bool {
+	return string(key) == containerIDKey || strings.HasPrefix(string(key), "shimtrace.")
+}
+
+// want is how many bytes of a value are of use.
+func (d *Decoder) want(f fate) int {
+	switch {
+	case f&keep != 0:
+		return d.opts.MaxValue
+	case f&request != 0:
+		return requestHead
+	}
+	return 0
+}
+
+// attributes is one list of attributes being written.
+type attributes struct {
+	field   protowire.Number
+	n       int
+	dropped uint64
+}
+
+func (d *Decoder) put(l *attributes, key []byte, f fate, v value) {
+	if f&request != 0 && v.kind == textValue {
+		d.putIDs(l, v.text)
+		if f&keep == 0 {
+			d.reduced++
+			return
+		}
+	}
+	if f == drop || !d.room(l) {
+		l.dropped++
+		d.dropped++
+		return
+	}
+	if f&keep != 0 && v.kind != sizeOnly {
+		if v.kind == textValue && len(v.text) < v.size {
+			d.cut++
+		}
+		d.rest = appendAttribute(d.rest, l.field, key, "", v)
+		return
+	}
+	d.reduced++
+	d.rest = appendAttribute(d.rest, l.field, key, ".size", value{kind: intValue, bits: uint64(v.size)})
+}
+
+func (d *Decoder) putIDs(l *attributes, req []byte) {
+	container, exec := requestIDs(req)
+	if container == nil {
+		return
+	}
+	if l.field == spanAttributes {
+		d.span.ContainerID, d.span.ExecID = d.names.get(container), d.names.get(exec)
+	}
+	if d.room(l) {
+		d.rest = appendAttribute(d.rest, l.field, containerIDKey, "", value{kind: textValue, text: container})
+	}
+	if exec != nil && d.room(l) {
+		d.rest = appendAttribute(d.rest, l.field, execIDKey, "", value{kind: textValue, text: exec})
+	}
+}
+
+func (d *Decoder) room(l *attributes) bool {
+	if l.n == d.opts.MaxAttributes {
+		return false
+	}
+	l.n++
+	return true
+}
+
+// putDropped appends a count of what a list lost, there and here.
+func (d *Decoder) putDropped(field protowire.Number, agent uint32, here uint64) {
+	if n := uint64(agent) + here; n > 0 {
+		d.rest = appendVarint(d.rest, field, min(n, math.MaxUint32))
+	}
+}
+
+// sealItem ends the event or link begun at: it becomes part of the span, or is
+// dropped where it cannot be one or there are enough.
+func (d *Decoder) sealItem(at int, field protowire.Number, valid bool, n *int, limit int, dropped *uint64) {
+	if !valid || *n == limit {
+		d.rest = d.rest[:at]
+		*dropped++
+		d.dropped++
+		return
+	}
+	*n++
+	d.rest = seal(d.rest, at, field)
+}
+
+// putStatus appends the status message, which is UTF-8, with its code.
+func (d *Decoder) putStatus(code tracepb.Status_StatusCode, message []byte) {
+	d.span.Failed = code == tracepb.Status_STATUS_CODE_ERROR
+	if code == 0 && len(message) == 0 {
+		return
+	}
+	at := len(d.rest)
+	if len(message) > 0 {
+		d.rest = appendBytes(d.rest, statusMessage, message)
+	}
+	if code != 0 {
+		d.rest = appendVarint(d.rest, statusCode, uint64(code))
+	}
+	d.rest = seal(d.rest, at, spanStatus)
+}
+
+// spanContext is a span's or a link's.
+type spanContext struct {
+	traceID [16]byte
+	spanID  [8]byte
+	flags   uint8
+	remote  bool
+	state   []byte // in the Decoder's scratch
+}
+
+// putState adds a member to the trace state at hand. One that grows too long is
+// left out: cut anywhere, it would say something else.
+func (d *Decoder) putState(key, val []byte) {
+	if len(d.state) > d.opts.MaxValue {
+		return
+	}
+	if len(d.state) > 0 {
+		d.state = append(d.state, ',')
+	}
+	d.state = append(append(append(d.state, key...), '='), val...)
+}
+
+func (d *Decoder) stateHeader() []byte {
+	if len(d.state) > d.opts.MaxValue {
+		d.cut++
+		return nil
+	}
+	return d.state
+}
+
+func (d *Decoder) setContext(c spanContext) {
+	s := d.span
+	s.TraceID, s.SpanID, s.TraceFlags = c.traceID, c.spanID, c.flags
+	s.TraceState = d.names.get(c.state)
+}
+
+func (d *Decoder) putLinkContext(c spanContext) (valid bool) {
+	d.rest = appendBytes(d.rest, linkTraceID, c.traceID[:])
+	d.rest = appendBytes(d.rest, linkSpanID, c.spanID[:])
+	if len(c.state) > 0 {
+		d.rest = appendBytes(d.rest, linkTraceState, c.state)
+	}
+	flags := uint32(c.flags) | flagRemoteKnown
+	if c.remote {
+		flags |= flagRemote
+	}
+	d.rest = appendFixed32(d.rest, linkFlags, flags)
+	return c.traceID != [16]byte{} && c.spanID != [8]byte{}
+}
+
+// unixNano saturates: what reads OTLP takes a time for an int64.
+func unixNano(secs uint64, nanos uint32) uint64 {
+	hi, lo := bits.Mul64(secs, 1e9)
+	lo, carry := bits.Add64(lo, uint64(nanos), 0)
+	if hi+carry > 0 || lo > math.MaxInt64 {
+		return math.MaxInt64
+	}
+	return lo
+}
+
+// cutText returns at most n bytes of text without splitting a character. whole
+// says that text was not cut before.
+func cutText(text []byte, n int, whole bool) []byte {
+	if len(text) <= n {
+		if whole {
+			return text
+		}
+		n = len(text)
+	}
+	text = text[:n]
+	for i := n - 1; i >= 0 && i >= n-utf8.UTFMax; i-- {
+		if utf8.RuneStart(text[i]) {
+			if !utf8.FullRune(text[i:]) {
+				return text[:i]
+			}
+			break
+		}
+	}
+	return text
+}
+
+// names makes strings of the few texts that an agent's spans repeat (the names
+// of some 150 functions, ids), so that they are allocated once.
+type names struct {
+	known map[string]string
+}
+
+const (
+	maxNames      = 1024
+	maxNameLength = 256
+)
+
+func (n *names) get(text []byte) string {
+	if len(text) == 0 {
+		return ""
+	}
+	if s, ok := n.known[string(text)]; ok {
+		return s
+	}
+	s := string(text)
+	if len(s) > maxNameLength {
+		return s
+	}
+	if n.known == nil {
+		n.known = make(map[string]string)
+	}
+	if len(n.known) == maxNames {
+		clear(n.known) // a guest that invents names pays for it with new strings
+	}
+	n.known[s] = s
+	return s
+}

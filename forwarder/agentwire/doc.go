@@ -1,0 +1,18 @@
+// Package agentwire reads the spans that the Kata agent sends out of its VM and
+// turns each into an OTLP span.
+//
+// A [Reader] splits one agent's connection into payloads; a [Decoder] turns a
+// payload into a [Span], whichever of the wire's two encodings it is in (Kata
+// 2.1 to 3.28: bincode of the opentelemetry crate 0.14; since 3.29: JSON of
+// 0.17). docs/kata-span-protocol.md describes the wire.
+//
+// The guest is not trusted. Nothing it sends makes the package panic, allocate
+// more than [Options] allow, or produce OTLP that a collector refuses. Attributes
+// pass by list: the agent prints whole requests, containers' environments
+// included, so an attribute that is not on the list becomes its length in bytes
+// (<key>.size) and its value is stepped over, never copied.
+//
+// The package opens no sockets, decides nothing about traces and sends nothing:
+// the forwarder hands it connections, gives its spans their place in the
+// sandbox's trace, and exports them.
+package agentwire

@@ -36,8 +36,8 @@
 //     configuration. CRI gives runc its options only for the type
 //     io.containerd.runc.v2, so runc's wrapper has that type and a Path.
 //
-// A collector for the shims must listen where they run: see [Rig.NetNS] and
-// the otlprecv package.
+// A collector for the shims must listen where they run, in [Rig.NetNS]; the
+// otlprecv package does.
 //
 // The rig needs root, Linux, the programs that the tools command builds, and
 // a few Debian packages. New returns a [*MissingError] that names all that is

@@ -1,0 +1,107 @@
+package otlprecv
+
+import (
+	"encoding/hex"
+	"time"
+
+	common "go.opentelemetry.io/proto/otlp/common/v1"
+	tracepb "go.opentelemetry.io/proto/otlp/trace/v1"
+)
+
+// A Span is a received span with what it shares with others: the embedded
+// message has its name, kind, status, events and links.
+type Span struct {
+	*tracepb.Span
+	TraceID  string // in hexadecimal, like the other ids
+	ID       string
+	ParentID string         // "" for a root
+	Attrs    map[string]any // values are string, bool, int64, float64, []byte, []any or map[string]any
+	Resource map[string]any
+	Scope    string
+}
+
+// Service is the resource's service.name.
+func (s Span) Service() string {
+	name, _ := s.Resource["service.name"].(string)
+	return name
+}
+
+// Start is when the span began.
+func (s Span) Start() time.Time { return time.Unix(0, int64(s.StartTimeUnixNano)) }
+
+// End is when the span ended.
+func (s Span) End() time.Time { return time.Unix(0, int64(s.EndTimeUnixNano)) }
+
+// Named returns the spans of that name.
+func Named(spans []Span, name string) []Span {
+	var found []Span
+	for _, s := range spans {
+		if s.Name == name {
+			found = append(found, s)
+		}
+	}
+	return found
+}
+
+func names(spans []Span) []string {
+	var names []string
+	for _, s := range spans {
+		names = append(names, s.Name)
+	}
+	return names
+}
+
+func flatten(requests []Request) []Span {
+	var spans []Span
+	for _, req := range requests {
+		for _, rs := range req.Body.GetResourceSpans() {
+			resource := attributes(rs.GetResource().GetAttributes())
+			for _, ss := range rs.GetScopeSpans() {
+				for _, s := range ss.GetSpans() {
+					spans = append(spans, Span{
+						Span:     s,
+						TraceID:  hex.EncodeToString(s.GetTraceId()),
+						ID:       hex.EncodeToString(s.GetSpanId()),
+						ParentID: hex.EncodeToString(s.GetParentSpanId()),
+						Attrs:    attributes(s.GetAttributes()),
+						Resource: resource,
+						Scope:    ss.GetScope().GetName(),
+					})
+				}
+			}
+		}
+	}
+	return spans
+}
+
+func attributes(kvs []*common.KeyValue) map[string]any {
+	m := make(map[string]any, len(kvs))
+	for _, kv := range kvs {
+		m[kv.GetKey()] = value(kv.GetValue())
+	}
+	return m
+}
+
+func value(v *common.AnyValue) any {
+	switch v := v.GetValue().(type) {
+	case *common.AnyValue_StringValue:
+		return v.StringValue
+	case *common.AnyValue_BoolValue:
+		return v.BoolValue
+	case *common.AnyValue_IntValue:
+		return v.IntValue
+	case *common.AnyValue_DoubleValue:
+		return v.DoubleValue
+	case *common.AnyValue_BytesValue:
+		return v.BytesValue
+	case *common.AnyValue_ArrayValue:
+		var list []any
+		for _, e := range v.ArrayValue.GetValues() {
+			list = append(list, value(e))
+		}
+		return list
+	case *common.AnyValue_KvlistValue:
+		return attributes(v.KvlistValue.GetValues())
+	}
+	return nil
+}

@@ -1,0 +1,184 @@
+package waterfall
+
+import (
+	"slices"
+	"strings"
+)
+
+// axis maps time to the cells of a line. Where nothing ran for long, such as the
+// hours between a pod's start and its end, time is cut short to a few cells (a
+// gap), so that what happened keeps the space.
+type axis struct {
+	cells  int
+	pieces []piece
+	lo, hi uint64
+
+	gaps  []piece
+	inGap []bool // by cell
+	blank []rune // a line with nothing but the gaps: a dotted line for each
+}
+
+// piece is a stretch of time that is drawn to one scale.
+type piece struct {
+	lo, hi uint64  // nanoseconds since 1970
+	at, to float64 // in cells
+	gap    bool
+}
+
+// gapCells is the widest that a gap is drawn; together they take at most a third
+// of the line.
+const gapCells = 5
+
+// newAxis makes the axis for the intervals in which something ran.
+func newAxis(busy []interval, cells int) *axis {
+	cells = max(cells, 1)
+	a := &axis{cells: cells, inGap: make([]bool, cells), blank: []rune(strings.Repeat(" ", cells))}
+	if len(busy) == 0 {
+		return a
+	}
+	busy = union(busy)
+	a.lo, a.hi = busy[0].lo, busy[len(busy)-1].hi
+	var active uint64
+	for _, b := range busy {
+		active += b.hi - b.lo
+	}
+	// A pause that is short beside the rest stays to scale.
+	short := active / 4
+	var scaled float64
+	gaps := 0
+	for i, b := range busy {
+		if i > 0 {
+			p := piece{lo: busy[i-1].hi, hi: b.lo}
+			if p.gap = p.hi-p.lo > short; p.gap {
+				gaps++
+			} else {
+				scaled += float64(p.hi - p.lo)
+			}
+			a.pieces = append(a.pieces, p)
+		}
+		scaled += float64(b.hi - b.lo)
+		a.pieces = append(a.pieces, piece{lo: b.lo, hi: b.hi})
+	}
+	a.layOut(scaled, gaps)
+	return a
+}
+
+// layOut gives every piece its cells.
+func (a *axis) layOut(scaled float64, gaps int) {
+	perGap := 0.0
+	if gaps > 0 {
+		perGap = min(gapCells, float64(a.cells)/3/float64(gaps))
+	}
+	if scaled == 0 && gaps > 0 {
+		perGap = float64(a.cells-1) / float64(gaps)
+	}
+	perNano := 0.0
+	if scaled > 0 {
+		perNano = (float64(a.cells) - perGap*float64(gaps)) / scaled
+	}
+	x := 0.0
+	for i := range a.pieces {
+		p := &a.pieces[i]
+		p.at = x
+		if p.gap {
+			x += perGap
+		} else {
+			x += float64(p.hi-p.lo) * perNano
+		}
+		p.to = x
+		if p.gap {
+			a.markGap(*p)
+		}
+	}
+}
+
+func (a *axis) markGap(p piece) {
+	a.gaps = append(a.gaps, p)
+	for i := range a.inGap {
+		if mid := float64(i) + 0.5; p.at <= mid && mid < p.to {
+			a.inGap[i] = true
+		}
+	}
+	if i := int((p.at + p.to) / 2); i < a.cells {
+		a.blank[i] = '┊'
+	}
+}
+
+// at returns where on the line a moment is, from 0 to the number of cells.
+func (a *axis) at(t uint64) float64 {
+	if len(a.pieces) == 0 || t <= a.lo {
+		return 0
+	}
+	i, _ := slices.BinarySearchFunc(a.pieces, t, func(p piece, t uint64) int {
+		switch {
+		case p.hi < t:
+			return -1
+		case p.lo > t:
+			return 1
+		}
+		return 0
+	})
+	if i == len(a.pieces) {
+		return a.pieces[i-1].to
+	}
+	p := a.pieces[i]
+	if p.hi == p.lo {
+		return p.at
+	}
+	return p.at + (p.to-p.at)*float64(t-p.lo)/float64(p.hi-p.lo)
+}
+
+// union merges intervals that touch, in order of time.
+func union(all []interval) []interval {
+	all = slices.Clone(all)
+	slices.SortFunc(all, func(a, b interval) int {
+		if a.lo < b.lo {
+			return -1
+		}
+		if a.lo > b.lo {
+			return 1
+		}
+		return 0
+	})
+	out := all[:1]
+	for _, b := range all[1:] {
+		if last := &out[len(out)-1]; b.lo <= last.hi {
+			last.hi = max(last.hi, b.hi)
+		} else {
+			out = append(out, b)
+		}
+	}
+	return out
+}
+
+// busy returns when something ran. A span that outlives its parent's end counts
+// only until then: the agent's life-long spans begin with the sandbox's start
+// and last for hours in which nothing happens.
+func busy(t *Tree) []interval {
+	var out []interval
+	type item struct {
+		node  *Node
+		until uint64 // the end of what its parent counts for, 0 if it has none
+	}
+	stack := make([]item, 0, len(t.Roots))
+	for _, n := range t.Roots {
+		stack = append(stack, item{node: n})
+	}
+	for len(stack) > 0 {
+		it := stack[len(stack)-1]
+		stack = stack[:len(stack)-1]
+		until := it.until
+		if n := it.node; n.Span != nil && n.start != 0 {
+			end := n.end
+			if n.start <= it.until {
+				end = min(end, it.until)
+			}
+			out = append(out, interval{n.start, end})
+			until = end
+		}
+		for _, c := range it.node.Children {
+			stack = append(stack, item{c, until})
+		}
+	}
+	return out
+}

@@ -1,0 +1,130 @@
+package waterfall
+
+import (
+	"math"
+	"slices"
+	"strings"
+	"time"
+)
+
+// bar draws a node on the axis, in half cells: its length, its events as
+// diamonds, and the gaps of the axis as dotted lines.
+func (r *renderer) bar(n *Node) string {
+	cells := slices.Clone(r.axis.blank)
+	ours := make([]bool, len(cells)) // cells that carry the span's colour
+	if n.Span != nil && n.start != 0 {
+		from, to := r.halves(n)
+		for i := range cells {
+			left, right := from <= 2*i && 2*i < to, from <= 2*i+1 && 2*i+1 < to
+			switch {
+			case left && right && r.axis.inGap[i]:
+				cells[i] = '┅'
+			case left && right:
+				cells[i] = '━'
+			case left:
+				cells[i] = '╸'
+			case right:
+				cells[i] = '╺'
+			}
+			ours[i] = left || right
+		}
+		for _, e := range n.Span.GetEvents() {
+			if at := e.GetTimeUnixNano(); at >= r.axis.lo && at <= r.axis.hi {
+				i := min(int(r.axis.at(at)), len(cells)-1)
+				cells[i], ours[i] = '◆', true
+			}
+		}
+	}
+	var b strings.Builder
+	for i := 0; i < len(cells); {
+		j := i
+		for j < len(cells) && ours[j] == ours[i] {
+			j++
+		}
+		text := string(cells[i:j])
+		switch {
+		case ours[i]:
+			text = r.paint.span(n, text)
+		case strings.ContainsRune(text, '┊'):
+			text = r.paint.dim(text)
+		}
+		b.WriteString(text)
+		i = j
+	}
+	return b.String()
+}
+
+// halves returns a node's first half cell and the one after its last; even the
+// shortest span has one.
+func (r *renderer) halves(n *Node) (from, to int) {
+	end := 2 * r.axis.cells
+	from = min(int(math.Floor(2*r.axis.at(n.start)+1e-6)), end-1)
+	to = min(int(math.Ceil(2*r.axis.at(n.end)-1e-6)), end)
+	return from, max(to, from+1)
+}
+
+// scale prints the axis: 0, round times up to the first gap, how long the gaps
+// are (in angle brackets), and the end.
+func (r *renderer) scale() {
+	a := r.axis
+	if len(a.pieces) == 0 {
+		return
+	}
+	cells := slices.Clone(a.blank)
+	put := func(at int, text string) bool {
+		label := []rune(text)
+		if at < 0 || at+len(label) > len(cells) {
+			return false
+		}
+		// One space on each side keeps labels apart.
+		for i := max(0, at-1); i < min(len(cells), at+len(label)+1); i++ {
+			if cells[i] != ' ' && cells[i] != '┊' {
+				return false
+			}
+		}
+		copy(cells[at:], label)
+		return true
+	}
+	put(0, "0")
+	total := Duration(time.Duration(a.hi - a.lo))
+	put(len(cells)-len([]rune(total)), total)
+	for _, g := range a.gaps {
+		text := "‹" + Duration(time.Duration(g.hi-g.lo)) + "›"
+		put(int((g.at+g.to)/2)-len([]rune(text))/2, text)
+	}
+	if step := a.step(); step > 0 {
+		for t := step; t < a.firstGap()-a.lo; t += step {
+			put(int(a.at(a.lo+t)), "╷"+Duration(time.Duration(t)))
+		}
+	}
+	r.line(strings.Repeat(" ", r.nameCells+durationCells+2) + r.paint.dim(string(cells)))
+}
+
+// step returns a round number of nanoseconds, of which 12 cells or more hold
+// one, or 0 when time has no extent there.
+func (a *axis) step() uint64 {
+	first := a.firstGap() - a.lo
+	width := a.at(a.firstGap())
+	if first == 0 || width < 1 {
+		return 0
+	}
+	least := float64(first) / width * 12
+	for unit := 1.0; unit < 1e18; unit *= 10 {
+		for _, k := range []float64{1, 2, 5} {
+			if k*unit >= least {
+				return uint64(k * unit)
+			}
+		}
+	}
+	return 0
+}
+
+// firstGap returns when the first gap begins, or the end.
+func (a *axis) firstGap() uint64 {
+	for _, p := range a.pieces {
+		if p.gap {
+			return p.lo
+		}
+	}
+	return a.hi
+}

@@ -1,0 +1,84 @@
+package waterfall
+
+import (
+	"slices"
+	"strings"
+)
+
+// painter puts escape sequences around text, or leaves it alone.
+type painter struct {
+	on       bool
+	services []string // in the order of their colours
+}
+
+// serviceColors are the colours of the bars, one for each service; red is kept
+// for failures.
+var serviceColors = []string{"36", "35", "34", "33", "32"}
+
+// newPainter returns a painter that knows the tree's services, those of the
+// spans further up first.
+func newPainter(on bool, t *Tree) painter {
+	p := painter{on: on}
+	if !on {
+		return p
+	}
+	rows, _ := flatten(t)
+	for _, row := range rows {
+		s := resourceText(row.node.Resource, attrService)
+		if s != "" && !slices.Contains(p.services, s) && len(p.services) < len(serviceColors) {
+			p.services = append(p.services, s)
+		}
+	}
+	return p
+}
+
+func (p painter) code(code, text string) string {
+	if !p.on || text == "" {
+		return text
+	}
+	return "\x1b[" + code + "m" + text + "\x1b[0m"
+}
+
+func (p painter) dim(text string) string     { return p.code("2", text) }
+func (p painter) bold(text string) string    { return p.code("1", text) }
+func (p painter) failure(text string) string { return p.code("31", text) }
+
+// span paints a part of a span's bar.
+func (p painter) span(n *Node, text string) string {
+	if failed(n.Span) {
+		return p.failure(text)
+	}
+	return p.code(p.color(resourceText(n.Resource, attrService)), text)
+}
+
+func (p painter) color(service string) string {
+	return serviceColors[max(0, slices.Index(p.services, service))]
+}
+
+// legend says which colour is which service, when there are several.
+func (p painter) legend() []string {
+	if !p.on || len(p.services) < 2 {
+		return nil
+	}
+	var items []string
+	for _, s := range p.services {
+		items = append(items, p.code(p.color(s), "━━")+" "+Clean(s))
+	}
+	return items
+}
+
+// stripEscapes removes what a painter added, to measure what is left.
+func stripEscapes(text string) string {
+	if !strings.Contains(text, "\x1b") {
+		return text
+	}
+	var b strings.Builder
+	for {
+		before, after, ok := strings.Cut(text, "\x1b[")
+		b.WriteString(before)
+		if !ok {
+			return b.String()
+		}
+		_, text, _ = strings.Cut(after, "m")
+	}
+}

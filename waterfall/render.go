@@ -1,0 +1,268 @@
+package waterfall
+
+import (
+	"bufio"
+	"fmt"
+	"io"
+	"strings"
+	"time"
+
+	commonpb "go.opentelemetry.io/proto/otlp/common/v1"
+)
+
+// Options say how Render draws. The zero value is a plain picture of 80 cells in
+// local time.
+type Options struct {
+	// Width is that of the terminal in cells: 0 means 80, and less than 40 is 40.
+	Width int
+	// Color allows escape sequences; without it the output has none.
+	Color bool
+	// Verbose prints the attributes, events and whole messages of every span.
+	Verbose bool
+	// Location is the time zone of absolute times; nil is local time.
+	Location *time.Location
+}
+
+// maxRows bounds how many spans are drawn; the rest is counted below.
+const maxRows = 5000
+
+// Widths in cells. The name column takes what the names need, at most this share
+// of the line; bars get what is left.
+const (
+	defaultWidth  = 80
+	minWidth      = 40
+	nameShare     = 0.45
+	durationCells = 7
+)
+
+// Render draws the story's header and its tree as a waterfall: one line a span
+// with its place in the tree, its duration, and a bar on a common axis of time.
+func Render(w io.Writer, s *Story, t *Tree, o Options) error {
+	if o.Width == 0 {
+		o.Width = defaultWidth
+	}
+	o.Width = max(o.Width, minWidth)
+	if o.Location == nil {
+		o.Location = time.Local
+	}
+	rows, more := flatten(t)
+	r := &renderer{
+		out:     bufio.NewWriter(w),
+		opts:    o,
+		sandbox: s.Sandbox,
+		paint:   newPainter(o.Color, t),
+	}
+	r.nameCells = r.measure(rows)
+	r.axis = newAxis(busy(t), o.Width-r.nameCells-durationCells-2)
+	r.header(s, t)
+	r.line("")
+	r.scale()
+	for _, row := range rows {
+		r.span(row)
+	}
+	r.footer(t, more)
+	return r.out.Flush()
+}
+
+type renderer struct {
+	out       *bufio.Writer
+	opts      Options
+	sandbox   string
+	paint     painter
+	nameCells int
+	axis      *axis
+}
+
+func (r *renderer) line(text string) {
+	r.out.WriteString(strings.TrimRight(text, " "))
+	r.out.WriteByte('\n')
+}
+
+// header says which sandbox this is.
+func (r *renderer) header(s *Story, t *Tree) {
+	field := func(name, value string) string {
+		if value == "" {
+			return ""
+		}
+		return r.paint.dim(name) + " " + Clean(value)
+	}
+	containers := ""
+	if name := s.Name(); s.Pod == "" && name != "" {
+		containers = name
+	}
+	r.flow(field("sandbox", ShortID(s.Sandbox)), field("pod", podName(s)), field("container", containers),
+		field("runtime", s.Runtime), field("namespace", s.Namespace), field("host", s.Host))
+
+	joined := ""
+	if n := len(s.Traces) - 1; n > 0 {
+		joined = "and " + count(n, "linked trace")
+	}
+	r.flow(field("trace", s.Trace.String()), joined)
+
+	started, startup := "", ""
+	if !s.Start.IsZero() {
+		started = field("started", s.Start.In(r.opts.Location).Format("2006-01-02 15:04:05.000 MST"))
+	}
+	if s.Startup > 0 {
+		startup = r.paint.bold(Duration(s.Startup)) + " " + r.paint.dim("to start")
+	}
+	errors := ""
+	if t.Errors > 0 {
+		errors = r.paint.failure(count(t.Errors, "error"))
+	}
+	r.flow(started, startup, Duration(s.Duration())+" "+r.paint.dim("in all"), count(t.Spans, "span"), errors)
+}
+
+func podName(s *Story) string {
+	if s.Pod == "" {
+		return ""
+	}
+	return s.Name()
+}
+
+// flow prints items with space between, on as many lines as they need.
+func (r *renderer) flow(items ...string) {
+	line, used := "", 0
+	for _, item := range items {
+		if item == "" {
+			continue
+		}
+		cells := Width(stripEscapes(item))
+		if cells > r.opts.Width {
+			item = Fit(stripEscapes(item), r.opts.Width)
+			cells = r.opts.Width
+		}
+		if used > 0 && used+3+cells > r.opts.Width {
+			r.line(line)
+			line, used = "", 0
+		}
+		if used > 0 {
+			line, used = line+"   ", used+3
+		}
+		line, used = line+item, used+cells
+	}
+	if used > 0 {
+		r.line(line)
+	}
+}
+
+// footer explains what needs it.
+func (r *renderer) footer(t *Tree, more int) {
+	var notes []string
+	if len(r.axis.gaps) > 0 {
+		notes = append(notes, "┊ nothing ran: this time is cut short")
+	}
+	if more > 0 {
+		notes = append(notes, fmt.Sprintf("%s more not drawn; --json prints them", count(more, "span")))
+	}
+	if t.Omitted > 0 {
+		notes = append(notes, fmt.Sprintf("%s beyond the limit left out", count(t.Omitted, "span")))
+	}
+	legend := r.paint.legend()
+	if legend == nil && notes == nil {
+		return
+	}
+	r.line("")
+	r.flow(legend...)
+	for _, n := range notes {
+		r.line(r.paint.dim(Fit(n, r.opts.Width)))
+	}
+}
+
+// span prints one span: its line, what went wrong, and with Verbose the rest.
+func (r *renderer) span(row row) {
+	n := row.node
+	name := r.name(row)
+	if n.Span == nil {
+		r.line(name + strings.Repeat(" ", durationCells+2) + r.bar(n))
+		return
+	}
+	duration := ""
+	if n.start != 0 {
+		duration = Duration(time.Duration(n.end - n.start))
+	}
+	duration = strings.Repeat(" ", max(0, durationCells-Width(duration))) + duration
+	if failed(n.Span) {
+		duration = r.paint.failure(duration)
+	}
+	r.line(name + " " + duration + " " + r.bar(n))
+	if failed(n.Span) {
+		r.trouble(row)
+	}
+	if r.opts.Verbose {
+		r.details(row)
+	}
+}
+
+// trouble prints a failed span's code and message: its first line, or with
+// Verbose all of it.
+func (r *renderer) trouble(row row) {
+	code := lookup(row.node.Span.GetAttributes(), attrErrorType)
+	message := strings.TrimSpace(row.node.Span.GetStatus().GetMessage())
+	first, _, _ := strings.Cut(message, "\n")
+	if first != message && !r.opts.Verbose {
+		message = first + " …"
+	}
+	text := "failed"
+	switch {
+	case code != "" && message != "" && !strings.HasPrefix(message, code):
+		text = code + ": " + message
+	case message != "":
+		text = message
+	case code != "":
+		text = code
+	}
+	r.note(row, "✗ ", text, r.paint.failure)
+}
+
+// details prints a span's ids, attributes and events.
+func (r *renderer) details(row row) {
+	n := row.node
+	ids := "span " + n.key.span.String()
+	if n.Place == Linked {
+		ids += " of trace " + n.key.trace.String()
+	}
+	r.note(row, "  ", ids, r.paint.dim)
+	for _, kv := range n.Span.GetAttributes() {
+		r.attribute(row, "  ", kv)
+	}
+	for _, e := range n.Span.GetEvents() {
+		when := ""
+		if at := e.GetTimeUnixNano(); n.start != 0 && at >= n.start {
+			when = " +" + Duration(time.Duration(at-n.start))
+		}
+		r.note(row, "◆ ", e.GetName()+when, r.paint.dim)
+		for _, kv := range e.GetAttributes() {
+			r.attribute(row, "    ", kv)
+		}
+	}
+}
+
+func (r *renderer) attribute(row row, indent string, kv *commonpb.KeyValue) {
+	r.note(row, indent, kv.GetKey()+" = "+valueText(kv.GetValue(), 0), r.paint.dim)
+}
+
+// note prints text below a span, in line with its name.
+func (r *renderer) note(row row, mark, text string, style func(string) string) {
+	const maxLines = 12
+	guide := row.below()
+	limit := 2
+	if r.opts.Verbose {
+		limit = maxLines
+	}
+	cells := max(10, r.opts.Width-Width(guide)-Width(mark))
+	for i, line := range wrapText(Clean(text), cells, limit) {
+		if i > 0 {
+			mark = strings.Repeat(" ", Width(mark))
+		}
+		r.line(r.paint.dim(guide) + style(mark+line))
+	}
+}
+
+// count prints "1 span", "2 spans".
+func count(n int, what string) string {
+	if n != 1 {
+		what += "s"
+	}
+	return fmt.Sprintf("%d %s", n, what)
+}

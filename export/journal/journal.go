@@ -153,10 +153,10 @@ func (j *Journal) maxPayload() int {
 
 // appendTraces appends t, in halves if it is too large for a record.
 func (j *Journal) appendTraces(t *tracepb.TracesData) error {
-	count := countSpans(t)
+	count := CountSpans(t)
 	size := proto.Size(t)
 	if size > j.maxPayload() {
-		a, b, ok := split(t)
+		a, b, ok := Split(t)
 		if !ok {
 			j.drops.add(ReasonTooLarge, count)
 			return fmt.Errorf("journal: a span of %d bytes is too large, at most %d are possible", size, j.maxPayload())

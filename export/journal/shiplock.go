@@ -9,7 +9,8 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-const shipLockName = "ship.lock"
+// ShipLockName is the lock file in the journal's directory that LockShipping locks.
+const ShipLockName = "ship.lock"
 
 // ErrShipped is returned by LockShipping while another process ships the journal.
 var ErrShipped = errors.New("another process ships this journal")
@@ -18,7 +19,7 @@ var ErrShipped = errors.New("another process ships this journal")
 // It is held until the file is closed, here and in every process that has
 // inherited it. It does not wait.
 func LockShipping(dir string) (*os.File, error) {
-	f, err := os.OpenFile(filepath.Join(dir, shipLockName), os.O_RDWR|os.O_CREATE|unix.O_NOFOLLOW, 0o600)
+	f, err := os.OpenFile(filepath.Join(dir, ShipLockName), os.O_RDWR|os.O_CREATE|unix.O_NOFOLLOW, 0o600)
 	if err != nil {
 		return nil, fmt.Errorf("journal: %w", err)
 	}

@@ -2,7 +2,8 @@ package journal
 
 import tracepb "go.opentelemetry.io/proto/otlp/trace/v1"
 
-func countSpans(t *tracepb.TracesData) (n int) {
+// CountSpans returns the number of spans in t.
+func CountSpans(t *tracepb.TracesData) (n int) {
 	for _, rs := range t.GetResourceSpans() {
 		for _, ss := range rs.GetScopeSpans() {
 			n += len(ss.GetSpans())
@@ -11,9 +12,9 @@ func countSpans(t *tracepb.TracesData) (n int) {
 	return n
 }
 
-// split divides t into two halves that share its spans, resources and scopes. It
-// reports false for a single span.
-func split(t *tracepb.TracesData) (a, b *tracepb.TracesData, ok bool) {
+// Split divides t into two halves that share its spans, resources and scopes: for
+// who takes less at once. It reports false for a single span.
+func Split(t *tracepb.TracesData) (a, b *tracepb.TracesData, ok bool) {
 	data := func(rs ...*tracepb.ResourceSpans) *tracepb.TracesData {
 		return &tracepb.TracesData{ResourceSpans: rs}
 	}

@@ -1,0 +1,71 @@
+package export
+
+import (
+	"context"
+	"encoding/binary"
+	"math/rand/v2"
+	"sync/atomic"
+
+	sdktrace "go.opentelemetry.io/otel/sdk/trace"
+	"go.opentelemetry.io/otel/trace"
+)
+
+// reserved are ids for one span. The context in which the span starts is handed
+// on to its children, so the ids are good for once.
+type reserved struct {
+	traceID trace.TraceID
+	spanID  trace.SpanID
+	used    atomic.Bool
+}
+
+type reservedKey struct{}
+
+// ContextWithIDs returns a context in which the next span that a provider of
+// [NewTracerProvider] starts gets the ids: a root span, or a child in that trace.
+// So a span's ids can be known, and have children, before the process that ends
+// it exists. Later spans get random ids.
+func ContextWithIDs(ctx context.Context, traceID trace.TraceID, spanID trace.SpanID) context.Context {
+	return context.WithValue(ctx, reservedKey{}, &reserved{traceID: traceID, spanID: spanID})
+}
+
+func takeReserved(ctx context.Context, match func(*reserved) bool) (*reserved, bool) {
+	r, ok := ctx.Value(reservedKey{}).(*reserved)
+	return r, ok && match(r) && r.used.CompareAndSwap(false, true)
+}
+
+// idGenerator makes random ids from math/rand/v2's global generator, which is
+// ChaCha8 seeded by the system, and safe and fast from many goroutines.
+type idGenerator struct{}
+
+var _ sdktrace.IDGenerator = idGenerator{}
+
+// NewIDs implements [sdktrace.IDGenerator], for root spans.
+func (idGenerator) NewIDs(ctx context.Context) (trace.TraceID, trace.SpanID) {
+	if r, ok := takeReserved(ctx, func(r *reserved) bool { return r.traceID.IsValid() && r.spanID.IsValid() }); ok {
+		return r.traceID, r.spanID
+	}
+	return newTraceID(), newSpanID()
+}
+
+// NewSpanID implements [sdktrace.IDGenerator], for children.
+func (idGenerator) NewSpanID(ctx context.Context, traceID trace.TraceID) trace.SpanID {
+	if r, ok := takeReserved(ctx, func(r *reserved) bool { return r.traceID == traceID && r.spanID.IsValid() }); ok {
+		return r.spanID
+	}
+	return newSpanID()
+}
+
+func newTraceID() (id trace.TraceID) {
+	for !id.IsValid() {
+		binary.NativeEndian.PutUint64(id[:8], rand.Uint64())
+		binary.NativeEndian.PutUint64(id[8:], rand.Uint64())
+	}
+	return id
+}
+
+func newSpanID() (id trace.SpanID) {
+	for !id.IsValid() {
+		binary.NativeEndian.PutUint64(id[:], rand.Uint64())
+	}
+	return id
+}

@@ -1,0 +1,201 @@
+// Package ship drains the journal to a backend: it reads what all processes on the
+// host append, uploads it in order, and remembers how far it has come.
+//
+// Delivery is at least once: the cursor moves after an upload has succeeded, so a
+// crash or a lost answer repeats one. Nothing is given up for an outage, however
+// long; only what the backend refuses for good, or what the journal's cap removes
+// meanwhile, is lost and counted.
+//
+// It is linked in the operator's tool only, which runs one [Shipper] per host. The
+// backend is any [otlptrace.Client]; one that tells refusals from failures with
+// [RejectedError] and [BusyError] is served best.
+package ship
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"maps"
+	"time"
+
+	"github.com/cenkalti/backoff/v5"
+	"go.opentelemetry.io/otel/exporters/otlp/otlptrace"
+
+	"github.com/shimtrace/shimtrace/export/journal"
+)
+
+// Drops counts spans that are lost; a [journal.Journal] is one.
+type Drops interface {
+	Drop(reason string, spans int)
+	Flush() error
+}
+
+// Shipper ships one journal. Zero values of the options mean the defaults.
+type Shipper struct {
+	// Dir is the journal's directory. Client is the backend; Run starts and stops it.
+	Dir    string
+	Client otlptrace.Client
+
+	// Once ends Run at the end of the journal instead of waiting for more.
+	Once bool
+	// Idle is how long nothing may be appended until Run ends; 0: for ever.
+	Idle time.Duration
+	// Drain is how long Run goes on once its context has ended (default 5 s).
+	Drain time.Duration
+	// BatchBytes is the size of the records at which an upload gets no more
+	// (default 1 MiB). An upload has at most one record more than that.
+	BatchBytes int
+	// Linger is how long Run waits after an append, so that an upload has the
+	// spans of several (default 100 ms).
+	Linger time.Duration
+	// MinBackoff and MaxBackoff are the pauses after the first and after many
+	// failures (default 500 ms and 30 s), before jitter of half of them.
+	MinBackoff, MaxBackoff time.Duration
+	// Drops counts the spans that the backend refused; nil: only Status does.
+	Drops Drops
+	// Progress is called on every change, from Run's goroutine.
+	Progress func(Status)
+}
+
+// Status is what a Shipper has done since Run.
+type Status struct {
+	// Shipped is the number of spans that the backend has taken.
+	Shipped int
+	// Rejected is the number of spans lost here, by reason.
+	Rejected map[string]int
+	// CorruptBytes of the journal were passed over.
+	CorruptBytes int64
+	// Err is why the last attempt failed, nil after a success; Retry is when the
+	// next one will be.
+	Err   error
+	Retry time.Time
+}
+
+// ReasonUndecodable counts spans of records that are intact but no OTLP.
+const ReasonUndecodable = "undecodable"
+
+// Run ships until the context ends, the journal is idle, or, with Once, at its
+// end. It returns ErrHeld when another process ships, and the last failure when
+// the context ends while the backend takes nothing; what is left in the journal is
+// for the next Run. It is called once.
+func (s *Shipper) Run(ctx context.Context) error {
+	lock, err := acquire(s.Dir)
+	if err != nil {
+		return err
+	}
+	defer func() { lock.Close() }()
+	if err := s.Client.Start(ctx); err != nil {
+		return fmt.Errorf("ship: start of the client: %w", err)
+	}
+	d := newDelivery(ctx, s)
+	defer d.close()
+	for {
+		err := d.follow()
+		lock.Close()
+		if err != nil || s.Once || ctx.Err() != nil || !s.pending() {
+			return err
+		}
+		// Somebody has appended, and seen the lock held, just when we gave up.
+		if lock, err = acquire(s.Dir); err != nil {
+			if errors.Is(err, ErrHeld) {
+				return nil
+			}
+			return err
+		}
+	}
+}
+
+// pending reports whether the journal has records behind its cursor.
+func (s *Shipper) pending() bool {
+	c, _ := journal.ReadCursor(s.Dir)
+	f := journal.Follow(s.Dir, c)
+	defer f.Close()
+	_, err := f.Next()
+	return err == nil
+}
+
+// delivery is the state of one Run.
+type delivery struct {
+	*Shipper
+	ctx     context.Context // ends when Run should
+	work    context.Context // ends Drain later; uploads live in it
+	cancel  context.CancelFunc
+	backoff *backoff.ExponentialBackOff
+	watch   *watch
+	status  Status
+	corrupt int64 // of followers before the present one
+}
+
+func newDelivery(ctx context.Context, s *Shipper) *delivery {
+	orDefault(&s.Drain, 5*time.Second)
+	orDefault(&s.Linger, 100*time.Millisecond)
+	orDefault(&s.MinBackoff, 500*time.Millisecond)
+	orDefault(&s.MaxBackoff, 30*time.Second)
+	orDefault(&s.BatchBytes, 1<<20)
+	b := backoff.NewExponentialBackOff()
+	b.InitialInterval, b.MaxInterval = s.MinBackoff, s.MaxBackoff
+	b.Multiplier = 2
+	b.Reset()
+
+	interval := tick
+	if s.Idle > 0 {
+		interval = min(interval, s.Idle)
+	}
+	work, cancel := context.WithCancel(context.WithoutCancel(ctx))
+	stop := context.AfterFunc(ctx, func() {
+		select {
+		case <-time.After(s.Drain):
+			cancel()
+		case <-work.Done():
+		}
+	})
+	return &delivery{
+		Shipper: s,
+		ctx:     ctx,
+		work:    work,
+		cancel:  func() { stop(); cancel() },
+		backoff: b,
+		watch:   newWatch(s.Dir, interval),
+		status:  Status{Rejected: make(map[string]int)},
+	}
+}
+
+func orDefault[T comparable](v *T, d T) {
+	var zero T
+	if *v == zero {
+		*v = d
+	}
+}
+
+// close ends what Run has begun. The client has a second to close its connections.
+func (d *delivery) close() {
+	d.cancel()
+	d.watch.close()
+	ctx, cancel := context.WithTimeout(context.Background(), time.Second)
+	defer cancel()
+	_ = d.Client.Stop(ctx)
+}
+
+func (d *delivery) draining() bool { return d.ctx.Err() != nil }
+
+// progress reports the status with the last error.
+func (d *delivery) progress(err error, retry time.Time) {
+	d.status.Err, d.status.Retry = err, retry
+	if d.Progress != nil {
+		st := d.status
+		st.Rejected = maps.Clone(st.Rejected)
+		d.Progress(st)
+	}
+}
+
+// reject counts spans that are lost.
+func (d *delivery) reject(reason string, spans int) {
+	if spans <= 0 {
+		return
+	}
+	d.status.Rejected[reason] += spans
+	if d.Drops != nil {
+		d.Drops.Drop(reason, spans)
+		_ = d.Drops.Flush() // kept for its next record if the disk is full
+	}
+}

@@ -1,0 +1,189 @@
+package export
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"sync"
+	"syscall"
+	"time"
+
+	"go.opentelemetry.io/otel/exporters/otlp/otlptrace"
+	tracepb "go.opentelemetry.io/proto/otlp/trace/v1"
+
+	"github.com/shimtrace/shimtrace/config"
+	"github.com/shimtrace/shimtrace/export/journal"
+)
+
+// ShipLockEnv tells a shipper which of its file descriptors is the journal's
+// shipping lock, taken by who started it: from then on no other is started.
+const ShipLockEnv = "SHIMTRACE_SHIP_LOCK_FD"
+
+// shipperName is the program that ships, if the configuration names no other.
+const shipperName = "shimtrace"
+
+// Pauses between two starts of a shipper that does not stay.
+const (
+	minRestart = time.Second
+	maxRestart = time.Minute
+)
+
+// Shipper sees to it that a process ships the journal to the collector: the
+// operator's tool, as "shimtrace ship --journal DIR", detached, one per host. Any
+// number of processes may look after it at once.
+type Shipper struct {
+	cfg  config.Config
+	logf func(format string, args ...any)
+
+	mu     sync.Mutex
+	closed bool
+	logged string // the last error logged
+	pause  time.Duration
+	next   time.Time // no start before
+	timer  *time.Timer
+}
+
+// NewShipper returns the Shipper for a configuration. What hinders it is logged
+// with logf, once for each cause.
+func NewShipper(cfg config.Config, logf func(format string, args ...any)) *Shipper {
+	return &Shipper{cfg: cfg, logf: logf, pause: minRestart}
+}
+
+// Ensure starts a shipper if there is an endpoint and none runs. It costs three
+// system calls while one runs, so it is called after every append: a shipper that
+// found nothing for a while has ended.
+func (s *Shipper) Ensure() {
+	if s.cfg.Export.Endpoint == "" {
+		return
+	}
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.closed {
+		return
+	}
+	lock, err := journal.LockShipping(s.cfg.Journal.Dir)
+	if errors.Is(err, journal.ErrShipped) {
+		return
+	}
+	if err != nil {
+		s.report(err)
+		return
+	}
+	defer lock.Close() // the child has its own
+	if wait := time.Until(s.next); wait > 0 {
+		s.later(wait)
+		return
+	}
+	s.next = time.Now().Add(s.pause)
+	if err := s.start(lock); err != nil {
+		s.report(err)
+		s.pause = min(2*s.pause, maxRestart)
+		s.later(s.pause)
+	}
+}
+
+// Close ends the looking after, not the shipper.
+func (s *Shipper) Close() {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.closed = true
+	if s.timer != nil {
+		s.timer.Stop()
+	}
+}
+
+// later looks again after a while, for nothing may be appended until then.
+func (s *Shipper) later(wait time.Duration) {
+	if s.timer != nil {
+		s.timer.Stop()
+	}
+	s.timer = time.AfterFunc(wait, s.Ensure)
+}
+
+func (s *Shipper) report(err error) {
+	if text := err.Error(); text != s.logged {
+		s.logged = text
+		s.logf("no spans are shipped: %v", err)
+	}
+}
+
+func (s *Shipper) start(lock *os.File) error {
+	program, err := findShipper(s.cfg.Export.Shipper)
+	if err != nil {
+		return err
+	}
+	cmd := exec.Command(program, "ship", "--journal", s.cfg.Journal.Dir)
+	cmd.Dir = "/"
+	cmd.Env = append(os.Environ(), ShipLockEnv+"=3")
+	cmd.ExtraFiles = []*os.File{lock}
+	// In a session of its own it outlives us and gets none of our signals.
+	cmd.SysProcAttr = &syscall.SysProcAttr{Setsid: true}
+	if err := cmd.Start(); err != nil {
+		return fmt.Errorf("start of the shipper %s: %w", program, err)
+	}
+	started := time.Now()
+	go func() {
+		err := cmd.Wait() // it would stay a zombie otherwise
+		s.ended(program, err, time.Since(started))
+	}()
+	return nil
+}
+
+// ended sets the pause before the next start by how the last shipper fared.
+func (s *Shipper) ended(program string, err error, lived time.Duration) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if err == nil || lived > maxRestart {
+		s.pause, s.logged = minRestart, ""
+		return
+	}
+	if s.closed {
+		return
+	}
+	s.report(fmt.Errorf("the shipper %s ended early: %w", program, err))
+	s.pause = min(2*s.pause, maxRestart)
+	s.next = time.Now().Add(s.pause)
+	s.later(s.pause)
+}
+
+// findShipper returns the configured program, or the tool beside our own binary
+// (not the link by which we were started), or on PATH.
+func findShipper(configured string) (string, error) {
+	if configured != "" {
+		p, err := exec.LookPath(configured)
+		if err != nil {
+			return "", fmt.Errorf("export.shipper: %w", err)
+		}
+		return p, nil
+	}
+	if self, err := os.Executable(); err == nil {
+		if self, err = filepath.EvalSymlinks(self); err == nil {
+			if p, err := exec.LookPath(filepath.Join(filepath.Dir(self), shipperName)); err == nil {
+				return p, nil
+			}
+		}
+	}
+	p, err := exec.LookPath(shipperName)
+	if err != nil {
+		return "", fmt.Errorf("%s is neither beside the shim nor on PATH: install it, or name it in export.shipper", shipperName)
+	}
+	return p, nil
+}
+
+// Client returns the client with Ensure after every upload.
+func (s *Shipper) Client(c otlptrace.Client) otlptrace.Client { return shippedClient{c, s} }
+
+type shippedClient struct {
+	otlptrace.Client
+	shipper *Shipper
+}
+
+// UploadTraces implements [otlptrace.Client].
+func (c shippedClient) UploadTraces(ctx context.Context, spans []*tracepb.ResourceSpans) error {
+	err := c.Client.UploadTraces(ctx, spans)
+	c.shipper.Ensure()
+	return err
+}

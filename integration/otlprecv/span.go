@@ -51,25 +51,32 @@ func names(spans []Span) []string {
 	return names
 }
 
+// Flatten returns the spans of OTLP messages, wherever these come from.
+func Flatten(all []*tracepb.ResourceSpans) []Span {
+	var spans []Span
+	for _, rs := range all {
+		resource := attributes(rs.GetResource().GetAttributes())
+		for _, ss := range rs.GetScopeSpans() {
+			for _, s := range ss.GetSpans() {
+				spans = append(spans, Span{
+					Span:     s,
+					TraceID:  hex.EncodeToString(s.GetTraceId()),
+					ID:       hex.EncodeToString(s.GetSpanId()),
+					ParentID: hex.EncodeToString(s.GetParentSpanId()),
+					Attrs:    attributes(s.GetAttributes()),
+					Resource: resource,
+					Scope:    ss.GetScope().GetName(),
+				})
+			}
+		}
+	}
+	return spans
+}
+
 func flatten(requests []Request) []Span {
 	var spans []Span
 	for _, req := range requests {
-		for _, rs := range req.Body.GetResourceSpans() {
-			resource := attributes(rs.GetResource().GetAttributes())
-			for _, ss := range rs.GetScopeSpans() {
-				for _, s := range ss.GetSpans() {
-					spans = append(spans, Span{
-						Span:     s,
-						TraceID:  hex.EncodeToString(s.GetTraceId()),
-						ID:       hex.EncodeToString(s.GetSpanId()),
-						ParentID: hex.EncodeToString(s.GetParentSpanId()),
-						Attrs:    attributes(s.GetAttributes()),
-						Resource: resource,
-						Scope:    ss.GetScope().GetName(),
-					})
-				}
-			}
-		}
+		spans = append(spans, Flatten(req.Body.GetResourceSpans())...)
 	}
 	return spans
 }

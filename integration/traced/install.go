@@ -1,0 +1,120 @@
+// Package traced puts shimtrace, built from this tree, into a rig: the wrapped
+// runtime, its configuration and its journal. Tests and the demo use it.
+package traced
+
+import (
+	"context"
+	"fmt"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"runtime"
+	"sync"
+
+	"github.com/shimtrace/shimtrace/integration/rig"
+)
+
+// Runc is the runc shim, wrapped, as CRI and ctr start it: CRI gives runc's shim
+// its options by the runtime's type.
+const Runc = "runc-traced"
+
+// NerdctlRuntime is the same for nerdctl, which takes a runtime's type only.
+const NerdctlRuntime = "io.containerd.runc-traced.v2"
+
+// Root is the root of the tree.
+func Root() string {
+	_, file, _, _ := runtime.Caller(0)
+	return filepath.Dir(filepath.Dir(filepath.Dir(file)))
+}
+
+var build = sync.OnceValues(func() (string, error) {
+	dir, err := os.MkdirTemp("", "shimtrace-bin-")
+	if err != nil {
+		return "", err
+	}
+	cmd := exec.Command("go", "build", "-trimpath", "-ldflags", "-s -w", "-o", dir+"/", "./cmd/...")
+	cmd.Dir = Root()
+	cmd.Env = append(os.Environ(), "CGO_ENABLED=0")
+	if out, err := cmd.CombinedOutput(); err != nil {
+		return "", fmt.Errorf("build shimtrace: %w\n%s", err, out)
+	}
+	return dir, os.Symlink("containerd-shim-traced-v2", filepath.Join(dir, "containerd-shim-"+Runc+"-v2"))
+})
+
+// Bin is the directory of the binaries, built once per process, and of the link
+// that wraps runc.
+func Bin() (string, error) { return build() }
+
+// Clean removes what Bin has built; for the end of a process.
+func Clean() {
+	if dir, err := build(); err == nil {
+		os.RemoveAll(dir)
+	}
+}
+
+// Install is shimtrace in a rig.
+type Install struct {
+	Rig     *rig.Rig
+	Bin     string
+	Journal string // directory
+	Config  string // file
+	Runtime rig.Runtime
+}
+
+// Options are what can differ between installs.
+type Options struct {
+	rig.Options
+	// Config is further lines of shimtrace's configuration, which may begin with
+	// keys of its section [journal].
+	Config string
+}
+
+// New starts a rig with the wrapped runc in it.
+func New(ctx context.Context, opts Options) (*Install, error) {
+	in, ropts, err := prepare(opts)
+	if err != nil {
+		return nil, err
+	}
+	if in.Rig, err = rig.New(ctx, ropts); err != nil {
+		return nil, err
+	}
+	return in, nil
+}
+
+// Start starts a rig with the wrapped runc in it, for the length of a test.
+func Start(t rig.TB, opts Options) *Install {
+	t.Helper()
+	in, ropts, err := prepare(opts)
+	if err != nil {
+		t.Fatalf("%v", err)
+	}
+	t.Cleanup(func() { os.RemoveAll(filepath.Dir(in.Config)) })
+	in.Rig = rig.Start(t, ropts)
+	return in
+}
+
+func prepare(opts Options) (*Install, rig.Options, error) {
+	bin, err := Bin()
+	if err != nil {
+		return nil, opts.Options, err
+	}
+	dir, err := os.MkdirTemp("", "shimtrace-")
+	if err != nil {
+		return nil, opts.Options, err
+	}
+	in := &Install{
+		Bin:     bin,
+		Journal: filepath.Join(dir, "journal"),
+		Config:  filepath.Join(dir, "config.toml"),
+		Runtime: rig.Runtime{Name: Runc, Type: "io.containerd.runc.v2", Path: filepath.Join(bin, "containerd-shim-"+Runc+"-v2")},
+	}
+	text := fmt.Sprintf("[journal]\ndir = %q\n%s", in.Journal, opts.Config)
+	if err := os.WriteFile(in.Config, []byte(text), 0o600); err != nil {
+		return nil, opts.Options, err
+	}
+	ropts := opts.Options
+	ropts.Path = append(ropts.Path, bin)
+	ropts.Env = append(ropts.Env, "SHIMTRACE_CONFIG="+in.Config)
+	ropts.Runtimes = append(ropts.Runtimes, in.Runtime)
+	return in, ropts, nil
+}

@@ -1,0 +1,28 @@
+package traced
+
+import (
+	"fmt"
+
+	tracepb "go.opentelemetry.io/proto/otlp/trace/v1"
+
+	"github.com/shimtrace/shimtrace/export/journal"
+	"github.com/shimtrace/shimtrace/integration/otlprecv"
+)
+
+// Spans reads the journal.
+func (in *Install) Spans() ([]otlprecv.Span, error) {
+	var all []*tracepb.ResourceSpans
+	_, err := journal.Scan(in.Journal, func(r journal.Record) error {
+		if r.Kind == journal.KindDrops {
+			drops, err := r.Drops()
+			return fmt.Errorf("the journal has dropped spans: %v, %w", drops, err)
+		}
+		td, err := r.Traces()
+		if err != nil {
+			return err
+		}
+		all = append(all, td.GetResourceSpans()...)
+		return nil
+	})
+	return otlprecv.Flatten(all), err
+}

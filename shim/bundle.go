@@ -1,0 +1,123 @@
+package shim
+
+import (
+	"bytes"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"io/fs"
+	"os"
+	"path/filepath"
+	"strings"
+
+	"go.opentelemetry.io/otel/attribute"
+	semconv "go.opentelemetry.io/otel/semconv/v1.43.0"
+)
+
+// maxSpec bounds a bundle's config.json, in bytes.
+const maxSpec = 16 << 20
+
+// annotations are those of the OCI spec that say what a container is for: CRI's
+// (containerd internal/cri/annotations) and nerdctl's labels
+// (pkg/labels), which it writes into the spec too.
+type annotations map[string]string
+
+const (
+	criContainerType = "io.kubernetes.cri.container-type" // "sandbox", "container"
+	criSandboxID     = "io.kubernetes.cri.sandbox-id"
+	criSandboxName   = "io.kubernetes.cri.sandbox-name"
+	criSandboxNS     = "io.kubernetes.cri.sandbox-namespace"
+	criSandboxUID    = "io.kubernetes.cri.sandbox-uid"
+	criContainerName = "io.kubernetes.cri.container-name"
+	criImageName     = "io.kubernetes.cri.image-name"
+	nerdctlName      = "nerdctl/name"
+	nerdctlImage     = "nerdctl/image"
+)
+
+// readAnnotations reads those annotations from the bundle's OCI spec.
+func readAnnotations(bundle string) (annotations, error) {
+	f, err := os.Open(filepath.Join(bundle, "config.json"))
+	if err != nil {
+		return nil, err
+	}
+	defer f.Close()
+	text, err := io.ReadAll(io.LimitReader(f, maxSpec))
+	if err != nil {
+		return nil, err
+	}
+	var spec struct {
+		Annotations annotations `json:"annotations"`
+	}
+	if err := json.Unmarshal(text, &spec); err != nil {
+		return nil, fmt.Errorf("%s: %w", f.Name(), err)
+	}
+	return spec.Annotations, nil
+}
+
+// sandboxID returns the id of the sandbox that the container with the id is in.
+func (a annotations) sandboxID(id string) string {
+	if s := a[criSandboxID]; s != "" {
+		return s
+	}
+	return id
+}
+
+// pod returns the resource attributes of the pod.
+func (a annotations) pod() []attribute.KeyValue {
+	return present(
+		semconv.K8SPodName(a[criSandboxName]),
+		semconv.K8SNamespaceName(a[criSandboxNS]),
+		semconv.K8SPodUID(a[criSandboxUID]),
+	)
+}
+
+// container returns the span attributes of the container.
+func (a annotations) container() []attribute.KeyValue {
+	name := a[criContainerName]
+	return present(
+		semconv.ContainerName(firstOf(name, a[nerdctlName])),
+		semconv.K8SContainerName(name),
+		semconv.ContainerImageName(firstOf(a[criImageName], a[nerdctlImage])),
+	)
+}
+
+// present returns the attributes that have a value.
+func present(attrs ...attribute.KeyValue) []attribute.KeyValue {
+	kept := attrs[:0]
+	for _, a := range attrs {
+		if v := a.Value.AsString(); v != "" {
+			kept = append(kept, attribute.String(string(a.Key), strings.ToValidUTF8(v, "\uFFFD")))
+		}
+	}
+	return kept
+}
+
+func firstOf(a, b string) string {
+	if a != "" {
+		return a
+	}
+	return b
+}
+
+// replaceAddress puts the relay's address in the place of the inner shim's in the
+// bundle's address file. Only some shims write one, and only then there is one:
+// containerd 1.7 finds the shim by it after a restart.
+func replaceAddress(bundle, relay string) error {
+	path := filepath.Join(bundle, "address")
+	old, err := os.ReadFile(path)
+	if errors.Is(err, fs.ErrNotExist) {
+		return nil
+	}
+	if err != nil {
+		return fmt.Errorf("replace the shim's address: %w", err)
+	}
+	st, err := os.Stat(path)
+	if err != nil {
+		return fmt.Errorf("replace the shim's address: %w", err)
+	}
+	if bytes.Equal(bytes.TrimSpace(old), []byte(relay)) {
+		return nil
+	}
+	return replaceFile(path, []byte(relay), st.Mode().Perm())
+}

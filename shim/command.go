@@ -1,0 +1,84 @@
+package shim
+
+import (
+	"os"
+	"path/filepath"
+	"slices"
+	"strings"
+)
+
+// command is what containerd, or our own start, called the program for.
+type command struct {
+	program string   // argv[0]: it says which shim is meant
+	args    []string // as they came, for the inner shim
+
+	action    string // "start", "delete", "relay"; "" for -info, -v and whatever else
+	namespace string
+	id        string
+	bundle    string
+}
+
+// bundleActions are the actions that containerd runs in a container's bundle.
+const (
+	actionStart  = "start"
+	actionDelete = "delete"
+	actionRelay  = "relay" // our own: never comes from containerd
+)
+
+// parseCommand reads the command line as Go's flag package would, whose rules
+// containerd's shims follow, but takes flags that it does not know for granted:
+// they are the inner shim's business.
+func parseCommand(argv []string) command {
+	c := command{program: argv[0], args: argv[1:]}
+	values := map[string]*string{
+		"namespace":      &c.namespace,
+		"id":             &c.id,
+		"bundle":         &c.bundle,
+		"address":        new(string),
+		"publish-binary": new(string),
+		"socket":         new(string),
+	}
+	for i := 0; i < len(c.args); i++ {
+		flag, isFlag := strings.CutPrefix(c.args[i], "-")
+		if !isFlag {
+			if slices.Contains([]string{actionStart, actionDelete, actionRelay}, c.args[i]) {
+				c.action = c.args[i]
+			}
+			break
+		}
+		name, value, joined := strings.Cut(strings.TrimPrefix(flag, "-"), "=")
+		dst := values[name]
+		switch {
+		case dst == nil:
+		case joined:
+			*dst = value
+		case i+1 < len(c.args):
+			i++
+			*dst = c.args[i]
+		}
+	}
+	if c.bundle == "" {
+		// containerd runs start in the bundle, and says so by nothing else.
+		c.bundle, _ = os.Getwd()
+	}
+	return c
+}
+
+const (
+	namePrefix = "containerd-shim-"
+	nameSuffix = "-v2"
+	traced     = "-traced"
+)
+
+// innerName returns which shim the program's name means: "runc" for
+// containerd-shim-runc-traced-v2, "" for a name of another form.
+func innerName(program string) string {
+	name, ok := strings.CutPrefix(filepath.Base(program), namePrefix)
+	if !ok {
+		return ""
+	}
+	if name, ok = strings.CutSuffix(name, traced+nameSuffix); !ok {
+		return ""
+	}
+	return name
+}

@@ -1,0 +1,101 @@
+package shim
+
+import (
+	"bytes"
+	"log/slog"
+	"os"
+	"path/filepath"
+	"time"
+
+	"go.opentelemetry.io/otel/attribute"
+	semconv "go.opentelemetry.io/otel/semconv/v1.43.0"
+
+	"github.com/shimtrace/shimtrace/config"
+	"github.com/shimtrace/shimtrace/middleware/wire"
+)
+
+// Field numbers of containerd.task.v2 DeleteResponse, which delete prints.
+const (
+	deletePID        = 1
+	deleteExitStatus = 2
+)
+
+// delete runs the inner shim's delete and passes its output on, byte for byte.
+// What it then does for the trace costs containerd no wait for a backend.
+func (c command) delete(cfg config.Config, inner string, log *slog.Logger) int {
+	st, err := readState(filepath.Join(c.bundle, stateFile))
+	if err != nil {
+		// The container was not traced.
+		log.Debug("delete of a container without a trace", "error", err)
+		return c.pass(inner, log)
+	}
+	t := timing{Name: spanInnerDelete, Start: time.Now()}
+	began := t.Start
+	var out bytes.Buffer
+	cmd := innerCommand(inner, c)
+	cmd.Stdout = &out
+	err = cmd.Run()
+	t.End = time.Now()
+	if err != nil {
+		t.Error = err.Error()
+	}
+	os.Stdout.Write(out.Bytes())
+
+	relayGone := c.clear(cfg, st)
+	tel, terr := openTelemetry(cfg, c.identity(inner), log)
+	if terr != nil {
+		log.Warn("the end of this container is not traced", "error", terr)
+		return exitCode(err)
+	}
+	defer tel.close(log)
+	c.recordDelete(tel, st, timing{Name: spanShimDelete, Start: began, End: time.Now(), Error: t.Error, Children: []timing{t}}, out.Bytes(), relayGone)
+	return exitCode(err)
+}
+
+// recordDelete makes the span of the delete, and those that were to be made by a
+// relay that is no more.
+func (c command) recordDelete(tel *telemetry, st *state, t timing, response []byte, relayGone *state) {
+	root := st.Trace.spanContext()
+	id := semconv.ContainerID(c.id)
+	for _, left := range st.Pending {
+		left.emit(remote(root), tel.tracer, nil, id)
+	}
+	attrs := []attribute.KeyValue{id}
+	if pid, ok := wire.Uint(response, deletePID); ok {
+		attrs = append(attrs, semconv.ProcessPID(int(pid)))
+	}
+	if status, ok := wire.Uint(response, deleteExitStatus); ok {
+		attrs = append(attrs, semconv.ProcessExitCode(int(status)))
+	}
+	t.emit(remote(root), tel.tracer, nil, attrs...)
+	if relayGone != nil && !relayGone.RootEnded {
+		emitRoot(tel.tracer, relayGone, t.Start, "the relay died before the first task was started")
+	}
+}
+
+// clear removes what a relay that died left behind, and returns its state; nil if
+// the relay lives or has left in order.
+func (c command) clear(cfg config.Config, st *state) *state {
+	p := relayPaths(cfg.Relay.StateDir, st.InnerSock)
+	if p.socket != st.RelaySock || answers(p.socket) {
+		return nil
+	}
+	release, err := p.tryAcquire()
+	if err != nil {
+		return nil // somebody is at it
+	}
+	defer release()
+	left, err := readState(p.state)
+	if err != nil || left.Trace != st.Trace {
+		if err != nil {
+			p.remove()
+		}
+		return nil
+	}
+	if answers(p.socket) {
+		return nil
+	}
+	p.remove()
+	removeLeakedSocket(st.InnerSock)
+	return left
+}

@@ -1,0 +1,114 @@
+package shim
+
+import (
+	"encoding/json"
+	"errors"
+	"fmt"
+	"net"
+	"os"
+	"os/exec"
+	"syscall"
+	"time"
+
+	"golang.org/x/sys/unix"
+)
+
+// spare is a relay process that has been started but not been told yet what to
+// relay: it comes up while the inner shim does. A spare that is not told anything
+// ends by itself when its start does.
+type spare struct {
+	started time.Time
+	conn    *net.UnixConn
+	process *os.Process
+}
+
+// assignment is what start tells the relay.
+type assignment struct {
+	InnerSock string    `json:"inner_socket"`
+	Started   time.Time `json:"started"` // when start was run
+}
+
+// report is what the relay answers: the sandbox's state when it is ready, or why
+// it is not.
+type report struct {
+	State *state `json:"state,omitempty"`
+	Error string `json:"error,omitempty"`
+}
+
+// handoverFD is the descriptor by which the relay process talks to its start.
+const handoverFD = 3
+
+// spawnRelay starts the relay process.
+func spawnRelay(c command) (*spare, error) {
+	s := &spare{started: time.Now()}
+	self, err := os.Executable()
+	if err != nil {
+		return nil, fmt.Errorf("spawn the relay: %w", err)
+	}
+	fds, err := unix.Socketpair(unix.AF_UNIX, unix.SOCK_STREAM|unix.SOCK_CLOEXEC, 0)
+	if err != nil {
+		return nil, fmt.Errorf("spawn the relay: socketpair: %w", err)
+	}
+	theirs := os.NewFile(uintptr(fds[1]), "handover")
+	defer theirs.Close()
+	if s.conn, err = connFromFD(fds[0]); err != nil {
+		return nil, fmt.Errorf("spawn the relay: %w", err)
+	}
+	cmd := exec.Command(self)
+	// The name and arguments are for those who read a process list.
+	cmd.Args = []string{c.program, "-namespace", c.namespace, "-id", c.id, "-bundle", c.bundle, actionRelay}
+	cmd.Dir = "/"
+	cmd.ExtraFiles = []*os.File{theirs}
+	cmd.SysProcAttr = &syscall.SysProcAttr{Setpgid: true}
+	if err := cmd.Start(); err != nil {
+		s.conn.Close()
+		return nil, fmt.Errorf("spawn the relay: %w", err)
+	}
+	s.process = cmd.Process
+	return s, nil
+}
+
+// connFromFD makes a connection of a descriptor, which it takes over.
+func connFromFD(fd int) (*net.UnixConn, error) {
+	f := os.NewFile(uintptr(fd), "handover")
+	defer f.Close()
+	conn, err := net.FileConn(f)
+	if err != nil {
+		return nil, err
+	}
+	unixConn, ok := conn.(*net.UnixConn)
+	if !ok {
+		conn.Close()
+		return nil, errors.New("descriptor is no Unix socket")
+	}
+	return unixConn, nil
+}
+
+// assign tells the relay what to do and waits until it is ready.
+func (s *spare) assign(a assignment, wait time.Duration) (*state, error) {
+	if err := s.conn.SetDeadline(time.Now().Add(wait)); err != nil {
+		return nil, fmt.Errorf("relay: %w", err)
+	}
+	if err := json.NewEncoder(s.conn).Encode(a); err != nil {
+		return nil, fmt.Errorf("relay: %w", err)
+	}
+	var r report
+	if err := json.NewDecoder(s.conn).Decode(&r); err != nil {
+		return nil, fmt.Errorf("relay: it died or is not ready after %v: %w", wait, err)
+	}
+	if r.State == nil {
+		return nil, fmt.Errorf("relay: %s", r.Error)
+	}
+	return r.State, nil
+}
+
+// discard lets a relay go that is not needed or has failed.
+func (s *spare) discard() {
+	if s == nil {
+		return
+	}
+	s.conn.Close()
+	// Without its start it ends by itself; one that hangs must not stay.
+	_ = s.process.Kill()
+	_, _ = s.process.Wait()
+}

@@ -1,0 +1,65 @@
+package shim
+
+import (
+	"fmt"
+	"net"
+	"os"
+
+	"golang.org/x/sys/unix"
+)
+
+// listen listens on a Unix socket that only our own user can reach. A socket that
+// nobody listens on any more is replaced.
+func listen(path string) (*listener, error) {
+	if !answers(path) {
+		_ = os.Remove(path)
+	}
+	l, err := net.ListenUnix("unix", &net.UnixAddr{Name: path, Net: "unix"})
+	if err != nil {
+		return nil, fmt.Errorf("relay listen: %w", err)
+	}
+	// Until here the directory, which is closed to others, guards it.
+	if err := os.Chmod(path, 0o600); err != nil {
+		l.Close()
+		return nil, fmt.Errorf("relay listen: %w", err)
+	}
+	l.SetUnlinkOnClose(false) // whoever holds the lock removes it
+	return &listener{UnixListener: l, uid: uint32(os.Geteuid()), gid: uint32(os.Getegid())}, nil
+}
+
+// listener accepts only connections of our own user and group, as shims do
+// (ttrpc.UnixSocketRequireSameUser).
+type listener struct {
+	*net.UnixListener
+	uid, gid uint32
+}
+
+// Accept implements net.Listener.
+func (l *listener) Accept() (net.Conn, error) {
+	for {
+		conn, err := l.AcceptUnix()
+		if err != nil {
+			return nil, err
+		}
+		if cred, err := peer(conn); err == nil && cred.Uid == l.uid && cred.Gid == l.gid {
+			return conn, nil
+		}
+		conn.Close()
+	}
+}
+
+// peer returns the credentials of the process at the other end.
+func peer(conn *net.UnixConn) (*unix.Ucred, error) {
+	raw, err := conn.SyscallConn()
+	if err != nil {
+		return nil, err
+	}
+	var cred *unix.Ucred
+	var serr error
+	if err := raw.Control(func(fd uintptr) {
+		cred, serr = unix.GetsockoptUcred(int(fd), unix.SOL_SOCKET, unix.SO_PEERCRED)
+	}); err != nil {
+		return nil, err
+	}
+	return cred, serr
+}

@@ -1,0 +1,49 @@
+package shim
+
+import (
+	"io"
+	"log/slog"
+	"path/filepath"
+
+	"golang.org/x/sys/unix"
+)
+
+// openLog returns a logger to the bundle's log pipe, from which containerd copies
+// to its own log. Without a reader there is no log: a shim's standard error is
+// part of its answer and not to be written to.
+func openLog(bundle, level string, attrs ...any) *slog.Logger {
+	var to io.Writer = io.Discard
+	if fd, err := openPipe(bundle); err == nil {
+		to = pipe(fd)
+	}
+	var l slog.Level
+	_ = l.UnmarshalText([]byte(level))
+	h := slog.NewTextHandler(to, &slog.HandlerOptions{Level: l})
+	return slog.New(h).With("component", "shimtrace").With(attrs...)
+}
+
+func openPipe(bundle string) (int, error) {
+	return unix.Open(filepath.Join(bundle, "log"), unix.O_WRONLY|unix.O_NONBLOCK|unix.O_CLOEXEC, 0)
+}
+
+// redirectStderr makes the bundle's log pipe the process's standard error, which
+// is where the Go runtime says why it ends.
+func redirectStderr(bundle string) {
+	if fd, err := openPipe(bundle); err == nil {
+		_ = unix.Dup3(fd, 2, 0)
+		_ = unix.Close(fd)
+	}
+}
+
+// pipe writes to a pipe as long as that does not block: a line is lost rather
+// than a container held up by a log that nobody reads.
+type pipe int
+
+// Write implements io.Writer.
+func (p pipe) Write(b []byte) (int, error) {
+	n, err := unix.Write(int(p), b)
+	if err != nil {
+		return 0, err
+	}
+	return n, nil
+}

@@ -1,0 +1,98 @@
+package shim
+
+import (
+	"crypto/sha256"
+	"encoding/hex"
+	"errors"
+	"fmt"
+	"net"
+	"os"
+	"path/filepath"
+	"time"
+
+	"golang.org/x/sys/unix"
+)
+
+// paths are the relay's files for one inner address. Any process can compute
+// them, so that whoever starts a second container of a pod finds its relay.
+type paths struct {
+	socket string
+	state  string
+	lock   string
+}
+
+// relayPaths returns the files of the relay to the inner socket, below dir.
+func relayPaths(dir, innerSocket string) paths {
+	sum := sha256.Sum256([]byte(innerSocket))
+	base := filepath.Join(dir, "s", hex.EncodeToString(sum[:16]))
+	return paths{socket: base + ".sock", state: base + ".json", lock: base + ".lock"}
+}
+
+// create makes the directory of the files, for us only.
+func (p paths) create() error {
+	dir := filepath.Dir(p.socket)
+	if err := os.MkdirAll(dir, 0o700); err != nil {
+		return fmt.Errorf("create the relays' directory: %w", err)
+	}
+	return nil
+}
+
+// acquire takes the lock under which a relay comes into being or is cleared away,
+// waiting at most as long as given.
+func (p paths) acquire(wait time.Duration) (release func(), err error) {
+	for end := time.Now().Add(wait); ; time.Sleep(2 * time.Millisecond) {
+		release, err = p.tryAcquire()
+		if err == nil || !errors.Is(err, unix.EWOULDBLOCK) || time.Now().After(end) {
+			return release, err
+		}
+	}
+}
+
+func (p paths) tryAcquire() (release func(), err error) {
+	f, err := os.OpenFile(p.lock, os.O_RDWR|os.O_CREATE|unix.O_CLOEXEC|unix.O_NOFOLLOW, 0o600)
+	if err != nil {
+		return nil, fmt.Errorf("lock the relay: %w", err)
+	}
+	if err := unix.Flock(int(f.Fd()), unix.LOCK_EX|unix.LOCK_NB); err != nil {
+		f.Close()
+		return nil, fmt.Errorf("lock the relay: %s: %w", p.lock, err)
+	}
+	// Who held it before may have removed it: then the lock is on a file that
+	// nobody else will find.
+	mine, err := f.Stat()
+	if err == nil {
+		var there os.FileInfo
+		if there, err = os.Lstat(p.lock); err == nil && !os.SameFile(mine, there) {
+			err = unix.EWOULDBLOCK
+		}
+	}
+	if errors.Is(err, os.ErrNotExist) {
+		err = unix.EWOULDBLOCK
+	}
+	if err != nil {
+		f.Close()
+		return nil, fmt.Errorf("lock the relay: %s: %w", p.lock, err)
+	}
+	return func() { f.Close() }, nil
+}
+
+// remove removes the files; the caller holds the lock. The lock's own goes last.
+func (p paths) remove() {
+	for _, name := range []string{p.socket, p.state, p.lock} {
+		_ = os.Remove(name)
+	}
+}
+
+// dialTimeout bounds a connect to a Unix socket: it is immediate unless the
+// listener's queue is full.
+const dialTimeout = time.Second
+
+// answers tells whether somebody listens on the Unix socket.
+func answers(socket string) bool {
+	conn, err := net.DialTimeout("unix", socket, dialTimeout)
+	if err != nil {
+		return false
+	}
+	conn.Close()
+	return true
+}

@@ -1,0 +1,257 @@
+package shim
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"log/slog"
+	"net"
+	"os"
+	"os/signal"
+	"runtime/debug"
+	"strconv"
+	"strings"
+	"time"
+
+	"go.opentelemetry.io/otel"
+	"golang.org/x/sys/unix"
+
+	"github.com/shimtrace/shimtrace/config"
+	"github.com/shimtrace/shimtrace/export"
+	"github.com/shimtrace/shimtrace/middleware"
+)
+
+const (
+	// closeWait bounds how long the relay waits, once the inner shim is gone, for
+	// containerd to close its connections.
+	closeWait = 10 * time.Second
+	// gcPercent trades time, of which the relay needs little, for memory, of which
+	// there is a relay's worth in every pod.
+	gcPercent = 25
+)
+
+// relayProcess is the process between containerd and one inner shim. It ends when
+// the inner shim has, and for no other reason.
+type relayProcess struct {
+	command
+	cfg   config.Config
+	inner string
+	log   *slog.Logger
+	tel   *telemetry
+
+	who      identity
+	paths    paths
+	listener *listener
+	bound    os.FileInfo // the listener's socket file
+	sentinel *net.UnixConn
+	state    state
+	sandbox  *sandbox
+}
+
+// relay is the life of the relay process.
+func (c command) relay(cfg config.Config, inner string, log *slog.Logger) int {
+	// Signals are for the inner shim to act upon: its end is ours.
+	signal.Ignore(unix.SIGPIPE, unix.SIGTERM, unix.SIGINT, unix.SIGHUP)
+	debug.SetGCPercent(gcPercent)
+	redirectStderr(c.bundle)
+	start, err := connFromFD(handoverFD)
+	if err != nil {
+		fmt.Fprintln(os.Stderr, "relay is run by start, not by hand:", err)
+		return 2
+	}
+	defer start.Close()
+	r := &relayProcess{command: c, cfg: cfg, inner: inner, log: log}
+	err = r.prepare()
+	var a assignment
+	if derr := json.NewDecoder(start).Decode(&a); derr != nil {
+		return 0 // not needed after all
+	}
+	if err == nil {
+		err = r.take(a)
+	}
+	if err != nil {
+		_ = json.NewEncoder(start).Encode(report{Error: err.Error()})
+		return 1
+	}
+	served := r.serve()
+	if err := json.NewEncoder(start).Encode(report{State: &r.state}); err != nil {
+		// start was killed: nobody knows of this relay.
+		log.Error("relay hand-over", "error", err)
+		r.listener.Close()
+		r.paths.remove()
+		return 1
+	}
+	start.Close()
+	r.watch()
+	r.leave(served)
+	return 0
+}
+
+// prepare does what needs no knowledge of the inner shim's address, while the
+// inner shim starts.
+func (r *relayProcess) prepare() error {
+	raiseOOMScore(r.log)
+	r.who = r.identity(r.inner)
+	tel, err := openTelemetry(r.cfg, r.who, r.log)
+	if err != nil {
+		return err
+	}
+	r.tel = tel
+	otel.SetErrorHandler(otel.ErrorHandlerFunc(func(err error) { r.log.Warn("tracing", "error", err) }))
+	return nil
+}
+
+// take connects to the inner shim and listens in its place.
+func (r *relayProcess) take(a assignment) (err error) {
+	r.paths = relayPaths(r.cfg.Relay.StateDir, a.InnerSock)
+	if r.sentinel, err = dialUnix(a.InnerSock); err != nil {
+		return fmt.Errorf("connect to the inner shim: %w", err)
+	}
+	cred, err := peer(r.sentinel)
+	if err != nil {
+		return fmt.Errorf("connect to the inner shim: %w", err)
+	}
+	r.state = state{
+		Version:   stateVersion,
+		Trace:     newTraceContext(export.NewRoot(context.Background(), r.cfg.Trace)),
+		Started:   a.Started,
+		Sandbox:   r.who.sandbox,
+		Namespace: r.namespace,
+		Inner:     r.inner,
+		InnerSock: a.InnerSock,
+		InnerPID:  int(cred.Pid),
+		RelaySock: r.paths.socket,
+	}
+	if r.listener, err = listen(r.paths.socket); err != nil {
+		return err
+	}
+	if r.bound, err = os.Lstat(r.paths.socket); err != nil {
+		return fmt.Errorf("relay listen: %w", err)
+	}
+	return r.state.write(r.paths.state)
+}
+
+// serve relays in the background. The channel is closed when the last connection
+// has ended after the listener was closed.
+func (r *relayProcess) serve() <-chan struct{} {
+	propagator, err := middleware.Propagator(r.cfg.Trace.Propagators...)
+	if err != nil {
+		r.log.Warn("contexts are not propagated", "error", err)
+	}
+	join := middleware.JoinCaller
+	if r.cfg.Trace.Join == "sandbox" {
+		join = middleware.JoinSandbox
+	}
+	r.sandbox = newSandbox(r.tel.tracer, r.log, r.state, r.paths.state, join)
+	relay := middleware.NewRelay(
+		middleware.WithTracerProvider(r.tel.provider),
+		middleware.WithPropagator(propagator),
+		middleware.WithJoin(join),
+		middleware.WithQuiet(time.Duration(r.cfg.Trace.Slow), r.cfg.Trace.Quiet...),
+		middleware.WithObserver(r.sandbox),
+		middleware.WithErrorHandler(func(err error) { r.log.Warn("relay", "error", err) }),
+	)
+	dial := func(context.Context) (net.Conn, error) { return dialUnix(r.state.InnerSock) }
+	done := make(chan struct{})
+	go func() {
+		defer close(done)
+		_ = relay.Serve(context.Background(), r.listener, dial)
+	}()
+	r.tel.shipper.Ensure()
+	return done
+}
+
+// watch returns when the inner shim is gone. The relay's own connection to it,
+// on which nothing is ever said, ends with it; if it ends and the same shim still
+// answers, the connection alone was lost.
+func (r *relayProcess) watch() {
+	buf := make([]byte, 1)
+	for {
+		for {
+			if _, err := r.sentinel.Read(buf); err != nil {
+				break
+			}
+		}
+		r.sentinel.Close()
+		conn, err := dialUnix(r.state.InnerSock)
+		if err != nil {
+			return
+		}
+		if cred, err := peer(conn); err != nil || int(cred.Pid) != r.state.InnerPID {
+			conn.Close()
+			return
+		}
+		r.sentinel = conn
+		time.Sleep(100 * time.Millisecond)
+	}
+}
+
+// leave ends the relay after the inner shim: no new connections, the old ones to
+// their end, the last spans, and nothing left behind.
+func (r *relayProcess) leave(served <-chan struct{}) {
+	ended := time.Now()
+	if release, err := r.paths.acquire(closeWait); err == nil {
+		r.listener.Close()
+		if now, err := os.Lstat(r.paths.socket); err == nil && !os.SameFile(now, r.bound) {
+			// A relay to a later shim on this address has taken over.
+		} else {
+			r.paths.remove()
+		}
+		release()
+	} else {
+		r.log.Warn("relay leaves its files behind", "error", err)
+		r.listener.Close()
+	}
+	removeLeakedSocket(r.state.InnerSock)
+	select {
+	case <-served:
+	case <-time.After(closeWait):
+	}
+	r.sandbox.neverStarted(ended)
+	r.tel.close(r.log)
+}
+
+// removeLeakedSocket removes the inner shim's socket if nobody listens on it: a
+// 1.7 runc shim unlinks the path in its address file at exit, where ours is now,
+// and leaves its own.
+func removeLeakedSocket(path string) {
+	if strings.HasPrefix(path, "\x00") {
+		return
+	}
+	conn, err := dialUnix(path)
+	if err == nil {
+		conn.Close()
+		return
+	}
+	if st, serr := os.Lstat(path); serr == nil && st.Mode().Type() == os.ModeSocket && errors.Is(err, unix.ECONNREFUSED) {
+		_ = os.Remove(path)
+	}
+}
+
+// dialUnix connects to a Unix socket.
+func dialUnix(path string) (*net.UnixConn, error) {
+	d := net.Dialer{Timeout: dialTimeout}
+	conn, err := d.Dial("unix", path)
+	if err != nil {
+		return nil, err
+	}
+	return conn.(*net.UnixConn), nil
+}
+
+// raiseOOMScore makes the kernel prefer the relay to containerd, as shims do for
+// themselves (containerd pkg/shim, AdjustOOMScore): the parent's score, which is
+// still ours, and one more.
+func raiseOOMScore(log *slog.Logger) {
+	const path, highest = "/proc/self/oom_score_adj", 1000
+	text, err := os.ReadFile(path)
+	if err == nil {
+		var score int
+		if score, err = strconv.Atoi(strings.TrimSpace(string(text))); err == nil && score < highest {
+			err = os.WriteFile(path, []byte(strconv.Itoa(score+1)), 0)
+		}
+	}
+	if err != nil {
+		log.Debug("set own OOM score", "error", err)
+	}
+}

@@ -18,6 +18,15 @@ type daemon struct {
 	done chan struct{} // closed when it has ended
 }
 
+func (d *daemon) ended() bool {
+	select {
+	case <-d.done:
+		return true
+	default:
+		return false
+	}
+}
+
 // startDaemon starts containerd on the rig's state and waits until it and CRI
 // answer.
 func (r *Rig) startDaemon(ctx context.Context) error {

@@ -43,8 +43,9 @@ func TestSpansOfContainerdAndShim(t *testing.T) {
 	}
 }
 
-// A handler with a path is served by that program, in both versions' formats
-// of the configuration.
+// Every client reaches a shim that is not containerd's own: CRI by a handler,
+// in both versions' formats of the configuration, ctr by its path, and nerdctl
+// by a type for which containerd searches Path.
 func TestRuntimeHandlers(t *testing.T) {
 	for v, tool := range map[rig.Version]toolset.Tool{rig.V24: toolset.Containerd24, rig.V17: toolset.Containerd17} {
 		t.Run(string(v), func(t *testing.T) {
@@ -54,7 +55,7 @@ func TestRuntimeHandlers(t *testing.T) {
 			check(t, err)
 			check(t, os.WriteFile(other, program, 0o755))
 			rt := rig.Runtime{Name: "other", Type: rig.Runc.Type, Path: other}
-			r := rig.Start(t, rig.Options{Version: v, Runtimes: []rig.Runtime{rt}})
+			r := rig.Start(t, rig.Options{Version: v, Runtimes: []rig.Runtime{rt}, Path: []string{filepath.Dir(other)}})
 
 			pod, err := r.RunPod(rig.Pod{Name: "p", Runtime: rt.Name, HostNetwork: true})
 			check(t, err)
@@ -62,6 +63,11 @@ func TestRuntimeHandlers(t *testing.T) {
 			check(t, pod.Remove())
 
 			check(t, r.Ctr("run", "--detach", "--runtime", rt.Shim(), image.Busybox, "c1", "sleep", "1000").Check())
+			wantShim(t, r, other)
+			check(t, r.Ctr("tasks", "delete", "--force", "c1").Check())
+
+			check(t, r.Nerdctl("run", "--detach", "--net", "none", "--runtime", "io.containerd.other.v2",
+				image.Busybox, "sleep", "1000").Check())
 			wantShim(t, r, other)
 		})
 	}

@@ -154,7 +154,8 @@ func (r *Rig) makeDir() error {
 
 // Close removes all containers and pods, stops containerd, and waits a few
 // seconds for the shims to be gone. What is then left of the scenario is
-// removed by force and returned as an error.
+// removed by force and returned as an error, as is a containerd that had ended
+// without being told to.
 func (r *Rig) Close() error {
 	err := r.removeContainers()
 	err = errors.Join(err, r.Stop(), r.waitNoLeaks(leakPatience))
@@ -168,14 +169,19 @@ const leakPatience = 10 * time.Second
 // removeContainers does as an orderly user would, so that whatever survives
 // it is a leak. A containerd that a test has killed is started for it.
 func (r *Rig) removeContainers() error {
+	var errs []error
+	if r.daemon != nil && r.daemon.ended() {
+		errs = append(errs, fmt.Errorf("containerd ended by itself: %s", r.daemon.cmd.ProcessState))
+		r.daemon = nil
+	}
 	if r.daemon == nil {
 		ctx, cancel := context.WithTimeout(context.Background(), r.opts.Timeout)
 		defer cancel()
 		if err := r.startDaemon(ctx); err != nil {
-			return fmt.Errorf("start containerd to remove the containers: %w", err)
+			return errors.Join(append(errs, fmt.Errorf("start containerd to remove the containers: %w", err))...)
 		}
 	}
-	errs := []error{r.Crictl("rmp", "--all", "--force").Check()}
+	errs = append(errs, r.Crictl("rmp", "--all", "--force").Check())
 	tasks := r.Ctr("tasks", "list", "--quiet")
 	errs = append(errs, tasks.Check())
 	for _, id := range tasks.Fields() {

@@ -58,8 +58,8 @@ func newSpace(dir string) (*space, error) {
 	}
 	s := &space{cmd: cmd, stdin: stdin}
 	if line, _ := bufio.NewReader(stdout).ReadString('\n'); line != "ready\n" {
-		err := s.close()
-		return nil, fmt.Errorf("make namespaces: %w: %s", errors.Join(err), stderr.String())
+		err := s.close() // waits, so that stderr is complete
+		return nil, errors.Join(fmt.Errorf("make namespaces: %s", stderr.String()), err)
 	}
 	return s, nil
 }

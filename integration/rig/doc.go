@@ -36,6 +36,10 @@
 //     configuration. CRI gives runc its options only for the type
 //     io.containerd.runc.v2, so runc's wrapper has that type and a Path.
 //
+// Inside, /run and /var/lib/cni are empty directories of the rig, kept in
+// [Rig.Dir]/run and [Rig.Dir]/cni; all other paths are the machine's. So the
+// programs and files that a test brings must not be below /run.
+//
 // A collector for the shims must listen where they run, in [Rig.NetNS]; the
 // otlprecv package does.
 //

@@ -204,10 +204,9 @@ func (d *Decoder) bincodeAttributes(c *bincodeCursor, list *attributes) {
 }
 
 func (d *Decoder) bincodeEvents(c *bincodeCursor) {
-	var n int
-	var dropped uint64
+	l := d.events()
 	if c.bool() {
-		for left := c.length(32); left > 0 && c.ok(); left-- {
+		for n := c.length(32); n > 0 && c.ok(); n-- {
 			at := len(d.rest)
 			if name := d.bincodeText(c); len(name) > 0 {
 				d.rest = appendBytes(d.rest, eventName, name)
@@ -216,28 +215,27 @@ func (d *Decoder) bincodeEvents(c *bincodeCursor) {
 			list := attributes{field: eventAttributes}
 			d.bincodeAttributes(c, &list)
 			d.putDropped(eventDroppedAttributes, c.u32(), list.dropped)
-			d.sealItem(at, spanEvents, true, &n, d.opts.MaxEvents, &dropped)
+			d.sealItem(&l, at, true)
 		}
 	}
 	c.u32() // the queue's limit
-	d.putDropped(spanDroppedEvents, c.u32(), dropped)
+	d.putDropped(l.droppedField, c.u32(), l.dropped)
 }
 
 func (d *Decoder) bincodeLinks(c *bincodeCursor) {
-	var n int
-	var dropped uint64
+	l := d.links()
 	if c.bool() {
-		for left := c.length(39); left > 0 && c.ok(); left-- {
+		for n := c.length(39); n > 0 && c.ok(); n-- {
 			at := len(d.rest)
 			valid := d.putLinkContext(d.bincodeContext(c))
 			list := attributes{field: linkAttributes}
 			d.bincodeAttributes(c, &list)
 			d.putDropped(linkDroppedAttributes, c.u32(), list.dropped)
-			d.sealItem(at, spanLinks, valid, &n, d.opts.MaxLinks, &dropped)
+			d.sealItem(&l, at, valid)
 		}
 	}
 	c.u32() // the queue's limit
-	d.putDropped(spanDroppedLinks, c.u32(), dropped)
+	d.putDropped(l.droppedField, c.u32(), l.dropped)
 }
 
 func (d *Decoder) bincodeValue(c *bincodeCursor, want int) value {

@@ -99,7 +99,9 @@ func (a *axis) markGap(p piece) {
 			a.inGap[i] = true
 		}
 	}
-	if i := int((p.at + p.to) / 2); i < a.cells {
+	// Where gaps are narrower than a cell, a few lines stand for all of them.
+	i := min(int((p.at+p.to)/2), a.cells-1)
+	if !slices.Contains(a.blank[max(0, i-2):i], '┊') {
 		a.blank[i] = '┊'
 	}
 }

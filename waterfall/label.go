@@ -8,7 +8,7 @@ import "strings"
 func label(n *Node, sandbox string) (name, about string) {
 	switch n.Place {
 	case Absent:
-		return "(parent " + n.ID.String() + " is not here)", ""
+		return "(parent not here: running, lost or not ours)", ""
 	case Unstarted:
 		return "(" + rootName + ": not ended, or lost)", ""
 	}

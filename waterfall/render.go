@@ -199,9 +199,8 @@ func (r *renderer) span(row row) {
 func (r *renderer) trouble(row row) {
 	code := lookup(row.node.Span.GetAttributes(), attrErrorType)
 	message := strings.TrimSpace(row.node.Span.GetStatus().GetMessage())
-	first, _, _ := strings.Cut(message, "\n")
-	if first != message && !r.opts.Verbose {
-		message = first + " …"
+	if first, _, more := strings.Cut(message, "\n"); more && !r.opts.Verbose {
+		message = first + "…"
 	}
 	text := "failed"
 	switch {
@@ -251,11 +250,14 @@ func (r *renderer) note(row row, mark, text string, style func(string) string) {
 		limit = maxLines
 	}
 	cells := max(10, r.opts.Width-Width(guide)-Width(mark))
-	for i, line := range wrapText(Clean(text), cells, limit) {
-		if i > 0 {
+	for text := range strings.Lines(text) {
+		for _, line := range wrapText(Clean(strings.TrimRight(text, "\n")), cells, limit) {
+			if limit--; limit < 0 {
+				return
+			}
+			r.line(r.paint.dim(guide) + style(mark+line))
 			mark = strings.Repeat(" ", Width(mark))
 		}
-		r.line(r.paint.dim(guide) + style(mark+line))
 	}
 }
 

@@ -2,6 +2,7 @@ package waterfall
 
 import (
 	"fmt"
+	"math"
 	"strings"
 	"time"
 	"unicode"
@@ -150,7 +151,7 @@ func ShortID(id string) string {
 func Duration(d time.Duration) string {
 	switch {
 	case d < 0:
-		return "-" + Duration(max(-d, 0))
+		return "-" + Duration(-max(d, -math.MaxInt64))
 	case d < time.Microsecond:
 		return fmt.Sprintf("%dns", d)
 	case d < 999500*time.Nanosecond:

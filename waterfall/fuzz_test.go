@@ -1,0 +1,87 @@
+package waterfall
+
+import (
+	"bytes"
+	"strings"
+	"testing"
+	"time"
+
+	tracepb "go.opentelemetry.io/proto/otlp/trace/v1"
+	"google.golang.org/protobuf/proto"
+)
+
+// FuzzRender feeds whole OTLP messages through everything: no panic, and lines
+// that are bounded and harmless.
+func FuzzRender(f *testing.F) {
+	for _, s := range []*script{kataPod(), joined()} {
+		seed, err := proto.Marshal(&tracepb.TracesData{ResourceSpans: s.spans})
+		if err != nil {
+			f.Fatal(err)
+		}
+		f.Add(seed, 80, true)
+	}
+	f.Fuzz(func(t *testing.T, data []byte, width int, verbose bool) {
+		td := new(tracepb.TracesData)
+		if proto.Unmarshal(data, td) != nil {
+			return
+		}
+		checkRender(t, td.ResourceSpans, width%300, verbose)
+	})
+}
+
+// FuzzBuild makes spans out of bytes, with so few ids that circles, repetitions
+// and missing parents are the rule.
+func FuzzBuild(f *testing.F) {
+	f.Add([]byte("\x00\x01\x02\x03\x04\x05\x06\x07\x08\x09"))
+	f.Add([]byte("abacadaeafbcbdbebfcdcecfdedfef"))
+	f.Fuzz(func(t *testing.T, data []byte) {
+		s := &script{}
+		res := resource("containerd-shim-runc-v2")
+		ids := []string{"", "a", "b", "c", "d", "e", "f", "g"}
+		for ; len(data) >= 4 && len(s.spans) < 500; data = data[4:] {
+			id, parent, link := ids[data[0]&7], ids[data[0]>>3&7], ids[data[1]&7]
+			s.span(res, ids[data[0]>>6], id, parent, string(data[:4]), time.Duration(data[2])<<(data[1]>>3), time.Duration(data[3]), linked(ids[data[1]>>3&3], link))
+		}
+		if tree := Build(s.spans, 0); tree.Spans+tree.Repeated != len(s.spans) || drawn(tree.Roots) != tree.Spans {
+			t.Fatalf("of %d spans %d are counted, %d repeated, %d in the tree", len(s.spans), tree.Spans, tree.Repeated, drawn(tree.Roots))
+		}
+		checkRender(t, s.spans, 80, false)
+	})
+}
+
+func drawn(nodes []*Node) (n int) {
+	for _, node := range nodes {
+		if node.Span != nil {
+			n++
+		}
+		n += drawn(node.Children)
+	}
+	return n
+}
+
+func checkRender(t *testing.T, spans []*tracepb.ResourceSpans, width int, verbose bool) {
+	x := NewIndex()
+	x.Add(spans)
+	for _, story := range x.Stories() {
+		var out bytes.Buffer
+		tree := Build(story.Select(spans), 0)
+		if err := Render(&out, story, tree, Options{Width: width, Verbose: verbose, Location: time.UTC}); err != nil {
+			t.Fatal(err)
+		}
+		limit := max(width, minWidth)
+		if width == 0 {
+			limit = defaultWidth
+		}
+		for line := range strings.Lines(out.String()) {
+			line = strings.TrimSuffix(line, "\n")
+			if w := Width(line); w > limit {
+				t.Fatalf("a line of %d cells on a terminal of %d: %q", w, limit, line)
+			}
+			for _, r := range line {
+				if r < 0x20 || r >= 0x7f && r < 0xa0 {
+					t.Fatalf("control character %U in %q", r, line)
+				}
+			}
+		}
+	}
+}

@@ -1,0 +1,34 @@
+package traced_test
+
+import (
+	"os"
+	"testing"
+
+	"github.com/shimtrace/shimtrace/integration/rig"
+	"github.com/shimtrace/shimtrace/integration/traced"
+)
+
+func TestMain(m *testing.M) {
+	code := m.Run()
+	traced.Clean()
+	os.Exit(code)
+}
+
+// each runs a test on every version of containerd, in a rig with runc, bare and
+// wrapped.
+func each(t *testing.T, opts traced.Options, test func(t *testing.T, in *traced.Install)) {
+	for _, v := range rig.Versions {
+		t.Run(string(v), func(t *testing.T) {
+			opts := opts
+			opts.Version = v
+			test(t, traced.Start(t, opts))
+		})
+	}
+}
+
+func check(t *testing.T, err error) {
+	t.Helper()
+	if err != nil {
+		t.Fatal(err)
+	}
+}

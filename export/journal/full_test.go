@@ -1,0 +1,90 @@
+package journal
+
+import (
+	"errors"
+	"fmt"
+	"os"
+	"strings"
+	"testing"
+
+	"golang.org/x/sys/unix"
+)
+
+// TestFullDisk fills a file system with a journal: what did not fit is counted, what
+// was written stays readable, and writing goes on once there is room.
+func TestFullDisk(t *testing.T) {
+	dir := t.TempDir()
+	if err := unix.Mount("tmpfs", dir, "tmpfs", 0, "size=64k,mode=0700"); err != nil {
+		if errors.Is(err, unix.EPERM) && os.Getenv("CI") == "" {
+			t.Skip("mounting a small file system needs root")
+		}
+		t.Fatalf("mount tmpfs: %v", err)
+	}
+	t.Cleanup(func() { _ = unix.Unmount(dir, 0) })
+	j, err := Open(dir, Options{SegmentBytes: 16 << 10})
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer j.Close()
+
+	written, failed := 0, 0
+	for i := range 200 {
+		err := j.UploadTraces(t.Context(), batch(fmt.Sprintf("%03d%s", i, strings.Repeat("x", 700))))
+		switch {
+		case err == nil:
+			written++
+		case errors.Is(err, unix.ENOSPC):
+			failed++
+		default:
+			t.Fatal(err)
+		}
+	}
+	if written == 0 || failed == 0 {
+		t.Fatalf("%d written, %d failed", written, failed)
+	}
+	names, _, st := readAll(t, dir)
+	if len(names) != written || st.CorruptBytes != 0 {
+		t.Errorf("%d spans of %d, %d corrupt bytes", len(names), written, st.CorruptBytes)
+	}
+
+	if err := os.Remove(segmentPath(dir, segments(t, dir)[0])); err != nil {
+		t.Fatal(err)
+	}
+	upload(t, j, "room again")
+	names, drops, st := readAll(t, dir)
+	if drops[ReasonDiskFull] != failed || names[len(names)-1] != "room again" || st.CorruptBytes != 0 {
+		t.Errorf("drops %v of %d, last span %q, %d corrupt bytes", drops, failed, names[len(names)-1], st.CorruptBytes)
+	}
+}
+
+// TestShortWrite has the kernel take only a part of a record.
+func TestShortWrite(t *testing.T) {
+	j := open(t, t.TempDir(), Options{})
+	upload(t, j, "before")
+	size, _, err := stat(j.file)
+	if err != nil {
+		t.Fatal(err)
+	}
+	var old unix.Rlimit
+	if err := unix.Getrlimit(unix.RLIMIT_FSIZE, &old); err != nil {
+		t.Fatal(err)
+	}
+	if err := unix.Setrlimit(unix.RLIMIT_FSIZE, &unix.Rlimit{Cur: uint64(size) + 20, Max: old.Max}); err != nil {
+		t.Fatal(err)
+	}
+	err = j.UploadTraces(t.Context(), batch("lost", "too"))
+	if err2 := unix.Setrlimit(unix.RLIMIT_FSIZE, &old); err2 != nil {
+		t.Fatal(err2)
+	}
+	if !errors.Is(err, unix.EFBIG) {
+		t.Errorf("append over the limit: %v", err)
+	}
+	if now, _, _ := stat(j.file); now != size {
+		t.Errorf("%d bytes of a record stay", now-size)
+	}
+	upload(t, j, "after")
+	names, drops, st := readAll(t, j.Dir())
+	if strings.Join(names, " ") != "before after" || drops[ReasonDiskFull] != 2 || st.CorruptBytes != 0 {
+		t.Errorf("spans %v, drops %v, stats %+v", names, drops, st)
+	}
+}

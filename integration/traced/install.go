@@ -93,6 +93,12 @@ func Start(t rig.TB, opts Options) *Install {
 	return in
 }
 
+// Close ends the rig of New and removes configuration and journal.
+func (in *Install) Close() error {
+	defer os.RemoveAll(filepath.Dir(in.Config))
+	return in.Rig.Close()
+}
+
 func prepare(opts Options) (*Install, rig.Options, error) {
 	bin, err := Bin()
 	if err != nil {

@@ -1,0 +1,134 @@
+// Command bench measures what the wrapper costs a container, against the bare
+// shim, in one run: time from run to running, and the relay's memory. The cost of
+// a call is measured by the benchmarks of package middleware.
+package main
+
+import (
+	"context"
+	"flag"
+	"fmt"
+	"os"
+	"slices"
+	"strconv"
+	"strings"
+	"time"
+
+	"github.com/shimtrace/shimtrace/integration/image"
+	"github.com/shimtrace/shimtrace/integration/rig"
+	"github.com/shimtrace/shimtrace/integration/traced"
+)
+
+func main() {
+	rounds := flag.Int("rounds", 40, "containers of each kind")
+	flag.Parse()
+	err := run(context.Background(), *rounds)
+	traced.Clean()
+	if err != nil {
+		fmt.Fprintln(os.Stderr, "bench:", err)
+		os.Exit(1)
+	}
+}
+
+func run(ctx context.Context, rounds int) error {
+	for _, v := range []rig.Version{rig.V24, rig.V17} {
+		if err := measure(ctx, v, rounds); err != nil {
+			return fmt.Errorf("containerd %s: %w", v, err)
+		}
+	}
+	return nil
+}
+
+func measure(ctx context.Context, v rig.Version, rounds int) (err error) {
+	in, err := traced.New(ctx, traced.Options{Options: rig.Options{Version: v}})
+	if err != nil {
+		return err
+	}
+	defer func() {
+		if cerr := in.Close(); err == nil {
+			err = cerr
+		}
+	}()
+	// Both kinds take turns, and which goes first alternates: what the machine
+	// does meanwhile hits both.
+	kinds := []struct{ name, shim string }{{"bare", rig.Runc.Shim()}, {"wrapped", in.Runtime.Shim()}}
+	took := map[string][]time.Duration{}
+	var added []time.Duration
+	for i := range rounds + 2 {
+		fmt.Fprintf(os.Stderr, "\rcontainerd %s: %d of %d ", v, i, rounds+2)
+		round := map[string]time.Duration{}
+		for k := range kinds {
+			kind := kinds[(i+k)%2]
+			id := fmt.Sprintf("%s%d", kind.name, i)
+			res := in.Rig.Ctr("run", "-d", "--runtime", kind.shim, image.Busybox, id, "sleep", "1000")
+			if err := res.Check(); err != nil {
+				return err
+			}
+			round[kind.name] = res.Took
+			if kind.name == "wrapped" && i == rounds+1 {
+				fmt.Fprint(os.Stderr, "\r")
+				if err := reportMemory(in.Rig, v); err != nil {
+					return err
+				}
+			}
+			for _, args := range [][]string{{"task", "kill", "-s", "KILL", id}, {"task", "delete", "-f", id}, {"container", "delete", id}} {
+				_ = in.Rig.Ctr(args...)
+			}
+		}
+		if i < 2 {
+			continue // the caches are cold
+		}
+		for name, d := range round {
+			took[name] = append(took[name], d)
+		}
+		added = append(added, round["wrapped"]-round["bare"])
+	}
+	fmt.Printf("containerd %s, ctr run -d to running, %d of each: bare p50 %s p90 %s, wrapped p50 %s p90 %s, added p50 %s\n", v, rounds,
+		ms(took["bare"], 50), ms(took["bare"], 90), ms(took["wrapped"], 50), ms(took["wrapped"], 90), ms(added, 50))
+	return nil
+}
+
+func ms(all []time.Duration, percent int) string {
+	slices.Sort(all)
+	d := all[(len(all)-1)*percent/100]
+	return fmt.Sprintf("%.1f ms", float64(d)/float64(time.Millisecond))
+}
+
+// reportMemory prints the memory of the relays and of the inner shims, which stand
+// beside them in every pod.
+func reportMemory(r *rig.Rig, v rig.Version) error {
+	for _, p := range r.Shims() {
+		kind := "inner shim"
+		if p.Args[len(p.Args)-1] == "relay" {
+			kind = "relay"
+		}
+		rss, anon, err := memory(p.PID)
+		if err != nil {
+			return err
+		}
+		fmt.Printf("containerd %s, %s of a running container: RSS %.1f MB, anonymous %.1f MB\n", v, kind, rss, anon)
+	}
+	return nil
+}
+
+// memory returns the resident and the anonymous memory of a process in MB (10^6
+// bytes), as /proc/PID/smaps_rollup has them.
+func memory(pid int) (rss, anon float64, err error) {
+	text, err := os.ReadFile(fmt.Sprintf("/proc/%d/smaps_rollup", pid))
+	if err != nil {
+		return 0, 0, err
+	}
+	for line := range strings.Lines(string(text)) {
+		f := strings.Fields(line)
+		if len(f) < 2 {
+			continue
+		}
+		kb, _ := strconv.ParseFloat(f[1], 64)
+		switch f[0] {
+		case "Rss:":
+			rss = kb * 1024 / 1e6
+		case "Anonymous:":
+			anon = kb * 1024 / 1e6
+		}
+	}
+	return rss, anon, nil
+}

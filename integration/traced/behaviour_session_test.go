@@ -1,0 +1,164 @@
+package traced_test
+
+import (
+	"context"
+	"encoding/json"
+	"fmt"
+	"os"
+	"path/filepath"
+	"regexp"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/shimtrace/shimtrace/integration/rig"
+	"github.com/shimtrace/shimtrace/integration/traced"
+)
+
+// A session does things with one runtime and writes down what a user saw.
+type session struct {
+	*testing.T
+	in      *traced.Install
+	rt      rig.Runtime
+	nerdctl string // the runtime's name for nerdctl
+	script  strings.Builder
+	ids     []string // replaced in the script: old, new, old, new, …
+}
+
+func newSession(t *testing.T, in *traced.Install, wrapped bool) *session {
+	if wrapped {
+		return &session{T: t, in: in, rt: in.Runtime, nerdctl: traced.NerdctlRuntime}
+	}
+	return &session{T: t, in: in, rt: rig.Runc, nerdctl: rig.Runc.Type}
+}
+
+// saw writes down the outcome of a command.
+func (s *session) saw(res rig.Result) rig.Result {
+	fmt.Fprintf(&s.script, "$ %s\n%s", strings.Join(res.Args, " "), res.Stdout)
+	for line := range strings.Lines(res.Stderr) {
+		fmt.Fprintf(&s.script, "! %s", line)
+	}
+	fmt.Fprintf(&s.script, "= %d\n", res.Code)
+	if res.Err != nil {
+		s.Errorf("%v", res.Err)
+	}
+	return res
+}
+
+func (s *session) ctr(args ...string) rig.Result    { return s.saw(s.in.Rig.Ctr(args...)) }
+func (s *session) crictl(args ...string) rig.Result { return s.saw(s.in.Rig.Crictl(args...)) }
+
+// nerd runs nerdctl. Its tables need no header and its ids no cutting.
+func (s *session) nerd(args ...string) rig.Result { return s.saw(s.in.Rig.Nerdctl(args...)) }
+
+// run is ctr run.
+func (s *session) run(args ...string) rig.Result {
+	return s.ctr(append([]string{"run", "--runtime", s.rt.Shim()}, args...)...)
+}
+
+// feed runs a client with a standard input.
+func (s *session) feed(stdin string, args ...string) {
+	ctx, cancel := context.WithTimeout(s.Context(), time.Minute)
+	defer cancel()
+	cmd := s.in.Rig.Command(ctx, args[0], args[1:]...)
+	var stdout, stderr strings.Builder
+	cmd.Stdin, cmd.Stdout, cmd.Stderr = strings.NewReader(stdin), &stdout, &stderr
+	_ = cmd.Run() // the status says it
+	s.saw(rig.Result{Args: args, Stdout: stdout.String(), Stderr: stderr.String(), Code: cmd.ProcessState.ExitCode()})
+}
+
+// pod runs a pod that has the session's runtime.
+func (s *session) pod(name string) *rig.Sandbox {
+	pod, err := s.in.Rig.RunPod(rig.Pod{Name: name, Runtime: s.rt.Name, HostNetwork: true})
+	check(s.T, err)
+	s.ids = append(s.ids, pod.ID, "<pod "+name+">")
+	return pod
+}
+
+// container creates and starts a container in a pod.
+func (s *session) container(pod *rig.Sandbox, c rig.Container) string {
+	id, err := pod.Create(c)
+	check(s.T, err)
+	s.ids = append(s.ids, id, "<container "+c.Name+">")
+	s.crictl("start", id)
+	return id
+}
+
+// eventually waits until the command prints the text, and writes that down.
+func (s *session) eventually(text string, run func(args ...string) rig.Result, args ...string) {
+	s.Helper()
+	var res rig.Result
+	until(s.T, strings.Join(args, " ")+" to print "+text, func() bool {
+		res = run(args...)
+		return strings.Contains(res.Stdout, text)
+	})
+	s.saw(res)
+}
+
+// until waits until the condition holds; that it does not is fatal.
+func until(t *testing.T, what string, holds func() bool) {
+	t.Helper()
+	for end := time.Now().Add(20 * time.Second); !holds(); time.Sleep(20 * time.Millisecond) {
+		if time.Now().After(end) {
+			t.Fatalf("still waiting for %s", what)
+		}
+	}
+}
+
+// varying is what differs between two runs of the same thing, and what stands for
+// it in a transcript.
+var varying = []struct {
+	pattern *regexp.Regexp
+	with    string
+}{
+	{regexp.MustCompile(`\b[0-9a-f]{64}\b`), "<id>"},
+	{regexp.MustCompile(`\b[0-9a-f]{12,13}\b`), "<id>"},
+	{regexp.MustCompile(`\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d(\.\d+)?(Z|[+-]\d\d:?\d\d)`), "<time>"},
+	{regexp.MustCompile(`\d{4}-\d\d-\d\d \d\d:\d\d:\d\d(\.\d+)? [+-]\d{4} \S+`), "<time>"},
+	{regexp.MustCompile(`\btime="[^"]*"`), "<time>"},
+	{regexp.MustCompile(`(?i)\b(\d+|about an?|less than a) \w+ ago\b`), "<ago>"},
+	{regexp.MustCompile(`Up \d+ \w+|Up Less than a second`), "Up"},
+	{regexp.MustCompile(`(?i)("?pid"?[=: ]+)\d+`), "${1}<pid>"},
+	{regexp.MustCompile(`/proc/\d+/`), "/proc/<pid>/"},
+	{regexp.MustCompile(` *\n`), "\n"}, // tables are as wide as what differs
+}
+
+// transcript is what was seen, without what varies, in the words of bare runc.
+func (s *session) transcript() string {
+	text := strings.NewReplacer(s.ids...).Replace(s.script.String())
+	text = strings.NewReplacer(
+		s.in.Runtime.Path, rig.Runc.Type,
+		traced.NerdctlRuntime, rig.Runc.Type,
+		s.in.Runtime.Name, rig.Runc.Name,
+	).Replace(text)
+	for _, v := range varying {
+		text = v.pattern.ReplaceAllString(text, v.with)
+	}
+	return text
+}
+
+// criSpec writes a container's configuration that needs more than rig.Container
+// has, and creates the container.
+func (s *session) criSpec(pod *rig.Sandbox, podName string, spec map[string]any) rig.Result {
+	data, err := json.Marshal(spec)
+	check(s.T, err)
+	dir := filepath.Join(s.in.Rig.Dir, "cri")
+	file := filepath.Join(dir, podName+".spec.json")
+	check(s.T, os.WriteFile(file, data, 0o644))
+	return s.in.Rig.Crictl("create", pod.ID, file, filepath.Join(dir, podName+".json"))
+}
+
+// diff is the lines in which two texts differ, with where they begin to.
+func diff(bare, wrapped string) string {
+	a, b := strings.Split(bare, "\n"), strings.Split(wrapped, "\n")
+	for i := range max(len(a), len(b)) {
+		if i >= len(a) || i >= len(b) || a[i] != b[i] {
+			from := max(i-4, 0)
+			show := func(lines []string) string {
+				return strings.Join(lines[min(from, len(lines)):min(i+8, len(lines))], "\n")
+			}
+			return fmt.Sprintf("line %d\n--- bare\n%s\n--- wrapped\n%s", i+1, show(a), show(b))
+		}
+	}
+	return ""
+}

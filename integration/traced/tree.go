@@ -1,0 +1,194 @@
+package traced
+
+import (
+	"cmp"
+	"fmt"
+	"maps"
+	"slices"
+	"strings"
+
+	tracepb "go.opentelemetry.io/proto/otlp/trace/v1"
+
+	"github.com/shimtrace/shimtrace/integration/otlprecv"
+)
+
+// Tree draws shimtrace's spans among those given as text, to be compared with
+// what docs/spans.md promises:
+//
+//	resource host.name=HOST service.name=containerd-shim-runc-v2 …
+//	trace
+//	  sandbox start
+//	    Task/Create server OK container.id=box process.pid=PID
+//	    Task/Start server NOT_FOUND container.id=box status="no such process"
+//	trace
+//	  (client Task/Kill of containerd)
+//	    Task/Kill server OK container.id=box shimtrace.signal=15 ~ sandbox start
+//
+// A span is drawn below its parent, with all its attributes, its status, its
+// links (~) and its events (!); in brackets a parent that somebody else made.
+// What is the same for all spans, for instance rpc.method being the span's name,
+// is drawn only where it differs. What differs from run to run is replaced: pids,
+// the host, ids of execs by their number, and the words that names has, for
+// instance a container's id. Siblings and traces are in alphabetical order, since
+// they race, but the sandbox's own trace comes first.
+func Tree(all []otlprecv.Span, names ...string) string {
+	t := &tree{
+		spans:    make(map[string]otlprecv.Span),
+		children: make(map[string][]string),
+		execs:    make(map[string]string),
+	}
+	resources := make(map[string]bool)
+	var ours []otlprecv.Span
+	for _, s := range all {
+		if _, twice := t.spans[s.ID]; twice && isOurs(s) {
+			ours = append(ours, s) // drawn twice
+			continue
+		}
+		t.spans[s.ID] = s
+		if isOurs(s) {
+			ours = append(ours, s)
+		}
+	}
+	slices.SortStableFunc(ours, func(a, b otlprecv.Span) int { return cmp.Compare(a.StartTimeUnixNano, b.StartTimeUnixNano) })
+	tops := make(map[string][]string) // by trace
+	for _, s := range ours {
+		resources["resource"+attrs(s.Resource)] = true
+		t.number(s)
+		parent, known := t.spans[s.ParentID]
+		switch {
+		case known && isOurs(parent) && parent.TraceID == s.TraceID:
+			t.children[s.ParentID] = append(t.children[s.ParentID], s.ID)
+		default:
+			tops[s.TraceID] = append(tops[s.TraceID], s.ID)
+		}
+	}
+	var traces []string
+	for _, ids := range tops {
+		traces = append(traces, t.drawTrace(ids))
+	}
+	slices.SortFunc(traces, func(a, b string) int {
+		return cmp.Or(cmp.Compare(strings.Count(b, "\n  "+rootSpan), strings.Count(a, "\n  "+rootSpan)), cmp.Compare(a, b))
+	})
+	text := strings.Join(slices.Sorted(maps.Keys(resources)), "\n") + "\n" + strings.Join(traces, "")
+	return strings.NewReplacer(names...).Replace(text)
+}
+
+const (
+	rootSpan = "sandbox start"
+	project  = "github.com/shimtrace/shimtrace/"
+)
+
+func isOurs(s otlprecv.Span) bool { return strings.HasPrefix(s.Scope, project) }
+
+type tree struct {
+	spans    map[string]otlprecv.Span
+	children map[string][]string // by parent's id
+	execs    map[string]string
+}
+
+// number gives execs numbers in the order of their first spans.
+func (t *tree) number(s otlprecv.Span) {
+	if id, ok := s.Attrs["shimtrace.exec.id"].(string); ok && t.execs[id] == "" {
+		t.execs[id] = fmt.Sprintf("EXEC%d", len(t.execs)+1)
+	}
+}
+
+func (t *tree) drawTrace(ids []string) string {
+	under := make(map[string][]string) // what is above a top: "" for a root
+	for _, id := range ids {
+		line, s := "", t.spans[id]
+		if parent, known := t.spans[s.ParentID]; known && parent.TraceID == s.TraceID {
+			line = fmt.Sprintf("  (%s %s of %s)\n", kind(parent), parent.Name, parent.Service())
+		} else if s.ParentID != "" {
+			line = "  (unknown parent)\n"
+		}
+		under[line] = append(under[line], id)
+	}
+	text := "trace\n"
+	for _, line := range slices.Sorted(maps.Keys(under)) {
+		indent := "  "
+		if line != "" {
+			indent = "    "
+		}
+		text += line + t.drawAll(under[line], indent)
+	}
+	return text
+}
+
+func (t *tree) drawAll(ids []string, indent string) string {
+	var drawn []string
+	for _, id := range ids {
+		drawn = append(drawn, indent+t.line(t.spans[id])+"\n"+t.drawAll(t.children[id], indent+"  "))
+	}
+	slices.Sort(drawn)
+	return strings.Join(drawn, "")
+}
+
+func (t *tree) line(s otlprecv.Span) string {
+	rest := maps.Clone(s.Attrs)
+	text, scope := s.Name, project+"shim"
+	if s.Kind != tracepb.Span_SPAN_KIND_INTERNAL {
+		text += " " + kind(s)
+	}
+	if _, isCall := rest["rpc.method"]; isCall {
+		scope = project + "middleware"
+		text += fmt.Sprintf(" %v", rest["rpc.response.status_code"])
+		delete(rest, "rpc.response.status_code")
+		for key, usual := range map[string]any{"rpc.system.name": "ttrpc", "rpc.method": s.Name} {
+			if rest[key] == usual {
+				delete(rest, key)
+			} else if rest[key] == nil {
+				rest[key] = "MISSING"
+			}
+		}
+	}
+	if s.Scope != scope {
+		text += " scope=" + s.Scope
+	}
+	if id, ok := rest["shimtrace.exec.id"].(string); ok {
+		rest["shimtrace.exec.id"] = t.execs[id]
+	}
+	text += attrs(rest)
+	if code := s.GetStatus().GetCode(); code != tracepb.Status_STATUS_CODE_UNSET {
+		text += fmt.Sprintf(" status=%q", s.GetStatus().GetMessage())
+	}
+	for _, e := range s.Events {
+		ev := otlprecv.Flatten([]*tracepb.ResourceSpans{{ScopeSpans: []*tracepb.ScopeSpans{{Spans: []*tracepb.Span{{Attributes: e.Attributes}}}}}})
+		text += " ! " + e.Name + attrs(ev[0].Attrs)
+	}
+	for _, l := range s.Links {
+		text += " ~ " + t.linked(l)
+	}
+	return text
+}
+
+func (t *tree) linked(l *tracepb.Span_Link) string {
+	s, known := t.spans[fmt.Sprintf("%x", l.SpanId)]
+	switch {
+	case !known || s.TraceID != fmt.Sprintf("%x", l.TraceId):
+		return "UNKNOWN"
+	case isOurs(s):
+		return s.Name
+	}
+	return fmt.Sprintf("(%s %s of %s)", kind(s), s.Name, s.Service())
+}
+
+func kind(s otlprecv.Span) string {
+	return strings.ToLower(strings.TrimPrefix(s.Kind.String(), "SPAN_KIND_"))
+}
+
+// attrs draws attributes in the order of their keys, each with a space before it.
+func attrs(m map[string]any) string {
+	var b strings.Builder
+	for _, key := range slices.Sorted(maps.Keys(m)) {
+		v := m[key]
+		switch n, isInt := v.(int64); {
+		case key == "host.name":
+			v = "HOST"
+		case key == "process.pid" && isInt && n > 1:
+			v = "PID"
+		}
+		fmt.Fprintf(&b, " %s=%v", key, v)
+	}
+	return b.String()
+}

@@ -27,8 +27,11 @@ const (
 	spanInnerDelete     = "inner delete"
 )
 
-// maxContainers bounds the containers remembered for one sandbox.
-const maxContainers = 1024
+// Bounds of what is remembered for one sandbox.
+const (
+	maxContainers = 1024
+	maxExits      = 1024 // of one container
+)
 
 // sandbox is what the relay knows of its sandbox: it follows the calls that pass
 // (middleware.Observer) and makes the spans that are not calls.
@@ -102,12 +105,17 @@ func (s *sandbox) Answered(c *middleware.Call) {
 
 // Annotate implements middleware.Observer.
 func (s *sandbox) Annotate(c *middleware.Call, span trace.Span) {
+	span.SetAttributes(s.attributes(c.ContainerID)...)
+}
+
+// attributes returns the span attributes of a container, as far as they are known.
+func (s *sandbox) attributes(id string) []attribute.KeyValue {
 	s.mu.Lock()
-	ct := s.containers[c.ContainerID]
-	s.mu.Unlock()
-	if ct != nil {
-		span.SetAttributes(ct.attrs...)
+	defer s.mu.Unlock()
+	if ct := s.containers[id]; ct != nil {
+		return ct.attrs
 	}
+	return nil
 }
 
 // adopt takes in the container that a Create brings: what its spec says of it,
@@ -134,7 +142,9 @@ func (s *sandbox) adopt(c *middleware.Call) {
 		if err != nil {
 			s.log.Warn("container is traced without its annotations", "container", id, "error", err)
 		}
+		s.mu.Lock()
 		ct.attrs = notes.container()
+		s.mu.Unlock()
 		s.exchange(c)
 	})
 }
@@ -180,24 +190,14 @@ func (s *sandbox) exited(c *middleware.Call) {
 	if at.IsZero() {
 		at = c.End
 	}
-	s.mu.Lock()
-	ct := s.containers[c.ContainerID]
-	told := ct == nil || ct.exits[c.ExecID].Equal(at)
-	if !told {
-		if len(ct.exits) >= maxContainers {
-			clear(ct.exits)
-		}
-		ct.exits[c.ExecID] = at
-	}
-	s.mu.Unlock()
-	if told {
+	if s.told(c.ContainerID, c.ExecID, at) {
 		return
 	}
 	name := spanContainerExited
 	attrs := append([]attribute.KeyValue{
 		semconv.ContainerID(c.ContainerID),
 		semconv.ProcessExitCode(int(c.ExitStatus)),
-	}, ct.attrs...)
+	}, s.attributes(c.ContainerID)...)
 	if c.ExecID != "" {
 		name = spanExecExited
 		attrs = append(attrs, middleware.ExecIDKey.String(c.ExecID))
@@ -205,6 +205,24 @@ func (s *sandbox) exited(c *middleware.Call) {
 	_, span := s.tracer.Start(remote(s.root), name, trace.WithTimestamp(at), trace.WithAttributes(attrs...))
 	span.AddEvent(name, trace.WithTimestamp(at), trace.WithAttributes(semconv.ProcessExitCode(int(c.ExitStatus))))
 	span.End(trace.WithTimestamp(at))
+}
+
+// told reports whether the exit has been told of before, and remembers it.
+func (s *sandbox) told(id, execID string, at time.Time) bool {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	ct := s.containers[id]
+	if ct == nil {
+		return false
+	}
+	if ct.exits[execID].Equal(at) {
+		return true
+	}
+	if len(ct.exits) >= maxExits {
+		clear(ct.exits)
+	}
+	ct.exits[execID] = at
+	return false
 }
 
 func (s *sandbox) forget(id string) {

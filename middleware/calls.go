@@ -97,11 +97,11 @@ func (cs *calls) end(now time.Time) (gone []lost) {
 	return gone
 }
 
-// givenUp returns when a call without answer was given up: at its timeout, if it
-// had one.
-func (c *Call) givenUp(otherwise time.Time) time.Time {
-	if c.deadline.IsZero() {
-		return otherwise
+// givenUp returns when a call that has no answer at now was given up: at its
+// timeout, if that has passed.
+func (c *Call) givenUp(now time.Time) time.Time {
+	if c.deadline.IsZero() || now.Before(c.deadline) {
+		return now
 	}
 	return c.deadline
 }

@@ -4,15 +4,16 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"math"
 	"os"
 	"os/exec"
 	"path/filepath"
 	"sync"
-	"syscall"
 	"time"
 
 	"go.opentelemetry.io/otel/exporters/otlp/otlptrace"
 	tracepb "go.opentelemetry.io/proto/otlp/trace/v1"
+	"golang.org/x/sys/unix"
 
 	"github.com/shimtrace/shimtrace/config"
 	"github.com/shimtrace/shimtrace/export/journal"
@@ -119,8 +120,10 @@ func (s *Shipper) start(lock *os.File) error {
 	cmd.Dir = "/"
 	cmd.Env = append(os.Environ(), ShipLockEnv+"=3")
 	cmd.ExtraFiles = []*os.File{lock}
+	// What containerd's ancestors have left open to us is not for it either.
+	_ = unix.CloseRange(3, math.MaxUint32, unix.CLOSE_RANGE_CLOEXEC)
 	// In a session of its own it outlives us and gets none of our signals.
-	cmd.SysProcAttr = &syscall.SysProcAttr{Setsid: true}
+	cmd.SysProcAttr = &unix.SysProcAttr{Setsid: true}
 	if err := cmd.Start(); err != nil {
 		return fmt.Errorf("start of the shipper %s: %w", program, err)
 	}

@@ -20,6 +20,7 @@ type method struct {
 	fullName      string // "containerd.task.v3.Task/Create", the span's name
 	quiet         bool   // recorded only when it fails or is slow
 	endless       bool   // lasts as long as what it waits for: never slow
+	last          bool   // the server may end without an answer
 	start         []trace.SpanStartOption
 	fields
 }
@@ -121,6 +122,7 @@ func newMethod(cfg *options, service, name string) *method {
 		fullName: full,
 		quiet:    slices.Contains(cfg.quiet, name) || slices.Contains(cfg.quiet, full),
 		endless:  name == "Wait" || name == "WaitSandbox",
+		last:     name == "Shutdown" && knownServices[service] == "Task",
 		fields:   known[knownServices[service]][name],
 		start: []trace.SpanStartOption{
 			trace.WithSpanKind(cfg.kind),

@@ -12,6 +12,8 @@ import (
 	"time"
 
 	"github.com/containerd/ttrpc"
+	"go.opentelemetry.io/otel/codes"
+	sdktrace "go.opentelemetry.io/otel/sdk/trace"
 	"google.golang.org/protobuf/types/known/emptypb"
 	"google.golang.org/protobuf/types/known/wrapperspb"
 
@@ -176,30 +178,41 @@ func TestWithoutHalfClose(t *testing.T) {
 	}
 }
 
-// A server that exits without answering, as Kata's shim does at its Shutdown.
+// A server that exits without answering, as Kata's shim does at its Shutdown: there
+// it is no error.
 func TestServerExits(t *testing.T) {
-	provider, rec := recorder()
-	l := listen(t)
-	defer l.Close()
-	relayAddr, stop := relay(t, l.Addr().String(), provider)
-	c := client(t, relayAddr)
-	called := make(chan error)
-	go func() {
-		called <- c.Call(context.Background(), taskService, "Shutdown", new(emptypb.Empty), new(emptypb.Empty))
-	}()
-	server, err := l.Accept()
-	if err != nil {
-		t.Fatal(err)
-	}
-	readFrame(t, server)
-	server.Close()
-	if err := <-called; !errors.Is(err, ttrpc.ErrClosed) {
-		t.Errorf("call ended with %v, want %v", err, ttrpc.ErrClosed)
-	}
-	stop()
-	s := ended(t, rec, 1)[0]
-	if s.Status().Description != "no answer: connection closed" || attrs(s)["error.type"] != "connection_closed" {
-		t.Errorf("span has status %v and %v", s.Status(), attrs(s))
+	for method, want := range map[string]struct {
+		status    sdktrace.Status
+		errorType any
+	}{
+		"Kill":     {sdktrace.Status{Code: codes.Error, Description: "no answer: connection closed"}, "connection_closed"},
+		"Shutdown": {},
+	} {
+		t.Run(method, func(t *testing.T) {
+			provider, rec := recorder()
+			l := listen(t)
+			defer l.Close()
+			relayAddr, stop := relay(t, l.Addr().String(), provider)
+			c := client(t, relayAddr)
+			called := make(chan error)
+			go func() {
+				called <- c.Call(context.Background(), taskService, method, new(emptypb.Empty), new(emptypb.Empty))
+			}()
+			server, err := l.Accept()
+			if err != nil {
+				t.Fatal(err)
+			}
+			readFrame(t, server)
+			server.Close()
+			if err := <-called; !errors.Is(err, ttrpc.ErrClosed) {
+				t.Errorf("call ended with %v, want %v", err, ttrpc.ErrClosed)
+			}
+			stop()
+			s := ended(t, rec, 1)[0]
+			if s.Status() != want.status || attrs(s)["error.type"] != want.errorType {
+				t.Errorf("span has status %v and %v", s.Status(), attrs(s))
+			}
+		})
 	}
 }
 

@@ -109,6 +109,13 @@ func (s *spans) abandon(l lost) {
 		return
 	}
 	c.End = l.at
+	if c.method.last && l.why == errClosed {
+		// It is gone as it was told to be: containerd takes no answer for one
+		// (core/runtime/v2/shim.go, Shutdown).
+		c.span.SetAttributes(c.attributes(nil)...)
+		s.finish(c)
+		return
+	}
 	c.span.SetAttributes(c.attributes([]attribute.KeyValue{semconv.ErrorTypeKey.String(l.why.Error())})...)
 	c.span.SetStatus(codes.Error, "no answer: "+strings.ReplaceAll(l.why.Error(), "_", " "))
 	s.finish(c)

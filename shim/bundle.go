@@ -20,7 +20,7 @@ const maxSpec = 16 << 20
 
 // annotations are those of the OCI spec that say what a container is for: CRI's
 // (containerd internal/cri/annotations) and nerdctl's labels
-// (pkg/labels), which it writes into the spec too.
+// (pkg/labels), which it writes into the spec too, the image not among them.
 type annotations map[string]string
 
 const (
@@ -32,7 +32,6 @@ const (
 	criContainerName = "io.kubernetes.cri.container-name"
 	criImageName     = "io.kubernetes.cri.image-name"
 	nerdctlName      = "nerdctl/name"
-	nerdctlImage     = "nerdctl/image"
 )
 
 // readAnnotations reads those annotations from the bundle's OCI spec.
@@ -78,7 +77,7 @@ func (a annotations) container() []attribute.KeyValue {
 	return present(
 		semconv.ContainerName(firstOf(name, a[nerdctlName])),
 		semconv.K8SContainerName(name),
-		semconv.ContainerImageName(firstOf(a[criImageName], a[nerdctlImage])),
+		semconv.ContainerImageName(a[criImageName]),
 	)
 }
 

@@ -42,25 +42,25 @@ func (c command) delete(cfg config.Config, inner string, log *slog.Logger) int {
 	os.Stdout.Write(out.Bytes())
 
 	relayGone := c.clear(cfg, st)
-	tel, terr := openTelemetry(cfg, c.identity(inner), log)
+	who := c.identity(inner)
+	tel, terr := openTelemetry(cfg, who, log)
 	if terr != nil {
 		log.Warn("the end of this container is not traced", "error", terr)
 		return exitCode(err)
 	}
 	defer tel.close(log)
-	c.recordDelete(tel, st, timing{Name: spanShimDelete, Start: began, End: time.Now(), Error: t.Error, Children: []timing{t}}, out.Bytes(), relayGone)
+	about := containerAttributes(c.id, who.notes.container())
+	recordDelete(tel, st, about, timing{Name: spanShimDelete, Start: began, End: time.Now(), Error: t.Error, Children: []timing{t}}, out.Bytes(), relayGone)
 	return exitCode(err)
 }
 
-// recordDelete makes the span of the delete, and those that were to be made by a
-// relay that is no more.
-func (c command) recordDelete(tel *telemetry, st *state, t timing, response []byte, relayGone *state) {
+// recordDelete makes the span of the delete, with the attributes of its container,
+// and those that were to be made by a relay that is no more.
+func recordDelete(tel *telemetry, st *state, attrs []attribute.KeyValue, t timing, response []byte, relayGone *state) {
 	root := st.Trace.spanContext()
-	id := semconv.ContainerID(c.id)
 	for _, left := range st.Pending {
-		left.emit(remote(root), tel.tracer, nil, id)
+		left.emit(remote(root), tel.tracer, nil, attrs...)
 	}
-	attrs := []attribute.KeyValue{id}
 	if pid, ok := wire.Uint(response, deletePID); ok {
 		attrs = append(attrs, semconv.ProcessPID(int(pid)))
 	}

@@ -142,16 +142,22 @@ func (s *sandbox) adopt(c *middleware.Call) {
 		if err != nil {
 			s.log.Warn("container is traced without its annotations", "container", id, "error", err)
 		}
+		attrs := notes.container()
 		s.mu.Lock()
-		ct.attrs = notes.container()
+		ct.attrs = attrs
 		s.mu.Unlock()
-		s.exchange(c)
+		s.exchange(c, containerAttributes(id, attrs))
 	})
 }
 
-// exchange makes spans of what start left in the bundle and leaves the sandbox's
-// state there.
-func (s *sandbox) exchange(c *middleware.Call) {
+// containerAttributes returns the attributes of a span that is about a container.
+func containerAttributes(id string, attrs []attribute.KeyValue) []attribute.KeyValue {
+	return append([]attribute.KeyValue{semconv.ContainerID(id)}, attrs...)
+}
+
+// exchange makes spans, with the attributes, of what start left in the bundle and
+// leaves the sandbox's state there.
+func (s *sandbox) exchange(c *middleware.Call, attrs []attribute.KeyValue) {
 	path := filepath.Join(c.Bundle, stateFile)
 	parent := s.root
 	var links []trace.Link
@@ -161,7 +167,7 @@ func (s *sandbox) exchange(c *middleware.Call) {
 	if left, err := readState(path); err == nil {
 		ctx := remote(parent)
 		for _, t := range left.Pending {
-			t.emit(ctx, s.tracer, links, attribute.String(string(semconv.ContainerIDKey), c.ContainerID))
+			t.emit(ctx, s.tracer, links, attrs...)
 		}
 	}
 	s.mu.Lock()

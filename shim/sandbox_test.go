@@ -147,6 +147,8 @@ func TestStartsSpansFindTheirTrace(t *testing.T) {
 			if inner.Parent().SpanID() != start.SpanContext().SpanID() {
 				t.Errorf("inner start is under %v", inner.Parent())
 			}
+			want(t, start.Attributes(), "container.id=c1", "container.name=box")
+			want(t, inner.Attributes(), "container.id=c1", "container.name=box")
 			left, err := readState(filepath.Join(w.bundle, stateFile))
 			if err != nil || len(left.Pending) != 0 || left.Trace != w.state.Trace {
 				t.Errorf("left for delete: %+v, %v", left, err)

@@ -217,7 +217,8 @@ func (s *starter) failed(cause error) {
 	if notes, err := readAnnotations(s.bundle); err == nil && notes[criContainerType] == "container" {
 		return // a container that failed to come into a running sandbox
 	}
-	tel, err := openTelemetry(s.cfg, s.identity(s.inner), s.log)
+	who := s.identity(s.inner)
+	tel, err := openTelemetry(s.cfg, who, s.log)
 	if err != nil {
 		s.log.Warn("the failed start is not traced", "error", err)
 		return
@@ -227,6 +228,6 @@ func (s *starter) failed(cause error) {
 	failure := filepath.Base(s.inner) + " start: " + cause.Error()
 	st := state{Trace: newTraceContext(root), Started: s.began}
 	t := s.timing(failure)
-	t.emit(remote(root), tel.tracer, nil)
+	t.emit(remote(root), tel.tracer, nil, containerAttributes(s.id, who.notes.container())...)
 	emitRoot(tel.tracer, &st, t.End, failure)
 }

@@ -1,0 +1,111 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"os"
+
+	"github.com/urfave/cli/v3"
+)
+
+// host is what the commands have of the world around them.
+type host struct {
+	stdout, stderr io.Writer
+	getenv         func(string) string
+	// executable is the path of the running tool, links resolved.
+	executable func() (string, error)
+}
+
+// Exit codes. Anything that is none of the others is exitFailure.
+const (
+	exitOK = iota
+	exitFailure
+	exitUsage
+	exitNothing
+)
+
+// codedError is an error with an exit code other than exitFailure.
+type codedError struct {
+	code int
+	err  error
+}
+
+func (e *codedError) Error() string { return e.err.Error() }
+func (e *codedError) Unwrap() error { return e.err }
+
+func usageError(format string, args ...any) error {
+	return &codedError{exitUsage, fmt.Errorf(format, args...)}
+}
+
+func nothingFound(format string, args ...any) error {
+	return &codedError{exitNothing, fmt.Errorf(format, args...)}
+}
+
+// run runs the command line and returns the exit code. Errors go to stderr.
+func run(ctx context.Context, h *host, args []string) int {
+	err := newApp(h).Run(ctx, args)
+	if err == nil {
+		return exitOK
+	}
+	fmt.Fprintf(h.stderr, "shimtrace: %v\n", err)
+	var coded *codedError
+	if errors.As(err, &coded) {
+		return coded.code
+	}
+	return exitFailure
+}
+
+func newApp(h *host) *cli.Command {
+	app := &cli.Command{
+		Name:  "shimtrace",
+		Usage: "trace containerd's shims, and see where a pod's time goes",
+		Description: "Exit codes: 0 ok, 1 failure, 2 wrong usage, 3 nothing found.\n\n" +
+			"Settings: " + configHint(),
+		Commands: []*cli.Command{
+			installCommand(h), listCommand(h), showCommand(h), shipCommand(h), versionCommand(h),
+		},
+		EnableShellCompletion: true,
+		HideHelpCommand:       true,
+		Suggest:               true,
+		Writer:                h.stdout,
+		ErrWriter:             h.stderr,
+		// Errors are printed and turned into exit codes in one place: run.
+		ExitErrHandler: func(context.Context, *cli.Command, error) {},
+		Action: func(_ context.Context, c *cli.Command) error {
+			if c.Args().Present() {
+				return usageError("there is no command %q; see shimtrace --help", c.Args().First())
+			}
+			return cli.ShowRootCommandHelp(c)
+		},
+	}
+	wrongUsage := func(_ context.Context, c *cli.Command, err error, _ bool) error {
+		return usageError("%w; see %s --help", err, c.FullName())
+	}
+	app.OnUsageError = wrongUsage
+	for _, c := range app.Commands {
+		c.OnUsageError = wrongUsage
+	}
+	return app
+}
+
+func configHint() string {
+	return "/etc/shimtrace/config.toml or the file that SHIMTRACE_CONFIG names; see docs/configuration.md."
+}
+
+// noArguments is the check of commands that take none.
+func noArguments(c *cli.Command) error {
+	if c.Args().Present() {
+		return usageError("%s takes no argument, got %q", c.FullName(), c.Args().First())
+	}
+	return nil
+}
+
+func (h *host) warn(format string, args ...any) {
+	fmt.Fprintf(h.stderr, "shimtrace: "+format+"\n", args...)
+}
+
+func system() *host {
+	return &host{stdout: os.Stdout, stderr: os.Stderr, getenv: os.Getenv, executable: resolvedExecutable}
+}

@@ -1,0 +1,159 @@
+package main
+
+import (
+	"bytes"
+	"debug/buildinfo"
+	"errors"
+	"fmt"
+	"io"
+	"io/fs"
+	"os"
+	"path/filepath"
+)
+
+// What a step does.
+const (
+	actionCopy   = "copy"
+	actionLink   = "link"
+	actionKeep   = "keep"
+	actionRemove = "remove"
+)
+
+// step is one change of the file system, done wholly or not at all.
+type step struct {
+	Action string `json:"action"`
+	Path   string `json:"path"`
+	// Source is the file that is copied, or what the link leads to.
+	Source string `json:"source,omitempty"`
+}
+
+func (s step) String() string {
+	switch s.Action {
+	case actionLink:
+		return fmt.Sprintf("link   %s -> %s", s.Path, s.Source)
+	case actionCopy:
+		return fmt.Sprintf("copy   %s from %s", s.Path, s.Source)
+	}
+	return fmt.Sprintf("%-6s %s", s.Action, s.Path)
+}
+
+func (s step) do() error {
+	switch s.Action {
+	case actionCopy:
+		return replace(s.Path, func(temp string) error { return copyProgram(temp, s.Source) })
+	case actionLink:
+		return replace(s.Path, func(temp string) error { return os.Symlink(s.Source, temp) })
+	case actionRemove:
+		if err := os.Remove(s.Path); err != nil && !errors.Is(err, fs.ErrNotExist) {
+			return err
+		}
+	}
+	return nil
+}
+
+// replace makes path what produce makes of a name beside it, in one moment: a
+// shim may be started at any time.
+func replace(path string, produce func(temp string) error) error {
+	if err := os.MkdirAll(filepath.Dir(path), 0o755); err != nil {
+		return err
+	}
+	temp := fmt.Sprintf("%s.new-%d", path, os.Getpid())
+	_ = os.Remove(temp)
+	err := produce(temp)
+	if err == nil {
+		err = os.Rename(temp, path)
+	}
+	if err != nil {
+		_ = os.Remove(temp)
+	}
+	return err
+}
+
+func copyProgram(to, from string) error {
+	in, err := os.Open(from)
+	if err != nil {
+		return err
+	}
+	defer in.Close()
+	out, err := os.OpenFile(to, os.O_WRONLY|os.O_CREATE|os.O_EXCL, 0o755)
+	if err != nil {
+		return err
+	}
+	_, err = io.Copy(out, in)
+	return errors.Join(err, out.Chmod(0o755), out.Sync(), out.Close())
+}
+
+// module is the path by which programs of ours are known.
+const module = "github.com/shimtrace/shimtrace"
+
+// ourProgram reports whether the file is a program built from this module.
+func ourProgram(path string) bool {
+	info, err := buildinfo.ReadFile(path)
+	return err == nil && info.Main.Path == module
+}
+
+// ours reports whether path is a link to the tracing shim or a program of ours.
+// The link's name says it even when what it leads to is gone.
+func ours(path string) bool {
+	if target, err := os.Readlink(path); err == nil {
+		return filepath.Base(target) == shimName
+	}
+	return ourProgram(path)
+}
+
+// sameFile reports whether b is a, or a program with the same content.
+func sameFile(a, b string) (bool, error) {
+	sa, err := os.Stat(a)
+	if err != nil {
+		return false, err
+	}
+	sb, err := os.Lstat(b)
+	if errors.Is(err, fs.ErrNotExist) {
+		return false, nil
+	}
+	if err != nil || os.SameFile(sa, sb) {
+		return err == nil, err
+	}
+	if !sb.Mode().IsRegular() || sb.Mode().Perm()&0o111 == 0 || sa.Size() != sb.Size() {
+		return false, nil
+	}
+	return sameContent(a, b)
+}
+
+func sameContent(a, b string) (bool, error) {
+	fa, err := os.Open(a)
+	if err != nil {
+		return false, err
+	}
+	defer fa.Close()
+	fb, err := os.Open(b)
+	if err != nil {
+		return false, err
+	}
+	defer fb.Close()
+	bufA, bufB := make([]byte, 64<<10), make([]byte, 64<<10)
+	for {
+		n, errA := io.ReadFull(fa, bufA)
+		m, errB := io.ReadFull(fb, bufB)
+		if !bytes.Equal(bufA[:n], bufB[:m]) {
+			return false, nil
+		}
+		if errA != nil || errB != nil {
+			if ended(errA) && ended(errB) {
+				return true, nil
+			}
+			return false, errors.Join(errA, errB)
+		}
+	}
+}
+
+func ended(err error) bool { return err == io.EOF || err == io.ErrUnexpectedEOF }
+
+// resolvedExecutable returns the running program's file, links resolved.
+func resolvedExecutable() (string, error) {
+	p, err := os.Executable()
+	if err == nil {
+		p, err = filepath.EvalSymlinks(p)
+	}
+	return p, err
+}

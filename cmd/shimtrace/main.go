@@ -1,0 +1,20 @@
+// Command shimtrace is the operator's tool: it installs the tracing shim, lists
+// and shows what was traced on this host, and ships it to a collector.
+//
+// It reads the journal that the relays write, beside them and without holding
+// them up; only ship, which they also start by themselves, moves anything.
+package main
+
+import (
+	"context"
+	"os"
+	"os/signal"
+	"syscall"
+)
+
+func main() {
+	ctx, stop := signal.NotifyContext(context.Background(), syscall.SIGINT, syscall.SIGTERM)
+	code := run(ctx, system(), os.Args)
+	stop()
+	os.Exit(code)
+}

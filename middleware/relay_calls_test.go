@@ -79,7 +79,7 @@ func TestRelayedCallsEndAsDirectOnes(t *testing.T) {
 		"unknown service":  {"containerd.task.v9.Task", "State", new(emptypb.Empty), new(emptypb.Empty), 0},
 		"unknown method":   {taskService, "Dance", new(emptypb.Empty), new(emptypb.Empty), 0},
 		"no name at all":   {"", "", new(emptypb.Empty), new(emptypb.Empty), 0},
-		"timeout":          {echoService, "Sleep", wrapperspb.Int64(int64(time.Second)), new(emptypb.Empty), 20 * time.Millisecond},
+		"timeout":          {echoService, "Late", new(emptypb.Empty), new(emptypb.Empty), 20 * time.Millisecond},
 		"deadline arrives": {echoService, "Deadline", new(emptypb.Empty), new(wrapperspb.StringValue), time.Minute},
 		"no deadline":      {echoService, "Deadline", new(emptypb.Empty), new(wrapperspb.StringValue), 0},
 		"wrong message":    {echoService, "Fail", wrapperspb.String("not a number"), new(emptypb.Empty), 0},

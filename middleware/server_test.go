@@ -115,8 +115,10 @@ var echoMethods = map[string]ttrpc.Method{
 		<-ctx.Done()
 		return nil, ctx.Err()
 	}),
-	"Sleep": unary(func(_ context.Context, r *wrapperspb.Int64Value) (*emptypb.Empty, error) {
-		time.Sleep(time.Duration(r.Value))
+	// Late answers when its caller has given up.
+	"Late": unary(func(ctx context.Context, _ *emptypb.Empty) (*emptypb.Empty, error) {
+		<-ctx.Done()
+		time.Sleep(200 * time.Millisecond)
 		return &emptypb.Empty{}, nil
 	}),
 	// Metadata answers with the request's metadata in JSON.

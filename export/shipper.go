@@ -26,7 +26,7 @@ const ShipLockEnv = "SHIMTRACE_SHIP_LOCK_FD"
 // shipperName is the program that ships, if the configuration names no other.
 const shipperName = "shimtrace"
 
-// Pauses between two starts of a shipper that does not stay.
+// Pauses between two starts of a shipper that does not stay, by any process.
 const (
 	minRestart = time.Second
 	maxRestart = time.Minute
@@ -43,7 +43,6 @@ type Shipper struct {
 	closed bool
 	logged string // the last error logged
 	pause  time.Duration
-	next   time.Time // no start before
 	timer  *time.Timer
 }
 
@@ -74,11 +73,10 @@ func (s *Shipper) Ensure() {
 		return
 	}
 	defer lock.Close() // the child has its own
-	if wait := time.Until(s.next); wait > 0 {
+	if wait := s.pause - sinceStart(lock); wait > 0 {
 		s.later(wait)
 		return
 	}
-	s.next = time.Now().Add(s.pause)
 	if err := s.start(lock); err != nil {
 		s.report(err)
 		s.pause = min(2*s.pause, maxRestart)
@@ -111,7 +109,22 @@ func (s *Shipper) report(err error) {
 	}
 }
 
+// sinceStart is how long ago a shipper was last started, by the lock file's time of
+// modification: so that the processes of many pods together do not start a failing
+// one again and again.
+func sinceStart(lock *os.File) time.Duration {
+	info, err := lock.Stat()
+	if err != nil || info.Size() == 0 {
+		return maxRestart // never
+	}
+	if since := time.Since(info.ModTime()); since >= 0 {
+		return since
+	}
+	return maxRestart // the clock was set back
+}
+
 func (s *Shipper) start(lock *os.File) error {
+	_, _ = lock.WriteAt([]byte{'\n'}, 0) // see sinceStart; a full disk is no reason not to ship
 	program, err := findShipper(s.cfg.Export.Shipper)
 	if err != nil {
 		return err
@@ -148,7 +161,6 @@ func (s *Shipper) ended(program string, err error, lived time.Duration) {
 	}
 	s.report(fmt.Errorf("the shipper %s ended early: %w", program, err))
 	s.pause = min(2*s.pause, maxRestart)
-	s.next = time.Now().Add(s.pause)
 	s.later(s.pause)
 }
 

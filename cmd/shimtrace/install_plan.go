@@ -91,17 +91,17 @@ func (in *installer) findShim(named string) (string, error) {
 	if p == "" {
 		return "", fmt.Errorf("%s is neither beside %s nor on PATH: name it with --shim", shimName, in.tool)
 	}
-	p, err := filepath.Abs(p)
+	file, err := filepath.Abs(p)
 	if err == nil {
-		p, err = filepath.EvalSymlinks(p)
+		file, err = filepath.EvalSymlinks(file)
 	}
 	if err != nil {
-		return "", fmt.Errorf("the tracing shim: %w", err)
+		return "", fmt.Errorf("the tracing shim %s: %w", p, err)
 	}
-	if !executable(p) || !ourProgram(p) {
-		return "", fmt.Errorf("%s is not shimtrace's %s", p, shimName)
+	if !executable(file) || !ourProgram(file) {
+		return "", fmt.Errorf("%s is not shimtrace's %s", file, shimName)
 	}
-	return p, nil
+	return file, nil
 }
 
 // plan returns the steps of an installation. All that stands in the way is

@@ -1,0 +1,116 @@
+package main
+
+import (
+	"encoding/json"
+	"fmt"
+	"os"
+	"reflect"
+	"regexp"
+	"strings"
+	"testing"
+
+	"github.com/shimtrace/shimtrace/config"
+)
+
+const configurationDoc = "../../docs/configuration.md"
+
+func readDoc(t *testing.T) string {
+	t.Helper()
+	text, err := os.ReadFile(configurationDoc)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return string(text)
+}
+
+// TestDocumentedExamples parses every example of the document.
+func TestDocumentedExamples(t *testing.T) {
+	examples := regexp.MustCompile("(?s)```toml\n(.*?)```").FindAllStringSubmatch(readDoc(t), -1)
+	if len(examples) < 8 {
+		t.Fatalf("found %d examples in %s", len(examples), configurationDoc)
+	}
+	for _, e := range examples {
+		for _, inner := range []string{"", "kata-qemu", "runc"} {
+			if _, err := config.Parse([]byte(e[1]), inner); err != nil {
+				t.Errorf("for the inner shim %q: %v in the example:\n%s", inner, err, e[1])
+			}
+		}
+	}
+	last := []byte(examples[len(examples)-1][1])
+	kata, err := config.Parse(last, "kata-qemu")
+	if err != nil {
+		t.Fatal(err)
+	}
+	if kata.Trace.Sampler != "parentbased_always_on" || kata.Trace.SamplerArg != 0.01 || kata.Shim == "" || kata.Resource["vm"] != "qemu" {
+		t.Errorf("the runtime section does not have the documented effect: %+v", kata)
+	}
+}
+
+// TestDocumentedKeys: every key is in the table of its section, with its default,
+// and no other one is.
+func TestDocumentedKeys(t *testing.T) {
+	doc := readDoc(t)
+	defaults := reflect.ValueOf(config.Default())
+	for i := range defaults.NumField() {
+		section, value := defaults.Type().Field(i).Tag.Get("toml"), defaults.Field(i)
+		if section == "-" {
+			continue
+		}
+		_, body, ok := strings.Cut(doc, "\n## `["+section+"]`")
+		if !ok {
+			t.Errorf("the section [%s] is not documented", section)
+			continue
+		}
+		body, _, _ = strings.Cut(body, "\n## ")
+		if value.Kind() == reflect.Struct {
+			checkTable(t, section, body, value)
+		}
+	}
+}
+
+func checkTable(t *testing.T, section, body string, value reflect.Value) {
+	t.Helper()
+	rows := make(map[string]string)
+	for _, m := range regexp.MustCompile("(?m)^\\| `([a-z_]+)` \\| ([^|]*) \\|").FindAllStringSubmatch(body, -1) {
+		rows[m[1]] = m[2]
+	}
+	for i := range value.NumField() {
+		key := value.Type().Field(i).Tag.Get("toml")
+		if key == "-" {
+			continue
+		}
+		row, ok := rows[key]
+		delete(rows, key)
+		if want := shownDefault(t, value.Field(i)); !ok || !strings.HasSuffix(row, want) {
+			t.Errorf("%s.%s: the document has %q, which should end in %q", section, key, row, want)
+		}
+	}
+	for key := range rows {
+		t.Errorf("%s.%s is documented and does not exist", section, key)
+	}
+}
+
+// shownDefault is how the document shows a default.
+func shownDefault(t *testing.T, v reflect.Value) string {
+	t.Helper()
+	switch value := v.Interface().(type) {
+	case config.Duration:
+		text, _ := value.MarshalText()
+		return "`\"" + string(text) + "\"`"
+	case config.Bytes:
+		return fmt.Sprintf("`\"%dMiB\"`", value>>20)
+	case map[string]string:
+		return "empty"
+	case string:
+		if value == "" {
+			return "none"
+		}
+	case []string:
+		return "`[\"" + strings.Join(value, "\", \"") + "\"]`"
+	}
+	text, err := json.Marshal(v.Interface())
+	if err != nil {
+		t.Fatal(err)
+	}
+	return "`" + string(text) + "`"
+}

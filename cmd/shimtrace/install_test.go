@@ -1,0 +1,214 @@
+package main
+
+import (
+	"encoding/json"
+	"os"
+	"path/filepath"
+	"strings"
+	"testing"
+
+	"github.com/pelletier/go-toml/v2"
+)
+
+// place is a host in a temporary directory: a build directory with programs of
+// ours (the test's own binary is one), inner shims on the path, and a bin
+// directory to install into.
+type place struct {
+	t                  *testing.T
+	build, inner, bin_ string
+}
+
+func newPlace(t *testing.T, inners ...string) *place {
+	t.Helper()
+	root := t.TempDir()
+	p := &place{t, filepath.Join(root, "build"), filepath.Join(root, "inner"), filepath.Join(root, "bin")}
+	for _, dir := range []string{p.build, p.inner, p.bin_} {
+		if err := os.Mkdir(dir, 0o755); err != nil {
+			t.Fatal(err)
+		}
+	}
+	self, err := resolvedExecutable()
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := copyProgram(p.shim(), self); err != nil {
+		t.Fatal(err)
+	}
+	for _, name := range inners {
+		p.write(filepath.Join(p.inner, "containerd-shim-"+name+"-v2"))
+	}
+	return p
+}
+
+func (p *place) shim() string { return filepath.Join(p.build, shimName) }
+
+func (p *place) bin(name string) string { return filepath.Join(p.bin_, name) }
+
+// write makes a program that is not ours.
+func (p *place) write(path string) {
+	p.t.Helper()
+	if err := os.WriteFile(path, []byte("#!/bin/sh\n"), 0o755); err != nil {
+		p.t.Fatal(err)
+	}
+}
+
+func (p *place) install(args ...string) result {
+	p.t.Helper()
+	env := map[string]string{"PATH": p.inner + ":" + p.bin_}
+	return command(p.t, env, append([]string{"install", "--bindir", p.bin_, "--shim", p.shim()}, args...)...)
+}
+
+// names returns what is in the bin directory.
+func (p *place) names() string {
+	p.t.Helper()
+	entries, err := os.ReadDir(p.bin_)
+	if err != nil {
+		p.t.Fatal(err)
+	}
+	var names []string
+	for _, e := range entries {
+		names = append(names, e.Name())
+	}
+	return strings.Join(names, " ")
+}
+
+func TestInstall(t *testing.T) {
+	p := newPlace(t, "runc", "kata-qemu")
+	p.install().want(t, exitOK, `runtime_type = "io.containerd.kata-qemu-traced.v2"`, "")
+	const want = "containerd-shim-kata-qemu-traced-v2 containerd-shim-runc-traced-v2 containerd-shim-traced-v2 shimtrace"
+	if got := p.names(); got != want {
+		t.Fatalf("installed %s, want %s", got, want)
+	}
+	if target, err := os.Readlink(p.bin("containerd-shim-runc-traced-v2")); target != shimName {
+		t.Errorf("the link leads to %q (%v)", target, err)
+	}
+	if !ourProgram(p.bin("containerd-shim-runc-traced-v2")) {
+		t.Error("the link does not lead to the shim")
+	}
+	// Again: what was installed is on the path now, and all is in order.
+	again := p.install()
+	again.want(t, exitOK, "keep", "")
+	if strings.Contains(again.stdout, "copy ") || strings.Contains(again.stdout, "link ") || p.names() != want {
+		t.Errorf("the second time changed something:\n%s", again.stdout)
+	}
+
+	p.install("--uninstall", "runc").want(t, exitOK, "remove", "")
+	if got := p.names(); strings.Contains(got, "runc") || !strings.Contains(got, "kata") {
+		t.Errorf("without runc there is %s", got)
+	}
+	p.install("--uninstall").want(t, exitOK, "remove", "")
+	if got := p.names(); got != "" {
+		t.Errorf("left behind: %s", got)
+	}
+	p.install("--uninstall").want(t, exitNothing, "", p.bin_)
+}
+
+func TestInstallDryRun(t *testing.T) {
+	p := newPlace(t, "runc")
+	p.install("--dry-run").want(t, exitOK, "would link", "")
+	if got := p.names(); got != "" {
+		t.Errorf("a dry run made %s", got)
+	}
+	p.install().want(t, exitOK, "link", "")
+	before := p.names()
+	p.install("--uninstall", "--dry-run").want(t, exitOK, "would remove", "")
+	if got := p.names(); got != before {
+		t.Errorf("a dry run left %s of %s", got, before)
+	}
+}
+
+// TestInstallForeign: files of others are left alone, all of them are named, and
+// nothing is half done.
+func TestInstallForeign(t *testing.T) {
+	p := newPlace(t, "runc", "kata")
+	p.write(p.bin("containerd-shim-runc-traced-v2"))
+	p.write(p.bin("shimtrace"))
+	r := p.install()
+	r.want(t, exitFailure, "", "containerd-shim-runc-traced-v2 is there and not shimtrace's")
+	r.want(t, exitFailure, "", "/shimtrace is there and not shimtrace's")
+	if got := p.names(); got != "containerd-shim-runc-traced-v2 shimtrace" {
+		t.Errorf("there is %s now", got)
+	}
+	p.install("--uninstall").want(t, exitNothing, "", "nothing of shimtrace")
+	p.install("--force").want(t, exitOK, "link", "")
+	if !ourProgram(p.bin("shimtrace")) || !ours(p.bin("containerd-shim-runc-traced-v2")) {
+		t.Error("--force replaced nothing")
+	}
+}
+
+// TestInstallReplacesOurs: an older link or program of ours is brought up to date.
+func TestInstallReplacesOurs(t *testing.T) {
+	p := newPlace(t, "runc")
+	if err := os.Symlink("/gone/"+shimName, p.bin("containerd-shim-runc-traced-v2")); err != nil {
+		t.Fatal(err)
+	}
+	p.install().want(t, exitOK, "link", "")
+	if target, _ := os.Readlink(p.bin("containerd-shim-runc-traced-v2")); target != shimName {
+		t.Errorf("the link leads to %q", target)
+	}
+}
+
+func TestInstallMissing(t *testing.T) {
+	p := newPlace(t)
+	p.install().want(t, exitNothing, "", "name the inner shim")
+	p.install("runc").want(t, exitOK, "link", "containerd-shim-runc-v2 is not on PATH")
+	p.install("--shim", "/nonexistent/shim", "runc").want(t, exitFailure, "", "/nonexistent/shim")
+	p.install("--shim", "/bin/sh", "runc").want(t, exitFailure, "", "is not shimtrace's")
+}
+
+// TestUninstallInUse: the shim of running sandboxes stays, for containerd needs it
+// to end them.
+func TestUninstallInUse(t *testing.T) {
+	p := newPlace(t, "runc")
+	p.install().want(t, exitOK, "link", "")
+	proc := t.TempDir()
+	for pid, exe := range map[string]string{"17": p.bin(shimName), "18": p.bin(shimName) + " (deleted)", "19": "/bin/sh"} {
+		if err := os.MkdirAll(filepath.Join(proc, pid), 0o755); err != nil {
+			t.Fatal(err)
+		}
+		if err := os.Symlink(exe, filepath.Join(proc, pid, "exe")); err != nil {
+			t.Fatal(err)
+		}
+	}
+	in := &installer{bindir: p.bin_, proc: proc}
+	if _, err := in.planUninstall(); err == nil || !strings.Contains(err.Error(), "17, 18") {
+		t.Errorf("got %v, want an error that names 17 and 18", err)
+	}
+	in.force = true
+	if steps, err := in.planUninstall(); err != nil || len(steps) != 3 {
+		t.Errorf("with force: %v, %v", steps, err)
+	}
+}
+
+// TestSnippets: what is printed for containerd is TOML of the right shape.
+func TestSnippets(t *testing.T) {
+	p := newPlace(t, "runc", "kata-qemu", "other")
+	r := p.install("--json", "--dry-run")
+	var out installJSON
+	if err := json.Unmarshal([]byte(r.stdout), &out); err != nil {
+		t.Fatalf("%v: %s%s", err, r.stdout, r.stderr)
+	}
+	type runtimes struct {
+		Containerd struct {
+			Runtimes map[string]struct {
+				Type string `toml:"runtime_type"`
+				Path string `toml:"runtime_path"`
+			}
+		}
+	}
+	for _, rt := range out.Runtimes {
+		for plugin, section := range map[string]string{"io.containerd.cri.v1.runtime": rt.Config2, "io.containerd.grpc.v1.cri": rt.Config1} {
+			var doc struct{ Plugins map[string]runtimes }
+			if err := toml.Unmarshal([]byte(section), &doc); err != nil {
+				t.Fatalf("%v in:\n%s", err, section)
+			}
+			got := doc.Plugins[plugin].Containerd.Runtimes[rt.Name]
+			if got.Type != rt.Type || got.Path != rt.Path {
+				t.Errorf("%s: got %+v, want type %q and path %q", rt.Name, got, rt.Type, rt.Path)
+			}
+		}
+	}
+	if len(out.Runtimes) != 3 || out.Runtimes[2].Type != "io.containerd.runc.v2" || out.Runtimes[2].Path != p.bin("containerd-shim-runc-traced-v2") {
+		t.Errorf("got %+v", out.Runtimes)
+	}
+}

@@ -1,0 +1,97 @@
+package main
+
+import (
+	"encoding/hex"
+	"encoding/json"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/shimtrace/shimtrace/waterfall"
+)
+
+const longID = "4f2a9c1b7e3055d1a1f0c6ab4f2a9c1b7e3055d1a1f0c6ab4f2a9c1b7e3055d1"
+
+var shown = []sandbox{
+	{id: longID, pod: "web-0", namespace: "default", container: "app", trace: "1"},
+	{id: "4f2ab", container: "db", trace: "2", after: time.Minute},
+	{id: "again", container: "job", trace: "3", after: 2 * time.Minute},
+	{id: "again", container: "job", trace: "4", after: 3 * time.Minute, failed: true},
+}
+
+func TestShow(t *testing.T) {
+	dir := writeJournal(t, shown...)
+	trace := hex.EncodeToString(shown[2].traceID())
+	for query, want := range map[string]string{
+		"": "sandbox again", longID: "default/web-0", "4f2a9": "default/web-0", "web-0": "default/web-0",
+		"default/web-0": "default/web-0", "app": "default/web-0", "db": "sandbox 4f2ab", "4f2ab": "sandbox 4f2ab",
+		trace: "trace " + trace, strings.ToUpper(trace[:12]): "trace " + trace,
+	} {
+		t.Run(query, func(t *testing.T) {
+			r := command(t, nil, strings.Fields("show --journal "+dir+" --width 100 "+query)...)
+			r.want(t, exitOK, want, "")
+			r.want(t, exitOK, "Task/Create", "")
+			if strings.Contains(r.stdout, "\x1b") {
+				t.Error("escape sequences although stdout is no terminal")
+			}
+		})
+	}
+}
+
+func TestShowLatestError(t *testing.T) {
+	dir := writeJournal(t, shown...)
+	command(t, nil, "show", "--journal", dir).want(t, exitOK, "✗ no such image", "")
+	command(t, nil, "show", "--journal", dir, "-v").want(t, exitOK, "container.name = job", "")
+}
+
+func TestShowAmbiguous(t *testing.T) {
+	dir := writeJournal(t, shown...)
+	for query, candidates := range map[string]int{"again": 2, "job": 2, "4f2a": 2} {
+		r := command(t, nil, "show", "--journal", dir, query)
+		r.want(t, exitUsage, "", "by its trace id")
+		if got := strings.Count(r.stderr, "runc"); got != candidates {
+			t.Errorf("%q: %d candidates, want %d:\n%s", query, got, candidates, r.stderr)
+		}
+	}
+}
+
+func TestShowNothing(t *testing.T) {
+	command(t, nil, "show", "--journal", writeJournal(t, shown...), "nosuch").want(t, exitNothing, "", "shimtrace list")
+	command(t, nil, "show", "--journal", t.TempDir()).want(t, exitNothing, "", "has no spans yet")
+}
+
+func TestShowJSON(t *testing.T) {
+	r := command(t, nil, "show", "--journal", writeJournal(t, shown...), "--json", "web-0")
+	r.want(t, exitOK, hex.EncodeToString(shown[0].traceID()), "")
+	var doc struct {
+		ResourceSpans []struct {
+			ScopeSpans []struct {
+				Spans []struct{ TraceID, Name string }
+			}
+		}
+	}
+	if err := json.Unmarshal([]byte(r.stdout), &doc); err != nil {
+		t.Fatal(err)
+	}
+	if len(doc.ResourceSpans) != 1 || len(doc.ResourceSpans[0].ScopeSpans[0].Spans) != 2 {
+		t.Errorf("want the two spans of one sandbox: %s", r.stdout)
+	}
+}
+
+// TestSpansLimit: no more than the limit is read, and the rest is counted.
+func TestSpansLimit(t *testing.T) {
+	r := &reading{dir: writeJournal(t, shown...)}
+	stories, err := r.stories()
+	if err != nil {
+		t.Fatal(err)
+	}
+	for limit, wantMore := range map[int]int{1: 1, 2: 0, 9: 0} {
+		spans, more, err := r.spans(stories[0], limit)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if got := waterfall.Build(spans, 0).Spans; got != min(limit, 2) || more != wantMore {
+			t.Errorf("limit %d: %d spans and %d more", limit, got, more)
+		}
+	}
+}

@@ -34,6 +34,16 @@ const (
 	bincodeValues
 )
 
+// The least that one of a list takes, in bytes: no payload can announce more of
+// them than it has room for.
+const (
+	bincodeKeyMin       = 8                            // length
+	bincodeAttributeMin = 8 + 4 + 1                    // key, variant, bool
+	bincodeMemberMin    = 8 + 8                        // key and value of a trace state
+	bincodeEventMin     = 8 + (8 + 4) + 8 + 4          // name, time, attributes, dropped
+	bincodeLinkMin      = (16 + 8 + 1 + 1 + 1) + 8 + 4 // context, attributes, dropped
+)
+
 // bincodeCursor reads bincode 1.3 as bincode::serialize writes it: little-endian,
 // fixed width, 64-bit lengths, 32-bit variants. Its first failure stays, and
 // everything after it reads as zero, so that callers look once, at the end.
@@ -142,7 +152,7 @@ func (d *Decoder) bincode(payload []byte) (Reason, int) {
 
 	list := attributes{field: spanAttributes}
 	d.bincodeAttributes(c, &list)
-	for n := c.length(8); n > 0 && c.ok(); n-- { // the order of eviction
+	for n := c.length(bincodeKeyMin); n > 0 && c.ok(); n-- { // the order of eviction
 		c.text(0)
 	}
 	c.u32() // the map's limit
@@ -154,7 +164,7 @@ func (d *Decoder) bincode(payload []byte) (Reason, int) {
 	d.putStatus(status, d.bincodeText(c))
 
 	if c.bool() { // the resource, which the host knows better
-		for n := c.length(13); n > 0 && c.ok(); n-- {
+		for n := c.length(bincodeAttributeMin); n > 0 && c.ok(); n-- {
 			c.text(0)
 			d.bincodeValue(c, 0)
 		}
@@ -182,7 +192,7 @@ func (d *Decoder) bincodeContext(c *bincodeCursor) (ctx spanContext) {
 	ctx.remote = c.bool()
 	d.state = d.state[:0]
 	if c.bool() {
-		for n := c.length(16); n > 0 && c.ok(); n-- {
+		for n := c.length(bincodeMemberMin); n > 0 && c.ok(); n-- {
 			key, _ := c.text(d.opts.MaxValue + 1)
 			val, _ := c.text(d.opts.MaxValue + 1)
 			d.putState(key, val)
@@ -194,7 +204,7 @@ func (d *Decoder) bincodeContext(c *bincodeCursor) (ctx spanContext) {
 
 // bincodeAttributes reads a map or list of keys and values.
 func (d *Decoder) bincodeAttributes(c *bincodeCursor, list *attributes) {
-	for n := c.length(13); n > 0 && c.ok(); n-- {
+	for n := c.length(bincodeAttributeMin); n > 0 && c.ok(); n-- {
 		key, size := c.text(maxKey)
 		f := d.fateOf(key, size)
 		if v := d.bincodeValue(c, d.want(f)); c.ok() {
@@ -206,7 +216,7 @@ func (d *Decoder) bincodeAttributes(c *bincodeCursor, list *attributes) {
 func (d *Decoder) bincodeEvents(c *bincodeCursor) {
 	l := d.events()
 	if c.bool() {
-		for n := c.length(32); n > 0 && c.ok(); n-- {
+		for n := c.length(bincodeEventMin); n > 0 && c.ok(); n-- {
 			at := len(d.rest)
 			if name := d.bincodeText(c); len(name) > 0 {
 				d.rest = appendBytes(d.rest, eventName, name)
@@ -225,7 +235,7 @@ func (d *Decoder) bincodeEvents(c *bincodeCursor) {
 func (d *Decoder) bincodeLinks(c *bincodeCursor) {
 	l := d.links()
 	if c.bool() {
-		for n := c.length(39); n > 0 && c.ok(); n-- {
+		for n := c.length(bincodeLinkMin); n > 0 && c.ok(); n-- {
 			at := len(d.rest)
 			valid := d.putLinkContext(d.bincodeContext(c))
 			list := attributes{field: linkAttributes}

@@ -2,6 +2,7 @@ package agentwire
 
 import (
 	"bytes"
+	"encoding/binary"
 	"encoding/json"
 	"errors"
 	"fmt"
@@ -266,6 +267,51 @@ func TestPayloadErrors(t *testing.T) {
 				t.Error("not counted")
 			}
 		})
+	}
+}
+
+// The shortest elements there are, and so many that nothing else can make up for
+// a bound that is too tight.
+func TestBincodeShortestElements(t *testing.T) {
+	const n = 200
+	zeros := func(n int) string { return strings.Repeat("\x00", n) }
+	list := func(n int, element string) string {
+		return string(binary.LittleEndian.AppendUint64(nil, uint64(n))) + strings.Repeat(element, n)
+	}
+	some := func(n int, element string) string {
+		if n == 0 {
+			return "\x00"
+		}
+		return "\x01" + list(n, element)
+	}
+	context := "\x07" + zeros(15) + "\x09" + zeros(7) + "\x00\x00\x00"
+	attribute := list(0, "") + zeros(4) + "\x01"
+	span := func(attributes, evicted, events, links, resource int) string {
+		return context + zeros(8) + zeros(4) + list(0, "") + zeros(12) + zeros(12) +
+			list(attributes, attribute) + list(evicted, list(0, "")) + zeros(8) +
+			some(events, list(0, "")+zeros(12)+list(0, "")+zeros(4)) + zeros(8) +
+			some(links, context+list(0, "")+zeros(4)) + zeros(8) +
+			zeros(4) + list(0, "") +
+			some(resource, attribute)
+	}
+	for name, payload := range map[string]string{
+		"attributes": span(n, 0, 0, 0, 0),
+		"evicted":    span(0, n, 0, 0, 0),
+		"events":     span(0, 0, n, 0, 0),
+		"links":      span(0, 0, 0, n, 0),
+		"resource":   span(0, 0, 0, 0, n),
+	} {
+		m := decodeProto(t, payload, Options{MaxAttributes: n, MaxEvents: n, MaxLinks: n})
+		got := map[string]int{"attributes": len(m.Attributes), "events": len(m.Events), "links": len(m.Links)}
+		for list, have := range got {
+			want := 0
+			if list == name {
+				want = n
+			}
+			if have != want {
+				t.Errorf("span of %s: %d %s", name, have, list)
+			}
+		}
 	}
 }
 

@@ -110,13 +110,13 @@ func asExpected(t *testing.T, s *Span) expected {
 		})
 	}
 	for _, l := range m.Links {
-		if l.Flags&flagRemoteKnown == 0 {
+		if l.Flags&0x100 == 0 {
 			t.Error("a link does not say whether it is remote")
 		}
 		e.Links = append(e.Links, expectedItem{
 			Context: expectedContext{
 				TraceID: hex.EncodeToString(l.TraceId), SpanID: hex.EncodeToString(l.SpanId),
-				Flags: l.Flags & 0xff, Remote: l.Flags&flagRemote != 0, TraceState: l.TraceState,
+				Flags: l.Flags & 0xff, Remote: l.Flags&0x200 != 0, TraceState: l.TraceState,
 			},
 			Attributes: asValues(t, l.Attributes), DroppedAttributes: l.DroppedAttributesCount,
 		})

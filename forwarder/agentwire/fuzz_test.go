@@ -32,6 +32,7 @@ func FuzzBincode(f *testing.F) {
 func FuzzJSON(f *testing.F) {
 	seeds(f, goldenJSON)
 	f.Add([]byte(jsonSpan(`"new":[{"a":"\"\\"},1.5e3,null],"links":{"queue":[{}]},"name":"\ud83e"`)))
+	f.Add([]byte(jsonSpan(strings.Repeat(`"attributes":{"map":{"a":{"I64":1},"b":{"I64":1},"c":{"I64":1}}},"events":{"queue":[{},{}]},`, 3) + `"name":"n"`)))
 	f.Add(sortedJSON(payloads(f, testdata(f, goldenJSON+".frames"))[1]))
 	fuzzDecode(f, JSON)
 }
@@ -77,7 +78,7 @@ func fuzzDecode(f *testing.F, encoding Encoding) {
 			t.Fatal("a text is too long")
 		}
 		checkAttributes(t, m.Attributes, list, opts)
-		if encoding == Bincode && (len(m.Events) > opts.MaxEvents || len(m.Links) > opts.MaxLinks) {
+		if len(m.Events) > opts.MaxEvents || len(m.Links) > opts.MaxLinks {
 			t.Fatal("too many events or links")
 		}
 		for _, e := range m.Events {

@@ -14,6 +14,9 @@ func (d *Decoder) json(payload []byte) (Reason, int) {
 	span := d.span
 	var status tracepb.Status_StatusCode
 	var message []byte
+	// Limits hold for the span, not for one of several fields of the same name.
+	list := attributes{field: spanAttributes}
+	events, links := d.events(), d.links()
 
 	s.expect('{')
 	for n := 0; s.more(n, '}'); n++ {
@@ -31,11 +34,11 @@ func (d *Decoder) json(payload []byte) (Reason, int) {
 		case "end_time":
 			span.End = d.jsonTime(s)
 		case "attributes":
-			d.jsonAttributeMap(s)
+			d.jsonAttributeMap(s, &list)
 		case "events":
-			d.jsonQueue(s, d.events())
+			d.jsonQueue(s, &events)
 		case "links":
-			d.jsonQueue(s, d.links())
+			d.jsonQueue(s, &links)
 		case "status_code":
 			status = d.jsonStatus(s)
 		case "status_message":
@@ -155,7 +158,7 @@ func (d *Decoder) jsonState(s *jsonScan) []byte {
 }
 
 // jsonQueue reads the queue of a span's events or links.
-func (d *Decoder) jsonQueue(s *jsonScan, l items) {
+func (d *Decoder) jsonQueue(s *jsonScan, l *items) {
 	var dropped uint32
 	s.expect('{')
 	for n := 0; s.more(n, '}'); n++ {
@@ -167,9 +170,9 @@ func (d *Decoder) jsonQueue(s *jsonScan, l items) {
 			s.expect('[')
 			for n := 0; s.more(n, ']'); n++ {
 				if l.field == spanEvents {
-					d.jsonEvent(s, &l)
+					d.jsonEvent(s, l)
 				} else {
-					d.jsonLink(s, &l)
+					d.jsonLink(s, l)
 				}
 			}
 		case "dropped_count":

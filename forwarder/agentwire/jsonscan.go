@@ -151,11 +151,9 @@ func (s *jsonScan) u128() (hi, lo uint64) {
 		}
 		over, h := bits.Mul64(hi, 10)
 		carry, l := bits.Mul64(lo, 10)
-		var c1, c2, c3 uint64
-		l, c1 = bits.Add64(l, uint64(c-'0'), 0)
-		h, c2 = bits.Add64(h, carry, c1)
-		_, c3 = bits.Add64(over, 0, c2)
-		if over != 0 || c2 != 0 || c3 != 0 {
+		l, c1 := bits.Add64(l, uint64(c-'0'), 0)
+		h, c2 := bits.Add64(h, carry, c1)
+		if over != 0 || c2 != 0 {
 			s.fail(Malformed)
 			return 0, 0
 		}

@@ -2,8 +2,7 @@ package agentwire
 
 import "math"
 
-func (d *Decoder) jsonAttributeMap(s *jsonScan) {
-	list := attributes{field: spanAttributes}
+func (d *Decoder) jsonAttributeMap(s *jsonScan, list *attributes) {
 	var dropped uint32
 	s.expect('{')
 	for n := 0; s.more(n, '}'); n++ {
@@ -13,7 +12,7 @@ func (d *Decoder) jsonAttributeMap(s *jsonScan) {
 			for n := 0; s.more(n, '}'); n++ {
 				key, size := s.text(maxKey, &d.key)
 				s.expect(':')
-				d.jsonAttribute(s, &list, key, size)
+				d.jsonAttribute(s, list, key, size)
 			}
 		case "dropped_count":
 			dropped = s.u32()

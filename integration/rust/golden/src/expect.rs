@@ -11,7 +11,10 @@ mod read {
 
     /// Nanoseconds since 1970, at most the largest i64 (in the year 2262).
     fn nanos(t: SystemTime) -> u64 {
-        let since = t.duration_since(UNIX_EPOCH).expect("before 1970").as_nanos();
+        let since = t
+            .duration_since(UNIX_EPOCH)
+            .expect("before 1970")
+            .as_nanos();
         since.min(i64::MAX as u128) as u64
     }
 
@@ -25,10 +28,18 @@ mod read {
             Value::I64(i) => json!({ "int": i }),
             Value::F64(f) => f64_bits(*f),
             Value::String(s) => json!({ "string": s }),
-            Value::Array(Array::Bool(a)) => json!({ "array": a.iter().map(|b| json!({ "bool": b })).collect::<Vec<_>>() }),
-            Value::Array(Array::I64(a)) => json!({ "array": a.iter().map(|i| json!({ "int": i })).collect::<Vec<_>>() }),
-            Value::Array(Array::F64(a)) => json!({ "array": a.iter().map(|f| f64_bits(*f)).collect::<Vec<_>>() }),
-            Value::Array(Array::String(a)) => json!({ "array": a.iter().map(|s| json!({ "string": s })).collect::<Vec<_>>() }),
+            Value::Array(Array::Bool(a)) => {
+                json!({ "array": a.iter().map(|b| json!({ "bool": b })).collect::<Vec<_>>() })
+            }
+            Value::Array(Array::I64(a)) => {
+                json!({ "array": a.iter().map(|i| json!({ "int": i })).collect::<Vec<_>>() })
+            }
+            Value::Array(Array::F64(a)) => {
+                json!({ "array": a.iter().map(|f| f64_bits(*f)).collect::<Vec<_>>() })
+            }
+            Value::Array(Array::String(a)) => {
+                json!({ "array": a.iter().map(|s| json!({ "string": s })).collect::<Vec<_>>() })
+            }
         }
     }
 

@@ -12,8 +12,8 @@ use std::io::{self, Write};
 
 /// The ways in which the two versions of the crate differ for this program.
 mod bincode14 {
-    use otel14 as otel;
     use otel::trace::{SpanId, TraceId};
+    use otel14 as otel;
 
     fn trace_id(n: u128) -> TraceId {
         TraceId::from_u128(n)
@@ -46,8 +46,8 @@ mod bincode14 {
 }
 
 mod json17 {
-    use otel17 as otel;
     use otel::trace::{SpanId, TraceFlags, TraceId};
+    use otel17 as otel;
 
     fn trace_id(n: u128) -> TraceId {
         TraceId::from_bytes(n.to_be_bytes())
@@ -88,9 +88,15 @@ fn frame(out: &mut impl Write, payload: &[u8]) -> io::Result<()> {
 /// back (serde_json writes a non-finite float as null) says so.
 fn expect(payload: &[u8], keep_all: bool) -> serde_json::Value {
     let (encoding, expected) = if payload.starts_with(b"{\"span_context\":") {
-        ("json", json17::decode(payload).map(|s| json17::expect(&s, keep_all)))
+        (
+            "json",
+            json17::decode(payload).map(|s| json17::expect(&s, keep_all)),
+        )
     } else {
-        ("bincode", bincode14::decode(payload).map(|s| bincode14::expect(&s, keep_all)))
+        (
+            "bincode",
+            bincode14::decode(payload).map(|s| bincode14::expect(&s, keep_all)),
+        )
     };
     let mut line = expected.unwrap_or_else(|e| serde_json::json!({ "undecodable": e }));
     line["encoding"] = encoding.into();

@@ -1,8 +1,17 @@
 //! Which attributes a span keeps, written apart from the Go decoder.
 
 const KEPT: &[&str] = &[
-    "busy_ns", "idle_ns", "mod", "cid", "container_id", "ns_type", "fs_type", "source",
-    "destination", "flags", "mount_point",
+    "busy_ns",
+    "idle_ns",
+    "mod",
+    "cid",
+    "container_id",
+    "ns_type",
+    "fs_type",
+    "source",
+    "destination",
+    "flags",
+    "mount_point",
 ];
 
 pub fn kept(key: &str) -> bool {
@@ -22,7 +31,8 @@ pub fn ids(request: &str) -> (Option<String>, Option<String>) {
     let is_id = |s: &str| {
         !s.is_empty()
             && s.len() <= 128
-            && s.chars().all(|c| c.is_ascii_alphanumeric() || "._-".contains(c))
+            && s.chars()
+                .all(|c| c.is_ascii_alphanumeric() || "._-".contains(c))
     };
     let fields = match request.split_once(" { ") {
         Some((name, rest)) if name.chars().all(|c| c.is_ascii_alphanumeric() || c == '_') => rest,

@@ -30,7 +30,9 @@ mod write {
     }
 
     fn texts(all: &[&'static str]) -> Value {
-        Value::Array(Array::String(all.iter().map(|s| Cow::Borrowed(*s)).collect()))
+        Value::Array(Array::String(
+            all.iter().map(|s| Cow::Borrowed(*s)).collect(),
+        ))
     }
 
     fn attributes(all: Vec<KeyValue>) -> EvictedHashMap {
@@ -99,7 +101,10 @@ mod write {
             ("string", text("plain")),
             ("empty", text("")),
             ("bools", Value::Array(Array::Bool(vec![true, false]))),
-            ("ints", Value::Array(Array::I64(vec![i64::MIN, 0, i64::MAX]))),
+            (
+                "ints",
+                Value::Array(Array::I64(vec![i64::MIN, 0, i64::MAX])),
+            ),
             ("floats", Value::Array(Array::F64(vec![0.5, -1e-9]))),
             ("strings", texts(&["a", "", "é\"\\\n"])),
             ("nothing", Value::Array(Array::String(vec![]))),
@@ -125,7 +130,10 @@ mod write {
         let mut links = EvictedQueue::new(2);
         links.extend(vec![
             Link::new(context(1, 1, 0, false, &[]), vec![]),
-            Link::new(context(u128::MAX, u64::MAX, 255, true, &[("a", "1")]), values()),
+            Link::new(
+                context(u128::MAX, u64::MAX, 255, true, &[("a", "1")]),
+                values(),
+            ),
             Link::new(context(2, 3, 1, false, &[]), vec![]),
         ]);
         SpanData {
@@ -206,7 +214,10 @@ mod write {
                 attr("code.nan", Value::F64(f64::NAN)),
                 attr("code.inf", Value::F64(f64::INFINITY)),
                 attr("ninf", Value::F64(f64::NEG_INFINITY)),
-                attr("code.all", Value::Array(Array::F64(vec![f64::NAN, 1.0, f64::INFINITY]))),
+                attr(
+                    "code.all",
+                    Value::Array(Array::F64(vec![f64::NAN, 1.0, f64::INFINITY])),
+                ),
             ]),
             ..bare(500, "not finite")
         }
@@ -258,7 +269,16 @@ mod write {
     }
 
     pub fn spans() -> Vec<SpanData> {
-        let mut all = vec![bare(99, ""), full(), escapes(), extremes(), large(), crowded(), not_finite(), like_json()];
+        let mut all = vec![
+            bare(99, ""),
+            full(),
+            escapes(),
+            extremes(),
+            large(),
+            crowded(),
+            not_finite(),
+            like_json(),
+        ];
         all.extend(kinds());
         all.extend(requests());
         all

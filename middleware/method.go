@@ -57,7 +57,7 @@ var known = map[string]map[string]fields{
 	},
 	"Sandbox": {
 		"CreateSandbox":   {sandboxID: 1, bundle: 2},
-		"StartSandbox":    {sandboxID: 1, pid: 2},
+		"StartSandbox":    {sandboxID: 1, pid: 1},
 		"Platform":        {sandboxID: 1},
 		"StopSandbox":     {sandboxID: 1},
 		"WaitSandbox":     {sandboxID: 1, exitStatus: 1, exitedAt: 2},
@@ -65,6 +65,7 @@ var known = map[string]map[string]fields{
 		"PingSandbox":     {sandboxID: 1},
 		"ShutdownSandbox": {sandboxID: 1},
 		"SandboxMetrics":  {sandboxID: 1},
+		"UpdateSandbox":   {sandboxID: 1},
 	},
 }
 

@@ -1,0 +1,154 @@
+package middleware_test
+
+import (
+	"context"
+	"fmt"
+	"log"
+	"net"
+	"os"
+	"path/filepath"
+
+	"github.com/containerd/ttrpc"
+	sdktrace "go.opentelemetry.io/otel/sdk/trace"
+	"go.opentelemetry.io/otel/sdk/trace/tracetest"
+	"google.golang.org/protobuf/types/known/wrapperspb"
+
+	"github.com/shimtrace/shimtrace/middleware"
+)
+
+// A shim of one's own gets a span for each call that containerd makes.
+func ExampleUnaryServerInterceptor() {
+	spans := tracetest.NewInMemoryExporter()
+	provider := sdktrace.NewTracerProvider(sdktrace.WithSyncer(spans))
+	propagator, err := middleware.Propagator("tracecontext", "baggage")
+	if err != nil {
+		log.Fatal(err)
+	}
+	server, err := ttrpc.NewServer(ttrpc.WithUnaryServerInterceptor(middleware.UnaryServerInterceptor(
+		middleware.WithTracerProvider(provider),
+		middleware.WithPropagator(propagator),
+	)))
+	if err != nil {
+		log.Fatal(err)
+	}
+	addr, end := serveGreeter(server)
+	defer end()
+
+	fmt.Println(greet(addr))
+	for _, s := range spans.GetSpans() {
+		fmt.Println(s.SpanKind, s.Name)
+	}
+	// Output:
+	// hello, world
+	// server example.Greeter/Greet
+}
+
+// A client, say of the agent in a VM, gets a span for each call that it makes,
+// and its server is told of it.
+func ExampleUnaryClientInterceptor() {
+	spans := tracetest.NewInMemoryExporter()
+	provider := sdktrace.NewTracerProvider(sdktrace.WithSyncer(spans))
+	propagator, err := middleware.Propagator("tracecontext", "baggage")
+	if err != nil {
+		log.Fatal(err)
+	}
+	server, err := ttrpc.NewServer()
+	if err != nil {
+		log.Fatal(err)
+	}
+	addr, end := serveGreeter(server)
+	defer end()
+
+	fmt.Println(greet(addr, ttrpc.WithUnaryClientInterceptor(middleware.UnaryClientInterceptor(
+		middleware.WithTracerProvider(provider),
+		middleware.WithPropagator(propagator),
+	))))
+	for _, s := range spans.GetSpans() {
+		fmt.Println(s.SpanKind, s.Name)
+	}
+	// Output:
+	// hello, world
+	// client example.Greeter/Greet
+}
+
+// A relay traces calls between a client and a server that know nothing of it.
+func ExampleRelay() {
+	server, err := ttrpc.NewServer()
+	if err != nil {
+		log.Fatal(err)
+	}
+	addr, end := serveGreeter(server)
+	defer end()
+
+	spans := tracetest.NewInMemoryExporter()
+	provider := sdktrace.NewTracerProvider(sdktrace.WithSyncer(spans))
+	l, remove := socket()
+	defer remove()
+	ended := make(chan error)
+	go func() {
+		relay := middleware.NewRelay(middleware.WithTracerProvider(provider))
+		ended <- relay.Serve(context.Background(), l, func(ctx context.Context) (net.Conn, error) {
+			return new(net.Dialer).DialContext(ctx, "unix", addr)
+		})
+	}()
+
+	fmt.Println(greet(l.Addr().String()))
+	l.Close()
+	fmt.Println(<-ended)
+	for _, s := range spans.GetSpans() {
+		fmt.Println(s.SpanKind, s.Name)
+	}
+	// Output:
+	// hello, world
+	// <nil>
+	// server example.Greeter/Greet
+}
+
+// socket listens on a unix socket in a directory of its own.
+func socket() (l net.Listener, remove func()) {
+	dir, err := os.MkdirTemp("", "example")
+	if err != nil {
+		log.Fatal(err)
+	}
+	l, err = net.Listen("unix", filepath.Join(dir, "s"))
+	if err != nil {
+		log.Fatal(err)
+	}
+	return l, func() { os.RemoveAll(dir) }
+}
+
+// serveGreeter has the server serve a service that greets.
+func serveGreeter(server *ttrpc.Server) (addr string, end func()) {
+	server.Register("example.Greeter", map[string]ttrpc.Method{
+		"Greet": func(_ context.Context, unmarshal func(any) error) (any, error) {
+			var who wrapperspb.StringValue
+			if err := unmarshal(&who); err != nil {
+				return nil, err
+			}
+			return wrapperspb.String("hello, " + who.Value), nil
+		},
+	})
+	l, remove := socket()
+	ended := make(chan error)
+	go func() { ended <- server.Serve(context.Background(), l) }()
+	return l.Addr().String(), func() {
+		server.Close()
+		<-ended
+		remove()
+	}
+}
+
+// greet calls the service once.
+func greet(addr string, opts ...ttrpc.ClientOpts) string {
+	conn, err := net.Dial("unix", addr)
+	if err != nil {
+		log.Fatal(err)
+	}
+	client := ttrpc.NewClient(conn, opts...)
+	defer client.Close()
+	var answer wrapperspb.StringValue
+	if err := client.Call(context.Background(), "example.Greeter", "Greet", wrapperspb.String("world"), &answer); err != nil {
+		log.Fatal(err)
+	}
+	return answer.Value
+}

@@ -1,0 +1,74 @@
+package middleware
+
+import (
+	"testing"
+
+	sandbox "github.com/containerd/containerd/api/runtime/sandbox/v1"
+	taskv2 "github.com/containerd/containerd/api/runtime/task/v2"
+	taskv3 "github.com/containerd/containerd/api/runtime/task/v3"
+	"google.golang.org/protobuf/encoding/protowire"
+	"google.golang.org/protobuf/reflect/protoreflect"
+)
+
+// TestKnownFields holds the numbers against containerd's own definitions.
+func TestKnownFields(t *testing.T) {
+	services := map[string]protoreflect.FileDescriptor{
+		"containerd.task.v2.Task":               taskv2.File_runtime_task_v2_shim_proto,
+		"containerd.task.v3.Task":               taskv3.File_runtime_task_v3_shim_proto,
+		"containerd.runtime.sandbox.v1.Sandbox": sandbox.File_runtime_sandbox_v1_sandbox_proto,
+	}
+	if len(services) != len(knownServices) {
+		t.Fatalf("%d services are known, %d checked", len(knownServices), len(services))
+	}
+	for name, file := range services {
+		service := file.Services().ByName(protoreflect.FullName(name).Name())
+		methods := known[knownServices[name]]
+		if service == nil || string(service.FullName()) != name {
+			t.Errorf("%s is not in %s", name, file.Path())
+			continue
+		}
+		if len(methods) != service.Methods().Len() {
+			t.Errorf("%s: %d methods are known, it has %d", name, len(methods), service.Methods().Len())
+		}
+		for i := range service.Methods().Len() {
+			m := service.Methods().Get(i)
+			f, ok := methods[string(m.Name())]
+			if !ok {
+				t.Errorf("%s is not known", m.FullName())
+			}
+			in, out := m.Input(), m.Output()
+			if name == "containerd.runtime.sandbox.v1.Sandbox" {
+				checkField(t, in, f.sandboxID, "sandbox_id")
+				checkField(t, in, f.bundle, "bundle_path")
+			} else {
+				checkField(t, in, f.containerID, "id")
+				checkField(t, in, f.execID, "exec_id")
+				checkField(t, in, f.bundle, "bundle")
+				checkField(t, in, f.signal, "signal")
+			}
+			// These tell of an exit on the side, perhaps long ago.
+			if m.Name() != "State" && m.Name() != "SandboxStatus" {
+				checkField(t, out, f.exitStatus, "exit_status")
+				checkField(t, out, f.exitedAt, "exited_at")
+			}
+			pid := protoreflect.Name("pid")
+			if m.Name() == "Connect" {
+				pid = "task_pid"
+			}
+			checkField(t, out, f.pid, pid)
+		}
+	}
+}
+
+// checkField checks that msg has a field of that name exactly where it is known
+// to be; 0: nowhere.
+func checkField(t *testing.T, msg protoreflect.MessageDescriptor, num protowire.Number, name protoreflect.Name) {
+	t.Helper()
+	var want protowire.Number
+	if f := msg.Fields().ByName(name); f != nil {
+		want = f.Number()
+	}
+	if num != want {
+		t.Errorf("%s of %s is %d, known as %d", name, msg.FullName(), want, num)
+	}
+}

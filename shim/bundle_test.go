@@ -38,7 +38,7 @@ func want(t *testing.T, attrs []attribute.KeyValue, want ...string) {
 	t.Helper()
 	var got []string
 	for _, a := range attrs {
-		got = append(got, string(a.Key)+"="+a.Value.AsString())
+		got = append(got, string(a.Key)+"="+a.Value.String())
 	}
 	if strings.Join(got, " ") != strings.Join(want, " ") {
 		t.Errorf("got %v, want %v", got, want)

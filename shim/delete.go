@@ -18,6 +18,7 @@ import (
 const (
 	deletePID        = 1
 	deleteExitStatus = 2
+	deleteExitedAt   = 3
 )
 
 // delete runs the inner shim's delete and passes its output on, byte for byte.
@@ -64,7 +65,8 @@ func recordDelete(tel *telemetry, st *state, attrs []attribute.KeyValue, t timin
 	if pid, ok := wire.Uint(response, deletePID); ok {
 		attrs = append(attrs, semconv.ProcessPID(int(pid)))
 	}
-	if status, ok := wire.Uint(response, deleteExitStatus); ok {
+	// A status of 0 is not on the wire: an answer with the time of an exit has one.
+	if status, ok := wire.Uint(response, deleteExitStatus); ok || !wire.Time(response, deleteExitedAt).IsZero() {
 		attrs = append(attrs, semconv.ProcessExitCode(int(status)))
 	}
 	t.emit(remote(root), tel.tracer, nil, attrs...)

@@ -106,6 +106,15 @@ func TestStoryClock(t *testing.T) {
 	}
 }
 
+// TestStoryFailed: a sandbox that failed to start has no time to start.
+func TestStoryFailed(t *testing.T) {
+	s := &script{}
+	s.span(sandbox("a"), "s", "root", "", rootName, 0, 100*ms, wrong("UNKNOWN", "no task was started"))
+	if _, all := stories(s); all[0].Startup != 0 || all[0].Errors != 1 {
+		t.Errorf("startup %v, %d errors", all[0].Startup, all[0].Errors)
+	}
+}
+
 func TestRuntimeName(t *testing.T) {
 	for service, want := range map[string]string{
 		"containerd-shim-runc-v2": "runc", "containerd-shim-kata-qemu-v2": "kata-qemu",

@@ -178,7 +178,7 @@ func (r *renderer) span(row row) {
 		return
 	}
 	duration := ""
-	if n.start != 0 {
+	if n.end > n.start { // a moment has none
 		duration = Duration(time.Duration(n.end - n.start))
 	}
 	duration = strings.Repeat(" ", max(0, durationCells-Width(duration))) + duration

@@ -43,7 +43,8 @@ type Story struct {
 	// Start and End are those of the first and the last span on the host's clock,
 	// zero when no span has a time.
 	Start, End time.Time
-	// Startup is how long the sandbox took to start, 0 while it starts.
+	// Startup is how long the sandbox took to start, 0 while it starts and when
+	// it failed to.
 	Startup time.Duration
 	Spans   int
 	Errors  int
@@ -135,7 +136,9 @@ func (s *Story) note(p part, res *resourcepb.Resource, span *tracepb.Span) {
 	}
 	if span.GetName() == rootName {
 		s.root = p.trace
-		s.Startup = max(s.Startup, time.Duration(hi-lo))
+		if !failed(span) {
+			s.Startup = max(s.Startup, time.Duration(hi-lo))
+		}
 	}
 	setOnce(&s.Sandbox, p.sandbox)
 	setOnce(&s.Namespace, resourceText(res, attrNamespace))

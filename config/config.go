@@ -30,6 +30,8 @@ type Config struct {
 	// empty means containerd-shim-<inner>-v2, searched on PATH and beside the
 	// wrapper.
 	Shim string `toml:"-"`
+	// Runtime is the inner shim's name if the file has a section for it.
+	Runtime string `toml:"-"`
 }
 
 // Trace says what is recorded and how contexts travel.

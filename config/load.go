@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"io/fs"
+	"maps"
 	"os"
 
 	"github.com/pelletier/go-toml/v2"
@@ -90,12 +91,15 @@ func Parse(text []byte, inner string) (Config, error) {
 		if err == nil {
 			err = over.validate()
 		}
+		if err == nil {
+			err = over.ownJournal(f.Config)
+		}
 		if err != nil {
 			return Default(), fmt.Errorf("[runtime.%s]: %w", name, err)
 		}
 		if name == inner {
 			cfg = over
-			cfg.Shim = section.Shim
+			cfg.Shim, cfg.Runtime = section.Shim, name
 		}
 	}
 	return cfg, nil
@@ -117,17 +121,9 @@ func overlay(text []byte, name string, base Config) (Config, error) {
 		return base, err
 	}
 	cfg := base
-	cfg.Resource = cloneMap(base.Resource)
-	cfg.Export.Headers = cloneMap(base.Export.Headers)
+	cfg.Resource = maps.Clone(base.Resource)
+	cfg.Export.Headers = maps.Clone(base.Export.Headers)
 	return cfg, toml.Unmarshal(sub, &cfg)
-}
-
-func cloneMap(m map[string]string) map[string]string {
-	c := make(map[string]string, len(m))
-	for k, v := range m {
-		c[k] = v
-	}
-	return c
 }
 
 // locate turns the TOML library's errors into one line with line and column.

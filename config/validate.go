@@ -4,6 +4,7 @@ import (
 	"fmt"
 	"net/url"
 	"path/filepath"
+	"reflect"
 	"slices"
 	"strings"
 )
@@ -55,6 +56,15 @@ func (c *Config) validate() error {
 		return fmt.Errorf("journal.max_bytes: %d is too small, at least twice journal.segment_bytes (%d)", c.Journal.MaxBytes, c.Journal.SegmentBytes)
 	}
 	return nil
+}
+
+// ownJournal reports a runtime that exports elsewhere from the common journal: a
+// journal has one shipper, and that has one target.
+func (c *Config) ownJournal(common Config) error {
+	if reflect.DeepEqual(c.Export, common.Export) || c.Journal.Dir != common.Journal.Dir {
+		return nil
+	}
+	return fmt.Errorf("export: it differs from the common [export], which ships the journal %s: give this runtime a dir of its own in its journal section", c.Journal.Dir)
 }
 
 func oneOf(key, value string, allowed ...string) error {

@@ -129,7 +129,11 @@ func (s *Shipper) start(lock *os.File) error {
 	if err != nil {
 		return err
 	}
-	cmd := exec.Command(program, "ship", "--journal", s.cfg.Journal.Dir)
+	args := []string{"ship", "--journal", s.cfg.Journal.Dir}
+	if s.cfg.Runtime != "" {
+		args = append(args, "--runtime", s.cfg.Runtime)
+	}
+	cmd := exec.Command(program, args...)
 	cmd.Dir = "/"
 	cmd.Env = append(os.Environ(), ShipLockEnv+"=3")
 	cmd.ExtraFiles = []*os.File{lock}

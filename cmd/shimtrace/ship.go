@@ -24,6 +24,7 @@ func shipCommand(h *host) *cli.Command {
 			"Examples:\n   shimtrace ship\n   OTEL_EXPORTER_OTLP_ENDPOINT=http://127.0.0.1:4318 shimtrace ship --once",
 		Flags: []cli.Flag{
 			journalFlag(),
+			&cli.StringFlag{Name: "runtime", Usage: "ship as section [runtime.`INNER`] of the configuration says"},
 			&cli.BoolFlag{Name: "follow", Usage: "go on until nothing is recorded for the --idle time (the default)"},
 			&cli.BoolFlag{Name: "once", Usage: "end when all there is now has been shipped"},
 			&cli.DurationFlag{Name: "idle", Value: time.Minute, Usage: "end when nothing was recorded for `DURATION`; 0 is never"},
@@ -38,13 +39,13 @@ func shipCommand(h *host) *cli.Command {
 			if c.Duration("idle") < 0 {
 				return usageError("--idle %s: a duration is not negative", c.Duration("idle"))
 			}
-			return h.ship(ctx, c.String("journal"), c.Bool("once"), c.Duration("idle"))
+			return h.ship(ctx, c.String("runtime"), c.String("journal"), c.Bool("once"), c.Duration("idle"))
 		},
 	}
 }
 
-func (h *host) ship(ctx context.Context, dir string, once bool, idle time.Duration) error {
-	cfg, err := config.Load("", h.getenv)
+func (h *host) ship(ctx context.Context, runtime, dir string, once bool, idle time.Duration) error {
+	cfg, err := config.Load(runtime, h.getenv)
 	if err != nil {
 		return err
 	}

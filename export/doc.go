@@ -5,7 +5,7 @@
 // makes OpenTelemetry's SDK as shimtrace wants it: ids that can be known before
 // their span ([ContextWithIDs]), a sampler by its configured name, and a
 // [Processor] that queues ended spans within bounds and counts what it drops. The
-// processor's exporter writes to a journal (package journal). [Shipper] sees to it
+// processor's exporter writes to a journal (package journal). [Keeper] sees to it
 // that one process per host sends the journal to the collector; that process is
 // the operator's tool (packages ship and otlp), and the shim only starts it.
 package export

@@ -158,7 +158,7 @@ func (r *relayProcess) serve() <-chan struct{} {
 		defer close(done)
 		_ = relay.Serve(context.Background(), r.listener, dial)
 	}()
-	r.tel.shipper.Ensure()
+	r.tel.keeper.Ensure()
 	return done
 }
 

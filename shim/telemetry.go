@@ -49,7 +49,7 @@ type telemetry struct {
 	provider *sdktrace.TracerProvider
 	tracer   trace.Tracer
 	journal  *journal.Journal
-	shipper  *export.Shipper
+	keeper   *export.Keeper
 }
 
 // openTelemetry opens the journal and a provider that writes to it.
@@ -66,9 +66,9 @@ func openTelemetry(cfg config.Config, id identity, log *slog.Logger) (*telemetry
 		return nil, fmt.Errorf("open the journal: %w", err)
 	}
 	t := &telemetry{journal: j}
-	t.shipper = export.NewShipper(cfg, func(format string, args ...any) { log.Warn(fmt.Sprintf(format, args...)) })
+	t.keeper = export.NewKeeper(cfg, func(format string, args ...any) { log.Warn(fmt.Sprintf(format, args...)) })
 	ctx := context.Background()
-	exporter, err := otlptrace.New(ctx, t.shipper.Client(j))
+	exporter, err := otlptrace.New(ctx, t.keeper.Client(j))
 	if err != nil {
 		j.Close()
 		return nil, fmt.Errorf("open the journal: %w", err)
@@ -104,7 +104,7 @@ func (t *telemetry) close(log *slog.Logger) {
 	if err := t.journal.Close(); err != nil {
 		log.Warn("close the journal", "error", err)
 	}
-	t.shipper.Close()
+	t.keeper.Close()
 }
 
 // emitRoot exports the root span that st has been the context of.

@@ -4,6 +4,8 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"io/fs"
+	"os"
 	"time"
 
 	tracepb "go.opentelemetry.io/proto/otlp/trace/v1"
@@ -47,6 +49,9 @@ func (d *delivery) follow() error {
 		}
 		d.watch.wait(d.ctx.Done())
 		d.pause(d.Linger)
+		if err := d.exists(); err != nil {
+			return err
+		}
 	}
 }
 
@@ -140,6 +145,15 @@ func (d *delivery) failed(err error) error {
 	}
 	d.progress(err, time.Now().Add(wait))
 	d.pause(wait)
+	return d.exists()
+}
+
+// exists reports that the journal has been removed. Its lock is gone with it, so
+// that what comes in its place is for another shipper.
+func (d *delivery) exists() error {
+	if _, err := os.Stat(d.Dir); errors.Is(err, fs.ErrNotExist) {
+		return fmt.Errorf("ship: the journal was removed: %w", err)
+	}
 	return nil
 }
 

@@ -529,3 +529,39 @@ func dup(t *testing.T, f *os.File) int {
 	}
 	return fd
 }
+
+// TestEndsWhenTheJournalIsRemoved wants no shipper left for a directory that is
+// gone, whether it was idle or in the middle of an outage.
+func TestEndsWhenTheJournalIsRemoved(t *testing.T) {
+	for _, tt := range []struct {
+		name   string
+		answer func([]string) error
+	}{
+		{"idle", nil},
+		{"outage", func([]string) error { return errors.New("backend is away") }},
+	} {
+		t.Run(tt.name, func(t *testing.T) {
+			j := openJournal(t, journal.Options{})
+			b := &backend{answer: tt.answer}
+			record(t, j, "a")
+			done := make(chan error, 1)
+			go func() { done <- fast(j, b).Run(t.Context()) }()
+			eventually(t, "an upload", func() bool {
+				b.mu.Lock()
+				defer b.mu.Unlock()
+				return b.uploads > 0
+			})
+			if err := os.RemoveAll(j.Dir()); err != nil {
+				t.Fatal(err)
+			}
+			select {
+			case err := <-done:
+				if !errors.Is(err, os.ErrNotExist) {
+					t.Errorf("ended with %v", err)
+				}
+			case <-time.After(time.Minute):
+				t.Fatal("still runs")
+			}
+		})
+	}
+}

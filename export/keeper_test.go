@@ -60,7 +60,7 @@ func (f *fakeShipper) started(t *testing.T) (pids []int) {
 	return pids
 }
 
-// log collects what a Shipper logs.
+// log collects what a Keeper logs.
 type log struct {
 	mu    sync.Mutex
 	lines []string
@@ -82,9 +82,9 @@ func TestOneShipperIsStarted(t *testing.T) {
 	f := newFakeShipper(t, "exec sleep 1000")
 	var l log
 	var wg sync.WaitGroup
-	shippers := make([]*Shipper, 8)
+	shippers := make([]*Keeper, 8)
 	for i := range shippers {
-		shippers[i] = NewShipper(f.cfg, l.printf)
+		shippers[i] = NewKeeper(f.cfg, l.printf)
 		wg.Go(func() {
 			for range 50 {
 				shippers[i].Ensure()
@@ -136,11 +136,11 @@ func TestOneShipperIsStarted(t *testing.T) {
 func TestShipperThatFailsIsNotHurried(t *testing.T) {
 	f := newFakeShipper(t, "exit 3")
 	var l log
-	s := NewShipper(f.cfg, l.printf)
+	s := NewKeeper(f.cfg, l.printf)
 	defer s.Close()
 	s.Ensure()
 	eventually(t, "the failure is logged", func() bool { return len(l.all()) == 1 })
-	other := NewShipper(f.cfg, l.printf) // as of another pod
+	other := NewKeeper(f.cfg, l.printf) // as of another pod
 	defer other.Close()
 	for range 200 {
 		s.Ensure()
@@ -166,7 +166,7 @@ func TestShipperIsMissing(t *testing.T) {
 	cfg := config.Default()
 	cfg.Journal.Dir = t.TempDir()
 	var l log
-	s := NewShipper(cfg, l.printf)
+	s := NewKeeper(cfg, l.printf)
 	s.Ensure()
 	if len(l.all()) != 0 {
 		t.Errorf("without an endpoint: %q", l.all())
@@ -177,7 +177,7 @@ func TestShipperIsMissing(t *testing.T) {
 	s.Close()
 
 	cfg.Export.Endpoint = "http://127.0.0.1:1"
-	s = NewShipper(cfg, l.printf)
+	s = NewKeeper(cfg, l.printf)
 	defer s.Close()
 	for range 10 {
 		s.Ensure()
@@ -209,7 +209,7 @@ func TestClientEnsuresAfterUpload(t *testing.T) {
 		t.Fatal(err)
 	}
 	defer j.Close()
-	s := NewShipper(f.cfg, t.Logf)
+	s := NewKeeper(f.cfg, t.Logf)
 	defer s.Close()
 	if err := s.Client(j).UploadTraces(t.Context(), []*tracepb.ResourceSpans{{}}); err != nil {
 		t.Fatal(err)
@@ -225,7 +225,7 @@ func BenchmarkEnsure(b *testing.B) {
 		b.Fatal(err)
 	}
 	defer lock.Close()
-	s := NewShipper(cfg, b.Logf)
+	s := NewKeeper(cfg, b.Logf)
 	b.ReportAllocs()
 	for b.Loop() {
 		s.Ensure()

@@ -32,10 +32,10 @@ const (
 	maxRestart = time.Minute
 )
 
-// Shipper sees to it that a process ships the journal to the collector: the
+// Keeper sees to it that a process ships the journal to the collector: the
 // operator's tool, as "shimtrace ship --journal DIR", detached, one per host. Any
 // number of processes may look after it at once.
-type Shipper struct {
+type Keeper struct {
 	cfg  config.Config
 	logf func(format string, args ...any)
 
@@ -46,66 +46,66 @@ type Shipper struct {
 	timer  *time.Timer
 }
 
-// NewShipper returns the Shipper for a configuration. What hinders it is logged
+// NewKeeper returns the Keeper for a configuration. What hinders it is logged
 // with logf, once for each cause.
-func NewShipper(cfg config.Config, logf func(format string, args ...any)) *Shipper {
-	return &Shipper{cfg: cfg, logf: logf, pause: minRestart}
+func NewKeeper(cfg config.Config, logf func(format string, args ...any)) *Keeper {
+	return &Keeper{cfg: cfg, logf: logf, pause: minRestart}
 }
 
 // Ensure starts a shipper if there is an endpoint and none runs. It costs three
 // system calls while one runs, so it is called after every append: a shipper that
 // found nothing for a while has ended.
-func (s *Shipper) Ensure() {
-	if s.cfg.Export.Endpoint == "" {
+func (k *Keeper) Ensure() {
+	if k.cfg.Export.Endpoint == "" {
 		return
 	}
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	if s.closed {
+	k.mu.Lock()
+	defer k.mu.Unlock()
+	if k.closed {
 		return
 	}
-	lock, err := journal.LockShipping(s.cfg.Journal.Dir)
+	lock, err := journal.LockShipping(k.cfg.Journal.Dir)
 	if errors.Is(err, journal.ErrShipped) {
 		return
 	}
 	if err != nil {
-		s.report(err)
+		k.report(err)
 		return
 	}
 	defer lock.Close() // the child has its own
-	if wait := s.pause - sinceStart(lock); wait > 0 {
-		s.later(wait)
+	if wait := k.pause - sinceStart(lock); wait > 0 {
+		k.later(wait)
 		return
 	}
-	if err := s.start(lock); err != nil {
-		s.report(err)
-		s.pause = min(2*s.pause, maxRestart)
-		s.later(s.pause)
+	if err := k.start(lock); err != nil {
+		k.report(err)
+		k.pause = min(2*k.pause, maxRestart)
+		k.later(k.pause)
 	}
 }
 
 // Close ends the looking after, not the shipper.
-func (s *Shipper) Close() {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	s.closed = true
-	if s.timer != nil {
-		s.timer.Stop()
+func (k *Keeper) Close() {
+	k.mu.Lock()
+	defer k.mu.Unlock()
+	k.closed = true
+	if k.timer != nil {
+		k.timer.Stop()
 	}
 }
 
 // later looks again after a while, for nothing may be appended until then.
-func (s *Shipper) later(wait time.Duration) {
-	if s.timer != nil {
-		s.timer.Stop()
+func (k *Keeper) later(wait time.Duration) {
+	if k.timer != nil {
+		k.timer.Stop()
 	}
-	s.timer = time.AfterFunc(wait, s.Ensure)
+	k.timer = time.AfterFunc(wait, k.Ensure)
 }
 
-func (s *Shipper) report(err error) {
-	if text := err.Error(); text != s.logged {
-		s.logged = text
-		s.logf("no spans are shipped: %v", err)
+func (k *Keeper) report(err error) {
+	if text := err.Error(); text != k.logged {
+		k.logged = text
+		k.logf("no spans are shipped: %v", err)
 	}
 }
 
@@ -123,15 +123,15 @@ func sinceStart(lock *os.File) time.Duration {
 	return maxRestart // the clock was set back
 }
 
-func (s *Shipper) start(lock *os.File) error {
+func (k *Keeper) start(lock *os.File) error {
 	_, _ = lock.WriteAt([]byte{'\n'}, 0) // see sinceStart; a full disk is no reason not to ship
-	program, err := findShipper(s.cfg.Export.Shipper)
+	program, err := findShipper(k.cfg.Export.Shipper)
 	if err != nil {
 		return err
 	}
-	args := []string{"ship", "--journal", s.cfg.Journal.Dir}
-	if s.cfg.Runtime != "" {
-		args = append(args, "--runtime", s.cfg.Runtime)
+	args := []string{"ship", "--journal", k.cfg.Journal.Dir}
+	if k.cfg.Runtime != "" {
+		args = append(args, "--runtime", k.cfg.Runtime)
 	}
 	cmd := exec.Command(program, args...)
 	cmd.Dir = "/"
@@ -147,25 +147,25 @@ func (s *Shipper) start(lock *os.File) error {
 	started := time.Now()
 	go func() {
 		err := cmd.Wait() // it would stay a zombie otherwise
-		s.ended(program, err, time.Since(started))
+		k.ended(program, err, time.Since(started))
 	}()
 	return nil
 }
 
 // ended sets the pause before the next start by how the last shipper fared.
-func (s *Shipper) ended(program string, err error, lived time.Duration) {
-	s.mu.Lock()
-	defer s.mu.Unlock()
+func (k *Keeper) ended(program string, err error, lived time.Duration) {
+	k.mu.Lock()
+	defer k.mu.Unlock()
 	if err == nil || lived > maxRestart {
-		s.pause, s.logged = minRestart, ""
+		k.pause, k.logged = minRestart, ""
 		return
 	}
-	if s.closed {
+	if k.closed {
 		return
 	}
-	s.report(fmt.Errorf("the shipper %s ended early: %w", program, err))
-	s.pause = min(2*s.pause, maxRestart)
-	s.later(s.pause)
+	k.report(fmt.Errorf("the shipper %s ended early: %w", program, err))
+	k.pause = min(2*k.pause, maxRestart)
+	k.later(k.pause)
 }
 
 // findShipper returns the configured program, or the tool beside our own binary
@@ -193,16 +193,16 @@ func findShipper(configured string) (string, error) {
 }
 
 // Client returns the client with Ensure after every upload.
-func (s *Shipper) Client(c otlptrace.Client) otlptrace.Client { return shippedClient{c, s} }
+func (k *Keeper) Client(c otlptrace.Client) otlptrace.Client { return keptClient{c, k} }
 
-type shippedClient struct {
+type keptClient struct {
 	otlptrace.Client
-	shipper *Shipper
+	keeper *Keeper
 }
 
 // UploadTraces implements [otlptrace.Client].
-func (c shippedClient) UploadTraces(ctx context.Context, spans []*tracepb.ResourceSpans) error {
+func (c keptClient) UploadTraces(ctx context.Context, spans []*tracepb.ResourceSpans) error {
 	err := c.Client.UploadTraces(ctx, spans)
-	c.shipper.Ensure()
+	c.keeper.Ensure()
 	return err
 }

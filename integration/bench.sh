@@ -1,0 +1,17 @@
+#!/bin/sh
+# What shimtrace costs, measured against the same without it in the same run: a
+# call through the relay, the journal, a container's start, memory. ROUNDS is the
+# number of containers of each kind.
+set -eu
+cd "$(dirname "$0")/.."
+echo "== $(nproc) cores, load $(cut -d' ' -f1 /proc/loadavg), $(uname -r), $(go version | cut -d' ' -f3)"
+echo "== the shim binary and what it starts as"
+stat -c %s bin/containerd-shim-traced-v2 | awk '{printf "binary %.1f MB\n", $1/1e6}'
+echo "== calls: relayed against direct"
+go test ./middleware -run '^$' -bench . -benchtime "${BENCHTIME:-2s}"
+echo "== journal and processor"
+go test ./export/... -run '^$' -bench . -benchtime "${BENCHTIME:-1s}"
+echo "== the agent's spans: socket to OTLP"
+go test ./forwarder/... -run '^$' -bench . -benchtime "${BENCHTIME:-2s}" -cpu 1
+echo "== containers: wrapped against bare"
+go -C integration run ./bench -rounds "${ROUNDS:-40}"

@@ -94,7 +94,6 @@ func TestObserver(t *testing.T) {
 // panicking is an observer that panics where it is told to, as often as it is
 // told to.
 type panicking struct {
-	nobody
 	mu    sync.Mutex
 	where string
 	left  int

@@ -7,11 +7,18 @@ import (
 	"github.com/shimtrace/shimtrace/middleware/wire"
 )
 
-// smallBuffer is the size of a connection's buffer while nothing larger passes:
-// most requests and answers fit, and an idle connection costs little.
-const smallBuffer = 4 << 10
+const (
+	// smallBuffer is the size of a connection's buffers while nothing larger
+	// passes: most requests and answers fit, and an idle connection costs little.
+	smallBuffer = 4 << 10
+	// largeBuffer is the size of the buffer for who has much to say.
+	largeBuffer = 64 << 10
+)
 
-var smallBuffers = sync.Pool{New: func() any { return new([smallBuffer]byte) }}
+var (
+	smallBuffers = sync.Pool{New: func() any { return new([smallBuffer]byte) }}
+	largeBuffers = sync.Pool{New: func() any { return new([largeBuffer]byte) }}
+)
 
 // frameReader reads whole frames into a buffer that grows with what has arrived,
 // never with what a header announces.
@@ -78,20 +85,29 @@ func (f *frameReader) discard(n int) {
 
 // copyTo passes n bytes on to dst as they arrive, without holding them.
 func (f *frameReader) copyTo(dst io.Writer, n int64) error {
-	for n > 0 {
-		if f.r == f.w {
-			m, err := f.src.Read(f.buf)
-			f.r, f.w = 0, m
-			if m == 0 && err != nil {
-				return err
-			}
-		}
-		part := f.buf[f.r:min(int64(f.w), int64(f.r)+n)]
+	if part := f.buf[f.r:min(int64(f.w), int64(f.r)+n)]; len(part) > 0 {
 		if _, err := dst.Write(part); err != nil {
 			return err
 		}
-		f.discard(len(part))
 		n -= int64(len(part))
+		f.discard(len(part))
+	}
+	if n == 0 {
+		return nil
+	}
+	large := largeBuffers.Get().(*[largeBuffer]byte)
+	defer largeBuffers.Put(large)
+	for n > 0 {
+		m, err := f.src.Read(large[:min(n, largeBuffer)])
+		if m > 0 {
+			if _, err := dst.Write(large[:m]); err != nil {
+				return err
+			}
+			n -= int64(m)
+		}
+		if err != nil && n > 0 {
+			return err
+		}
 	}
 	return nil
 }

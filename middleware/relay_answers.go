@@ -1,16 +1,10 @@
 package middleware
 
 import (
-	"sync"
 	"time"
 
 	"github.com/shimtrace/shimtrace/middleware/wire"
 )
-
-// largeBuffer is the size of the buffer for a server that has much to say.
-const largeBuffer = 64 << 10
-
-var largeBuffers = sync.Pool{New: func() any { return new([largeBuffer]byte) }}
 
 // forwardAnswers forwards from server to client until the server ends. Nothing is
 // put into answers: the bytes pass as they arrive, and are looked at afterwards.

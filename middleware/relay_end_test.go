@@ -129,6 +129,9 @@ func TestLastWords(t *testing.T) {
 		}()
 		writeFails(t, w.server)
 		got, err := io.ReadAll(w.server)
+		if errors.Is(err, syscall.ECONNRESET) {
+			err = nil // what the server said has not all been read, which it is told then
+		}
 		if err != nil || !bytes.Equal(got, words) {
 			t.Errorf("got %d bytes, %v, want %d", len(got), err, len(words))
 		}

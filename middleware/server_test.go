@@ -98,7 +98,7 @@ var errPlain = map[string]error{
 	"wrapped":   fmt.Errorf("while waiting: %w", context.DeadlineExceeded),
 	"status":    fmt.Errorf("runtime: %w", status.Error(codes.FailedPrecondition, "not running")),
 	"closed":    ttrpc.ErrClosed,
-	"multiline": errors.New("failed to create\n\nCaused by:\n    0: no such file\n"),
+	"multiline": errors.New("failed to create\n\nCaused by:\n    0: no such file"),
 }
 
 var echoMethods = map[string]ttrpc.Method{

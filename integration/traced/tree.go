@@ -28,31 +28,30 @@ import (
 // links (~) and its events (!); in brackets a parent that somebody else made.
 // What is the same for all spans, for instance rpc.method being the span's name,
 // is drawn only where it differs. What differs from run to run is replaced: pids,
-// the host, ids of execs by their number, and the words that names has, for
-// instance a container's id. Siblings and traces are in alphabetical order, since
-// they race, but the sandbox's own trace comes first.
+// the host, ids of execs by their number, and what names says in the manner of
+// strings.NewReplacer, for instance a container's id. Siblings and traces are in
+// alphabetical order, since they race, but the sandbox's own trace comes first. A
+// span that is there more than once is drawn once, with a remark.
 func Tree(all []otlprecv.Span, names ...string) string {
 	t := &tree{
+		rename:   strings.NewReplacer(names...),
 		spans:    make(map[string]otlprecv.Span),
+		times:    make(map[string]int),
 		children: make(map[string][]string),
 		execs:    make(map[string]string),
 	}
 	resources := make(map[string]bool)
 	var ours []otlprecv.Span
 	for _, s := range all {
-		if _, twice := t.spans[s.ID]; twice && isOurs(s) {
-			ours = append(ours, s) // drawn twice
-			continue
-		}
-		t.spans[s.ID] = s
-		if isOurs(s) {
+		if t.times[s.ID]++; t.times[s.ID] == 1 && isOurs(s) {
 			ours = append(ours, s)
 		}
+		t.spans[s.ID] = s
 	}
 	slices.SortStableFunc(ours, func(a, b otlprecv.Span) int { return cmp.Compare(a.StartTimeUnixNano, b.StartTimeUnixNano) })
 	tops := make(map[string][]string) // by trace
 	for _, s := range ours {
-		resources["resource"+attrs(s.Resource)] = true
+		resources[t.rename.Replace("resource"+attrs(s.Resource)+"\n")] = true
 		t.number(s)
 		parent, known := t.spans[s.ParentID]
 		switch {
@@ -69,8 +68,7 @@ func Tree(all []otlprecv.Span, names ...string) string {
 	slices.SortFunc(traces, func(a, b string) int {
 		return cmp.Or(cmp.Compare(strings.Count(b, "\n  "+rootSpan), strings.Count(a, "\n  "+rootSpan)), cmp.Compare(a, b))
 	})
-	text := strings.Join(slices.Sorted(maps.Keys(resources)), "\n") + "\n" + strings.Join(traces, "")
-	return strings.NewReplacer(names...).Replace(text)
+	return strings.Join(append(slices.Sorted(maps.Keys(resources)), traces...), "")
 }
 
 const (
@@ -81,7 +79,9 @@ const (
 func isOurs(s otlprecv.Span) bool { return strings.HasPrefix(s.Scope, project) }
 
 type tree struct {
+	rename   *strings.Replacer
 	spans    map[string]otlprecv.Span
+	times    map[string]int      // how often a span is there
 	children map[string][]string // by parent's id
 	execs    map[string]string
 }
@@ -98,7 +98,7 @@ func (t *tree) drawTrace(ids []string) string {
 	for _, id := range ids {
 		line, s := "", t.spans[id]
 		if parent, known := t.spans[s.ParentID]; known && parent.TraceID == s.TraceID {
-			line = fmt.Sprintf("  (%s %s of %s)\n", kind(parent), parent.Name, parent.Service())
+			line = t.rename.Replace(fmt.Sprintf("  (%s %s of %s)\n", kind(parent), parent.Name, parent.Service()))
 		} else if s.ParentID != "" {
 			line = "  (unknown parent)\n"
 		}
@@ -159,7 +159,10 @@ func (t *tree) line(s otlprecv.Span) string {
 	for _, l := range s.Links {
 		text += " ~ " + t.linked(l)
 	}
-	return text
+	if n := t.times[s.ID]; n > 1 {
+		text += fmt.Sprintf(" TIMES %d", n)
+	}
+	return t.rename.Replace(text)
 }
 
 func (t *tree) linked(l *tracepb.Span_Link) string {

@@ -48,18 +48,18 @@ func (s *spans) begin(ctx context.Context, c *Call) context.Context {
 	if s.observer != nil {
 		parent = s.observer.Parent(c)
 	}
-	opts := c.method.start
+	opts := append(make([]trace.SpanStartOption, 0, len(c.method.start)+2), c.method.start...)
+	opts = append(opts, trace.WithTimestamp(c.Start))
 	if parent.IsValid() {
 		link := parent
 		if s.joinsObserver(c.Caller, parent) {
 			ctx = trace.ContextWithRemoteSpanContext(ctx, parent)
 			link = c.Caller
 		}
-		if link.IsValid() {
-			opts = append(opts[:len(opts):len(opts)], trace.WithLinks(trace.Link{SpanContext: link}))
+		if link.IsSampled() { // otherwise it leads nowhere
+			opts = append(opts, trace.WithLinks(trace.Link{SpanContext: link}))
 		}
 	}
-	opts = append(opts[:len(opts):len(opts)], trace.WithTimestamp(c.Start))
 	ctx, c.span = s.tracer.Start(ctx, c.method.fullName, opts...)
 	if c.Quiet() {
 		sc := c.span.SpanContext()
@@ -83,7 +83,7 @@ func (s *spans) end(c *Call) {
 	if !c.span.IsRecording() || c.Quiet() && !s.remarkable(c) {
 		return
 	}
-	attrs := make([]attribute.KeyValue, 0, 12)
+	attrs := make([]attribute.KeyValue, 0, 6)
 	attrs = append(attrs, semconv.RPCResponseStatusCode(c.Code.String()))
 	if c.Code != 0 {
 		attrs = append(attrs, semconv.ErrorTypeKey.String(c.Code.String()))

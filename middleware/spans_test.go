@@ -177,8 +177,8 @@ func TestParentAndLink(t *testing.T) {
 		"both, join sandbox":                    {caller: callerSpan, sandbox: sandboxSpan, join: middleware.JoinSandbox, parent: sandboxSpan, link: callerSpan},
 		"join sandbox without any":              {caller: callerSpan, join: middleware.JoinSandbox, parent: callerSpan},
 		"unsampled caller":                      {caller: unsampledCaller, dropped: true},
-		"unsampled caller in a sampled sandbox": {caller: unsampledCaller, sandbox: sandboxSpan, parent: sandboxSpan, link: unsampledCaller},
-		"sampled caller in an unsampled one":    {caller: callerSpan, sandbox: unsampledSandbox, parent: callerSpan, link: unsampledSandbox},
+		"unsampled caller in a sampled sandbox": {caller: unsampledCaller, sandbox: sandboxSpan, parent: sandboxSpan},
+		"sampled caller in an unsampled one":    {caller: callerSpan, sandbox: unsampledSandbox, parent: callerSpan},
 		"both unsampled":                        {caller: unsampledCaller, sandbox: unsampledSandbox, dropped: true},
 	} {
 		t.Run(name, func(t *testing.T) {

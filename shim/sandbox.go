@@ -162,7 +162,10 @@ func (s *sandbox) exchange(c *middleware.Call, attrs []attribute.KeyValue) {
 	parent := s.root
 	var links []trace.Link
 	if c.Caller.IsSampled() && s.join == middleware.JoinCaller {
-		parent, links = c.Caller, []trace.Link{{SpanContext: s.root}}
+		parent = c.Caller
+		if s.root.IsSampled() {
+			links = []trace.Link{{SpanContext: s.root}}
+		}
 	}
 	if left, err := readState(path); err == nil {
 		ctx := remote(parent)

@@ -115,6 +115,23 @@ func (c *collected) arrived() []otlprecv.Span {
 	return spans
 }
 
+// complete is arrived, with the parents of all spans, whoever made them.
+func (c *collected) complete() []otlprecv.Span {
+	c.Helper()
+	c.arrived()
+	spans, err := c.recv.Wait(time.Minute, func(spans []otlprecv.Span) bool {
+		known := make(map[string]bool)
+		for _, s := range spans {
+			known[s.ID] = true
+		}
+		return !slices.ContainsFunc(spans, func(s otlprecv.Span) bool { return s.ParentID != "" && !known[s.ParentID] })
+	})
+	if err != nil {
+		c.Fatalf("parents have not arrived: %v", err)
+	}
+	return spans
+}
+
 func ids(spans []otlprecv.Span) []string {
 	list := make([]string, len(spans))
 	for i, s := range spans {

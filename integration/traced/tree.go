@@ -93,26 +93,26 @@ func (t *tree) number(s otlprecv.Span) {
 	}
 }
 
+// drawTrace draws a trace of which the spans with these ids are ours and on top.
 func (t *tree) drawTrace(ids []string) string {
-	under := make(map[string][]string) // what is above a top: "" for a root
+	var drawn []string
+	under := make(map[string][]string) // by a parent that is not ours
 	for _, id := range ids {
-		line, s := "", t.spans[id]
-		if parent, known := t.spans[s.ParentID]; known && parent.TraceID == s.TraceID {
-			line = t.rename.Replace(fmt.Sprintf("  (%s %s of %s)\n", kind(parent), parent.Name, parent.Service()))
-		} else if s.ParentID != "" {
-			line = "  (unknown parent)\n"
+		if parent := t.spans[id].ParentID; parent != "" {
+			under[parent] = append(under[parent], id)
+		} else {
+			drawn = append(drawn, t.drawAll([]string{id}, "  "))
 		}
-		under[line] = append(under[line], id)
 	}
-	text := "trace\n"
-	for _, line := range slices.Sorted(maps.Keys(under)) {
-		indent := "  "
-		if line != "" {
-			indent = "    "
+	for id, children := range under {
+		line := "UNKNOWN"
+		if s, known := t.spans[id]; known && s.TraceID == t.spans[children[0]].TraceID {
+			line = t.rename.Replace(fmt.Sprintf("(%s %s of %s)", kind(s), s.Name, s.Service()))
 		}
-		text += line + t.drawAll(under[line], indent)
+		drawn = append(drawn, "  "+line+"\n"+t.drawAll(children, "    "))
 	}
-	return text
+	slices.Sort(drawn)
+	return "trace\n" + strings.Join(drawn, "")
 }
 
 func (t *tree) drawAll(ids []string, indent string) string {

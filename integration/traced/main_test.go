@@ -15,10 +15,11 @@ func TestMain(m *testing.M) {
 }
 
 // each runs a test on every version of containerd, in a rig with runc, bare and
-// wrapped.
+// wrapped. The versions run at the same time.
 func each(t *testing.T, opts traced.Options, test func(t *testing.T, in *traced.Install)) {
 	for _, v := range rig.Versions {
 		t.Run(string(v), func(t *testing.T) {
+			t.Parallel()
 			opts := opts
 			opts.Version = v
 			test(t, traced.Start(t, opts))

@@ -1,0 +1,40 @@
+package traced_test
+
+import (
+	"path/filepath"
+	"slices"
+	"testing"
+
+	"github.com/shimtrace/shimtrace/integration/rig"
+	"github.com/shimtrace/shimtrace/integration/traced"
+)
+
+// relays are the living relay processes, which say so in their arguments.
+func relays(r *rig.Rig) []rig.Process {
+	return slices.DeleteFunc(r.Shims(), func(p rig.Process) bool { return p.Args[len(p.Args)-1] != "relay" })
+}
+
+// inners are the living real shims.
+func inners(r *rig.Rig) []rig.Process {
+	return slices.DeleteFunc(r.Shims(), func(p rig.Process) bool {
+		return filepath.Base(p.Args[0]) != "containerd-shim-runc-v2"
+	})
+}
+
+// relayFiles are what relays have in the directory for their sockets.
+func relayFiles(t *testing.T, r *rig.Rig) []string {
+	t.Helper()
+	files, err := filepath.Glob(filepath.Join(r.Dir, "run/shimtrace/s/*"))
+	check(t, err)
+	return files
+}
+
+// settle waits until the relays of all that is over are gone, and with them their
+// files.
+func settle(t *testing.T, in *traced.Install) {
+	t.Helper()
+	until(t, "the relays to end", func() bool { return len(relays(in.Rig)) == 0 })
+	if files := relayFiles(t, in.Rig); len(files) > 0 {
+		t.Errorf("no relay lives, but there are %q", files)
+	}
+}

@@ -25,8 +25,9 @@ var (
 type frameReader struct {
 	src   io.Reader
 	small *[smallBuffer]byte
-	buf   []byte // small[:], or a larger one for a large frame
-	r, w  int    // unread bytes are buf[r:w]
+	large *[largeBuffer]byte // nil while nothing large passes
+	buf   []byte             // small[:], large[:], or one that is larger still
+	r, w  int                // unread bytes are buf[r:w]
 }
 
 func newFrameReader(src io.Reader) *frameReader {
@@ -34,10 +35,19 @@ func newFrameReader(src io.Reader) *frameReader {
 	return &frameReader{src: src, small: small, buf: small[:]}
 }
 
-// release gives the buffer back; the reader is not used after it.
+// release gives the buffers back; the reader is not used after it.
 func (f *frameReader) release() {
+	f.shrink()
 	smallBuffers.Put(f.small)
 	f.small, f.buf = nil, nil
+}
+
+// shrink goes back to the small buffer.
+func (f *frameReader) shrink() {
+	if f.large != nil {
+		largeBuffers.Put(f.large)
+		f.large, f.buf = nil, f.small[:]
+	}
 }
 
 // buffered returns the bytes that were read and not discarded yet.
@@ -67,8 +77,14 @@ func (f *frameReader) makeRoom(n int) {
 	if f.w < len(f.buf) {
 		return
 	}
-	bigger := make([]byte, min(2*len(f.buf), max(n, 2*smallBuffer)))
-	f.w = copy(bigger, f.buf[:f.w])
+	var bigger []byte
+	if f.large == nil {
+		f.large = largeBuffers.Get().(*[largeBuffer]byte)
+		bigger = f.large[:]
+	} else {
+		bigger = make([]byte, min(4*len(f.buf), n))
+	}
+	copy(bigger, f.buf)
 	f.buf = bigger
 }
 
@@ -77,9 +93,7 @@ func (f *frameReader) discard(n int) {
 	f.r += n
 	if f.r == f.w {
 		f.r, f.w = 0, 0
-		if len(f.buf) > smallBuffer {
-			f.buf = f.small[:]
-		}
+		f.shrink()
 	}
 }
 

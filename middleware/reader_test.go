@@ -92,7 +92,7 @@ func readRequests(t *testing.T, in []byte, src io.Reader, frames [][]byte, rest 
 	if !bytes.Equal(out.Bytes(), in) {
 		t.Fatalf("%d bytes became %d", len(in), out.Len())
 	}
-	if len(rd.buf) > max(smallBuffer, 2*len(in)) {
+	if len(rd.buf) > max(largeBuffer, 4*len(in)) {
 		t.Fatalf("a buffer of %d for %d bytes", len(rd.buf), len(in))
 	}
 }

@@ -1,0 +1,62 @@
+package middleware
+
+import (
+	"net"
+	"testing"
+
+	"github.com/containerd/ttrpc"
+	sdktrace "go.opentelemetry.io/otel/sdk/trace"
+	"google.golang.org/protobuf/proto"
+
+	"github.com/shimtrace/shimtrace/middleware/wire"
+)
+
+// nowhere is a connection that takes all that is written.
+type nowhere struct{ net.Conn }
+
+func (nowhere) Write(b []byte) (int, error) { return len(b), nil }
+
+// BenchmarkFrames is what the relay itself takes for a request and its answer,
+// without what the system and the two ends take.
+func BenchmarkFrames(b *testing.B) {
+	propagator, err := Propagator("tracecontext", "baggage")
+	if err != nil {
+		b.Fatal(err)
+	}
+	for name, opts := range map[string][]Option{
+		"untraced": nil,
+		"traced":   {WithTracerProvider(sdktrace.NewTracerProvider()), WithPropagator(propagator)},
+	} {
+		b.Run(name, func(b *testing.B) {
+			c := &conn{spans: NewRelay(opts...).spans}
+			rq := requests{conn: c}
+			request, err := proto.Marshal(&ttrpc.Request{
+				Service: "containerd.task.v3.Task", Method: "Start", Payload: []byte("\x0a\x03box"),
+				Metadata: []*ttrpc.KeyValue{
+					{Key: "containerd-namespace-ttrpc", Value: "k8s.io"},
+					{Key: "traceparent", Value: "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01"},
+				},
+			})
+			if err != nil {
+				b.Fatal(err)
+			}
+			h := wire.Header{Length: uint32(len(request)), Stream: 1, Type: wire.TypeRequest}
+			frame := append(h.Append(nil), request...)
+			answer := wire.Header{Length: 4, Stream: 1, Type: wire.TypeResponse}.Append(nil)
+			answer = append(answer, 0x12, 2, 8, 42) // a pid
+			var answers answerReader
+			b.ReportAllocs()
+			for b.Loop() {
+				if err := rq.forward(h, frame, writer{nowhere{}}); err != nil {
+					b.Fatal(err)
+				}
+				if err := c.forwardAnswer(answer, writer{nowhere{}}, &answers); err != nil {
+					b.Fatal(err)
+				}
+			}
+			if c.calls.take(1) != nil {
+				b.Error("a call has no answer")
+			}
+		})
+	}
+}

@@ -71,7 +71,11 @@ func recordDelete(tel *telemetry, st *state, attrs []attribute.KeyValue, t timin
 	}
 	t.emit(remote(root), tel.tracer, nil, attrs...)
 	if relayGone != nil && !relayGone.RootEnded {
-		emitRoot(tel.tracer, relayGone, t.Start, "the relay died before the first task was started")
+		end, failure := relayGone.RootEnd, ""
+		if end.IsZero() {
+			end, failure = t.Start, "the relay died before the first task was started"
+		}
+		emitRoot(tel.tracer, relayGone, end, failure)
 	}
 }
 

@@ -40,10 +40,10 @@ func TestLockExcludesAlsoAcrossRemoval(t *testing.T) {
 				if held.Add(1) != 1 {
 					t.Error("held twice")
 				}
-				if entered.Add(1)%3 == 0 {
-					p.remove()
-				}
 				held.Add(-1)
+				if entered.Add(1)%3 == 0 {
+					p.remove() // the lock too: the last that its holder does
+				}
 				release()
 			}
 		})

@@ -143,7 +143,7 @@ func (r *relayProcess) serve() <-chan struct{} {
 	if r.cfg.Trace.Join == "sandbox" {
 		join = middleware.JoinSandbox
 	}
-	r.sandbox = newSandbox(r.tel.tracer, r.log, r.state, r.paths.state, join)
+	r.sandbox = newSandbox(r.tel.tracer, r.tel.provider.ForceFlush, r.log, r.state, r.paths.state, join)
 	relay := middleware.NewRelay(
 		middleware.WithTracerProvider(r.tel.provider),
 		middleware.WithPropagator(propagator),
@@ -193,6 +193,7 @@ func (r *relayProcess) leave(served <-chan struct{}) {
 	ended := time.Now()
 	if release, err := r.paths.acquire(closeWait); err == nil {
 		r.listener.Close()
+		r.sandbox.leave()
 		if now, err := os.Lstat(r.paths.socket); err == nil && !os.SameFile(now, r.bound) {
 			// A relay to a later shim on this address has taken over.
 		} else {

@@ -41,6 +41,11 @@ type sandbox struct {
 	statePath string // of the copy beside the relay's socket
 	join      middleware.Join
 	root      trace.SpanContext
+	flush     func(context.Context) error // exports what has ended
+	exports   sync.WaitGroup
+
+	saving sync.Mutex // of the copy beside the relay's socket
+	left   bool       // that copy is no more
 
 	mu         sync.Mutex
 	state      state
@@ -56,9 +61,10 @@ type container struct {
 	exits map[string]time.Time // by exec id: exits already told
 }
 
-func newSandbox(tracer trace.Tracer, log *slog.Logger, st state, statePath string, join middleware.Join) *sandbox {
+func newSandbox(tracer trace.Tracer, flush func(context.Context) error, log *slog.Logger, st state, statePath string, join middleware.Join) *sandbox {
 	return &sandbox{
 		tracer:     tracer,
+		flush:      flush,
 		log:        log,
 		statePath:  statePath,
 		join:       join,
@@ -256,30 +262,66 @@ func (s *sandbox) prune() {
 func (s *sandbox) failed(c *middleware.Call) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	if !s.state.RootEnded {
+	if s.state.RootEnd.IsZero() {
 		s.lastError = c.Method + ": " + c.Message
 	}
 }
 
 // endRoot exports the sandbox's root span, if that has not happened: the first
-// task runs, or none ever will (then failure says why).
+// task runs, or none ever will (then failure says why). The call whose answer it is
+// does not wait for that.
 func (s *sandbox) endRoot(at time.Time, failure string) {
 	s.mu.Lock()
-	ended := s.state.RootEnded
-	s.state.RootEnded = true
+	over := !s.state.RootEnd.IsZero()
+	if !over {
+		s.state.RootEnd = at
+	}
 	st := s.state
 	s.mu.Unlock()
-	if ended {
+	if over {
 		return
 	}
 	emitRoot(s.tracer, &st, at, failure)
+	s.save()
+	s.exports.Go(func() {
+		ctx, cancel := context.WithTimeout(context.Background(), flushTime)
+		defer cancel()
+		if err := s.flush(ctx); err != nil {
+			s.log.Warn("the sandbox's root span may be exported twice", "error", err)
+			return
+		}
+		// Not before: a relay that is killed leaves the root to delete.
+		s.mu.Lock()
+		s.state.RootEnded = true
+		s.mu.Unlock()
+		s.save()
+	})
+}
+
+// save writes the state beside the relay's socket, until leave.
+func (s *sandbox) save() {
+	s.saving.Lock()
+	defer s.saving.Unlock()
+	if s.left {
+		return
+	}
+	s.mu.Lock()
+	st := s.state
+	s.mu.Unlock()
 	if err := st.write(s.statePath); err != nil {
 		s.log.Warn("the sandbox's root span may be exported twice", "error", err)
 	}
 }
 
-// neverStarted ends the root of a sandbox that is over; it does nothing for one
-// that had started.
+// leave says that the relay is about to remove its files.
+func (s *sandbox) leave() {
+	s.saving.Lock()
+	defer s.saving.Unlock()
+	s.left = true
+}
+
+// neverStarted ends the root of a sandbox that is over, unless a task has, and
+// waits until the root is exported.
 func (s *sandbox) neverStarted(at time.Time) {
 	s.mu.Lock()
 	why := "no task was started"
@@ -288,4 +330,5 @@ func (s *sandbox) neverStarted(at time.Time) {
 	}
 	s.mu.Unlock()
 	s.endRoot(at, why)
+	s.exports.Wait()
 }

@@ -1,6 +1,7 @@
 package shim
 
 import (
+	"context"
 	"log/slog"
 	"os"
 	"path/filepath"
@@ -41,7 +42,7 @@ func newWorld(t *testing.T, join middleware.Join) *world {
 		Started: t0,
 	}
 	w := &world{t: t, spans: rec, bundle: filepath.Join(dir, "bundle")}
-	w.sandbox = newSandbox(provider.Tracer(ScopeName), slog.New(slog.DiscardHandler), st, filepath.Join(dir, "state.json"), join)
+	w.sandbox = newSandbox(provider.Tracer(ScopeName), provider.ForceFlush, slog.New(slog.DiscardHandler), st, filepath.Join(dir, "state.json"), join)
 	if err := os.Mkdir(w.bundle, 0o700); err != nil {
 		t.Fatal(err)
 	}
@@ -101,8 +102,36 @@ func TestRootEndsWithTheFirstTask(t *testing.T) {
 		t.Errorf("root lasts %v to %v, status %v", root.StartTime(), root.EndTime(), root.Status())
 	}
 	st, err := readState(w.statePath)
-	if err != nil || !st.RootEnded {
+	if err != nil || !st.RootEnded || !st.RootEnd.Equal(t0.Add(80)) {
 		t.Errorf("state beside the socket: %+v, %v", st, err)
+	}
+}
+
+// A relay may be killed at any time: its files must never say that a root is
+// exported which is still on its way.
+func TestRootIsNotCalledExportedBeforeItIs(t *testing.T) {
+	w := newWorld(t, middleware.JoinCaller)
+	flush := make(chan struct{})
+	w.flush = func(context.Context) error { <-flush; return nil }
+	w.Answered(&middleware.Call{Method: "Start", ContainerID: "c1", End: t0.Add(80)})
+	st, err := readState(w.statePath)
+	if err != nil || st.RootEnded || !st.RootEnd.Equal(t0.Add(80)) {
+		t.Errorf("state while the root is being exported: %+v, %v", st, err)
+	}
+	close(flush)
+	w.exports.Wait()
+	if st, err := readState(w.statePath); err != nil || !st.RootEnded {
+		t.Errorf("state after the root was exported: %+v, %v", st, err)
+	}
+}
+
+func TestNothingIsWrittenAfterLeave(t *testing.T) {
+	w := newWorld(t, middleware.JoinCaller)
+	w.leave()
+	w.neverStarted(t0.Add(70))
+	w.one(spanSandboxStart)
+	if _, err := os.Lstat(w.statePath); !os.IsNotExist(err) {
+		t.Errorf("the state is back after the relay has removed it: %v", err)
 	}
 }
 

@@ -34,8 +34,10 @@ type state struct {
 	Trace traceContext `json:"trace"`
 	// Started is when the root span starts.
 	Started time.Time `json:"started"`
-	// RootEnded tells that the root span has been exported.
-	RootEnded bool `json:"root_ended,omitempty"`
+	// RootEnd is when the first task ran, which ends the root span; RootEnded
+	// tells that the span has been exported.
+	RootEnd   time.Time `json:"root_end,omitzero"`
+	RootEnded bool      `json:"root_ended,omitempty"`
 
 	Sandbox   string `json:"sandbox"`
 	Namespace string `json:"namespace"`

@@ -1,0 +1,31 @@
+package listen
+
+import (
+	"io"
+	"time"
+)
+
+// Port is the VSOCK port that the agent sends spans to (kata-containers,
+// src/agent/src/config.rs and src/agent/vsock-exporter).
+const Port = 10240
+
+// Conn is a connection from a VM. Nobody ever writes to it.
+type Conn interface {
+	io.ReadCloser
+	SetReadDeadline(time.Time) error
+}
+
+// Origin says where a connection comes from.
+type Origin struct {
+	// Sandbox is the sandbox's id. It is empty for a VM that no relay has claimed,
+	// which is then known by its CID alone.
+	Sandbox string
+	// CID is the VM's address, vouched for by the kernel; 0 for hybrid VSOCK,
+	// where the socket's place says who is calling.
+	CID uint32
+	// Path is the Unix socket of hybrid VSOCK, else empty.
+	Path string
+}
+
+// Handler takes a connection over, and closes it some day. It must not block.
+type Handler func(conn Conn, from Origin)

@@ -1,0 +1,371 @@
+package listen
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"maps"
+	"net"
+	"os"
+	"slices"
+	"sync"
+	"time"
+
+	"github.com/mdlayher/socket"
+	"golang.org/x/sys/unix"
+)
+
+// porter accepts for all relays of the host.
+type porter struct {
+	share  *VSOCK // of the relay that is the porter
+	lock   *os.File
+	relays *net.UnixListener
+	work   sync.WaitGroup
+
+	mu       sync.Mutex
+	links    map[*net.UnixConn]struct{}
+	claims   map[uint32]*net.UnixConn
+	news     chan struct{}  // closed and replaced when a CID is claimed
+	placing  map[uint32]int // connections on their way, by CID
+	waiting  int            // those of them that nobody has claimed
+	listener *socket.Conn
+	opened   chan struct{} // closed when listener is set
+}
+
+const (
+	// maxLinks bounds the relays, and with them what they can claim.
+	maxLinks = 4096
+	// maxClaims bounds what one relay, which has one sandbox, can claim.
+	maxClaims = 16
+	// maxPlacing bounds the connections of one VM on their way to a relay; an agent
+	// has one. What is beyond is closed.
+	maxPlacing = 4
+	// listenPause is how long to wait when another program has the port.
+	listenPause = time.Second
+)
+
+// becomePorter takes the lock and the socket that goes with it; EWOULDBLOCK if
+// another relay is the porter.
+func (v *VSOCK) becomePorter() (*porter, error) {
+	lock, err := v.lock()
+	if err != nil {
+		return nil, err
+	}
+	// Until the mode is set the directory, which is closed to others, guards it.
+	_ = os.Remove(v.socketPath())
+	relays, err := net.ListenUnix("unixpacket", &net.UnixAddr{Name: v.socketPath(), Net: "unixpacket"})
+	if err == nil {
+		if err = os.Chmod(v.socketPath(), 0o600); err != nil {
+			relays.Close()
+		}
+	}
+	if err != nil {
+		lock.Close()
+		return nil, fmt.Errorf("VSOCK porter: %w", err)
+	}
+	return &porter{
+		share:   v,
+		lock:    lock,
+		relays:  relays,
+		links:   make(map[*net.UnixConn]struct{}),
+		claims:  make(map[uint32]*net.UnixConn),
+		news:    make(chan struct{}),
+		placing: make(map[uint32]int),
+		opened:  make(chan struct{}),
+	}, nil
+}
+
+// run is the porter's life. It ends when ctx is done; then the relays find
+// another.
+func (p *porter) run(ctx context.Context) {
+	defer p.lock.Close()
+	if l := p.share.copyListener(); l != nil {
+		p.adopt(l)
+	}
+	p.work.Go(func() { p.admit() })
+	p.work.Go(func() { p.open(ctx) })
+	p.work.Go(func() { p.accept(ctx) })
+	<-ctx.Done()
+	p.relays.Close() // and removes its file
+	p.mu.Lock()
+	for conn := range p.links {
+		// Those that wait still pass connections on to it: the end is for reading.
+		_ = conn.CloseRead()
+	}
+	p.mu.Unlock()
+	p.work.Wait()
+	if p.listener != nil {
+		p.listener.Close()
+	}
+}
+
+// admit takes in relays.
+func (p *porter) admit() {
+	for {
+		conn, err := p.relays.AcceptUnix()
+		if errors.Is(err, net.ErrClosed) {
+			return
+		}
+		if err == nil {
+			if err = checkPeer(conn, uint32(os.Geteuid())); err != nil {
+				conn.Close()
+			}
+		}
+		if err != nil {
+			p.share.report.tell(fmt.Errorf("VSOCK porter: %w", err))
+			time.Sleep(acceptPause)
+			continue
+		}
+		p.work.Go(func() { p.serve(conn) })
+	}
+}
+
+// serve listens to one relay until it ends.
+func (p *porter) serve(conn *net.UnixConn) {
+	p.mu.Lock()
+	full := len(p.links) >= maxLinks
+	if !full {
+		p.links[conn] = struct{}{}
+	}
+	listener := p.listener
+	p.mu.Unlock()
+	if full {
+		conn.Close()
+		p.share.report.tell(fmt.Errorf("VSOCK porter: more than %d relays; this one gets no spans", maxLinks))
+		return
+	}
+	defer p.dismiss(conn)
+	if listener != nil && p.shareListener(conn, listener) != nil {
+		return
+	}
+	claims := 0
+	for {
+		m, err := receive(conn)
+		if err != nil {
+			return
+		}
+		switch m.kind {
+		case kindListener:
+			if l, err := socketOf(m.file); err == nil {
+				p.adopt(l)
+			}
+		case kindClaim:
+			if claims++; claims <= maxClaims {
+				p.claim(m.cid, conn)
+			}
+		default:
+			m.close()
+		}
+	}
+}
+
+// dismiss forgets a relay; one that lives comes back.
+func (p *porter) dismiss(conn *net.UnixConn) {
+	conn.Close()
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	delete(p.links, conn)
+	for cid, owner := range p.claims {
+		if owner == conn {
+			delete(p.claims, cid)
+		}
+	}
+}
+
+func (p *porter) claim(cid uint32, conn *net.UnixConn) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	p.claims[cid] = conn
+	close(p.news)
+	p.news = make(chan struct{})
+}
+
+// adopt takes the listening socket if there is none yet, and tells all relays.
+func (p *porter) adopt(l *socket.Conn) {
+	p.mu.Lock()
+	if p.listener != nil {
+		p.mu.Unlock()
+		l.Close()
+		return
+	}
+	p.listener = l
+	close(p.opened)
+	links := slices.Collect(maps.Keys(p.links))
+	p.mu.Unlock()
+	for _, conn := range links {
+		_ = p.shareListener(conn, l) // a relay that ends needs none
+	}
+}
+
+func (p *porter) shareListener(conn *net.UnixConn, l *socket.Conn) error {
+	d, err := passable(l)
+	if err != nil {
+		return err
+	}
+	return send(conn, kindListener, 0, d)
+}
+
+// open opens the port, unless it is open: then a relay has it, and offers it.
+func (p *porter) open(ctx context.Context) {
+	for {
+		p.mu.Lock()
+		have := p.listener != nil
+		p.mu.Unlock()
+		if have {
+			return
+		}
+		l, err := p.share.opts.transport.listen()
+		if err == nil {
+			p.adopt(l)
+			return
+		}
+		if errors.Is(err, unix.EADDRINUSE) {
+			err = fmt.Errorf("%w: until another program lets go of the port, no spans come from QEMU's VMs", err)
+		}
+		select {
+		case <-ctx.Done():
+			return
+		case <-p.opened:
+			return
+		case <-time.After(listenPause):
+			p.share.report.tell(err) // not before relays had time to offer theirs
+		}
+	}
+}
+
+// accept accepts VMs.
+func (p *porter) accept(ctx context.Context) {
+	select {
+	case <-ctx.Done():
+		return
+	case <-p.opened:
+	}
+	for {
+		conn, cid, err := p.share.opts.transport.accept(ctx, p.listener)
+		if ctx.Err() != nil {
+			if err == nil {
+				p.place(ctx, conn, cid)
+			}
+			return
+		}
+		if err != nil {
+			p.share.report.tell(fmt.Errorf("accept at VSOCK port %d: %w", Port, err))
+			time.Sleep(acceptPause)
+			continue
+		}
+		p.work.Go(func() { p.place(ctx, conn, cid) })
+	}
+}
+
+// place brings a connection to its relay, or keeps it.
+func (p *porter) place(ctx context.Context, conn *socket.Conn, cid uint32) {
+	if !p.enter(cid) {
+		conn.Close()
+		return
+	}
+	defer p.leave(cid)
+	patience := time.NewTimer(p.share.opts.Hold)
+	defer patience.Stop()
+	waits := false
+	for {
+		p.mu.Lock()
+		relay, news := p.claims[cid], p.news
+		p.mu.Unlock()
+		if relay != nil {
+			if p.handOver(relay, conn, cid) {
+				return
+			}
+			p.dismiss(relay)
+			continue
+		}
+		if cid < firstGuest {
+			conn.Close() // of the host itself, which has no agent
+			return
+		}
+		if !waits {
+			if waits = p.wait(); !waits {
+				p.keep(conn, cid)
+				return
+			}
+			defer p.unwait()
+		}
+		select {
+		case <-news:
+		case <-patience.C:
+			p.keep(conn, cid)
+			return
+		case <-ctx.Done():
+			p.passOn(conn, cid)
+			return
+		}
+	}
+}
+
+// handOver gives a connection away.
+func (p *porter) handOver(relay *net.UnixConn, conn *socket.Conn, cid uint32) bool {
+	d, err := passable(conn)
+	if err == nil {
+		err = send(relay, kindConnection, cid, d)
+	}
+	if err != nil {
+		p.share.report.tell(fmt.Errorf("hand over the connection of VM %d: %w", cid, err))
+		return false
+	}
+	conn.Close()
+	return true
+}
+
+// keep gives the connection to our own relay, as of an unknown sandbox.
+func (p *porter) keep(conn *socket.Conn, cid uint32) {
+	p.share.handle(conn, Origin{CID: cid})
+}
+
+// passOn gives a connection that waits when the porter ends to any other relay.
+func (p *porter) passOn(conn *socket.Conn, cid uint32) {
+	p.mu.Lock()
+	links := slices.Collect(maps.Keys(p.links))
+	p.mu.Unlock()
+	for _, link := range links {
+		if p.handOver(link, conn, cid) {
+			return
+		}
+	}
+	conn.Close()
+}
+
+// enter admits a connection of a VM unless others of it are being placed, more
+// than any agent has.
+func (p *porter) enter(cid uint32) bool {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	if p.placing[cid] >= maxPlacing {
+		return false
+	}
+	p.placing[cid]++
+	return true
+}
+
+func (p *porter) leave(cid uint32) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	if p.placing[cid]--; p.placing[cid] == 0 {
+		delete(p.placing, cid)
+	}
+}
+
+// wait reserves room for a connection that nobody has claimed.
+func (p *porter) wait() bool {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	if p.waiting >= p.share.opts.MaxHeld {
+		return false
+	}
+	p.waiting++
+	return true
+}
+
+func (p *porter) unwait() {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	p.waiting--
+}

@@ -1,6 +1,8 @@
 package traced_test
 
 import (
+	"fmt"
+	"os"
 	"path/filepath"
 	"strings"
 	"testing"
@@ -9,6 +11,8 @@ import (
 
 	"github.com/shimtrace/shimtrace/integration/image"
 	"github.com/shimtrace/shimtrace/integration/otlprecv"
+	"github.com/shimtrace/shimtrace/integration/rig"
+	"github.com/shimtrace/shimtrace/integration/toolset"
 	"github.com/shimtrace/shimtrace/integration/traced"
 )
 
@@ -43,28 +47,55 @@ func TestKilledRelay(t *testing.T) {
 
 // The root of a sandbox whose relay dies before a task runs is left to delete.
 func TestRelayKilledBeforeTheTaskRuns(t *testing.T) {
-	each(t, traced.Options{}, func(t *testing.T, in *traced.Install) {
-		r := in.Rig
-		// A runc that is not done with create until the relay is gone.
-		runc := script(t, in, "slow-runc", `case " $* " in *" create "*)
+	// A runc that is not done with create until the relay is gone.
+	dir := t.TempDir()
+	runc := fmt.Sprintf(`#!/bin/sh
+for id; do :; done # the last argument
+case " $* " in *" create "*)
 	for p in /proc/[0-9]*; do
-		case "$(tr '\0' ' ' < $p/cmdline 2>/dev/null)" in *"-id c1 "*" relay ") kill -9 ${p#/proc/};; esac
+		case "$(tr '\0' ' ' < $p/cmdline 2>/dev/null)" in *"-id $id "*" relay ") kill -9 ${p#/proc/};; esac
 	done;;
 esac
-exec runc "$@"`)
-		res := r.Ctr("run", "--rm", "--runtime", in.Runtime.Shim(), "--runc-binary", runc, image.Busybox, "c1", "true")
+exec %s/runc "$@"
+`, tool(t, toolset.Runc))
+	check(t, os.WriteFile(filepath.Join(dir, "runc"), []byte(runc), 0o755))
+	opts := traced.Options{Options: rig.Options{Path: []string{dir}}}
+	each(t, opts, func(t *testing.T, in *traced.Install) {
+		r := in.Rig
+		id := "c" + r.Name // no other rig's
+		res := r.Ctr("run", "--rm", "--runtime", in.Runtime.Shim(), image.Busybox, id, "true")
 		if res.Code == 0 {
-			t.Errorf("container ran though its relay was killed: %s", res.Stderr)
+			t.Fatal("the container ran though its relay was killed")
 		}
 		settle(t, in)
+		until(t, "everything to be gone", func() bool { return len(r.Processes()) == 0 })
 		until(t, "the root", func() bool { return roots(t, in) > 0 })
 		root := otlprecv.Named(spans(t, in), "sandbox start")
 		if len(root) != 1 || !strings.Contains(root[0].GetStatus().GetMessage(), "the relay died") {
 			t.Errorf("root spans %v, want one that says that the relay died", root)
 		}
-		left, err := filepath.Glob(filepath.Join(r.Dir, "state/io.containerd.runtime.v2.task/*/c1"))
-		if err != nil || len(left) > 0 {
-			t.Errorf("bundles left: %q, %v", left, err)
+	})
+}
+
+// A pod whose relay is killed goes with all its containers.
+func TestKilledRelayOfAPod(t *testing.T) {
+	each(t, traced.Options{}, func(t *testing.T, in *traced.Install) {
+		r := in.Rig
+		pod, err := r.RunPod(rig.Pod{Name: "p", Runtime: in.Runtime.Name, HostNetwork: true})
+		check(t, err)
+		for _, name := range []string{"a", "b"} {
+			_, err := pod.Run(rig.Container{Name: name})
+			check(t, err)
+		}
+		check(t, unix.Kill(relays(r)[0].PID, unix.SIGKILL))
+		until(t, "containerd to notice", func() bool {
+			return !strings.Contains(r.Crictl("ps").Stdout, "Running")
+		})
+		check(t, pod.Remove())
+		until(t, "everything to be gone", func() bool { return len(r.Processes()) == 0 })
+		settle(t, in)
+		if n := roots(t, in); n != 1 {
+			t.Errorf("%d root spans, want 1", n)
 		}
 	})
 }

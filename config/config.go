@@ -19,6 +19,7 @@ const PathEnv = "SHIMTRACE_CONFIG"
 // that shim's [runtime.<inner>] section over them and the environment over both.
 type Config struct {
 	Trace   Trace   `toml:"trace"`
+	Agent   Agent   `toml:"agent"`
 	Export  Export  `toml:"export"`
 	Journal Journal `toml:"journal"`
 	Relay   Relay   `toml:"relay"`
@@ -39,6 +40,10 @@ type Trace struct {
 	// Mode is "static" (record for the sandbox's whole life) or "off" (relay
 	// nothing: the inner shim is handed to containerd as it is).
 	Mode string `toml:"mode"`
+	// Type says where the spans of other components go, the Kata agent's for now:
+	// "collated" (into the sandbox's trace), "isolated" (each in its own, linked)
+	// or "auto": collated where our own spans are recorded, isolated otherwise.
+	Type string `toml:"type"`
 	// Join is the trace that a call span belongs to when its request carries the
 	// caller's context: "caller" or "sandbox". The other one is linked.
 	Join string `toml:"join"`
@@ -55,6 +60,42 @@ type Trace struct {
 	// longer than Slow. Wait and streams are never slow.
 	Quiet []string `toml:"quiet"`
 	Slow  Duration `toml:"slow"`
+}
+
+// Agent is about the spans that the Kata agent sends out of its VM.
+type Agent struct {
+	// Receive is "on", "off" or "auto": on for inner shims whose name has "kata".
+	Receive string `toml:"receive"`
+	// Sockets are the hybrid VSOCK sockets of VMMs, by any name, with {sandbox} for
+	// the sandbox's id, in the place of the known ones. QEMU needs none.
+	Sockets map[string]string `toml:"sockets"`
+	// Users may connect to the agent's port of these sockets, beside root and the
+	// owner of the socket's directory; numeric ids.
+	Users []uint32 `toml:"users"`
+	// Keep lists the attributes whose values are kept; every other one becomes its
+	// length. "*" at the end of a key stands for any rest, "*" alone keeps all, a
+	// container's secrets included. nil means the known harmless ones.
+	Keep   []string    `toml:"keep"`
+	Limits AgentLimits `toml:"limits"`
+}
+
+// AgentLimits bound what the guest of one sandbox may send; packages agentwire,
+// forwarder and collate say what each is about.
+type AgentLimits struct {
+	FrameBytes     Bytes `toml:"frame_bytes"`
+	ValueBytes     Bytes `toml:"value_bytes"`
+	SpansPerSecond int   `toml:"spans_per_second"`
+	SpanBurst      int   `toml:"span_burst"`
+	BytesPerSecond Bytes `toml:"bytes_per_second"`
+	ByteBurst      Bytes `toml:"byte_burst"`
+	Connections    int   `toml:"connections"`
+	// QueuedSpans and QueuedBytes wait for the collation, HeldSpans and HeldBytes in
+	// it for what is above them, for at most Hold.
+	QueuedSpans int      `toml:"queued_spans"`
+	QueuedBytes Bytes    `toml:"queued_bytes"`
+	HeldSpans   int      `toml:"held_spans"`
+	HeldBytes   Bytes    `toml:"held_bytes"`
+	Hold        Duration `toml:"hold"`
 }
 
 // Export says where the journal is shipped to. With no endpoint the journal is
@@ -107,12 +148,30 @@ func Default() Config {
 	return Config{
 		Trace: Trace{
 			Mode:        "static",
+			Type:        "auto",
 			Join:        "caller",
 			Propagators: []string{"tracecontext", "baggage"},
 			Sampler:     "parentbased_always_on",
 			SamplerArg:  1,
 			Quiet:       []string{"State", "Stats", "Pids", "Connect", "Wait"},
 			Slow:        Duration(500 * time.Millisecond),
+		},
+		Agent: Agent{
+			Receive: "auto",
+			Limits: AgentLimits{
+				FrameBytes:     4 << 20,
+				ValueBytes:     4 << 10,
+				SpansPerSecond: 1000,
+				SpanBurst:      8192,
+				BytesPerSecond: 8 << 20,
+				ByteBurst:      64 << 20,
+				Connections:    4,
+				QueuedSpans:    4096,
+				QueuedBytes:    4 << 20,
+				HeldSpans:      8192,
+				HeldBytes:      8 << 20,
+				Hold:           Duration(15 * time.Second),
+			},
 		},
 		Export: Export{
 			Protocol:    "http/protobuf",

@@ -25,6 +25,8 @@ const socketNameLen = len("/s/") + 32 + len(".sock")
 func (c *Config) validate() error {
 	for _, e := range []error{
 		oneOf("trace.mode", c.Trace.Mode, "static", "off"),
+		oneOf("trace.type", c.Trace.Type, "auto", "collated", "isolated"),
+		oneOf("agent.receive", c.Agent.Receive, "auto", "on", "off"),
 		oneOf("trace.join", c.Trace.Join, "caller", "sandbox"),
 		oneOf("trace.sampler", c.Trace.Sampler, Samplers...),
 		oneOf("export.protocol", c.Export.Protocol, "http/protobuf", "grpc"),
@@ -42,6 +44,14 @@ func (c *Config) validate() error {
 		if err := oneOf("trace.propagators", p, Propagators...); err != nil {
 			return err
 		}
+	}
+	for vmm, path := range c.Agent.Sockets {
+		if !filepath.IsAbs(path) || !strings.Contains(path, "{sandbox}") {
+			return fmt.Errorf("agent.sockets.%q: %q is not an absolute path with {sandbox} in it", vmm, path)
+		}
+	}
+	if err := c.Agent.Limits.validate(); err != nil {
+		return err
 	}
 	if c.Trace.SamplerArg < 0 || c.Trace.SamplerArg > 1 {
 		return fmt.Errorf("trace.sampler_arg: %v is not a ratio from 0 to 1", c.Trace.SamplerArg)
@@ -65,6 +75,25 @@ func (c *Config) ownJournal(common Config) error {
 		return nil
 	}
 	return fmt.Errorf("export: it differs from the common [export], which ships the journal %s: give this runtime a dir of its own in its journal section", c.Journal.Dir)
+}
+
+func (l AgentLimits) validate() error {
+	for key, n := range map[string]int64{
+		"frame_bytes": int64(l.FrameBytes), "value_bytes": int64(l.ValueBytes),
+		"spans_per_second": int64(l.SpansPerSecond), "span_burst": int64(l.SpanBurst),
+		"bytes_per_second": int64(l.BytesPerSecond), "byte_burst": int64(l.ByteBurst),
+		"connections": int64(l.Connections), "hold": int64(l.Hold),
+		"queued_spans": int64(l.QueuedSpans), "queued_bytes": int64(l.QueuedBytes),
+		"held_spans": int64(l.HeldSpans), "held_bytes": int64(l.HeldBytes),
+	} {
+		if n <= 0 {
+			return fmt.Errorf("agent.limits.%s: %d is no limit: it must be positive", key, n)
+		}
+	}
+	if l.ByteBurst < l.FrameBytes {
+		return fmt.Errorf("agent.limits.byte_burst: %d is less than one frame may have (frame_bytes, %d)", l.ByteBurst, l.FrameBytes)
+	}
+	return nil
 }
 
 func oneOf(key, value string, allowed ...string) error {

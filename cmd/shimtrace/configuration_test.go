@@ -51,19 +51,27 @@ func TestDocumentedExamples(t *testing.T) {
 func TestDocumentedKeys(t *testing.T) {
 	doc := readDoc(t)
 	defaults := reflect.ValueOf(config.Default())
-	for i := range defaults.NumField() {
-		section, value := defaults.Type().Field(i).Tag.Get("toml"), defaults.Field(i)
-		if section == "-" {
+	checkSections(t, doc, "", defaults)
+}
+
+// checkSections looks for the section of each table in value, whose own is prefix.
+func checkSections(t *testing.T, doc, prefix string, value reflect.Value) {
+	t.Helper()
+	for i := range value.NumField() {
+		name, field := value.Type().Field(i).Tag.Get("toml"), value.Field(i)
+		if name == "-" || prefix != "" && field.Kind() != reflect.Struct {
 			continue
 		}
+		section := prefix + name
 		_, body, ok := strings.Cut(doc, "\n## `["+section+"]`")
 		if !ok {
 			t.Errorf("the section [%s] is not documented", section)
 			continue
 		}
 		body, _, _ = strings.Cut(body, "\n## ")
-		if value.Kind() == reflect.Struct {
-			checkTable(t, section, body, value)
+		if field.Kind() == reflect.Struct {
+			checkTable(t, section, body, field)
+			checkSections(t, doc, section+".", field)
 		}
 	}
 }
@@ -76,7 +84,7 @@ func checkTable(t *testing.T, section, body string, value reflect.Value) {
 	}
 	for i := range value.NumField() {
 		key := value.Type().Field(i).Tag.Get("toml")
-		if key == "-" {
+		if key == "-" || value.Field(i).Kind() == reflect.Struct {
 			continue
 		}
 		row, ok := rows[key]
@@ -98,6 +106,9 @@ func shownDefault(t *testing.T, v reflect.Value) string {
 		text, _ := value.MarshalText()
 		return "`\"" + string(text) + "\"`"
 	case config.Bytes:
+		if value%(1<<20) != 0 {
+			return fmt.Sprintf("`\"%dKiB\"`", value>>10)
+		}
 		return fmt.Sprintf("`\"%dMiB\"`", value>>20)
 	case map[string]string:
 		return "empty"
@@ -105,7 +116,12 @@ func shownDefault(t *testing.T, v reflect.Value) string {
 		if value == "" {
 			return "none"
 		}
+	case []uint32:
+		return "none"
 	case []string:
+		if value == nil {
+			return "as below"
+		}
 		return "`[\"" + strings.Join(value, "\", \"") + "\"]`"
 	}
 	text, err := json.Marshal(v.Interface())

@@ -1,0 +1,48 @@
+package vm_test
+
+import (
+	"context"
+	"fmt"
+	"os"
+	"path/filepath"
+	"testing"
+	"time"
+
+	"github.com/shimtrace/shimtrace/integration/vm"
+)
+
+// programs is the directory of the guests' programs.
+var programs string
+
+func TestMain(m *testing.M) { os.Exit(run(m)) }
+
+func run(m *testing.M) int {
+	dir, err := os.MkdirTemp("", "shimtrace-vm-programs-")
+	if err == nil {
+		defer os.RemoveAll(dir)
+		programs = dir
+		err = vm.Build(context.Background(), dir, "./peer")
+	}
+	if err != nil {
+		fmt.Fprintln(os.Stderr, err)
+		return 1
+	}
+	return m.Run()
+}
+
+func program(t *testing.T, name string) string {
+	t.Helper()
+	return filepath.Join(programs, name)
+}
+
+// wait waits for a line, generously, and returns its submatches.
+func wait(t *testing.T, g *vm.Guest, pattern string) []string {
+	t.Helper()
+	ctx, cancel := context.WithTimeout(t.Context(), 2*time.Minute)
+	defer cancel()
+	match, err := g.WaitLine(ctx, pattern)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return match
+}

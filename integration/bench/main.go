@@ -1,6 +1,6 @@
 // Command bench measures what the wrapper costs a container, against the bare
-// shim, in one run: time from run to running, and the relay's memory. The cost of
-// a call is measured by the benchmarks of package middleware.
+// shim, in one run: time from run to running, the relay's memory, and what it adds
+// to a call.
 package main
 
 import (
@@ -20,8 +20,9 @@ import (
 
 func main() {
 	rounds := flag.Int("rounds", 40, "containers of each kind")
+	calls := flag.Int("calls", 10000, "calls by each way")
 	flag.Parse()
-	err := run(context.Background(), *rounds)
+	err := run(context.Background(), *rounds, *calls)
 	traced.Clean()
 	if err != nil {
 		fmt.Fprintln(os.Stderr, "bench:", err)
@@ -29,17 +30,20 @@ func main() {
 	}
 }
 
-func run(ctx context.Context, rounds int) error {
+func run(ctx context.Context, rounds, calls int) error {
 	for _, v := range []rig.Version{rig.V24, rig.V17} {
-		if err := measure(ctx, v, rounds); err != nil {
+		if err := measure(ctx, v, rounds, calls); err != nil {
 			return fmt.Errorf("containerd %s: %w", v, err)
 		}
 	}
 	return nil
 }
 
-func measure(ctx context.Context, v rig.Version, rounds int) (err error) {
-	in, err := traced.New(ctx, traced.Options{Options: rig.Options{Version: v}})
+func measure(ctx context.Context, v rig.Version, rounds, calls int) (err error) {
+	in, err := traced.New(ctx, traced.Options{
+		Options: rig.Options{Version: v},
+		Config:  "[trace]\nquiet = []\n", // so that State is recorded as other calls are
+	})
 	if err != nil {
 		return err
 	}
@@ -67,6 +71,9 @@ func measure(ctx context.Context, v rig.Version, rounds int) (err error) {
 			if kind.name == "wrapped" && i == rounds+1 {
 				fmt.Fprint(os.Stderr, "\r")
 				if err := reportMemory(in.Rig, v); err != nil {
+					return err
+				}
+				if err := reportLatency(in.Rig, v, id, calls); err != nil {
 					return err
 				}
 			}

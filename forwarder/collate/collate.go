@@ -1,0 +1,202 @@
+package collate
+
+import (
+	"crypto/rand"
+	"sync"
+
+	"go.opentelemetry.io/otel/trace"
+
+	"github.com/shimtrace/shimtrace/forwarder/agentwire"
+)
+
+// Collator places the agent's spans of one sandbox. It is safe for concurrent
+// use; Call and Own never wait for the others.
+type Collator struct {
+	opts  Options
+	calls *calls
+
+	mu      sync.Mutex
+	held    held
+	sent    recent[trace.SpanID, sent]
+	awaited map[trace.SpanID]*awaited
+	adopted recent[trace.SpanID, trace.TraceID]
+	guest   recent[trace.TraceID, guestTrace]
+	execs   recent[string, string]
+	rpcs    [recentRPCs]interval // the last ones, for strays that come after theirs
+	nextRPC int
+	skew    skew
+	secret  [16]byte // of derived trace ids
+	out     batch
+	stack   []*node // of send
+	stats   Stats
+}
+
+// sent is what is remembered of a span that got its place.
+type sent struct {
+	place
+	parent trace.SpanID
+}
+
+// awaited is a parent that is missing, but whose children were sent.
+type awaited struct {
+	place
+	begin, end uint64 // from the first child's start to the last one's end
+	children   int
+}
+
+// guestTrace is what is known of a trace that the guest named.
+type guestTrace struct {
+	place  place
+	placed bool
+	// remote: its RPCs come with contexts of somebody's who is not here.
+	remote bool
+}
+
+// interval is when an RPC was served, by the guest's clock.
+type interval struct {
+	id         trace.SpanID
+	start, end uint64
+}
+
+func (i interval) holds(s *agentwire.Span) bool { return i.start <= s.Start && s.End <= i.end }
+
+const (
+	// recentRPCs are remembered for roots that arrive after the RPC in which they
+	// began: the agent ends them on threads of their own.
+	recentRPCs = 32
+	// maxStrays bounds the roots that are no RPC and wait for one.
+	maxStrays = 256
+	// maxExecs bounds the names of execs remembered.
+	maxExecs = 256
+)
+
+// New returns a Collator of a sandbox.
+func New(opts Options) *Collator {
+	opts.defaults()
+	c := &Collator{
+		opts:    opts,
+		calls:   newCalls(opts.MaxCalls),
+		held:    newHeld(),
+		sent:    newRecent[trace.SpanID, sent](opts.Remember),
+		awaited: make(map[trace.SpanID]*awaited),
+		adopted: newRecent[trace.SpanID, trace.TraceID](opts.Remember),
+		guest:   newRecent[trace.TraceID, guestTrace](maxTraces),
+		execs:   newRecent[string, string](maxExecs),
+		skew:    newSkew(int64(opts.Correct)),
+		out:     newBatch(opts),
+	}
+	rand.Read(c.secret[:])
+	if opts.Root.IsValid() {
+		c.calls.setOwn(opts.Root.TraceID())
+	}
+	return c
+}
+
+// Call tells of a call of the shim, once when it begins and again when it has
+// ended, in either order.
+func (c *Collator) Call(call Call) { c.calls.tell(call) }
+
+// Own tells that the sandbox uses a trace: its relay hands the trace's contexts to
+// the agent, or its runtime does. Spans that come with such a context keep it. The
+// traces of Options.Root and of each Call are the sandbox's without being told.
+func (c *Collator) Own(id trace.TraceID) { c.calls.setOwn(id) }
+
+// Adopt tells that a span of the runtime has been put into a trace. The agent's
+// spans that name it as their parent follow.
+func (c *Collator) Adopt(span trace.SpanID, into trace.TraceID) {
+	if !span.IsValid() || !into.IsValid() {
+		return
+	}
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	c.adopted.put(span, into)
+	if n := c.held.nodes[span]; n != nil && n.span == nil {
+		t := n.tree
+		c.held.uproot(t)
+		c.held.drop(n)
+		for _, child := range n.children() {
+			child.up = nil
+			c.settle(child)
+		}
+	}
+}
+
+// Add takes a span in and owns it from then on. Spans are to be added in the order
+// in which they arrive.
+func (c *Collator) Add(s *agentwire.Span) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	c.stats.Added++
+	if reason := c.unwanted(s); reason != "" {
+		c.drop(reason)
+		return
+	}
+	n := c.held.put(s)
+	if rpcs[s.Name] != nil {
+		c.remember(s)
+		c.gather(n)
+	}
+	if a := c.awaited[n.id]; a != nil {
+		c.arrived(n, a)
+	} else {
+		c.settle(n)
+	}
+	for c.held.spans > c.opts.MaxSpans || c.held.bytes > c.opts.MaxBytes {
+		c.infer(c.held.trees.Front().Value.(*tree))
+	}
+}
+
+// unwanted returns why a span is not taken in, if so.
+func (c *Collator) unwanted(s *agentwire.Span) Reason {
+	id := trace.SpanID(s.SpanID)
+	if _, ours := c.ours(id); ours {
+		return Collision
+	}
+	if _, dup := c.sent.get(id); dup {
+		return Duplicate
+	}
+	if n := c.held.nodes[id]; n != nil && n.span != nil {
+		return Duplicate
+	}
+	return ""
+}
+
+// Tick gives a place to the spans that have waited for Options.Hold, and sends all
+// that have theirs. It is to be called at least once a second while spans arrive
+// or wait.
+func (c *Collator) Tick() {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	due := c.opts.Now().Add(-c.opts.Hold).UnixNano()
+	for e := c.held.trees.Front(); e != nil && e.Value.(*tree).since <= due; e = c.held.trees.Front() {
+		c.infer(e.Value.(*tree))
+	}
+	c.out.send()
+}
+
+// Ended tells that no more spans will come, since the agent's connection or its VM
+// is gone. All that waits is sent, and placeholders for the parents that are
+// missing. Should spans be added after all, they are placed as before.
+func (c *Collator) Ended() {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	for e := c.held.trees.Front(); e != nil; e = c.held.trees.Front() {
+		c.infer(e.Value.(*tree))
+	}
+	c.placeholders()
+	c.out.send()
+}
+
+// Stats returns the counts so far.
+func (c *Collator) Stats() Stats {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	s := c.stats
+	s.Held, s.HeldBytes, s.Awaited = c.held.spans, c.held.bytes, len(c.awaited)
+	return s
+}
+
+func (c *Collator) drop(reason Reason) {
+	c.stats.Dropped++
+	c.opts.Drop(reason, 1)
+}

@@ -1,0 +1,136 @@
+package collate
+
+import "math"
+
+// kinship is what the ids of an agent's request and of a call say about them.
+type kinship int
+
+const (
+	strangers     kinship = iota // of different containers, or processes
+	unsaid                       // the ids do not say
+	sameContainer                // both execs of one container, by different names
+	sameProcess
+)
+
+// kin compares ids. The Go runtime gives execs names of its own towards the agent
+// (container.go, EnterContainer), runtime-rs those of containerd, so two names can
+// be of one exec; that of a container's first process is always empty.
+func kin(c *call, container, exec string) kinship {
+	switch {
+	case container == "" || c.ContainerID == "":
+		return unsaid
+	case container != c.ContainerID || (exec == "") != (c.ExecID == ""):
+		return strangers
+	case exec != c.ExecID:
+		return sameContainer
+	}
+	return sameProcess
+}
+
+// match is the call that caused an agent's RPC.
+type match struct {
+	call
+	kin kinship
+	// sure: no other call could be meant, whatever the clocks say.
+	sure bool
+}
+
+// match returns the call that caused an RPC that began at start by the host's
+// clock as far as that is known.
+func (cs *calls) match(r *rpc, container, exec string, start, skew int64) (match, bool) {
+	cs.mu.Lock()
+	defer cs.mu.Unlock()
+	var best *call
+	var bestKin kinship
+	candidates := 0
+	for _, method := range r.methods {
+		ring := cs.byMethod[method]
+		if ring == nil {
+			continue
+		}
+		for _, c := range ring.all {
+			k := kin(c, container, exec)
+			if k == strangers || k < bestKin {
+				continue
+			}
+			if k > bestKin {
+				best, bestKin, candidates = c, k, 1
+				continue
+			}
+			candidates++
+			if closer(c, best, start, skew) {
+				best = c
+			}
+		}
+	}
+	if best == nil {
+		return match{}, false
+	}
+	sure := r.once && candidates == 1 && (bestKin == sameProcess || bestKin == unsaid && container == "")
+	return match{call: *best, kin: bestKin, sure: sure}, true
+}
+
+// during returns the call whose interval holds a moment, of those that are no
+// stranger to the container and not skipped.
+func (cs *calls) during(at, skew int64, container string, skip func(*call) bool) (call, bool) {
+	cs.mu.Lock()
+	defer cs.mu.Unlock()
+	var best *call
+	for _, ring := range cs.byMethod {
+		for _, c := range ring.all {
+			if container != "" && c.ContainerID != "" && c.ContainerID != container || skip(c) {
+				continue
+			}
+			if p, _ := position(c, at, skew); p > around {
+				continue
+			}
+			if best == nil || closer(c, best, at, skew) {
+				best = c
+			}
+		}
+	}
+	if best == nil {
+		return call{}, false
+	}
+	return *best, true
+}
+
+// Where a moment is seen from a call, the likeliest first.
+const (
+	inside = iota
+	around // outside by no more than the clocks may be off
+	after
+	before
+)
+
+// position tells where a moment is seen from a call, and among calls of which that
+// is the same, how unlikely this one is.
+func position(c *call, at, skew int64) (int, int64) {
+	switch {
+	case c.holds(at):
+		return inside, at - c.start
+	case at < c.start && c.start-at <= skew:
+		return around, c.start - at
+	case at > c.end && at-c.end <= skew:
+		return around, at - c.end
+	case at > c.end:
+		return after, at - c.start
+	}
+	return before, c.start - at
+}
+
+func closer(a, b *call, at, skew int64) bool {
+	ap, ad := position(a, at, skew)
+	bp, bd := position(b, at, skew)
+	return ap < bp || ap == bp && ad < bd
+}
+
+// bounds returns the offsets that put an interval of the guest's clock inside the
+// call: what must be added to it is at least lo and at most hi.
+func (c *call) bounds(start, end int64) (lo, hi int64) {
+	lo, hi = c.start-start, math.MaxInt64
+	if c.end != math.MaxInt64 {
+		hi = c.end - end
+	}
+	return lo, hi
+}

@@ -1,0 +1,163 @@
+package collate
+
+import (
+	"crypto/sha256"
+	"slices"
+
+	"go.opentelemetry.io/otel/trace"
+
+	"github.com/shimtrace/shimtrace/forwarder/agentwire"
+)
+
+// place is what a span shares with all that is below it.
+type place struct {
+	trace trace.TraceID
+	// top is the span of the host's that it is all below, if there is one.
+	top trace.SpanID
+	// offset is added to its times. It is one for all of them, so that they keep
+	// their relation.
+	offset int64
+	// drop is why it is not sent, empty if it is.
+	drop Reason
+}
+
+// spot is the place of one span.
+type spot struct {
+	place
+	parent trace.SpanID
+	link   trace.SpanContext // optional
+}
+
+// spotOf returns where a span belongs that has no parent.
+func (c *Collator) spotOf(s *agentwire.Span, r *rpc) spot {
+	if r == nil {
+		if c.opts.Mode == Isolated {
+			return c.apart(s.TraceID)
+		}
+		return c.spotAt(s.Start, s.ContainerID, s.TraceID)
+	}
+	m := c.caller(r, s)
+	if reason := c.quietness(r, s, m); reason != "" {
+		return spot{place: place{trace: c.apartTrace(s.TraceID), drop: reason}}
+	}
+	switch {
+	case c.opts.Mode == Isolated:
+		return c.apart(s.TraceID)
+	case m != nil && c.recorded(&m.call):
+		return c.below(m.SpanContext)
+	}
+	return c.sandbox(s.TraceID)
+}
+
+// spotAt returns where something of the agent's belongs of which only the time is
+// known, and perhaps the container.
+func (c *Collator) spotAt(start uint64, container string, guest trace.TraceID) spot {
+	at := int64(shifted(start, c.skew.offset))
+	m, ok := c.calls.during(at, int64(c.opts.Skew), container, func(m *call) bool {
+		return c.isQuiet(m.Method) || !c.recorded(m)
+	})
+	if ok {
+		return c.below(m.SpanContext)
+	}
+	return c.sandbox(guest)
+}
+
+// sandbox returns the place below the sandbox's root.
+func (c *Collator) sandbox(guest trace.TraceID) spot {
+	switch root := c.opts.Root; {
+	case !root.IsValid():
+		return c.apart(guest)
+	case !root.IsSampled():
+		return spot{place: place{trace: root.TraceID(), drop: Unsampled}}
+	default:
+		return c.below(root)
+	}
+}
+
+func (c *Collator) below(sc trace.SpanContext) spot {
+	p := place{trace: sc.TraceID(), top: sc.SpanID(), offset: c.skew.offset}
+	return spot{place: p, parent: p.top}
+}
+
+// in returns the place of something in a trace that the sandbox uses.
+func (c *Collator) in(id trace.TraceID) place {
+	p := place{trace: id, offset: c.skew.offset}
+	if root := c.opts.Root; root.TraceID() == id {
+		p.top = root.SpanID()
+	}
+	return p
+}
+
+// apart returns the place in a trace of the guest's own.
+func (c *Collator) apart(guest trace.TraceID) spot {
+	return spot{place: place{trace: c.apartTrace(guest)}}
+}
+
+// apartTrace returns the id of a trace of the guest's own: one that the guest can
+// neither choose nor know, unless the sandbox uses the trace that it named.
+func (c *Collator) apartTrace(guest trace.TraceID) (id trace.TraceID) {
+	if c.calls.isOwn(guest) {
+		return guest
+	}
+	sum := sha256.Sum256(append(c.secret[:], guest[:]...))
+	copy(id[:], sum[:])
+	return id
+}
+
+// caller returns the call that caused an RPC, nil if none is known. A pair that is
+// sure tells about the guest's clock, and about its names of execs.
+func (c *Collator) caller(r *rpc, s *agentwire.Span) *match {
+	if len(r.methods) == 0 {
+		return nil
+	}
+	exec := s.ExecID
+	if known, ok := c.execs.get(exec); ok {
+		exec = known
+	}
+	start := int64(shifted(s.Start, c.skew.offset))
+	m, ok := c.calls.match(r, s.ContainerID, exec, start, int64(c.opts.Skew))
+	if !ok {
+		return nil
+	}
+	if m.sure {
+		c.skew.observe(m.bounds(int64(s.Start), int64(s.End)))
+	}
+	if m.kin == sameContainer && r == execProcess {
+		c.execs.put(s.ExecID, m.ExecID)
+	}
+	return &m
+}
+
+var execProcess = rpcs["exec_process"]
+
+// quietness returns Quiet for a span whose cause is quiet and not remarkable. The
+// agent does not say whether its RPC failed; the call does.
+func (c *Collator) quietness(r *rpc, s *agentwire.Span, m *match) Reason {
+	switch {
+	case m == nil && !c.quietRPC(r),
+		m != nil && (!c.isQuiet(m.Method) || m.Failed),
+		c.opts.Slow > 0 && s.End > s.Start && s.End-s.Start > uint64(c.opts.Slow):
+		return ""
+	}
+	return Quiet
+}
+
+// quietRPC tells that all that can cause an RPC is quiet.
+func (c *Collator) quietRPC(r *rpc) bool {
+	return len(r.methods) > 0 && !slices.ContainsFunc(r.methods, func(m string) bool { return !c.isQuiet(m) })
+}
+
+func (c *Collator) isQuiet(method string) bool { return slices.Contains(c.opts.Quiet, method) }
+
+// recorded tells that a call's span is sent, or will be.
+func (c *Collator) recorded(m *call) bool {
+	if !m.SpanContext.IsSampled() {
+		return false
+	}
+	end := m.End
+	if end.IsZero() {
+		end = c.opts.Now()
+	}
+	slow := c.opts.Slow > 0 && end.Sub(m.Start) > c.opts.Slow
+	return m.Failed || slow || !c.isQuiet(m.Method)
+}

@@ -1,0 +1,123 @@
+package collate
+
+import "strings"
+
+// rpc is what is known of an agent's RPC by its name, which is the name of the
+// span that its handler opens (kata-containers src/agent/src/rpc.rs).
+type rpc struct {
+	name string
+	// methods are the calls of the shim that cause it; none: it belongs to the
+	// sandbox as a whole.
+	methods []string
+	// once: it is made at most once in the life of what its ids name, and answered
+	// before the call that causes it is. Only such a pair tells about clocks.
+	once bool
+	// life: it is none, but a span of the agent's own that lasts as long as it
+	// does. Its children arrive long before it.
+	life bool
+}
+
+// rpcs are the agent's RPCs and its life-long spans, as of Kata 2.5 to 4.1.
+var rpcs = table(
+	rpc{name: "create_sandbox", methods: create, once: true},
+	rpc{name: "create_container", methods: create, once: true},
+	rpc{name: "update_interface", methods: create},
+	rpc{name: "update_routes", methods: create},
+	rpc{name: "add_arp_neighbors", methods: create},
+	rpc{name: "copy_file", methods: create},
+	rpc{name: "set_policy", methods: create},
+	rpc{name: "get_guest_details", methods: create},
+	rpc{name: "online_cpu_mem", methods: create},
+	rpc{name: "reseed_random_dev", methods: create},
+	rpc{name: "set_guest_date_time", methods: create},
+	rpc{name: "start_container", methods: []string{"Start"}, once: true},
+	// Kata does the work of Exec when the exec is started.
+	rpc{name: "exec_process", methods: []string{"Start"}, once: true},
+	rpc{name: "signal_process", methods: []string{"Kill"}},
+	rpc{name: "remove_container", methods: remove},
+	rpc{name: "remove_stale_virtiofs_share_mounts", methods: remove},
+	rpc{name: "destroy_sandbox", methods: remove},
+	rpc{name: "stats_container", methods: []string{"Stats"}},
+	rpc{name: "get_metrics", methods: []string{"Stats"}},
+	rpc{name: "update_container", methods: []string{"Update"}},
+	rpc{name: "pause_container", methods: []string{"Pause"}},
+	rpc{name: "resume_container", methods: []string{"Resume"}},
+	rpc{name: "tty_win_resize", methods: []string{"ResizePty"}},
+	rpc{name: "close_stdin", methods: []string{"CloseIO"}},
+
+	rpc{name: "wait_process"}, // waits on the runtime's own behalf
+	rpc{name: "root-span", life: true},
+	rpc{name: "start_sandbox", life: true},
+	rpc{name: "watch_uevents", life: true},
+	rpc{name: "write_stdin"},
+	rpc{name: "read_stdout"},
+	rpc{name: "read_stderr"},
+	rpc{name: "list_interfaces"},
+	rpc{name: "list_routes"},
+	rpc{name: "get_ip_tables"},
+	rpc{name: "set_ip_tables"},
+	rpc{name: "update_ephemeral_mounts"},
+	rpc{name: "mem_hotplug_by_probe"},
+	rpc{name: "mem_agent_memcg_set"},
+	rpc{name: "mem_agent_compact_set"},
+	rpc{name: "get_oom_event"},
+	rpc{name: "get_volume_stats"},
+	rpc{name: "get_diagnostic_data"},
+	rpc{name: "resize_volume"},
+	rpc{name: "add_swap"},
+	rpc{name: "add_swap_path"},
+	rpc{name: "check"},
+	rpc{name: "version"},
+)
+
+var (
+	create = []string{"Create"}
+	remove = []string{"Delete", "Shutdown"}
+)
+
+// aliases are the methods of the sandbox service, as the ones that do the same in
+// the task service.
+var aliases = map[string]string{
+	"CreateSandbox":   "Create",
+	"StartSandbox":    "Create",
+	"StopSandbox":     "Shutdown",
+	"ShutdownSandbox": "Shutdown",
+}
+
+// childOf tells, by the name of a span whose parent is lost, which parent that
+// was, where do_<rpc> does not say so.
+var childOf = map[string]string{
+	"new":                     "start_sandbox",
+	"start_sandbox":           "root-span",
+	"process":                 "watch_uevents",
+	"setup_shared_namespaces": "create_sandbox",
+	"destroy":                 "destroy_sandbox",
+}
+
+// lostParent returns the RPC that a span of this name is a child of, nil if its
+// name does not say.
+func lostParent(child string) *rpc {
+	if name, ok := strings.CutPrefix(child, "do_"); ok {
+		return rpcs[name]
+	}
+	return rpcs[childOf[child]]
+}
+
+func table(all ...rpc) map[string]*rpc {
+	m := make(map[string]*rpc, len(all))
+	for _, r := range all {
+		m[r.name] = &r
+	}
+	return m
+}
+
+// causes are the methods that can cause anything in the agent.
+var causes = func() map[string]bool {
+	m := make(map[string]bool)
+	for _, r := range rpcs {
+		for _, method := range r.methods {
+			m[method] = true
+		}
+	}
+	return m
+}()

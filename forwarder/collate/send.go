@@ -1,0 +1,217 @@
+package collate
+
+import (
+	"cmp"
+	"slices"
+
+	"go.opentelemetry.io/otel/trace"
+	commonpb "go.opentelemetry.io/proto/otlp/common/v1"
+	resourcepb "go.opentelemetry.io/proto/otlp/resource/v1"
+	tracepb "go.opentelemetry.io/proto/otlp/trace/v1"
+)
+
+const (
+	// ScopeName is the instrumentation scope of the agent's spans.
+	ScopeName = "kata-agent"
+
+	// LostName is the name of a placeholder, which has the attribute
+	// PlaceholderKey: a span that never arrived, though its children did. It lasts
+	// from the first one's start to the last one's end.
+	LostName       = "lost agent span"
+	PlaceholderKey = "shimtrace.placeholder"
+
+	// Original times of a span that had them corrected, by the guest's clock.
+	OriginalStartKey = "shimtrace.original.start_time_unix_nano"
+	OriginalEndKey   = "shimtrace.original.end_time_unix_nano"
+)
+
+// batch collects spans for the sink.
+type batch struct {
+	max      int
+	resource *resourcepb.Resource
+	scope    *commonpb.InstrumentationScope
+	sink     func([]*tracepb.ResourceSpans)
+	spans    []*tracepb.Span
+}
+
+func newBatch(opts Options) batch {
+	return batch{
+		max:      opts.MaxBatch,
+		resource: opts.Resource,
+		scope:    &commonpb.InstrumentationScope{Name: ScopeName},
+		sink:     opts.Sink,
+	}
+}
+
+func (b *batch) add(s *tracepb.Span) {
+	b.spans = append(b.spans, s)
+	if len(b.spans) >= b.max {
+		b.send()
+	}
+}
+
+func (b *batch) send() {
+	if len(b.spans) == 0 {
+		return
+	}
+	spans := b.spans
+	b.spans = nil
+	b.sink([]*tracepb.ResourceSpans{{
+		Resource:   b.resource,
+		ScopeSpans: []*tracepb.ScopeSpans{{Scope: b.scope, Spans: spans}},
+	}})
+}
+
+// plantAt sends a span to its own spot, with all that is below it.
+func (c *Collator) plantAt(n *node, at spot) {
+	n.parent = at.parent
+	c.send(n, at.place, at.link)
+}
+
+// send sends a span and all that is below it.
+func (c *Collator) send(top *node, p place, link trace.SpanContext) {
+	if top.tree != nil {
+		c.held.uproot(top.tree)
+	}
+	c.stack = append(c.stack[:0], top)
+	for len(c.stack) > 0 {
+		n := c.stack[len(c.stack)-1]
+		c.stack = c.stack[:len(c.stack)-1]
+		c.held.drop(n)
+		c.sent.put(n.id, sent{place: p, parent: n.parent})
+		if p.drop != "" {
+			c.drop(p.drop)
+		} else {
+			c.emit(n, p, link)
+		}
+		link = trace.SpanContext{}
+		from := len(c.stack)
+		for child := n.first; child != nil; child = child.next {
+			c.stack = append(c.stack, child)
+		}
+		slices.Reverse(c.stack[from:])
+	}
+}
+
+// await sends a span whose parent is missing and may yet come.
+func (c *Collator) await(n *node, parent trace.SpanID, p place) {
+	if c.awaited[parent] == nil {
+		if len(c.awaited) >= c.opts.MaxAwaited {
+			c.stats.Cut++
+			c.plantAt(n, spot{place: p, parent: p.top})
+			return
+		}
+		c.awaited[parent] = &awaited{place: p}
+	}
+	n.parent = parent
+	c.send(n, p, trace.SpanContext{})
+}
+
+// emit sends one span.
+func (c *Collator) emit(n *node, p place, link trace.SpanContext) {
+	s := n.span
+	if s.TraceID != p.trace {
+		c.stats.Rewritten++
+		s.TraceID, s.TraceState = p.trace, ""
+	}
+	s.ParentID = n.parent
+	start, end := s.Start, s.End
+	s.Start = shifted(start, p.offset)
+	s.End = max(s.Start, shifted(end, p.offset))
+	m, err := s.Proto()
+	if err != nil {
+		c.drop(Malformed)
+		return
+	}
+	if s.Start != start || s.End != end {
+		c.stats.Corrected++
+		m.Attributes = append(m.Attributes, number(OriginalStartKey, start), number(OriginalEndKey, end))
+		for _, e := range m.Events {
+			e.TimeUnixNano = shifted(e.TimeUnixNano, p.offset)
+		}
+	}
+	c.keepLinks(m)
+	if link.IsValid() {
+		m.Links = append(m.Links, linkTo(link))
+	}
+	if a := c.awaited[n.parent]; a != nil {
+		if a.children == 0 {
+			a.begin, a.end = s.Start, s.End
+		}
+		a.children++
+		a.begin, a.end = min(a.begin, s.Start), max(a.end, s.End)
+	}
+	c.stats.Sent++
+	c.put(m)
+}
+
+// put hands a span to the batch. One that has no parent is linked to the sandbox.
+func (c *Collator) put(m *tracepb.Span) {
+	if root := c.opts.Root; len(m.ParentSpanId) == 0 && root.IsValid() {
+		m.Links = append(m.Links, linkTo(root))
+	}
+	c.out.add(m)
+}
+
+// keepLinks leaves those of a span's links that stay within the sandbox: who
+// follows links must not be led to it from elsewhere, or elsewhere from it.
+func (c *Collator) keepLinks(m *tracepb.Span) {
+	kept := m.Links[:0]
+	for _, l := range m.Links {
+		id := trace.TraceID(l.TraceId)
+		if !c.calls.isOwn(id) {
+			g, _ := c.guest.get(id)
+			if !g.placed {
+				m.DroppedLinksCount++
+				continue
+			}
+			l.TraceId = slices.Clone(g.place.trace[:])
+		}
+		kept = append(kept, l)
+	}
+	m.Links = kept
+}
+
+// placeholders sends a span for each parent that never came.
+func (c *Collator) placeholders() {
+	ids := make([]trace.SpanID, 0, len(c.awaited))
+	for id, a := range c.awaited {
+		if a.children > 0 {
+			ids = append(ids, id)
+		}
+	}
+	slices.SortFunc(ids, func(x, y trace.SpanID) int {
+		return cmp.Or(cmp.Compare(c.awaited[x].begin, c.awaited[y].begin), slices.Compare(x[:], y[:]))
+	})
+	for _, id := range ids {
+		a := c.awaited[id]
+		c.stats.Placeholders++
+		c.sent.put(id, sent{place: a.place, parent: a.top})
+		m := &tracepb.Span{
+			TraceId:           a.trace[:],
+			SpanId:            slices.Clone(id[:]),
+			Name:              LostName,
+			Kind:              tracepb.Span_SPAN_KIND_INTERNAL,
+			StartTimeUnixNano: a.begin,
+			EndTimeUnixNano:   a.end,
+			Attributes: []*commonpb.KeyValue{{
+				Key:   PlaceholderKey,
+				Value: &commonpb.AnyValue{Value: &commonpb.AnyValue_BoolValue{BoolValue: true}},
+			}},
+		}
+		if a.top.IsValid() {
+			m.ParentSpanId = a.top[:]
+		}
+		c.put(m)
+	}
+	clear(c.awaited)
+}
+
+func linkTo(sc trace.SpanContext) *tracepb.Span_Link {
+	traceID, spanID := sc.TraceID(), sc.SpanID()
+	return &tracepb.Span_Link{TraceId: traceID[:], SpanId: spanID[:]}
+}
+
+func number(key string, n uint64) *commonpb.KeyValue {
+	return &commonpb.KeyValue{Key: key, Value: &commonpb.AnyValue{Value: &commonpb.AnyValue_IntValue{IntValue: int64(n)}}}
+}

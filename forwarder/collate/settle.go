@@ -1,0 +1,214 @@
+package collate
+
+import (
+	"go.opentelemetry.io/otel/trace"
+
+	"github.com/shimtrace/shimtrace/forwarder/agentwire"
+)
+
+// settle gives a span its place, and so all below it, or has it wait for what is
+// above it.
+func (c *Collator) settle(n *node) {
+	s := n.span
+	r := rpcs[s.Name]
+	if s.ParentID == s.SpanID {
+		c.stats.Cut++
+		s.ParentID = [8]byte{}
+	}
+	parent := trace.SpanID(s.ParentID)
+	if !parent.IsValid() {
+		c.root(n, r)
+		return
+	}
+	if above, known := c.placeOf(parent); known {
+		c.follow(n, above)
+		return
+	}
+	if ours, ok := c.ours(parent); ok {
+		c.under(n, r, ours)
+		return
+	}
+	if into, ok := c.adopted.get(parent); ok {
+		c.follow(n, c.kept(into, s, r))
+		return
+	}
+	above := c.held.nodes[parent]
+	if r != nil && !r.life && (above == nil || above.span == nil) {
+		// An RPC's parent is in its request. Whose it is can be told by the trace.
+		if c.calls.isOwn(s.TraceID) {
+			c.follow(n, c.kept(s.TraceID, s, r))
+			return
+		}
+		if g, _ := c.guest.get(s.TraceID); g.remote {
+			c.root(n, r)
+			return
+		}
+	}
+	now := c.opts.Now().UnixNano()
+	if above == nil {
+		above = &node{id: parent}
+		c.held.nodes[parent] = above
+	}
+	if !c.held.join(n, above, now) {
+		c.stats.Cut++
+		c.root(n, r)
+	}
+}
+
+// ours returns the call whose span has the id; the sandbox's root is as good as
+// one.
+func (c *Collator) ours(id trace.SpanID) (call, bool) {
+	if c.opts.Root.IsValid() && id == c.opts.Root.SpanID() {
+		return call{Call: Call{SpanContext: c.opts.Root}}, true
+	}
+	return c.calls.of(id)
+}
+
+// placeOf returns the place of a span that has been sent, or whose children have.
+func (c *Collator) placeOf(id trace.SpanID) (place, bool) {
+	if s, ok := c.sent.get(id); ok {
+		return s.place, true
+	}
+	if a := c.awaited[id]; a != nil {
+		return a.place, true
+	}
+	return place{}, false
+}
+
+// root places the top of what the agent did at one request, or on its own.
+func (c *Collator) root(n *node, r *rpc) {
+	if r == nil && c.opts.Mode == Collated && c.waits(n) {
+		return
+	}
+	spot := c.spotOf(n.span, r)
+	c.choose(n.span.TraceID, spot.place)
+	c.plantAt(n, spot)
+}
+
+// follow places a span under its own parent.
+func (c *Collator) follow(n *node, p place) {
+	c.choose(n.span.TraceID, p)
+	n.parent = n.span.ParentID
+	c.send(n, p, trace.SpanContext{})
+}
+
+// under places a span whose parent is a call's span: the context was handed out.
+func (c *Collator) under(n *node, r *rpc, caused call) {
+	s := n.span
+	p := c.below(caused.SpanContext).place
+	if !caused.SpanContext.IsSampled() {
+		p.drop = Unsampled
+	} else if r != nil && caused.Method != "" {
+		if r.once {
+			c.skew.observe(caused.bounds(int64(s.Start), int64(s.End)))
+		}
+		p.drop = c.quietness(r, s, &match{call: caused})
+	}
+	p.offset = c.skew.offset
+	c.follow(n, p)
+}
+
+// kept is the place of a span that stays in a trace which the sandbox uses.
+func (c *Collator) kept(id trace.TraceID, s *agentwire.Span, r *rpc) place {
+	p := c.in(id)
+	if r != nil {
+		m := c.caller(r, s)
+		if m != nil && m.SpanContext.TraceID() == id && c.recorded(&m.call) {
+			p.top = m.SpanContext.SpanID()
+		}
+		p.drop = c.quietness(r, s, m)
+	}
+	p.offset = c.skew.offset
+	return p
+}
+
+// arrived places a span that was missing when its children were sent: it must be
+// in their trace.
+func (c *Collator) arrived(n *node, a *awaited) {
+	delete(c.awaited, n.id)
+	s := n.span
+	parent := trace.SpanID(s.ParentID)
+	switch {
+	case !parent.IsValid() || parent == n.id:
+		spot := c.spotOf(s, rpcs[s.Name])
+		if spot.trace == a.trace {
+			spot.place = a.place
+		} else {
+			spot = c.fallen(a.place, spot.trace, spot.parent)
+		}
+		c.plantAt(n, spot)
+		return
+	case c.belowItself(n.id, parent):
+		c.stats.Cut++
+		c.plantAt(n, c.fallen(a.place, trace.TraceID{}, trace.SpanID{}))
+		return
+	}
+	if waiting := c.held.nodes[parent]; waiting != nil && waiting != n {
+		// What waits there follows, since n cannot.
+		top := waiting.top()
+		if top == n {
+			c.stats.Cut++
+			c.plantAt(n, c.fallen(a.place, trace.TraceID{}, trace.SpanID{}))
+			return
+		}
+		c.inferAt(top.tree, &a.place)
+	}
+	switch above, known := c.traceOf(parent); {
+	case known && above == a.trace:
+		n.parent = parent
+		c.send(n, a.place, trace.SpanContext{})
+	case known:
+		c.stats.Cut++
+		c.plantAt(n, c.fallen(a.place, above, parent))
+	case rpcs[s.Name] != nil && !rpcs[s.Name].life:
+		c.plantAt(n, c.fallen(a.place, trace.TraceID{}, trace.SpanID{}))
+	default:
+		c.await(n, parent, a.place)
+	}
+}
+
+// fallen is the place of a span that must be where its children are, linked to
+// what it belongs to by its own account.
+func (c *Collator) fallen(p place, other trace.TraceID, span trace.SpanID) spot {
+	s := spot{place: p, parent: p.top}
+	if other.IsValid() && span.IsValid() {
+		s.link = trace.NewSpanContext(trace.SpanContextConfig{TraceID: other, SpanID: span})
+	}
+	return s
+}
+
+// traceOf returns the trace of a span, whoever's it is.
+func (c *Collator) traceOf(id trace.SpanID) (trace.TraceID, bool) {
+	if p, ok := c.placeOf(id); ok {
+		return p.trace, true
+	}
+	if ours, ok := c.ours(id); ok {
+		return ours.SpanContext.TraceID(), true
+	}
+	return c.adopted.get(id)
+}
+
+// belowItself tells that parent is among what has been sent below id.
+func (c *Collator) belowItself(id, parent trace.SpanID) bool {
+	for range c.opts.Remember {
+		if parent == id {
+			return true
+		}
+		s, ok := c.sent.get(parent)
+		if !ok {
+			return false
+		}
+		parent = s.parent
+	}
+	return true
+}
+
+// choose remembers the place of a trace that the guest named: what comes late of
+// it follows.
+func (c *Collator) choose(id trace.TraceID, p place) {
+	g, _ := c.guest.get(id)
+	if !g.placed {
+		g.place, g.placed = p, true
+		c.guest.put(id, g)
+	}
+}

@@ -1,0 +1,95 @@
+package vmshim
+
+import (
+	"context"
+	"fmt"
+	"log"
+	"sync"
+
+	agent "github.com/kata-containers/kata-containers/src/runtime/virtcontainers/pkg/agent/protocols/grpc"
+)
+
+// readSize is how much the Go runtime asks for at a time.
+const readSize = 32 << 10
+
+// follow does for a started process what Kata's runtime does until it ends: it
+// reads its output, if it has any, and when that is over waits for the process. A
+// process without streams, a pod's first, is waited for from the beginning.
+//
+// Nothing runs in the VM. When exited returns the status of the process that
+// really ran, the agent is told to let its own end.
+func (sb *sandbox) follow(id, exec string, exited func(context.Context) (uint32, error)) {
+	waited := make(chan struct{})
+	sb.mu.Lock()
+	p := sb.processes[processID{id, exec}]
+	if p == nil {
+		sb.mu.Unlock()
+		return
+	}
+	p.waited = waited
+	sb.mu.Unlock()
+	name := execID(id, exec)
+	sb.background.Go(func() {
+		defer close(waited)
+		var streams sync.WaitGroup
+		if p.hasStreams {
+			streams.Go(func() { drain(sb.ctx, id, name, sb.agent().ReadStdout) })
+			streams.Go(func() { drain(sb.ctx, id, name, sb.agent().ReadStderr) })
+		}
+		sb.background.Go(func() {
+			status, err := exited(sb.ctx)
+			if err != nil {
+				return // the runc shim is gone; so will be the VM
+			}
+			line := fmt.Appendf(nil, "exit %d\n", status)
+			if _, err := sb.agent().WriteStdin(sb.ctx, &agent.WriteStreamRequest{ContainerId: id, ExecId: name, Data: line}); err != nil {
+				log.Printf("vmshim: end process %s of %s: %v", name, id, err)
+			}
+		})
+		streams.Wait()
+		ctx, end := sb.trace("wait")
+		defer end()
+		if _, err := sb.agent().WaitProcess(ctx, &agent.WaitProcessRequest{ContainerId: id, ExecId: name}); err != nil {
+			log.Printf("vmshim: wait for process %s of %s: %v", name, id, err)
+		}
+	})
+}
+
+// drain reads one stream to its end.
+func drain(ctx context.Context, id, name string, read func(context.Context, *agent.ReadStreamRequest) (*agent.ReadStreamResponse, error)) {
+	for {
+		if _, err := read(ctx, &agent.ReadStreamRequest{ContainerId: id, ExecId: name, Len: readSize}); err != nil {
+			return
+		}
+	}
+}
+
+func (sb *sandbox) note(id processID, p *process) {
+	sb.mu.Lock()
+	defer sb.mu.Unlock()
+	sb.processes[id] = p
+}
+
+func (sb *sandbox) find(id processID) *process {
+	sb.mu.Lock()
+	defer sb.mu.Unlock()
+	return sb.processes[id]
+}
+
+// forget keeps the processes of a container no longer, and returns what to wait
+// for until the agent has told the end of those that had started.
+func (sb *sandbox) forget(container string) []<-chan struct{} {
+	sb.mu.Lock()
+	defer sb.mu.Unlock()
+	var waited []<-chan struct{}
+	for id, p := range sb.processes {
+		if id.container != container {
+			continue
+		}
+		delete(sb.processes, id)
+		if p.waited != nil {
+			waited = append(waited, p.waited)
+		}
+	}
+	return waited
+}

@@ -1,0 +1,83 @@
+package vmshim
+
+import (
+	"fmt"
+	"os"
+	"strings"
+	"time"
+)
+
+// Settings are what the environment of the shim, which it has from containerd,
+// can ask for.
+type Settings struct {
+	// Agent is the agent's program; VMSHIM_AGENT. Required unless External.
+	Agent string
+	// AgentFlags are further flags of it; VMSHIM_AGENT_FLAGS, separated by spaces.
+	AgentFlags []string
+	// External: the VM is there already; VMSHIM_MODE=external instead of process.
+	External bool
+	// Socket is the VMM's hybrid socket, with {sandbox} for the sandbox's id;
+	// VMSHIM_SOCKET, by default Cloud Hypervisor's under Kata's Go runtime. Of an
+	// external VM it can also be vsock://CID:PORT.
+	Socket string
+	// Boot is the time between the hybrid socket's appearance and the agent's
+	// start; VMSHIM_BOOT, 100ms if not set.
+	Boot time.Duration
+	// Tracing is the runtime's own: one trace per sandbox, whose context goes to
+	// the agent with each request; VMSHIM_TRACING=on. Its spans go nowhere. Kata's
+	// runtime-rs never sends a context, the Go runtime only with its tracing on.
+	Tracing bool
+	// Kill ends the VM without destroying the sandbox, as runtime-rs does;
+	// VMSHIM_END=kill instead of flush.
+	Kill bool
+	// RuncShim is the shim that runs the containers; VMSHIM_RUNC_SHIM, by default
+	// containerd-shim-runc-v2 on PATH.
+	RuncShim string
+}
+
+const (
+	defaultSocket = "/run/vc/vm/{sandbox}/clh.sock"
+	agentPort     = 1024
+	// spanPort is where the agent's spans arrive at the host.
+	spanPort = 10240
+)
+
+// settingsFromEnv returns an error that names the variable with a bad value.
+func settingsFromEnv() (Settings, error) {
+	get := func(name, otherwise string) string {
+		if v := os.Getenv(name); v != "" {
+			return v
+		}
+		return otherwise
+	}
+	var failed error
+	choice := func(name, no, yes string) bool {
+		v := get(name, no)
+		if v != no && v != yes {
+			failed = fmt.Errorf("%s=%s: want %s or %s", name, v, no, yes)
+		}
+		return v == yes
+	}
+	boot, err := time.ParseDuration(get("VMSHIM_BOOT", "100ms"))
+	if err != nil {
+		failed = fmt.Errorf("VMSHIM_BOOT: %w", err)
+	}
+	s := Settings{
+		Agent:      os.Getenv("VMSHIM_AGENT"),
+		AgentFlags: strings.Fields(os.Getenv("VMSHIM_AGENT_FLAGS")),
+		External:   choice("VMSHIM_MODE", "process", "external"),
+		Socket:     get("VMSHIM_SOCKET", defaultSocket),
+		Boot:       boot,
+		Tracing:    choice("VMSHIM_TRACING", "off", "on"),
+		Kill:       choice("VMSHIM_END", "flush", "kill"),
+		RuncShim:   get("VMSHIM_RUNC_SHIM", "containerd-shim-runc-v2"),
+	}
+	if failed == nil && !s.External && s.Agent == "" {
+		failed = fmt.Errorf("VMSHIM_AGENT is not set: it names the program that is the VM's agent")
+	}
+	return s, failed
+}
+
+func (s Settings) socket(sandbox string) string {
+	return strings.ReplaceAll(s.Socket, "{sandbox}", sandbox)
+}

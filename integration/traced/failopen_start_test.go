@@ -1,0 +1,166 @@
+package traced_test
+
+import (
+	"context"
+	"fmt"
+	"os"
+	"path/filepath"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/shimtrace/shimtrace/integration/image"
+	"github.com/shimtrace/shimtrace/integration/rig"
+	"github.com/shimtrace/shimtrace/integration/traced"
+)
+
+// signalRelay is an inner shim that sends a signal to the relay which is coming up
+// beside it, as soon as there is one, and then does its work.
+const signalRelay = `case " $* " in *" start ")
+	while [ -z "$hit" ]; do
+		for p in $(cat /proc/$PPID/task/*/children); do
+			case "$(tr '\0' ' ' < /proc/$p/cmdline)" in *" relay ") kill -%s $p && hit=$p;; esac
+		done
+	done;;
+esac
+exec %s "$@"`
+
+// Whatever of ours fails before containerd has an address: the container runs,
+// and the log says why it is not traced.
+func TestStartFailsOpen(t *testing.T) {
+	type setup struct {
+		*testing.T
+		in      *traced.Install
+		version rig.Version
+		runtime string // what to run, if not the usual
+	}
+	cases := []struct {
+		name string
+		set  func(s *setup)
+		log  string // what containerd's log says
+	}{
+		{"broken TOML", func(s *setup) { configure(s.T, s.in, "[trace\n") }, "line 1"},
+		{"unknown key", func(s *setup) { configure(s.T, s.in, "[trace]\nmoed = 'off'\n") }, "trace.moed"},
+		{"wrong value", func(s *setup) { configure(s.T, s.in, "[trace]\nmode = 'fast'\n") }, "trace.mode"},
+		{"missing configuration", func(s *setup) { check(s.T, os.Remove(s.in.Config)) }, "no such file"},
+		{"journal is a file", func(s *setup) {
+			check(s.T, os.RemoveAll(s.in.Journal))
+			check(s.T, os.WriteFile(s.in.Journal, nil, 0o600))
+			s.Cleanup(func() { os.Remove(s.in.Journal) })
+		}, "open the journal"},
+		{"journal on a read-only file system", func(s *setup) {
+			check(s.T, os.MkdirAll(s.in.Journal, 0o700))
+			inside(s.T, s.in.Rig, "mount", "-t", "tmpfs", "-o", "ro", "tmpfs", s.in.Journal)
+			s.Cleanup(func() { inside(s.T, s.in.Rig, "umount", s.in.Journal) })
+		}, "open the journal"},
+		{"state directory cannot be made", func(s *setup) {
+			configure(s.T, s.in, fmt.Sprintf("[journal]\ndir = %q\n[relay]\nstate_dir = '/proc/shimtrace'\n", s.in.Journal))
+		}, "create the relays' directory"},
+		{"state directory is too long", func(s *setup) {
+			configure(s.T, s.in, fmt.Sprintf("[relay]\nstate_dir = '/run/%s'\n", strings.Repeat("x", 100)))
+		}, "too long"},
+		{"relay cannot be started", func(s *setup) {
+			// The shim runs from a file that is no more.
+			s.runtime = script(s.T, s.in.Rig.Dir, "containerd-shim-runc-traced-v2", fmt.Sprintf(
+				`cp %s/containerd-shim-traced-v2 /run/gone.$$ && exec 9</run/gone.$$ && rm /run/gone.$$ && exec bash -c 'exec -a "$0" /proc/self/fd/9 "$@"' "$0" "$@"`, s.in.Bin))
+		}, "spawn the relay"},
+		{"relay dies before it is handed out", func(s *setup) {
+			inner := script(s.T, s.in.Rig.Dir, "killer", fmt.Sprintf(signalRelay, "KILL", realShim(s.T, s.version)))
+			configure(s.T, s.in, wrapping(s.in, inner, ""))
+		}, "it died"},
+		{"relay hangs", func(s *setup) {
+			inner := script(s.T, s.in.Rig.Dir, "stopper", fmt.Sprintf(signalRelay, "STOP", realShim(s.T, s.version)))
+			configure(s.T, s.in, wrapping(s.in, inner, "[relay]\nready_timeout = '300ms'\n"))
+		}, "not ready"},
+		{"tracing is off", func(s *setup) {
+			configure(s.T, s.in, fmt.Sprintf("[journal]\ndir = %q\n[trace]\nmode = 'off'\n", s.in.Journal))
+		}, ""},
+	}
+	each(t, traced.Options{}, func(t *testing.T, in *traced.Install) {
+		good, err := os.ReadFile(in.Config)
+		check(t, err)
+		version := rig.Version(filepath.Base(t.Name()))
+		for i, tt := range cases {
+			t.Run(tt.name, func(t *testing.T) {
+				defer configure(t, in, string(good))
+				logged := len(in.Rig.Log())
+				s := &setup{T: t, in: in, version: version, runtime: in.Runtime.Shim()}
+				tt.set(s)
+				runsUntraced(t, in, s.runtime, fmt.Sprint("c", i))
+				until(t, "the log to say "+tt.log, func() bool { return strings.Contains(in.Rig.Log()[logged:], tt.log) })
+			})
+		}
+		if n := roots(t, in); n != 0 {
+			t.Errorf("%d sandboxes traced", n)
+		}
+		// And when all is well again, nothing is to be restarted.
+		check(t, in.Rig.Ctr("run", "--rm", "--runtime", in.Runtime.Shim(), image.Busybox, "well", "true").Check())
+		settle(t, in)
+		if n := roots(t, in); n != 1 {
+			t.Errorf("%d sandboxes traced after the last fault, want 1", n)
+		}
+	})
+}
+
+// inside runs a program in the rig's namespaces.
+func inside(t *testing.T, r *rig.Rig, program string, args ...string) {
+	t.Helper()
+	ctx, cancel := context.WithTimeout(context.Background(), time.Minute)
+	defer cancel()
+	if out, err := r.Command(ctx, program, args...).CombinedOutput(); err != nil {
+		t.Fatalf("%s %q: %v\n%s", program, args, err, out)
+	}
+}
+
+func TestOpenTelemetryDisabled(t *testing.T) {
+	opts := traced.Options{Options: rig.Options{Env: []string{"OTEL_SDK_DISABLED=true"}}}
+	each(t, opts, func(t *testing.T, in *traced.Install) {
+		runsUntraced(t, in, in.Runtime.Shim(), "c1")
+	})
+}
+
+// What is wrong with the inner shim, containerd is told as by the inner shim, and
+// what is wrong with finding it, in words that help.
+func TestFailingInnerShim(t *testing.T) {
+	each(t, traced.Options{}, func(t *testing.T, in *traced.Install) {
+		run := func(runtime string) (string, rig.Result) {
+			res := in.Rig.Ctr("run", "--rm", "--runtime", runtime, image.Busybox, "c1", "true")
+			s := &session{in: in, T: t}
+			s.saw(rig.Result{Stdout: res.Stdout, Stderr: res.Stderr, Code: res.Code})
+			return s.transcript(), res
+		}
+		real := realShim(t, rig.Version(filepath.Base(t.Name())))
+		for name, start := range map[string]string{
+			"with words":      `echo "no room left" >&2; exit 17`,
+			"with an output":  `echo not-an-address; exit 3`,
+			"without a word":  `exit 1`,
+			"by a signal":     `kill -9 $$`,
+			"success, no use": `echo "a backtrace" >&2; exit 0`,
+		} {
+			t.Run(name, func(t *testing.T) {
+				inner := script(t, in.Rig.Dir, "failing", fmt.Sprintf(`case " $* " in *" start ") %s;; esac
+exec %s "$@"`, start, real))
+				configure(t, in, wrapping(in, inner, ""))
+				bare, _ := run(inner)
+				wrapped, res := run(in.Runtime.Shim())
+				if name == "by a signal" {
+					// A command cannot pass on its own death by another's signal.
+					bare = strings.ReplaceAll(bare, "signal: killed", "exit status 1")
+				}
+				if d := diff(bare, wrapped); d != "" || res.Code == 0 {
+					t.Errorf("wrapped differs from bare: %s", d)
+				}
+				settle(t, in)
+			})
+		}
+		t.Run("missing", func(t *testing.T) {
+			configure(t, in, wrapping(in, "/no/such/shim", ""))
+			text, res := run(in.Runtime.Shim())
+			for _, want := range []string{"/no/such/shim", "set shim in section [runtime.runc]"} {
+				if res.Code == 0 || !strings.Contains(text, want) {
+					t.Errorf("the error does not say %q: %s", want, text)
+				}
+			}
+		})
+	})
+}

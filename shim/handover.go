@@ -90,7 +90,7 @@ func (s *spare) assign(a assignment, wait time.Duration) (*state, error) {
 		return nil, fmt.Errorf("relay: %w", err)
 	}
 	if err := json.NewEncoder(s.conn).Encode(a); err != nil {
-		return nil, fmt.Errorf("relay: %w", err)
+		return nil, fmt.Errorf("relay: it died before it was told what to relay: %w", err)
 	}
 	var r report
 	if err := json.NewDecoder(s.conn).Decode(&r); err != nil {

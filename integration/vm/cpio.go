@@ -14,7 +14,6 @@ import (
 const (
 	cpioDir  = 0o040755
 	cpioFile = 0o100755
-	cpioLink = 0o120777
 )
 
 // An archive writes cpio's "newc" format, which the kernel unpacks as its first
@@ -54,10 +53,6 @@ func (a *archive) file(name, from string) {
 
 func (a *archive) text(name, text string) {
 	a.entry(name, cpioFile, strings.NewReader(text), int64(len(text)))
-}
-
-func (a *archive) link(name, target string) {
-	a.entry(name, cpioLink, strings.NewReader(target), int64(len(target)))
 }
 
 func (a *archive) dir(name string) {

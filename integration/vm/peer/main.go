@@ -43,7 +43,7 @@ func run(args []string) error {
 	case len(args) >= 4 && args[0] == "stream":
 		return stream(args[1], args[2], args[3:])
 	}
-	return errors.New("usage: peer serve PORT | dial CID PORT TEXT | stream CID PORT FILE...")
+	return errors.New("usage: peer serve PORT | dial CID PORT TEXT | stream CID PORT FILES")
 }
 
 func serve(port string) error {

@@ -8,9 +8,9 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// listen listens on a Unix socket that only our own user can reach. A socket that
+// listenUnix listens on a Unix socket that only our own user can reach. A socket that
 // nobody listens on any more is replaced.
-func listen(path string) (*listener, error) {
+func listenUnix(path string) (*listener, error) {
 	if !answers(path) {
 		_ = os.Remove(path)
 	}

@@ -68,14 +68,14 @@ func TestLockDoesNotWaitForever(t *testing.T) {
 
 func TestListenReplacesADeadSocketOnly(t *testing.T) {
 	path := filepath.Join(t.TempDir(), "r.sock")
-	first, err := listen(path)
+	first, err := listenUnix(path)
 	if err != nil {
 		t.Fatal(err)
 	}
 	if st, _ := os.Stat(path); st.Mode().Perm() != 0o600 {
 		t.Errorf("mode %v", st.Mode())
 	}
-	if l, err := listen(path); err == nil {
+	if l, err := listenUnix(path); err == nil {
 		l.Close()
 		t.Error("took the place of a living listener")
 	}
@@ -83,7 +83,7 @@ func TestListenReplacesADeadSocketOnly(t *testing.T) {
 	if answers(path) {
 		t.Error("closed listener answers")
 	}
-	second, err := listen(path)
+	second, err := listenUnix(path)
 	if err != nil {
 		t.Fatal(err)
 	}

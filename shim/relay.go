@@ -123,7 +123,7 @@ func (r *relayProcess) take(a assignment) (err error) {
 		InnerPID:  int(cred.Pid),
 		RelaySock: r.paths.socket,
 	}
-	if r.listener, err = listen(r.paths.socket); err != nil {
+	if r.listener, err = listenUnix(r.paths.socket); err != nil {
 		return err
 	}
 	if r.bound, err = os.Lstat(r.paths.socket); err != nil {
@@ -144,6 +144,9 @@ func (r *relayProcess) serve() <-chan struct{} {
 		join = middleware.JoinSandbox
 	}
 	r.sandbox = newSandbox(r.tel.tracer, r.tel.provider.ForceFlush, r.log, r.state, r.paths.state, join)
+	if receivesAgents(r.cfg.Agent, r.inner) {
+		r.sandbox.agents = r.startAgents()
+	}
 	relay := middleware.NewRelay(
 		middleware.WithTracerProvider(r.tel.provider),
 		middleware.WithPropagator(propagator),
@@ -208,6 +211,9 @@ func (r *relayProcess) leave(served <-chan struct{}) {
 	select {
 	case <-served:
 	case <-time.After(closeWait):
+	}
+	if r.sandbox.agents != nil {
+		r.sandbox.agents.close()
 	}
 	r.sandbox.neverStarted(ended)
 	r.tel.close(r.log)

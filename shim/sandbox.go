@@ -41,6 +41,7 @@ type sandbox struct {
 	statePath string // of the copy beside the relay's socket
 	join      middleware.Join
 	root      trace.SpanContext
+	agents    *agents                     // nil where there is no VM
 	flush     func(context.Context) error // exports what has ended
 	exports   sync.WaitGroup
 
@@ -81,6 +82,9 @@ func (s *sandbox) Parent(*middleware.Call) trace.SpanContext { return s.root }
 
 // Forwarded implements middleware.Observer.
 func (s *sandbox) Forwarded(c *middleware.Call) {
+	if s.agents != nil {
+		s.agents.began(c)
+	}
 	if c.Bundle != "" {
 		s.adopt(c)
 	}
@@ -88,6 +92,9 @@ func (s *sandbox) Forwarded(c *middleware.Call) {
 
 // Answered implements middleware.Observer.
 func (s *sandbox) Answered(c *middleware.Call) {
+	if s.agents != nil {
+		s.agents.ended(c)
+	}
 	switch c.Method {
 	case "Create":
 		s.adopt(c)

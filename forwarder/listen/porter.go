@@ -20,9 +20,11 @@ type porter struct {
 	share  *VSOCK // of the relay that is the porter
 	lock   *os.File
 	relays *net.UnixListener
-	work   sync.WaitGroup
+	visits sync.WaitGroup // of VMs, until they are placed
+	work   sync.WaitGroup // all the rest
 
 	mu       sync.Mutex
+	ended    bool // no more links
 	links    map[*net.UnixConn]struct{}
 	claims   map[uint32]*net.UnixConn
 	news     chan struct{}  // closed and replaced when a CID is claimed
@@ -82,15 +84,16 @@ func (p *porter) run(ctx context.Context) {
 	if l := p.share.copyListener(); l != nil {
 		p.adopt(l)
 	}
-	p.work.Go(func() { p.admit() })
+	p.work.Go(p.admit)
 	p.work.Go(func() { p.open(ctx) })
-	p.work.Go(func() { p.accept(ctx) })
+	p.visits.Go(func() { p.accept(ctx) })
 	<-ctx.Done()
+	p.visits.Wait()  // what waits is passed on to other relays
 	p.relays.Close() // and removes its file
 	p.mu.Lock()
+	p.ended = true
 	for conn := range p.links {
-		// Those that wait still pass connections on to it: the end is for reading.
-		_ = conn.CloseRead()
+		conn.Close()
 	}
 	p.mu.Unlock()
 	p.work.Wait()
@@ -124,14 +127,17 @@ func (p *porter) admit() {
 func (p *porter) serve(conn *net.UnixConn) {
 	p.mu.Lock()
 	full := len(p.links) >= maxLinks
-	if !full {
+	welcome := !full && !p.ended
+	if welcome {
 		p.links[conn] = struct{}{}
 	}
 	listener := p.listener
 	p.mu.Unlock()
 	if full {
-		conn.Close()
 		p.share.report.tell(fmt.Errorf("VSOCK porter: more than %d relays; this one gets no spans", maxLinks))
+	}
+	if !welcome {
+		conn.Close()
 		return
 	}
 	defer p.dismiss(conn)
@@ -253,6 +259,6 @@ func (p *porter) accept(ctx context.Context) {
 			time.Sleep(acceptPause)
 			continue
 		}
-		p.work.Go(func() { p.place(ctx, conn, cid) })
+		p.visits.Go(func() { p.place(ctx, conn, cid) })
 	}
 }

@@ -20,6 +20,7 @@ type Collator struct {
 	sent    recent[trace.SpanID, sent]
 	awaited map[trace.SpanID]*awaited
 	adopted recent[trace.SpanID, trace.TraceID]
+	named   recent[trace.SpanID, place] // as parents, in contexts that were taken for handed out
 	guest   recent[trace.TraceID, guestTrace]
 	execs   recent[string, string]
 	rpcs    [recentRPCs]interval // the last ones, for strays that come after theirs
@@ -80,6 +81,7 @@ func New(opts Options) *Collator {
 		sent:    newRecent[trace.SpanID, sent](opts.Remember),
 		awaited: make(map[trace.SpanID]*awaited),
 		adopted: newRecent[trace.SpanID, trace.TraceID](opts.Remember),
+		named:   newRecent[trace.SpanID, place](opts.Remember),
 		guest:   newRecent[trace.TraceID, guestTrace](maxTraces),
 		execs:   newRecent[string, string](maxExecs),
 		skew:    newSkew(int64(opts.Correct)),
@@ -136,8 +138,8 @@ func (c *Collator) Add(s *agentwire.Span) {
 		c.remember(s)
 		c.gather(n)
 	}
-	if a := c.awaited[n.id]; a != nil {
-		c.arrived(n, a)
+	if p, ok := c.expected(n.id); ok {
+		c.arrived(n, p)
 	} else {
 		c.settle(n)
 	}
@@ -149,7 +151,10 @@ func (c *Collator) Add(s *agentwire.Span) {
 // unwanted returns why a span is not taken in, if so.
 func (c *Collator) unwanted(s *agentwire.Span) Reason {
 	id := trace.SpanID(s.SpanID)
-	if _, ours := c.ours(id); ours {
+	if _, taken := c.ours(id); taken {
+		return Collision
+	}
+	if _, taken := c.adopted.get(id); taken {
 		return Collision
 	}
 	if _, dup := c.sent.get(id); dup {

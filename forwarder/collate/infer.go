@@ -26,6 +26,9 @@ func (c *Collator) inferAt(t *tree, p *place) {
 		c.plantAt(top, spot{place: *p, parent: p.top})
 		return
 	}
+	if named, ok := c.named.get(top.id); ok {
+		p = &named
+	}
 	clues := c.cluesOf(top)
 	c.held.uproot(t)
 	c.held.drop(top)

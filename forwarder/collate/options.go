@@ -53,8 +53,8 @@ type Options struct {
 	MaxAwaited int
 	// MaxCalls is how many calls of each method are remembered. Default 128.
 	MaxCalls int
-	// Remember is how many spans are remembered once they are sent, for children
-	// and duplicates that come late. Default 8192, of about 100 bytes each.
+	// Remember is how many spans are remembered once they got their place, for
+	// children and duplicates that come late. Default 4096, of about 150 bytes each.
 	Remember int
 	// MaxBatch is how many spans go to the sink at once. Default 256.
 	MaxBatch int
@@ -82,7 +82,7 @@ func (o *Options) defaults() {
 		value int
 	}{
 		{&o.MaxSpans, 8192}, {&o.MaxBytes, 8 << 20}, {&o.MaxAwaited, 1024},
-		{&o.MaxCalls, 128}, {&o.Remember, 8192}, {&o.MaxBatch, 256},
+		{&o.MaxCalls, 128}, {&o.Remember, 4096}, {&o.MaxBatch, 256},
 	} {
 		if *d.field <= 0 {
 			*d.field = d.value

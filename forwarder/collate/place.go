@@ -17,7 +17,7 @@ type place struct {
 	// offset is added to its times. It is one for all of them, so that they keep
 	// their relation.
 	offset int64
-	// drop is why it is not sent, empty if it is.
+	// drop is why it is not sent, empty if it is. Then the rest is of no use.
 	drop Reason
 }
 
@@ -38,7 +38,7 @@ func (c *Collator) spotOf(s *agentwire.Span, r *rpc) spot {
 	}
 	m := c.caller(r, s)
 	if reason := c.quietness(r, s, m); reason != "" {
-		return spot{place: place{trace: c.apartTrace(s.TraceID), drop: reason}}
+		return spot{place: place{drop: reason}}
 	}
 	switch {
 	case c.opts.Mode == Isolated:
@@ -84,6 +84,9 @@ func (c *Collator) in(id trace.TraceID) place {
 	p := place{trace: id, offset: c.skew.offset}
 	if root := c.opts.Root; root.TraceID() == id {
 		p.top = root.SpanID()
+		if !root.IsSampled() {
+			p.drop = Unsampled
+		}
 	}
 	return p
 }

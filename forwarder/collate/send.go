@@ -161,7 +161,7 @@ func (c *Collator) keepLinks(m *tracepb.Span) {
 		id := trace.TraceID(l.TraceId)
 		if !c.calls.isOwn(id) {
 			g, _ := c.guest.get(id)
-			if !g.placed {
+			if !g.placed || g.place.drop != "" {
 				m.DroppedLinksCount++
 				continue
 			}

@@ -36,7 +36,9 @@ func (c *Collator) settle(n *node) {
 	if r != nil && !r.life && (above == nil || above.span == nil) {
 		// An RPC's parent is in its request. Whose it is can be told by the trace.
 		if c.calls.isOwn(s.TraceID) {
-			c.follow(n, c.kept(s.TraceID, s, r))
+			p := c.kept(s.TraceID, s, r)
+			c.named.put(parent, p)
+			c.follow(n, p)
 			return
 		}
 		if g, _ := c.guest.get(s.TraceID); g.remote {
@@ -116,31 +118,41 @@ func (c *Collator) kept(id trace.TraceID, s *agentwire.Span, r *rpc) place {
 		if m != nil && m.SpanContext.TraceID() == id && c.recorded(&m.call) {
 			p.top = m.SpanContext.SpanID()
 		}
-		p.drop = c.quietness(r, s, m)
+		if p.drop == "" {
+			p.drop = c.quietness(r, s, m)
+		}
 	}
 	p.offset = c.skew.offset
 	return p
 }
 
-// arrived places a span that was missing when its children were sent: it must be
-// in their trace.
-func (c *Collator) arrived(n *node, a *awaited) {
+// expected returns the place of a span that was missing when what names it as its
+// parent was sent.
+func (c *Collator) expected(id trace.SpanID) (place, bool) {
+	if a := c.awaited[id]; a != nil {
+		return a.place, true
+	}
+	return c.named.get(id)
+}
+
+// arrived places a span that was expected: it must be in the trace of its children.
+func (c *Collator) arrived(n *node, p place) {
 	delete(c.awaited, n.id)
 	s := n.span
 	parent := trace.SpanID(s.ParentID)
 	switch {
 	case !parent.IsValid() || parent == n.id:
 		spot := c.spotOf(s, rpcs[s.Name])
-		if spot.trace == a.trace {
-			spot.place = a.place
+		if spot.trace == p.trace {
+			spot.place = p
 		} else {
-			spot = c.fallen(a.place, spot.trace, spot.parent)
+			spot = c.fallen(p, spot.trace, spot.parent)
 		}
 		c.plantAt(n, spot)
 		return
 	case c.belowItself(n.id, parent):
 		c.stats.Cut++
-		c.plantAt(n, c.fallen(a.place, trace.TraceID{}, trace.SpanID{}))
+		c.plantAt(n, c.fallen(p, trace.TraceID{}, trace.SpanID{}))
 		return
 	}
 	if waiting := c.held.nodes[parent]; waiting != nil && waiting != n {
@@ -148,22 +160,22 @@ func (c *Collator) arrived(n *node, a *awaited) {
 		top := waiting.top()
 		if top == n {
 			c.stats.Cut++
-			c.plantAt(n, c.fallen(a.place, trace.TraceID{}, trace.SpanID{}))
+			c.plantAt(n, c.fallen(p, trace.TraceID{}, trace.SpanID{}))
 			return
 		}
-		c.inferAt(top.tree, &a.place)
+		c.inferAt(top.tree, &p)
 	}
 	switch above, known := c.traceOf(parent); {
-	case known && above == a.trace:
+	case known && above == p.trace:
 		n.parent = parent
-		c.send(n, a.place, trace.SpanContext{})
+		c.send(n, p, trace.SpanContext{})
 	case known:
 		c.stats.Cut++
-		c.plantAt(n, c.fallen(a.place, above, parent))
+		c.plantAt(n, c.fallen(p, above, parent))
 	case rpcs[s.Name] != nil && !rpcs[s.Name].life:
-		c.plantAt(n, c.fallen(a.place, trace.TraceID{}, trace.SpanID{}))
+		c.plantAt(n, c.fallen(p, trace.TraceID{}, trace.SpanID{}))
 	default:
-		c.await(n, parent, a.place)
+		c.await(n, parent, p)
 	}
 }
 
@@ -177,20 +189,31 @@ func (c *Collator) fallen(p place, other trace.TraceID, span trace.SpanID) spot 
 	return s
 }
 
-// traceOf returns the trace of a span, whoever's it is.
+// traceOf returns the trace of a span, whoever's it is; none if it is not sent.
 func (c *Collator) traceOf(id trace.SpanID) (trace.TraceID, bool) {
 	if p, ok := c.placeOf(id); ok {
+		if p.drop != "" {
+			return trace.TraceID{}, true
+		}
 		return p.trace, true
 	}
 	if ours, ok := c.ours(id); ok {
 		return ours.SpanContext.TraceID(), true
 	}
+	if p, ok := c.named.get(id); ok {
+		return p.trace, true
+	}
 	return c.adopted.get(id)
 }
 
-// belowItself tells that parent is among what has been sent below id.
+// maxDepth is how far up a tree is looked for a cycle; the agent's are some ten
+// spans deep.
+const maxDepth = 256
+
+// belowItself tells that parent is among what has been sent below id, or too deep
+// to tell.
 func (c *Collator) belowItself(id, parent trace.SpanID) bool {
-	for range c.opts.Remember {
+	for range maxDepth {
 		if parent == id {
 			return true
 		}

@@ -15,19 +15,23 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// relayRole is a relay process: DIR NAME SANDBOX CID. It says what arrives, and at
+// relayRole is a relay process: DIR NAME SANDBOX CID, where NAME is of the stand-in
+// for VSOCK. It says what arrives, and at
 // a connection's end how many bytes came and their checksum.
 func relayRole(args []string) error {
 	cid, err := strconv.ParseUint(args[3], 10, 32)
 	if err != nil {
 		return err
 	}
-	v := NewVSOCK(VSOCKOptions{
-		Dir:       args[0],
-		Hold:      patience,
-		Warn:      func(err error) { fmt.Println("warning", err) },
-		transport: abstractTransport(args[1]),
-	}, func(conn Conn, from Origin) {
+	opts := VSOCKOptions{
+		Dir:  args[0],
+		Hold: patience,
+		Warn: func(err error) { fmt.Println("warning", err) },
+	}
+	if args[1] != realVSOCK {
+		opts.transport = abstractTransport(args[1])
+	}
+	v := NewVSOCK(opts, func(conn Conn, from Origin) {
 		fmt.Printf("arrived %s %d\n", from.Sandbox, from.CID)
 		go func() {
 			defer conn.Close()

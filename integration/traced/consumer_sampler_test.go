@@ -11,6 +11,7 @@ import (
 // TestNothingSampled is a container of which nothing is recorded, and which does
 // not notice.
 func TestNothingSampled(t *testing.T) {
+	t.Parallel()
 	for _, tt := range []struct {
 		name string
 		opts traced.Options

@@ -27,8 +27,8 @@ type collected struct {
 	recv *otlprecv.Receiver
 }
 
-// collect starts a rig with a collector. That shims know of it is up to the options,
-// of which Config ends in shimtrace's section [export], or begins it.
+// collect starts a rig with a collector. That shims know of it is up to the options:
+// to their environment, or to Config, whose last section then is [export].
 func collect(t *testing.T, opts traced.Options) *collected {
 	t.Helper()
 	c := uncollected(t, opts)

@@ -21,6 +21,7 @@ import (
 // TestShipping takes a collector away and brings it back. Containers never notice,
 // and no span is missing or comes twice.
 func TestShipping(t *testing.T) {
+	t.Parallel()
 	for protocol, endpoint := range map[string]string{"http/protobuf": httpAddr, "grpc": grpcAddr} {
 		t.Run(protocol, func(t *testing.T) {
 			c := uncollected(t, traced.Options{

@@ -33,6 +33,7 @@ var ways = []struct {
 
 // TestTrees is docs/spans.md, as a collector sees it.
 func TestTrees(t *testing.T) {
+	t.Parallel()
 	for _, way := range ways {
 		t.Run(way.name, func(t *testing.T) {
 			c := collect(t, way.opts)
@@ -65,6 +66,7 @@ func TestTrees(t *testing.T) {
 
 // TestTreeInJournal is the same without a collector: the journal is the store.
 func TestTreeInJournal(t *testing.T) {
+	t.Parallel()
 	in := traced.Start(t, traced.Options{Options: rig.Options{Version: rig.V24}, Config: unhurried})
 	names := ctrRun(&collected{T: t, Install: in})
 	wantTree(t, rig.V24, ctrTree, settled(t, in), append(names, in.Rig.Name, "NAMESPACE")...)

@@ -66,6 +66,7 @@ var known = map[string]map[string]fields{
 		"ShutdownSandbox": {sandboxID: 1},
 		"SandboxMetrics":  {sandboxID: 1},
 		"UpdateSandbox":   {sandboxID: 1},
+		"UpdateSandbox":   {sandboxID: 1},
 	},
 }
 

@@ -66,7 +66,6 @@ var known = map[string]map[string]fields{
 		"ShutdownSandbox": {sandboxID: 1},
 		"SandboxMetrics":  {sandboxID: 1},
 		"UpdateSandbox":   {sandboxID: 1},
-		"UpdateSandbox":   {sandboxID: 1},
 	},
 }
 

@@ -30,6 +30,7 @@ type tree struct {
 	age   *list.Element
 }
 
+// stray tells that the top has arrived: it is a root that waits for its RPC.
 func (t *tree) stray() bool { return t.top.span != nil }
 
 // held are the trees that wait, the one that waits longest first.

@@ -11,7 +11,7 @@ func (c *Collator) infer(t *tree) {
 		s := t.top.span
 		at := c.spotOf(s, rpcs[s.Name])
 		c.choose(s.TraceID, at.place)
-		c.plantAt(t.top, at)
+		c.sendTo(t.top, at)
 		return
 	}
 	c.inferAt(t, nil)
@@ -23,7 +23,7 @@ func (c *Collator) infer(t *tree) {
 func (c *Collator) inferAt(t *tree, p *place) {
 	top := t.top
 	if top.span != nil {
-		c.plantAt(top, spot{place: *p, parent: p.top})
+		c.sendTo(top, spot{place: *p, parent: p.top})
 		return
 	}
 	if named, ok := c.named.get(top.id); ok {

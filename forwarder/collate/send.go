@@ -62,8 +62,8 @@ func (b *batch) send() {
 	}})
 }
 
-// plantAt sends a span to its own spot, with all that is below it.
-func (c *Collator) plantAt(n *node, at spot) {
+// sendTo sends a span to its own spot, with all that is below it.
+func (c *Collator) sendTo(n *node, at spot) {
 	n.parent = at.parent
 	c.send(n, at.place, at.link)
 }
@@ -98,7 +98,7 @@ func (c *Collator) await(n *node, parent trace.SpanID, p place) {
 	if c.awaited[parent] == nil {
 		if len(c.awaited) >= c.opts.MaxAwaited {
 			c.stats.Cut++
-			c.plantAt(n, spot{place: p, parent: p.top})
+			c.sendTo(n, spot{place: p, parent: p.top})
 			return
 		}
 		c.awaited[parent] = &awaited{place: p}
@@ -176,7 +176,8 @@ func (c *Collator) keepLinks(m *tracepb.Span) {
 func (c *Collator) placeholders() {
 	ids := make([]trace.SpanID, 0, len(c.awaited))
 	for id, a := range c.awaited {
-		if a.children > 0 {
+		// What has become known as a span of the host's since needs none.
+		if _, known := c.ours(id); a.children > 0 && !known {
 			ids = append(ids, id)
 		}
 	}

@@ -84,7 +84,7 @@ func (c *Collator) root(n *node, r *rpc) {
 	}
 	spot := c.spotOf(n.span, r)
 	c.choose(n.span.TraceID, spot.place)
-	c.plantAt(n, spot)
+	c.sendTo(n, spot)
 }
 
 // follow places a span under its own parent.
@@ -148,11 +148,11 @@ func (c *Collator) arrived(n *node, p place) {
 		} else {
 			spot = c.fallen(p, spot.trace, spot.parent)
 		}
-		c.plantAt(n, spot)
+		c.sendTo(n, spot)
 		return
 	case c.belowItself(n.id, parent):
 		c.stats.Cut++
-		c.plantAt(n, c.fallen(p, trace.TraceID{}, trace.SpanID{}))
+		c.sendTo(n, c.fallen(p, trace.TraceID{}, trace.SpanID{}))
 		return
 	}
 	if waiting := c.held.nodes[parent]; waiting != nil && waiting != n {
@@ -160,7 +160,7 @@ func (c *Collator) arrived(n *node, p place) {
 		top := waiting.top()
 		if top == n {
 			c.stats.Cut++
-			c.plantAt(n, c.fallen(p, trace.TraceID{}, trace.SpanID{}))
+			c.sendTo(n, c.fallen(p, trace.TraceID{}, trace.SpanID{}))
 			return
 		}
 		c.inferAt(top.tree, &p)
@@ -171,9 +171,9 @@ func (c *Collator) arrived(n *node, p place) {
 		c.send(n, p, trace.SpanContext{})
 	case known:
 		c.stats.Cut++
-		c.plantAt(n, c.fallen(p, above, parent))
+		c.sendTo(n, c.fallen(p, above, parent))
 	case rpcs[s.Name] != nil && !rpcs[s.Name].life:
-		c.plantAt(n, c.fallen(p, trace.TraceID{}, trace.SpanID{}))
+		c.sendTo(n, c.fallen(p, trace.TraceID{}, trace.SpanID{}))
 	default:
 		c.await(n, parent, p)
 	}

@@ -52,7 +52,7 @@ func (c *Collator) waits(n *node) bool {
 	now := c.opts.Now().UnixNano()
 	if in != nil {
 		if p, ok := c.placeOf(in.id); ok && !c.belowItself(n.id, in.id) {
-			c.plantAt(n, spot{place: p, parent: in.id})
+			c.sendTo(n, spot{place: p, parent: in.id})
 			return true
 		}
 		if above := c.held.nodes[in.id]; above != nil && c.held.join(n, above, now) {

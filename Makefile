@@ -3,7 +3,7 @@ VERSION ?= $(shell git describe --tags --always --dirty 2>/dev/null)
 LDFLAGS := -s -w -X main.version=$(VERSION)
 BIN := bin
 
-.PHONY: build deps tools test test-unit test-integration lint fuzz bench demo install clean
+.PHONY: build deps tools tools-vm test test-unit test-integration test-vm lint fuzz bench demo install clean
 
 build: ## the shim and the operator's tool, into bin/
 	CGO_ENABLED=0 $(GO) build -trimpath -ldflags "$(LDFLAGS)" -o $(BIN)/ ./cmd/...
@@ -14,13 +14,20 @@ deps: ## the Debian packages that tests and demo need
 tools: ## the real containerd, runc, nerdctl and crictl that tests and demo run
 	$(GO) -C integration run ./tools
 
+tools-vm: ## the kernel and the VSOCK of the guests that tests boot
+	$(GO) -C integration run ./vm/parts
+
 test: deps test-unit test-integration ## everything
 
 test-unit: ## the packages, with the race detector
 	$(GO) test -race ./...
 
-test-integration: build tools ## against real daemons, as root
+test-integration: build tools ## against real daemons and in guests, as root
+	-$(GO) -C integration run ./vm/parts # tests that lack a part say so
 	$(GO) -C integration test -race -count=1 -timeout 15m ./...
+
+test-vm: deps tools-vm ## only what runs in guests
+	$(GO) -C integration test -count=1 -timeout 15m ./vm/...
 
 lint: ## gofmt, go vet, staticcheck
 	./integration/lint.sh

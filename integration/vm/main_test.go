@@ -21,7 +21,7 @@ func run(m *testing.M) int {
 	if err == nil {
 		defer os.RemoveAll(dir)
 		programs = dir
-		err = vm.Build(context.Background(), dir, "./peer")
+		err = vm.Build(context.Background(), dir, "./peer", "./relay")
 	}
 	if err != nil {
 		fmt.Fprintln(os.Stderr, err)
@@ -38,7 +38,7 @@ func program(t *testing.T, name string) string {
 // wait waits for a line, generously, and returns its submatches.
 func wait(t *testing.T, g *vm.Guest, pattern string) []string {
 	t.Helper()
-	ctx, cancel := context.WithTimeout(t.Context(), 2*time.Minute)
+	ctx, cancel := context.WithTimeout(t.Context(), 4*time.Minute)
 	defer cancel()
 	match, err := g.WaitLine(ctx, pattern)
 	if err != nil {

@@ -3,7 +3,7 @@
 //
 //	peer serve PORT                accept; print each line, with the peer's CID, and send it back
 //	peer dial CID PORT TEXT        connect, send a line, print what comes back
-//	peer stream CID PORT FILE...   connect, send the files, keep the connection
+//	peer agent CID PORT CONTROL    connect, keep the connection and send files on it, as told on a port
 //
 // It connects until it succeeds: the host may not listen yet. It refuses to run
 // outside a guest, where it would reach a real machine's host.
@@ -13,7 +13,6 @@ import (
 	"bufio"
 	"errors"
 	"fmt"
-	"io"
 	"net"
 	"os"
 	"strconv"
@@ -40,19 +39,14 @@ func run(args []string) error {
 		return serve(args[1])
 	case len(args) == 4 && args[0] == "dial":
 		return dial(args[1], args[2], args[3])
-	case len(args) >= 4 && args[0] == "stream":
-		return stream(args[1], args[2], args[3:])
+	case len(args) == 4 && args[0] == "agent":
+		return serveAgent(args[1], args[2], args[3])
 	}
-	return errors.New("usage: peer serve PORT | dial CID PORT TEXT | stream CID PORT FILES")
+	return errors.New("usage: peer serve PORT | dial CID PORT TEXT | agent CID PORT CONTROL")
 }
 
 func serve(port string) error {
-	n, err := strconv.ParseUint(port, 10, 32)
-	if err != nil {
-		return err
-	}
-	const anyCID = 1<<32 - 1
-	l, err := vsock.ListenContextID(anyCID, uint32(n), nil)
+	l, err := listen(port)
 	if err != nil {
 		return err
 	}
@@ -91,43 +85,26 @@ func dial(cid, port, text string) error {
 	return nil
 }
 
-// stream keeps its connection, as an agent does while its VM lives, and says
-// when the other side has ended it.
-func stream(cid, port string, files []string) error {
-	conn, err := connect(cid, port)
-	if err != nil {
-		return err
-	}
-	defer conn.Close()
-	for _, name := range files {
-		data, err := os.ReadFile(name)
-		if err != nil {
-			return err
-		}
-		if _, err := conn.Write(data); err != nil {
-			return fmt.Errorf("send %s: %w", name, err)
-		}
-		fmt.Printf("peer: sent %s, %d bytes\n", name, len(data))
-	}
-	_, err = io.Copy(io.Discard, conn)
-	fmt.Println("peer: the other side ended the connection:", err)
-	return nil
-}
-
+// connect tries for longer than a relay or a busy guest needs to listen.
 func connect(cid, port string) (net.Conn, error) {
-	c, err := strconv.ParseUint(cid, 10, 32)
+	c, err := number(cid)
 	if err != nil {
 		return nil, err
 	}
-	p, err := strconv.ParseUint(port, 10, 32)
+	p, err := number(port)
 	if err != nil {
 		return nil, err
 	}
 	const patience = 2 * time.Minute
 	for start := time.Now(); ; time.Sleep(50 * time.Millisecond) {
-		conn, err := vsock.Dial(uint32(c), uint32(p), nil)
+		conn, err := vsock.Dial(c, p, nil)
 		if err == nil || time.Since(start) > patience {
 			return conn, err
 		}
 	}
+}
+
+func number(s string) (uint32, error) {
+	n, err := strconv.ParseUint(s, 10, 32)
+	return uint32(n), err
 }

@@ -1,0 +1,111 @@
+// Command relay is what a relay process does with the spans of its sandbox's VM,
+// and nothing else of a relay: it finds the VM's CID, shares the host's VSOCK port
+// with its like, and shows on the console what arrives. It runs in a guest that is
+// a host.
+//
+//	relay -sandbox ID -shim PID -dir DIR [-hold 10s]
+//
+// When a connection pauses, a line tells the number of its spans so far and a digest
+// of them all; SIGTERM ends it with a line of counts.
+package main
+
+import (
+	"context"
+	"crypto/sha256"
+	"flag"
+	"fmt"
+	"hash"
+	"os"
+	"os/signal"
+	"sync"
+	"syscall"
+	"time"
+
+	"github.com/shimtrace/shimtrace/forwarder"
+	"github.com/shimtrace/shimtrace/forwarder/agentwire"
+	"github.com/shimtrace/shimtrace/forwarder/listen"
+	"github.com/shimtrace/shimtrace/integration/vm"
+)
+
+func main() {
+	sandbox := flag.String("sandbox", "", "the sandbox's id")
+	shim := flag.Int("shim", 0, "the process whose descendant is the sandbox's QEMU")
+	dir := flag.String("dir", "", "the directory that the relays share")
+	hold := flag.Duration("hold", 0, "how long a connection waits for its relay")
+	flag.Parse()
+	ctx, stop := signal.NotifyContext(context.Background(), syscall.SIGTERM)
+	defer stop()
+	r := &relay{name: *sandbox, digests: map[uint64]*digest{}}
+	if err := r.run(ctx, *shim, *dir, *hold); err != nil {
+		r.say("%v", err)
+		os.Exit(1)
+	}
+}
+
+type relay struct {
+	name string
+
+	mu      sync.Mutex
+	digests map[uint64]*digest // by connection
+}
+
+type digest struct {
+	spans int
+	hash.Hash
+	paused *time.Timer
+}
+
+func (r *relay) run(ctx context.Context, shim int, dir string, hold time.Duration) error {
+	if os.Getenv(vm.EnvCID) == "" {
+		return fmt.Errorf("%s is not set: this is not a guest", vm.EnvCID)
+	}
+	f := forwarder.New(r, forwarder.Options{})
+	share := listen.NewVSOCK(listen.VSOCKOptions{Dir: dir, Hold: hold, Warn: func(err error) { r.say("%v", err) }}, f.Take)
+	go func() {
+		cid, err := listen.FindCID(ctx, listen.CIDSource{Sandbox: r.name, Shim: shim})
+		if err != nil {
+			r.say("%v", err)
+			return
+		}
+		share.Claim(r.name, cid)
+		r.say("process %d claims CID %d", os.Getpid(), cid)
+	}()
+	if err := share.Serve(ctx); err != nil {
+		return err
+	}
+	closing, cancel := context.WithTimeout(context.Background(), time.Minute)
+	defer cancel()
+	err := f.Close(closing)
+	n := f.Snapshot()
+	r.say("delivered %d, lost %v, refused %v", n.Delivered, n.Lost, n.Refused)
+	return err
+}
+
+// Span adds to the connection's digest.
+func (r *relay) Span(conn forwarder.ConnInfo, span *agentwire.Span) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	const pause = 200 * time.Millisecond
+	d := r.digests[conn.ID]
+	if d == nil {
+		d = &digest{Hash: sha256.New()}
+		d.paused = time.AfterFunc(pause, func() {
+			r.mu.Lock()
+			defer r.mu.Unlock()
+			r.say("sandbox %q CID %d: %d spans, digest %x", conn.Sandbox, conn.CID, d.spans, d.Sum(nil)[:8])
+		})
+		r.digests[conn.ID] = d
+	}
+	d.paused.Reset(pause)
+	d.spans++
+	d.Write(span.AppendOTLP(nil))
+}
+
+func (r *relay) Closed(conn forwarder.ConnInfo, err error) {
+	r.say("sandbox %q CID %d: closed: %v", conn.Sandbox, conn.CID, err)
+}
+
+// say prints one line by one write, so that those of several processes do not mix.
+func (r *relay) say(format string, args ...any) {
+	fmt.Println("relay " + r.name + ": " + fmt.Sprintf(format, args...))
+}

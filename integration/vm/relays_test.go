@@ -1,0 +1,216 @@
+package vm_test
+
+import (
+	"bytes"
+	"compress/gzip"
+	"crypto/sha256"
+	"errors"
+	"fmt"
+	"io"
+	"os"
+	"path/filepath"
+	"regexp"
+	"strconv"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/shimtrace/shimtrace/forwarder/agentwire"
+	"github.com/shimtrace/shimtrace/integration/vm"
+)
+
+// TestRelaysShareThePort has a host with QEMU's VMs and a relay for each, as they
+// come and go: connections reach their sandbox's relay and no other, whole.
+func TestRelaysShareThePort(t *testing.T) {
+	peer := program(t, "peer")
+	guestFiles := map[string]string{"bin/peer": peer}
+	capture := func(name string) []byte {
+		data := unzip(t, filepath.Join("../../forwarder/agentwire/testdata", name+".frames.gz"))
+		path := filepath.Join(t.TempDir(), name)
+		if err := os.WriteFile(path, data, 0o600); err != nil {
+			t.Fatal(err)
+		}
+		guestFiles["captures/"+name] = path
+		return data
+	}
+	pod, rs := capture("kata-4.1.0-pod.agent"), capture("kata-4.1.0-rs-pod.agent")
+	old, golden := capture("kata-3.28.0-agent"), capture("golden-json")
+	h := host{t, vm.StartNested(t, vm.NestedOptions{
+		Files:         map[string]string{"bin/peer": peer, "bin/relay": program(t, "relay")},
+		GuestFiles:    guestFiles,
+		GuestServices: []string{"peer agent 2 10240 1024"},
+		Guests:        []uint32{3, 4},
+		Log:           t.Output(),
+	})}
+
+	// The first relay is the porter. It holds a connection whose relay is still to
+	// come.
+	porter := h.relay(3, time.Hour)
+	if got := h.porter(); got != porter {
+		t.Errorf("the porter is process %d, not the first relay, %d", got, porter)
+	}
+	h.tell(3, "connect")
+	h.tell(4, "connect")
+	h.relay(4, time.Second)
+	h.tell(3, "send /captures/kata-4.1.0-pod.agent")
+	h.tell(4, "send /captures/kata-3.28.0-agent")
+	h.received(3, "sandbox-3", pod)
+	h.received(4, "sandbox-4", old)
+
+	// The porter's death costs its own sandbox's connection, and no other.
+	out := h.sh(fmt.Sprintf("kill -9 %d; cut -d' ' -f1 /proc/uptime; until p=$(awk '/FLOCK/{print $5}' /proc/locks) && "+
+		"[ -n \"$p\" ] && [ $p != %d ]; do :; done; cut -d' ' -f1 /proc/uptime", porter, porter))
+	var killed, replaced float64
+	if _, err := fmt.Sscan(out, &killed, &replaced); err != nil {
+		t.Fatalf("uptimes %q: %v", out, err)
+	}
+	t.Logf("the next relay is the porter %.2f s after the last one was killed, by the emulated clock", replaced-killed)
+	h.wait("^guest 3: peer: the host ended the agent's connection")
+	h.tell(4, "send /captures/kata-3.28.0-agent")
+	h.received(4, "sandbox-4", old, old)
+
+	// A relay that comes back, one of a new VM, and a VM that has none.
+	h.relay(3, time.Hour)
+	for _, cid := range []uint32{5, 6} {
+		if err := h.Boot(t.Context(), cid); err != nil {
+			t.Fatal(err)
+		}
+		h.wait(fmt.Sprintf("^guest %d: peer: agent is up$", cid))
+	}
+	h.relay(5, time.Hour)
+	for _, cid := range []uint32{3, 5, 6} {
+		h.tell(cid, "connect")
+	}
+	h.tell(3, "send /captures/golden-json")
+	for _, cid := range []uint32{6, 5, 4, 3} {
+		h.tell(cid, "send /captures/kata-4.1.0-rs-pod.agent")
+	}
+	h.received(3, "sandbox-3", golden, rs)
+	h.received(4, "sandbox-4", old, old, rs)
+	h.received(5, "sandbox-5", rs)
+	h.received(6, "", rs)
+
+	// A VM that is killed ends its own connection, and no other.
+	if err := h.Halt(t.Context(), 5); err != nil {
+		t.Error(err)
+	}
+	h.wait(`^relay sandbox-5: sandbox "sandbox-5" CID 5: closed: `)
+	ended := regexp.MustCompile("^guest [^3]: peer: the host ended")
+	for _, line := range h.Lines() {
+		if ended.MatchString(line) {
+			t.Error(line)
+		}
+	}
+
+	// Nothing was lost, and nobody got what was another's.
+	h.sh("kill $(pidof relay)")
+	for _, relay := range []struct {
+		cid int
+		got [][]byte
+	}{
+		{3, [][]byte{golden, rs}},
+		{4, [][]byte{old, old, rs, rs}}, // the last of the VM that has no relay
+		{5, [][]byte{rs}},
+	} {
+		n, _ := digestOf(t, relay.got...)
+		h.wait(fmt.Sprintf(`^relay sandbox-%d: delivered %d, lost map\[\], refused map\[\]$`, relay.cid, n))
+	}
+}
+
+// host is the guest with the relays.
+type host struct {
+	t *testing.T
+	*vm.Host
+}
+
+// relay starts the relay of a guest that has been booted, waits until it has found
+// its guest, and returns its process id in the host. QEMU's parent stands for the
+// shim.
+func (h host) relay(cid uint32, hold time.Duration) int {
+	h.t.Helper()
+	pid, err := h.Spawn(h.t.Context(), fmt.Sprintf("relay -sandbox sandbox-%d -dir /run/relays -hold %s "+
+		"-shim $(cut -d' ' -f4 /proc/$(cat /run/guest-%d.pid)/stat)", cid, hold, cid))
+	if err != nil {
+		h.t.Fatal(err)
+	}
+	h.wait(fmt.Sprintf("^relay sandbox-%d: process %d claims CID %d$", cid, pid, cid))
+	return pid
+}
+
+// porter waits until a relay holds the lock that makes it the porter.
+func (h host) porter() int {
+	h.t.Helper()
+	out := h.sh("until p=$(awk '/FLOCK/{print $5}' /proc/locks) && [ -n \"$p\" ]; do sleep 0.1; done; echo $p")
+	pid, err := strconv.Atoi(strings.TrimSpace(out))
+	if err != nil {
+		h.t.Fatalf("the lock's holder is %q", out)
+	}
+	return pid
+}
+
+// tell gives a guest's agent a command, which it obeys before this returns.
+func (h host) tell(cid uint32, command string) {
+	h.t.Helper()
+	if out := h.sh(fmt.Sprintf("peer dial %d 1024 '%s'", cid, command)); out != fmt.Sprintf("peer: answer from CID %d: done\n", cid) {
+		h.t.Fatalf("agent %d, told to %s: %s", cid, command, out)
+	}
+}
+
+// received waits until the whole of the streams has come on one connection.
+func (h host) received(cid uint32, sandbox string, streams ...[]byte) {
+	h.t.Helper()
+	n, digest := digestOf(h.t, streams...)
+	h.wait(fmt.Sprintf("^relay .*: sandbox %q CID %d: %d spans, digest %s$", sandbox, cid, n, digest))
+}
+
+func (h host) sh(command string) string {
+	h.t.Helper()
+	out, err := h.Sh(h.t.Context(), command)
+	if err != nil {
+		h.t.Fatal(err)
+	}
+	return out
+}
+
+func (h host) wait(pattern string) { h.t.Helper(); wait(h.t, h.Guest, pattern) }
+
+// digestOf is what a relay says of a connection with these streams.
+func digestOf(t *testing.T, streams ...[]byte) (spans int, digest string) {
+	t.Helper()
+	sum := sha256.New()
+	r := agentwire.NewReader(bytes.NewReader(bytes.Join(streams, nil)), agentwire.Options{})
+	decoder := agentwire.NewDecoder(agentwire.Options{})
+	for {
+		payload, err := r.Next()
+		if errors.Is(err, io.EOF) {
+			return spans, fmt.Sprintf("%x", sum.Sum(nil)[:8])
+		}
+		var span agentwire.Span
+		if err == nil {
+			err = decoder.Decode(payload, &span)
+		}
+		if err != nil {
+			t.Fatal(err)
+		}
+		sum.Write(span.AppendOTLP(nil))
+		spans++
+	}
+}
+
+func unzip(t *testing.T, path string) []byte {
+	t.Helper()
+	f, err := os.Open(path)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer f.Close()
+	z, err := gzip.NewReader(f)
+	if err != nil {
+		t.Fatal(err)
+	}
+	data, err := io.ReadAll(z)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return data
+}

@@ -22,7 +22,7 @@ printf '%%s\n' "$@" > $dir/args
 pwd > $dir/cwd
 cat /proc/$$/environ > $dir/environ
 ps -o pgid= -p $$ | grep -q "^ *$$\$" && echo its own > $dir/group
-case $action in start) ls -l /proc/$$/fd | awk 'NF > 9 {print $9}' > $dir/files;; esac
+here=$PWD && cd /proc/$$/fd && echo * > $dir/files && cd "$here"
 case $action in start|-info) cat > $dir/stdin; exec %[2]s "$@" < $dir/stdin;; esac
 exec %[2]s "$@"`
 

@@ -211,33 +211,62 @@ func TestKilledStart(t *testing.T) {
 	until(t, "the relay to end", func() bool { return len(d.relays()) == 0 })
 }
 
+// silent is an inner shim's socket that accepts and says nothing, until closed.
+func silent(t *testing.T) (sock string, close func()) {
+	t.Helper()
+	dir, err := os.MkdirTemp("", "inner-")
+	check(t, err)
+	t.Cleanup(func() { os.RemoveAll(dir) })
+	sock = filepath.Join(dir, "sock")
+	l, err := net.Listen("unix", sock)
+	check(t, err)
+	gone := make(chan struct{})
+	go func() {
+		var conns []net.Conn
+		for {
+			conn, err := l.Accept()
+			if err != nil {
+				break
+			}
+			conns = append(conns, conn)
+		}
+		for _, c := range conns {
+			c.Close()
+		}
+		gone <- struct{}{}
+	}()
+	return sock, func() { l.Close(); <-gone }
+}
+
+// Starts that race for one inner shim, none of which finds a relay, get the same one.
+func TestRacingFirstStarts(t *testing.T) {
+	sock, closeInner := silent(t)
+	d := scripted(t, "echo unix://"+sock)
+	const starts = 6
+	answers := make([]string, starts)
+	check(t, together(starts, func(i int) error {
+		out, err := d.command(context.Background(), d.wrapped, "", start...).CombinedOutput()
+		answers[i] = string(out)
+		return err
+	}))
+	for _, a := range answers {
+		if a != answers[0] || !strings.HasPrefix(a, "unix://"+d.dir+"/state/s/") {
+			t.Errorf("answers %q, want the same relay", answers)
+			break
+		}
+	}
+	if n := len(d.relays()); n != 1 {
+		t.Errorf("%d relays, want 1", n)
+	}
+	closeInner()
+}
+
 // The delete of a container that is traced prints what the inner shim's does, with
 // the relay alive as with the relay killed.
 func TestDeletePassesThrough(t *testing.T) {
 	for _, killed := range []bool{false, true} {
 		t.Run(fmt.Sprintf("relay killed %t", killed), func(t *testing.T) {
-			dir, err := os.MkdirTemp("", "inner-")
-			check(t, err)
-			defer os.RemoveAll(dir)
-			// The inner shim's socket is ours: it accepts and says nothing.
-			sock := filepath.Join(dir, "sock")
-			l, err := net.Listen("unix", sock)
-			check(t, err)
-			gone := make(chan struct{})
-			go func() {
-				defer close(gone)
-				var conns []net.Conn
-				for {
-					conn, err := l.Accept()
-					if err != nil {
-						break
-					}
-					conns = append(conns, conn)
-				}
-				for _, c := range conns {
-					c.Close()
-				}
-			}()
+			sock, closeInner := silent(t)
 			d := scripted(t, fmt.Sprintf(`case " $* " in
 *" start ") echo unix://%s;;
 *) %s;;
@@ -259,8 +288,7 @@ esac`, sock, tell))
 			if got := d.same("", d.remove()...); got.code != 4 {
 				t.Errorf("delete exits with %d, want the inner shim's 4", got.code)
 			}
-			l.Close()
-			<-gone
+			closeInner()
 		})
 	}
 }

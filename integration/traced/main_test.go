@@ -22,7 +22,9 @@ func each(t *testing.T, opts traced.Options, test func(t *testing.T, in *traced.
 			t.Parallel()
 			opts := opts
 			opts.Version = v
-			test(t, traced.Start(t, opts))
+			in := traced.Start(t, opts)
+			patient(t, in.Rig)
+			test(t, in)
 		})
 	}
 }

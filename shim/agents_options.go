@@ -3,96 +3,40 @@ package shim
 import (
 	"bytes"
 	"context"
-	"maps"
 	"os"
 	"path/filepath"
 	"slices"
 	"strconv"
-	"time"
 
 	"go.opentelemetry.io/otel/attribute"
-	"go.opentelemetry.io/otel/sdk/resource"
-	commonpb "go.opentelemetry.io/proto/otlp/common/v1"
-	resourcepb "go.opentelemetry.io/proto/otlp/resource/v1"
 
-	"github.com/shimtrace/shimtrace/config"
 	"github.com/shimtrace/shimtrace/export"
-	"github.com/shimtrace/shimtrace/forwarder"
-	"github.com/shimtrace/shimtrace/forwarder/agentwire"
 	"github.com/shimtrace/shimtrace/forwarder/collate"
 	"github.com/shimtrace/shimtrace/forwarder/listen"
+	"github.com/shimtrace/shimtrace/forwarder/receiver"
+	"github.com/shimtrace/shimtrace/shim/agentconfig"
 )
 
-// cidKey is the attribute that names a VM of no known sandbox.
-const cidKey = attribute.Key("shimtrace.vsock.cid")
-
-// collation returns how the spans of a VM get their place: of our sandbox under its
+// collation says how the spans of a VM get their place: of our sandbox under its
 // calls, of another by themselves.
-func (a *agents) collation(cfg config.Config, who identity, root traceContext) func(string, uint32) collate.Options {
-	limits := cfg.Agent.Limits
-	return func(sandbox string, cid uint32) collate.Options {
-		o := collate.Options{
-			Mode:     collate.Isolated,
-			Quiet:    cfg.Trace.Quiet,
-			Slow:     time.Duration(cfg.Trace.Slow),
-			Hold:     time.Duration(limits.Hold),
-			MaxSpans: limits.HeldSpans,
-			MaxBytes: int(limits.HeldBytes),
-			Sink:     a.export,
-			Drop:     a.dropped,
+func (r *relayProcess) collation(from listen.Origin) (o collate.Options, refused string) {
+	o = agentconfig.Isolated(r.cfg)
+	attrs := r.who.attributes()
+	if from.Sandbox == "" {
+		attrs = []attribute.KeyValue{receiver.CIDKey.Int64(int64(from.CID))}
+	} else {
+		root := r.state.Trace
+		o.Root = root.spanContext()
+		if r.cfg.Trace.Type == "collated" || r.cfg.Trace.Type == "auto" && root.Sampled {
+			o.Mode = collate.Collated
 		}
-		attrs := who.attributes()
-		if sandbox == "" {
-			attrs = []attribute.KeyValue{cidKey.Int64(int64(cid))}
-		} else {
-			o.Root = root.spanContext()
-			if cfg.Trace.Type == "collated" || cfg.Trace.Type == "auto" && root.Sampled {
-				o.Mode = collate.Collated
-			}
-		}
-		res, err := export.NewResource(context.Background(), agentService, cfg.Resource, attrs...)
-		if err != nil {
-			a.log.Warn("agent's spans say less than they should", "error", err)
-		}
-		o.Resource = resourceProto(res)
-		return o
 	}
-}
-
-// forwarderOptions are the configured limits.
-func forwarderOptions(cfg config.Agent) forwarder.Options {
-	l := cfg.Limits
-	return forwarder.Options{
-		Wire:           agentwire.Options{MaxFrame: int(l.FrameBytes), MaxValue: int(l.ValueBytes), Keep: cfg.Keep},
-		SpansPerSecond: l.SpansPerSecond,
-		SpanBurst:      l.SpanBurst,
-		BytesPerSecond: int(l.BytesPerSecond),
-		ByteBurst:      int(l.ByteBurst),
-		QueuedSpans:    l.QueuedSpans,
-		QueuedBytes:    int(l.QueuedBytes),
-		MaxConnections: l.Connections,
+	res, err := export.NewResource(context.Background(), agentService, r.cfg.Resource, attrs...)
+	if err != nil {
+		r.log.Warn("agent's spans say less than they should", "error", err)
 	}
-}
-
-// patterns are the configured sockets; nil for the known ones.
-func patterns(sockets map[string]string) []listen.Pattern {
-	var all []listen.Pattern
-	for _, vmm := range slices.Sorted(maps.Keys(sockets)) {
-		all = append(all, listen.Pattern{VMM: vmm, Path: sockets[vmm]})
-	}
-	return all
-}
-
-// resourceProto returns the resource as OTLP has it.
-func resourceProto(res *resource.Resource) *resourcepb.Resource {
-	pb := new(resourcepb.Resource)
-	for _, kv := range res.Attributes() {
-		pb.Attributes = append(pb.Attributes, &commonpb.KeyValue{
-			Key:   string(kv.Key),
-			Value: &commonpb.AnyValue{Value: &commonpb.AnyValue_StringValue{StringValue: kv.Value.String()}},
-		})
-	}
-	return pb
+	o.Resource = receiver.Resource(res)
+	return o, ""
 }
 
 // servingPID returns the process of the inner shim that serves the container's

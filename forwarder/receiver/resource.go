@@ -1,0 +1,24 @@
+package receiver
+
+import (
+	"go.opentelemetry.io/otel/sdk/resource"
+	commonpb "go.opentelemetry.io/proto/otlp/common/v1"
+	resourcepb "go.opentelemetry.io/proto/otlp/resource/v1"
+
+	"go.opentelemetry.io/otel/attribute"
+)
+
+// CIDKey is the resource attribute that names a VM of no known sandbox.
+const CIDKey = attribute.Key("shimtrace.vsock.cid")
+
+// Resource returns a resource as OTLP has it, all values as texts.
+func Resource(res *resource.Resource) *resourcepb.Resource {
+	pb := new(resourcepb.Resource)
+	for _, kv := range res.Attributes() {
+		pb.Attributes = append(pb.Attributes, &commonpb.KeyValue{
+			Key:   string(kv.Key),
+			Value: &commonpb.AnyValue{Value: &commonpb.AnyValue_StringValue{StringValue: kv.Value.String()}},
+		})
+	}
+	return pb
+}

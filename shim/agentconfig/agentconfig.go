@@ -1,0 +1,60 @@
+// Package agentconfig turns what the configuration says of agents' spans into the
+// options of those who receive them.
+//
+// It decides nothing and opens nothing. The relay and the standalone forwarder use
+// it, so that one file means the same to both.
+package agentconfig
+
+import (
+	"maps"
+	"slices"
+	"time"
+
+	"github.com/shimtrace/shimtrace/config"
+	"github.com/shimtrace/shimtrace/forwarder"
+	"github.com/shimtrace/shimtrace/forwarder/agentwire"
+	"github.com/shimtrace/shimtrace/forwarder/collate"
+	"github.com/shimtrace/shimtrace/forwarder/listen"
+)
+
+// Forwarder returns the limits of [agent.limits] on what a guest may send, and the
+// attributes that are kept.
+func Forwarder(cfg config.Agent) forwarder.Options {
+	l := cfg.Limits
+	return forwarder.Options{
+		Wire:           agentwire.Options{MaxFrame: int(l.FrameBytes), MaxValue: int(l.ValueBytes), Keep: cfg.Keep},
+		SpansPerSecond: l.SpansPerSecond,
+		SpanBurst:      l.SpanBurst,
+		BytesPerSecond: int(l.BytesPerSecond),
+		ByteBurst:      int(l.ByteBurst),
+		QueuedSpans:    l.QueuedSpans,
+		QueuedBytes:    int(l.QueuedBytes),
+		MaxConnections: l.Connections,
+	}
+}
+
+// Isolated returns how spans get their place that are in traces of their own:
+// which are quiet, and how many wait for how long.
+func Isolated(cfg config.Config) collate.Options {
+	return collate.Options{
+		Mode:     collate.Isolated,
+		Quiet:    cfg.Trace.Quiet,
+		Slow:     time.Duration(cfg.Trace.Slow),
+		Hold:     time.Duration(cfg.Agent.Limits.Hold),
+		MaxSpans: cfg.Agent.Limits.HeldSpans,
+		MaxBytes: int(cfg.Agent.Limits.HeldBytes),
+	}
+}
+
+// Sockets returns where VMMs have their hybrid VSOCK sockets: as configured, else
+// where they are known to be.
+func Sockets(cfg config.Agent) []listen.Pattern {
+	if len(cfg.Sockets) == 0 {
+		return listen.DefaultPatterns()
+	}
+	var all []listen.Pattern
+	for _, vmm := range slices.Sorted(maps.Keys(cfg.Sockets)) {
+		all = append(all, listen.Pattern{VMM: vmm, Path: cfg.Sockets[vmm]})
+	}
+	return all
+}

@@ -44,8 +44,7 @@ var (
 )
 
 // writeConfig writes what containerd and the clients read: containerd's
-// configuration, the CNI network, and an empty configuration of crictl, which
-// insists on one.
+// configuration, the CNI network, and crictl's configuration.
 func (r *Rig) writeConfig() error {
 	values := struct {
 		Dir, Network string
@@ -55,7 +54,8 @@ func (r *Rig) writeConfig() error {
 	for name, text := range map[string]string{
 		"config.toml":                       containerd,
 		"cni.d/10-" + Network + ".conflist": networkConf,
-		"crictl.yaml":                       "",
+		// A busy machine may need longer than crictl's 2 s.
+		"crictl.yaml": "timeout: 60\n",
 	} {
 		tmpl, err := template.New(name).Parse(text)
 		if err != nil {

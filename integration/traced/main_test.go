@@ -22,9 +22,7 @@ func each(t *testing.T, opts traced.Options, test func(t *testing.T, in *traced.
 			t.Parallel()
 			opts := opts
 			opts.Version = v
-			in := traced.Start(t, opts)
-			patient(t, in.Rig)
-			test(t, in)
+			test(t, traced.Start(t, opts))
 		})
 	}
 }

@@ -43,15 +43,7 @@ func uncollected(t *testing.T, opts traced.Options) *collected {
 		opts.Config += "\n[export]\n"
 	}
 	opts.Config += "\nshipper = '" + impatientShipper(t) + "'\n"
-	c := &collected{T: t, Install: traced.Start(t, opts)}
-	patient(t, c.Rig)
-	return c
-}
-
-// patient lets crictl wait for an answer as long as a busy machine may need.
-func patient(t *testing.T, r *rig.Rig) {
-	t.Helper()
-	check(t, os.WriteFile(filepath.Join(r.Dir, "crictl.yaml"), []byte("timeout: 60\n"), 0o644))
+	return &collected{T: t, Install: traced.Start(t, opts)}
 }
 
 // listen brings the collector up.

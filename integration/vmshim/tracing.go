@@ -29,7 +29,7 @@ func (sb *sandbox) trace(name string) (_ context.Context, end func()) {
 
 // span is trace for what must not take longer than Kata lets it.
 func (sb *sandbox) span(name string) (_ context.Context, end func()) {
-	ctx, end := sb.trace(name)
+	ctx, endSpan := sb.trace(name)
 	ctx, cancel := context.WithTimeout(ctx, callTimeout)
-	return ctx, func() { cancel(); end() }
+	return ctx, func() { cancel(); endSpan() }
 }

@@ -36,18 +36,20 @@ fn main() {
     };
     // Before there are threads: this is how both crates take their flush interval.
     std::env::set_var("OTEL_BSP_SCHEDULE_DELAY", flags.flush_ms.to_string());
-    let telemetry = telemetry::install(&flags);
     let runtime = tokio::runtime::Builder::new_multi_thread()
         .worker_threads(2)
         .enable_all()
         .build()
         .expect("tokio runtime");
+    let telemetry = {
+        let _inside = runtime.enter(); // where the exporter's clock is
+        telemetry::install(&flags)
+    };
     let end = runtime.block_on(async {
         let root = info_span!("root-span");
         start_sandbox(&flags, telemetry).instrument(root).await
     });
-    // Joins the tasks, so that every span is closed before the last flush.
-    drop(runtime);
+    // While the runtime lives, by whose clock the exporter goes.
     (telemetry.shutdown)();
     if let Err(e) = end {
         log(&e.to_string());
@@ -63,29 +65,33 @@ async fn start_sandbox(
 ) -> Result<(), Box<dyn std::error::Error>> {
     let (end, mut ended) = watch::channel(false);
     let sandbox = Arc::new(Sandbox::new(config.stdout_bytes, end));
-    tokio::spawn(watch_uevents(sandbox.clone(), ended.clone()));
+    let watcher = tokio::spawn(watch_uevents(ended.clone(), sandbox.clone()));
 
     if let Some(path) = config.listen.strip_prefix("unix://") {
         let _ = std::fs::remove_file(path); // of an agent that was killed
     }
     let mut server = ttrpc::r#async::Server::new()
         .bind(&config.listen)?
-        .register_service(service::services(rpc::Agent { sandbox, telemetry }));
+        .register_service(service::services(rpc::Agent {
+            sandbox: sandbox.clone(),
+            telemetry,
+        }));
     server.start().await?;
 
     let mut terminate = signal(SignalKind::terminate())?;
     tokio::select! {
         _ = ended.wait_for(|ended| *ended) => {}
-        _ = terminate.recv() => {}
+        _ = terminate.recv() => sandbox.end(),
     }
     // Answers what has come, then closes the connections.
     server.shutdown().await?;
+    watcher.await?;
     Ok(())
 }
 
 /// Does nothing but last, as the agent's does on a quiet machine.
 #[instrument(skip(ended))]
-async fn watch_uevents(sandbox: Arc<Sandbox>, mut ended: watch::Receiver<bool>) {
+async fn watch_uevents(mut ended: watch::Receiver<bool>, sandbox: Arc<Sandbox>) {
     let _ = ended.wait_for(|ended| *ended).await;
 }
 

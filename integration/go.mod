@@ -5,6 +5,7 @@ go 1.26.0
 replace github.com/shimtrace/shimtrace => ..
 
 require (
+	github.com/containerd/ttrpc v1.2.10
 	github.com/mdlayher/vsock v1.4.0
 	go.opentelemetry.io/otel v1.47.0
 	go.opentelemetry.io/otel/exporters/otlp/otlptrace v1.47.0
@@ -23,7 +24,6 @@ require (
 require (
 	github.com/containerd/containerd/api v1.12.0 // indirect
 	github.com/containerd/log v0.1.0 // indirect
-	github.com/containerd/ttrpc v1.2.10 // indirect
 	github.com/fsnotify/fsnotify v1.10.1 // indirect
 	github.com/mdlayher/socket v0.8.0 // indirect
 	github.com/opencontainers/go-digest v1.0.0 // indirect

@@ -4,6 +4,7 @@
 //	peer serve PORT                accept; print each line, with the peer's CID, and send it back
 //	peer dial CID PORT TEXT        connect, send a line, print what comes back
 //	peer agent CID PORT CONTROL    connect, keep the connection and send files on it, as told on a port
+//	peer call CID PORT METHOD CONTAINER TRACEPARENT    call a Kata agent
 //
 // It connects until it succeeds: the host may not listen yet. It refuses to run
 // outside a guest, where it would reach a real machine's host.
@@ -41,8 +42,10 @@ func run(args []string) error {
 		return dial(args[1], args[2], args[3])
 	case len(args) == 4 && args[0] == "agent":
 		return serveAgent(args[1], args[2], args[3])
+	case len(args) == 6 && args[0] == "call":
+		return call(args[1], args[2], args[3], args[4], args[5])
 	}
-	return errors.New("usage: peer serve PORT | dial CID PORT TEXT | agent CID PORT CONTROL")
+	return errors.New("usage: peer serve PORT | dial CID PORT TEXT | agent CID PORT CONTROL | call CID PORT METHOD CONTAINER TRACEPARENT")
 }
 
 func serve(port string) error {

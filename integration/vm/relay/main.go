@@ -6,7 +6,8 @@
 //	relay -sandbox ID -shim PID -dir DIR [-hold 10s]
 //
 // When a connection pauses, a line tells the number of its spans so far and a digest
-// of them all; SIGTERM ends it with a line of counts.
+// of them all; when it ends, a line for each trace tells the names of its spans.
+// SIGTERM ends the process with a line of counts.
 package main
 
 import (
@@ -17,6 +18,8 @@ import (
 	"hash"
 	"os"
 	"os/signal"
+	"slices"
+	"strings"
 	"sync"
 	"syscall"
 	"time"
@@ -49,10 +52,12 @@ type relay struct {
 	digests map[uint64]*digest // by connection
 }
 
+// A digest is what is shown of a connection.
 type digest struct {
 	spans int
 	hash.Hash
 	paused *time.Timer
+	names  map[[16]byte][]string // of spans, by trace
 }
 
 func (r *relay) run(ctx context.Context, shim int, dir string, hold time.Duration) error {
@@ -88,7 +93,7 @@ func (r *relay) Span(conn forwarder.ConnInfo, span *agentwire.Span) {
 	const pause = 200 * time.Millisecond
 	d := r.digests[conn.ID]
 	if d == nil {
-		d = &digest{Hash: sha256.New()}
+		d = &digest{Hash: sha256.New(), names: map[[16]byte][]string{}}
 		d.paused = time.AfterFunc(pause, func() {
 			r.mu.Lock()
 			defer r.mu.Unlock()
@@ -99,9 +104,19 @@ func (r *relay) Span(conn forwarder.ConnInfo, span *agentwire.Span) {
 	d.paused.Reset(pause)
 	d.spans++
 	d.Write(span.AppendOTLP(nil))
+	d.names[span.TraceID] = append(d.names[span.TraceID], span.Name)
 }
 
+// Closed shows the connection's traces.
 func (r *relay) Closed(conn forwarder.ConnInfo, err error) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	if d := r.digests[conn.ID]; d != nil {
+		for trace, names := range d.names {
+			slices.Sort(names)
+			r.say("sandbox %q CID %d: trace %x: %s", conn.Sandbox, conn.CID, trace, strings.Join(names, " "))
+		}
+	}
 	r.say("sandbox %q CID %d: closed: %v", conn.Sandbox, conn.CID, err)
 }
 

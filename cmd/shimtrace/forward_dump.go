@@ -1,0 +1,96 @@
+package main
+
+import (
+	"bytes"
+	"context"
+	"fmt"
+	"io"
+	"sync"
+
+	commonpb "go.opentelemetry.io/proto/otlp/common/v1"
+	tracepb "go.opentelemetry.io/proto/otlp/trace/v1"
+
+	"github.com/shimtrace/shimtrace/forwarder"
+	"github.com/shimtrace/shimtrace/forwarder/agentwire"
+	"github.com/shimtrace/shimtrace/forwarder/collate"
+	"github.com/shimtrace/shimtrace/forwarder/receiver"
+	"github.com/shimtrace/shimtrace/shim/agentconfig"
+	"github.com/shimtrace/shimtrace/waterfall"
+)
+
+// dump prints spans as they come.
+type dump struct {
+	*forwarder.Forwarder
+	o   *forwardOptions
+	out io.Writer
+
+	mu     sync.Mutex
+	sent   uint64
+	others uint64 // of VMs that --vsock-cid leaves out
+	err    error
+	failed chan struct{} // closed when there is err
+}
+
+func newDump(o *forwardOptions, out io.Writer) *dump {
+	d := &dump{o: o, out: out, failed: make(chan struct{})}
+	d.Forwarder = forwarder.New(d, agentconfig.Forwarder(o.cfg.Agent))
+	return d
+}
+
+var _ forwarder.Sink = (*dump)(nil)
+
+// Span implements forwarder.Sink.
+func (d *dump) Span(conn forwarder.ConnInfo, span *agentwire.Span) {
+	if d.o.leavesOut(conn.Origin) {
+		d.mu.Lock()
+		defer d.mu.Unlock()
+		d.others++
+		return
+	}
+	m, err := span.Proto()
+	var line bytes.Buffer
+	if err == nil {
+		err = waterfall.WriteJSON(&line, []*tracepb.ResourceSpans{{
+			Resource:   d.o.resource(conn.Origin),
+			ScopeSpans: []*tracepb.ScopeSpans{{Scope: &commonpb.InstrumentationScope{Name: collate.ScopeName}, Spans: []*tracepb.Span{m}}},
+		}})
+	}
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	if d.err != nil {
+		return
+	}
+	if err == nil {
+		_, err = d.out.Write(line.Bytes())
+	}
+	if err != nil {
+		d.err = fmt.Errorf("print a span: %w", err)
+		close(d.failed)
+		return
+	}
+	d.sent++
+}
+
+// Closed implements forwarder.Sink.
+func (d *dump) Closed(forwarder.ConnInfo, error) {}
+
+// Run implements intake.
+func (d *dump) Run(ctx context.Context) error {
+	select {
+	case <-ctx.Done():
+		return nil
+	case <-d.failed:
+		return d.err
+	}
+}
+
+// Status implements intake.
+func (d *dump) Status() forwardStatus {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	s := forwardStatus{Snapshot: receiver.Snapshot{Snapshot: d.Snapshot(), Sent: d.sent}}
+	if d.others > 0 {
+		s.Lost[otherVM] += d.others
+	}
+	return s
+}

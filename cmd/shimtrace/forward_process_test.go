@@ -1,0 +1,197 @@
+package main
+
+import (
+	"bytes"
+	"compress/gzip"
+	"errors"
+	"io"
+	"net"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"strings"
+	"sync"
+	"syscall"
+	"testing"
+	"time"
+)
+
+// asToolEnv makes the test binary the tool.
+const asToolEnv = "SHIMTRACE_TEST_AS_TOOL"
+
+func TestMain(m *testing.M) {
+	if os.Getenv(asToolEnv) != "" {
+		main()
+	}
+	os.Exit(m.Run())
+}
+
+const forwardPatience = 30 * time.Second
+
+// eventually waits until a condition holds.
+func eventually(t *testing.T, what string, holds func() bool) {
+	t.Helper()
+	for deadline := time.Now().Add(forwardPatience); !holds(); time.Sleep(10 * time.Millisecond) {
+		if time.Now().After(deadline) {
+			t.Fatal("it did not come to that: ", what)
+		}
+	}
+}
+
+// output collects what a process prints, for several goroutines.
+type output struct {
+	mu   sync.Mutex
+	text bytes.Buffer
+}
+
+func (o *output) Write(b []byte) (int, error) {
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	return o.text.Write(b)
+}
+
+func (o *output) String() string {
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	return o.text.String()
+}
+
+// forwardProcess is a shimtrace forward that runs.
+type forwardProcess struct {
+	t              *testing.T
+	cmd            *exec.Cmd
+	stdout, stderr output
+}
+
+// newForward prepares the tool as a process of its own, with a configuration of its
+// own. It is killed at the test's end if it runs then.
+func newForward(t *testing.T, config string, args ...string) *forwardProcess {
+	t.Helper()
+	file := filepath.Join(openDir(t), "config.toml")
+	if err := os.WriteFile(file, []byte(config), 0o644); err != nil {
+		t.Fatal(err)
+	}
+	self, err := os.Executable()
+	if err != nil {
+		t.Fatal(err)
+	}
+	p := &forwardProcess{t: t, cmd: exec.Command(self, append([]string{"forward"}, args...)...)}
+	p.cmd.Env = []string{asToolEnv + "=1", "SHIMTRACE_CONFIG=" + file, "PATH=" + os.Getenv("PATH")}
+	p.cmd.Stdout, p.cmd.Stderr = &p.stdout, &p.stderr
+	// A child of the child may hold the pipes.
+	p.cmd.WaitDelay = 5 * time.Second
+	t.Cleanup(func() {
+		if p.cmd.Process != nil && p.cmd.ProcessState == nil {
+			_ = p.cmd.Process.Kill()
+			_ = p.cmd.Wait()
+		}
+		if t.Failed() {
+			t.Logf("%s\nstdout: %.2000s\nstderr: %s", args, p.stdout.String(), p.stderr.String())
+		}
+	})
+	return p
+}
+
+func startForward(t *testing.T, config string, args ...string) *forwardProcess {
+	t.Helper()
+	p := newForward(t, config, args...)
+	p.start()
+	return p
+}
+
+func (p *forwardProcess) start() {
+	p.t.Helper()
+	if err := p.cmd.Start(); err != nil {
+		p.t.Fatal(err)
+	}
+}
+
+// says waits until the process has said something on stderr.
+func (p *forwardProcess) says(text string) {
+	p.t.Helper()
+	eventually(p.t, "it says "+text, func() bool { return strings.Contains(p.stderr.String(), text) })
+}
+
+// ends waits for the process's end and checks its exit code.
+func (p *forwardProcess) ends(code int) {
+	p.t.Helper()
+	kill := time.AfterFunc(forwardPatience, func() { _ = p.cmd.Process.Kill() })
+	defer kill.Stop()
+	err := p.cmd.Wait()
+	var exit *exec.ExitError
+	if err != nil && !errors.As(err, &exit) {
+		p.t.Fatal(err)
+	}
+	if got := p.cmd.ProcessState.ExitCode(); got != code {
+		p.t.Fatalf("exit code %d (%s), want %d", got, p.cmd.ProcessState, code)
+	}
+}
+
+// stop ends the process as systemd does.
+func (p *forwardProcess) stop() {
+	p.t.Helper()
+	if err := p.cmd.Process.Signal(syscall.SIGTERM); err != nil {
+		p.t.Fatal(err)
+	}
+	p.ends(exitOK)
+}
+
+// openDir returns a new directory that every user can look into.
+func openDir(t *testing.T) string {
+	t.Helper()
+	dir := t.TempDir()
+	for up := dir; up != os.TempDir() && up != "/"; up = filepath.Dir(up) {
+		if err := os.Chmod(up, 0o755); err != nil {
+			t.Fatal(err)
+		}
+	}
+	return dir
+}
+
+// sandboxDir makes the directory of a VM below dir, and returns the path of its
+// hybrid VSOCK socket.
+func sandboxDir(t *testing.T, dir, sandbox string) (socket string) {
+	t.Helper()
+	if err := os.MkdirAll(filepath.Join(dir, sandbox), 0o700); err != nil {
+		t.Fatal(err)
+	}
+	return filepath.Join(dir, sandbox, "clh.sock")
+}
+
+// capturedSpans are those of the capture that agents send here.
+const capturedSpans = 168
+
+// agentCapture is what an agent sent in its life.
+var agentCapture = sync.OnceValues(func() ([]byte, error) {
+	f, err := os.Open("../../forwarder/agentwire/testdata/kata-4.1.0-pod.agent.frames.gz")
+	if err != nil {
+		return nil, err
+	}
+	defer f.Close()
+	z, err := gzip.NewReader(f)
+	if err != nil {
+		return nil, err
+	}
+	return io.ReadAll(z)
+})
+
+// agent connects as the VMM of a socket does for its agent, and sends a capture.
+// The connection stays open.
+func agent(t *testing.T, socket string) net.Conn {
+	t.Helper()
+	data, err := agentCapture()
+	if err != nil {
+		t.Fatal(err)
+	}
+	var conn net.Conn
+	eventually(t, "somebody listens beside "+socket, func() bool {
+		conn, err = net.Dial("unix", socket+"_10240")
+		return err == nil
+	})
+	t.Cleanup(func() { conn.Close() })
+	_ = conn.SetWriteDeadline(time.Now().Add(forwardPatience))
+	if _, err := conn.Write(data); err != nil {
+		t.Fatal("the agent is not read: ", err)
+	}
+	return conn
+}

@@ -1,0 +1,161 @@
+package main
+
+import (
+	"context"
+	"fmt"
+	"os"
+	"path/filepath"
+	"strings"
+	"sync"
+	"time"
+
+	"golang.org/x/sys/unix"
+
+	"github.com/shimtrace/shimtrace/forwarder/listen"
+)
+
+// sockets are where agents' connections arrive.
+type sockets struct {
+	o      *forwardOptions
+	report *forwardReport
+	fixed  []fixedSocket
+	finder *sandboxFinder
+	dir    string // of the VSOCK porter
+}
+
+// fixedSocket is that of one VM.
+type fixedSocket struct {
+	sandbox string
+	pattern listen.Pattern
+}
+
+func newSockets(o *forwardOptions, report *forwardReport) (*sockets, error) {
+	s := &sockets{o: o, report: report, dir: filepath.Join(o.cfg.Relay.StateDir, "vsock")}
+	var all []listen.Pattern
+	for _, p := range o.sockets {
+		if strings.Contains(p.Path, sandboxPlaceholder) {
+			all = append(all, p)
+		} else {
+			s.fixed = append(s.fixed, ownSandbox(p.Path))
+		}
+	}
+	s.finder = newSandboxFinder(all)
+	if o.vsock {
+		// What the porter has there must be ours, or that of processes like ours.
+		err := os.MkdirAll(s.dir, 0o700)
+		if err == nil {
+			err = unix.Access(s.dir, unix.W_OK|unix.X_OK)
+		}
+		if err != nil {
+			return nil, fmt.Errorf("directory %s, where the processes of a host share the VSOCK port: %w: run as root, or set relay.state_dir in the configuration", s.dir, err)
+		}
+	}
+	return s, nil
+}
+
+// serve implements source.
+func (s *sockets) serve(ctx context.Context, handle listen.Handler) error {
+	s.report.info("listening for agents at %s", s)
+	ctx, end := context.WithCancel(ctx)
+	var running sync.WaitGroup
+	defer running.Wait()
+	defer end()
+	for _, f := range s.fixed {
+		if err := s.hybrid(ctx, &running, f.sandbox, []listen.Pattern{f.pattern}, handle); err != nil {
+			return err
+		}
+	}
+	if !s.finder.empty() {
+		running.Go(func() { s.watch(ctx, handle) })
+	}
+	if !s.o.vsock {
+		<-ctx.Done()
+		return nil
+	}
+	// Few VMs are somebody else's, if any, and an agent that waits holds up its
+	// VM's end: what nobody claims is ours sooner than a relay would have it.
+	const hold = 2 * time.Second
+	v := listen.NewVSOCK(listen.VSOCKOptions{Dir: s.dir, Hold: hold, Warn: s.report.warn}, handle)
+	if s.o.cid != 0 {
+		v.Claim("", s.o.cid)
+	}
+	return v.Serve(ctx)
+}
+
+// hybrid listens for the agent of one sandbox until ctx is done.
+func (s *sockets) hybrid(ctx context.Context, running *sync.WaitGroup, sandbox string, at []listen.Pattern, handle listen.Handler) error {
+	h, err := listen.NewHybrid(sandbox, listen.HybridOptions{
+		Patterns: at,
+		Users:    s.o.cfg.Agent.Users,
+		Watch:    30 * time.Second,
+		Warn:     s.report.warn,
+	}, handle)
+	if err != nil {
+		return err
+	}
+	running.Go(func() { h.Serve(ctx) })
+	return nil
+}
+
+const (
+	// lookForSandboxes is how often directories are looked through. A VM's is there
+	// some seconds before its agent connects.
+	lookForSandboxes = 500 * time.Millisecond
+	// maxSandboxes bounds the sandboxes that are listened for at a time.
+	maxSandboxes = 1024
+)
+
+// watch listens for the agents of all sandboxes that there are.
+func (s *sockets) watch(ctx context.Context, handle listen.Handler) {
+	var running sync.WaitGroup
+	defer running.Wait()
+	serving := make(map[string]context.CancelFunc)
+	tick := time.NewTicker(lookForSandboxes)
+	defer tick.Stop()
+	for ctx.Err() == nil {
+		found := s.finder.find()
+		for id, end := range serving {
+			if !found[id] {
+				end()
+				delete(serving, id)
+			}
+		}
+		for id := range found {
+			if serving[id] != nil {
+				continue
+			}
+			if len(serving) >= maxSandboxes {
+				s.report.warn(fmt.Errorf("more than %d sandboxes: the agents of the others are not listened for", maxSandboxes))
+				break
+			}
+			one, end := context.WithCancel(ctx)
+			if err := s.hybrid(one, &running, id, s.finder.patterns, handle); err != nil {
+				s.report.warn(err)
+			}
+			serving[id] = end
+		}
+		select {
+		case <-ctx.Done():
+		case <-tick.C:
+		}
+	}
+	for _, end := range serving {
+		end()
+	}
+}
+
+// String names the places.
+func (s *sockets) String() string {
+	var all []string
+	if s.o.vsock {
+		at := fmt.Sprintf("VSOCK port %d", listen.Port)
+		if s.o.cid != 0 {
+			at += fmt.Sprintf(" for the VM with CID %d", s.o.cid)
+		}
+		all = append(all, at)
+	}
+	for _, p := range s.o.sockets {
+		all = append(all, fmt.Sprintf("%s_%d", p.Path, listen.Port))
+	}
+	return strings.Join(all, ", ")
+}

@@ -1,0 +1,163 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"sync"
+	"time"
+
+	"go.opentelemetry.io/otel/attribute"
+	resourcepb "go.opentelemetry.io/proto/otlp/resource/v1"
+	"golang.org/x/sys/unix"
+
+	"github.com/shimtrace/shimtrace/export"
+	"github.com/shimtrace/shimtrace/export/journal"
+	"github.com/shimtrace/shimtrace/export/otlp"
+	"github.com/shimtrace/shimtrace/export/ship"
+	"github.com/shimtrace/shimtrace/forwarder/collate"
+	"github.com/shimtrace/shimtrace/forwarder/listen"
+	"github.com/shimtrace/shimtrace/forwarder/receiver"
+	"github.com/shimtrace/shimtrace/middleware"
+	"github.com/shimtrace/shimtrace/shim/agentconfig"
+)
+
+// store writes spans to the journal, and ships that if there is an endpoint.
+type store struct {
+	*receiver.Receiver
+	o       *forwardOptions
+	report  *forwardReport
+	journal *journal.Journal
+
+	shipping sync.WaitGroup
+	endShip  context.CancelFunc
+
+	mu   sync.Mutex
+	ship ship.Status
+}
+
+// maxVMs bounds the VMs whose spans are told apart at a time.
+const maxVMs = 512
+
+func openStore(o *forwardOptions, report *forwardReport) (*store, error) {
+	cfg := o.cfg.Journal
+	j, err := journal.Open(cfg.Dir, journal.Options{
+		MaxBytes:     int64(cfg.MaxBytes),
+		SegmentBytes: int64(cfg.SegmentBytes),
+		Shipped:      o.cfg.Export.Endpoint != "",
+	})
+	if err == nil {
+		if err = unix.Access(cfg.Dir, unix.W_OK|unix.X_OK); err != nil {
+			err = fmt.Errorf("journal: directory %s cannot be written to: %w", cfg.Dir, err)
+		}
+	}
+	if err != nil {
+		return nil, fmt.Errorf("%w; name another one with --journal", err)
+	}
+	s := &store{o: o, report: report, journal: j}
+	s.Receiver = receiver.New(receiver.Options{
+		Forwarder:    agentconfig.Forwarder(o.cfg.Agent),
+		Collation:    s.collation,
+		KeepTraceIDs: o.keepIDs,
+		MaxVMs:       maxVMs,
+		Client:       j,
+		Drops:        j,
+		Warn:         report.warn,
+	})
+	ctx, end := context.WithCancel(context.Background())
+	s.endShip = end
+	if o.cfg.Export.Endpoint == "" {
+		report.info("spans stay in the journal %s", cfg.Dir)
+		return s, nil
+	}
+	if _, err := otlp.NewClient(o.cfg.Export); err != nil {
+		return nil, err
+	}
+	report.info("spans go to the journal %s, and from there to %s", cfg.Dir, o.cfg.Export.Endpoint)
+	s.shipping.Go(func() { s.shipOn(ctx) })
+	return s, nil
+}
+
+// collation says how a VM's spans get their place: as nothing is known of what
+// caused them, in traces of their own.
+func (s *store) collation(from listen.Origin) (o collate.Options, refused string) {
+	if s.o.leavesOut(from) {
+		return o, otherVM
+	}
+	o = agentconfig.Isolated(s.o.cfg)
+	o.Resource = s.o.resource(from)
+	return o, ""
+}
+
+// resource says whose spans they are.
+func (o *forwardOptions) resource(from listen.Origin) *resourcepb.Resource {
+	who := receiver.CIDKey.Int64(int64(from.CID))
+	if from.Sandbox != "" {
+		who = middleware.SandboxIDKey.String(from.Sandbox)
+	}
+	// What OTEL_RESOURCE_ATTRIBUTES has wrong is left out.
+	res, _ := export.NewResource(context.Background(), o.name, o.cfg.Resource, []attribute.KeyValue{who}...)
+	return receiver.Resource(res)
+}
+
+// Run implements intake.
+func (s *store) Run(ctx context.Context) error {
+	s.Receiver.Run(ctx)
+	return nil
+}
+
+// shipPause is how long to wait before the shipping is tried again that another
+// process does, or that could not begin.
+const shipPause = 5 * time.Second
+
+// shipOn ships the journal until ctx is done, and what is left then for a while.
+func (s *store) shipOn(ctx context.Context) {
+	for {
+		err := s.shipOnce(ctx)
+		if ctx.Err() != nil {
+			return
+		}
+		if errors.Is(err, ship.ErrHeld) {
+			err = fmt.Errorf("another process ships the journal %s", s.o.cfg.Journal.Dir)
+		}
+		s.report.warn(err)
+		select {
+		case <-ctx.Done():
+		case <-time.After(shipPause):
+		}
+	}
+}
+
+func (s *store) shipOnce(ctx context.Context) error {
+	client, err := otlp.NewClient(s.o.cfg.Export)
+	if err != nil {
+		return err
+	}
+	sh := &ship.Shipper{Dir: s.o.cfg.Journal.Dir, Client: client, Drops: s.journal, Progress: func(now ship.Status) {
+		s.mu.Lock()
+		defer s.mu.Unlock()
+		s.ship = now
+	}}
+	return sh.Run(ctx)
+}
+
+// Close implements intake.
+func (s *store) Close(ctx context.Context) error {
+	err := s.Receiver.Close(ctx)
+	err = errors.Join(err, s.journal.Flush())
+	s.endShip()
+	s.shipping.Wait() // which has a bound of its own
+	return errors.Join(err, s.journal.Close())
+}
+
+// Status implements intake.
+func (s *store) Status() forwardStatus {
+	st := forwardStatus{Snapshot: s.Snapshot(), journal: s.o.cfg.Journal.Dir}
+	if s.o.cfg.Export.Endpoint != "" {
+		s.mu.Lock()
+		defer s.mu.Unlock()
+		now := s.ship
+		st.ship = &now
+	}
+	return st
+}

@@ -1,0 +1,147 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"net"
+	"os"
+	"os/exec"
+	"os/user"
+	"path/filepath"
+	"strconv"
+	"sync"
+	"syscall"
+	"time"
+
+	"golang.org/x/sys/unix"
+
+	"github.com/shimtrace/shimtrace/forwarder/listen"
+)
+
+// forwardAs listens here, and leaves all else to a process of another user: what
+// guests send is read, decoded, stored and shipped there. Kata's trace-forwarder
+// gives its own privileges up when it has bound its socket; that would leave the
+// sockets of later VMs to nobody.
+func (h *host) forwardAs(ctx context.Context, o *forwardOptions, from source, report *forwardReport) error {
+	if os.Geteuid() != 0 {
+		return usageError("--user: only root can start a process as another user")
+	}
+	id, err := credential(o.user)
+	if err != nil {
+		return err
+	}
+	if !o.dump {
+		if err := giveDirectory(o.cfg.Journal.Dir, id); err != nil {
+			return err
+		}
+	}
+	ours, theirs, err := linkPair()
+	if err != nil {
+		return err
+	}
+	defer ours.Close()
+	// The path of the program may lead through directories that are closed to the
+	// user; this one does not.
+	child := exec.Command("/proc/self/exe", os.Args[1:]...)
+	child.Args[0] = os.Args[0]
+	child.Env = append(os.Environ(), linkFDEnv+"=3")
+	child.ExtraFiles = []*os.File{theirs}
+	child.Stdout, child.Stderr = os.Stdout, os.Stderr
+	child.SysProcAttr = &syscall.SysProcAttr{Credential: id}
+	err = child.Start()
+	theirs.Close()
+	if err != nil {
+		return fmt.Errorf("start a process of user %s: %w", o.user.Username, err)
+	}
+
+	ctx, stop := context.WithCancel(ctx)
+	defer stop()
+	ended := make(chan error, 1)
+	var running sync.WaitGroup
+	running.Go(func() {
+		ended <- child.Wait()
+		stop()
+	})
+	serveErr := from.serve(ctx, func(conn listen.Conn, from listen.Origin) {
+		defer conn.Close()
+		if err := ours.send(conn, from); err != nil {
+			report.warn(fmt.Errorf("hand over a connection of sandbox %q, CID %d: %w", from.Sandbox, from.CID, err))
+		}
+	})
+	// The child ends when nothing more can come, and has its bounds for that.
+	ours.Close()
+	kill := time.AfterFunc(childPatience, func() { _ = child.Process.Kill() })
+	defer kill.Stop()
+	running.Wait()
+	return errors.Join(serveErr, childError(<-ended, o.user))
+}
+
+// childPatience bounds how long the process of another user may take to end.
+const childPatience = 30 * time.Second
+
+// childError tells how the child ended; it has said why itself.
+func childError(err error, u *user.User) error {
+	var exit *exec.ExitError
+	if errors.As(err, &exit) {
+		return &codedError{max(exitFailure, exit.ExitCode()), fmt.Errorf("the process of user %s ended: %w", u.Username, err)}
+	}
+	return err
+}
+
+// lookupUser finds a user by name or number.
+func lookupUser(name string) (*user.User, error) {
+	u, err := user.Lookup(name)
+	if err != nil {
+		if byID, iderr := user.LookupId(name); iderr == nil {
+			return byID, nil
+		}
+	}
+	return u, err
+}
+
+// credential has the user's own group and no other.
+func credential(u *user.User) (*syscall.Credential, error) {
+	uid, uerr := strconv.ParseUint(u.Uid, 10, 32)
+	gid, gerr := strconv.ParseUint(u.Gid, 10, 32)
+	if err := errors.Join(uerr, gerr); err != nil {
+		return nil, fmt.Errorf("user %s: %w", u.Username, err)
+	}
+	return &syscall.Credential{Uid: uint32(uid), Gid: uint32(gid)}, nil
+}
+
+// giveDirectory makes the directory for a user unless it is there: then it is not
+// ours to give away.
+func giveDirectory(dir string, to *syscall.Credential) error {
+	if err := os.MkdirAll(filepath.Dir(dir), 0o755); err != nil {
+		return fmt.Errorf("journal: %w", err)
+	}
+	err := os.Mkdir(dir, 0o700)
+	if errors.Is(err, os.ErrExist) {
+		return nil
+	}
+	if err == nil {
+		err = os.Lchown(dir, int(to.Uid), int(to.Gid))
+	}
+	if err != nil {
+		return fmt.Errorf("journal: %w", err)
+	}
+	return nil
+}
+
+// linkPair returns the two ends of a link between two processes.
+func linkPair() (ours *link, theirs *os.File, err error) {
+	fds, err := unix.Socketpair(unix.AF_UNIX, unix.SOCK_SEQPACKET|unix.SOCK_CLOEXEC, 0)
+	if err != nil {
+		return nil, nil, fmt.Errorf("socket pair: %w", err)
+	}
+	mine := os.NewFile(uintptr(fds[0]), "link")
+	defer mine.Close()
+	theirs = os.NewFile(uintptr(fds[1]), "link")
+	conn, err := net.FileConn(mine)
+	if err != nil {
+		theirs.Close()
+		return nil, nil, err
+	}
+	return &link{conn.(*net.UnixConn)}, theirs, nil
+}

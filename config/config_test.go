@@ -78,8 +78,8 @@ tier = "vm"
 func TestMistakesAreNamed(t *testing.T) {
 	for _, tt := range []struct{ text, want string }{
 		{"[trace]\nmod = \"static\"\n", `line 2, column 1: unknown key "trace.mod"`},
-		{"[trace]\nmode = 7\n", "line 2"},
-		{"[trace\n", "line 1"},
+		{"[trace]\nmode = 7\n", "line 2, column 8: trace.mode: "},
+		{"[trace\n", "line 1, column 7: expected"},
 		{"[trace]\nmode = \"sometimes\"\n", `trace.mode: "sometimes" is not one of static, off`},
 		{"[trace]\nslow = \"5\"\n", `"5" is not a duration`},
 		{"[trace]\nsampler_arg = 2.0\n", "trace.sampler_arg"},

@@ -7,6 +7,7 @@ import (
 	"io/fs"
 	"maps"
 	"os"
+	"strings"
 
 	"github.com/pelletier/go-toml/v2"
 )
@@ -137,18 +138,13 @@ func locate(err error) error {
 	var dec *toml.DecodeError
 	if errors.As(err, &dec) {
 		row, col := dec.Position()
-		return fmt.Errorf("line %d, column %d: %s: %s", row, col, join(dec.Key()), dec.Error())
+		what := strings.TrimPrefix(dec.Error(), "toml: ")
+		if len(dec.Key()) > 0 {
+			what = join(dec.Key()) + ": " + what
+		}
+		return fmt.Errorf("line %d, column %d: %s", row, col, what)
 	}
 	return err
 }
 
-func join(key toml.Key) string {
-	var b bytes.Buffer
-	for i, k := range key {
-		if i > 0 {
-			b.WriteByte('.')
-		}
-		b.WriteString(k)
-	}
-	return b.String()
-}
+func join(key toml.Key) string { return strings.Join(key, ".") }

@@ -36,6 +36,7 @@ var build = sync.OnceValues(func() (string, error) {
 	cmd.Dir = Root()
 	cmd.Env = append(os.Environ(), "CGO_ENABLED=0")
 	if out, err := cmd.CombinedOutput(); err != nil {
+		os.RemoveAll(dir)
 		return "", fmt.Errorf("build shimtrace: %w\n%s", err, out)
 	}
 	return dir, os.Symlink("containerd-shim-traced-v2", filepath.Join(dir, "containerd-shim-"+Runc+"-v2"))

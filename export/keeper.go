@@ -32,6 +32,9 @@ const (
 	maxRestart = time.Minute
 )
 
+// Linger is long enough for Close to see a shipper replaced that just died.
+const Linger = minRestart
+
 // Keeper sees to it that a process ships the journal to the collector: the
 // operator's tool, as "shimtrace ship --journal DIR", detached, one per host. Any
 // number of processes may look after it at once.
@@ -44,6 +47,7 @@ type Keeper struct {
 	logged string // the last error logged
 	pause  time.Duration
 	timer  *time.Timer
+	due    time.Time // when the timer ends
 }
 
 // NewKeeper returns the Keeper for a configuration. What hinders it is logged
@@ -84,8 +88,16 @@ func (k *Keeper) Ensure() {
 	}
 }
 
-// Close ends the looking after, not the shipper.
-func (k *Keeper) Close() {
+// Close ends the looking after, not the shipper. A start that is put off is waited
+// for if it is due soon enough: there may be nobody else left to make it.
+func (k *Keeper) Close(linger time.Duration) {
+	k.mu.Lock()
+	wait := time.Until(k.due)
+	k.mu.Unlock()
+	if wait > 0 && wait <= linger {
+		time.Sleep(wait)
+		k.Ensure()
+	}
 	k.mu.Lock()
 	defer k.mu.Unlock()
 	k.closed = true
@@ -100,6 +112,7 @@ func (k *Keeper) later(wait time.Duration) {
 		k.timer.Stop()
 	}
 	k.timer = time.AfterFunc(wait, k.Ensure)
+	k.due = time.Now().Add(wait)
 }
 
 func (k *Keeper) report(err error) {

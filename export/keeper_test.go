@@ -94,7 +94,7 @@ func TestOneShipperIsStarted(t *testing.T) {
 	wg.Wait()
 	defer func() {
 		for _, s := range shippers {
-			s.Close()
+			s.Close(0)
 		}
 	}()
 	eventually(t, "a shipper starts", func() bool { return len(f.started(t)) > 0 })
@@ -137,11 +137,11 @@ func TestShipperThatFailsIsNotHurried(t *testing.T) {
 	f := newFakeShipper(t, "exit 3")
 	var l log
 	s := NewKeeper(f.cfg, l.printf)
-	defer s.Close()
+	defer s.Close(0)
 	s.Ensure()
 	eventually(t, "the failure is logged", func() bool { return len(l.all()) == 1 })
 	other := NewKeeper(f.cfg, l.printf) // as of another pod
-	defer other.Close()
+	defer other.Close(0)
 	for range 200 {
 		s.Ensure()
 		other.Ensure()
@@ -174,11 +174,11 @@ func TestShipperIsMissing(t *testing.T) {
 	if _, err := os.Stat(filepath.Join(cfg.Journal.Dir, journal.ShipLockName)); err == nil {
 		t.Error("without an endpoint the lock is looked at")
 	}
-	s.Close()
+	s.Close(0)
 
 	cfg.Export.Endpoint = "http://127.0.0.1:1"
 	s = NewKeeper(cfg, l.printf)
-	defer s.Close()
+	defer s.Close(0)
 	for range 10 {
 		s.Ensure()
 	}
@@ -210,7 +210,7 @@ func TestClientEnsuresAfterUpload(t *testing.T) {
 	}
 	defer j.Close()
 	s := NewKeeper(f.cfg, t.Logf)
-	defer s.Close()
+	defer s.Close(0)
 	if err := s.Client(j).UploadTraces(t.Context(), []*tracepb.ResourceSpans{{}}); err != nil {
 		t.Fatal(err)
 	}
@@ -229,5 +229,33 @@ func BenchmarkEnsure(b *testing.B) {
 	b.ReportAllocs()
 	for b.Loop() {
 		s.Ensure()
+	}
+}
+
+// TestTheLastOneReplacesADeadShipper: a shipper that died just before the last
+// process leaves has nobody else to start it again.
+func TestTheLastOneReplacesADeadShipper(t *testing.T) {
+	for linger, starts := range map[time.Duration]int{0: 1, Linger: 2} {
+		f := newFakeShipper(t, "exit 0")
+		first := NewKeeper(f.cfg, t.Logf)
+		first.Ensure()
+		eventually(t, "the first one's start", func() bool { return len(f.started(t)) == 1 })
+		first.Close(0)
+		last := NewKeeper(f.cfg, t.Logf)
+		eventually(t, "the first one's end", func() bool {
+			lock, err := journal.LockShipping(f.cfg.Journal.Dir)
+			if err != nil {
+				return false
+			}
+			lock.Close()
+			return true
+		})
+		last.Ensure()
+		last.Close(linger)
+		if linger > 0 {
+			eventually(t, "another start", func() bool { return len(f.started(t)) == starts })
+		} else if n := len(f.started(t)); n != starts {
+			t.Errorf("%d starts without time to wait", n)
+		}
 	}
 }

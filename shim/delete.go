@@ -49,7 +49,7 @@ func (c command) delete(cfg config.Config, inner string, log *slog.Logger) int {
 		log.Warn("the end of this container is not traced", "error", terr)
 		return exitCode(err)
 	}
-	defer tel.close(log)
+	defer tel.close(log, 0)
 	about := containerAttributes(c.id, who.notes.container())
 	recordDelete(tel, st, about, timing{Name: spanShimDelete, Start: began, End: time.Now(), Error: t.Error, Children: []timing{t}}, out.Bytes(), relayGone)
 	return exitCode(err)

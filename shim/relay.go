@@ -216,7 +216,7 @@ func (r *relayProcess) leave(served <-chan struct{}) {
 		r.sandbox.agents.close()
 	}
 	r.sandbox.neverStarted(ended)
-	r.tel.close(r.log)
+	r.tel.close(r.log, export.Linger)
 }
 
 // removeLeakedSocket removes the inner shim's socket if nobody listens on it: a

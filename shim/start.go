@@ -223,7 +223,7 @@ func (s *starter) failed(cause error) {
 		s.log.Warn("the failed start is not traced", "error", err)
 		return
 	}
-	defer tel.close(s.log)
+	defer tel.close(s.log, 0)
 	root := export.NewRoot(context.Background(), s.cfg.Trace)
 	failure := filepath.Base(s.inner) + " start: " + cause.Error()
 	st := state{Trace: newTraceContext(root), Started: s.began}

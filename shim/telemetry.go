@@ -94,8 +94,9 @@ func writable(dir string) error {
 // written.
 const flushTime = 2 * time.Second
 
-// close writes out what is left.
-func (t *telemetry) close(log *slog.Logger) {
+// close writes out what is left, and waits as long as linger for a shipper that is
+// about to be replaced.
+func (t *telemetry) close(log *slog.Logger, linger time.Duration) {
 	ctx, cancel := context.WithTimeout(context.Background(), flushTime)
 	defer cancel()
 	if err := t.provider.Shutdown(ctx); err != nil {
@@ -104,7 +105,7 @@ func (t *telemetry) close(log *slog.Logger) {
 	if err := t.journal.Close(); err != nil {
 		log.Warn("close the journal", "error", err)
 	}
-	t.keeper.Close()
+	t.keeper.Close(linger)
 }
 
 // emitRoot exports the root span that st has been the context of.

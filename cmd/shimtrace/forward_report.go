@@ -85,7 +85,7 @@ func (r *forwardReport) watch(ctx context.Context, status func() forwardStatus) 
 	}
 	tick := time.NewTicker(interval)
 	defer tick.Stop()
-	before := "" // of what matters
+	before := fmt.Sprint(0, "", "", true)
 	for {
 		select {
 		case <-ctx.Done():
@@ -100,8 +100,9 @@ func (r *forwardReport) watch(ctx context.Context, status func() forwardStatus) 
 			r.mu.Unlock()
 			continue
 		}
-		matters := fmt.Sprint(s.Connections, s.lost(), s.refused(), s.shipError())
-		if matters != before && (before != "" || s.Accepted > 0 || s.shipError() != "") {
+		// That spans come and go is no news.
+		matters := fmt.Sprint(s.Connections, s.lost(), s.refused(), s.shipError() == "")
+		if matters != before {
 			r.info("%s", s.line(s.Connections))
 		}
 		before = matters
@@ -117,11 +118,12 @@ func (r *forwardReport) end(s forwardStatus, asJSON bool) error {
 	if asJSON {
 		return json.NewEncoder(r.h.stdout).Encode(s.summary())
 	}
-	text := s.line(int(s.Accepted))
-	if s.ship != nil && s.ship.Err != nil {
-		text += "; what is not shipped waits in the journal " + s.journal
+	waits := ""
+	if failure := s.shipError(); failure != "" {
+		s.ship.Err = nil // nobody tries again
+		waits = fmt.Sprintf("; what is not shipped waits in the journal %s: %s", s.journal, failure)
 	}
-	r.info("%s", text)
+	r.info("%s%s", s.line(int(s.Accepted)), waits)
 	return nil
 }
 

@@ -5,6 +5,8 @@ import (
 	"path/filepath"
 	"strings"
 
+	"golang.org/x/sys/unix"
+
 	"github.com/shimtrace/shimtrace/forwarder/listen"
 )
 
@@ -41,10 +43,11 @@ func splitPattern(path string) (dir string, shape nameShape) {
 
 func (f *sandboxFinder) empty() bool { return len(f.patterns) == 0 }
 
-// find returns the ids of the sandboxes that there are now. Directories that are
-// not there have none.
-func (f *sandboxFinder) find() map[string]bool {
-	found := make(map[string]bool)
+// find returns the ids of the sandboxes that there are now, each with a mark that
+// is another one when it has come back after it was gone. Directories that are not
+// there have none.
+func (f *sandboxFinder) find() map[string]uint64 {
+	found := make(map[string]uint64)
 	for dir, shapes := range f.dirs {
 		d, err := os.Open(dir)
 		if err != nil {
@@ -53,12 +56,14 @@ func (f *sandboxFinder) find() map[string]bool {
 		names, _ := d.Readdirnames(-1)
 		d.Close()
 		for _, name := range names {
-			if f.leadsOn(filepath.Join(dir, name)) {
+			path := filepath.Join(dir, name)
+			if f.leadsOn(path) {
 				continue
 			}
 			for _, s := range shapes {
-				if id, ok := s.id(name); ok {
-					found[id] = true
+				var st unix.Stat_t
+				if id, ok := s.id(name); ok && unix.Lstat(path, &st) == nil {
+					found[id] += st.Ino // of all its directories, in any order
 				}
 			}
 		}

@@ -34,6 +34,21 @@ func TestSandboxFinder(t *testing.T) {
 	if got := strings.Join(slices.Sorted(maps.Keys(found)), " "); got != "a b c d e" {
 		t.Errorf("found %s", got)
 	}
+	if again := newSandboxFinder(patterns).find(); !maps.Equal(again, found) {
+		t.Errorf("nothing has changed, and %v became %v", found, again)
+	}
+	// As when a VM of the same name follows at once; the old directory is kept, or
+	// the new one might get its number.
+	b := filepath.Join(dir, "kata", "b")
+	if err := os.Rename(b, filepath.Join(dir, "old")); err != nil {
+		t.Fatal(err)
+	}
+	if err := os.Mkdir(b, 0o700); err != nil {
+		t.Fatal(err)
+	}
+	if again := newSandboxFinder(patterns).find(); again["b"] == found["b"] || again["a"] != found["a"] {
+		t.Errorf("another one came back: %v became %v", found, again)
+	}
 }
 
 func TestOwnSandbox(t *testing.T) {

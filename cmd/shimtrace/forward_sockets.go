@@ -109,19 +109,19 @@ const (
 func (s *sockets) watch(ctx context.Context, handle listen.Handler) {
 	var running sync.WaitGroup
 	defer running.Wait()
-	serving := make(map[string]context.CancelFunc)
+	serving := make(map[string]servedSandbox)
 	tick := time.NewTicker(lookForSandboxes)
 	defer tick.Stop()
 	for ctx.Err() == nil {
 		found := s.finder.find()
-		for id, end := range serving {
-			if !found[id] {
-				end()
+		for id, now := range serving {
+			if found[id] != now.mark {
+				now.end()
 				delete(serving, id)
 			}
 		}
-		for id := range found {
-			if serving[id] != nil {
+		for id, mark := range found {
+			if _, known := serving[id]; known {
 				continue
 			}
 			if len(serving) >= maxSandboxes {
@@ -132,16 +132,22 @@ func (s *sockets) watch(ctx context.Context, handle listen.Handler) {
 			if err := s.hybrid(one, &running, id, s.finder.patterns, handle); err != nil {
 				s.report.warn(err)
 			}
-			serving[id] = end
+			serving[id] = servedSandbox{mark, end}
 		}
 		select {
 		case <-ctx.Done():
 		case <-tick.C:
 		}
 	}
-	for _, end := range serving {
-		end()
+	for _, now := range serving {
+		now.end()
 	}
+}
+
+// servedSandbox is one that is listened for.
+type servedSandbox struct {
+	mark uint64 // see sandboxFinder.find
+	end  context.CancelFunc
 }
 
 // String names the places.

@@ -19,12 +19,14 @@ import (
 	"syscall"
 	"testing"
 
+	"go.opentelemetry.io/otel/trace"
 	coltracepb "go.opentelemetry.io/proto/otlp/collector/trace/v1"
 	tracepb "go.opentelemetry.io/proto/otlp/trace/v1"
 	"google.golang.org/protobuf/encoding/protojson"
 	"google.golang.org/protobuf/proto"
 
 	"github.com/shimtrace/shimtrace/export/journal"
+	"github.com/shimtrace/shimtrace/forwarder/agentwire"
 	"github.com/shimtrace/shimtrace/forwarder/collate"
 )
 
@@ -96,7 +98,7 @@ func TestForwardManyVMs(t *testing.T) {
 	agent(t, second)
 	third := sandboxDir(t, vms, "third")
 	agent(t, third).Close()
-	if err := os.RemoveAll(filepath.Dir(third)); err != nil {
+	if err := os.Rename(filepath.Dir(third), filepath.Join(t.TempDir(), "gone")); err != nil {
 		t.Fatal(err)
 	}
 	agent(t, sandboxDir(t, vms, "third")).Close()
@@ -114,12 +116,16 @@ func TestForwardManyVMs(t *testing.T) {
 		t.Errorf("services are %v", st.names)
 	}
 	quiet, traces := int(sum.Quiet)/4, make(map[string]string)
+	theirs := capturedTraces(t)
 	for sandbox, want := range map[string]int{"first": 1, "second": 1, "third": 2} {
 		if n := len(st.spans[sandbox]); n != want*(capturedSpans-quiet) {
 			t.Errorf("%d spans of sandbox %s, want %d", n, sandbox, want*(capturedSpans-quiet))
 		}
 		for _, s := range st.spans[sandbox] {
 			id := hex.EncodeToString(s.TraceId)
+			if theirs[trace.TraceID(s.TraceId)] {
+				t.Fatalf("the guest of %s chose the trace id %s", sandbox, id)
+			}
 			if other := traces[id]; other != "" && other != sandbox {
 				t.Fatalf("a trace is of %s and of %s", sandbox, other)
 			}
@@ -189,7 +195,7 @@ func TestForwardCollectorLater(t *testing.T) {
 	vms, dir := t.TempDir(), t.TempDir()
 	// The command line's endpoint is the one; the rest is as configured.
 	config := "[export]\nendpoint = \"http://127.0.0.1:9\"\nheaders = { authorization = \"Bearer abc\" }\n"
-	p := startForward(t, config, "--socket-path", sandboxDir(t, vms, "vm"), "--journal", dir, "--otlp-endpoint", "http://"+address, "--json")
+	p := startForward(t, config, "--socket-path", sandboxDir(t, vms, "vm"), "--journal", dir, "--otlp-endpoint", "http://"+address, "--json", "--keep-trace-ids")
 	agent(t, filepath.Join(vms, "vm", "clh.sock")).Close()
 	p.says("trying again") // after some seconds, in a line about how it goes
 	if l, err = net.Listen("tcp", address); err != nil {
@@ -204,6 +210,36 @@ func TestForwardCollectorLater(t *testing.T) {
 	}
 	if sum.Shipped == nil || uint64(*sum.Shipped) != sum.Recorded {
 		t.Errorf("%+v", sum)
+	}
+	theirs := capturedTraces(t)
+	for _, s := range c.spans["vm"] {
+		if !theirs[trace.TraceID(s.TraceId)] {
+			t.Errorf("%s is in trace %x, which the agent does not know", s.Name, s.TraceId)
+		}
+	}
+}
+
+// capturedTraces returns the traces that the agent named.
+func capturedTraces(t *testing.T) map[trace.TraceID]bool {
+	t.Helper()
+	data, err := agentCapture()
+	if err != nil {
+		t.Fatal(err)
+	}
+	traces, r, d := make(map[trace.TraceID]bool), agentwire.NewReader(bytes.NewReader(data), agentwire.Options{}), agentwire.NewDecoder(agentwire.Options{})
+	for {
+		payload, err := r.Next()
+		if err == io.EOF {
+			return traces
+		}
+		var s agentwire.Span
+		if err == nil {
+			err = d.Decode(payload, &s)
+		}
+		if err != nil {
+			t.Fatal(err)
+		}
+		traces[s.TraceID] = true
 	}
 }
 

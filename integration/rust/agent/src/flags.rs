@@ -1,6 +1,6 @@
 //! The command line.
 
-pub const USAGE: &str = "usage: agent --listen unix:///path|vsock://-1:1024 [flags]
+pub const USAGE: &str = "usage: agent --listen unix:///path|vsock://:1024 [flags]
   --export unix:///path|vsock://2:10240   where spans go; without it there are none
   --encoding json|bincode                 json as since Kata 3.29 (default), or bincode
   --flush-ms N                            between two batches, 5000 as in Kata
@@ -43,7 +43,8 @@ pub fn parse(mut args: impl Iterator<Item = String>) -> Result<Flags, String> {
                 .map_err(|e| format!("{flag} {value}: {e}"))
         };
         match flag.as_str() {
-            "--listen" => flags.listen = value,
+            // Any CID is -1 to ttrpc.
+            "--listen" => flags.listen = value.replace("vsock://:", "vsock://-1:"),
             "--export" => flags.export = Some(value),
             "--encoding" => {
                 flags.encoding = match value.as_str() {

@@ -2,7 +2,7 @@
 //! crates that it uses, without a VM, containers or processes.
 //!
 //! It runs as a process on the host (`--listen unix:///path`) or in a guest
-//! (`--listen vsock://-1:1024`). What it answers is valid and mostly empty. What
+//! (`--listen vsock://:1024`). What it answers is valid and mostly empty. What
 //! it sends to `--export` has the real agent's shape: the same encodings, names,
 //! attributes and life-long spans, children before parents, roots of their own
 //! on threads of their own, and containers' environments all over the place.

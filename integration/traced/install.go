@@ -53,6 +53,19 @@ func Clean() {
 	}
 }
 
+// ImpatientShipper writes, into dir, a program for [export] shipper: the tool, ending
+// sooner than it does by itself when there is nothing to ship, and so before a rig
+// looks for what was left behind.
+func ImpatientShipper(dir string) (string, error) {
+	bin, err := Bin()
+	if err != nil {
+		return "", err
+	}
+	script := filepath.Join(dir, "ship")
+	text := fmt.Sprintf("#!/bin/sh\nexec %s/shimtrace \"$@\" --idle 1s\n", bin)
+	return script, os.WriteFile(script, []byte(text), 0o755)
+}
+
 // Install is shimtrace in a rig.
 type Install struct {
 	Rig     *rig.Rig

@@ -1,8 +1,6 @@
 package traced_test
 
 import (
-	"fmt"
-	"os"
 	"path/filepath"
 	"slices"
 	"strings"
@@ -42,7 +40,9 @@ func uncollected(t *testing.T, opts traced.Options) *collected {
 	if !strings.Contains(opts.Config, "[export]") {
 		opts.Config += "\n[export]\n"
 	}
-	opts.Config += "\nshipper = '" + impatientShipper(t) + "'\n"
+	shipper, err := traced.ImpatientShipper(t.TempDir())
+	check(t, err)
+	opts.Config += "\nshipper = '" + shipper + "'\n"
 	return &collected{T: t, Install: traced.Start(t, opts)}
 }
 
@@ -57,17 +57,6 @@ func (c *collected) listen() {
 		until(c.T, "the shipper to end", func() bool { return len(c.shippers()) == 0 })
 		recv.Close()
 	})
-}
-
-// impatientShipper is the tool, ending sooner than it does by itself when there is
-// nothing to ship, and before the rig looks for what was left behind.
-func impatientShipper(t *testing.T) string {
-	bin, err := traced.Bin()
-	check(t, err)
-	script := filepath.Join(t.TempDir(), "ship")
-	text := fmt.Sprintf("#!/bin/sh\nexec %s/shimtrace \"$@\" --idle 1s\n", bin)
-	check(t, os.WriteFile(script, []byte(text), 0o755))
-	return script
 }
 
 // shippers are the processes that ship the journal.

@@ -1,11 +1,10 @@
 package receiver
 
 import (
+	"go.opentelemetry.io/otel/attribute"
 	"go.opentelemetry.io/otel/sdk/resource"
 	commonpb "go.opentelemetry.io/proto/otlp/common/v1"
 	resourcepb "go.opentelemetry.io/proto/otlp/resource/v1"
-
-	"go.opentelemetry.io/otel/attribute"
 )
 
 // CIDKey is the resource attribute that names a VM of no known sandbox.

@@ -1,0 +1,164 @@
+package main
+
+import (
+	"bytes"
+	"compress/gzip"
+	"fmt"
+	"io"
+	"net"
+	"net/http"
+	"path/filepath"
+	"sync"
+	"testing"
+
+	"go.opentelemetry.io/otel/trace"
+	coltracepb "go.opentelemetry.io/proto/otlp/collector/trace/v1"
+	tracepb "go.opentelemetry.io/proto/otlp/trace/v1"
+	"google.golang.org/protobuf/proto"
+
+	"github.com/shimtrace/shimtrace/forwarder/agentwire"
+)
+
+// collector takes spans at an address.
+type collector struct {
+	mu sync.Mutex
+	stored
+	auth string
+}
+
+func (c *collector) count(sandbox string) int {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	return len(c.spans[sandbox])
+}
+
+func startCollector(t *testing.T, l net.Listener) *collector {
+	t.Helper()
+	c := &collector{stored: stored{spans: make(map[string][]*tracepb.Span), names: make(map[string]bool)}}
+	server := &http.Server{Handler: http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		var body io.Reader = r.Body
+		if r.Header.Get("Content-Encoding") == "gzip" {
+			z, err := gzip.NewReader(r.Body)
+			if err != nil {
+				http.Error(w, err.Error(), http.StatusBadRequest)
+				return
+			}
+			body = z
+		}
+		data, err := io.ReadAll(body)
+		req := new(coltracepb.ExportTraceServiceRequest)
+		if err == nil {
+			err = proto.Unmarshal(data, req)
+		}
+		if err != nil || r.URL.Path != "/v1/traces" {
+			http.Error(w, fmt.Sprint(r.URL.Path, err), http.StatusBadRequest)
+			return
+		}
+		c.mu.Lock()
+		defer c.mu.Unlock()
+		c.add(req.ResourceSpans)
+		c.auth = r.Header.Get("Authorization")
+	})}
+	go server.Serve(l)
+	t.Cleanup(func() { server.Close() })
+	return c
+}
+
+// TestForwardCollectorLater: there is no collector, then there is, and gets all.
+func TestForwardCollectorLater(t *testing.T) {
+	l, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	address := l.Addr().String()
+	l.Close()
+	vms, dir := t.TempDir(), t.TempDir()
+	// The command line's endpoint is the one; the rest is as configured.
+	config := "[export]\nendpoint = \"http://127.0.0.1:9\"\nheaders = { authorization = \"Bearer abc\" }\n"
+	p := startForward(t, config, "--socket-path", sandboxDir(t, vms, "vm"), "--journal", dir, "--otlp-endpoint", "http://"+address, "--json", "--keep-trace-ids")
+	agent(t, filepath.Join(vms, "vm", "clh.sock")).Close()
+	p.says("trying again") // after some seconds, in a line about how it goes
+	if l, err = net.Listen("tcp", address); err != nil {
+		t.Fatal(err)
+	}
+	c := startCollector(t, l)
+	eventually(t, "the collector gets the spans", func() bool { return c.count("vm") > capturedSpans/2 })
+	p.stop()
+	sum := summaryOf(t, p)
+	if n := c.count("vm"); n != capturedSpans-int(sum.Quiet) || c.auth != "Bearer abc" {
+		t.Errorf("the collector has %d spans of %d, authorized by %q", n, capturedSpans-sum.Quiet, c.auth)
+	}
+	if sum.Shipped == nil || uint64(*sum.Shipped) != sum.Recorded {
+		t.Errorf("%+v", sum)
+	}
+	theirs := capturedTraces(t)
+	for _, s := range c.spans["vm"] {
+		if !theirs[trace.TraceID(s.TraceId)] {
+			t.Errorf("%s is in trace %x, which the agent does not know", s.Name, s.TraceId)
+		}
+	}
+}
+
+// capturedTraces returns the traces that the agent named.
+func capturedTraces(t *testing.T) map[trace.TraceID]bool {
+	t.Helper()
+	data, err := agentCapture()
+	if err != nil {
+		t.Fatal(err)
+	}
+	traces, r, d := make(map[trace.TraceID]bool), agentwire.NewReader(bytes.NewReader(data), agentwire.Options{}), agentwire.NewDecoder(agentwire.Options{})
+	for {
+		payload, err := r.Next()
+		if err == io.EOF {
+			return traces
+		}
+		var s agentwire.Span
+		if err == nil {
+			err = d.Decode(payload, &s)
+		}
+		if err != nil {
+			t.Fatal(err)
+		}
+		traces[s.TraceID] = true
+	}
+}
+
+// TestForwardNoCollector: without a collector the process ends in time all the
+// same, and the spans wait for the next one.
+func TestForwardNoCollector(t *testing.T) {
+	vms, dir := t.TempDir(), t.TempDir()
+	socket := sandboxDir(t, vms, "vm")
+	p := startForward(t, "", "--socket-path", socket, "--journal", dir, "--otlp-endpoint", "http://127.0.0.1:9")
+	agent(t, socket)
+	p.stop()
+	p.says("waits in the journal " + dir)
+	if n := len(readStored(t, dir).spans["vm"]); n < capturedSpans/2 {
+		t.Errorf("%d spans are in the journal", n)
+	}
+}
+
+// TestForwardShared: two with different sockets and the same journal; one of them
+// ships for both, and when it ends, the other.
+func TestForwardShared(t *testing.T) {
+	l, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	c := startCollector(t, l)
+	vms, dir := t.TempDir(), t.TempDir()
+	endpoint := "http://" + l.Addr().String()
+	a, b := sandboxDir(t, vms, "a"), sandboxDir(t, vms, "b")
+	one := startForward(t, "", "--socket-path", a, "--journal", dir, "--otlp-endpoint", endpoint)
+	agent(t, a).Close()
+	eventually(t, "the first ships", func() bool { return c.count("a") > 0 })
+	two := startForward(t, "", "--socket-path", b, "--journal", dir, "--otlp-endpoint", endpoint)
+	two.says("another process ships the journal")
+	agent(t, b).Close()
+	eventually(t, "the first ships the second's", func() bool { return c.count("b") > 0 })
+	one.stop()
+	before := c.count("b")
+	agent(t, b).Close()
+	eventually(t, "the second ships", func() bool { return c.count("b") > before })
+	two.stop()
+}
+

@@ -1,0 +1,54 @@
+package main
+
+import (
+	"os"
+	"path/filepath"
+	"syscall"
+	"testing"
+)
+
+// TestForwardAs: what guests send is read by a process that may do nothing.
+func TestForwardAs(t *testing.T) {
+	if os.Geteuid() != 0 {
+		if os.Getenv("CI") != "" {
+			t.Fatal("only root can start a process as another user")
+		}
+		t.Skip("only root can start a process as another user")
+	}
+	vms, dir := openDir(t), filepath.Join(openDir(t), "journal")
+	p := startForward(t, "", "--socket-path", vms+"/{sandbox}/clh.sock", "--journal", dir, "--user", "nobody", "--json")
+	agent(t, sandboxDir(t, vms, "a"))
+	agent(t, sandboxDir(t, vms, "b")).Close()
+	// By now the one that listens is not needed: the connections are the other's.
+	eventually(t, "spans are stored", func() bool { return len(readStored(t, dir).spans["b"]) > 0 })
+	segments, err := filepath.Glob(dir + "/*.seg")
+	if err != nil || len(segments) == 0 {
+		t.Fatal("no segments: ", err)
+	}
+	st, err := os.Stat(segments[0])
+	if err != nil {
+		t.Fatal(err)
+	}
+	if uid := st.Sys().(*syscall.Stat_t).Uid; uid == 0 {
+		t.Error("the journal was written by root")
+	}
+	p.stop()
+	if sum := summaryOf(t, p); sum.Connections != 2 || sum.Spans != 2*capturedSpans {
+		t.Errorf("%+v", sum)
+	}
+	if _, err := os.Lstat(vms + "/a/clh.sock_10240"); !os.IsNotExist(err) {
+		t.Error("the socket was left behind: ", err)
+	}
+}
+
+// TestForwardAsFails: the exit code is that of the process which failed.
+func TestForwardAsFails(t *testing.T) {
+	if os.Geteuid() != 0 {
+		command(t, nil, "forward", "--socket-path", "/vm.sock", "--user", "nobody").want(t, exitUsage, "", "only root")
+		return
+	}
+	p := startForward(t, "", "--socket-path", "/nowhere/vm.sock", "--journal", t.TempDir(), "--user", "nobody")
+	p.ends(exitFailure)
+	p.says("cannot be written to")
+}
+

@@ -161,4 +161,3 @@ func TestForwardShared(t *testing.T) {
 	eventually(t, "the second ships", func() bool { return c.count("b") > before })
 	two.stop()
 }
-

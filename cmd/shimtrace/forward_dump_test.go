@@ -81,4 +81,3 @@ func TestForwardDumpToNobody(t *testing.T) {
 	p.ends(exitFailure)
 	p.says("print a span")
 }
-

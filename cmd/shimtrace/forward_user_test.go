@@ -51,4 +51,3 @@ func TestForwardAsFails(t *testing.T) {
 	p.ends(exitFailure)
 	p.says("cannot be written to")
 }
-

@@ -3,7 +3,7 @@ VERSION ?= $(shell git describe --tags --always --dirty 2>/dev/null)
 LDFLAGS := -s -w -X main.version=$(VERSION)
 BIN := bin
 
-.PHONY: build deps tools tools-vm test test-unit test-integration test-vm lint fuzz bench demo install clean
+.PHONY: build deps tools tools-vm test test-unit test-integration test-vm lint fuzz bench demo demo-vm install clean
 
 build: ## the shim and the operator's tool, into bin/
 	CGO_ENABLED=0 $(GO) build -trimpath -ldflags "$(LDFLAGS)" -o $(BIN)/ ./cmd/...
@@ -25,9 +25,11 @@ test-unit: ## the packages, with the race detector
 test-integration: build tools ## against real daemons and in guests, as root
 	-$(GO) -C integration run ./vm/parts # tests that lack a part say so
 	$(GO) -C integration test -race -count=1 -timeout 15m ./...
+	$(GO) -C integration/vmshim test -race -count=1 -timeout 10m ./...
 
 test-vm: deps tools-vm ## only what runs in guests
 	$(GO) -C integration test -count=1 -timeout 15m ./vm/...
+	$(GO) -C integration/vmshim test -count=1 -timeout 5m -run Guest ./...
 
 lint: ## gofmt, go vet, staticcheck
 	./integration/lint.sh
@@ -40,6 +42,9 @@ bench: build tools ## relayed against direct: latency, start time, memory
 
 demo: deps build tools ## a container and a pod, traced, in a private containerd
 	$(GO) -C integration run ./demo
+
+demo-vm: deps tools tools-vm ## a container with an agent in a real VM, as one trace
+	$(GO) -C integration/vmshim run ./demo
 
 install: build ## the binaries and a link per shim found, into /usr/local/bin
 	$(BIN)/shimtrace install

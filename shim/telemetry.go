@@ -8,7 +8,6 @@ import (
 	"time"
 
 	"go.opentelemetry.io/otel/attribute"
-	"go.opentelemetry.io/otel/codes"
 	"go.opentelemetry.io/otel/exporters/otlp/otlptrace"
 	sdktrace "go.opentelemetry.io/otel/sdk/trace"
 	"go.opentelemetry.io/otel/trace"
@@ -106,18 +105,4 @@ func (t *telemetry) close(log *slog.Logger, linger time.Duration) {
 		log.Warn("close the journal", "error", err)
 	}
 	t.keeper.Close(linger)
-}
-
-// emitRoot exports the root span that st has been the context of.
-func emitRoot(tracer trace.Tracer, st *state, end time.Time, failure string) {
-	sc := st.Trace.spanContext()
-	if !sc.IsSampled() {
-		return
-	}
-	ctx := export.ContextWithIDs(context.Background(), sc.TraceID(), sc.SpanID())
-	_, span := tracer.Start(ctx, spanSandboxStart, trace.WithNewRoot(), trace.WithTimestamp(st.Started))
-	if failure != "" {
-		span.SetStatus(codes.Error, failure)
-	}
-	span.End(trace.WithTimestamp(end))
 }

@@ -1,0 +1,132 @@
+package shim
+
+import (
+	"context"
+	"path/filepath"
+	"sync"
+	"time"
+
+	"go.opentelemetry.io/otel/attribute"
+	"go.opentelemetry.io/otel/codes"
+	semconv "go.opentelemetry.io/otel/semconv/v1.43.0"
+	"go.opentelemetry.io/otel/trace"
+
+	"github.com/shimtrace/shimtrace/middleware"
+)
+
+// Bounds of what is remembered for one sandbox.
+const (
+	maxContainers = 1024
+	maxExits      = 1024 // of one container
+)
+
+// container is what is known of one container of the sandbox.
+type container struct {
+	load  sync.Once
+	attrs []attribute.KeyValue
+	gone  bool
+	exits map[string]time.Time // by exec id: exits already told
+}
+
+// attributes returns the span attributes of a container, as far as they are known.
+func (s *sandbox) attributes(id string) []attribute.KeyValue {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if ct := s.containers[id]; ct != nil {
+		return ct.attrs
+	}
+	return nil
+}
+
+// adopt takes in the container that a Create brings: what its spec says of it,
+// the spans that its start left, and in exchange the sandbox's state, for delete.
+// It is called when Create was forwarded and when it was answered, in either
+// order, and does its work once.
+func (s *sandbox) adopt(c *middleware.Call) {
+	if c.Bundle == "" {
+		return
+	}
+	id := firstOf(c.ContainerID, c.SandboxID)
+	s.mu.Lock()
+	ct := s.containers[id]
+	if ct == nil || ct.gone {
+		s.prune()
+		ct = &container{exits: make(map[string]time.Time)}
+		if len(s.containers) < maxContainers {
+			s.containers[id] = ct
+		}
+	}
+	s.mu.Unlock()
+	ct.load.Do(func() {
+		notes, err := readAnnotations(c.Bundle)
+		if err != nil {
+			s.log.Warn("container is traced without its annotations", "container", id, "error", err)
+		}
+		attrs := notes.container()
+		s.mu.Lock()
+		ct.attrs = attrs
+		s.mu.Unlock()
+		s.exchange(c, containerAttributes(id, attrs))
+	})
+}
+
+// containerAttributes returns the attributes of a span that is about a container.
+func containerAttributes(id string, attrs []attribute.KeyValue) []attribute.KeyValue {
+	return append([]attribute.KeyValue{semconv.ContainerID(id)}, attrs...)
+}
+
+// exchange makes spans, with the attributes, of what start left in the bundle and
+// leaves the sandbox's state there.
+func (s *sandbox) exchange(c *middleware.Call, attrs []attribute.KeyValue) {
+	path := filepath.Join(c.Bundle, stateFile)
+	parent := s.root
+	var links []trace.Link
+	if c.Caller.IsSampled() && s.join == middleware.JoinCaller {
+		parent = c.Caller
+		if s.root.IsSampled() {
+			links = []trace.Link{{SpanContext: s.root}}
+		}
+	}
+	if left, err := readState(path); err == nil {
+		ctx := remote(parent)
+		for _, t := range left.Pending {
+			t.emit(ctx, s.tracer, links, attrs...)
+		}
+	}
+	s.mu.Lock()
+	st := s.state
+	s.mu.Unlock()
+	if err := st.write(path); err != nil {
+		s.log.Warn("the end of this container will not be traced", "container", c.ContainerID, "error", err)
+	}
+}
+
+// emit makes spans of a timing and what is in it.
+func (t timing) emit(ctx context.Context, tracer trace.Tracer, links []trace.Link, attrs ...attribute.KeyValue) {
+	ctx, span := tracer.Start(ctx, t.Name, trace.WithTimestamp(t.Start), trace.WithLinks(links...), trace.WithAttributes(attrs...))
+	if t.Error != "" {
+		span.SetStatus(codes.Error, t.Error)
+	}
+	for _, child := range t.Children {
+		child.emit(ctx, tracer, nil, attrs...)
+	}
+	span.End(trace.WithTimestamp(t.End))
+}
+
+func (s *sandbox) forget(id string) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if ct := s.containers[id]; ct != nil {
+		ct.gone = true
+	}
+}
+
+// prune removes what was known of deleted containers. Their last spans have had
+// it by now.
+func (s *sandbox) prune() {
+	for id, ct := range s.containers {
+		if ct.gone {
+			delete(s.containers, id)
+		}
+	}
+}

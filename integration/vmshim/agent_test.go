@@ -2,6 +2,7 @@ package vmshim_test
 
 import (
 	"bufio"
+	"errors"
 	"io"
 	"net"
 	"os"
@@ -12,6 +13,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/containerd/ttrpc"
 	"github.com/kata-containers/kata-containers/src/runtime/virtcontainers/pkg/agent/protocols/client"
 	agentgrpc "github.com/kata-containers/kata-containers/src/runtime/virtcontainers/pkg/agent/protocols/grpc"
 
@@ -153,7 +155,9 @@ func TestAgentEnds(t *testing.T) {
 	defer listener.Close()
 	a, log := startAgent(t, "--export", "unix://"+socket) // the flush that comes by itself is far away
 	_, err = a.DestroySandbox(t.Context(), &agentgrpc.DestroySandboxRequest{})
-	check(t, err)
+	if !errors.Is(err, ttrpc.ErrClosed) { // the client can see the agent's end before its answer
+		check(t, err)
+	}
 	conn, err := listener.Accept()
 	check(t, err)
 	defer conn.Close()

@@ -8,6 +8,7 @@ import (
 	"sync"
 	"time"
 
+	"github.com/containerd/ttrpc"
 	"github.com/kata-containers/kata-containers/src/runtime/virtcontainers/pkg/agent/protocols"
 	"github.com/kata-containers/kata-containers/src/runtime/virtcontainers/pkg/agent/protocols/client"
 	agent "github.com/kata-containers/kata-containers/src/runtime/virtcontainers/pkg/agent/protocols/grpc"
@@ -130,7 +131,9 @@ func (sb *sandbox) end() error {
 		sb.vm.kill()
 	default:
 		ctx, end := sb.span("Shutdown")
-		if _, err := sb.agent().DestroySandbox(ctx, &agent.DestroySandboxRequest{}); err != nil {
+		_, err := sb.agent().DestroySandbox(ctx, &agent.DestroySandboxRequest{})
+		// The agent ends with its answer, and the client can see that end first.
+		if err != nil && !errors.Is(err, ttrpc.ErrClosed) {
 			errs = append(errs, fmt.Errorf("destroy the sandbox: %w", err))
 			sb.vm.kill()
 		}

@@ -3,6 +3,7 @@ package vmshim
 import (
 	"context"
 	"encoding/json"
+	"errors"
 	"fmt"
 	"log"
 	"os"
@@ -10,6 +11,7 @@ import (
 	"sync"
 
 	task "github.com/containerd/containerd/api/runtime/task/v3"
+	"github.com/containerd/ttrpc"
 	"github.com/opencontainers/runtime-spec/specs-go"
 	"google.golang.org/protobuf/types/known/emptypb"
 )
@@ -144,6 +146,16 @@ func (t *tasks) CloseIO(ctx context.Context, r *task.CloseIORequest) (*emptypb.E
 		logged("close stdin of", r.ID, sb.closeStdin(r.ID, r.ExecID))
 	}
 	return t.TTRPCTaskService.CloseIO(ctx, r)
+}
+
+// Shutdown may end the runc shim before it has answered. That is an end of the
+// connection to containerd, and as good as an answer.
+func (t *tasks) Shutdown(ctx context.Context, r *task.ShutdownRequest) (*emptypb.Empty, error) {
+	resp, err := t.TTRPCTaskService.Shutdown(ctx, r)
+	if errors.Is(err, ttrpc.ErrClosed) {
+		return &emptypb.Empty{}, nil
+	}
+	return resp, err
 }
 
 func (t *tasks) current() *sandbox {

@@ -14,6 +14,7 @@ import (
 	"github.com/shimtrace/shimtrace/integration/image"
 	"github.com/shimtrace/shimtrace/integration/rig"
 	"github.com/shimtrace/shimtrace/integration/rust/agent"
+	"github.com/shimtrace/shimtrace/integration/traced"
 )
 
 var bin string // where the shim is
@@ -26,6 +27,7 @@ func TestMain(m *testing.M) {
 			return 1
 		}
 		defer os.RemoveAll(dir)
+		defer traced.Clean()
 		bin = dir
 		build := exec.Command("go", "build", "-o", dir+"/", "./cmd/...")
 		if out, err := build.CombinedOutput(); err != nil {

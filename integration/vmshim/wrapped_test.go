@@ -16,7 +16,6 @@ import (
 func TestWrapped(t *testing.T) {
 	product, err := traced.Bin()
 	check(t, err)
-	t.Cleanup(traced.Clean)
 	link := filepath.Join(t.TempDir(), "containerd-shim-vmrunc-traced-v2")
 	check(t, os.Symlink(filepath.Join(product, "containerd-shim-traced-v2"), link))
 	dir := t.TempDir()

@@ -332,8 +332,10 @@ func TestHybridHostileDirectory(t *testing.T) {
 	if names := entries(t, precious); len(names) != 0 {
 		t.Errorf("a link was followed: %v", names)
 	}
-	// A directory whose owner may not write there: nor may we.
-	if err := errors.Join(os.Remove(dir), os.Mkdir(dir, 0o555), os.Chown(dir, nobody, nobody)); err != nil {
+	// A directory whose owner may not write there: nor may we. It comes at once as
+	// what it is, since the directory is being watched.
+	made := dir + ".made"
+	if err := errors.Join(os.Mkdir(made, 0o555), os.Chown(made, nobody, nobody), os.Remove(dir), os.Rename(made, dir)); err != nil {
 		t.Fatal(err)
 	}
 	select {

@@ -42,7 +42,7 @@ func (c command) delete(cfg config.Config, inner string, log *slog.Logger) int {
 	}
 	os.Stdout.Write(out.Bytes())
 
-	relayGone := c.clear(cfg, st, log)
+	relayGone := c.clear(cfg, st, began.Add(orphanTime), log)
 	who := c.identity(inner)
 	tel, terr := openTelemetry(cfg, who, log)
 	if terr != nil {
@@ -81,12 +81,12 @@ func recordDelete(tel *telemetry, st *state, attrs []attribute.KeyValue, t timin
 
 // clear removes what a relay that died left behind, and returns its state; nil if
 // the relay lives or has left in order.
-func (c command) clear(cfg config.Config, st *state, log *slog.Logger) *state {
+func (c command) clear(cfg config.Config, st *state, deadline time.Time, log *slog.Logger) *state {
 	p := relayPaths(cfg.Relay.StateDir, st.InnerSock)
 	if p.socket != st.RelaySock || answers(p.socket) {
 		return nil
 	}
-	if err := endOrphan(st, c.id); err != nil {
+	if err := endOrphan(st, c.id, deadline); err != nil {
 		log.Warn("a shim may be left behind", "error", err)
 	}
 	release, err := p.tryAcquire()

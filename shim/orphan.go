@@ -14,9 +14,11 @@ import (
 )
 
 const (
-	// orphanTime bounds how long delete is at an orphan. containerd gives delete
-	// 5 s in all.
-	orphanTime = 1500 * time.Millisecond
+	// orphanTime bounds how long after its begin delete is still at an orphan.
+	// containerd gives delete 5 s in all.
+	orphanTime = 4 * time.Second
+	// leaveTime is how long a shim may take to end when it was told that it may.
+	leaveTime = 1500 * time.Millisecond
 	// orphanPause is between two attempts.
 	orphanPause = 20 * time.Millisecond
 )
@@ -29,7 +31,7 @@ var taskServices = []string{"containerd.task.v3.Task", "containerd.task.v2.Task"
 // as dead, cleans up with the delete command alone, and will never tell the shim
 // that its container is gone or that it may go. A shim that has other containers
 // stays until their deletes come. It does nothing if the shim of st is gone.
-func endOrphan(st *state, id string) error {
+func endOrphan(st *state, id string, deadline time.Time) error {
 	conn, err := dialUnix(st.InnerSock)
 	if err != nil {
 		return nil
@@ -41,7 +43,7 @@ func endOrphan(st *state, id string) error {
 	gone := make(chan struct{})
 	client := ttrpc.NewClient(conn, ttrpc.WithOnClose(func() { close(gone) }))
 	defer client.Close()
-	ctx, cancel := context.WithTimeout(context.Background(), orphanTime)
+	ctx, cancel := context.WithDeadline(context.Background(), deadline)
 	defer cancel()
 	if err := callTask(ctx, client, "Delete", id); err != nil {
 		return fmt.Errorf("end the inner shim of a dead relay: %w", err)
@@ -51,8 +53,12 @@ func endOrphan(st *state, id string) error {
 	}
 	select {
 	case <-gone:
+		for answers(st.InnerSock) && ctx.Err() == nil {
+			time.Sleep(orphanPause) // its listener goes with the process
+		}
 		removeLeakedSocket(st.InnerSock)
-	case <-ctx.Done(): // it has other containers
+	case <-time.After(leaveTime): // it has other containers
+	case <-ctx.Done():
 	}
 	return nil
 }

@@ -49,15 +49,38 @@ func TestCollated(t *testing.T) {
 			res := in.Rig.Nerdctl("run", "--rm", "--name", "box", "--net", "none", "--runtime", "io.containerd.vmrunc-traced.v2", image.Busybox, "echo", "hi")
 			check(t, res.Check())
 			spans := complete(t, in, pod.sandbox)
-			checkTrace(t, spans, pod)
+			checkTrace(t, spans, podAgents)
 			for _, s := range spans {
 				if s.Service() == "kata-agent" && (s.Resource["k8s.pod.name"] != "p" || s.Resource["shimtrace.sandbox.id"] != pod.sandbox) {
 					t.Fatalf("%s is of %v", s.Name, s.Resource)
 				}
 			}
+			checkTrace(t, complete(t, in, sandboxOf(t, in, "box")), map[string]int{
+				"create_sandbox": 1, "create_container": 1, "start_container": 1, "remove_container": 1, "destroy_sandbox": 1, "root-span": 1,
+			})
 			checkSecrets(t, in)
 		})
 	}
+}
+
+// sandboxOf returns the sandbox of the container of that name.
+func sandboxOf(t *testing.T, in *traced.Install, name string) string {
+	t.Helper()
+	all, err := in.Spans()
+	check(t, err)
+	for _, s := range all {
+		if s.Attrs["container.name"] == name {
+			return s.Resource["shimtrace.sandbox.id"].(string)
+		}
+	}
+	t.Fatalf("no span is of container %s", name)
+	return ""
+}
+
+// podAgents are the agent's spans of a podLife that tell whether all of it is there.
+var podAgents = map[string]int{
+	"create_sandbox": 1, "create_container": 3, "start_container": 3, "exec_process": 1,
+	"remove_container": 3, "destroy_sandbox": 1, "root-span": 1,
 }
 
 // pod is what was run in one.
@@ -103,8 +126,9 @@ var cause = map[string]string{
 	"remove_container": "Delete", "destroy_sandbox": "Delete Shutdown",
 }
 
-// checkTrace holds a pod's spans to being one trace and each in its place.
-func checkTrace(t *testing.T, spans []otlprecv.Span, p pod) {
+// checkTrace holds a sandbox's spans to being one trace and each in its place, with
+// so many of the agent's.
+func checkTrace(t *testing.T, spans []otlprecv.Span, want map[string]int) {
 	t.Helper()
 	byID := map[string]otlprecv.Span{}
 	traces := map[string]bool{}
@@ -154,12 +178,9 @@ func checkTrace(t *testing.T, spans []otlprecv.Span, p pod) {
 	if roots != 1 {
 		t.Errorf("%d roots", roots)
 	}
-	for name, want := range map[string]int{
-		"create_sandbox": 1, "create_container": 3, "start_container": 3, "exec_process": 1,
-		"remove_container": 3, "destroy_sandbox": 1, "root-span": 1,
-	} {
-		if agents[name] != want {
-			t.Errorf("%d spans %s, want %d", agents[name], name, want)
+	for name, n := range want {
+		if agents[name] != n {
+			t.Errorf("%d spans %s, want %d", agents[name], name, n)
 		}
 	}
 }
@@ -184,10 +205,17 @@ func checkSecrets(t *testing.T, in *traced.Install) {
 // TestCollatedWithCaller is the whole way: containerd's own span, the shim's call
 // under it, the agent's RPC under that.
 func TestCollatedWithCaller(t *testing.T) {
+	for _, encoding := range []string{"json", "bincode"} {
+		t.Run(encoding, func(t *testing.T) { collatedWithCaller(t, encoding) })
+	}
+}
+
+func collatedWithCaller(t *testing.T, encoding string) {
 	const endpoint = "127.0.0.1:4318"
 	shipper, err := traced.ImpatientShipper(t.TempDir())
 	check(t, err)
-	in, runtime := wrapped(t, fmt.Sprintf("[export]\nshipper = %q\n", shipper), "OTEL_EXPORTER_OTLP_ENDPOINT=http://"+endpoint, "OTEL_BSP_SCHEDULE_DELAY=100")
+	in, runtime := wrapped(t, fmt.Sprintf("[export]\nshipper = %q\n", shipper),
+		"VMSHIM_AGENT_FLAGS=--flush-ms 200 --encoding "+encoding, "OTEL_EXPORTER_OTLP_ENDPOINT=http://"+endpoint, "OTEL_BSP_SCHEDULE_DELAY=100")
 	recv, err := otlprecv.Listen(otlprecv.Options{NetNS: in.Rig.NetNS(), HTTPAddr: endpoint})
 	check(t, err)
 	t.Cleanup(func() {

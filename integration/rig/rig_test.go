@@ -27,7 +27,7 @@ func check(t *testing.T, err error) {
 func TestClients(t *testing.T) {
 	each(t, func(t *testing.T, r *rig.Rig) {
 		t.Run("ctr", func(t *testing.T) {
-			res := r.Ctr("run", "--rm", "--runtime", rig.Runc.Shim(), image.Busybox, "c1", "echo", "hi")
+			res := r.Ctr("run", "--rm", "--runtime", rig.Runc.Shim(), image.Busybox, "c1", "sh", "-c", "echo hi; sleep 0.3")
 			check(t, res.Check())
 			if res.Out() != "hi" {
 				t.Errorf("printed %q, want hi", res.Stdout)

@@ -1,7 +1,7 @@
 #!/bin/busybox sh
 # The first process of a guest. It loads the modules in the order of their names,
-# runs the services and then, for as long as the guest lives, each line that
-# arrives on the second serial port, and answers with its exit code and output.
+# runs the services and, for as long as the guest lives, each line that arrives on
+# the second serial port, and answers with its exit code and output.
 /bin/busybox --install -s /bin
 export PATH=/bin:/usr/bin HOME=/
 mount -t proc proc /proc
@@ -12,19 +12,22 @@ mount -t tmpfs run /run
 for module in /lib/modules/*.ko; do
 	insmod "$module" || echo "init: cannot load $module"
 done
-if stty -F /dev/ttyS1 raw -echo 2>/dev/null; then
-	exec 3<>/dev/ttyS1
-else # a guest in a guest has no second port
-	mkfifo /run/nothing
-	exec 3<>/run/nothing
+
+# Runs commands in a process of its own: busybox's read forgets what it has read of
+# a line when a child ends, and all orphans end as children of the first process.
+control() {
+	while IFS= read -r command; do
+		sh -c "$command" </dev/null >/tmp/.output 2>&1
+		code=$?
+		echo "$code $(wc -c </tmp/.output)"
+		cat /tmp/.output
+	done
+}
+if stty -F /dev/ttyS1 raw -echo 2>/dev/null; then # a guest in a guest has no such port
+	exec 3<>/dev/ttyS1 # opened here: that drops what has come before
+	control <&3 >&3 3<&- &
+	exec 3<&-
 fi
 . /etc/services
 echo "init: up"
-while IFS= read -r command <&3; do
-	sh -c "$command" >/tmp/.output 2>&1 </dev/null 3<&-
-	code=$?
-	{
-		echo "$code $(wc -c </tmp/.output)"
-		cat /tmp/.output
-	} >&3
-done
+while :; do sleep 1000; done

@@ -61,12 +61,11 @@ func (im image) write(path string, p Parts) (err error) {
 	return f.Close()
 }
 
-// background is the shell script that starts the services, none of which may
-// hold the control port.
+// background is the shell script that starts the services.
 func background(services []string) string {
 	var b strings.Builder
 	for _, s := range services {
-		fmt.Fprintf(&b, "{ %s\n} </dev/null 3<&- &\n", s)
+		fmt.Fprintf(&b, "{ %s\n} </dev/null &\n", s)
 	}
 	return b.String()
 }

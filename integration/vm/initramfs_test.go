@@ -59,7 +59,7 @@ func TestInitramfs(t *testing.T) {
 		t.Fatalf("unpack: %v\n%s", err, out)
 	}
 	for name, want := range map[string]string{"a": content, "b/c/file": content, "b/text": "x", "init": initScript,
-		"etc/services": "{ true\n} </dev/null 3<&- &\n{ false\n} </dev/null 3<&- &\n"} {
+		"etc/services": "{ true\n} </dev/null &\n{ false\n} </dev/null &\n"} {
 		got, err := os.ReadFile(filepath.Join(root, name))
 		if err != nil || string(got) != want {
 			t.Errorf("%s: %d bytes, %v; want %d", name, len(got), err, len(want))

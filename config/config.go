@@ -20,6 +20,7 @@ const PathEnv = "SHIMTRACE_CONFIG"
 type Config struct {
 	Trace   Trace   `toml:"trace"`
 	Agent   Agent   `toml:"agent"`
+	Jaeger  Jaeger  `toml:"jaeger"`
 	Export  Export  `toml:"export"`
 	Journal Journal `toml:"journal"`
 	Relay   Relay   `toml:"relay"`
@@ -37,12 +38,14 @@ type Config struct {
 
 // Trace says what is recorded and how contexts travel.
 type Trace struct {
-	// Mode is "static" (record for the sandbox's whole life) or "off" (relay
-	// nothing: the inner shim is handed to containerd as it is).
+	// Mode is "static" (record for the sandbox's whole life), "dynamic" (record
+	// while switched on, by "shimtrace on") or "off" (relay nothing: the inner shim
+	// is handed to containerd as it is).
 	Mode string `toml:"mode"`
-	// Type says where the spans of other components go, the Kata agent's for now:
-	// "collated" (into the sandbox's trace), "isolated" (each in its own, linked)
-	// or "auto": collated where our own spans are recorded, isolated otherwise.
+	// Type says where the spans of other components go, the Kata agent's and the
+	// runtime's: "collated" (into the sandbox's trace), "isolated" (each in its own,
+	// linked) or "auto": collated where our own spans are recorded, isolated
+	// otherwise.
 	Type string `toml:"type"`
 	// Join is the trace that a call span belongs to when its request carries the
 	// caller's context: "caller" or "sandbox". The other one is linked.
@@ -62,7 +65,8 @@ type Trace struct {
 	Slow  Duration `toml:"slow"`
 }
 
-// Agent is about the spans that the Kata agent sends out of its VM.
+// Agent is about the Kata agent in the sandbox's VM: the spans that it sends out of
+// it, and the requests that its runtime sends in.
 type Agent struct {
 	// Receive is "on", "off" or "auto": on for inner shims whose name has "kata".
 	Receive string `toml:"receive"`
@@ -75,8 +79,34 @@ type Agent struct {
 	// Keep lists the attributes whose values are kept; every other one becomes its
 	// length. "*" at the end of a key stands for any rest, "*" alone keeps all, a
 	// container's secrets included. nil means the known harmless ones.
-	Keep   []string    `toml:"keep"`
+	Keep []string `toml:"keep"`
+	// Inject is "on", "off" or "auto": on for inner shims whose name has "kata". It
+	// relays the runtime's requests to the agent, over hybrid VSOCK, and puts
+	// contexts into them.
+	Inject string `toml:"inject"`
+	// Port is the agent's VSOCK port for requests.
+	Port uint32 `toml:"port"`
+	// Quiet are the agent's requests that are recorded only when they fail or take
+	// longer than Trace.Slow, beside those that quiet calls of the shim cause. Those
+	// that wait for something are never slow.
+	Quiet  []string    `toml:"quiet"`
 	Limits AgentLimits `toml:"limits"`
+}
+
+// Jaeger is about the spans of Kata's own runtimes, which speak Jaeger's protocol.
+type Jaeger struct {
+	// Receive is "on", "off" or "auto": on for inner shims whose name has "kata".
+	Receive string `toml:"receive"`
+	// Listen is the address of the endpoint, which the host has once: an address of
+	// the loopback interface and a port. It is common to all runtimes.
+	Listen string `toml:"listen"`
+	// Quiet are the names of spans that are recorded only when they fail or take
+	// longer than Trace.Slow.
+	Quiet []string `toml:"quiet"`
+	// BodyBytes bounds one request to the endpoint, HeldBytes what waits there
+	// until it is known of which sandbox it is.
+	BodyBytes Bytes `toml:"body_bytes"`
+	HeldBytes Bytes `toml:"held_bytes"`
 }
 
 // AgentLimits bound what the guest of one sandbox may send; packages agentwire,
@@ -158,6 +188,9 @@ func Default() Config {
 		},
 		Agent: Agent{
 			Receive: "auto",
+			Inject:  "auto",
+			Port:    1024,
+			Quiet:   []string{"ReadStdout", "ReadStderr", "WriteStdin", "WaitProcess", "GetOOMEvent", "Check"},
 			Limits: AgentLimits{
 				FrameBytes:     4 << 20,
 				ValueBytes:     4 << 10,
@@ -172,6 +205,13 @@ func Default() Config {
 				HeldBytes:      8 << 20,
 				Hold:           Duration(15 * time.Second),
 			},
+		},
+		Jaeger: Jaeger{
+			Receive:   "auto",
+			Listen:    "127.0.0.1:14268",
+			Quiet:     []string{"AddEndpoints"},
+			BodyBytes: 8 << 20,
+			HeldBytes: 8 << 20,
 		},
 		Export: Export{
 			Protocol:    "http/protobuf",

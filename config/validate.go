@@ -2,6 +2,8 @@ package config
 
 import (
 	"fmt"
+	"math"
+	"net/netip"
 	"net/url"
 	"path/filepath"
 	"reflect"
@@ -24,9 +26,12 @@ const socketNameLen = len("/s/") + 32 + len(".sock")
 
 func (c *Config) validate() error {
 	for _, e := range []error{
-		oneOf("trace.mode", c.Trace.Mode, "static", "off"),
+		oneOf("trace.mode", c.Trace.Mode, "static", "dynamic", "off"),
 		oneOf("trace.type", c.Trace.Type, "auto", "collated", "isolated"),
 		oneOf("agent.receive", c.Agent.Receive, "auto", "on", "off"),
+		oneOf("agent.inject", c.Agent.Inject, "auto", "on", "off"),
+		oneOf("jaeger.receive", c.Jaeger.Receive, "auto", "on", "off"),
+		c.Jaeger.validate(),
 		oneOf("trace.join", c.Trace.Join, "caller", "sandbox"),
 		oneOf("trace.sampler", c.Trace.Sampler, Samplers...),
 		oneOf("export.protocol", c.Export.Protocol, "http/protobuf", "grpc"),
@@ -49,6 +54,9 @@ func (c *Config) validate() error {
 		if !filepath.IsAbs(path) || !strings.Contains(path, "{sandbox}") {
 			return fmt.Errorf("agent.sockets.%q: %q is not an absolute path with {sandbox} in it", vmm, path)
 		}
+	}
+	if c.Agent.Port == 0 || c.Agent.Port == math.MaxUint32 {
+		return fmt.Errorf("agent.port: %d is no VSOCK port", c.Agent.Port)
 	}
 	if err := c.Agent.Limits.validate(); err != nil {
 		return err
@@ -92,6 +100,22 @@ func (l AgentLimits) validate() error {
 	}
 	if l.ByteBurst < l.FrameBytes {
 		return fmt.Errorf("agent.limits.byte_burst: %d is less than one frame may have (frame_bytes, %d)", l.ByteBurst, l.FrameBytes)
+	}
+	return nil
+}
+
+func (j Jaeger) validate() error {
+	at, err := netip.ParseAddrPort(j.Listen)
+	if err != nil || !at.Addr().IsLoopback() || at.Port() == 0 {
+		return fmt.Errorf("jaeger.listen: %q is not an address of the loopback interface with a port, such as 127.0.0.1:14268", j.Listen)
+	}
+	for key, n := range map[string]Bytes{"body_bytes": j.BodyBytes, "held_bytes": j.HeldBytes} {
+		if n <= 0 {
+			return fmt.Errorf("jaeger.%s: %d is no limit: it must be positive", key, n)
+		}
+	}
+	if j.HeldBytes < j.BodyBytes {
+		return fmt.Errorf("jaeger.held_bytes: %d is less than one request may have (body_bytes, %d)", j.HeldBytes, j.BodyBytes)
 	}
 	return nil
 }

@@ -19,7 +19,7 @@ import (
 
 // The ways from a client to one server that are compared. Each benchmark takes
 // them by turns, so that whatever else the machine does meets all of them.
-var benchWays = []string{"direct", "untraced", "traced"}
+var benchWays = []string{"direct", "untraced", "off", "traced"}
 
 // benchClients returns a client for each way.
 func benchClients(b *testing.B) map[string]*ttrpc.Client {
@@ -29,8 +29,9 @@ func benchClients(b *testing.B) map[string]*ttrpc.Client {
 	provider := sdktrace.NewTracerProvider(sdktrace.WithBatcher(tracetest.NewNoopExporter()))
 	b.Cleanup(func() { provider.Shutdown(context.Background()) })
 	traced, _ := relay(b, addr, middleware.WithTracerProvider(provider), propagators("tracecontext", "baggage"))
+	off, _ := relay(b, addr, middleware.WithTracerProvider(provider), propagators("tracecontext", "baggage"), middleware.WithSwitch(new(middleware.Switch)))
 	return map[string]*ttrpc.Client{
-		"direct": client(b, addr), "untraced": client(b, untraced), "traced": client(b, traced),
+		"direct": client(b, addr), "untraced": client(b, untraced), "off": client(b, off), "traced": client(b, traced),
 	}
 }
 

@@ -20,7 +20,8 @@ type Call struct {
 
 	// Stream tells a streaming call from a unary one.
 	Stream bool
-	// Caller is the span context that the request came with.
+	// Caller is the span context that the request came with, unless tracing was
+	// switched off then.
 	Caller trace.SpanContext
 	// Start is when the request was read, End when its answer was.
 	Start, End time.Time
@@ -36,12 +37,13 @@ type Call struct {
 	ExitedAt   time.Time
 
 	method   *method
-	span     trace.Span
-	deadline time.Time // zero: none
+	span     trace.Span // nil: it began while tracing was switched off
+	turns    uint32     // of the Switch, when it began
+	deadline time.Time  // zero: none
 }
 
 // SpanContext returns the context of the call's span, with which the request was
-// forwarded.
+// forwarded; an invalid one while it has none, see Switch.
 func (c *Call) SpanContext() trace.SpanContext {
 	if c.span == nil {
 		return trace.SpanContext{}

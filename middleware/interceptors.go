@@ -26,7 +26,11 @@ func UnaryServerInterceptor(opts ...Option) ttrpc.UnaryServerInterceptor {
 		service, name, _ := strings.Cut(strings.TrimPrefix(info.FullMethod, "/"), "/")
 		c := s.newCall(service, name)
 		in := ctx
-		if !s.guard(func() { ctx = s.begin(s.extract(in), c) }) {
+		if !s.guard(func() {
+			if s.starts(c) {
+				ctx = s.begin(s.extract(in), c)
+			}
+		}) {
 			return handler(in, unmarshal)
 		}
 		answer, err := handler(ctx, func(msg any) error {
@@ -57,8 +61,10 @@ func UnaryClientInterceptor(opts ...Option) ttrpc.UnaryClientInterceptor {
 		out := ctx
 		if !s.guard(func() {
 			c.method.readRequest(c, req.Payload)
-			out = s.begin(ctx, c)
-			s.inject(out, req)
+			if s.starts(c) {
+				out = s.begin(ctx, c)
+				s.inject(out, req)
+			}
 		}) {
 			return invoke(ctx, req, resp)
 		}

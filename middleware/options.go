@@ -19,6 +19,7 @@ type options struct {
 	quiet      []string
 	slow       time.Duration
 	observer   Observer
+	sw         *Switch // nil: always on
 	onError    func(error)
 }
 

@@ -25,6 +25,7 @@ func BenchmarkFrames(b *testing.B) {
 	}
 	for name, opts := range map[string][]Option{
 		"untraced": nil,
+		"off":      {WithTracerProvider(sdktrace.NewTracerProvider()), WithPropagator(propagator), WithSwitch(new(Switch))},
 		"traced":   {WithTracerProvider(sdktrace.NewTracerProvider()), WithPropagator(propagator)},
 	} {
 		b.Run(name, func(b *testing.B) {

@@ -93,11 +93,13 @@ func (r *requests) trace(h wire.Header, envelope []byte) *Call {
 	if t := time.Duration(r.req.TimeoutNano); t > 0 {
 		call.deadline = call.Start.Add(t)
 	}
-	r.carry = carrier{req: &r.req, set: r.carry.set[:0]}
-	ctx := r.propagator.Extract(context.Background(), &r.carry)
-	ctx = r.begin(ctx, call)
-	r.propagator.Inject(ctx, &r.carry)
-	r.build(h, envelope)
+	if r.starts(call) {
+		r.carry = carrier{req: &r.req, set: r.carry.set[:0]}
+		ctx := r.propagator.Extract(context.Background(), &r.carry)
+		ctx = r.begin(ctx, call)
+		r.propagator.Inject(ctx, &r.carry)
+		r.build(h, envelope)
+	}
 	r.gone = r.calls.add(h.Stream, call)
 	return call
 }

@@ -42,7 +42,6 @@ func newSpans(kind trace.SpanKind, opts []Option) *spans {
 // begin starts the span of c under ctx, the context that its request came with,
 // and returns the context that the request is to go on with.
 func (s *spans) begin(ctx context.Context, c *Call) context.Context {
-	c.Service, c.Method = c.method.service, c.method.name
 	c.Caller = trace.SpanContextFromContext(ctx)
 	var parent trace.SpanContext
 	if s.observer != nil {
@@ -77,10 +76,11 @@ func (s *spans) joinsObserver(caller, parent trace.SpanContext) bool {
 // end ends the span of c, which has been answered at c.End, or drops it when the
 // call was quiet.
 func (s *spans) end(c *Call) {
+	c = s.caughtUp(c)
 	if s.observer != nil {
 		s.observer.Answered(c)
 	}
-	if !c.span.IsRecording() || c.Quiet() && !s.remarkable(c) {
+	if !c.recording() || c.Quiet() && !s.remarkable(c) {
 		return
 	}
 	attrs := make([]attribute.KeyValue, 0, 6)
@@ -103,9 +103,9 @@ func (s *spans) remarkable(c *Call) bool {
 // abandon ends the span of a call that gets no answer any more. Of the quiet ones
 // only those that ran into their timeout have failed.
 func (s *spans) abandon(l lost) {
-	c := l.Call
+	c := s.caughtUp(l.Call)
 	timedOut := l.why == errAbandoned && !c.Stream && !c.method.endless
-	if !c.span.IsRecording() || c.Quiet() && !timedOut {
+	if !c.recording() || c.Quiet() && !timedOut {
 		return
 	}
 	c.End = l.at

@@ -1,0 +1,97 @@
+package middleware
+
+import (
+	"context"
+	"sync/atomic"
+
+	"go.opentelemetry.io/otel/attribute"
+	"go.opentelemetry.io/otel/trace"
+)
+
+// Attributes of the calls that were under way when a Switch was turned.
+const (
+	// BegunBeforeOnKey: the call began before tracing was switched on. Its span is
+	// whole, but has no context in its request.
+	BegunBeforeOnKey = attribute.Key("shimtrace.begun_before_on")
+	// EndedAfterOffKey: the call ended after tracing was switched off.
+	EndedAfterOffKey = attribute.Key("shimtrace.ended_after_off")
+)
+
+// Switch turns tracing on and off while calls pass. It may be shared by relays and
+// interceptors. The zero value is off.
+//
+// A call that begins while it is off goes on as it came, its metadata unread. The
+// Observer is told of it, and if the Switch is turned on before the call has ended,
+// it gets its span then, from its true start, under Observer.Parent; such a call is
+// another *Call when it is Answered. A call that begins while it is on gets its span
+// whatever happens until its end.
+type Switch struct {
+	turns atomic.Uint32 // odd while on
+}
+
+// Set turns the switch and tells whether that was a change.
+func (s *Switch) Set(on bool) (changed bool) {
+	for {
+		n := s.turns.Load()
+		if isOn(n) == on {
+			return false
+		}
+		if s.turns.CompareAndSwap(n, n+1) {
+			return true
+		}
+	}
+}
+
+// On tells whether the switch is on.
+func (s *Switch) On() bool { return isOn(s.turns.Load()) }
+
+func isOn(turns uint32) bool { return turns%2 == 1 }
+
+// WithSwitch makes tracing depend on a switch. Default: it is always on.
+func WithSwitch(s *Switch) Option {
+	return func(o *options) { o.sw = s }
+}
+
+// turns returns how often tracing has been switched; it is on when that is odd.
+func (o *options) turns() uint32 {
+	if o.sw == nil {
+		return 1
+	}
+	return o.sw.turns.Load()
+}
+
+// starts tells whether a call that begins now is to have a span.
+func (s *spans) starts(c *Call) bool {
+	c.Service, c.Method = c.method.service, c.method.name
+	c.turns = s.turns()
+	return isOn(c.turns)
+}
+
+// caughtUp returns the call, which has ended, with the span that it lacks if
+// tracing has been switched on meanwhile, and marked if it was under way when that
+// was turned.
+func (s *spans) caughtUp(c *Call) *Call {
+	turns := s.turns() - c.turns
+	if turns == 0 {
+		return c
+	}
+	if c.span == nil {
+		// The observer may be at c, just forwarded, so that it is left as it is.
+		late := *c
+		c = &late
+		ctx := context.Background()
+		if s.observer != nil {
+			ctx = trace.ContextWithRemoteSpanContext(ctx, s.observer.Parent(c))
+		}
+		_, c.span = s.tracer.Start(ctx, c.method.fullName, append(c.method.start[:len(c.method.start):len(c.method.start)],
+			trace.WithTimestamp(c.Start), trace.WithAttributes(BegunBeforeOnKey.Bool(true)))...)
+		turns--
+	}
+	if turns > 0 && c.span.IsRecording() {
+		c.span.SetAttributes(EndedAfterOffKey.Bool(true))
+	}
+	return c
+}
+
+// recording tells that the call has a span, and that it is not for nothing.
+func (c *Call) recording() bool { return c.span != nil && c.span.IsRecording() }

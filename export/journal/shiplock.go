@@ -6,7 +6,7 @@ import (
 	"os"
 	"path/filepath"
 
-	"golang.org/x/sys/unix"
+	"github.com/shimtrace/shimtrace/keeper"
 )
 
 // ShipLockName is the lock file in the journal's directory that LockShipping locks.
@@ -19,15 +19,11 @@ var ErrShipped = errors.New("another process ships this journal")
 // It is held until the file is closed, here and in every process that has
 // inherited it. It does not wait.
 func LockShipping(dir string) (*os.File, error) {
-	f, err := os.OpenFile(filepath.Join(dir, ShipLockName), os.O_RDWR|os.O_CREATE|unix.O_NOFOLLOW, 0o600)
-	if err != nil {
-		return nil, fmt.Errorf("journal: %w", err)
+	f, err := keeper.Lock(filepath.Join(dir, ShipLockName))
+	if errors.Is(err, keeper.ErrHeld) {
+		return nil, ErrShipped
 	}
-	if err := lock(f, unix.LOCK_EX, 0); err != nil {
-		f.Close()
-		if errors.Is(err, errLocked) {
-			return nil, ErrShipped
-		}
+	if err != nil {
 		return nil, fmt.Errorf("journal: %w", err)
 	}
 	return f, nil

@@ -17,8 +17,8 @@ import (
 	tracepb "go.opentelemetry.io/proto/otlp/trace/v1"
 	"golang.org/x/sys/unix"
 
-	"github.com/shimtrace/shimtrace/export"
 	"github.com/shimtrace/shimtrace/export/journal"
+	"github.com/shimtrace/shimtrace/keeper"
 )
 
 // backend is a client whose answers a test decides.
@@ -419,7 +419,7 @@ func TestTakesOverALockLeftToIt(t *testing.T) {
 		"nonsense":               ErrHeld,
 		fmt.Sprint(dup(t, left)): nil,
 	} {
-		t.Setenv(export.ShipLockEnv, fd)
+		t.Setenv(keeper.KeptEnv, fd)
 		s := fast(j, &backend{})
 		s.Once = true
 		if err := s.Run(t.Context()); !errors.Is(err, want) {

@@ -28,9 +28,9 @@ func peerUID(conn *net.UnixConn) (uint32, error) {
 	return cred.Uid, nil
 }
 
-// checkPeer reports why the process at the other end is not to be trusted, nil if
+// CheckPeer reports why the process at the other end is not to be trusted, nil if
 // it runs as one of the users.
-func checkPeer(conn *net.UnixConn, users ...uint32) error {
+func CheckPeer(conn *net.UnixConn, users ...uint32) error {
 	uid, err := peerUID(conn)
 	if err != nil {
 		return err

@@ -186,7 +186,7 @@ func (h *Hybrid) accept(s *socketFile) {
 			time.Sleep(acceptPause)
 			continue
 		}
-		if err := checkPeer(conn, s.users...); err != nil {
+		if err := CheckPeer(conn, s.users...); err != nil {
 			report.tell(&net.OpError{Op: "accept", Net: "unix", Addr: &net.UnixAddr{Name: s.path, Net: "unix"}, Err: err})
 			conn.Close()
 			continue

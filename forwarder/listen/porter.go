@@ -110,7 +110,7 @@ func (p *porter) admit() {
 			return
 		}
 		if err == nil {
-			if err = checkPeer(conn, uint32(os.Geteuid())); err != nil {
+			if err = CheckPeer(conn, uint32(os.Geteuid())); err != nil {
 				conn.Close()
 			}
 		}

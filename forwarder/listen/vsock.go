@@ -237,7 +237,7 @@ func (v *VSOCK) dial(ctx context.Context) (*net.UnixConn, error) {
 		return nil, err
 	}
 	u := conn.(*net.UnixConn)
-	if err := checkPeer(u, uint32(os.Geteuid())); err != nil {
+	if err := CheckPeer(u, uint32(os.Geteuid())); err != nil {
 		u.Close()
 		return nil, err
 	}

@@ -7,6 +7,8 @@ import (
 	"path/filepath"
 	"sync"
 	"time"
+
+	"github.com/shimtrace/shimtrace/forwarder/vmmdir"
 )
 
 // HybridOptions say where to listen for one sandbox. The zero value means the
@@ -69,7 +71,7 @@ func NewHybrid(sandbox string, opts HybridOptions, handle Handler) (*Hybrid, err
 		if err != nil {
 			return nil, err
 		}
-		h.places = append(h.places, &place{hybrid: h, path: path, report: reporter{to: opts.Warn}})
+		h.places = append(h.places, &place{hybrid: h, path: path, report: vmmdir.Reporter{To: opts.Warn}})
 	}
 	return h, nil
 }
@@ -82,8 +84,8 @@ func (h *Hybrid) Serve(ctx context.Context) {
 			p.leave()
 		}
 	}()
-	watch, err := newWatcher()
-	defer watch.close()
+	watch, err := vmmdir.NewWatcher()
+	defer watch.Close()
 	if err != nil && h.opts.Warn != nil {
 		h.opts.Warn(err)
 	}
@@ -97,12 +99,12 @@ func (h *Hybrid) Serve(ctx context.Context) {
 	defer over.Stop()
 	for {
 		for {
-			watch.settle()
-			if !watch.follow(h.tend()) {
+			watch.Settle()
+			if !watch.Follow(h.tend()) {
 				break
 			}
 		}
-		events, lost := watch.events()
+		events, lost := watch.Events()
 		select {
 		case <-ctx.Done():
 			return
@@ -110,10 +112,10 @@ func (h *Hybrid) Serve(ctx context.Context) {
 		case <-lost:
 		case <-tick.C:
 		case <-h.called:
-			watch.close()
+			watch.Close()
 			tick.Reset(h.pace.later)
 		case <-over.C:
-			watch.close()
+			watch.Close()
 			tick.Reset(h.pace.later)
 		}
 	}
@@ -134,7 +136,7 @@ func (h *Hybrid) tend() (awaited []string) {
 type place struct {
 	hybrid *Hybrid
 	path   string
-	report reporter
+	report vmmdir.Reporter
 	socket *socketFile // nil: not listening
 	accept sync.WaitGroup
 }
@@ -149,10 +151,10 @@ func (p *place) tend() bool {
 		p.leave()
 	}
 	s, err := bindSocketFile(p.path, p.hybrid.opts.Users)
-	if errors.Is(err, errNoDirectory) || errors.Is(err, errBusy) {
+	if errors.Is(err, vmmdir.ErrNone) || errors.Is(err, vmmdir.ErrBusy) {
 		return false
 	}
-	p.report.tell(err)
+	p.report.Tell(err)
 	if err != nil {
 		return false
 	}
@@ -174,20 +176,20 @@ const acceptPause = 100 * time.Millisecond
 
 // accept takes connections until the socket is closed.
 func (h *Hybrid) accept(s *socketFile) {
-	var report reporter
-	report.to = h.opts.Warn
+	var report vmmdir.Reporter
+	report.To = h.opts.Warn
 	for {
 		conn, err := s.AcceptUnix()
 		switch {
 		case errors.Is(err, net.ErrClosed):
 			return
 		case err != nil:
-			report.tell(err)
+			report.Tell(err)
 			time.Sleep(acceptPause)
 			continue
 		}
 		if err := CheckPeer(conn, s.users...); err != nil {
-			report.tell(&net.OpError{Op: "accept", Net: "unix", Addr: &net.UnixAddr{Name: s.path, Net: "unix"}, Err: err})
+			report.Tell(&net.OpError{Op: "accept", Net: "unix", Addr: &net.UnixAddr{Name: s.path, Net: "unix"}, Err: err})
 			conn.Close()
 			continue
 		}

@@ -13,6 +13,8 @@ import (
 	"time"
 
 	"golang.org/x/sys/unix"
+
+	"github.com/shimtrace/shimtrace/forwarder/vmmdir"
 )
 
 // hybrid listens for the sandbox "pod" at patterns below dir until the test ends,
@@ -353,7 +355,7 @@ func TestHybridLongPath(t *testing.T) {
 	opts, path := at(t, strings.Repeat("long/", 30)+"{sandbox}/clh.sock")
 	mkdir(t, filepath.Dir(path))
 	arrived, stop := hybrid(t, opts)
-	dir, err := os.Open(filepath.Dir(path))
+	dir, err := vmmdir.Open(filepath.Dir(path))
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -362,7 +364,7 @@ func TestHybridLongPath(t *testing.T) {
 		_, err := os.Lstat(path)
 		return err == nil
 	})
-	err = insideDirectory(dir, user{uid: uint32(os.Geteuid())}, func() error {
+	err = dir.Inside(func() error {
 		conn, err := net.Dial("unix", filepath.Base(path))
 		if err == nil {
 			conn.Close()

@@ -35,13 +35,26 @@ func DefaultPatterns() []Pattern {
 // placeholder stands for the sandbox's id.
 const placeholder = "{sandbox}"
 
-// listenPath is where the VMM of a sandbox connects to for the agent: a port has
-// a socket of its own beside the VMM's.
-func (p Pattern) listenPath(sandbox string) (string, error) {
+// Socket returns the path of the socket of a sandbox's VMM. It fails for a sandbox
+// id or a pattern that makes no path.
+func (p Pattern) Socket(sandbox string) (string, error) {
+	if err := checkSandbox(sandbox); err != nil {
+		return "", err
+	}
 	if !filepath.IsAbs(p.Path) || !strings.Contains(p.Path, placeholder) {
 		return "", fmt.Errorf("hybrid VSOCK path %q: it must be absolute and contain %s", p.Path, placeholder)
 	}
-	return fmt.Sprintf("%s_%d", filepath.Clean(strings.ReplaceAll(p.Path, placeholder, sandbox)), Port), nil
+	return filepath.Clean(strings.ReplaceAll(p.Path, placeholder, sandbox)), nil
+}
+
+// listenPath is where the VMM of a sandbox connects to for the agent: a port has
+// a socket of its own beside the VMM's.
+func (p Pattern) listenPath(sandbox string) (string, error) {
+	path, err := p.Socket(sandbox)
+	if err != nil {
+		return "", err
+	}
+	return fmt.Sprintf("%s_%d", path, Port), nil
 }
 
 // checkSandbox refuses an id that would lead out of its directory. containerd

@@ -30,7 +30,7 @@ func (p *porter) place(ctx context.Context, conn *socket.Conn, cid uint32) {
 			if err == nil {
 				return
 			}
-			p.share.report.tell(fmt.Errorf("hand over the connection of VM %d: %w", cid, err))
+			p.share.report.Tell(fmt.Errorf("hand over the connection of VM %d: %w", cid, err))
 			p.dismiss(relay)
 			continue
 		}

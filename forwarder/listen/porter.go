@@ -115,7 +115,7 @@ func (p *porter) admit() {
 			}
 		}
 		if err != nil {
-			p.share.report.tell(fmt.Errorf("VSOCK porter: %w", err))
+			p.share.report.Tell(fmt.Errorf("VSOCK porter: %w", err))
 			time.Sleep(acceptPause)
 			continue
 		}
@@ -134,7 +134,7 @@ func (p *porter) serve(conn *net.UnixConn) {
 	listener := p.listener
 	p.mu.Unlock()
 	if full {
-		p.share.report.tell(fmt.Errorf("VSOCK porter: more than %d relays; this one gets no spans", maxLinks))
+		p.share.report.Tell(fmt.Errorf("VSOCK porter: more than %d relays; this one gets no spans", maxLinks))
 	}
 	if !welcome {
 		conn.Close()
@@ -234,7 +234,7 @@ func (p *porter) open(ctx context.Context) {
 		case <-p.opened:
 			return
 		case <-time.After(listenPause):
-			p.share.report.tell(err) // not before relays had time to offer theirs
+			p.share.report.Tell(err) // not before relays had time to offer theirs
 		}
 	}
 }
@@ -255,7 +255,7 @@ func (p *porter) accept(ctx context.Context) {
 			return
 		}
 		if err != nil {
-			p.share.report.tell(fmt.Errorf("accept at VSOCK port %d: %w", Port, err))
+			p.share.report.Tell(fmt.Errorf("accept at VSOCK port %d: %w", Port, err))
 			time.Sleep(acceptPause)
 			continue
 		}

@@ -12,6 +12,8 @@ import (
 
 	"github.com/mdlayher/socket"
 	"golang.org/x/sys/unix"
+
+	"github.com/shimtrace/shimtrace/forwarder/vmmdir"
 )
 
 // VSOCKOptions say how a host's relays share the VSOCK port. The zero value means
@@ -46,7 +48,7 @@ type VSOCKOptions struct {
 type VSOCK struct {
 	opts   VSOCKOptions
 	handle Handler
-	report reporter
+	report vmmdir.Reporter
 
 	mu       sync.Mutex
 	claims   map[uint32]string // sandbox by CID
@@ -65,7 +67,7 @@ func NewVSOCK(opts VSOCKOptions, handle Handler) *VSOCK {
 	if opts.transport.listen == nil {
 		opts.transport = vsockTransport()
 	}
-	return &VSOCK{opts: opts, handle: handle, report: reporter{to: opts.Warn}, claims: make(map[uint32]string)}
+	return &VSOCK{opts: opts, handle: handle, report: vmmdir.Reporter{To: opts.Warn}, claims: make(map[uint32]string)}
 }
 
 // Claim says that the VM with the CID is the sandbox's, from now on. It may be
@@ -106,7 +108,7 @@ func (v *VSOCK) Serve(ctx context.Context) error {
 			if isPorter = err == nil; isPorter {
 				porting.Go(func() { p.run(portCtx) })
 			} else if !errors.Is(err, unix.EWOULDBLOCK) {
-				v.report.tell(err)
+				v.report.Tell(err)
 			}
 		}
 		conn, err := v.dial(ctx)
@@ -116,7 +118,7 @@ func (v *VSOCK) Serve(ctx context.Context) error {
 			continue
 		}
 		if pause = min(2*pause, later); pause == later {
-			v.report.tell(fmt.Errorf("connect to the VSOCK porter: %w", err))
+			v.report.Tell(fmt.Errorf("connect to the VSOCK porter: %w", err))
 		}
 		select {
 		case <-ctx.Done():
@@ -139,12 +141,12 @@ func (v *VSOCK) member(ctx context.Context, conn *net.UnixConn) {
 		v.porter = nil
 		v.mu.Unlock()
 	}()
-	v.report.tell(nil)
+	v.report.Tell(nil)
 	for {
 		m, err := receive(conn)
 		if err != nil {
 			if errors.Is(err, errProtocol) {
-				v.report.tell(err)
+				v.report.Tell(err)
 			}
 			return
 		}
@@ -179,7 +181,7 @@ func (v *VSOCK) receive(m message) {
 	case kindConnection:
 		conn, err := socketOf(m.file)
 		if err != nil {
-			v.report.tell(fmt.Errorf("connection of VM %d: %w", m.cid, err))
+			v.report.Tell(fmt.Errorf("connection of VM %d: %w", m.cid, err))
 			return
 		}
 		v.mu.Lock()
@@ -195,7 +197,7 @@ func (v *VSOCK) receive(m message) {
 func (v *VSOCK) keepListener(f *os.File) {
 	l, err := socketOf(f)
 	if err != nil {
-		v.report.tell(fmt.Errorf("keep the VSOCK port open: %w", err))
+		v.report.Tell(fmt.Errorf("keep the VSOCK port open: %w", err))
 		return
 	}
 	v.mu.Lock()

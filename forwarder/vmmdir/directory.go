@@ -1,0 +1,110 @@
+package vmmdir
+
+import (
+	"errors"
+	"fmt"
+	"os"
+	"runtime"
+
+	"golang.org/x/sys/unix"
+)
+
+// User owns a file.
+type User struct{ UID, GID uint32 }
+
+// Dir is an open directory. Its Close ends the lock as well.
+type Dir struct {
+	*os.File
+	Owner User
+}
+
+// ErrNone: the VMM has not made its directory yet, or has removed it.
+var ErrNone = errors.New("no directory")
+
+// Open opens a directory; ErrNone if there is none. A link in its place is not
+// followed.
+func Open(path string) (*Dir, error) {
+	f, err := os.OpenFile(path, unix.O_DIRECTORY|unix.O_NOFOLLOW|unix.O_CLOEXEC, 0)
+	if errors.Is(err, os.ErrNotExist) || errors.Is(err, unix.ENOTDIR) {
+		return nil, ErrNone
+	}
+	if err != nil {
+		return nil, err
+	}
+	var st unix.Stat_t
+	if err := unix.Fstat(int(f.Fd()), &st); err != nil {
+		f.Close()
+		return nil, fmt.Errorf("stat %s: %w", path, err)
+	}
+	return &Dir{File: f, Owner: User{st.Uid, st.Gid}}, nil
+}
+
+// ErrBusy: another relay is at work in the directory; try again.
+var ErrBusy = errors.New("the directory is locked")
+
+// Lock keeps other relays from changing what we look at, until Close. It does not
+// wait: ErrBusy if another has the lock.
+func (d *Dir) Lock() error {
+	err := unix.Flock(int(d.Fd()), unix.LOCK_EX|unix.LOCK_NB)
+	if errors.Is(err, unix.EWOULDBLOCK) {
+		return ErrBusy
+	}
+	return err
+}
+
+// Inside calls f with d as its working directory and with its owner's rights to
+// files, on a thread that ends with the call: names in d stay names in d whatever
+// happens to the path above it, a socket's path may be as long as it likes, and an
+// owner that is not to be trusted cannot make us touch, by links of its own making,
+// what it could not touch itself.
+func (d *Dir) Inside(f func() error) error {
+	done := make(chan error)
+	go func() {
+		// Never unlocked: the thread is not fit for anything else afterwards.
+		runtime.LockOSThread()
+		done <- func() error {
+			if err := unix.Unshare(unix.CLONE_FS); err != nil {
+				return fmt.Errorf("unshare: %w", err)
+			}
+			if err := unix.Fchdir(int(d.Fd())); err != nil {
+				return fmt.Errorf("enter the directory: %w", err)
+			}
+			// The process's first thread does not end; nothing must be kept from
+			// being unmounted by it.
+			defer unix.Chdir("/")
+			return As(d.Owner, f)
+		}()
+	}()
+	return <-done
+}
+
+// As calls f with a user's rights to files. It is for f of Inside, which has its
+// thread for itself.
+func As(u User, f func() error) error {
+	restore, err := assume(u)
+	defer restore()
+	if err != nil {
+		return err
+	}
+	return f()
+}
+
+// assume gives the calling thread a user's rights to files. Our own user may be
+// without its group: its rights are ours already.
+func assume(u User) (restore func(), err error) {
+	uid, _ := unix.SetfsuidRetUid(-1) // -1 changes nothing and tells what is
+	gid, _ := unix.SetfsgidRetGid(-1)
+	restore = func() {
+		_ = unix.Setfsuid(uid)
+		_ = unix.Setfsgid(gid)
+	}
+	// Neither call reports a failure other than by its effect.
+	_ = unix.Setfsgid(int(u.GID))
+	_ = unix.Setfsuid(int(u.UID))
+	nowUID, _ := unix.SetfsuidRetUid(-1)
+	nowGID, _ := unix.SetfsgidRetGid(-1)
+	if nowUID != int(u.UID) || nowGID != int(u.GID) && nowUID != os.Geteuid() {
+		return restore, fmt.Errorf("act as user %d, group %d: %w", u.UID, u.GID, unix.EPERM)
+	}
+	return restore, nil
+}

@@ -1,6 +1,7 @@
 package middleware
 
 import (
+	"sync/atomic"
 	"time"
 
 	"go.opentelemetry.io/otel/trace"
@@ -23,6 +24,8 @@ type Call struct {
 	// Caller is the span context that the request came with, unless tracing was
 	// switched off then.
 	Caller trace.SpanContext
+	// Parent is the span context that the call's span is under, if any.
+	Parent trace.SpanContext
 	// Start is when the request was read, End when its answer was.
 	Start, End time.Time
 
@@ -37,9 +40,12 @@ type Call struct {
 	ExitedAt   time.Time
 
 	method   *method
+	spans    *spans
 	span     trace.Span // nil: it began while tracing was switched off
 	turns    uint32     // of the Switch, when it began
 	deadline time.Time  // zero: none
+	lost     error      // why there was no answer
+	fate     uint32     // of a quiet call; see Keep
 }
 
 // SpanContext returns the context of the call's span, with which the request was
@@ -54,19 +60,43 @@ func (c *Call) SpanContext() trace.SpanContext {
 // Quiet tells that the call is recorded only when it fails or is slow.
 func (c *Call) Quiet() bool { return c.Stream || c.method != nil && c.method.quiet }
 
+// Keep has the span of the call recorded although the call is quiet: something
+// below it is. It may be called at any time, also when the call is over.
+func (c *Call) Keep() {
+	if atomic.CompareAndSwapUint32(&c.fate, undecided, kept) || !atomic.CompareAndSwapUint32(&c.fate, dropped, kept) {
+		return
+	}
+	c.spans.guard(func() { c.spans.record(c) })
+}
+
+// What becomes of a quiet call.
+const (
+	undecided uint32 = iota // it has not ended
+	dropped                 // it has, and was not recorded
+	kept                    // it is recorded, or will be when it ends
+)
+
+// drop tells that nobody wants the call recorded, so that it need not be.
+func (c *Call) drop() bool { return atomic.CompareAndSwapUint32(&c.fate, undecided, dropped) }
+
 // Observer is told of the calls that pass, by whoever relays or intercepts them,
 // and says what the span of a call should know beyond the call itself. Its
 // methods are called from the goroutines that forward and must not block: Parent
-// before the request is forwarded, the others after. Answered may come before or
-// during Forwarded, which is to read no field that an answer fills in.
+// and Began before the request is forwarded, the others after. Answered and Lost
+// may come before or during Forwarded, which is to read no field that an answer
+// fills in.
 type Observer interface {
 	// Parent returns the span context that the call belongs under when its request
 	// has none, and to which it is linked when it has one.
 	Parent(*Call) trace.SpanContext
+	// Began is called when the call has its span.
+	Began(*Call)
 	// Forwarded is called once the request has been written.
 	Forwarded(*Call)
 	// Answered is called once the answer has been written, before the span ends.
 	Answered(*Call)
+	// Lost is called instead when there will be no answer, since Call.End.
+	Lost(*Call)
 	// Annotate is called for a span that will be recorded, before it ends.
 	Annotate(*Call, trace.Span)
 }

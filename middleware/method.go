@@ -18,6 +18,7 @@ import (
 type method struct {
 	service, name string
 	fullName      string // "containerd.task.v3.Task/Create", the span's name
+	kind          string // what knownServices says of the service
 	quiet         bool   // recorded only when it fails or is slow
 	endless       bool   // lasts as long as what it waits for: never slow
 	last          bool   // the server may end without an answer
@@ -34,8 +35,10 @@ type fields struct {
 
 // known has the fields of the services that containerd calls shims by: Task
 // (api/runtime/task/v2 and v3, the same numbers) and Sandbox
-// (api/runtime/sandbox/v1), as of containerd/api v1.12.
+// (api/runtime/sandbox/v1), as of containerd/api v1.12; and those of the Kata
+// agent.
 var known = map[string]map[string]fields{
+	"Agent": agentFields,
 	"Task": {
 		"State":      {containerID: 1, execID: 2, pid: 3},
 		"Create":     {containerID: 1, bundle: 2, pid: 1},
@@ -73,6 +76,7 @@ var knownServices = map[string]string{
 	"containerd.task.v2.Task":               "Task",
 	"containerd.task.v3.Task":               "Task",
 	"containerd.runtime.sandbox.v1.Sandbox": "Sandbox",
+	agentService:                            "Agent",
 }
 
 // maxMethods and maxName bound the methods remembered and their names in bytes:
@@ -117,14 +121,16 @@ func (ms *methods) get(service, name []byte) *method {
 
 func newMethod(cfg *options, service, name string) *method {
 	full := valid(service) + "/" + valid(name)
+	kind := knownServices[service]
 	return &method{
 		service:  service,
 		name:     name,
 		fullName: full,
+		kind:     kind,
 		quiet:    slices.Contains(cfg.quiet, name) || slices.Contains(cfg.quiet, full),
-		endless:  name == "Wait" || name == "WaitSandbox",
-		last:     name == "Shutdown" && knownServices[service] == "Task",
-		fields:   known[knownServices[service]][name],
+		endless:  name == "Wait" || name == "WaitSandbox" || kind == "Agent" && agentEndless[name],
+		last:     kind == "Task" && name == "Shutdown" || kind == "Agent" && name == "DestroySandbox",
+		fields:   known[kind][name],
 		start: []trace.SpanStartOption{
 			trace.WithSpanKind(cfg.kind),
 			trace.WithAttributes(rpcSystem, semconv.RPCMethod(full)),
@@ -144,6 +150,9 @@ func (m *method) readRequest(c *Call, msg []byte) {
 		v, _ := wire.Uint(msg, m.signal)
 		c.Signal = uint32(v)
 	}
+	if m.kind == "Agent" && c.ExecID == c.ContainerID {
+		c.ExecID = "" // Kata's Go runtime names a container's first process so
+	}
 }
 
 // readAnswer fills in what the answer's message says. An exit status of 0 is not
@@ -157,7 +166,7 @@ func (m *method) readAnswer(c *Call, msg []byte) {
 		v, set := wire.Uint(msg, m.exitStatus)
 		c.ExitStatus = uint32(v)
 		c.ExitedAt = wire.Time(msg, m.exitedAt)
-		c.Exited = set || !c.ExitedAt.IsZero()
+		c.Exited = set || !c.ExitedAt.IsZero() || m.kind == "Agent" // whose answers have no time
 	}
 }
 

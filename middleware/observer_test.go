@@ -41,7 +41,9 @@ func (d *diary) Forwarded(c *middleware.Call) {
 	defer d.mu.Unlock()
 	d.told["forwarded "+c.Method] = middleware.Call{ContainerID: c.ContainerID, Caller: c.SpanContext()}
 }
+func (d *diary) Began(c *middleware.Call)    { d.note("began", c) }
 func (d *diary) Answered(c *middleware.Call) { d.note("answered", c) }
+func (d *diary) Lost(c *middleware.Call)     { d.note("lost", c) }
 func (d *diary) Annotate(c *middleware.Call, s trace.Span) {
 	d.note("annotate", c)
 	s.SetAttributes(attribute.String("pod", "nginx"))
@@ -71,6 +73,9 @@ func TestObserver(t *testing.T) {
 		t.Errorf("Parent was told %+v", got)
 	}
 	create := ended(t, rec, 2)[0]
+	if got := d.told["began Create"]; !got.Parent.Equal(callerSpan) || got.ContainerID != "box" || !got.SpanContext().Equal(create.SpanContext()) {
+		t.Errorf("Began was told %+v", got)
+	}
 	if got := d.told["forwarded Create"]; got.ContainerID != "box" || !got.Caller.Equal(create.SpanContext()) {
 		t.Errorf("Forwarded was told %+v", got)
 	}
@@ -112,8 +117,10 @@ func (p *panicking) Parent(*middleware.Call) trace.SpanContext {
 	p.may("Parent")
 	return trace.SpanContext{}
 }
+func (p *panicking) Began(*middleware.Call)                { p.may("Began") }
 func (p *panicking) Forwarded(*middleware.Call)            { p.may("Forwarded") }
 func (p *panicking) Answered(*middleware.Call)             { p.may("Answered") }
+func (p *panicking) Lost(*middleware.Call)                 { p.may("Lost") }
 func (p *panicking) Annotate(*middleware.Call, trace.Span) { p.may("Annotate") }
 
 func TestPanics(t *testing.T) {
@@ -123,6 +130,8 @@ func TestPanics(t *testing.T) {
 		"Parent once":     {1, 9, 1},
 		"Parent twice":    {2, 0, 2},
 		"Parent always":   {99, 0, 2},
+		"Began once":      {1, 9, 1},
+		"Began always":    {99, 0, 2},
 		"Forwarded once":  {1, 10, 1},
 		"Forwarded twice": {2, 2, 2},
 		"Answered once":   {1, 9, 1},
@@ -173,6 +182,29 @@ func TestPanicForwardsAsItCame(t *testing.T) {
 	}
 	if got := exchange(t, w.client, w.server, in, func() int { return 1 << 30 }); !bytes.Equal(got, in) {
 		t.Errorf("%d bytes became %d", len(in), len(got))
+	}
+}
+
+// Calls that get no answer are lost, from the moment when that was clear.
+func TestLost(t *testing.T) {
+	d := new(diary)
+	provider, rec := recorder()
+	w := connect(t, provider, middleware.WithObserver(d), middleware.WithQuiet(0, "Wait"))
+	in := append(request(1, state(5)), request(3, &ttrpc.Request{Service: taskService, Method: "Wait"})...)
+	exchange(t, w.client, w.server, in, func() int { return 1 << 30 })
+	w.server.Close()
+	w.wait(t)
+	s := ended(t, rec, 1)[0]
+	for _, method := range []string{"State", "Wait"} {
+		if got, told := d.told["lost "+method]; !told || got.End.Before(got.Start) {
+			t.Errorf("Lost was told %+v of %s", got, method)
+		}
+	}
+	if got := d.told["lost State"]; !got.End.Equal(s.EndTime()) {
+		t.Errorf("State was lost at %v, its span ended at %v", got.End, s.EndTime())
+	}
+	if _, told := d.told["answered State"]; told {
+		t.Error("State was answered")
 	}
 }
 

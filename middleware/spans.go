@@ -42,6 +42,7 @@ func newSpans(kind trace.SpanKind, opts []Option) *spans {
 // begin starts the span of c under ctx, the context that its request came with,
 // and returns the context that the request is to go on with.
 func (s *spans) begin(ctx context.Context, c *Call) context.Context {
+	c.spans = s
 	c.Caller = trace.SpanContextFromContext(ctx)
 	var parent trace.SpanContext
 	if s.observer != nil {
@@ -55,11 +56,17 @@ func (s *spans) begin(ctx context.Context, c *Call) context.Context {
 			ctx = trace.ContextWithRemoteSpanContext(ctx, parent)
 			link = c.Caller
 		}
-		if link.IsSampled() { // otherwise it leads nowhere
+		// Otherwise it leads nowhere: to what is not recorded, or to where the caller's
+		// span would be if the observer did not know better.
+		if link.IsSampled() && c.Caller.SpanID() != parent.SpanID() {
 			opts = append(opts, trace.WithLinks(trace.Link{SpanContext: link}))
 		}
 	}
+	c.Parent = trace.SpanContextFromContext(ctx)
 	ctx, c.span = s.tracer.Start(ctx, c.method.fullName, opts...)
+	if s.observer != nil {
+		s.observer.Began(c)
+	}
 	if c.Quiet() {
 		sc := c.span.SpanContext()
 		return trace.ContextWithSpanContext(ctx, sc.WithTraceFlags(sc.TraceFlags()&^trace.FlagsSampled))
@@ -80,9 +87,24 @@ func (s *spans) end(c *Call) {
 	if s.observer != nil {
 		s.observer.Answered(c)
 	}
-	if !c.recording() || c.Quiet() && !s.remarkable(c) {
+	if c.Quiet() && !s.remarkable(c) && c.drop() {
 		return
 	}
+	s.record(c)
+}
+
+// record ends the span of c with what is known of how the call ended.
+func (s *spans) record(c *Call) {
+	switch {
+	case !c.recording():
+	case c.lost != nil:
+		s.recordLost(c)
+	default:
+		s.recordAnswered(c)
+	}
+}
+
+func (s *spans) recordAnswered(c *Call) {
 	attrs := make([]attribute.KeyValue, 0, 6)
 	attrs = append(attrs, semconv.RPCResponseStatusCode(c.Code.String()))
 	if c.Code != 0 {
@@ -97,27 +119,35 @@ func (s *spans) end(c *Call) {
 
 // remarkable tells that a quiet call is worth a span after all.
 func (s *spans) remarkable(c *Call) bool {
-	return c.Code != 0 || s.slow > 0 && !c.method.endless && !c.Stream && c.End.Sub(c.Start) > s.slow
+	return c.Code != 0 && !c.endOfStream() || s.slow > 0 && !c.method.endless && !c.Stream && c.End.Sub(c.Start) > s.slow
 }
 
 // abandon ends the span of a call that gets no answer any more. Of the quiet ones
 // only those that ran into their timeout have failed.
 func (s *spans) abandon(l lost) {
-	c := s.caughtUp(l.Call)
+	c := l.Call
+	c.End, c.lost = l.at, l.why
+	c = s.caughtUp(c)
+	if s.observer != nil {
+		s.observer.Lost(c)
+	}
 	timedOut := l.why == errAbandoned && !c.Stream && !c.method.endless
-	if !c.recording() || c.Quiet() && !timedOut {
+	if c.Quiet() && !timedOut && c.drop() {
 		return
 	}
-	c.End = l.at
-	if c.method.last && l.why == errClosed {
+	s.record(c)
+}
+
+func (s *spans) recordLost(c *Call) {
+	if c.method.last && c.lost == errClosed {
 		// It is gone as it was told to be: containerd takes no answer for one
-		// (core/runtime/v2/shim.go, Shutdown).
+		// (core/runtime/v2/shim.go, Shutdown), Kata's agent may not come to give one.
 		c.span.SetAttributes(c.attributes(nil)...)
 		s.finish(c)
 		return
 	}
-	c.span.SetAttributes(c.attributes([]attribute.KeyValue{semconv.ErrorTypeKey.String(l.why.Error())})...)
-	c.span.SetStatus(codes.Error, "no answer: "+strings.ReplaceAll(l.why.Error(), "_", " "))
+	c.span.SetAttributes(c.attributes([]attribute.KeyValue{semconv.ErrorTypeKey.String(c.lost.Error())})...)
+	c.span.SetStatus(codes.Error, "no answer: "+strings.ReplaceAll(c.lost.Error(), "_", " "))
 	s.finish(c)
 }
 

@@ -158,7 +158,9 @@ type nobody struct{}
 
 func (nobody) Parent(*middleware.Call) trace.SpanContext    { return trace.SpanContext{} }
 func (nobody) Forwarded(*middleware.Call)                   {}
+func (nobody) Began(*middleware.Call)                       {}
 func (nobody) Answered(*middleware.Call)                    {}
+func (nobody) Lost(*middleware.Call)                        {}
 func (nobody) Annotate(call *middleware.Call, _ trace.Span) {}
 
 func TestParentAndLink(t *testing.T) {
@@ -179,6 +181,7 @@ func TestParentAndLink(t *testing.T) {
 		"unsampled caller":                      {caller: unsampledCaller, dropped: true},
 		"unsampled caller in a sampled sandbox": {caller: unsampledCaller, sandbox: sandboxSpan, parent: sandboxSpan},
 		"sampled caller in an unsampled one":    {caller: callerSpan, sandbox: unsampledSandbox, parent: callerSpan},
+		"the caller, where the observer has it": {caller: callerSpan, sandbox: sandboxSpan.WithSpanID(callerSpan.SpanID()), join: middleware.JoinSandbox, parent: sandboxSpan.WithSpanID(callerSpan.SpanID())},
 		"both unsampled":                        {caller: unsampledCaller, sandbox: unsampledSandbox, dropped: true},
 	} {
 		t.Run(name, func(t *testing.T) {

@@ -89,12 +89,24 @@ func (r *relayProcess) startAgents() *agents {
 	return a
 }
 
-// began tells of a call of the shim that has begun, and ended of one that is over.
+// began tells of a call of the shim that has begun, and ended of one that was
+// answered.
 func (a *agents) began(c *middleware.Call) { a.own.Call(collateCall(c)) }
 
 func (a *agents) ended(c *middleware.Call) {
 	call := collateCall(c)
 	call.End, call.Failed = c.End, c.Code != 0
+	a.own.Call(call)
+}
+
+// lost tells of a call that got no answer. A quiet one is not recorded for that, however
+// long it was.
+func (a *agents) lost(c *middleware.Call) {
+	call := collateCall(c)
+	call.End, call.Failed = c.End, !c.Quiet()
+	if c.Quiet() {
+		call.End = c.Start
+	}
 	a.own.Call(call)
 }
 

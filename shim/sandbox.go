@@ -61,11 +61,15 @@ var _ middleware.Observer = (*sandbox)(nil)
 // Parent implements middleware.Observer.
 func (s *sandbox) Parent(*middleware.Call) trace.SpanContext { return s.root }
 
-// Forwarded implements middleware.Observer.
-func (s *sandbox) Forwarded(c *middleware.Call) {
+// Began implements middleware.Observer.
+func (s *sandbox) Began(c *middleware.Call) {
 	if s.agents != nil {
 		s.agents.began(c)
 	}
+}
+
+// Forwarded implements middleware.Observer.
+func (s *sandbox) Forwarded(c *middleware.Call) {
 	if c.Bundle != "" {
 		s.adopt(c)
 	}
@@ -94,6 +98,13 @@ func (s *sandbox) Answered(c *middleware.Call) {
 	}
 	if c.Code != 0 && !c.Quiet() {
 		s.failed(c)
+	}
+}
+
+// Lost implements middleware.Observer.
+func (s *sandbox) Lost(c *middleware.Call) {
+	if s.agents != nil {
+		s.agents.lost(c)
 	}
 }
 

@@ -1,0 +1,125 @@
+package middleware_test
+
+import (
+	"maps"
+	"slices"
+	"testing"
+	"time"
+
+	"github.com/containerd/ttrpc"
+	"go.opentelemetry.io/otel/codes"
+	"go.opentelemetry.io/otel/trace"
+	"google.golang.org/genproto/googleapis/rpc/status"
+	"google.golang.org/protobuf/encoding/protowire"
+
+	"github.com/shimtrace/shimtrace/middleware"
+)
+
+const agentService = "grpc.AgentService"
+
+// message encodes fields, by number: texts and numbers.
+func message(fields map[protowire.Number]any) (b []byte) {
+	for _, num := range slices.Sorted(maps.Keys(fields)) {
+		switch v := fields[num].(type) {
+		case string:
+			b = protowire.AppendString(protowire.AppendTag(b, num, protowire.BytesType), v)
+		case int:
+			b = protowire.AppendVarint(protowire.AppendTag(b, num, protowire.VarintType), uint64(v))
+		}
+	}
+	return b
+}
+
+// asked is what a relay makes of one request to the agent and its answer, which is
+// nil if the agent closes the connection instead.
+func asked(t *testing.T, method string, payload []byte, resp *ttrpc.Response, opts ...middleware.Option) []string {
+	t.Helper()
+	provider, rec := recorder()
+	w := connect(t, append(opts, provider, middleware.WithSpanKind(trace.SpanKindClient))...)
+	exchange(t, w.client, w.server, request(1, &ttrpc.Request{Service: agentService, Method: method, Payload: payload, TimeoutNano: int64(time.Hour)}), func() int { return 1 << 30 })
+	if resp != nil {
+		exchange(t, w.server, w.client, answer(1, resp), func() int { return 1 << 30 })
+	}
+	w.server.Close()
+	w.wait(t)
+	var told []string
+	for _, s := range rec.Ended() {
+		if s.SpanKind() != trace.SpanKindClient || s.Name() != agentService+"/"+method {
+			t.Errorf("span %s, %v", s.Name(), s.SpanKind())
+		}
+		told = append(told, "status "+s.Status().Code.String())
+		for _, kv := range s.Attributes() {
+			told = append(told, string(kv.Key)+"="+kv.Value.String())
+		}
+	}
+	slices.Sort(told)
+	return told
+}
+
+// TestAgentRequests is what a span says of a request to the Kata agent.
+func TestAgentRequests(t *testing.T) {
+	ok := new(ttrpc.Response)
+	process := message(map[protowire.Number]any{1: "c1", 2: "sh"})
+	for name, tt := range map[string]struct {
+		method  string
+		payload []byte
+		resp    *ttrpc.Response
+		want    []string
+	}{
+		"sandbox": {"CreateSandbox", message(map[protowire.Number]any{1: "host", 5: "pod"}), ok,
+			[]string{"rpc.response.status_code=OK", "shimtrace.sandbox.id=pod"}},
+		"container, first process": {"CreateContainer", message(map[protowire.Number]any{1: "c1", 2: "c1"}), ok,
+			[]string{"container.id=c1", "rpc.response.status_code=OK"}},
+		"exec": {"ExecProcess", process, ok,
+			[]string{"container.id=c1", "rpc.response.status_code=OK", "shimtrace.exec.id=sh"}},
+		"signal": {"SignalProcess", message(map[protowire.Number]any{1: "c1", 2: "c1", 3: 15}), ok,
+			[]string{"container.id=c1", "rpc.response.status_code=OK", "shimtrace.signal=15"}},
+		"exit": {"WaitProcess", process, &ttrpc.Response{Payload: message(map[protowire.Number]any{1: 137})},
+			[]string{"container.id=c1", "process.exit.code=137", "rpc.response.status_code=OK", "shimtrace.exec.id=sh"}},
+		"exit status 0": {"WaitProcess", process, ok,
+			[]string{"container.id=c1", "process.exit.code=0", "rpc.response.status_code=OK", "shimtrace.exec.id=sh"}},
+		"no container": {"GetGuestDetails", message(map[protowire.Number]any{1: 1, 2: 1}), ok,
+			[]string{"rpc.response.status_code=OK"}},
+		"the end": {"DestroySandbox", nil, nil, nil},
+	} {
+		t.Run(name, func(t *testing.T) {
+			want := append(tt.want, "rpc.method="+agentService+"/"+tt.method, "rpc.system.name=ttrpc", "status "+codes.Unset.String())
+			slices.Sort(want)
+			if got := asked(t, tt.method, tt.payload, tt.resp); !slices.Equal(got, want) {
+				t.Errorf("the span says %q, want %q", got, want)
+			}
+		})
+	}
+}
+
+// TestAgentRequestsThatWait: they are of note only when they fail, and the end of a
+// process's output is none.
+func TestAgentRequestsThatWait(t *testing.T) {
+	failed := func(message string) *ttrpc.Response {
+		return &ttrpc.Response{Status: &status.Status{Code: 13, Message: message}}
+	}
+	for name, tt := range map[string]struct {
+		method string
+		resp   *ttrpc.Response
+		spans  bool
+	}{
+		"output":           {"ReadStdout", new(ttrpc.Response), false},
+		"end of output":    {"ReadStdout", failed("eof"), false},
+		"end, older agent": {"ReadStderr", failed("read meet eof"), false},
+		"output fails":     {"ReadStdout", failed("Invalid exec id"), true},
+		"not output":       {"WaitProcess", failed("eof"), true},
+		"input":            {"WriteStdin", new(ttrpc.Response), false},
+		"process":          {"WaitProcess", new(ttrpc.Response), false},
+		"memory":           {"GetOOMEvent", new(ttrpc.Response), false},
+		"nothing comes":    {"GetOOMEvent", nil, false},
+		"does not wait":    {"StatsContainer", new(ttrpc.Response), true},
+	} {
+		t.Run(name, func(t *testing.T) {
+			// Every other request is slow.
+			quiet := middleware.WithQuiet(time.Nanosecond, "ReadStdout", "ReadStderr", "WriteStdin", "WaitProcess", "GetOOMEvent", "StatsContainer")
+			if got := asked(t, tt.method, nil, tt.resp, quiet); tt.spans != (len(got) > 0) {
+				t.Errorf("the span says %q", got)
+			}
+		})
+	}
+}

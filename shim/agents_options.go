@@ -9,6 +9,7 @@ import (
 	"strconv"
 
 	"go.opentelemetry.io/otel/attribute"
+	resourcepb "go.opentelemetry.io/proto/otlp/resource/v1"
 
 	"github.com/shimtrace/shimtrace/export"
 	"github.com/shimtrace/shimtrace/forwarder/collate"
@@ -16,6 +17,9 @@ import (
 	"github.com/shimtrace/shimtrace/forwarder/receiver"
 	"github.com/shimtrace/shimtrace/shim/agentconfig"
 )
+
+// runtimeService is the service.name of what Kata's runtime sends.
+const runtimeService = "kata-runtime"
 
 // collation says how the spans of a VM get their place: of our sandbox under its
 // calls, of another by themselves.
@@ -31,12 +35,18 @@ func (r *relayProcess) collation(from listen.Origin) (o collate.Options, refused
 			o.Mode = collate.Collated
 		}
 	}
-	res, err := export.NewResource(context.Background(), agentService, r.cfg.Resource, attrs...)
-	if err != nil {
-		r.log.Warn("agent's spans say less than they should", "error", err)
-	}
-	o.Resource = receiver.Resource(res)
+	o.Resource = r.resource(agentService, attrs)
+	o.Runtime = r.resource(runtimeService, attrs)
 	return o, ""
+}
+
+// resource returns what spans of a service say of themselves that are not our own.
+func (r *relayProcess) resource(service string, attrs []attribute.KeyValue) *resourcepb.Resource {
+	res, err := export.NewResource(context.Background(), service, r.cfg.Resource, attrs...)
+	if err != nil {
+		r.log.Warn("spans say less than they should", "service", service, "error", err)
+	}
+	return receiver.Resource(res)
 }
 
 // servingPID returns the process of the inner shim that serves the container's

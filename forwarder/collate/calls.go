@@ -18,6 +18,9 @@ type Call struct {
 	Start, End time.Time
 	// Failed: it was answered with an error, or not at all.
 	Failed bool
+	// Quiet: it is recorded only when it fails or is slow. Calls of the methods in
+	// Options.Quiet need not say so.
+	Quiet bool
 	// SpanContext is that of the call's span.
 	SpanContext trace.SpanContext
 }
@@ -25,7 +28,8 @@ type Call struct {
 // call is a Call as it is remembered.
 type call struct {
 	Call
-	start, end int64 // Unix nanoseconds; end is math.MaxInt64 while open
+	start, end int64    // Unix nanoseconds; end is math.MaxInt64 while open
+	seen       []string // names of the runtime's spans that were taken for it
 }
 
 func (c *call) holds(at int64) bool { return c.start <= at && at <= c.end }
@@ -37,8 +41,12 @@ type calls struct {
 
 	mu       sync.Mutex
 	byMethod map[string]*callRing
+	requests callRing // to the agent; not what anything is inferred from
 	bySpan   map[trace.SpanID]*call
 	own      recent[trace.TraceID, struct{}]
+	runtime  recent[trace.TraceID, struct{}]
+	promises []promise
+	root     trace.SpanContext
 }
 
 // callRing has the last calls of a method, so that polling one does not push out
@@ -58,6 +66,7 @@ func newCalls(limit int) *calls {
 		byMethod: make(map[string]*callRing),
 		bySpan:   make(map[trace.SpanID]*call),
 		own:      newRecent[trace.TraceID, struct{}](maxTraces),
+		runtime:  newRecent[trace.TraceID, struct{}](maxTraces),
 	}
 }
 
@@ -70,29 +79,37 @@ func (cs *calls) tell(c Call) {
 	if method, ok := aliases[c.Method]; ok {
 		c.Method = method
 	}
-	if !causes[c.Method] || !c.SpanContext.IsValid() {
+	if !causes[c.Method] && runtimeCalls[c.Method] == nil {
+		return
+	}
+	ring := cs.byMethod[c.Method]
+	if ring == nil {
+		ring = new(callRing)
+		cs.byMethod[c.Method] = ring
+	}
+	cs.put(c, ring)
+}
+
+// put remembers a call in a ring, or its end.
+func (cs *calls) put(c Call, ring *callRing) {
+	if !c.SpanContext.IsValid() {
 		return
 	}
 	known := cs.bySpan[c.SpanContext.SpanID()]
 	if known == nil {
-		known = cs.room(c.Method)
+		known = cs.room(ring)
 		cs.bySpan[c.SpanContext.SpanID()] = known
 	} else if known.end != math.MaxInt64 {
 		return // the beginning, told after the end
 	}
-	*known = call{Call: c, start: c.Start.UnixNano(), end: math.MaxInt64}
+	*known = call{Call: c, start: c.Start.UnixNano(), end: math.MaxInt64, seen: known.seen}
 	if !c.End.IsZero() {
 		known.end = c.End.UnixNano()
 	}
 }
 
-// room returns a call to fill in, at the expense of the oldest of the method.
-func (cs *calls) room(method string) *call {
-	ring := cs.byMethod[method]
-	if ring == nil {
-		ring = new(callRing)
-		cs.byMethod[method] = ring
-	}
+// room returns a call to fill in, at the expense of the oldest of the ring.
+func (cs *calls) room(ring *callRing) *call {
 	c := new(call)
 	if len(ring.all) < cs.limit {
 		ring.all = append(ring.all, c)
@@ -108,6 +125,27 @@ func (cs *calls) setOwn(id trace.TraceID) {
 	cs.mu.Lock()
 	defer cs.mu.Unlock()
 	cs.own.put(id, struct{}{})
+}
+
+// setRuntime tells that the sandbox's runtime records its own spans in the trace.
+func (cs *calls) setRuntime(id trace.TraceID) {
+	cs.mu.Lock()
+	defer cs.mu.Unlock()
+	cs.runtime.put(id, struct{}{})
+}
+
+// isRuntime tells that the trace is one of the runtime's own.
+func (cs *calls) isRuntime(id trace.TraceID) bool {
+	cs.mu.Lock()
+	defer cs.mu.Unlock()
+	_, ok := cs.runtime.get(id)
+	return ok
+}
+
+func (cs *calls) hasRuntime() bool {
+	cs.mu.Lock()
+	defer cs.mu.Unlock()
+	return len(cs.runtime.entries) > 0
 }
 
 // isOwn tells that the sandbox uses the trace.

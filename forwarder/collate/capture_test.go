@@ -355,23 +355,4 @@ func TestCaptureWithRuntimeSpans(t *testing.T) {
 			t.Errorf("%d spans in the runtime's trace, %d placeholders", n, b.Stats().Placeholders)
 		}
 	})
-	t.Run("adopted", func(t *testing.T) {
-		cp := load(t, "kata-4.1.0-pod.agent", one)
-		b := newBed(t, nil)
-		id, spans := runtimes(cp)
-		for span := range spans {
-			b.Adopt(span, ourTrace)
-		}
-		cp.play(b)
-		b.balance()
-		for _, s := range b.out {
-			was := cp.by[trace.SpanID(s.SpanId)]
-			if trace.TraceID(s.TraceId) != ourTrace {
-				t.Errorf("%s is in trace %x", s.Name, s.TraceId)
-			}
-			if was.TraceID == id && parentOf(s) != was.ParentID {
-				t.Errorf("%s has another parent", s.Name)
-			}
-		}
-	})
 }

@@ -9,27 +9,29 @@ import (
 	"github.com/shimtrace/shimtrace/forwarder/agentwire"
 )
 
-// Collator places the agent's spans of one sandbox. It is safe for concurrent
-// use; Call and Own never wait for the others.
+// Collator places the agent's and the runtime's spans of one sandbox. It is safe for
+// concurrent use; Call, Own, Cause and Request never wait for the others.
 type Collator struct {
 	opts  Options
 	calls *calls
 
-	mu      sync.Mutex
-	held    held
-	sent    recent[trace.SpanID, sent]
-	awaited map[trace.SpanID]*awaited
-	adopted recent[trace.SpanID, trace.TraceID]
-	named   recent[trace.SpanID, place] // as parents, in contexts that were taken for handed out
-	guest   recent[trace.TraceID, guestTrace]
-	execs   recent[string, string]
-	rpcs    [recentRPCs]interval // the last ones, for strays that come after theirs
-	nextRPC int
-	skew    skew
-	secret  [16]byte // of derived trace ids
-	out     batch
-	stack   []*node // of send
-	stats   Stats
+	mu         sync.Mutex
+	held       held
+	sent       recent[trace.SpanID, sent]
+	awaited    map[trace.SpanID]*awaited
+	named      recent[trace.SpanID, place]    // as parents, in contexts that were handed out or taken for it
+	roots      recent[trace.SpanID, struct{}] // of the runtime, as its calls name them
+	undecided  []*node                        // calls of the runtime that are quiet unless they fail
+	guest      recent[trace.TraceID, guestTrace]
+	execs      recent[string, string]
+	rpcs       [recentRPCs]interval // the last ones, for strays that come after theirs
+	nextRPC    int
+	skew       skew
+	secret     [16]byte // of derived trace ids
+	out        batch
+	outRuntime batch
+	stack      []*node // of send
+	stats      Stats
 }
 
 // sent is what is remembered of a span that got its place.
@@ -43,6 +45,7 @@ type awaited struct {
 	place
 	begin, end uint64 // from the first child's start to the last one's end
 	children   int
+	host       bool // it is the runtime's
 }
 
 // guestTrace is what is known of a trace that the guest named.
@@ -75,23 +78,30 @@ const (
 func New(opts Options) *Collator {
 	opts.defaults()
 	c := &Collator{
-		opts:    opts,
-		calls:   newCalls(opts.MaxCalls),
-		held:    newHeld(),
-		sent:    newRecent[trace.SpanID, sent](opts.Remember),
-		awaited: make(map[trace.SpanID]*awaited),
-		adopted: newRecent[trace.SpanID, trace.TraceID](opts.Remember),
-		named:   newRecent[trace.SpanID, place](opts.Remember),
-		guest:   newRecent[trace.TraceID, guestTrace](maxTraces),
-		execs:   newRecent[string, string](maxExecs),
-		skew:    newSkew(int64(opts.Correct)),
-		out:     newBatch(opts),
+		opts:       opts,
+		calls:      newCalls(opts.MaxCalls),
+		held:       newHeld(),
+		sent:       newRecent[trace.SpanID, sent](opts.Remember),
+		awaited:    make(map[trace.SpanID]*awaited),
+		roots:      newRecent[trace.SpanID, struct{}](maxRoots),
+		named:      newRecent[trace.SpanID, place](opts.Remember),
+		guest:      newRecent[trace.TraceID, guestTrace](maxTraces),
+		execs:      newRecent[string, string](maxExecs),
+		skew:       newSkew(int64(opts.Correct)),
+		out:        newBatch(opts, opts.Resource, ScopeName),
+		outRuntime: newBatch(opts, opts.Runtime, RuntimeScopeName),
 	}
 	rand.Read(c.secret[:])
-	if opts.Root.IsValid() {
-		c.calls.setOwn(opts.Root.TraceID())
-	}
+	c.SetRoot(opts.Root)
 	return c
+}
+
+// SetRoot changes Options.Root: the sandbox is traced anew, or not any more.
+func (c *Collator) SetRoot(root trace.SpanContext) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	c.opts.Root = root
+	c.calls.setRoot(root)
 }
 
 // Call tells of a call of the shim, once when it begins and again when it has
@@ -103,45 +113,42 @@ func (c *Collator) Call(call Call) { c.calls.tell(call) }
 // traces of Options.Root and of each Call are the sandbox's without being told.
 func (c *Collator) Own(id trace.TraceID) { c.calls.setOwn(id) }
 
-// Adopt tells that a span of the runtime has been put into a trace. The agent's
-// spans that name it as their parent follow.
-func (c *Collator) Adopt(span trace.SpanID, into trace.TraceID) {
-	if !span.IsValid() || !into.IsValid() {
-		return
-	}
-	c.mu.Lock()
-	defer c.mu.Unlock()
-	c.adopted.put(span, into)
-	if n := c.held.nodes[span]; n != nil && n.span == nil {
-		t := n.tree
-		c.held.uproot(t)
-		c.held.drop(n)
-		for _, child := range n.children() {
-			child.up = nil
-			c.settle(child)
-		}
-	}
-}
-
 // Add takes a span in and owns it from then on. Spans are to be added in the order
 // in which they arrive.
 func (c *Collator) Add(s *agentwire.Span) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
+	c.add(s, rpcs[s.Name], false)
+}
+
+func (c *Collator) add(s *agentwire.Span, rule *rpc, host bool) {
+	c.keepPromises()
 	c.stats.Added++
 	if reason := c.unwanted(s); reason != "" {
 		c.drop(reason)
 		return
 	}
-	n := c.held.put(s)
-	if rpcs[s.Name] != nil {
-		c.remember(s)
+	if s.ParentID == s.SpanID {
+		c.stats.Cut++
+		s.ParentID = [8]byte{}
+	}
+	n := c.held.put(s, rule, host)
+	switch {
+	case host && rule.isCall():
+		c.learnRoot(n)
+	case !host && rule != nil:
+		c.remember(n)
 		c.gather(n)
 	}
-	if p, ok := c.expected(n.id); ok {
-		c.arrived(n, p)
-	} else {
+	p, expected := c.expected(n.id)
+	switch {
+	case !expected:
 		c.settle(n)
+	case host && c.opts.Mode == Isolated && (c.awaited[n.id] == nil || !c.awaited[n.id].host):
+		delete(c.awaited, n.id) // the guest had no business to name it
+		c.settle(n)
+	default:
+		c.arrived(n, p)
 	}
 	for c.held.spans > c.opts.MaxSpans || c.held.bytes > c.opts.MaxBytes {
 		c.infer(c.held.trees.Front().Value.(*tree))
@@ -152,9 +159,6 @@ func (c *Collator) Add(s *agentwire.Span) {
 func (c *Collator) unwanted(s *agentwire.Span) Reason {
 	id := trace.SpanID(s.SpanID)
 	if _, taken := c.ours(id); taken {
-		return Collision
-	}
-	if _, taken := c.adopted.get(id); taken {
 		return Collision
 	}
 	if _, dup := c.sent.get(id); dup {
@@ -172,24 +176,36 @@ func (c *Collator) unwanted(s *agentwire.Span) Reason {
 func (c *Collator) Tick() {
 	c.mu.Lock()
 	defer c.mu.Unlock()
+	c.keepPromises()
+	c.decide()
 	due := c.opts.Now().Add(-c.opts.Hold).UnixNano()
 	for e := c.held.trees.Front(); e != nil && e.Value.(*tree).since <= due; e = c.held.trees.Front() {
 		c.infer(e.Value.(*tree))
 	}
-	c.out.send()
+	c.sendAll()
 }
 
-// Ended tells that no more spans will come, since the agent's connection or its VM
-// is gone. All that waits is sent, and placeholders for the parents that are
-// missing. Should spans be added after all, they are placed as before.
+// AgentEnded tells that no more spans of the agent's will come, since its connection
+// or its VM is gone. If there are none of the runtime's either, nothing more will
+// come at all.
+func (c *Collator) AgentEnded() {
+	if !c.calls.hasRuntime() {
+		c.Ended()
+	}
+}
+
+// Ended tells that no more spans will come. All that waits is sent, and placeholders
+// for the parents that are missing. Should spans be added after all, they are placed
+// as before.
 func (c *Collator) Ended() {
 	c.mu.Lock()
 	defer c.mu.Unlock()
+	c.keepPromises()
 	for e := c.held.trees.Front(); e != nil; e = c.held.trees.Front() {
 		c.infer(e.Value.(*tree))
 	}
 	c.placeholders()
-	c.out.send()
+	c.sendAll()
 }
 
 // Stats returns the counts so far.

@@ -13,7 +13,11 @@ type node struct {
 	id     trace.SpanID
 	parent trace.SpanID    // as it will be sent
 	span   *agentwire.Span // nil: missing
-	cost   int             // in memory, in bytes
+	rule   *rpc            // what its name says of it, nil: nothing
+	host   bool            // it is the runtime's, not the agent's
+	link   trace.SpanContext
+	served *call // that the runtime served with it, once that is looked for
+	cost   int   // in memory, in bytes
 	// Children, in the order in which they came.
 	first, last, next *node
 
@@ -33,6 +37,10 @@ type tree struct {
 // stray tells that the top has arrived: it is a root that waits for its RPC.
 func (t *tree) stray() bool { return t.top.span != nil }
 
+// request tells that the span serves a request: one of an agent's RPCs, or a call
+// of the shim as its runtime sees it.
+func (n *node) request() bool { return n.rule != nil && !n.rule.life }
+
 // held are the trees that wait, the one that waits longest first.
 type held struct {
 	nodes  map[trace.SpanID]*node
@@ -51,13 +59,13 @@ const nodeCost = 512
 
 // put makes a node of a span that has arrived, or finds the one that its children
 // have made.
-func (h *held) put(s *agentwire.Span) *node {
+func (h *held) put(s *agentwire.Span, rule *rpc, host bool) *node {
 	n := h.nodes[s.SpanID]
 	if n == nil {
 		n = &node{id: s.SpanID}
 		h.nodes[n.id] = n
 	}
-	n.span, n.parent = s, s.ParentID
+	n.span, n.parent, n.rule, n.host = s, s.ParentID, rule, host
 	h.spans++
 	n.cost = nodeCost + s.Size()
 	h.bytes += n.cost

@@ -203,19 +203,28 @@ func TestContextsOfNobody(t *testing.T) {
 	}
 }
 
-func TestAdopted(t *testing.T) {
+// TestBelowTheRuntime: what names a span of the runtime's follows it.
+func TestBelowTheRuntime(t *testing.T) {
 	other := traceID(0xB1)
 	b := newBed(t, nil)
+	b.calledIn(other, "Create", "a", "", 0xC1, 0, 100)
 	b.Add(span("leaf", 7, 3, 2, 10, 20))
-	b.Add(span("create_container", 7, 2, 99, 10, 20)) // waits for 99
-	b.Adopt(spanID(99), other)
-	b.Add(span("start_container", 7, 4, 99, 10, 20)) // does not
+	b.Add(span("create_container", 7, 2, 99, 10, 20))                  // waits for 99
+	b.AddRuntime(ofRuntime("ttrpc.CreateContainer", 7, 99, 98, 9, 21)) // waits for 98
+	b.Add(span("start_container", 7, 4, 99, 10, 20))
 	b.Add(span("fake", 7, 99, 0, 10, 20))
 	b.Tick()
+	if len(b.out) != 0 {
+		t.Errorf("sent before what is above: %v", b.out)
+	}
+	b.AddRuntime(served("Create", ofRuntime("create", 7, 98, 97, 5, 25)))
+	b.Tick()
+	b.want(98, other, 0xC1)
+	b.want(99, other, 98)
 	b.want(2, other, 99)
 	b.want(3, other, 2)
 	b.want(4, other, 99)
-	if b.drops[Collision] != 1 {
+	if b.drops[Duplicate] != 1 {
 		t.Errorf("dropped %v", b.drops)
 	}
 }

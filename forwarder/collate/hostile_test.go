@@ -155,9 +155,6 @@ func forest(t testing.TB, b *bed) {
 			if _, ours := b.ours(next); ours {
 				break
 			}
-			if _, runtimes := b.adopted.get(next); runtimes {
-				break
-			}
 			if b.by[next] == nil {
 				t.Fatalf("span %v is an orphan", at)
 			}
@@ -178,6 +175,11 @@ var names = []string{
 	"wait_process", "root-span", "start_sandbox", "watch_uevents", "baremount", "get_current_thread_ns_path",
 	"do_exec_process", "do_stats_container", "new", "process", "x", "",
 }
+
+var (
+	runtimeNames   = []string{"create", "rootSpan", "ttrpc.CreateContainer", "AddEndpoints", "State"}
+	runtimeMethods = []string{"Create", "", "", "", "State"}
+)
 
 // torture feeds a Collator by a program, whose bytes say what happens, and checks
 // what holds whatever does.
@@ -203,14 +205,21 @@ func torture(t testing.TB, program []byte) {
 			calls++
 			method := []string{"Create", "Start", "Kill", "Stats", "Delete", "Wait", "StartSandbox"}[p[0]%7]
 			b.called(method, string('a'+rune(p[1]%2)), []string{"", "x"}[p[2]%2], 0xC000+calls, int64(p[3]), int64(p[3])+int64(p[4]))
+		case op < 50:
+			b.Cause(Request{Method: "CreateContainer", ContainerID: "a", Caller: context(traceID(0x300+uint64(p[0]%2)), 0xE0+uint64(p[1]%8))})
 		case op < 52:
-			b.Adopt(spanID(0xE0+uint64(p[0]%2)), ourTrace)
+			s := ofRuntime(runtimeNames[int(p[3])%len(runtimeNames)], 0x300+uint64(p[0]%2), 0xE0+uint64(p[1]%8), []uint64{0, 0xE0 + uint64(p[2]%8)}[p[2]>>4&1], int64(p[4]), int64(p[4])+int64(p[0]))
+			s.Method = runtimeMethods[int(p[3])%len(runtimeMethods)]
+			b.AddRuntime(s)
 		case op < 54:
 			b.Own(traceID(0x100 + uint64(p[0]%4)))
 		case op < 56:
 			b.Ended()
 		default:
 			in := uint64(0x100 + int(p[0]%8))
+			if p[0] > 240 {
+				in = 0x300
+			}
 			if p[0] > 250 {
 				in = 0xDDDD
 			} else if p[0] > 245 {
@@ -281,15 +290,14 @@ func sound(t testing.TB, b *bed) {
 			next := b.by[parent]
 			if next == nil {
 				_, ours := b.ours(parent)
-				_, runtimes := b.adopted.get(parent)
-				known := ours || runtimes || !parent.IsValid() || parent[6] == 0xC0 || rpcs[at.Name] != nil && b.calls.isOwn(trace.TraceID(at.TraceId))
+				known := ours || !parent.IsValid() || parent[6] == 0xC0 || rpcs[at.Name] != nil && b.calls.isOwn(trace.TraceID(at.TraceId))
 				if !known {
 					t.Fatalf("span %x (%s) is an orphan below %v", at.SpanId, at.Name, parent)
 				}
 				break
 			}
 			if trace.TraceID(next.TraceId) != trace.TraceID(at.TraceId) {
-				t.Fatalf("span %x is in another trace than its parent", at.SpanId)
+				t.Fatalf("span %x (%s, in %x) is in another trace than its parent %x (%s, in %x), mode %v", at.SpanId, at.Name, at.TraceId, next.SpanId, next.Name, next.TraceId, b.opts.Mode)
 			}
 			at = next
 		}

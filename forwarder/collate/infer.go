@@ -8,9 +8,8 @@ import (
 func (c *Collator) infer(t *tree) {
 	c.stats.Inferred++
 	if t.stray() {
-		s := t.top.span
-		at := c.spotOf(s, rpcs[s.Name])
-		c.choose(s.TraceID, at.place)
+		at := c.spotOf(t.top)
+		c.choose(t.top.span.TraceID, at.place)
 		c.sendTo(t.top, at)
 		return
 	}
@@ -34,11 +33,20 @@ func (c *Collator) inferAt(t *tree, p *place) {
 	c.held.drop(top)
 	for _, n := range top.children() {
 		n.up = nil
-		if r := rpcs[n.span.Name]; r != nil && !r.life {
+		if c.isolates(n, n.span.TraceID) {
+			c.split(n)
+			continue
+		}
+		if n.request() && !n.host {
+			if c.calls.isRuntime(n.span.TraceID) {
+				// What it names is the runtime's, and may yet come.
+				c.awaitRuntime(n, top.id)
+				continue
+			}
 			g, _ := c.guest.get(n.span.TraceID)
 			g.remote = true
 			c.guest.put(n.span.TraceID, g)
-			c.root(n, r)
+			c.root(n)
 			continue
 		}
 		if p == nil {
@@ -46,7 +54,7 @@ func (c *Collator) inferAt(t *tree, p *place) {
 			p = &inferred
 		}
 		c.choose(n.span.TraceID, *p)
-		c.await(n, top.id, *p)
+		c.await(n, top.id, *p, n.host)
 	}
 }
 
@@ -56,6 +64,7 @@ type clues struct {
 	container, exec string
 	trace           trace.TraceID
 	start, end      uint64
+	host            bool // they are the runtime's
 }
 
 // maxClues bounds the spans looked at for ids.
@@ -64,13 +73,14 @@ const maxClues = 64
 func (c *Collator) cluesOf(top *node) (cl clues) {
 	below := make([]*node, 0, 8)
 	for n := top.first; n != nil; n = n.next {
-		if r := rpcs[n.span.Name]; r != nil && !r.life {
+		if n.request() && !n.host {
 			continue
 		}
 		if len(below) == 0 {
+			cl.host = n.host
 			cl.trace, cl.start, cl.end = n.span.TraceID, n.span.Start, n.span.End
 		}
-		if cl.rpc == nil {
+		if cl.rpc == nil && !n.host {
 			cl.rpc = lostParent(n.span.Name)
 		}
 		cl.start, cl.end = min(cl.start, n.span.Start), max(cl.end, n.span.End)
@@ -103,9 +113,15 @@ func (c *Collator) placeOfLost(cl clues) place {
 
 func (c *Collator) spotOfLost(cl clues) spot {
 	if c.opts.Mode == Isolated {
+		if cl.host {
+			return spot{place: place{trace: cl.trace}}
+		}
 		return c.apart(cl.trace)
 	}
 	start := int64(shifted(cl.start, c.skew.offset))
+	if cl.host {
+		return c.spotAt(int64(cl.start), cl.container, cl.trace)
+	}
 	var m match
 	var ok bool
 	if cl.rpc != nil {
@@ -128,5 +144,5 @@ func (c *Collator) spotOfLost(cl clues) spot {
 	case cl.rpc != nil:
 		return c.sandbox(cl.trace)
 	}
-	return c.spotAt(cl.start, cl.container, cl.trace)
+	return c.spotAt(start, cl.container, cl.trace)
 }

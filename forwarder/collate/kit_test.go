@@ -16,6 +16,7 @@ import (
 	tracepb "go.opentelemetry.io/proto/otlp/trace/v1"
 
 	"github.com/shimtrace/shimtrace/forwarder/agentwire"
+	"github.com/shimtrace/shimtrace/forwarder/runtimespan"
 )
 
 // t0 is when the tests' sandboxes begin, in Unix nanoseconds.
@@ -64,6 +65,10 @@ func newBed(t testing.TB, change func(*Options)) *bed {
 			Key:   "service.name",
 			Value: &commonpb.AnyValue{Value: &commonpb.AnyValue_StringValue{StringValue: "kata-agent"}},
 		}}},
+		Runtime: &resourcepb.Resource{Attributes: []*commonpb.KeyValue{{
+			Key:   "service.name",
+			Value: &commonpb.AnyValue{Value: &commonpb.AnyValue_StringValue{StringValue: "kata"}},
+		}}},
 		Quiet: quietMethods,
 		Slow:  500 * time.Millisecond,
 		Sink:  b.take,
@@ -79,10 +84,11 @@ func newBed(t testing.TB, change func(*Options)) *bed {
 
 func (b *bed) take(all []*tracepb.ResourceSpans) {
 	for _, rs := range all {
-		if got := rs.GetResource().GetAttributes(); len(got) != 1 || got[0].Value.GetStringValue() != "kata-agent" {
-			b.t.Errorf("spans were sent with the resource %v", got)
-		}
 		for _, ss := range rs.ScopeSpans {
+			want := map[string]string{ScopeName: "kata-agent", RuntimeScopeName: "kata"}[ss.Scope.Name]
+			if got := rs.GetResource().GetAttributes(); len(got) != 1 || got[0].Value.GetStringValue() != want {
+				b.t.Errorf("spans of scope %s were sent with the resource %v", ss.Scope.Name, got)
+			}
 			for _, s := range ss.Spans {
 				if b.by[trace.SpanID(s.SpanId)] != nil {
 					b.t.Errorf("span %x was sent twice", s.SpanId)
@@ -108,6 +114,17 @@ func span(name string, trace, id, parent uint64, start, end int64) *agentwire.Sp
 		TraceID: traceID(trace), SpanID: spanID(id), ParentID: spanID(parent),
 		Name: name, Start: uint64(t0 + start*ms), End: uint64(t0 + end*ms),
 	}
+}
+
+// ofRuntime makes a span of the runtime's.
+func ofRuntime(name string, trace, id, parent uint64, start, end int64) *runtimespan.Span {
+	return &runtimespan.Span{Span: *span(name, trace, id, parent, start, end)}
+}
+
+// served says which call a span of the runtime's is the serving of.
+func served(method string, s *runtimespan.Span) *runtimespan.Span {
+	s.Method = method
+	return s
 }
 
 // of says which container and exec a span is about.

@@ -34,11 +34,18 @@ type Options struct {
 	// host. Nothing of the guest's own resource remains.
 	Resource *resourcepb.Resource
 
+	// Runtime is the same for the spans of the sandbox's runtime.
+	Runtime *resourcepb.Resource
+
 	// Quiet are the methods of the shim whose calls, and what they cause in the
 	// agent, are recorded only when they fail or take longer than Slow (0: never
 	// for being slow). Names are "Stats" or "containerd.task.v3.Task/Stats".
 	Quiet []string
 	Slow  time.Duration
+
+	// QuietSpans are the names of spans of the runtime's that are recorded only when
+	// they fail or take longer than Slow.
+	QuietSpans []string
 
 	// Hold is how long a span waits for what is above it. Default 15 s: the agent
 	// sends every 5 s, so what is late by two of its batches is lost or lasts.
@@ -66,7 +73,7 @@ type Options struct {
 	// Default 5 ms.
 	Correct time.Duration
 
-	// Sink takes the spans. It is called from Add, Adopt, Tick and Ended, never by
+	// Sink takes the spans. It is called from Add, AddRuntime, Tick and Ended, never by
 	// two at once, and owns what it gets, all but the resource and the scope.
 	Sink func([]*tracepb.ResourceSpans)
 	// Drop is told of each span that will not reach the sink, and why. It is called

@@ -29,12 +29,16 @@ type spot struct {
 }
 
 // spotOf returns where a span belongs that has no parent.
-func (c *Collator) spotOf(s *agentwire.Span, r *rpc) spot {
+func (c *Collator) spotOf(n *node) spot {
+	s, r := n.span, n.rule
+	if n.host {
+		return c.runtimeSpot(n)
+	}
 	if r == nil {
 		if c.opts.Mode == Isolated {
 			return c.apart(s.TraceID)
 		}
-		return c.spotAt(s.Start, s.ContainerID, s.TraceID)
+		return c.spotAt(int64(shifted(s.Start, c.skew.offset)), s.ContainerID, s.TraceID)
 	}
 	m := c.caller(r, s)
 	if reason := c.quietness(r, s, m); reason != "" {
@@ -49,12 +53,11 @@ func (c *Collator) spotOf(s *agentwire.Span, r *rpc) spot {
 	return c.sandbox(s.TraceID)
 }
 
-// spotAt returns where something of the agent's belongs of which only the time is
-// known, and perhaps the container.
-func (c *Collator) spotAt(start uint64, container string, guest trace.TraceID) spot {
-	at := int64(shifted(start, c.skew.offset))
+// spotAt returns where something belongs of which only the time is known, by the
+// host's clock, and perhaps the container.
+func (c *Collator) spotAt(at int64, container string, guest trace.TraceID) spot {
 	m, ok := c.calls.during(at, int64(c.opts.Skew), container, func(m *call) bool {
-		return c.isQuiet(m.Method) || !c.recorded(m)
+		return !causes[m.Method] || c.isQuiet(m.Method) || !c.recorded(m)
 	})
 	if ok {
 		return c.below(m.SpanContext)
@@ -138,8 +141,8 @@ var execProcess = rpcs["exec_process"]
 func (c *Collator) quietness(r *rpc, s *agentwire.Span, m *match) Reason {
 	switch {
 	case m == nil && !c.quietRPC(r),
-		m != nil && (!c.isQuiet(m.Method) || m.Failed),
-		c.opts.Slow > 0 && s.End > s.Start && s.End-s.Start > uint64(c.opts.Slow):
+		m != nil && (!c.quietCall(&m.call) || m.Failed),
+		c.slow(s) && (m == nil || !endless[m.Method]):
 		return ""
 	}
 	return Quiet
@@ -149,6 +152,13 @@ func (c *Collator) quietness(r *rpc, s *agentwire.Span, m *match) Reason {
 func (c *Collator) quietRPC(r *rpc) bool {
 	return len(r.methods) > 0 && !slices.ContainsFunc(r.methods, func(m string) bool { return !c.isQuiet(m) })
 }
+
+func (c *Collator) slow(s *agentwire.Span) bool {
+	return c.opts.Slow > 0 && s.End > s.Start && s.End-s.Start > uint64(c.opts.Slow)
+}
+
+// quietCall tells that a call is recorded only when it fails or is slow.
+func (c *Collator) quietCall(m *call) bool { return m.Quiet || c.isQuiet(m.Method) }
 
 func (c *Collator) isQuiet(method string) bool { return slices.Contains(c.opts.Quiet, method) }
 
@@ -161,6 +171,6 @@ func (c *Collator) recorded(m *call) bool {
 	if end.IsZero() {
 		end = c.opts.Now()
 	}
-	slow := c.opts.Slow > 0 && end.Sub(m.Start) > c.opts.Slow
-	return m.Failed || slow || !c.isQuiet(m.Method)
+	slow := c.opts.Slow > 0 && end.Sub(m.Start) > c.opts.Slow && !endless[m.Method]
+	return m.Failed || slow || !c.quietCall(m)
 }

@@ -279,7 +279,7 @@ func TestStrays(t *testing.T) {
 		b := stray()
 		b.Add(span("create_sandbox", 7, 1, 99, 10, 90))
 		b.Add(span("baremount", 8, 2, 0, 20, 30))
-		b.Adopt(spanID(99), ourTrace)
+		b.AddRuntime(ofRuntime("ttrpc.CreateSandbox", 7, 99, 0, 9, 91))
 		b.Tick()
 		b.want(1, ourTrace, 99)
 		b.want(2, ourTrace, 1)

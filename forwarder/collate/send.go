@@ -14,11 +14,16 @@ const (
 	// ScopeName is the instrumentation scope of the agent's spans.
 	ScopeName = "kata-agent"
 
+	// RuntimeScopeName is that of the runtime's.
+	RuntimeScopeName = "kata-runtime"
+
 	// LostName is the name of a placeholder, which has the attribute
 	// PlaceholderKey: a span that never arrived, though its children did. It lasts
-	// from the first one's start to the last one's end.
-	LostName       = "lost agent span"
-	PlaceholderKey = "shimtrace.placeholder"
+	// from the first one's start to the last one's end. LostRuntimeName is that of
+	// one that the runtime did not send.
+	LostName        = "lost agent span"
+	LostRuntimeName = "lost runtime span"
+	PlaceholderKey  = "shimtrace.placeholder"
 
 	// Original times of a span that had them corrected, by the guest's clock.
 	OriginalStartKey = "shimtrace.original.start_time_unix_nano"
@@ -34,11 +39,11 @@ type batch struct {
 	spans    []*tracepb.Span
 }
 
-func newBatch(opts Options) batch {
+func newBatch(opts Options, resource *resourcepb.Resource, scope string) batch {
 	return batch{
 		max:      opts.MaxBatch,
-		resource: opts.Resource,
-		scope:    &commonpb.InstrumentationScope{Name: ScopeName},
+		resource: resource,
+		scope:    &commonpb.InstrumentationScope{Name: scope},
 		sink:     opts.Sink,
 	}
 }
@@ -64,16 +69,17 @@ func (b *batch) send() {
 
 // sendTo sends a span to its own spot, with all that is below it.
 func (c *Collator) sendTo(n *node, at spot) {
-	n.parent = at.parent
-	c.send(n, at.place, at.link)
+	n.parent, n.link = at.parent, at.link
+	c.send(n, at.place)
 }
 
 // send sends a span and all that is below it.
-func (c *Collator) send(top *node, p place, link trace.SpanContext) {
+func (c *Collator) send(top *node, p place) {
 	if top.tree != nil {
 		c.held.uproot(top.tree)
 	}
 	c.stack = append(c.stack[:0], top)
+	var apart []*node
 	for len(c.stack) > 0 {
 		n := c.stack[len(c.stack)-1]
 		c.stack = c.stack[:len(c.stack)-1]
@@ -82,42 +88,57 @@ func (c *Collator) send(top *node, p place, link trace.SpanContext) {
 		if p.drop != "" {
 			c.drop(p.drop)
 		} else {
-			c.emit(n, p, link)
+			c.emit(n, p)
 		}
-		link = trace.SpanContext{}
 		from := len(c.stack)
 		for child := n.first; child != nil; child = child.next {
+			if n.host && c.isolates(child, n.span.TraceID) {
+				apart = append(apart, child)
+				continue
+			}
 			c.stack = append(c.stack, child)
 		}
 		slices.Reverse(c.stack[from:])
 	}
+	for _, n := range apart {
+		n.up, n.next = nil, nil
+		c.split(n)
+	}
 }
 
-// await sends a span whose parent is missing and may yet come.
-func (c *Collator) await(n *node, parent trace.SpanID, p place) {
+// await sends a span whose parent is missing, is the runtime's if host, and may yet
+// come.
+func (c *Collator) await(n *node, parent trace.SpanID, p place, host bool) {
+	if p.drop != "" {
+		c.sendTo(n, spot{place: p})
+		return
+	}
 	if c.awaited[parent] == nil {
 		if len(c.awaited) >= c.opts.MaxAwaited {
 			c.stats.Cut++
 			c.sendTo(n, spot{place: p, parent: p.top})
 			return
 		}
-		c.awaited[parent] = &awaited{place: p}
+		c.awaited[parent] = &awaited{place: p, host: host}
 	}
 	n.parent = parent
-	c.send(n, p, trace.SpanContext{})
+	c.send(n, p)
 }
 
 // emit sends one span.
-func (c *Collator) emit(n *node, p place, link trace.SpanContext) {
+func (c *Collator) emit(n *node, p place) {
 	s := n.span
 	if s.TraceID != p.trace {
 		c.stats.Rewritten++
 		s.TraceID, s.TraceState = p.trace, ""
 	}
 	s.ParentID = n.parent
-	start, end := s.Start, s.End
-	s.Start = shifted(start, p.offset)
-	s.End = max(s.Start, shifted(end, p.offset))
+	start, end, offset := s.Start, s.End, p.offset
+	if n.host {
+		offset = 0
+	}
+	s.Start = shifted(start, offset)
+	s.End = max(s.Start, shifted(end, offset))
 	m, err := s.Proto()
 	if err != nil {
 		c.drop(Malformed)
@@ -127,12 +148,12 @@ func (c *Collator) emit(n *node, p place, link trace.SpanContext) {
 		c.stats.Corrected++
 		m.Attributes = append(m.Attributes, number(OriginalStartKey, start), number(OriginalEndKey, end))
 		for _, e := range m.Events {
-			e.TimeUnixNano = shifted(e.TimeUnixNano, p.offset)
+			e.TimeUnixNano = shifted(e.TimeUnixNano, offset)
 		}
 	}
 	c.keepLinks(m)
-	if link.IsValid() {
-		m.Links = append(m.Links, linkTo(link))
+	if n.link.IsValid() {
+		m.Links = append(m.Links, linkTo(n.link))
 	}
 	if a := c.awaited[n.parent]; a != nil {
 		if a.children == 0 {
@@ -142,15 +163,25 @@ func (c *Collator) emit(n *node, p place, link trace.SpanContext) {
 		a.begin, a.end = min(a.begin, s.Start), max(a.end, s.End)
 	}
 	c.stats.Sent++
-	c.put(m)
+	c.put(m, n.host)
 }
 
 // put hands a span to the batch. One that has no parent is linked to the sandbox.
-func (c *Collator) put(m *tracepb.Span) {
+func (c *Collator) put(m *tracepb.Span, host bool) {
 	if root := c.opts.Root; len(m.ParentSpanId) == 0 && root.IsValid() {
 		m.Links = append(m.Links, linkTo(root))
 	}
+	if host {
+		c.outRuntime.add(m)
+		return
+	}
 	c.out.add(m)
+}
+
+// sendAll hands to the sink what is collected for it.
+func (c *Collator) sendAll() {
+	c.out.send()
+	c.outRuntime.send()
 }
 
 // keepLinks leaves those of a span's links that stay within the sandbox: who
@@ -188,10 +219,14 @@ func (c *Collator) placeholders() {
 		a := c.awaited[id]
 		c.stats.Placeholders++
 		c.sent.put(id, sent{place: a.place, parent: a.top})
+		name := LostName
+		if a.host {
+			name = LostRuntimeName
+		}
 		m := &tracepb.Span{
 			TraceId:           a.trace[:],
 			SpanId:            slices.Clone(id[:]),
-			Name:              LostName,
+			Name:              name,
 			Kind:              tracepb.Span_SPAN_KIND_INTERNAL,
 			StartTimeUnixNano: a.begin,
 			EndTimeUnixNano:   a.end,
@@ -203,7 +238,7 @@ func (c *Collator) placeholders() {
 		if a.top.IsValid() {
 			m.ParentSpanId = a.top[:]
 		}
-		c.put(m)
+		c.put(m, a.host)
 	}
 	clear(c.awaited)
 }

@@ -2,47 +2,45 @@ package collate
 
 import (
 	"go.opentelemetry.io/otel/trace"
-
-	"github.com/shimtrace/shimtrace/forwarder/agentwire"
 )
 
 // settle gives a span its place, and so all below it, or has it wait for what is
 // above it.
 func (c *Collator) settle(n *node) {
 	s := n.span
-	r := rpcs[s.Name]
-	if s.ParentID == s.SpanID {
-		c.stats.Cut++
-		s.ParentID = [8]byte{}
-	}
 	parent := trace.SpanID(s.ParentID)
-	if !parent.IsValid() {
-		c.root(n, r)
+	if !parent.IsValid() || n.host && c.standsAlone(n) {
+		c.root(n)
 		return
 	}
 	if above, known := c.placeOf(parent); known {
+		if c.isolates(n, above.trace) {
+			c.split(n)
+			return
+		}
 		c.follow(n, above)
 		return
 	}
 	if ours, ok := c.ours(parent); ok {
-		c.under(n, r, ours)
-		return
-	}
-	if into, ok := c.adopted.get(parent); ok {
-		c.follow(n, c.kept(into, s, r))
+		c.under(n, ours)
 		return
 	}
 	above := c.held.nodes[parent]
-	if r != nil && !r.life && (above == nil || above.span == nil) {
+	runtimes := !n.host && c.calls.isRuntime(s.TraceID)
+	if n.request() && c.isolates(n, s.TraceID) {
+		c.split(n)
+		return
+	}
+	if !n.host && !runtimes && n.request() && (above == nil || above.span == nil) {
 		// An RPC's parent is in its request. Whose it is can be told by the trace.
 		if c.calls.isOwn(s.TraceID) {
-			p := c.kept(s.TraceID, s, r)
+			p := c.kept(s.TraceID, n)
 			c.named.put(parent, p)
 			c.follow(n, p)
 			return
 		}
 		if g, _ := c.guest.get(s.TraceID); g.remote {
-			c.root(n, r)
+			c.root(n)
 			return
 		}
 	}
@@ -53,12 +51,12 @@ func (c *Collator) settle(n *node) {
 	}
 	if !c.held.join(n, above, now) {
 		c.stats.Cut++
-		c.root(n, r)
+		c.root(n)
 	}
 }
 
-// ours returns the call whose span has the id; the sandbox's root is as good as
-// one.
+// ours returns the call, or the request to the agent, whose span has the id; the
+// sandbox's root is as good as one.
 func (c *Collator) ours(id trace.SpanID) (call, bool) {
 	if c.opts.Root.IsValid() && id == c.opts.Root.SpanID() {
 		return call{Call: Call{SpanContext: c.opts.Root}}, true
@@ -78,11 +76,15 @@ func (c *Collator) placeOf(id trace.SpanID) (place, bool) {
 }
 
 // root places the top of what the agent did at one request, or on its own.
-func (c *Collator) root(n *node, r *rpc) {
-	if r == nil && c.opts.Mode == Collated && c.waits(n) {
+func (c *Collator) root(n *node) {
+	if n.host {
+		c.runtimeRoot(n)
 		return
 	}
-	spot := c.spotOf(n.span, r)
+	if n.rule == nil && c.opts.Mode == Collated && c.waits(n) {
+		return
+	}
+	spot := c.spotOf(n)
 	c.choose(n.span.TraceID, spot.place)
 	c.sendTo(n, spot)
 }
@@ -91,12 +93,12 @@ func (c *Collator) root(n *node, r *rpc) {
 func (c *Collator) follow(n *node, p place) {
 	c.choose(n.span.TraceID, p)
 	n.parent = n.span.ParentID
-	c.send(n, p, trace.SpanContext{})
+	c.send(n, p)
 }
 
 // under places a span whose parent is a call's span: the context was handed out.
-func (c *Collator) under(n *node, r *rpc, caused call) {
-	s := n.span
+func (c *Collator) under(n *node, caused call) {
+	s, r := n.span, n.rule
 	p := c.below(caused.SpanContext).place
 	if !caused.SpanContext.IsSampled() {
 		p.drop = Unsampled
@@ -111,9 +113,9 @@ func (c *Collator) under(n *node, r *rpc, caused call) {
 }
 
 // kept is the place of a span that stays in a trace which the sandbox uses.
-func (c *Collator) kept(id trace.TraceID, s *agentwire.Span, r *rpc) place {
+func (c *Collator) kept(id trace.TraceID, n *node) place {
 	p := c.in(id)
-	if r != nil {
+	if s, r := n.span, n.rule; r != nil {
 		m := c.caller(r, s)
 		if m != nil && m.SpanContext.TraceID() == id && c.recorded(&m.call) {
 			p.top = m.SpanContext.SpanID()
@@ -141,8 +143,8 @@ func (c *Collator) arrived(n *node, p place) {
 	s := n.span
 	parent := trace.SpanID(s.ParentID)
 	switch {
-	case !parent.IsValid() || parent == n.id:
-		spot := c.spotOf(s, rpcs[s.Name])
+	case !parent.IsValid() || n.host && c.opts.Mode == Collated && c.standsAlone(n):
+		spot := c.spotOf(n)
 		if spot.trace == p.trace {
 			spot.place = p
 		} else {
@@ -168,14 +170,14 @@ func (c *Collator) arrived(n *node, p place) {
 	switch above, known := c.traceOf(parent); {
 	case known && above == p.trace:
 		n.parent = parent
-		c.send(n, p, trace.SpanContext{})
+		c.send(n, p)
 	case known:
 		c.stats.Cut++
 		c.sendTo(n, c.fallen(p, above, parent))
-	case rpcs[s.Name] != nil && !rpcs[s.Name].life:
+	case n.request() && !n.host && !c.calls.isRuntime(s.TraceID):
 		c.sendTo(n, c.fallen(p, trace.TraceID{}, trace.SpanID{}))
 	default:
-		c.await(n, parent, p)
+		c.await(n, parent, p, n.host || c.calls.isRuntime(s.TraceID))
 	}
 }
 
@@ -203,7 +205,7 @@ func (c *Collator) traceOf(id trace.SpanID) (trace.TraceID, bool) {
 	if p, ok := c.named.get(id); ok {
 		return p.trace, true
 	}
-	return c.adopted.get(id)
+	return trace.TraceID{}, false
 }
 
 // maxDepth is how far up a tree is looked for a cycle; the agent's are some ten
@@ -229,6 +231,9 @@ func (c *Collator) belowItself(id, parent trace.SpanID) bool {
 // choose remembers the place of a trace that the guest named: what comes late of
 // it follows.
 func (c *Collator) choose(id trace.TraceID, p place) {
+	if c.calls.isRuntime(id) {
+		return // one trace for all of the sandbox's life has no one place
+	}
 	g, _ := c.guest.get(id)
 	if !g.placed {
 		g.place, g.placed = p, true

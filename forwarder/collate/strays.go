@@ -2,8 +2,6 @@ package collate
 
 import (
 	"math"
-
-	"github.com/shimtrace/shimtrace/forwarder/agentwire"
 )
 
 // The agent does some of an RPC's work on threads of its own (baremount,
@@ -11,8 +9,8 @@ import (
 // RPC whose interval holds it, which as a rule arrives later.
 
 // remember takes in an RPC that may hold strays.
-func (c *Collator) remember(s *agentwire.Span) {
-	if c.holdsStrays(s) {
+func (c *Collator) remember(n *node) {
+	if s := n.span; c.holdsStrays(n) {
 		c.rpcs[c.nextRPC%recentRPCs] = interval{s.SpanID, s.Start, s.End}
 		c.nextRPC++
 	}
@@ -20,14 +18,13 @@ func (c *Collator) remember(s *agentwire.Span) {
 
 // holdsStrays tells that strays may belong to a span: one that only waits, or that
 // is not sent, is not their cause.
-func (c *Collator) holdsStrays(s *agentwire.Span) bool {
-	r := rpcs[s.Name]
-	return r != nil && len(r.methods) > 0 && !c.quietRPC(r)
+func (c *Collator) holdsStrays(n *node) bool {
+	return n.rule != nil && len(n.rule.methods) > 0 && !c.quietRPC(n.rule)
 }
 
 // gather puts the strays that an RPC holds below it.
 func (c *Collator) gather(n *node) {
-	if len(c.held.strays) == 0 || !c.holdsStrays(n.span) {
+	if len(c.held.strays) == 0 || !c.holdsStrays(n) {
 		return
 	}
 	now := c.opts.Now().UnixNano()

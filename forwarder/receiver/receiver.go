@@ -158,7 +158,7 @@ func (r *Receiver) Closed(conn forwarder.ConnInfo, _ error) {
 	}
 	r.mu.Unlock()
 	if v != nil {
-		v.Ended()
+		v.AgentEnded()
 	}
 }
 

@@ -37,13 +37,29 @@ func Forwarder(cfg config.Agent) forwarder.Options {
 // which are quiet, and how many wait for how long.
 func Isolated(cfg config.Config) collate.Options {
 	return collate.Options{
-		Mode:     collate.Isolated,
-		Quiet:    cfg.Trace.Quiet,
-		Slow:     time.Duration(cfg.Trace.Slow),
-		Hold:     time.Duration(cfg.Agent.Limits.Hold),
-		MaxSpans: cfg.Agent.Limits.HeldSpans,
-		MaxBytes: int(cfg.Agent.Limits.HeldBytes),
+		Mode:       collate.Isolated,
+		Quiet:      cfg.Trace.Quiet,
+		Slow:       time.Duration(cfg.Trace.Slow),
+		QuietSpans: quietSpans(cfg),
+		Hold:       time.Duration(cfg.Agent.Limits.Hold),
+		MaxSpans:   cfg.Agent.Limits.HeldSpans,
+		MaxBytes:   int(cfg.Agent.Limits.HeldBytes),
 	}
+}
+
+// QuietRequests returns the requests to the agent that are quiet: those that are
+// configured to be, and those that only quiet calls cause.
+func QuietRequests(cfg config.Config) []string {
+	return append(collate.QuietRequests(cfg.Trace.Quiet), cfg.Agent.Quiet...)
+}
+
+// quietSpans are the same as spans of the Go runtime's, and those configured.
+func quietSpans(cfg config.Config) []string {
+	names := slices.Clone(cfg.Jaeger.Quiet)
+	for _, request := range QuietRequests(cfg) {
+		names = append(names, "ttrpc."+request)
+	}
+	return names
 }
 
 // Sockets returns where VMMs have their hybrid VSOCK sockets: as configured, else

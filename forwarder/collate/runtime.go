@@ -149,7 +149,9 @@ func (c *Collator) runtimeSpot(n *node) spot {
 			return spot{place: place{drop: reason}}
 		}
 	}
-	recorded := served != nil && c.recorded(&served.call)
+	// A call is at least as slow as its serving.
+	recorded := served != nil && (c.recorded(&served.call) ||
+		c.slow(s) && !endless[n.rule.name] && served.SpanContext.IsSampled())
 	switch {
 	case c.opts.Mode == Isolated:
 		// It is the host's, so that it may stay where it says it is.

@@ -1,0 +1,134 @@
+package collate
+
+import (
+	"slices"
+	"testing"
+	"time"
+
+	"go.opentelemetry.io/otel/trace"
+)
+
+func TestCause(t *testing.T) {
+	b := newBed(t, nil)
+	b.called("Create", "a", "", 0xC1, 0, 10) // is over
+	b.begun("Create", "b", "", 0xC2, 20)
+	b.begun("Start", "a", "", 0xC3, 21)
+	b.begun("Start", "a", "x", 0xC4, 22)
+	b.begun("Stats", "a", "", 0xC5, 23)
+	b.begun("Wait", "a", "", 0xC6, 24)
+	for _, test := range []struct {
+		Request
+		want uint64
+	}{
+		{Request{Method: "CreateContainer", ContainerID: "b", ExecID: "b"}, 0xC2},
+		{Request{Method: "UpdateInterface"}, 0xC2},
+		{Request{Method: "CreateContainer", ContainerID: "a"}, root},
+		{Request{Method: "StartContainer", ContainerID: "a"}, 0xC3},
+		{Request{Method: "ExecProcess", ContainerID: "a", ExecID: "7c0b2d0e-5d5f-4c39-8a35-9a7b4f5b0e11"}, 0xC4},
+		{Request{Method: "StatsContainer", ContainerID: "a", Quiet: true}, 0xC5},
+		{Request{Method: "SignalProcess", ContainerID: "a"}, root},
+		{Request{Method: "WaitProcess", ContainerID: "a"}, root},
+		{Request{Method: "OfALaterKata", ContainerID: "b"}, 0xC2},
+		{Request{Method: "CreateContainer", ContainerID: "b", Caller: context(traceID(7), 1)}, 0xC2}, // somebody else's
+	} {
+		if got := b.Cause(test.Request); got.TraceID() != ourTrace || got.SpanID() != spanID(test.want) {
+			t.Errorf("%s of %s is caused by %v, want %x", test.Method, test.ContainerID, got.SpanID(), test.want)
+		}
+	}
+	b.SetRoot(context(traceID(0xBB), 0xB0))
+	if got := b.Cause(Request{Method: "WaitProcess"}); got.TraceID() != traceID(0xBB) {
+		t.Errorf("caused by %v", got)
+	}
+}
+
+// TestCauseOfTheRuntime: a request goes below the runtime's own span, which comes
+// later, or never.
+func TestCauseOfTheRuntime(t *testing.T) {
+	requested := func(b *bed) {
+		t.Helper()
+		b.AddRuntime(ofRuntime("createAssets", 7, 2, 1, 5, 6))
+		b.begun("Create", "a", "", 0xC1, 0)
+		caller := context(traceID(7), 3)
+		got := b.Cause(Request{Method: "CreateContainer", ContainerID: "a", Caller: caller})
+		if got.TraceID() != ourTrace || got.SpanID() != spanID(3) || !got.IsSampled() {
+			t.Fatalf("the cause is %v", got)
+		}
+		call := Call{Method: "CreateContainer", ContainerID: "a", Start: time.Unix(0, t0+30*ms), SpanContext: context(ourTrace, 0xD1)}
+		b.Request(call, caller)
+		b.Add(of(span("create_container", 0xAAAA, 10, 0xD1, 35, 45), "a", ""))
+		call.End = time.Unix(0, t0+50*ms)
+		b.Request(call, caller)
+		b.Tick()
+		b.want(10, ourTrace, 0xD1)
+	}
+	t.Run("that comes", func(t *testing.T) {
+		b := newBed(t, nil)
+		requested(b)
+		b.AddRuntime(ofRuntime("ttrpc.CreateContainer", 7, 3, 4, 29, 51))
+		b.Tick()
+		b.want(3, ourTrace, 4) // at once
+		b.AddRuntime(ofRuntime("createContainer", 7, 4, 1, 20, 60))
+		b.called("Create", "a", "", 0xC1, 0, 100)
+		b.AddRuntime(served("Create", ofRuntime("create", 7, 1, 99, 1, 99)))
+		b.Tick()
+		b.want(4, ourTrace, 1)
+		b.want(1, ourTrace, 0xC1)
+		b.Ended()
+		if s := b.Stats(); s.Placeholders != 0 {
+			t.Errorf("%+v", s)
+		}
+	})
+	t.Run("that does not", func(t *testing.T) {
+		b := newBed(t, nil)
+		requested(b)
+		b.AddRuntime(served("Create", ofRuntime("create", 7, 1, 99, 1, 99)))
+		b.Ended()
+		b.want(3, ourTrace, 0xC1)
+		if s := b.get(3); s.Name != LostRuntimeName || s.StartTimeUnixNano != uint64(t0+30*ms) || s.EndTimeUnixNano != uint64(t0+50*ms) {
+			t.Errorf("%v", s)
+		}
+	})
+	t.Run("quiet", func(t *testing.T) {
+		b := newBed(t, nil)
+		b.AddRuntime(ofRuntime("createAssets", 7, 2, 1, 5, 6))
+		b.begun("Stats", "a", "", 0xC1, 0)
+		if got := b.Cause(Request{Method: "StatsContainer", ContainerID: "a", Caller: context(traceID(7), 3)}); got.SpanID() != spanID(0xC1) {
+			t.Errorf("the cause is %v", got)
+		}
+	})
+	t.Run("isolated", func(t *testing.T) {
+		b := newBed(t, func(o *Options) { o.Mode = Isolated })
+		b.AddRuntime(ofRuntime("createAssets", 7, 2, 1, 5, 6))
+		b.begun("Create", "a", "", 0xC1, 0)
+		if got := b.Cause(Request{Method: "CreateContainer", ContainerID: "a", Caller: context(traceID(7), 3)}); got.SpanID() != spanID(0xC1) {
+			t.Errorf("the cause is %v", got)
+		}
+	})
+}
+
+// TestRequestsTellTheTime: a request bounds the guest's clock closer than a call does,
+// and a quiet one's work is quiet.
+func TestRequestsTellTheTime(t *testing.T) {
+	b := newBed(t, nil)
+	b.called("Create", "a", "", 0xC1, 0, 10_000)
+	b.Request(Call{Method: "CreateContainer", SpanContext: context(ourTrace, 0xD1), Start: time.Unix(0, t0+5000*ms), End: time.Unix(0, t0+5100*ms)}, trace.SpanContext{})
+	b.Request(Call{Method: "ReadStdout", Quiet: true, SpanContext: context(ourTrace, 0xD2), Start: time.Unix(0, t0+5000*ms), End: time.Unix(0, t0+9100*ms)}, trace.SpanContext{})
+	b.Add(span("create_container", 0xAAAA, 10, 0xD1, 1000, 1090))
+	b.Add(span("read_stdout", 0xAAAA, 11, 0xD2, 1000, 5000))
+	b.Tick()
+	s := b.get(10)
+	if s.StartTimeUnixNano < uint64(t0+5000*ms) || s.EndTimeUnixNano > uint64(t0+5100*ms) {
+		t.Errorf("%v", s)
+	}
+	if b.drops[Quiet] != 1 {
+		t.Errorf("dropped %v", b.drops)
+	}
+}
+
+func TestQuietRequests(t *testing.T) {
+	got := QuietRequests(quietMethods)
+	slices.Sort(got)
+	if want := []string{"GetMetrics", "StatsContainer"}; !slices.Equal(got, want) {
+		t.Errorf("%v, want %v", got, want)
+	}
+}

@@ -79,6 +79,7 @@ func TestAgentOutput(t *testing.T) {
 	for total < size {
 		out, err := a.ReadStdout(ctx, &agentgrpc.ReadStreamRequest{ContainerId: "c1", ExecId: "c1", Len: 1 << 20})
 		check(t, err)
+		checkOutput(t, total, out.Data)
 		total += len(out.Data)
 	}
 	_, err = a.WriteStdin(ctx, &agentgrpc.WriteStreamRequest{ContainerId: "c1", ExecId: "c1", Data: []byte("exit 5\n")})
@@ -90,6 +91,16 @@ func TestAgentOutput(t *testing.T) {
 	check(t, err)
 	if total != size || exit.Status != 5 {
 		t.Errorf("%d bytes and exit status %d, want %d and 5", total, exit.Status, size)
+	}
+}
+
+// checkOutput holds a piece of the agent's output to what it is, from that byte on.
+func checkOutput(t testing.TB, from int, piece []byte) {
+	t.Helper()
+	for i, b := range piece {
+		if n := from + i; b != byte(n^n>>8^n>>16) {
+			t.Fatalf("byte %d of the output is %#x", n, b)
+		}
 	}
 }
 

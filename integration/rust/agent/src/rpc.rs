@@ -187,8 +187,8 @@ impl Agent {
         let process = self.sandbox.find(&req.container_id, &req.exec_id);
         let process = process.map_err(|e| (Code::INTERNAL, e))?;
         match process.read(MAX_READ.min(req.len as usize)).await {
-            0 => Err((Code::INVALID_ARGUMENT, "read meet eof".into())),
-            n => message(|out| out.write_bytes(1, &vec![b'x'; n])),
+            piece if piece.is_empty() => Err((Code::INVALID_ARGUMENT, "read meet eof".into())),
+            piece => message(|out| out.write_bytes(1, &piece)),
         }
     }
 

@@ -3,6 +3,7 @@
 //! to its standard input.
 
 use std::collections::HashMap;
+use std::ops::Range;
 use std::sync::{Arc, Mutex, MutexGuard};
 
 use tokio::sync::watch;
@@ -36,7 +37,8 @@ pub struct Process {
     /// The exit status, once there is one.
     status: watch::Sender<Option<i32>>,
     /// How much there is still to read.
-    stdout: Mutex<usize>,
+    /// Of its output, what there is still to read.
+    stdout: Mutex<Range<usize>>,
 }
 
 /// What the peer did wrong, in words of the agent.
@@ -87,7 +89,7 @@ impl Sandbox {
     fn process(&self) -> Arc<Process> {
         Arc::new(Process {
             status: watch::Sender::new(None),
-            stdout: Mutex::new(self.stdout_bytes),
+            stdout: Mutex::new(0..self.stdout_bytes),
         })
     }
 
@@ -144,18 +146,19 @@ impl Process {
         exited.ok().and_then(|s| *s).unwrap_or_default()
     }
 
-    /// How many of at most `most` bytes of standard output there are; 0 at its
-    /// end, which comes with the exit.
-    pub async fn read(&self, most: usize) -> usize {
+    /// At most `most` further bytes of standard output; none at its end, which comes
+    /// with the exit. Byte i of a process's output is i ^ i>>8 ^ i>>16, cut to a byte.
+    pub async fn read(&self, most: usize) -> Vec<u8> {
         {
             let mut left = self.stdout.lock().unwrap();
-            let n = most.min(*left);
-            *left -= n;
+            let n = most.min(left.len());
             if n > 0 {
-                return n;
+                let piece = left.start..left.start + n;
+                left.start += n;
+                return piece.map(|i| (i ^ i >> 8 ^ i >> 16) as u8).collect();
             }
         }
         self.wait().await;
-        0
+        Vec::new()
     }
 }

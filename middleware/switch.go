@@ -47,7 +47,7 @@ func (s *Switch) On() bool { return isOn(s.turns.Load()) }
 
 func isOn(turns uint32) bool { return turns%2 == 1 }
 
-// WithSwitch makes tracing depend on a switch. Default: it is always on.
+// WithSwitch makes tracing depend on a switch. Default, and with nil: it is always on.
 func WithSwitch(s *Switch) Option {
 	return func(o *options) { o.sw = s }
 }

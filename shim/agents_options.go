@@ -31,7 +31,7 @@ func (r *relayProcess) collation(from listen.Origin) (o collate.Options, refused
 	} else {
 		root := r.state.Trace
 		o.Root = root.spanContext()
-		if r.cfg.Trace.Type == "collated" || r.cfg.Trace.Type == "auto" && root.Sampled {
+		if r.cfg.Trace.Type == "collated" || r.cfg.Trace.Type == "auto" && (root.Sampled || r.state.Dynamic) {
 			o.Mode = collate.Collated
 		}
 	}

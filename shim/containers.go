@@ -22,10 +22,11 @@ const (
 
 // container is what is known of one container of the sandbox.
 type container struct {
-	load  sync.Once
-	attrs []attribute.KeyValue
-	gone  bool
-	exits map[string]time.Time // by exec id: exits already told
+	load   sync.Once
+	attrs  []attribute.KeyValue
+	gone   bool
+	bundle string               // once the sandbox's state is there
+	exits  map[string]time.Time // by exec id: exits already told
 }
 
 // attributes returns the span attributes of a container, as far as they are known.
@@ -66,7 +67,7 @@ func (s *sandbox) adopt(c *middleware.Call) {
 		s.mu.Lock()
 		ct.attrs = attrs
 		s.mu.Unlock()
-		s.exchange(c, containerAttributes(id, attrs))
+		s.exchange(c, ct, containerAttributes(id, attrs))
 	})
 }
 
@@ -75,30 +76,41 @@ func containerAttributes(id string, attrs []attribute.KeyValue) []attribute.KeyV
 	return append([]attribute.KeyValue{semconv.ContainerID(id)}, attrs...)
 }
 
-// exchange makes spans, with the attributes, of what start left in the bundle and
-// leaves the sandbox's state there.
-func (s *sandbox) exchange(c *middleware.Call, attrs []attribute.KeyValue) {
+// exchange makes spans, with the attributes, of what start left in the bundle, if
+// tracing is on, and leaves the sandbox's state there.
+func (s *sandbox) exchange(c *middleware.Call, ct *container, attrs []attribute.KeyValue) {
 	path := filepath.Join(c.Bundle, stateFile)
-	parent := s.root
+	left, err := s.replace(path, c.Bundle, ct)
+	parent, root := s.root(), s.root()
 	var links []trace.Link
 	if c.Caller.IsSampled() && s.join == middleware.JoinCaller {
 		parent = c.Caller
-		if s.root.IsSampled() {
-			links = []trace.Link{{SpanContext: s.root}}
+		if root.IsSampled() {
+			links = []trace.Link{{SpanContext: root}}
 		}
 	}
-	if left, err := readState(path); err == nil {
+	if left != nil && s.on() {
 		ctx := remote(parent)
 		for _, t := range left.Pending {
 			t.emit(ctx, s.tracer, links, attrs...)
 		}
 	}
-	s.mu.Lock()
-	st := s.state
-	s.mu.Unlock()
-	if err := st.write(path); err != nil {
+	if err != nil {
 		s.log.Warn("the end of this container will not be traced", "container", c.ContainerID, "error", err)
 	}
+}
+
+// replace leaves the sandbox's state in a bundle, in the place of what start left
+// there.
+func (s *sandbox) replace(path, bundle string, ct *container) (left *state, err error) {
+	s.saving.Lock()
+	defer s.saving.Unlock()
+	left, _ = readState(path)
+	s.mu.Lock()
+	st := s.state
+	ct.bundle = bundle
+	s.mu.Unlock()
+	return left, st.write(path)
 }
 
 // emit makes spans of a timing and what is in it.

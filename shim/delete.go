@@ -9,6 +9,7 @@ import (
 
 	"go.opentelemetry.io/otel/attribute"
 	semconv "go.opentelemetry.io/otel/semconv/v1.43.0"
+	"go.opentelemetry.io/otel/trace"
 
 	"github.com/shimtrace/shimtrace/config"
 	"github.com/shimtrace/shimtrace/middleware/wire"
@@ -43,6 +44,9 @@ func (c command) delete(cfg config.Config, inner string, log *slog.Logger) int {
 	os.Stdout.Write(out.Bytes())
 
 	relayGone := c.clear(cfg, st, began.Add(orphanTime), log)
+	if _, recorded := st.root(began); !recorded && !relayGone.leftOn() {
+		return exitCode(err)
+	}
 	who := c.identity(inner)
 	tel, terr := openTelemetry(cfg, who, log)
 	if terr != nil {
@@ -58,8 +62,39 @@ func (c command) delete(cfg config.Config, inner string, log *slog.Logger) int {
 // recordDelete makes the span of the delete, with the attributes of its container,
 // and those that were to be made by a relay that is no more.
 func recordDelete(tel *telemetry, st *state, attrs []attribute.KeyValue, t timing, response []byte, relayGone *state) {
-	root := st.Trace.spanContext()
-	for _, left := range st.Pending {
+	if root, recorded := st.root(t.Start); recorded {
+		recordOwnDelete(tel, root, st.Pending, attrs, t, response)
+	}
+	switch {
+	case relayGone == nil:
+	case relayGone.Dynamic:
+		relayGone.emitRest(tel, t.Start)
+	case !relayGone.RootEnded:
+		end, failure := relayGone.RootEnd, ""
+		if end.IsZero() {
+			end, failure = t.Start, "the relay died before the first task was started"
+		}
+		emitRoot(tel.tracer, relayGone, end, failure)
+	}
+}
+
+// leftOn tells that a relay, if it died, left a window without its end.
+func (st *state) leftOn() bool { return st != nil && st.Window != nil && st.Window.Ended.IsZero() }
+
+// emitRest makes that end.
+func (st *state) emitRest(tel *telemetry, at time.Time) {
+	if !st.leftOn() {
+		return
+	}
+	reason := reasonRelay
+	if until := st.Window.Until; !until.IsZero() && until.Before(at) {
+		at, reason = until, reasonTime
+	}
+	emitSwitchedOff(tel.tracer, st.Window, at, turner{}, reason)
+}
+
+func recordOwnDelete(tel *telemetry, root trace.SpanContext, pending []timing, attrs []attribute.KeyValue, t timing, response []byte) {
+	for _, left := range pending {
 		left.emit(remote(root), tel.tracer, nil, attrs...)
 	}
 	if pid, ok := wire.Uint(response, deletePID); ok {
@@ -70,13 +105,6 @@ func recordDelete(tel *telemetry, st *state, attrs []attribute.KeyValue, t timin
 		attrs = append(attrs, semconv.ProcessExitCode(int(status)))
 	}
 	t.emit(remote(root), tel.tracer, nil, attrs...)
-	if relayGone != nil && !relayGone.RootEnded {
-		end, failure := relayGone.RootEnd, ""
-		if end.IsZero() {
-			end, failure = t.Start, "the relay died before the first task was started"
-		}
-		emitRoot(tel.tracer, relayGone, end, failure)
-	}
 }
 
 // clear removes what a relay that died left behind, and returns its state; nil if

@@ -39,7 +39,7 @@ func TestDeleteTellsOfTheExit(t *testing.T) {
 			began := timing{Name: spanShimDelete, Start: t0, End: t0.Add(9), Children: []timing{{Name: spanInnerDelete, Start: t0, End: t0.Add(8)}}}
 			recordDelete(&telemetry{tracer: w.tracer}, &w.state, containerAttributes("c1", nil), began, tt.response, nil)
 			del, inner := w.one(spanShimDelete), w.one(spanInnerDelete)
-			if del.Parent().SpanID() != w.root.SpanID() || inner.Parent().SpanID() != del.SpanContext().SpanID() {
+			if del.Parent().SpanID() != w.root().SpanID() || inner.Parent().SpanID() != del.SpanContext().SpanID() {
 				t.Errorf("delete under %v, inner under %v", del.Parent(), inner.Parent())
 			}
 			wantAttrs := append([]string{"container.id=c1"}, tt.attrs...)

@@ -16,7 +16,7 @@ func (s *sandbox) exited(c *middleware.Call) {
 	if at.IsZero() {
 		at = c.End
 	}
-	if s.told(c.ContainerID, c.ExecID, at) {
+	if s.told(c.ContainerID, c.ExecID, at) || !s.on() {
 		return
 	}
 	name := spanContainerExited
@@ -28,7 +28,7 @@ func (s *sandbox) exited(c *middleware.Call) {
 		name = spanExecExited
 		attrs = append(attrs, middleware.ExecIDKey.String(c.ExecID))
 	}
-	_, span := s.tracer.Start(remote(s.root), name, trace.WithTimestamp(at), trace.WithAttributes(attrs...))
+	_, span := s.tracer.Start(remote(s.root()), name, trace.WithTimestamp(at), trace.WithAttributes(attrs...))
 	span.AddEvent(name, trace.WithTimestamp(at), trace.WithAttributes(semconv.ProcessExitCode(int(c.ExitStatus))))
 	span.End(trace.WithTimestamp(at))
 }

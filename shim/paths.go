@@ -11,21 +11,24 @@ import (
 	"time"
 
 	"golang.org/x/sys/unix"
+
+	"github.com/shimtrace/shimtrace/shim/control"
 )
 
 // paths are the relay's files for one inner address. Any process can compute
 // them, so that whoever starts a second container of a pod finds its relay.
 type paths struct {
-	socket string
-	state  string
-	lock   string
+	socket  string
+	state   string
+	lock    string
+	control string // where tracing is switched, if it is dynamic
 }
 
 // relayPaths returns the files of the relay to the inner socket, below dir.
 func relayPaths(dir, innerSocket string) paths {
 	sum := sha256.Sum256([]byte(innerSocket))
 	base := filepath.Join(dir, "s", hex.EncodeToString(sum[:16]))
-	return paths{socket: base + ".sock", state: base + ".json", lock: base + ".lock"}
+	return paths{socket: base + ".sock", state: base + ".json", lock: base + ".lock", control: base + control.Suffix}
 }
 
 // create makes the directory of the files, for us only.
@@ -78,7 +81,7 @@ func (p paths) tryAcquire() (release func(), err error) {
 
 // remove removes the files; the caller holds the lock. The lock's own goes last.
 func (p paths) remove() {
-	for _, name := range []string{p.socket, p.state, p.lock} {
+	for _, name := range []string{p.socket, p.control, p.state, p.lock} {
 		_ = os.Remove(name)
 	}
 }

@@ -20,6 +20,7 @@ import (
 	"github.com/shimtrace/shimtrace/config"
 	"github.com/shimtrace/shimtrace/export"
 	"github.com/shimtrace/shimtrace/middleware"
+	"github.com/shimtrace/shimtrace/shim/control"
 )
 
 const (
@@ -47,6 +48,7 @@ type relayProcess struct {
 	sentinel *net.UnixConn
 	state    state
 	sandbox  *sandbox
+	controls *control.Server // nil unless tracing is dynamic
 }
 
 // relay is the life of the relay process.
@@ -122,6 +124,12 @@ func (r *relayProcess) take(a assignment) (err error) {
 		InnerSock: a.InnerSock,
 		InnerPID:  int(cred.Pid),
 		RelaySock: r.paths.socket,
+
+		Pod:          r.who.notes[criSandboxName],
+		PodNamespace: r.who.notes[criSandboxNS],
+	}
+	if r.cfg.Trace.Mode == "dynamic" {
+		r.state.Dynamic, r.state.Trace.Sampled = true, false
 	}
 	if r.listener, err = listenUnix(r.paths.socket); err != nil {
 		return err
@@ -144,10 +152,14 @@ func (r *relayProcess) serve() <-chan struct{} {
 		join = middleware.JoinSandbox
 	}
 	r.sandbox = newSandbox(r.tel.tracer, r.tel.provider.ForceFlush, r.log, r.state, r.paths.state, join)
+	if r.state.Dynamic {
+		r.sandbox.switcher = &switcher{sandbox: r.sandbox, cfg: r.cfg.Trace}
+	}
 	if receivesAgents(r.cfg.Agent, r.inner) {
 		r.sandbox.agents = r.startAgents()
 	}
 	relay := middleware.NewRelay(
+		r.sandbox.switched(),
 		middleware.WithTracerProvider(r.tel.provider),
 		middleware.WithPropagator(propagator),
 		middleware.WithJoin(join),
@@ -161,7 +173,11 @@ func (r *relayProcess) serve() <-chan struct{} {
 		defer close(done)
 		_ = relay.Serve(context.Background(), r.listener, dial)
 	}()
-	r.tel.keeper.Ensure()
+	if r.state.Dynamic {
+		r.controls = r.startControl()
+	} else {
+		r.tel.keeper.Ensure()
+	}
 	return done
 }
 
@@ -194,6 +210,9 @@ func (r *relayProcess) watch() {
 // their end, the last spans, and nothing left behind.
 func (r *relayProcess) leave(served <-chan struct{}) {
 	ended := time.Now()
+	if r.controls != nil {
+		r.controls.Close()
+	}
 	if release, err := r.paths.acquire(closeWait); err == nil {
 		r.listener.Close()
 		r.sandbox.leave()
@@ -216,6 +235,9 @@ func (r *relayProcess) leave(served <-chan struct{}) {
 		r.sandbox.agents.close()
 	}
 	r.sandbox.neverStarted(ended)
+	if r.sandbox.switcher != nil {
+		r.sandbox.switcher.close()
+	}
 	r.tel.close(r.log, export.Linger)
 }
 

@@ -22,10 +22,10 @@ func (s *sandbox) failed(c *middleware.Call) {
 
 // endRoot exports the sandbox's root span, if that has not happened: the first
 // task runs, or none ever will (then failure says why). The call whose answer it is
-// does not wait for that.
+// does not wait for that. Where tracing is dynamic, there is no such span.
 func (s *sandbox) endRoot(at time.Time, failure string) {
 	s.mu.Lock()
-	over := !s.state.RootEnd.IsZero()
+	over := s.state.Dynamic || !s.state.RootEnd.IsZero()
 	if !over {
 		s.state.RootEnd = at
 	}

@@ -4,6 +4,7 @@ import (
 	"context"
 	"log/slog"
 	"sync"
+	"sync/atomic"
 
 	"go.opentelemetry.io/otel/trace"
 
@@ -20,6 +21,8 @@ const (
 	spanExecExited      = "exec exited"
 	spanShimDelete      = "shim delete"
 	spanInnerDelete     = "inner delete"
+	spanSwitchedOn      = "tracing switched on"
+	spanSwitchedOff     = "tracing switched off"
 )
 
 // sandbox is what the relay knows of its sandbox: it follows the calls that pass
@@ -29,12 +32,15 @@ type sandbox struct {
 	log       *slog.Logger
 	statePath string // of the copy beside the relay's socket
 	join      middleware.Join
-	root      trace.SpanContext
+	rootNow   atomic.Pointer[trace.SpanContext]
+	switcher  *switcher                   // nil unless tracing is dynamic
 	agents    *agents                     // nil where there is no VM
 	flush     func(context.Context) error // exports what has ended
 	exports   sync.WaitGroup
 
-	saving sync.Mutex // of the copy beside the relay's socket
+	unrecorded atomic.Uint64 // spans of others, of times when tracing was off
+
+	saving sync.Mutex // of the copies beside the relay's socket and in bundles
 	left   bool       // that copy is no more
 
 	mu         sync.Mutex
@@ -44,22 +50,24 @@ type sandbox struct {
 }
 
 func newSandbox(tracer trace.Tracer, flush func(context.Context) error, log *slog.Logger, st state, statePath string, join middleware.Join) *sandbox {
-	return &sandbox{
+	s := &sandbox{
 		tracer:     tracer,
 		flush:      flush,
 		log:        log,
 		statePath:  statePath,
 		join:       join,
-		root:       st.Trace.spanContext(),
 		state:      st,
 		containers: make(map[string]*container),
 	}
+	root := st.Trace.spanContext()
+	s.rootNow.Store(&root)
+	return s
 }
 
 var _ middleware.Observer = (*sandbox)(nil)
 
 // Parent implements middleware.Observer.
-func (s *sandbox) Parent(*middleware.Call) trace.SpanContext { return s.root }
+func (s *sandbox) Parent(*middleware.Call) trace.SpanContext { return s.root() }
 
 // Began implements middleware.Observer.
 func (s *sandbox) Began(c *middleware.Call) {

@@ -95,8 +95,8 @@ func TestRootEndsWithTheFirstTask(t *testing.T) {
 	w.Answered(&middleware.Call{Method: "Start", ContainerID: "c2", End: t0.Add(90)})
 	w.neverStarted(t0.Add(100))
 	root := w.one(spanSandboxStart)
-	if root.Parent().IsValid() || root.SpanContext().SpanID() != w.root.SpanID() || root.SpanContext().TraceID() != w.root.TraceID() {
-		t.Errorf("root is %v under %v, want %v", root.SpanContext(), root.Parent(), w.root)
+	if root.Parent().IsValid() || root.SpanContext().SpanID() != w.root().SpanID() || root.SpanContext().TraceID() != w.root().TraceID() {
+		t.Errorf("root is %v under %v, want %v", root.SpanContext(), root.Parent(), w.root())
 	}
 	if !root.StartTime().Equal(t0) || !root.EndTime().Equal(t0.Add(80)) || root.Status().Code != codes.Unset {
 		t.Errorf("root lasts %v to %v, status %v", root.StartTime(), root.EndTime(), root.Status())
@@ -162,7 +162,7 @@ func TestStartsSpansFindTheirTrace(t *testing.T) {
 		t.Run(tt.name, func(t *testing.T) {
 			w := newWorld(t, tt.join)
 			w.create(tt.caller)
-			parent, links := w.root, 0
+			parent, links := w.root(), 0
 			if tt.joins {
 				parent, links = caller, 1
 			}
@@ -170,7 +170,7 @@ func TestStartsSpansFindTheirTrace(t *testing.T) {
 			if start.Parent().SpanID() != parent.SpanID() || start.SpanContext().TraceID() != parent.TraceID() {
 				t.Errorf("shim start is under %v, want %v", start.Parent(), parent)
 			}
-			if len(start.Links()) != links || links == 1 && !start.Links()[0].SpanContext.Equal(w.root) {
+			if len(start.Links()) != links || links == 1 && !start.Links()[0].SpanContext.Equal(w.root()) {
 				t.Errorf("links %v", start.Links())
 			}
 			if inner.Parent().SpanID() != start.SpanContext().SpanID() {

@@ -214,6 +214,9 @@ func (s *starter) timing(failure string) timing {
 // failed records the trace of a sandbox whose inner shim would not start: nobody
 // else will.
 func (s *starter) failed(cause error) {
+	if s.cfg.Trace.Mode == "dynamic" {
+		return // it is not switched on before it has started
+	}
 	if notes, err := readAnnotations(s.bundle); err == nil && notes[criContainerType] == "container" {
 		return // a container that failed to come into a running sandbox
 	}

@@ -30,8 +30,12 @@ const maxState = 1 << 20
 // the bundles of containers that have no start of their own.
 type state struct {
 	Version int `json:"version"`
-	// Trace is the sandbox trace: its id and the root span's.
+	// Trace is the sandbox trace: its id and the root span's. Where tracing is dynamic
+	// nothing is in it, but it tells one sandbox from another of the same id.
 	Trace traceContext `json:"trace"`
+	// Dynamic: tracing is switched on and off. Window is the last time that it was on.
+	Dynamic bool    `json:"dynamic,omitempty"`
+	Window  *window `json:"window,omitempty"`
 	// Started is when the root span starts.
 	Started time.Time `json:"started"`
 	// RootEnd is when the first task ran, which ends the root span; RootEnded
@@ -45,6 +49,9 @@ type state struct {
 	InnerSock string `json:"inner_socket"` // the inner shim's socket, a path
 	InnerPID  int    `json:"inner_pid"`    // the process that made that socket
 	RelaySock string `json:"relay_socket"`
+	// Pod and PodNamespace are what a person calls the sandbox by.
+	Pod          string `json:"pod,omitempty"`
+	PodNamespace string `json:"pod_namespace,omitempty"`
 
 	// Pending are the spans of a start that are exported by whoever comes to know
 	// which trace they belong to: the relay at the container's Create.

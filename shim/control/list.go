@@ -1,0 +1,85 @@
+package control
+
+import (
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"io/fs"
+	"os"
+	"path/filepath"
+	"strings"
+	"syscall"
+)
+
+// Suffix is what the names of control sockets end with; the rest is the name of the
+// relay's state file.
+const Suffix = ".ctl"
+
+const stateSuffix = ".json"
+
+// Relay is a relay that has files below a state directory. It need not live.
+type Relay struct {
+	Sandbox      string `json:"sandbox"`
+	Namespace    string `json:"namespace"` // containerd's
+	Inner        string `json:"inner"`     // path of the inner shim
+	Pod          string `json:"pod"`
+	PodNamespace string `json:"pod_namespace"`
+	// Dynamic: it can be switched. Others trace from their beginning to their end.
+	Dynamic bool `json:"dynamic"`
+	// RelaySock is where containerd connects to it.
+	RelaySock string `json:"relay_socket"`
+
+	// Socket is where it can be asked, if it is Dynamic.
+	Socket string `json:"-"`
+}
+
+// maxState bounds a state file in bytes.
+const maxState = 1 << 20
+
+// List returns the relays whose files are below a state directory (relay.state_dir),
+// in the order of their file names; none if the directory is not there. Files that
+// are not readable as a relay's are passed over.
+func List(stateDir string) ([]Relay, error) {
+	dir := filepath.Join(stateDir, "s")
+	entries, err := os.ReadDir(dir)
+	switch {
+	case errors.Is(err, fs.ErrNotExist):
+		return nil, nil
+	case errors.Is(err, fs.ErrPermission):
+		return nil, fmt.Errorf("list the relays: %w: run it as root, to whom they belong", err)
+	case err != nil:
+		return nil, fmt.Errorf("list the relays: %w", err)
+	}
+	var all []Relay
+	for _, e := range entries {
+		base, ok := strings.CutSuffix(e.Name(), stateSuffix)
+		if !ok || strings.HasPrefix(base, ".") {
+			continue
+		}
+		if r, err := readRelay(filepath.Join(dir, e.Name())); err == nil {
+			r.Socket = filepath.Join(dir, base+Suffix)
+			all = append(all, r)
+		}
+	}
+	return all, nil
+}
+
+func readRelay(path string) (r Relay, err error) {
+	f, err := os.OpenFile(path, os.O_RDONLY|syscall.O_NOFOLLOW, 0)
+	if err != nil {
+		return r, err
+	}
+	defer f.Close()
+	text, err := io.ReadAll(io.LimitReader(f, maxState))
+	if err != nil {
+		return r, err
+	}
+	if err := json.Unmarshal(text, &r); err != nil {
+		return r, err
+	}
+	if r.Sandbox == "" {
+		return r, fmt.Errorf("%s: no sandbox", path)
+	}
+	return r, nil
+}

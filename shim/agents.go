@@ -57,6 +57,7 @@ func (r *relayProcess) startAgents() *agents {
 	a.receiver = receiver.New(receiver.Options{
 		Forwarder: agentconfig.Forwarder(r.cfg.Agent),
 		Collation: r.collation,
+		Wanted:    r.wanted,
 		Client:    r.tel.keeper.Client(r.tel.journal),
 		Drops:     r.tel.journal,
 		Warn:      warn,

@@ -12,6 +12,7 @@ import (
 	resourcepb "go.opentelemetry.io/proto/otlp/resource/v1"
 
 	"github.com/shimtrace/shimtrace/export"
+	"github.com/shimtrace/shimtrace/forwarder/agentwire"
 	"github.com/shimtrace/shimtrace/forwarder/collate"
 	"github.com/shimtrace/shimtrace/forwarder/listen"
 	"github.com/shimtrace/shimtrace/forwarder/receiver"
@@ -47,6 +48,11 @@ func (r *relayProcess) resource(service string, attrs []attribute.KeyValue) *res
 		r.log.Warn("spans say less than they should", "service", service, "error", err)
 	}
 	return receiver.Resource(res)
+}
+
+// wanted tells whether a span of a VM is of a time that is recorded.
+func (r *relayProcess) wanted(from listen.Origin, s *agentwire.Span) bool {
+	return from.Sandbox != r.who.sandbox || r.sandbox.covers(s)
 }
 
 // servingPID returns the process of the inner shim that serves the container's

@@ -5,6 +5,8 @@ import (
 	"time"
 
 	"go.opentelemetry.io/otel/trace"
+
+	"github.com/shimtrace/shimtrace/forwarder/agentwire"
 )
 
 // window is a time for which tracing is switched on. It is never changed, but
@@ -97,13 +99,14 @@ func (s *sandbox) saveAll() {
 	}
 }
 
-// covers tells whether a span of the agent's or the runtime's, from begin to end, is
-// of a time that is recorded, and counts those that are not. They come late, so that
-// it is not the present that counts.
-func (s *sandbox) covers(begin, end time.Time) bool {
+// covers tells whether a span of the agent's or the runtime's is of a time that is
+// recorded, and counts those that are not. They come late, so that it is not the
+// present that counts.
+func (s *sandbox) covers(span *agentwire.Span) bool {
 	if s.switcher == nil {
 		return true
 	}
+	begin, end := time.Unix(0, int64(span.Start)), time.Unix(0, int64(span.End))
 	w := s.window()
 	if w != nil && !end.Before(w.Began) && (w.Ended.IsZero() || !begin.After(w.Ended)) {
 		return true

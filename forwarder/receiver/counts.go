@@ -28,7 +28,7 @@ type Snapshot struct {
 	forwarder.Snapshot
 	// Sent spans have been taken by the client, placeholders included.
 	Sent uint64
-	// Unwanted spans are of quiet calls, or of traces that are not recorded.
+	// Unwanted spans are of quiet calls, or of traces or times that are not recorded.
 	Unwanted uint64
 }
 

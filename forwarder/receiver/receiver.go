@@ -26,6 +26,9 @@ type Options struct {
 	// are the Receiver's. A VM that is refused is read all the same, and its spans
 	// are counted as lost for that reason. It is called once for each VM.
 	Collation func(from listen.Origin) (o collate.Options, refused string)
+	// Wanted tells whether a span is of a time that is recorded; those that are not
+	// are counted. Default: all are.
+	Wanted func(from listen.Origin, s *agentwire.Span) bool
 	// KeepTraceIDs leaves spans in the traces that the guest says they are in. It is
 	// for guests that are trusted: such a span may turn up in anybody's trace.
 	KeepTraceIDs bool
@@ -136,6 +139,10 @@ func (r *Receiver) Span(conn forwarder.ConnInfo, span *agentwire.Span) {
 	r.mu.Unlock()
 	if v == nil {
 		r.lose(refused, 1)
+		return
+	}
+	if r.opts.Wanted != nil && !r.opts.Wanted(conn.Origin, span) {
+		r.count.unwanted.Add(1)
 		return
 	}
 	if r.opts.KeepTraceIDs {

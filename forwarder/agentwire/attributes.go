@@ -80,10 +80,13 @@ func (d *Decoder) put(l *attributes, key []byte, f fate, v value) {
 }
 
 func (d *Decoder) putIDs(l *attributes, req []byte) {
-	container, exec := requestIDs(req)
-	if container == nil {
-		return
+	if container, exec := requestIDs(req); container != nil {
+		d.putProcess(l, container, exec)
 	}
+}
+
+// putProcess puts the ids of a container and, where it is not nil, of an exec.
+func (d *Decoder) putProcess(l *attributes, container, exec []byte) {
 	if l.field == spanAttributes {
 		d.span.ContainerID, d.span.ExecID = d.names.get(container), d.names.get(exec)
 	}

@@ -47,15 +47,19 @@ func idField(b []byte, prefix string) (id, rest []byte) {
 		return nil, nil
 	}
 	id, rest, ok := bytes.Cut(b[len(prefix):], []byte{'"'})
-	if !ok || len(id) == 0 || len(id) > maxID {
+	if !ok || !validID(id) {
 		return nil, nil
 	}
+	return id, rest
+}
+
+func validID(id []byte) bool {
 	for _, c := range id {
 		if !isWord(c) && c != '.' && c != '-' {
-			return nil, nil
+			return false
 		}
 	}
-	return id, rest
+	return 0 < len(id) && len(id) <= maxID
 }
 
 func isTypeName(b []byte) bool {

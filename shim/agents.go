@@ -8,7 +8,6 @@ import (
 	"sync"
 	"time"
 
-	"github.com/shimtrace/shimtrace/config"
 	"github.com/shimtrace/shimtrace/forwarder/collate"
 	"github.com/shimtrace/shimtrace/forwarder/listen"
 	"github.com/shimtrace/shimtrace/forwarder/receiver"
@@ -25,32 +24,33 @@ const (
 	cidTime = 2 * time.Minute
 )
 
-// agents receives what the agent in the sandbox's VM sends, and what VMs send that
-// a porter has been left with.
+// agents is all that is about the agent in the sandbox's VM: it receives what the agent
+// sends, and what VMs send that a porter has been left with; and it has the agent's
+// requests relayed.
 type agents struct {
 	sandbox  string
 	own      *collate.Collator
 	receiver *receiver.Receiver
+	injector *injector // nil where requests are not relayed
 	log      *slog.Logger
 
 	stop    context.CancelFunc
 	running sync.WaitGroup
 }
 
-// receivesAgents tells whether the inner shim's containers live in VMs with agents.
-func receivesAgents(cfg config.Agent, inner string) bool {
-	switch cfg.Receive {
-	case "on":
-		return true
-	case "auto":
-		return strings.Contains(filepath.Base(inner), "kata")
-	}
-	return false
+// forKata tells what a setting means for an inner shim: "auto" is on for those of Kata,
+// whose containers live in VMs with agents.
+func forKata(setting, inner string) bool {
+	return setting == "on" || setting == "auto" && strings.Contains(filepath.Base(inner), "kata")
 }
 
-// startAgents listens for the agent of the sandbox. Nothing of it can keep the
-// relay from its work: what fails is logged.
+// startAgents does for the agent of the sandbox what is configured, and returns nil if
+// that is nothing. It cannot keep the relay from its work: what fails is logged.
 func (r *relayProcess) startAgents() *agents {
+	receive, inject := forKata(r.cfg.Agent.Receive, r.inner), forKata(r.cfg.Agent.Inject, r.inner)
+	if !receive && !inject {
+		return nil
+	}
 	ctx, stop := context.WithCancel(context.Background())
 	warn := func(err error) { r.log.Warn("agent's spans", "error", err) }
 	a := &agents{sandbox: r.who.sandbox, log: r.log, stop: stop}
@@ -63,7 +63,18 @@ func (r *relayProcess) startAgents() *agents {
 		Warn:      warn,
 	})
 	a.own = a.receiver.Sandbox(a.sandbox)
+	a.running.Go(func() { a.receiver.Run(ctx) })
+	if receive {
+		r.listenForAgents(ctx, a, warn)
+	}
+	if inject {
+		a.injector = r.startInjector(ctx, a.own, r.mode())
+	}
+	return a
+}
 
+// listenForAgents waits for the agent wherever it may connect.
+func (r *relayProcess) listenForAgents(ctx context.Context, a *agents, warn func(error)) {
 	hybrid, err := listen.NewHybrid(a.sandbox, listen.HybridOptions{Patterns: agentconfig.Sockets(r.cfg.Agent), Users: r.cfg.Agent.Users, Warn: warn}, a.receiver.Take)
 	if err != nil {
 		warn(err)
@@ -86,27 +97,24 @@ func (r *relayProcess) startAgents() *agents {
 		}
 		vsock.Claim(a.sandbox, cid)
 	})
-	a.running.Go(func() { a.receiver.Run(ctx) })
-	return a
 }
 
-// began tells of a call of the shim that has begun, and ended of one that was
-// answered.
-func (a *agents) began(c *middleware.Call) { a.own.Call(collateCall(c)) }
-
-func (a *agents) ended(c *middleware.Call) {
-	call := collateCall(c)
-	call.End, call.Failed = c.End, c.Code != 0
-	a.own.Call(call)
+// began tells of a call of the shim that has begun, ended of one that was answered,
+// and lost of one that will not be.
+func (a *agents) began(c *middleware.Call) {
+	if a.injector != nil {
+		a.injector.requests.quiet.began(c)
+	}
+	a.own.Call(collateCall(c))
 }
 
-// lost tells of a call that got no answer. A quiet one is not recorded for that, however
-// long it was.
-func (a *agents) lost(c *middleware.Call) {
-	call := collateCall(c)
-	call.End, call.Failed = c.End, !c.Quiet()
-	if c.Quiet() {
-		call.End = c.Start
+func (a *agents) ended(c *middleware.Call) { a.over(c, answeredCall(c)) }
+
+func (a *agents) lost(c *middleware.Call) { a.over(c, lostCall(c)) }
+
+func (a *agents) over(c *middleware.Call, call collate.Call) {
+	if a.injector != nil {
+		a.injector.requests.quiet.ended(c)
 	}
 	a.own.Call(call)
 }
@@ -118,8 +126,26 @@ func collateCall(c *middleware.Call) collate.Call {
 		ContainerID: firstOf(c.ContainerID, c.SandboxID),
 		ExecID:      c.ExecID,
 		Start:       c.Start,
+		Quiet:       c.Quiet(),
 		SpanContext: c.SpanContext(),
 	}
+}
+
+func answeredCall(c *middleware.Call) collate.Call {
+	call := collateCall(c)
+	call.End, call.Failed = c.End, c.Code != 0
+	return call
+}
+
+// lostCall is a call without an answer. A quiet one is not recorded for that, however
+// long it was.
+func lostCall(c *middleware.Call) collate.Call {
+	call := collateCall(c)
+	call.End, call.Failed = c.End, !c.Quiet()
+	if c.Quiet() {
+		call.End = c.Start
+	}
+	return call
 }
 
 // close ends the receiver when the VM has: it reads what there is to its end.
@@ -128,6 +154,11 @@ func (a *agents) close() {
 	a.running.Wait()
 	ctx, cancel := context.WithTimeout(context.Background(), agentDrain)
 	defer cancel()
+	if a.injector != nil {
+		if err := a.injector.close(ctx); err != nil {
+			a.log.Warn("requests to the agent were cut off", "error", err)
+		}
+	}
 	if err := a.receiver.Close(ctx); err != nil {
 		a.log.Warn("agent's spans were lost", "error", err)
 	}

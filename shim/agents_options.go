@@ -30,15 +30,19 @@ func (r *relayProcess) collation(from listen.Origin) (o collate.Options, refused
 	if from.Sandbox == "" {
 		attrs = []attribute.KeyValue{receiver.CIDKey.Int64(int64(from.CID))}
 	} else {
-		root := r.state.Trace
-		o.Root = root.spanContext()
-		if r.cfg.Trace.Type == "collated" || r.cfg.Trace.Type == "auto" && (root.Sampled || r.state.Dynamic) {
-			o.Mode = collate.Collated
-		}
+		o.Root, o.Mode = r.state.Trace.spanContext(), r.mode()
 	}
 	o.Resource = r.resource(agentService, attrs)
 	o.Runtime = r.resource(runtimeService, attrs)
 	return o, ""
+}
+
+// mode says where the spans of the agent in the sandbox's VM go.
+func (r *relayProcess) mode() collate.Mode {
+	if r.cfg.Trace.Type == "collated" || r.cfg.Trace.Type == "auto" && (r.state.Trace.Sampled || r.state.Dynamic) {
+		return collate.Collated
+	}
+	return collate.Isolated
 }
 
 // resource returns what spans of a service say of themselves that are not our own.

@@ -155,9 +155,7 @@ func (r *relayProcess) serve() <-chan struct{} {
 	if r.state.Dynamic {
 		r.sandbox.switcher = &switcher{sandbox: r.sandbox, cfg: r.cfg.Trace}
 	}
-	if receivesAgents(r.cfg.Agent, r.inner) {
-		r.sandbox.agents = r.startAgents()
-	}
+	r.sandbox.agents = r.startAgents()
 	relay := middleware.NewRelay(
 		r.sandbox.switched(),
 		middleware.WithTracerProvider(r.tel.provider),

@@ -1,0 +1,84 @@
+package shim
+
+import (
+	"context"
+	"net"
+	"slices"
+	"sync"
+	"time"
+
+	"go.opentelemetry.io/otel/propagation"
+
+	"github.com/shimtrace/shimtrace/config"
+	"github.com/shimtrace/shimtrace/forwarder/collate"
+	"github.com/shimtrace/shimtrace/forwarder/interpose"
+	"github.com/shimtrace/shimtrace/middleware"
+	"github.com/shimtrace/shimtrace/shim/agentconfig"
+)
+
+// injector relays what the runtime asks the agent in the sandbox's VM, in the place
+// of the VMM's socket.
+type injector struct {
+	requests   *requests
+	interposer *interpose.Interposer
+	serving    sync.WaitGroup
+}
+
+// startInjector takes the place of the VMM's socket as soon as there is one. The
+// contexts of requests go into them where the agent's spans are to be in the
+// sandbox's trace. It is nil, and the runtime has the agent to itself, if that cannot
+// be.
+func (r *relayProcess) startInjector(ctx context.Context, own *collate.Collator, mode collate.Mode) *injector {
+	warn := func(err error) { r.log.Warn("requests to the agent", "error", err) }
+	i := &injector{requests: newRequests(r.sandbox, own)}
+	relay := middleware.NewRelay(
+		r.sandbox.switched(),
+		middleware.WithTracerProvider(r.tel.provider),
+		middleware.WithPropagator(agentPropagator(r.cfg.Trace, mode)),
+		middleware.WithSpanKind(requestKind),
+		// Who asks knows less than the collator of why.
+		middleware.WithJoin(middleware.JoinSandbox),
+		middleware.WithQuiet(time.Duration(r.cfg.Trace.Slow), slices.Concat(r.cfg.Agent.Quiet, collate.QuietRequests(r.cfg.Trace.Quiet))...),
+		middleware.WithObserver(i.requests),
+		middleware.WithErrorHandler(warn),
+	)
+	var err error
+	i.interposer, err = interpose.New(r.who.sandbox, interpose.Options{
+		Patterns: agentconfig.Sockets(r.cfg.Agent),
+		Port:     r.cfg.Agent.Port,
+		Relay:    func(client, server net.Conn) { relay.Connect(client, server) },
+		Warn:     warn,
+	})
+	if err != nil {
+		warn(err)
+		return nil
+	}
+	i.serving.Go(func() { i.interposer.Serve(ctx) })
+	return i
+}
+
+// close ends the relaying, when startInjector's context is done: connections end with
+// the VM, or with ctx.
+func (i *injector) close(ctx context.Context) error {
+	i.serving.Wait()
+	return i.interposer.Close(ctx)
+}
+
+// agentPropagator reads and writes contexts in the one form that Kata's runtime and
+// agent know, W3C's, if that is among those to be used.
+func agentPropagator(cfg config.Trace, mode collate.Mode) propagation.TextMapPropagator {
+	switch {
+	case !slices.Contains(cfg.Propagators, "tracecontext"):
+		return propagation.NewCompositeTextMapPropagator()
+	case mode == collate.Isolated:
+		return reading{propagation.TraceContext{}}
+	}
+	return propagation.TraceContext{}
+}
+
+// reading is a propagator that only reads.
+type reading struct{ propagation.TextMapPropagator }
+
+func (reading) Inject(context.Context, propagation.TextMapCarrier) {}
+
+func (reading) Fields() []string { return nil }

@@ -1,0 +1,61 @@
+package shim
+
+import (
+	"go.opentelemetry.io/otel/trace"
+
+	"github.com/shimtrace/shimtrace/forwarder/collate"
+	"github.com/shimtrace/shimtrace/middleware"
+)
+
+// requestKind is the kind of the spans of requests to the agent: seen from the
+// runtime, which makes them.
+const requestKind = trace.SpanKindClient
+
+// requests follows the runtime's requests to the agent and puts each under the call of
+// the shim that caused it (middleware.Observer).
+type requests struct {
+	sandbox *sandbox
+	own     *collate.Collator
+	quiet   quietCalls // of the shim
+}
+
+func newRequests(s *sandbox, own *collate.Collator) *requests {
+	return &requests{sandbox: s, own: own}
+}
+
+var _ middleware.Observer = (*requests)(nil)
+
+// Parent implements middleware.Observer. A request that the runtime traces stays in
+// the runtime's trace where there is none of ours.
+func (r *requests) Parent(c *middleware.Call) trace.SpanContext {
+	cause := r.own.Cause(collate.Request{
+		Method:      c.Method,
+		ContainerID: c.ContainerID,
+		ExecID:      c.ExecID,
+		Caller:      c.Caller,
+		Quiet:       c.Quiet(),
+	})
+	if c.Caller.IsSampled() && !cause.IsSampled() {
+		return trace.SpanContext{}
+	}
+	return cause
+}
+
+// Began implements middleware.Observer.
+func (r *requests) Began(c *middleware.Call) { r.own.Request(collateCall(c), c.Caller) }
+
+// Forwarded implements middleware.Observer.
+func (r *requests) Forwarded(*middleware.Call) {}
+
+// Answered implements middleware.Observer.
+func (r *requests) Answered(c *middleware.Call) { r.own.Request(answeredCall(c), c.Caller) }
+
+// Lost implements middleware.Observer.
+func (r *requests) Lost(c *middleware.Call) { r.own.Request(lostCall(c), c.Caller) }
+
+// Annotate implements middleware.Observer. What a request is under must be recorded
+// if the request is.
+func (r *requests) Annotate(c *middleware.Call, span trace.Span) {
+	span.SetAttributes(r.sandbox.attributes(c.ContainerID)...)
+	r.quiet.keep(c.Parent.SpanID())
+}

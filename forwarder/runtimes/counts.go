@@ -1,0 +1,83 @@
+package runtimes
+
+import (
+	"maps"
+	"sync"
+)
+
+// Reasons for which a span is lost at the endpoint, once it has been decoded.
+const (
+	// ReasonUnknownSandbox: nothing told of which sandbox it is, in time.
+	ReasonUnknownSandbox = "unknown_sandbox"
+	// ReasonStranger: who posted it is another user's process than the runtimes are,
+	// or was gone before that could be seen; runtimes wait for the answer.
+	ReasonStranger = "stranger"
+	// ReasonHeldFull: the same, and there was no room to wait.
+	ReasonHeldFull = "held_full"
+	// ReasonQueueFull: the sandbox's relay did not keep up.
+	ReasonQueueFull = "queue_full"
+	// ReasonRelayGone: the sandbox's relay ended before it had taken it.
+	ReasonRelayGone = "relay_gone"
+	// ReasonTooLarge: it is longer than a relay takes.
+	ReasonTooLarge = "too_large"
+	// ReasonShutdown: the endpoint ended before its relay had taken it.
+	ReasonShutdown = "shutdown"
+)
+
+// Drops counts spans that are lost; a journal is one.
+type Drops interface {
+	Drop(reason string, spans int)
+}
+
+// dropPrefix tells in Drops whose spans they were.
+const dropPrefix = "runtime: "
+
+// DropReason is a reason, of this package or of package jaeger, as Drops is told it.
+func DropReason(reason string) string { return dropPrefix + reason }
+
+// Snapshot is what happened until now. Every span that arrived has been sent to its
+// relay, is lost, queued or held.
+type Snapshot struct {
+	// Relays are connected now.
+	Relays int
+	// Arrived spans have been taken, Sent ones written to a relay.
+	Arrived, Sent uint64
+	// Queued spans wait for their relay, Held ones to be known of which it is.
+	Queued, Held int
+	// Lost are spans by reason.
+	Lost map[string]uint64
+}
+
+// counts is what the Router counts.
+type counts struct {
+	drops Drops
+
+	mu            sync.Mutex
+	arrived, sent uint64
+	lost          map[string]uint64
+}
+
+func (c *counts) lose(reason string, spans int) {
+	if spans <= 0 {
+		return
+	}
+	c.mu.Lock()
+	c.lost[reason] += uint64(spans)
+	c.mu.Unlock()
+	if c.drops != nil {
+		c.drops.Drop(DropReason(reason), spans)
+	}
+}
+
+// count adds to one of the plain counts.
+func (c *counts) count(which *uint64, n int) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	*which += uint64(n)
+}
+
+func (c *counts) snapshot() Snapshot {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	return Snapshot{Arrived: c.arrived, Sent: c.sent, Lost: maps.Clone(c.lost)}
+}

@@ -1,0 +1,117 @@
+package runtimes
+
+import (
+	"os"
+	"testing"
+	"time"
+)
+
+// TestProcessTells: the process at the other end tells whose a post is that says
+// nothing of itself, whether its relay has named it before or after.
+func TestProcessTells(t *testing.T) {
+	e := newEndpoint(t)
+	h := startHost(t, t.TempDir(), RouterOptions{Hold: time.Hour})
+	shimA, shimB := e.startRuntime(t), e.startRuntime(t)
+	a := h.sandbox(t, "a", shimA.pid)
+	b := h.sandbox(t, "b")
+	for _, shim := range []runtime{shimA, shimB} {
+		h.Opened(shim.at, e.at)
+	}
+	h.Take(shimA.at, "kata", spans(1, "x"))
+	h.Take(shimB.at, "kata", spans(2, "v"))
+	a.same(t, "x")
+	b.same(t)
+	b.Processes(shimB.pid)
+	b.same(t, "v")
+	// Once a connection is closed, what it brought may still have to be taken.
+	h.Closed(shimB.at)
+	h.Take(shimB.at, "kata", spans(3, "w"))
+	b.same(t, "v", "w")
+	h.lostNothing(t)
+}
+
+// TestProcessOverrulesClaims: whatever a runtime says, its spans are its sandbox's.
+func TestProcessOverrulesClaims(t *testing.T) {
+	e := newEndpoint(t)
+	h := startHost(t, t.TempDir(), RouterOptions{Hold: time.Hour})
+	honest, liar := e.startRuntime(t), e.startRuntime(t)
+	a := h.sandbox(t, "aaaaaaaa-1", honest.pid)
+	b := h.sandbox(t, "bbbbbbbb-1", liar.pid)
+	h.Opened(honest.at, e.at)
+	h.Opened(liar.at, e.at)
+	h.Take(liar.at, "kata", of("aaaaaaaa-1", spans(1, "claims the trace first")))
+	h.Take(honest.at, "kata", spans(1, "x"))
+	h.Take(honest.at, "kata", spans(2, "y"))
+	h.Take(liar.at, "kata-sb-aaaaaaaa", spans(3, "by service"))
+	h.Take(liar.at, "kata", of("aaaaaaaa-1", spans(4, "by id")))
+	h.Take(liar.at, "kata", spans(2, "by trace"))
+	// A process of nobody's has nothing but what it says.
+	h.Take(nowhere, "kata", spans(2, "z"))
+	a.same(t, "x", "y", "z")
+	b.same(t, "claims the trace first", "by service", "by id", "by trace")
+	h.lostNothing(t)
+}
+
+// TestSaidThenProven: a trace that somebody claimed is its own sandbox's as soon as
+// that one's process shows.
+func TestSaidThenProven(t *testing.T) {
+	e := newEndpoint(t)
+	h := startHost(t, t.TempDir(), RouterOptions{Hold: time.Hour})
+	shim := e.startRuntime(t)
+	a, b := h.sandbox(t, "a", shim.pid), h.sandbox(t, "b")
+	h.Opened(shim.at, e.at)
+	h.Take(nowhere, "kata", of("b", spans(1, "said")))
+	h.Take(shim.at, "kata", spans(1, "proven"))
+	h.Take(nowhere, "kata", spans(1, "follows"))
+	b.same(t, "said")
+	a.same(t, "proven", "follows")
+}
+
+// TestStrangers: who is another user, or gone, may not post.
+func TestStrangers(t *testing.T) {
+	e := newEndpoint(t)
+	h := startHost(t, t.TempDir(), RouterOptions{Hold: time.Hour})
+	a := h.sandbox(t, "a")
+	gone, foreign := e.startRuntime(t), e.startRuntime(t)
+	gone.kill()
+	eventually(t, "the kernel has forgotten it", func() bool {
+		_, err := h.proc.socketOf(gone.at, e.at)
+		return err != nil
+	})
+	h.Opened(gone.at, e.at)
+	h.Opened(foreign.at, e.at)
+	h.mu.Lock()
+	p := h.peers[foreign.at]
+	h.mu.Unlock()
+	<-p.looked
+	if p.stranger || int(p.uid) != os.Geteuid() {
+		t.Fatalf("a process of ours is %+v", p)
+	}
+	p.stranger, p.uid = true, 12345
+	h.Take(gone.at, "kata-sb-a", spans(1, "x"))
+	h.Take(foreign.at, "kata-sb-a", spans(2, "y", "z"))
+	if s := h.Snapshot(); s.Lost[ReasonStranger] != 3 || h.drops.of("runtime: stranger") != 3 {
+		t.Errorf("%+v", s)
+	}
+	h.Take(nowhere, "kata-sb-a", spans(3, "end"))
+	a.same(t, "end")
+}
+
+// TestPidOfAnother: a process that got a runtime's pid later is not the runtime.
+func TestPidOfAnother(t *testing.T) {
+	e := newEndpoint(t)
+	h := startHost(t, t.TempDir(), RouterOptions{Hold: time.Hour})
+	first, later := e.startRuntime(t), e.startRuntime(t)
+	h.sandbox(t, "a", first.pid)
+	first.kill()
+	h.mu.Lock()
+	// As if the kernel had given the pid away.
+	h.Router.sandbox["a"][0].processes[0].pid = later.pid
+	h.mu.Unlock()
+	shim := later // with the pid that was the relay's runtime's
+	h.Opened(shim.at, e.at)
+	h.Take(shim.at, "kata", spans(1, "x"))
+	if n := h.Snapshot().Held; n != 1 {
+		t.Errorf("%d spans are held, want 1", n)
+	}
+}

@@ -1,0 +1,309 @@
+package runtimes
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"net"
+	"net/netip"
+	"os"
+	"slices"
+	"sync"
+	"time"
+
+	"golang.org/x/sys/unix"
+
+	"github.com/shimtrace/shimtrace/forwarder/listen"
+	"github.com/shimtrace/shimtrace/forwarder/runtimespan"
+)
+
+// RouterOptions bound what a Router may keep. The zero value means the defaults
+// named at each field.
+type RouterOptions struct {
+	// Hold is how long spans wait to be known of which sandbox they are. Default 5 s:
+	// the Go runtime says it within 50 ms, and a relay is there before its runtime.
+	Hold time.Duration
+	// HeldBytes bounds what waits so. Default 8 MiB.
+	HeldBytes int
+	// QueuedBytes bounds what waits for each relay. Default 4 MiB.
+	QueuedBytes int
+	// Settle returns when all that had been answered, when it was called, has been
+	// given to Take, or ctx is done. nil: Take is called before the answer.
+	Settle func(ctx context.Context)
+	// Drops counts spans that are lost, nil: only Snapshot does.
+	Drops Drops
+	// Warn is told what goes wrong, once for each cause; nothing ends by it.
+	Warn func(error)
+
+	proc procFS // tests have another
+}
+
+// Router is the endpoint's side of the relays' links. It is safe for concurrent use.
+type Router struct {
+	opts RouterOptions
+	proc procFS
+	work sync.WaitGroup
+	counts
+
+	mu       sync.Mutex
+	closed   bool
+	relays   map[*relay]bool
+	order    []*relay            // the oldest first
+	sandbox  map[string][]*relay // by the sandbox's id, the latest last
+	service  map[string][]*relay // by the service's name
+	traces   map[traceID]teaching
+	peers    map[netip.AddrPort]*peer // with open connections
+	gone     gonePeers
+	held     held
+	lonely   time.Time // since when there is no relay
+	warnings map[string]bool
+}
+
+type traceID = [16]byte
+
+// NewRouter returns a Router.
+func NewRouter(opts RouterOptions) *Router {
+	if opts.Hold <= 0 {
+		opts.Hold = 5 * time.Second
+	}
+	if opts.HeldBytes <= 0 {
+		opts.HeldBytes = 8 << 20
+	}
+	if opts.QueuedBytes <= 0 {
+		opts.QueuedBytes = 4 << 20
+	}
+	if opts.Settle == nil {
+		opts.Settle = func(context.Context) {}
+	}
+	if opts.Warn == nil {
+		opts.Warn = func(error) {}
+	}
+	if opts.proc == "" {
+		opts.proc = "/proc"
+	}
+	return &Router{
+		opts:     opts,
+		proc:     opts.proc,
+		counts:   counts{drops: opts.Drops, lost: make(map[string]uint64)},
+		relays:   make(map[*relay]bool),
+		sandbox:  make(map[string][]*relay),
+		service:  make(map[string][]*relay),
+		traces:   make(map[traceID]teaching),
+		peers:    make(map[netip.AddrPort]*peer),
+		lonely:   time.Now(),
+		warnings: make(map[string]bool),
+	}
+}
+
+// Listen opens the socket that relays connect to, in a directory that is closed to
+// others. The caller holds the lock at LockPath, so that what is there already has
+// been left by a process that ended.
+func Listen(dir string) (*net.UnixListener, error) {
+	path := socketPath(dir)
+	if err := os.Remove(path); err != nil && !errors.Is(err, os.ErrNotExist) {
+		return nil, fmt.Errorf("relays' link: %w", err)
+	}
+	l, err := net.ListenUnix("unix", &net.UnixAddr{Name: path, Net: "unix"})
+	if err != nil {
+		return nil, fmt.Errorf("relays' link: %w", err)
+	}
+	// Until then the directory, which is closed to others, guards it.
+	if err := os.Chmod(path, 0o600); err != nil {
+		l.Close()
+		return nil, fmt.Errorf("relays' link: %w", err)
+	}
+	return l, nil
+}
+
+// MakeDir makes the directory that relays and their endpoint share, for us only.
+func MakeDir(dir string) error {
+	if err := os.MkdirAll(dir, 0o700); err != nil {
+		return fmt.Errorf("directory of the runtimes' endpoint: %w", err)
+	}
+	var st unix.Stat_t
+	if err := unix.Lstat(dir, &st); err != nil {
+		return fmt.Errorf("directory of the runtimes' endpoint: %s: %w", dir, err)
+	}
+	if int(st.Uid) != os.Geteuid() || st.Mode&unix.S_IFMT != unix.S_IFDIR || st.Mode&0o077 != 0 {
+		return fmt.Errorf("directory of the runtimes' endpoint: %s is not closed to others: remove it, or chmod it to 0700", dir)
+	}
+	return nil
+}
+
+const (
+	// maxRelays bounds the relays of a host.
+	maxRelays = 4096
+	// acceptPause is how long to wait when relays cannot be accepted.
+	acceptPause = 100 * time.Millisecond
+	// tick is how often spans that wait are looked at.
+	tick = 250 * time.Millisecond
+)
+
+// Serve admits relays until ctx is done, or until there has been none for the idle
+// time (0: never), and sees to spans that wait. Close comes after it.
+func (r *Router) Serve(ctx context.Context, relays *net.UnixListener, idle time.Duration) {
+	stop := context.AfterFunc(ctx, func() { relays.Close() })
+	defer stop()
+	var admitting sync.WaitGroup
+	admitting.Go(func() { r.admit(relays) })
+	defer admitting.Wait()
+	defer relays.Close() // and removes its file
+	ticker := time.NewTicker(tick)
+	defer ticker.Stop()
+	for {
+		select {
+		case <-ctx.Done():
+			return
+		case now := <-ticker.C:
+			r.expire(now)
+			if idle > 0 && r.isLonely(now, idle) {
+				return
+			}
+		}
+	}
+}
+
+func (r *Router) admit(relays *net.UnixListener) {
+	for {
+		conn, err := relays.AcceptUnix()
+		if errors.Is(err, net.ErrClosed) {
+			return
+		}
+		if err == nil {
+			if err = listen.CheckPeer(conn, uint32(os.Geteuid())); err != nil {
+				conn.Close()
+			}
+		}
+		if err != nil {
+			r.warn(fmt.Errorf("relays' link: %w", err))
+			time.Sleep(acceptPause)
+			continue
+		}
+		r.welcome(conn)
+	}
+}
+
+func (r *Router) welcome(conn *net.UnixConn) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	if r.closed || len(r.relays) >= maxRelays {
+		conn.Close()
+		return
+	}
+	c := newRelay(r, conn)
+	r.relays[c] = true
+	r.order = append(r.order, c)
+	r.work.Go(c.read)
+	r.work.Go(c.write)
+}
+
+// dismiss forgets a relay; one that lives comes back.
+func (r *Router) dismiss(c *relay) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	delete(r.relays, c)
+	r.order = slices.DeleteFunc(r.order, func(o *relay) bool { return o == c })
+	r.unlist(c)
+	for _, id := range c.traces {
+		if r.traces[id].relay == c {
+			delete(r.traces, id)
+		}
+	}
+	release(c.processes)
+	c.processes = nil
+	if len(r.relays) == 0 {
+		r.lonely = time.Now()
+	}
+}
+
+// relaysInOrder returns the relays, the latest first: a process that has connected
+// is most likely that of a sandbox that has just begun. The caller holds the lock.
+func (r *Router) relaysInOrder() []*relay {
+	all := slices.Clone(r.order)
+	slices.Reverse(all)
+	return all
+}
+
+func (r *Router) isLonely(now time.Time, idle time.Duration) bool {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	return len(r.relays) == 0 && now.Sub(r.lonely) >= idle
+}
+
+// Close ends the links, once what is queued has been sent or ctx is done. Take has
+// been called for the last time, and Serve has returned, before.
+func (r *Router) Close(ctx context.Context) {
+	r.mu.Lock()
+	r.closed = true
+	for _, b := range r.held.batches {
+		r.lose(ReasonUnknownSandbox, b.spans)
+	}
+	r.held = held{}
+	all := slices.Clone(r.order)
+	for _, c := range all {
+		c.hangUp()
+	}
+	r.mu.Unlock()
+	stop := context.AfterFunc(ctx, func() {
+		for _, c := range all {
+			c.conn.Close()
+		}
+	})
+	defer stop()
+	r.work.Wait()
+}
+
+// Snapshot returns the counts; it may be called at any time, also after Close.
+func (r *Router) Snapshot() Snapshot {
+	s := r.counts.snapshot()
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	s.Relays = len(r.relays)
+	for _, b := range r.held.batches {
+		s.Held += b.spans
+	}
+	for c := range r.relays {
+		s.Queued += c.waiting
+	}
+	return s
+}
+
+// Take takes the spans of one post. service is the name that the process gives
+// itself. It does not keep the spans.
+func (r *Router) Take(from netip.AddrPort, service string, spans []runtimespan.Span) {
+	r.mu.Lock()
+	p := r.peer(unmap(from))
+	r.mu.Unlock()
+	r.count(&r.arrived, len(spans))
+	if p != nil {
+		<-p.looked
+		if p.stranger {
+			r.warn(p.strange())
+			r.lose(ReasonStranger, len(spans))
+			return
+		}
+	}
+	b := r.newBatch(p, service, spans)
+	if b.spans == 0 {
+		return
+	}
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	r.place(b)
+}
+
+// warn tells an error, the same one once.
+func (r *Router) warn(err error) {
+	r.mu.Lock()
+	again := r.warnings[err.Error()] || len(r.warnings) >= maxWarnings
+	if !again {
+		r.warnings[err.Error()] = true
+	}
+	r.mu.Unlock()
+	if !again {
+		r.opts.Warn(err)
+	}
+}
+
+// maxWarnings bounds the errors that are told.
+const maxWarnings = 256

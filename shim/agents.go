@@ -48,7 +48,7 @@ func forKata(setting, inner string) bool {
 // that is nothing. It cannot keep the relay from its work: what fails is logged.
 func (r *relayProcess) startAgents() *agents {
 	receive, inject := forKata(r.cfg.Agent.Receive, r.inner), forKata(r.cfg.Agent.Inject, r.inner)
-	if !receive && !inject {
+	if !receive && !inject && r.runtimes == nil {
 		return nil
 	}
 	ctx, stop := context.WithCancel(context.Background())
@@ -69,6 +69,9 @@ func (r *relayProcess) startAgents() *agents {
 	}
 	if inject {
 		a.injector = r.startInjector(ctx, a.own, r.mode())
+	}
+	if r.runtimes != nil {
+		r.runtimes.serve(r, a)
 	}
 	return a
 }

@@ -49,6 +49,7 @@ type relayProcess struct {
 	state    state
 	sandbox  *sandbox
 	controls *control.Server // nil unless tracing is dynamic
+	runtimes *runtimeSpans   // nil unless the runtime's spans are received
 }
 
 // relay is the life of the relay process.
@@ -100,6 +101,7 @@ func (r *relayProcess) prepare() error {
 		return err
 	}
 	r.tel = tel
+	r.runtimes = r.openRuntimes()
 	otel.SetErrorHandler(otel.ErrorHandlerFunc(func(err error) { r.log.Warn("tracing", "error", err) }))
 	return nil
 }
@@ -228,6 +230,9 @@ func (r *relayProcess) leave(served <-chan struct{}) {
 	select {
 	case <-served:
 	case <-time.After(closeWait):
+	}
+	if r.runtimes != nil {
+		r.runtimes.close()
 	}
 	if r.sandbox.agents != nil {
 		r.sandbox.agents.close()

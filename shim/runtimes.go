@@ -1,0 +1,128 @@
+package shim
+
+import (
+	"context"
+	"fmt"
+	"log/slog"
+	"net"
+	"os"
+	"path/filepath"
+	"sync"
+	"time"
+
+	"github.com/shimtrace/shimtrace/forwarder/listen"
+	"github.com/shimtrace/shimtrace/forwarder/runtimes"
+	"github.com/shimtrace/shimtrace/forwarder/runtimespan"
+	"github.com/shimtrace/shimtrace/keeper"
+)
+
+const (
+	// runtimeDrain bounds how long the relay waits at its end for what the runtime
+	// has posted.
+	runtimeDrain = 3 * time.Second
+	// servingTime bounds the search for the inner shim's process.
+	servingTime = time.Minute
+)
+
+// runtimeSpans sees to it that the host has an endpoint for the spans of Kata's
+// runtimes, and gets those of the sandbox's own from it.
+type runtimeSpans struct {
+	dir    string
+	keeper *keeper.Keeper
+	log    *slog.Logger
+
+	link    *runtimes.Link // nil before serve
+	stop    context.CancelFunc
+	running sync.WaitGroup
+}
+
+// openRuntimes has the endpoint opened, if it is wanted and nobody has: before the
+// inner shim serves, whose first spans would be refused otherwise. Nothing of it can
+// keep the relay from its work: what fails is logged, and nil returned.
+func (r *relayProcess) openRuntimes() *runtimeSpans {
+	if !forKata(r.cfg.Jaeger.Receive, r.inner) {
+		return nil
+	}
+	s := &runtimeSpans{dir: filepath.Join(r.cfg.Relay.StateDir, "runtimes"), log: r.log}
+	if err := runtimes.MakeDir(s.dir); err != nil {
+		r.log.Warn("no spans come from Kata's runtimes", "error", err)
+		return nil
+	}
+	at := r.cfg.Jaeger.Listen
+	s.keeper = keeper.New(keeper.Options{
+		Lock:    runtimes.LockPath(s.dir),
+		Program: func() (string, error) { return keeper.Find("", "") },
+		Args:    []string{"receive"},
+		Files:   func() ([]*os.File, error) { return listenRuntimes(at) },
+		Without: "no spans come from Kata's runtimes",
+		Name:    "runtimes' endpoint",
+		Logf:    func(format string, args ...any) { r.log.Warn(fmt.Sprintf(format, args...)) },
+	})
+	s.keeper.Ensure()
+	return s
+}
+
+// listenRuntimes opens the endpoint's port, so that from then on posts wait for the
+// process instead of being refused.
+func listenRuntimes(at string) ([]*os.File, error) {
+	l, err := net.Listen("tcp", at)
+	if err != nil {
+		return nil, fmt.Errorf("%w; if the port is somebody else's for good, set receive in [jaeger] of the configuration to \"off\"", err)
+	}
+	defer l.Close()
+	f, err := l.(*net.TCPListener).File()
+	if err != nil {
+		return nil, fmt.Errorf("listen at %s: %w", at, err)
+	}
+	return []*os.File{f}, nil
+}
+
+// serve takes the runtime's spans to those of the agent.
+func (s *runtimeSpans) serve(r *relayProcess, a *agents) {
+	ctx, stop := context.WithCancel(context.Background())
+	s.stop = stop
+	from := listen.Origin{Sandbox: a.sandbox}
+	s.link = runtimes.NewLink(runtimes.LinkOptions{
+		Dir:     s.dir,
+		Sandbox: a.sandbox,
+		Ensure:  s.keeper.Ensure,
+		Lost:    func(reason string, spans int) { r.tel.journal.Drop(runtimes.DropReason(reason), spans) },
+		Warn:    func(err error) { r.log.Warn("runtime's spans", "error", err) },
+	}, func(span *runtimespan.Span) {
+		if r.wanted(from, &span.Span) {
+			a.own.AddRuntime(span)
+		}
+	})
+	s.running.Go(func() { s.link.Serve(ctx) })
+	s.running.Go(func() { s.tellProcess(ctx, r.inner, r.id) })
+}
+
+// tellProcess tells the endpoint which process the runtime is.
+func (s *runtimeSpans) tellProcess(ctx context.Context, inner, id string) {
+	ctx, cancel := context.WithTimeout(ctx, servingTime)
+	defer cancel()
+	for pause := 10 * time.Millisecond; ; pause = min(2*pause, time.Second) {
+		if pid := servingPID(inner, id); pid != 0 {
+			s.link.Processes(pid)
+			return
+		}
+		select {
+		case <-ctx.Done():
+			s.log.Debug("the inner shim's process was not found")
+			return
+		case <-time.After(pause):
+		}
+	}
+}
+
+// close takes what the runtime has posted until its end, and is over.
+func (s *runtimeSpans) close() {
+	if s.link != nil {
+		ctx, cancel := context.WithTimeout(context.Background(), runtimeDrain)
+		defer cancel()
+		s.link.Leave(ctx)
+		s.stop()
+		s.running.Wait()
+	}
+	s.keeper.Close(0)
+}

@@ -2,7 +2,6 @@ package shim
 
 import (
 	"context"
-	"net"
 	"slices"
 	"sync"
 	"time"
@@ -29,9 +28,27 @@ type injector struct {
 // sandbox's trace. It is nil, and the runtime has the agent to itself, if that cannot
 // be.
 func (r *relayProcess) startInjector(ctx context.Context, own *collate.Collator, mode collate.Mode) *injector {
-	warn := func(err error) { r.log.Warn("requests to the agent", "error", err) }
 	i := &injector{requests: newRequests(r.sandbox, own)}
-	relay := middleware.NewRelay(
+	relay := r.requestRelay(i.requests, mode)
+	var err error
+	i.interposer, err = interpose.New(r.who.sandbox, interpose.Options{
+		Patterns: agentconfig.Sockets(r.cfg.Agent),
+		Port:     r.cfg.Agent.Port,
+		Relay:    relay.Connect,
+		Warn:     r.warnOfRequests,
+	})
+	if err != nil {
+		r.warnOfRequests(err)
+		return nil
+	}
+	i.serving.Go(func() { i.interposer.Serve(ctx) })
+	return i
+}
+
+// requestRelay relays requests to the agent, whose spans make their way as those of the
+// shim's calls.
+func (r *relayProcess) requestRelay(observer *requests, mode collate.Mode) *middleware.Relay {
+	return middleware.NewRelay(
 		r.sandbox.switched(),
 		middleware.WithTracerProvider(r.tel.provider),
 		middleware.WithPropagator(agentPropagator(r.cfg.Trace, mode)),
@@ -39,23 +56,12 @@ func (r *relayProcess) startInjector(ctx context.Context, own *collate.Collator,
 		// Who asks knows less than the collator of why.
 		middleware.WithJoin(middleware.JoinSandbox),
 		middleware.WithQuiet(time.Duration(r.cfg.Trace.Slow), slices.Concat(r.cfg.Agent.Quiet, collate.QuietRequests(r.cfg.Trace.Quiet))...),
-		middleware.WithObserver(i.requests),
-		middleware.WithErrorHandler(warn),
+		middleware.WithObserver(observer),
+		middleware.WithErrorHandler(r.warnOfRequests),
 	)
-	var err error
-	i.interposer, err = interpose.New(r.who.sandbox, interpose.Options{
-		Patterns: agentconfig.Sockets(r.cfg.Agent),
-		Port:     r.cfg.Agent.Port,
-		Relay:    func(client, server net.Conn) { relay.Connect(client, server) },
-		Warn:     warn,
-	})
-	if err != nil {
-		warn(err)
-		return nil
-	}
-	i.serving.Go(func() { i.interposer.Serve(ctx) })
-	return i
 }
+
+func (r *relayProcess) warnOfRequests(err error) { r.log.Warn("requests to the agent", "error", err) }
 
 // close ends the relaying, when startInjector's context is done: connections end with
 // the VM, or with ctx.

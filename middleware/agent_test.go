@@ -92,8 +92,8 @@ func TestAgentRequests(t *testing.T) {
 	}
 }
 
-// TestAgentRequestsThatWait: they are of note only when they fail, and the end of a
-// process's output is none.
+// TestAgentRequestsThatWait: they are of note only when they fail, and the end of what
+// they wait for is no failure.
 func TestAgentRequestsThatWait(t *testing.T) {
 	failed := func(message string) *ttrpc.Response {
 		return &ttrpc.Response{Status: &status.Status{Code: 13, Message: message}}
@@ -112,6 +112,7 @@ func TestAgentRequestsThatWait(t *testing.T) {
 		"process":          {"WaitProcess", new(ttrpc.Response), false},
 		"memory":           {"GetOOMEvent", new(ttrpc.Response), false},
 		"nothing comes":    {"GetOOMEvent", nil, false},
+		"nothing will":     {"GetOOMEvent", failed("the sandbox has ended"), false},
 		"does not wait":    {"StatsContainer", new(ttrpc.Response), true},
 	} {
 		t.Run(name, func(t *testing.T) {

@@ -37,9 +37,19 @@ var agentEndless = map[string]bool{
 	"GetOOMEvent": true,
 }
 
-// endOfStream tells that the agent answered with what it says at the end of a
-// process's output, which is no failure: "eof" or "read meet eof", under a code
-// that depends on its version (src/agent/src/rpc.rs, do_read_stream).
-func (c *Call) endOfStream() bool {
-	return c.method.kind == "Agent" && strings.HasPrefix(c.method.name, "ReadStd") && strings.HasSuffix(c.Message, "eof")
+// internal is google.rpc.Code's INTERNAL.
+const internal Code = 13
+
+// nothingMore tells that the answer, although an error, is only how a request ends that
+// waits: at the end of a process's output with "eof" or "read meet eof", under a code
+// that depends on the agent's version, and at the end of the sandbox (src/agent/src/rpc.rs,
+// do_read_stream and get_oom_event).
+func (c *Call) nothingMore() bool {
+	switch {
+	case c.method.kind != "Agent":
+		return false
+	case c.method.name == "ReadStdout" || c.method.name == "ReadStderr":
+		return strings.HasSuffix(c.Message, "eof")
+	}
+	return c.method.name == "GetOOMEvent" && c.Code == internal
 }

@@ -119,7 +119,7 @@ func (s *spans) recordAnswered(c *Call) {
 
 // remarkable tells that a quiet call is worth a span after all.
 func (s *spans) remarkable(c *Call) bool {
-	return c.Code != 0 && !c.endOfStream() || s.slow > 0 && !c.method.endless && !c.Stream && c.End.Sub(c.Start) > s.slow
+	return c.Code != 0 && !c.nothingMore() || s.slow > 0 && !c.method.endless && !c.Stream && c.End.Sub(c.Start) > s.slow
 }
 
 // abandon ends the span of a call that gets no answer any more. Of the quiet ones

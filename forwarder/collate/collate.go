@@ -38,6 +38,7 @@ type Collator struct {
 type sent struct {
 	place
 	parent trace.SpanID
+	stale  bool // contexts that name it may be old: it is the runtime's, and no request
 }
 
 // awaited is a parent that is missing, but whose children were sent.

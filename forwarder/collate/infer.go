@@ -120,7 +120,7 @@ func (c *Collator) spotOfLost(cl clues) spot {
 	}
 	start := int64(shifted(cl.start, c.skew.offset))
 	if cl.host {
-		return c.spotAt(int64(cl.start), cl.container, cl.trace)
+		return c.spotAt(int64(cl.start), closeEnough, cl.container, cl.trace)
 	}
 	var m match
 	var ok bool
@@ -144,5 +144,5 @@ func (c *Collator) spotOfLost(cl clues) spot {
 	case cl.rpc != nil:
 		return c.sandbox(cl.trace)
 	}
-	return c.spotAt(start, cl.container, cl.trace)
+	return c.spotAt(start, int64(c.opts.Skew), cl.container, cl.trace)
 }

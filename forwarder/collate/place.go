@@ -38,7 +38,7 @@ func (c *Collator) spotOf(n *node) spot {
 		if c.opts.Mode == Isolated {
 			return c.apart(s.TraceID)
 		}
-		return c.spotAt(int64(shifted(s.Start, c.skew.offset)), s.ContainerID, s.TraceID)
+		return c.spotAt(int64(shifted(s.Start, c.skew.offset)), int64(c.opts.Skew), s.ContainerID, s.TraceID)
 	}
 	m := c.caller(r, s)
 	if reason := c.quietness(r, s, m); reason != "" {
@@ -54,9 +54,9 @@ func (c *Collator) spotOf(n *node) spot {
 }
 
 // spotAt returns where something belongs of which only the time is known, by the
-// host's clock, and perhaps the container.
-func (c *Collator) spotAt(at int64, container string, guest trace.TraceID) spot {
-	m, ok := c.calls.during(at, int64(c.opts.Skew), container, func(m *call) bool {
+// host's clock give or take skew, and perhaps the container.
+func (c *Collator) spotAt(at, skew int64, container string, guest trace.TraceID) spot {
+	m, ok := c.calls.during(at, skew, container, func(m *call) bool {
 		return !causes[m.Method] || c.isQuiet(m.Method) || !c.recorded(m)
 	})
 	if ok {

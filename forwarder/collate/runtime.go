@@ -95,13 +95,16 @@ func (c *Collator) standsAlone(n *node) bool {
 	return below || n.rule.isCall() || c.quietSpan(n.span)
 }
 
-// quietSpan tells that a span of the runtime's is dropped for its name. What a request
-// to the agent is called there begins with "ttrpc.".
+// requestPrefix begins the names of the Go runtime's spans that are requests to the
+// agent.
+const requestPrefix = "ttrpc."
+
+// quietSpan tells that a span of the runtime's is dropped for its name.
 func (c *Collator) quietSpan(s *agentwire.Span) bool {
 	if !slices.Contains(c.opts.QuietSpans, s.Name) || s.Failed {
 		return false
 	}
-	return endless[strings.TrimPrefix(s.Name, "ttrpc.")] || !c.slow(s)
+	return endless[strings.TrimPrefix(s.Name, requestPrefix)] || !c.slow(s)
 }
 
 // runtimeRoot places a span of the runtime's that stands alone.
@@ -142,7 +145,7 @@ func (c *Collator) runtimeSpot(n *node) spot {
 	}
 	var served *match
 	if n.rule.isCall() {
-		if m, ok := c.calls.servedBy(n, int64(c.opts.Skew)); ok {
+		if m, ok := c.calls.servedBy(n); ok {
 			served = &match{call: m}
 		}
 		if reason := c.quietness(n.rule, s, served); reason != "" {
@@ -165,7 +168,7 @@ func (c *Collator) runtimeSpot(n *node) spot {
 	case n.rule != nil:
 		return c.sandbox(s.TraceID)
 	}
-	return c.spotAt(int64(s.Start), s.ContainerID, s.TraceID)
+	return c.spotAt(int64(s.Start), closeEnough, s.ContainerID, s.TraceID)
 }
 
 // undecidable tells that a quiet call has not been answered yet, so that it may fail:
@@ -174,7 +177,7 @@ func (c *Collator) undecidable(n *node) bool {
 	if !n.rule.isCall() || !c.isQuiet(n.rule.name) || endless[n.rule.name] {
 		return false
 	}
-	m, ok := c.calls.servedBy(n, int64(c.opts.Skew))
+	m, ok := c.calls.servedBy(n)
 	return ok && m.end == math.MaxInt64 && !c.slow(n.span)
 }
 
@@ -187,6 +190,26 @@ func (c *Collator) decide() {
 			c.runtimeRoot(n)
 		}
 	}
+}
+
+// outlives tells that an RPC was caused by another call than by what it names: where
+// the Go runtime does not trace any more, its requests carry the context of what it
+// did last, or of its root. It places the RPC if so.
+func (c *Collator) outlives(n *node, parent trace.SpanID) bool {
+	if above, ok := c.sent.get(parent); n.host || !n.request() || !ok || !above.stale || above.drop != "" {
+		return false
+	}
+	m := c.caller(n.rule, n.span)
+	if c.quietness(n.rule, n.span, m) == "" {
+		if m == nil || !c.recorded(&m.call) {
+			return false
+		}
+		if where, _ := position(&m.call, int64(shifted(n.span.Start, c.skew.offset)), int64(c.opts.Skew)); where > around {
+			return false
+		}
+	}
+	c.sendTo(n, c.spotOf(n))
+	return true
 }
 
 // isolates tells that a span of the agent's names one of the runtime's, in the trace,
@@ -215,11 +238,11 @@ const closeEnough = int64(1e6)
 // servedBy returns the call that a span of the runtime's is the serving of: of those
 // of its method and its ids one that holds it whole, and none for which a span of
 // this name has been before, if there are others.
-func (cs *calls) servedBy(n *node, skew int64) (call, bool) {
+func (cs *calls) servedBy(n *node) (call, bool) {
 	cs.mu.Lock()
 	defer cs.mu.Unlock()
 	if n.served == nil {
-		n.served = cs.serve(n, skew)
+		n.served = cs.serve(n)
 	}
 	if n.served == nil {
 		return call{}, false
@@ -227,7 +250,7 @@ func (cs *calls) servedBy(n *node, skew int64) (call, bool) {
 	return *n.served, true
 }
 
-func (cs *calls) serve(n *node, skew int64) *call {
+func (cs *calls) serve(n *node) *call {
 	ring := cs.byMethod[n.rule.name]
 	if ring == nil {
 		return nil
@@ -238,7 +261,7 @@ func (cs *calls) serve(n *node, skew int64) *call {
 	var bestRank int
 	for _, c := range ring.all {
 		k := kin(c, s.ContainerID, s.ExecID)
-		if where, _ := position(c, start, skew); k == strangers || where > around {
+		if where, _ := position(c, start, closeEnough); k == strangers || where > around {
 			continue
 		}
 		rank := 8 * int(k)
@@ -248,7 +271,7 @@ func (cs *calls) serve(n *node, skew int64) *call {
 		if c.start-closeEnough <= start && (c.end == math.MaxInt64 || end <= c.end+closeEnough) {
 			rank += 2
 		}
-		if best == nil || rank > bestRank || rank == bestRank && closer(c, best, start, skew) {
+		if best == nil || rank > bestRank || rank == bestRank && closer(c, best, start, closeEnough) {
 			best, bestRank = c, rank
 		}
 	}

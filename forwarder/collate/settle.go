@@ -18,7 +18,9 @@ func (c *Collator) settle(n *node) {
 			c.split(n)
 			return
 		}
-		c.follow(n, above)
+		if !c.outlives(n, parent) {
+			c.follow(n, above)
+		}
 		return
 	}
 	if ours, ok := c.ours(parent); ok {

@@ -86,8 +86,9 @@ var podAgents = map[string]int{
 // pod is what was run in one.
 type pod struct{ sandbox, app string }
 
-// podLife runs a pod with two containers, an exec in one, and removes it.
-func podLife(t *testing.T, r *rig.Rig, runtime rig.Runtime) pod {
+// podLife runs a pod with two containers, an exec in one, then what it is given, and
+// removes it.
+func podLife(t *testing.T, r *rig.Rig, runtime rig.Runtime, then ...func(pod)) pod {
 	t.Helper()
 	p, err := r.RunPod(rig.Pod{Name: "p", Runtime: runtime.Name})
 	check(t, err)
@@ -96,23 +97,35 @@ func podLife(t *testing.T, r *rig.Rig, runtime rig.Runtime) pod {
 	_, err = p.Run(rig.Container{Name: "job", Command: []string{"sh", "-c", "exit 7"}})
 	check(t, err)
 	check(t, r.Crictl("exec", "-s", app, "true").Check())
+	made := pod{sandbox: p.ID, app: app}
+	for _, f := range then {
+		f(made)
+	}
 	check(t, p.Remove())
-	return pod{sandbox: p.ID, app: app}
+	return made
 }
 
 // complete waits until the sandbox's trace is in the journal: its life-long agent
 // span is the last but for deletes.
 func complete(t *testing.T, in *traced.Install, sandbox string) []otlprecv.Span {
 	t.Helper()
+	return waitSpans(t, in, sandbox, "root-span", "shim delete")
+}
+
+// waitSpans waits until the journal has spans of these names of the sandbox, and
+// returns all of that.
+func waitSpans(t *testing.T, in *traced.Install, sandbox string, names ...string) []otlprecv.Span {
+	t.Helper()
 	for deadline := time.Now().Add(time.Minute); ; time.Sleep(50 * time.Millisecond) {
 		all, err := in.Spans()
 		check(t, err)
 		ours := slices.DeleteFunc(all, func(s otlprecv.Span) bool { return s.Resource["shimtrace.sandbox.id"] != sandbox })
-		if len(otlprecv.Named(ours, "root-span")) == 1 && len(otlprecv.Named(ours, "shim delete")) > 0 {
+		missing := slices.DeleteFunc(slices.Clone(names), func(name string) bool { return len(otlprecv.Named(ours, name)) > 0 })
+		if len(missing) == 0 {
 			return ours
 		}
 		if time.Now().After(deadline) {
-			t.Fatalf("the trace of %s is not complete: %d spans, root-span %d times", sandbox, len(ours), len(otlprecv.Named(ours, "root-span")))
+			t.Fatalf("the trace of %s is not complete: %d spans, but no %v", sandbox, len(ours), missing)
 		}
 	}
 }
@@ -126,12 +139,12 @@ var cause = map[string]string{
 	"remove_container": "Delete", "destroy_sandbox": "Delete Shutdown",
 }
 
-// checkTrace holds a sandbox's spans to being one trace and each in its place, with
-// so many of the agent's.
-func checkTrace(t *testing.T, spans []otlprecv.Span, want map[string]int) {
+// checkTree holds a sandbox's spans to being one trace, whole, with one root, and
+// returns them by id.
+func checkTree(t *testing.T, spans []otlprecv.Span) map[string]otlprecv.Span {
 	t.Helper()
 	byID := map[string]otlprecv.Span{}
-	traces := map[string]bool{}
+	traces, roots := map[string]bool{}, 0
 	for _, s := range spans {
 		if _, twice := byID[s.ID]; twice {
 			t.Errorf("%s came twice", s.Name)
@@ -139,24 +152,33 @@ func checkTrace(t *testing.T, spans []otlprecv.Span, want map[string]int) {
 		byID[s.ID] = s
 		traces[s.TraceID] = true
 	}
-	if len(traces) != 1 {
-		t.Errorf("%d traces, want 1", len(traces))
-	}
-	roots, agents := 0, map[string]int{}
 	for _, s := range spans {
-		parent, found := byID[s.ParentID]
+		_, found := byID[s.ParentID]
 		switch {
 		case s.ParentID == "":
 			roots++
 			if s.Name != "sandbox start" {
 				t.Errorf("%s is a root", s.Name)
 			}
-			continue
 		case !found:
 			t.Errorf("%s is an orphan", s.Name)
-			continue
 		}
-		if s.Service() != "kata-agent" {
+	}
+	if len(traces) != 1 || roots != 1 {
+		t.Errorf("%d traces, %d roots, want 1", len(traces), roots)
+	}
+	return byID
+}
+
+// checkTrace holds a sandbox's spans to being one trace and each of the agent's in the
+// place that was inferred for it, with so many of some.
+func checkTrace(t *testing.T, spans []otlprecv.Span, want map[string]int) {
+	t.Helper()
+	byID := checkTree(t, spans)
+	agents := map[string]int{}
+	for _, s := range spans {
+		parent := byID[s.ParentID]
+		if s.Service() != "kata-agent" || parent.Span == nil {
 			continue
 		}
 		agents[s.Name]++
@@ -175,13 +197,13 @@ func checkTrace(t *testing.T, spans []otlprecv.Span, want map[string]int) {
 			t.Errorf("stats_container under %s, %v, is not quiet", parent.Name, parent.Attrs["rpc.response.status_code"])
 		}
 	}
-	if roots != 1 {
-		t.Errorf("%d roots", roots)
-	}
 	for name, n := range want {
 		if agents[name] != n {
 			t.Errorf("%d spans %s, want %d", agents[name], name, n)
 		}
+	}
+	if n := len(requests(spans)); n > 0 {
+		t.Errorf("%d requests to the agent have spans, which was not asked for", n)
 	}
 }
 

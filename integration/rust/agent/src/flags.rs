@@ -5,6 +5,7 @@ pub const USAGE: &str = "usage: agent --listen unix:///path|vsock://:1024 [flags
   --encoding json|bincode                 json as since Kata 3.29 (default), or bincode
   --flush-ms N                            between two batches, 5000 as in Kata
   --lose NAME                             never send spans of that name
+  --fail METHOD[,METHOD]                  answer these requests with an error
   --stdout-bytes N                        what each process writes before it is read empty";
 
 #[derive(Clone, Copy, Debug, PartialEq)]
@@ -20,6 +21,7 @@ pub struct Flags {
     pub encoding: Encoding,
     pub flush_ms: u64,
     pub lose: Option<String>,
+    pub fail: Option<String>,
     pub stdout_bytes: usize,
 }
 
@@ -33,6 +35,7 @@ pub fn parse(mut args: impl Iterator<Item = String>) -> Result<Flags, String> {
         encoding: Encoding::Json,
         flush_ms: 5000,
         lose: None,
+        fail: None,
         stdout_bytes: 0,
     };
     while let Some(flag) = args.next() {
@@ -55,6 +58,7 @@ pub fn parse(mut args: impl Iterator<Item = String>) -> Result<Flags, String> {
             }
             "--flush-ms" => flags.flush_ms = number()? as u64,
             "--lose" => flags.lose = Some(value),
+            "--fail" => flags.fail = Some(value),
             "--stdout-bytes" => flags.stdout_bytes = number()?,
             _ => return Err(format!("unknown flag {flag}")),
         }

@@ -75,6 +75,7 @@ async fn start_sandbox(
         .register_service(service::services(rpc::Agent {
             sandbox: sandbox.clone(),
             telemetry,
+            fail: config.fail.clone().unwrap_or_default(),
         }));
     server.start().await?;
 

@@ -15,6 +15,8 @@ use crate::telemetry::Telemetry;
 pub struct Agent {
     pub sandbox: Arc<Sandbox>,
     pub telemetry: Telemetry,
+    /// The methods that fail, with commas between them.
+    pub fail: String,
 }
 
 impl std::fmt::Debug for Agent {

@@ -103,7 +103,11 @@ rpcs! {
 impl MethodHandler for Rpc {
     async fn handler(&self, ctx: TtrpcContext, req: Request) -> ttrpc::Result<Response> {
         let mut response = Response::new();
-        match self.call(&ctx, &req.payload).await {
+        let mut answer = self.call(&ctx, &req.payload).await;
+        if self.agent.fail.split(',').any(|m| m == self.method) {
+            answer = Err((Code::INTERNAL, format!("{} is told to fail", self.method)));
+        }
+        match answer {
             Ok(payload) => {
                 response.set_status(get_status(Code::OK, ""));
                 response.payload = payload;

@@ -56,16 +56,22 @@ func (o *output) String() string {
 	return o.text.String()
 }
 
-// forwardProcess is a shimtrace forward that runs.
+// forwardProcess is a shimtrace forward, or another command of the tool, that runs.
 type forwardProcess struct {
 	t              *testing.T
 	cmd            *exec.Cmd
 	stdout, stderr output
 }
 
-// newForward prepares the tool as a process of its own, with a configuration of its
-// own. It is killed at the test's end if it runs then.
+// newForward prepares a shimtrace forward.
 func newForward(t *testing.T, config string, args ...string) *forwardProcess {
+	t.Helper()
+	return newTool(t, config, append([]string{"forward"}, args...)...)
+}
+
+// newTool prepares the tool as a process of its own, with a configuration of its own.
+// It is killed at the test's end if it runs then.
+func newTool(t *testing.T, config string, args ...string) *forwardProcess {
 	t.Helper()
 	file := filepath.Join(openDir(t), "config.toml")
 	if err := os.WriteFile(file, []byte(config), 0o644); err != nil {
@@ -75,7 +81,7 @@ func newForward(t *testing.T, config string, args ...string) *forwardProcess {
 	if err != nil {
 		t.Fatal(err)
 	}
-	p := &forwardProcess{t: t, cmd: exec.Command(self, append([]string{"forward"}, args...)...)}
+	p := &forwardProcess{t: t, cmd: exec.Command(self, args...)}
 	p.cmd.Env = []string{asToolEnv + "=1", "SHIMTRACE_CONFIG=" + file, "PATH=" + os.Getenv("PATH")}
 	p.cmd.Stdout, p.cmd.Stderr = &p.stdout, &p.stderr
 	// A child of the child may hold the pipes.

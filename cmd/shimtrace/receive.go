@@ -1,0 +1,248 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"net"
+	"net/netip"
+	"os"
+	"path/filepath"
+	"sync"
+	"time"
+
+	"github.com/urfave/cli/v3"
+
+	"github.com/shimtrace/shimtrace/config"
+	"github.com/shimtrace/shimtrace/export/journal"
+	"github.com/shimtrace/shimtrace/forwarder/jaeger"
+	"github.com/shimtrace/shimtrace/forwarder/runtimes"
+	"github.com/shimtrace/shimtrace/keeper"
+	"github.com/shimtrace/shimtrace/shim/agentconfig"
+)
+
+func receiveCommand(h *host) *cli.Command {
+	return &cli.Command{
+		Name:  "receive",
+		Usage: "receive the spans of Kata's own runtimes for the relays of this host",
+		Description: "Relays start this by themselves for Kata's runtimes, see [jaeger] of the configuration; one\n" +
+			"process receives for the whole host, and another one leaves at once with exit code 0. It is the\n" +
+			"endpoint that the runtimes post to (jaeger_endpoint), and brings each span to the relay of its\n" +
+			"sandbox. See docs/operation.md.\n\n" +
+			"Examples:\n   shimtrace receive --idle 0     # by hand, to see what comes\n" +
+			"   shimtrace receive --listen 127.0.0.1:24268",
+		Flags: []cli.Flag{
+			&cli.StringFlag{Name: "listen", Usage: "take posts at `ADDRESS`, of the loopback interface, in the place of the configured one"},
+			&cli.DurationFlag{Name: "idle", Value: time.Minute, Usage: "end when there was no relay for `DURATION`; 0 is never"},
+		},
+		Action: func(ctx context.Context, c *cli.Command) error {
+			if err := noArguments(c); err != nil {
+				return err
+			}
+			if c.Duration("idle") < 0 {
+				return usageError("--idle %s: a duration is not negative", c.Duration("idle"))
+			}
+			if at := c.String("listen"); at != "" {
+				if a, err := netip.ParseAddrPort(at); err != nil || !a.Addr().IsLoopback() {
+					return usageError("--listen %s: not an address of the loopback interface with a port, such as 127.0.0.1:14268", at)
+				}
+			}
+			return h.receive(ctx, c.String("listen"), c.Duration("idle"))
+		},
+	}
+}
+
+func (h *host) receive(ctx context.Context, at string, idle time.Duration) error {
+	cfg, err := config.Load("", h.getenv)
+	if err != nil {
+		return err
+	}
+	if at != "" {
+		cfg.Jaeger.Listen = at
+	}
+	place, err := takePlace(cfg)
+	if errors.Is(err, keeper.ErrHeld) {
+		h.warn("another process receives for this host already")
+		return nil
+	}
+	if err != nil {
+		return err
+	}
+	defer place.close()
+	// What is lost is counted in the journal, beside other losses.
+	j, err := journal.Open(cfg.Journal.Dir, journal.Options{
+		MaxBytes:     int64(cfg.Journal.MaxBytes),
+		SegmentBytes: int64(cfg.Journal.SegmentBytes),
+		Shipped:      cfg.Export.Endpoint != "",
+	})
+	if err != nil {
+		return err
+	}
+	r := newReception(cfg, place, j, &receiveReport{newForwardReport(h, slog.LevelInfo)})
+	err = r.run(ctx, idle)
+	return errors.Join(err, j.Close())
+}
+
+// place is what a host has once: the lock, the port, and the socket for relays.
+type place struct {
+	lock   *os.File
+	port   net.Listener
+	relays *net.UnixListener
+}
+
+// takePlace takes over what a relay has left to us, or takes it itself: ErrHeld if
+// another process has it.
+func takePlace(cfg config.Config) (_ *place, err error) {
+	dir := filepath.Join(cfg.Relay.StateDir, "runtimes")
+	if err := runtimes.MakeDir(dir); err != nil {
+		return nil, err
+	}
+	p := new(place)
+	defer func() {
+		if err != nil {
+			p.close()
+		}
+	}()
+	var left []*os.File
+	if p.lock, left = keeper.Inherited(runtimes.LockPath(dir)); p.lock == nil {
+		if p.lock, err = keeper.Lock(runtimes.LockPath(dir)); err != nil {
+			return nil, err
+		}
+	}
+	for _, f := range left {
+		l, lerr := net.FileListener(f)
+		f.Close()
+		switch {
+		case lerr != nil:
+		case p.port == nil && l.Addr().Network() == "tcp" && l.Addr().String() == cfg.Jaeger.Listen:
+			p.port = l
+		default:
+			l.Close()
+		}
+	}
+	if p.port == nil {
+		if p.port, err = net.Listen("tcp", cfg.Jaeger.Listen); err != nil {
+			return nil, fmt.Errorf("endpoint of the runtimes: %w", err)
+		}
+	}
+	if p.relays, err = runtimes.Listen(dir); err != nil {
+		return nil, err
+	}
+	return p, nil
+}
+
+func (p *place) close() {
+	if p.relays != nil {
+		p.relays.Close()
+	}
+	if p.port != nil {
+		p.port.Close()
+	}
+	if p.lock != nil {
+		p.lock.Close()
+	}
+}
+
+// reception is the way of spans through this process.
+type reception struct {
+	place    *place
+	journal  *journal.Journal
+	report   *receiveReport
+	counters jaeger.Counters
+	endpoint *jaeger.Endpoint
+	router   *runtimes.Router
+	told     map[jaeger.Reason]uint64 // of the endpoint's losses, so far
+}
+
+func newReception(cfg config.Config, place *place, j *journal.Journal, report *receiveReport) *reception {
+	r := &reception{place: place, journal: j, report: report, told: make(map[jaeger.Reason]uint64)}
+	r.router = runtimes.NewRouter(runtimes.RouterOptions{
+		HeldBytes: int(cfg.Jaeger.HeldBytes),
+		Settle:    func(ctx context.Context) { _ = r.endpoint.Flush(ctx) },
+		Drops:     j,
+		Warn:      report.warn,
+	})
+	to := place.port.Addr().(*net.TCPAddr).AddrPort()
+	r.endpoint = jaeger.New(r.router.Take, jaeger.Options{
+		Wire:     agentconfig.Forwarder(cfg.Agent).Wire,
+		MaxBody:  int(cfg.Jaeger.BodyBytes),
+		Opened:   func(from netip.AddrPort) { r.router.Opened(from, to) },
+		Closed:   r.router.Closed,
+		Report:   func(_ jaeger.Reason, err error) { report.warn(err) },
+		Counters: &r.counters,
+	})
+	return r
+}
+
+// closeReception bounds how long the end of the process waits for posts at hand, and
+// then for relays to take what is theirs.
+const closeReception = 2 * time.Second
+
+// run receives until ctx is done, or there was no relay for the idle time.
+func (r *reception) run(ctx context.Context, idle time.Duration) error {
+	r.report.info("runtimes may post to http://%s%s", r.place.port.Addr(), jaeger.Path)
+	ctx, stop := context.WithCancel(ctx)
+	defer stop()
+	var running sync.WaitGroup
+	var failure error
+	running.Go(func() {
+		defer stop()
+		failure = r.endpoint.Serve(r.place.port)
+	})
+	var telling sync.WaitGroup
+	telling.Go(func() { r.report.watch(ctx, r.status, r.tell) })
+	r.router.Serve(ctx, r.place.relays, idle)
+
+	posts, cancel := context.WithTimeout(context.WithoutCancel(ctx), closeReception)
+	defer cancel()
+	err := r.endpoint.Close(posts)
+	running.Wait()
+	stop()
+	telling.Wait()
+	relays, cancel := context.WithTimeout(context.WithoutCancel(ctx), closeReception)
+	defer cancel()
+	r.router.Close(relays)
+	r.tell()
+	r.report.end(r.status())
+	return errors.Join(failure, err)
+}
+
+// tell counts in the journal what the endpoint has lost since the last time. Of a
+// post that could not be read nobody knows the number of spans; it counts as one.
+// What the exporter traced of itself is no loss.
+func (r *reception) tell() {
+	for _, reason := range jaeger.Reasons() {
+		lost := r.counters.Lost(reason)
+		n := lost - r.told[reason]
+		r.told[reason] = lost
+		if n == 0 || reason == jaeger.Exporter {
+			continue
+		}
+		name := reason.String()
+		if reason.Requests() {
+			name += "_post"
+		}
+		r.journal.Drop(runtimes.DropReason(name), int(n))
+	}
+	if err := r.journal.Flush(); err != nil {
+		r.report.warn(err) // the journal keeps the counts for its next record
+	}
+}
+
+func (r *reception) status() receiveStatus {
+	s := receiveStatus{Snapshot: r.router.Snapshot(), posts: r.counters.Bodies.Load(), exporter: r.counters.Lost(jaeger.Exporter)}
+	for _, reason := range jaeger.Reasons() {
+		if n := r.counters.Lost(reason); n > 0 && reason != jaeger.Exporter {
+			if reason.Requests() {
+				s.refuse(reason.String(), n)
+			} else {
+				s.Lost[reason.String()] += n
+			}
+		}
+	}
+	if n := r.counters.TurnedAway.Load(); n > 0 {
+		s.refuse("connections", n)
+	}
+	return s
+}

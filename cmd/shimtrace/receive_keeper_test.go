@@ -1,0 +1,219 @@
+package main
+
+import (
+	"errors"
+	"fmt"
+	"net"
+	"net/http"
+	"os"
+	"path/filepath"
+	"strconv"
+	"strings"
+	"sync"
+	"testing"
+	"time"
+
+	"golang.org/x/sys/unix"
+
+	"github.com/shimtrace/shimtrace/forwarder/jaeger"
+	"github.com/shimtrace/shimtrace/forwarder/runtimes"
+	"github.com/shimtrace/shimtrace/keeper"
+)
+
+// kept is an endpoint that relays see to, as they do: with the port opened by the one
+// that starts the process.
+type kept struct {
+	state, at, url string
+
+	mu  sync.Mutex
+	log []string
+}
+
+func newKept(t *testing.T) *kept {
+	t.Helper()
+	config, state, at := receiveConfig(t)
+	file := filepath.Join(state, "config.toml")
+	if err := os.WriteFile(file, []byte(config), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	t.Setenv("SHIMTRACE_CONFIG", file)
+	t.Setenv(asToolEnv, "1") // for the processes that are started
+	if err := runtimes.MakeDir(filepath.Join(state, "runtimes")); err != nil {
+		t.Fatal(err)
+	}
+	k := &kept{state: state, at: at, url: "http://" + at + jaeger.Path}
+	t.Cleanup(func() {
+		for _, pid := range k.processes(t) {
+			_ = unix.Kill(pid, unix.SIGKILL)
+		}
+	})
+	return k
+}
+
+// keeper returns a relay's.
+func (k *kept) keeper(t *testing.T) *keeper.Keeper {
+	of := keeper.New(keeper.Options{
+		Lock:    runtimes.LockPath(filepath.Join(k.state, "runtimes")),
+		Program: os.Executable,
+		Args:    []string{"receive"},
+		Files: func() ([]*os.File, error) {
+			l, err := net.Listen("tcp", k.at)
+			if err != nil {
+				return nil, err
+			}
+			defer l.Close()
+			f, err := l.(*net.TCPListener).File()
+			return []*os.File{f}, err
+		},
+		Without: "no spans come", Name: "endpoint",
+		Logf: func(format string, args ...any) {
+			k.mu.Lock()
+			defer k.mu.Unlock()
+			k.log = append(k.log, fmt.Sprintf(format, args...))
+		},
+	})
+	t.Cleanup(func() { of.Close(0) })
+	return of
+}
+
+func (k *kept) logged() []string {
+	k.mu.Lock()
+	defer k.mu.Unlock()
+	return append([]string(nil), k.log...)
+}
+
+// processes are those that hold the endpoint's lock: children of ours that run.
+func (k *kept) processes(t *testing.T) (pids []int) {
+	t.Helper()
+	lists, _ := filepath.Glob("/proc/self/task/*/children")
+	for _, list := range lists {
+		text, _ := os.ReadFile(list)
+		for field := range strings.FieldsSeq(string(text)) {
+			pid, err := strconv.Atoi(field)
+			if err != nil {
+				t.Fatal(err)
+			}
+			line, _ := os.ReadFile(fmt.Sprintf("/proc/%d/cmdline", pid))
+			env, _ := os.ReadFile(fmt.Sprintf("/proc/%d/environ", pid))
+			if strings.HasSuffix(string(line), "\x00receive\x00") && strings.Contains(string(env), k.state) {
+				pids = append(pids, pid)
+			}
+		}
+	}
+	return pids
+}
+
+// TestReceiveReplaced: relays start one process for the host, and another one when it
+// is killed; each gets what is posted from then on.
+func TestReceiveReplaced(t *testing.T) {
+	k := newKept(t)
+	pods := load(t, goPod, rustPod)
+	var relays []*fakeRelay
+	for _, p := range pods {
+		of := k.keeper(t)
+		of.Ensure()
+		// The port is open before the process is there: nothing is refused.
+		conn, err := net.Dial("tcp", k.at)
+		if err != nil {
+			t.Fatal(err)
+		}
+		conn.Close()
+		relays = append(relays, linkRelay(t, k.state, p.sandbox, of.Ensure))
+	}
+	pods[0].postAll(t, k.url)
+	eventually(t, "they arrive", func() bool { return len(relays[0].got()) == len(pods[0].spans) })
+	relays[0].gets(t, pods[0].spans)
+	first := k.processes(t)
+	if len(first) != 1 {
+		t.Fatalf("processes %v", first)
+	}
+
+	// As if it had run for a while: one that dies young is not replaced so quickly.
+	if err := os.Chtimes(runtimes.LockPath(filepath.Join(k.state, "runtimes")), time.Time{}, time.Now().Add(-time.Hour)); err != nil {
+		t.Fatal(err)
+	}
+	killed := time.Now()
+	if err := unix.Kill(first[0], unix.SIGKILL); err != nil {
+		t.Fatal(err)
+	}
+	eventually(t, "the port is open again", func() bool {
+		conn, err := net.Dial("tcp", k.at)
+		if err == nil {
+			conn.Close()
+		}
+		pids := k.processes(t)
+		return err == nil && len(pids) == 1 && pids[0] != first[0]
+	})
+	t.Logf("the port was open again after %v", time.Since(killed))
+	pods[1].postAll(t, k.url)
+	t.Logf("and had taken %d posts after %v", len(pods[1].bodies), time.Since(killed))
+	eventually(t, "they arrive", func() bool { return len(relays[1].got()) == len(pods[1].spans) })
+	relays[1].gets(t, pods[1].spans)
+	// The one relay lost nothing of what it had, and goes on.
+	client := pods[0].client(t)
+	if err := pods[0].post(client, k.url, pods[0].bodies[0]); err != nil {
+		t.Fatal(err)
+	}
+	eventually(t, "the other relay gets on, too", func() bool { return len(relays[0].got()) == len(pods[0].spans)+1 })
+}
+
+// TestReceivePortTaken: who has the port keeps it, and is heard of once; when it is
+// free, the endpoint is opened.
+func TestReceivePortTaken(t *testing.T) {
+	k := newKept(t)
+	other, err := net.Listen("tcp", k.at)
+	if err != nil {
+		t.Fatal(err)
+	}
+	served := make(chan struct{})
+	server := &http.Server{Handler: http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) { w.WriteHeader(http.StatusTeapot) })}
+	go func() {
+		defer close(served)
+		_ = server.Serve(other)
+	}()
+	p := load(t, goPod)[0]
+	of := k.keeper(t)
+	relay := linkRelay(t, k.state, p.sandbox, of.Ensure)
+	eventually(t, "it is said", func() bool { return len(k.logged()) > 0 })
+	for range 100 {
+		of.Ensure()
+	}
+	if log := k.logged(); len(log) != 1 || !strings.Contains(log[0], "address already in use") {
+		t.Errorf("log %q", log)
+	}
+	if pids := k.processes(t); len(pids) > 0 {
+		t.Errorf("processes %v", pids)
+	}
+	client := p.client(t)
+	if err := p.post(client, k.url, p.bodies[0]); err == nil || !strings.Contains(err.Error(), "418") {
+		t.Errorf("the port's owner was disturbed: %v", err)
+	}
+	client.CloseIdleConnections()
+	server.Close()
+	<-served
+	eventually(t, "the endpoint is opened", func() bool { return len(k.processes(t)) == 1 })
+	p.postAll(t, k.url)
+	eventually(t, "the spans arrive", func() bool { return len(relay.got()) == len(p.spans) })
+	relay.gets(t, p.spans)
+}
+
+// TestReceiveLeftovers: what a process leaves that was killed stops nobody.
+func TestReceiveLeftovers(t *testing.T) {
+	r := startReceive(t)
+	if err := r.cmd.Process.Kill(); err != nil {
+		t.Fatal(err)
+	}
+	_ = r.cmd.Wait()
+	if _, err := os.Lstat(filepath.Join(r.state, "runtimes", "link.sock")); errors.Is(err, os.ErrNotExist) {
+		t.Fatal("nothing was left behind")
+	}
+	again := newTool(t, fmt.Sprintf("[relay]\nstate_dir = %q\n[journal]\ndir = %q\n", r.state, filepath.Join(r.state, "journal")), "receive", "--listen", r.at)
+	again.start()
+	again.says("runtimes may post")
+	p := load(t, rustPod)[0]
+	relay := linkRelay(t, r.state, p.sandbox, func() {})
+	p.postAll(t, r.url)
+	relay.leave()
+	relay.gets(t, p.spans)
+	again.stop()
+}

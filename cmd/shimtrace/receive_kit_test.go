@@ -1,0 +1,264 @@
+package main
+
+import (
+	"archive/tar"
+	"bytes"
+	"compress/gzip"
+	"context"
+	"fmt"
+	"io"
+	"net"
+	"net/http"
+	"os"
+	"path/filepath"
+	"sync"
+	"testing"
+
+	"go.opentelemetry.io/otel/trace"
+
+	"github.com/shimtrace/shimtrace/export/journal"
+	"github.com/shimtrace/shimtrace/forwarder/jaeger"
+	"github.com/shimtrace/shimtrace/forwarder/runtimes"
+	"github.com/shimtrace/shimtrace/forwarder/runtimespan"
+)
+
+// pod is what the runtime of a real pod posted, in order.
+type pod struct {
+	sandbox string
+	service string
+	http2   bool
+	bodies  [][]byte
+	spans   []trace.SpanID // that are to arrive
+}
+
+// The captured pods. The Go runtime says its sandbox's id in some spans, runtime-rs
+// the first characters of it in its name.
+var (
+	goPod   = sync.OnceValues(func() (*pod, error) { return readPod("kata-4.1.0-pod", false) })
+	rustPod = sync.OnceValues(func() (*pod, error) { return readPod("kata-4.1.0-rs-pod", true) })
+)
+
+func load(t testing.TB, pods ...func() (*pod, error)) (all []*pod) {
+	t.Helper()
+	for _, read := range pods {
+		p, err := read()
+		if err != nil {
+			t.Fatal(err)
+		}
+		all = append(all, p)
+	}
+	return all
+}
+
+func readPod(name string, http2 bool) (*pod, error) {
+	f, err := os.Open("../../forwarder/jaeger/testdata/" + name + ".runtime-thrift.tar.gz")
+	if err != nil {
+		return nil, err
+	}
+	defer f.Close()
+	z, err := gzip.NewReader(f)
+	if err != nil {
+		return nil, err
+	}
+	p := &pod{http2: http2}
+	d := jaeger.NewDecoder(jaeger.Options{})
+	for files := tar.NewReader(z); ; {
+		_, err := files.Next()
+		if err == io.EOF {
+			break
+		}
+		if err != nil {
+			return nil, err
+		}
+		body, err := io.ReadAll(files)
+		if err != nil {
+			return nil, err
+		}
+		p.bodies = append(p.bodies, body)
+		service, spans, err := d.Decode(body)
+		if err != nil {
+			return nil, err
+		}
+		p.service = service
+		for _, s := range spans {
+			p.spans = append(p.spans, s.SpanID)
+			if s.Sandbox != "" {
+				p.sandbox = s.Sandbox
+			}
+		}
+	}
+	if p.sandbox == "" {
+		p.sandbox = p.service[len("kata-sb-"):] + "0123456789"
+	}
+	return p, nil
+}
+
+// post posts a body, as the pod's runtime does.
+func (p *pod) post(client *http.Client, endpoint string, body []byte) error {
+	media := "application/x-thrift"
+	if p.http2 {
+		media = "application/vnd.apache.thrift.binary"
+	}
+	answer, err := client.Post(endpoint, media, bytes.NewReader(body))
+	if err != nil {
+		return err
+	}
+	defer answer.Body.Close()
+	_, _ = io.Copy(io.Discard, answer.Body)
+	if answer.StatusCode != http.StatusAccepted {
+		return fmt.Errorf("answered %s", answer.Status)
+	}
+	return nil
+}
+
+// client returns one that speaks as the pod's runtime does, over one connection.
+func (p *pod) client(t testing.TB) *http.Client {
+	protocols := new(http.Protocols)
+	protocols.SetHTTP1(!p.http2)
+	protocols.SetUnencryptedHTTP2(p.http2)
+	transport := &http.Transport{Protocols: protocols}
+	t.Cleanup(transport.CloseIdleConnections)
+	return &http.Client{Transport: transport, Timeout: forwardPatience}
+}
+
+// postAll posts all of the pod's bodies, one after another.
+func (p *pod) postAll(t *testing.T, endpoint string) {
+	client := p.client(t)
+	for i, body := range p.bodies {
+		if err := p.post(client, endpoint, body); err != nil {
+			t.Errorf("post %d of %s: %v", i, p.service, err)
+			return
+		}
+	}
+}
+
+// fakeRelay is the end of a relay.
+type fakeRelay struct {
+	*runtimes.Link
+
+	mu    sync.Mutex
+	spans []trace.SpanID
+	stall chan struct{} // not nil: spans wait until it is closed
+}
+
+// linkRelay connects a relay to the endpoint of a state directory.
+func linkRelay(t *testing.T, state, sandbox string, ensure func(), pids ...int) *fakeRelay {
+	t.Helper()
+	f := new(fakeRelay)
+	f.Link = runtimes.NewLink(runtimes.LinkOptions{
+		Dir: filepath.Join(state, "runtimes"), Sandbox: sandbox, Ensure: ensure,
+		Lost: func(reason string, n int) { t.Errorf("%s: %d spans lost: %s", sandbox, n, reason) },
+		Warn: func(err error) { t.Logf("%s: %v", sandbox, err) },
+	}, f.take)
+	f.Processes(pids...)
+	ctx, cancel := context.WithCancel(context.Background())
+	done := make(chan struct{})
+	go func() {
+		defer close(done)
+		f.Serve(ctx)
+	}()
+	t.Cleanup(func() {
+		cancel()
+		<-done
+	})
+	return f
+}
+
+func (f *fakeRelay) take(s *runtimespan.Span) {
+	f.mu.Lock()
+	stall := f.stall
+	f.mu.Unlock()
+	if stall != nil {
+		<-stall
+	}
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	f.spans = append(f.spans, s.SpanID)
+}
+
+func (f *fakeRelay) got() []trace.SpanID {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	return append([]trace.SpanID(nil), f.spans...)
+}
+
+// leave ends the link as a relay does, whose runtime has ended.
+func (f *fakeRelay) leave() {
+	ctx, cancel := context.WithTimeout(context.Background(), forwardPatience)
+	defer cancel()
+	f.Leave(ctx)
+}
+
+// gets fails unless the relay has got these spans, in this order, and no others.
+func (f *fakeRelay) gets(t *testing.T, want []trace.SpanID) {
+	t.Helper()
+	got := f.got()
+	if len(got) != len(want) {
+		t.Errorf("%d spans arrived, want %d", len(got), len(want))
+		return
+	}
+	for i := range want {
+		if got[i] != want[i] {
+			t.Errorf("span %d is %s, want %s", i, got[i], want[i])
+			return
+		}
+	}
+}
+
+// receiveConfig returns a configuration with directories and a port of its own.
+func receiveConfig(t *testing.T) (config, state, at string) {
+	t.Helper()
+	l, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	at = l.Addr().String()
+	l.Close()
+	state, err = os.MkdirTemp("", "receive")
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { os.RemoveAll(state) })
+	return fmt.Sprintf("[relay]\nstate_dir = %q\n[journal]\ndir = %q\n[jaeger]\nlisten = %q\n", state, filepath.Join(state, "journal"), at), state, at
+}
+
+// receiving is a shimtrace receive that runs.
+type receiving struct {
+	*forwardProcess
+	state, at, url string
+}
+
+func startReceive(t *testing.T, args ...string) *receiving {
+	t.Helper()
+	config, state, at := receiveConfig(t)
+	r := &receiving{newTool(t, config, append([]string{"receive"}, args...)...), state, at, "http://" + at + jaeger.Path}
+	r.start()
+	r.says("runtimes may post to " + r.url)
+	return r
+}
+
+// relay connects a relay. What is posted before the endpoint knows it is held.
+func (r *receiving) relay(t *testing.T, sandbox string, pids ...int) *fakeRelay {
+	t.Helper()
+	return linkRelay(t, r.state, sandbox, func() {}, pids...)
+}
+
+// drops returns what the journal says was lost.
+func drops(t *testing.T, state string) map[string]int {
+	t.Helper()
+	all := make(map[string]int)
+	_, err := journal.Scan(filepath.Join(state, "journal"), func(rec journal.Record) error {
+		if rec.Kind != journal.KindDrops {
+			return nil
+		}
+		d, err := rec.Drops()
+		for reason, n := range d {
+			all[reason] += n
+		}
+		return err
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	return all
+}

@@ -1,0 +1,90 @@
+package main
+
+import (
+	"context"
+	"fmt"
+	"strings"
+	"time"
+
+	"github.com/shimtrace/shimtrace/forwarder/runtimes"
+)
+
+// receiveStatus is what has happened so far.
+type receiveStatus struct {
+	runtimes.Snapshot
+	posts    uint64            // that could be read
+	exporter uint64            // spans of the exporter itself, dropped
+	refused  map[string]uint64 // posts by reason
+}
+
+func (s *receiveStatus) refuse(reason string, n uint64) {
+	if s.refused == nil {
+		s.refused = make(map[string]uint64)
+	}
+	s.refused[reason] += n
+}
+
+// line tells the counts.
+func (s receiveStatus) line() string {
+	sandboxes := fmt.Sprintf("%d sandboxes", s.Relays)
+	if s.Relays == 1 {
+		sandboxes = "1 sandbox"
+	}
+	parts := []string{sandboxes, spanCount(int(s.Arrived))}
+	if s.exporter > 0 {
+		parts = append(parts, fmt.Sprintf("%d of the exporter's own left out", s.exporter))
+	}
+	if s.Held > 0 {
+		parts = append(parts, fmt.Sprintf("%d held", s.Held))
+	}
+	for _, text := range []string{byReason("lost", s.Lost), byReason("posts refused", s.refused)} {
+		if text != "" {
+			parts = append(parts, text)
+		}
+	}
+	return strings.Join(parts, ", ")
+}
+
+// receiveReport says on stderr what happens, as that of forward does.
+type receiveReport struct{ *forwardReport }
+
+// watch tells how it goes until ctx is done, and calls tell from time to time.
+func (r *receiveReport) watch(ctx context.Context, status func() receiveStatus, tell func()) {
+	tick := time.NewTicker(liveInterval)
+	defer tick.Stop()
+	before := fmt.Sprint(0, "", "")
+	for told := time.Now(); ; {
+		select {
+		case <-ctx.Done():
+			return
+		case <-tick.C:
+		}
+		if time.Since(told) >= plainInterval {
+			tell()
+			told = time.Now()
+		}
+		s := status()
+		if r.live {
+			r.mu.Lock()
+			r.line = s.line()
+			r.draw()
+			r.mu.Unlock()
+			continue
+		}
+		// That spans come is no news.
+		matters := fmt.Sprint(s.Relays, byReason("", s.Lost), byReason("", s.refused))
+		if matters != before {
+			r.info("%s", s.line())
+		}
+		before = matters
+	}
+}
+
+// end says what has been.
+func (r *receiveReport) end(s receiveStatus) {
+	r.mu.Lock()
+	r.clear()
+	r.line = ""
+	r.mu.Unlock()
+	r.info("%s", s.line())
+}

@@ -1,0 +1,173 @@
+package main
+
+import (
+	"errors"
+	"net"
+	"os"
+	"path/filepath"
+	"slices"
+	"strings"
+	"sync"
+	"testing"
+	"time"
+
+	"go.opentelemetry.io/otel/trace"
+)
+
+// TestReceiveTwoSandboxes: the runtimes of two pods post at the same time, each in
+// its own way; each relay gets its own spans, all of them, as they came.
+func TestReceiveTwoSandboxes(t *testing.T) {
+	r := startReceive(t)
+	pods := load(t, goPod, rustPod)
+	var relays []*fakeRelay
+	for _, p := range pods {
+		relays = append(relays, r.relay(t, p.sandbox))
+	}
+	r.relay(t, "a third one")
+	var posting sync.WaitGroup
+	for _, p := range pods {
+		posting.Go(func() { p.postAll(t, r.url) })
+	}
+	posting.Wait()
+	for i, p := range pods {
+		relays[i].leave()
+		relays[i].gets(t, p.spans)
+	}
+	r.stop()
+	r.says("569 of the exporter's own left out")
+	if lost := drops(t, r.state); len(lost) > 0 || strings.Contains(r.stderr.String(), "lost") {
+		t.Errorf("lost %v", lost)
+	}
+	if _, err := os.Lstat(filepath.Join(r.state, "runtimes", "link.sock")); !errors.Is(err, os.ErrNotExist) {
+		t.Errorf("the socket is left behind: %v", err)
+	}
+}
+
+// TestReceiveBeforeRelay: what is posted before the sandbox's relay comes waits for
+// it; what is nobody's is counted.
+func TestReceiveBeforeRelay(t *testing.T) {
+	r := startReceive(t)
+	pods := load(t, goPod, rustPod)
+	client := pods[0].client(t)
+	for _, body := range pods[0].bodies[:20] {
+		if err := pods[0].post(client, r.url, body); err != nil {
+			t.Fatal(err)
+		}
+	}
+	pods[1].postAll(t, r.url)
+	relay := r.relay(t, pods[0].sandbox)
+	eventually(t, "they arrive", func() bool { return len(relay.got()) == 20 })
+	relay.gets(t, pods[0].spans[:20])
+	// The endpoint ends before its patience does.
+	r.stop()
+	lost := drops(t, r.state)
+	if len(lost) != 1 || lost["runtime: unknown_sandbox"] != len(pods[1].spans) {
+		t.Errorf("lost %v, want %d of unknown sandboxes", lost, len(pods[1].spans))
+	}
+}
+
+// TestReceiveStalledRelay: a relay that takes nothing, and one that is gone, are no
+// concern of another's, nor of who posts.
+func TestReceiveStalledRelay(t *testing.T) {
+	r := startReceive(t)
+	pods := load(t, goPod, rustPod)
+	stalled, gone := r.relay(t, pods[1].sandbox), r.relay(t, "gone")
+	stalled.mu.Lock()
+	stalled.stall = make(chan struct{})
+	stalled.mu.Unlock()
+	relay := r.relay(t, pods[0].sandbox)
+	pods[1].postAll(t, r.url)
+	gone.leave()
+	pods[0].postAll(t, r.url)
+	relay.leave()
+	relay.gets(t, pods[0].spans)
+	close(stalled.stall)
+	stalled.leave()
+	stalled.gets(t, pods[1].spans)
+	r.stop()
+}
+
+// TestReceiveLiar: a runtime that claims to be another sandbox's reaches its own
+// relay, nobody else's.
+func TestReceiveLiar(t *testing.T) {
+	r := startReceive(t)
+	pods := load(t, goPod, rustPod)
+	victims := []*fakeRelay{r.relay(t, pods[0].sandbox), r.relay(t, pods[1].sandbox)}
+	liar := r.relay(t, "liar", os.Getpid()) // who posts is the test
+	// Until the endpoint knows whose process it is, nothing proves anything.
+	r.says("3 sandboxes")
+	var want []trace.SpanID
+	for _, p := range pods {
+		p.postAll(t, r.url)
+		want = append(want, p.spans...)
+	}
+	eventually(t, "all arrive", func() bool { return len(liar.got()) == len(want) })
+	liar.gets(t, want)
+	for i, v := range victims {
+		if n := len(v.got()); n > 0 {
+			t.Errorf("%d spans reached sandbox %s", n, pods[i].sandbox)
+		}
+	}
+	r.stop()
+}
+
+// TestReceiveOnce: a second process leaves at once, and so does one whose port
+// somebody else has.
+func TestReceiveOnce(t *testing.T) {
+	config, state, at := receiveConfig(t)
+	first := newTool(t, config, "receive")
+	first.start()
+	first.says("runtimes may post")
+	second := newTool(t, config, "receive")
+	second.start()
+	second.ends(exitOK)
+	second.says("another process receives for this host already")
+	other := newTool(t, strings.Replace(config, state, t.TempDir(), 1), "receive")
+	other.start()
+	other.ends(exitFailure)
+	other.says("address already in use")
+	first.stop()
+	if conn, err := net.Dial("tcp", at); err == nil {
+		conn.Close()
+		t.Error("the port is still open")
+	}
+}
+
+// TestReceiveIdle: without relays it ends by itself, with one it does not.
+func TestReceiveIdle(t *testing.T) {
+	r := startReceive(t, "--idle", "300ms")
+	relay := r.relay(t, "a")
+	r.says("1 sandbox")
+	if r.cmd.ProcessState != nil {
+		t.Error("it ended although there is a relay")
+	}
+	relay.leave()
+	r.ends(exitOK)
+}
+
+// TestReceiveUsage: what is wrong on the command line is said.
+func TestReceiveUsage(t *testing.T) {
+	for _, args := range [][]string{
+		{"x"}, {"--idle", "-1s"}, {"--listen", "0.0.0.0:14268"}, {"--listen", "localhost:14268"}, {"--listen", "14268"},
+	} {
+		p := newTool(t, "", slices.Concat([]string{"receive"}, args)...)
+		p.start()
+		p.ends(exitUsage)
+	}
+}
+
+// TestReceiveDrainsLastPost: what is posted right before the runtime and its relay
+// end is not lost, however quickly they do.
+func TestReceiveDrainsLastPost(t *testing.T) {
+	r := startReceive(t)
+	p := load(t, rustPod)[0]
+	for range 5 {
+		relay := r.relay(t, p.sandbox)
+		began := time.Now()
+		p.postAll(t, r.url)
+		relay.leave()
+		t.Logf("%d spans and the end in %v", len(p.spans), time.Since(began))
+		relay.gets(t, p.spans)
+	}
+	r.stop()
+}

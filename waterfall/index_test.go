@@ -106,6 +106,16 @@ func TestStoryClock(t *testing.T) {
 	}
 }
 
+// TestStoryRuntime: a runtime's own spans do not name it.
+func TestStoryRuntime(t *testing.T) {
+	s := &script{}
+	s.span(resource(kataService), "s", "of", "create", "root", 0, 1)
+	s.span(resource("containerd-shim-runc-v2"), "s", "root", "", rootName, 0, 100*ms)
+	if _, all := stories(s); all[0].Runtime != "runc" {
+		t.Errorf("the runtime is %q", all[0].Runtime)
+	}
+}
+
 // TestStoryFailed: a sandbox that failed to start has no time to start.
 func TestStoryFailed(t *testing.T) {
 	s := &script{}

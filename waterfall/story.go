@@ -131,7 +131,7 @@ func (s *Story) note(p part, res *resourcepb.Resource, span *tracepb.Span) {
 	case s.host.cover(lo, hi) || s.first == (trace.TraceID{}):
 		s.first = p.trace
 	}
-	if service != "" && service != agentService && s.Runtime == "" {
+	if service != "" && service != agentService && service != kataService && s.Runtime == "" {
 		s.Runtime = runtimeName(service)
 	}
 	if span.GetName() == rootName {

@@ -43,6 +43,10 @@ const (
 // clock is not the host's.
 const agentService = "kata-agent"
 
+// kataService is the service of what Kata's runtime says of itself. Which runtime that
+// is, the shim's spans tell.
+const kataService = "kata-runtime"
+
 // spanKey identifies a span among all traces.
 type spanKey struct {
 	trace trace.TraceID

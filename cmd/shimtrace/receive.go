@@ -61,7 +61,7 @@ func (h *host) receive(ctx context.Context, at string, idle time.Duration) error
 	if at != "" {
 		cfg.Jaeger.Listen = at
 	}
-	place, err := takePlace(cfg)
+	seat, err := takeSeat(cfg)
 	if errors.Is(err, keeper.ErrHeld) {
 		h.warn("another process receives for this host already")
 		return nil
@@ -69,7 +69,7 @@ func (h *host) receive(ctx context.Context, at string, idle time.Duration) error
 	if err != nil {
 		return err
 	}
-	defer place.close()
+	defer seat.close()
 	// What is lost is counted in the journal, beside other losses.
 	j, err := journal.Open(cfg.Journal.Dir, journal.Options{
 		MaxBytes:     int64(cfg.Journal.MaxBytes),
@@ -79,34 +79,34 @@ func (h *host) receive(ctx context.Context, at string, idle time.Duration) error
 	if err != nil {
 		return err
 	}
-	r := newReception(cfg, place, j, &receiveReport{newForwardReport(h, slog.LevelInfo)})
+	r := newReception(cfg, seat, j, &receiveReport{newForwardReport(h, slog.LevelInfo)})
 	err = r.run(ctx, idle)
 	return errors.Join(err, j.Close())
 }
 
-// place is what a host has once: the lock, the port, and the socket for relays.
-type place struct {
+// seat is what a host has once: the lock, the port, and the socket for relays.
+type seat struct {
 	lock   *os.File
 	port   net.Listener
 	relays *net.UnixListener
 }
 
-// takePlace takes over what a relay has left to us, or takes it itself: ErrHeld if
+// takeSeat takes over what a relay has left to us, or takes it itself: ErrHeld if
 // another process has it.
-func takePlace(cfg config.Config) (_ *place, err error) {
+func takeSeat(cfg config.Config) (_ *seat, err error) {
 	dir := filepath.Join(cfg.Relay.StateDir, "runtimes")
 	if err := runtimes.MakeDir(dir); err != nil {
 		return nil, err
 	}
-	p := new(place)
+	s := new(seat)
 	defer func() {
 		if err != nil {
-			p.close()
+			s.close()
 		}
 	}()
 	var left []*os.File
-	if p.lock, left = keeper.Inherited(runtimes.LockPath(dir)); p.lock == nil {
-		if p.lock, err = keeper.Lock(runtimes.LockPath(dir)); err != nil {
+	if s.lock, left = keeper.Inherited(runtimes.LockPath(dir)); s.lock == nil {
+		if s.lock, err = keeper.Lock(runtimes.LockPath(dir)); err != nil {
 			return nil, err
 		}
 	}
@@ -115,38 +115,38 @@ func takePlace(cfg config.Config) (_ *place, err error) {
 		f.Close()
 		switch {
 		case lerr != nil:
-		case p.port == nil && l.Addr().Network() == "tcp" && l.Addr().String() == cfg.Jaeger.Listen:
-			p.port = l
+		case s.port == nil && l.Addr().Network() == "tcp" && l.Addr().String() == cfg.Jaeger.Listen:
+			s.port = l
 		default:
 			l.Close()
 		}
 	}
-	if p.port == nil {
-		if p.port, err = net.Listen("tcp", cfg.Jaeger.Listen); err != nil {
+	if s.port == nil {
+		if s.port, err = net.Listen("tcp", cfg.Jaeger.Listen); err != nil {
 			return nil, fmt.Errorf("endpoint of the runtimes: %w", err)
 		}
 	}
-	if p.relays, err = runtimes.Listen(dir); err != nil {
+	if s.relays, err = runtimes.Listen(dir); err != nil {
 		return nil, err
 	}
-	return p, nil
+	return s, nil
 }
 
-func (p *place) close() {
-	if p.relays != nil {
-		p.relays.Close()
+func (s *seat) close() {
+	if s.relays != nil {
+		s.relays.Close()
 	}
-	if p.port != nil {
-		p.port.Close()
+	if s.port != nil {
+		s.port.Close()
 	}
-	if p.lock != nil {
-		p.lock.Close()
+	if s.lock != nil {
+		s.lock.Close()
 	}
 }
 
 // reception is the way of spans through this process.
 type reception struct {
-	place    *place
+	seat     *seat
 	journal  *journal.Journal
 	report   *receiveReport
 	counters jaeger.Counters
@@ -155,15 +155,15 @@ type reception struct {
 	told     map[jaeger.Reason]uint64 // of the endpoint's losses, so far
 }
 
-func newReception(cfg config.Config, place *place, j *journal.Journal, report *receiveReport) *reception {
-	r := &reception{place: place, journal: j, report: report, told: make(map[jaeger.Reason]uint64)}
+func newReception(cfg config.Config, seat *seat, j *journal.Journal, report *receiveReport) *reception {
+	r := &reception{seat: seat, journal: j, report: report, told: make(map[jaeger.Reason]uint64)}
 	r.router = runtimes.NewRouter(runtimes.RouterOptions{
 		HeldBytes: int(cfg.Jaeger.HeldBytes),
 		Settle:    func(ctx context.Context) { _ = r.endpoint.Flush(ctx) },
 		Drops:     j,
 		Warn:      report.warn,
 	})
-	to := place.port.Addr().(*net.TCPAddr).AddrPort()
+	to := seat.port.Addr().(*net.TCPAddr).AddrPort()
 	r.endpoint = jaeger.New(r.router.Take, jaeger.Options{
 		Wire:     agentconfig.Forwarder(cfg.Agent).Wire,
 		MaxBody:  int(cfg.Jaeger.BodyBytes),
@@ -181,18 +181,18 @@ const closeReception = 2 * time.Second
 
 // run receives until ctx is done, or there was no relay for the idle time.
 func (r *reception) run(ctx context.Context, idle time.Duration) error {
-	r.report.info("runtimes may post to http://%s%s", r.place.port.Addr(), jaeger.Path)
+	r.report.info("runtimes may post to http://%s%s", r.seat.port.Addr(), jaeger.Path)
 	ctx, stop := context.WithCancel(ctx)
 	defer stop()
 	var running sync.WaitGroup
 	var failure error
 	running.Go(func() {
 		defer stop()
-		failure = r.endpoint.Serve(r.place.port)
+		failure = r.endpoint.Serve(r.seat.port)
 	})
 	var telling sync.WaitGroup
 	telling.Go(func() { r.report.watch(ctx, r.status, r.tell) })
-	r.router.Serve(ctx, r.place.relays, idle)
+	r.router.Serve(ctx, r.seat.relays, idle)
 
 	posts, cancel := context.WithTimeout(context.WithoutCancel(ctx), closeReception)
 	defer cancel()

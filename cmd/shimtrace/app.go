@@ -16,6 +16,8 @@ type host struct {
 	getenv         func(string) string
 	// executable is the path of the running tool, links resolved.
 	executable func() (string, error)
+	// root is below what Kata is looked for.
+	root string
 }
 
 // Exit codes. Anything that is none of the others is exitFailure.
@@ -107,5 +109,5 @@ func (h *host) warn(format string, args ...any) {
 }
 
 func system() *host {
-	return &host{stdout: os.Stdout, stderr: os.Stderr, getenv: os.Getenv, executable: resolvedExecutable}
+	return &host{stdout: os.Stdout, stderr: os.Stderr, getenv: os.Getenv, executable: resolvedExecutable, root: "/"}
 }

@@ -6,6 +6,8 @@ import (
 	"io"
 	"path/filepath"
 	"strings"
+
+	"github.com/shimtrace/shimtrace/config"
 )
 
 // tracedRuntime is a traced runtime as containerd's configuration names it.
@@ -16,6 +18,11 @@ type tracedRuntime struct {
 	Type  string `json:"runtime_type"`
 	// Path is empty where containerd derives it from the type.
 	Path string `json:"runtime_path,omitempty"`
+	// Shim is the inner shim's program where it is not on PATH but known; the
+	// configuration must name it.
+	Shim string `json:"shim,omitempty"`
+	// Options is Kata's configuration file, for the options of the runtime.
+	Options string `json:"config_path,omitempty"`
 	// Config1 and Config2 are the sections for containerd 1.7 and 2.x.
 	Config1 string `json:"containerd_1_7"`
 	Config2 string `json:"containerd_2"`
@@ -31,11 +38,18 @@ const (
 // type of a runtime's options by the runtime's type: only io.containerd.runc.v2
 // has runc's, so that type stays and the path changes. Kata's shim wants the type
 // to contain io.containerd.kata, which the traced type does.
-func newRuntime(inner, bindir string) tracedRuntime {
+func (h *host) newRuntime(in *installer, inner string, kata *kataSetUp) tracedRuntime {
 	r := tracedRuntime{Name: inner + "-traced", Inner: inner, Type: "io.containerd." + inner + "-traced.v2"}
 	if inner == "runc" {
 		r.Type = "io.containerd.runc.v2"
-		r.Path = filepath.Join(bindir, linkPrefix+inner+linkSuffix)
+		r.Path = filepath.Join(in.bindir, linkPrefix+inner+linkSuffix)
+	}
+	var shim string
+	r.Options, shim = kata.of(inner)
+	if cfg, err := config.Load(inner, h.getenv); in.lookPath(linkPrefix+inner+"-v2") == "" && (err != nil || cfg.Shim == "") {
+		if r.Shim = shim; shim == "" {
+			h.warn("containerd-shim-%s-v2 is not on PATH; unless containerd's PATH has it, set shim in [runtime.%s] of the configuration", inner, inner)
+		}
 	}
 	r.Config1, r.Config2 = r.section(criTable1), r.section(criTable2)
 	return r
@@ -56,6 +70,10 @@ func (r tracedRuntime) section(table string) string {
 	case strings.HasPrefix(r.Inner, "kata"):
 		b.WriteString("  privileged_without_host_devices = true\n")
 		b.WriteString("  pod_annotations = [\"io.katacontainers.*\"]\n")
+		if r.Options != "" {
+			fmt.Fprintf(&b, "  [%s.%s.options]\n    ConfigPath = %q\n", table, r.Name, r.Options)
+			break
+		}
 		b.WriteString("  # and the options of your " + r.Inner + " runtime, for instance:\n" + options)
 		fmt.Fprintf(&b, "  #   ConfigPath = %q\n", kataConfig(r.Inner))
 	default:
@@ -85,6 +103,13 @@ func writeSnippets(w io.Writer, runtimes []tracedRuntime) error {
 	b.WriteString("\nctr and nerdctl need no configuration:\n\n")
 	for _, r := range runtimes {
 		fmt.Fprintf(&b, "  nerdctl run --runtime io.containerd.%s-traced.v2 …\n", r.Inner)
+	}
+	heading := "\nFor " + config.DefaultPath + ", since these shims are not on PATH:\n"
+	for _, r := range runtimes {
+		if r.Shim != "" {
+			fmt.Fprintf(&b, "%s\n[runtime.%s]\nshim = %q\n", heading, r.Inner, r.Shim)
+			heading = ""
+		}
 	}
 	b.WriteString("\nThen: shimtrace list, shimtrace show\n")
 	_, err := w.Write(b.Bytes())

@@ -10,18 +10,18 @@ import (
 	"github.com/pelletier/go-toml/v2"
 )
 
-// place is a host in a temporary directory: a build directory with programs of
+// site is a host in a temporary directory: a build directory with programs of
 // ours (the test's own binary is one), inner shims on the path, and a bin
 // directory to install into.
-type place struct {
+type site struct {
 	t                  *testing.T
 	build, inner, bin_ string
 }
 
-func newPlace(t *testing.T, inners ...string) *place {
+func newSite(t *testing.T, inners ...string) *site {
 	t.Helper()
 	root := t.TempDir()
-	p := &place{t, filepath.Join(root, "build"), filepath.Join(root, "inner"), filepath.Join(root, "bin")}
+	p := &site{t, filepath.Join(root, "build"), filepath.Join(root, "inner"), filepath.Join(root, "bin")}
 	for _, dir := range []string{p.build, p.inner, p.bin_} {
 		if err := os.Mkdir(dir, 0o755); err != nil {
 			t.Fatal(err)
@@ -40,26 +40,26 @@ func newPlace(t *testing.T, inners ...string) *place {
 	return p
 }
 
-func (p *place) shim() string { return filepath.Join(p.build, shimName) }
+func (p *site) shim() string { return filepath.Join(p.build, shimName) }
 
-func (p *place) bin(name string) string { return filepath.Join(p.bin_, name) }
+func (p *site) bin(name string) string { return filepath.Join(p.bin_, name) }
 
 // write makes a program that is not ours.
-func (p *place) write(path string) {
+func (p *site) write(path string) {
 	p.t.Helper()
 	if err := os.WriteFile(path, []byte("#!/bin/sh\n"), 0o755); err != nil {
 		p.t.Fatal(err)
 	}
 }
 
-func (p *place) install(args ...string) result {
+func (p *site) install(args ...string) result {
 	p.t.Helper()
 	env := map[string]string{"PATH": p.inner + ":" + p.bin_}
 	return command(p.t, env, append([]string{"install", "--bindir", p.bin_, "--shim", p.shim()}, args...)...)
 }
 
 // names returns what is in the bin directory.
-func (p *place) names() string {
+func (p *site) names() string {
 	p.t.Helper()
 	entries, err := os.ReadDir(p.bin_)
 	if err != nil {
@@ -73,7 +73,7 @@ func (p *place) names() string {
 }
 
 func TestInstall(t *testing.T) {
-	p := newPlace(t, "runc", "kata-qemu")
+	p := newSite(t, "runc", "kata-qemu")
 	p.install().want(t, exitOK, `runtime_type = "io.containerd.kata-qemu-traced.v2"`, "")
 	const want = "containerd-shim-kata-qemu-traced-v2 containerd-shim-runc-traced-v2 containerd-shim-traced-v2 shimtrace"
 	if got := p.names(); got != want {
@@ -104,7 +104,7 @@ func TestInstall(t *testing.T) {
 }
 
 func TestInstallDryRun(t *testing.T) {
-	p := newPlace(t, "runc")
+	p := newSite(t, "runc")
 	p.install("--dry-run").want(t, exitOK, "would link", "")
 	if got := p.names(); got != "" {
 		t.Errorf("a dry run made %s", got)
@@ -120,7 +120,7 @@ func TestInstallDryRun(t *testing.T) {
 // TestInstallForeign: files of others are left alone, all of them are named, and
 // nothing is half done.
 func TestInstallForeign(t *testing.T) {
-	p := newPlace(t, "runc", "kata")
+	p := newSite(t, "runc", "kata")
 	p.write(p.bin("containerd-shim-runc-traced-v2"))
 	p.write(p.bin("shimtrace"))
 	r := p.install()
@@ -138,7 +138,7 @@ func TestInstallForeign(t *testing.T) {
 
 // TestInstallReplacesOurs: an older link or program of ours is brought up to date.
 func TestInstallReplacesOurs(t *testing.T) {
-	p := newPlace(t, "runc")
+	p := newSite(t, "runc")
 	if err := os.Symlink("/gone/"+shimName, p.bin("containerd-shim-runc-traced-v2")); err != nil {
 		t.Fatal(err)
 	}
@@ -149,7 +149,7 @@ func TestInstallReplacesOurs(t *testing.T) {
 }
 
 func TestInstallMissing(t *testing.T) {
-	p := newPlace(t)
+	p := newSite(t)
 	p.install().want(t, exitNothing, "", "name the inner shim")
 	p.install("runc").want(t, exitOK, "link", "containerd-shim-runc-v2 is not on PATH")
 	p.install("--shim", "/nonexistent/shim", "runc").want(t, exitFailure, "", "/nonexistent/shim")
@@ -159,7 +159,7 @@ func TestInstallMissing(t *testing.T) {
 // TestUninstallInUse: the shim of running sandboxes stays, for containerd needs it
 // to end them.
 func TestUninstallInUse(t *testing.T) {
-	p := newPlace(t, "runc")
+	p := newSite(t, "runc")
 	p.install().want(t, exitOK, "link", "")
 	proc := t.TempDir()
 	for pid, exe := range map[string]string{"17": p.bin(shimName), "18": p.bin(shimName) + " (deleted)", "19": "/bin/sh"} {
@@ -182,7 +182,7 @@ func TestUninstallInUse(t *testing.T) {
 
 // TestSnippets: what is printed for containerd is TOML of the right shape.
 func TestSnippets(t *testing.T) {
-	p := newPlace(t, "runc", "kata-qemu", "other")
+	p := newSite(t, "runc", "kata-qemu", "other")
 	r := p.install("--json", "--dry-run")
 	var out installJSON
 	if err := json.Unmarshal([]byte(r.stdout), &out); err != nil {

@@ -1,0 +1,199 @@
+package main
+
+import (
+	"bytes"
+	"errors"
+	"fmt"
+	"io"
+	"slices"
+	"strings"
+
+	"github.com/shimtrace/shimtrace/config"
+	"github.com/shimtrace/shimtrace/kataconfig"
+	"github.com/urfave/cli/v3"
+)
+
+// kataSetUp is what install does to Kata's configurations.
+type kataSetUp struct {
+	on       bool // asked for: with --kata
+	root     string
+	files    []string // those named
+	settings kataconfig.Settings
+	force    bool
+
+	configs []kataconfig.Config // those concerned, once found
+}
+
+func (h *host) kataSetUp(c *cli.Command, in *installer) (*kataSetUp, error) {
+	k := &kataSetUp{on: c.Bool("kata"), root: c.String("kata-root"), files: c.StringSlice("kata-config"), force: in.force}
+	if !k.on {
+		for _, flag := range []string{"kata-agent", "kata-runtime", "kata-config"} {
+			if c.IsSet(flag) {
+				return nil, usageError("--%s says more about --kata: add that", flag)
+			}
+		}
+		return k, nil
+	}
+	if len(in.inners) > 0 && !slices.ContainsFunc(in.inners, isKata) {
+		return nil, usageError("--kata with %s: none of them is Kata's", strings.Join(in.inners, ", "))
+	}
+	if c.Bool("uninstall") {
+		return k, nil
+	}
+	cfg, err := config.Load("", h.getenv)
+	if err != nil {
+		return nil, err
+	}
+	k.settings = kataconfig.Settings{Agent: c.Bool("kata-agent"), Runtime: c.Bool("kata-runtime"), Endpoint: "http://" + cfg.Jaeger.Listen + "/api/traces"}
+	switch {
+	case !k.settings.Agent && !k.settings.Runtime:
+		return nil, usageError("--kata without agent and runtime leaves nothing to turn on")
+	case k.settings.Agent && cfg.Agent.Receive == "off":
+		return nil, errors.New("receive of [agent] in the configuration is off, nobody would take the agents' spans: change that, or use --kata-agent=false")
+	case k.settings.Runtime && cfg.Jaeger.Receive == "off":
+		return nil, errors.New("receive of [jaeger] in the configuration is off, nobody would take the runtime's spans: change that, or use --kata-runtime=false")
+	}
+	return k, nil
+}
+
+func isKata(inner string) bool { return strings.Contains(inner, "kata") }
+
+func (k *kataSetUp) places() string { return strings.Join(kataconfig.Places(k.root), ", ") }
+
+// find finds the configurations: those named, else those of the inner shims, else all.
+func (k *kataSetUp) find(inners []string) error {
+	if !k.on {
+		return nil
+	}
+	var err error
+	if len(k.files) > 0 {
+		k.configs, err = kataconfig.Open(k.root, k.files...)
+		return err
+	}
+	all, err := kataconfig.Find(k.root)
+	if err != nil {
+		return err
+	}
+	if len(all) == 0 {
+		return nothingFound("no configuration of Kata is in %s; --kata-config names one", k.places())
+	}
+	if k.configs = all; len(inners) == 0 {
+		return nil
+	}
+	k.configs = nil
+	for _, inner := range inners {
+		if !isKata(inner) {
+			continue
+		}
+		n := len(k.configs)
+		for _, c := range all {
+			if slices.Contains(c.Handlers(), inner) {
+				k.configs = append(k.configs, c)
+			}
+		}
+		if len(k.configs) == n {
+			return nothingFound("no configuration of %s (configuration%s.toml) is in %s; --kata-config names one", inner, strings.TrimPrefix(inner, "kata"), k.places())
+		}
+	}
+	return nil
+}
+
+// withInners adds to the inner shims those that Kata's installations have outside of
+// PATH: containerd knows them by their paths, kata-deploy puts none there.
+func (k *kataSetUp) withInners(inners []string) []string {
+	for _, c := range k.configs {
+		for _, h := range c.Handlers() {
+			if c.Shim != "" && (c.Deployed() || h == "kata") && innerPattern.MatchString(h) && !slices.Contains(inners, h) {
+				inners = append(inners, h)
+			}
+		}
+	}
+	slices.Sort(inners)
+	return inners
+}
+
+// of returns an inner shim's configuration and program, as they are called once the
+// root is "/"; empty where they are not known.
+func (k *kataSetUp) of(inner string) (file, shim string) {
+	for _, c := range k.configs {
+		if slices.Contains(c.Handlers(), inner) {
+			root := strings.TrimSuffix(k.root, "/")
+			return strings.TrimPrefix(c.File, root), strings.TrimPrefix(c.Shim, root)
+		}
+	}
+	return "", ""
+}
+
+func (k *kataSetUp) plan() ([]kataconfig.Change, error) {
+	if !k.on {
+		return nil, nil
+	}
+	return kataconfig.Plan(k.root, k.configs, k.settings, k.force)
+}
+
+// planRemoval is of all drop-ins, or of the inner shims' only. An uninstallation that
+// is not about Kata takes all of them, unless it is about single shims.
+func (k *kataSetUp) planRemoval(inners []string) ([]kataconfig.Change, error) {
+	switch {
+	case len(inners) == 0 && len(k.files) == 0:
+		return kataconfig.PlanRemoval(nil, kataconfig.FindDropIns(k.root), k.force)
+	case !k.on:
+		return nil, nil
+	}
+	if err := k.find(inners); err != nil {
+		return nil, err
+	}
+	return kataconfig.PlanRemoval(k.configs, nil, k.force)
+}
+
+// write prints what is on now, and what is left to do.
+func (k *kataSetUp) write(w io.Writer, changes []kataconfig.Change) error {
+	if !k.on {
+		return nil
+	}
+	var b bytes.Buffer
+	what := "agent and runtime"
+	if !k.settings.Runtime {
+		what = "agent"
+	} else if !k.settings.Agent {
+		what = "runtime"
+	}
+	heading := fmt.Sprintf("\nKata traces its %s in sandboxes that start from now on with:\n\n", what)
+	for _, c := range changes {
+		for _, config := range c.Configs {
+			if c.Action != kataconfig.ByHand {
+				fmt.Fprintf(&b, "%s  %s\n", heading, describe(config))
+				heading = ""
+			}
+		}
+	}
+	for _, c := range changes {
+		for _, note := range c.Notes {
+			fmt.Fprintf(&b, "\nBut %s.\n", note)
+		}
+		if c.Action == kataconfig.ByHand {
+			b.WriteString("\nKata before 2.5 reads no drop-ins. Set these keys in the sections that are there:\n\n")
+			for _, config := range c.Configs {
+				fmt.Fprintf(&b, "  # %s\n", describe(config))
+			}
+			for line := range strings.Lines(c.Lines) {
+				b.WriteString(strings.TrimRight("  "+line, " \n") + "\n")
+			}
+		}
+	}
+	b.WriteString("\nRun them with the traced runtimes above: shimtrace takes the spans where these run.\n")
+	if k.settings.Agent {
+		b.WriteString("For the agents of single pods only, install with --kata-agent=false and annotate the pods:\n\n" +
+			"  io.katacontainers.config.agent.enable_tracing: \"true\"\n")
+	}
+	_, err := w.Write(b.Bytes())
+	return err
+}
+
+func describe(c kataconfig.Config) string {
+	runtime := map[string]string{"go": "runtime in Go", "rust": "runtime-rs"}[c.Runtime]
+	if c.Version != "" {
+		runtime += " " + c.Version
+	}
+	return c.File + " (" + runtime + ")"
+}

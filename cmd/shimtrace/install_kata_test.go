@@ -1,0 +1,219 @@
+package main
+
+import (
+	"encoding/json"
+	"os"
+	"path/filepath"
+	"strings"
+	"testing"
+)
+
+// kataSite is a site with Kata installed below a root: one configuration for each
+// runtime, as kata-deploy leaves them, and no shim on the path.
+type kataSite struct {
+	*site
+	root string
+}
+
+const (
+	kataDefaults = "opt/kata/share/defaults/kata-containers/"
+	kataQEMU     = kataDefaults + "runtimes/qemu/"
+	kataCLH      = kataDefaults + "runtime-rs/runtimes/clh-runtime-rs/"
+	kataDropIn   = "config.d/80-shimtrace.toml"
+)
+
+func newKataSite(t *testing.T, inners ...string) *kataSite {
+	t.Helper()
+	p := &kataSite{newSite(t, inners...), t.TempDir()}
+	for name, content := range map[string]string{
+		kataQEMU + "configuration-qemu.toml":              "[agent.kata]\n[runtime]\n",
+		kataQEMU + "config.d/50-user-overrides.toml":      "[runtime]\nenable_debug = true\n",
+		kataCLH + "configuration-clh-runtime-rs.toml":     "[agent.kata]\n[runtime]\nagent_name = \"kata\"\n",
+		"opt/kata/bin/containerd-shim-kata-v2":            "",
+		"opt/kata/runtime-rs/bin/containerd-shim-kata-v2": "",
+		"opt/kata/VERSION":                                "4.1.0\n",
+	} {
+		p.put(name, content)
+	}
+	return p
+}
+
+func (p *kataSite) put(name, content string) {
+	p.t.Helper()
+	path := filepath.Join(p.root, name)
+	if err := os.MkdirAll(filepath.Dir(path), 0o755); err != nil {
+		p.t.Fatal(err)
+	}
+	if err := os.WriteFile(path, []byte(content), 0o644); err != nil {
+		p.t.Fatal(err)
+	}
+}
+
+func (p *kataSite) install(args ...string) result {
+	p.t.Helper()
+	return p.site.install(append([]string{"--kata-root", p.root}, args...)...)
+}
+
+// dropIns returns which configurations have a drop-in of ours.
+func (p *kataSite) dropIns() string {
+	p.t.Helper()
+	var there []string
+	for name, dir := range map[string]string{"qemu": kataQEMU, "clh": kataCLH} {
+		if _, err := os.Stat(filepath.Join(p.root, dir, kataDropIn)); err == nil {
+			there = append(there, name)
+		}
+	}
+	if len(there) == 2 {
+		return "both"
+	}
+	return strings.Join(there, "")
+}
+
+func (p *kataSite) read(name string) string {
+	p.t.Helper()
+	content, err := os.ReadFile(filepath.Join(p.root, name))
+	if err != nil {
+		p.t.Fatal(err)
+	}
+	return string(content)
+}
+
+func TestInstallKata(t *testing.T) {
+	p := newKataSite(t, "runc")
+	r := p.install("--kata")
+	r.want(t, exitOK, "write  "+filepath.Join(p.root, kataQEMU, kataDropIn), "")
+	for _, text := range []string{
+		"agent and runtime in sandboxes that start from now on",
+		"(runtime-rs 4.1.0)", "(runtime in Go 4.1.0)",
+		`runtime_type = "io.containerd.kata-qemu-traced.v2"`,
+		"-traced.options]\n    ConfigPath = \"/" + kataCLH + "configuration-clh-runtime-rs.toml\"\n",
+		"[runtime.kata-qemu]\nshim = \"/opt/kata/bin/containerd-shim-kata-v2\"\n",
+		"[runtime.kata-clh-runtime-rs]\nshim = \"/opt/kata/runtime-rs/bin/containerd-shim-kata-v2\"\n",
+	} {
+		r.want(t, exitOK, text, "")
+	}
+	for _, inner := range []string{"runc", "kata-qemu", "kata-clh-runtime-rs"} {
+		if _, err := os.Readlink(p.bin(linkPrefix + inner + linkSuffix)); err != nil {
+			t.Errorf("no link for %s: %v", inner, err)
+		}
+	}
+	const lines = "[agent.kata]\nenable_tracing = true\n\n[runtime]\nenable_tracing = true\njaeger_endpoint = \"http://127.0.0.1:14268/api/traces\"\n"
+	if got := p.read(kataQEMU + kataDropIn); !strings.HasSuffix(got, lines) {
+		t.Errorf("the drop-in has:\n%s", got)
+	}
+	p.install("--kata").want(t, exitOK, "keep   "+filepath.Join(p.root, kataCLH, kataDropIn), "")
+
+	p.install("--uninstall", "--kata", "kata-qemu").want(t, exitOK, "remove", "")
+	if got := p.dropIns(); got != "clh" {
+		t.Errorf("without kata-qemu's: %q", got)
+	}
+	p.install("--uninstall", "--kata").want(t, exitOK, "remove", "")
+	if got, links := p.dropIns(), p.names(); got != "" || !strings.Contains(links, "kata-qemu-traced") {
+		t.Errorf("only the drop-ins were to go: %q, %s", got, links)
+	}
+	p.install("--uninstall", "--kata").want(t, exitNothing, "", "no drop-in of shimtrace")
+}
+
+// TestUninstallTakesKataBack: nobody takes Kata's spans once all else is gone. The
+// link of one shim is no reason.
+func TestUninstallTakesKataBack(t *testing.T) {
+	p := newKataSite(t, "runc")
+	p.install("--kata").want(t, exitOK, "write", "")
+	p.install("--uninstall", "runc").want(t, exitOK, "remove", "")
+	if got := p.dropIns(); got != "both" {
+		t.Errorf("with runc the drop-ins went: %q", got)
+	}
+	p.install("--uninstall", "--dry-run").want(t, exitOK, "would remove "+filepath.Join(p.root, kataQEMU, kataDropIn), "")
+	p.install("--uninstall").want(t, exitOK, "remove", "")
+	if got, links := p.dropIns(), p.names(); got != "" || links != "" {
+		t.Errorf("left: %q, %s", got, links)
+	}
+}
+
+func TestInstallKataChoice(t *testing.T) {
+	p := newKataSite(t)
+	p.install("--kata", "--dry-run").want(t, exitOK, "would write", "")
+	p.install("--kata", "--kata-runtime=false", "kata-qemu").want(t, exitOK, "traces its agent in", "")
+	if got := p.read(kataQEMU + kataDropIn); p.dropIns() != "qemu" || strings.Contains(got, "jaeger") || !strings.Contains(got, "agent.kata") {
+		t.Errorf("%s has the drop-in:\n%s", p.dropIns(), got)
+	}
+	p.install("--kata", "--kata-agent=false", "kata-qemu").want(t, exitOK, "traces its runtime in", "")
+	if got := p.read(kataQEMU + kataDropIn); !strings.Contains(got, "jaeger") || strings.Contains(got, "agent") {
+		t.Errorf("the drop-in has:\n%s", got)
+	}
+	file := filepath.Join(p.root, kataCLH, "configuration-clh-runtime-rs.toml")
+	p.install("--kata", "--kata-config", file, "kata").want(t, exitOK, file, "containerd-shim-kata-v2 is not on PATH")
+	if got := p.dropIns(); got != "both" {
+		t.Errorf("with the named one: %q", got)
+	}
+}
+
+func TestInstallKataErrors(t *testing.T) {
+	p := newKataSite(t)
+	p.install("--kata-agent=false").want(t, exitUsage, "", "--kata-agent")
+	p.install("--kata", "runc").want(t, exitUsage, "", "none of them is Kata's")
+	p.install("--kata", "--kata-agent=false", "--kata-runtime=false").want(t, exitUsage, "", "nothing to turn on")
+	p.install("--kata", "kata-fc").want(t, exitNothing, "", "configuration-fc.toml")
+	p.install("--kata", "--kata-config", "/nonexistent.toml").want(t, exitFailure, "", "/nonexistent.toml")
+	empty := t.TempDir()
+	p.install("--kata", "--kata-root", empty).want(t, exitNothing, "", filepath.Join(empty, "etc/kata-containers"))
+
+	// Whatever stands in the way is known before anything is done.
+	p.put(kataQEMU+kataDropIn, "[runtime]\n")
+	p.install("--kata").want(t, exitFailure, "", "not shimtrace's")
+	if got := p.names(); got != "" {
+		t.Errorf("installed half: %s", got)
+	}
+}
+
+// TestInstallKataEndpoint: the endpoint is the configuration's, and Kata is not told
+// of one where nobody listens.
+func TestInstallKataEndpoint(t *testing.T) {
+	p := newKataSite(t)
+	file := filepath.Join(t.TempDir(), "config.toml")
+	run := func(text string, args ...string) result {
+		t.Helper()
+		if err := os.WriteFile(file, []byte(text), 0o600); err != nil {
+			t.Fatal(err)
+		}
+		env := map[string]string{"PATH": p.inner, "SHIMTRACE_CONFIG": file}
+		return command(t, env, append([]string{"install", "--bindir", p.bin_, "--shim", p.shim(), "--kata-root", p.root, "--kata"}, args...)...)
+	}
+	run("[jaeger]\nlisten = \"[::1]:4711\"\n").want(t, exitOK, "write", "")
+	if got := p.read(kataQEMU + kataDropIn); !strings.Contains(got, `jaeger_endpoint = "http://[::1]:4711/api/traces"`) {
+		t.Errorf("the drop-in has:\n%s", got)
+	}
+	run("[jaeger]\nreceive = \"off\"\n").want(t, exitFailure, "", "--kata-runtime=false")
+	run("[jaeger]\nreceive = \"off\"\n", "--kata-runtime=false").want(t, exitOK, "write", "")
+	run("[agent]\nreceive = \"off\"\n").want(t, exitFailure, "", "--kata-agent=false")
+	// A shim that the configuration names needs no advice.
+	r := run("[runtime.kata-qemu]\nshim = \"/opt/kata/bin/containerd-shim-kata-v2\"\n")
+	if r.want(t, exitOK, "[runtime.kata-clh-runtime-rs]\nshim", ""); strings.Contains(r.stdout, "[runtime.kata-qemu]") {
+		t.Errorf("advice for what is configured:\n%s", r.stdout)
+	}
+}
+
+// TestInstallKataOld: what Kata can't read is printed.
+func TestInstallKataOld(t *testing.T) {
+	p := newKataSite(t)
+	p.put("opt/kata/VERSION", "2.4.3\n")
+	r := p.install("--kata")
+	r.want(t, exitOK, "Kata before 2.5 reads no drop-ins", "")
+	r.want(t, exitOK, "\n  [agent.kata]\n  enable_tracing = true\n\n  [runtime]\n", "")
+	if got := p.dropIns(); got != "" {
+		t.Errorf("drop-ins: %q", got)
+	}
+}
+
+func TestInstallKataJSON(t *testing.T) {
+	p := newKataSite(t)
+	var out installJSON
+	r := p.install("--kata", "--json", "kata-qemu")
+	if err := json.Unmarshal([]byte(r.stdout), &out); err != nil {
+		t.Fatalf("%v: %s%s", err, r.stdout, r.stderr)
+	}
+	if len(out.Kata) != 1 || out.Kata[0].Action != "write" || len(out.Kata[0].Configs) != 1 || out.Kata[0].Configs[0].Runtime != "go" ||
+		len(out.Runtimes) != 1 || out.Runtimes[0].Shim != "/opt/kata/bin/containerd-shim-kata-v2" {
+		t.Errorf("got %+v", out)
+	}
+}

@@ -1,0 +1,95 @@
+package kataconfig
+
+import (
+	"bytes"
+	"crypto/sha256"
+	"errors"
+	"fmt"
+	"io/fs"
+	"regexp"
+	"strings"
+)
+
+const dirName = "config.d"
+
+// FileName is the drop-in's name. kata-deploy uses 10 to 50, its documentation leaves
+// up to 89 to others: an operator's file may come after ours and say otherwise.
+const FileName = "80-shimtrace.toml"
+
+// Settings are what is turned on.
+type Settings struct {
+	// Agent: agents send their spans out of their VMs.
+	Agent bool
+	// Runtime: the runtime posts its spans to Endpoint, the URL of a collector that
+	// speaks Jaeger's Thrift over HTTP.
+	Runtime  bool
+	Endpoint string
+}
+
+// The first line says whose the file is, the second whether it still is what we wrote.
+const (
+	header   = "# Written by \"shimtrace install --kata\"; \"shimtrace install --uninstall --kata\" removes it.\n"
+	checksum = "# Checksum of the rest: "
+	madeDir  = "# config.d was made for it and goes with it.\n"
+)
+
+// agentName is what needs no quotes in TOML.
+var agentName = regexp.MustCompile(`^[A-Za-z0-9_-]+$`)
+
+// lines returns what turns the settings on, for the agents of these names: the keys
+// are the same for both runtimes.
+func (s Settings) lines(agents []string) (string, error) {
+	var b strings.Builder
+	if s.Agent {
+		for _, name := range agents {
+			if !agentName.MatchString(name) {
+				return "", fmt.Errorf("the agent's name %q is none that Kata knows", name)
+			}
+			fmt.Fprintf(&b, "[agent.%s]\nenable_tracing = true\n\n", name)
+		}
+	}
+	if s.Runtime {
+		fmt.Fprintf(&b, "[runtime]\nenable_tracing = true\njaeger_endpoint = %q\n\n", s.Endpoint)
+	}
+	return strings.TrimSuffix(b.String(), "\n"), nil
+}
+
+// render returns a drop-in with the lines.
+func render(lines string, made bool) []byte {
+	if made {
+		lines = madeDir + lines
+	}
+	return []byte(header + checksum + sum(lines) + "\n" + lines)
+}
+
+func sum(text string) string {
+	h := sha256.Sum256([]byte(text))
+	return fmt.Sprintf("%x", h[:8])
+}
+
+// written is what lies where our drop-in is to be.
+type written struct {
+	there   bool
+	ours    bool // shimtrace wrote it
+	changed bool // and somebody changed it since
+	made    bool // its directory was made for it
+	content []byte
+}
+
+func inspect(path string) (written, error) {
+	content, err := readFile(path)
+	if errors.Is(err, fs.ErrNotExist) {
+		return written{}, nil
+	}
+	if err != nil {
+		return written{}, err
+	}
+	w := written{there: true, content: content}
+	rest, ok := bytes.CutPrefix(content, []byte(header+checksum))
+	if !ok {
+		return w, nil
+	}
+	was, lines, _ := strings.Cut(string(rest), "\n")
+	w.ours, w.changed, w.made = true, was != sum(lines), strings.HasPrefix(lines, madeDir)
+	return w, nil
+}

@@ -1,0 +1,216 @@
+// Package kataconfig turns tracing on in Kata Containers by drop-in files, and off
+// again, without touching a file that is not shimtrace's.
+//
+// Both of Kata's runtimes read their configuration file and then every file in
+// config.d beside it (beside the file itself, when its name is a link), in the order
+// of the names, each over what was read before: the Go runtime since Kata 2.5
+// (src/runtime/pkg/katautils/config.go), runtime-rs since 3.0
+// (src/libs/kata-types/src/config/drop_in.rs). Whatever lies there is read, under any
+// name, and what can't be parsed keeps containers from starting: so a drop-in appears
+// there whole or not at all, and nothing else of ours does.
+//
+// "shimtrace install --kata" calls it. It starts nothing but a shim's --version.
+package kataconfig
+
+import (
+	"errors"
+	"fmt"
+	"io/fs"
+	"os"
+	"path/filepath"
+	"slices"
+	"strings"
+)
+
+// Config is one configuration file of Kata.
+type Config struct {
+	// File is the file itself, links resolved: config.d is beside it.
+	File string `json:"file"`
+	// Names are the paths by which it was found, for instance as configuration.toml.
+	Names []string `json:"names"`
+	// Runtime is "go" or "rust".
+	Runtime string `json:"runtime"`
+	// Version is Kata's, empty where it could not be learnt.
+	Version string `json:"version,omitempty"`
+	// Shim is the program beside which the file was installed, empty if there is none.
+	Shim string `json:"shim,omitempty"`
+
+	agents []string // the agents that it configures, as a rule "kata"
+}
+
+// defaults is where Kata's installations keep their configuration, below a prefix.
+const defaults = "share/defaults/kata-containers"
+
+// places are where configurations are looked for, as patterns below the root: those
+// that Kata's runtimes read by default, and those of kata-deploy, which has several
+// installations beside each other at /opt/kata-<name>.
+var places = []string{
+	"etc/kata-containers",
+	"usr/" + defaults,
+	"usr/local/" + defaults,
+	"opt/kata*/" + defaults,
+}
+
+// below are the directories in such a place: the runtime in Rust has one of its own,
+// and kata-deploy makes one for each runtime class.
+var below = []string{".", "runtimes/*", "custom-runtimes/*", "runtime-rs", "runtime-rs/runtimes/*"}
+
+// Places returns where Find looks, for messages.
+func Places(root string) []string {
+	var paths []string
+	for _, p := range places {
+		paths = append(paths, filepath.Join(root, p))
+	}
+	return paths
+}
+
+// directories returns those that are there and may have configurations, sorted.
+func directories(root string) []string {
+	var dirs []string
+	for _, place := range places {
+		for _, b := range below {
+			found, _ := filepath.Glob(filepath.Join(root, place, b))
+			dirs = append(dirs, found...)
+		}
+	}
+	slices.Sort(dirs)
+	return slices.Compact(dirs)
+}
+
+// Find returns Kata's configurations at the known places below root ("/" is this
+// host), each file once. A file that can't be read or parsed is an error.
+func Find(root string) ([]Config, error) {
+	var names []string
+	for _, dir := range directories(root) {
+		files, _ := filepath.Glob(filepath.Join(dir, "configuration*.toml"))
+		names = append(names, files...)
+	}
+	return Open(root, names...)
+}
+
+// Open reads the configurations that are named, each file once.
+func Open(root string, names ...string) ([]Config, error) {
+	var configs []Config
+	var errs []error
+	for _, name := range names {
+		file, err := resolve(root, name)
+		if err != nil {
+			errs = append(errs, err)
+			continue
+		}
+		if i := slices.IndexFunc(configs, func(c Config) bool { return c.File == file }); i >= 0 {
+			configs[i].Names = append(configs[i].Names, name)
+			continue
+		}
+		c, err := read(file)
+		if err != nil {
+			errs = append(errs, err)
+			continue
+		}
+		c.Names = []string{name}
+		c.locate(root)
+		configs = append(configs, c)
+	}
+	return configs, errors.Join(errs...)
+}
+
+// resolve follows links as they lead once root is "/".
+func resolve(root, name string) (string, error) {
+	base, err := filepath.EvalSymlinks(root)
+	if err != nil {
+		return "", err
+	}
+	for range 40 {
+		target, err := os.Readlink(name)
+		if err != nil || !filepath.IsAbs(target) {
+			break
+		}
+		name = filepath.Join(base, target)
+	}
+	file, err := filepath.EvalSymlinks(name)
+	if err != nil {
+		return "", fmt.Errorf("a configuration of Kata: %w", err)
+	}
+	if file, err = filepath.Abs(file); err != nil {
+		return "", err
+	}
+	if !strings.HasPrefix(file, strings.TrimSuffix(base, "/")+"/") {
+		return "", fmt.Errorf("%s leads out of %s, to %s", name, root, file)
+	}
+	return file, nil
+}
+
+// read takes from a configuration what a drop-in must know of it.
+func read(file string) (Config, error) {
+	t, err := readTree(file)
+	if err != nil {
+		return Config{}, err
+	}
+	c := Config{File: file, Runtime: "go"}
+	// Only runtime-rs has these keys, and it demands them.
+	if name, ok := t.get("runtime", "agent_name").(string); ok {
+		c.Runtime, c.agents = "rust", []string{name}
+		return c, nil
+	}
+	// The Go runtime takes any.
+	for name := range t.table("agent") {
+		c.agents = append(c.agents, name)
+	}
+	if slices.Sort(c.agents); len(c.agents) == 0 {
+		c.agents = []string{"kata"}
+	}
+	return c, nil
+}
+
+// locate finds the program and the version of the installation that the file is of.
+func (c *Config) locate(root string) {
+	prefix, rest, ok := strings.Cut(c.File, "/"+defaults+"/")
+	if !ok {
+		return
+	}
+	shim := filepath.Join(prefix, "bin", "containerd-shim-kata-v2")
+	if strings.HasPrefix(rest, "runtime-rs/") {
+		shim = filepath.Join(prefix, "runtime-rs", "bin", "containerd-shim-kata-v2")
+	}
+	if st, err := os.Stat(shim); err == nil && st.Mode().IsRegular() {
+		c.Shim = shim
+	}
+	c.Version = versionOf(prefix, c.Shim, root)
+}
+
+// Handlers returns the names of the runtimes that read the configuration, by Kata's
+// habit: kata reads configuration.toml, kata-qemu configuration-qemu.toml. A custom
+// runtime of kata-deploy is called as its directory is.
+func (c Config) Handlers() []string {
+	var handlers []string
+	for _, name := range c.Names {
+		h := "kata" + strings.TrimSuffix(strings.TrimPrefix(filepath.Base(name), "configuration"), ".toml")
+		if dir := filepath.Dir(name); filepath.Base(filepath.Dir(dir)) == "custom-runtimes" {
+			h = filepath.Base(dir)
+		}
+		if !slices.Contains(handlers, h) {
+			handlers = append(handlers, h)
+		}
+	}
+	return handlers
+}
+
+// Deployed reports whether kata-deploy made a directory for the configuration, which
+// it does for the runtimes that it hands to containerd.
+func (c Config) Deployed() bool {
+	class := filepath.Base(filepath.Dir(filepath.Dir(c.File)))
+	return class == "runtimes" || class == "custom-runtimes"
+}
+
+// FindDropIns returns the drop-ins of ours at the known places below root, of
+// configurations that are gone, too.
+func FindDropIns(root string) []string {
+	var paths []string
+	for _, dir := range directories(root) {
+		path := filepath.Join(dir, dirName, FileName)
+		if _, err := os.Lstat(path); !errors.Is(err, fs.ErrNotExist) {
+			paths = append(paths, path)
+		}
+	}
+	return paths
+}

@@ -1,0 +1,221 @@
+package kataconfig
+
+import (
+	"errors"
+	"fmt"
+	"net"
+	"net/url"
+	"os"
+	"path/filepath"
+	"slices"
+)
+
+// What is done with a drop-in.
+const (
+	Write  = "write"
+	Keep   = "keep" // as it is, for it is in order
+	Remove = "remove"
+	// ByHand: Kata reads no drop-ins there; Lines are for the operator to write.
+	ByHand = "by hand"
+)
+
+// Change is what becomes of one drop-in, and so of all configurations beside it.
+type Change struct {
+	Action string `json:"action"`
+	Path   string `json:"path"`
+	// Configs are the configurations that the drop-in is read with, those included
+	// that nobody named but lie beside one that was.
+	Configs []Config `json:"configurations,omitempty"`
+	// Lines turn the settings on.
+	Lines string `json:"lines,omitempty"`
+	// Notes are what the operator should know.
+	Notes []string `json:"notes,omitempty"`
+
+	content []byte
+	made    bool // the directory is the drop-in's
+}
+
+// Plan returns the changes that turn the settings on for the configurations. All that
+// stands in the way is reported at once; force overrides the operator's own settings
+// and changes to a file of ours.
+func Plan(root string, configs []Config, s Settings, force bool) ([]Change, error) {
+	var changes []Change
+	var errs []error
+	for _, dir := range directoriesOf(configs) {
+		c, err := planDir(root, dir, configs, s, force)
+		if err != nil {
+			errs = append(errs, err)
+			continue
+		}
+		changes = append(changes, c)
+	}
+	return changes, errors.Join(errs...)
+}
+
+func directoriesOf(configs []Config) []string {
+	var dirs []string
+	for _, c := range configs {
+		dirs = append(dirs, filepath.Dir(c.File))
+	}
+	slices.Sort(dirs)
+	return slices.Compact(dirs)
+}
+
+func planDir(root, dir string, configs []Config, s Settings, force bool) (Change, error) {
+	c := Change{Path: filepath.Join(dir, dirName, FileName)}
+	var err error
+	if c.Configs, err = beside(root, dir, configs); err != nil {
+		return c, err
+	}
+	agents := c.Configs[0].agents
+	for _, other := range c.Configs {
+		if !slices.Equal(other.agents, agents) {
+			return c, fmt.Errorf("%s and %s share %s, but have agents of other names (%v, %v): one drop-in can't be right for both",
+				c.Configs[0].File, other.File, filepath.Dir(c.Path), agents, other.agents)
+		}
+	}
+	if c.Lines, err = s.lines(agents); err != nil {
+		return c, err
+	}
+	if slices.ContainsFunc(c.Configs, func(c Config) bool { return !c.readsDropIns() }) {
+		c.Action = ByHand
+		return c, nil
+	}
+	now, err := inspect(c.Path)
+	if err != nil {
+		return c, err
+	}
+	if now.there && !force {
+		if err := now.mayGo(c.Path, "replaces"); err != nil {
+			return c, err
+		}
+	}
+	c.made = now.made
+	if !now.there {
+		_, err := os.Stat(filepath.Dir(c.Path))
+		c.made = os.IsNotExist(err)
+	}
+	c.content = render(c.Lines, c.made)
+	if c.Action = Write; string(now.content) == string(c.content) {
+		c.Action = Keep
+	} else if err := writable(c.Path); err != nil {
+		return c, err
+	}
+	return c, c.check(s, force)
+}
+
+// mayGo reports what forbids to put something in the file's place, or nothing.
+func (w written) mayGo(path, does string) error {
+	switch {
+	case !w.ours:
+		return fmt.Errorf("%s is there and not shimtrace's; --force %s it", path, does)
+	case w.changed:
+		return fmt.Errorf("%s was changed since shimtrace wrote it: put your changes into a file of your own beside it; --force %s it", path, does)
+	}
+	return nil
+}
+
+// beside returns all configurations in the directory: those given, with all their
+// names, and the others there.
+func beside(root, dir string, configs []Config) ([]Config, error) {
+	var here []Config
+	for _, c := range configs {
+		if filepath.Dir(c.File) == dir {
+			here = append(here, c)
+		}
+	}
+	names, _ := filepath.Glob(filepath.Join(dir, "configuration*.toml"))
+	for _, name := range names {
+		file, err := resolve(root, name)
+		if err != nil || filepath.Dir(file) != dir || slices.ContainsFunc(here, func(c Config) bool { return c.File == file }) {
+			continue
+		}
+		others, err := Open(root, name)
+		if err != nil {
+			return nil, err
+		}
+		here = append(here, others...)
+	}
+	return here, nil
+}
+
+// check compares what Kata reads without our drop-in, and with it.
+func (c *Change) check(s Settings, force bool) error {
+	dir := filepath.Dir(c.Path)
+	for _, config := range c.Configs {
+		before, err := merged(config.File, dir, nil)
+		if err != nil {
+			return err
+		}
+		if on, _ := before.get("runtime", "enable_tracing").(bool); on && s.Runtime && !force {
+			endpoint, _ := before.get("runtime", "jaeger_endpoint").(string)
+			if endpoint != "" && !sameEndpoint(endpoint, s.Endpoint) {
+				return fmt.Errorf("%s has the runtime's spans sent to %s already: --force sends them to shimtrace instead, --kata-runtime=false leaves that alone", config.File, endpoint)
+			}
+		}
+		after, err := merged(config.File, dir, c.content)
+		if err != nil {
+			return err
+		}
+		if s.overruled(after, config.agents) {
+			c.Notes = append(c.Notes, fmt.Sprintf("a drop-in after %s says otherwise for %s, and wins", FileName, config.File))
+		}
+	}
+	return nil
+}
+
+// overruled reports whether something that is to be on is not.
+func (s Settings) overruled(t tree, agents []string) bool {
+	if s.Agent {
+		for _, a := range agents {
+			if on, _ := t.get("agent", a, "enable_tracing").(bool); !on {
+				return true
+			}
+		}
+	}
+	on, _ := t.get("runtime", "enable_tracing").(bool)
+	return s.Runtime && (!on || t.get("runtime", "jaeger_endpoint") != s.Endpoint)
+}
+
+// sameEndpoint reports whether two URLs are one address of this host.
+func sameEndpoint(a, b string) bool {
+	ua, errA := url.Parse(a)
+	ub, errB := url.Parse(b)
+	if errA != nil || errB != nil {
+		return a == b
+	}
+	local := func(h string) bool {
+		ip := net.ParseIP(h)
+		return h == "localhost" || ip != nil && ip.IsLoopback()
+	}
+	return ua.Port() == ub.Port() && ua.Path == ub.Path && (ua.Hostname() == ub.Hostname() || local(ua.Hostname()) && local(ub.Hostname()))
+}
+
+// PlanRemoval returns the changes that take the drop-ins back: those beside the
+// configurations, and those of the paths. What is not there needs no change.
+func PlanRemoval(configs []Config, paths []string, force bool) ([]Change, error) {
+	for _, dir := range directoriesOf(configs) {
+		paths = append(paths, filepath.Join(dir, dirName, FileName))
+	}
+	// One file may be found by several names.
+	real := make(map[string]bool)
+	var changes []Change
+	var errs []error
+	for _, path := range paths {
+		file, err := filepath.EvalSymlinks(path)
+		if err != nil || real[file] {
+			continue
+		}
+		real[file] = true
+		w, err := inspect(file)
+		if err == nil && !force {
+			err = w.mayGo(path, "removes")
+		}
+		if err != nil {
+			errs = append(errs, err)
+			continue
+		}
+		changes = append(changes, Change{Action: Remove, Path: path, made: w.made})
+	}
+	return changes, errors.Join(errs...)
+}

@@ -1,0 +1,51 @@
+package kataconfig
+
+import (
+	"context"
+	"os/exec"
+	"path/filepath"
+	"regexp"
+	"strings"
+	"time"
+
+	"golang.org/x/mod/semver"
+)
+
+// versionPattern is how both runtimes print theirs ("… version: 3.20.0, commit: …"),
+// and what kata-deploy writes into a file.
+var versionPattern = regexp.MustCompile(`(?:version: |^)v?(\d+\.\d+\.\d+[-.+\w]*)`)
+
+// versionOf returns the version of the installation at the prefix: what its file
+// VERSION says, else what its shim prints, which is run on this host only.
+func versionOf(prefix, shim, root string) string {
+	if data, err := readFile(filepath.Join(prefix, "VERSION")); err == nil {
+		if v := parseVersion(string(data)); v != "" {
+			return v
+		}
+	}
+	if shim == "" || root != "/" {
+		return ""
+	}
+	ctx, cancel := context.WithTimeout(context.Background(), 5*time.Second)
+	defer cancel()
+	cmd := exec.CommandContext(ctx, shim, "--version")
+	cmd.WaitDelay = time.Second
+	out, err := cmd.Output()
+	if err != nil {
+		return ""
+	}
+	return parseVersion(string(out))
+}
+
+func parseVersion(text string) string {
+	if m := versionPattern.FindStringSubmatch(strings.TrimSpace(text)); m != nil {
+		return m[1]
+	}
+	return ""
+}
+
+// readsDropIns reports whether the version does, which one that is not known is
+// taken to do: it came with 2.5, in July 2022.
+func (c Config) readsDropIns() bool {
+	return c.Version == "" || semver.Compare(semver.MajorMinor("v"+c.Version), "v2.5") >= 0
+}

@@ -1,0 +1,89 @@
+package kataconfig
+
+import (
+	"errors"
+	"fmt"
+	"io/fs"
+	"os"
+	"path/filepath"
+
+	"golang.org/x/sys/unix"
+)
+
+// Do makes the change, wholly or not at all.
+func (c Change) Do() error {
+	switch c.Action {
+	case Write:
+		return c.write()
+	case Remove:
+		return c.remove()
+	}
+	return nil
+}
+
+// write puts the drop-in in its place in one moment. It is made in the directory
+// above: in config.d, Kata would read the half of it.
+func (c Change) write() error {
+	dir := filepath.Dir(c.Path)
+	mkdir := os.Mkdir(dir, 0o755)
+	if mkdir != nil && !errors.Is(mkdir, fs.ErrExist) {
+		return mkdir
+	}
+	err := c.place(dir)
+	if err != nil && mkdir == nil {
+		_ = os.Remove(dir)
+	}
+	return err
+}
+
+func (c Change) place(dir string) error {
+	dir, err := filepath.EvalSymlinks(dir) // a rename must not leave the file system
+	if err != nil {
+		return err
+	}
+	temp, err := os.CreateTemp(filepath.Dir(dir), ".shimtrace-*")
+	if err != nil {
+		return err
+	}
+	_, err = temp.Write(c.content)
+	err = errors.Join(err, temp.Chmod(0o644), temp.Sync(), temp.Close())
+	if err == nil {
+		err = os.Rename(temp.Name(), filepath.Join(dir, FileName))
+	}
+	if err != nil {
+		_ = os.Remove(temp.Name())
+	}
+	return err
+}
+
+// remove takes the drop-in away, and the directory that was made for it, unless
+// somebody else has put something there.
+func (c Change) remove() error {
+	if err := os.Remove(c.Path); err != nil && !errors.Is(err, fs.ErrNotExist) {
+		return err
+	}
+	if c.made {
+		if err := os.Remove(filepath.Dir(c.Path)); err != nil && !errors.Is(err, unix.ENOTEMPTY) && !errors.Is(err, fs.ErrNotExist) {
+			return err
+		}
+	}
+	return nil
+}
+
+// writable reports what forbids to write the drop-in.
+func writable(path string) error {
+	dir := filepath.Dir(path)
+	dirs := []string{filepath.Dir(dir)}
+	if real, err := filepath.EvalSymlinks(dir); err == nil {
+		if st, err := os.Stat(real); err == nil && !st.IsDir() {
+			return fmt.Errorf("%s is not a directory: Kata starts nothing with that there", dir)
+		}
+		dirs = []string{real, filepath.Dir(real)}
+	}
+	for _, d := range dirs {
+		if err := unix.Faccessat(unix.AT_FDCWD, d, unix.W_OK|unix.X_OK, unix.AT_EACCESS); err != nil {
+			return fmt.Errorf("%s can't be written to (%w): be root, or, where it is read-only, copy the configuration to /etc/kata-containers, where Kata looks first", d, err)
+		}
+	}
+	return nil
+}

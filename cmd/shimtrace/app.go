@@ -66,7 +66,7 @@ func newApp(h *host) *cli.Command {
 		Description: "Exit codes: 0 ok, 1 failure, 2 wrong usage, 3 nothing found.\n\n" +
 			"Settings: " + configHint(),
 		Commands: []*cli.Command{
-			installCommand(h), listCommand(h), showCommand(h), shipCommand(h), receiveCommand(h), forwardCommand(h), versionCommand(h),
+			installCommand(h), listCommand(h), showCommand(h), onCommand(h), offCommand(h), statusCommand(h), shipCommand(h), receiveCommand(h), forwardCommand(h), versionCommand(h),
 		},
 		EnableShellCompletion: true,
 		HideHelpCommand:       true,

@@ -1,0 +1,142 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"os"
+	"os/user"
+	"slices"
+	"time"
+
+	"github.com/shimtrace/shimtrace/config"
+	"github.com/shimtrace/shimtrace/shim/control"
+	"github.com/urfave/cli/v3"
+)
+
+// switchTargets says in --help what can be named.
+const switchTargets = "A sandbox is named by its id or that of one of its containers, which may be cut short, by a\n" +
+	"container's name, or by its pod (POD or NAMESPACE/POD). all are those that run now: one\n" +
+	"that starts later is off until it is switched on.\n\n"
+
+// switchUsage is what on and off have in common, status without the "all".
+const switchUsage = "SANDBOX...|all"
+
+func onCommand(h *host) *cli.Command {
+	return &cli.Command{
+		Name:      "on",
+		Usage:     "switch the tracing of running sandboxes on (trace.mode = \"dynamic\")",
+		ArgsUsage: switchUsage,
+		Description: switchTargets +
+			"Each time it is on is a trace of its own. The relay keeps the time: it ends without this\n" +
+			"tool. Where it is on already, the time counts anew from now.\n\n" +
+			"Examples:\n   shimtrace on default/web-0 --for 30s\n   shimtrace on all --json",
+		Flags: append(switchFlags(),
+			&cli.DurationFlag{Name: "for", Usage: "switch it off again after `DURATION`, for instance 30s (default: when off is said)", HideDefault: true}),
+		Action: func(ctx context.Context, c *cli.Command) error {
+			d := c.Duration("for")
+			if c.IsSet("for") && d <= 0 {
+				return usageError("--for %s: a time to be on is positive", d)
+			}
+			return h.turn(ctx, c, control.Request{Do: control.DoOn, For: d, By: h.who()})
+		},
+	}
+}
+
+func offCommand(h *host) *cli.Command {
+	return &cli.Command{
+		Name:      "off",
+		Usage:     "switch the tracing of running sandboxes off again",
+		ArgsUsage: switchUsage,
+		Description: switchTargets +
+			"Calls that are under way are recorded yet, when they end.\n\n" +
+			"Examples:\n   shimtrace off default/web-0\n   shimtrace off all",
+		Flags: switchFlags(),
+		Action: func(ctx context.Context, c *cli.Command) error {
+			return h.turn(ctx, c, control.Request{Do: control.DoOff, By: h.who()})
+		},
+	}
+}
+
+func statusCommand(h *host) *cli.Command {
+	return &cli.Command{
+		Name:      "status",
+		Usage:     "say which sandboxes run traced, and of which tracing is switched on",
+		ArgsUsage: "[SANDBOX...]",
+		Description: "A sandbox is named as for shimtrace on; without a name it is all of them.\n\n" +
+			"Examples:\n   shimtrace status\n   shimtrace status --json | jq 'select(.on)'",
+		Flags: switchFlags(),
+		Action: func(ctx context.Context, c *cli.Command) error {
+			return h.turn(ctx, c, control.Request{Do: control.DoStatus})
+		},
+	}
+}
+
+func switchFlags() []cli.Flag {
+	return []cli.Flag{
+		&cli.BoolFlag{Name: "json", Usage: "print one JSON object a line"},
+		&cli.StringFlag{Name: "state-dir", Usage: "find the relays below `DIR` (default: relay.state_dir of the configuration)"},
+	}
+}
+
+// turn asks the relays that the command line names, and prints what they say.
+func (h *host) turn(ctx context.Context, c *cli.Command, r control.Request) error {
+	names := c.Args().Slice()
+	if len(names) == 0 && r.Do != control.DoStatus {
+		return usageError("%s needs the name of a sandbox, or all; shimtrace status lists them", c.FullName())
+	}
+	dir := c.String("state-dir")
+	if dir == "" {
+		cfg, err := config.Load("", h.getenv)
+		if err != nil {
+			h.warn("%v; going on with the defaults", err)
+		}
+		dir = cfg.Relay.StateDir
+	}
+	all, err := surveyRelays(ctx, dir)
+	if err != nil {
+		return err
+	}
+	named, err := selectRelays(all, names, r.Do)
+	if err != nil {
+		return err
+	}
+	if r.Do != control.DoStatus {
+		askAll(ctx, named, r)
+		named = withoutEnded(named, names)
+	}
+	if err := h.reportRelays(named, r.Do, c.Bool("json")); err != nil {
+		return err
+	}
+	if n := countStatic(all); n > 0 && r.Do != control.DoStatus && slices.Equal(names, []string{"all"}) {
+		h.warn("%d more cannot be switched: %s", n, whyStatic)
+	}
+	return failures(named)
+}
+
+// failures is what goes wrong with relays, in one error.
+func failures(relays []*relayStatus) error {
+	var errs []error
+	for _, r := range relays {
+		if r.err != nil {
+			errs = append(errs, fmt.Errorf("%s: %w", r.name(), r.err))
+		}
+	}
+	return errors.Join(errs...)
+}
+
+// who is the person at the terminal, also behind sudo.
+func (h *host) who() string {
+	if name := h.getenv("SUDO_USER"); name != "" {
+		return name
+	}
+	if u, err := user.Current(); err == nil {
+		return u.Username
+	}
+	return fmt.Sprint("uid ", os.Getuid())
+}
+
+// clock is a time as tables show it, with what is left of it.
+func clock(t time.Time) string {
+	return fmt.Sprintf("%s (%s)", t.Local().Format(time.TimeOnly), max(0, time.Until(t).Round(time.Second)))
+}

@@ -1,0 +1,155 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"slices"
+	"strings"
+	"sync"
+
+	"golang.org/x/sys/unix"
+
+	"github.com/shimtrace/shimtrace/shim/control"
+)
+
+// relayStatus is a relay and what it said last.
+type relayStatus struct {
+	relay  control.Relay
+	answer control.Answer // zero of one that is not dynamic
+	err    error
+	ended  bool // nobody listens any more
+}
+
+// name is what messages call the sandbox.
+func (r *relayStatus) name() string {
+	if r.relay.Pod != "" {
+		return r.relay.PodNamespace + "/" + r.relay.Pod
+	}
+	return r.relay.Sandbox
+}
+
+// maxAsked bounds the relays that are asked at once.
+const maxAsked = 32
+
+// surveyRelays returns the living relays below a state directory.
+func surveyRelays(ctx context.Context, dir string) ([]*relayStatus, error) {
+	list, err := control.List(dir)
+	if err != nil {
+		return nil, err
+	}
+	var all []*relayStatus
+	for _, r := range list {
+		all = append(all, &relayStatus{relay: r})
+	}
+	askAll(ctx, all, control.Request{Do: control.DoStatus})
+	return slices.DeleteFunc(all, func(r *relayStatus) bool { return r.ended }), nil
+}
+
+// askAll asks relays at once. One that cannot be switched is not asked anything.
+func askAll(ctx context.Context, relays []*relayStatus, req control.Request) {
+	slots := make(chan struct{}, maxAsked)
+	var wg sync.WaitGroup
+	for _, r := range relays {
+		slots <- struct{}{}
+		wg.Go(func() {
+			defer func() { <-slots }()
+			if !r.relay.Dynamic {
+				return
+			}
+			answer, err := control.Ask(ctx, r.relay.Socket, req)
+			// A relay that is killed leaves its files until its containers are deleted.
+			r.ended = errors.Is(err, unix.ENOENT) || errors.Is(err, unix.ECONNREFUSED)
+			if r.err = err; err == nil || answer.Sandbox != "" {
+				r.answer = answer
+			}
+		})
+	}
+	wg.Wait()
+}
+
+// selectRelays returns the relays that names mean, each once.
+func selectRelays(all []*relayStatus, names []string, do string) ([]*relayStatus, error) {
+	if len(all) == 0 {
+		return nil, nothingFound("no traced sandbox runs: start one through a traced runtime (shimtrace install says how)")
+	}
+	if len(names) == 0 || slices.Equal(names, []string{"all"}) {
+		if do == control.DoStatus {
+			return all, nil
+		}
+		dynamic := slices.DeleteFunc(slices.Clone(all), func(r *relayStatus) bool { return !r.relay.Dynamic })
+		if len(dynamic) == 0 {
+			return nil, nothingFound("none of the %d sandboxes that run can be switched: %s", len(all), whyStatic)
+		}
+		return dynamic, nil
+	}
+	var chosen []*relayStatus
+	for _, name := range names {
+		found := findRelays(all, name)
+		switch {
+		case len(found) == 0:
+			return nil, nothingFound("no traced sandbox that runs is called %q; shimtrace status lists the %d that there are", name, len(all))
+		case len(found) > 1:
+			var ids []string
+			for _, r := range found {
+				ids = append(ids, r.name()+" "+r.relay.Sandbox)
+			}
+			return nil, usageError("%q may mean %d of them; name one by its id:\n%s", name, len(found), strings.Join(ids, "\n"))
+		}
+		r := found[0]
+		if !r.relay.Dynamic && do != control.DoStatus {
+			return nil, fmt.Errorf("sandbox %s cannot be switched: %s", r.name(), whyStatic)
+		}
+		if !slices.Contains(chosen, r) {
+			chosen = append(chosen, r)
+		}
+	}
+	return chosen, nil
+}
+
+// whyStatic says why sandboxes cannot be switched, and what to do.
+const whyStatic = "started with trace.mode \"static\", traced all the time; with trace.mode = \"dynamic\" in the configuration those can be switched that start afterwards"
+
+// findRelays returns the relays that a name means: an id or a name of them, else the
+// beginning of an id.
+func findRelays(all []*relayStatus, name string) []*relayStatus {
+	for _, means := range []func(*relayStatus) bool{
+		func(r *relayStatus) bool {
+			return name == r.relay.Sandbox || r.relay.Pod != "" && (name == r.relay.Pod || name == r.relay.PodNamespace+"/"+r.relay.Pod) ||
+				slices.ContainsFunc(r.answer.Containers, func(c control.Container) bool { return name == c.ID || name == c.Name })
+		},
+		func(r *relayStatus) bool {
+			return name != "" && (strings.HasPrefix(r.relay.Sandbox, name) ||
+				slices.ContainsFunc(r.answer.Containers, func(c control.Container) bool { return strings.HasPrefix(c.ID, name) }))
+		},
+	} {
+		var found []*relayStatus
+		for _, r := range all {
+			if means(r) {
+				found = append(found, r)
+			}
+		}
+		if found != nil {
+			return found
+		}
+	}
+	return nil
+}
+
+// withoutEnded leaves out sandboxes that have ended meanwhile, unless they were
+// asked for by name.
+func withoutEnded(relays []*relayStatus, names []string) []*relayStatus {
+	if !slices.Equal(names, []string{"all"}) {
+		return relays
+	}
+	return slices.DeleteFunc(relays, func(r *relayStatus) bool { return r.ended })
+}
+
+func countStatic(relays []*relayStatus) (n int) {
+	for _, r := range relays {
+		if !r.relay.Dynamic {
+			n++
+		}
+	}
+	return n
+}

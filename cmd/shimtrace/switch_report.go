@@ -1,0 +1,126 @@
+package main
+
+import (
+	"encoding/json"
+	"path/filepath"
+	"strings"
+	"time"
+
+	"github.com/shimtrace/shimtrace/shim/control"
+	"github.com/shimtrace/shimtrace/waterfall"
+)
+
+// relayJSON is a relay as scripts read it.
+type relayJSON struct {
+	Sandbox      string              `json:"sandbox"`
+	Pod          string              `json:"pod,omitempty"`
+	PodNamespace string              `json:"pod_namespace,omitempty"`
+	Containers   []control.Container `json:"containers,omitempty"`
+	Runtime      string              `json:"runtime"`
+	Namespace    string              `json:"containerd_namespace"`
+	// Mode is trace.mode as the sandbox was started with it.
+	Mode string `json:"mode"`
+	// On tells whether it is traced now, Changed that this command did that.
+	On      bool `json:"on"`
+	Changed bool `json:"changed"`
+	// TraceID is that of the last time that it was on.
+	TraceID string `json:"trace_id,omitempty"`
+	// Unsampled: the sampler has not chosen that trace.
+	Unsampled  bool      `json:"unsampled,omitempty"`
+	Since      time.Time `json:"since,omitzero"`
+	Until      time.Time `json:"until,omitzero"`
+	Ended      time.Time `json:"ended,omitzero"`
+	Unrecorded uint64    `json:"unrecorded_spans,omitempty"`
+	Error      string    `json:"error,omitempty"`
+}
+
+// reportRelays prints what relays said, and warns of what is not as one may think.
+func (h *host) reportRelays(relays []*relayStatus, do string, asJSON bool) error {
+	unsampled := 0
+	t := &table{rightFrom: 6}
+	t.add("SANDBOX", "POD/CONTAINER", "RUNTIME", "TRACING", "UNTIL", "TRACE")
+	enc := json.NewEncoder(h.stdout)
+	for _, r := range relays {
+		if r.answer.On && r.answer.Window != nil && !r.answer.Window.Sampled {
+			unsampled++
+		}
+		if asJSON {
+			if err := enc.Encode(r.json()); err != nil {
+				return err
+			}
+			continue
+		}
+		until, trace := "", ""
+		if w := r.answer.Window; w != nil {
+			trace = w.TraceID[:min(12, len(w.TraceID))]
+			if r.answer.On && !w.Until.IsZero() {
+				until = clock(w.Until)
+			}
+		}
+		t.add(waterfall.ShortID(r.relay.Sandbox), r.shown(), runtimeOf(r.relay.Inner), r.tracing(do), until, trace)
+	}
+	if !asJSON && len(relays) > 0 {
+		if err := t.write(h.stdout); err != nil {
+			return err
+		}
+	}
+	if unsampled > 0 {
+		h.warn("%d of these traces have not been chosen by trace.sampler: nothing is recorded but calls of those that trace themselves", unsampled)
+	}
+	return nil
+}
+
+// shown is what a person calls the sandbox by.
+func (r *relayStatus) shown() string {
+	if r.relay.Pod == "" && len(r.answer.Containers) == 1 {
+		return r.answer.Containers[0].Name
+	}
+	if r.relay.Pod == "" {
+		return ""
+	}
+	return r.name()
+}
+
+// tracing says whether it is on, and if that is news.
+func (r *relayStatus) tracing(do string) string {
+	switch {
+	case !r.relay.Dynamic:
+		return "static"
+	case r.err != nil:
+		return "failed"
+	case do == control.DoStatus && r.answer.On:
+		return "on"
+	case do == control.DoStatus:
+		return "off"
+	case do == control.DoOn && r.answer.Changed:
+		return "switched on"
+	case do == control.DoOn:
+		return "was on"
+	case r.answer.Changed:
+		return "switched off"
+	}
+	return "was off"
+}
+
+func (r *relayStatus) json() relayJSON {
+	o := relayJSON{
+		Sandbox: r.relay.Sandbox, Pod: r.relay.Pod, PodNamespace: r.relay.PodNamespace, Containers: r.answer.Containers,
+		Runtime: runtimeOf(r.relay.Inner), Namespace: r.relay.Namespace, Mode: "static", On: true,
+	}
+	if r.relay.Dynamic {
+		o.Mode, o.On, o.Changed, o.Unrecorded = "dynamic", r.answer.On, r.answer.Changed, r.answer.Unrecorded
+	}
+	if w := r.answer.Window; w != nil {
+		o.TraceID, o.Unsampled, o.Since, o.Until, o.Ended = w.TraceID, !w.Sampled, w.Since, w.Until, w.Ended
+	}
+	if r.err != nil {
+		o.Error = r.err.Error()
+	}
+	return o
+}
+
+// runtimeOf is the name of a runtime whose inner shim has the path.
+func runtimeOf(inner string) string {
+	name := strings.TrimPrefix(filepath.Base(inner), "containerd-shim-")
+	return strings.TrimSuffix(name, "-v2")
+}

@@ -1,0 +1,233 @@
+package main
+
+import (
+	"encoding/json"
+	"fmt"
+	"net"
+	"os"
+	"path/filepath"
+	"strings"
+	"sync"
+	"testing"
+	"time"
+
+	"github.com/shimtrace/shimtrace/shim/control"
+)
+
+// dummyRelay answers as a relay does.
+type dummyRelay struct {
+	control.Relay
+	containers []control.Container
+	fails      string // what it says to on and off
+	unsampled  bool
+
+	mu     sync.Mutex
+	window *control.Window
+	asked  []control.Request
+}
+
+func (f *dummyRelay) handle(_ net.Conn, r control.Request) control.Answer {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	f.asked = append(f.asked, r)
+	a := control.Answer{Sandbox: f.Sandbox, Pod: f.Pod, PodNamespace: f.PodNamespace, Inner: f.Inner, Containers: f.containers}
+	was := f.window != nil && f.window.Ended.IsZero()
+	now := was
+	switch {
+	case r.Do == control.DoStatus:
+	case f.fails != "":
+		a.Error = f.fails
+	case r.Do == control.DoOn:
+		now = true
+		f.window = &control.Window{TraceID: "0123456789abcdef0123456789abcdef", Sampled: !f.unsampled, Since: time.Now()}
+		if r.For > 0 {
+			f.window.Until = time.Now().Add(r.For)
+		}
+	case was:
+		now = false
+		f.window.Ended = time.Now()
+	}
+	a.On, a.Changed, a.Window = now, now != was, f.window
+	return a
+}
+
+const podID = "4f2a9c1b7e3055d1a1f0c6ab4f2a9c1b7e3055d1a1f0c6ab4f2a9c1b7e3055d1"
+
+// dummyRelays starts relays and returns the state directory and the relays by their
+// sandboxes.
+func dummyRelays(t *testing.T) (dir string, relays map[string]*dummyRelay) {
+	t.Helper()
+	dir = t.TempDir()
+	relays = map[string]*dummyRelay{}
+	for i, f := range []*dummyRelay{
+		{Relay: control.Relay{Sandbox: podID, Pod: "web-0", PodNamespace: "shop", Dynamic: true},
+			containers: []control.Container{{ID: "c0ffee", Name: "app"}, {ID: podID}}},
+		{Relay: control.Relay{Sandbox: "box", Dynamic: true}, containers: []control.Container{{ID: "box", Name: "box"}}},
+		{Relay: control.Relay{Sandbox: "boxes", Pod: "web-0", PodNamespace: "test", Dynamic: true}, unsampled: true},
+		{Relay: control.Relay{Sandbox: "always", Pod: "db-0", PodNamespace: "shop"}},
+	} {
+		f.Inner = "/usr/bin/containerd-shim-kata-v2"
+		relays[f.Sandbox] = f
+		addRelay(t, dir, fmt.Sprint(i), f)
+	}
+	return dir, relays
+}
+
+func addRelay(t *testing.T, dir, base string, f *dummyRelay) {
+	t.Helper()
+	base = filepath.Join(dir, "s", base)
+	if err := os.MkdirAll(filepath.Dir(base), 0o700); err != nil {
+		t.Fatal(err)
+	}
+	text, err := json.Marshal(f.Relay)
+	if err == nil {
+		err = os.WriteFile(base+".json", text, 0o600)
+	}
+	if err != nil {
+		t.Fatal(err)
+	}
+	if !f.Dynamic {
+		return
+	}
+	l, err := net.Listen("unix", base+control.Suffix)
+	if err != nil {
+		t.Fatal(err)
+	}
+	s := control.Serve(l, f.handle)
+	t.Cleanup(s.Close)
+}
+
+// switched tells which sandboxes were asked to do what.
+func switched(relays map[string]*dummyRelay, do string) string {
+	var ids []string
+	for _, id := range []string{podID, "box", "boxes", "always"} {
+		for _, r := range relays[id].asked {
+			if r.Do == do {
+				ids = append(ids, id)
+			}
+		}
+	}
+	return strings.Join(ids, " ")
+}
+
+func TestOnMeans(t *testing.T) {
+	for query, want := range map[string]string{
+		podID: podID, "4f2a": podID, "shop/web-0": podID, "test/web-0": "boxes", "c0ffee": podID, "c0f": podID, "app": podID,
+		"box": "box", "boxe": "boxes", "box boxes": "box boxes", "app c0f 4f": podID, "all": podID + " box boxes",
+	} {
+		t.Run(query, func(t *testing.T) {
+			dir, relays := dummyRelays(t)
+			command(t, nil, append([]string{"on", "--state-dir", dir}, strings.Fields(query)...)...).want(t, exitOK, "switched on", "")
+			if got := switched(relays, control.DoOn); got != want {
+				t.Errorf("switched on %q, want %q", got, want)
+			}
+		})
+	}
+}
+
+func TestOnDoesNotMean(t *testing.T) {
+	for args, want := range map[string]struct {
+		code   int
+		stderr string
+	}{
+		"on":                {exitUsage, "needs the name of a sandbox"},
+		"off":               {exitUsage, "or all"},
+		"on web-0":          {exitUsage, "shop/web-0 " + podID},
+		"on bo":             {exitUsage, "name one by its id"},
+		"on nosuch":         {exitNothing, `"nosuch"; shimtrace status lists the 4`},
+		"on box nosuch":     {exitNothing, "nosuch"},
+		"status nosuch":     {exitNothing, "nosuch"},
+		"on always":         {exitFailure, `shop/db-0 cannot be switched: started with trace.mode "static"`},
+		"off db-0":          {exitFailure, `trace.mode = "dynamic"`},
+		"on box --for 0s":   {exitUsage, "--for 0s"},
+		"on box --for -3s":  {exitUsage, "positive"},
+		"on box --for ever": {exitUsage, "ever"},
+		"off box --for 3s":  {exitUsage, "for"},
+	} {
+		t.Run(args, func(t *testing.T) {
+			dir, relays := dummyRelays(t)
+			r := command(t, nil, append(strings.Fields(args), "--state-dir", dir)...)
+			if r.code != want.code || !strings.Contains(r.stderr, want.stderr) {
+				t.Errorf("exit code %d, want %d; stderr should have %q: %s", r.code, want.code, want.stderr, r.stderr)
+			}
+			if got := switched(relays, control.DoOn) + switched(relays, control.DoOff); got != "" {
+				t.Errorf("switched %s all the same", got)
+			}
+		})
+	}
+}
+
+func TestOnAndOff(t *testing.T) {
+	dir, relays := dummyRelays(t)
+	run := func(args string) result {
+		return command(t, map[string]string{"SUDO_USER": "alice"}, append(strings.Fields(args), "--state-dir", dir)...)
+	}
+	run("on box --for 90s").want(t, exitOK, "(1m30s)", "")
+	if r := relays["box"].asked[1]; r.For != 90*time.Second || r.By != "alice" {
+		t.Errorf("asked for %+v", r)
+	}
+	run("on box").want(t, exitOK, "was on", "")
+	run("status box").want(t, exitOK, "0123456789ab", "")
+	run("off box").want(t, exitOK, "switched off", "")
+	run("off box").want(t, exitOK, "was off", "")
+	run("on all").want(t, exitOK, "switched on", "1 more cannot be switched")
+	run("on all").want(t, exitOK, "was on", "1 of these traces have not been chosen by trace.sampler")
+}
+
+func TestStatus(t *testing.T) {
+	dir, _ := dummyRelays(t)
+	r := command(t, nil, "status", "--state-dir", dir)
+	r.want(t, exitOK, "SANDBOX", "")
+	if lines := strings.Split(strings.TrimSpace(r.stdout), "\n"); len(lines) != 5 ||
+		strings.Join(strings.Fields(lines[1]), " ") != "4f2a9c1b7e30 shop/web-0 kata off - -" ||
+		strings.Join(strings.Fields(lines[4]), " ") != "always shop/db-0 kata static - -" {
+		t.Errorf("got\n%s", r.stdout)
+	}
+	r = command(t, nil, "status", "--state-dir", dir, "--json", "c0ffee")
+	var got relayJSON
+	if err := json.Unmarshal([]byte(r.stdout), &got); err != nil {
+		t.Fatalf("%v: %s", err, r.stdout)
+	}
+	if got.Sandbox != podID || got.Mode != "dynamic" || got.On || got.Runtime != "kata" || len(got.Containers) != 2 {
+		t.Errorf("got %+v", got)
+	}
+}
+
+// TestStateDirOfConfiguration: without --state-dir, the configuration says where.
+func TestStateDirOfConfiguration(t *testing.T) {
+	dir, _ := dummyRelays(t)
+	file := filepath.Join(t.TempDir(), "config.toml")
+	if err := os.WriteFile(file, []byte("[relay]\nstate_dir = \""+dir+"\"\n"), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	command(t, map[string]string{"SHIMTRACE_CONFIG": file}, "status").want(t, exitOK, "shop/web-0", "")
+}
+
+func TestNothingToSwitch(t *testing.T) {
+	dir := t.TempDir()
+	for _, args := range []string{"on all", "off all", "on x", "status"} {
+		command(t, nil, append(strings.Fields(args), "--state-dir", dir)...).want(t, exitNothing, "", "no traced sandbox runs")
+	}
+	addRelay(t, dir, "0", &dummyRelay{Relay: control.Relay{Sandbox: "always"}})
+	command(t, nil, "on", "all", "--state-dir", dir).want(t, exitNothing, "", "none of the 1 sandboxes")
+}
+
+// Relays that fail, have ended or are of another day are told of, and do not keep
+// the others from being switched.
+func TestSwitchWhatFails(t *testing.T) {
+	dir, relays := dummyRelays(t)
+	relays["box"].fails = "nothing can be recorded: disk full"
+	// A relay that was killed.
+	addRelay(t, dir, "8", &dummyRelay{Relay: control.Relay{Sandbox: "dead"}})
+	if err := os.WriteFile(filepath.Join(dir, "s", "8.json"), []byte(`{"sandbox":"dead","dynamic":true}`), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	r := command(t, nil, "on", "all", "--state-dir", dir)
+	r.want(t, exitFailure, "failed", "box: nothing can be recorded: disk full")
+	if got := switched(relays, control.DoOn); got != podID+" box boxes" || strings.Contains(r.stdout+r.stderr, "dead") {
+		t.Errorf("switched on %q; %s", got, r.stderr)
+	}
+	r = command(t, nil, "on", "box", "--json", "--state-dir", dir)
+	r.want(t, exitFailure, `"error":"nothing can be recorded: disk full"`, "disk full")
+	command(t, nil, "on", "dead", "--state-dir", dir).want(t, exitNothing, "", "dead")
+}

@@ -84,15 +84,15 @@ func (h *Hybrid) Serve(ctx context.Context) {
 			p.leave()
 		}
 	}()
-	watch, err := vmmdir.NewWatcher()
-	defer watch.Close()
-	if err != nil && h.opts.Warn != nil {
-		h.opts.Warn(err)
-	}
 	interval := h.pace.watched
+	watch, err := vmmdir.NewWatcher()
 	if err != nil {
 		interval = h.pace.blind
+		if h.opts.Warn != nil {
+			h.opts.Warn(err)
+		}
 	}
+	defer watch.Close()
 	tick := time.NewTicker(interval)
 	defer tick.Stop()
 	over := time.NewTimer(h.opts.Watch)

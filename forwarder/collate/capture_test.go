@@ -12,8 +12,8 @@ import (
 	"github.com/shimtrace/shimtrace/forwarder/agentwire"
 )
 
-// captured is one of the captures, with the calls of the shim that go with it.
-type captured struct {
+// agentCapture is one of the captures, with the calls of the shim that go with it.
+type agentCapture struct {
 	spans []*agentwire.Span
 	by    map[trace.SpanID]agentwire.Span // as they came
 	calls []Call
@@ -31,8 +31,8 @@ var theirs = map[string]string{
 
 // load reads a capture and makes the calls that its RPCs tell of: each a little
 // longer than the RPC, that of the sandbox's Create from before the VM's boot.
-func load(t *testing.T, name string, own func(n int) trace.TraceID) *captured {
-	cp := &captured{
+func load(t *testing.T, name string, own func(n int) trace.TraceID) *agentCapture {
+	cp := &agentCapture{
 		spans: capture(t, name),
 		by:    make(map[trace.SpanID]agentwire.Span),
 		cause: make(map[trace.SpanID]trace.SpanContext),
@@ -101,7 +101,7 @@ func load(t *testing.T, name string, own func(n int) trace.TraceID) *captured {
 
 // play tells a bed of calls and spans as they would come: each call as it begins
 // and ends, each span some seconds after its end.
-func (cp *captured) play(b *bed) {
+func (cp *agentCapture) play(b *bed) {
 	type event struct {
 		at int64
 		do func()
@@ -130,7 +130,7 @@ func (cp *captured) play(b *bed) {
 
 // whole checks that what was sent is one tree below the sandbox's calls: no
 // orphan, nothing in another trace than its parent.
-func (cp *captured) whole(b *bed) {
+func (cp *agentCapture) whole(b *bed) {
 	b.t.Helper()
 	ours := map[trace.SpanID]trace.TraceID{rootSpan.SpanID(): rootSpan.TraceID()}
 	for _, c := range cp.calls {
@@ -223,7 +223,7 @@ func TestCaptures(t *testing.T) {
 }
 
 // placed checks one span's place.
-func (cp *captured) placed(b *bed, s *tracepb.Span) {
+func (cp *agentCapture) placed(b *bed, s *tracepb.Span) {
 	b.t.Helper()
 	id, parent := trace.SpanID(s.SpanId), parentOf(s)
 	was := cp.by[id]
@@ -252,7 +252,7 @@ func (cp *captured) placed(b *bed, s *tracepb.Span) {
 }
 
 // methodOf returns the method of the call that has a span, "" for the root.
-func (cp *captured) methodOf(id trace.SpanID) string {
+func (cp *agentCapture) methodOf(id trace.SpanID) string {
 	for _, c := range cp.calls {
 		if c.SpanContext.SpanID() == id {
 			return c.Method
@@ -319,7 +319,7 @@ func TestCapturesIsolated(t *testing.T) {
 
 // The Go runtime of the 4.1 pod traced itself, and put its contexts into requests.
 func TestCaptureWithRuntimeSpans(t *testing.T) {
-	runtimes := func(cp *captured) (trace.TraceID, map[trace.SpanID]bool) {
+	runtimes := func(cp *agentCapture) (trace.TraceID, map[trace.SpanID]bool) {
 		var id trace.TraceID
 		spans := make(map[trace.SpanID]bool)
 		for _, s := range cp.by {

@@ -30,7 +30,7 @@ func receiveCommand(h *host) *cli.Command {
 			"process receives for the whole host, and another one leaves at once with exit code 0. It is the\n" +
 			"endpoint that the runtimes post to (jaeger_endpoint), and brings each span to the relay of its\n" +
 			"sandbox. See docs/operation.md.\n\n" +
-			"Examples:\n   shimtrace receive --idle 0     # by hand, to see what comes\n" +
+			"Examples:\n   shimtrace receive --idle 0     # as a service, from before the first relay\n" +
 			"   shimtrace receive --listen 127.0.0.1:24268",
 		Flags: []cli.Flag{
 			&cli.StringFlag{Name: "listen", Usage: "take posts at `ADDRESS`, of the loopback interface, in the place of the configured one"},

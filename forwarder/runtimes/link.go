@@ -108,7 +108,7 @@ func (l *Link) Serve(ctx context.Context) {
 		case <-timer.C:
 		}
 		timer.Stop()
-		if pause = min(2*pause, seldom); pause == seldom {
+		if pause = min(2*pause, seldom); pause == seldom && err != nil {
 			l.warn(fmt.Errorf("connect to the runtimes' endpoint: %w", err))
 		}
 	}

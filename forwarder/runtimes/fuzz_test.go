@@ -1,0 +1,43 @@
+package runtimes
+
+import (
+	"bytes"
+	"testing"
+)
+
+// FuzzReceiver: whatever comes, messages are those that were sent, and no longer than is
+// allowed.
+func FuzzReceiver(f *testing.F) {
+	f.Add(claimMessage(claim{Sandbox: "a", Processes: []int{1, 2}}))
+	f.Add(append(appendMessage(nil, kindEnd, nil), appendMessage(nil, kindSpan, []byte("x"))...))
+	f.Add([]byte{0, 0, 0, 0, 'c'})
+	f.Add([]byte{0xff, 0xff, 0xff, 0xff, 's'})
+	f.Fuzz(func(t *testing.T, b []byte) {
+		r := receiver{from: bytes.NewReader(b), most: maxClaim}
+		var again []byte
+		for {
+			kind, payload, err := r.next()
+			if err != nil {
+				break
+			}
+			if len(payload) >= maxClaim {
+				t.Fatalf("a payload of %d bytes", len(payload))
+			}
+			again = appendMessage(again, kind, payload)
+		}
+		if !bytes.HasPrefix(b, again) {
+			t.Fatalf("read %x of %x", again, b)
+		}
+	})
+}
+
+// FuzzParseAddress: it is an address or it is none.
+func FuzzParseAddress(f *testing.F) {
+	f.Add([]byte("0100007F:37BC"))
+	f.Add([]byte("0000000000000000FFFF00000100007F:37BC"))
+	f.Fuzz(func(t *testing.T, b []byte) {
+		if at, ok := parseAddress(b); ok && !at.IsValid() {
+			t.Fatalf("%q is %v", b, at)
+		}
+	})
+}

@@ -140,8 +140,8 @@ type Export struct {
 	Timeout  Duration          `toml:"timeout"`
 	// Compression is "gzip" or "none" (OTEL_EXPORTER_OTLP_COMPRESSION).
 	Compression string `toml:"compression"`
-	// Shipper is the program that drains the journal; empty means the shimtrace
-	// tool beside the wrapper or on PATH.
+	// Shipper is the program that drains the journal, and receives the runtimes'
+	// spans; empty means the shimtrace tool beside the wrapper or on PATH.
 	Shipper string `toml:"shipper"`
 
 	// FromEnv reports that the endpoint came from the environment, where the

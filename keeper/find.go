@@ -29,11 +29,7 @@ func Find(configured, key string) (string, error) {
 	}
 	p, err := exec.LookPath(tool)
 	if err != nil {
-		hint := "install it"
-		if key != "" {
-			hint += ", or name it in " + key
-		}
-		return "", fmt.Errorf("%s is neither beside the shim nor on PATH: %s", tool, hint)
+		return "", fmt.Errorf("%s is neither beside the shim nor on PATH: install it, or name it in %s", tool, key)
 	}
 	return p, nil
 }

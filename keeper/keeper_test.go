@@ -255,7 +255,7 @@ func TestFilesAreLeft(t *testing.T) {
 func TestFind(t *testing.T) {
 	dir := t.TempDir()
 	t.Setenv("PATH", dir)
-	if _, err := Find("", ""); err == nil || !strings.Contains(err.Error(), "neither beside the shim nor on PATH: install it") {
+	if _, err := Find("", "a.b"); err == nil || !strings.Contains(err.Error(), "neither beside the shim nor on PATH: install it, or name it in a.b") {
 		t.Errorf("there is none: %v", err)
 	}
 	want := filepath.Join(dir, tool)

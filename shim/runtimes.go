@@ -51,7 +51,7 @@ func (r *relayProcess) openRuntimes() *runtimeSpans {
 	at := r.cfg.Jaeger.Listen
 	s.keeper = keeper.New(keeper.Options{
 		Lock:    runtimes.LockPath(s.dir),
-		Program: func() (string, error) { return keeper.Find("", "") },
+		Program: func() (string, error) { return keeper.Find(r.cfg.Export.Shipper, "export.shipper") },
 		Args:    []string{"receive"},
 		Files:   func() ([]*os.File, error) { return listenRuntimes(at) },
 		Without: "no spans come from Kata's runtimes",

@@ -21,7 +21,7 @@ type Settings struct {
 	// external VM it can also be vsock://CID:PORT.
 	Socket string
 	// Boot is the time between the hybrid socket's appearance and the agent's
-	// start; VMSHIM_BOOT, 100ms if not set.
+	// start, or before an external VM is dialled; VMSHIM_BOOT, 100ms if not set.
 	Boot time.Duration
 	// Tracing is the runtime's own: one trace per sandbox, whose context goes to
 	// the agent with each request; VMSHIM_TRACING=on. Its spans go nowhere. Kata's

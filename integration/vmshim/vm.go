@@ -27,6 +27,7 @@ type vm interface {
 
 func bootVM(settings Settings, sandbox string) (vm, error) {
 	if settings.External {
+		time.Sleep(settings.Boot)
 		return externalVM(settings.socket(sandbox)), nil
 	}
 	return bootProcess(settings, sandbox)

@@ -111,7 +111,7 @@ func recordOwnDelete(tel *telemetry, root trace.SpanContext, pending []timing, a
 // the relay lives or has left in order.
 func (c command) clear(cfg config.Config, st *state, deadline time.Time, log *slog.Logger) *state {
 	p := relayPaths(cfg.Relay.StateDir, st.InnerSock)
-	if p.socket != st.RelaySock || answers(p.socket) {
+	if p.socket != st.RelaySock || p.lives() {
 		return nil
 	}
 	if err := endOrphan(st, c.id, deadline); err != nil {
@@ -129,7 +129,7 @@ func (c command) clear(cfg config.Config, st *state, deadline time.Time, log *sl
 		}
 		return nil
 	}
-	if answers(p.socket) {
+	if p.lives() {
 		return nil
 	}
 	p.remove()

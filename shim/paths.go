@@ -86,6 +86,10 @@ func (p paths) remove() {
 	}
 }
 
+// lives tells whether the relay is there. Its socket alone does not say: a 1.7 runc
+// shim unlinks that as it ends.
+func (p paths) lives() bool { return answers(p.socket) || answers(p.control) }
+
 // dialTimeout bounds a connect to a Unix socket: it is immediate unless the
 // listener's queue is full.
 const dialTimeout = time.Second

@@ -210,11 +210,8 @@ func (r *relayProcess) watch() {
 // their end, the last spans, and nothing left behind.
 func (r *relayProcess) leave(served <-chan struct{}) {
 	ended := time.Now()
-	if r.controls != nil {
-		r.controls.Close()
-	}
 	if release, err := r.paths.acquire(closeWait); err == nil {
-		r.listener.Close()
+		r.closeListeners()
 		r.sandbox.leave()
 		if now, err := os.Lstat(r.paths.socket); err == nil && !os.SameFile(now, r.bound) {
 			// A relay to a later shim on this address has taken over.
@@ -224,7 +221,7 @@ func (r *relayProcess) leave(served <-chan struct{}) {
 		release()
 	} else {
 		r.log.Warn("relay leaves its files behind", "error", err)
-		r.listener.Close()
+		r.closeListeners()
 	}
 	removeLeakedSocket(r.state.InnerSock)
 	select {
@@ -242,6 +239,13 @@ func (r *relayProcess) leave(served <-chan struct{}) {
 		r.sandbox.switcher.close()
 	}
 	r.tel.close(r.log, export.Linger)
+}
+
+func (r *relayProcess) closeListeners() {
+	r.listener.Close()
+	if r.controls != nil {
+		r.controls.Close()
+	}
 }
 
 // removeLeakedSocket removes the inner shim's socket if nobody listens on it: a

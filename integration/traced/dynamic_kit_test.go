@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"context"
 	"encoding/json"
+	"net"
 	"os"
 	"path/filepath"
 	"strings"
@@ -137,3 +138,14 @@ func untilHeld(t *testing.T, dir string) {
 
 // version is that of the test that each runs.
 func version(t *testing.T) rig.Version { return rig.Version(filepath.Base(t.Name())) }
+
+// dialShort connects to a socket of the rig's, by a path that is short enough.
+func dialShort(t *testing.T, socket string) net.Conn {
+	t.Helper()
+	short := filepath.Join(t.TempDir(), "s")
+	check(t, os.Symlink(socket, short))
+	conn, err := net.Dial("unix", short)
+	check(t, err)
+	t.Cleanup(func() { conn.Close() })
+	return conn
+}

@@ -9,6 +9,7 @@ import (
 	"strconv"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -209,9 +210,9 @@ func TestFilesAreLeft(t *testing.T) {
 	f := newFakeTool(t, "exec sleep 1000")
 	path := filepath.Join(t.TempDir(), "socket")
 	missing := errors.New("somebody else has it")
-	fail := true
+	var free atomic.Bool
 	f.opts.Files = func() ([]*os.File, error) {
-		if fail {
+		if !free.Load() {
 			return nil, missing
 		}
 		l, err := net.ListenUnix("unix", &net.UnixAddr{Name: path, Net: "unix"})
@@ -229,7 +230,7 @@ func TestFilesAreLeft(t *testing.T) {
 	if lines := f.log.all(); len(lines) != 1 || !strings.Contains(lines[0], missing.Error()) || len(f.started(t)) != 0 {
 		t.Fatalf("log %q, started %v", lines, f.started(t))
 	}
-	fail = false
+	free.Store(true)
 	eventually(t, "it is started", func() bool { return len(f.started(t)) == 1 })
 	pid := f.started(t)[0]
 	if text, _ := os.ReadFile(f.notes); string(text) != fmt.Sprintf("%d 3 4 do it\n", pid) {

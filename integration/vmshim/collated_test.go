@@ -112,8 +112,8 @@ func complete(t *testing.T, in *traced.Install, sandbox string) []otlprecv.Span 
 	return waitSpans(t, in, sandbox, "root-span", "shim delete")
 }
 
-// waitSpans waits until the journal has spans of these names of the sandbox, and
-// returns all of that.
+// waitSpans waits until the journal has spans of these names of the sandbox, with all
+// that they are under, and returns all of that.
 func waitSpans(t *testing.T, in *traced.Install, sandbox string, names ...string) []otlprecv.Span {
 	t.Helper()
 	for deadline := time.Now().Add(time.Minute); ; time.Sleep(50 * time.Millisecond) {
@@ -121,13 +121,23 @@ func waitSpans(t *testing.T, in *traced.Install, sandbox string, names ...string
 		check(t, err)
 		ours := slices.DeleteFunc(all, func(s otlprecv.Span) bool { return s.Resource["shimtrace.sandbox.id"] != sandbox })
 		missing := slices.DeleteFunc(slices.Clone(names), func(name string) bool { return len(otlprecv.Named(ours, name)) > 0 })
-		if len(missing) == 0 {
+		late := time.Now().After(deadline)
+		switch {
+		case len(missing) == 0 && (late || len(orphans(ours)) == 0):
 			return ours
-		}
-		if time.Now().After(deadline) {
+		case late:
 			t.Fatalf("the trace of %s is not complete: %d spans, but no %v", sandbox, len(ours), missing)
 		}
 	}
+}
+
+// orphans are the spans whose parents are missing.
+func orphans(spans []otlprecv.Span) []otlprecv.Span {
+	known := map[string]bool{"": true}
+	for _, s := range spans {
+		known[s.ID] = true
+	}
+	return slices.DeleteFunc(slices.Clone(spans), func(s otlprecv.Span) bool { return known[s.ParentID] })
 }
 
 // cause is the shim's call that an agent RPC is to be found under, by the table of
@@ -153,19 +163,21 @@ func checkTree(t *testing.T, spans []otlprecv.Span) map[string]otlprecv.Span {
 		traces[s.TraceID] = true
 	}
 	for _, s := range spans {
-		_, found := byID[s.ParentID]
-		switch {
-		case s.ParentID == "":
+		if s.ParentID == "" {
 			roots++
 			if s.Name != "sandbox start" {
 				t.Errorf("%s is a root", s.Name)
 			}
-		case !found:
-			t.Errorf("%s is an orphan", s.Name)
 		}
+	}
+	for _, s := range orphans(spans) {
+		t.Errorf("%s is an orphan", s.Name)
 	}
 	if len(traces) != 1 || roots != 1 {
 		t.Errorf("%d traces, %d roots, want 1", len(traces), roots)
+	}
+	if t.Failed() {
+		t.FailNow() // there is no saying what is under what
 	}
 	return byID
 }

@@ -32,13 +32,13 @@ func TestInjectedGuest(t *testing.T) {
 	if res.Out() != "hi" {
 		t.Errorf("it printed %q, want hi", res.Out())
 	}
-	spans := complete(t, in, id)
+	spans := waitSpans(t, in, id, ended...)
 	byID := checkTree(t, spans)
 	checkRequests(t, spans, byID, map[string]int{"CreateSandbox": 1, "CreateContainer": 1, "StartContainer": 1, "RemoveContainer": 1, "DestroySandbox": 1})
 	for name := range cause {
 		for _, s := range otlprecv.Named(spans, name) {
-			if request := byID[s.ParentID].Name; snake(request) != name {
-				t.Errorf("%s is under %q", name, request)
+			if request := byID[s.ParentID]; snake(request.Name) != name {
+				t.Errorf("%s is under %q", name, request.Name)
 			}
 		}
 	}

@@ -21,6 +21,9 @@ var podRequests = map[string]int{
 	"ExecProcess": 1, "RemoveContainer": 3, "DestroySandbox": 1,
 }
 
+// ended are the last spans of a sandbox whose requests are recorded.
+var ended = []string{"root-span", agentService + "DestroySandbox", "containerd.task.v3.Task/Shutdown", "shim delete"}
+
 // TestInjected is one trace from the shim's calls through the runtime's requests into
 // the VM: nothing in it has been inferred but what no request asks for.
 func TestInjected(t *testing.T) {
@@ -28,7 +31,7 @@ func TestInjected(t *testing.T) {
 		t.Run(encoding, func(t *testing.T) {
 			in, runtime := wrapped(t, "inject = 'on'\n", "VMSHIM_AGENT_FLAGS=--flush-ms 200 --encoding "+encoding)
 			pod := podLife(t, in.Rig, runtime)
-			spans := complete(t, in, pod.sandbox)
+			spans := waitSpans(t, in, pod.sandbox, ended...)
 			byID := checkTree(t, spans)
 			checkRequests(t, spans, byID, podRequests)
 			for _, s := range spans {
@@ -64,7 +67,7 @@ func TestInjected(t *testing.T) {
 func TestInjectedAlone(t *testing.T) {
 	in, runtime := wrapped(t, "inject = 'on'\n[runtime.vmrunc.agent]\nreceive = 'off'\n", "VMSHIM_AGENT_FLAGS=--fail SignalProcess,StatsContainer")
 	pod := podLife(t, in.Rig, runtime, func(p pod) { check(t, in.Rig.Ctr("--namespace", "k8s.io", "tasks", "metrics", p.app).Check()) })
-	spans := waitSpans(t, in, pod.sandbox, agentService+"DestroySandbox", "shim delete")
+	spans := waitSpans(t, in, pod.sandbox, ended[1:]...)
 	byID := checkTree(t, spans)
 	for method, n := range podRequests {
 		if got := len(otlprecv.Named(spans, agentService+method)); got != n {
@@ -97,7 +100,7 @@ func TestInjectedAlone(t *testing.T) {
 func TestInjectedIsolated(t *testing.T) {
 	in, runtime := wrapped(t, "inject = 'on'\n[trace]\ntype = 'isolated'\n")
 	pod := podLife(t, in.Rig, runtime)
-	spans := complete(t, in, pod.sandbox)
+	spans := waitSpans(t, in, pod.sandbox, ended...)
 	root := otlprecv.Named(spans, "sandbox start")[0]
 	ours := slices.DeleteFunc(slices.Clone(spans), func(s otlprecv.Span) bool { return s.Service() == "kata-agent" })
 	checkRequests(t, ours, checkTree(t, ours), podRequests)
@@ -119,7 +122,7 @@ func TestInjectedIsolated(t *testing.T) {
 func TestInjectedTracingRuntime(t *testing.T) {
 	in, runtime := wrapped(t, "inject = 'on'\n", "VMSHIM_TRACING=on")
 	pod := podLife(t, in.Rig, runtime)
-	spans := complete(t, in, pod.sandbox)
+	spans := waitSpans(t, in, pod.sandbox, ended...)
 	byID := checkTree(t, spans)
 	checkRequests(t, spans, byID, podRequests)
 	for _, s := range requests(spans) {

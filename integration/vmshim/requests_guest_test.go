@@ -89,7 +89,7 @@ type requestRelay struct {
 	spans      *tracetest.SpanRecorder
 }
 
-func startRelay(t *testing.T, sandbox string, patterns []listen.Pattern) *requestRelay {
+func startRelay(t testing.TB, sandbox string, patterns []listen.Pattern) *requestRelay {
 	t.Helper()
 	r := &requestRelay{spans: tracetest.NewSpanRecorder()}
 	relay := middleware.NewRelay(

@@ -52,7 +52,7 @@ func start(t *testing.T, env ...string) (*rig.Rig, rig.Runtime, *host) {
 	return r, runtime, receive(t, r)
 }
 
-func check(t *testing.T, err error) {
+func check(t testing.TB, err error) {
 	t.Helper()
 	if err != nil {
 		t.Fatal(err)

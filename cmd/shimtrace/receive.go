@@ -150,6 +150,7 @@ type reception struct {
 	journal  *journal.Journal
 	report   *receiveReport
 	counters jaeger.Counters
+	port     net.Listener // without strangers
 	endpoint *jaeger.Endpoint
 	router   *runtimes.Router
 	told     map[jaeger.Reason]uint64 // of the endpoint's losses, so far
@@ -163,12 +164,10 @@ func newReception(cfg config.Config, seat *seat, j *journal.Journal, report *rec
 		Drops:     j,
 		Warn:      report.warn,
 	})
-	to := seat.port.Addr().(*net.TCPAddr).AddrPort()
+	r.port = &guarded{seat.port, r.router}
 	r.endpoint = jaeger.New(r.router.Take, jaeger.Options{
 		Wire:     agentconfig.Forwarder(cfg.Agent).Wire,
 		MaxBody:  int(cfg.Jaeger.BodyBytes),
-		Opened:   func(from netip.AddrPort) { r.router.Opened(from, to) },
-		Closed:   r.router.Closed,
 		Report:   func(_ jaeger.Reason, err error) { report.warn(err) },
 		Counters: &r.counters,
 	})
@@ -188,7 +187,7 @@ func (r *reception) run(ctx context.Context, idle time.Duration) error {
 	var failure error
 	running.Go(func() {
 		defer stop()
-		failure = r.endpoint.Serve(r.seat.port)
+		failure = r.endpoint.Serve(r.port)
 	})
 	var telling sync.WaitGroup
 	telling.Go(func() { r.report.watch(ctx, r.status, r.tell) })

@@ -2,9 +2,11 @@ package main
 
 import (
 	"errors"
+	"io"
 	"net"
 	"os"
 	"path/filepath"
+	"runtime"
 	"slices"
 	"strings"
 	"sync"
@@ -12,6 +14,7 @@ import (
 	"time"
 
 	"go.opentelemetry.io/otel/trace"
+	"golang.org/x/sys/unix"
 )
 
 // TestReceiveTwoSandboxes: the runtimes of two pods post at the same time, each in
@@ -109,6 +112,36 @@ func TestReceiveLiar(t *testing.T) {
 		}
 	}
 	r.stop()
+}
+
+// TestReceiveStranger: another user's process is not listened to.
+func TestReceiveStranger(t *testing.T) {
+	r := startReceive(t)
+	done := make(chan error)
+	go func() {
+		runtime.LockOSThread() // for good: the thread is not fit for anything else
+		if err := unix.Setfsuid(65534); err != nil {
+			done <- err
+			return
+		}
+		conn, err := net.Dial("tcp", r.at)
+		if err != nil {
+			done <- err
+			return
+		}
+		defer conn.Close()
+		_ = conn.SetReadDeadline(time.Now().Add(forwardPatience))
+		_, err = conn.Read(make([]byte, 1))
+		done <- err
+	}()
+	if err := <-done; !errors.Is(err, io.EOF) && !errors.Is(err, unix.ECONNRESET) {
+		t.Errorf("the connection was not closed: %v", err)
+	}
+	r.says("a process of user 65534 is not listened to")
+	r.stop()
+	if lost := drops(t, r.state); len(lost) != 1 || lost["runtime: stranger"] != 1 {
+		t.Errorf("lost %v", lost)
+	}
 }
 
 // TestReceiveOnce: a second process leaves at once, and so does one whose port

@@ -9,8 +9,8 @@ import (
 const (
 	// ReasonUnknownSandbox: nothing told of which sandbox it is, in time.
 	ReasonUnknownSandbox = "unknown_sandbox"
-	// ReasonStranger: who posted it is another user's process than the runtimes are,
-	// or was gone before that could be seen; runtimes wait for the answer.
+	// ReasonStranger: who connected is another user's process than the runtimes are, or
+	// was gone before that could be seen; runtimes wait for the answer.
 	ReasonStranger = "stranger"
 	// ReasonHeldFull: the same, and there was no room to wait.
 	ReasonHeldFull = "held_full"
@@ -36,7 +36,7 @@ const dropPrefix = "runtime: "
 func DropReason(reason string) string { return dropPrefix + reason }
 
 // Snapshot is what happened until now. Every span that arrived has been sent to its
-// relay, is lost, queued or held.
+// relay, is lost (but not as a stranger's), queued or held.
 type Snapshot struct {
 	// Relays are connected now.
 	Relays int

@@ -12,51 +12,47 @@ import (
 // connection's begin to the end of the last batch of it.
 type peer struct {
 	socket
-	// known: the socket was found, so that a process can be looked for.
-	known bool
-	// stranger: it is none of those who may post.
-	stranger bool
-	looked   chan struct{} // closed when its process has been looked for
-
-	owner *relay // whose runtime it is; nil: not known to be anybody's
-}
-
-// strange says why the peer is a stranger.
-func (p *peer) strange() error {
-	if !p.known {
-		return errors.New("spans were posted by a process that did not wait for the answer")
-	}
-	return fmt.Errorf("spans were posted by a process of user %d", p.uid)
+	looked chan struct{} // closed when its process has been looked for
+	owner  *relay        // whose runtime it is; nil: not known to be anybody's
 }
 
 // Opened says that somebody has connected to the endpoint, which the process has at
-// address to. It is to be called before the connection is served, while the process
-// waits for an answer; it reads a file of /proc.
-func (r *Router) Opened(from, to netip.AddrPort) {
+// address to, and tells whether to listen to it: not to other users' processes than
+// root's and our own, as which runtimes and relays run. It is to be called before the
+// connection is served, while the process waits for an answer; it reads a file of
+// /proc. Who is not listened to, and need not be told of again, counts as one span
+// lost: how many it would have sent, nobody knows.
+func (r *Router) Opened(from, to netip.AddrPort) (welcome bool) {
 	p := &peer{looked: make(chan struct{})}
 	var err error
 	p.socket, err = r.proc.socketOf(from, to)
 	switch {
-	case err == nil:
-		p.known = true
-		p.stranger = p.uid != 0 && int(p.uid) != os.Geteuid()
+	case err == nil && p.uid != 0 && int(p.uid) != os.Geteuid():
+		return r.refuse(fmt.Errorf("a process of user %d is not listened to", p.uid))
 	case errors.Is(err, errNoSocket):
-		p.stranger = true
-	default:
+		return r.refuse(errors.New("a process that did not wait for an answer is not listened to"))
+	case err != nil:
 		r.warn(fmt.Errorf("the runtimes' processes cannot be told: %w", err))
 	}
 	r.mu.Lock()
 	r.peers[unmap(from)] = p
 	candidates := r.relaysInOrder()
 	r.mu.Unlock()
-	if !p.known || p.stranger {
+	if p.inode == 0 {
 		close(p.looked)
-		return
+		return true
 	}
 	r.work.Go(func() {
 		defer close(p.looked)
 		r.look(p, candidates)
 	})
+	return true
+}
+
+func (r *Router) refuse(err error) bool {
+	r.warn(err)
+	r.lose(ReasonStranger, 1)
+	return false
 }
 
 // Closed says that a connection has ended. What it brought may be taken afterwards.
@@ -119,7 +115,7 @@ func (r *Router) lookAgain(c *relay) {
 	}
 	r.mu.Unlock()
 	for p := range unknown {
-		if p.known && !p.stranger {
+		if p.inode != 0 {
 			r.look(p, []*relay{c})
 		}
 	}

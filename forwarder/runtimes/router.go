@@ -277,11 +277,6 @@ func (r *Router) Take(from netip.AddrPort, service string, spans []runtimespan.S
 	r.count(&r.arrived, len(spans))
 	if p != nil {
 		<-p.looked
-		if p.stranger {
-			r.warn(p.strange())
-			r.lose(ReasonStranger, len(spans))
-			return
-		}
 	}
 	b := r.newBatch(p, service, spans)
 	if b.spans == 0 {

@@ -37,7 +37,8 @@ func serve(settings Settings, inner string) error {
 
 	service := newTasks(ctx, settings, task.NewTTRPCTaskClient(client))
 	// Whatever containerd left undone; nothing if the sandbox was deleted.
-	defer service.end()
+	defer service.endTracing()
+	defer func() { service.end(ctx) }()
 
 	server, err := ttrpc.NewServer(ttrpc.WithServerHandshaker(ttrpc.UnixSocketRequireSameUser()))
 	if err != nil {

@@ -17,8 +17,9 @@ const readSize = 32 << 10
 // process without streams, a pod's first, is waited for from the beginning.
 //
 // Nothing runs in the VM. When exited returns the status of the process that
-// really ran, the agent is told to let its own end.
-func (sb *sandbox) follow(id, exec string, exited func(context.Context) (uint32, error)) {
+// really ran, the agent is told to let its own end. Its wait is part of the call of
+// ctx, which was over long before.
+func (sb *sandbox) follow(ctx context.Context, id, exec string, exited func(context.Context) (uint32, error)) {
 	waited := make(chan struct{})
 	sb.mu.Lock()
 	p := sb.processes[processID{id, exec}]
@@ -33,21 +34,21 @@ func (sb *sandbox) follow(id, exec string, exited func(context.Context) (uint32,
 		defer close(waited)
 		var streams sync.WaitGroup
 		if p.hasStreams {
-			streams.Go(func() { drain(sb.ctx, id, name, sb.agent().ReadStdout) })
-			streams.Go(func() { drain(sb.ctx, id, name, sb.agent().ReadStderr) })
+			streams.Go(func() { drain(sb.life, id, name, sb.agent().ReadStdout) })
+			streams.Go(func() { drain(sb.life, id, name, sb.agent().ReadStderr) })
 		}
 		sb.background.Go(func() {
-			status, err := exited(sb.ctx)
+			status, err := exited(sb.life)
 			if err != nil {
 				return // the runc shim is gone; so will be the VM
 			}
 			line := fmt.Appendf(nil, "exit %d\n", status)
-			if _, err := sb.agent().WriteStdin(sb.ctx, &agent.WriteStreamRequest{ContainerId: id, ExecId: name, Data: line}); err != nil {
+			if _, err := sb.agent().WriteStdin(sb.life, &agent.WriteStreamRequest{ContainerId: id, ExecId: name, Data: line}); err != nil {
 				log.Printf("vmshim: end process %s of %s: %v", name, id, err)
 			}
 		})
 		streams.Wait()
-		ctx, end := sb.trace("wait")
+		ctx, end := begin(ctx, "waitProcess", ofAgent)
 		defer end()
 		if _, err := sb.agent().WaitProcess(ctx, &agent.WaitProcessRequest{ContainerId: id, ExecId: name}); err != nil {
 			log.Printf("vmshim: wait for process %s of %s: %v", name, id, err)

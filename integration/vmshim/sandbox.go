@@ -13,7 +13,7 @@ import (
 	"github.com/kata-containers/kata-containers/src/runtime/virtcontainers/pkg/agent/protocols/client"
 	agent "github.com/kata-containers/kata-containers/src/runtime/virtcontainers/pkg/agent/protocols/grpc"
 	"github.com/opencontainers/runtime-spec/specs-go"
-	"go.opentelemetry.io/otel/trace"
+	"go.opentelemetry.io/otel/attribute"
 )
 
 // A sandbox is a VM with its agent, as Kata's Go runtime holds it: one connection
@@ -24,8 +24,8 @@ type sandbox struct {
 	kill   bool
 	vm     vm
 	client *client.AgentClient
-	ctx    context.Context // has the root span
-	root   trace.Span
+	life   context.Context // has the root span, and ends with the connection to the agent
+	stop   context.CancelFunc
 	// background is what goes on beside the calls: following processes, waiting
 	// for the OOM killer. It ends with the agent's connection.
 	background sync.WaitGroup
@@ -49,29 +49,36 @@ const (
 	callTimeout = time.Minute
 )
 
-// bootSandbox boots a VM and makes the sandbox in it.
-func bootSandbox(life context.Context, settings Settings, id string, spec *specs.Spec) (*sandbox, error) {
-	vm, err := bootVM(settings, id)
-	if err != nil {
+// bootSandbox boots a VM and makes the sandbox in it, for the call of ctx.
+func bootSandbox(ctx, life context.Context, settings Settings, id string, spec *specs.Spec) (*sandbox, error) {
+	sb := &sandbox{id: id, kill: settings.Kill, processes: map[processID]*process{}}
+	sb.life, sb.stop = context.WithCancel(life)
+	named := attribute.String("sandbox_id", id)
+	// The first span that is over, and it says whose the trace is.
+	_, end := begin(ctx, "createAssets", ofSandbox, named)
+	end()
+	ctx, end = begin(ctx, "startVM", ofSandbox, named)
+	defer end()
+	var err error
+	if sb.vm, err = bootVM(settings, id); err != nil {
+		sb.stop()
 		return nil, err
 	}
-	sb := &sandbox{id: id, kill: settings.Kill, vm: vm, processes: map[processID]*process{}}
-	sb.ctx, sb.root = startTracing(life, settings.Tracing)
-	if err := sb.connect(spec); err != nil {
-		vm.kill()
-		return nil, errors.Join(err, sb.end())
+	if err := sb.connect(ctx, spec); err != nil {
+		sb.vm.kill()
+		return nil, errors.Join(err, sb.end(ctx))
 	}
 	return sb, nil
 }
 
 // connect does what comes before the first container.
-func (sb *sandbox) connect(spec *specs.Spec) (err error) {
-	sb.client, err = client.NewAgentClient(sb.ctx, sb.vm.agentURL(), dialTimeout)
+func (sb *sandbox) connect(ctx context.Context, spec *specs.Spec) (err error) {
+	sb.client, err = client.NewAgentClient(sb.life, sb.vm.agentURL(), dialTimeout)
 	if err != nil {
 		return fmt.Errorf("connect to the agent at %s: %w", sb.vm.agentURL(), err)
 	}
-	ctx, end := sb.span("startVM")
-	defer end()
+	ctx, cancel := limited(ctx)
+	defer cancel()
 	if _, err := sb.client.HealthClient.Check(ctx, &agent.CheckRequest{}); err != nil {
 		return fmt.Errorf("check the agent: %w", err)
 	}
@@ -88,7 +95,7 @@ func (sb *sandbox) connect(spec *specs.Spec) (err error) {
 	}
 	sb.background.Go(func() {
 		for {
-			if _, err := sb.agent().GetOOMEvent(sb.ctx, &agent.GetOOMEventRequest{}); err != nil {
+			if _, err := sb.agent().GetOOMEvent(sb.life, &agent.GetOOMEventRequest{}); err != nil {
 				return
 			}
 		}
@@ -123,39 +130,46 @@ func (sb *sandbox) setUpNetwork(ctx context.Context) error {
 func (sb *sandbox) agent() agent.AgentServiceService { return sb.client.AgentServiceClient }
 
 // end destroys the sandbox and returns when the VM is gone.
-func (sb *sandbox) end() error {
+func (sb *sandbox) end(ctx context.Context) error {
 	var errs []error
 	switch {
 	case sb.client == nil: // it never came up
 	case sb.kill:
 		sb.vm.kill()
 	default:
-		ctx, end := sb.span("Shutdown")
+		ctx, cancel := limited(ctx)
 		_, err := sb.agent().DestroySandbox(ctx, &agent.DestroySandboxRequest{})
+		cancel()
 		// The agent ends with its answer, and the client can see that end first.
 		if err != nil && !errors.Is(err, ttrpc.ErrClosed) {
 			errs = append(errs, fmt.Errorf("destroy the sandbox: %w", err))
 			sb.vm.kill()
 		}
-		end()
 	}
 	errs = append(errs, sb.vm.wait())
 	if sb.client != nil {
 		sb.client.Close()
 	}
+	sb.stop()
 	sb.background.Wait()
-	sb.root.End()
 	return errors.Join(errs...)
 }
 
-func (sb *sandbox) createContainer(id string, spec *specs.Spec, hasStreams bool) error {
-	ctx, end := sb.span("create")
-	defer end()
+// limited lets a request to the agent take no longer than Kata does.
+func limited(ctx context.Context) (context.Context, context.CancelFunc) {
+	return context.WithTimeout(ctx, callTimeout)
+}
+
+func (sb *sandbox) createContainer(ctx context.Context, id string, spec *specs.Spec, hasStreams bool) error {
 	oci, err := agent.OCItoGRPC(spec)
 	if err != nil {
 		return err
 	}
 	sb.note(processID{id, ""}, &process{hasStreams: hasStreams})
+	ctx, end := begin(ctx, "createContainer", ofAgent)
+	defer end()
+	ctx, cancel := limited(ctx)
+	defer cancel()
 	// The Go runtime repeats the container's id as the exec id of its process.
 	_, err = sb.agent().CreateContainer(ctx, &agent.CreateContainerRequest{ContainerId: id, ExecId: id, OCI: oci})
 	return err
@@ -166,10 +180,12 @@ func (sb *sandbox) noteExec(id, exec string, spec *specs.Process, hasStreams boo
 }
 
 // start starts a container, or runs the process that was noted for the exec id.
-func (sb *sandbox) start(id, exec string) error {
-	ctx, end := sb.span("Start")
-	defer end()
+func (sb *sandbox) start(ctx context.Context, id, exec string) error {
+	ctx, cancel := limited(ctx)
+	defer cancel()
 	if exec == "" {
+		ctx, end := begin(ctx, "startContainer", ofAgent)
+		defer end()
 		_, err := sb.agent().StartContainer(ctx, &agent.StartContainerRequest{ContainerId: id})
 		return err
 	}
@@ -181,15 +197,17 @@ func (sb *sandbox) start(id, exec string) error {
 	if err != nil {
 		return err
 	}
+	ctx, end := begin(ctx, "exec", ofAgent)
+	defer end()
 	_, err = sb.agent().ExecProcess(ctx, &agent.ExecProcessRequest{ContainerId: id, ExecId: exec, Process: spec})
 	return err
 }
 
 // removeContainer returns after its processes' ends have been told: until then
 // the agent must know them.
-func (sb *sandbox) removeContainer(id string) error {
-	ctx, end := sb.span("Delete")
-	defer end()
+func (sb *sandbox) removeContainer(ctx context.Context, id string) error {
+	ctx, cancel := limited(ctx)
+	defer cancel()
 	for _, waited := range sb.forget(id) {
 		select {
 		case <-waited:
@@ -204,23 +222,23 @@ func (sb *sandbox) removeContainer(id string) error {
 	return err
 }
 
-func (sb *sandbox) signal(id, exec string, signal uint32) error {
-	ctx, end := sb.span("Kill")
-	defer end()
+func (sb *sandbox) signal(ctx context.Context, id, exec string, signal uint32) error {
+	ctx, cancel := limited(ctx)
+	defer cancel()
 	_, err := sb.agent().SignalProcess(ctx, &agent.SignalProcessRequest{ContainerId: id, ExecId: exec, Signal: signal})
 	return err
 }
 
-func (sb *sandbox) stats(id string) error {
-	ctx, end := sb.span("Stats")
-	defer end()
+func (sb *sandbox) stats(ctx context.Context, id string) error {
+	ctx, cancel := limited(ctx)
+	defer cancel()
 	_, err := sb.agent().StatsContainer(ctx, &agent.StatsContainerRequest{ContainerId: id})
 	return err
 }
 
-func (sb *sandbox) update(id string, resources []byte) error {
-	ctx, end := sb.span("Update")
-	defer end()
+func (sb *sandbox) update(ctx context.Context, id string, resources []byte) error {
+	ctx, cancel := limited(ctx)
+	defer cancel()
 	var oci specs.LinuxResources
 	if err := json.Unmarshal(resources, &oci); err != nil {
 		return err
@@ -233,30 +251,30 @@ func (sb *sandbox) update(id string, resources []byte) error {
 	return err
 }
 
-func (sb *sandbox) pause(id string) error {
-	ctx, end := sb.span("Pause")
-	defer end()
+func (sb *sandbox) pause(ctx context.Context, id string) error {
+	ctx, cancel := limited(ctx)
+	defer cancel()
 	_, err := sb.agent().PauseContainer(ctx, &agent.PauseContainerRequest{ContainerId: id})
 	return err
 }
 
-func (sb *sandbox) resume(id string) error {
-	ctx, end := sb.span("Resume")
-	defer end()
+func (sb *sandbox) resume(ctx context.Context, id string) error {
+	ctx, cancel := limited(ctx)
+	defer cancel()
 	_, err := sb.agent().ResumeContainer(ctx, &agent.ResumeContainerRequest{ContainerId: id})
 	return err
 }
 
-func (sb *sandbox) resize(id, exec string, height, width uint32) error {
-	ctx, end := sb.span("ResizePty")
-	defer end()
+func (sb *sandbox) resize(ctx context.Context, id, exec string, height, width uint32) error {
+	ctx, cancel := limited(ctx)
+	defer cancel()
 	_, err := sb.agent().TtyWinResize(ctx, &agent.TtyWinResizeRequest{ContainerId: id, ExecId: execID(id, exec), Row: height, Column: width})
 	return err
 }
 
-func (sb *sandbox) closeStdin(id, exec string) error {
-	ctx, end := sb.span("CloseIO")
-	defer end()
+func (sb *sandbox) closeStdin(ctx context.Context, id, exec string) error {
+	ctx, cancel := limited(ctx)
+	defer cancel()
 	_, err := sb.agent().CloseStdin(ctx, &agent.CloseStdinRequest{ContainerId: id, ExecId: execID(id, exec)})
 	return err
 }

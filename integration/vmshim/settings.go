@@ -24,9 +24,13 @@ type Settings struct {
 	// start, or before an external VM is dialled; VMSHIM_BOOT, 100ms if not set.
 	Boot time.Duration
 	// Tracing is the runtime's own: one trace per sandbox, whose context goes to
-	// the agent with each request; VMSHIM_TRACING=on. Its spans go nowhere. Kata's
-	// runtime-rs never sends a context, the Go runtime only with its tracing on.
+	// the agent with each request; VMSHIM_TRACING=on. Kata's runtime-rs never sends
+	// a context, the Go runtime only with its tracing on.
 	Tracing bool
+	// Jaeger is where its spans are posted, each alone and waited for, as the Go
+	// runtime's are; VMSHIM_JAEGER=http://127.0.0.1:14268/api/traces, nowhere if
+	// not set.
+	Jaeger string
 	// Kill ends the VM without destroying the sandbox, as runtime-rs does;
 	// VMSHIM_END=kill instead of flush.
 	Kill bool
@@ -69,8 +73,12 @@ func settingsFromEnv() (Settings, error) {
 		Socket:     get("VMSHIM_SOCKET", defaultSocket),
 		Boot:       boot,
 		Tracing:    choice("VMSHIM_TRACING", "off", "on"),
+		Jaeger:     os.Getenv("VMSHIM_JAEGER"),
 		Kill:       choice("VMSHIM_END", "flush", "kill"),
 		RuncShim:   get("VMSHIM_RUNC_SHIM", "containerd-shim-runc-v2"),
+	}
+	if failed == nil && s.Jaeger != "" && !s.Tracing {
+		failed = fmt.Errorf("VMSHIM_JAEGER=%s: nothing is traced without VMSHIM_TRACING=on", s.Jaeger)
 	}
 	if failed == nil && !s.External && s.Agent == "" {
 		failed = fmt.Errorf("VMSHIM_AGENT is not set: it names the program that is the VM's agent")

@@ -26,8 +26,12 @@ type tasks struct {
 	life     context.Context // ends with the runc shim
 	settings Settings
 
-	mu      sync.Mutex
-	sandbox *sandbox // nil until the first Create, and after its Delete
+	booting sync.Mutex // while a VM boots or ends
+
+	mu         sync.Mutex
+	tracing    *tracing // from the first Create to the last Shutdown
+	sandbox    *sandbox // from the first Create to its Delete
+	containers int
 }
 
 func newTasks(life context.Context, settings Settings, runc task.TTRPCTaskService) *tasks {
@@ -40,45 +44,59 @@ func (t *tasks) Create(ctx context.Context, r *task.CreateTaskRequest) (*task.Cr
 	if err != nil {
 		return nil, err
 	}
-	sb, err := t.boot(r.ID, spec)
+	if err := t.startTracing(); err != nil {
+		return nil, err
+	}
+	vm, end := t.call("create") // as it is called there
+	defer end()
+	sb, err := t.boot(vm, r.ID, spec)
 	if err != nil {
 		return nil, fmt.Errorf("boot the VM of sandbox %s: %w", r.ID, err)
 	}
 	hasStreams := r.Stdin != "" || r.Stdout != "" || r.Stderr != ""
-	if err := sb.createContainer(r.ID, spec, hasStreams); err != nil {
-		t.endIf(sb, r.ID)
+	if err := sb.createContainer(vm, r.ID, spec, hasStreams); err != nil {
+		t.endIf(vm, sb, r.ID)
 		return nil, fmt.Errorf("create container %s in the VM: %w", r.ID, err)
 	}
 	resp, err := t.TTRPCTaskService.Create(ctx, r)
 	if err != nil {
-		logged("remove", r.ID, sb.removeContainer(r.ID))
-		t.endIf(sb, r.ID)
+		logged("remove", r.ID, sb.removeContainer(vm, r.ID))
+		t.endIf(vm, sb, r.ID)
+		return nil, err
 	}
-	return resp, err
+	t.count(1)
+	return resp, nil
 }
 
 func (t *tasks) Start(ctx context.Context, r *task.StartRequest) (*task.StartResponse, error) {
+	vm, end := t.call("Start")
+	defer end()
 	sb := t.current()
 	if sb == nil {
 		return t.TTRPCTaskService.Start(ctx, r)
 	}
-	if err := sb.start(r.ID, r.ExecID); err != nil {
+	if err := sb.start(vm, r.ID, r.ExecID); err != nil {
 		return nil, fmt.Errorf("start %s%s in the VM: %w", r.ID, r.ExecID, err)
+	}
+	if r.ID == sb.id && r.ExecID == "" && t.settings.Jaeger != "" {
+		sb.background.Go(func() { scanNetwork(vm, sb.life.Done()) })
 	}
 	resp, err := t.TTRPCTaskService.Start(ctx, r)
 	exited := func(ctx context.Context) (uint32, error) {
 		if err != nil {
 			return 255, nil
 		}
-		resp, err := t.Wait(ctx, &task.WaitRequest{ID: r.ID, ExecID: r.ExecID})
+		resp, err := t.TTRPCTaskService.Wait(ctx, &task.WaitRequest{ID: r.ID, ExecID: r.ExecID})
 		return resp.GetExitStatus(), err
 	}
-	sb.follow(r.ID, r.ExecID, exited)
+	sb.follow(vm, r.ID, r.ExecID, exited)
 	return resp, err
 }
 
 // Exec only notes the process, as Kata does: the agent hears of it at Start.
 func (t *tasks) Exec(ctx context.Context, r *task.ExecProcessRequest) (*emptypb.Empty, error) {
+	_, end := t.call("Exec")
+	defer end()
 	if sb := t.current(); sb != nil {
 		var process specs.Process
 		if err := json.Unmarshal(r.Spec.GetValue(), &process); err != nil {
@@ -91,106 +109,121 @@ func (t *tasks) Exec(ctx context.Context, r *task.ExecProcessRequest) (*emptypb.
 
 // Delete of the sandbox's own container ends the VM.
 func (t *tasks) Delete(ctx context.Context, r *task.DeleteRequest) (*task.DeleteResponse, error) {
+	vm, end := t.call("Delete")
+	defer end()
 	resp, err := t.TTRPCTaskService.Delete(ctx, r)
-	if sb := t.current(); err == nil && sb != nil && r.ExecID == "" {
-		logged("remove", r.ID, sb.removeContainer(r.ID))
-		t.endIf(sb, r.ID)
+	if err != nil || r.ExecID != "" {
+		return resp, err
 	}
-	return resp, err
+	t.count(-1)
+	if sb := t.current(); sb != nil {
+		logged("remove", r.ID, sb.removeContainer(vm, r.ID))
+		t.endIf(vm, sb, r.ID)
+	}
+	return resp, nil
 }
 
 func (t *tasks) Kill(ctx context.Context, r *task.KillRequest) (*emptypb.Empty, error) {
+	vm, end := t.call("Kill")
+	defer end()
 	if sb := t.current(); sb != nil {
-		logged("signal", r.ID, sb.signal(r.ID, r.ExecID, r.Signal))
+		logged("signal", r.ID, sb.signal(vm, r.ID, r.ExecID, r.Signal))
 	}
 	return t.TTRPCTaskService.Kill(ctx, r)
 }
 
 func (t *tasks) Stats(ctx context.Context, r *task.StatsRequest) (*task.StatsResponse, error) {
+	vm, end := t.call("Stats")
+	defer end()
 	if sb := t.current(); sb != nil {
-		logged("stats of", r.ID, sb.stats(r.ID))
+		logged("stats of", r.ID, sb.stats(vm, r.ID))
 	}
 	return t.TTRPCTaskService.Stats(ctx, r)
 }
 
 func (t *tasks) Update(ctx context.Context, r *task.UpdateTaskRequest) (*emptypb.Empty, error) {
+	vm, end := t.call("Update")
+	defer end()
 	if sb := t.current(); sb != nil {
-		logged("update", r.ID, sb.update(r.ID, r.Resources.GetValue()))
+		logged("update", r.ID, sb.update(vm, r.ID, r.Resources.GetValue()))
 	}
 	return t.TTRPCTaskService.Update(ctx, r)
 }
 
 func (t *tasks) Pause(ctx context.Context, r *task.PauseRequest) (*emptypb.Empty, error) {
+	vm, end := t.call("Pause")
+	defer end()
 	if sb := t.current(); sb != nil {
-		logged("pause", r.ID, sb.pause(r.ID))
+		logged("pause", r.ID, sb.pause(vm, r.ID))
 	}
 	return t.TTRPCTaskService.Pause(ctx, r)
 }
 
 func (t *tasks) Resume(ctx context.Context, r *task.ResumeRequest) (*emptypb.Empty, error) {
+	vm, end := t.call("Resume")
+	defer end()
 	if sb := t.current(); sb != nil {
-		logged("resume", r.ID, sb.resume(r.ID))
+		logged("resume", r.ID, sb.resume(vm, r.ID))
 	}
 	return t.TTRPCTaskService.Resume(ctx, r)
 }
 
 func (t *tasks) ResizePty(ctx context.Context, r *task.ResizePtyRequest) (*emptypb.Empty, error) {
+	vm, end := t.call("ResizePty")
+	defer end()
 	if sb := t.current(); sb != nil {
-		logged("resize", r.ID, sb.resize(r.ID, r.ExecID, r.Height, r.Width))
+		logged("resize", r.ID, sb.resize(vm, r.ID, r.ExecID, r.Height, r.Width))
 	}
 	return t.TTRPCTaskService.ResizePty(ctx, r)
 }
 
 func (t *tasks) CloseIO(ctx context.Context, r *task.CloseIORequest) (*emptypb.Empty, error) {
+	vm, end := t.call("CloseIO")
+	defer end()
 	if sb := t.current(); sb != nil && r.Stdin {
-		logged("close stdin of", r.ID, sb.closeStdin(r.ID, r.ExecID))
+		logged("close stdin of", r.ID, sb.closeStdin(vm, r.ID, r.ExecID))
 	}
 	return t.TTRPCTaskService.CloseIO(ctx, r)
 }
 
-// Shutdown may end the runc shim before it has answered. That is an end of the
-// connection to containerd, and as good as an answer.
+func (t *tasks) State(ctx context.Context, r *task.StateRequest) (*task.StateResponse, error) {
+	_, end := t.call("State")
+	defer end()
+	return t.TTRPCTaskService.State(ctx, r)
+}
+
+func (t *tasks) Pids(ctx context.Context, r *task.PidsRequest) (*task.PidsResponse, error) {
+	_, end := t.call("Pids")
+	defer end()
+	return t.TTRPCTaskService.Pids(ctx, r)
+}
+
+func (t *tasks) Connect(ctx context.Context, r *task.ConnectRequest) (*task.ConnectResponse, error) {
+	_, end := t.call("Connect")
+	defer end()
+	return t.TTRPCTaskService.Connect(ctx, r)
+}
+
+func (t *tasks) Wait(ctx context.Context, r *task.WaitRequest) (*task.WaitResponse, error) {
+	_, end := t.call("Wait")
+	defer end()
+	return t.TTRPCTaskService.Wait(ctx, r)
+}
+
+// Shutdown with no container left ends the trace, before it ends the runc shim. That
+// may be before it has answered: an end of the connection to containerd, and as good
+// as an answer.
 func (t *tasks) Shutdown(ctx context.Context, r *task.ShutdownRequest) (*emptypb.Empty, error) {
+	_, end := t.call("Shutdown")
+	end()
+	if t.count(0) == 0 {
+		t.endTracing()
+	}
 	resp, err := t.TTRPCTaskService.Shutdown(ctx, r)
 	if errors.Is(err, ttrpc.ErrClosed) {
 		return &emptypb.Empty{}, nil
 	}
 	return resp, err
-}
-
-func (t *tasks) current() *sandbox {
-	t.mu.Lock()
-	defer t.mu.Unlock()
-	return t.sandbox
-}
-
-// boot returns the sandbox, which the first container's id names.
-func (t *tasks) boot(id string, spec *specs.Spec) (*sandbox, error) {
-	t.mu.Lock()
-	defer t.mu.Unlock()
-	if t.sandbox != nil {
-		return t.sandbox, nil
-	}
-	sb, err := bootSandbox(t.life, t.settings, id, spec)
-	t.sandbox = sb
-	return sb, err
-}
-
-// endIf ends the sandbox if it is the one of that id.
-func (t *tasks) endIf(sb *sandbox, id string) {
-	if sb.id == id {
-		t.end()
-	}
-}
-
-// end ends the sandbox, if there is one.
-func (t *tasks) end() {
-	t.mu.Lock()
-	defer t.mu.Unlock()
-	if t.sandbox != nil {
-		logged("end", t.sandbox.id, t.sandbox.end())
-		t.sandbox = nil
-	}
 }
 
 func readSpec(bundle string) (*specs.Spec, error) {

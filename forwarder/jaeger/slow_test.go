@@ -6,7 +6,9 @@ import (
 	"io"
 	"net"
 	"net/http"
+	"net/netip"
 	"strings"
+	"sync/atomic"
 	"testing"
 	"time"
 )
@@ -148,4 +150,23 @@ func TestMostConnections(t *testing.T) {
 		resp.Body.Close()
 		return resp.StatusCode == http.StatusAccepted
 	})
+}
+
+// A runtime that has nothing to say for longer than a request may take keeps its
+// connection: what it posts next does not meet a closing one.
+func TestIdleConnectionsStay(t *testing.T) {
+	for version := 1; version <= 2; version++ {
+		var opened atomic.Int32
+		e := serve(t, new(sunk).sink, Options{ReadTimeout: 100 * time.Millisecond, Opened: func(netip.AddrPort) { opened.Add(1) }})
+		c := client(t, version)
+		for range 3 {
+			if status, _ := posted(t, c, e.url, typeGo, batch("kata", plainSpan("n"))); status != http.StatusAccepted {
+				t.Fatalf("HTTP/%d: %d", version, status)
+			}
+			time.Sleep(250 * time.Millisecond)
+		}
+		if n := opened.Load(); n != 1 {
+			t.Errorf("HTTP/%d: %d connections", version, n)
+		}
+	}
 }

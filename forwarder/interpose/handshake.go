@@ -1,0 +1,209 @@
+package interpose
+
+import (
+	"errors"
+	"net"
+	"os"
+	"sync"
+	"sync/atomic"
+	"time"
+)
+
+// verdict says what becomes of a connection.
+type verdict int32
+
+const (
+	open   verdict = iota
+	passes         // it passes untouched
+	relays         // its handshake is over, and what follows is relayed
+)
+
+// connection is one of a client that goes on to the VMM. Each direction has a
+// goroutine, which passes on what comes, and looks at it until it is clear whether
+// this is a connection to the agent. It is one when the VMM has agreed to the
+// client's first line; what came after the two lines is then held, for the relay.
+type connection struct {
+	client, server *net.UnixConn
+	asked          atomic.Bool // the agent's port was asked for
+	fromClient     []byte      // what came after the line
+	fromServer     []byte      // what came after the answer
+
+	mu      sync.Mutex
+	verdict verdict
+	decided chan struct{} // closed when it is not open any more
+}
+
+// maxHeld bounds what a client may say in bytes before the VMM has answered; the
+// rest waits in its socket.
+const maxHeld = 64 << 10
+
+// handshake serves the connection until it is over or is to be relayed.
+func (c *connection) handshake(port uint32) (verdict, error) {
+	c.decided = make(chan struct{})
+	fromClient, err := newReader(c.client)
+	if err != nil {
+		return passes, err
+	}
+	fromServer, err := newReader(c.server)
+	if err != nil {
+		return passes, err
+	}
+	var answers sync.WaitGroup
+	answers.Go(func() { c.answers(fromServer) })
+	c.requests(fromClient, port)
+	answers.Wait()
+	_ = c.client.SetReadDeadline(time.Time{})
+	return c.current(), nil
+}
+
+// decide makes a decision, unless there is one, and returns what has been decided.
+func (c *connection) decide(v verdict) verdict {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if c.verdict == open {
+		if c.verdict = v; v != open {
+			close(c.decided)
+		}
+	}
+	return c.verdict
+}
+
+func (c *connection) current() verdict { return c.decide(open) }
+
+// rouse has the other direction see the decision, which may be waiting for the
+// client.
+func (c *connection) rouse() { _ = c.client.SetReadDeadline(time.Unix(1, 0)) }
+
+// roused tells that it has been.
+func (c *connection) roused(err error) bool {
+	if !errors.Is(err, os.ErrDeadlineExceeded) {
+		return false
+	}
+	_ = c.client.SetReadDeadline(time.Time{})
+	return true
+}
+
+// requests passes on what the client says.
+func (c *connection) requests(from *reader, port uint32) {
+	defer from.release()
+	first := request(port)
+	for c.current() == open {
+		data, passed, err := from.next()
+		if c.roused(err) {
+			break
+		}
+		if err != nil {
+			c.decide(passes)
+			ended(err, c.client, c.server)
+			return
+		}
+		n, m := first.feed(data)
+		if len(passed) > 0 {
+			m = other // nothing that an agent is asked brings descriptors
+		}
+		if m == awaited {
+			c.fromClient = append([]byte(nil), data[n:]...)
+			data = data[:n]
+			c.asked.Store(true) // before the VMM can answer
+		}
+		if m == other {
+			c.decide(passes)
+		}
+		if err := write(c.server, data, passed); err != nil {
+			c.decide(passes)
+			unheard(err, c.client, c.server)
+			return
+		}
+		if m == awaited {
+			c.hold(from)
+			return
+		}
+	}
+	c.pass(from, c.client, c.server)
+}
+
+// hold waits for the VMM's answer, and keeps what the client says meanwhile. A
+// client that ends before, or passes descriptors, is not the agent's.
+func (c *connection) hold(from *reader) {
+	var data []byte
+	var passed []int
+	var err error
+	for c.current() == open {
+		if len(c.fromClient) >= maxHeld {
+			<-c.decided
+			break
+		}
+		data, passed, err = from.next()
+		if c.roused(err) {
+			err = nil
+			break
+		}
+		if err != nil || len(passed) > 0 {
+			c.decide(passes)
+			break
+		}
+		c.fromClient = append(c.fromClient, data...)
+	}
+	if c.current() == relays {
+		// Too late for descriptors; an end comes once more, for the relay.
+		closeAll(passed)
+		if len(passed) > 0 {
+			c.fromClient = append(c.fromClient, data...)
+		}
+		return
+	}
+	werr := write(c.server, c.fromClient, nil)
+	if len(passed) > 0 {
+		if werr == nil {
+			werr = write(c.server, data, passed)
+		} else {
+			closeAll(passed)
+		}
+	}
+	switch {
+	case werr != nil:
+		unheard(werr, c.client, c.server)
+	case err != nil:
+		ended(err, c.client, c.server)
+	default:
+		c.pass(from, c.client, c.server)
+	}
+}
+
+// answers passes on what the VMM says.
+func (c *connection) answers(from *reader) {
+	defer from.release()
+	first := consent()
+	for c.current() == open {
+		data, passed, err := from.next()
+		if err != nil {
+			c.decide(passes)
+			c.rouse()
+			ended(err, c.server, c.client)
+			return
+		}
+		n, m := len(data), other
+		if c.asked.Load() && len(passed) == 0 {
+			n, m = first.feed(data)
+		}
+		switch m {
+		case awaited:
+			c.fromServer = append([]byte(nil), data[n:]...)
+			if c.decide(relays) == relays {
+				_ = write(c.client, data[:n], nil) // the relay sees if the client is gone
+				c.rouse()
+				return
+			}
+		case other:
+			c.decide(passes)
+			c.rouse()
+		}
+		if err := write(c.client, data, passed); err != nil {
+			c.decide(passes)
+			c.rouse()
+			unheard(err, c.server, c.client)
+			return
+		}
+	}
+	c.pass(from, c.server, c.client)
+}

@@ -1,0 +1,511 @@
+package interpose
+
+import (
+	"context"
+	"errors"
+	"io"
+	"net"
+	"os"
+	"path/filepath"
+	"strings"
+	"sync"
+	"testing"
+	"time"
+
+	"golang.org/x/sys/unix"
+
+	"github.com/shimtrace/shimtrace/forwarder/listen"
+)
+
+// TestTakesPlace: the directory comes later, and the socket in it still later.
+func TestTakesPlace(t *testing.T) {
+	for name, noExchange := range map[string]bool{"exchange": false, "replace": true} {
+		t.Run(name, func(t *testing.T) {
+			pattern, path := at(t)
+			i, stop := interposer(t, pattern, Options{noExchange: noExchange})
+			if err := os.MkdirAll(filepath.Dir(path), 0o755); err != nil {
+				t.Fatal(err)
+			}
+			began := time.Now()
+			umask := unix.Umask(0o017) // group may connect
+			v := startVMM(t, path)
+			unix.Umask(umask)
+			taken(t, path)
+			t.Logf("taken %v after it was bound", time.Since(began).Round(10*time.Microsecond))
+			before, vst := identify(t, filepath.Join(filepath.Dir(path), names(t, path)[0]))
+			id, st := identify(t, path)
+			if id == before || st.Mode != vst.Mode || st.Uid != vst.Uid || st.Gid != vst.Gid {
+				t.Errorf("ours is %o of %d:%d, the VMM's %o of %d:%d", st.Mode, st.Uid, st.Gid, vst.Mode, vst.Uid, vst.Gid)
+			}
+			if st.Mode&0o777 != 0o760 {
+				t.Errorf("mode %o", st.Mode)
+			}
+			if v.total.Load() != 0 {
+				t.Error("the VMM was connected to")
+			}
+			conn := dial(t, path)
+			if err := converse(conn, "connect 1024\n", "request"); err != nil {
+				t.Fatal(err)
+			}
+			mustConverse(t, path)
+			passing := dial(t, path)
+			if err := converse(passing, "CONNECT 1025\n", "log"); err != nil {
+				t.Fatal(err)
+			}
+			passing.Close()
+			eventually(t, "counts", func() bool { return i.Counts() == Counts{Relayed: 2, Passed: 1} })
+
+			// What runs goes on when the place is given back.
+			go stop()
+			eventually(t, "the VMM's is back", func() bool {
+				id, _ := identify(t, path)
+				return id == before
+			})
+			if _, err := io.WriteString(conn, "more"); err != nil {
+				t.Error(err)
+			}
+			if _, err := io.ReadFull(conn, make([]byte, 4)); err != nil {
+				t.Error(err)
+			}
+			conn.Close()
+			stop()
+			alone(t, path)
+			mustConverse(t, path)
+			if i.Counts().Relayed != 2 {
+				t.Error("relayed after the end")
+			}
+		})
+	}
+}
+
+// TestRace: a connection from before is the VMM's alone, one from after is
+// relayed, and none at any point between fails.
+func TestRace(t *testing.T) {
+	for step, relayed := range map[string]uint64{"bound": 0, "named": 0, "exchanged": 1, "linked": 0, "replaced": 1} {
+		t.Run(step, func(t *testing.T) {
+			pattern, v := vmmAt(t)
+			before := dial(t, v.path)
+			there := make(chan net.Conn)
+			go1 := make(chan struct{})
+			once := sync.OnceFunc(func() {
+				there <- dial(t, v.path)
+				<-go1
+			})
+			i, _ := interposer(t, pattern, Options{
+				noExchange: step == "linked" || step == "replaced",
+				step: func(name string) {
+					if name == step {
+						once()
+					}
+				},
+			})
+			within := <-there
+			close(go1)
+			taken(t, v.path)
+			after := dial(t, v.path)
+			for _, conn := range []net.Conn{before, within, after} {
+				if err := converse(conn, "CONNECT 1024\n", "request"); err != nil {
+					t.Error(err)
+				}
+				conn.Close()
+			}
+			if got := i.Counts(); got != (Counts{Relayed: 1 + relayed}) {
+				t.Errorf("counts %+v", got)
+			}
+		})
+	}
+}
+
+// TestNoErrorMeanwhile: clients that never stop connecting see no error, however
+// often the place is taken and given back.
+func TestNoErrorMeanwhile(t *testing.T) {
+	for name, noExchange := range map[string]bool{"exchange": false, "replace": true} {
+		t.Run(name, func(t *testing.T) {
+			pattern, v := vmmAt(t)
+			over := make(chan struct{})
+			var clients sync.WaitGroup
+			for range 4 {
+				clients.Go(func() {
+					n := 0
+					for ; ; n++ {
+						select {
+						case <-over:
+							t.Logf("%d conversations", n)
+							return
+						default:
+						}
+						conn, err := net.Dial("unix", v.path)
+						if err == nil {
+							err = converse(conn, "CONNECT 1024\n", "request")
+							conn.Close()
+						}
+						if err != nil {
+							t.Errorf("conversation %d: %v", n, err)
+							return
+						}
+					}
+				})
+			}
+			var relayed uint64
+			for range 10 {
+				i, stop := interposer(t, pattern, Options{noExchange: noExchange})
+				taken(t, v.path)
+				eventually(t, "something is relayed", func() bool { return i.Counts().Relayed > 10 })
+				stop()
+				relayed += i.Counts().Relayed
+			}
+			close(over)
+			clients.Wait()
+			t.Logf("%d relayed", relayed)
+			alone(t, v.path)
+		})
+	}
+}
+
+// TestFollowsVMM: a VMM that ends in order takes our socket for its own, and what
+// it makes anew is taken anew.
+func TestFollowsVMM(t *testing.T) {
+	pattern, v := vmmAt(t)
+	i, _ := interposer(t, pattern, Options{})
+	for n := range uint64(5) {
+		taken(t, v.path)
+		mustConverse(t, v.path)
+		eventually(t, "it is relayed", func() bool { return i.Counts().Relayed == n+1 })
+		v.end(t)
+		if n%2 == 0 {
+			eventually(t, "nothing is left", func() bool { return len(names(t, v.path)) == 0 })
+		}
+		v.listen(t)
+	}
+}
+
+// TestDirectoryComesBack: a runtime removes a sandbox's directory as a whole.
+func TestDirectoryComesBack(t *testing.T) {
+	pattern, v := vmmAt(t)
+	i, stop := interposer(t, pattern, Options{})
+	for n := range uint64(3) {
+		taken(t, v.path)
+		mustConverse(t, v.path)
+		eventually(t, "it is relayed", func() bool { return i.Counts().Relayed == n+1 })
+		v.l.Close()
+		if err := errors.Join(os.RemoveAll(filepath.Dir(v.path)), os.Mkdir(filepath.Dir(v.path), 0o755)); err != nil {
+			t.Fatal(err)
+		}
+		v.listen(t)
+	}
+	v.end(t)
+	stop()
+	if got := names(t, v.path); len(got) != 0 {
+		t.Errorf("left behind: %v", got)
+	}
+}
+
+// TestDeadVMM: of a VMM that was killed, clients see what they would see without
+// us.
+func TestDeadVMM(t *testing.T) {
+	pattern, path := at(t)
+	if err := os.Mkdir(filepath.Dir(path), 0o755); err != nil {
+		t.Fatal(err)
+	}
+	for range 3 {
+		c := start(t, "vmm", path)
+		c.expect("listens")
+		id, _ := identify(t, path)
+		i, stop := interposer(t, pattern, Options{})
+		taken(t, path)
+		conn := dial(t, path)
+		if err := converse(conn, "CONNECT 1024\n", "request"); err != nil {
+			t.Fatal(err)
+		}
+		c.kill()
+		if _, err := conn.Read(make([]byte, 1)); err == nil {
+			t.Error("the dead VMM speaks")
+		}
+		conn.Close()
+		eventually(t, "connections are refused", func() bool { return refused(path) })
+		if now, _ := identify(t, path); now != id {
+			t.Error("what is left is not the VMM's")
+		}
+		alone(t, path)
+		if refusals := i.Counts(); refusals.Relayed != 1 {
+			t.Errorf("counts %+v", refusals)
+		}
+
+		// Another VMM takes over, if under the same identity.
+		if err := os.Remove(path); err != nil {
+			t.Fatal(err)
+		}
+		again := start(t, "vmm", path)
+		again.expect("listens")
+		taken(t, path)
+		mustConverse(t, path)
+		eventually(t, "it is relayed", func() bool { return i.Counts().Relayed == 2 })
+		again.kill()
+		stop()
+		if !refused(path) {
+			t.Error("somebody answers for the dead VMM")
+		}
+		if err := os.Remove(path); err != nil {
+			t.Fatal(err)
+		}
+	}
+}
+
+// TestBoundBeforeListening: in the moment between a VMM's bind and its listen, a
+// client waits instead of being refused; if listening never comes, it is refused.
+func TestBoundBeforeListening(t *testing.T) {
+	for name, listens := range map[string]bool{"listens": true, "never": false} {
+		t.Run(name, func(t *testing.T) {
+			pattern, path := at(t)
+			if err := os.Mkdir(filepath.Dir(path), 0o755); err != nil {
+				t.Fatal(err)
+			}
+			fd, err := unix.Socket(unix.AF_UNIX, unix.SOCK_STREAM|unix.SOCK_CLOEXEC, 0)
+			if err != nil {
+				t.Fatal(err)
+			}
+			f := os.NewFile(uintptr(fd), "VMM")
+			defer f.Close()
+			if err := unix.Bind(fd, &unix.SockaddrUnix{Name: path}); err != nil {
+				t.Fatal(err)
+			}
+			interposer(t, pattern, Options{})
+			taken(t, path)
+			conn := dial(t, path)
+			if _, err := io.WriteString(conn, "CONNECT 1024\n"); err != nil {
+				t.Fatal(err)
+			}
+			if !listens {
+				if _, err := conn.Read(make([]byte, 1)); err == nil || errors.Is(err, os.ErrDeadlineExceeded) {
+					t.Error(err)
+				}
+				eventually(t, "connections are refused", func() bool { return refused(path) })
+				return
+			}
+			if err := unix.Listen(fd, 10); err != nil {
+				t.Fatal(err)
+			}
+			l, err := net.FileListener(f)
+			if err != nil {
+				t.Fatal(err)
+			}
+			v := &vmm{path: path}
+			v.agent.Store(true)
+			v.conns.Go(func() { v.accept(l.(*net.UnixListener)) })
+			defer v.conns.Wait()
+			defer l.Close()
+			got := make([]byte, 3)
+			if _, err := io.ReadFull(conn, got); err != nil || string(got) != "OK " {
+				t.Errorf("%q, %v", got, err)
+			}
+			conn.Close()
+		})
+	}
+}
+
+// TestLeavesAlone: what is no socket of a VMM stays as it is.
+func TestLeavesAlone(t *testing.T) {
+	for name, c := range map[string]struct {
+		put  func(t *testing.T, path string)
+		says string
+	}{
+		"a file": {func(t *testing.T, path string) {
+			if err := os.WriteFile(path, nil, 0o600); err != nil {
+				t.Fatal(err)
+			}
+		}, "no socket"},
+		"a link to a socket": {func(t *testing.T, path string) {
+			l, err := net.Listen("unix", filepath.Join(t.TempDir(), "s"))
+			if err != nil {
+				t.Fatal(err)
+			}
+			t.Cleanup(func() { l.Close() })
+			if err := os.Symlink(l.Addr().String(), path); err != nil {
+				t.Fatal(err)
+			}
+		}, "no socket"},
+		"a directory that others write": {func(t *testing.T, path string) {
+			needRoot(t)
+			startVMM(t, path)
+			if err := errors.Join(os.Chmod(filepath.Dir(path), 0o555), os.Chown(filepath.Dir(path), 65534, 65534)); err != nil {
+				t.Fatal(err)
+			}
+		}, "permission denied"},
+	} {
+		t.Run(name, func(t *testing.T) {
+			pattern, path := at(t)
+			dir := filepath.Dir(path)
+			if err := errors.Join(os.Mkdir(dir, 0o755), os.Chmod(filepath.Dir(dir), 0o755), os.Chmod(filepath.Dir(filepath.Dir(dir)), 0o755)); err != nil {
+				t.Fatal(err)
+			}
+			c.put(t, path)
+			id, _ := identify(t, path)
+			var log lines
+			_, stop := interposer(t, pattern, Options{Watch: time.Nanosecond, Warn: log.warn})
+			eventually(t, "a warning", func() bool { return strings.Contains(log.String(), c.says) })
+			time.Sleep(20 * time.Millisecond) // some more attempts
+			stop()
+			if now, _ := identify(t, path); now != id {
+				t.Error("it has been replaced")
+			}
+			if n := strings.Count(log.String(), "\n"); n != 1 {
+				t.Errorf("%d warnings: %s", n, log.String())
+			}
+			alone(t, path)
+		})
+	}
+}
+
+// TestOtherRelay: a place that another relay has is left to it, and its VMM is not
+// disturbed again and again.
+func TestOtherRelay(t *testing.T) {
+	pattern, v := vmmAt(t)
+	c := start(t, "relay", pattern)
+	taken(t, v.path)
+	theirs, _ := identify(t, v.path)
+	var log lines
+	i, stop := interposer(t, pattern, Options{Warn: log.warn})
+	eventually(t, "a warning", func() bool { return strings.Contains(log.String(), "another relay") })
+	if err := Restore("pod", i.opts.Patterns); err != nil {
+		t.Error(err)
+	}
+	time.Sleep(20 * time.Millisecond) // some more attempts
+	if now, _ := identify(t, v.path); now != theirs {
+		t.Error("the other's place has been taken")
+	}
+	if n := v.total.Load(); n > 2 {
+		t.Errorf("the VMM saw %d connections", n)
+	}
+	mustConverse(t, v.path)
+	c.expect("counted")
+	if got := i.Counts(); got != (Counts{}) {
+		t.Errorf("counts %+v", got)
+	}
+	stop()
+	c.kill()
+	// The next one finds a place of the dead, and takes it.
+	i, _ = interposer(t, pattern, Options{})
+	eventually(t, "the place is taken over", func() bool {
+		if conn, err := net.Dial("unix", v.path); err == nil {
+			_ = converse(conn, "CONNECT 1024\n", "request")
+			conn.Close()
+		}
+		return i.Counts().Relayed > 0
+	})
+}
+
+// TestOwners: our socket is of the VMM's user and group and of its mode, whoever
+// has the directory.
+func TestOwners(t *testing.T) {
+	needRoot(t)
+	const vmmUser, vmmGroup = 65534, 12345
+	for name, dirOwner := range map[string]int{"its own": vmmUser, "root's": 0} {
+		t.Run(name, func(t *testing.T) {
+			pattern, v := vmmAt(t)
+			dir := filepath.Dir(v.path)
+			if err := errors.Join(
+				os.Chown(dir, dirOwner, vmmGroup), os.Chmod(dir, 0o775),
+				os.Chmod(filepath.Dir(dir), 0o755), os.Chmod(filepath.Dir(filepath.Dir(dir)), 0o755),
+				os.Chown(v.path, vmmUser, vmmGroup), os.Chmod(v.path, 0o620),
+			); err != nil {
+				t.Fatal(err)
+			}
+			id, _ := identify(t, v.path)
+			_, stop := interposer(t, pattern, Options{})
+			taken(t, v.path)
+			if _, st := identify(t, v.path); st.Uid != vmmUser || st.Gid != vmmGroup || st.Mode&0o777 != 0o620 {
+				t.Errorf("ours is %o of %d:%d", st.Mode, st.Uid, st.Gid)
+			}
+			mustConverse(t, v.path)
+			stop()
+			if now, _ := identify(t, v.path); now != id {
+				t.Error("the VMM's is not back")
+			}
+		})
+	}
+}
+
+// TestCut: connections that do not end by themselves are cut, in time.
+func TestCut(t *testing.T) {
+	pattern, v := vmmAt(t)
+	i, err := New("pod", Options{Patterns: []listen.Pattern{{VMM: "test", Path: pattern}}, Relay: copyRelay})
+	if err != nil {
+		t.Fatal(err)
+	}
+	ctx, cancel := context.WithCancel(context.Background())
+	var serving sync.WaitGroup
+	serving.Go(func() { i.Serve(ctx) })
+	taken(t, v.path)
+	relayed, passing, silent := dial(t, v.path), dial(t, v.path), dial(t, v.path)
+	if err := errors.Join(converse(relayed, "CONNECT 1024\n", "request"), converse(passing, "CONNECT 1025\n", "log")); err != nil {
+		t.Fatal(err)
+	}
+	eventually(t, "all have arrived", func() bool { return v.total.Load() == 3 })
+	cancel()
+	serving.Wait()
+	short, cancel := context.WithTimeout(context.Background(), time.Millisecond)
+	defer cancel()
+	if err := i.Close(short); !errors.Is(err, context.DeadlineExceeded) {
+		t.Error(err)
+	}
+	for _, conn := range []net.Conn{relayed, passing, silent} {
+		if _, err := conn.Read(make([]byte, 1)); err == nil || errors.Is(err, os.ErrDeadlineExceeded) {
+			t.Error(err)
+		}
+	}
+}
+
+// TestMaxConnections: what is beyond the bound waits, and the end does not.
+func TestMaxConnections(t *testing.T) {
+	pattern, v := vmmAt(t)
+	_, stop := interposer(t, pattern, Options{MaxConnections: 2})
+	taken(t, v.path)
+	first, second, third := dial(t, v.path), dial(t, v.path), dial(t, v.path)
+	if err := errors.Join(converse(first, "CONNECT 1024\n", "a"), converse(second, "CONNECT 1025\n", "b")); err != nil {
+		t.Fatal(err)
+	}
+	if n := v.total.Load(); n != 2 {
+		t.Errorf("the VMM has %d connections", n)
+	}
+	first.Close()
+	if err := converse(third, "CONNECT 1024\n", "c"); err != nil {
+		t.Error(err)
+	}
+	fourth := dial(t, v.path)
+	go func() {
+		// What waits when the end comes is closed with the socket.
+		_, _ = fourth.Read(make([]byte, 1))
+		second.Close()
+		third.Close()
+	}()
+	stop()
+}
+
+func TestRefusesNonsense(t *testing.T) {
+	for _, id := range []string{"", ".", "..", "../x", "a/b", "a\x00"} {
+		if _, err := New(id, Options{Relay: copyRelay}); err == nil {
+			t.Errorf("sandbox id %q is taken", id)
+		}
+		if err := Restore(id, listen.DefaultPatterns()); err == nil {
+			t.Errorf("sandbox id %q is restored", id)
+		}
+	}
+	if _, err := New("pod", Options{}); err == nil {
+		t.Error("no relay is needed")
+	}
+	if err := Restore("nowhere-to-be-found", listen.DefaultPatterns()); err != nil {
+		t.Error(err)
+	}
+}
+
+// needRoot is for tests that change users.
+func needRoot(t *testing.T) {
+	t.Helper()
+	if os.Geteuid() == 0 {
+		return
+	}
+	if os.Getenv("CI") != "" {
+		t.Fatal("this test needs root")
+	}
+	t.Skip("this test needs root")
+}

@@ -79,10 +79,11 @@ func (s *spans) caughtUp(c *Call) *Call {
 		// The observer may be at c, just forwarded, so that it is left as it is.
 		late := *c
 		c = &late
-		ctx := context.Background()
+		c.spans = s
 		if s.observer != nil {
-			ctx = trace.ContextWithRemoteSpanContext(ctx, s.observer.Parent(c))
+			c.Parent = s.observer.Parent(c)
 		}
+		ctx := trace.ContextWithRemoteSpanContext(context.Background(), c.Parent)
 		_, c.span = s.tracer.Start(ctx, c.method.fullName, append(c.method.start[:len(c.method.start):len(c.method.start)],
 			trace.WithTimestamp(c.Start), trace.WithAttributes(BegunBeforeOnKey.Bool(true)))...)
 		turns--

@@ -3,6 +3,8 @@ package runtimes
 import (
 	"bytes"
 	"testing"
+
+	"golang.org/x/sys/unix"
 )
 
 // FuzzReceiver: whatever comes, messages are those that were sent, and no longer than is
@@ -38,6 +40,22 @@ func FuzzParseAddress(f *testing.F) {
 	f.Fuzz(func(t *testing.T, b []byte) {
 		if at, ok := parseAddress(b); ok && !at.IsValid() {
 			t.Fatalf("%q is %v", b, at)
+		}
+	})
+}
+
+// FuzzParseDiagnosis: an answer is of the socket that was asked for, or none.
+func FuzzParseDiagnosis(f *testing.F) {
+	var b [answerSize]byte
+	b[4], b[answerFamily], b[answerInode] = unix.SOCK_DIAG_BY_FAMILY, unix.AF_INET, 1
+	putIdentity(b[answerIdentity:], nowhere, nowhere)
+	if s, err := parseDiagnosis(b[:], nowhere, nowhere); err != nil || s.inode != 1 {
+		f.Fatalf("%+v, %v", s, err)
+	}
+	f.Add(b[:])
+	f.Fuzz(func(t *testing.T, b []byte) {
+		if s, err := parseDiagnosis(b, nowhere, nowhere); err == nil && s.inode == 0 {
+			t.Fatalf("%+v", s)
 		}
 	})
 }

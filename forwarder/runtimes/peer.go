@@ -19,8 +19,8 @@ type peer struct {
 // Opened says that somebody has connected to the endpoint, which the process has at
 // address to, and tells whether to listen to it: not to other users' processes than
 // root's and our own, as which runtimes and relays run. It is to be called before the
-// connection is served, while the process waits for an answer; it reads a file of
-// /proc. Who is not listened to, and need not be told of again, counts as one span
+// connection is served, while the process waits for an answer; it asks the kernel
+// for one socket. Who is not listened to, and need not be told of again, counts as one span
 // lost: how many it would have sent, nobody knows.
 func (r *Router) Opened(from, to netip.AddrPort) (welcome bool) {
 	p := &peer{looked: make(chan struct{})}

@@ -11,6 +11,8 @@ import (
 	"os"
 	"path/filepath"
 	"strconv"
+
+	"golang.org/x/sys/unix"
 )
 
 // procFS is a proc file system.
@@ -29,6 +31,16 @@ var errNoSocket = errors.New("no process has it")
 // an address of this host: errNoSocket if it has been closed.
 func (p procFS) socketOf(from, to netip.AddrPort) (socket, error) {
 	from, to = unmap(from), unmap(to)
+	s, err := diagnose(from, to)
+	if err == nil || errors.Is(err, errNoSocket) {
+		return s, err
+	}
+	return p.listed(from, to)
+}
+
+// listed looks for the socket in the lists of all, which takes some ten milliseconds:
+// for kernels that do not tell otherwise.
+func (p procFS) listed(from, to netip.AddrPort) (socket, error) {
 	// A socket that can speak both has its IPv4 addresses in the list of IPv6.
 	for _, list := range []string{"tcp", "tcp6"} {
 		s, err := find(filepath.Join(string(p), "net", list), from, to)
@@ -121,8 +133,9 @@ func (p procFS) has(pid int, inode uint64) bool {
 	defer dir.Close()
 	names, _ := dir.Readdirnames(maxFiles)
 	want := "socket:[" + strconv.FormatUint(inode, 10) + "]"
+	to := make([]byte, 64)
 	for _, name := range names {
-		if to, err := os.Readlink(filepath.Join(dir.Name(), name)); err == nil && to == want {
+		if n, err := unix.Readlinkat(int(dir.Fd()), name, to); err == nil && string(to[:n]) == want {
 			return true
 		}
 	}

@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"github.com/containerd/ttrpc"
@@ -26,6 +27,7 @@ type sandbox struct {
 	client *client.AgentClient
 	life   context.Context // has the root span, and ends with the connection to the agent
 	stop   context.CancelFunc
+	ending atomic.Bool
 	// background is what goes on beside the calls: following processes, waiting
 	// for the OOM killer. It ends with the agent's connection.
 	background sync.WaitGroup
@@ -96,6 +98,9 @@ func (sb *sandbox) connect(ctx context.Context, spec *specs.Spec) (err error) {
 	sb.background.Go(func() {
 		for {
 			if _, err := sb.agent().GetOOMEvent(sb.life, &agent.GetOOMEventRequest{}); err != nil {
+				if !sb.ending.Load() {
+					sb.vm.kill() // as Kata: what cannot be reached is not kept
+				}
 				return
 			}
 		}
@@ -131,6 +136,7 @@ func (sb *sandbox) agent() agent.AgentServiceService { return sb.client.AgentSer
 
 // end destroys the sandbox and returns when the VM is gone.
 func (sb *sandbox) end(ctx context.Context) error {
+	sb.ending.Store(true)
 	var errs []error
 	switch {
 	case sb.client == nil: // it never came up

@@ -57,6 +57,6 @@ func without(a, b []string) string {
 func withoutPolls(spans []otlprecv.Span) []otlprecv.Span {
 	return slices.DeleteFunc(slices.Clone(spans), func(s otlprecv.Span) bool {
 		poll := strings.HasSuffix(s.Name, "Task/State") || strings.HasSuffix(s.Name, "Task/Stats")
-		return poll && s.Status.GetMessage() == "container not created: not found"
+		return poll && slices.Contains([]string{"container not created: not found", "cgroups: cgroup deleted"}, s.Status.GetMessage())
 	})
 }

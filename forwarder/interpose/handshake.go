@@ -146,10 +146,11 @@ func (c *connection) hold(from *reader) {
 	}
 	if c.current() == relays {
 		// Too late for descriptors; an end comes once more, for the relay.
-		closeAll(passed)
 		if len(passed) > 0 {
 			c.fromClient = append(c.fromClient, data...)
+			closeAll(passed)
 		}
+		c.fromClient = append(c.fromClient, from.later.data...)
 		return
 	}
 	werr := write(c.server, c.fromClient, nil)

@@ -4,7 +4,6 @@ import (
 	"errors"
 	"io"
 	"net"
-	"sort"
 	"sync"
 	"syscall"
 
@@ -25,15 +24,21 @@ type buffer struct {
 
 var buffers = sync.Pool{New: func() any { return new(buffer) }}
 
+// message is what came at once: bytes, of which the first may bring descriptors.
+type message struct {
+	data   []byte
+	passed []int
+}
+
 // reader reads from one end of a connection. It has a buffer only while there is
 // something to read.
 type reader struct {
-	raw    syscall.RawConn
-	try    func(fd uintptr) bool
-	buf    *buffer
-	data   []byte
-	passed []int // descriptors that came with the first byte of data
-	err    error
+	raw   syscall.RawConn
+	try   func(fd uintptr) bool
+	buf   *buffer
+	now   message
+	later message // comes next
+	err   error
 }
 
 func newReader(conn *net.UnixConn) (*reader, error) {
@@ -53,95 +58,119 @@ func newReader(conn *net.UnixConn) (*reader, error) {
 	return r, nil
 }
 
-// next waits for what comes next: bytes, of which the first may bring descriptors,
-// which are the caller's; io.EOF at the end. The bytes are valid until release.
+// next waits for what comes next; io.EOF at the end. The bytes are valid until the
+// next call or release, the descriptors are the caller's.
 func (r *reader) next() (data []byte, passed []int, err error) {
+	if len(r.later.data) > 0 {
+		r.now, r.later = r.later, message{}
+		return r.now.data, r.now.passed, nil
+	}
 	r.release()
 	if err := r.raw.Read(r.try); err != nil {
 		return nil, nil, err
 	}
-	if r.err == nil && len(r.data) == 0 {
+	if r.err == nil && len(r.now.data) == 0 {
 		return nil, nil, io.EOF
 	}
-	return r.data, r.passed, r.err
+	return r.now.data, r.now.passed, r.err
 }
 
+// release gives up what has not been asked for.
 func (r *reader) release() {
+	closeAll(r.later.passed)
 	if r.buf != nil {
 		buffers.Put(r.buf)
 	}
-	r.buf, r.data, r.passed = nil, nil, nil
+	r.buf, r.now, r.later = nil, message{}, message{}
 }
 
 // errDescriptors: there were descriptors, and no room for them.
 var errDescriptors = errors.New("descriptors cannot be passed on")
 
-// read takes what is there up to the byte that brings descriptors, or from that
-// byte on. The system would give both at once, and say no more which byte it was,
-// but to who receives them it matters: a read without descriptors in mind closes
-// those that come with its bytes.
+// read takes what is there.
 func (r *reader) read(fd int) error {
 	r.buf = buffers.Get().(*buffer)
-	data := r.buf.data[:]
-	n, brings, err := peek(fd, data)
+	n, bring, err := peek(fd, r.buf.data[:])
 	if err != nil || n == 0 {
 		return err
 	}
-	if brings {
-		n = sort.Search(n, func(i int) bool {
-			_, brings, err := peek(fd, data[:i+1])
-			return brings || err != nil
-		})
-		if n == 0 {
-			return r.readRights(fd)
+	if bring {
+		return r.separate(fd, n)
+	}
+	n, err = uninterrupted(func() (int, error) { return unix.Read(fd, r.buf.data[:n]) })
+	r.now.data = r.buf.data[:max(n, 0)]
+	return err
+}
+
+// separate takes the n bytes up to the end of a message with descriptors, as two:
+// those before it, and the message. The system gives all of them at once to who
+// has the room, and then does not say where the descriptors belong. But to the one
+// who receives them that matters: a read without descriptors in mind closes those
+// that come with its bytes. A byte at a time tells.
+func (r *reader) separate(fd, n int) error {
+	data := r.buf.data[:n]
+	var passed []int
+	at := 0
+	for ; at < n && passed == nil; at++ {
+		var err error
+		if passed, err = readRights(fd, data[at:at+1], r.buf.rights[:]); err != nil {
+			return err
 		}
 	}
-	n, err = uninterrupted(func() (int, error) { return unix.Read(fd, data[:n]) })
-	if err != nil {
-		return err
+	if passed == nil {
+		r.now.data = data
+		return nil
 	}
-	r.data = data[:n]
+	if at < n {
+		m, err := uninterrupted(func() (int, error) { return unix.Read(fd, data[at:]) })
+		if err != nil {
+			closeAll(passed)
+			return err
+		}
+		n = at + m
+	}
+	r.now.data = data[:at-1]
+	if r.later = (message{data[at-1 : n], passed}); at == 1 {
+		r.now, r.later = r.later, message{}
+	}
 	return nil
 }
 
-// peek reads without taking, and tells whether descriptors come with the bytes.
-func peek(fd int, data []byte) (n int, brings bool, err error) {
+// peek reads without taking, up to the end of the first message with descriptors.
+// It tells whether there is one, which may also begin behind what there is room
+// for, but nothing of where that is.
+func peek(fd int, data []byte) (n int, bring bool, err error) {
 	n, err = uninterrupted(func() (n int, err error) {
 		var flags int
 		n, _, flags, _, err = unix.Recvmsg(fd, data, nil, unix.MSG_PEEK|unix.MSG_DONTWAIT)
-		brings = flags&unix.MSG_CTRUNC != 0
+		bring = flags&unix.MSG_CTRUNC != 0
 		return n, err
 	})
-	return n, brings, err
+	return n, bring, err
 }
 
-// readRights takes descriptors, and the bytes of their message.
-func (r *reader) readRights(fd int) error {
+// readRights takes bytes, with the descriptors that come with them.
+func readRights(fd int, data, space []byte) (passed []int, err error) {
 	var rights, flags int
-	n, err := uninterrupted(func() (n int, err error) {
-		n, rights, flags, _, err = unix.Recvmsg(fd, r.buf.data[:], r.buf.rights[:], unix.MSG_CMSG_CLOEXEC|unix.MSG_DONTWAIT)
+	if _, err := uninterrupted(func() (n int, err error) {
+		n, rights, flags, _, err = unix.Recvmsg(fd, data, space, unix.MSG_CMSG_CLOEXEC|unix.MSG_DONTWAIT)
 		return n, err
-	})
-	if err != nil {
-		return err
+	}); err != nil {
+		return nil, err
 	}
-	r.data = r.buf.data[:n]
-	messages, err := unix.ParseSocketControlMessage(r.buf.rights[:rights])
+	messages, err := unix.ParseSocketControlMessage(space[:rights])
 	for i := range messages {
-		var fds []int
-		if fds, err = unix.ParseUnixRights(&messages[i]); err != nil {
-			break
-		}
-		r.passed = append(r.passed, fds...)
+		fds, perr := unix.ParseUnixRights(&messages[i])
+		passed, err = append(passed, fds...), errors.Join(err, perr)
 	}
 	if err == nil && flags&unix.MSG_CTRUNC != 0 {
 		err = errDescriptors
 	}
 	if err != nil {
-		closeAll(r.passed)
-		r.passed = nil
+		closeAll(passed)
+		return nil, err
 	}
-	return err
+	return passed, nil
 }
 
 // write writes bytes, the first of them with descriptors, and closes these.

@@ -195,7 +195,9 @@ func (r *reception) run(ctx context.Context, idle time.Duration) error {
 
 	posts, cancel := context.WithTimeout(context.WithoutCancel(ctx), closeReception)
 	defer cancel()
-	err := r.endpoint.Close(posts)
+	if err := r.endpoint.Close(posts); err != nil {
+		r.report.warn(err) // of somebody who takes long to post
+	}
 	running.Wait()
 	stop()
 	telling.Wait()
@@ -204,7 +206,7 @@ func (r *reception) run(ctx context.Context, idle time.Duration) error {
 	r.router.Close(relays)
 	r.tell()
 	r.report.end(r.status())
-	return errors.Join(failure, err)
+	return failure
 }
 
 // tell counts in the journal what the endpoint has lost since the last time. Of a

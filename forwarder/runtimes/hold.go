@@ -29,8 +29,16 @@ func (r *Router) hold(b *batch) {
 		r.lose(ReasonHeldFull, b.spans)
 		return
 	}
-	r.held.bytes += b.cost()
 	r.held.batches = append(r.held.batches, &heldBatch{b, time.Now().Add(r.opts.Hold)})
+	r.held.count(b, 1)
+}
+
+// count counts a batch that is held from now on, or is no more.
+func (h *held) count(b *batch, n int) {
+	h.bytes += n * b.cost()
+	if b.from != nil {
+		b.from.held += n
+	}
 }
 
 // releaseHeld gives away what is known by now. First all is learned, since a later
@@ -47,7 +55,7 @@ func (r *Router) releaseHeld() {
 	rest := r.held.batches[:0]
 	for _, b := range r.held.batches {
 		if c, _ := r.whose(b.batch); c != nil {
-			r.held.bytes -= b.cost()
+			r.held.count(b.batch, -1)
 			r.give(c, b.batch)
 		} else {
 			rest = append(rest, b)
@@ -67,7 +75,7 @@ func (r *Router) expire(now time.Time) {
 			break
 		}
 		r.lose(ReasonUnknownSandbox, b.spans)
-		r.held.bytes -= b.cost()
+		r.held.count(b.batch, -1)
 		n++
 	}
 	clear(r.held.batches[:n])

@@ -146,7 +146,7 @@ func (s *sandbox) got() []string {
 	return append([]string(nil), s.names...)
 }
 
-// startSandboxOf starts a relay and waits until the host knows what it says.
+// sandbox starts a relay and waits until the host knows what it says.
 func (h *host) sandbox(t *testing.T, id string, pids ...int) *sandbox {
 	t.Helper()
 	before := h.listed(id)
@@ -198,7 +198,7 @@ func (s *sandbox) same(t *testing.T, want ...string) {
 	}
 }
 
-// nobodys fails if the Router lost anything.
+// lostNothing fails if the Router lost anything, or has anything left.
 func (h *host) lostNothing(t *testing.T) {
 	t.Helper()
 	if s := h.Snapshot(); len(s.Lost) > 0 || s.Sent != s.Arrived || s.Held+s.Queued > 0 {
@@ -206,7 +206,7 @@ func (h *host) lostNothing(t *testing.T) {
 	}
 }
 
-// missing are the files that are left behind in a directory.
+// leftBehind tells whether there is a file.
 func leftBehind(t *testing.T, path string) bool {
 	t.Helper()
 	_, err := os.Lstat(path)

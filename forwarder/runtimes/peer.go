@@ -14,6 +14,7 @@ type peer struct {
 	socket
 	looked chan struct{} // closed when its process has been looked for
 	owner  *relay        // whose runtime it is; nil: not known to be anybody's
+	held   int           // batches of it that are held
 }
 
 // Opened says that somebody has connected to the endpoint, which the process has at

@@ -119,3 +119,22 @@ func TestPidOfAnother(t *testing.T) {
 		t.Errorf("%d spans are held, want 1", n)
 	}
 }
+
+// TestOrderWhenProcessIsNamed: what is held of a runtime goes before what it posts
+// just when its process becomes known.
+func TestOrderWhenProcessIsNamed(t *testing.T) {
+	e := newEndpoint(t)
+	h := startHost(t, t.TempDir(), RouterOptions{Hold: time.Hour})
+	shim := e.startRuntime(t)
+	a := h.sandbox(t, "a")
+	h.Opened(shim.at, e.at)
+	h.Take(shim.at, "kata", spans(1, "x"))
+	h.Take(shim.at, "kata", spans(2, "y"))
+	// As lookAgain does, before what is held is looked at again.
+	h.mu.Lock()
+	h.peers[shim.at].owner = h.Router.sandbox["a"][0]
+	h.mu.Unlock()
+	h.Take(shim.at, "kata", spans(3, "z"))
+	a.same(t, "x", "y", "z")
+	h.lostNothing(t)
+}

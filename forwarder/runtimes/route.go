@@ -143,7 +143,7 @@ func (r *Router) place(b *batch) {
 		r.hold(b)
 		return
 	}
-	if r.learn(b, c, proven) || len(r.held.batches) > 0 && b.from != nil && b.from.owner == c {
+	if r.learn(b, c, proven) || b.from != nil && b.from.held > 0 {
 		r.releaseHeld()
 	}
 	r.give(c, b)

@@ -245,11 +245,29 @@ func TestCollatedWithCaller(t *testing.T) {
 }
 
 func collatedWithCaller(t *testing.T, encoding string) {
+	in, runtime, recv := collecting(t, "", "VMSHIM_AGENT_FLAGS=--flush-ms 200 --encoding "+encoding)
+	p := podLife(t, in.Rig, runtime)
+	spans, err := recv.Wait(time.Minute, func(spans []otlprecv.Span) bool {
+		return len(otlprecv.Named(spans, "root-span")) == 1 && len(otlprecv.Named(spans, "create_container")) == 3 && callers(spans, "create_container", 1) == 3
+	})
+	if err != nil {
+		t.Fatalf("%d create_container, %d with their caller: %v", len(otlprecv.Named(spans, "create_container")), callers(spans, "create_container", 1), err)
+	}
+	for _, s := range otlprecv.Named(spans, "create_container") {
+		if s.Resource["shimtrace.sandbox.id"] != p.sandbox {
+			t.Errorf("create_container is of sandbox %v", s.Resource["shimtrace.sandbox.id"])
+		}
+	}
+}
+
+// collecting is wrapped with a collector, to which containerd sends its spans as well.
+func collecting(t *testing.T, config string, env ...string) (*traced.Install, rig.Runtime, *otlprecv.Receiver) {
+	t.Helper()
 	const endpoint = "127.0.0.1:4318"
 	shipper, err := traced.ImpatientShipper(t.TempDir())
 	check(t, err)
-	in, runtime := wrapped(t, fmt.Sprintf("[export]\nshipper = %q\n", shipper),
-		"VMSHIM_AGENT_FLAGS=--flush-ms 200 --encoding "+encoding, "OTEL_EXPORTER_OTLP_ENDPOINT=http://"+endpoint, "OTEL_BSP_SCHEDULE_DELAY=100")
+	in, runtime := wrapped(t, config+fmt.Sprintf("[export]\nshipper = %q\n", shipper),
+		append([]string{"OTEL_EXPORTER_OTLP_ENDPOINT=http://" + endpoint, "OTEL_BSP_SCHEDULE_DELAY=100"}, env...)...)
 	recv, err := otlprecv.Listen(otlprecv.Options{NetNS: in.Rig.NetNS(), HTTPAddr: endpoint})
 	check(t, err)
 	t.Cleanup(func() {
@@ -259,33 +277,24 @@ func collatedWithCaller(t *testing.T, encoding string) {
 		}
 		recv.Close()
 	})
-	p := podLife(t, in.Rig, runtime)
-	spans, err := recv.Wait(time.Minute, func(spans []otlprecv.Span) bool {
-		return len(otlprecv.Named(spans, "root-span")) == 1 && len(otlprecv.Named(spans, "create_container")) == 3 && callers(spans, "create_container") == 3
-	})
-	if err != nil {
-		t.Fatalf("%d create_container, %d with their caller: %v", len(otlprecv.Named(spans, "create_container")), callers(spans, "create_container"), err)
-	}
-	for _, s := range otlprecv.Named(spans, "create_container") {
-		if s.Resource["shimtrace.sandbox.id"] != p.sandbox {
-			t.Errorf("create_container is of sandbox %v", s.Resource["shimtrace.sandbox.id"])
-		}
-	}
+	return in, runtime, recv
 }
 
 func isShipper(p rig.Process) bool { return filepath.Base(p.Args[0]) == "shimtrace" }
 
-// callers counts the agent's spans of that name which are two levels below a span
-// of containerd's, in its trace.
-func callers(spans []otlprecv.Span, name string) (n int) {
+// callers counts the agent's spans of that name which are so many spans of the shim's
+// below one of containerd's, in its trace.
+func callers(spans []otlprecv.Span, name string, shims int) (n int) {
 	byID := map[string]otlprecv.Span{}
 	for _, s := range spans {
 		byID[s.ID] = s
 	}
 	for _, s := range otlprecv.Named(spans, name) {
-		call := byID[s.ParentID]
-		caller := byID[call.ParentID]
-		if strings.HasPrefix(call.Service(), "containerd-shim-") && caller.Service() == "containerd" && caller.TraceID == s.TraceID {
+		above, below := byID[s.ParentID], 0
+		for strings.HasPrefix(above.Service(), "containerd-shim-") {
+			above, below = byID[above.ParentID], below+1
+		}
+		if below == shims && above.Service() == "containerd" && above.TraceID == s.TraceID {
 			n++
 		}
 	}

@@ -5,6 +5,7 @@ import (
 	"slices"
 	"strings"
 	"testing"
+	"time"
 	"unicode"
 
 	tracepb "go.opentelemetry.io/proto/otlp/trace/v1"
@@ -133,6 +134,19 @@ func TestInjectedTracingRuntime(t *testing.T) {
 	for _, s := range spans {
 		if cause[s.Name] != "" && s.Service() == "kata-agent" && snake(byID[s.ParentID].Name) != s.Name {
 			t.Errorf("%s is under %s", s.Name, byID[s.ParentID].Name)
+		}
+	}
+}
+
+// TestInjectedWithCaller is the whole way: containerd's own span, the shim's call under
+// it, the request under that, what the agent did under that.
+func TestInjectedWithCaller(t *testing.T) {
+	in, runtime, recv := collecting(t, "inject = 'on'\n")
+	podLife(t, in.Rig, runtime)
+	for name, n := range map[string]int{"create_container": 3, "exec_process": 1} {
+		spans, err := recv.Wait(time.Minute, func(spans []otlprecv.Span) bool { return callers(spans, name, 2) == n })
+		if err != nil {
+			t.Errorf("%d spans %s, %d with request, call and caller: %v", len(otlprecv.Named(spans, name)), name, callers(spans, name, 2), err)
 		}
 	}
 }

@@ -68,6 +68,10 @@ func (e *Endpoint) body(req *http.Request) ([]byte, *refusal) {
 	switch req.Header.Get("Content-Encoding") {
 	case "", "identity":
 	case "gzip":
+		if !e.queue.reserve(inflating) {
+			return nil, errBusy
+		}
+		defer e.queue.release(inflating)
 		z, err := gzip.NewReader(from)
 		if err != nil {
 			return nil, unreadable(err)
@@ -101,6 +105,8 @@ const (
 	// what arrives, not with what is announced.
 	firstRead = 32 << 10
 	leastRead = 512
+	// inflating takes that much memory beside the body's, in bytes.
+	inflating = 48 << 10
 )
 
 // read reads a body of the announced length, -1 if there was none.

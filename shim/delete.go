@@ -12,7 +12,9 @@ import (
 	"go.opentelemetry.io/otel/trace"
 
 	"github.com/shimtrace/shimtrace/config"
+	"github.com/shimtrace/shimtrace/forwarder/interpose"
 	"github.com/shimtrace/shimtrace/middleware/wire"
+	"github.com/shimtrace/shimtrace/shim/agentconfig"
 )
 
 // Field numbers of containerd.task.v2 DeleteResponse, which delete prints.
@@ -31,8 +33,9 @@ func (c command) delete(cfg config.Config, inner string, log *slog.Logger) int {
 		log.Debug("delete of a container without a trace", "error", err)
 		return c.pass(inner, log)
 	}
+	began := time.Now()
+	c.restoreSocket(cfg, st, inner, log)
 	t := timing{Name: spanInnerDelete, Start: time.Now()}
-	began := t.Start
 	var out bytes.Buffer
 	cmd := innerCommand(inner, c)
 	cmd.Stdout = &out
@@ -57,6 +60,18 @@ func (c command) delete(cfg config.Config, inner string, log *slog.Logger) int {
 	about := containerAttributes(c.id, who.notes.container())
 	recordDelete(tel, st, about, timing{Name: spanShimDelete, Start: began, End: time.Now(), Error: t.Error, Children: []timing{t}}, out.Bytes(), relayGone)
 	return exitCode(err)
+}
+
+// restoreSocket gives the VMM's socket back if the relay died in its place: the inner
+// shim may have to talk to the agent to clean up.
+func (c command) restoreSocket(cfg config.Config, st *state, inner string, log *slog.Logger) {
+	p := relayPaths(cfg.Relay.StateDir, st.InnerSock)
+	if !forKata(cfg.Agent.Inject, inner) || p.socket != st.RelaySock || answers(p.socket) {
+		return
+	}
+	if err := interpose.Restore(st.Sandbox, agentconfig.Sockets(cfg.Agent)); err != nil {
+		log.Warn("requests to the agent may not arrive", "error", err)
+	}
 }
 
 // recordDelete makes the span of the delete, with the attributes of its container,

@@ -13,9 +13,9 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// wire is a connection without a listener: the client's far end, the VMM's far
+// handshaking is a connection without a listener: the client's far end, the VMM's far
 // end, and what becomes of it.
-func wire(t testing.TB) (client, server *net.UnixConn, done chan *connection) {
+func handshaking(t testing.TB) (client, server *net.UnixConn, done chan *connection) {
 	t.Helper()
 	c := new(connection)
 	client, c.client = pair(t)
@@ -92,7 +92,7 @@ func TestHandshake(t *testing.T) {
 		"the VMM interrupts":      {[]string{"> CONNECT", "< what?", ">  1024\n", "< OK 1\n"}, passes, false},
 	} {
 		t.Run(name, func(t *testing.T) {
-			client, server, done := wire(t)
+			client, server, done := handshaking(t)
 			for _, s := range c.said {
 				if s[0] == '>' {
 					send(t, client, s[2:])
@@ -122,7 +122,7 @@ func TestHandshake(t *testing.T) {
 
 // TestAhead: what either end says without waiting is for the relay.
 func TestAhead(t *testing.T) {
-	client, server, done := wire(t)
+	client, server, done := handshaking(t)
 	send(t, client, "CONNECT 1024\nfirst ")
 	receive(t, server, "CONNECT 1024\n")
 	send(t, client, "second")
@@ -148,7 +148,7 @@ func TestMuchAhead(t *testing.T) {
 	much := bytes.Repeat([]byte("0123456789abcdef"), 20_000)
 	for name, answer := range map[string]string{"agreed": "OK 5\n", "refused": "NO\n"} {
 		t.Run(name, func(t *testing.T) {
-			client, server, done := wire(t)
+			client, server, done := handshaking(t)
 			go func() {
 				_, _ = io.WriteString(client, "CONNECT 1024\n")
 				_, _ = client.Write(much)
@@ -181,7 +181,7 @@ func TestEndsAtEachStep(t *testing.T) {
 	for n := range len(steps) + 1 {
 		for _, end := range []string{"client", "VMM", "client's half", "VMM's half"} {
 			t.Run(fmt.Sprint(n, " ", end), func(t *testing.T) {
-				client, server, done := wire(t)
+				client, server, done := handshaking(t)
 				for i, s := range steps[:n] {
 					if s[0] == '>' {
 						send(t, client, s[2:])
@@ -247,7 +247,7 @@ func TestDescriptorsInHandshake(t *testing.T) {
 		"after the line": {"CONNECT 1024\n", "x"},
 	} {
 		t.Run(name, func(t *testing.T) {
-			client, server, done := wire(t)
+			client, server, done := handshaking(t)
 			send(t, client, c.before)
 			receive(t, server, c.before)
 			fds, ids := files(t, 2)
@@ -311,7 +311,7 @@ func FuzzHandshake(f *testing.F) {
 	f.Add([]byte("CONNECT 1025\n"), []byte("OK 4294967296\n"), []byte{255, 1})
 	f.Add([]byte("passfd\n"), []byte("OK\n"), []byte{1, 129})
 	f.Fuzz(func(t *testing.T, fromClient, fromServer, cuts []byte) {
-		client, server, done := wire(t)
+		client, server, done := handshaking(t)
 		ended := make(chan struct{})
 		var verdictOf *connection
 		go func() {

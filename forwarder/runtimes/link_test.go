@@ -287,3 +287,24 @@ func TestIdle(t *testing.T) {
 	<-ended
 	r.Close(context.Background())
 }
+
+// TestNothingAfterTheEnd: a relay that has been told that it has got all gets no more;
+// what comes then waits for the sandbox's next one.
+func TestNothingAfterTheEnd(t *testing.T) {
+	h := startHost(t, t.TempDir(), RouterOptions{Hold: time.Hour})
+	conn, err := net.Dial("unix", socketPath(h.dir))
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer conn.Close()
+	if _, err := conn.Write(appendMessage(claimMessage(claim{Sandbox: "a"}), kindEnd, nil)); err != nil {
+		t.Fatal(err)
+	}
+	messages := receiver{from: conn, most: maxMessage}
+	if kind, _, err := messages.next(); err != nil || kind != kindEnd {
+		t.Fatalf("%q, %v", kind, err)
+	}
+	h.Take(nowhere, "kata-sb-a", spans(1, "x"))
+	h.sandbox(t, "a").same(t, "x")
+	h.lostNothing(t)
+}

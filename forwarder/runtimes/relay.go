@@ -187,6 +187,7 @@ func (r *Router) settle(c *relay) {
 		c.bytes += headSize // beyond what is allowed, if need be
 		c.queue = append(c.queue, parcel{messages: appendMessage(nil, kindEnd, nil)})
 		c.wake()
+		r.retire(c)
 	}
 }
 

@@ -44,7 +44,7 @@ func (r *Router) newBatch(p *peer, service string, spans []runtimespan.Span) *ba
 func (r *Router) list(c *relay, said claim) {
 	processes := processesOf(said.Processes)
 	r.mu.Lock()
-	if !r.relays[c] {
+	if !r.relays[c] { // it has left
 		r.mu.Unlock()
 		release(processes)
 		return

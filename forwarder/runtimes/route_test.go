@@ -192,6 +192,6 @@ func TestManyTraces(t *testing.T) {
 	eventually(t, "they are forgotten with the relay", func() bool {
 		h.mu.Lock()
 		defer h.mu.Unlock()
-		return len(h.traces)+len(h.Router.sandbox)+len(h.service)+len(h.order) == 0
+		return len(h.traces)+len(h.Router.sandbox)+len(h.service)+len(h.links) == 0
 	})
 }

@@ -47,8 +47,8 @@ type Router struct {
 
 	mu       sync.Mutex
 	closed   bool
-	relays   map[*relay]bool
-	order    []*relay            // the oldest first
+	links    []*relay            // all, the oldest first
+	relays   map[*relay]bool     // those that spans may go to
 	sandbox  map[string][]*relay // by the sandbox's id, the latest last
 	service  map[string][]*relay // by the service's name
 	traces   map[traceID]teaching
@@ -186,13 +186,13 @@ func (r *Router) admit(relays *net.UnixListener) {
 func (r *Router) welcome(conn *net.UnixConn) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
-	if r.closed || len(r.relays) >= maxRelays {
+	if r.closed || len(r.links) >= maxRelays {
 		conn.Close()
 		return
 	}
 	c := newRelay(r, conn)
+	r.links = append(r.links, c)
 	r.relays[c] = true
-	r.order = append(r.order, c)
 	r.work.Go(c.read)
 	r.work.Go(c.write)
 }
@@ -201,8 +201,17 @@ func (r *Router) welcome(conn *net.UnixConn) {
 func (r *Router) dismiss(c *relay) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
+	r.retire(c)
+	r.links = slices.DeleteFunc(r.links, func(o *relay) bool { return o == c })
+	if len(r.links) == 0 {
+		r.lonely = time.Now()
+	}
+}
+
+// retire lets no more spans go to a relay: those of a sandbox that comes back under
+// its name wait for the next one. The caller holds the lock.
+func (r *Router) retire(c *relay) {
 	delete(r.relays, c)
-	r.order = slices.DeleteFunc(r.order, func(o *relay) bool { return o == c })
 	r.unlist(c)
 	for _, id := range c.traces {
 		if r.traces[id].relay == c {
@@ -211,15 +220,12 @@ func (r *Router) dismiss(c *relay) {
 	}
 	release(c.processes)
 	c.processes = nil
-	if len(r.relays) == 0 {
-		r.lonely = time.Now()
-	}
 }
 
 // relaysInOrder returns the relays, the latest first: a process that has connected
 // is most likely that of a sandbox that has just begun. The caller holds the lock.
 func (r *Router) relaysInOrder() []*relay {
-	all := slices.Clone(r.order)
+	all := slices.Clone(r.links)
 	slices.Reverse(all)
 	return all
 }
@@ -227,7 +233,7 @@ func (r *Router) relaysInOrder() []*relay {
 func (r *Router) isLonely(now time.Time, idle time.Duration) bool {
 	r.mu.Lock()
 	defer r.mu.Unlock()
-	return len(r.relays) == 0 && now.Sub(r.lonely) >= idle
+	return len(r.links) == 0 && now.Sub(r.lonely) >= idle
 }
 
 // Close ends the links, once what is queued has been sent or ctx is done. Take has
@@ -239,7 +245,7 @@ func (r *Router) Close(ctx context.Context) {
 		r.lose(ReasonUnknownSandbox, b.spans)
 	}
 	r.held = held{}
-	all := slices.Clone(r.order)
+	all := slices.Clone(r.links)
 	for _, c := range all {
 		c.hangUp()
 	}
@@ -258,11 +264,11 @@ func (r *Router) Snapshot() Snapshot {
 	s := r.counts.snapshot()
 	r.mu.Lock()
 	defer r.mu.Unlock()
-	s.Relays = len(r.relays)
+	s.Relays = len(r.links)
 	for _, b := range r.held.batches {
 		s.Held += b.spans
 	}
-	for c := range r.relays {
+	for _, c := range r.links {
 		s.Queued += c.waiting
 	}
 	return s

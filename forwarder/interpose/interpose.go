@@ -121,19 +121,13 @@ func (i *Interposer) Serve(ctx context.Context) {
 			p.leave()
 		}
 	}()
-	interval := i.pace.watched
-	watch, err := vmmdir.NewWatcher()
-	if err != nil {
-		interval = i.pace.blind
-		if i.opts.Warn != nil {
-			i.opts.Warn(err)
-		}
-	}
-	defer watch.Close()
+	watch, interval := i.watch()
+	defer func() { watch.Close() }()
 	tick := time.NewTicker(interval)
 	defer tick.Stop()
 	over := time.NewTimer(i.opts.Watch)
 	defer over.Stop()
+	was := false
 	for {
 		for {
 			watch.Settle()
@@ -141,9 +135,13 @@ func (i *Interposer) Serve(ctx context.Context) {
 			if taken {
 				watch.Close()
 				tick.Reset(i.pace.taken)
-				break
+			} else if was { // the VMM may come back
+				watch, interval = i.watch()
+				tick.Reset(interval)
+				over.Reset(i.opts.Watch)
 			}
-			if !watch.Follow(awaited) {
+			was = taken
+			if taken || !watch.Follow(awaited) {
 				break
 			}
 		}
@@ -160,6 +158,19 @@ func (i *Interposer) Serve(ctx context.Context) {
 			tick.Reset(i.pace.later)
 		}
 	}
+}
+
+// watch begins to watch directories, if it can, and returns how often to look at
+// them beside.
+func (i *Interposer) watch() (vmmdir.Watcher, time.Duration) {
+	watch, err := vmmdir.NewWatcher()
+	if err == nil {
+		return watch, i.pace.watched
+	}
+	if i.opts.Warn != nil {
+		i.opts.Warn(err)
+	}
+	return watch, i.pace.blind
 }
 
 // tend takes places wherever that has become possible. It returns the directories

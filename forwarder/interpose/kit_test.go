@@ -174,7 +174,9 @@ type vmm struct {
 	agent atomic.Bool                 // it listens
 	talk  func(*net.UnixConn, string) // for lines that ask for no port; nil closes
 	l     *net.UnixListener
-	sink  atomic.Bool // the agent says nothing
+	sink  atomic.Bool  // the agent says nothing
+	mute  atomic.Bool  // the VMM does not answer
+	asked atomic.Int64 // lines that were read
 	conns sync.WaitGroup
 	total atomic.Int64
 }
@@ -232,6 +234,11 @@ func (v *vmm) serve(conn *net.UnixConn) {
 			return
 		}
 		line = append(line, b[0])
+	}
+	v.asked.Add(1)
+	if v.mute.Load() {
+		_, _ = io.Copy(io.Discard, struct{ io.Reader }{conn})
+		return
 	}
 	text := strings.TrimSpace(string(line))
 	word, port, _ := strings.Cut(text, " ")

@@ -179,6 +179,37 @@ func TestFollowsVMM(t *testing.T) {
 	}
 }
 
+// TestWatchesAgain: the end of a connection has the place looked at, and a VMM that
+// comes back is seen at once.
+func TestWatchesAgain(t *testing.T) {
+	pattern, v := vmmAt(t)
+	i, err := New("pod", Options{Patterns: []listen.Pattern{{VMM: "test", Path: pattern}}, Relay: copyRelay})
+	if err != nil {
+		t.Fatal(err)
+	}
+	i.pace = pace{taken: time.Hour, watched: time.Hour, blind: time.Hour, later: time.Hour}
+	ctx, cancel := context.WithCancel(context.Background())
+	var serving sync.WaitGroup
+	serving.Go(func() { i.Serve(ctx) })
+	defer serving.Wait()
+	defer cancel()
+	for n := range uint64(3) {
+		taken(t, v.path)
+		conn := dial(t, v.path)
+		if err := converse(conn, "CONNECT 1024\n", "request"); err != nil {
+			t.Fatal(err)
+		}
+		v.end(t)
+		conn.Close()
+		eventually(t, "nothing is left", func() bool { return len(names(t, v.path)) == 0 })
+		v.listen(t)
+		if got := i.Counts().Relayed; got != n+1 {
+			t.Errorf("%d relayed", got)
+		}
+	}
+	taken(t, v.path)
+}
+
 // TestDirectoryComesBack: a runtime removes a sandbox's directory as a whole.
 func TestDirectoryComesBack(t *testing.T) {
 	pattern, v := vmmAt(t)

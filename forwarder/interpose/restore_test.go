@@ -14,7 +14,7 @@ import (
 // TestKilled: a relay that is killed at any step leaves what can be put in order,
 // by Restore or by the next relay.
 func TestKilled(t *testing.T) {
-	for _, step := range []string{"bound", "named", "exchanged", "linked", "replaced", "accepted", "dialed", ""} {
+	for _, step := range []string{"bound", "named", "exchanged", "linked", "replaced", "accepted", "dialed", "asked", ""} {
 		for _, by := range []string{"restore", "relay"} {
 			t.Run(step+" "+by, func(t *testing.T) {
 				pattern, v := vmmAt(t)
@@ -33,6 +33,20 @@ func TestKilled(t *testing.T) {
 					if _, err := conn.Read(make([]byte, 1)); err == nil {
 						t.Error("the connection goes on")
 					}
+				case "asked":
+					v.mute.Store(true)
+					c = start(t, "relay", pattern)
+					taken(t, v.path)
+					conn := dial(t, v.path)
+					if _, err := conn.Write([]byte("CONNECT 1024\nahead")); err != nil {
+						t.Fatal(err)
+					}
+					eventually(t, "the VMM is asked", func() bool { return v.asked.Load() == 1 })
+					c.kill()
+					if _, err := conn.Read(make([]byte, 1)); err == nil {
+						t.Error("the connection goes on")
+					}
+					v.mute.Store(false)
 				case "":
 					c = start(t, "relay", pattern)
 					taken(t, v.path)

@@ -44,7 +44,13 @@ const (
 
 // accept takes connections until the seat has ended.
 func (s *seat) accept(i *Interposer, report *vmmdir.Reporter) {
-	defer s.drop()
+	defer func() {
+		s.Close()
+		i.conns.running.Go(func() {
+			s.dials.Wait()
+			s.hold.Close()
+		})
+	}()
 	for {
 		select {
 		case i.room <- struct{}{}:
@@ -73,13 +79,12 @@ func (s *seat) end() {
 	time.AfterFunc(linger, func() { close(s.over) })
 }
 
-// drop closes what a seat has open.
+// drop closes what a seat has open that has not come to accept.
 func (s *seat) drop() {
 	if s.UnixListener != nil {
 		s.Close()
 	}
 	if s.hold != nil {
-		s.dials.Wait()
 		s.hold.Close()
 	}
 }

@@ -1,7 +1,7 @@
 // Command demo shows one trace across a VM's boundary: it boots an emulated guest
 // with an agent in it that traces as Kata's does, runs a container whose shim
-// drives that agent, and prints the waterfall of the sandbox: the shim's calls and,
-// below them, what the agent did inside.
+// drives that agent, and prints the waterfall of the sandbox: the shim's calls, what
+// they ask the agent and, below that, what the agent did inside.
 package main
 
 import (
@@ -67,10 +67,10 @@ func run(ctx context.Context) (err error) {
 	in, err := traced.New(ctx, traced.Options{
 		Options: rig.Options{
 			Path:     []string{dir},
-			Env:      []string{"VMSHIM_MODE=external", "VMSHIM_SOCKET=" + pattern},
+			Env:      []string{"VMSHIM_MODE=external", "VMSHIM_SOCKET=" + pattern, "VMSHIM_BOOT=500ms"},
 			Runtimes: []rig.Runtime{runtime},
 		},
-		Config: fmt.Sprintf("[agent]\nreceive = 'on'\n[agent.sockets]\ndemo = %q\n", pattern),
+		Config: fmt.Sprintf("[agent]\nreceive = 'on'\ninject = 'on'\n[agent.sockets]\ndemo = %q\n", pattern),
 	})
 	if err != nil {
 		return err

@@ -192,7 +192,7 @@ func static() map[string]string {
 	}
 }
 
-// deployed is what kata-deploy makes since 3.28: a directory for each runtime class,
+// deployed is what kata-deploy of Kata 4 makes: a directory for each runtime class,
 // with links where the files were, and drop-ins of its own.
 func deployed() map[string]string {
 	return map[string]string{

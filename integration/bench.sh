@@ -13,5 +13,7 @@ echo "== journal and processor"
 go test ./export/... -run '^$' -bench . -benchtime "${BENCHTIME:-1s}"
 echo "== the agent's spans: socket to OTLP"
 go test ./forwarder/... -run '^$' -bench . -benchtime "${BENCHTIME:-2s}" -cpu 1
+echo "== a runtime's spans, for the runtime: posted to us and to a Jaeger, which takes minutes to build the first time"
+go -C integration run ./runtimetrace/bench
 echo "== containers: wrapped against bare"
 go -C integration run ./bench -rounds "${ROUNDS:-40}"

@@ -150,7 +150,7 @@ func TestNoErrorMeanwhile(t *testing.T) {
 			for range 10 {
 				i, stop := interposer(t, pattern, Options{noExchange: noExchange})
 				taken(t, v.path)
-				eventually(t, "something is relayed", func() bool { return i.Counts().Relayed > 10 })
+				eventually(t, "something is relayed", func() bool { return i.Counts().Relayed > 200 })
 				stop()
 				relayed += i.Counts().Relayed
 			}

@@ -36,6 +36,7 @@ func sleepRole([]string) error {
 func orphanRole(args []string) error {
 	cmd := exec.Command("/proc/self/exe", args...)
 	cmd.Env = append(os.Environ(), roleEnv+"=sleep")
+	cmd.Stdin = os.Stdin // ends with the test
 	if err := cmd.Start(); err != nil {
 		return err
 	}

@@ -3,6 +3,7 @@ package listen
 import (
 	"bufio"
 	"fmt"
+	"io"
 	"os"
 	"os/exec"
 	"strings"
@@ -28,6 +29,10 @@ var roles = map[string]func(args []string) error{
 
 func TestMain(m *testing.M) {
 	if role := os.Getenv(roleEnv); role != "" {
+		go func() {
+			_, _ = io.Copy(io.Discard, os.Stdin) // ends with the test
+			os.Exit(1)
+		}()
 		var args []string
 		if len(os.Args) > 1 {
 			args = os.Args[1:]
@@ -54,11 +59,12 @@ func start(t *testing.T, attr *syscall.SysProcAttr, role string, args ...string)
 	cmd := exec.Command("/proc/self/exe", args...)
 	cmd.Env = append(os.Environ(), roleEnv+"="+role)
 	cmd.Stderr = os.Stderr
-	if attr == nil {
-		attr = new(syscall.SysProcAttr)
-	}
-	attr.Pdeathsig = syscall.SIGKILL
+	// No Pdeathsig: that is about the thread, and those that work in a VMM's
+	// directory end.
 	cmd.SysProcAttr = attr
+	if _, err := cmd.StdinPipe(); err != nil {
+		t.Fatal(err)
+	}
 	out, err := cmd.StdoutPipe()
 	if err != nil {
 		t.Fatal(err)

@@ -228,7 +228,7 @@ func TestWhatIsRefused(t *testing.T) {
 		{name: "malformed", body: []byte("{}"), status: 202, reason: Malformed},
 		{name: "truncated", body: good[:len(good)-3], status: 202, reason: Malformed},
 		{name: "oversized", body: long, status: 413, text: "longer than 4096 bytes", reason: Oversized},
-		{name: "oversized when inflated", header: []string{"Content-Encoding", "gzip"}, body: zip(make([]byte, 64<<20)), status: 413, text: "longer than 4096 bytes", reason: Oversized},
+		{name: "oversized when inflated", header: []string{"Content-Encoding", "gzip"}, body: zip(make([]byte, 4<<20)), status: 413, text: "longer than 4096 bytes", reason: Oversized},
 		{name: "not gzip", header: []string{"Content-Encoding", "gzip"}, body: good, status: 400, text: "not gzip", reason: Malformed},
 		{name: "gzip with an error in it", header: []string{"Content-Encoding", "gzip"}, body: append(zip(good)[:20], "garbage garbage garbage"...), status: 400, text: "not gzip", reason: Malformed},
 		{name: "half gzip", header: []string{"Content-Encoding", "gzip"}, body: zip(good)[:30], status: 400, text: "ended early", reason: CutShort},

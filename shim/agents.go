@@ -155,13 +155,13 @@ func lostCall(c *middleware.Call) collate.Call {
 func (a *agents) close() {
 	a.stop()
 	a.running.Wait()
-	ctx, cancel := context.WithTimeout(context.Background(), agentDrain)
-	defer cancel()
 	if a.injector != nil {
-		if err := a.injector.close(ctx); err != nil {
+		if err := a.injector.close(); err != nil {
 			a.log.Warn("requests to the agent were cut off", "error", err)
 		}
 	}
+	ctx, cancel := context.WithTimeout(context.Background(), agentDrain)
+	defer cancel()
 	if err := a.receiver.Close(ctx); err != nil {
 		a.log.Warn("agent's spans were lost", "error", err)
 	}

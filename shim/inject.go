@@ -63,10 +63,15 @@ func (r *relayProcess) requestRelay(observer *requests, mode collate.Mode) *midd
 
 func (r *relayProcess) warnOfRequests(err error) { r.log.Warn("requests to the agent", "error", err) }
 
-// close ends the relaying, when startInjector's context is done: connections end with
-// the VM, or with ctx.
-func (i *injector) close(ctx context.Context) error {
+// requestDrain bounds how long connections to the agent may last once the runtime, which
+// made them, is gone.
+const requestDrain = 2 * time.Second
+
+// close ends the relaying, when startInjector's context is done.
+func (i *injector) close() error {
 	i.serving.Wait()
+	ctx, cancel := context.WithTimeout(context.Background(), requestDrain)
+	defer cancel()
 	return i.interposer.Close(ctx)
 }
 

@@ -41,17 +41,30 @@ func (r *requests) Parent(c *middleware.Call) trace.SpanContext {
 	return cause
 }
 
-// Began implements middleware.Observer.
-func (r *requests) Began(c *middleware.Call) { r.own.Request(collateCall(c), c.Caller) }
+// Began implements middleware.Observer. What is below a quiet request never arrives:
+// its context says so.
+func (r *requests) Began(c *middleware.Call) {
+	if !c.Quiet() {
+		r.own.Request(collateCall(c), c.Caller)
+	}
+}
 
 // Forwarded implements middleware.Observer.
 func (r *requests) Forwarded(*middleware.Call) {}
 
 // Answered implements middleware.Observer.
-func (r *requests) Answered(c *middleware.Call) { r.own.Request(answeredCall(c), c.Caller) }
+func (r *requests) Answered(c *middleware.Call) {
+	if !c.Quiet() {
+		r.own.Request(answeredCall(c), c.Caller)
+	}
+}
 
 // Lost implements middleware.Observer.
-func (r *requests) Lost(c *middleware.Call) { r.own.Request(lostCall(c), c.Caller) }
+func (r *requests) Lost(c *middleware.Call) {
+	if !c.Quiet() {
+		r.own.Request(lostCall(c), c.Caller)
+	}
+}
 
 // Annotate implements middleware.Observer. What a request is under must be recorded
 // if the request is.

@@ -317,6 +317,18 @@ func TestSpansOfAWindow(t *testing.T) {
 	if n := w.unrecorded.Load(); n != 3 {
 		t.Errorf("%d counted, want 3", n)
 	}
+	w.on(0)
+	if !w.covers(span(1, 2, began)) {
+		t.Error("a span of an earlier window that comes late is not wanted")
+	}
+	for range 3 * maxPast {
+		w.switcher.off(alice)
+		w.on(0)
+	}
+	if w.covers(span(1, 2, began)) || len(w.past) != maxPast {
+		t.Errorf("%d windows are remembered", len(w.past))
+	}
+	w.switcher.close()
 	if s := newWorld(t, middleware.JoinCaller); !s.covers(span(0, 0, time.Unix(0, 0))) {
 		t.Error("a span is not wanted though all are")
 	}

@@ -2,6 +2,7 @@ package shim
 
 import (
 	"path/filepath"
+	"slices"
 	"time"
 
 	"go.opentelemetry.io/otel/trace"
@@ -59,10 +60,16 @@ func (s *sandbox) open(w *window) {
 		s.agents.own.SetRoot(root)
 	}
 	s.mu.Lock()
+	if last := s.state.Window; last != nil {
+		s.past = append(s.past[max(0, len(s.past)-maxPast+1):], last)
+	}
 	s.state.Window = w
 	s.mu.Unlock()
 	s.saveAll()
 }
+
+// maxPast bounds the windows remembered for spans that come late.
+const maxPast = 8
 
 // setWindow changes the window and returns it.
 func (s *sandbox) setWindow(change func(*window)) *window {
@@ -107,10 +114,14 @@ func (s *sandbox) covers(span *agentwire.Span) bool {
 		return true
 	}
 	begin, end := time.Unix(0, int64(span.Start)), time.Unix(0, int64(span.End))
-	w := s.window()
-	if w != nil && !end.Before(w.Began) && (w.Ended.IsZero() || !begin.After(w.Ended)) {
-		return true
+	within := func(w *window) bool {
+		return w != nil && !end.Before(w.Began) && (w.Ended.IsZero() || !begin.After(w.Ended))
 	}
-	s.unrecorded.Add(1)
-	return false
+	s.mu.Lock()
+	wanted := within(s.state.Window) || slices.ContainsFunc(s.past, within)
+	s.mu.Unlock()
+	if !wanted {
+		s.unrecorded.Add(1)
+	}
+	return wanted
 }

@@ -23,7 +23,11 @@ import (
 // as their parent follow it, whichever comes first.
 func (c *Collator) AddRuntime(s *runtimespan.Span) {
 	c.calls.setRuntime(s.TraceID)
-	rule := runtimeCalls[s.Method]
+	method := s.Method
+	if same, ok := aliases[method]; ok {
+		method = same
+	}
+	rule := runtimeCalls[method]
 	if s.Name == "rootSpan" || s.Name == "root-span" {
 		rule = lifeLong
 	}

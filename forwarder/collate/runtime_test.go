@@ -62,6 +62,16 @@ func TestRuntimeCalls(t *testing.T) {
 			t.Errorf("%+v", s)
 		}
 	})
+	t.Run("of the sandbox service", func(t *testing.T) {
+		b := newBed(t, nil)
+		b.called("CreateSandbox", "a", "", 0xC1, 0, 100)
+		b.called("StopSandbox", "a", "", 0xC2, 200, 300)
+		b.AddRuntime(served("CreateSandbox", ofRuntime("handler_sandbox_message", 7, 1, 99, 5, 95)))
+		b.AddRuntime(served("StopSandbox", ofRuntime("handler_sandbox_message", 7, 2, 99, 205, 295)))
+		b.Tick()
+		b.want(1, ourTrace, 0xC1)
+		b.want(2, ourTrace, 0xC2)
+	})
 	t.Run("at the same time", func(t *testing.T) {
 		// Which is whose can only be told by one being in the other, or taken.
 		b := newBed(t, nil)

@@ -164,7 +164,7 @@ func newReception(cfg config.Config, seat *seat, j *journal.Journal, report *rec
 		Drops:     j,
 		Warn:      report.warn,
 	})
-	r.port = &guarded{seat.port, r.router}
+	r.port = r.router.Guard(seat.port)
 	r.endpoint = jaeger.New(r.router.Take, jaeger.Options{
 		Wire:     agentconfig.Forwarder(cfg.Agent).Wire,
 		MaxBody:  int(cfg.Jaeger.BodyBytes),

@@ -80,8 +80,6 @@ func (e *Endpoint) Serve(l net.Listener) error {
 	limited := &listener{
 		Listener: l,
 		max:      int64(e.opts.MaxConnections),
-		opened:   e.opts.Opened,
-		closed:   e.opts.Closed,
 		turned:   &e.opts.Counters.TurnedAway,
 	}
 	if err := e.server.Serve(limited); !errors.Is(err, http.ErrServerClosed) {

@@ -8,6 +8,7 @@ import (
 	"net/http"
 	"net/netip"
 	"sync"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -43,6 +44,7 @@ func (s *sunk) deliveries() []delivery {
 type served struct {
 	*Endpoint
 	counters *Counters
+	accepted *atomic.Int32 // connections
 	url      string
 	address  string
 }
@@ -58,8 +60,8 @@ func serve(t *testing.T, sink Sink, opts Options) *served {
 		t.Fatal(err)
 	}
 	e := New(sink, opts)
-	ended := make(chan error, 1)
-	go func() { ended <- e.Serve(l) }()
+	ended, counted := make(chan error, 1), &countedListener{Listener: l}
+	go func() { ended <- e.Serve(counted) }()
 	t.Cleanup(func() {
 		ctx, cancel := context.WithTimeout(context.Background(), 10*time.Second)
 		defer cancel()
@@ -73,7 +75,21 @@ func serve(t *testing.T, sink Sink, opts Options) *served {
 			t.Errorf("room for %d bytes of %d", left, e.opts.QueuedBytes)
 		}
 	})
-	return &served{e, opts.Counters, "http://" + l.Addr().String() + Path, l.Addr().String()}
+	return &served{e, opts.Counters, &counted.n, "http://" + l.Addr().String() + Path, l.Addr().String()}
+}
+
+// countedListener counts what is accepted.
+type countedListener struct {
+	net.Listener
+	n atomic.Int32
+}
+
+func (l *countedListener) Accept() (net.Conn, error) {
+	c, err := l.Listener.Accept()
+	if err == nil {
+		l.n.Add(1)
+	}
+	return c, err
 }
 
 func (s *served) flush(t *testing.T) {

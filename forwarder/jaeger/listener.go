@@ -2,18 +2,16 @@ package jaeger
 
 import (
 	"net"
-	"net/netip"
 	"sync"
 	"sync/atomic"
 )
 
-// listener bounds the open connections, and tells of each.
+// listener bounds the open connections.
 type listener struct {
 	net.Listener
-	max            int64
-	open           atomic.Int64
-	opened, closed func(netip.AddrPort)
-	turned         *atomic.Uint64
+	max    int64
+	open   atomic.Int64
+	turned *atomic.Uint64
 }
 
 func (l *listener) Accept() (net.Conn, error) {
@@ -28,9 +26,6 @@ func (l *listener) Accept() (net.Conn, error) {
 			c.Close()
 			continue
 		}
-		if l.opened != nil {
-			l.opened(addrPort(c.RemoteAddr()))
-		}
 		return &conn{Conn: c, of: l}, nil
 	}
 }
@@ -43,11 +38,6 @@ type conn struct {
 
 func (c *conn) Close() error {
 	err := c.Conn.Close()
-	c.once.Do(func() {
-		c.of.open.Add(-1)
-		if c.of.closed != nil {
-			c.of.closed(addrPort(c.RemoteAddr()))
-		}
-	})
+	c.once.Do(func() { c.of.open.Add(-1) })
 	return err
 }

@@ -43,11 +43,6 @@ type Options struct {
 	// that. Default 20 s.
 	ReadTimeout time.Duration
 
-	// Opened is told of each connection as it is accepted, when its process is
-	// still there: the Go runtime posts its last span right before it exits. Closed
-	// is told of its end. They are called by the goroutine that accepts or serves,
-	// and must not block. Either may be nil.
-	Opened, Closed func(peer netip.AddrPort)
 	// Report is told once of each kind of trouble that costs spans, with the first
 	// case of it; Counters have the rest. nil: nobody asks.
 	Report func(Reason, error)

@@ -6,9 +6,7 @@ import (
 	"io"
 	"net"
 	"net/http"
-	"net/netip"
 	"strings"
-	"sync/atomic"
 	"testing"
 	"time"
 )
@@ -156,8 +154,7 @@ func TestMostConnections(t *testing.T) {
 // connection: what it posts next does not meet a closing one.
 func TestIdleConnectionsStay(t *testing.T) {
 	for version := 1; version <= 2; version++ {
-		var opened atomic.Int32
-		e := serve(t, new(sunk).sink, Options{ReadTimeout: 100 * time.Millisecond, Opened: func(netip.AddrPort) { opened.Add(1) }})
+		e := serve(t, new(sunk).sink, Options{ReadTimeout: 100 * time.Millisecond})
 		c := client(t, version)
 		for range 3 {
 			if status, _ := posted(t, c, e.url, typeGo, batch("kata", plainSpan("n"))); status != http.StatusAccepted {
@@ -165,7 +162,7 @@ func TestIdleConnectionsStay(t *testing.T) {
 			}
 			time.Sleep(250 * time.Millisecond)
 		}
-		if n := opened.Load(); n != 1 {
+		if n := e.accepted.Load(); n != 1 {
 			t.Errorf("HTTP/%d: %d connections", version, n)
 		}
 	}

@@ -7,7 +7,6 @@ import (
 	"io"
 	"net"
 	"net/http"
-	"net/netip"
 	"os"
 	"path/filepath"
 	"slices"
@@ -51,14 +50,10 @@ func newHost(t *testing.T) *host {
 	h.url = "http://" + port.Addr().String() + jaeger.Path
 	var endpoint *jaeger.Endpoint
 	router := runtimes.NewRouter(runtimes.RouterOptions{Settle: func(ctx context.Context) { _ = endpoint.Flush(ctx) }})
-	to := port.Addr().(*net.TCPAddr).AddrPort()
-	endpoint = jaeger.New(router.Take, jaeger.Options{
-		Opened: func(from netip.AddrPort) { router.Opened(from, to) },
-		Closed: router.Closed,
-	})
+	endpoint = jaeger.New(router.Take, jaeger.Options{})
 	ctx, stop := context.WithCancel(context.Background())
 	var running sync.WaitGroup
-	running.Go(func() { _ = endpoint.Serve(port) })
+	running.Go(func() { _ = endpoint.Serve(router.Guard(port)) })
 	running.Go(func() { router.Serve(ctx, relays, 0) })
 	t.Cleanup(func() {
 		stop()

@@ -47,7 +47,7 @@ func TestLeaveGetsAll(t *testing.T) {
 	}})
 	shim := e.startRuntime(t)
 	s := h.sandbox(t, "a", shim.pid)
-	h.Opened(shim.at, e.at)
+	h.opened(shim.at, e.at)
 	s.pause = make(chan struct{})
 	h.Take(shim.at, "kata", spans(1, "first"))
 	left := make(chan struct{})
@@ -59,7 +59,7 @@ func TestLeaveGetsAll(t *testing.T) {
 	shim.kill()
 	time.Sleep(2 * settleGrace) // whatever it does until then is too early
 	h.Take(shim.at, "kata", spans(1, "last"))
-	h.Closed(shim.at)
+	h.ended(shim.at)
 	close(s.pause)
 	<-left
 	if !settled {

@@ -17,13 +17,13 @@ type peer struct {
 	held   int           // batches of it that are held
 }
 
-// Opened says that somebody has connected to the endpoint, which the process has at
+// opened says that somebody has connected to the endpoint, which the process has at
 // address to, and tells whether to listen to it: not to other users' processes than
 // root's and our own, as which runtimes and relays run. It is to be called before the
 // connection is served, while the process waits for an answer; it asks the kernel
 // for one socket. Who is not listened to, and need not be told of again, counts as one span
 // lost: how many it would have sent, nobody knows.
-func (r *Router) Opened(from, to netip.AddrPort) (welcome bool) {
+func (r *Router) opened(from, to netip.AddrPort) (welcome bool) {
 	p := &peer{looked: make(chan struct{})}
 	var err error
 	p.socket, err = r.proc.socketOf(from, to)
@@ -56,8 +56,8 @@ func (r *Router) refuse(err error) bool {
 	return false
 }
 
-// Closed says that a connection has ended. What it brought may be taken afterwards.
-func (r *Router) Closed(from netip.AddrPort) {
+// ended says that a connection has ended. What it brought may be taken afterwards.
+func (r *Router) ended(from netip.AddrPort) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	from = unmap(from)

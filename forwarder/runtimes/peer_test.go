@@ -16,7 +16,7 @@ func TestProcessTells(t *testing.T) {
 	a := h.sandbox(t, "a", shimA.pid)
 	b := h.sandbox(t, "b")
 	for _, shim := range []runtime{shimA, shimB} {
-		h.Opened(shim.at, e.at)
+		h.opened(shim.at, e.at)
 	}
 	h.Take(shimA.at, "kata", spans(1, "x"))
 	h.Take(shimB.at, "kata", spans(2, "v"))
@@ -25,7 +25,7 @@ func TestProcessTells(t *testing.T) {
 	b.Processes(shimB.pid)
 	b.same(t, "v")
 	// Once a connection is closed, what it brought may still have to be taken.
-	h.Closed(shimB.at)
+	h.ended(shimB.at)
 	h.Take(shimB.at, "kata", spans(3, "w"))
 	b.same(t, "v", "w")
 	h.lostNothing(t)
@@ -38,8 +38,8 @@ func TestProcessOverrulesClaims(t *testing.T) {
 	honest, liar := e.startRuntime(t), e.startRuntime(t)
 	a := h.sandbox(t, "aaaaaaaa-1", honest.pid)
 	b := h.sandbox(t, "bbbbbbbb-1", liar.pid)
-	h.Opened(honest.at, e.at)
-	h.Opened(liar.at, e.at)
+	h.opened(honest.at, e.at)
+	h.opened(liar.at, e.at)
 	h.Take(liar.at, "kata", of("aaaaaaaa-1", spans(1, "claims the trace first")))
 	h.Take(honest.at, "kata", spans(1, "x"))
 	h.Take(honest.at, "kata", spans(2, "y"))
@@ -60,7 +60,7 @@ func TestSaidThenProven(t *testing.T) {
 	h := startHost(t, t.TempDir(), RouterOptions{Hold: time.Hour})
 	shim := e.startRuntime(t)
 	a, b := h.sandbox(t, "a", shim.pid), h.sandbox(t, "b")
-	h.Opened(shim.at, e.at)
+	h.opened(shim.at, e.at)
 	h.Take(nowhere, "kata", of("b", spans(1, "said")))
 	h.Take(shim.at, "kata", spans(1, "proven"))
 	h.Take(nowhere, "kata", spans(1, "follows"))
@@ -83,7 +83,7 @@ func TestStrangers(t *testing.T) {
 	})
 	foreign := e.connectAs(t, 65534)
 	for at, want := range map[netip.AddrPort]bool{gone.at: false, foreign: false, ours.at: true} {
-		if got := h.Opened(at, e.at); got != want {
+		if got := h.opened(at, e.at); got != want {
 			t.Errorf("%s is listened to: %t, want %t", at, got, want)
 		}
 	}
@@ -92,7 +92,7 @@ func TestStrangers(t *testing.T) {
 	}
 	// Where processes cannot be looked at, nobody is turned away, nor known.
 	blind := startHost(t, t.TempDir(), RouterOptions{Hold: time.Hour, proc: procFS(t.TempDir())})
-	if !blind.Opened(ours.at, e.at) {
+	if !blind.opened(ours.at, e.at) {
 		t.Error("a runtime is turned away")
 	}
 	a := blind.sandbox(t, "a", ours.pid)
@@ -113,7 +113,7 @@ func TestPidOfAnother(t *testing.T) {
 	h.Router.sandbox["a"][0].processes[0].pid = later.pid
 	h.mu.Unlock()
 	shim := later // with the pid that was the relay's runtime's
-	h.Opened(shim.at, e.at)
+	h.opened(shim.at, e.at)
 	h.Take(shim.at, "kata", spans(1, "x"))
 	if n := h.Snapshot().Held; n != 1 {
 		t.Errorf("%d spans are held, want 1", n)
@@ -127,7 +127,7 @@ func TestOrderWhenProcessIsNamed(t *testing.T) {
 	h := startHost(t, t.TempDir(), RouterOptions{Hold: time.Hour})
 	shim := e.startRuntime(t)
 	a := h.sandbox(t, "a")
-	h.Opened(shim.at, e.at)
+	h.opened(shim.at, e.at)
 	h.Take(shim.at, "kata", spans(1, "x"))
 	h.Take(shim.at, "kata", spans(2, "y"))
 	// As lookAgain does, before what is held is looked at again.

@@ -1,17 +1,19 @@
-package main
+package runtimes
 
 import (
 	"net"
 	"net/netip"
 	"sync"
-
-	"github.com/shimtrace/shimtrace/forwarder/runtimes"
 )
 
-// guarded is the port without those who may not post: they are not even read.
+// Guard returns the endpoint's port without those who are not listened to: other users'
+// processes than root's and our own, as which runtimes and relays run. They are closed
+// unread. What the others post, Take is told by the same address.
+func (r *Router) Guard(port net.Listener) net.Listener { return &guarded{port, r} }
+
 type guarded struct {
 	net.Listener
-	router *runtimes.Router
+	router *Router
 }
 
 // Accept implements net.Listener.
@@ -22,7 +24,7 @@ func (g *guarded) Accept() (net.Conn, error) {
 			return nil, err
 		}
 		from, to := conn.RemoteAddr().(*net.TCPAddr).AddrPort(), g.Addr().(*net.TCPAddr).AddrPort()
-		if g.router.Opened(from, to) {
+		if g.router.opened(from, to) {
 			return &guardedConn{Conn: conn, router: g.router, from: from}, nil
 		}
 		conn.Close()
@@ -32,7 +34,7 @@ func (g *guarded) Accept() (net.Conn, error) {
 // guardedConn tells of its end.
 type guardedConn struct {
 	net.Conn
-	router *runtimes.Router
+	router *Router
 	from   netip.AddrPort
 	once   sync.Once
 }
@@ -40,6 +42,6 @@ type guardedConn struct {
 // Close implements net.Conn.
 func (c *guardedConn) Close() error {
 	err := c.Conn.Close()
-	c.once.Do(func() { c.router.Closed(c.from) })
+	c.once.Do(func() { c.router.ended(c.from) })
 	return err
 }

@@ -46,6 +46,8 @@ func ended(err error, from, to *net.UnixConn) {
 func unheard(err error, from, to *net.UnixConn) {
 	if errors.Is(err, unix.EPIPE) || errors.Is(err, unix.ECONNRESET) {
 		_ = from.CloseRead()
+		// A writer that waits for room is not told by that alone (Linux).
+		_, _ = io.Copy(io.Discard, struct{ io.Reader }{from})
 		return
 	}
 	from.Close()

@@ -58,20 +58,20 @@ func listener(fd int) (*net.UnixListener, error) {
 // swap makes a socket that listens and is like the VMM's, and exchanges the two.
 // It runs in the locked directory.
 func (s *seat) swap(o *Options) error {
-	id, st, err := vmmdir.Identify(s.name)
-	if err != nil {
-		return err
-	}
-	if st.Mode&unix.S_IFMT != unix.S_IFSOCK {
-		return errors.New("it is no socket")
-	}
-	s.vmm = id
-	// From here on it is that socket, whatever happens to its names.
+	// From here on it is this one socket, whatever happens to its names.
 	hold, err := unix.Open(s.name, unix.O_PATH|unix.O_NOFOLLOW|unix.O_CLOEXEC, 0)
 	if err != nil {
 		return err
 	}
 	s.hold = os.NewFile(uintptr(hold), s.path)
+	var st unix.Stat_t
+	if err := unix.Fstat(hold, &st); err != nil {
+		return err
+	}
+	if st.Mode&unix.S_IFMT != unix.S_IFSOCK {
+		return errors.New("it is no socket")
+	}
+	s.vmm = vmmdir.ID{Dev: st.Dev, Ino: st.Ino}
 	temp := newName(s.name)
 	user := vmmdir.User{UID: st.Uid, GID: st.Gid}
 	var fd int

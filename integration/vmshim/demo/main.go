@@ -1,12 +1,14 @@
 // Command demo shows one trace across a VM's boundary: it boots an emulated guest
 // with an agent in it that traces as Kata's does, runs a container whose shim
-// drives that agent, and prints the waterfall of the sandbox: the shim's calls, what
-// they ask the agent and, below that, what the agent did inside.
+// drives that agent and traces itself, as Kata's Go runtime does, and prints the
+// waterfall of the sandbox: the shim's calls, what the runtime did for them, what it
+// asked the agent and, below that, what the agent did inside.
 package main
 
 import (
 	"context"
 	"fmt"
+	"net"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -30,6 +32,30 @@ func main() {
 }
 
 const sandbox = "demo"
+
+// configuration has the VMM's socket, the endpoint for the runtime's spans, and the
+// program that is it.
+const configuration = `[agent]
+receive = "on"
+inject = "on"
+[agent.sockets]
+demo = %q
+[jaeger]
+receive = "on"
+listen = %q
+[export]
+shipper = %q
+`
+
+// freePort returns an address of the loopback interface that nobody listens at.
+func freePort() (string, error) {
+	l, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		return "", err
+	}
+	defer l.Close()
+	return l.Addr().String(), nil
+}
 
 func run(ctx context.Context) (err error) {
 	began := time.Now()
@@ -63,14 +89,25 @@ func run(ctx context.Context) (err error) {
 	step("the guest is up, with the agent in it")
 
 	pattern := filepath.Join(dir, "{sandbox}", "vm.sock")
+	jaeger, err := freePort()
+	if err != nil {
+		return err
+	}
+	receiver, err := traced.ImpatientShipper(dir)
+	if err != nil {
+		return err
+	}
 	runtime := rig.Runtime{Name: "vmrunc-traced", Type: rig.Runc.Type, Path: link}
 	in, err := traced.New(ctx, traced.Options{
 		Options: rig.Options{
-			Path:     []string{dir},
-			Env:      []string{"VMSHIM_MODE=external", "VMSHIM_SOCKET=" + pattern, "VMSHIM_BOOT=500ms"},
+			Path: []string{dir},
+			Env: []string{
+				"VMSHIM_MODE=external", "VMSHIM_SOCKET=" + pattern, "VMSHIM_BOOT=500ms",
+				"VMSHIM_TRACING=on", "VMSHIM_JAEGER=http://" + jaeger + "/api/traces",
+			},
 			Runtimes: []rig.Runtime{runtime},
 		},
-		Config: fmt.Sprintf("[agent]\nreceive = 'on'\ninject = 'on'\n[agent.sockets]\ndemo = %q\n", pattern),
+		Config: fmt.Sprintf(configuration, pattern, jaeger, receiver),
 	})
 	if err != nil {
 		return err
@@ -140,7 +177,7 @@ func show(ctx context.Context, in *traced.Install) error {
 			return err
 		}
 		for _, s := range spans {
-			if s.Name == "root-span" {
+			if s.Name == "rootSpan" {
 				fmt.Printf("\n$ shimtrace show %s\n", sandbox)
 				cmd := exec.CommandContext(ctx, filepath.Join(in.Bin, "shimtrace"), "show", sandbox)
 				cmd.Env = append(os.Environ(), "SHIMTRACE_CONFIG="+in.Config)

@@ -2,6 +2,7 @@ package collate
 
 import (
 	"math"
+	"slices"
 	"sync"
 	"time"
 
@@ -29,7 +30,17 @@ type Call struct {
 type call struct {
 	Call
 	start, end int64    // Unix nanoseconds; end is math.MaxInt64 while open
-	seen       []string // names of the runtime's spans that were taken for it
+	seen       []string // names of the runtime's spans, and of requests, that were taken to be of it
+}
+
+// maxSeen bounds the names remembered for a call. runtime-rs serves one with two spans,
+// and asks the agent for two or three things.
+const maxSeen = 8
+
+func (c *call) see(name string) {
+	if len(c.seen) < maxSeen && !slices.Contains(c.seen, name) {
+		c.seen = append(c.seen, name)
+	}
 }
 
 func (c *call) holds(at int64) bool { return c.start <= at && at <= c.end }

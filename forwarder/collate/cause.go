@@ -2,6 +2,7 @@ package collate
 
 import (
 	"math"
+	"slices"
 
 	"go.opentelemetry.io/otel/trace"
 )
@@ -26,7 +27,7 @@ func (c *Collator) Cause(r Request) trace.SpanContext {
 	if exec == r.ContainerID {
 		exec = "" // the Go runtime's name of a container's first process
 	}
-	m, ok := c.calls.inFlight(byRequest[r.Method], r.ContainerID, exec)
+	m, ok := c.calls.inFlight(r.Method, r.ContainerID, exec)
 	cause := m.SpanContext
 	if !ok {
 		cause = c.calls.rootContext()
@@ -128,21 +129,26 @@ func (cs *calls) tellRequest(c Call) {
 	cs.put(c, &cs.requests)
 }
 
-// inFlight returns the open call that causes an RPC; r is nil for one that is not
-// known.
-func (cs *calls) inFlight(r *rpc, container, exec string) (call, bool) {
+// inFlight returns the open call that causes a request: of several for the same
+// container the last that has not caused one like it.
+func (cs *calls) inFlight(request, container, exec string) (call, bool) {
 	cs.mu.Lock()
 	defer cs.mu.Unlock()
+	r := byRequest[request]
 	var best *call
-	var bestKin kinship
+	var bestRank int
 	look := func(ring *callRing) {
 		for _, c := range ring.all {
 			k := kin(c, container, exec)
 			if c.end != math.MaxInt64 || k == strangers {
 				continue
 			}
-			if best == nil || k > bestKin || k == bestKin && c.start > best.start {
-				best, bestKin = c, k
+			rank := 2 * int(k)
+			if k > unsaid && !slices.Contains(c.seen, request) {
+				rank++
+			}
+			if best == nil || rank > bestRank || rank == bestRank && c.start > best.start {
+				best, bestRank = c, rank
 			}
 		}
 	}
@@ -162,6 +168,7 @@ func (cs *calls) inFlight(r *rpc, container, exec string) (call, bool) {
 	if best == nil {
 		return call{}, false
 	}
+	best.see(request)
 	return *best, true
 }
 

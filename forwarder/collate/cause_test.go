@@ -35,6 +35,16 @@ func TestCause(t *testing.T) {
 			t.Errorf("%s of %s is caused by %v, want %x", test.Method, test.ContainerID, got.SpanID(), test.want)
 		}
 	}
+	// Of two polls at the same time each has one.
+	b.begun("Stats", "b", "", 0xC7, 30)
+	b.begun("Stats", "b", "", 0xC8, 31)
+	got := make(map[trace.SpanID]bool)
+	for range 2 {
+		got[b.Cause(Request{Method: "StatsContainer", ContainerID: "b", Quiet: true}).SpanID()] = true
+	}
+	if !got[spanID(0xC7)] || !got[spanID(0xC8)] {
+		t.Errorf("two requests are caused by %v", got)
+	}
 	b.SetRoot(context(traceID(0xBB), 0xB0))
 	if got := b.Cause(Request{Method: "WaitProcess"}); got.TraceID() != traceID(0xBB) {
 		t.Errorf("caused by %v", got)

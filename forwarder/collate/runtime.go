@@ -279,11 +279,8 @@ func (cs *calls) serve(n *node) *call {
 			best, bestRank = c, rank
 		}
 	}
-	if best != nil && len(best.seen) < maxSeen {
-		best.seen = append(best.seen, s.Name)
+	if best != nil {
+		best.see(s.Name)
 	}
 	return best
 }
-
-// maxSeen bounds the names remembered for a call; runtime-rs has two.
-const maxSeen = 4

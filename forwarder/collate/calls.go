@@ -56,6 +56,7 @@ type calls struct {
 	bySpan   map[trace.SpanID]*call
 	own      recent[trace.TraceID, struct{}]
 	runtime  recent[trace.TraceID, struct{}]
+	stale    recent[trace.SpanID, struct{}] // of the runtime's, that no request is below
 	promises []promise
 	root     trace.SpanContext
 }
@@ -71,6 +72,10 @@ type callRing struct {
 // guest whose place is.
 const maxTraces = 1024
 
+// maxStale bounds the runtime's calls remembered because its requests may go on to
+// name them: those of containers, and of their execs.
+const maxStale = 4096
+
 func newCalls(limit int) *calls {
 	return &calls{
 		limit:    limit,
@@ -78,6 +83,7 @@ func newCalls(limit int) *calls {
 		bySpan:   make(map[trace.SpanID]*call),
 		own:      newRecent[trace.TraceID, struct{}](maxTraces),
 		runtime:  newRecent[trace.TraceID, struct{}](maxTraces),
+		stale:    newRecent[trace.SpanID, struct{}](maxStale),
 	}
 }
 
@@ -143,6 +149,13 @@ func (cs *calls) setRuntime(id trace.TraceID) {
 	cs.mu.Lock()
 	defer cs.mu.Unlock()
 	cs.runtime.put(id, struct{}{})
+}
+
+// setStale tells that a span of the runtime's is none that a request could be below.
+func (cs *calls) setStale(id trace.SpanID) {
+	cs.mu.Lock()
+	defer cs.mu.Unlock()
+	cs.stale.put(id, struct{}{})
 }
 
 // isRuntime tells that the trace is one of the runtime's own.

@@ -77,11 +77,13 @@ type promise struct {
 const maxPromises = 4096
 
 // promise keeps a promise for the Collator, whose lock a request cannot wait for. It
-// reports false if the context is not of the runtime's.
+// reports false if the context is not of the runtime's, or is an old one: where the Go
+// runtime does not trace any more, its requests go on to name what it did last.
 func (cs *calls) promise(caller trace.SpanContext, p promise) bool {
 	cs.mu.Lock()
 	defer cs.mu.Unlock()
-	if _, ok := cs.runtime.get(caller.TraceID()); !ok || len(cs.promises) >= maxPromises {
+	_, stale := cs.stale.get(caller.SpanID())
+	if _, ok := cs.runtime.get(caller.TraceID()); !ok || stale || len(cs.promises) >= maxPromises {
 		return false
 	}
 	cs.promises = append(cs.promises, p)

@@ -98,6 +98,26 @@ func TestCauseOfTheRuntime(t *testing.T) {
 			t.Errorf("%v", s)
 		}
 	})
+	t.Run("that is over", func(t *testing.T) {
+		// What the Go runtime does once it does not trace any more has the context of
+		// what it did last, or of its root.
+		b := newBed(t, nil)
+		b.called("Start", "a", "", 0xC1, 0, 100)
+		b.AddRuntime(served("Start", ofRuntime("Start", 7, 1, 99, 1, 99)))
+		for i := range uint64(2 * maxStale) {
+			b.AddRuntime(served("Stats", ofRuntime("Stats", 7, 1000+i, 99, 100, 101)))
+		}
+		b.begun("Kill", "a", "", 0xC2, 5000)
+		for _, last := range []uint64{1, 99} {
+			if got := b.Cause(Request{Method: "SignalProcess", ContainerID: "a", Caller: context(traceID(7), last)}); got.SpanID() != spanID(0xC2) {
+				t.Errorf("the cause is %v", got)
+			}
+		}
+		b.AddRuntime(ofRuntime("rootSpan", 8, 98, 0, 1, 400))
+		if got := b.Cause(Request{Method: "SignalProcess", ContainerID: "a", Caller: context(traceID(8), 98)}); got.SpanID() != spanID(0xC2) {
+			t.Errorf("the cause is %v", got)
+		}
+	})
 	t.Run("quiet", func(t *testing.T) {
 		b := newBed(t, nil)
 		b.AddRuntime(ofRuntime("createAssets", 7, 2, 1, 5, 6))

@@ -31,6 +31,9 @@ func (c *Collator) AddRuntime(s *runtimespan.Span) {
 	if s.Name == "rootSpan" || s.Name == "root-span" {
 		rule = lifeLong
 	}
+	if rule != nil && !c.isQuiet(method) {
+		c.calls.setStale(s.SpanID)
+	}
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	c.add(&s.Span, rule, true)
@@ -81,6 +84,7 @@ func (c *Collator) learnRoot(n *node) {
 		return
 	}
 	c.roots.put(parent, struct{}{})
+	c.calls.setStale(parent)
 	if waiting == nil {
 		return
 	}

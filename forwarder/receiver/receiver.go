@@ -3,7 +3,9 @@ package receiver
 import (
 	"cmp"
 	"context"
+	"fmt"
 	"maps"
+	"runtime/debug"
 	"slices"
 	"sync"
 	"time"
@@ -177,6 +179,7 @@ func (r *Receiver) send(spans []*tracepb.ResourceSpans) {
 			n += len(ss.Spans)
 		}
 	}
+	defer r.survive(n)
 	// The client bounds its own time.
 	if err := r.opts.Client.UploadTraces(context.Background(), spans); err != nil {
 		r.count.lose(ReasonClient, n) // the client tells Drops what it was
@@ -184,6 +187,14 @@ func (r *Receiver) send(spans []*tracepb.ResourceSpans) {
 		return
 	}
 	r.count.sent.Add(uint64(n))
+}
+
+// survive is deferred to what may fail on spans, so many that are lost then.
+func (r *Receiver) survive(spans int) {
+	if p := recover(); p != nil {
+		r.lose(forwarder.ReasonPanic, spans)
+		r.opts.Warn(fmt.Errorf("panic, which costs spans: %v\n%s", p, debug.Stack()))
+	}
 }
 
 // tick is how often spans that wait are looked at, and losses told.
@@ -210,8 +221,14 @@ func (r *Receiver) each(f func(*collate.Collator)) {
 	all := slices.Collect(maps.Values(r.vms))
 	r.mu.Unlock()
 	for _, v := range all {
-		f(v.Collator)
+		r.guard(func() { f(v.Collator) })
 	}
+}
+
+// guard calls f. Whose spans it fails on, and on how many, is not known.
+func (r *Receiver) guard(f func()) {
+	defer r.survive(1)
+	f()
 }
 
 // Close reads what there is to read, sends all that waits, and tells of what was

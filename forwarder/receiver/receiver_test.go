@@ -13,6 +13,7 @@ import (
 	resourcepb "go.opentelemetry.io/proto/otlp/resource/v1"
 	tracepb "go.opentelemetry.io/proto/otlp/trace/v1"
 
+	"github.com/shimtrace/shimtrace/forwarder"
 	"github.com/shimtrace/shimtrace/forwarder/agentwire"
 	"github.com/shimtrace/shimtrace/forwarder/collate"
 	"github.com/shimtrace/shimtrace/forwarder/listen"
@@ -24,6 +25,7 @@ type store struct {
 	spans map[string][]*tracepb.Span // by the resource's "vm"
 	drops map[string]int
 	fail  error
+	panic bool
 }
 
 func newStore() *store {
@@ -36,6 +38,9 @@ func (s *store) Stop(context.Context) error  { return nil }
 func (s *store) UploadTraces(_ context.Context, all []*tracepb.ResourceSpans) error {
 	s.mu.Lock()
 	defer s.mu.Unlock()
+	if s.panic {
+		panic("the client fails")
+	}
 	if s.fail != nil {
 		return s.fail
 	}
@@ -282,6 +287,30 @@ func TestClientFails(t *testing.T) {
 	if snap := r.Snapshot(); snap.Lost[ReasonClient] < 60 || snap.Sent != 0 || s.dropped("agent: "+ReasonClient) != 0 {
 		t.Errorf("%+v, told of %d", snap, s.dropped("agent: "+ReasonClient))
 	}
+}
+
+// TestPanic: whatever fails on spans costs them, and not the process.
+func TestPanic(t *testing.T) {
+	s := newStore()
+	s.panic = true
+	r, closed := start(t, s, Options{})
+	data := capture(t, "kata-3.28.0-agent")
+	send(t, connect(t, r, listen.Origin{Sandbox: "a"}), data)
+	eventually(t, "spans are lost", func() bool { return s.dropped("agent: "+forwarder.ReasonPanic) > 0 })
+	s.mu.Lock()
+	s.panic = false
+	s.mu.Unlock()
+	send(t, connect(t, r, listen.Origin{Sandbox: "b"}), data)
+	if err := closed(); err != nil {
+		t.Fatal(err)
+	}
+	if n := s.dropped("agent: "+forwarder.ReasonPanic) + len(s.of("a")) - placeholders(s.of("a")); n != 60 {
+		t.Errorf("%d of 60 spans are lost or there", n)
+	}
+	if n := len(s.of("b")) - placeholders(s.of("b")); n != 60 {
+		t.Errorf("of another VM there are %d spans, want 60", n)
+	}
+	r.guard(func() { panic("whatever else") })
 }
 
 // TestQuiet: what nobody wants is no loss.

@@ -215,35 +215,50 @@ func TestSwitchInFlight(t *testing.T) {
 	addr, stop := relay(t, server(t), provider, propagators("tracecontext"), middleware.WithSwitch(&w.sw), middleware.WithObserver(w))
 	clients := []*ttrpc.Client{client(t, addr), client(t, addr), client(t, addr)}
 	over := make(chan struct{})
-	var turning sync.WaitGroup
-	turning.Go(func() {
-		for {
-			w.open()
-			time.Sleep(time.Millisecond)
-			w.sw.Set(false)
+	var during, apart, turns atomic.Int64 // calls begun and ended while it was on, or off
+	// Tracing stays as it is until a call was made all the while, however slow calls are.
+	until := func(calls *atomic.Int64) {
+		for n := calls.Load(); calls.Load() == n; {
 			select {
 			case <-over:
 				return
 			case <-time.After(time.Millisecond):
 			}
 		}
+	}
+	var turning sync.WaitGroup
+	turning.Go(func() {
+		for {
+			w.open()
+			until(&during)
+			w.sw.Set(false)
+			turns.Add(1)
+			select {
+			case <-over:
+				return
+			default:
+				until(&apart)
+			}
+		}
 	})
 	var calling sync.WaitGroup
-	var during atomic.Int64 // begun and ended while it was on
 	var must sync.Map
 	for i := range callers {
 		calling.Go(func() {
 			for j := range each {
 				id := fmt.Sprintf("c%d-%d", i, j)
-				before := w.current()
+				before, turn := w.current(), turns.Load()
 				err := clients[i%len(clients)].Call(context.Background(), taskService, "Create", &task.CreateTaskRequest{ID: id}, new(task.CreateTaskResponse))
 				if err != nil {
 					t.Error(err)
 					return
 				}
-				if after := w.current(); before != nil && before == after {
+				switch after := w.current(); {
+				case before != nil && before == after:
 					during.Add(1)
 					must.Store(id, true)
+				case before == nil && after == nil && turn == turns.Load():
+					apart.Add(1)
 				}
 			}
 		})

@@ -202,6 +202,7 @@ func (c *Collator) Ended() {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	c.keepPromises()
+	c.decide()
 	for e := c.held.trees.Front(); e != nil; e = c.held.trees.Front() {
 		c.infer(e.Value.(*tree))
 	}

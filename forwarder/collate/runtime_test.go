@@ -170,6 +170,18 @@ func TestRuntimeIsolated(t *testing.T) {
 	}
 }
 
+// TestRuntimeEnds: a quiet call that has failed just before the end has its place like
+// any other.
+func TestRuntimeEnds(t *testing.T) {
+	b := newBed(t, func(o *Options) { o.Mode = Isolated })
+	b.begun("Stats", "a", "", 0xC1, 0)
+	b.AddRuntime(served("Stats", ofRuntime("Stats", 7, 1, 99, 1, 20)))
+	b.Call(Call{Method: "Stats", ContainerID: "a", SpanContext: context(ourTrace, 0xC1), Start: time.Unix(0, t0), End: time.Unix(0, t0+21*ms), Failed: true})
+	b.Ended()
+	b.want(1, traceID(7), 99)
+	b.want(99, traceID(7), 0)
+}
+
 // TestRuntimeLost: what the runtime never sent has a placeholder that says so.
 func TestRuntimeLost(t *testing.T) {
 	b := newBed(t, nil)

@@ -4,9 +4,11 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"net"
 	"slices"
 	"strings"
 	"sync"
+	"time"
 
 	"golang.org/x/sys/unix"
 
@@ -46,7 +48,8 @@ func surveyRelays(ctx context.Context, dir string) ([]*relayStatus, error) {
 	return slices.DeleteFunc(all, func(r *relayStatus) bool { return r.ended }), nil
 }
 
-// askAll asks relays at once. One that cannot be switched is not asked anything.
+// askAll asks relays at once. One that cannot be switched is not asked anything, but
+// connected to.
 func askAll(ctx context.Context, relays []*relayStatus, req control.Request) {
 	slots := make(chan struct{}, maxAsked)
 	var wg sync.WaitGroup
@@ -55,17 +58,32 @@ func askAll(ctx context.Context, relays []*relayStatus, req control.Request) {
 		wg.Go(func() {
 			defer func() { <-slots }()
 			if !r.relay.Dynamic {
+				r.ended = nobodyListens(connectTo(ctx, r.relay.RelaySock))
 				return
 			}
 			answer, err := control.Ask(ctx, r.relay.Socket, req)
-			// A relay that is killed leaves its files until its containers are deleted.
-			r.ended = errors.Is(err, unix.ENOENT) || errors.Is(err, unix.ECONNREFUSED)
+			r.ended = nobodyListens(err)
 			if r.err = err; err == nil || answer.Sandbox != "" {
 				r.answer = answer
 			}
 		})
 	}
 	wg.Wait()
+}
+
+// nobodyListens tells by the error of a connect that the relay is no more. One that is
+// killed leaves its files until its containers are deleted.
+func nobodyListens(err error) bool {
+	return errors.Is(err, unix.ENOENT) || errors.Is(err, unix.ECONNREFUSED)
+}
+
+func connectTo(ctx context.Context, socket string) error {
+	d := net.Dialer{Timeout: time.Second}
+	conn, err := d.DialContext(ctx, "unix", socket)
+	if err == nil {
+		conn.Close()
+	}
+	return err
 }
 
 // selectRelays returns the relays that names mean, each once.
@@ -113,14 +131,17 @@ const whyStatic = "started with trace.mode \"static\", traced all the time; with
 // findRelays returns the relays that a name means: an id or a name of them, else the
 // beginning of an id.
 func findRelays(all []*relayStatus, name string) []*relayStatus {
+	if name == "" { // as a pod's first container is called
+		return nil
+	}
 	for _, means := range []func(*relayStatus) bool{
 		func(r *relayStatus) bool {
 			return name == r.relay.Sandbox || r.relay.Pod != "" && (name == r.relay.Pod || name == r.relay.PodNamespace+"/"+r.relay.Pod) ||
 				slices.ContainsFunc(r.answer.Containers, func(c control.Container) bool { return name == c.ID || name == c.Name })
 		},
 		func(r *relayStatus) bool {
-			return name != "" && (strings.HasPrefix(r.relay.Sandbox, name) ||
-				slices.ContainsFunc(r.answer.Containers, func(c control.Container) bool { return strings.HasPrefix(c.ID, name) }))
+			return strings.HasPrefix(r.relay.Sandbox, name) ||
+				slices.ContainsFunc(r.answer.Containers, func(c control.Container) bool { return strings.HasPrefix(c.ID, name) })
 		},
 	} {
 		var found []*relayStatus

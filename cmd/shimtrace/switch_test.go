@@ -79,6 +79,12 @@ func addRelay(t *testing.T, dir, base string, f *dummyRelay) {
 	if err := os.MkdirAll(filepath.Dir(base), 0o700); err != nil {
 		t.Fatal(err)
 	}
+	f.RelaySock = base + ".sock"
+	front, err := net.Listen("unix", f.RelaySock)
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { front.Close() })
 	text, err := json.Marshal(f.Relay)
 	if err == nil {
 		err = os.WriteFile(base+".json", text, 0o600)
@@ -230,4 +236,18 @@ func TestSwitchWhatFails(t *testing.T) {
 	r = command(t, nil, "on", "box", "--json", "--state-dir", dir)
 	r.want(t, exitFailure, `"error":"nothing can be recorded: disk full"`, "disk full")
 	command(t, nil, "on", "dead", "--state-dir", dir).want(t, exitNothing, "", "dead")
+	// One that could not have been switched.
+	if err := os.WriteFile(filepath.Join(dir, "s", "9.json"), []byte(`{"sandbox":"dead","relay_socket":"`+filepath.Join(dir, "s", "9.sock")+`"}`), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	command(t, nil, "status", "dead", "--state-dir", dir).want(t, exitNothing, "", "dead")
+}
+
+// A variable that is not set names no sandbox, whatever has no name.
+func TestNoName(t *testing.T) {
+	dir, relays := dummyRelays(t)
+	command(t, nil, "on", "", "--state-dir", dir).want(t, exitNothing, "", `""`)
+	if got := switched(relays, control.DoOn); got != "" {
+		t.Errorf("switched %s on", got)
+	}
 }

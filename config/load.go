@@ -95,6 +95,9 @@ func Parse(text []byte, inner string) (Config, error) {
 		if err == nil {
 			err = over.ownJournal(f.Config)
 		}
+		if err == nil {
+			err = over.oneEndpoint(f.Config)
+		}
 		if err != nil {
 			return Default(), fmt.Errorf("[runtime.%s]: %w", name, err)
 		}

@@ -1,6 +1,7 @@
 package config
 
 import (
+	"errors"
 	"fmt"
 	"math"
 	"net/netip"
@@ -83,6 +84,15 @@ func (c *Config) ownJournal(common Config) error {
 		return nil
 	}
 	return fmt.Errorf("export: it differs from the common [export], which ships the journal %s: give this runtime a dir of its own in its journal section", c.Journal.Dir)
+}
+
+// oneEndpoint reports a runtime that has another endpoint for its spans than the host.
+func (c *Config) oneEndpoint(common Config) error {
+	own, of := c.Jaeger, common.Jaeger
+	if own.Listen == of.Listen && own.BodyBytes == of.BodyBytes && own.HeldBytes == of.HeldBytes {
+		return nil
+	}
+	return errors.New("jaeger: the host has its endpoint once: set listen, body_bytes and held_bytes in the common [jaeger]")
 }
 
 func (l AgentLimits) validate() error {

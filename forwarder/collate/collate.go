@@ -13,6 +13,7 @@ import (
 // concurrent use; Call, Own, Cause and Request never wait for the others.
 type Collator struct {
 	opts  Options
+	past  []pastRoot // before Options.Root
 	calls *calls
 
 	mu         sync.Mutex
@@ -97,10 +98,14 @@ func New(opts Options) *Collator {
 	return c
 }
 
-// SetRoot changes Options.Root: the sandbox is traced anew, or not any more.
+// SetRoot changes Options.Root: the sandbox is traced anew. Spans that come late of what
+// was over before go below the root that was then.
 func (c *Collator) SetRoot(root trace.SpanContext) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
+	if last := c.opts.Root; last.IsSampled() && last.SpanID() != root.SpanID() {
+		c.past = append(c.past[max(0, len(c.past)-maxPast+1):], pastRoot{last, c.opts.Now().UnixNano()})
+	}
 	c.opts.Root = root
 	c.calls.setRoot(root)
 }

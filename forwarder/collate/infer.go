@@ -118,9 +118,9 @@ func (c *Collator) spotOfLost(cl clues) spot {
 		}
 		return c.apart(cl.trace)
 	}
-	start := int64(shifted(cl.start, c.skew.offset))
+	start, end := int64(shifted(cl.start, c.skew.offset)), int64(shifted(cl.end, c.skew.offset))
 	if cl.host {
-		return c.spotAt(int64(cl.start), closeEnough, cl.container, cl.trace)
+		return c.spotAt(int64(cl.start), int64(cl.end), closeEnough, cl.container, cl.trace)
 	}
 	var m match
 	var ok bool
@@ -142,7 +142,7 @@ func (c *Collator) spotOfLost(cl clues) spot {
 	case ok:
 		return c.below(m.SpanContext)
 	case cl.rpc != nil:
-		return c.sandbox(cl.trace)
+		return c.sandbox(cl.trace, end)
 	}
-	return c.spotAt(start, int64(c.opts.Skew), cl.container, cl.trace)
+	return c.spotAt(start, end, int64(c.opts.Skew), cl.container, cl.trace)
 }

@@ -38,7 +38,7 @@ func (c *Collator) spotOf(n *node) spot {
 		if c.opts.Mode == Isolated {
 			return c.apart(s.TraceID)
 		}
-		return c.spotAt(int64(shifted(s.Start, c.skew.offset)), int64(c.opts.Skew), s.ContainerID, s.TraceID)
+		return c.spotAt(int64(shifted(s.Start, c.skew.offset)), int64(shifted(s.End, c.skew.offset)), int64(c.opts.Skew), s.ContainerID, s.TraceID)
 	}
 	m := c.caller(r, s)
 	if reason := c.quietness(r, s, m); reason != "" {
@@ -50,24 +50,56 @@ func (c *Collator) spotOf(n *node) spot {
 	case m != nil && c.recorded(&m.call):
 		return c.below(m.SpanContext)
 	}
-	return c.sandbox(s.TraceID)
+	return c.sandbox(s.TraceID, int64(shifted(s.End, c.skew.offset)))
 }
 
 // spotAt returns where something belongs of which only the time is known, by the
 // host's clock give or take skew, and perhaps the container.
-func (c *Collator) spotAt(at, skew int64, container string, guest trace.TraceID) spot {
+func (c *Collator) spotAt(at, end, skew int64, container string, guest trace.TraceID) spot {
 	m, ok := c.calls.during(at, skew, container, func(m *call) bool {
 		return !causes[m.Method] || c.isQuiet(m.Method) || !c.recorded(m)
 	})
 	if ok {
 		return c.below(m.SpanContext)
 	}
-	return c.sandbox(guest)
+	return c.sandbox(guest, end)
 }
 
-// sandbox returns the place below the sandbox's root.
-func (c *Collator) sandbox(guest trace.TraceID) spot {
-	switch root := c.opts.Root; {
+// pastRoot is a root that the sandbox had until a moment.
+type pastRoot struct {
+	trace.SpanContext
+	until int64
+}
+
+// maxPast bounds those remembered.
+const maxPast = 8
+
+// rootAt returns the sandbox's root for what ended at a moment by the host's clock.
+func (c *Collator) rootAt(end int64) trace.SpanContext {
+	for _, p := range c.past {
+		if end < p.until {
+			return p.SpanContext
+		}
+	}
+	return c.opts.Root
+}
+
+// rootThat returns the sandbox's root that is meant, the one that is or one before.
+func (c *Collator) rootThat(means func(trace.SpanContext) bool) (trace.SpanContext, bool) {
+	if root := c.opts.Root; root.IsValid() && means(root) {
+		return root, true
+	}
+	for _, p := range c.past {
+		if means(p.SpanContext) {
+			return p.SpanContext, true
+		}
+	}
+	return trace.SpanContext{}, false
+}
+
+// sandbox returns the place below the sandbox's root of what ended at a moment.
+func (c *Collator) sandbox(guest trace.TraceID, end int64) spot {
+	switch root := c.rootAt(end); {
 	case !root.IsValid():
 		return c.apart(guest)
 	case !root.IsSampled():
@@ -85,7 +117,7 @@ func (c *Collator) below(sc trace.SpanContext) spot {
 // in returns the place of something in a trace that the sandbox uses.
 func (c *Collator) in(id trace.TraceID) place {
 	p := place{trace: id, offset: c.skew.offset}
-	if root := c.opts.Root; root.TraceID() == id {
+	if root, ok := c.rootThat(func(r trace.SpanContext) bool { return r.TraceID() == id }); ok {
 		p.top = root.SpanID()
 		if !root.IsSampled() {
 			p.drop = Unsampled

@@ -346,3 +346,32 @@ func TestWithoutRoot(t *testing.T) {
 		t.Errorf("sent as %v", s)
 	}
 }
+
+// TestRoots: where the sandbox is traced anew, what comes late is of the trace that it
+// was made in.
+func TestRoots(t *testing.T) {
+	first, second := context(traceID(0xB1), 0xB1), context(traceID(0xB2), 0xB2)
+	unsampled := trace.NewSpanContext(trace.SpanContextConfig{TraceID: traceID(0xB0), SpanID: spanID(0xB0)})
+	b := newBed(t, func(o *Options) { o.Root = unsampled })
+	b.SetRoot(first)
+	b.pass(time.Second)
+	b.SetRoot(second)
+	b.pass(time.Second)
+	b.Add(span("wait_process", 1, 1, 0, -10, 500))
+	b.AddRuntime(ofRuntime("createAssets", 7, 2, 0, 1, 500))
+	b.Add(span("watch_uevents", 2, 3, 0, 500, 1500))
+	b.Add(span("check", 3, 4, 0, 1200, 1500))
+	b.Add(span("check", 4, 5, 0xB1, 1200, 1500)) // by its own account
+	b.Ended()
+	b.want(1, first.TraceID(), 0xB1)
+	b.want(2, first.TraceID(), 0xB1)
+	b.want(3, second.TraceID(), 0xB2)
+	b.want(4, second.TraceID(), 0xB2)
+	b.want(5, first.TraceID(), 0xB1)
+	for i := range uint64(3 * maxPast) {
+		b.SetRoot(context(traceID(0xB100+i), 0xB100+i))
+	}
+	if len(b.past) != maxPast {
+		t.Errorf("%d roots are remembered", len(b.past))
+	}
+}

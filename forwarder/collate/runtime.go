@@ -174,9 +174,9 @@ func (c *Collator) runtimeSpot(n *node) spot {
 	case recorded:
 		return c.below(served.SpanContext)
 	case n.rule != nil:
-		return c.sandbox(s.TraceID)
+		return c.sandbox(s.TraceID, int64(s.End))
 	}
-	return c.spotAt(int64(s.Start), closeEnough, s.ContainerID, s.TraceID)
+	return c.spotAt(int64(s.Start), int64(s.End), closeEnough, s.ContainerID, s.TraceID)
 }
 
 // undecidable tells that a quiet call has not been answered yet, so that it may fail:

@@ -169,7 +169,7 @@ func (c *Collator) emit(n *node, p place) {
 
 // put hands a span to the batch. One that has no parent is linked to the sandbox.
 func (c *Collator) put(m *tracepb.Span, host bool) {
-	if root := c.opts.Root; len(m.ParentSpanId) == 0 && root.IsValid() {
+	if root := c.rootAt(int64(m.EndTimeUnixNano)); len(m.ParentSpanId) == 0 && root.IsValid() {
 		m.Links = append(m.Links, linkTo(root))
 	}
 	if host {

@@ -60,8 +60,8 @@ func (c *Collator) settle(n *node) {
 // ours returns the call, or the request to the agent, whose span has the id; the
 // sandbox's root is as good as one.
 func (c *Collator) ours(id trace.SpanID) (call, bool) {
-	if c.opts.Root.IsValid() && id == c.opts.Root.SpanID() {
-		return call{Call: Call{SpanContext: c.opts.Root}}, true
+	if root, ok := c.rootThat(func(r trace.SpanContext) bool { return r.SpanID() == id }); ok {
+		return call{Call: Call{SpanContext: root}}, true
 	}
 	return c.calls.of(id)
 }

@@ -176,6 +176,9 @@ func (cs *calls) hasRuntime() bool {
 func (cs *calls) isOwn(id trace.TraceID) bool {
 	cs.mu.Lock()
 	defer cs.mu.Unlock()
+	if cs.root.IsValid() && cs.root.TraceID() == id {
+		return true
+	}
 	_, ok := cs.own.get(id)
 	return ok
 }

@@ -375,3 +375,14 @@ func TestRoots(t *testing.T) {
 		t.Errorf("%d roots are remembered", len(b.past))
 	}
 }
+
+// TestOwnTraceIsNotForgotten: however many callers there were with traces of their own.
+func TestOwnTraceIsNotForgotten(t *testing.T) {
+	b := newBed(t, nil)
+	for i := range uint64(2 * maxTraces) {
+		b.calledIn(traceID(0x10000+i), "Stats", "a", "", 0x10000+i, 0, 1)
+	}
+	b.Add(span("wait_process", 0xAAAA, 1, 0xD1, 5, 6)) // of a request long ago
+	b.Ended()
+	b.want(1, ourTrace, 0xD1)
+}

@@ -82,8 +82,10 @@ const maxPromises = 4096
 func (cs *calls) promise(caller trace.SpanContext, p promise) bool {
 	cs.mu.Lock()
 	defer cs.mu.Unlock()
-	_, stale := cs.stale.get(caller.SpanID())
-	if _, ok := cs.runtime.get(caller.TraceID()); !ok || stale || len(cs.promises) >= maxPromises {
+	if _, ok := cs.runtime.get(caller.TraceID()); !ok || len(cs.promises) >= maxPromises {
+		return false
+	}
+	if _, stale := cs.stale.get(caller.SpanID()); stale && p.place.trace.IsValid() {
 		return false
 	}
 	cs.promises = append(cs.promises, p)
@@ -106,7 +108,8 @@ func (c *Collator) keepPromises() {
 		}
 		a := c.awaited[p.id]
 		if a == nil {
-			if len(c.awaited) >= c.opts.MaxAwaited {
+			// The request has been sent: its parent is due, whatever the guest has missing.
+			if len(c.awaited) >= 2*c.opts.MaxAwaited {
 				continue
 			}
 			a = &awaited{place: named, begin: uint64(p.begin), end: uint64(p.end), host: true}

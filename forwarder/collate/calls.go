@@ -56,7 +56,8 @@ type calls struct {
 	bySpan   map[trace.SpanID]*call
 	own      recent[trace.TraceID, struct{}]
 	runtime  recent[trace.TraceID, struct{}]
-	stale    recent[trace.SpanID, struct{}] // of the runtime's, that no request is below
+	stale    recent[trace.SpanID, struct{}]      // of the runtime's, that no request is below
+	promised recent[trace.SpanID, trace.TraceID] // of the runtime's: the trace to come into
 	promises []promise
 	root     trace.SpanContext
 }
@@ -84,6 +85,7 @@ func newCalls(limit int) *calls {
 		own:      newRecent[trace.TraceID, struct{}](maxTraces),
 		runtime:  newRecent[trace.TraceID, struct{}](maxTraces),
 		stale:    newRecent[trace.SpanID, struct{}](maxStale),
+		promised: newRecent[trace.SpanID, trace.TraceID](maxTraces),
 	}
 }
 

@@ -77,16 +77,22 @@ type promise struct {
 const maxPromises = 4096
 
 // promise keeps a promise for the Collator, whose lock a request cannot wait for. It
-// reports false if the context is not of the runtime's, or is an old one: where the Go
-// runtime does not trace any more, its requests go on to name what it did last.
+// reports false if the context is not of the runtime's, has been promised to be in another
+// trace, or is an old one: where the Go runtime does not trace any more, its requests go on
+// to name what it did last.
 func (cs *calls) promise(caller trace.SpanContext, p promise) bool {
 	cs.mu.Lock()
 	defer cs.mu.Unlock()
 	if _, ok := cs.runtime.get(caller.TraceID()); !ok || len(cs.promises) >= maxPromises {
 		return false
 	}
-	if _, stale := cs.stale.get(caller.SpanID()); stale && p.place.trace.IsValid() {
-		return false
+	if in := p.place.trace; in.IsValid() {
+		_, stale := cs.stale.get(p.id)
+		other, promised := cs.promised.get(p.id)
+		if stale || promised && other != in {
+			return false
+		}
+		cs.promised.put(p.id, in)
 	}
 	cs.promises = append(cs.promises, p)
 	return true

@@ -129,6 +129,18 @@ func TestCauseOfTheRuntime(t *testing.T) {
 		b.Ended()
 		b.want(99, ourTrace, 0xC1)
 	})
+	t.Run("for callers of several traces", func(t *testing.T) {
+		b := newBed(t, nil)
+		b.AddRuntime(ofRuntime("createAssets", 7, 2, 1, 5, 6))
+		caller := context(traceID(7), 3)
+		b.begun("Start", "a", "", 0xC1, 0)
+		b.Cause(Request{Method: "StartContainer", ContainerID: "a", Caller: caller})
+		other := context(traceID(0xBBBB), 0xC2)
+		b.Call(Call{Method: "Kill", ContainerID: "a", SpanContext: other, Start: time.Unix(0, t0)})
+		if got := b.Cause(Request{Method: "SignalProcess", ContainerID: "a", Caller: caller}); !got.Equal(other) {
+			t.Errorf("the cause is %v, want %v: the runtime's span can be in one trace only", got, other)
+		}
+	})
 	t.Run("however much is missing", func(t *testing.T) {
 		b := newBed(t, func(o *Options) { o.MaxAwaited = 1 })
 		b.Add(span("leaf", 8, 10, 11, 1, 2))

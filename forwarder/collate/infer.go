@@ -7,13 +7,16 @@ import (
 // infer gives a place to a tree that has waited long enough.
 func (c *Collator) infer(t *tree) {
 	c.stats.Inferred++
-	if t.stray() {
-		at := c.spotOf(t.top)
-		c.choose(t.top.span.TraceID, at.place)
-		c.sendTo(t.top, at)
-		return
+	switch top := t.top; {
+	case !t.stray():
+		c.inferAt(t, nil)
+	case top.host:
+		c.alone(top)
+	default:
+		at := c.spotOf(top)
+		c.choose(top.span.TraceID, at.place)
+		c.sendTo(top, at)
 	}
-	c.inferAt(t, nil)
 }
 
 // inferAt puts a tree into a place, by default the one that can be inferred. The

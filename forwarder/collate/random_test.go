@@ -46,6 +46,7 @@ type life struct {
 	*bed
 	*rand.Rand
 	mode     Mode
+	root     trace.SpanContext              // as it is now
 	calls    map[trace.SpanID]trace.TraceID // and requests
 	requests []trace.SpanContext
 	open     []func()
@@ -53,7 +54,7 @@ type life struct {
 }
 
 func newLife(t *testing.T, seed uint64) *life {
-	l := &life{Rand: rand.New(rand.NewPCG(seed, 0)), calls: map[trace.SpanID]trace.TraceID{rootSpan.SpanID(): ourTrace}, n: 0xC00}
+	l := &life{Rand: rand.New(rand.NewPCG(seed, 0)), calls: map[trace.SpanID]trace.TraceID{rootSpan.SpanID(): ourTrace}, root: rootSpan, n: 0xC00}
 	l.mode = Mode(l.IntN(2))
 	l.bed = newBed(t, func(o *Options) {
 		o.Mode, o.QuietSpans = l.mode, []string{"AddEndpoints"}
@@ -78,8 +79,14 @@ func (l *life) agents() uint64 { return 101 + l.Uint64N(15) }
 func (l *life) step() {
 	switch l.IntN(9) {
 	case 0:
+		if l.IntN(8) == 0 {
+			l.n++
+			l.root = context(traceID(l.n), l.n)
+			l.calls[l.root.SpanID()] = l.root.TraceID()
+			l.SetRoot(l.root)
+		}
 		c := Call{Method: l.method(), ContainerID: pick(l, "a", "b")}
-		l.begin(c, ourTrace, l.Call)
+		l.begin(c, l.root.TraceID(), l.Call)
 	case 1:
 		var caller trace.SpanContext
 		if l.IntN(2) == 0 {

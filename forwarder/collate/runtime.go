@@ -122,6 +122,11 @@ func (c *Collator) runtimeRoot(n *node) {
 		c.undecided = append(c.undecided, n)
 		return
 	}
+	c.alone(n)
+}
+
+// alone places such a span by what is known by now.
+func (c *Collator) alone(n *node) {
 	at := c.runtimeSpot(n)
 	if c.opts.Mode == Collated || at.drop != "" || !at.parent.IsValid() {
 		c.sendTo(n, at)

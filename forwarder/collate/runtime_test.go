@@ -170,16 +170,25 @@ func TestRuntimeIsolated(t *testing.T) {
 	}
 }
 
-// TestRuntimeEnds: a quiet call that has failed just before the end has its place like
-// any other.
+// TestRuntimeEnds: a quiet call that has failed just before the end, or before there is no
+// room to wait, has its place like any other.
 func TestRuntimeEnds(t *testing.T) {
-	b := newBed(t, func(o *Options) { o.Mode = Isolated })
-	b.begun("Stats", "a", "", 0xC1, 0)
-	b.AddRuntime(served("Stats", ofRuntime("Stats", 7, 1, 99, 1, 20)))
-	b.Call(Call{Method: "Stats", ContainerID: "a", SpanContext: context(ourTrace, 0xC1), Start: time.Unix(0, t0), End: time.Unix(0, t0+21*ms), Failed: true})
-	b.Ended()
-	b.want(1, traceID(7), 99)
-	b.want(99, traceID(7), 0)
+	for _, full := range []bool{false, true} {
+		b := newBed(t, func(o *Options) {
+			if o.Mode = Isolated; full {
+				o.MaxSpans = 1
+			}
+		})
+		b.begun("Stats", "a", "", 0xC1, 0)
+		b.AddRuntime(served("Stats", ofRuntime("Stats", 7, 1, 99, 1, 20)))
+		b.Call(Call{Method: "Stats", ContainerID: "a", SpanContext: context(ourTrace, 0xC1), Start: time.Unix(0, t0), End: time.Unix(0, t0+21*ms), Failed: true})
+		if full {
+			b.AddRuntime(ofRuntime("createAssets", 7, 2, 3, 20, 21))
+		}
+		b.Ended()
+		b.want(1, traceID(7), 99)
+		b.want(99, traceID(7), 0)
+	}
 }
 
 // TestRuntimeLost: what the runtime never sent has a placeholder that says so.

@@ -114,12 +114,14 @@ func (c *Collator) await(n *node, parent trace.SpanID, p place, host bool) {
 		c.sendTo(n, spot{place: p})
 		return
 	}
-	if c.awaited[parent] == nil {
-		if len(c.awaited) >= c.opts.MaxAwaited {
-			c.stats.Cut++
-			c.sendTo(n, spot{place: p, parent: p.top})
-			return
-		}
+	a := c.awaited[parent]
+	switch {
+	case a == nil && len(c.awaited) >= c.opts.MaxAwaited,
+		a != nil && a.trace != p.trace: // others have drawn it into another trace
+		c.stats.Cut++
+		c.sendTo(n, spot{place: p, parent: p.top})
+		return
+	case a == nil:
 		c.awaited[parent] = &awaited{place: p, host: host}
 	}
 	n.parent = parent

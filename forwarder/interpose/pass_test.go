@@ -157,9 +157,8 @@ func TestDescriptorsDoNotLeak(t *testing.T) {
 		}
 	}
 	closeAll(fds)
-	if after := descriptors(t); after > before {
-		t.Errorf("%d descriptors, %d before", after, before)
-	}
+	// The last copies are closed after they have been passed on.
+	eventually(t, "as few are open as before", func() bool { return descriptors(t) <= before })
 }
 
 // TestDescriptorsOfTheDead: what cannot be passed on is closed.

@@ -91,7 +91,8 @@ func TestKilledRelayOfAPod(t *testing.T) {
 		until(t, "containerd to notice", func() bool {
 			return !strings.Contains(r.Crictl("ps").Stdout, "Running")
 		})
-		check(t, pod.Remove())
+		// containerd 1.7 may take a second try to see the end of the sandbox itself.
+		until(t, "containerd to let the pod be removed", func() bool { return pod.Remove() == nil })
 		until(t, "everything to be gone", func() bool { return len(r.Processes()) == 0 })
 		settle(t, in)
 		if n := roots(t, in); n != 1 {

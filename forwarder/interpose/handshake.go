@@ -27,6 +27,8 @@ type connection struct {
 	asked          atomic.Bool // the agent's port was asked for
 	fromClient     []byte      // what came after the line
 	fromServer     []byte      // what came after the answer
+	step           func(string)
+	panicked       func(any) // reports it
 
 	mu      sync.Mutex
 	verdict verdict
@@ -49,11 +51,24 @@ func (c *connection) handshake(port uint32) (verdict, error) {
 		return passes, err
 	}
 	var answers sync.WaitGroup
-	answers.Go(func() { c.answers(fromServer) })
+	answers.Go(func() {
+		defer c.broken()
+		c.answers(fromServer)
+	})
 	c.requests(fromClient, port)
 	answers.Wait()
 	_ = c.client.SetReadDeadline(time.Time{})
 	return c.current(), nil
+}
+
+// broken, deferred, has a panic of one direction end the other one, too.
+func (c *connection) broken() {
+	if v := recover(); v != nil {
+		c.panicked(v)
+		c.decide(passes)
+		c.client.Close()
+		c.server.Close()
+	}
 }
 
 // decide makes a decision, unless there is one, and returns what has been decided.
@@ -174,6 +189,7 @@ func (c *connection) hold(from *reader) {
 // answers passes on what the VMM says.
 func (c *connection) answers(from *reader) {
 	defer from.release()
+	c.step("answers")
 	first := consent()
 	for c.current() == open {
 		data, passed, err := from.next()

@@ -17,7 +17,7 @@ import (
 // end, and what becomes of it.
 func handshaking(t testing.TB) (client, server *net.UnixConn, done chan *connection) {
 	t.Helper()
-	c := new(connection)
+	c := &connection{step: func(string) {}}
 	client, c.client = pair(t)
 	server, c.server = pair(t)
 	done = make(chan *connection, 1)

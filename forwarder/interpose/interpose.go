@@ -3,8 +3,10 @@ package interpose
 import (
 	"context"
 	"errors"
+	"fmt"
 	"net"
 	"path/filepath"
+	"runtime/debug"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -118,7 +120,7 @@ func (i *Interposer) Serve(ctx context.Context) {
 	defer i.seats.Wait()
 	defer func() {
 		for _, p := range i.places {
-			p.leave()
+			i.guard(p.path, func() bool { p.leave(); return true })
 		}
 	}()
 	watch, interval := i.watch()
@@ -177,13 +179,30 @@ func (i *Interposer) watch() (vmmdir.Watcher, time.Duration) {
 // that are awaited, and whether a place is taken: a sandbox has one VMM.
 func (i *Interposer) tend() (awaited []string, taken bool) {
 	for _, p := range i.places {
-		if p.tend() {
+		if i.guard(p.path, p.tend) {
 			taken = true
 		} else {
 			awaited = append(awaited, filepath.Dir(p.path))
 		}
 	}
 	return awaited, taken
+}
+
+// guard has a panic cost what it is about, and not the process, on which a sandbox
+// depends.
+func (i *Interposer) guard(path string, f func() bool) (ok bool) {
+	defer func() {
+		if v := recover(); v != nil {
+			i.panicked(path, v)
+		}
+	}()
+	return f()
+}
+
+func (i *Interposer) panicked(path string, v any) {
+	if i.opts.Warn != nil {
+		i.opts.Warn(fmt.Errorf("in the place of %s: panic: %v\n%s", path, v, debug.Stack()))
+	}
 }
 
 // nudge has the places looked at.

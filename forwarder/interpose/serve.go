@@ -7,20 +7,23 @@ import (
 
 // serve takes a client's connection to its end.
 func (i *Interposer) serve(s *seat, client *net.UnixConn) {
+	i.guard(s.path, func() bool { i.connect(s, client); return true })
+}
+
+func (i *Interposer) connect(s *seat, client *net.UnixConn) {
 	// The end of a connection may be the end of the VMM.
 	defer i.nudge()
 	defer func() { <-i.room }()
-	i.opts.step("accepted")
-	server, err := s.dial(i.conns.ctx)
-	s.dials.Done()
+	ends := []*net.UnixConn{client}
+	defer func() { i.conns.end(ends...) }()
+	server, err := i.dial(s)
 	if err != nil {
-		i.conns.end(client)
 		return
 	}
 	i.conns.add(server)
-	defer i.conns.end(client, server)
+	ends = append(ends, server)
 	i.opts.step("dialed")
-	c := connection{client: client, server: server}
+	c := connection{client: client, server: server, step: i.opts.step, panicked: func(v any) { i.panicked(s.path, v) }}
 	v, err := c.handshake(i.opts.Port)
 	switch {
 	case err != nil:
@@ -35,4 +38,10 @@ func (i *Interposer) serve(s *seat, client *net.UnixConn) {
 	default:
 		i.passed.Add(1)
 	}
+}
+
+func (i *Interposer) dial(s *seat) (*net.UnixConn, error) {
+	defer s.dials.Done()
+	i.opts.step("accepted")
+	return s.dial(i.conns.ctx)
 }

@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"os"
 	"runtime"
+	"runtime/debug"
 
 	"golang.org/x/sys/unix"
 )
@@ -56,13 +57,18 @@ func (d *Dir) Lock() error {
 // files, on a thread that ends with the call: names in d stay names in d whatever
 // happens to the path above it, a socket's path may be as long as it likes, and an
 // owner that is not to be trusted cannot make us touch, by links of its own making,
-// what it could not touch itself.
+// what it could not touch itself. A panic of f becomes an error.
 func (d *Dir) Inside(f func() error) error {
 	done := make(chan error)
 	go func() {
 		// Never unlocked: the thread is not fit for anything else afterwards.
 		runtime.LockOSThread()
-		done <- func() error {
+		done <- func() (err error) {
+			defer func() {
+				if v := recover(); v != nil {
+					err = fmt.Errorf("panic: %v\n%s", v, debug.Stack())
+				}
+			}()
 			if err := unix.Unshare(unix.CLONE_FS); err != nil {
 				return fmt.Errorf("unshare: %w", err)
 			}

@@ -90,6 +90,11 @@ func (w *switcher) off(by turner) (changed bool) {
 // expire ends the window that was to end at a time, unless it is to end at another
 // one by now.
 func (w *switcher) expire(until time.Time) {
+	defer func() {
+		if v := recover(); v != nil {
+			w.sandbox.log.Error("tracing was not switched off in time", "panic", v)
+		}
+	}()
 	w.mu.Lock()
 	defer w.mu.Unlock()
 	if w.sandbox.window().Until.Equal(until) {

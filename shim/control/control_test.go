@@ -61,6 +61,22 @@ func TestAsk(t *testing.T) {
 	}
 }
 
+// TestPanic: who asks gets an answer, and the next one what it asks for.
+func TestPanic(t *testing.T) {
+	socket, _ := serve(t, func(conn net.Conn, r Request) Answer {
+		if r.By == "nobody" {
+			panic("a bug")
+		}
+		return echo(conn, r)
+	})
+	if _, err := Ask(t.Context(), socket, Request{Do: DoOn, By: "nobody"}); err == nil || !strings.Contains(err.Error(), "panic: a bug") {
+		t.Errorf("got %v", err)
+	}
+	if _, err := Ask(t.Context(), socket, Request{Do: DoOn, By: "alice"}); err != nil {
+		t.Error(err)
+	}
+}
+
 func TestAskNobody(t *testing.T) {
 	socket, s := serve(t, echo)
 	s.Close()

@@ -88,7 +88,14 @@ func (s *Server) serve(conn net.Conn) {
 	_ = json.NewEncoder(conn).Encode(answer) // who does not wait for it need not know
 }
 
-func (s *Server) answer(conn net.Conn) Answer {
+// answer does what a client asks for. A panic costs the client its answer, and not the
+// process, on which a sandbox depends.
+func (s *Server) answer(conn net.Conn) (a Answer) {
+	defer func() {
+		if v := recover(); v != nil {
+			a = Answer{Error: fmt.Sprintf("the relay failed at that: panic: %v", v)}
+		}
+	}()
 	var r Request
 	if err := json.NewDecoder(io.LimitReader(conn, maxRequest)).Decode(&r); err != nil {
 		return Answer{Error: "this is not a request: " + err.Error()}

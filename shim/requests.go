@@ -38,6 +38,9 @@ func (r *requests) Parent(c *middleware.Call) trace.SpanContext {
 	if c.Caller.IsSampled() && !cause.IsSampled() {
 		return trace.SpanContext{}
 	}
+	if c.Caller.SpanID() != cause.SpanID() && r.own.Moves(c.Caller.TraceID()) {
+		c.Caller = trace.SpanContext{} // a link there would lead nowhere
+	}
 	return cause
 }
 

@@ -11,7 +11,9 @@ import (
 	"go.opentelemetry.io/otel/trace"
 
 	"github.com/shimtrace/shimtrace/config"
+	"github.com/shimtrace/shimtrace/forwarder/agentwire"
 	"github.com/shimtrace/shimtrace/forwarder/collate"
+	"github.com/shimtrace/shimtrace/forwarder/runtimespan"
 )
 
 // runtimeAsks is some of what Kata's runtime asks its agent.
@@ -134,6 +136,22 @@ func TestRequestsOfATracingRuntime(t *testing.T) {
 				t.Errorf("it is in our trace: %t, linked: %t; want %t", inOurs, linked, ours)
 			}
 		})
+	}
+}
+
+// TestRequestsOfAnOldContext: a runtime that has stopped tracing goes on to name what it
+// did last. Its spans are in our trace by then: a link to where they were leads nowhere.
+func TestRequestsOfAnOldContext(t *testing.T) {
+	c := newChain(t, config.Default().Trace, collate.Collated, runtimeAsks)
+	old := &runtimespan.Span{Method: "Start", Span: agentwire.Span{TraceID: foreign.TraceID(), SpanID: foreign.SpanID(), Name: "Start"}}
+	old.Start, old.End = uint64(time.Now().UnixNano()), uint64(time.Now().UnixNano())
+	c.agents.own.AddRuntime(old)
+	c.send = traceparent(foreign)
+	c.call("Start", "c1")
+	c.stop()
+	s := c.one("StartContainer")
+	if s.Parent().SpanID() != c.one("Start").SpanContext().SpanID() || len(s.Links()) != 0 {
+		t.Errorf("StartContainer is under %v, linked to %v", s.Parent(), s.Links())
 	}
 }
 

@@ -42,6 +42,11 @@ func (c *Collator) Cause(r Request) trace.SpanContext {
 	return cause.WithSpanID(r.Caller.SpanID())
 }
 
+// Moves tells that what is in a trace of the runtime's is put into others.
+func (c *Collator) Moves(id trace.TraceID) bool {
+	return c.opts.Mode == Collated && c.calls.isRuntime(id)
+}
+
 // Request tells of a request to the agent, once when it has been sent and again when
 // it has ended, as Call does of a call. caller is Request.Caller.
 func (c *Collator) Request(call Call, caller trace.SpanContext) {

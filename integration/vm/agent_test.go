@@ -38,6 +38,7 @@ var (
 )
 
 func TestHybridAgentsSpansArrive(t *testing.T) {
+	program := agent.Program(t) // first, for it may take minutes, and who listens does not look as often then
 	dir := t.TempDir()
 	sandbox := filepath.Join(dir, "pod")
 	socket := filepath.Join(sandbox, "vm.sock")
@@ -56,7 +57,6 @@ func TestHybridAgentsSpansArrive(t *testing.T) {
 	defer serving.Wait()
 	defer stop()
 
-	program := agent.Program(t)
 	if err := os.Mkdir(sandbox, 0o700); err != nil {
 		t.Fatal(err)
 	}

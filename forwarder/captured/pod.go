@@ -64,8 +64,8 @@ const margin = 2 * time.Millisecond
 func Load(tb testing.TB, name string) *Pod {
 	tb.Helper()
 	p := &Pod{name: name, Of: make(map[[8]byte]int)}
-	p.Frames = unzip(tb, filepath.Join("..", "agentwire", "testdata", name+".agent.frames.gz"))
-	p.Agent = agentSpans(tb, p.Frames)
+	p.Frames = Frames(tb, name+".agent")
+	p.Agent = AgentSpans(tb, name+".agent")
 	files := tar.NewReader(bytes.NewReader(unzip(tb, filepath.Join("..", "jaeger", "testdata", name+".runtime-thrift.tar.gz"))))
 	decoder := jaeger.NewDecoder(jaeger.Options{})
 	for {
@@ -104,8 +104,16 @@ func (p *Pod) Size() int {
 	return n
 }
 
-func agentSpans(tb testing.TB, frames []byte) (all []*agentwire.Span) {
-	r, d := agentwire.NewReader(bytes.NewReader(frames), agentwire.Options{}), agentwire.NewDecoder(agentwire.Options{})
+// Frames returns the bytes of a real agent's connection.
+func Frames(tb testing.TB, name string) []byte {
+	tb.Helper()
+	return unzip(tb, filepath.Join("..", "agentwire", "testdata", name+".frames.gz"))
+}
+
+// AgentSpans returns the spans in Frames.
+func AgentSpans(tb testing.TB, name string) (all []*agentwire.Span) {
+	tb.Helper()
+	r, d := agentwire.NewReader(bytes.NewReader(Frames(tb, name)), agentwire.Options{}), agentwire.NewDecoder(agentwire.Options{})
 	for {
 		payload, err := r.Next()
 		if err == io.EOF {

@@ -8,6 +8,7 @@ import (
 	tracepb "go.opentelemetry.io/proto/otlp/trace/v1"
 
 	"github.com/shimtrace/shimtrace/forwarder/agentwire"
+	"github.com/shimtrace/shimtrace/forwarder/captured"
 )
 
 // BenchmarkCapture places a capture again and again, every time with other ids; of
@@ -16,7 +17,7 @@ import (
 func BenchmarkCapture(b *testing.B) {
 	for _, name := range []string{"kata-3.28.0-agent", "kata-4.1.0-pod.agent", "kata-4.1.0-rs-pod.agent"} {
 		b.Run(name, func(b *testing.B) {
-			spans := capture(b, name)
+			spans := captured.AgentSpans(b, name)
 			discard := func(o *Options) { o.Sink = func([]*tracepb.ResourceSpans) {} }
 			bed := newBed(b, discard)
 			bed.called("Create", "a", "", 0xC1, 0, 100)

@@ -95,9 +95,7 @@ func (cs *calls) tell(c Call) {
 	if c.SpanContext.HasTraceID() {
 		cs.own.put(c.SpanContext.TraceID(), struct{}{})
 	}
-	if method, ok := aliases[c.Method]; ok {
-		c.Method = method
-	}
+	c.Method = taskMethod(c.Method)
 	if !causes[c.Method] && runtimeCalls[c.Method] == nil {
 		return
 	}

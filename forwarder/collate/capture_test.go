@@ -10,6 +10,7 @@ import (
 	tracepb "go.opentelemetry.io/proto/otlp/trace/v1"
 
 	"github.com/shimtrace/shimtrace/forwarder/agentwire"
+	"github.com/shimtrace/shimtrace/forwarder/captured"
 )
 
 // agentCapture is one of the captures, with the calls of the shim that go with it.
@@ -33,7 +34,7 @@ var theirs = map[string]string{
 // longer than the RPC, that of the sandbox's Create from before the VM's boot.
 func load(t *testing.T, name string, own func(n int) trace.TraceID) *agentCapture {
 	cp := &agentCapture{
-		spans: capture(t, name),
+		spans: captured.AgentSpans(t, name),
 		by:    make(map[trace.SpanID]agentwire.Span),
 		cause: make(map[trace.SpanID]trace.SpanContext),
 	}
@@ -102,29 +103,7 @@ func load(t *testing.T, name string, own func(n int) trace.TraceID) *agentCaptur
 // play tells a bed of calls and spans as they would come: each call as it begins
 // and ends, each span some seconds after its end.
 func (cp *agentCapture) play(b *bed) {
-	type event struct {
-		at int64
-		do func()
-	}
-	var events []event
-	for _, c := range cp.calls {
-		begun := c
-		begun.End, begun.Failed = time.Time{}, false
-		events = append(events,
-			event{c.Start.UnixNano(), func() { b.Call(begun) }},
-			event{c.End.UnixNano(), func() { b.Call(c) }})
-	}
-	arrival := int64(0)
-	for _, s := range cp.spans {
-		arrival = max(arrival, int64(s.End)+2500*ms)
-		events = append(events, event{arrival, func() { b.Add(s) }})
-	}
-	slices.SortStableFunc(events, func(x, y event) int { return int(x.at - y.at) })
-	b.now = events[0].at
-	for _, e := range events {
-		b.pass(time.Duration(e.at - b.now))
-		e.do()
-	}
+	b.live(append(b.lives(cp.calls), b.arrivals(cp.spans)...))
 	b.Ended()
 }
 

@@ -1,12 +1,8 @@
 package collate
 
 import (
-	"bytes"
-	"compress/gzip"
 	"encoding/binary"
-	"io"
-	"os"
-	"path/filepath"
+	"slices"
 	"testing"
 	"time"
 
@@ -202,34 +198,40 @@ func (b *bed) balance() {
 	}
 }
 
-// capture returns all that an agent sent.
-func capture(t testing.TB, name string) (all []*agentwire.Span) {
-	f, err := os.Open(filepath.Join("..", "agentwire", "testdata", name+".frames.gz"))
-	if err != nil {
-		t.Fatal(err)
+// event is something that happens to a bed, at a time in Unix nanoseconds.
+type event struct {
+	at int64
+	do func()
+}
+
+// live has all happen in the order of its time, which passes meanwhile.
+func (b *bed) live(events []event) {
+	slices.SortStableFunc(events, func(x, y event) int { return int(x.at - y.at) })
+	b.now = events[0].at
+	for _, e := range events {
+		b.pass(time.Duration(e.at - b.now))
+		e.do()
 	}
-	defer f.Close()
-	z, err := gzip.NewReader(f)
-	if err != nil {
-		t.Fatal(err)
+}
+
+// lives returns the beginning and the end of calls.
+func (b *bed) lives(calls []Call) (events []event) {
+	for _, c := range calls {
+		begun := c
+		begun.End, begun.Failed = time.Time{}, false
+		events = append(events,
+			event{c.Start.UnixNano(), func() { b.Call(begun) }},
+			event{c.End.UnixNano(), func() { b.Call(c) }})
 	}
-	frames, err := io.ReadAll(z)
-	if err != nil {
-		t.Fatal(err)
+	return events
+}
+
+// arrivals returns the coming of the agent's spans, some seconds after their end.
+func (b *bed) arrivals(spans []*agentwire.Span) (events []event) {
+	at := int64(0)
+	for _, s := range spans {
+		at = max(at, int64(s.End)+2500*ms)
+		events = append(events, event{at, func() { b.Add(s) }})
 	}
-	r, d := agentwire.NewReader(bytes.NewReader(frames), agentwire.Options{}), agentwire.NewDecoder(agentwire.Options{})
-	for {
-		p, err := r.Next()
-		if err == io.EOF {
-			return all
-		}
-		if err != nil {
-			t.Fatal(err)
-		}
-		s := new(agentwire.Span)
-		if err := d.Decode(p, s); err != nil {
-			t.Fatal(err)
-		}
-		all = append(all, s)
-	}
+	return events
 }

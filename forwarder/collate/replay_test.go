@@ -1,9 +1,7 @@
 package collate
 
 import (
-	"slices"
 	"testing"
-	"time"
 
 	"github.com/shimtrace/shimtrace/forwarder/captured"
 )
@@ -29,18 +27,7 @@ func loadPod(t *testing.T, name string) *pod {
 // of the runtime's spans as those end that are posted with them, of the agent's some
 // seconds after their end.
 func (p *pod) play(b *bed) {
-	type event struct {
-		at int64
-		do func()
-	}
-	var events []event
-	for _, c := range p.calls {
-		begun := c
-		begun.End = time.Time{}
-		events = append(events,
-			event{c.Start.UnixNano(), func() { b.Call(begun) }},
-			event{c.End.UnixNano(), func() { b.Call(c) }})
-	}
+	events := b.lives(p.calls)
 	at := int64(0)
 	for _, post := range p.Runtime {
 		for _, s := range post {
@@ -52,17 +39,7 @@ func (p *pod) play(b *bed) {
 			}
 		}})
 	}
-	at = 0
-	for _, s := range p.Agent {
-		at = max(at, int64(s.End)+2500*ms)
-		events = append(events, event{at, func() { b.Add(s) }})
-	}
-	slices.SortStableFunc(events, func(x, y event) int { return int(x.at - y.at) })
-	b.now = events[0].at
-	for _, e := range events {
-		b.pass(time.Duration(e.at - b.now))
-		e.do()
-	}
+	b.live(append(events, b.arrivals(p.Agent)...))
 	b.AgentEnded()
 	b.Ended()
 }

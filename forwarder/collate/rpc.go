@@ -88,6 +88,14 @@ var aliases = map[string]string{
 	"ShutdownSandbox": "Shutdown",
 }
 
+// taskMethod returns a method by the name that the task service has for what it does.
+func taskMethod(method string) string {
+	if same, ok := aliases[method]; ok {
+		return same
+	}
+	return method
+}
+
 // childOf tells, by the name of a span whose parent is lost, which parent that
 // was, where do_<rpc> does not say so.
 var childOf = map[string]string{

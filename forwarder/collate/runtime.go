@@ -23,10 +23,7 @@ import (
 // as their parent follow it, whichever comes first.
 func (c *Collator) AddRuntime(s *runtimespan.Span) {
 	c.calls.setRuntime(s.TraceID)
-	method := s.Method
-	if same, ok := aliases[method]; ok {
-		method = same
-	}
+	method := taskMethod(s.Method)
 	rule := runtimeCalls[method]
 	if s.Name == "rootSpan" || s.Name == "root-span" {
 		rule = lifeLong

@@ -1,11 +1,8 @@
 package receiver
 
 import (
-	"compress/gzip"
-	"io"
 	"net"
 	"os"
-	"path/filepath"
 	"testing"
 	"time"
 
@@ -18,25 +15,6 @@ import (
 func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
 
 const patience = 20 * time.Second
-
-// capture returns the bytes of a connection of a real agent.
-func capture(t *testing.T, name string) []byte {
-	t.Helper()
-	f, err := os.Open(filepath.Join("..", "agentwire", "testdata", name+".frames.gz"))
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer f.Close()
-	z, err := gzip.NewReader(f)
-	if err != nil {
-		t.Fatal(err)
-	}
-	data, err := io.ReadAll(z)
-	if err != nil {
-		t.Fatal(err)
-	}
-	return data
-}
 
 // connect gives the Receiver a connection, and returns the agent's end.
 func connect(t *testing.T, r *Receiver, from listen.Origin) *net.UnixConn {

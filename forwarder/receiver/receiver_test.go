@@ -15,6 +15,7 @@ import (
 
 	"github.com/shimtrace/shimtrace/forwarder"
 	"github.com/shimtrace/shimtrace/forwarder/agentwire"
+	"github.com/shimtrace/shimtrace/forwarder/captured"
 	"github.com/shimtrace/shimtrace/forwarder/collate"
 	"github.com/shimtrace/shimtrace/forwarder/listen"
 )
@@ -123,7 +124,7 @@ func placeholders(spans []*tracepb.Span) (n int) {
 func TestVMsApart(t *testing.T) {
 	s := newStore()
 	r, closed := start(t, s, Options{})
-	data := capture(t, "kata-4.1.0-pod.agent")
+	data := captured.Frames(t, "kata-4.1.0-pod.agent")
 	var agents sync.WaitGroup
 	for _, from := range []listen.Origin{{Sandbox: "a"}, {Sandbox: "b", CID: 7}, {CID: 8}} {
 		agent := connect(t, r, from)
@@ -160,7 +161,7 @@ func TestVMsApart(t *testing.T) {
 func TestEndsWithLastConnection(t *testing.T) {
 	s := newStore()
 	r, _ := start(t, s, Options{})
-	data := capture(t, "kata-4.1.0-rs-pod.agent")
+	data := captured.Frames(t, "kata-4.1.0-rs-pod.agent")
 	first, silent := connect(t, r, listen.Origin{Sandbox: "a"}), connect(t, r, listen.Origin{Sandbox: "a"})
 	send(t, first, data)
 	eventually(t, "all arrive", func() bool { return r.Snapshot().Delivered == 122 })
@@ -187,7 +188,7 @@ func TestSandbox(t *testing.T) {
 	if own == nil || r.Sandbox("a") != own {
 		t.Fatal("there is more than one collator of a sandbox")
 	}
-	data := capture(t, "kata-3.28.0-agent")
+	data := captured.Frames(t, "kata-3.28.0-agent")
 	agent := connect(t, r, listen.Origin{Sandbox: "a"})
 	send(t, agent, data)
 	agent.Close()
@@ -215,7 +216,7 @@ func TestTraceIDs(t *testing.T) {
 	for _, keep := range []bool{false, true} {
 		s := newStore()
 		r, closed := start(t, s, Options{KeepTraceIDs: keep})
-		data := capture(t, "kata-3.28.0-agent")
+		data := captured.Frames(t, "kata-3.28.0-agent")
 		theirs := make(map[trace.TraceID]bool)
 		for _, span := range decode(t, data) {
 			theirs[span.TraceID] = true
@@ -247,7 +248,7 @@ func TestLost(t *testing.T) {
 		}
 		return isolated(from)
 	}})
-	data := capture(t, "kata-3.28.0-agent")
+	data := captured.Frames(t, "kata-3.28.0-agent")
 	send(t, connect(t, r, listen.Origin{Sandbox: "unwelcome"}), data)
 	eventually(t, "the unwelcome is counted", func() bool { return r.Snapshot().Lost["unwelcome"] == 60 })
 	send(t, connect(t, r, listen.Origin{Sandbox: "a"}), append(data, 0, 0, 0, 0, 0, 0, 0, 3, 'x', 'y', 'z'))
@@ -276,7 +277,7 @@ func TestClientFails(t *testing.T) {
 	var warned sync.Map
 	r, closed := start(t, s, Options{Warn: func(err error) { warned.Store(err.Error(), true) }})
 	agent := connect(t, r, listen.Origin{Sandbox: "a"})
-	send(t, agent, capture(t, "kata-3.28.0-agent"))
+	send(t, agent, captured.Frames(t, "kata-3.28.0-agent"))
 	agent.Close()
 	if err := closed(); err != nil {
 		t.Fatal(err)
@@ -294,7 +295,7 @@ func TestPanic(t *testing.T) {
 	s := newStore()
 	s.panic = true
 	r, closed := start(t, s, Options{})
-	data := capture(t, "kata-3.28.0-agent")
+	data := captured.Frames(t, "kata-3.28.0-agent")
 	send(t, connect(t, r, listen.Origin{Sandbox: "a"}), data)
 	eventually(t, "spans are lost", func() bool { return s.dropped("agent: "+forwarder.ReasonPanic) > 0 })
 	s.mu.Lock()
@@ -322,7 +323,7 @@ func TestQuiet(t *testing.T) {
 		return o, ""
 	}})
 	agent := connect(t, r, listen.Origin{Sandbox: "a"})
-	send(t, agent, capture(t, "kata-4.1.0-pod.agent"))
+	send(t, agent, captured.Frames(t, "kata-4.1.0-pod.agent"))
 	agent.Close()
 	if err := closed(); err != nil {
 		t.Fatal(err)

@@ -6,7 +6,6 @@ import (
 	"net"
 	"os"
 	"path/filepath"
-	"strconv"
 	"strings"
 	"sync"
 	"sync/atomic"
@@ -15,6 +14,8 @@ import (
 
 	"go.uber.org/goleak"
 	"golang.org/x/sys/unix"
+
+	"github.com/shimtrace/shimtrace/keeper/keepertest"
 )
 
 func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
@@ -28,71 +29,24 @@ func eventually(t *testing.T, what string, cond func() bool) {
 	}
 }
 
-// fakeTool is a program that notes its start and then runs the shell commands.
+// fakeTool is a program with the options that have it kept.
 type fakeTool struct {
-	opts  Options
-	notes string
-	log   log
+	*keepertest.Tool
+	opts Options
+	log  keepertest.Log
 }
 
 func newFakeTool(t *testing.T, commands string) *fakeTool {
 	t.Helper()
-	dir := t.TempDir()
-	f := &fakeTool{notes: filepath.Join(dir, "notes")}
-	program := filepath.Join(dir, "program")
+	f := &fakeTool{Tool: keepertest.NewTool(t, KeptEnv, commands)}
 	f.opts = Options{
-		Lock:    filepath.Join(dir, "lock"),
-		Program: func() (string, error) { return program, nil },
+		Lock:    filepath.Join(filepath.Dir(f.Path), "lock"),
+		Program: func() (string, error) { return f.Path, nil },
 		Args:    []string{"do", "it"},
 		Without: "it is not done", Name: "doer",
-		Logf: f.log.printf,
+		Logf: f.log.Printf,
 	}
-	script := fmt.Sprintf("#!/bin/sh\necho $$ $%s \"$*\" >> %s\n%s\n", KeptEnv, f.notes, commands)
-	if err := os.WriteFile(program, []byte(script), 0o700); err != nil {
-		t.Fatal(err)
-	}
-	t.Cleanup(func() {
-		for _, pid := range f.started(t) {
-			_ = unix.Kill(pid, unix.SIGKILL)
-		}
-	})
 	return f
-}
-
-// started returns the processes that have been started so far.
-func (f *fakeTool) started(t *testing.T) (pids []int) {
-	t.Helper()
-	text, err := os.ReadFile(f.notes)
-	if err != nil && !errors.Is(err, os.ErrNotExist) {
-		t.Fatal(err)
-	}
-	for line := range strings.Lines(string(text)) {
-		first, _, _ := strings.Cut(line, " ")
-		pid, err := strconv.Atoi(first)
-		if err != nil {
-			t.Fatal(err)
-		}
-		pids = append(pids, pid)
-	}
-	return pids
-}
-
-// log collects what a Keeper logs.
-type log struct {
-	mu    sync.Mutex
-	lines []string
-}
-
-func (l *log) printf(format string, args ...any) {
-	l.mu.Lock()
-	defer l.mu.Unlock()
-	l.lines = append(l.lines, fmt.Sprintf(format, args...))
-}
-
-func (l *log) all() []string {
-	l.mu.Lock()
-	defer l.mu.Unlock()
-	return append([]string(nil), l.lines...)
 }
 
 func TestOneIsStarted(t *testing.T) {
@@ -113,12 +67,12 @@ func TestOneIsStarted(t *testing.T) {
 			k.Close(0)
 		}
 	}()
-	eventually(t, "it starts", func() bool { return len(f.started(t)) > 0 })
-	pids := f.started(t)
-	if len(pids) != 1 || len(f.log.all()) != 0 {
-		t.Fatalf("started %v, log %q", pids, f.log.all())
+	eventually(t, "it starts", func() bool { return len(f.Started(t)) > 0 })
+	pids := f.Started(t)
+	if len(pids) != 1 || len(f.log.All()) != 0 {
+		t.Fatalf("started %v, log %q", pids, f.log.All())
 	}
-	text, _ := os.ReadFile(f.notes)
+	text, _ := os.ReadFile(f.Notes)
 	if want := fmt.Sprintf("%d 3 do it\n", pids[0]); string(text) != want {
 		t.Errorf("started as %q, want %q", text, want)
 	}
@@ -145,7 +99,7 @@ func TestOneIsStarted(t *testing.T) {
 	}
 	eventually(t, "another one starts", func() bool {
 		keepers[0].Ensure()
-		return len(f.started(t)) == 2
+		return len(f.Started(t)) == 2
 	})
 }
 
@@ -154,24 +108,24 @@ func TestFailingOneIsNotHurried(t *testing.T) {
 	k := New(f.opts)
 	defer k.Close(0)
 	k.Ensure()
-	eventually(t, "the failure is logged", func() bool { return len(f.log.all()) == 1 })
+	eventually(t, "the failure is logged", func() bool { return len(f.log.All()) == 1 })
 	other := New(f.opts) // as of another pod
 	defer other.Close(0)
 	for range 200 {
 		k.Ensure()
 		other.Ensure()
 	}
-	if n := len(f.started(t)); n != 1 {
+	if n := len(f.Started(t)); n != 1 {
 		t.Errorf("started %d times at once", n)
 	}
 	// It is tried again without being asked for.
-	eventually(t, "the second start", func() bool { return len(f.started(t)) >= 2 })
-	for _, line := range f.log.all() {
+	eventually(t, "the second start", func() bool { return len(f.Started(t)) >= 2 })
+	for _, line := range f.log.All() {
 		if !strings.Contains(line, "it is not done: the doer ") || !strings.Contains(line, "exit status 3") {
 			t.Errorf("log %q", line)
 		}
 	}
-	if n := len(f.log.all()); n > 2 {
+	if n := len(f.log.All()); n > 2 {
 		t.Errorf("%d lines for one cause", n)
 	}
 }
@@ -183,7 +137,7 @@ func TestTheLastOneReplacesADeadOne(t *testing.T) {
 		f := newFakeTool(t, "exit 0")
 		first := New(f.opts)
 		first.Ensure()
-		eventually(t, "the first one's start", func() bool { return len(f.started(t)) == 1 })
+		eventually(t, "the first one's start", func() bool { return len(f.Started(t)) == 1 })
 		first.Close(0)
 		last := New(f.opts)
 		eventually(t, "the first one's end", func() bool {
@@ -197,8 +151,8 @@ func TestTheLastOneReplacesADeadOne(t *testing.T) {
 		last.Ensure()
 		last.Close(linger)
 		if linger > 0 {
-			eventually(t, "another start", func() bool { return len(f.started(t)) == starts })
-		} else if n := len(f.started(t)); n != starts {
+			eventually(t, "another start", func() bool { return len(f.Started(t)) == starts })
+		} else if n := len(f.Started(t)); n != starts {
 			t.Errorf("%d starts without time to wait", n)
 		}
 	}
@@ -227,13 +181,13 @@ func TestFilesAreLeft(t *testing.T) {
 	k := New(f.opts)
 	defer k.Close(0)
 	k.Ensure()
-	if lines := f.log.all(); len(lines) != 1 || !strings.Contains(lines[0], missing.Error()) || len(f.started(t)) != 0 {
-		t.Fatalf("log %q, started %v", lines, f.started(t))
+	if lines := f.log.All(); len(lines) != 1 || !strings.Contains(lines[0], missing.Error()) || len(f.Started(t)) != 0 {
+		t.Fatalf("log %q, started %v", lines, f.Started(t))
 	}
 	free.Store(true)
-	eventually(t, "it is started", func() bool { return len(f.started(t)) == 1 })
-	pid := f.started(t)[0]
-	if text, _ := os.ReadFile(f.notes); string(text) != fmt.Sprintf("%d 3 4 do it\n", pid) {
+	eventually(t, "it is started", func() bool { return len(f.Started(t)) == 1 })
+	pid := f.Started(t)[0]
+	if text, _ := os.ReadFile(f.Notes); string(text) != fmt.Sprintf("%d 3 4 do it\n", pid) {
 		t.Errorf("started as %q", text)
 	}
 	if conn, err := net.Dial("unix", path); err != nil {

@@ -1,0 +1,78 @@
+// Package keepertest has what the tests of keepers start, and where they log.
+package keepertest
+
+import (
+	"errors"
+	"fmt"
+	"os"
+	"path/filepath"
+	"strconv"
+	"strings"
+	"sync"
+	"testing"
+
+	"golang.org/x/sys/unix"
+)
+
+// Tool is a program that notes its start and then runs shell commands. What has been
+// started of it is killed when the test ends.
+type Tool struct {
+	// Path is the program's. Notes has a line for each start: the process, what env
+	// says, the arguments.
+	Path, Notes string
+}
+
+// NewTool writes the program. env is the environment variable that it notes.
+func NewTool(t *testing.T, env, commands string) *Tool {
+	t.Helper()
+	dir := t.TempDir()
+	f := &Tool{Path: filepath.Join(dir, "program"), Notes: filepath.Join(dir, "notes")}
+	script := fmt.Sprintf("#!/bin/sh\necho $$ $%s \"$*\" >> %s\n%s\n", env, f.Notes, commands)
+	if err := os.WriteFile(f.Path, []byte(script), 0o700); err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() {
+		for _, pid := range f.Started(t) {
+			_ = unix.Kill(pid, unix.SIGKILL)
+		}
+	})
+	return f
+}
+
+// Started returns the processes that have been started so far.
+func (f *Tool) Started(t *testing.T) (pids []int) {
+	t.Helper()
+	text, err := os.ReadFile(f.Notes)
+	if err != nil && !errors.Is(err, os.ErrNotExist) {
+		t.Fatal(err)
+	}
+	for line := range strings.Lines(string(text)) {
+		first, _, _ := strings.Cut(line, " ")
+		pid, err := strconv.Atoi(first)
+		if err != nil {
+			t.Fatal(err)
+		}
+		pids = append(pids, pid)
+	}
+	return pids
+}
+
+// Log collects what a keeper logs.
+type Log struct {
+	mu    sync.Mutex
+	lines []string
+}
+
+// Printf is a keeper's Logf.
+func (l *Log) Printf(format string, args ...any) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	l.lines = append(l.lines, fmt.Sprintf(format, args...))
+}
+
+// All returns the lines so far.
+func (l *Log) All() []string {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return append([]string(nil), l.lines...)
+}

@@ -55,7 +55,7 @@ func (r *relayProcess) requestRelay(observer *requests, mode collate.Mode) *midd
 		middleware.WithSpanKind(requestKind),
 		// Who asks knows less than the collator of why.
 		middleware.WithJoin(middleware.JoinSandbox),
-		middleware.WithQuiet(time.Duration(r.cfg.Trace.Slow), slices.Concat(r.cfg.Agent.Quiet, collate.QuietRequests(r.cfg.Trace.Quiet))...),
+		middleware.WithQuiet(time.Duration(r.cfg.Trace.Slow), agentconfig.QuietRequests(r.cfg)...),
 		middleware.WithObserver(observer),
 		middleware.WithErrorHandler(r.warnOfRequests),
 	)

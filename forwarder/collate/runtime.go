@@ -100,16 +100,16 @@ func (c *Collator) standsAlone(n *node) bool {
 	return below || n.rule.isCall() || c.quietSpan(n.span)
 }
 
-// requestPrefix begins the names of the Go runtime's spans that are requests to the
+// RequestPrefix begins the names of the Go runtime's spans that are requests to the
 // agent.
-const requestPrefix = "ttrpc."
+const RequestPrefix = "ttrpc."
 
 // quietSpan tells that a span of the runtime's is dropped for its name.
 func (c *Collator) quietSpan(s *agentwire.Span) bool {
 	if !slices.Contains(c.opts.QuietSpans, s.Name) || s.Failed {
 		return false
 	}
-	return endless[strings.TrimPrefix(s.Name, requestPrefix)] || !c.slow(s)
+	return endless[strings.TrimPrefix(s.Name, RequestPrefix)] || !c.slow(s)
 }
 
 // runtimeRoot places a span of the runtime's that stands alone.

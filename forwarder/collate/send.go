@@ -85,7 +85,7 @@ func (c *Collator) send(top *node, p place) {
 		n := c.stack[len(c.stack)-1]
 		c.stack = c.stack[:len(c.stack)-1]
 		c.held.drop(n)
-		c.sent.put(n.id, sent{place: p, parent: n.parent, stale: n.host && !strings.HasPrefix(n.span.Name, requestPrefix)})
+		c.sent.put(n.id, sent{place: p, parent: n.parent, stale: n.host && !strings.HasPrefix(n.span.Name, RequestPrefix)})
 		if p.drop != "" {
 			c.drop(p.drop)
 		} else {

@@ -57,7 +57,7 @@ func QuietRequests(cfg config.Config) []string {
 func quietSpans(cfg config.Config) []string {
 	names := slices.Clone(cfg.Jaeger.Quiet)
 	for _, request := range QuietRequests(cfg) {
-		names = append(names, "ttrpc."+request)
+		names = append(names, collate.RequestPrefix+request)
 	}
 	return names
 }

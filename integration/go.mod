@@ -5,6 +5,7 @@ go 1.26.0
 replace github.com/shimtrace/shimtrace => ..
 
 require (
+	github.com/containerd/containerd/api v1.12.0
 	github.com/containerd/ttrpc v1.2.10
 	github.com/mdlayher/vsock v1.4.0
 	go.opentelemetry.io/otel v1.47.0
@@ -24,7 +25,6 @@ require (
 
 require (
 	github.com/apache/thrift v0.25.0 // indirect
-	github.com/containerd/containerd/api v1.12.0 // indirect
 	github.com/containerd/log v0.1.0 // indirect
 	github.com/fsnotify/fsnotify v1.10.1 // indirect
 	github.com/mdlayher/socket v0.8.0 // indirect

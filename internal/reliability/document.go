@@ -1,0 +1,96 @@
+package reliability
+
+import (
+	"slices"
+	"strings"
+)
+
+// A text is the document: what stands before its first area, and the areas in
+// alphabetical order.
+type text struct {
+	head  string
+	areas []area
+}
+
+// An area is a heading with its rows, in alphabetical order.
+type area struct {
+	name string
+	rows []string
+}
+
+const (
+	heading = "## "
+	columns = "| what was done | what a pod noticed | what was lost | test |\n|---|---|---|---|\n"
+)
+
+// parse reads a document as String writes it.
+func parse(s string) text {
+	parts := strings.Split(s, "\n"+heading)
+	d := text{head: strings.TrimRight(parts[0], "\n")}
+	for _, part := range parts[1:] {
+		lines := strings.Split(part, "\n")
+		a := area{name: lines[0]}
+		for _, line := range lines[1:] {
+			if strings.HasPrefix(line, "| ") && line+"\n" != columns[:strings.Index(columns, "\n")+1] {
+				a.rows = append(a.rows, line)
+			}
+		}
+		d.areas = append(d.areas, a)
+	}
+	return d
+}
+
+// row returns the row of f's fault, empty if there is none.
+func (d text) row(f Fault) string {
+	for _, a := range d.areas {
+		if a.name != f.Area {
+			continue
+		}
+		for _, row := range a.rows {
+			if strings.HasPrefix(row, f.key()) {
+				return row
+			}
+		}
+	}
+	return ""
+}
+
+// set puts f's row in the place of the one that there may be.
+func (d *text) set(f Fault, test string) {
+	i := slices.IndexFunc(d.areas, func(a area) bool { return a.name == f.Area })
+	if i < 0 {
+		i = len(d.areas)
+		d.areas = append(d.areas, area{name: f.Area})
+	}
+	rows := slices.DeleteFunc(d.areas[i].rows, func(row string) bool { return strings.HasPrefix(row, f.key()) })
+	d.areas[i].rows = append(rows, f.row(test))
+}
+
+// String returns the document.
+func (d text) String() string {
+	var b strings.Builder
+	b.WriteString(d.head + "\n")
+	slices.SortFunc(d.areas, func(a, b area) int { return strings.Compare(a.name, b.name) })
+	for _, a := range d.areas {
+		slices.Sort(a.rows)
+		b.WriteString("\n" + heading + a.name + "\n" + columns)
+		for _, row := range a.rows {
+			b.WriteString(row + "\n")
+		}
+	}
+	return b.String()
+}
+
+// key begins f's row and no other one of its area.
+func (f Fault) key() string { return "| " + cell(f.Fault) + " | " }
+
+// row returns f's row, with the name of its test.
+func (f Fault) row(test string) string {
+	name, _, _ := strings.Cut(test, "/")
+	return f.key() + cell(f.Pod) + " | " + cell(f.Lost) + " | `" + name + "` |"
+}
+
+// cell returns s as the text of one cell.
+func cell(s string) string {
+	return strings.ReplaceAll(strings.Join(strings.Fields(s), " "), "|", `\|`)
+}

@@ -6,11 +6,14 @@ import (
 	"path/filepath"
 
 	"golang.org/x/sys/unix"
+
+	"github.com/shimtrace/shimtrace/internal/loglimit"
 )
 
 // openLog returns a logger to the bundle's log pipe, from which containerd copies
 // to its own log. Without a reader there is no log: a shim's standard error is
-// part of its answer and not to be written to.
+// part of its answer and not to be written to. What a guest or a stranger can have us
+// say again and again is said once a minute.
 func openLog(bundle, level string, attrs ...any) *slog.Logger {
 	var to io.Writer = io.Discard
 	if fd, err := openPipe(bundle); err == nil {
@@ -19,7 +22,7 @@ func openLog(bundle, level string, attrs ...any) *slog.Logger {
 	var l slog.Level
 	_ = l.UnmarshalText([]byte(level))
 	h := slog.NewTextHandler(to, &slog.HandlerOptions{Level: l})
-	return slog.New(h).With("component", "shimtrace").With(attrs...)
+	return slog.New(loglimit.Handler(h)).With("component", "shimtrace").With(attrs...)
 }
 
 func openPipe(bundle string) (int, error) {

@@ -22,13 +22,13 @@ func TestLogNeverBlocks(t *testing.T) {
 		t.Fatal(err)
 	}
 	defer reader.Close()
-	log := openLog(dir, "info", "id", "c1")
+	log := openLog(dir, "debug", "id", "c1")
 	log.Warn("first line", "error", "boom")
 	done := make(chan struct{})
 	go func() {
 		defer close(done)
 		for range 2000 {
-			log.Info(strings.Repeat("x", 200))
+			log.Debug(strings.Repeat("x", 200))
 		}
 	}()
 	select {

@@ -11,6 +11,7 @@ import (
 	"sync"
 	"time"
 
+	"github.com/shimtrace/shimtrace/internal/loglimit"
 	"github.com/shimtrace/shimtrace/waterfall"
 )
 
@@ -21,8 +22,9 @@ type forwardReport struct {
 	level slog.Level
 	live  bool
 
+	warnings loglimit.Limiter
+
 	mu   sync.Mutex
-	last string // warning
 	line string // on the terminal
 }
 
@@ -34,16 +36,17 @@ func (r *forwardReport) info(format string, args ...any) {
 	r.say(slog.LevelInfo, fmt.Sprintf(format, args...))
 }
 
-// warn says what went wrong; the same again and again is said once.
+// warn says what went wrong; the same again and again is said once a minute.
 func (r *forwardReport) warn(err error) {
 	if err == nil {
 		return
 	}
-	r.mu.Lock()
-	again := r.last == err.Error()
-	r.last = err.Error()
-	r.mu.Unlock()
-	if !again {
+	swallowed, ok := r.warnings.Allow("warning", err.Error())
+	switch {
+	case !ok:
+	case swallowed > 0:
+		r.say(slog.LevelWarn, fmt.Sprintf("%v (and %d times before)", err, swallowed))
+	default:
 		r.say(slog.LevelWarn, err.Error())
 	}
 }

@@ -1,0 +1,133 @@
+package loglimit
+
+import (
+	"strings"
+	"sync"
+	"time"
+)
+
+const (
+	// interval is the least time between two lines of one cause.
+	interval = time.Minute
+	// burst lines of one kind may follow each other at once, if their causes differ;
+	// after that there is one each refill.
+	burst  = 10
+	refill = 30 * time.Second
+	// maxKinds and maxCauses bound what is remembered. Kinds are constants in the
+	// code; causes may be made up by whom they are about.
+	maxKinds, maxCauses = 128, 32
+)
+
+// Limiter decides which lines are written. Of each cause there is one a minute, and
+// of each kind, whatever causes it names, ten at first and two a minute for ever.
+// The zero value is ready, and safe for concurrent use.
+type Limiter struct {
+	mu    sync.Mutex
+	kinds map[string]*kind
+	now   func() time.Time // tests have another clock
+}
+
+type kind struct {
+	causes    map[string]*cause
+	lines     float64 // that may be written now
+	at        time.Time
+	swallowed uint64 // for want of lines, by causes that are not remembered
+}
+
+type cause struct {
+	last      time.Time
+	swallowed uint64
+}
+
+// Allow reports whether a line is to be written, and then how many of its cause
+// were not since the last one. The kind is a constant that names the place in the
+// code; the cause is what text says without the numbers and quotations in it.
+func (l *Limiter) Allow(kindName, text string) (swallowed uint64, ok bool) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	now := time.Now()
+	if l.now != nil {
+		now = l.now()
+	}
+	k := l.kind(kindName, now)
+	k.lines = min(burst, k.lines+float64(now.Sub(k.at))/float64(refill))
+	k.at = now
+	c := k.cause(Cause(text), now)
+	if c == nil {
+		k.swallowed++
+		return 0, false
+	}
+	if !c.last.IsZero() && now.Sub(c.last) < interval || k.lines < 1 {
+		c.swallowed++
+		return 0, false
+	}
+	k.lines--
+	swallowed = c.swallowed + k.swallowed
+	c.last, c.swallowed, k.swallowed = now, 0, 0
+	return swallowed, true
+}
+
+func (l *Limiter) kind(name string, now time.Time) *kind {
+	if l.kinds == nil {
+		l.kinds = make(map[string]*kind)
+	}
+	k := l.kinds[name]
+	if k == nil {
+		if len(l.kinds) >= maxKinds {
+			name = "" // the rest share one
+			k = l.kinds[name]
+		}
+		if k == nil {
+			k = &kind{causes: make(map[string]*cause), lines: burst, at: now}
+			l.kinds[name] = k
+		}
+	}
+	return k
+}
+
+// cause returns what is remembered of a cause; nil if there is no room.
+func (k *kind) cause(name string, now time.Time) *cause {
+	c := k.causes[name]
+	if c != nil {
+		return c
+	}
+	if len(k.causes) >= maxCauses {
+		for old, o := range k.causes {
+			if now.Sub(o.last) >= interval {
+				k.swallowed += o.swallowed
+				delete(k.causes, old)
+			}
+		}
+	}
+	if len(k.causes) >= maxCauses {
+		return nil
+	}
+	c = &cause{}
+	k.causes[name] = c
+	return c
+}
+
+// maxWords bounds a cause in words.
+const maxWords = 16
+
+// Cause returns what a text says apart from what may change from one time to the
+// next: words with digits in them and quotations are left out.
+func Cause(text string) string {
+	var b strings.Builder
+	words, quoted := 0, false
+	for word := range strings.FieldsSeq(text) {
+		if words == maxWords {
+			break
+		}
+		quotes := strings.Count(word, `"`) - strings.Count(word, `\"`)
+		skip := quoted || quotes > 0 || strings.ContainsAny(word, "0123456789")
+		quoted = quoted != (quotes%2 == 1)
+		if skip {
+			continue
+		}
+		words++
+		b.WriteString(word[:min(len(word), 32)])
+		b.WriteByte(' ')
+	}
+	return b.String()
+}

@@ -93,7 +93,7 @@ func (r *relayProcess) listenForAgents(ctx context.Context, a *agents, warn func
 	a.running.Go(func() {
 		find, cancel := context.WithTimeout(ctx, cidTime)
 		defer cancel()
-		cid, err := listen.FindCID(find, listen.CIDSource{Sandbox: a.sandbox, Shim: servingPID(r.inner, r.id)})
+		cid, err := listen.FindCID(find, listen.CIDSource{Sandbox: a.sandbox, Shim: servingProcess(r.inner, r.id).PID})
 		if err != nil {
 			r.log.Debug("VM without a VSOCK CID", "error", err)
 			return

@@ -1,12 +1,7 @@
 package shim
 
 import (
-	"bytes"
 	"context"
-	"os"
-	"path/filepath"
-	"slices"
-	"strconv"
 
 	"go.opentelemetry.io/otel/attribute"
 	resourcepb "go.opentelemetry.io/proto/otlp/resource/v1"
@@ -57,25 +52,4 @@ func (r *relayProcess) resource(service string, attrs []attribute.KeyValue) *res
 // wanted tells whether a span of a VM is of a time that is recorded.
 func (r *relayProcess) wanted(from listen.Origin, s *agentwire.Span) bool {
 	return from.Sandbox != r.who.sandbox || r.sandbox.covers(s)
-}
-
-// servingPID returns the process of the inner shim that serves the container's
-// sandbox, 0 if there is none. The credentials of its socket name the process that
-// made the socket, which was its start.
-func servingPID(inner, id string) int {
-	dirs, _ := filepath.Glob("/proc/[0-9]*")
-	for _, dir := range dirs {
-		if exe, err := os.Readlink(filepath.Join(dir, "exe")); err != nil || !sameFile(exe, inner) {
-			continue
-		}
-		text, err := os.ReadFile(filepath.Join(dir, "cmdline"))
-		if err != nil {
-			continue
-		}
-		if args := bytes.Split(text, []byte{0}); slices.ContainsFunc(args, func(a []byte) bool { return string(a) == id }) {
-			pid, _ := strconv.Atoi(filepath.Base(dir))
-			return pid
-		}
-	}
-	return 0
 }

@@ -102,8 +102,8 @@ func (s *runtimeSpans) tellProcess(ctx context.Context, inner, id string) {
 	ctx, cancel := context.WithTimeout(ctx, servingTime)
 	defer cancel()
 	for pause := 10 * time.Millisecond; ; pause = min(2*pause, time.Second) {
-		if pid := servingPID(inner, id); pid != 0 {
-			s.link.Processes(pid)
+		if p := servingProcess(inner, id); p.PID != 0 {
+			s.link.Processes(p)
 			return
 		}
 		select {

@@ -92,7 +92,7 @@ func runtimeHost(t *testing.T) (cfg config.Config, inner string) {
 	if err := os.WriteFile(inner, shell, 0o700); err != nil {
 		t.Fatal(err)
 	}
-	shim := exec.Command(inner, "-c", "read line", capturedSandbox)
+	shim := exec.Command(inner, "-c", "read line", "-id", capturedSandbox)
 	in, err := shim.StdinPipe()
 	if err == nil {
 		err = shim.Start()

@@ -12,6 +12,7 @@ import (
 
 	"github.com/shimtrace/shimtrace/forwarder/agentwire"
 	"github.com/shimtrace/shimtrace/forwarder/runtimespan"
+	"github.com/shimtrace/shimtrace/internal/host"
 )
 
 const patience = 20 * time.Second
@@ -46,8 +47,8 @@ func (c *tally) of(reason string) int {
 	return c.m[reason]
 }
 
-// host is a Router that runs.
-type host struct {
+// hosted is a Router that runs.
+type hosted struct {
 	*Router
 	dir   string
 	drops *tally
@@ -55,9 +56,9 @@ type host struct {
 	end func()
 }
 
-func startHost(t *testing.T, dir string, opts RouterOptions) *host {
+func startHost(t *testing.T, dir string, opts RouterOptions) *hosted {
 	t.Helper()
-	h := &host{dir: dir, drops: new(tally)}
+	h := &hosted{dir: dir, drops: new(tally)}
 	opts.Drops = h.drops
 	opts.Warn = func(err error) { t.Log("router: ", err) }
 	h.Router = NewRouter(opts)
@@ -110,7 +111,7 @@ func startSandbox(t *testing.T, dir, id string, pids ...int) *sandbox {
 			s.warned = append(s.warned, err)
 		},
 	}, s.span)
-	s.Processes(pids...)
+	s.Processes(named(t, pids)...)
 	ctx, cancel := context.WithCancel(context.Background())
 	done := make(chan struct{})
 	go func() {
@@ -123,6 +124,19 @@ func startSandbox(t *testing.T, dir, id string, pids ...int) *sandbox {
 	}
 	t.Cleanup(s.stop)
 	return s
+}
+
+// named are processes as a relay has found them.
+func named(t *testing.T, pids []int) (all []host.Process) {
+	t.Helper()
+	for _, pid := range pids {
+		p, err := host.Proc("/proc").Process(pid)
+		if err != nil {
+			t.Fatal(err)
+		}
+		all = append(all, p)
+	}
+	return all
 }
 
 func (s *sandbox) span(span *runtimespan.Span) {
@@ -147,7 +161,7 @@ func (s *sandbox) got() []string {
 }
 
 // sandbox starts a relay and waits until the host knows what it says.
-func (h *host) sandbox(t *testing.T, id string, pids ...int) *sandbox {
+func (h *hosted) sandbox(t *testing.T, id string, pids ...int) *sandbox {
 	t.Helper()
 	before := h.listed(id)
 	s := startSandbox(t, h.dir, id, pids...)
@@ -156,7 +170,7 @@ func (h *host) sandbox(t *testing.T, id string, pids ...int) *sandbox {
 }
 
 // listed counts the relays of a sandbox whose claims have been taken down.
-func (h *host) listed(id string) int {
+func (h *hosted) listed(id string) int {
 	h.mu.Lock()
 	defer h.mu.Unlock()
 	return len(h.Router.sandbox[id])
@@ -199,7 +213,7 @@ func (s *sandbox) same(t *testing.T, want ...string) {
 }
 
 // lostNothing fails if the Router lost anything, or has anything left.
-func (h *host) lostNothing(t *testing.T) {
+func (h *hosted) lostNothing(t *testing.T) {
 	t.Helper()
 	eventually(t, "all is sent", func() bool {
 		s := h.Snapshot()

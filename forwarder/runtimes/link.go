@@ -12,6 +12,7 @@ import (
 
 	"github.com/shimtrace/shimtrace/forwarder/listen"
 	"github.com/shimtrace/shimtrace/forwarder/runtimespan"
+	"github.com/shimtrace/shimtrace/internal/host"
 )
 
 // Reasons for which a span is lost at the relay's end.
@@ -49,7 +50,7 @@ type Link struct {
 	over    chan struct{} // closed when Serve has returned
 
 	mu        sync.Mutex
-	processes []int
+	processes []host.Process
 	conn      *net.UnixConn // nil: not connected
 	warned    string
 }
@@ -61,12 +62,12 @@ func NewLink(opts LinkOptions, take func(*runtimespan.Span)) *Link {
 	return l
 }
 
-// Processes says which processes the sandbox's runtime is. It may be called before
-// and while Serve runs.
-func (l *Link) Processes(pids ...int) {
+// Processes says which processes the sandbox's runtime is, by their PID and Start. It
+// may be called before and while Serve runs.
+func (l *Link) Processes(all ...host.Process) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	l.processes = pids
+	l.processes = all
 	if l.conn != nil {
 		// If that fails, the endpoint is gone, and the next one is told.
 		_ = l.send(l.conn, l.claim())
@@ -199,7 +200,11 @@ func (l *Link) attend(ctx context.Context, conn *net.UnixConn) error {
 
 // claim is called with the lock held.
 func (l *Link) claim() []byte {
-	return claimMessage(claim{Sandbox: l.opts.Sandbox, Processes: l.processes})
+	c := claim{Sandbox: l.opts.Sandbox}
+	for _, p := range l.processes {
+		c.Processes, c.Started = append(c.Processes, p.PID), append(c.Started, p.Start)
+	}
+	return claimMessage(c)
 }
 
 func (l *Link) send(conn *net.UnixConn, message []byte) error {

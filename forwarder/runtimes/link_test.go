@@ -39,7 +39,7 @@ func TestRouterReplaced(t *testing.T) {
 // if that has yet to be decoded, and what a connection brings that is still open.
 func TestLeaveGetsAll(t *testing.T) {
 	e := newEndpoint(t)
-	var h *host
+	var h *hosted
 	settled := false
 	h = startHost(t, t.TempDir(), RouterOptions{Settle: func(context.Context) {
 		settled = true

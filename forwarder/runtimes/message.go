@@ -36,8 +36,11 @@ const (
 type claim struct {
 	// Sandbox is the sandbox's id.
 	Sandbox string `json:"sandbox"`
-	// Processes are those of its runtime.
+	// Processes are those of its runtime, by pid.
 	Processes []int `json:"processes,omitempty"`
+	// Started has their starts (host.Process), in the same order, so that none is
+	// taken for another that has its pid by now; 0: not known.
+	Started []uint64 `json:"started,omitempty"`
 }
 
 // appendMessage appends a message.

@@ -22,7 +22,7 @@ func TestProcessTells(t *testing.T) {
 	h.Take(shimB.at, "kata", spans(2, "v"))
 	a.same(t, "x")
 	b.same(t)
-	b.Processes(shimB.pid)
+	b.Processes(named(t, []int{shimB.pid})...)
 	b.same(t, "v")
 	// Once a connection is closed, what it brought may still have to be taken.
 	h.ended(shimB.at)
@@ -118,6 +118,26 @@ func TestPidOfAnother(t *testing.T) {
 	if n := h.Snapshot().Held; n != 1 {
 		t.Errorf("%d spans are held, want 1", n)
 	}
+}
+
+// TestPidGivenAwayBefore: nor is one that got it before the endpoint heard of it.
+func TestPidGivenAwayBefore(t *testing.T) {
+	e := newEndpoint(t)
+	h := startHost(t, t.TempDir(), RouterOptions{Hold: time.Hour})
+	later := e.startRuntime(t)
+	a := h.sandbox(t, "a")
+	runtime := named(t, []int{later.pid})[0]
+	runtime.Start--
+	a.Processes(runtime)
+	h.opened(later.at, e.at)
+	h.Take(later.at, "kata", spans(1, "x"))
+	if n := h.Snapshot().Held; n != 1 {
+		t.Errorf("%d spans are held, want 1", n)
+	}
+	// The claim has been read: what is said after it has its effect.
+	runtime.Start++
+	a.Processes(runtime)
+	a.same(t, "x")
 }
 
 // TestOrderWhenProcessIsNamed: what is held of a runtime goes before what it posts

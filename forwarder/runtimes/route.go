@@ -42,7 +42,7 @@ func (r *Router) newBatch(p *peer, service string, spans []runtimespan.Span) *ba
 
 // list takes down what a relay says of itself.
 func (r *Router) list(c *relay, said claim) {
-	processes := processesOf(said.Processes)
+	processes := r.proc.processesOf(said.Processes, said.Started)
 	r.mu.Lock()
 	if !r.relays[c] { // it has left
 		r.mu.Unlock()

@@ -36,28 +36,28 @@ func TestOwnSpansInOrder(t *testing.T) {
 // TestWhatTells has each of the ways in which a post tells whose it is.
 func TestWhatTells(t *testing.T) {
 	for name, tc := range map[string]struct {
-		post func(h *host)
+		post func(h *hosted)
 		a, b []string
 		held int
 	}{
 		"the service": {
-			post: func(h *host) { h.Take(nowhere, "kata-sb-aaaaaaaa", spans(1, "x")) },
+			post: func(h *hosted) { h.Take(nowhere, "kata-sb-aaaaaaaa", spans(1, "x")) },
 			a:    []string{"x"},
 		},
 		"the service before the id": {
-			post: func(h *host) { h.Take(nowhere, "kata-sb-bbbbbbbb", of("aaaaaaaa-1", spans(1, "x"))) },
+			post: func(h *hosted) { h.Take(nowhere, "kata-sb-bbbbbbbb", of("aaaaaaaa-1", spans(1, "x"))) },
 			b:    []string{"x"},
 		},
 		"another service": {
-			post: func(h *host) { h.Take(nowhere, "kata-sb-cccccccc", of("aaaaaaaa-1", spans(1, "x"))) },
+			post: func(h *hosted) { h.Take(nowhere, "kata-sb-cccccccc", of("aaaaaaaa-1", spans(1, "x"))) },
 			a:    []string{"x"},
 		},
 		"a part of the id": {
-			post: func(h *host) { h.Take(nowhere, "kata-sb-aaaa", spans(1, "x")) },
+			post: func(h *hosted) { h.Take(nowhere, "kata-sb-aaaa", spans(1, "x")) },
 			held: 1,
 		},
 		"a span further on in the post": {
-			post: func(h *host) {
+			post: func(h *hosted) {
 				post := spans(1, "x", "y", "z")
 				post[2].Sandbox = "bbbbbbbb-1"
 				h.Take(nowhere, "kata", post)
@@ -65,7 +65,7 @@ func TestWhatTells(t *testing.T) {
 			b: []string{"x", "y", "z"},
 		},
 		"an earlier post's trace": {
-			post: func(h *host) {
+			post: func(h *hosted) {
 				h.Take(nowhere, "kata", of("aaaaaaaa-1", spans(1, "x")))
 				h.Take(nowhere, "kata", of("bbbbbbbb-1", spans(2, "v")))
 				h.Take(nowhere, "kata", spans(1, "y"))
@@ -74,7 +74,7 @@ func TestWhatTells(t *testing.T) {
 			a: []string{"x", "y"}, b: []string{"v"}, held: 1,
 		},
 		"a later post's trace": {
-			post: func(h *host) {
+			post: func(h *hosted) {
 				h.Take(nowhere, "kata", spans(1, "x", "y"))
 				h.Take(nowhere, "kata", spans(2, "v"))
 				h.Take(nowhere, "kata", spans(1, "z"))
@@ -83,7 +83,7 @@ func TestWhatTells(t *testing.T) {
 			a: []string{"x", "y", "z", "last"}, held: 1,
 		},
 		"by way of others": {
-			post: func(h *host) {
+			post: func(h *hosted) {
 				h.Take(nowhere, "kata", spans(1, "x"))
 				h.Take(nowhere, "kata", append(spans(1, "y"), spans(2, "y")...))
 				h.Take(nowhere, "kata", spans(3, "not"))
@@ -92,7 +92,7 @@ func TestWhatTells(t *testing.T) {
 			b: []string{"x", "y", "y", "z"}, held: 1,
 		},
 		"the trace before the id": {
-			post: func(h *host) {
+			post: func(h *hosted) {
 				h.Take(nowhere, "kata", of("aaaaaaaa-1", spans(1, "x")))
 				h.Take(nowhere, "kata", of("bbbbbbbb-1", spans(1, "y")))
 			},

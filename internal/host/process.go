@@ -1,0 +1,179 @@
+// Package host tells who a process of this host is by what the process cannot choose:
+// its users, when it started, which file it executes. Names, paths and command lines
+// are what any local user can give a process of his own; they are looked at only once
+// the rest is right.
+//
+// It does not decide whom to trust, and keeps nothing. Those who look for the inner
+// shim, its VMM or a runtime call it.
+package host
+
+import (
+	"bytes"
+	"errors"
+	"fmt"
+	"io"
+	"os"
+	"path/filepath"
+	"strconv"
+
+	"golang.org/x/sys/unix"
+)
+
+// Proc is a proc file system, "/proc" as a rule.
+type Proc string
+
+// File is a file's identity, whatever its names.
+type File struct{ Dev, Ino uint64 }
+
+// FileOf returns the identity of the file at path, links followed.
+func FileOf(path string) (File, error) {
+	var st unix.Stat_t
+	if err := unix.Stat(path, &st); err != nil {
+		return File{}, fmt.Errorf("stat %s: %w", path, err)
+	}
+	return File{uint64(st.Dev), st.Ino}, nil
+}
+
+// Process is what a process was when it was looked at.
+type Process struct {
+	PID int
+	// Users are the real, effective, saved and file system user.
+	Users [4]uint32
+	// Start is when it started, in clock ticks since the host's boot: with PID, it
+	// is of no other process (proc_pid_stat(5), starttime).
+	Start uint64
+	// Exe is the file that it executes, as the kernel has it open: not the path, which
+	// may mean another file in another mount namespace.
+	Exe File
+	// PIDNamespace is the process namespace that it is in.
+	PIDNamespace File
+}
+
+// ErrGone: there is no such process, or it ended while it was looked at.
+var ErrGone = errors.New("the process is gone")
+
+// Process looks at a process. What is returned is of one process: if the pid changed
+// hands meanwhile, the error is ErrGone, as it is when there is none.
+func (p Proc) Process(pid int) (Process, error) {
+	got := Process{PID: pid}
+	var err error
+	if got.Start, err = p.Start(pid); err != nil {
+		return Process{}, err
+	}
+	if got.Users, err = p.users(pid); err != nil {
+		return Process{}, err
+	}
+	if got.Exe, err = FileOf(p.path(pid, "exe")); err != nil {
+		return Process{}, gone(err)
+	}
+	if got.PIDNamespace, err = FileOf(p.path(pid, "ns", "pid")); err != nil {
+		return Process{}, gone(err)
+	}
+	if again, err := p.Start(pid); err != nil || again != got.Start {
+		return Process{}, ErrGone
+	}
+	return got, nil
+}
+
+// RunsAs reports whether the process acts as the user and as nobody else.
+func (p Process) RunsAs(uid uint32) bool { return p.Users == [4]uint32{uid, uid, uid, uid} }
+
+// Start returns when a process started, in clock ticks since the boot, or ErrGone.
+func (p Proc) Start(pid int) (uint64, error) {
+	stat, err := readBounded(p.path(pid, "stat"), maxStat)
+	if err != nil {
+		return 0, gone(err)
+	}
+	// The name in parentheses may contain anything, parentheses too.
+	_, rest, ok := lastCut(stat, ")")
+	fields := bytes.Fields(rest)
+	const startTime = 22 - 3 // of the fields behind the name, which is the second
+	if !ok || len(fields) <= startTime {
+		return 0, fmt.Errorf("process %d: its stat is none", pid)
+	}
+	start, err := strconv.ParseUint(string(fields[startTime]), 10, 64)
+	if err != nil {
+		return 0, fmt.Errorf("process %d: its start: %w", pid, err)
+	}
+	return start, nil
+}
+
+const (
+	maxStat = 4 << 10
+	// maxCommandLine bounds a command line in bytes; QEMU's has some 5 kB.
+	maxCommandLine = 128 << 10
+)
+
+// Args returns a process's command line, cut after 128 KiB, nil if it has none. The
+// process can make it say anything.
+func (p Proc) Args(pid int) [][]byte {
+	text, err := readBounded(p.path(pid, "cmdline"), maxCommandLine)
+	if err != nil || len(text) == 0 {
+		return nil
+	}
+	return bytes.Split(bytes.TrimSuffix(text, []byte{0}), []byte{0})
+}
+
+// All returns the pids of all processes.
+func (p Proc) All() (pids []int) {
+	dir, err := os.Open(string(p))
+	if err != nil {
+		return nil
+	}
+	defer dir.Close()
+	for {
+		names, err := dir.Readdirnames(256)
+		for _, name := range names {
+			if pid, err := strconv.Atoi(name); err == nil {
+				pids = append(pids, pid)
+			}
+		}
+		if err != nil {
+			return pids
+		}
+	}
+}
+
+// users reads the line of /proc/PID/status.
+func (p Proc) users(pid int) (users [4]uint32, err error) {
+	status, err := readBounded(p.path(pid, "status"), maxStat)
+	if err != nil {
+		return users, gone(err)
+	}
+	for line := range bytes.Lines(status) {
+		if n, _ := fmt.Sscanf(string(line), "Uid: %d %d %d %d", &users[0], &users[1], &users[2], &users[3]); n == len(users) {
+			return users, nil
+		}
+	}
+	return users, fmt.Errorf("process %d: its users are not in its status", pid)
+}
+
+func (p Proc) path(pid int, elem ...string) string {
+	return filepath.Join(append([]string{string(p), strconv.Itoa(pid)}, elem...)...)
+}
+
+// gone makes ErrGone of what the kernel says of processes that are no more.
+func gone(err error) error {
+	if errors.Is(err, os.ErrNotExist) || errors.Is(err, unix.ESRCH) {
+		return ErrGone
+	}
+	return err
+}
+
+func lastCut(b []byte, sep string) (before, after []byte, ok bool) {
+	i := bytes.LastIndex(b, []byte(sep))
+	if i < 0 {
+		return b, nil, false
+	}
+	return b[:i], b[i+len(sep):], true
+}
+
+// readBounded reads at most limit bytes of a file.
+func readBounded(path string, limit int64) ([]byte, error) {
+	f, err := os.OpenFile(path, os.O_RDONLY|unix.O_NONBLOCK, 0)
+	if err != nil {
+		return nil, err
+	}
+	defer f.Close()
+	return io.ReadAll(io.LimitReader(f, limit))
+}

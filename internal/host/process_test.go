@@ -1,0 +1,95 @@
+package host
+
+import (
+	"errors"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"slices"
+	"strings"
+	"testing"
+)
+
+const proc = Proc("/proc")
+
+// sleeper starts a program that waits, under a name of its own.
+func sleeper(t *testing.T, argv ...string) *exec.Cmd {
+	t.Helper()
+	program, err := exec.LookPath("sleep")
+	if err != nil {
+		t.Fatal(err)
+	}
+	cmd := exec.Command(program, "1000")
+	cmd.Args = append(argv, "1000")
+	if err := cmd.Start(); err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() {
+		_ = cmd.Process.Kill()
+		_ = cmd.Wait()
+	})
+	return cmd
+}
+
+func TestProcess(t *testing.T) {
+	self, err := proc.Process(os.Getpid())
+	if err != nil {
+		t.Fatal(err)
+	}
+	exe, err := os.Executable()
+	if err != nil {
+		t.Fatal(err)
+	}
+	file, err := FileOf(exe)
+	if err != nil || self.Exe != file {
+		t.Errorf("it executes %v, want %v, %v", self.Exe, file, err)
+	}
+	if !self.RunsAs(uint32(os.Geteuid())) || self.RunsAs(12345) {
+		t.Errorf("users %v", self.Users)
+	}
+	cmd := sleeper(t, "a name ) with) 7 (parentheses")
+	other, err := proc.Process(cmd.Process.Pid)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if other.Start < self.Start || other.PIDNamespace != self.PIDNamespace || other.Exe == self.Exe {
+		t.Errorf("%+v beside %+v", other, self)
+	}
+	if args := proc.Args(cmd.Process.Pid); len(args) != 2 || string(args[0]) != cmd.Args[0] {
+		t.Errorf("its arguments are %q", args)
+	}
+	if !slices.Contains(proc.All(), cmd.Process.Pid) {
+		t.Error("it is not among all")
+	}
+	_ = cmd.Process.Kill()
+	_ = cmd.Wait()
+	if _, err := proc.Process(cmd.Process.Pid); !errors.Is(err, ErrGone) {
+		t.Errorf("gone: %v", err)
+	}
+}
+
+// TestStartBehindAnyName: a process's name may look like the rest of the line.
+func TestStartBehindAnyName(t *testing.T) {
+	fields := "S 1 1 1 0 -1 4194560 1 0 0 0 0 0 0 0 20 0 1 0 777 1 1 1"
+	for text, want := range map[string]uint64{
+		"5 (sh) " + fields:                 777,
+		"5 (a) S 1 (b)) " + fields:         777,
+		"5 (sh) S 1 2":                     0,
+		"":                                 0,
+		"5 sh S":                           0,
+		strings.Repeat("x", 2*maxStat):     0,
+		"5 (sh) " + fields[:len(fields)-9]: 0,
+	} {
+		dir := t.TempDir()
+		if err := os.Mkdir(filepath.Join(dir, "5"), 0o700); err != nil {
+			t.Fatal(err)
+		}
+		if err := os.WriteFile(filepath.Join(dir, "5", "stat"), []byte(text), 0o600); err != nil {
+			t.Fatal(err)
+		}
+		got, err := Proc(dir).Start(5)
+		if got != want || (err == nil) != (want != 0) {
+			t.Errorf("%q: %d, %v, want %d", text, got, err, want)
+		}
+	}
+}

@@ -2,7 +2,6 @@ package shim
 
 import (
 	"os"
-	"path/filepath"
 	"slices"
 	"strings"
 )
@@ -62,23 +61,4 @@ func parseCommand(argv []string) command {
 		c.bundle, _ = os.Getwd()
 	}
 	return c
-}
-
-const (
-	namePrefix = "containerd-shim-"
-	nameSuffix = "-v2"
-	traced     = "-traced"
-)
-
-// innerName returns which shim the program's name means: "runc" for
-// containerd-shim-runc-traced-v2, "" for a name of another form.
-func innerName(program string) string {
-	name, ok := strings.CutPrefix(filepath.Base(program), namePrefix)
-	if !ok {
-		return ""
-	}
-	if name, ok = strings.CutSuffix(name, traced+nameSuffix); !ok {
-		return ""
-	}
-	return name
 }

@@ -40,20 +40,3 @@ func TestParseCommand(t *testing.T) {
 		})
 	}
 }
-
-func TestInnerName(t *testing.T) {
-	for program, want := range map[string]string{
-		"containerd-shim-runc-traced-v2":                    "runc",
-		"/opt/x/containerd-shim-kata-qemu-traced-v2":        "kata-qemu",
-		"containerd-shim-traced-v2":                         "",
-		"containerd-shim-runc-v2":                           "",
-		"shimtrace":                                         "",
-		"./containerd-shim-runsc-traced-v2":                 "runsc",
-		"/usr/local/bin/containerd-shim-traced-traced-v2":   "traced",
-		"/containerd-shim-runc-traced-v2/containerd-shim-x": "",
-	} {
-		if got := innerName(program); got != want {
-			t.Errorf("innerName(%q) = %q, want %q", program, got, want)
-		}
-	}
-}

@@ -6,36 +6,51 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"strings"
 	"syscall"
 
 	"github.com/shimtrace/shimtrace/config"
+	"github.com/shimtrace/shimtrace/internal/shimname"
 )
 
 // findInner returns the path of the shim to wrap: what the configuration says for
-// this runtime, else containerd-shim-<inner>-v2 on PATH or beside ourselves.
-func findInner(cfg config.Config, inner string) (string, error) {
-	name := cfg.Shim
-	if name == "" {
-		if inner == "" {
+// this runtime, else the file of that name on PATH or beside ourselves.
+func findInner(cfg config.Config, wrapped shimname.Name) (string, error) {
+	names := []string{cfg.Shim}
+	if cfg.Shim == "" {
+		if wrapped.Inner == "" {
 			return "", errors.New("which shim to wrap is said by the program's name, containerd-shim-<inner>-traced-v2: use a link with such a name (shimtrace install makes them)")
 		}
-		name = namePrefix + inner + nameSuffix
+		names = wrapped.Files()
 	}
 	self, err := os.Executable()
 	if err != nil {
 		return "", fmt.Errorf("find own executable: %w", err)
 	}
-	path, err := exec.LookPath(name)
-	if err != nil && !filepath.IsAbs(name) {
-		path, err = exec.LookPath(filepath.Join(filepath.Dir(self), name))
-	}
-	if err != nil {
-		return "", fmt.Errorf("the shim to wrap, %s, is neither on PATH (%s) nor in %s: install it or set shim in section [runtime.%s] of the configuration", name, os.Getenv("PATH"), filepath.Dir(self), inner)
+	path := lookUp(names, filepath.Dir(self))
+	if path == "" {
+		return "", fmt.Errorf("the shim to wrap, %s, is neither on PATH (%s) nor in %s: install it or set shim in section [runtime.%s] of the configuration", strings.Join(names, " or "), os.Getenv("PATH"), filepath.Dir(self), wrapped.Inner)
 	}
 	if sameFile(path, self) {
-		return "", fmt.Errorf("the shim to wrap, %s, is shimtrace itself: set shim in section [runtime.%s] of the configuration to the real one", path, inner)
+		return "", fmt.Errorf("the shim to wrap, %s, is shimtrace itself: set shim in section [runtime.%s] of the configuration to the real one", path, wrapped.Inner)
 	}
 	return path, nil
+}
+
+// lookUp returns the first of the programs that is there, on PATH or in dir.
+func lookUp(names []string, dir string) string {
+	for _, name := range names {
+		if path, err := exec.LookPath(name); err == nil {
+			return path
+		}
+		if filepath.IsAbs(name) {
+			continue
+		}
+		if path, err := exec.LookPath(filepath.Join(dir, name)); err == nil {
+			return path
+		}
+	}
+	return ""
 }
 
 func sameFile(a, b string) bool {

@@ -7,6 +7,7 @@ import (
 	"runtime"
 
 	"github.com/shimtrace/shimtrace/config"
+	"github.com/shimtrace/shimtrace/internal/shimname"
 )
 
 // Run is the program: it does what argv says as the shim that argv[0] names, and
@@ -16,8 +17,8 @@ func Run(argv []string) int {
 	// lives as long as the process.
 	runtime.LockOSThread()
 	c := parseCommand(argv)
-	name := innerName(c.program)
-	cfg, cfgErr := config.Load(name, os.Getenv)
+	name, _ := shimname.ParseLink(c.program)
+	cfg, cfgErr := config.Load(name.Inner, os.Getenv)
 	inner, err := findInner(cfg, name)
 	if err != nil {
 		fmt.Fprintf(os.Stderr, "%s: %v\n", c.program, err)

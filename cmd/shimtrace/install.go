@@ -16,8 +16,9 @@ func installCommand(h *host) *cli.Command {
 		Name:      "install",
 		Usage:     "make the traced runtimes' names, and print containerd's configuration for them",
 		ArgsUsage: "[INNER...]",
-		Description: "For each inner shim (\"runc\" is containerd-shim-runc-v2; default: all on PATH) a link\n" +
-			"containerd-shim-INNER-traced-v2 to the tracing shim is made in --bindir. The two programs\n" +
+		Description: "For each inner shim (default: all on PATH) a link to the tracing shim is made in --bindir:\n" +
+			"containerd-shim-runsc-traced-v1 for containerd-shim-runsc-v1, and so on. INNER is the name\n" +
+			"of a shim's file, or its middle (\"runsc\"). The two programs\n" +
 			"are copied there when they run from somewhere else, such as a build directory. What is\n" +
 			"in order already stays as it is, and nothing that is not shimtrace's is overwritten.\n" +
 			"containerd's configuration is printed, not changed.\n\n" +
@@ -39,15 +40,14 @@ func installCommand(h *host) *cli.Command {
 			&cli.BoolFlag{Name: "json", Usage: "print a JSON object"},
 		},
 		Action: func(_ context.Context, c *cli.Command) error {
-			inners, err := innerNames(c.Args().Slice())
-			if err != nil {
-				return err
-			}
 			bindir, err := filepath.Abs(c.String("bindir"))
 			if err != nil {
 				return err
 			}
-			in := &installer{bindir: bindir, inners: inners, force: c.Bool("force"), path: filepath.SplitList(h.getenv("PATH")), proc: "/proc"}
+			in := &installer{bindir: bindir, force: c.Bool("force"), path: filepath.SplitList(h.getenv("PATH")), proc: "/proc"}
+			if in.inners, err = in.innerNames(c.Args().Slice()); err != nil {
+				return err
+			}
 			kata, err := h.kataSetUp(c, in)
 			if err != nil {
 				return err
@@ -81,7 +81,7 @@ func (h *host) install(in *installer, kata *kataSetUp, shim string, dryRun, asJS
 	}
 	if len(in.inners) == 0 {
 		if in.inners = kata.withInners(in.innersOnPath()); len(in.inners) == 0 {
-			return nothingFound("no containerd-shim-*-v2 is on PATH (%s): name the inner shim, for instance: shimtrace install kata-qemu", h.getenv("PATH"))
+			return nothingFound("no containerd-shim-* is on PATH (%s): name the inner shim, for instance: shimtrace install kata-qemu", h.getenv("PATH"))
 		}
 	}
 	steps, err := in.plan()

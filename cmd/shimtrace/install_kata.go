@@ -9,6 +9,7 @@ import (
 	"strings"
 
 	"github.com/shimtrace/shimtrace/config"
+	"github.com/shimtrace/shimtrace/internal/shimname"
 	"github.com/shimtrace/shimtrace/kataconfig"
 	"github.com/urfave/cli/v3"
 )
@@ -35,7 +36,7 @@ func (h *host) kataSetUp(c *cli.Command, in *installer) (*kataSetUp, error) {
 		return k, nil
 	}
 	if len(in.inners) > 0 && !slices.ContainsFunc(in.inners, isKata) {
-		return nil, usageError("--kata with %s: none of them is Kata's", strings.Join(in.inners, ", "))
+		return nil, usageError("--kata with %s: none of them is Kata's", joinNames(in.inners))
 	}
 	if c.Bool("uninstall") {
 		return k, nil
@@ -56,12 +57,20 @@ func (h *host) kataSetUp(c *cli.Command, in *installer) (*kataSetUp, error) {
 	return k, nil
 }
 
-func isKata(inner string) bool { return strings.Contains(inner, "kata") }
+func isKata(n shimname.Name) bool { return strings.Contains(n.Inner, "kata") }
+
+func joinNames(names []shimname.Name) string {
+	var texts []string
+	for _, n := range names {
+		texts = append(texts, n.String())
+	}
+	return strings.Join(texts, ", ")
+}
 
 func (k *kataSetUp) places() string { return strings.Join(kataconfig.Places(k.root), ", ") }
 
 // find finds the configurations: those named, else those of the inner shims, else all.
-func (k *kataSetUp) find(inners []string) error {
+func (k *kataSetUp) find(inners []shimname.Name) error {
 	if !k.on {
 		return nil
 	}
@@ -87,12 +96,12 @@ func (k *kataSetUp) find(inners []string) error {
 		}
 		n := len(k.configs)
 		for _, c := range all {
-			if slices.Contains(c.Handlers(), inner) {
+			if slices.Contains(c.Handlers(), inner.Inner) {
 				k.configs = append(k.configs, c)
 			}
 		}
 		if len(k.configs) == n {
-			return nothingFound("no configuration of %s (configuration%s.toml) is in %s; --kata-config names one", inner, strings.TrimPrefix(inner, "kata"), k.places())
+			return nothingFound("no configuration of %s (configuration%s.toml) is in %s; --kata-config names one", inner, strings.TrimPrefix(inner.Inner, "kata"), k.places())
 		}
 	}
 	return nil
@@ -100,23 +109,24 @@ func (k *kataSetUp) find(inners []string) error {
 
 // withInners adds to the inner shims those that Kata's installations have outside of
 // PATH: containerd knows them by their paths, kata-deploy puts none there.
-func (k *kataSetUp) withInners(inners []string) []string {
+func (k *kataSetUp) withInners(inners []shimname.Name) []shimname.Name {
 	for _, c := range k.configs {
 		for _, h := range c.Handlers() {
-			if c.Shim != "" && (c.Deployed() || h == "kata") && innerPattern.MatchString(h) && !slices.Contains(inners, h) {
-				inners = append(inners, h)
+			n, ok := shimname.Parse("containerd-shim-" + h + "-v2")
+			if ok && c.Shim != "" && (c.Deployed() || h == "kata") && !slices.Contains(inners, n) {
+				inners = append(inners, n)
 			}
 		}
 	}
-	slices.Sort(inners)
+	slices.SortFunc(inners, compareNames)
 	return inners
 }
 
 // of returns an inner shim's configuration and program, as they are called once the
 // root is "/"; empty where they are not known.
-func (k *kataSetUp) of(inner string) (file, shim string) {
+func (k *kataSetUp) of(inner shimname.Name) (file, shim string) {
 	for _, c := range k.configs {
-		if slices.Contains(c.Handlers(), inner) {
+		if slices.Contains(c.Handlers(), inner.Inner) {
 			root := strings.TrimSuffix(k.root, "/")
 			return strings.TrimPrefix(c.File, root), strings.TrimPrefix(c.Shim, root)
 		}
@@ -133,7 +143,7 @@ func (k *kataSetUp) plan() ([]kataconfig.Change, error) {
 
 // planRemoval is of all drop-ins, or of the inner shims' only. An uninstallation that
 // is not about Kata takes all of them, unless it is about single shims.
-func (k *kataSetUp) planRemoval(inners []string) ([]kataconfig.Change, error) {
+func (k *kataSetUp) planRemoval(inners []shimname.Name) ([]kataconfig.Change, error) {
 	switch {
 	case len(inners) == 0 && len(k.files) == 0:
 		return kataconfig.PlanRemoval(nil, kataconfig.FindDropIns(k.root), k.force)

@@ -93,7 +93,7 @@ func TestInstallKata(t *testing.T) {
 		r.want(t, exitOK, text, "")
 	}
 	for _, inner := range []string{"runc", "kata-qemu", "kata-clh-runtime-rs"} {
-		if _, err := os.Readlink(p.bin(linkPrefix + inner + linkSuffix)); err != nil {
+		if _, err := os.Readlink(p.bin("containerd-shim-" + inner + "-traced-v2")); err != nil {
 			t.Errorf("no link for %s: %v", inner, err)
 		}
 	}

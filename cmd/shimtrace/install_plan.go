@@ -1,30 +1,30 @@
 package main
 
 import (
+	"cmp"
 	"errors"
 	"fmt"
 	"io/fs"
 	"os"
 	"os/exec"
 	"path/filepath"
-	"regexp"
 	"slices"
 	"strings"
+
+	"github.com/shimtrace/shimtrace/internal/shimname"
 )
 
-// Names of the two programs, and what the links are called around the inner's.
+// Names of the two programs.
 const (
-	shimName   = "containerd-shim-traced-v2"
-	toolName   = "shimtrace"
-	linkPrefix = "containerd-shim-"
-	linkSuffix = "-traced-v2"
+	shimName = shimname.Program
+	toolName = "shimtrace"
 )
 
 // installer decides what an installation consists of. It changes nothing; steps do.
 type installer struct {
 	bindir     string // absolute
 	shim, tool string // where the programs are now, links resolved
-	inners     []string
+	inners     []shimname.Name
 	force      bool
 	path       []string // where inner shims are looked for
 	proc       string   // the proc file system
@@ -34,40 +34,72 @@ type installer struct {
 // elsewhere lead to them.
 var systemDirs = []string{"/usr/bin", "/usr/sbin", "/bin", "/sbin"}
 
-// innerPattern is what containerd can make a shim's name of.
-var innerPattern = regexp.MustCompile(`^[a-z0-9]+([-_][a-z0-9]+)*$`)
-
-// innerNames checks and completes what the command line names: "runc", or the
-// whole "containerd-shim-runc-v2".
-func innerNames(args []string) ([]string, error) {
-	var names []string
+// innerNames reads what the command line names: the name of a shim's file,
+// "containerd-shim-runsc-v1", or its middle, "runsc", for the file on the path that
+// has it, or for version 2 if there is none.
+func (in *installer) innerNames(args []string) ([]shimname.Name, error) {
+	var names []shimname.Name
 	for _, a := range args {
-		name := strings.TrimSuffix(strings.TrimPrefix(a, linkPrefix), "-v2")
-		if !innerPattern.MatchString(name) || name == "traced" || strings.HasSuffix(name, "-traced") {
-			return nil, usageError("%q is not the name of an inner shim: write \"runc\" for containerd-shim-runc-v2", a)
+		n, ok := shimname.Parse(a)
+		if !ok {
+			if n, ok = in.innerOf(a); !ok {
+				return nil, usageError("%q is not the name of an inner shim: write \"runc\" for containerd-shim-runc-v2, or the whole", a)
+			}
 		}
-		if !slices.Contains(names, name) {
-			names = append(names, name)
+		if !slices.Contains(names, n) {
+			names = append(names, n)
 		}
 	}
 	return names, nil
 }
 
-// innersOnPath returns the inner shims on the path, sorted, without our own.
-func (in *installer) innersOnPath() []string {
-	var names []string
-	for _, dir := range in.path {
-		files, _ := filepath.Glob(filepath.Join(dir, linkPrefix+"*-v2"))
-		for _, f := range files {
-			name := strings.TrimSuffix(strings.TrimPrefix(filepath.Base(f), linkPrefix), "-v2")
-			if name == "traced" || strings.HasSuffix(name, "-traced") || !innerPattern.MatchString(name) || !executable(f) {
-				continue
-			}
-			names = append(names, name)
+// innerOf returns the inner shim that has the middle in its name, with the latest
+// version that is on the path.
+func (in *installer) innerOf(middle string) (shimname.Name, bool) {
+	n, ok := shimname.Parse("containerd-shim-" + middle + "-v2")
+	if !ok || n.Inner != middle || strings.HasPrefix(middle, "containerd-shim-") {
+		return n, false
+	}
+	found := in.innersOnPath()
+	for i := len(found) - 1; i >= 0; i-- {
+		if found[i].Inner == middle {
+			return found[i], true
 		}
 	}
-	slices.Sort(names)
+	return n, true
+}
+
+// innersOnPath returns the inner shims on the path, sorted, without our own.
+func (in *installer) innersOnPath() []shimname.Name {
+	var names []shimname.Name
+	for _, dir := range in.path {
+		files, _ := filepath.Glob(filepath.Join(dir, "containerd-shim-*"))
+		for _, f := range files {
+			if n, ok := shimname.Parse(f); ok && executable(f) && !superseded(n) {
+				names = append(names, n)
+			}
+		}
+	}
+	slices.SortFunc(names, compareNames)
 	return slices.Compact(names)
+}
+
+// superseded reports whether n is a shim that its own project has replaced: runc's
+// first one, which containerd up to 1.7 still brings along, runs no pods of CRI.
+func superseded(n shimname.Name) bool {
+	return n == shimname.Name{Inner: shimname.Runc.Inner, Version: "v1"}
+}
+
+func compareNames(a, b shimname.Name) int {
+	return cmp.Or(cmp.Compare(a.Inner, b.Inner), cmp.Compare(a.Version, b.Version))
+}
+
+// links returns the names under which n is wrapped.
+func links(n shimname.Name) []string {
+	if n == shimname.Runc {
+		return []string{n.Link(), shimname.RuncWithOptions.Link()}
+	}
+	return []string{n.Link()}
 }
 
 func (in *installer) lookPath(name string) string {
@@ -126,7 +158,9 @@ func (in *installer) plan() ([]step, error) {
 		add(in.copyStep(in.tool, toolName))
 	}
 	for _, inner := range in.inners {
-		add(in.linkStep(target, linkPrefix+inner+linkSuffix))
+		for _, link := range links(inner) {
+			add(in.linkStep(target, link))
+		}
 	}
 	return steps, errors.Join(errs...)
 }
@@ -170,13 +204,20 @@ func (in *installer) mayReplace(path string) error {
 func (in *installer) planUninstall() ([]step, error) {
 	var paths []string
 	if len(in.inners) == 0 {
-		paths, _ = filepath.Glob(filepath.Join(in.bindir, linkPrefix+"*"+linkSuffix))
+		found, _ := filepath.Glob(filepath.Join(in.bindir, "containerd-shim-*"))
+		for _, p := range found {
+			if _, ok := shimname.ParseLink(p); ok {
+				paths = append(paths, p)
+			}
+		}
 		if !slices.Contains(systemDirs, in.bindir) {
 			paths = append(paths, filepath.Join(in.bindir, shimName), filepath.Join(in.bindir, toolName))
 		}
 	}
 	for _, inner := range in.inners {
-		paths = append(paths, filepath.Join(in.bindir, linkPrefix+inner+linkSuffix))
+		for _, link := range links(inner) {
+			paths = append(paths, filepath.Join(in.bindir, link))
+		}
 	}
 	var steps []step
 	for _, p := range paths {

@@ -8,6 +8,7 @@ import (
 	"strings"
 
 	"github.com/shimtrace/shimtrace/config"
+	"github.com/shimtrace/shimtrace/internal/shimname"
 )
 
 // tracedRuntime is a traced runtime as containerd's configuration names it.
@@ -18,6 +19,8 @@ type tracedRuntime struct {
 	Type  string `json:"runtime_type"`
 	// Path is empty where containerd derives it from the type.
 	Path string `json:"runtime_path,omitempty"`
+	// ClientType is the runtime type for clients that know no handlers: nerdctl, ctr.
+	ClientType string `json:"client_runtime_type"`
 	// Shim is the inner shim's program where it is not on PATH but known; the
 	// configuration must name it.
 	Shim string `json:"shim,omitempty"`
@@ -38,17 +41,18 @@ const (
 // type of a runtime's options by the runtime's type: only io.containerd.runc.v2
 // has runc's, so that type stays and the path changes. Kata's shim wants the type
 // to contain io.containerd.kata, which the traced type does.
-func (h *host) newRuntime(in *installer, inner string, kata *kataSetUp) tracedRuntime {
-	r := tracedRuntime{Name: inner + "-traced", Inner: inner, Type: "io.containerd." + inner + "-traced.v2"}
-	if inner == "runc" {
+func (h *host) newRuntime(in *installer, inner shimname.Name, kata *kataSetUp) tracedRuntime {
+	r := tracedRuntime{Name: inner.String() + "-traced", Inner: inner.Inner, Type: inner.RuntimeType(), ClientType: inner.RuntimeType()}
+	if inner == shimname.Runc {
 		r.Type = "io.containerd.runc.v2"
-		r.Path = filepath.Join(in.bindir, linkPrefix+inner+linkSuffix)
+		r.Path = filepath.Join(in.bindir, inner.Link())
+		r.ClientType = shimname.RuncWithOptions.RuntimeType()
 	}
 	var shim string
 	r.Options, shim = kata.of(inner)
-	if cfg, err := config.Load(inner, h.getenv); in.lookPath(linkPrefix+inner+"-v2") == "" && (err != nil || cfg.Shim == "") {
+	if cfg, err := config.Load(inner.Inner, h.getenv); in.lookPath(inner.File()) == "" && (err != nil || cfg.Shim == "") {
 		if r.Shim = shim; shim == "" {
-			h.warn("containerd-shim-%s-v2 is not on PATH; unless containerd's PATH has it, set shim in [runtime.%s] of the configuration", inner, inner)
+			h.warn("%s is not on PATH; unless containerd's PATH has it, set shim in [runtime.%s] of the configuration", inner.File(), inner.Inner)
 		}
 	}
 	r.Config1, r.Config2 = r.section(criTable1), r.section(criTable2)
@@ -102,7 +106,7 @@ func writeSnippets(w io.Writer, runtimes []tracedRuntime) error {
 	}
 	b.WriteString("\nctr and nerdctl need no configuration:\n\n")
 	for _, r := range runtimes {
-		fmt.Fprintf(&b, "  nerdctl run --runtime io.containerd.%s-traced.v2 …\n", r.Inner)
+		fmt.Fprintf(&b, "  nerdctl run --runtime %s …\n", r.ClientType)
 	}
 	heading := "\nFor " + config.DefaultPath + ", since these shims are not on PATH:\n"
 	for _, r := range runtimes {

@@ -75,7 +75,7 @@ func (p *site) names() string {
 func TestInstall(t *testing.T) {
 	p := newSite(t, "runc", "kata-qemu")
 	p.install().want(t, exitOK, `runtime_type = "io.containerd.kata-qemu-traced.v2"`, "")
-	const want = "containerd-shim-kata-qemu-traced-v2 containerd-shim-runc-traced-v2 containerd-shim-traced-v2 shimtrace"
+	const want = "containerd-shim-kata-qemu-traced-v2 containerd-shim-runc-traced containerd-shim-runc-traced-v2 containerd-shim-traced-v2 shimtrace"
 	if got := p.names(); got != want {
 		t.Fatalf("installed %s, want %s", got, want)
 	}
@@ -101,6 +101,48 @@ func TestInstall(t *testing.T) {
 		t.Errorf("left behind: %s", got)
 	}
 	p.install("--uninstall").want(t, exitNothing, "", p.bin_)
+}
+
+// TestInstallOtherShims installs for shims whose names end otherwise than in "-v2".
+func TestInstallOtherShims(t *testing.T) {
+	p := newSite(t, "runc")
+	for _, name := range []string{"containerd-shim-runc-v1", "containerd-shim-runsc-v1", "containerd-shim-aws-firecracker", "containerd-shim-note.txt"} {
+		p.write(filepath.Join(p.inner, name))
+	}
+	r := p.install()
+	for _, text := range []string{
+		`runtime_type = "io.containerd.runsc-traced.v1"`,
+		`runtime_type = "io.containerd.aws-firecracker.traced"`,
+		"nerdctl run --runtime io.containerd.runc.traced …",
+		"nerdctl run --runtime io.containerd.runsc-traced.v1 …",
+	} {
+		r.want(t, exitOK, text, "")
+	}
+	const want = "containerd-shim-aws-firecracker-traced containerd-shim-runc-traced containerd-shim-runc-traced-v2 containerd-shim-runsc-traced-v1 containerd-shim-traced-v2 shimtrace"
+	if got := p.names(); got != want {
+		t.Errorf("installed %s, want %s", got, want)
+	}
+	p.install("--uninstall").want(t, exitOK, "remove", "")
+	if got := p.names(); got != "" {
+		t.Errorf("left behind: %s", got)
+	}
+	for _, tt := range []struct{ arg, want string }{
+		{"runsc", "containerd-shim-runsc-traced-v1"},
+		{"containerd-shim-runsc-v1", "containerd-shim-runsc-traced-v1"},
+		{"containerd-shim-runsc-v2", "containerd-shim-runsc-traced-v2"},
+		{"/opt/bin/containerd-shim-spin-v2", "containerd-shim-spin-traced-v2"},
+		{"containerd-shim-runc-v1", "containerd-shim-runc-traced-v1"},
+		{"aws-firecracker", "containerd-shim-aws-firecracker-traced"},
+	} {
+		p.install("--uninstall")
+		p.install(tt.arg).want(t, exitOK, "link", "")
+		if _, err := os.Readlink(p.bin(tt.want)); err != nil {
+			t.Errorf("install %s: %v; there is %s", tt.arg, err, p.names())
+		}
+	}
+	for _, arg := range []string{"containerd-shim-traced-v2", "runc-traced", "a b", "", "containerd-shim-runc-traced-v2"} {
+		p.install(arg).want(t, exitUsage, "", "is not the name of an inner shim")
+	}
 }
 
 func TestInstallDryRun(t *testing.T) {
@@ -175,7 +217,7 @@ func TestUninstallInUse(t *testing.T) {
 		t.Errorf("got %v, want an error that names 17 and 18", err)
 	}
 	in.force = true
-	if steps, err := in.planUninstall(); err != nil || len(steps) != 3 {
+	if steps, err := in.planUninstall(); err != nil || len(steps) != 4 {
 		t.Errorf("with force: %v, %v", steps, err)
 	}
 }

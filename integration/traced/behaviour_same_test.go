@@ -4,6 +4,7 @@ import (
 	"encoding/json"
 	"fmt"
 	"maps"
+	"os"
 	"slices"
 	"strings"
 	"testing"
@@ -133,6 +134,18 @@ var scenarios = []struct {
 		s.nerd("kill", "n1")
 		s.nerd("rm", "--force", "n1")
 		s.nerd("ps", "--all")
+	}},
+	// runc's options, which nerdctl gives to runtime types that begin "io.containerd.runc.".
+	{"nerdctl options", func(s *session) {
+		dir := s.in.Rig.Dir + "/shared"
+		check(s.T, os.MkdirAll(dir, 0o755))
+		with := []string{"--runtime", s.nerdctl, "--net", "none"}
+		run := func(args ...string) rig.Result { return s.nerd(append(append([]string{"run"}, with...), args...)...) }
+		run("--rm", "--volume", dir+":/mnt:rro", image.Busybox, "touch", "/mnt/file")
+		// Without systemd the option shows itself by runc's refusal.
+		s.nerd(slices.Concat([]string{"--cgroup-manager", "systemd", "run", "--name", "slice"}, with, []string{image.Busybox, "true"})...)
+		s.runtimeOptions("slice")
+		s.nerd("rm", "--force", "slice")
 	}},
 	{"CRI", func(s *session) {
 		pod := s.pod("p")

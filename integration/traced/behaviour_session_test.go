@@ -127,6 +127,33 @@ var varying = []struct {
 	{regexp.MustCompile(` {2,}`), "  "},                        // tables are as wide as what differs
 }
 
+// runtimeOptions writes down with which runtime, and with which options for it, a
+// container of nerdctl's was created.
+func (s *session) runtimeOptions(name string) {
+	s.Helper()
+	id := s.in.Rig.Nerdctl("ps", "--all", "--quiet", "--no-trunc", "--filter", "name="+name)
+	check(s.T, id.Check())
+	info := s.in.Rig.Ctr("containers", "info", id.Out())
+	check(s.T, info.Check())
+	var c struct {
+		Runtime struct {
+			Name    string
+			Options struct {
+				TypeURL string `json:"type_url"`
+				Value   []byte `json:"value"`
+			}
+		}
+	}
+	if err := json.Unmarshal([]byte(info.Stdout), &c); err != nil {
+		s.Fatalf("%v: %s", err, info.Stdout)
+	}
+	o := c.Runtime.Options
+	if o.TypeURL == "" {
+		s.Errorf("%s was created without options: %s", name, info.Stdout)
+	}
+	fmt.Fprintf(&s.script, "runtime %s, options %s %x\n", c.Runtime.Name, o.TypeURL, o.Value)
+}
+
 // transcript is what was seen, without what varies, in the words of bare runc.
 func (s *session) transcript() string {
 	text := strings.NewReplacer(s.ids...).Replace(s.script.String())

@@ -12,14 +12,16 @@ import (
 	"sync"
 
 	"github.com/shimtrace/shimtrace/integration/rig"
+	"github.com/shimtrace/shimtrace/internal/shimname"
 )
 
 // Runc is the runc shim, wrapped, as CRI and ctr start it: CRI gives runc's shim
 // its options by the runtime's type.
 const Runc = "runc-traced"
 
-// NerdctlRuntime is the same for nerdctl, which takes a runtime's type only.
-const NerdctlRuntime = "io.containerd.runc-traced.v2"
+// NerdctlRuntime is the same for nerdctl, which takes a runtime's type only, and
+// gives runc's options to types that begin as this one does.
+const NerdctlRuntime = "io.containerd.runc.traced"
 
 // Root is the root of the tree.
 func Root() string {
@@ -39,11 +41,16 @@ var build = sync.OnceValues(func() (string, error) {
 		os.RemoveAll(dir)
 		return "", fmt.Errorf("build shimtrace: %w\n%s", err, out)
 	}
-	return dir, os.Symlink("containerd-shim-traced-v2", filepath.Join(dir, "containerd-shim-"+Runc+"-v2"))
+	for _, link := range []string{shimname.Runc.Link(), shimname.RuncWithOptions.Link()} {
+		if err := os.Symlink(shimname.Program, filepath.Join(dir, link)); err != nil {
+			return dir, err
+		}
+	}
+	return dir, nil
 })
 
-// Bin is the directory of the binaries, built once per process, and of the link
-// that wraps runc.
+// Bin is the directory of the binaries, built once per process, and of the links
+// that wrap runc.
 func Bin() (string, error) { return build() }
 
 // Clean removes what Bin has built; for the end of a process.

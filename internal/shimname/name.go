@@ -1,0 +1,111 @@
+// Package shimname says how shims' files are called: the inner shim's, the link
+// under which shimtrace wraps it, and the runtime type that makes containerd run
+// that link. It looks for no files.
+//
+// containerd makes "containerd-shim-a-b" of the last two parts of a runtime type
+// "x.y.a.b" (BinaryName in pkg/shim/util.go of containerd 2.4, the same since 1.2).
+// Most shims end in "-v2" or "-v1"; some have no version, such as Firecracker's
+// containerd-shim-aws-firecracker.
+package shimname
+
+import (
+	"path/filepath"
+	"strings"
+	"unicode"
+)
+
+const (
+	prefix = "containerd-shim-"
+	traced = "-traced"
+)
+
+// Program is the file name of shimtrace's own shim, to which all links lead.
+const Program = "containerd-shim-traced-v2"
+
+// A Name is that of an inner shim.
+type Name struct {
+	// Inner is the name's middle: "runc", "kata-qemu".
+	Inner string
+	// Version is its end, "v2" or "v1", or empty if the file's name has none.
+	Version string
+}
+
+// split returns the parts of a shim's file name: its middle and its version. ok is
+// false if it is not one that containerd can make of a runtime type.
+func split(file string) (middle, version string, ok bool) {
+	middle, ok = strings.CutPrefix(filepath.Base(file), prefix)
+	if i := strings.LastIndex(middle, "-v"); i >= 0 && i+2 < len(middle) && strings.Trim(middle[i+2:], "0123456789") == "" {
+		middle, version = middle[:i], middle[i+1:]
+	}
+	for _, part := range strings.FieldsFunc("-"+middle+"-", func(r rune) bool { return unicode.IsLower(r) || unicode.IsUpper(r) || unicode.IsDigit(r) }) {
+		ok = ok && (part == "-" || part == "_")
+	}
+	return middle, version, ok && middle != ""
+}
+
+// Parse returns the name of the inner shim whose file name is, or ends in, file.
+// ok is false if file is no shim's name, or the name of a link of shimtrace's.
+func Parse(file string) (n Name, ok bool) {
+	middle, version, ok := split(file)
+	if !ok || "-"+middle == traced || strings.HasSuffix(middle, traced) {
+		return Name{}, false
+	}
+	return Name{Inner: middle, Version: version}, true
+}
+
+// ParseLink returns the name of the inner shim that the link, or the path to it,
+// wraps. ok is false if its name is not a link's.
+func ParseLink(link string) (n Name, ok bool) {
+	middle, version, ok := split(link)
+	inner, wraps := strings.CutSuffix(middle, traced)
+	if !ok || !wraps || inner == "" {
+		return Name{}, false
+	}
+	return Name{Inner: inner, Version: version}, true
+}
+
+// Files returns what the inner shim's file may be called, the likeliest first. A
+// link without a version is made for shims without one, and for runc's.
+func (n Name) Files() []string {
+	if n.Version == "" {
+		return []string{prefix + n.Inner, prefix + n.Inner + "-v2"}
+	}
+	return []string{prefix + n.Inner + "-" + n.Version}
+}
+
+// File returns what the inner shim's file is called.
+func (n Name) File() string { return n.Files()[0] }
+
+// Link returns the file name under which shimtrace wraps the shim.
+func (n Name) Link() string {
+	if n.Version == "" {
+		return prefix + n.Inner + traced
+	}
+	return prefix + n.Inner + traced + "-" + n.Version
+}
+
+// RuntimeType returns the type for which containerd runs Link. It has the inner
+// shim's name in it: containerd's CRI plugin and Kata's tools look for "kata".
+func (n Name) RuntimeType() string {
+	if n.Version == "" {
+		return "io.containerd." + n.Inner + ".traced"
+	}
+	return "io.containerd." + n.Inner + traced + "." + n.Version
+}
+
+// String returns the inner shim's name, with its version if that is not v2.
+func (n Name) String() string {
+	if n.Version == "" || n.Version == "v2" {
+		return n.Inner
+	}
+	return n.Inner + "-" + n.Version
+}
+
+// Runc is containerd's own shim.
+var Runc = Name{Inner: "runc", Version: "v2"}
+
+// RuncWithOptions is the same shim under a link of its own. Clients give runc's
+// options, such as SystemdCgroup, only to runtime types that begin with
+// "io.containerd.runc." (nerdctl's generateRuntimeCOpts in
+// pkg/cmd/container/run_runtime.go), as this one does.
+var RuncWithOptions = Name{Inner: "runc"}

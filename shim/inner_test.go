@@ -1,0 +1,51 @@
+package shim
+
+import (
+	"os"
+	"path/filepath"
+	"strings"
+	"testing"
+
+	"github.com/shimtrace/shimtrace/config"
+	"github.com/shimtrace/shimtrace/internal/shimname"
+)
+
+// TestFindInner looks for shims as their projects name them, with and without a
+// version.
+func TestFindInner(t *testing.T) {
+	dir := t.TempDir()
+	t.Setenv("PATH", dir)
+	for _, name := range []string{
+		"containerd-shim-runc-v1", "containerd-shim-runc-v2", "containerd-shim-runsc-v1", "containerd-shim-spin-v2", "containerd-shim-aws-firecracker", "real",
+	} {
+		if err := os.WriteFile(filepath.Join(dir, name), []byte("#!/bin/sh\n"), 0o755); err != nil {
+			t.Fatal(err)
+		}
+	}
+	for _, tt := range []struct{ link, configured, want string }{
+		{"containerd-shim-runc-traced-v2", "", "containerd-shim-runc-v2"},
+		{"containerd-shim-runc-traced-v1", "", "containerd-shim-runc-v1"},
+		{"containerd-shim-runc-traced", "", "containerd-shim-runc-v2"},
+		{"containerd-shim-runsc-traced-v1", "", "containerd-shim-runsc-v1"},
+		{"containerd-shim-spin-traced-v2", "", "containerd-shim-spin-v2"},
+		{"containerd-shim-aws-firecracker-traced", "", "containerd-shim-aws-firecracker"},
+		{"containerd-shim-kata-qemu-traced-v2", "real", "real"},
+		{"containerd-shim-traced-v2", "real", "real"},
+	} {
+		name, _ := shimname.ParseLink(tt.link)
+		if got, err := findInner(config.Config{Shim: tt.configured}, name); err != nil || filepath.Base(got) != tt.want {
+			t.Errorf("%s wraps %q (%v), want %s", tt.link, got, err, tt.want)
+		}
+	}
+	for link, want := range map[string]string{
+		"containerd-shim-traced-v2":        "which shim to wrap is said by the program's name",
+		"containerd-shim-runsc-traced-v2":  "containerd-shim-runsc-v2, is neither on PATH",
+		"containerd-shim-nobody-traced":    "containerd-shim-nobody or containerd-shim-nobody-v2, is neither",
+		"containerd-shim-nobody-traced-v1": "[runtime.nobody]",
+	} {
+		name, _ := shimname.ParseLink(link)
+		if _, err := findInner(config.Config{}, name); err == nil || !strings.Contains(err.Error(), want) {
+			t.Errorf("%s: error %v, want %q in it", link, err, want)
+		}
+	}
+}

@@ -8,6 +8,8 @@ import (
 	"strings"
 
 	"golang.org/x/sys/unix"
+
+	"github.com/shimtrace/shimtrace/internal/private"
 )
 
 // ErrHeld is returned by Lock while another process holds the lock.
@@ -17,7 +19,7 @@ var ErrHeld = errors.New("another process holds the lock")
 // need be, its directory is not. It is held until the file is closed, here and in
 // every process that has inherited it. It does not wait.
 func Lock(path string) (*os.File, error) {
-	f, err := os.OpenFile(path, os.O_RDWR|os.O_CREATE|unix.O_NOFOLLOW, 0o600)
+	f, err := private.Open(path, os.O_RDWR|os.O_CREATE, 0o600)
 	if err != nil {
 		return nil, fmt.Errorf("lock: %w", err)
 	}

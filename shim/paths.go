@@ -12,6 +12,7 @@ import (
 
 	"golang.org/x/sys/unix"
 
+	"github.com/shimtrace/shimtrace/internal/private"
 	"github.com/shimtrace/shimtrace/shim/control"
 )
 
@@ -34,7 +35,7 @@ func relayPaths(dir, innerSocket string) paths {
 // create makes the directory of the files, for us only.
 func (p paths) create() error {
 	dir := filepath.Dir(p.socket)
-	if err := os.MkdirAll(dir, 0o700); err != nil {
+	if err := private.MakeDir(dir); err != nil {
 		return fmt.Errorf("create the relays' directory: %w", err)
 	}
 	return nil
@@ -52,7 +53,7 @@ func (p paths) acquire(wait time.Duration) (release func(), err error) {
 }
 
 func (p paths) tryAcquire() (release func(), err error) {
-	f, err := os.OpenFile(p.lock, os.O_RDWR|os.O_CREATE|unix.O_CLOEXEC|unix.O_NOFOLLOW, 0o600)
+	f, err := private.Open(p.lock, os.O_RDWR|os.O_CREATE, 0o600)
 	if err != nil {
 		return nil, fmt.Errorf("lock the relay: %w", err)
 	}

@@ -4,12 +4,15 @@ import (
 	"errors"
 	"os"
 	"path/filepath"
+	"strings"
 	"sync"
 	"sync/atomic"
 	"testing"
 	"time"
 
 	"golang.org/x/sys/unix"
+
+	"github.com/shimtrace/shimtrace/shim/control"
 )
 
 func TestRelayPathsFitASocketAddress(t *testing.T) {
@@ -91,5 +94,29 @@ func TestListenReplacesADeadSocketOnly(t *testing.T) {
 	pid, err := listenerPID(path)
 	if err != nil || pid != os.Getpid() {
 		t.Errorf("listener's pid %d, %v; want %d", pid, err, os.Getpid())
+	}
+}
+
+// TestStateDirectoryOfAnotherUser is not used: whoever it belongs to could put a socket
+// in the place of the relay's.
+func TestStateDirectoryOfAnotherUser(t *testing.T) {
+	if os.Geteuid() != 0 {
+		if os.Getenv("CI") != "" {
+			t.Fatal("this test needs root")
+		}
+		t.Skip("a directory of another user needs root")
+	}
+	dir := t.TempDir()
+	if err := relayPaths(dir, "/run/x.sock").create(); err != nil {
+		t.Fatal(err)
+	}
+	if err := os.Chown(dir, 65534, 65534); err != nil {
+		t.Fatal(err)
+	}
+	if err := relayPaths(dir, "/run/x.sock").create(); err == nil || !strings.Contains(err.Error(), "belongs to user 65534") {
+		t.Errorf("it is used: %v", err)
+	}
+	if _, err := control.List(dir); err == nil || !strings.Contains(err.Error(), "belongs to user 65534") {
+		t.Errorf("its sockets are asked: %v", err)
 	}
 }

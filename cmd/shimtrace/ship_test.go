@@ -4,6 +4,8 @@ import (
 	"io"
 	"net/http"
 	"net/http/httptest"
+	"os"
+	"path/filepath"
 	"sync/atomic"
 	"testing"
 
@@ -45,4 +47,30 @@ func TestShipHeld(t *testing.T) {
 	defer lock.Close()
 	env := map[string]string{"OTEL_EXPORTER_OTLP_ENDPOINT": "http://127.0.0.1:9"}
 	command(t, env, "ship", "--journal", dir, "--once").want(t, exitOK, "", "another process ships")
+}
+
+// TestShipRefusesAnotherUsersDirectory: in it, root would remove and write what the
+// user has chosen.
+func TestShipRefusesAnotherUsersDirectory(t *testing.T) {
+	if os.Geteuid() != 0 {
+		if os.Getenv("CI") != "" {
+			t.Fatal("this test needs root")
+		}
+		t.Skip("a directory of another user needs root")
+	}
+	dir := writeJournal(t, shown...)
+	if err := os.Chown(dir, 65534, 65534); err != nil {
+		t.Fatal(err)
+	}
+	env := map[string]string{"OTEL_EXPORTER_OTLP_ENDPOINT": "http://127.0.0.1:9"}
+	command(t, env, "ship", "--journal", dir, "--once").want(t, exitFailure, "", "belongs to user 65534")
+	entries, err := os.ReadDir(dir)
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, e := range entries {
+		if filepath.Ext(e.Name()) != ".seg" {
+			t.Errorf("%s was made there", e.Name())
+		}
+	}
 }

@@ -8,6 +8,8 @@ import (
 	"time"
 
 	"golang.org/x/sys/unix"
+
+	"github.com/shimtrace/shimtrace/internal/private"
 )
 
 // maxAttempts bounds the segments that one append tries: others may rotate,
@@ -102,6 +104,9 @@ func (j *Journal) appendLocked(kind Kind, spans int, b []byte) error {
 
 // openLast opens the segment with the highest number, or the first of all.
 func (j *Journal) openLast() error {
+	if err := j.Check(); err != nil {
+		return err
+	}
 	for range maxAttempts {
 		numbers, err := listSegments(j.dir)
 		if err != nil {
@@ -127,13 +132,9 @@ func (j *Journal) openLast() error {
 	return fmt.Errorf("journal: %s: its segments are removed as soon as they are made", j.dir)
 }
 
-// createFirst creates the first segment, and the directory if somebody has
-// removed it. The directory's lock makes it one segment: the rule that N+1 seals
+// createFirst creates the first segment. The directory's lock makes it one segment: the rule that N+1 seals
 // N needs numbers without gaps.
 func (j *Journal) createFirst() error {
-	if err := os.MkdirAll(j.dir, 0o700); err != nil {
-		return fmt.Errorf("journal: %w", err)
-	}
 	d, err := os.Open(j.dir)
 	if err != nil {
 		return fmt.Errorf("journal: %w", err)
@@ -172,7 +173,7 @@ func (j *Journal) use(f *os.File, number uint64) {
 }
 
 func openSegment(dir string, number uint64, flag int) (*os.File, error) {
-	f, err := os.OpenFile(segmentPath(dir, number), os.O_RDWR|os.O_APPEND|unix.O_NOFOLLOW|flag, 0o600)
+	f, err := private.Open(segmentPath(dir, number), os.O_RDWR|os.O_APPEND|flag, 0o600)
 	if err != nil {
 		return nil, fmt.Errorf("journal: %w", err)
 	}

@@ -4,10 +4,13 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"io"
 	"io/fs"
 	"os"
 	"path/filepath"
 	"slices"
+
+	"github.com/shimtrace/shimtrace/internal/private"
 )
 
 // Position is a place in a journal: everything before Offset in Segment.
@@ -35,15 +38,23 @@ func (c Cursor) passed(r Record) bool {
 
 const cursorName = "shipped.json"
 
+// maxCursor bounds that file, in bytes.
+const maxCursor = 64 << 10
+
 // ReadCursor returns what WriteCursor has left in the journal's directory; the
 // beginning when there is none. One that cannot be understood is an error, and
 // the beginning.
 func ReadCursor(dir string) (Cursor, error) {
 	path := filepath.Join(dir, cursorName)
-	text, err := os.ReadFile(path)
+	f, err := private.Open(path, os.O_RDONLY, 0)
 	if errors.Is(err, fs.ErrNotExist) {
 		return Cursor{}, nil
 	}
+	if err != nil {
+		return Cursor{}, fmt.Errorf("journal: cursor: %w", err)
+	}
+	defer f.Close()
+	text, err := io.ReadAll(io.LimitReader(f, maxCursor))
 	if err != nil {
 		return Cursor{}, fmt.Errorf("journal: cursor: %w", err)
 	}
@@ -51,6 +62,7 @@ func ReadCursor(dir string) (Cursor, error) {
 	if err := json.Unmarshal(text, &c); err != nil {
 		return Cursor{}, fmt.Errorf("journal: cursor %s: %w; it is read from the beginning", path, err)
 	}
+	c.Behind = c.Behind[:min(len(c.Behind), maxBehind)]
 	return c, nil
 }
 
@@ -61,11 +73,7 @@ func WriteCursor(dir string, c Cursor) error {
 		return fmt.Errorf("journal: cursor: %w", err)
 	}
 	path := filepath.Join(dir, cursorName)
-	tmp := path + ".tmp"
-	if err := os.WriteFile(tmp, text, 0o600); err != nil {
-		return fmt.Errorf("journal: cursor: %w", err)
-	}
-	if err := os.Rename(tmp, path); err != nil {
+	if err := private.Replace(path, path+".tmp", text, 0o600); err != nil {
 		return fmt.Errorf("journal: cursor: %w", err)
 	}
 	return nil

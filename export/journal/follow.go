@@ -10,6 +10,8 @@ import (
 	"time"
 
 	"golang.org/x/sys/unix"
+
+	"github.com/shimtrace/shimtrace/internal/private"
 )
 
 // patience is how long a follower waits for the lock of a segment that others
@@ -185,7 +187,7 @@ func (f *Follower) openNext() error {
 }
 
 func (f *Follower) openTail(p Position) (*tail, error) {
-	file, err := os.Open(segmentPath(f.dir, p.Segment))
+	file, err := private.Open(segmentPath(f.dir, p.Segment), os.O_RDONLY, 0)
 	if err != nil {
 		return nil, fmt.Errorf("journal: %w", err)
 	}

@@ -12,6 +12,8 @@ import (
 	"go.opentelemetry.io/otel/exporters/otlp/otlptrace"
 	tracepb "go.opentelemetry.io/proto/otlp/trace/v1"
 	"google.golang.org/protobuf/proto"
+
+	"github.com/shimtrace/shimtrace/internal/private"
 )
 
 // Options of a journal. Zero values mean the defaults.
@@ -80,13 +82,29 @@ var _ otlptrace.Client = (*Journal)(nil)
 var ErrClosed = errors.New("journal: closed")
 
 // Open makes the directory if need be (mode 0700). It creates no segment: a
-// process that has nothing to say leaves nothing behind.
+// process that has nothing to say leaves nothing behind. A directory that somebody
+// else could change is refused.
 func Open(dir string, opts Options) (*Journal, error) {
-	opts.defaults()
-	if err := os.MkdirAll(dir, 0o700); err != nil {
-		return nil, fmt.Errorf("journal: %w", err)
+	j := New(dir, opts)
+	if err := j.Check(); err != nil {
+		return nil, err
 	}
-	return &Journal{dir: dir, opts: opts}, nil
+	return j, nil
+}
+
+// New is Open without a look at the directory: for those who must not wait for a
+// disk that hangs. What is wrong with it fails the appends.
+func New(dir string, opts Options) *Journal {
+	opts.defaults()
+	return &Journal{dir: dir, opts: opts}
+}
+
+// Check does what Open does to the directory. It may be called at any time.
+func (j *Journal) Check() error {
+	if err := private.MakeDir(j.dir); err != nil {
+		return fmt.Errorf("journal: %w", err)
+	}
+	return nil
 }
 
 // Dir returns the journal's directory.

@@ -8,6 +8,8 @@ import (
 	"io/fs"
 	"os"
 	"time"
+
+	"github.com/shimtrace/shimtrace/internal/private"
 )
 
 // Stats says what a scan has seen.
@@ -39,11 +41,11 @@ func Scan(dir string, fn func(Record) error) (Stats, error) {
 	return st, nil
 }
 
-// scanSegment scans one segment from the offset on. One that is gone has no
-// records.
+// scanSegment scans one segment from the offset on. One that is gone, or that is no
+// file, has no records.
 func scanSegment(dir string, number uint64, from int64, st *Stats, fn func(Record) error) error {
-	f, err := os.Open(segmentPath(dir, number))
-	if errors.Is(err, fs.ErrNotExist) {
+	f, err := private.Open(segmentPath(dir, number), os.O_RDONLY, 0)
+	if errors.Is(err, fs.ErrNotExist) || errors.Is(err, private.ErrNotRegular) {
 		return nil
 	}
 	if err != nil {

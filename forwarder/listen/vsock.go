@@ -14,6 +14,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"github.com/shimtrace/shimtrace/forwarder/vmmdir"
+	"github.com/shimtrace/shimtrace/internal/private"
 )
 
 // VSOCKOptions say how a host's relays share the VSOCK port. The zero value means
@@ -91,7 +92,7 @@ const (
 
 // Serve takes part until ctx is done. The error says that Dir cannot be used.
 func (v *VSOCK) Serve(ctx context.Context) error {
-	if err := os.MkdirAll(v.opts.Dir, 0o700); err != nil {
+	if err := private.MakeDir(v.opts.Dir); err != nil {
 		return fmt.Errorf("directory of the VSOCK porter: %w", err)
 	}
 	// The porter ends after our own part, or it would pass on to us what waits.
@@ -251,7 +252,7 @@ func (v *VSOCK) socketPath() string { return filepath.Join(v.opts.Dir, "porter.s
 // lock makes us the porter until the file is closed; EWOULDBLOCK if another is.
 func (v *VSOCK) lock() (*os.File, error) {
 	path := filepath.Join(v.opts.Dir, "porter.lock")
-	f, err := os.OpenFile(path, os.O_RDWR|os.O_CREATE|unix.O_CLOEXEC|unix.O_NOFOLLOW, 0o600)
+	f, err := private.Open(path, os.O_RDWR|os.O_CREATE, 0o600)
 	if err != nil {
 		return nil, fmt.Errorf("lock of the VSOCK porter: %w", err)
 	}

@@ -15,6 +15,7 @@ import (
 
 	"github.com/shimtrace/shimtrace/forwarder/listen"
 	"github.com/shimtrace/shimtrace/forwarder/runtimespan"
+	"github.com/shimtrace/shimtrace/internal/private"
 )
 
 // RouterOptions bound what a Router may keep. The zero value means the defaults
@@ -117,7 +118,7 @@ func Listen(dir string) (*net.UnixListener, error) {
 
 // MakeDir makes the directory that relays and their endpoint share, for us only.
 func MakeDir(dir string) error {
-	if err := os.MkdirAll(dir, 0o700); err != nil {
+	if err := private.MakeDir(dir); err != nil {
 		return fmt.Errorf("directory of the runtimes' endpoint: %w", err)
 	}
 	var st unix.Stat_t

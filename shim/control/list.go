@@ -9,7 +9,8 @@ import (
 	"os"
 	"path/filepath"
 	"strings"
-	"syscall"
+
+	"github.com/shimtrace/shimtrace/internal/private"
 )
 
 // Suffix is what the names of control sockets end with; the rest is the name of the
@@ -42,7 +43,11 @@ const maxState = 1 << 20
 // are not readable as a relay's are passed over.
 func List(stateDir string) ([]Relay, error) {
 	dir := filepath.Join(stateDir, "s")
-	entries, err := os.ReadDir(dir)
+	var entries []os.DirEntry
+	err := private.CheckDir(dir)
+	if err == nil {
+		entries, err = os.ReadDir(dir)
+	}
 	switch {
 	case errors.Is(err, fs.ErrNotExist):
 		return nil, nil
@@ -66,7 +71,7 @@ func List(stateDir string) ([]Relay, error) {
 }
 
 func readRelay(path string) (r Relay, err error) {
-	f, err := os.OpenFile(path, os.O_RDONLY|syscall.O_NOFOLLOW, 0)
+	f, err := private.Open(path, os.O_RDONLY, 0)
 	if err != nil {
 		return r, err
 	}

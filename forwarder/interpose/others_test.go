@@ -48,7 +48,7 @@ func TestLeavesAlone(t *testing.T) {
 			c.put(t, path)
 			id, _ := identify(t, path)
 			var log lines
-			_, stop := interposer(t, pattern, Options{Watch: time.Nanosecond, Warn: log.warn})
+			_, stop := interposer(t, pattern, Options{Warn: log.warn})
 			eventually(t, "a warning", func() bool { return strings.Contains(log.String(), c.says) })
 			time.Sleep(20 * time.Millisecond) // some more attempts
 			stop()

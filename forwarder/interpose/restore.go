@@ -23,12 +23,15 @@ import (
 func Restore(sandbox string, patterns []listen.Pattern) error {
 	var errs []error
 	for _, p := range patterns {
-		path, err := p.Socket(sandbox)
-		if err == nil {
-			err = inLockedDir(filepath.Dir(path), func() error { return clearAway(filepath.Base(path)) })
+		socket, err := p.Socket(sandbox)
+		if err != nil {
+			return err
 		}
-		if err != nil && !errors.Is(err, errTaken) {
-			errs = append(errs, fmt.Errorf("give %s back to its VMM: %w", path, err))
+		for path := range listen.Candidates(socket) {
+			err := inLockedDir(filepath.Dir(path), func() error { return clearAway(filepath.Base(path)) })
+			if err != nil && !errors.Is(err, errTaken) {
+				errs = append(errs, fmt.Errorf("give %s back to its VMM: %w", path, err))
+			}
 		}
 	}
 	return errors.Join(errs...)

@@ -119,11 +119,8 @@ func TestFindCIDOrphan(t *testing.T) {
 	self := fmt.Sprint("orphans-", os.Getpid())
 	orphan(qemu(self+"-other", 501)...)
 	orphan(qemu("x"+self, 502)...)
-	before := time.Now()
-	orphan(qemu(self, 505)...)                     // of an earlier sandbox of this id
-	for time.Since(before) < 50*time.Millisecond { // some clock ticks
-		time.Sleep(time.Millisecond)
-	}
+	orphan(qemu(self, 505)...)        // of an earlier sandbox of this id
+	time.Sleep(50 * time.Millisecond) // some of the kernel's clock ticks
 	stranger := start(t, asUser(nobody), "sleep", qemu(self, 503)...)
 	stranger.expect("ready")
 	if cid, err := find(t, CIDSource{Sandbox: self, Shim: shim(t, stranger.pid())}, time.Second); !errors.Is(err, ErrNoCID) {

@@ -139,7 +139,9 @@ func TestReceiveStranger(t *testing.T) {
 	}
 	r.says("a process of user 65534 is not listened to")
 	r.stop()
-	if lost := drops(t, r.state); len(lost) != 1 || lost["runtime: stranger"] != 1 {
+	r.says("1 connections not listened to (stranger: 1)")
+	// Anybody could make up losses otherwise.
+	if lost := drops(t, r.state); len(lost) != 0 {
 		t.Errorf("lost %v", lost)
 	}
 }

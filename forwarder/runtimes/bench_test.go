@@ -74,16 +74,21 @@ func BenchmarkOpened(b *testing.B) {
 		ends[i] = conn.LocalAddr().(*net.TCPAddr).AddrPort()
 	}
 	to := l.Addr().(*net.TCPAddr).AddrPort()
-	proc := procFS("/proc")
-	b.Run("socket", func(b *testing.B) {
-		b.ReportAllocs()
-		for i := 0; b.Loop(); i++ {
-			if _, err := proc.socketOf(ends[i%connections], to); err != nil {
-				b.Fatal(err)
+	diag := new(diagnoser)
+	defer diag.close()
+	for name, diagnose := range map[string]func(from, to netip.AddrPort) (socket, error){"socket": diag.ask, "socket without inet_diag": noDiag} {
+		sockets := sockets{proc: "/proc", diagnose: diagnose, warn: func(error) {}}
+		b.Run(name, func(b *testing.B) {
+			b.ReportAllocs()
+			for i := 0; b.Loop(); i++ {
+				if f := sockets.find(ends[i%connections:][:1], to)[0]; f.err != nil {
+					b.Fatal(f.err)
+				}
 			}
-		}
-	})
-	s, err := proc.socketOf(ends[connections/2], to)
+		})
+	}
+	proc := procFS("/proc")
+	s, err := diag.ask(ends[connections/2], to)
 	if err != nil {
 		b.Fatal(err)
 	}

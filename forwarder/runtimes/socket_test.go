@@ -1,24 +1,50 @@
 package runtimes
 
 import (
+	"encoding/binary"
 	"errors"
 	"net"
 	"net/netip"
 	"os"
+	"path/filepath"
 	"testing"
 
 	"golang.org/x/sys/unix"
 )
 
-// lookups are the ways in which a socket is found.
-var lookups = map[string]func(from, to netip.AddrPort) (socket, error){
-	"asked for":  diagnose,
-	"listed":     procFS("/proc").listed,
-	"either way": procFS("/proc").socketOf,
+// noDiag is what a kernel answers without inet_diag or tcp_diag: ENOENT to everything.
+func noDiag(netip.AddrPort, netip.AddrPort) (socket, error) {
+	answer := make([]byte, headerSize+4)
+	binary.NativeEndian.PutUint16(answer[4:], unix.NLMSG_ERROR)
+	errno := -int32(unix.ENOENT)
+	binary.NativeEndian.PutUint32(answer[headerSize:], uint32(errno))
+	return parseDiagnosis(answer, netip.AddrPort{}, netip.AddrPort{})
+}
+
+// lookups are the ways in which a socket is found, by what the kernel answers.
+func lookups(t *testing.T) map[string]func(from, to netip.AddrPort) (socket, error) {
+	diag := new(diagnoser)
+	t.Cleanup(diag.close)
+	ways := make(map[string]func(from, to netip.AddrPort) (socket, error))
+	for name, diagnose := range map[string]func(from, to netip.AddrPort) (socket, error){
+		"asked for": diag.ask,
+		"no module": noDiag,
+		"forbidden": func(_, _ netip.AddrPort) (socket, error) { return socket{}, unix.EACCES },
+	} {
+		s := sockets{proc: "/proc", diagnose: diagnose, warn: func(err error) { t.Log(err) }}
+		ways[name] = func(from, to netip.AddrPort) (socket, error) {
+			all := s.find([]netip.AddrPort{nowhere, from}, to)
+			if !errors.Is(all[0].err, errNoSocket) {
+				t.Errorf("nobody's: %+v", all[0])
+			}
+			return all[1].socket, all[1].err
+		}
+	}
+	return ways
 }
 
 func TestSocketOf(t *testing.T) {
-	for name, find := range lookups {
+	for name, find := range lookups(t) {
 		for _, at := range []string{"127.0.0.1:0", "[::1]:0"} {
 			t.Run(name+" "+at, func(t *testing.T) {
 				l, err := net.Listen("tcp", at)
@@ -34,7 +60,7 @@ func TestSocketOf(t *testing.T) {
 				from, to := conn.LocalAddr().(*net.TCPAddr).AddrPort(), conn.RemoteAddr().(*net.TCPAddr).AddrPort()
 				wantSocket(t, find, from, to)
 				for what, ends := range map[string][2]netip.AddrPort{
-					"connected elsewhere": {from, from}, "that listens": {to, nowhere}, "of nobody": {nowhere, to},
+					"connected elsewhere": {from, from}, "that listens": {to, to}, "of nobody": {nowhere, to},
 				} {
 					if s, err := find(ends[0], ends[1]); !errors.Is(err, errNoSocket) {
 						t.Errorf("a socket %s: %+v, %v", what, s, err)
@@ -72,7 +98,7 @@ func TestSocketOfBoth(t *testing.T) {
 	}
 	own := name.(*unix.SockaddrInet6)
 	from := unmap(netip.AddrPortFrom(netip.AddrFrom16(own.Addr), uint16(own.Port)))
-	for way, find := range lookups {
+	for way, find := range lookups(t) {
 		t.Run(way, func(t *testing.T) { wantSocket(t, find, from, to) })
 	}
 }
@@ -87,6 +113,31 @@ func wantSocket(t *testing.T, find func(from, to netip.AddrPort) (socket, error)
 	}
 	if !proc.has(os.Getpid(), s.inode) || proc.has(1, s.inode) || proc.has(os.Getpid(), s.inode+1<<40) {
 		t.Error("it is not known who has the socket")
+	}
+}
+
+// TestNothingToldNothingKnown: where neither way is open, nobody is taken for a runtime,
+// nor for gone.
+func TestNothingToldNothingKnown(t *testing.T) {
+	s := sockets{proc: procFS(t.TempDir()), diagnose: noDiag, warn: func(error) {}}
+	if f := s.find([]netip.AddrPort{nowhere}, nowhere)[0]; f.err == nil || errors.Is(f.err, errNoSocket) {
+		t.Errorf("%+v", f)
+	}
+	endless := t.TempDir()
+	if err := os.Mkdir(filepath.Join(endless, "net"), 0o700); err != nil {
+		t.Fatal(err)
+	}
+	list, err := os.Create(filepath.Join(endless, "net", "tcp"))
+	if err == nil {
+		err = list.Truncate(2 * maxList)
+	}
+	if err != nil {
+		t.Fatal(err)
+	}
+	list.Close()
+	s.proc = procFS(endless)
+	if f := s.find([]netip.AddrPort{nowhere}, nowhere)[0]; f.err == nil || errors.Is(f.err, errNoSocket) {
+		t.Errorf("%+v", f)
 	}
 }
 

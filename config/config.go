@@ -208,7 +208,7 @@ func Default() Config {
 		},
 		Jaeger: Jaeger{
 			Receive:   "auto",
-			Listen:    "127.0.0.1:14268",
+			Listen:    "127.0.0.1:276",
 			Quiet:     []string{"AddEndpoints"},
 			BodyBytes: 8 << 20,
 			HeldBytes: 8 << 20,

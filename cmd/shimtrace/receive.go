@@ -45,7 +45,7 @@ func receiveCommand(h *host) *cli.Command {
 			}
 			if at := c.String("listen"); at != "" {
 				if a, err := netip.ParseAddrPort(at); err != nil || !a.Addr().IsLoopback() {
-					return usageError("--listen %s: not an address of the loopback interface with a port, such as 127.0.0.1:14268", at)
+					return usageError("--listen %s: not an address of the loopback interface with a port, such as 127.0.0.1:276", at)
 				}
 			}
 			return h.receive(ctx, c.String("listen"), c.Duration("idle"))
@@ -124,11 +124,9 @@ func takeSeat(cfg config.Config) (_ *seat, err error) {
 		}
 	}
 	if s.port == nil {
-		l, err := net.Listen("tcp", cfg.Jaeger.Listen)
-		if err != nil {
+		if s.port, err = runtimes.Open(cfg.Jaeger.Listen); err != nil {
 			return nil, fmt.Errorf("endpoint of the runtimes: %w", err)
 		}
-		s.port = l.(*net.TCPListener)
 	}
 	if s.relays, err = runtimes.Listen(dir); err != nil {
 		return nil, err

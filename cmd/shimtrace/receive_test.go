@@ -183,7 +183,7 @@ func TestReceiveIdle(t *testing.T) {
 // TestReceiveUsage: what is wrong on the command line is said.
 func TestReceiveUsage(t *testing.T) {
 	for _, args := range [][]string{
-		{"x"}, {"--idle", "-1s"}, {"--listen", "0.0.0.0:14268"}, {"--listen", "localhost:14268"}, {"--listen", "14268"},
+		{"x"}, {"--idle", "-1s"}, {"--listen", "0.0.0.0:276"}, {"--listen", "localhost:276"}, {"--listen", "276"},
 	} {
 		p := newTool(t, "", slices.Concat([]string{"receive"}, args)...)
 		p.start()

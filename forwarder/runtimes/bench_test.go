@@ -9,6 +9,7 @@ import (
 	"time"
 
 	"github.com/shimtrace/shimtrace/forwarder/runtimespan"
+	"github.com/shimtrace/shimtrace/internal/host"
 )
 
 // BenchmarkTake is a span of a post of its own, as the Go runtime's are, on its way
@@ -87,7 +88,7 @@ func BenchmarkOpened(b *testing.B) {
 			}
 		})
 	}
-	proc := procFS("/proc")
+	proc := host.Proc("/proc")
 	s, err := diag.ask(ends[connections/2], to)
 	if err != nil {
 		b.Fatal(err)
@@ -95,7 +96,7 @@ func BenchmarkOpened(b *testing.B) {
 	b.Run("process", func(b *testing.B) {
 		b.ReportAllocs()
 		for b.Loop() {
-			if !proc.has(os.Getpid(), s.inode) {
+			if !proc.HasSocket(os.Getpid(), s.inode) {
 				b.Fatal("it is ours")
 			}
 		}

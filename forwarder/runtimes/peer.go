@@ -6,6 +6,8 @@ import (
 	"net/netip"
 	"os"
 	"slices"
+
+	"github.com/shimtrace/shimtrace/internal/host"
 )
 
 // peer is a process at the other end of a connection to the endpoint, from the
@@ -97,7 +99,7 @@ func (r *Router) look(p *peer, candidates []*relay) {
 		}
 		for _, proc := range processes {
 			// In this order: then the file was that process's.
-			if !r.proc.has(proc.pid, p.inode) || !proc.alive() {
+			if !host.Proc(r.proc).HasSocket(proc.pid, p.inode) || !proc.alive() {
 				continue
 			}
 			r.mu.Lock()

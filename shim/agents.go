@@ -58,7 +58,7 @@ func (r *relayProcess) startAgents() *agents {
 	ctx, stop := context.WithCancel(context.Background())
 	warn := func(err error) { r.log.Warn("agent's spans", "error", err) }
 	a := &agents{sandbox: r.who.sandbox, log: r.log, stop: stop, making: making{pace: vmmdir.NewPace(vmTime)}}
-	a.shim = &listen.Shim{Find: func() host.Process { return servingProcess(r.inner, r.id) }}
+	a.shim = &listen.Shim{Find: func() host.Process { return servingProcess(r.inner, r.id, r.state.InnerSock) }}
 	a.receiver = receiver.New(receiver.Options{
 		Forwarder: agentconfig.Forwarder(r.cfg.Agent),
 		Collation: r.collation,

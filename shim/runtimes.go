@@ -132,15 +132,15 @@ func (s *runtimeSpans) serve(r *relayProcess, a *agents) {
 		}
 	})
 	s.running.Go(func() { s.link.Serve(ctx) })
-	s.running.Go(func() { s.tellProcess(ctx, r.inner, r.id) })
+	s.running.Go(func() { s.tellProcess(ctx, r.inner, r.id, r.state.InnerSock) })
 }
 
 // tellProcess tells the endpoint which process the runtime is.
-func (s *runtimeSpans) tellProcess(ctx context.Context, inner, id string) {
+func (s *runtimeSpans) tellProcess(ctx context.Context, inner, id, socket string) {
 	ctx, cancel := context.WithTimeout(ctx, servingTime)
 	defer cancel()
 	for pause := 10 * time.Millisecond; ; pause = min(2*pause, time.Second) {
-		if p := servingProcess(inner, id); p.PID != 0 {
+		if p := servingProcess(inner, id, socket); p.PID != 0 {
 			s.link.Processes(p)
 			return
 		}

@@ -54,7 +54,7 @@ func lockStart(path string, how int, patience time.Duration) (release func(), ok
 // its socket there: between its bind and its listen that looks like a leaked one.
 func (st *state) removeLeakedSocket() {
 	path := st.InnerSock
-	if strings.HasPrefix(path, "\x00") {
+	if strings.HasPrefix(path, "\x00") || !filepath.IsAbs(st.RelaySock) {
 		return
 	}
 	release, alone := lockStart(startLock(filepath.Dir(st.RelaySock), st.Namespace, st.Sandbox), unix.LOCK_EX, clearPatience)

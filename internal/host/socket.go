@@ -44,8 +44,8 @@ func (p Proc) UnixListeners(path string) (inodes []uint64) {
 	return inodes
 }
 
-// maxFiles bounds the descriptors of a process that are looked at.
-const maxFiles = 1 << 16
+// maxDescriptors bounds the descriptors of a process that are looked at.
+const maxDescriptors = 1 << 16
 
 // HoldsSocket reports whether a process has one of the sockets open.
 func (p Proc) HoldsSocket(pid int, inodes []uint64) bool {
@@ -58,7 +58,7 @@ func (p Proc) HoldsSocket(pid int, inodes []uint64) bool {
 	for _, inode := range inodes {
 		want["socket:["+strconv.FormatUint(inode, 10)+"]"] = true
 	}
-	names, _ := dir.Readdirnames(maxFiles)
+	names, _ := dir.Readdirnames(maxDescriptors)
 	to := make([]byte, 64)
 	for _, name := range names {
 		if n, err := unix.Readlinkat(int(dir.Fd()), name, to); err == nil && want[string(to[:n])] {

@@ -3,6 +3,7 @@ package shim
 import (
 	"bytes"
 	"os"
+	"slices"
 
 	"github.com/shimtrace/shimtrace/internal/host"
 )
@@ -32,8 +33,9 @@ func servingProcess(inner, id, socket string) host.Process {
 		return host.Process{}
 	}
 	for _, p := range all {
+		has := func(socket uint64) bool { return proc.HasSocket(p.PID, socket) }
 		// The start command, which has it as well for a moment, ends with its name.
-		if proc.HoldsSocket(p.PID, sockets) && !isCommand(proc.Args(p.PID)) {
+		if slices.ContainsFunc(sockets, has) && !isCommand(proc.Args(p.PID)) {
 			return p
 		}
 	}

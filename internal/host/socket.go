@@ -6,8 +6,6 @@ import (
 	"path/filepath"
 	"strconv"
 	"strings"
-
-	"golang.org/x/sys/unix"
 )
 
 // listening is the flag of a Unix socket that listens (Linux, __SO_ACCEPTCON).
@@ -42,28 +40,4 @@ func (p Proc) UnixListeners(path string) (inodes []uint64) {
 		}
 	}
 	return inodes
-}
-
-// maxDescriptors bounds the descriptors of a process that are looked at.
-const maxDescriptors = 1 << 16
-
-// HoldsSocket reports whether a process has one of the sockets open.
-func (p Proc) HoldsSocket(pid int, inodes []uint64) bool {
-	dir, err := os.Open(p.path(pid, "fd"))
-	if err != nil {
-		return false
-	}
-	defer dir.Close()
-	want := make(map[string]bool)
-	for _, inode := range inodes {
-		want["socket:["+strconv.FormatUint(inode, 10)+"]"] = true
-	}
-	names, _ := dir.Readdirnames(maxDescriptors)
-	to := make([]byte, 64)
-	for _, name := range names {
-		if n, err := unix.Readlinkat(int(dir.Fd()), name, to); err == nil && want[string(to[:n])] {
-			return true
-		}
-	}
-	return false
 }

@@ -12,6 +12,7 @@ type axis struct {
 	cells  int
 	pieces []piece
 	lo, hi uint64
+	scaled uint64 // nanoseconds that are drawn to scale
 
 	gaps  []piece
 	inGap []bool // by cell
@@ -59,6 +60,7 @@ func newAxis(busy []interval, cells int) *axis {
 		scaled += float64(b.hi - b.lo)
 		a.pieces = append(a.pieces, piece{lo: b.lo, hi: b.hi})
 	}
+	a.scaled = uint64(scaled)
 	a.layOut(scaled, gaps)
 	return a
 }
@@ -153,10 +155,11 @@ func union(all []interval) []interval {
 	return out
 }
 
-// busy returns when something ran. A span that outlives its parent's end counts
-// only until then: the agent's life-long spans begin with the sandbox's start
-// and last for hours in which nothing happens.
-func busy(t *Tree) []interval {
+// busy returns when something ran within the extent, of which the zero one has no
+// bounds. What of the runtime and the agent outlives its parent's end counts
+// only until then: their life-long spans begin with the sandbox's start and last for
+// hours in which nothing happens.
+func busy(t *Tree, extent interval) []interval {
 	var out []interval
 	type item struct {
 		node  *Node
@@ -171,12 +174,17 @@ func busy(t *Tree) []interval {
 		stack = stack[:len(stack)-1]
 		until := it.until
 		if n := it.node; n.Span != nil && n.start != 0 {
-			end := n.end
-			if n.start <= it.until {
-				end = min(end, it.until)
+			at := interval{n.start, n.end}
+			if extent.lo != 0 {
+				at = interval{max(at.lo, extent.lo), min(at.hi, extent.hi)}
 			}
-			out = append(out, interval{n.start, end})
-			until = end
+			if (n.by == byAgent || n.by == byRuntime) && at.lo <= it.until {
+				at.hi = min(at.hi, it.until)
+			}
+			if at.lo <= at.hi {
+				out = append(out, at)
+				until = at.hi
+			}
 		}
 		for _, c := range it.node.Children {
 			stack = append(stack, item{c, until})

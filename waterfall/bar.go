@@ -8,33 +8,75 @@ import (
 )
 
 // bar draws a node on the axis, in half cells: its length, its events as
-// diamonds, and the gaps of the axis as dotted lines.
+// diamonds, and the gaps of the axis as dotted lines. Arrows at the ends say that it
+// goes on beyond the picture.
 func (r *renderer) bar(n *Node) string {
 	cells := slices.Clone(r.axis.blank)
 	ours := make([]bool, len(cells)) // cells that carry the span's colour
 	if n.Span != nil && n.start != 0 {
-		from, to := r.halves(n)
-		for i := range cells {
-			left, right := from <= 2*i && 2*i < to, from <= 2*i+1 && 2*i+1 < to
-			switch {
-			case left && right && r.axis.inGap[i]:
-				cells[i] = '┅'
-			case left && right:
-				cells[i] = '━'
-			case left:
-				cells[i] = '╸'
-			case right:
-				cells[i] = '╺'
-			}
-			ours[i] = left || right
-		}
-		for _, e := range n.Span.GetEvents() {
-			if at := e.GetTimeUnixNano(); at >= r.axis.lo && at <= r.axis.hi {
-				i := min(int(r.axis.at(at)), len(cells)-1)
+		r.draw(cells, ours, n, '━', '╸', '╺')
+		for _, e := range n.Span.events {
+			if e.at >= r.axis.lo && e.at <= r.axis.hi {
+				i := min(int(r.axis.at(e.at)), len(cells)-1)
 				cells[i], ours[i] = '◆', true
 			}
 		}
+		r.arrows(cells, ours, n)
 	}
+	return r.colored(cells, ours, func(text string) string { return r.paint.span(n, text) })
+}
+
+// foldedBar draws folded spans, in one line and thin.
+func (r *renderer) foldedBar(f *fold) string {
+	cells := slices.Clone(r.axis.blank)
+	ours := make([]bool, len(cells))
+	for _, n := range f.nodes {
+		if n.start != 0 {
+			r.draw(cells, ours, n, '─', '╴', '╶')
+		}
+	}
+	return r.colored(cells, ours, r.paint.dim)
+}
+
+// draw draws a node's length with signs for a cell and its halves.
+func (r *renderer) draw(cells []rune, ours []bool, n *Node, whole, leftHalf, rightHalf rune) {
+	from, to := r.halves(n)
+	for i := from / 2; i < (to+1)/2; i++ {
+		left, right := from <= 2*i, 2*i+1 < to
+		sign := whole
+		switch {
+		case left && right && r.axis.inGap[i]:
+			sign = '┅'
+		case !right:
+			sign = leftHalf
+		case !left:
+			sign = rightHalf
+		}
+		if ours[i] && cells[i] != sign {
+			sign = whole // two that meet
+		}
+		cells[i], ours[i] = sign, true
+	}
+}
+
+// arrows marks a node that begins before or ends after the picture.
+func (r *renderer) arrows(cells []rune, ours []bool, n *Node) {
+	last := len(cells) - 1
+	if r.extent.lo == 0 {
+		return
+	}
+	if n.start < r.extent.lo {
+		cells[0], ours[0] = '◂', true
+		r.clipped = true
+	}
+	if n.end > r.extent.hi {
+		cells[last], ours[last] = '▸', true
+		r.clipped = true
+	}
+}
+
+// colored returns a line of cells, those that are ours as paint has them.
+func (r *renderer) colored(cells []rune, ours []bool, paint func(string) string) string {
 	var b strings.Builder
 	for i := 0; i < len(cells); {
 		j := i
@@ -44,7 +86,7 @@ func (r *renderer) bar(n *Node) string {
 		text := string(cells[i:j])
 		switch {
 		case ours[i]:
-			text = r.paint.span(n, text)
+			text = paint(text)
 		case strings.ContainsRune(text, '┊'):
 			text = r.paint.dim(text)
 		}

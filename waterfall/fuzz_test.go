@@ -2,30 +2,20 @@ package waterfall
 
 import (
 	"bytes"
+	"fmt"
 	"strings"
 	"testing"
 	"time"
-
-	tracepb "go.opentelemetry.io/proto/otlp/trace/v1"
-	"google.golang.org/protobuf/proto"
 )
 
 // FuzzRender feeds whole OTLP messages through everything: no panic, and lines
 // that are bounded and harmless.
 func FuzzRender(f *testing.F) {
 	for _, s := range []*script{kataPod(), joined()} {
-		seed, err := proto.Marshal(&tracepb.TracesData{ResourceSpans: s.spans})
-		if err != nil {
-			f.Fatal(err)
-		}
-		f.Add(seed, 80, true)
+		f.Add(message(s.spans), 80, true)
 	}
 	f.Fuzz(func(t *testing.T, data []byte, width int, verbose bool) {
-		td := new(tracepb.TracesData)
-		if proto.Unmarshal(data, td) != nil {
-			return
-		}
-		checkRender(t, td.ResourceSpans, width%300, verbose)
+		checkRender(t, data, width%300, verbose)
 	})
 }
 
@@ -36,16 +26,16 @@ func FuzzBuild(f *testing.F) {
 	f.Add([]byte("abacadaeafbcbdbebfcdcecfdedfef"))
 	f.Fuzz(func(t *testing.T, data []byte) {
 		s := &script{}
-		res := resource("containerd-shim-runc-v2")
+		res := resourceOf("containerd-shim-runc-v2")
 		ids := []string{"", "a", "b", "c", "d", "e", "f", "g"}
 		for ; len(data) >= 4 && len(s.spans) < 500; data = data[4:] {
 			id, parent, link := ids[data[0]&7], ids[data[0]>>3&7], ids[data[1]&7]
-			s.span(res, ids[data[0]>>6], id, parent, string(data[:4]), time.Duration(data[2])<<(data[1]>>3), time.Duration(data[3]), linked(ids[data[1]>>3&3], link))
+			s.span(res, ids[data[0]>>6], id, parent, fmt.Sprintf("%x", data[:4]), time.Duration(data[2])<<(data[1]>>3), time.Duration(data[3]), linked(ids[data[1]>>3&3], link))
 		}
-		if tree := Build(s.spans, 0); tree.Spans+tree.Repeated != len(s.spans) || drawn(tree.Roots) != tree.Spans {
+		if tree := build(nil, s.spans, Limits{}); tree.Spans+tree.Repeated != len(s.spans) || drawn(tree.Roots) != tree.Spans {
 			t.Fatalf("of %d spans %d are counted, %d repeated, %d in the tree", len(s.spans), tree.Spans, tree.Repeated, drawn(tree.Roots))
 		}
-		checkRender(t, s.spans, 80, false)
+		checkRender(t, message(s.spans), 80, false)
 	})
 }
 
@@ -59,12 +49,16 @@ func drawn(nodes []*Node) (n int) {
 	return n
 }
 
-func checkRender(t *testing.T, spans []*tracepb.ResourceSpans, width int, verbose bool) {
+func checkRender(t *testing.T, data []byte, width int, verbose bool) {
 	x := NewIndex()
-	x.Add(spans)
+	broken := x.Add(data, recorded)
 	for _, story := range x.Stories() {
 		var out bytes.Buffer
-		tree := Build(story.Select(spans), 0)
+		b := NewBuilder(story, Limits{}, verbose)
+		if err := b.Add(data); err != broken {
+			t.Fatalf("the index says %v of the message, the tree %v", broken, err)
+		}
+		tree := b.Tree()
 		if err := Render(&out, story, tree, Options{Width: width, Verbose: verbose, Location: time.UTC}); err != nil {
 			t.Fatal(err)
 		}

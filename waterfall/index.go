@@ -4,96 +4,139 @@ import (
 	"bytes"
 	"cmp"
 	"slices"
+	"time"
 
 	"go.opentelemetry.io/otel/trace"
-	resourcepb "go.opentelemetry.io/proto/otlp/resource/v1"
-	tracepb "go.opentelemetry.io/proto/otlp/trace/v1"
 )
 
-// maxSeen bounds the memory for recognising repeated spans (about 30 bytes
-// each); beyond it, repeats are counted as spans of their own.
-const maxSeen = 4 << 20
+// Bounds of an index. A sandbox that has more traces than maxTraces, as only one that
+// means harm has, has the rest in one story; of more traces in all than maxParts, the
+// older half of the stories is forgotten.
+const (
+	maxTraces = 1 << 14
+	maxParts  = 1 << 16
+)
 
-// Index learns from spans, as they are read, which stories there are. It keeps
-// no span: some 30 bytes for each, and some 300 for each trace.
+// Index learns from spans, as they are read, which stories there are. It keeps no
+// span, and takes some 60 MB at most.
 //
 // A story is one run of a sandbox. Its spans lie in the sandbox's own trace and
 // in the traces of callers (one for each request of a tracing containerd), which
 // are linked. Joining whole traces by link would be wrong, since a caller's trace
 // may start two pods; so what is joined is the part of each trace that belongs to
-// one sandbox id. And the sandbox id alone is not enough: it is used again by the
-// next run of a container with the same name.
+// one run of one sandbox id. Which run, the resource says; journals of versions
+// before 0.4 do not, and there the sandbox id and the links must do.
 type Index struct {
+	reader reader
+	texts  interner
+	seen   *seen
+	span   Span
+
+	runs  []run
+	byRun map[runID]int
 	parts map[part]int
 	// groups is a forest: a part's group is the root that its index leads to.
 	groups []group
-	seen   map[spanKey]struct{}
+
+	added   int // messages
+	omitted int // spans
+	evicted int // stories
+
+	// What the last span was of, since the next one often is of the same.
+	lastResource *resource
+	lastRun      int
+	lastPart     part
+	lastGroup    int
 }
 
-// part is what one trace holds of one sandbox; sandbox is empty for spans whose
-// resource does not name one.
+// runID tells the runs of sandboxes apart, as far as resources do.
+type runID struct{ sandbox, run string }
+
+type run struct {
+	runID
+	traces int
+	home   int // the first of its groups
+}
+
+// part is what one trace holds of one run.
 type part struct {
-	trace   trace.TraceID
-	sandbox string
+	trace trace.TraceID
+	run   int32
 }
 
 type group struct {
-	up    int // itself at a root
-	story *Story
+	up    int    // itself at a root
+	story *Story // nil while nothing was noted
 }
 
 // NewIndex returns an empty index.
 func NewIndex() *Index {
-	return &Index{parts: make(map[part]int), seen: make(map[spanKey]struct{})}
+	x := &Index{seen: newSeen()}
+	x.begin()
+	return x
 }
 
-// Add takes note of spans. It keeps nothing that belongs to the caller.
-func (x *Index) Add(spans []*tracepb.ResourceSpans) {
-	for _, rs := range spans {
-		sandbox := resourceText(rs.GetResource(), attrSandbox)
-		for _, ss := range rs.GetScopeSpans() {
-			for _, s := range ss.GetSpans() {
-				x.add(rs.GetResource(), sandbox, s)
+func (x *Index) begin() {
+	x.runs, x.byRun, x.parts, x.groups = nil, make(map[runID]int), make(map[part]int), nil
+	x.lastResource, x.lastPart = nil, part{}
+}
+
+// Add takes note of the spans of a TracesData message, recorded at a time by the
+// host's clock. It keeps nothing of data. An error says that data is no such message;
+// what was read until then counts.
+func (x *Index) Add(data []byte, recorded time.Time) error {
+	if len(x.parts) >= maxParts {
+		x.evict()
+	}
+	x.added++
+	at := uint64(max(0, recorded.UnixNano()))
+	return x.reader.each(data, func(res *resource, by maker, span []byte) {
+		if x.span.read(span, by, x.texts.intern) && x.span.key != (spanKey{}) && x.seen.add(x.span.key) {
+			x.note(res, by, at)
+		}
+	})
+}
+
+func (x *Index) note(res *resource, by maker, recorded uint64) {
+	s := &x.span
+	run := x.runOf(res)
+	g := x.group(part{s.key.trace, int32(run)})
+	if g < 0 {
+		x.omitted++
+		return
+	}
+	for _, to := range s.links {
+		if to.trace != s.key.trace {
+			if linked := x.group(part{to.trace, int32(run)}); linked >= 0 {
+				g = x.join(g, linked)
 			}
 		}
 	}
+	if x.groups[g].story == nil {
+		x.groups[g].story = new(Story)
+	}
+	story := x.groups[g].story
+	story.last = x.added
+	story.note(res, by, s, recorded)
 }
 
-func (x *Index) add(res *resourcepb.Resource, sandbox string, s *tracepb.Span) {
-	key, ok := keyOf(s.GetTraceId(), s.GetSpanId())
-	if !ok || x.repeated(key) {
-		return
+func (x *Index) runOf(res *resource) int {
+	if res == x.lastResource {
+		return x.lastRun
 	}
-	g := x.group(part{key.trace, sandbox})
-	for _, link := range s.GetLinks() {
-		if to, ok := keyOf(link.GetTraceId(), link.GetSpanId()); ok && to.trace != key.trace {
-			g = x.join(g, x.group(part{to.trace, sandbox}))
-		}
-	}
-	x.groups[g].story.note(part{key.trace, sandbox}, res, s)
-}
-
-// repeated reports whether the span was added before, as delivery at least once
-// makes happen.
-func (x *Index) repeated(key spanKey) bool {
-	if _, ok := x.seen[key]; ok {
-		return true
-	}
-	if len(x.seen) < maxSeen {
-		x.seen[key] = struct{}{}
-	}
-	return false
-}
-
-// group returns the root of the part's group, a new one for a new part.
-func (x *Index) group(p part) int {
-	i, ok := x.parts[p]
+	id := runID{res.sandbox, res.run}
+	i, ok := x.byRun[id]
 	if !ok {
-		i = len(x.groups)
-		x.parts[p] = i
-		x.groups = append(x.groups, group{up: i, story: &Story{parts: make(map[part]struct{})}})
-		return i
+		i = len(x.runs)
+		x.byRun[id] = i
+		x.runs = append(x.runs, run{runID: id, home: -1})
 	}
+	x.lastResource, x.lastRun = res, i
+	return i
+}
+
+// find returns the root of a group.
+func (x *Index) find(i int) int {
 	for x.groups[i].up != i {
 		x.groups[i].up = x.groups[x.groups[i].up].up
 		i = x.groups[i].up
@@ -101,27 +144,129 @@ func (x *Index) group(p part) int {
 	return i
 }
 
+// group returns the root of the part's group, a new one for a new part, and -1 if
+// there can be no more of them.
+func (x *Index) group(p part) int {
+	if p == x.lastPart && len(x.parts) > 0 {
+		return x.find(x.lastGroup)
+	}
+	i, ok := x.parts[p]
+	if !ok {
+		if i, ok = x.overflow(p); ok {
+			return i
+		}
+		i = len(x.groups)
+		x.parts[p] = i
+		x.groups = append(x.groups, group{up: i})
+		run := &x.runs[p.run]
+		run.traces++
+		if run.home < 0 {
+			run.home = i
+		}
+	}
+	x.lastPart, x.lastGroup = p, i
+	return x.find(i)
+}
+
+// overflow says where a new trace belongs of a run that has had too many of them.
+func (x *Index) overflow(p part) (int, bool) {
+	switch r := x.runs[p.run]; {
+	case r.traces < maxTraces && len(x.parts) < 2*maxParts:
+		return 0, false
+	case r.home < 0 || r.sandbox == "":
+		return -1, true
+	default:
+		return x.find(r.home), true
+	}
+}
+
 // join makes one group of two and returns its root.
 func (x *Index) join(a, b int) int {
 	if a == b {
 		return a
 	}
-	if x.groups[a].story.Spans < x.groups[b].story.Spans {
+	if x.groups[a].spans() < x.groups[b].spans() {
 		a, b = b, a
 	}
 	x.groups[b].up = a
-	x.groups[a].story.absorb(x.groups[b].story)
-	x.groups[b].story = nil
+	if from := x.groups[b].story; from != nil {
+		x.groups[a].story.absorb(from)
+		x.groups[b].story = nil
+	}
 	return a
 }
 
-// Stories returns what was found, the oldest first. The index must not be used
-// afterwards.
+func (g *group) spans() int {
+	if g.story == nil {
+		return 0
+	}
+	return g.story.Spans
+}
+
+// evict forgets the half of the stories that was not added to for longest.
+func (x *Index) evict() {
+	var last []int
+	for _, g := range x.groups {
+		if g.story != nil {
+			last = append(last, g.story.last)
+		}
+	}
+	slices.Sort(last)
+	from := 0
+	if len(last) > 0 {
+		from = last[len(last)/2]
+	}
+	old := *x
+	x.begin()
+	moved := make(map[int]int) // roots of groups
+	for p, i := range old.parts {
+		root := old.find(i)
+		story := old.groups[root].story
+		if story == nil || story.last < from {
+			continue
+		}
+		id := old.runs[p.run].runID
+		r, ok := x.byRun[id]
+		if !ok {
+			r = len(x.runs)
+			x.byRun[id] = r
+			x.runs = append(x.runs, run{runID: id, home: -1})
+		}
+		to, ok := moved[root]
+		if !ok {
+			to = len(x.groups)
+			moved[root] = to
+			x.groups = append(x.groups, group{up: to, story: story})
+		}
+		x.parts[part{p.trace, int32(r)}] = to
+		x.runs[r].traces++
+		if x.runs[r].home < 0 {
+			x.runs[r].home = to
+		}
+	}
+	x.evicted += len(last) - len(moved)
+}
+
+// Omitted returns how many spans belong to no story because there were too many
+// traces that name no sandbox, and how many of the oldest stories were forgotten
+// because there were too many.
+func (x *Index) Omitted() (spans, stories int) { return x.omitted, x.evicted }
+
+// Stories returns what was found, the oldest first. Nothing must be added to the
+// index afterwards.
 func (x *Index) Stories() []*Story {
+	x.seen, x.texts, x.reader = nil, interner{}, reader{}
 	x.adopt()
+	for p, i := range x.parts {
+		if story := x.groups[x.find(i)].story; story != nil {
+			story.Traces = append(story.Traces, p.trace)
+			story.setSandbox(x.runs[p.run].sandbox)
+		}
+	}
 	var stories []*Story
 	for i, g := range x.groups {
-		if g.up == i && g.story.Spans > 0 {
+		if g.up == i && g.story != nil {
+			g.story.index, g.story.group = x, i
 			g.story.finish()
 			stories = append(stories, g.story)
 		}
@@ -134,10 +279,14 @@ func (x *Index) Stories() []*Story {
 
 // adopt gives spans that name no sandbox to the only sandbox of their trace.
 func (x *Index) adopt() {
+	nameless, ok := x.byRun[runID{}]
+	if !ok {
+		return
+	}
 	owner := make(map[trace.TraceID]part)
 	shared := make(map[trace.TraceID]bool)
 	for p := range x.parts {
-		if p.sandbox == "" {
+		if int(p.run) == nameless {
 			continue
 		}
 		if _, ok := owner[p.trace]; ok {
@@ -146,9 +295,22 @@ func (x *Index) adopt() {
 		owner[p.trace] = p
 	}
 	for id, p := range owner {
-		nameless := part{trace: id}
-		if _, ok := x.parts[nameless]; ok && !shared[id] {
-			x.join(x.group(nameless), x.group(p))
+		if lost, ok := x.parts[part{id, int32(nameless)}]; ok && !shared[id] {
+			x.join(x.find(lost), x.group(p))
 		}
 	}
+}
+
+// has reports whether a span of the resource belongs to the story.
+func (x *Index) has(s *Story, res *resource, id trace.TraceID) bool {
+	run, ok := x.byRun[runID{res.sandbox, res.run}]
+	if !ok {
+		return false
+	}
+	i, ok := x.parts[part{id, int32(run)}]
+	if !ok {
+		i, ok = x.overflow(part{id, int32(run)})
+		ok = ok && i >= 0
+	}
+	return ok && x.find(i) == s.group
 }

@@ -8,14 +8,12 @@ import (
 )
 
 func sandbox(id string) *resourcepb.Resource {
-	return &resourcepb.Resource{Attributes: append(resource("containerd-shim-runc-v2").Attributes[:1:1], attr(attrSandbox, id))}
+	return &resourcepb.Resource{Attributes: append(resourceOf("containerd-shim-runc-v2").Attributes[:1:1], attr(attrSandbox, id))}
 }
 
 // stories returns how many spans each story has, the oldest first.
 func stories(s *script) (spans []int, all []*Story) {
-	x := NewIndex()
-	x.Add(s.spans)
-	all = x.Stories()
+	all = indexOf(s.spans).Stories()
 	for _, story := range all {
 		spans = append(spans, story.Spans)
 	}
@@ -66,7 +64,7 @@ func TestIndexKeepsApart(t *testing.T) {
 		if all[i].Sandbox != want {
 			t.Errorf("story %d is of sandbox %q, want %q", i, all[i].Sandbox, want)
 		}
-		if got := Build(all[i].Select(s.spans), 0).Spans; got != all[i].Spans {
+		if got := build(all[i], s.spans, Limits{}).Spans; got != all[i].Spans {
 			t.Errorf("story %d selects %d spans, counted %d", i, got, all[i].Spans)
 		}
 	}
@@ -91,7 +89,7 @@ func TestIndexNameless(t *testing.T) {
 	if !equal(spans, 2) {
 		t.Fatalf("stories of %v spans, want one of 2", spans)
 	}
-	if got := Build(all[0].Select(s.spans), 0).Spans; got != 2 {
+	if got := build(all[0], s.spans, Limits{}).Spans; got != 2 {
 		t.Errorf("%d spans selected, want 2", got)
 	}
 }
@@ -99,7 +97,7 @@ func TestIndexNameless(t *testing.T) {
 // TestStoryClock: the guest's clock does not decide when a story was.
 func TestStoryClock(t *testing.T) {
 	s := joined()
-	s.span(resource(agentService), "s", "old", "root", "old", -50*365*24*time.Hour, 1)
+	s.span(resourceOf(agentService), "s", "old", "root", "old", -50*365*24*time.Hour, 1)
 	_, all := stories(s)
 	if got := all[0].Start; !got.Equal(epoch) {
 		t.Errorf("the story starts at %v, want %v", got, epoch)
@@ -109,8 +107,8 @@ func TestStoryClock(t *testing.T) {
 // TestStoryRuntime: a runtime's own spans do not name it.
 func TestStoryRuntime(t *testing.T) {
 	s := &script{}
-	s.span(resource(kataService), "s", "of", "create", "root", 0, 1)
-	s.span(resource("containerd-shim-runc-v2"), "s", "root", "", rootName, 0, 100*ms)
+	s.span(resourceOf(kataService), "s", "of", "create", "root", 0, 1)
+	s.span(resourceOf("containerd-shim-runc-v2"), "s", "root", "", rootName, 0, 100*ms)
 	if _, all := stories(s); all[0].Runtime != "runc" {
 		t.Errorf("the runtime is %q", all[0].Runtime)
 	}
@@ -130,7 +128,7 @@ func TestRuntimeName(t *testing.T) {
 		"containerd-shim-runc-v2": "runc", "containerd-shim-kata-qemu-v2": "kata-qemu",
 		"containerd-shim-runsc-v1": "runsc", "other": "other", "containerd-shim-v2": "v2",
 	} {
-		if got := runtimeName(service); got != want {
+		if got := runtimeName(&resource{service: service}); got != want {
 			t.Errorf("runtimeName(%q) = %q, want %q", service, got, want)
 		}
 	}

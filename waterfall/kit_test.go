@@ -2,7 +2,10 @@ package waterfall
 
 import (
 	"crypto/sha256"
+	"strings"
 	"time"
+
+	"google.golang.org/protobuf/proto"
 
 	commonpb "go.opentelemetry.io/proto/otlp/common/v1"
 	resourcepb "go.opentelemetry.io/proto/otlp/resource/v1"
@@ -25,7 +28,7 @@ func attr(key, value string) *commonpb.KeyValue {
 	return &commonpb.KeyValue{Key: key, Value: &commonpb.AnyValue{Value: &commonpb.AnyValue_StringValue{StringValue: value}}}
 }
 
-func resource(service string, more ...*commonpb.KeyValue) *resourcepb.Resource {
+func resourceOf(service string, more ...*commonpb.KeyValue) *resourcepb.Resource {
 	return &resourcepb.Resource{Attributes: append([]*commonpb.KeyValue{
 		attr(attrService, service), attr(attrSandbox, sandboxID), attr(attrHost, "node-1"), attr(attrNamespace, "k8s.io"),
 		attr(attrPod, "web-0"), attr(attrPodNamespace, "default"),
@@ -49,8 +52,50 @@ func (s *script) span(res *resourcepb.Resource, traceName, id, parent, name stri
 	}
 	s.spans = append(s.spans, &tracepb.ResourceSpans{
 		Resource:   res,
-		ScopeSpans: []*tracepb.ScopeSpans{{Spans: []*tracepb.Span{span}}},
+		ScopeSpans: []*tracepb.ScopeSpans{{Scope: scopeOf(res), Spans: []*tracepb.Span{span}}},
 	})
+}
+
+// scopeOf is the scope that goes with a resource's service.
+func scopeOf(res *resourcepb.Resource) *commonpb.InstrumentationScope {
+	for _, kv := range res.Attributes {
+		if service := kv.Value.GetStringValue(); kv.Key == attrService {
+			if strings.HasPrefix(service, "containerd-shim-") {
+				service = shimScope
+			}
+			return &commonpb.InstrumentationScope{Name: service}
+		}
+	}
+	return nil
+}
+
+// message is the spans as a journal has them.
+func message(spans []*tracepb.ResourceSpans) []byte {
+	data, err := proto.Marshal(&tracepb.TracesData{ResourceSpans: spans})
+	if err != nil {
+		panic(err)
+	}
+	return data
+}
+
+// recorded is long after everything in the scripts.
+var recorded = epoch.Add(365 * 24 * time.Hour)
+
+func indexOf(spans []*tracepb.ResourceSpans) *Index {
+	x := NewIndex()
+	if err := x.Add(message(spans), recorded); err != nil {
+		panic(err)
+	}
+	return x
+}
+
+// build makes the tree of those spans that are the story's, or of all for no story.
+func build(s *Story, spans []*tracepb.ResourceSpans, l Limits) *Tree {
+	b := NewBuilder(s, l, true)
+	if err := b.Add(message(spans)); err != nil {
+		panic(err)
+	}
+	return b.Tree()
 }
 
 func with(attrs ...*commonpb.KeyValue) change {
@@ -84,7 +129,7 @@ const task = "containerd.task.v3.Task/"
 // hours, and the end.
 func kataPod() *script {
 	s := &script{}
-	shim, agent := resource("containerd-shim-kata-qemu-v2"), resource(agentService)
+	shim, agent := resourceOf("containerd-shim-kata-qemu-v2"), resourceOf(agentService)
 	app := with(attr(attrContainer, "a11ce000c1b7e3055d1a1f0c6ab4f2a9c1b7e3055d1a1f0c6ab4f2a9c1b7e305"), attr(attrContainerName, "app"))
 	pause := with(attr(attrContainer, sandboxID))
 	s.span(agent, "s", "agent create", "create", "create_sandbox", 700*ms, 95*ms)
@@ -111,11 +156,9 @@ func kataPod() *script {
 
 // only returns the story of spans that are of one.
 func only(spans []*tracepb.ResourceSpans) (*Story, *Tree) {
-	x := NewIndex()
-	x.Add(spans)
-	stories := x.Stories()
+	stories := indexOf(spans).Stories()
 	if len(stories) != 1 {
 		panic("not one story")
 	}
-	return stories[0], Build(stories[0].Select(spans), 0)
+	return stories[0], build(stories[0], spans, Limits{})
 }

@@ -1,43 +1,116 @@
 package waterfall
 
-import "strings"
+import (
+	"fmt"
+	"strings"
+)
 
-// label returns a node's name for a reader, and what it is about: the container
-// when that is not the sandbox itself, and the exec. A call's package is left
-// out: "containerd.task.v3.Task/Create" reads "Task/Create".
-func label(n *Node, sandbox string) (name, about string) {
+// label returns a node's name for a reader, and what it is about: the container, if that
+// is not the sandbox itself, and the exec, unless the node above says so already; and the
+// code of a failure that was expected. A call's package is left out:
+// "containerd.task.v3.Task/Create" reads "Task/Create".
+func (r *renderer) label(n *Node) (name, about string) {
 	switch n.Place {
 	case Absent:
 		return "(parent not here: running, lost or not ours)", ""
 	case Unstarted:
 		return "(" + rootName + ": not ended, or lost)", ""
 	}
-	name = n.Span.GetName()
+	s := n.Span
+	above := spanText{}
+	if n.parent != nil && n.parent.Span != nil {
+		above = n.parent.Span.text
+	}
+	if id := s.text.container; id != above.container {
+		about = r.container(n)
+	}
+	if s.text.exec != above.exec {
+		about += " " + ShortID(s.text.exec)
+	}
+	if s.Expected && s.text.code != "OK" {
+		about += " " + s.text.code
+	}
+	return Clean(short(s.Name)), Clean(strings.TrimSpace(about))
+}
+
+// container returns what a node's container is called, "" for the sandbox's own.
+func (r *renderer) container(n *Node) string {
+	id := n.Span.text.container
+	if id == "" || id == r.story.Sandbox {
+		return ""
+	}
+	if i, ok := r.story.byID[id]; ok && r.story.Containers[i].Name != "" {
+		return r.story.Containers[i].Name
+	}
+	if n.Span.text.containerName != "" {
+		return n.Span.text.containerName
+	}
+	return ShortID(id)
+}
+
+func short(name string) string {
 	if pkg, method, ok := strings.Cut(name, "/"); ok {
 		name = pkg[strings.LastIndexByte(pkg, '.')+1:] + "/" + method
 	}
 	if name == "" {
 		name = "(no name)"
 	}
-	attrs := n.Span.GetAttributes()
-	if id := lookup(attrs, attrContainer); id != "" && id != sandbox {
-		about = lookup(attrs, attrContainerName)
-		if about == "" {
-			about = ShortID(id)
-		}
-	}
-	if exec := lookup(attrs, attrExec); exec != "" {
-		about = strings.TrimSpace(about + " " + ShortID(exec))
-	}
-	return Clean(name), Clean(about)
+	return name
 }
 
-// measure returns how many cells the name column takes.
+// maxFoldNames is how many names a line of folded spans has.
+const maxFoldNames = 3
+
+// label returns what a line of folded spans is called: how many, and of what names.
+func (f *fold) label() string {
+	names := f.names()
+	more := ""
+	if len(names) > maxFoldNames {
+		names, more = names[:maxFoldNames], ", …"
+	}
+	for i := range names {
+		names[i] = Clean(short(names[i]))
+	}
+	return fmt.Sprintf("+%d %s%s", f.spans, strings.Join(names, ", "), more)
+}
+
+// labels returns the row's texts: the name and what it is about.
+func (r *renderer) labels(row row) (name, about string) {
+	if row.fold != nil {
+		return row.fold.label(), ""
+	}
+	return r.label(row.node)
+}
+
+// nameRoom is how many cells a name has at least; levels that leave it less are not
+// indented any further.
+const nameRoom = 18
+
+// foldRoom is how many cells the names of folded spans may make the column wider than
+// their place in the tree.
+const foldRoom = 28
+
+// indent decides how the tree is indented, which is deepest levels deep: by two cells a
+// level, or one where a name would not have half of its column.
+func (r *renderer) indent(deepest int) (levels int) {
+	column := int(float64(r.opts.Width) * nameShare)
+	r.step = 2
+	if r.step*deepest > column/2 {
+		r.step = 1
+	}
+	return max(4, (column-nameRoom)/r.step)
+}
+
+// measure returns how many cells the name column takes. Names of folded spans take
+// what there is.
 func (r *renderer) measure(rows []row) int {
 	need := 0
 	for _, row := range rows {
-		name, about := label(row.node, r.sandbox)
-		cells := Width(row.lead()) + Width(name)
+		name, about := r.labels(row)
+		cells := Width(row.lead(r.step)) + Width(name)
+		if row.fold != nil {
+			cells = min(cells, Width(row.lead(r.step))+foldRoom)
+		}
 		if about != "" {
 			cells += 1 + Width(about)
 		}
@@ -48,11 +121,14 @@ func (r *renderer) measure(rows []row) int {
 
 // name returns the name column's text for a row, exactly as wide as the column.
 func (r *renderer) name(row row) string {
-	n := row.node
-	lead := Fit(row.lead(), r.nameCells)
+	lead := Fit(row.lead(r.step), r.nameCells)
 	room := r.nameCells - Width(lead)
-	name, about := label(n, r.sandbox)
-	name = Fit(name, room)
+	name, about := r.labels(row)
+	if row.fold != nil {
+		name = Fit(name, room)
+	} else {
+		name = FitTail(name, room)
+	}
 	room -= Width(name)
 	if about != "" && room > 3 {
 		about = " " + Fit(about, room-1)
@@ -60,10 +136,10 @@ func (r *renderer) name(row row) string {
 		about = ""
 	}
 	space := strings.Repeat(" ", room-Width(about))
-	switch {
-	case n.Span == nil, n.Place == Loose:
+	switch n := row.node; {
+	case n == nil, n.Span == nil, n.Place == Loose, n.Span.Expected:
 		name = r.paint.dim(name)
-	case failed(n.Span):
+	case n.Span.Failed:
 		name = r.paint.failure(name)
 	case len(row.trail) == 0:
 		name = r.paint.bold(name)

@@ -1,85 +1,235 @@
 package waterfall
 
 import (
+	"bufio"
 	"encoding/base64"
 	"encoding/hex"
 	"encoding/json"
 	"fmt"
 	"io"
+	"math"
+	"strconv"
+	"strings"
+
+	"google.golang.org/protobuf/encoding/protowire"
+	"google.golang.org/protobuf/proto"
+	"google.golang.org/protobuf/reflect/protoreflect"
 
 	tracepb "go.opentelemetry.io/proto/otlp/trace/v1"
-	"google.golang.org/protobuf/encoding/protojson"
 )
 
-// WriteJSON writes spans as one OTLP/JSON document (TracesData), followed by a
-// newline, for any program that reads OTLP files. It holds the document in memory
-// one ResourceSpans at a time.
+// JSONWriter writes spans as one OTLP/JSON document (TracesData), followed by a
+// newline, for any program that reads OTLP files. It writes them as it reads them, field
+// by field, and holds no message in memory.
 //
 // OTLP/JSON is protobuf's JSON with two differences: trace and span ids are
 // hexadecimal, and enumerations are numbers (opentelemetry-proto 1.x,
 // docs/specification.md, "JSON Protobuf Encoding").
-func WriteJSON(w io.Writer, spans []*tracepb.ResourceSpans) error {
-	if _, err := io.WriteString(w, `{"resourceSpans":[`); err != nil {
-		return err
+type JSONWriter struct {
+	out    *bufio.Writer
+	begun  bool
+	reader reader
+}
+
+// NewJSONWriter returns a writer to w. Close completes the document.
+func NewJSONWriter(w io.Writer) *JSONWriter { return &JSONWriter{out: bufio.NewWriter(w)} }
+
+// Add writes those spans of a TracesData message that belong to the story. It keeps
+// nothing of data, and fails when nothing more can be written. Of what is no such
+// message, that which can be read is written.
+func (j *JSONWriter) Add(s *Story, data []byte) error {
+	for top := (cursor{rest: data}); top.next(); {
+		if top.is(dataResourceSpans) {
+			j.story(s, top.bytes)
+		}
 	}
-	for i, rs := range spans {
-		doc, err := otlpJSON(rs)
-		if err != nil {
-			return fmt.Errorf("spans as JSON: %w", err)
-		}
-		if i > 0 {
-			doc = append([]byte{','}, doc...)
-		}
-		if _, err := w.Write(doc); err != nil {
-			return err
-		}
-	}
-	_, err := io.WriteString(w, "]}\n")
+	_, err := j.out.Write(nil) // the error of what was written, if there was one
 	return err
 }
 
-func otlpJSON(rs *tracepb.ResourceSpans) ([]byte, error) {
-	text, err := protojson.MarshalOptions{UseEnumNumbers: true}.Marshal(rs)
-	if err != nil {
-		return nil, err
+// story writes the story's part of a ResourceSpans message, one for each scope.
+func (j *JSONWriter) story(s *Story, msg []byte) {
+	res := j.reader.resource(bytesOf(msg, resourceSpansResource))
+	head := without(msg, resourceSpansScopes)
+	for c := (cursor{rest: msg}); c.next(); {
+		if !c.is(resourceSpansScopes) {
+			continue
+		}
+		scope, mine := without(c.bytes, scopeSpansSpans), false
+		for spans := (cursor{rest: c.bytes}); spans.next(); {
+			if !spans.is(scopeSpansSpans) {
+				continue
+			}
+			if key := readKey(spans.bytes); key != (spanKey{}) && s.has(res, key) {
+				scope, mine = appendField(scope, scopeSpansSpans, spans.bytes), true
+			}
+		}
+		if mine {
+			j.resourceSpans(appendField(head[:len(head):len(head)], resourceSpansScopes, scope))
+		}
 	}
-	// Decoding and encoding again also takes out protojson's white space, which
-	// differs between builds on purpose.
-	var doc map[string]any
-	if err := json.Unmarshal(text, &doc); err != nil {
-		return nil, err
-	}
-	if err := hexIDs(doc); err != nil {
-		return nil, err
-	}
-	return json.Marshal(doc)
 }
 
-// hexIDs rewrites the ids of spans and links from base64. Attributes are lists
-// of {key, value}, so no name of theirs is a key of an object here.
-func hexIDs(v any) error {
-	switch v := v.(type) {
-	case []any:
-		for _, e := range v {
-			if err := hexIDs(e); err != nil {
-				return err
-			}
+func (j *JSONWriter) resourceSpans(msg []byte) {
+	if !j.begun {
+		j.out.WriteString(`{"resourceSpans":[`)
+	} else {
+		j.out.WriteByte(',')
+	}
+	j.begun = true
+	writeMessage(j.out, (*tracepb.ResourceSpans)(nil).ProtoReflect().Descriptor(), msg, 0)
+}
+
+// Close ends the document.
+func (j *JSONWriter) Close() error {
+	if !j.begun {
+		j.out.WriteString(`{"resourceSpans":[`)
+	}
+	j.out.WriteString("]}\n")
+	return j.out.Flush()
+}
+
+// WriteJSON writes spans as one OTLP/JSON document, followed by a newline.
+func WriteJSON(w io.Writer, spans []*tracepb.ResourceSpans) error {
+	j := NewJSONWriter(w)
+	for _, rs := range spans {
+		msg, err := proto.Marshal(rs)
+		if err != nil {
+			return fmt.Errorf("spans as JSON: %w", err)
 		}
-	case map[string]any:
-		for _, key := range []string{"traceId", "spanId", "parentSpanId"} {
-			if text, ok := v[key].(string); ok {
-				id, err := base64.StdEncoding.DecodeString(text)
-				if err != nil {
-					return err
-				}
-				v[key] = hex.EncodeToString(id)
-			}
+		j.resourceSpans(msg)
+	}
+	return j.Close()
+}
+
+// without returns a message's fields but num.
+func without(msg []byte, num protowire.Number) (rest []byte) {
+	for c := (cursor{rest: msg}); ; {
+		before := c.rest
+		if !c.next() {
+			return rest
 		}
-		for _, e := range v {
-			if err := hexIDs(e); err != nil {
-				return err
-			}
+		if c.num != num {
+			rest = append(rest, before[:len(before)-len(c.rest)]...)
 		}
 	}
-	return nil
+}
+
+func appendField(msg []byte, num protowire.Number, value []byte) []byte {
+	return protowire.AppendBytes(protowire.AppendTag(msg, num, protowire.BytesType), value)
+}
+
+// maxJSONDepth bounds how deep messages are nested in a document: values can be.
+const maxJSONDepth = 64
+
+// writeMessage writes a message as an object. Fields that its type does not have are
+// left out.
+func writeMessage(out *bufio.Writer, md protoreflect.MessageDescriptor, msg []byte, depth int) {
+	out.WriteByte('{')
+	var present uint64 // field numbers, all of which are below 64
+	for c := (cursor{rest: msg}); c.next() && depth < maxJSONDepth; {
+		present |= 1 << c.num
+	}
+	fields, first := md.Fields(), true
+	for i := 0; i < fields.Len() && present != 0; i++ {
+		fd := fields.Get(i)
+		if present&(1<<fd.Number()) == 0 {
+			continue
+		}
+		n, last := 0, cursor{}
+		for c := (cursor{rest: msg}); c.next(); {
+			if c.num != fd.Number() || !fits(fd, c.typ) {
+				continue
+			}
+			if n++; !fd.IsList() {
+				last = c
+				continue
+			}
+			if n == 1 {
+				writeKey(out, fd, &first)
+				out.WriteByte('[')
+			} else {
+				out.WriteByte(',')
+			}
+			writeValue(out, fd, &c, depth)
+		}
+		switch {
+		case n > 0 && fd.IsList():
+			out.WriteByte(']')
+		case n > 0:
+			writeKey(out, fd, &first)
+			writeValue(out, fd, &last, depth)
+		}
+	}
+	out.WriteByte('}')
+}
+
+func writeKey(out *bufio.Writer, fd protoreflect.FieldDescriptor, first *bool) {
+	if !*first {
+		out.WriteByte(',')
+	}
+	*first = false
+	out.WriteByte('"')
+	out.WriteString(fd.JSONName())
+	out.WriteString(`":`)
+}
+
+// fits reports whether a field on the wire is what its type says; OTLP has no packed
+// numbers.
+func fits(fd protoreflect.FieldDescriptor, typ protowire.Type) bool {
+	switch fd.Kind() {
+	case protoreflect.StringKind, protoreflect.BytesKind, protoreflect.MessageKind:
+		return typ == protowire.BytesType
+	case protoreflect.Fixed64Kind, protoreflect.DoubleKind:
+		return typ == protowire.Fixed64Type
+	case protoreflect.Fixed32Kind:
+		return typ == protowire.Fixed32Type
+	}
+	return typ == protowire.VarintType
+}
+
+func writeValue(out *bufio.Writer, fd protoreflect.FieldDescriptor, c *cursor, depth int) {
+	switch fd.Kind() {
+	case protoreflect.MessageKind:
+		writeMessage(out, fd.Message(), c.bytes, depth+1)
+	case protoreflect.StringKind:
+		text, _ := json.Marshal(strings.ToValidUTF8(string(c.bytes), "\uFFFD")) // a string never fails
+		out.Write(text)
+	case protoreflect.BytesKind:
+		out.WriteByte('"')
+		if strings.HasSuffix(fd.JSONName(), "Id") { // traceId, spanId, parentSpanId
+			out.WriteString(hex.EncodeToString(c.bytes))
+		} else {
+			out.WriteString(base64.StdEncoding.EncodeToString(c.bytes))
+		}
+		out.WriteByte('"')
+	case protoreflect.BoolKind:
+		out.WriteString(strconv.FormatBool(c.value != 0))
+	case protoreflect.DoubleKind:
+		writeDouble(out, math.Float64frombits(c.value))
+	case protoreflect.Int64Kind:
+		out.WriteString(`"` + strconv.FormatInt(int64(c.value), 10) + `"`)
+	case protoreflect.Fixed64Kind:
+		out.WriteString(`"` + strconv.FormatUint(c.value, 10) + `"`)
+	case protoreflect.Uint32Kind, protoreflect.Fixed32Kind:
+		out.WriteString(strconv.FormatUint(uint64(uint32(c.value)), 10))
+	default: // enumerations
+		out.WriteString(strconv.FormatInt(int64(int32(c.value)), 10))
+	}
+}
+
+// writeDouble writes a number as protobuf's JSON has it, which has texts for what JSON
+// has no numbers for.
+func writeDouble(out *bufio.Writer, v float64) {
+	switch {
+	case math.IsNaN(v):
+		out.WriteString(`"NaN"`)
+	case math.IsInf(v, 1):
+		out.WriteString(`"Infinity"`)
+	case math.IsInf(v, -1):
+		out.WriteString(`"-Infinity"`)
+	default:
+		text, _ := json.Marshal(v) // a finite number never fails
+		out.Write(text)
+	}
 }

@@ -15,16 +15,18 @@ type painter struct {
 // for failures.
 var serviceColors = []string{"36", "35", "34", "33", "32"}
 
-// newPainter returns a painter that knows the tree's services, those of the
-// spans further up first.
-func newPainter(on bool, t *Tree) painter {
+// newPainter returns a painter that knows the services of the rows, those further up
+// first.
+func newPainter(on bool, rows []row) painter {
 	p := painter{on: on}
 	if !on {
 		return p
 	}
-	rows, _ := flatten(t)
 	for _, row := range rows {
-		s := resourceText(row.node.Resource, attrService)
+		if row.node == nil {
+			continue
+		}
+		s := row.node.service
 		if s != "" && !slices.Contains(p.services, s) && len(p.services) < len(serviceColors) {
 			p.services = append(p.services, s)
 		}
@@ -45,10 +47,13 @@ func (p painter) failure(text string) string { return p.code("31", text) }
 
 // span paints a part of a span's bar.
 func (p painter) span(n *Node, text string) string {
-	if failed(n.Span) {
+	switch {
+	case n.Span.Failed:
 		return p.failure(text)
+	case n.Span.Expected:
+		return p.dim(text)
 	}
-	return p.code(p.color(resourceText(n.Resource, attrService)), text)
+	return p.code(p.color(n.service), text)
 }
 
 func (p painter) color(service string) string {

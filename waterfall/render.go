@@ -7,7 +7,7 @@ import (
 	"strings"
 	"time"
 
-	commonpb "go.opentelemetry.io/proto/otlp/common/v1"
+	"google.golang.org/protobuf/encoding/protowire"
 )
 
 // Options say how Render draws. The zero value is a plain picture of 80 cells in
@@ -17,14 +17,22 @@ type Options struct {
 	Width int
 	// Color allows escape sequences; without it the output has none.
 	Color bool
-	// Verbose prints the attributes, events and whole messages of every span.
+	// Verbose prints the attributes, events and whole messages of every span that is
+	// drawn, of a tree that was built with details.
 	Verbose bool
+	// All draws every span by a line of its own; without it, short ones deep in the
+	// tree are folded.
+	All bool
 	// Location is the time zone of absolute times; nil is local time.
 	Location *time.Location
 }
 
-// maxRows bounds how many spans are drawn; the rest is counted below.
-const maxRows = 5000
+// maxRows bounds how many spans are drawn; the rest is counted below. maxShown bounds
+// the events of one, and the attributes of each.
+const (
+	maxRows  = 5000
+	maxShown = 128
+)
 
 // Widths in cells. The name column takes what the names need, at most this share
 // of the line; bars get what is left.
@@ -45,32 +53,38 @@ func Render(w io.Writer, s *Story, t *Tree, o Options) error {
 	if o.Location == nil {
 		o.Location = time.Local
 	}
-	rows, more := flatten(t)
-	r := &renderer{
-		out:     bufio.NewWriter(w),
-		opts:    o,
-		sandbox: s.Sandbox,
-		paint:   newPainter(o.Color, t),
-	}
+	r := &renderer{out: bufio.NewWriter(w), opts: o, story: s, extent: s.extent()}
+	intervals := busy(t, r.extent)
+	deepest := t.mark(shortest(intervals), o.All)
+	rows, folded, more := flatten(t, r.indent(deepest))
+	r.paint = newPainter(o.Color, rows)
 	r.nameCells = r.measure(rows)
-	r.axis = newAxis(busy(t), o.Width-r.nameCells-durationCells-2)
+	r.axis = newAxis(intervals, o.Width-r.nameCells-durationCells-2)
 	r.header(s, t)
 	r.line("")
 	r.scale()
 	for _, row := range rows {
-		r.span(row)
+		r.row(row)
 	}
-	r.footer(t, more)
+	r.footer(t, folded, more)
 	return r.out.Flush()
+}
+
+// shortest returns how long a span is at least that is not folded.
+func shortest(busy []interval) time.Duration {
+	return time.Duration(foldShare * float64(newAxis(busy, 1).scaled))
 }
 
 type renderer struct {
 	out       *bufio.Writer
 	opts      Options
-	sandbox   string
+	story     *Story
 	paint     painter
 	nameCells int
+	step      int // cells of a level's indentation
 	axis      *axis
+	extent    interval // of the story
+	clipped   bool     // a span goes on beyond the picture
 }
 
 func (r *renderer) line(text string) {
@@ -147,10 +161,16 @@ func (r *renderer) flow(items ...string) {
 }
 
 // footer explains what needs it.
-func (r *renderer) footer(t *Tree, more int) {
+func (r *renderer) footer(t *Tree, folded, more int) {
 	var notes []string
 	if len(r.axis.gaps) > 0 {
 		notes = append(notes, "┊ nothing ran: this time is cut short")
+	}
+	if r.clipped {
+		notes = append(notes, "◂ ▸ begins before or ends after what is shown")
+	}
+	if folded > 0 {
+		notes = append(notes, fmt.Sprintf("+ %s of less than 1 %% folded; --all draws them", count(folded, "span")))
 	}
 	if more > 0 {
 		notes = append(notes, fmt.Sprintf("%s more not drawn; --json prints them", count(more, "span")))
@@ -169,24 +189,28 @@ func (r *renderer) footer(t *Tree, more int) {
 	}
 }
 
-// span prints one span: its line, what went wrong, and with Verbose the rest.
-func (r *renderer) span(row row) {
-	n := row.node
+// row prints a line: a span with what went wrong, and with Verbose the rest; or several
+// that are folded.
+func (r *renderer) row(row row) {
 	name := r.name(row)
+	if row.fold != nil {
+		r.line(name + " " + r.paint.dim(duration(row.fold.sum)) + " " + r.foldedBar(row.fold))
+		return
+	}
+	n := row.node
 	if n.Span == nil {
 		r.line(name + strings.Repeat(" ", durationCells+2) + r.bar(n))
 		return
 	}
-	duration := ""
-	if n.end > n.start { // a moment has none
-		duration = Duration(time.Duration(n.end - n.start))
+	length := duration(n.length())
+	switch {
+	case n.Span.Failed:
+		length = r.paint.failure(length)
+	case n.Span.Expected:
+		length = r.paint.dim(length)
 	}
-	duration = strings.Repeat(" ", max(0, durationCells-Width(duration))) + duration
-	if failed(n.Span) {
-		duration = r.paint.failure(duration)
-	}
-	r.line(name + " " + duration + " " + r.bar(n))
-	if failed(n.Span) {
+	r.line(name + " " + length + " " + r.bar(n))
+	if n.Span.Failed {
 		r.trouble(row)
 	}
 	if r.opts.Verbose {
@@ -194,11 +218,19 @@ func (r *renderer) span(row row) {
 	}
 }
 
+// duration is a length of time in its column; a moment has none.
+func duration(d time.Duration) string {
+	text := ""
+	if d > 0 {
+		text = Duration(d)
+	}
+	return strings.Repeat(" ", max(0, durationCells-Width(text))) + text
+}
+
 // trouble prints a failed span's code and message: its first line, or with
 // Verbose all of it.
 func (r *renderer) trouble(row row) {
-	code := lookup(row.node.Span.GetAttributes(), attrErrorType)
-	message := strings.TrimSpace(row.node.Span.GetStatus().GetMessage())
+	code, message := row.node.Span.text.code, row.node.Span.text.message
 	if first, _, more := strings.Cut(message, "\n"); more && !r.opts.Verbose {
 		message = first + "…"
 	}
@@ -222,29 +254,48 @@ func (r *renderer) details(row row) {
 		ids += " of trace " + n.key.trace.String()
 	}
 	r.note(row, "  ", ids, r.paint.dim)
-	for _, kv := range n.Span.GetAttributes() {
-		r.attribute(row, "  ", kv)
-	}
-	for _, e := range n.Span.GetEvents() {
-		when := ""
-		if at := e.GetTimeUnixNano(); n.start != 0 && at >= n.start {
-			when = " +" + Duration(time.Duration(at-n.start))
-		}
-		r.note(row, "◆ ", e.GetName()+when, r.paint.dim)
-		for _, kv := range e.GetAttributes() {
-			r.attribute(row, "    ", kv)
+	r.attributes(row, "  ", n.Span.details, spanAttributes)
+	events := 0
+	for c := (cursor{rest: n.Span.details}); c.next() && events < maxShown; {
+		if c.is(spanEvents) {
+			events++
+			r.event(row, c.bytes)
 		}
 	}
 }
 
-func (r *renderer) attribute(row row, indent string, kv *commonpb.KeyValue) {
-	r.note(row, indent, kv.GetKey()+" = "+valueText(kv.GetValue(), 0), r.paint.dim)
+func (r *renderer) event(row row, msg []byte) {
+	name, when := "", ""
+	for c := (cursor{rest: msg}); c.next(); {
+		switch {
+		case c.is(eventName):
+			name = string(c.bytes[:min(len(c.bytes), maxText)])
+		case c.isTime(eventTime):
+			if start := row.node.start; start != 0 && c.value >= start {
+				when = " +" + Duration(time.Duration(c.value-start))
+			}
+		}
+	}
+	r.note(row, "◆ ", name+when, r.paint.dim)
+	r.attributes(row, "    ", msg, eventAttributes)
+}
+
+// attributes prints the attributes in field num of a message.
+func (r *renderer) attributes(row row, indent string, msg []byte, num protowire.Number) {
+	n := 0
+	for key, value := range attributes(msg, num) {
+		if n++; n > maxShown {
+			r.note(row, indent, "…", r.paint.dim)
+			return
+		}
+		r.note(row, indent, string(key[:min(len(key), maxText)])+" = "+valueText(value, 0), r.paint.dim)
+	}
 }
 
 // note prints text below a span, in line with its name.
 func (r *renderer) note(row row, mark, text string, style func(string) string) {
 	const maxLines = 12
-	guide := row.below()
+	guide := row.below(r.step)
 	limit := 2
 	if r.opts.Verbose {
 		limit = maxLines

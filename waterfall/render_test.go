@@ -72,7 +72,7 @@ func TestVerbose(t *testing.T) {
 // and neither is one of the agent's spans.
 func TestUnfinished(t *testing.T) {
 	s := &script{}
-	shim, agent := resource("containerd-shim-kata-v2"), resource(agentService)
+	shim, agent := resourceOf("containerd-shim-kata-v2"), resourceOf(agentService)
 	s.span(shim, "s", "start", "root", startName, 0, 310*ms)
 	s.span(shim, "s", "inner", "start", "inner start", 1*ms, 300*ms)
 	s.span(shim, "s", "create", "root", task+"Create", 320*ms, 80*ms)
@@ -83,7 +83,7 @@ func TestUnfinished(t *testing.T) {
 // joined is a pod whose calls lie in the traces of containerd's requests.
 func joined() *script {
 	s := &script{}
-	shim, agent := resource("containerd-shim-kata-v2"), resource(agentService)
+	shim, agent := resourceOf("containerd-shim-kata-v2"), resourceOf(agentService)
 	s.span(shim, "s", "root", "", rootName, 0, 500*ms)
 	s.span(shim, "s", "start", "root", startName, 0, 100*ms)
 	s.span(shim, "run", "create", "containerd create", task+"Create", 110*ms, 300*ms, linked("s", "root"))
@@ -99,7 +99,7 @@ func TestJoined(t *testing.T) {
 
 func TestUnicode(t *testing.T) {
 	s := &script{}
-	res := resource("containerd-shim-runc-v2")
+	res := resourceOf("containerd-shim-runc-v2")
 	s.span(res, "s", "root", "", rootName, 0, 100*ms)
 	for i, name := range []string{
 		"容器を起動する、そして待つ、それから終わる、本当に終わる", "e\u0301tat " + strings.Repeat("e\u0301", 60),
@@ -113,9 +113,9 @@ func TestUnicode(t *testing.T) {
 // TestHostile draws what a guest might send to take over the terminal.
 func TestHostile(t *testing.T) {
 	s := &script{}
-	res := resource("evil\x1b[31m")
+	res := resourceOf("evil\x1b[31m")
 	s.span(res, "s", "root", "", "\x1b]0;title\x07\x1b[2J\r\nforged line", 0, 100*ms,
-		with(attr("k\x1b[A", "v\x9b31m\u202egnp.exe\u2066\u200b\x7f")), event("\x1bc", 0),
+		with(attr("k\x1b[A", "v\u009b31m\u202egnp.exe\u2066\u200b\x7f")), event("\x1bc", 0),
 		wrong("\x1b[1m", "message\x1b[0m\rover\u2028written"))
 	for _, color := range []bool{false, true} {
 		out := draw(t, s.spans, Options{Width: 80, Verbose: true, Color: color})
@@ -129,7 +129,7 @@ func TestHostile(t *testing.T) {
 // far future hides the others.
 func TestSkewedClocks(t *testing.T) {
 	s := joined()
-	agent := resource(agentService)
+	agent := resourceOf(agentService)
 	at := func(start, end uint64) change {
 		return func(s *tracepb.Span) { s.StartTimeUnixNano, s.EndTimeUnixNano = start, end }
 	}
@@ -144,7 +144,7 @@ func TestSkewedClocks(t *testing.T) {
 // in bounded lines.
 func TestDeepAndMany(t *testing.T) {
 	s := &script{}
-	res := resource("containerd-shim-runc-v2")
+	res := resourceOf("containerd-shim-runc-v2")
 	const n = 2 * maxRows
 	for i := range n {
 		parent := ""
@@ -164,7 +164,7 @@ func TestDeepAndMany(t *testing.T) {
 
 func TestManyGaps(t *testing.T) {
 	s := &script{}
-	res := resource("containerd-shim-runc-v2")
+	res := resourceOf("containerd-shim-runc-v2")
 	s.span(res, "s", "root", "", rootName, 0, 500*ms)
 	for i := range 200 {
 		s.span(res, "s", fmt.Sprint(i), "root", task+"Exec", time.Duration(i+1)*time.Minute, 5*ms)

@@ -1,56 +1,158 @@
 package waterfall
 
-import "strings"
+import (
+	"cmp"
+	"slices"
+	"strings"
+	"time"
+)
 
 // row is a node's place among the lines.
 type row struct {
 	node *Node
+	fold *fold // instead of a node: spans that are one line
 	// trail has an element for each level above: whether more follows there, so
 	// that its guide goes on. It ends with the node's own level.
 	trail []bool
 	deep  bool // levels above were left out
+	open  bool // lines follow below it
 }
 
-// maxLevels is how deep the tree is indented; what is deeper is drawn at the
-// last level with a mark.
-const maxLevels = 12
+// fold is what is drawn as one line: the children of a node that do not matter, with
+// all that is below them.
+type fold struct {
+	nodes []*Node
+	spans int
+	sum   time.Duration // of the nodes
+}
 
-// flatten returns the tree's lines from top to bottom, at most maxRows, and how
-// many spans are left out.
-func flatten(t *Tree) (rows []row, more int) {
+// Spans that are shorter than foldShare of the picture are folded below level
+// foldLevel; the root is at level 1. A failure is never folded, nor what stands on the
+// way to something that is drawn.
+const (
+	foldShare = 0.01
+	foldLevel = 3
+)
+
+// mark says of every node whether it is drawn, and counts what is below it. What is
+// shorter than the time is folded.
+func (t *Tree) mark(shorter time.Duration, all bool) (deepest int) {
 	type item struct {
-		row
-		level int
+		node, parent *Node
+		level        int
 	}
-	var stack []item
-	push := func(nodes []*Node, above []bool, level int) {
-		for i := len(nodes) - 1; i >= 0; i-- {
-			next := item{row: row{node: nodes[i]}, level: level}
-			if level > 0 {
-				next.trail = append(append(next.trail, above...), i < len(nodes)-1)
-				if len(next.trail) > maxLevels {
-					next.trail, next.deep = next.trail[len(next.trail)-maxLevels:], true
+	var order []item
+	for _, n := range t.Roots {
+		order = append(order, item{n, nil, 1})
+	}
+	for i := 0; i < len(order); i++ {
+		for _, c := range order[i].node.Children {
+			order = append(order, item{c, order[i].node, order[i].level + 1})
+		}
+	}
+	for _, it := range order {
+		n := it.node
+		n.below = 0
+		n.drawn = all || it.level <= foldLevel || n.Span == nil || n.Span.Failed || n.length() >= shorter
+	}
+	for _, it := range slices.Backward(order) { // children before their parents
+		if it.node.drawn {
+			deepest = max(deepest, it.level)
+		}
+		if p := it.parent; p != nil {
+			p.drawn = p.drawn || it.node.drawn
+			p.below += it.node.below + 1
+		}
+	}
+	return deepest
+}
+
+func (n *Node) length() time.Duration { return time.Duration(n.end - n.start) }
+
+// split returns a node's children that are drawn, in their order, and the others. A
+// line for a single span is that span's.
+func (n *Node) split() (drawn []*Node, rest *fold) {
+	for _, c := range n.Children {
+		if c.drawn {
+			drawn = append(drawn, c)
+			continue
+		}
+		if rest == nil {
+			rest = new(fold)
+		}
+		rest.nodes = append(rest.nodes, c)
+		rest.spans += 1 + c.below
+		rest.sum += c.length()
+	}
+	if rest != nil && rest.spans == 1 {
+		return n.Children, nil
+	}
+	return drawn, rest
+}
+
+// names returns what is folded, that which took longest first.
+func (f *fold) names() []string {
+	sums := make(map[string]time.Duration)
+	for _, n := range f.nodes {
+		sums[n.Span.Name] += n.length()
+	}
+	names := make([]string, 0, len(sums))
+	for name := range sums {
+		names = append(names, name)
+	}
+	slices.SortFunc(names, func(a, b string) int {
+		return cmp.Or(cmp.Compare(sums[b], sums[a]), strings.Compare(a, b))
+	})
+	return names
+}
+
+// flatten returns the tree's lines from top to bottom, at most maxRows, of which those
+// below level levels are drawn at that level. Of the spans, folded are in lines
+// together, and more in none.
+func flatten(t *Tree, levels int) (rows []row, folded, more int) {
+	var stack []row
+	push := func(nodes []*Node, rest *fold, above []bool, root bool) {
+		next := func(r row, follows bool) {
+			if !root {
+				r.trail = append(append(make([]bool, 0, len(above)+1), above...), follows)
+				if len(r.trail) > levels {
+					r.trail, r.deep = r.trail[len(r.trail)-levels:], true
 				}
 			}
-			stack = append(stack, next)
+			stack = append(stack, r)
+		}
+		if rest != nil {
+			next(row{fold: rest}, false)
+		}
+		for i, n := range slices.Backward(nodes) {
+			next(row{node: n}, i < len(nodes)-1 || rest != nil)
 		}
 	}
-	push(t.Roots, nil, 0)
+	push(t.Roots, nil, nil, true)
 	for len(stack) > 0 {
-		it := stack[len(stack)-1]
+		r := stack[len(stack)-1]
 		stack = stack[:len(stack)-1]
-		if len(rows) < maxRows {
-			rows = append(rows, it.row)
-		} else if it.node.Span != nil {
+		if r.fold != nil {
+			folded += r.fold.spans
+		} else {
+			drawn, rest := r.node.split()
+			push(drawn, rest, r.trail, false)
+			r.open = len(drawn) > 0 || rest != nil
+		}
+		switch {
+		case len(rows) < maxRows:
+			rows = append(rows, r)
+		case r.fold != nil:
+			folded, more = folded-r.fold.spans, more+r.fold.spans
+		case r.node.Span != nil:
 			more++
 		}
-		push(it.node.Children, it.trail, it.level+1)
 	}
-	return rows, more
+	return rows, folded, more
 }
 
-// lead returns the guides before the node's name.
-func (r row) lead() string {
+// lead returns the guides before the node's name, step cells for each level.
+func (r row) lead(step int) string {
 	if len(r.trail) == 0 {
 		return ""
 	}
@@ -62,27 +164,30 @@ func (r row) lead() string {
 	if r.deep {
 		mark = "… "
 	}
-	return guides(r.trail[:last]) + mark
+	return guides(r.trail[:last], step) + mark
 }
 
 // below returns the guides of a line that belongs to the node and comes under
 // its name.
-func (r row) below() string {
+func (r row) below(step int) string {
 	open := "  "
-	if len(r.node.Children) > 0 {
+	if r.open {
 		open = "│ "
 	}
-	return guides(r.trail) + open
+	return guides(r.trail, step) + open
 }
 
-func guides(trail []bool) string {
+func guides(trail []bool, step int) string {
 	var b strings.Builder
 	for _, goesOn := range trail {
+		guide := "  "
 		if goesOn {
-			b.WriteString("│ ")
-		} else {
-			b.WriteString("  ")
+			guide = "│ "
 		}
+		if step == 1 {
+			guide = strings.TrimSuffix(guide, " ")
+		}
+		b.WriteString(guide)
 	}
 	return b.String()
 }

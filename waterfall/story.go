@@ -2,18 +2,19 @@ package waterfall
 
 import (
 	"bytes"
-	"maps"
 	"slices"
 	"strings"
 	"time"
 
 	"go.opentelemetry.io/otel/trace"
-	resourcepb "go.opentelemetry.io/proto/otlp/resource/v1"
-	tracepb "go.opentelemetry.io/proto/otlp/trace/v1"
 )
 
-// maxContainers bounds how many containers a story names.
-const maxContainers = 64
+// maxContainers bounds how many containers a story names, maxClaimed how many of them a
+// guest may name.
+const (
+	maxContainers = 1 << 14
+	maxClaimed    = 64
+)
 
 // Container is a container that a story's spans name.
 type Container struct {
@@ -21,8 +22,9 @@ type Container struct {
 	Name string // may be empty
 }
 
-// Story is one run of a sandbox, in short. Texts are as they were recorded:
-// callers that print them apply Clean.
+// Story is one run of a sandbox, in short; where tracing is switched on and off, one
+// time that it was on. Texts are as they were recorded: callers that print them apply
+// Clean.
 type Story struct {
 	// Sandbox is the sandbox's id, empty when no span names one.
 	Sandbox string
@@ -35,25 +37,33 @@ type Story struct {
 	Host         string
 	Pod          string
 	PodNamespace string
-	// Runtime is the inner shim's name without what all shims' names have:
-	// "runc", "kata-qemu".
+	// Runtime is the name that the wrapper was called by ("kata-qemu"), or else the
+	// inner shim's without what all shims' names have ("kata").
 	Runtime string
-	// Containers are at most 64, in the order of their appearance.
+	// Containers are at most 16,384, in the order of their appearance.
 	Containers []Container
-	// Start and End are those of the first and the last span on the host's clock,
-	// zero when no span has a time.
+	// Start and End are when the sandbox's start began and when the last of what was
+	// recorded of it ended, or when tracing was switched on and off; zero when no span
+	// has a time. Some of the spans may begin before or end after that.
 	Start, End time.Time
 	// Startup is how long the sandbox took to start, 0 while it starts and when
 	// it failed to.
 	Startup time.Duration
 	Spans   int
-	Errors  int
+	// Errors are the failures, without those that belong to a healthy life.
+	Errors int
 
-	parts map[part]struct{} // those that spans were found of
-	root  trace.TraceID     // that of the span "sandbox start"
-	host  interval          // of the host's spans
-	guest interval          // of the agent's spans
-	first trace.TraceID     // that of the earliest span
+	index *Index
+	group int // in the index
+	last  int // message that added to it
+
+	byID    map[string]int // in Containers
+	claimed []Container    // by the agent, which counts where nobody else says anything
+	root    trace.TraceID  // that of the span "sandbox start"
+	on, off uint64         // when tracing was switched
+	host    interval       // of the host's spans
+	others  interval       // of the runtime's and the agent's, as far as they can be believed
+	first   trace.TraceID  // that of the earliest span
 }
 
 type interval struct{ lo, hi uint64 }
@@ -72,7 +82,7 @@ func (i *interval) cover(lo, hi uint64) (earlier bool) {
 	return earlier
 }
 
-// Duration is the time from the first span's start to the last one's end.
+// Duration is the time from Start to End.
 func (s *Story) Duration() time.Duration { return s.End.Sub(s.Start) }
 
 // Name is what a person calls the story by: namespace/pod, else the name of its
@@ -89,76 +99,86 @@ func (s *Story) Name() string {
 	return ""
 }
 
-// Select returns the spans among spans that belong to the story. The result
-// shares its spans, not its lists, with what was given.
-func (s *Story) Select(spans []*tracepb.ResourceSpans) []*tracepb.ResourceSpans {
-	var out []*tracepb.ResourceSpans
-	for _, rs := range spans {
-		sandbox := resourceText(rs.GetResource(), attrSandbox)
-		var scopes []*tracepb.ScopeSpans
-		for _, ss := range rs.GetScopeSpans() {
-			var mine []*tracepb.Span
-			for _, span := range ss.GetSpans() {
-				if key, ok := keyOf(span.GetTraceId(), span.GetSpanId()); ok {
-					if _, ok := s.parts[part{key.trace, sandbox}]; ok {
-						mine = append(mine, span)
-					}
-				}
-			}
-			if mine != nil {
-				scopes = append(scopes, &tracepb.ScopeSpans{Scope: ss.GetScope(), Spans: mine, SchemaUrl: ss.GetSchemaUrl()})
-			}
-		}
-		if scopes != nil {
-			out = append(out, &tracepb.ResourceSpans{Resource: rs.GetResource(), ScopeSpans: scopes, SchemaUrl: rs.GetSchemaUrl()})
-		}
-	}
-	return out
-}
+// has reports whether a span belongs to the story.
+func (s *Story) has(res *resource, key spanKey) bool { return s.index.has(s, res, key.trace) }
 
-// note takes one span into account.
-func (s *Story) note(p part, res *resourcepb.Resource, span *tracepb.Span) {
+// note takes one span into account, which was recorded at a time by the host's clock.
+func (s *Story) note(res *resource, by maker, span *Span, recorded uint64) {
 	s.Spans++
-	s.parts[p] = struct{}{}
-	if failed(span) {
+	if span.Failed {
 		s.Errors++
 	}
-	service := resourceText(res, attrService)
-	lo, hi := spanTimes(span)
 	switch {
-	case service == agentService:
-		s.guest.cover(lo, hi)
-	case s.host.cover(lo, hi) || s.first == (trace.TraceID{}):
-		s.first = p.trace
+	case by == byAgent || by == byRuntime:
+		if believable(span, recorded) {
+			s.others.cover(span.start, span.end)
+		}
+	case s.host.cover(span.start, span.end) || s.first == (trace.TraceID{}):
+		s.first = span.key.trace
 	}
-	if service != "" && service != agentService && service != kataService && s.Runtime == "" {
-		s.Runtime = runtimeName(service)
+	if by == byShim {
+		s.noteShim(res, span)
 	}
-	if span.GetName() == rootName {
-		s.root = p.trace
-		if !failed(span) {
-			s.Startup = max(s.Startup, time.Duration(hi-lo))
+	setOnce(&s.Namespace, res.namespace)
+	setOnce(&s.Host, res.host)
+	setOnce(&s.Pod, res.pod)
+	setOnce(&s.PodNamespace, res.podNamespace)
+	if c := (Container{span.text.container, span.text.containerName}); c.ID != "" {
+		if by != byAgent {
+			s.container(c)
+		} else if len(s.claimed) < maxClaimed && !slices.Contains(s.claimed, c) {
+			s.claimed = append(s.claimed, c)
 		}
 	}
-	setOnce(&s.Sandbox, p.sandbox)
-	setOnce(&s.Namespace, resourceText(res, attrNamespace))
-	setOnce(&s.Host, resourceText(res, attrHost))
-	setOnce(&s.Pod, resourceText(res, attrPod))
-	setOnce(&s.PodNamespace, resourceText(res, attrPodNamespace))
-	if id := lookup(span.GetAttributes(), attrContainer); id != "" {
-		s.container(Container{ID: id, Name: lookup(span.GetAttributes(), attrContainerName)})
+}
+
+// noteShim takes into account what only shimtrace itself may say.
+func (s *Story) noteShim(res *resource, span *Span) {
+	setOnce(&s.Runtime, runtimeName(res))
+	switch span.Name {
+	case rootName:
+		s.root = span.key.trace
+		if !span.Failed {
+			s.Startup = max(s.Startup, time.Duration(span.end-span.start))
+		}
+	case onName:
+		s.on = earliest(s.on, span.start)
+		s.root = span.key.trace
+	case offName:
+		s.off = max(s.off, span.end)
 	}
+}
+
+// clockUnset is a time before which a clock is one that nobody has set yet.
+var clockUnset = uint64(time.Date(2015, 1, 1, 0, 0, 0, 0, time.UTC).UnixNano())
+
+// aheadBy is how much a guest's clock may be ahead of the host's.
+const aheadBy = uint64(time.Minute)
+
+// believable reports whether a guest's span may be of the time that it says: it cannot
+// end after it was recorded.
+func believable(s *Span, recorded uint64) bool {
+	return s.start > clockUnset && s.end <= recorded+aheadBy
+}
+
+func earliest(a, b uint64) uint64 {
+	if a == 0 || b != 0 && b < a {
+		return b
+	}
+	return a
 }
 
 // container notes a container by its id; a name may come with any of its spans.
 func (s *Story) container(c Container) {
-	for i := range s.Containers {
-		if s.Containers[i].ID == c.ID {
-			setOnce(&s.Containers[i].Name, c.Name)
-			return
-		}
+	if i, ok := s.byID[c.ID]; ok {
+		setOnce(&s.Containers[i].Name, c.Name)
+		return
 	}
 	if len(s.Containers) < maxContainers {
+		if s.byID == nil {
+			s.byID = make(map[string]int)
+		}
+		s.byID[c.ID] = len(s.Containers)
 		s.Containers = append(s.Containers, c)
 	}
 }
@@ -168,7 +188,9 @@ func (s *Story) absorb(o *Story) {
 	s.Spans += o.Spans
 	s.Errors += o.Errors
 	s.Startup = max(s.Startup, o.Startup)
-	s.guest.cover(o.guest.lo, o.guest.hi)
+	s.last = max(s.last, o.last)
+	s.on, s.off = earliest(s.on, o.on), max(s.off, o.off)
+	s.others.cover(o.others.lo, o.others.hi)
 	if s.host.cover(o.host.lo, o.host.hi) || s.first == (trace.TraceID{}) {
 		s.first = o.first
 	}
@@ -176,7 +198,6 @@ func (s *Story) absorb(o *Story) {
 		s.root = o.root
 	}
 	setOnce(&s.Runtime, o.Runtime)
-	setOnce(&s.Sandbox, o.Sandbox)
 	setOnce(&s.Namespace, o.Namespace)
 	setOnce(&s.Host, o.Host)
 	setOnce(&s.Pod, o.Pod)
@@ -184,20 +205,20 @@ func (s *Story) absorb(o *Story) {
 	for _, c := range o.Containers {
 		s.container(c)
 	}
-	maps.Copy(s.parts, o.parts)
+	s.claimed = append(s.claimed, o.claimed[:min(len(o.claimed), maxClaimed-len(s.claimed))]...)
 }
+
+func (s *Story) setSandbox(id string) { setOnce(&s.Sandbox, id) }
 
 // finish completes the story when everything was noted.
 func (s *Story) finish() {
-	times := s.host
-	if times.lo == 0 {
-		times = s.guest
+	if s.host.lo == 0 {
+		for _, c := range s.claimed {
+			s.container(c)
+		}
 	}
-	if times.lo != 0 {
-		s.Start, s.End = time.Unix(0, int64(times.lo)), time.Unix(0, int64(times.hi))
-	}
-	for p := range s.parts {
-		s.Traces = append(s.Traces, p.trace)
+	if e := s.extent(); e.lo != 0 {
+		s.Start, s.End = time.Unix(0, int64(e.lo)), time.Unix(0, int64(e.hi))
 	}
 	slices.SortFunc(s.Traces, func(a, b trace.TraceID) int { return bytes.Compare(a[:], b[:]) })
 	s.Traces = slices.Compact(s.Traces)
@@ -213,11 +234,33 @@ func (s *Story) finish() {
 	}
 }
 
-// runtimeName shortens "containerd-shim-kata-qemu-v2" to "kata-qemu".
-func runtimeName(service string) string {
-	name, ok := strings.CutPrefix(service, "containerd-shim-")
+// extent returns the time that the story is about: from switching on to switching off,
+// or from the host's first span to the last of all. What lives as long as the runtime
+// and the agent begins before that, and a guest's clock says anything.
+func (s *Story) extent() interval {
+	e := s.host
+	if e.lo == 0 {
+		return s.others
+	}
+	e.hi = max(e.hi, s.others.hi)
+	if s.on != 0 {
+		e.lo = s.on
+		if s.off >= s.on {
+			e.hi = s.off
+		}
+	}
+	return e
+}
+
+// runtimeName returns what a resource says of the runtime. What only the service tells
+// is shortened: "containerd-shim-kata-v2" to "kata".
+func runtimeName(res *resource) string {
+	if res.runtime != "" {
+		return res.runtime
+	}
+	name, ok := strings.CutPrefix(res.service, "containerd-shim-")
 	if !ok {
-		return service
+		return res.service
 	}
 	if i := strings.LastIndex(name, "-v"); i > 0 {
 		name = name[:i]

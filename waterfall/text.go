@@ -93,6 +93,29 @@ func Fit(text string, cells int) string {
 	return head + "…"
 }
 
+// FitTail cuts a cleaned text to at most cells, from its beginning, since names differ
+// at their end; the first of them is "…" when something is missing.
+func FitTail(text string, cells int) string {
+	if Width(text) <= cells {
+		return text
+	}
+	if cells < 1 {
+		return ""
+	}
+	for width := Width(text); width > cells-1; width = Width(text) {
+		cut := width - (cells - 1)
+		head, tail := split(text, cut)
+		if head == "" { // a character that is wider than what is to go
+			_, tail = split(text, cut+1)
+		}
+		if len(tail) == len(text) {
+			return "…"
+		}
+		text = tail
+	}
+	return "…" + text
+}
+
 // Pad fits a cleaned text and fills it with spaces to exactly cells.
 func Pad(text string, cells int) string {
 	text = Fit(text, cells)

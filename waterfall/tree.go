@@ -7,8 +7,6 @@ import (
 	"strings"
 
 	"go.opentelemetry.io/otel/trace"
-	resourcepb "go.opentelemetry.io/proto/otlp/resource/v1"
-	tracepb "go.opentelemetry.io/proto/otlp/trace/v1"
 )
 
 // Tree is a story's spans in their order: who called whom, and then by time.
@@ -40,35 +38,117 @@ const (
 
 // Node is one span with what happened because of it.
 type Node struct {
-	Span     *tracepb.Span // nil when the span is Absent
-	Resource *resourcepb.Resource
+	Span     *Span // nil when the span is Absent
 	Place    Place
 	Children []*Node
 	// ID is the span's, also when it is absent; zero when it has no valid one.
 	ID trace.SpanID
 
+	by         maker
+	service    string
 	start, end uint64 // nanoseconds since 1970; 0 is unknown
 	key        spanKey
 	parent     *Node
-	walk       int // of the search for circles that came here first
+	walk       int  // of the search for circles that came here first
+	drawn      bool // by a line of its own
+	below      int  // how many spans are
 }
 
-// Build makes the tree of one story's spans (see Story.Select). It takes at most
-// limit spans (all when limit is 0 or less), the ones that come first; where a
-// span is repeated, the first one counts.
-func Build(spans []*tracepb.ResourceSpans, limit int) *Tree {
-	b := builder{byKey: make(map[spanKey]*Node), absent: make(map[spanKey]*Node), tree: &Tree{}}
-	for _, rs := range spans {
-		for _, ss := range rs.GetScopeSpans() {
-			for _, s := range ss.GetSpans() {
-				if limit > 0 && b.tree.Spans >= limit {
-					b.tree.Omitted++
-					continue
-				}
-				b.add(rs.GetResource(), s)
-			}
-		}
+// Limits bound a tree: the spans in it, and the bytes that it takes in memory, roughly.
+// Of the bytes, guests' spans get at most three quarters, so that however many there
+// are, the host's are in the picture. Zero is no limit.
+type Limits struct {
+	Spans int
+	Bytes int
+}
+
+// Builder makes the tree of one story out of a journal's messages.
+type Builder struct {
+	story   *Story
+	limits  Limits
+	details bool
+
+	reader reader
+	texts  interner
+	bytes  int
+	tree   *Tree
+	nodes  []*Node
+	byKey  map[spanKey]*Node
+	absent map[spanKey]*Node
+}
+
+// NewBuilder returns a builder of the story's tree. The details of spans, which a
+// verbose picture has, are kept if they are asked for.
+func NewBuilder(s *Story, l Limits, details bool) *Builder {
+	return &Builder{
+		story: s, limits: l, details: details,
+		byKey: make(map[spanKey]*Node), absent: make(map[spanKey]*Node), tree: &Tree{},
 	}
+}
+
+// Add takes those spans of a TracesData message that belong to the story. It keeps
+// nothing of data. Where a span is repeated, the first one counts. An error says that
+// data is no such message; what was read until then counts.
+func (b *Builder) Add(data []byte) error {
+	return b.reader.each(data, func(res *resource, by maker, raw []byte) {
+		key := readKey(raw)
+		if b.story != nil && (key == spanKey{} || !b.story.has(res, key)) {
+			return
+		}
+		b.add(res, by, raw, key)
+	})
+}
+
+// nodeBytes is about what a node takes beside its texts and lists.
+const nodeBytes = 512
+
+func (b *Builder) add(res *resource, by maker, raw []byte, key spanKey) {
+	if key != (spanKey{}) && b.byKey[key] != nil {
+		b.tree.Repeated++
+		return
+	}
+	size := nodeBytes
+	if b.details {
+		size += len(raw)
+	}
+	if b.full(by, size) {
+		b.tree.Omitted++
+		return
+	}
+	s := new(Span)
+	texts := b.texts.made
+	if !s.read(raw, by, b.texts.intern) {
+		return
+	}
+	if b.details {
+		s.details = bytes.Clone(raw)
+	}
+	b.bytes += size + s.size() + b.texts.made - texts
+	n := &Node{Span: s, by: by, service: res.service, start: s.start, end: s.end, key: s.key, ID: s.key.span}
+	if s.key != (spanKey{}) {
+		b.byKey[s.key] = n
+	}
+	b.tree.Spans++
+	if s.Failed {
+		b.tree.Errors++
+	}
+	b.nodes = append(b.nodes, n)
+}
+
+// full reports whether there is no room for a span of so many bytes.
+func (b *Builder) full(by maker, size int) bool {
+	if b.limits.Spans > 0 && b.tree.Spans >= b.limits.Spans {
+		return true
+	}
+	most := b.limits.Bytes
+	if by == byAgent {
+		most -= most / 4
+	}
+	return b.limits.Bytes > 0 && b.bytes+size > most
+}
+
+// Tree returns the tree of what was added. Nothing must be added afterwards.
+func (b *Builder) Tree() *Tree {
 	for _, n := range b.nodes {
 		b.place(n)
 	}
@@ -79,44 +159,19 @@ func Build(spans []*tracepb.ResourceSpans, limit int) *Tree {
 	return b.tree
 }
 
-type builder struct {
-	tree   *Tree
-	nodes  []*Node
-	byKey  map[spanKey]*Node
-	absent map[spanKey]*Node
-}
-
-func (b *builder) add(res *resourcepb.Resource, s *tracepb.Span) {
-	n := &Node{Span: s, Resource: res}
-	n.start, n.end = spanTimes(s)
-	if key, ok := keyOf(s.GetTraceId(), s.GetSpanId()); ok {
-		if b.byKey[key] != nil {
-			b.tree.Repeated++
-			return
-		}
-		n.key, n.ID = key, key.span
-		b.byKey[key] = n
-	}
-	b.tree.Spans++
-	if failed(s) {
-		b.tree.Errors++
-	}
-	b.nodes = append(b.nodes, n)
-}
-
 // place finds the node's parent: its own; else the span it is linked to, which
 // is how calls in callers' traces come below their sandbox; else a stand-in.
-func (b *builder) place(n *Node) {
-	up, hasParent := keyOf(n.Span.GetTraceId(), n.Span.GetParentSpanId())
+func (b *Builder) place(n *Node) {
+	up := spanKey{n.key.trace, n.Span.parent}
+	hasParent := n.Span.parent.IsValid()
 	if p := b.byKey[up]; hasParent && p != nil {
 		n.parent = p
 		return
 	}
 	var link spanKey
 	var linked bool
-	for _, l := range n.Span.GetLinks() {
-		to, ok := keyOf(l.GetTraceId(), l.GetSpanId())
-		if !ok || to.trace == n.key.trace {
+	for _, to := range n.Span.links {
+		if to.trace == n.key.trace {
 			continue
 		}
 		if p := b.byKey[to]; p != nil {
@@ -130,7 +185,7 @@ func (b *builder) place(n *Node) {
 	switch {
 	case linked:
 		n.parent, n.Place = b.standIn(link, Unstarted), Linked
-	case hasParent && n.Span.GetName() == startName:
+	case hasParent && n.by == byShim && n.Span.Name == startName:
 		n.parent = b.standIn(up, Unstarted)
 	case hasParent:
 		n.parent = b.standIn(up, Absent)
@@ -138,7 +193,7 @@ func (b *builder) place(n *Node) {
 }
 
 // standIn returns the node for a span that is not here.
-func (b *builder) standIn(key spanKey, place Place) *Node {
+func (b *Builder) standIn(key spanKey, place Place) *Node {
 	n := b.absent[key]
 	if n == nil {
 		n = &Node{key: key, ID: key.span}
@@ -170,7 +225,7 @@ func cut(n *Node, walk int) {
 }
 
 // hang gives every node to its parent and sorts.
-func (b *builder) hang() {
+func (b *Builder) hang() {
 	for _, n := range b.nodes {
 		if n.parent == nil {
 			b.tree.Roots = append(b.tree.Roots, n)
@@ -193,13 +248,20 @@ func (b *builder) hang() {
 	}
 }
 
+func (n *Node) name() string {
+	if n.Span == nil {
+		return ""
+	}
+	return n.Span.Name
+}
+
 // compare orders by start (unknown ones last), the longer before the shorter,
 // and in any case in one order.
 func compare(a, b *Node) int {
 	return cmp.Or(
 		cmp.Compare(a.start-1, b.start-1), // 0 becomes the largest
 		cmp.Compare(b.end, a.end),
-		strings.Compare(a.Span.GetName(), b.Span.GetName()),
+		strings.Compare(a.name(), b.name()),
 		bytes.Compare(a.key.trace[:], b.key.trace[:]),
 		bytes.Compare(a.key.span[:], b.key.span[:]),
 	)

@@ -12,7 +12,7 @@ import (
 func outline(nodes []*Node) string {
 	var items []string
 	for _, n := range nodes {
-		name, _ := label(n, sandboxID)
+		name, _ := (&renderer{story: new(Story)}).label(n)
 		switch n.Place {
 		case Linked:
 			name = "→" + name
@@ -32,7 +32,7 @@ func outline(nodes []*Node) string {
 }
 
 func TestBuild(t *testing.T) {
-	res := resource("containerd-shim-runc-v2")
+	res := resourceOf("containerd-shim-runc-v2")
 	tests := map[string]struct {
 		make func(s *script)
 		want string
@@ -86,7 +86,7 @@ func TestBuild(t *testing.T) {
 		t.Run(name, func(t *testing.T) {
 			s := &script{}
 			tt.make(s)
-			if got := outline(Build(s.spans, 0).Roots); got != tt.want {
+			if got := outline(build(nil, s.spans, Limits{}).Roots); got != tt.want {
 				t.Errorf("got  %s\nwant %s", got, tt.want)
 			}
 		})
@@ -95,11 +95,11 @@ func TestBuild(t *testing.T) {
 
 func TestBuildLimit(t *testing.T) {
 	s := &script{}
-	res := resource("containerd-shim-runc-v2")
+	res := resourceOf("containerd-shim-runc-v2")
 	for i := range 10 {
 		s.span(res, "s", fmt.Sprint(i), "", "a", 1, 1)
 	}
-	tree := Build(s.spans, 4)
+	tree := build(nil, s.spans, Limits{Spans: 4})
 	if tree.Spans != 4 || tree.Omitted != 6 || len(tree.Roots) != 4 {
 		t.Errorf("%d spans, %d omitted, %d roots", tree.Spans, tree.Omitted, len(tree.Roots))
 	}
@@ -111,13 +111,11 @@ func TestInvalidIDs(t *testing.T) {
 		nil, {Name: "short", TraceId: []byte{1}, SpanId: []byte{2}},
 		{Name: "zero", TraceId: make([]byte, 16), SpanId: make([]byte, 8), ParentSpanId: make([]byte, 8)},
 	}}}}}
-	tree := Build(spans, 0)
+	tree := build(nil, spans, Limits{})
 	if got := outline(tree.Roots); got != "(no name) short zero" {
 		t.Errorf("got %s", got)
 	}
-	x := NewIndex()
-	x.Add(spans)
-	if n := len(x.Stories()); n != 0 {
+	if n := len(indexOf(spans).Stories()); n != 0 {
 		t.Errorf("%d stories of spans without ids", n)
 	}
 }

@@ -106,7 +106,9 @@ func (s sandbox) spans() []*tracepb.ResourceSpans {
 	if s.failed {
 		call.Status = &tracepb.Status{Code: tracepb.Status_STATUS_CODE_ERROR, Message: "no such image"}
 	}
-	return []*tracepb.ResourceSpans{{Resource: res, ScopeSpans: []*tracepb.ScopeSpans{{Spans: []*tracepb.Span{root, call}}}}}
+	return []*tracepb.ResourceSpans{{Resource: res, ScopeSpans: []*tracepb.ScopeSpans{{
+		Scope: &commonpb.InstrumentationScope{Name: "github.com/shimtrace/shimtrace/shim"}, Spans: []*tracepb.Span{root, call},
+	}}}}
 }
 
 // writeJournal returns the directory of a journal with the sandboxes' spans.

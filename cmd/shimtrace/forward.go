@@ -35,6 +35,8 @@ func forwardCommand(h *host) *cli.Command {
 			if err != nil {
 				return err
 			}
+			ctx, stop := untilSignal(ctx)
+			defer stop()
 			return h.forward(ctx, o)
 		},
 	}

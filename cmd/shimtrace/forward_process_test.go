@@ -3,6 +3,7 @@ package main
 import (
 	"bytes"
 	"compress/gzip"
+	"context"
 	"errors"
 	"io"
 	"net"
@@ -21,6 +22,13 @@ const asToolEnv = "SHIMTRACE_TEST_AS_TOOL"
 
 func TestMain(m *testing.M) {
 	if os.Getenv(asToolEnv) != "" {
+		if file := os.Getenv(memoryEnv); file != "" {
+			code := run(context.Background(), system(), os.Args)
+			if err := reportMemory(file); err != nil {
+				panic(err)
+			}
+			os.Exit(code)
+		}
 		main()
 	}
 	os.Exit(m.Run())

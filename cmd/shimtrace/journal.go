@@ -3,12 +3,12 @@ package main
 import (
 	"errors"
 	"fmt"
+	"io"
 	"io/fs"
 	"maps"
+	"runtime/debug"
 	"slices"
 	"strings"
-
-	tracepb "go.opentelemetry.io/proto/otlp/trace/v1"
 
 	"github.com/shimtrace/shimtrace/config"
 	"github.com/shimtrace/shimtrace/export/journal"
@@ -38,21 +38,18 @@ type reading struct {
 	stats   journal.Stats
 	drops   map[string]int // spans lost, by reason
 	unknown int            // records that are whole but not readable
+
+	omitted, forgotten int // spans and stories that there were too many of
 }
 
-// scan calls fn with the spans of each record, the oldest first.
-func (r *reading) scan(fn func([]*tracepb.ResourceSpans)) error {
+// scan calls fn with each record of spans, the oldest first.
+func (r *reading) scan(fn func(journal.Record) error) error {
 	r.drops, r.unknown = make(map[string]int), 0
 	var err error
 	r.stats, err = journal.Scan(r.dir, func(rec journal.Record) error {
 		switch rec.Kind {
 		case journal.KindTraces:
-			traces, err := rec.Traces()
-			if err != nil {
-				r.unknown++
-				return nil
-			}
-			fn(traces.GetResourceSpans())
+			return fn(rec)
 		case journal.KindDrops, journal.KindCarried:
 			drops, err := rec.Drops()
 			if err != nil {
@@ -71,30 +68,49 @@ func (r *reading) scan(fn func([]*tracepb.ResourceSpans)) error {
 	return err
 }
 
-// stories reads which stories the journal has, the oldest first.
-func (r *reading) stories() ([]*waterfall.Story, error) {
-	index := waterfall.NewIndex()
-	err := r.scan(index.Add)
-	return index.Stories(), err
+// readable counts records that are not what they should be, by the error of who reads
+// them.
+func (r *reading) readable(err error) {
+	if err != nil {
+		r.unknown++
+	}
 }
 
-// spans reads the story's spans, at most limit; more is how many there are beyond.
-func (r *reading) spans(s *waterfall.Story, limit int) (spans []*tracepb.ResourceSpans, more int, err error) {
-	n := 0
-	err = r.scan(func(all []*tracepb.ResourceSpans) {
-		for _, rs := range s.Select(all) {
-			before := n
-			for _, ss := range rs.GetScopeSpans() {
-				keep := min(len(ss.Spans), limit-n)
-				more += len(ss.Spans) - keep
-				ss.Spans, n = ss.Spans[:keep], n+keep
-			}
-			if n > before {
-				spans = append(spans, rs)
-			}
-		}
+// readGC trades time for memory while a journal is read: what is kept of it is little
+// beside what passes.
+const readGC = 30
+
+// stories reads which stories the journal has, the oldest first.
+func (r *reading) stories() ([]*waterfall.Story, error) {
+	debug.SetGCPercent(readGC)
+	index := waterfall.NewIndex()
+	err := r.scan(func(rec journal.Record) error {
+		r.readable(index.Add(rec.Payload, rec.Time))
+		return nil
 	})
-	return spans, more, err
+	stories := index.Stories()
+	r.omitted, r.forgotten = index.Omitted()
+	return stories, err
+}
+
+// tree reads the tree of a story, within limits.
+func (r *reading) tree(s *waterfall.Story, l waterfall.Limits, details bool) (*waterfall.Tree, error) {
+	b := waterfall.NewBuilder(s, l, details)
+	err := r.scan(func(rec journal.Record) error {
+		r.readable(b.Add(rec.Payload))
+		return nil
+	})
+	return b.Tree(), err
+}
+
+// writeJSON writes the spans of a story as a document.
+func (r *reading) writeJSON(w io.Writer, s *waterfall.Story) error {
+	j := waterfall.NewJSONWriter(w)
+	err := r.scan(func(rec journal.Record) error { return j.Add(s, rec.Payload) })
+	if err != nil {
+		return err
+	}
+	return j.Close()
 }
 
 // report says on stderr what is missing from the journal and why.
@@ -114,6 +130,12 @@ func (r *reading) report(h *host) {
 	}
 	if n := r.stats.CorruptBytes; n > 0 {
 		h.warn("%d bytes of %s are damaged and were passed over", n, r.dir)
+	}
+	if r.omitted > 0 {
+		h.warn("%s that name no sandbox are left out: too many traces", spanCount(r.omitted))
+	}
+	if r.forgotten > 0 {
+		h.warn("the oldest %d are left out: too many traces", r.forgotten)
 	}
 	if r.unknown > 0 {
 		h.warn("%d records of %s are not readable: written by a newer version?", r.unknown, r.dir)

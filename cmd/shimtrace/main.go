@@ -8,13 +8,6 @@ package main
 import (
 	"context"
 	"os"
-	"os/signal"
-	"syscall"
 )
 
-func main() {
-	ctx, stop := signal.NotifyContext(context.Background(), syscall.SIGINT, syscall.SIGTERM)
-	code := run(ctx, system(), os.Args)
-	stop()
-	os.Exit(code)
-}
+func main() { os.Exit(run(context.Background(), system(), os.Args)) }

@@ -39,6 +39,8 @@ func shipCommand(h *host) *cli.Command {
 			if c.Duration("idle") < 0 {
 				return usageError("--idle %s: a duration is not negative", c.Duration("idle"))
 			}
+			ctx, stop := untilSignal(ctx)
+			defer stop()
 			return h.ship(ctx, c.String("runtime"), c.String("journal"), c.Bool("once"), c.Duration("idle"))
 		},
 	}

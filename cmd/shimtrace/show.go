@@ -8,8 +8,9 @@ import (
 	"github.com/urfave/cli/v3"
 )
 
-// maxShown bounds the spans of one story that are read into memory.
-const maxShown = 200_000
+// maxTree bounds what is read of one story into memory, in bytes: many times what is
+// drawn.
+const maxTree = 24 << 20
 
 func showCommand(h *host) *cli.Command {
 	return &cli.Command{
@@ -17,12 +18,15 @@ func showCommand(h *host) *cli.Command {
 		Usage:     "show one sandbox's trace as a waterfall, also while it runs",
 		ArgsUsage: "[TRACE | SANDBOX | CONTAINER | POD | NAMESPACE/POD]",
 		Description: "Without an argument the latest is shown. Trace, sandbox and container ids may be cut\n" +
-			"short. All traces that belong to the sandbox are one picture: links are followed.\n\n" +
-			"Examples:\n   shimtrace show\n   shimtrace show default/web-0\n   shimtrace show -v 4f2a9c\n" +
+			"short. All traces that belong to the sandbox are one picture: links are followed. Spans\n" +
+			"of less than 1 % of it, from the fourth level on, are folded into one line, but never\n" +
+			"what failed.\n\n" +
+			"Examples:\n   shimtrace show\n   shimtrace show default/web-0\n   shimtrace show --all -v 4f2a9c\n" +
 			"   shimtrace show --json 4f2a9c > trace.otlp.json",
 		Flags: []cli.Flag{
 			journalFlag(),
-			&cli.BoolFlag{Name: "verbose", Aliases: []string{"v"}, Usage: "print ids, attributes and events of every span"},
+			&cli.BoolFlag{Name: "all", Aliases: []string{"a"}, Usage: "draw every span, also short ones deep in the tree"},
+			&cli.BoolFlag{Name: "verbose", Aliases: []string{"v"}, Usage: "print ids, attributes and events of every span that is drawn"},
 			&cli.IntFlag{Name: "width", HideDefault: true, Usage: "draw `CELLS` wide (default: COLUMNS or the terminal's width)"},
 			&cli.BoolFlag{Name: "json", Usage: "print the spans as one OTLP/JSON document (TracesData)"},
 		},
@@ -33,7 +37,7 @@ func showCommand(h *host) *cli.Command {
 			if c.Int("width") < 0 {
 				return usageError("--width %d: a width is not negative", c.Int("width"))
 			}
-			o := waterfall.Options{Width: h.width(c.Int("width")), Color: h.color(), Verbose: c.Bool("verbose")}
+			o := waterfall.Options{Width: h.width(c.Int("width")), Color: h.color(), Verbose: c.Bool("verbose"), All: c.Bool("all")}
 			return h.show(h.journalDir(c), c.Args().First(), o, c.Bool("json"))
 		},
 	}
@@ -56,17 +60,14 @@ func (h *host) show(dir, query string, o waterfall.Options, asJSON bool) error {
 	case len(found) > 1:
 		return h.ambiguous(query, found)
 	}
-	spans, more, err := r.spans(found[0], maxShown)
+	if asJSON {
+		return r.writeJSON(h.stdout, found[0])
+	}
+	tree, err := r.tree(found[0], waterfall.Limits{Bytes: maxTree}, o.Verbose)
 	if err != nil {
 		return err
 	}
-	if more > 0 {
-		h.warn("%s beyond the first %d are left out", spanCount(more), maxShown)
-	}
-	if asJSON {
-		return waterfall.WriteJSON(h.stdout, spans)
-	}
-	return waterfall.Render(h.stdout, found[0], waterfall.Build(spans, 0), o)
+	return waterfall.Render(h.stdout, found[0], tree, o)
 }
 
 // ambiguous says which stories a query may mean.

@@ -86,12 +86,12 @@ func TestSpansLimit(t *testing.T) {
 		t.Fatal(err)
 	}
 	for limit, wantMore := range map[int]int{1: 1, 2: 0, 9: 0} {
-		spans, more, err := r.spans(stories[0], limit)
+		tree, err := r.tree(stories[0], waterfall.Limits{Spans: limit}, false)
 		if err != nil {
 			t.Fatal(err)
 		}
-		if got := waterfall.Build(spans, 0).Spans; got != min(limit, 2) || more != wantMore {
-			t.Errorf("limit %d: %d spans and %d more", limit, got, more)
+		if tree.Spans != min(limit, 2) || tree.Omitted != wantMore {
+			t.Errorf("limit %d: %d spans and %d more", limit, tree.Spans, tree.Omitted)
 		}
 	}
 }

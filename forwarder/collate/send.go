@@ -38,11 +38,7 @@ type batch struct {
 	scope    *commonpb.InstrumentationScope
 	sink     func([]*tracepb.ResourceSpans)
 	spans    []*tracepb.Span
-	cost     int // of spans, in memory
 }
-
-// maxBatchCost bounds what a batch may take of memory, in bytes, by one span.
-const maxBatchCost = 512 << 10
 
 func newBatch(opts Options, resource *resourcepb.Resource, scope string) batch {
 	return batch{
@@ -53,10 +49,9 @@ func newBatch(opts Options, resource *resourcepb.Resource, scope string) batch {
 	}
 }
 
-func (b *batch) add(s *tracepb.Span, cost int) {
+func (b *batch) add(s *tracepb.Span) {
 	b.spans = append(b.spans, s)
-	b.cost += cost
-	if len(b.spans) >= b.max || b.cost >= maxBatchCost {
+	if len(b.spans) >= b.max {
 		b.send()
 	}
 }
@@ -66,7 +61,7 @@ func (b *batch) send() {
 		return
 	}
 	spans := b.spans
-	b.spans, b.cost = nil, 0
+	b.spans = nil
 	b.sink([]*tracepb.ResourceSpans{{
 		Resource:   b.resource,
 		ScopeSpans: []*tracepb.ScopeSpans{{Scope: b.scope, Spans: spans}},
@@ -171,19 +166,19 @@ func (c *Collator) emit(n *node, p place) {
 		a.begin, a.end = min(a.begin, s.Start), max(a.end, s.End)
 	}
 	c.stats.Sent++
-	c.put(m, n.cost, n.host)
+	c.put(m, n.host)
 }
 
 // put hands a span to the batch. One that has no parent is linked to the sandbox.
-func (c *Collator) put(m *tracepb.Span, cost int, host bool) {
+func (c *Collator) put(m *tracepb.Span, host bool) {
 	if root := c.rootAt(int64(m.EndTimeUnixNano)); len(m.ParentSpanId) == 0 && root.IsValid() {
 		m.Links = append(m.Links, linkTo(root))
 	}
 	if host {
-		c.outRuntime.add(m, cost)
+		c.outRuntime.add(m)
 		return
 	}
-	c.out.add(m, cost)
+	c.out.add(m)
 }
 
 // sendAll hands to the sink what is collected for it.
@@ -246,7 +241,7 @@ func (c *Collator) placeholders() {
 		if a.top.IsValid() {
 			m.ParentSpanId = a.top[:]
 		}
-		c.put(m, nodeCost, a.host)
+		c.put(m, a.host)
 	}
 	clear(c.awaited)
 }

@@ -25,7 +25,6 @@ var roles = map[string]func(args []string) error{
 	"hybrid":  hybridRole,
 	"sleep":   sleepRole,
 	"orphan":  orphanRole,
-	"parent":  parentRole,
 }
 
 func TestMain(m *testing.M) {

@@ -53,11 +53,7 @@ func newHost(t *testing.T) *host {
 	endpoint = jaeger.New(router.Take, jaeger.Options{})
 	ctx, stop := context.WithCancel(context.Background())
 	var running sync.WaitGroup
-	guarded, err := router.Guard(port.(*net.TCPListener))
-	if err != nil {
-		t.Fatal(err)
-	}
-	running.Go(func() { _ = endpoint.Serve(guarded) })
+	running.Go(func() { _ = endpoint.Serve(router.Guard(port)) })
 	running.Go(func() { router.Serve(ctx, relays, 0) })
 	t.Cleanup(func() {
 		stop()

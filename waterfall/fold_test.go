@@ -1,0 +1,84 @@
+package waterfall
+
+import (
+	"fmt"
+	"strings"
+	"testing"
+	"time"
+)
+
+// deep is a call of 1 s with 12 quick mounts at the fourth level, of which one failed,
+// one has something slow below it, and one a failure two levels below.
+func deep() *script {
+	s := &script{}
+	shim, agent := resourceOf("containerd-shim-kata-v2"), resourceOf(agentService)
+	s.span(shim, "s", "root", "", rootName, 0, time.Second)
+	s.span(shim, "s", "create", "root", task+"Create", 0, time.Second)
+	s.span(agent, "s", "agent", "create", "create_container", 0, time.Second)
+	for i := range 12 {
+		id := fmt.Sprint("mount ", i)
+		s.span(agent, "s", id, "agent", "mount", time.Duration(50*i)*ms, 2*ms)
+		s.span(agent, "s", id+" a", id, "baremount", time.Duration(50*i)*ms, ms)
+	}
+	s.span(agent, "s", "driver", "agent", "driver_types", 900*ms, 5*ms)
+	s.span(agent, "s", "failed", "agent", "umount", 910*ms, ms, wrong("INTERNAL", "busy"))
+	s.span(agent, "s", "slow above", "agent", "prepare", 920*ms, 2*ms)
+	s.span(agent, "s", "slow", "slow above", "wait", 922*ms, 50*ms)
+	s.span(agent, "s", "way 1", "agent", "cgroup", 980*ms, ms)
+	s.span(agent, "s", "way 2", "way 1", "write", 980*ms, ms)
+	s.span(agent, "s", "deep failure", "way 2", "attach", 980*ms, ms, wrong("INTERNAL", "no"))
+	return s
+}
+
+// TestFold: what is short and deep is one line, but neither a failure nor what stands on
+// the way to something that is drawn.
+func TestFold(t *testing.T) {
+	out := string(draw(t, deep().spans, Options{Width: 100}))
+	golden(t, "folded.txt", []byte(out))
+	for _, want := range []string{"+25 mount, driver_types", " 29.0ms ", "umount", "prepare", "wait", "cgroup", "write", "attach", "+ 25 spans of less than 1 %"} {
+		if !strings.Contains(out, want) {
+			t.Errorf("the picture lacks %q", want)
+		}
+	}
+	for _, not := range []string{"├ mount", "baremount", "└ driver_types"} {
+		if strings.Contains(out, not) {
+			t.Errorf("the picture has %q", not)
+		}
+	}
+	all := string(draw(t, deep().spans, Options{Width: 100, All: true}))
+	if got := strings.Count(all, "mount"); got != 12+12+1 || strings.Contains(all, "--all") || strings.Contains(all, "+") {
+		t.Errorf("with all, %d mounts are drawn:\n%s", got, all)
+	}
+}
+
+// TestFoldWidths: folded lines fit, whatever the names are.
+func TestFoldWidths(t *testing.T) {
+	s := deep()
+	for i := range 9 {
+		s.span(resourceOf(agentService), "s", fmt.Sprint("x", i), "mount 3", strings.Repeat("容", i)+strings.Repeat("long name ", 20), 0, ms)
+	}
+	for _, width := range []int{40, 41, 60, 80, 120, 200, 500} {
+		draw(t, s.spans, Options{Width: width}) // checks the widths of lines
+	}
+}
+
+// TestDeepNames: a name at a deep level keeps its last part, whatever the width.
+func TestDeepNames(t *testing.T) {
+	s := &script{}
+	res := resourceOf(agentService)
+	parent := ""
+	for i := range 30 {
+		id := fmt.Sprint("level ", i)
+		s.span(res, "s", id, parent, fmt.Sprint("some_rather_long_name_of_level_", i), 0, time.Second)
+		parent = id
+	}
+	for _, width := range []int{60, 80, 120, 200} {
+		out := string(draw(t, s.spans, Options{Width: width}))
+		for i := range 30 {
+			if !strings.Contains(out, fmt.Sprint("level_", i, " ")) {
+				t.Errorf("at %d cells, level %d is not to be told from others:\n%s", width, i, out)
+				break
+			}
+		}
+	}
+}

@@ -1,0 +1,183 @@
+package waterfall
+
+import (
+	"encoding/binary"
+	"errors"
+
+	"google.golang.org/protobuf/encoding/protowire"
+)
+
+// Field numbers of OTLP (opentelemetry-proto 1.x, trace/v1/trace.proto,
+// resource/v1/resource.proto, common/v1/common.proto). Journals are read by them,
+// without making messages of the spans: a message takes up to a hundred times the
+// bytes that it has on the wire, and a journal is as large as others made it.
+const (
+	dataResourceSpans protowire.Number = 1
+
+	resourceSpansResource protowire.Number = 1
+	resourceSpansScopes   protowire.Number = 2
+
+	resourceAttributes protowire.Number = 1
+
+	scopeSpansScope protowire.Number = 1
+	scopeSpansSpans protowire.Number = 2
+	scopeName       protowire.Number = 1
+
+	spanTraceID    protowire.Number = 1
+	spanSpanID     protowire.Number = 2
+	spanParentID   protowire.Number = 4
+	spanName       protowire.Number = 5
+	spanStart      protowire.Number = 7
+	spanEnd        protowire.Number = 8
+	spanAttributes protowire.Number = 9
+	spanEvents     protowire.Number = 11
+	spanLinks      protowire.Number = 13
+	spanStatus     protowire.Number = 15
+
+	linkTraceID protowire.Number = 1
+	linkSpanID  protowire.Number = 2
+
+	eventTime       protowire.Number = 1
+	eventName       protowire.Number = 2
+	eventAttributes protowire.Number = 3
+
+	statusMessage protowire.Number = 2
+	statusCode    protowire.Number = 3
+	codeError                      = 2 // STATUS_CODE_ERROR
+
+	keyValueKey   protowire.Number = 1
+	keyValueValue protowire.Number = 2
+)
+
+var errWire = errors.New("waterfall: not an OTLP message")
+
+// cursor steps through the fields of a message.
+type cursor struct {
+	rest []byte
+	err  error
+
+	num   protowire.Number
+	typ   protowire.Type
+	value uint64 // of a number of any width
+	bytes []byte // of a text, bytes or message
+}
+
+// next moves to the next field and reports whether there is one.
+func (c *cursor) next() bool {
+	if len(c.rest) == 0 || c.err != nil {
+		return false
+	}
+	num, typ, n := protowire.ConsumeTag(c.rest)
+	if n < 0 {
+		c.err = errWire
+		return false
+	}
+	c.num, c.typ, c.value, c.bytes = num, typ, 0, nil
+	body := c.rest[n:]
+	m := -1
+	switch typ {
+	case protowire.VarintType:
+		c.value, m = protowire.ConsumeVarint(body)
+	case protowire.Fixed64Type:
+		if len(body) >= 8 {
+			c.value, m = binary.LittleEndian.Uint64(body), 8
+		}
+	case protowire.Fixed32Type:
+		if len(body) >= 4 {
+			c.value, m = uint64(binary.LittleEndian.Uint32(body)), 4
+		}
+	case protowire.BytesType:
+		c.bytes, m = protowire.ConsumeBytes(body)
+	default:
+		m = protowire.ConsumeFieldValue(num, typ, body)
+	}
+	if m < 0 {
+		c.err = errWire
+		return false
+	}
+	c.rest = body[m:]
+	return true
+}
+
+// is reports whether the field is num, of bytes.
+func (c *cursor) is(num protowire.Number) bool {
+	return c.num == num && c.typ == protowire.BytesType
+}
+
+// isTime reports whether the field is num, a time.
+func (c *cursor) isTime(num protowire.Number) bool {
+	return c.num == num && c.typ == protowire.Fixed64Type
+}
+
+// bytesOf returns the last field num of a message, nil if it has none.
+func bytesOf(msg []byte, num protowire.Number) (last []byte) {
+	for c := (cursor{rest: msg}); c.next(); {
+		if c.is(num) {
+			last = c.bytes
+		}
+	}
+	return last
+}
+
+// reader reads TracesData messages. It remembers resources, which are the same again
+// and again.
+type reader struct {
+	known map[string]*resource
+	bytes int
+	last  *resource
+}
+
+// Bounds of what a reader remembers. When they are reached, it begins anew.
+const (
+	maxResources     = 1024
+	maxResourceBytes = 1 << 20
+)
+
+// each calls f for every span of a TracesData message, with its bytes, which are
+// valid until each returns.
+func (r *reader) each(data []byte, f func(res *resource, by maker, span []byte)) error {
+	top := cursor{rest: data}
+	for top.next() {
+		if !top.is(dataResourceSpans) {
+			continue
+		}
+		res := r.resource(bytesOf(top.bytes, resourceSpansResource))
+		scopes := cursor{rest: top.bytes}
+		for scopes.next() {
+			if !scopes.is(resourceSpansScopes) {
+				continue
+			}
+			by := res.maker(bytesOf(bytesOf(scopes.bytes, scopeSpansScope), scopeName))
+			spans := cursor{rest: scopes.bytes}
+			for spans.next() {
+				if spans.is(scopeSpansSpans) {
+					f(res, by, spans.bytes)
+				}
+			}
+			if spans.err != nil {
+				return spans.err
+			}
+		}
+		if scopes.err != nil {
+			return scopes.err
+		}
+	}
+	return top.err
+}
+
+func (r *reader) resource(msg []byte) *resource {
+	if r.last != nil && r.last.raw == string(msg) {
+		return r.last
+	}
+	res := r.known[string(msg)]
+	if res == nil {
+		if r.known == nil || len(r.known) >= maxResources || r.bytes+len(msg) > maxResourceBytes {
+			r.known, r.bytes = make(map[string]*resource), 0
+		}
+		res = newResource(msg)
+		r.known[res.raw] = res
+		r.bytes += len(msg)
+	}
+	r.last = res
+	return res
+}

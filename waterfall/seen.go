@@ -1,0 +1,65 @@
+package waterfall
+
+import "hash/maphash"
+
+// maxSeen is how many spans are recognised when they come again, in each of the two
+// generations of seen.
+const maxSeen = 3 << 18
+
+// seen recognises spans that were added before, as delivery at least once makes
+// happen. It takes at most 16 MiB: when it is full, it forgets the older half. Ids are
+// hashed with a seed that their makers do not know.
+type seen struct {
+	seed     maphash.Seed
+	now, old hashes
+}
+
+func newSeen() *seen { return &seen{seed: maphash.MakeSeed()} }
+
+// add reports whether the span is new.
+func (s *seen) add(key spanKey) bool {
+	h := maphash.Comparable(s.seed, key) | 1 // 0 is an empty place
+	if s.old.has(h) || !s.now.add(h) {
+		return false
+	}
+	if s.now.n >= maxSeen {
+		s.old, s.now = s.now, hashes{}
+	}
+	return true
+}
+
+// hashes is a set of numbers that are not 0.
+type hashes struct {
+	slots []uint64 // a power of two of them, at most three quarters in use
+	n     int
+}
+
+func (t *hashes) place(h uint64) int {
+	mask := len(t.slots) - 1
+	i := int(h>>1) & mask
+	for t.slots[i] != 0 && t.slots[i] != h {
+		i = (i + 1) & mask
+	}
+	return i
+}
+
+func (t *hashes) has(h uint64) bool { return t.n > 0 && t.slots[t.place(h)] == h }
+
+// add reports whether h is new.
+func (t *hashes) add(h uint64) bool {
+	if 4*(t.n+1) > 3*len(t.slots) {
+		old := t.slots
+		t.slots = make([]uint64, max(1024, 2*len(old)))
+		for _, h := range old {
+			if h != 0 {
+				t.slots[t.place(h)] = h
+			}
+		}
+	}
+	i := t.place(h)
+	if t.slots[i] == h {
+		return false
+	}
+	t.slots[i], t.n = h, t.n+1
+	return true
+}

@@ -1,0 +1,160 @@
+package waterfall
+
+import (
+	"bytes"
+	"math"
+
+	"go.opentelemetry.io/otel/trace"
+)
+
+// Span is what a picture needs of a span.
+type Span struct {
+	Name string
+	// Failed tells that its status is an error; Expected that it is marked as one that
+	// belongs to a healthy life (then its status is none).
+	Failed, Expected bool
+
+	key        spanKey
+	parent     trace.SpanID
+	start, end uint64 // nanoseconds since 1970; 0 is unknown
+	links      []spanKey
+	events     []moment
+	text       spanText
+	details    []byte // the span as OTLP has it, if it was asked for
+}
+
+// moment is an event.
+type moment struct{ at uint64 }
+
+// spanText is what attributes and status say.
+type spanText struct {
+	container, containerName, exec string
+	code, message                  string
+}
+
+// Bounds of one span. Of more links or events than these, the first are taken.
+const (
+	maxLinks  = 32
+	maxEvents = 64
+)
+
+// times returns a span's times in nanoseconds since 1970. A start that is absent or
+// beyond what time.Time holds is 0 (unknown, and so is the end); an end before the
+// start is the start.
+func times(start, end uint64) (uint64, uint64) {
+	if start == 0 || start > math.MaxInt64 {
+		return 0, 0
+	}
+	if end > math.MaxInt64 {
+		end = start
+	}
+	return start, max(start, end)
+}
+
+func isError(status []byte) bool {
+	failed := false
+	for c := (cursor{rest: status}); c.next(); {
+		if c.num == statusCode {
+			failed = c.value == codeError
+		}
+	}
+	return failed
+}
+
+func linkTo(msg []byte) (spanKey, bool) {
+	return keyOf(bytesOf(msg, linkTraceID), bytesOf(msg, linkSpanID))
+}
+
+// read reads a span, in the place of what s was before, and reports whether that is
+// possible. Texts that spans have in common are shared by way of intern.
+func (s *Span) read(span []byte, by maker, intern func([]byte) string) bool {
+	*s = Span{links: s.links[:0], events: s.events[:0]}
+	var message []byte
+	var traceID, spanID, parentID []byte
+	c := cursor{rest: span}
+	for c.next() {
+		switch {
+		case c.is(spanTraceID):
+			traceID = c.bytes
+		case c.is(spanSpanID):
+			spanID = c.bytes
+		case c.is(spanParentID):
+			parentID = c.bytes
+		case c.is(spanName):
+			s.Name = intern(c.bytes)
+		case c.isTime(spanStart):
+			s.start = c.value
+		case c.isTime(spanEnd):
+			s.end = c.value
+		case c.is(spanStatus):
+			s.Failed = isError(c.bytes)
+			message = bytesOf(c.bytes, statusMessage)
+		case c.is(spanLinks) && len(s.links) < maxLinks:
+			if to, ok := linkTo(c.bytes); ok {
+				s.links = append(s.links, to)
+			}
+		case c.is(spanEvents) && len(s.events) < maxEvents:
+			s.event(c.bytes)
+		case c.is(spanAttributes):
+			s.attribute(c.bytes, by, intern)
+		}
+	}
+	if key, ok := keyOf(traceID, spanID); ok {
+		s.key = key
+	}
+	if up, ok := keyOf(traceID, parentID); ok {
+		s.parent = up.span
+	}
+	s.start, s.end = times(s.start, s.end)
+	if s.Failed = s.Failed && !s.Expected; s.Failed {
+		s.text.message = intern(bytes.TrimSpace(message))
+	}
+	return c.err == nil
+}
+
+func (s *Span) event(msg []byte) {
+	for c := (cursor{rest: msg}); c.next(); {
+		if c.isTime(eventTime) {
+			s.events = append(s.events, moment{c.value})
+		}
+	}
+}
+
+func (s *Span) attribute(msg []byte, by maker, intern func([]byte) string) {
+	key, value := keyValue(msg)
+	text := func() string { return intern(textOf(value)) }
+	switch string(key) {
+	case attrContainer:
+		s.text.container = text()
+	case attrContainerName:
+		s.text.containerName = text()
+	case attrExec:
+		s.text.exec = text()
+	case attrErrorType, attrStatusCode:
+		if s.text.code == "" || string(key) == attrErrorType {
+			s.text.code = text()
+		}
+	case attrExpected:
+		s.Expected = by != byAgent && string(textOf(value)) == "true"
+	}
+}
+
+// size is about how many bytes the span's lists take; its texts are shared.
+func (s *Span) size() int { return 24*cap(s.links) + 8*cap(s.events) }
+
+// readKey reads a span's ids only; the zero key is none.
+func readKey(span []byte) spanKey {
+	var traceID, spanID []byte
+	for c := (cursor{rest: span}); c.next(); {
+		switch {
+		case c.is(spanTraceID):
+			traceID = c.bytes
+		case c.is(spanSpanID):
+			spanID = c.bytes
+		}
+	}
+	if key, ok := keyOf(traceID, spanID); ok {
+		return key
+	}
+	return spanKey{}
+}

@@ -1,0 +1,195 @@
+package waterfall
+
+import (
+	"fmt"
+	"strings"
+	"testing"
+	"time"
+
+	resourcepb "go.opentelemetry.io/proto/otlp/resource/v1"
+	tracepb "go.opentelemetry.io/proto/otlp/trace/v1"
+)
+
+// onDemand is a window of 12 s of a pod that runs: life-long spans of the runtime and
+// the agent that end in it, a call that began before it and one that ends after it.
+func onDemand() *script {
+	s := &script{}
+	shim, agent, runtime := resourceOf("containerd-shim-kata-v2"), resourceOf(agentService), resourceOf(kataService)
+	s.span(shim, "w", "on", "", onName, 0, 0)
+	s.span(runtime, "w", "root span", "on", "rootSpan", -43*time.Second, 54*time.Second)
+	s.span(agent, "w", "agent life", "on", "root-span", -41*time.Second, 52*time.Second)
+	s.span(agent, "w", "start sandbox", "agent life", "start_sandbox", -40*time.Second, 51*time.Second)
+	s.span(shim, "w", "before", "on", task+"Exec", -2*time.Second, 3*time.Second)
+	s.span(shim, "w", "within", "on", task+"Start", 4*time.Second, 3*time.Second)
+	s.span(agent, "w", "exec", "within", "exec_process", 5*time.Second, time.Second)
+	s.span(shim, "w", "after", "on", task+"Kill", 11*time.Second, 3*time.Second)
+	s.span(shim, "w", "off", "on", offName, 12*time.Second, 0)
+	return s
+}
+
+// TestWindow: a window is as long as it was on, in the list and in the picture, whatever
+// began before it or ends after it; and that is marked.
+func TestWindow(t *testing.T) {
+	s := onDemand()
+	_, all := stories(s)
+	if len(all) != 1 || all[0].Duration() != 12*time.Second || !all[0].Start.Equal(epoch) {
+		t.Fatalf("%d stories, the first from %v, %v long", len(all), all[0].Start, all[0].Duration())
+	}
+	golden(t, "window.txt", draw(t, s.spans, Options{Width: 100}))
+
+	t.Run("open", func(t *testing.T) {
+		open := &script{spans: s.spans[:len(s.spans)-1]}
+		if _, all := stories(open); all[0].Duration() != 14*time.Second || !all[0].Start.Equal(epoch) {
+			t.Errorf("from %v, %v long; want from the beginning until the last that happened", all[0].Start, all[0].Duration())
+		}
+	})
+}
+
+// TestLifeLong: a span of the runtime's that began 20 s before the sandbox's start, to
+// which it was brought, does not stretch it.
+func TestLifeLong(t *testing.T) {
+	s := kataPod()
+	s.span(resourceOf(kataService), "s", "early", "root", "rootSpan", -20*time.Second, time.Minute)
+	_, all := stories(s)
+	if !all[0].Start.Equal(epoch) {
+		t.Errorf("it starts at %v", all[0].Start)
+	}
+	out := string(draw(t, s.spans, Options{Width: 100}))
+	for line := range strings.Lines(out) {
+		if strings.Contains(line, "rootSpan") && !strings.Contains(line, " ◂━") {
+			t.Errorf("it is not marked: %s", line)
+		}
+	}
+}
+
+// TestRootsByIdentity: a guest's span is no root for its name, nor is a runtime's.
+func TestRootsByIdentity(t *testing.T) {
+	s := joined()
+	for i, service := range []string{agentService, kataService} {
+		for j, name := range []string{rootName, onName, offName, startName} {
+			s.span(resourceOf(service), "run", fmt.Sprint("forged ", i, j), "nobody", name, time.Duration(100+j)*ms, 200*ms)
+		}
+	}
+	_, all := stories(s)
+	if got := all[0]; string(got.Trace[:]) != string(traceBytes("s")) || got.Startup != 500*ms || got.Duration() != 920*ms || !got.Start.Equal(epoch) {
+		t.Errorf("trace %v, %v to start, %v in all from %v", got.Trace, got.Startup, got.Duration(), got.Start)
+	}
+	if out := string(draw(t, s.spans, Options{Width: 120})); strings.Contains(out, "not ended, or lost") {
+		t.Errorf("a forged span makes the sandbox one whose start is lost:\n%s", out)
+	}
+}
+
+// TestFarTimes: times that cannot be do not stretch a story, also one of which only the
+// agent tells.
+func TestFarTimes(t *testing.T) {
+	agent := &resourcepb.Resource{Attributes: resourceOf(agentService).Attributes[:2]}
+	s := &script{}
+	s.span(agent, "a", "mount", "", "mount", 0, 2*time.Second)
+	s.span(agent, "a", "far", "", "from 2140", 114*365*24*time.Hour, time.Second)
+	s.span(agent, "a", "old", "", "from 1970", -56*365*24*time.Hour, time.Second)
+	s.span(agent, "a", "long", "", "to 2140", time.Second, 114*365*24*time.Hour)
+	_, all := stories(s)
+	if len(all) != 1 || all[0].Duration() != 2*time.Second || !all[0].Start.Equal(epoch) {
+		t.Errorf("from %v, %v long", all[0].Start, all[0].Duration())
+	}
+	golden(t, "far.txt", draw(t, s.spans, Options{Width: 80}))
+}
+
+// TestManyContainers: the last container of many is found, and named.
+func TestManyContainers(t *testing.T) {
+	s := &script{}
+	res := resourceOf("containerd-shim-runc-v2")
+	const n = 1000
+	for i := range n {
+		s.span(res, "s", fmt.Sprint(i), "root", task+"Create", time.Duration(i)*ms, ms,
+			with(attr(attrContainer, fmt.Sprint("c", i)), attr(attrContainerName, fmt.Sprint("name", i))))
+	}
+	_, all := stories(s)
+	if got := all[0].Containers; len(got) != n || got[n-1] != (Container{"c999", "name999"}) {
+		t.Errorf("%d containers, the last %v", len(got), got[len(got)-1])
+	}
+}
+
+// TestClaimedContainers: a guest names no containers where the host does.
+func TestClaimedContainers(t *testing.T) {
+	s := kataPod()
+	s.span(resourceOf(agentService), "s", "claim", "root", "create_container", 0, ms, with(attr(attrContainer, "somebody else's")))
+	_, all := stories(s)
+	for _, c := range all[0].Containers {
+		if c.ID == "somebody else's" {
+			t.Error("the guest's claim is believed")
+		}
+	}
+	alone := &script{}
+	alone.span(resourceOf(agentService), "s", "claim", "", "create_container", 0, ms, with(attr(attrContainer, "own")))
+	if _, all := stories(alone); len(all[0].Containers) != 1 {
+		t.Errorf("where there is nobody else, the containers are %v", all[0].Containers)
+	}
+}
+
+// TestRunsInOneTrace: a caller that runs a container twice in one trace makes two
+// stories of it.
+func TestRunsInOneTrace(t *testing.T) {
+	s := &script{}
+	for i, run := range []string{"1", "2"} {
+		res := resourceOf("containerd-shim-runc-v2", attr(attrRun, run))
+		at := time.Duration(i) * time.Second
+		s.span(res, run, "root "+run, "", rootName, at, 100*ms)
+		s.span(res, "caller", "create "+run, "x", task+"Create", at, 50*ms, linked(run, "root "+run))
+		s.span(res, "caller", "shim "+run, "create "+run, "shim start", at, 20*ms)
+	}
+	spans, all := stories(s)
+	if !equal(spans, 3, 3) {
+		t.Fatalf("stories of %v spans, want 3 and 3", spans)
+	}
+	for i, run := range []string{"1", "2"} {
+		if got := build(all[i], s.spans, Limits{}); string(all[i].Trace[:]) != string(traceBytes(run)) || got.Spans != 3 || len(got.Roots) != 1 {
+			t.Errorf("run %s: trace %v, %d spans below %d roots", run, all[i].Trace, got.Spans, len(got.Roots))
+		}
+	}
+}
+
+// TestRuntimeOfWrapper: the runtime is the name that the wrapper was called by.
+func TestRuntimeOfWrapper(t *testing.T) {
+	s := &script{}
+	s.span(resourceOf("containerd-shim-kata-v2", attr(attrRuntime, "kata-qemu")), "s", "root", "", rootName, 0, 100*ms)
+	if _, all := stories(s); all[0].Runtime != "kata-qemu" {
+		t.Errorf("the runtime is %q", all[0].Runtime)
+	}
+}
+
+// expected marks a span as a failure of a healthy life, with status or without.
+func expected(code string, failed bool) change {
+	return func(s *tracepb.Span) {
+		s.Attributes = append(s.Attributes, attr(attrStatusCode, code), attr(attrExpected, "true"))
+		if failed {
+			s.Status = &tracepb.Status{Code: tracepb.Status_STATUS_CODE_ERROR}
+		}
+	}
+}
+
+// TestExpected: what is expected is no error, neither counted nor drawn as one, and its
+// code is said.
+func TestExpected(t *testing.T) {
+	s := kataPod()
+	_, before := stories(s)
+	s.span(resourceOf("containerd-shim-kata-v2"), "s", "state", "root", task+"State", 300*ms, 2*ms, expected("NOT_FOUND", false))
+	s.span(resourceOf("containerd-shim-kata-v2"), "s", "state 2", "root", task+"State", 303*ms, 2*ms, expected("NOT_FOUND", true))
+	_, after := stories(s)
+	if after[0].Errors != before[0].Errors {
+		t.Errorf("%d errors, before %d", after[0].Errors, before[0].Errors)
+	}
+	out := string(draw(t, s.spans, Options{Width: 120}))
+	if strings.Count(out, "Task/State NOT_FOUND") != 2 || strings.Count(out, "✗") != before[0].Errors {
+		t.Errorf("the picture:\n%s", out)
+	}
+	colored := string(draw(t, s.spans, Options{Width: 120, Color: true}))
+	if !strings.Contains(colored, "\x1b[2mTask/State\x1b[0m") {
+		t.Error("it is not dim")
+	}
+	// A guest's span is not excused by what the guest says.
+	s.span(resourceOf(agentService), "s", "claim", "root", "exec_process", 0, ms, expected("INTERNAL", true))
+	if _, all := stories(s); all[0].Errors != before[0].Errors+1 {
+		t.Errorf("%d errors, want %d: the guest's is one", all[0].Errors, before[0].Errors+1)
+	}
+}

@@ -1,0 +1,106 @@
+package waterfall
+
+import (
+	"iter"
+	"math"
+	"strconv"
+
+	"google.golang.org/protobuf/encoding/protowire"
+)
+
+// attributes yields the attributes in field num of a message: their keys and their
+// values, AnyValue messages.
+func attributes(msg []byte, num protowire.Number) iter.Seq2[[]byte, []byte] {
+	return func(yield func(key, value []byte) bool) {
+		for c := (cursor{rest: msg}); c.next(); {
+			if c.is(num) && !yield(keyValue(c.bytes)) {
+				return
+			}
+		}
+	}
+}
+
+func keyValue(msg []byte) (key, value []byte) {
+	for c := (cursor{rest: msg}); c.next(); {
+		switch {
+		case c.is(keyValueKey):
+			key = c.bytes
+		case c.is(keyValueValue):
+			value = c.bytes
+		}
+	}
+	return key, value
+}
+
+// Field numbers of AnyValue.
+const (
+	anyString protowire.Number = 1 + iota
+	anyBool
+	anyInt
+	anyDouble
+	anyArray
+	anyMap
+	anyBytes
+
+	listValues protowire.Number = 1 // of ArrayValue and KeyValueList
+)
+
+// maxValueDepth bounds how deep nested attribute values are printed.
+const maxValueDepth = 4
+
+// valueText returns an attribute's value as text, little more than maxText of it:
+// scalars as they are, lists and maps in brackets.
+func valueText(value []byte, depth int) string {
+	if depth > maxValueDepth {
+		return "…"
+	}
+	text := ""
+	for c := (cursor{rest: value}); c.next(); { // of several, the last one counts
+		switch {
+		case c.is(anyString):
+			text = string(c.bytes[:min(len(c.bytes), maxText+1)])
+		case c.num == anyBool && c.typ == protowire.VarintType:
+			text = strconv.FormatBool(c.value != 0)
+		case c.num == anyInt && c.typ == protowire.VarintType:
+			text = strconv.FormatInt(int64(c.value), 10)
+		case c.num == anyDouble && c.typ == protowire.Fixed64Type:
+			text = strconv.FormatFloat(math.Float64frombits(c.value), 'g', -1, 64)
+		case c.is(anyBytes):
+			text = strconv.Itoa(len(c.bytes)) + " bytes"
+		case c.is(anyArray):
+			text = listText(c.bytes, "[", "]", func(element []byte) string { return valueText(element, depth+1) })
+		case c.is(anyMap):
+			text = listText(c.bytes, "{", "}", func(element []byte) string {
+				key, value := keyValue(element)
+				return string(key[:min(len(key), maxText)]) + ": " + valueText(value, depth+1)
+			})
+		}
+	}
+	return text
+}
+
+// textOf is valueText without a copy of what is text already.
+func textOf(value []byte) []byte {
+	if c := (cursor{rest: value}); c.next() && c.is(anyString) && len(c.rest) == 0 {
+		return c.bytes
+	}
+	return []byte(valueText(value, 0))
+}
+
+// listText returns the elements of a list between brackets, as many as fit.
+func listText(list []byte, begin, end string, element func([]byte) string) string {
+	text := []byte(begin)
+	for c := (cursor{rest: list}); c.next(); {
+		if !c.is(listValues) {
+			continue
+		}
+		if len(text) > len(begin) {
+			text = append(text, ", "...)
+		}
+		if len(text) > maxText {
+			return string(text) + "…" + end
+		}
+		text = append(text, element(c.bytes)...)
+	}
+	return string(text) + end
+}

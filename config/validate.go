@@ -117,7 +117,7 @@ func (l AgentLimits) validate() error {
 func (j Jaeger) validate() error {
 	at, err := netip.ParseAddrPort(j.Listen)
 	if err != nil || !at.Addr().IsLoopback() || at.Port() == 0 {
-		return fmt.Errorf("jaeger.listen: %q is not an address of the loopback interface with a port, such as 127.0.0.1:14268", j.Listen)
+		return fmt.Errorf("jaeger.listen: %q is not an address of the loopback interface with a port, such as 127.0.0.1:276", j.Listen)
 	}
 	for key, n := range map[string]Bytes{"body_bytes": j.BodyBytes, "held_bytes": j.HeldBytes} {
 		if n <= 0 {

@@ -14,6 +14,8 @@ const (
 	ReasonSpanRate = "span_rate"
 	// ReasonByteRate: the sandbox sent more bytes than it may.
 	ReasonByteRate = "byte_rate"
+	// ReasonCPU: the sandbox's spans took more processor time than they may.
+	ReasonCPU = "cpu"
 	// ReasonQueueFull: the Sink did not keep up.
 	ReasonQueueFull = "queue_full"
 	// ReasonPanic: the decoder or the Sink failed on this span.
@@ -22,9 +24,15 @@ const (
 	ReasonShutdown = "shutdown"
 )
 
+// Reasons returns those of the spans that are lost here, for those who report every
+// count.
+func Reasons() []string {
+	return []string{ReasonSpanRate, ReasonByteRate, ReasonCPU, ReasonQueueFull, ReasonPanic, ReasonShutdown}
+}
+
 // Reasons for which a connection is refused.
 const (
-	// ReasonConnections: the sandbox has too many.
+	// ReasonConnections: the sandbox has too many, or opens them too often.
 	ReasonConnections = "connections"
 	// ReasonSandboxes: there are too many sandboxes.
 	ReasonSandboxes = "sandboxes"
@@ -74,6 +82,7 @@ type counters struct {
 	delivered atomic.Uint64
 	spanRate  atomic.Uint64
 	byteRate  atomic.Uint64
+	cpu       atomic.Uint64
 	queueFull atomic.Uint64
 	panics    atomic.Uint64
 	shutdown  atomic.Uint64
@@ -92,6 +101,7 @@ func (c *counters) counts() Counts {
 	for reason, v := range map[string]*atomic.Uint64{
 		ReasonSpanRate:  &c.spanRate,
 		ReasonByteRate:  &c.byteRate,
+		ReasonCPU:       &c.cpu,
 		ReasonQueueFull: &c.queueFull,
 		ReasonPanic:     &c.panics,
 		ReasonShutdown:  &c.shutdown,

@@ -33,6 +33,13 @@ type sandboxKey struct {
 	cid     uint32
 }
 
+func keyOf(from listen.Origin) sandboxKey {
+	if from.Sandbox != "" {
+		return sandboxKey{sandbox: from.Sandbox}
+	}
+	return sandboxKey{cid: from.CID}
+}
+
 // New returns a Forwarder to sink, which Close ends.
 func New(sink Sink, opts Options) *Forwarder {
 	return &Forwarder{
@@ -74,10 +81,7 @@ func (f *Forwarder) admit(conn listen.Conn, from listen.Origin) (c *connection, 
 	if f.closed {
 		return nil, ReasonClosed
 	}
-	key := sandboxKey{sandbox: from.Sandbox}
-	if key.sandbox == "" {
-		key.cid = from.CID
-	}
+	key := keyOf(from)
 	s := f.sandboxes[key]
 	if s == nil {
 		f.forget()
@@ -89,7 +93,7 @@ func (f *Forwarder) admit(conn listen.Conn, from listen.Origin) (c *connection, 
 		f.delivers.Go(s.deliver)
 	}
 	c = &connection{Conn: conn, sandbox: s}
-	if len(s.open) >= f.opts.MaxConnections {
+	if len(s.open) >= f.opts.MaxConnections || !s.opens.Allow() {
 		return c, ReasonConnections
 	}
 	f.nextID++
@@ -98,6 +102,19 @@ func (f *Forwarder) admit(conn listen.Conn, from listen.Origin) (c *connection, 
 	s.count.accepted.Add(1)
 	f.pumps.Add(1)
 	return c, ""
+}
+
+// Metered calls what works for a VM beside the Sink, and charges its sandbox the
+// processor time; f must not wait for anything.
+func (f *Forwarder) Metered(from listen.Origin, work func()) {
+	f.mu.Lock()
+	s := f.sandboxes[keyOf(from)]
+	f.mu.Unlock()
+	if s == nil {
+		work()
+		return
+	}
+	s.metered(work)
 }
 
 // forget lets go of sandboxes that are over.

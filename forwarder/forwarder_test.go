@@ -116,7 +116,7 @@ func TestCutAtEveryByte(t *testing.T) {
 // delivered, and each frame is accounted for.
 func TestGarbage(t *testing.T) {
 	sink := newRecord()
-	f := forward(t, sink, Options{})
+	f := forward(t, sink, Options{SpanBurst: 1 << 20, ByteBurst: 1 << 30, CPUBurst: time.Hour})
 	good := sampleFrame(t)
 	random := rand.New(rand.NewPCG(1, 2))
 	a := connect(t, f, pod("garbage"))
@@ -229,7 +229,7 @@ func TestStalledSink(t *testing.T) {
 		"by size":   {QueuedBytes: 10 << 10},
 	} {
 		t.Run(name, func(t *testing.T) {
-			opts.SpanBurst = 1 << 20
+			opts.SpanBurst, opts.ByteBurst, opts.CPUBurst = 1<<20, 1<<30, time.Hour
 			sink := newRecord()
 			f := forward(t, sink, opts)
 			resume := sink.stall("stalled")
@@ -309,14 +309,19 @@ func TestPanickingSink(t *testing.T) {
 // nothing.
 func TestRates(t *testing.T) {
 	b := sampleFrame(t)
+	var span agentwire.Span
+	if err := agentwire.NewDecoder(agentwire.Options{}).Decode(b[prefixSize:], &span); err != nil {
+		t.Fatal(err)
+	}
+	cost := max(len(b)-prefixSize, span.Cost())
 	for reason, opts := range map[string]Options{
 		ReasonSpanRate: {SpansPerSecond: 1, SpanBurst: 10},
-		ReasonByteRate: {Wire: agentwire.Options{MaxFrame: len(b)}, BytesPerSecond: 1, ByteBurst: 10 * (len(b) - prefixSize)},
+		ReasonByteRate: {Wire: agentwire.Options{MaxFrame: cost, MaxCost: cost}, BytesPerSecond: 1, ByteBurst: 10 * cost},
 	} {
 		t.Run(reason, func(t *testing.T) {
 			sink := newRecord()
 			f := forward(t, sink, opts)
-			const n = 60
+			const n = 30 // as many connections as there may be at once
 			for i := range n {
 				a := connect(t, f, pod("greedy"))
 				a.send(b)
@@ -331,6 +336,42 @@ func TestRates(t *testing.T) {
 			other.send(b)
 			eventually(t, "the other's span", func() bool { return sink.count("other") == 1 })
 		})
+	}
+}
+
+// laborious is a Sink that uses a millisecond of processor time for a span.
+type laborious struct{ counting }
+
+func (l *laborious) Span(conn ConnInfo, span *agentwire.Span) {
+	for end := threadTime() + time.Millisecond; threadTime() < end; {
+	}
+	l.counting.Span(conn, span)
+}
+
+// TestCPU: a sandbox gets its share of a processor, whatever the work is, and is read
+// on; another loses nothing.
+func TestCPU(t *testing.T) {
+	sink := new(laborious)
+	f := forward(t, sink, Options{CPUPercent: 1, CPUBurst: 20 * time.Millisecond})
+	a, other := connect(t, f, pod("laborious")), connect(t, f, pod("other"))
+	b := sampleFrame(t)
+	const n = 500
+	for range n {
+		sent := f.Snapshot().of("laborious").total()
+		a.send(b)
+		eventually(t, "the span is accounted for", func() bool {
+			c := f.Snapshot().of("laborious")
+			return c.total() > sent && c.Queued == 0
+		})
+	}
+	other.send(b)
+	eventually(t, "the other's span", func() bool { return f.Snapshot().of("other").Delivered == 1 })
+	c := f.Snapshot().of("laborious")
+	if c.Delivered < 10 || c.Delivered > n/2 || c.Lost[ReasonCPU] != n-c.Delivered {
+		t.Errorf("%+v", c)
+	}
+	if !a.isOpen() {
+		t.Error("the connection was closed")
 	}
 }
 

@@ -1,6 +1,8 @@
 package forwarder
 
 import (
+	"time"
+
 	"github.com/shimtrace/shimtrace/forwarder/agentwire"
 )
 
@@ -13,13 +15,20 @@ type Options struct {
 	Wire agentwire.Options
 
 	// SpansPerSecond is how many spans a sandbox may send in the long run, and
-	// SpanBurst at once. What is beyond is dropped undecoded. Default 1000 and 8192.
+	// SpanBurst at once. What is beyond is dropped undecoded. Default 250 and 2048.
 	SpansPerSecond int
 	SpanBurst      int
-	// BytesPerSecond and ByteBurst are the same for bytes as they arrive. Default
-	// 8 MiB and 64 MiB. ByteBurst is at least Wire.MaxFrame.
+	// BytesPerSecond and ByteBurst are the same for bytes: of each span those that
+	// arrive or those that it takes in memory, whichever are more. Default 1 MiB and
+	// 10 MiB. ByteBurst is at least Wire.MaxFrame and Wire.MaxCost together.
 	BytesPerSecond int
 	ByteBurst      int
+	// CPUPercent is how much of one core the work for a sandbox's spans may take in
+	// the long run, from the first byte to the Sink, and CPUBurst how much time at
+	// once. Spans beyond that are not decoded. Default 20 and 1 s; a pod's life takes
+	// some 10 ms.
+	CPUPercent int
+	CPUBurst   time.Duration
 	// ReadBytesPerSecond is how fast a sandbox is read at all, that is, what one
 	// that floods can cost in CPU time; frames count as 512 bytes at least. It is
 	// far above what an agent can make, and the VM feels no more than a slow
@@ -27,13 +36,13 @@ type Options struct {
 	ReadBytesPerSecond int
 
 	// QueuedSpans and QueuedBytes bound what waits for the Sink, for each sandbox;
-	// bytes are those of decoded spans. Default 2048 and 4 MiB.
+	// bytes are those of decoded spans in memory. Default 2048 and 4 MiB.
 	QueuedSpans int
 	QueuedBytes int
 
 	// MaxConnections bounds the open connections of a sandbox; more are closed. An
 	// agent has one. Each may take twice Wire.MaxFrame of memory, if the guest
-	// sends such frames. Default 4.
+	// sends such frames. Default 4. They may be opened once a second, and 32 at once.
 	MaxConnections int
 	// MaxSandboxes bounds the sandboxes that have connections or had them lately;
 	// the connections of more are closed. Default 512.
@@ -46,12 +55,17 @@ func (o Options) withDefaults() Options {
 			*v = def
 		}
 	}
-	set(&o.Wire.MaxFrame, 4<<20)
-	set(&o.SpansPerSecond, 1000)
-	set(&o.SpanBurst, 8192)
-	set(&o.BytesPerSecond, 8<<20)
-	set(&o.ByteBurst, 64<<20)
-	o.ByteBurst = max(o.ByteBurst, o.Wire.MaxFrame)
+	set(&o.Wire.MaxFrame, 1<<20)
+	set(&o.Wire.MaxCost, 256<<10)
+	set(&o.SpansPerSecond, 250)
+	set(&o.SpanBurst, 2048)
+	set(&o.BytesPerSecond, 1<<20)
+	set(&o.ByteBurst, 10<<20)
+	o.ByteBurst = max(o.ByteBurst, o.Wire.MaxFrame+o.Wire.MaxCost)
+	set(&o.CPUPercent, 20)
+	if o.CPUBurst <= 0 {
+		o.CPUBurst = time.Second
+	}
 	set(&o.ReadBytesPerSecond, 64<<20)
 	set(&o.QueuedSpans, 2048)
 	set(&o.QueuedBytes, 4<<20)

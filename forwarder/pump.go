@@ -17,6 +17,13 @@ type connection struct {
 	sandbox *sandbox
 	info    ConnInfo
 	end     error // how it ended, once it has; nil between two frames
+
+	// Of the last read, and of what is done with what it brought:
+	now   time.Time
+	meter meter
+	over  bool // the sandbox has no processor time left
+	spare *agentwire.Span
+	short int // bytes that frames count for beyond their length
 }
 
 // pump reads the connection to its end and queues what comes of it.
@@ -63,10 +70,20 @@ func (c *connection) decode(d *agentwire.Decoder, payload []byte) (next *agentwi
 			next = agentwire.NewDecoder(s.wire)
 		}
 	}()
-	span := new(agentwire.Span)
-	if d.Decode(payload, span) == nil { // which counts what fails
-		s.put(c, span)
+	if c.spare == nil {
+		c.spare = new(agentwire.Span)
 	}
+	span := c.spare
+	if d.Decode(payload, span) != nil { // which counts what fails
+		return d
+	}
+	// What a byte becomes in memory is the guest's choice.
+	if more := span.Cost() - len(payload); more > 0 && !s.bytes.AllowN(c.now, more) {
+		s.count.byteRate.Add(1)
+		return d
+	}
+	c.spare = nil
+	s.put(c, span)
 	return d
 }
 
@@ -76,29 +93,33 @@ const (
 	// minFrame is what a frame counts for, at least, in bytes that are read: it
 	// costs time however short it is.
 	minFrame = 512
+	// minRead is the same for a read.
+	minRead = 4 << 10
 )
 
 // charge says whether the sandbox may have another payload decoded.
 func (c *connection) charge(size int) bool {
 	s := c.sandbox
-	now := time.Now()
 	if size < minFrame {
-		c.pace(now, minFrame-size)
+		c.short += minFrame - size
 	}
-	if !s.spans.AllowN(now, 1) {
+	switch {
+	case c.over:
+		s.count.cpu.Add(1)
+	case !s.spans.AllowN(c.now, 1):
 		s.count.spanRate.Add(1)
-		return false
-	}
-	if !s.bytes.AllowN(now, size) {
+	case !s.bytes.AllowN(c.now, size):
 		s.count.byteRate.Add(1)
-		return false
+	default:
+		return true
 	}
-	return true
+	return false
 }
 
 // Read implements io.Reader for the frame reader: it keeps to the pace that the
 // sandbox is read at, and to the end that Close sets.
 func (c *connection) Read(b []byte) (int, error) {
+	c.settle()
 	select {
 	case <-c.sandbox.forwarder.closing:
 		if err := c.closingDeadline(); err != nil {
@@ -108,8 +129,24 @@ func (c *connection) Read(b []byte) (int, error) {
 	}
 	n, err := c.Conn.Read(b[:min(len(b), maxRead)])
 	c.sandbox.count.bytes.Add(uint64(n))
-	c.pace(time.Now(), n)
+	c.now = time.Now()
+	if n > 0 {
+		c.pace(max(n, minRead))
+	}
+	c.over = c.sandbox.cpu.overdrawn(c.now)
+	c.meter.start(c.now)
 	return n, err
+}
+
+// settle charges what was done with what the last read brought.
+func (c *connection) settle() {
+	now := time.Now()
+	c.sandbox.cpu.spend(c.meter.stop(now), now)
+	if c.short > 0 {
+		c.now = now
+		c.pace(c.short)
+		c.short = 0
+	}
 }
 
 // closingDeadline lets a read go on only while there is something to read, and
@@ -124,11 +161,11 @@ func (c *connection) closingDeadline() error {
 }
 
 // pace waits as long as the sandbox is ahead of the pace it is read at.
-func (c *connection) pace(now time.Time, n int) {
-	if n == 0 {
-		return
+func (c *connection) pace(n int) {
+	var wait time.Duration
+	for ; n > 0; n -= maxRead { // which is the least that the limiter grants at once
+		wait = c.sandbox.reads.ReserveN(c.now, min(n, maxRead)).DelayFrom(c.now)
 	}
-	wait := c.sandbox.reads.ReserveN(now, n).DelayFrom(now)
 	if wait <= 0 {
 		return
 	}
@@ -138,4 +175,5 @@ func (c *connection) pace(now time.Time, n int) {
 	case <-t.C:
 	case <-c.sandbox.forwarder.abandon:
 	}
+	c.now = time.Now()
 }

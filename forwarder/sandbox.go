@@ -19,6 +19,8 @@ type sandbox struct {
 	spans *rate.Limiter // to be decoded
 	bytes *rate.Limiter // to be decoded
 	reads *rate.Limiter // bytes off the wire
+	opens *rate.Limiter // connections
+	cpu   *budget
 
 	queue       chan item
 	queued      atomic.Int64
@@ -43,6 +45,8 @@ func newSandbox(f *Forwarder) *sandbox {
 		spans:     rate.NewLimiter(rate.Limit(o.SpansPerSecond), o.SpanBurst),
 		bytes:     rate.NewLimiter(rate.Limit(o.BytesPerSecond), o.ByteBurst),
 		reads:     rate.NewLimiter(rate.Limit(o.ReadBytesPerSecond), max(o.ReadBytesPerSecond, maxRead)),
+		opens:     rate.NewLimiter(connectionRate, connectionBurst),
+		cpu:       newBudget(o.CPUPercent, o.CPUBurst, time.Now()),
 		queue:     make(chan item, o.QueuedSpans),
 		open:      make(map[*connection]struct{}),
 		idle:      time.Now(),
@@ -53,7 +57,7 @@ func newSandbox(f *Forwarder) *sandbox {
 
 // put queues a span unless the queue is full.
 func (s *sandbox) put(c *connection, span *agentwire.Span) {
-	size := int64(span.Size())
+	size := int64(span.Cost())
 	if s.queuedBytes.Add(size) <= int64(s.forwarder.opts.QueuedBytes) {
 		s.queued.Add(1)
 		select {
@@ -77,18 +81,51 @@ func (s *sandbox) putEnd(c *connection) {
 	}
 }
 
+// maxRun is how many items are handed to the sink before their time is charged.
+const maxRun = 32
+
 // deliver hands what is queued to the sink until the queue is closed.
 func (s *sandbox) deliver() {
 	for it := range s.queue {
-		if it.span == nil {
-			s.hand(it)
-			continue
-		}
-		size := int64(it.span.Size()) // the sink may change the span
-		s.hand(it)
-		s.queued.Add(-1)
-		s.queuedBytes.Add(-size)
+		s.metered(func() { s.run(it) })
 	}
+}
+
+// run hands an item to the sink, and what is queued behind it.
+func (s *sandbox) run(it item) {
+	for range maxRun {
+		s.take(it)
+		select {
+		case next, open := <-s.queue:
+			if !open {
+				return
+			}
+			it = next
+		default:
+			return
+		}
+	}
+	s.take(it)
+}
+
+// metered charges the sandbox the processor time that f takes.
+func (s *sandbox) metered(f func()) {
+	var m meter
+	m.start(time.Now())
+	f()
+	now := time.Now()
+	s.cpu.spend(m.stop(now), now)
+}
+
+func (s *sandbox) take(it item) {
+	if it.span == nil {
+		s.hand(it)
+		return
+	}
+	size := int64(it.span.Cost()) // the sink may change the span
+	s.hand(it)
+	s.queued.Add(-1)
+	s.queuedBytes.Add(-size)
 }
 
 // hand calls the sink, unless nobody waits for that any more.
@@ -119,6 +156,13 @@ func (s *sandbox) hand(it item) {
 func (s *sandbox) forgettable() bool {
 	return len(s.open) == 0 && time.Since(s.idle) > linger && s.queued.Load() == 0 && len(s.queue) == 0
 }
+
+// A sandbox's connections, beside those that it may have at once: an agent connects
+// once in its life. Each that ends has all that waits of its VM given its place.
+const (
+	connectionRate  = 1 // a second
+	connectionBurst = 32
+)
 
 // linger is how long a sandbox is remembered after its last connection. A guest
 // that were forgotten at once would be rid of its limits by connecting again.

@@ -8,7 +8,7 @@ import (
 	"testing"
 )
 
-const endpoint = "http://127.0.0.1:14268/api/traces"
+const endpoint = "http://127.0.0.1:276/api/traces"
 
 var both = Settings{Agent: true, Runtime: true, Endpoint: endpoint}
 

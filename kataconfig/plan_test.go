@@ -141,14 +141,41 @@ func TestPlanForeign(t *testing.T) {
 	}
 }
 
+// TestPlanFormerPort: a drop-in that sends the runtime's spans to the port of former
+// versions is ours still: it is brought up to date, and taken back.
+func TestPlanFormerPort(t *testing.T) {
+	former := Settings{Agent: true, Runtime: true, Endpoint: "http://127.0.0.1:14268/api/traces"}
+	root := build(t, deployed())
+	turnOn(t, root, former)
+	for _, c := range turnOn(t, root, both) {
+		if c.Action != Write || len(c.Notes) > 0 {
+			t.Errorf("got %+v", c)
+		}
+		content, err := os.ReadFile(c.Path)
+		if err != nil || !strings.Contains(string(content), endpoint) || strings.Contains(string(content), "14268") {
+			t.Errorf("%s has, %v:\n%s", c.Path, err, content)
+		}
+	}
+	turnOn(t, root, former)
+	paths := FindDropIns(root)
+	changes, err := PlanRemoval(nil, paths, false)
+	if err != nil || len(changes) != len(paths) || len(paths) == 0 {
+		t.Fatalf("got %v, %v for %v", changes, err, paths)
+	}
+	do(t, changes)
+	if left := FindDropIns(root); len(left) > 0 {
+		t.Errorf("left: %v", left)
+	}
+}
+
 // TestPlanOwnJaeger: an operator's collector keeps the runtime's spans.
 func TestPlanOwnJaeger(t *testing.T) {
-	const theirs = "[runtime]\nenable_tracing = true\njaeger_endpoint = \"http://jaeger.example:14268/api/traces\"\n"
+	const theirs = "[runtime]\nenable_tracing = true\njaeger_endpoint = \"http://jaeger.example:276/api/traces\"\n"
 	files := deployed()
 	files[opt+"runtimes/qemu/config.d/60-jaeger.toml"] = theirs
 	root := build(t, files)
 	_, err := Plan(root, find(t, root), both, false)
-	wantError(t, err, "jaeger.example:14268", "--kata-runtime=false")
+	wantError(t, err, "jaeger.example:276", "--kata-runtime=false")
 	if _, err := Plan(root, find(t, root), Settings{Agent: true}, false); err != nil {
 		t.Errorf("for the agents alone: %v", err)
 	}

@@ -11,6 +11,8 @@ import (
 	"github.com/shimtrace/shimtrace/forwarder/collate"
 	"github.com/shimtrace/shimtrace/forwarder/listen"
 	"github.com/shimtrace/shimtrace/forwarder/receiver"
+	"github.com/shimtrace/shimtrace/forwarder/vmmdir"
+	"github.com/shimtrace/shimtrace/internal/host"
 	"github.com/shimtrace/shimtrace/middleware"
 	"github.com/shimtrace/shimtrace/shim/agentconfig"
 )
@@ -20,8 +22,8 @@ const (
 	agentService = "kata-agent"
 	// agentDrain bounds how long the relay reads on at its end.
 	agentDrain = 5 * time.Second
-	// cidTime bounds the search for the VM's CID: a VM with hybrid VSOCK has none.
-	cidTime = 2 * time.Minute
+	// vmTime is how long a VM is expected without a call that would make one.
+	vmTime = 2 * time.Minute
 )
 
 // agents is all that is about the agent in the sandbox's VM: it receives what the agent
@@ -32,6 +34,8 @@ type agents struct {
 	own      *collate.Collator
 	receiver *receiver.Receiver
 	injector *injector // nil where requests are not relayed
+	shim     *listen.Shim
+	making   making // the VM
 	log      *slog.Logger
 
 	stop    context.CancelFunc
@@ -53,7 +57,8 @@ func (r *relayProcess) startAgents() *agents {
 	}
 	ctx, stop := context.WithCancel(context.Background())
 	warn := func(err error) { r.log.Warn("agent's spans", "error", err) }
-	a := &agents{sandbox: r.who.sandbox, log: r.log, stop: stop}
+	a := &agents{sandbox: r.who.sandbox, log: r.log, stop: stop, making: making{pace: vmmdir.NewPace(vmTime)}}
+	a.shim = &listen.Shim{Find: func() host.Process { return servingProcess(r.inner, r.id, r.state.InnerSock) }}
 	a.receiver = receiver.New(receiver.Options{
 		Forwarder: agentconfig.Forwarder(r.cfg.Agent),
 		Collation: r.collation,
@@ -64,11 +69,12 @@ func (r *relayProcess) startAgents() *agents {
 	})
 	a.own = a.receiver.Sandbox(a.sandbox)
 	a.running.Go(func() { a.receiver.Run(ctx) })
+	kind := newVMKind(ctx)
 	if receive {
-		r.listenForAgents(ctx, a, warn)
+		r.listenForAgents(ctx, a, kind, warn)
 	}
 	if inject {
-		a.injector = r.startInjector(ctx, a.own, r.mode())
+		a.injector = r.startInjector(a, kind, r.mode())
 	}
 	if r.runtimes != nil {
 		r.runtimes.serve(r, a)
@@ -77,12 +83,22 @@ func (r *relayProcess) startAgents() *agents {
 }
 
 // listenForAgents waits for the agent wherever it may connect.
-func (r *relayProcess) listenForAgents(ctx context.Context, a *agents, warn func(error)) {
-	hybrid, err := listen.NewHybrid(a.sandbox, listen.HybridOptions{Patterns: agentconfig.Sockets(r.cfg.Agent), Users: r.cfg.Agent.Users, Warn: warn}, a.receiver.Take)
+func (r *relayProcess) listenForAgents(ctx context.Context, a *agents, kind *vmKind, warn func(error)) {
+	take := func(conn listen.Conn, from listen.Origin) {
+		kind.isHybrid()
+		a.receiver.Take(conn, from)
+	}
+	hybrid, err := listen.NewHybrid(a.sandbox, listen.HybridOptions{
+		Patterns: agentconfig.Sockets(r.cfg.Agent),
+		Users:    r.cfg.Agent.Users,
+		Owns:     a.shim.Owns,
+		Pace:     a.making.pace,
+		Warn:     warn,
+	}, take)
 	if err != nil {
 		warn(err)
 	} else {
-		a.running.Go(func() { hybrid.Serve(ctx) })
+		a.running.Go(func() { hybrid.Serve(kind.hybrid) })
 	}
 	vsock := listen.NewVSOCK(listen.VSOCKOptions{Dir: filepath.Join(r.cfg.Relay.StateDir, "vsock"), Warn: warn}, a.receiver.Take)
 	a.running.Go(func() {
@@ -91,15 +107,28 @@ func (r *relayProcess) listenForAgents(ctx context.Context, a *agents, warn func
 		}
 	})
 	a.running.Go(func() {
-		find, cancel := context.WithTimeout(ctx, cidTime)
-		defer cancel()
-		cid, err := listen.FindCID(find, listen.CIDSource{Sandbox: a.sandbox, Shim: servingProcess(r.inner, r.id).PID})
+		cid, err := listen.FindCID(kind.vsock, listen.CIDSource{Sandbox: a.sandbox, Shim: a.shim, Pace: a.making.pace})
 		if err != nil {
 			r.log.Debug("VM without a VSOCK CID", "error", err)
 			return
 		}
+		kind.isVSOCK()
 		vsock.Claim(a.sandbox, cid)
 	})
+}
+
+// vmKind is which of the two kinds of VSOCK the sandbox's VM has: what waits for the
+// other one need not wait any longer.
+type vmKind struct {
+	hybrid, vsock     context.Context // done when it has the other one
+	isHybrid, isVSOCK context.CancelFunc
+}
+
+func newVMKind(ctx context.Context) *vmKind {
+	k := new(vmKind)
+	k.hybrid, k.isVSOCK = context.WithCancel(ctx)
+	k.vsock, k.isHybrid = context.WithCancel(ctx)
+	return k
 }
 
 // began tells of a call of the shim that has begun, ended of one that was answered,
@@ -108,12 +137,19 @@ func (a *agents) began(c *middleware.Call) {
 	if a.injector != nil {
 		a.injector.requests.quiet.began(c)
 	}
+	a.making.began(c)
 	a.own.Call(collateCall(c))
 }
 
-func (a *agents) ended(c *middleware.Call) { a.over(c, answeredCall(c)) }
+func (a *agents) ended(c *middleware.Call) {
+	a.making.over(c, false)
+	a.over(c, answeredCall(c))
+}
 
-func (a *agents) lost(c *middleware.Call) { a.over(c, lostCall(c)) }
+func (a *agents) lost(c *middleware.Call) {
+	a.making.over(c, true)
+	a.over(c, lostCall(c))
+}
 
 func (a *agents) over(c *middleware.Call, call collate.Call) {
 	if a.injector != nil {

@@ -148,6 +148,6 @@ func (c command) clear(cfg config.Config, st *state, deadline time.Time, log *sl
 		return nil
 	}
 	p.remove()
-	removeLeakedSocket(st.InnerSock)
+	st.removeLeakedSocket()
 	return left
 }

@@ -27,21 +27,24 @@ type injector struct {
 // contexts of requests go into them where the agent's spans are to be in the
 // sandbox's trace. It is nil, and the runtime has the agent to itself, if that cannot
 // be.
-func (r *relayProcess) startInjector(ctx context.Context, own *collate.Collator, mode collate.Mode) *injector {
-	i := &injector{requests: newRequests(r.sandbox, own)}
+func (r *relayProcess) startInjector(a *agents, kind *vmKind, mode collate.Mode) *injector {
+	i := &injector{requests: newRequests(r.sandbox, a.own)}
 	relay := r.requestRelay(i.requests, mode)
 	var err error
 	i.interposer, err = interpose.New(r.who.sandbox, interpose.Options{
 		Patterns: agentconfig.Sockets(r.cfg.Agent),
 		Port:     r.cfg.Agent.Port,
 		Relay:    relay.Connect,
+		Owns:     a.shim.Owns,
+		Pace:     a.making.pace,
+		Taken:    func(string) { kind.isHybrid() },
 		Warn:     r.warnOfRequests,
 	})
 	if err != nil {
 		r.warnOfRequests(err)
 		return nil
 	}
-	i.serving.Go(func() { i.interposer.Serve(ctx) })
+	i.serving.Go(func() { i.interposer.Serve(kind.hybrid) })
 	return i
 }
 

@@ -4,6 +4,7 @@ import (
 	"fmt"
 	"net"
 	"os"
+	"sync/atomic"
 
 	"golang.org/x/sys/unix"
 )
@@ -32,6 +33,7 @@ func listenUnix(path string) (*listener, error) {
 type listener struct {
 	*net.UnixListener
 	uid, gid uint32
+	accepted atomic.Uint64 // connections, whosever they were
 }
 
 // Accept implements net.Listener.
@@ -41,6 +43,7 @@ func (l *listener) Accept() (net.Conn, error) {
 		if err != nil {
 			return nil, err
 		}
+		l.accepted.Add(1)
 		if cred, err := peer(conn); err == nil && cred.Uid == l.uid && cred.Gid == l.gid {
 			return conn, nil
 		}

@@ -56,7 +56,7 @@ func endOrphan(st *state, id string, deadline time.Time) error {
 		for answers(st.InnerSock) && ctx.Err() == nil {
 			time.Sleep(orphanPause) // its listener goes with the process
 		}
-		removeLeakedSocket(st.InnerSock)
+		st.removeLeakedSocket()
 	case <-time.After(leaveTime): // it has other containers
 	case <-ctx.Done():
 	}

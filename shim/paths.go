@@ -28,9 +28,12 @@ type paths struct {
 // relayPaths returns the files of the relay to the inner socket, below dir.
 func relayPaths(dir, innerSocket string) paths {
 	sum := sha256.Sum256([]byte(innerSocket))
-	base := filepath.Join(dir, "s", hex.EncodeToString(sum[:16]))
+	base := filepath.Join(relaysDir(dir), hex.EncodeToString(sum[:16]))
 	return paths{socket: base + ".sock", state: base + ".json", lock: base + ".lock", control: base + control.Suffix}
 }
+
+// relaysDir is where the relays' files are, below the state directory.
+func relaysDir(dir string) string { return filepath.Join(dir, "s") }
 
 // create makes the directory of the files, for us only.
 func (p paths) create() error {
@@ -95,11 +98,12 @@ func (p paths) lives() bool { return answers(p.socket) || answers(p.control) }
 // listener's queue is full.
 const dialTimeout = time.Second
 
-// answers tells whether somebody listens on the Unix socket.
+// answers tells whether somebody listens on the Unix socket. Who does not come to accept
+// does so, too, however many wait.
 func answers(socket string) bool {
 	conn, err := net.DialTimeout("unix", socket, dialTimeout)
 	if err != nil {
-		return false
+		return errors.Is(err, unix.EAGAIN) || errors.Is(err, os.ErrDeadlineExceeded)
 	}
 	conn.Close()
 	return true

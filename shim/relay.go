@@ -3,7 +3,6 @@ package shim
 import (
 	"context"
 	"encoding/json"
-	"errors"
 	"fmt"
 	"log/slog"
 	"net"
@@ -27,6 +26,8 @@ const (
 	// closeWait bounds how long the relay waits, once the inner shim is gone, for
 	// containerd to close its connections.
 	closeWait = 10 * time.Second
+	// settleTime is long enough to accept a connection that has been made.
+	settleTime = 100 * time.Millisecond
 	// gcPercent trades time, of which the relay needs little, for memory, of which
 	// there is a relay's worth in every pod.
 	gcPercent = 25
@@ -79,16 +80,35 @@ func (c command) relay(cfg config.Config, inner string, log *slog.Logger) int {
 	}
 	served := r.serve()
 	if err := json.NewEncoder(start).Encode(report{State: &r.state}); err != nil {
-		// start was killed: nobody knows of this relay.
 		log.Error("relay hand-over", "error", err)
-		r.listener.Close()
-		r.paths.remove()
-		return 1
+		if r.abandoned() {
+			return 1
+		}
 	}
 	start.Close()
 	r.watch()
 	r.leave(served)
 	return 0
+}
+
+// abandoned reports whether nobody knows of this relay, since its start was killed, and
+// then removes its files. Another start may have found it before.
+func (r *relayProcess) abandoned() bool {
+	release, err := r.paths.acquire(closeWait)
+	if err != nil {
+		return false
+	}
+	defer release()
+	// Who has found it has connected to it, holding the lock.
+	time.Sleep(settleTime)
+	if r.listener.accepted.Load() > 0 {
+		return false
+	}
+	r.closeListeners()
+	if now, err := os.Lstat(r.paths.socket); err == nil && os.SameFile(now, r.bound) {
+		r.paths.remove()
+	}
+	return true
 }
 
 // prepare does what needs no knowledge of the inner shim's address, while the
@@ -223,7 +243,7 @@ func (r *relayProcess) leave(served <-chan struct{}) {
 		r.log.Warn("relay leaves its files behind", "error", err)
 		r.closeListeners()
 	}
-	removeLeakedSocket(r.state.InnerSock)
+	r.state.removeLeakedSocket()
 	select {
 	case <-served:
 	case <-time.After(closeWait):
@@ -245,23 +265,6 @@ func (r *relayProcess) closeListeners() {
 	r.listener.Close()
 	if r.controls != nil {
 		r.controls.Close()
-	}
-}
-
-// removeLeakedSocket removes the inner shim's socket if nobody listens on it: a
-// 1.7 runc shim unlinks the path in its address file at exit, where ours is now,
-// and leaves its own.
-func removeLeakedSocket(path string) {
-	if strings.HasPrefix(path, "\x00") {
-		return
-	}
-	conn, err := dialUnix(path)
-	if err == nil {
-		conn.Close()
-		return
-	}
-	if st, serr := os.Lstat(path); serr == nil && st.Mode().Type() == os.ModeSocket && errors.Is(err, unix.ECONNREFUSED) {
-		_ = os.Remove(path)
 	}
 }
 

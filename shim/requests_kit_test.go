@@ -25,6 +25,7 @@ import (
 	"github.com/shimtrace/shimtrace/config"
 	"github.com/shimtrace/shimtrace/export"
 	"github.com/shimtrace/shimtrace/forwarder/collate"
+	"github.com/shimtrace/shimtrace/forwarder/vmmdir"
 	"github.com/shimtrace/shimtrace/middleware"
 )
 
@@ -59,7 +60,7 @@ func newChain(t *testing.T, cfg config.Trace, mode collate.Mode, asks map[string
 	st := state{Version: stateVersion, Trace: newTraceContext(export.NewRoot(t.Context(), cfg)), Started: time.Now()}
 	c.sandbox = newSandbox(provider.Tracer(ScopeName), provider.ForceFlush, slog.New(slog.DiscardHandler), st, filepath.Join(t.TempDir(), "state.json"), middleware.JoinCaller)
 	own := collate.New(collate.Options{Root: c.root(), Mode: mode, Quiet: cfg.Quiet, Sink: func([]*tracepb.ResourceSpans) {}})
-	c.agents = &agents{own: own, injector: &injector{requests: newRequests(c.sandbox, own)}}
+	c.agents = &agents{own: own, making: making{pace: vmmdir.NewPace(0)}, injector: &injector{requests: newRequests(c.sandbox, own)}}
 	relay := &relayProcess{cfg: config.Config{Trace: cfg, Agent: config.Default().Agent}, tel: &telemetry{provider: provider}, sandbox: c.sandbox, log: c.log}
 	agent, endAgent := serve(t, requestService, c.serveAgent, relay.requestRelay(c.agents.injector.requests, mode))
 	c.runtime = agent

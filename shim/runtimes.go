@@ -2,13 +2,15 @@ package shim
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"log/slog"
-	"net"
 	"os"
 	"path/filepath"
 	"sync"
 	"time"
+
+	"golang.org/x/sys/unix"
 
 	"github.com/shimtrace/shimtrace/forwarder/listen"
 	"github.com/shimtrace/shimtrace/forwarder/runtimes"
@@ -53,7 +55,7 @@ func (r *relayProcess) openRuntimes() *runtimeSpans {
 		Lock:    runtimes.LockPath(s.dir),
 		Program: func() (string, error) { return keeper.Find(r.cfg.Export.Shipper, "export.shipper") },
 		Args:    []string{"receive"},
-		Files:   func() ([]*os.File, error) { return listenRuntimes(at) },
+		Files:   func() ([]*os.File, error) { return s.listen(at) },
 		Without: "no spans come from Kata's runtimes",
 		Name:    "runtimes' endpoint",
 		Logf:    func(format string, args ...any) { r.log.Warn(fmt.Sprintf(format, args...)) },
@@ -62,19 +64,55 @@ func (r *relayProcess) openRuntimes() *runtimeSpans {
 	return s
 }
 
-// listenRuntimes opens the endpoint's port, so that from then on posts wait for the
-// process instead of being refused.
-func listenRuntimes(at string) ([]*os.File, error) {
-	l, err := net.Listen("tcp", at)
+// listen opens the endpoint's port, so that from then on posts wait for the process
+// instead of being refused.
+func (s *runtimeSpans) listen(at string) ([]*os.File, error) {
+	l, err := runtimes.Open(at)
+	if taken, ok := errors.AsType[*runtimes.TakenError](err); ok {
+		s.sayTaken(taken)
+		return nil, fmt.Errorf("%w; if the port is to stay somebody else's, set receive in [jaeger] of the configuration to \"off\", and turn the runtimes' tracing off", err)
+	}
 	if err != nil {
-		return nil, fmt.Errorf("%w; if the port is somebody else's for good, set receive in [jaeger] of the configuration to \"off\"", err)
+		return nil, err
 	}
 	defer l.Close()
-	f, err := l.(*net.TCPListener).File()
+	f, err := l.File()
 	if err != nil {
 		return nil, fmt.Errorf("listen at %s: %w", at, err)
 	}
 	return []*os.File{f}, nil
+}
+
+// takenInterval is between two lines about another user's having the port, of all
+// relays of the host together.
+const takenInterval = time.Minute
+
+// sayTaken says loudly, and again and again, that what runtimes trace goes to another
+// user: containers' environments may be in it.
+func (s *runtimeSpans) sayTaken(taken *runtimes.TakenError) {
+	if !taken.By.Foreign() || !due(filepath.Join(s.dir, "taken"), takenInterval) {
+		return
+	}
+	s.log.Error("another user gets the spans of Kata's runtimes, and what is secret in them", "address", taken.At, "holder", taken.By.String(),
+		"remedy", "end that process, or turn tracing off in Kata's configuration: shimtrace install --uninstall --kata")
+}
+
+// due reports whether the interval is over since due did last for the path, for whatever
+// process; then it begins anew.
+func due(path string, interval time.Duration) bool {
+	if st, err := os.Lstat(path); err == nil {
+		if since := time.Since(st.ModTime()); since >= 0 && since < interval {
+			return false
+		}
+	}
+	f, err := os.OpenFile(path, os.O_WRONLY|os.O_CREATE|unix.O_NOFOLLOW, 0o600)
+	if err != nil {
+		return true // rather twice than never
+	}
+	defer f.Close()
+	now := time.Now()
+	_ = os.Chtimes(path, now, now)
+	return true
 }
 
 // serve takes the runtime's spans to those of the agent.
@@ -94,15 +132,15 @@ func (s *runtimeSpans) serve(r *relayProcess, a *agents) {
 		}
 	})
 	s.running.Go(func() { s.link.Serve(ctx) })
-	s.running.Go(func() { s.tellProcess(ctx, r.inner, r.id) })
+	s.running.Go(func() { s.tellProcess(ctx, r.inner, r.id, r.state.InnerSock) })
 }
 
 // tellProcess tells the endpoint which process the runtime is.
-func (s *runtimeSpans) tellProcess(ctx context.Context, inner, id string) {
+func (s *runtimeSpans) tellProcess(ctx context.Context, inner, id, socket string) {
 	ctx, cancel := context.WithTimeout(ctx, servingTime)
 	defer cancel()
 	for pause := 10 * time.Millisecond; ; pause = min(2*pause, time.Second) {
-		if p := servingProcess(inner, id); p.PID != 0 {
+		if p := servingProcess(inner, id, socket); p.PID != 0 {
 			s.link.Processes(p)
 			return
 		}

@@ -12,16 +12,19 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"runtime"
 	"strconv"
 	"strings"
 	"testing"
 	"time"
 
 	"go.opentelemetry.io/otel/trace"
+	"golang.org/x/sys/unix"
 
 	"github.com/shimtrace/shimtrace/config"
 	"github.com/shimtrace/shimtrace/export"
 	"github.com/shimtrace/shimtrace/export/journal"
+	"github.com/shimtrace/shimtrace/internal/reliability"
 	"github.com/shimtrace/shimtrace/middleware"
 )
 
@@ -211,6 +214,66 @@ func TestRuntimesSpans(t *testing.T) {
 	if n := r.sandbox.agents.receiver.Snapshot(); spans != int(n.Sent) || spans == 0 || n.Sent+n.Unwanted < capturedSpans || len(n.Lost) > 0 {
 		t.Errorf("%d spans are in the journal: %+v", spans, n)
 	}
+}
+
+// TestRuntimesPortOfAnotherUser: relays say loudly whose it is, once a minute together,
+// and go on without the runtimes' spans.
+func TestRuntimesPortOfAnotherUser(t *testing.T) {
+	if os.Geteuid() != 0 {
+		t.Fatal("root is needed, to act as another user")
+	}
+	opened := make(chan net.Listener, 1)
+	go func() {
+		defer close(opened)
+		runtime.LockOSThread() // for good: the thread is not fit for anything else
+		if err := unix.Setfsuid(65534); err != nil {
+			t.Error(err)
+			return
+		}
+		l, err := net.Listen("tcp", "127.0.0.1:0")
+		if err != nil {
+			t.Error(err)
+			return
+		}
+		opened <- l
+	}()
+	l, ok := <-opened
+	if !ok {
+		t.FailNow()
+	}
+	defer l.Close()
+	cfg := config.Default()
+	cfg.Relay.StateDir, cfg.Jaeger.Listen = t.TempDir(), l.Addr().String()
+	var text bytes.Buffer
+	log := slog.New(slog.NewTextHandler(&text, nil))
+	s := &runtimeSpans{dir: cfg.Relay.StateDir, log: log}
+	loud := func() int { return strings.Count(text.String(), "level=ERROR") }
+	for range 64 { // relays of the host
+		if _, err := s.listen(cfg.Jaeger.Listen); err == nil || !strings.Contains(err.Error(), "of user 65534") {
+			t.Fatal(err)
+		}
+	}
+	if loud() != 1 || !strings.Contains(text.String(), "(shim.test) of user 65534") || !strings.Contains(text.String(), cfg.Jaeger.Listen) {
+		t.Errorf("the log:\n%s", text.String())
+	}
+	ago := time.Now().Add(-takenInterval)
+	if err := os.Chtimes(filepath.Join(s.dir, "taken"), ago, ago); err != nil {
+		t.Fatal(err)
+	}
+	_, _ = s.listen(cfg.Jaeger.Listen)
+	if loud() != 2 {
+		t.Errorf("a minute later the log is:\n%s", text.String())
+	}
+	r := &relayProcess{cfg: cfg, inner: "containerd-shim-kata-v2", log: log}
+	if s := r.openRuntimes(); s == nil {
+		t.Error("it is not tried again")
+	} else {
+		s.close()
+	}
+	reliability.Row(t, reliability.Fault{
+		Area: "Local users", Fault: "another user has the endpoint's port while pods run",
+		Pod: "nothing", Lost: "the runtimes' own spans go to him; the log says so once a minute, with process and user",
+	})
 }
 
 // TestRuntimesNotReceived: for another shim than Kata's, or where it is switched off,

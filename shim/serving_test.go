@@ -2,6 +2,7 @@ package shim
 
 import (
 	"io"
+	"net"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -73,12 +74,82 @@ func TestServingProcess(t *testing.T) {
 	runShim(t, copied, 0, "-id", sandbox)                       // of its name, not it
 	runShim(t, inner, 0, "-id", "another", "-address", sandbox) // of another sandbox
 	runShim(t, inner, 0, "-id", sandbox, "delete")              // its command line, not the server
-	if p := servingProcess(inner, sandbox); p.PID != 0 {
+	if p := servingProcess(inner, sandbox, "/nowhere"); p.PID != 0 {
 		t.Errorf("%+v is taken for the shim", p)
 	}
 	want := runShim(t, inner, 0, "-namespace", "k8s.io", "-id", sandbox)
-	if p := servingProcess(inner, sandbox); p.PID != want || p.Start == 0 {
+	if p := servingProcess(inner, sandbox, "/nowhere"); p.PID != want || p.Start == 0 {
 		t.Errorf("found %+v, want %d", p, want)
+	}
+}
+
+// TestServingProcessOfScript: where the inner shim is a script around another program,
+// its server is the process that has its socket. A listener of a stranger's at the same
+// path, in a mount namespace of its own, is not.
+func TestServingProcessOfScript(t *testing.T) {
+	if os.Geteuid() != 0 {
+		t.Fatal("root is needed, to act as another user")
+	}
+	dir := t.TempDir()
+	script := filepath.Join(dir, "containerd-shim-kata-v2")
+	if err := os.WriteFile(script, []byte("#!/bin/sh\nexec /bin/sh \"$@\"\n"), 0o755); err != nil {
+		t.Fatal(err)
+	}
+	socket := filepath.Join(dir, "s")
+	l, err := net.ListenUnix("unix", &net.UnixAddr{Name: socket, Net: "unix"})
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer l.Close()
+	f, err := l.File()
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer f.Close()
+	run := func(attr *syscall.SysProcAttr, args ...string) int {
+		cmd := exec.Command(script, append([]string{"-c", "echo; read line"}, args...)...)
+		cmd.ExtraFiles, cmd.SysProcAttr = []*os.File{f}, attr
+		in, err := cmd.StdinPipe()
+		if err != nil {
+			t.Fatal(err)
+		}
+		out, err := cmd.StdoutPipe()
+		if err != nil {
+			t.Fatal(err)
+		}
+		if err := cmd.Start(); err != nil {
+			t.Fatal(err)
+		}
+		t.Cleanup(func() {
+			in.Close()
+			_ = cmd.Wait()
+		})
+		if _, err := io.ReadFull(out, make([]byte, 1)); err != nil {
+			t.Fatal(err)
+		}
+		return cmd.Process.Pid
+	}
+	if err := os.Chmod(dir, 0o755); err != nil {
+		t.Fatal(err)
+	}
+	run(nil, "-id", "x", "start")
+	if p := servingProcess(script, "x", socket); p.PID != 0 {
+		t.Errorf("the start command is taken for the server: %+v", p)
+	}
+	want := run(nil, "-id", "x")
+	if p := servingProcess(script, "x", socket); p.PID != want {
+		t.Errorf("found %+v, want %d", p, want)
+	}
+	if p := servingProcess(script, "x", filepath.Join(dir, "another")); p.PID != 0 {
+		t.Errorf("found %+v at a socket that is not there", p)
+	}
+	abstract, err := net.Listen("unix", "@"+socket)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer abstract.Close()
+	if n := len(proc.UnixListeners("\x00" + socket)); n != 1 {
+		t.Errorf("%d abstract sockets of that name", n)
 	}
 }
 

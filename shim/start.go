@@ -10,6 +10,8 @@ import (
 	"path/filepath"
 	"time"
 
+	"golang.org/x/sys/unix"
+
 	"github.com/shimtrace/shimtrace/config"
 	"github.com/shimtrace/shimtrace/export"
 )
@@ -56,7 +58,11 @@ func (s *starter) runInner() ([]byte, error) {
 	cmd := innerCommand(s.inner, s.command)
 	cmd.Stdout = &out
 	t := timing{Name: spanInnerStart, Start: time.Now()}
+	notes, _ := readAnnotations(s.bundle)
+	lock := startLock(relaysDir(s.cfg.Relay.StateDir), s.namespace, notes.sandboxID(s.id))
+	release, _ := lockStart(lock, unix.LOCK_SH, startPatience)
 	err := cmd.Run()
+	release()
 	t.End = time.Now()
 	if err != nil {
 		t.Error = err.Error()

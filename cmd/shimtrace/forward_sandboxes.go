@@ -55,9 +55,10 @@ func (f *sandboxFinder) find() map[string]uint64 {
 		}
 		names, _ := d.Readdirnames(-1)
 		d.Close()
+		linked := linkedNames(dir, names)
 		for _, name := range names {
 			path := filepath.Join(dir, name)
-			if f.leadsOn(path) {
+			if f.leadsOn(path) || linked[name] {
 				continue
 			}
 			for _, s := range shapes {
@@ -69,6 +70,18 @@ func (f *sandboxFinder) find() map[string]uint64 {
 		}
 	}
 	return found
+}
+
+// linkedNames returns the names that links beside them lead to: what they name is
+// called like the link, as a sandbox whose VM is from Kata's factory.
+func linkedNames(dir string, names []string) map[string]bool {
+	linked := make(map[string]bool)
+	for _, name := range names {
+		if target, err := os.Readlink(filepath.Join(dir, name)); err == nil && filepath.Dir(target) == dir {
+			linked[filepath.Base(target)] = true
+		}
+	}
+	return linked
 }
 
 // leadsOn tells that a path is no sandbox's, but on the way to where other

@@ -1,6 +1,7 @@
 package main
 
 import (
+	"errors"
 	"maps"
 	"os"
 	"path/filepath"
@@ -23,6 +24,10 @@ func TestSandboxFinder(t *testing.T) {
 			t.Fatal(err)
 		}
 	}
+	// A VM from Kata's factory, which the sandbox f got.
+	if err := errors.Join(os.Mkdir(filepath.Join(dir, "vm", "5a0f"), 0o700), os.Symlink(filepath.Join(dir, "vm", "5a0f"), filepath.Join(dir, "vm", "f"))); err != nil {
+		t.Fatal(err)
+	}
 	var patterns []listen.Pattern
 	for _, p := range []string{
 		"kata/{sandbox}/root/kata.hvsock", "kata/firecracker/{sandbox}/root/kata.hvsock", "vm/{sandbox}/clh.sock",
@@ -31,7 +36,7 @@ func TestSandboxFinder(t *testing.T) {
 		patterns = append(patterns, listen.Pattern{Path: filepath.Join(dir, p)})
 	}
 	found := newSandboxFinder(patterns).find()
-	if got := strings.Join(slices.Sorted(maps.Keys(found)), " "); got != "a b c d e" {
+	if got := strings.Join(slices.Sorted(maps.Keys(found)), " "); got != "a b c d e f" {
 		t.Errorf("found %s", got)
 	}
 	if again := newSandboxFinder(patterns).find(); !maps.Equal(again, found) {

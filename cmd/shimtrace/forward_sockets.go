@@ -12,6 +12,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"github.com/shimtrace/shimtrace/forwarder/listen"
+	"github.com/shimtrace/shimtrace/forwarder/vmmdir"
 )
 
 // sockets are where agents' connections arrive.
@@ -87,7 +88,7 @@ func (s *sockets) hybrid(ctx context.Context, running *sync.WaitGroup, sandbox s
 	h, err := listen.NewHybrid(sandbox, listen.HybridOptions{
 		Patterns: at,
 		Users:    s.o.cfg.Agent.Users,
-		Watch:    30 * time.Second,
+		Pace:     vmmdir.NewPace(30 * time.Second),
 		Warn:     s.report.warn,
 	}, handle)
 	if err != nil {

@@ -5,10 +5,12 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"net/netip"
 	"slices"
 	"strings"
 
 	"github.com/shimtrace/shimtrace/config"
+	identity "github.com/shimtrace/shimtrace/internal/host"
 	"github.com/shimtrace/shimtrace/internal/shimname"
 	"github.com/shimtrace/shimtrace/kataconfig"
 	"github.com/urfave/cli/v3"
@@ -23,6 +25,7 @@ type kataSetUp struct {
 	force    bool
 
 	configs []kataconfig.Config // those concerned, once found
+	notes   []string            // what the operator should know
 }
 
 func (h *host) kataSetUp(c *cli.Command, in *installer) (*kataSetUp, error) {
@@ -54,7 +57,31 @@ func (h *host) kataSetUp(c *cli.Command, in *installer) (*kataSetUp, error) {
 	case k.settings.Runtime && cfg.Jaeger.Receive == "off":
 		return nil, errors.New("receive of [jaeger] in the configuration is off, nobody would take the runtime's spans: change that, or use --kata-runtime=false")
 	}
-	return k, nil
+	return k, k.checkPort(cfg.Jaeger.Listen)
+}
+
+// checkPort refuses to have the runtime post to another user's process what it traces,
+// containers' environments included, and notes who else could open the port.
+func (k *kataSetUp) checkPort(listen string) error {
+	if !k.settings.Runtime || k.force {
+		return nil
+	}
+	at, err := netip.ParseAddrPort(listen)
+	if err != nil { // the configuration has been checked
+		return err
+	}
+	const proc = identity.Proc("/proc")
+	holder, found, err := proc.Holder(at)
+	if err != nil {
+		k.notes = append(k.notes, fmt.Sprintf("whether another user has port %d of this host, to which the runtime posts its spans, is not known: %v", at.Port(), err))
+	}
+	if found && holder.Foreign() {
+		return fmt.Errorf("%s, to which the runtime would post its spans, and containers' environments in them, is open in %v: end that, or set listen in [jaeger] of the configuration to another port, or use --kata-runtime=false; --force does it nonetheless", at, holder)
+	}
+	if first := proc.FirstUnprivilegedPort(); int(at.Port()) >= first {
+		k.notes = append(k.notes, fmt.Sprintf("every user of this host may open port %d (net.ipv4.ip_unprivileged_port_start is %d), and while shimtrace does not run, he gets the runtime's spans: set listen in [jaeger] of the configuration to a lower port", at.Port(), first))
+	}
+	return nil
 }
 
 func isKata(n shimname.Name) bool { return strings.Contains(n.Inner, "kata") }
@@ -176,6 +203,9 @@ func (k *kataSetUp) write(w io.Writer, changes []kataconfig.Change) error {
 				heading = ""
 			}
 		}
+	}
+	for _, note := range k.notes {
+		fmt.Fprintf(&b, "\nBut %s.\n", note)
 	}
 	for _, c := range changes {
 		for _, note := range c.Notes {

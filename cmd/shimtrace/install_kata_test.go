@@ -2,10 +2,17 @@ package main
 
 import (
 	"encoding/json"
+	"fmt"
+	"net"
 	"os"
 	"path/filepath"
+	"runtime"
 	"strings"
 	"testing"
+
+	"golang.org/x/sys/unix"
+
+	"github.com/shimtrace/shimtrace/internal/reliability"
 )
 
 // kataSite is a site with Kata installed below a root: one configuration for each
@@ -97,7 +104,7 @@ func TestInstallKata(t *testing.T) {
 			t.Errorf("no link for %s: %v", inner, err)
 		}
 	}
-	const lines = "[agent.kata]\nenable_tracing = true\n\n[runtime]\nenable_tracing = true\njaeger_endpoint = \"http://127.0.0.1:14268/api/traces\"\n"
+	const lines = "[agent.kata]\nenable_tracing = true\n\n[runtime]\nenable_tracing = true\njaeger_endpoint = \"http://127.0.0.1:276/api/traces\"\n"
 	if got := p.read(kataQEMU + kataDropIn); !strings.HasSuffix(got, lines) {
 		t.Errorf("the drop-in has:\n%s", got)
 	}
@@ -191,6 +198,74 @@ func TestInstallKataEndpoint(t *testing.T) {
 	if r.want(t, exitOK, "[runtime.kata-clh-runtime-rs]\nshim", ""); strings.Contains(r.stdout, "[runtime.kata-qemu]") {
 		t.Errorf("advice for what is configured:\n%s", r.stdout)
 	}
+}
+
+// listenAsNobody opens a port as another user.
+func listenAsNobody(t *testing.T) (at string) {
+	t.Helper()
+	if os.Geteuid() != 0 {
+		t.Fatal("root is needed, to act as another user")
+	}
+	opened := make(chan net.Listener)
+	go func() {
+		defer close(opened)
+		runtime.LockOSThread() // for good: the thread is not fit for anything else
+		if err := unix.Setfsuid(65534); err != nil {
+			t.Error(err)
+			return
+		}
+		l, err := net.Listen("tcp", "127.0.0.1:0")
+		if err != nil {
+			t.Error(err)
+			return
+		}
+		opened <- l
+	}()
+	l, ok := <-opened
+	if !ok {
+		t.FailNow()
+	}
+	t.Cleanup(func() { l.Close() })
+	return l.Addr().String()
+}
+
+// TestInstallKataForeignPort: Kata is not told to post to another user; a port that he
+// could open is noted.
+func TestInstallKataForeignPort(t *testing.T) {
+	p := newKataSite(t)
+	at := listenAsNobody(t)
+	file := filepath.Join(t.TempDir(), "config.toml")
+	if err := os.WriteFile(file, fmt.Appendf(nil, "[jaeger]\nlisten = %q\n", at), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	run := func(args ...string) result {
+		t.Helper()
+		env := map[string]string{"PATH": p.inner, "SHIMTRACE_CONFIG": file}
+		return command(t, env, append([]string{"install", "--bindir", p.bin_, "--shim", p.shim(), "--kata-root", p.root, "--kata"}, args...)...)
+	}
+	r := run()
+	r.want(t, exitFailure, "", at)
+	r.want(t, exitFailure, "", "(shimtrace.test) of user 65534")
+	r.want(t, exitFailure, "", "--kata-runtime=false")
+	if got, links := p.dropIns(), p.names(); got != "" || links != "" {
+		t.Errorf("installed half: %q, %s", got, links)
+	}
+	run("--kata-runtime=false").want(t, exitOK, "write", "")
+	run("--force").want(t, exitOK, "write", "")
+	if err := os.WriteFile(file, []byte("[jaeger]\nlisten = \"127.0.0.1:65533\"\n"), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	run().want(t, exitOK, "every user of this host may open port 65533", "")
+	if err := os.Remove(file); err != nil {
+		t.Fatal(err)
+	}
+	if r := p.install("--kata"); strings.Contains(r.stdout, "every user") {
+		t.Errorf("the port that is configured by default:\n%s", r.stdout)
+	}
+	reliability.Row(t, reliability.Fault{
+		Area: "Local users", Fault: "another user has the endpoint's port when the runtimes' tracing is to be turned on",
+		Pod: "nothing", Lost: "nothing: `install --kata` refuses, and names process and user",
+	})
 }
 
 // TestInstallKataOld: what Kata can't read is printed.

@@ -45,7 +45,7 @@ func receiveCommand(h *host) *cli.Command {
 			}
 			if at := c.String("listen"); at != "" {
 				if a, err := netip.ParseAddrPort(at); err != nil || !a.Addr().IsLoopback() {
-					return usageError("--listen %s: not an address of the loopback interface with a port, such as 127.0.0.1:14268", at)
+					return usageError("--listen %s: not an address of the loopback interface with a port, such as 127.0.0.1:276", at)
 				}
 			}
 			ctx, stop := untilSignal(ctx)
@@ -81,15 +81,17 @@ func (h *host) receive(ctx context.Context, at string, idle time.Duration) error
 	if err != nil {
 		return err
 	}
-	r := newReception(cfg, seat, j, &receiveReport{newForwardReport(h, slog.LevelInfo)})
-	err = r.run(ctx, idle)
+	r, err := newReception(cfg, seat, j, &receiveReport{newForwardReport(h, slog.LevelInfo)})
+	if err == nil {
+		err = r.run(ctx, idle)
+	}
 	return errors.Join(err, j.Close())
 }
 
 // seat is what a host has once: the lock, the port, and the socket for relays.
 type seat struct {
 	lock   *os.File
-	port   net.Listener
+	port   *net.TCPListener
 	relays *net.UnixListener
 }
 
@@ -118,13 +120,13 @@ func takeSeat(cfg config.Config) (_ *seat, err error) {
 		switch {
 		case lerr != nil:
 		case s.port == nil && l.Addr().Network() == "tcp" && l.Addr().String() == cfg.Jaeger.Listen:
-			s.port = l
+			s.port = l.(*net.TCPListener)
 		default:
 			l.Close()
 		}
 	}
 	if s.port == nil {
-		if s.port, err = net.Listen("tcp", cfg.Jaeger.Listen); err != nil {
+		if s.port, err = runtimes.Open(cfg.Jaeger.Listen); err != nil {
 			return nil, fmt.Errorf("endpoint of the runtimes: %w", err)
 		}
 	}
@@ -158,7 +160,7 @@ type reception struct {
 	told     map[jaeger.Reason]uint64 // of the endpoint's losses, so far
 }
 
-func newReception(cfg config.Config, seat *seat, j *journal.Journal, report *receiveReport) *reception {
+func newReception(cfg config.Config, seat *seat, j *journal.Journal, report *receiveReport) (_ *reception, err error) {
 	r := &reception{seat: seat, journal: j, report: report, told: make(map[jaeger.Reason]uint64)}
 	r.router = runtimes.NewRouter(runtimes.RouterOptions{
 		HeldBytes: int(cfg.Jaeger.HeldBytes),
@@ -166,14 +168,16 @@ func newReception(cfg config.Config, seat *seat, j *journal.Journal, report *rec
 		Drops:     j,
 		Warn:      report.warn,
 	})
-	r.port = r.router.Guard(seat.port)
+	if r.port, err = r.router.Guard(seat.port); err != nil {
+		return nil, err
+	}
 	r.endpoint = jaeger.New(r.router.Take, jaeger.Options{
 		Wire:     agentconfig.Forwarder(cfg.Agent).Wire,
 		MaxBody:  int(cfg.Jaeger.BodyBytes),
 		Report:   func(_ jaeger.Reason, err error) { report.warn(err) },
 		Counters: &r.counters,
 	})
-	return r
+	return r, nil
 }
 
 // closeReception bounds how long the end of the process waits for posts at hand, and
@@ -182,7 +186,7 @@ const closeReception = 2 * time.Second
 
 // run receives until ctx is done, or there was no relay for the idle time.
 func (r *reception) run(ctx context.Context, idle time.Duration) error {
-	r.report.info("runtimes may post to http://%s%s", r.seat.port.Addr(), jaeger.Path)
+	r.report.info("runtimes may post to http://%s%s", r.port.Addr(), jaeger.Path)
 	ctx, stop := context.WithCancel(ctx)
 	defer stop()
 	var running sync.WaitGroup

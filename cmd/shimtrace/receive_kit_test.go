@@ -20,7 +20,7 @@ import (
 	"github.com/shimtrace/shimtrace/forwarder/jaeger"
 	"github.com/shimtrace/shimtrace/forwarder/runtimes"
 	"github.com/shimtrace/shimtrace/forwarder/runtimespan"
-	processes "github.com/shimtrace/shimtrace/internal/host"
+	identity "github.com/shimtrace/shimtrace/internal/host"
 )
 
 // pod is what the runtime of a real pod posted, in order.
@@ -151,9 +151,9 @@ func linkRelay(t *testing.T, state, sandbox string, ensure func(), pids ...int) 
 		Lost: func(reason string, n int) { t.Errorf("%s: %d spans lost: %s", sandbox, n, reason) },
 		Warn: func(err error) { t.Logf("%s: %v", sandbox, err) },
 	}, f.take)
-	var named []processes.Process
+	var named []identity.Process
 	for _, pid := range pids {
-		p, err := processes.Proc("/proc").Process(pid)
+		p, err := identity.Proc("/proc").Process(pid)
 		if err != nil {
 			t.Fatal(err)
 		}

@@ -37,7 +37,7 @@ func (s receiveStatus) line() string {
 	if s.Held > 0 {
 		parts = append(parts, fmt.Sprintf("%d held", s.Held))
 	}
-	for _, text := range []string{byReason("lost", s.Lost), byReason("posts refused", s.refused)} {
+	for _, text := range []string{byReason("lost", s.Lost), byReason("posts refused", s.refused), byReason("connections not listened to", s.Turned)} {
 		if text != "" {
 			parts = append(parts, text)
 		}
@@ -48,12 +48,17 @@ func (s receiveStatus) line() string {
 // receiveReport says on stderr what happens, as that of forward does.
 type receiveReport struct{ *forwardReport }
 
+// newsInterval is between two lines about losses: others may cause these as often as
+// they like.
+const newsInterval = time.Minute
+
 // watch tells how it goes until ctx is done, and calls tell from time to time.
 func (r *receiveReport) watch(ctx context.Context, status func() receiveStatus, tell func()) {
 	tick := time.NewTicker(liveInterval)
 	defer tick.Stop()
-	before := fmt.Sprint(0, "", "")
-	for told := time.Now(); ; {
+	relays, losses := 0, ""
+	var told, said time.Time
+	for {
 		select {
 		case <-ctx.Done():
 			return
@@ -72,11 +77,11 @@ func (r *receiveReport) watch(ctx context.Context, status func() receiveStatus, 
 			continue
 		}
 		// That spans come is no news.
-		matters := fmt.Sprint(s.Relays, byReason("", s.Lost), byReason("", s.refused))
-		if matters != before {
+		news := byReason("", s.Lost) + byReason("", s.refused)
+		if s.Relays != relays || news != losses && time.Since(said) >= newsInterval {
 			r.info("%s", s.line())
+			relays, losses, said = s.Relays, news, time.Now()
 		}
-		before = matters
 	}
 }
 

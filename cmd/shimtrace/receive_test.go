@@ -139,7 +139,9 @@ func TestReceiveStranger(t *testing.T) {
 	}
 	r.says("a process of user 65534 is not listened to")
 	r.stop()
-	if lost := drops(t, r.state); len(lost) != 1 || lost["runtime: stranger"] != 1 {
+	r.says("1 connections not listened to (stranger: 1)")
+	// Anybody could make up losses otherwise.
+	if lost := drops(t, r.state); len(lost) != 0 {
 		t.Errorf("lost %v", lost)
 	}
 }
@@ -181,7 +183,7 @@ func TestReceiveIdle(t *testing.T) {
 // TestReceiveUsage: what is wrong on the command line is said.
 func TestReceiveUsage(t *testing.T) {
 	for _, args := range [][]string{
-		{"x"}, {"--idle", "-1s"}, {"--listen", "0.0.0.0:14268"}, {"--listen", "localhost:14268"}, {"--listen", "14268"},
+		{"x"}, {"--idle", "-1s"}, {"--listen", "0.0.0.0:276"}, {"--listen", "localhost:276"}, {"--listen", "276"},
 	} {
 		p := newTool(t, "", slices.Concat([]string{"receive"}, args)...)
 		p.start()

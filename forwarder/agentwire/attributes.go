@@ -48,6 +48,9 @@ func (d *Decoder) want(f fate) int {
 	return 0
 }
 
+// sizeSuffix ends the key of an attribute that became its size.
+const sizeSuffix = ".size"
+
 // attributes is one list of attributes being written.
 type attributes struct {
 	field   protowire.Number
@@ -63,20 +66,21 @@ func (d *Decoder) put(l *attributes, key []byte, f fate, v value) {
 			return
 		}
 	}
-	if f == drop || !d.room(l) {
+	kept, suffix := v, ""
+	if f&keep == 0 || v.kind == sizeOnly {
+		kept, suffix = value{kind: intValue, bits: uint64(v.size)}, sizeSuffix
+	}
+	if f == drop || !d.room(l, kept.cost(len(key)+len(suffix))) {
 		l.dropped++
 		d.dropped++
 		return
 	}
-	if f&keep != 0 && v.kind != sizeOnly {
-		if v.kind == textValue && len(v.text) < v.size {
-			d.cut++
-		}
-		d.rest = appendAttribute(d.rest, l.field, key, "", v)
-		return
+	if suffix != "" {
+		d.reduced++
+	} else if v.kind == textValue && len(v.text) < v.size {
+		d.cut++
 	}
-	d.reduced++
-	d.rest = appendAttribute(d.rest, l.field, key, ".size", value{kind: intValue, bits: uint64(v.size)})
+	d.rest = appendAttribute(d.rest, l.field, key, suffix, kept)
 }
 
 func (d *Decoder) putIDs(l *attributes, req []byte) {
@@ -90,16 +94,21 @@ func (d *Decoder) putProcess(l *attributes, container, exec []byte) {
 	if l.field == spanAttributes {
 		d.span.ContainerID, d.span.ExecID = d.names.get(container), d.names.get(exec)
 	}
-	if d.room(l) {
-		d.rest = appendAttribute(d.rest, l.field, containerIDKey, "", value{kind: textValue, text: container})
-	}
-	if exec != nil && d.room(l) {
-		d.rest = appendAttribute(d.rest, l.field, execIDKey, "", value{kind: textValue, text: exec})
+	d.putID(l, containerIDKey, container)
+	if exec != nil {
+		d.putID(l, execIDKey, exec)
 	}
 }
 
-func (d *Decoder) room(l *attributes) bool {
-	if l.n == d.opts.MaxAttributes {
+func (d *Decoder) putID(l *attributes, key string, id []byte) {
+	if v := (value{kind: textValue, text: id}); d.room(l, v.cost(len(key))) {
+		d.rest = appendAttribute(d.rest, l.field, key, "", v)
+	}
+}
+
+// room reserves an attribute's place.
+func (d *Decoder) room(l *attributes, cost int) bool {
+	if l.n == d.opts.MaxAttributes || !d.afford(cost) {
 		return false
 	}
 	l.n++
@@ -116,27 +125,32 @@ func (d *Decoder) putDropped(field protowire.Number, agent uint32, here uint64) 
 // items is a list of events or links being written.
 type items struct {
 	field, droppedField protowire.Number
-	limit, n            int
+	limit, cost, n      int
 	dropped             uint64
 }
 
+// mark is where an item begins.
+type mark struct{ rest, cost int }
+
+func (d *Decoder) mark() mark { return mark{len(d.rest), d.cost} }
+
 func (d *Decoder) events() items {
-	return items{field: spanEvents, droppedField: spanDroppedEvents, limit: d.opts.MaxEvents}
+	return items{field: spanEvents, droppedField: spanDroppedEvents, limit: d.opts.MaxEvents, cost: eventCost}
 }
 
 func (d *Decoder) links() items {
-	return items{field: spanLinks, droppedField: spanDroppedLinks, limit: d.opts.MaxLinks}
+	return items{field: spanLinks, droppedField: spanDroppedLinks, limit: d.opts.MaxLinks, cost: linkCost}
 }
 
 // sealItem ends the item begun at: it becomes part of the span, or is dropped
 // where it cannot be one or there are enough.
-func (d *Decoder) sealItem(l *items, at int, valid bool) {
-	if !valid || l.n == l.limit {
-		d.rest = d.rest[:at]
+func (d *Decoder) sealItem(l *items, at mark, valid bool) {
+	if !valid || l.n == l.limit || !d.afford(l.cost+len(d.rest)-at.rest) {
+		d.rest, d.cost = d.rest[:at.rest], at.cost
 		l.dropped++
 		d.dropped++
 		return
 	}
 	l.n++
-	d.rest = seal(d.rest, at, l.field)
+	d.rest = seal(d.rest, at.rest, l.field)
 }

@@ -217,7 +217,7 @@ func (d *Decoder) bincodeEvents(c *bincodeCursor) {
 	l := d.events()
 	if c.bool() {
 		for n := c.length(bincodeEventMin); n > 0 && c.ok(); n-- {
-			at := len(d.rest)
+			at := d.mark()
 			if name := d.bincodeText(c); len(name) > 0 {
 				d.rest = appendBytes(d.rest, eventName, name)
 			}
@@ -236,7 +236,7 @@ func (d *Decoder) bincodeLinks(c *bincodeCursor) {
 	l := d.links()
 	if c.bool() {
 		for n := c.length(bincodeLinkMin); n > 0 && c.ok(); n-- {
-			at := len(d.rest)
+			at := d.mark()
 			valid := d.putLinkContext(d.bincodeContext(c))
 			list := attributes{field: linkAttributes}
 			d.bincodeAttributes(c, &list)
@@ -263,7 +263,7 @@ func (d *Decoder) bincodeArray(c *bincodeCursor, want int) value {
 		size = 1
 	}
 	n := c.length(size)
-	if want == 0 && variant != bincodeString {
+	if (want == 0 || n > maxElements) && variant != bincodeString {
 		c.take(n * size)
 		return value{size: n * size}
 	}

@@ -20,7 +20,7 @@ type Builder struct {
 	list  *attributes // of the span or of the event at hand
 	span  attributes
 	event attributes
-	at    int // where the event began
+	at    mark // where the event began
 	all   struct{ events, links items }
 }
 
@@ -36,7 +36,7 @@ func (b *Builder) Begin(s *Span) {
 	d := &b.d
 	*s = Span{}
 	d.span, d.rest = s, d.rest[:0]
-	d.reduced, d.cut, d.dropped = 0, 0, 0
+	d.reset()
 	b.list, b.span = &b.span, attributes{field: spanAttributes}
 	b.all.events, b.all.links = d.events(), d.links()
 }
@@ -112,7 +112,7 @@ func (b *Builder) fate(key []byte) fate {
 
 // BeginEvent begins an event; attributes are its own until EndEvent.
 func (b *Builder) BeginEvent() {
-	b.at = len(b.d.rest)
+	b.at = b.d.mark()
 	b.event = attributes{field: eventAttributes}
 	b.list = &b.event
 }
@@ -132,7 +132,7 @@ func (b *Builder) EndEvent(unixNano uint64) {
 
 // Link adds a link without attributes.
 func (b *Builder) Link(traceID [16]byte, spanID [8]byte) {
-	at := len(b.d.rest)
+	at := b.d.mark()
 	b.d.rest = appendBytes(b.d.rest, linkTraceID, traceID[:])
 	b.d.rest = appendBytes(b.d.rest, linkSpanID, spanID[:])
 	b.d.sealItem(&b.all.links, at, traceID != [16]byte{} && spanID != [8]byte{})
@@ -150,7 +150,7 @@ func (b *Builder) End() {
 	for _, l := range []*items{&b.all.events, &b.all.links} {
 		d.putDropped(l.droppedField, 0, l.dropped)
 	}
-	d.span.rest = bytes.Clone(d.rest)
+	d.span.rest, d.span.cost = bytes.Clone(d.rest), d.cost
 	d.span = nil
 	if cap(d.rest) > maxScratch {
 		d.rest = nil

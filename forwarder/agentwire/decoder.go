@@ -20,6 +20,7 @@ type Decoder struct {
 	reduced uint64
 	cut     uint64
 	dropped uint64
+	cost    int // in memory, beside spanCost
 
 	// Scratch, each in use for one value at most.
 	array arrayBuilder
@@ -45,7 +46,7 @@ func (d *Decoder) Decode(payload []byte, s *Span) error {
 	buf := s.rest[:0]
 	*s = Span{Encoding: encodingOf(payload)}
 	d.span, d.rest = s, d.rest[:0]
-	d.reduced, d.cut, d.dropped = 0, 0, 0
+	d.reset()
 
 	var failed Reason
 	var offset int
@@ -65,7 +66,7 @@ func (d *Decoder) Decode(payload []byte, s *Span) error {
 		c.lost[failed].Add(1)
 		return err
 	}
-	s.rest = append(buf, d.rest...)
+	s.rest, s.cost = append(buf, d.rest...), d.cost
 	if cap(d.rest) > maxScratch {
 		d.rest = nil
 	}
@@ -76,6 +77,8 @@ func (d *Decoder) Decode(payload []byte, s *Span) error {
 	c.Dropped.Add(d.dropped)
 	return nil
 }
+
+func (d *Decoder) reset() { d.reduced, d.cut, d.dropped, d.cost = 0, 0, 0, 0 }
 
 // encodingOf tells the encodings apart. Bincode begins with the trace id, whose
 // lowest bytes may by chance be those of a brace and a quote, so JSON must also
@@ -94,12 +97,21 @@ func encodingOf(payload []byte) Encoding {
 	return JSON
 }
 
+// maxMessage is the longest status message in bytes, unless everything is kept: the
+// agents send none, and nothing says what is in one.
+const maxMessage = 256
+
 // putStatus appends the status message, which is UTF-8, with its code.
 func (d *Decoder) putStatus(code tracepb.Status_StatusCode, message []byte) {
 	d.span.Failed = code == tracepb.Status_STATUS_CODE_ERROR
 	if code == 0 && len(message) == 0 {
 		return
 	}
+	if len(message) > maxMessage && !d.keep.all() {
+		message = cutText(message, maxMessage, false)
+		d.cut++
+	}
+	d.cost += len(message)
 	at := len(d.rest)
 	if len(message) > 0 {
 		d.rest = appendBytes(d.rest, statusMessage, message)

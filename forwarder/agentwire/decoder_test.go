@@ -53,7 +53,7 @@ func TestJSONWrittenOtherwise(t *testing.T) {
 			for _, p := range payloads(t, testdata(t, goldenJSON+".frames")) {
 				frames.WriteString(frame(string(rewrite(p))))
 			}
-			checkExpected(t, []byte(frames.String()), want, Options{MaxValue: uncut})
+			checkExpected(t, []byte(frames.String()), want, Options{MaxValue: uncut, MaxCost: uncut})
 		})
 	}
 }
@@ -139,6 +139,18 @@ func TestJSONValueBeforeKey(t *testing.T) {
 	got := m.Events[0].Attributes
 	if keys(got) != "cid self.size" || got[0].Value.GetStringValue() != "abc" || got[1].Value.GetIntValue() != int64(len(secret)) {
 		t.Error(got)
+	}
+}
+
+// A status message is short, unless everything is kept.
+func TestLongMessages(t *testing.T) {
+	span := jsonSpan(`"status_code":"Error","status_message":"` + strings.Repeat("é", 1000) + `"`)
+	m := decodeProto(t, span, Options{Counters: new(Counters)})
+	if want := strings.Repeat("é", maxMessage/2); m.Status.GetMessage() != want {
+		t.Errorf("%d bytes of a message", len(m.Status.GetMessage()))
+	}
+	if m := decodeProto(t, span, Options{Keep: []string{"*"}}); len(m.Status.GetMessage()) != 2000 {
+		t.Errorf("%d bytes of a message that is kept", len(m.Status.GetMessage()))
 	}
 }
 

@@ -7,7 +7,7 @@
 // 0.17). docs/kata-span-protocol.md describes the wire.
 //
 // The guest is not trusted. Nothing it sends makes the package panic, allocate
-// more than [Options] allow, or produce OTLP that a collector refuses. Attributes
+// more than [Options] allow (a span says what it costs), or produce OTLP that a collector refuses. Attributes
 // pass by list: the agent prints whole requests, containers' environments
 // included, so an attribute that is not on the list becomes its length in bytes
 // (<key>.size) and its value is stepped over, never copied.

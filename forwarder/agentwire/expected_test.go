@@ -221,10 +221,10 @@ func TestGolden(t *testing.T) {
 	for _, name := range []string{goldenBin, goldenJSON} {
 		frames := testdata(t, name+".frames")
 		t.Run(name, func(t *testing.T) {
-			checkExpected(t, frames, readExpected(t, testdata(t, name+".expected")), Options{MaxValue: uncut})
+			checkExpected(t, frames, readExpected(t, testdata(t, name+".expected")), Options{MaxValue: uncut, MaxCost: uncut})
 		})
 		t.Run(name+" all kept", func(t *testing.T) {
-			checkExpected(t, frames, readExpected(t, testdata(t, name+".expected-all")), Options{MaxValue: uncut, Keep: []string{"*"}})
+			checkExpected(t, frames, readExpected(t, testdata(t, name+".expected-all")), Options{MaxValue: uncut, MaxCost: uncut, Keep: []string{"*"}})
 		})
 	}
 }

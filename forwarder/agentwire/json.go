@@ -185,7 +185,7 @@ func (d *Decoder) jsonQueue(s *jsonScan, l *items) {
 }
 
 func (d *Decoder) jsonEvent(s *jsonScan, l *items) {
-	at := len(d.rest)
+	at := d.mark()
 	list := attributes{field: eventAttributes}
 	var dropped uint32
 	s.expect('{')
@@ -210,7 +210,7 @@ func (d *Decoder) jsonEvent(s *jsonScan, l *items) {
 }
 
 func (d *Decoder) jsonLink(s *jsonScan, l *items) {
-	at := len(d.rest)
+	at := d.mark()
 	list := attributes{field: linkAttributes}
 	var valid bool
 	var dropped uint32

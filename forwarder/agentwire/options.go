@@ -1,12 +1,15 @@
 package agentwire
 
-import "strings"
+import (
+	"slices"
+	"strings"
+)
 
 // Options bound what one connection may cost and say what may leave the VM.
 // The zero value means the defaults named at each field.
 type Options struct {
 	// MaxFrame is the longest payload in bytes that is read; a longer one is
-	// skipped and counted. Default 4 MiB. It also bounds a Reader's buffer.
+	// skipped and counted. Default 1 MiB. It also bounds a Reader's buffer.
 	MaxFrame int
 
 	// Keep lists the keys of attributes whose values are kept. A key that ends in
@@ -15,8 +18,8 @@ type Options struct {
 	Keep []string
 
 	// MaxValue is the longest value in bytes: a longer string is cut (names and
-	// status messages too), a longer array becomes its size, a longer trace state
-	// is left out. Default 4 KiB.
+	// status messages too), a longer array, or one of more than 128 elements,
+	// becomes its size, a longer trace state is left out. Default 4 KiB.
 	MaxValue int
 
 	// MaxAttributes, MaxEvents and MaxLinks bound the lists of a span; what is
@@ -26,6 +29,11 @@ type Options struct {
 	MaxAttributes int
 	MaxEvents     int
 	MaxLinks      int
+
+	// MaxCost bounds Span.Cost: attributes, events and links that a span cannot
+	// afford are dropped like those beyond the other limits. Default 256 KiB; a real
+	// span's is some 4 KiB.
+	MaxCost int
 
 	// Counters receives what happens; connections may share one. nil: nobody
 	// asks.
@@ -51,11 +59,12 @@ func (o Options) withDefaults() Options {
 			*v = def
 		}
 	}
-	set(&o.MaxFrame, 4<<20)
+	set(&o.MaxFrame, 1<<20)
 	set(&o.MaxValue, 4<<10)
 	set(&o.MaxAttributes, 128)
 	set(&o.MaxEvents, 128)
 	set(&o.MaxLinks, 128)
+	set(&o.MaxCost, 256<<10)
 	if o.Keep == nil {
 		o.Keep = DefaultKeep()
 	}
@@ -82,6 +91,9 @@ func newKeepList(keys []string) keepList {
 	}
 	return l
 }
+
+// all reports whether nothing is reduced.
+func (l *keepList) all() bool { return slices.Contains(l.prefixes, "") }
 
 func (l *keepList) has(key []byte) bool {
 	if _, ok := l.exact[string(key)]; ok {

@@ -116,6 +116,8 @@ type value struct {
 	// size is the length of the whole value: bytes of text, 1 for a bool, 8 for a
 	// number, an array's the sum of its elements'.
 	size int
+	// elements are those of an array.
+	elements int
 }
 
 // wireSize is the length of the value as an AnyValue message.
@@ -159,7 +161,7 @@ func (a *arrayBuilder) reset() { *a = arrayBuilder{otlp: a.otlp[:0]} }
 
 // fits says that neither the array's size nor its length, for elements may be
 // empty, is beyond what is wanted.
-func (a *arrayBuilder) fits(want int) bool { return a.size <= want && a.n <= want }
+func (a *arrayBuilder) fits(want int) bool { return a.size <= want && a.n <= min(want, maxElements) }
 
 func (a *arrayBuilder) add(v value, want int) {
 	a.n++
@@ -177,7 +179,7 @@ func (a *arrayBuilder) value(want int) value {
 	if want == 0 || !a.fits(want) {
 		return value{size: a.size}
 	}
-	return value{kind: arrayValue, text: a.otlp, size: a.size}
+	return value{kind: arrayValue, text: a.otlp, size: a.size, elements: a.n}
 }
 
 // appendAttribute appends a KeyValue as the given field; its key is key+suffix.

@@ -48,6 +48,7 @@ func (s *Span) parse(b, rest []byte) ([]byte, error) {
 		}
 		if !own {
 			rest = append(rest, whole...)
+			s.cost += costOf(field, whole)
 		}
 		at += len(whole)
 	}

@@ -8,7 +8,7 @@ import (
 // What AppendOTLP writes of real spans is read and written again byte for byte.
 func TestParseOTLP(t *testing.T) {
 	for _, name := range []string{capture328, capture410, goldenBin, goldenJSON} {
-		d := NewDecoder(Options{Keep: []string{"*"}, MaxValue: 1 << 20})
+		d := NewDecoder(Options{Keep: []string{"*"}, MaxValue: 1 << 20, MaxCost: 1 << 30})
 		var s, got Span
 		for i, p := range payloads(t, testdata(t, name+".frames")) {
 			if err := d.Decode(p, &s); err != nil {

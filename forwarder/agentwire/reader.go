@@ -1,19 +1,13 @@
 package agentwire
 
 import (
-	"bufio"
 	"encoding/binary"
 	"fmt"
 	"io"
 	"slices"
 )
 
-const (
-	prefixSize = 8
-	// readBuffer holds the largest frame seen of a small pod twice over, so that
-	// payloads are seldom copied.
-	readBuffer = 64 << 10
-)
+const prefixSize = 8
 
 // Reader splits an agent's stream into payloads. It is not safe for concurrent
 // use.
@@ -23,9 +17,9 @@ const (
 // the agent does not connect again, and waits for its reader before it lets the
 // VM end.
 type Reader struct {
-	r        *bufio.Reader
-	held     int    // bytes of r's buffer that the last payload occupies
-	large    []byte // for payloads beyond r's buffer; at most max
+	in       window
+	held     int    // bytes of in that the last payload occupies
+	long     []byte // for payloads beyond in's buffer; at most max
 	max      uint64
 	counters *Counters
 }
@@ -33,7 +27,9 @@ type Reader struct {
 // NewReader returns a Reader of r that obeys opts.MaxFrame.
 func NewReader(r io.Reader, opts Options) *Reader {
 	opts = opts.withDefaults()
-	return &Reader{r: bufio.NewReaderSize(r, readBuffer), max: uint64(opts.MaxFrame), counters: opts.Counters}
+	reader := &Reader{max: uint64(opts.MaxFrame), counters: opts.Counters}
+	reader.in.init(r)
+	return reader
 }
 
 // Next returns the next payload, which is valid until the call after. Frames over
@@ -41,12 +37,10 @@ func NewReader(r io.Reader, opts Options) *Reader {
 // frames, matches io.ErrUnexpectedEOF where it ends inside one, and is the
 // stream's own otherwise (a killed VM's connection is reset).
 func (r *Reader) Next() ([]byte, error) {
-	if _, err := r.r.Discard(r.held); err != nil {
-		return nil, err
-	}
+	r.in.discard(r.held)
 	r.held = 0
 	for {
-		prefix, err := r.r.Peek(prefixSize)
+		prefix, err := r.in.peek(prefixSize)
 		if err != nil {
 			if len(prefix) == 0 {
 				return nil, err
@@ -54,12 +48,10 @@ func (r *Reader) Next() ([]byte, error) {
 			return nil, r.cutShort("length", uint64(len(prefix)), prefixSize, err)
 		}
 		n := binary.BigEndian.Uint64(prefix)
-		if _, err := r.r.Discard(prefixSize); err != nil {
-			return nil, err
-		}
 		if n <= r.max {
 			return r.payload(int(n))
 		}
+		r.in.discard(prefixSize)
 		if err := r.skip(n); err != nil {
 			return nil, err
 		}
@@ -67,26 +59,28 @@ func (r *Reader) Next() ([]byte, error) {
 }
 
 func (r *Reader) payload(n int) ([]byte, error) {
-	if n > r.r.Size() {
-		return r.largePayload(n)
+	if prefixSize+n > largeWindow {
+		r.in.discard(prefixSize)
+		return r.longPayload(n)
 	}
-	p, err := r.r.Peek(n)
+	r.long = nil // one long frame does not mean that there will be another
+	p, err := r.in.peek(prefixSize + n)
 	if err != nil {
-		return nil, r.cutShort("payload", uint64(len(p)), uint64(n), err)
+		return nil, r.cutShort("payload", uint64(len(p)-prefixSize), uint64(n), err)
 	}
-	r.held = n
-	return p, nil
+	r.held = prefixSize + n
+	return p[prefixSize:], nil
 }
 
-// largePayload grows its buffer with what arrives, not with what is announced.
-func (r *Reader) largePayload(n int) ([]byte, error) {
-	buf := r.large[:0]
+// longPayload grows its buffer with what arrives, not with what is announced.
+func (r *Reader) longPayload(n int) ([]byte, error) {
+	buf := r.long[:0]
 	for len(buf) < n {
 		have := len(buf)
-		more := min(n-have, max(have, readBuffer))
+		more := min(n-have, max(have, largeWindow))
 		buf = slices.Grow(buf, more)[:have+more]
-		got, err := io.ReadFull(r.r, buf[have:])
-		r.large = buf
+		got, err := r.in.readFull(buf[have:])
+		r.long = buf
 		if err != nil {
 			return nil, r.cutShort("payload", uint64(have+got), uint64(n), err)
 		}
@@ -96,13 +90,10 @@ func (r *Reader) largePayload(n int) ([]byte, error) {
 
 func (r *Reader) skip(n uint64) error {
 	r.counters.lost[Oversized].Add(1)
-	for left := n; left > 0; {
-		got, err := r.r.Discard(int(min(left, 1<<30)))
-		left -= uint64(got)
-		r.counters.SkippedBytes.Add(uint64(got))
-		if err != nil {
-			return fmt.Errorf("read agent spans: the stream ended %d bytes into an oversized frame of %d: %w", n-left, n, unexpected(err))
-		}
+	skipped, err := r.in.skip(n)
+	r.counters.SkippedBytes.Add(skipped)
+	if err != nil {
+		return fmt.Errorf("read agent spans: the stream ended %d bytes into an oversized frame of %d: %w", skipped, n, unexpected(err))
 	}
 	return nil
 }

@@ -123,8 +123,8 @@ func TestReaderAllocatesWhatArrives(t *testing.T) {
 	if _, err := r.Next(); !errors.Is(err, io.ErrUnexpectedEOF) {
 		t.Errorf("ended with %v", err)
 	}
-	if cap(r.large) > 1<<20 {
-		t.Errorf("a buffer of %d bytes for 100 KiB", cap(r.large))
+	if cap(r.long) > 1<<20 {
+		t.Errorf("a buffer of %d bytes for 100 KiB", cap(r.long))
 	}
 }
 

@@ -64,6 +64,6 @@ func TestCratesStillAgree(t *testing.T) {
 				t.Errorf("%s: new frames mean something else with all attributes kept", name)
 			}
 		}
-		checkExpected(t, frames, readExpected(t, testdata(t, name+".expected")), Options{MaxValue: 1 << 20})
+		checkExpected(t, frames, readExpected(t, testdata(t, name+".expected")), Options{MaxValue: 1 << 20, MaxCost: 1 << 30})
 	}
 }

@@ -54,13 +54,14 @@ type Span struct {
 	// Encoding is how the span arrived.
 	Encoding Encoding
 
+	cost int    // in memory, beside spanCost and the texts above
 	rest []byte // OTLP fields: attributes, events, links, status, dropped counts
 }
 
 // AddString adds an attribute. The caller answers for valid UTF-8 and for a key
 // that the span does not have.
 func (s *Span) AddString(key, text string) {
-	s.rest = appendAttribute(s.rest, spanAttributes, key, "", value{kind: textValue, text: []byte(text)})
+	s.addAttribute(key, value{kind: textValue, text: []byte(text)})
 }
 
 // AddBool adds an attribute, as AddString does.
@@ -69,7 +70,13 @@ func (s *Span) AddBool(key string, b bool) {
 	if b {
 		v.bits = 1
 	}
+	s.addAttribute(key, v)
+}
+
+func (s *Span) addAttribute(key string, v value) {
+	at := len(s.rest)
 	s.rest = appendAttribute(s.rest, spanAttributes, key, "", v)
+	s.cost += costOf(spanAttributes, s.rest[at:])
 }
 
 // AddLink adds a link without attributes.
@@ -78,6 +85,7 @@ func (s *Span) AddLink(traceID [16]byte, spanID [8]byte) {
 	s.rest = appendBytes(s.rest, linkTraceID, traceID[:])
 	s.rest = appendBytes(s.rest, linkSpanID, spanID[:])
 	s.rest = seal(s.rest, at, spanLinks)
+	s.cost += costOf(spanLinks, s.rest[at:])
 }
 
 // Size returns the length in bytes of what AppendOTLP appends.

@@ -67,7 +67,7 @@ func (h *held) put(s *agentwire.Span, rule *rpc, host bool) *node {
 	}
 	n.span, n.parent, n.rule, n.host = s, s.ParentID, rule, host
 	h.spans++
-	n.cost = nodeCost + s.Size()
+	n.cost = nodeCost + s.Cost()
 	h.bytes += n.cost
 	return n
 }

@@ -146,15 +146,16 @@ func TestLateParentFollowsItsChildren(t *testing.T) {
 }
 
 func TestSpansThatWaitAreBounded(t *testing.T) {
+	cost := nodeCost + span("x", 7, many, many+1, 0, 1).Cost()
 	for name, limit := range map[string]func(*Options){
 		"spans": func(o *Options) { o.MaxSpans = 100 },
-		"bytes": func(o *Options) { o.MaxBytes = 100 * (nodeCost + 40) },
+		"bytes": func(o *Options) { o.MaxBytes = 100 * cost },
 	} {
 		t.Run(name, func(t *testing.T) {
 			b := newBed(t, limit)
 			for i := range uint64(1000) {
 				b.Add(span("x", 7, many+2*i, many+2*i+1, 0, 1))
-				if s := b.Stats(); s.Held > 100 || s.HeldBytes > 100*(nodeCost+100) {
+				if s := b.Stats(); s.Held > 100 || s.HeldBytes > 100*cost {
 					t.Fatalf("%+v", s)
 				}
 			}

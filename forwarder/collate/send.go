@@ -38,7 +38,11 @@ type batch struct {
 	scope    *commonpb.InstrumentationScope
 	sink     func([]*tracepb.ResourceSpans)
 	spans    []*tracepb.Span
+	cost     int // of spans, in memory
 }
+
+// maxBatchCost bounds what a batch may take of memory, in bytes, by one span.
+const maxBatchCost = 512 << 10
 
 func newBatch(opts Options, resource *resourcepb.Resource, scope string) batch {
 	return batch{
@@ -49,9 +53,10 @@ func newBatch(opts Options, resource *resourcepb.Resource, scope string) batch {
 	}
 }
 
-func (b *batch) add(s *tracepb.Span) {
+func (b *batch) add(s *tracepb.Span, cost int) {
 	b.spans = append(b.spans, s)
-	if len(b.spans) >= b.max {
+	b.cost += cost
+	if len(b.spans) >= b.max || b.cost >= maxBatchCost {
 		b.send()
 	}
 }
@@ -61,7 +66,7 @@ func (b *batch) send() {
 		return
 	}
 	spans := b.spans
-	b.spans = nil
+	b.spans, b.cost = nil, 0
 	b.sink([]*tracepb.ResourceSpans{{
 		Resource:   b.resource,
 		ScopeSpans: []*tracepb.ScopeSpans{{Scope: b.scope, Spans: spans}},
@@ -166,19 +171,19 @@ func (c *Collator) emit(n *node, p place) {
 		a.begin, a.end = min(a.begin, s.Start), max(a.end, s.End)
 	}
 	c.stats.Sent++
-	c.put(m, n.host)
+	c.put(m, n.cost, n.host)
 }
 
 // put hands a span to the batch. One that has no parent is linked to the sandbox.
-func (c *Collator) put(m *tracepb.Span, host bool) {
+func (c *Collator) put(m *tracepb.Span, cost int, host bool) {
 	if root := c.rootAt(int64(m.EndTimeUnixNano)); len(m.ParentSpanId) == 0 && root.IsValid() {
 		m.Links = append(m.Links, linkTo(root))
 	}
 	if host {
-		c.outRuntime.add(m)
+		c.outRuntime.add(m, cost)
 		return
 	}
-	c.out.add(m)
+	c.out.add(m, cost)
 }
 
 // sendAll hands to the sink what is collected for it.
@@ -241,7 +246,7 @@ func (c *Collator) placeholders() {
 		if a.top.IsValid() {
 			m.ParentSpanId = a.top[:]
 		}
-		c.put(m, a.host)
+		c.put(m, nodeCost, a.host)
 	}
 	clear(c.awaited)
 }

@@ -5,7 +5,6 @@ import (
 	"errors"
 	"fmt"
 	"net"
-	"path/filepath"
 	"runtime/debug"
 	"sync"
 	"sync/atomic"
@@ -33,11 +32,14 @@ type Options struct {
 	// MaxConnections bounds the connections at a time; what is beyond waits to be
 	// accepted. VMMs have a bound of their own. Default 1024.
 	MaxConnections int
-	// Watch is for how long directories are watched by inotify, which the kernel
-	// rations by user (128 watchers by default), or else looked for often. After
-	// that, and once a socket's place is taken, one looks for them. Default
-	// 2 minutes.
-	Watch time.Duration
+	// Owns reports whether a user's VMM is the sandbox's, for patterns with {user}.
+	// Default: nobody's is.
+	Owns func(uid uint32) bool
+	// Pace says how often to look for the socket. Default: the VMM is expected within
+	// 2 minutes; one that comes later is found later.
+	Pace *vmmdir.Pace
+	// Taken is told when a place has been taken. Default: nobody is.
+	Taken func(path string)
 	// Warn is told what goes wrong; nothing ends by it.
 	Warn func(error)
 
@@ -49,21 +51,13 @@ type Options struct {
 type Interposer struct {
 	opts   Options
 	places []*place
-	pace   pace
+	taken  time.Duration // between looks when the place is ours
 	look   chan struct{} // something may have changed
 	room   chan struct{} // has an element for each connection
 	seats  sync.WaitGroup
 	conns  *connections
 
 	relayed, passed, attempts atomic.Uint64
-}
-
-// pace is how often directories are looked at.
-type pace struct {
-	taken   time.Duration // when the place is ours
-	watched time.Duration // beside inotify
-	blind   time.Duration // without inotify
-	later   time.Duration // when the sandbox has had its time
 }
 
 // Counts are numbers of connections.
@@ -88,17 +82,20 @@ func New(sandbox string, o Options) (*Interposer, error) {
 	if o.MaxConnections <= 0 {
 		o.MaxConnections = 1024
 	}
-	if o.Watch <= 0 {
-		o.Watch = 2 * time.Minute
+	if o.Pace == nil {
+		o.Pace = vmmdir.NewPace(again)
+	}
+	if o.Taken == nil {
+		o.Taken = func(string) {}
 	}
 	if o.step == nil {
 		o.step = func(string) {}
 	}
 	i := &Interposer{
-		opts: o,
-		pace: pace{taken: 2 * time.Second, watched: 2 * time.Second, blind: 50 * time.Millisecond, later: 10 * time.Second},
-		look: make(chan struct{}, 1),
-		room: make(chan struct{}, o.MaxConnections),
+		opts:  o,
+		taken: 10 * time.Second, // the end of a connection has us look, too
+		look:  make(chan struct{}, 1),
+		room:  make(chan struct{}, o.MaxConnections),
 
 		conns: newConnections(),
 	}
@@ -123,69 +120,53 @@ func (i *Interposer) Serve(ctx context.Context) {
 			i.guard(p.path, func() bool { p.leave(); return true })
 		}
 	}()
-	watch, interval := i.watch()
-	defer func() { watch.Close() }()
-	tick := time.NewTicker(interval)
-	defer tick.Stop()
-	over := time.NewTimer(i.opts.Watch)
-	defer over.Stop()
-	was := false
+	timer := time.NewTimer(0)
+	defer timer.Stop()
+	dirs, was := 0, false
 	for {
-		for {
-			watch.Settle()
-			awaited, taken := i.tend()
-			if taken {
-				watch.Close()
-				tick.Reset(i.pace.taken)
-			} else if was { // the VMM may come back
-				watch, interval = i.watch()
-				tick.Reset(interval)
-				over.Reset(i.opts.Watch)
-			}
-			was = taken
-			if taken || !watch.Follow(awaited) {
-				break
-			}
+		wait, news := i.opts.Pace.Next(least)
+		there, taken := i.tend()
+		switch {
+		case taken:
+			wait = i.taken
+		case was: // the VMM may come back
+			i.opts.Pace.Expect(again)
+		case there > dirs:
+			i.opts.Pace.Quicken()
+			wait = min(wait, least)
 		}
-		events, lost := watch.Events()
+		dirs, was = there, taken
+		timer.Reset(wait)
 		select {
 		case <-ctx.Done():
 			return
-		case <-events:
-		case <-lost:
-		case <-tick.C:
+		case <-news:
 		case <-i.look:
-		case <-over.C:
-			watch.Close()
-			tick.Reset(i.pace.later)
+		case <-timer.C:
 		}
 	}
 }
 
-// watch begins to watch directories, if it can, and returns how often to look at
-// them beside.
-func (i *Interposer) watch() (vmmdir.Watcher, time.Duration) {
-	watch, err := vmmdir.NewWatcher()
-	if err == nil {
-		return watch, i.pace.watched
-	}
-	if i.opts.Warn != nil {
-		i.opts.Warn(err)
-	}
-	return watch, i.pace.blind
-}
+const (
+	// least is the shortest time between two looks for the VMM's socket. The runtime
+	// connects as soon as that is there, in vain until the VM has booted.
+	least = time.Millisecond
+	// again is for how long a VMM is expected that is not expected otherwise.
+	again = 2 * time.Minute
+)
 
-// tend takes places wherever that has become possible. It returns the directories
-// that are awaited, and whether a place is taken: a sandbox has one VMM.
-func (i *Interposer) tend() (awaited []string, taken bool) {
+// tend takes places wherever that has become possible. It returns how many of the
+// directories are there, and whether a place is taken: a sandbox has one VMM.
+func (i *Interposer) tend() (there int, taken bool) {
 	for _, p := range i.places {
 		if i.guard(p.path, p.tend) {
 			taken = true
-		} else {
-			awaited = append(awaited, filepath.Dir(p.path))
+		}
+		if p.there {
+			there++
 		}
 	}
-	return awaited, taken
+	return there, taken
 }
 
 // guard has a panic cost what it is about, and not the process, on which a sandbox

@@ -274,7 +274,7 @@ func interposer(t testing.TB, pattern string, o Options) (i *Interposer, stop fu
 	if err != nil {
 		t.Fatal(err)
 	}
-	i.pace = pace{taken: 5 * time.Millisecond, watched: 20 * time.Millisecond, blind: 5 * time.Millisecond, later: 5 * time.Millisecond}
+	i.taken = 5 * time.Millisecond
 	ctx, cancel := context.WithCancel(context.Background())
 	var serving sync.WaitGroup
 	serving.Go(func() { i.Serve(ctx) })

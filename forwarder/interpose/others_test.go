@@ -8,6 +8,8 @@ import (
 	"strings"
 	"testing"
 	"time"
+
+	"github.com/shimtrace/shimtrace/forwarder/listen"
 )
 
 // TestLeavesAlone: what is no socket of a VMM stays as it is.
@@ -48,7 +50,7 @@ func TestLeavesAlone(t *testing.T) {
 			c.put(t, path)
 			id, _ := identify(t, path)
 			var log lines
-			_, stop := interposer(t, pattern, Options{Watch: time.Nanosecond, Warn: log.warn})
+			_, stop := interposer(t, pattern, Options{Warn: log.warn})
 			eventually(t, "a warning", func() bool { return strings.Contains(log.String(), c.says) })
 			time.Sleep(20 * time.Millisecond) // some more attempts
 			stop()
@@ -128,6 +130,43 @@ func TestOwners(t *testing.T) {
 			if now, _ := identify(t, v.path); now != id {
 				t.Error("the VMM's is not back")
 			}
+		})
+	}
+}
+
+// TestModeAndOwnerComeBack: who changes the mode or owner of the name while it is ours
+// has changed the VMM's socket afterwards, by whichever way the name goes back.
+func TestModeAndOwnerComeBack(t *testing.T) {
+	needRoot(t)
+	const user, group = 12345, 23456
+	for _, by := range []string{"relay", "restore"} {
+		t.Run(by, func(t *testing.T) {
+			pattern, v := vmmAt(t)
+			id, _ := identify(t, v.path)
+			var back func()
+			if by == "relay" {
+				_, stop := interposer(t, pattern, Options{})
+				back = stop
+			} else {
+				c := start(t, "relay", pattern)
+				back = func() {
+					c.kill()
+					if err := Restore("pod", []listen.Pattern{{VMM: "test", Path: pattern}}); err != nil {
+						t.Error(err)
+					}
+				}
+			}
+			taken(t, v.path)
+			if err := errors.Join(os.Chown(v.path, user, group), os.Chmod(v.path, 0o672)); err != nil {
+				t.Fatal(err)
+			}
+			back()
+			now, st := identify(t, v.path)
+			if now != id || st.Uid != user || st.Gid != group || st.Mode&0o7777 != 0o672 {
+				t.Errorf("the VMM's is %t: %o of %d:%d", now == id, st.Mode&0o7777, st.Uid, st.Gid)
+			}
+			alone(t, v.path)
+			mustConverse(t, v.path)
 		})
 	}
 }

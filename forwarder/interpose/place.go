@@ -3,10 +3,12 @@ package interpose
 import (
 	"errors"
 	"fmt"
+	"path/filepath"
 	"time"
 
 	"golang.org/x/sys/unix"
 
+	"github.com/shimtrace/shimtrace/forwarder/listen"
 	"github.com/shimtrace/shimtrace/forwarder/vmmdir"
 )
 
@@ -15,9 +17,15 @@ type place struct {
 	*Interposer
 	path   string
 	report vmmdir.Reporter
-	seat   *seat // nil: not taken
-	skip   mark  // of a socket that is not to be taken
+	there  bool      // the socket's directory is
+	failed time.Time // the last time that taking the place failed
+	seat   *seat     // nil: not taken
+	skip   mark      // of a socket that is not to be taken
 }
+
+// failurePause is between two attempts to take a place where that fails: each costs a
+// thread.
+const failurePause = 500 * time.Millisecond
 
 // mark tells a socket from a later one with the same identity.
 type mark struct {
@@ -32,8 +40,9 @@ func (p *place) tend() bool {
 		switch {
 		case p.seat.refused.Load():
 			// The VMM is dead. Its clients are to see that.
+			path := p.seat.path
 			p.leave()
-			if id, st, err := vmmdir.Identify(p.path); err == nil {
+			if id, st, err := vmmdir.Identify(path); err == nil {
 				p.skip = mark{id, st.Ctim}
 			}
 		case p.seat.present():
@@ -42,15 +51,26 @@ func (p *place) tend() bool {
 			p.leave()
 		}
 	}
-	id, st, err := vmmdir.Identify(p.path)
-	if err != nil || p.skip == (mark{id, st.Ctim}) {
+	var path string
+	if path, p.there = listen.Resolve(p.path, p.opts.Owns); !p.there {
+		return false
+	}
+	if _, _, err := vmmdir.Identify(filepath.Dir(path)); err != nil {
+		p.there = false
+		return false
+	}
+	id, st, err := vmmdir.Identify(path)
+	if err != nil {
+		return false
+	}
+	if p.skip == (mark{id, st.Ctim}) || time.Since(p.failed) < failurePause {
 		return false
 	}
 	if st.Mode&unix.S_IFMT != unix.S_IFSOCK {
-		p.report.Tell(fmt.Errorf("take the place of %s: it is no socket", p.path))
+		p.report.Tell(fmt.Errorf("take the place of %s: it is no socket", path))
 		return false
 	}
-	s, err := p.take()
+	s, err := p.take(path)
 	switch {
 	case errors.Is(err, unix.ENOENT), errors.Is(err, vmmdir.ErrNone):
 		return false
@@ -58,19 +78,21 @@ func (p *place) tend() bool {
 		p.skip = mark{id, st.Ctim} // to find that out disturbs its VMM
 		fallthrough
 	case err != nil:
-		p.report.Tell(fmt.Errorf("take the place of %s: %w; requests to the agent are not traced", p.path, err))
+		p.failed = time.Now()
+		p.report.Tell(fmt.Errorf("take the place of %s: %w; requests to the agent are not traced", path, err))
 		return false
 	}
 	p.report.Tell(nil)
 	p.seat = s
 	p.seats.Go(func() { s.accept(p.Interposer, &p.report) })
+	p.opts.Taken(path)
 	return true
 }
 
 // take retries what other processes may be about to finish.
-func (p *place) take() (s *seat, err error) {
+func (p *place) take(path string) (s *seat, err error) {
 	for range 20 {
-		s, err = takeSeat(p.path, &p.opts)
+		s, err = takeSeat(path, &p.opts)
 		if !errors.Is(err, vmmdir.ErrBusy) && !errors.Is(err, errChanged) {
 			break
 		}

@@ -186,7 +186,7 @@ func TestWatchesAgain(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	i.pace = pace{taken: time.Hour, watched: time.Hour, blind: time.Hour, later: time.Hour}
+	i.taken = time.Hour
 	ctx, cancel := context.WithCancel(context.Background())
 	var serving sync.WaitGroup
 	serving.Go(func() { i.Serve(ctx) })

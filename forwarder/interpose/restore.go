@@ -23,12 +23,15 @@ import (
 func Restore(sandbox string, patterns []listen.Pattern) error {
 	var errs []error
 	for _, p := range patterns {
-		path, err := p.Socket(sandbox)
-		if err == nil {
-			err = inLockedDir(filepath.Dir(path), func() error { return clearAway(filepath.Base(path)) })
+		socket, err := p.Socket(sandbox)
+		if err != nil {
+			return err
 		}
-		if err != nil && !errors.Is(err, errTaken) {
-			errs = append(errs, fmt.Errorf("give %s back to its VMM: %w", path, err))
+		for path := range listen.Candidates(socket) {
+			err := inLockedDir(filepath.Dir(path), func() error { return clearAway(filepath.Base(path)) })
+			if err != nil && !errors.Is(err, errTaken) {
+				errs = append(errs, fmt.Errorf("give %s back to its VMM: %w", path, err))
+			}
 		}
 	}
 	return errors.Join(errs...)
@@ -105,9 +108,9 @@ func clearAway(name string) error {
 	return nil
 }
 
-// clearAside does that for one name aside. Does name belong to the socket that the
-// number is of, then the other one is the VMM's; else it is of no use to anybody:
-// ours that has not got the name, or a VMM's that has removed it.
+// clearAside handles one leftover name. If the inode in the name is the one at name,
+// that one is ours and the leftover is the VMM's socket; otherwise the leftover is stale:
+// ours that never got the name, or that of a VMM that has removed it.
 func clearAside(aside, name string, ino uint64) error {
 	id, _, err := vmmdir.Identify(name)
 	if err != nil && !errors.Is(err, unix.ENOENT) {
@@ -119,5 +122,30 @@ func clearAside(aside, name string, ino uint64) error {
 	if err := vmmdir.Connect(name); !errors.Is(err, unix.ECONNREFUSED) {
 		return errTaken
 	}
-	return unix.Rename(aside, name)
+	return giveName(aside, name, id)
+}
+
+// giveName gives the VMM's socket at aside the name of ours, which has the identity. A
+// VMM, which knows nothing of our lock, may have put another socket there just now: that
+// one stays.
+func giveName(aside, name string, own vmmdir.ID) error {
+	var unlike error // which keeps the VMM from no name
+	if id, st, err := vmmdir.Identify(name); err == nil && id == own {
+		unlike = like(aside, st)
+	}
+	err := exchange(aside, name)
+	switch {
+	case errors.Is(err, unix.ENOENT):
+		return vmmdir.Remove(aside) // the VMM has removed its name
+	case !canExchange(err):
+		return errors.Join(unlike, unix.Rename(aside, name))
+	case err != nil:
+		return err
+	}
+	if id, _, err := vmmdir.Identify(aside); err != nil || id != own {
+		if err := exchange(aside, name); err != nil {
+			return err
+		}
+	}
+	return errors.Join(unlike, vmmdir.Remove(aside))
 }

@@ -113,7 +113,7 @@ func (s *seat) enter(temp string, like unix.Stat_t, o *Options) error {
 		switch {
 		case err == nil:
 			return s.verify(like)
-		case !errors.Is(err, unix.EINVAL) && !errors.Is(err, unix.ENOSYS) && !errors.Is(err, unix.EOPNOTSUPP):
+		case canExchange(err):
 			_ = vmmdir.Remove(s.aside)
 			return err
 		}
@@ -126,6 +126,11 @@ func (s *seat) enter(temp string, like unix.Stat_t, o *Options) error {
 
 func exchange(a, b string) error {
 	return unix.Renameat2(unix.AT_FDCWD, a, unix.AT_FDCWD, b, unix.RENAME_EXCHANGE)
+}
+
+// canExchange reports whether the file system of exchange's error can do that.
+func canExchange(err error) bool {
+	return !errors.Is(err, unix.EINVAL) && !errors.Is(err, unix.ENOSYS) && !errors.Is(err, unix.EOPNOTSUPP)
 }
 
 // verify undoes an exchange with another socket than the one that we are like.
@@ -174,7 +179,7 @@ func (s *seat) giveBack() error {
 		if id, _, err := vmmdir.Identify(s.aside); err != nil || id != s.vmm {
 			return vmmdir.Remove(s.name) // the VMM's is gone, so nobody answers
 		}
-		return unix.Rename(s.aside, s.name)
+		return giveName(s.aside, s.name, s.own)
 	})
 	if err != nil {
 		return fmt.Errorf("give %s back: %w", s.path, err)

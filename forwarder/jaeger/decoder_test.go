@@ -211,7 +211,8 @@ func TestLimits(t *testing.T) {
 		tags = append(tags, stringTag(fmt.Sprintf("code.%d", i), strings.Repeat("ü", 3000)))
 	}
 	var c Counters
-	s, m := decodeOne(t, Options{Counters: &c}, plainSpan(strings.Repeat("n", 5000), list(10, tags...)))
+	wire := agentwire.Options{MaxCost: 4 << 20}
+	s, m := decodeOne(t, Options{Counters: &c, Wire: wire}, plainSpan(strings.Repeat("n", 5000), list(10, tags...)))
 	if len(m.Attributes) != 128 || m.DroppedAttributesCount != 72 || len(plain(m.Attributes[0].Value).(string)) != 4096 || len(s.Name) != 4096 {
 		t.Errorf("%d attributes, %d dropped, the first is %d bytes, the name %d", len(m.Attributes), m.DroppedAttributesCount, len(plain(m.Attributes[0].Value).(string)), len(s.Name))
 	}
@@ -224,7 +225,7 @@ func TestLimits(t *testing.T) {
 	for i := range events {
 		events[i] = structure(list(2, tags[:5]...))
 	}
-	_, spans, err := NewDecoder(Options{Counters: &c}).Decode(batch("kata", plainSpan("n", list(11, events...)), plainSpan("n")))
+	_, spans, err := NewDecoder(Options{Counters: &c, Wire: wire}).Decode(batch("kata", plainSpan("n", list(11, events...)), plainSpan("n")))
 	if err != nil || len(spans) != 1 || c.Lost(TooLong) != 1 {
 		t.Errorf("%d spans, %d too long, %v", len(spans), c.Lost(TooLong), err)
 	}

@@ -9,11 +9,14 @@ import (
 	"io"
 	"os"
 	"path/filepath"
+	"slices"
 	"strconv"
 	"strings"
 	"time"
 
 	"golang.org/x/sys/unix"
+
+	"github.com/shimtrace/shimtrace/forwarder/vmmdir"
 )
 
 // ErrNoCID: no VM with a CID has been found for a sandbox.
@@ -23,104 +26,106 @@ var ErrNoCID = errors.New("the sandbox has no VM with a VSOCK CID")
 type CIDSource struct {
 	// Sandbox is the sandbox's id.
 	Sandbox string
-	// Shim is the process id of the inner shim: of the one that serves, to which
-	// its socket's credentials lead, not of the one that started it.
-	Shim int
-	// Proc is /proc, unless set; it must be of the host's process namespace.
-	Proc string
+	// Shim is the sandbox's inner shim.
+	Shim *Shim
 	// Sandboxes is where Kata's Go runtime keeps its sandboxes' state,
 	// /run/vc/sbs unless set.
 	Sandboxes string
+	// Pace says how often to look. Default: the VM is expected within 2 minutes; one
+	// that comes later is found later.
+	Pace *vmmdir.Pace
 }
 
-// FindCID returns the CID of the sandbox's VM, trying until ctx is done while the
-// sandbox starts: ErrNoCID then. It finds
+// FindCID returns the CID of the sandbox's VM, trying until ctx is done: ErrNoCID
+// then. It finds
 //
 //   - guest-cid=<n> in the command line of a QEMU that descends from the shim,
 //     where it is from QEMU's start;
-//   - the same of a QEMU of root that names the sandbox: older Go runtimes
-//     let QEMU become a daemon, whose parent is init;
+//   - the same of a QEMU of root, begun after the shim, that names the sandbox: older
+//     Go runtimes let QEMU become a daemon, whose parent is init;
 //   - "AgentState":{"URL":"vsock://<n>:1024"} in persist.json of the Go runtime,
 //     written when the sandbox has been created.
 //
-// It is for shims that run VMs. A container under runc is a descendant of its
-// shim as well, and may call itself what it likes: processes in another process
-// namespace than ours are passed over.
+// Names and command lines alone say nothing: any user can run what is called QEMU.
 func FindCID(ctx context.Context, from CIDSource) (uint32, error) {
 	if err := checkSandbox(from.Sandbox); err != nil {
 		return 0, err
 	}
-	if from.Proc == "" {
-		from.Proc = "/proc"
-	}
 	if from.Sandboxes == "" {
 		from.Sandboxes = "/run/vc/sbs"
 	}
-	f := cidFinder{CIDSource: from, proc: procFS(from.Proc)}
-	for pause, scan := firstLook, time.Now().Add(firstScan); ; pause = min(2*pause, lastLook) {
+	if from.Pace == nil {
+		from.Pace = vmmdir.NewPace(2 * time.Minute)
+	}
+	f := cidFinder{from}
+	began := time.Now()
+	scan := began.Add(firstScan)
+	for {
+		wait, news := f.Pace.Next(firstLook)
 		cid, ok := f.look()
-		if !ok && !time.Now().Before(scan) {
+		if now := time.Now(); !ok && now.After(scan) {
 			cid, ok = f.scan()
-			scan = time.Now().Add(10 * pause)
+			scan = now.Add(max(scanPause, now.Sub(began)/portion))
 		}
 		if ok {
 			return cid, nil
 		}
+		timer := time.NewTimer(max(wait, min(time.Since(began)/portion, lastLook)))
 		select {
 		case <-ctx.Done():
+			timer.Stop()
 			return 0, fmt.Errorf("sandbox %s: %w", from.Sandbox, ErrNoCID)
-		case <-time.After(pause):
+		case <-news:
+		case <-timer.C:
 		}
+		timer.Stop()
 	}
 }
 
 const (
-	// firstLook and lastLook are the pauses between looks, which cost a few system
-	// calls; every look takes twice as long as the one before.
-	firstLook = 20 * time.Millisecond
-	lastLook  = time.Second
-	// firstScan is when all processes of the host are looked at for the first time.
-	// That is seldom needed, and costs most.
+	// firstLook and lastLook are the pauses between looks, which cost some system calls.
+	// A pause is a portion of the time that one has looked for already.
+	firstLook = 50 * time.Millisecond
+	lastLook  = 5 * time.Minute
+	portion   = 5
+	// firstScan is when all processes of the host are looked at for the first time, and
+	// scanPause the shortest time until the next. That is seldom needed, and costs most.
 	firstScan = 500 * time.Millisecond
+	scanPause = 5 * time.Second
 )
 
-type cidFinder struct {
-	CIDSource
-	proc procFS
-}
+type cidFinder struct{ CIDSource }
 
 // look finds the CID where it usually is.
 func (f *cidFinder) look() (uint32, bool) {
-	for _, pid := range f.proc.descendants(f.Shim) {
-		if cid, ok := f.cidOf(pid, false); ok {
+	for _, p := range f.Shim.descendants() {
+		if cid, ok := guestCID(f.Shim.proc().Args(p.PID)); ok {
 			return cid, true
 		}
 	}
 	return f.persisted()
 }
 
-// scan looks at every process.
+// scan looks at every process of root. That names the sandbox only root's own can be
+// believed.
 func (f *cidFinder) scan() (uint32, bool) {
-	for _, pid := range f.proc.all() {
-		if cid, ok := f.cidOf(pid, true); ok {
+	shim := f.Shim.find()
+	if shim.PID == 0 {
+		return 0, false
+	}
+	proc := f.Shim.proc()
+	for _, pid := range proc.All() {
+		args := proc.Args(pid)
+		cid, ok := guestCID(args)
+		if !ok || !namesSandbox(args, f.Sandbox) {
+			continue
+		}
+		p, err := proc.Process(pid)
+		if err == nil && p.RunsAs(0) && p.PIDNamespace == shim.PIDNamespace && p.Start >= shim.Start {
 			return cid, true
 		}
 	}
 	return 0, false
-}
-
-// cidOf returns the CID in a process's command line. A stranger must name the
-// sandbox and be root's.
-func (f *cidFinder) cidOf(pid int, stranger bool) (uint32, bool) {
-	args := f.proc.args(pid)
-	cid, ok := guestCID(args)
-	if !ok || stranger && !namesSandbox(args, f.Sandbox) {
-		return 0, false
-	}
-	if !f.proc.sameNamespace(pid) || stranger && !f.proc.ofRoot(pid) {
-		return 0, false
-	}
-	return cid, true
 }
 
 // guestCID finds QEMU's -device vhost-vsock-pci,…,guest-cid=<n>.
@@ -161,13 +166,18 @@ func parseCID(text string) (uint32, bool) {
 // maxPersist bounds persist.json in bytes; a pod's has some 20 kB.
 const maxPersist = 1 << 20
 
-// persisted reads what the Go runtime has written.
+// persisted reads what the Go runtime has written, if it was that, which runs as root
+// or as we do.
 func (f *cidFinder) persisted() (uint32, bool) {
-	file, err := os.Open(filepath.Join(f.Sandboxes, f.Sandbox, "persist.json"))
+	file, err := os.OpenFile(filepath.Join(f.Sandboxes, f.Sandbox, "persist.json"), unix.O_NOFOLLOW|unix.O_NONBLOCK|unix.O_CLOEXEC, 0)
 	if err != nil {
 		return 0, false
 	}
 	defer file.Close()
+	var st unix.Stat_t
+	if err := unix.Fstat(int(file.Fd()), &st); err != nil || st.Mode&unix.S_IFMT != unix.S_IFREG || !slices.Contains([]int{0, os.Geteuid()}, int(st.Uid)) {
+		return 0, false
+	}
 	var state struct{ AgentState struct{ URL string } }
 	if err := json.NewDecoder(io.LimitReader(file, maxPersist)).Decode(&state); err != nil {
 		return 0, false // not written to its end yet

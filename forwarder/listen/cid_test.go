@@ -12,6 +12,8 @@ import (
 	"syscall"
 	"testing"
 	"time"
+
+	"github.com/shimtrace/shimtrace/internal/host"
 )
 
 // qemu is what the runtimes start, as far as it matters.
@@ -44,6 +46,32 @@ func orphanRole(args []string) error {
 	return nil
 }
 
+// parentRole starts a process as another user, UID, and stays.
+func parentRole(args []string) error {
+	uid, err := strconv.ParseUint(args[0], 10, 32)
+	if err != nil {
+		return err
+	}
+	cmd := exec.Command("/proc/self/exe")
+	cmd.Env = append(os.Environ(), roleEnv+"=sleep")
+	cmd.Stdin = os.Stdin
+	cmd.SysProcAttr = asUser(uint32(uid))
+	if err := cmd.Start(); err != nil {
+		return err
+	}
+	return sleepRole(nil)
+}
+
+// shim is the process, in the place of an inner shim.
+func shim(t *testing.T, pid int) *Shim {
+	t.Helper()
+	p, err := host.Proc("/proc").Process(pid)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return &Shim{Find: func() host.Process { return p }}
+}
+
 func find(t *testing.T, from CIDSource, timeout time.Duration) (uint32, error) {
 	t.Helper()
 	if from.Sandboxes == "" {
@@ -58,7 +86,7 @@ func find(t *testing.T, from CIDSource, timeout time.Duration) (uint32, error) {
 func TestFindCIDDescendant(t *testing.T) {
 	found := make(chan uint32, 1)
 	go func() {
-		cid, err := find(t, CIDSource{Sandbox: "whatever", Shim: os.Getpid()}, patience)
+		cid, err := find(t, CIDSource{Sandbox: "whatever", Shim: shim(t, os.Getpid())}, patience)
 		if err != nil {
 			t.Error(err)
 		}
@@ -91,13 +119,15 @@ func TestFindCIDOrphan(t *testing.T) {
 	self := fmt.Sprint("orphans-", os.Getpid())
 	orphan(qemu(self+"-other", 501)...)
 	orphan(qemu("x"+self, 502)...)
+	orphan(qemu(self, 505)...)        // of an earlier sandbox of this id
+	time.Sleep(50 * time.Millisecond) // some of the kernel's clock ticks
 	stranger := start(t, asUser(nobody), "sleep", qemu(self, 503)...)
 	stranger.expect("ready")
-	if cid, err := find(t, CIDSource{Sandbox: self, Shim: stranger.pid()}, time.Second); !errors.Is(err, ErrNoCID) {
+	if cid, err := find(t, CIDSource{Sandbox: self, Shim: shim(t, stranger.pid())}, time.Second); !errors.Is(err, ErrNoCID) {
 		t.Errorf("found %d, %v among processes of others", cid, err)
 	}
 	orphan(qemu(self, 504)...)
-	if cid, err := find(t, CIDSource{Sandbox: self, Shim: stranger.pid()}, patience); cid != 504 {
+	if cid, err := find(t, CIDSource{Sandbox: self, Shim: shim(t, stranger.pid())}, patience); cid != 504 {
 		t.Errorf("found %d, %v", cid, err)
 	}
 }
@@ -107,7 +137,7 @@ func TestFindCIDContainer(t *testing.T) {
 	needRoot(t)
 	attr := &syscall.SysProcAttr{Cloneflags: syscall.CLONE_NEWPID}
 	start(t, attr, "sleep", qemu("victim", 600)...).expect("ready")
-	if cid, err := find(t, CIDSource{Sandbox: "victim", Shim: os.Getpid()}, time.Second); !errors.Is(err, ErrNoCID) {
+	if cid, err := find(t, CIDSource{Sandbox: "victim", Shim: shim(t, os.Getpid())}, time.Second); !errors.Is(err, ErrNoCID) {
 		t.Errorf("found %d, %v in a container", cid, err)
 	}
 }
@@ -161,7 +191,7 @@ func TestGuestCID(t *testing.T) {
 		if err := os.WriteFile(filepath.Join(path, "cmdline"), []byte(line), 0o600); err != nil {
 			t.Fatal(err)
 		}
-		cid, ok := guestCID(procFS(filepath.Dir(path)).args(1))
+		cid, ok := guestCID(host.Proc(filepath.Dir(path)).Args(1))
 		if cid != want || ok != (want != 0) {
 			t.Errorf("%q: %d, %v, not %d", line, cid, ok, want)
 		}
@@ -171,5 +201,23 @@ func TestGuestCID(t *testing.T) {
 func TestFindCIDRefusesNonsense(t *testing.T) {
 	if _, err := find(t, CIDSource{Sandbox: "../.."}, time.Second); err == nil || errors.Is(err, ErrNoCID) {
 		t.Errorf("sandbox ../..: %v", err)
+	}
+}
+
+// TestShimOwns: a user whose process the shim has started, and no other.
+func TestShimOwns(t *testing.T) {
+	needRoot(t)
+	const vmmUser, other = 12345, 12346
+	s := shim(t, os.Getpid())
+	if s.Owns(vmmUser) {
+		t.Error("a user owns what is not there")
+	}
+	start(t, asUser(vmmUser), "sleep").expect("ready")
+	if !s.Owns(vmmUser) || s.Owns(other) || s.Owns(0) {
+		t.Errorf("the VMM's user %t, another one %t, root %t", s.Owns(vmmUser), s.Owns(other), s.Owns(0))
+	}
+	var none *Shim
+	if none.Owns(vmmUser) {
+		t.Error("a user owns what nobody has started")
 	}
 }

@@ -19,11 +19,12 @@ type HybridOptions struct {
 	// Users may connect beside root, ourselves and the owner of the socket's
 	// directory. None.
 	Users []uint32
-	// Watch is for how long directories are watched by inotify, which the kernel
-	// rations by user (128 watchers by default), or else looked for often. After
-	// that, and after the first connection, they are looked for seldom. Default
-	// 2 minutes.
-	Watch time.Duration
+	// Owns reports whether a user's VMM is the sandbox's, for patterns with {user}.
+	// Default: nobody's is.
+	Owns func(uid uint32) bool
+	// Pace says how often to look for directories. Default: the VMM is expected
+	// within 2 minutes; one that comes later is found later.
+	Pace *vmmdir.Pace
 	// Warn is told what goes wrong; nothing ends by it.
 	Warn func(error)
 }
@@ -36,15 +37,6 @@ type Hybrid struct {
 	opts    HybridOptions
 	handle  Handler
 	places  []*place
-	pace    pace
-	called  chan struct{} // there was a connection
-}
-
-// pace is how often directories are looked for.
-type pace struct {
-	watched time.Duration // beside inotify
-	blind   time.Duration // without inotify
-	later   time.Duration // when the sandbox has had its time
 }
 
 // NewHybrid returns a listener for a sandbox's agent, which Serve runs. It fails
@@ -56,16 +48,10 @@ func NewHybrid(sandbox string, opts HybridOptions, handle Handler) (*Hybrid, err
 	if opts.Patterns == nil {
 		opts.Patterns = DefaultPatterns()
 	}
-	if opts.Watch <= 0 {
-		opts.Watch = 2 * time.Minute
+	if opts.Pace == nil {
+		opts.Pace = vmmdir.NewPace(2 * time.Minute)
 	}
-	h := &Hybrid{
-		sandbox: sandbox,
-		opts:    opts,
-		handle:  handle,
-		pace:    pace{watched: 2 * time.Second, blind: 250 * time.Millisecond, later: 10 * time.Second},
-		called:  make(chan struct{}, 1),
-	}
+	h := &Hybrid{sandbox: sandbox, opts: opts, handle: handle}
 	for _, p := range opts.Patterns {
 		path, err := p.listenPath(sandbox)
 		if err != nil {
@@ -76,6 +62,10 @@ func NewHybrid(sandbox string, opts HybridOptions, handle Handler) (*Hybrid, err
 	return h, nil
 }
 
+// least is the shortest time between two looks. The agent connects seconds after its
+// VM's directory has appeared.
+const least = 20 * time.Millisecond
+
 // Serve listens until ctx is done, then removes its sockets. Directories may
 // come, go and come back meanwhile.
 func (h *Hybrid) Serve(ctx context.Context) {
@@ -84,52 +74,21 @@ func (h *Hybrid) Serve(ctx context.Context) {
 			p.leave()
 		}
 	}()
-	interval := h.pace.watched
-	watch, err := vmmdir.NewWatcher()
-	if err != nil {
-		interval = h.pace.blind
-		if h.opts.Warn != nil {
-			h.opts.Warn(err)
-		}
-	}
-	defer watch.Close()
-	tick := time.NewTicker(interval)
-	defer tick.Stop()
-	over := time.NewTimer(h.opts.Watch)
-	defer over.Stop()
+	timer := time.NewTimer(0)
+	defer timer.Stop()
 	for {
-		for {
-			watch.Settle()
-			if !watch.Follow(h.tend()) {
-				break
-			}
+		wait, news := h.opts.Pace.Next(least)
+		for _, p := range h.places {
+			p.tend()
 		}
-		events, lost := watch.Events()
+		timer.Reset(wait)
 		select {
 		case <-ctx.Done():
 			return
-		case <-events:
-		case <-lost:
-		case <-tick.C:
-		case <-h.called:
-			watch.Close()
-			tick.Reset(h.pace.later)
-		case <-over.C:
-			watch.Close()
-			tick.Reset(h.pace.later)
+		case <-news:
+		case <-timer.C:
 		}
 	}
-}
-
-// tend listens wherever that has become possible, and returns the directories
-// that are awaited.
-func (h *Hybrid) tend() (awaited []string) {
-	for _, p := range h.places {
-		if !p.tend() {
-			awaited = append(awaited, filepath.Dir(p.path))
-		}
-	}
-	return awaited
 }
 
 // place is one path to listen at.
@@ -137,30 +96,41 @@ type place struct {
 	hybrid *Hybrid
 	path   string
 	report vmmdir.Reporter
+	failed time.Time   // the last time that listening failed
 	socket *socketFile // nil: not listening
 	accept sync.WaitGroup
 }
 
+// failurePause is between two attempts to listen where that fails: each costs a thread.
+const failurePause = 500 * time.Millisecond
+
 // tend begins to listen if the directory is there, and again if the socket has
-// vanished. It reports whether the place listens.
-func (p *place) tend() bool {
+// vanished.
+func (p *place) tend() {
 	if p.socket != nil {
 		if p.socket.present() {
-			return true
+			return
 		}
 		p.leave()
 	}
-	s, err := bindSocketFile(p.path, p.hybrid.opts.Users)
+	path, ok := Resolve(p.path, p.hybrid.opts.Owns)
+	if !ok || time.Since(p.failed) < failurePause {
+		return
+	}
+	if _, _, err := vmmdir.Identify(filepath.Dir(path)); err != nil {
+		return
+	}
+	s, err := bindSocketFile(path, p.hybrid.opts.Users)
 	if errors.Is(err, vmmdir.ErrNone) || errors.Is(err, vmmdir.ErrBusy) {
-		return false
+		return
 	}
 	p.report.Tell(err)
 	if err != nil {
-		return false
+		p.failed = time.Now()
+		return
 	}
 	p.socket = s
 	p.accept.Go(func() { p.hybrid.accept(s) })
-	return true
 }
 
 func (p *place) leave() {
@@ -194,9 +164,5 @@ func (h *Hybrid) accept(s *socketFile) {
 			continue
 		}
 		h.handle(conn, Origin{Sandbox: h.sandbox, Path: s.path})
-		select {
-		case h.called <- struct{}{}:
-		default:
-		}
 	}
 }

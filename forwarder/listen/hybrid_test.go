@@ -32,7 +32,6 @@ func hybrid(t *testing.T, opts HybridOptions) (arrived chan arrival, stop func()
 	if err != nil {
 		t.Fatal(err)
 	}
-	h.pace.later = 20 * time.Millisecond
 	ctx, cancel := context.WithCancel(context.Background())
 	var serving sync.WaitGroup
 	serving.Go(func() { h.Serve(ctx) })
@@ -47,7 +46,7 @@ func hybrid(t *testing.T, opts HybridOptions) (arrived chan arrival, stop func()
 // at is a place below a directory of its own.
 func at(t *testing.T, rest string) (HybridOptions, string) {
 	pattern := filepath.Join(t.TempDir(), rest)
-	return HybridOptions{Patterns: []Pattern{{"test", pattern}}},
+	return HybridOptions{Patterns: []Pattern{{VMM: "test", Path: pattern}}},
 		strings.ReplaceAll(pattern, placeholder, "pod") + "_10240"
 }
 
@@ -114,7 +113,7 @@ func TestHybridDirectoryBefore(t *testing.T) {
 	opts, path := at(t, "kata/{sandbox}/ch-vm.sock")
 	mkdir(t, filepath.Dir(path))
 	other := filepath.Join(filepath.Dir(path), "vsock.sock")
-	opts.Patterns = append(opts.Patterns, Pattern{"other", strings.ReplaceAll(other, "/pod/", "/{sandbox}/")})
+	opts.Patterns = append(opts.Patterns, Pattern{VMM: "other", Path: strings.ReplaceAll(other, "/pod/", "/{sandbox}/")})
 	arrived, _ := hybrid(t, opts)
 	for _, p := range []string{path, other + "_10240"} {
 		conn := vmm(t, p)
@@ -126,12 +125,20 @@ func TestHybridDirectoryBefore(t *testing.T) {
 	}
 }
 
-// TestHybridDirectoryComesBack: also after inotify has been given up.
+// unhurried is the pace when nothing is expected any more.
+func unhurried() *vmmdir.Pace {
+	p := vmmdir.NewPace(0)
+	p.Idle = 20 * time.Millisecond
+	p.Settle()
+	return p
+}
+
+// TestHybridDirectoryComesBack: also when nothing is expected any more.
 func TestHybridDirectoryComesBack(t *testing.T) {
-	for name, watch := range map[string]time.Duration{"watched": time.Minute, "unwatched": time.Nanosecond} {
+	for name, pace := range map[string]*vmmdir.Pace{"expected": vmmdir.NewPace(0), "late": unhurried()} {
 		t.Run(name, func(t *testing.T) {
 			opts, path := at(t, "vm/{sandbox}/clh.sock")
-			opts.Watch = watch
+			opts.Pace = pace
 			arrived, _ := hybrid(t, opts)
 			for range 3 {
 				mkdir(t, filepath.Dir(path))
@@ -147,7 +154,7 @@ func TestHybridDirectoryComesBack(t *testing.T) {
 
 // hybridRole is a relay process: PATTERN.
 func hybridRole(args []string) error {
-	h, err := NewHybrid("pod", HybridOptions{Patterns: []Pattern{{"test", args[0]}}}, func(c Conn, _ Origin) { c.Close() })
+	h, err := NewHybrid("pod", HybridOptions{Patterns: []Pattern{{VMM: "test", Path: args[0]}}}, func(c Conn, _ Origin) { c.Close() })
 	if err != nil {
 		return err
 	}
@@ -221,7 +228,6 @@ func TestHybridLeavesOthersAlone(t *testing.T) {
 	} {
 		t.Run(name, func(t *testing.T) {
 			opts, path := at(t, "vm/{sandbox}/clh.sock")
-			opts.Watch = time.Nanosecond // many attempts
 			warned := make(chan error, 100)
 			opts.Warn = func(err error) { warned <- err }
 			mkdir(t, filepath.Dir(path))
@@ -328,7 +334,6 @@ func TestHybridHostileDirectory(t *testing.T) {
 	}
 	warned := make(chan error, 100)
 	opts.Warn = func(err error) { warned <- err }
-	opts.Watch = time.Nanosecond
 	_, _ = hybrid(t, opts)
 	time.Sleep(100 * time.Millisecond) // some attempts
 	if names := entries(t, precious); len(names) != 0 {
@@ -389,7 +394,7 @@ func TestHybridRefusesNonsense(t *testing.T) {
 		}
 	}
 	for _, path := range []string{"", "relative/{sandbox}/x", "/no/placeholder"} {
-		if _, err := NewHybrid("pod", HybridOptions{Patterns: []Pattern{{"x", path}}}, handle); err == nil {
+		if _, err := NewHybrid("pod", HybridOptions{Patterns: []Pattern{{VMM: "x", Path: path}}}, handle); err == nil {
 			t.Errorf("pattern %q is taken", path)
 		}
 	}

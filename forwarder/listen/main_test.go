@@ -25,6 +25,7 @@ var roles = map[string]func(args []string) error{
 	"hybrid":  hybridRole,
 	"sleep":   sleepRole,
 	"orphan":  orphanRole,
+	"parent":  parentRole,
 }
 
 func TestMain(m *testing.M) {

@@ -87,9 +87,10 @@ func (s *socketFile) present() bool {
 	return err == nil && dir.Uid == s.owner
 }
 
-// remove stops listening and removes the file, if it is still the one.
+// remove stops listening and removes the file, if it is still the one: until it is
+// closed the socket keeps the file's number from being another's.
 func (s *socketFile) remove() {
-	s.Close()
+	defer s.Close()
 	dir, err := vmmdir.Open(filepath.Dir(s.path))
 	if err != nil {
 		return
@@ -111,7 +112,7 @@ func (s *socketFile) remove() {
 // holds the directory's lock, and a socket listens before it gets its name, so
 // one that refuses has been left behind by a process that ended.
 func clearStale(name string, owner uint32) error {
-	_, st, err := vmmdir.Identify(name)
+	id, st, err := vmmdir.Identify(name)
 	if errors.Is(err, unix.ENOENT) {
 		return nil
 	}
@@ -127,6 +128,10 @@ func clearStale(name string, owner uint32) error {
 	}
 	if !slices.Contains([]uint32{owner, uint32(os.Geteuid())}, st.Uid) {
 		return fmt.Errorf("a socket of user %d is there; remove it if it is not needed", st.Uid)
+	}
+	// Other programs know nothing of the lock.
+	if now, _, err := vmmdir.Identify(name); err != nil || now != id {
+		return vmmdir.ErrBusy
 	}
 	return unix.Unlink(name)
 }

@@ -53,7 +53,11 @@ func newHost(t *testing.T) *host {
 	endpoint = jaeger.New(router.Take, jaeger.Options{})
 	ctx, stop := context.WithCancel(context.Background())
 	var running sync.WaitGroup
-	running.Go(func() { _ = endpoint.Serve(router.Guard(port)) })
+	guarded, err := router.Guard(port.(*net.TCPListener))
+	if err != nil {
+		t.Fatal(err)
+	}
+	running.Go(func() { _ = endpoint.Serve(guarded) })
 	running.Go(func() { router.Serve(ctx, relays, 0) })
 	t.Cleanup(func() {
 		stop()

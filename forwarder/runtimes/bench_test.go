@@ -9,6 +9,7 @@ import (
 	"time"
 
 	"github.com/shimtrace/shimtrace/forwarder/runtimespan"
+	"github.com/shimtrace/shimtrace/internal/host"
 )
 
 // BenchmarkTake is a span of a post of its own, as the Go runtime's are, on its way
@@ -74,23 +75,28 @@ func BenchmarkOpened(b *testing.B) {
 		ends[i] = conn.LocalAddr().(*net.TCPAddr).AddrPort()
 	}
 	to := l.Addr().(*net.TCPAddr).AddrPort()
-	proc := procFS("/proc")
-	b.Run("socket", func(b *testing.B) {
-		b.ReportAllocs()
-		for i := 0; b.Loop(); i++ {
-			if _, err := proc.socketOf(ends[i%connections], to); err != nil {
-				b.Fatal(err)
+	diag := new(diagnoser)
+	defer diag.close()
+	for name, diagnose := range map[string]func(from, to netip.AddrPort) (socket, error){"socket": diag.ask, "socket without inet_diag": noDiag} {
+		sockets := sockets{proc: "/proc", diagnose: diagnose, warn: func(error) {}}
+		b.Run(name, func(b *testing.B) {
+			b.ReportAllocs()
+			for i := 0; b.Loop(); i++ {
+				if f := sockets.find(ends[i%connections:][:1], to)[0]; f.err != nil {
+					b.Fatal(f.err)
+				}
 			}
-		}
-	})
-	s, err := proc.socketOf(ends[connections/2], to)
+		})
+	}
+	proc := host.Proc("/proc")
+	s, err := diag.ask(ends[connections/2], to)
 	if err != nil {
 		b.Fatal(err)
 	}
 	b.Run("process", func(b *testing.B) {
 		b.ReportAllocs()
 		for b.Loop() {
-			if !proc.has(os.Getpid(), s.inode) {
+			if !proc.HasSocket(os.Getpid(), s.inode) {
 				b.Fatal("it is ours")
 			}
 		}

@@ -9,9 +9,10 @@ import (
 const (
 	// ReasonUnknownSandbox: nothing told of which sandbox it is, in time.
 	ReasonUnknownSandbox = "unknown_sandbox"
-	// ReasonStranger: who connected is another user's process than the runtimes are, or
-	// was gone before that could be seen; runtimes wait for the answer.
-	ReasonStranger = "stranger"
+	// ReasonUnchecked: who connected could not be told, and so was not listened to.
+	ReasonUnchecked = "unchecked"
+	// ReasonNoDescriptors: the endpoint could open no more files.
+	ReasonNoDescriptors = "no_descriptors"
 	// ReasonHeldFull: the same, and there was no room to wait.
 	ReasonHeldFull = "held_full"
 	// ReasonQueueFull: the sandbox's relay did not keep up.
@@ -22,6 +23,14 @@ const (
 	ReasonTooLarge = "too_large"
 	// ReasonShutdown: the endpoint ended before its relay had taken it.
 	ReasonShutdown = "shutdown"
+)
+
+// Reasons for which a connection is closed unread, without a span being lost.
+const (
+	// TurnedStranger: it is of another user's process than the runtimes are.
+	TurnedStranger = "stranger"
+	// TurnedGone: it was closed before it was looked at; runtimes wait for an answer.
+	TurnedGone = "gone"
 )
 
 // Drops counts spans that are lost; a journal is one.
@@ -36,7 +45,8 @@ const dropPrefix = "runtime: "
 func DropReason(reason string) string { return dropPrefix + reason }
 
 // Snapshot is what happened until now. Every span that arrived has been sent to its
-// relay, is lost (but not as a stranger's), queued or held.
+// relay, is lost, queued or held. What is lost unchecked or for want of descriptors had
+// not arrived.
 type Snapshot struct {
 	// Relays are connected now.
 	Relays int
@@ -46,6 +56,8 @@ type Snapshot struct {
 	Queued, Held int
 	// Lost are spans by reason.
 	Lost map[string]uint64
+	// Turned are connections that were closed unread, by reason.
+	Turned map[string]uint64
 }
 
 // counts is what the Router counts.
@@ -54,7 +66,7 @@ type counts struct {
 
 	mu            sync.Mutex
 	arrived, sent uint64
-	lost          map[string]uint64
+	lost, turned  map[string]uint64
 }
 
 func (c *counts) lose(reason string, spans int) {
@@ -79,5 +91,5 @@ func (c *counts) count(which *uint64, n int) {
 func (c *counts) snapshot() Snapshot {
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	return Snapshot{Arrived: c.arrived, Sent: c.sent, Lost: maps.Clone(c.lost)}
+	return Snapshot{Arrived: c.arrived, Sent: c.sent, Lost: maps.Clone(c.lost), Turned: maps.Clone(c.turned)}
 }

@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"net/netip"
 	"os"
+	"sync"
 
 	"golang.org/x/sys/unix"
 )
@@ -16,6 +17,7 @@ const (
 	requestSize = headerSize + 56
 	answerSize  = headerSize + 72
 
+	sequenceAt      = 8
 	requestFamily   = headerSize
 	requestProtocol = headerSize + 1
 	requestStates   = headerSize + 4
@@ -34,19 +36,64 @@ const (
 	identityCookie = 40
 )
 
-// diagnose asks the kernel for the socket whose own address is from, and which is
-// connected to another address: errNoSocket if no process has it.
-func diagnose(from, to netip.AddrPort) (socket, error) {
-	fd, err := unix.Socket(unix.AF_NETLINK, unix.SOCK_RAW|unix.SOCK_CLOEXEC, unix.NETLINK_SOCK_DIAG)
-	if err != nil {
-		return socket{}, os.NewSyscallError("socket", err)
+// diagnoser asks the kernel for single sockets, by a socket of its own that it keeps:
+// then asking needs no descriptor, of which there may be none when it matters. The
+// zero value is ready.
+type diagnoser struct {
+	mu       sync.Mutex
+	fd       int // 0: not open
+	sequence uint32
+}
+
+// open opens the socket, unless it is.
+func (d *diagnoser) open() error {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	return d.opened()
+}
+
+// opened is open with the lock held.
+func (d *diagnoser) opened() error {
+	if d.fd > 0 {
+		return nil
 	}
-	defer unix.Close(fd)
+	fd, err := unix.Socket(unix.AF_NETLINK, unix.SOCK_RAW|unix.SOCK_CLOEXEC|unix.SOCK_NONBLOCK, unix.NETLINK_SOCK_DIAG)
+	if err != nil {
+		return os.NewSyscallError("socket", err)
+	}
+	if err := unix.Connect(fd, &unix.SockaddrNetlink{Family: unix.AF_NETLINK}); err != nil { // the kernel
+		unix.Close(fd)
+		return os.NewSyscallError("connect", err)
+	}
+	d.fd = fd
+	return nil
+}
+
+func (d *diagnoser) close() {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	if d.fd > 0 {
+		unix.Close(d.fd)
+		d.fd = 0
+	}
+}
+
+// ask asks the kernel for the socket whose own address is from, and which is connected
+// to another address: errNoSocket if no process has it, or if the kernel cannot tell of
+// TCP's sockets, which it says in the same way.
+func (d *diagnoser) ask(from, to netip.AddrPort) (socket, error) {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	if err := d.opened(); err != nil {
+		return socket{}, err
+	}
+	d.sequence++
 	var request [requestSize]byte
 	native := binary.NativeEndian
 	native.PutUint32(request[0:], requestSize)
 	native.PutUint16(request[4:], unix.SOCK_DIAG_BY_FAMILY)
 	native.PutUint16(request[6:], unix.NLM_F_REQUEST)
+	native.PutUint32(request[sequenceAt:], d.sequence)
 	request[requestFamily], request[requestProtocol] = unix.AF_INET6, unix.IPPROTO_TCP
 	if from.Addr().Is4() {
 		request[requestFamily] = unix.AF_INET // sockets that speak both are found, too
@@ -55,15 +102,21 @@ func diagnose(from, to netip.AddrPort) (socket, error) {
 	identity := request[requestIdentity:]
 	putIdentity(identity, from, to)
 	native.PutUint64(identity[identityCookie:], ^uint64(0)) // that of no socket
-	if err := unix.Sendto(fd, request[:], 0, &unix.SockaddrNetlink{Family: unix.AF_NETLINK}); err != nil {
-		return socket{}, os.NewSyscallError("sendto", err)
+	if _, err := unix.Write(d.fd, request[:]); err != nil {
+		return socket{}, os.NewSyscallError("write", err)
 	}
+	// The kernel has answered before write returns.
 	var answer [512]byte
-	n, err := unix.Read(fd, answer[:])
-	if err != nil {
-		return socket{}, os.NewSyscallError("read", err)
+	for {
+		n, err := unix.Read(d.fd, answer[:])
+		if err != nil {
+			return socket{}, os.NewSyscallError("read", err)
+		}
+		if n >= headerSize && native.Uint32(answer[sequenceAt:]) != d.sequence {
+			continue // to a question whose asking failed
+		}
+		return parseDiagnosis(answer[:n], from, to)
 	}
-	return parseDiagnosis(answer[:n], from, to)
 }
 
 // putIdentity writes ports and addresses.

@@ -33,17 +33,6 @@ func FuzzReceiver(f *testing.F) {
 	})
 }
 
-// FuzzParseAddress: it is an address or it is none.
-func FuzzParseAddress(f *testing.F) {
-	f.Add([]byte("0100007F:37BC"))
-	f.Add([]byte("0000000000000000FFFF00000100007F:37BC"))
-	f.Fuzz(func(t *testing.T, b []byte) {
-		if at, ok := parseAddress(b); ok && !at.IsValid() {
-			t.Fatalf("%q is %v", b, at)
-		}
-	})
-}
-
 // FuzzParseDiagnosis: an answer is of the socket that was asked for, or none.
 func FuzzParseDiagnosis(f *testing.F) {
 	var b [answerSize]byte

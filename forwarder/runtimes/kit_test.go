@@ -176,6 +176,16 @@ func (h *hosted) listed(id string) int {
 	return len(h.Router.sandbox[id])
 }
 
+// arrived says that a process has connected, as Guard does.
+func (h *hosted) arrived(t *testing.T, from, to netip.AddrPort) {
+	t.Helper()
+	f := h.sockets.find([]netip.AddrPort{from}, to)[0]
+	if !h.judge(f) {
+		t.Fatalf("%s is not listened to: %v", from, f.err)
+	}
+	h.opened(from, f.socket)
+}
+
 var nowhere = netip.MustParseAddrPort("127.0.0.1:1")
 
 // spans makes spans of a trace with the names.

@@ -47,7 +47,7 @@ func TestLeaveGetsAll(t *testing.T) {
 	}})
 	shim := e.startRuntime(t)
 	s := h.sandbox(t, "a", shim.pid)
-	h.opened(shim.at, e.at)
+	h.arrived(t, shim.at, e.at)
 	s.pause = make(chan struct{})
 	h.Take(shim.at, "kata", spans(1, "first"))
 	left := make(chan struct{})

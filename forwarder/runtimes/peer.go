@@ -6,6 +6,8 @@ import (
 	"net/netip"
 	"os"
 	"slices"
+
+	"github.com/shimtrace/shimtrace/internal/host"
 )
 
 // peer is a process at the other end of a connection to the endpoint, from the
@@ -17,43 +19,52 @@ type peer struct {
 	held   int           // batches of it that are held
 }
 
-// opened says that somebody has connected to the endpoint, which the process has at
-// address to, and tells whether to listen to it: not to other users' processes than
-// root's and our own, as which runtimes and relays run. It is to be called before the
-// connection is served, while the process waits for an answer; it asks the kernel
-// for one socket. Who is not listened to, and need not be told of again, counts as one span
-// lost: how many it would have sent, nobody knows.
-func (r *Router) opened(from, to netip.AddrPort) (welcome bool) {
-	p := &peer{looked: make(chan struct{})}
-	var err error
-	p.socket, err = r.proc.socketOf(from, to)
+// judge reports whether to listen to who has a socket: not to other users' processes
+// than root's and our own, as which runtimes and relays run, nor to who is gone or
+// cannot be told. Strangers, and who did not wait for an answer as runtimes do, are
+// counted, but not as losses: they would be others' to make up. Who cannot be told may
+// have been a runtime: a span of it is lost; how many it would have sent, nobody knows.
+func (r *Router) judge(f found) (welcome bool) {
 	switch {
-	case err == nil && p.uid != 0 && int(p.uid) != os.Geteuid():
-		return r.refuse(fmt.Errorf("a process of user %d is not listened to", p.uid))
-	case errors.Is(err, errNoSocket):
-		return r.refuse(errors.New("a process that did not wait for an answer is not listened to"))
-	case err != nil:
-		r.warn(fmt.Errorf("the runtimes' processes cannot be told: %w", err))
+	case errors.Is(f.err, errNoSocket):
+		r.turnAway(TurnedGone, "a process that did not wait for an answer is not listened to")
+	case f.err != nil:
+		r.lose(ReasonUnchecked, 1)
+		r.warn(fmt.Errorf("nobody is listened to of whom it is not known who it is: %w", f.err))
+	case f.uid != 0 && int(f.uid) != os.Geteuid():
+		r.turnAway(TurnedStranger, "a process of user %d is not listened to", f.uid)
+	default:
+		return true
 	}
+	return false
+}
+
+// turnAway counts a connection that is closed unread.
+func (r *Router) turnAway(reason, format string, args ...any) {
+	r.counts.mu.Lock()
+	r.turned[reason]++
+	r.counts.mu.Unlock()
+	if swallowed, ok := r.lines.Allow(reason, ""); ok {
+		text := fmt.Sprintf(format, args...)
+		if swallowed > 0 {
+			text += fmt.Sprintf("; nor were %d others since the last time this was said", swallowed)
+		}
+		r.opts.Warn(errors.New(text))
+	}
+}
+
+// opened says that a process has connected to the endpoint, which is listened to. It is
+// to be called before the connection is served, while the process waits for an answer.
+func (r *Router) opened(from netip.AddrPort, s socket) {
+	p := &peer{socket: s, looked: make(chan struct{})}
 	r.mu.Lock()
 	r.peers[unmap(from)] = p
 	candidates := r.relaysInOrder()
 	r.mu.Unlock()
-	if p.inode == 0 {
-		close(p.looked)
-		return true
-	}
 	r.work.Go(func() {
 		defer close(p.looked)
 		r.look(p, candidates)
 	})
-	return true
-}
-
-func (r *Router) refuse(err error) bool {
-	r.warn(err)
-	r.lose(ReasonStranger, 1)
-	return false
 }
 
 // ended says that a connection has ended. What it brought may be taken afterwards.
@@ -88,7 +99,7 @@ func (r *Router) look(p *peer, candidates []*relay) {
 		}
 		for _, proc := range processes {
 			// In this order: then the file was that process's.
-			if !r.proc.has(proc.pid, p.inode) || !proc.alive() {
+			if !host.Proc(r.proc).HasSocket(proc.pid, p.inode) || !proc.alive() {
 				continue
 			}
 			r.mu.Lock()

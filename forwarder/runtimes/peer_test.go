@@ -16,7 +16,7 @@ func TestProcessTells(t *testing.T) {
 	a := h.sandbox(t, "a", shimA.pid)
 	b := h.sandbox(t, "b")
 	for _, shim := range []runtime{shimA, shimB} {
-		h.opened(shim.at, e.at)
+		h.arrived(t, shim.at, e.at)
 	}
 	h.Take(shimA.at, "kata", spans(1, "x"))
 	h.Take(shimB.at, "kata", spans(2, "v"))
@@ -38,8 +38,8 @@ func TestProcessOverrulesClaims(t *testing.T) {
 	honest, liar := e.startRuntime(t), e.startRuntime(t)
 	a := h.sandbox(t, "aaaaaaaa-1", honest.pid)
 	b := h.sandbox(t, "bbbbbbbb-1", liar.pid)
-	h.opened(honest.at, e.at)
-	h.opened(liar.at, e.at)
+	h.arrived(t, honest.at, e.at)
+	h.arrived(t, liar.at, e.at)
 	h.Take(liar.at, "kata", of("aaaaaaaa-1", spans(1, "claims the trace first")))
 	h.Take(honest.at, "kata", spans(1, "x"))
 	h.Take(honest.at, "kata", spans(2, "y"))
@@ -60,7 +60,7 @@ func TestSaidThenProven(t *testing.T) {
 	h := startHost(t, t.TempDir(), RouterOptions{Hold: time.Hour})
 	shim := e.startRuntime(t)
 	a, b := h.sandbox(t, "a", shim.pid), h.sandbox(t, "b")
-	h.opened(shim.at, e.at)
+	h.arrived(t, shim.at, e.at)
 	h.Take(nowhere, "kata", of("b", spans(1, "said")))
 	h.Take(shim.at, "kata", spans(1, "proven"))
 	h.Take(nowhere, "kata", spans(1, "follows"))
@@ -68,37 +68,39 @@ func TestSaidThenProven(t *testing.T) {
 	a.same(t, "proven", "follows")
 }
 
-// TestStrangers: who is another user, or gone, is not listened to.
+// TestStrangers: who is another user, or gone, is not listened to, whichever way the
+// kernel tells; nobody is of whom it cannot be known.
 func TestStrangers(t *testing.T) {
 	if os.Geteuid() != 0 {
 		t.Fatal("root is needed, to act as another user")
 	}
-	e := newEndpoint(t)
-	h := startHost(t, t.TempDir(), RouterOptions{Hold: time.Hour})
-	gone, ours := e.startRuntime(t), e.startRuntime(t)
-	gone.kill()
-	eventually(t, "the kernel has forgotten it", func() bool {
-		_, err := h.proc.socketOf(gone.at, e.at)
-		return err != nil
-	})
-	foreign := e.connectAs(t, 65534)
-	for at, want := range map[netip.AddrPort]bool{gone.at: false, foreign: false, ours.at: true} {
-		if got := h.opened(at, e.at); got != want {
-			t.Errorf("%s is listened to: %t, want %t", at, got, want)
-		}
+	for name, diagnose := range map[string]func(from, to netip.AddrPort) (socket, error){"asked for": nil, "no module": noDiag} {
+		t.Run(name, func(t *testing.T) {
+			e := newEndpoint(t)
+			h := startHost(t, t.TempDir(), RouterOptions{Hold: time.Hour, diagnose: diagnose})
+			gone, ours := e.startRuntime(t), e.startRuntime(t)
+			gone.kill()
+			eventually(t, "the kernel has forgotten it", func() bool {
+				return h.sockets.find([]netip.AddrPort{gone.at}, e.at)[0].err != nil
+			})
+			foreign := e.connectAs(t, 65534)
+			for at, want := range map[netip.AddrPort]bool{gone.at: false, foreign: false, ours.at: true} {
+				if got := h.judge(h.sockets.find([]netip.AddrPort{at}, e.at)[0]); got != want {
+					t.Errorf("%s is listened to: %t, want %t", at, got, want)
+				}
+			}
+			if s := h.Snapshot(); len(s.Lost) > 0 || s.Turned[TurnedStranger] != 1 || s.Turned[TurnedGone] != 1 {
+				t.Errorf("%+v", s)
+			}
+			blind := startHost(t, t.TempDir(), RouterOptions{diagnose: noDiag, proc: procFS(t.TempDir())})
+			if blind.judge(blind.sockets.find([]netip.AddrPort{ours.at}, e.at)[0]) {
+				t.Error("somebody is listened to of whom nothing is known")
+			}
+			if s := blind.Snapshot(); s.Lost[ReasonUnchecked] != 1 || blind.drops.of("runtime: unchecked") != 1 {
+				t.Errorf("%+v", s)
+			}
+		})
 	}
-	if s := h.Snapshot(); s.Lost[ReasonStranger] != 2 || h.drops.of("runtime: stranger") != 2 {
-		t.Errorf("%+v", s)
-	}
-	// Where processes cannot be looked at, nobody is turned away, nor known.
-	blind := startHost(t, t.TempDir(), RouterOptions{Hold: time.Hour, proc: procFS(t.TempDir())})
-	if !blind.opened(ours.at, e.at) {
-		t.Error("a runtime is turned away")
-	}
-	a := blind.sandbox(t, "a", ours.pid)
-	blind.Take(ours.at, "kata", spans(1, "x"))
-	blind.Take(ours.at, "kata-sb-a", spans(1, "y"))
-	a.same(t, "x", "y")
 }
 
 // TestPidOfAnother: a process that got a runtime's pid later is not the runtime.
@@ -113,7 +115,7 @@ func TestPidOfAnother(t *testing.T) {
 	h.Router.sandbox["a"][0].processes[0].pid = later.pid
 	h.mu.Unlock()
 	shim := later // with the pid that was the relay's runtime's
-	h.opened(shim.at, e.at)
+	h.arrived(t, shim.at, e.at)
 	h.Take(shim.at, "kata", spans(1, "x"))
 	if n := h.Snapshot().Held; n != 1 {
 		t.Errorf("%d spans are held, want 1", n)
@@ -129,7 +131,7 @@ func TestPidGivenAwayBefore(t *testing.T) {
 	runtime := named(t, []int{later.pid})[0]
 	runtime.Start--
 	a.Processes(runtime)
-	h.opened(later.at, e.at)
+	h.arrived(t, later.at, e.at)
 	h.Take(later.at, "kata", spans(1, "x"))
 	if n := h.Snapshot().Held; n != 1 {
 		t.Errorf("%d spans are held, want 1", n)
@@ -147,7 +149,7 @@ func TestOrderWhenProcessIsNamed(t *testing.T) {
 	h := startHost(t, t.TempDir(), RouterOptions{Hold: time.Hour})
 	shim := e.startRuntime(t)
 	a := h.sandbox(t, "a")
-	h.opened(shim.at, e.at)
+	h.arrived(t, shim.at, e.at)
 	h.Take(shim.at, "kata", spans(1, "x"))
 	h.Take(shim.at, "kata", spans(2, "y"))
 	// As lookAgain does, before what is held is looked at again.

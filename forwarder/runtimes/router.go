@@ -15,6 +15,7 @@ import (
 
 	"github.com/shimtrace/shimtrace/forwarder/listen"
 	"github.com/shimtrace/shimtrace/forwarder/runtimespan"
+	"github.com/shimtrace/shimtrace/internal/loglimit"
 	"github.com/shimtrace/shimtrace/internal/private"
 )
 
@@ -33,31 +34,34 @@ type RouterOptions struct {
 	Settle func(ctx context.Context)
 	// Drops counts spans that are lost, nil: only Snapshot does.
 	Drops Drops
-	// Warn is told what goes wrong, once for each cause; nothing ends by it.
+	// Warn is told what goes wrong, once a minute for each cause; nothing ends by it.
 	Warn func(error)
 
-	proc procFS // tests have another
+	proc     procFS // tests have others
+	diagnose func(from, to netip.AddrPort) (socket, error)
 }
 
 // Router is the endpoint's side of the relays' links. It is safe for concurrent use.
 type Router struct {
-	opts RouterOptions
-	proc procFS
-	work sync.WaitGroup
+	opts    RouterOptions
+	proc    procFS
+	diag    diagnoser
+	sockets sockets
+	lines   loglimit.Limiter
+	work    sync.WaitGroup
 	counts
 
-	mu       sync.Mutex
-	closed   bool
-	links    []*relay            // all, the oldest first
-	relays   map[*relay]bool     // those that spans may go to
-	sandbox  map[string][]*relay // by the sandbox's id, the latest last
-	service  map[string][]*relay // by the service's name
-	traces   map[traceID]teaching
-	peers    map[netip.AddrPort]*peer // with open connections
-	gone     gonePeers
-	held     held
-	lonely   time.Time // since when there is no relay
-	warnings map[string]bool
+	mu      sync.Mutex
+	closed  bool
+	links   []*relay            // all, the oldest first
+	relays  map[*relay]bool     // those that spans may go to
+	sandbox map[string][]*relay // by the sandbox's id, the latest last
+	service map[string][]*relay // by the service's name
+	traces  map[traceID]teaching
+	peers   map[netip.AddrPort]*peer // with open connections
+	gone    gonePeers
+	held    held
+	lonely  time.Time // since when there is no relay
 }
 
 type traceID = [16]byte
@@ -82,18 +86,22 @@ func NewRouter(opts RouterOptions) *Router {
 	if opts.proc == "" {
 		opts.proc = "/proc"
 	}
-	return &Router{
-		opts:     opts,
-		proc:     opts.proc,
-		counts:   counts{drops: opts.Drops, lost: make(map[string]uint64)},
-		relays:   make(map[*relay]bool),
-		sandbox:  make(map[string][]*relay),
-		service:  make(map[string][]*relay),
-		traces:   make(map[traceID]teaching),
-		peers:    make(map[netip.AddrPort]*peer),
-		lonely:   time.Now(),
-		warnings: make(map[string]bool),
+	r := &Router{
+		opts:    opts,
+		proc:    opts.proc,
+		counts:  counts{drops: opts.Drops, lost: make(map[string]uint64), turned: make(map[string]uint64)},
+		relays:  make(map[*relay]bool),
+		sandbox: make(map[string][]*relay),
+		service: make(map[string][]*relay),
+		traces:  make(map[traceID]teaching),
+		peers:   make(map[netip.AddrPort]*peer),
+		lonely:  time.Now(),
 	}
+	r.sockets = sockets{proc: r.proc, diagnose: opts.diagnose, warn: r.warnOfLooking()}
+	if r.sockets.diagnose == nil {
+		r.sockets.diagnose = r.diag.ask
+	}
+	return r
 }
 
 // Listen opens the socket that relays connect to, in a directory that is closed to
@@ -258,6 +266,7 @@ func (r *Router) Close(ctx context.Context) {
 	})
 	defer stop()
 	r.work.Wait()
+	r.diag.close()
 }
 
 // Snapshot returns the counts; it may be called at any time, also after Close.
@@ -294,18 +303,27 @@ func (r *Router) Take(from netip.AddrPort, service string, spans []runtimespan.S
 	r.place(b)
 }
 
-// warn tells an error, the same one once.
-func (r *Router) warn(err error) {
-	r.mu.Lock()
-	again := r.warnings[err.Error()] || len(r.warnings) >= maxWarnings
-	if !again {
-		r.warnings[err.Error()] = true
-	}
-	r.mu.Unlock()
-	if !again {
-		r.opts.Warn(err)
+// warnOfLooking tells that looking for sockets takes the long way: why is said once,
+// if that is so for good.
+func (r *Router) warnOfLooking() func(error) {
+	var once sync.Once
+	return func(err error) {
+		if errors.Is(err, errNoDiag) {
+			once.Do(func() { r.opts.Warn(err) })
+			return
+		}
+		r.warn(err)
 	}
 }
 
-// maxWarnings bounds the errors that are told.
-const maxWarnings = 256
+// warn tells an error, the same one once a minute.
+func (r *Router) warn(err error) {
+	swallowed, ok := r.lines.Allow("", err.Error())
+	switch {
+	case !ok:
+	case swallowed > 0:
+		r.opts.Warn(fmt.Errorf("%w (and %d times before)", err, swallowed))
+	default:
+		r.opts.Warn(err)
+	}
+}

@@ -89,12 +89,7 @@ func TestInside(t *testing.T) {
 // TestRights: inside a directory of another user we have that user's rights, in a
 // part of it another's, and afterwards our own.
 func TestRights(t *testing.T) {
-	if os.Geteuid() != 0 {
-		if os.Getenv("CI") != "" {
-			t.Fatal("this test needs root")
-		}
-		t.Skip("this test needs root")
-	}
+	needRoot(t)
 	const owner, other = 12345, 23456
 	dir := t.TempDir()
 	if err := errors.Join(os.Chmod(filepath.Dir(dir), 0o755), os.Chmod(dir, 0o755), os.Chown(dir, owner, owner)); err != nil {
@@ -133,4 +128,68 @@ func TestRights(t *testing.T) {
 	if err := open(t, dir).Inside(func() error { return create("no") }); !errors.Is(err, unix.EACCES) {
 		t.Errorf("root's rights were used: %v", err)
 	}
+}
+
+// TestOpenLinked: a link is followed to a directory beside it, as the Go runtime's
+// factory makes one, if those made it who may write there; and no other link.
+func TestOpenLinked(t *testing.T) {
+	needRoot(t)
+	const stranger = 12345
+	dir, elsewhere := t.TempDir(), t.TempDir()
+	at := func(name string) string { return filepath.Join(dir, name) }
+	if err := errors.Join(
+		os.Chmod(dir, 0o755),
+		os.Mkdir(at("vm"), 0o700), os.WriteFile(at("file"), nil, 0o600),
+		os.Symlink(at("vm"), at("absolute")), os.Symlink("vm", at("relative")),
+		os.Symlink(elsewhere, at("elsewhere")), os.Symlink("absolute", at("twice")),
+		os.Symlink("..", at("above")), os.Symlink("file", at("tofile")), os.Symlink("none", at("dangling")),
+		os.Symlink("vm", at("stranger's")), os.Lchown(at("stranger's"), stranger, stranger),
+	); err != nil {
+		t.Fatal(err)
+	}
+	want, _, err := Identify(at("vm"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	opens := func(name string) bool {
+		d, err := Open(at(name))
+		if err != nil {
+			if !errors.Is(err, ErrNone) {
+				t.Errorf("%s: %v", name, err)
+			}
+			return false
+		}
+		defer d.Close()
+		var st unix.Stat_t
+		if err := unix.Fstat(int(d.Fd()), &st); err != nil || (ID{st.Dev, st.Ino}) != want {
+			t.Errorf("%s leads elsewhere, %v", name, err)
+		}
+		return true
+	}
+	for name, follows := range map[string]bool{
+		"absolute": true, "relative": true,
+		"elsewhere": false, "twice": false, "above": false, "tofile": false, "dangling": false, "stranger's": false,
+	} {
+		if opens(name) != follows {
+			t.Errorf("%s is followed: %t", name, !follows)
+		}
+	}
+	if err := os.Chmod(dir, 0o777); err != nil {
+		t.Fatal(err)
+	}
+	if opens("absolute") {
+		t.Error("a link is followed where anybody makes links")
+	}
+}
+
+// needRoot is for tests that change users.
+func needRoot(t *testing.T) {
+	t.Helper()
+	if os.Geteuid() == 0 {
+		return
+	}
+	if os.Getenv("CI") != "" {
+		t.Fatal("this test needs root")
+	}
+	t.Skip("this test needs root")
 }

@@ -95,7 +95,7 @@ func TestRuntimesEndpoint(t *testing.T) {
 	defer transport.CloseIdleConnections()
 	client := &http.Client{Transport: transport}
 	post := func(body []byte) (err error) {
-		answer, err := client.Post("http://127.0.0.1:14268/api/traces", "application/vnd.apache.thrift.binary", bytes.NewReader(body))
+		answer, err := client.Post("http://127.0.0.1:276/api/traces", "application/vnd.apache.thrift.binary", bytes.NewReader(body))
 		if err == nil {
 			answer.Body.Close()
 		}

@@ -19,7 +19,7 @@ import (
 )
 
 // endpoint is where Kata's runtimes post their spans, in the network of a rig.
-const endpoint = "127.0.0.1:14268"
+const endpoint = "127.0.0.1:276"
 
 // A collector takes what runtimes post, each span in a request of its own.
 type collector struct {

@@ -28,7 +28,7 @@ type Settings struct {
 	// a context, the Go runtime only with its tracing on.
 	Tracing bool
 	// Jaeger is where its spans are posted, each alone and waited for, as the Go
-	// runtime's are; VMSHIM_JAEGER=http://127.0.0.1:14268/api/traces, nowhere if
+	// runtime's are; VMSHIM_JAEGER=http://127.0.0.1:276/api/traces, nowhere if
 	// not set.
 	Jaeger string
 	// Kill ends the VM without destroying the sandbox, as runtime-rs does;

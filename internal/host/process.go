@@ -39,6 +39,9 @@ type Process struct {
 	PID int
 	// Users are the real, effective, saved and file system user.
 	Users [4]uint32
+	// Parent is the pid of the process that started it, or of the one that took it in
+	// when that ended.
+	Parent int
 	// Start is when it started, in clock ticks since the host's boot: with PID, it
 	// is of no other process (proc_pid_stat(5), starttime).
 	Start uint64
@@ -57,7 +60,7 @@ var ErrGone = errors.New("the process is gone")
 func (p Proc) Process(pid int) (Process, error) {
 	got := Process{PID: pid}
 	var err error
-	if got.Start, err = p.Start(pid); err != nil {
+	if got.Parent, got.Start, err = p.stat(pid); err != nil {
 		return Process{}, err
 	}
 	if got.Users, err = p.users(pid); err != nil {
@@ -80,22 +83,30 @@ func (p Process) RunsAs(uid uint32) bool { return p.Users == [4]uint32{uid, uid,
 
 // Start returns when a process started, in clock ticks since the boot, or ErrGone.
 func (p Proc) Start(pid int) (uint64, error) {
+	_, start, err := p.stat(pid)
+	return start, err
+}
+
+// stat returns a process's parent and start.
+func (p Proc) stat(pid int) (parent int, start uint64, err error) {
 	stat, err := readBounded(p.path(pid, "stat"), maxStat)
 	if err != nil {
-		return 0, gone(err)
+		return 0, 0, gone(err)
 	}
 	// The name in parentheses may contain anything, parentheses too.
 	_, rest, ok := lastCut(stat, ")")
 	fields := bytes.Fields(rest)
-	const startTime = 22 - 3 // of the fields behind the name, which is the second
+	const ppid, startTime = 4 - 3, 22 - 3 // of the fields behind the name, which is the second
 	if !ok || len(fields) <= startTime {
-		return 0, fmt.Errorf("process %d: its stat is none", pid)
+		return 0, 0, fmt.Errorf("process %d: its stat is none", pid)
 	}
-	start, err := strconv.ParseUint(string(fields[startTime]), 10, 64)
-	if err != nil {
-		return 0, fmt.Errorf("process %d: its start: %w", pid, err)
+	if parent, err = strconv.Atoi(string(fields[ppid])); err != nil {
+		return 0, 0, fmt.Errorf("process %d: its parent: %w", pid, err)
 	}
-	return start, nil
+	if start, err = strconv.ParseUint(string(fields[startTime]), 10, 64); err != nil {
+		return 0, 0, fmt.Errorf("process %d: its start: %w", pid, err)
+	}
+	return parent, start, nil
 }
 
 const (

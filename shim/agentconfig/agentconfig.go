@@ -66,7 +66,7 @@ func quietSpans(cfg config.Config) []string {
 // where they are known to be.
 func Sockets(cfg config.Agent) []listen.Pattern {
 	if len(cfg.Sockets) == 0 {
-		return listen.DefaultPatterns()
+		return append(listen.DefaultPatterns(), listen.RootlessPatterns()...)
 	}
 	var all []listen.Pattern
 	for _, vmm := range slices.Sorted(maps.Keys(cfg.Sockets)) {

@@ -28,6 +28,7 @@ import (
 	"github.com/shimtrace/shimtrace/forwarder/agentwire"
 	"github.com/shimtrace/shimtrace/forwarder/listen"
 	"github.com/shimtrace/shimtrace/integration/vm"
+	"github.com/shimtrace/shimtrace/internal/host"
 )
 
 func main() {
@@ -67,7 +68,7 @@ func (r *relay) run(ctx context.Context, shim int, dir string, hold time.Duratio
 	f := forwarder.New(r, forwarder.Options{})
 	share := listen.NewVSOCK(listen.VSOCKOptions{Dir: dir, Hold: hold, Warn: func(err error) { r.say("%v", err) }}, f.Take)
 	go func() {
-		cid, err := listen.FindCID(ctx, listen.CIDSource{Sandbox: r.name, Shim: shim})
+		cid, err := listen.FindCID(ctx, listen.CIDSource{Sandbox: r.name, Shim: &listen.Shim{Find: func() host.Process { p, _ := host.Proc("/proc").Process(shim); return p }}})
 		if err != nil {
 			r.say("%v", err)
 			return

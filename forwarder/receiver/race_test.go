@@ -1,0 +1,6 @@
+//go:build race
+
+package receiver
+
+// race: the detector multiplies what everything costs.
+const race = true

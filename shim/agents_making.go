@@ -1,0 +1,51 @@
+package shim
+
+import (
+	"slices"
+	"sync"
+
+	"github.com/shimtrace/shimtrace/forwarder/vmmdir"
+	"github.com/shimtrace/shimtrace/middleware"
+)
+
+// makers are the calls in which an inner shim makes its VM: the first Create, or with
+// sandboxer = "shim" those of the Sandbox service.
+var makers = []string{"Create", "CreateSandbox", "StartSandbox"}
+
+// making has the VM's sockets looked for often while a call may be making the VM, and
+// seldom otherwise.
+type making struct {
+	pace *vmmdir.Pace
+
+	mu       sync.Mutex
+	underWay int
+}
+
+func (m *making) began(c *middleware.Call) {
+	if !slices.Contains(makers, c.Method) {
+		return
+	}
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	if m.underWay++; m.underWay == 1 {
+		m.pace.Expect(0)
+	}
+}
+
+// over is for calls that are answered, and for those that are lost, whose VM may yet be
+// made.
+func (m *making) over(c *middleware.Call, lost bool) {
+	if !slices.Contains(makers, c.Method) {
+		return
+	}
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	m.underWay = max(0, m.underWay-1)
+	switch {
+	case m.underWay > 0:
+	case lost:
+		m.pace.Expect(vmTime)
+	default:
+		m.pace.Settle()
+	}
+}

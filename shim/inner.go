@@ -27,30 +27,39 @@ func findInner(cfg config.Config, wrapped shimname.Name) (string, error) {
 	if err != nil {
 		return "", fmt.Errorf("find own executable: %w", err)
 	}
-	path := lookUp(names, filepath.Dir(self))
-	if path == "" {
-		return "", fmt.Errorf("the shim to wrap, %s, is neither on PATH (%s) nor in %s: install it or set shim in section [runtime.%s] of the configuration", strings.Join(names, " or "), os.Getenv("PATH"), filepath.Dir(self), wrapped.Inner)
+	path, ourselves := lookUp(names, self)
+	switch {
+	case path != "":
+		return path, nil
+	case ourselves != "":
+		return "", fmt.Errorf("the shim to wrap, %s, is shimtrace itself: set shim in section [runtime.%s] of the configuration to the real one", ourselves, wrapped.Inner)
 	}
-	if sameFile(path, self) {
-		return "", fmt.Errorf("the shim to wrap, %s, is shimtrace itself: set shim in section [runtime.%s] of the configuration to the real one", path, wrapped.Inner)
-	}
-	return path, nil
+	return "", fmt.Errorf("the shim to wrap, %s, is neither on PATH (%s) nor in %s: install it or set shim in section [runtime.%s] of the configuration", strings.Join(names, " or "), os.Getenv("PATH"), filepath.Dir(self), wrapped.Inner)
 }
 
-// lookUp returns the first of the programs that is there, on PATH or in dir.
-func lookUp(names []string, dir string) string {
+// lookUp returns the first of the programs that is there, on PATH or in our own
+// directory, and is not ourselves. If only we are, it returns where.
+func lookUp(names []string, self string) (path, ourselves string) {
+	dirs := append(filepath.SplitList(os.Getenv("PATH")), filepath.Dir(self))
 	for _, name := range names {
-		if path, err := exec.LookPath(name); err == nil {
-			return path
+		candidates := []string{name}
+		if !strings.Contains(name, "/") {
+			candidates = nil
+			for _, dir := range dirs {
+				candidates = append(candidates, filepath.Join(dir, name))
+			}
 		}
-		if filepath.IsAbs(name) {
-			continue
-		}
-		if path, err := exec.LookPath(filepath.Join(dir, name)); err == nil {
-			return path
+		for _, c := range candidates {
+			if _, err := exec.LookPath(c); err != nil || !strings.Contains(c, "/") {
+				continue
+			}
+			if !sameFile(c, self) {
+				return c, ""
+			}
+			ourselves = c
 		}
 	}
-	return ""
+	return "", ourselves
 }
 
 func sameFile(a, b string) bool {

@@ -7,7 +7,6 @@ import (
 	"testing"
 
 	"github.com/shimtrace/shimtrace/config"
-	"github.com/shimtrace/shimtrace/internal/shimname"
 )
 
 // TestFindInner looks for shims as their projects name them, with and without a
@@ -32,10 +31,27 @@ func TestFindInner(t *testing.T) {
 		{"containerd-shim-kata-qemu-traced-v2", "real", "real"},
 		{"containerd-shim-traced-v2", "real", "real"},
 	} {
-		name, _ := shimname.ParseLink(tt.link)
+		name := wrapped(tt.link)
 		if got, err := findInner(config.Config{Shim: tt.configured}, name); err != nil || filepath.Base(got) != tt.want {
 			t.Errorf("%s wraps %q (%v), want %s", tt.link, got, err, tt.want)
 		}
+	}
+	// In the place of the real one, before it on PATH.
+	before := t.TempDir()
+	self, err := os.Executable()
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := os.Symlink(self, filepath.Join(before, "containerd-shim-runc-v2")); err != nil {
+		t.Fatal(err)
+	}
+	t.Setenv("PATH", before+":"+dir)
+	if got, err := findInner(config.Config{}, wrapped(filepath.Join(before, "containerd-shim-runc-v2"))); got != filepath.Join(dir, "containerd-shim-runc-v2") {
+		t.Errorf("in its place, runc's shim is %q (%v)", got, err)
+	}
+	t.Setenv("PATH", before)
+	if got, err := findInner(config.Config{}, wrapped("containerd-shim-runc-v2")); err == nil || !strings.Contains(err.Error(), "is shimtrace itself") {
+		t.Errorf("without the real one, runc's shim is %q (%v)", got, err)
 	}
 	for link, want := range map[string]string{
 		"containerd-shim-traced-v2":        "which shim to wrap is said by the program's name",
@@ -43,7 +59,7 @@ func TestFindInner(t *testing.T) {
 		"containerd-shim-nobody-traced":    "containerd-shim-nobody or containerd-shim-nobody-v2, is neither",
 		"containerd-shim-nobody-traced-v1": "[runtime.nobody]",
 	} {
-		name, _ := shimname.ParseLink(link)
+		name := wrapped(link)
 		if _, err := findInner(config.Config{}, name); err == nil || !strings.Contains(err.Error(), want) {
 			t.Errorf("%s: error %v, want %q in it", link, err, want)
 		}

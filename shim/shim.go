@@ -17,7 +17,7 @@ func Run(argv []string) int {
 	// lives as long as the process.
 	runtime.LockOSThread()
 	c := parseCommand(argv)
-	name, _ := shimname.ParseLink(c.program)
+	name := wrapped(c.program)
 	cfg, cfgErr := config.Load(name.Inner, os.Getenv)
 	inner, err := findInner(cfg, name)
 	if err != nil {
@@ -44,6 +44,16 @@ func Run(argv []string) int {
 	default:
 		return c.relay(cfg, inner, log)
 	}
+}
+
+// wrapped returns the shim that the program's name means: that of a link of ours, or
+// a real shim's own name, in whose place we are on containerd's PATH.
+func wrapped(program string) shimname.Name {
+	name, ok := shimname.ParseLink(program)
+	if !ok {
+		name, _ = shimname.Parse(program)
+	}
+	return name
 }
 
 // pass becomes the inner shim.

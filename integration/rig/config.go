@@ -37,8 +37,8 @@ func (rt Runtime) Shim() string {
 var (
 	//go:embed containerd-2.4.toml
 	config24 string
-	//go:embed containerd-1.7.toml
-	config17 string
+	//go:embed containerd-1.toml
+	config1 string
 	//go:embed network.conflist
 	networkConf string
 )
@@ -50,7 +50,7 @@ func (r *Rig) writeConfig() error {
 		Dir, Network string
 		Runtimes     []Runtime
 	}{r.Dir, Network, append([]Runtime{Runc}, r.opts.Runtimes...)}
-	containerd := map[Version]string{V24: config24, V17: config17}[r.opts.Version]
+	containerd := map[Version]string{V24: config24, V17: config1, V16: config1}[r.opts.Version]
 	for name, text := range map[string]string{
 		"config.toml":                       containerd,
 		"cni.d/10-" + Network + ".conflist": networkConf,

@@ -31,7 +31,7 @@
 //   - ctr: --runtime with [Runtime.Shim], a path or a type.
 //   - nerdctl: --runtime with a type. It takes a path for another runc, so the
 //     shim's directory belongs in [Options.Path] and its type is
-//     io.containerd.<name>.v2, for instance io.containerd.runc.traced
+//     io.containerd.<name>.v2, for instance io.containerd.runc.traced.
 //   - CRI: [Pod.Runtime] is a [Runtime.Name]; Path and Type are in containerd's
 //     configuration. CRI gives runc its options only for the type
 //     io.containerd.runc.v2, so runc's wrapper has that type and a Path.

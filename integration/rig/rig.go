@@ -20,10 +20,14 @@ type Version string
 const (
 	V24 Version = "2.4"
 	V17 Version = "1.7"
+	V16 Version = "1.6" // Debian 12's own, with its runc
 )
 
 // Versions is for tests that run on each.
-var Versions = []Version{V24, V17}
+var Versions = []Version{V24, V17, V16}
+
+// Tools has containerd, ctr and runc's shim of each version.
+var Tools = map[Version]toolset.Tool{V24: toolset.Containerd24, V17: toolset.Containerd17, V16: toolset.Containerd16}
 
 // Network is the CNI network of pods, and of nerdctl run --net.
 const Network = "rig"
@@ -75,7 +79,7 @@ func New(ctx context.Context, opts Options) (*Rig, error) {
 	if opts.Timeout == 0 {
 		opts.Timeout = time.Minute
 	}
-	containerd, ok := map[Version]toolset.Tool{V24: toolset.Containerd24, V17: toolset.Containerd17}[opts.Version]
+	containerd, ok := Tools[opts.Version]
 	if !ok {
 		return nil, fmt.Errorf("start rig: containerd version %q is not one of %q", opts.Version, Versions)
 	}

@@ -46,13 +46,13 @@ func run(ctx context.Context, list bool) error {
 
 func table(w io.Writer, root string) error {
 	t := tabwriter.NewWriter(w, 0, 0, 2, ' ', 0)
-	fmt.Fprintln(t, "TOOL\tVERSION\tTAGS\tMODULE\tDIRECTORY")
+	fmt.Fprintln(t, "TOOL\tVERSION\tTAGS\tSOURCE\tDIRECTORY")
 	for _, tool := range toolset.All() {
 		dir := "not built"
 		if tool.Built(root) {
 			dir = tool.Dir(root)
 		}
-		fmt.Fprintf(t, "%s\t%s\t%s\t%s\t%s\n", tool.Name, tool.Version, tool.Tags, tool.Module, dir)
+		fmt.Fprintf(t, "%s\t%s\t%s\t%s\t%s\n", tool.Name, tool.Version, tool.Tags, tool.Source(), dir)
 	}
 	return t.Flush()
 }

@@ -10,6 +10,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"strings"
 	"time"
 
 	"golang.org/x/sys/unix"
@@ -38,7 +39,7 @@ func Build(ctx context.Context, root string, tools []Tool, log io.Writer) error 
 			failed = append(failed, err)
 			continue
 		}
-		fmt.Fprintf(log, "building %s from %s\n", t, t.Module)
+		fmt.Fprintf(log, "building %s from %s\n", t, t.Source())
 		start := time.Now()
 		if err := t.build(ctx, root); err != nil {
 			failed = append(failed, err)
@@ -62,6 +63,12 @@ func (t Tool) build(ctx context.Context, root string) error {
 		return fmt.Errorf("build %s: %w", t, err)
 	}
 
+	if t.Debian != nil {
+		if err := t.unpack(ctx, work, bin); err != nil {
+			return fmt.Errorf("build %s: %w", t, err)
+		}
+		return os.Rename(bin, t.Dir(root))
+	}
 	src, prefix := filepath.Join(work, "src"), t.Module
 	if t.InPlace {
 		prefix = "."
@@ -87,6 +94,14 @@ func (t Tool) build(ctx context.Context, root string) error {
 		return fmt.Errorf("build %s: %w", t, err)
 	}
 	return nil
+}
+
+// Source says where t comes from.
+func (t Tool) Source() string {
+	if t.Debian != nil {
+		return "Debian's packages " + strings.Join(t.Debian, ", ")
+	}
+	return t.Module
 }
 
 // requireModule writes a module whose only content is the requirement of t at

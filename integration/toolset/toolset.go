@@ -1,9 +1,9 @@
 // Package toolset builds the programs that the integration tests run, at
 // exact versions, once, and keeps them outside the tree.
 //
-// Every tool is a Go program, so a Go toolchain and a module proxy are enough:
-// no image registry, no release archives. It does not build shimtrace itself,
-// nor anything for a guest. The tools command builds; the rig package only
+// Tools are Go programs, for which a Go toolchain and a module proxy are enough, or
+// Debian's own, which are unpacked and not installed: no image registry, no release
+// archives. It does not build shimtrace itself, nor anything for a guest. The tools command builds; the rig package only
 // looks up what has been built, so that no test waits minutes for a compiler.
 package toolset
 
@@ -16,10 +16,14 @@ import (
 // Env names the variable that moves the cache directory.
 const Env = "SHIMTRACE_TOOLS"
 
-// A Tool is one build of one module at one version: one directory of the cache.
+// A Tool is one build of one module at one version, or the programs of some Debian
+// packages: one directory of the cache.
 type Tool struct {
-	Name     string
-	Version  string
+	Name    string
+	Version string
+	// Debian lists packages of the machine's Debian release, which says their exact
+	// versions. A tool has these or a Module.
+	Debian   []string
 	Module   string
 	Packages []string // import paths of the commands, relative to Module
 	Tags     string   // build tags
@@ -44,6 +48,8 @@ var (
 		Module:   "github.com/containerd/containerd",
 		Packages: []string{"cmd/containerd", "cmd/ctr", "cmd/containerd-shim-runc-v2"},
 	}
+	// Containerd16 is what Debian 12 has: containerd 1.6 and runc 1.1.
+	Containerd16 = Tool{Name: "containerd", Version: "debian-12", Debian: []string{"containerd", "runc"}}
 	// TracingShim is a containerd-shim-runc-v2 of 2.4 that makes spans of its
 	// own, children of the context that its requests carry: the proof that an
 	// injected context arrives.
@@ -84,7 +90,7 @@ var (
 
 // All lists the tools of the tests in the order in which they are built.
 func All() []Tool {
-	return []Tool{Runc, Containerd24, TracingShim, Containerd17, Nerdctl, Crictl}
+	return []Tool{Containerd16, Runc, Containerd24, TracingShim, Containerd17, Nerdctl, Crictl}
 }
 
 // Root is the cache directory: $SHIMTRACE_TOOLS, else shimtrace/tools in the

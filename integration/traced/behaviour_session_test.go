@@ -158,7 +158,7 @@ func (s *session) runtimeOptions(name string) {
 func (s *session) transcript() string {
 	text := strings.NewReplacer(s.ids...).Replace(s.script.String())
 	text = strings.NewReplacer(
-		s.in.Runtime.Path, rig.Runc.Type,
+		s.in.Shim, rig.Runc.Type,
 		traced.NerdctlRuntime, rig.Runc.Type,
 		s.in.Runtime.Name, rig.Runc.Name,
 	).Replace(text)

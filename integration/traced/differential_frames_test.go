@@ -48,10 +48,14 @@ func request(t *testing.T, service, method string, length int) []byte {
 	return b
 }
 
-// strayData is the name of a case that a shim of containerd 1.7 does not survive:
+// strayData is the name of a case that a shim of containerd before 2 does not survive:
 // its ttrpc, 1.2.7, panics at data for a stream that it does not know. (Later ones
 // still do so, at times, at data for a unary method.)
 const strayData = "data without a stream"
+
+// halfRequest is the name of a case in which a shim of containerd 1.6 keeps the
+// connection open for ever.
+const halfRequest = "half a request"
 
 // sameFrames sends what no client would.
 func sameFrames(t *testing.T, direct, relayed *handShim, v rig.Version, service string) {
@@ -78,9 +82,9 @@ func sameFrames(t *testing.T, direct, relayed *handShim, v rig.Version, service 
 		"no protobuf":              {frame(1, asRequest, 0, []byte("\xff\xff\xff\xff")), 1},
 		"nothing":                  {frame(1, asRequest, 0, nil), 1},
 		"half a header":            {frame(1, asRequest, 0, short)[:5], 0},
-		"half a request":           {frame(1, asRequest, 0, short)[:20], 0},
+		halfRequest:                {frame(1, asRequest, 0, short)[:20], 0},
 	} {
-		if name == strayData && v == rig.V17 {
+		if name == strayData && v != rig.V24 || name == halfRequest && v == rig.V16 {
 			continue
 		}
 		t.Run(name, func(t *testing.T) {

@@ -58,7 +58,7 @@ func (s *handShim) action(stdin []byte, name string) []byte {
 	s.Helper()
 	ctx, cancel := context.WithTimeout(s.Context(), time.Minute)
 	defer cancel()
-	args := []string{"-c", `cd "$0" && exec "$@"`, s.bundle, s.in.Runtime.Path,
+	args := []string{"-c", `cd "$0" && exec "$@"`, s.bundle, s.in.Shim,
 		"-namespace", s.namespace, "-address", s.in.Rig.Address(), "-publish-binary", "/bin/true", "-id", handID, "-bundle", s.bundle, name}
 	cmd := s.in.Rig.Command(ctx, "/bin/sh", args...)
 	cmd.Env = append(cmd.Env, "SHIMTRACE_CONFIG="+s.in.Config, "NAMESPACE="+s.namespace,
@@ -73,9 +73,9 @@ func (s *handShim) action(stdin []byte, name string) []byte {
 	return out
 }
 
-// params is what start reads: containerd 1.7 has nothing to say.
+// params is what start reads: containerd before 2 has nothing to say.
 func (s *handShim) params(v rig.Version) []byte {
-	if v == rig.V17 {
+	if v != rig.V24 {
 		return nil
 	}
 	b, err := proto.Marshal(&bootstrap.BootstrapParams{

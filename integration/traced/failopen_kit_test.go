@@ -25,7 +25,7 @@ func tool(t *testing.T, what toolset.Tool) string {
 // realShim is the runc shim that comes with the install's containerd.
 func realShim(t *testing.T, v rig.Version) string {
 	t.Helper()
-	return filepath.Join(tool(t, map[rig.Version]toolset.Tool{rig.V24: toolset.Containerd24, rig.V17: toolset.Containerd17}[v]), "containerd-shim-runc-v2")
+	return filepath.Join(tool(t, rig.Tools[v]), "containerd-shim-runc-v2")
 }
 
 // script writes a shell script and returns its path.

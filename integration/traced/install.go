@@ -79,6 +79,7 @@ type Install struct {
 	Bin     string
 	Journal string // directory
 	Config  string // file
+	Shim    string // the link that wraps runc's shim
 	Runtime rig.Runtime
 }
 
@@ -133,7 +134,13 @@ func prepare(opts Options) (*Install, rig.Options, error) {
 		Bin:     bin,
 		Journal: filepath.Join(dir, "journal"),
 		Config:  filepath.Join(dir, "config.toml"),
-		Runtime: rig.Runtime{Name: Runc, Type: "io.containerd.runc.v2", Path: filepath.Join(bin, "containerd-shim-"+Runc+"-v2")},
+		Shim:    filepath.Join(bin, shimname.Runc.Link()),
+	}
+	in.Runtime = rig.Runtime{Name: Runc, Type: rig.Runc.Type, Path: in.Shim}
+	if opts.Version == rig.V16 {
+		// Its client library forgets runtime_path (WithRuntimePath in task_opts.go of
+		// 1.6.20 sets what nothing reads).
+		in.Runtime = rig.Runtime{Name: Runc, Type: NerdctlRuntime}
 	}
 	text := fmt.Sprintf("[journal]\ndir = %q\n%s", in.Journal, opts.Config)
 	if err := os.WriteFile(in.Config, []byte(text), 0o600); err != nil {

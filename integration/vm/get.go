@@ -6,7 +6,6 @@ import (
 	"fmt"
 	"io"
 	"os"
-	"os/exec"
 	"path/filepath"
 	"strings"
 	"time"
@@ -38,33 +37,21 @@ func getKernel(ctx context.Context, root string, log io.Writer) error {
 	}
 	return assemble(root, "a guest's kernel", log, func(work string) (string, error) {
 		pkg, err := kernelPackage(ctx)
-		if err == nil {
-			_, err = output(ctx, work, "apt-get", "download", "-q", pkg)
-		}
-		if err != nil { // the lists of packages are absent or out of date
-			if _, err := output(ctx, work, "apt-get", "update", "-q"); err != nil {
+		if err != nil { // the lists of packages are absent
+			if _, err := toolset.Output(ctx, work, "apt-get", "update", "-q"); err != nil {
 				return "", err
 			}
 			if pkg, err = kernelPackage(ctx); err != nil {
 				return "", err
 			}
-			if _, err := output(ctx, work, "apt-get", "download", "-q", pkg); err != nil {
-				return "", err
-			}
 		}
-		debs, _ := filepath.Glob(filepath.Join(work, "*.deb"))
-		if len(debs) != 1 {
-			return "", fmt.Errorf("apt-get download %s left %d packages", pkg, len(debs))
-		}
-		name := strings.TrimSuffix(filepath.Base(debs[0]), ".deb")
-		_, err = output(ctx, work, "dpkg", "-x", debs[0], name)
-		return name, err
+		return toolset.UnpackDebian(ctx, work, pkg)
 	})
 }
 
 // kernelPackage is the package that the name without a version stands for.
 func kernelPackage(ctx context.Context) (string, error) {
-	out, err := output(ctx, "/", "apt-cache", "depends", "--important", kernelMeta)
+	out, err := toolset.Output(ctx, "/", "apt-cache", "depends", "--important", kernelMeta)
 	if err != nil {
 		return "", err
 	}
@@ -84,7 +71,7 @@ func getVsock(ctx context.Context, root string, log io.Writer) error {
 		return fmt.Errorf("%w (a Rust toolchain, and the package gcc)", err)
 	}
 	return assemble(root, vsockDir, log, func(work string) (string, error) {
-		_, err := output(ctx, work, "cargo", "install", "--quiet", "--locked", vsockCrate, "--version", vsockVersion,
+		_, err := toolset.Output(ctx, work, "cargo", "install", "--quiet", "--locked", vsockCrate, "--version", vsockVersion,
 			"--root", filepath.Join(work, vsockDir), "--target-dir", filepath.Join(work, "target"))
 		return vsockDir, err
 	})
@@ -110,18 +97,4 @@ func assemble(root, what string, log io.Writer, make func(work string) (name str
 	}
 	fmt.Fprintf(log, "got %s in %s\n", name, time.Since(start).Round(time.Second))
 	return nil
-}
-
-// output runs a program in dir and returns what it prints; its error has what it
-// complains of.
-func output(ctx context.Context, dir, program string, args ...string) (string, error) {
-	cmd := exec.CommandContext(ctx, program, args...)
-	cmd.Dir = dir
-	var stderr strings.Builder
-	cmd.Stderr = &stderr
-	out, err := cmd.Output()
-	if err != nil {
-		return "", fmt.Errorf("%s: %w\n%s", strings.Join(append([]string{program}, args...), " "), err, stderr.String())
-	}
-	return string(out), nil
 }

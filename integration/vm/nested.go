@@ -10,6 +10,8 @@ import (
 	"strings"
 
 	"github.com/shimtrace/shimtrace/integration/rig"
+
+	"github.com/shimtrace/shimtrace/integration/toolset"
 )
 
 //go:embed boot-guest.sh
@@ -155,7 +157,7 @@ func (h *Host) waitGuest(ctx context.Context, cid uint32) error {
 // here.
 func qemuFiles(ctx context.Context, p Parts) (map[string]string, error) {
 	files := map[string]string{"usr/bin/qemu-system-x86_64": p.QEMU}
-	libraries, err := output(ctx, "/", "ldd", p.QEMU)
+	libraries, err := toolset.Output(ctx, "/", "ldd", p.QEMU)
 	if err != nil {
 		return nil, fmt.Errorf("list QEMU's libraries: %w", err)
 	}
@@ -164,7 +166,7 @@ func qemuFiles(ctx context.Context, p Parts) (map[string]string, error) {
 			files[word] = word
 		}
 	}
-	dirs, err := output(ctx, "/", p.QEMU, "-L", "help")
+	dirs, err := toolset.Output(ctx, "/", p.QEMU, "-L", "help")
 	if err != nil {
 		return nil, fmt.Errorf("list QEMU's data directories: %w", err)
 	}

@@ -62,7 +62,8 @@ func orphan(t *testing.T, deleteFails int) (sock string, calls func() []string) 
 
 func TestOrphanIsEnded(t *testing.T) {
 	sock, calls := orphan(t, 2)
-	if err := endOrphan(&state{InnerSock: sock, InnerPID: os.Getpid()}, "c1", time.Now().Add(orphanTime)); err != nil {
+	relay := filepath.Join(t.TempDir(), "relay.sock")
+	if err := endOrphan(&state{InnerSock: sock, InnerPID: os.Getpid(), RelaySock: relay}, "c1", time.Now().Add(orphanTime)); err != nil {
 		t.Fatal(err)
 	}
 	if got, want := calls(), []string{"Delete c1", "Delete c1", "Delete c1", "Shutdown c1"}; !slices.Equal(got, want) {

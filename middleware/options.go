@@ -21,6 +21,7 @@ type options struct {
 	observer   Observer
 	sw         *Switch // nil: always on
 	onError    func(error)
+	ended      func(End) // nil: nobody is told
 }
 
 // Join says which trace a call belongs to when it could belong to two: the one

@@ -135,6 +135,9 @@ type answerReader struct {
 	payload []byte
 }
 
+// within reports whether a frame has begun and is not complete.
+func (a *answerReader) within() bool { return a.have > 0 }
+
 // maxAnswer is how much of an answer's payload is looked at, in bytes: the
 // status and the well-known fields.
 const maxAnswer = 4 << 10

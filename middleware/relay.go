@@ -74,12 +74,22 @@ func (r *Relay) Serve(ctx context.Context, l net.Listener, dial DialFunc) error 
 func (r *Relay) Connect(client, server net.Conn) {
 	c := &conn{spans: r.spans, client: client, server: server}
 	var wg sync.WaitGroup
-	wg.Go(func() { finish(c.forwardRequests(), client, server) })
-	wg.Go(func() { finish(c.forwardAnswers(), server, client) })
+	wg.Go(func() {
+		err := c.forwardRequests()
+		c.ending.note(Client, err)
+		finish(err, client, server)
+	})
+	wg.Go(func() {
+		err := c.forwardAnswers()
+		c.ending.note(Server, err)
+		finish(err, server, client)
+	})
 	wg.Wait()
 	client.Close()
 	server.Close()
-	c.lose(c.calls.end(time.Now()))
+	gone := c.calls.end(time.Now())
+	c.lose(gone)
+	c.tell(gone)
 }
 
 // conn is a relayed connection.
@@ -88,6 +98,7 @@ type conn struct {
 	client, server net.Conn
 	calls          calls
 	panics         panics
+	ending         ending
 }
 
 // lose ends the spans of calls that get no answer.

@@ -1,6 +1,8 @@
 package middleware
 
 import (
+	"errors"
+	"io"
 	"time"
 
 	"github.com/shimtrace/shimtrace/middleware/wire"
@@ -28,6 +30,8 @@ func (c *conn) forwardAnswers() error {
 			}
 		}
 		switch {
+		case errors.Is(err, io.EOF) && answers.within():
+			return io.ErrUnexpectedEOF
 		case err != nil:
 			return err
 		case large == nil && n == smallBuffer:

@@ -2,6 +2,8 @@ package middleware
 
 import (
 	"context"
+	"errors"
+	"io"
 	"time"
 
 	"github.com/shimtrace/shimtrace/middleware/wire"
@@ -42,6 +44,9 @@ func (c *conn) forwardRequests() error {
 		if rest := rd.buffered(); len(rest) > 0 {
 			if _, err := to.Write(rest); err != nil {
 				return err
+			}
+			if errors.Is(err, io.EOF) {
+				err = io.ErrUnexpectedEOF
 			}
 		}
 		return err
@@ -100,6 +105,7 @@ func (r *requests) trace(h wire.Header, envelope []byte) *Call {
 		r.propagator.Inject(ctx, &r.carry)
 		r.build(h, envelope)
 	}
+	r.ending.request(call.method)
 	r.gone = r.calls.add(h.Stream, call)
 	return call
 }

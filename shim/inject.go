@@ -60,6 +60,7 @@ func (r *relayProcess) requestRelay(observer *requests, mode collate.Mode) *midd
 		middleware.WithJoin(middleware.JoinSandbox),
 		middleware.WithQuiet(time.Duration(r.cfg.Trace.Slow), agentconfig.QuietRequests(r.cfg)...),
 		middleware.WithObserver(observer),
+		middleware.WithEnd(r.sandbox.connectionEnded),
 		middleware.WithErrorHandler(r.warnOfRequests),
 	)
 }

@@ -18,6 +18,7 @@ const (
 	spanInnerStart      = "inner start"
 	spanRelaySpawn      = "relay spawn"
 	spanContainerExited = "container exited"
+	spanConnectionEnded = "agent connection ended"
 	spanExecExited      = "exec exited"
 	spanShimDelete      = "shim delete"
 	spanInnerDelete     = "inner delete"

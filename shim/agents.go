@@ -63,7 +63,7 @@ func (r *relayProcess) startAgents() *agents {
 		Forwarder: agentconfig.Forwarder(r.cfg.Agent),
 		Collation: r.collation,
 		Wanted:    r.wanted,
-		Client:    r.tel.keeper.Client(r.tel.journal),
+		Client:    r.tel.queue,
 		Drops:     r.tel.journal,
 		Warn:      warn,
 	})

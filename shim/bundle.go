@@ -34,6 +34,17 @@ const (
 	nerdctlName      = "nerdctl/name"
 )
 
+// known returns the annotations that spans are made of.
+func (a annotations) known() annotations {
+	k := make(annotations)
+	for _, key := range []string{criSandboxID, criSandboxName, criSandboxNS, criSandboxUID, criContainerName, criImageName, nerdctlName} {
+		if v := a[key]; v != "" {
+			k[key] = v
+		}
+	}
+	return k
+}
+
 // readAnnotations reads those annotations from the bundle's OCI spec.
 func readAnnotations(bundle string) (annotations, error) {
 	f, err := os.Open(filepath.Join(bundle, "config.json"))

@@ -11,7 +11,7 @@ type command struct {
 	program string   // argv[0]: it says which shim is meant
 	args    []string // as they came, for the inner shim
 
-	action    string // "start", "delete", "relay"; "" for -info, -v and whatever else
+	action    string // "start", "delete", "relay", "record"; "" for -info, -v and whatever else
 	namespace string
 	id        string
 	bundle    string
@@ -21,7 +21,8 @@ type command struct {
 const (
 	actionStart  = "start"
 	actionDelete = "delete"
-	actionRelay  = "relay" // our own: never comes from containerd
+	actionRelay  = "relay"  // our own: never comes from containerd
+	actionRecord = "record" // likewise
 )
 
 // parseCommand reads the command line as Go's flag package would, whose rules
@@ -40,7 +41,7 @@ func parseCommand(argv []string) command {
 	for i := 0; i < len(c.args); i++ {
 		flag, isFlag := strings.CutPrefix(c.args[i], "-")
 		if !isFlag {
-			if slices.Contains([]string{actionStart, actionDelete, actionRelay}, c.args[i]) {
+			if slices.Contains([]string{actionStart, actionDelete, actionRelay, actionRecord}, c.args[i]) {
 				c.action = c.args[i]
 			}
 			break

@@ -34,6 +34,15 @@ func (c command) delete(cfg config.Config, inner string, log *slog.Logger) int {
 		return c.pass(inner, log)
 	}
 	began := time.Now()
+	_, recorded := st.root(began)
+	var recorder *spare
+	if recorded {
+		// It comes up while the inner shim works. Without it there is no span, no more.
+		recorder, err = spawnRelay(c, actionRecord)
+		if err != nil {
+			log.Warn("the end of this container is not traced", "error", err)
+		}
+	}
 	c.restoreSocket(cfg, st, inner, log)
 	t := timing{Name: spanInnerDelete, Start: time.Now()}
 	var out bytes.Buffer
@@ -46,20 +55,37 @@ func (c command) delete(cfg config.Config, inner string, log *slog.Logger) int {
 	}
 	os.Stdout.Write(out.Bytes())
 
-	relayGone := c.clear(cfg, st, began.Add(orphanTime), log)
-	if _, recorded := st.root(began); !recorded && !relayGone.leftOn() {
+	relayGone := c.clearInTime(cfg, st, began.Add(orphanTime), log)
+	if !recorded && !relayGone.leftOn() {
 		return exitCode(err)
 	}
-	who := c.identity(inner)
-	tel, terr := openTelemetry(cfg, who, log)
-	if terr != nil {
-		log.Warn("the end of this container is not traced", "error", terr)
-		return exitCode(err)
+	whole := timing{Name: spanShimDelete, Start: began, End: time.Now(), Error: t.Error, Children: []timing{t}}
+	r := newRecording(c.identity(inner), c.id, *st, whole)
+	r.Response, r.Gone = out.Bytes(), relayGone
+	var rerr error
+	if recorder == nil {
+		recorder, rerr = spawnRelay(c, actionRecord)
 	}
-	defer tel.close(log, 0)
-	about := containerAttributes(c.id, who.notes.container())
-	recordDelete(tel, st, about, timing{Name: spanShimDelete, Start: began, End: time.Now(), Error: t.Error, Children: []timing{t}}, out.Bytes(), relayGone)
+	if rerr == nil {
+		rerr = recorder.record(r)
+	}
+	if rerr != nil {
+		log.Warn("the end of this container is not traced", "error", rerr)
+	}
 	return exitCode(err)
+}
+
+// clearInTime is clear, unless the state directory's file system hangs.
+func (c command) clearInTime(cfg config.Config, st *state, deadline time.Time, log *slog.Logger) *state {
+	left := make(chan *state, 1)
+	go func() { left <- c.clear(cfg, st, deadline, log) }()
+	select {
+	case gone := <-left:
+		return gone
+	case <-time.After(time.Until(deadline) + diskTime):
+		log.Warn("a relay's files may be left behind", "error", "the state directory does not answer")
+		return nil
+	}
 }
 
 // restoreSocket gives the VMM's socket back if the relay died in its place: the inner

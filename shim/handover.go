@@ -26,6 +26,8 @@ type spare struct {
 type assignment struct {
 	InnerSock string    `json:"inner_socket"`
 	Started   time.Time `json:"started"` // when start was run
+	// Record is all that is to be done, if there is nothing to relay.
+	Record *recording `json:"record,omitempty"`
 }
 
 // report is what the relay answers: the sandbox's state when it is ready, or why
@@ -35,11 +37,18 @@ type report struct {
 	Error string `json:"error,omitempty"`
 }
 
+func reportOf(err error) (r report) {
+	if err != nil {
+		r.Error = err.Error()
+	}
+	return r
+}
+
 // handoverFD is the descriptor by which the relay process talks to its start.
 const handoverFD = 3
 
-// spawnRelay starts the relay process.
-func spawnRelay(c command) (*spare, error) {
+// spawnRelay starts the relay process, or, with actionRecord, one that only records.
+func spawnRelay(c command, action string) (*spare, error) {
 	s := &spare{started: time.Now()}
 	self, err := os.Executable()
 	if err != nil {
@@ -56,7 +65,7 @@ func spawnRelay(c command) (*spare, error) {
 	}
 	cmd := exec.Command(self)
 	// The name and arguments are for those who read a process list.
-	cmd.Args = []string{c.program, "-namespace", c.namespace, "-id", c.id, "-bundle", c.bundle, actionRelay}
+	cmd.Args = []string{c.program, "-namespace", c.namespace, "-id", c.id, "-bundle", c.bundle, action}
 	cmd.Dir = "/"
 	cmd.ExtraFiles = []*os.File{theirs}
 	cmd.SysProcAttr = &syscall.SysProcAttr{Setpgid: true}

@@ -66,16 +66,23 @@ func (c command) relay(cfg config.Config, inner string, log *slog.Logger) int {
 	}
 	defer start.Close()
 	r := &relayProcess{command: c, cfg: cfg, inner: inner, log: log}
-	err = r.prepare()
+	if c.action == actionRelay {
+		err = r.prepare()
+	}
 	var a assignment
 	if derr := json.NewDecoder(start).Decode(&a); derr != nil {
 		return 0 // not needed after all
+	}
+	if a.Record != nil {
+		err = a.Record.make(cfg, log)
+		_ = json.NewEncoder(start).Encode(reportOf(err)) // who asked may not have waited
+		return 0
 	}
 	if err == nil {
 		err = r.take(a)
 	}
 	if err != nil {
-		_ = json.NewEncoder(start).Encode(report{Error: err.Error()})
+		_ = json.NewEncoder(start).Encode(reportOf(err))
 		return 1
 	}
 	served := r.serve()
@@ -196,7 +203,7 @@ func (r *relayProcess) serve() <-chan struct{} {
 	if r.state.Dynamic {
 		r.controls = r.startControl()
 	} else {
-		r.tel.keeper.Ensure()
+		go r.tel.keeper.Ensure() // which looks at the disk; Close waits for it
 	}
 	return done
 }

@@ -35,8 +35,8 @@ func (s *sandbox) endRoot(at time.Time, failure string) {
 		return
 	}
 	emitRoot(s.tracer, &st, at, failure)
-	s.save()
 	s.exports.Go(func() {
+		s.save()
 		ctx, cancel := context.WithTimeout(context.Background(), flushTime)
 		defer cancel()
 		if err := s.flush(ctx); err != nil {

@@ -60,7 +60,7 @@ func (r *relayProcess) openRuntimes() *runtimeSpans {
 		Name:    "runtimes' endpoint",
 		Logf:    func(format string, args ...any) { r.log.Warn(fmt.Sprintf(format, args...)) },
 	})
-	s.keeper.Ensure()
+	within(closeTime, s.keeper.Ensure)
 	return s
 }
 

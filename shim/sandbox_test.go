@@ -114,8 +114,13 @@ func TestRootIsNotCalledExportedBeforeItIs(t *testing.T) {
 	flush := make(chan struct{})
 	w.flush = func(context.Context) error { <-flush; return nil }
 	w.Answered(&middleware.Call{Method: "Start", ContainerID: "c1", End: t0.Add(80)})
-	st, err := readState(w.statePath)
-	if err != nil || st.RootEnded || !st.RootEnd.Equal(t0.Add(80)) {
+	var st *state
+	var err error
+	eventually(t, "the root's end is in the state", func() bool {
+		st, err = readState(w.statePath)
+		return err == nil
+	})
+	if st.RootEnded || !st.RootEnd.Equal(t0.Add(80)) {
 		t.Errorf("state while the root is being exported: %+v, %v", st, err)
 	}
 	close(flush)

@@ -33,13 +33,12 @@ func (c command) start(cfg config.Config, inner string, log *slog.Logger) int {
 	relay := s.spawnEarly()
 	out, err := s.runInner()
 	if err != nil {
-		relay.wait().discard()
 		os.Stdout.Write(out)
-		s.failed(err)
+		s.failed(err, relay)
 		return exitCode(err)
 	}
 	reply := out
-	if a, err := s.attach(out, relay); err != nil {
+	if a, err := s.attachInTime(out, relay); err != nil {
 		s.log.Warn("this container is not traced: containerd is given the inner shim", "error", err)
 	} else {
 		reply = a
@@ -87,7 +86,7 @@ func (s *starter) spawnEarly() *spawning {
 		if notes, err := readAnnotations(s.bundle); err == nil && notes[criContainerType] == "container" {
 			return
 		}
-		sp.spare, sp.err = spawnRelay(s.command)
+		sp.spare, sp.err = spawnRelay(s.command, actionRelay)
 	}()
 	return sp
 }
@@ -96,6 +95,29 @@ func (s *starter) spawnEarly() *spawning {
 func (sp *spawning) wait() *spare {
 	<-sp.done
 	return sp.spare
+}
+
+// attachTime is how much longer than the relay's ready_timeout an attach may take. All
+// that it waits for has bounds of its own, but for the state directory.
+const attachTime = 5 * time.Second
+
+// attachInTime is attach, unless the state directory's file system hangs.
+func (s *starter) attachInTime(out []byte, relay *spawning) (reply []byte, err error) {
+	type attached struct {
+		reply []byte
+		err   error
+	}
+	done := make(chan attached, 1)
+	go func() {
+		reply, err := s.attach(out, relay)
+		done <- attached{reply, err}
+	}()
+	select {
+	case a := <-done:
+		return a.reply, a.err
+	case <-time.After(time.Duration(s.cfg.Relay.ReadyTimeout) + attachTime):
+		return nil, fmt.Errorf("the state directory %s does not answer", s.cfg.Relay.StateDir)
+	}
 }
 
 // attach puts a relay in front of the shim that out names and returns the answer
@@ -173,7 +195,7 @@ func (s *starter) tryRelay(p paths, innerSock string, relay *spare, deadline tim
 		return st, nil
 	}
 	if relay == nil {
-		if relay, err = spawnRelay(s.command); err != nil {
+		if relay, err = spawnRelay(s.command, actionRelay); err != nil {
 			return nil, err
 		}
 	}
@@ -218,25 +240,27 @@ func (s *starter) timing(failure string) timing {
 }
 
 // failed records the trace of a sandbox whose inner shim would not start: nobody
-// else will.
-func (s *starter) failed(cause error) {
+// else will. What would have been its relay writes it.
+func (s *starter) failed(cause error, relay *spawning) {
+	spare := relay.wait()
 	if s.cfg.Trace.Mode == "dynamic" {
+		spare.discard()
 		return // it is not switched on before it has started
 	}
-	if notes, err := readAnnotations(s.bundle); err == nil && notes[criContainerType] == "container" {
+	who := s.identity(s.inner)
+	if who.notes[criContainerType] == "container" {
+		spare.discard()
 		return // a container that failed to come into a running sandbox
 	}
-	who := s.identity(s.inner)
-	tel, err := openTelemetry(s.cfg, who, s.log)
+	err := relay.err
+	if err == nil {
+		failure := filepath.Base(s.inner) + " start: " + cause.Error()
+		root := export.NewRoot(context.Background(), s.cfg.Trace)
+		r := newRecording(who, s.id, state{Trace: newTraceContext(root), Started: s.began}, s.timing(failure))
+		r.Failure = failure
+		err = spare.record(r)
+	}
 	if err != nil {
 		s.log.Warn("the failed start is not traced", "error", err)
-		return
 	}
-	defer tel.close(s.log, 0)
-	root := export.NewRoot(context.Background(), s.cfg.Trace)
-	failure := filepath.Base(s.inner) + " start: " + cause.Error()
-	st := state{Trace: newTraceContext(root), Started: s.began}
-	t := s.timing(failure)
-	t.emit(remote(root), tel.tracer, nil, containerAttributes(s.id, who.notes.container())...)
-	emitRoot(tel.tracer, &st, t.End, failure)
 }

@@ -2,6 +2,7 @@ package shim
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"log/slog"
 	"path/filepath"
@@ -49,25 +50,28 @@ type telemetry struct {
 	tracer   trace.Tracer
 	journal  *journal.Journal
 	keeper   *export.Keeper
+	queue    *export.Queue // to the journal, for those who must not wait for it
+	endTime  time.Duration
 }
 
 // openTelemetry opens the journal and a provider that writes to it.
 func openTelemetry(cfg config.Config, id identity, log *slog.Logger) (*telemetry, error) {
-	j, err := journal.Open(cfg.Journal.Dir, journal.Options{
+	j := journal.New(cfg.Journal.Dir, journal.Options{
 		MaxBytes:     int64(cfg.Journal.MaxBytes),
 		SegmentBytes: int64(cfg.Journal.SegmentBytes),
 		Shipped:      cfg.Export.Endpoint != "",
 	})
-	if err == nil {
-		err = writable(cfg.Journal.Dir)
-	}
-	if err != nil {
+	if err := checkJournal(j); errors.Is(err, errDiskHangs) {
+		log.Warn("spans wait in memory", "error", err)
+	} else if err != nil {
 		return nil, fmt.Errorf("open the journal: %w", err)
 	}
-	t := &telemetry{journal: j}
+	t := &telemetry{journal: j, endTime: endTime}
 	t.keeper = export.NewKeeper(cfg, func(format string, args ...any) { log.Warn(fmt.Sprintf(format, args...)) })
 	ctx := context.Background()
-	exporter, err := otlptrace.New(ctx, t.keeper.Client(j))
+	client := t.keeper.Client(j)
+	t.queue = export.NewQueue(client, j)
+	exporter, err := otlptrace.New(ctx, client)
 	if err != nil {
 		j.Close()
 		return nil, fmt.Errorf("open the journal: %w", err)
@@ -81,6 +85,27 @@ func openTelemetry(cfg config.Config, id identity, log *slog.Logger) (*telemetry
 	return t, nil
 }
 
+// errDiskHangs says that the journal's file system did not answer in time.
+var errDiskHangs = errors.New("the journal's disk does not answer")
+
+// checkJournal returns why spans cannot be written, as far as that is known in time.
+func checkJournal(j *journal.Journal) error {
+	checked := make(chan error, 1)
+	go func() {
+		err := j.Check()
+		if err == nil {
+			err = writable(j.Dir())
+		}
+		checked <- err
+	}()
+	select {
+	case err := <-checked:
+		return err
+	case <-time.After(diskTime):
+		return fmt.Errorf("%w: %s", errDiskHangs, j.Dir())
+	}
+}
+
 // writable reports why a directory cannot be written to, nil if it can.
 func writable(dir string) error {
 	if err := unix.Access(dir, unix.W_OK); err != nil {
@@ -89,20 +114,31 @@ func writable(dir string) error {
 	return nil
 }
 
-// flushTime bounds how long a process that ends waits for its spans to be
-// written.
-const flushTime = 2 * time.Second
+const (
+	// flushTime bounds how long a span of which more depends may take to be written.
+	flushTime = 2 * time.Second
+	// endTime bounds how long a process that ends waits for its spans to be written.
+	// Nobody waits for it then. A file system that is frozen for a snapshot is back
+	// in a few seconds; killed by its own end, a write would not be made then.
+	endTime = time.Minute
+)
 
 // close writes out what is left, and waits as long as linger for a shipper that is
-// about to be replaced.
+// about to be replaced. A disk that hangs does not keep it.
 func (t *telemetry) close(log *slog.Logger, linger time.Duration) {
-	ctx, cancel := context.WithTimeout(context.Background(), flushTime)
+	ctx, cancel := context.WithTimeout(context.Background(), t.endTime)
 	defer cancel()
-	if err := t.provider.Shutdown(ctx); err != nil {
+	stopped := make(chan error, 1)
+	go func() { stopped <- t.queue.Stop(ctx) }()
+	if err := errors.Join(t.provider.Shutdown(ctx), <-stopped); err != nil {
 		log.Warn("spans were lost at exit", "error", err)
 	}
-	if err := t.journal.Close(); err != nil {
-		log.Warn("close the journal", "error", err)
+	if !within(closeTime, func() {
+		if err := t.journal.Close(); err != nil {
+			log.Warn("close the journal", "error", err)
+		}
+	}) {
+		log.Warn("close the journal", "error", errDiskHangs)
 	}
-	t.keeper.Close(linger)
+	within(linger+closeTime, func() { t.keeper.Close(linger) })
 }

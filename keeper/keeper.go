@@ -1,6 +1,7 @@
 package keeper
 
 import (
+	"context"
 	"errors"
 	"fmt"
 	"math"
@@ -36,6 +37,10 @@ type Options struct {
 	// Without says what is not done without the process, Name what it is, for the
 	// log: "no spans are shipped", "shipper".
 	Without, Name string
+	// Every is how often the process is pinged, by all Keepers of it together; 0
+	// means 5 s. One that does not answer is killed and replaced: at once if it is
+	// stopped, otherwise after 10 s.
+	Every time.Duration
 	// Logf is told what hinders the Keeper, once for each cause.
 	Logf func(format string, args ...any)
 }
@@ -43,21 +48,30 @@ type Options struct {
 // Keeper sees to it that a process is there, one per host. Any number of processes
 // may have a Keeper of it at once.
 type Keeper struct {
-	opts Options
+	opts     Options
+	patience time.Duration // with one that is not stopped and does not answer
 
 	mu     sync.Mutex
 	closed bool
-	logged string // the last error logged
-	pause  time.Duration
+	logged string    // the last error logged
+	own    mark      // as this Keeper has left it
+	looked time.Time // when it was pinged
+	silent time.Time // since when it does not answer; zero if it does
 	timer  *time.Timer
 	due    time.Time // when the timer ends
 }
 
 // New returns a Keeper, which does nothing before Ensure.
-func New(opts Options) *Keeper { return &Keeper{opts: opts, pause: minRestart} }
+func New(opts Options) *Keeper {
+	if opts.Every == 0 {
+		opts.Every = defaultEvery
+	}
+	return &Keeper{opts: opts, patience: hangTime}
+}
 
-// Ensure starts the process if none runs. It costs three system calls while one
-// runs, so that it may be called often.
+// Ensure starts the process if none runs, and replaces it if it does not answer. It
+// costs three system calls while one runs, so that it may be called often; a ping may
+// take a quarter of a second, a replacement more than one.
 func (k *Keeper) Ensure() {
 	k.mu.Lock()
 	defer k.mu.Unlock()
@@ -66,21 +80,57 @@ func (k *Keeper) Ensure() {
 	}
 	lock, err := Lock(k.opts.Lock)
 	if errors.Is(err, ErrHeld) {
-		return
-	}
-	if err != nil {
+		if lock = k.replace(); lock == nil {
+			return
+		}
+	} else if err != nil {
 		k.report(err)
 		return
 	}
 	defer lock.Close() // the child has its own
-	if wait := k.pause - sinceStart(lock); wait > 0 {
+	now := time.Now()
+	m := readMark(k.opts.Lock)
+	if wait := max(m.wait(now), k.own.wait(now)); wait > 0 {
 		k.later(wait)
 		return
 	}
-	if err := k.start(lock); err != nil {
+	pause := m.pause()
+	if now.Sub(m.next) > maxRestart {
+		pause = minRestart // what was, is long ago
+	}
+	k.leave(mark{now, now.Add(pause)})
+	if err := k.start(lock, now); err != nil {
 		k.report(err)
-		k.pause = min(2*k.pause, maxRestart)
-		k.later(k.pause)
+		k.failed(now, pause)
+	}
+}
+
+// Watch has a process that is there looked at until ctx is done, also if nobody calls
+// Ensure.
+func (k *Keeper) Watch(ctx context.Context) {
+	ticker := time.NewTicker(k.opts.Every)
+	defer ticker.Stop()
+	for {
+		select {
+		case <-ctx.Done():
+			return
+		case <-ticker.C:
+			k.Ensure()
+		}
+	}
+}
+
+func (k *Keeper) leave(m mark) {
+	k.own = m
+	m.write(k.opts.Lock)
+}
+
+// failed doubles the pause before the next start.
+func (k *Keeper) failed(started time.Time, pause time.Duration) {
+	pause = min(2*pause, maxRestart)
+	k.leave(mark{started, time.Now().Add(pause)})
+	if !k.closed {
+		k.later(pause)
 	}
 }
 
@@ -118,22 +168,7 @@ func (k *Keeper) report(err error) {
 	}
 }
 
-// sinceStart is how long ago the process was last started, by the lock file's time
-// of modification: so that the Keepers of many pods together do not start a failing
-// one again and again.
-func sinceStart(lock *os.File) time.Duration {
-	info, err := lock.Stat()
-	if err != nil || info.Size() == 0 {
-		return maxRestart // never
-	}
-	if since := time.Since(info.ModTime()); since >= 0 {
-		return since
-	}
-	return maxRestart // the clock was set back
-}
-
-func (k *Keeper) start(lock *os.File) error {
-	_, _ = lock.WriteAt([]byte{'\n'}, 0) // see sinceStart; a full disk is no reason not to start
+func (k *Keeper) start(lock *os.File, now time.Time) error {
 	program, err := k.opts.Program()
 	if err != nil {
 		return err
@@ -161,29 +196,39 @@ func (k *Keeper) start(lock *os.File) error {
 	_ = unix.CloseRange(3, math.MaxUint32, unix.CLOSE_RANGE_CLOEXEC)
 	// In a session of its own it outlives us and gets none of our signals.
 	cmd.SysProcAttr = &unix.SysProcAttr{Setsid: true}
+	words := newLastWords()
+	if words.File != nil {
+		cmd.Stderr = words.File
+	}
 	if err := cmd.Start(); err != nil {
+		words.Close()
 		return fmt.Errorf("start of the %s %s: %w", k.opts.Name, program, err)
 	}
-	started := time.Now()
 	go func() {
 		err := cmd.Wait() // it would stay a zombie otherwise
-		k.ended(program, err, time.Since(started))
+		if text := words.last(); err != nil && text != "" {
+			err = fmt.Errorf("%w: %s", err, text)
+		}
+		words.Close()
+		k.ended(program, err, now)
 	}()
 	return nil
 }
 
-// ended sets the pause before the next start by how the last process fared.
-func (k *Keeper) ended(program string, err error, lived time.Duration) {
+// ended sets the pause before the next start by how the last process fared, unless
+// another one has been started since.
+func (k *Keeper) ended(program string, err error, started time.Time) {
 	k.mu.Lock()
 	defer k.mu.Unlock()
-	if err == nil || lived > maxRestart {
-		k.pause, k.logged = minRestart, ""
+	m := readMark(k.opts.Lock)
+	if m.started.After(started) {
 		return
 	}
-	if k.closed {
+	if err == nil || time.Since(m.started) > maxRestart {
+		k.logged = ""
+		k.leave(mark{m.started, m.started.Add(minRestart)})
 		return
 	}
 	k.report(fmt.Errorf("the %s %s ended early: %w", k.opts.Name, program, err))
-	k.pause = min(2*k.pause, maxRestart)
-	k.later(k.pause)
+	k.failed(started, max(m.pause(), k.own.pause()))
 }

@@ -18,7 +18,15 @@ import (
 	"github.com/shimtrace/shimtrace/keeper/keepertest"
 )
 
-func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
+// answerEnv has this program be what is kept: its value is the lock.
+const answerEnv = "KEEPER_TEST_LOCK"
+
+func TestMain(m *testing.M) {
+	if path := os.Getenv(answerEnv); path != "" {
+		beKept(path)
+	}
+	goleak.VerifyTestMain(m)
+}
 
 func eventually(t *testing.T, what string, cond func() bool) {
 	t.Helper()
@@ -79,8 +87,8 @@ func TestOneIsStarted(t *testing.T) {
 	if sid, err := unix.Getsid(pids[0]); err != nil || sid != pids[0] {
 		t.Errorf("session %d, %v", sid, err)
 	}
-	for fd := range 3 {
-		if to, err := os.Readlink(fmt.Sprintf("/proc/%d/fd/%d", pids[0], fd)); to != os.DevNull {
+	for fd, want := range []string{os.DevNull, os.DevNull, "/memfd:stderr (deleted)"} {
+		if to, err := os.Readlink(fmt.Sprintf("/proc/%d/fd/%d", pids[0], fd)); to != want {
 			t.Errorf("descriptor %d is %s, %v", fd, to, err)
 		}
 	}

@@ -8,6 +8,7 @@ import (
 	"os"
 	"path/filepath"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"golang.org/x/sys/unix"
@@ -24,6 +25,11 @@ const (
 	runtimeDrain = 3 * time.Second
 	// servingTime bounds the search for the inner shim's process.
 	servingTime = time.Minute
+	// watchEvery is how often the endpoint is pinged. The Go runtime waits for it with
+	// each span, without a limit: one that is stopped is to be replaced in a second.
+	watchEvery = 300 * time.Millisecond
+	// watchTime is how long that goes on for a runtime that has not sent a span.
+	watchTime = 2 * time.Minute
 )
 
 // runtimeSpans sees to it that the host has an endpoint for the spans of Kata's
@@ -34,6 +40,7 @@ type runtimeSpans struct {
 	log    *slog.Logger
 
 	link    *runtimes.Link // nil before serve
+	sends   atomic.Bool    // the runtime has sent a span
 	stop    context.CancelFunc
 	running sync.WaitGroup
 }
@@ -56,6 +63,7 @@ func (r *relayProcess) openRuntimes() *runtimeSpans {
 		Program: func() (string, error) { return keeper.Find(r.cfg.Export.Shipper, "export.shipper") },
 		Args:    []string{"receive"},
 		Files:   func() ([]*os.File, error) { return s.listen(at) },
+		Every:   watchEvery,
 		Without: "no spans come from Kata's runtimes",
 		Name:    "runtimes' endpoint",
 		Logf:    func(format string, args ...any) { r.log.Warn(fmt.Sprintf(format, args...)) },
@@ -127,12 +135,25 @@ func (s *runtimeSpans) serve(r *relayProcess, a *agents) {
 		Lost:    func(reason string, spans int) { r.tel.journal.Drop(runtimes.DropReason(reason), spans) },
 		Warn:    func(err error) { r.log.Warn("runtime's spans", "error", err) },
 	}, func(span *runtimespan.Span) {
+		s.sends.Store(true)
 		if r.wanted(from, &span.Span) {
 			a.own.AddRuntime(span)
 		}
 	})
 	s.running.Go(func() { s.link.Serve(ctx) })
+	s.running.Go(func() { s.watch(ctx) })
 	s.running.Go(func() { s.tellProcess(ctx, r.inner, r.id, r.state.InnerSock) })
+}
+
+// watch has the endpoint replaced when it does not answer, for as long as the runtime
+// may have a span for it.
+func (s *runtimeSpans) watch(ctx context.Context) {
+	first, cancel := context.WithTimeout(ctx, watchTime)
+	defer cancel()
+	s.keeper.Watch(first)
+	if s.sends.Load() {
+		s.keeper.Watch(ctx)
+	}
 }
 
 // tellProcess tells the endpoint which process the runtime is.
@@ -162,5 +183,5 @@ func (s *runtimeSpans) close() {
 		s.stop()
 		s.running.Wait()
 	}
-	s.keeper.Close(0)
+	within(closeTime, func() { s.keeper.Close(0) })
 }

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"io"
 	"log/slog"
 	"net"
 	"net/netip"
@@ -91,6 +92,7 @@ func (h *host) receive(ctx context.Context, at string, idle time.Duration) error
 // seat is what a host has once: the lock, the port, and the socket for relays.
 type seat struct {
 	lock   *os.File
+	pings  io.Closer
 	port   *net.TCPListener
 	relays *net.UnixListener
 }
@@ -113,6 +115,9 @@ func takeSeat(cfg config.Config) (_ *seat, err error) {
 		if s.lock, err = keeper.Lock(runtimes.LockPath(dir)); err != nil {
 			return nil, err
 		}
+	}
+	if s.pings, err = keeper.Answer(runtimes.LockPath(dir)); err != nil {
+		return nil, err
 	}
 	for _, f := range left {
 		l, lerr := net.FileListener(f)
@@ -142,6 +147,9 @@ func (s *seat) close() {
 	}
 	if s.port != nil {
 		s.port.Close()
+	}
+	if s.pings != nil {
+		s.pings.Close()
 	}
 	if s.lock != nil {
 		s.lock.Close()

@@ -1,6 +1,7 @@
 package main
 
 import (
+	"context"
 	"errors"
 	"fmt"
 	"net"
@@ -17,6 +18,7 @@ import (
 
 	"github.com/shimtrace/shimtrace/forwarder/jaeger"
 	"github.com/shimtrace/shimtrace/forwarder/runtimes"
+	"github.com/shimtrace/shimtrace/internal/reliability"
 	"github.com/shimtrace/shimtrace/keeper"
 )
 
@@ -65,6 +67,7 @@ func (k *kept) keeper(t *testing.T) *keeper.Keeper {
 			f, err := l.(*net.TCPListener).File()
 			return []*os.File{f}, err
 		},
+		Every:   100 * time.Millisecond,
 		Without: "no spans come", Name: "endpoint",
 		Logf: func(format string, args ...any) {
 			k.mu.Lock()
@@ -129,7 +132,7 @@ func TestReceiveReplaced(t *testing.T) {
 	}
 
 	// As if it had run for a while: one that dies young is not replaced so quickly.
-	if err := os.Chtimes(runtimes.LockPath(filepath.Join(k.state, "runtimes")), time.Time{}, time.Now().Add(-time.Hour)); err != nil {
+	if err := os.Chtimes(runtimes.LockPath(filepath.Join(k.state, "runtimes")), time.Now().Add(-time.Hour), time.Now().Add(-time.Hour)); err != nil {
 		t.Fatal(err)
 	}
 	killed := time.Now()
@@ -155,6 +158,55 @@ func TestReceiveReplaced(t *testing.T) {
 		t.Fatal(err)
 	}
 	eventually(t, "the other relay gets on, too", func() bool { return len(relays[0].got()) == len(pods[0].spans)+1 })
+}
+
+// TestReceiveStopped: while the process is stopped, posts wait for the next one, and no
+// longer than it takes to start that. The Go runtime's exporter has no limit of its own.
+func TestReceiveStopped(t *testing.T) {
+	k := newKept(t)
+	p := load(t, goPod)[0]
+	of := k.keeper(t)
+	of.Ensure()
+	ctx, cancel := context.WithCancel(t.Context())
+	var watching sync.WaitGroup
+	watching.Go(func() { of.Watch(ctx) })
+	defer watching.Wait()
+	defer cancel()
+	relay := linkRelay(t, k.state, p.sandbox, of.Ensure)
+	p.postAll(t, k.url)
+	eventually(t, "they arrive", func() bool { return len(relay.got()) == len(p.spans) })
+	first := k.processes(t)
+	if err := unix.Kill(first[0], unix.SIGSTOP); err != nil {
+		t.Fatal(err)
+	}
+	// A post to the stopped process ends with it, and the next one is taken.
+	const hang = 30 * time.Second
+	began := time.Now()
+	client := &http.Client{Timeout: hang, Transport: &http.Transport{DisableKeepAlives: true}}
+	for {
+		err := p.post(client, k.url, p.bodies[0])
+		if err == nil {
+			break
+		}
+		if time.Since(began) > hang {
+			t.Fatalf("posts hang: %v", err)
+		}
+		time.Sleep(time.Millisecond)
+	}
+	t.Logf("a post was taken after %v", time.Since(began))
+	if now := k.processes(t); len(now) != 1 || now[0] == first[0] {
+		t.Errorf("processes %v, before %v", now, first)
+	}
+	eventually(t, "its spans arrive", func() bool { return len(relay.got()) > len(p.spans) })
+	if log := strings.Join(k.logged(), "\n"); !strings.Contains(log, "is stopped: it is replaced") {
+		t.Errorf("log %q", log)
+	}
+	reliability.Row(t, reliability.Fault{
+		Area:  "Processes",
+		Fault: "`shimtrace receive` is stopped (SIGSTOP)",
+		Pod:   "the spans that its runtime ends meanwhile take up to a second: the relays replace the process",
+		Lost:  "what the stopped process had, and the posts that waited for it",
+	})
 }
 
 // TestReceivePortTaken: who has the port keeps it, and is heard of once; when it is

@@ -31,7 +31,8 @@ type Call struct {
 
 	// Code is the answer's status, 0 for OK.
 	Code Code
-	// Message is the answer's error message, at most maxMessage bytes.
+	// Message is what may be said of the answer's error message, at most 512 bytes: no
+	// values that may be secret (package errtext).
 	Message string
 	PID     uint32
 	// Exited tells that the answer has an exit status (of Wait and Delete).

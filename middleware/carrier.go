@@ -8,7 +8,8 @@ import (
 
 // carrier lets a propagator read a request's metadata and collects what it
 // writes. Keys are compared without regard to case and written in lower case, as
-// ttrpc's metadata has them; of a key that repeats the first value counts.
+// ttrpc's metadata has them; of a key that repeats the first value counts, but those of
+// tracestate are parts of one (W3C Trace Context, 3.3.1.1).
 type carrier struct {
 	req *wire.Request
 	set []entry
@@ -18,12 +19,21 @@ type entry struct{ key, value string }
 
 // Get implements propagation.TextMapCarrier.
 func (c *carrier) Get(key string) string {
+	joined, parts := "", 0
 	for i := range c.req.Metadata {
-		if equalFold(c.req.Metadata[i].Key, key) {
-			return string(c.req.Metadata[i].Value)
+		if !equalFold(c.req.Metadata[i].Key, key) {
+			continue
 		}
+		value := string(c.req.Metadata[i].Value)
+		if !strings.EqualFold(key, stateKey) {
+			return value
+		}
+		if parts++; parts > 1 {
+			joined += ","
+		}
+		joined += value
 	}
-	return ""
+	return joined
 }
 
 // Values implements propagation.ValuesGetter: baggage may come in several parts.
@@ -80,6 +90,9 @@ func (c *carrier) replaces(key []byte, fields []string) bool {
 	}
 	return false
 }
+
+// stateKey is W3C's key for what vendors have in a context beside its ids.
+const stateKey = "tracestate"
 
 // baggageKey is W3C's key for what goes along with a context but is not of it.
 const baggageKey = "baggage"

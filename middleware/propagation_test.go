@@ -10,6 +10,7 @@ import (
 
 	"github.com/containerd/ttrpc"
 	"go.opentelemetry.io/otel/propagation"
+	sdktrace "go.opentelemetry.io/otel/sdk/trace"
 	"go.opentelemetry.io/otel/trace"
 	"google.golang.org/protobuf/types/known/emptypb"
 	"google.golang.org/protobuf/types/known/wrapperspb"
@@ -72,6 +73,7 @@ func TestPropagation(t *testing.T) {
 	}{
 		"w3c":                  {[]string{"tracecontext"}, ttrpc.MD{"traceparent": {w3c}}, true, []string{"traceparent"}, nil},
 		"w3c with state":       {[]string{"tracecontext"}, ttrpc.MD{"traceparent": {w3c}, "tracestate": {"vendor=1"}}, true, []string{"traceparent", "tracestate"}, []string{"tracestate"}},
+		"w3c with states":      {[]string{"tracecontext"}, ttrpc.MD{"traceparent": {w3c}, "tracestate": {"vendor=1", "other=2,third=3"}}, true, []string{"traceparent", "tracestate"}, nil},
 		"repeated":             {[]string{"tracecontext"}, ttrpc.MD{"traceparent": {w3c, w3c, "junk"}}, true, []string{"traceparent"}, nil},
 		"other case":           {[]string{"tracecontext"}, ttrpc.MD{"TraceParent": {w3c}}, true, []string{"traceparent"}, nil},
 		"many cases":           {[]string{"tracecontext"}, ttrpc.MD{"Traceparent": {w3c}, "TRACEPARENT": {w3c}, "Tracestate": {"a=b"}}, true, []string{"traceparent", "tracestate"}, nil},
@@ -115,12 +117,53 @@ func TestPropagation(t *testing.T) {
 					t.Errorf("%s = %q, was %q", key, values, tt.in[key])
 				}
 			}
+			if all := strings.Join(tt.in["tracestate"], ","); tt.child && all != "" && all != strings.Join(seen["tracestate"], ",") {
+				t.Errorf("the state %q went on as %q", all, seen["tracestate"])
+			}
 			for _, form := range tt.forms {
 				if form == "none" || form == "baggage" {
 					continue
 				}
 				if sc := trace.SpanContextFromContext(extract(form, seen)); sc.SpanID() != s.SpanContext().SpanID() || sc.TraceID() != s.SpanContext().TraceID() || !sc.IsSampled() {
 					t.Errorf("%s carries %v, want %v", form, sc, s.SpanContext())
+				}
+			}
+		})
+	}
+}
+
+// TestPropagationOfDenial: a request that says by B3 that it is not to be traced is not,
+// and says so further on, in every form.
+func TestPropagationOfDenial(t *testing.T) {
+	w3c := "00-" + callerTrace + "-" + callerID + "-01"
+	for name, tt := range map[string]struct {
+		forms []string
+		in    ttrpc.MD
+	}{
+		"b3":             {[]string{"b3"}, ttrpc.MD{"b3": {"0"}}},
+		"b3multi":        {[]string{"b3multi"}, ttrpc.MD{"X-B3-Sampled": {"0"}}},
+		"b3multi, word":  {[]string{"b3multi"}, ttrpc.MD{"x-b3-sampled": {"false"}}},
+		"into all forms": {[]string{"tracecontext", "jaeger", "b3", "b3multi"}, ttrpc.MD{"b3": {"0"}}},
+		"of a context":   {[]string{"tracecontext", "b3"}, ttrpc.MD{"traceparent": {w3c}, "b3": {"0"}}},
+		"with ids":       {[]string{"b3"}, ttrpc.MD{"b3": {callerTrace + "-" + callerID + "-0"}}},
+	} {
+		t.Run(name, func(t *testing.T) {
+			provider, rec := recorder(sdktrace.WithSampler(sdktrace.ParentBased(sdktrace.AlwaysSample())))
+			addr, stop := relay(t, server(t), provider, propagators(tt.forms...))
+			c := client(t, addr)
+			seen := seenBy(t, c, tt.in)
+			c.Close()
+			stop()
+			if n := len(rec.Ended()); n > 0 {
+				t.Errorf("%d spans", n)
+			}
+			for _, form := range tt.forms {
+				sc := trace.SpanContextFromContext(extract(form, seen))
+				if !sc.IsValid() || sc.IsSampled() {
+					t.Errorf("%s carries %v of %v", form, sc, seen)
+				}
+				if name == "of a context" && sc.TraceID().String() != callerTrace {
+					t.Errorf("%s leaves the caller's trace: %v", form, sc)
 				}
 			}
 		})

@@ -3,6 +3,8 @@ package middleware
 import (
 	"context"
 	"fmt"
+	"math/rand/v2"
+	"strings"
 
 	"go.opentelemetry.io/contrib/propagators/b3"
 	"go.opentelemetry.io/contrib/propagators/jaeger"
@@ -38,6 +40,37 @@ func Propagator(names ...string) (propagation.TextMapPropagator, error) {
 
 // b3Propagator is B3 for someone in between, who replaces the context of a request.
 type b3Propagator struct{ propagation.TextMapPropagator }
+
+// Extract reads as well that the request is not to be traced, which B3 may say without
+// ids. Then the request gets some: a decision is a context's.
+func (p b3Propagator) Extract(ctx context.Context, c propagation.TextMapCarrier) context.Context {
+	before := trace.SpanContextFromContext(ctx)
+	ctx = p.TextMapPropagator.Extract(ctx, c)
+	if !denied(c) || !trace.SpanContextFromContext(ctx).Equal(before) {
+		return ctx // B3's own context has its decision with it
+	}
+	if !before.IsValid() {
+		before = trace.NewSpanContext(trace.SpanContextConfig{TraceID: randomID[trace.TraceID](), SpanID: randomID[trace.SpanID](), Remote: true})
+	}
+	return trace.ContextWithRemoteSpanContext(ctx, before.WithTraceFlags(before.TraceFlags().WithSampled(false)))
+}
+
+// denied reports whether a request says only that it is not to be traced.
+func denied(c propagation.TextMapCarrier) bool {
+	if single := c.Get("b3"); single != "" {
+		return single == "0"
+	}
+	sampled := c.Get("x-b3-sampled")
+	return (sampled == "0" || strings.EqualFold(sampled, "false")) && c.Get("x-b3-traceid") == ""
+}
+
+// randomID returns an id that is not zero.
+func randomID[ID ~[8]byte | ~[16]byte]() (id ID) {
+	for i := range len(id) {
+		id[i] = byte(rand.IntN(255) + 1)
+	}
+	return id
+}
 
 // Inject writes valid contexts only, and of those that are not sampled that they
 // are not, whatever the request said: the decision has been made.

@@ -8,11 +8,9 @@ import (
 	"go.opentelemetry.io/otel/codes"
 	semconv "go.opentelemetry.io/otel/semconv/v1.43.0"
 	"go.opentelemetry.io/otel/trace"
-)
 
-// maxMessage bounds a status message, in bytes: some shims answer with a
-// backtrace.
-const maxMessage = 1024
+	"github.com/shimtrace/shimtrace/internal/errtext"
+)
 
 // Attributes of calls that the semantic conventions have no name for.
 const (
@@ -181,11 +179,6 @@ func (c *Call) attributes(attrs []attribute.KeyValue) []attribute.KeyValue {
 	return attrs
 }
 
-// setMessage keeps as much of an error message as a span's status takes.
-func (c *Call) setMessage(msg []byte) {
-	cut := ""
-	if len(msg) > maxMessage {
-		msg, cut = msg[:maxMessage], "…"
-	}
-	c.Message = strings.ToValidUTF8(string(msg), "") + cut
-}
+// setMessage keeps what of an error message may be said in a span: some shims answer
+// with a backtrace, or with what they were asked for.
+func (c *Call) setMessage(msg []byte) { c.Message = errtext.Reduce(msg) }

@@ -13,10 +13,12 @@ import (
 	"go.opentelemetry.io/otel/codes"
 	sdktrace "go.opentelemetry.io/otel/sdk/trace"
 	"go.opentelemetry.io/otel/trace"
+	"google.golang.org/genproto/googleapis/rpc/status"
 	"google.golang.org/protobuf/proto"
 	"google.golang.org/protobuf/types/known/emptypb"
 	"google.golang.org/protobuf/types/known/wrapperspb"
 
+	"github.com/shimtrace/shimtrace/internal/errtext"
 	"github.com/shimtrace/shimtrace/middleware"
 )
 
@@ -115,8 +117,22 @@ func TestStrangeText(t *testing.T) {
 	if got := len(spans[2].Name()); got > 1000 {
 		t.Errorf("a name of %d bytes", got)
 	}
-	if got := spans[3].Status().Description; len(got) > 1100 || got != strings.ToValidUTF8(got, "") || !strings.HasSuffix(got, "…") {
+	if got := spans[3].Status().Description; len(got) > errtext.Max || got != strings.ToValidUTF8(got, "") || got == "" {
 		t.Errorf("status message of %d bytes: %.50q", len(got), got)
+	}
+}
+
+// TestErrorsAreReduced: the client gets the whole of an answer, the span what may be said
+// of it.
+func TestErrorsAreReduced(t *testing.T) {
+	const text = "failed to create: {\"env\":[\"SECRET=hunter2\"]} SECRET=hunter2: no such file\n\nStack backtrace:\n 0: hunter2"
+	provider, rec := recorder()
+	w := connect(t, provider)
+	exchange(t, w.client, w.server, request(1, &ttrpc.Request{Service: taskService, Method: "Create"}), func() int { return 1 << 30 })
+	answered := answer(1, &ttrpc.Response{Status: &status.Status{Code: 2, Message: text}})
+	exchange(t, w.server, w.client, answered, func() int { return 1 << 30 })
+	if got, want := ended(t, rec, 1)[0].Status().Description, "failed to create: {…} SECRET=…: no such file"; got != want {
+		t.Errorf("the span says %q, want %q", got, want)
 	}
 }
 

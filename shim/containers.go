@@ -11,6 +11,7 @@ import (
 	semconv "go.opentelemetry.io/otel/semconv/v1.43.0"
 	"go.opentelemetry.io/otel/trace"
 
+	"github.com/shimtrace/shimtrace/internal/errtext"
 	"github.com/shimtrace/shimtrace/middleware"
 )
 
@@ -117,7 +118,7 @@ func (s *sandbox) replace(path, bundle string, ct *container) (left *state, err 
 func (t timing) emit(ctx context.Context, tracer trace.Tracer, links []trace.Link, attrs ...attribute.KeyValue) {
 	ctx, span := tracer.Start(ctx, t.Name, trace.WithTimestamp(t.Start), trace.WithLinks(links...), trace.WithAttributes(attrs...))
 	if t.Error != "" {
-		span.SetStatus(codes.Error, t.Error)
+		span.SetStatus(codes.Error, errtext.Reduce(t.Error))
 	}
 	for _, child := range t.Children {
 		child.emit(ctx, tracer, nil, attrs...)

@@ -7,6 +7,7 @@ import (
 	"time"
 
 	"go.opentelemetry.io/otel/propagation"
+	"go.opentelemetry.io/otel/trace"
 
 	"github.com/shimtrace/shimtrace/config"
 	"github.com/shimtrace/shimtrace/forwarder/collate"
@@ -88,7 +89,18 @@ func agentPropagator(cfg config.Trace, mode collate.Mode) propagation.TextMapPro
 	case mode == collate.Isolated:
 		return reading{propagation.TraceContext{}}
 	}
-	return propagation.TraceContext{}
+	return idsOnly{}
+}
+
+// idsOnly is W3C's form without what a caller may put beside the ids: the guest is to
+// get nothing else of it.
+type idsOnly struct{ propagation.TraceContext }
+
+// Inject implements propagation.TextMapPropagator. The keys that it replaces, or removes,
+// are those of both of W3C's.
+func (p idsOnly) Inject(ctx context.Context, c propagation.TextMapCarrier) {
+	sc := trace.SpanContextFromContext(ctx).WithTraceState(trace.TraceState{})
+	p.TraceContext.Inject(trace.ContextWithSpanContext(ctx, sc), c)
 }
 
 // reading is a propagator that only reads.

@@ -46,9 +46,11 @@ type chain struct {
 	runtime *ttrpc.Client       // the runtime's, of the agent
 	asks    map[string][]string // of the agent, by the client's method: "CreateContainer c1"
 	send    ttrpc.MD            // with the runtime's requests
+	caller  ttrpc.MD            // with the client's calls
 
 	mu   sync.Mutex
 	seen map[string]trace.SpanContext // by the agent, with its requests
+	keys []string                     // of what came with these
 }
 
 // newChain starts one. The agent fails what is about the container "bad", and takes
@@ -65,7 +67,7 @@ func newChain(t *testing.T, cfg config.Trace, mode collate.Mode, asks map[string
 	agent, endAgent := serve(t, requestService, c.serveAgent, relay.requestRelay(c.agents.injector.requests, mode))
 	c.runtime = agent
 	client, endRuntime := serve(t, taskService, c.serveRuntime, middleware.NewRelay(
-		middleware.WithTracerProvider(provider), middleware.WithQuiet(time.Duration(cfg.Slow), cfg.Quiet...), middleware.WithObserver(c.sandbox)))
+		middleware.WithTracerProvider(provider), middleware.WithPropagator(propagation.TraceContext{}), middleware.WithQuiet(time.Duration(cfg.Slow), cfg.Quiet...), middleware.WithObserver(c.sandbox)))
 	c.client = client
 	c.stop = sync.OnceFunc(func() { endRuntime(); endAgent() })
 	t.Cleanup(c.stop)
@@ -74,7 +76,7 @@ func newChain(t *testing.T, cfg config.Trace, mode collate.Mode, asks map[string
 
 // call calls the runtime for a container, and ignores that it may fail.
 func (c *chain) call(method, container string) {
-	_ = c.client.Call(context.Background(), taskService, method, about(container), new(emptypb.Empty))
+	_ = c.client.Call(ttrpc.WithMetadata(context.Background(), c.caller), taskService, method, about(container), new(emptypb.Empty))
 }
 
 // serveRuntime answers a call when the agent has answered all that it causes.
@@ -100,6 +102,11 @@ func (c *chain) serveAgent(ctx context.Context, method, container string) error 
 		carrier[key] = strings.Join(values, ",")
 	}
 	c.mu.Lock()
+	for key := range md {
+		if !slices.Contains(c.keys, key) {
+			c.keys = append(c.keys, key)
+		}
+	}
 	c.seen[method+" "+container] = trace.SpanContextFromContext(propagation.TraceContext{}.Extract(ctx, carrier))
 	c.mu.Unlock()
 	switch container {

@@ -64,6 +64,37 @@ func TestRequests(t *testing.T) {
 	}
 }
 
+// TestRequestsCarryIDsOnly: of what the caller sends along, a guest gets nothing but the
+// ids, also if the caller's trace is the one that goes on.
+func TestRequestsCarryIDsOnly(t *testing.T) {
+	caller := trace.NewSpanContext(trace.SpanContextConfig{TraceID: trace.TraceID{0xca, 1}, SpanID: trace.SpanID{0xca, 2}, TraceFlags: trace.FlagsSampled})
+	for _, from := range []string{"caller", "runtime"} {
+		c := newChain(t, config.Default().Trace, collate.Collated, runtimeAsks)
+		md := traceparent(caller)
+		md.Set("tracestate", "vendor=hunter2")
+		md.Set("baggage", "user=hunter2")
+		if from == "caller" {
+			c.caller = md
+		} else {
+			delete(md, "baggage") // the runtime's own; it has none of its caller's
+			c.send = md
+		}
+		c.call("Create", "c1")
+		c.stop()
+		if from == "caller" && c.one("Create").SpanContext().TraceState().Len() != 1 {
+			t.Error("the call does not have the caller's state, which was not to go on")
+		}
+		for ask, seen := range c.seen {
+			if !seen.IsValid() || seen.TraceState().Len() > 0 {
+				t.Errorf("%s: the agent saw %v", ask, seen)
+			}
+		}
+		if len(c.seen) != 2 || !slices.Equal(c.keys, []string{"traceparent"}) {
+			t.Errorf("%s: the agent saw %q in %d requests", from, c.keys, len(c.seen))
+		}
+	}
+}
+
 // TestRequestsOfQuietCalls: they are quiet as well; but one that is of note is recorded,
 // and the call above it, which has been answered perhaps.
 func TestRequestsOfQuietCalls(t *testing.T) {

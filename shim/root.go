@@ -8,6 +8,7 @@ import (
 	"go.opentelemetry.io/otel/trace"
 
 	"github.com/shimtrace/shimtrace/export"
+	"github.com/shimtrace/shimtrace/internal/errtext"
 	"github.com/shimtrace/shimtrace/middleware"
 )
 
@@ -95,7 +96,7 @@ func emitRoot(tracer trace.Tracer, st *state, end time.Time, failure string) {
 	ctx := export.ContextWithIDs(context.Background(), sc.TraceID(), sc.SpanID())
 	_, span := tracer.Start(ctx, spanSandboxStart, trace.WithNewRoot(), trace.WithTimestamp(st.Started))
 	if failure != "" {
-		span.SetStatus(codes.Error, failure)
+		span.SetStatus(codes.Error, errtext.Reduce(failure))
 	}
 	span.End(trace.WithTimestamp(end))
 }

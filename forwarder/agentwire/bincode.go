@@ -218,7 +218,7 @@ func (d *Decoder) bincodeEvents(c *bincodeCursor) {
 	if c.bool() {
 		for n := c.length(bincodeEventMin); n > 0 && c.ok(); n-- {
 			at := d.mark()
-			if name := d.bincodeText(c); len(name) > 0 {
+			if name := d.free(d.bincodeText(c)); len(name) > 0 {
 				d.rest = appendBytes(d.rest, eventName, name)
 			}
 			d.rest = appendFixed64(d.rest, eventTime, c.time())

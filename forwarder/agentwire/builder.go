@@ -119,7 +119,7 @@ func (b *Builder) BeginEvent() {
 
 // EventName sets the event's name.
 func (b *Builder) EventName(name []byte) {
-	b.d.rest = appendBytes(b.d.rest, eventName, b.text(name))
+	b.d.rest = appendBytes(b.d.rest, eventName, b.d.free(b.text(name)))
 }
 
 // EndEvent ends it; unixNano is its time.

@@ -5,6 +5,8 @@ import (
 	"math/bits"
 
 	tracepb "go.opentelemetry.io/proto/otlp/trace/v1"
+
+	"github.com/shimtrace/shimtrace/internal/errtext"
 )
 
 // Decoder turns payloads into spans. It keeps its buffers from span to span, so
@@ -97,9 +99,19 @@ func encodingOf(payload []byte) Encoding {
 	return JSON
 }
 
-// maxMessage is the longest status message in bytes, unless everything is kept: the
-// agents send none, and nothing says what is in one.
-const maxMessage = 256
+// free returns what is kept of a text that may say anything: a status message, an event's
+// name. All of it is if everything is.
+func (d *Decoder) free(text []byte) []byte {
+	if len(text) == 0 || d.keep.all() {
+		return text
+	}
+	reduced := errtext.Reduce(text)
+	if reduced == string(text) {
+		return text
+	}
+	d.reduced++
+	return []byte(reduced)
+}
 
 // putStatus appends the status message, which is UTF-8, with its code.
 func (d *Decoder) putStatus(code tracepb.Status_StatusCode, message []byte) {
@@ -107,10 +119,7 @@ func (d *Decoder) putStatus(code tracepb.Status_StatusCode, message []byte) {
 	if code == 0 && len(message) == 0 {
 		return
 	}
-	if len(message) > maxMessage && !d.keep.all() {
-		message = cutText(message, maxMessage, false)
-		d.cut++
-	}
+	message = d.free(message)
 	d.cost += len(message)
 	at := len(d.rest)
 	if len(message) > 0 {

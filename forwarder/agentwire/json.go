@@ -192,7 +192,7 @@ func (d *Decoder) jsonEvent(s *jsonScan, l *items) {
 	for n := 0; s.more(n, '}'); n++ {
 		switch string(d.jsonKey(s)) {
 		case "name":
-			if name := d.jsonText(s); len(name) > 0 {
+			if name := d.free(d.jsonText(s)); len(name) > 0 {
 				d.rest = appendBytes(d.rest, eventName, name)
 			}
 		case "timestamp":

@@ -36,6 +36,22 @@ func TestNoSecretLeavesByDefault(t *testing.T) {
 	}
 }
 
+// TestTextsAreReduced: what an agent says of an error, or of what happened, holds no
+// values that may be secret, unless everything is kept.
+func TestTextsAreReduced(t *testing.T) {
+	span := jsonSpan(`"status_code":"Error","status_message":"create: env SECRET=hunter2 {a: hunter2}: EPERM\nhunter2",` +
+		`"events":{"queue":[{"name":"exec SECRET=hunter2 in c1","timestamp":{"secs_since_epoch":1,"nanos_since_epoch":2},"attributes":[]}]}`)
+	counters := new(Counters)
+	m := decodeProto(t, span, Options{Counters: counters})
+	if m.Status.Message != "create: env SECRET=… {…}: EPERM" || m.Events[0].Name != "exec SECRET=… in c1" || counters.Reduced.Load() != 2 {
+		t.Errorf("%q, %q, %d reduced", m.Status.Message, m.Events[0].Name, counters.Reduced.Load())
+	}
+	m = decodeProto(t, span, Options{Keep: []string{"*"}})
+	if !bytes.Contains([]byte(m.Status.Message), []byte("\nhunter2")) || m.Events[0].Name != "exec SECRET=hunter2 in c1" {
+		t.Errorf("kept: %q, %q", m.Status.Message, m.Events[0].Name)
+	}
+}
+
 func TestKeep(t *testing.T) {
 	attrs := `"self":{"String":"12345"},"cid":{"String":"c"},"code.lineno":{"I64":7},"codex":{"Bool":true},` +
 		`"container.id":{"String":"spoofed"},"shimtrace.exec.id":{"String":"spoofed"}`

@@ -67,6 +67,7 @@ func TestTags(t *testing.T) {
 		{name: "a kind of no sort", tags: []field{stringTag("span.kind", "x")}},
 		{name: "an error as the Go exporter has it", tags: []field{longTag("otel.status_code", 1), stringTag("otel.status_description", "no such thing"), boolTag("error", true)}, status: tracepb.Status_STATUS_CODE_ERROR, message: "no such thing"},
 		{name: "an error as the Rust exporter has it", tags: []field{boolTag("error", true), stringTag("otel.status_code", "ERROR"), stringTag("otel.status_description", "bad")}, status: tracepb.Status_STATUS_CODE_ERROR, message: "bad"},
+		{name: "an error with a secret", tags: []field{boolTag("error", true), stringTag("otel.status_description", "create: env SECRET=hunter2: EPERM\nhunter2")}, status: tracepb.Status_STATUS_CODE_ERROR, message: "create: env SECRET=…: EPERM"},
 		{name: "an error as text", tags: []field{stringTag("error", "true")}, status: tracepb.Status_STATUS_CODE_ERROR},
 		{name: "no error", tags: []field{boolTag("error", false)}},
 		{name: "ok", tags: []field{longTag("otel.status_code", 2)}, status: tracepb.Status_STATUS_CODE_OK},

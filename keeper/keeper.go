@@ -41,6 +41,9 @@ type Options struct {
 	// means 5 s. One that does not answer is killed and replaced: at once if it is
 	// stopped, otherwise after 10 s.
 	Every time.Duration
+	// Killing is called right before a process is killed that does not answer; nil:
+	// nothing is to be done then.
+	Killing func()
 	// Logf is told what hinders the Keeper, once for each cause.
 	Logf func(format string, args ...any)
 }

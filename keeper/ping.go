@@ -197,6 +197,9 @@ func (k *Keeper) end(s *silence, stopped bool) *os.File {
 		why = "is stopped"
 	}
 	k.leave(mark{time.Now(), time.Now()}) // its end is no failure of the next one's
+	if k.opts.Killing != nil {
+		k.opts.Killing()
+	}
 	if err := unix.PidfdSendSignal(fd, unix.SIGKILL, nil, 0); err != nil {
 		k.report(fmt.Errorf("the %s, process %d, %s and cannot be ended: %w", k.opts.Name, s.pid, why, err))
 		return nil

@@ -129,7 +129,9 @@ func (c *chain) one(method string) sdktrace.ReadOnlySpan {
 }
 
 func (c *chain) named(method string) []sdktrace.ReadOnlySpan {
-	return slices.DeleteFunc(c.spans.Ended(), func(s sdktrace.ReadOnlySpan) bool { return s.Name() != method && !strings.HasSuffix(s.Name(), "/"+method) })
+	return slices.DeleteFunc(c.spans.Ended(), func(s sdktrace.ReadOnlySpan) bool {
+		return s.Name() != method && !strings.HasSuffix(s.Name(), "/"+method)
+	})
 }
 
 // about is a message about a container, as shims and agents have them: the id first.

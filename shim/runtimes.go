@@ -64,12 +64,24 @@ func (r *relayProcess) openRuntimes() *runtimeSpans {
 		Args:    []string{"receive"},
 		Files:   func() ([]*os.File, error) { return s.listen(at) },
 		Every:   watchEvery,
+		Killing: func() { s.countUnread(at, r.tel.journal) },
 		Without: "no spans come from Kata's runtimes",
 		Name:    "runtimes' endpoint",
 		Logf:    func(format string, args ...any) { r.log.Warn(fmt.Sprintf(format, args...)) },
 	})
 	within(closeTime, s.keeper.Ensure)
 	return s
+}
+
+// countUnread counts as lost what an endpoint has not read that is about to be replaced.
+func (s *runtimeSpans) countUnread(at string, drops runtimes.Drops) {
+	posts, err := runtimes.Unread(at)
+	if err != nil {
+		s.log.Warn("what the runtimes' endpoint loses is not counted", "error", err)
+	}
+	if posts > 0 {
+		drops.Drop(runtimes.DropReason(runtimes.ReasonEndpointStopped), posts)
+	}
 }
 
 // listen opens the endpoint's port, so that from then on posts wait for the process

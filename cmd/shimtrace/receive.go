@@ -11,6 +11,7 @@ import (
 	"os"
 	"path/filepath"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"github.com/urfave/cli/v3"
@@ -95,6 +96,10 @@ type seat struct {
 	pings  io.Closer
 	port   *net.TCPListener
 	relays *net.UnixListener
+
+	pending   *atomic.Int64 // see runtimes.OpenPending
+	left      int64
+	uncounted error // why pending ends with this process
 }
 
 // takeSeat takes over what a relay has left to us, or takes it itself: ErrHeld if
@@ -138,6 +143,9 @@ func takeSeat(cfg config.Config) (_ *seat, err error) {
 	if s.relays, err = runtimes.Listen(dir); err != nil {
 		return nil, err
 	}
+	if s.pending, s.left, s.uncounted = runtimes.OpenPending(dir); s.uncounted != nil {
+		s.pending = new(atomic.Int64)
+	}
 	return s, nil
 }
 
@@ -174,6 +182,7 @@ func newReception(cfg config.Config, seat *seat, j *journal.Journal, report *rec
 		HeldBytes: int(cfg.Jaeger.HeldBytes),
 		Settle:    func(ctx context.Context) { _ = r.endpoint.Flush(ctx) },
 		Drops:     j,
+		Pending:   seat.pending,
 		Warn:      report.warn,
 	})
 	if r.port, err = r.router.Guard(seat.port); err != nil {
@@ -184,7 +193,13 @@ func newReception(cfg config.Config, seat *seat, j *journal.Journal, report *rec
 		MaxBody:  int(cfg.Jaeger.BodyBytes),
 		Report:   func(_ jaeger.Reason, err error) { report.warn(err) },
 		Counters: &r.counters,
+		Pending:  seat.pending,
 	})
+	report.warn(seat.uncounted)
+	if seat.left > 0 {
+		j.Drop(runtimes.DropReason(runtimes.ReasonEndpointGone), int(seat.left))
+		report.warn(fmt.Errorf("the process before this one was killed when it had %d spans, which are lost", seat.left))
+	}
 	return r, nil
 }
 

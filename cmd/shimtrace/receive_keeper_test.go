@@ -2,6 +2,7 @@ package main
 
 import (
 	"context"
+	"encoding/binary"
 	"errors"
 	"fmt"
 	"net"
@@ -268,4 +269,40 @@ func TestReceiveLeftovers(t *testing.T) {
 	relay.leave()
 	relay.gets(t, p.spans)
 	again.stop()
+}
+
+// TestReceiveKilledIsCounted: what a process had that was killed is counted by the next.
+func TestReceiveKilledIsCounted(t *testing.T) {
+	r := startReceive(t)
+	p := load(t, rustPod)[0]
+	p.postAll(t, r.url) // of a sandbox that has no relay
+	eventually(t, "all is decoded", func() bool { return pendingOf(t, r.state) == uint64(len(p.spans)) })
+	if err := r.cmd.Process.Kill(); err != nil {
+		t.Fatal(err)
+	}
+	_ = r.cmd.Wait()
+	again := newTool(t, fmt.Sprintf("[relay]\nstate_dir = %q\n[journal]\ndir = %q\n", r.state, filepath.Join(r.state, "journal")), "receive", "--listen", r.at)
+	again.start()
+	again.says(fmt.Sprintf("killed when it had %d spans", len(p.spans)))
+	again.stop()
+	if lost := drops(t, r.state); len(lost) != 1 || lost["runtime: endpoint_gone"] != len(p.spans) {
+		t.Errorf("lost %v", lost)
+	}
+	if n := pendingOf(t, r.state); n != 0 {
+		t.Errorf("%d spans are left for the next", n)
+	}
+	reliability.Row(t, reliability.Fault{
+		Area: "Processes", Fault: "the endpoint for runtimes' spans is killed",
+		Pod: "nothing: posts are refused until a relay has opened the port again", Lost: "what it had, counted by the next as `runtime: endpoint_gone`; what is posted in between is refused and not counted",
+	})
+}
+
+// pendingOf is what an endpoint has in its hands.
+func pendingOf(t *testing.T, state string) uint64 {
+	t.Helper()
+	b, err := os.ReadFile(filepath.Join(state, "runtimes", "pending"))
+	if err != nil || len(b) != 8 {
+		t.Fatalf("%x, %v", b, err)
+	}
+	return binary.NativeEndian.Uint64(b)
 }

@@ -27,7 +27,7 @@ type Endpoint struct {
 // New returns an Endpoint whose spans go to sink.
 func New(sink Sink, opts Options) *Endpoint {
 	e := &Endpoint{opts: opts.withDefaults(), sink: sink, decoded: make(chan struct{})}
-	e.queue = newQueue(e.opts.QueuedBodies, e.opts.QueuedBytes)
+	e.queue = newQueue(e.opts.QueuedBodies, e.opts.QueuedBytes, e.opts.Pending)
 	protocols := new(http.Protocols)
 	protocols.SetHTTP1(true)
 	protocols.SetUnencryptedHTTP2(true) // runtime-rs's client cannot do otherwise

@@ -2,6 +2,7 @@ package jaeger
 
 import (
 	"net/netip"
+	"sync/atomic"
 	"time"
 
 	"github.com/shimtrace/shimtrace/forwarder/agentwire"
@@ -48,6 +49,9 @@ type Options struct {
 	Report func(Reason, error)
 	// Counters receives what happens. nil: nobody asks.
 	Counters *Counters
+	// Pending has added to it the posts that have been answered and are not with the
+	// Sink yet. nil: nobody asks.
+	Pending *atomic.Int64
 }
 
 func (o Options) withDefaults() Options {
@@ -67,6 +71,9 @@ func (o Options) withDefaults() Options {
 	}
 	if o.Counters == nil {
 		o.Counters = new(Counters)
+	}
+	if o.Pending == nil {
+		o.Pending = new(atomic.Int64)
 	}
 	o.Wire.Counters = &o.Counters.Attributes
 	return o

@@ -15,8 +15,9 @@ type post struct {
 // queue is what waits to be decoded, in order, and the memory for it: that of bodies
 // still being read too.
 type queue struct {
-	posts chan post
-	room  atomic.Int64 // bytes
+	posts   chan post
+	room    atomic.Int64  // bytes
+	pending *atomic.Int64 // posts
 
 	mu      sync.Mutex
 	closed  bool
@@ -30,8 +31,8 @@ type waiter struct {
 	done chan struct{}
 }
 
-func newQueue(posts, bytes int) *queue {
-	q := &queue{posts: make(chan post, posts)}
+func newQueue(posts, bytes int, pending *atomic.Int64) *queue {
+	q := &queue{posts: make(chan post, posts), pending: pending}
 	q.room.Store(int64(bytes))
 	return q
 }
@@ -57,6 +58,7 @@ func (q *queue) put(p post) bool {
 	select {
 	case q.posts <- p:
 		q.in++
+		q.pending.Add(1)
 		return true
 	default:
 		return false
@@ -66,6 +68,7 @@ func (q *queue) put(p post) bool {
 // done ends a post that was taken out of the queue.
 func (q *queue) done(p post) {
 	q.release(cap(p.body))
+	q.pending.Add(-1)
 	q.mu.Lock()
 	defer q.mu.Unlock()
 	q.out++

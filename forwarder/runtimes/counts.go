@@ -3,6 +3,7 @@ package runtimes
 import (
 	"maps"
 	"sync"
+	"sync/atomic"
 )
 
 // Reasons for which a span is lost at the endpoint, once it has been decoded.
@@ -62,17 +63,25 @@ type Snapshot struct {
 
 // counts is what the Router counts.
 type counts struct {
-	drops Drops
+	drops   Drops
+	pending *atomic.Int64 // spans that arrived and are neither sent nor lost
 
 	mu            sync.Mutex
 	arrived, sent uint64
 	lost, turned  map[string]uint64
 }
 
+// lose counts spans as lost that have arrived.
 func (c *counts) lose(reason string, spans int) {
 	if spans <= 0 {
 		return
 	}
+	c.loseUnseen(reason, spans)
+	c.pending.Add(-int64(spans))
+}
+
+// loseUnseen counts spans as lost that have not arrived.
+func (c *counts) loseUnseen(reason string, spans int) {
 	c.mu.Lock()
 	c.lost[reason] += uint64(spans)
 	c.mu.Unlock()
@@ -81,11 +90,20 @@ func (c *counts) lose(reason string, spans int) {
 	}
 }
 
-// count adds to one of the plain counts.
-func (c *counts) count(which *uint64, n int) {
+// arrive counts spans that have arrived.
+func (c *counts) arrive(spans int) {
+	c.pending.Add(int64(spans))
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	*which += uint64(n)
+	c.arrived += uint64(spans)
+}
+
+// send counts spans that have been sent.
+func (c *counts) send(spans int) {
+	c.mu.Lock()
+	c.sent += uint64(spans)
+	c.mu.Unlock()
+	c.pending.Add(-int64(spans))
 }
 
 func (c *counts) snapshot() Snapshot {

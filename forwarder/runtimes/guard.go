@@ -194,7 +194,7 @@ func (g *guarded) serve(a arrival, s socket) {
 	conn, err := net.FileConn(file) // of a copy
 	if err != nil {
 		linger(a.fd)
-		g.router.lose(ReasonNoDescriptors, 1)
+		g.router.loseUnseen(ReasonNoDescriptors, 1)
 		g.router.warn(fmt.Errorf("a runtime cannot be served: %w", err))
 		return
 	}

@@ -125,7 +125,7 @@ func (c *relay) send(queue []parcel) bool {
 		c.bytes -= len(p.messages)
 		c.waiting -= p.spans
 		c.router.mu.Unlock()
-		c.router.count(&c.router.sent, p.spans)
+		c.router.counts.send(p.spans)
 	}
 	return true
 }

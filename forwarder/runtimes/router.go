@@ -9,6 +9,7 @@ import (
 	"os"
 	"slices"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"golang.org/x/sys/unix"
@@ -34,6 +35,9 @@ type RouterOptions struct {
 	Settle func(ctx context.Context)
 	// Drops counts spans that are lost, nil: only Snapshot does.
 	Drops Drops
+	// Pending has added to it the spans that have arrived and are neither sent nor lost,
+	// nil: nobody asks.
+	Pending *atomic.Int64
 	// Warn is told what goes wrong, once a minute for each cause; nothing ends by it.
 	Warn func(error)
 
@@ -83,13 +87,16 @@ func NewRouter(opts RouterOptions) *Router {
 	if opts.Warn == nil {
 		opts.Warn = func(error) {}
 	}
+	if opts.Pending == nil {
+		opts.Pending = new(atomic.Int64)
+	}
 	if opts.proc == "" {
 		opts.proc = "/proc"
 	}
 	r := &Router{
 		opts:    opts,
 		proc:    opts.proc,
-		counts:  counts{drops: opts.Drops, lost: make(map[string]uint64), turned: make(map[string]uint64)},
+		counts:  counts{drops: opts.Drops, pending: opts.Pending, lost: make(map[string]uint64), turned: make(map[string]uint64)},
 		relays:  make(map[*relay]bool),
 		sandbox: make(map[string][]*relay),
 		service: make(map[string][]*relay),
@@ -290,7 +297,7 @@ func (r *Router) Take(from netip.AddrPort, service string, spans []runtimespan.S
 	r.mu.Lock()
 	p := r.peer(unmap(from))
 	r.mu.Unlock()
-	r.count(&r.arrived, len(spans))
+	r.arrive(len(spans))
 	if p != nil {
 		<-p.looked
 	}

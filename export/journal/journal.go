@@ -183,6 +183,9 @@ func (j *Journal) appendTraces(t *tracepb.TracesData) error {
 	}
 	payload, err := proto.MarshalOptions{UseCachedSize: true}.MarshalAppend(j.room(size), t)
 	if err != nil {
+		if valid, changed := validText(t); changed {
+			return j.appendTraces(valid)
+		}
 		j.drops.add(ReasonWriteFailed, count)
 		return fmt.Errorf("journal: marshal: %w", err)
 	}

@@ -29,8 +29,7 @@ type Config struct {
 	Resource map[string]string `toml:"resource"`
 
 	// Shim is the path or name of the inner shim ([runtime.<inner>] shim);
-	// empty means containerd-shim-<inner>-v2, searched on PATH and beside the
-	// wrapper.
+	// empty means the one with the inner's name, wherever it is.
 	Shim string `toml:"-"`
 	// Runtime is the inner shim's name if the file has a section for it.
 	Runtime string `toml:"-"`
@@ -144,9 +143,8 @@ type Export struct {
 	// spans; empty means the shimtrace tool beside the wrapper or on PATH.
 	Shipper string `toml:"shipper"`
 
-	// FromEnv reports that the endpoint came from the environment, where the
-	// OTLP clients find it (and the traces-only variant) by themselves.
-	FromEnv bool `toml:"-"`
+	// exact: the endpoint is the whole URL that spans are posted to.
+	exact bool `toml:"-"`
 }
 
 // Journal bounds the store on disk.

@@ -1,68 +1,285 @@
 package config
 
 import (
+	"errors"
 	"fmt"
+	"maps"
+	"net/url"
+	"reflect"
 	"slices"
 	"strconv"
 	"strings"
+	"time"
 )
 
-// applyEnv puts the OTEL_* variables over the file, as OpenTelemetry's
-// "Environment Variable Specification" defines them. OTEL_SERVICE_NAME is left
-// alone on purpose: a shim inherits it from containerd, whom it names.
-func (c *Config) applyEnv(getenv func(string) string) error {
-	if strings.EqualFold(getenv("OTEL_SDK_DISABLED"), "true") {
-		c.Trace.Mode = "off"
-	}
-	if v := getenv("OTEL_PROPAGATORS"); v != "" {
-		list := strings.Split(v, ",")
-		for i, p := range list {
-			list[i] = strings.TrimSpace(p)
-			if !slices.Contains(Propagators, list[i]) {
-				return fmt.Errorf("environment OTEL_PROPAGATORS: %q is not one of %s", list[i], strings.Join(Propagators, ", "))
-			}
-		}
-		c.Trace.Propagators = list
-	}
-	if v := getenv("OTEL_TRACES_SAMPLER"); v != "" {
-		if err := oneOf("environment OTEL_TRACES_SAMPLER", v, Samplers...); err != nil {
-			return err
-		}
-		c.Trace.Sampler = v
-	}
-	if v := getenv("OTEL_TRACES_SAMPLER_ARG"); v != "" {
-		ratio, err := strconv.ParseFloat(v, 64)
-		if err != nil || ratio < 0 || ratio > 1 {
-			return fmt.Errorf("environment OTEL_TRACES_SAMPLER_ARG: %q is not a ratio from 0 to 1", v)
-		}
-		c.Trace.SamplerArg = ratio
-	}
-	return c.Export.applyEnv(getenv)
+// variable is an OTEL_* variable that is read, as OpenTelemetry's "Environment
+// Variable Specification" and "Protocol Exporter" define it.
+type variable struct {
+	// names: the first one that is set and understood counts.
+	names []string
+	key   string // of the file, which it overrides; "" if none
+	set   func(c *Config, e *environment) error
 }
 
-func (e *Export) applyEnv(getenv func(string) string) error {
-	first := func(names ...string) (name, value string) {
-		for _, n := range names {
-			if v := getenv(n); v != "" {
-				return n, v
+// otlp is a variable of the exporter, which there is for traces and for all.
+func otlp(name string) []string {
+	return []string{"OTEL_EXPORTER_OTLP_TRACES_" + name, "OTEL_EXPORTER_OTLP_" + name}
+}
+
+// variables are all that are read, in the order in which they need each other.
+// OTEL_SERVICE_NAME is left alone on purpose: a shim inherits it from containerd, whom
+// it names. The variables for certificates are read by the shipper's client.
+var variables = []variable{
+	{[]string{"OTEL_SDK_DISABLED"}, "trace.mode", setDisabled},
+	{[]string{"OTEL_PROPAGATORS"}, "trace.propagators", setPropagators},
+	{[]string{"OTEL_TRACES_SAMPLER"}, "trace.sampler", setSampler},
+	{[]string{"OTEL_TRACES_SAMPLER_ARG"}, "trace.sampler_arg", setSamplerArg},
+	{[]string{"OTEL_RESOURCE_ATTRIBUTES"}, "", setResource},
+	{otlp("PROTOCOL"), "export.protocol", setProtocol},
+	{otlp("INSECURE"), "", setInsecure},
+	{otlp("ENDPOINT"), "export.endpoint", setEndpoint},
+	{otlp("HEADERS"), "export.headers", setHeaders},
+	{otlp("TIMEOUT"), "export.timeout", setTimeout},
+	{otlp("COMPRESSION"), "export.compression", setCompression},
+	{[]string{"OTEL_TRACES_EXPORTER"}, "export.endpoint", setExporter},
+}
+
+// environment is what the variables say of each other.
+type environment struct {
+	name, value string // of the one that is read; the value tidied, not empty
+	insecure    bool
+	protocol    bool // the environment has said one
+	foreign     bool // the sampler is one that we have not got
+}
+
+// applyEnv puts the OTEL_* variables over the file, of which set are the keys that it
+// has. What is not understood counts as not set, and is reported.
+func (c *Config) applyEnv(getenv func(string) string, set *node, r *Report) {
+	var e environment
+	for _, v := range variables {
+		for _, name := range v.names {
+			if e.name, e.value = name, tidy(getenv(name)); e.value == "" {
+				continue
+			}
+			before := *c
+			err := v.set(c, &e)
+			if err != nil {
+				r.Ignored = append(r.Ignored, fmt.Errorf("environment %s: %w", name, err))
+			}
+			if v.key != "" && find(set, parseKey(v.key)) != nil && !reflect.DeepEqual(before, *c) {
+				r.Overrides = append(r.Overrides, fmt.Sprintf("environment %s overrides %s of the configuration", name, v.key))
+			}
+			if err == nil || errors.Is(err, errPartly) {
+				break
 			}
 		}
-		return "", ""
 	}
-	if name, v := first("OTEL_EXPORTER_OTLP_TRACES_ENDPOINT", "OTEL_EXPORTER_OTLP_ENDPOINT"); v != "" {
-		if err := endpoint("environment "+name, v); err != nil {
-			return err
+}
+
+// errPartly is wrapped by the error of a variable of which some was understood.
+var errPartly = errors.New("the rest holds")
+
+// tidy takes white space away, and quotes that a unit file or an environment file
+// has left around a value.
+func tidy(value string) string {
+	value = strings.TrimSpace(value)
+	if n := len(value); n >= 2 && (value[0] == '"' || value[0] == '\'') && value[n-1] == value[0] {
+		value = strings.TrimSpace(value[1 : n-1])
+	}
+	return value
+}
+
+// items returns the parts of a list, without empty ones.
+func items(value string) []string {
+	var list []string
+	for _, item := range strings.Split(value, ",") {
+		if item = tidy(item); item != "" {
+			list = append(list, item)
 		}
-		e.Endpoint, e.FromEnv = v, true
 	}
-	if name, v := first("OTEL_EXPORTER_OTLP_TRACES_PROTOCOL", "OTEL_EXPORTER_OTLP_PROTOCOL"); v != "" {
-		if err := oneOf("environment "+name, v, "http/protobuf", "grpc"); err != nil {
-			return err
+	return list
+}
+
+// choose returns the allowed value that is meant, in any case of letters.
+func choose(value string, allowed ...string) (string, error) {
+	for _, a := range allowed {
+		if strings.EqualFold(value, a) {
+			return a, nil
 		}
-		e.Protocol = v
 	}
-	if getenv("OTEL_TRACES_EXPORTER") == "none" {
-		e.Endpoint, e.FromEnv = "", false
+	return "", fmt.Errorf("%q is not one of %s; it is ignored", value, strings.Join(allowed, ", "))
+}
+
+func setDisabled(c *Config, e *environment) error {
+	v, err := choose(e.value, "true", "false")
+	if v == "true" {
+		c.Trace.Mode = "off"
 	}
+	return err
+}
+
+func setPropagators(c *Config, e *environment) error {
+	var list []string
+	var errs []error
+	for _, item := range items(e.value) {
+		p, err := choose(item, Propagators...)
+		switch {
+		case err != nil:
+			errs = append(errs, err)
+		case !slices.Contains(list, p):
+			list = append(list, p)
+		}
+	}
+	if len(list) > 1 {
+		list = slices.DeleteFunc(list, func(p string) bool { return p == "none" })
+	}
+	if len(list) > 0 {
+		c.Trace.Propagators = list
+		return partly(errs)
+	}
+	return errors.Join(errs...)
+}
+
+// partly makes one error of several, of a variable that was otherwise understood.
+func partly(errs []error) error {
+	if len(errs) == 0 {
+		return nil
+	}
+	return fmt.Errorf("%w; %w", errors.Join(errs...), errPartly)
+}
+
+func setSampler(c *Config, e *environment) error {
+	s, err := choose(e.value, Samplers...)
+	if e.foreign = err != nil; !e.foreign {
+		c.Trace.Sampler = s
+	}
+	return err
+}
+
+func setSamplerArg(c *Config, e *environment) error {
+	if e.foreign {
+		return nil // the argument of the sampler that we have not got
+	}
+	v, err := strconv.ParseFloat(e.value, 64)
+	if err == nil {
+		err = ratio(v)
+	}
+	if err != nil {
+		return fmt.Errorf("%q is not a ratio from 0 to 1; it is ignored", e.value)
+	}
+	c.Trace.SamplerArg = v
 	return nil
+}
+
+// setResource puts the attributes over the file's. Values are percent-encoded.
+func setResource(c *Config, e *environment) error {
+	attrs, err := pairs(e.value)
+	merged := maps.Clone(c.Resource)
+	if merged == nil {
+		merged = make(map[string]string)
+	}
+	maps.Copy(merged, attrs)
+	c.Resource = merged
+	return err
+}
+
+// pairs reads a list of names with percent-encoded values. It shows nothing of what
+// it does not understand: these can be secrets.
+func pairs(value string) (map[string]string, error) {
+	all := make(map[string]string)
+	var errs []error
+	for i, item := range items(value) {
+		name, v, ok := strings.Cut(item, "=")
+		name = strings.TrimSpace(name)
+		decoded, err := url.PathUnescape(strings.TrimSpace(v))
+		if !ok || name == "" || err != nil {
+			errs = append(errs, fmt.Errorf("entry %d is not a name, =, and a percent-encoded value; it is ignored", i+1))
+			continue
+		}
+		all[name] = decoded
+	}
+	return all, partly(errs)
+}
+
+func setProtocol(c *Config, e *environment) error {
+	p, err := choose(e.value, "http/protobuf", "grpc")
+	if err == nil {
+		c.Export.Protocol, e.protocol = p, true
+	}
+	return err
+}
+
+func setInsecure(_ *Config, e *environment) error {
+	v, err := choose(e.value, "true", "false")
+	e.insecure = v == "true"
+	return err
+}
+
+// setEndpoint takes a host with a port for gRPC's, unless the environment says
+// another protocol: containerd's own configuration has it so, and 1.7.19 and later
+// put that into the environment of their shims (tracing/plugin/otlp.go,
+// convertOTLPToEnv).
+func setEndpoint(c *Config, e *environment) error {
+	protocol := c.Export.Protocol
+	if !e.protocol && !strings.Contains(e.value, "://") {
+		protocol = "grpc"
+	}
+	endpoint, err := envEndpoint(e.value, protocol, e.insecure)
+	if err != nil {
+		return fmt.Errorf("%w; it is ignored", err)
+	}
+	c.Export.Endpoint, c.Export.Protocol = endpoint, protocol
+	// The one for traces is the whole URL, the one for all is a base.
+	c.Export.exact = strings.Contains(e.name, "_TRACES_")
+	return nil
+}
+
+func setHeaders(c *Config, e *environment) error {
+	headers, err := pairs(e.value)
+	if len(headers) > 0 {
+		c.Export.Headers = headers
+	}
+	return err
+}
+
+// setTimeout takes milliseconds.
+func setTimeout(c *Config, e *environment) error {
+	ms, err := strconv.ParseUint(e.value, 10, 31)
+	if err != nil || ms == 0 {
+		return fmt.Errorf("%q is not a number of milliseconds; it is ignored", e.value)
+	}
+	c.Export.Timeout = Duration(time.Duration(ms) * time.Millisecond)
+	return nil
+}
+
+func setCompression(c *Config, e *environment) error {
+	v, err := choose(e.value, "gzip", "none")
+	if err == nil {
+		c.Export.Compression = v
+	}
+	return err
+}
+
+// setExporter takes a list, in which "otlp" is what we are.
+func setExporter(c *Config, e *environment) error {
+	var errs []error
+	known := ""
+	for _, item := range items(e.value) {
+		v, err := choose(item, "otlp", "none")
+		if err != nil {
+			errs = append(errs, err)
+			continue
+		}
+		known = v
+		if v == "otlp" {
+			break
+		}
+	}
+	if known == "none" {
+		c.Export.Endpoint, c.Export.exact = "", false
+	}
+	if known != "" {
+		return partly(errs)
+	}
+	return errors.Join(errs...)
 }

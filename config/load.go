@@ -2,152 +2,262 @@ package config
 
 import (
 	"bytes"
+	"cmp"
 	"errors"
 	"fmt"
+	"io"
 	"io/fs"
-	"maps"
 	"os"
+	"path/filepath"
+	"slices"
 	"strings"
-
-	"github.com/pelletier/go-toml/v2"
+	"syscall"
 )
 
-// maxFile bounds the configuration file; a larger one is a mistake.
-const maxFile = 1 << 20
+const (
+	// maxFile bounds the configuration file; a larger one is a mistake.
+	maxFile = 1 << 20
+	// maxMistakes bounds what is said of one file.
+	maxMistakes = 20
+)
 
-// file is the shape of the TOML file. Runtime sections repeat the common ones;
-// what they name replaces the common value, what they leave out inherits it.
-type file struct {
-	Config
-	Runtime map[string]runtimeSection `toml:"runtime"`
+// Mistake is one thing that is wrong in a file.
+type Mistake struct {
+	Line, Column int // in bytes, from 1
+	Text         string
 }
 
-type runtimeSection struct {
-	Shim string `toml:"shim"`
-	Config
+// Error implements error.
+func (m Mistake) Error() string {
+	return fmt.Sprintf("line %d, column %d: %s", m.Line, m.Column, m.Text)
 }
+
+// Report is what there is to say of a configuration.
+type Report struct {
+	// Unreadable: there is a file, and nothing of it could be read. Nothing is traced.
+	Unreadable bool
+	// Mistakes are what is wrong with the file. Each has cost what it says, and
+	// nothing else.
+	Mistakes []error
+	// Ignored are environment variables that are not understood: they count as not
+	// set, as OpenTelemetry's specification demands.
+	Ignored []error
+	// Overrides are keys of the file whose place an environment variable has taken.
+	Overrides []string
+}
+
+// Err returns the mistakes in the file as one error, for those who would rather not
+// go on; nil if there are none.
+func (r Report) Err() error { return errors.Join(r.Mistakes...) }
 
 // Path returns the configuration file's path and whether the environment named
 // it (a named file must exist, the default one need not).
 func Path(getenv func(string) string) (path string, named bool) {
-	if p := getenv(PathEnv); p != "" {
+	if p := strings.TrimSpace(getenv(PathEnv)); p != "" {
 		return p, true
 	}
 	return DefaultPath, false
 }
 
 // Load reads the configuration that holds for the inner shim ("runc",
-// "kata-qemu"; empty for the common sections only). On error it returns the
-// defaults beside an error that names the file, line and column, so that a
-// caller may carry on without what the file says.
-func Load(inner string, getenv func(string) string) (Config, error) {
+// "kata-qemu"; empty for the common sections only). It is good whatever is wrong
+// with the file or the environment, which the report says.
+func Load(inner string, getenv func(string) string) (cfg Config, r Report) {
 	path, named := Path(getenv)
+	wrong := func(err error) { r.Mistakes = append(r.Mistakes, fmt.Errorf("configuration %s: %w", path, err)) }
+	defer func() {
+		if p := recover(); p != nil {
+			// A mistake of ours must not end a container either.
+			cfg, r = Default(), Report{Unreadable: true}
+			cfg.Trace.Mode = "off"
+			wrong(fmt.Errorf("it cannot be read: %v; nothing is traced", p))
+		}
+	}()
 	text, err := readBounded(path)
 	if errors.Is(err, fs.ErrNotExist) && !named {
-		text, err = nil, nil
+		err = nil
+	}
+	if err != nil && text == nil {
+		cfg = Default()
+		cfg.Trace.Mode = "off"
+		r.Unreadable = true
+		wrong(fmt.Errorf("%w; nothing is traced until it can be read", err))
+		return cfg, r
 	}
 	if err != nil {
-		return Default(), fmt.Errorf("configuration %s: %w", path, err)
+		wrong(err)
 	}
-	cfg, err := Parse(text, inner)
-	if err != nil {
-		return Default(), fmt.Errorf("configuration %s: %w", path, err)
+	cfg, set, mistakes := parse(text, inner)
+	for i, m := range mistakes {
+		if i == maxMistakes {
+			wrong(fmt.Errorf("and %d more mistakes", len(mistakes)-i))
+			break
+		}
+		wrong(m)
 	}
-	if err := cfg.applyEnv(getenv); err != nil {
-		return Default(), err
-	}
-	return cfg, nil
+	cfg.applyEnv(getenv, set, &r)
+	return cfg, r
 }
 
+// readBounded reads a file, of one that is too long what it begins with and an error.
 func readBounded(path string) ([]byte, error) {
-	st, err := os.Stat(path)
+	// What is no file must not block, be it put there between two looks.
+	f, err := os.OpenFile(path, os.O_RDONLY|syscall.O_NONBLOCK|syscall.O_CLOEXEC, 0)
+	if err != nil {
+		return nil, err
+	}
+	defer f.Close()
+	st, err := f.Stat()
 	if err != nil {
 		return nil, err
 	}
 	if !st.Mode().IsRegular() {
 		return nil, errors.New("not a regular file")
 	}
-	if st.Size() > maxFile {
-		return nil, fmt.Errorf("%d bytes; a configuration file has at most %d", st.Size(), maxFile)
+	text, err := io.ReadAll(io.LimitReader(f, maxFile+1))
+	if err != nil {
+		return nil, err
 	}
-	return os.ReadFile(path)
+	if len(text) > maxFile {
+		return text[:bytes.LastIndexByte(text[:maxFile], '\n')+1], fmt.Errorf("it has %d bytes; what is beyond the first %d is not read", st.Size(), maxFile)
+	}
+	return text, nil
 }
 
-// Parse decodes a configuration file's text for the inner shim, without the
-// environment.
+// Parse returns what a configuration file's text says for the inner shim, without the
+// environment. The configuration is good whatever is wrong with the text, which the
+// error says: one [Mistake] or several, joined.
 func Parse(text []byte, inner string) (Config, error) {
-	f := file{Config: Default()}
-	dec := toml.NewDecoder(bytes.NewReader(text)).DisallowUnknownFields()
-	if err := dec.Decode(&f); err != nil {
-		return Default(), locate(err)
+	cfg, _, mistakes := parse(text, inner)
+	errs := make([]error, len(mistakes))
+	for i, m := range mistakes {
+		errs[i] = m
 	}
-	if err := f.Config.validate(); err != nil {
-		return Default(), err
-	}
-	// Every runtime section is checked, so that a mistake shows at once and not
-	// on the day that runtime is first used.
-	cfg := f.Config
-	for name, section := range f.Runtime {
-		over, err := overlay(text, name, f.Config)
-		if err == nil {
-			err = over.validate()
-		}
-		if err == nil {
-			err = over.ownJournal(f.Config)
-		}
-		if err == nil {
-			err = over.oneEndpoint(f.Config)
-		}
-		if err != nil {
-			return Default(), fmt.Errorf("[runtime.%s]: %w", name, err)
+	return cfg, errors.Join(errs...)
+}
+
+// parse also returns what the file sets for the inner shim. Every runtime's section
+// is checked, so that a mistake shows at once and not on the day that the runtime is
+// first used.
+func parse(text []byte, inner string) (Config, *node, []Mistake) {
+	// Editors of other systems begin a file with a byte order mark.
+	text = bytes.TrimPrefix(text, []byte("\xef\xbb\xbf"))
+	doc := read(text)
+	sections := doc.root.table["runtime"]
+	delete(doc.root.table, "runtime")
+	l := layer{doc: doc, own: doc.root}
+	common := l.clean(newTable(0), nil)
+	cfg, set := common, l.own
+
+	where := make(journals)
+	_ = where.add("the common [export]", common)
+	for _, name := range runtimes(doc, sections) {
+		section := sections.table[name]
+		shim := takeShim(doc, name, section)
+		r := layer{doc: doc, own: section, prefix: []string{"runtime", name}}
+		over := r.clean(l.own, &common)
+		if err := where.add("[runtime."+join([]string{name})+"]", over); err != nil {
+			doc.mistake(r.place("export", "journal"), "runtime.%s.export: %s; this runtime is not traced until it is right", join([]string{name}), err)
+			r.set("trace.mode", "off")
+			over.Trace.Mode = "off"
 		}
 		if name == inner {
-			cfg = over
-			cfg.Shim, cfg.Runtime = section.Shim, name
+			cfg, set = over, merge(l.own, section)
+			cfg.Shim, cfg.Runtime = shim, name
 		}
 	}
-	return cfg, nil
+	slices.SortStableFunc(doc.mistakes, func(a, b Mistake) int {
+		return cmp.Or(cmp.Compare(a.Line, b.Line), cmp.Compare(a.Column, b.Column))
+	})
+	return cfg, set, doc.mistakes
 }
 
-// overlay decodes only the runtime section name over a copy of base: keys that
-// the section does not have keep base's values.
-func overlay(text []byte, name string, base Config) (Config, error) {
-	var raw struct {
-		Runtime map[string]map[string]any `toml:"runtime"`
+// runtimes returns the names of the runtimes' sections in the order of the file.
+func runtimes(doc *document, sections *node) []string {
+	if sections == nil {
+		return nil
 	}
-	if err := toml.Unmarshal(text, &raw); err != nil {
-		return base, err
-	}
-	section := raw.Runtime[name]
-	delete(section, "shim")
-	sub, err := toml.Marshal(section)
-	if err != nil {
-		return base, err
-	}
-	cfg := base
-	cfg.Resource = maps.Clone(base.Resource)
-	cfg.Export.Headers = maps.Clone(base.Export.Headers)
-	return cfg, toml.Unmarshal(sub, &cfg)
-}
-
-// locate turns the TOML library's errors into one line with line and column.
-func locate(err error) error {
-	var strict *toml.StrictMissingError
-	if errors.As(err, &strict) && len(strict.Errors) > 0 {
-		e := strict.Errors[0]
-		row, col := e.Position()
-		return fmt.Errorf("line %d, column %d: unknown key %q; see docs/configuration.md", row, col, join(e.Key()))
-	}
-	var dec *toml.DecodeError
-	if errors.As(err, &dec) {
-		row, col := dec.Position()
-		what := strings.TrimPrefix(dec.Error(), "toml: ")
-		if len(dec.Key()) > 0 {
-			what = join(dec.Key()) + ": " + what
+	if sections.table == nil {
+		if !sections.broken {
+			doc.mistake(sections.at, "runtime: %s", notA(sections, "a section"))
 		}
-		return fmt.Errorf("line %d, column %d: %s", row, col, what)
+		return nil
 	}
-	return err
+	var names []string
+	for name, section := range sections.table {
+		switch {
+		case section.table != nil:
+			names = append(names, name)
+		case !section.broken:
+			doc.mistake(section.key, "runtime.%s: %s", join([]string{name}), notA(section, "a section"))
+		}
+	}
+	slices.SortFunc(names, func(a, b string) int {
+		return cmp.Or(cmp.Compare(sections.table[a].at, sections.table[b].at), strings.Compare(a, b))
+	})
+	return names
 }
 
-func join(key toml.Key) string { return strings.Join(key, ".") }
+// takeShim takes the key that is a runtime's only out of its section.
+func takeShim(doc *document, name string, section *node) string {
+	n := section.table["shim"]
+	delete(section.table, "shim")
+	if n == nil || n.broken {
+		return ""
+	}
+	shim, ok := n.value.(string)
+	if !ok {
+		doc.mistake(n.at, "runtime.%s.shim: %s; it counts as not set", join([]string{name}), notA(n, "a string"))
+	}
+	return shim
+}
+
+// clean drops what is wrong from the layer, and returns what it makes of the one
+// below; common is nil for the common one itself.
+func (l *layer) clean(below *node, common *Config) Config {
+	l.check()
+	for {
+		cfg := decode(merge(below, l.own))
+		cfg.Journal.Dir, cfg.Relay.StateDir = tidyPath(cfg.Journal.Dir), tidyPath(cfg.Relay.StateDir)
+		broken := cfg.violations()
+		if common != nil {
+			broken = append(broken, cfg.oneEndpoint(*common)...)
+		}
+		if !slices.ContainsFunc(broken, l.mend) {
+			return cfg
+		}
+	}
+}
+
+// mend drops the cause of a violation from the layer, and reports whether it was
+// there.
+func (l *layer) mend(v violation) bool {
+	for _, path := range v.keys {
+		if n := find(l.own, path); n != nil {
+			err := v.err
+			if n := join(path); n != join(v.keys[0]) {
+				err = fmt.Errorf("with it %s is wrong: %w", join(v.keys[0]), v.err)
+			}
+			l.drop(path, n.at, err)
+			return true
+		}
+	}
+	return false
+}
+
+// place returns the offset of the first of the sections that the layer has.
+func (l *layer) place(names ...string) int {
+	for _, name := range names {
+		if n := l.own.table[name]; n != nil {
+			return n.at
+		}
+	}
+	return l.own.at
+}
+
+func tidyPath(path string) string {
+	if path == "" {
+		return path
+	}
+	return filepath.Clean(path)
+}

@@ -3,13 +3,14 @@ package config
 import (
 	"errors"
 	"fmt"
+	"maps"
 	"math"
 	"net/netip"
-	"net/url"
 	"path/filepath"
 	"reflect"
 	"slices"
 	"strings"
+	"time"
 )
 
 // Samplers are the names that [trace] sampler takes.
@@ -25,132 +26,170 @@ var Propagators = []string{"tracecontext", "baggage", "jaeger", "b3", "b3multi",
 // digits, ".sock". The kernel takes 107 bytes and a zero, containerd 106.
 const socketNameLen = len("/s/") + 32 + len(".sock")
 
-func (c *Config) validate() error {
-	for _, e := range []error{
-		oneOf("trace.mode", c.Trace.Mode, "static", "dynamic", "off"),
-		oneOf("trace.type", c.Trace.Type, "auto", "collated", "isolated"),
-		oneOf("agent.receive", c.Agent.Receive, "auto", "on", "off"),
-		oneOf("agent.inject", c.Agent.Inject, "auto", "on", "off"),
-		oneOf("jaeger.receive", c.Jaeger.Receive, "auto", "on", "off"),
-		c.Jaeger.validate(),
-		oneOf("trace.join", c.Trace.Join, "caller", "sandbox"),
-		oneOf("trace.sampler", c.Trace.Sampler, Samplers...),
-		oneOf("export.protocol", c.Export.Protocol, "http/protobuf", "grpc"),
-		oneOf("export.compression", c.Export.Compression, "gzip", "none"),
-		oneOf("log.level", c.Log.Level, "debug", "info", "warn", "error"),
-		absolute("journal.dir", c.Journal.Dir),
-		absolute("relay.state_dir", c.Relay.StateDir),
-		endpoint("export.endpoint", c.Export.Endpoint),
-	} {
-		if e != nil {
-			return e
-		}
+// maxReady is the longest that a container's start may be made to wait.
+const maxReady = 30 * time.Second
+
+// violation is a rule that a configuration breaks, and the keys that can be the
+// cause.
+type violation struct {
+	keys [][]string
+	err  error
+}
+
+// rules collects violations.
+type rules []violation
+
+// want notes err, if there is one, of the keys.
+func (r *rules) want(err error, keys ...string) {
+	if err == nil {
+		return
 	}
+	v := violation{err: err}
+	for _, key := range keys {
+		v.keys = append(v.keys, strings.Split(key, "."))
+	}
+	*r = append(*r, v)
+}
+
+func (r *rules) oneOf(key, value string, allowed ...string) { r.want(oneOf(value, allowed...), key) }
+
+// violations returns the rules that c breaks.
+func (c *Config) violations() []violation {
+	var r rules
+	r.oneOf("trace.mode", c.Trace.Mode, "static", "dynamic", "off")
+	r.oneOf("trace.type", c.Trace.Type, "auto", "collated", "isolated")
+	r.oneOf("trace.join", c.Trace.Join, "caller", "sandbox")
+	r.oneOf("trace.sampler", c.Trace.Sampler, Samplers...)
 	for _, p := range c.Trace.Propagators {
-		if err := oneOf("trace.propagators", p, Propagators...); err != nil {
-			return err
-		}
+		r.oneOf("trace.propagators", p, Propagators...)
 	}
-	for vmm, path := range c.Agent.Sockets {
-		if !filepath.IsAbs(path) || !strings.Contains(path, "{sandbox}") {
-			return fmt.Errorf("agent.sockets.%q: %q is not an absolute path with {sandbox} in it", vmm, path)
+	r.want(ratio(c.Trace.SamplerArg), "trace.sampler_arg")
+	r.oneOf("agent.receive", c.Agent.Receive, "auto", "on", "off")
+	r.oneOf("agent.inject", c.Agent.Inject, "auto", "on", "off")
+	for _, vmm := range slices.Sorted(maps.Keys(c.Agent.Sockets)) {
+		if path := c.Agent.Sockets[vmm]; !filepath.IsAbs(path) || !strings.Contains(path, "{sandbox}") {
+			r = append(r, violation{[][]string{{"agent", "sockets", vmm}}, fmt.Errorf("%q is not an absolute path with {sandbox} in it", path)})
 		}
 	}
 	if c.Agent.Port == 0 || c.Agent.Port == math.MaxUint32 {
-		return fmt.Errorf("agent.port: %d is no VSOCK port", c.Agent.Port)
+		r.want(fmt.Errorf("%d is no VSOCK port", c.Agent.Port), "agent.port")
 	}
-	if err := c.Agent.Limits.validate(); err != nil {
-		return err
+	c.Agent.Limits.check(&r)
+	r.oneOf("jaeger.receive", c.Jaeger.Receive, "auto", "on", "off")
+	c.Jaeger.check(&r)
+	r.oneOf("export.protocol", c.Export.Protocol, "http/protobuf", "grpc")
+	r.oneOf("export.compression", c.Export.Compression, "gzip", "none")
+	r.want(checkEndpoint(c.Export.Endpoint), "export.endpoint")
+	r.want(positive(int64(c.Export.Timeout)), "export.timeout")
+	c.Journal.check(&r)
+	r.want(absolute(c.Relay.StateDir), "relay.state_dir")
+	if n := len(filepath.Clean(c.Relay.StateDir)) + socketNameLen; n > 106 {
+		r.want(fmt.Errorf("%q is too long: socket paths below it would have %d bytes, at most 106 are possible", c.Relay.StateDir, n), "relay.state_dir")
 	}
-	if c.Trace.SamplerArg < 0 || c.Trace.SamplerArg > 1 {
-		return fmt.Errorf("trace.sampler_arg: %v is not a ratio from 0 to 1", c.Trace.SamplerArg)
+	if d := time.Duration(c.Relay.ReadyTimeout); d <= 0 || d > maxReady {
+		r.want(fmt.Errorf("%s is not a time that a container can wait: at most %s", d, maxReady), "relay.ready_timeout")
 	}
-	if n := len(c.Relay.StateDir) + socketNameLen; n > 106 {
-		return fmt.Errorf("relay.state_dir: %q is too long: socket paths below it would have %d bytes, at most 106 are possible", c.Relay.StateDir, n)
-	}
-	if c.Journal.SegmentBytes < 4<<10 {
-		return fmt.Errorf("journal.segment_bytes: %d is too small, at least 4KiB", c.Journal.SegmentBytes)
-	}
-	if c.Journal.MaxBytes < 2*c.Journal.SegmentBytes {
-		return fmt.Errorf("journal.max_bytes: %d is too small, at least twice journal.segment_bytes (%d)", c.Journal.MaxBytes, c.Journal.SegmentBytes)
-	}
-	return nil
+	r.oneOf("log.level", c.Log.Level, "debug", "info", "warn", "error")
+	return r
 }
 
-// ownJournal reports a runtime that exports elsewhere from the common journal: a
-// journal has one shipper, and that has one target.
-func (c *Config) ownJournal(common Config) error {
-	if reflect.DeepEqual(c.Export, common.Export) || c.Journal.Dir != common.Journal.Dir {
-		return nil
-	}
-	return fmt.Errorf("export: it differs from the common [export], which ships the journal %s: give this runtime a dir of its own in its journal section", c.Journal.Dir)
-}
-
-// oneEndpoint reports a runtime that has another endpoint for its spans than the host.
-func (c *Config) oneEndpoint(common Config) error {
-	own, of := c.Jaeger, common.Jaeger
-	if own.Listen == of.Listen && own.BodyBytes == of.BodyBytes && own.HeldBytes == of.HeldBytes {
-		return nil
-	}
-	return errors.New("jaeger: the host has its endpoint once: set listen, body_bytes and held_bytes in the common [jaeger]")
-}
-
-func (l AgentLimits) validate() error {
-	for key, n := range map[string]int64{
-		"frame_bytes": int64(l.FrameBytes), "value_bytes": int64(l.ValueBytes),
-		"spans_per_second": int64(l.SpansPerSecond), "span_burst": int64(l.SpanBurst),
-		"bytes_per_second": int64(l.BytesPerSecond), "byte_burst": int64(l.ByteBurst),
-		"connections": int64(l.Connections), "hold": int64(l.Hold),
-		"queued_spans": int64(l.QueuedSpans), "queued_bytes": int64(l.QueuedBytes),
-		"held_spans": int64(l.HeldSpans), "held_bytes": int64(l.HeldBytes),
-	} {
-		if n <= 0 {
-			return fmt.Errorf("agent.limits.%s: %d is no limit: it must be positive", key, n)
-		}
+func (l AgentLimits) check(r *rules) {
+	const table = "agent.limits."
+	v := reflect.ValueOf(l)
+	for i := range v.NumField() {
+		r.want(positive(v.Field(i).Int()), table+v.Type().Field(i).Tag.Get("toml"))
 	}
 	if l.ByteBurst < l.FrameBytes {
-		return fmt.Errorf("agent.limits.byte_burst: %d is less than one frame may have (frame_bytes, %d)", l.ByteBurst, l.FrameBytes)
+		r.want(fmt.Errorf("%d is less than one frame may have (frame_bytes, %d)", l.ByteBurst, l.FrameBytes), table+"byte_burst", table+"frame_bytes")
 	}
-	return nil
 }
 
-func (j Jaeger) validate() error {
+func (j Jaeger) check(r *rules) {
 	at, err := netip.ParseAddrPort(j.Listen)
 	if err != nil || !at.Addr().IsLoopback() || at.Port() == 0 {
-		return fmt.Errorf("jaeger.listen: %q is not an address of the loopback interface with a port, such as 127.0.0.1:276", j.Listen)
+		r.want(fmt.Errorf("%q is not an address of the loopback interface with a port, such as 127.0.0.1:276", j.Listen), "jaeger.listen")
 	}
-	for key, n := range map[string]Bytes{"body_bytes": j.BodyBytes, "held_bytes": j.HeldBytes} {
-		if n <= 0 {
-			return fmt.Errorf("jaeger.%s: %d is no limit: it must be positive", key, n)
-		}
-	}
+	r.want(positive(int64(j.BodyBytes)), "jaeger.body_bytes")
+	r.want(positive(int64(j.HeldBytes)), "jaeger.held_bytes")
 	if j.HeldBytes < j.BodyBytes {
-		return fmt.Errorf("jaeger.held_bytes: %d is less than one request may have (body_bytes, %d)", j.HeldBytes, j.BodyBytes)
+		r.want(fmt.Errorf("%d is less than one request may have (body_bytes, %d)", j.HeldBytes, j.BodyBytes), "jaeger.held_bytes", "jaeger.body_bytes")
 	}
-	return nil
 }
 
-func oneOf(key, value string, allowed ...string) error {
+func (j Journal) check(r *rules) {
+	r.want(absolute(j.Dir), "journal.dir")
+	if j.SegmentBytes < 4<<10 {
+		r.want(fmt.Errorf("%d is too small, at least 4KiB", j.SegmentBytes), "journal.segment_bytes")
+	}
+	if j.MaxBytes/2 < j.SegmentBytes {
+		r.want(fmt.Errorf("%d is too small, at least twice journal.segment_bytes (%d)", j.MaxBytes, j.SegmentBytes), "journal.max_bytes", "journal.segment_bytes")
+	}
+}
+
+// oneEndpoint reports in what a runtime has another endpoint for its spans than the
+// host.
+func (c *Config) oneEndpoint(common Config) []violation {
+	var r rules
+	err := errors.New("the host has its endpoint once: set listen, body_bytes and held_bytes in the common [jaeger]")
+	own, of := c.Jaeger, common.Jaeger
+	if own.Listen != of.Listen {
+		r.want(err, "jaeger.listen")
+	}
+	if own.BodyBytes != of.BodyBytes {
+		r.want(err, "jaeger.body_bytes")
+	}
+	if own.HeldBytes != of.HeldBytes {
+		r.want(err, "jaeger.held_bytes")
+	}
+	return r
+}
+
+// journals are who ships which journal where: one has one shipper, and that has one
+// target.
+type journals map[string]struct {
+	who    string
+	export Export
+}
+
+// add reports a journal that is shipped elsewhere already.
+func (j journals) add(who string, c Config) error {
+	first, there := j[c.Journal.Dir]
+	if !there {
+		first.who, first.export = who, c.Export
+		j[c.Journal.Dir] = first
+		return nil
+	}
+	if reflect.DeepEqual(first.export, c.Export) {
+		return nil
+	}
+	return fmt.Errorf("it differs from the export of %s, and both have the journal %s, which is shipped to one place: give this runtime a dir of its own in its journal section", first.who, c.Journal.Dir)
+}
+
+func oneOf(value string, allowed ...string) error {
 	if slices.Contains(allowed, value) {
 		return nil
 	}
-	return fmt.Errorf("%s: %q is not one of %s", key, value, strings.Join(allowed, ", "))
+	return fmt.Errorf("%q is not one of %s", value, strings.Join(allowed, ", "))
 }
 
-func absolute(key, path string) error {
+func absolute(path string) error {
 	if filepath.IsAbs(path) {
 		return nil
 	}
-	return fmt.Errorf("%s: %q is not an absolute path", key, path)
+	return fmt.Errorf("%q is not an absolute path", path)
 }
 
-func endpoint(key, value string) error {
-	if value == "" {
+func positive(n int64) error {
+	if n > 0 {
 		return nil
 	}
-	u, err := url.Parse(value)
-	if err != nil || (u.Scheme != "http" && u.Scheme != "https") || u.Host == "" {
-		return fmt.Errorf("%s: %q is not a URL such as http://127.0.0.1:4318", key, value)
+	return fmt.Errorf("%d is no limit: it must be positive", n)
+}
+
+// ratio reports what is not a ratio; no comparison with NaN is true.
+func ratio(r float64) error {
+	if r >= 0 && r <= 1 {
+		return nil
 	}
-	return nil
+	return fmt.Errorf("%v is not a ratio from 0 to 1", r)
 }

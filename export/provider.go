@@ -45,7 +45,7 @@ func NewTracerProvider(cfg config.Trace, res *resource.Resource, p sdktrace.Span
 }
 
 // NewResource returns the resource of a service's spans: the host's name, under
-// the configured attributes, under those of OTEL_RESOURCE_ATTRIBUTES, under attrs.
+// the configured attributes, under attrs.
 // The service's name is not for the environment to say: a shim inherits its
 // environment from containerd. On error the resource lacks what the error names.
 func NewResource(ctx context.Context, service string, configured map[string]string, attrs ...attribute.KeyValue) (*resource.Resource, error) {
@@ -59,7 +59,6 @@ func NewResource(ctx context.Context, service string, configured map[string]stri
 	attrs = append([]attribute.KeyValue{attribute.String("service.name", service)}, attrs...)
 	res, err := resource.New(ctx,
 		resource.WithAttributes(base...),
-		resource.WithFromEnv(),
 		resource.WithAttributes(attrs...))
 	if err != nil {
 		return res, fmt.Errorf("resource: %w", err)

@@ -2,6 +2,7 @@ package export
 
 import (
 	"context"
+	"os"
 	"testing"
 	"time"
 
@@ -86,8 +87,9 @@ func TestSamplingIsDecidedOnce(t *testing.T) {
 func TestResource(t *testing.T) {
 	t.Setenv("OTEL_SERVICE_NAME", "containerd")
 	t.Setenv("OTEL_RESOURCE_ATTRIBUTES", "region=env,zone=env,service.name=containerd")
-	res, err := NewResource(t.Context(), "containerd-shim-runc-v2",
-		map[string]string{"region": "file", "rack": "file"},
+	cfg, _ := config.Load("", os.Getenv)
+	cfg.Resource["rack"] = "file"
+	res, err := NewResource(t.Context(), "containerd-shim-runc-v2", cfg.Resource,
 		attribute.String("zone", "ours"))
 	if err != nil {
 		t.Fatal(err)

@@ -26,7 +26,8 @@ const (
 
 // delete runs the inner shim's delete and passes its output on, byte for byte.
 // What it then does for the trace costs containerd no wait for a backend.
-func (c command) delete(cfg config.Config, inner string, log *slog.Logger) int {
+// It is recorded only if the configuration could be read.
+func (c command) delete(cfg config.Config, inner string, readable bool, log *slog.Logger) int {
 	st, err := readState(filepath.Join(c.bundle, stateFile))
 	if err != nil {
 		// The container was not traced.
@@ -35,6 +36,7 @@ func (c command) delete(cfg config.Config, inner string, log *slog.Logger) int {
 	}
 	began := time.Now()
 	_, recorded := st.root(began)
+	recorded = recorded && readable
 	var recorder *spare
 	if recorded {
 		// It comes up while the inner shim works. Without it there is no span, no more.
@@ -55,8 +57,8 @@ func (c command) delete(cfg config.Config, inner string, log *slog.Logger) int {
 	}
 	os.Stdout.Write(out.Bytes())
 
-	relayGone := c.clearInTime(cfg, st, began.Add(orphanTime), log)
-	if !recorded && !relayGone.leftOn() {
+	relayGone := c.clearInTime(st, began.Add(orphanTime), log)
+	if !recorded && !(readable && relayGone.leftOn()) {
 		return exitCode(err)
 	}
 	whole := timing{Name: spanShimDelete, Start: began, End: time.Now(), Error: t.Error, Children: []timing{t}}
@@ -76,9 +78,9 @@ func (c command) delete(cfg config.Config, inner string, log *slog.Logger) int {
 }
 
 // clearInTime is clear, unless the state directory's file system hangs.
-func (c command) clearInTime(cfg config.Config, st *state, deadline time.Time, log *slog.Logger) *state {
+func (c command) clearInTime(st *state, deadline time.Time, log *slog.Logger) *state {
 	left := make(chan *state, 1)
-	go func() { left <- c.clear(cfg, st, deadline, log) }()
+	go func() { left <- c.clear(st, deadline, log) }()
 	select {
 	case gone := <-left:
 		return gone
@@ -91,8 +93,8 @@ func (c command) clearInTime(cfg config.Config, st *state, deadline time.Time, l
 // restoreSocket gives the VMM's socket back if the relay died in its place: the inner
 // shim may have to talk to the agent to clean up.
 func (c command) restoreSocket(cfg config.Config, st *state, inner string, log *slog.Logger) {
-	p := relayPaths(cfg.Relay.StateDir, st.InnerSock)
-	if !forKata(cfg.Agent.Inject, inner) || p.socket != st.RelaySock || answers(p.socket) {
+	p := st.paths()
+	if cfg.Agent.Inject != "on" && !forKata("auto", inner) || p.socket != st.RelaySock || answers(p.socket) {
 		return
 	}
 	if err := interpose.Restore(st.Sandbox, agentconfig.Sockets(cfg.Agent)); err != nil {
@@ -150,8 +152,8 @@ func recordOwnDelete(tel *telemetry, root trace.SpanContext, pending []timing, a
 
 // clear removes what a relay that died left behind, and returns its state; nil if
 // the relay lives or has left in order.
-func (c command) clear(cfg config.Config, st *state, deadline time.Time, log *slog.Logger) *state {
-	p := relayPaths(cfg.Relay.StateDir, st.InnerSock)
+func (c command) clear(st *state, deadline time.Time, log *slog.Logger) *state {
+	p := st.paths()
 	if p.socket != st.RelaySock || p.lives() {
 		return nil
 	}

@@ -23,7 +23,8 @@ func TestDeleteGivesTheVMMItsSocketBack(t *testing.T) {
 		{"relay dead", "auto", "/bin/containerd-shim-kata-v2", false, true},
 		{"relay alive", "auto", "/bin/containerd-shim-kata-v2", true, false},
 		{"not Kata", "auto", "/bin/containerd-shim-runc-v2", false, false},
-		{"off", "off", "/bin/containerd-shim-kata-v2", false, false},
+		{"off by now", "off", "/bin/containerd-shim-kata-v2", false, true},
+		{"on for another", "on", "/bin/containerd-shim-runc-v2", false, true},
 	} {
 		t.Run(tt.name, func(t *testing.T) {
 			dir := t.TempDir()

@@ -37,9 +37,8 @@ func newShimHost(t *testing.T, journalDir, inner string) *shimHost {
 	t.Helper()
 	dir := t.TempDir()
 	h := &shimHost{t: t, program: filepath.Join(dir, "containerd-shim-fake-traced-v2"), bundle: filepath.Join(dir, "bundle")}
-	build := exec.Command("go", "build", "-o", h.program, "../cmd/containerd-shim-traced-v2")
-	if out, err := build.CombinedOutput(); err != nil {
-		t.Fatalf("build the shim: %v\n%s", err, out)
+	if err := os.Symlink(program(t), h.program); err != nil {
+		t.Fatal(err)
 	}
 	write := func(name, text string, mode os.FileMode) string {
 		path := filepath.Join(dir, name)
@@ -56,9 +55,9 @@ func newShimHost(t *testing.T, journalDir, inner string) *shimHost {
 	text := fmt.Sprintf("[relay]\nstate_dir = %q\n[journal]\ndir = %q\n", filepath.Join(dir, "state"), journalDir)
 	t.Setenv(config.PathEnv, write("config.toml", text, 0o600))
 	t.Setenv("PATH", dir+":"+os.Getenv("PATH"))
-	var err error
-	if h.cfg, err = config.Load("fake", os.Getenv); err != nil {
-		t.Fatal(err)
+	var report config.Report
+	if h.cfg, report = config.Load("fake", os.Getenv); report.Err() != nil {
+		t.Fatal(report.Err())
 	}
 	return h
 }

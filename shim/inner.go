@@ -1,8 +1,10 @@
 package shim
 
 import (
+	"cmp"
 	"errors"
 	"fmt"
+	"log/slog"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -13,34 +15,72 @@ import (
 	"github.com/shimtrace/shimtrace/internal/shimname"
 )
 
-// findInner returns the path of the shim to wrap: what the configuration says for
-// this runtime, else the file of that name on PATH or beside ourselves.
-func findInner(cfg config.Config, wrapped shimname.Name) (string, error) {
-	names := []string{cfg.Shim}
-	if cfg.Shim == "" {
-		if wrapped.Inner == "" {
-			return "", errors.New("which shim to wrap is said by the program's name, containerd-shim-<inner>-traced-v2: use a link with such a name (shimtrace install makes them)")
-		}
-		names = wrapped.Files()
-	}
+// findInner returns the path of the shim to wrap: for delete the one that was
+// started, else what the configuration says for this runtime, else the obvious one.
+// No mistake in a configuration keeps a shim from being found that would be found
+// without us.
+func (c command) findInner(cfg config.Config, wrapped shimname.Name, log *slog.Logger) (string, error) {
 	self, err := os.Executable()
 	if err != nil {
 		return "", fmt.Errorf("find own executable: %w", err)
 	}
-	path, ourselves := lookUp(names, self)
+	if started := startedInner(c.bundle); started != "" && c.action == actionDelete {
+		if path, _ := lookUp([]string{started}, self); path != "" {
+			return path, nil
+		}
+	}
+	if cfg.Shim != "" {
+		if path, _ := lookUp([]string{cfg.Shim}, self); path != "" {
+			return path, nil
+		}
+	} else if wrapped.Inner == "" {
+		return "", errors.New("which shim to wrap is said by the program's name, containerd-shim-<inner>-traced-v2: use a link with such a name (shimtrace install makes them)")
+	}
+	places := knownPlaces(wrapped.Inner)
+	path, ourselves := lookUp(innerFiles(wrapped), self, places...)
 	switch {
+	case path != "" && cfg.Shim != "" && c.action == actionStart:
+		log.Error("the shim that the configuration names is not there, or is shimtrace itself: another one is run", "configured", cfg.Shim, "section", "runtime."+wrapped.Inner, "run", path)
+		return path, nil
 	case path != "":
 		return path, nil
 	case ourselves != "":
 		return "", fmt.Errorf("the shim to wrap, %s, is shimtrace itself: set shim in section [runtime.%s] of the configuration to the real one", ourselves, wrapped.Inner)
 	}
-	return "", fmt.Errorf("the shim to wrap, %s, is neither on PATH (%s) nor in %s: install it or set shim in section [runtime.%s] of the configuration", strings.Join(names, " or "), os.Getenv("PATH"), filepath.Dir(self), wrapped.Inner)
+	return "", fmt.Errorf("the shim to wrap, %s, is neither on PATH (%s) nor in %s, %s: install it or set shim in section [runtime.%s] of the configuration",
+		cmp.Or(cfg.Shim, strings.Join(wrapped.Files(), " or ")), os.Getenv("PATH"), filepath.Dir(self), strings.Join(places, ", "), wrapped.Inner)
 }
 
-// lookUp returns the first of the programs that is there, on PATH or in our own
-// directory, and is not ourselves. If only we are, it returns where.
-func lookUp(names []string, self string) (path, ourselves string) {
-	dirs := append(filepath.SplitList(os.Getenv("PATH")), filepath.Dir(self))
+// innerFiles returns what the inner shim's file may be called. All classes of Kata
+// have one, which kata-deploy names by its path.
+func innerFiles(wrapped shimname.Name) []string {
+	files := wrapped.Files()
+	if strings.HasPrefix(wrapped.Inner, "kata-") {
+		files = append(files, "containerd-shim-kata-v2")
+	}
+	return files
+}
+
+// knownPlaces are where shims are installed and containerd's PATH need not lead, for
+// an inner shim's name: kata-deploy has the runtime in Rust in a directory of its own
+// (kata-deploy 3.x and 4.x, get_kata_containers_runtime_path).
+func knownPlaces(inner string) []string {
+	places := []string{"/usr/local/bin", "/usr/local/sbin", "/usr/bin", "/usr/sbin"}
+	kata := []string{"/opt/kata/bin", "/opt/kata/runtime-rs/bin"}
+	for _, rust := range []string{"runtime-rs", "dragonball", "cloud-hypervisor"} {
+		if strings.Contains(inner, rust) {
+			kata[0], kata[1] = kata[1], kata[0]
+			break
+		}
+	}
+	return append(append(kata, places...), "/opt/containerd/bin", "/var/lib/rancher/k3s/data/current/bin")
+}
+
+// lookUp returns the first of the programs that is there, on PATH, in our own
+// directory or in one of the others, and is not ourselves. If only we are, it returns
+// where.
+func lookUp(names []string, self string, others ...string) (path, ourselves string) {
+	dirs := append(append(filepath.SplitList(os.Getenv("PATH")), filepath.Dir(self)), others...)
 	for _, name := range names {
 		candidates := []string{name}
 		if !strings.Contains(name, "/") {

@@ -1,6 +1,7 @@
 package shim
 
 import (
+	"log/slog"
 	"os"
 	"path/filepath"
 	"strings"
@@ -32,7 +33,7 @@ func TestFindInner(t *testing.T) {
 		{"containerd-shim-traced-v2", "real", "real"},
 	} {
 		name := wrapped(tt.link)
-		if got, err := findInner(config.Config{Shim: tt.configured}, name); err != nil || filepath.Base(got) != tt.want {
+		if got, err := (command{}).findInner(config.Config{Shim: tt.configured}, name, slog.New(slog.DiscardHandler)); err != nil || filepath.Base(got) != tt.want {
 			t.Errorf("%s wraps %q (%v), want %s", tt.link, got, err, tt.want)
 		}
 	}
@@ -46,11 +47,11 @@ func TestFindInner(t *testing.T) {
 		t.Fatal(err)
 	}
 	t.Setenv("PATH", before+":"+dir)
-	if got, err := findInner(config.Config{}, wrapped(filepath.Join(before, "containerd-shim-runc-v2"))); got != filepath.Join(dir, "containerd-shim-runc-v2") {
+	if got, err := (command{}).findInner(config.Config{}, wrapped(filepath.Join(before, "containerd-shim-runc-v2")), slog.New(slog.DiscardHandler)); got != filepath.Join(dir, "containerd-shim-runc-v2") {
 		t.Errorf("in its place, runc's shim is %q (%v)", got, err)
 	}
 	t.Setenv("PATH", before)
-	if got, err := findInner(config.Config{}, wrapped("containerd-shim-runc-v2")); err == nil || !strings.Contains(err.Error(), "is shimtrace itself") {
+	if got, err := (command{}).findInner(config.Config{}, wrapped("containerd-shim-runc-v2"), slog.New(slog.DiscardHandler)); err == nil || !strings.Contains(err.Error(), "is shimtrace itself") {
 		t.Errorf("without the real one, runc's shim is %q (%v)", got, err)
 	}
 	for link, want := range map[string]string{
@@ -60,7 +61,7 @@ func TestFindInner(t *testing.T) {
 		"containerd-shim-nobody-traced-v1": "[runtime.nobody]",
 	} {
 		name := wrapped(link)
-		if _, err := findInner(config.Config{}, name); err == nil || !strings.Contains(err.Error(), want) {
+		if _, err := (command{}).findInner(config.Config{}, name, slog.New(slog.DiscardHandler)); err == nil || !strings.Contains(err.Error(), want) {
 			t.Errorf("%s: error %v, want %q in it", link, err, want)
 		}
 	}

@@ -35,6 +35,12 @@ func relayPaths(dir, innerSocket string) paths {
 // relaysDir is where the relays' files are, below the state directory.
 func relaysDir(dir string) string { return filepath.Join(dir, "s") }
 
+// paths returns the files of the state's relay, wherever the configuration has them
+// by now.
+func (st *state) paths() paths {
+	return relayPaths(filepath.Dir(filepath.Dir(st.RelaySock)), st.InnerSock)
+}
+
 // create makes the directory of the files, for us only.
 func (p paths) create() error {
 	dir := filepath.Dir(p.socket)

@@ -4,6 +4,7 @@ import (
 	"context"
 	"encoding/json"
 	"fmt"
+	stdlog "log"
 	"log/slog"
 	"net"
 	"os"
@@ -13,7 +14,6 @@ import (
 	"strings"
 	"time"
 
-	"go.opentelemetry.io/otel"
 	"golang.org/x/sys/unix"
 
 	"github.com/shimtrace/shimtrace/config"
@@ -59,6 +59,7 @@ func (c command) relay(cfg config.Config, inner string, log *slog.Logger) int {
 	signal.Ignore(unix.SIGPIPE, unix.SIGTERM, unix.SIGINT, unix.SIGHUP)
 	debug.SetGCPercent(gcPercent)
 	redirectStderr(c.bundle)
+	stdlog.SetOutput(os.Stderr) // which is a log from here on
 	start, err := connFromFD(handoverFD)
 	if err != nil {
 		fmt.Fprintln(os.Stderr, "relay is run by start, not by hand:", err)
@@ -129,7 +130,6 @@ func (r *relayProcess) prepare() error {
 	}
 	r.tel = tel
 	r.runtimes = r.openRuntimes()
-	otel.SetErrorHandler(otel.ErrorHandlerFunc(func(err error) { r.log.Warn("tracing", "error", err) }))
 	return nil
 }
 

@@ -83,7 +83,8 @@ func runtimeHost(t *testing.T) (cfg config.Config, inner string) {
 		t.Fatal(err)
 	}
 	t.Setenv(config.PathEnv, file)
-	if cfg, err = config.Load("", os.Getenv); err != nil {
+	cfg, report := config.Load("", os.Getenv)
+	if err := report.Err(); err != nil {
 		t.Fatal(err)
 	}
 

@@ -1,12 +1,15 @@
 package shim
 
 import (
+	"errors"
 	"fmt"
 	"log/slog"
 	"os"
 	"runtime"
+	"strings"
 
 	"github.com/shimtrace/shimtrace/config"
+	_ "github.com/shimtrace/shimtrace/internal/quiet" // standard error is part of start's answer
 	"github.com/shimtrace/shimtrace/internal/shimname"
 )
 
@@ -18,29 +21,28 @@ func Run(argv []string) int {
 	runtime.LockOSThread()
 	c := parseCommand(argv)
 	name := wrapped(c.program)
-	cfg, cfgErr := config.Load(name.Inner, os.Getenv)
-	inner, err := findInner(cfg, name)
+	cfg, report := config.Load(name.Inner, os.Getenv)
+	log := slog.New(slog.DiscardHandler)
+	if c.action != "" {
+		log = openLog(c.bundle, cfg.Log.Level, "id", c.id, "command", c.action)
+	}
+	inner, err := c.findInner(cfg, name, log)
 	if err != nil {
 		fmt.Fprintf(os.Stderr, "%s: %v\n", c.program, err)
 		return 1
 	}
-	if c.action == "" {
-		// -info, -v, and what shims of a later day may be asked.
-		return c.pass(inner, slog.New(slog.DiscardHandler))
-	}
-	log := openLog(c.bundle, cfg.Log.Level, "id", c.id, "command", c.action)
-	if cfgErr != nil {
-		log.Error("not traced: the configuration has an error", "error", cfgErr)
-		return c.pass(inner, log)
-	}
-	if cfg.Trace.Mode == "off" && c.action == actionStart {
-		return c.pass(inner, log)
-	}
 	switch c.action {
 	case actionStart:
+		tell(report, log)
+		if cfg.Trace.Mode == "off" {
+			return c.pass(inner, log)
+		}
 		return c.start(cfg, inner, log)
 	case actionDelete:
-		return c.delete(cfg, inner, log)
+		return c.delete(cfg, inner, !report.Unreadable, log)
+	case "":
+		// -info, -v, and what shims of a later day may be asked.
+		return c.pass(inner, log)
 	default:
 		return c.relay(cfg, inner, log)
 	}
@@ -55,6 +57,23 @@ func wrapped(program string) shimname.Name {
 	}
 	return name
 }
+
+// tell logs what there is to say of the configuration: start does, once for each
+// container.
+func tell(r config.Report, log *slog.Logger) {
+	if err := r.Err(); err != nil {
+		log.Error("the configuration has mistakes", "error", oneLine(err))
+	}
+	if err := errors.Join(r.Ignored...); err != nil {
+		log.Warn("environment variables are not understood", "error", oneLine(err))
+	}
+	if len(r.Overrides) > 0 {
+		log.Info("the environment overrides the configuration", "keys", strings.Join(r.Overrides, "; "))
+	}
+}
+
+// oneLine returns the text of joined errors.
+func oneLine(err error) string { return strings.ReplaceAll(err.Error(), "\n", "; ") }
 
 // pass becomes the inner shim.
 func (c command) pass(inner string, log *slog.Logger) int {

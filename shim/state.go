@@ -118,6 +118,23 @@ func readState(path string) (*state, error) {
 	return &st, nil
 }
 
+// startedInner returns the inner shim that a bundle's state names, "" if none does. It
+// takes a state of any version.
+func startedInner(bundle string) string {
+	f, err := private.Open(filepath.Join(bundle, stateFile), os.O_RDONLY, 0)
+	if err != nil {
+		return ""
+	}
+	defer f.Close()
+	var st struct {
+		Inner string `json:"inner"`
+	}
+	if err := json.NewDecoder(io.LimitReader(f, maxState)).Decode(&st); err != nil || !filepath.IsAbs(st.Inner) {
+		return ""
+	}
+	return st.Inner
+}
+
 // write replaces the state file at path.
 func (st *state) write(path string) error {
 	text, err := json.Marshal(st)

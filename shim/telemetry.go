@@ -8,6 +8,7 @@ import (
 	"path/filepath"
 	"time"
 
+	"go.opentelemetry.io/otel"
 	"go.opentelemetry.io/otel/attribute"
 	"go.opentelemetry.io/otel/exporters/otlp/otlptrace"
 	sdktrace "go.opentelemetry.io/otel/sdk/trace"
@@ -80,7 +81,11 @@ func openTelemetry(cfg config.Config, id identity, log *slog.Logger) (*telemetry
 	if err != nil {
 		log.Warn("spans say less than they should", "error", err)
 	}
+	// The provider reads a sampler from the environment, which ours takes the place
+	// of, and says what it does not understand. Package config has said it.
+	otel.SetErrorHandler(otel.ErrorHandlerFunc(func(error) {}))
 	t.provider = export.NewTracerProvider(cfg.Trace, res, export.NewProcessor(exporter, export.ProcessorOptions{Drops: j}))
+	otel.SetErrorHandler(otel.ErrorHandlerFunc(func(err error) { log.Warn("tracing", "error", err) }))
 	t.tracer = t.provider.Tracer(ScopeName)
 	return t, nil
 }

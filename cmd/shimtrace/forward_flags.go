@@ -4,7 +4,6 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
-	"net/url"
 	"os/user"
 	"path/filepath"
 	"strconv"
@@ -82,7 +81,7 @@ func (h *host) forwardOptions(c *cli.Command) (*forwardOptions, error) {
 	case len(paths) > 0 && c.IsSet("vsock-cid"):
 		return nil, usageError("--vsock-cid is for VSOCK, --socket-path for hybrid VSOCK: there is no VM with both")
 	}
-	cfg, err := config.Load("", h.getenv)
+	cfg, err := h.strictConfig("")
 	if err != nil {
 		return nil, err
 	}
@@ -121,11 +120,9 @@ func (h *host) forwardOptions(c *cli.Command) (*forwardOptions, error) {
 
 // shipTo makes endpoint the collector, whatever the configuration says.
 func (o *forwardOptions) shipTo(endpoint string) error {
-	u, err := url.Parse(endpoint)
-	if err != nil || (u.Scheme != "http" && u.Scheme != "https") || u.Host == "" {
-		return usageError("--otlp-endpoint %q is not a URL such as http://127.0.0.1:4318", endpoint)
+	if err := o.cfg.Export.SetEndpoint(endpoint); err != nil {
+		return usageError("--otlp-endpoint: %w", err)
 	}
-	o.cfg.Export.Endpoint, o.cfg.Export.FromEnv = endpoint, false
 	return nil
 }
 

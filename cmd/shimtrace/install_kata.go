@@ -9,7 +9,6 @@ import (
 	"slices"
 	"strings"
 
-	"github.com/shimtrace/shimtrace/config"
 	identity "github.com/shimtrace/shimtrace/internal/host"
 	"github.com/shimtrace/shimtrace/internal/shimname"
 	"github.com/shimtrace/shimtrace/kataconfig"
@@ -44,7 +43,7 @@ func (h *host) kataSetUp(c *cli.Command, in *installer) (*kataSetUp, error) {
 	if c.Bool("uninstall") {
 		return k, nil
 	}
-	cfg, err := config.Load("", h.getenv)
+	cfg, err := h.strictConfig("")
 	if err != nil {
 		return nil, err
 	}

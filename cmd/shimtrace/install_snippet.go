@@ -50,7 +50,7 @@ func (h *host) newRuntime(in *installer, inner shimname.Name, kata *kataSetUp) t
 	}
 	var shim string
 	r.Options, shim = kata.of(inner)
-	if cfg, err := config.Load(inner.Inner, h.getenv); in.lookPath(inner.File()) == "" && (err != nil || cfg.Shim == "") {
+	if cfg, _ := config.Load(inner.Inner, h.getenv); in.lookPath(inner.File()) == "" && cfg.Shim == "" {
 		if r.Shim = shim; shim == "" {
 			h.warn("%s is not on PATH; unless containerd's PATH has it, set shim in [runtime.%s] of the configuration", inner.File(), inner.Inner)
 		}

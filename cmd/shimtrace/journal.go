@@ -10,7 +10,6 @@ import (
 	"slices"
 	"strings"
 
-	"github.com/shimtrace/shimtrace/config"
 	"github.com/shimtrace/shimtrace/export/journal"
 	"github.com/shimtrace/shimtrace/waterfall"
 	"github.com/urfave/cli/v3"
@@ -25,11 +24,7 @@ func (h *host) journalDir(c *cli.Command) string {
 	if dir := c.String("journal"); dir != "" {
 		return dir
 	}
-	cfg, err := config.Load("", h.getenv)
-	if err != nil {
-		h.warn("%v; going on with the defaults", err)
-	}
-	return cfg.Journal.Dir
+	return h.config("").Journal.Dir
 }
 
 // reading is one journal, and what was noticed while it was read.

@@ -58,10 +58,7 @@ func receiveCommand(h *host) *cli.Command {
 }
 
 func (h *host) receive(ctx context.Context, at string, idle time.Duration) error {
-	cfg, err := config.Load("", h.getenv)
-	if err != nil {
-		return err
-	}
+	cfg := h.config("")
 	if at != "" {
 		cfg.Jaeger.Listen = at
 	}

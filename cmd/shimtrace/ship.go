@@ -6,7 +6,6 @@ import (
 	"fmt"
 	"time"
 
-	"github.com/shimtrace/shimtrace/config"
 	"github.com/shimtrace/shimtrace/export/journal"
 	"github.com/shimtrace/shimtrace/export/otlp"
 	"github.com/shimtrace/shimtrace/export/ship"
@@ -47,10 +46,7 @@ func shipCommand(h *host) *cli.Command {
 }
 
 func (h *host) ship(ctx context.Context, runtime, dir string, once bool, idle time.Duration) error {
-	cfg, err := config.Load(runtime, h.getenv)
-	if err != nil {
-		return err
-	}
+	cfg := h.config(runtime)
 	if cfg.Export.Endpoint == "" {
 		return errors.New("there is nowhere to ship to: set endpoint in [export] of the configuration, or OTEL_EXPORTER_OTLP_ENDPOINT")
 	}

@@ -9,7 +9,6 @@ import (
 	"slices"
 	"time"
 
-	"github.com/shimtrace/shimtrace/config"
 	"github.com/shimtrace/shimtrace/shim/control"
 	"github.com/urfave/cli/v3"
 )
@@ -87,11 +86,7 @@ func (h *host) turn(ctx context.Context, c *cli.Command, r control.Request) erro
 	}
 	dir := c.String("state-dir")
 	if dir == "" {
-		cfg, err := config.Load("", h.getenv)
-		if err != nil {
-			h.warn("%v; going on with the defaults", err)
-		}
-		dir = cfg.Relay.StateDir
+		dir = h.config("").Relay.StateDir
 	}
 	all, err := surveyRelays(ctx, dir)
 	if err != nil {

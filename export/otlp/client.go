@@ -13,18 +13,21 @@ import (
 	"os"
 	"time"
 
+	"github.com/go-logr/logr"
+	"go.opentelemetry.io/otel"
 	"go.opentelemetry.io/otel/exporters/otlp/otlptrace"
 	tracepb "go.opentelemetry.io/proto/otlp/trace/v1"
 
 	"github.com/shimtrace/shimtrace/config"
 )
 
-// NewClient returns the client for cfg. The OTEL_EXPORTER_OTLP_* variables come
-// before the file's values; the official clients read most of them themselves. The
-// endpoint is a base URL: for HTTP, v1/traces is appended to its path. An error
-// names the option or variable that is wrong.
+// NewClient returns the client for cfg, in which the OTEL_EXPORTER_OTLP_* variables are
+// already, but for those for certificates. An error names the variable that is wrong.
 func NewClient(cfg config.Export) (otlptrace.Client, error) {
-	timeout := envTimeout(time.Duration(cfg.Timeout))
+	// The official clients read the variables once more and say what they do not
+	// understand, with the values: headers are secrets. Package config has said it.
+	otel.SetLogger(logr.Discard())
+	timeout := time.Duration(cfg.Timeout)
 	if cfg.Protocol == "grpc" {
 		return &client{Client: newGRPC(cfg, timeout), timeout: timeout, closeIdle: func() {}}, nil
 	}
@@ -67,13 +70,4 @@ func env(name string) string {
 		return v
 	}
 	return os.Getenv("OTEL_EXPORTER_OTLP_" + name)
-}
-
-// envTimeout returns the variable's timeout, in milliseconds as the specification
-// says, or the configured one.
-func envTimeout(configured time.Duration) time.Duration {
-	if d, err := time.ParseDuration(env("TIMEOUT") + "ms"); err == nil && d > 0 {
-		return d
-	}
-	return configured
 }

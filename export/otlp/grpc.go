@@ -26,13 +26,8 @@ func newGRPC(cfg config.Export, timeout time.Duration) otlptrace.Client {
 				MinConnectTimeout: 10 * time.Second,
 			})),
 	}
-	if !cfg.FromEnv {
-		opts = append(opts, otlptracegrpc.WithEndpointURL(cfg.Endpoint))
-	}
-	if len(cfg.Headers) > 0 && env("HEADERS") == "" {
-		opts = append(opts, otlptracegrpc.WithHeaders(cfg.Headers))
-	}
-	if cfg.Compression == "gzip" && env("COMPRESSION") == "" {
+	opts = append(opts, otlptracegrpc.WithEndpointURL(cfg.Endpoint), otlptracegrpc.WithHeaders(cfg.Headers))
+	if cfg.Compression == "gzip" {
 		opts = append(opts, otlptracegrpc.WithCompressor("gzip"))
 	}
 	return otlptracegrpc.NewClient(opts...)

@@ -3,12 +3,10 @@ package otlp
 import (
 	"bytes"
 	"crypto/tls"
-	"fmt"
 	"io"
 	"mime"
 	"net"
 	"net/http"
-	"net/url"
 	"time"
 
 	"go.opentelemetry.io/otel/exporters/otlp/otlptrace"
@@ -37,17 +35,8 @@ func newHTTP(cfg config.Export) (_ otlptrace.Client, closeIdle func(), _ error) 
 			CheckRedirect: func(*http.Request, []*http.Request) error { return http.ErrUseLastResponse },
 		}),
 	}
-	if !cfg.FromEnv {
-		u, err := url.Parse(cfg.Endpoint)
-		if err != nil {
-			return nil, nil, fmt.Errorf("export.endpoint: %w", err)
-		}
-		opts = append(opts, otlptracehttp.WithEndpointURL(u.JoinPath("v1/traces").String()))
-	}
-	if len(cfg.Headers) > 0 && env("HEADERS") == "" {
-		opts = append(opts, otlptracehttp.WithHeaders(cfg.Headers))
-	}
-	if cfg.Compression == "gzip" && env("COMPRESSION") == "" {
+	opts = append(opts, otlptracehttp.WithEndpointURL(cfg.URL()), otlptracehttp.WithHeaders(cfg.Headers))
+	if cfg.Compression == "gzip" {
 		opts = append(opts, otlptracehttp.WithCompression(otlptracehttp.GzipCompression))
 	}
 	return otlptracehttp.NewClient(opts...), t.CloseIdleConnections, nil

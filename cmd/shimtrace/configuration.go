@@ -1,0 +1,23 @@
+package main
+
+import "github.com/shimtrace/shimtrace/config"
+
+// config returns the configuration for an inner shim, or what is common to all for
+// "". What is wrong with it is said, and costs what it says.
+func (h *host) config(inner string) config.Config {
+	cfg, r := config.Load(inner, h.getenv)
+	for _, err := range append(r.Mistakes, r.Ignored...) {
+		h.warn("%v", err)
+	}
+	return cfg
+}
+
+// strictConfig is for what a person starts who would rather know: mistakes in the
+// file are an error.
+func (h *host) strictConfig(inner string) (config.Config, error) {
+	cfg, r := config.Load(inner, h.getenv)
+	for _, err := range r.Ignored {
+		h.warn("%v", err)
+	}
+	return cfg, r.Err()
+}

@@ -1,0 +1,283 @@
+package config
+
+import (
+	"bytes"
+	"errors"
+	"fmt"
+	"strconv"
+	"strings"
+
+	"github.com/pelletier/go-toml/v2/unstable"
+)
+
+// maxWork bounds, in bytes, what is read again after mistakes: each line after one
+// that cannot be read is tried anew.
+const maxWork = 16 * maxFile
+
+// node is what stands at one key of a file: a table or a value.
+type node struct {
+	at    int // offset of the value, or of the name in a table's header
+	key   int // offset of the key
+	table map[string]*node
+	value any // string, int64, float64, bool, []*node; nil: a kind of value that no key takes
+
+	// broken: the value cannot be read, which has been said.
+	broken bool
+	// header: the table has a header of its own.
+	header bool
+}
+
+func newTable(at int) *node { return &node{at: at, key: at, table: make(map[string]*node)} }
+
+// document is a file's text as a tree. What cannot be read of it is a mistake, and
+// the rest is there all the same.
+type document struct {
+	text     []byte
+	root     *node
+	mistakes []Mistake
+
+	section []string // the header that the next keys stand under
+	lost    bool     // they stand under one that cannot be read
+}
+
+// mistake notes what is wrong at an offset of the text.
+func (d *document) mistake(at int, format string, args ...any) {
+	before := d.text[:min(at, len(d.text))]
+	line := bytes.Count(before, []byte{'\n'}) + 1
+	column := len(before) - (bytes.LastIndexByte(before, '\n') + 1) + 1
+	d.mistakes = append(d.mistakes, Mistake{Line: line, Column: column, Text: fmt.Sprintf(format, args...)})
+}
+
+func (d *document) line(at int) int { return bytes.Count(d.text[:at], []byte{'\n'}) + 1 }
+
+// read reads a file's text, one expression (a header, or a key with its value)
+// after the other. After one that cannot be read it goes on with the next line.
+func read(text []byte) *document {
+	d := &document{text: text, root: newTable(0)}
+	var p unstable.Parser
+	work, failed := 0, false
+	for at := 0; at < len(text); {
+		end := lineEnd(text, at)
+		line := bytes.TrimSuffix(bytes.TrimSuffix(text[at:end], []byte("\r\n")), []byte("\n"))
+		line = bytes.Trim(line, " \t")
+		if len(line) == 0 || line[0] == '#' {
+			at = end
+			continue
+		}
+		p.Reset(text[at:])
+		if p.NextExpression() {
+			last := d.add(p.Expression(), at)
+			at, failed = lineEnd(text, at+last), false
+			continue
+		}
+		off, reason := failure(&p)
+		// The lines of a value over several lines that begin nothing of their own
+		// are part of the mistake that was said.
+		if !failed || begins(line) {
+			where := at + off
+			if where >= end && where >= len(text)-1 {
+				where = at + bytes.IndexByte(text[at:end], line[0]) // it has no end: say where it begins
+			}
+			d.mistake(where, "%s", reason)
+		}
+		d.salvage(text[at:end], at)
+		failed = true
+		if work += off + len(line); work > maxWork {
+			d.mistake(end, "the rest is not read: there is too much wrong above")
+			break
+		}
+		at = end
+	}
+	return d
+}
+
+// lineEnd returns the offset behind the line that at is in.
+func lineEnd(text []byte, at int) int {
+	if n := bytes.IndexByte(text[at:], '\n'); n >= 0 {
+		return at + n + 1
+	}
+	return len(text)
+}
+
+// failure returns where, and why, the parser could not read an expression.
+func failure(p *unstable.Parser) (offset int, reason string) {
+	var perr *unstable.ParserError
+	if err := p.Error(); !errors.As(err, &perr) {
+		return 0, "expected a section or a key"
+	}
+	return int(p.Range(perr.Highlight).Offset), perr.Message
+}
+
+// begins reports whether a line looks like a header or a key with a value.
+func begins(line []byte) bool {
+	return line[0] == '[' || bytes.IndexByte(line, '=') > 0
+}
+
+// add puts an expression that begins at an offset into the tree, and returns an
+// offset from there, on the expression's last line.
+func (d *document) add(n *unstable.Node, at int) int {
+	var path []string
+	first, last := -1, 0
+	for it := n.Key(); it.Next(); {
+		k := it.Node()
+		path = append(path, string(k.Data))
+		if first < 0 {
+			first = at + int(k.Raw.Offset)
+		}
+		last = int(k.Raw.Offset + k.Raw.Length)
+	}
+	switch n.Kind {
+	case unstable.ArrayTable:
+		d.mistake(at, "[[%s]] is a list of sections, and there are none: write [%s]", join(path), join(path))
+		d.enter(path, first)
+	case unstable.Table:
+		if t := d.enter(path, first); t != nil && t.header {
+			d.mistake(first, "the section [%s] is there already, in line %d", join(path), d.line(t.at))
+		} else if t != nil {
+			t.header, t.at = true, first
+		}
+	case unstable.KeyValue:
+		last = int(n.Raw.Offset + n.Raw.Length)
+		if !d.lost {
+			d.put(d.root, append(d.section[:len(d.section):len(d.section)], path...), d.value(n.Value(), at, first))
+		}
+	}
+	return last
+}
+
+// enter makes the section what the next keys belong to.
+func (d *document) enter(path []string, at int) *node {
+	d.section, d.lost = path, false
+	return d.open(d.root, path, at)
+}
+
+// open returns the table at a path, made if it is not there. Where something else is
+// there the table takes its place.
+func (d *document) open(t *node, path []string, at int) *node {
+	for i, name := range path {
+		next := t.table[name]
+		if next != nil && next.table == nil {
+			if !next.broken {
+				d.mistake(next.key, "%s is a section: it cannot have a value", join(path[:i+1]))
+			}
+			next = nil
+		}
+		if next == nil {
+			next = newTable(at)
+			t.table[name] = next
+		}
+		t = next
+	}
+	return t
+}
+
+// put puts a value into the tree. What was there first stays.
+func (d *document) put(root *node, path []string, v *node) {
+	last := len(path) - 1
+	t := d.open(root, path[:last], v.key)
+	old := t.table[path[last]]
+	switch {
+	case old == nil || old.broken:
+		t.table[path[last]] = v
+	case v.broken:
+	case old.table != nil && v.table != nil:
+		for name, sub := range v.table {
+			d.put(old, []string{name}, sub)
+		}
+	default:
+		d.mistake(v.key, "%s is there already, in line %d", join(path), d.line(old.key))
+	}
+}
+
+// value turns the parser's node, of an expression that begins at an offset, into
+// one of the tree.
+func (d *document) value(n *unstable.Node, at, key int) *node {
+	v := &node{at: at + int(n.Raw.Offset), key: key}
+	switch n.Kind {
+	case unstable.String:
+		v.value = string(n.Data)
+	case unstable.Bool:
+		v.value = n.Data[0] == 't'
+	case unstable.Integer:
+		if i, err := strconv.ParseInt(string(n.Data), 0, 64); err == nil {
+			v.value = i
+		}
+	case unstable.Float:
+		if f, err := strconv.ParseFloat(strings.ReplaceAll(string(n.Data), "_", ""), 64); err == nil {
+			v.value = f
+		}
+	case unstable.Array:
+		v.at = key
+		list := []*node{}
+		for it := n.Children(); it.Next(); {
+			list = append(list, d.value(it.Node(), at, key))
+		}
+		if len(list) > 0 {
+			v.at = list[0].at
+		}
+		v.value = list
+	case unstable.InlineTable:
+		v.table = make(map[string]*node)
+		for it := n.Children(); it.Next(); {
+			var path []string
+			first := -1
+			for k := it.Node().Key(); k.Next(); {
+				path = append(path, string(k.Node().Data))
+				if first < 0 {
+					first = at + int(k.Node().Raw.Offset)
+				}
+			}
+			d.put(v, path, d.value(it.Node().Value(), at, first))
+		}
+	}
+	return v
+}
+
+// salvage takes from a line, which begins at an offset and cannot be read, what it is
+// about: which section, or which key.
+func (d *document) salvage(line []byte, at int) {
+	text := strings.TrimSpace(string(line))
+	if name, ok := strings.CutPrefix(text, "["); ok {
+		name = strings.TrimLeft(name, "[ \t")
+		if end := strings.IndexAny(name, "]#"); end >= 0 {
+			name = name[:end]
+		}
+		if path := parseKey(name); path != nil {
+			d.enter(path, at)
+		} else {
+			d.section, d.lost = nil, true
+		}
+		return
+	}
+	name, _, ok := strings.Cut(text, "=")
+	if path := parseKey(name); ok && path != nil && !d.lost {
+		d.put(d.root, append(d.section[:len(d.section):len(d.section)], path...), &node{at: at, key: at, broken: true})
+	}
+}
+
+// parseKey returns the parts of a key as it stands in a file, nil if it is none.
+func parseKey(text string) (path []string) {
+	var p unstable.Parser
+	p.Reset([]byte(text + " = 0"))
+	if !p.NextExpression() || p.Expression().Kind != unstable.KeyValue {
+		return nil
+	}
+	for it := p.Expression().Key(); it.Next(); {
+		path = append(path, string(it.Node().Data))
+	}
+	return path
+}
+
+// join writes a key as it stands in a file.
+func join(path []string) string {
+	parts := make([]string, len(path))
+	for i, p := range path {
+		parts[i] = p
+		if strings.Trim(p, bareKey) != "" || p == "" {
+			parts[i] = strconv.Quote(p)
+		}
+	}
+	return strings.Join(parts, ".")
+}
+
+const bareKey = "abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789_-"

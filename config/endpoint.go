@@ -1,0 +1,81 @@
+package config
+
+import (
+	"errors"
+	"fmt"
+	"net"
+	"net/url"
+	"strconv"
+	"strings"
+)
+
+var errNoURL = errors.New("this is not a URL such as http://127.0.0.1:4318")
+
+// URL returns where spans are posted to over HTTP.
+func (e Export) URL() string {
+	if e.exact || e.Endpoint == "" {
+		return e.Endpoint
+	}
+	u, err := url.Parse(e.Endpoint)
+	if err != nil {
+		return e.Endpoint // was checked
+	}
+	return u.JoinPath("v1/traces").String()
+}
+
+// SetEndpoint makes a base URL the collector's, or says what is wrong with it.
+func (e *Export) SetEndpoint(base string) error {
+	if base == "" {
+		return errNoURL
+	}
+	if err := checkEndpoint(base); err != nil {
+		return err
+	}
+	e.Endpoint, e.exact = base, false
+	return nil
+}
+
+// checkEndpoint reports what is wrong with a collector's URL. It does not show it: a
+// URL can hold a secret.
+func checkEndpoint(value string) error {
+	if value == "" {
+		return nil
+	}
+	u, err := url.Parse(value)
+	switch {
+	case err != nil || (u.Scheme != "http" && u.Scheme != "https") || u.Hostname() == "":
+		return errNoURL
+	case u.User != nil:
+		return errors.New("there is a user or a password in the URL, which is not sent: put it into the headers, as authorization")
+	case u.RawQuery != "" || u.ForceQuery || u.Fragment != "":
+		return errors.New("there is a query in the URL, which is not sent: put it into the headers")
+	}
+	if port := u.Port(); port != "" {
+		if n, err := strconv.ParseUint(port, 10, 16); err != nil || n == 0 {
+			return errors.New("the URL's port is not one from 1 to 65535")
+		}
+	}
+	return nil
+}
+
+// envEndpoint returns the URL for an endpoint as it stands in the environment: a URL,
+// or for gRPC a host and port, as gRPC's own addresses are, secured by TLS unless
+// insecure (OpenTelemetry Protocol Exporter, "Endpoint", "Insecure").
+func envEndpoint(value, protocol string, insecure bool) (string, error) {
+	if strings.Contains(value, "://") {
+		return value, checkEndpoint(value)
+	}
+	host, port, err := net.SplitHostPort(strings.TrimSuffix(value, "/"))
+	if n, perr := strconv.ParseUint(port, 10, 16); err != nil || host == "" || perr != nil || n == 0 || strings.ContainsAny(host, "/@?#%") {
+		return "", errors.New("this is neither a URL such as http://127.0.0.1:4318 nor a host with a port")
+	}
+	if protocol != "grpc" {
+		return "", fmt.Errorf("a host with a port is an endpoint for gRPC, and the protocol is %s: write a URL such as http://127.0.0.1:4318", protocol)
+	}
+	scheme := "https"
+	if insecure {
+		scheme = "http"
+	}
+	u := url.URL{Scheme: scheme, Host: net.JoinHostPort(host, port)}
+	return u.String(), checkEndpoint(u.String())
+}

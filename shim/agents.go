@@ -62,7 +62,6 @@ func (r *relayProcess) startAgents() *agents {
 	a.receiver = receiver.New(receiver.Options{
 		Forwarder: agentconfig.Forwarder(r.cfg.Agent),
 		Collation: r.collation,
-		Wanted:    r.wanted,
 		Client:    r.tel.queue,
 		Drops:     r.tel.journal,
 		Warn:      warn,

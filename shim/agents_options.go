@@ -7,7 +7,6 @@ import (
 	resourcepb "go.opentelemetry.io/proto/otlp/resource/v1"
 
 	"github.com/shimtrace/shimtrace/export"
-	"github.com/shimtrace/shimtrace/forwarder/agentwire"
 	"github.com/shimtrace/shimtrace/forwarder/collate"
 	"github.com/shimtrace/shimtrace/forwarder/listen"
 	"github.com/shimtrace/shimtrace/forwarder/receiver"
@@ -26,6 +25,8 @@ func (r *relayProcess) collation(from listen.Origin) (o collate.Options, refused
 		attrs = []attribute.KeyValue{receiver.CIDKey.Int64(int64(from.CID))}
 	} else {
 		o.Root, o.Mode = r.state.Trace.spanContext(), r.mode()
+		o.Sandbox, o.Began, o.OnDemand = from.Sandbox, r.state.Started, r.state.Dynamic
+		o.Drop = r.sandbox.dropped
 	}
 	o.Resource = r.resource(agentService, attrs)
 	o.Runtime = r.resource(runtimeService, attrs)
@@ -47,9 +48,4 @@ func (r *relayProcess) resource(service string, attrs []attribute.KeyValue) *res
 		r.log.Warn("spans say less than they should", "service", service, "error", err)
 	}
 	return receiver.Resource(res)
-}
-
-// wanted tells whether a span of a VM is of a time that is recorded.
-func (r *relayProcess) wanted(from listen.Origin, s *agentwire.Span) bool {
-	return from.Sandbox != r.who.sandbox || r.sandbox.covers(s)
 }

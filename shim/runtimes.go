@@ -13,7 +13,6 @@ import (
 
 	"golang.org/x/sys/unix"
 
-	"github.com/shimtrace/shimtrace/forwarder/listen"
 	"github.com/shimtrace/shimtrace/forwarder/runtimes"
 	"github.com/shimtrace/shimtrace/forwarder/runtimespan"
 	"github.com/shimtrace/shimtrace/keeper"
@@ -139,7 +138,6 @@ func due(path string, interval time.Duration) bool {
 func (s *runtimeSpans) serve(r *relayProcess, a *agents) {
 	ctx, stop := context.WithCancel(context.Background())
 	s.stop = stop
-	from := listen.Origin{Sandbox: a.sandbox}
 	s.link = runtimes.NewLink(runtimes.LinkOptions{
 		Dir:     s.dir,
 		Sandbox: a.sandbox,
@@ -148,9 +146,7 @@ func (s *runtimeSpans) serve(r *relayProcess, a *agents) {
 		Warn:    func(err error) { r.log.Warn("runtime's spans", "error", err) },
 	}, func(span *runtimespan.Span) {
 		s.sends.Store(true)
-		if r.wanted(from, &span.Span) {
-			a.own.AddRuntime(span)
-		}
+		a.own.AddRuntime(span)
 	})
 	s.running.Go(func() { s.link.Serve(ctx) })
 	s.running.Go(func() { s.watch(ctx) })

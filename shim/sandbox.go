@@ -46,8 +46,7 @@ type sandbox struct {
 
 	mu         sync.Mutex
 	state      state
-	past       []*window // before state.Window
-	lastError  string    // of the calls before the first task ran
+	lastError  string // of the calls before the first task ran
 	containers map[string]*container
 }
 

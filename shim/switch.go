@@ -108,7 +108,7 @@ func (w *switcher) turnOff(by turner, reason string) (changed bool) {
 	}
 	w.endAt(time.Time{})
 	now := time.Now()
-	win := w.sandbox.setWindow(func(win *window) { win.Ended = now })
+	win := w.sandbox.end(now)
 	emitSwitchedOff(w.sandbox.tracer, win, now, by, reason)
 	if err := w.flush(); err != nil {
 		w.sandbox.log.Warn("the end of a trace is not recorded", "error", err)

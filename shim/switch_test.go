@@ -12,9 +12,11 @@ import (
 
 	sdktrace "go.opentelemetry.io/otel/sdk/trace"
 	"go.opentelemetry.io/otel/trace"
+	tracepb "go.opentelemetry.io/proto/otlp/trace/v1"
 
 	"github.com/shimtrace/shimtrace/config"
 	"github.com/shimtrace/shimtrace/forwarder/agentwire"
+	"github.com/shimtrace/shimtrace/forwarder/collate"
 	"github.com/shimtrace/shimtrace/middleware"
 	"github.com/shimtrace/shimtrace/shim/control"
 )
@@ -289,48 +291,57 @@ func TestDeleteInAWindow(t *testing.T) {
 
 var caller7 = trace.NewSpanContext(trace.SpanContextConfig{TraceID: trace.TraceID{7}, SpanID: trace.SpanID{8}, TraceFlags: trace.FlagsSampled, Remote: true})
 
-// Spans that come late are of a window if they were made in it.
+// Spans that come late are of a window if they were made in it, by the host's clock.
 func TestSpansOfAWindow(t *testing.T) {
-	span := func(begin, end time.Duration, from time.Time) *agentwire.Span {
-		return &agentwire.Span{Start: uint64(from.Add(begin).UnixNano()), End: uint64(from.Add(end).UnixNano())}
-	}
 	w := newDynamic(t)
-	if w.covers(span(0, 1, time.Now())) {
+	sent, spans := 0, uint64(0)
+	w.agents = &agents{own: collate.New(collate.Options{
+		Root: w.root(), OnDemand: true, Drop: w.dropped,
+		Sink: func(all []*tracepb.ResourceSpans) { sent += len(all[0].ScopeSpans[0].Spans) },
+	})}
+	wanted := func(begin, end time.Time) bool {
+		before := sent
+		spans++
+		w.agents.own.Add(&agentwire.Span{
+			TraceID: [16]byte{15: byte(spans)}, SpanID: [8]byte{7: byte(spans)}, Name: "check",
+			Start: uint64(begin.UnixNano()), End: uint64(end.UnixNano()),
+		})
+		w.agents.own.Tick()
+		return sent > before
+	}
+	if wanted(time.Now(), time.Now()) {
 		t.Error("a span is wanted though tracing was never on")
 	}
 	w.on(0)
 	began := w.window().Began
 	time.Sleep(2 * time.Millisecond)
 	w.switcher.off(alice)
-	length := w.window().Ended.Round(0).Sub(began.Round(0)) // by the clock that spans go by
+	ended := w.window().Ended
+	time.Sleep(2 * time.Millisecond)
+	const ms = time.Millisecond
 	for name, tt := range map[string]struct {
-		begin, end time.Duration
+		begin, end time.Time
 		want       bool
 	}{
-		"before": {-9, -1, false}, "into": {-9, 1, true}, "within": {1, 2, true}, "all": {-9, length + 9, true},
-		"out of": {1, length + 9, true}, "after": {length + 1, length + 2, false},
+		"before":  {began.Add(-9 * ms), began.Add(-ms), false},
+		"into":    {began.Add(-9 * ms), began.Add(ms), true},
+		"within":  {began.Add(ms), began.Add(ms + 1), true},
+		"all":     {began.Add(-9 * ms), ended.Add(ms), true},
+		"out of":  {began.Add(ms), ended.Add(ms), true},
+		"after":   {ended.Add(1), ended.Add(ms), false},
+		"by far":  {time.Unix(0, 0), began.Add(-time.Hour), false},
+		"of 1970": {time.Unix(0, 0), began.Add(ms), true},
 	} {
-		if got := w.covers(span(tt.begin, tt.end, began)); got != tt.want {
+		if got := wanted(tt.begin, tt.end); got != tt.want {
 			t.Errorf("%s: wanted %v", name, got)
 		}
 	}
-	if n := w.unrecorded.Load(); n != 3 {
-		t.Errorf("%d counted, want 3", n)
+	if n := w.unrecorded.Load(); n != 4 {
+		t.Errorf("%d counted, want 4", n)
 	}
 	w.on(0)
-	if !w.covers(span(1, 2, began)) {
+	if !wanted(began.Add(ms), began.Add(ms+1)) {
 		t.Error("a span of an earlier window that comes late is not wanted")
-	}
-	for range 3 * maxPast {
-		w.switcher.off(alice)
-		w.on(0)
-	}
-	if w.covers(span(1, 2, began)) || len(w.past) != maxPast {
-		t.Errorf("%d windows are remembered", len(w.past))
-	}
-	w.switcher.close()
-	if s := newWorld(t, middleware.JoinCaller); !s.covers(span(0, 0, time.Unix(0, 0))) {
-		t.Error("a span is not wanted though all are")
 	}
 }
 

@@ -2,12 +2,11 @@ package shim
 
 import (
 	"path/filepath"
-	"slices"
 	"time"
 
 	"go.opentelemetry.io/otel/trace"
 
-	"github.com/shimtrace/shimtrace/forwarder/agentwire"
+	"github.com/shimtrace/shimtrace/forwarder/collate"
 )
 
 // window is a time for which tracing is switched on. It is never changed, but
@@ -57,19 +56,13 @@ func (s *sandbox) open(w *window) {
 	root := w.Trace.spanContext()
 	s.rootNow.Store(&root)
 	if s.agents != nil {
-		s.agents.own.SetRoot(root)
+		s.agents.own.SetRoot(root, w.Began)
 	}
 	s.mu.Lock()
-	if last := s.state.Window; last != nil {
-		s.past = append(s.past[max(0, len(s.past)-maxPast+1):], last)
-	}
 	s.state.Window = w
 	s.mu.Unlock()
 	s.saveAll()
 }
-
-// maxPast bounds the windows remembered for spans that come late.
-const maxPast = 8
 
 // setWindow changes the window and returns it.
 func (s *sandbox) setWindow(change func(*window)) *window {
@@ -106,22 +99,19 @@ func (s *sandbox) saveAll() {
 	}
 }
 
-// covers tells whether a span of the agent's or the runtime's is of a time that is
-// recorded, and counts those that are not. They come late, so that it is not the
-// present that counts.
-func (s *sandbox) covers(span *agentwire.Span) bool {
-	if s.switcher == nil {
-		return true
+// end ends the window.
+func (s *sandbox) end(at time.Time) *window {
+	w := s.setWindow(func(w *window) { w.Ended = at })
+	if s.agents != nil {
+		s.agents.own.EndRoot(at)
 	}
-	begin, end := time.Unix(0, int64(span.Start)), time.Unix(0, int64(span.End))
-	within := func(w *window) bool {
-		return w != nil && !end.Before(w.Began) && (w.Ended.IsZero() || !begin.After(w.Ended))
+	return w
+}
+
+// dropped counts the agent's and the runtime's spans that are of a time when tracing was
+// off.
+func (s *sandbox) dropped(reason collate.Reason, n int) {
+	if reason == collate.Off {
+		s.unrecorded.Add(uint64(n))
 	}
-	s.mu.Lock()
-	wanted := within(s.state.Window) || slices.ContainsFunc(s.past, within)
-	s.mu.Unlock()
-	if !wanted {
-		s.unrecorded.Add(1)
-	}
-	return wanted
 }

@@ -13,20 +13,22 @@ import (
 // whose they are: "runtime 2" is right below a call of the shim.
 var levels = map[string]map[string]int{
 	// Below each of the runtime's calls are its own workings, below those its requests
-	// to the agent, below those the agent's. What the agent has at level 1 lives as long
-	// as it does; what it has at levels 2 and 3 it was asked when the runtime did not
-	// trace any more.
+	// to the agent, below those the agent's. What is at level 1 lives as long as the
+	// runtime or the agent does, or was done long after what it names as its parent: by
+	// the runtime when a process had ended, by the agent when the runtime did not trace
+	// any more.
 	Go: {
-		"runtime 1": 1, "runtime 2": 23, "runtime 3": 19, "runtime 4": 20, "runtime 5": 29,
+		"runtime 1": 5, "runtime 2": 29, "runtime 3": 19, "runtime 4": 14, "runtime 5": 25,
 		"runtime 6": 6, "runtime 7": 12, "runtime 8": 17, "runtime 9": 6,
-		"agent 1": 2, "agent 2": 8, "agent 3": 14, "agent 4": 10, "agent 5": 8, "agent 6": 9, "agent 7": 8,
+		"agent 1": 14, "agent 2": 13, "agent 3": 5, "agent 4": 6, "agent 5": 7, "agent 6": 7, "agent 7": 7,
 		"agent 8": 12, "agent 9": 6, "agent 10": 7, "agent 11": 26, "agent 12": 7, "agent 13": 4, "agent 14": 3,
 		"lost runtime span 1": 1,
 	},
-	// The agent was asked without a context: its spans are beside the runtime's.
+	// The agent was asked without a context: its spans are beside the runtime's. At level 1
+	// are those of a process that was waited for, and killed before there was a Kill.
 	Rust: {
 		"runtime 1": 1, "runtime 2": 25, "runtime 3": 21, "runtime 4": 2,
-		"agent 1": 1, "agent 2": 15, "agent 3": 20, "agent 4": 42, "agent 5": 11, "agent 6": 4, "agent 7": 3,
+		"agent 1": 2, "agent 2": 15, "agent 3": 19, "agent 4": 42, "agent 5": 11, "agent 6": 4, "agent 7": 3,
 		"lost agent span 1": 2,
 	},
 }

@@ -57,8 +57,10 @@ type calls struct {
 	own      recent[trace.TraceID, struct{}]
 	runtime  recent[trace.TraceID, struct{}]
 	stale    recent[trace.SpanID, struct{}]      // of the runtime's, that no request is below
+	created  recent[process, struct{}]           // containers and execs
 	promised recent[trace.SpanID, trace.TraceID] // of the runtime's: the trace to come into
 	promises []promise
+	over     recent[trace.SpanID, trace.SpanContext] // calls that are no more among these
 	root     trace.SpanContext
 }
 
@@ -77,6 +79,9 @@ const maxTraces = 1024
 // name them: those of containers, and of their execs.
 const maxStale = 4096
 
+// maxOver bounds the calls of which no more than the context is remembered.
+const maxOver = 512
+
 func newCalls(limit int) *calls {
 	return &calls{
 		limit:    limit,
@@ -85,6 +90,8 @@ func newCalls(limit int) *calls {
 		own:      newRecent[trace.TraceID, struct{}](maxTraces),
 		runtime:  newRecent[trace.TraceID, struct{}](maxTraces),
 		stale:    newRecent[trace.SpanID, struct{}](maxStale),
+		created:  newRecent[process, struct{}](maxProcesses),
+		over:     newRecent[trace.SpanID, trace.SpanContext](maxOver),
 		promised: newRecent[trace.SpanID, trace.TraceID](maxTraces),
 	}
 }
@@ -96,6 +103,7 @@ func (cs *calls) tell(c Call) {
 		cs.own.put(c.SpanContext.TraceID(), struct{}{})
 	}
 	c.Method = taskMethod(c.Method)
+	cs.create(&c)
 	if !causes[c.Method] && runtimeCalls[c.Method] == nil {
 		return
 	}
@@ -132,7 +140,9 @@ func (cs *calls) room(ring *callRing) *call {
 		ring.all = append(ring.all, c)
 		return c
 	}
-	delete(cs.bySpan, ring.all[ring.oldest].SpanContext.SpanID())
+	oldest := ring.all[ring.oldest].SpanContext
+	delete(cs.bySpan, oldest.SpanID())
+	cs.over.put(oldest.SpanID(), oldest)
 	ring.all[ring.oldest] = c
 	ring.oldest = (ring.oldest + 1) % cs.limit
 	return c
@@ -183,12 +193,14 @@ func (cs *calls) isOwn(id trace.TraceID) bool {
 	return ok
 }
 
-// of returns the call whose span has the id.
+// of returns the call whose span has the id, or nothing but its context if it was long
+// ago.
 func (cs *calls) of(id trace.SpanID) (call, bool) {
 	cs.mu.Lock()
 	defer cs.mu.Unlock()
 	if c := cs.bySpan[id]; c != nil {
 		return *c, true
 	}
-	return call{}, false
+	sc, ok := cs.over.get(id)
+	return call{Call: Call{SpanContext: sc}}, ok
 }

@@ -142,6 +142,7 @@ func (cs *calls) takePromises() []promise {
 func (cs *calls) tellRequest(c Call) {
 	cs.mu.Lock()
 	defer cs.mu.Unlock()
+	cs.create(&c)
 	cs.put(c, &cs.requests)
 }
 

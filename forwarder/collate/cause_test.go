@@ -45,7 +45,7 @@ func TestCause(t *testing.T) {
 	if !got[spanID(0xC7)] || !got[spanID(0xC8)] {
 		t.Errorf("two requests are caused by %v", got)
 	}
-	b.SetRoot(context(traceID(0xBB), 0xB0))
+	b.setRoot(context(traceID(0xBB), 0xB0))
 	if got := b.Cause(Request{Method: "WaitProcess"}); got.TraceID() != traceID(0xBB) {
 		t.Errorf("caused by %v", got)
 	}

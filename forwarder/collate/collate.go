@@ -2,6 +2,7 @@ package collate
 
 import (
 	"crypto/rand"
+	"math"
 	"sync"
 
 	"go.opentelemetry.io/otel/trace"
@@ -13,33 +14,37 @@ import (
 // concurrent use; Call, Own, Cause and Request never wait for the others.
 type Collator struct {
 	opts  Options
-	past  []pastRoot // before Options.Root
+	began int64 // Options.Began, math.MinInt64 if that is not known
 	calls *calls
 
-	mu         sync.Mutex
-	held       held
-	sent       recent[trace.SpanID, sent]
-	awaited    map[trace.SpanID]*awaited
-	named      recent[trace.SpanID, place]    // as parents, in contexts that were handed out or taken for it
-	roots      recent[trace.SpanID, struct{}] // of the runtime, as its calls name them
-	undecided  []*node                        // calls of the runtime that are quiet unless they fail
-	guest      recent[trace.TraceID, guestTrace]
-	execs      recent[string, string]
-	rpcs       [recentRPCs]interval // the last ones, for strays that come after theirs
-	nextRPC    int
-	skew       skew
-	secret     [16]byte // of derived trace ids
-	out        batch
-	outRuntime batch
-	stack      []*node // of send
-	stats      Stats
+	mu           sync.Mutex
+	roots        roots
+	clock        clock
+	held         held
+	sent         recent[trace.SpanID, sent]
+	awaited      map[trace.SpanID]*awaited
+	named        recent[trace.SpanID, place]    // as parents, in contexts that were handed out or taken for it
+	runtimeRoots recent[trace.SpanID, struct{}] // of the runtime, as its calls name them
+	undecided    []*node                        // calls of the runtime that are quiet unless they fail
+	guest        recent[trace.TraceID, guestTrace]
+	execs        recent[string, string]
+	asked        recent[trace.SpanID, asked]
+	rpcs         [recentRPCs]interval // the last ones, for strays that come after theirs
+	nextRPC      int
+	secret       [16]byte // of derived trace ids
+	out          batch
+	outRuntime   batch
+	stack        []toSend // of send
+	stats        Stats
 }
 
 // sent is what is remembered of a span that got its place.
 type sent struct {
 	place
 	parent trace.SpanID
-	stale  bool // contexts that name it may be old: it is the runtime's, and no request
+	end    int64 // by the host's clock
+	stale  bool  // contexts that name it may be old: it is the runtime's, and no request
+	off    bool  // it is not recorded, though what is below it may be
 }
 
 // awaited is a parent that is missing, but whose children were sent.
@@ -80,34 +85,31 @@ const (
 func New(opts Options) *Collator {
 	opts.defaults()
 	c := &Collator{
-		opts:       opts,
-		calls:      newCalls(opts.MaxCalls),
-		held:       newHeld(),
-		sent:       newRecent[trace.SpanID, sent](opts.Remember),
-		awaited:    make(map[trace.SpanID]*awaited),
-		roots:      newRecent[trace.SpanID, struct{}](maxRoots),
-		named:      newRecent[trace.SpanID, place](opts.Remember),
-		guest:      newRecent[trace.TraceID, guestTrace](maxTraces),
-		execs:      newRecent[string, string](maxExecs),
-		skew:       newSkew(int64(opts.Correct)),
-		out:        newBatch(opts, opts.Resource, ScopeName),
-		outRuntime: newBatch(opts, opts.Runtime, RuntimeScopeName),
+		opts:         opts,
+		began:        math.MinInt64,
+		calls:        newCalls(opts.MaxCalls),
+		held:         newHeld(),
+		sent:         newRecent[trace.SpanID, sent](opts.Remember),
+		awaited:      make(map[trace.SpanID]*awaited),
+		runtimeRoots: newRecent[trace.SpanID, struct{}](maxRoots),
+		named:        newRecent[trace.SpanID, place](opts.Remember),
+		guest:        newRecent[trace.TraceID, guestTrace](maxTraces),
+		execs:        newRecent[string, string](maxExecs),
+		asked:        newRecent[trace.SpanID, asked](opts.Remember / 4),
+		roots:        roots{{opts.Root, period{math.MinInt64, math.MaxInt64}}},
+		out:          newBatch(opts, opts.Resource, ScopeName),
+		outRuntime:   newBatch(opts, opts.Runtime, RuntimeScopeName),
 	}
 	rand.Read(c.secret[:])
-	c.SetRoot(opts.Root)
-	return c
-}
-
-// SetRoot changes Options.Root: the sandbox is traced anew. Spans that come late of what
-// was over before go below the root that was then.
-func (c *Collator) SetRoot(root trace.SpanContext) {
-	c.mu.Lock()
-	defer c.mu.Unlock()
-	if last := c.opts.Root; last.IsSampled() && last.SpanID() != root.SpanID() {
-		c.past = append(c.past[max(0, len(c.past)-maxPast+1):], pastRoot{last, c.opts.Now().UnixNano()})
+	if opts.OnDemand {
+		c.roots.last().period = never
 	}
-	c.opts.Root = root
-	c.calls.setRoot(root)
+	if !opts.Began.IsZero() {
+		c.began = opts.Began.UnixNano()
+		c.roots.last().start = max(c.roots.last().start, c.began)
+	}
+	c.calls.setRoot(opts.Root)
+	return c
 }
 
 // Call tells of a call of the shim, once when it begins and again when it has
@@ -139,6 +141,7 @@ func (c *Collator) add(s *agentwire.Span, rule *rpc, host bool) {
 		s.ParentID = [8]byte{}
 	}
 	n := c.held.put(s, rule, host)
+	n.came = c.opts.Now().UnixNano()
 	switch {
 	case host && rule.isCall():
 		c.learnRoot(n)
@@ -151,7 +154,11 @@ func (c *Collator) add(s *agentwire.Span, rule *rpc, host bool) {
 	case !expected:
 		c.settle(n)
 	case host && c.opts.Mode == Isolated && (c.awaited[n.id] == nil || !c.awaited[n.id].host):
-		delete(c.awaited, n.id) // the guest had no business to name it
+		// What the guest has below it is in another trace, and remains there.
+		if a := c.awaited[n.id]; a != nil && a.children > 0 {
+			c.placeholder(n.id, a)
+		}
+		delete(c.awaited, n.id)
 		c.settle(n)
 	default:
 		c.arrived(n, p)

@@ -9,6 +9,8 @@ const (
 	Quiet Reason = "quiet"
 	// Unsampled: the trace it belongs to is not recorded.
 	Unsampled Reason = "unsampled"
+	// Off: it is of a time when tracing was switched off.
+	Off Reason = "off"
 	// Duplicate: a span with its id has been here.
 	Duplicate Reason = "duplicate"
 	// Collision: its id is that of a span of the host's.
@@ -18,7 +20,7 @@ const (
 )
 
 // Reasons returns all reasons, for those who report every count.
-func Reasons() []Reason { return []Reason{Quiet, Unsampled, Duplicate, Collision, Malformed} }
+func Reasons() []Reason { return []Reason{Quiet, Unsampled, Off, Duplicate, Collision, Malformed} }
 
 // Stats counts what a Collator did. Of the spans added, each is sent, dropped or
 // held.
@@ -37,6 +39,6 @@ type Stats struct {
 	// Cut spans named a parent below themselves, or one in a trace that their
 	// children are not in, and got another.
 	Cut uint64
-	// Corrected spans had their times shifted.
+	// Corrected spans had their times shifted, or clipped.
 	Corrected uint64
 }

@@ -17,6 +17,7 @@ type node struct {
 	host   bool            // it is the runtime's, not the agent's
 	link   trace.SpanContext
 	served *call // that the runtime served with it, once that is looked for
+	came   int64 // when it arrived
 	cost   int   // in memory, in bytes
 	// Children, in the order in which they came.
 	first, last, next *node

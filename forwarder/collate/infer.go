@@ -109,7 +109,7 @@ func (c *Collator) placeOfLost(cl clues) place {
 	}
 	if c.calls.isOwn(cl.trace) && p.trace != cl.trace {
 		// It stays where it is; only what it is below must be in the same trace.
-		p = c.in(cl.trace)
+		p = c.in(cl.trace, c.hostTime(cl.end))
 	}
 	return p
 }
@@ -121,9 +121,10 @@ func (c *Collator) spotOfLost(cl clues) spot {
 		}
 		return c.apart(cl.trace)
 	}
-	start, end := int64(shifted(cl.start, c.skew.offset)), int64(shifted(cl.end, c.skew.offset))
+	start, end := c.hostTime(cl.start), c.hostTime(cl.end)
 	if cl.host {
-		return c.spotAt(int64(cl.start), int64(cl.end), closeEnough, cl.container, cl.trace)
+		at, _ := c.spotAt(int64(cl.start), int64(cl.end), closeEnough, cl.container, cl.trace)
+		return at
 	}
 	var m match
 	var ok bool
@@ -136,16 +137,17 @@ func (c *Collator) spotOfLost(cl clues) spot {
 		ok = ok && c.recorded(&m.call)
 	}
 	if ok && m.kin > unsaid {
-		return c.below(m.SpanContext)
+		return c.belowCall(&m.call)
 	}
 	if g, _ := c.guest.get(cl.trace); g.placed && g.place.drop == "" {
 		return spot{place: g.place, parent: g.place.top}
 	}
 	switch {
 	case ok:
-		return c.below(m.SpanContext)
+		return c.belowCall(&m.call)
 	case cl.rpc != nil:
 		return c.sandbox(cl.trace, end)
 	}
-	return c.spotAt(start, end, int64(c.opts.Skew), cl.container, cl.trace)
+	at, _ := c.spotAt(start, end, int64(c.opts.Skew), cl.container, cl.trace)
+	return at
 }

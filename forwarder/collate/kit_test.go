@@ -50,11 +50,13 @@ type bed struct {
 	now   int64
 	out   []*tracepb.Span
 	by    map[trace.SpanID]*tracepb.Span
+	in    map[trace.TraceID]map[trace.SpanID]*tracepb.Span // an id may be in two traces
 	drops map[Reason]int
+	later []func() // what is yet to happen
 }
 
 func newBed(t testing.TB, change func(*Options)) *bed {
-	b := &bed{t: t, now: t0, by: make(map[trace.SpanID]*tracepb.Span), drops: make(map[Reason]int)}
+	b := &bed{t: t, now: t0, by: make(map[trace.SpanID]*tracepb.Span), in: make(map[trace.TraceID]map[trace.SpanID]*tracepb.Span), drops: make(map[Reason]int)}
 	opts := Options{
 		Root: rootSpan,
 		Resource: &resourcepb.Resource{Attributes: []*commonpb.KeyValue{{
@@ -86,9 +88,15 @@ func (b *bed) take(all []*tracepb.ResourceSpans) {
 				b.t.Errorf("spans of scope %s were sent with the resource %v", ss.Scope.Name, got)
 			}
 			for _, s := range ss.Spans {
-				if b.by[trace.SpanID(s.SpanId)] != nil {
+				of := b.in[trace.TraceID(s.TraceId)]
+				if of == nil {
+					of = make(map[trace.SpanID]*tracepb.Span)
+					b.in[trace.TraceID(s.TraceId)] = of
+				}
+				if of[trace.SpanID(s.SpanId)] != nil {
 					b.t.Errorf("span %x was sent twice", s.SpanId)
 				}
+				of[trace.SpanID(s.SpanId)] = s
 				b.by[trace.SpanID(s.SpanId)] = s
 				b.out = append(b.out, s)
 			}
@@ -103,6 +111,40 @@ func (b *bed) pass(d time.Duration) {
 		b.Tick()
 	}
 }
+
+// Add adds a span once it has ended, unless that would be hours from now.
+func (b *bed) Add(s *agentwire.Span) {
+	b.reach(time.Unix(0, int64(s.End)))
+	b.Collator.Add(s)
+}
+
+func (b *bed) AddRuntime(s *runtimespan.Span) {
+	b.reach(time.Unix(0, int64(s.End)))
+	b.Collator.AddRuntime(s)
+}
+
+// Call and Request tell of what has been, or begins.
+func (b *bed) Call(c Call) {
+	b.reach(c.Start, c.End)
+	b.Collator.Call(c)
+}
+
+func (b *bed) Request(c Call, caller trace.SpanContext) {
+	b.reach(c.Start, c.End)
+	b.Collator.Request(c, caller)
+}
+
+// reach lets time pass to moments that are not hours away.
+func (b *bed) reach(moments ...time.Time) {
+	for _, m := range moments {
+		if !m.IsZero() && m.UnixNano() < t0+int64(time.Hour) {
+			b.now = max(b.now, m.UnixNano())
+		}
+	}
+}
+
+// setRoot has another root from now on.
+func (b *bed) setRoot(root trace.SpanContext) { b.SetRoot(root, time.Unix(0, b.now)) }
 
 // span makes a span of the guest's that began and ended so many ms after t0.
 func span(name string, trace, id, parent uint64, start, end int64) *agentwire.Span {
@@ -168,6 +210,23 @@ func (b *bed) want(id uint64, in trace.TraceID, parent uint64) {
 	}
 }
 
+// drawn checks when a span was, in ms after t0.
+func (b *bed) drawn(id uint64, start, end int64) {
+	b.t.Helper()
+	s := b.get(id)
+	if from, to := int64(s.StartTimeUnixNano)-t0, int64(s.EndTimeUnixNano)-t0; from != start*ms || to != end*ms {
+		b.t.Errorf("span %x (%s) is drawn from %v to %v, want %d ms to %d ms", id, s.Name, time.Duration(from), time.Duration(to), start, end)
+	}
+}
+
+// above returns what a span is below, of those that were sent, in its trace or another.
+func (b *bed) above(s *tracepb.Span) *tracepb.Span {
+	if above := b.in[trace.TraceID(s.TraceId)][parentOf(s)]; above != nil {
+		return above
+	}
+	return b.by[parentOf(s)]
+}
+
 func parentOf(s *tracepb.Span) (id trace.SpanID) {
 	copy(id[:], s.ParentSpanId)
 	return id
@@ -220,7 +279,12 @@ func (b *bed) lives(calls []Call) (events []event) {
 		begun := c
 		begun.End, begun.Failed = time.Time{}, false
 		events = append(events,
-			event{c.Start.UnixNano(), func() { b.Call(begun) }},
+			event{c.Start.UnixNano(), func() {
+				if b.opts.OnDemand && !b.records(always) {
+					begun.SpanContext = trace.SpanContext{} // until its end
+				}
+				b.Call(begun)
+			}},
 			event{c.End.UnixNano(), func() { b.Call(c) }})
 	}
 	return events

@@ -125,12 +125,17 @@ func closer(a, b *call, at, skew int64) bool {
 	return ap < bp || ap == bp && ad < bd
 }
 
-// bounds returns the offsets that put an interval of the guest's clock inside the
-// call: what must be added to it is at least lo and at most hi.
-func (c *call) bounds(start, end int64) (lo, hi int64) {
-	lo, hi = c.start-start, math.MaxInt64
-	if c.end != math.MaxInt64 {
-		hi = c.end - end
+// serving returns the time within which what serves the call was done. One that failed
+// may have been given up, and its serving gone on.
+func (c *call) serving() period {
+	if c.Failed {
+		return period{c.start, math.MaxInt64}
 	}
-	return lo, hi
+	return period{c.start, c.end}
+}
+
+// caused reports whether what began at a moment by the host's clock may be part of the
+// call, or a consequence of it.
+func (c *call) caused(start int64) bool {
+	return c.start <= start && start <= plus(c.end, longAfter)
 }

@@ -30,6 +30,13 @@ type Options struct {
 	// Root is the context of the sandbox's root span. Without one, spans that no
 	// call caused are treated as isolated.
 	Root trace.SpanContext
+	// Began is when the sandbox did: none of its spans begins before. Zero: not known.
+	Began time.Time
+	// OnDemand: only what happens between SetRoot and EndRoot is recorded.
+	OnDemand bool
+	// Sandbox is the sandbox's id. The guest may say that a span is about it, or about a
+	// container that a call has created; of others it claims so.
+	Sandbox string
 	// Resource is stamped on every span: service.name, the sandbox, its pod, the
 	// host. Nothing of the guest's own resource remains.
 	Resource *resourcepb.Resource
@@ -69,9 +76,6 @@ type Options struct {
 	// Skew is how far the guest's clock may be off when calls are found by time.
 	// Default 2 s.
 	Skew time.Duration
-	// Correct is the smallest error of the guest's clock that is corrected.
-	// Default 5 ms.
-	Correct time.Duration
 
 	// Sink takes the spans. It is called from Add, AddRuntime, Tick and Ended, never by
 	// two at once, and owns what it gets, all but the resource and the scope.
@@ -98,7 +102,7 @@ func (o *Options) defaults() {
 	for _, d := range []struct {
 		field *time.Duration
 		value time.Duration
-	}{{&o.Hold, 15 * time.Second}, {&o.Skew, 2 * time.Second}, {&o.Correct, 5 * time.Millisecond}} {
+	}{{&o.Hold, 15 * time.Second}, {&o.Skew, 2 * time.Second}} {
 		if *d.field <= 0 {
 			*d.field = d.value
 		}

@@ -14,9 +14,11 @@ type place struct {
 	trace trace.TraceID
 	// top is the span of the host's that it is all below, if there is one.
 	top trace.SpanID
-	// offset is added to its times. It is one for all of them, so that they keep
-	// their relation.
-	offset int64
+	// traced is the time in which it is recorded; nil: not known.
+	traced *tracedRoot
+	// shift makes its times the host's; nil: they are, or each span's own follows from
+	// its time.
+	shift *shift
 	// drop is why it is not sent, empty if it is. Then the rest is of no use.
 	drop Reason
 }
@@ -35,90 +37,105 @@ func (c *Collator) spotOf(n *node) spot {
 		return c.runtimeSpot(n)
 	}
 	if r == nil {
-		if c.opts.Mode == Isolated {
-			return c.apart(s.TraceID)
-		}
-		return c.spotAt(int64(shifted(s.Start, c.skew.offset)), int64(shifted(s.End, c.skew.offset)), int64(c.opts.Skew), s.ContainerID, s.TraceID)
+		return c.spotOfStray(n)
 	}
 	m := c.caller(r, s)
 	if reason := c.quietness(r, s, m); reason != "" {
 		return spot{place: place{drop: reason}}
 	}
-	switch {
-	case c.opts.Mode == Isolated:
-		return c.apart(s.TraceID)
-	case m != nil && c.recorded(&m.call):
-		return c.below(m.SpanContext)
+	in := fits{host: always}
+	if m != nil {
+		in = fits{host: m.serving(), sure: m.sure}
 	}
-	return c.sandbox(s.TraceID, int64(shifted(s.End, c.skew.offset)))
+	shift := c.shiftOf(n, in)
+	var at spot
+	switch start, end := shift.of(clamped(s.Start)), shift.of(clamped(s.End)); {
+	case c.opts.Mode == Isolated:
+		at = c.apart(s.TraceID)
+	case m == nil || !c.recorded(&m.call):
+		at = c.sandbox(s.TraceID, end)
+	case m.caused(start):
+		at = c.belowCall(&m.call)
+	default:
+		at, _ = c.spotAt(start, end, 0, s.ContainerID, s.TraceID)
+		at.link = m.SpanContext
+	}
+	at.shift = shift
+	return at
+}
+
+// spotOfStray returns where a span of the agent's belongs that is a root but no RPC.
+func (c *Collator) spotOfStray(n *node) spot {
+	s := n.span
+	if c.opts.Mode == Isolated {
+		at := c.apart(s.TraceID)
+		at.shift = c.shiftOf(n, fits{host: always})
+		return at
+	}
+	start, end := c.hostTime(s.Start), c.hostTime(s.End)
+	at, m := c.spotAt(start, end, int64(c.opts.Skew), s.ContainerID, s.TraceID)
+	in := fits{host: always, start: true}
+	if m != nil {
+		in.host = m.serving()
+	}
+	at.shift = c.shiftOf(n, in)
+	return at
 }
 
 // spotAt returns where something belongs of which only the time is known, by the
-// host's clock give or take skew, and perhaps the container.
-func (c *Collator) spotAt(at, end, skew int64, container string, guest trace.TraceID) spot {
-	m, ok := c.calls.during(at, skew, container, func(m *call) bool {
+// host's clock give or take skew, and perhaps the container; and the call, if it is
+// below one. What goes on long after the call in flight at its beginning is not part of
+// that, but linked to it.
+func (c *Collator) spotAt(start, end, skew int64, container string, guest trace.TraceID) (spot, *call) {
+	m, ok := c.calls.during(start, skew, container, func(m *call) bool {
 		return !causes[m.Method] || c.isQuiet(m.Method) || !c.recorded(m)
 	})
-	if ok {
-		return c.below(m.SpanContext)
+	switch {
+	case !ok:
+		return c.sandbox(guest, end), nil
+	case end > plus(m.end, max(skew, longAfter)):
+		at := c.sandbox(guest, end)
+		at.link = m.SpanContext
+		return at, nil
 	}
-	return c.sandbox(guest, end)
-}
-
-// pastRoot is a root that the sandbox had until a moment.
-type pastRoot struct {
-	trace.SpanContext
-	until int64
-}
-
-// maxPast bounds those remembered.
-const maxPast = 8
-
-// rootAt returns the sandbox's root for what ended at a moment by the host's clock.
-func (c *Collator) rootAt(end int64) trace.SpanContext {
-	for _, p := range c.past {
-		if end < p.until {
-			return p.SpanContext
-		}
-	}
-	return c.opts.Root
-}
-
-// rootThat returns the sandbox's root that is meant, the one that is or one before.
-func (c *Collator) rootThat(means func(trace.SpanContext) bool) (trace.SpanContext, bool) {
-	if root := c.opts.Root; root.IsValid() && means(root) {
-		return root, true
-	}
-	for _, p := range c.past {
-		if means(p.SpanContext) {
-			return p.SpanContext, true
-		}
-	}
-	return trace.SpanContext{}, false
+	return c.belowCall(&m), &m
 }
 
 // sandbox returns the place below the sandbox's root of what ended at a moment.
 func (c *Collator) sandbox(guest trace.TraceID, end int64) spot {
-	switch root := c.rootAt(end); {
+	switch root := c.roots.at(end); {
 	case !root.IsValid():
 		return c.apart(guest)
 	case !root.IsSampled():
 		return spot{place: place{trace: root.TraceID(), drop: Unsampled}}
 	default:
-		return c.below(root)
+		return c.below(root.SpanContext, root)
 	}
 }
 
-func (c *Collator) below(sc trace.SpanContext) spot {
-	p := place{trace: sc.TraceID(), top: sc.SpanID(), offset: c.skew.offset}
+func (c *Collator) below(sc trace.SpanContext, traced *tracedRoot) spot {
+	p := place{trace: sc.TraceID(), top: sc.SpanID(), traced: traced}
 	return spot{place: p, parent: p.top}
 }
 
+// belowCall returns the place below a call. What is done for one that ends after its
+// time is recorded to its end, as the call is.
+func (c *Collator) belowCall(m *call) spot {
+	in := c.roots.that(func(r trace.SpanContext) bool { return r.TraceID() == m.SpanContext.TraceID() })
+	if in == nil {
+		in = c.roots.at(m.end)
+	}
+	if m.end > in.end {
+		in = &tracedRoot{in.SpanContext, period{in.start, m.end}}
+	}
+	return c.below(m.SpanContext, in)
+}
+
 // in returns the place of something in a trace that the sandbox uses.
-func (c *Collator) in(id trace.TraceID) place {
-	p := place{trace: id, offset: c.skew.offset}
-	if root, ok := c.rootThat(func(r trace.SpanContext) bool { return r.TraceID() == id }); ok {
-		p.top = root.SpanID()
+func (c *Collator) in(id trace.TraceID, end int64) place {
+	p := place{trace: id, traced: c.roots.at(end)}
+	if root := c.roots.that(func(r trace.SpanContext) bool { return r.TraceID() == id }); root != nil {
+		p.top, p.traced = root.SpanID(), root
 		if !root.IsSampled() {
 			p.drop = Unsampled
 		}
@@ -128,7 +145,7 @@ func (c *Collator) in(id trace.TraceID) place {
 
 // apart returns the place in a trace of the guest's own.
 func (c *Collator) apart(guest trace.TraceID) spot {
-	return spot{place: place{trace: c.apartTrace(guest)}}
+	return spot{place: place{trace: c.apartTrace(guest), traced: c.roots.last()}}
 }
 
 // apartTrace returns the id of a trace of the guest's own: one that the guest can
@@ -143,7 +160,7 @@ func (c *Collator) apartTrace(guest trace.TraceID) (id trace.TraceID) {
 }
 
 // caller returns the call that caused an RPC, nil if none is known. A pair that is
-// sure tells about the guest's clock, and about its names of execs.
+// sure tells about the guest's names of execs.
 func (c *Collator) caller(r *rpc, s *agentwire.Span) *match {
 	if len(r.methods) == 0 {
 		return nil
@@ -152,13 +169,9 @@ func (c *Collator) caller(r *rpc, s *agentwire.Span) *match {
 	if known, ok := c.execs.get(exec); ok {
 		exec = known
 	}
-	start := int64(shifted(s.Start, c.skew.offset))
-	m, ok := c.calls.match(r, s.ContainerID, exec, start, int64(c.opts.Skew))
+	m, ok := c.calls.match(r, s.ContainerID, exec, c.hostTime(s.Start), int64(c.opts.Skew))
 	if !ok {
 		return nil
-	}
-	if m.sure {
-		c.skew.observe(m.bounds(int64(s.Start), int64(s.End)))
 	}
 	if m.kin == sameContainer && r == execProcess {
 		c.execs.put(s.ExecID, m.ExecID)

@@ -83,7 +83,7 @@ func (l *life) step() {
 			l.n++
 			l.root = context(traceID(l.n), l.n)
 			l.calls[l.root.SpanID()] = l.root.TraceID()
-			l.SetRoot(l.root)
+			l.setRoot(l.root)
 		}
 		c := Call{Method: l.method(), ContainerID: pick(l, "a", "b")}
 		l.begin(c, l.root.TraceID(), l.Call)
@@ -172,7 +172,7 @@ func (l *life) runtime() {
 func (l *life) whole(s *tracepb.Span) error {
 	for depth := 0; len(s.ParentSpanId) > 0; depth++ {
 		in, ok := l.calls[parentOf(s)]
-		above := l.by[parentOf(s)]
+		above := l.above(s)
 		if above != nil {
 			in, ok = trace.TraceID(above.TraceId), true
 		}

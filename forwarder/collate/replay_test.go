@@ -26,8 +26,11 @@ func loadPod(t *testing.T, name string) *pod {
 // play tells a bed of calls and spans as they came: of a call as it begins and ends,
 // of the runtime's spans as those end that are posted with them, of the agent's some
 // seconds after their end.
-func (p *pod) play(b *bed) {
-	events := b.lives(p.calls)
+func (p *pod) play(b *bed) { p.playIn(b, p.calls) }
+
+// playIn does so with other calls, and more that happens.
+func (p *pod) playIn(b *bed, calls []Call, more ...event) {
+	events := append(more, b.lives(calls)...)
 	at := int64(0)
 	for _, post := range p.Runtime {
 		for _, s := range post {
@@ -49,12 +52,7 @@ func TestPods(t *testing.T) {
 	for _, name := range []string{captured.Go, captured.Rust} {
 		t.Run(name, func(t *testing.T) {
 			p := loadPod(t, name)
-			b := newBed(t, func(o *Options) {
-				o.QuietSpans = []string{"AddEndpoints"}
-				for _, request := range append(QuietRequests(quietMethods), "ReadStdout", "ReadStderr", "WaitProcess", "Check") {
-					o.QuietSpans = append(o.QuietSpans, "ttrpc."+request)
-				}
-			})
+			b := newBed(t, quietSpans)
 			p.play(b)
 			b.balance()
 			var calls [][8]byte

@@ -95,8 +95,12 @@ func TestWhichCall(t *testing.T) {
 			[]called{{"a", "", 0xC1, 0, 100}, {"a", "", 0xC2, 1000, 1100}}, "a", "", 950, 0xC2,
 		},
 		{
-			"the latest before", "Update", "update_container",
-			[]called{{"a", "", 0xC1, 0, 100}, {"a", "", 0xC2, 1000, 1100}, {"a", "", 0xC3, 90000, 90100}}, "a", "", 30000, 0xC2,
+			"the latest before, if that was not long ago", "Update", "update_container",
+			[]called{{"a", "", 0xC1, 0, 100}, {"a", "", 0xC2, 1000, 1100}, {"a", "", 0xC3, 90000, 90100}}, "a", "", 3090, 0xC2,
+		},
+		{
+			"none long ago", "Update", "update_container",
+			[]called{{"a", "", 0xC1, 0, 100}, {"a", "", 0xC2, 1000, 1100}, {"a", "", 0xC3, 90000, 90100}}, "a", "", 30000, root,
 		},
 		{
 			"whatever there is, if the clock is far off", "Create", "create_container",
@@ -353,9 +357,9 @@ func TestRoots(t *testing.T) {
 	first, second := context(traceID(0xB1), 0xB1), context(traceID(0xB2), 0xB2)
 	unsampled := trace.NewSpanContext(trace.SpanContextConfig{TraceID: traceID(0xB0), SpanID: spanID(0xB0)})
 	b := newBed(t, func(o *Options) { o.Root = unsampled })
-	b.SetRoot(first)
+	b.setRoot(first)
 	b.pass(time.Second)
-	b.SetRoot(second)
+	b.setRoot(second)
 	b.pass(time.Second)
 	b.Add(span("wait_process", 1, 1, 0, -10, 500))
 	b.AddRuntime(ofRuntime("createAssets", 7, 2, 0, 1, 500))
@@ -369,10 +373,10 @@ func TestRoots(t *testing.T) {
 	b.want(4, second.TraceID(), 0xB2)
 	b.want(5, first.TraceID(), 0xB1)
 	for i := range uint64(3 * maxPast) {
-		b.SetRoot(context(traceID(0xB100+i), 0xB100+i))
+		b.setRoot(context(traceID(0xB100+i), 0xB100+i))
 	}
-	if len(b.past) != maxPast {
-		t.Errorf("%d roots are remembered", len(b.past))
+	if len(b.roots) != maxPast+1 {
+		t.Errorf("%d roots are remembered", len(b.roots))
 	}
 }
 

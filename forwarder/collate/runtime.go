@@ -70,7 +70,7 @@ func (c *Collator) learnRoot(n *node) {
 	if !parent.IsValid() {
 		return
 	}
-	if _, known := c.roots.get(parent); known {
+	if _, known := c.runtimeRoots.get(parent); known {
 		return
 	}
 	if _, other := c.sent.get(parent); other {
@@ -80,7 +80,7 @@ func (c *Collator) learnRoot(n *node) {
 	if waiting != nil && waiting.span != nil {
 		return
 	}
-	c.roots.put(parent, struct{}{})
+	c.runtimeRoots.put(parent, struct{}{})
 	c.calls.setStale(parent)
 	if waiting == nil {
 		return
@@ -96,7 +96,7 @@ func (c *Collator) learnRoot(n *node) {
 // standsAlone tells that the place of a span of the runtime's does not follow from its
 // parent's.
 func (c *Collator) standsAlone(n *node) bool {
-	_, below := c.roots.get(n.span.ParentID)
+	_, below := c.runtimeRoots.get(n.span.ParentID)
 	return below || n.rule.isCall() || c.quietSpan(n.span)
 }
 
@@ -165,20 +165,22 @@ func (c *Collator) runtimeSpot(n *node) spot {
 	// A call is at least as slow as its serving.
 	recorded := served != nil && (c.recorded(&served.call) ||
 		c.slow(s) && !endless[n.rule.name] && served.SpanContext.IsSampled())
+	var at spot
 	switch {
 	case c.opts.Mode == Isolated:
 		// It is the host's, so that it may stay where it says it is.
-		at := spot{place: place{trace: s.TraceID}, parent: s.ParentID}
+		at = spot{place: place{trace: s.TraceID}, parent: s.ParentID}
 		if recorded {
 			at.link = served.SpanContext
 		}
 		return at
 	case recorded:
-		return c.below(served.SpanContext)
+		return c.belowCall(&served.call)
 	case n.rule != nil:
 		return c.sandbox(s.TraceID, int64(s.End))
 	}
-	return c.spotAt(int64(s.Start), int64(s.End), closeEnough, s.ContainerID, s.TraceID)
+	at, _ = c.spotAt(int64(s.Start), int64(s.End), closeEnough, s.ContainerID, s.TraceID)
+	return at
 }
 
 // undecidable tells that a quiet call has not been answered yet, so that it may fail:
@@ -214,7 +216,7 @@ func (c *Collator) outlives(n *node, parent trace.SpanID) bool {
 		if m == nil || !c.recorded(&m.call) {
 			return false
 		}
-		if where, _ := position(&m.call, int64(shifted(n.span.Start, c.skew.offset)), int64(c.opts.Skew)); where > around {
+		if where, _ := position(&m.call, c.hostTime(n.span.Start), int64(c.opts.Skew)); where > around {
 			return false
 		}
 	}
@@ -228,10 +230,15 @@ func (c *Collator) isolates(n *node, in trace.TraceID) bool {
 	return c.opts.Mode == Isolated && !n.host && c.calls.isRuntime(in)
 }
 
-// split has a span of the agent's that names one of the runtime's be a root of its own.
+// split places a span by what is known of it without what it names as its parent, to
+// which it is linked.
 func (c *Collator) split(n *node) {
 	at := c.spotOf(n)
-	at.link = trace.NewSpanContext(trace.SpanContextConfig{TraceID: n.span.TraceID, SpanID: n.span.ParentID})
+	named := c.visible(n.span.ParentID)
+	at.link = trace.NewSpanContext(trace.SpanContextConfig{TraceID: n.span.TraceID, SpanID: named})
+	if above, ok := c.traceOf(named); ok {
+		at.link = at.link.WithTraceID(above)
+	}
 	c.sendTo(n, at)
 }
 

@@ -29,6 +29,11 @@ const (
 	// Original times of a span that had them corrected, by the guest's clock.
 	OriginalStartKey = "shimtrace.original.start_time_unix_nano"
 	OriginalEndKey   = "shimtrace.original.end_time_unix_nano"
+
+	// ClippedKey is the attribute of a span that is drawn shorter than it was: where it
+	// began before the sandbox, or before tracing was switched on, or ended after that
+	// was switched off.
+	ClippedKey = "shimtrace.clipped"
 )
 
 // batch collects spans for the sink.
@@ -79,30 +84,37 @@ func (c *Collator) sendTo(n *node, at spot) {
 	c.send(n, at.place)
 }
 
-// send sends a span and all that is below it.
+// toSend is a span that send is at, and the shift of its times.
+type toSend struct {
+	*node
+	shift *shift
+}
+
+// send sends a span and all that is below it. Where p has no shift, it is the span's own.
 func (c *Collator) send(top *node, p place) {
 	if top.tree != nil {
 		c.held.uproot(top.tree)
 	}
-	c.stack = append(c.stack[:0], top)
+	if p.shift == nil {
+		p.shift = c.ownShift(top)
+	}
+	c.stack = append(c.stack[:0], toSend{top, p.shift})
 	var apart []*node
 	for len(c.stack) > 0 {
 		n := c.stack[len(c.stack)-1]
 		c.stack = c.stack[:len(c.stack)-1]
-		c.held.drop(n)
-		c.sent.put(n.id, sent{place: p, parent: n.parent, stale: n.host && !strings.HasPrefix(n.span.Name, RequestPrefix)})
-		if p.drop != "" {
-			c.drop(p.drop)
-		} else {
-			c.emit(n, p)
-		}
+		c.held.drop(n.node)
+		p.shift = n.shift
+		ended := c.sendOne(n.node, p)
 		from := len(c.stack)
 		for child := n.first; child != nil; child = child.next {
-			if n.host && c.isolates(child, n.span.TraceID) {
+			below := c.ownShift(child)
+			if n.host && c.isolates(child, n.span.TraceID) || p.drop == "" && c.belongsLater(child, below, ended) {
 				apart = append(apart, child)
 				continue
 			}
-			c.stack = append(c.stack, child)
+			child.parent = c.visible(n.id)
+			c.stack = append(c.stack, toSend{child, below})
 		}
 		slices.Reverse(c.stack[from:])
 	}
@@ -110,6 +122,30 @@ func (c *Collator) send(top *node, p place) {
 		n.up, n.next = nil, nil
 		c.split(n)
 	}
+}
+
+// sendOne sends a span alone, and returns when it ended by the host's clock.
+func (c *Collator) sendOne(n *node, p place) int64 {
+	was := n.when(p.shift)
+	off := (p.drop == "" || p.drop == Unsampled) && !c.records(was)
+	below := p
+	if n.host || n.rule != nil && n.rule.life {
+		below.shift = nil // of what is below it the times say little
+	}
+	c.sent.put(n.id, sent{
+		place: below, parent: n.parent, end: was.end, off: off,
+		stale: n.host && !strings.HasPrefix(n.span.Name, RequestPrefix),
+	})
+	c.remembersRequest(n)
+	switch {
+	case off:
+		c.drop(Off)
+	case p.drop != "":
+		c.drop(p.drop)
+	default:
+		c.emit(n, p, was)
+	}
+	return was.end
 }
 
 // await sends a span whose parent is missing, is the runtime's if host, and may yet
@@ -121,32 +157,33 @@ func (c *Collator) await(n *node, parent trace.SpanID, p place, host bool) {
 	}
 	a := c.awaited[parent]
 	switch {
+	case parent == p.top: // a call that has been forgotten
+		c.sendTo(n, spot{place: p, parent: p.top})
+		return
 	case a == nil && len(c.awaited) >= c.opts.MaxAwaited,
 		a != nil && a.trace != p.trace: // others have drawn it into another trace
 		c.stats.Cut++
 		c.sendTo(n, spot{place: p, parent: p.top})
 		return
 	case a == nil:
-		c.awaited[parent] = &awaited{place: p, host: host}
+		missing := p
+		missing.shift = nil
+		c.awaited[parent] = &awaited{place: missing, host: host}
 	}
 	n.parent = parent
 	c.send(n, p)
 }
 
-// emit sends one span.
-func (c *Collator) emit(n *node, p place) {
-	s := n.span
+// emit gives a span to the sink that was at a time by the host's clock.
+func (c *Collator) emit(n *node, p place, was period) {
+	s, at := n.span, n.draw(was, p.traced)
 	if s.TraceID != p.trace {
 		c.stats.Rewritten++
 		s.TraceID, s.TraceState = p.trace, ""
 	}
 	s.ParentID = n.parent
-	start, end, offset := s.Start, s.End, p.offset
-	if n.host {
-		offset = 0
-	}
-	s.Start = shifted(start, offset)
-	s.End = max(s.Start, shifted(end, offset))
+	start, end := s.Start, s.End
+	s.Start, s.End = uint64(at.start), uint64(at.end)
 	m, err := s.Proto()
 	if err != nil {
 		c.drop(Malformed)
@@ -154,10 +191,16 @@ func (c *Collator) emit(n *node, p place) {
 	}
 	if s.Start != start || s.End != end {
 		c.stats.Corrected++
-		m.Attributes = append(m.Attributes, number(OriginalStartKey, start), number(OriginalEndKey, end))
+		m.Attributes = append(m.Attributes, number(OriginalStartKey, clamped(start)), number(OriginalEndKey, clamped(end)))
 		for _, e := range m.Events {
-			e.TimeUnixNano = shifted(e.TimeUnixNano, offset)
+			e.TimeUnixNano = uint64(at.nearest(p.shift.of(clamped(e.TimeUnixNano))))
 		}
+	}
+	if at != was {
+		m.Attributes = append(m.Attributes, yes(ClippedKey))
+	}
+	if !n.host {
+		c.markClaims(s, m)
 	}
 	c.keepLinks(m)
 	if n.link.IsValid() {
@@ -176,8 +219,8 @@ func (c *Collator) emit(n *node, p place) {
 
 // put hands a span to the batch. One that has no parent is linked to the sandbox.
 func (c *Collator) put(m *tracepb.Span, cost int, host bool) {
-	if root := c.rootAt(int64(m.EndTimeUnixNano)); len(m.ParentSpanId) == 0 && root.IsValid() {
-		m.Links = append(m.Links, linkTo(root))
+	if root := c.roots.at(int64(m.EndTimeUnixNano)); len(m.ParentSpanId) == 0 && root.IsValid() {
+		m.Links = append(m.Links, linkTo(root.SpanContext))
 	}
 	if host {
 		c.outRuntime.add(m, cost)
@@ -224,31 +267,32 @@ func (c *Collator) placeholders() {
 		return cmp.Or(cmp.Compare(c.awaited[x].begin, c.awaited[y].begin), slices.Compare(x[:], y[:]))
 	})
 	for _, id := range ids {
-		a := c.awaited[id]
-		c.stats.Placeholders++
-		c.sent.put(id, sent{place: a.place, parent: a.top})
-		name := LostName
-		if a.host {
-			name = LostRuntimeName
-		}
-		m := &tracepb.Span{
-			TraceId:           a.trace[:],
-			SpanId:            slices.Clone(id[:]),
-			Name:              name,
-			Kind:              tracepb.Span_SPAN_KIND_INTERNAL,
-			StartTimeUnixNano: a.begin,
-			EndTimeUnixNano:   a.end,
-			Attributes: []*commonpb.KeyValue{{
-				Key:   PlaceholderKey,
-				Value: &commonpb.AnyValue{Value: &commonpb.AnyValue_BoolValue{BoolValue: true}},
-			}},
-		}
-		if a.top.IsValid() {
-			m.ParentSpanId = a.top[:]
-		}
-		c.put(m, nodeCost, a.host)
+		c.placeholder(id, c.awaited[id])
 	}
 	clear(c.awaited)
+}
+
+// placeholder sends a span for a parent that has not come.
+func (c *Collator) placeholder(id trace.SpanID, a *awaited) {
+	c.stats.Placeholders++
+	c.sent.put(id, sent{place: a.place, parent: a.top, end: int64(a.end)})
+	name := LostName
+	if a.host {
+		name = LostRuntimeName
+	}
+	m := &tracepb.Span{
+		TraceId:           a.trace[:],
+		SpanId:            slices.Clone(id[:]),
+		Name:              name,
+		Kind:              tracepb.Span_SPAN_KIND_INTERNAL,
+		StartTimeUnixNano: a.begin,
+		EndTimeUnixNano:   a.end,
+		Attributes:        []*commonpb.KeyValue{yes(PlaceholderKey)},
+	}
+	if a.top.IsValid() {
+		m.ParentSpanId = a.top[:]
+	}
+	c.put(m, nodeCost, a.host)
 }
 
 func linkTo(sc trace.SpanContext) *tracepb.Span_Link {
@@ -256,6 +300,10 @@ func linkTo(sc trace.SpanContext) *tracepb.Span_Link {
 	return &tracepb.Span_Link{TraceId: traceID[:], SpanId: spanID[:]}
 }
 
-func number(key string, n uint64) *commonpb.KeyValue {
-	return &commonpb.KeyValue{Key: key, Value: &commonpb.AnyValue{Value: &commonpb.AnyValue_IntValue{IntValue: int64(n)}}}
+func yes(key string) *commonpb.KeyValue {
+	return &commonpb.KeyValue{Key: key, Value: &commonpb.AnyValue{Value: &commonpb.AnyValue_BoolValue{BoolValue: true}}}
+}
+
+func number(key string, n int64) *commonpb.KeyValue {
+	return &commonpb.KeyValue{Key: key, Value: &commonpb.AnyValue{Value: &commonpb.AnyValue_IntValue{IntValue: n}}}
 }

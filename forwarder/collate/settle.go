@@ -36,9 +36,7 @@ func (c *Collator) settle(n *node) {
 	if !n.host && !runtimes && n.request() && (above == nil || above.span == nil) {
 		// An RPC's parent is in its request. Whose it is can be told by the trace.
 		if c.calls.isOwn(s.TraceID) {
-			p := c.kept(s.TraceID, n)
-			c.named.put(parent, p)
-			c.follow(n, p)
+			c.keep(n, parent)
 			return
 		}
 		if g, _ := c.guest.get(s.TraceID); g.remote {
@@ -60,8 +58,8 @@ func (c *Collator) settle(n *node) {
 // ours returns the call, or the request to the agent, whose span has the id; the
 // sandbox's root is as good as one.
 func (c *Collator) ours(id trace.SpanID) (call, bool) {
-	if root, ok := c.rootThat(func(r trace.SpanContext) bool { return r.SpanID() == id }); ok {
-		return call{Call: Call{SpanContext: root}}, true
+	if root := c.roots.that(func(r trace.SpanContext) bool { return r.SpanID() == id }); root != nil {
+		return call{Call: Call{SpanContext: root.SpanContext}}, true
 	}
 	return c.calls.of(id)
 }
@@ -91,32 +89,58 @@ func (c *Collator) root(n *node) {
 	c.sendTo(n, spot)
 }
 
-// follow places a span under its own parent.
+// follow places a span under its own parent, unless that had ended long before.
 func (c *Collator) follow(n *node, p place) {
+	if p.shift == nil {
+		p.shift = c.ownShift(n)
+	}
+	if above, ok := c.sent.get(n.span.ParentID); ok && p.drop == "" && c.belongsLater(n, p.shift, above.end) {
+		c.split(n)
+		return
+	}
 	c.choose(n.span.TraceID, p)
-	n.parent = n.span.ParentID
+	n.parent = c.visible(n.span.ParentID)
 	c.send(n, p)
 }
 
 // under places a span whose parent is a call's span: the context was handed out.
 func (c *Collator) under(n *node, caused call) {
-	s, r := n.span, n.rule
-	p := c.below(caused.SpanContext).place
-	if !caused.SpanContext.IsSampled() {
-		p.drop = Unsampled
-	} else if r != nil && caused.Method != "" {
-		if r.once {
-			c.skew.observe(caused.bounds(int64(s.Start), int64(s.End)))
+	var p place
+	switch sc := caused.SpanContext; {
+	case !sc.IsSampled():
+		p = place{trace: sc.TraceID(), drop: Unsampled}
+	case caused.Method == "":
+		p = c.in(sc.TraceID(), 0)
+	default:
+		p = c.belowCall(&caused).place
+		if n.rule != nil {
+			p.drop = c.quietness(n.rule, n.span, &match{call: caused})
 		}
-		p.drop = c.quietness(r, s, &match{call: caused})
+		p.shift = c.ownShift(n)
+		if p.drop == "" && c.belongsLater(n, p.shift, caused.end) {
+			c.split(n)
+			return
+		}
 	}
-	p.offset = c.skew.offset
+	c.follow(n, p)
+}
+
+// keep places an RPC below what it names, which is of the sandbox but has not been here.
+// What others have named in another trace cannot be in its own too.
+func (c *Collator) keep(n *node, parent trace.SpanID) {
+	p := c.kept(n.span.TraceID, n)
+	if other, ok := c.named.get(parent); ok && other.trace != p.trace {
+		c.stats.Cut++
+		c.sendTo(n, c.fallen(p, other.trace, parent))
+		return
+	}
+	c.named.put(parent, p)
 	c.follow(n, p)
 }
 
 // kept is the place of a span that stays in a trace which the sandbox uses.
 func (c *Collator) kept(id trace.TraceID, n *node) place {
-	p := c.in(id)
+	p := c.in(id, c.hostTime(n.span.End))
 	if s, r := n.span, n.rule; r != nil {
 		m := c.caller(r, s)
 		if m != nil && m.SpanContext.TraceID() == id && c.recorded(&m.call) {
@@ -126,7 +150,6 @@ func (c *Collator) kept(id trace.TraceID, n *node) place {
 			p.drop = c.quietness(r, s, m)
 		}
 	}
-	p.offset = c.skew.offset
 	return p
 }
 
@@ -148,6 +171,7 @@ func (c *Collator) arrived(n *node, p place) {
 	case !parent.IsValid() || n.host && c.opts.Mode == Collated && c.standsAlone(n):
 		spot := c.spotOf(n)
 		if spot.trace == p.trace {
+			p.shift = spot.shift
 			spot.place = p
 		} else {
 			spot = c.fallen(p, spot.trace, spot.parent)
@@ -170,8 +194,10 @@ func (c *Collator) arrived(n *node, p place) {
 		c.inferAt(top.tree, &p)
 	}
 	switch above, known := c.traceOf(parent); {
+	case known && above == p.trace && c.onlyNamed(parent) && !n.request():
+		c.await(n, parent, p, n.host || c.calls.isRuntime(s.TraceID))
 	case known && above == p.trace:
-		n.parent = parent
+		n.parent = c.visible(parent)
 		c.send(n, p)
 	case known:
 		c.stats.Cut++
@@ -210,6 +236,14 @@ func (c *Collator) traceOf(id trace.SpanID) (trace.TraceID, bool) {
 	return trace.TraceID{}, false
 }
 
+// onlyNamed reports whether a span is known by nothing but the name that requests have
+// for what is above them: whoever else is below it needs it to come, or a placeholder.
+func (c *Collator) onlyNamed(id trace.SpanID) bool {
+	_, sent := c.placeOf(id)
+	_, ours := c.ours(id)
+	return !sent && !ours
+}
+
 // maxDepth is how far up a tree is looked for a cycle; the agent's are some ten
 // spans deep.
 const maxDepth = 256
@@ -238,6 +272,7 @@ func (c *Collator) choose(id trace.TraceID, p place) {
 	}
 	g, _ := c.guest.get(id)
 	if !g.placed {
+		p.shift = nil
 		g.place, g.placed = p, true
 		c.guest.put(id, g)
 	}

@@ -70,13 +70,19 @@ func (r *Receiver) lose(reason string, n int) {
 	r.opts.Drops.Drop(dropPrefix+reason, n)
 }
 
-// dropped counts what the collation does not pass on.
-func (r *Receiver) dropped(reason collate.Reason, n int) {
-	if reason == collate.Quiet || reason == collate.Unsampled {
-		r.count.unwanted.Add(uint64(n))
-		return
+// dropped counts what the collation does not pass on, and tells others who ask.
+func (r *Receiver) dropped(others func(collate.Reason, int)) func(collate.Reason, int) {
+	return func(reason collate.Reason, n int) {
+		switch reason {
+		case collate.Quiet, collate.Unsampled, collate.Off:
+			r.count.unwanted.Add(uint64(n))
+		default:
+			r.lose(string(reason), n)
+		}
+		if others != nil {
+			others(reason, n)
+		}
 	}
-	r.lose(string(reason), n)
 }
 
 // tell passes on what the forwarder has lost since the last time.

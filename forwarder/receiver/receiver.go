@@ -24,13 +24,10 @@ import (
 type Options struct {
 	// Forwarder bounds what the guests may send.
 	Forwarder forwarder.Options
-	// Collation returns how the spans of a VM get their place; their Sink and Drop
-	// are the Receiver's. A VM that is refused is read all the same, and its spans
-	// are counted as lost for that reason. It is called once for each VM.
+	// Collation returns how the spans of a VM get their place; their Sink is the
+	// Receiver's, and Drop is told after it. A VM that is refused is read all the same,
+	// and its spans are counted as lost for that reason. It is called once for each VM.
 	Collation func(from listen.Origin) (o collate.Options, refused string)
-	// Wanted tells whether a span is of a time that is recorded; those that are not
-	// are counted. Default: all are.
-	Wanted func(from listen.Origin, s *agentwire.Span) bool
 	// KeepTraceIDs leaves spans in the traces that the guest says they are in. It is
 	// for guests that are trusted: such a span may turn up in anybody's trace.
 	KeepTraceIDs bool
@@ -125,7 +122,7 @@ func (r *Receiver) vm(from listen.Origin) (v *vm, refused string) {
 	if refused != "" {
 		return nil, refused
 	}
-	o.Sink, o.Drop = r.send, r.dropped
+	o.Sink, o.Drop = r.send, r.dropped(o.Drop)
 	v = &vm{Collator: collate.New(o), conns: make(map[uint64]struct{})}
 	r.vms[key] = v
 	return v, ""
@@ -141,10 +138,6 @@ func (r *Receiver) Span(conn forwarder.ConnInfo, span *agentwire.Span) {
 	r.mu.Unlock()
 	if v == nil {
 		r.lose(refused, 1)
-		return
-	}
-	if r.opts.Wanted != nil && !r.opts.Wanted(conn.Origin, span) {
-		r.count.unwanted.Add(1)
 		return
 	}
 	if r.opts.KeepTraceIDs {

@@ -1,0 +1,61 @@
+package collate
+
+import (
+	"testing"
+
+	"go.opentelemetry.io/otel/trace"
+)
+
+// TestClaims: a guest's span is about a container or an exec only if the host has heard of
+// it; what it says of others is kept by another name.
+func TestClaims(t *testing.T) {
+	for name, tc := range map[string]struct {
+		container, exec string
+		known, process  bool
+	}{
+		"the sandbox":                     {"pod", "", true, true},
+		"a container of its":              {"a", "", true, true},
+		"an exec of it":                   {"a", "x", true, true},
+		"a container whose Create failed": {"failed", "", true, true},
+		"another's container":             {"victim", "", false, true},
+		"another's exec":                  {"victim", "x", false, false},
+		"an exec of nobody's":             {"a", "y", true, false},
+		"another container's exec":        {"b", "x", true, false},
+		"by a request":                    {"c", "uuid", true, true},
+		"a container that is only named":  {"named", "", false, true},
+	} {
+		t.Run(name, func(t *testing.T) {
+			b := newBed(t, func(o *Options) { o.Sandbox = "pod" })
+			b.called("Create", "a", "", 0xC1, 0, 100)
+			b.called("Create", "b", "", 0xC2, 0, 100)
+			b.called("Kill", "named", "", 0xC3, 0, 100)
+			b.Call(Call{Method: "Create", ContainerID: "failed", Failed: true}) // and not recorded
+			b.Call(Call{Method: "Exec", ContainerID: "a", ExecID: "x"})
+			b.Request(Call{Method: "CreateContainer", ContainerID: "c"}, trace.SpanContext{})
+			b.Request(Call{Method: "ExecProcess", ContainerID: "c", ExecID: "uuid"}, trace.SpanContext{})
+			s := of(span("signal_process", 7, 1, 0, 10, 20), tc.container, tc.exec)
+			s.AddString(containerIDKey, tc.container)
+			s.AddString(execIDKey, tc.exec)
+			b.Add(s)
+			r := ofRuntime("createAssets", 8, 2, 0, 10, 20)
+			r.AddString(containerIDKey, tc.container)
+			b.AddRuntime(r)
+			b.Ended()
+			for key, want := range map[string]struct {
+				id    string
+				there bool
+			}{
+				containerIDKey: {tc.container, tc.known}, ClaimedContainerIDKey: {tc.container, !tc.known},
+				execIDKey: {tc.exec, tc.process}, ClaimedExecIDKey: {tc.exec, !tc.process},
+			} {
+				got := attribute(b.get(1), key)
+				if (got != nil) != want.there || got != nil && got.GetStringValue() != want.id {
+					t.Errorf("%s is %v", key, got)
+				}
+			}
+			if attribute(b.get(2), containerIDKey) == nil {
+				t.Error("the runtime is the host's, and is believed")
+			}
+		})
+	}
+}

@@ -156,12 +156,14 @@ func (c *Collator) await(n *node, parent trace.SpanID, p place, host bool) {
 		return
 	}
 	a := c.awaited[parent]
+	named, isNamed := c.named.get(parent)
 	switch {
 	case parent == p.top: // a call that has been forgotten
 		c.sendTo(n, spot{place: p, parent: p.top})
 		return
 	case a == nil && len(c.awaited) >= c.opts.MaxAwaited,
-		a != nil && a.trace != p.trace: // others have drawn it into another trace
+		// Others have drawn it into another trace.
+		a != nil && a.trace != p.trace, isNamed && named.trace != p.trace:
 		c.stats.Cut++
 		c.sendTo(n, spot{place: p, parent: p.top})
 		return

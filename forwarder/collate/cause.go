@@ -123,11 +123,10 @@ func (c *Collator) keepPromises() {
 			if len(c.awaited) >= 2*c.opts.MaxAwaited {
 				continue
 			}
-			a = &awaited{place: named, begin: uint64(p.begin), end: uint64(p.end), host: true}
+			a = &awaited{place: named, host: true}
 			c.awaited[p.id] = a
 		}
-		a.children++
-		a.begin, a.end = min(a.begin, uint64(p.begin)), max(a.end, uint64(p.end))
+		a.drew(uint64(p.begin), uint64(p.end))
 	}
 }
 

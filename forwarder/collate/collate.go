@@ -55,6 +55,15 @@ type awaited struct {
 	host       bool // it is the runtime's
 }
 
+// drew tells that a child was drawn.
+func (a *awaited) drew(begin, end uint64) {
+	if a.children == 0 {
+		a.begin, a.end = begin, end
+	}
+	a.children++
+	a.begin, a.end = min(a.begin, begin), max(a.end, end)
+}
+
 // guestTrace is what is known of a trace that the guest named.
 type guestTrace struct {
 	place  place
@@ -150,6 +159,7 @@ func (c *Collator) add(s *agentwire.Span, rule *rpc, host bool) {
 		c.gather(n)
 	}
 	p, expected := c.expected(n.id)
+	n.needed = expected
 	switch {
 	case !expected:
 		c.settle(n)

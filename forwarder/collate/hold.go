@@ -18,6 +18,7 @@ type node struct {
 	link   trace.SpanContext
 	served *call // that the runtime served with it, once that is looked for
 	came   int64 // when it arrived
+	needed bool  // what is below it has been drawn
 	cost   int   // in memory, in bytes
 	// Children, in the order in which they came.
 	first, last, next *node
@@ -136,12 +137,28 @@ func (h *held) join(n, parent *node, now int64) bool {
 	return true
 }
 
-// children takes the children of a node away from it.
+// children takes the children of a node away from it: each is in no tree then.
 func (n *node) children() (all []*node) {
 	for c := n.first; c != nil; {
 		all = append(all, c)
 		c, c.next = c.next, nil
 	}
 	n.first, n.last = nil, nil
+	for _, c := range all {
+		c.stand()
+	}
 	return all
+}
+
+// stand makes a node the top of what is below it.
+func (n *node) stand() {
+	n.up = nil
+	for below := []*node{n}; len(below) > 0; {
+		at := below[len(below)-1]
+		below = below[:len(below)-1]
+		for c := at.first; c != nil; c = c.next {
+			c.up = n
+			below = append(below, c)
+		}
+	}
 }

@@ -35,7 +35,6 @@ func (c *Collator) inferAt(t *tree, p *place) {
 	c.held.uproot(t)
 	c.held.drop(top)
 	for _, n := range top.children() {
-		n.up = nil
 		if c.isolates(n, n.span.TraceID) {
 			c.split(n)
 			continue
@@ -117,7 +116,7 @@ func (c *Collator) placeOfLost(cl clues) place {
 func (c *Collator) spotOfLost(cl clues) spot {
 	if c.opts.Mode == Isolated {
 		if cl.host {
-			return spot{place: place{trace: cl.trace}}
+			return spot{place: place{trace: cl.trace, traced: c.roots.at(clamped(cl.end))}}
 		}
 		return c.apart(cl.trace)
 	}

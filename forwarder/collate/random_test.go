@@ -13,8 +13,9 @@ import (
 )
 
 // TestWhole: whatever comes in whatever order, of calls, requests, the runtime and the
-// agent, with whatever missing: all of it is sent or counted, and what is sent has above
-// it what it names, in the same trace.
+// agent, with whatever missing, whatever the guest's clock says and whenever tracing is
+// switched on and off: all of it is sent or counted, and what is sent has above it what it
+// names, in the same trace, and is drawn when it may have been.
 func TestWhole(t *testing.T) {
 	for seed := range uint64(3000) {
 		l := newLife(t, seed)
@@ -51,18 +52,44 @@ type life struct {
 	requests []trace.SpanContext
 	open     []func()
 	n        uint64
+	off      bool  // tracing, where it is switched
+	guest    int64 // how far the guest's clock is ahead
 }
 
 func newLife(t *testing.T, seed uint64) *life {
 	l := &life{Rand: rand.New(rand.NewPCG(seed, 0)), calls: map[trace.SpanID]trace.TraceID{rootSpan.SpanID(): ourTrace}, root: rootSpan, n: 0xC00}
 	l.mode = Mode(l.IntN(2))
 	l.bed = newBed(t, func(o *Options) {
-		o.Mode, o.QuietSpans = l.mode, []string{"AddEndpoints"}
+		o.Mode, o.QuietSpans, o.Began = l.mode, []string{"AddEndpoints"}, time.Unix(0, t0)
+		if o.OnDemand = l.IntN(3) == 0; o.OnDemand {
+			o.Root, l.off = rootSpan.WithTraceFlags(0), true
+		}
 		if l.IntN(3) == 0 {
 			o.MaxSpans, o.MaxAwaited = 6, 4
 		}
 	})
+	l.setClock()
 	return l
+}
+
+// setClock sets the guest's clock.
+func (l *life) setClock() {
+	l.guest = []int64{0, 0, 140 * ms, -385 * ms, 3600 * s1, -3600 * s1, -t0}[l.IntN(7)]
+}
+
+// turn has another root, or switches tracing.
+func (l *life) turn() {
+	switch {
+	case l.opts.OnDemand && !l.off:
+		l.EndRoot(time.Unix(0, l.now))
+		l.off = true
+	default:
+		l.n++
+		l.root = context(traceID(l.n), l.n)
+		l.calls[l.root.SpanID()] = l.root.TraceID()
+		l.setRoot(l.root)
+		l.off = false
+	}
 }
 
 func pick(l *life, of ...string) string { return of[l.IntN(len(of))] }
@@ -79,15 +106,18 @@ func (l *life) agents() uint64 { return 101 + l.Uint64N(15) }
 func (l *life) step() {
 	switch l.IntN(9) {
 	case 0:
-		if l.IntN(8) == 0 {
-			l.n++
-			l.root = context(traceID(l.n), l.n)
-			l.calls[l.root.SpanID()] = l.root.TraceID()
-			l.setRoot(l.root)
+		if l.IntN(8) == 0 || l.opts.OnDemand && l.IntN(3) == 0 {
+			l.turn()
+		}
+		if l.IntN(20) == 0 {
+			l.setClock()
 		}
 		c := Call{Method: l.method(), ContainerID: pick(l, "a", "b")}
 		l.begin(c, l.root.TraceID(), l.Call)
 	case 1:
+		if l.off {
+			return // nobody looks at requests
+		}
 		var caller trace.SpanContext
 		if l.IntN(2) == 0 {
 			caller = context(traceID(7), l.caller())
@@ -109,11 +139,21 @@ func (l *life) step() {
 
 func (l *life) begin(c Call, in trace.TraceID, tell func(Call)) trace.SpanContext {
 	l.n++
-	c.Start, c.SpanContext = time.Unix(0, l.now), context(in, l.n)
-	l.calls[c.SpanContext.SpanID()] = in
+	id := l.n
+	c.Start = time.Unix(0, l.now)
+	recorded := func(in trace.TraceID) {
+		c.SpanContext = context(in, id)
+		l.calls[c.SpanContext.SpanID()] = in
+	}
+	if !l.off {
+		recorded(in)
+	}
 	tell(c)
 	l.open = append(l.open, func() {
 		c.End, c.Failed = time.Unix(0, l.now), l.IntN(4) == 0
+		if !c.SpanContext.IsValid() && !l.off {
+			recorded(l.root.TraceID()) // begun before
+		}
 		tell(c)
 	})
 	return c.SpanContext
@@ -138,6 +178,7 @@ func (l *life) agent() {
 	name := pick(l, "create_container", "signal_process", "stats_container", "wait_process", "check", "baremount", "leaf", "do_create_container", "root-span")
 	start, end := l.times()
 	s := span(name, 7+l.Uint64N(3), l.agents(), 0, start, end)
+	s.Start, s.End = uint64(int64(s.Start)+l.guest), uint64(int64(s.End)+l.guest)
 	switch r := rpcs[name]; {
 	case l.IntN(4) == 0:
 	case r == nil || r.life || l.IntN(3) == 0:
@@ -168,8 +209,12 @@ func (l *life) runtime() {
 	l.AddRuntime(s)
 }
 
-// whole tells what is wrong above a span.
+// whole tells what is wrong with a span or above it.
 func (l *life) whole(s *tracepb.Span) error {
+	possible := period{t0, l.now}
+	if at := drawnAt(s); at.and(possible) != at || at.end < at.start {
+		return fmt.Errorf("%s %x is drawn from %v to %v, possible is %v to %v", s.Name, s.SpanId, time.Duration(at.start-t0), time.Duration(at.end-t0), time.Duration(possible.start-t0), time.Duration(possible.end-t0))
+	}
 	for depth := 0; len(s.ParentSpanId) > 0; depth++ {
 		in, ok := l.calls[parentOf(s)]
 		above := l.above(s)

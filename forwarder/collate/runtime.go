@@ -88,7 +88,6 @@ func (c *Collator) learnRoot(n *node) {
 	c.held.uproot(waiting.tree)
 	c.held.drop(waiting)
 	for _, child := range waiting.children() {
-		child.up = nil
 		c.settle(child)
 	}
 }
@@ -169,7 +168,7 @@ func (c *Collator) runtimeSpot(n *node) spot {
 	switch {
 	case c.opts.Mode == Isolated:
 		// It is the host's, so that it may stay where it says it is.
-		at = spot{place: place{trace: s.TraceID}, parent: s.ParentID}
+		at = spot{place: place{trace: s.TraceID, traced: c.roots.at(clamped(s.End))}, parent: s.ParentID}
 		if recorded {
 			at.link = served.SpanContext
 		}

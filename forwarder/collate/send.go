@@ -80,7 +80,7 @@ func (b *batch) send() {
 
 // sendTo sends a span to its own spot, with all that is below it.
 func (c *Collator) sendTo(n *node, at spot) {
-	n.parent, n.link = at.parent, at.link
+	n.parent, n.link = c.visible(at.parent), at.link
 	c.send(n, at.place)
 }
 
@@ -119,7 +119,8 @@ func (c *Collator) send(top *node, p place) {
 		slices.Reverse(c.stack[from:])
 	}
 	for _, n := range apart {
-		n.up, n.next = nil, nil
+		n.next = nil
+		n.stand()
 		c.split(n)
 	}
 }
@@ -127,7 +128,10 @@ func (c *Collator) send(top *node, p place) {
 // sendOne sends a span alone, and returns when it ended by the host's clock.
 func (c *Collator) sendOne(n *node, p place) int64 {
 	was := n.when(p.shift)
-	off := (p.drop == "" || p.drop == Unsampled) && !c.records(was)
+	off := (p.drop == "" || p.drop == Unsampled) && !n.needed && !c.records(was)
+	if p.traced == nil || c.opts.Mode == Isolated {
+		p.traced = c.roots.at(was.end) // its trace may be of more than one time
+	}
 	below := p
 	if n.host || n.rule != nil && n.rule.life {
 		below.shift = nil // of what is below it the times say little
@@ -209,11 +213,7 @@ func (c *Collator) emit(n *node, p place, was period) {
 		m.Links = append(m.Links, linkTo(n.link))
 	}
 	if a := c.awaited[n.parent]; a != nil {
-		if a.children == 0 {
-			a.begin, a.end = s.Start, s.End
-		}
-		a.children++
-		a.begin, a.end = min(a.begin, s.Start), max(a.end, s.End)
+		a.drew(s.Start, s.End)
 	}
 	c.stats.Sent++
 	c.put(m, n.cost, n.host)

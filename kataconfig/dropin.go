@@ -8,6 +8,8 @@ import (
 	"io/fs"
 	"regexp"
 	"strings"
+
+	"github.com/shimtrace/shimtrace/internal/tomltree"
 )
 
 const dirName = "config.d"
@@ -77,7 +79,7 @@ type written struct {
 }
 
 func inspect(path string) (written, error) {
-	content, err := readFile(path)
+	content, err := tomltree.ReadFile(path)
 	if errors.Is(err, fs.ErrNotExist) {
 		return written{}, nil
 	}

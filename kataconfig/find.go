@@ -20,6 +20,8 @@ import (
 	"path/filepath"
 	"slices"
 	"strings"
+
+	"github.com/shimtrace/shimtrace/internal/tomltree"
 )
 
 // Config is one configuration file of Kata.
@@ -41,14 +43,23 @@ type Config struct {
 // defaults is where Kata's installations keep their configuration, below a prefix.
 const defaults = "share/defaults/kata-containers"
 
-// places are where configurations are looked for, as patterns below the root: those
-// that Kata's runtimes read by default, and those of kata-deploy, which has several
-// installations beside each other at /opt/kata-<name>.
+// places are where configurations are looked for, as patterns below the root. An
+// installation that is nowhere of these is known by containerd's configuration.
 var places = []string{
+	// Those that Kata's runtimes read by default.
 	"etc/kata-containers",
 	"usr/" + defaults,
 	"usr/local/" + defaults,
+	// kata-deploy's, which has several installations beside each other at
+	// /opt/kata-<suffix>, and the confidential containers' operator's.
 	"opt/kata*/" + defaults,
+	"opt/confidential-containers/" + defaults,
+	// Distributions': Fedora's package (and so OpenShift's), Talos' system extension,
+	// the snap, and NixOS' profile of the running system.
+	"usr/share/kata-containers/defaults",
+	"usr/local/share/kata-containers",
+	"snap/kata-containers/current/usr/" + defaults,
+	"run/current-system/sw/" + defaults,
 }
 
 // below are the directories in such a place: the runtime in Rust has one of its own,
@@ -78,20 +89,25 @@ func directories(root string) []string {
 }
 
 // Find returns Kata's configurations at the known places below root ("/" is this
-// host), each file once. A file that can't be read or parsed is an error.
-func Find(root string) ([]Config, error) {
+// host), each file once, and what it could not read there: links that lead nowhere,
+// backups that are no TOML.
+func Find(root string) (configs []Config, unread []error) {
 	var names []string
 	for _, dir := range directories(root) {
 		files, _ := filepath.Glob(filepath.Join(dir, "configuration*.toml"))
 		names = append(names, files...)
 	}
-	return Open(root, names...)
+	return open(root, names)
 }
 
-// Open reads the configurations that are named, each file once.
+// Open reads the configurations that are named, each file once. One that can't be
+// read is an error.
 func Open(root string, names ...string) ([]Config, error) {
-	var configs []Config
-	var errs []error
+	configs, errs := open(root, names)
+	return configs, errors.Join(errs...)
+}
+
+func open(root string, names []string) (configs []Config, errs []error) {
 	for _, name := range names {
 		file, err := resolve(root, name)
 		if err != nil {
@@ -111,7 +127,7 @@ func Open(root string, names ...string) ([]Config, error) {
 		c.locate(root)
 		configs = append(configs, c)
 	}
-	return configs, errors.Join(errs...)
+	return configs, errs
 }
 
 // resolve follows links as they lead once root is "/".
@@ -142,18 +158,18 @@ func resolve(root, name string) (string, error) {
 
 // read takes from a configuration what a drop-in must know of it.
 func read(file string) (Config, error) {
-	t, err := readTree(file)
+	t, err := tomltree.Read(file)
 	if err != nil {
 		return Config{}, err
 	}
 	c := Config{File: file, Runtime: "go"}
 	// Only runtime-rs has these keys, and it demands them.
-	if name, ok := t.get("runtime", "agent_name").(string); ok {
+	if name, ok := t.Get("runtime", "agent_name").(string); ok {
 		c.Runtime, c.agents = "rust", []string{name}
 		return c, nil
 	}
 	// The Go runtime takes any.
-	for name := range t.table("agent") {
+	for name := range t.Table("agent") {
 		c.agents = append(c.agents, name)
 	}
 	if slices.Sort(c.agents); len(c.agents) == 0 {
@@ -179,12 +195,13 @@ func (c *Config) locate(root string) {
 }
 
 // Handlers returns the names of the runtimes that read the configuration, by Kata's
-// habit: kata reads configuration.toml, kata-qemu configuration-qemu.toml. A custom
+// habit: kata reads configuration.toml, kata-qemu configuration-qemu.toml, and
+// kata-qemu-dev that of kata-deploy's installation with the suffix "dev". A custom
 // runtime of kata-deploy is called as its directory is.
 func (c Config) Handlers() []string {
 	var handlers []string
 	for _, name := range c.Names {
-		h := "kata" + strings.TrimSuffix(strings.TrimPrefix(filepath.Base(name), "configuration"), ".toml")
+		h := "kata" + strings.TrimSuffix(strings.TrimPrefix(filepath.Base(name), "configuration"), ".toml") + c.suffix()
 		if dir := filepath.Dir(name); filepath.Base(filepath.Dir(dir)) == "custom-runtimes" {
 			h = filepath.Base(dir)
 		}
@@ -193,6 +210,16 @@ func (c Config) Handlers() []string {
 		}
 	}
 	return handlers
+}
+
+// suffix returns what kata-deploy appends to the handlers' names of an installation
+// beside the first one (MULTI_INSTALL_SUFFIX), with its hyphen.
+func (c Config) suffix() string {
+	prefix, _, _ := strings.Cut(c.File, "/"+defaults+"/")
+	if suffix, ok := strings.CutPrefix(filepath.Base(prefix), "kata-"); ok && filepath.Base(filepath.Dir(prefix)) == "opt" {
+		return "-" + suffix
+	}
+	return ""
 }
 
 // Deployed reports whether kata-deploy made a directory for the configuration, which

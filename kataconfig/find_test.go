@@ -6,6 +6,8 @@ import (
 	"slices"
 	"strings"
 	"testing"
+
+	"github.com/shimtrace/shimtrace/internal/tomltree"
 )
 
 func byHandler(configs []Config, handler string) Config {
@@ -43,7 +45,7 @@ func TestFindDeployed(t *testing.T) {
 		"kata-qemu":           {opt + "runtimes/qemu/configuration-qemu.toml", "opt/kata/bin/containerd-shim-kata-v2", "4.1.0"},
 		"kata-clh-runtime-rs": {rust + "runtimes/clh-runtime-rs/configuration-clh-runtime-rs.toml", "opt/kata/runtime-rs/bin/containerd-shim-kata-v2", "4.1.0"},
 		"kata-mine":           {opt + "custom-runtimes/kata-mine/configuration-qemu.toml", "opt/kata/bin/containerd-shim-kata-v2", "4.1.0"},
-		"kata-fc":             {"opt/kata-second/" + defaults + "/runtimes/fc/configuration-fc.toml", "", ""},
+		"kata-fc-second":      {"opt/kata-second/" + defaults + "/runtimes/fc/configuration-fc.toml", "", ""},
 	} {
 		c := byHandler(configs, handler)
 		if want.shim != "" {
@@ -52,6 +54,78 @@ func TestFindDeployed(t *testing.T) {
 		if c.File != filepath.Join(root, want.file) || c.Shim != want.shim || c.Version != want.version || !c.Deployed() {
 			t.Errorf("%s: got %+v, want %+v", handler, c, want)
 		}
+	}
+}
+
+// TestFindTwoInstallations: one at /opt/kata, another one with the suffix "dev", whose
+// handlers kata-deploy calls with the suffix as well, and a third one at a prefix of
+// the operator's own, which only containerd's configuration knows.
+func TestFindTwoInstallations(t *testing.T) {
+	const dev, own = "opt/kata-dev/" + defaults + "/", "srv/vm/" + defaults + "/"
+	root := build(t, map[string]string{
+		opt + "runtimes/qemu/configuration-qemu.toml": goConfig,
+		dev + "runtimes/qemu/configuration-qemu.toml": goConfig,
+		own + "runtimes/qemu/configuration-qemu.toml": goConfig,
+		"opt/kata/bin/containerd-shim-kata-v2":        "",
+		"opt/kata-dev/bin/containerd-shim-kata-v2":    "",
+		"srv/vm/bin/containerd-shim-kata-v2":          "",
+	})
+	configs := find(t, root)
+	if len(configs) != 2 {
+		t.Fatalf("found %v", configs)
+	}
+	for handler, prefix := range map[string]string{"kata-qemu": "opt/kata", "kata-qemu-dev": "opt/kata-dev"} {
+		if c := byHandler(configs, handler); c.Shim != filepath.Join(root, prefix, "bin/containerd-shim-kata-v2") {
+			t.Errorf("%s: got %+v", handler, c)
+		}
+	}
+	more, err := Open(root, filepath.Join(root, own+"runtimes/qemu/configuration-qemu.toml"))
+	if err != nil || more[0].Shim != filepath.Join(root, "srv/vm/bin/containerd-shim-kata-v2") {
+		t.Errorf("got %+v, %v", more, err)
+	}
+}
+
+// TestFindPlaces looks where distributions put Kata's configuration.
+func TestFindPlaces(t *testing.T) {
+	for _, dir := range []string{
+		"etc/kata-containers",                // an operator's own
+		"usr/share/defaults/kata-containers", // from source
+		"usr/share/kata-containers/defaults", // Fedora, CentOS, OpenShift
+		"usr/local/share/kata-containers",    // Talos' system extension
+		"snap/kata-containers/current/usr/share/defaults/kata-containers",
+		"run/current-system/sw/share/defaults/kata-containers", // NixOS
+		"opt/confidential-containers/share/defaults/kata-containers",
+		"opt/kata/share/defaults/kata-containers/runtime-rs",
+	} {
+		root := build(t, map[string]string{dir + "/configuration-qemu.toml": goConfig})
+		if configs := find(t, root); len(configs) != 1 || !slices.Contains(configs[0].Handlers(), "kata-qemu") {
+			t.Errorf("%s: found %v", dir, configs)
+		}
+	}
+}
+
+// TestFindGoesOn: what can't be read is a note, and the others are found.
+func TestFindGoesOn(t *testing.T) {
+	root := build(t, map[string]string{
+		opt + "configuration-qemu.toml":   "\xef\xbb\xbf" + goConfig,
+		opt + "configuration-old.toml":    "[runtime\nbackup of",
+		opt + "configuration.toml":        "-> configuration-gone.toml",
+		opt + "configuration-secret.toml": "-> configuration-secret.toml",
+	})
+	configs, notes := Find(root)
+	if len(configs) != 1 || !slices.Contains(configs[0].Handlers(), "kata-qemu") {
+		t.Errorf("found %v", configs)
+	}
+	if len(notes) != 3 {
+		t.Errorf("notes %q", notes)
+	}
+	changes, err := Plan(root, configs, both, false)
+	if err != nil || len(changes) != 1 || changes[0].Action != Write || len(changes[0].Configs) != 1 {
+		t.Fatalf("%+v, %v", changes, err)
+	}
+	// One beside it that Kata could not read either is said, and stops nothing.
+	if !slices.ContainsFunc(changes[0].Notes, func(n string) bool { return strings.Contains(n, "configuration-old.toml is not TOML") }) {
+		t.Errorf("notes %q", changes[0].Notes)
 	}
 }
 
@@ -82,7 +156,7 @@ func TestOpenLinks(t *testing.T) {
 }
 
 func TestOpenUnreadable(t *testing.T) {
-	root := build(t, map[string]string{"bad.toml": "[runtime\n", "long.toml": strings.Repeat("# …\n", maxFile/4), "d/": ""})
+	root := build(t, map[string]string{"bad.toml": "[runtime\n", "long.toml": strings.Repeat("# …\n", tomltree.MaxFile/4), "d/": ""})
 	_, err := Open(root, filepath.Join(root, "bad.toml"), filepath.Join(root, "long.toml"), filepath.Join(root, "d"))
 	wantError(t, err, "bad.toml is not TOML", "long.toml is longer", root+"/d")
 }

@@ -8,6 +8,8 @@ import (
 	"os"
 	"path/filepath"
 	"slices"
+
+	"github.com/shimtrace/shimtrace/internal/tomltree"
 )
 
 // What is done with a drop-in.
@@ -64,9 +66,7 @@ func directoriesOf(configs []Config) []string {
 func planDir(root, dir string, configs []Config, s Settings, force bool) (Change, error) {
 	c := Change{Path: filepath.Join(dir, dirName, FileName)}
 	var err error
-	if c.Configs, err = beside(root, dir, configs); err != nil {
-		return c, err
-	}
+	c.Configs, c.Notes = beside(root, dir, configs)
 	agents := c.Configs[0].agents
 	for _, other := range c.Configs {
 		if !slices.Equal(other.agents, agents) {
@@ -116,9 +116,8 @@ func (w written) mayGo(path, does string) error {
 }
 
 // beside returns all configurations in the directory: those given, with all their
-// names, and the others there.
-func beside(root, dir string, configs []Config) ([]Config, error) {
-	var here []Config
+// names, and the others there, with notes of those that can't be read.
+func beside(root, dir string, configs []Config) (here []Config, notes []string) {
 	for _, c := range configs {
 		if filepath.Dir(c.File) == dir {
 			here = append(here, c)
@@ -132,11 +131,11 @@ func beside(root, dir string, configs []Config) ([]Config, error) {
 		}
 		others, err := Open(root, name)
 		if err != nil {
-			return nil, err
+			notes = append(notes, err.Error())
 		}
 		here = append(here, others...)
 	}
-	return here, nil
+	return here, notes
 }
 
 // check compares what Kata reads without our drop-in, and with it.
@@ -147,8 +146,8 @@ func (c *Change) check(s Settings, force bool) error {
 		if err != nil {
 			return err
 		}
-		if on, _ := before.get("runtime", "enable_tracing").(bool); on && s.Runtime && !force {
-			endpoint, _ := before.get("runtime", "jaeger_endpoint").(string)
+		if on, _ := before.Get("runtime", "enable_tracing").(bool); on && s.Runtime && !force {
+			endpoint, _ := before.Get("runtime", "jaeger_endpoint").(string)
 			if endpoint != "" && !sameEndpoint(endpoint, s.Endpoint) {
 				return fmt.Errorf("%s has the runtime's spans sent to %s already: --force sends them to shimtrace instead, --kata-runtime=false leaves that alone", config.File, endpoint)
 			}
@@ -165,16 +164,16 @@ func (c *Change) check(s Settings, force bool) error {
 }
 
 // overruled reports whether something that is to be on is not.
-func (s Settings) overruled(t tree, agents []string) bool {
+func (s Settings) overruled(t tomltree.Tree, agents []string) bool {
 	if s.Agent {
 		for _, a := range agents {
-			if on, _ := t.get("agent", a, "enable_tracing").(bool); !on {
+			if on, _ := t.Get("agent", a, "enable_tracing").(bool); !on {
 				return true
 			}
 		}
 	}
-	on, _ := t.get("runtime", "enable_tracing").(bool)
-	return s.Runtime && (!on || t.get("runtime", "jaeger_endpoint") != s.Endpoint)
+	on, _ := t.Get("runtime", "enable_tracing").(bool)
+	return s.Runtime && (!on || t.Get("runtime", "jaeger_endpoint") != s.Endpoint)
 }
 
 // sameEndpoint reports whether two URLs are one address of this host.

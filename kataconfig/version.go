@@ -9,6 +9,8 @@ import (
 	"time"
 
 	"golang.org/x/mod/semver"
+
+	"github.com/shimtrace/shimtrace/internal/tomltree"
 )
 
 // versionPattern is how both runtimes print theirs ("… version: 3.20.0, commit: …"),
@@ -18,7 +20,7 @@ var versionPattern = regexp.MustCompile(`(?:version: |^)v?(\d+\.\d+\.\d+[-.+\w]*
 // versionOf returns the version of the installation at the prefix: what its file
 // VERSION says, else what its shim prints, which is run on this host only.
 func versionOf(prefix, shim, root string) string {
-	if data, err := readFile(filepath.Join(prefix, "VERSION")); err == nil {
+	if data, err := tomltree.ReadFile(filepath.Join(prefix, "VERSION")); err == nil {
 		if v := parseVersion(string(data)); v != "" {
 			return v
 		}

@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"path/filepath"
 
+	"github.com/shimtrace/shimtrace/internal/containerdconf"
 	"github.com/shimtrace/shimtrace/kataconfig"
 	"github.com/urfave/cli/v3"
 )
@@ -35,7 +36,7 @@ func installCommand(h *host) *cli.Command {
 			&cli.BoolFlag{Name: "kata-agent", Value: true, Usage: "with --kata: the agent's, unless this is --kata-agent=false"},
 			&cli.BoolFlag{Name: "kata-runtime", Value: true, Usage: "with --kata: the runtime's, unless this is --kata-runtime=false"},
 			&cli.StringSliceFlag{Name: "kata-config", Usage: "with --kata: of the configuration `FILE` (default: all at the known places)"},
-			&cli.StringFlag{Name: "kata-root", Value: h.root, Usage: "look for Kata below `DIR`, the root of an image"},
+			&cli.StringFlag{Name: "root", Aliases: []string{"kata-root"}, Value: h.root, Usage: "look for Kata and for containerd's configuration below `DIR`, the root of an image"},
 			&cli.BoolFlag{Name: "dry-run", Usage: "change nothing, print what would be done"},
 			&cli.BoolFlag{Name: "json", Usage: "print a JSON object"},
 		},
@@ -44,9 +45,14 @@ func installCommand(h *host) *cli.Command {
 			if err != nil {
 				return err
 			}
-			in := &installer{bindir: bindir, force: c.Bool("force"), path: filepath.SplitList(h.getenv("PATH")), proc: "/proc"}
+			in := &installer{bindir: bindir, root: c.String("root"), force: c.Bool("force"), path: filepath.SplitList(h.getenv("PATH")), proc: "/proc"}
 			if in.inners, err = in.innerNames(c.Args().Slice()); err != nil {
 				return err
+			}
+			var unread []error
+			in.containerd, unread = containerdconf.Find(in.root)
+			for _, err := range unread {
+				h.warn("%v", err)
 			}
 			kata, err := h.kataSetUp(c, in)
 			if err != nil {
@@ -76,11 +82,11 @@ func (h *host) install(in *installer, kata *kataSetUp, shim string, dryRun, asJS
 	if in.shim, err = in.findShim(shim); err != nil {
 		return err
 	}
-	if err := kata.find(in.inners); err != nil {
+	if err := kata.find(in.inners, in.containerd); err != nil {
 		return err
 	}
 	if len(in.inners) == 0 {
-		if in.inners = kata.withInners(in.innersOnPath()); len(in.inners) == 0 {
+		if in.inners = kata.withInners(append(in.innersOnPath(), in.innersOfContainerd()...)); len(in.inners) == 0 {
 			return nothingFound("no containerd-shim-* is on PATH (%s): name the inner shim, for instance: shimtrace install kata-qemu", h.getenv("PATH"))
 		}
 	}
@@ -94,7 +100,7 @@ func (h *host) install(in *installer, kata *kataSetUp, shim string, dryRun, asJS
 	}
 	var runtimes []tracedRuntime
 	for _, inner := range in.inners {
-		runtimes = append(runtimes, h.newRuntime(in, inner, kata))
+		runtimes = append(runtimes, h.runtimes(in, inner, kata)...)
 	}
 	if asJSON {
 		return json.NewEncoder(h.stdout).Encode(installJSON{dryRun, steps, runtimes, changes})
@@ -111,7 +117,7 @@ func (h *host) uninstall(in *installer, kata *kataSetUp, dryRun, asJSON bool) er
 	if !kata.on {
 		steps, err = in.planUninstall()
 	}
-	changes, errKata := kata.planRemoval(in.inners)
+	changes, errKata := kata.planRemoval(in.inners, in.containerd)
 	if err := errors.Join(err, errKata); err != nil {
 		return err
 	}

@@ -6,9 +6,11 @@ import (
 	"fmt"
 	"io"
 	"net/netip"
+	"path/filepath"
 	"slices"
 	"strings"
 
+	"github.com/shimtrace/shimtrace/internal/containerdconf"
 	identity "github.com/shimtrace/shimtrace/internal/host"
 	"github.com/shimtrace/shimtrace/internal/shimname"
 	"github.com/shimtrace/shimtrace/kataconfig"
@@ -28,7 +30,7 @@ type kataSetUp struct {
 }
 
 func (h *host) kataSetUp(c *cli.Command, in *installer) (*kataSetUp, error) {
-	k := &kataSetUp{on: c.Bool("kata"), root: c.String("kata-root"), files: c.StringSlice("kata-config"), force: in.force}
+	k := &kataSetUp{on: c.Bool("kata"), root: c.String("root"), files: c.StringSlice("kata-config"), force: in.force}
 	if !k.on {
 		for _, flag := range []string{"kata-agent", "kata-runtime", "kata-config"} {
 			if c.IsSet(flag) {
@@ -95,8 +97,9 @@ func joinNames(names []shimname.Name) string {
 
 func (k *kataSetUp) places() string { return strings.Join(kataconfig.Places(k.root), ", ") }
 
-// find finds the configurations: those named, else those of the inner shims, else all.
-func (k *kataSetUp) find(inners []shimname.Name) error {
+// find finds the configurations: those named, else those of the inner shims, else all:
+// at the known places, and wherever containerd's handlers have theirs.
+func (k *kataSetUp) find(inners []shimname.Name, containerd []containerdconf.Config) error {
 	if !k.on {
 		return nil
 	}
@@ -105,9 +108,15 @@ func (k *kataSetUp) find(inners []shimname.Name) error {
 		k.configs, err = kataconfig.Open(k.root, k.files...)
 		return err
 	}
-	all, err := kataconfig.Find(k.root)
-	if err != nil {
-		return err
+	all, unread := kataconfig.Find(k.root)
+	for _, err := range unread {
+		k.notes = append(k.notes, err.Error())
+	}
+	of, handlers := k.ofHandlers(containerd)
+	for _, c := range of {
+		if !slices.ContainsFunc(all, func(other kataconfig.Config) bool { return other.File == c.File }) {
+			all = append(all, c)
+		}
 	}
 	if len(all) == 0 {
 		return nothingFound("no configuration of Kata is in %s; --kata-config names one", k.places())
@@ -122,7 +131,7 @@ func (k *kataSetUp) find(inners []shimname.Name) error {
 		}
 		n := len(k.configs)
 		for _, c := range all {
-			if slices.Contains(c.Handlers(), inner.Inner) {
+			if slices.Contains(handlers[c.File], inner) || slices.Contains(c.Handlers(), inner.Inner) {
 				k.configs = append(k.configs, c)
 			}
 		}
@@ -131,6 +140,28 @@ func (k *kataSetUp) find(inners []shimname.Name) error {
 		}
 	}
 	return nil
+}
+
+// ofHandlers returns the configurations that containerd's handlers name, and by their
+// files the inner shims of these handlers.
+func (k *kataSetUp) ofHandlers(containerd []containerdconf.Config) (configs []kataconfig.Config, inners map[string][]shimname.Name) {
+	inners = map[string][]shimname.Name{}
+	for _, c := range containerd {
+		for _, r := range c.Runtimes {
+			n, ok := innerOfHandler(r)
+			if !ok || !isKata(n) || r.ConfigPath() == "" {
+				continue
+			}
+			opened, err := kataconfig.Open(k.root, filepath.Join(k.root, r.ConfigPath()))
+			if err != nil {
+				k.notes = append(k.notes, fmt.Sprintf("handler %s of containerd: %v", r.Name, err))
+				continue
+			}
+			configs = append(configs, opened...)
+			inners[opened[0].File] = append(inners[opened[0].File], n)
+		}
+	}
+	return configs, inners
 }
 
 // withInners adds to the inner shims those that Kata's installations have outside of
@@ -145,7 +176,7 @@ func (k *kataSetUp) withInners(inners []shimname.Name) []shimname.Name {
 		}
 	}
 	slices.SortFunc(inners, compareNames)
-	return inners
+	return slices.Compact(inners)
 }
 
 // of returns an inner shim's configuration and program, as they are called once the
@@ -169,14 +200,15 @@ func (k *kataSetUp) plan() ([]kataconfig.Change, error) {
 
 // planRemoval is of all drop-ins, or of the inner shims' only. An uninstallation that
 // is not about Kata takes all of them, unless it is about single shims.
-func (k *kataSetUp) planRemoval(inners []shimname.Name) ([]kataconfig.Change, error) {
+func (k *kataSetUp) planRemoval(inners []shimname.Name, containerd []containerdconf.Config) ([]kataconfig.Change, error) {
 	switch {
 	case len(inners) == 0 && len(k.files) == 0:
-		return kataconfig.PlanRemoval(nil, kataconfig.FindDropIns(k.root), k.force)
+		configs, _ := k.ofHandlers(containerd)
+		return kataconfig.PlanRemoval(configs, kataconfig.FindDropIns(k.root), k.force)
 	case !k.on:
 		return nil, nil
 	}
-	if err := k.find(inners); err != nil {
+	if err := k.find(inners, containerd); err != nil {
 		return nil, err
 	}
 	return kataconfig.PlanRemoval(k.configs, nil, k.force)

@@ -19,7 +19,6 @@ import (
 // runtime, as kata-deploy leaves them, and no shim on the path.
 type kataSite struct {
 	*site
-	root string
 }
 
 const (
@@ -31,7 +30,7 @@ const (
 
 func newKataSite(t *testing.T, inners ...string) *kataSite {
 	t.Helper()
-	p := &kataSite{newSite(t, inners...), t.TempDir()}
+	p := &kataSite{newSite(t, inners...)}
 	for name, content := range map[string]string{
 		kataQEMU + "configuration-qemu.toml":              "[agent.kata]\n[runtime]\n",
 		kataQEMU + "config.d/50-user-overrides.toml":      "[runtime]\nenable_debug = true\n",
@@ -58,7 +57,7 @@ func (p *kataSite) put(name, content string) {
 
 func (p *kataSite) install(args ...string) result {
 	p.t.Helper()
-	return p.site.install(append([]string{"--kata-root", p.root}, args...)...)
+	return p.site.install(args...)
 }
 
 // dropIns returns which configurations have a drop-in of ours.
@@ -92,8 +91,8 @@ func TestInstallKata(t *testing.T) {
 	for _, text := range []string{
 		"agent and runtime in sandboxes that start from now on",
 		"(runtime-rs 4.1.0)", "(runtime in Go 4.1.0)",
-		`runtime_type = "io.containerd.kata-qemu-traced.v2"`,
-		"-traced.options]\n    ConfigPath = \"/" + kataCLH + "configuration-clh-runtime-rs.toml\"\n",
+		`runtime_type = 'io.containerd.kata-qemu-traced.v2'`,
+		"-traced.options]\n  ConfigPath = '/" + kataCLH + "configuration-clh-runtime-rs.toml'\n",
 		"[runtime.kata-qemu]\nshim = \"/opt/kata/bin/containerd-shim-kata-v2\"\n",
 		"[runtime.kata-clh-runtime-rs]\nshim = \"/opt/kata/runtime-rs/bin/containerd-shim-kata-v2\"\n",
 	} {

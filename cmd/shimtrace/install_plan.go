@@ -11,6 +11,7 @@ import (
 	"slices"
 	"strings"
 
+	"github.com/shimtrace/shimtrace/internal/containerdconf"
 	"github.com/shimtrace/shimtrace/internal/shimname"
 )
 
@@ -26,6 +27,8 @@ type installer struct {
 	shim, tool string // where the programs are now, links resolved
 	inners     []shimname.Name
 	force      bool
+	root       string // below it are Kata and containerd's configuration
+	containerd []containerdconf.Config
 	path       []string // where inner shims are looked for
 	proc       string   // the proc file system
 }

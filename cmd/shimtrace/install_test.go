@@ -16,12 +16,13 @@ import (
 type site struct {
 	t                  *testing.T
 	build, inner, bin_ string
+	root               string // has no containerd, as a rule
 }
 
 func newSite(t *testing.T, inners ...string) *site {
 	t.Helper()
 	root := t.TempDir()
-	p := &site{t, filepath.Join(root, "build"), filepath.Join(root, "inner"), filepath.Join(root, "bin")}
+	p := &site{t, filepath.Join(root, "build"), filepath.Join(root, "inner"), filepath.Join(root, "bin"), t.TempDir()}
 	for _, dir := range []string{p.build, p.inner, p.bin_} {
 		if err := os.Mkdir(dir, 0o755); err != nil {
 			t.Fatal(err)
@@ -55,7 +56,7 @@ func (p *site) write(path string) {
 func (p *site) install(args ...string) result {
 	p.t.Helper()
 	env := map[string]string{"PATH": p.inner + ":" + p.bin_}
-	return command(p.t, env, append([]string{"install", "--bindir", p.bin_, "--shim", p.shim()}, args...)...)
+	return command(p.t, env, append([]string{"install", "--bindir", p.bin_, "--shim", p.shim(), "--root", p.root}, args...)...)
 }
 
 // names returns what is in the bin directory.
@@ -74,7 +75,7 @@ func (p *site) names() string {
 
 func TestInstall(t *testing.T) {
 	p := newSite(t, "runc", "kata-qemu")
-	p.install().want(t, exitOK, `runtime_type = "io.containerd.kata-qemu-traced.v2"`, "")
+	p.install().want(t, exitOK, `runtime_type = 'io.containerd.kata-qemu-traced.v2'`, "")
 	const want = "containerd-shim-kata-qemu-traced-v2 containerd-shim-runc-traced containerd-shim-runc-traced-v2 containerd-shim-traced-v2 shimtrace"
 	if got := p.names(); got != want {
 		t.Fatalf("installed %s, want %s", got, want)
@@ -111,8 +112,8 @@ func TestInstallOtherShims(t *testing.T) {
 	}
 	r := p.install()
 	for _, text := range []string{
-		`runtime_type = "io.containerd.runsc-traced.v1"`,
-		`runtime_type = "io.containerd.aws-firecracker.traced"`,
+		`runtime_type = 'io.containerd.runsc-traced.v1'`,
+		`runtime_type = 'io.containerd.aws-firecracker.traced'`,
 		"nerdctl run --runtime io.containerd.runc.traced …",
 		"nerdctl run --runtime io.containerd.runsc-traced.v1 …",
 	} {
@@ -238,13 +239,17 @@ func TestSnippets(t *testing.T) {
 			}
 		}
 	}
+	plugins := map[int]string{3: "io.containerd.cri.v1.runtime", 2: "io.containerd.grpc.v1.cri"}
 	for _, rt := range out.Runtimes {
-		for plugin, section := range map[string]string{"io.containerd.cri.v1.runtime": rt.Config2, "io.containerd.grpc.v1.cri": rt.Config1} {
+		if len(rt.Sections) != 2 {
+			t.Fatalf("%s has the sections %+v", rt.Name, rt.Sections)
+		}
+		for _, section := range rt.Sections {
 			var doc struct{ Plugins map[string]runtimes }
-			if err := toml.Unmarshal([]byte(section), &doc); err != nil {
-				t.Fatalf("%v in:\n%s", err, section)
+			if err := toml.Unmarshal([]byte(section.Text), &doc); err != nil {
+				t.Fatalf("%v in:\n%s", err, section.Text)
 			}
-			got := doc.Plugins[plugin].Containerd.Runtimes[rt.Name]
+			got := doc.Plugins[plugins[section.Version]].Containerd.Runtimes[rt.Name]
 			if got.Type != rt.Type || got.Path != rt.Path {
 				t.Errorf("%s: got %+v, want type %q and path %q", rt.Name, got, rt.Type, rt.Path)
 			}

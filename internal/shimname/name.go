@@ -53,6 +53,15 @@ func Parse(file string) (n Name, ok bool) {
 	return Name{Inner: middle, Version: version}, true
 }
 
+// OfType returns the name of the shim that containerd runs for a runtime type.
+func OfType(runtimeType string) (n Name, ok bool) {
+	parts := strings.Split(runtimeType, ".")
+	if len(parts) < 2 || parts[0] == "" {
+		return Name{}, false
+	}
+	return Parse(prefix + strings.Join(parts[len(parts)-2:], "-"))
+}
+
 // ParseLink returns the name of the inner shim that the link, or the path to it,
 // wraps. ok is false if its name is not a link's.
 func ParseLink(link string) (n Name, ok bool) {

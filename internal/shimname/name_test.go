@@ -49,6 +49,25 @@ func TestRuncWithOptions(t *testing.T) {
 	}
 }
 
+func TestOfType(t *testing.T) {
+	for runtimeType, want := range map[string]Name{
+		"io.containerd.runc.v2":            Runc,
+		"io.containerd.kata-qemu-dev.v2":   {"kata-qemu-dev", "v2"},
+		"aws.firecracker":                  {"aws-firecracker", ""},
+		"io.containerd.runsc.v1":           {"runsc", "v1"},
+		"io.containerd.kata-traced.v2":     {},
+		"io.containerd.runc.traced":        {},
+		"":                                 {},
+		"runc":                             {},
+		".v2":                              {},
+		"/usr/local/bin/containerd-shim-x": {},
+	} {
+		if got, ok := OfType(runtimeType); got != want || ok != (want != Name{}) {
+			t.Errorf("%q: got %+v, %v, want %+v", runtimeType, got, ok, want)
+		}
+	}
+}
+
 func TestNamesOfOthers(t *testing.T) {
 	for _, file := range []string{
 		"", "containerd-shim", "containerd-shim-", "containerd-shim--v2", "containerd-shim-a__b-v2", "containerd-shim-a.sh", "runc",

@@ -1,0 +1,124 @@
+package main
+
+import (
+	"encoding/json"
+	"os"
+	"path/filepath"
+	"strings"
+	"testing"
+)
+
+// TestInstallLikeContainerd: on a host whose containerd has runtimes already, each gets
+// a traced one that is like it: two installations of Kata under kata-deploy, one of
+// them with the suffix "dev", one at a prefix of its own with a snapshotter for
+// confidential containers, and runc with its cgroups under systemd.
+func TestInstallLikeContainerd(t *testing.T) {
+	p := newKataSite(t, "runc")
+	qemu := func(prefix string) string { return prefix + "/share/defaults/kata-containers/runtimes/qemu/" }
+	for _, prefix := range []string{"opt/kata-dev", "srv/coco"} {
+		p.put(qemu(prefix)+"configuration-qemu.toml", "[agent.kata]\n[runtime]\n")
+		p.put(prefix+"/bin/containerd-shim-kata-v2", "")
+	}
+	handler := func(name, prefix, more string) string {
+		return `[plugins."io.containerd.cri.v1.runtime".containerd.runtimes.` + name + `]
+  runtime_type = "io.containerd.` + name + `.v2"
+  runtime_path = "/` + prefix + `/bin/containerd-shim-kata-v2"
+  privileged_without_host_devices = true
+` + more + `
+  [plugins."io.containerd.cri.v1.runtime".containerd.runtimes.` + name + `.options]
+    ConfigPath = "/` + qemu(prefix) + `configuration-qemu.toml"
+`
+	}
+	p.put("etc/containerd/config.toml", `version = 3
+imports = ["/opt/kata/containerd/config.d/kata-deploy.toml", "/etc/containerd/conf.d/*.toml"]
+[plugins."io.containerd.cri.v1.runtime".containerd.runtimes.runc]
+  runtime_type = "io.containerd.runc.v2"
+  [plugins."io.containerd.cri.v1.runtime".containerd.runtimes.runc.options]
+    SystemdCgroup = true
+`)
+	p.put("opt/kata/containerd/config.d/kata-deploy.toml", handler("kata-qemu", "opt/kata", "")+handler("kata-qemu-dev", "opt/kata-dev", ""))
+	p.put("etc/containerd/conf.d/coco.toml", handler("kata-qemu-coco", "srv/coco", "  snapshotter = \"nydus\"\n")+
+		"[plugins.\"io.containerd.cri.v1.images\".runtime_platforms.kata-qemu-coco]\n  snapshotter = \"nydus\"\n")
+	for _, prefix := range []string{"opt/kata", "opt/kata-dev", "srv/coco"} {
+		if err := os.Chmod(filepath.Join(p.root, prefix, "bin/containerd-shim-kata-v2"), 0o755); err != nil {
+			t.Fatal(err)
+		}
+	}
+
+	r := p.install("--kata", "--force") // whoever has the port on this machine
+	for _, text := range []string{
+		"For Kubernetes, make /etc/containerd/conf.d/80-shimtrace.toml and restart containerd (version = 3, containerd 2.x):\n\nversion = 3\n",
+		".runtimes.runc-traced.options]\n  SystemdCgroup = true\n",
+		"[runtime.kata-qemu]\nshim = \"/opt/kata/bin/containerd-shim-kata-v2\"\n",
+		"[runtime.kata-qemu-dev]\nshim = \"/opt/kata-dev/bin/containerd-shim-kata-v2\"\n",
+		"[runtime.kata-qemu-coco]\nshim = \"/srv/coco/bin/containerd-shim-kata-v2\"\n",
+		"[plugins.\"io.containerd.cri.v1.images\".runtime_platforms.kata-qemu-coco-traced]\n  snapshotter = 'nydus'\n",
+	} {
+		r.want(t, exitOK, text, "")
+	}
+	for _, dir := range []string{kataQEMU, qemu("opt/kata-dev"), qemu("srv/coco")} {
+		if _, err := os.Stat(filepath.Join(p.root, dir, kataDropIn)); err != nil {
+			t.Errorf("Kata's tracing is not on: %v", err)
+		}
+	}
+	if strings.Contains(r.stdout, "version = 2") {
+		t.Errorf("sections in a format that the file has not:\n%s", r.stdout)
+	}
+
+	// The configurations are told by their handlers, one by one.
+	p.install("--uninstall", "--kata", "kata-qemu-coco").want(t, exitOK, "remove", "")
+	if _, err := os.Stat(filepath.Join(p.root, qemu("srv/coco"), kataDropIn)); !os.IsNotExist(err) {
+		t.Errorf("still on: %v", err)
+	}
+	var out installJSON
+	again := p.install("--json", "--kata", "--force", "kata-qemu-dev")
+	if err := json.Unmarshal([]byte(again.stdout), &out); err != nil {
+		t.Fatalf("%v: %s%s", err, again.stdout, again.stderr)
+	}
+	if len(out.Runtimes) != 1 || out.Runtimes[0].Like != "kata-qemu-dev" || out.Runtimes[0].Name != "kata-qemu-dev-traced" ||
+		out.Runtimes[0].Type != "io.containerd.kata-qemu-dev-traced.v2" || len(out.Runtimes[0].Sections) != 1 || len(out.Kata) != 1 {
+		t.Errorf("got %+v", out)
+	}
+
+	// What is removed is all that was written.
+	p.install("--uninstall").want(t, exitOK, "remove", "")
+	for _, dir := range []string{kataQEMU, kataCLH, qemu("opt/kata-dev"), qemu("srv/coco")} {
+		if _, err := os.Stat(filepath.Join(p.root, dir, kataDropIn)); !os.IsNotExist(err) {
+			t.Errorf("%s: still on: %v", dir, err)
+		}
+	}
+}
+
+// TestInstallDistributions: the sections are in the format of containerd's file, and for
+// the file that the distribution wants changed.
+func TestInstallDistributions(t *testing.T) {
+	const rancher = "var/lib/rancher/k3s/agent/etc/containerd/"
+	for _, tt := range []struct{ file, text, want string }{
+		{"etc/containerd/config.toml", "version = 2\n", "add to /etc/containerd/config.toml and restart containerd (version = 2"},
+		{rancher + "config.toml", "version = 2\n", "make /" + rancher + "config.toml.tmpl and restart containerd (version = 2, containerd 1.x):\n\n{{ template \"base\" . }}\n\n[plugins.\"io.containerd.grpc.v1.cri\""},
+		{rancher + "config.toml", "version = 3\n", "make /" + rancher + "config-v3.toml.tmpl and restart containerd (version = 3, containerd 2.x):\n\n{{ template \"base\" . }}\n\n[plugins.\"io.containerd.cri.v1.runtime\""},
+		{"etc/k0s/containerd.toml", "version = 2\n", "make /etc/k0s/containerd.d/80-shimtrace.toml and restart containerd (version = 2, containerd 1.x):\n\nversion = 2\n"},
+	} {
+		p := newSite(t, "runc")
+		path := filepath.Join(p.root, tt.file)
+		if err := os.MkdirAll(filepath.Dir(path), 0o755); err != nil {
+			t.Fatal(err)
+		}
+		if err := os.WriteFile(path, []byte(tt.text), 0o644); err != nil {
+			t.Fatal(err)
+		}
+		r := p.install()
+		r.want(t, exitOK, tt.want, "")
+		if n := strings.Count(r.stdout, "For Kubernetes, "); n != 1 {
+			t.Errorf("%s: sections for %d files:\n%s", tt.file, n, r.stdout)
+		}
+	}
+	p := newSite(t, "runc")
+	if err := os.MkdirAll(filepath.Join(p.root, "etc/containerd"), 0o755); err != nil {
+		t.Fatal(err)
+	}
+	if err := os.WriteFile(filepath.Join(p.root, "etc/containerd/config.toml"), []byte("[plugins\n"), 0o644); err != nil {
+		t.Fatal(err)
+	}
+	p.install().want(t, exitOK, "version = 3", "etc/containerd/config.toml is not TOML")
+}

@@ -1,0 +1,191 @@
+package main
+
+import (
+	"context"
+	"os/exec"
+	"path/filepath"
+	"slices"
+	"strings"
+	"time"
+
+	"github.com/shimtrace/shimtrace/config"
+	"github.com/shimtrace/shimtrace/internal/containerdconf"
+	"github.com/shimtrace/shimtrace/internal/shimname"
+	"github.com/shimtrace/shimtrace/internal/tomltree"
+)
+
+// tracedRuntime is a traced runtime as containerd's configuration names it.
+type tracedRuntime struct {
+	// Name is that of the CRI runtime handler.
+	Name  string `json:"name"`
+	Inner string `json:"inner"`
+	// Like is the handler that it is as, in everything but the shim; empty if
+	// containerd's configuration has none for the inner shim.
+	Like string `json:"like,omitempty"`
+	Type string `json:"runtime_type"`
+	// Path is empty where containerd derives it from the type.
+	Path string `json:"runtime_path,omitempty"`
+	// ClientType is the runtime type for clients that know no handlers: nerdctl, ctr.
+	ClientType string `json:"client_runtime_type"`
+	// Shim is the inner shim's program where it is not on PATH but known; the
+	// configuration must name it.
+	Shim string `json:"shim,omitempty"`
+	// Options is Kata's configuration file, for the options of the runtime.
+	Options  string    `json:"config_path,omitempty"`
+	Sections []section `json:"sections"`
+}
+
+// section is what to write into a file of containerd's configuration.
+type section struct {
+	File    string `json:"file"`
+	Version int    `json:"version"` // of the file's format
+	New     bool   `json:"new,omitempty"`
+	Text    string `json:"text"`
+}
+
+// unknown stands for containerd's configuration where there is none: both formats are
+// printed.
+var unknown = []containerdconf.Config{
+	{Edit: "/etc/containerd/config.toml", Version: 3},
+	{Edit: "/etc/containerd/config.toml", Version: 2},
+}
+
+// runtimes returns the traced runtimes for an inner shim: one for each handler that
+// containerd has for it, else one of the inner shim's name.
+func (h *host) runtimes(in *installer, inner shimname.Name, kata *kataSetUp) (all []tracedRuntime) {
+	for _, c := range in.containerd {
+		for _, like := range c.Runtimes {
+			if n, ok := innerOfHandler(like); !ok || n != inner {
+				continue
+			}
+			i := slices.IndexFunc(all, func(r tracedRuntime) bool { return r.Like == like.Name })
+			if i < 0 {
+				i = len(all)
+				all = append(all, h.newRuntime(in, inner, kata, like))
+			}
+			r := &all[i]
+			r.Sections = append(r.Sections, in.section(c, like.Traced(r.Name, r.Type, r.Path).Render(c.Version)))
+		}
+	}
+	if len(all) > 0 {
+		return all
+	}
+	r := h.newRuntime(in, inner, kata, containerdconf.Runtime{})
+	configs := in.containerd
+	if len(configs) == 0 {
+		configs = unknown
+	}
+	for _, c := range configs {
+		r.Sections = append(r.Sections, in.section(c, r.render(c.Version)))
+	}
+	return []tracedRuntime{r}
+}
+
+// innerOfHandler returns the shim that containerd runs for a handler; ok is false for
+// a traced one. A path in the place of runc's names another shim.
+func innerOfHandler(r containerdconf.Runtime) (n shimname.Name, ok bool) {
+	if _, traced := shimname.ParseLink(r.Path()); traced {
+		return n, false
+	}
+	n, ok = shimname.OfType(r.Type())
+	if other, is := shimname.Parse(r.Path()); n == shimname.Runc && is {
+		n = other
+	}
+	return n, ok
+}
+
+// innersOfContainerd returns the inner shims of handlers whose programs are there.
+func (in *installer) innersOfContainerd() (inners []shimname.Name) {
+	for _, c := range in.containerd {
+		for _, r := range c.Runtimes {
+			if n, ok := innerOfHandler(r); ok && r.Path() != "" && executable(filepath.Join(in.root, r.Path())) {
+				inners = append(inners, n)
+			}
+		}
+	}
+	return inners
+}
+
+func (in *installer) section(c containerdconf.Config, text string) section {
+	return section{File: c.Edit, Version: c.Version, New: c.File != "" && !c.Exists(in.root), Text: text}
+}
+
+// newRuntime names the runtime for an inner shim. containerd's CRI chooses the
+// type of a runtime's options by the runtime's type: only io.containerd.runc.v2
+// has runc's, so that type stays and the path changes. Kata's shim wants the type
+// to contain io.containerd.kata, which the traced type does.
+func (h *host) newRuntime(in *installer, inner shimname.Name, kata *kataSetUp, like containerdconf.Runtime) tracedRuntime {
+	r := tracedRuntime{Name: inner.String() + "-traced", Inner: inner.Inner, Like: like.Name, Type: inner.RuntimeType(), ClientType: inner.RuntimeType()}
+	if like.Name != "" {
+		r.Name = like.Name + "-traced"
+	}
+	if inner == shimname.Runc {
+		r.ClientType = shimname.RuncWithOptions.RuntimeType()
+		r.Type, r.Path = "io.containerd.runc.v2", filepath.Join(in.bindir, inner.Link())
+		if strings.HasPrefix(in.containerdVersion(), "1.6.") {
+			r.Type, r.Path = r.ClientType, ""
+			h.warn("containerd 1.6 forgets runtime_path, so %s is told by its type, which gets none of runc's options: where these matter, link %s in the place of %s (docs/operation.md)", r.Name, inner.Link(), inner.File())
+		}
+	}
+	var shim string
+	r.Options, shim = kata.of(inner)
+	if like.ConfigPath() != "" {
+		r.Options = like.ConfigPath()
+	}
+	if like.Path() != "" {
+		shim = like.Path()
+	}
+	onPath := in.lookPath(inner.File())
+	needed := onPath == "" || like.Path() != "" && like.Path() != onPath
+	if cfg, _ := config.Load(inner.Inner, h.getenv); needed && cfg.Shim == "" {
+		if r.Shim = shim; shim == "" {
+			h.warn("%s is not on PATH; unless containerd's PATH has it, set shim in [runtime.%s] of the configuration", inner.File(), inner.Inner)
+		}
+	}
+	return r
+}
+
+// render returns the section of a runtime that is like no other one.
+func (r tracedRuntime) render(version int) string {
+	table := tomltree.Tree{}
+	hint := "\n  # and the options of your " + r.Inner + " runtime"
+	switch {
+	case r.Inner == "runc":
+		hint += ", for instance SystemdCgroup = true\n"
+	case strings.HasPrefix(r.Inner, "kata"):
+		table["privileged_without_host_devices"] = true
+		table["pod_annotations"] = []string{"io.katacontainers.*"}
+		if hint += ", for instance ConfigPath = \"" + kataConfig(r.Inner) + "\"\n"; r.Options != "" {
+			table["options"] = map[string]any{"ConfigPath": r.Options}
+			hint = ""
+		}
+	default:
+		hint += "\n"
+	}
+	return containerdconf.Runtime{Section: table}.Traced(r.Name, r.Type, r.Path).Render(version) + strings.TrimPrefix(hint, "\n")
+}
+
+// kataConfig is where kata-deploy puts the configuration of kata-<hypervisor>.
+func kataConfig(inner string) string {
+	file := "configuration" + strings.TrimPrefix(inner, "kata") + ".toml"
+	return "/opt/kata/share/defaults/kata-containers/" + file
+}
+
+// containerdVersion returns the version of the containerd on the path, empty where it
+// can't be learnt, as in an image.
+func (in *installer) containerdVersion() string {
+	program := in.lookPath("containerd")
+	if program == "" || in.root != "/" {
+		return ""
+	}
+	ctx, cancel := context.WithTimeout(context.Background(), 5*time.Second)
+	defer cancel()
+	cmd := exec.CommandContext(ctx, program, "--version")
+	cmd.WaitDelay = time.Second
+	out, err := cmd.Output()
+	fields := strings.Fields(string(out)) // containerd github.com/containerd/containerd v1.7.28 …
+	if err != nil || len(fields) < 3 {
+		return ""
+	}
+	return strings.TrimPrefix(fields[2], "v")
+}

@@ -1,0 +1,149 @@
+// Package containerdconf reads containerd's configuration as far as runtimes of its
+// CRI plugin go, and writes sections as that file's version wants them. It changes no
+// file; "shimtrace install" calls it.
+package containerdconf
+
+import (
+	"errors"
+	"fmt"
+	"io/fs"
+	"os"
+	"path/filepath"
+	"slices"
+	"strings"
+
+	"github.com/shimtrace/shimtrace/internal/tomltree"
+)
+
+// A Config is one containerd's configuration.
+type Config struct {
+	// File is what containerd reads, Edit the file to write sections into: a drop-in
+	// of shimtrace's own where File imports a directory, a template where a
+	// distribution makes File of one, else File.
+	File string
+	Edit string
+	// Version is that of File's format: containerd 1.x writes 2 and 2.x 3 or 4. A
+	// daemon reads sections in the format that its file says, whatever its own.
+	Version int
+	// Runtimes are the handlers of CRI, by name.
+	Runtimes []Runtime
+}
+
+// A place is where a distribution has containerd's configuration, below the root.
+type place struct {
+	file string
+	edit string // empty: file itself, or what it imports
+	v3   string // in the place of edit from version 3 on
+}
+
+// places are as kata-deploy 4.1 knows them (tools/packaging/kata-deploy/binary/src/config.rs),
+// and Talos, whose /etc/cri/conf.d is written through its machine configuration.
+var places = []place{
+	{file: "etc/containerd/config.toml"},
+	{file: rancher + "k3s/agent/etc/containerd/config.toml", edit: rancher + "k3s/agent/etc/containerd/config.toml.tmpl", v3: rancher + "k3s/agent/etc/containerd/config-v3.toml.tmpl"},
+	{file: rancher + "rke2/agent/etc/containerd/config.toml", edit: rancher + "rke2/agent/etc/containerd/config.toml.tmpl", v3: rancher + "rke2/agent/etc/containerd/config-v3.toml.tmpl"},
+	{file: "etc/k0s/containerd.toml", edit: "etc/k0s/containerd.d/" + dropIn},
+	{file: "var/snap/microk8s/current/args/containerd-template.toml"},
+	{file: "etc/cri/containerd.toml", edit: "etc/cri/conf.d/20-customization.part"},
+}
+
+const (
+	rancher = "var/lib/rancher/"
+	dropIn  = "80-shimtrace.toml"
+)
+
+// maxImports bounds how many files one configuration may import.
+const maxImports = 200
+
+// Find returns the configurations at the known places below root, and what it could
+// not read there.
+func Find(root string) (configs []Config, unread []error) {
+	for _, p := range places {
+		c, err := open(root, p)
+		switch {
+		case errors.Is(err, fs.ErrNotExist):
+		case err != nil:
+			unread = append(unread, err)
+		default:
+			configs = append(configs, c)
+		}
+	}
+	return configs, unread
+}
+
+func open(root string, p place) (Config, error) {
+	path := filepath.Join(root, p.file)
+	tree, imports, err := read(root, path)
+	if err != nil {
+		return Config{}, fmt.Errorf("containerd's configuration: %w", err)
+	}
+	c := Config{File: "/" + p.file, Version: 1}
+	if v, ok := tree["version"].(int64); ok {
+		c.Version = int(v)
+	}
+	c.Edit = c.File
+	switch {
+	case imports != "":
+		c.Edit = filepath.Join(imports, dropIn)
+	case p.v3 != "" && c.Version >= 3:
+		c.Edit = "/" + p.v3
+	case p.edit != "":
+		c.Edit = "/" + p.edit
+	}
+	c.Runtimes = runtimes(tree, c.Version)
+	return c, nil
+}
+
+// read returns a file with what it imports merged into it, and the first directory
+// of which it imports every TOML file, as it is called once root is "/".
+func read(root, path string) (tree tomltree.Tree, dropIns string, err error) {
+	if tree, err = tomltree.Read(path); err != nil {
+		return nil, "", err
+	}
+	seen := []string{path}
+	queue := imports(root, path, tree)
+	for _, pattern := range queue {
+		if dir, file := filepath.Split(pattern); dropIns == "" && file == "*.toml" {
+			dropIns = "/" + strings.TrimPrefix(strings.TrimPrefix(dir, root), "/")
+		}
+	}
+	for i := 0; i < len(queue) && len(seen) <= maxImports; i++ {
+		files, _ := filepath.Glob(queue[i])
+		for _, f := range files {
+			if slices.Contains(seen, f) {
+				continue
+			}
+			seen = append(seen, f)
+			over, err := tomltree.Read(f)
+			if err != nil {
+				return nil, "", err
+			}
+			queue = append(queue, imports(root, f, over)...)
+			delete(over, "version") // the file's own counts for its sections
+			tree.Merge(over)
+		}
+	}
+	return tree, dropIns, nil
+}
+
+// imports returns the patterns of the files that a file imports, below root.
+func imports(root, path string, tree tomltree.Tree) (patterns []string) {
+	list, _ := tree["imports"].([]any)
+	for _, v := range list {
+		p, ok := v.(string)
+		switch {
+		case !ok || p == "":
+		case filepath.IsAbs(p):
+			patterns = append(patterns, filepath.Join(root, p))
+		default:
+			patterns = append(patterns, filepath.Join(filepath.Dir(path), p))
+		}
+	}
+	return patterns
+}
+
+// Exists reports whether Edit is there below root.
+func (c Config) Exists(root string) bool {
+	_, err := os.Stat(filepath.Join(root, c.Edit))
+	return err == nil
+}

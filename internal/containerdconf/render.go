@@ -1,0 +1,52 @@
+package containerdconf
+
+import (
+	"cmp"
+	"fmt"
+	"maps"
+	"regexp"
+	"slices"
+	"strings"
+
+	"github.com/pelletier/go-toml/v2"
+)
+
+// bare is a key that TOML takes without quotes.
+var bare = regexp.MustCompile(`^[A-Za-z0-9_-]+$`)
+
+// writeTable writes a table with those in it, each under its whole name, so that it
+// can stand anywhere in a file that has the tables above it.
+func writeTable(b *strings.Builder, path []string, table map[string]any) {
+	indent := "  "
+	var names []string
+	for _, p := range path {
+		if !bare.MatchString(p) {
+			p = fmt.Sprintf("%q", p)
+		}
+		names = append(names, p)
+	}
+	fmt.Fprintf(b, "[%s]\n", strings.Join(names, "."))
+	var tables []string
+	for _, key := range slices.SortedFunc(maps.Keys(table), byUse) {
+		if _, ok := table[key].(map[string]any); ok {
+			tables = append(tables, key)
+			continue
+		}
+		// One key, marshalled by itself, is one line.
+		line, err := toml.Marshal(map[string]any{key: table[key]})
+		if err != nil {
+			continue // what was read from TOML can be written
+		}
+		b.WriteString(indent + strings.TrimSuffix(string(line), "\n") + "\n")
+	}
+	for _, key := range tables {
+		b.WriteString("\n")
+		writeTable(b, append(slices.Clone(path), key), table[key].(map[string]any))
+	}
+}
+
+// byUse puts what says which shim runs before the rest.
+func byUse(a, b string) int {
+	first := func(key string) int { return slices.Index([]string{"runtime_path", "runtime_type"}, key) }
+	return cmp.Or(cmp.Compare(first(b), first(a)), cmp.Compare(a, b))
+}

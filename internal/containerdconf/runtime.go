@@ -1,0 +1,92 @@
+package containerdconf
+
+import (
+	"maps"
+	"slices"
+	"strings"
+
+	"github.com/shimtrace/shimtrace/internal/tomltree"
+)
+
+// The CRI plugin's name: containerd 2 has split it, and reads the old names in files
+// of version 2 only.
+const (
+	cri1   = "cri"
+	cri2   = "io.containerd.grpc.v1.cri"
+	cri3   = "io.containerd.cri.v1.runtime"
+	images = "io.containerd.cri.v1.images"
+)
+
+// plugin returns what CRI's plugin is called in files of that version.
+func plugin(version int) string {
+	switch {
+	case version >= 3:
+		return cri3
+	case version == 2:
+		return cri2
+	}
+	return cri1
+}
+
+// A Runtime is one handler of CRI: its section, whose keys are containerd's.
+type Runtime struct {
+	Name    string
+	Section tomltree.Tree
+	// Snapshotter is the one that the images plugin has for the handler, from version 3
+	// on (runtime_platforms); empty if none is set there.
+	Snapshotter string
+}
+
+// Type returns the runtime type, for instance io.containerd.kata.v2.
+func (r Runtime) Type() string { return r.text("runtime_type") }
+
+// Path returns the shim's path, empty where containerd derives its name from the type.
+func (r Runtime) Path() string { return r.text("runtime_path") }
+
+// ConfigPath returns the configuration file of the runtime's own, if the options name
+// one, as Kata's do.
+func (r Runtime) ConfigPath() string { return r.text("options", "ConfigPath") }
+
+func (r Runtime) text(path ...string) string {
+	s, _ := r.Section.Get(path...).(string)
+	return s
+}
+
+func runtimes(tree tomltree.Tree, version int) (all []Runtime) {
+	sections := tree.Table("plugins", plugin(version), "containerd", "runtimes")
+	platforms := tree.Table("plugins", images, "runtime_platforms")
+	for _, name := range slices.Sorted(maps.Keys(sections)) {
+		r := Runtime{Name: name, Section: sections.Table(name)}
+		r.Snapshotter, _ = platforms.Get(name, "snapshotter").(string)
+		if r.Section != nil {
+			all = append(all, r)
+		}
+	}
+	return all
+}
+
+// Traced returns the handler of that name which is as r in everything but its shim:
+// of this type, and at this path unless containerd derives it from the type.
+func (r Runtime) Traced(name, runtimeType, path string) Runtime {
+	t := Runtime{Name: name, Section: maps.Clone(r.Section), Snapshotter: r.Snapshotter}
+	if t.Section == nil {
+		t.Section = tomltree.Tree{}
+	}
+	t.Section["runtime_type"] = runtimeType
+	delete(t.Section, "runtime_path")
+	if path != "" {
+		t.Section["runtime_path"] = path
+	}
+	return t
+}
+
+// Render returns the handler's section for a file of that version.
+func (r Runtime) Render(version int) string {
+	var b strings.Builder
+	writeTable(&b, []string{"plugins", plugin(version), "containerd", "runtimes", r.Name}, r.Section)
+	if r.Snapshotter != "" && version >= 3 {
+		b.WriteString("\n")
+		writeTable(&b, []string{"plugins", images, "runtime_platforms", r.Name}, map[string]any{"snapshotter": r.Snapshotter})
+	}
+	return b.String()
+}

@@ -3,7 +3,7 @@ VERSION ?= $(shell git describe --tags --always --dirty 2>/dev/null)
 LDFLAGS := -s -w -X main.version=$(VERSION)
 BIN := bin
 
-.PHONY: build deps tools tools-vm test test-unit test-integration test-vm lint fuzz bench demo demo-vm install clean
+.PHONY: build deps tools tools-vm test test-unit test-integration test-vm lint fuzz soak bench demo demo-vm install clean
 
 build: ## the shim and the operator's tool, into bin/
 	CGO_ENABLED=0 $(GO) build -trimpath -ldflags "$(LDFLAGS)" -o $(BIN)/ ./cmd/...
@@ -36,6 +36,9 @@ lint: ## gofmt, go vet, staticcheck
 
 fuzz: ## every fuzz target for FUZZTIME (default 10s)
 	./integration/fuzz.sh
+
+soak: ## SOAK (default 100000) requests to the agent, on one processor and on two, byte by byte
+	SHIMTRACE_SOAK=$(or $(SOAK),100000) $(GO) test ./shim -count=1 -timeout 60m -v -run TestSoakOfRequests
 
 bench: build tools ## relayed against direct: latency, start time, memory
 	./integration/bench.sh

@@ -9,6 +9,7 @@ import (
 	"github.com/shimtrace/shimtrace/export/journal"
 	"github.com/shimtrace/shimtrace/export/otlp"
 	"github.com/shimtrace/shimtrace/export/ship"
+	"github.com/shimtrace/shimtrace/internal/loglimit"
 	"github.com/shimtrace/shimtrace/waterfall"
 	"github.com/urfave/cli/v3"
 )
@@ -79,28 +80,55 @@ func (h *host) ship(ctx context.Context, runtime, dir string, once bool, idle ti
 }
 
 // shipProgress prints what the shipper does on stderr: on a terminal one line that
-// changes, otherwise a line when a failure begins and one at the end.
+// changes, otherwise a line for each cause of a failure and one at the end. What the
+// collector says of spans that it took, refused or failed on is a line in any case.
 type shipProgress struct {
 	h      *host
 	live   bool
 	last   ship.Status
 	failed string
+	limit  loglimit.Limiter
+	said   map[string]bool
 }
+
+// maxSaid bounds the different things that are printed of what a collector says.
+const maxSaid = 20
 
 func (p *shipProgress) update(s ship.Status) {
 	p.last = s
+	if s.Notice != nil {
+		p.notice(s.Notice)
+	}
 	if p.live {
 		fmt.Fprintf(p.h.stderr, "\r\x1b[K%s", waterfall.Fit(statusLine(s), max(20, terminal(p.h.stderr)-1)))
 		return
 	}
 	failure := ""
 	if s.Err != nil {
-		failure = s.Err.Error()
+		failure = ship.Cause(s.Err)
 	}
 	if failure != "" && failure != p.failed {
-		p.h.warn("%s; trying again", waterfall.Clean(failure))
+		if _, ok := p.limit.Allow("ship", failure); ok {
+			p.h.warn("%s; trying again, and nothing is lost meanwhile", waterfall.Clean(s.Err.Error()))
+		}
 	}
 	p.failed = failure
+}
+
+// notice prints each cause once.
+func (p *shipProgress) notice(err error) {
+	cause := ship.Cause(err)
+	if p.said[cause] || len(p.said) >= maxSaid {
+		return
+	}
+	if p.said == nil {
+		p.said = make(map[string]bool)
+	}
+	p.said[cause] = true
+	if p.live {
+		fmt.Fprint(p.h.stderr, "\r\x1b[K")
+	}
+	p.h.warn("%s", waterfall.Clean(err.Error()))
 }
 
 func (p *shipProgress) end() {
@@ -118,6 +146,9 @@ func statusLine(s ship.Status) string {
 	}
 	if rejected > 0 {
 		line += fmt.Sprintf(", %d refused", rejected)
+	}
+	if s.Aside > 0 {
+		line += fmt.Sprintf(", %d set aside", s.Aside)
 	}
 	if s.Err != nil {
 		line += ", trying again: " + waterfall.Clean(s.Err.Error())

@@ -26,6 +26,28 @@ type Cursor struct {
 	// Behind are earlier segments in which a stopped process may yet finish an
 	// append, and how far they have been read.
 	Behind []Position `json:"behind,omitempty"`
+	// Aside are places before the position with spans that the collector has not
+	// taken yet, while it takes others.
+	Aside []Range `json:"aside,omitempty"`
+}
+
+// Range is a part of a segment: the records from Offset to End, of whose spans so
+// many are meant. Tries is how often the collector has failed on them.
+type Range struct {
+	Position
+	End   int64 `json:"end"`
+	Spans int   `json:"spans"`
+	Tries int   `json:"tries,omitempty"`
+}
+
+// aside is how many spans in the segment have been set aside.
+func (c Cursor) aside(segment uint64) (spans int) {
+	for _, r := range c.Aside {
+		if r.Segment == segment {
+			spans += r.Spans
+		}
+	}
+	return spans
 }
 
 // passed reports whether the cursor is behind the record.

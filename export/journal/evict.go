@@ -31,7 +31,7 @@ func (j *Journal) evict() {
 		if total <= j.opts.MaxBytes {
 			return
 		}
-		var lost int
+		lost := shipped.aside(n)
 		carried := make(map[string]int)
 		var st Stats
 		err := scanSegment(j.dir, n, 0, &st, func(r Record) error {

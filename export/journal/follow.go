@@ -110,6 +110,36 @@ func (f *Follower) Next() (Record, error) {
 	}
 }
 
+// ReadRange calls fn with each record in the range that is left. It reports false if
+// its segment has been removed.
+func ReadRange(dir string, r Range, fn func(Record)) (bool, error) {
+	f := &Follower{dir: dir}
+	t, err := f.openTail(r.Position)
+	if errors.Is(err, fs.ErrNotExist) {
+		return false, nil
+	}
+	if err != nil {
+		return false, err
+	}
+	defer t.file.Close()
+	for {
+		record, _, err := t.read(false)
+		if errors.Is(err, io.EOF) {
+			return true, nil
+		}
+		if err != nil {
+			return true, err
+		}
+		if record.Offset >= r.End {
+			return true, nil
+		}
+		fn(record)
+	}
+}
+
+// Has reports whether a segment has not been removed.
+func Has(dir string, segment uint64) bool { return exists(dir, segment) }
+
 // Cursor is the position behind the last record that Next has returned.
 func (f *Follower) Cursor() Cursor {
 	c := Cursor{Position: f.cursor}

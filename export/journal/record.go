@@ -24,6 +24,9 @@ type Record struct {
 	Offset  int64
 }
 
+// End is the offset behind the record.
+func (r Record) End() int64 { return r.Offset + recordHeaderLen + int64(len(r.Payload)) }
+
 // Traces decodes the payload of a record of KindTraces.
 func (r Record) Traces() (*tracepb.TracesData, error) {
 	if r.Kind != KindTraces {

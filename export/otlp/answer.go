@@ -2,16 +2,9 @@ package otlp
 
 import (
 	"context"
-	"errors"
-	"net/http"
-	"strconv"
-	"strings"
 	"time"
 
 	coltracepb "go.opentelemetry.io/proto/otlp/collector/trace/v1"
-	"google.golang.org/genproto/googleapis/rpc/errdetails"
-	"google.golang.org/grpc/codes"
-	"google.golang.org/grpc/status"
 
 	"github.com/shimtrace/shimtrace/export/ship"
 )
@@ -22,23 +15,23 @@ const (
 	ReasonRefused = "refused by the collector"
 	// ReasonTooLarge: the collector takes no upload as large as a single span's.
 	ReasonTooLarge = "too large for the collector"
-	// ReasonFailing: the collector failed on the same upload again and again.
-	ReasonFailing = "collector fails on it"
+	// ReasonFailing: the collector failed on the same spans again and again, while it
+	// took others.
+	ReasonFailing = ship.ReasonFailing
 	// ReasonPartial: the collector took the upload without these spans.
 	ReasonPartial = "partly refused by the collector"
 )
 
-// manyTries is how often the collector may fail on an upload, in a way that says
-// nothing about why, until the upload is taken to be the cause. With the shipper's
-// backoff that takes some minutes.
+// manyTries is how often an answer that may not be about the spans must be given to
+// them, while others are taken, until they are taken to be the cause. With the
+// shipper's backoff that takes some minutes.
 const manyTries = 20
 
-// answer is what the transport has seen of the collector's answer. The official
-// clients return it as text only.
+// answer is what came back for an upload, as the transport has seen it. The official
+// clients return it as text only, and take any success for a collector's.
 type answer struct {
-	httpStatus int // 0: none
-	retryAfter time.Duration
-	partial    *coltracepb.ExportTracePartialSuccess
+	http *httpAnswer // nil: none came
+	grpc *grpcAnswer
 }
 
 type answerKey struct{}
@@ -51,88 +44,60 @@ func answerOf(ctx context.Context) *answer {
 	return new(answer)
 }
 
-// judge turns an upload's error into what it means for the shipper.
-func (a *answer) judge(err error) error {
-	if n := a.partial.GetRejectedSpans(); n > 0 {
-		msg := a.partial.GetErrorMessage()
-		return &ship.RejectedError{Reason: ReasonPartial, Spans: int(n), Err: errors.New(msg)}
-	}
-	if a.partial != nil {
-		return nil // a warning: everything was taken
-	}
+// verdict is what an answer means.
+type verdict struct {
+	// otlp reports that a collector has answered: only that is an answer.
+	otlp bool
+	// err is what the shipper is told; nil if all spans were taken.
+	err error
+	// compression reports that the answer may be about how the upload was compressed.
+	compression bool
+}
+
+// judge turns what was seen of an upload of so many spans, and the official client's
+// error, into what it means.
+func (c *client) judge(seen *answer, spans int, err error) verdict {
 	switch {
+	case seen.http != nil:
+		return seen.http.judge(c.address, spans)
+	case seen.grpc != nil:
+		return seen.grpc.judge(c.address, spans)
 	case err == nil:
-		return nil
-	case a.httpStatus >= 300:
-		return a.judgeHTTP(err)
-	case a.httpStatus == 0:
-		if s, ok := status.FromError(err); ok {
-			return judgeGRPC(s, err)
-		}
+		return verdict{}
 	}
-	return err
+	return verdict{err: c.address.unanswered(err)}
 }
 
-// judgeHTTP follows OTLP's specification (1.9, "OTLP/HTTP Response") in what may
-// be retried, but for two things. A wrong address or credential says nothing about
-// the spans, so it may pass. And a failure without a word about why is not
-// believed at once.
-func (a *answer) judgeHTTP(err error) error {
-	switch a.httpStatus {
-	case http.StatusTooManyRequests, http.StatusBadGateway, http.StatusServiceUnavailable, http.StatusGatewayTimeout:
-		return busy(a.retryAfter, err)
-	case http.StatusBadRequest, http.StatusUnsupportedMediaType, http.StatusUnprocessableEntity:
-		return &ship.RejectedError{Reason: ReasonRefused, Spans: ship.AllSpans, Err: err}
-	case http.StatusRequestEntityTooLarge:
-		return &ship.RejectedError{Reason: ReasonTooLarge, Spans: ship.AllSpans, Err: err}
+// taken is the verdict on a success.
+func taken(where address, p *coltracepb.ExportTracePartialSuccess, spans int) verdict {
+	v := verdict{otlp: true}
+	// Neither a negative number nor more than was sent can be true.
+	rejected := int(min(max(p.GetRejectedSpans(), 0), int64(spans)))
+	message := where.excerpt(p.GetErrorMessage())
+	switch {
+	case rejected > 0:
+		v.err = &ship.RejectedError{Reason: ReasonPartial, Spans: rejected, Err: where.says("takes an upload without some of its spans", message)}
+	case message != "":
+		v.err = &ship.TakenError{Message: where.says("takes everything, and warns", message).Error()}
 	}
-	if a.httpStatus >= 500 {
-		return &ship.RejectedError{Reason: ReasonFailing, Spans: ship.AllSpans, Tries: manyTries, Err: err}
-	}
-	return err
+	return v
 }
 
-// judgeGRPC follows the specification ("OTLP/gRPC Response") in the same way.
-func judgeGRPC(s *status.Status, err error) error {
-	switch s.Code() {
-	case codes.InvalidArgument:
-		return &ship.RejectedError{Reason: ReasonRefused, Spans: ship.AllSpans, Err: err}
-	case codes.ResourceExhausted:
-		// The gRPC libraries use this code for messages over their limit, too.
-		if strings.Contains(s.Message(), "larger than max") {
-			return &ship.RejectedError{Reason: ReasonTooLarge, Spans: ship.AllSpans, Err: err}
-		}
-		return busy(retryDelay(s), err)
-	case codes.Internal, codes.Unknown, codes.FailedPrecondition, codes.AlreadyExists, codes.NotFound:
-		return &ship.RejectedError{Reason: ReasonFailing, Spans: ship.AllSpans, Tries: manyTries, Err: err}
-	}
-	return busy(retryDelay(s), err)
+// refused says that the collector will not take the spans.
+func refused(reason string, err error) error {
+	return &ship.RejectedError{Reason: reason, Spans: ship.AllSpans, Err: err}
 }
 
+// doubtful says that the upload failed in a way that may be no fault of the spans:
+// nothing is lost by it as long as nothing else is taken.
+func doubtful(reason string, err error) error {
+	return &ship.RejectedError{Reason: reason, Spans: ship.AllSpans, Tries: manyTries, Err: err}
+}
+
+// busy says that the collector asks for a pause, if it does.
 func busy(after time.Duration, err error) error {
 	if after <= 0 {
 		return err
 	}
 	return &ship.BusyError{After: after, Err: err}
-}
-
-func retryDelay(s *status.Status) time.Duration {
-	for _, d := range s.Details() {
-		if info, ok := d.(*errdetails.RetryInfo); ok {
-			return info.GetRetryDelay().AsDuration()
-		}
-	}
-	return 0
-}
-
-// retryAfter reads the header of RFC 9110, seconds or a date.
-func retryAfter(h http.Header) time.Duration {
-	v := h.Get("Retry-After")
-	if s, err := strconv.ParseUint(v, 10, 31); err == nil {
-		return time.Duration(s) * time.Second
-	}
-	if t, err := http.ParseTime(v); err == nil {
-		return time.Until(t)
-	}
-	return 0
 }

@@ -10,11 +10,13 @@ import (
 	"encoding/pem"
 	"errors"
 	"fmt"
+	"io"
 	"math/big"
 	"net"
 	"net/http"
 	"os"
 	"path/filepath"
+	"strings"
 	"testing"
 	"time"
 
@@ -22,8 +24,10 @@ import (
 	coltracepb "go.opentelemetry.io/proto/otlp/collector/trace/v1"
 	tracepb "go.opentelemetry.io/proto/otlp/trace/v1"
 	"google.golang.org/genproto/googleapis/rpc/errdetails"
+	spb "google.golang.org/genproto/googleapis/rpc/status"
 	"google.golang.org/grpc/codes"
 	"google.golang.org/grpc/status"
+	"google.golang.org/protobuf/proto"
 	"google.golang.org/protobuf/types/known/durationpb"
 
 	"github.com/shimtrace/shimtrace/config"
@@ -122,9 +126,16 @@ func TestEnvironmentComesFirst(t *testing.T) {
 func meaning(err error) string {
 	var rejected *ship.RejectedError
 	var busy *ship.BusyError
+	var taken *ship.TakenError
+	var away *ship.AwayError
 	switch {
 	case err == nil:
 		return "taken"
+	case errors.As(err, &taken):
+		_, message, _ := strings.Cut(taken.Message, "warns: ")
+		return "taken: " + message
+	case errors.As(err, &away):
+		return "away"
 	case errors.As(err, &rejected):
 		return fmt.Sprintf("%s, %d spans, %d tries", rejected.Reason, rejected.Spans, rejected.Tries)
 	case errors.As(err, &busy):
@@ -134,43 +145,133 @@ func meaning(err error) string {
 	}
 }
 
+// The meanings that meaning tells apart.
+const (
+	isRefused  = ReasonRefused + ", -1 spans, 0 tries"
+	isTooLarge = ReasonTooLarge + ", -1 spans, 0 tries"
+	inDoubt    = ReasonFailing + ", -1 spans, 20 tries"
+	isLarge    = ReasonTooLarge + ", -1 spans, 20 tries"
+)
+
 func TestMeaningOfHTTPAnswers(t *testing.T) {
+	partial, err := proto.Marshal(&coltracepb.ExportTraceServiceResponse{
+		PartialSuccess: &coltracepb.ExportTracePartialSuccess{RejectedSpans: 2, ErrorMessage: "why"}})
+	if err != nil {
+		t.Fatal(err)
+	}
+	failure, err := proto.Marshal(&spb.Status{Message: "invalid span"})
+	if err != nil {
+		t.Fatal(err)
+	}
+	large, err := proto.Marshal(&spb.Status{Code: 3, Message: "http: request body too large"})
+	if err != nil {
+		t.Fatal(err)
+	}
+	const (
+		protobuf = "application/x-protobuf"
+		json     = "application/json"
+		page     = "<html><head><title>502 Bad\nGateway</title></head><body>nginx</body></html>"
+		elastic  = `{"error":{"type":"illegal_argument_exception","reason":"request [/v1/traces] contains unrecognized"},"status":400}`
+	)
 	l := listen(t, "127.0.0.1:0")
 	c := &collector{}
 	c.serveHTTP(t, l)
-	client := newClient(t, exportTo(l, "http/protobuf", ""))
-	const never = "%s, -1 spans, 0 tries"
-	doubtful := fmt.Sprintf("%s, -1 spans, %d tries", ReasonFailing, manyTries)
-	for code, want := range map[int]string{
-		301: "failed", 307: "failed",
-		400: fmt.Sprintf(never, ReasonRefused), 415: fmt.Sprintf(never, ReasonRefused), 422: fmt.Sprintf(never, ReasonRefused),
-		413: fmt.Sprintf(never, ReasonTooLarge),
-		401: "failed", 403: "failed", 404: "failed", 405: "failed", 408: "failed",
-		429: "busy 7s", 502: "busy 7s", 503: "busy 7s", 504: "busy 7s",
-		500: doubtful, 501: doubtful,
+	cfg := exportTo(l, "http/protobuf", "")
+	cfg.Compression = "none"
+	client := newClient(t, cfg)
+	for _, tt := range []struct {
+		code       int
+		kind, body string
+		want       string
+	}{
+		// Successes: of the right type, of another, and of none.
+		{200, protobuf, "", "taken"},
+		{200, "application/protobuf", "", "taken"},
+		{200, json, "{}", "taken"},
+		{200, json, "", "taken"},
+		{200, "", "", "taken"},                            // Grafana Mimir
+		{201, "", "", "taken"},                            // Fluent Bit
+		{204, "", "", "taken"},                            // Fluent Bit
+		{200, "text/plain; charset=utf-8", "{}", "taken"}, // Go's guess for JSON
+		{200, "application/json; charset=utf-8", `{"partialSuccess":{}}`, "taken"}, // the OpenTelemetry Collector's
+		{200, json, `{"partialSuccess":{"errorMessage":"a warning"}}`, "taken: a warning"},
+		{200, json, `{"partialSuccess":{"rejectedSpans":"2","errorMessage":"why"}}`, ReasonPartial + ", 2 spans, 0 tries"},
+		{200, json, `{"partial_success":{"rejected_spans":2},"later":1}`, ReasonPartial + ", 2 spans, 0 tries"},
+		{200, json, string(partial), ReasonPartial + ", 2 spans, 0 tries"},
+		{200, protobuf, string(partial), ReasonPartial + ", 2 spans, 0 tries"},
+		{200, protobuf, `{"partialSuccess":{"rejectedSpans":2}}`, ReasonPartial + ", 2 spans, 0 tries"},
+		{200, "application/octet-stream", string(partial), ReasonPartial + ", 2 spans, 0 tries"},
+		{200, "", string(partial), ReasonPartial + ", 2 spans, 0 tries"},
+		{200, json, `{"partialSuccess":{"rejectedSpans":99}}`, ReasonPartial + ", 3 spans, 0 tries"},
+		{200, json, `{"partialSuccess":{"rejectedSpans":-5}}`, "taken"},
+		// What is no OTLP.
+		{200, "text/html", page, inDoubt},
+		{200, "text/html; charset=UTF-8", "", inDoubt},
+		{200, "text/plain", "OK", inDoubt},
+		{200, "text/plain", "", inDoubt},
+		{200, "application/octet-stream", "", inDoubt},
+		{200, json, `{"status":"ok"}`, inDoubt},
+		{200, json, `{"partialSuccess":7}`, inDoubt},
+		{200, json, `[]`, inDoubt},
+		{200, protobuf, page, inDoubt},
+		{200, "nonsense/;;", "?", inDoubt},
+		{301, "text/html", page, inDoubt},
+		{307, "", "", inDoubt},
+		// Refusals, by OTLP and by others.
+		{400, protobuf, string(failure), isRefused},
+		{400, protobuf, "", isRefused},
+		{400, json, `{"code":3,"message":"invalid span"}`, isRefused},
+		{400, "application/octet-stream", string(failure), isRefused}, // Grafana Mimir
+		{400, "", string(failure), isRefused},
+		{422, protobuf, string(failure), isRefused},
+		{400, protobuf, string(large), isTooLarge}, // the OpenTelemetry Collector
+		{413, protobuf, string(large), isTooLarge},
+		{413, protobuf, "", isTooLarge},
+		{413, "text/html", page, isLarge},
+		{413, "", "", isLarge},
+		{400, "text/html", page, inDoubt},
+		{400, json, elastic, inDoubt},
+		{400, json, `{"code":400,"message":"Bad Request"}`, inDoubt},
+		{400, json, `{"message":"no Route matched with those values"}`, inDoubt}, // Kong
+		{400, "text/plain", "Client sent an HTTP request to an HTTPS server.\n", inDoubt},
+		{400, protobuf, page, inDoubt},
+		{415, "text/plain", "unsupported media type", inDoubt},
+		{415, protobuf, string(failure), inDoubt},
+		{422, json, `{"detail":[]}`, inDoubt},
+		{401, protobuf, string(failure), inDoubt},
+		{403, "text/html", page, inDoubt},
+		{404, "text/html", page, inDoubt},
+		{405, "", "", inDoubt},
+		{407, "text/html", page, inDoubt},
+		// What may pass.
+		{408, "", "", "busy 7s"}, {429, protobuf, string(failure), "busy 7s"},
+		{502, "text/html", page, "busy 7s"}, {503, "", "", "busy 7s"}, {504, "", "", "busy 7s"},
+		{500, protobuf, string(failure), inDoubt}, {500, "text/html", page, inDoubt}, {501, "", "", inDoubt}, {599, "", "", inDoubt},
 	} {
 		c.fail = func(w http.ResponseWriter) {
 			w.Header().Set("Location", "/elsewhere")
 			w.Header().Set("Retry-After", "7")
-			http.Error(w, "no", code)
+			w.Header()["Content-Type"] = nil
+			if tt.kind != "" {
+				w.Header().Set("Content-Type", tt.kind)
+			}
+			w.WriteHeader(tt.code)
+			_, _ = io.WriteString(w, tt.body)
+		}
+		if got := meaning(client.UploadTraces(t.Context(), spans("a", "b", "c"))); got != tt.want {
+			t.Errorf("status %d, type %q, body %.40q: %s, want %s", tt.code, tt.kind, tt.body, got, tt.want)
+		}
+	}
+	for after, want := range map[string]string{"": "failed", "-1": "failed", "nonsense": "failed", "0": "failed", " 3 ": "busy 3s", "Thu, 01 Jan 1970 00:00:00 GMT": "failed"} {
+		c.fail = func(w http.ResponseWriter) {
+			w.Header().Set("Retry-After", after)
+			w.WriteHeader(http.StatusServiceUnavailable)
 		}
 		if got := meaning(client.UploadTraces(t.Context(), spans("a"))); got != want {
-			t.Errorf("status %d: %s, want %s", code, got, want)
+			t.Errorf("503 with Retry-After %q: %s, want %s", after, got, want)
 		}
 	}
-	c.fail = func(w http.ResponseWriter) { w.WriteHeader(http.StatusServiceUnavailable) }
-	if got := meaning(client.UploadTraces(t.Context(), spans("a"))); got != "failed" {
-		t.Errorf("503 without Retry-After: %s", got)
-	}
-	c.fail, c.partial = nil, &coltracepb.ExportTracePartialSuccess{RejectedSpans: 2, ErrorMessage: "why"}
-	if got := meaning(client.UploadTraces(t.Context(), spans("a", "b", "c"))); got != ReasonPartial+", 2 spans, 0 tries" {
-		t.Errorf("partial success: %s", got)
-	}
-	c.partial = &coltracepb.ExportTracePartialSuccess{ErrorMessage: "a warning"}
-	if got := meaning(client.UploadTraces(t.Context(), spans("a"))); got != "taken" {
-		t.Errorf("warning: %s", got)
-	}
-	c.partial = nil
+	c.fail = nil
 	if got := meaning(client.UploadTraces(t.Context(), spans("a"))); got != "taken" {
 		t.Errorf("success: %s", got)
 	}
@@ -181,7 +282,6 @@ func TestMeaningOfGRPCAnswers(t *testing.T) {
 	c := &collector{}
 	c.serveGRPC(t, l)
 	client := newClient(t, exportTo(l, "grpc", ""))
-	doubtful := fmt.Sprintf("%s, -1 spans, %d tries", ReasonFailing, manyTries)
 	withDelay, err := status.New(codes.ResourceExhausted, "slow down").
 		WithDetails(&errdetails.RetryInfo{RetryDelay: durationpb.New(3 * time.Second)})
 	if err != nil {
@@ -191,14 +291,25 @@ func TestMeaningOfGRPCAnswers(t *testing.T) {
 		answer error
 		want   string
 	}{
-		{status.Error(codes.InvalidArgument, "x"), ReasonRefused + ", -1 spans, 0 tries"},
-		{status.Error(codes.ResourceExhausted, "grpc: received message larger than max (5 vs. 4)"), ReasonTooLarge + ", -1 spans, 0 tries"},
+		{status.Error(codes.InvalidArgument, "x"), isRefused},
+		// Size limits as libraries word them: Go, Go again, Java, .NET, Node, C++, Rust.
+		{status.Error(codes.ResourceExhausted, "grpc: received message larger than max (5 vs. 4)"), isTooLarge},
+		{status.Error(codes.ResourceExhausted, "grpc: received message after decompression larger than max 4194304"), isTooLarge},
+		{status.Error(codes.ResourceExhausted, "gRPC message exceeds maximum size 4194304: 5000000"), isTooLarge},
+		{status.Error(codes.ResourceExhausted, "Received message exceeds the maximum configured message size."), isTooLarge},
+		{status.Error(codes.ResourceExhausted, "Received message larger than max (5000000 vs 4194304)"), isTooLarge},
+		{status.Error(codes.ResourceExhausted, "SERVER: Received message larger than max (5 vs. 4)"), isTooLarge},
+		{status.Error(codes.OutOfRange, "Error, decoded message length too large: found 5000000 bytes, the limit is: 4194304 bytes"), isTooLarge},
 		{status.Error(codes.ResourceExhausted, "quota"), "failed"},
 		{withDelay.Err(), "busy 3s"},
-		{status.Error(codes.Internal, "x"), doubtful},
+		{status.Error(codes.Internal, "x"), inDoubt},
+		{status.Error(codes.Unknown, "x"), inDoubt},
+		{status.Error(codes.Code(99), "x"), inDoubt},
 		{status.Error(codes.Unavailable, "x"), "failed"},
-		{status.Error(codes.Unauthenticated, "x"), "failed"},
-		{status.Error(codes.Unimplemented, "x"), "failed"},
+		{status.Error(codes.DeadlineExceeded, "x"), "failed"},
+		{status.Error(codes.Unauthenticated, "x"), inDoubt},
+		{status.Error(codes.PermissionDenied, "x"), inDoubt},
+		{status.Error(codes.Unimplemented, "x"), inDoubt},
 		{nil, "taken"},
 	} {
 		c.failRPC = func() error { return tc.answer }
@@ -209,9 +320,20 @@ func TestMeaningOfGRPCAnswers(t *testing.T) {
 			t.Errorf("%v: %s, want %s", tc.answer, got, tc.want)
 		}
 	}
-	c.partial = &coltracepb.ExportTracePartialSuccess{RejectedSpans: 2}
-	if got := meaning(client.UploadTraces(t.Context(), spans("a", "b", "c"))); got != ReasonPartial+", 2 spans, 0 tries" {
-		t.Errorf("partial success: %s", got)
+	for _, tc := range []struct {
+		partial *coltracepb.ExportTracePartialSuccess
+		want    string
+	}{
+		{&coltracepb.ExportTracePartialSuccess{RejectedSpans: 2}, ReasonPartial + ", 2 spans, 0 tries"},
+		{&coltracepb.ExportTracePartialSuccess{RejectedSpans: 1 << 40}, ReasonPartial + ", 3 spans, 0 tries"},
+		{&coltracepb.ExportTracePartialSuccess{RejectedSpans: -1 << 40}, "taken"},
+		{&coltracepb.ExportTracePartialSuccess{ErrorMessage: "a warning"}, "taken: a warning"},
+		{&coltracepb.ExportTracePartialSuccess{}, "taken"},
+	} {
+		c.partial = tc.partial
+		if got := meaning(client.UploadTraces(t.Context(), spans("a", "b", "c"))); got != tc.want {
+			t.Errorf("partial success %v: %s, want %s", tc.partial, got, tc.want)
+		}
 	}
 }
 
@@ -236,7 +358,7 @@ func TestTLSFromEnvironment(t *testing.T) {
 	c.serveTLS(t, l, cert)
 	cfg := exportTo(l, "http/protobuf", "")
 	cfg.Endpoint = "https://" + l.Addr().String()
-	if got := meaning(newClient(t, cfg).UploadTraces(t.Context(), spans("a"))); got != "failed" {
+	if got := meaning(newClient(t, cfg).UploadTraces(t.Context(), spans("a"))); got != "away" {
 		t.Errorf("unknown authority: %s", got)
 	}
 	t.Setenv("OTEL_EXPORTER_OTLP_CERTIFICATE", file)

@@ -4,15 +4,12 @@ import (
 	"bytes"
 	"crypto/tls"
 	"io"
-	"mime"
 	"net"
 	"net/http"
 	"time"
 
 	"go.opentelemetry.io/otel/exporters/otlp/otlptrace"
 	"go.opentelemetry.io/otel/exporters/otlp/otlptrace/otlptracehttp"
-	coltracepb "go.opentelemetry.io/proto/otlp/collector/trace/v1"
-	"google.golang.org/protobuf/proto"
 
 	"github.com/shimtrace/shimtrace/config"
 )
@@ -20,13 +17,14 @@ import (
 // maxAnswer bounds what is read of an answer's body.
 const maxAnswer = 1 << 20
 
-// newHTTP also returns what closes the client's idle connections.
-func newHTTP(cfg config.Export) (_ otlptrace.Client, closeIdle func(), _ error) {
+// newHTTP returns a client that compresses as configured, one that does not, and what
+// closes their idle connections.
+func newHTTP(cfg config.Export, p *proxy) (_, plain otlptrace.Client, closeIdle func(), _ error) {
 	tlsConfig, err := envTLS()
 	if err != nil {
-		return nil, nil, err
+		return nil, nil, nil, err
 	}
-	t := newTransport(tlsConfig)
+	t := newTransport(tlsConfig, p)
 	opts := []otlptracehttp.Option{
 		otlptracehttp.WithRetry(otlptracehttp.RetryConfig{Enabled: false}),
 		otlptracehttp.WithHTTPClient(&http.Client{
@@ -36,17 +34,18 @@ func newHTTP(cfg config.Export) (_ otlptrace.Client, closeIdle func(), _ error) 
 		}),
 	}
 	opts = append(opts, otlptracehttp.WithEndpointURL(cfg.URL()), otlptracehttp.WithHeaders(cfg.Headers))
+	plain = otlptracehttp.NewClient(append(opts, otlptracehttp.WithCompression(otlptracehttp.NoCompression))...)
 	if cfg.Compression == "gzip" {
 		opts = append(opts, otlptracehttp.WithCompression(otlptracehttp.GzipCompression))
 	}
-	return otlptracehttp.NewClient(opts...), t.CloseIdleConnections, nil
+	return otlptracehttp.NewClient(opts...), plain, t.CloseIdleConnections, nil
 }
 
-// newTransport has few connections and short patience: one upload runs at a time,
-// to one host.
-func newTransport(tlsConfig *tls.Config) *http.Transport {
+// newTransport has few connections and short patience: two uploads run at a time, to
+// one host.
+func newTransport(tlsConfig *tls.Config, p *proxy) *http.Transport {
 	return &http.Transport{
-		Proxy:               http.ProxyFromEnvironment,
+		Proxy:               p.of,
 		DialContext:         (&net.Dialer{Timeout: 10 * time.Second, KeepAlive: 30 * time.Second}).DialContext,
 		TLSClientConfig:     tlsConfig,
 		TLSHandshakeTimeout: 10 * time.Second,
@@ -73,13 +72,6 @@ func (t *transport) RoundTrip(req *http.Request) (*http.Response, error) {
 		return nil, err
 	}
 	resp.Body = io.NopCloser(bytes.NewReader(body))
-	a := answerOf(req.Context())
-	a.httpStatus, a.retryAfter = resp.StatusCode, retryAfter(resp.Header)
-	if kind, _, _ := mime.ParseMediaType(resp.Header.Get("Content-Type")); kind == "application/x-protobuf" && resp.StatusCode/100 == 2 {
-		var msg coltracepb.ExportTraceServiceResponse
-		if proto.Unmarshal(body, &msg) == nil {
-			a.partial = msg.GetPartialSuccess()
-		}
-	}
+	answerOf(req.Context()).http = &httpAnswer{status: resp.StatusCode, header: resp.Header, body: body}
 	return resp, nil
 }

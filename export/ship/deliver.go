@@ -8,14 +8,19 @@ import (
 	"os"
 	"time"
 
-	tracepb "go.opentelemetry.io/proto/otlp/trace/v1"
-
 	"github.com/shimtrace/shimtrace/export/journal"
 )
 
-// maxParts bounds the uploads that are made of one that was refused as a whole, to
-// find the spans that are to blame.
-const maxParts = 64
+const (
+	// patience is how often a failure that says nothing of the spans is met with the
+	// same upload before it is tried without it.
+	patience = 3
+	// walk bounds the pause before the upload after one that was set aside: what
+	// comes behind shall not wait for long to be tried.
+	walk = time.Second
+	// maxPause bounds what a backend can ask for.
+	maxPause = 5 * time.Minute
+)
 
 // follow ships records from the cursor on until Run should end.
 func (d *delivery) follow() error {
@@ -28,15 +33,20 @@ func (d *delivery) follow() error {
 		d.corrupt += f.Stats().CorruptBytes
 		f.Close()
 	}()
+	end := d.beside(cursor)
+	err = d.read(f)
+	return errors.Join(err, end())
+}
+
+func (d *delivery) read(f *journal.Follower) error {
 	last := time.Now()
 	for {
 		batch, records, err := d.collect(f)
 		if records > 0 {
 			last = time.Now()
-			if err := d.ship(batch); err != nil {
+			if err := d.ship(batch, f); err != nil {
 				return err // the cursor has not moved
 			}
-			d.save(f)
 			continue
 		}
 		if errors.Is(err, io.EOF) {
@@ -44,11 +54,11 @@ func (d *delivery) follow() error {
 		} else {
 			d.progress(err, time.Now().Add(tick))
 		}
-		if d.draining() || d.Once || d.Idle > 0 && time.Since(last) >= d.Idle {
+		if d.draining() || (d.Once || d.Idle > 0 && time.Since(last) >= d.Idle) && d.rests() {
 			return err
 		}
-		d.watch.wait(d.ctx.Done())
-		d.pause(d.Linger)
+		d.watch.wait(d.ctx.Done(), d.settled)
+		d.pause(d.Linger, nil)
 		if err := d.exists(); err != nil {
 			return err
 		}
@@ -57,95 +67,141 @@ func (d *delivery) follow() error {
 
 // collect reads records for one upload. It returns their number beside what ended
 // them, io.EOF at the journal's end.
-func (d *delivery) collect(f *journal.Follower) (t *tracepb.TracesData, records int, err error) {
-	t = new(tracepb.TracesData)
+func (d *delivery) collect(f *journal.Follower) (p part, records int, err error) {
 	for size := 0; size < d.BatchBytes; {
 		r, err := f.Next()
 		if err != nil {
-			return t, records, err
+			return p, records, err
 		}
 		records++
 		if r.Kind != journal.KindTraces {
 			continue
 		}
 		size += len(r.Payload)
-		part, err := r.Traces()
+		t, err := r.Traces()
 		if err != nil {
+			d.mu.Lock()
 			d.reject(ReasonUndecodable, r.Spans)
+			d.mu.Unlock()
 			continue
 		}
-		t.ResourceSpans = append(t.ResourceSpans, part.ResourceSpans...)
+		p = p.appendRecord(r, t)
 	}
-	return t, records, nil
+	return p, records, nil
 }
 
-// save keeps the cursor. Where it cannot be kept, shipping goes on: a restart
-// would repeat what has been shipped since.
-func (d *delivery) save(f *journal.Follower) {
-	d.status.CorruptBytes = d.corrupt + f.Stats().CorruptBytes
-	d.progress(journal.WriteCursor(d.Dir, f.Cursor()), time.Time{})
-}
-
-// ship uploads a batch, however long it takes. It returns an error only when Run
-// should end.
-func (d *delivery) ship(t *tracepb.TracesData) error {
-	if len(t.ResourceSpans) == 0 {
+// ship uploads what was read, however long it takes, or sets it aside if the backend
+// may fail on it, and moves the cursor. It returns an error only when Run should end.
+func (d *delivery) ship(p part, f *journal.Follower) error {
+	if len(p) == 0 {
+		d.passed(f, nil)
 		return nil
 	}
-	parts, refusals := 1, 0
-	pending := []*tracepb.TracesData{t}
-	for len(pending) > 0 {
-		t := pending[0]
-		err := d.Client.UploadTraces(d.work, t.ResourceSpans)
-		spans := journal.CountSpans(t)
-		var rejected *RejectedError
-		switch {
-		case err == nil:
-			d.status.Shipped += spans
-		case !errors.As(err, &rejected):
-			if err := d.failed(err); err != nil {
-				return err
-			}
-			continue
-		case rejected.Spans != AllSpans:
-			d.reject(rejected.Reason, rejected.Spans)
-			d.status.Shipped += max(spans-rejected.Spans, 0)
-		default:
-			// Its parts are refused at once if the whole was often enough.
-			if refusals++; refusals < rejected.Tries {
-				if err := d.failed(err); err != nil {
-					return err
-				}
-				continue
-			}
-			if a, b, ok := journal.Split(t); ok && parts < maxParts {
-				parts += 2
-				pending = append([]*tracepb.TracesData{a, b}, pending[1:]...)
-				continue
-			}
-			d.reject(rejected.Reason, spans)
+	for tries := 1; ; tries++ {
+		err := d.Client.UploadTraces(d.work, p.data())
+		if d.took(p, err) {
+			d.backoff.Reset()
+			d.passed(f, nil)
+			return nil
 		}
-		d.backoff.Reset()
-		pending = pending[1:]
+		var rejected *RejectedError
+		if errors.As(err, &rejected) && rejected.Tries == 0 {
+			// Which spans it is about is found out beside the rest.
+			if d.setAside(p, err, f) {
+				d.backoff.Reset()
+				return nil
+			}
+		}
+		if d.draining() {
+			d.progress(err, time.Time{})
+			return fmt.Errorf("ship: ended while the backend took no spans; they stay in the journal: %w", err)
+		}
+		wait := d.failed(err)
+		aside := (rejected != nil || tries >= patience) && reached(err) && d.setAside(p, err, f)
+		if aside {
+			wait = min(wait, walk)
+		}
+		d.progress(err, time.Now().Add(wait))
+		d.pause(wait, d.settled)
+		if err := d.exists(); err != nil || aside {
+			return err
+		}
 	}
-	return nil
 }
 
-// failed waits until the next attempt. When Run should end it does so at once, and
-// there is one more attempt if it was waiting.
-func (d *delivery) failed(err error) error {
-	if d.draining() {
-		d.progress(err, time.Time{})
-		return fmt.Errorf("ship: ended while the backend took no spans; they stay in the journal: %w", err)
+// reached reports whether a failed upload has come so far that its spans may be to
+// blame.
+func reached(err error) bool {
+	var away *AwayError
+	var busy *BusyError
+	return !errors.As(err, &away) && !errors.As(err, &busy)
+}
+
+// took counts what the backend has taken or lost of an upload, and reports whether
+// that is all of it.
+func (d *delivery) took(p part, err error) bool {
+	var rejected *RejectedError
+	var taken *TakenError
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	spans := p.count()
+	switch {
+	case err == nil:
+	case errors.As(err, &taken):
+		d.status.Notice = taken
+	case errors.As(err, &rejected) && rejected.Spans != AllSpans:
+		lost := min(max(rejected.Spans, 0), spans)
+		d.status.Notice = rejected
+		d.reject(rejected.Reason, lost)
+		spans -= lost
+	default:
+		return false
 	}
-	wait := d.backoff.NextBackOff()
+	d.status.Shipped += spans
+	d.successes++
+	wake(d.proof)
+	return true
+}
+
+// passed moves the cursor behind what was read, of which a part may have been set
+// aside. Where it cannot be kept, shipping goes on: a restart would repeat what has
+// been shipped since.
+func (d *delivery) passed(f *journal.Follower, aside *aside) {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	if aside != nil {
+		d.set = append(d.set, aside)
+	}
+	d.cursor = f.Cursor()
+	d.status.CorruptBytes = d.corrupt + f.Stats().CorruptBytes
+	err := d.save()
+	if aside == nil || err != nil {
+		d.report(err, time.Time{})
+	}
+}
+
+// save keeps the cursor with what is set aside.
+func (d *delivery) save() error {
+	c := d.cursor
+	c.Aside = nil
+	for _, a := range d.set {
+		for _, r := range a.ranges {
+			r.Tries = a.tries
+			c.Aside = append(c.Aside, r)
+		}
+	}
+	return journal.WriteCursor(d.Dir, c)
+}
+
+// failed returns the pause until the next attempt.
+func (d *delivery) failed(err error) time.Duration { return pauseAfter(err, d.backoff.NextBackOff()) }
+
+func pauseAfter(err error, wait time.Duration) time.Duration {
 	var busy *BusyError
 	if errors.As(err, &busy) {
 		wait = max(wait, min(busy.After, maxPause))
 	}
-	d.progress(err, time.Now().Add(wait))
-	d.pause(wait)
-	return d.exists()
+	return wait
 }
 
 // exists reports that the journal has been removed. Its lock is gone with it, so
@@ -157,15 +213,21 @@ func (d *delivery) exists() error {
 	return nil
 }
 
-// maxPause bounds what a backend can ask for.
-const maxPause = 5 * time.Minute
-
-// pause sleeps, but no longer than Run's context.
-func (d *delivery) pause(wait time.Duration) {
+// pause sleeps, but no longer than Run's context, or until woken.
+func (d *delivery) pause(wait time.Duration, woken <-chan struct{}) {
 	timer := time.NewTimer(wait)
 	defer timer.Stop()
 	select {
 	case <-timer.C:
+	case <-woken:
 	case <-d.ctx.Done():
+	}
+}
+
+// wake makes who waits for the channel look again.
+func wake(c chan struct{}) {
+	select {
+	case c <- struct{}{}:
+	default:
 	}
 }

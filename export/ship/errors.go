@@ -12,8 +12,12 @@ var ErrHeld = errors.New("ship: another process ships this journal")
 // AllSpans in a [RejectedError] means the whole upload.
 const AllSpans = -1
 
+// ReasonFailing counts spans on which the backend failed again and again, while it
+// took others.
+const ReasonFailing = "collector fails on it"
+
 // RejectedError is how a client says that the backend will not take spans, and
-// that they need not be sent again. Every other error is a failure that may pass.
+// that they need not be sent again.
 type RejectedError struct {
 	// Reason is one of a small, fixed set of short texts, under which the spans
 	// are counted.
@@ -21,14 +25,20 @@ type RejectedError struct {
 	// Spans is how many of the upload were rejected, the others being taken; or
 	// AllSpans. Of an upload rejected as a whole the shipper tries the parts.
 	Spans int
-	// Tries is how often the same upload must be rejected until it is believed:
-	// more than once where an answer may also come from a backend in trouble.
+	// Tries is for an answer that may be no fault of the spans: how often it must be
+	// given to the same ones, while the backend takes others, until it is believed.
+	// 0: the backend has said that it is about them.
 	Tries int
 	Err   error
 }
 
 // Error implements error.
-func (e *RejectedError) Error() string { return fmt.Sprintf("rejected (%s): %v", e.Reason, e.Err) }
+func (e *RejectedError) Error() string {
+	if e.Tries > 0 {
+		return e.Err.Error()
+	}
+	return fmt.Sprintf("rejected (%s): %v", e.Reason, e.Err)
+}
 
 // Unwrap returns the client's error.
 func (e *RejectedError) Unwrap() error { return e.Err }
@@ -41,8 +51,37 @@ type BusyError struct {
 
 // Error implements error.
 func (e *BusyError) Error() string {
-	return fmt.Sprintf("busy, asks for a pause of %v: %v", e.After, e.Err)
+	return fmt.Sprintf("asks for a pause of %v: %v", e.After.Round(time.Second), e.Err)
 }
 
 // Unwrap returns the client's error.
 func (e *BusyError) Unwrap() error { return e.Err }
+
+// AwayError is how a client says that the backend was not reached, whatever the spans
+// are. Every error of another kind is a failure that may pass, and that the spans may
+// be to blame for.
+type AwayError struct{ Err error }
+
+// Error implements error.
+func (e *AwayError) Error() string { return e.Err.Error() }
+
+// Unwrap returns the client's error.
+func (e *AwayError) Unwrap() error { return e.Err }
+
+// TakenError is how a client says that all spans were taken, and that the backend has
+// something to say.
+type TakenError struct{ Message string }
+
+// Error implements error.
+func (e *TakenError) Error() string { return e.Message }
+
+// Cause returns what of an error's text stays the same from attempt to attempt: who
+// logs errors says each cause once. An error in the chain may know it, with a method
+// Cause() string.
+func Cause(err error) string {
+	var c interface{ Cause() string }
+	if errors.As(err, &c) {
+		return c.Cause()
+	}
+	return err.Error()
+}

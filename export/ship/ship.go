@@ -4,7 +4,8 @@
 // Delivery is at least once: the cursor moves after an upload has succeeded, so a
 // crash or a lost answer repeats one. Nothing is given up for an outage, however
 // long; only what the backend refuses for good, or what the journal's cap removes
-// meanwhile, is lost and counted.
+// meanwhile, is lost and counted. An upload that the backend refuses or fails on is
+// set aside and tried again, whole and in parts, beside the rest.
 //
 // It is linked in the operator's tool only, which runs one [Shipper] per host. The
 // backend is any [otlptrace.Client]; one that tells refusals from failures with
@@ -16,6 +17,7 @@ import (
 	"errors"
 	"fmt"
 	"maps"
+	"sync"
 	"time"
 
 	"github.com/cenkalti/backoff/v5"
@@ -53,7 +55,7 @@ type Shipper struct {
 	MinBackoff, MaxBackoff time.Duration
 	// Drops counts the spans that the backend refused; nil: only Status does.
 	Drops Drops
-	// Progress is called on every change, from Run's goroutine.
+	// Progress is called on every change, never twice at once.
 	Progress func(Status)
 }
 
@@ -69,6 +71,11 @@ type Status struct {
 	// next one will be.
 	Err   error
 	Retry time.Time
+	// Aside is the number of spans that the backend fails on while it takes others.
+	Aside int
+	// Notice is what the backend has said last of spans that it took, refused or
+	// failed on; nil if nothing.
+	Notice error
 }
 
 // ReasonUndecodable counts spans of records that are intact but no OTLP.
@@ -122,8 +129,20 @@ type delivery struct {
 	cancel  context.CancelFunc
 	backoff *backoff.ExponentialBackOff
 	watch   *watch
-	status  Status
-	corrupt int64 // of followers before the present one
+	corrupt int64         // of followers before the present one
+	handed  chan struct{} // woken when something is set aside
+	proof   chan struct{} // woken when the backend takes something
+	settled chan struct{} // woken when less is set aside
+
+	beyond *backoff.ExponentialBackOff // of what is set aside, all together
+
+	mu        sync.Mutex
+	status    Status
+	cursor    journal.Cursor // without what is set aside
+	set       []*aside       // in the order in which it is tried
+	paused    time.Time      // until when nothing of it is tried
+	inARow    int            // uploads of it that failed since one was taken
+	successes int            // uploads that were taken
 }
 
 func newDelivery(ctx context.Context, s *Shipper) *delivery {
@@ -132,11 +151,6 @@ func newDelivery(ctx context.Context, s *Shipper) *delivery {
 	orDefault(&s.MinBackoff, 500*time.Millisecond)
 	orDefault(&s.MaxBackoff, 30*time.Second)
 	orDefault(&s.BatchBytes, 1<<20)
-	b := backoff.NewExponentialBackOff()
-	b.InitialInterval, b.MaxInterval = s.MinBackoff, s.MaxBackoff
-	b.Multiplier = 2
-	b.Reset()
-
 	interval := tick
 	if s.Idle > 0 {
 		interval = min(interval, s.Idle)
@@ -154,10 +168,23 @@ func newDelivery(ctx context.Context, s *Shipper) *delivery {
 		ctx:     ctx,
 		work:    work,
 		cancel:  func() { stop(); cancel() },
-		backoff: b,
+		backoff: s.newBackoff(),
+		beyond:  s.newBackoff(),
 		watch:   newWatch(s.Dir, interval),
+		handed:  make(chan struct{}, 1),
+		proof:   make(chan struct{}, 1),
+		settled: make(chan struct{}, 1),
 		status:  Status{Rejected: make(map[string]int)},
 	}
+}
+
+// newBackoff returns the pauses after failures, half of which are chance.
+func (s *Shipper) newBackoff() *backoff.ExponentialBackOff {
+	b := backoff.NewExponentialBackOff()
+	b.InitialInterval, b.MaxInterval = s.MinBackoff, s.MaxBackoff
+	b.Multiplier = 2
+	b.Reset()
+	return b
 }
 
 func orDefault[T comparable](v *T, d T) {
@@ -180,7 +207,13 @@ func (d *delivery) draining() bool { return d.ctx.Err() != nil }
 
 // progress reports the status with the last error.
 func (d *delivery) progress(err error, retry time.Time) {
-	d.status.Err, d.status.Retry = err, retry
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	d.report(err, retry)
+}
+
+func (d *delivery) report(err error, retry time.Time) {
+	d.status.Err, d.status.Retry, d.status.Aside = err, retry, d.spansAside()
 	if d.Progress != nil {
 		st := d.status
 		st.Rejected = maps.Clone(st.Rejected)

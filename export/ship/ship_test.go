@@ -193,7 +193,7 @@ func TestOutageLosesNothing(t *testing.T) {
 	var down = true
 	b := &backend{answer: func([]string) error {
 		if down {
-			return errors.New("connection refused")
+			return &AwayError{errors.New("connection refused")}
 		}
 		return nil
 	}}
@@ -313,7 +313,9 @@ func TestOnlyTheBadSpanIsRejected(t *testing.T) {
 	if err := s.Run(t.Context()); err != nil {
 		t.Fatal(err)
 	}
-	if got := strings.Join(b.taken(), " "); got != "a b c d e" {
+	taken := b.taken()
+	slices.Sort(taken)
+	if got := strings.Join(taken, " "); got != "a b c d e" {
 		t.Errorf("taken %q", got)
 	}
 	if d := drops(t, j.Dir()); d["refused"] != 1 || len(d) != 1 {
@@ -338,7 +340,7 @@ func TestRejectionOfEverythingIsBounded(t *testing.T) {
 	if d := drops(t, j.Dir()); d["refused"] != 500 {
 		t.Errorf("drops %v", d)
 	}
-	if b.uploads > maxParts+1 {
+	if b.uploads > fewParts+2 { // it, it again beside the rest, its parts
 		t.Errorf("%d uploads", b.uploads)
 	}
 }
@@ -357,13 +359,6 @@ func TestRejectionIsBelievedAfterTries(t *testing.T) {
 	s.Once = true
 	if err := s.Run(t.Context()); err != nil || len(b.taken()) != 1 {
 		t.Errorf("refused three times of four: %v, %v", b.taken(), err)
-	}
-	record(t, j, "b")
-	b.answer = func([]string) error {
-		return &RejectedError{Reason: "failing", Spans: AllSpans, Tries: 4, Err: errors.New("500")}
-	}
-	if err := s.Run(t.Context()); err != nil || drops(t, j.Dir())["failing"] != 1 {
-		t.Errorf("refused for ever: %v, %v", drops(t, j.Dir()), err)
 	}
 }
 
@@ -564,4 +559,24 @@ func TestEndsWhenTheJournalIsRemoved(t *testing.T) {
 			}
 		})
 	}
+}
+
+// hangs is a backend that does not answer for some spans until it is released, as if
+// the attempt's time were over.
+type hangs struct {
+	*backend
+	on               string
+	release, entered chan struct{}
+}
+
+func (h *hangs) UploadTraces(ctx context.Context, rs []*tracepb.ResourceSpans) error {
+	if !slices.ContainsFunc(spanNames(rs), func(n string) bool { return strings.HasPrefix(n, h.on) }) {
+		return h.backend.UploadTraces(ctx, rs)
+	}
+	h.entered <- struct{}{}
+	select {
+	case <-h.release:
+	case <-ctx.Done():
+	}
+	return context.DeadlineExceeded
 }

@@ -34,8 +34,8 @@ func (w *watch) add() {
 	}
 }
 
-// wait returns when a segment may have been written, or when done is closed.
-func (w *watch) wait(done <-chan struct{}) {
+// wait returns when a segment may have been written, when done is closed or when woken.
+func (w *watch) wait(done, woken <-chan struct{}) {
 	var events chan fsnotify.Event
 	var errs chan error
 	if w.watcher != nil {
@@ -51,6 +51,8 @@ func (w *watch) wait(done <-chan struct{}) {
 			return
 		case <-w.ticker.C:
 			w.add()
+			return
+		case <-woken:
 			return
 		case <-done:
 			return

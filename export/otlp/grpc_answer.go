@@ -1,0 +1,126 @@
+package otlp
+
+import (
+	"strings"
+	"time"
+
+	coltracepb "go.opentelemetry.io/proto/otlp/collector/trace/v1"
+	"google.golang.org/genproto/googleapis/rpc/errdetails"
+	"google.golang.org/grpc/codes"
+	"google.golang.org/grpc/metadata"
+	"google.golang.org/grpc/status"
+)
+
+// grpcAnswer is what came back for an upload by gRPC.
+type grpcAnswer struct {
+	status *status.Status
+	reply  *coltracepb.ExportTraceServiceResponse
+	spoken bool // a gRPC server has said the status; otherwise our own side has
+}
+
+// newGRPCAnswer reads from the headers who has said the status.
+func newGRPCAnswer(err error, reply *coltracepb.ExportTraceServiceResponse, header, trailer metadata.MD) *grpcAnswer {
+	return &grpcAnswer{
+		status: status.Convert(err),
+		reply:  reply,
+		// grpc-go keeps the type only if it is gRPC's (http2_client.go, operateHeaders).
+		spoken: err == nil || len(header["content-type"]) > 0 || len(trailer["content-type"]) > 0,
+	}
+}
+
+// judge follows OTLP's specification (1.9, "OTLP/gRPC Response") in what a collector
+// says, with the same exceptions as by HTTP.
+func (a *grpcAnswer) judge(where address, spans int) verdict {
+	if a.status.Code() == codes.OK {
+		return taken(where, a.reply.GetPartialSuccess(), spans)
+	}
+	if !a.spoken {
+		return verdict{err: a.unspoken(where)}
+	}
+	code, message := a.status.Code(), a.status.Message()
+	v := verdict{otlp: true, compression: decompressor(message)}
+	err := where.says("answers "+code.String()+a.advice(), where.excerpt(message))
+	switch code {
+	case codes.InvalidArgument, codes.ResourceExhausted, codes.OutOfRange:
+		if tooLarge(message) {
+			v.err = refused(ReasonTooLarge, err)
+			return v
+		}
+	}
+	switch code {
+	case codes.InvalidArgument:
+		v.err = refused(ReasonRefused, err)
+	case codes.Unavailable, codes.DeadlineExceeded, codes.Aborted, codes.Canceled, codes.OutOfRange, codes.DataLoss, codes.ResourceExhausted:
+		v.err = busy(retryDelay(a.status), err)
+	case codes.Unimplemented, codes.Unauthenticated, codes.PermissionDenied:
+		v.otlp = false // a server of something else, or somebody before it
+		v.err = doubtful(ReasonFailing, err)
+	default:
+		v.err = doubtful(ReasonFailing, err)
+	}
+	return v
+}
+
+// unspoken says what stands behind a status that no gRPC server has sent.
+func (a *grpcAnswer) unspoken(where address) error {
+	const unexpected = "unexpected HTTP status code received from server: "
+	message := a.status.Message()
+	if _, rest, ok := strings.Cut(message, unexpected); ok {
+		code, _, _ := strings.Cut(rest, ";")
+		err := where.says("answers "+where.excerpt(code)+" by HTTP, which is no gRPC; is this a web server? OTLP over gRPC is at port 4317 as a rule, and protocol = \"http/protobuf\" of [export] for port 4318"+where.throughProxy(), "")
+		switch {
+		case a.status.Code() == codes.Unavailable: // 429, 502, 503, 504
+			return err
+		case strings.HasPrefix(rest, "413"):
+			return doubtful(ReasonTooLarge, err)
+		}
+		return doubtful(ReasonFailing, err)
+	}
+	return where.unanswered(a.status.Err())
+}
+
+func (a *grpcAnswer) advice() string {
+	switch a.status.Code() {
+	case codes.Unimplemented:
+		return ", so it speaks gRPC, but takes no OTLP traces here"
+	case codes.Unauthenticated, codes.PermissionDenied:
+		return "; is a credential missing in the headers of [export]?"
+	}
+	return ""
+}
+
+// tooLarge reports whether a message is about a size limit, in the words of gRPC's
+// libraries in Go, C++, Python, Ruby and Node ("larger than max"), Java ("exceeds
+// maximum size"), .NET ("exceeds the maximum configured message size"), Rust's tonic
+// ("message length too large"), and of Go's net/http in the OpenTelemetry Collector
+// ("request body too large").
+func tooLarge(message string) bool {
+	message = strings.ToLower(message[:min(len(message), 4<<10)])
+	for _, words := range []string{
+		"larger than max", "exceeds maximum size", "exceeds the maximum", "exceeds maximum",
+		"length too large", "body too large", "message too large", "payload too large", "entity too large", "request too large",
+	} {
+		if strings.Contains(message, words) {
+			return true
+		}
+	}
+	return false
+}
+
+// decompressor reports whether a message is about compression: gRPC's libraries in Go
+// ("Decompressor is not installed for grpc-encoding"), Java ("Can't find decompressor
+// for gzip"), .NET ("Unsupported grpc-encoding value"), C++ ("compression algorithm …
+// is disabled"), Rust ("Content is compressed with `gzip` which isn't supported").
+func decompressor(message string) bool {
+	message = strings.ToLower(message[:min(len(message), 4<<10)])
+	return strings.Contains(message, "compress") || strings.Contains(message, "grpc-encoding") || strings.Contains(message, "gzip")
+}
+
+func retryDelay(s *status.Status) time.Duration {
+	for _, d := range s.Details() {
+		if info, ok := d.(*errdetails.RetryInfo); ok {
+			return info.GetRetryDelay().AsDuration()
+		}
+	}
+	return 0
+}

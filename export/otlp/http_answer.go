@@ -1,0 +1,124 @@
+package otlp
+
+import (
+	"fmt"
+	"net/http"
+	"strconv"
+	"strings"
+	"time"
+)
+
+// httpAnswer is what came back for an upload by HTTP.
+type httpAnswer struct {
+	status int
+	header http.Header
+	body   []byte // at most maxAnswer bytes
+}
+
+// judge follows OTLP's specification (1.9, "OTLP/HTTP Response") in what a collector
+// says. What others say is a wrong address, and no loss: a proxy's page, a web
+// server's, another scheme's. And a failure without a word about why is not believed
+// at once.
+func (a *httpAnswer) judge(where address, spans int) verdict {
+	kind := mediaType(a.header)
+	if a.status/100 == 2 {
+		if msg, ok := successOf(kind, a.body); ok {
+			return taken(where, msg.GetPartialSuccess(), spans)
+		}
+		return verdict{err: doubtful(ReasonFailing, a.stranger(where, kind))}
+	}
+	failure, otlp := failureOf(kind, a.body)
+	v := verdict{otlp: otlp}
+	// A collector that cannot read what it was sent may say any of these.
+	switch a.status {
+	case http.StatusBadRequest, http.StatusUnsupportedMediaType, http.StatusNotAcceptable, http.StatusUnprocessableEntity, http.StatusNotImplemented:
+		v.compression = true
+	}
+	if !otlp {
+		v.err = a.stranger(where, kind)
+	} else {
+		v.err = where.says("answers "+statusText(a.status)+advice(a.status, ""), where.excerpt(failure.GetMessage()))
+	}
+	switch a.status {
+	case http.StatusTooManyRequests, http.StatusBadGateway, http.StatusServiceUnavailable, http.StatusGatewayTimeout, http.StatusRequestTimeout:
+		v.err = busy(retryAfter(a.header), v.err)
+	case http.StatusRequestEntityTooLarge:
+		if otlp {
+			v.err = refused(ReasonTooLarge, v.err)
+		} else {
+			v.err = doubtful(ReasonTooLarge, v.err)
+		}
+	case http.StatusBadRequest, http.StatusUnprocessableEntity:
+		switch {
+		case !otlp:
+			v.err = doubtful(ReasonFailing, v.err)
+		case tooLarge(failure.GetMessage()):
+			v.err = refused(ReasonTooLarge, v.err)
+		default:
+			v.err = refused(ReasonRefused, v.err)
+		}
+	default:
+		v.err = doubtful(ReasonFailing, v.err)
+	}
+	return v
+}
+
+// stranger says who has answered in a collector's place, and what to do.
+func (a *httpAnswer) stranger(where address, kind string) error {
+	what, begin := describe(kind, a.body)
+	who := ""
+	if server := where.excerpt(a.header.Get("Server")); server != "" {
+		who = " by " + server
+	}
+	if a.status/100 == 3 {
+		return where.says(fmt.Sprintf("answers %s%s, a redirection: set the endpoint to the collector itself", statusText(a.status), who),
+			where.excerpt(a.header.Get("Location")))
+	}
+	text := fmt.Sprintf("answers %s%s with %s, which is no OTLP%s%s", statusText(a.status), who, what, advice(a.status, string(a.body)), where.throughProxy())
+	return where.says(text, where.excerpt(begin))
+}
+
+// advice is what to do about a status.
+func advice(status int, body string) string {
+	if wantsTLS(body) {
+		return "; this port wants TLS: let the endpoint begin with https://"
+	}
+	switch status {
+	case http.StatusUnauthorized, http.StatusForbidden:
+		return "; is a credential missing in the headers of [export]?"
+	case http.StatusProxyAuthRequired:
+		return "; the proxy wants a credential"
+	case http.StatusNotFound, http.StatusMethodNotAllowed, http.StatusOK, http.StatusNoContent, http.StatusCreated, http.StatusAccepted:
+		return "; is the endpoint an OTLP collector's base URL? OTLP over HTTP is at port 4318 as a rule"
+	case http.StatusRequestEntityTooLarge:
+		return "; it takes no upload of this size"
+	case http.StatusUnsupportedMediaType:
+		return "; does it take OTLP in protobuf?"
+	}
+	return ""
+}
+
+// wantsTLS reports whether a server says that it was spoken to without TLS: Go's,
+// nginx's and Apache's words.
+func wantsTLS(body string) bool {
+	body = strings.ToLower(body[:min(len(body), 4<<10)])
+	return strings.Contains(body, "http request to an https server") ||
+		strings.Contains(body, "plain http request was sent to https port") ||
+		strings.Contains(body, "speaking plain http to an ssl-enabled server port")
+}
+
+func statusText(status int) string {
+	return strings.TrimSpace(strconv.Itoa(status) + " " + http.StatusText(status))
+}
+
+// retryAfter reads the header of RFC 9110, seconds or a date.
+func retryAfter(h http.Header) time.Duration {
+	v := strings.TrimSpace(h.Get("Retry-After"))
+	if s, err := strconv.ParseUint(v, 10, 31); err == nil {
+		return time.Duration(s) * time.Second
+	}
+	if t, err := http.ParseTime(v); err == nil {
+		return max(time.Until(t), 0)
+	}
+	return 0
+}

@@ -18,6 +18,7 @@ type Call struct {
 	SandboxID   string
 	Bundle      string // of Create and CreateSandbox: a directory
 	Signal      uint32 // of Kill
+	Pod         Pod    // of CreateSandbox
 
 	// Stream tells a streaming call from a unary one.
 	Stream bool
@@ -48,6 +49,9 @@ type Call struct {
 	lost     error      // why there was no answer
 	fate     uint32     // of a quiet call; see Keep
 }
+
+// Pod is what a sandbox is for, as its CRI configuration says.
+type Pod struct{ Name, Namespace, UID string }
 
 // SpanContext returns the context of the call's span, with which the request was
 // forwarded; an invalid one while it has none, see Switch.

@@ -29,8 +29,8 @@ type method struct {
 // fields are the numbers of the well-known fields in a method's messages; 0 means
 // that the message has none.
 type fields struct {
-	containerID, execID, sandboxID, bundle, signal protowire.Number // of the request
-	pid, exitStatus, exitedAt                      protowire.Number // of the answer
+	containerID, execID, sandboxID, bundle, signal, options protowire.Number // of the request
+	pid, exitStatus, exitedAt                               protowire.Number // of the answer
 }
 
 // known has the fields of the services that containerd calls shims by: Task
@@ -59,7 +59,7 @@ var known = map[string]map[string]fields{
 		"Shutdown":   {containerID: 1},
 	},
 	"Sandbox": {
-		"CreateSandbox":   {sandboxID: 1, bundle: 2},
+		"CreateSandbox":   {sandboxID: 1, bundle: 2, options: 4},
 		"StartSandbox":    {sandboxID: 1, pid: 1},
 		"Platform":        {sandboxID: 1},
 		"StopSandbox":     {sandboxID: 1},
@@ -150,9 +150,27 @@ func (m *method) readRequest(c *Call, msg []byte) {
 		v, _ := wire.Uint(msg, m.signal)
 		c.Signal = uint32(v)
 	}
+	if m.options != 0 {
+		c.Pod = podOf(wire.Bytes(msg, m.options))
+	}
 	if m.kind == "Agent" && c.ExecID == c.ContainerID {
 		c.ExecID = "" // Kata's Go runtime names a container's first process so
 	}
+}
+
+// podOf returns the pod of a sandbox's options, a google.protobuf.Any. containerd's CRI
+// plugin passes the pod's whole configuration there (sb.WithOptions in
+// internal/cri/server/sandbox_run.go of containerd 2.4), a PodSandboxConfig (k8s.io/cri-api
+// runtime/v1, the same numbers as in v1alpha2).
+func podOf(options []byte) Pod {
+	const typeURL, value = 1, 2                   // of Any
+	const metadata = 1                            // of PodSandboxConfig
+	const podName, podUID, podNamespace = 1, 2, 3 // of PodSandboxMetadata
+	if !strings.HasSuffix(string(wire.Bytes(options, typeURL)), ".PodSandboxConfig") {
+		return Pod{}
+	}
+	m := wire.Bytes(wire.Bytes(options, value), metadata)
+	return Pod{Name: text(m, podName), Namespace: text(m, podNamespace), UID: text(m, podUID)}
 }
 
 // readAnswer fills in what the answer's message says. An exit status of 0 is not

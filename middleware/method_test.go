@@ -42,6 +42,7 @@ func TestKnownFields(t *testing.T) {
 			if name == "containerd.runtime.sandbox.v1.Sandbox" {
 				checkField(t, in, f.sandboxID, "sandbox_id")
 				checkField(t, in, f.bundle, "bundle_path")
+				checkField(t, in, f.options, "options")
 			} else {
 				checkField(t, in, f.containerID, "id")
 				checkField(t, in, f.execID, "exec_id")
@@ -58,6 +59,35 @@ func TestKnownFields(t *testing.T) {
 				pid = "task_pid"
 			}
 			checkField(t, out, f.pid, pid)
+		}
+	}
+}
+
+// TestPodOfASandbox reads the pod out of what containerd's CRI plugin passes.
+func TestPodOfASandbox(t *testing.T) {
+	texts := func(values ...string) (b []byte) {
+		for i, v := range values {
+			b = protowire.AppendString(protowire.AppendTag(b, protowire.Number(i+1), protowire.BytesType), v)
+		}
+		return b
+	}
+	config := texts(string(texts("web-0", "u-1", "shop")), "host", "/var/log/pods")
+	for _, tt := range []struct {
+		url   string
+		value []byte
+		want  Pod
+	}{
+		{"runtime.v1.PodSandboxConfig", config, Pod{"web-0", "shop", "u-1"}},
+		{"type.googleapis.com/runtime.v1alpha2.PodSandboxConfig", config, Pod{"web-0", "shop", "u-1"}},
+		{"runtime.v1.ContainerConfig", config, Pod{}},
+		{"runtime.v1.PodSandboxConfig", config[:1], Pod{}},
+		{"runtime.v1.PodSandboxConfig", nil, Pod{}},
+	} {
+		m := newMethod(new(options), "containerd.runtime.sandbox.v1.Sandbox", "CreateSandbox")
+		var c Call
+		m.readRequest(&c, texts("pod1", "/bundle", "", string(texts(tt.url, string(tt.value)))))
+		if c.Pod != tt.want || c.SandboxID != "pod1" {
+			t.Errorf("%s: %+v", tt.url, c)
 		}
 	}
 }

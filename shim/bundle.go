@@ -19,7 +19,7 @@ import (
 const maxSpec = 16 << 20
 
 // annotations are those of the OCI spec that say what a container is for: CRI's
-// (containerd internal/cri/annotations) and nerdctl's labels
+// (containerd internal/cri/annotations, under whose names CRI-O's are too) and nerdctl's labels
 // (pkg/labels), which it writes into the spec too, the image not among them.
 type annotations map[string]string
 
@@ -57,12 +57,57 @@ func readAnnotations(bundle string) (annotations, error) {
 		return nil, err
 	}
 	var spec struct {
-		Annotations annotations `json:"annotations"`
+		Annotations map[string]json.RawMessage `json:"annotations"`
 	}
 	if err := json.Unmarshal(text, &spec); err != nil {
 		return nil, fmt.Errorf("%s: %w", f.Name(), err)
 	}
-	return spec.Annotations, nil
+	notes := make(annotations, len(spec.Annotations))
+	for key, value := range spec.Annotations {
+		var s string
+		if json.Unmarshal(value, &s) == nil { // OCI has strings; others say nothing to us
+			notes[key] = s
+		}
+	}
+	notes.adoptCRIO()
+	return notes, nil
+}
+
+// crio has what CRI-O calls containerd's annotations, the best first (pkg/annotations
+// of CRI-O 1.26 to 1.33), beside the kubelet's labels, which it makes annotations of.
+var crio = map[string][]string{
+	criContainerType: {"io.kubernetes.cri-o.ContainerType"},
+	criSandboxID:     {"io.kubernetes.cri-o.SandboxID"},
+	criSandboxName:   {"io.kubernetes.pod.name", "io.kubernetes.cri-o.KubeName"},
+	criSandboxNS:     {"io.kubernetes.pod.namespace", "io.kubernetes.cri-o.Namespace"},
+	criSandboxUID:    {"io.kubernetes.pod.uid"},
+	criContainerName: {"io.kubernetes.container.name"},
+	criImageName:     {"io.kubernetes.cri-o.ImageName"},
+}
+
+// adoptCRIO gives CRI-O's annotations containerd's names.
+func (a annotations) adoptCRIO() {
+	if a["io.kubernetes.cri-o.ContainerType"] == "" || a[criContainerType] != "" {
+		return
+	}
+	for name, theirs := range crio {
+		for _, key := range theirs {
+			if a[name] == "" {
+				a[name] = a[key]
+			}
+		}
+	}
+	if a[criContainerType] == "sandbox" {
+		delete(a, criContainerName) // the kubelet calls it POD
+		return
+	}
+	// Without a kubelet the container has its name in its metadata only.
+	var meta struct {
+		Name string `json:"name"`
+	}
+	if a[criContainerName] == "" && json.Unmarshal([]byte(a["io.kubernetes.cri-o.Metadata"]), &meta) == nil {
+		a[criContainerName] = meta.Name
+	}
 }
 
 // sandboxID returns the id of the sandbox that the container with the id is in.

@@ -34,6 +34,50 @@ func TestAnnotations(t *testing.T) {
 	}
 }
 
+// TestCRIOsAnnotations: pods of CRI-O have their names, with and without a kubelet. The
+// annotations are of real ones.
+func TestCRIOsAnnotations(t *testing.T) {
+	for _, tt := range []struct {
+		name, spec     string
+		pod, container []string
+		sandbox, kind  string
+	}{
+		{"sandbox", `"io.container.manager":"cri-o","io.kubernetes.cri-o.ContainerType":"sandbox","io.kubernetes.cri-o.SandboxID":"134b58","io.kubernetes.cri-o.ContainerID":"134b58",
+			"io.kubernetes.cri-o.KubeName":"segfaulter","io.kubernetes.cri-o.Namespace":"default","io.kubernetes.cri-o.Name":"k8s_segfaulter_default_aaaa2b4a_0",
+			"io.kubernetes.pod.namespace":"default","io.kubernetes.pod.name":"segfaulter","io.kubernetes.pod.uid":"aaaa2b4a","io.kubernetes.container.name":"POD"`,
+			[]string{"k8s.pod.name=segfaulter", "k8s.namespace.name=default", "k8s.pod.uid=aaaa2b4a"}, nil, "134b58", "sandbox"},
+		{"container", `"io.container.manager":"cri-o","io.kubernetes.container.name":"coredns","io.kubernetes.cri-o.ContainerID":"438e2b","io.kubernetes.cri-o.ContainerType":"container",
+			"io.kubernetes.cri-o.ImageName":"k8s.gcr.io/coredns/coredns:v1.8.6","io.kubernetes.cri-o.SandboxID":"500027","io.kubernetes.pod.name":"coredns-6d4b75cb6d-4mtdm",
+			"io.kubernetes.pod.namespace":"kube-system","io.kubernetes.pod.uid":"5b5e07db"`,
+			[]string{"k8s.pod.name=coredns-6d4b75cb6d-4mtdm", "k8s.namespace.name=kube-system", "k8s.pod.uid=5b5e07db"},
+			[]string{"container.name=coredns", "k8s.container.name=coredns", "container.image.name=k8s.gcr.io/coredns/coredns:v1.8.6"}, "500027", "container"},
+		{"crictl's sandbox", `"io.kubernetes.cri-o.ContainerType":"sandbox","io.kubernetes.cri-o.SandboxID":"p1","io.kubernetes.cri-o.KubeName":"podsandbox1","io.kubernetes.cri-o.Namespace":"redhat.test.crio","io.kubernetes.cri-o.Metadata":"{\"name\":\"podsandbox1\"}"`,
+			[]string{"k8s.pod.name=podsandbox1", "k8s.namespace.name=redhat.test.crio"}, nil, "p1", "sandbox"},
+		{"crictl's container", `"io.kubernetes.cri-o.ContainerType":"container","io.kubernetes.cri-o.SandboxID":"p1","io.kubernetes.cri-o.Metadata":"{\"name\":\"podsandbox1-redis\"}","io.kubernetes.cri-o.ImageName":"docker.io/library/redis:alpine"`,
+			nil, []string{"container.name=podsandbox1-redis", "k8s.container.name=podsandbox1-redis", "container.image.name=docker.io/library/redis:alpine"}, "p1", "container"},
+		{"values that are no strings", `"io.kubernetes.cri.container-type":"sandbox","io.kubernetes.cri.sandbox-id":"pod1","io.kubernetes.cri.sandbox-name":"web","n":5,"b":true,"x":null,"l":["a"],"o":{"a":"b"},"io.kubernetes.cri.sandbox-uid":7`,
+			[]string{"k8s.pod.name=web"}, nil, "pod1", "sandbox"},
+		{"containerd's beside", `"io.kubernetes.cri.container-type":"container","io.kubernetes.cri.sandbox-id":"pod1","io.kubernetes.cri-o.ContainerType":"sandbox","io.kubernetes.cri-o.SandboxID":"another","io.kubernetes.pod.name":"another"`,
+			nil, nil, "pod1", "container"},
+	} {
+		t.Run(tt.name, func(t *testing.T) {
+			dir := t.TempDir()
+			if err := os.WriteFile(filepath.Join(dir, "config.json"), []byte(`{"annotations":{`+tt.spec+`}}`), 0o600); err != nil {
+				t.Fatal(err)
+			}
+			notes, err := readAnnotations(dir)
+			if err != nil {
+				t.Fatal(err)
+			}
+			want(t, notes.pod(), tt.pod...)
+			want(t, notes.container(), tt.container...)
+			if id, kind := notes.sandboxID("c1"), notes[criContainerType]; id != tt.sandbox || kind != tt.kind {
+				t.Errorf("%s of the sandbox %s", kind, id)
+			}
+		})
+	}
+}
+
 func want(t *testing.T, attrs []attribute.KeyValue, want ...string) {
 	t.Helper()
 	var got []string

@@ -2,6 +2,8 @@ package shim
 
 import (
 	"context"
+	"errors"
+	"io/fs"
 	"path/filepath"
 	"sync"
 	"time"
@@ -61,7 +63,7 @@ func (s *sandbox) adopt(c *middleware.Call) {
 	s.mu.Unlock()
 	ct.load.Do(func() {
 		notes, err := readAnnotations(c.Bundle)
-		if err != nil {
+		if err != nil && !(c.SandboxID != "" && errors.Is(err, fs.ErrNotExist)) {
 			s.log.Warn("container is traced without its annotations", "container", id, "error", err)
 		}
 		attrs := notes.container()

@@ -62,7 +62,11 @@ func (c command) delete(cfg config.Config, inner string, readable bool, log *slo
 		return exitCode(err)
 	}
 	whole := timing{Name: spanShimDelete, Start: began, End: time.Now(), Error: t.Error, Children: []timing{t}}
-	r := newRecording(c.identity(inner), c.id, *st, whole)
+	who := c.identity(inner)
+	if who.notes == nil {
+		who.notes = st.pod() // the bundle of a sandbox that was created by the shim has no spec
+	}
+	r := newRecording(who, c.id, *st, whole)
 	r.Response, r.Gone = out.Bytes(), relayGone
 	var rerr error
 	if recorder == nil {

@@ -156,6 +156,7 @@ func (r *relayProcess) take(a assignment) (err error) {
 
 		Pod:          r.who.notes[criSandboxName],
 		PodNamespace: r.who.notes[criSandboxNS],
+		PodUID:       r.who.notes[criSandboxUID],
 	}
 	if r.cfg.Trace.Mode == "dynamic" {
 		r.state.Dynamic, r.state.Trace.Sampled = true, false
@@ -181,6 +182,7 @@ func (r *relayProcess) serve() <-chan struct{} {
 		join = middleware.JoinSandbox
 	}
 	r.sandbox = newSandbox(r.tel.tracer, r.tel.provider.ForceFlush, r.log, r.state, r.paths.state, join)
+	r.sandbox.pod = r.tel.pod
 	if r.state.Dynamic {
 		r.sandbox.switcher = &switcher{sandbox: r.sandbox, cfg: r.cfg.Trace}
 	}

@@ -37,6 +37,7 @@ type sandbox struct {
 	switcher  *switcher                   // nil unless tracing is dynamic
 	agents    *agents                     // nil where there is no VM
 	flush     func(context.Context) error // exports what has ended
+	pod       *latePod                    // nil in tests
 	exports   sync.WaitGroup
 
 	unrecorded atomic.Uint64 // spans of others, of times when tracing was off
@@ -79,6 +80,9 @@ func (s *sandbox) Began(c *middleware.Call) {
 
 // Forwarded implements middleware.Observer.
 func (s *sandbox) Forwarded(c *middleware.Call) {
+	if c.Pod.Name != "" {
+		s.named(c)
+	}
 	if c.Bundle != "" {
 		s.adopt(c)
 	}

@@ -53,6 +53,7 @@ type state struct {
 	// Pod and PodNamespace are what a person calls the sandbox by.
 	Pod          string `json:"pod,omitempty"`
 	PodNamespace string `json:"pod_namespace,omitempty"`
+	PodUID       string `json:"pod_uid,omitempty"`
 
 	// Pending are the spans of a start that are exported by whoever comes to know
 	// which trace they belong to: the relay at the container's Create.

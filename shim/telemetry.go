@@ -52,6 +52,7 @@ type telemetry struct {
 	journal  *journal.Journal
 	keeper   *export.Keeper
 	queue    *export.Queue // to the journal, for those who must not wait for it
+	pod      *latePod
 	endTime  time.Duration
 }
 
@@ -70,7 +71,8 @@ func openTelemetry(cfg config.Config, id identity, log *slog.Logger) (*telemetry
 	t := &telemetry{journal: j, endTime: endTime}
 	t.keeper = export.NewKeeper(cfg, func(format string, args ...any) { log.Warn(fmt.Sprintf(format, args...)) })
 	ctx := context.Background()
-	client := t.keeper.Client(j)
+	t.pod = &latePod{Client: t.keeper.Client(j), sandbox: id.sandbox}
+	client := t.pod
 	t.queue = export.NewQueue(client, j)
 	exporter, err := otlptrace.New(ctx, client)
 	if err != nil {

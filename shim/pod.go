@@ -1,0 +1,81 @@
+package shim
+
+import (
+	"context"
+	"slices"
+	"sync/atomic"
+
+	"go.opentelemetry.io/otel/exporters/otlp/otlptrace"
+	commonpb "go.opentelemetry.io/proto/otlp/common/v1"
+	resourcepb "go.opentelemetry.io/proto/otlp/resource/v1"
+	tracepb "go.opentelemetry.io/proto/otlp/trace/v1"
+
+	"github.com/shimtrace/shimtrace/middleware"
+)
+
+// latePod is a client that puts the pod's name into the resource of a sandbox's spans
+// where the relay learns it after it has made that resource: with sandboxer = "shim"
+// there is no spec in the bundle when the shim starts, and the pod comes with
+// CreateSandbox. No span has ended by then, as a rule.
+type latePod struct {
+	otlptrace.Client
+	sandbox string
+	attrs   atomic.Pointer[[]*commonpb.KeyValue]
+}
+
+// set makes the pod known.
+func (l *latePod) set(pod annotations) {
+	var attrs []*commonpb.KeyValue
+	for _, a := range pod.pod() {
+		attrs = append(attrs, &commonpb.KeyValue{
+			Key:   string(a.Key),
+			Value: &commonpb.AnyValue{Value: &commonpb.AnyValue_StringValue{StringValue: a.Value.AsString()}},
+		})
+	}
+	l.attrs.Store(&attrs)
+}
+
+// UploadTraces implements [otlptrace.Client].
+func (l *latePod) UploadTraces(ctx context.Context, spans []*tracepb.ResourceSpans) error {
+	if attrs := l.attrs.Load(); attrs != nil {
+		for _, rs := range spans {
+			if l.ours(rs.GetResource()) {
+				// A resource may be shared with batches that are on their way.
+				rs.Resource = &resourcepb.Resource{
+					Attributes:             append(slices.Clip(rs.Resource.Attributes), *attrs...),
+					DroppedAttributesCount: rs.Resource.DroppedAttributesCount,
+					EntityRefs:             rs.Resource.EntityRefs,
+				}
+			}
+		}
+	}
+	return l.Client.UploadTraces(ctx, spans)
+}
+
+// ours reports whether a resource is of the sandbox.
+func (l *latePod) ours(res *resourcepb.Resource) bool {
+	return slices.ContainsFunc(res.GetAttributes(), func(kv *commonpb.KeyValue) bool {
+		return kv.Key == string(middleware.SandboxIDKey) && kv.Value.GetStringValue() == l.sandbox
+	})
+}
+
+// named takes the pod from the request that creates the sandbox, unless it is known.
+func (s *sandbox) named(c *middleware.Call) {
+	s.mu.Lock()
+	if s.state.Pod != "" || c.SandboxID != s.state.Sandbox {
+		s.mu.Unlock()
+		return
+	}
+	s.state.Pod, s.state.PodNamespace, s.state.PodUID = c.Pod.Name, c.Pod.Namespace, c.Pod.UID
+	pod := s.state.pod()
+	s.mu.Unlock()
+	if s.pod != nil {
+		s.pod.set(pod)
+	}
+	s.save()
+}
+
+// pod returns what the state says of the pod, as annotations.
+func (st *state) pod() annotations {
+	return annotations{criSandboxName: st.Pod, criSandboxNS: st.PodNamespace, criSandboxUID: st.PodUID}
+}

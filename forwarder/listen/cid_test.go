@@ -14,6 +14,7 @@ import (
 	"time"
 
 	"github.com/shimtrace/shimtrace/internal/host"
+	"github.com/shimtrace/shimtrace/internal/reliability"
 )
 
 // qemu is what the runtimes start, as far as it matters.
@@ -130,6 +131,12 @@ func TestFindCIDOrphan(t *testing.T) {
 	if cid, err := find(t, CIDSource{Sandbox: self, Shim: shim(t, stranger.pid())}, patience); cid != 504 {
 		t.Errorf("found %d, %v", cid, err)
 	}
+	reliability.Row(t, reliability.Fault{
+		Area:  "Local users",
+		Fault: "another user runs a program with the name and arguments of a sandbox's QEMU",
+		Pod:   "nothing: the CID of its own VM is claimed",
+		Lost:  "nothing",
+	})
 }
 
 // TestFindCIDContainer: what runs in a container can call itself anything.

@@ -8,6 +8,8 @@ import (
 	"strings"
 	"testing"
 	"time"
+
+	"github.com/shimtrace/shimtrace/internal/reliability"
 )
 
 // clock is a Limiter's, in a test's hands.
@@ -65,6 +67,12 @@ func TestInventedCauses(t *testing.T) {
 	if _, ok := l.Allow("relay", "cannot dial"); !ok {
 		t.Error("another kind was swallowed")
 	}
+	reliability.Row(t, reliability.Fault{
+		Area:  "Guests",
+		Fault: "a guest has its relay report ten errors a second for a day, no two of them alike",
+		Pod:   "nothing",
+		Lost:  "no span; of 864,000 lines of the log all but 2,890, which say how many they stand for",
+	})
 }
 
 func TestCause(t *testing.T) {

@@ -12,6 +12,10 @@ import (
 	"github.com/shimtrace/shimtrace/internal/private"
 )
 
+// maxElsewhere bounds the segments that one append finds full or removed: many writers
+// on a busy machine may be that much faster.
+const maxElsewhere = 64
+
 // maxAttempts bounds the segments that one append tries: others may rotate,
 // remove or hold each of them meanwhile.
 const maxAttempts = 8
@@ -19,18 +23,46 @@ const maxAttempts = 8
 // errElsewhere says that the open segment is not the one to append to.
 var errElsewhere = errors.New("journal: the segment is sealed or removed")
 
-// append writes one record, whose payload lies behind the room for the headers
-// in b, to the last segment. It holds the segment's lock only meanwhile.
-func (j *Journal) append(kind Kind, spans int, b []byte) error {
+// entry is a record's header, as far as its writer says it.
+type entry struct {
+	kind   Kind
+	source Source
+	spans  int
+	time   time.Time
+}
+
+// append writes one record, whose payload lies behind the room for the headers in b,
+// and sees to it that the journal stays within its cap.
+func (j *Journal) append(kind Kind, source Source, spans int, b []byte) error {
+	e := entry{kind, source, spans, time.Now()}
+	err := j.appendRecord(e, b)
+	if !j.rotated {
+		return err
+	}
+	j.rotated = false
+	if err != nil {
+		j.buf = nil // b is in it
+	}
+	j.evict()
+	if err != nil && reasonOf(err) == ReasonDiskFull {
+		return j.appendRecord(e, b) // there may be room now
+	}
+	return err
+}
+
+// appendRecord writes one record to the last segment. It holds the segment's lock only
+// meanwhile.
+func (j *Journal) appendRecord(e entry, b []byte) error {
 	if j.file == nil {
 		if err := j.openLast(); err != nil {
 			return err
 		}
 	}
-	for range maxAttempts {
+	for locked, elsewhere := 0, 0; locked < maxAttempts && elsewhere < maxElsewhere; {
 		err := lock(j.file, unix.LOCK_EX, j.opts.LockWait)
 		switch {
 		case errors.Is(err, errLocked):
+			locked++
 			// A stopped process holds it. The next segment is for everybody.
 			if err := j.openNext(); err != nil {
 				return err
@@ -39,11 +71,12 @@ func (j *Journal) append(kind Kind, spans int, b []byte) error {
 		case err != nil:
 			return fmt.Errorf("journal: %w", err)
 		}
-		err = j.appendLocked(kind, spans, b)
+		err = j.appendLocked(e, b)
 		unlock(j.file)
 		if !errors.Is(err, errElsewhere) {
 			return err
 		}
+		elsewhere++
 		if err := j.openLast(); err != nil {
 			return err
 		}
@@ -52,7 +85,7 @@ func (j *Journal) append(kind Kind, spans int, b []byte) error {
 }
 
 // appendLocked writes the record to the open segment, whose lock is held.
-func (j *Journal) appendLocked(kind Kind, spans int, b []byte) error {
+func (j *Journal) appendLocked(e entry, b []byte) error {
 	size, links, err := stat(j.file)
 	if err != nil {
 		return err
@@ -67,7 +100,7 @@ func (j *Journal) appendLocked(kind Kind, spans int, b []byte) error {
 			return err
 		}
 		f.Close()
-		j.evict()
+		j.rotated = true
 		return errElsewhere
 	}
 	var m marker
@@ -87,7 +120,7 @@ func (j *Journal) appendLocked(kind Kind, spans int, b []byte) error {
 	} else if m, err = readMarker(j.file); err != nil {
 		return err
 	}
-	putRecordHeader(record, m, kind, spans, time.Now())
+	putRecordHeader(record, m, e)
 	if n, err := j.file.Write(out); err != nil {
 		if n > 0 {
 			// Best effort: readers pass over what stays.

@@ -126,7 +126,7 @@ func TestForgedRecord(t *testing.T) {
 				m = newMarker()
 			}
 			forged, spans := appendDrops(make([]byte, recordHeaderLen), map[string]int{"forged": 1})
-			putRecordHeader(forged, m, KindDrops, spans, time.Now())
+			putRecordHeader(forged, m, entry{kind: KindDrops, spans: spans, time: time.Now()})
 			at, _, _ := stat(j.file)
 			hostile := batch("hostile")
 			hostile[0].ScopeSpans[0].Spans[0].Attributes = []*commonpb.KeyValue{{

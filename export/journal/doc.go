@@ -15,7 +15,8 @@
 // never written again: the existence of segment N+1 seals segment N. The first
 // number is the Unix time in milliseconds, so that numbers rise even when
 // somebody empties the directory. The oldest segments are removed when all of
-// them together exceed a cap.
+// them together exceed a cap; records of sandboxes that have no more than their
+// share go on to the end then, so that one sandbox's flood costs no other one.
 //
 // When the lock cannot be had in a short time, because a stopped process holds
 // it, the next segment is begun, for all: no process waits for another.
@@ -34,7 +35,8 @@
 //
 //	 0  marker: the segment's
 //	 8  time of the append, Unix nanoseconds (int64)
-//	16  kind (uint8), then three bytes 0
+//	16  kind (uint8), then the source (3 bytes): whose share it counts against, a
+//	    hash of the sandbox's id; 0: the host
 //	20  number of spans (uint32)
 //	24  length of the payload (uint32), at most 16 MiB
 //	28  CRC-32C of bytes 0 to 28 and the payload (uint32)

@@ -17,6 +17,9 @@ const (
 	ReasonTooLarge = "span too large"
 	// ReasonFull: the cap removed a segment before the shipper had read it.
 	ReasonFull = "journal full"
+	// ReasonShare: the cap removed spans of a sandbox that had more than its share of
+	// the journal, while others have not.
+	ReasonShare = "sandbox over its share"
 	// ReasonRetention: the cap removed spans of a journal that nobody ships. They
 	// had been kept for as long as they could; it is no loss on the way.
 	ReasonRetention = "retention"

@@ -55,17 +55,18 @@ func parseSegmentHeader(b []byte) (m marker, ok bool) {
 type recordHeader struct {
 	time   int64
 	kind   Kind
+	source Source
 	spans  uint32
 	length uint32
 	crc    uint32
 }
 
 // putRecordHeader fills the header of the record b, whose payload is in place.
-func putRecordHeader(b []byte, m marker, kind Kind, spans int, now time.Time) {
+func putRecordHeader(b []byte, m marker, e entry) {
 	copy(b, m[:])
-	binary.LittleEndian.PutUint64(b[8:], uint64(now.UnixNano()))
-	binary.LittleEndian.PutUint32(b[16:], uint32(kind))
-	binary.LittleEndian.PutUint32(b[20:], uint32(spans))
+	binary.LittleEndian.PutUint64(b[8:], uint64(e.time.UnixNano()))
+	binary.LittleEndian.PutUint32(b[16:], uint32(e.kind)|uint32(e.source)<<8)
+	binary.LittleEndian.PutUint32(b[20:], uint32(e.spans))
 	binary.LittleEndian.PutUint32(b[24:], uint32(len(b)-recordHeaderLen))
 	binary.LittleEndian.PutUint32(b[28:], recordChecksum(b))
 }
@@ -74,6 +75,7 @@ func parseRecordHeader(b []byte) recordHeader {
 	return recordHeader{
 		time:   int64(binary.LittleEndian.Uint64(b[8:])),
 		kind:   Kind(b[16]),
+		source: Source(binary.LittleEndian.Uint32(b[16:]) >> 8),
 		spans:  binary.LittleEndian.Uint32(b[20:]),
 		length: binary.LittleEndian.Uint32(b[24:]),
 		crc:    binary.LittleEndian.Uint32(b[28:]),

@@ -69,11 +69,13 @@ type Journal struct {
 	drops   tally
 	carried tally
 
-	mu     sync.Mutex
-	closed bool
-	file   *os.File // the segment last written; nil until the first append
-	number uint64
-	buf    []byte
+	mu      sync.Mutex
+	closed  bool
+	file    *os.File // the segment last written; nil until the first append
+	number  uint64
+	buf     []byte
+	rotated bool             // a segment was begun since the last eviction
+	usages  map[uint64]usage // of sealed segments
 }
 
 var _ otlptrace.Client = (*Journal)(nil)
@@ -189,7 +191,7 @@ func (j *Journal) appendTraces(t *tracepb.TracesData) error {
 		j.drops.add(ReasonWriteFailed, count)
 		return fmt.Errorf("journal: marshal: %w", err)
 	}
-	if err := j.append(KindTraces, count, payload); err != nil {
+	if err := j.append(KindTraces, sourceOf(t.ResourceSpans), count, payload); err != nil {
 		j.drops.add(reasonOf(err), count)
 		return err
 	}
@@ -208,7 +210,7 @@ func (j *Journal) flushTally(kind Kind, t *tally) error {
 		return nil
 	}
 	payload, spans := appendDrops(j.room(0), m)
-	err := j.append(kind, spans, payload)
+	err := j.append(kind, 0, spans, payload)
 	if err != nil {
 		t.addAll(m)
 	}

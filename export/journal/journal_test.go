@@ -290,7 +290,7 @@ func TestStuckWriterStopsNobody(t *testing.T) {
 	late := &Journal{dir: dir, file: holder, number: stuck}
 	payload, _ := appendDrops(late.room(0), map[string]int{"late": 1})
 	record := payload[segmentHeaderLen:]
-	putRecordHeader(record, m, KindDrops, 1, time.Now())
+	putRecordHeader(record, m, entry{kind: KindDrops, spans: 1, time: time.Now()})
 	if _, err := holder.Write(record); err != nil {
 		t.Fatal(err)
 	}

@@ -14,6 +14,8 @@ type Record struct {
 	// Time is when the record was appended, by the writer's clock.
 	Time time.Time
 	Kind Kind
+	// Source is whose share the record counts against.
+	Source Source
 	// Spans is the number of spans in a record of KindTraces, or the number lost
 	// in one of KindDrops or KindCarried.
 	Spans int

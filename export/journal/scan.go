@@ -178,6 +178,7 @@ func (s *scanner) record() (Record, error) {
 	r := Record{
 		Time:    time.Unix(0, h.time),
 		Kind:    h.kind,
+		Source:  h.source,
 		Spans:   int(h.spans),
 		Payload: b[recordHeaderLen:],
 		Segment: s.segment,

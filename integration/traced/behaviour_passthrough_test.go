@@ -39,7 +39,7 @@ func newDesk(t *testing.T, inner string) *desk {
 	d := &desk{T: t, dir: dir, inner: inner, wrapped: filepath.Join(bin, "containerd-shim-runc-traced-v2")}
 	t.Cleanup(func() {
 		until(t, "the relays to end", func() bool { return len(d.relays()) == 0 })
-		if left, _ := filepath.Glob(filepath.Join(dir, "state/s/*")); len(left) > 0 {
+		if left := filesOfRelays(t, filepath.Join(dir, "state/s")); len(left) > 0 {
 			t.Errorf("relays have left %q", left)
 		}
 		os.RemoveAll(dir)

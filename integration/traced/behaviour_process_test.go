@@ -24,9 +24,18 @@ func inners(r *rig.Rig) []rig.Process {
 // relayFiles are what relays have in the directory for their sockets.
 func relayFiles(t *testing.T, r *rig.Rig) []string {
 	t.Helper()
-	files, err := filepath.Glob(filepath.Join(r.Dir, "run/shimtrace/s/*"))
+	return filesOfRelays(t, filepath.Join(r.Dir, "run/shimtrace/s"))
+}
+
+// filesOfRelays are the files in that directory, without the locks of starts, which stay.
+func filesOfRelays(t *testing.T, dir string) []string {
+	t.Helper()
+	files, err := filepath.Glob(filepath.Join(dir, "*"))
 	check(t, err)
-	return files
+	return slices.DeleteFunc(files, func(path string) bool {
+		start, _ := filepath.Match("start-*.lock", filepath.Base(path))
+		return start
+	})
 }
 
 // settle waits until the relays of all that is over are gone, and with them their

@@ -20,9 +20,6 @@ func (d *Duration) UnmarshalText(text []byte) error {
 	return nil
 }
 
-// MarshalText implements encoding.TextMarshaler.
-func (d Duration) MarshalText() ([]byte, error) { return []byte(time.Duration(d).String()), nil }
-
 // Bytes is a size, written as a number with a unit: "64MiB", "512KiB", "1GiB" or
 // a plain number of bytes.
 type Bytes int64
@@ -48,6 +45,3 @@ func (b *Bytes) UnmarshalText(text []byte) error {
 	}
 	return fmt.Errorf("%q is not a size: write a whole number with its unit, such as \"64MiB\" or \"512KiB\"", text)
 }
-
-// MarshalText implements encoding.TextMarshaler.
-func (b Bytes) MarshalText() ([]byte, error) { return fmt.Appendf(nil, "%dB", int64(b)), nil }

@@ -8,6 +8,7 @@ import (
 	"regexp"
 	"strings"
 	"testing"
+	"time"
 
 	"github.com/shimtrace/shimtrace/config"
 )
@@ -103,8 +104,7 @@ func shownDefault(t *testing.T, v reflect.Value) string {
 	t.Helper()
 	switch value := v.Interface().(type) {
 	case config.Duration:
-		text, _ := value.MarshalText()
-		return "`\"" + string(text) + "\"`"
+		return fmt.Sprintf("`%q`", time.Duration(value).String())
 	case config.Bytes:
 		if value%(1<<20) != 0 {
 			return fmt.Sprintf("`\"%dKiB\"`", value>>10)

@@ -43,6 +43,8 @@ type Options struct {
 	Path []string
 	// Runtimes are handlers of CRI besides Runc, which is always there.
 	Runtimes []Runtime
+	// TOML is further sections of containerd's configuration.
+	TOML string
 	// Debug makes containerd and the shims log at debug level.
 	Debug bool
 	// Timeout bounds each run of a client, and waiting for containerd. One

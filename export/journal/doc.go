@@ -38,7 +38,7 @@
 //	16  kind (uint8), then the source (3 bytes): whose share it counts against, a
 //	    hash of the sandbox's id; 0: the host
 //	20  number of spans (uint32)
-//	24  length of the payload (uint32), at most 16 MiB
+//	24  length of the payload (uint32), at most 1 MiB
 //	28  CRC-32C of bytes 0 to 28 and the payload (uint32)
 //	32  payload
 //

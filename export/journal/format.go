@@ -12,8 +12,9 @@ const (
 
 	magic = "shimtrj\x01"
 
-	// maxPayload is the longest payload that a reader believes in.
-	maxPayload = 16 << 20
+	// maxPayload is the longest payload that a reader believes in. No writer has ever
+	// made a longer record.
+	maxPayload = maxRecord
 )
 
 // Kind says what a record's payload is.

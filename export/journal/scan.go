@@ -79,8 +79,17 @@ func scanSegment(dir string, number uint64, from int64, st *Stats, fn func(Recor
 // writer is still at it, or died.
 var errIncomplete = errors.New("journal: the segment ends within a record")
 
-// readAhead is the least that a scanner reads at once.
-const readAhead = 64 << 10
+const (
+	// readAhead is the least that a scanner reads at once.
+	readAhead = 64 << 10
+	// maxGap is how far a scanner looks for the next marker. What is behind that, in a
+	// file that may have holes as large as anything, is damaged too.
+	maxGap = 64 << 20
+	// maxWasted is how many bytes a scanner has a checksum made of in vain, for each
+	// byte of the segment, and wastedAtLeast in any case: somebody may have put a marker
+	// at every place.
+	maxWasted, wastedAtLeast = 8, 16 << 20
+)
 
 // scanner reads the records of one segment up to size. With final set, no writer
 // is at work below size, and what is not a whole record is damage.
@@ -91,6 +100,7 @@ type scanner struct {
 	size    int64
 	final   bool
 	corrupt int64 // bytes passed over
+	wasted  int64 // bytes that a checksum was made of that was wrong
 
 	marker marker
 	known  bool // the marker is
@@ -212,6 +222,7 @@ func (s *scanner) check(off int64) error {
 		return errIncomplete
 	}
 	if recordChecksum(b) != h.crc {
+		s.wasted += int64(want)
 		return errDamaged
 	}
 	return nil
@@ -219,10 +230,17 @@ func (s *scanner) check(off int64) error {
 
 // resync moves to the next marker behind s.off, or to the end.
 func (s *scanner) resync() error {
-	for off := s.off + 1; off < s.size; {
-		b, err := s.window(off, readAhead)
-		if err != nil {
-			return err
+	if s.wasted > max(maxWasted*s.size, wastedAtLeast) {
+		s.skipTo(s.size)
+		return nil
+	}
+	for off := s.off + 1; off < min(s.size, s.off+maxGap); {
+		b := s.buffered(off)
+		if len(b) < recordHeaderLen {
+			var err error
+			if b, err = s.window(off, readAhead); err != nil {
+				return err
+			}
 		}
 		if i := bytes.Index(b, s.marker[:]); i >= 0 {
 			s.skipTo(off + int64(i))
@@ -242,6 +260,14 @@ func (s *scanner) skipTo(off int64) {
 		s.corrupt += off - s.off
 		s.off = off
 	}
+}
+
+// buffered returns what has been read from off on.
+func (s *scanner) buffered(off int64) []byte {
+	if off < s.start || off > s.start+int64(len(s.buf)) {
+		return nil
+	}
+	return s.buf[off-s.start:]
 }
 
 // window returns the n bytes at off, fewer only where size ends them. They are

@@ -3,6 +3,7 @@ package journal
 import (
 	"errors"
 	"fmt"
+	"io"
 	"io/fs"
 	"os"
 	"path/filepath"
@@ -31,23 +32,34 @@ func listSegments(dir string) ([]uint64, error) {
 		return nil, fmt.Errorf("journal: %w", err)
 	}
 	defer d.Close()
-	names, err := d.Readdirnames(-1)
-	if err != nil {
-		return nil, fmt.Errorf("journal: %w", err)
-	}
 	var numbers []uint64
-	for _, name := range names {
-		digits, ok := strings.CutSuffix(name, segmentSuffix)
-		if !ok || len(digits) != 20 {
-			continue
+	for {
+		names, err := d.Readdirnames(namesAtOnce)
+		for _, name := range names {
+			digits, ok := strings.CutSuffix(name, segmentSuffix)
+			if !ok || len(digits) != 20 {
+				continue
+			}
+			if n, err := strconv.ParseUint(digits, 10, 64); err == nil {
+				numbers = append(numbers, n)
+			}
 		}
-		if n, err := strconv.ParseUint(digits, 10, 64); err == nil {
-			numbers = append(numbers, n)
+		if errors.Is(err, io.EOF) {
+			slices.Sort(numbers)
+			return numbers, nil
+		}
+		if err != nil {
+			return nil, fmt.Errorf("journal: %w", err)
+		}
+		if len(numbers) > maxSegments {
+			return nil, fmt.Errorf("journal: %s has more than %d segments: it is no journal that a writer has made", dir, maxSegments)
 		}
 	}
-	slices.Sort(numbers)
-	return numbers, nil
 }
+
+// maxSegments bounds the segments of a journal, namesAtOnce the names of them that are
+// in memory.
+const maxSegments, namesAtOnce = 1 << 20, 4096
 
 func exists(dir string, number uint64) bool {
 	return unix.Access(segmentPath(dir, number), unix.F_OK) == nil

@@ -8,19 +8,15 @@ import (
 	"testing"
 
 	"golang.org/x/sys/unix"
+
+	"github.com/shimtrace/shimtrace/internal/disktest"
+	"github.com/shimtrace/shimtrace/internal/reliability"
 )
 
 // TestFullDisk fills a file system with a journal: what did not fit is counted, what
 // was written stays readable, and writing goes on once there is room.
 func TestFullDisk(t *testing.T) {
-	dir := t.TempDir()
-	if err := unix.Mount("tmpfs", dir, "tmpfs", 0, "size=64k,mode=0700"); err != nil {
-		if errors.Is(err, unix.EPERM) && os.Getenv("CI") == "" {
-			t.Skip("mounting a small file system needs root")
-		}
-		t.Fatalf("mount tmpfs: %v", err)
-	}
-	t.Cleanup(func() { _ = unix.Unmount(dir, 0) })
+	dir := disktest.Full(t, "64k")
 	j, err := Open(dir, Options{SegmentBytes: 16 << 10})
 	if err != nil {
 		t.Fatal(err)
@@ -55,6 +51,12 @@ func TestFullDisk(t *testing.T) {
 	if drops[ReasonDiskFull] != failed || names[len(names)-1] != "room again" || st.CorruptBytes != 0 {
 		t.Errorf("drops %v of %d, last span %q, %d corrupt bytes", drops, failed, names[len(names)-1], st.CorruptBytes)
 	}
+	reliability.Row(t, reliability.Fault{
+		Area:  "Disks",
+		Fault: "the journal's disk is full",
+		Pod:   "nothing",
+		Lost:  "what does not fit: `disk full`, which is written once there is room",
+	})
 }
 
 // TestShortWrite has the kernel take only a part of a record.

@@ -81,6 +81,20 @@ func Ext4(t testing.TB) (dir string, freeze, thaw func()) {
 	return dir, freeze, thaw
 }
 
+// Fail has an ext4 answer everything with EIO from now on, as when its disk is gone.
+func Fail(t testing.TB, dir string) {
+	t.Helper()
+	d, err := os.Open(dir)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer d.Close()
+	const shutdown, noLogFlush = 0x8004587d, 2 // fs/ext4/ext4.h, EXT4_IOC_SHUTDOWN
+	if err := unix.IoctlSetPointerInt(int(d.Fd()), shutdown, noLogFlush); err != nil {
+		t.Fatalf("shut down %s: %v", dir, err)
+	}
+}
+
 // Hung mounts a file system on which no call returns, not even stat(2), as on a network
 // file system whose server is gone. release, which the test's end calls too, makes all
 // calls fail from then on.

@@ -7,7 +7,12 @@ package main
 
 import (
 	"context"
+	"io"
+	"log"
 	"os"
 )
 
-func main() { os.Exit(run(context.Background(), system(), os.Args)) }
+func main() {
+	log.SetOutput(io.Discard) // net/http's own lines, of what strangers send; errors are reported
+	os.Exit(run(context.Background(), system(), os.Args))
+}

@@ -5,12 +5,15 @@ import (
 	"context"
 	"crypto/tls"
 	"io"
+	"log"
 	"net"
 	"net/http"
 	"sync"
 	"testing"
 
 	coltracepb "go.opentelemetry.io/proto/otlp/collector/trace/v1"
+	commonpb "go.opentelemetry.io/proto/otlp/common/v1"
+	resourcepb "go.opentelemetry.io/proto/otlp/resource/v1"
 	"google.golang.org/grpc"
 	"google.golang.org/grpc/metadata"
 	"google.golang.org/protobuf/proto"
@@ -30,7 +33,9 @@ type collector struct {
 	attempts int
 	fail     func(http.ResponseWriter) // HTTP: answers instead of taking
 	failRPC  func() error              // gRPC: the same
-	partial  *coltracepb.ExportTracePartialSuccess
+	// refuseGzip answers gRPC calls that are compressed.
+	refuseGzip error
+	partial    *coltracepb.ExportTracePartialSuccess
 }
 
 func (c *collector) take(req *coltracepb.ExportTraceServiceRequest) *coltracepb.ExportTraceServiceResponse {
@@ -48,6 +53,17 @@ func (c *collector) taken() int {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	return len(c.names)
+}
+
+// distinct is the number of different names among what was taken.
+func (c *collector) distinct() int {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	seen := make(map[string]bool)
+	for _, n := range c.names {
+		seen[n] = true
+	}
+	return len(seen)
 }
 
 func (c *collector) tried() int {
@@ -98,7 +114,18 @@ func (c *collector) Export(ctx context.Context, req *coltracepb.ExportTraceServi
 	if c.failRPC != nil {
 		return nil, c.failRPC()
 	}
+	if s := grpc.ServerTransportStreamFromContext(ctx); c.refuseGzip != nil && s.(interface{ RecvCompress() string }).RecvCompress() == "gzip" {
+		return nil, c.refuseGzip
+	}
 	return c.take(req), nil
+}
+
+// quiet is a log for servers that are spoken to wrongly.
+var quiet = log.New(io.Discard, "", 0)
+
+func resourceOf(sandbox string) *resourcepb.Resource {
+	id := &commonpb.AnyValue{Value: &commonpb.AnyValue_StringValue{StringValue: sandbox}}
+	return &resourcepb.Resource{Attributes: []*commonpb.KeyValue{{Key: "container.sandbox.id", Value: id}}}
 }
 
 func listen(t *testing.T, address string) net.Listener {

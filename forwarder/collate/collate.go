@@ -159,7 +159,9 @@ func (c *Collator) add(s *agentwire.Span, rule *rpc, host bool) {
 		c.gather(n)
 	}
 	p, expected := c.expected(n.id)
-	n.needed = expected
+	if a := c.awaited[n.id]; a == nil || a.children > 0 {
+		n.needed = expected
+	}
 	switch {
 	case !expected:
 		c.settle(n)

@@ -182,7 +182,7 @@ func (c *Collator) await(n *node, parent trace.SpanID, p place, host bool) {
 
 // emit gives a span to the sink that was at a time by the host's clock.
 func (c *Collator) emit(n *node, p place, was period) {
-	s, at := n.span, n.draw(was, p.traced)
+	s, at := n.span, c.draw(n, was, p.traced)
 	if s.TraceID != p.trace {
 		c.stats.Rewritten++
 		s.TraceID, s.TraceState = p.trace, ""

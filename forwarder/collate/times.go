@@ -112,8 +112,8 @@ func (n *node) when(s *shift) period {
 }
 
 // draw returns the times at which a span is drawn, of those when it was.
-func (n *node) draw(was period, traced *tracedRoot) (at period) {
-	limits := always
+func (c *Collator) draw(n *node, was period, traced *tracedRoot) (at period) {
+	limits := period{c.began, math.MaxInt64}
 	if traced != nil && traced.start <= traced.end {
 		limits = traced.period
 	}

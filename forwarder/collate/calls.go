@@ -115,15 +115,19 @@ func (cs *calls) tell(c Call) {
 	cs.put(c, ring)
 }
 
-// put remembers a call in a ring, or its end.
+// put remembers a call in a ring, or its end. One without a span tells of clocks and
+// causes only, once it is over.
 func (cs *calls) put(c Call, ring *callRing) {
-	if !c.SpanContext.IsValid() {
+	id, spanned := c.SpanContext.SpanID(), c.SpanContext.IsValid()
+	if !spanned && c.End.IsZero() {
 		return
 	}
-	known := cs.bySpan[c.SpanContext.SpanID()]
+	known := cs.bySpan[id]
 	if known == nil {
 		known = cs.room(ring)
-		cs.bySpan[c.SpanContext.SpanID()] = known
+		if spanned {
+			cs.bySpan[id] = known
+		}
 	} else if known.end != math.MaxInt64 {
 		return // the beginning, told after the end
 	}
@@ -141,8 +145,10 @@ func (cs *calls) room(ring *callRing) *call {
 		return c
 	}
 	oldest := ring.all[ring.oldest].SpanContext
-	delete(cs.bySpan, oldest.SpanID())
-	cs.over.put(oldest.SpanID(), oldest)
+	if oldest.IsValid() {
+		delete(cs.bySpan, oldest.SpanID())
+		cs.over.put(oldest.SpanID(), oldest)
+	}
 	ring.all[ring.oldest] = c
 	ring.oldest = (ring.oldest + 1) % cs.limit
 	return c

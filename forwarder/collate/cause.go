@@ -142,7 +142,9 @@ func (cs *calls) tellRequest(c Call) {
 	cs.mu.Lock()
 	defer cs.mu.Unlock()
 	cs.create(&c)
-	cs.put(c, &cs.requests)
+	if c.SpanContext.IsValid() {
+		cs.put(c, &cs.requests)
+	}
 }
 
 // inFlight returns the open call that causes a request: of several for the same

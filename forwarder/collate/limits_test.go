@@ -91,3 +91,26 @@ func TestLifeLong(t *testing.T) {
 		})
 	}
 }
+
+// TestClockIsKnownWhileOff: what belongs to a window is told by the host's clock, which is
+// learned while nothing is recorded, from calls without spans.
+func TestClockIsKnownWhileOff(t *testing.T) {
+	b := newBed(t, func(o *Options) { o.OnDemand, o.Root = true, rootSpan.WithTraceFlags(0) })
+	b.Call(Call{Method: "Create", ContainerID: "a", Start: time.Unix(0, t0), End: time.Unix(0, t0+100*ms)})
+	b.Add(of(span("create_container", 7, 1, 0, 3000, 3090), "a", ""))
+	window := context(traceID(0xBB), 0xBB)
+	b.SetRoot(window, time.Unix(0, t0+10*s1))
+	b.EndRoot(time.Unix(0, t0+20*s1))
+	b.Add(span("check", 8, 2, 0, 12_500, 12_600)) // before it
+	b.Add(span("check", 9, 3, 0, 13_500, 13_600))
+	b.Add(span("check", 9, 4, 0, 22_500, 22_600))
+	b.Add(span("check", 9, 5, 0, 23_500, 23_600)) // after it
+	b.Ended()
+	b.balance()
+	if len(b.out) != 2 || b.drops[Off] != 3 {
+		t.Errorf("%d spans are drawn, dropped %v", len(b.out), b.drops)
+	}
+	b.want(3, window.TraceID(), 0xBB)
+	b.want(4, window.TraceID(), 0xBB)
+	b.drawn(3, 10_510, 10_610)
+}

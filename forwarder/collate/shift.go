@@ -95,15 +95,13 @@ func (c *clock) fit(guest period, in fits) *shift {
 // any time of it.
 func (c *clock) fitEnds(guest period, in fits) *shift {
 	start, end := plus(guest.start, c.at(guest.start)), plus(guest.end, c.at(guest.end))
-	if !in.host.has(start) {
-		start = cmpOr(in.host.start, math.MinInt64, start)
+	if !in.host.has(start) && in.host.start != math.MinInt64 {
+		start = in.host.start
 	}
-	switch {
-	case in.sure && (!in.host.has(end) || end < start), end > in.host.end:
-		end = cmpOr(in.host.end, math.MaxInt64, max(start, end))
-	case end < start:
-		end = start
+	if in.host.end != math.MaxInt64 && (end > in.host.end || in.sure && end < max(start, in.host.start)) {
+		end = in.host.end
 	}
+	end = max(start, end)
 	if in.sure {
 		for _, at := range []int64{guest.start, guest.end} {
 			if b := boundsOf(period{at, at}, in.host); b.possible() {
@@ -121,11 +119,3 @@ func (c *clock) life(guest, in period) *shift {
 }
 
 func middle(p period) int64 { return p.start + (max(p.end, p.start)-p.start)/2 }
-
-// cmpOr returns v unless it is none, which is without.
-func cmpOr(v, none, without int64) int64 {
-	if v == none {
-		return without
-	}
-	return v
-}

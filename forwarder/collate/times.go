@@ -63,8 +63,8 @@ func (c *Collator) ownShift(n *node) *shift {
 		return above.shift // of the request that it is done for
 	}
 	in := fits{host: always}
-	if a, ok := c.asked.get(parent); ok && n.asks(a.request) {
-		in = fits{host: a.period, sure: true}
+	if a, ok := c.asked.get(parent); ok && (n.rule == nil || n.asks(a.request)) {
+		in = fits{host: a.period, sure: n.rule != nil} // or of a later Kata
 	} else if ours, ok := c.ours(parent); ok && ours.Method != "" {
 		in = fits{host: ours.serving(), sure: n.asks(ours.Method) || n.rule != nil && n.rule.once}
 	} else if n.request() {

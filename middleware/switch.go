@@ -3,6 +3,7 @@ package middleware
 import (
 	"context"
 	"sync/atomic"
+	"time"
 
 	"go.opentelemetry.io/otel/attribute"
 	"go.opentelemetry.io/otel/trace"
@@ -10,9 +11,11 @@ import (
 
 // Attributes of the calls that were under way when a Switch was turned.
 const (
-	// BegunBeforeOnKey: the call began before tracing was switched on. Its span is
-	// whole, but has no context in its request.
+	// BegunBeforeOnKey: the call began before tracing was switched on. Its span begins
+	// with that, and its request has gone without the span's context. OriginalStartKey
+	// is when the call began, in Unix nanoseconds.
 	BegunBeforeOnKey = attribute.Key("shimtrace.begun_before_on")
+	OriginalStartKey = attribute.Key("shimtrace.original.start_time_unix_nano")
 	// EndedAfterOffKey: the call ended after tracing was switched off.
 	EndedAfterOffKey = attribute.Key("shimtrace.ended_after_off")
 )
@@ -22,19 +25,26 @@ const (
 //
 // A call that begins while it is off goes on as it came, its metadata unread. The
 // Observer is told of it, and if the Switch is turned on before the call has ended,
-// it gets its span then, from its true start, under Observer.Parent; such a call is
-// another *Call when it is Answered. A call that begins while it is on gets its span
-// whatever happens until its end.
+// it gets its span then, from the moment at which that was, under Observer.Parent; such
+// a call is another *Call when it is Answered. A call that begins while it is on gets its
+// span whatever happens until its end.
 type Switch struct {
 	turns atomic.Uint32 // odd while on
+	since atomic.Int64  // when it was turned on last, in Unix nanoseconds
 }
 
 // Set turns the switch and tells whether that was a change.
-func (s *Switch) Set(on bool) (changed bool) {
+func (s *Switch) Set(on bool) (changed bool) { return s.SetAt(on, time.Now()) }
+
+// SetAt is Set for who has said that it was at a moment, which is past.
+func (s *Switch) SetAt(on bool, at time.Time) (changed bool) {
 	for {
 		n := s.turns.Load()
 		if isOn(n) == on {
 			return false
+		}
+		if on {
+			s.since.Store(at.UnixNano())
 		}
 		if s.turns.CompareAndSwap(n, n+1) {
 			return true
@@ -85,13 +95,25 @@ func (s *spans) caughtUp(c *Call) *Call {
 		}
 		ctx := trace.ContextWithRemoteSpanContext(context.Background(), c.Parent)
 		_, c.span = s.tracer.Start(ctx, c.method.fullName, append(c.method.start[:len(c.method.start):len(c.method.start)],
-			trace.WithTimestamp(c.Start), trace.WithAttributes(BegunBeforeOnKey.Bool(true)))...)
+			trace.WithTimestamp(s.since(c)), trace.WithAttributes(BegunBeforeOnKey.Bool(true), OriginalStartKey.Int64(c.Start.UnixNano())))...)
 		turns--
 	}
 	if turns > 0 && c.span.IsRecording() {
 		c.span.SetAttributes(EndedAfterOffKey.Bool(true))
 	}
 	return c
+}
+
+// since returns when the span begins of a call that began before tracing was on.
+func (s *spans) since(c *Call) time.Time {
+	on := time.Unix(0, s.sw.since.Load())
+	switch {
+	case on.Before(c.Start):
+		return c.Start
+	case on.After(c.End):
+		return c.End
+	}
+	return on
 }
 
 // recording tells that the call has a span, and that it is not for nothing.

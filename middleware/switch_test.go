@@ -99,6 +99,7 @@ func TestSwitchedUnderWay(t *testing.T) {
 					done <- c.Call(context.Background(), taskService, "Create", &task.CreateTaskRequest{ID: id}, new(task.CreateTaskResponse))
 				}()
 				<-h.came
+				called := time.Now()
 				for _, to := range tt.turns {
 					sw.Set(to)
 				}
@@ -119,6 +120,10 @@ func TestSwitchedUnderWay(t *testing.T) {
 				}
 				if s.StartTime().After(switched) || s.EndTime().Before(switched) || attrs(s)["container.id"] != id {
 					t.Errorf("from %v to %v: %v", s.StartTime(), s.EndTime(), attrs(s))
+				}
+				from, late := attrs(s)[string(middleware.OriginalStartKey)].(int64)
+				if late != slices.Contains(tt.want, begun) || late && (s.StartTime().Before(called) || from > called.UnixNano()) {
+					t.Errorf("it begins at %v, the call was there at %v and says it began at %d", s.StartTime(), called, from)
 				}
 				var marks []string
 				for _, key := range slices.Sorted(maps.Keys(attrs(s))) {

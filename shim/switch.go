@@ -75,7 +75,7 @@ func (w *switcher) on(by turner, length time.Duration) (changed bool, err error)
 		return false, fmt.Errorf("nothing can be recorded: %w", err)
 	}
 	w.sandbox.open(win)
-	w.turns.Set(true)
+	w.turns.SetAt(true, now)
 	w.endAt(until)
 	return true, nil
 }

@@ -219,9 +219,10 @@ func (b *bed) drawn(id uint64, start, end int64) {
 	}
 }
 
-// above returns what a span is below, of those that were sent, in its trace or another.
+// above returns what a span is below, of those that were sent: in its trace, or wrongly in
+// another. Isolated, an agent's span may name by chance what the runtime has elsewhere.
 func (b *bed) above(s *tracepb.Span) *tracepb.Span {
-	if above := b.in[trace.TraceID(s.TraceId)][parentOf(s)]; above != nil {
+	if above := b.in[trace.TraceID(s.TraceId)][parentOf(s)]; above != nil || b.opts.Mode == Isolated {
 		return above
 	}
 	return b.by[parentOf(s)]

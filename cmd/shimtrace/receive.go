@@ -217,6 +217,7 @@ func (r *reception) run(ctx context.Context, idle time.Duration) error {
 	})
 	var telling sync.WaitGroup
 	telling.Go(func() { r.report.watch(ctx, r.status, r.tell) })
+	telling.Go(func() { giveBack(ctx, r.counters.Bodies.Load) })
 	r.router.Serve(ctx, r.seat.relays, idle)
 
 	posts, cancel := context.WithTimeout(context.WithoutCancel(ctx), closeReception)

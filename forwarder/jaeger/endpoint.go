@@ -41,6 +41,7 @@ func New(sink Sink, opts Options) *Endpoint {
 		MaxHeaderBytes:    16 << 10,
 		HTTP2: &http.HTTP2Config{
 			MaxConcurrentStreams:          16,
+			MaxReadFrameSize:              64 << 10, // a connection keeps the memory for its longest
 			MaxReceiveBufferPerConnection: 256 << 10,
 			MaxReceiveBufferPerStream:     128 << 10,
 		},

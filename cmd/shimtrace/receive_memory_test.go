@@ -1,0 +1,65 @@
+package main
+
+import (
+	"fmt"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/shimtrace/shimtrace/forwarder/jaeger"
+)
+
+// memoryOf returns a process's resident memory and the anonymous part of it, in kB.
+func memoryOf(t *testing.T, pid int) (resident, anonymous int) {
+	t.Helper()
+	status, err := os.ReadFile(fmt.Sprintf("/proc/%d/status", pid))
+	if err != nil {
+		t.Fatal(err)
+	}
+	for line := range strings.Lines(string(status)) {
+		_, _ = fmt.Sscanf(line, "VmRSS: %d kB", &resident)
+		_, _ = fmt.Sscanf(line, "RssAnon: %d kB", &anonymous)
+	}
+	return resident, anonymous
+}
+
+// TestReceiveMemory: the memory of a burst goes back to the system when it is over. It is
+// of the tool as it is built, for that of a test, or with the race detector, is another.
+func TestReceiveMemory(t *testing.T) {
+	tool := filepath.Join(t.TempDir(), "shimtrace")
+	if out, err := exec.Command("go", "build", "-o", tool, ".").CombinedOutput(); err != nil {
+		t.Fatalf("build the tool: %v\n%s", err, out)
+	}
+	config, state, at := receiveConfig(t)
+	r := &receiving{newTool(t, config, "receive"), state, at, "http://" + at + jaeger.Path}
+	r.cmd.Path = tool
+	r.start()
+	r.says("runtimes may post to " + r.url)
+	pods := load(t, goPod, rustPod)
+	_, fresh := memoryOf(t, r.cmd.Process.Pid)
+	var relays []*fakeRelay
+	for _, p := range pods {
+		relays = append(relays, r.relay(t, p.sandbox))
+	}
+	for range 5 { // as five pods of each that start together
+		for _, p := range pods {
+			p.postAll(t, r.url)
+		}
+	}
+	for i, p := range pods {
+		eventually(t, "they arrive", func() bool { return len(relays[i].got()) == 5*len(p.spans) })
+	}
+	all, burst := memoryOf(t, r.cmd.Process.Pid)
+	t.Logf("after the burst: %d kB, %d of them anonymous; %d when it had begun", all, burst, fresh)
+	var idle int
+	eventually(t, "it goes back", func() bool {
+		time.Sleep(100 * time.Millisecond)
+		all, idle = memoryOf(t, r.cmd.Process.Pid)
+		return idle <= fresh+(burst-fresh)*3/4
+	})
+	t.Logf("idle: %d kB, %d of them anonymous", all, idle)
+	r.stop()
+}

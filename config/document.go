@@ -280,4 +280,7 @@ func join(path []string) string {
 	return strings.Join(parts, ".")
 }
 
-const bareKey = "abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789_-"
+const (
+	letters = "abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789"
+	bareKey = letters + "_-"
+)

@@ -58,6 +58,21 @@ func checkEndpoint(value string) error {
 	return nil
 }
 
+// checkHeader reports what can be no header of a request (RFC 9110, "Fields"). It does
+// not show the value, which may be a secret.
+func checkHeader(name, value string) error {
+	const token = "!#$%&'*+-.^_`|~" + letters
+	if name == "" || strings.Trim(name, token) != "" {
+		return errors.New("this is no header's name")
+	}
+	for _, c := range []byte(value) {
+		if c < ' ' && c != '\t' || c == 0x7f {
+			return errors.New("there is a line break or another control character in the value")
+		}
+	}
+	return nil
+}
+
 // envEndpoint returns the URL for an endpoint as it stands in the environment: a URL,
 // or for gRPC a host and port, as gRPC's own addresses are, secured by TLS unless
 // insecure (OpenTelemetry Protocol Exporter, "Endpoint", "Insecure").

@@ -236,6 +236,12 @@ func setEndpoint(c *Config, e *environment) error {
 
 func setHeaders(c *Config, e *environment) error {
 	headers, err := pairs(e.value)
+	for name, value := range headers {
+		if herr := checkHeader(name, value); herr != nil {
+			delete(headers, name)
+			err = fmt.Errorf("header %q: %w; it is ignored", name, herr)
+		}
+	}
 	if len(headers) > 0 {
 		c.Export.Headers = headers
 	}

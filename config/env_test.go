@@ -77,6 +77,8 @@ func TestEnvironment(t *testing.T) {
 			c.Export.Headers = map[string]string{"authorization": "Bearer abc", "tenant": "x"}
 		}, 0},
 		{vars{"OTEL_EXPORTER_OTLP_HEADERS", "nothing"}, same, 1},
+		{vars{"OTEL_EXPORTER_OTLP_HEADERS", "a=x%0Ay"}, same, 1},
+		{vars{"OTEL_EXPORTER_OTLP_HEADERS", "a b=x,c=d"}, func(c *Config) { c.Export.Headers = map[string]string{"c": "d"} }, 1},
 		{vars{"OTEL_EXPORTER_OTLP_HEADERS", "a=b,nothing"}, func(c *Config) { c.Export.Headers = map[string]string{"a": "b"} }, 1},
 		{vars{"OTEL_RESOURCE_ATTRIBUTES", "region=eu%2Fwest, zone=1,"}, func(c *Config) { c.Resource = map[string]string{"region": "eu/west", "zone": "1"} }, 0},
 		{vars{"OTEL_RESOURCE_ATTRIBUTES", "city=Z\xfcrich,x"}, func(c *Config) { c.Resource = map[string]string{"city": "Z\xfcrich"} }, 1},

@@ -221,7 +221,7 @@ func (l *layer) clean(below *node, common *Config) Config {
 		cfg.Journal.Dir, cfg.Relay.StateDir = tidyPath(cfg.Journal.Dir), tidyPath(cfg.Relay.StateDir)
 		broken := cfg.violations()
 		if common != nil {
-			broken = append(broken, cfg.oneEndpoint(*common)...)
+			broken = append(broken, cfg.onceAHost(*common)...)
 		}
 		if !slices.ContainsFunc(broken, l.mend) {
 			return cfg

@@ -80,6 +80,11 @@ func (c *Config) violations() []violation {
 	r.oneOf("export.protocol", c.Export.Protocol, "http/protobuf", "grpc")
 	r.oneOf("export.compression", c.Export.Compression, "gzip", "none")
 	r.want(checkEndpoint(c.Export.Endpoint), "export.endpoint")
+	for _, name := range slices.Sorted(maps.Keys(c.Export.Headers)) {
+		if err := checkHeader(name, c.Export.Headers[name]); err != nil {
+			r = append(r, violation{[][]string{{"export", "headers", name}}, err})
+		}
+	}
 	r.want(positive(int64(c.Export.Timeout)), "export.timeout")
 	c.Journal.check(&r)
 	r.want(absolute(c.Relay.StateDir), "relay.state_dir")
@@ -126,10 +131,12 @@ func (j Journal) check(r *rules) {
 	}
 }
 
-// oneEndpoint reports in what a runtime has another endpoint for its spans than the
-// host.
-func (c *Config) oneEndpoint(common Config) []violation {
+// onceAHost reports in what a runtime differs that all runtimes of a host share.
+func (c *Config) onceAHost(common Config) []violation {
 	var r rules
+	if c.Relay.StateDir != common.Relay.StateDir {
+		r.want(errors.New("relays and shimtrace find each other there: set it in the common [relay]"), "relay.state_dir")
+	}
 	err := errors.New("the host has its endpoint once: set listen, body_bytes and held_bytes in the common [jaeger]")
 	own, of := c.Jaeger, common.Jaeger
 	if own.Listen != of.Listen {

@@ -47,6 +47,7 @@ func TestPodOfASandboxThatTheShimCreates(t *testing.T) {
 	if err := os.WriteFile(h.config, []byte(text), 0o600); err != nil {
 		t.Fatal(err)
 	}
+	h.env = []string{"OTEL_RESOURCE_ATTRIBUTES=city=Z\xfcrich"} // which costs no span
 	ours := []string{"-namespace", "k8s.io", "-address", "/no.sock", "-publish-binary", "/bin/false", "-id", "pod1"}
 	out, errs, code := h.run(append(ours, "start")...)
 	if code != 0 || !strings.Contains(out, "/state/s/") {
@@ -108,7 +109,7 @@ func namesInPod(t *testing.T, rs *tracepb.ResourceSpans) (names []string) {
 			names = append(names, s.Name)
 		}
 	}
-	if values["k8s.pod.name"] != "web-0" || values["k8s.namespace.name"] != "shop" || values["k8s.pod.uid"] != "u-1" || attrs["k8s.pod.name"] != 1 {
+	if values["k8s.pod.name"] != "web-0" || values["k8s.namespace.name"] != "shop" || values["k8s.pod.uid"] != "u-1" || attrs["k8s.pod.name"] != 1 || values["city"] != "Z\uFFFDrich" {
 		t.Errorf("%v have %v", names, values)
 	}
 	return names

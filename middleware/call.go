@@ -35,7 +35,10 @@ type Call struct {
 	// Message is what may be said of the answer's error message, at most 512 bytes: no
 	// values that may be secret (package errtext).
 	Message string
-	PID     uint32
+	// Expected tells that the call failed as it does in a healthy life; see
+	// WithExpected.
+	Expected bool
+	PID      uint32
 	// Exited tells that the answer has an exit status (of Wait and Delete).
 	Exited     bool
 	ExitStatus uint32

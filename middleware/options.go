@@ -19,7 +19,8 @@ type options struct {
 	quiet      []string
 	slow       time.Duration
 	observer   Observer
-	sw         *Switch // nil: always on
+	expected   func(*Call) bool // nil: none is
+	sw         *Switch          // nil: always on
 	onError    func(error)
 	ended      func(End) // nil: nobody is told
 }
@@ -83,6 +84,14 @@ func WithQuiet(slow time.Duration, methods ...string) Option {
 // WithObserver sets who is told of the calls. Default: nobody.
 func WithObserver(obs Observer) Option {
 	return func(o *options) { o.observer = obs }
+}
+
+// WithExpected says which failed calls belong to a healthy life: their spans are marked
+// (ExpectedKey) and have no error. It is asked once for each call that was answered with
+// a code other than 0, before the Observer is told of the answer, and must not block.
+// Default: every failure is one.
+func WithExpected(expected func(*Call) bool) Option {
+	return func(o *options) { o.expected = expected }
 }
 
 // WithErrorHandler sets who is told what went wrong in tracing; calls go on

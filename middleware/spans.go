@@ -17,6 +17,10 @@ const (
 	ExecIDKey    = attribute.Key("shimtrace.exec.id")
 	SandboxIDKey = attribute.Key("shimtrace.sandbox.id")
 	SignalKey    = attribute.Key("shimtrace.signal")
+	// ExpectedKey marks a call that failed as it does in a healthy life, and
+	// ExpectedMessageKey is what its answer said.
+	ExpectedKey        = attribute.Key("shimtrace.expected")
+	ExpectedMessageKey = attribute.Key("shimtrace.expected.message")
 )
 
 // spans makes the spans of calls, by the same rules for relay and interceptors.
@@ -82,6 +86,7 @@ func (s *spans) joinsObserver(caller, parent trace.SpanContext) bool {
 // call was quiet.
 func (s *spans) end(c *Call) {
 	c = s.caughtUp(c)
+	c.Expected = c.Code != 0 && s.expected != nil && s.expected(c)
 	if s.observer != nil {
 		s.observer.Answered(c)
 	}
@@ -105,13 +110,14 @@ func (s *spans) record(c *Call) {
 func (s *spans) recordAnswered(c *Call) {
 	attrs := make([]attribute.KeyValue, 0, 6)
 	attrs = append(attrs, semconv.RPCResponseStatusCode(c.Code.String()))
-	if c.Code != 0 {
+	switch {
+	case c.Expected:
+		attrs = append(attrs, ExpectedKey.Bool(true), ExpectedMessageKey.String(c.Message))
+	case c.Code != 0:
 		attrs = append(attrs, semconv.ErrorTypeKey.String(c.Code.String()))
-	}
-	c.span.SetAttributes(c.attributes(attrs)...)
-	if c.Code != 0 {
 		c.span.SetStatus(codes.Error, c.Message)
 	}
+	c.span.SetAttributes(c.attributes(attrs)...)
 	s.finish(c)
 }
 

@@ -232,3 +232,40 @@ func TestParentAndLink(t *testing.T) {
 		})
 	}
 }
+
+// TestExpected: a failure that belongs to a healthy life is marked and no error, also of a
+// quiet call; the rule is asked once, of calls that failed only.
+func TestExpected(t *testing.T) {
+	for _, quiet := range []bool{false, true} {
+		provider, rec := recorder()
+		var asked []string
+		opts := []middleware.Option{middleware.WithExpected(func(c *middleware.Call) bool {
+			asked = append(asked, c.Method+" "+c.Code.String())
+			return c.Method == "State"
+		})}
+		if quiet {
+			opts = append(opts, middleware.WithQuiet(0, "State"))
+		}
+		addr, stop := relay(t, server(t), append(opts, provider)...)
+		c := client(t, addr)
+		c.Call(context.Background(), taskService, "State", &task.StateRequest{ID: "missing"}, new(task.StateResponse))
+		c.Call(context.Background(), taskService, "Dance", new(emptypb.Empty), new(emptypb.Empty))
+		c.Call(context.Background(), taskService, "Kill", &task.KillRequest{ID: "box"}, new(emptypb.Empty))
+		c.Close()
+		stop()
+		spans := ended(t, rec, 3)
+		want := map[string]any{
+			"rpc.system.name": "ttrpc", "rpc.method": taskService + "/State", "rpc.response.status_code": "NOT_FOUND", "container.id": "missing",
+			"shimtrace.expected": true, "shimtrace.expected.message": `container "missing": not found`,
+		}
+		if got := attrs(spans[0]); !maps.Equal(got, want) || spans[0].Status() != (sdktrace.Status{}) {
+			t.Errorf("quiet %v: attributes %v, status %v; want %v and none", quiet, got, spans[0].Status(), want)
+		}
+		if got := attrs(spans[1]); got["shimtrace.expected"] != nil || got["error.type"] != "UNIMPLEMENTED" || spans[1].Status().Code != codes.Error {
+			t.Errorf("quiet %v: attributes %v, status %v of a failure that is none of these", quiet, got, spans[1].Status())
+		}
+		if !slices.Equal(asked, []string{"State NOT_FOUND", "Dance UNIMPLEMENTED"}) {
+			t.Errorf("quiet %v: asked %q", quiet, asked)
+		}
+	}
+}

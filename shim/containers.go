@@ -119,7 +119,10 @@ func (s *sandbox) replace(path, bundle string, ct *container) (left *state, err 
 // emit makes spans of a timing and what is in it.
 func (t timing) emit(ctx context.Context, tracer trace.Tracer, links []trace.Link, attrs ...attribute.KeyValue) {
 	ctx, span := tracer.Start(ctx, t.Name, trace.WithTimestamp(t.Start), trace.WithLinks(links...), trace.WithAttributes(attrs...))
-	if t.Error != "" {
+	switch {
+	case t.Expected:
+		span.SetAttributes(middleware.ExpectedKey.Bool(true), middleware.ExpectedMessageKey.String(errtext.Reduce(t.Error)))
+	case t.Error != "":
 		span.SetStatus(codes.Error, errtext.Reduce(t.Error))
 	}
 	for _, child := range t.Children {
@@ -128,11 +131,26 @@ func (t timing) emit(ctx context.Context, tracer trace.Tracer, links []trace.Lin
 	span.End(trace.WithTimestamp(t.End))
 }
 
+// forget takes note of a container's deletion, also for the delete command, which comes
+// after it.
 func (s *sandbox) forget(id string) {
+	s.saving.Lock()
+	defer s.saving.Unlock()
 	s.mu.Lock()
-	defer s.mu.Unlock()
-	if ct := s.containers[id]; ct != nil {
-		ct.gone = true
+	ct, st := s.containers[id], s.state
+	if ct == nil {
+		s.mu.Unlock()
+		return
+	}
+	ct.gone = true
+	bundle := ct.bundle
+	s.mu.Unlock()
+	if bundle == "" || s.left {
+		return
+	}
+	st.Deleted = true
+	if err := st.write(filepath.Join(bundle, stateFile)); err != nil {
+		s.log.Debug("delete will not know that the container was deleted", "container", id, "error", err)
 	}
 }
 

@@ -15,6 +15,7 @@ import (
 	"github.com/shimtrace/shimtrace/forwarder/interpose"
 	"github.com/shimtrace/shimtrace/middleware/wire"
 	"github.com/shimtrace/shimtrace/shim/agentconfig"
+	"github.com/shimtrace/shimtrace/shim/expected"
 )
 
 // Field numbers of containerd.task.v2 DeleteResponse, which delete prints.
@@ -54,6 +55,7 @@ func (c command) delete(cfg config.Config, inner string, readable bool, log *slo
 	t.End = time.Now()
 	if err != nil {
 		t.Error = err.Error()
+		t.Expected = expected.Delete(inner, exitCode(err), st.Deleted)
 	}
 	os.Stdout.Write(out.Bytes())
 
@@ -61,7 +63,7 @@ func (c command) delete(cfg config.Config, inner string, readable bool, log *slo
 	if !recorded && !(readable && relayGone.leftOn()) {
 		return exitCode(err)
 	}
-	whole := timing{Name: spanShimDelete, Start: began, End: time.Now(), Error: t.Error, Children: []timing{t}}
+	whole := timing{Name: spanShimDelete, Start: began, End: time.Now(), Error: t.Error, Expected: t.Expected, Children: []timing{t}}
 	who := c.identity(inner)
 	if who.notes == nil {
 		who.notes = st.pod() // the bundle of a sandbox that was created by the shim has no spec

@@ -1,8 +1,13 @@
 package shim
 
 import (
+	"path/filepath"
+	"strings"
 	"testing"
 	"time"
+
+	"go.opentelemetry.io/otel/codes"
+	"go.opentelemetry.io/otel/trace"
 
 	"google.golang.org/protobuf/encoding/protowire"
 
@@ -58,5 +63,50 @@ func TestDeleteRecordsWhatTheRelayCouldNot(t *testing.T) {
 	start, root := w.one(spanShimStart), w.one(spanSandboxStart)
 	if start.Parent().SpanID() != root.SpanContext().SpanID() || root.Parent().IsValid() || !root.EndTime().Equal(t0.Add(5)) {
 		t.Errorf("start under %v, root %v under %v until %v", start.Parent(), root.SpanContext(), root.Parent(), root.EndTime())
+	}
+}
+
+// TestDeleteExpected: a container that was deleted by the call leaves that in its bundle,
+// and a failure of delete that is expected then is no error.
+func TestDeleteExpected(t *testing.T) {
+	w := newWorld(t, middleware.JoinCaller)
+	w.create(trace.SpanContext{})
+	read := func() *state {
+		st, err := readState(filepath.Join(w.bundle, stateFile))
+		if err != nil {
+			t.Fatal(err)
+		}
+		return st
+	}
+	w.Answered(&middleware.Call{Method: "Delete", ContainerID: "c1", ExecID: "e"})
+	w.Answered(&middleware.Call{Method: "Delete", ContainerID: "c1", Code: 2})
+	if read().Deleted {
+		t.Error("it was not deleted yet")
+	}
+	w.Answered(&middleware.Call{Method: "Delete", ContainerID: "c1"})
+	if st := read(); !st.Deleted || st.Trace != w.state.Trace {
+		t.Errorf("state %+v", st)
+	}
+	took := timing{Name: spanInnerDelete, Start: t0, End: t0.Add(8), Error: "exit status 1", Expected: true}
+	recordDelete(&telemetry{tracer: w.tracer}, &w.state, nil, timing{Name: spanShimDelete, Start: t0, End: t0.Add(9), Error: took.Error, Expected: true, Children: []timing{took}}, nil, nil)
+	for _, name := range []string{spanShimDelete, spanInnerDelete} {
+		s := w.one(name)
+		want(t, s.Attributes(), "shimtrace.expected=true", "shimtrace.expected.message=exit status 1")
+		if s.Status().Code != codes.Unset {
+			t.Errorf("%s: status %v", name, s.Status())
+		}
+	}
+}
+
+// TestExpectedOfSandbox: what is asked of a container before it is there is not why it
+// did not start.
+func TestExpectedOfSandbox(t *testing.T) {
+	w := newWorld(t, middleware.JoinCaller)
+	early := &middleware.Call{Method: "State", ContainerID: "c1", Code: 5, Message: "not created"}
+	early.Expected = w.lives.Expected(early)
+	w.Answered(early)
+	w.neverStarted(t0.Add(time.Second))
+	if s := w.one(spanSandboxStart); !early.Expected || strings.Contains(s.Status().Description, "not created") {
+		t.Errorf("expected %v, status %v", early.Expected, s.Status())
 	}
 }

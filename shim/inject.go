@@ -62,6 +62,7 @@ func (r *relayProcess) requestRelay(observer *requests, mode collate.Mode) *midd
 		middleware.WithQuiet(time.Duration(r.cfg.Trace.Slow), agentconfig.QuietRequests(r.cfg)...),
 		middleware.WithObserver(observer),
 		middleware.WithEnd(r.sandbox.connectionEnded),
+		middleware.WithExpected(observer.lives.Expected),
 		middleware.WithErrorHandler(r.warnOfRequests),
 	)
 }

@@ -25,6 +25,7 @@ type recording struct {
 	Sandbox   string      `json:"sandbox"`
 	Namespace string      `json:"namespace"`
 	Inner     string      `json:"inner"`
+	Runtime   string      `json:"runtime,omitempty"`
 	Notes     annotations `json:"notes,omitempty"`
 	Container string      `json:"container"`
 
@@ -47,13 +48,16 @@ const recordTime = 500 * time.Millisecond
 
 func newRecording(who identity, container string, st state, t timing) *recording {
 	return &recording{
-		Sandbox: who.sandbox, Namespace: who.namespace, Inner: who.inner, Notes: who.notes.known(),
+		Sandbox: who.sandbox, Namespace: who.namespace, Inner: who.inner, Runtime: who.runtime, Notes: who.notes.known(),
 		Container: container, State: st, Timing: t,
 	}
 }
 
 func (r *recording) identity() identity {
-	return identity{sandbox: r.Sandbox, namespace: r.Namespace, inner: r.Inner, notes: r.Notes}
+	return identity{
+		sandbox: r.Sandbox, namespace: r.Namespace, inner: r.Inner, runtime: r.Runtime, notes: r.Notes,
+		run: r.State.Trace.spanContext().TraceID(),
+	}
 }
 
 // emit makes the spans.

@@ -14,6 +14,7 @@ import (
 	"strings"
 	"time"
 
+	"go.opentelemetry.io/otel/trace"
 	"golang.org/x/sys/unix"
 
 	"github.com/shimtrace/shimtrace/config"
@@ -42,6 +43,7 @@ type relayProcess struct {
 	log   *slog.Logger
 	tel   *telemetry
 
+	root     trace.SpanContext // of the sandbox's own trace
 	who      identity
 	paths    paths
 	listener *listener
@@ -123,7 +125,9 @@ func (r *relayProcess) abandoned() bool {
 // inner shim starts.
 func (r *relayProcess) prepare() error {
 	raiseOOMScore(r.log)
+	r.root = export.NewRoot(context.Background(), r.cfg.Trace)
 	r.who = r.identity(r.inner)
+	r.who.run = r.root.TraceID()
 	tel, err := openTelemetry(r.cfg, r.who, r.log)
 	if err != nil {
 		return err
@@ -145,7 +149,7 @@ func (r *relayProcess) take(a assignment) (err error) {
 	}
 	r.state = state{
 		Version:   stateVersion,
-		Trace:     newTraceContext(export.NewRoot(context.Background(), r.cfg.Trace)),
+		Trace:     newTraceContext(r.root),
 		Started:   a.Started,
 		Sandbox:   r.who.sandbox,
 		Namespace: r.namespace,
@@ -194,6 +198,7 @@ func (r *relayProcess) serve() <-chan struct{} {
 		middleware.WithJoin(join),
 		middleware.WithQuiet(time.Duration(r.cfg.Trace.Slow), r.cfg.Trace.Quiet...),
 		middleware.WithObserver(r.sandbox),
+		middleware.WithExpected(r.sandbox.lives.Expected),
 		middleware.WithErrorHandler(func(err error) { r.log.Warn("relay", "error", err) }),
 	)
 	dial := func(context.Context) (net.Conn, error) { return dialUnix(r.state.InnerSock) }

@@ -5,6 +5,7 @@ import (
 
 	"github.com/shimtrace/shimtrace/forwarder/collate"
 	"github.com/shimtrace/shimtrace/middleware"
+	"github.com/shimtrace/shimtrace/shim/expected"
 )
 
 // requestKind is the kind of the spans of requests to the agent: seen from the
@@ -17,10 +18,11 @@ type requests struct {
 	sandbox *sandbox
 	own     *collate.Collator
 	quiet   quietCalls // of the shim
+	lives   *expected.Lives
 }
 
 func newRequests(s *sandbox, own *collate.Collator) *requests {
-	return &requests{sandbox: s, own: own}
+	return &requests{sandbox: s, own: own, lives: expected.OfAgent()}
 }
 
 var _ middleware.Observer = (*requests)(nil)
@@ -53,10 +55,11 @@ func (r *requests) Began(c *middleware.Call) {
 }
 
 // Forwarded implements middleware.Observer.
-func (r *requests) Forwarded(*middleware.Call) {}
+func (r *requests) Forwarded(c *middleware.Call) { r.lives.Forwarded(c) }
 
 // Answered implements middleware.Observer.
 func (r *requests) Answered(c *middleware.Call) {
+	r.lives.Answered(c)
 	if !c.Quiet() {
 		r.own.Request(answeredCall(c), c.Caller)
 	}

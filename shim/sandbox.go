@@ -9,6 +9,7 @@ import (
 	"go.opentelemetry.io/otel/trace"
 
 	"github.com/shimtrace/shimtrace/middleware"
+	"github.com/shimtrace/shimtrace/shim/expected"
 )
 
 // Names of the sandbox's own spans and events; see docs/spans.md.
@@ -36,6 +37,7 @@ type sandbox struct {
 	rootNow   atomic.Pointer[trace.SpanContext]
 	switcher  *switcher                   // nil unless tracing is dynamic
 	agents    *agents                     // nil where there is no VM
+	lives     *expected.Lives             // of the containers, as calls tell
 	flush     func(context.Context) error // exports what has ended
 	pod       *latePod                    // nil in tests
 	exports   sync.WaitGroup
@@ -60,6 +62,7 @@ func newSandbox(tracer trace.Tracer, flush func(context.Context) error, log *slo
 		join:       join,
 		state:      st,
 		containers: make(map[string]*container),
+		lives:      expected.OfTasks(),
 	}
 	root := st.Trace.spanContext()
 	s.rootNow.Store(&root)
@@ -80,6 +83,7 @@ func (s *sandbox) Began(c *middleware.Call) {
 
 // Forwarded implements middleware.Observer.
 func (s *sandbox) Forwarded(c *middleware.Call) {
+	s.lives.Forwarded(c)
 	if c.Pod.Name != "" {
 		s.named(c)
 	}
@@ -90,6 +94,7 @@ func (s *sandbox) Forwarded(c *middleware.Call) {
 
 // Answered implements middleware.Observer.
 func (s *sandbox) Answered(c *middleware.Call) {
+	s.lives.Answered(c)
 	if s.agents != nil {
 		s.agents.ended(c)
 	}
@@ -109,7 +114,7 @@ func (s *sandbox) Answered(c *middleware.Call) {
 			s.forget(c.ContainerID)
 		}
 	}
-	if c.Code != 0 && !c.Quiet() {
+	if c.Code != 0 && !c.Quiet() && !c.Expected {
 		s.failed(c)
 	}
 }

@@ -55,6 +55,10 @@ type state struct {
 	PodNamespace string `json:"pod_namespace,omitempty"`
 	PodUID       string `json:"pod_uid,omitempty"`
 
+	// Deleted tells that the container whose bundle this is in was deleted as it should
+	// be, by the call of that name.
+	Deleted bool `json:"deleted,omitempty"`
+
 	// Pending are the spans of a start that are exported by whoever comes to know
 	// which trace they belong to: the relay at the container's Create.
 	Pending []timing `json:"pending,omitempty"`
@@ -73,6 +77,8 @@ type timing struct {
 	Start time.Time `json:"start"`
 	End   time.Time `json:"end"`
 	Error string    `json:"error,omitempty"`
+	// Expected tells that Error belongs to a healthy life.
+	Expected bool `json:"expected,omitempty"`
 	// Children lie within.
 	Children []timing `json:"children,omitempty"`
 }

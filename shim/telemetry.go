@@ -12,24 +12,36 @@ import (
 	"go.opentelemetry.io/otel/attribute"
 	"go.opentelemetry.io/otel/exporters/otlp/otlptrace"
 	sdktrace "go.opentelemetry.io/otel/sdk/trace"
+	semconv "go.opentelemetry.io/otel/semconv/v1.43.0"
 	"go.opentelemetry.io/otel/trace"
 	"golang.org/x/sys/unix"
 
 	"github.com/shimtrace/shimtrace/config"
 	"github.com/shimtrace/shimtrace/export"
 	"github.com/shimtrace/shimtrace/export/journal"
+	"github.com/shimtrace/shimtrace/internal/shimname"
 	"github.com/shimtrace/shimtrace/middleware"
 )
 
-// namespaceKey is the attribute with containerd's namespace.
-const namespaceKey = attribute.Key("shimtrace.containerd.namespace")
+// Attributes of resources that the semantic conventions have no name for.
+const (
+	// namespaceKey is containerd's namespace.
+	namespaceKey = attribute.Key("shimtrace.containerd.namespace")
+	// runtimeKey is the name that the wrapper was called by ("kata-qemu"): many of them
+	// may have one inner shim, whose name the service's is.
+	runtimeKey = attribute.Key("shimtrace.runtime")
+)
 
 // identity is what the resource of a sandbox's spans says.
 type identity struct {
 	sandbox   string
 	namespace string
 	inner     string // path of the inner shim
+	runtime   string // what its wrapper was called by, without what all such names have
 	notes     annotations
+	// run is the id of the sandbox's own trace, which no other run of a sandbox of the
+	// same id has.
+	run trace.TraceID
 }
 
 func (c command) identity(inner string) identity {
@@ -37,11 +49,19 @@ func (c command) identity(inner string) identity {
 	if err != nil {
 		notes = nil // no spec, no pod: the spans say less
 	}
-	return identity{sandbox: notes.sandboxID(c.id), namespace: c.namespace, inner: inner, notes: notes}
+	name, _ := shimname.ParseLink(c.program)
+	return identity{
+		sandbox: notes.sandboxID(c.id), namespace: c.namespace, inner: inner, runtime: name.Inner, notes: notes,
+	}
 }
 
 func (id identity) attributes() []attribute.KeyValue {
-	return append(id.notes.pod(), middleware.SandboxIDKey.String(id.sandbox), namespaceKey.String(id.namespace))
+	attrs := append(id.notes.pod(), middleware.SandboxIDKey.String(id.sandbox), namespaceKey.String(id.namespace),
+		semconv.ServiceInstanceID(id.run.String()))
+	if id.runtime != "" {
+		attrs = append(attrs, runtimeKey.String(id.runtime))
+	}
+	return attrs
 }
 
 // telemetry is a process's way for spans: a provider whose spans end up in the

@@ -82,3 +82,22 @@ func TestDeepNames(t *testing.T) {
 		}
 	}
 }
+
+// TestFoldExpected: polls that found nothing are one line, at whatever level; a single one
+// says what it is.
+func TestFoldExpected(t *testing.T) {
+	s := joined()
+	poll := func(i int) {
+		s.span(resourceOf("containerd-shim-kata-v2"), "s", fmt.Sprint("poll ", i), "root", task+"State", time.Duration(10*i)*ms, ms/10, expected("NOT_FOUND", false))
+	}
+	poll(0)
+	if out := string(draw(t, s.spans, Options{Width: 100})); !strings.Contains(out, "Task/State NOT_FOUND") {
+		t.Errorf("the picture:\n%s", out)
+	}
+	for i := range 20 {
+		poll(i)
+	}
+	if out := string(draw(t, s.spans, Options{Width: 100})); !strings.Contains(out, "+20 Task/State ") || strings.Contains(out, "NOT_FOUND") {
+		t.Errorf("the picture:\n%s", out)
+	}
+}

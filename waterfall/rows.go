@@ -27,8 +27,9 @@ type fold struct {
 }
 
 // Spans that are shorter than foldShare of the picture are folded below level
-// foldLevel; the root is at level 1. A failure is never folded, nor what stands on the
-// way to something that is drawn.
+// foldLevel; the root is at level 1. Failures that were expected are so at any level:
+// who polls makes many. Any other failure is never folded, nor what stands on the way to
+// something that is drawn.
 const (
 	foldShare = 0.01
 	foldLevel = 3
@@ -53,7 +54,7 @@ func (t *Tree) mark(shorter time.Duration, all bool) (deepest int) {
 	for _, it := range order {
 		n := it.node
 		n.below = 0
-		n.drawn = all || it.level <= foldLevel || n.Span == nil || n.Span.Failed || n.length() >= shorter
+		n.drawn = all || n.Span == nil || n.Span.Failed || n.length() >= shorter || it.level <= foldLevel && !n.Span.Expected
 	}
 	for _, it := range slices.Backward(order) { // children before their parents
 		if it.node.drawn {

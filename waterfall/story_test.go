@@ -179,11 +179,11 @@ func TestExpected(t *testing.T) {
 	if after[0].Errors != before[0].Errors {
 		t.Errorf("%d errors, before %d", after[0].Errors, before[0].Errors)
 	}
-	out := string(draw(t, s.spans, Options{Width: 120}))
+	out := string(draw(t, s.spans, Options{Width: 120, All: true}))
 	if strings.Count(out, "Task/State NOT_FOUND") != 2 || strings.Count(out, "✗") != before[0].Errors {
 		t.Errorf("the picture:\n%s", out)
 	}
-	colored := string(draw(t, s.spans, Options{Width: 120, Color: true}))
+	colored := string(draw(t, s.spans, Options{Width: 120, Color: true, All: true}))
 	if !strings.Contains(colored, "\x1b[2mTask/State\x1b[0m") {
 		t.Error("it is not dim")
 	}

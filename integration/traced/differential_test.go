@@ -95,7 +95,7 @@ func wantRecorded(t *testing.T, spans []otlprecv.Span, namespace string, want []
 			continue
 		}
 		code = strings.ReplaceAll(code, "_", "") // as Go spells it
-		message := strings.ReplaceAll(s.Status.GetMessage(), namespace, "NAMESPACE")
+		message := strings.ReplaceAll(answerOf(s), namespace, "NAMESPACE")
 		got = append(got, strings.ToUpper(fmt.Sprintf("%s %s %s", s.Name, code, message)))
 	}
 	slices.Sort(want)

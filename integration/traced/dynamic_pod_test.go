@@ -76,7 +76,7 @@ func TestDynamicPod(t *testing.T) {
 }
 
 const dynamicPodResource = `
-resource host.name=HOST k8s.namespace.name=shop k8s.pod.name=web-0 k8s.pod.uid=u-1 service.name=containerd-shim-runc-v2 shimtrace.containerd.namespace=k8s.io shimtrace.sandbox.id=POD
+resource host.name=HOST k8s.namespace.name=shop k8s.pod.name=web-0 k8s.pod.uid=u-1 service.instance.id=RUN service.name=containerd-shim-runc-v2 shimtrace.containerd.namespace=k8s.io shimtrace.runtime=runc shimtrace.sandbox.id=POD
 `
 
 // dynamicMiddle has the end of the first exec, and the second one but for its end.
@@ -84,7 +84,7 @@ const dynamicMiddle = dynamicPodResource + `trace
   tracing switched on user.id=0 user.name=alice
     Task/Delete server OK container.id=A container.image.name=IMAGE container.name=a k8s.container.name=a process.exit.code=0 process.pid=PID shimtrace.exec.id=EXEC1
     Task/Exec server OK container.id=A container.image.name=IMAGE container.name=a k8s.container.name=a shimtrace.exec.id=EXEC2
-    Task/Kill server NOT_FOUND container.id=A container.image.name=IMAGE container.name=a error.type=NOT_FOUND k8s.container.name=a shimtrace.exec.id=EXEC1 shimtrace.signal=9 status="process already finished: not found"
+    Task/Kill server NOT_FOUND container.id=A container.image.name=IMAGE container.name=a k8s.container.name=a shimtrace.exec.id=EXEC1 shimtrace.expected=true shimtrace.expected.message=process already finished: not found shimtrace.signal=9
     Task/Start server OK container.id=A container.image.name=IMAGE container.name=a k8s.container.name=a process.pid=PID shimtrace.exec.id=EXEC2
     exec exited container.id=A container.image.name=IMAGE container.name=a k8s.container.name=a process.exit.code=0 shimtrace.exec.id=EXEC1 ! exec exited process.exit.code=0
     tracing switched off shimtrace.switched_off.reason=command user.id=0 user.name=alice

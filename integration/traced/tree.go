@@ -15,7 +15,7 @@ import (
 // Tree draws shimtrace's spans among those given as text, to be compared with
 // what docs/spans.md promises:
 //
-//	resource host.name=HOST service.name=containerd-shim-runc-v2 …
+//	resource host.name=HOST service.instance.id=RUN service.name=containerd-shim-runc-v2 …
 //	trace
 //	  sandbox start
 //	    Task/Create server OK container.id=box process.pid=PID
@@ -28,7 +28,7 @@ import (
 // links (~) and its events (!); in brackets a parent that somebody else made.
 // What is the same for all spans, for instance rpc.method being the span's name,
 // is drawn only where it differs. What differs from run to run is replaced: pids,
-// the host, ids of execs by their number, and what names says in the manner of
+// the host, the run, ids of execs by their number, and what names says in the manner of
 // strings.NewReplacer, for instance a container's id. Siblings and traces are in
 // alphabetical order, since they race, but the sandbox's own trace comes first. A
 // span that is there more than once is drawn once, with a remark.
@@ -188,6 +188,8 @@ func attrs(m map[string]any) string {
 		switch n, isInt := v.(int64); {
 		case key == "host.name":
 			v = "HOST"
+		case key == "service.instance.id":
+			v = "RUN"
 		case key == "process.pid" && isInt && n > 1:
 			v = "PID"
 		}

@@ -57,6 +57,14 @@ func without(a, b []string) string {
 func withoutPolls(spans []otlprecv.Span) []otlprecv.Span {
 	return slices.DeleteFunc(slices.Clone(spans), func(s otlprecv.Span) bool {
 		poll := strings.HasSuffix(s.Name, "Task/State") || strings.HasSuffix(s.Name, "Task/Stats")
-		return poll && slices.Contains([]string{"container not created: not found", "cgroups: cgroup deleted"}, s.Status.GetMessage())
+		return poll && slices.Contains([]string{"container not created: not found", "cgroups: cgroup deleted"}, answerOf(s))
 	})
+}
+
+// answerOf returns what the answer of a call that failed said.
+func answerOf(s otlprecv.Span) string {
+	if text, ok := s.Attrs["shimtrace.expected.message"].(string); ok {
+		return text
+	}
+	return s.Status.GetMessage()
 }

@@ -122,7 +122,7 @@ func ctrRun(c *collected) []string {
 }
 
 const ctrTree = `
-resource host.name=HOST service.name=containerd-shim-runc-v2 shimtrace.containerd.namespace=NAMESPACE shimtrace.sandbox.id=box
+resource host.name=HOST service.instance.id=RUN service.name=containerd-shim-runc-v2 shimtrace.containerd.namespace=NAMESPACE shimtrace.runtime=runc shimtrace.sandbox.id=box
 trace
   sandbox start
     Task/Create server OK container.id=box process.pid=PID
@@ -158,7 +158,7 @@ func nerdctlRun(c *collected) []string {
 // runc's shim of 1.7 answers its delete with the status of a kill, whatever the
 // container's was.
 const nerdctlTree = `
-resource host.name=HOST service.name=containerd-shim-runc-v2 shimtrace.containerd.namespace=NAMESPACE shimtrace.sandbox.id=WEB
+resource host.name=HOST service.instance.id=RUN service.name=containerd-shim-runc-v2 shimtrace.containerd.namespace=NAMESPACE shimtrace.runtime=runc shimtrace.sandbox.id=WEB
 trace
   sandbox start
     Task/Create server OK container.id=WEB container.name=web process.pid=PID
@@ -206,7 +206,7 @@ func pod(c *collected) []string {
 // containerd 2.4 starts further containers of a pod without their shim's start.
 // CRI kills what it deletes.
 const podTree = `
-resource host.name=HOST k8s.namespace.name=shop k8s.pod.name=web-0 k8s.pod.uid=u-1 service.name=containerd-shim-runc-v2 shimtrace.containerd.namespace=k8s.io shimtrace.sandbox.id=POD
+resource host.name=HOST k8s.namespace.name=shop k8s.pod.name=web-0 k8s.pod.uid=u-1 service.instance.id=RUN service.name=containerd-shim-runc-v2 shimtrace.containerd.namespace=k8s.io shimtrace.runtime=runc shimtrace.sandbox.id=POD
 trace
   sandbox start
     Task/Create server OK container.id=A container.image.name=IMAGE container.name=a k8s.container.name=a process.pid=PID
@@ -217,7 +217,7 @@ trace
     Task/Delete server OK container.id=B container.image.name=IMAGE container.name=b k8s.container.name=b process.exit.code=137 process.pid=PID
     Task/Delete server OK container.id=POD process.exit.code=137 process.pid=PID
     Task/Exec server OK container.id=A container.image.name=IMAGE container.name=a k8s.container.name=a shimtrace.exec.id=EXEC1
-    Task/Kill server NOT_FOUND container.id=A container.image.name=IMAGE container.name=a error.type=NOT_FOUND k8s.container.name=a shimtrace.exec.id=EXEC1 shimtrace.signal=9 status="process already finished: not found"
+    Task/Kill server NOT_FOUND container.id=A container.image.name=IMAGE container.name=a k8s.container.name=a shimtrace.exec.id=EXEC1 shimtrace.expected=true shimtrace.expected.message=process already finished: not found shimtrace.signal=9
     Task/Kill server OK container.id=A container.image.name=IMAGE container.name=a k8s.container.name=a shimtrace.signal=15
     Task/Kill server OK container.id=A container.image.name=IMAGE container.name=a k8s.container.name=a shimtrace.signal=9
     Task/Kill server OK container.id=B container.image.name=IMAGE container.name=b k8s.container.name=b shimtrace.signal=9

@@ -1,0 +1,190 @@
+// Package expected knows which failed calls belong to a healthy life: containerd, its
+// clients and Kata's runtimes ask for containers that are not there yet and for processes
+// that have ended, and take the failure for an answer.
+//
+// What belongs there is in one table (rules.go), by method, code and moment, each rule
+// with its source. The moment is known from the calls that pass: Lives follows them.
+// Whatever is not in the table is a failure.
+package expected
+
+import (
+	"slices"
+	"sync"
+	"time"
+
+	"github.com/shimtrace/shimtrace/middleware"
+)
+
+// Bounds of what is remembered. Of more containers or processes than these, every
+// failure is one.
+const (
+	maxContainers = 1024
+	maxExecs      = 1024 // of one container
+)
+
+// Lives follows the containers and processes that calls are about. Its methods are safe
+// for concurrent use.
+type Lives struct {
+	verbs verbs
+	rules []rule
+
+	mu         sync.Mutex
+	containers map[string]*container
+}
+
+// container is a container's life, and those of its execs.
+type container struct {
+	life
+	execs map[string]*life
+}
+
+// life is what is known of a container's first process, or of an exec.
+type life struct {
+	waited, exited, deleted bool
+	deleting                time.Time // when the deletion began that is under way
+	kept                    time.Time // when the last one began that failed
+}
+
+// OfTasks follows the calls of containerd's task service.
+func OfTasks() *Lives { return newLives(taskVerbs, taskRules) }
+
+// OfAgent follows the requests to a Kata agent.
+func OfAgent() *Lives { return newLives(agentVerbs, agentRules) }
+
+func newLives(v verbs, r []rule) *Lives {
+	return &Lives{verbs: v, rules: r, containers: make(map[string]*container)}
+}
+
+// Forwarded takes note of a call whose request was forwarded. It may come after Answered.
+func (l *Lives) Forwarded(c *middleware.Call) {
+	if c.Method != l.verbs.wait && c.Method != l.verbs.remove {
+		return
+	}
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	p := l.process(c)
+	switch {
+	case p == nil:
+	case c.Method == l.verbs.wait:
+		p.waited = true
+	case !p.kept.Equal(c.Start):
+		p.deleting = c.Start
+	}
+}
+
+// Answered takes note of a call's answer.
+func (l *Lives) Answered(c *middleware.Call) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	ok := c.Code == 0
+	switch c.Method {
+	case l.verbs.create:
+		if ok {
+			l.create(c.ContainerID)
+		}
+	case l.verbs.exec:
+		if ct := l.containers[c.ContainerID]; ok && ct != nil && len(ct.execs) < maxExecs {
+			ct.execs[c.ExecID] = new(life)
+		}
+	case l.verbs.wait:
+		if p := l.process(c); ok && p != nil {
+			p.exited = true
+		}
+	case l.verbs.remove:
+		l.removed(c, ok)
+	}
+}
+
+// create begins a container's life, also one of an id that there was before.
+func (l *Lives) create(id string) {
+	if len(l.containers) >= maxContainers && l.containers[id] == nil {
+		for id, ct := range l.containers {
+			if ct.deleted {
+				delete(l.containers, id)
+			}
+		}
+		if len(l.containers) >= maxContainers {
+			return
+		}
+	}
+	l.containers[id] = &container{execs: make(map[string]*life)}
+}
+
+func (l *Lives) removed(c *middleware.Call, ok bool) {
+	p := l.process(c)
+	switch {
+	case p == nil:
+	case !ok:
+		p.kept, p.deleting = c.Start, time.Time{}
+	default:
+		p.exited, p.deleted = true, true
+		if ct := l.containers[c.ContainerID]; c.ExecID != "" && len(ct.execs) >= maxExecs {
+			for id, exec := range ct.execs {
+				if exec.deleted {
+					delete(ct.execs, id)
+				}
+			}
+		}
+	}
+}
+
+// Expected reports whether the failure of a call, which has been answered, belongs to a
+// healthy life.
+func (l *Lives) Expected(c *middleware.Call) bool {
+	if c.Code == 0 || c.ContainerID == "" {
+		return false
+	}
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	at := l.moment(c)
+	return at != 0 && slices.ContainsFunc(l.rules, func(r rule) bool {
+		return r.moments&at != 0 && slices.Contains(r.methods, c.Method) && slices.Contains(r.codes, c.Code)
+	})
+}
+
+// moment returns where in its life a call's container or process is.
+func (l *Lives) moment(c *middleware.Call) (at moment) {
+	ct := l.containers[c.ContainerID]
+	if ct == nil {
+		if len(l.containers) >= maxContainers {
+			return 0 // it may be one that is not remembered
+		}
+		return absent
+	}
+	at = ct.moment()
+	if c.ExecID == "" || at&gone != 0 {
+		return at
+	}
+	if p := ct.execs[c.ExecID]; p != nil {
+		return p.moment()
+	}
+	return 0
+}
+
+func (p *life) moment() (at moment) {
+	if p.waited {
+		at |= awaited
+	}
+	if p.exited {
+		at |= ended
+	}
+	if !p.deleting.IsZero() {
+		at |= deleting
+	}
+	if p.deleted {
+		at |= deleted
+	}
+	return at
+}
+
+// process returns the life that a call is about, nil if it is not known.
+func (l *Lives) process(c *middleware.Call) *life {
+	ct := l.containers[c.ContainerID]
+	switch {
+	case ct == nil:
+		return nil
+	case c.ExecID == "":
+		return &ct.life
+	}
+	return ct.execs[c.ExecID]
+}

@@ -61,17 +61,14 @@ func (r *renderer) draw(cells []rune, ours []bool, n *Node, whole, leftHalf, rig
 
 // arrows marks a node that begins before or ends after the picture.
 func (r *renderer) arrows(cells []rune, ours []bool, n *Node) {
-	last := len(cells) - 1
-	if r.extent.lo == 0 {
-		return
+	from, to := r.halves(n)
+	mark := func(i int, sign rune) { cells[i], ours[i], r.clipped = sign, true, true }
+	bounded, s := r.extent.lo != 0, n.Span
+	if bounded && n.start < r.extent.lo || s.Clipped && s.first.lo != 0 && s.first.lo < n.start {
+		mark(from/2, '◂')
 	}
-	if n.start < r.extent.lo {
-		cells[0], ours[0] = '◂', true
-		r.clipped = true
-	}
-	if n.end > r.extent.hi {
-		cells[last], ours[last] = '▸', true
-		r.clipped = true
+	if bounded && n.end > r.extent.hi || s.Clipped && s.first.hi > n.end {
+		mark((to-1)/2, '▸')
 	}
 }
 

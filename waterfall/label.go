@@ -6,7 +6,7 @@ import (
 )
 
 // label returns a node's name for a reader, and what it is about: the container, if that
-// is not the sandbox itself, and the exec, unless the node above says so already; and the
+// is not the sandbox itself, and the exec, unless a node above says so already; and the
 // code of a failure that was expected. A call's package is left out:
 // "containerd.task.v3.Task/Create" reads "Task/Create".
 func (r *renderer) label(n *Node) (name, about string) {
@@ -17,10 +17,7 @@ func (r *renderer) label(n *Node) (name, about string) {
 		return "(" + rootName + ": not ended, or lost)", ""
 	}
 	s := n.Span
-	above := spanText{}
-	if n.parent != nil && n.parent.Span != nil {
-		above = n.parent.Span.text
-	}
+	above := n.above()
 	if id := s.text.container; id != above.container {
 		about = r.container(n)
 	}
@@ -31,6 +28,22 @@ func (r *renderer) label(n *Node) (name, about string) {
 		about += " " + s.text.code
 	}
 	return Clean(short(s.Name)), Clean(strings.TrimSpace(about))
+}
+
+// maxAbove is how far up a node looks for who says already what it is about.
+const maxAbove = 32
+
+// above returns the container and the exec that the nodes above say, the nearest first.
+func (n *Node) above() (t spanText) {
+	for i, p := 0, n.parent; i < maxAbove && p != nil && p.Span != nil; i, p = i+1, p.parent {
+		if t.container == "" {
+			t.container = p.Span.text.container
+		}
+		if t.exec == "" {
+			t.exec = p.Span.text.exec
+		}
+	}
+	return t
 }
 
 // container returns what a node's container is called, "" for the sandbox's own.

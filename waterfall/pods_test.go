@@ -65,7 +65,7 @@ func TestPods(t *testing.T) {
 		for _, width := range []int{80, 120, 200} {
 			out, story := drawData(t, data, Options{Width: width})
 			golden(t, fmt.Sprintf("%s-%d.txt", name, width), []byte(out))
-			if lines := strings.Count(out, "\n"); lines > 130 {
+			if lines := strings.Count(out, "\n"); lines > 160 {
 				t.Errorf("%s: %d lines of %d spans", name, lines, story.Spans)
 			}
 		}

@@ -3,6 +3,7 @@ package waterfall
 import (
 	"bytes"
 	"math"
+	"strconv"
 
 	"go.opentelemetry.io/otel/trace"
 )
@@ -13,10 +14,14 @@ type Span struct {
 	// Failed tells that its status is an error; Expected that it is marked as one that
 	// belongs to a healthy life (then its status is none).
 	Failed, Expected bool
+	// Clipped tells that only a part of it was recorded: it began before that, or ended
+	// after.
+	Clipped bool
 
 	key        spanKey
 	parent     trace.SpanID
-	start, end uint64 // nanoseconds since 1970; 0 is unknown
+	start, end uint64   // nanoseconds since 1970; 0 is unknown
+	first      interval // its original times, if they are other ones
 	links      []spanKey
 	events     []moment
 	text       spanText
@@ -130,6 +135,20 @@ func (s *Span) attribute(msg []byte, by maker, intern func([]byte) string) {
 		s.text.containerName = text()
 	case attrExec:
 		s.text.exec = text()
+	case attrClaimed:
+		if by == byAgent && s.text.container == "" {
+			s.text.container = text()
+		}
+	case attrClaimedExec:
+		if by == byAgent && s.text.exec == "" {
+			s.text.exec = text()
+		}
+	case attrClipped:
+		s.Clipped = string(textOf(value)) == "true"
+	case attrFirstStart:
+		s.first.lo = number(value)
+	case attrFirstEnd:
+		s.first.hi = number(value)
 	case attrErrorType, attrStatusCode:
 		if s.text.code == "" || string(key) == attrErrorType {
 			s.text.code = text()
@@ -137,6 +156,16 @@ func (s *Span) attribute(msg []byte, by maker, intern func([]byte) string) {
 	case attrExpected:
 		s.Expected = by != byAgent && string(textOf(value)) == "true"
 	}
+}
+
+// number returns an attribute's value that is a whole number, also one written as text;
+// 0 for any other.
+func number(value []byte) uint64 {
+	n, err := strconv.ParseUint(string(textOf(value)), 10, 64)
+	if err != nil {
+		return 0
+	}
+	return n
 }
 
 // size is about how many bytes the span's lists take; its texts are shared.

@@ -6,6 +6,7 @@ import (
 	"testing"
 	"time"
 
+	commonpb "go.opentelemetry.io/proto/otlp/common/v1"
 	resourcepb "go.opentelemetry.io/proto/otlp/resource/v1"
 	tracepb "go.opentelemetry.io/proto/otlp/trace/v1"
 )
@@ -43,6 +44,29 @@ func TestWindow(t *testing.T) {
 			t.Errorf("from %v, %v long; want from the beginning until the last that happened", all[0].Start, all[0].Duration())
 		}
 	})
+}
+
+// TestClipped: a span of which only a part was recorded is marked where it was cut.
+func TestClipped(t *testing.T) {
+	first := func(start, end time.Duration) change {
+		at := func(d time.Duration) *commonpb.AnyValue {
+			return &commonpb.AnyValue{Value: &commonpb.AnyValue_IntValue{IntValue: epoch.Add(d).UnixNano()}}
+		}
+		return with(attr(attrClipped, "true"), &commonpb.KeyValue{Key: attrFirstStart, Value: at(start)}, &commonpb.KeyValue{Key: attrFirstEnd, Value: at(end)})
+	}
+	s := joined()
+	s.span(resourceOf(agentService), "s", "before", "root", "before", 100*ms, 100*ms, first(-time.Hour, 200*ms))
+	s.span(resourceOf(agentService), "s", "after", "root", "after", 300*ms, 100*ms, first(300*ms, time.Hour))
+	out := string(draw(t, s.spans, Options{Width: 100}))
+	for line := range strings.Lines(out) {
+		if strings.Contains(line, "before ") && !strings.Contains(line, "begins") && !strings.Contains(line, " ◂━") ||
+			strings.Contains(line, " after ") && !strings.Contains(line, "begins") && !strings.Contains(line, "━▸ ") {
+			t.Errorf("it is not marked: %s", line)
+		}
+	}
+	if _, all := stories(s); all[0].Duration() != 920*ms {
+		t.Errorf("%v long", all[0].Duration())
+	}
 }
 
 // TestLifeLong: a span of the runtime's that began 20 s before the sandbox's start, to
@@ -121,7 +145,7 @@ func TestClaimedContainers(t *testing.T) {
 		}
 	}
 	alone := &script{}
-	alone.span(resourceOf(agentService), "s", "claim", "", "create_container", 0, ms, with(attr(attrContainer, "own")))
+	alone.span(resourceOf(agentService), "s", "claim", "", "create_container", 0, ms, with(attr(attrClaimed, "own")))
 	if _, all := stories(alone); len(all[0].Containers) != 1 {
 		t.Errorf("where there is nobody else, the containers are %v", all[0].Containers)
 	}

@@ -28,6 +28,11 @@ const (
 	attrErrorType     = "error.type"
 	attrStatusCode    = "rpc.response.status_code"
 	attrExpected      = "shimtrace.expected"
+	attrClaimed       = "shimtrace.claimed.container.id"
+	attrClaimedExec   = "shimtrace.claimed.exec.id"
+	attrClipped       = "shimtrace.clipped"
+	attrFirstStart    = "shimtrace.original.start_time_unix_nano"
+	attrFirstEnd      = "shimtrace.original.end_time_unix_nano"
 	attrRuntime       = "shimtrace.runtime"
 	attrRun           = "service.instance.id"
 )

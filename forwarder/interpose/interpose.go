@@ -104,7 +104,7 @@ func New(sandbox string, o Options) (*Interposer, error) {
 		if err != nil {
 			return nil, err
 		}
-		i.places = append(i.places, &place{Interposer: i, path: path, report: vmmdir.Reporter{To: o.Warn}})
+		i.places = append(i.places, &place{Interposer: i, path: path, spot: listen.NewSpot(path), report: vmmdir.Reporter{To: o.Warn}})
 	}
 	return i, nil
 }

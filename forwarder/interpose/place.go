@@ -3,7 +3,6 @@ package interpose
 import (
 	"errors"
 	"fmt"
-	"path/filepath"
 	"time"
 
 	"golang.org/x/sys/unix"
@@ -16,6 +15,7 @@ import (
 type place struct {
 	*Interposer
 	path   string
+	spot   *listen.Spot
 	report vmmdir.Reporter
 	there  bool      // the socket's directory is
 	failed time.Time // the last time that taking the place failed
@@ -52,11 +52,7 @@ func (p *place) tend() bool {
 		}
 	}
 	var path string
-	if path, p.there = listen.Resolve(p.path, p.opts.Owns); !p.there {
-		return false
-	}
-	if _, _, err := vmmdir.Identify(filepath.Dir(path)); err != nil {
-		p.there = false
+	if path, p.there = p.spot.Find(p.opts.Owns); !p.there {
 		return false
 	}
 	id, st, err := vmmdir.Identify(path)

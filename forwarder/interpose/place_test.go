@@ -7,6 +7,8 @@ import (
 	"net"
 	"os"
 	"path/filepath"
+	"strconv"
+	"strings"
 	"sync"
 	"testing"
 	"time"
@@ -75,6 +77,72 @@ func TestTakesPlace(t *testing.T) {
 			}
 		})
 	}
+}
+
+// TestTakesPlaceByLink: the VM is from Kata's factory, whose directory the sandbox's is a
+// link to.
+func TestTakesPlaceByLink(t *testing.T) {
+	pattern, path := at(t)
+	vms := filepath.Dir(filepath.Dir(path))
+	real := filepath.Join(vms, "5a0f", filepath.Base(path))
+	if err := os.Mkdir(filepath.Dir(real), 0o755); err != nil {
+		t.Fatal(err)
+	}
+	v := startVMM(t, real)
+	before, _ := identify(t, real)
+	i, stop := interposer(t, pattern, Options{})
+	mustConverse(t, real) // the runtime, before the sandbox has the VM
+	if err := os.Symlink(filepath.Dir(real), filepath.Dir(path)); err != nil {
+		t.Fatal(err)
+	}
+	taken(t, real)
+	mustConverse(t, real)
+	eventually(t, "it is relayed", func() bool { return i.Counts().Relayed == 1 })
+	stop()
+	if now, _ := identify(t, real); now != before || v.total.Load() != 2 {
+		t.Errorf("the VMM's is not back, or it had %d connections", v.total.Load())
+	}
+	alone(t, real)
+}
+
+// TestTakesPlaceRootless: the VMM's directory is one of a user whom the inner shim has
+// given it, and nobody else's.
+func TestTakesPlaceRootless(t *testing.T) {
+	needRoot(t)
+	const vmmUser, liar = 23456, 12345
+	dir := t.TempDir()
+	pattern := filepath.Join(dir, "user/{user}/run/kata/{sandbox}/ch-vm.sock")
+	of := func(uid int) string {
+		path := strings.NewReplacer("{user}", strconv.Itoa(uid), "{sandbox}", "pod").Replace(pattern)
+		if err := errors.Join(os.MkdirAll(filepath.Dir(path), 0o755), os.Chown(filepath.Dir(path), uid, uid)); err != nil {
+			t.Fatal(err)
+		}
+		for d := filepath.Dir(path); d != os.TempDir(); d = filepath.Dir(d) {
+			if err := os.Chmod(d, 0o755); err != nil {
+				t.Fatal(err)
+			}
+		}
+		startVMM(t, path)
+		if err := os.Chown(path, uid, uid); err != nil {
+			t.Fatal(err)
+		}
+		return path
+	}
+	theirs := of(liar)
+	before, _ := identify(t, theirs)
+	i, stop := interposer(t, pattern, Options{Owns: func(uid uint32) bool { return uid == vmmUser }})
+	ours := of(vmmUser)
+	taken(t, ours)
+	if _, st := identify(t, ours); st.Uid != vmmUser {
+		t.Errorf("the socket is of user %d", st.Uid)
+	}
+	mustConverse(t, ours)
+	eventually(t, "it is relayed", func() bool { return i.Counts().Relayed == 1 })
+	if now, _ := identify(t, theirs); now != before {
+		t.Error("a stranger's socket was replaced")
+	}
+	stop()
+	alone(t, ours)
 }
 
 // TestRace: a connection from before is the VMM's alone, one from after is

@@ -4,7 +4,6 @@ import (
 	"context"
 	"errors"
 	"net"
-	"path/filepath"
 	"sync"
 	"time"
 
@@ -57,7 +56,7 @@ func NewHybrid(sandbox string, opts HybridOptions, handle Handler) (*Hybrid, err
 		if err != nil {
 			return nil, err
 		}
-		h.places = append(h.places, &place{hybrid: h, path: path, report: vmmdir.Reporter{To: opts.Warn}})
+		h.places = append(h.places, &place{hybrid: h, spot: NewSpot(path), report: vmmdir.Reporter{To: opts.Warn}})
 	}
 	return h, nil
 }
@@ -94,7 +93,7 @@ func (h *Hybrid) Serve(ctx context.Context) {
 // place is one path to listen at.
 type place struct {
 	hybrid *Hybrid
-	path   string
+	spot   *Spot
 	report vmmdir.Reporter
 	failed time.Time   // the last time that listening failed
 	socket *socketFile // nil: not listening
@@ -113,11 +112,8 @@ func (p *place) tend() {
 		}
 		p.leave()
 	}
-	path, ok := Resolve(p.path, p.hybrid.opts.Owns)
-	if !ok || time.Since(p.failed) < failurePause {
-		return
-	}
-	if _, _, err := vmmdir.Identify(filepath.Dir(path)); err != nil {
+	path, there := p.spot.Find(p.hybrid.opts.Owns)
+	if !there || time.Since(p.failed) < failurePause {
 		return
 	}
 	s, err := bindSocketFile(path, p.hybrid.opts.Users)

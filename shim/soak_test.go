@@ -40,7 +40,7 @@ const (
 	// on two; soakSeedEnv repeats a run.
 	soakEnv     = "SHIMTRACE_SOAK"
 	soakSeedEnv = "SHIMTRACE_SOAK_SEED"
-	soakDefault = 1500
+	soakDefault = 600
 	// soakPatience is how long one conversation may take.
 	soakPatience = time.Minute
 )

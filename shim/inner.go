@@ -8,6 +8,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"slices"
 	"strings"
 	"syscall"
 
@@ -36,7 +37,7 @@ func (c command) findInner(cfg config.Config, wrapped shimname.Name, log *slog.L
 	} else if wrapped.Inner == "" {
 		return "", errors.New("which shim to wrap is said by the program's name, containerd-shim-<inner>-traced-v2: use a link with such a name (shimtrace install makes them)")
 	}
-	places := knownPlaces(wrapped.Inner)
+	places := knownPlaces("/", wrapped.Inner)
 	path, ourselves := lookUp(innerFiles(wrapped), self, places...)
 	switch {
 	case path != "" && cfg.Shim != "" && c.action == actionStart:
@@ -62,18 +63,37 @@ func innerFiles(wrapped shimname.Name) []string {
 }
 
 // knownPlaces are where shims are installed and containerd's PATH need not lead, for
-// an inner shim's name: kata-deploy has the runtime in Rust in a directory of its own
-// (kata-deploy 3.x and 4.x, get_kata_containers_runtime_path).
-func knownPlaces(inner string) []string {
-	places := []string{"/usr/local/bin", "/usr/local/sbin", "/usr/bin", "/usr/sbin"}
-	kata := []string{"/opt/kata/bin", "/opt/kata/runtime-rs/bin"}
-	for _, rust := range []string{"runtime-rs", "dragonball", "cloud-hypervisor"} {
-		if strings.Contains(inner, rust) {
-			kata[0], kata[1] = kata[1], kata[0]
-			break
-		}
+// an inner shim's name.
+func knownPlaces(root, inner string) []string {
+	var places []string
+	if strings.HasPrefix(inner, "kata") {
+		places = kataPlaces(root, inner)
 	}
-	return append(append(kata, places...), "/opt/containerd/bin", "/var/lib/rancher/k3s/data/current/bin")
+	for _, dir := range []string{"usr/local/bin", "usr/local/sbin", "usr/bin", "usr/sbin", "opt/containerd/bin", "run/current-system/sw/bin", "var/lib/rancher/k3s/data/current/bin"} {
+		places = append(places, filepath.Join(root, dir))
+	}
+	return places
+}
+
+// kataPlaces are those of kata-deploy (3.x and 4.x), the likeliest first: an
+// installation in /opt/kata-<suffix> is for the classes of that suffix, and the
+// runtime in Rust has a directory of its own, for the classes that kata-deploy's
+// get_kata_containers_runtime_path names.
+func kataPlaces(root, inner string) []string {
+	rust := slices.ContainsFunc([]string{"runtime-rs", "dragonball", "cloud-hypervisor"}, func(s string) bool { return strings.Contains(inner, s) })
+	dirs, _ := filepath.Glob(filepath.Join(root, "opt/kata-*"))
+	dirs = slices.DeleteFunc(dirs, func(dir string) bool {
+		return !strings.HasSuffix(inner, strings.TrimPrefix(filepath.Base(dir), "kata"))
+	})
+	var places []string
+	for _, dir := range append(dirs, filepath.Join(root, "opt/kata"), filepath.Join(root, "opt/confidential-containers")) {
+		own, other := filepath.Join(dir, "bin"), filepath.Join(dir, "runtime-rs/bin")
+		if rust {
+			own, other = other, own
+		}
+		places = append(places, own, other)
+	}
+	return append(places, filepath.Join(root, "snap/kata-containers/current/usr/bin"))
 }
 
 // lookUp returns the first of the programs that is there, on PATH, in our own

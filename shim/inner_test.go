@@ -66,3 +66,38 @@ func TestFindInner(t *testing.T) {
 		}
 	}
 }
+
+// TestKnownPlaces: each class of Kata has the shim of its own installation, of the
+// runtime that it is for.
+func TestKnownPlaces(t *testing.T) {
+	root := t.TempDir()
+	for _, dir := range []string{"opt/kata/bin", "opt/kata/runtime-rs/bin", "opt/kata-dev/bin", "opt/kata-dev/runtime-rs/bin", "usr/bin"} {
+		if err := os.MkdirAll(filepath.Join(root, dir), 0o755); err != nil {
+			t.Fatal(err)
+		}
+		if err := os.WriteFile(filepath.Join(root, dir, "containerd-shim-kata-v2"), nil, 0o755); err != nil {
+			t.Fatal(err)
+		}
+	}
+	t.Setenv("PATH", "")
+	for inner, want := range map[string]string{
+		"kata":                     "opt/kata/bin",
+		"kata-qemu":                "opt/kata/bin",
+		"kata-clh":                 "opt/kata/bin",
+		"kata-qemu-runtime-rs":     "opt/kata/runtime-rs/bin",
+		"kata-dragonball":          "opt/kata/runtime-rs/bin",
+		"kata-cloud-hypervisor":    "opt/kata/runtime-rs/bin",
+		"kata-qemu-dev":            "opt/kata-dev/bin",
+		"kata-qemu-runtime-rs-dev": "opt/kata-dev/runtime-rs/bin",
+		"kata-qemu-development":    "opt/kata/bin",
+	} {
+		name := wrapped("containerd-shim-" + inner + "-traced-v2")
+		path, _ := lookUp(innerFiles(name), "/nobody", knownPlaces(root, inner)...)
+		if got, _ := filepath.Rel(root, filepath.Dir(path)); got != want {
+			t.Errorf("%s: %q, want %s", inner, got, want)
+		}
+	}
+	if path, _ := lookUp(innerFiles(wrapped("containerd-shim-runc-traced-v2")), "/nobody", knownPlaces(root, "runc")...); path != "" {
+		t.Errorf("runc is %s", path)
+	}
+}

@@ -163,11 +163,15 @@ func parseCID(text string) (uint32, bool) {
 	return uint32(n), true
 }
 
+// clockStep is how far the host's clock may be set between a shim's start and a look at
+// what it has written.
+const clockStep = 2 * time.Second
+
 // maxPersist bounds persist.json in bytes; a pod's has some 20 kB.
 const maxPersist = 1 << 20
 
 // persisted reads what the Go runtime has written, if it was that, which runs as root
-// or as we do.
+// or as we do, and for this sandbox, not for an earlier one of the same id.
 func (f *cidFinder) persisted() (uint32, bool) {
 	file, err := os.OpenFile(filepath.Join(f.Sandboxes, f.Sandbox, "persist.json"), unix.O_NOFOLLOW|unix.O_NONBLOCK|unix.O_CLOEXEC, 0)
 	if err != nil {
@@ -176,6 +180,9 @@ func (f *cidFinder) persisted() (uint32, bool) {
 	defer file.Close()
 	var st unix.Stat_t
 	if err := unix.Fstat(int(file.Fd()), &st); err != nil || st.Mode&unix.S_IFMT != unix.S_IFREG || !slices.Contains([]int{0, os.Geteuid()}, int(st.Uid)) {
+		return 0, false
+	}
+	if shim := f.Shim.find(); shim.PID != 0 && time.Unix(st.Mtim.Unix()).Before(shim.Started().Add(-clockStep)) {
 		return 0, false
 	}
 	var state struct{ AgentState struct{ URL string } }

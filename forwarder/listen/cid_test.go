@@ -179,6 +179,32 @@ func TestFindCIDPersisted(t *testing.T) {
 	}
 }
 
+// TestFindCIDOfEarlierSandbox: what an earlier sandbox of the same id has left is not
+// this one's.
+func TestFindCIDOfEarlierSandbox(t *testing.T) {
+	dir := t.TempDir()
+	mkdir(t, filepath.Join(dir, "pod"))
+	path := filepath.Join(dir, "pod", "persist.json")
+	if err := os.WriteFile(path, []byte(`{"AgentState":{"URL":"vsock://77:1024"}}`), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	before := time.Now().Add(-time.Hour)
+	if err := os.Chtimes(path, before, before); err != nil {
+		t.Fatal(err)
+	}
+	from := CIDSource{Sandbox: "pod", Sandboxes: dir, Shim: shim(t, os.Getpid())}
+	if cid, err := find(t, from, 100*time.Millisecond); err == nil {
+		t.Errorf("found %d", cid)
+	}
+	now := time.Now()
+	if err := os.Chtimes(path, now, now); err != nil {
+		t.Fatal(err)
+	}
+	if cid, err := find(t, from, patience); cid != 77 {
+		t.Errorf("found %d, %v", cid, err)
+	}
+}
+
 func TestGuestCID(t *testing.T) {
 	for line, want := range map[string]uint32{
 		strings.Join(qemu("x", 77), "\x00"):                  77,

@@ -7,7 +7,9 @@ import (
 	"path/filepath"
 	"slices"
 	"strings"
+	"syscall"
 	"testing"
+	"time"
 )
 
 const proc = Proc("/proc")
@@ -91,5 +93,73 @@ func TestStartBehindAnyName(t *testing.T) {
 		if got != want || (err == nil) != (want != 0) {
 			t.Errorf("%q: %d, %v, want %d", text, got, err, want)
 		}
+	}
+}
+
+// TestStarted: it is between two moments that the test knows of, within a clock tick.
+func TestStarted(t *testing.T) {
+	before := time.Now()
+	cmd := exec.Command("sleep", "60")
+	if err := cmd.Start(); err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() {
+		_ = cmd.Process.Kill()
+		_ = cmd.Wait()
+	})
+	after := time.Now()
+	p, err := proc.Process(cmd.Process.Pid)
+	if err != nil {
+		t.Fatal(err)
+	}
+	const tick = 20 * time.Millisecond
+	if at := p.Started(); at.Before(before.Add(-tick)) || at.After(after.Add(tick)) {
+		t.Errorf("started at %v, between %v and %v", at, before, after)
+	}
+}
+
+// TestDescendants: children and theirs, and nobody else.
+func TestDescendants(t *testing.T) {
+	cmd := exec.Command("sh", "-c", "sleep 60 & echo; wait")
+	out, err := cmd.StdoutPipe()
+	if err != nil {
+		t.Fatal(err)
+	}
+	cmd.SysProcAttr = &syscall.SysProcAttr{Setpgid: true}
+	if err := cmd.Start(); err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() {
+		_ = syscall.Kill(-cmd.Process.Pid, syscall.SIGKILL)
+		_ = cmd.Wait()
+	})
+	if _, err := out.Read(make([]byte, 1)); err != nil {
+		t.Fatal(err)
+	}
+	self, err := proc.Process(os.Getpid())
+	if err != nil {
+		t.Fatal(err)
+	}
+	var shell Process
+	depth := map[int]bool{}
+	for _, p := range proc.Descendants(self) {
+		if p.PID == cmd.Process.Pid {
+			shell = p
+		}
+		depth[p.PID] = true
+	}
+	below := proc.Descendants(shell)
+	if shell.PID == 0 || len(below) != 1 || below[0].Parent != shell.PID || !depth[below[0].PID] {
+		t.Errorf("the shell %+v, below it %+v", shell, below)
+	}
+	for _, p := range below {
+		if p.PID == self.PID {
+			t.Error("we descend from our child")
+		}
+	}
+	// A pid that has another start by now is nobody's ancestor.
+	shell.Start--
+	if got := proc.Descendants(shell); got != nil {
+		t.Errorf("a process that is no more has %+v", got)
 	}
 }

@@ -72,6 +72,8 @@ type installJSON struct {
 	Steps    []step              `json:"steps"`
 	Runtimes []tracedRuntime     `json:"runtimes,omitempty"`
 	Kata     []kataconfig.Change `json:"kata,omitempty"`
+	// Notes are what the operator should know of Kata's tracing.
+	Notes []string `json:"notes,omitempty"`
 }
 
 func (h *host) install(in *installer, kata *kataSetUp, shim string, dryRun, asJSON bool) error {
@@ -103,7 +105,7 @@ func (h *host) install(in *installer, kata *kataSetUp, shim string, dryRun, asJS
 		runtimes = append(runtimes, h.runtimes(in, inner, kata)...)
 	}
 	if asJSON {
-		return json.NewEncoder(h.stdout).Encode(installJSON{dryRun, steps, runtimes, changes})
+		return json.NewEncoder(h.stdout).Encode(installJSON{dryRun, steps, runtimes, changes, kata.notes})
 	}
 	if err := writeSnippets(h.stdout, runtimes); err != nil {
 		return err

@@ -255,6 +255,10 @@ func TestInstallKataForeignPort(t *testing.T) {
 		t.Fatal(err)
 	}
 	run().want(t, exitOK, "every user of this host may open port 65533", "")
+	var out installJSON
+	if r := run("--json"); json.Unmarshal([]byte(r.stdout), &out) != nil || len(out.Notes) != 1 || !strings.Contains(out.Notes[0], "65533") {
+		t.Errorf("for scripts:\n%s", r.stdout)
+	}
 	if err := os.Remove(file); err != nil {
 		t.Fatal(err)
 	}

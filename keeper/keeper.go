@@ -41,6 +41,10 @@ type Options struct {
 	// means 5 s. One that does not answer is killed and replaced: at once if it is
 	// stopped, otherwise after 10 s.
 	Every time.Duration
+	// Awaited says that others wait for the process. Then one that sleeps in all of its
+	// threads, though it has been pinged, is replaced at the second ping without an
+	// answer: it is frozen, or hangs, but not for want of a processor.
+	Awaited bool
 	// Killing is called right before a process is killed that does not answer; nil:
 	// nothing is to be done then.
 	Killing func()
@@ -60,6 +64,7 @@ type Keeper struct {
 	own    mark      // as this Keeper has left it
 	looked time.Time // when it was pinged
 	silent time.Time // since when it does not answer; zero if it does
+	asleep int       // pings in a row without an answer of one that slept
 	timer  *time.Timer
 	due    time.Time // when the timer ends
 }

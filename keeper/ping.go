@@ -9,7 +9,6 @@ import (
 	"os"
 	"path/filepath"
 	"strconv"
-	"strings"
 	"time"
 
 	"golang.org/x/sys/unix"
@@ -128,13 +127,43 @@ func (s *silence) close() {
 
 // stopped reports whether the process is stopped, by a signal or a debugger.
 func (s *silence) stopped() bool {
-	text, err := os.ReadFile("/proc/" + strconv.Itoa(s.pid) + "/stat")
-	if err != nil || s.pid == 0 {
+	state := stateOf("/proc/" + strconv.Itoa(s.pid) + "/stat")
+	return s.pid != 0 && (state == "T" || state == "t")
+}
+
+// maxThreads bounds the threads looked at of a process.
+const maxThreads = 1024
+
+// asleep reports whether no thread of the process runs or could. One that waits for a
+// processor to answer could.
+func (s *silence) asleep() bool {
+	if s.pid == 0 {
 		return false
 	}
+	dir, err := os.Open("/proc/" + strconv.Itoa(s.pid) + "/task")
+	if err != nil {
+		return false
+	}
+	defer dir.Close()
+	threads, _ := dir.Readdirnames(maxThreads)
+	for _, thread := range threads {
+		if state := stateOf(dir.Name() + "/" + thread + "/stat"); state == "" || state == "R" {
+			return false
+		}
+	}
+	return len(threads) > 0
+}
+
+// stateOf returns the state in a stat file of /proc, a letter (proc_pid_stat(5)); empty
+// if there is none.
+func stateOf(path string) string {
+	text, err := os.ReadFile(path)
+	if err != nil {
+		return ""
+	}
 	// The name, which may hold anything, ends with the last parenthesis.
-	state := strings.TrimSpace(string(text[bytes.LastIndexByte(text, ')')+1:]))
-	return strings.HasPrefix(state, "T") || strings.HasPrefix(state, "t")
+	state := bytes.TrimSpace(text[bytes.LastIndexByte(text, ')')+1:])
+	return string(state[:min(len(state), 1)])
 }
 
 // pinged is how long ago a ping was answered last, to any Keeper.
@@ -160,7 +189,7 @@ func (k *Keeper) replace() *os.File {
 	k.looked = now
 	s := ping(k.opts.Lock)
 	if s == nil {
-		k.silent = time.Time{}
+		k.silent, k.asleep = time.Time{}, 0
 		answered(k.opts.Lock, now)
 		return nil
 	}
@@ -168,9 +197,12 @@ func (k *Keeper) replace() *os.File {
 	if k.silent.IsZero() {
 		k.silent = now
 	}
+	if k.asleep++; !k.opts.Awaited || !s.asleep() {
+		k.asleep = 0
+	}
 	stopped, long := s.stopped(), now.Sub(k.silent) >= k.patience
 	switch {
-	case stopped, long && s.pid != 0:
+	case stopped, s.pid != 0 && (long || k.asleep > 1):
 		if lock := k.end(s, stopped); lock != nil {
 			return lock
 		}

@@ -134,6 +134,34 @@ func TestHangingOneIsReplaced(t *testing.T) {
 	}
 }
 
+// TestFrozenOneIsReplaced: one that others wait for, and that sleeps though it is pinged,
+// has no longer than for a second ping; one that would run if it could has.
+func TestFrozenOneIsReplaced(t *testing.T) {
+	f := newAnswering(t)
+	deaf := f.opts.Lock + ".deaf"
+	if err := os.WriteFile(deaf, nil, 0o600); err != nil {
+		t.Fatal(err)
+	}
+	f.opts.Awaited = true
+	k := New(f.opts)
+	k.Ensure()
+	eventually(t, "it is there", func() bool {
+		_, err := os.Lstat(f.opts.Lock + pingName)
+		return err == nil && len(f.Started(t)) == 1
+	})
+	if err := os.Remove(deaf); err != nil {
+		t.Fatal(err)
+	}
+	began := time.Now()
+	watch(t, k)
+	eventually(t, "another one is there", func() bool { return len(f.Started(t)) == 2 })
+	t.Logf("after %v", time.Since(began))
+	f.answers(t)
+	if (&silence{pid: os.Getpid()}).asleep() {
+		t.Error("who asks runs")
+	}
+}
+
 // TestOneWithoutASocketStays: it is of a version that knew of none, or it is starting.
 func TestOneWithoutASocketStays(t *testing.T) {
 	f := newFakeTool(t, "exec sleep 1000")

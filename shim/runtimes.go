@@ -63,6 +63,7 @@ func (r *relayProcess) openRuntimes() *runtimeSpans {
 		Args:    []string{"receive"},
 		Files:   func() ([]*os.File, error) { return s.listen(at) },
 		Every:   watchEvery,
+		Awaited: true,
 		Killing: func() { s.countUnread(at, r.tel.journal) },
 		Without: "no spans come from Kata's runtimes",
 		Name:    "runtimes' endpoint",

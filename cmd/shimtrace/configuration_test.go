@@ -4,6 +4,7 @@ import (
 	"encoding/json"
 	"fmt"
 	"os"
+	"path/filepath"
 	"reflect"
 	"regexp"
 	"strings"
@@ -129,4 +130,24 @@ func shownDefault(t *testing.T, v reflect.Value) string {
 		t.Fatal(err)
 	}
 	return "`" + string(text) + "`"
+}
+
+// TestMistakesAreSaid: commands say what is wrong with the configuration and the
+// environment and go on with the rest; what a person starts for good ends instead.
+func TestMistakesAreSaid(t *testing.T) {
+	dir := t.TempDir()
+	file := filepath.Join(dir, "config.toml")
+	text := fmt.Sprintf("[journal]\ndir = %q\n[relay]\nstate_dir = %q\n[trace]\nslow = 5\n[runtime.kata.trace]\nmode = 7\n", filepath.Join(dir, "journal"), filepath.Join(dir, "state"))
+	if err := os.WriteFile(file, []byte(text), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	env := map[string]string{"SHIMTRACE_CONFIG": file, "OTEL_PROPAGATORS": "xray"}
+	for _, args := range [][]string{{"list"}, {"status"}} {
+		for _, want := range []string{"line 6, column 8: trace.slow", "line 8, column 8: runtime.kata.trace.mode", "environment OTEL_PROPAGATORS"} {
+			command(t, env, args...).want(t, exitNothing, "", want)
+		}
+		command(t, env, args...).want(t, exitNothing, "", dir)
+	}
+	command(t, env, "forward").want(t, exitFailure, "", "line 6, column 8: trace.slow")
+	command(t, env, "ship").want(t, exitFailure, "", "nowhere to ship to")
 }

@@ -171,7 +171,7 @@ func collateCall(c *middleware.Call) collate.Call {
 
 func answeredCall(c *middleware.Call) collate.Call {
 	call := collateCall(c)
-	call.End, call.Failed = c.End, c.Code != 0
+	call.End, call.Failed = c.End, c.Code != 0 && !c.Expected
 	return call
 }
 

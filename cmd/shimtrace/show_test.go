@@ -1,11 +1,18 @@
 package main
 
 import (
+	"bytes"
 	"encoding/hex"
 	"encoding/json"
+	"fmt"
 	"strings"
 	"testing"
 	"time"
+
+	"google.golang.org/protobuf/proto"
+
+	"github.com/shimtrace/shimtrace/export/journal"
+	commonpb "go.opentelemetry.io/proto/otlp/common/v1"
 
 	"github.com/shimtrace/shimtrace/waterfall"
 )
@@ -93,5 +100,72 @@ func TestSpansLimit(t *testing.T) {
 		if tree.Spans != min(limit, 2) || tree.Omitted != wantMore {
 			t.Errorf("limit %d: %d spans and %d more", limit, tree.Spans, tree.Omitted)
 		}
+	}
+}
+
+// TestShowOneOfManyContainers: a pod is found by any of its containers, however many there
+// were.
+func TestShowOneOfManyContainers(t *testing.T) {
+	pod := sandbox{id: "pod", pod: "web-0", namespace: "default", trace: "1"}
+	spans := pod.spans()
+	scope := spans[0].ScopeSpans[0]
+	call := scope.Spans[1]
+	for i := range 500 {
+		s := proto.CloneOf(call)
+		s.SpanId[7], s.SpanId[6] = byte(i), byte(i>>8)
+		s.Attributes = []*commonpb.KeyValue{text("container.id", fmt.Sprintf("%012x", i+1)), text("container.name", fmt.Sprint("job-", i))}
+		scope.Spans = append(scope.Spans, s)
+	}
+	dir := t.TempDir()
+	j, err := journal.Open(dir, journal.Options{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := j.UploadTraces(t.Context(), spans); err != nil {
+		t.Fatal(err)
+	}
+	if err := j.Close(); err != nil {
+		t.Fatal(err)
+	}
+	for _, query := range []string{"job-64", "job-499", fmt.Sprintf("%012x", 65), fmt.Sprintf("%012x", 500)} {
+		command(t, nil, "show", "--journal", dir, query).want(t, exitOK, "default/web-0", "")
+	}
+	command(t, nil, "show", "--journal", dir, "job-500").want(t, exitNothing, "", "job-500")
+}
+
+// TestShowAll draws what is folded otherwise.
+func TestShowAll(t *testing.T) {
+	pod := sandbox{id: "pod", trace: "1"}
+	spans := pod.spans()
+	scope := spans[0].ScopeSpans[0]
+	parent := scope.Spans[1].SpanId
+	for i := range 4 {
+		s := proto.CloneOf(scope.Spans[1])
+		s.Name, s.SpanId, s.ParentSpanId = fmt.Sprint("mount ", i), bytes.Clone(parent), parent
+		s.SpanId[0] ^= byte(i + 1)
+		s.EndTimeUnixNano = s.StartTimeUnixNano + 1000
+		scope.Spans = append(scope.Spans, s)
+		if i == 0 {
+			parent = s.SpanId
+		}
+	}
+	dir := t.TempDir()
+	j, err := journal.Open(dir, journal.Options{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := j.UploadTraces(t.Context(), spans); err != nil {
+		t.Fatal(err)
+	}
+	if err := j.Close(); err != nil {
+		t.Fatal(err)
+	}
+	r := command(t, nil, "show", "--journal", dir)
+	r.want(t, exitOK, "+3 mount 1, mount 2, mount 3", "")
+	r.want(t, exitOK, "--all draws them", "")
+	r = command(t, nil, "show", "--journal", dir, "--all")
+	r.want(t, exitOK, "mount 3", "")
+	if strings.Contains(r.stdout, "+3") {
+		t.Errorf("--all folds: %s", r.stdout)
 	}
 }

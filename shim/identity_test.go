@@ -1,0 +1,35 @@
+package shim
+
+import (
+	"encoding/json"
+	"testing"
+
+	"go.opentelemetry.io/otel/trace"
+)
+
+// TestIdentity: spans say which wrapper was called, whatever inner shim it has, and which
+// run it is, also those that another process makes.
+func TestIdentity(t *testing.T) {
+	c := command{program: "/usr/local/bin/containerd-shim-kata-qemu-traced-v2", id: "box", namespace: "k8s.io", bundle: t.TempDir()}
+	who := c.identity("/opt/kata/bin/containerd-shim-kata-v2")
+	run := trace.NewSpanContext(trace.SpanContextConfig{TraceID: trace.TraceID{15: 7}, SpanID: trace.SpanID{7: 8}})
+	who.run = run.TraceID()
+	wanted := []string{
+		"shimtrace.sandbox.id=box", "shimtrace.containerd.namespace=k8s.io",
+		"service.instance.id=00000000000000000000000000000007", "shimtrace.runtime=kata-qemu",
+	}
+	want(t, who.attributes(), wanted...)
+
+	text, err := json.Marshal(newRecording(who, "box", state{Trace: newTraceContext(run)}, timing{}))
+	if err != nil {
+		t.Fatal(err)
+	}
+	var r recording
+	if err := json.Unmarshal(text, &r); err != nil {
+		t.Fatal(err)
+	}
+	want(t, r.identity().attributes(), wanted...)
+
+	byHand := command{program: "/tmp/shim", id: "box", namespace: "k8s.io", bundle: t.TempDir()}.identity("x")
+	want(t, byHand.attributes(), "shimtrace.sandbox.id=box", "shimtrace.containerd.namespace=k8s.io", "service.instance.id=00000000000000000000000000000000")
+}

@@ -12,6 +12,7 @@ import (
 	"go.opentelemetry.io/otel/attribute"
 
 	"github.com/shimtrace/shimtrace/config"
+	"github.com/shimtrace/shimtrace/export/journal"
 	"github.com/shimtrace/shimtrace/internal/private"
 	"github.com/shimtrace/shimtrace/keeper"
 )
@@ -124,7 +125,7 @@ func recorderSlot(stateDir string, wait time.Duration) (release func(), err erro
 			}
 		}
 		if time.Now().After(end) {
-			return nil, fmt.Errorf("%d processes have been at it for %v: %w", maxRecorders, wait, errDiskHangs)
+			return nil, fmt.Errorf("%d processes have been at it for %v: %w", maxRecorders, wait, journal.ErrHangs)
 		}
 	}
 }

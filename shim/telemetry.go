@@ -83,7 +83,7 @@ func openTelemetry(cfg config.Config, id identity, log *slog.Logger) (*telemetry
 		SegmentBytes: int64(cfg.Journal.SegmentBytes),
 		Shipped:      cfg.Export.Endpoint != "",
 	})
-	if err := checkJournal(j); errors.Is(err, errDiskHangs) {
+	if err := checkJournal(j); errors.Is(err, journal.ErrHangs) {
 		log.Warn("spans wait in memory", "error", err)
 	} else if err != nil {
 		return nil, fmt.Errorf("open the journal: %w", err)
@@ -112,25 +112,14 @@ func openTelemetry(cfg config.Config, id identity, log *slog.Logger) (*telemetry
 	return t, nil
 }
 
-// errDiskHangs says that the journal's file system did not answer in time.
-var errDiskHangs = errors.New("the journal's disk does not answer")
-
 // checkJournal returns why spans cannot be written, as far as that is known in time.
 func checkJournal(j *journal.Journal) error {
-	checked := make(chan error, 1)
-	go func() {
-		err := j.Check()
-		if err == nil {
-			err = writable(j.Dir())
+	return j.Within(diskTime, func() error {
+		if err := j.Check(); err != nil {
+			return err
 		}
-		checked <- err
-	}()
-	select {
-	case err := <-checked:
-		return err
-	case <-time.After(diskTime):
-		return fmt.Errorf("%w: %s", errDiskHangs, j.Dir())
-	}
+		return writable(j.Dir())
+	})
 }
 
 // writable reports why a directory cannot be written to, nil if it can.
@@ -160,12 +149,8 @@ func (t *telemetry) close(log *slog.Logger, linger time.Duration) {
 	if err := errors.Join(t.provider.Shutdown(ctx), <-stopped); err != nil {
 		log.Warn("spans were lost at exit", "error", err)
 	}
-	if !within(closeTime, func() {
-		if err := t.journal.Close(); err != nil {
-			log.Warn("close the journal", "error", err)
-		}
-	}) {
-		log.Warn("close the journal", "error", errDiskHangs)
+	if err := t.journal.Within(closeTime, t.journal.Close); err != nil {
+		log.Warn("close the journal", "error", err)
 	}
 	within(linger+closeTime, func() { t.keeper.Close(linger) })
 }

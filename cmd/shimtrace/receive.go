@@ -72,20 +72,26 @@ func (h *host) receive(ctx context.Context, at string, idle time.Duration) error
 	}
 	defer seat.close()
 	// What is lost is counted in the journal, beside other losses.
-	j, err := journal.Open(cfg.Journal.Dir, journal.Options{
+	// Posts do not wait for its disk.
+	j := journal.New(cfg.Journal.Dir, journal.Options{
 		MaxBytes:     int64(cfg.Journal.MaxBytes),
 		SegmentBytes: int64(cfg.Journal.SegmentBytes),
 		Shipped:      cfg.Export.Endpoint != "",
 	})
-	if err != nil {
+	if err := j.Within(receiveDiskTime, j.Check); errors.Is(err, journal.ErrHangs) {
+		h.warn("%v; losses are not counted until it does", err)
+	} else if err != nil {
 		return err
 	}
 	r, err := newReception(cfg, seat, j, &receiveReport{newForwardReport(h, slog.LevelInfo)})
 	if err == nil {
 		err = r.run(ctx, idle)
 	}
-	return errors.Join(err, j.Close())
+	return errors.Join(err, j.Within(receiveDiskTime, j.Close))
 }
+
+// receiveDiskTime bounds how long the process waits for the journal's disk.
+const receiveDiskTime = time.Second
 
 // seat is what a host has once: the lock, the port, and the socket for relays.
 type seat struct {
@@ -253,7 +259,7 @@ func (r *reception) tell() {
 		}
 		r.journal.Drop(runtimes.DropReason(name), int(n))
 	}
-	if err := r.journal.Flush(); err != nil {
+	if err := r.journal.Within(receiveDiskTime, r.journal.Flush); err != nil {
 		r.report.warn(err) // the journal keeps the counts for its next record
 	}
 }

@@ -19,6 +19,7 @@ import (
 
 	"github.com/shimtrace/shimtrace/forwarder/jaeger"
 	"github.com/shimtrace/shimtrace/forwarder/runtimes"
+	"github.com/shimtrace/shimtrace/internal/disktest"
 	"github.com/shimtrace/shimtrace/internal/reliability"
 	"github.com/shimtrace/shimtrace/keeper"
 )
@@ -305,4 +306,40 @@ func pendingOf(t *testing.T, state string) uint64 {
 		t.Fatalf("%x, %v", b, err)
 	}
 	return binary.NativeEndian.Uint64(b)
+}
+
+// TestReceiveOnAHungJournal: posts are taken, and the process ends, while the journal's
+// file system answers nothing.
+func TestReceiveOnAHungJournal(t *testing.T) {
+	dir, release := disktest.Hung(t)
+	config, state, at := receiveConfig(t)
+	config = strings.Replace(config, strconv.Quote(filepath.Join(state, "journal")), strconv.Quote(dir), 1)
+	r := &receiving{newTool(t, config, "receive"), state, at, "http://" + at + jaeger.Path}
+	r.start()
+	r.says("runtimes may post to " + r.url)
+	p := load(t, rustPod)[0]
+	relay := r.relay(t, p.sandbox)
+	p.postAll(t, r.url)
+	eventually(t, "its spans arrive", func() bool { return len(relay.got()) == len(p.spans) })
+	relay.leave()
+	ended := make(chan struct{})
+	go func() {
+		defer close(ended)
+		_ = r.cmd.Process.Signal(unix.SIGTERM)
+		_ = r.cmd.Wait()
+	}()
+	select {
+	case <-ended:
+	case <-time.After(30 * time.Second):
+		t.Error("it does not end")
+		_ = r.cmd.Process.Kill()
+		<-ended
+	}
+	release()
+	reliability.Row(t, reliability.Fault{
+		Area:  "Hangs",
+		Fault: "the journal's file system answers nothing while `shimtrace receive` receives",
+		Pod:   "nothing",
+		Lost:  "counts of what the endpoint loses meanwhile",
+	})
 }

@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"os"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"go.opentelemetry.io/otel/exporters/otlp/otlptrace"
@@ -68,6 +69,7 @@ type Journal struct {
 
 	drops   tally
 	carried tally
+	hanging atomic.Bool // a call of Within has not returned
 
 	mu      sync.Mutex
 	closed  bool

@@ -35,6 +35,10 @@ func (c command) delete(cfg config.Config, inner string, readable bool, log *slo
 		log.Debug("delete of a container without a trace", "error", err)
 		return c.pass(inner, log)
 	}
+	if !stateAnswers(cfg.Relay.StateDir) || !stateAnswers(st.stateDir()) {
+		log.Warn("the end of this container is not traced", "error", "the state directory does not answer")
+		return c.pass(inner, log)
+	}
 	began := time.Now()
 	_, recorded := st.root(began)
 	recorded = recorded && readable

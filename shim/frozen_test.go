@@ -35,6 +35,11 @@ type shimHost struct {
 
 func newShimHost(t *testing.T, journalDir, inner string) *shimHost {
 	t.Helper()
+	return newShimHostAt(t, filepath.Join(t.TempDir(), "state"), journalDir, inner)
+}
+
+func newShimHostAt(t *testing.T, stateDir, journalDir, inner string) *shimHost {
+	t.Helper()
 	dir := t.TempDir()
 	h := &shimHost{t: t, program: filepath.Join(dir, "containerd-shim-fake-traced-v2"), bundle: filepath.Join(dir, "bundle")}
 	if err := os.Symlink(program(t), h.program); err != nil {
@@ -52,7 +57,7 @@ func newShimHost(t *testing.T, journalDir, inner string) *shimHost {
 		t.Fatal(err)
 	}
 	write("bundle/config.json", `{"annotations":{"io.kubernetes.cri.sandbox-name":"web"}}`, 0o600)
-	text := fmt.Sprintf("[relay]\nstate_dir = %q\n[journal]\ndir = %q\n", filepath.Join(dir, "state"), journalDir)
+	text := fmt.Sprintf("[relay]\nstate_dir = %q\n[journal]\ndir = %q\n", stateDir, journalDir)
 	t.Setenv(config.PathEnv, write("config.toml", text, 0o600))
 	t.Setenv("PATH", dir+":"+os.Getenv("PATH"))
 	var report config.Report
@@ -181,6 +186,32 @@ func TestHungJournal(t *testing.T) {
 	}
 	release()
 	h.settle()
+}
+
+// TestHungStateDirectory: without an answer from there nothing is traced, and that is all.
+func TestHungStateDirectory(t *testing.T) {
+	dir, release := disktest.Hung(t)
+	address := filepath.Join(t.TempDir(), "inner")
+	inner := fmt.Sprintf("for last; do :; done\ncase \"$last\" in\nstart) echo unix://%s;;\ndelete) echo answer;;\nesac", address)
+	defer listenHere(t, address).Close()
+	h := newShimHostAt(t, dir, t.TempDir(), inner)
+	h.leaveState()
+	for range 2 {
+		if out, err, took := h.run("start"); out != "unix://"+address+"\n" || err != nil {
+			t.Errorf("start: %q, %v after %v", out, err, took)
+		}
+		if out, err, took := h.run("delete"); out != "answer\n" || err != nil {
+			t.Errorf("delete: %q, %v after %v", out, err, took)
+		}
+	}
+	release()
+	h.settle()
+	reliability.Row(t, reliability.Fault{
+		Area:  "Hangs",
+		Fault: "the state directory's file system answers nothing",
+		Pod:   "start and delete take up to a second longer",
+		Lost:  "everything of the sandboxes that start then; the log says so",
+	})
 }
 
 // TestRecordersAreFew, however many deletes there are on a disk that hangs.

@@ -35,10 +35,13 @@ func relayPaths(dir, innerSocket string) paths {
 // relaysDir is where the relays' files are, below the state directory.
 func relaysDir(dir string) string { return filepath.Join(dir, "s") }
 
+// stateDir is the state directory that the relay was started with.
+func (st *state) stateDir() string { return filepath.Dir(filepath.Dir(st.RelaySock)) }
+
 // paths returns the files of the state's relay, wherever the configuration has them
 // by now.
 func (st *state) paths() paths {
-	return relayPaths(filepath.Dir(filepath.Dir(st.RelaySock)), st.InnerSock)
+	return relayPaths(st.stateDir(), st.InnerSock)
 }
 
 // create makes the directory of the files, for us only.

@@ -59,7 +59,10 @@ func (s *starter) runInner() ([]byte, error) {
 	t := timing{Name: spanInnerStart, Start: time.Now()}
 	notes, _ := readAnnotations(s.bundle)
 	lock := startLock(relaysDir(s.cfg.Relay.StateDir), s.namespace, notes.sandboxID(s.id))
-	release, _ := lockStart(lock, unix.LOCK_SH, startPatience)
+	release := func() {}
+	if stateAnswers(s.cfg.Relay.StateDir) {
+		release, _ = lockStart(lock, unix.LOCK_SH, startPatience)
+	}
 	err := cmd.Run()
 	release()
 	t.End = time.Now()
@@ -103,6 +106,10 @@ const attachTime = 5 * time.Second
 
 // attachInTime is attach, unless the state directory's file system hangs.
 func (s *starter) attachInTime(out []byte, relay *spawning) (reply []byte, err error) {
+	silent := fmt.Errorf("the state directory %s does not answer", s.cfg.Relay.StateDir)
+	if !stateAnswers(s.cfg.Relay.StateDir) {
+		return nil, silent
+	}
 	type attached struct {
 		reply []byte
 		err   error
@@ -116,7 +123,7 @@ func (s *starter) attachInTime(out []byte, relay *spawning) (reply []byte, err e
 	case a := <-done:
 		return a.reply, a.err
 	case <-time.After(time.Duration(s.cfg.Relay.ReadyTimeout) + attachTime):
-		return nil, fmt.Errorf("the state directory %s does not answer", s.cfg.Relay.StateDir)
+		return nil, silent
 	}
 }
 
@@ -253,6 +260,10 @@ func (s *starter) failed(cause error, relay *spawning) {
 		return // a container that failed to come into a running sandbox
 	}
 	err := relay.err
+	if err == nil && !stateAnswers(s.cfg.Relay.StateDir) {
+		spare.discard()
+		return
+	}
 	if err == nil {
 		failure := filepath.Base(s.inner) + " start: " + cause.Error()
 		root := export.NewRoot(context.Background(), s.cfg.Trace)

@@ -69,7 +69,7 @@ func newShimHostAt(t *testing.T, stateDir, journalDir, inner string) *shimHost {
 
 // run runs the shim as containerd does: it waits for its end, and for nobody else to
 // have its output open.
-func (h *shimHost) run(action string) (out string, err error, took time.Duration) {
+func (h *shimHost) run(action string) (out string, took time.Duration, err error) {
 	h.t.Helper()
 	ctx, cancel := context.WithTimeout(h.t.Context(), hangTime)
 	defer cancel()
@@ -82,7 +82,7 @@ func (h *shimHost) run(action string) (out string, err error, took time.Duration
 	if ctx.Err() != nil {
 		h.t.Fatalf("%s hangs", action)
 	}
-	return stdout.String(), err, time.Since(began)
+	return stdout.String(), time.Since(began), err
 }
 
 // settle waits until nobody works for the container any more.
@@ -147,10 +147,10 @@ func TestFrozenJournal(t *testing.T) {
 	}
 	freeze()
 	for range 3 {
-		if out, err, took := h.run("delete"); out != "answer\n" || err != nil {
+		if out, took, err := h.run("delete"); out != "answer\n" || err != nil {
 			t.Errorf("delete: %q, %v after %v", out, err, took)
 		}
-		if _, err, took := h.run("start"); err == nil || err.Error() != "exit status 7" {
+		if _, took, err := h.run("start"); err == nil || err.Error() != "exit status 7" {
 			t.Errorf("start: %v after %v", err, took)
 		}
 	}
@@ -177,10 +177,10 @@ func TestHungJournal(t *testing.T) {
 	h := newShimHost(t, dir, answeringInner)
 	h.leaveState()
 	for range 3 {
-		if out, err, took := h.run("delete"); out != "answer\n" || err != nil {
+		if out, took, err := h.run("delete"); out != "answer\n" || err != nil {
 			t.Errorf("delete: %q, %v after %v", out, err, took)
 		}
-		if _, err, took := h.run("start"); err == nil || err.Error() != "exit status 7" {
+		if _, took, err := h.run("start"); err == nil || err.Error() != "exit status 7" {
 			t.Errorf("start: %v after %v", err, took)
 		}
 	}
@@ -197,10 +197,10 @@ func TestHungStateDirectory(t *testing.T) {
 	h := newShimHostAt(t, dir, t.TempDir(), inner)
 	h.leaveState()
 	for range 2 {
-		if out, err, took := h.run("start"); out != "unix://"+address+"\n" || err != nil {
+		if out, took, err := h.run("start"); out != "unix://"+address+"\n" || err != nil {
 			t.Errorf("start: %q, %v after %v", out, err, took)
 		}
-		if out, err, took := h.run("delete"); out != "answer\n" || err != nil {
+		if out, took, err := h.run("delete"); out != "answer\n" || err != nil {
 			t.Errorf("delete: %q, %v after %v", out, err, took)
 		}
 	}

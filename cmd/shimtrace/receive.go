@@ -59,8 +59,10 @@ func receiveCommand(h *host) *cli.Command {
 
 func (h *host) receive(ctx context.Context, at string, idle time.Duration) error {
 	cfg := h.config("")
+	configured := h.configuredListen(cfg.Jaeger.Listen)
 	if at != "" {
 		cfg.Jaeger.Listen = at
+		configured = func() string { return at }
 	}
 	seat, err := takeSeat(cfg)
 	if errors.Is(err, keeper.ErrHeld) {
@@ -85,7 +87,7 @@ func (h *host) receive(ctx context.Context, at string, idle time.Duration) error
 	}
 	r, err := newReception(cfg, seat, j, &receiveReport{newForwardReport(h, slog.LevelInfo)})
 	if err == nil {
-		err = r.run(ctx, idle)
+		err = r.run(ctx, idle, configured)
 	}
 	return errors.Join(err, j.Within(receiveDiskTime, j.Close))
 }
@@ -210,8 +212,9 @@ func newReception(cfg config.Config, seat *seat, j *journal.Journal, report *rec
 // then for relays to take what is theirs.
 const closeReception = 2 * time.Second
 
-// run receives until ctx is done, or there was no relay for the idle time.
-func (r *reception) run(ctx context.Context, idle time.Duration) error {
+// run receives until ctx is done, or there was no relay for the idle time, at the
+// seat's port and at what is configured later.
+func (r *reception) run(ctx context.Context, idle time.Duration, configured func() string) error {
 	r.report.info("runtimes may post to http://%s%s", r.port.Addr(), jaeger.Path)
 	ctx, stop := context.WithCancel(ctx)
 	defer stop()
@@ -224,6 +227,11 @@ func (r *reception) run(ctx context.Context, idle time.Duration) error {
 	var telling sync.WaitGroup
 	telling.Go(func() { r.report.watch(ctx, r.status, r.tell) })
 	telling.Go(func() { giveBack(ctx, r.counters.Bodies.Load) })
+	telling.Go(func() {
+		r.followPorts(ctx, configured, func(port net.Listener) {
+			running.Go(func() { r.report.warn(r.endpoint.Serve(port)) })
+		})
+	})
 	r.router.Serve(ctx, r.seat.relays, idle)
 
 	posts, cancel := context.WithTimeout(context.WithoutCancel(ctx), closeReception)
@@ -231,9 +239,9 @@ func (r *reception) run(ctx context.Context, idle time.Duration) error {
 	if err := r.endpoint.Close(posts); err != nil {
 		r.report.warn(err) // of somebody who takes long to post
 	}
-	running.Wait()
 	stop()
 	telling.Wait()
+	running.Wait()
 	relays, cancel := context.WithTimeout(context.WithoutCancel(ctx), closeReception)
 	defer cancel()
 	r.router.Close(relays)

@@ -15,6 +15,8 @@ import (
 
 	"go.opentelemetry.io/otel/trace"
 	"golang.org/x/sys/unix"
+
+	"github.com/shimtrace/shimtrace/forwarder/jaeger"
 )
 
 // TestReceiveTwoSandboxes: the runtimes of two pods post at the same time, each in
@@ -205,4 +207,54 @@ func TestReceiveDrainsLastPost(t *testing.T) {
 		relay.gets(t, p.spans)
 	}
 	r.stop()
+}
+
+// TestReceiveFollowsConfiguration: the endpoint is at another address as soon as the
+// configuration says so, and stays where it was, to which runtimes post that run.
+func TestReceiveFollowsConfiguration(t *testing.T) {
+	text, state, at := receiveConfig(t)
+	_, _, later := receiveConfig(t)
+	tool := newTool(t, text, "receive")
+	r := &receiving{tool, state, at, "http://" + at + jaeger.Path}
+	r.start()
+	r.says("runtimes may post to " + r.url)
+	p := load(t, goPod)[0]
+	relay := r.relay(t, p.sandbox)
+	half := len(p.bodies) / 2
+	client := p.client(t)
+	for _, body := range p.bodies[:half] {
+		if err := p.post(client, r.url, body); err != nil {
+			t.Fatal(err)
+		}
+	}
+	var file string
+	for _, kv := range tool.cmd.Env {
+		if path, ok := strings.CutPrefix(kv, "SHIMTRACE_CONFIG="); ok {
+			file = path
+		}
+	}
+	if err := os.WriteFile(file, []byte(strings.Replace(text, at, later, 1)+"# longer\n"), 0o644); err != nil {
+		t.Fatal(err)
+	}
+	r.says("runtimes may post to http://" + later + jaeger.Path + ", too")
+	for i, body := range p.bodies[half:] {
+		url := r.url
+		if i%2 == 0 {
+			url = "http://" + later + jaeger.Path
+		}
+		if err := p.post(client, url, body); err != nil {
+			t.Fatal(err)
+		}
+	}
+	relay.leave()
+	if n := len(relay.got()); n != len(p.spans) {
+		t.Errorf("%d spans arrived, want %d", n, len(p.spans))
+	}
+	r.stop()
+	for _, address := range []string{at, later} {
+		if conn, err := net.Dial("tcp", address); err == nil {
+			conn.Close()
+			t.Errorf("%s is still open", address)
+		}
+	}
 }

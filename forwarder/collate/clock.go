@@ -118,16 +118,22 @@ func (c *clock) at(guest int64) int64 {
 	return offset
 }
 
-// near returns the epoch of a moment, what offsets are possible then and which is
-// expected.
-func (c *clock) near(at int64) (epoch int, possible bounds, expected int64) {
+// epochAt returns the epoch of a moment.
+func (c *clock) epochAt(guest int64) (epoch int) {
 	best := uint64(math.MaxUint64)
 	for i := range c.knots {
 		k := &c.knots[i]
-		if d := distance(k.at, at); d < best || d == best && k.epoch > epoch {
+		if d := distance(k.at, guest); d < best || d == best && k.epoch > epoch {
 			best, epoch = d, k.epoch
 		}
 	}
+	return epoch
+}
+
+// near returns the epoch of a moment, what offsets are possible then and which is
+// expected.
+func (c *clock) near(at int64) (epoch int, possible bounds, expected int64) {
+	epoch = c.epochAt(at)
 	possible, expected = c.within(epoch, at)
 	return epoch, possible, expected
 }

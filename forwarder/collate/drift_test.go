@@ -131,6 +131,35 @@ func TestGuestsClock(t *testing.T) {
 	}
 }
 
+// TestSetGuestDateTime: where the runtime sets the guest's clock, the old offset is
+// forgotten at once, and neither that request nor one beside it is hours long, though
+// nothing but the shim's calls is known.
+func TestSetGuestDateTime(t *testing.T) {
+	const hour = 3_600_000 // in ms
+	b := newBed(t, func(o *Options) { o.Began = time.Unix(0, t0) })
+	b.called("Create", "a", "", 0xC1, 0, 1000)
+	b.Add(of(span("create_container", 7, 1, 0, 10-hour, 900-hour), "a", "")) // an hour behind
+	b.called("Create", "b", "", 0xC2, 2000, 3000)
+	b.Add(span("leaf", 8, 3, 2, 2490-hour, 2501))
+	b.Add(span("set_guest_date_time", 8, 2, 0, 2480-hour, 2505))
+	b.Add(of(span("copy_file", 9, 4, 0, 2400-hour, 2600), "b", ""))
+	b.Add(span("check", 10, 5, 0, 4000, 4010))
+	b.called("Kill", "a", "", 0xC3, 5000, 5100)
+	b.Add(of(span("signal_process", 11, 6, 0, 5010, 5090), "a", ""))
+	b.Ended()
+	first := attribute(b.get(1), OriginalStartKey)
+	if first == nil {
+		t.Fatal("the clock is taken to be right before it was set")
+	}
+	offset := (int64(b.get(1).StartTimeUnixNano) - first.GetIntValue()) / ms
+	b.drawn(2, 2480-hour+offset, 2505)
+	b.drawn(3, 2490-hour+offset, 2501)
+	b.drawn(4, 2400-hour+offset, 2600)
+	b.drawn(5, 4000, 4010)
+	b.drawn(6, 5010, 5090)
+	b.want(4, ourTrace, 0xC2)
+}
+
 // original returns the time at which a span began by the guest's clock, if it is another
 // than that at which it is drawn.
 func (b *bed) original(id uint64) (int64, bool) {

@@ -75,7 +75,10 @@ func (c *clock) fit(guest period, in fits) *shift {
 	}
 	within := boundsOf(period{guest.start, end}, in.host)
 	switch {
-	case guest.end < guest.start, !within.possible() && in.sure:
+	case guest.end < guest.start,
+		// It seems to have lasted longer than what it is within.
+		!within.possible() && (in.sure || within.lo-in.skew > within.hi),
+		!in.sure && c.epochAt(guest.start) != c.epochAt(guest.end):
 		return c.fitEnds(guest, in)
 	case !within.possible():
 	case in.sure:

@@ -43,11 +43,11 @@ func (c *Collator) shiftOf(n *node, in fits) *shift {
 		c.clock.learn(middle(guest), b)
 	}
 	in.host, in.skew = in.host.and(possible), int64(c.opts.Skew)
-	s := c.clock.fit(guest, in)
 	if n.rule == setDateTime {
 		c.clock.set(guest.end)
+		return c.clock.fitEnds(guest, in)
 	}
-	return s
+	return c.clock.fit(guest, in)
 }
 
 var setDateTime = rpcs["set_guest_date_time"]

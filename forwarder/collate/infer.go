@@ -132,7 +132,7 @@ func (c *Collator) spotOfLost(cl clues) spot {
 		if known, learned := c.execs.get(exec); learned {
 			exec = known
 		}
-		m, ok = c.calls.match(cl.rpc, cl.container, exec, start, int64(c.opts.Skew))
+		m, ok = c.calls.match(cl.rpc, cl.container, exec, c.clock.moment(period{clamped(cl.start), clamped(cl.end)}), int64(c.opts.Skew))
 		ok = ok && c.recorded(&m.call)
 	}
 	if ok && m.kin > unsaid {

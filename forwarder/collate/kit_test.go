@@ -220,9 +220,11 @@ func (b *bed) drawn(id uint64, start, end int64) {
 }
 
 // above returns what a span is below, of those that were sent: in its trace, or wrongly in
-// another. Isolated, an agent's span may name by chance what the runtime has elsewhere.
+// another. A guest may have named before what turns out to be the runtime's: isolated, or
+// where a request names it, that is where the runtime has it all the same.
 func (b *bed) above(s *tracepb.Span) *tracepb.Span {
-	if above := b.in[trace.TraceID(s.TraceId)][parentOf(s)]; above != nil || b.opts.Mode == Isolated {
+	_, promised := b.calls.promised.get(parentOf(s))
+	if above := b.in[trace.TraceID(s.TraceId)][parentOf(s)]; above != nil || promised || b.opts.Mode == Isolated {
 		return above
 	}
 	return b.by[parentOf(s)]

@@ -35,15 +35,44 @@ type match struct {
 	sure bool
 }
 
-// match returns the call that caused an RPC that began at start by the host's
-// clock as far as that is known.
-func (cs *calls) match(r *rpc, container, exec string, start, skew int64) (match, bool) {
+// moment is when an RPC was, as far as the guest's clock is known.
+type moment struct {
+	guest    period
+	possible bounds // offsets
+	expected int64
+}
+
+func (c *clock) moment(guest period) moment {
+	m := moment{guest: guest}
+	_, m.possible, m.expected = c.near(middle(guest))
+	return m
+}
+
+// start is when it probably began by the host's clock.
+func (m *moment) start() int64 { return plus(m.guest.start, m.expected) }
+
+// shiftInto returns by how much more than expected the guest's clock must be off for it to
+// have been within a call, and whether that is possible and no more than skew.
+func (m *moment) shiftInto(c *call, skew int64) (by int64, ok bool) {
+	b := boundsOf(m.guest, c.serving()).and(m.possible)
+	if !b.possible() {
+		return 0, false
+	}
+	by = max(m.expected-b.hi, b.lo-m.expected, 0)
+	return by, by <= skew
+}
+
+// match returns the call that caused an RPC: of those of its kin the nearest that it can
+// have been within.
+func (cs *calls) match(r *rpc, container, exec string, m moment, skew int64) (match, bool) {
 	cs.mu.Lock()
 	defer cs.mu.Unlock()
 	var best *call
 	var bestKin kinship
-	candidates := 0
-	for _, method := range r.methods {
+	var bestBy int64
+	var bestFits bool
+	candidates, bestOrder := 0, 0
+	for order, method := range r.methods {
 		ring := cs.byMethod[method]
 		if ring == nil {
 			continue
@@ -53,13 +82,22 @@ func (cs *calls) match(r *rpc, container, exec string, start, skew int64) (match
 			if k == strangers || k < bestKin {
 				continue
 			}
-			if k > bestKin {
-				best, bestKin, candidates = c, k, 1
-				continue
+			by, fits := m.shiftInto(c, skew)
+			better := k > bestKin
+			if better {
+				candidates = 0
+			} else if fits != bestFits {
+				better = fits
+			} else if fits && r.ordered && order != bestOrder {
+				better = order < bestOrder
+			} else if fits && by != bestBy {
+				better = by < bestBy
+			} else {
+				better = closer(c, best, m.start(), skew)
 			}
 			candidates++
-			if closer(c, best, start, skew) {
-				best = c
+			if better {
+				best, bestKin, bestBy, bestFits, bestOrder = c, k, by, fits, order
 			}
 		}
 	}

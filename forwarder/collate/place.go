@@ -169,7 +169,7 @@ func (c *Collator) caller(r *rpc, s *agentwire.Span) *match {
 	if known, ok := c.execs.get(exec); ok {
 		exec = known
 	}
-	m, ok := c.calls.match(r, s.ContainerID, exec, c.hostTime(s.Start), int64(c.opts.Skew))
+	m, ok := c.calls.match(r, s.ContainerID, exec, c.clock.moment(period{clamped(s.Start), clamped(s.End)}), int64(c.opts.Skew))
 	if !ok {
 		return nil
 	}

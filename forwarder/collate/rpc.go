@@ -11,6 +11,8 @@ type rpc struct {
 	// methods are the calls of the shim that cause it; none: it belongs to the
 	// sandbox as a whole.
 	methods []string
+	// ordered: the first of them is the likelier, wherever the guest's clock has it.
+	ordered bool
 	// once: it is made at most once in the life of what its ids name, and answered
 	// before the call that causes it is. Only such a pair tells about clocks.
 	once bool
@@ -38,8 +40,8 @@ var rpcs = table(
 	// Kata does the work of Exec when the exec is started.
 	rpc{name: "exec_process", request: "ExecProcess", methods: []string{"Start"}, once: true},
 	rpc{name: "signal_process", request: "SignalProcess", methods: []string{"Kill"}},
-	rpc{name: "remove_container", request: "RemoveContainer", methods: remove},
-	rpc{name: "remove_stale_virtiofs_share_mounts", request: "RemoveStaleVirtiofsShareMounts", methods: remove},
+	rpc{name: "remove_container", request: "RemoveContainer", methods: remove, ordered: true},
+	rpc{name: "remove_stale_virtiofs_share_mounts", request: "RemoveStaleVirtiofsShareMounts", methods: remove, ordered: true},
 	rpc{name: "destroy_sandbox", request: "DestroySandbox", methods: remove},
 	rpc{name: "stats_container", request: "StatsContainer", methods: []string{"Stats"}},
 	rpc{name: "get_metrics", request: "GetMetrics", methods: []string{"Stats"}},

@@ -127,6 +127,32 @@ func TestWhichCall(t *testing.T) {
 	}
 }
 
+// A container is removed by its Delete, as long as that is possible: the guest's clock may
+// have it within the Shutdown that follows.
+func TestDeleteBeforeShutdown(t *testing.T) {
+	for name, tc := range map[string]struct {
+		start int64
+		want  uint64
+	}{"its Delete": {30, 0xC1}, "by a clock that is ahead": {130, 0xC1}, "far ahead": {5030, 0xC1}, "its Shutdown": {12_010, 0xC2}} {
+		t.Run(name, func(t *testing.T) {
+			b := newBed(t, nil)
+			b.called("Delete", "a", "", 0xC1, 0, 100)
+			shutdown := int64(110)
+			if tc.want == 0xC2 {
+				shutdown = 12_000
+			}
+			b.called("Shutdown", "a", "", 0xC2, shutdown, shutdown+100)
+			if tc.start == 5030 {
+				b.called("Create", "a", "", 0xC3, -1000, -900)
+				b.Add(of(span("create_container", 8, 2, 0, 4010, 4090), "a", ""))
+			}
+			b.Add(of(span("remove_container", 7, 1, 0, tc.start, tc.start+40), "a", ""))
+			b.Ended()
+			b.want(1, ourTrace, tc.want)
+		})
+	}
+}
+
 func TestOpenCallAndCallsToldTwice(t *testing.T) {
 	b := newBed(t, nil)
 	open := Call{Method: "Kill", ContainerID: "a", SpanContext: context(ourTrace, 0xC1), Start: time.Unix(0, t0)}

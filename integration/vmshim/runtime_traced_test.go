@@ -84,6 +84,11 @@ func checkRuntime(t *testing.T, spans []otlprecv.Span, byID map[string]otlprecv.
 			}
 		case s.Name == "AddEndpoints" || strings.HasPrefix(s.Name, "ttrpc.Read") || s.Name == "State" || s.Name == "Connect" || s.Name == "Wait":
 			t.Errorf("%s is quiet", path(byID, s))
+		case s.Name == "waitProcess" && parent.Service() != runtimeService:
+			// It began long after the Start that it names.
+			if !slices.ContainsFunc(spans, func(start otlprecv.Span) bool { return start.Name == "Start" && linked(s, start) }) {
+				t.Errorf("%s is linked to %v, not to what it names", path(byID, s), s.Links)
+			}
 		case parent.Service() != runtimeService:
 			method := parent.Name[strings.LastIndexByte(parent.Name, '/')+1:]
 			if !strings.EqualFold(s.Name, method) {

@@ -1,15 +1,25 @@
 package main
 
 import (
+	"fmt"
 	"io"
 	"net/http"
 	"net/http/httptest"
 	"os"
 	"path/filepath"
+	"strconv"
+	"strings"
 	"sync/atomic"
 	"testing"
 
+	tracepb "go.opentelemetry.io/proto/otlp/trace/v1"
+	"golang.org/x/sys/unix"
+
+	"github.com/shimtrace/shimtrace/config"
+	"github.com/shimtrace/shimtrace/export"
 	"github.com/shimtrace/shimtrace/export/journal"
+	"github.com/shimtrace/shimtrace/internal/reliability"
+	"github.com/shimtrace/shimtrace/keeper/keepertest"
 )
 
 func TestShipNowhere(t *testing.T) {
@@ -73,4 +83,93 @@ func TestShipRefusesAnotherUsersDirectory(t *testing.T) {
 			t.Errorf("%s was made there", e.Name())
 		}
 	}
+}
+
+// TestShipStopped: a shipper that is stopped is replaced by a relay that has something to
+// be shipped, and the next one ships it.
+func TestShipStopped(t *testing.T) {
+	var uploads atomic.Int32
+	collector := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		_, _ = io.Copy(io.Discard, r.Body)
+		uploads.Add(1)
+		w.Header().Set("Content-Type", r.Header.Get("Content-Type"))
+	}))
+	defer collector.Close()
+	dir := t.TempDir()
+	file := filepath.Join(dir, "config.toml")
+	text := fmt.Sprintf("[journal]\ndir = %q\n[export]\nendpoint = %q\n", filepath.Join(dir, "journal"), collector.URL)
+	if err := os.WriteFile(file, []byte(text), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	t.Setenv(config.PathEnv, file)
+	t.Setenv(asToolEnv, "1") // for the processes that are started
+	cfg, report := config.Load("", os.Getenv)
+	if err := report.Err(); err != nil {
+		t.Fatal(err)
+	}
+	self, err := os.Executable()
+	if err != nil {
+		t.Fatal(err)
+	}
+	cfg.Export.Shipper = self
+	var log keepertest.Log
+	k := export.NewKeeper(cfg, log.Printf)
+	defer k.Close(0)
+	j, err := journal.Open(cfg.Journal.Dir, journal.Options{Shipped: true})
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer j.Close()
+	client := k.Client(j)
+	spans := []*tracepb.ResourceSpans{{ScopeSpans: []*tracepb.ScopeSpans{{Spans: []*tracepb.Span{{TraceId: id(16, 1), SpanId: id(8, 1), Name: "a"}}}}}}
+	ship := func() {
+		t.Helper()
+		before := uploads.Load()
+		if err := client.UploadTraces(t.Context(), spans); err != nil {
+			t.Fatal(err)
+		}
+		eventually(t, "the spans are shipped", func() bool {
+			k.Ensure()
+			return uploads.Load() > before
+		})
+	}
+	shipper := func() (pid int) {
+		children, _ := filepath.Glob("/proc/self/task/*/children")
+		for _, list := range children {
+			text, _ := os.ReadFile(list)
+			for field := range strings.FieldsSeq(string(text)) {
+				line, _ := os.ReadFile("/proc/" + field + "/cmdline")
+				if strings.Contains(string(line), "\x00ship\x00--journal\x00"+cfg.Journal.Dir) {
+					pid, _ = strconv.Atoi(field)
+				}
+			}
+		}
+		return pid
+	}
+	defer func() {
+		if pid := shipper(); pid != 0 {
+			_ = unix.Kill(pid, unix.SIGKILL)
+		}
+	}()
+	ship()
+	first := shipper()
+	if first == 0 {
+		t.Fatal("there is no shipper")
+	}
+	if err := unix.Kill(first, unix.SIGSTOP); err != nil {
+		t.Fatal(err)
+	}
+	ship()
+	if now := shipper(); now == first || now == 0 {
+		t.Errorf("shipper %d, before %d", now, first)
+	}
+	if lines := strings.Join(log.All(), "\n"); !strings.Contains(lines, fmt.Sprintf("the shipper, process %d, is stopped: it is replaced", first)) {
+		t.Errorf("log %q", lines)
+	}
+	reliability.Row(t, reliability.Fault{
+		Area:  "Processes",
+		Fault: "`shimtrace ship` is stopped (SIGSTOP)",
+		Pod:   "nothing",
+		Lost:  "nothing: a relay replaces it a few seconds later",
+	})
 }

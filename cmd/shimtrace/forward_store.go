@@ -135,8 +135,12 @@ func (s *store) shipOnce(ctx context.Context) error {
 	}
 	sh := &ship.Shipper{Dir: s.o.cfg.Journal.Dir, Client: client, Drops: s.journal, Progress: func(now ship.Status) {
 		s.mu.Lock()
-		defer s.mu.Unlock()
+		said := s.ship.Notice
 		s.ship = now
+		s.mu.Unlock()
+		if now.Notice != said {
+			s.report.warn(now.Notice)
+		}
 	}}
 	return sh.Run(ctx)
 }

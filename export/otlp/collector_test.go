@@ -14,11 +14,14 @@ import (
 	coltracepb "go.opentelemetry.io/proto/otlp/collector/trace/v1"
 	commonpb "go.opentelemetry.io/proto/otlp/common/v1"
 	resourcepb "go.opentelemetry.io/proto/otlp/resource/v1"
+	tracepb "go.opentelemetry.io/proto/otlp/trace/v1"
 	"google.golang.org/grpc"
 	"google.golang.org/grpc/metadata"
 	"google.golang.org/protobuf/proto"
 
 	_ "google.golang.org/grpc/encoding/gzip"
+
+	"github.com/shimtrace/shimtrace/export/journal"
 )
 
 // collector is an OTLP receiver, by HTTP or gRPC, on the loopback.
@@ -33,6 +36,8 @@ type collector struct {
 	attempts int
 	fail     func(http.ResponseWriter) // HTTP: answers instead of taking
 	failRPC  func() error              // gRPC: the same
+	// most is how many spans gRPC calls may have for which failRPC does not hold.
+	most int
 	// refuseGzip answers gRPC calls that are compressed.
 	refuseGzip error
 	partial    *coltracepb.ExportTracePartialSuccess
@@ -111,7 +116,7 @@ func (c *collector) Export(ctx context.Context, req *coltracepb.ExportTraceServi
 	for k, v := range md {
 		c.headers[k] = v[0]
 	}
-	if c.failRPC != nil {
+	if c.failRPC != nil && (c.most == 0 || journal.CountSpans(&tracepb.TracesData{ResourceSpans: req.ResourceSpans}) > c.most) {
 		return nil, c.failRPC()
 	}
 	if s := grpc.ServerTransportStreamFromContext(ctx); c.refuseGzip != nil && s.(interface{ RecvCompress() string }).RecvCompress() == "gzip" {

@@ -274,7 +274,15 @@ func (s *shipping) record(t *testing.T, sandbox string, names ...string) {
 }
 
 func (s *shipping) failures() int { s.mu.Lock(); defer s.mu.Unlock(); return s.failed }
-func (s *shipping) shipped() int  { s.mu.Lock(); defer s.mu.Unlock(); return s.status.Shipped }
+func (s *shipping) notice() string {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.status.Notice == nil {
+		return ""
+	}
+	return s.status.Notice.Error()
+}
+func (s *shipping) shipped() int { s.mu.Lock(); defer s.mu.Unlock(); return s.status.Shipped }
 
 func (s *shipping) causes() (list []string) {
 	s.mu.Lock()

@@ -78,6 +78,8 @@ var (
 		Packages: []string{"cmd/crictl"},
 		InPlace:  true,
 	}
+	// Nginx is a web server and a proxy, in a collector's place and before one.
+	Nginx = Tool{Name: "nginx", Version: "debian-12", Debian: []string{"nginx"}}
 	// Jaeger is a collector that Kata's Go runtime can post to. Only the benchmark
 	// needs it, which builds it, so it is not among All.
 	Jaeger = Tool{
@@ -90,7 +92,7 @@ var (
 
 // All lists the tools of the tests in the order in which they are built.
 func All() []Tool {
-	return []Tool{Containerd16, Runc, Containerd24, TracingShim, Containerd17, Nerdctl, Crictl}
+	return []Tool{Containerd16, Nginx, Runc, Containerd24, TracingShim, Containerd17, Nerdctl, Crictl}
 }
 
 // Root is the cache directory: $SHIMTRACE_TOOLS, else shimtrace/tools in the

@@ -46,7 +46,7 @@ func Answer(path string) (io.Closer, error) {
 	if err != nil {
 		return nil, fmt.Errorf("answer pings: %w", err)
 	}
-	l.SetUnlinkOnClose(false)
+	l.SetUnlinkOnClose(false) // of the short name, which is no more by then
 	go func() {
 		for {
 			conn, err := l.Accept()
@@ -61,7 +61,19 @@ func Answer(path string) (io.Closer, error) {
 			conn.Close()
 		}
 	}()
-	return l, nil
+	return answering{l, path + pingName}, nil
+}
+
+// answering is a process that answers.
+type answering struct {
+	net.Listener
+	path string
+}
+
+// Close implements io.Closer. The lock is closed after that.
+func (a answering) Close() error {
+	err := a.Listener.Close()
+	return errors.Join(err, os.Remove(a.path))
 }
 
 // short returns a name for a socket's path that fits into an address, good until

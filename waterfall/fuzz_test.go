@@ -28,7 +28,7 @@ func FuzzBuild(f *testing.F) {
 		s := &script{}
 		res := resourceOf("containerd-shim-runc-v2")
 		ids := []string{"", "a", "b", "c", "d", "e", "f", "g"}
-		for ; len(data) >= 4 && len(s.spans) < 500; data = data[4:] {
+		for ; len(data) >= 4 && len(s.spans) < 48; data = data[4:] {
 			id, parent, link := ids[data[0]&7], ids[data[0]>>3&7], ids[data[1]&7]
 			s.span(res, ids[data[0]>>6], id, parent, fmt.Sprintf("%x", data[:4]), time.Duration(data[2])<<(data[1]>>3), time.Duration(data[3]), linked(ids[data[1]>>3&3], link))
 		}

@@ -21,7 +21,7 @@ import (
 const (
 	// hostileBytes is about how large a hostile journal is. wholeEnv makes it as large as
 	// what a host keeps by default, 64 MiB.
-	hostileBytes = 16 << 20
+	hostileBytes = 8 << 20
 	wholeEnv     = "SHIMTRACE_TEST_WHOLE_JOURNALS"
 	// hostileMemory bounds the resident memory of who reads it.
 	hostileMemory = 100 << 20

@@ -35,6 +35,9 @@ func Run(argv []string) int {
 	case actionStart:
 		tell(report, log)
 		if cfg.Trace.Mode == "off" {
+			if err := leaveInner(c.bundle, cfg, inner); err != nil {
+				log.Debug("which shim was started is not in the bundle", "error", err)
+			}
 			return c.pass(inner, log)
 		}
 		return c.start(cfg, inner, log)

@@ -40,6 +40,9 @@ func (c command) start(cfg config.Config, inner string, log *slog.Logger) int {
 	reply := out
 	if a, err := s.attachInTime(out, relay); err != nil {
 		s.log.Warn("this container is not traced: containerd is given the inner shim", "error", err)
+		if err := leaveInner(s.bundle, s.cfg, s.inner); err != nil {
+			s.log.Debug("which shim was started is not in the bundle", "error", err)
+		}
 	} else {
 		reply = a
 	}

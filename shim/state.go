@@ -11,6 +11,7 @@ import (
 
 	"go.opentelemetry.io/otel/trace"
 
+	"github.com/shimtrace/shimtrace/config"
 	"github.com/shimtrace/shimtrace/internal/private"
 )
 
@@ -123,6 +124,17 @@ func readState(path string) (*state, error) {
 		return nil, fmt.Errorf("read %s: no valid span context", path)
 	}
 	return &st, nil
+}
+
+// leaveInner leaves in the bundle of a container that is not traced which inner shim
+// was started, if only the configuration knows that: it may be another one, or broken,
+// when the container is deleted.
+func leaveInner(bundle string, cfg config.Config, inner string) error {
+	if cfg.Shim == "" {
+		return nil
+	}
+	st := state{Inner: inner} // of no version: there is nothing else in it
+	return st.write(filepath.Join(bundle, stateFile))
 }
 
 // startedInner returns the inner shim that a bundle's state names, "" if none does. It

@@ -306,7 +306,7 @@ func harmless(key, value []byte) bool {
 		return 'a' <= c && c <= 'z' || isDigit(c) || c == '_' || c == '-' || c == '.' || c == '('
 	}) &&
 		len(value) <= maxWord && !opaque(value) &&
-		(value == nil || len(value) == 0 || value[0] == '/' || all(value, isDigit) ||
+		(len(value) == 0 || value[0] == '/' || all(value, isDigit) ||
 			all(value, func(c byte) bool { return 'A' <= c && c <= 'Z' || c == '_' || c == '|' }) ||
 			string(value) == "true" || string(value) == "false")
 }

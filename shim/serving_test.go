@@ -18,6 +18,13 @@ func runShim(t *testing.T, program string, uid uint32, args ...string) int {
 	if uid != 0 {
 		cmd.SysProcAttr = &syscall.SysProcAttr{Credential: &syscall.Credential{Uid: uid, Gid: uid}}
 	}
+	return runUntilTheEnd(t, cmd)
+}
+
+// runUntilTheEnd runs a command that says a line when it has become what it is to be, and
+// then waits for the end of the test.
+func runUntilTheEnd(t *testing.T, cmd *exec.Cmd) int {
+	t.Helper()
 	in, err := cmd.StdinPipe()
 	if err != nil {
 		t.Fatal(err)
@@ -33,7 +40,6 @@ func runShim(t *testing.T, program string, uid uint32, args ...string) int {
 		in.Close()
 		_ = cmd.Wait()
 	})
-	// Then it executes the program and has become the user.
 	if _, err := io.ReadFull(out, make([]byte, 1)); err != nil {
 		t.Fatal(err)
 	}
@@ -106,37 +112,16 @@ func TestServingProcessOfScript(t *testing.T) {
 		t.Fatal(err)
 	}
 	defer f.Close()
-	run := func(attr *syscall.SysProcAttr, args ...string) int {
+	run := func(args ...string) int {
 		cmd := exec.Command(script, append([]string{"-c", "echo; read line"}, args...)...)
-		cmd.ExtraFiles, cmd.SysProcAttr = []*os.File{f}, attr
-		in, err := cmd.StdinPipe()
-		if err != nil {
-			t.Fatal(err)
-		}
-		out, err := cmd.StdoutPipe()
-		if err != nil {
-			t.Fatal(err)
-		}
-		if err := cmd.Start(); err != nil {
-			t.Fatal(err)
-		}
-		t.Cleanup(func() {
-			in.Close()
-			_ = cmd.Wait()
-		})
-		if _, err := io.ReadFull(out, make([]byte, 1)); err != nil {
-			t.Fatal(err)
-		}
-		return cmd.Process.Pid
+		cmd.ExtraFiles = []*os.File{f}
+		return runUntilTheEnd(t, cmd)
 	}
-	if err := os.Chmod(dir, 0o755); err != nil {
-		t.Fatal(err)
-	}
-	run(nil, "-id", "x", "start")
+	run("-id", "x", "start")
 	if p := servingProcess(script, "x", socket); p.PID != 0 {
 		t.Errorf("the start command is taken for the server: %+v", p)
 	}
-	want := run(nil, "-id", "x")
+	want := run("-id", "x")
 	if p := servingProcess(script, "x", socket); p.PID != want {
 		t.Errorf("found %+v, want %d", p, want)
 	}

@@ -5,9 +5,12 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"io"
+	"os"
 	"os/exec"
 	"path/filepath"
 	"strings"
+	"sync"
 	"time"
 )
 
@@ -46,6 +49,49 @@ func (r *Rig) Ctr(args ...string) Result {
 	return r.run(context.Background(), "ctr", args...)
 }
 
+// Hear ends the script of a process whose last words ctr is to print: it goes on when
+// they were heard. A ctr that is kept busy loses what a process says just before its
+// end, whatever the shim.
+const Hear = "; read _"
+
+// CtrHearing runs ctr with a process whose script has [Hear] in it, and lets that go on
+// once ctr has printed all the words.
+func (r *Rig) CtrHearing(words []string, args ...string) Result {
+	stdin, tell, err := os.Pipe()
+	if err != nil {
+		return Result{Args: append([]string{"ctr"}, args...), Code: -1, Err: err}
+	}
+	defer stdin.Close()
+	defer tell.Close()
+	e := &ear{words: words, heard: func() { tell.WriteString("\n") }}
+	return r.runWith(context.Background(), stdin, e, "ctr", args...)
+}
+
+// An ear waits for words in what a client prints.
+type ear struct {
+	words []string
+	heard func()
+
+	mu   sync.Mutex
+	text strings.Builder
+}
+
+func (e *ear) Write(b []byte) (int, error) {
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	e.text.Write(b)
+	for _, w := range e.words {
+		if !strings.Contains(e.text.String(), w) {
+			return len(b), nil
+		}
+	}
+	if e.heard != nil {
+		e.heard()
+		e.heard = nil
+	}
+	return len(b), nil
+}
+
 // Nerdctl runs nerdctl in the namespace [Rig.Name], with networks of the rig's
 // own. Use --net none or --net [Network].
 func (r *Rig) Nerdctl(args ...string) Result {
@@ -72,11 +118,19 @@ func (r *Rig) crictlArgs(args ...string) []string {
 
 // run runs a client for as long as the rig's timeout.
 func (r *Rig) run(ctx context.Context, program string, args ...string) Result {
+	return r.runWith(ctx, nil, io.Discard, program, args...)
+}
+
+// runWith does so with a standard input, and shows also what is printed as it comes.
+func (r *Rig) runWith(ctx context.Context, stdin *os.File, also io.Writer, program string, args ...string) Result {
 	ctx, cancel := context.WithTimeout(ctx, r.opts.Timeout)
 	defer cancel()
 	var stdout, stderr bytes.Buffer
 	cmd := r.Command(ctx, program, args...)
-	cmd.Stdout, cmd.Stderr = &stdout, &stderr
+	cmd.Stdout, cmd.Stderr = io.MultiWriter(&stdout, also), io.MultiWriter(&stderr, also)
+	if stdin != nil {
+		cmd.Stdin = stdin
+	}
 	start := time.Now()
 	err := cmd.Run()
 	res := Result{

@@ -128,6 +128,26 @@ func (r *Rig) start(ctx context.Context, images string) error {
 			return err
 		}
 	}
+	return r.waitImages(ctx)
+}
+
+// waitImages waits until CRI knows the images, which it learns by events: a pod that
+// starts before it knows the pause image has it pulled.
+func (r *Rig) waitImages(ctx context.Context) error {
+	ctx, cancel := context.WithTimeout(ctx, r.opts.Timeout)
+	defer cancel()
+	for _, name := range []string{image.Busybox, image.Pause} {
+		for {
+			err := r.run(ctx, "crictl", r.crictlArgs("inspecti", name)...).Check()
+			if err == nil {
+				break
+			}
+			if ctx.Err() != nil {
+				return fmt.Errorf("CRI does not know %s: %w", name, err)
+			}
+			time.Sleep(20 * time.Millisecond)
+		}
+	}
 	return nil
 }
 

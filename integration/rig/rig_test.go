@@ -27,7 +27,7 @@ func check(t *testing.T, err error) {
 func TestClients(t *testing.T) {
 	each(t, func(t *testing.T, r *rig.Rig) {
 		t.Run("ctr", func(t *testing.T) {
-			res := r.Ctr("run", "--rm", "--runtime", rig.Runc.Shim(), image.Busybox, "c1", "sh", "-c", "echo hi; sleep 0.3")
+			res := r.CtrHearing([]string{"hi"}, "run", "--rm", "--runtime", rig.Runc.Shim(), image.Busybox, "c1", "sh", "-c", "echo hi"+rig.Hear)
 			check(t, res.Check())
 			if res.Out() != "hi" {
 				t.Errorf("printed %q, want hi", res.Stdout)
@@ -86,7 +86,7 @@ func TestContainersOutliveContainerd(t *testing.T) {
 		}
 		check(t, r.Restart(t.Context()))
 
-		res := r.Ctr("tasks", "exec", "--exec-id", "e1", "c1", "echo", "alive")
+		res := r.CtrHearing([]string{"alive"}, "tasks", "exec", "--exec-id", "e1", "c1", "sh", "-c", "echo alive"+rig.Hear)
 		check(t, res.Check())
 		if res.Out() != "alive" {
 			t.Errorf("exec after restart printed %q, want alive", res.Stdout)

@@ -80,8 +80,8 @@ func TestManyAtOnce(t *testing.T) {
 		const containers = 20
 		check(t, together(containers, func(i int) error {
 			want := fmt.Sprint("this is ", i)
-			res := in.Rig.Ctr("run", "--rm", "--runtime", in.Runtime.Shim(), image.Busybox, fmt.Sprint("c", i),
-				"sh", "-c", "echo "+want+"; exit "+strconv.Itoa(i))
+			res := in.Rig.CtrHearing([]string{want}, "run", "--rm", "--runtime", in.Runtime.Shim(), image.Busybox, fmt.Sprint("c", i),
+				"sh", "-c", "echo "+want+rig.Hear+"; exit "+strconv.Itoa(i))
 			if res.Code != i || res.Out() != want {
 				return fmt.Errorf("container %d printed %q: %w", i, res.Out(), res.Check())
 			}
@@ -147,7 +147,7 @@ func TestRelayIsAProcessOfItsOwn(t *testing.T) {
 		for _, signal := range []unix.Signal{unix.SIGTERM, unix.SIGINT, unix.SIGHUP, unix.SIGPIPE} {
 			check(t, unix.Kill(relay, signal))
 		}
-		res := r.Ctr("tasks", "exec", "--exec-id", "e1", "c1", "echo", "alive")
+		res := r.CtrHearing([]string{"alive"}, "tasks", "exec", "--exec-id", "e1", "c1", "sh", "-c", "echo alive"+rig.Hear)
 		check(t, res.Check())
 		if now := relays(r); res.Out() != "alive" || len(now) != 1 || now[0].PID != relay {
 			t.Errorf("after signals to relay %d: %q from exec, relays %v", relay, res.Out(), now)

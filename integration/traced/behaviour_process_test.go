@@ -3,6 +3,7 @@ package traced_test
 import (
 	"path/filepath"
 	"slices"
+	"strings"
 	"testing"
 
 	"github.com/shimtrace/shimtrace/integration/rig"

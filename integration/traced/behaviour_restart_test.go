@@ -28,7 +28,7 @@ func TestContainersOutliveContainerd(t *testing.T) {
 		for i, end := range []func() error{r.Kill, r.Stop} {
 			check(t, end())
 			check(t, r.Restart(t.Context()))
-			res := r.Ctr("tasks", "exec", "--exec-id", fmt.Sprint("e", i), "c1", "echo", "alive")
+			res := r.CtrHearing([]string{"alive"}, "tasks", "exec", "--exec-id", fmt.Sprint("e", i), "c1", "sh", "-c", "echo alive"+rig.Hear)
 			check(t, res.Check())
 			if res.Out() != "alive" {
 				t.Errorf("exec after restart %d printed %q", i, res.Out())

@@ -5,6 +5,7 @@ import (
 	"testing"
 
 	"github.com/shimtrace/shimtrace/integration/image"
+	"github.com/shimtrace/shimtrace/integration/rig"
 	"github.com/shimtrace/shimtrace/integration/traced"
 )
 
@@ -15,7 +16,7 @@ func TestReusedIDs(t *testing.T) {
 		const runs = 10
 		for i := range runs {
 			want := fmt.Sprint("run ", i)
-			res := in.Rig.Ctr("run", "--rm", "--runtime", in.Runtime.Shim(), image.Busybox, "again", "sh", "-c", "echo "+want+fmt.Sprint("; exit ", i))
+			res := in.Rig.CtrHearing([]string{want}, "run", "--rm", "--runtime", in.Runtime.Shim(), image.Busybox, "again", "sh", "-c", "echo "+want+rig.Hear+fmt.Sprint("; exit ", i))
 			if res.Code != i || res.Out() != want {
 				t.Errorf("run %d printed %q: %v", i, res.Out(), res.Check())
 			}

@@ -23,19 +23,17 @@ var scenarios = []struct {
 	name string
 	play func(s *session)
 }{
-	// What prints waits before it ends: a ctr that is kept busy can miss the words of
-	// a process that is over at once, whatever the shim.
 	{"ctr run", func(s *session) {
-		s.run("--rm", image.Busybox, "c0", "sh", "-c", "echo out; echo err >&2; sleep 0.3")
+		s.hear([]string{"out", "err"}, "run", "--rm", "--runtime", s.rt.Shim(), image.Busybox, "c0", "sh", "-c", "echo out; echo err >&2"+rig.Hear)
 		s.run("--rm", image.Busybox, "c3", "sh", "-c", "exit 3")
 		s.run("--rm", image.Busybox, "killed", "sh", "-c", "kill -9 $$")
-		s.run("--rm", "--env", "GREETING=hi", "--cwd", "/tmp", image.Busybox, "env", "sh", "-c", "echo $GREETING; pwd; sleep 0.3")
+		s.hear([]string{"hi", "/tmp"}, "run", "--runtime", s.rt.Shim(), "--rm", "--env", "GREETING=hi", "--cwd", "/tmp", image.Busybox, "env", "sh", "-c", "echo $GREETING; pwd"+rig.Hear)
 		s.feed("one\ntwo\n", "ctr", "run", "--rm", "--runtime", s.rt.Shim(), image.Busybox, "stdin", "sh", "-c", "head -n 2; sleep 0.3")
 	}},
 	{"ctr tasks", func(s *session) {
 		s.run("--detach", image.Busybox, "c1", "sleep", "1000")
 		s.ctr("tasks", "list")
-		s.ctr("tasks", "exec", "--exec-id", "e0", "c1", "sh", "-c", "echo out; echo err >&2; sleep 0.3; exit 5")
+		s.hear([]string{"out", "err"}, "tasks", "exec", "--exec-id", "e0", "c1", "sh", "-c", "echo out; echo err >&2"+rig.Hear+"; exit 5")
 		s.feed("in\n", "ctr", "tasks", "exec", "--exec-id", "e1", "c1", "sh", "-c", "head -n 1; sleep 0.3")
 		s.ctr("tasks", "exec", "--exec-id", "e2", "c1", "no-such-program")
 		s.ctr("tasks", "exec", "--exec-id", "e3", "c1", "sh", "-c", "kill -TERM $$")

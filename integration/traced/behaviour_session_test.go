@@ -52,6 +52,11 @@ func (s *session) ctr(args ...string) rig.Result    { return s.saw(s.in.Rig.Ctr(
 func (s *session) crictl(args ...string) rig.Result { return s.saw(s.in.Rig.Crictl(args...)) }
 func (s *session) nerd(args ...string) rig.Result   { return s.saw(s.in.Rig.Nerdctl(args...)) }
 
+// hear is ctr with a process that says the words last.
+func (s *session) hear(words []string, args ...string) rig.Result {
+	return s.saw(s.in.Rig.CtrHearing(words, args...))
+}
+
 // run is ctr run.
 func (s *session) run(args ...string) rig.Result {
 	return s.ctr(append([]string{"run", "--runtime", s.rt.Shim()}, args...)...)

@@ -22,7 +22,7 @@ func TestNothingSampled(t *testing.T) {
 		t.Run(tt.name, func(t *testing.T) {
 			tt.opts.Version = rig.V24
 			in := traced.Start(t, tt.opts)
-			res := in.Rig.Ctr("run", "--rm", "--runtime", in.Runtime.Shim(), image.Busybox, "box", "sh", "-c", "echo out; exit 3")
+			res := in.Rig.CtrHearing([]string{"out"}, "run", "--rm", "--runtime", in.Runtime.Shim(), image.Busybox, "box", "sh", "-c", "echo out"+rig.Hear+"; exit 3")
 			if res.Code != 3 || res.Out() != "out" {
 				t.Errorf("the container ended with %d and %q: %v", res.Code, res.Stdout, res.Check())
 			}

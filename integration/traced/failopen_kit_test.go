@@ -53,7 +53,7 @@ func wrapping(in *traced.Install, inner, more string) string {
 func runsUntraced(t *testing.T, in *traced.Install, runtime, id string) {
 	t.Helper()
 	r := in.Rig
-	res := r.Ctr("run", "--rm", "--runtime", runtime, image.Busybox, id, "sh", "-c", "echo out; echo err >&2; sleep 0.3; exit 7")
+	res := r.CtrHearing([]string{"out", "err"}, "run", "--rm", "--runtime", runtime, image.Busybox, id, "sh", "-c", "echo out; echo err >&2"+rig.Hear+"; exit 7")
 	if res.Err != nil || res.Code != 7 || res.Out() != "out" || !strings.Contains(res.Stderr, "err\n") {
 		t.Errorf("the container did not run as it should: %v", res.Check())
 	}

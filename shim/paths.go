@@ -92,9 +92,10 @@ func (p paths) tryAcquire() (release func(), err error) {
 	return func() { f.Close() }, nil
 }
 
-// remove removes the files; the caller holds the lock. The lock's own goes last.
+// remove removes the files, also what a killed relay has left of them; the caller
+// holds the lock. The lock's own goes last.
 func (p paths) remove() {
-	for _, name := range []string{p.socket, p.control, p.state, p.lock} {
+	for _, name := range []string{p.socket, p.control, halfOf(p.state), p.state, p.lock} {
 		_ = os.Remove(name)
 	}
 }

@@ -163,10 +163,14 @@ func (st *state) write(path string) error {
 	return replaceFile(path, text, 0o600)
 }
 
+// halfOf is where a file is written before it takes its name.
+func halfOf(path string) string {
+	return filepath.Join(filepath.Dir(path), "."+filepath.Base(path)+".shimtrace")
+}
+
 // replaceFile writes a file so that a reader sees the old or the new content.
 func replaceFile(path string, content []byte, mode os.FileMode) error {
-	tmp := filepath.Join(filepath.Dir(path), "."+filepath.Base(path)+".shimtrace")
-	if err := private.Replace(path, tmp, content, mode); err != nil {
+	if err := private.Replace(path, halfOf(path), content, mode); err != nil {
 		return fmt.Errorf("write %s: %w", path, err)
 	}
 	return nil

@@ -3,7 +3,6 @@ package traced_test
 import (
 	"path/filepath"
 	"slices"
-	"strings"
 	"testing"
 
 	"github.com/shimtrace/shimtrace/integration/rig"

@@ -2,6 +2,7 @@ package traced_test
 
 import (
 	"fmt"
+	"slices"
 	"os"
 	"path/filepath"
 	"strings"
@@ -34,6 +35,9 @@ func TestKilledRelay(t *testing.T) {
 		until(t, "the end of the trace", func() bool { return len(otlprecv.Named(spans(t, in), "shim delete")) == 1 })
 		found := spans(t, in)
 		root := otlprecv.Named(found, "sandbox start")
+		// One that was killed before it noted that the root is in the journal leaves it to
+		// delete as well: the same span again.
+		root = slices.CompactFunc(root, func(a, b otlprecv.Span) bool { return a.SpanID == b.SpanID })
 		if len(root) != 1 || root[0].GetStatus().GetMessage() != "" {
 			t.Errorf("root spans %v, want one of a sandbox that started", root)
 		}

@@ -1,6 +1,7 @@
 package traced_test
 
 import (
+	"bytes"
 	"fmt"
 	"slices"
 	"os"
@@ -37,7 +38,7 @@ func TestKilledRelay(t *testing.T) {
 		root := otlprecv.Named(found, "sandbox start")
 		// One that was killed before it noted that the root is in the journal leaves it to
 		// delete as well: the same span again.
-		root = slices.CompactFunc(root, func(a, b otlprecv.Span) bool { return a.SpanID == b.SpanID })
+		root = slices.CompactFunc(root, func(a, b otlprecv.Span) bool { return bytes.Equal(a.GetSpanId(), b.GetSpanId()) })
 		if len(root) != 1 || root[0].GetStatus().GetMessage() != "" {
 			t.Errorf("root spans %v, want one of a sandbox that started", root)
 		}

@@ -140,14 +140,16 @@ func (j *Journal) openLast() error {
 	if err := j.Check(); err != nil {
 		return err
 	}
+	var locked error
 	for range maxAttempts {
 		numbers, err := listSegments(j.dir)
 		if err != nil {
 			return err
 		}
 		if len(numbers) == 0 {
-			if err := j.createFirst(); err != nil {
-				return err
+			// Who has the lock makes the first one, as soon as the disk lets it.
+			if locked = j.createFirst(); locked != nil && !errors.Is(locked, errLocked) {
+				return locked
 			}
 			continue
 		}
@@ -162,11 +164,14 @@ func (j *Journal) openLast() error {
 		j.use(f, number)
 		return nil
 	}
+	if locked != nil {
+		return locked
+	}
 	return fmt.Errorf("journal: %s: its segments are removed as soon as they are made", j.dir)
 }
 
-// createFirst creates the first segment. The directory's lock makes it one segment: the rule that N+1 seals
-// N needs numbers without gaps.
+// createFirst creates the first segment. The directory's lock makes it one segment: the
+// rule that N+1 seals N needs numbers without gaps.
 func (j *Journal) createFirst() error {
 	d, err := os.Open(j.dir)
 	if err != nil {

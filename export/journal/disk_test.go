@@ -92,7 +92,7 @@ func TestSlowDisk(t *testing.T) {
 			default:
 			}
 			freeze()
-			time.Sleep(100 * time.Millisecond)
+			time.Sleep(50 * time.Millisecond)
 			thaw()
 			time.Sleep(time.Millisecond)
 		}
@@ -120,7 +120,7 @@ func TestSlowDisk(t *testing.T) {
 	}
 	reliability.Row(t, reliability.Fault{
 		Area:  "Disks",
-		Fault: "the journal's disk stands still for a tenth of a second, again and again",
+		Fault: "the journal's disk stands still for 50 ms, again and again",
 		Pod:   "nothing",
 		Lost:  "nothing",
 	})

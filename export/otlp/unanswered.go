@@ -52,11 +52,11 @@ func (a address) unanswered(err error) error {
 	case errors.As(err, &op) && op.Op == "dial", has("while dialing"), has("handshake"):
 		return away("is not reached"+a.throughProxy(), a.excerpt(reason(err)))
 	case errors.Is(err, context.DeadlineExceeded), status.Code(err) == codes.DeadlineExceeded, has("Client.Timeout"):
-		return a.says("does not answer in time", "")
+		return doubtful(ReasonFailing, a.says("does not answer in time", ""))
 	case has("EOF"), has("connection reset"), has("broken pipe"), has("RST_STREAM"), has("GOAWAY"), has("closing"), has("use of closed"), has("closed idle connection"), has("readLoopPeek"), has("connection is being forcefully terminated"):
-		return a.says("ends the connection without an answer"+a.throughProxy(), "")
+		return doubtful(ReasonFailing, a.says("ends the connection without an answer"+a.throughProxy(), ""))
 	}
-	return a.says("does not answer", a.excerpt(reason(err)))
+	return doubtful(ReasonFailing, a.says("does not answer", a.excerpt(reason(err))))
 }
 
 // reason is the innermost error's text, where no address stands as a rule.

@@ -7,6 +7,7 @@ import (
 	"slices"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -258,6 +259,34 @@ func TestHangingUploadHoldsUpNothing(t *testing.T) {
 	}
 	close(release)
 	_ = stop()
+}
+
+// TestPausesAreKept has a backend that asks for a pause for what is set aside, and
+// takes all else meanwhile.
+func TestPausesAreKept(t *testing.T) {
+	j := openJournal(t, journal.Options{})
+	var bad atomic.Int32
+	b := &backend{answer: func(names []string) error {
+		if !slices.ContainsFunc(names, has("bad")) {
+			return nil
+		}
+		if bad.Add(1) == 1 {
+			return errDoubt
+		}
+		return &BusyError{After: time.Hour, Err: errors.New("429")}
+	}}
+	recordOf(t, j, "bad", "bad")
+	stop := start(t, fast(j, b))
+	eventually(t, "the pause is asked for", func() bool { return bad.Load() == 2 })
+	for i := range 50 {
+		name := fmt.Sprint("good", i)
+		recordOf(t, j, "good", name)
+		eventually(t, "it arrives", func() bool { return b.arrived(name) })
+	}
+	_ = stop()
+	if n := bad.Load(); n != 2 {
+		t.Errorf("asked %d times within the pause", n)
+	}
 }
 
 // TestEvictedIsCountedOnce has the journal's cap remove what is set aside.

@@ -122,7 +122,12 @@ func (d *delivery) ship(p part, f *journal.Follower) error {
 			wait = min(wait, walk)
 		}
 		d.progress(err, time.Now().Add(wait))
-		d.pause(wait, d.settled)
+		woken := d.settled
+		var busy *BusyError
+		if errors.As(err, &busy) {
+			woken = nil // the pause was asked for
+		}
+		d.pause(wait, woken)
 		if err := d.exists(); err != nil || aside {
 			return err
 		}

@@ -186,7 +186,7 @@ var execProcess = rpcs["exec_process"]
 func (c *Collator) quietness(r *rpc, s *agentwire.Span, m *match) Reason {
 	switch {
 	case m == nil && !c.quietRPC(r),
-		m != nil && (!c.quietCall(&m.call) || m.Failed),
+		m != nil && (!c.quietCall(&m.call) || m.Failed || c.slowCall(&m.call)),
 		c.slow(s) && (m == nil || !endless[m.Method]):
 		return ""
 	}
@@ -212,10 +212,14 @@ func (c *Collator) recorded(m *call) bool {
 	if !m.SpanContext.IsSampled() {
 		return false
 	}
+	return m.Failed || c.slowCall(m) || !c.quietCall(m)
+}
+
+// slowCall reports whether a call is recorded for its length.
+func (c *Collator) slowCall(m *call) bool {
 	end := m.End
 	if end.IsZero() {
 		end = c.opts.Now()
 	}
-	slow := c.opts.Slow > 0 && end.Sub(m.Start) > c.opts.Slow && !endless[m.Method]
-	return m.Failed || slow || !c.quietCall(m)
+	return c.opts.Slow > 0 && end.Sub(m.Start) > c.opts.Slow && !endless[m.Method]
 }

@@ -253,6 +253,15 @@ func TestQuiet(t *testing.T) {
 		stats(b, 600)
 		b.want(1, ourTrace, root)
 	})
+	t.Run("but of a slow call", func(t *testing.T) {
+		b := newBed(t, nil)
+		b.called("Stats", "a", "", 0xC1, 0, 900)
+		stats(b, 5)
+		b.AddRuntime(served("Stats", ofRuntime("Stats", 8, 9, 99, 1, 30)))
+		b.Tick()
+		b.want(1, ourTrace, 0xC1)
+		b.want(9, ourTrace, 0xC1)
+	})
 	t.Run("but failed", func(t *testing.T) {
 		b := newBed(t, nil)
 		b.Call(Call{Method: "Stats", ContainerID: "a", SpanContext: context(ourTrace, 0xC1), Failed: true, Start: time.Unix(0, t0), End: time.Unix(0, t0+100*ms)})

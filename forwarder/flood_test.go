@@ -14,6 +14,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"github.com/shimtrace/shimtrace/forwarder/agentwire"
+	"github.com/shimtrace/shimtrace/internal/reliability"
 )
 
 // floodEnv makes the floods last longer, for instance 30s.
@@ -159,6 +160,79 @@ func residentMiB(t *testing.T) int {
 		t.Fatal(err)
 	}
 	return resident * os.Getpagesize() >> 20
+}
+
+// TestConnectionsInALoop: a guest that opens and closes connections, or leaves them in
+// the middle of a frame, takes no descriptors, goroutines or memory beyond its share, is
+// counted, and costs another nothing.
+func TestConnectionsInALoop(t *testing.T) {
+	sink := new(split)
+	f := forward(t, sink, Options{})
+	good := connect(t, f, pod("good"))
+	b := sampleFrame(t)
+	files, routines := openFiles(t), runtime.NumGoroutine()
+	began := time.Now()
+	const n = 3000
+	var half []agent
+	heap := peakHeap(t, func() {
+		for i := range n {
+			a := connect(t, f, pod("bad"))
+			_ = a.SetWriteDeadline(time.Now().Add(patience))
+			if i%3 == 0 {
+				_, _ = a.Write(b[:len(b)/2]) // which fails where the connection is refused
+			}
+			if i%10 == 0 {
+				half = append(half, a)
+			} else {
+				a.Close()
+			}
+			if i%100 == 0 {
+				good.send(b)
+			}
+			if c := f.Snapshot().of("bad"); c.Connections > 4 {
+				t.Fatalf("%d connections at once", c.Connections)
+			}
+		}
+	})
+	if took := openFiles(t) - files - len(half); took > 8 {
+		t.Errorf("%d descriptors more than before", took)
+	}
+	if took := runtime.NumGoroutine() - routines; took > 16 {
+		t.Errorf("%d goroutines more than before", took)
+	}
+	if heap > 16<<20 {
+		t.Errorf("the heap grew by %d bytes", heap)
+	}
+	eventually(t, "the good one's spans", func() bool { return sink.good.spans.Load() == n/100 })
+	c := f.Snapshot().of("bad")
+	if c.Accepted+c.Refused[ReasonConnections] != n || c.Accepted > connectionBurst+2+uint64(time.Since(began)/time.Second)*connectionRate {
+		t.Errorf("%+v", c)
+	}
+	for _, a := range half {
+		a.Close()
+	}
+	eventually(t, "what was half is counted", func() bool {
+		c := f.Snapshot().of("bad")
+		return c.Connections == 0 && c.Lost["cut_short"] > 0
+	})
+	if lost := f.Snapshot().of("good").Lost; len(lost) != 0 {
+		t.Errorf("the good one lost %v", lost)
+	}
+	reliability.Row(t, reliability.Fault{
+		Area:  "Guests",
+		Fault: "a guest opens 3000 connections in a loop, closes most, and leaves some in the middle of a frame",
+		Pod:   "nothing",
+		Lost:  "connections beyond 4 at once, 32 in a row and one a second are refused and counted; the guest's half frames, as `cut_short`",
+	})
+}
+
+func openFiles(t *testing.T) int {
+	t.Helper()
+	all, err := os.ReadDir("/proc/self/fd")
+	if err != nil {
+		t.Fatal(err)
+	}
+	return len(all)
 }
 
 // TestManyConnections: of ten thousand connections of one VM all but a few are

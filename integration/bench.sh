@@ -19,3 +19,5 @@ echo "== a runtime's spans, for the runtime: posted to us and to a Jaeger, which
 go -C integration run ./runtimetrace/bench
 echo "== containers: wrapped against bare"
 go -C integration run ./bench -rounds "${ROUNDS:-40}"
+echo "== memory of a relay after a pod's start"
+go -C integration test ./memory -count=1 -v -run RelayIdle | grep 'RSS'

@@ -60,6 +60,7 @@ func (c command) relay(cfg config.Config, inner string, log *slog.Logger) int {
 	// Signals are for the inner shim to act upon: its end is ours.
 	signal.Ignore(unix.SIGPIPE, unix.SIGTERM, unix.SIGINT, unix.SIGHUP)
 	debug.SetGCPercent(gcPercent)
+	debug.SetMemoryLimit(memoryLimit)
 	redirectStderr(c.bundle)
 	stdlog.SetOutput(os.Stderr) // which is a log from here on
 	start, err := connFromFD(handoverFD)
@@ -96,7 +97,10 @@ func (c command) relay(cfg config.Config, inner string, log *slog.Logger) int {
 		}
 	}
 	start.Close()
+	rest, stop := context.WithCancel(context.Background())
+	go settle(rest)
 	r.watch()
+	stop()
 	r.leave(served)
 	return 0
 }

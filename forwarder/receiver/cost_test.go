@@ -1,6 +1,7 @@
 package receiver
 
 import (
+	"bytes"
 	"context"
 	"encoding/binary"
 	"fmt"
@@ -106,20 +107,27 @@ func through(t *testing.T, o forwarder.Options, sender func(agent *net.UnixConn,
 		b.disk += uint64(info.Size())
 	}
 	b.counts = r.Snapshot()
-	b.drops = make(map[string]int)
+	b.drops = dropsIn(t, dir)
+	return b
+}
+
+// dropsIn returns what a journal says was lost, by reason.
+func dropsIn(t *testing.T, dir string) map[string]int {
+	t.Helper()
+	all := make(map[string]int)
 	if _, err := journal.Scan(dir, func(rec journal.Record) error {
 		if rec.Kind != journal.KindDrops {
 			return nil
 		}
 		drops, err := rec.Drops()
 		for reason, n := range drops {
-			b.drops[reason] += n
+			all[reason] += n
 		}
 		return err
 	}); err != nil {
 		t.Fatal(err)
 	}
-	return b
+	return all
 }
 
 func processTime(t *testing.T) time.Duration { return usage(t, unix.RUSAGE_SELF) }
@@ -255,4 +263,40 @@ func wireReasons() (all []string) {
 		all = append(all, r.String())
 	}
 	return all
+}
+
+// TestLossesAreWritten: what was lost is in the journal soon, also if nothing else is
+// written and the process has no time to close anything.
+func TestLossesAreWritten(t *testing.T) {
+	dir := t.TempDir()
+	j, err := journal.Open(dir, journal.Options{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer j.Close()
+	r := New(Options{Forwarder: forwarder.Options{SpansPerSecond: 1, SpanBurst: 10}, Client: j, Drops: j, Collation: isolated})
+	ctx, stop := context.WithCancel(context.Background())
+	var running sync.WaitGroup
+	running.Go(func() { r.Run(ctx) })
+	defer func() {
+		stop()
+		running.Wait()
+		_ = r.Close(t.Context())
+	}()
+	agent := connect(t, r, listen.Origin{Sandbox: "pod"})
+	send(t, agent, bytes.Repeat(frame([]byte("garbage")), 10))
+	send(t, agent, bytes.Repeat(frame([]byte("more")), 20))
+	eventually(t, "all is counted in the journal", func() bool {
+		n := 0
+		for _, lost := range dropsIn(t, dir) {
+			n += lost
+		}
+		return n == 30
+	})
+	reliability.Row(t, reliability.Fault{
+		Area:  "Processes",
+		Fault: "a relay is killed after it has lost spans of its guest",
+		Pod:   "nothing of it: its end is another row's",
+		Lost:  "what was lost is in the journal within a second, by its reason; not counted are the losses of that second, and the spans that waited: `queued_spans`, `held_spans` and a batch of 256 at the most",
+	})
 }

@@ -43,9 +43,11 @@ type Options struct {
 	Warn func(error)
 }
 
-// Drops counts spans that are lost, by reason, without blocking.
+// Drops counts spans that are lost, by reason, without blocking. Flush writes the
+// counts; what was lost since the last time is forgotten if the process is killed.
 type Drops interface {
 	Drop(reason string, spans int)
+	Flush() error
 }
 
 // Receiver receives the spans of any number of VMs. It is safe for concurrent use.
@@ -74,6 +76,7 @@ func keyOf(from listen.Origin) vmKey {
 // vm is one VM's share.
 type vm struct {
 	*collate.Collator
+	from  listen.Origin
 	kept  bool                // beyond its connections
 	conns map[uint64]struct{} // that have sent spans and are open
 }
@@ -123,7 +126,7 @@ func (r *Receiver) vm(from listen.Origin) (v *vm, refused string) {
 		return nil, refused
 	}
 	o.Sink, o.Drop = r.send, r.dropped(o.Drop)
-	v = &vm{Collator: collate.New(o), conns: make(map[uint64]struct{})}
+	v = &vm{Collator: collate.New(o), from: from, conns: make(map[uint64]struct{})}
 	r.vms[key] = v
 	return v, ""
 }
@@ -205,6 +208,9 @@ func (r *Receiver) Run(ctx context.Context) {
 		case <-ticker.C:
 			r.each((*collate.Collator).Tick)
 			r.tell()
+			if err := r.opts.Drops.Flush(); err != nil {
+				r.opts.Warn(err)
+			}
 		}
 	}
 }
@@ -214,7 +220,7 @@ func (r *Receiver) each(f func(*collate.Collator)) {
 	all := slices.Collect(maps.Values(r.vms))
 	r.mu.Unlock()
 	for _, v := range all {
-		r.guard(func() { f(v.Collator) })
+		r.forwarder.Metered(v.from, func() { r.guard(func() { f(v.Collator) }) })
 	}
 }
 

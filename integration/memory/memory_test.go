@@ -1,0 +1,74 @@
+package memory
+
+import (
+	"fmt"
+	"os"
+	"strconv"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/shimtrace/shimtrace/forwarder/captured"
+	"github.com/shimtrace/shimtrace/integration/traced"
+)
+
+func TestMain(m *testing.M) {
+	code := m.Run()
+	traced.Clean()
+	os.Exit(code)
+}
+
+// What a relay may take that is left alone, in bytes; docs/performance.md says of what.
+const (
+	maxRSS       = 9.5e6
+	maxAnonymous = 5e6
+)
+
+// TestRelayIdle: a relay whose pod has started and runs gives back what the start took.
+func TestRelayIdle(t *testing.T) {
+	for _, name := range []string{captured.Go, captured.Rust} {
+		t.Run(name, func(t *testing.T) {
+			r := start(t, name)
+			before := usage(t, r.relay)
+			r.live()
+			after := usage(t, r.relay)
+			time.Sleep(10 * time.Second)
+			idle := usage(t, r.relay)
+			t.Logf("before the pod: %v; at its end: %v; idle 10 s later: %v", before, after, idle)
+			if idle.rss > maxRSS || idle.anonymous > maxAnonymous {
+				t.Errorf("it takes %v", idle)
+			}
+			if idle.rss > after.rss-2e6 {
+				t.Errorf("it gives back too little: %v of %v are left", idle, after)
+			}
+		})
+	}
+}
+
+// taken is the memory of a process in bytes.
+type taken struct{ rss, anonymous float64 }
+
+func (m taken) String() string {
+	return fmt.Sprintf("RSS %.1f MB, anonymous %.1f MB", m.rss/1e6, m.anonymous/1e6)
+}
+
+// usage returns the memory of a process as /proc/PID/smaps_rollup has it.
+func usage(t *testing.T, pid int) (m taken) {
+	t.Helper()
+	text, err := os.ReadFile(fmt.Sprintf("/proc/%d/smaps_rollup", pid))
+	check(t, err)
+	for line := range strings.Lines(string(text)) {
+		f := strings.Fields(line)
+		if len(f) < 2 {
+			continue
+		}
+		kb, _ := strconv.ParseFloat(f[1], 64)
+		switch f[0] {
+		case "Rss:":
+			m.rss = kb * 1024
+		case "Anonymous:":
+			m.anonymous = kb * 1024
+		}
+	}
+	return m
+}

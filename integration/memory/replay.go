@@ -1,0 +1,203 @@
+// Package memory replays the life of captured Kata pods through a real relay process,
+// to see what it takes of memory once the pod runs and is left alone.
+//
+// Everything of shimtrace's is real: its shim, started as containerd starts it, and its
+// endpoint for the runtimes' spans. The inner shim does nothing but answer, and post
+// what the pod's runtime has posted; the test is the pod's VM, and sends what its agent
+// has sent.
+package memory
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"net"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"strconv"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/containerd/ttrpc"
+	"google.golang.org/protobuf/encoding/protowire"
+	"google.golang.org/protobuf/types/known/emptypb"
+	"google.golang.org/protobuf/types/known/wrapperspb"
+
+	"github.com/shimtrace/shimtrace/forwarder/captured"
+	"github.com/shimtrace/shimtrace/integration/memory/post"
+	"github.com/shimtrace/shimtrace/integration/traced"
+)
+
+// patience bounds every wait.
+const patience = 30 * time.Second
+
+// replay is a pod in the middle of its life.
+type replay struct {
+	tb    testing.TB
+	dir   string
+	pod   *captured.Pod
+	relay int // its process
+
+	calls, inner *ttrpc.Client
+	agent        net.Conn
+}
+
+// start starts the shim of a pod as containerd does, and the pod's agent.
+func start(tb testing.TB, name string) *replay {
+	tb.Helper()
+	bin, err := traced.Bin()
+	check(tb, err)
+	tb.Chdir(filepath.Join(traced.Root(), "forwarder", "captured"))
+	r := &replay{tb: tb, pod: captured.Load(tb, name)}
+	r.dir, err = os.MkdirTemp("", "m")
+	check(tb, err)
+	tb.Cleanup(func() { os.RemoveAll(r.dir) })
+	bundle, vm := filepath.Join(r.dir, "bundle"), filepath.Join(r.dir, "vm", r.pod.Sandbox)
+	check(tb, os.Mkdir(bundle, 0o711))
+	inner := filepath.Join(r.dir, "containerd-shim-kata-v2")
+	build := exec.Command("go", "build", "-o", inner, "./memory/inner")
+	build.Dir = filepath.Join(traced.Root(), "integration")
+	if out, err := build.CombinedOutput(); err != nil {
+		tb.Fatalf("build the inner shim: %v\n%s", err, out)
+	}
+	link := filepath.Join(r.dir, "containerd-shim-kata-traced-v2")
+	check(tb, os.Symlink(filepath.Join(bin, "containerd-shim-traced-v2"), link))
+	shipper, err := traced.ImpatientShipper(r.dir)
+	check(tb, err)
+	endpoint := freePort(tb)
+	config := filepath.Join(r.dir, "config.toml")
+	check(tb, os.WriteFile(config, fmt.Appendf(nil, "[journal]\ndir = %q\n[relay]\nstate_dir = %q\n[export]\nshipper = %q\n[jaeger]\nlisten = %q\n[agent.sockets]\ntest = %q\n",
+		filepath.Join(r.dir, "journal"), filepath.Join(r.dir, "state"), shipper, endpoint, filepath.Join(r.dir, "vm", "{sandbox}", "clh.sock")), 0o600))
+	check(tb, os.WriteFile(filepath.Join(bundle, "config.json"), []byte(`{"ociVersion":"1.2.0"}`), 0o600))
+
+	cmd := exec.Command(link, "-namespace", "k8s.io", "-address", "/run/none.sock", "-publish-binary", "/bin/true", "-id", r.pod.Sandbox, "start")
+	cmd.Dir = bundle
+	cmd.Env = append(os.Environ(), "GOMAXPROCS=2", "TTRPC_ADDRESS=/run/none.sock.ttrpc", "GRPC_ADDRESS=/run/none.sock", "NAMESPACE=k8s.io", "PATH="+r.dir+":"+os.Getenv("PATH"),
+		"SHIMTRACE_CONFIG="+config, post.URLEnv+"=http://"+endpoint+"/api/traces")
+	out, err := cmd.CombinedOutput()
+	if err != nil {
+		tb.Fatalf("start: %v\n%s", err, out)
+	}
+	address, ok := strings.CutPrefix(string(out), "unix://")
+	if !ok || address == filepath.Join(bundle, "inner.sock") {
+		tb.Fatalf("the relay is not in the inner shim's place: %q", out)
+	}
+	r.calls, r.inner = r.dial(address), r.dial(filepath.Join(bundle, "inner.sock"))
+	r.relay = processOf(tb, link, "relay", r.pod.Sandbox)
+	tb.Cleanup(r.end)
+	check(tb, os.MkdirAll(vm, 0o700))
+	await(tb, "the relay listens for the agent", func() bool {
+		r.agent, err = net.Dial("unix", filepath.Join(vm, "clh.sock_10240"))
+		return err == nil
+	})
+	return r
+}
+
+func (r *replay) dial(sock string) *ttrpc.Client {
+	r.tb.Helper()
+	conn, err := net.Dial("unix", sock)
+	check(r.tb, err)
+	return ttrpc.NewClient(conn)
+}
+
+// live has the pod live up to its last call: calls, posts and what the agent sends, in
+// the order and, by the number of them, at the pace in which they came.
+func (r *replay) live() {
+	r.tb.Helper()
+	ctx, cancel := context.WithTimeout(context.Background(), patience)
+	defer cancel()
+	bodies, frames := r.pod.Bodies, r.pod.Frames
+	for i, c := range r.pod.Calls {
+		if c.Method == "Shutdown" {
+			continue // the pod lives on
+		}
+		check(r.tb, r.calls.Call(ctx, "containerd.task.v2.Task", c.Method, request(c.ContainerID, c.ExecID), new(emptypb.Empty)))
+		left := len(r.pod.Calls) - i
+		for n := len(bodies) / left; n > 0; n-- {
+			check(r.tb, r.inner.Call(ctx, post.Service, post.Method, wrapperspb.Bytes(bodies[0]), new(emptypb.Empty)))
+			bodies = bodies[1:]
+		}
+		n := len(frames) / left
+		_ = r.agent.SetWriteDeadline(time.Now().Add(patience))
+		_, err := r.agent.Write(frames[:n])
+		check(r.tb, err)
+		frames = frames[n:]
+		time.Sleep(20 * time.Millisecond)
+	}
+}
+
+// request has the ids where the messages of the task service have them.
+func request(container, exec string) *wrapperspb.StringValue {
+	r := wrapperspb.String(container)
+	if exec != "" {
+		r.ProtoReflect().SetUnknown(protowire.AppendString(protowire.AppendTag(nil, 2, protowire.BytesType), exec))
+	}
+	return r
+}
+
+// end ends the pod, and returns when the relay is gone.
+func (r *replay) end() {
+	if r.agent != nil {
+		r.agent.Close()
+	}
+	ctx, cancel := context.WithTimeout(context.Background(), patience)
+	defer cancel()
+	_ = r.inner.Call(ctx, "containerd.task.v2.Task", "Shutdown", request(r.pod.Sandbox, ""), new(emptypb.Empty))
+	r.inner.Close()
+	r.calls.Close()
+	await(r.tb, "the relay has ended", func() bool { return !exists(r.relay) })
+}
+
+func exists(pid int) bool {
+	text, err := os.ReadFile(fmt.Sprintf("/proc/%d/stat", pid))
+	return err == nil && !strings.Contains(string(text), ") Z ")
+}
+
+// processOf returns the process whose arguments begin with the program and have the id,
+// and end with action.
+func processOf(tb testing.TB, program, action, id string) int {
+	tb.Helper()
+	paths, err := filepath.Glob("/proc/[0-9]*/cmdline")
+	check(tb, err)
+	for _, path := range paths {
+		text, err := os.ReadFile(path)
+		if errors.Is(err, os.ErrNotExist) || err != nil {
+			continue
+		}
+		args := strings.Split(strings.TrimSuffix(string(text), "\x00"), "\x00")
+		if args[0] == program && args[len(args)-1] == action && strings.Contains(string(text), id) {
+			pid, err := strconv.Atoi(filepath.Base(filepath.Dir(path)))
+			check(tb, err)
+			return pid
+		}
+	}
+	tb.Fatalf("no process of %s %s", program, action)
+	return 0
+}
+
+func freePort(tb testing.TB) string {
+	tb.Helper()
+	l, err := net.Listen("tcp", "127.0.0.1:0")
+	check(tb, err)
+	defer l.Close()
+	return l.Addr().String()
+}
+
+func await(tb testing.TB, what string, holds func() bool) {
+	tb.Helper()
+	for end := time.Now().Add(patience); !holds(); time.Sleep(20 * time.Millisecond) {
+		if time.Now().After(end) {
+			tb.Errorf("does not happen: %s", what)
+			return
+		}
+	}
+}
+
+func check(tb testing.TB, err error) {
+	tb.Helper()
+	if err != nil {
+		tb.Fatal(err)
+	}
+}

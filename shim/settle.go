@@ -1,0 +1,87 @@
+package shim
+
+import (
+	"context"
+	"os"
+	"runtime"
+	"runtime/debug"
+	"strconv"
+	"strings"
+	"time"
+
+	"golang.org/x/sys/unix"
+)
+
+const (
+	// memoryLimit is what the relay may have on its heap before the garbage collector
+	// works harder, in bytes. All that it queues and holds for guests is bounded to
+	// less.
+	memoryLimit = 64 << 20
+	// burstBytes is how much is allocated before it is worth while to give memory back, and
+	// quiet how much may be in a settlePause that counts as one of rest.
+	burstBytes = 1 << 20
+	quietBytes = 256 << 10
+	// settlePause and settledPause are between looks at that, before and after a burst
+	// is over.
+	settlePause  = 3 * time.Second
+	settledPause = time.Minute
+)
+
+// settle gives memory back to the system whenever a burst of work is over, until ctx is
+// done: the start of a pod takes more than the rest of its life.
+func settle(ctx context.Context) {
+	var last, settled uint64 // bytes allocated until the last look, and until the last time
+	for pause := settlePause; ; {
+		select {
+		case <-ctx.Done():
+			return
+		case <-time.After(pause):
+		}
+		var m runtime.MemStats
+		runtime.ReadMemStats(&m)
+		switch {
+		case m.TotalAlloc-settled < burstBytes:
+			pause = settledPause
+		case m.TotalAlloc-last > quietBytes:
+			pause = settlePause
+		default:
+			debug.FreeOSMemory()
+			unmapProgram()
+			settled, pause = m.TotalAlloc, settledPause
+		}
+		last = m.TotalAlloc
+	}
+}
+
+// unmapProgram has the program's own pages counted as the page cache's alone, of which
+// a start needs many once: what is used again is mapped again, without reading.
+func unmapProgram() {
+	text, err := os.ReadFile("/proc/self/maps")
+	if err != nil {
+		return
+	}
+	for line := range strings.Lines(string(text)) {
+		if start, size, ok := programPages(line); ok {
+			_, _, _ = unix.Syscall(unix.SYS_MADVISE, start, size, unix.MADV_DONTNEED)
+		}
+	}
+}
+
+// programPages parses a line of /proc/PID/maps; ok is false unless it is of a file that
+// cannot be written to through it: pages that were written to would be lost.
+func programPages(line string) (start, size uintptr, ok bool) {
+	f := strings.Fields(line) // range, permissions, offset, device, inode, path
+	if len(f) < 6 || f[1] != "r-xp" && f[1] != "r--p" || f[4] == "0" || !strings.HasPrefix(f[5], "/") {
+		return 0, 0, false
+	}
+	from, to, _ := strings.Cut(f[0], "-")
+	a, err := strconv.ParseUint(from, 16, 64)
+	if err != nil {
+		return 0, 0, false
+	}
+	b, err := strconv.ParseUint(to, 16, 64)
+	if err != nil || b <= a {
+		return 0, 0, false
+	}
+	return uintptr(a), uintptr(b - a), true
+}

@@ -56,32 +56,52 @@ func settle(ctx context.Context) {
 // unmapProgram has the program's own pages counted as the page cache's alone, of which
 // a start needs many once: what is used again is mapped again, without reading.
 func unmapProgram() {
-	text, err := os.ReadFile("/proc/self/maps")
+	text, err := os.ReadFile("/proc/self/smaps")
 	if err != nil {
 		return
 	}
-	for line := range strings.Lines(string(text)) {
-		if start, size, ok := programPages(line); ok {
-			_, _, _ = unix.Syscall(unix.SYS_MADVISE, start, size, unix.MADV_DONTNEED)
-		}
+	for _, m := range programPages(string(text)) {
+		_, _, _ = unix.Syscall(unix.SYS_MADVISE, m.start, m.size, unix.MADV_DONTNEED)
 	}
 }
 
-// programPages parses a line of /proc/PID/maps; ok is false unless it is of a file that
-// cannot be written to through it: pages that were written to would be lost.
-func programPages(line string) (start, size uintptr, ok bool) {
-	f := strings.Fields(line) // range, permissions, offset, device, inode, path
+// mapping is a part of the address space, in bytes.
+type mapping struct{ start, size uintptr }
+
+// programPages returns, of a text as /proc/PID/smaps has it, what is mapped of files and
+// is as it is there: a page that was written to, also before it was protected from that,
+// would be lost.
+func programPages(smaps string) (all []mapping) {
+	var m mapping
+	for line := range strings.Lines(smaps) {
+		f := strings.Fields(line)
+		switch {
+		case len(f) == 0:
+		case !strings.HasSuffix(f[0], ":"):
+			m = parseMapping(f)
+		case (f[0] == "Anonymous:" || f[0] == "Swap:") && (len(f) < 2 || f[1] != "0"):
+			m = mapping{}
+		case f[0] == "VmFlags:" && m.size > 0: // the last line of each
+			all = append(all, m)
+		}
+	}
+	return all
+}
+
+// parseMapping parses the head of a mapping: its range, permissions, offset, device,
+// inode and path. It is empty unless it is of a file and cannot be written to.
+func parseMapping(f []string) (m mapping) {
 	if len(f) < 6 || f[1] != "r-xp" && f[1] != "r--p" || f[4] == "0" || !strings.HasPrefix(f[5], "/") {
-		return 0, 0, false
+		return m
 	}
 	from, to, _ := strings.Cut(f[0], "-")
 	a, err := strconv.ParseUint(from, 16, 64)
 	if err != nil {
-		return 0, 0, false
+		return m
 	}
 	b, err := strconv.ParseUint(to, 16, 64)
 	if err != nil || b <= a {
-		return 0, 0, false
+		return m
 	}
-	return uintptr(a), uintptr(b - a), true
+	return mapping{uintptr(a), uintptr(b - a)}
 }

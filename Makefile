@@ -11,7 +11,7 @@ build: ## the shim and the operator's tool, into bin/
 deps: ## the Debian packages that tests and demo need
 	./integration/deps.sh
 
-tools: ## the real containerd, runc, nerdctl and crictl that tests and demo run
+tools: ## the real containerd, runc, nerdctl, crictl and nginx that tests and demo run
 	$(GO) -C integration run ./tools
 
 tools-vm: ## the kernel and the VSOCK of the guests that tests boot

@@ -40,7 +40,7 @@ func FuzzJSON(f *testing.F) {
 // fuzzDecode: whatever comes, the outcome is an error or OTLP within the limits
 // that holds nothing but what may leave.
 func fuzzDecode(f *testing.F, encoding Encoding) {
-	opts := Options{MaxValue: 64, MaxAttributes: 8, MaxEvents: 3, MaxLinks: 3, Counters: new(Counters)}
+	opts := Options{MaxValue: 64, MaxAttributes: 8, MaxEvents: 3, MaxLinks: 3, MaxCost: 8 << 10, Counters: new(Counters)}
 	d := NewDecoder(opts)
 	list := newKeepList(DefaultKeep())
 	f.Fuzz(func(t *testing.T, payload []byte) {
@@ -66,6 +66,9 @@ func fuzzDecode(f *testing.F, encoding Encoding) {
 		}
 		if len(b) > 5*len(payload)+256 {
 			t.Fatalf("%d bytes became %d", len(payload), len(b))
+		}
+		if texts := 3 * opts.MaxValue; s.Cost() < len(b) || s.Cost() > opts.MaxCost+texts {
+			t.Fatalf("%d bytes cost %d", len(b), s.Cost())
 		}
 		m, err := s.Proto() // fails where a text is not UTF-8
 		if err != nil {

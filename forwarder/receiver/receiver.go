@@ -193,19 +193,31 @@ func (r *Receiver) survive(spans int) {
 	}
 }
 
-// tick is how often spans that wait are looked at, and losses told.
-const tick = 500 * time.Millisecond
+// tick is how often spans that wait are looked at, and losses told; idleTick is the
+// same while none arrive and none wait.
+const (
+	tick     = 500 * time.Millisecond
+	idleTick = 2 * time.Second
+)
 
 // Run sees to spans that wait, and tells of those that were lost, until ctx is
 // done.
 func (r *Receiver) Run(ctx context.Context) {
-	ticker := time.NewTicker(tick)
-	defer ticker.Stop()
+	next := time.NewTimer(tick)
+	defer next.Stop()
+	var seen uint64 // spans, until the last tick
 	for {
 		select {
 		case <-ctx.Done():
 			return
-		case <-ticker.C:
+		case <-next.C:
+			added, held := r.work()
+			if added == seen && held == 0 {
+				next.Reset(idleTick)
+			} else {
+				next.Reset(tick)
+			}
+			seen = added
 			r.each((*collate.Collator).Tick)
 			r.tell()
 			if err := r.opts.Drops.Flush(); err != nil {
@@ -213,6 +225,15 @@ func (r *Receiver) Run(ctx context.Context) {
 			}
 		}
 	}
+}
+
+// work returns how many spans have arrived, and how many wait.
+func (r *Receiver) work() (added uint64, held int) {
+	r.each(func(c *collate.Collator) {
+		s := c.Stats()
+		added, held = added+s.Added, held+s.Held
+	})
+	return added, held
 }
 
 func (r *Receiver) each(f func(*collate.Collator)) {

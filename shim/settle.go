@@ -23,7 +23,7 @@ const (
 	quietBytes = 256 << 10
 	// settlePause and settledPause are between looks at that, before and after a burst
 	// is over.
-	settlePause  = 3 * time.Second
+	settlePause  = 2 * time.Second
 	settledPause = time.Minute
 )
 
@@ -31,6 +31,7 @@ const (
 // done: the start of a pod takes more than the rest of its life.
 func settle(ctx context.Context) {
 	var last, settled uint64 // bytes allocated until the last look, and until the last time
+	freed := false           // at the last look: collecting garbage used the program too
 	for pause := settlePause; ; {
 		select {
 		case <-ctx.Done():
@@ -40,14 +41,16 @@ func settle(ctx context.Context) {
 		var m runtime.MemStats
 		runtime.ReadMemStats(&m)
 		switch {
+		case freed:
+			unmapProgram()
+			freed, pause = false, settledPause
 		case m.TotalAlloc-settled < burstBytes:
 			pause = settledPause
 		case m.TotalAlloc-last > quietBytes:
 			pause = settlePause
 		default:
 			debug.FreeOSMemory()
-			unmapProgram()
-			settled, pause = m.TotalAlloc, settledPause
+			settled, freed, pause = m.TotalAlloc, true, settlePause
 		}
 		last = m.TotalAlloc
 	}

@@ -20,7 +20,7 @@ func TestMain(m *testing.M) {
 
 // What a relay may take that is left alone, in bytes; docs/performance.md says of what.
 const (
-	maxRSS       = 9.5e6
+	maxRSS       = 9e6
 	maxAnonymous = 5e6
 )
 
@@ -34,6 +34,10 @@ func TestRelayIdle(t *testing.T) {
 			after := usage(t, r.relay)
 			time.Sleep(10 * time.Second)
 			idle := usage(t, r.relay)
+			// A busy machine may take longer.
+			for end := time.Now().Add(patience); idle.rss > maxRSS && time.Now().Before(end); time.Sleep(time.Second) {
+				idle = usage(t, r.relay)
+			}
 			t.Logf("before the pod: %v; at its end: %v; idle 10 s later: %v", before, after, idle)
 			if idle.rss > maxRSS || idle.anonymous > maxAnonymous {
 				t.Errorf("it takes %v", idle)

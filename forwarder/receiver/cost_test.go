@@ -25,12 +25,12 @@ import (
 
 // bill is what a stream has cost.
 type bill struct {
-	cpu                time.Duration
-	heap, disk, frames uint64
-	counts             Snapshot
-	peak               uint64         // of the heap, beside what it had before
-	wall               time.Duration  // while it was sent
-	drops              map[string]int // in the journal
+	cpu        time.Duration
+	heap, disk uint64
+	counts     Snapshot
+	peak       uint64         // of the heap, beside what it had before
+	wall       time.Duration  // while it was sent
+	drops      map[string]int // in the journal
 }
 
 // pay sends a stream through a Receiver that has no limits, to a journal, and returns

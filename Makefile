@@ -31,7 +31,7 @@ test-vm: deps tools-vm ## only what runs in guests, those in an emulated host to
 	SHIMTRACE_NESTED=1 $(GO) -C integration test -count=1 -timeout 15m ./vm/...
 	$(GO) -C integration/vmshim test -count=1 -timeout 5m -run Guest ./...
 
-lint: ## gofmt, go vet, staticcheck
+lint: ## gofmt, go mod tidy, go vet, staticcheck, deadcode
 	./integration/lint.sh
 
 fuzz: ## every fuzz target for FUZZTIME (default 10s)

@@ -19,9 +19,6 @@ const (
 	Malformed Reason = "malformed"
 )
 
-// Reasons returns all reasons, for those who report every count.
-func Reasons() []Reason { return []Reason{Quiet, Unsampled, Off, Duplicate, Collision, Malformed} }
-
 // Stats counts what a Collator did. Of the spans added, each is sent, dropped or
 // held.
 type Stats struct {

@@ -194,8 +194,8 @@ func (i *Interposer) nudge() {
 	}
 }
 
-// Close, after Serve has returned, waits for the connections to end by themselves,
-// and cuts them when ctx is done, whose error it then returns.
+// Close waits for the connections to end by themselves, and cuts them when ctx is
+// done, whose error it then returns. It is called after Serve has returned.
 func (i *Interposer) Close(ctx context.Context) error {
 	if err := i.conns.wait(ctx); err != nil {
 		return errors.Join(errors.New("connections to the agent were cut"), err)

@@ -19,7 +19,7 @@ import (
 	"github.com/shimtrace/shimtrace/forwarder/vmmdir"
 )
 
-// ErrNoCID: no VM with a CID has been found for a sandbox.
+// ErrNoCID means that no VM with a CID has been found for a sandbox.
 var ErrNoCID = errors.New("the sandbox has no VM with a VSOCK CID")
 
 // CIDSource says where to look for a sandbox's CID.

@@ -13,11 +13,11 @@ import (
 	"github.com/shimtrace/shimtrace/internal/host"
 )
 
-// ReasonEndpointGone: the endpoint was killed when it had the span.
+// ReasonEndpointGone counts spans that the endpoint had when it was killed.
 const ReasonEndpointGone = "endpoint_gone"
 
-// ReasonEndpointStopped: the endpoint did not read the post, of which nobody knows how
-// many spans it had, and was replaced.
+// ReasonEndpointStopped counts posts that the endpoint had not read when it was
+// replaced; nobody knows how many spans they had.
 const ReasonEndpointStopped = "endpoint_stopped"
 
 // OpenPending returns a count, for the process that holds the lock at LockPath, of what

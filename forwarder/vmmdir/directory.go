@@ -20,7 +20,7 @@ type Dir struct {
 	Owner User
 }
 
-// ErrNone: the VMM has not made its directory yet, or has removed it.
+// ErrNone means that the VMM has not made its directory yet, or has removed it.
 var ErrNone = errors.New("no directory")
 
 // Open opens a directory; ErrNone if there is none. A link in its place is followed
@@ -88,7 +88,7 @@ func openLinked(path string) (*os.File, error) {
 	return os.NewFile(uintptr(fd), path), nil
 }
 
-// ErrBusy: another relay is at work in the directory; try again.
+// ErrBusy means that another relay is at work in the directory; try again.
 var ErrBusy = errors.New("the directory is locked")
 
 // Lock keeps other relays from changing what we look at, until Close. It does not

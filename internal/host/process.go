@@ -52,7 +52,7 @@ type Process struct {
 	PIDNamespace File
 }
 
-// ErrGone: there is no such process, or it ended while it was looked at.
+// ErrGone means that there is no such process, or it ended while it was looked at.
 var ErrGone = errors.New("the process is gone")
 
 // Process looks at a process. What is returned is of one process: if the pid changed

@@ -109,13 +109,21 @@ func (h *host) turn(ctx context.Context, c *cli.Command, r control.Request) erro
 	return failures(named)
 }
 
-// failures is what goes wrong with relays, in one error.
+// failures is what goes wrong with relays, in one error. That all of them have ended
+// since they were found is not a failure: nothing of these names runs.
 func failures(relays []*relayStatus) error {
 	var errs []error
+	ended := 0
 	for _, r := range relays {
 		if r.err != nil {
 			errs = append(errs, fmt.Errorf("%s: %w", r.name(), r.err))
 		}
+		if r.ended {
+			ended++
+		}
+	}
+	if ended == len(relays) && ended > 0 {
+		return &codedError{exitNothing, errors.Join(errs...)}
 	}
 	return errors.Join(errs...)
 }

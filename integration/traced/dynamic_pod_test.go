@@ -6,6 +6,7 @@ import (
 	"slices"
 	"strings"
 	"testing"
+	"time"
 
 	"github.com/shimtrace/shimtrace/integration/otlprecv"
 	"github.com/shimtrace/shimtrace/integration/rig"
@@ -176,8 +177,8 @@ func (e *longExec) end(t *testing.T) {
 	check(t, res.Check())
 }
 
-// Calls that hang when tracing is switched are in the trace, with their whole time
-// and a mark.
+// Calls that hang when tracing is switched are in the trace with a mark: from when it
+// was switched on, with their own start beside, and to their end.
 func TestDynamicCallsUnderWay(t *testing.T) {
 	dir := holdingRunc(t, tool(t, toolset.Runc))
 	in := traced.Start(t, traced.Options{Options: rig.Options{Version: rig.V24, Path: []string{dir}}, Config: onDemand})
@@ -227,7 +228,11 @@ func TestDynamicCallsUnderWay(t *testing.T) {
 		case after:
 			mark = "after off"
 		}
-		if before != s.Start().Before(root.Start()) || after != s.End().After(off.Start()) {
+		began := s.Start()
+		if own, ok := s.Attrs["shimtrace.original.start_time_unix_nano"].(int64); ok {
+			began = time.Unix(0, own)
+		}
+		if s.Start().Before(root.Start()) || before != began.Before(root.Start()) || after != s.End().After(off.Start()) {
 			t.Errorf("start of exec %v from %v to %v is marked %q; tracing was on from %v to %v", exec, s.Start(), s.End(), mark, root.Start(), off.Start())
 		}
 		got = append(got, mark)

@@ -21,6 +21,7 @@ test: deps test-unit test-integration ## everything
 
 test-unit: ## the packages, with the race detector
 	$(GO) test -race ./...
+	$(GO) test -run TestHostileJournals ./cmd/shimtrace # memory, which -race hides
 
 test-integration: build tools ## against real daemons and in guests, as root
 	-$(GO) -C integration run ./vm/parts # tests that lack a part say so

@@ -49,22 +49,41 @@ func (r *Rig) Ctr(args ...string) Result {
 	return r.run(context.Background(), "ctr", args...)
 }
 
-// Hear ends the script of a process whose last words ctr is to print: it goes on when
-// they were heard. A ctr that is kept busy loses what a process says just before its
-// end, whatever the shim.
+// Hear ends the script of a process whose last words a client is to print: it goes on
+// when they were heard. ctr and nerdctl, when they are kept busy, lose what a process
+// says just before its end, whatever the shim.
 const Hear = "; read _"
+
+// A Talk is what a process is told on its standard input, and the words to wait for
+// before it is let go on past [Hear].
+type Talk struct {
+	Say  string
+	Hear []string
+}
 
 // CtrHearing runs ctr with a process whose script has [Hear] in it, and lets that go on
 // once ctr has printed all the words.
 func (r *Rig) CtrHearing(words []string, args ...string) Result {
+	return r.Talk(Talk{Hear: words}, "ctr", args...)
+}
+
+// Talk runs "ctr" or "nerdctl" with such a process.
+func (r *Rig) Talk(with Talk, program string, args ...string) Result {
+	if program == "nerdctl" {
+		args = r.nerdctlArgs(args...)
+	}
+	failed := Result{Args: append([]string{program}, args...), Code: -1}
 	stdin, tell, err := os.Pipe()
-	if err != nil {
-		return Result{Args: append([]string{"ctr"}, args...), Code: -1, Err: err}
+	if failed.Err = err; err != nil {
+		return failed
 	}
 	defer stdin.Close()
 	defer tell.Close()
-	e := &ear{words: words, heard: func() { tell.WriteString("\n") }}
-	return r.runWith(context.Background(), stdin, e, "ctr", args...)
+	if _, failed.Err = tell.WriteString(with.Say); failed.Err != nil {
+		return failed
+	}
+	e := &ear{words: with.Hear, heard: func() { tell.WriteString("\n") }}
+	return r.runWith(context.Background(), stdin, e, program, args...)
 }
 
 // An ear waits for words in what a client prints.
@@ -95,11 +114,15 @@ func (e *ear) Write(b []byte) (int, error) {
 // Nerdctl runs nerdctl in the namespace [Rig.Name], with networks of the rig's
 // own. Use --net none or --net [Network].
 func (r *Rig) Nerdctl(args ...string) Result {
-	return r.run(context.Background(), "nerdctl", append([]string{
+	return r.run(context.Background(), "nerdctl", r.nerdctlArgs(args...)...)
+}
+
+func (r *Rig) nerdctlArgs(args ...string) []string {
+	return append([]string{
 		"--cni-path=" + cniPlugins,
 		"--cni-netconfpath=" + filepath.Join(r.Dir, "cni.d"),
 		"--data-root=" + filepath.Join(r.Dir, "nerdctl"),
-	}, args...)...)
+	}, args...)
 }
 
 // Crictl runs crictl on the rig's CRI. [Rig.RunPod] makes the files it wants.

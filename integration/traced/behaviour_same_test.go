@@ -28,13 +28,13 @@ var scenarios = []struct {
 		s.run("--rm", image.Busybox, "c3", "sh", "-c", "exit 3")
 		s.run("--rm", image.Busybox, "killed", "sh", "-c", "kill -9 $$")
 		s.hear([]string{"hi", "/tmp"}, "run", "--runtime", s.rt.Shim(), "--rm", "--env", "GREETING=hi", "--cwd", "/tmp", image.Busybox, "env", "sh", "-c", "echo $GREETING; pwd"+rig.Hear)
-		s.feed("one\ntwo\n", "ctr", "run", "--rm", "--runtime", s.rt.Shim(), image.Busybox, "stdin", "sh", "-c", "head -n 2; sleep 0.3")
+		s.talk(rig.Talk{Say: "one\ntwo\n", Hear: []string{"two"}}, "ctr", "run", "--rm", "--runtime", s.rt.Shim(), image.Busybox, "stdin", "sh", "-c", "head -n 2"+rig.Hear)
 	}},
 	{"ctr tasks", func(s *session) {
 		s.run("--detach", image.Busybox, "c1", "sleep", "1000")
 		s.ctr("tasks", "list")
 		s.hear([]string{"out", "err"}, "tasks", "exec", "--exec-id", "e0", "c1", "sh", "-c", "echo out; echo err >&2"+rig.Hear+"; exit 5")
-		s.feed("in\n", "ctr", "tasks", "exec", "--exec-id", "e1", "c1", "sh", "-c", "head -n 1; sleep 0.3")
+		s.talk(rig.Talk{Say: "told\n", Hear: []string{"told"}}, "ctr", "tasks", "exec", "--exec-id", "e1", "c1", "sh", "-c", "head -n 1"+rig.Hear)
 		s.ctr("tasks", "exec", "--exec-id", "e2", "c1", "no-such-program")
 		s.ctr("tasks", "exec", "--exec-id", "e3", "c1", "sh", "-c", "kill -TERM $$")
 		s.ctr("tasks", "pause", "c1")
@@ -85,43 +85,47 @@ var scenarios = []struct {
 		res := s.in.Rig.Ctr(append([]string{"run", "--rm", "--runtime", s.rt.Shim(), "--memory-limit", "16777216", image.Busybox, "hog"}, hog...)...)
 		s.saw(rig.Result{Args: []string{"hog"}, Code: res.Code})
 
-		// containerd may learn of the exit before it learns why, and then never says
-		// it: with time to spare it does.
-		pod := s.pod("oom")
-		var last rig.Result
-		for attempt := range 5 {
-			res = s.criSpec(pod, "oom", map[string]any{
-				"metadata": map[string]any{"name": "hog", "attempt": attempt},
-				"image":    map[string]any{"image": image.Busybox},
-				"command":  hog,
-				"log_path": "hog.log",
-				"linux":    map[string]any{"resources": map[string]any{"memory_limit_in_bytes": 16 << 20}},
-			})
-			check(s.T, res.Check())
-			id := res.Out()
-			check(s.T, s.in.Rig.Crictl("start", id).Check())
-			until(s.T, "the end of "+id, func() bool {
-				last = s.in.Rig.Crictl("inspect", "--output", "go-template", "--template", status, id)
-				return strings.Contains(last.Stdout, "EXITED")
-			})
-			check(s.T, s.in.Rig.Crictl("rm", id).Check())
-			if strings.Contains(last.Stdout, "OOMKilled") {
-				break
-			}
+		if strings.Contains(s.Name(), "/"+string(rig.V16)+"/") {
+			return // 1.6 says at times only why it ended, bare or wrapped
 		}
+		// containerd may learn of the exit before it learns why, and then never says it. So
+		// the hog is not the first process, which ends when containerd knows of its end.
+		pod := s.pod("oom")
+		script := "trap 'exit 137' TERM; " + strings.Join(hog, " ") + "; sleep 1000 & wait"
+		res = s.criSpec(pod, "oom", map[string]any{
+			"metadata": map[string]any{"name": "hog"},
+			"image":    map[string]any{"image": image.Busybox},
+			"command":  []string{"sh", "-c", script},
+			"log_path": "hog.log",
+			"linux":    map[string]any{"resources": map[string]any{"memory_limit_in_bytes": 16 << 20}},
+		})
+		check(s.T, res.Check())
+		id := res.Out()
+		inspect := func() rig.Result {
+			return s.in.Rig.Crictl("inspect", "--output", "go-template", "--template", status, id)
+		}
+		check(s.T, s.in.Rig.Crictl("start", id).Check())
+		until(s.T, "containerd to know that "+id+" ran out of memory", func() bool { return strings.Contains(inspect().Stdout, "OOMKilled") })
+		check(s.T, s.in.Rig.Crictl("stop", id).Check())
+		last := inspect()
 		s.saw(rig.Result{Args: []string{"inspect hog"}, Stdout: last.Stdout, Code: last.Code})
 		check(s.T, pod.Remove())
 	}},
 	{"nerdctl", func(s *session) {
-		with := []string{"--runtime", s.nerdctl, "--net", "none", "--hostname", "box"}
-		run := func(args ...string) rig.Result { return s.nerd(append(append([]string{"run"}, with...), args...)...) }
-		run("--rm", image.Busybox, "echo", "hi")
+		options := []string{"--runtime", s.nerdctl, "--net", "none", "--hostname", "box"}
+		run := func(args ...string) rig.Result {
+			return s.nerd(append(append([]string{"run"}, options...), args...)...)
+		}
+		say := func(with rig.Talk, script string) {
+			s.talk(with, "nerdctl", slices.Concat([]string{"run"}, options, []string{"-i", "--rm", image.Busybox, "sh", "-c", script})...)
+		}
+		say(rig.Talk{Hear: []string{"hi"}}, "echo hi"+rig.Hear)
 		run("--rm", image.Busybox, "sh", "-c", "exit 3")
 		run("--rm", image.Busybox, "sh", "-c", "kill -9 $$")
 		run("--rm", image.Busybox, "no-such-program")
-		s.feed("in\n", slices.Concat([]string{"nerdctl", "--data-root=" + s.in.Rig.Dir + "/nerdctl", "run"}, with, []string{"-i", "--rm", image.Busybox, "head", "-n", "1"})...)
+		say(rig.Talk{Say: "told\n", Hear: []string{"told"}}, "head -n 1"+rig.Hear)
 		run(append([]string{"--detach", "--name", "n1", image.Busybox}, stoppable...)...)
-		s.nerd("exec", "n1", "sh", "-c", "echo out; echo err >&2; exit 4")
+		s.talk(rig.Talk{Hear: []string{"out", "err"}}, "nerdctl", "exec", "-i", "n1", "sh", "-c", "echo out; echo err >&2"+rig.Hear+"; exit 4")
 		s.eventually("up", s.in.Rig.Nerdctl, "logs", "n1")
 		s.nerd("ps", "--all")
 		s.nerd("inspect", "n1")

@@ -57,6 +57,11 @@ func (s *session) hear(words []string, args ...string) rig.Result {
 	return s.saw(s.in.Rig.CtrHearing(words, args...))
 }
 
+// talk is ctr or nerdctl with a process that is told something, and says words last.
+func (s *session) talk(with rig.Talk, program string, args ...string) rig.Result {
+	return s.saw(s.in.Rig.Talk(with, program, args...))
+}
+
 // run is ctr run.
 func (s *session) run(args ...string) rig.Result {
 	return s.ctr(append([]string{"run", "--runtime", s.rt.Shim()}, args...)...)

@@ -7,6 +7,8 @@ package config
 
 import (
 	"time"
+
+	"github.com/shimtrace/shimtrace/internal/kata"
 )
 
 // DefaultPath is the file read when SHIMTRACE_CONFIG is not set.
@@ -187,8 +189,8 @@ func Default() Config {
 		Agent: Agent{
 			Receive: "auto",
 			Inject:  "auto",
-			Port:    1024,
-			Quiet:   []string{"ReadStdout", "ReadStderr", "WriteStdin", "WaitProcess", "GetOOMEvent", "Check"},
+			Port:    kata.AgentPort,
+			Quiet:   kata.FrequentRequests(),
 			Limits: AgentLimits{
 				FrameBytes:     1 << 20,
 				ValueBytes:     4 << 10,
@@ -207,7 +209,7 @@ func Default() Config {
 		Jaeger: Jaeger{
 			Receive:   "auto",
 			Listen:    "127.0.0.1:276",
-			Quiet:     []string{"AddEndpoints"},
+			Quiet:     []string{kata.Endpoints},
 			BodyBytes: 8 << 20,
 			HeldBytes: 8 << 20,
 		},

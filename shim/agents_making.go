@@ -1,16 +1,16 @@
 package shim
 
 import (
-	"slices"
 	"sync"
 
 	"github.com/shimtrace/shimtrace/forwarder/vmmdir"
+	"github.com/shimtrace/shimtrace/internal/kata"
 	"github.com/shimtrace/shimtrace/middleware"
 )
 
-// makers are the calls in which an inner shim makes its VM: the first Create, or with
-// sandboxer = "shim" those of the Sandbox service.
-var makers = []string{"Create", "CreateSandbox", "StartSandbox"}
+// makesVM reports whether a call is one in which an inner shim makes its VM: the first
+// Create, or with sandboxer = "shim" those of the Sandbox service.
+func makesVM(c *middleware.Call) bool { return kata.TaskMethod(c.Method) == "Create" }
 
 // making has the VM's sockets looked for often while a call may be making the VM, and
 // seldom otherwise.
@@ -22,7 +22,7 @@ type making struct {
 }
 
 func (m *making) began(c *middleware.Call) {
-	if !slices.Contains(makers, c.Method) {
+	if !makesVM(c) {
 		return
 	}
 	m.mu.Lock()
@@ -35,7 +35,7 @@ func (m *making) began(c *middleware.Call) {
 // over is for calls that are answered, and for those that are lost, whose VM may yet be
 // made.
 func (m *making) over(c *middleware.Call, lost bool) {
-	if !slices.Contains(makers, c.Method) {
+	if !makesVM(c) {
 		return
 	}
 	m.mu.Lock()

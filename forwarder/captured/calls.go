@@ -5,6 +5,7 @@ import (
 
 	"github.com/shimtrace/shimtrace/forwarder/agentwire"
 	"github.com/shimtrace/shimtrace/forwarder/runtimespan"
+	"github.com/shimtrace/shimtrace/internal/kata"
 )
 
 func (p *Pod) each(f func(*runtimespan.Span)) {
@@ -23,7 +24,7 @@ func (p *Pod) findCalls() {
 		if p.Sandbox == "" {
 			p.Sandbox = s.Sandbox // the Go runtime says it
 		}
-		if s.Method == "" || s.Name == "handler_task_request" {
+		if s.Method == "" || s.Name == kata.TaskRequest {
 			return
 		}
 		container, exec := s.ContainerID, s.ExecID
@@ -38,7 +39,7 @@ func (p *Pod) findCalls() {
 	})
 	// runtime-rs serves a call with two spans, of which one lasts longer.
 	p.each(func(s *runtimespan.Span) {
-		if s.Name != "handler_task_request" {
+		if s.Name != kata.TaskRequest {
 			return
 		}
 		for i, c := range p.Calls {

@@ -7,6 +7,8 @@ import (
 	"time"
 
 	"go.opentelemetry.io/otel/trace"
+
+	"github.com/shimtrace/shimtrace/internal/kata"
 )
 
 // Call is a call of the shim.
@@ -102,7 +104,7 @@ func (cs *calls) tell(c Call) {
 	if c.SpanContext.HasTraceID() {
 		cs.own.put(c.SpanContext.TraceID(), struct{}{})
 	}
-	c.Method = taskMethod(c.Method)
+	c.Method = kata.TaskMethod(c.Method)
 	cs.create(&c)
 	if !causes[c.Method] && runtimeCalls[c.Method] == nil {
 		return

@@ -5,6 +5,8 @@ import (
 	"slices"
 
 	"go.opentelemetry.io/otel/trace"
+
+	"github.com/shimtrace/shimtrace/internal/kata"
 )
 
 // Request is a request to the agent that is about to be sent.
@@ -23,11 +25,7 @@ type Request struct {
 // own spans arrive here, it is that of the runtime which the request names, in the
 // trace that it will be put into.
 func (c *Collator) Cause(r Request) trace.SpanContext {
-	exec := r.ExecID
-	if exec == r.ContainerID {
-		exec = "" // the Go runtime's name of a container's first process
-	}
-	m, ok := c.calls.inFlight(r.Method, r.ContainerID, exec)
+	m, ok := c.calls.inFlight(r.Method, r.ContainerID, kata.ExecID(r.ContainerID, r.ExecID))
 	cause := m.SpanContext
 	if !ok {
 		cause = c.calls.rootContext()

@@ -4,6 +4,7 @@ import (
 	tracepb "go.opentelemetry.io/proto/otlp/trace/v1"
 
 	"github.com/shimtrace/shimtrace/forwarder/agentwire"
+	"github.com/shimtrace/shimtrace/internal/kata"
 )
 
 // A span of the agent's says which container and which exec it is about. The guest could
@@ -30,9 +31,9 @@ const maxProcesses = 4096
 // create remembers what a call or a request is about, if that is to be created by it.
 func (cs *calls) create(c *Call) {
 	switch c.Method {
-	case "Create", "CreateContainer", "CreateSandbox":
+	case "Create", kata.CreateContainer:
 		cs.created.put(process{container: c.ContainerID}, struct{}{})
-	case "Exec", "ExecProcess":
+	case "Exec", kata.ExecProcess:
 		cs.created.put(process{c.ContainerID, c.ExecID}, struct{}{})
 	}
 }

@@ -11,13 +11,14 @@ import (
 	tracepb "go.opentelemetry.io/proto/otlp/trace/v1"
 
 	"github.com/shimtrace/shimtrace/forwarder/captured"
+	"github.com/shimtrace/shimtrace/internal/kata"
 )
 
 // quietSpans are the runtime's spans that are quiet by default.
 func quietSpans(o *Options) {
 	o.QuietSpans = []string{"AddEndpoints"}
 	for _, request := range append(QuietRequests(quietMethods), "ReadStdout", "ReadStderr", "WaitProcess", "Check") {
-		o.QuietSpans = append(o.QuietSpans, RequestPrefix+request)
+		o.QuietSpans = append(o.QuietSpans, kata.RequestPrefix+request)
 	}
 }
 

@@ -7,6 +7,7 @@ import (
 	"go.opentelemetry.io/otel/trace"
 
 	"github.com/shimtrace/shimtrace/forwarder/agentwire"
+	"github.com/shimtrace/shimtrace/internal/kata"
 )
 
 // place is what a span shares with all that is below it.
@@ -179,7 +180,7 @@ func (c *Collator) caller(r *rpc, s *agentwire.Span) *match {
 	return &m
 }
 
-var execProcess = rpcs["exec_process"]
+var execProcess = byRequest[kata.ExecProcess]
 
 // quietness returns Quiet for a span whose cause is quiet and not remarkable. The
 // agent does not say whether its RPC failed; the call does.
@@ -187,7 +188,7 @@ func (c *Collator) quietness(r *rpc, s *agentwire.Span, m *match) Reason {
 	switch {
 	case m == nil && !c.quietRPC(r),
 		m != nil && (!c.quietCall(&m.call) || m.Failed || c.slowCall(&m.call)),
-		c.slow(s) && (m == nil || !endless[m.Method]):
+		c.slow(s) && (m == nil || !kata.Waits(m.Method)):
 		return ""
 	}
 	return Quiet
@@ -221,5 +222,5 @@ func (c *Collator) slowCall(m *call) bool {
 	if end.IsZero() {
 		end = c.opts.Now()
 	}
-	return c.opts.Slow > 0 && end.Sub(m.Start) > c.opts.Slow && !endless[m.Method]
+	return c.opts.Slow > 0 && end.Sub(m.Start) > c.opts.Slow && !kata.Waits(m.Method)
 }

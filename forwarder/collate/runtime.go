@@ -9,6 +9,7 @@ import (
 
 	"github.com/shimtrace/shimtrace/forwarder/agentwire"
 	"github.com/shimtrace/shimtrace/forwarder/runtimespan"
+	"github.com/shimtrace/shimtrace/internal/kata"
 )
 
 // The runtime has spans of its own, in traces that know nothing of ours: one for all
@@ -23,9 +24,9 @@ import (
 // as their parent follow it, whichever comes first.
 func (c *Collator) AddRuntime(s *runtimespan.Span) {
 	c.calls.setRuntime(s.TraceID)
-	method := taskMethod(s.Method)
+	method := kata.TaskMethod(s.Method)
 	rule := runtimeCalls[method]
-	if s.Name == "rootSpan" || s.Name == "root-span" {
+	if kata.IsRuntimeRoot(s.Name) {
 		rule = lifeLong
 	}
 	if rule != nil && !c.isQuiet(method) {
@@ -36,27 +37,19 @@ func (c *Collator) AddRuntime(s *runtimespan.Span) {
 	c.add(&s.Span, rule, true)
 }
 
-// runtimeCalls are the shim's calls as spans of its runtime.
+// runtimeCalls are the task service's calls as spans of the runtime.
 var runtimeCalls = func() map[string]*rpc {
 	m := make(map[string]*rpc)
-	for _, method := range []string{
-		"State", "Create", "Start", "Delete", "Pids", "Pause", "Resume", "Checkpoint", "Kill", "Exec",
-		"ResizePty", "CloseIO", "Update", "Wait", "Stats", "Connect", "Shutdown",
-	} {
-		m[method] = &rpc{name: method, methods: []string{method}, call: true}
+	for i := range kata.Calls {
+		if method := kata.Calls[i].Method; !kata.Calls[i].Sandbox {
+			m[method] = &rpc{name: method, methods: []string{method}, call: true}
+		}
 	}
 	return m
 }()
 
 // lifeLong is the runtime's own root.
 var lifeLong = &rpc{life: true}
-
-// endless are the methods, and requests to the agent, that last as long as what they
-// wait for: never slow.
-var endless = map[string]bool{
-	"Wait": true, "WaitSandbox": true,
-	"WaitProcess": true, "ReadStdout": true, "ReadStderr": true, "WriteStdin": true, "GetOOMEvent": true,
-}
 
 // maxRoots bounds the roots remembered; a runtime has one.
 const maxRoots = 64
@@ -99,16 +92,12 @@ func (c *Collator) standsAlone(n *node) bool {
 	return below || n.rule.isCall() || c.quietSpan(n.span)
 }
 
-// RequestPrefix begins the names of the Go runtime's spans that are requests to the
-// agent.
-const RequestPrefix = "ttrpc."
-
 // quietSpan tells that a span of the runtime's is dropped for its name.
 func (c *Collator) quietSpan(s *agentwire.Span) bool {
 	if !slices.Contains(c.opts.QuietSpans, s.Name) || s.Failed {
 		return false
 	}
-	return endless[strings.TrimPrefix(s.Name, RequestPrefix)] || !c.slow(s)
+	return kata.Waits(strings.TrimPrefix(s.Name, kata.RequestPrefix)) || !c.slow(s)
 }
 
 // runtimeRoot places a span of the runtime's that stands alone.
@@ -163,7 +152,7 @@ func (c *Collator) runtimeSpot(n *node) spot {
 	}
 	// A call is at least as slow as its serving.
 	recorded := served != nil && (c.recorded(&served.call) ||
-		c.slow(s) && !endless[n.rule.name] && served.SpanContext.IsSampled())
+		c.slow(s) && !kata.Waits(n.rule.name) && served.SpanContext.IsSampled())
 	var at spot
 	switch {
 	case c.opts.Mode == Isolated:
@@ -185,7 +174,7 @@ func (c *Collator) runtimeSpot(n *node) spot {
 // undecidable tells that a quiet call has not been answered yet, so that it may fail:
 // the runtime sends its span before it answers.
 func (c *Collator) undecidable(n *node) bool {
-	if !n.rule.isCall() || !c.isQuiet(n.rule.name) || endless[n.rule.name] {
+	if !n.rule.isCall() || !c.isQuiet(n.rule.name) || kata.Waits(n.rule.name) {
 		return false
 	}
 	m, ok := c.calls.servedBy(n)

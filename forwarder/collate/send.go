@@ -9,6 +9,8 @@ import (
 	commonpb "go.opentelemetry.io/proto/otlp/common/v1"
 	resourcepb "go.opentelemetry.io/proto/otlp/resource/v1"
 	tracepb "go.opentelemetry.io/proto/otlp/trace/v1"
+
+	"github.com/shimtrace/shimtrace/internal/kata"
 )
 
 const (
@@ -138,7 +140,7 @@ func (c *Collator) sendOne(n *node, p place) int64 {
 	}
 	c.sent.put(n.id, sent{
 		place: below, parent: n.parent, end: was.end, off: off,
-		stale: n.host && !strings.HasPrefix(n.span.Name, RequestPrefix),
+		stale: n.host && !strings.HasPrefix(n.span.Name, kata.RequestPrefix),
 	})
 	c.remembersRequest(n)
 	switch {

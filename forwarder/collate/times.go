@@ -6,6 +6,8 @@ import (
 	"time"
 
 	"go.opentelemetry.io/otel/trace"
+
+	"github.com/shimtrace/shimtrace/internal/kata"
 )
 
 // The guest's times are made the host's (clock, shift), and bounded to what is possible:
@@ -50,7 +52,7 @@ func (c *Collator) shiftOf(n *node, in fits) *shift {
 	return c.clock.fit(guest, in)
 }
 
-var setDateTime = rpcs["set_guest_date_time"]
+var setDateTime = byRequest[kata.SetGuestDateTime]
 
 // ownShift returns the shift of a span of the agent's by what it names as its parent;
 // nil for one of the runtime's.
@@ -81,7 +83,7 @@ func (n *node) asks(request string) bool { return n.rule != nil && n.rule.reques
 // remembersRequest remembers when the runtime asked the agent for something, by its own
 // span. What failed may have been given up, and gone on in the agent.
 func (c *Collator) remembersRequest(n *node) {
-	request, ok := strings.CutPrefix(n.span.Name, RequestPrefix)
+	request, ok := strings.CutPrefix(n.span.Name, kata.RequestPrefix)
 	if !n.host || !ok {
 		return
 	}

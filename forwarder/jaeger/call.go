@@ -1,40 +1,32 @@
 package jaeger
 
-import "bytes"
+import (
+	"bytes"
 
-// goCalls are the spans of the Go runtime's task service, as the methods that they
-// are (kata-containers src/runtime/pkg/containerd-shim-v2/service.go and create.go).
-// rootSpan is in the same package and none of them, nor is Cleanup: that is the
-// command "delete".
-var goCalls = map[string]string{
-	"create": "Create", "Start": "Start", "Delete": "Delete", "Exec": "Exec", "ResizePty": "ResizePty",
-	"State": "State", "Pause": "Pause", "Resume": "Resume", "Kill": "Kill", "Pids": "Pids",
-	"CloseIO": "CloseIO", "Checkpoint": "Checkpoint", "Connect": "Connect", "Shutdown": "Shutdown",
-	"Stats": "Stats", "Update": "Update", "Wait": "Wait",
-}
+	"github.com/shimtrace/shimtrace/internal/kata"
+)
 
-// rustCalls are runtime-rs's requests, as the methods that they are: of the task
-// service, and of the sandbox service under its own names (kata-containers
-// src/runtime-rs/crates/runtimes/common/src/types).
-var rustCalls = map[string]string{
-	"CreateContainer": "Create", "CloseProcessIO": "CloseIO", "DeleteProcess": "Delete", "ExecProcess": "Exec",
-	"KillProcess": "Kill", "WaitProcess": "Wait", "StartProcess": "Start", "StateProcess": "State",
-	"ShutdownContainer": "Shutdown", "PauseContainer": "Pause", "ResumeContainer": "Resume",
-	"ResizeProcessPTY": "ResizePty", "StatsContainer": "Stats", "UpdateContainer": "Update", "Pid": "Pids",
-	"ConnectContainer": "Connect",
-
-	"CreateSandbox": "CreateSandbox", "StartSandbox": "StartSandbox", "Platform": "Platform",
-	"StopSandbox": "StopSandbox", "WaitSandbox": "WaitSandbox", "SandboxStatus": "SandboxStatus",
-	"Ping": "Ping", "ShutdownSandbox": "ShutdownSandbox",
-}
+// goCalls are the methods by the Go runtime's spans, rustCalls by runtime-rs's requests.
+var goCalls, rustCalls = func() (ofGo, ofRust map[string]string) {
+	ofGo, ofRust = make(map[string]string), make(map[string]string)
+	for _, c := range kata.Calls {
+		if c.Go != "" {
+			ofGo[c.Go] = c.Method
+		}
+		if c.Rust != "" {
+			ofRust[c.Rust] = c.Method
+		}
+	}
+	return ofGo, ofRust
+}()
 
 // method returns the shim's call that a span is, empty for what happens within one.
 func method(t *traits, req request) string {
 	switch string(t.name) {
-	case "handler_task_message", "handler_task_request", "handler_sandbox_message":
+	case kata.TaskMessage, kata.TaskRequest, kata.SandboxMessage:
 		return rustCalls[string(req.name)]
 	}
-	if string(t.pkg) == "containerdshim" {
+	if string(t.pkg) == kata.GoPackage {
 		return goCalls[string(t.name)]
 	}
 	return ""

@@ -15,6 +15,7 @@ import (
 	"github.com/shimtrace/shimtrace/forwarder/agentwire"
 	"github.com/shimtrace/shimtrace/forwarder/collate"
 	"github.com/shimtrace/shimtrace/forwarder/listen"
+	"github.com/shimtrace/shimtrace/internal/kata"
 )
 
 // Forwarder returns the limits of [agent.limits] on what a guest may send, and the
@@ -57,7 +58,7 @@ func QuietRequests(cfg config.Config) []string {
 func quietSpans(cfg config.Config) []string {
 	names := slices.Clone(cfg.Jaeger.Quiet)
 	for _, request := range QuietRequests(cfg) {
-		names = append(names, collate.RequestPrefix+request)
+		names = append(names, kata.RequestPrefix+request)
 	}
 	return names
 }

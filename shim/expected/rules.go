@@ -4,6 +4,7 @@ import (
 	"path/filepath"
 	"strings"
 
+	"github.com/shimtrace/shimtrace/internal/kata"
 	"github.com/shimtrace/shimtrace/middleware"
 )
 
@@ -110,28 +111,28 @@ var taskRules = []rule{
 var agentRules = []rule{
 	{
 		// The runtimes read on until they are told that there is no more.
-		methods: []string{"ReadStdout", "ReadStderr"},
+		methods: []string{kata.ReadStdout, kata.ReadStderr},
 		codes:   []middleware.Code{notFound},
 		moments: awaited | gone,
 	},
 	{
-		methods: []string{"ReadStdout", "ReadStderr", "WaitProcess"},
+		methods: []string{kata.ReadStdout, kata.ReadStderr, kata.WaitProcess},
 		codes:   []middleware.Code{notFound, internal, invalidArgument},
 		moments: gone,
 	},
 	{
-		methods: []string{"WriteStdin", "CloseStdin", "TtyWinResize", "SignalProcess"},
+		methods: []string{kata.WriteStdin, kata.CloseStdin, kata.TtyWinResize, kata.SignalProcess},
 		codes:   []middleware.Code{notFound, internal, invalidArgument, unavailable},
 		moments: gone,
 	},
 	{
 		// The cgroup of what has ended is gone (rpc.rs, stats_container).
-		methods: []string{"StatsContainer"},
+		methods: []string{kata.StatsContainer},
 		codes:   []middleware.Code{notFound, internal, invalidArgument},
 		moments: gone,
 	},
 	{
-		methods: []string{"RemoveContainer"},
+		methods: []string{kata.RemoveContainer},
 		codes:   []middleware.Code{notFound, invalidArgument},
 		moments: deleted,
 	},
@@ -144,7 +145,7 @@ type verbs struct {
 
 var (
 	taskVerbs  = verbs{create: "Create", exec: "Exec", wait: "Wait", remove: "Delete"}
-	agentVerbs = verbs{create: "CreateContainer", exec: "ExecProcess", wait: "WaitProcess", remove: "RemoveContainer"}
+	agentVerbs = verbs{create: kata.CreateContainer, exec: kata.ExecProcess, wait: kata.WaitProcess, remove: kata.RemoveContainer}
 )
 
 // Delete reports whether the failure of an inner shim's delete command belongs to a

@@ -1,0 +1,40 @@
+// Package kata has what is known of Kata's agent and runtimes, as data: each fact once,
+// with its source, for Kata 2.5 to 4.1.
+//
+// It decides nothing and imports nothing. Its tables are arrays, which cost nothing when
+// a program starts; who looks things up for each span builds a map of its own.
+//
+// Sources are paths in the repository kata-containers.
+package kata
+
+// The agent's ttrpc services (src/libs/protocols/protos: agent.proto, health.proto).
+const (
+	AgentService  = "grpc.AgentService"
+	HealthService = "grpc.Health"
+)
+
+// AgentPort is the VSOCK port at which the agent serves them (src/agent/src/config.rs,
+// VSOCK_PORT; src/runtime/virtcontainers/hypervisor.go, vSockPort).
+const AgentPort = 1024
+
+// ExecID returns the exec that a request is about, empty for a container's first
+// process: the Go runtime names that as it names the container
+// (src/runtime/virtcontainers/kata_agent.go, ExecId: c.id).
+func ExecID(container, exec string) string {
+	if exec == container {
+		return ""
+	}
+	return exec
+}
+
+// Waits reports whether the shim's call or the request to the agent of that name lasts
+// as long as what it waits for, so that it is never slow.
+func Waits(name string) bool {
+	for i := range Calls {
+		if Calls[i].Method == name {
+			return Calls[i].Waits
+		}
+	}
+	r := RequestNamed(name)
+	return r != nil && r.Waits
+}

@@ -1,0 +1,55 @@
+package kata
+
+import "strings"
+
+// Spans of the runtimes.
+const (
+	// RequestPrefix begins the names of the Go runtime's spans that are requests to the
+	// agent (src/runtime/virtcontainers/pkg/agent/protocols/client/client.go).
+	RequestPrefix = "ttrpc."
+	// GoPackage is what the Go runtime's spans of the shim's calls say of their package
+	// (src/runtime/pkg/containerd-shim-v2/service.go, shimTracingTags).
+	GoPackage = "containerdshim"
+	// Endpoints is the Go runtime's span that says little, however often it comes
+	// (src/runtime/virtcontainers/network_linux.go, AddEndpoints).
+	Endpoints = "AddEndpoints"
+
+	// runtime-rs's spans of the shim's calls
+	// (src/runtime-rs/crates/runtimes/src/manager.rs).
+	TaskMessage    = "handler_task_message"
+	TaskRequest    = "handler_task_request"
+	SandboxMessage = "handler_sandbox_message"
+)
+
+// IsRuntimeRoot reports whether a runtime's span of that name lasts as long as its
+// sandbox: the Go runtime's (src/runtime/pkg/containerd-shim-v2/create.go) or
+// runtime-rs's (src/runtime-rs/crates/runtimes/src/tracer.rs).
+func IsRuntimeRoot(name string) bool { return name == "rootSpan" || name == "root-span" }
+
+// LifeLong are the agent's spans that are no request, and last as long as the agent does
+// (src/agent/src/main.rs, src/agent/src/uevent.rs). Their children arrive long before
+// them.
+var LifeLong = [...]string{"root-span", "start_sandbox", "watch_uevents"}
+
+// below has, by name, the agent's spans that are always below another.
+var below = [...]struct{ child, parent string }{
+	{"new", "start_sandbox"},
+	{"start_sandbox", "root-span"},
+	{"process", "watch_uevents"},
+	{"setup_shared_namespaces", "create_sandbox"},
+	{"destroy", "destroy_sandbox"},
+}
+
+// ParentSpan returns the name of the agent's span that one of this name is always below,
+// empty if its name does not say: do_<span> is <span>'s, or it is listed.
+func ParentSpan(child string) string {
+	if parent, ok := strings.CutPrefix(child, "do_"); ok {
+		return parent
+	}
+	for _, b := range below {
+		if b.child == child {
+			return b.parent
+		}
+	}
+	return ""
+}

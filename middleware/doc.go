@@ -5,7 +5,18 @@
 // a server that know nothing of it and forwards frames without decoding what
 // they carry; the shim uses it between containerd and the real shim.
 // UnaryServerInterceptor and UnaryClientInterceptor are for programs that speak
-// ttrpc themselves, a shim or an agent's client.
+// ttrpc themselves.
+//
+// It knows the messages of containerd's Task and Sandbox services: the ids in them, what
+// waits, what tells of an exit. A program with services of its own says what is known of
+// their methods ([WithMethods]):
+//
+//	middleware.WithMethods(func(service, name string) middleware.Method {
+//		if service == "example.Jobs" && name == "Run" {
+//			return middleware.Method{Fields: middleware.Fields{ContainerID: 1}}
+//		}
+//		return middleware.ContainerdMethod(service, name)
+//	})
 //
 // The package uses OpenTelemetry's API only: which spans are kept and where they
 // go is up to the TracerProvider it is given. It opens no file and dials nothing

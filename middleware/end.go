@@ -27,7 +27,7 @@ type End struct {
 	// io.ErrUnexpectedEOF if it ended within a frame, nil if between two.
 	Err error
 	// Requests is the number of requests until then, and Last the full method of the
-	// last one ("grpc.AgentService/ExecProcess"), empty if there was none.
+	// last one ("containerd.task.v3.Task/Exec"), empty if there was none.
 	Requests uint64
 	Last     string
 	// Unanswered is the number of requests that got no answer, not counting those that
@@ -81,7 +81,7 @@ func (c *conn) tell(calls []lost) {
 	c.guard(func() {
 		end := c.ending.end
 		for _, l := range calls {
-			if !l.method.endless && !l.method.last && !l.Stream {
+			if !l.method.Waits && !l.method.Last && !l.Stream {
 				end.Unanswered++
 			}
 		}

@@ -15,50 +15,49 @@ import (
 // TestEnd: it is told which side of a connection ended it, with which error, after which
 // request.
 func TestEnd(t *testing.T) {
-	const agent = "grpc.AgentService"
 	ask := func(stream uint32, method string) []byte {
-		return request(stream, &ttrpc.Request{Service: agent, Method: method})
+		return request(stream, &ttrpc.Request{Service: jobs, Method: method})
 	}
 	for name, tt := range map[string]struct {
 		do   func(t *testing.T, w *wires)
 		want middleware.End
 	}{
 		"client between two requests": {func(t *testing.T, w *wires) {
-			send(t, w.client, ask(1, "ExecProcess"))
+			send(t, w.client, ask(1, "Run"))
 			readFrame(t, w.server)
 			send(t, w.server, answer(1, &ttrpc.Response{}))
 			readFrame(t, w.client)
 			w.client.Close()
 			readEnd(t, w.server)
-		}, middleware.End{By: middleware.Client, Requests: 1, Last: agent + "/ExecProcess"}},
+		}, middleware.End{By: middleware.Client, Requests: 1, Last: jobs + "/Run"}},
 		"client within a request": {func(t *testing.T, w *wires) {
-			send(t, w.client, ask(1, "ExecProcess")[:12])
+			send(t, w.client, ask(1, "Run")[:12])
 			w.client.CloseWrite()
 			if rest, err := io.ReadAll(w.server); err != nil || len(rest) != 12 {
 				t.Errorf("the server got %q, %v", rest, err)
 			}
 		}, middleware.End{By: middleware.Client, Err: io.ErrUnexpectedEOF}},
 		"server, with requests open": {func(t *testing.T, w *wires) {
-			for stream, method := range map[uint32]string{1: "ExecProcess", 3: "WaitProcess", 5: "ReadStdout"} {
+			for stream, method := range map[uint32]string{1: "Run", 3: "Await", 5: "Output"} {
 				send(t, w.client, ask(stream, method))
 				readFrame(t, w.server)
 			}
-			send(t, w.client, ask(7, "StartContainer"))
+			send(t, w.client, ask(7, "Start"))
 			readFrame(t, w.server)
 			w.server.Close()
 			readEnd(t, w.client)
-		}, middleware.End{By: middleware.Server, Requests: 4, Last: agent + "/StartContainer", Unanswered: 2}},
+		}, middleware.End{By: middleware.Server, Requests: 4, Last: jobs + "/Start", Unanswered: 2}},
 		"server within an answer": {func(t *testing.T, w *wires) {
-			send(t, w.client, ask(1, "ExecProcess"))
+			send(t, w.client, ask(1, "Run"))
 			readFrame(t, w.server)
 			send(t, w.server, answer(1, &ttrpc.Response{Payload: []byte("x")})[:11])
 			w.server.CloseWrite()
 			if rest, err := io.ReadAll(w.client); err != nil || len(rest) != 11 {
 				t.Errorf("the client got %q, %v", rest, err)
 			}
-		}, middleware.End{By: middleware.Server, Err: io.ErrUnexpectedEOF, Requests: 1, Last: agent + "/ExecProcess", Unanswered: 1}},
+		}, middleware.End{By: middleware.Server, Err: io.ErrUnexpectedEOF, Requests: 1, Last: jobs + "/Run", Unanswered: 1}},
 		"server that has not read": {func(t *testing.T, w *wires) {
-			send(t, w.client, ask(1, "ExecProcess"))
+			send(t, w.client, ask(1, "Run"))
 			// It is there, unread, when the server closes: the relay's reads fail.
 			for n := 0; n <= 0; {
 				raw, err := w.server.SyscallConn()
@@ -71,7 +70,7 @@ func TestEnd(t *testing.T) {
 			}
 			w.server.Close()
 			readEnd(t, w.client)
-		}, middleware.End{By: middleware.Server, Err: syscall.ECONNRESET, Requests: 1, Last: agent + "/ExecProcess", Unanswered: 1}},
+		}, middleware.End{By: middleware.Server, Err: syscall.ECONNRESET, Requests: 1, Last: jobs + "/Run", Unanswered: 1}},
 		"nothing was said": {func(t *testing.T, w *wires) {
 			w.client.Close()
 			readEnd(t, w.server)
@@ -80,7 +79,7 @@ func TestEnd(t *testing.T) {
 		t.Run(name, func(t *testing.T) {
 			ends := make(chan middleware.End, 2)
 			before := time.Now()
-			w := connect(t, middleware.WithEnd(func(e middleware.End) { ends <- e }))
+			w := connect(t, middleware.WithMethods(jobMethod), middleware.WithEnd(func(e middleware.End) { ends <- e }))
 			tt.do(t, w)
 			w.client.Close()
 			w.server.Close()

@@ -43,7 +43,7 @@ func ExampleUnaryServerInterceptor() {
 	// server example.Greeter/Greet
 }
 
-// A client, say of the agent in a VM, gets a span for each call that it makes,
+// A client gets a span for each call that it makes,
 // and its server is told of it.
 func ExampleUnaryClientInterceptor() {
 	spans := tracetest.NewInMemoryExporter()
@@ -102,6 +102,38 @@ func ExampleRelay() {
 	// hello, world
 	// <nil>
 	// server example.Greeter/Greet
+}
+
+// A program tells what it knows of its methods, and leaves containerd's as they are.
+func ExampleWithMethods() {
+	spans := tracetest.NewInMemoryExporter()
+	provider := sdktrace.NewTracerProvider(sdktrace.WithSyncer(spans))
+	server, err := ttrpc.NewServer()
+	if err != nil {
+		log.Fatal(err)
+	}
+	addr, end := serveGreeter(server)
+	defer end()
+
+	fmt.Println(greet(addr, ttrpc.WithUnaryClientInterceptor(middleware.UnaryClientInterceptor(
+		middleware.WithTracerProvider(provider),
+		middleware.WithMethods(func(service, name string) middleware.Method {
+			if service == "example.Greeter" && name == "Greet" {
+				return middleware.Method{Fields: middleware.Fields{ContainerID: 1}}
+			}
+			return middleware.ContainerdMethod(service, name)
+		}),
+	))))
+	for _, s := range spans.GetSpans() {
+		for _, kv := range s.Attributes {
+			if kv.Key == "container.id" {
+				fmt.Println(s.Name, kv.Value.AsString())
+			}
+		}
+	}
+	// Output:
+	// hello, world
+	// example.Greeter/Greet world
 }
 
 // socket listens on a unix socket in a directory of its own.

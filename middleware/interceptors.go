@@ -86,7 +86,9 @@ func UnaryClientInterceptor(opts ...Option) ttrpc.UnaryClientInterceptor {
 }
 
 func (s *spans) newCall(service, name string) *Call {
-	return &Call{Start: time.Now(), method: s.methods.get([]byte(service), []byte(name))}
+	c := &Call{Start: time.Now()}
+	s.guard(func() { c.method = s.methods.get([]byte(service), []byte(name)) })
+	return c
 }
 
 // extract returns ctx with the context in the metadata of the request it is of.
@@ -132,7 +134,7 @@ func (s *spans) answer(c *Call, err error) {
 // are wanted: an interceptor of a server sees only the decoded message.
 func (m *method) encode(msg any) []byte {
 	pm, ok := msg.(proto.Message)
-	if !ok || m.fields == (fields{}) {
+	if !ok || m.Fields == (Fields{}) {
 		return nil
 	}
 	b, err := proto.Marshal(pm)

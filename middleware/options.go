@@ -16,6 +16,7 @@ type options struct {
 	propagator propagation.TextMapPropagator
 	kind       trace.SpanKind
 	join       Join
+	known      func(service, name string) Method
 	quiet      []string
 	slow       time.Duration
 	observer   Observer
@@ -38,7 +39,7 @@ const (
 )
 
 func newOptions(kind trace.SpanKind, opts []Option) *options {
-	o := &options{kind: kind, onError: otel.Handle}
+	o := &options{kind: kind, known: ContainerdMethod, onError: otel.Handle}
 	for _, opt := range opts {
 		opt(o)
 	}

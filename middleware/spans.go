@@ -123,8 +123,11 @@ func (s *spans) recordAnswered(c *Call) {
 
 // remarkable tells that a quiet call is worth a span after all.
 func (s *spans) remarkable(c *Call) bool {
-	return c.Code != 0 && !c.nothingMore() || s.slow > 0 && !c.method.endless && !c.Stream && c.End.Sub(c.Start) > s.slow
+	return c.Code != 0 && !c.over() || s.slow > 0 && !c.method.Waits && !c.Stream && c.End.Sub(c.Start) > s.slow
 }
+
+// over reports whether the call's error is only how its waiting ends.
+func (c *Call) over() bool { return c.method.Over != nil && c.method.Over(c) }
 
 // abandon ends the span of a call that gets no answer any more. Of the quiet ones
 // only those that ran into their timeout have failed.
@@ -135,7 +138,7 @@ func (s *spans) abandon(l lost) {
 	if s.observer != nil {
 		s.observer.Lost(c)
 	}
-	timedOut := l.why == errAbandoned && !c.Stream && !c.method.endless
+	timedOut := l.why == errAbandoned && !c.Stream && !c.method.Waits
 	if c.Quiet() && !timedOut && c.drop() {
 		return
 	}
@@ -143,9 +146,9 @@ func (s *spans) abandon(l lost) {
 }
 
 func (s *spans) recordLost(c *Call) {
-	if c.method.last && c.lost == errClosed {
+	if c.method.Last && c.lost == errClosed {
 		// It is gone as it was told to be: containerd takes no answer for one
-		// (core/runtime/v2/shim.go, Shutdown), Kata's agent may not come to give one.
+		// (core/runtime/v2/shim.go, Shutdown).
 		c.span.SetAttributes(c.attributes(nil)...)
 		s.finish(c)
 		return

@@ -57,6 +57,7 @@ func (r *relayProcess) requestRelay(observer *requests, mode collate.Mode) *midd
 		middleware.WithTracerProvider(r.tel.provider),
 		middleware.WithPropagator(agentPropagator(r.cfg.Trace, mode)),
 		middleware.WithSpanKind(requestKind),
+		middleware.WithMethods(agentconfig.Method),
 		// Who asks knows less than the collator of why.
 		middleware.WithJoin(middleware.JoinSandbox),
 		middleware.WithQuiet(time.Duration(r.cfg.Trace.Slow), agentconfig.QuietRequests(r.cfg)...),

@@ -14,7 +14,9 @@ import (
 	"go.opentelemetry.io/otel/sdk/trace/tracetest"
 	"google.golang.org/protobuf/proto"
 
+	"github.com/shimtrace/shimtrace/internal/kata"
 	"github.com/shimtrace/shimtrace/middleware"
+	"github.com/shimtrace/shimtrace/shim/agentconfig"
 )
 
 // told are the fields of requests that their spans tell, as what.
@@ -44,6 +46,9 @@ func TestRequestFields(t *testing.T) {
 				field.Set(reflect.ValueOf(f.value))
 				want[f.as] = f.value
 			}
+		}
+		if r := kata.RequestNamed(method.Name); r == nil || r.Health {
+			t.Errorf("%s is not among what is known of the agent's requests", method.Name)
 		}
 		if method.Name == "WaitProcess" {
 			want["process.exit.code"] = int64(7)
@@ -98,7 +103,7 @@ func answerAll(t *testing.T, provider *sdktrace.TracerProvider) *ttrpc.Client {
 	behind, front := listen("s"), listen("r")
 	var running sync.WaitGroup
 	running.Go(func() { _ = server.Serve(context.Background(), behind) })
-	relay := middleware.NewRelay(middleware.WithTracerProvider(provider))
+	relay := middleware.NewRelay(middleware.WithTracerProvider(provider), middleware.WithMethods(agentconfig.Method))
 	running.Go(func() {
 		_ = relay.Serve(context.Background(), front, func(context.Context) (net.Conn, error) { return net.Dial("unix", behind.Addr().String()) })
 	})

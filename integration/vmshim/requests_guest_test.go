@@ -26,6 +26,7 @@ import (
 	"github.com/shimtrace/shimtrace/integration/rust/agent"
 	"github.com/shimtrace/shimtrace/integration/vm"
 	"github.com/shimtrace/shimtrace/middleware"
+	"github.com/shimtrace/shimtrace/shim/agentconfig"
 )
 
 // TestRequestsGuest: the agent in a real VM, behind its VSOCK, has as parents of its
@@ -95,6 +96,7 @@ func startRelay(t testing.TB, sandbox string, patterns []listen.Pattern) *reques
 		middleware.WithTracerProvider(sdktrace.NewTracerProvider(sdktrace.WithSpanProcessor(r.spans))),
 		middleware.WithPropagator(propagation.TraceContext{}),
 		middleware.WithSpanKind(trace.SpanKindClient),
+		middleware.WithMethods(agentconfig.Method),
 	)
 	var err error
 	r.interposer, err = interpose.New(sandbox, interpose.Options{Patterns: patterns, Relay: relay.Connect, Warn: func(err error) { t.Error(err) }})

@@ -1,5 +1,5 @@
-// Package agentconfig turns what the configuration says of agents' spans into the
-// options of those who receive them.
+// Package agentconfig turns what the configuration says of agents' spans, and what is
+// known of the requests to agents, into the options of those who receive and relay them.
 //
 // It decides nothing and opens nothing. The relay and the standalone forwarder use
 // it, so that one file means the same to both.

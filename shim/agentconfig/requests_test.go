@@ -1,21 +1,27 @@
-package middleware_test
+package agentconfig
 
 import (
+	"io"
 	"maps"
+	"net"
 	"slices"
+	"sync"
 	"testing"
 	"time"
 
 	"github.com/containerd/ttrpc"
 	"go.opentelemetry.io/otel/codes"
+	sdktrace "go.opentelemetry.io/otel/sdk/trace"
+	"go.opentelemetry.io/otel/sdk/trace/tracetest"
 	"go.opentelemetry.io/otel/trace"
 	"google.golang.org/genproto/googleapis/rpc/status"
 	"google.golang.org/protobuf/encoding/protowire"
+	"google.golang.org/protobuf/proto"
 
+	"github.com/shimtrace/shimtrace/internal/kata"
 	"github.com/shimtrace/shimtrace/middleware"
+	"github.com/shimtrace/shimtrace/middleware/wire"
 )
-
-const agentService = "grpc.AgentService"
 
 // message encodes fields, by number: texts and numbers.
 func message(fields map[protowire.Number]any) (b []byte) {
@@ -30,21 +36,59 @@ func message(fields map[protowire.Number]any) (b []byte) {
 	return b
 }
 
+// send sends a message in a frame of stream 1, which the relay reads from end to end.
+func send(t *testing.T, to net.Conn, kind wire.FrameType, msg proto.Message) {
+	t.Helper()
+	b, err := proto.Marshal(msg)
+	if err != nil {
+		t.Fatal(err)
+	}
+	frame := append(wire.Header{Length: uint32(len(b)), Stream: 1, Type: kind}.Append(nil), b...)
+	sent := make(chan error, 1)
+	go func() { _, err := to.Write(frame); sent <- err }()
+	t.Cleanup(func() {
+		if err := <-sent; err != nil {
+			t.Error(err)
+		}
+	})
+}
+
+// receive reads a frame.
+func receive(t *testing.T, from net.Conn) {
+	t.Helper()
+	head := make([]byte, wire.HeaderLen)
+	if _, err := io.ReadFull(from, head); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := io.CopyN(io.Discard, from, int64(wire.ParseHeader(head).Length)); err != nil {
+		t.Fatal(err)
+	}
+}
+
 // asked is what a relay makes of one request to the agent and its answer, which is
 // nil if the agent closes the connection instead.
 func asked(t *testing.T, method string, payload []byte, resp *ttrpc.Response, opts ...middleware.Option) []string {
 	t.Helper()
-	provider, rec := recorder()
-	w := connect(t, append(opts, provider, middleware.WithSpanKind(trace.SpanKindClient))...)
-	exchange(t, w.client, w.server, request(1, &ttrpc.Request{Service: agentService, Method: method, Payload: payload, TimeoutNano: int64(time.Hour)}), func() int { return 1 << 30 })
+	rec := tracetest.NewSpanRecorder()
+	relay := middleware.NewRelay(append(opts,
+		middleware.WithTracerProvider(sdktrace.NewTracerProvider(sdktrace.WithSpanProcessor(rec))),
+		middleware.WithSpanKind(trace.SpanKindClient), middleware.WithMethods(Method))...)
+	runtime, in := net.Pipe()
+	out, agent := net.Pipe()
+	var relaying sync.WaitGroup
+	relaying.Go(func() { relay.Connect(in, out) })
+	send(t, runtime, wire.TypeRequest, &ttrpc.Request{Service: kata.AgentService, Method: method, Payload: payload, TimeoutNano: int64(time.Hour)})
+	receive(t, agent)
 	if resp != nil {
-		exchange(t, w.server, w.client, answer(1, resp), func() int { return 1 << 30 })
+		send(t, agent, wire.TypeResponse, resp)
+		receive(t, runtime)
 	}
-	w.server.Close()
-	w.wait(t)
+	agent.Close()
+	relaying.Wait()
+	runtime.Close()
 	var told []string
 	for _, s := range rec.Ended() {
-		if s.SpanKind() != trace.SpanKindClient || s.Name() != agentService+"/"+method {
+		if s.SpanKind() != trace.SpanKindClient || s.Name() != kata.AgentService+"/"+method {
 			t.Errorf("span %s, %v", s.Name(), s.SpanKind())
 		}
 		told = append(told, "status "+s.Status().Code.String())
@@ -83,7 +127,7 @@ func TestAgentRequests(t *testing.T) {
 		"the end": {"DestroySandbox", nil, nil, nil},
 	} {
 		t.Run(name, func(t *testing.T) {
-			want := append(tt.want, "rpc.method="+agentService+"/"+tt.method, "rpc.system.name=ttrpc", "status "+codes.Unset.String())
+			want := append(tt.want, "rpc.method="+kata.AgentService+"/"+tt.method, "rpc.system.name=ttrpc", "status "+codes.Unset.String())
 			slices.Sort(want)
 			if got := asked(t, tt.method, tt.payload, tt.resp); !slices.Equal(got, want) {
 				t.Errorf("the span says %q, want %q", got, want)

@@ -4,7 +4,6 @@ import (
 	"context"
 	"log/slog"
 	"path/filepath"
-	"strings"
 	"sync"
 	"time"
 
@@ -13,6 +12,7 @@ import (
 	"github.com/shimtrace/shimtrace/forwarder/receiver"
 	"github.com/shimtrace/shimtrace/forwarder/vmmdir"
 	"github.com/shimtrace/shimtrace/internal/host"
+	"github.com/shimtrace/shimtrace/internal/kata"
 	"github.com/shimtrace/shimtrace/middleware"
 	"github.com/shimtrace/shimtrace/shim/agentconfig"
 )
@@ -45,7 +45,7 @@ type agents struct {
 // forKata tells what a setting means for an inner shim: "auto" is on for those of Kata,
 // whose containers live in VMs with agents.
 func forKata(setting, inner string) bool {
-	return setting == "on" || setting == "auto" && strings.Contains(filepath.Base(inner), "kata")
+	return setting == "on" || setting == "auto" && kata.IsShim(inner)
 }
 
 // startAgents does for the agent of the sandbox what is configured, and returns nil if

@@ -12,6 +12,7 @@ import (
 
 	"github.com/shimtrace/shimtrace/internal/containerdconf"
 	identity "github.com/shimtrace/shimtrace/internal/host"
+	"github.com/shimtrace/shimtrace/internal/kata"
 	"github.com/shimtrace/shimtrace/internal/shimname"
 	"github.com/shimtrace/shimtrace/kataconfig"
 	"github.com/urfave/cli/v3"
@@ -85,7 +86,7 @@ func (k *kataSetUp) checkPort(listen string) error {
 	return nil
 }
 
-func isKata(n shimname.Name) bool { return strings.Contains(n.Inner, "kata") }
+func isKata(n shimname.Name) bool { return kata.IsShim(n.Inner) }
 
 func joinNames(names []shimname.Name) string {
 	var texts []string

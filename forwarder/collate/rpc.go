@@ -16,6 +16,8 @@ type rpc struct {
 	// once: it is made at most once in the life of what its ids name, and answered
 	// before the call that causes it is. Only such a pair tells about clocks.
 	once bool
+	// clock: it sets the guest's clock.
+	clock bool
 	// life: it is none, but a span of the agent's own that lasts as long as it
 	// does. Its children arrive long before it.
 	life bool
@@ -28,7 +30,7 @@ var rpcs = func() map[string]*rpc {
 	m := make(map[string]*rpc, len(kata.Requests)+len(kata.LifeLong))
 	for i := range kata.Requests {
 		r := &kata.Requests[i]
-		m[r.Span] = &rpc{name: r.Span, request: r.Name, methods: r.CausedBy, ordered: r.Ordered, once: r.Once}
+		m[r.Span] = &rpc{name: r.Span, request: r.Name, methods: r.CausedBy, ordered: r.Ordered, once: r.Once, clock: r.SetsClock}
 	}
 	for _, name := range kata.LifeLong {
 		m[name] = &rpc{name: name, life: true}

@@ -45,14 +45,12 @@ func (c *Collator) shiftOf(n *node, in fits) *shift {
 		c.clock.learn(middle(guest), b)
 	}
 	in.host, in.skew = in.host.and(possible), int64(c.opts.Skew)
-	if n.rule == setDateTime {
+	if n.rule != nil && n.rule.clock {
 		c.clock.set(guest.end)
 		return c.clock.fitEnds(guest, in)
 	}
 	return c.clock.fit(guest, in)
 }
-
-var setDateTime = byRequest[kata.SetGuestDateTime]
 
 // ownShift returns the shift of a span of the agent's by what it names as its parent;
 // nil for one of the runtime's.

@@ -12,11 +12,11 @@ import (
 
 	"github.com/shimtrace/shimtrace/forwarder/listen"
 	"github.com/shimtrace/shimtrace/forwarder/vmmdir"
+	"github.com/shimtrace/shimtrace/internal/kata"
 )
 
-// DefaultPort is where the agent listens for requests (kata-containers,
-// src/agent/src/config.rs).
-const DefaultPort = 1024
+// DefaultPort is where the agent listens for requests.
+const DefaultPort = kata.AgentPort
 
 // Options say where, and what to do with connections. The zero value means the
 // defaults named at each field, but for Relay, which must be given.

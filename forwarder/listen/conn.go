@@ -3,11 +3,12 @@ package listen
 import (
 	"io"
 	"time"
+
+	"github.com/shimtrace/shimtrace/internal/kata"
 )
 
-// Port is the VSOCK port that the agent sends spans to (kata-containers,
-// src/agent/src/config.rs and src/agent/vsock-exporter).
-const Port = 10240
+// Port is the VSOCK port that the agent sends spans to.
+const Port = kata.SpanPort
 
 // Conn is a connection from a VM. Nobody ever writes to it.
 type Conn interface {

@@ -1,11 +1,16 @@
 // Package kata has what is known of Kata's agent and runtimes, as data: each fact once,
 // with its source, for Kata 2.5 to 4.1.
 //
-// It decides nothing and imports nothing. Its tables are arrays, which cost nothing when
+// It decides nothing and imports the standard library only. Its tables are arrays, which cost nothing when
 // a program starts; who looks things up for each span builds a map of its own.
 //
 // Sources are paths in the repository kata-containers.
 package kata
+
+import (
+	"path/filepath"
+	"strings"
+)
 
 // The agent's ttrpc services (src/libs/protocols/protos: agent.proto, health.proto).
 const (
@@ -16,6 +21,15 @@ const (
 // AgentPort is the VSOCK port at which the agent serves them (src/agent/src/config.rs,
 // VSOCK_PORT; src/runtime/virtcontainers/hypervisor.go, vSockPort).
 const AgentPort = 1024
+
+// SpanPort is the host's VSOCK port to which the agent sends its spans
+// (src/agent/src/config.rs and
+// src/agent/vsock-exporter).
+const SpanPort = 10240
+
+// IsShim reports whether a shim, by its path or name, is Kata's: "containerd-shim-kata-v2",
+// "containerd-shim-kata-qemu-v2".
+func IsShim(inner string) bool { return strings.Contains(filepath.Base(inner), "kata") }
 
 // ExecID returns the exec that a request is about, empty for a container's first
 // process: the Go runtime names that as it names the container

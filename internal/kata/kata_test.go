@@ -96,6 +96,16 @@ func TestExecID(t *testing.T) {
 	}
 }
 
+func TestIsShim(t *testing.T) {
+	for inner, want := range map[string]bool{
+		"kata-qemu": true, "/opt/kata/bin/containerd-shim-kata-v2": true, "/opt/kata/bin/containerd-shim-runc-v2": false, "runc": false, "": false,
+	} {
+		if got := kata.IsShim(inner); got != want {
+			t.Errorf("%q is Kata's: %v", inner, got)
+		}
+	}
+}
+
 // TestLookups: they are made for each span and each call, so that they are to allocate
 // nothing.
 func TestLookups(t *testing.T) {

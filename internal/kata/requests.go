@@ -2,18 +2,17 @@ package kata
 
 // The requests that others name.
 const (
-	CreateContainer  = "CreateContainer"
-	ExecProcess      = "ExecProcess"
-	SignalProcess    = "SignalProcess"
-	WaitProcess      = "WaitProcess"
-	RemoveContainer  = "RemoveContainer"
-	StatsContainer   = "StatsContainer"
-	ReadStdout       = "ReadStdout"
-	ReadStderr       = "ReadStderr"
-	WriteStdin       = "WriteStdin"
-	CloseStdin       = "CloseStdin"
-	TtyWinResize     = "TtyWinResize"
-	SetGuestDateTime = "SetGuestDateTime"
+	CreateContainer = "CreateContainer"
+	ExecProcess     = "ExecProcess"
+	SignalProcess   = "SignalProcess"
+	WaitProcess     = "WaitProcess"
+	RemoveContainer = "RemoveContainer"
+	StatsContainer  = "StatsContainer"
+	ReadStdout      = "ReadStdout"
+	ReadStderr      = "ReadStderr"
+	WriteStdin      = "WriteStdin"
+	CloseStdin      = "CloseStdin"
+	TtyWinResize    = "TtyWinResize"
 )
 
 // Request is what is known of a request to the agent, whose handler opens a span
@@ -37,6 +36,8 @@ type Request struct {
 	// Once: it is made at most once in the life of what its ids name, and answered before
 	// the call that causes it is.
 	Once bool
+	// SetsClock: it sets the guest's clock.
+	SetsClock bool
 
 	// Waits: it lasts as long as what it waits for.
 	Waits bool
@@ -78,7 +79,7 @@ var Requests = [...]Request{
 	{Name: "GetGuestDetails", Span: "get_guest_details", CausedBy: create},
 	{Name: "OnlineCPUMem", Span: "online_cpu_mem", CausedBy: create},
 	{Name: "ReseedRandomDev", Span: "reseed_random_dev", CausedBy: create},
-	{Name: SetGuestDateTime, Span: "set_guest_date_time", CausedBy: create}, // sets the guest's clock
+	{Name: "SetGuestDateTime", Span: "set_guest_date_time", CausedBy: create, SetsClock: true},
 
 	{Name: "StartContainer", Span: "start_container", ContainerID: 1, CausedBy: []string{"Start"}, Once: true},
 	// The work of Exec is done when the exec is started

@@ -1,9 +1,6 @@
 package expected
 
 import (
-	"path/filepath"
-	"strings"
-
 	"github.com/shimtrace/shimtrace/internal/kata"
 	"github.com/shimtrace/shimtrace/middleware"
 )
@@ -154,5 +151,5 @@ var (
 // src/runtime/virtcontainers/api.go, CleanupContainer, fetchSandbox). deleted tells that
 // the container was deleted by the call of that name before.
 func Delete(inner string, status int, deleted bool) bool {
-	return deleted && status == 1 && strings.Contains(filepath.Base(inner), "kata")
+	return deleted && status == 1 && kata.IsShim(inner)
 }

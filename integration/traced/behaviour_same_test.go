@@ -85,13 +85,11 @@ var scenarios = []struct {
 		res := s.in.Rig.Ctr(append([]string{"run", "--rm", "--runtime", s.rt.Shim(), "--memory-limit", "16777216", image.Busybox, "hog"}, hog...)...)
 		s.saw(rig.Result{Args: []string{"hog"}, Code: res.Code})
 
-		if strings.Contains(s.Name(), "/"+string(rig.V16)+"/") {
-			return // 1.6 says at times only why it ended, bare or wrapped
-		}
 		// containerd may learn of the exit before it learns why, and then never says it. So
-		// the hog is not the first process, which ends when containerd knows of its end.
+		// the hog is not the first process, which ends when containerd knows of its end. It
+		// begins when the shim, which has answered, watches for it.
 		pod := s.pod("oom")
-		script := "trap 'exit 137' TERM; " + strings.Join(hog, " ") + "; sleep 1000 & wait"
+		script := "trap 'exit 137' TERM; until [ -e /go ]; do sleep 0.1; done; " + strings.Join(hog, " ") + "; sleep 1000 & wait"
 		res = s.criSpec(pod, "oom", map[string]any{
 			"metadata": map[string]any{"name": "hog"},
 			"image":    map[string]any{"image": image.Busybox},
@@ -105,6 +103,7 @@ var scenarios = []struct {
 			return s.in.Rig.Crictl("inspect", "--output", "go-template", "--template", status, id)
 		}
 		check(s.T, s.in.Rig.Crictl("start", id).Check())
+		check(s.T, s.in.Rig.Crictl("exec", "--sync", id, "touch", "/go").Check())
 		until(s.T, "containerd to know that "+id+" ran out of memory", func() bool { return strings.Contains(inspect().Stdout, "OOMKilled") })
 		check(s.T, s.in.Rig.Crictl("stop", id).Check())
 		last := inspect()

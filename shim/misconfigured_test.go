@@ -38,7 +38,11 @@ func newMisconfigured(t *testing.T) *misconfigured {
 	if err != nil {
 		t.Fatal(err)
 	}
-	t.Cleanup(func() { os.RemoveAll(dir) })
+	t.Cleanup(func() {
+		// Who records a delete goes on after it, and would make its directories again.
+		eventually(t, "all processes of the shim to end", func() bool { return !runsIn(dir) })
+		os.RemoveAll(dir)
+	})
 	h := &misconfigured{T: t, dir: dir, link: filepath.Join(dir, "wrap", "containerd-shim-kata-qemu-traced-v2"), bundle: filepath.Join(dir, "bundle"), config: filepath.Join(dir, "config.toml")}
 	for _, sub := range []string{"wrap", "bin", "bundle"} {
 		if err := os.Mkdir(filepath.Join(dir, sub), 0o700); err != nil {
@@ -287,4 +291,15 @@ func TestNothingInAFileOrAnEnvironmentEndsAContainer(t *testing.T) {
 			}
 		})
 	}
+}
+
+// runsIn reports whether a process was started by a path in dir.
+func runsIn(dir string) bool {
+	lines, _ := filepath.Glob("/proc/[0-9]*/cmdline")
+	for _, line := range lines {
+		if text, err := os.ReadFile(line); err == nil && strings.HasPrefix(string(text), dir+"/") {
+			return true
+		}
+	}
+	return false
 }

@@ -5,6 +5,7 @@ import (
 	"compress/gzip"
 	"context"
 	"errors"
+	"fmt"
 	"io"
 	"net"
 	"os"
@@ -77,12 +78,30 @@ func newForward(t *testing.T, config string, args ...string) *forwardProcess {
 	return newTool(t, config, append([]string{"forward"}, args...)...)
 }
 
+// ownDirs is what a configuration needs that names no directories, so that nothing is
+// left in this machine's own.
+func ownDirs(t *testing.T, config string) (sections string) {
+	t.Helper()
+	for _, s := range []struct{ section, key string }{{"relay", "state_dir"}, {"journal", "dir"}} {
+		if strings.Contains(config, "["+s.section+"]") {
+			continue
+		}
+		dir, err := os.MkdirTemp("", "own-") // not a test's long name: sockets are in it
+		if err != nil {
+			t.Fatal(err)
+		}
+		t.Cleanup(func() { os.RemoveAll(dir) })
+		sections += fmt.Sprintf("\n[%s]\n%s = %q\n", s.section, s.key, dir)
+	}
+	return sections
+}
+
 // newTool prepares the tool as a process of its own, with a configuration of its own.
 // It is killed at the test's end if it runs then.
 func newTool(t *testing.T, config string, args ...string) *forwardProcess {
 	t.Helper()
 	file := filepath.Join(openDir(t), "config.toml")
-	if err := os.WriteFile(file, []byte(config), 0o644); err != nil {
+	if err := os.WriteFile(file, []byte(config+ownDirs(t, config)), 0o644); err != nil {
 		t.Fatal(err)
 	}
 	self, err := os.Executable()

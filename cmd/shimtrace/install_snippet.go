@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"fmt"
 	"io"
+	"slices"
 	"strings"
 
 	"github.com/shimtrace/shimtrace/config"
@@ -15,7 +16,7 @@ func writeSnippets(w io.Writer, runtimes []tracedRuntime) error {
 	var done []section
 	for _, r := range runtimes {
 		for _, s := range r.Sections {
-			if where := (section{File: s.File, Version: s.Version}); !contains(done, where) {
+			if where := (section{File: s.File, Version: s.Version}); !slices.Contains(done, where) {
 				done = append(done, where)
 				writeFile(&b, s, runtimes)
 			}
@@ -40,15 +41,6 @@ func writeSnippets(w io.Writer, runtimes []tracedRuntime) error {
 	b.WriteString("\nThen: shimtrace list, shimtrace show\n")
 	_, err := w.Write(b.Bytes())
 	return err
-}
-
-func contains(done []section, where section) bool {
-	for _, d := range done {
-		if d == where {
-			return true
-		}
-	}
-	return false
 }
 
 // writeFile prints the sections of all runtimes for one file.

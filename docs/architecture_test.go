@@ -85,6 +85,7 @@ func TestOnlyTests(t *testing.T) {
 // table of imports gives to theirs.
 func TestImportRule(t *testing.T) {
 	table := rows(t, section(t, read(t, architecture), "Imports"))
+	room := func(dir string) string { return roomOf(dir, table) }
 	rooms := make(map[string]bool)
 	for dir, p := range tree(t) {
 		if room(dir) == "integration" || room(dir) == "docs" {

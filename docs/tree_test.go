@@ -129,6 +129,15 @@ func room(dir string) string {
 	return first
 }
 
+// roomOf returns the room of a package: the part of internal that has a row of its own
+// in the table of imports, else its first directory.
+func roomOf(dir string, table map[string][]string) string {
+	if parts := strings.SplitN(dir, "/", 3); len(parts) > 1 && table[parts[0]+"/"+parts[1]] != nil {
+		return parts[0] + "/" + parts[1]
+	}
+	return room(dir)
+}
+
 // read returns a file below root.
 func read(t *testing.T, name string) string {
 	t.Helper()

@@ -10,9 +10,9 @@ stat -c %s bin/containerd-shim-traced-v2 | awk '{printf "binary %.1f MB\n", $1/1
 echo "== calls: relayed against direct"
 go test ./middleware -run '^$' -bench . -benchtime "${BENCHTIME:-2s}"
 echo "== journal and processor"
-go test ./export/... -run '^$' -bench . -benchtime "${BENCHTIME:-1s}"
+go test ./internal/export/... -run '^$' -bench . -benchtime "${BENCHTIME:-1s}"
 echo "== the agent's spans: socket to OTLP"
-go test ./forwarder/... -run '^$' -bench . -benchtime "${BENCHTIME:-2s}" -cpu 1
+go test ./internal/forwarder/... -run '^$' -bench . -benchtime "${BENCHTIME:-2s}" -cpu 1
 echo "== a process's output out of a VM: with and without the relay of requests"
 go -C integration/vmshim test . -run '^$' -bench Output -benchtime "${OUTPUTTIME:-20x}"
 echo "== a runtime's spans, for the runtime: posted to us and to a Jaeger, which takes minutes to build the first time"

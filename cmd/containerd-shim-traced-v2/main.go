@@ -6,7 +6,7 @@ package main
 import (
 	"os"
 
-	"github.com/shimtrace/shimtrace/shim"
+	"github.com/shimtrace/shimtrace/internal/shim"
 )
 
 func main() { os.Exit(shim.Run(os.Args)) }

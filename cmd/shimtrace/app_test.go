@@ -8,7 +8,7 @@ import (
 	"testing"
 	"time"
 
-	"github.com/shimtrace/shimtrace/export/journal"
+	"github.com/shimtrace/shimtrace/internal/export/journal"
 	commonpb "go.opentelemetry.io/proto/otlp/common/v1"
 	resourcepb "go.opentelemetry.io/proto/otlp/resource/v1"
 	tracepb "go.opentelemetry.io/proto/otlp/trace/v1"

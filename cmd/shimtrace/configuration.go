@@ -1,6 +1,6 @@
 package main
 
-import "github.com/shimtrace/shimtrace/config"
+import "github.com/shimtrace/shimtrace/internal/config"
 
 // config returns the configuration for an inner shim, or what is common to all for
 // "". What is wrong with it is said, and costs what it says.

@@ -11,7 +11,7 @@ import (
 	"testing"
 	"time"
 
-	"github.com/shimtrace/shimtrace/config"
+	"github.com/shimtrace/shimtrace/internal/config"
 )
 
 const configurationDoc = "../../docs/configuration.md"

@@ -4,7 +4,7 @@ import (
 	"slices"
 	"strings"
 
-	"github.com/shimtrace/shimtrace/waterfall"
+	"github.com/shimtrace/shimtrace/internal/waterfall"
 )
 
 // find returns the stories that a query means: the latest for "", those that

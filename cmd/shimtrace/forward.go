@@ -8,9 +8,9 @@ import (
 
 	"github.com/urfave/cli/v3"
 
-	"github.com/shimtrace/shimtrace/export/ship"
-	"github.com/shimtrace/shimtrace/forwarder/listen"
-	"github.com/shimtrace/shimtrace/forwarder/receiver"
+	"github.com/shimtrace/shimtrace/internal/export/ship"
+	"github.com/shimtrace/shimtrace/internal/forwarder/listen"
+	"github.com/shimtrace/shimtrace/internal/forwarder/receiver"
 )
 
 func forwardCommand(h *host) *cli.Command {

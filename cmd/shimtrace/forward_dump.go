@@ -10,12 +10,12 @@ import (
 	commonpb "go.opentelemetry.io/proto/otlp/common/v1"
 	tracepb "go.opentelemetry.io/proto/otlp/trace/v1"
 
-	"github.com/shimtrace/shimtrace/forwarder"
-	"github.com/shimtrace/shimtrace/forwarder/agentwire"
-	"github.com/shimtrace/shimtrace/forwarder/collate"
-	"github.com/shimtrace/shimtrace/forwarder/receiver"
-	"github.com/shimtrace/shimtrace/shim/agentconfig"
-	"github.com/shimtrace/shimtrace/waterfall"
+	"github.com/shimtrace/shimtrace/internal/forwarder"
+	"github.com/shimtrace/shimtrace/internal/forwarder/agentwire"
+	"github.com/shimtrace/shimtrace/internal/forwarder/collate"
+	"github.com/shimtrace/shimtrace/internal/forwarder/receiver"
+	"github.com/shimtrace/shimtrace/internal/shim/agentconfig"
+	"github.com/shimtrace/shimtrace/internal/waterfall"
 )
 
 // dump prints spans as they come.

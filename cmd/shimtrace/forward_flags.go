@@ -11,9 +11,9 @@ import (
 
 	"github.com/urfave/cli/v3"
 
-	"github.com/shimtrace/shimtrace/config"
-	"github.com/shimtrace/shimtrace/forwarder/listen"
-	"github.com/shimtrace/shimtrace/shim/agentconfig"
+	"github.com/shimtrace/shimtrace/internal/config"
+	"github.com/shimtrace/shimtrace/internal/forwarder/listen"
+	"github.com/shimtrace/shimtrace/internal/shim/agentconfig"
 )
 
 // forwardOptions is what the command line and the configuration say.

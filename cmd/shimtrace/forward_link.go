@@ -13,7 +13,7 @@ import (
 
 	"golang.org/x/sys/unix"
 
-	"github.com/shimtrace/shimtrace/forwarder/listen"
+	"github.com/shimtrace/shimtrace/internal/forwarder/listen"
 )
 
 // link brings connections from the process that listens to the one that reads. A

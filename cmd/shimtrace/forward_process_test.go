@@ -196,7 +196,7 @@ const capturedSpans = 168
 
 // agentCapture is what an agent sent in its life.
 var agentCapture = sync.OnceValues(func() ([]byte, error) {
-	f, err := os.Open("../../forwarder/agentwire/testdata/kata-4.1.0-pod.agent.frames.gz")
+	f, err := os.Open("../../internal/forwarder/agentwire/testdata/kata-4.1.0-pod.agent.frames.gz")
 	if err != nil {
 		return nil, err
 	}

@@ -12,7 +12,7 @@ import (
 	"time"
 
 	"github.com/shimtrace/shimtrace/internal/loglimit"
-	"github.com/shimtrace/shimtrace/waterfall"
+	"github.com/shimtrace/shimtrace/internal/waterfall"
 )
 
 // forwardReport says on stderr what happens: on a terminal one line that changes,

@@ -7,7 +7,7 @@ import (
 
 	"golang.org/x/sys/unix"
 
-	"github.com/shimtrace/shimtrace/forwarder/listen"
+	"github.com/shimtrace/shimtrace/internal/forwarder/listen"
 )
 
 // sandboxPlaceholder stands for the sandbox's id in a pattern.

@@ -9,7 +9,7 @@ import (
 	"strings"
 	"testing"
 
-	"github.com/shimtrace/shimtrace/forwarder/listen"
+	"github.com/shimtrace/shimtrace/internal/forwarder/listen"
 )
 
 func TestSandboxFinder(t *testing.T) {

@@ -11,15 +11,15 @@ import (
 	resourcepb "go.opentelemetry.io/proto/otlp/resource/v1"
 	"golang.org/x/sys/unix"
 
-	"github.com/shimtrace/shimtrace/export"
-	"github.com/shimtrace/shimtrace/export/journal"
-	"github.com/shimtrace/shimtrace/export/otlp"
-	"github.com/shimtrace/shimtrace/export/ship"
-	"github.com/shimtrace/shimtrace/forwarder/collate"
-	"github.com/shimtrace/shimtrace/forwarder/listen"
-	"github.com/shimtrace/shimtrace/forwarder/receiver"
+	"github.com/shimtrace/shimtrace/internal/export"
+	"github.com/shimtrace/shimtrace/internal/export/journal"
+	"github.com/shimtrace/shimtrace/internal/export/otlp"
+	"github.com/shimtrace/shimtrace/internal/export/ship"
+	"github.com/shimtrace/shimtrace/internal/forwarder/collate"
+	"github.com/shimtrace/shimtrace/internal/forwarder/listen"
+	"github.com/shimtrace/shimtrace/internal/forwarder/receiver"
+	"github.com/shimtrace/shimtrace/internal/shim/agentconfig"
 	"github.com/shimtrace/shimtrace/middleware"
-	"github.com/shimtrace/shimtrace/shim/agentconfig"
 )
 
 // store writes spans to the journal, and ships that if there is an endpoint.

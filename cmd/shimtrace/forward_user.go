@@ -16,7 +16,7 @@ import (
 
 	"golang.org/x/sys/unix"
 
-	"github.com/shimtrace/shimtrace/forwarder/listen"
+	"github.com/shimtrace/shimtrace/internal/forwarder/listen"
 )
 
 // forwardAs listens here, and leaves all else to a process of another user: what

@@ -8,7 +8,7 @@ import (
 	"path/filepath"
 
 	"github.com/shimtrace/shimtrace/internal/containerdconf"
-	"github.com/shimtrace/shimtrace/kataconfig"
+	"github.com/shimtrace/shimtrace/internal/kataconfig"
 	"github.com/urfave/cli/v3"
 )
 

@@ -13,8 +13,8 @@ import (
 	"github.com/shimtrace/shimtrace/internal/containerdconf"
 	identity "github.com/shimtrace/shimtrace/internal/host"
 	"github.com/shimtrace/shimtrace/internal/kata"
+	"github.com/shimtrace/shimtrace/internal/kataconfig"
 	"github.com/shimtrace/shimtrace/internal/shimname"
-	"github.com/shimtrace/shimtrace/kataconfig"
 	"github.com/urfave/cli/v3"
 )
 

@@ -8,7 +8,7 @@ import (
 	"strings"
 	"time"
 
-	"github.com/shimtrace/shimtrace/config"
+	"github.com/shimtrace/shimtrace/internal/config"
 	"github.com/shimtrace/shimtrace/internal/containerdconf"
 	"github.com/shimtrace/shimtrace/internal/shimname"
 	"github.com/shimtrace/shimtrace/internal/tomltree"

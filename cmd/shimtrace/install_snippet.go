@@ -7,7 +7,7 @@ import (
 	"slices"
 	"strings"
 
-	"github.com/shimtrace/shimtrace/config"
+	"github.com/shimtrace/shimtrace/internal/config"
 )
 
 // writeSnippets prints what to put into containerd's configuration, and into ours.

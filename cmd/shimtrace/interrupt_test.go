@@ -15,7 +15,7 @@ import (
 
 	"golang.org/x/sys/unix"
 
-	"github.com/shimtrace/shimtrace/shim/control"
+	"github.com/shimtrace/shimtrace/internal/shim/control"
 )
 
 // blockedCommands has a command line for each command, which prints something or waits

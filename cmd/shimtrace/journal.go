@@ -10,8 +10,8 @@ import (
 	"slices"
 	"strings"
 
-	"github.com/shimtrace/shimtrace/export/journal"
-	"github.com/shimtrace/shimtrace/waterfall"
+	"github.com/shimtrace/shimtrace/internal/export/journal"
+	"github.com/shimtrace/shimtrace/internal/waterfall"
 	"github.com/urfave/cli/v3"
 )
 

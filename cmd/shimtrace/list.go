@@ -8,7 +8,7 @@ import (
 	"strings"
 	"time"
 
-	"github.com/shimtrace/shimtrace/waterfall"
+	"github.com/shimtrace/shimtrace/internal/waterfall"
 	"github.com/urfave/cli/v3"
 )
 

@@ -8,7 +8,7 @@ import (
 	"testing"
 	"time"
 
-	"github.com/shimtrace/shimtrace/export/journal"
+	"github.com/shimtrace/shimtrace/internal/export/journal"
 )
 
 func TestListEmpty(t *testing.T) {

@@ -16,12 +16,12 @@ import (
 
 	"github.com/urfave/cli/v3"
 
-	"github.com/shimtrace/shimtrace/config"
-	"github.com/shimtrace/shimtrace/export/journal"
-	"github.com/shimtrace/shimtrace/forwarder/jaeger"
-	"github.com/shimtrace/shimtrace/forwarder/runtimes"
-	"github.com/shimtrace/shimtrace/keeper"
-	"github.com/shimtrace/shimtrace/shim/agentconfig"
+	"github.com/shimtrace/shimtrace/internal/config"
+	"github.com/shimtrace/shimtrace/internal/export/journal"
+	"github.com/shimtrace/shimtrace/internal/forwarder/jaeger"
+	"github.com/shimtrace/shimtrace/internal/forwarder/runtimes"
+	"github.com/shimtrace/shimtrace/internal/keeper"
+	"github.com/shimtrace/shimtrace/internal/shim/agentconfig"
 )
 
 func receiveCommand(h *host) *cli.Command {

@@ -17,11 +17,11 @@ import (
 
 	"golang.org/x/sys/unix"
 
-	"github.com/shimtrace/shimtrace/forwarder/jaeger"
-	"github.com/shimtrace/shimtrace/forwarder/runtimes"
 	"github.com/shimtrace/shimtrace/internal/disktest"
+	"github.com/shimtrace/shimtrace/internal/forwarder/jaeger"
+	"github.com/shimtrace/shimtrace/internal/forwarder/runtimes"
+	"github.com/shimtrace/shimtrace/internal/keeper"
 	"github.com/shimtrace/shimtrace/internal/reliability"
-	"github.com/shimtrace/shimtrace/keeper"
 )
 
 // kept is an endpoint that relays see to, as they do: with the port opened by the one

@@ -16,10 +16,10 @@ import (
 
 	"go.opentelemetry.io/otel/trace"
 
-	"github.com/shimtrace/shimtrace/export/journal"
-	"github.com/shimtrace/shimtrace/forwarder/jaeger"
-	"github.com/shimtrace/shimtrace/forwarder/runtimes"
-	"github.com/shimtrace/shimtrace/forwarder/runtimespan"
+	"github.com/shimtrace/shimtrace/internal/export/journal"
+	"github.com/shimtrace/shimtrace/internal/forwarder/jaeger"
+	"github.com/shimtrace/shimtrace/internal/forwarder/runtimes"
+	"github.com/shimtrace/shimtrace/internal/forwarder/runtimespan"
 	identity "github.com/shimtrace/shimtrace/internal/host"
 )
 
@@ -52,7 +52,7 @@ func load(t testing.TB, pods ...func() (*pod, error)) (all []*pod) {
 }
 
 func readPod(name string, http2 bool) (*pod, error) {
-	f, err := os.Open("../../forwarder/jaeger/testdata/" + name + ".runtime-thrift.tar.gz")
+	f, err := os.Open("../../internal/forwarder/jaeger/testdata/" + name + ".runtime-thrift.tar.gz")
 	if err != nil {
 		return nil, err
 	}

@@ -9,7 +9,7 @@ import (
 	"testing"
 	"time"
 
-	"github.com/shimtrace/shimtrace/forwarder/jaeger"
+	"github.com/shimtrace/shimtrace/internal/forwarder/jaeger"
 )
 
 // memoryOf returns a process's resident memory and the anonymous part of it, in kB.

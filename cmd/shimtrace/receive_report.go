@@ -6,7 +6,7 @@ import (
 	"strings"
 	"time"
 
-	"github.com/shimtrace/shimtrace/forwarder/runtimes"
+	"github.com/shimtrace/shimtrace/internal/forwarder/runtimes"
 )
 
 // receiveStatus is what has happened so far.

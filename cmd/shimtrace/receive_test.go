@@ -16,7 +16,7 @@ import (
 	"go.opentelemetry.io/otel/trace"
 	"golang.org/x/sys/unix"
 
-	"github.com/shimtrace/shimtrace/forwarder/jaeger"
+	"github.com/shimtrace/shimtrace/internal/forwarder/jaeger"
 )
 
 // TestReceiveTwoSandboxes: the runtimes of two pods post at the same time, each in

@@ -6,11 +6,11 @@ import (
 	"fmt"
 	"time"
 
-	"github.com/shimtrace/shimtrace/export/journal"
-	"github.com/shimtrace/shimtrace/export/otlp"
-	"github.com/shimtrace/shimtrace/export/ship"
+	"github.com/shimtrace/shimtrace/internal/export/journal"
+	"github.com/shimtrace/shimtrace/internal/export/otlp"
+	"github.com/shimtrace/shimtrace/internal/export/ship"
 	"github.com/shimtrace/shimtrace/internal/loglimit"
-	"github.com/shimtrace/shimtrace/waterfall"
+	"github.com/shimtrace/shimtrace/internal/waterfall"
 	"github.com/urfave/cli/v3"
 )
 

@@ -7,7 +7,7 @@ import (
 	"strings"
 	"testing"
 
-	"github.com/shimtrace/shimtrace/export/ship"
+	"github.com/shimtrace/shimtrace/internal/export/ship"
 )
 
 // caused is an error whose text changes from attempt to attempt.

@@ -15,11 +15,11 @@ import (
 	tracepb "go.opentelemetry.io/proto/otlp/trace/v1"
 	"golang.org/x/sys/unix"
 
-	"github.com/shimtrace/shimtrace/config"
-	"github.com/shimtrace/shimtrace/export"
-	"github.com/shimtrace/shimtrace/export/journal"
+	"github.com/shimtrace/shimtrace/internal/config"
+	"github.com/shimtrace/shimtrace/internal/export"
+	"github.com/shimtrace/shimtrace/internal/export/journal"
+	"github.com/shimtrace/shimtrace/internal/keeper/keepertest"
 	"github.com/shimtrace/shimtrace/internal/reliability"
-	"github.com/shimtrace/shimtrace/keeper/keepertest"
 )
 
 func TestShipNowhere(t *testing.T) {

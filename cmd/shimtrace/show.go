@@ -4,7 +4,7 @@ import (
 	"context"
 	"strings"
 
-	"github.com/shimtrace/shimtrace/waterfall"
+	"github.com/shimtrace/shimtrace/internal/waterfall"
 	"github.com/urfave/cli/v3"
 )
 

@@ -9,7 +9,7 @@ import (
 	"slices"
 	"time"
 
-	"github.com/shimtrace/shimtrace/shim/control"
+	"github.com/shimtrace/shimtrace/internal/shim/control"
 	"github.com/urfave/cli/v3"
 )
 

@@ -12,7 +12,7 @@ import (
 
 	"golang.org/x/sys/unix"
 
-	"github.com/shimtrace/shimtrace/shim/control"
+	"github.com/shimtrace/shimtrace/internal/shim/control"
 )
 
 // relayStatus is a relay and what it said last.

@@ -6,8 +6,8 @@ import (
 	"strings"
 	"time"
 
-	"github.com/shimtrace/shimtrace/shim/control"
-	"github.com/shimtrace/shimtrace/waterfall"
+	"github.com/shimtrace/shimtrace/internal/shim/control"
+	"github.com/shimtrace/shimtrace/internal/waterfall"
 )
 
 // relayJSON is a relay as scripts read it.

@@ -11,7 +11,7 @@ import (
 	"testing"
 	"time"
 
-	"github.com/shimtrace/shimtrace/shim/control"
+	"github.com/shimtrace/shimtrace/internal/shim/control"
 )
 
 // dummyRelay answers as a relay does.

@@ -8,8 +8,8 @@ import (
 	"testing"
 	"time"
 
-	"github.com/shimtrace/shimtrace/forwarder/captured"
 	"github.com/shimtrace/shimtrace/integration/traced"
+	"github.com/shimtrace/shimtrace/internal/forwarder/captured"
 )
 
 func TestMain(m *testing.M) {

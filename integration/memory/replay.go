@@ -25,9 +25,9 @@ import (
 	"google.golang.org/protobuf/types/known/emptypb"
 	"google.golang.org/protobuf/types/known/wrapperspb"
 
-	"github.com/shimtrace/shimtrace/forwarder/captured"
 	"github.com/shimtrace/shimtrace/integration/memory/post"
 	"github.com/shimtrace/shimtrace/integration/traced"
+	"github.com/shimtrace/shimtrace/internal/forwarder/captured"
 )
 
 // patience bounds every wait.

@@ -21,9 +21,9 @@ import (
 	"go.opentelemetry.io/otel/trace"
 	tracepb "go.opentelemetry.io/proto/otlp/trace/v1"
 
-	"github.com/shimtrace/shimtrace/forwarder/jaeger"
-	"github.com/shimtrace/shimtrace/forwarder/runtimespan"
 	rustjaeger "github.com/shimtrace/shimtrace/integration/rust/jaeger"
+	"github.com/shimtrace/shimtrace/internal/forwarder/jaeger"
+	"github.com/shimtrace/shimtrace/internal/forwarder/runtimespan"
 )
 
 // endpoint is one of ours, and what came to it.

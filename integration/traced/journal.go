@@ -5,8 +5,8 @@ import (
 
 	tracepb "go.opentelemetry.io/proto/otlp/trace/v1"
 
-	"github.com/shimtrace/shimtrace/export/journal"
 	"github.com/shimtrace/shimtrace/integration/otlprecv"
+	"github.com/shimtrace/shimtrace/internal/export/journal"
 )
 
 // Spans reads the journal.

@@ -15,12 +15,12 @@ import (
 	"testing"
 	"time"
 
-	"github.com/shimtrace/shimtrace/forwarder"
-	"github.com/shimtrace/shimtrace/forwarder/agentwire"
-	"github.com/shimtrace/shimtrace/forwarder/listen"
 	"github.com/shimtrace/shimtrace/integration/rust/agent"
 	"github.com/shimtrace/shimtrace/integration/vm"
 	"github.com/shimtrace/shimtrace/integration/vm/agentcall"
+	"github.com/shimtrace/shimtrace/internal/forwarder"
+	"github.com/shimtrace/shimtrace/internal/forwarder/agentwire"
+	"github.com/shimtrace/shimtrace/internal/forwarder/listen"
 )
 
 // agentLife is what a runtime asks of an agent: methods, and the container that

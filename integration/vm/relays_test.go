@@ -15,8 +15,8 @@ import (
 	"testing"
 	"time"
 
-	"github.com/shimtrace/shimtrace/forwarder/agentwire"
 	"github.com/shimtrace/shimtrace/integration/vm"
+	"github.com/shimtrace/shimtrace/internal/forwarder/agentwire"
 )
 
 // TestRelaysShareThePort has a host with QEMU's VMs and a relay for each, as they
@@ -25,7 +25,7 @@ func TestRelaysShareThePort(t *testing.T) {
 	peer := program(t, "peer")
 	guestFiles := map[string]string{"bin/peer": peer}
 	capture := func(name string) []byte {
-		data := unzip(t, filepath.Join("../../forwarder/agentwire/testdata", name+".frames.gz"))
+		data := unzip(t, filepath.Join("../../internal/forwarder/agentwire/testdata", name+".frames.gz"))
 		path := filepath.Join(t.TempDir(), name)
 		if err := os.WriteFile(path, data, 0o600); err != nil {
 			t.Fatal(err)

@@ -17,8 +17,8 @@ import (
 	"github.com/kata-containers/kata-containers/src/runtime/virtcontainers/pkg/agent/protocols/client"
 	agentgrpc "github.com/kata-containers/kata-containers/src/runtime/virtcontainers/pkg/agent/protocols/grpc"
 
-	"github.com/shimtrace/shimtrace/forwarder/agentwire"
 	"github.com/shimtrace/shimtrace/integration/rust/agent"
+	"github.com/shimtrace/shimtrace/internal/forwarder/agentwire"
 )
 
 // startAgent starts the agent alone, with Kata's client connected to it, and

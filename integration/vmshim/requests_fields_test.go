@@ -15,8 +15,8 @@ import (
 	"google.golang.org/protobuf/proto"
 
 	"github.com/shimtrace/shimtrace/internal/kata"
+	"github.com/shimtrace/shimtrace/internal/shim/agentconfig"
 	"github.com/shimtrace/shimtrace/middleware"
-	"github.com/shimtrace/shimtrace/shim/agentconfig"
 )
 
 // told are the fields of requests that their spans tell, as what.

@@ -19,14 +19,14 @@ import (
 	"go.opentelemetry.io/otel/sdk/trace/tracetest"
 	"go.opentelemetry.io/otel/trace"
 
-	"github.com/shimtrace/shimtrace/forwarder"
-	"github.com/shimtrace/shimtrace/forwarder/agentwire"
-	"github.com/shimtrace/shimtrace/forwarder/interpose"
-	"github.com/shimtrace/shimtrace/forwarder/listen"
 	"github.com/shimtrace/shimtrace/integration/rust/agent"
 	"github.com/shimtrace/shimtrace/integration/vm"
+	"github.com/shimtrace/shimtrace/internal/forwarder"
+	"github.com/shimtrace/shimtrace/internal/forwarder/agentwire"
+	"github.com/shimtrace/shimtrace/internal/forwarder/interpose"
+	"github.com/shimtrace/shimtrace/internal/forwarder/listen"
+	"github.com/shimtrace/shimtrace/internal/shim/agentconfig"
 	"github.com/shimtrace/shimtrace/middleware"
-	"github.com/shimtrace/shimtrace/shim/agentconfig"
 )
 
 // TestRequestsGuest: the agent in a real VM, behind its VSOCK, has as parents of its

@@ -13,9 +13,9 @@ import (
 
 	"golang.org/x/sys/unix"
 
-	"github.com/shimtrace/shimtrace/forwarder/jaeger"
-	"github.com/shimtrace/shimtrace/forwarder/runtimespan"
 	"github.com/shimtrace/shimtrace/integration/rig"
+	"github.com/shimtrace/shimtrace/internal/forwarder/jaeger"
+	"github.com/shimtrace/shimtrace/internal/forwarder/runtimespan"
 )
 
 // endpoint is where Kata's runtimes post their spans, in the network of a rig.

@@ -14,8 +14,8 @@ import (
 	"testing"
 	"time"
 
-	"github.com/shimtrace/shimtrace/forwarder/agentwire"
 	"github.com/shimtrace/shimtrace/integration/rig"
+	"github.com/shimtrace/shimtrace/internal/forwarder/agentwire"
 )
 
 // A host receives what the agents of a rig send to their hosts: as Kata's

@@ -10,11 +10,11 @@ import (
 	"testing"
 	"time"
 
-	"github.com/shimtrace/shimtrace/forwarder/agentwire"
 	"github.com/shimtrace/shimtrace/integration/image"
 	"github.com/shimtrace/shimtrace/integration/rig"
 	"github.com/shimtrace/shimtrace/integration/rust/agent"
 	"github.com/shimtrace/shimtrace/integration/traced"
+	"github.com/shimtrace/shimtrace/internal/forwarder/agentwire"
 )
 
 var bin string // where the shim is

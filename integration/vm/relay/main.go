@@ -24,10 +24,10 @@ import (
 	"syscall"
 	"time"
 
-	"github.com/shimtrace/shimtrace/forwarder"
-	"github.com/shimtrace/shimtrace/forwarder/agentwire"
-	"github.com/shimtrace/shimtrace/forwarder/listen"
 	"github.com/shimtrace/shimtrace/integration/vm"
+	"github.com/shimtrace/shimtrace/internal/forwarder"
+	"github.com/shimtrace/shimtrace/internal/forwarder/agentwire"
+	"github.com/shimtrace/shimtrace/internal/forwarder/listen"
 	"github.com/shimtrace/shimtrace/internal/host"
 )
 

@@ -1,0 +1,30 @@
+package journal
+
+import (
+	"errors"
+	"fmt"
+	"os"
+	"path/filepath"
+
+	"github.com/shimtrace/shimtrace/internal/keeper"
+)
+
+// ShipLockName is the lock file in the journal's directory that LockShipping locks.
+const ShipLockName = "ship.lock"
+
+// ErrShipped is returned by LockShipping while another process ships the journal.
+var ErrShipped = errors.New("another process ships this journal")
+
+// LockShipping takes the lock of the one process that ships the journal in dir.
+// It is held until the file is closed, here and in every process that has
+// inherited it. It does not wait.
+func LockShipping(dir string) (*os.File, error) {
+	f, err := keeper.Lock(filepath.Join(dir, ShipLockName))
+	if errors.Is(err, keeper.ErrHeld) {
+		return nil, ErrShipped
+	}
+	if err != nil {
+		return nil, fmt.Errorf("journal: %w", err)
+	}
+	return f, nil
+}

@@ -1,0 +1,90 @@
+package export
+
+import (
+	"errors"
+	"fmt"
+	"os"
+	"path/filepath"
+	"strings"
+	"testing"
+
+	tracepb "go.opentelemetry.io/proto/otlp/trace/v1"
+
+	"github.com/shimtrace/shimtrace/internal/config"
+	"github.com/shimtrace/shimtrace/internal/export/journal"
+	"github.com/shimtrace/shimtrace/internal/keeper"
+	"github.com/shimtrace/shimtrace/internal/keeper/keepertest"
+)
+
+// fakeShipper is a program with the configuration that has it ship.
+type fakeShipper struct {
+	*keepertest.Tool
+	cfg config.Config
+}
+
+func newFakeShipper(t *testing.T, commands string) *fakeShipper {
+	t.Helper()
+	f := &fakeShipper{Tool: keepertest.NewTool(t, keeper.KeptEnv, commands), cfg: config.Default()}
+	f.cfg.Export.Endpoint = "http://127.0.0.1:1"
+	f.cfg.Export.Shipper = f.Path
+	f.cfg.Journal.Dir = t.TempDir()
+	return f
+}
+
+func TestShipperIsStarted(t *testing.T) {
+	f := newFakeShipper(t, "exec sleep 1000")
+	f.cfg.Runtime = "kata"
+	var l keepertest.Log
+	k := NewKeeper(f.cfg, l.Printf)
+	defer k.Close(0)
+	k.Ensure()
+	eventually(t, "a shipper starts", func() bool { return len(f.Started(t)) > 0 })
+	text, _ := os.ReadFile(f.Notes)
+	if want := fmt.Sprintf("%d 3 ship --journal %s --runtime kata\n", f.Started(t)[0], f.cfg.Journal.Dir); string(text) != want || len(l.All()) != 0 {
+		t.Errorf("started as %q, want %q; log %q", text, want, l.All())
+	}
+	if _, err := journal.LockShipping(f.cfg.Journal.Dir); !errors.Is(err, journal.ErrShipped) {
+		t.Errorf("the shipper does not hold the lock: %v", err)
+	}
+}
+
+func TestShipperIsMissing(t *testing.T) {
+	t.Setenv("PATH", "/nonexistent")
+	cfg := config.Default()
+	cfg.Journal.Dir = t.TempDir()
+	var l keepertest.Log
+	s := NewKeeper(cfg, l.Printf)
+	s.Ensure()
+	if len(l.All()) != 0 {
+		t.Errorf("without an endpoint: %q", l.All())
+	}
+	if _, err := os.Stat(filepath.Join(cfg.Journal.Dir, journal.ShipLockName)); err == nil {
+		t.Error("without an endpoint the lock is looked at")
+	}
+	s.Close(0)
+
+	cfg.Export.Endpoint = "http://127.0.0.1:1"
+	s = NewKeeper(cfg, l.Printf)
+	defer s.Close(0)
+	for range 10 {
+		s.Ensure()
+	}
+	if lines := l.All(); len(lines) != 1 || !strings.Contains(lines[0], "export.shipper") {
+		t.Errorf("log %q", lines)
+	}
+}
+
+func TestClientEnsuresAfterUpload(t *testing.T) {
+	f := newFakeShipper(t, "exec sleep 1000")
+	j, err := journal.Open(f.cfg.Journal.Dir, journal.Options{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer j.Close()
+	s := NewKeeper(f.cfg, t.Logf)
+	defer s.Close(0)
+	if err := s.Client(j).UploadTraces(t.Context(), []*tracepb.ResourceSpans{{}}); err != nil {
+		t.Fatal(err)
+	}
+	eventually(t, "a shipper starts", func() bool { return len(f.Started(t)) == 1 })
+}

@@ -1,0 +1,82 @@
+package otlp
+
+import (
+	"net/url"
+	"slices"
+	"strings"
+	"unicode"
+
+	"github.com/shimtrace/shimtrace/internal/config"
+)
+
+// address is the endpoint as messages may name it, and what they must not: nobody
+// shall find a password in a log.
+type address struct {
+	name    string
+	secrets []string
+	proxy   *proxy
+}
+
+// minSecret is the length below which a header's value is left in texts: it guards
+// nothing, and its characters stand everywhere.
+const minSecret = 4
+
+func newAddress(cfg config.Export, p *proxy) address {
+	a := address{name: "the collector", proxy: p}
+	if u, err := url.Parse(cfg.Endpoint); err == nil && u.Host != "" {
+		a.name = (&url.URL{Scheme: u.Scheme, Host: u.Host, Path: u.Path}).String()
+		if password, ok := u.User.Password(); ok {
+			a.secrets = append(a.secrets, password)
+		}
+		a.secrets = append(a.secrets, u.RawQuery)
+	}
+	for _, v := range cfg.Headers {
+		a.secrets = append(a.secrets, v)
+	}
+	for _, s := range a.secrets { // "Bearer abc" is also a secret as "abc"
+		if _, token, ok := strings.Cut(s, " "); ok {
+			a.secrets = append(a.secrets, token)
+		}
+	}
+	a.secrets = slices.DeleteFunc(a.secrets, func(s string) bool { return len(s) < minSecret })
+	slices.SortFunc(a.secrets, func(x, y string) int { return len(y) - len(x) })
+	return a
+}
+
+// maxExcerpt bounds what of a foreign text gets into a message, in bytes.
+const maxExcerpt = 160
+
+// excerpt returns the beginning of a foreign text on one line, without secrets that
+// were sent along: who answers may repeat them.
+func (a address) excerpt(text string) string {
+	const enough = 16 * maxExcerpt // what is cut here may be the beginning of a secret
+	text = strings.ToValidUTF8(text[:min(len(text), enough)], "\uFFFD")
+	for _, s := range a.secrets {
+		text = strings.ReplaceAll(text, s, "…")
+	}
+	text = strings.Join(strings.FieldsFunc(text, func(r rune) bool { return unicode.IsSpace(r) || !unicode.IsPrint(r) }), " ")
+	if len(text) > maxExcerpt {
+		text = strings.ToValidUTF8(text[:maxExcerpt], "") + "…"
+	}
+	return text
+}
+
+// says is a message about who answers at the address: what is said again at each
+// attempt, and a detail that may be another one each time.
+func (a address) says(what, detail string) error {
+	return &said{cause: a.name + " " + what, detail: detail}
+}
+
+// said is an error whose text may differ from time to time though its cause is one.
+type said struct{ cause, detail string }
+
+// Error implements error.
+func (e *said) Error() string {
+	if e.detail == "" {
+		return e.cause
+	}
+	return e.cause + ": " + e.detail
+}
+
+// Cause implements what ship.Cause looks for.
+func (e *said) Cause() string { return e.cause }

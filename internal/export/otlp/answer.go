@@ -1,0 +1,103 @@
+package otlp
+
+import (
+	"context"
+	"time"
+
+	coltracepb "go.opentelemetry.io/proto/otlp/collector/trace/v1"
+
+	"github.com/shimtrace/shimtrace/internal/export/ship"
+)
+
+// Reasons for which spans count as rejected.
+const (
+	// ReasonRefused: the collector found the upload invalid.
+	ReasonRefused = "refused by the collector"
+	// ReasonTooLarge: the collector takes no upload as large as a single span's.
+	ReasonTooLarge = "too large for the collector"
+	// ReasonFailing: the collector failed on the same spans again and again, while it
+	// took others.
+	ReasonFailing = ship.ReasonFailing
+	// ReasonPartial: the collector took the upload without these spans.
+	ReasonPartial = "partly refused by the collector"
+)
+
+// manyTries is how often an answer that may not be about the spans must be given to
+// them, while others are taken, until they are taken to be the cause. With the
+// shipper's backoff that takes some minutes.
+const manyTries = 20
+
+// answer is what came back for an upload, as the transport has seen it. The official
+// clients return it as text only, and take any success for a collector's.
+type answer struct {
+	http *httpAnswer // nil: none came
+	grpc *grpcAnswer
+}
+
+type answerKey struct{}
+
+// answerOf returns the answer to be filled in for an upload.
+func answerOf(ctx context.Context) *answer {
+	if a, ok := ctx.Value(answerKey{}).(*answer); ok {
+		return a
+	}
+	return new(answer)
+}
+
+// verdict is what an answer means.
+type verdict struct {
+	// otlp reports that a collector has answered: only that is an answer.
+	otlp bool
+	// err is what the shipper is told; nil if all spans were taken.
+	err error
+	// compression reports that the answer may be about how the upload was compressed.
+	compression bool
+}
+
+// judge turns what was seen of an upload of so many spans, and the official client's
+// error, into what it means.
+func (c *client) judge(seen *answer, spans int, err error) verdict {
+	switch {
+	case seen.http != nil:
+		return seen.http.judge(c.address, spans)
+	case seen.grpc != nil:
+		return seen.grpc.judge(c.address, spans)
+	case err == nil:
+		return verdict{}
+	}
+	return verdict{err: c.address.unanswered(err)}
+}
+
+// taken is the verdict on a success.
+func taken(where address, p *coltracepb.ExportTracePartialSuccess, spans int) verdict {
+	v := verdict{otlp: true}
+	// Neither a negative number nor more than was sent can be true.
+	rejected := int(min(max(p.GetRejectedSpans(), 0), int64(spans)))
+	message := where.excerpt(p.GetErrorMessage())
+	switch {
+	case rejected > 0:
+		v.err = &ship.RejectedError{Reason: ReasonPartial, Spans: rejected, Err: where.says("takes an upload without some of its spans", message)}
+	case message != "":
+		v.err = &ship.TakenError{Message: where.says("takes everything, and warns", message).Error()}
+	}
+	return v
+}
+
+// refused says that the collector will not take the spans.
+func refused(reason string, err error) error {
+	return &ship.RejectedError{Reason: reason, Spans: ship.AllSpans, Err: err}
+}
+
+// doubtful says that the upload failed in a way that may be no fault of the spans:
+// nothing is lost by it as long as nothing else is taken.
+func doubtful(reason string, err error) error {
+	return &ship.RejectedError{Reason: reason, Spans: ship.AllSpans, Tries: manyTries, Err: err}
+}
+
+// busy says that the collector asks for a pause, if it does.
+func busy(after time.Duration, err error) error {
+	if after <= 0 {
+		return err
+	}
+	return &ship.BusyError{After: after, Err: err}
+}

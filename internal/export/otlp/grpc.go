@@ -1,0 +1,56 @@
+package otlp
+
+import (
+	"context"
+	"time"
+
+	"go.opentelemetry.io/otel/exporters/otlp/otlptrace"
+	"go.opentelemetry.io/otel/exporters/otlp/otlptrace/otlptracegrpc"
+	coltracepb "go.opentelemetry.io/proto/otlp/collector/trace/v1"
+	"google.golang.org/grpc"
+	"google.golang.org/grpc/backoff"
+	"google.golang.org/grpc/encoding"
+	"google.golang.org/grpc/metadata"
+
+	"github.com/shimtrace/shimtrace/internal/config"
+)
+
+func newGRPC(cfg config.Export, timeout time.Duration, p *proxy) otlptrace.Client {
+	dial := []grpc.DialOption{
+		grpc.WithChainUnaryInterceptor(noteAnswer),
+		// gRPC's own pause between connections grows to two minutes, and fails
+		// every upload meanwhile: the shipper's backoff shall be the longer one.
+		grpc.WithConnectParams(grpc.ConnectParams{
+			Backoff:           backoff.Config{BaseDelay: 250 * time.Millisecond, Multiplier: 1.6, Jitter: 0.2, MaxDelay: 5 * time.Second},
+			MinConnectTimeout: 10 * time.Second,
+		}),
+	}
+	if !p.betweenGRPC(cfg.Endpoint) {
+		dial = append(dial, grpc.WithNoProxy())
+	}
+	opts := []otlptracegrpc.Option{
+		otlptracegrpc.WithRetry(otlptracegrpc.RetryConfig{Enabled: false}),
+		otlptracegrpc.WithTimeout(timeout),
+		otlptracegrpc.WithDialOption(dial...),
+	}
+	opts = append(opts, otlptracegrpc.WithEndpointURL(cfg.Endpoint), otlptracegrpc.WithHeaders(cfg.Headers))
+	if cfg.Compression == "gzip" {
+		opts = append(opts, otlptracegrpc.WithCompressor("gzip"))
+	}
+	return otlptracegrpc.NewClient(opts...)
+}
+
+// noteAnswer notes the answer, which the client returns as text only, and leaves out
+// the compression where that is wanted.
+func noteAnswer(ctx context.Context, method string, req, reply any, cc *grpc.ClientConn, invoke grpc.UnaryInvoker, opts ...grpc.CallOption) error {
+	var header, trailer metadata.MD
+	opts = append(opts, grpc.Header(&header), grpc.Trailer(&trailer))
+	if ctx.Value(plainKey{}) != nil {
+		opts = append(opts, grpc.UseCompressor(encoding.Identity))
+	}
+	err := invoke(ctx, method, req, reply, cc, opts...)
+	if r, ok := reply.(*coltracepb.ExportTraceServiceResponse); ok {
+		answerOf(ctx).grpc = newGRPCAnswer(err, r, header, trailer)
+	}
+	return err
+}

@@ -1,0 +1,79 @@
+package otlp
+
+import (
+	"context"
+	"crypto/tls"
+	"crypto/x509"
+	"errors"
+	"net"
+	"strings"
+
+	"google.golang.org/grpc/codes"
+	"google.golang.org/grpc/status"
+
+	"github.com/shimtrace/shimtrace/internal/export/ship"
+)
+
+// unanswered says why there is no answer, in words that do not differ from attempt to
+// attempt (ports and addresses of sockets do), and what to do.
+func (a address) unanswered(err error) error {
+	text := err.Error()
+	has := func(words string) bool { return strings.Contains(text, words) }
+	away := func(what, detail string) error { return &ship.AwayError{Err: a.says(what, detail)} }
+
+	var dns *net.DNSError
+	var certificate *tls.CertificateVerificationError
+	var unknown x509.UnknownAuthorityError
+	var op *net.OpError
+	switch {
+	// net/http quotes what it has read: a frame of HTTP/2 begins with a length below
+	// 64 KiB, a TLS alert with 21 and the version.
+	case has(`malformed HTTP response "\x00`):
+		return away("speaks HTTP/2 only, as gRPC does: set protocol = \"grpc\" in [export], or the port for OTLP over HTTP, 4318 as a rule", "")
+	case has(`malformed HTTP response "\x15\x03`):
+		return away("wants TLS: let the endpoint begin with https://", "")
+	case has("malformed HTTP"):
+		return away("speaks no HTTP: is it an OTLP collector's port?", "")
+	case has("server gave HTTP response to HTTPS client"), has("first record does not look like a TLS handshake"):
+		return away("speaks without TLS: let the endpoint begin with http://", "")
+	case errors.As(err, &certificate), errors.As(err, &unknown), has("x509:"):
+		_, why, _ := strings.Cut(text, "x509:")
+		return away("has a certificate that is not trusted: name its authority in OTEL_EXPORTER_OTLP_CERTIFICATE", a.excerpt("x509:"+why))
+	case has("error reading server preface"):
+		return away("does not answer in HTTP/2, as gRPC does: is it OTLP over HTTP, or does it want TLS (https://)? Set endpoint and protocol in [export]", "")
+	case has("failed to do connect handshake"):
+		return away("is not reached: the proxy between refuses the connection"+a.throughProxy(), "")
+	case errors.As(err, &op) && op.Op == "proxyconnect":
+		return away("is not reached, since the proxy is not"+a.throughProxy(), a.excerpt(reason(op.Err)))
+	case errors.As(err, &dns), has("no such host"), has("produced zero addresses"):
+		return away("has a name that is not known", "")
+	case has("connection refused"):
+		return away("is not reached"+a.throughProxy(), "connection refused")
+	case errors.As(err, &op) && op.Op == "dial", has("while dialing"), has("handshake"):
+		return away("is not reached"+a.throughProxy(), a.excerpt(reason(err)))
+	case errors.Is(err, context.DeadlineExceeded), status.Code(err) == codes.DeadlineExceeded, has("Client.Timeout"):
+		return doubtful(ReasonFailing, a.says("does not answer in time", ""))
+	case has("EOF"), has("connection reset"), has("broken pipe"), has("RST_STREAM"), has("GOAWAY"), has("closing"), has("use of closed"), has("closed idle connection"), has("readLoopPeek"), has("connection is being forcefully terminated"):
+		return doubtful(ReasonFailing, a.says("ends the connection without an answer"+a.throughProxy(), ""))
+	}
+	return doubtful(ReasonFailing, a.says("does not answer", a.excerpt(reason(err))))
+}
+
+// reason is the innermost error's text, where no address stands as a rule.
+func reason(err error) string {
+	for {
+		next := errors.Unwrap(err)
+		if next == nil {
+			break
+		}
+		err = next
+	}
+	text := err.Error()
+	if s, ok := status.FromError(err); ok {
+		text = s.Message()
+	}
+	if i := strings.LastIndex(text, ": "); i >= 0 {
+		text = text[i+2:]
+	}
+	return strings.Trim(text, `"`)
+}

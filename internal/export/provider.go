@@ -1,0 +1,67 @@
+package export
+
+import (
+	"context"
+	"fmt"
+	"os"
+
+	"go.opentelemetry.io/otel/attribute"
+	"go.opentelemetry.io/otel/sdk/resource"
+	sdktrace "go.opentelemetry.io/otel/sdk/trace"
+
+	"github.com/shimtrace/shimtrace/internal/config"
+)
+
+// Limits of one span. Requests hold what containers and their images say, of any
+// length; a span is to be read by a person.
+const (
+	maxValueLen   = 4 << 10
+	maxAttributes = 128
+	maxEvents     = 128
+	maxLinks      = 32
+)
+
+// NewTracerProvider returns a provider whose spans have the resource and go to the
+// processor. Several providers may share a processor as long as only one of them,
+// the last, is shut down: that shuts the processor down too.
+//
+// Children of a context that is not sampled are not recorded under a parent-based
+// sampler, the default.
+func NewTracerProvider(cfg config.Trace, res *resource.Resource, p sdktrace.SpanProcessor) *sdktrace.TracerProvider {
+	return sdktrace.NewTracerProvider(
+		sdktrace.WithSpanProcessor(p),
+		sdktrace.WithResource(res),
+		sdktrace.WithSampler(newSampler(cfg)),
+		sdktrace.WithIDGenerator(idGenerator{}),
+		sdktrace.WithRawSpanLimits(sdktrace.SpanLimits{
+			AttributeValueLengthLimit:   maxValueLen,
+			AttributeCountLimit:         maxAttributes,
+			EventCountLimit:             maxEvents,
+			LinkCountLimit:              maxLinks,
+			AttributePerEventCountLimit: maxAttributes,
+			AttributePerLinkCountLimit:  maxAttributes,
+		}),
+	)
+}
+
+// NewResource returns the resource of a service's spans: the host's name, under
+// the configured attributes, under attrs.
+// The service's name is not for the environment to say: a shim inherits its
+// environment from containerd. On error the resource lacks what the error names.
+func NewResource(ctx context.Context, service string, configured map[string]string, attrs ...attribute.KeyValue) (*resource.Resource, error) {
+	base := make([]attribute.KeyValue, 0, len(configured)+1)
+	if host, err := os.Hostname(); err == nil {
+		base = append(base, attribute.String("host.name", host))
+	}
+	for k, v := range configured {
+		base = append(base, attribute.String(k, v))
+	}
+	attrs = append([]attribute.KeyValue{attribute.String("service.name", service)}, attrs...)
+	res, err := resource.New(ctx,
+		resource.WithAttributes(base...),
+		resource.WithAttributes(attrs...))
+	if err != nil {
+		return res, fmt.Errorf("resource: %w", err)
+	}
+	return res, nil
+}

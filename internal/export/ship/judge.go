@@ -1,0 +1,179 @@
+package ship
+
+import (
+	"context"
+	"errors"
+	"slices"
+	"time"
+
+	"github.com/shimtrace/shimtrace/internal/export/journal"
+)
+
+// retry uploads what was set aside once more.
+func (d *delivery) retry(work context.Context, a *aside) {
+	p := a.part
+	if p == nil {
+		var err error
+		if p, err = d.reread(a.ranges); err != nil {
+			d.mu.Lock()
+			defer d.mu.Unlock()
+			a.trying, a.due = false, time.Now().Add(a.backoff.NextBackOff())
+			d.report(err, a.due)
+			return
+		}
+	}
+	var err error
+	took := len(p) == 0 // the journal's cap has removed and counted it
+	if !took {
+		err = d.Client.UploadTraces(work, p.data())
+		took = d.took(p, err)
+	}
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	a.trying = false
+	switch {
+	case took:
+		a.origin.taken++
+		d.inARow = 0
+		d.beyond.Reset()
+		d.settle(a)
+		d.report(nil, time.Time{})
+	case work.Err() != nil: // for the next Run
+	default:
+		a.ranges = p.ranges() // without what the journal's cap has removed
+		d.judge(a, p, err)
+	}
+}
+
+// judge says what becomes of a part that has failed again.
+func (d *delivery) judge(a *aside, p part, err error) {
+	a.err = err
+	a.fails++
+	var rejected *RejectedError
+	isRejected := errors.As(err, &rejected)
+	reason, limit := ReasonFailing, manyTries
+	if isRejected {
+		reason, limit = rejected.Reason, rejected.Tries
+	}
+	// What the backend has said of the spans needs no proof.
+	said := isRejected && limit == 0
+	counts := said
+	a.mixed = p.resources()
+	if !counts && reached(err) {
+		a.origin.failures++
+		counts = d.successes > a.seen
+	}
+	a.seen = d.successes
+	if counts {
+		a.tries++
+		a.origin.proven = true
+		d.status.Notice = err
+	}
+	if (a.origin.proven || a.origin.failures >= unprovenSplit) && reached(err) && d.maySplit(a, said) {
+		if x, y, ok := p.split(); ok {
+			a.origin.parts += 2
+			d.divide(a, d.child(a, x), d.child(a, y))
+			d.pauseBeside(a, counts)
+			return
+		}
+	}
+	if counts && a.tries >= limit && !a.mixed {
+		d.giveUp(a, reason)
+		return
+	}
+	a.due = time.Now().Add(pauseAfter(err, a.backoff.NextBackOff()))
+	d.pauseBeside(a, counts)
+}
+
+// pauseBeside makes everything that is set aside wait after a failure that the backend
+// may be to blame for.
+func (d *delivery) pauseBeside(a *aside, counts bool) {
+	if counts {
+		d.inARow = 0
+		d.beyond.Reset()
+	} else {
+		d.inARow++
+	}
+	if counts || a.origin.proven && reached(a.err) && d.inARow <= inARow {
+		d.report(nil, time.Time{})
+		return
+	}
+	d.paused = time.Now().Add(pauseAfter(a.err, d.beyond.NextBackOff()))
+	d.report(a.err, d.paused)
+}
+
+// maySplit reports whether a part may be tried in parts. With much waiting, spans of
+// one resource stay together: who makes bad spans without end pays for it.
+func (d *delivery) maySplit(a *aside, said bool) bool {
+	if a.mixed {
+		return said || len(d.set) < 2*maxAside || d.giveUpOne()
+	}
+	parts := fewParts
+	if a.origin.taken > 0 {
+		parts = manyParts
+	}
+	return a.origin.parts < parts && len(d.set) < maxAside/2
+}
+
+// divide puts parts in the place of the whole: behind what waits, so that what is good
+// of several is not behind what is bad of one; but before it where it is much.
+func (d *delivery) divide(a *aside, x, y *aside) {
+	if i := slices.Index(d.set, a); i >= 0 {
+		d.set = slices.Delete(d.set, i, i+1)
+	}
+	if len(d.set) < maxAside {
+		d.set = append(d.set, x, y)
+	} else {
+		d.set = slices.Insert(d.set, 0, x, y)
+	}
+}
+
+// child is a part of what was set aside.
+func (d *delivery) child(a *aside, p part) *aside {
+	return &aside{ranges: p.ranges(), part: p, size: p.bytes(), mixed: p.resources(), origin: a.origin, err: a.err, tries: a.tries, seen: d.successes, backoff: d.newBackoff()}
+}
+
+// giveUpOne gives up what has failed most often while others were taken, so that
+// there is room. It reports whether there was any.
+func (d *delivery) giveUpOne() bool {
+	var most *aside
+	for _, a := range d.set {
+		if a.tries > 0 && a.fails > 0 && !a.trying && !a.mixed && (most == nil || a.tries > most.tries) {
+			most = a
+		}
+	}
+	if most == nil {
+		return false
+	}
+	reason := ReasonFailing
+	var rejected *RejectedError
+	if errors.As(most.err, &rejected) {
+		reason = rejected.Reason
+	}
+	d.giveUp(most, reason)
+	return true
+}
+
+// giveUp counts spans as lost, unless the journal's cap has removed and counted them.
+func (d *delivery) giveUp(a *aside, reason string) {
+	lost := 0
+	for _, r := range a.ranges {
+		if journal.Has(d.Dir, r.Segment) {
+			lost += r.Spans
+		}
+	}
+	d.reject(reason, lost)
+	d.settle(a)
+	d.report(nil, time.Time{})
+}
+
+// settle forgets what was set aside: it has been taken or counted.
+func (d *delivery) settle(a *aside) {
+	if i := slices.Index(d.set, a); i >= 0 {
+		d.set = slices.Delete(d.set, i, i+1)
+	}
+	if err := d.save(); err != nil {
+		d.report(err, time.Time{})
+	}
+	wake(d.settled)
+}

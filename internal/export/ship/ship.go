@@ -1,0 +1,234 @@
+// Package ship drains the journal to a backend: it reads what all processes on the
+// host append, uploads it in order, and remembers how far it has come.
+//
+// Delivery is at least once: the cursor moves after an upload has succeeded, so a
+// crash or a lost answer repeats one. Nothing is given up for an outage, however
+// long; only what the backend refuses for good, or what the journal's cap removes
+// meanwhile, is lost and counted. An upload that the backend refuses or fails on is
+// set aside and tried again, whole and in parts, beside the rest.
+//
+// It is linked in the operator's tool only, which runs one [Shipper] per host. The
+// backend is any [otlptrace.Client]; one that tells refusals from failures with
+// [RejectedError] and [BusyError] is served best.
+package ship
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"maps"
+	"sync"
+	"time"
+
+	"github.com/cenkalti/backoff/v5"
+	"go.opentelemetry.io/otel/exporters/otlp/otlptrace"
+
+	"github.com/shimtrace/shimtrace/internal/export/journal"
+)
+
+// Drops counts spans that are lost; a [journal.Journal] is one.
+type Drops interface {
+	Drop(reason string, spans int)
+	Flush() error
+}
+
+// Shipper ships one journal. Zero values of the options mean the defaults.
+type Shipper struct {
+	// Dir is the journal's directory. Client is the backend; Run starts and stops it.
+	Dir    string
+	Client otlptrace.Client
+
+	// Once ends Run at the end of the journal instead of waiting for more.
+	Once bool
+	// Idle is how long nothing may be appended until Run ends; 0: for ever.
+	Idle time.Duration
+	// Drain is how long Run goes on once its context has ended (default 5 s).
+	Drain time.Duration
+	// BatchBytes is the size of the records at which an upload gets no more
+	// (default 1 MiB). An upload has at most one record more than that.
+	BatchBytes int
+	// Linger is how long Run waits after an append, so that an upload has the
+	// spans of several (default 100 ms).
+	Linger time.Duration
+	// MinBackoff and MaxBackoff are the pauses after the first and after many
+	// failures (default 500 ms and 30 s), before jitter of half of them.
+	MinBackoff, MaxBackoff time.Duration
+	// Drops counts the spans that the backend refused; nil: only Status does.
+	Drops Drops
+	// Progress is called on every change, never twice at once.
+	Progress func(Status)
+}
+
+// Status is what a Shipper has done since Run.
+type Status struct {
+	// Shipped is the number of spans that the backend has taken.
+	Shipped int
+	// Rejected is the number of spans lost here, by reason.
+	Rejected map[string]int
+	// CorruptBytes of the journal were passed over.
+	CorruptBytes int64
+	// Err is why the last attempt failed, nil after a success; Retry is when the
+	// next one will be.
+	Err   error
+	Retry time.Time
+	// Aside is the number of spans that the backend fails on while it takes others.
+	Aside int
+	// Notice is what the backend has said last of spans that it took, refused or
+	// failed on; nil if nothing.
+	Notice error
+}
+
+// ReasonUndecodable counts spans of records that are intact but no OTLP.
+const ReasonUndecodable = "undecodable"
+
+// Run ships until the context ends, the journal is idle, or, with Once, at its
+// end. It returns ErrHeld when another process ships, and the last failure when
+// the context ends while the backend takes nothing; what is left in the journal is
+// for the next Run. It is called once.
+func (s *Shipper) Run(ctx context.Context) error {
+	lock, err := acquire(s.Dir)
+	if err != nil {
+		return err
+	}
+	defer func() { lock.Close() }()
+	if err := s.Client.Start(ctx); err != nil {
+		return fmt.Errorf("ship: start of the client: %w", err)
+	}
+	d := newDelivery(ctx, s)
+	defer d.close()
+	for {
+		err := d.follow()
+		lock.Close()
+		if err != nil || s.Once || ctx.Err() != nil || !s.pending() {
+			return err
+		}
+		// Somebody has appended, and seen the lock held, just when we gave up.
+		if lock, err = acquire(s.Dir); err != nil {
+			if errors.Is(err, ErrHeld) {
+				return nil
+			}
+			return err
+		}
+	}
+}
+
+// pending reports whether the journal has records behind its cursor.
+func (s *Shipper) pending() bool {
+	c, _ := journal.ReadCursor(s.Dir)
+	f := journal.Follow(s.Dir, c)
+	defer f.Close()
+	_, err := f.Next()
+	return err == nil
+}
+
+// delivery is the state of one Run.
+type delivery struct {
+	*Shipper
+	ctx     context.Context // ends when Run should
+	work    context.Context // ends Drain later; uploads live in it
+	cancel  context.CancelFunc
+	backoff *backoff.ExponentialBackOff
+	watch   *watch
+	corrupt int64         // of followers before the present one
+	handed  chan struct{} // woken when something is set aside
+	proof   chan struct{} // woken when the backend takes something
+	settled chan struct{} // woken when less is set aside
+
+	beyond *backoff.ExponentialBackOff // of what is set aside, all together
+
+	mu        sync.Mutex
+	status    Status
+	cursor    journal.Cursor // without what is set aside
+	set       []*aside       // in the order in which it is tried
+	paused    time.Time      // until when nothing of it is tried
+	inARow    int            // uploads of it that failed since one was taken
+	successes int            // uploads that were taken
+}
+
+func newDelivery(ctx context.Context, s *Shipper) *delivery {
+	orDefault(&s.Drain, 5*time.Second)
+	orDefault(&s.Linger, 100*time.Millisecond)
+	orDefault(&s.MinBackoff, 500*time.Millisecond)
+	orDefault(&s.MaxBackoff, 30*time.Second)
+	orDefault(&s.BatchBytes, 1<<20)
+	interval := tick
+	if s.Idle > 0 {
+		interval = min(interval, s.Idle)
+	}
+	work, cancel := context.WithCancel(context.WithoutCancel(ctx))
+	stop := context.AfterFunc(ctx, func() {
+		select {
+		case <-time.After(s.Drain):
+			cancel()
+		case <-work.Done():
+		}
+	})
+	return &delivery{
+		Shipper: s,
+		ctx:     ctx,
+		work:    work,
+		cancel:  func() { stop(); cancel() },
+		backoff: s.newBackoff(),
+		beyond:  s.newBackoff(),
+		watch:   newWatch(s.Dir, interval),
+		handed:  make(chan struct{}, 1),
+		proof:   make(chan struct{}, 1),
+		settled: make(chan struct{}, 1),
+		status:  Status{Rejected: make(map[string]int)},
+	}
+}
+
+// newBackoff returns the pauses after failures, half of which are chance.
+func (s *Shipper) newBackoff() *backoff.ExponentialBackOff {
+	b := backoff.NewExponentialBackOff()
+	b.InitialInterval, b.MaxInterval = s.MinBackoff, s.MaxBackoff
+	b.Multiplier = 2
+	b.Reset()
+	return b
+}
+
+func orDefault[T comparable](v *T, d T) {
+	var zero T
+	if *v == zero {
+		*v = d
+	}
+}
+
+// close ends what Run has begun. The client has a second to close its connections.
+func (d *delivery) close() {
+	d.cancel()
+	d.watch.close()
+	ctx, cancel := context.WithTimeout(context.Background(), time.Second)
+	defer cancel()
+	_ = d.Client.Stop(ctx)
+}
+
+func (d *delivery) draining() bool { return d.ctx.Err() != nil }
+
+// progress reports the status with the last error.
+func (d *delivery) progress(err error, retry time.Time) {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	d.report(err, retry)
+}
+
+func (d *delivery) report(err error, retry time.Time) {
+	d.status.Err, d.status.Retry, d.status.Aside = err, retry, d.spansAside()
+	if d.Progress != nil {
+		st := d.status
+		st.Rejected = maps.Clone(st.Rejected)
+		d.Progress(st)
+	}
+}
+
+// reject counts spans that are lost.
+func (d *delivery) reject(reason string, spans int) {
+	if spans <= 0 {
+		return
+	}
+	d.status.Rejected[reason] += spans
+	if d.Drops != nil {
+		d.Drops.Drop(reason, spans)
+		_ = d.Drops.Flush() // kept for its next record if the disk is full
+	}
+}

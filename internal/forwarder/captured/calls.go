@@ -1,0 +1,103 @@
+package captured
+
+import (
+	"time"
+
+	"github.com/shimtrace/shimtrace/internal/forwarder/agentwire"
+	"github.com/shimtrace/shimtrace/internal/forwarder/runtimespan"
+	"github.com/shimtrace/shimtrace/internal/kata"
+)
+
+func (p *Pod) each(f func(*runtimespan.Span)) {
+	for _, post := range p.Runtime {
+		for _, s := range post {
+			f(s)
+		}
+	}
+}
+
+// findCalls makes the calls of the spans that serve them.
+func (p *Pod) findCalls() {
+	p.createSandbox()
+	ids := p.agentsIDs()
+	p.each(func(s *runtimespan.Span) {
+		if p.Sandbox == "" {
+			p.Sandbox = s.Sandbox // the Go runtime says it
+		}
+		if s.Method == "" || s.Name == kata.TaskRequest {
+			return
+		}
+		container, exec := s.ContainerID, s.ExecID
+		if a := ids[s.SpanID]; a != nil && container == "" {
+			container = a.ContainerID
+			if a.ExecID != "" {
+				// The Go runtime gives the agent names of its own for execs.
+				exec = "exec-of-" + a.ExecID[:4]
+			}
+		}
+		p.Of[s.SpanID] = p.add(s.Method, container, exec, s.Start, s.End)
+	})
+	// runtime-rs serves a call with two spans, of which one lasts longer.
+	p.each(func(s *runtimespan.Span) {
+		if s.Name != kata.TaskRequest {
+			return
+		}
+		for i, c := range p.Calls {
+			if c.Method == s.Method && c.ContainerID == s.ContainerID && c.ExecID == s.ExecID &&
+				c.Start.UnixNano() <= int64(s.Start) && int64(s.End) <= c.End.UnixNano() {
+				p.Of[s.SpanID] = i
+			}
+		}
+	})
+}
+
+// createSandbox makes the Create of a sandbox as runtime-rs shows it, by no span of
+// its own.
+func (p *Pod) createSandbox() {
+	var first, last *runtimespan.Span
+	p.each(func(s *runtimespan.Span) {
+		switch {
+		case s.Name == "sb: start" && (first == nil || s.Start < first.Start):
+			first = s
+		case s.Name == "create_container" && s.ParentID == [8]byte{} && last == nil:
+			last = s
+		}
+	})
+	if first == nil || last == nil {
+		return
+	}
+	// The agent's first container is the sandbox's own.
+	for _, s := range p.Agent {
+		if s.Name == "create_container" {
+			p.Sandbox = s.ContainerID
+			break
+		}
+	}
+	p.add("Create", p.Sandbox, "", first.Start, last.End)
+}
+
+// agentsIDs returns for the runtime's spans what the agent below them says of ids,
+// since the Go runtime's own do not.
+func (p *Pod) agentsIDs() map[[8]byte]*agentwire.Span {
+	parents, ids := make(map[[8]byte][8]byte), make(map[[8]byte]*agentwire.Span)
+	p.each(func(s *runtimespan.Span) { parents[s.SpanID] = s.ParentID })
+	for _, s := range p.Agent {
+		if s.ContainerID == "" {
+			continue
+		}
+		for at := s.ParentID; at != [8]byte{}; at = parents[at] {
+			if ids[at] == nil {
+				ids[at] = s
+			}
+		}
+	}
+	return ids
+}
+
+func (p *Pod) add(method, container, exec string, start, end uint64) int {
+	p.Calls = append(p.Calls, Call{
+		Method: method, ContainerID: container, ExecID: exec,
+		Start: time.Unix(0, int64(start)).Add(-margin), End: time.Unix(0, int64(end)).Add(margin),
+	})
+	return len(p.Calls) - 1
+}

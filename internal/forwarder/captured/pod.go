@@ -1,0 +1,151 @@
+// Package captured has the pods whose runtime and agent both traced when they were
+// recorded, for the tests of who gives their spans a place: what came, byte for byte,
+// and the shim's calls that must have been.
+//
+// The bytes are testdata of the packages that decode them, which lie beside this one's
+// users.
+package captured
+
+import (
+	"archive/tar"
+	"bytes"
+	"compress/gzip"
+	"io"
+	"os"
+	"path/filepath"
+	"testing"
+	"time"
+
+	"google.golang.org/protobuf/proto"
+
+	"github.com/shimtrace/shimtrace/internal/forwarder/agentwire"
+	"github.com/shimtrace/shimtrace/internal/forwarder/jaeger"
+	"github.com/shimtrace/shimtrace/internal/forwarder/runtimespan"
+)
+
+// The captured pods: of two containers and some execs each, under Kata's Go runtime
+// and under runtime-rs.
+const (
+	Go   = "kata-4.1.0-pod"
+	Rust = "kata-4.1.0-rs-pod"
+)
+
+// Secret is in the environment of the pods' containers.
+const Secret = "hunter2"
+
+// Pod is a captured pod.
+type Pod struct {
+	name string
+	// Frames are what the agent sent over its connection, Agent the spans in them.
+	Frames []byte
+	Agent  []*agentwire.Span
+	// Bodies are what the runtime posted, Runtime the spans in each.
+	Bodies  [][]byte
+	Runtime [][]*runtimespan.Span
+	// Sandbox is the sandbox's id.
+	Sandbox string
+	// Calls are those of the shim, as far as the runtime's spans tell of them: each a
+	// little longer than its serving, and of the ids that what is below it tells.
+	Calls []Call
+	// Of is the index in Calls of what each of the runtime's calls is the serving of.
+	Of map[[8]byte]int
+}
+
+// Call is a call of the shim.
+type Call struct {
+	Method, ContainerID, ExecID string
+	Start, End                  time.Time
+}
+
+// margin is how much longer a call is than its serving.
+const margin = 2 * time.Millisecond
+
+// Load reads a pod for a test of a package beside this one.
+func Load(tb testing.TB, name string) *Pod {
+	tb.Helper()
+	p := &Pod{name: name, Of: make(map[[8]byte]int)}
+	p.Frames = Frames(tb, name+".agent")
+	p.Agent = AgentSpans(tb, name+".agent")
+	files := tar.NewReader(bytes.NewReader(unzip(tb, filepath.Join("..", "jaeger", "testdata", name+".runtime-thrift.tar.gz"))))
+	decoder := jaeger.NewDecoder(jaeger.Options{})
+	for {
+		h, err := files.Next()
+		if err == io.EOF {
+			break
+		}
+		check(tb, err)
+		if h.Typeflag != tar.TypeReg {
+			continue
+		}
+		body, err := io.ReadAll(files)
+		check(tb, err)
+		p.Bodies = append(p.Bodies, body)
+		_, spans, err := decoder.Decode(bytes.Clone(body))
+		check(tb, err)
+		var post []*runtimespan.Span
+		for i := range spans {
+			post = append(post, &spans[i])
+		}
+		p.Runtime = append(p.Runtime, post)
+	}
+	p.findCalls()
+	if len(p.Calls) == 0 || p.Sandbox == "" {
+		tb.Fatalf("capture %s tells of no calls", name)
+	}
+	return p
+}
+
+// Size is the number of spans, the exporter's own left out.
+func (p *Pod) Size() int {
+	n := len(p.Agent)
+	for _, post := range p.Runtime {
+		n += len(post)
+	}
+	return n
+}
+
+// Frames returns the bytes of a real agent's connection.
+func Frames(tb testing.TB, name string) []byte {
+	tb.Helper()
+	return unzip(tb, filepath.Join("..", "agentwire", "testdata", name+".frames.gz"))
+}
+
+// AgentSpans returns the spans in Frames.
+func AgentSpans(tb testing.TB, name string) (all []*agentwire.Span) {
+	tb.Helper()
+	r, d := agentwire.NewReader(bytes.NewReader(Frames(tb, name)), agentwire.Options{}), agentwire.NewDecoder(agentwire.Options{})
+	for {
+		payload, err := r.Next()
+		if err == io.EOF {
+			return all
+		}
+		check(tb, err)
+		s := new(agentwire.Span)
+		check(tb, d.Decode(payload, s))
+		all = append(all, s)
+	}
+}
+
+func unzip(tb testing.TB, path string) []byte {
+	tb.Helper()
+	f, err := os.Open(path)
+	check(tb, err)
+	defer f.Close()
+	z, err := gzip.NewReader(f)
+	check(tb, err)
+	data, err := io.ReadAll(z)
+	check(tb, err)
+	return data
+}
+
+func contains(m proto.Message, text string) bool {
+	data, err := proto.Marshal(m)
+	return err != nil || bytes.Contains(data, []byte(text))
+}
+
+func check(tb testing.TB, err error) {
+	tb.Helper()
+	if err != nil {
+		tb.Fatal(err)
+	}
+}

@@ -1,0 +1,68 @@
+package collate
+
+import (
+	"testing"
+
+	"github.com/shimtrace/shimtrace/internal/forwarder/captured"
+)
+
+// pod is a captured pod with contexts for its calls.
+type pod struct {
+	*captured.Pod
+	calls []Call
+}
+
+func loadPod(t *testing.T, name string) *pod {
+	p := &pod{Pod: captured.Load(t, name)}
+	for i, c := range p.Calls {
+		p.calls = append(p.calls, Call{
+			Method: c.Method, ContainerID: c.ContainerID, ExecID: c.ExecID,
+			Start: c.Start, End: c.End, SpanContext: context(ourTrace, uint64(0xC000+i)),
+		})
+	}
+	return p
+}
+
+// play tells a bed of calls and spans as they came: of a call as it begins and ends,
+// of the runtime's spans as those end that are posted with them, of the agent's some
+// seconds after their end.
+func (p *pod) play(b *bed) { p.playIn(b, p.calls) }
+
+// playIn does so with other calls, and more that happens.
+func (p *pod) playIn(b *bed, calls []Call, more ...event) {
+	events := append(more, b.lives(calls)...)
+	at := int64(0)
+	for _, post := range p.Runtime {
+		for _, s := range post {
+			at = max(at, int64(s.End)+ms)
+		}
+		events = append(events, event{at, func() {
+			for _, s := range post {
+				b.AddRuntime(s)
+			}
+		}})
+	}
+	b.live(append(events, b.arrivals(p.Agent)...))
+	b.AgentEnded()
+	b.Ended()
+}
+
+// TestPods replays captured pods.
+func TestPods(t *testing.T) {
+	for _, name := range []string{captured.Go, captured.Rust} {
+		t.Run(name, func(t *testing.T) {
+			p := loadPod(t, name)
+			b := newBed(t, quietSpans)
+			p.play(b)
+			b.balance()
+			var calls [][8]byte
+			for _, c := range p.calls {
+				calls = append(calls, c.SpanContext.SpanID())
+			}
+			p.Check(t, ourTrace, rootSpan.SpanID(), calls, b.out)
+			if n := b.drops[Quiet]; len(b.drops) != 1 || n+len(b.out)-int(b.Stats().Placeholders) != p.Size() {
+				t.Errorf("of %d spans %d were sent, dropped: %v", p.Size(), len(b.out), b.drops)
+			}
+		})
+	}
+}

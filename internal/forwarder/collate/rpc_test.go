@@ -1,0 +1,56 @@
+package collate
+
+import (
+	"strings"
+	"testing"
+
+	"github.com/shimtrace/shimtrace/internal/forwarder/captured"
+	"github.com/shimtrace/shimtrace/internal/forwarder/runtimespan"
+	"github.com/shimtrace/shimtrace/internal/kata"
+)
+
+// TestCapturedRequests holds what is known of requests to the agent, and of calls,
+// against the captured pods: each is known that the runtime made there, and the agent's
+// span below a request has the name that goes with it.
+func TestCapturedRequests(t *testing.T) {
+	requests, serving, methods := map[string]bool{}, 0, map[string]bool{}
+	for _, name := range []string{captured.Go, captured.Rust} {
+		p := captured.Load(t, name)
+		asked := make(map[[8]byte]string)
+		each := func(s *runtimespan.Span) {
+			request, ok := strings.CutPrefix(s.Name, kata.RequestPrefix)
+			if !ok {
+				return
+			}
+			requests[request], asked[s.SpanID] = true, request
+			if kata.RequestNamed(request) == nil {
+				t.Errorf("%s: request %s is not known", name, request)
+			}
+		}
+		for _, post := range p.Runtime {
+			for _, s := range post {
+				each(s)
+			}
+		}
+		for _, s := range p.Agent {
+			if request := asked[s.ParentID]; request != "" {
+				serving++
+				if r := kata.RequestNamed(request); r != nil && r.Span != s.Name {
+					t.Errorf("%s: below request %s is %s, want %s", name, request, s.Name, r.Span)
+				}
+			}
+			if r := rpcs[s.Name]; r == nil && s.ParentID == [8]byte{} && s.Name != "baremount" && s.Name != "get_current_thread_ns_path" {
+				t.Errorf("%s: the agent's root %s is not known", name, s.Name)
+			}
+		}
+		for _, c := range p.Calls {
+			methods[c.Method] = true
+			if runtimeCalls[kata.TaskMethod(c.Method)] == nil {
+				t.Errorf("%s: call %s is not known", name, c.Method)
+			}
+		}
+	}
+	if len(requests) < 10 || serving < 50 || len(methods) < 8 {
+		t.Errorf("the captures have %d requests, %d spans that serve them, %d methods", len(requests), serving, len(methods))
+	}
+}

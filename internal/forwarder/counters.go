@@ -1,0 +1,156 @@
+package forwarder
+
+import (
+	"cmp"
+	"slices"
+	"sync/atomic"
+
+	"github.com/shimtrace/shimtrace/internal/forwarder/agentwire"
+)
+
+// Reasons for which a span is lost here; agentwire has more of them.
+const (
+	// ReasonSpanRate: the sandbox sent more spans than it may.
+	ReasonSpanRate = "span_rate"
+	// ReasonByteRate: the sandbox sent more bytes than it may.
+	ReasonByteRate = "byte_rate"
+	// ReasonCPU: the sandbox's spans took more processor time than they may.
+	ReasonCPU = "cpu"
+	// ReasonQueueFull: the Sink did not keep up.
+	ReasonQueueFull = "queue_full"
+	// ReasonPanic: the decoder or the Sink failed on this span.
+	ReasonPanic = "panic"
+	// ReasonShutdown: the Forwarder was closed before the Sink took it.
+	ReasonShutdown = "shutdown"
+)
+
+// Reasons returns those of the spans that are lost here, for those who report every
+// count.
+func Reasons() []string {
+	return []string{ReasonSpanRate, ReasonByteRate, ReasonCPU, ReasonQueueFull, ReasonPanic, ReasonShutdown}
+}
+
+// Reasons for which a connection is refused.
+const (
+	// ReasonConnections: the sandbox has too many, or opens them too often.
+	ReasonConnections = "connections"
+	// ReasonSandboxes: there are too many sandboxes.
+	ReasonSandboxes = "sandboxes"
+	// ReasonClosed: the Forwarder was closed.
+	ReasonClosed = "closed"
+)
+
+// Counts is what happened until now. Every frame that has arrived is delivered,
+// queued, or lost.
+type Counts struct {
+	// Connections are open now, Accepted ever.
+	Connections int
+	Accepted    uint64
+	// Bytes have been read, Delivered spans given to the Sink.
+	Bytes     uint64
+	Delivered uint64
+	// Queued spans wait for the Sink.
+	Queued int
+	// Reduced attributes have become their size; see agentwire.Counters.
+	Reduced uint64
+	// Lost are spans by reason, and Refused connections.
+	Lost    map[string]uint64
+	Refused map[string]uint64
+}
+
+// SandboxCounts is what happened with one sandbox.
+type SandboxCounts struct {
+	// Sandbox is empty for a VM known only by its CID.
+	Sandbox string
+	CID     uint32
+	Counts
+}
+
+// Snapshot is a Forwarder's counts at one moment.
+type Snapshot struct {
+	// Counts are of all sandboxes, those forgotten since included.
+	Counts
+	// Sandboxes have connections or had them lately; by name.
+	Sandboxes []SandboxCounts
+}
+
+// counters are those of a sandbox.
+type counters struct {
+	wire      agentwire.Counters
+	accepted  atomic.Uint64
+	bytes     atomic.Uint64
+	delivered atomic.Uint64
+	spanRate  atomic.Uint64
+	byteRate  atomic.Uint64
+	cpu       atomic.Uint64
+	queueFull atomic.Uint64
+	panics    atomic.Uint64
+	shutdown  atomic.Uint64
+	refused   atomic.Uint64
+}
+
+func (c *counters) counts() Counts {
+	n := Counts{
+		Accepted:  c.accepted.Load(),
+		Bytes:     c.bytes.Load(),
+		Delivered: c.delivered.Load(),
+		Reduced:   c.wire.Reduced.Load(),
+		Lost:      make(map[string]uint64),
+		Refused:   make(map[string]uint64),
+	}
+	for reason, v := range map[string]*atomic.Uint64{
+		ReasonSpanRate:  &c.spanRate,
+		ReasonByteRate:  &c.byteRate,
+		ReasonCPU:       &c.cpu,
+		ReasonQueueFull: &c.queueFull,
+		ReasonPanic:     &c.panics,
+		ReasonShutdown:  &c.shutdown,
+	} {
+		put(n.Lost, reason, v.Load())
+	}
+	for _, reason := range agentwire.Reasons() {
+		put(n.Lost, reason.String(), c.wire.Lost(reason))
+	}
+	put(n.Refused, ReasonConnections, c.refused.Load())
+	return n
+}
+
+// put leaves out what has not happened.
+func put(m map[string]uint64, reason string, n uint64) {
+	if n > 0 {
+		m[reason] += n
+	}
+}
+
+// add adds another's counts.
+func (c *Counts) add(o Counts) {
+	c.Connections += o.Connections
+	c.Accepted += o.Accepted
+	c.Bytes += o.Bytes
+	c.Delivered += o.Delivered
+	c.Queued += o.Queued
+	c.Reduced += o.Reduced
+	for reason, n := range o.Lost {
+		put(c.Lost, reason, n)
+	}
+	for reason, n := range o.Refused {
+		put(c.Refused, reason, n)
+	}
+}
+
+// Snapshot returns the counts; it may be called at any time, also after Close.
+func (f *Forwarder) Snapshot() Snapshot {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	s := Snapshot{Counts: Counts{Lost: make(map[string]uint64), Refused: make(map[string]uint64)}}
+	s.add(f.forgotten)
+	for key, sb := range f.sandboxes {
+		n := sb.counts()
+		s.add(n)
+		s.Sandboxes = append(s.Sandboxes, SandboxCounts{key.sandbox, key.cid, n})
+	}
+	slices.SortFunc(s.Sandboxes, func(a, b SandboxCounts) int {
+		return cmp.Or(cmp.Compare(a.Sandbox, b.Sandbox), cmp.Compare(a.CID, b.CID))
+	})
+	return s
+}

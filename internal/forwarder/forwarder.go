@@ -1,0 +1,202 @@
+package forwarder
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"sync"
+	"time"
+
+	"github.com/shimtrace/shimtrace/internal/forwarder/listen"
+)
+
+// Forwarder reads agents' connections and hands their spans to a Sink.
+type Forwarder struct {
+	opts Options
+	sink Sink
+
+	closing  chan struct{} // closed when nothing new is waited for
+	abandon  chan struct{} // closed when nothing at all is waited for
+	pumps    sync.WaitGroup
+	delivers sync.WaitGroup
+
+	mu        sync.Mutex
+	closed    bool
+	nextID    uint64
+	sandboxes map[sandboxKey]*sandbox
+	forgotten Counts // of sandboxes that are no longer in the map
+}
+
+// sandboxKey is a sandbox's id, or for want of it the CID.
+type sandboxKey struct {
+	sandbox string
+	cid     uint32
+}
+
+func keyOf(from listen.Origin) sandboxKey {
+	if from.Sandbox != "" {
+		return sandboxKey{sandbox: from.Sandbox}
+	}
+	return sandboxKey{cid: from.CID}
+}
+
+// New returns a Forwarder to sink, which Close ends.
+func New(sink Sink, opts Options) *Forwarder {
+	return &Forwarder{
+		opts:      opts.withDefaults(),
+		sink:      sink,
+		closing:   make(chan struct{}),
+		abandon:   make(chan struct{}),
+		sandboxes: make(map[sandboxKey]*sandbox),
+		forgotten: Counts{Lost: make(map[string]uint64), Refused: make(map[string]uint64)},
+	}
+}
+
+var _ listen.Handler = (*Forwarder)(nil).Take
+
+// Take takes over a connection and reads it to its end, or closes it at once if a
+// limit forbids it. It does not block.
+func (f *Forwarder) Take(conn listen.Conn, from listen.Origin) {
+	f.mu.Lock()
+	c, refused := f.admit(conn, from)
+	if refused == ReasonConnections {
+		c.sandbox.count.refused.Add(1)
+	} else if refused != "" {
+		put(f.forgotten.Refused, refused, 1)
+	}
+	f.mu.Unlock()
+	if refused != "" {
+		conn.Close()
+		return
+	}
+	go func() {
+		defer f.pumps.Done()
+		c.pump()
+	}()
+}
+
+// admit finds the connection its place, or says why it has none. A sandbox that
+// has its share of connections is told even so.
+func (f *Forwarder) admit(conn listen.Conn, from listen.Origin) (c *connection, refused string) {
+	if f.closed {
+		return nil, ReasonClosed
+	}
+	key := keyOf(from)
+	s := f.sandboxes[key]
+	if s == nil {
+		f.forget()
+		if len(f.sandboxes) >= f.opts.MaxSandboxes {
+			return nil, ReasonSandboxes
+		}
+		s = newSandbox(f)
+		f.sandboxes[key] = s
+		f.delivers.Go(s.deliver)
+	}
+	c = &connection{Conn: conn, sandbox: s}
+	if len(s.open) >= f.opts.MaxConnections || !s.opens.Allow() {
+		return c, ReasonConnections
+	}
+	f.nextID++
+	c.info = ConnInfo{ID: f.nextID, Origin: from, Accepted: time.Now()}
+	s.open[c] = struct{}{}
+	s.count.accepted.Add(1)
+	f.pumps.Add(1)
+	return c, ""
+}
+
+// Metered calls what works for a VM beside the Sink, and charges its sandbox the
+// processor time; f must not wait for anything.
+func (f *Forwarder) Metered(from listen.Origin, work func()) {
+	f.mu.Lock()
+	s := f.sandboxes[keyOf(from)]
+	f.mu.Unlock()
+	if s == nil {
+		work()
+		return
+	}
+	s.metered(work)
+}
+
+// forget lets go of sandboxes that are over.
+func (f *Forwarder) forget() {
+	for key, s := range f.sandboxes {
+		if s.forgettable() {
+			delete(f.sandboxes, key)
+			close(s.queue)
+			f.forgotten.add(s.counts())
+		}
+	}
+}
+
+// leave takes a connection off its sandbox's list.
+func (f *Forwarder) leave(c *connection) {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	delete(c.sandbox.open, c)
+	c.sandbox.idle = time.Now()
+}
+
+// ErrClosed is how a connection ends that had no end when the Forwarder was
+// closed: the VM may live on.
+var ErrClosed = errors.New("the forwarder was closed")
+
+// quiet is how long a connection must have nothing to say for Close to close it.
+const quiet = 50 * time.Millisecond
+
+// Close reads on until every connection is at its end or has nothing more to say
+// for the moment, hands on what is queued, and returns when the Sink has taken it
+// all. When ctx is done before that, the rest is counted as lost, and the error
+// says so. The Sink is not called any more afterwards, unless it was that which
+// did not return.
+func (f *Forwarder) Close(ctx context.Context) error {
+	f.mu.Lock()
+	if f.closed {
+		f.mu.Unlock()
+		return nil
+	}
+	f.closed = true
+	close(f.closing)
+	f.deadline(time.Now().Add(quiet))
+	f.mu.Unlock()
+	stop := context.AfterFunc(ctx, func() {
+		close(f.abandon)
+		f.mu.Lock()
+		defer f.mu.Unlock()
+		f.deadline(time.Unix(1, 0))
+	})
+	defer stop()
+	f.pumps.Wait()
+	f.mu.Lock()
+	for _, s := range f.sandboxes {
+		close(s.queue)
+	}
+	f.mu.Unlock()
+
+	delivered := make(chan struct{})
+	go func() {
+		defer close(delivered)
+		f.delivers.Wait()
+	}()
+	select {
+	case <-delivered:
+	case <-ctx.Done():
+		select {
+		case <-delivered:
+		case <-time.After(quiet):
+			return fmt.Errorf("close the forwarder: its sink does not return: %w", ctx.Err())
+		}
+	}
+	if lost := f.Snapshot().Lost[ReasonShutdown]; lost > 0 {
+		return fmt.Errorf("close the forwarder: %d spans were not delivered in time", lost)
+	}
+	return nil
+}
+
+// deadline ends all reads that are under way at t.
+func (f *Forwarder) deadline(t time.Time) {
+	for _, s := range f.sandboxes {
+		for c := range s.open {
+			_ = c.SetReadDeadline(t)
+		}
+	}
+}

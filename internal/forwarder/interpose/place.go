@@ -1,0 +1,107 @@
+package interpose
+
+import (
+	"errors"
+	"fmt"
+	"time"
+
+	"golang.org/x/sys/unix"
+
+	"github.com/shimtrace/shimtrace/internal/forwarder/listen"
+	"github.com/shimtrace/shimtrace/internal/forwarder/vmmdir"
+)
+
+// place is one path where the VMM may have its socket.
+type place struct {
+	*Interposer
+	path   string
+	spot   *listen.Spot
+	report vmmdir.Reporter
+	there  bool      // the socket's directory is
+	failed time.Time // the last time that taking the place failed
+	seat   *seat     // nil: not taken
+	skip   mark      // of a socket that is not to be taken
+}
+
+// failurePause is between two attempts to take a place where that fails: each costs a
+// thread.
+const failurePause = 500 * time.Millisecond
+
+// mark tells a socket from a later one with the same identity.
+type mark struct {
+	id      vmmdir.ID
+	changed unix.Timespec
+}
+
+// tend takes the place if there is a socket, and leaves it if that is ours no
+// more. It reports whether the place is taken.
+func (p *place) tend() bool {
+	if p.seat != nil {
+		switch {
+		case p.seat.refused.Load():
+			// The VMM is dead. Its clients are to see that.
+			path := p.seat.path
+			p.leave()
+			if id, st, err := vmmdir.Identify(path); err == nil {
+				p.skip = mark{id, st.Ctim}
+			}
+		case p.seat.present():
+			return true
+		default:
+			p.leave()
+		}
+	}
+	var path string
+	if path, p.there = p.spot.Find(p.opts.Owns); !p.there {
+		return false
+	}
+	id, st, err := vmmdir.Identify(path)
+	if err != nil {
+		return false
+	}
+	if p.skip == (mark{id, st.Ctim}) || time.Since(p.failed) < failurePause {
+		return false
+	}
+	if st.Mode&unix.S_IFMT != unix.S_IFSOCK {
+		p.report.Tell(fmt.Errorf("take the place of %s: it is no socket", path))
+		return false
+	}
+	s, err := p.take(path)
+	switch {
+	case errors.Is(err, unix.ENOENT), errors.Is(err, vmmdir.ErrNone):
+		return false
+	case errors.Is(err, errTaken):
+		p.skip = mark{id, st.Ctim} // to find that out disturbs its VMM
+		fallthrough
+	case err != nil:
+		p.failed = time.Now()
+		p.report.Tell(fmt.Errorf("take the place of %s: %w; requests to the agent are not traced", path, err))
+		return false
+	}
+	p.report.Tell(nil)
+	p.seat = s
+	p.seats.Go(func() { s.accept(p.Interposer, &p.report) })
+	p.opts.Taken(path)
+	return true
+}
+
+// take retries what other processes may be about to finish.
+func (p *place) take(path string) (s *seat, err error) {
+	for range 20 {
+		s, err = takeSeat(path, &p.opts)
+		if !errors.Is(err, vmmdir.ErrBusy) && !errors.Is(err, errChanged) {
+			break
+		}
+		time.Sleep(time.Millisecond)
+	}
+	return s, err
+}
+
+// leave gives the place back, and serves who has come meanwhile.
+func (p *place) leave() {
+	if p.seat != nil {
+		p.report.Tell(p.seat.giveBack())
+		p.seat.end()
+		p.seat = nil
+	}
+}

@@ -1,0 +1,118 @@
+package interpose
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"net"
+	"os"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"golang.org/x/sys/unix"
+
+	"github.com/shimtrace/shimtrace/internal/forwarder/vmmdir"
+)
+
+// seat is a socket of ours in the place of the VMM's.
+type seat struct {
+	*net.UnixListener
+	path, name, aside string
+	own, vmm          vmmdir.ID
+	hold              *os.File // the VMM's, to connect to, under whatever name
+	dials             sync.WaitGroup
+	over              chan struct{} // closed when nobody is accepted any more
+
+	heard   atomic.Bool // the VMM has listened
+	refused atomic.Bool // it does not
+}
+
+const (
+	// linger is how long a socket still accepts that has lost its name, for who
+	// looked the name up before.
+	linger = 100 * time.Millisecond
+	// acceptPause is how long to wait when there are no descriptors left.
+	acceptPause = 100 * time.Millisecond
+	// bindTime is how long a VMM may take from bind to listen.
+	bindTime = time.Second
+	// fullTime is how long a VMM may leave connections in a full queue.
+	fullTime = 10 * time.Second
+	// dialPause is between two attempts.
+	dialPause = time.Millisecond
+)
+
+// accept takes connections until the seat has ended.
+func (s *seat) accept(i *Interposer, report *vmmdir.Reporter) {
+	defer func() {
+		s.Close()
+		i.conns.running.Go(func() {
+			s.dials.Wait()
+			s.hold.Close()
+		})
+	}()
+	for {
+		select {
+		case i.room <- struct{}{}:
+		case <-s.over:
+			return
+		}
+		client, err := s.AcceptUnix()
+		if err == nil {
+			s.dials.Add(1)
+			i.conns.begin(client)
+			go i.serve(s, client)
+			continue
+		}
+		<-i.room
+		if errors.Is(err, os.ErrDeadlineExceeded) || errors.Is(err, net.ErrClosed) {
+			return
+		}
+		report.Tell(fmt.Errorf("accept at %s: %w", s.path, err))
+		time.Sleep(acceptPause)
+	}
+}
+
+// end stops accepting, soon.
+func (s *seat) end() {
+	_ = s.SetDeadline(time.Now().Add(linger))
+	time.AfterFunc(linger, func() { close(s.over) })
+}
+
+// drop closes what a seat has open that has not come to accept.
+func (s *seat) drop() {
+	if s.UnixListener != nil {
+		s.Close()
+	}
+	if s.hold != nil {
+		s.hold.Close()
+	}
+}
+
+// dial connects to the VMM. A client that reached us before the VMM listens would
+// have been refused by the VMM's socket; it waits for the moment instead that lies
+// between bind and listen. A VMM that has listened and refuses is dead.
+func (s *seat) dial(ctx context.Context) (*net.UnixConn, error) {
+	addr := &net.UnixAddr{Name: fmt.Sprintf("/proc/self/fd/%d", s.hold.Fd()), Net: "unix"}
+	for began := time.Now(); ; {
+		conn, err := net.DialUnix("unix", nil, addr)
+		waits := time.Since(began)
+		switch {
+		case err == nil:
+			s.heard.Store(true)
+			return conn, nil
+		case errors.Is(err, unix.EAGAIN) && waits < fullTime:
+		case errors.Is(err, unix.ECONNREFUSED) && !s.heard.Load() && waits < bindTime:
+		default:
+			if errors.Is(err, unix.ECONNREFUSED) {
+				s.refused.Store(true)
+			}
+			return nil, err
+		}
+		select {
+		case <-ctx.Done():
+			return nil, ctx.Err()
+		case <-time.After(dialPause):
+		}
+	}
+}

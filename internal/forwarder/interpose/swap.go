@@ -1,0 +1,194 @@
+package interpose
+
+import (
+	"errors"
+	"fmt"
+	"net"
+	"os"
+	"path/filepath"
+
+	"golang.org/x/sys/unix"
+
+	"github.com/shimtrace/shimtrace/internal/forwarder/vmmdir"
+)
+
+var (
+	// errTaken: another process of ours has the place.
+	errTaken = errors.New("another relay has taken it")
+	// errChanged: the VMM has replaced its socket meanwhile; try again.
+	errChanged = errors.New("the socket has changed")
+)
+
+// takeSeat takes the place of the socket at path. There is no moment when the name
+// does not exist, or belongs to a socket that does not listen but the VMM's own.
+func takeSeat(path string, o *Options) (*seat, error) {
+	dir, err := vmmdir.Open(filepath.Dir(path))
+	if err != nil {
+		return nil, err
+	}
+	defer dir.Close()
+	s := &seat{path: path, name: filepath.Base(path), over: make(chan struct{})}
+	err = dir.Inside(func() error {
+		if err := dir.Lock(); err != nil {
+			return err
+		}
+		if err := clearAway(s.name); err != nil {
+			return err
+		}
+		return s.swap(o)
+	})
+	if err != nil {
+		s.drop()
+		return nil, err
+	}
+	return s, nil
+}
+
+// listener takes a listening socket over.
+func listener(fd int) (*net.UnixListener, error) {
+	f := os.NewFile(uintptr(fd), "interposed socket")
+	defer f.Close()
+	l, err := net.FileListener(f) // leaves the file alone when it is closed
+	if err != nil {
+		return nil, err
+	}
+	return l.(*net.UnixListener), nil
+}
+
+// swap makes a socket that listens and is like the VMM's, and exchanges the two.
+// It runs in the locked directory.
+func (s *seat) swap(o *Options) error {
+	// From here on it is this one socket, whatever happens to its names.
+	hold, err := unix.Open(s.name, unix.O_PATH|unix.O_NOFOLLOW|unix.O_CLOEXEC, 0)
+	if err != nil {
+		return err
+	}
+	s.hold = os.NewFile(uintptr(hold), s.path)
+	var st unix.Stat_t
+	if err := unix.Fstat(hold, &st); err != nil {
+		return err
+	}
+	if st.Mode&unix.S_IFMT != unix.S_IFSOCK {
+		return errors.New("it is no socket")
+	}
+	s.vmm = vmmdir.ID{Dev: st.Dev, Ino: st.Ino}
+	temp := newName(s.name)
+	user := vmmdir.User{UID: st.Uid, GID: st.Gid}
+	var fd int
+	err = vmmdir.As(user, func() (err error) {
+		fd, err = vmmdir.ListenAt(temp, st.Mode&0o7777)
+		return err
+	})
+	if err != nil {
+		return err
+	}
+	o.step("bound")
+	if s.UnixListener, err = listener(fd); err == nil {
+		err = s.enter(temp, st, o)
+	}
+	if err != nil {
+		_ = vmmdir.As(user, func() error { return vmmdir.Remove(temp) })
+	}
+	return err
+}
+
+// enter gives the socket at temp the VMM's name, and the VMM's the name aside.
+func (s *seat) enter(temp string, like unix.Stat_t, o *Options) error {
+	id, own, err := vmmdir.Identify(temp)
+	if err != nil {
+		return err
+	}
+	if own.Mode != like.Mode || own.Uid != like.Uid || own.Gid != like.Gid {
+		return fmt.Errorf("ours would be %o of %d:%d, the VMM's is %o of %d:%d", own.Mode, own.Uid, own.Gid, like.Mode, like.Uid, like.Gid)
+	}
+	s.own = id
+	s.aside = asideName(s.name, id)
+	if !o.noExchange {
+		if err := unix.Rename(temp, s.aside); err != nil {
+			return err
+		}
+		o.step("named")
+		err := exchange(s.aside, s.name)
+		o.step("exchanged")
+		switch {
+		case err == nil:
+			return s.verify(like)
+		case canExchange(err):
+			_ = vmmdir.Remove(s.aside)
+			return err
+		}
+		if err := unix.Rename(s.aside, temp); err != nil {
+			return err
+		}
+	}
+	return s.replace(temp, like, o)
+}
+
+func exchange(a, b string) error {
+	return unix.Renameat2(unix.AT_FDCWD, a, unix.AT_FDCWD, b, unix.RENAME_EXCHANGE)
+}
+
+// canExchange reports whether the file system of exchange's error can do that.
+func canExchange(err error) bool {
+	return !errors.Is(err, unix.EINVAL) && !errors.Is(err, unix.ENOSYS) && !errors.Is(err, unix.EOPNOTSUPP)
+}
+
+// verify undoes an exchange with another socket than the one that we are like.
+func (s *seat) verify(like unix.Stat_t) error {
+	if id, st, err := vmmdir.Identify(s.aside); err == nil && id == s.vmm && st.Mode == like.Mode && st.Uid == like.Uid && st.Gid == like.Gid {
+		return nil
+	}
+	if err := exchange(s.aside, s.name); err != nil {
+		return err
+	}
+	if err := vmmdir.Remove(s.aside); err != nil {
+		return err
+	}
+	return errChanged
+}
+
+// replace is for file systems that cannot exchange two names: the VMM's socket has
+// both for a moment.
+func (s *seat) replace(temp string, like unix.Stat_t, o *Options) error {
+	if err := unix.Link(s.name, s.aside); err != nil {
+		return err
+	}
+	o.step("linked")
+	id, st, err := vmmdir.Identify(s.aside)
+	if err == nil && (id != s.vmm || st.Mode != like.Mode || st.Uid != like.Uid || st.Gid != like.Gid) {
+		err = errChanged
+	}
+	if err == nil {
+		err = unix.Rename(temp, s.name)
+	}
+	if err != nil {
+		_ = vmmdir.Remove(s.aside)
+		return err
+	}
+	o.step("replaced")
+	return nil
+}
+
+// giveBack gives the VMM's socket its name, if ours has that still, and leaves
+// nothing of ours behind.
+func (s *seat) giveBack() error {
+	err := inLockedDir(filepath.Dir(s.path), func() error {
+		if id, _, err := vmmdir.Identify(s.name); err != nil || id != s.own {
+			return vmmdir.Remove(s.aside)
+		}
+		if id, _, err := vmmdir.Identify(s.aside); err != nil || id != s.vmm {
+			return vmmdir.Remove(s.name) // the VMM's is gone, so nobody answers
+		}
+		return giveName(s.aside, s.name, s.own)
+	})
+	if err != nil {
+		return fmt.Errorf("give %s back: %w", s.path, err)
+	}
+	return nil
+}
+
+// present tells whether the name is still ours.
+func (s *seat) present() bool {
+	id, _, err := vmmdir.Identify(s.path)
+	return err == nil && id == s.own
+}

@@ -1,0 +1,248 @@
+package forwarder
+
+import (
+	"bytes"
+	"compress/gzip"
+	"context"
+	"encoding/binary"
+	"io"
+	"net"
+	"os"
+	"path/filepath"
+	"sync"
+	"testing"
+	"time"
+
+	"go.uber.org/goleak"
+	"golang.org/x/sys/unix"
+
+	"github.com/shimtrace/shimtrace/internal/forwarder/agentwire"
+	"github.com/shimtrace/shimtrace/internal/forwarder/listen"
+)
+
+func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
+
+// What real agents sent, and how many spans that is.
+const (
+	capturePod     = "kata-4.1.0-pod.agent"
+	capturePodRS   = "kata-4.1.0-rs-pod.agent"
+	captureOld     = "kata-3.28.0-agent"
+	spansPod       = 168
+	spansPodRS     = 122
+	spansOld       = 60
+	patience       = 20 * time.Second
+	prefixSize     = 8
+	oversizedFrame = 1 << 63
+)
+
+// capture returns the bytes of a connection.
+func capture(tb testing.TB, name string) []byte {
+	tb.Helper()
+	f, err := os.Open(filepath.Join("agentwire", "testdata", name+".frames.gz"))
+	if err != nil {
+		tb.Fatal(err)
+	}
+	defer f.Close()
+	z, err := gzip.NewReader(f)
+	if err != nil {
+		tb.Fatal(err)
+	}
+	data, err := io.ReadAll(z)
+	if err != nil {
+		tb.Fatal(err)
+	}
+	return data
+}
+
+// frames splits the bytes of a connection, lengths included.
+func frames(data []byte) (all [][]byte) {
+	for len(data) > 0 {
+		n := prefixSize + binary.BigEndian.Uint64(data)
+		all, data = append(all, data[:n]), data[n:]
+	}
+	return all
+}
+
+// frame makes a frame of a payload.
+func frame(payload []byte) []byte {
+	return append(binary.BigEndian.AppendUint64(nil, uint64(len(payload))), payload...)
+}
+
+// agent is a VM's end of a connection that the Forwarder has taken.
+type agent struct {
+	tb testing.TB
+	*net.UnixConn
+}
+
+// connect gives the Forwarder a connection of a sandbox.
+func connect(tb testing.TB, f *Forwarder, from listen.Origin) agent {
+	tb.Helper()
+	fds, err := unix.Socketpair(unix.AF_UNIX, unix.SOCK_STREAM|unix.SOCK_CLOEXEC, 0)
+	if err != nil {
+		tb.Fatal(err)
+	}
+	var ends [2]*net.UnixConn
+	for i, fd := range fds {
+		file := os.NewFile(uintptr(fd), "pair")
+		c, err := net.FileConn(file)
+		file.Close()
+		if err != nil {
+			tb.Fatal(err)
+		}
+		ends[i] = c.(*net.UnixConn)
+	}
+	f.Take(ends[0], from)
+	tb.Cleanup(func() { ends[1].Close() })
+	return agent{tb, ends[1]}
+}
+
+func pod(name string) listen.Origin { return listen.Origin{Sandbox: name} }
+
+// send writes, and fails if nobody reads.
+func (a agent) send(b []byte) {
+	a.tb.Helper()
+	_ = a.SetWriteDeadline(time.Now().Add(patience))
+	if _, err := a.Write(b); err != nil {
+		a.tb.Fatal("the connection is not read: ", err)
+	}
+}
+
+// isOpen tells whether the Forwarder has not closed the connection.
+func (a agent) isOpen() bool {
+	_ = a.SetReadDeadline(time.Now().Add(time.Millisecond))
+	_, err := a.Read(make([]byte, 1))
+	return os.IsTimeout(err)
+}
+
+// record is a Sink that remembers.
+type record struct {
+	mu    sync.Mutex
+	spans map[string][]*agentwire.Span // by sandbox
+	ends  map[string][]error
+	conns map[string]ConnInfo // the last
+	hold  map[string]chan struct{}
+	bad   bool // a call came out of turn
+	busy  map[string]bool
+}
+
+func newRecord() *record {
+	return &record{
+		spans: make(map[string][]*agentwire.Span), ends: make(map[string][]error),
+		conns: make(map[string]ConnInfo), hold: make(map[string]chan struct{}), busy: make(map[string]bool),
+	}
+}
+
+func (r *record) enter(conn ConnInfo) {
+	r.mu.Lock()
+	r.bad = r.bad || r.busy[conn.Sandbox]
+	r.busy[conn.Sandbox] = true
+	r.conns[conn.Sandbox] = conn
+	hold := r.hold[conn.Sandbox]
+	r.mu.Unlock()
+	if hold != nil {
+		<-hold
+	}
+	r.mu.Lock()
+	r.busy[conn.Sandbox] = false
+}
+
+func (r *record) Span(conn ConnInfo, span *agentwire.Span) {
+	r.enter(conn)
+	defer r.mu.Unlock()
+	r.spans[conn.Sandbox] = append(r.spans[conn.Sandbox], span)
+}
+
+func (r *record) Closed(conn ConnInfo, err error) {
+	r.enter(conn)
+	defer r.mu.Unlock()
+	r.ends[conn.Sandbox] = append(r.ends[conn.Sandbox], err)
+}
+
+// stall makes a sandbox's calls hang until the returned function is called.
+func (r *record) stall(sandbox string) (resume func()) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	hold := make(chan struct{})
+	r.hold[sandbox] = hold
+	return sync.OnceFunc(func() {
+		r.mu.Lock()
+		delete(r.hold, sandbox)
+		r.mu.Unlock()
+		close(hold)
+	})
+}
+
+func (r *record) count(sandbox string) int {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	return len(r.spans[sandbox])
+}
+
+func (r *record) ended(sandbox string) []error {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	return r.ends[sandbox]
+}
+
+// forward returns a Forwarder that is closed when the test ends, whose sink must
+// have been called as promised, and whose counts must add up.
+func forward(tb testing.TB, sink Sink, opts Options) *Forwarder {
+	tb.Helper()
+	f := New(sink, opts)
+	tb.Cleanup(func() {
+		closeForwarder(f)
+		if r, ok := sink.(*record); ok && r.bad {
+			tb.Error("the sink was called twice at a time for one sandbox")
+		}
+		if n := f.Snapshot(); n.Queued != 0 || n.Connections != 0 {
+			tb.Errorf("after Close: %+v", n.Counts)
+		}
+	})
+	return f
+}
+
+func closeForwarder(f *Forwarder) error {
+	ctx, cancel := context.WithTimeout(context.Background(), patience)
+	defer cancel()
+	return f.Close(ctx)
+}
+
+// eventually waits until something holds.
+func eventually(tb testing.TB, what string, holds func() bool) {
+	tb.Helper()
+	for end := time.Now().Add(patience); !holds(); time.Sleep(2 * time.Millisecond) {
+		if time.Now().After(end) {
+			tb.Fatalf("does not happen: %s", what)
+		}
+	}
+}
+
+// of returns a sandbox's counts.
+func (s Snapshot) of(sandbox string) Counts {
+	for _, c := range s.Sandboxes {
+		if c.Sandbox == sandbox {
+			return c.Counts
+		}
+	}
+	return Counts{}
+}
+
+// total is how many frames the counts account for.
+func (c Counts) total() (n uint64) {
+	n = c.Delivered + uint64(c.Queued)
+	for _, lost := range c.Lost {
+		n += lost
+	}
+	return n
+}
+
+// sampleFrame is one span as a real agent sends it, short.
+func sampleFrame(tb testing.TB) []byte {
+	best := []byte(nil)
+	for _, f := range frames(capture(tb, capturePod)) {
+		if best == nil || len(f) < len(best) {
+			best = f
+		}
+	}
+	return bytes.Clone(best)
+}

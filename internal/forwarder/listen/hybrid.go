@@ -1,0 +1,164 @@
+package listen
+
+import (
+	"context"
+	"errors"
+	"net"
+	"sync"
+	"time"
+
+	"github.com/shimtrace/shimtrace/internal/forwarder/vmmdir"
+)
+
+// HybridOptions say where to listen for one sandbox. The zero value means the
+// defaults named at each field.
+type HybridOptions struct {
+	// Patterns are the places; DefaultPatterns.
+	Patterns []Pattern
+	// Users may connect beside root, ourselves and the owner of the socket's
+	// directory. None.
+	Users []uint32
+	// Owns reports whether a user's VMM is the sandbox's, for patterns with {user}.
+	// Default: nobody's is.
+	Owns func(uid uint32) bool
+	// Pace says how often to look for directories. Default: the VMM is expected
+	// within 2 minutes; one that comes later is found later.
+	Pace *vmmdir.Pace
+	// Warn is told what goes wrong; nothing ends by it.
+	Warn func(error)
+}
+
+// Hybrid listens for the agent of one sandbox where VMMs with hybrid VSOCK
+// connect to. Which VMM the sandbox has need not be known: sockets that nobody
+// connects to do no harm.
+type Hybrid struct {
+	sandbox string
+	opts    HybridOptions
+	handle  Handler
+	places  []*place
+}
+
+// NewHybrid returns a listener for a sandbox's agent, which Serve runs. It fails
+// for a sandbox id or a pattern that makes no path.
+func NewHybrid(sandbox string, opts HybridOptions, handle Handler) (*Hybrid, error) {
+	if err := checkSandbox(sandbox); err != nil {
+		return nil, err
+	}
+	if opts.Patterns == nil {
+		opts.Patterns = DefaultPatterns()
+	}
+	if opts.Pace == nil {
+		opts.Pace = vmmdir.NewPace(2 * time.Minute)
+	}
+	h := &Hybrid{sandbox: sandbox, opts: opts, handle: handle}
+	for _, p := range opts.Patterns {
+		path, err := p.listenPath(sandbox)
+		if err != nil {
+			return nil, err
+		}
+		h.places = append(h.places, &place{hybrid: h, spot: NewSpot(path), report: vmmdir.Reporter{To: opts.Warn}})
+	}
+	return h, nil
+}
+
+// least is the shortest time between two looks. The agent connects seconds after its
+// VM's directory has appeared.
+const least = 20 * time.Millisecond
+
+// Serve listens until ctx is done, then removes its sockets. Directories may
+// come, go and come back meanwhile.
+func (h *Hybrid) Serve(ctx context.Context) {
+	defer func() {
+		for _, p := range h.places {
+			p.leave()
+		}
+	}()
+	timer := time.NewTimer(0)
+	defer timer.Stop()
+	for {
+		wait, news := h.opts.Pace.Next(least)
+		for _, p := range h.places {
+			p.tend()
+		}
+		timer.Reset(wait)
+		select {
+		case <-ctx.Done():
+			return
+		case <-news:
+		case <-timer.C:
+		}
+	}
+}
+
+// place is one path to listen at.
+type place struct {
+	hybrid *Hybrid
+	spot   *Spot
+	report vmmdir.Reporter
+	failed time.Time   // the last time that listening failed
+	socket *socketFile // nil: not listening
+	accept sync.WaitGroup
+}
+
+// failurePause is between two attempts to listen where that fails: each costs a thread.
+const failurePause = 500 * time.Millisecond
+
+// tend begins to listen if the directory is there, and again if the socket has
+// vanished.
+func (p *place) tend() {
+	if p.socket != nil {
+		if p.socket.present() {
+			return
+		}
+		p.leave()
+	}
+	path, there := p.spot.Find(p.hybrid.opts.Owns)
+	if !there || time.Since(p.failed) < failurePause {
+		return
+	}
+	s, err := bindSocketFile(path, p.hybrid.opts.Users)
+	if errors.Is(err, vmmdir.ErrNone) || errors.Is(err, vmmdir.ErrBusy) {
+		return
+	}
+	p.report.Tell(err)
+	if err != nil {
+		p.failed = time.Now()
+		return
+	}
+	p.socket = s
+	p.accept.Go(func() { p.hybrid.accept(s) })
+}
+
+func (p *place) leave() {
+	if p.socket != nil {
+		p.socket.remove()
+		p.accept.Wait()
+		p.socket = nil
+	}
+}
+
+// acceptPause is how long to wait when there are no descriptors left.
+const acceptPause = 100 * time.Millisecond
+
+// accept takes connections until the socket is closed.
+func (h *Hybrid) accept(s *socketFile) {
+	var report vmmdir.Reporter
+	report.To = h.opts.Warn
+	for {
+		conn, err := s.AcceptUnix()
+		switch {
+		case errors.Is(err, net.ErrClosed):
+			return
+		case err != nil:
+			report.Tell(err)
+			time.Sleep(acceptPause)
+			continue
+		}
+		if err := CheckPeer(conn, s.users...); err != nil {
+			report.Tell(&net.OpError{Op: "accept", Net: "unix", Addr: &net.UnixAddr{Name: s.path, Net: "unix"}, Err: err})
+			conn.Close()
+			continue
+		}
+		h.handle(conn, Origin{Sandbox: h.sandbox, Path: s.path})
+	}
+}

@@ -1,0 +1,137 @@
+package listen
+
+import (
+	"errors"
+	"fmt"
+	"net"
+	"os"
+	"path/filepath"
+	"slices"
+	"strconv"
+
+	"golang.org/x/sys/unix"
+
+	"github.com/shimtrace/shimtrace/internal/forwarder/vmmdir"
+)
+
+// socketFile is a listening Unix socket in a directory that belongs to a VMM.
+type socketFile struct {
+	*net.UnixListener
+	path  string
+	id    vmmdir.ID
+	owner uint32   // of the directory
+	users []uint32 // who may connect
+}
+
+// bindSocketFile listens at path, in a directory that must exist (else
+// vmmdir.ErrNone). The file appears under its name with mode 0600 and listening,
+// all at once. It belongs to the directory's owner, so a VMM that runs as a user
+// of its own can connect, for its user owns its directory; so may root, ourselves
+// and the users in extra.
+//
+// A socket that is there already is replaced if it is the owner's, or ours, and
+// nobody listens; nothing else is ever removed.
+func bindSocketFile(path string, extra []uint32) (*socketFile, error) {
+	dir, err := vmmdir.Open(filepath.Dir(path))
+	if err != nil {
+		return nil, err
+	}
+	defer dir.Close()
+	s := &socketFile{path: path, owner: dir.Owner.UID, users: append([]uint32{0, uint32(os.Geteuid()), dir.Owner.UID}, extra...)}
+	name := filepath.Base(path)
+	temp := ".shimtrace-" + strconv.Itoa(os.Getpid())
+	var fd int
+	err = dir.Inside(func() (err error) {
+		if err := dir.Lock(); err != nil {
+			return err
+		}
+		if err := clearStale(name, dir.Owner.UID); err != nil {
+			return err
+		}
+		if err := vmmdir.Remove(temp); err != nil {
+			return err
+		}
+		if fd, err = vmmdir.ListenAt(temp, 0o600); err != nil {
+			return err
+		}
+		if err = unix.Renameat2(unix.AT_FDCWD, temp, unix.AT_FDCWD, name, unix.RENAME_NOREPLACE); err == nil {
+			s.id, _, err = vmmdir.Identify(name)
+		}
+		if err != nil {
+			unix.Close(fd)
+			_ = vmmdir.Remove(temp)
+		}
+		return err
+	})
+	if err != nil {
+		return nil, fmt.Errorf("listen at %s: %w", path, err)
+	}
+	f := os.NewFile(uintptr(fd), name)
+	defer f.Close()
+	l, err := net.FileListener(f) // leaves the file alone when it is closed
+	if err != nil {
+		return nil, fmt.Errorf("listen at %s: %w", path, err)
+	}
+	s.UnixListener = l.(*net.UnixListener)
+	return s, nil
+}
+
+// present tells whether the file is still there under its name, in a directory
+// that still has the same owner (a jailer may give it to another).
+func (s *socketFile) present() bool {
+	id, _, err := vmmdir.Identify(s.path)
+	if err != nil || id != s.id {
+		return false
+	}
+	_, dir, err := vmmdir.Identify(filepath.Dir(s.path))
+	return err == nil && dir.Uid == s.owner
+}
+
+// remove stops listening and removes the file, if it is still the one: until it is
+// closed the socket keeps the file's number from being another's.
+func (s *socketFile) remove() {
+	defer s.Close()
+	dir, err := vmmdir.Open(filepath.Dir(s.path))
+	if err != nil {
+		return
+	}
+	defer dir.Close()
+	// What cannot be removed goes with its directory.
+	_ = dir.Inside(func() error {
+		if err := dir.Lock(); err != nil {
+			return err
+		}
+		if id, _, err := vmmdir.Identify(filepath.Base(s.path)); err != nil || id != s.id {
+			return err
+		}
+		return unix.Unlink(filepath.Base(s.path))
+	})
+}
+
+// clearStale makes room for a socket at name in the working directory. The caller
+// holds the directory's lock, and a socket listens before it gets its name, so
+// one that refuses has been left behind by a process that ended.
+func clearStale(name string, owner uint32) error {
+	id, st, err := vmmdir.Identify(name)
+	if errors.Is(err, unix.ENOENT) {
+		return nil
+	}
+	if err != nil {
+		return err
+	}
+	if st.Mode&unix.S_IFMT != unix.S_IFSOCK {
+		return errors.New("something is there that is no socket; remove it if it is not needed")
+	}
+	err = vmmdir.Connect(name)
+	if !errors.Is(err, unix.ECONNREFUSED) {
+		return errors.New("somebody else listens there: is another forwarder of agent spans running?")
+	}
+	if !slices.Contains([]uint32{owner, uint32(os.Geteuid())}, st.Uid) {
+		return fmt.Errorf("a socket of user %d is there; remove it if it is not needed", st.Uid)
+	}
+	// Other programs know nothing of the lock.
+	if now, _, err := vmmdir.Identify(name); err != nil || now != id {
+		return vmmdir.ErrBusy
+	}
+	return unix.Unlink(name)
+}

@@ -1,0 +1,268 @@
+package receiver
+
+import (
+	"bytes"
+	"context"
+	"encoding/binary"
+	"io"
+	"net"
+	"net/http"
+	"os"
+	"path/filepath"
+	"slices"
+	"strings"
+	"sync"
+	"sync/atomic"
+	"testing"
+	"time"
+
+	"go.opentelemetry.io/otel/trace"
+	commonpb "go.opentelemetry.io/proto/otlp/common/v1"
+	resourcepb "go.opentelemetry.io/proto/otlp/resource/v1"
+
+	"github.com/shimtrace/shimtrace/internal/forwarder/captured"
+	"github.com/shimtrace/shimtrace/internal/forwarder/collate"
+	"github.com/shimtrace/shimtrace/internal/forwarder/jaeger"
+	"github.com/shimtrace/shimtrace/internal/forwarder/listen"
+	"github.com/shimtrace/shimtrace/internal/forwarder/runtimes"
+	"github.com/shimtrace/shimtrace/internal/forwarder/runtimespan"
+)
+
+// host has what there is once: the runtimes' endpoint, and the way from there.
+type host struct {
+	dir string // of the link
+	url string
+}
+
+func newHost(t *testing.T) *host {
+	h := &host{dir: filepath.Join(t.TempDir(), "runtimes")}
+	if err := runtimes.MakeDir(h.dir); err != nil {
+		t.Fatal(err)
+	}
+	relays, err := runtimes.Listen(h.dir)
+	if err != nil {
+		t.Fatal(err)
+	}
+	port, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	h.url = "http://" + port.Addr().String() + jaeger.Path
+	var endpoint *jaeger.Endpoint
+	router := runtimes.NewRouter(runtimes.RouterOptions{Settle: func(ctx context.Context) { _ = endpoint.Flush(ctx) }})
+	endpoint = jaeger.New(router.Take, jaeger.Options{})
+	ctx, stop := context.WithCancel(context.Background())
+	var running sync.WaitGroup
+	guarded, err := router.Guard(port.(*net.TCPListener))
+	if err != nil {
+		t.Fatal(err)
+	}
+	running.Go(func() { _ = endpoint.Serve(guarded) })
+	running.Go(func() { router.Serve(ctx, relays, 0) })
+	t.Cleanup(func() {
+		stop()
+		ctx, cancel := context.WithTimeout(context.Background(), patience)
+		defer cancel()
+		if err := endpoint.Close(ctx); err != nil {
+			t.Error(err)
+		}
+		running.Wait()
+		router.Close(ctx)
+	})
+	return h
+}
+
+// podRelay has what a relay has of its sandbox.
+type podRelay struct {
+	*captured.Pod
+	t    *testing.T
+	root trace.SpanContext
+	now  atomic.Int64 // the pod's time
+	took atomic.Int64 // spans of the runtime's
+	own  *collate.Collator
+	// closed ends the receiver.
+	closed func() error
+	link   *runtimes.Link
+	// agent is the agent's end of its connection.
+	agent net.Conn
+	http  *http.Client
+	h2    bool
+}
+
+// relayOf returns the relay of a pod's sandbox, whose spans go to s.
+func (h *host) relayOf(t *testing.T, s *store, pod *captured.Pod, name string) *podRelay {
+	h2 := name == captured.Rust
+	p := &podRelay{Pod: pod, t: t, h2: h2}
+	p.root = trace.NewSpanContext(trace.SpanContextConfig{
+		TraceID: trace.TraceID([]byte(name + name)[:16]), SpanID: trace.SpanID{0: 0xA0, 7: byte(len(name))}, TraceFlags: trace.FlagsSampled,
+	})
+	resource := func(service string) *resourcepb.Resource {
+		return &resourcepb.Resource{Attributes: []*commonpb.KeyValue{
+			{Key: "vm", Value: &commonpb.AnyValue{Value: &commonpb.AnyValue_StringValue{StringValue: pod.Sandbox}}},
+			{Key: "service.name", Value: &commonpb.AnyValue{Value: &commonpb.AnyValue_StringValue{StringValue: service}}},
+		}}
+	}
+	r, closed := start(t, s, Options{Collation: func(listen.Origin) (collate.Options, string) {
+		quiet := []string{"State", "Stats", "Pids", "Connect", "Wait"}
+		spans := []string{"AddEndpoints"}
+		for _, request := range append(collate.QuietRequests(quiet), "ReadStdout", "ReadStderr", "WaitProcess", "Check") {
+			spans = append(spans, "ttrpc."+request)
+		}
+		return collate.Options{
+			Root: p.root, Resource: resource("kata-agent"), Runtime: resource("kata-runtime"),
+			Quiet: quiet, QuietSpans: spans, Slow: 500 * time.Millisecond,
+			Now: func() time.Time { return time.Unix(0, p.now.Load()) },
+		}, ""
+	}})
+	p.own, p.closed = r.Sandbox(pod.Sandbox), closed
+
+	short, err := os.MkdirTemp("", "vm") // the kernel's limit is near
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { os.RemoveAll(short) })
+	dir := filepath.Join(short, "{sandbox}")
+	vm := strings.ReplaceAll(dir, "{sandbox}", pod.Sandbox)
+	if err := os.Mkdir(vm, 0o700); err != nil {
+		t.Fatal(err)
+	}
+	hybrid, err := listen.NewHybrid(pod.Sandbox, listen.HybridOptions{Patterns: []listen.Pattern{{Path: filepath.Join(dir, "clh.sock")}}}, r.Take)
+	if err != nil {
+		t.Fatal(err)
+	}
+	ctx, stop := context.WithCancel(context.Background())
+	var running sync.WaitGroup
+	running.Go(func() { hybrid.Serve(ctx) })
+	p.link = runtimes.NewLink(runtimes.LinkOptions{Dir: h.dir, Sandbox: pod.Sandbox}, func(span *runtimespan.Span) {
+		p.own.AddRuntime(span)
+		p.took.Add(1)
+	})
+	running.Go(func() { p.link.Serve(ctx) })
+	t.Cleanup(func() { stop(); running.Wait() })
+	p.until("the agent can connect", func() (ok bool) {
+		p.agent, err = net.Dial("unix", filepath.Join(vm, "clh.sock_10240"))
+		return err == nil
+	})
+
+	protocols := new(http.Protocols)
+	protocols.SetHTTP1(!h2)
+	protocols.SetUnencryptedHTTP2(h2)
+	transport := &http.Transport{Protocols: protocols}
+	p.http = &http.Client{Transport: transport}
+	t.Cleanup(transport.CloseIdleConnections)
+	return p
+}
+
+// post posts as the pod's runtime did.
+func (p *podRelay) post(url string, body []byte) {
+	p.t.Helper()
+	req, err := http.NewRequest(http.MethodPost, url, bytes.NewReader(body))
+	if err != nil {
+		p.t.Fatal(err)
+	}
+	req.Header.Set("Content-Type", "application/x-thrift")
+	if p.h2 {
+		req.Header.Set("Content-Type", "application/vnd.apache.thrift.binary")
+		req.Header.Set("Authorization", "Basic Og==")
+	}
+	resp, err := p.http.Do(req)
+	if err != nil {
+		p.t.Fatal(err)
+	}
+	defer resp.Body.Close()
+	_, _ = io.Copy(io.Discard, resp.Body)
+	if want := map[bool]int{false: 1, true: 2}[p.h2]; resp.StatusCode/100 != 2 || resp.ProtoMajor != want {
+		p.t.Fatalf("posted by HTTP/%d: %s", resp.ProtoMajor, resp.Status)
+	}
+}
+
+// context is that of a call's span.
+func (p *podRelay) context(call int) trace.SpanContext {
+	id := p.root.SpanID()
+	binary.BigEndian.PutUint16(id[1:], uint16(call+1))
+	return p.root.WithSpanID(id)
+}
+
+// live lives the pod's life: everything comes as it came, at its own time.
+func (p *podRelay) live(url string) {
+	type event struct {
+		at int64
+		do func()
+	}
+	var events []event
+	for i, c := range p.Calls {
+		begun := collate.Call{Method: c.Method, ContainerID: c.ContainerID, ExecID: c.ExecID, Start: c.Start, SpanContext: p.context(i)}
+		ended := begun
+		ended.End = c.End
+		events = append(events,
+			event{c.Start.UnixNano(), func() { p.own.Call(begun) }},
+			event{c.End.UnixNano(), func() { p.own.Call(ended) }})
+	}
+	var at, arrived int64
+	for i, post := range p.Runtime {
+		for _, s := range post {
+			at = max(at, int64(s.End)+int64(time.Millisecond))
+		}
+		events = append(events, event{at, func() {
+			p.post(url, p.Bodies[i])
+			arrived += int64(len(post))
+			p.until("the runtime's spans arrive", func() bool { return p.took.Load() == arrived })
+		}})
+	}
+	at = 0
+	frames := p.Frames
+	for _, s := range p.Agent {
+		n := 8 + int(binary.BigEndian.Uint64(frames))
+		frame := frames[:n]
+		frames = frames[n:]
+		at = max(at, int64(s.End)+int64(2500*time.Millisecond))
+		events = append(events, event{at, func() {
+			if _, err := p.agent.Write(frame); err != nil {
+				p.t.Fatal(err)
+			}
+		}})
+	}
+	slices.SortStableFunc(events, func(x, y event) int { return int(x.at - y.at) })
+	for _, e := range events {
+		p.now.Store(e.at)
+		e.do()
+	}
+	p.agent.Close()
+	ctx, cancel := context.WithTimeout(context.Background(), patience)
+	defer cancel()
+	p.link.Leave(ctx)
+}
+
+func (p *podRelay) until(what string, ok func() bool) {
+	p.t.Helper()
+	for deadline := time.Now().Add(patience); !ok(); time.Sleep(time.Millisecond) {
+		if time.Now().After(deadline) {
+			p.t.Fatalf("it did not come to that: %s (%d)", what, p.took.Load())
+		}
+	}
+}
+
+// TestPods lives captured pods of both runtimes at the same time, over the wires that
+// they came by: each is one trace of its own.
+func TestPods(t *testing.T) {
+	h := newHost(t)
+	for _, name := range []string{captured.Go, captured.Rust} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			s := newStore()
+			p := h.relayOf(t, s, captured.Load(t, name), name)
+			p.live(h.url)
+			if err := p.closed(); err != nil {
+				t.Error(err)
+			}
+			var calls [][8]byte
+			for i := range p.Calls {
+				calls = append(calls, p.context(i).SpanID())
+			}
+			p.Check(t, p.root.TraceID(), p.root.SpanID(), calls, s.of(p.Sandbox))
+			if len(s.drops) != 0 {
+				t.Errorf("lost: %v", s.drops)
+			}
+		})
+	}
+}

@@ -1,0 +1,262 @@
+package receiver
+
+import (
+	"cmp"
+	"context"
+	"fmt"
+	"maps"
+	"runtime/debug"
+	"slices"
+	"sync"
+	"time"
+
+	"go.opentelemetry.io/otel/exporters/otlp/otlptrace"
+	tracepb "go.opentelemetry.io/proto/otlp/trace/v1"
+
+	"github.com/shimtrace/shimtrace/internal/forwarder"
+	"github.com/shimtrace/shimtrace/internal/forwarder/agentwire"
+	"github.com/shimtrace/shimtrace/internal/forwarder/collate"
+	"github.com/shimtrace/shimtrace/internal/forwarder/listen"
+)
+
+// Options are what a Receiver is made of. Collation, Client and Drops are
+// required, the rest has the defaults named at each field.
+type Options struct {
+	// Forwarder bounds what the guests may send.
+	Forwarder forwarder.Options
+	// Collation returns how the spans of a VM get their place; their Sink is the
+	// Receiver's, and Drop is told after it. A VM that is refused is read all the same,
+	// and its spans are counted as lost for that reason. It is called once for each VM.
+	Collation func(from listen.Origin) (o collate.Options, refused string)
+	// KeepTraceIDs leaves spans in the traces that the guest says they are in. It is
+	// for guests that are trusted: such a span may turn up in anybody's trace.
+	KeepTraceIDs bool
+	// MaxVMs bounds the VMs that are told apart at a time, those of Sandbox
+	// included; the spans of more are lost. Default 64.
+	MaxVMs int
+	// Client takes the spans, and answers for those that it fails to take.
+	Client otlptrace.Client
+	// Drops counts the spans that are lost before, by reason, for those who read
+	// what Client wrote; a journal does both.
+	Drops Drops
+	// Warn is told what goes wrong; nothing ends by it. Default: nobody asks.
+	Warn func(error)
+}
+
+// Drops counts spans that are lost, by reason, without blocking. Flush writes the
+// counts; what was lost since the last time is forgotten if the process is killed.
+type Drops interface {
+	Drop(reason string, spans int)
+	Flush() error
+}
+
+// Receiver receives the spans of any number of VMs. It is safe for concurrent use.
+type Receiver struct {
+	opts      Options
+	forwarder *forwarder.Forwarder
+
+	mu    sync.Mutex
+	vms   map[vmKey]*vm
+	count count
+}
+
+// vmKey is a VM's sandbox, or for want of it the CID.
+type vmKey struct {
+	sandbox string
+	cid     uint32
+}
+
+func keyOf(from listen.Origin) vmKey {
+	if from.Sandbox != "" {
+		return vmKey{sandbox: from.Sandbox}
+	}
+	return vmKey{cid: from.CID}
+}
+
+// vm is one VM's share.
+type vm struct {
+	*collate.Collator
+	from  listen.Origin
+	kept  bool                // beyond its connections
+	conns map[uint64]struct{} // that have sent spans and are open
+}
+
+var _ forwarder.Sink = (*Receiver)(nil)
+
+// New returns a Receiver, which takes connections until Close.
+func New(opts Options) *Receiver {
+	opts.MaxVMs = cmp.Or(opts.MaxVMs, 64)
+	if opts.Warn == nil {
+		opts.Warn = func(error) {}
+	}
+	r := &Receiver{opts: opts, vms: make(map[vmKey]*vm), count: newCount()}
+	r.forwarder = forwarder.New(r, opts.Forwarder)
+	return r
+}
+
+// Take takes over a connection; it is a listen.Handler.
+func (r *Receiver) Take(conn listen.Conn, from listen.Origin) { r.forwarder.Take(conn, from) }
+
+// Sandbox returns the collator of a sandbox's VM, which from now on lasts until
+// Close: for who tells it of the sandbox's calls. It is nil if Collation refuses
+// the sandbox or there are too many VMs.
+func (r *Receiver) Sandbox(id string) *collate.Collator {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	v, _ := r.vm(listen.Origin{Sandbox: id})
+	if v == nil {
+		return nil
+	}
+	v.kept = true
+	return v.Collator
+}
+
+// vm returns a VM's share, made now if there is none yet, or says why it has none.
+// The caller holds the lock.
+func (r *Receiver) vm(from listen.Origin) (v *vm, refused string) {
+	key := keyOf(from)
+	if v := r.vms[key]; v != nil {
+		return v, ""
+	}
+	if len(r.vms) >= r.opts.MaxVMs {
+		return nil, ReasonVMs
+	}
+	o, refused := r.opts.Collation(from)
+	if refused != "" {
+		return nil, refused
+	}
+	o.Sink, o.Drop = r.send, r.dropped(o.Drop)
+	v = &vm{Collator: collate.New(o), from: from, conns: make(map[uint64]struct{})}
+	r.vms[key] = v
+	return v, ""
+}
+
+// Span implements forwarder.Sink.
+func (r *Receiver) Span(conn forwarder.ConnInfo, span *agentwire.Span) {
+	r.mu.Lock()
+	v, refused := r.vm(conn.Origin)
+	if v != nil {
+		v.conns[conn.ID] = struct{}{}
+	}
+	r.mu.Unlock()
+	if v == nil {
+		r.lose(refused, 1)
+		return
+	}
+	if r.opts.KeepTraceIDs {
+		v.Own(span.TraceID)
+	}
+	v.Add(span)
+}
+
+// Closed implements forwarder.Sink.
+func (r *Receiver) Closed(conn forwarder.ConnInfo, _ error) {
+	r.mu.Lock()
+	v := r.vms[keyOf(conn.Origin)]
+	if v != nil {
+		delete(v.conns, conn.ID)
+		if len(v.conns) > 0 {
+			v = nil
+		} else if !v.kept {
+			delete(r.vms, keyOf(conn.Origin))
+		}
+	}
+	r.mu.Unlock()
+	if v != nil {
+		v.AgentEnded()
+	}
+}
+
+// send is the collators' sink.
+func (r *Receiver) send(spans []*tracepb.ResourceSpans) {
+	n := 0
+	for _, rs := range spans {
+		for _, ss := range rs.ScopeSpans {
+			n += len(ss.Spans)
+		}
+	}
+	defer r.survive(n)
+	// The client bounds its own time.
+	if err := r.opts.Client.UploadTraces(context.Background(), spans); err != nil {
+		r.count.lose(ReasonClient, n) // the client tells Drops what it was
+		r.opts.Warn(err)
+		return
+	}
+	r.count.sent.Add(uint64(n))
+}
+
+// survive is deferred to what may fail on spans, so many that are lost then.
+func (r *Receiver) survive(spans int) {
+	if p := recover(); p != nil {
+		r.lose(forwarder.ReasonPanic, spans)
+		r.opts.Warn(fmt.Errorf("panic, which costs spans: %v\n%s", p, debug.Stack()))
+	}
+}
+
+// tick is how often spans that wait are looked at, and losses told; idleTick is the
+// same while none arrive and none wait.
+const (
+	tick     = 500 * time.Millisecond
+	idleTick = 2 * time.Second
+)
+
+// Run sees to spans that wait, and tells of those that were lost, until ctx is
+// done.
+func (r *Receiver) Run(ctx context.Context) {
+	next := time.NewTimer(tick)
+	defer next.Stop()
+	var seen uint64 // spans, until the last tick
+	for {
+		select {
+		case <-ctx.Done():
+			return
+		case <-next.C:
+			added, held := r.work()
+			if added == seen && held == 0 {
+				next.Reset(idleTick)
+			} else {
+				next.Reset(tick)
+			}
+			seen = added
+			r.each((*collate.Collator).Tick)
+			r.tell()
+			if err := r.opts.Drops.Flush(); err != nil {
+				r.opts.Warn(err)
+			}
+		}
+	}
+}
+
+// work returns how many spans have arrived, and how many wait.
+func (r *Receiver) work() (added uint64, held int) {
+	r.each(func(c *collate.Collator) {
+		s := c.Stats()
+		added, held = added+s.Added, held+s.Held
+	})
+	return added, held
+}
+
+func (r *Receiver) each(f func(*collate.Collator)) {
+	r.mu.Lock()
+	all := slices.Collect(maps.Values(r.vms))
+	r.mu.Unlock()
+	for _, v := range all {
+		r.forwarder.Metered(v.from, func() { r.guard(func() { f(v.Collator) }) })
+	}
+}
+
+// guard calls f. Whose spans it fails on, and on how many, is not known.
+func (r *Receiver) guard(f func()) {
+	defer r.survive(1)
+	f()
+}
+
+// Close reads what there is to read, sends all that waits, and tells of what was
+// lost. When ctx is done before that, the rest is lost and the error says so. Run
+// has returned before; nothing is sent afterwards.
+func (r *Receiver) Close(ctx context.Context) error {
+	err := r.forwarder.Close(ctx)
+	r.each((*collate.Collator).Ended)
+	r.tell()
+	return err
+}

@@ -1,0 +1,351 @@
+package receiver
+
+import (
+	"context"
+	"encoding/hex"
+	"errors"
+	"sync"
+	"testing"
+	"time"
+
+	"go.opentelemetry.io/otel/trace"
+	commonpb "go.opentelemetry.io/proto/otlp/common/v1"
+	resourcepb "go.opentelemetry.io/proto/otlp/resource/v1"
+	tracepb "go.opentelemetry.io/proto/otlp/trace/v1"
+
+	"github.com/shimtrace/shimtrace/internal/forwarder"
+	"github.com/shimtrace/shimtrace/internal/forwarder/agentwire"
+	"github.com/shimtrace/shimtrace/internal/forwarder/captured"
+	"github.com/shimtrace/shimtrace/internal/forwarder/collate"
+	"github.com/shimtrace/shimtrace/internal/forwarder/listen"
+)
+
+// store is a client, and counts what is lost before it.
+type store struct {
+	mu    sync.Mutex
+	spans map[string][]*tracepb.Span // by the resource's "vm"
+	drops map[string]int
+	fail  error
+	panic bool
+}
+
+func newStore() *store {
+	return &store{spans: make(map[string][]*tracepb.Span), drops: make(map[string]int)}
+}
+
+func (s *store) Start(context.Context) error { return nil }
+func (s *store) Stop(context.Context) error  { return nil }
+
+func (s *store) UploadTraces(_ context.Context, all []*tracepb.ResourceSpans) error {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.panic {
+		panic("the client fails")
+	}
+	if s.fail != nil {
+		return s.fail
+	}
+	for _, rs := range all {
+		vm := rs.Resource.Attributes[0].Value.GetStringValue()
+		for _, ss := range rs.ScopeSpans {
+			s.spans[vm] = append(s.spans[vm], ss.Spans...)
+		}
+	}
+	return nil
+}
+
+func (s *store) Drop(reason string, n int) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.drops[reason] += n
+}
+
+func (s *store) Flush() error { return nil }
+
+func (s *store) of(vm string) []*tracepb.Span {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.spans[vm]
+}
+
+func (s *store) dropped(reason string) int {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.drops[reason]
+}
+
+// isolated names the resource after the VM.
+func isolated(from listen.Origin) (collate.Options, string) {
+	name := from.Sandbox
+	if name == "" {
+		name = "stranger"
+	}
+	return collate.Options{Mode: collate.Isolated, Resource: &resourcepb.Resource{Attributes: []*commonpb.KeyValue{
+		{Key: "vm", Value: &commonpb.AnyValue{Value: &commonpb.AnyValue_StringValue{StringValue: name}}},
+	}}}, ""
+}
+
+// start returns a Receiver that runs until the test ends, or until closed.
+func start(t *testing.T, s *store, o Options) (r *Receiver, closed func() error) {
+	t.Helper()
+	o.Client, o.Drops = s, s
+	if o.Collation == nil {
+		o.Collation = isolated
+	}
+	r = New(o)
+	ctx, stop := context.WithCancel(context.Background())
+	var running sync.WaitGroup
+	running.Go(func() { r.Run(ctx) })
+	closed = sync.OnceValue(func() error {
+		stop()
+		running.Wait()
+		ctx, cancel := context.WithTimeout(context.Background(), patience)
+		defer cancel()
+		return r.Close(ctx)
+	})
+	t.Cleanup(func() {
+		if err := closed(); err != nil {
+			t.Error(err)
+		}
+	})
+	return r, closed
+}
+
+// placeholders counts the spans that stand for lost ones.
+func placeholders(spans []*tracepb.Span) (n int) {
+	for _, s := range spans {
+		if s.Name == collate.LostName {
+			n++
+		}
+	}
+	return n
+}
+
+// TestVMsApart: the spans of VMs at the same time arrive each under its own VM's
+// name, all of them, in traces that no other VM is in.
+func TestVMsApart(t *testing.T) {
+	s := newStore()
+	r, closed := start(t, s, Options{})
+	data := captured.Frames(t, "kata-4.1.0-pod.agent")
+	var agents sync.WaitGroup
+	for _, from := range []listen.Origin{{Sandbox: "a"}, {Sandbox: "b", CID: 7}, {CID: 8}} {
+		agent := connect(t, r, from)
+		agents.Go(func() {
+			send(t, agent, data)
+			agent.Close()
+		})
+	}
+	agents.Wait()
+	if err := closed(); err != nil {
+		t.Fatal(err)
+	}
+	seen := make(map[string]string)
+	for _, vm := range []string{"a", "b", "stranger"} {
+		spans := s.of(vm)
+		if n := len(spans) - placeholders(spans); n != 168 {
+			t.Errorf("%d spans of %s, want 168", n, vm)
+		}
+		for _, span := range spans {
+			id := hex.EncodeToString(span.TraceId)
+			if other := seen[id]; other != "" && other != vm {
+				t.Fatalf("trace %s is of %s and of %s", id, vm, other)
+			}
+			seen[id] = vm
+		}
+	}
+	if snap := r.Snapshot(); snap.Delivered != 3*168 || snap.Sent < 3*168 || len(snap.Lost) > 0 {
+		t.Errorf("%+v", snap)
+	}
+}
+
+// TestEndsWithLastConnection: what waits for a parent is sent when the last of the
+// VM's connections that spoke has ended, not before.
+func TestEndsWithLastConnection(t *testing.T) {
+	s := newStore()
+	r, _ := start(t, s, Options{})
+	data := captured.Frames(t, "kata-4.1.0-rs-pod.agent")
+	first, silent := connect(t, r, listen.Origin{Sandbox: "a"}), connect(t, r, listen.Origin{Sandbox: "a"})
+	send(t, first, data)
+	eventually(t, "all arrive", func() bool { return r.Snapshot().Delivered == 122 })
+	silent.Close()
+	eventually(t, "one connection is left", func() bool { return r.Snapshot().Connections == 1 })
+	if n := placeholders(s.of("a")); n > 0 {
+		t.Errorf("%d placeholders although the agent is connected", n)
+	}
+	first.Close()
+	eventually(t, "the lost spans have placeholders", func() bool { return placeholders(s.of("a")) > 0 })
+}
+
+// TestSandbox: a sandbox's collator outlives its connections, and what it is told
+// of calls holds for the next one.
+func TestSandbox(t *testing.T) {
+	s := newStore()
+	root := trace.NewSpanContext(trace.SpanContextConfig{TraceID: trace.TraceID{9}, SpanID: trace.SpanID{9}, TraceFlags: trace.FlagsSampled})
+	r, closed := start(t, s, Options{Collation: func(from listen.Origin) (collate.Options, string) {
+		o, _ := isolated(from)
+		o.Mode, o.Root = collate.Collated, root
+		return o, ""
+	}})
+	own := r.Sandbox("a")
+	if own == nil || r.Sandbox("a") != own {
+		t.Fatal("there is more than one collator of a sandbox")
+	}
+	data := captured.Frames(t, "kata-3.28.0-agent")
+	agent := connect(t, r, listen.Origin{Sandbox: "a"})
+	send(t, agent, data)
+	agent.Close()
+	eventually(t, "the connection ends", func() bool { return r.Snapshot().Connections == 0 && len(s.of("a")) >= 60 })
+	// The same spans again are known to be the same by the same collator only.
+	agent = connect(t, r, listen.Origin{Sandbox: "a"})
+	send(t, agent, data)
+	agent.Close()
+	if err := closed(); err != nil {
+		t.Fatal(err)
+	}
+	if n := s.dropped("agent: duplicate"); n != 60 {
+		t.Errorf("%d duplicates, want 60", n)
+	}
+	for _, span := range s.of("a") {
+		if trace.TraceID(span.TraceId) != root.TraceID() {
+			t.Errorf("%s is in trace %x", span.Name, span.TraceId)
+		}
+	}
+}
+
+// TestTraceIDs: traces have ids that the guest named only where that is asked for.
+// (A child that names another trace than its parent is put into the parent's.)
+func TestTraceIDs(t *testing.T) {
+	for _, keep := range []bool{false, true} {
+		s := newStore()
+		r, closed := start(t, s, Options{KeepTraceIDs: keep})
+		data := captured.Frames(t, "kata-3.28.0-agent")
+		theirs := make(map[trace.TraceID]bool)
+		for _, span := range decode(t, data) {
+			theirs[span.TraceID] = true
+		}
+		agent := connect(t, r, listen.Origin{Sandbox: "a"})
+		send(t, agent, data)
+		agent.Close()
+		if err := closed(); err != nil {
+			t.Fatal(err)
+		}
+		spans := s.of("a")
+		if n := len(spans) - placeholders(spans); n != 60 {
+			t.Errorf("keep %t: %d spans, want 60", keep, n)
+		}
+		for _, span := range spans {
+			if theirs[trace.TraceID(span.TraceId)] != keep {
+				t.Errorf("keep %t: %s is in trace %x", keep, span.Name, span.TraceId)
+			}
+		}
+	}
+}
+
+// TestLost: whatever is lost is told once, under its reason.
+func TestLost(t *testing.T) {
+	s := newStore()
+	r, closed := start(t, s, Options{MaxVMs: 1, Collation: func(from listen.Origin) (collate.Options, string) {
+		if from.Sandbox == "unwelcome" {
+			return collate.Options{}, "unwelcome"
+		}
+		return isolated(from)
+	}})
+	data := captured.Frames(t, "kata-3.28.0-agent")
+	send(t, connect(t, r, listen.Origin{Sandbox: "unwelcome"}), data)
+	eventually(t, "the unwelcome is counted", func() bool { return r.Snapshot().Lost["unwelcome"] == 60 })
+	send(t, connect(t, r, listen.Origin{Sandbox: "a"}), append(data, 0, 0, 0, 0, 0, 0, 0, 3, 'x', 'y', 'z'))
+	eventually(t, "the frame that is no span is told", func() bool { return s.dropped("agent: truncated")+s.dropped("agent: malformed") == 1 })
+	send(t, connect(t, r, listen.Origin{CID: 7}), data)
+	eventually(t, "what is too much is counted", func() bool { return r.Snapshot().Lost[ReasonVMs] == 60 })
+	if err := closed(); err != nil {
+		t.Fatal(err)
+	}
+	if n := s.dropped("agent: " + ReasonVMs); n != 60 {
+		t.Errorf("told of %d, want 60", n)
+	}
+	if n := s.dropped("agent: unwelcome"); n != 60 {
+		t.Errorf("told of %d, want 60", n)
+	}
+	if n := s.dropped("agent: truncated") + s.dropped("agent: malformed"); n != 1 {
+		t.Errorf("told of %d frames, want 1", n)
+	}
+}
+
+// TestClientFails: what the client does not take is warned of and counted here, and
+// told by the client itself.
+func TestClientFails(t *testing.T) {
+	s := newStore()
+	s.fail = errors.New("the disk is full")
+	var warned sync.Map
+	r, closed := start(t, s, Options{Warn: func(err error) { warned.Store(err.Error(), true) }})
+	agent := connect(t, r, listen.Origin{Sandbox: "a"})
+	send(t, agent, captured.Frames(t, "kata-3.28.0-agent"))
+	agent.Close()
+	if err := closed(); err != nil {
+		t.Fatal(err)
+	}
+	if _, ok := warned.Load("the disk is full"); !ok {
+		t.Error("nobody was warned")
+	}
+	if snap := r.Snapshot(); snap.Lost[ReasonClient] < 60 || snap.Sent != 0 || s.dropped("agent: "+ReasonClient) != 0 {
+		t.Errorf("%+v, told of %d", snap, s.dropped("agent: "+ReasonClient))
+	}
+}
+
+// TestPanic: whatever fails on spans costs them, and not the process.
+func TestPanic(t *testing.T) {
+	s := newStore()
+	s.panic = true
+	r, closed := start(t, s, Options{})
+	data := captured.Frames(t, "kata-3.28.0-agent")
+	send(t, connect(t, r, listen.Origin{Sandbox: "a"}), data)
+	eventually(t, "spans are lost", func() bool { return s.dropped("agent: "+forwarder.ReasonPanic) > 0 })
+	s.mu.Lock()
+	s.panic = false
+	s.mu.Unlock()
+	send(t, connect(t, r, listen.Origin{Sandbox: "b"}), data)
+	if err := closed(); err != nil {
+		t.Fatal(err)
+	}
+	if n := s.dropped("agent: "+forwarder.ReasonPanic) + len(s.of("a")) - placeholders(s.of("a")); n != 60 {
+		t.Errorf("%d of 60 spans are lost or there", n)
+	}
+	if n := len(s.of("b")) - placeholders(s.of("b")); n != 60 {
+		t.Errorf("of another VM there are %d spans, want 60", n)
+	}
+	r.guard(func() { panic("whatever else") })
+}
+
+// TestQuiet: what nobody wants is no loss.
+func TestQuiet(t *testing.T) {
+	s := newStore()
+	r, closed := start(t, s, Options{Collation: func(from listen.Origin) (collate.Options, string) {
+		o, _ := isolated(from)
+		o.Quiet, o.Slow = []string{"Stats"}, time.Hour
+		return o, ""
+	}})
+	agent := connect(t, r, listen.Origin{Sandbox: "a"})
+	send(t, agent, captured.Frames(t, "kata-4.1.0-pod.agent"))
+	agent.Close()
+	if err := closed(); err != nil {
+		t.Fatal(err)
+	}
+	if snap := r.Snapshot(); snap.Unwanted == 0 || len(snap.Lost) > 0 || snap.Unwanted+snap.Sent < 168 {
+		t.Errorf("%+v", snap)
+	}
+}
+
+// decode returns the spans of a connection.
+func decode(t *testing.T, data []byte) (spans []agentwire.Span) {
+	t.Helper()
+	d := agentwire.NewDecoder(agentwire.Options{})
+	for len(data) > 0 {
+		n := int(data[6])<<8 | int(data[7])
+		var s agentwire.Span
+		if err := d.Decode(data[8:8+n], &s); err != nil {
+			t.Fatal(err)
+		}
+		spans, data = append(spans, s), data[8+n:]
+	}
+	return spans
+}

@@ -1,0 +1,178 @@
+package forwarder
+
+import (
+	"sync/atomic"
+	"time"
+
+	"golang.org/x/time/rate"
+
+	"github.com/shimtrace/shimtrace/internal/forwarder/agentwire"
+)
+
+// sandbox is what the connections of one sandbox share: its limits, its queue to
+// the sink, its counters.
+type sandbox struct {
+	forwarder *Forwarder
+	wire      agentwire.Options
+	count     counters
+
+	spans *rate.Limiter // to be decoded
+	bytes *rate.Limiter // to be decoded
+	reads *rate.Limiter // bytes off the wire
+	opens *rate.Limiter // connections
+	cpu   *budget
+
+	queue       chan item
+	queued      atomic.Int64
+	queuedBytes atomic.Int64
+
+	// Guarded by the Forwarder:
+	open map[*connection]struct{}
+	idle time.Time // since the last connection has left
+}
+
+// item is a span on its way to the sink, or the end of a connection.
+type item struct {
+	conn *connection
+	span *agentwire.Span // nil: the end
+}
+
+func newSandbox(f *Forwarder) *sandbox {
+	o := f.opts
+	s := &sandbox{
+		forwarder: f,
+		wire:      o.Wire,
+		spans:     rate.NewLimiter(rate.Limit(o.SpansPerSecond), o.SpanBurst),
+		bytes:     rate.NewLimiter(rate.Limit(o.BytesPerSecond), o.ByteBurst),
+		reads:     rate.NewLimiter(rate.Limit(o.ReadBytesPerSecond), max(o.ReadBytesPerSecond, maxRead)),
+		opens:     rate.NewLimiter(connectionRate, connectionBurst),
+		cpu:       newBudget(o.CPUPercent, o.CPUBurst, time.Now()),
+		queue:     make(chan item, o.QueuedSpans),
+		open:      make(map[*connection]struct{}),
+		idle:      time.Now(),
+	}
+	s.wire.Counters = &s.count.wire
+	return s
+}
+
+// put queues a span unless the queue is full.
+func (s *sandbox) put(c *connection, span *agentwire.Span) {
+	size := int64(span.Cost())
+	if s.queuedBytes.Add(size) <= int64(s.forwarder.opts.QueuedBytes) {
+		s.queued.Add(1)
+		select {
+		case s.queue <- item{c, span}:
+			return
+		default:
+			s.queued.Add(-1)
+		}
+	}
+	s.queuedBytes.Add(-size)
+	s.count.queueFull.Add(1)
+}
+
+// putEnd queues a connection's end, which must not get lost: it waits for room.
+// The connection counts as open meanwhile, so the number of those that wait is
+// bounded.
+func (s *sandbox) putEnd(c *connection) {
+	select {
+	case s.queue <- item{conn: c}:
+	case <-s.forwarder.abandon:
+	}
+}
+
+// maxRun is how many items are handed to the sink before their time is charged.
+const maxRun = 32
+
+// deliver hands what is queued to the sink until the queue is closed.
+func (s *sandbox) deliver() {
+	for it := range s.queue {
+		s.metered(func() { s.run(it) })
+	}
+}
+
+// run hands an item to the sink, and what is queued behind it.
+func (s *sandbox) run(it item) {
+	for range maxRun {
+		s.take(it)
+		select {
+		case next, open := <-s.queue:
+			if !open {
+				return
+			}
+			it = next
+		default:
+			return
+		}
+	}
+	s.take(it)
+}
+
+// metered charges the sandbox the processor time that f takes.
+func (s *sandbox) metered(f func()) {
+	var m meter
+	m.start(time.Now())
+	f()
+	now := time.Now()
+	s.cpu.spend(m.stop(now), now)
+}
+
+func (s *sandbox) take(it item) {
+	if it.span == nil {
+		s.hand(it)
+		return
+	}
+	size := int64(it.span.Cost()) // the sink may change the span
+	s.hand(it)
+	s.queued.Add(-1)
+	s.queuedBytes.Add(-size)
+}
+
+// hand calls the sink, unless nobody waits for that any more.
+func (s *sandbox) hand(it item) {
+	defer func() {
+		if recover() != nil {
+			s.count.panics.Add(1)
+		}
+	}()
+	select {
+	case <-s.forwarder.abandon:
+		if it.span != nil {
+			s.count.shutdown.Add(1)
+		}
+		return
+	default:
+	}
+	if it.span == nil {
+		s.forwarder.sink.Closed(it.conn.info, it.conn.end)
+		return
+	}
+	s.forwarder.sink.Span(it.conn.info, it.span)
+	s.count.delivered.Add(1)
+}
+
+// forgettable tells whether the sandbox has had no connections for a while and
+// has nothing left to deliver.
+func (s *sandbox) forgettable() bool {
+	return len(s.open) == 0 && time.Since(s.idle) > linger && s.queued.Load() == 0 && len(s.queue) == 0
+}
+
+// A sandbox's connections, beside those that it may have at once: an agent connects
+// once in its life. Each that ends has all that waits of its VM given its place.
+const (
+	connectionRate  = 1 // a second
+	connectionBurst = 32
+)
+
+// linger is how long a sandbox is remembered after its last connection. A guest
+// that were forgotten at once would be rid of its limits by connecting again.
+const linger = time.Minute
+
+// counts returns the counters with what is open; the caller holds the Forwarder's
+// lock.
+func (s *sandbox) counts() Counts {
+	n := s.count.counts()
+	n.Connections = len(s.open)
+	n.Queued = int(s.queued.Load())
+	return n
+}

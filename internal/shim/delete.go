@@ -1,0 +1,191 @@
+package shim
+
+import (
+	"bytes"
+	"log/slog"
+	"os"
+	"path/filepath"
+	"time"
+
+	"go.opentelemetry.io/otel/attribute"
+	semconv "go.opentelemetry.io/otel/semconv/v1.43.0"
+	"go.opentelemetry.io/otel/trace"
+
+	"github.com/shimtrace/shimtrace/internal/config"
+	"github.com/shimtrace/shimtrace/internal/forwarder/interpose"
+	"github.com/shimtrace/shimtrace/internal/shim/agentconfig"
+	"github.com/shimtrace/shimtrace/internal/shim/expected"
+	"github.com/shimtrace/shimtrace/middleware/wire"
+)
+
+// Field numbers of containerd.task.v2 DeleteResponse, which delete prints.
+const (
+	deletePID        = 1
+	deleteExitStatus = 2
+	deleteExitedAt   = 3
+)
+
+// delete runs the inner shim's delete and passes its output on, byte for byte.
+// What it then does for the trace costs containerd no wait for a backend.
+// It is recorded only if the configuration could be read.
+func (c command) delete(cfg config.Config, inner string, readable bool, log *slog.Logger) int {
+	st, err := readState(filepath.Join(c.bundle, stateFile))
+	if err != nil {
+		// The container was not traced.
+		log.Debug("delete of a container without a trace", "error", err)
+		return c.pass(inner, log)
+	}
+	if !stateAnswers(cfg.Relay.StateDir) || !stateAnswers(st.stateDir()) {
+		log.Warn("the end of this container is not traced", "error", "the state directory does not answer")
+		return c.pass(inner, log)
+	}
+	began := time.Now()
+	_, recorded := st.root(began)
+	recorded = recorded && readable
+	var recorder *spare
+	if recorded {
+		// It comes up while the inner shim works. Without it there is no span, no more.
+		recorder, err = spawnRelay(c, actionRecord)
+		if err != nil {
+			log.Warn("the end of this container is not traced", "error", err)
+		}
+	}
+	c.restoreSocket(cfg, st, inner, log)
+	t := timing{Name: spanInnerDelete, Start: time.Now()}
+	var out bytes.Buffer
+	cmd := innerCommand(inner, c)
+	cmd.Stdout = &out
+	err = cmd.Run()
+	t.End = time.Now()
+	if err != nil {
+		t.Error = err.Error()
+		t.Expected = expected.Delete(inner, exitCode(err), st.Deleted)
+	}
+	os.Stdout.Write(out.Bytes())
+
+	relayGone := c.clearInTime(st, began.Add(orphanTime), log)
+	if !recorded && !(readable && relayGone.leftOn()) {
+		return exitCode(err)
+	}
+	whole := timing{Name: spanShimDelete, Start: began, End: time.Now(), Error: t.Error, Expected: t.Expected, Children: []timing{t}}
+	who := c.identity(inner)
+	if who.notes == nil {
+		who.notes = st.pod() // the bundle of a sandbox that was created by the shim has no spec
+	}
+	r := newRecording(who, c.id, *st, whole)
+	r.Response, r.Gone = out.Bytes(), relayGone
+	var rerr error
+	if recorder == nil {
+		recorder, rerr = spawnRelay(c, actionRecord)
+	}
+	if rerr == nil {
+		rerr = recorder.record(r)
+	}
+	if rerr != nil {
+		log.Warn("the end of this container is not traced", "error", rerr)
+	}
+	return exitCode(err)
+}
+
+// clearInTime is clear, unless the state directory's file system hangs.
+func (c command) clearInTime(st *state, deadline time.Time, log *slog.Logger) *state {
+	left := make(chan *state, 1)
+	go func() { left <- c.clear(st, deadline, log) }()
+	select {
+	case gone := <-left:
+		return gone
+	case <-time.After(time.Until(deadline) + diskTime):
+		log.Warn("a relay's files may be left behind", "error", "the state directory does not answer")
+		return nil
+	}
+}
+
+// restoreSocket gives the VMM's socket back if the relay died in its place: the inner
+// shim may have to talk to the agent to clean up.
+func (c command) restoreSocket(cfg config.Config, st *state, inner string, log *slog.Logger) {
+	p := st.paths()
+	if cfg.Agent.Inject != "on" && !forKata("auto", inner) || p.socket != st.RelaySock || answers(p.socket) {
+		return
+	}
+	if err := interpose.Restore(st.Sandbox, agentconfig.Sockets(cfg.Agent)); err != nil {
+		log.Warn("requests to the agent may not arrive", "error", err)
+	}
+}
+
+// recordDelete makes the span of the delete, with the attributes of its container,
+// and those that were to be made by a relay that is no more.
+func recordDelete(tel *telemetry, st *state, attrs []attribute.KeyValue, t timing, response []byte, relayGone *state) {
+	if root, recorded := st.root(t.Start); recorded {
+		recordOwnDelete(tel, root, st.Pending, attrs, t, response)
+	}
+	switch {
+	case relayGone == nil:
+	case relayGone.Dynamic:
+		relayGone.emitRest(tel, t.Start)
+	case !relayGone.RootEnded:
+		end, failure := relayGone.RootEnd, ""
+		if end.IsZero() {
+			end, failure = t.Start, "the relay died before the first task was started"
+		}
+		emitRoot(tel.tracer, relayGone, end, failure)
+	}
+}
+
+// leftOn tells that a relay, if it died, left a window without its end.
+func (st *state) leftOn() bool { return st != nil && st.Window != nil && st.Window.Ended.IsZero() }
+
+// emitRest makes that end.
+func (st *state) emitRest(tel *telemetry, at time.Time) {
+	if !st.leftOn() {
+		return
+	}
+	reason := reasonRelay
+	if until := st.Window.Until; !until.IsZero() && until.Before(at) {
+		at, reason = until, reasonTime
+	}
+	emitSwitchedOff(tel.tracer, st.Window, at, turner{}, reason)
+}
+
+func recordOwnDelete(tel *telemetry, root trace.SpanContext, pending []timing, attrs []attribute.KeyValue, t timing, response []byte) {
+	for _, left := range pending {
+		left.emit(remote(root), tel.tracer, nil, attrs...)
+	}
+	if pid, ok := wire.Uint(response, deletePID); ok {
+		attrs = append(attrs, semconv.ProcessPID(int(pid)))
+	}
+	// A status of 0 is not on the wire: an answer with the time of an exit has one.
+	if status, ok := wire.Uint(response, deleteExitStatus); ok || !wire.Time(response, deleteExitedAt).IsZero() {
+		attrs = append(attrs, semconv.ProcessExitCode(int(status)))
+	}
+	t.emit(remote(root), tel.tracer, nil, attrs...)
+}
+
+// clear removes what a relay that died left behind, and returns its state; nil if
+// the relay lives or has left in order.
+func (c command) clear(st *state, deadline time.Time, log *slog.Logger) *state {
+	p := st.paths()
+	if p.socket != st.RelaySock || p.lives() {
+		return nil
+	}
+	if err := endOrphan(st, c.id, deadline); err != nil {
+		log.Warn("a shim may be left behind", "error", err)
+	}
+	release, err := p.tryAcquire()
+	if err != nil {
+		return nil // somebody is at it
+	}
+	defer release()
+	left, err := readState(p.state)
+	if err != nil || left.Trace != st.Trace {
+		if err != nil {
+			p.remove()
+		}
+		return nil
+	}
+	if p.lives() {
+		return nil
+	}
+	p.remove()
+	st.removeLeakedSocket()
+	return left
+}

@@ -1,0 +1,336 @@
+package shim
+
+import (
+	"bytes"
+	"context"
+	"fmt"
+	"log/slog"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"strings"
+	"testing"
+	"time"
+
+	tracepb "go.opentelemetry.io/proto/otlp/trace/v1"
+
+	"github.com/shimtrace/shimtrace/internal/config"
+	"github.com/shimtrace/shimtrace/internal/disktest"
+	"github.com/shimtrace/shimtrace/internal/export"
+	"github.com/shimtrace/shimtrace/internal/export/journal"
+	"github.com/shimtrace/shimtrace/internal/reliability"
+)
+
+// hangTime is when a test says that something hangs. containerd gives delete 5 s.
+const hangTime = 30 * time.Second
+
+// shimHost is what containerd's commands find on a host: the shim, built, and an inner
+// one that is a script.
+type shimHost struct {
+	t       *testing.T
+	program string
+	bundle  string
+	cfg     config.Config
+}
+
+func newShimHost(t *testing.T, journalDir, inner string) *shimHost {
+	t.Helper()
+	return newShimHostAt(t, filepath.Join(t.TempDir(), "state"), journalDir, inner)
+}
+
+func newShimHostAt(t *testing.T, stateDir, journalDir, inner string) *shimHost {
+	t.Helper()
+	dir := t.TempDir()
+	h := &shimHost{t: t, program: filepath.Join(dir, "containerd-shim-fake-traced-v2"), bundle: filepath.Join(dir, "bundle")}
+	if err := os.Symlink(program(t), h.program); err != nil {
+		t.Fatal(err)
+	}
+	write := func(name, text string, mode os.FileMode) string {
+		path := filepath.Join(dir, name)
+		if err := os.WriteFile(path, []byte(text), mode); err != nil {
+			t.Fatal(err)
+		}
+		return path
+	}
+	write("containerd-shim-fake-v2", "#!/bin/sh\n"+inner+"\n", 0o700)
+	if err := os.Mkdir(h.bundle, 0o700); err != nil {
+		t.Fatal(err)
+	}
+	write("bundle/config.json", `{"annotations":{"io.kubernetes.cri.sandbox-name":"web"}}`, 0o600)
+	text := fmt.Sprintf("[relay]\nstate_dir = %q\n[journal]\ndir = %q\n", stateDir, journalDir)
+	t.Setenv(config.PathEnv, write("config.toml", text, 0o600))
+	t.Setenv("PATH", dir+":"+os.Getenv("PATH"))
+	var report config.Report
+	if h.cfg, report = config.Load("fake", os.Getenv); report.Err() != nil {
+		t.Fatal(report.Err())
+	}
+	return h
+}
+
+// run runs the shim as containerd does: it waits for its end, and for nobody else to
+// have its output open.
+func (h *shimHost) run(action string) (out string, took time.Duration, err error) {
+	h.t.Helper()
+	ctx, cancel := context.WithTimeout(h.t.Context(), hangTime)
+	defer cancel()
+	cmd := exec.CommandContext(ctx, h.program, "-namespace", "k8s.io", "-id", "c1", "-bundle", h.bundle, action)
+	cmd.Dir = h.bundle
+	var stdout bytes.Buffer
+	cmd.Stdout = &stdout
+	began := time.Now()
+	err = cmd.Run()
+	if ctx.Err() != nil {
+		h.t.Fatalf("%s hangs", action)
+	}
+	return stdout.String(), time.Since(began), err
+}
+
+// settle waits until nobody works for the container any more.
+func (h *shimHost) settle() {
+	h.t.Helper()
+	eventually(h.t, "all processes have ended", func() bool {
+		lines, _ := filepath.Glob("/proc/[0-9]*/cmdline")
+		for _, line := range lines {
+			if text, _ := os.ReadFile(line); bytes.Contains(text, []byte(h.bundle)) {
+				return false
+			}
+		}
+		return true
+	})
+}
+
+// spanNames returns the names of the journal's spans, as far as it can be read.
+func spanNames(dir string) (names []string) {
+	_, _ = journal.Scan(dir, func(r journal.Record) error {
+		td, err := r.Traces()
+		if err != nil {
+			return nil
+		}
+		for _, rs := range td.ResourceSpans {
+			for _, ss := range rs.ScopeSpans {
+				for _, s := range ss.Spans {
+					names = append(names, s.Name)
+				}
+			}
+		}
+		return nil
+	})
+	return names
+}
+
+func (h *shimHost) leaveState() {
+	st := state{
+		Version: stateVersion, Trace: newTraceContext(export.NewRoot(context.Background(), h.cfg.Trace)),
+		Started: t0, Sandbox: "c1", InnerSock: "/run/none.sock", RelaySock: "/run/none2.sock",
+	}
+	if err := st.write(filepath.Join(h.bundle, stateFile)); err != nil {
+		h.t.Fatal(err)
+	}
+}
+
+const answeringInner = `for last; do :; done
+case "$last" in
+start) echo no >&2; exit 7;;
+delete) echo answer; exit 0;;
+esac`
+
+// TestFrozenJournal: what containerd waits for does not wait for the journal's disk,
+// and what it would have written is there when the disk is back.
+func TestFrozenJournal(t *testing.T) {
+	dir, freeze, thaw := disktest.Ext4(t)
+	dir = filepath.Join(dir, "journal")
+	h := newShimHost(t, dir, answeringInner)
+	h.leaveState()
+	h.run("delete") // with a disk that works
+	if names := spanNames(dir); !strings.Contains(strings.Join(names, ","), spanShimDelete) {
+		t.Fatalf("a delete's spans are not there when it has ended: %q", names)
+	}
+	freeze()
+	for range 3 {
+		if out, took, err := h.run("delete"); out != "answer\n" || err != nil {
+			t.Errorf("delete: %q, %v after %v", out, err, took)
+		}
+		if _, took, err := h.run("start"); err == nil || err.Error() != "exit status 7" {
+			t.Errorf("start: %v after %v", err, took)
+		}
+	}
+	thaw()
+	eventually(t, "the spans of all are in the journal", func() bool {
+		count := make(map[string]int)
+		for _, name := range spanNames(dir) {
+			count[name]++
+		}
+		return count[spanShimDelete] == 4 && count[spanShimStart] == 3 && count[spanSandboxStart] == 3
+	})
+	h.settle()
+	reliability.Row(t, reliability.Fault{
+		Area:  "Hangs",
+		Fault: "the journal's file system is frozen (fsfreeze) while containers are deleted and fail to start",
+		Pod:   "delete and start answer as the inner shim did, up to half a second later",
+		Lost:  "nothing: it is written once the file system is thawed",
+	})
+}
+
+// TestHungJournal: the same on a file system that answers nothing at all.
+func TestHungJournal(t *testing.T) {
+	dir, release := disktest.Hung(t)
+	h := newShimHost(t, dir, answeringInner)
+	h.leaveState()
+	for range 3 {
+		if out, took, err := h.run("delete"); out != "answer\n" || err != nil {
+			t.Errorf("delete: %q, %v after %v", out, err, took)
+		}
+		if _, took, err := h.run("start"); err == nil || err.Error() != "exit status 7" {
+			t.Errorf("start: %v after %v", err, took)
+		}
+	}
+	release()
+	h.settle()
+}
+
+// TestHungStateDirectory: without an answer from there nothing is traced, and that is all.
+func TestHungStateDirectory(t *testing.T) {
+	dir, release := disktest.Hung(t)
+	address := filepath.Join(t.TempDir(), "inner")
+	inner := fmt.Sprintf("for last; do :; done\ncase \"$last\" in\nstart) echo unix://%s;;\ndelete) echo answer;;\nesac", address)
+	defer listenHere(t, address).Close()
+	h := newShimHostAt(t, dir, t.TempDir(), inner)
+	h.leaveState()
+	for range 2 {
+		if out, took, err := h.run("start"); out != "unix://"+address+"\n" || err != nil {
+			t.Errorf("start: %q, %v after %v", out, err, took)
+		}
+		if out, took, err := h.run("delete"); out != "answer\n" || err != nil {
+			t.Errorf("delete: %q, %v after %v", out, err, took)
+		}
+	}
+	release()
+	h.settle()
+	reliability.Row(t, reliability.Fault{
+		Area:  "Hangs",
+		Fault: "the state directory's file system answers nothing",
+		Pod:   "start and delete take up to a second longer",
+		Lost:  "everything of the sandboxes that start then; the log says so",
+	})
+}
+
+// TestRecordersAreFew, however many deletes there are on a disk that hangs.
+func TestRecordersAreFew(t *testing.T) {
+	state := t.TempDir()
+	releases := make(chan func(), 2*maxRecorders)
+	for range maxRecorders {
+		free, err := recorderSlot(state, 0)
+		if err != nil {
+			t.Fatal(err)
+		}
+		releases <- free
+	}
+	if _, err := recorderSlot(state, 0); err == nil {
+		t.Error("one more records")
+	}
+	(<-releases)()
+	free, err := recorderSlot(state, 0)
+	if err != nil {
+		t.Fatal(err)
+	}
+	free()
+	for range maxRecorders - 1 {
+		(<-releases)()
+	}
+}
+
+// TestCallsDoNotWaitForTheJournal: with its disk frozen, the relay answers calls and
+// takes the agent's spans; what fits is written when the disk is back.
+func TestCallsDoNotWaitForTheJournal(t *testing.T) {
+	dir, freeze, thaw := disktest.Ext4(t)
+	cfg := config.Default()
+	cfg.Journal.Dir = filepath.Join(dir, "journal")
+	s, dial, end := relayed(t, cfg)
+	if _, err := s.switcher.on(alice, time.Hour); err != nil {
+		t.Fatal(err)
+	}
+	tel := openHere(t, cfg)
+	freeze()
+	const calls, batches = 100, 3000
+	called := within(hangTime, func() {
+		c := dial()
+		for i := range calls {
+			if err := pause(c, fmt.Sprint("c", i)); err != nil {
+				t.Error(err)
+			}
+		}
+		for range batches {
+			_ = tel.queue.UploadTraces(context.Background(), []*tracepb.ResourceSpans{{ScopeSpans: []*tracepb.ScopeSpans{{Spans: []*tracepb.Span{{Name: "agent's"}}}}}})
+		}
+	})
+	thaw()
+	end()
+	tel.close(quiet(), 0)
+	if !called {
+		t.Fatal("calls wait for the disk")
+	}
+	var names string
+	drops := make(map[string]int)
+	if _, err := journal.Scan(cfg.Journal.Dir, func(r journal.Record) error {
+		if r.Kind != journal.KindDrops {
+			return nil
+		}
+		d, err := r.Drops()
+		for reason, n := range d {
+			drops[reason] += n
+		}
+		return err
+	}); err != nil {
+		t.Fatal(err)
+	}
+	names = strings.Join(spanNames(cfg.Journal.Dir), ",")
+	if n := strings.Count(names, "Task/Pause"); n != calls {
+		t.Errorf("%d of %d calls are there", n, calls)
+	}
+	if n := strings.Count(names, "agent's"); n == 0 || n+drops[export.ReasonQueueFull] != batches || len(drops) != 1 {
+		t.Errorf("%d spans of the agent of %d, dropped %v", n, batches, drops)
+	}
+	reliability.Row(t, reliability.Fault{
+		Area:  "Hangs",
+		Fault: "the journal's file system is frozen while a relay relays calls and receives the agent's spans",
+		Pod:   "nothing",
+		Lost:  "what does not fit into a queue of 2048 spans: `queue full`",
+	})
+}
+
+// TestEndOnAHungJournal: a relay whose disk answers nothing begins, and ends, in time.
+func TestEndOnAHungJournal(t *testing.T) {
+	cfg := config.Default()
+	var release func()
+	cfg.Journal.Dir, release = disktest.Hung(t)
+	if !within(hangTime, func() {
+		tel := openHere(t, cfg)
+		tel.endTime = 10 * time.Millisecond
+		for range 5000 {
+			_, span := tel.tracer.Start(context.Background(), "call")
+			span.End()
+		}
+		_ = tel.queue.UploadTraces(context.Background(), []*tracepb.ResourceSpans{{ScopeSpans: []*tracepb.ScopeSpans{{Spans: []*tracepb.Span{{Name: "agent's"}}}}}})
+		tel.close(quiet(), export.Linger)
+	}) {
+		t.Error("it hangs")
+	}
+	release() // so that who is left in the file system ends, which the package's leak test wants
+	reliability.Row(t, reliability.Fault{
+		Area:  "Hangs",
+		Fault: "the journal's file system answers nothing, from a relay's start to its end",
+		Pod:   "nothing",
+		Lost:  "everything; the relay's log says so",
+	})
+}
+
+func quiet() *slog.Logger { return slog.New(slog.DiscardHandler) }
+
+func openHere(t *testing.T, cfg config.Config) *telemetry {
+	t.Helper()
+	tel, err := openTelemetry(cfg, identity{sandbox: "box", inner: "containerd-shim-x-v2"}, quiet())
+	if err != nil {
+		t.Error(err)
+	}
+	return tel
+}

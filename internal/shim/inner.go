@@ -1,0 +1,162 @@
+package shim
+
+import (
+	"cmp"
+	"errors"
+	"fmt"
+	"log/slog"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"slices"
+	"strings"
+	"syscall"
+
+	"github.com/shimtrace/shimtrace/internal/config"
+	"github.com/shimtrace/shimtrace/internal/shimname"
+)
+
+// findInner returns the path of the shim to wrap: for delete the one that was
+// started, else what the configuration says for this runtime, else the obvious one.
+// No mistake in a configuration keeps a shim from being found that would be found
+// without us.
+func (c command) findInner(cfg config.Config, wrapped shimname.Name, log *slog.Logger) (string, error) {
+	self, err := os.Executable()
+	if err != nil {
+		return "", fmt.Errorf("find own executable: %w", err)
+	}
+	if started := startedInner(c.bundle); started != "" && c.action == actionDelete {
+		if path, _ := lookUp([]string{started}, self); path != "" {
+			return path, nil
+		}
+	}
+	if cfg.Shim != "" {
+		if path, _ := lookUp([]string{cfg.Shim}, self); path != "" {
+			return path, nil
+		}
+	} else if wrapped.Inner == "" {
+		return "", errors.New("which shim to wrap is said by the program's name, containerd-shim-<inner>-traced-v2: use a link with such a name (shimtrace install makes them)")
+	}
+	places := knownPlaces("/", wrapped.Inner)
+	path, ourselves := lookUp(innerFiles(wrapped), self, places...)
+	switch {
+	case path != "" && cfg.Shim != "" && c.action == actionStart:
+		log.Error("the shim that the configuration names is not there, or is shimtrace itself: another one is run", "configured", cfg.Shim, "section", "runtime."+wrapped.Inner, "run", path)
+		return path, nil
+	case path != "":
+		return path, nil
+	case ourselves != "":
+		return "", fmt.Errorf("the shim to wrap, %s, is shimtrace itself: set shim in section [runtime.%s] of the configuration to the real one", ourselves, wrapped.Inner)
+	}
+	return "", fmt.Errorf("the shim to wrap, %s, is neither on PATH (%s) nor in %s, %s: install it or set shim in section [runtime.%s] of the configuration",
+		cmp.Or(cfg.Shim, strings.Join(wrapped.Files(), " or ")), os.Getenv("PATH"), filepath.Dir(self), strings.Join(places, ", "), wrapped.Inner)
+}
+
+// innerFiles returns what the inner shim's file may be called. All classes of Kata
+// have one, which kata-deploy names by its path.
+func innerFiles(wrapped shimname.Name) []string {
+	files := wrapped.Files()
+	if strings.HasPrefix(wrapped.Inner, "kata-") {
+		files = append(files, "containerd-shim-kata-v2")
+	}
+	return files
+}
+
+// knownPlaces are where shims are installed and containerd's PATH need not lead, for
+// an inner shim's name.
+func knownPlaces(root, inner string) []string {
+	var places []string
+	if strings.HasPrefix(inner, "kata") {
+		places = kataPlaces(root, inner)
+	}
+	for _, dir := range []string{"usr/local/bin", "usr/local/sbin", "usr/bin", "usr/sbin", "opt/containerd/bin", "run/current-system/sw/bin", "var/lib/rancher/k3s/data/current/bin"} {
+		places = append(places, filepath.Join(root, dir))
+	}
+	return places
+}
+
+// kataPlaces are those of kata-deploy (3.x and 4.x), the likeliest first: an
+// installation in /opt/kata-<suffix> is for the classes of that suffix, and the
+// runtime in Rust has a directory of its own, for the classes that kata-deploy's
+// get_kata_containers_runtime_path names.
+func kataPlaces(root, inner string) []string {
+	rust := slices.ContainsFunc([]string{"runtime-rs", "dragonball", "cloud-hypervisor"}, func(s string) bool { return strings.Contains(inner, s) })
+	dirs, _ := filepath.Glob(filepath.Join(root, "opt/kata-*"))
+	dirs = slices.DeleteFunc(dirs, func(dir string) bool {
+		return !strings.HasSuffix(inner, strings.TrimPrefix(filepath.Base(dir), "kata"))
+	})
+	var places []string
+	for _, dir := range append(dirs, filepath.Join(root, "opt/kata"), filepath.Join(root, "opt/confidential-containers")) {
+		own, other := filepath.Join(dir, "bin"), filepath.Join(dir, "runtime-rs/bin")
+		if rust {
+			own, other = other, own
+		}
+		places = append(places, own, other)
+	}
+	return append(places, filepath.Join(root, "snap/kata-containers/current/usr/bin"))
+}
+
+// lookUp returns the first of the programs that is there, on PATH, in our own
+// directory or in one of the others, and is not ourselves. If only we are, it returns
+// where.
+func lookUp(names []string, self string, others ...string) (path, ourselves string) {
+	dirs := append(append(filepath.SplitList(os.Getenv("PATH")), filepath.Dir(self)), others...)
+	for _, name := range names {
+		candidates := []string{name}
+		if !strings.Contains(name, "/") {
+			candidates = nil
+			for _, dir := range dirs {
+				candidates = append(candidates, filepath.Join(dir, name))
+			}
+		}
+		for _, c := range candidates {
+			if _, err := exec.LookPath(c); err != nil || !strings.Contains(c, "/") {
+				continue
+			}
+			if !sameFile(c, self) {
+				return c, ""
+			}
+			ourselves = c
+		}
+	}
+	return "", ourselves
+}
+
+func sameFile(a, b string) bool {
+	sa, errA := os.Stat(a)
+	sb, errB := os.Stat(b)
+	return errA == nil && errB == nil && os.SameFile(sa, sb)
+}
+
+// become turns this process into the inner shim: same arguments, environment,
+// descriptors and process id. It returns only on error.
+func become(inner string, c command) error {
+	err := syscall.Exec(inner, append([]string{inner}, c.args...), os.Environ())
+	return fmt.Errorf("execute %s: %w", inner, err)
+}
+
+// innerCommand returns the inner shim's command with our arguments, environment,
+// standard input and standard error, in a process group of its own as containerd
+// would start it. It dies with us: containerd ends a command that takes too long
+// by killing the one process it knows. The caller must have locked its goroutine
+// to its thread, whose end would otherwise count as ours.
+func innerCommand(inner string, c command) *exec.Cmd {
+	cmd := exec.Command(inner, c.args...)
+	cmd.Stdin = os.Stdin
+	cmd.Stderr = os.Stderr
+	cmd.SysProcAttr = &syscall.SysProcAttr{Setpgid: true, Pdeathsig: syscall.SIGKILL}
+	return cmd
+}
+
+// exitCode returns the exit status to pass on for the error of a command that
+// was run: its own, or 1 when it has none.
+func exitCode(err error) int {
+	var exit *exec.ExitError
+	switch {
+	case err == nil:
+		return 0
+	case errors.As(err, &exit) && exit.ExitCode() > 0:
+		return exit.ExitCode()
+	}
+	return 1
+}

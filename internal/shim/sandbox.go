@@ -1,0 +1,132 @@
+package shim
+
+import (
+	"context"
+	"log/slog"
+	"sync"
+	"sync/atomic"
+
+	"go.opentelemetry.io/otel/trace"
+
+	"github.com/shimtrace/shimtrace/internal/shim/expected"
+	"github.com/shimtrace/shimtrace/middleware"
+)
+
+// Names of the sandbox's own spans and events; see docs/spans.md.
+const (
+	spanSandboxStart    = "sandbox start"
+	spanShimStart       = "shim start"
+	spanInnerStart      = "inner start"
+	spanRelaySpawn      = "relay spawn"
+	spanContainerExited = "container exited"
+	spanConnectionEnded = "agent connection ended"
+	spanExecExited      = "exec exited"
+	spanShimDelete      = "shim delete"
+	spanInnerDelete     = "inner delete"
+	spanSwitchedOn      = "tracing switched on"
+	spanSwitchedOff     = "tracing switched off"
+)
+
+// sandbox is what the relay knows of its sandbox: it follows the calls that pass
+// (middleware.Observer) and makes the spans that are not calls.
+type sandbox struct {
+	tracer    trace.Tracer
+	log       *slog.Logger
+	statePath string // of the copy beside the relay's socket
+	join      middleware.Join
+	rootNow   atomic.Pointer[trace.SpanContext]
+	switcher  *switcher                   // nil unless tracing is dynamic
+	agents    *agents                     // nil where there is no VM
+	lives     *expected.Lives             // of the containers, as calls tell
+	flush     func(context.Context) error // exports what has ended
+	pod       *latePod                    // nil in tests
+	exports   sync.WaitGroup
+
+	unrecorded atomic.Uint64 // spans of others, of times when tracing was off
+
+	saving sync.Mutex // of the copies beside the relay's socket and in bundles
+	left   bool       // that copy is no more
+
+	mu         sync.Mutex
+	state      state
+	lastError  string // of the calls before the first task ran
+	containers map[string]*container
+}
+
+func newSandbox(tracer trace.Tracer, flush func(context.Context) error, log *slog.Logger, st state, statePath string, join middleware.Join) *sandbox {
+	s := &sandbox{
+		tracer:     tracer,
+		flush:      flush,
+		log:        log,
+		statePath:  statePath,
+		join:       join,
+		state:      st,
+		containers: make(map[string]*container),
+		lives:      expected.OfTasks(),
+	}
+	root := st.Trace.spanContext()
+	s.rootNow.Store(&root)
+	return s
+}
+
+var _ middleware.Observer = (*sandbox)(nil)
+
+// Parent implements middleware.Observer.
+func (s *sandbox) Parent(*middleware.Call) trace.SpanContext { return s.root() }
+
+// Began implements middleware.Observer.
+func (s *sandbox) Began(c *middleware.Call) {
+	if s.agents != nil {
+		s.agents.began(c)
+	}
+}
+
+// Forwarded implements middleware.Observer.
+func (s *sandbox) Forwarded(c *middleware.Call) {
+	s.lives.Forwarded(c)
+	if c.Pod.Name != "" {
+		s.named(c)
+	}
+	if c.Bundle != "" {
+		s.adopt(c)
+	}
+}
+
+// Answered implements middleware.Observer.
+func (s *sandbox) Answered(c *middleware.Call) {
+	s.lives.Answered(c)
+	if s.agents != nil {
+		s.agents.ended(c)
+	}
+	switch c.Method {
+	case "Create":
+		s.adopt(c)
+	case "Start", "StartSandbox":
+		if c.Code == 0 && c.ExecID == "" {
+			s.endRoot(c.End, "")
+		}
+	case "Wait":
+		if c.Code == 0 && c.Exited {
+			s.exited(c)
+		}
+	case "Delete":
+		if c.Code == 0 && c.ExecID == "" {
+			s.forget(c.ContainerID)
+		}
+	}
+	if c.Code != 0 && !c.Quiet() && !c.Expected {
+		s.failed(c)
+	}
+}
+
+// Lost implements middleware.Observer.
+func (s *sandbox) Lost(c *middleware.Call) {
+	if s.agents != nil {
+		s.agents.lost(c)
+	}
+}
+
+// Annotate implements middleware.Observer.
+func (s *sandbox) Annotate(c *middleware.Call, span trace.Span) {
+	span.SetAttributes(s.attributes(c.ContainerID)...)
+}

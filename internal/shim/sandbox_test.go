@@ -1,0 +1,231 @@
+package shim
+
+import (
+	"context"
+	"log/slog"
+	"os"
+	"path/filepath"
+	"slices"
+	"strings"
+	"testing"
+	"time"
+
+	"go.opentelemetry.io/otel/codes"
+	sdktrace "go.opentelemetry.io/otel/sdk/trace"
+	"go.opentelemetry.io/otel/sdk/trace/tracetest"
+	"go.opentelemetry.io/otel/trace"
+
+	"github.com/shimtrace/shimtrace/internal/config"
+	"github.com/shimtrace/shimtrace/internal/export"
+	"github.com/shimtrace/shimtrace/middleware"
+)
+
+// world is a sandbox whose spans are recorded, and a bundle of one container.
+type world struct {
+	*sandbox
+	t      *testing.T
+	spans  *tracetest.SpanRecorder
+	bundle string
+}
+
+var t0 = time.Date(2026, 1, 2, 3, 4, 5, 0, time.UTC)
+
+func newWorld(t *testing.T, join middleware.Join) *world {
+	t.Helper()
+	rec := tracetest.NewSpanRecorder()
+	cfg := config.Default().Trace
+	provider := export.NewTracerProvider(cfg, nil, rec)
+	dir := t.TempDir()
+	st := state{
+		Version: stateVersion,
+		Trace:   newTraceContext(export.NewRoot(t.Context(), cfg)),
+		Started: t0,
+	}
+	w := &world{t: t, spans: rec, bundle: filepath.Join(dir, "bundle")}
+	w.sandbox = newSandbox(provider.Tracer(ScopeName), provider.ForceFlush, slog.New(slog.DiscardHandler), st, filepath.Join(dir, "state.json"), join)
+	if err := os.Mkdir(w.bundle, 0o700); err != nil {
+		t.Fatal(err)
+	}
+	spec := `{"annotations":{"nerdctl/name":"box"}}`
+	if err := os.WriteFile(filepath.Join(w.bundle, "config.json"), []byte(spec), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	left := st
+	left.Pending = []timing{{Name: spanShimStart, Start: t0, End: t0.Add(9), Children: []timing{{Name: spanInnerStart, Start: t0.Add(1), End: t0.Add(8)}}}}
+	if err := left.write(filepath.Join(w.bundle, stateFile)); err != nil {
+		t.Fatal(err)
+	}
+	return w
+}
+
+func (w *world) create(caller trace.SpanContext) {
+	c := &middleware.Call{Method: "Create", ContainerID: "c1", Bundle: w.bundle, Caller: caller, Start: t0, End: t0.Add(50)}
+	w.Answered(c) // the answer may be looked at before the request
+	w.Forwarded(c)
+}
+
+func (w *world) ended(name string) []sdktrace.ReadOnlySpan {
+	var found []sdktrace.ReadOnlySpan
+	for _, s := range w.spans.Ended() {
+		if s.Name() == name {
+			found = append(found, s)
+		}
+	}
+	return found
+}
+
+func (w *world) one(name string) sdktrace.ReadOnlySpan {
+	w.t.Helper()
+	found := w.ended(name)
+	if len(found) != 1 {
+		w.t.Fatalf("%d spans %q", len(found), name)
+	}
+	return found[0]
+}
+
+func TestRootEndsWithTheFirstTask(t *testing.T) {
+	w := newWorld(t, middleware.JoinCaller)
+	w.create(trace.SpanContext{})
+	w.Answered(&middleware.Call{Method: "Start", ContainerID: "c1", ExecID: "e", End: t0.Add(60)})
+	w.Answered(&middleware.Call{Method: "Start", ContainerID: "c1", Code: 2, Message: "no", End: t0.Add(70)})
+	if len(w.ended(spanSandboxStart)) != 0 {
+		t.Fatal("root ended before a task ran")
+	}
+	w.Answered(&middleware.Call{Method: "Start", ContainerID: "c1", End: t0.Add(80)})
+	w.Answered(&middleware.Call{Method: "Start", ContainerID: "c2", End: t0.Add(90)})
+	w.neverStarted(t0.Add(100))
+	root := w.one(spanSandboxStart)
+	if root.Parent().IsValid() || root.SpanContext().SpanID() != w.root().SpanID() || root.SpanContext().TraceID() != w.root().TraceID() {
+		t.Errorf("root is %v under %v, want %v", root.SpanContext(), root.Parent(), w.root())
+	}
+	if !root.StartTime().Equal(t0) || !root.EndTime().Equal(t0.Add(80)) || root.Status().Code != codes.Unset {
+		t.Errorf("root lasts %v to %v, status %v", root.StartTime(), root.EndTime(), root.Status())
+	}
+	st, err := readState(w.statePath)
+	if err != nil || !st.RootEnded || !st.RootEnd.Equal(t0.Add(80)) {
+		t.Errorf("state beside the socket: %+v, %v", st, err)
+	}
+}
+
+// A relay may be killed at any time: its files must never say that a root is
+// exported which is still on its way.
+func TestRootIsNotCalledExportedBeforeItIs(t *testing.T) {
+	w := newWorld(t, middleware.JoinCaller)
+	flush := make(chan struct{})
+	w.flush = func(context.Context) error { <-flush; return nil }
+	w.Answered(&middleware.Call{Method: "Start", ContainerID: "c1", End: t0.Add(80)})
+	var st *state
+	var err error
+	eventually(t, "the root's end is in the state", func() bool {
+		st, err = readState(w.statePath)
+		return err == nil
+	})
+	if st.RootEnded || !st.RootEnd.Equal(t0.Add(80)) {
+		t.Errorf("state while the root is being exported: %+v, %v", st, err)
+	}
+	close(flush)
+	w.exports.Wait()
+	if st, err := readState(w.statePath); err != nil || !st.RootEnded {
+		t.Errorf("state after the root was exported: %+v, %v", st, err)
+	}
+}
+
+func TestNothingIsWrittenAfterLeave(t *testing.T) {
+	w := newWorld(t, middleware.JoinCaller)
+	w.leave()
+	w.neverStarted(t0.Add(70))
+	w.one(spanSandboxStart)
+	if _, err := os.Lstat(w.statePath); !os.IsNotExist(err) {
+		t.Errorf("the state is back after the relay has removed it: %v", err)
+	}
+}
+
+func TestRootOfASandboxThatNeverStarts(t *testing.T) {
+	w := newWorld(t, middleware.JoinCaller)
+	w.create(trace.SpanContext{})
+	w.Answered(&middleware.Call{Method: "Start", ContainerID: "c1", Code: 2, Message: "no such binary", End: t0.Add(60)})
+	w.neverStarted(t0.Add(70))
+	root := w.one(spanSandboxStart)
+	if root.Status().Code != codes.Error || !strings.Contains(root.Status().Description, "no such binary") {
+		t.Errorf("status %+v", root.Status())
+	}
+}
+
+func TestStartsSpansFindTheirTrace(t *testing.T) {
+	caller := trace.NewSpanContext(trace.SpanContextConfig{TraceID: trace.TraceID{7}, SpanID: trace.SpanID{8}, TraceFlags: trace.FlagsSampled, Remote: true})
+	for _, tt := range []struct {
+		name   string
+		join   middleware.Join
+		caller trace.SpanContext
+		joins  bool
+	}{
+		{"no caller", middleware.JoinCaller, trace.SpanContext{}, false},
+		{"caller", middleware.JoinCaller, caller, true},
+		{"caller, but join sandbox", middleware.JoinSandbox, caller, false},
+		{"caller that is not sampled", middleware.JoinCaller, caller.WithTraceFlags(0), false},
+	} {
+		t.Run(tt.name, func(t *testing.T) {
+			w := newWorld(t, tt.join)
+			w.create(tt.caller)
+			parent, links := w.root(), 0
+			if tt.joins {
+				parent, links = caller, 1
+			}
+			start, inner := w.one(spanShimStart), w.one(spanInnerStart)
+			if start.Parent().SpanID() != parent.SpanID() || start.SpanContext().TraceID() != parent.TraceID() {
+				t.Errorf("shim start is under %v, want %v", start.Parent(), parent)
+			}
+			if len(start.Links()) != links || links == 1 && !start.Links()[0].SpanContext.Equal(w.root()) {
+				t.Errorf("links %v", start.Links())
+			}
+			if inner.Parent().SpanID() != start.SpanContext().SpanID() {
+				t.Errorf("inner start is under %v", inner.Parent())
+			}
+			want(t, start.Attributes(), "container.id=c1", "container.name=box")
+			want(t, inner.Attributes(), "container.id=c1", "container.name=box")
+			left, err := readState(filepath.Join(w.bundle, stateFile))
+			if err != nil || len(left.Pending) != 0 || left.Trace != w.state.Trace {
+				t.Errorf("left for delete: %+v, %v", left, err)
+			}
+		})
+	}
+}
+
+func TestAnExitIsToldOnce(t *testing.T) {
+	w := newWorld(t, middleware.JoinCaller)
+	w.create(trace.SpanContext{})
+	exit := middleware.Call{Method: "Wait", ContainerID: "c1", Exited: true, ExitStatus: 137, ExitedAt: t0.Add(200), End: t0.Add(201)}
+	for range 3 {
+		c := exit
+		w.Answered(&c)
+	}
+	other := exit
+	other.ExecID = "e1"
+	w.Answered(&other)
+	span := w.one(spanContainerExited)
+	if !span.StartTime().Equal(exit.ExitedAt) || !span.EndTime().Equal(exit.ExitedAt) || len(span.Events()) != 1 || !span.Events()[0].Time.Equal(exit.ExitedAt) {
+		t.Errorf("span %v to %v, events %v", span.StartTime(), span.EndTime(), span.Events())
+	}
+	var attrs []string
+	for _, a := range span.Attributes() {
+		attrs = append(attrs, string(a.Key)+"="+a.Value.String())
+	}
+	slices.Sort(attrs)
+	if got := strings.Join(attrs, " "); got != "container.id=c1 container.name=box process.exit.code=137" {
+		t.Errorf("attributes %s", got)
+	}
+	w.one(spanExecExited)
+}
+
+func TestContainersAreForgotten(t *testing.T) {
+	w := newWorld(t, middleware.JoinCaller)
+	w.create(trace.SpanContext{})
+	w.Answered(&middleware.Call{Method: "Delete", ContainerID: "c1"})
+	if len(w.attributes("c1")) == 0 {
+		t.Error("the span of Delete itself has lost the container's attributes")
+	}
+	w.Forwarded(&middleware.Call{Method: "Create", ContainerID: "c2", Bundle: w.bundle})
+	if len(w.containers) != 1 {
+		t.Errorf("%d containers remembered", len(w.containers))
+	}
+}

@@ -1,0 +1,280 @@
+package shim
+
+import (
+	"bytes"
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"os"
+	"path/filepath"
+	"time"
+
+	"golang.org/x/sys/unix"
+
+	"github.com/shimtrace/shimtrace/internal/config"
+	"github.com/shimtrace/shimtrace/internal/export"
+)
+
+// starter carries out one start.
+type starter struct {
+	command
+	cfg   config.Config
+	inner string
+	log   *slog.Logger
+	began time.Time
+	spans []timing // what start spent its time on
+}
+
+// start runs the inner shim's start and puts the relay in front of it. Whatever
+// goes wrong with the relay, containerd gets the inner shim's answer.
+func (c command) start(cfg config.Config, inner string, log *slog.Logger) int {
+	s := &starter{command: c, cfg: cfg, inner: inner, log: log, began: time.Now()}
+	relay := s.spawnEarly()
+	out, err := s.runInner()
+	if err != nil {
+		os.Stdout.Write(out)
+		s.failed(err, relay)
+		return exitCode(err)
+	}
+	reply := out
+	if a, err := s.attachInTime(out, relay); err != nil {
+		s.log.Warn("this container is not traced: containerd is given the inner shim", "error", err)
+		if err := leaveInner(s.bundle, s.cfg, s.inner); err != nil {
+			s.log.Debug("which shim was started is not in the bundle", "error", err)
+		}
+	} else {
+		reply = a
+	}
+	if _, err := os.Stdout.Write(reply); err != nil {
+		s.log.Error("answer containerd", "error", err)
+		return 1
+	}
+	return 0
+}
+
+// runInner runs the inner shim's start with our standard input and error and
+// returns what it wrote to its standard output.
+func (s *starter) runInner() ([]byte, error) {
+	var out bytes.Buffer
+	cmd := innerCommand(s.inner, s.command)
+	cmd.Stdout = &out
+	t := timing{Name: spanInnerStart, Start: time.Now()}
+	notes, _ := readAnnotations(s.bundle)
+	lock := startLock(relaysDir(s.cfg.Relay.StateDir), s.namespace, notes.sandboxID(s.id))
+	release := func() {}
+	if stateAnswers(s.cfg.Relay.StateDir) {
+		release, _ = lockStart(lock, unix.LOCK_SH, startPatience)
+	}
+	err := cmd.Run()
+	release()
+	t.End = time.Now()
+	if err != nil {
+		t.Error = err.Error()
+	}
+	s.spans = append(s.spans, t)
+	return out.Bytes(), err
+}
+
+// spawning is a relay process on its way.
+type spawning struct {
+	done  chan struct{}
+	spare *spare
+	err   error
+}
+
+// spawnEarly starts a relay process beside the inner shim's start, unless the
+// container is one that comes into a pod: its relay is there already, most likely.
+func (s *starter) spawnEarly() *spawning {
+	sp := &spawning{done: make(chan struct{})}
+	go func() {
+		defer close(sp.done)
+		if notes, err := readAnnotations(s.bundle); err == nil && notes[criContainerType] == "container" {
+			return
+		}
+		sp.spare, sp.err = spawnRelay(s.command, actionRelay)
+	}()
+	return sp
+}
+
+// wait returns the relay process, nil if there is none.
+func (sp *spawning) wait() *spare {
+	<-sp.done
+	return sp.spare
+}
+
+// attachTime is how much longer than the relay's ready_timeout an attach may take. All
+// that it waits for has bounds of its own, but for the state directory.
+const attachTime = 5 * time.Second
+
+// attachInTime is attach, unless the state directory's file system hangs.
+func (s *starter) attachInTime(out []byte, relay *spawning) (reply []byte, err error) {
+	silent := fmt.Errorf("the state directory %s does not answer", s.cfg.Relay.StateDir)
+	if !stateAnswers(s.cfg.Relay.StateDir) {
+		return nil, silent
+	}
+	type attached struct {
+		reply []byte
+		err   error
+	}
+	done := make(chan attached, 1)
+	go func() {
+		reply, err := s.attach(out, relay)
+		done <- attached{reply, err}
+	}()
+	select {
+	case a := <-done:
+		return a.reply, a.err
+	case <-time.After(time.Duration(s.cfg.Relay.ReadyTimeout) + attachTime):
+		return nil, silent
+	}
+}
+
+// attach puts a relay in front of the shim that out names and returns the answer
+// that names the relay instead.
+func (s *starter) attach(out []byte, relay *spawning) (reply []byte, err error) {
+	spare := relay.wait()
+	defer func() {
+		if err != nil {
+			spare.discard()
+		}
+	}()
+	a, err := parseAnswer(out)
+	if err != nil {
+		return nil, err
+	}
+	innerSock, err := a.socketPath()
+	if err != nil {
+		return nil, err
+	}
+	if relay.err != nil {
+		return nil, relay.err
+	}
+	p := relayPaths(s.cfg.Relay.StateDir, innerSock)
+	if err := p.create(); err != nil {
+		return nil, err
+	}
+	deadline := time.Now().Add(time.Duration(s.cfg.Relay.ReadyTimeout))
+	st, err := s.findRelay(p, innerSock, spare, deadline)
+	if err != nil {
+		return nil, err
+	}
+	address := "unix://" + st.RelaySock
+	if err := replaceAddress(s.bundle, address); err != nil {
+		s.log.Warn("containerd will go to the inner shim after a restart", "error", err)
+	}
+	s.leave(*st)
+	return a.encode(address), nil
+}
+
+// errLeaving says that a relay is there which belongs to an earlier inner shim on
+// the same address and has yet to notice that it is gone.
+var errLeaving = errors.New("the relay of an earlier shim on the same address is still there")
+
+// findRelay returns the state of the relay in front of the inner socket, which is
+// the one that another container's start has made, or else the given one.
+func (s *starter) findRelay(p paths, innerSock string, relay *spare, deadline time.Time) (*state, error) {
+	for {
+		st, err := s.tryRelay(p, innerSock, relay, deadline)
+		if !errors.Is(err, errLeaving) || time.Now().After(deadline) {
+			return st, err
+		}
+		time.Sleep(5 * time.Millisecond)
+	}
+}
+
+func (s *starter) tryRelay(p paths, innerSock string, relay *spare, deadline time.Time) (*state, error) {
+	release, err := p.acquire(time.Until(deadline))
+	if err != nil {
+		return nil, err
+	}
+	defer release()
+	if answers(p.socket) {
+		st, err := readState(p.state)
+		if err != nil {
+			return nil, fmt.Errorf("join the sandbox's relay: %w", err)
+		}
+		pid, err := listenerPID(innerSock)
+		if err != nil {
+			return nil, fmt.Errorf("join the sandbox's relay: %w", err)
+		}
+		if pid != st.InnerPID {
+			return nil, errLeaving
+		}
+		relay.discard()
+		return st, nil
+	}
+	if relay == nil {
+		if relay, err = spawnRelay(s.command, actionRelay); err != nil {
+			return nil, err
+		}
+	}
+	st, err := relay.assign(assignment{InnerSock: innerSock, Started: s.began}, time.Until(deadline))
+	if err == nil && !answers(st.RelaySock) {
+		err = errors.New("relay: it died before it was handed out")
+	}
+	if err != nil {
+		relay.discard()
+		p.remove()
+		return nil, err
+	}
+	s.spans = append(s.spans, timing{Name: spanRelaySpawn, Start: relay.started, End: time.Now()})
+	return st, nil
+}
+
+// listenerPID returns the process that made the listening socket at path, which
+// tells one shim at an address from the next.
+func listenerPID(path string) (int, error) {
+	conn, err := dialUnix(path)
+	if err != nil {
+		return 0, err
+	}
+	defer conn.Close()
+	cred, err := peer(conn)
+	if err != nil {
+		return 0, fmt.Errorf("peer of %s: %w", path, err)
+	}
+	return int(cred.Pid), nil
+}
+
+// leave leaves the state and what start spent its time on in the bundle.
+func (s *starter) leave(st state) {
+	st.Pending = []timing{s.timing("")}
+	if err := st.write(filepath.Join(s.bundle, stateFile)); err != nil {
+		s.log.Warn("this container's start is not traced", "error", err)
+	}
+}
+
+func (s *starter) timing(failure string) timing {
+	return timing{Name: spanShimStart, Start: s.began, End: time.Now(), Error: failure, Children: s.spans}
+}
+
+// failed records the trace of a sandbox whose inner shim would not start: nobody
+// else will. What would have been its relay writes it.
+func (s *starter) failed(cause error, relay *spawning) {
+	spare := relay.wait()
+	if s.cfg.Trace.Mode == "dynamic" {
+		spare.discard()
+		return // it is not switched on before it has started
+	}
+	who := s.identity(s.inner)
+	if who.notes[criContainerType] == "container" {
+		spare.discard()
+		return // a container that failed to come into a running sandbox
+	}
+	err := relay.err
+	if err == nil && !stateAnswers(s.cfg.Relay.StateDir) {
+		spare.discard()
+		return
+	}
+	if err == nil {
+		failure := filepath.Base(s.inner) + " start: " + cause.Error()
+		root := export.NewRoot(context.Background(), s.cfg.Trace)
+		r := newRecording(who, s.id, state{Trace: newTraceContext(root), Started: s.began}, s.timing(failure))
+		r.Failure = failure
+		err = spare.record(r)
+	}
+	if err != nil {
+		s.log.Warn("the failed start is not traced", "error", err)
+	}
+}

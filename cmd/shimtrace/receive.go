@@ -18,8 +18,8 @@ import (
 
 	"github.com/shimtrace/shimtrace/internal/config"
 	"github.com/shimtrace/shimtrace/internal/export/journal"
-	"github.com/shimtrace/shimtrace/internal/forwarder/jaeger"
-	"github.com/shimtrace/shimtrace/internal/forwarder/runtimes"
+	"github.com/shimtrace/shimtrace/internal/forwarder/endpoint"
+	"github.com/shimtrace/shimtrace/internal/forwarder/route"
 	"github.com/shimtrace/shimtrace/internal/keeper"
 	"github.com/shimtrace/shimtrace/internal/shim/agentconfig"
 )
@@ -102,7 +102,7 @@ type seat struct {
 	port   *net.TCPListener
 	relays *net.UnixListener
 
-	pending   *atomic.Int64 // see runtimes.OpenPending
+	pending   *atomic.Int64 // see route.OpenPending
 	left      int64
 	uncounted error // why pending ends with this process
 }
@@ -111,7 +111,7 @@ type seat struct {
 // another process has it.
 func takeSeat(cfg config.Config) (_ *seat, err error) {
 	dir := filepath.Join(cfg.Relay.StateDir, "runtimes")
-	if err := runtimes.MakeDir(dir); err != nil {
+	if err := route.MakeDir(dir); err != nil {
 		return nil, err
 	}
 	s := new(seat)
@@ -121,12 +121,12 @@ func takeSeat(cfg config.Config) (_ *seat, err error) {
 		}
 	}()
 	var left []*os.File
-	if s.lock, left = keeper.Inherited(runtimes.LockPath(dir)); s.lock == nil {
-		if s.lock, err = keeper.Lock(runtimes.LockPath(dir)); err != nil {
+	if s.lock, left = keeper.Inherited(route.LockPath(dir)); s.lock == nil {
+		if s.lock, err = keeper.Lock(route.LockPath(dir)); err != nil {
 			return nil, err
 		}
 	}
-	if s.pings, err = keeper.Answer(runtimes.LockPath(dir)); err != nil {
+	if s.pings, err = keeper.Answer(route.LockPath(dir)); err != nil {
 		return nil, err
 	}
 	for _, f := range left {
@@ -141,14 +141,14 @@ func takeSeat(cfg config.Config) (_ *seat, err error) {
 		}
 	}
 	if s.port == nil {
-		if s.port, err = runtimes.Open(cfg.Jaeger.Listen); err != nil {
+		if s.port, err = route.Open(cfg.Jaeger.Listen); err != nil {
 			return nil, fmt.Errorf("endpoint of the runtimes: %w", err)
 		}
 	}
-	if s.relays, err = runtimes.Listen(dir); err != nil {
+	if s.relays, err = route.Listen(dir); err != nil {
 		return nil, err
 	}
-	if s.pending, s.left, s.uncounted = runtimes.OpenPending(dir); s.uncounted != nil {
+	if s.pending, s.left, s.uncounted = route.OpenPending(dir); s.uncounted != nil {
 		s.pending = new(atomic.Int64)
 	}
 	return s, nil
@@ -174,16 +174,16 @@ type reception struct {
 	seat     *seat
 	journal  *journal.Journal
 	report   *receiveReport
-	counters jaeger.Counters
+	counters endpoint.Counters
 	port     net.Listener // without strangers
-	endpoint *jaeger.Endpoint
-	router   *runtimes.Router
-	told     map[jaeger.Reason]uint64 // of the endpoint's losses, so far
+	endpoint *endpoint.Endpoint
+	router   *route.Router
+	told     map[endpoint.Reason]uint64 // of the endpoint's losses, so far
 }
 
 func newReception(cfg config.Config, seat *seat, j *journal.Journal, report *receiveReport) (_ *reception, err error) {
-	r := &reception{seat: seat, journal: j, report: report, told: make(map[jaeger.Reason]uint64)}
-	r.router = runtimes.NewRouter(runtimes.RouterOptions{
+	r := &reception{seat: seat, journal: j, report: report, told: make(map[endpoint.Reason]uint64)}
+	r.router = route.NewRouter(route.RouterOptions{
 		HeldBytes: int(cfg.Jaeger.HeldBytes),
 		Settle:    func(ctx context.Context) { _ = r.endpoint.Flush(ctx) },
 		Drops:     j,
@@ -193,16 +193,16 @@ func newReception(cfg config.Config, seat *seat, j *journal.Journal, report *rec
 	if r.port, err = r.router.Guard(seat.port); err != nil {
 		return nil, err
 	}
-	r.endpoint = jaeger.New(r.router.Take, jaeger.Options{
+	r.endpoint = endpoint.New(r.router.Take, endpoint.Options{
 		Wire:     agentconfig.Forwarder(cfg.Agent).Wire,
 		MaxBody:  int(cfg.Jaeger.BodyBytes),
-		Report:   func(_ jaeger.Reason, err error) { report.warn(err) },
+		Report:   func(_ endpoint.Reason, err error) { report.warn(err) },
 		Counters: &r.counters,
 		Pending:  seat.pending,
 	})
 	report.warn(seat.uncounted)
 	if seat.left > 0 {
-		j.Drop(runtimes.DropReason(runtimes.ReasonEndpointGone), int(seat.left))
+		j.Drop(route.DropReason(route.ReasonEndpointGone), int(seat.left))
 		report.warn(fmt.Errorf("the process before this one was killed when it had %d spans, which are lost", seat.left))
 	}
 	return r, nil
@@ -215,7 +215,7 @@ const closeReception = 2 * time.Second
 // run receives until ctx is done, or there was no relay for the idle time, at the
 // seat's port and at what is configured later.
 func (r *reception) run(ctx context.Context, idle time.Duration, configured func() string) error {
-	r.report.info("runtimes may post to http://%s%s", r.port.Addr(), jaeger.Path)
+	r.report.info("runtimes may post to http://%s%s", r.port.Addr(), endpoint.Path)
 	ctx, stop := context.WithCancel(ctx)
 	defer stop()
 	var running sync.WaitGroup
@@ -254,18 +254,18 @@ func (r *reception) run(ctx context.Context, idle time.Duration, configured func
 // post that could not be read nobody knows the number of spans; it counts as one.
 // What the exporter traced of itself is no loss.
 func (r *reception) tell() {
-	for _, reason := range jaeger.Reasons() {
+	for _, reason := range endpoint.Reasons() {
 		lost := r.counters.Lost(reason)
 		n := lost - r.told[reason]
 		r.told[reason] = lost
-		if n == 0 || reason == jaeger.Exporter {
+		if n == 0 || reason == endpoint.Exporter {
 			continue
 		}
 		name := reason.String()
 		if reason.Requests() {
 			name += "_post"
 		}
-		r.journal.Drop(runtimes.DropReason(name), int(n))
+		r.journal.Drop(route.DropReason(name), int(n))
 	}
 	if err := r.journal.Within(receiveDiskTime, r.journal.Flush); err != nil {
 		r.report.warn(err) // the journal keeps the counts for its next record
@@ -273,9 +273,9 @@ func (r *reception) tell() {
 }
 
 func (r *reception) status() receiveStatus {
-	s := receiveStatus{Snapshot: r.router.Snapshot(), posts: r.counters.Bodies.Load(), exporter: r.counters.Lost(jaeger.Exporter)}
-	for _, reason := range jaeger.Reasons() {
-		if n := r.counters.Lost(reason); n > 0 && reason != jaeger.Exporter {
+	s := receiveStatus{Snapshot: r.router.Snapshot(), posts: r.counters.Bodies.Load(), exporter: r.counters.Lost(endpoint.Exporter)}
+	for _, reason := range endpoint.Reasons() {
+		if n := r.counters.Lost(reason); n > 0 && reason != endpoint.Exporter {
 			if reason.Requests() {
 				s.refuse(reason.String(), n)
 			} else {

@@ -18,8 +18,8 @@ import (
 	"golang.org/x/sys/unix"
 
 	"github.com/shimtrace/shimtrace/internal/disktest"
-	"github.com/shimtrace/shimtrace/internal/forwarder/jaeger"
-	"github.com/shimtrace/shimtrace/internal/forwarder/runtimes"
+	"github.com/shimtrace/shimtrace/internal/forwarder/endpoint"
+	"github.com/shimtrace/shimtrace/internal/forwarder/route"
 	"github.com/shimtrace/shimtrace/internal/keeper"
 	"github.com/shimtrace/shimtrace/internal/reliability"
 )
@@ -42,10 +42,10 @@ func newKept(t *testing.T) *kept {
 	}
 	t.Setenv("SHIMTRACE_CONFIG", file)
 	t.Setenv(asToolEnv, "1") // for the processes that are started
-	if err := runtimes.MakeDir(filepath.Join(state, "runtimes")); err != nil {
+	if err := route.MakeDir(filepath.Join(state, "runtimes")); err != nil {
 		t.Fatal(err)
 	}
-	k := &kept{state: state, at: at, url: "http://" + at + jaeger.Path}
+	k := &kept{state: state, at: at, url: "http://" + at + endpoint.Path}
 	t.Cleanup(func() {
 		for _, pid := range k.processes(t) {
 			_ = unix.Kill(pid, unix.SIGKILL)
@@ -57,7 +57,7 @@ func newKept(t *testing.T) *kept {
 // keeper returns a relay's.
 func (k *kept) keeper(t *testing.T) *keeper.Keeper {
 	of := keeper.New(keeper.Options{
-		Lock:    runtimes.LockPath(filepath.Join(k.state, "runtimes")),
+		Lock:    route.LockPath(filepath.Join(k.state, "runtimes")),
 		Program: os.Executable,
 		Args:    []string{"receive"},
 		Files: func() ([]*os.File, error) {
@@ -134,7 +134,7 @@ func TestReceiveReplaced(t *testing.T) {
 	}
 
 	// As if it had run for a while: one that dies young is not replaced so quickly.
-	if err := os.Chtimes(runtimes.LockPath(filepath.Join(k.state, "runtimes")), time.Now().Add(-time.Hour), time.Now().Add(-time.Hour)); err != nil {
+	if err := os.Chtimes(route.LockPath(filepath.Join(k.state, "runtimes")), time.Now().Add(-time.Hour), time.Now().Add(-time.Hour)); err != nil {
 		t.Fatal(err)
 	}
 	killed := time.Now()
@@ -314,7 +314,7 @@ func TestReceiveOnAHungJournal(t *testing.T) {
 	dir, release := disktest.Hung(t)
 	config, state, at := receiveConfig(t)
 	config = strings.Replace(config, strconv.Quote(filepath.Join(state, "journal")), strconv.Quote(dir), 1)
-	r := &receiving{newTool(t, config, "receive"), state, at, "http://" + at + jaeger.Path}
+	r := &receiving{newTool(t, config, "receive"), state, at, "http://" + at + endpoint.Path}
 	r.start()
 	r.says("runtimes may post to " + r.url)
 	p := load(t, rustPod)[0]

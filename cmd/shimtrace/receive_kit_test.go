@@ -17,8 +17,8 @@ import (
 	"go.opentelemetry.io/otel/trace"
 
 	"github.com/shimtrace/shimtrace/internal/export/journal"
-	"github.com/shimtrace/shimtrace/internal/forwarder/jaeger"
-	"github.com/shimtrace/shimtrace/internal/forwarder/runtimes"
+	"github.com/shimtrace/shimtrace/internal/forwarder/endpoint"
+	"github.com/shimtrace/shimtrace/internal/forwarder/route"
 	"github.com/shimtrace/shimtrace/internal/forwarder/runtimespan"
 	identity "github.com/shimtrace/shimtrace/internal/host"
 )
@@ -52,7 +52,7 @@ func load(t testing.TB, pods ...func() (*pod, error)) (all []*pod) {
 }
 
 func readPod(name string, http2 bool) (*pod, error) {
-	f, err := os.Open("../../internal/forwarder/jaeger/testdata/" + name + ".runtime-thrift.tar.gz")
+	f, err := os.Open("../../internal/forwarder/endpoint/testdata/" + name + ".runtime-thrift.tar.gz")
 	if err != nil {
 		return nil, err
 	}
@@ -62,7 +62,7 @@ func readPod(name string, http2 bool) (*pod, error) {
 		return nil, err
 	}
 	p := &pod{http2: http2}
-	d := jaeger.NewDecoder(jaeger.Options{})
+	d := endpoint.NewDecoder(endpoint.Options{})
 	for files := tar.NewReader(z); ; {
 		_, err := files.Next()
 		if err == io.EOF {
@@ -135,7 +135,7 @@ func (p *pod) postAll(t *testing.T, endpoint string) {
 
 // fakeRelay is the end of a relay.
 type fakeRelay struct {
-	*runtimes.Link
+	*route.Link
 
 	mu    sync.Mutex
 	spans []trace.SpanID
@@ -146,7 +146,7 @@ type fakeRelay struct {
 func linkRelay(t *testing.T, state, sandbox string, ensure func(), pids ...int) *fakeRelay {
 	t.Helper()
 	f := new(fakeRelay)
-	f.Link = runtimes.NewLink(runtimes.LinkOptions{
+	f.Link = route.NewLink(route.LinkOptions{
 		Dir: filepath.Join(state, "runtimes"), Sandbox: sandbox, Ensure: ensure,
 		Lost: func(reason string, n int) { t.Errorf("%s: %d spans lost: %s", sandbox, n, reason) },
 		Warn: func(err error) { t.Logf("%s: %v", sandbox, err) },
@@ -240,7 +240,7 @@ type receiving struct {
 func startReceive(t *testing.T, args ...string) *receiving {
 	t.Helper()
 	config, state, at := receiveConfig(t)
-	r := &receiving{newTool(t, config, append([]string{"receive"}, args...)...), state, at, "http://" + at + jaeger.Path}
+	r := &receiving{newTool(t, config, append([]string{"receive"}, args...)...), state, at, "http://" + at + endpoint.Path}
 	r.start()
 	r.says("runtimes may post to " + r.url)
 	return r

@@ -9,7 +9,7 @@ import (
 	"testing"
 	"time"
 
-	"github.com/shimtrace/shimtrace/internal/forwarder/jaeger"
+	"github.com/shimtrace/shimtrace/internal/forwarder/endpoint"
 )
 
 // memoryOf returns a process's resident memory and the anonymous part of it, in kB.
@@ -34,7 +34,7 @@ func TestReceiveMemory(t *testing.T) {
 		t.Fatalf("build the tool: %v\n%s", err, out)
 	}
 	config, state, at := receiveConfig(t)
-	r := &receiving{newTool(t, config, "receive"), state, at, "http://" + at + jaeger.Path}
+	r := &receiving{newTool(t, config, "receive"), state, at, "http://" + at + endpoint.Path}
 	r.cmd.Path = tool
 	r.start()
 	r.says("runtimes may post to " + r.url)

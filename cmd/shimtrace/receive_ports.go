@@ -8,8 +8,8 @@ import (
 	"time"
 
 	"github.com/shimtrace/shimtrace/internal/config"
-	"github.com/shimtrace/shimtrace/internal/forwarder/jaeger"
-	"github.com/shimtrace/shimtrace/internal/forwarder/runtimes"
+	"github.com/shimtrace/shimtrace/internal/forwarder/endpoint"
+	"github.com/shimtrace/shimtrace/internal/forwarder/route"
 )
 
 // configuredListen returns a function that says which address the configuration has for
@@ -47,7 +47,7 @@ func (r *reception) followPorts(ctx context.Context, configured func() string, s
 		if open[at] {
 			continue
 		}
-		port, err := runtimes.Open(at)
+		port, err := route.Open(at)
 		if err != nil {
 			r.report.warn(fmt.Errorf("the endpoint's new address: %w", err))
 			continue
@@ -59,7 +59,7 @@ func (r *reception) followPorts(ctx context.Context, configured func() string, s
 			continue
 		}
 		open[at] = true
-		r.report.info("runtimes may post to http://%s%s, too", at, jaeger.Path)
+		r.report.info("runtimes may post to http://%s%s, too", at, endpoint.Path)
 		serve(guarded)
 	}
 }

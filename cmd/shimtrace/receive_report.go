@@ -6,12 +6,12 @@ import (
 	"strings"
 	"time"
 
-	"github.com/shimtrace/shimtrace/internal/forwarder/runtimes"
+	"github.com/shimtrace/shimtrace/internal/forwarder/route"
 )
 
 // receiveStatus is what has happened so far.
 type receiveStatus struct {
-	runtimes.Snapshot
+	route.Snapshot
 	posts    uint64            // that could be read
 	exporter uint64            // spans of the exporter itself, dropped
 	refused  map[string]uint64 // posts by reason

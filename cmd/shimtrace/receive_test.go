@@ -16,7 +16,7 @@ import (
 	"go.opentelemetry.io/otel/trace"
 	"golang.org/x/sys/unix"
 
-	"github.com/shimtrace/shimtrace/internal/forwarder/jaeger"
+	"github.com/shimtrace/shimtrace/internal/forwarder/endpoint"
 )
 
 // TestReceiveTwoSandboxes: the runtimes of two pods post at the same time, each in
@@ -215,7 +215,7 @@ func TestReceiveFollowsConfiguration(t *testing.T) {
 	text, state, at := receiveConfig(t)
 	_, _, later := receiveConfig(t)
 	tool := newTool(t, text, "receive")
-	r := &receiving{tool, state, at, "http://" + at + jaeger.Path}
+	r := &receiving{tool, state, at, "http://" + at + endpoint.Path}
 	r.start()
 	r.says("runtimes may post to " + r.url)
 	p := load(t, goPod)[0]
@@ -236,11 +236,11 @@ func TestReceiveFollowsConfiguration(t *testing.T) {
 	if err := os.WriteFile(file, []byte(strings.Replace(text, at, later, 1)+"# longer\n"), 0o644); err != nil {
 		t.Fatal(err)
 	}
-	r.says("runtimes may post to http://" + later + jaeger.Path + ", too")
+	r.says("runtimes may post to http://" + later + endpoint.Path + ", too")
 	for i, body := range p.bodies[half:] {
 		url := r.url
 		if i%2 == 0 {
-			url = "http://" + later + jaeger.Path
+			url = "http://" + later + endpoint.Path
 		}
 		if err := p.post(client, url, body); err != nil {
 			t.Fatal(err)

@@ -22,15 +22,15 @@ import (
 	tracepb "go.opentelemetry.io/proto/otlp/trace/v1"
 
 	rustjaeger "github.com/shimtrace/shimtrace/integration/rust/jaeger"
-	"github.com/shimtrace/shimtrace/internal/forwarder/jaeger"
+	"github.com/shimtrace/shimtrace/internal/forwarder/endpoint"
 	"github.com/shimtrace/shimtrace/internal/forwarder/runtimespan"
 )
 
-// endpoint is one of ours, and what came to it.
-type endpoint struct {
-	*jaeger.Endpoint
+// postsEndpoint is one of ours, and what came to it.
+type postsEndpoint struct {
+	*endpoint.Endpoint
 	url      string
-	counters jaeger.Counters
+	counters endpoint.Counters
 
 	mu sync.Mutex
 	by map[netip.AddrPort][]posted // by the process that posted
@@ -41,21 +41,21 @@ type posted struct {
 	runtimespan.Span
 }
 
-func serve(t *testing.T) *endpoint {
+func serve(t *testing.T) *postsEndpoint {
 	t.Helper()
 	l, err := net.Listen("tcp", "127.0.0.1:0")
 	if err != nil {
 		t.Fatal(err)
 	}
-	e := &endpoint{url: "http://" + l.Addr().String() + jaeger.Path, by: make(map[netip.AddrPort][]posted)}
-	e.Endpoint = jaeger.New(func(peer netip.AddrPort, service string, spans []runtimespan.Span) {
+	e := &postsEndpoint{url: "http://" + l.Addr().String() + endpoint.Path, by: make(map[netip.AddrPort][]posted)}
+	e.Endpoint = endpoint.New(func(peer netip.AddrPort, service string, spans []runtimespan.Span) {
 		e.mu.Lock()
 		defer e.mu.Unlock()
 		for _, s := range spans {
 			e.by[peer] = append(e.by[peer], posted{service, s})
 		}
-	}, jaeger.Options{Counters: &e.counters, Report: func(r jaeger.Reason, err error) {
-		if r != jaeger.CutShort { // a process that ends while its exporter posts what it traced of itself
+	}, endpoint.Options{Counters: &e.counters, Report: func(r endpoint.Reason, err error) {
+		if r != endpoint.CutShort { // a process that ends while its exporter posts what it traced of itself
 			t.Errorf("%s: %v", r, err)
 		}
 	}})
@@ -75,7 +75,7 @@ func serve(t *testing.T) *endpoint {
 }
 
 // posts returns what came from each process.
-func (e *endpoint) posts(t *testing.T) map[netip.AddrPort][]posted {
+func (e *postsEndpoint) posts(t *testing.T) map[netip.AddrPort][]posted {
 	t.Helper()
 	ctx, cancel := context.WithTimeout(t.Context(), 10*time.Second)
 	defer cancel()
@@ -88,7 +88,7 @@ func (e *endpoint) posts(t *testing.T) map[netip.AddrPort][]posted {
 }
 
 // count returns how many spans came of a service.
-func (e *endpoint) count(service string) (n int) {
+func (e *postsEndpoint) count(service string) (n int) {
 	e.mu.Lock()
 	defer e.mu.Unlock()
 	for _, all := range e.by {
@@ -176,7 +176,7 @@ func noSecret(t *testing.T, s posted) {
 
 // rustRuntime makes calls as runtime-rs does and returns what it says of its spans, by
 // their ids, when they have come.
-func rustRuntime(t *testing.T, program string, e *endpoint, sandbox string, calls int) (sent map[string]string) {
+func rustRuntime(t *testing.T, program string, e *postsEndpoint, sandbox string, calls int) (sent map[string]string) {
 	ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
 	defer cancel()
 	cmd := exec.CommandContext(ctx, program, e.url, sandbox, fmt.Sprint(calls))
@@ -291,7 +291,7 @@ func TestRustExporter(t *testing.T) {
 	for _, got := range posts {
 		checkRust(t, sandbox, sent, got)
 	}
-	if e.counters.Lost(jaeger.Exporter) == 0 {
+	if e.counters.Lost(endpoint.Exporter) == 0 {
 		t.Error("none of the exporter's own spans were dropped")
 	}
 	if n := e.counters.Bodies.Load(); n < 2 {

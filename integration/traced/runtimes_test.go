@@ -25,13 +25,13 @@ import (
 )
 
 // runtimePod is the sandbox whose runtime's posts were captured; see
-// forwarder/jaeger/testdata.
+// forwarder/endpoint/testdata.
 const runtimePod = "c58a3c91474f5b4adc5a4b96701e44718fa3e3a0c1efd2b7543410d75050244f"
 
 // runtimePosts returns what it posted, in order.
 func runtimePosts(t *testing.T) (all [][]byte) {
 	t.Helper()
-	f, err := os.Open(filepath.Join(traced.Root(), "internal/forwarder/jaeger/testdata/kata-4.1.0-rs-pod.runtime-thrift.tar.gz"))
+	f, err := os.Open(filepath.Join(traced.Root(), "internal/forwarder/endpoint/testdata/kata-4.1.0-rs-pod.runtime-thrift.tar.gz"))
 	check(t, err)
 	defer f.Close()
 	z, err := gzip.NewReader(f)

@@ -41,7 +41,7 @@ func TestDynamic(t *testing.T) {
 	shipper, err := traced.ImpatientShipper(t.TempDir()) // it is what receives
 	check(t, err)
 	jaeger := "[jaeger]\nreceive = 'on'\n[export]\nshipper = '" + shipper + "'\n"
-	ownTracing := []string{"VMSHIM_TRACING=on", "VMSHIM_JAEGER=http://" + endpoint + "/api/traces"}
+	ownTracing := []string{"VMSHIM_TRACING=on", "VMSHIM_JAEGER=http://" + runtimesEndpoint + "/api/traces"}
 	for name, tt := range map[string]struct {
 		config string
 		env    []string

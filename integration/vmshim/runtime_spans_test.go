@@ -14,12 +14,12 @@ import (
 	"golang.org/x/sys/unix"
 
 	"github.com/shimtrace/shimtrace/integration/rig"
-	"github.com/shimtrace/shimtrace/internal/forwarder/jaeger"
+	"github.com/shimtrace/shimtrace/internal/forwarder/endpoint"
 	"github.com/shimtrace/shimtrace/internal/forwarder/runtimespan"
 )
 
-// endpoint is where Kata's runtimes post their spans, in the network of a rig.
-const endpoint = "127.0.0.1:276"
+// runtimesEndpoint is where Kata's runtimes post their spans, in the network of a rig.
+const runtimesEndpoint = "127.0.0.1:276"
 
 // A collector takes what runtimes post, each span in a request of its own.
 type collector struct {
@@ -31,7 +31,7 @@ type collector struct {
 func collect(t *testing.T, r *rig.Rig) *collector {
 	t.Helper()
 	c := &collector{}
-	decoder := jaeger.NewDecoder(jaeger.Options{})
+	decoder := endpoint.NewDecoder(endpoint.Options{})
 	server := &http.Server{Handler: http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		body, err := io.ReadAll(r.Body)
 		if err != nil || r.URL.Path != "/api/traces" || r.Header.Get("Content-Type") != "application/x-thrift" {
@@ -69,7 +69,7 @@ func listenThere(t *testing.T, r *rig.Rig) net.Listener {
 		}
 		defer ns.Close()
 		if err = unix.Setns(int(ns.Fd()), unix.CLONE_NEWNET); err == nil {
-			listener, err = net.Listen("tcp", endpoint)
+			listener, err = net.Listen("tcp", runtimesEndpoint)
 		}
 	}()
 	<-done
@@ -85,7 +85,7 @@ func (c *collector) all() []runtimespan.Span {
 
 // TestRuntimeSpans holds what the shim posts to what Kata's Go runtime does.
 func TestRuntimeSpans(t *testing.T) {
-	r, runtime, host := start(t, "VMSHIM_TRACING=on", "VMSHIM_JAEGER=http://"+endpoint+"/api/traces")
+	r, runtime, host := start(t, "VMSHIM_TRACING=on", "VMSHIM_JAEGER=http://"+runtimesEndpoint+"/api/traces")
 	c := collect(t, r)
 	pod := podLife(t, r, runtime)
 	got := host.wait(pod.sandbox)
@@ -165,7 +165,7 @@ func TestRuntimeSpans(t *testing.T) {
 
 // TestRuntimeSpansRefused: nobody listens, and a container runs.
 func TestRuntimeSpansRefused(t *testing.T) {
-	r, runtime, host := start(t, "VMSHIM_TRACING=on", "VMSHIM_JAEGER=http://"+endpoint+"/api/traces")
+	r, runtime, host := start(t, "VMSHIM_TRACING=on", "VMSHIM_JAEGER=http://"+runtimesEndpoint+"/api/traces")
 	pod := podLife(t, r, runtime)
 	if host.wait(pod.sandbox).named("destroy_sandbox") == nil {
 		t.Error("the sandbox was not destroyed")

@@ -21,7 +21,7 @@ func runtimePod(t *testing.T, config string) []otlprecv.Span {
 	shipper, err := traced.ImpatientShipper(t.TempDir()) // it is what receives
 	check(t, err)
 	in, runtime := wrapped(t, config+"\n[jaeger]\nreceive = 'on'\n[export]\nshipper = '"+shipper+"'\n",
-		"VMSHIM_TRACING=on", "VMSHIM_JAEGER=http://"+endpoint+"/api/traces")
+		"VMSHIM_TRACING=on", "VMSHIM_JAEGER=http://"+runtimesEndpoint+"/api/traces")
 	pod := podLife(t, in.Rig, runtime)
 	spans := waitSpans(t, in, pod.sandbox, "root-span", "shim delete", "rootSpan")
 	checkSecrets(t, in)

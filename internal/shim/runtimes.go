@@ -13,7 +13,7 @@ import (
 
 	"golang.org/x/sys/unix"
 
-	"github.com/shimtrace/shimtrace/internal/forwarder/runtimes"
+	"github.com/shimtrace/shimtrace/internal/forwarder/route"
 	"github.com/shimtrace/shimtrace/internal/forwarder/runtimespan"
 	"github.com/shimtrace/shimtrace/internal/keeper"
 )
@@ -38,8 +38,8 @@ type runtimeSpans struct {
 	keeper *keeper.Keeper
 	log    *slog.Logger
 
-	link    *runtimes.Link // nil before serve
-	sends   atomic.Bool    // the runtime has sent a span
+	link    *route.Link // nil before serve
+	sends   atomic.Bool // the runtime has sent a span
 	stop    context.CancelFunc
 	running sync.WaitGroup
 }
@@ -52,13 +52,13 @@ func (r *relayProcess) openRuntimes() *runtimeSpans {
 		return nil
 	}
 	s := &runtimeSpans{dir: filepath.Join(r.cfg.Relay.StateDir, "runtimes"), log: r.log}
-	if err := runtimes.MakeDir(s.dir); err != nil {
+	if err := route.MakeDir(s.dir); err != nil {
 		r.log.Warn("no spans come from Kata's runtimes", "error", err)
 		return nil
 	}
 	at := r.cfg.Jaeger.Listen
 	s.keeper = keeper.New(keeper.Options{
-		Lock:    runtimes.LockPath(s.dir),
+		Lock:    route.LockPath(s.dir),
 		Program: func() (string, error) { return keeper.Find(r.cfg.Export.Shipper, "export.shipper") },
 		Args:    []string{"receive"},
 		Files:   func() ([]*os.File, error) { return s.listen(at) },
@@ -74,21 +74,21 @@ func (r *relayProcess) openRuntimes() *runtimeSpans {
 }
 
 // countUnread counts as lost what an endpoint has not read that is about to be replaced.
-func (s *runtimeSpans) countUnread(at string, drops runtimes.Drops) {
-	posts, err := runtimes.Unread(at)
+func (s *runtimeSpans) countUnread(at string, drops route.Drops) {
+	posts, err := route.Unread(at)
 	if err != nil {
 		s.log.Warn("what the runtimes' endpoint loses is not counted", "error", err)
 	}
 	if posts > 0 {
-		drops.Drop(runtimes.DropReason(runtimes.ReasonEndpointStopped), posts)
+		drops.Drop(route.DropReason(route.ReasonEndpointStopped), posts)
 	}
 }
 
 // listen opens the endpoint's port, so that from then on posts wait for the process
 // instead of being refused.
 func (s *runtimeSpans) listen(at string) ([]*os.File, error) {
-	l, err := runtimes.Open(at)
-	if taken, ok := errors.AsType[*runtimes.TakenError](err); ok {
+	l, err := route.Open(at)
+	if taken, ok := errors.AsType[*route.TakenError](err); ok {
 		s.sayTaken(taken)
 		return nil, fmt.Errorf("%w; if the port is to stay somebody else's, set receive in [jaeger] of the configuration to \"off\", and turn the runtimes' tracing off", err)
 	}
@@ -109,7 +109,7 @@ const takenInterval = time.Minute
 
 // sayTaken says loudly, and again and again, that what runtimes trace goes to another
 // user: containers' environments may be in it.
-func (s *runtimeSpans) sayTaken(taken *runtimes.TakenError) {
+func (s *runtimeSpans) sayTaken(taken *route.TakenError) {
 	if !taken.By.Foreign() || !due(filepath.Join(s.dir, "taken"), takenInterval) {
 		return
 	}
@@ -139,11 +139,11 @@ func due(path string, interval time.Duration) bool {
 func (s *runtimeSpans) serve(r *relayProcess, a *agents) {
 	ctx, stop := context.WithCancel(context.Background())
 	s.stop = stop
-	s.link = runtimes.NewLink(runtimes.LinkOptions{
+	s.link = route.NewLink(route.LinkOptions{
 		Dir:     s.dir,
 		Sandbox: a.sandbox,
 		Ensure:  s.keeper.Ensure,
-		Lost:    func(reason string, spans int) { r.tel.journal.Drop(runtimes.DropReason(reason), spans) },
+		Lost:    func(reason string, spans int) { r.tel.journal.Drop(route.DropReason(reason), spans) },
 		Warn:    func(err error) { r.log.Warn("runtime's spans", "error", err) },
 	}, func(span *runtimespan.Span) {
 		s.sends.Store(true)

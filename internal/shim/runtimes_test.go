@@ -38,7 +38,7 @@ const capturedSpans = 229
 // capturedPosts returns what it posted, in order.
 func capturedPosts(t *testing.T) (all [][]byte) {
 	t.Helper()
-	f, err := os.Open("../forwarder/jaeger/testdata/kata-4.1.0-rs-pod.runtime-thrift.tar.gz")
+	f, err := os.Open("../forwarder/endpoint/testdata/kata-4.1.0-rs-pod.runtime-thrift.tar.gz")
 	if err != nil {
 		t.Fatal(err)
 	}

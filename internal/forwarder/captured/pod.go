@@ -19,7 +19,7 @@ import (
 	"google.golang.org/protobuf/proto"
 
 	"github.com/shimtrace/shimtrace/internal/forwarder/agentwire"
-	"github.com/shimtrace/shimtrace/internal/forwarder/jaeger"
+	"github.com/shimtrace/shimtrace/internal/forwarder/endpoint"
 	"github.com/shimtrace/shimtrace/internal/forwarder/runtimespan"
 )
 
@@ -67,7 +67,7 @@ func Load(tb testing.TB, name string) *Pod {
 	p.Frames = Frames(tb, name+".agent")
 	p.Agent = AgentSpans(tb, name+".agent")
 	files := tar.NewReader(bytes.NewReader(unzip(tb, filepath.Join("..", "jaeger", "testdata", name+".runtime-thrift.tar.gz"))))
-	decoder := jaeger.NewDecoder(jaeger.Options{})
+	decoder := endpoint.NewDecoder(endpoint.Options{})
 	for {
 		h, err := files.Next()
 		if err == io.EOF {

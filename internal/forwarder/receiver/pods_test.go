@@ -22,9 +22,9 @@ import (
 
 	"github.com/shimtrace/shimtrace/internal/forwarder/captured"
 	"github.com/shimtrace/shimtrace/internal/forwarder/collate"
-	"github.com/shimtrace/shimtrace/internal/forwarder/jaeger"
+	"github.com/shimtrace/shimtrace/internal/forwarder/endpoint"
 	"github.com/shimtrace/shimtrace/internal/forwarder/listen"
-	"github.com/shimtrace/shimtrace/internal/forwarder/runtimes"
+	"github.com/shimtrace/shimtrace/internal/forwarder/route"
 	"github.com/shimtrace/shimtrace/internal/forwarder/runtimespan"
 )
 
@@ -36,10 +36,10 @@ type host struct {
 
 func newHost(t *testing.T) *host {
 	h := &host{dir: filepath.Join(t.TempDir(), "runtimes")}
-	if err := runtimes.MakeDir(h.dir); err != nil {
+	if err := route.MakeDir(h.dir); err != nil {
 		t.Fatal(err)
 	}
-	relays, err := runtimes.Listen(h.dir)
+	relays, err := route.Listen(h.dir)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -47,23 +47,23 @@ func newHost(t *testing.T) *host {
 	if err != nil {
 		t.Fatal(err)
 	}
-	h.url = "http://" + port.Addr().String() + jaeger.Path
-	var endpoint *jaeger.Endpoint
-	router := runtimes.NewRouter(runtimes.RouterOptions{Settle: func(ctx context.Context) { _ = endpoint.Flush(ctx) }})
-	endpoint = jaeger.New(router.Take, jaeger.Options{})
+	h.url = "http://" + port.Addr().String() + endpoint.Path
+	var posts *endpoint.Endpoint
+	router := route.NewRouter(route.RouterOptions{Settle: func(ctx context.Context) { _ = posts.Flush(ctx) }})
+	posts = endpoint.New(router.Take, endpoint.Options{})
 	ctx, stop := context.WithCancel(context.Background())
 	var running sync.WaitGroup
 	guarded, err := router.Guard(port.(*net.TCPListener))
 	if err != nil {
 		t.Fatal(err)
 	}
-	running.Go(func() { _ = endpoint.Serve(guarded) })
+	running.Go(func() { _ = posts.Serve(guarded) })
 	running.Go(func() { router.Serve(ctx, relays, 0) })
 	t.Cleanup(func() {
 		stop()
 		ctx, cancel := context.WithTimeout(context.Background(), patience)
 		defer cancel()
-		if err := endpoint.Close(ctx); err != nil {
+		if err := posts.Close(ctx); err != nil {
 			t.Error(err)
 		}
 		running.Wait()
@@ -82,7 +82,7 @@ type podRelay struct {
 	own  *collate.Collator
 	// closed ends the receiver.
 	closed func() error
-	link   *runtimes.Link
+	link   *route.Link
 	// agent is the agent's end of its connection.
 	agent net.Conn
 	http  *http.Client
@@ -133,7 +133,7 @@ func (h *host) relayOf(t *testing.T, s *store, pod *captured.Pod, name string) *
 	ctx, stop := context.WithCancel(context.Background())
 	var running sync.WaitGroup
 	running.Go(func() { hybrid.Serve(ctx) })
-	p.link = runtimes.NewLink(runtimes.LinkOptions{Dir: h.dir, Sandbox: pod.Sandbox}, func(span *runtimespan.Span) {
+	p.link = route.NewLink(route.LinkOptions{Dir: h.dir, Sandbox: pod.Sandbox}, func(span *runtimespan.Span) {
 		p.own.AddRuntime(span)
 		p.took.Add(1)
 	})

@@ -1,5 +1,5 @@
 // Package runtimespan is a span of Kata's own runtime, on its way from the host's
-// one endpoint, which decodes it (package jaeger), to the relay of its sandbox, which
+// one endpoint, which decodes it (package endpoint), to the relay of its sandbox, which
 // gives it its place (package collate).
 //
 // It decides nothing and does no I/O.

@@ -1,0 +1,248 @@
+package endpoint
+
+import (
+	"encoding/binary"
+	"errors"
+	"fmt"
+	"math"
+	"math/bits"
+	"unicode/utf8"
+
+	"github.com/apache/thrift/lib/go/thrift"
+	tracepb "go.opentelemetry.io/proto/otlp/trace/v1"
+
+	"github.com/shimtrace/shimtrace/internal/forwarder/agentwire"
+	"github.com/shimtrace/shimtrace/internal/forwarder/runtimespan"
+)
+
+// Decoder turns request bodies into spans. It keeps its buffers from body to body
+// and is not safe for concurrent use.
+type Decoder struct {
+	opts    Options
+	builder *agentwire.Builder
+
+	// Scratch, of the span at hand:
+	scratch runtimespan.Span
+	refs    []reference
+
+	lost [reasons]uint64 // of the body at hand
+}
+
+// NewDecoder returns a Decoder that obeys opts.Wire, opts.MaxSpans and opts.Counters.
+func NewDecoder(opts Options) *Decoder {
+	opts = opts.withDefaults()
+	return &Decoder{opts: opts, builder: agentwire.NewBuilder(opts.Wire)}
+}
+
+// BodyError says that a body is malformed. It never quotes it, for it may hold
+// secrets.
+type BodyError struct {
+	// Offset is where in the body decoding stopped, in bytes.
+	Offset int
+	// Span is which of the body's spans it is in, from 0; -1 outside.
+	Span int
+	Err  error
+}
+
+func (e *BodyError) Error() string {
+	where := ""
+	if e.Span >= 0 {
+		where = fmt.Sprintf(" in span %d", e.Span)
+	}
+	return fmt.Sprintf("decode runtime spans: malformed at byte %d%s: %v", e.Offset, where, e.Err)
+}
+
+func (e *BodyError) Unwrap() error { return e.Err }
+
+// maxService is the longest service name in bytes; a longer one is cut.
+const maxService = 256
+
+// Decode decodes one body: a Batch of jaeger.thrift in Thrift's binary protocol. It
+// keeps no part of body. Spans that are not wanted, the exporter's own among them,
+// are left out and counted. The error is a *BodyError, and costs the whole body.
+func (d *Decoder) Decode(body []byte) (service string, spans []runtimespan.Span, err error) {
+	r := newReader(body)
+	d.lost = [reasons]uint64{}
+	at := -1
+	var hasProcess, hasSpans bool
+	for {
+		id, is, more := r.field()
+		if !more {
+			break
+		}
+		switch {
+		case id == 1 && is == thrift.STRUCT:
+			service, hasProcess = process(r), true
+		case id == 2 && is == thrift.LIST && !hasSpans:
+			spans, at = d.spans(r)
+			hasSpans = true
+		default:
+			r.skip(is)
+		}
+	}
+	switch {
+	case r.err != nil:
+	case !hasProcess || !hasSpans:
+		r.fail(errors.New("the batch has no process or no spans"))
+	case r.left.Len() > 0:
+		r.fail(errors.New("there is more after the batch"))
+	}
+	c := d.opts.Counters
+	if r.err != nil {
+		c.lost[Malformed].Add(1)
+		return "", nil, &BodyError{Offset: r.at, Span: at, Err: r.err}
+	}
+	for reason, n := range d.lost {
+		if n > 0 {
+			c.lost[reason].Add(n)
+		}
+	}
+	c.Bodies.Add(1)
+	c.Bytes.Add(uint64(len(body)))
+	c.Spans.Add(uint64(len(spans)))
+	return service, spans, nil
+}
+
+// spans reads the batch's spans. at is the one that could not be read, or -1.
+func (d *Decoder) spans(r *reader) (spans []runtimespan.Span, at int) {
+	n := r.list(thrift.STRUCT)
+	for at = range n {
+		reason := d.span(r, &d.scratch)
+		if r.err != nil {
+			return nil, at
+		}
+		if reason == 0 && len(spans) == d.opts.MaxSpans {
+			reason = TooMany
+		}
+		if reason != 0 {
+			d.lost[reason]++
+			continue
+		}
+		if spans == nil { // of those announced there cannot be more than there is room for
+			spans = make([]runtimespan.Span, 0, min(n-at, d.opts.MaxSpans, 1+r.left.Len()/minSpan))
+		}
+		spans = append(spans, d.scratch)
+	}
+	return spans, -1
+}
+
+// minSpan is the least that a span takes in bytes: eight required fields, an empty
+// name, and the end.
+const minSpan = 6*(3+8) + (3 + 4) + (3 + 4) + 1
+
+// process reads a Process and returns its service name; the host knows the rest
+// better.
+func process(r *reader) string {
+	var name []byte
+	for {
+		id, is, more := r.field()
+		switch {
+		case !more:
+			if len(name) > maxService {
+				name = name[:maxService]
+			}
+			if !utf8.Valid(name) {
+				return "" // then it is none of those that mean something
+			}
+			return string(name)
+		case id == 1 && is == thrift.STRING:
+			name = r.text()
+		default:
+			r.skip(is)
+		}
+	}
+}
+
+// required are the fields without which a span is none.
+const required = 1<<1 | 1<<2 | 1<<3 | 1<<4 | 1<<5 | 1<<7 | 1<<8 | 1<<9
+
+// span reads a Span. It returns why it is not wanted, if so; whether it could be
+// read at all is in r.
+func (d *Decoder) span(r *reader, s *runtimespan.Span) Reason {
+	*s = runtimespan.Span{}
+	d.builder.Begin(&s.Span)
+	d.refs = d.refs[:0]
+	s.Kind = tracepb.Span_SPAN_KIND_INTERNAL
+	var t traits
+	var start, duration int64
+	seen := 0
+	for {
+		id, is, more := r.field()
+		if !more {
+			break
+		}
+		switch {
+		case id == 1 && is == thrift.I64:
+			putID(s.TraceID[8:], r.i64())
+		case id == 2 && is == thrift.I64:
+			putID(s.TraceID[:8], r.i64())
+		case id == 3 && is == thrift.I64:
+			putID(s.SpanID[:], r.i64())
+		case id == 4 && is == thrift.I64:
+			putID(s.ParentID[:], r.i64())
+		case id == 5 && is == thrift.STRING:
+			t.name = r.text()
+		case id == 6 && is == thrift.LIST:
+			d.references(r)
+		case id == 7 && is == thrift.I32:
+			s.TraceFlags = uint8(r.i32() & 1) // sampled; the others are Jaeger's own
+		case id == 8 && is == thrift.I64:
+			start = r.i64()
+		case id == 9 && is == thrift.I64:
+			duration = r.i64()
+		case id == 10 && is == thrift.LIST:
+			for n := r.list(thrift.STRUCT); n > 0 && r.err == nil; n-- {
+				d.attribute(readTag(r), &t)
+			}
+		case id == 11 && is == thrift.LIST:
+			for n := r.list(thrift.STRUCT); n > 0 && r.err == nil; n-- {
+				d.event(r)
+			}
+		default:
+			r.skip(is)
+			continue
+		}
+		seen |= 1 << id
+	}
+	if r.err == nil && seen&required != required {
+		r.fail(errors.New("the span lacks a required field"))
+	}
+	switch {
+	case r.err != nil:
+		return 0
+	case t.exporter():
+		return Exporter
+	case s.TraceID == [16]byte{} || s.SpanID == [8]byte{}:
+		return NoIdentity
+	}
+	s.Start = unixNano(start)
+	s.End = unixNano(saturated(start, max(duration, 0)))
+	d.refer(&s.Span)
+	d.finish(s, &t)
+	if s.Size() > maxSize {
+		return TooLong
+	}
+	return 0
+}
+
+// maxSize leaves room for what runtimespan adds to a span.
+const maxSize = runtimespan.MaxSize - 1024
+
+func putID(id []byte, v int64) { binary.BigEndian.PutUint64(id, uint64(v)) }
+
+// saturated adds what is not negative.
+func saturated(a, b int64) int64 {
+	if a > math.MaxInt64-b {
+		return math.MaxInt64
+	}
+	return a + b
+}
+
+// unixNano makes nanoseconds of microseconds, within what OTLP's readers take.
+func unixNano(micros int64) uint64 {
+	hi, lo := bits.Mul64(uint64(max(micros, 0)), 1000)
+	if hi > 0 || lo > math.MaxInt64 {
+		return math.MaxInt64
+	}
+	return lo
+}

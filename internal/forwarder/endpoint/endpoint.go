@@ -1,0 +1,154 @@
+package endpoint
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"log"
+	"net"
+	"net/http"
+	"net/netip"
+	"sync"
+	"time"
+)
+
+// Endpoint serves what Kata's runtimes take for a Jaeger collector. New makes one,
+// Close ends it.
+type Endpoint struct {
+	opts     Options
+	sink     Sink
+	server   *http.Server
+	queue    *queue
+	decoded  chan struct{} // closed when there is nothing more to decode
+	reported [reasons]sync.Once
+}
+
+// New returns an Endpoint whose spans go to sink.
+func New(sink Sink, opts Options) *Endpoint {
+	e := &Endpoint{opts: opts.withDefaults(), sink: sink, decoded: make(chan struct{})}
+	e.queue = newQueue(e.opts.QueuedBodies, e.opts.QueuedBytes, e.opts.Pending)
+	protocols := new(http.Protocols)
+	protocols.SetHTTP1(true)
+	protocols.SetUnencryptedHTTP2(true) // runtime-rs's client cannot do otherwise
+	e.server = &http.Server{
+		Handler:           http.HandlerFunc(e.serve),
+		Protocols:         protocols,
+		ReadHeaderTimeout: e.opts.ReadTimeout / 4,
+		ReadTimeout:       e.opts.ReadTimeout,
+		WriteTimeout:      e.opts.ReadTimeout + answerTimeout,
+		IdleTimeout:       idleTimeout,
+		MaxHeaderBytes:    16 << 10,
+		HTTP2: &http.HTTP2Config{
+			MaxConcurrentStreams:          16,
+			MaxReadFrameSize:              64 << 10, // a connection keeps the memory for its longest
+			MaxReceiveBufferPerConnection: 256 << 10,
+			MaxReceiveBufferPerStream:     128 << 10,
+		},
+		ConnContext: func(ctx context.Context, c net.Conn) context.Context {
+			return context.WithValue(ctx, peerKey{}, addrPort(c.RemoteAddr()))
+		},
+		ErrorLog: log.New(io.Discard, "", 0), // what costs spans is reported
+	}
+	go e.decode()
+	return e
+}
+
+const (
+	// answerTimeout is how long it may take to write an answer of no length.
+	answerTimeout = 5 * time.Second
+	// idleTimeout is longer than the runtimes' clients keep an idle connection (90 s
+	// both): a span that is posted while we close would be lost.
+	idleTimeout = 3 * time.Minute
+)
+
+// peerKey is of the context that has a connection's other end.
+type peerKey struct{}
+
+// addrPort is the zero AddrPort for what is no TCP.
+func addrPort(a net.Addr) netip.AddrPort {
+	tcp, ok := a.(*net.TCPAddr)
+	if !ok {
+		return netip.AddrPort{}
+	}
+	ap := tcp.AddrPort()
+	return netip.AddrPortFrom(ap.Addr().Unmap(), ap.Port())
+}
+
+// Serve takes connections of l until Close, and then returns nil. It closes l. An
+// Endpoint may serve several.
+func (e *Endpoint) Serve(l net.Listener) error {
+	limited := &listener{
+		Listener: l,
+		max:      int64(e.opts.MaxConnections),
+		turned:   &e.opts.Counters.TurnedAway,
+	}
+	if err := e.server.Serve(limited); !errors.Is(err, http.ErrServerClosed) {
+		return fmt.Errorf("serve runtimes on %s: %w", l.Addr(), err)
+	}
+	return nil
+}
+
+// Flush waits until the Sink has the spans of all requests that were answered before
+// the call. The error is ctx's.
+func (e *Endpoint) Flush(ctx context.Context) error {
+	select {
+	case <-e.queue.handled():
+		return nil
+	case <-ctx.Done():
+		return fmt.Errorf("flush runtimes' spans: %w", context.Cause(ctx))
+	}
+}
+
+// Close takes no more requests, finishes those at hand, and waits until the Sink has
+// their spans. When ctx ends before, the connections are closed and what waits is
+// decoded nonetheless, but not waited for; the error is then ctx's.
+func (e *Endpoint) Close(ctx context.Context) error {
+	err := e.server.Shutdown(ctx)
+	if err != nil {
+		e.server.Close()
+	}
+	e.queue.close()
+	select {
+	case <-e.decoded:
+	case <-ctx.Done():
+		err = context.Cause(ctx)
+	}
+	if err != nil {
+		return fmt.Errorf("close the endpoint of runtimes: %w", err)
+	}
+	return nil
+}
+
+// decode decodes what was queued, for as long as the Endpoint lives.
+func (e *Endpoint) decode() {
+	defer close(e.decoded)
+	d := NewDecoder(e.opts)
+	for p := range e.queue.posts {
+		e.deliver(d, p)
+		e.queue.done(p)
+	}
+}
+
+func (e *Endpoint) deliver(d *Decoder, p post) {
+	service, spans, err := d.Decode(p.body)
+	if err != nil {
+		e.report(Malformed, err)
+		return
+	}
+	if len(spans) > 0 {
+		e.sink(p.peer, service, spans)
+	}
+}
+
+// lose counts what is lost, and reports the first case.
+func (e *Endpoint) lose(reason Reason, err error) {
+	e.opts.Counters.lost[reason].Add(1)
+	e.report(reason, err)
+}
+
+func (e *Endpoint) report(reason Reason, err error) {
+	if e.opts.Report != nil {
+		e.reported[reason].Do(func() { e.opts.Report(reason, err) })
+	}
+}

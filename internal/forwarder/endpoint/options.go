@@ -1,0 +1,80 @@
+package endpoint
+
+import (
+	"net/netip"
+	"sync/atomic"
+	"time"
+
+	"github.com/shimtrace/shimtrace/internal/forwarder/agentwire"
+	"github.com/shimtrace/shimtrace/internal/forwarder/runtimespan"
+)
+
+// Sink takes over the spans of one request, in the order of the body; there is one
+// at least. peer is the other end of the connection that brought them, service the
+// name that the process gave itself ("kata", "kata-sb-c58a3c91"), at most 256 bytes
+// of UTF-8. It is called for one request after another in the order in which they
+// were answered, by one goroutine, so one that blocks holds up all others' spans.
+type Sink func(peer netip.AddrPort, service string, spans []runtimespan.Span)
+
+// Options bound what those who post may cost and say what is kept. The zero value
+// means the defaults named at each field.
+type Options struct {
+	// Wire says which attributes are kept and bounds what a span may have of them,
+	// of events and of links. Its MaxFrame and Counters are not used.
+	Wire agentwire.Options
+
+	// MaxBody is the longest request body in bytes, inflated if it was compressed.
+	// A longer one is refused with 413. Default 8 MiB.
+	MaxBody int
+	// MaxSpans is the most spans that are taken of one body. Default 16384; the
+	// runtimes' exporters send 512 at most.
+	MaxSpans int
+
+	// QueuedBytes bounds all bodies that are being read or wait to be decoded,
+	// together. A request that does not fit is refused with 503. Default 32 MiB,
+	// and not less than MaxBody.
+	QueuedBytes int
+	// QueuedBodies bounds the bodies that wait to be decoded. Default 4096.
+	QueuedBodies int
+
+	// MaxConnections bounds the open connections; more are closed at once. A
+	// runtime has one. Default 1024.
+	MaxConnections int
+	// ReadTimeout is how long a request may take to arrive, its headers a quarter of
+	// that. Default 20 s.
+	ReadTimeout time.Duration
+
+	// Report is told once of each kind of trouble that costs spans, with the first
+	// case of it; Counters have the rest. nil: nobody asks.
+	Report func(Reason, error)
+	// Counters receives what happens. nil: nobody asks.
+	Counters *Counters
+	// Pending has added to it the posts that have been answered and are not with the
+	// Sink yet. nil: nobody asks.
+	Pending *atomic.Int64
+}
+
+func (o Options) withDefaults() Options {
+	set := func(v *int, def int) {
+		if *v <= 0 {
+			*v = def
+		}
+	}
+	set(&o.MaxBody, 8<<20)
+	set(&o.MaxSpans, 16384)
+	set(&o.QueuedBytes, 32<<20)
+	o.QueuedBytes = max(o.QueuedBytes, o.MaxBody)
+	set(&o.QueuedBodies, 4096)
+	set(&o.MaxConnections, 1024)
+	if o.ReadTimeout <= 0 {
+		o.ReadTimeout = 20 * time.Second
+	}
+	if o.Counters == nil {
+		o.Counters = new(Counters)
+	}
+	if o.Pending == nil {
+		o.Pending = new(atomic.Int64)
+	}
+	o.Wire.Counters = &o.Counters.Attributes
+	return o
+}

@@ -1,0 +1,102 @@
+package endpoint
+
+import (
+	"net/netip"
+	"sync"
+	"sync/atomic"
+)
+
+// post is a request that has been answered.
+type post struct {
+	peer netip.AddrPort
+	body []byte
+}
+
+// queue is what waits to be decoded, in order, and the memory for it: that of bodies
+// still being read too.
+type queue struct {
+	posts   chan post
+	room    atomic.Int64  // bytes
+	pending *atomic.Int64 // posts
+
+	mu      sync.Mutex
+	closed  bool
+	in, out uint64 // posts put, posts done
+	waiting []waiter
+}
+
+// waiter waits until a number of posts is done.
+type waiter struct {
+	out  uint64
+	done chan struct{}
+}
+
+func newQueue(posts, bytes int, pending *atomic.Int64) *queue {
+	q := &queue{posts: make(chan post, posts), pending: pending}
+	q.room.Store(int64(bytes))
+	return q
+}
+
+// reserve takes room for n bytes, if it is there.
+func (q *queue) reserve(n int) bool {
+	if q.room.Add(-int64(n)) < 0 {
+		q.release(n)
+		return false
+	}
+	return true
+}
+
+func (q *queue) release(n int) { q.room.Add(int64(n)) }
+
+// put queues a post, whose body's capacity has been reserved, if there is room.
+func (q *queue) put(p post) bool {
+	q.mu.Lock()
+	defer q.mu.Unlock()
+	if q.closed {
+		return false
+	}
+	select {
+	case q.posts <- p:
+		q.in++
+		q.pending.Add(1)
+		return true
+	default:
+		return false
+	}
+}
+
+// done ends a post that was taken out of the queue.
+func (q *queue) done(p post) {
+	q.release(cap(p.body))
+	q.pending.Add(-1)
+	q.mu.Lock()
+	defer q.mu.Unlock()
+	q.out++
+	for len(q.waiting) > 0 && q.waiting[0].out <= q.out {
+		close(q.waiting[0].done)
+		q.waiting = q.waiting[1:]
+	}
+}
+
+// handled is closed when all posts so far are done.
+func (q *queue) handled() <-chan struct{} {
+	q.mu.Lock()
+	defer q.mu.Unlock()
+	done := make(chan struct{})
+	if q.out == q.in {
+		close(done)
+	} else {
+		q.waiting = append(q.waiting, waiter{q.in, done}) // in order, for q.in only grows
+	}
+	return done
+}
+
+// close lets what is in the queue be the last.
+func (q *queue) close() {
+	q.mu.Lock()
+	defer q.mu.Unlock()
+	if !q.closed {
+		q.closed = true
+		close(q.posts)
+	}
+}

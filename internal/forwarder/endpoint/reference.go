@@ -1,0 +1,64 @@
+package endpoint
+
+import (
+	"github.com/apache/thrift/lib/go/thrift"
+
+	"github.com/shimtrace/shimtrace/internal/forwarder/agentwire"
+)
+
+// reference is a SpanRef of jaeger.thrift.
+type reference struct {
+	traceID [16]byte
+	spanID  [8]byte
+	childOf bool
+}
+
+// maxReferences bounds those of a span that are looked at for its parent; exporters
+// write the parent as a field, and none here.
+const maxReferences = 128
+
+// references reads those of the span at hand.
+func (d *Decoder) references(r *reader) {
+	for n := r.list(thrift.STRUCT); n > 0 && r.err == nil; n-- {
+		var ref reference
+		for {
+			id, is, more := r.field()
+			if !more {
+				break
+			}
+			switch {
+			case id == 1 && is == thrift.I32:
+				ref.childOf = r.i32() == 0
+			case id == 2 && is == thrift.I64:
+				putID(ref.traceID[8:], r.i64())
+			case id == 3 && is == thrift.I64:
+				putID(ref.traceID[:8], r.i64())
+			case id == 4 && is == thrift.I64:
+				putID(ref.spanID[:], r.i64())
+			default:
+				r.skip(is)
+			}
+		}
+		if len(d.refs) < maxReferences {
+			d.refs = append(d.refs, ref)
+		} else {
+			d.builder.Link(ref.traceID, ref.spanID)
+		}
+	}
+}
+
+// refer gives the span its parent, where only a reference has it, and makes links of
+// the others.
+func (d *Decoder) refer(s *agentwire.Span) {
+	for _, ref := range d.refs {
+		if ref.childOf && ref.traceID == s.TraceID {
+			if s.ParentID == [8]byte{} {
+				s.ParentID = ref.spanID
+			}
+			if s.ParentID == ref.spanID {
+				continue
+			}
+		}
+		d.builder.Link(ref.traceID, ref.spanID)
+	}
+}

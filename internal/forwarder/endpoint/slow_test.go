@@ -1,0 +1,169 @@
+package endpoint
+
+import (
+	"bufio"
+	"fmt"
+	"io"
+	"net"
+	"net/http"
+	"strings"
+	"testing"
+	"time"
+)
+
+func dial(t *testing.T, e *served) net.Conn {
+	t.Helper()
+	c, err := net.Dial("tcp", e.address)
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { c.Close() })
+	c.SetDeadline(time.Now().Add(30 * time.Second))
+	return c
+}
+
+func head(length int) string {
+	return fmt.Sprintf("POST %s HTTP/1.1\r\nHost: x\r\nContent-Type: %s\r\nContent-Length: %d\r\n\r\n", Path, typeGo, length)
+}
+
+// Who is slow loses his connection and nobody else anything.
+func TestSlowClients(t *testing.T) {
+	var got sunk
+	e := serve(t, got.sink, Options{ReadTimeout: 400 * time.Millisecond})
+	body := batch("kata", plainSpan("n"))
+	silent, headless, slow := dial(t, e), dial(t, e), dial(t, e)
+	io.WriteString(headless, "POST /api/traces HTTP/1.1\r\nHost")
+	io.WriteString(slow, head(len(body))+string(body[:10]))
+
+	quick := client(t, 1)
+	for range 20 {
+		if status, _ := posted(t, quick, e.url, typeGo, body); status != http.StatusAccepted {
+			t.Fatalf("a quick client got %d", status)
+		}
+	}
+	resp, err := http.ReadResponse(bufio.NewReader(slow), nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	resp.Body.Close()
+	if resp.StatusCode != http.StatusRequestTimeout {
+		t.Errorf("a slow body got %d", resp.StatusCode)
+	}
+	for name, c := range map[string]net.Conn{"silent": silent, "headless": headless, "slow": slow} {
+		if _, err := io.Copy(io.Discard, c); err != nil {
+			t.Errorf("%s: not hung up on: %v", name, err)
+		}
+	}
+	if n := e.counters.Lost(CutShort); n != 1 {
+		t.Errorf("%d cut short", n)
+	}
+	e.flush(t)
+	if n := len(got.deliveries()); n != 20 {
+		t.Errorf("%d deliveries", n)
+	}
+}
+
+// The same over HTTP/2, where a slow stream shares its connection with others.
+func TestSlowStream(t *testing.T) {
+	e := serve(t, new(sunk).sink, Options{ReadTimeout: 400 * time.Millisecond})
+	c := client(t, 2)
+	reader, writer := io.Pipe()
+	defer writer.Close()
+	req, _ := http.NewRequestWithContext(t.Context(), http.MethodPost, e.url, reader)
+	req.Header.Set("Content-Type", typeRust)
+	ended := make(chan error, 1)
+	go func() {
+		resp, err := c.Do(req)
+		if err == nil {
+			resp.Body.Close()
+			if resp.StatusCode != http.StatusRequestTimeout {
+				err = fmt.Errorf("status %d", resp.StatusCode)
+			}
+		}
+		ended <- err
+	}()
+	writer.Write([]byte{1})
+	for range 5 {
+		if status, _ := posted(t, c, e.url, typeRust, batch("kata", plainSpan("n"))); status != http.StatusAccepted {
+			t.Fatalf("a quick stream got %d", status)
+		}
+	}
+	<-ended // 408, or a reset stream: the client may not have read the answer yet
+	eventually(t, "the count", func() bool { return e.counters.Lost(CutShort) == 1 })
+}
+
+// A client that is gone in the middle of a body.
+func TestGoneMidway(t *testing.T) {
+	e := serve(t, new(sunk).sink, Options{})
+	c := dial(t, e)
+	io.WriteString(c, head(1000)+"abc")
+	c.Close()
+	eventually(t, "the count", func() bool { return e.counters.Lost(CutShort) == 1 })
+}
+
+// Memory is for what has arrived: claims of length, and many clients at once, do not
+// keep anyone from posting, until the bytes are really there.
+func TestMemoryIsForWhatArrived(t *testing.T) {
+	const limit = 1 << 20
+	var got sunk
+	e := serve(t, got.sink, Options{MaxBody: limit, QueuedBytes: 2 * limit})
+	for range 20 {
+		io.WriteString(dial(t, e), head(limit)+"x")
+	}
+	c := client(t, 1)
+	body := batch("kata", plainSpan("n"))
+	if status, text := posted(t, c, e.url, typeGo, body); status != http.StatusAccepted {
+		t.Fatalf("beside claims: %d %s", status, text)
+	}
+	for range 4 {
+		io.WriteString(dial(t, e), head(limit)+strings.Repeat("x", limit-10))
+	}
+	eventually(t, "no room", func() bool { return e.counters.Lost(Busy) > 0 })
+	if room := e.queue.room.Load(); room < 0 {
+		t.Errorf("room for %d bytes", room)
+	}
+}
+
+func TestMostConnections(t *testing.T) {
+	e := serve(t, new(sunk).sink, Options{MaxConnections: 3})
+	var open []net.Conn
+	for range 3 {
+		open = append(open, dial(t, e))
+	}
+	more := dial(t, e)
+	if n, err := more.Read(make([]byte, 1)); n > 0 || err == nil {
+		t.Error("a connection beyond the limit is read from")
+	}
+	eventually(t, "the count", func() bool { return e.counters.TurnedAway.Load() == 1 })
+	open[0].Close()
+	body := batch("kata", plainSpan("n"))
+	eventually(t, "room for another", func() bool {
+		c := dial(t, e)
+		defer c.Close()
+		io.WriteString(c, head(len(body))+string(body))
+		resp, err := http.ReadResponse(bufio.NewReader(c), nil)
+		if err != nil {
+			return false
+		}
+		resp.Body.Close()
+		return resp.StatusCode == http.StatusAccepted
+	})
+}
+
+// A runtime that has nothing to say for longer than a request may take keeps its
+// connection: what it posts next does not meet a closing one.
+func TestIdleConnectionsStay(t *testing.T) {
+	for version := 1; version <= 2; version++ {
+		e := serve(t, new(sunk).sink, Options{ReadTimeout: 100 * time.Millisecond})
+		c := client(t, version)
+		for range 3 {
+			if status, _ := posted(t, c, e.url, typeGo, batch("kata", plainSpan("n"))); status != http.StatusAccepted {
+				t.Fatalf("HTTP/%d: %d", version, status)
+			}
+			time.Sleep(250 * time.Millisecond)
+		}
+		if n := e.accepted.Load(); n != 1 {
+			t.Errorf("HTTP/%d: %d connections", version, n)
+		}
+	}
+}

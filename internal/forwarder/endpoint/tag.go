@@ -1,0 +1,100 @@
+package endpoint
+
+import "github.com/apache/thrift/lib/go/thrift"
+
+// Values of TagType in jaeger.thrift.
+const (
+	isString = iota
+	isDouble
+	isBool
+	isLong
+	isBinary
+)
+
+// tag is a Tag of jaeger.thrift. Texts are parts of the body.
+type tag struct {
+	key    []byte
+	is     int32
+	str    []byte
+	double float64
+	bool   bool
+	long   int64
+	binary []byte
+}
+
+func readTag(r *reader) (g tag) {
+	for {
+		id, is, more := r.field()
+		switch {
+		case !more:
+			return g
+		case id == 1 && is == thrift.STRING:
+			g.key = r.text()
+		case id == 2 && is == thrift.I32:
+			g.is = r.i32()
+		case id == 3 && is == thrift.STRING:
+			g.str = r.text()
+		case id == 4 && is == thrift.DOUBLE:
+			g.double = r.float()
+		case id == 5 && is == thrift.BOOL:
+			g.bool = r.bool()
+		case id == 6 && is == thrift.I64:
+			g.long = r.i64()
+		case id == 7 && is == thrift.STRING:
+			g.binary = r.text()
+		default:
+			r.skip(is)
+		}
+	}
+}
+
+// attribute makes an attribute of the span at hand of a tag, if it is to be one.
+func (d *Decoder) attribute(g tag, t *traits) {
+	if !t.take(g) {
+		d.put(g)
+	}
+}
+
+// put makes an attribute of a tag, of the span or of the event at hand.
+func (d *Decoder) put(g tag) {
+	switch g.is {
+	case isString:
+		d.builder.String(g.key, g.str)
+	case isDouble:
+		d.builder.Double(g.key, g.double)
+	case isBool:
+		d.builder.Bool(g.key, g.bool)
+	case isLong:
+		d.builder.Int(g.key, g.long)
+	default: // binary, or of a type to come
+		d.builder.Bytes(g.key, g.binary)
+	}
+}
+
+// event reads a Log, which is what Jaeger calls an event.
+func (d *Decoder) event(r *reader) {
+	d.builder.BeginEvent()
+	var at int64
+	for {
+		id, is, more := r.field()
+		if !more {
+			break
+		}
+		switch {
+		case id == 1 && is == thrift.I64:
+			at = r.i64()
+		case id == 2 && is == thrift.LIST:
+			for n := r.list(thrift.STRUCT); n > 0 && r.err == nil; n-- {
+				g := readTag(r)
+				if string(g.key) == "event" && g.is == isString {
+					d.builder.EventName(g.str)
+				} else {
+					d.put(g)
+				}
+			}
+		default:
+			r.skip(is)
+		}
+	}
+	d.builder.EndEvent(unixNano(at))
+}

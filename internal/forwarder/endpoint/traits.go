@@ -1,0 +1,114 @@
+package endpoint
+
+import (
+	"strings"
+
+	tracepb "go.opentelemetry.io/proto/otlp/trace/v1"
+
+	"github.com/shimtrace/shimtrace/internal/forwarder/runtimespan"
+)
+
+// traits are what a span's tags say beside being attributes. Texts are parts of the
+// body.
+type traits struct {
+	name        []byte
+	kind        []byte
+	pkg         []byte // the Go runtime: its package
+	file, crate []byte // runtime-rs: where in its source
+	request     []byte // runtime-rs: what it was asked for
+	sandbox     []byte
+	container   []byte
+	failed, ok  bool
+	message     []byte
+}
+
+// take takes what a tag says. It returns true where OTLP has a field for that, so
+// that it is not to be an attribute.
+func (t *traits) take(g tag) bool {
+	switch string(g.key) {
+	case "span.kind":
+		t.kind = g.str
+		return g.is == isString
+	case "error":
+		switch {
+		case g.is == isBool:
+			t.failed = t.failed || g.bool
+		case g.is == isString && (string(g.str) == "true" || string(g.str) == "false"):
+			t.failed = t.failed || string(g.str) == "true"
+		default:
+			return false
+		}
+		return true
+	case "otel.status_code": // a word, or in the Go exporter the number that Go has for it
+		t.failed = t.failed || g.is == isString && string(g.str) == "ERROR" || g.is == isLong && g.long == 1
+		t.ok = t.ok || g.is == isString && string(g.str) == "OK" || g.is == isLong && g.long == 2
+		return true
+	case "otel.status_description":
+		t.message = g.str
+		return g.is == isString
+	case "otel.library.name", "otel.library.version", "otel.scope.name", "otel.scope.version":
+		return true // the scope says it
+	case "package":
+		t.pkg = g.str
+	case "code.filepath":
+		t.file = g.str
+	case "code.namespace":
+		t.crate = g.str
+	case "req":
+		t.request = g.str
+	case "sandbox_id":
+		t.sandbox = g.str
+	case "container_id":
+		t.container = g.str
+	}
+	return false
+}
+
+var kinds = map[string]tracepb.Span_SpanKind{
+	"client":   tracepb.Span_SPAN_KIND_CLIENT,
+	"server":   tracepb.Span_SPAN_KIND_SERVER,
+	"producer": tracepb.Span_SPAN_KIND_PRODUCER,
+	"consumer": tracepb.Span_SPAN_KIND_CONSUMER,
+}
+
+// finish gives the span at hand what its traits say, and ends it.
+func (d *Decoder) finish(s *runtimespan.Span, t *traits) {
+	b := d.builder
+	b.Name(t.name)
+	if kind, ok := kinds[string(t.kind)]; ok {
+		s.Kind = kind
+	}
+	switch {
+	case t.failed:
+		b.Status(tracepb.Status_STATUS_CODE_ERROR, t.message)
+	case t.ok:
+		b.Status(tracepb.Status_STATUS_CODE_OK, nil)
+	}
+	req := parseRequest(t.request)
+	s.Sandbox = b.ID(t.sandbox)
+	if s.Sandbox == "" {
+		s.Sandbox = b.ID(req.sandbox)
+	}
+	if req.container != nil {
+		b.Process(req.container, req.exec)
+	} else {
+		b.Process(t.container, nil)
+	}
+	s.Method = method(t, req)
+	b.End()
+}
+
+// exporter tells whether the exporter of runtime-rs has traced itself: it runs under
+// the subscriber that it serves, and so its HTTP/2 makes seven spans of ten. Their
+// source is a crate that was not built from Kata's own tree.
+func (t *traits) exporter() bool {
+	crate, _, _ := strings.Cut(string(t.crate), "::")
+	switch crate {
+	case "h2", "hyper", "hyper_util", "tower", "tonic", "tokio", "tokio_util", "want":
+		return true
+	}
+	file := "/" + string(t.file)
+	return strings.Contains(file, "/registry/src/") || // of cargo
+		strings.Contains(file, "/git/checkouts/") ||
+		strings.Contains(file, "/vendor/")
+}

@@ -1,0 +1,244 @@
+package route
+
+import (
+	"bufio"
+	"context"
+	"errors"
+	"fmt"
+	"net"
+	"os"
+	"sync"
+	"time"
+
+	"github.com/shimtrace/shimtrace/internal/forwarder/listen"
+	"github.com/shimtrace/shimtrace/internal/forwarder/runtimespan"
+	"github.com/shimtrace/shimtrace/internal/host"
+)
+
+// Reasons for which a span is lost at the relay's end.
+const (
+	// ReasonMalformed: it could not be read; the endpoint is of another version.
+	ReasonMalformed = "malformed"
+	// ReasonPanic: whoever took it failed on it.
+	ReasonPanic = "panic"
+)
+
+// LinkOptions say whose spans a Link is for.
+type LinkOptions struct {
+	// Dir is the directory that all relays of the host and their endpoint share. It
+	// need not exist.
+	Dir string
+	// Sandbox is the sandbox's id.
+	Sandbox string
+	// Ensure is called when nobody has the endpoint, to have it opened. It must not
+	// block for long.
+	Ensure func()
+	// Lost is told of spans that arrived and were lost.
+	Lost func(reason string, spans int)
+	// Warn is told what goes wrong, once for each cause; nothing ends by it.
+	Warn func(error)
+}
+
+// Link is a relay's end: it connects to the endpoint, and to the next one when that
+// process ends.
+type Link struct {
+	opts LinkOptions
+	take func(*runtimespan.Span)
+
+	leaving chan struct{} // closed by Leave
+	leave   func()
+	over    chan struct{} // closed when Serve has returned
+
+	mu        sync.Mutex
+	processes []host.Process
+	conn      *net.UnixConn // nil: not connected
+	warned    string
+}
+
+// NewLink returns a Link, whose Serve gives each span to take, one after another.
+func NewLink(opts LinkOptions, take func(*runtimespan.Span)) *Link {
+	l := &Link{opts: opts, take: take, leaving: make(chan struct{}), over: make(chan struct{})}
+	l.leave = sync.OnceFunc(func() { close(l.leaving) })
+	return l
+}
+
+// Processes says which processes the sandbox's runtime is, by their PID and Start. It
+// may be called before and while Serve runs.
+func (l *Link) Processes(all ...host.Process) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	l.processes = all
+	if l.conn != nil {
+		// If that fails, the endpoint is gone, and the next one is told.
+		_ = l.send(l.conn, l.claim())
+	}
+}
+
+// Pauses between attempts to connect: the first ones follow the endpoint's start, or
+// its end, when it takes some ten milliseconds until the next.
+const (
+	soon   = 5 * time.Millisecond
+	seldom = 5 * time.Second
+	// steady is how long a connection lasts that was none of these attempts.
+	steady = time.Second
+	// sendTimeout bounds how long the endpoint may take to make room for a message.
+	sendTimeout = time.Second
+)
+
+// Serve takes spans until ctx is done or Leave has been answered. It is called once.
+func (l *Link) Serve(ctx context.Context) {
+	defer close(l.over)
+	pause := soon
+	for {
+		began := time.Now()
+		conn, err := l.dial(ctx)
+		if err == nil {
+			err = l.attend(ctx, conn)
+			if time.Since(began) > steady {
+				pause = soon
+			}
+		}
+		if ctx.Err() != nil || l.isLeaving() {
+			return
+		}
+		l.opts.Ensure()
+		timer := time.NewTimer(pause)
+		select {
+		case <-ctx.Done():
+		case <-l.leaving:
+		case <-timer.C:
+		}
+		timer.Stop()
+		if pause = min(2*pause, seldom); pause == seldom && err != nil {
+			l.warn(fmt.Errorf("connect to the runtimes' endpoint: %w", err))
+		}
+	}
+}
+
+// Leave asks for what is on its way and waits until it has been taken, or ctx is
+// done. Serve returns then, or does when its own context is done.
+func (l *Link) Leave(ctx context.Context) {
+	l.leave()
+	select {
+	case <-l.over:
+	case <-ctx.Done():
+	}
+}
+
+func (l *Link) isLeaving() bool {
+	select {
+	case <-l.leaving:
+		return true
+	default:
+		return false
+	}
+}
+
+func (l *Link) dial(ctx context.Context) (*net.UnixConn, error) {
+	d := net.Dialer{Timeout: sendTimeout}
+	c, err := d.DialContext(ctx, "unix", socketPath(l.opts.Dir))
+	if err != nil {
+		return nil, err
+	}
+	conn := c.(*net.UnixConn)
+	if err := listen.CheckPeer(conn, uint32(os.Geteuid())); err != nil {
+		conn.Close()
+		return nil, err
+	}
+	return conn, nil
+}
+
+// attend takes spans from one endpoint until it, or we, have had enough.
+func (l *Link) attend(ctx context.Context, conn *net.UnixConn) error {
+	defer conn.Close()
+	stop := context.AfterFunc(ctx, func() { conn.Close() })
+	defer stop()
+	l.mu.Lock()
+	err := l.send(conn, l.claim())
+	if err == nil {
+		l.conn = conn
+	}
+	l.mu.Unlock()
+	if err != nil {
+		return err
+	}
+	ended := make(chan struct{})
+	var asking sync.WaitGroup
+	asking.Go(func() {
+		select {
+		case <-l.leaving:
+			l.mu.Lock()
+			defer l.mu.Unlock()
+			_ = l.send(conn, appendMessage(nil, kindEnd, nil))
+		case <-ended:
+		}
+	})
+	defer asking.Wait()
+	defer close(ended)
+	defer func() {
+		l.mu.Lock()
+		l.conn = nil
+		l.mu.Unlock()
+	}()
+	messages := receiver{from: bufio.NewReaderSize(conn, 32<<10), most: maxMessage}
+	for {
+		kind, payload, err := messages.next()
+		if err != nil {
+			if errors.Is(err, errProtocol) {
+				l.warn(err)
+			}
+			return err
+		}
+		switch kind {
+		case kindSpan:
+			l.span(payload)
+		case kindEnd:
+			return nil
+		}
+	}
+}
+
+// claim is called with the lock held.
+func (l *Link) claim() []byte {
+	c := claim{Sandbox: l.opts.Sandbox}
+	for _, p := range l.processes {
+		c.Processes, c.Started = append(c.Processes, p.PID), append(c.Started, p.Start)
+	}
+	return claimMessage(c)
+}
+
+func (l *Link) send(conn *net.UnixConn, message []byte) error {
+	if err := conn.SetWriteDeadline(time.Now().Add(sendTimeout)); err != nil {
+		return err
+	}
+	_, err := conn.Write(message)
+	return err
+}
+
+// span gives a span away. A panic costs the span that it is about.
+func (l *Link) span(payload []byte) {
+	defer func() {
+		if p := recover(); p != nil {
+			l.opts.Lost(ReasonPanic, 1)
+			l.warn(fmt.Errorf("a runtime's span: panic: %v", p))
+		}
+	}()
+	s, err := runtimespan.Parse(payload)
+	if err != nil {
+		l.opts.Lost(ReasonMalformed, 1)
+		l.warn(err)
+		return
+	}
+	l.take(s)
+}
+
+// warn tells an error unless the last one was the same.
+func (l *Link) warn(err error) {
+	l.mu.Lock()
+	again := l.warned == err.Error()
+	l.warned = err.Error()
+	l.mu.Unlock()
+	if !again {
+		l.opts.Warn(err)
+	}
+}

@@ -1,0 +1,107 @@
+package route
+
+import (
+	"encoding/binary"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"path/filepath"
+
+	"github.com/shimtrace/shimtrace/internal/forwarder/runtimespan"
+)
+
+// Relays and the router talk over a Unix stream socket. A message is its length
+// (32 bits, big-endian, of what follows), its kind, and what the kind prescribes.
+// Either side may be older than the other: kinds and JSON keys that it does not know
+// are passed over.
+const (
+	// kindClaim: from a relay, first and whenever something changes; a claim as JSON.
+	kindClaim = 'c'
+	// kindSpan: from the router; a runtimespan.Span.
+	kindSpan = 's'
+	// kindEnd: from a relay, that it is about to leave; from the router in answer,
+	// when all that was on its way has been sent.
+	kindEnd = 'e'
+
+	headSize   = 4 + 1
+	maxMessage = 1 + runtimespan.MaxSize
+	// maxClaim bounds a claim in bytes.
+	maxClaim = 16 << 10
+	// keepBuffer is the largest buffer kept from one message to the next.
+	keepBuffer = 64 << 10
+)
+
+// claim is what a relay says of itself.
+type claim struct {
+	// Sandbox is the sandbox's id.
+	Sandbox string `json:"sandbox"`
+	// Processes are those of its runtime, by pid.
+	Processes []int `json:"processes,omitempty"`
+	// Started has their starts (host.Process), in the same order, so that none is
+	// taken for another that has its pid by now; 0: not known.
+	Started []uint64 `json:"started,omitempty"`
+}
+
+// appendMessage appends a message.
+func appendMessage(b []byte, kind byte, payload []byte) []byte {
+	b = binary.BigEndian.AppendUint32(b, uint32(1+len(payload)))
+	return append(append(b, kind), payload...)
+}
+
+// appendSpan appends a message with a span, nothing and false if it is too large.
+func appendSpan(b []byte, s *runtimespan.Span) ([]byte, bool) {
+	at := len(b)
+	b = s.Append(append(b, 0, 0, 0, 0, kindSpan))
+	n := len(b) - at - 4
+	if n > maxMessage {
+		return b[:at], false
+	}
+	binary.BigEndian.PutUint32(b[at:], uint32(n))
+	return b, true
+}
+
+func claimMessage(c claim) []byte {
+	payload, err := json.Marshal(c)
+	if err != nil { // cannot be: a text and numbers
+		panic(err)
+	}
+	return appendMessage(nil, kindClaim, payload)
+}
+
+// errProtocol: the other side says what no relay and no router says.
+var errProtocol = errors.New("not what relays and their endpoint say to each other")
+
+// receiver reads messages.
+type receiver struct {
+	from io.Reader
+	// most is the longest message in bytes.
+	most int
+	head [headSize]byte
+	buf  []byte
+}
+
+// next returns the next message; the payload is valid until the next call.
+func (r *receiver) next() (kind byte, payload []byte, err error) {
+	if _, err := io.ReadFull(r.from, r.head[:]); err != nil {
+		return 0, nil, err
+	}
+	n := int(binary.BigEndian.Uint32(r.head[:4])) - 1
+	if n < 0 || n >= r.most {
+		return 0, nil, fmt.Errorf("message %q of %d bytes: %w", r.head[4], n+1, errProtocol)
+	}
+	if cap(r.buf) < n || cap(r.buf) > keepBuffer {
+		r.buf = make([]byte, n, max(n, 4<<10))
+	}
+	payload = r.buf[:n]
+	if _, err := io.ReadFull(r.from, payload); err != nil {
+		return 0, nil, fmt.Errorf("message %q of %d bytes: %w", r.head[4], n+1, err)
+	}
+	return r.head[4], payload, nil
+}
+
+// socketPath is where the router listens for relays, below their directory.
+func socketPath(dir string) string { return filepath.Join(dir, "link.sock") }
+
+// LockPath is the file whose lock the process with the router holds.
+func LockPath(dir string) string { return filepath.Join(dir, "receive.lock") }

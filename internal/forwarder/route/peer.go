@@ -1,0 +1,159 @@
+package route
+
+import (
+	"errors"
+	"fmt"
+	"net/netip"
+	"os"
+	"slices"
+
+	"github.com/shimtrace/shimtrace/internal/host"
+)
+
+// peer is a process at the other end of a connection to the endpoint, from the
+// connection's begin to the end of the last batch of it.
+type peer struct {
+	socket
+	looked chan struct{} // closed when its process has been looked for
+	owner  *relay        // whose runtime it is; nil: not known to be anybody's
+	held   int           // batches of it that are held
+}
+
+// judge reports whether to listen to who has a socket: not to other users' processes
+// than root's and our own, as which runtimes and relays run, nor to who is gone or
+// cannot be told. Strangers, and who did not wait for an answer as runtimes do, are
+// counted, but not as losses: they would be others' to make up. Who cannot be told may
+// have been a runtime: a span of it is lost; how many it would have sent, nobody knows.
+func (r *Router) judge(f found) (welcome bool) {
+	switch {
+	case errors.Is(f.err, errNoSocket):
+		r.turnAway(TurnedGone, "a process that did not wait for an answer is not listened to")
+	case f.err != nil:
+		r.loseUnseen(ReasonUnchecked, 1)
+		r.warn(fmt.Errorf("nobody is listened to of whom it is not known who it is: %w", f.err))
+	case f.uid != 0 && int(f.uid) != os.Geteuid():
+		r.turnAway(TurnedStranger, "a process of user %d is not listened to", f.uid)
+	default:
+		return true
+	}
+	return false
+}
+
+// turnAway counts a connection that is closed unread.
+func (r *Router) turnAway(reason, format string, args ...any) {
+	r.counts.mu.Lock()
+	r.turned[reason]++
+	r.counts.mu.Unlock()
+	if swallowed, ok := r.lines.Allow(reason, ""); ok {
+		text := fmt.Sprintf(format, args...)
+		if swallowed > 0 {
+			text += fmt.Sprintf("; nor were %d others since the last time this was said", swallowed)
+		}
+		r.opts.Warn(errors.New(text))
+	}
+}
+
+// opened says that a process has connected to the endpoint, which is listened to. It is
+// to be called before the connection is served, while the process waits for an answer.
+func (r *Router) opened(from netip.AddrPort, s socket) {
+	p := &peer{socket: s, looked: make(chan struct{})}
+	r.mu.Lock()
+	r.peers[unmap(from)] = p
+	candidates := r.relaysInOrder()
+	r.mu.Unlock()
+	r.work.Go(func() {
+		defer close(p.looked)
+		r.look(p, candidates)
+	})
+}
+
+// ended says that a connection has ended. What it brought may be taken afterwards.
+func (r *Router) ended(from netip.AddrPort) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	from = unmap(from)
+	if p := r.peers[from]; p != nil {
+		delete(r.peers, from)
+		r.gone.put(from, p)
+	}
+}
+
+// peer returns who is, or was the last one, at an address, nil if nobody told.
+// The caller holds the lock.
+func (r *Router) peer(from netip.AddrPort) *peer {
+	if p := r.peers[from]; p != nil {
+		return p
+	}
+	return r.gone.get(from)
+}
+
+// look finds out whether the peer is the runtime of one of the relays. It is called
+// without the lock: with many files open it takes milliseconds.
+func (r *Router) look(p *peer, candidates []*relay) {
+	for _, c := range candidates {
+		r.mu.Lock()
+		processes, found := slices.Clone(c.processes), p.owner != nil && r.relays[p.owner]
+		r.mu.Unlock()
+		if found {
+			return
+		}
+		for _, proc := range processes {
+			// In this order: then the file was that process's.
+			if !host.Proc(r.proc).HasSocket(proc.pid, p.inode) || !proc.alive() {
+				continue
+			}
+			r.mu.Lock()
+			if r.relays[c] {
+				p.owner = c
+			}
+			r.mu.Unlock()
+			return
+		}
+	}
+}
+
+// lookAgain looks for the processes that a relay has named among those who are there,
+// or were, when their batches were held.
+func (r *Router) lookAgain(c *relay) {
+	r.mu.Lock()
+	unknown := make(map[*peer]bool)
+	for _, p := range r.peers {
+		unknown[p] = true
+	}
+	for _, b := range r.held.batches {
+		if b.from != nil {
+			unknown[b.from] = true
+		}
+	}
+	r.mu.Unlock()
+	for p := range unknown {
+		if p.inode != 0 {
+			r.look(p, []*relay{c})
+		}
+	}
+}
+
+// maxGone bounds the connections remembered whose batches may yet be taken.
+const maxGone = 1024
+
+// gonePeers are peers whose connections have ended, the last ones.
+type gonePeers struct {
+	by    map[netip.AddrPort]*peer
+	order []netip.AddrPort
+}
+
+func (g *gonePeers) put(from netip.AddrPort, p *peer) {
+	if g.by == nil {
+		g.by = make(map[netip.AddrPort]*peer)
+	}
+	if _, again := g.by[from]; !again {
+		if len(g.order) == maxGone {
+			delete(g.by, g.order[0])
+			g.order = g.order[1:]
+		}
+		g.order = append(g.order, from)
+	}
+	g.by[from] = p
+}
+
+func (g *gonePeers) get(from netip.AddrPort) *peer { return g.by[from] }

@@ -1,0 +1,157 @@
+package route
+
+import (
+	"slices"
+
+	"github.com/shimtrace/shimtrace/internal/forwarder/runtimespan"
+)
+
+// batch is what one post brought: of one process, and so of one sandbox.
+type batch struct {
+	parcel
+	from    *peer     // nil: nobody told of the connection
+	service string    // what the process calls itself
+	sandbox string    // what a span names, empty if none does
+	traces  []traceID // what the spans are in
+}
+
+// maxBatchTraces bounds the traces of a batch that are looked at.
+const maxBatchTraces = 64
+
+// newBatch makes a batch of spans, without those that are too large.
+func (r *Router) newBatch(p *peer, service string, spans []runtimespan.Span) *batch {
+	b := &batch{from: p, service: service}
+	for i := range spans {
+		s := &spans[i]
+		var fits bool
+		if b.messages, fits = appendSpan(b.messages, s); !fits {
+			r.lose(ReasonTooLarge, 1)
+			continue
+		}
+		b.spans++
+		if b.sandbox == "" {
+			b.sandbox = s.Sandbox
+		}
+		if len(b.traces) < maxBatchTraces && !slices.Contains(b.traces, s.TraceID) {
+			b.traces = append(b.traces, s.TraceID)
+		}
+	}
+	b.messages = slices.Clip(b.messages)
+	return b
+}
+
+// list takes down what a relay says of itself.
+func (r *Router) list(c *relay, said claim) {
+	processes := r.proc.processesOf(said.Processes, said.Started)
+	r.mu.Lock()
+	if !r.relays[c] { // it has left
+		r.mu.Unlock()
+		release(processes)
+		return
+	}
+	release(c.processes)
+	c.processes = processes
+	r.unlist(c)
+	c.sandbox = said.Sandbox
+	r.sandbox[c.sandbox] = append(r.sandbox[c.sandbox], c)
+	service := serviceOf(c.sandbox)
+	r.service[service] = append(r.service[service], c)
+	r.mu.Unlock()
+	r.lookAgain(c)
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	r.releaseHeld()
+}
+
+// unlist takes back what list has taken down. The caller holds the lock.
+func (r *Router) unlist(c *relay) {
+	remove := func(from map[string][]*relay, key string) {
+		rest := slices.DeleteFunc(from[key], func(o *relay) bool { return o == c })
+		if len(rest) == 0 {
+			delete(from, key)
+			return
+		}
+		from[key] = rest
+	}
+	if c.sandbox != "" {
+		remove(r.sandbox, c.sandbox)
+		remove(r.service, serviceOf(c.sandbox))
+	}
+}
+
+// serviceOf returns what runtime-rs calls itself for a sandbox.
+func serviceOf(sandbox string) string { return "kata-sb-" + sandbox[:min(8, len(sandbox))] }
+
+// whose returns the relay of the batch's sandbox, nil if nothing tells, and whether
+// that is proven, not only said. The caller holds the lock.
+func (r *Router) whose(b *batch) (c *relay, proven bool) {
+	if b.from != nil && b.from.owner != nil && r.relays[b.from.owner] {
+		return b.from.owner, true
+	}
+	if all := r.service[b.service]; len(all) > 0 {
+		last := all[len(all)-1]
+		if !slices.ContainsFunc(all, func(o *relay) bool { return o.sandbox != last.sandbox }) {
+			return last, false
+		}
+	}
+	for _, id := range b.traces {
+		if t, ok := r.traces[id]; ok {
+			return t.relay, false
+		}
+	}
+	if all := r.sandbox[b.sandbox]; len(all) > 0 {
+		return all[len(all)-1], false
+	}
+	return nil, false
+}
+
+// teaching is what is known of a trace.
+type teaching struct {
+	relay  *relay
+	proven bool
+}
+
+// maxTraces bounds the traces remembered of a sandbox, the first ones. The Go runtime
+// has one; of runtime-rs the service tells.
+const maxTraces = 64
+
+// learn remembers that the batch's traces are the relay's sandbox's; true if that
+// was news. What is proven stands against what is said. The caller holds the lock.
+func (r *Router) learn(b *batch, c *relay, proven bool) (news bool) {
+	for _, id := range b.traces {
+		t, known := r.traces[id]
+		if known && (t.proven || !proven) {
+			continue
+		}
+		if t.relay != c {
+			if len(c.traces) == maxTraces {
+				return news
+			}
+			c.traces = append(c.traces, id)
+		}
+		r.traces[id] = teaching{c, proven}
+		news = true
+	}
+	return news
+}
+
+// place brings a batch to its relay, after what it tells of others, or holds it.
+// The caller holds the lock.
+func (r *Router) place(b *batch) {
+	c, proven := r.whose(b)
+	if c == nil {
+		r.hold(b)
+		return
+	}
+	if r.learn(b, c, proven) || b.from != nil && b.from.held > 0 {
+		r.releaseHeld()
+	}
+	r.give(c, b)
+}
+
+// give queues a batch for its relay. The caller holds the lock.
+func (r *Router) give(c *relay, b *batch) {
+	if !c.enqueue(b.parcel) {
+		r.lose(ReasonQueueFull, b.spans)
+	}
+}

@@ -86,25 +86,3 @@ const (
 
 // drop tells that nobody wants the call recorded, so that it need not be.
 func (c *Call) drop() bool { return atomic.CompareAndSwapUint32(&c.fate, undecided, dropped) }
-
-// Observer is told of the calls that pass, by whoever relays or intercepts them,
-// and says what the span of a call should know beyond the call itself. Its
-// methods are called from the goroutines that forward and must not block: Parent
-// and Began before the request is forwarded, the others after. Answered and Lost
-// may come before or during Forwarded, which is to read no field that an answer
-// fills in.
-type Observer interface {
-	// Parent returns the span context that the call belongs under when its request
-	// has none, and to which it is linked when it has one.
-	Parent(*Call) trace.SpanContext
-	// Began is called when the call has its span.
-	Began(*Call)
-	// Forwarded is called once the request has been written.
-	Forwarded(*Call)
-	// Answered is called once the answer has been written, before the span ends.
-	Answered(*Call)
-	// Lost is called instead when there will be no answer, since Call.End.
-	Lost(*Call)
-	// Annotate is called for a span that will be recorded, before it ends.
-	Annotate(*Call, trace.Span)
-}

@@ -16,7 +16,7 @@ import (
 
 // keeper is an observer that keeps the calls it sees, at some moment of their life.
 type keeper struct {
-	nobody
+	middleware.NopObserver
 	began, answered func(*middleware.Call)
 	lost            func(*middleware.Call)
 }

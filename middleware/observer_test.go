@@ -32,9 +32,9 @@ func (d *diary) note(what string, c *middleware.Call) {
 	d.told[what+" "+c.Method] = *c
 }
 
-func (d *diary) Parent(c *middleware.Call) trace.SpanContext {
+func (d *diary) Parent(c *middleware.Call) (parent, link trace.SpanContext) {
 	d.note("parent", c)
-	return trace.SpanContext{}
+	return
 }
 func (d *diary) Forwarded(c *middleware.Call) {
 	d.mu.Lock()
@@ -96,6 +96,30 @@ func TestObserver(t *testing.T) {
 	}
 }
 
+// TestObservers: several are told, and the first that has one names the parent.
+func TestObservers(t *testing.T) {
+	first, last := newDiary(), newDiary()
+	provider, rec := recorder()
+	addr, stop := relay(t, server(t), provider, propagators("tracecontext"),
+		middleware.WithObserver(first, rooted{newDiary()}), middleware.WithObserver(knowing{parent: callerSpan}, last))
+	c := client(t, addr)
+	if err := c.Call(context.Background(), taskService, "Create", &task.CreateTaskRequest{ID: "box"}, new(task.CreateTaskResponse)); err != nil {
+		t.Fatal(err)
+	}
+	c.Close()
+	stop()
+	if s := ended(t, rec, 1)[0]; s.Parent().SpanID() != sandboxSpan.SpanID() {
+		t.Errorf("the span is under %v, want %v", s.Parent(), sandboxSpan)
+	}
+	for name, d := range map[string]*diary{"first": first, "last": last} {
+		for _, what := range []string{"began", "forwarded", "answered", "annotate"} {
+			if _, told := d.told[what+" Create"]; !told {
+				t.Errorf("the %s observer was not told: %s", name, what)
+			}
+		}
+	}
+}
+
 // panicking is an observer that panics where it is told to, as often as it is
 // told to.
 type panicking struct {
@@ -113,9 +137,9 @@ func (p *panicking) may(where string) {
 	}
 }
 
-func (p *panicking) Parent(*middleware.Call) trace.SpanContext {
+func (p *panicking) Parent(*middleware.Call) (parent, link trace.SpanContext) {
 	p.may("Parent")
-	return trace.SpanContext{}
+	return
 }
 func (p *panicking) Began(*middleware.Call)                { p.may("Began") }
 func (p *panicking) Forwarded(*middleware.Call)            { p.may("Forwarded") }

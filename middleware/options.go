@@ -15,28 +15,15 @@ type options struct {
 	provider   trace.TracerProvider
 	propagator propagation.TextMapPropagator
 	kind       trace.SpanKind
-	join       Join
 	known      func(service, name string) Method
 	quiet      []string
 	slow       time.Duration
-	observer   Observer
+	observer   observers
 	expected   func(*Call) bool // nil: none is
 	sw         *Switch          // nil: always on
 	onError    func(error)
 	ended      func(End) // nil: nobody is told
 }
-
-// Join says which trace a call belongs to when it could belong to two: the one
-// its request names, and the one its Observer names.
-type Join int
-
-const (
-	// JoinCaller puts the span under the caller's, with a link to the other.
-	JoinCaller Join = iota
-	// JoinSandbox puts the span under the Observer's parent, with a link to the
-	// caller's.
-	JoinSandbox
-)
 
 func newOptions(kind trace.SpanKind, opts []Option) *options {
 	o := &options{kind: kind, known: ContainerdMethod, onError: otel.Handle}
@@ -69,22 +56,12 @@ func WithSpanKind(k trace.SpanKind) Option {
 	return func(o *options) { o.kind = k }
 }
 
-// WithJoin sets which trace a call belongs to. Default: JoinCaller.
-func WithJoin(j Join) Option {
-	return func(o *options) { o.join = j }
-}
-
 // WithQuiet names methods ("State", or in full "containerd.task.v3.Task/State")
 // whose calls are recorded only when they fail or take longer than slow (0:
 // never for being slow). The context that a quiet request carries on is marked as
 // not sampled, so that what it causes is quiet too. Default: none.
 func WithQuiet(slow time.Duration, methods ...string) Option {
 	return func(o *options) { o.slow, o.quiet = slow, methods }
-}
-
-// WithObserver sets who is told of the calls. Default: nobody.
-func WithObserver(obs Observer) Option {
-	return func(o *options) { o.observer = obs }
 }
 
 // WithExpected says which failed calls belong to a healthy life: their spans are marked

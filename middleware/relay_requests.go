@@ -77,7 +77,7 @@ func (r *requests) forward(h wire.Header, frame []byte, to writer) error {
 		return err
 	}
 	r.lose(r.gone)
-	if call != nil && r.observer != nil {
+	if call != nil {
 		r.guard(func() { r.observer.Forwarded(call) })
 	}
 	return nil

@@ -46,29 +46,21 @@ func newSpans(kind trace.SpanKind, opts []Option) *spans {
 func (s *spans) begin(ctx context.Context, c *Call) context.Context {
 	c.spans = s
 	c.Caller = trace.SpanContextFromContext(ctx)
-	var parent trace.SpanContext
-	if s.observer != nil {
-		parent = s.observer.Parent(c)
-	}
+	parent, link := s.observer.Parent(c)
 	opts := append(make([]trace.SpanStartOption, 0, len(c.method.start)+2), c.method.start...)
 	opts = append(opts, trace.WithTimestamp(c.Start))
 	if parent.IsValid() {
-		link := parent
-		if s.joinsObserver(c.Caller, parent) {
+		// A caller in this process is more than its context.
+		if !parent.Equal(c.Caller) {
 			ctx = trace.ContextWithRemoteSpanContext(ctx, parent)
-			link = c.Caller
 		}
-		// Otherwise it leads nowhere: to what is not recorded, or to where the caller's
-		// span would be if the observer did not know better.
-		if link.IsSampled() && c.Caller.SpanID() != parent.SpanID() {
+		if link.IsSampled() && link.SpanID() != parent.SpanID() {
 			opts = append(opts, trace.WithLinks(trace.Link{SpanContext: link}))
 		}
 	}
 	c.Parent = trace.SpanContextFromContext(ctx)
 	ctx, c.span = s.tracer.Start(ctx, c.method.fullName, opts...)
-	if s.observer != nil {
-		s.observer.Began(c)
-	}
+	s.observer.Began(c)
 	if c.Quiet() {
 		sc := c.span.SpanContext()
 		return trace.ContextWithSpanContext(ctx, sc.WithTraceFlags(sc.TraceFlags()&^trace.FlagsSampled))
@@ -76,20 +68,12 @@ func (s *spans) begin(ctx context.Context, c *Call) context.Context {
 	return ctx
 }
 
-// joinsObserver tells that the span belongs under parent and not under caller. A
-// caller that is not sampled has no trace that could be joined.
-func (s *spans) joinsObserver(caller, parent trace.SpanContext) bool {
-	return !caller.IsValid() || s.join == JoinSandbox || parent.IsSampled() && !caller.IsSampled()
-}
-
 // end ends the span of c, which has been answered at c.End, or drops it when the
 // call was quiet.
 func (s *spans) end(c *Call) {
 	c = s.caughtUp(c)
 	c.Expected = c.Code != 0 && s.expected != nil && s.expected(c)
-	if s.observer != nil {
-		s.observer.Answered(c)
-	}
+	s.observer.Answered(c)
 	if c.Quiet() && !s.remarkable(c) && c.drop() {
 		return
 	}
@@ -135,9 +119,7 @@ func (s *spans) abandon(l lost) {
 	c := l.Call
 	c.End, c.lost = l.at, l.why
 	c = s.caughtUp(c)
-	if s.observer != nil {
-		s.observer.Lost(c)
-	}
+	s.observer.Lost(c)
 	timedOut := l.why == errAbandoned && !c.Stream && !c.method.Waits
 	if c.Quiet() && !timedOut && c.drop() {
 		return
@@ -159,9 +141,7 @@ func (s *spans) recordLost(c *Call) {
 }
 
 func (s *spans) finish(c *Call) {
-	if s.observer != nil {
-		s.observer.Annotate(c, c.span)
-	}
+	s.observer.Annotate(c, c.span)
 	c.span.End(trace.WithTimestamp(c.End))
 }
 

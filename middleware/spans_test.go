@@ -161,49 +161,40 @@ func spanContext(id byte, flags trace.TraceFlags) trace.SpanContext {
 	})
 }
 
-// sandbox is an observer that knows a sandbox's trace.
-type sandbox struct {
-	nobody
-	parent trace.SpanContext
+// knowing is an observer that knows where calls belong.
+type knowing struct {
+	middleware.NopObserver
+	parent, link trace.SpanContext
 }
 
-func (s sandbox) Parent(*middleware.Call) trace.SpanContext { return s.parent }
-
-// nobody is an observer that wants nothing.
-type nobody struct{}
-
-func (nobody) Parent(*middleware.Call) trace.SpanContext    { return trace.SpanContext{} }
-func (nobody) Forwarded(*middleware.Call)                   {}
-func (nobody) Began(*middleware.Call)                       {}
-func (nobody) Answered(*middleware.Call)                    {}
-func (nobody) Lost(*middleware.Call)                        {}
-func (nobody) Annotate(call *middleware.Call, _ trace.Span) {}
+func (k knowing) Parent(*middleware.Call) (parent, link trace.SpanContext) { return k.parent, k.link }
 
 func TestParentAndLink(t *testing.T) {
-	none := trace.SpanContext{}
 	unsampledCaller, unsampledSandbox := callerSpan.WithTraceFlags(0), sandboxSpan.WithTraceFlags(0)
+	inCaller := sandboxSpan.WithSpanID(callerSpan.SpanID())
 	for name, tt := range map[string]struct {
-		caller, sandbox trace.SpanContext
-		join            middleware.Join
-		parent, link    trace.SpanContext
-		dropped         bool
+		caller       trace.SpanContext
+		observer     knowing
+		parent, link trace.SpanContext
+		dropped      bool
 	}{
-		"alone":                                 {parent: none},
-		"caller":                                {caller: callerSpan, parent: callerSpan},
-		"sandbox":                               {sandbox: sandboxSpan, parent: sandboxSpan},
-		"both, join caller":                     {caller: callerSpan, sandbox: sandboxSpan, parent: callerSpan, link: sandboxSpan},
-		"both, join sandbox":                    {caller: callerSpan, sandbox: sandboxSpan, join: middleware.JoinSandbox, parent: sandboxSpan, link: callerSpan},
-		"join sandbox without any":              {caller: callerSpan, join: middleware.JoinSandbox, parent: callerSpan},
-		"unsampled caller":                      {caller: unsampledCaller, dropped: true},
-		"unsampled caller in a sampled sandbox": {caller: unsampledCaller, sandbox: sandboxSpan, parent: sandboxSpan},
-		"sampled caller in an unsampled one":    {caller: callerSpan, sandbox: unsampledSandbox, parent: callerSpan},
-		"the caller, where the observer has it": {caller: callerSpan, sandbox: sandboxSpan.WithSpanID(callerSpan.SpanID()), join: middleware.JoinSandbox, parent: sandboxSpan.WithSpanID(callerSpan.SpanID())},
-		"both unsampled":                        {caller: unsampledCaller, sandbox: unsampledSandbox, dropped: true},
+		"alone":                       {},
+		"caller":                      {caller: callerSpan, parent: callerSpan},
+		"observer":                    {observer: knowing{parent: sandboxSpan}, parent: sandboxSpan},
+		"caller, linked":              {caller: callerSpan, observer: knowing{parent: callerSpan, link: sandboxSpan}, parent: callerSpan, link: sandboxSpan},
+		"observer, linked":            {caller: callerSpan, observer: knowing{parent: sandboxSpan, link: callerSpan}, parent: sandboxSpan, link: callerSpan},
+		"observer, not linked":        {caller: callerSpan, observer: knowing{parent: sandboxSpan}, parent: sandboxSpan},
+		"a link without a parent":     {caller: callerSpan, observer: knowing{link: sandboxSpan}, parent: callerSpan},
+		"unsampled caller":            {caller: unsampledCaller, dropped: true},
+		"unsampled caller, linked":    {caller: unsampledCaller, observer: knowing{parent: sandboxSpan, link: unsampledCaller}, parent: sandboxSpan},
+		"linked to an unsampled one":  {caller: callerSpan, observer: knowing{parent: callerSpan, link: unsampledSandbox}, parent: callerSpan},
+		"linked to the parent itself": {caller: callerSpan, observer: knowing{parent: inCaller, link: callerSpan}, parent: inCaller},
+		"both unsampled":              {caller: unsampledCaller, observer: knowing{parent: unsampledSandbox, link: unsampledCaller}, dropped: true},
 	} {
 		t.Run(name, func(t *testing.T) {
 			provider, rec := recorder()
 			addr, stop := relay(t, server(t), provider, propagators("tracecontext"),
-				middleware.WithJoin(tt.join), middleware.WithObserver(sandbox{parent: tt.sandbox}))
+				middleware.WithObserver(tt.observer))
 			c := client(t, addr)
 			md := seenBy(t, c, carrying(tt.caller))
 			c.Close()

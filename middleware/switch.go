@@ -90,9 +90,7 @@ func (s *spans) caughtUp(c *Call) *Call {
 		late := *c
 		c = &late
 		c.spans = s
-		if s.observer != nil {
-			c.Parent = s.observer.Parent(c)
-		}
+		c.Parent, _ = s.observer.Parent(c)
 		ctx := trace.ContextWithRemoteSpanContext(context.Background(), c.Parent)
 		_, c.span = s.tracer.Start(ctx, c.method.fullName, append(c.method.start[:len(c.method.start):len(c.method.start)],
 			trace.WithTimestamp(s.since(c)), trace.WithAttributes(BegunBeforeOnKey.Bool(true), OriginalStartKey.Int64(c.Start.UnixNano())))...)

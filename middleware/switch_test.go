@@ -147,7 +147,9 @@ func newDiary() *diary { return &diary{told: map[string]middleware.Call{}} }
 // rooted is a diary with a parent for all.
 type rooted struct{ *diary }
 
-func (rooted) Parent(*middleware.Call) trace.SpanContext { return sandboxSpan }
+func (rooted) Parent(*middleware.Call) (parent, link trace.SpanContext) {
+	return sandboxSpan, trace.SpanContext{}
+}
 
 // A quiet call is one also when it was under way.
 func TestSwitchedUnderWayQuiet(t *testing.T) {
@@ -326,4 +328,6 @@ func (w *windows) current() *trace.SpanContext {
 	return nil
 }
 
-func (w *windows) Parent(*middleware.Call) trace.SpanContext { return *w.now.Load() }
+func (w *windows) Parent(*middleware.Call) (parent, link trace.SpanContext) {
+	return *w.now.Load(), trace.SpanContext{}
+}

@@ -27,9 +27,10 @@ const (
 )
 
 // agents is all that is about the agent in the sandbox's VM: it receives what the agent
-// sends, and what VMs send that a porter has been left with; and it has the agent's
-// requests relayed.
+// sends, and what VMs send that a porter has been left with; it has the agent's requests
+// relayed; and it observes the shim's calls, which cause all of it.
 type agents struct {
+	middleware.NopObserver
 	sandbox  string
 	own      *collate.Collator
 	receiver *receiver.Receiver
@@ -130,9 +131,10 @@ func newVMKind(ctx context.Context) *vmKind {
 	return k
 }
 
-// began tells of a call of the shim that has begun, ended of one that was answered,
-// and lost of one that will not be.
-func (a *agents) began(c *middleware.Call) {
+var _ middleware.Observer = (*agents)(nil)
+
+// Began implements middleware.Observer.
+func (a *agents) Began(c *middleware.Call) {
 	if a.injector != nil {
 		a.injector.requests.quiet.began(c)
 	}
@@ -140,12 +142,14 @@ func (a *agents) began(c *middleware.Call) {
 	a.own.Call(collateCall(c))
 }
 
-func (a *agents) ended(c *middleware.Call) {
+// Answered implements middleware.Observer.
+func (a *agents) Answered(c *middleware.Call) {
 	a.making.over(c, false)
 	a.over(c, answeredCall(c))
 }
 
-func (a *agents) lost(c *middleware.Call) {
+// Lost implements middleware.Observer.
+func (a *agents) Lost(c *middleware.Call) {
 	a.making.over(c, true)
 	a.over(c, lostCall(c))
 }

@@ -84,13 +84,10 @@ func containerAttributes(id string, attrs []attribute.KeyValue) []attribute.KeyV
 func (s *sandbox) exchange(c *middleware.Call, ct *container, attrs []attribute.KeyValue) {
 	path := filepath.Join(c.Bundle, stateFile)
 	left, err := s.replace(path, c.Bundle, ct)
-	parent, root := s.root(), s.root()
+	parent, link := s.join(c.Caller)
 	var links []trace.Link
-	if c.Caller.IsSampled() && s.join == middleware.JoinCaller {
-		parent = c.Caller
-		if root.IsSampled() {
-			links = []trace.Link{{SpanContext: root}}
-		}
+	if parent.Equal(c.Caller) && link.IsSampled() {
+		links = []trace.Link{{SpanContext: link}}
 	}
 	if left != nil && s.on() {
 		ctx := remote(parent)

@@ -40,7 +40,7 @@ func TestDeleteTellsOfTheExit(t *testing.T) {
 		{"no exit", deleteResponse(42, 0, time.Time{}), []string{"process.pid=42"}},
 	} {
 		t.Run(tt.name, func(t *testing.T) {
-			w := newWorld(t, middleware.JoinCaller)
+			w := newWorld(t, false)
 			began := timing{Name: spanShimDelete, Start: t0, End: t0.Add(9), Children: []timing{{Name: spanInnerDelete, Start: t0, End: t0.Add(8)}}}
 			recordDelete(&telemetry{tracer: w.tracer}, &w.state, containerAttributes("c1", nil), began, tt.response, nil)
 			del, inner := w.one(spanShimDelete), w.one(spanInnerDelete)
@@ -56,7 +56,7 @@ func TestDeleteTellsOfTheExit(t *testing.T) {
 
 // A relay that died leaves spans that delete makes in its place.
 func TestDeleteRecordsWhatTheRelayCouldNot(t *testing.T) {
-	w := newWorld(t, middleware.JoinCaller)
+	w := newWorld(t, false)
 	left := w.state
 	left.Pending = []timing{{Name: spanShimStart, Start: t0, End: t0.Add(1)}}
 	recordDelete(&telemetry{tracer: w.tracer}, &left, containerAttributes("c1", nil), timing{Name: spanShimDelete, Start: t0.Add(5), End: t0.Add(6)}, nil, &w.state)
@@ -69,7 +69,7 @@ func TestDeleteRecordsWhatTheRelayCouldNot(t *testing.T) {
 // TestDeleteExpected: a container that was deleted by the call leaves that in its bundle,
 // and a failure of delete that is expected then is no error.
 func TestDeleteExpected(t *testing.T) {
-	w := newWorld(t, middleware.JoinCaller)
+	w := newWorld(t, false)
 	w.create(trace.SpanContext{})
 	read := func() *state {
 		st, err := readState(filepath.Join(w.bundle, stateFile))
@@ -101,7 +101,7 @@ func TestDeleteExpected(t *testing.T) {
 // TestExpectedOfSandbox: what is asked of a container before it is there is not why it
 // did not start.
 func TestExpectedOfSandbox(t *testing.T) {
-	w := newWorld(t, middleware.JoinCaller)
+	w := newWorld(t, false)
 	early := &middleware.Call{Method: "State", ContainerID: "c1", Code: 5, Message: "not created"}
 	early.Expected = w.lives.Expected(early)
 	w.Answered(early)

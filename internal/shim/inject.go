@@ -58,8 +58,6 @@ func (r *relayProcess) requestRelay(observer *requests, mode collate.Mode) *midd
 		middleware.WithPropagator(agentPropagator(r.cfg.Trace, mode)),
 		middleware.WithSpanKind(requestKind),
 		middleware.WithMethods(agentconfig.Method),
-		// Who asks knows less than the collator of why.
-		middleware.WithJoin(middleware.JoinSandbox),
 		middleware.WithQuiet(time.Duration(r.cfg.Trace.Slow), agentconfig.QuietRequests(r.cfg)...),
 		middleware.WithObserver(observer),
 		middleware.WithEnd(r.sandbox.connectionEnded),

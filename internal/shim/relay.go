@@ -10,6 +10,7 @@ import (
 	"os"
 	"os/signal"
 	"runtime/debug"
+	"slices"
 	"strconv"
 	"strings"
 	"time"
@@ -185,23 +186,21 @@ func (r *relayProcess) serve() <-chan struct{} {
 	if err != nil {
 		r.log.Warn("contexts are not propagated", "error", err)
 	}
-	join := middleware.JoinCaller
-	if r.cfg.Trace.Join == "sandbox" {
-		join = middleware.JoinSandbox
-	}
-	r.sandbox = newSandbox(r.tel.tracer, r.tel.provider.ForceFlush, r.log, r.state, r.paths.state, join)
+	r.sandbox = newSandbox(r.tel.tracer, r.tel.provider.ForceFlush, r.log, r.state, r.paths.state, r.cfg.Trace.Join == "sandbox")
 	r.sandbox.pod = r.tel.pod
 	if r.state.Dynamic {
 		r.sandbox.switcher = &switcher{sandbox: r.sandbox, cfg: r.cfg.Trace}
 	}
-	r.sandbox.agents = r.startAgents()
+	observers := []middleware.Observer{r.sandbox}
+	if r.sandbox.agents = r.startAgents(); r.sandbox.agents != nil {
+		observers = slices.Insert(observers, 0, middleware.Observer(r.sandbox.agents))
+	}
 	relay := middleware.NewRelay(
 		r.sandbox.switched(),
 		middleware.WithTracerProvider(r.tel.provider),
 		middleware.WithPropagator(propagator),
-		middleware.WithJoin(join),
 		middleware.WithQuiet(time.Duration(r.cfg.Trace.Slow), r.cfg.Trace.Quiet...),
-		middleware.WithObserver(r.sandbox),
+		middleware.WithObserver(observers...),
 		middleware.WithExpected(r.sandbox.lives.Expected),
 		middleware.WithErrorHandler(func(err error) { r.log.Warn("relay", "error", err) }),
 	)

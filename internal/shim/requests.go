@@ -27,9 +27,10 @@ func newRequests(s *sandbox, own *collate.Collator) *requests {
 
 var _ middleware.Observer = (*requests)(nil)
 
-// Parent implements middleware.Observer. A request that the runtime traces stays in
-// the runtime's trace where there is none of ours.
-func (r *requests) Parent(c *middleware.Call) trace.SpanContext {
+// Parent implements middleware.Observer: who asks knows less than the collator of why. A
+// request that the runtime traces stays in the runtime's trace where there is none of
+// ours.
+func (r *requests) Parent(c *middleware.Call) (parent, link trace.SpanContext) {
 	cause := r.own.Cause(collate.Request{
 		Method:      c.Method,
 		ContainerID: c.ContainerID,
@@ -38,19 +39,24 @@ func (r *requests) Parent(c *middleware.Call) trace.SpanContext {
 		Quiet:       c.Quiet(),
 	})
 	if c.Caller.IsSampled() && !cause.IsSampled() {
+		return trace.SpanContext{}, trace.SpanContext{}
+	}
+	return cause, r.found(c.Caller, cause)
+}
+
+// found returns the caller's context if its span will be where that says.
+func (r *requests) found(caller, parent trace.SpanContext) trace.SpanContext {
+	if caller.SpanID() != parent.SpanID() && r.own.Moves(caller.TraceID()) {
 		return trace.SpanContext{}
 	}
-	if c.Caller.SpanID() != cause.SpanID() && r.own.Moves(c.Caller.TraceID()) {
-		c.Caller = trace.SpanContext{} // a link there would lead nowhere
-	}
-	return cause
+	return caller
 }
 
 // Began implements middleware.Observer. What is below a quiet request never arrives:
 // its context says so.
 func (r *requests) Began(c *middleware.Call) {
 	if !c.Quiet() {
-		r.own.Request(collateCall(c), c.Caller)
+		r.own.Request(collateCall(c), r.found(c.Caller, c.Parent))
 	}
 }
 
@@ -61,14 +67,14 @@ func (r *requests) Forwarded(c *middleware.Call) { r.lives.Forwarded(c) }
 func (r *requests) Answered(c *middleware.Call) {
 	r.lives.Answered(c)
 	if !c.Quiet() {
-		r.own.Request(answeredCall(c), c.Caller)
+		r.own.Request(answeredCall(c), r.found(c.Caller, c.Parent))
 	}
 }
 
 // Lost implements middleware.Observer.
 func (r *requests) Lost(c *middleware.Call) {
 	if !c.Quiet() {
-		r.own.Request(lostCall(c), c.Caller)
+		r.own.Request(lostCall(c), r.found(c.Caller, c.Parent))
 	}
 }
 

@@ -60,14 +60,14 @@ func newChain(t *testing.T, cfg config.Trace, mode collate.Mode, asks map[string
 	c := &chain{t: t, spans: tracetest.NewSpanRecorder(), asks: asks, seen: map[string]trace.SpanContext{}}
 	provider := export.NewTracerProvider(cfg, nil, c.spans)
 	st := state{Version: stateVersion, Trace: newTraceContext(export.NewRoot(t.Context(), cfg)), Started: time.Now()}
-	c.sandbox = newSandbox(provider.Tracer(ScopeName), provider.ForceFlush, slog.New(slog.DiscardHandler), st, filepath.Join(t.TempDir(), "state.json"), middleware.JoinCaller)
+	c.sandbox = newSandbox(provider.Tracer(ScopeName), provider.ForceFlush, slog.New(slog.DiscardHandler), st, filepath.Join(t.TempDir(), "state.json"), false)
 	own := collate.New(collate.Options{Root: c.root(), Mode: mode, Quiet: cfg.Quiet, Sink: func([]*tracepb.ResourceSpans) {}})
 	c.agents = &agents{own: own, making: making{pace: vmmdir.NewPace(0)}, injector: &injector{requests: newRequests(c.sandbox, own)}}
 	relay := &relayProcess{cfg: config.Config{Trace: cfg, Agent: config.Default().Agent}, tel: &telemetry{provider: provider}, sandbox: c.sandbox, log: c.log}
 	agent, endAgent := serve(t, requestService, c.serveAgent, relay.requestRelay(c.agents.injector.requests, mode))
 	c.runtime = agent
 	client, endRuntime := serve(t, taskService, c.serveRuntime, middleware.NewRelay(
-		middleware.WithTracerProvider(provider), middleware.WithPropagator(propagation.TraceContext{}), middleware.WithQuiet(time.Duration(cfg.Slow), cfg.Quiet...), middleware.WithObserver(c.sandbox)))
+		middleware.WithTracerProvider(provider), middleware.WithPropagator(propagation.TraceContext{}), middleware.WithQuiet(time.Duration(cfg.Slow), cfg.Quiet...), middleware.WithObserver(c.agents, c.sandbox)))
 	c.client = client
 	c.stop = sync.OnceFunc(func() { endRuntime(); endAgent() })
 	t.Cleanup(c.stop)

@@ -16,7 +16,6 @@ import (
 	"github.com/shimtrace/shimtrace/internal/export"
 	"github.com/shimtrace/shimtrace/internal/export/journal"
 	"github.com/shimtrace/shimtrace/internal/reliability"
-	"github.com/shimtrace/shimtrace/middleware"
 )
 
 // posters post to the endpoint without a pause, as runtimes under load: each over one
@@ -91,7 +90,7 @@ func TestEndpointStopped(t *testing.T) {
 		eventually(t, "the endpoint ends", func() bool { return len(endpoints(cfg)) == 0 })
 	})
 	r.state = state{Trace: newTraceContext(export.NewRoot(t.Context(), cfg.Trace)), Started: time.Now()}
-	r.sandbox = newSandbox(r.tel.tracer, r.tel.provider.ForceFlush, log, r.state, filepath.Join(r.bundle, "state.json"), middleware.JoinCaller)
+	r.sandbox = newSandbox(r.tel.tracer, r.tel.provider.ForceFlush, log, r.state, filepath.Join(r.bundle, "state.json"), false)
 	r.sandbox.agents = r.startAgents()
 
 	url := "http://" + cfg.Jaeger.Listen + "/api/traces"

@@ -25,7 +25,6 @@ import (
 	"github.com/shimtrace/shimtrace/internal/export"
 	"github.com/shimtrace/shimtrace/internal/export/journal"
 	"github.com/shimtrace/shimtrace/internal/reliability"
-	"github.com/shimtrace/shimtrace/middleware"
 )
 
 // capturedSandbox is the pod whose runtime's posts are replayed: runtime-rs's, which
@@ -167,7 +166,7 @@ func TestRuntimesSpans(t *testing.T) {
 	post(posts[0]) // nobody has to wait until the endpoint is there
 
 	r.state = state{Trace: newTraceContext(export.NewRoot(t.Context(), cfg.Trace)), Started: time.Now()}
-	r.sandbox = newSandbox(r.tel.tracer, r.tel.provider.ForceFlush, log, r.state, filepath.Join(r.bundle, "state.json"), middleware.JoinCaller)
+	r.sandbox = newSandbox(r.tel.tracer, r.tel.provider.ForceFlush, log, r.state, filepath.Join(r.bundle, "state.json"), false)
 	r.sandbox.agents = r.startAgents()
 	for _, body := range posts[1:] {
 		post(body)

@@ -30,10 +30,11 @@ const (
 // sandbox is what the relay knows of its sandbox: it follows the calls that pass
 // (middleware.Observer) and makes the spans that are not calls.
 type sandbox struct {
+	middleware.NopObserver
 	tracer    trace.Tracer
 	log       *slog.Logger
 	statePath string // of the copy beside the relay's socket
-	join      middleware.Join
+	own       bool   // calls are in the sandbox's trace, whatever their callers'
 	rootNow   atomic.Pointer[trace.SpanContext]
 	switcher  *switcher                   // nil unless tracing is dynamic
 	agents    *agents                     // nil where there is no VM
@@ -53,13 +54,13 @@ type sandbox struct {
 	containers map[string]*container
 }
 
-func newSandbox(tracer trace.Tracer, flush func(context.Context) error, log *slog.Logger, st state, statePath string, join middleware.Join) *sandbox {
+func newSandbox(tracer trace.Tracer, flush func(context.Context) error, log *slog.Logger, st state, statePath string, own bool) *sandbox {
 	s := &sandbox{
 		tracer:     tracer,
 		flush:      flush,
 		log:        log,
 		statePath:  statePath,
-		join:       join,
+		own:        own,
 		state:      st,
 		containers: make(map[string]*container),
 		lives:      expected.OfTasks(),
@@ -72,13 +73,18 @@ func newSandbox(tracer trace.Tracer, flush func(context.Context) error, log *slo
 var _ middleware.Observer = (*sandbox)(nil)
 
 // Parent implements middleware.Observer.
-func (s *sandbox) Parent(*middleware.Call) trace.SpanContext { return s.root() }
+func (s *sandbox) Parent(c *middleware.Call) (parent, link trace.SpanContext) {
+	return s.join(c.Caller)
+}
 
-// Began implements middleware.Observer.
-func (s *sandbox) Began(c *middleware.Call) {
-	if s.agents != nil {
-		s.agents.began(c)
+// join returns which of the two traces a call of the caller's belongs to, and which it is
+// linked to. A caller that is not sampled has no trace that could be joined.
+func (s *sandbox) join(caller trace.SpanContext) (parent, link trace.SpanContext) {
+	root := s.root()
+	if s.own || !caller.IsValid() || root.IsSampled() && !caller.IsSampled() {
+		return root, caller
 	}
+	return caller, root
 }
 
 // Forwarded implements middleware.Observer.
@@ -95,9 +101,6 @@ func (s *sandbox) Forwarded(c *middleware.Call) {
 // Answered implements middleware.Observer.
 func (s *sandbox) Answered(c *middleware.Call) {
 	s.lives.Answered(c)
-	if s.agents != nil {
-		s.agents.ended(c)
-	}
 	switch c.Method {
 	case "Create":
 		s.adopt(c)
@@ -116,13 +119,6 @@ func (s *sandbox) Answered(c *middleware.Call) {
 	}
 	if c.Code != 0 && !c.Quiet() && !c.Expected {
 		s.failed(c)
-	}
-}
-
-// Lost implements middleware.Observer.
-func (s *sandbox) Lost(c *middleware.Call) {
-	if s.agents != nil {
-		s.agents.lost(c)
 	}
 }
 

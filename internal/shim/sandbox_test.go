@@ -30,7 +30,7 @@ type world struct {
 
 var t0 = time.Date(2026, 1, 2, 3, 4, 5, 0, time.UTC)
 
-func newWorld(t *testing.T, join middleware.Join) *world {
+func newWorld(t *testing.T, own bool) *world {
 	t.Helper()
 	rec := tracetest.NewSpanRecorder()
 	cfg := config.Default().Trace
@@ -42,7 +42,7 @@ func newWorld(t *testing.T, join middleware.Join) *world {
 		Started: t0,
 	}
 	w := &world{t: t, spans: rec, bundle: filepath.Join(dir, "bundle")}
-	w.sandbox = newSandbox(provider.Tracer(ScopeName), provider.ForceFlush, slog.New(slog.DiscardHandler), st, filepath.Join(dir, "state.json"), join)
+	w.sandbox = newSandbox(provider.Tracer(ScopeName), provider.ForceFlush, slog.New(slog.DiscardHandler), st, filepath.Join(dir, "state.json"), own)
 	if err := os.Mkdir(w.bundle, 0o700); err != nil {
 		t.Fatal(err)
 	}
@@ -84,7 +84,7 @@ func (w *world) one(name string) sdktrace.ReadOnlySpan {
 }
 
 func TestRootEndsWithTheFirstTask(t *testing.T) {
-	w := newWorld(t, middleware.JoinCaller)
+	w := newWorld(t, false)
 	w.create(trace.SpanContext{})
 	w.Answered(&middleware.Call{Method: "Start", ContainerID: "c1", ExecID: "e", End: t0.Add(60)})
 	w.Answered(&middleware.Call{Method: "Start", ContainerID: "c1", Code: 2, Message: "no", End: t0.Add(70)})
@@ -110,7 +110,7 @@ func TestRootEndsWithTheFirstTask(t *testing.T) {
 // A relay may be killed at any time: its files must never say that a root is
 // exported which is still on its way.
 func TestRootIsNotCalledExportedBeforeItIs(t *testing.T) {
-	w := newWorld(t, middleware.JoinCaller)
+	w := newWorld(t, false)
 	flush := make(chan struct{})
 	w.flush = func(context.Context) error { <-flush; return nil }
 	w.Answered(&middleware.Call{Method: "Start", ContainerID: "c1", End: t0.Add(80)})
@@ -131,7 +131,7 @@ func TestRootIsNotCalledExportedBeforeItIs(t *testing.T) {
 }
 
 func TestNothingIsWrittenAfterLeave(t *testing.T) {
-	w := newWorld(t, middleware.JoinCaller)
+	w := newWorld(t, false)
 	w.leave()
 	w.neverStarted(t0.Add(70))
 	w.one(spanSandboxStart)
@@ -141,7 +141,7 @@ func TestNothingIsWrittenAfterLeave(t *testing.T) {
 }
 
 func TestRootOfASandboxThatNeverStarts(t *testing.T) {
-	w := newWorld(t, middleware.JoinCaller)
+	w := newWorld(t, false)
 	w.create(trace.SpanContext{})
 	w.Answered(&middleware.Call{Method: "Start", ContainerID: "c1", Code: 2, Message: "no such binary", End: t0.Add(60)})
 	w.neverStarted(t0.Add(70))
@@ -151,21 +151,48 @@ func TestRootOfASandboxThatNeverStarts(t *testing.T) {
 	}
 }
 
+// TestJoin: which of two traces a call is in, and which it is linked to.
+func TestJoin(t *testing.T) {
+	caller := trace.NewSpanContext(trace.SpanContextConfig{TraceID: trace.TraceID{7}, SpanID: trace.SpanID{8}, TraceFlags: trace.FlagsSampled, Remote: true})
+	none, unsampled := trace.SpanContext{}, caller.WithTraceFlags(0)
+	w := newWorld(t, false)
+	root := w.root()
+	unsampledRoot := root.WithTraceFlags(0)
+	for name, tt := range map[string]struct {
+		caller, root trace.SpanContext
+		own          bool
+		parent, link trace.SpanContext
+	}{
+		"no caller":                             {root: root, parent: root},
+		"both, join caller":                     {caller: caller, root: root, parent: caller, link: root},
+		"both, join sandbox":                    {caller: caller, root: root, own: true, parent: root, link: caller},
+		"unsampled caller in a sampled sandbox": {caller: unsampled, root: root, parent: root, link: unsampled},
+		"sampled caller in an unsampled one":    {caller: caller, root: unsampledRoot, parent: caller, link: unsampledRoot},
+		"no trace, join sandbox":                {caller: caller, own: true, parent: none, link: caller},
+	} {
+		w.own = tt.own
+		w.rootNow.Store(&tt.root)
+		if parent, link := w.Parent(&middleware.Call{Caller: tt.caller}); !parent.Equal(tt.parent) || !link.Equal(tt.link) {
+			t.Errorf("%s: parent %v, link %v; want %v, %v", name, parent, link, tt.parent, tt.link)
+		}
+	}
+}
+
 func TestStartsSpansFindTheirTrace(t *testing.T) {
 	caller := trace.NewSpanContext(trace.SpanContextConfig{TraceID: trace.TraceID{7}, SpanID: trace.SpanID{8}, TraceFlags: trace.FlagsSampled, Remote: true})
 	for _, tt := range []struct {
 		name   string
-		join   middleware.Join
+		own    bool
 		caller trace.SpanContext
 		joins  bool
 	}{
-		{"no caller", middleware.JoinCaller, trace.SpanContext{}, false},
-		{"caller", middleware.JoinCaller, caller, true},
-		{"caller, but join sandbox", middleware.JoinSandbox, caller, false},
-		{"caller that is not sampled", middleware.JoinCaller, caller.WithTraceFlags(0), false},
+		{"no caller", false, trace.SpanContext{}, false},
+		{"caller", false, caller, true},
+		{"caller, but join sandbox", true, caller, false},
+		{"caller that is not sampled", false, caller.WithTraceFlags(0), false},
 	} {
 		t.Run(tt.name, func(t *testing.T) {
-			w := newWorld(t, tt.join)
+			w := newWorld(t, tt.own)
 			w.create(tt.caller)
 			parent, links := w.root(), 0
 			if tt.joins {
@@ -192,7 +219,7 @@ func TestStartsSpansFindTheirTrace(t *testing.T) {
 }
 
 func TestAnExitIsToldOnce(t *testing.T) {
-	w := newWorld(t, middleware.JoinCaller)
+	w := newWorld(t, false)
 	w.create(trace.SpanContext{})
 	exit := middleware.Call{Method: "Wait", ContainerID: "c1", Exited: true, ExitStatus: 137, ExitedAt: t0.Add(200), End: t0.Add(201)}
 	for range 3 {
@@ -218,7 +245,7 @@ func TestAnExitIsToldOnce(t *testing.T) {
 }
 
 func TestContainersAreForgotten(t *testing.T) {
-	w := newWorld(t, middleware.JoinCaller)
+	w := newWorld(t, false)
 	w.create(trace.SpanContext{})
 	w.Answered(&middleware.Call{Method: "Delete", ContainerID: "c1"})
 	if len(w.attributes("c1")) == 0 {

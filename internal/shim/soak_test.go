@@ -31,7 +31,6 @@ import (
 	"github.com/shimtrace/shimtrace/internal/forwarder/interpose"
 	"github.com/shimtrace/shimtrace/internal/forwarder/listen"
 	"github.com/shimtrace/shimtrace/internal/forwarder/vmmdir"
-	"github.com/shimtrace/shimtrace/middleware"
 	"github.com/shimtrace/shimtrace/middleware/wire"
 )
 
@@ -120,7 +119,7 @@ func soakRequests(t *testing.T, n int, seed uint64) {
 	cfg := config.Default().Trace
 	provider := export.NewTracerProvider(cfg, nil, sdktrace.NewSimpleSpanProcessor(nil))
 	st := state{Version: stateVersion, Trace: newTraceContext(export.NewRoot(t.Context(), cfg)), Started: time.Now()}
-	sb := newSandbox(provider.Tracer(ScopeName), provider.ForceFlush, slog.New(slog.DiscardHandler), st, filepath.Join(dir, "state.json"), middleware.JoinCaller)
+	sb := newSandbox(provider.Tracer(ScopeName), provider.ForceFlush, slog.New(slog.DiscardHandler), st, filepath.Join(dir, "state.json"), false)
 	s.trace = st.Trace.TraceID
 	own := collate.New(collate.Options{Root: sb.root(), Mode: collate.Collated, Quiet: cfg.Quiet, Sink: func([]*tracepb.ResourceSpans) {}})
 	r := &relayProcess{cfg: config.Config{Trace: cfg, Agent: config.Default().Agent}, tel: &telemetry{provider: provider}, sandbox: sb, log: slog.New(slog.NewTextHandler(t.Output(), nil))}

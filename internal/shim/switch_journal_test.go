@@ -40,7 +40,7 @@ func relayed(t *testing.T, cfg config.Config) (s *sandbox, dial func() *ttrpc.Cl
 		t.Fatal(err)
 	}
 	st := state{Version: stateVersion, Dynamic: true, Trace: newTraceContext(export.NewRoot(t.Context(), cfg.Trace)), Started: time.Now()}
-	s = newSandbox(tel.tracer, tel.provider.ForceFlush, log, st, filepath.Join(dir, "state.json"), middleware.JoinCaller)
+	s = newSandbox(tel.tracer, tel.provider.ForceFlush, log, st, filepath.Join(dir, "state.json"), false)
 	s.switcher = &switcher{sandbox: s, cfg: cfg.Trace}
 
 	server, err := ttrpc.NewServer()

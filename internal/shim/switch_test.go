@@ -26,7 +26,7 @@ var alice = turner{name: "alice", uid: 1000}
 // newDynamic is newWorld with tracing that is to be switched on.
 func newDynamic(t *testing.T) *world {
 	t.Helper()
-	w := newWorld(t, middleware.JoinCaller)
+	w := newWorld(t, false)
 	w.state.Dynamic, w.state.Trace.Sampled = true, false
 	w.switcher = &switcher{sandbox: w.sandbox, cfg: config.Default().Trace}
 	if err := w.state.write(w.statePath); err != nil {

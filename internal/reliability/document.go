@@ -12,10 +12,12 @@ type text struct {
 	areas []area
 }
 
-// An area is a heading with its rows, in alphabetical order.
+// An area is a heading with its rows, in alphabetical order. All rows of an area
+// have the same columns: those of loads, or the others.
 type area struct {
-	name string
-	rows []string
+	name  string
+	loads bool
+	rows  []string
 }
 
 const (
@@ -31,7 +33,10 @@ func parse(s string) text {
 		lines := strings.Split(part, "\n")
 		a := area{name: lines[0]}
 		for _, line := range lines[1:] {
-			if strings.HasPrefix(line, "| ") && line+"\n" != columns[:strings.Index(columns, "\n")+1] {
+			switch {
+			case line == firstLine(loadColumns):
+				a.loads = true
+			case strings.HasPrefix(line, "| ") && line != firstLine(columns):
 				a.rows = append(a.rows, line)
 			}
 		}
@@ -39,6 +44,8 @@ func parse(s string) text {
 	}
 	return d
 }
+
+func firstLine(s string) string { return s[:strings.IndexByte(s, '\n')] }
 
 // row returns the row of f's fault, empty if there is none.
 func (d text) row(f Fault) string {
@@ -60,7 +67,7 @@ func (d *text) set(f Fault, test string) {
 	i := slices.IndexFunc(d.areas, func(a area) bool { return a.name == f.Area })
 	if i < 0 {
 		i = len(d.areas)
-		d.areas = append(d.areas, area{name: f.Area})
+		d.areas = append(d.areas, area{name: f.Area, loads: f.Load != nil})
 	}
 	rows := slices.DeleteFunc(d.areas[i].rows, func(row string) bool { return strings.HasPrefix(row, f.key()) })
 	d.areas[i].rows = append(rows, f.row(test))
@@ -73,7 +80,11 @@ func (d text) String() string {
 	slices.SortFunc(d.areas, func(a, b area) int { return strings.Compare(a.name, b.name) })
 	for _, a := range d.areas {
 		slices.Sort(a.rows)
-		b.WriteString("\n" + heading + a.name + "\n" + columns)
+		header := columns
+		if a.loads {
+			header = loadColumns
+		}
+		b.WriteString("\n" + heading + a.name + "\n" + header)
 		for _, row := range a.rows {
 			b.WriteString(row + "\n")
 		}
@@ -87,7 +98,11 @@ func (f Fault) key() string { return "| " + cell(f.Fault) + " | " }
 // row returns f's row, with the name of its test.
 func (f Fault) row(test string) string {
 	name, _, _ := strings.Cut(test, "/")
-	return f.key() + cell(f.Pod) + " | " + cell(f.Lost) + " | `" + name + "` |"
+	cells := cell(f.Pod) + " | " + cell(f.Lost)
+	if f.Load != nil {
+		cells = f.Load.cells()
+	}
+	return f.key() + cells + " | `" + name + "` |"
 }
 
 // cell returns s as the text of one cell.

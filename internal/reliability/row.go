@@ -32,6 +32,10 @@ type Fault struct {
 	// Lost says which spans were lost, and by which reason they were counted;
 	// "nothing" if none were.
 	Lost string
+	// Load has the numbers of a fault under load, in the place of Pod and Lost. They
+	// are of the run that wrote the row, and differ from run to run; a later run must
+	// not contradict them, as contradicts says.
+	Load *Load
 }
 
 // Row compares f with its row of the document, or writes it there if WriteEnv is
@@ -56,7 +60,14 @@ func Row(t testing.TB, f Fault) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	if got, want := parse(string(text)).row(f), f.row(t.Name()); got != want {
+	got, want := parse(string(text)).row(f), f.row(t.Name())
+	if f.Load != nil && got != "" {
+		if said := f.Load.contradicts(got); said != "" {
+			t.Errorf("%s differs from what this test has seen: %s\n have %s\n want %s", path, said, got, want)
+		}
+		return
+	}
+	if got != want {
 		t.Errorf("%s differs from what this test has seen: run it with %s=1\n have %s\n want %s", path, WriteEnv, got, want)
 	}
 }

@@ -77,9 +77,10 @@ func ImpatientShipper(dir string) (string, error) {
 type Install struct {
 	Rig     *rig.Rig
 	Bin     string
-	Journal string // directory
-	Config  string // file
-	Shim    string // the link that wraps runc's shim
+	Journal string   // directory
+	Config  string   // file
+	Shim    string   // the link that wraps runc's shim
+	Path    []string // what containerd searches for shims before its own
 	Runtime rig.Runtime
 }
 
@@ -89,6 +90,8 @@ type Options struct {
 	// Config is further lines of shimtrace's configuration, which may begin with
 	// keys of its section [journal].
 	Config string
+	// Journal is the journal's directory; one beside the configuration if empty.
+	Journal string
 }
 
 // New starts a rig with the wrapped runc in it.
@@ -142,12 +145,16 @@ func prepare(opts Options) (*Install, rig.Options, error) {
 		// 1.6.20 sets what nothing reads).
 		in.Runtime = rig.Runtime{Name: Runc, Type: NerdctlRuntime}
 	}
+	if opts.Journal != "" {
+		in.Journal = opts.Journal
+	}
 	text := fmt.Sprintf("[journal]\ndir = %q\n%s", in.Journal, opts.Config)
 	if err := os.WriteFile(in.Config, []byte(text), 0o600); err != nil {
 		return nil, opts.Options, err
 	}
 	ropts := opts.Options
 	ropts.Path = append(ropts.Path, bin)
+	in.Path = ropts.Path
 	ropts.Env = append(ropts.Env, "SHIMTRACE_CONFIG="+in.Config)
 	ropts.Runtimes = append(ropts.Runtimes, in.Runtime)
 	return in, ropts, nil

@@ -7,22 +7,24 @@ import (
 	"testing"
 
 	"golang.org/x/sys/unix"
+
+	"github.com/shimtrace/shimtrace/internal/shim/state"
 )
 
 // TestAbandoned: a relay whose start was killed goes and takes its files along, unless
 // another start has found it meanwhile, or made another relay in its place.
 func TestAbandoned(t *testing.T) {
 	relay := func(t *testing.T) *relayProcess {
-		r := &relayProcess{paths: relayPaths(t.TempDir(), "inner")}
-		if err := r.paths.create(); err != nil {
+		r := &relayProcess{paths: state.PathsOf(t.TempDir(), "inner")}
+		if err := r.paths.Create(); err != nil {
 			t.Fatal(err)
 		}
 		var err error
-		if r.listener, err = listenUnix(r.paths.socket); err != nil {
+		if r.listener, err = listenUnix(r.paths.Socket); err != nil {
 			t.Fatal(err)
 		}
 		t.Cleanup(func() { r.listener.Close() })
-		if r.bound, err = os.Lstat(r.paths.socket); err != nil {
+		if r.bound, err = os.Lstat(r.paths.Socket); err != nil {
 			t.Fatal(err)
 		}
 		go func() {
@@ -41,35 +43,35 @@ func TestAbandoned(t *testing.T) {
 		if !r.abandoned() {
 			t.Error("it stays")
 		}
-		if left, _ := os.ReadDir(filepath.Dir(r.paths.socket)); len(left) != 0 {
+		if left, _ := os.ReadDir(filepath.Dir(r.paths.Socket)); len(left) != 0 {
 			t.Errorf("it leaves %v", left)
 		}
 	})
 	t.Run("another start knows it", func(t *testing.T) {
 		r := relay(t)
-		release, err := r.paths.acquire(0)
+		release, err := r.paths.Acquire(0)
 		if err != nil {
 			t.Fatal(err)
 		}
 		gone := make(chan bool)
 		go func() { gone <- r.abandoned() }()
-		if !answers(r.paths.socket) {
+		if !state.Answers(r.paths.Socket) {
 			t.Error("it does not answer")
 		}
 		release()
 		if <-gone {
 			t.Error("it goes")
 		}
-		if !answers(r.paths.socket) {
+		if !state.Answers(r.paths.Socket) {
 			t.Error("it has gone")
 		}
 	})
 	t.Run("another relay is in its place", func(t *testing.T) {
 		r := relay(t)
-		if err := unix.Unlink(r.paths.socket); err != nil {
+		if err := unix.Unlink(r.paths.Socket); err != nil {
 			t.Fatal(err)
 		}
-		next, err := net.ListenUnix("unix", &net.UnixAddr{Name: r.paths.socket, Net: "unix"})
+		next, err := net.ListenUnix("unix", &net.UnixAddr{Name: r.paths.Socket, Net: "unix"})
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -77,7 +79,7 @@ func TestAbandoned(t *testing.T) {
 		if !r.abandoned() {
 			t.Error("it stays")
 		}
-		if !answers(r.paths.socket) {
+		if !state.Answers(r.paths.Socket) {
 			t.Error("it has removed the socket of another relay")
 		}
 	})

@@ -1,6 +1,7 @@
 package shim
 
 import (
+	"cmp"
 	"context"
 	"log/slog"
 	"path/filepath"
@@ -58,13 +59,13 @@ func (r *relayProcess) startAgents() *agents {
 	}
 	ctx, stop := context.WithCancel(context.Background())
 	warn := func(err error) { r.log.Warn("agent's spans", "error", err) }
-	a := &agents{sandbox: r.who.sandbox, log: r.log, stop: stop, making: making{pace: vmmdir.NewPace(vmTime)}}
+	a := &agents{sandbox: r.who.Sandbox, log: r.log, stop: stop, making: making{pace: vmmdir.NewPace(vmTime)}}
 	a.shim = &listen.Shim{Find: func() host.Process { return servingProcess(r.inner, r.id, r.state.InnerSock) }}
 	a.receiver = receiver.New(receiver.Options{
 		Forwarder: agentconfig.Forwarder(r.cfg.Agent),
 		Collation: r.collation,
-		Client:    r.tel.queue,
-		Drops:     r.tel.journal,
+		Client:    r.tel.Queue,
+		Drops:     r.tel.Journal,
 		Warn:      warn,
 	})
 	a.own = a.receiver.Sandbox(a.sandbox)
@@ -165,7 +166,7 @@ func (a *agents) over(c *middleware.Call, call collate.Call) {
 func collateCall(c *middleware.Call) collate.Call {
 	return collate.Call{
 		Method:      c.Method,
-		ContainerID: firstOf(c.ContainerID, c.SandboxID),
+		ContainerID: cmp.Or(c.ContainerID, c.SandboxID),
 		ExecID:      c.ExecID,
 		Start:       c.Start,
 		Quiet:       c.Quiet(),

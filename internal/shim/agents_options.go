@@ -20,11 +20,11 @@ const runtimeService = "kata-runtime"
 // calls, of another by themselves.
 func (r *relayProcess) collation(from listen.Origin) (o collate.Options, refused string) {
 	o = agentconfig.Isolated(r.cfg)
-	attrs := r.who.attributes()
+	attrs := r.who.Attributes()
 	if from.Sandbox == "" {
 		attrs = []attribute.KeyValue{receiver.CIDKey.Int64(int64(from.CID))}
 	} else {
-		o.Root, o.Mode = r.state.Trace.spanContext(), r.mode()
+		o.Root, o.Mode = r.state.Trace.SpanContext(), r.mode()
 		o.Sandbox, o.Began, o.OnDemand = from.Sandbox, r.state.Started, r.state.Dynamic
 		o.Drop = r.sandbox.dropped
 	}

@@ -4,6 +4,8 @@ import (
 	"os"
 	"slices"
 	"strings"
+
+	"github.com/shimtrace/shimtrace/internal/shim/telemetry"
 )
 
 // command is what containerd, or our own start, called the program for.
@@ -62,4 +64,9 @@ func parseCommand(argv []string) command {
 		c.bundle, _ = os.Getwd()
 	}
 	return c
+}
+
+// identity returns the identity of the sandbox that the command is about.
+func (c command) identity(inner string) telemetry.Identity {
+	return telemetry.Identify(c.program, c.namespace, c.id, c.bundle, inner)
 }

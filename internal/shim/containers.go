@@ -1,7 +1,7 @@
 package shim
 
 import (
-	"context"
+	"cmp"
 	"errors"
 	"io/fs"
 	"path/filepath"
@@ -9,11 +9,10 @@ import (
 	"time"
 
 	"go.opentelemetry.io/otel/attribute"
-	"go.opentelemetry.io/otel/codes"
-	semconv "go.opentelemetry.io/otel/semconv/v1.43.0"
 	"go.opentelemetry.io/otel/trace"
 
-	"github.com/shimtrace/shimtrace/internal/errtext"
+	"github.com/shimtrace/shimtrace/internal/shim/state"
+	"github.com/shimtrace/shimtrace/internal/shim/telemetry"
 	"github.com/shimtrace/shimtrace/middleware"
 )
 
@@ -50,7 +49,7 @@ func (s *sandbox) adopt(c *middleware.Call) {
 	if c.Bundle == "" {
 		return
 	}
-	id := firstOf(c.ContainerID, c.SandboxID)
+	id := cmp.Or(c.ContainerID, c.SandboxID)
 	s.mu.Lock()
 	ct := s.containers[id]
 	if ct == nil || ct.gone {
@@ -62,27 +61,22 @@ func (s *sandbox) adopt(c *middleware.Call) {
 	}
 	s.mu.Unlock()
 	ct.load.Do(func() {
-		notes, err := readAnnotations(c.Bundle)
+		notes, err := state.ReadAnnotations(c.Bundle)
 		if err != nil && !(c.SandboxID != "" && errors.Is(err, fs.ErrNotExist)) {
 			s.log.Warn("container is traced without its annotations", "container", id, "error", err)
 		}
-		attrs := notes.container()
+		attrs := notes.Container()
 		s.mu.Lock()
 		ct.attrs = attrs
 		s.mu.Unlock()
-		s.exchange(c, ct, containerAttributes(id, attrs))
+		s.exchange(c, ct, telemetry.ContainerAttributes(id, attrs))
 	})
-}
-
-// containerAttributes returns the attributes of a span that is about a container.
-func containerAttributes(id string, attrs []attribute.KeyValue) []attribute.KeyValue {
-	return append([]attribute.KeyValue{semconv.ContainerID(id)}, attrs...)
 }
 
 // exchange makes spans, with the attributes, of what start left in the bundle, if
 // tracing is on, and leaves the sandbox's state there.
 func (s *sandbox) exchange(c *middleware.Call, ct *container, attrs []attribute.KeyValue) {
-	path := filepath.Join(c.Bundle, stateFile)
+	path := filepath.Join(c.Bundle, state.File)
 	left, err := s.replace(path, c.Bundle, ct)
 	parent, link := s.join(c.Caller)
 	var links []trace.Link
@@ -90,9 +84,9 @@ func (s *sandbox) exchange(c *middleware.Call, ct *container, attrs []attribute.
 		links = []trace.Link{{SpanContext: link}}
 	}
 	if left != nil && s.on() {
-		ctx := remote(parent)
+		ctx := telemetry.Remote(parent)
 		for _, t := range left.Pending {
-			t.emit(ctx, s.tracer, links, attrs...)
+			telemetry.Emit(ctx, s.tracer, t, links, attrs...)
 		}
 	}
 	if err != nil {
@@ -102,30 +96,15 @@ func (s *sandbox) exchange(c *middleware.Call, ct *container, attrs []attribute.
 
 // replace leaves the sandbox's state in a bundle, in the place of what start left
 // there.
-func (s *sandbox) replace(path, bundle string, ct *container) (left *state, err error) {
+func (s *sandbox) replace(path, bundle string, ct *container) (left *state.State, err error) {
 	s.saving.Lock()
 	defer s.saving.Unlock()
-	left, _ = readState(path)
+	left, _ = state.Read(path)
 	s.mu.Lock()
 	st := s.state
 	ct.bundle = bundle
 	s.mu.Unlock()
-	return left, st.write(path)
-}
-
-// emit makes spans of a timing and what is in it.
-func (t timing) emit(ctx context.Context, tracer trace.Tracer, links []trace.Link, attrs ...attribute.KeyValue) {
-	ctx, span := tracer.Start(ctx, t.Name, trace.WithTimestamp(t.Start), trace.WithLinks(links...), trace.WithAttributes(attrs...))
-	switch {
-	case t.Expected:
-		span.SetAttributes(middleware.ExpectedKey.Bool(true), middleware.ExpectedMessageKey.String(errtext.Reduce(t.Error)))
-	case t.Error != "":
-		span.SetStatus(codes.Error, errtext.Reduce(t.Error))
-	}
-	for _, child := range t.Children {
-		child.emit(ctx, tracer, nil, attrs...)
-	}
-	span.End(trace.WithTimestamp(t.End))
+	return left, st.Write(path)
 }
 
 // forget takes note of a container's deletion, also for the delete command, which comes
@@ -146,7 +125,7 @@ func (s *sandbox) forget(id string) {
 		return
 	}
 	st.Deleted = true
-	if err := st.write(filepath.Join(bundle, stateFile)); err != nil {
+	if err := st.Write(filepath.Join(bundle, state.File)); err != nil {
 		s.log.Debug("delete will not know that the container was deleted", "container", id, "error", err)
 	}
 }
@@ -159,4 +138,20 @@ func (s *sandbox) prune() {
 			delete(s.containers, id)
 		}
 	}
+}
+
+// named takes the pod from the request that creates the sandbox, unless it is known.
+func (s *sandbox) named(c *middleware.Call) {
+	s.mu.Lock()
+	if s.state.Pod != "" || c.SandboxID != s.state.Sandbox {
+		s.mu.Unlock()
+		return
+	}
+	s.state.Pod, s.state.PodNamespace, s.state.PodUID = c.Pod.Name, c.Pod.Namespace, c.Pod.UID
+	pod := s.state.Annotations()
+	s.mu.Unlock()
+	if s.setPod != nil {
+		s.setPod(pod)
+	}
+	s.save()
 }

@@ -5,18 +5,19 @@ import (
 	"fmt"
 	"net"
 	"slices"
-	"strconv"
 	"strings"
 
 	semconv "go.opentelemetry.io/otel/semconv/v1.43.0"
 
 	"github.com/shimtrace/shimtrace/internal/shim/control"
+	"github.com/shimtrace/shimtrace/internal/shim/state"
+	"github.com/shimtrace/shimtrace/internal/shim/telemetry"
 )
 
 // startControl lets the operator's tool switch the sandbox's tracing. A relay that
 // cannot be reached for that relays all the same.
 func (r *relayProcess) startControl() *control.Server {
-	l, err := listenUnix(r.paths.control)
+	l, err := listenUnix(r.paths.Control)
 	if err != nil {
 		r.log.Warn("tracing cannot be switched on", "error", err)
 		return nil
@@ -27,14 +28,14 @@ func (r *relayProcess) startControl() *control.Server {
 // control does what a client asks for.
 func (r *relayProcess) control(client net.Conn, req control.Request) control.Answer {
 	s := r.sandbox
-	by := turner{name: "unknown", uid: -1}
+	by := telemetry.Turner{Name: "unknown", UID: -1}
 	if conn, ok := client.(*net.UnixConn); ok {
-		if cred, err := peer(conn); err == nil {
-			by.uid = int(cred.Uid)
+		if cred, err := state.Peer(conn); err == nil {
+			by.UID = int(cred.Uid)
 		}
 	}
 	if req.By != "" {
-		by.name = strings.ToValidUTF8(req.By[:min(len(req.By), control.MaxBy)], "")
+		by.Name = strings.ToValidUTF8(req.By[:min(len(req.By), control.MaxBy)], "")
 	}
 	var changed bool
 	var err error
@@ -81,11 +82,4 @@ func (r *relayProcess) answer() control.Answer {
 	}
 	slices.SortFunc(a.Containers, func(x, y control.Container) int { return cmp.Compare(x.ID, y.ID) })
 	return a
-}
-
-func uidText(uid int) string {
-	if uid < 0 {
-		return "unknown"
-	}
-	return strconv.Itoa(uid)
 }

@@ -15,6 +15,8 @@ import (
 	"github.com/shimtrace/shimtrace/internal/forwarder/interpose"
 	"github.com/shimtrace/shimtrace/internal/shim/agentconfig"
 	"github.com/shimtrace/shimtrace/internal/shim/expected"
+	"github.com/shimtrace/shimtrace/internal/shim/state"
+	"github.com/shimtrace/shimtrace/internal/shim/telemetry"
 	"github.com/shimtrace/shimtrace/middleware/wire"
 )
 
@@ -29,18 +31,18 @@ const (
 // What it then does for the trace costs containerd no wait for a backend.
 // It is recorded only if the configuration could be read.
 func (c command) delete(cfg config.Config, inner string, readable bool, log *slog.Logger) int {
-	st, err := readState(filepath.Join(c.bundle, stateFile))
+	st, err := state.Read(filepath.Join(c.bundle, state.File))
 	if err != nil {
 		// The container was not traced.
 		log.Debug("delete of a container without a trace", "error", err)
 		return c.pass(inner, log)
 	}
-	if !stateAnswers(cfg.Relay.StateDir) || !stateAnswers(st.stateDir()) {
+	if !state.DirAnswers(cfg.Relay.StateDir) || !state.DirAnswers(st.StateDir()) {
 		log.Warn("the end of this container is not traced", "error", "the state directory does not answer")
 		return c.pass(inner, log)
 	}
 	began := time.Now()
-	_, recorded := st.root(began)
+	_, recorded := st.Root(began)
 	recorded = recorded && readable
 	var recorder *spare
 	if recorded {
@@ -51,7 +53,7 @@ func (c command) delete(cfg config.Config, inner string, readable bool, log *slo
 		}
 	}
 	c.restoreSocket(cfg, st, inner, log)
-	t := timing{Name: spanInnerDelete, Start: time.Now()}
+	t := state.Timing{Name: telemetry.SpanInnerDelete, Start: time.Now()}
 	var out bytes.Buffer
 	cmd := innerCommand(inner, c)
 	cmd.Stdout = &out
@@ -64,13 +66,13 @@ func (c command) delete(cfg config.Config, inner string, readable bool, log *slo
 	os.Stdout.Write(out.Bytes())
 
 	relayGone := c.clearInTime(st, began.Add(orphanTime), log)
-	if !recorded && !(readable && relayGone.leftOn()) {
+	if !recorded && !(readable && leftOn(relayGone)) {
 		return exitCode(err)
 	}
-	whole := timing{Name: spanShimDelete, Start: began, End: time.Now(), Error: t.Error, Expected: t.Expected, Children: []timing{t}}
+	whole := state.Timing{Name: telemetry.SpanShimDelete, Start: began, End: time.Now(), Error: t.Error, Expected: t.Expected, Children: []state.Timing{t}}
 	who := c.identity(inner)
-	if who.notes == nil {
-		who.notes = st.pod() // the bundle of a sandbox that was created by the shim has no spec
+	if who.Notes == nil {
+		who.Notes = st.Annotations() // the bundle of a sandbox that was created by the shim has no spec
 	}
 	r := newRecording(who, c.id, *st, whole)
 	r.Response, r.Gone = out.Bytes(), relayGone
@@ -88,13 +90,13 @@ func (c command) delete(cfg config.Config, inner string, readable bool, log *slo
 }
 
 // clearInTime is clear, unless the state directory's file system hangs.
-func (c command) clearInTime(st *state, deadline time.Time, log *slog.Logger) *state {
-	left := make(chan *state, 1)
+func (c command) clearInTime(st *state.State, deadline time.Time, log *slog.Logger) *state.State {
+	left := make(chan *state.State, 1)
 	go func() { left <- c.clear(st, deadline, log) }()
 	select {
 	case gone := <-left:
 		return gone
-	case <-time.After(time.Until(deadline) + diskTime):
+	case <-time.After(time.Until(deadline) + state.DiskTime):
 		log.Warn("a relay's files may be left behind", "error", "the state directory does not answer")
 		return nil
 	}
@@ -102,9 +104,9 @@ func (c command) clearInTime(st *state, deadline time.Time, log *slog.Logger) *s
 
 // restoreSocket gives the VMM's socket back if the relay died in its place: the inner
 // shim may have to talk to the agent to clean up.
-func (c command) restoreSocket(cfg config.Config, st *state, inner string, log *slog.Logger) {
-	p := st.paths()
-	if cfg.Agent.Inject != "on" && !forKata("auto", inner) || p.socket != st.RelaySock || answers(p.socket) {
+func (c command) restoreSocket(cfg config.Config, st *state.State, inner string, log *slog.Logger) {
+	p := st.Paths()
+	if cfg.Agent.Inject != "on" && !forKata("auto", inner) || p.Socket != st.RelaySock || state.Answers(p.Socket) {
 		return
 	}
 	if err := interpose.Restore(st.Sandbox, agentconfig.Sockets(cfg.Agent)); err != nil {
@@ -114,41 +116,41 @@ func (c command) restoreSocket(cfg config.Config, st *state, inner string, log *
 
 // recordDelete makes the span of the delete, with the attributes of its container,
 // and those that were to be made by a relay that is no more.
-func recordDelete(tel *telemetry, st *state, attrs []attribute.KeyValue, t timing, response []byte, relayGone *state) {
-	if root, recorded := st.root(t.Start); recorded {
-		recordOwnDelete(tel, root, st.Pending, attrs, t, response)
+func recordDelete(tracer trace.Tracer, st *state.State, attrs []attribute.KeyValue, t state.Timing, response []byte, relayGone *state.State) {
+	if root, recorded := st.Root(t.Start); recorded {
+		recordOwnDelete(tracer, root, st.Pending, attrs, t, response)
 	}
 	switch {
 	case relayGone == nil:
 	case relayGone.Dynamic:
-		relayGone.emitRest(tel, t.Start)
+		emitRest(tracer, relayGone, t.Start)
 	case !relayGone.RootEnded:
 		end, failure := relayGone.RootEnd, ""
 		if end.IsZero() {
 			end, failure = t.Start, "the relay died before the first task was started"
 		}
-		emitRoot(tel.tracer, relayGone, end, failure)
+		telemetry.EmitRoot(tracer, relayGone, end, failure)
 	}
 }
 
-// leftOn tells that a relay, if it died, left a window without its end.
-func (st *state) leftOn() bool { return st != nil && st.Window != nil && st.Window.Ended.IsZero() }
+// leftOn reports whether a relay, if it died, left a window without its end.
+func leftOn(st *state.State) bool { return st != nil && st.Window != nil && st.Window.Ended.IsZero() }
 
 // emitRest makes that end.
-func (st *state) emitRest(tel *telemetry, at time.Time) {
-	if !st.leftOn() {
+func emitRest(tracer trace.Tracer, st *state.State, at time.Time) {
+	if !leftOn(st) {
 		return
 	}
-	reason := reasonRelay
+	reason := telemetry.ReasonRelay
 	if until := st.Window.Until; !until.IsZero() && until.Before(at) {
-		at, reason = until, reasonTime
+		at, reason = until, telemetry.ReasonTime
 	}
-	emitSwitchedOff(tel.tracer, st.Window, at, turner{}, reason)
+	telemetry.EmitSwitchedOff(tracer, st.Window, at, telemetry.Turner{}, reason)
 }
 
-func recordOwnDelete(tel *telemetry, root trace.SpanContext, pending []timing, attrs []attribute.KeyValue, t timing, response []byte) {
+func recordOwnDelete(tracer trace.Tracer, root trace.SpanContext, pending []state.Timing, attrs []attribute.KeyValue, t state.Timing, response []byte) {
 	for _, left := range pending {
-		left.emit(remote(root), tel.tracer, nil, attrs...)
+		telemetry.Emit(telemetry.Remote(root), tracer, left, nil, attrs...)
 	}
 	if pid, ok := wire.Uint(response, deletePID); ok {
 		attrs = append(attrs, semconv.ProcessPID(int(pid)))
@@ -157,35 +159,35 @@ func recordOwnDelete(tel *telemetry, root trace.SpanContext, pending []timing, a
 	if status, ok := wire.Uint(response, deleteExitStatus); ok || !wire.Time(response, deleteExitedAt).IsZero() {
 		attrs = append(attrs, semconv.ProcessExitCode(int(status)))
 	}
-	t.emit(remote(root), tel.tracer, nil, attrs...)
+	telemetry.Emit(telemetry.Remote(root), tracer, t, nil, attrs...)
 }
 
 // clear removes what a relay that died left behind, and returns its state; nil if
 // the relay lives or has left in order.
-func (c command) clear(st *state, deadline time.Time, log *slog.Logger) *state {
-	p := st.paths()
-	if p.socket != st.RelaySock || p.lives() {
+func (c command) clear(st *state.State, deadline time.Time, log *slog.Logger) *state.State {
+	p := st.Paths()
+	if p.Socket != st.RelaySock || p.Lives() {
 		return nil
 	}
 	if err := endOrphan(st, c.id, deadline); err != nil {
 		log.Warn("a shim may be left behind", "error", err)
 	}
-	release, err := p.tryAcquire()
+	release, err := p.TryAcquire()
 	if err != nil {
 		return nil // somebody is at it
 	}
 	defer release()
-	left, err := readState(p.state)
+	left, err := state.Read(p.State)
 	if err != nil || left.Trace != st.Trace {
 		if err != nil {
-			p.remove()
+			p.Remove()
 		}
 		return nil
 	}
-	if p.lives() {
+	if p.Lives() {
 		return nil
 	}
-	p.remove()
-	st.removeLeakedSocket()
+	p.Remove()
+	st.RemoveLeakedSocket()
 	return left
 }

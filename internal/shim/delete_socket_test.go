@@ -3,7 +3,6 @@ package shim
 import (
 	"fmt"
 	"log/slog"
-	"net"
 	"os"
 	"path/filepath"
 	"testing"
@@ -11,6 +10,8 @@ import (
 	"golang.org/x/sys/unix"
 
 	"github.com/shimtrace/shimtrace/internal/config"
+	"github.com/shimtrace/shimtrace/internal/shim/shimtest"
+	"github.com/shimtrace/shimtrace/internal/shim/state"
 )
 
 // TestDeleteGivesTheVMMItsSocketBack when the relay is dead, and only then: the next
@@ -38,39 +39,29 @@ func TestDeleteGivesTheVMMItsSocketBack(t *testing.T) {
 			}
 			socket := filepath.Join(vm, "vm.sock")
 			leaveSocket(t, socket)
-			var st unix.Stat_t
-			if err := unix.Lstat(socket, &st); err != nil {
+			var at unix.Stat_t
+			if err := unix.Lstat(socket, &at); err != nil {
 				t.Fatal(err)
 			}
-			vmm := listenHere(t, filepath.Join(vm, fmt.Sprintf(".shimtrace-vm.sock-%d", st.Ino)))
+			vmm := shimtest.Listen(t, filepath.Join(vm, fmt.Sprintf(".shimtrace-vm.sock-%d", at.Ino)))
 			defer vmm.Close()
 
-			state := &state{Sandbox: "pod", InnerSock: filepath.Join(dir, "inner")}
-			paths := relayPaths(dir, state.InnerSock)
-			state.RelaySock = paths.socket
-			if err := os.MkdirAll(filepath.Dir(paths.socket), 0o700); err != nil {
+			st := &state.State{Sandbox: "pod", InnerSock: filepath.Join(dir, "inner")}
+			paths := state.PathsOf(dir, st.InnerSock)
+			st.RelaySock = paths.Socket
+			if err := os.MkdirAll(filepath.Dir(paths.Socket), 0o700); err != nil {
 				t.Fatal(err)
 			}
 			if tt.relay {
-				defer listenHere(t, paths.socket).Close()
+				defer shimtest.Listen(t, paths.Socket).Close()
 			}
-			command{}.restoreSocket(cfg, state, tt.inner, slog.New(slog.DiscardHandler))
-			if got := answers(socket); got != tt.back {
+			command{}.restoreSocket(cfg, st, tt.inner, slog.New(slog.DiscardHandler))
+			if got := state.Answers(socket); got != tt.back {
 				t.Errorf("the VMM answers: %t", got)
 			}
 		})
 	}
 }
 
-func listenHere(t *testing.T, path string) *net.UnixListener {
-	t.Helper()
-	l, err := net.ListenUnix("unix", &net.UnixAddr{Name: path, Net: "unix"})
-	if err != nil {
-		t.Fatal(err)
-	}
-	l.SetUnlinkOnClose(false)
-	return l
-}
-
 // leaveSocket makes a socket that nobody listens on.
-func leaveSocket(t *testing.T, path string) { listenHere(t, path).Close() }
+func leaveSocket(t *testing.T, path string) { shimtest.Listen(t, path).Close() }

@@ -1,17 +1,18 @@
 package shim
 
 import (
-	"path/filepath"
-	"strings"
 	"testing"
 	"time"
 
 	"go.opentelemetry.io/otel/codes"
 	"go.opentelemetry.io/otel/trace"
-
 	"google.golang.org/protobuf/encoding/protowire"
 
-	"github.com/shimtrace/shimtrace/middleware"
+	"github.com/shimtrace/shimtrace/internal/config"
+	"github.com/shimtrace/shimtrace/internal/export"
+	"github.com/shimtrace/shimtrace/internal/shim/shimtest"
+	"github.com/shimtrace/shimtrace/internal/shim/state"
+	"github.com/shimtrace/shimtrace/internal/shim/telemetry"
 )
 
 // deleteResponse encodes a DeleteResponse; fields that are zero are not on the wire.
@@ -28,6 +29,32 @@ func deleteResponse(pid, status uint64, exited time.Time) (b []byte) {
 	return b
 }
 
+var (
+	t0      = time.Date(2026, 1, 2, 3, 4, 5, 0, time.UTC)
+	caller7 = trace.NewSpanContext(trace.SpanContextConfig{TraceID: trace.TraceID{7}, SpanID: trace.SpanID{8}, TraceFlags: trace.FlagsSampled, Remote: true})
+)
+
+// deletion is a sandbox's state, and records the spans of a delete in it.
+type deletion struct {
+	*shimtest.Spans
+	tracer trace.Tracer
+	state  state.State
+}
+
+func newDeletion(t *testing.T, dynamic bool) *deletion {
+	cfg := config.Default().Trace
+	spans := shimtest.NewSpans(t)
+	sc := export.NewRoot(t.Context(), cfg)
+	if dynamic {
+		sc = sc.WithTraceFlags(0)
+	}
+	return &deletion{
+		Spans:  spans,
+		tracer: export.NewTracerProvider(cfg, nil, spans).Tracer(telemetry.ScopeName),
+		state:  state.State{Version: state.Version, Dynamic: dynamic, Trace: state.NewTraceContext(sc), Started: t0},
+	}
+}
+
 func TestDeleteTellsOfTheExit(t *testing.T) {
 	for _, tt := range []struct {
 		name     string
@@ -40,73 +67,88 @@ func TestDeleteTellsOfTheExit(t *testing.T) {
 		{"no exit", deleteResponse(42, 0, time.Time{}), []string{"process.pid=42"}},
 	} {
 		t.Run(tt.name, func(t *testing.T) {
-			w := newWorld(t, false)
-			began := timing{Name: spanShimDelete, Start: t0, End: t0.Add(9), Children: []timing{{Name: spanInnerDelete, Start: t0, End: t0.Add(8)}}}
-			recordDelete(&telemetry{tracer: w.tracer}, &w.state, containerAttributes("c1", nil), began, tt.response, nil)
-			del, inner := w.one(spanShimDelete), w.one(spanInnerDelete)
-			if del.Parent().SpanID() != w.root().SpanID() || inner.Parent().SpanID() != del.SpanContext().SpanID() {
+			w := newDeletion(t, false)
+			began := state.Timing{Name: telemetry.SpanShimDelete, Start: t0, End: t0.Add(9), Children: []state.Timing{{Name: telemetry.SpanInnerDelete, Start: t0, End: t0.Add(8)}}}
+			recordDelete(w.tracer, &w.state, telemetry.ContainerAttributes("c1", nil), began, tt.response, nil)
+			del, inner := w.One(telemetry.SpanShimDelete), w.One(telemetry.SpanInnerDelete)
+			if del.Parent().SpanID() != w.state.Trace.SpanContext().SpanID() || inner.Parent().SpanID() != del.SpanContext().SpanID() {
 				t.Errorf("delete under %v, inner under %v", del.Parent(), inner.Parent())
 			}
 			wantAttrs := append([]string{"container.id=c1"}, tt.attrs...)
-			want(t, del.Attributes(), wantAttrs...)
-			want(t, inner.Attributes(), wantAttrs...)
+			shimtest.Want(t, del.Attributes(), wantAttrs...)
+			shimtest.Want(t, inner.Attributes(), wantAttrs...)
 		})
 	}
 }
 
 // A relay that died leaves spans that delete makes in its place.
 func TestDeleteRecordsWhatTheRelayCouldNot(t *testing.T) {
-	w := newWorld(t, false)
+	w := newDeletion(t, false)
 	left := w.state
-	left.Pending = []timing{{Name: spanShimStart, Start: t0, End: t0.Add(1)}}
-	recordDelete(&telemetry{tracer: w.tracer}, &left, containerAttributes("c1", nil), timing{Name: spanShimDelete, Start: t0.Add(5), End: t0.Add(6)}, nil, &w.state)
-	start, root := w.one(spanShimStart), w.one(spanSandboxStart)
+	left.Pending = []state.Timing{{Name: telemetry.SpanShimStart, Start: t0, End: t0.Add(1)}}
+	recordDelete(w.tracer, &left, telemetry.ContainerAttributes("c1", nil), state.Timing{Name: telemetry.SpanShimDelete, Start: t0.Add(5), End: t0.Add(6)}, nil, &w.state)
+	start, root := w.One(telemetry.SpanShimStart), w.One(telemetry.SpanSandboxStart)
 	if start.Parent().SpanID() != root.SpanContext().SpanID() || root.Parent().IsValid() || !root.EndTime().Equal(t0.Add(5)) {
 		t.Errorf("start under %v, root %v under %v until %v", start.Parent(), root.SpanContext(), root.Parent(), root.EndTime())
 	}
 }
 
-// TestDeleteExpected: a container that was deleted by the call leaves that in its bundle,
-// and a failure of delete that is expected then is no error.
+// A failure of delete that is expected is no error.
 func TestDeleteExpected(t *testing.T) {
-	w := newWorld(t, false)
-	w.create(trace.SpanContext{})
-	read := func() *state {
-		st, err := readState(filepath.Join(w.bundle, stateFile))
-		if err != nil {
-			t.Fatal(err)
-		}
-		return st
-	}
-	w.Answered(&middleware.Call{Method: "Delete", ContainerID: "c1", ExecID: "e"})
-	w.Answered(&middleware.Call{Method: "Delete", ContainerID: "c1", Code: 2})
-	if read().Deleted {
-		t.Error("it was not deleted yet")
-	}
-	w.Answered(&middleware.Call{Method: "Delete", ContainerID: "c1"})
-	if st := read(); !st.Deleted || st.Trace != w.state.Trace {
-		t.Errorf("state %+v", st)
-	}
-	took := timing{Name: spanInnerDelete, Start: t0, End: t0.Add(8), Error: "exit status 1", Expected: true}
-	recordDelete(&telemetry{tracer: w.tracer}, &w.state, nil, timing{Name: spanShimDelete, Start: t0, End: t0.Add(9), Error: took.Error, Expected: true, Children: []timing{took}}, nil, nil)
-	for _, name := range []string{spanShimDelete, spanInnerDelete} {
-		s := w.one(name)
-		want(t, s.Attributes(), "shimtrace.expected=true", "shimtrace.expected.message=exit status 1")
+	w := newDeletion(t, false)
+	took := state.Timing{Name: telemetry.SpanInnerDelete, Start: t0, End: t0.Add(8), Error: "exit status 1", Expected: true}
+	recordDelete(w.tracer, &w.state, nil, state.Timing{Name: telemetry.SpanShimDelete, Start: t0, End: t0.Add(9), Error: took.Error, Expected: true, Children: []state.Timing{took}}, nil, nil)
+	for _, name := range []string{telemetry.SpanShimDelete, telemetry.SpanInnerDelete} {
+		s := w.One(name)
+		shimtest.Want(t, s.Attributes(), "shimtrace.expected=true", "shimtrace.expected.message=exit status 1")
 		if s.Status().Code != codes.Unset {
 			t.Errorf("%s: status %v", name, s.Status())
 		}
 	}
 }
 
-// TestExpectedOfSandbox: what is asked of a container before it is there is not why it
-// did not start.
-func TestExpectedOfSandbox(t *testing.T) {
-	w := newWorld(t, false)
-	early := &middleware.Call{Method: "State", ContainerID: "c1", Code: 5, Message: "not created"}
-	early.Expected = w.lives.Expected(early)
-	w.Answered(early)
-	w.neverStarted(t0.Add(time.Second))
-	if s := w.one(spanSandboxStart); !early.Expected || strings.Contains(s.Status().Description, "not created") {
-		t.Errorf("expected %v, status %v", early.Expected, s.Status())
+func TestDeleteInAWindow(t *testing.T) {
+	at := t0.Add(time.Hour)
+	open := &state.Window{Trace: state.NewTraceContext(caller7), Began: t0}
+	for name, tt := range map[string]struct {
+		win      *state.Window
+		died     bool
+		recorded bool
+		reason   string
+	}{
+		"never on":            {nil, true, false, ""},
+		"on":                  {open, false, true, ""},
+		"on, relay died":      {open, true, true, "relay died"},
+		"off":                 {&state.Window{Trace: open.Trace, Began: t0, Ended: t0.Add(1)}, true, false, ""},
+		"expired":             {&state.Window{Trace: open.Trace, Began: t0, Until: t0.Add(1)}, false, false, ""},
+		"expired, relay died": {&state.Window{Trace: open.Trace, Began: t0, Until: t0.Add(1)}, true, false, "time is over"},
+		"with time left":      {&state.Window{Trace: open.Trace, Began: t0, Until: at.Add(1)}, true, true, "relay died"},
+	} {
+		t.Run(name, func(t *testing.T) {
+			w := newDeletion(t, true)
+			st := w.state
+			st.Window = tt.win
+			st.Pending = []state.Timing{{Name: telemetry.SpanShimStart, Start: t0, End: t0.Add(1)}}
+			var gone *state.State
+			if tt.died {
+				gone = &st
+			}
+			recordDelete(w.tracer, &st, telemetry.ContainerAttributes("c1", nil), state.Timing{Name: telemetry.SpanShimDelete, Start: at, End: at.Add(6)}, nil, gone)
+			if got := len(w.Named(telemetry.SpanShimDelete)); (got == 1) != tt.recorded || got != len(w.Named(telemetry.SpanShimStart)) {
+				t.Errorf("%d spans of delete", got)
+			}
+			for _, s := range w.Ended() {
+				if s.Parent().SpanID() != caller7.SpanID() || s.SpanContext().TraceID() != caller7.TraceID() {
+					t.Errorf("%q is under %v", s.Name(), s.Parent())
+				}
+			}
+			if tt.reason == "" {
+				if n := len(w.Named(telemetry.SpanSwitchedOff)); n != 0 {
+					t.Errorf("%d ends", n)
+				}
+				return
+			}
+			shimtest.Want(t, w.One(telemetry.SpanSwitchedOff).Attributes(), "shimtrace.switched_off.reason="+tt.reason)
+		})
 	}
 }

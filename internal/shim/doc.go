@@ -10,6 +10,3 @@
 // addresses that shims answer with; of ttrpc it knows what package middleware
 // tells it. Its only caller is cmd/containerd-shim-traced-v2.
 package shim
-
-// ScopeName is the instrumentation scope of the shim's own spans.
-const ScopeName = "github.com/shimtrace/shimtrace/shim"

@@ -7,6 +7,7 @@ import (
 	semconv "go.opentelemetry.io/otel/semconv/v1.43.0"
 	"go.opentelemetry.io/otel/trace"
 
+	"github.com/shimtrace/shimtrace/internal/shim/telemetry"
 	"github.com/shimtrace/shimtrace/middleware"
 )
 
@@ -19,16 +20,16 @@ func (s *sandbox) exited(c *middleware.Call) {
 	if s.told(c.ContainerID, c.ExecID, at) || !s.on() {
 		return
 	}
-	name := spanContainerExited
+	name := telemetry.SpanContainerExited
 	attrs := append([]attribute.KeyValue{
 		semconv.ContainerID(c.ContainerID),
 		semconv.ProcessExitCode(int(c.ExitStatus)),
 	}, s.attributes(c.ContainerID)...)
 	if c.ExecID != "" {
-		name = spanExecExited
+		name = telemetry.SpanExecExited
 		attrs = append(attrs, middleware.ExecIDKey.String(c.ExecID))
 	}
-	_, span := s.tracer.Start(remote(s.root()), name, trace.WithTimestamp(at), trace.WithAttributes(attrs...))
+	_, span := s.tracer.Start(telemetry.Remote(s.root()), name, trace.WithTimestamp(at), trace.WithAttributes(attrs...))
 	span.AddEvent(name, trace.WithTimestamp(at), trace.WithAttributes(semconv.ProcessExitCode(int(c.ExitStatus))))
 	span.End(trace.WithTimestamp(at))
 }

@@ -4,7 +4,6 @@ import (
 	"bytes"
 	"context"
 	"fmt"
-	"log/slog"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -12,13 +11,13 @@ import (
 	"testing"
 	"time"
 
-	tracepb "go.opentelemetry.io/proto/otlp/trace/v1"
-
 	"github.com/shimtrace/shimtrace/internal/config"
 	"github.com/shimtrace/shimtrace/internal/disktest"
 	"github.com/shimtrace/shimtrace/internal/export"
-	"github.com/shimtrace/shimtrace/internal/export/journal"
 	"github.com/shimtrace/shimtrace/internal/reliability"
+	"github.com/shimtrace/shimtrace/internal/shim/shimtest"
+	"github.com/shimtrace/shimtrace/internal/shim/state"
+	"github.com/shimtrace/shimtrace/internal/shim/telemetry"
 )
 
 // hangTime is when a test says that something hangs. containerd gives delete 5 s.
@@ -42,7 +41,7 @@ func newShimHostAt(t *testing.T, stateDir, journalDir, inner string) *shimHost {
 	t.Helper()
 	dir := t.TempDir()
 	h := &shimHost{t: t, program: filepath.Join(dir, "containerd-shim-fake-traced-v2"), bundle: filepath.Join(dir, "bundle")}
-	if err := os.Symlink(program(t), h.program); err != nil {
+	if err := os.Symlink(shimtest.Program(t), h.program); err != nil {
 		t.Fatal(err)
 	}
 	write := func(name, text string, mode os.FileMode) string {
@@ -88,7 +87,7 @@ func (h *shimHost) run(action string) (out string, took time.Duration, err error
 // settle waits until nobody works for the container any more.
 func (h *shimHost) settle() {
 	h.t.Helper()
-	eventually(h.t, "all processes have ended", func() bool {
+	shimtest.Eventually(h.t, "all processes have ended", func() bool {
 		lines, _ := filepath.Glob("/proc/[0-9]*/cmdline")
 		for _, line := range lines {
 			if text, _ := os.ReadFile(line); bytes.Contains(text, []byte(h.bundle)) {
@@ -99,31 +98,12 @@ func (h *shimHost) settle() {
 	})
 }
 
-// spanNames returns the names of the journal's spans, as far as it can be read.
-func spanNames(dir string) (names []string) {
-	_, _ = journal.Scan(dir, func(r journal.Record) error {
-		td, err := r.Traces()
-		if err != nil {
-			return nil
-		}
-		for _, rs := range td.ResourceSpans {
-			for _, ss := range rs.ScopeSpans {
-				for _, s := range ss.Spans {
-					names = append(names, s.Name)
-				}
-			}
-		}
-		return nil
-	})
-	return names
-}
-
 func (h *shimHost) leaveState() {
-	st := state{
-		Version: stateVersion, Trace: newTraceContext(export.NewRoot(context.Background(), h.cfg.Trace)),
+	st := state.State{
+		Version: state.Version, Trace: state.NewTraceContext(export.NewRoot(context.Background(), h.cfg.Trace)),
 		Started: t0, Sandbox: "c1", InnerSock: "/run/none.sock", RelaySock: "/run/none2.sock",
 	}
-	if err := st.write(filepath.Join(h.bundle, stateFile)); err != nil {
+	if err := st.Write(filepath.Join(h.bundle, state.File)); err != nil {
 		h.t.Fatal(err)
 	}
 }
@@ -142,7 +122,7 @@ func TestFrozenJournal(t *testing.T) {
 	h := newShimHost(t, dir, answeringInner)
 	h.leaveState()
 	h.run("delete") // with a disk that works
-	if names := spanNames(dir); !strings.Contains(strings.Join(names, ","), spanShimDelete) {
+	if names := shimtest.SpanNames(dir); !strings.Contains(strings.Join(names, ","), telemetry.SpanShimDelete) {
 		t.Fatalf("a delete's spans are not there when it has ended: %q", names)
 	}
 	freeze()
@@ -155,12 +135,12 @@ func TestFrozenJournal(t *testing.T) {
 		}
 	}
 	thaw()
-	eventually(t, "the spans of all are in the journal", func() bool {
+	shimtest.Eventually(t, "the spans of all are in the journal", func() bool {
 		count := make(map[string]int)
-		for _, name := range spanNames(dir) {
+		for _, name := range shimtest.SpanNames(dir) {
 			count[name]++
 		}
-		return count[spanShimDelete] == 4 && count[spanShimStart] == 3 && count[spanSandboxStart] == 3
+		return count[telemetry.SpanShimDelete] == 4 && count[telemetry.SpanShimStart] == 3 && count[telemetry.SpanSandboxStart] == 3
 	})
 	h.settle()
 	reliability.Row(t, reliability.Fault{
@@ -193,7 +173,7 @@ func TestHungStateDirectory(t *testing.T) {
 	dir, release := disktest.Hung(t)
 	address := filepath.Join(t.TempDir(), "inner")
 	inner := fmt.Sprintf("for last; do :; done\ncase \"$last\" in\nstart) echo unix://%s;;\ndelete) echo answer;;\nesac", address)
-	defer listenHere(t, address).Close()
+	defer shimtest.Listen(t, address).Close()
 	h := newShimHostAt(t, dir, t.TempDir(), inner)
 	h.leaveState()
 	for range 2 {
@@ -237,100 +217,4 @@ func TestRecordersAreFew(t *testing.T) {
 	for range maxRecorders - 1 {
 		(<-releases)()
 	}
-}
-
-// TestCallsDoNotWaitForTheJournal: with its disk frozen, the relay answers calls and
-// takes the agent's spans; what fits is written when the disk is back.
-func TestCallsDoNotWaitForTheJournal(t *testing.T) {
-	dir, freeze, thaw := disktest.Ext4(t)
-	cfg := config.Default()
-	cfg.Journal.Dir = filepath.Join(dir, "journal")
-	s, dial, end := relayed(t, cfg)
-	if _, err := s.switcher.on(alice, time.Hour); err != nil {
-		t.Fatal(err)
-	}
-	tel := openHere(t, cfg)
-	freeze()
-	const calls, batches = 100, 3000
-	called := within(hangTime, func() {
-		c := dial()
-		for i := range calls {
-			if err := pause(c, fmt.Sprint("c", i)); err != nil {
-				t.Error(err)
-			}
-		}
-		for range batches {
-			_ = tel.queue.UploadTraces(context.Background(), []*tracepb.ResourceSpans{{ScopeSpans: []*tracepb.ScopeSpans{{Spans: []*tracepb.Span{{Name: "agent's"}}}}}})
-		}
-	})
-	thaw()
-	end()
-	tel.close(quiet(), 0)
-	if !called {
-		t.Fatal("calls wait for the disk")
-	}
-	var names string
-	drops := make(map[string]int)
-	if _, err := journal.Scan(cfg.Journal.Dir, func(r journal.Record) error {
-		if r.Kind != journal.KindDrops {
-			return nil
-		}
-		d, err := r.Drops()
-		for reason, n := range d {
-			drops[reason] += n
-		}
-		return err
-	}); err != nil {
-		t.Fatal(err)
-	}
-	names = strings.Join(spanNames(cfg.Journal.Dir), ",")
-	if n := strings.Count(names, "Task/Pause"); n != calls {
-		t.Errorf("%d of %d calls are there", n, calls)
-	}
-	if n := strings.Count(names, "agent's"); n == 0 || n+drops[export.ReasonQueueFull] != batches || len(drops) != 1 {
-		t.Errorf("%d spans of the agent of %d, dropped %v", n, batches, drops)
-	}
-	reliability.Row(t, reliability.Fault{
-		Area:  "Hangs",
-		Fault: "the journal's file system is frozen while a relay relays calls and receives the agent's spans",
-		Pod:   "nothing",
-		Lost:  "what does not fit into a queue of 2048 spans: `queue full`",
-	})
-}
-
-// TestEndOnAHungJournal: a relay whose disk answers nothing begins, and ends, in time.
-func TestEndOnAHungJournal(t *testing.T) {
-	cfg := config.Default()
-	var release func()
-	cfg.Journal.Dir, release = disktest.Hung(t)
-	if !within(hangTime, func() {
-		tel := openHere(t, cfg)
-		tel.endTime = 10 * time.Millisecond
-		for range 5000 {
-			_, span := tel.tracer.Start(context.Background(), "call")
-			span.End()
-		}
-		_ = tel.queue.UploadTraces(context.Background(), []*tracepb.ResourceSpans{{ScopeSpans: []*tracepb.ScopeSpans{{Spans: []*tracepb.Span{{Name: "agent's"}}}}}})
-		tel.close(quiet(), export.Linger)
-	}) {
-		t.Error("it hangs")
-	}
-	release() // so that who is left in the file system ends, which the package's leak test wants
-	reliability.Row(t, reliability.Fault{
-		Area:  "Hangs",
-		Fault: "the journal's file system answers nothing, from a relay's start to its end",
-		Pod:   "nothing",
-		Lost:  "everything; the relay's log says so",
-	})
-}
-
-func quiet() *slog.Logger { return slog.New(slog.DiscardHandler) }
-
-func openHere(t *testing.T, cfg config.Config) *telemetry {
-	t.Helper()
-	tel, err := openTelemetry(cfg, identity{sandbox: "box", inner: "containerd-shim-x-v2"}, quiet())
-	if err != nil {
-		t.Error(err)
-	}
-	return tel
 }

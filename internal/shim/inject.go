@@ -32,7 +32,7 @@ func (r *relayProcess) startInjector(a *agents, kind *vmKind, mode collate.Mode)
 	i := &injector{requests: newRequests(r.sandbox, a.own)}
 	relay := r.requestRelay(i.requests, mode)
 	var err error
-	i.interposer, err = interpose.New(r.who.sandbox, interpose.Options{
+	i.interposer, err = interpose.New(r.who.Sandbox, interpose.Options{
 		Patterns: agentconfig.Sockets(r.cfg.Agent),
 		Port:     r.cfg.Agent.Port,
 		Relay:    relay.Connect,
@@ -54,7 +54,7 @@ func (r *relayProcess) startInjector(a *agents, kind *vmKind, mode collate.Mode)
 func (r *relayProcess) requestRelay(observer *requests, mode collate.Mode) *middleware.Relay {
 	return middleware.NewRelay(
 		r.sandbox.switched(),
-		middleware.WithTracerProvider(r.tel.provider),
+		middleware.WithTracerProvider(r.tel.Provider),
 		middleware.WithPropagator(agentPropagator(r.cfg.Trace, mode)),
 		middleware.WithSpanKind(requestKind),
 		middleware.WithMethods(agentconfig.Method),

@@ -13,6 +13,7 @@ import (
 	"syscall"
 
 	"github.com/shimtrace/shimtrace/internal/config"
+	"github.com/shimtrace/shimtrace/internal/shim/state"
 	"github.com/shimtrace/shimtrace/internal/shimname"
 )
 
@@ -25,7 +26,7 @@ func (c command) findInner(cfg config.Config, wrapped shimname.Name, log *slog.L
 	if err != nil {
 		return "", fmt.Errorf("find own executable: %w", err)
 	}
-	if started := startedInner(c.bundle); started != "" && c.action == actionDelete {
+	if started := state.StartedInner(c.bundle); started != "" && c.action == actionDelete {
 		if path, _ := lookUp([]string{started}, self); path != "" {
 			return path, nil
 		}

@@ -6,13 +6,13 @@ import (
 	"os"
 	"sync/atomic"
 
-	"golang.org/x/sys/unix"
+	"github.com/shimtrace/shimtrace/internal/shim/state"
 )
 
 // listenUnix listens on a Unix socket that only our own user can reach. A socket that
 // nobody listens on any more is replaced.
 func listenUnix(path string) (*listener, error) {
-	if !answers(path) {
+	if !state.Answers(path) {
 		_ = os.Remove(path)
 	}
 	l, err := net.ListenUnix("unix", &net.UnixAddr{Name: path, Net: "unix"})
@@ -44,25 +44,9 @@ func (l *listener) Accept() (net.Conn, error) {
 			return nil, err
 		}
 		l.accepted.Add(1)
-		if cred, err := peer(conn); err == nil && cred.Uid == l.uid && cred.Gid == l.gid {
+		if cred, err := state.Peer(conn); err == nil && cred.Uid == l.uid && cred.Gid == l.gid {
 			return conn, nil
 		}
 		conn.Close()
 	}
-}
-
-// peer returns the credentials of the process at the other end.
-func peer(conn *net.UnixConn) (*unix.Ucred, error) {
-	raw, err := conn.SyscallConn()
-	if err != nil {
-		return nil, err
-	}
-	var cred *unix.Ucred
-	var serr error
-	if err := raw.Control(func(fd uintptr) {
-		cred, serr = unix.GetsockoptUcred(int(fd), unix.SOL_SOCKET, unix.SO_PEERCRED)
-	}); err != nil {
-		return nil, err
-	}
-	return cred, serr
 }

@@ -13,6 +13,9 @@ import (
 	"time"
 
 	"golang.org/x/sys/unix"
+
+	"github.com/shimtrace/shimtrace/internal/shim/shimtest"
+	"github.com/shimtrace/shimtrace/internal/shim/state"
 )
 
 // misconfigured is a host where the wrapper of Kata's shim is run as containerd runs
@@ -40,7 +43,7 @@ func newMisconfigured(t *testing.T) *misconfigured {
 	}
 	t.Cleanup(func() {
 		// Who records a delete goes on after it, and would make its directories again.
-		eventually(t, "all processes of the shim to end", func() bool { return !runsIn(dir) })
+		shimtest.Eventually(t, "all processes of the shim to end", func() bool { return !runsIn(dir) })
 		os.RemoveAll(dir)
 	})
 	h := &misconfigured{T: t, dir: dir, link: filepath.Join(dir, "wrap", "containerd-shim-kata-qemu-traced-v2"), bundle: filepath.Join(dir, "bundle"), config: filepath.Join(dir, "config.toml")}
@@ -49,7 +52,7 @@ func newMisconfigured(t *testing.T) *misconfigured {
 			t.Fatal(err)
 		}
 	}
-	if err := errors.Join(os.Symlink(program(t), h.link), unix.Mkfifo(filepath.Join(h.bundle, "log"), 0o600)); err != nil {
+	if err := errors.Join(os.Symlink(shimtest.Program(t), h.link), unix.Mkfifo(filepath.Join(h.bundle, "log"), 0o600)); err != nil {
 		t.Fatal(err)
 	}
 	if h.log, err = unix.Open(filepath.Join(h.bundle, "log"), unix.O_RDWR|unix.O_NONBLOCK|unix.O_CLOEXEC, 0); err != nil {
@@ -270,21 +273,21 @@ func TestNothingInAFileOrAnEnvironmentEndsAContainer(t *testing.T) {
 			}
 
 			// The one that was started ends what it has started, whatever is configured by now.
-			state := filepath.Join(h.bundle, stateFile)
+			file := filepath.Join(h.bundle, state.File)
 			intact := h.config
 			h.config = h.dir
 			check("delete", tt.inner, said(tt.inner, remove...), remove)
 			h.config = intact
-			for _, version := range []int{stateVersion, stateVersion + 1} {
+			for _, version := range []int{state.Version, state.Version + 1} {
 				left := fmt.Sprintf(`{"version":%d,"trace":{"trace_id":"%032x","span_id":"%016x"},"inner":%q,"inner_socket":"/no.sock"}`, version, 1, 1, h.path(started))
-				if err := os.WriteFile(state, []byte(left), 0o600); err != nil {
+				if err := os.WriteFile(file, []byte(left), 0o600); err != nil {
 					t.Fatal(err)
 				}
 				check("delete", started, said(started, remove...), remove)
 			}
 			// A state that names nothing to be run says nothing.
 			for _, left := range []string{"", "{", `{"inner":"started"}`, `{"inner":"/no/such/shim"}`, fmt.Sprintf(`{"inner":%q}`, h.link)} {
-				if err := os.WriteFile(state, []byte(left), 0o600); err != nil {
+				if err := os.WriteFile(file, []byte(left), 0o600); err != nil {
 					t.Fatal(err)
 				}
 				check("delete", tt.inner, said(tt.inner, remove...), remove)

@@ -11,6 +11,8 @@ import (
 	"google.golang.org/grpc/status"
 	"google.golang.org/protobuf/types/known/emptypb"
 	"google.golang.org/protobuf/types/known/wrapperspb"
+
+	"github.com/shimtrace/shimtrace/internal/shim/state"
 )
 
 const (
@@ -31,12 +33,12 @@ var taskServices = []string{"containerd.task.v3.Task", "containerd.task.v2.Task"
 // as dead, cleans up with the delete command alone, and will never tell the shim
 // that its container is gone or that it may go. A shim that has other containers
 // stays until their deletes come. It does nothing if the shim of st is gone.
-func endOrphan(st *state, id string, deadline time.Time) error {
-	conn, err := dialUnix(st.InnerSock)
+func endOrphan(st *state.State, id string, deadline time.Time) error {
+	conn, err := state.Dial(st.InnerSock)
 	if err != nil {
 		return nil
 	}
-	if cred, err := peer(conn); err != nil || int(cred.Pid) != st.InnerPID {
+	if cred, err := state.Peer(conn); err != nil || int(cred.Pid) != st.InnerPID {
 		conn.Close()
 		return nil // another shim has that address by now
 	}
@@ -53,10 +55,10 @@ func endOrphan(st *state, id string, deadline time.Time) error {
 	}
 	select {
 	case <-gone:
-		for answers(st.InnerSock) && ctx.Err() == nil {
+		for state.Answers(st.InnerSock) && ctx.Err() == nil {
 			time.Sleep(orphanPause) // its listener goes with the process
 		}
-		st.removeLeakedSocket()
+		st.RemoveLeakedSocket()
 	case <-time.After(leaveTime): // it has other containers
 	case <-ctx.Done():
 	}

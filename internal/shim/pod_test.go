@@ -15,6 +15,9 @@ import (
 	"google.golang.org/protobuf/types/known/anypb"
 
 	"github.com/shimtrace/shimtrace/internal/export/journal"
+	"github.com/shimtrace/shimtrace/internal/shim/shimtest"
+	"github.com/shimtrace/shimtrace/internal/shim/state"
+	"github.com/shimtrace/shimtrace/internal/shim/telemetry"
 )
 
 // TestPodOfASandboxThatTheShimCreates: with sandboxer = "shim" the bundle has no spec
@@ -36,7 +39,7 @@ func TestPodOfASandboxThatTheShimCreates(t *testing.T) {
 			return new(sandboxapi.StartSandboxResponse), unmarshal(new(sandboxapi.StartSandboxRequest))
 		},
 	}})
-	l := listenHere(t, h.socket())
+	l := shimtest.Listen(t, h.socket())
 	served := make(chan error, 1)
 	go func() { served <- server.Serve(context.Background(), l) }()
 	h.closeIn = func() { server.Close(); <-served; h.closeIn = func() {} }
@@ -53,7 +56,7 @@ func TestPodOfASandboxThatTheShimCreates(t *testing.T) {
 	if code != 0 || !strings.Contains(out, "/state/s/") {
 		t.Fatalf("start answered %q, %q, %s", out, errs, h.logged())
 	}
-	conn, err := dialUnix(strings.TrimPrefix(strings.TrimSpace(out), "unix://"))
+	conn, err := state.Dial(strings.TrimPrefix(strings.TrimSpace(out), "unix://"))
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -73,7 +76,7 @@ func TestPodOfASandboxThatTheShimCreates(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	if st, err := readState(filepath.Join(h.bundle, stateFile)); err != nil || st.Pod != "web-0" || st.PodNamespace != "shop" || st.PodUID != "u-1" {
+	if st, err := state.Read(filepath.Join(h.bundle, state.File)); err != nil || st.Pod != "web-0" || st.PodNamespace != "shop" || st.PodUID != "u-1" {
 		t.Errorf("the bundle's state has %+v, %v", st, err)
 	}
 	if _, errs, code := h.run(append(ours, "-bundle", h.bundle, "delete")...); code != 0 {
@@ -81,7 +84,7 @@ func TestPodOfASandboxThatTheShimCreates(t *testing.T) {
 	}
 	h.closeIn()
 	var names []string
-	eventually(t, "the spans are in the journal", func() bool {
+	shimtest.Eventually(t, "the spans are in the journal", func() bool {
 		names = nil
 		_, err := journal.Scan(dir, func(r journal.Record) error {
 			traces, err := r.Traces()
@@ -91,7 +94,7 @@ func TestPodOfASandboxThatTheShimCreates(t *testing.T) {
 			return err
 		})
 		all := strings.Join(names, " ")
-		return err == nil && strings.Contains(all, spanShimDelete) && strings.Contains(all, spanSandboxStart) && strings.Contains(all, "CreateSandbox")
+		return err == nil && strings.Contains(all, telemetry.SpanShimDelete) && strings.Contains(all, telemetry.SpanSandboxStart) && strings.Contains(all, "CreateSandbox")
 	})
 }
 

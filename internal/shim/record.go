@@ -10,11 +10,14 @@ import (
 	"time"
 
 	"go.opentelemetry.io/otel/attribute"
+	"go.opentelemetry.io/otel/trace"
 
 	"github.com/shimtrace/shimtrace/internal/config"
 	"github.com/shimtrace/shimtrace/internal/export/journal"
 	"github.com/shimtrace/shimtrace/internal/keeper"
 	"github.com/shimtrace/shimtrace/internal/private"
+	"github.com/shimtrace/shimtrace/internal/shim/state"
+	"github.com/shimtrace/shimtrace/internal/shim/telemetry"
 )
 
 // recording is what a command that containerd waits for would have in the trace. The
@@ -22,20 +25,16 @@ import (
 // ending, and containerd from going on, for ever. A relay process does, which nobody
 // waits for.
 type recording struct {
-	// Sandbox, Namespace, Inner and Notes are the identity: the bundle may be gone.
-	Sandbox   string      `json:"sandbox"`
-	Namespace string      `json:"namespace"`
-	Inner     string      `json:"inner"`
-	Runtime   string      `json:"runtime,omitempty"`
-	Notes     annotations `json:"notes,omitempty"`
-	Container string      `json:"container"`
+	// Who is the identity: the bundle may be gone.
+	Who       telemetry.Identity `json:"who"`
+	Container string             `json:"container"`
 
-	State  state  `json:"state"`
-	Timing timing `json:"timing"`
+	State  state.State  `json:"state"`
+	Timing state.Timing `json:"timing"`
 	// Response is what the inner shim's delete has printed; Gone is the state of a
 	// relay that died.
-	Response []byte `json:"response,omitempty"`
-	Gone     *state `json:"gone,omitempty"`
+	Response []byte       `json:"response,omitempty"`
+	Gone     *state.State `json:"gone,omitempty"`
 	// Failure is why the inner shim did not start, which ends the sandbox trace.
 	Failure string `json:"failure,omitempty"`
 }
@@ -47,34 +46,31 @@ const maxResponse = 4 << 10
 // recordTime is how long a command waits for its recording to be in the journal.
 const recordTime = 500 * time.Millisecond
 
-func newRecording(who identity, container string, st state, t timing) *recording {
-	return &recording{
-		Sandbox: who.sandbox, Namespace: who.namespace, Inner: who.inner, Runtime: who.runtime, Notes: who.notes.known(),
-		Container: container, State: st, Timing: t,
-	}
+func newRecording(who telemetry.Identity, container string, st state.State, t state.Timing) *recording {
+	who.Notes = who.Notes.Known()
+	return &recording{Who: who, Container: container, State: st, Timing: t}
 }
 
-func (r *recording) identity() identity {
-	return identity{
-		sandbox: r.Sandbox, namespace: r.Namespace, inner: r.Inner, runtime: r.Runtime, notes: r.Notes,
-		run: r.State.Trace.spanContext().TraceID(),
-	}
+func (r *recording) identity() telemetry.Identity {
+	who := r.Who
+	who.Run = r.State.Trace.SpanContext().TraceID()
+	return who
 }
 
 // emit makes the spans.
-func (r *recording) emit(tel *telemetry) {
-	about := containerAttributes(r.Container, r.Notes.container())
+func (r *recording) emit(tracer trace.Tracer) {
+	about := telemetry.ContainerAttributes(r.Container, r.Who.Notes.Container())
 	if r.Failure == "" {
-		recordDelete(tel, &r.State, about, r.Timing, r.Response, r.Gone)
+		recordDelete(tracer, &r.State, about, r.Timing, r.Response, r.Gone)
 		return
 	}
-	recordFailedStart(tel, &r.State, about, r.Timing, r.Failure)
+	recordFailedStart(tracer, &r.State, about, r.Timing, r.Failure)
 }
 
 // recordFailedStart makes the trace of a sandbox whose inner shim would not start.
-func recordFailedStart(tel *telemetry, st *state, about []attribute.KeyValue, t timing, failure string) {
-	t.emit(remote(st.Trace.spanContext()), tel.tracer, nil, about...)
-	emitRoot(tel.tracer, st, t.End, failure)
+func recordFailedStart(tracer trace.Tracer, st *state.State, about []attribute.KeyValue, t state.Timing, failure string) {
+	telemetry.Emit(telemetry.Remote(st.Trace.SpanContext()), tracer, t, nil, about...)
+	telemetry.EmitRoot(tracer, st, t.End, failure)
 }
 
 // record has the relay process make the spans, and waits for that for a while. The
@@ -137,11 +133,11 @@ func (r *recording) make(cfg config.Config, log *slog.Logger) error {
 		return err
 	}
 	defer release()
-	tel, err := openTelemetry(cfg, r.identity(), log)
+	tel, err := telemetry.Open(cfg, r.identity(), log)
 	if err != nil {
 		return err
 	}
-	r.emit(tel)
-	tel.close(log, 0)
+	r.emit(tel.Tracer)
+	tel.Close(log, 0)
 	return nil
 }

@@ -21,6 +21,8 @@ import (
 	"github.com/shimtrace/shimtrace/internal/config"
 	"github.com/shimtrace/shimtrace/internal/export"
 	"github.com/shimtrace/shimtrace/internal/shim/control"
+	"github.com/shimtrace/shimtrace/internal/shim/state"
+	"github.com/shimtrace/shimtrace/internal/shim/telemetry"
 	"github.com/shimtrace/shimtrace/middleware"
 )
 
@@ -42,15 +44,15 @@ type relayProcess struct {
 	cfg   config.Config
 	inner string
 	log   *slog.Logger
-	tel   *telemetry
+	tel   *telemetry.Telemetry
 
 	root     trace.SpanContext // of the sandbox's own trace
-	who      identity
-	paths    paths
+	who      telemetry.Identity
+	paths    state.Paths
 	listener *listener
 	bound    os.FileInfo // the listener's socket file
 	sentinel *net.UnixConn
-	state    state
+	state    state.State
 	sandbox  *sandbox
 	controls *control.Server // nil unless tracing is dynamic
 	runtimes *runtimeSpans   // nil unless the runtime's spans are received
@@ -109,7 +111,7 @@ func (c command) relay(cfg config.Config, inner string, log *slog.Logger) int {
 // abandoned reports whether nobody knows of this relay, since its start was killed, and
 // then removes its files. Another start may have found it before.
 func (r *relayProcess) abandoned() bool {
-	release, err := r.paths.acquire(closeWait)
+	release, err := r.paths.Acquire(closeWait)
 	if err != nil {
 		return false
 	}
@@ -120,8 +122,8 @@ func (r *relayProcess) abandoned() bool {
 		return false
 	}
 	r.closeListeners()
-	if now, err := os.Lstat(r.paths.socket); err == nil && os.SameFile(now, r.bound) {
-		r.paths.remove()
+	if now, err := os.Lstat(r.paths.Socket); err == nil && os.SameFile(now, r.bound) {
+		r.paths.Remove()
 	}
 	return true
 }
@@ -132,8 +134,8 @@ func (r *relayProcess) prepare() error {
 	raiseOOMScore(r.log)
 	r.root = export.NewRoot(context.Background(), r.cfg.Trace)
 	r.who = r.identity(r.inner)
-	r.who.run = r.root.TraceID()
-	tel, err := openTelemetry(r.cfg, r.who, r.log)
+	r.who.Run = r.root.TraceID()
+	tel, err := telemetry.Open(r.cfg, r.who, r.log)
 	if err != nil {
 		return err
 	}
@@ -144,39 +146,39 @@ func (r *relayProcess) prepare() error {
 
 // take connects to the inner shim and listens in its place.
 func (r *relayProcess) take(a assignment) (err error) {
-	r.paths = relayPaths(r.cfg.Relay.StateDir, a.InnerSock)
-	if r.sentinel, err = dialUnix(a.InnerSock); err != nil {
+	r.paths = state.PathsOf(r.cfg.Relay.StateDir, a.InnerSock)
+	if r.sentinel, err = state.Dial(a.InnerSock); err != nil {
 		return fmt.Errorf("connect to the inner shim: %w", err)
 	}
-	cred, err := peer(r.sentinel)
+	cred, err := state.Peer(r.sentinel)
 	if err != nil {
 		return fmt.Errorf("connect to the inner shim: %w", err)
 	}
-	r.state = state{
-		Version:   stateVersion,
-		Trace:     newTraceContext(r.root),
+	r.state = state.State{
+		Version:   state.Version,
+		Trace:     state.NewTraceContext(r.root),
 		Started:   a.Started,
-		Sandbox:   r.who.sandbox,
+		Sandbox:   r.who.Sandbox,
 		Namespace: r.namespace,
 		Inner:     r.inner,
 		InnerSock: a.InnerSock,
 		InnerPID:  int(cred.Pid),
-		RelaySock: r.paths.socket,
+		RelaySock: r.paths.Socket,
 
-		Pod:          r.who.notes[criSandboxName],
-		PodNamespace: r.who.notes[criSandboxNS],
-		PodUID:       r.who.notes[criSandboxUID],
+		Pod:          r.who.Notes[state.CRISandboxName],
+		PodNamespace: r.who.Notes[state.CRISandboxNamespace],
+		PodUID:       r.who.Notes[state.CRISandboxUID],
 	}
 	if r.cfg.Trace.Mode == "dynamic" {
 		r.state.Dynamic, r.state.Trace.Sampled = true, false
 	}
-	if r.listener, err = listenUnix(r.paths.socket); err != nil {
+	if r.listener, err = listenUnix(r.paths.Socket); err != nil {
 		return err
 	}
-	if r.bound, err = os.Lstat(r.paths.socket); err != nil {
+	if r.bound, err = os.Lstat(r.paths.Socket); err != nil {
 		return fmt.Errorf("relay listen: %w", err)
 	}
-	return r.state.write(r.paths.state)
+	return r.state.Write(r.paths.State)
 }
 
 // serve relays in the background. The channel is closed when the last connection
@@ -186,8 +188,8 @@ func (r *relayProcess) serve() <-chan struct{} {
 	if err != nil {
 		r.log.Warn("contexts are not propagated", "error", err)
 	}
-	r.sandbox = newSandbox(r.tel.tracer, r.tel.provider.ForceFlush, r.log, r.state, r.paths.state, r.cfg.Trace.Join == "sandbox")
-	r.sandbox.pod = r.tel.pod
+	r.sandbox = newSandbox(r.tel.Tracer, r.tel.Provider.ForceFlush, r.log, r.state, r.paths.State, r.cfg.Trace.Join == "sandbox")
+	r.sandbox.setPod = r.tel.SetPod
 	if r.state.Dynamic {
 		r.sandbox.switcher = &switcher{sandbox: r.sandbox, cfg: r.cfg.Trace}
 	}
@@ -197,14 +199,14 @@ func (r *relayProcess) serve() <-chan struct{} {
 	}
 	relay := middleware.NewRelay(
 		r.sandbox.switched(),
-		middleware.WithTracerProvider(r.tel.provider),
+		middleware.WithTracerProvider(r.tel.Provider),
 		middleware.WithPropagator(propagator),
 		middleware.WithQuiet(time.Duration(r.cfg.Trace.Slow), r.cfg.Trace.Quiet...),
 		middleware.WithObserver(observers...),
 		middleware.WithExpected(r.sandbox.lives.Expected),
 		middleware.WithErrorHandler(func(err error) { r.log.Warn("relay", "error", err) }),
 	)
-	dial := func(context.Context) (net.Conn, error) { return dialUnix(r.state.InnerSock) }
+	dial := func(context.Context) (net.Conn, error) { return state.Dial(r.state.InnerSock) }
 	done := make(chan struct{})
 	go func() {
 		defer close(done)
@@ -213,7 +215,7 @@ func (r *relayProcess) serve() <-chan struct{} {
 	if r.state.Dynamic {
 		r.controls = r.startControl()
 	} else {
-		go r.tel.keeper.Ensure() // which looks at the disk; Close waits for it
+		go r.tel.Keeper.Ensure() // which looks at the disk; Close waits for it
 	}
 	return done
 }
@@ -230,11 +232,11 @@ func (r *relayProcess) watch() {
 			}
 		}
 		r.sentinel.Close()
-		conn, err := dialUnix(r.state.InnerSock)
+		conn, err := state.Dial(r.state.InnerSock)
 		if err != nil {
 			return
 		}
-		if cred, err := peer(conn); err != nil || int(cred.Pid) != r.state.InnerPID {
+		if cred, err := state.Peer(conn); err != nil || int(cred.Pid) != r.state.InnerPID {
 			conn.Close()
 			return
 		}
@@ -247,20 +249,20 @@ func (r *relayProcess) watch() {
 // their end, the last spans, and nothing left behind.
 func (r *relayProcess) leave(served <-chan struct{}) {
 	ended := time.Now()
-	if release, err := r.paths.acquire(closeWait); err == nil {
+	if release, err := r.paths.Acquire(closeWait); err == nil {
 		r.closeListeners()
 		r.sandbox.leave()
-		if now, err := os.Lstat(r.paths.socket); err == nil && !os.SameFile(now, r.bound) {
+		if now, err := os.Lstat(r.paths.Socket); err == nil && !os.SameFile(now, r.bound) {
 			// A relay to a later shim on this address has taken over.
 		} else {
-			r.paths.remove()
+			r.paths.Remove()
 		}
 		release()
 	} else {
 		r.log.Warn("relay leaves its files behind", "error", err)
 		r.closeListeners()
 	}
-	r.state.removeLeakedSocket()
+	r.state.RemoveLeakedSocket()
 	select {
 	case <-served:
 	case <-time.After(closeWait):
@@ -275,7 +277,7 @@ func (r *relayProcess) leave(served <-chan struct{}) {
 	if r.sandbox.switcher != nil {
 		r.sandbox.switcher.close()
 	}
-	r.tel.close(r.log, export.Linger)
+	r.tel.Close(r.log, export.Linger)
 }
 
 func (r *relayProcess) closeListeners() {
@@ -283,16 +285,6 @@ func (r *relayProcess) closeListeners() {
 	if r.controls != nil {
 		r.controls.Close()
 	}
-}
-
-// dialUnix connects to a Unix socket.
-func dialUnix(path string) (*net.UnixConn, error) {
-	d := net.Dialer{Timeout: dialTimeout}
-	conn, err := d.Dial("unix", path)
-	if err != nil {
-		return nil, err
-	}
-	return conn.(*net.UnixConn), nil
 }
 
 // raiseOOMScore makes the kernel prefer the relay to containerd, as shims do for

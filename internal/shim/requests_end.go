@@ -6,6 +6,7 @@ import (
 	semconv "go.opentelemetry.io/otel/semconv/v1.43.0"
 	"go.opentelemetry.io/otel/trace"
 
+	"github.com/shimtrace/shimtrace/internal/shim/telemetry"
 	"github.com/shimtrace/shimtrace/middleware"
 )
 
@@ -39,11 +40,11 @@ func (s *sandbox) connectionEnded(e middleware.End) {
 	if e.Err != nil {
 		attrs = append(attrs, endErrorKey.String(e.Err.Error()))
 	}
-	_, span := s.tracer.Start(remote(s.root()), spanConnectionEnded, trace.WithTimestamp(e.At), trace.WithAttributes(attrs...))
+	_, span := s.tracer.Start(telemetry.Remote(s.root()), telemetry.SpanConnectionEnded, trace.WithTimestamp(e.At), trace.WithAttributes(attrs...))
 	if e.Unanswered > 0 {
 		span.SetAttributes(semconv.ErrorTypeKey.String("connection_closed"))
 		span.SetStatus(codes.Error, "the "+by+" ended the connection before all was answered")
 	}
-	span.AddEvent(spanConnectionEnded, trace.WithTimestamp(e.At))
+	span.AddEvent(telemetry.SpanConnectionEnded, trace.WithTimestamp(e.At))
 	span.End(trace.WithTimestamp(e.At))
 }

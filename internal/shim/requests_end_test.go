@@ -8,6 +8,8 @@ import (
 
 	"github.com/shimtrace/shimtrace/internal/config"
 	"github.com/shimtrace/shimtrace/internal/forwarder/collate"
+	"github.com/shimtrace/shimtrace/internal/shim/shimtest"
+	"github.com/shimtrace/shimtrace/internal/shim/telemetry"
 	"github.com/shimtrace/shimtrace/middleware"
 )
 
@@ -18,14 +20,14 @@ func TestConnectionEnded(t *testing.T) {
 	c.call("Create", "c1")
 	c.call("Start", "c1")
 	c.runtime.Close()
-	eventually(t, "the end", func() bool { return len(c.named(spanConnectionEnded)) > 0 })
+	shimtest.Eventually(t, "the end", func() bool { return len(c.named(telemetry.SpanConnectionEnded)) > 0 })
 	c.stop()
-	ends := c.named(spanConnectionEnded)
+	ends := c.named(telemetry.SpanConnectionEnded)
 	if len(ends) != 1 {
 		t.Fatalf("%d ends of one connection", len(ends))
 	}
 	s := ends[0]
-	want(t, s.Attributes(), "shimtrace.agent.connection.ended_by=runtime", "shimtrace.agent.connection.requests=3",
+	shimtest.Want(t, s.Attributes(), "shimtrace.agent.connection.ended_by=runtime", "shimtrace.agent.connection.requests=3",
 		"shimtrace.agent.connection.unanswered=0", "shimtrace.agent.connection.last_request=grpc.AgentService/StartContainer")
 	if s.Status().Code != codes.Unset || s.StartTime() != s.EndTime() || len(s.Events()) != 1 {
 		t.Errorf("status %v, from %v to %v, events %v", s.Status(), s.StartTime(), s.EndTime(), s.Events())
@@ -39,9 +41,9 @@ func TestConnectionEndedByAgent(t *testing.T) {
 	c := newChain(t, config.Default().Trace, collate.Collated, nil)
 	c.connectionEnded(middleware.End{By: middleware.Server, Requests: 9, Last: "grpc.AgentService/ExecProcess", Unanswered: 1})
 	c.stop()
-	for _, s := range c.named(spanConnectionEnded) {
+	for _, s := range c.named(telemetry.SpanConnectionEnded) {
 		if s.Status().Code == codes.Error {
-			want(t, s.Attributes(), "shimtrace.agent.connection.ended_by=agent", "shimtrace.agent.connection.requests=9",
+			shimtest.Want(t, s.Attributes(), "shimtrace.agent.connection.ended_by=agent", "shimtrace.agent.connection.requests=9",
 				"shimtrace.agent.connection.unanswered=1", "shimtrace.agent.connection.last_request=grpc.AgentService/ExecProcess", "error.type=connection_closed")
 			return
 		}

@@ -26,6 +26,8 @@ import (
 	"github.com/shimtrace/shimtrace/internal/export"
 	"github.com/shimtrace/shimtrace/internal/forwarder/collate"
 	"github.com/shimtrace/shimtrace/internal/forwarder/vmmdir"
+	"github.com/shimtrace/shimtrace/internal/shim/state"
+	"github.com/shimtrace/shimtrace/internal/shim/telemetry"
 	"github.com/shimtrace/shimtrace/middleware"
 )
 
@@ -59,11 +61,11 @@ func newChain(t *testing.T, cfg config.Trace, mode collate.Mode, asks map[string
 	t.Helper()
 	c := &chain{t: t, spans: tracetest.NewSpanRecorder(), asks: asks, seen: map[string]trace.SpanContext{}}
 	provider := export.NewTracerProvider(cfg, nil, c.spans)
-	st := state{Version: stateVersion, Trace: newTraceContext(export.NewRoot(t.Context(), cfg)), Started: time.Now()}
-	c.sandbox = newSandbox(provider.Tracer(ScopeName), provider.ForceFlush, slog.New(slog.DiscardHandler), st, filepath.Join(t.TempDir(), "state.json"), false)
+	st := state.State{Version: state.Version, Trace: state.NewTraceContext(export.NewRoot(t.Context(), cfg)), Started: time.Now()}
+	c.sandbox = newSandbox(provider.Tracer(telemetry.ScopeName), provider.ForceFlush, slog.New(slog.DiscardHandler), st, filepath.Join(t.TempDir(), "state.json"), false)
 	own := collate.New(collate.Options{Root: c.root(), Mode: mode, Quiet: cfg.Quiet, Sink: func([]*tracepb.ResourceSpans) {}})
 	c.agents = &agents{own: own, making: making{pace: vmmdir.NewPace(0)}, injector: &injector{requests: newRequests(c.sandbox, own)}}
-	relay := &relayProcess{cfg: config.Config{Trace: cfg, Agent: config.Default().Agent}, tel: &telemetry{provider: provider}, sandbox: c.sandbox, log: c.log}
+	relay := &relayProcess{cfg: config.Config{Trace: cfg, Agent: config.Default().Agent}, tel: &telemetry.Telemetry{Provider: provider}, sandbox: c.sandbox, log: c.log}
 	agent, endAgent := serve(t, requestService, c.serveAgent, relay.requestRelay(c.agents.injector.requests, mode))
 	c.runtime = agent
 	client, endRuntime := serve(t, taskService, c.serveRuntime, middleware.NewRelay(

@@ -14,6 +14,7 @@ import (
 	"github.com/shimtrace/shimtrace/internal/forwarder/agentwire"
 	"github.com/shimtrace/shimtrace/internal/forwarder/collate"
 	"github.com/shimtrace/shimtrace/internal/forwarder/runtimespan"
+	"github.com/shimtrace/shimtrace/internal/shim/telemetry"
 )
 
 // runtimeAsks is some of what Kata's runtime asks its agent.
@@ -112,7 +113,7 @@ func TestRequestsOfQuietCalls(t *testing.T) {
 				t.Errorf("the agent saw %v", seen)
 			}
 			if !recorded {
-				if n := len(c.spans.Ended()) - len(c.named(spanConnectionEnded)); n > 0 {
+				if n := len(c.spans.Ended()) - len(c.named(telemetry.SpanConnectionEnded)); n > 0 {
 					t.Errorf("%d spans, want none", n)
 				}
 				return

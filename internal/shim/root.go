@@ -4,11 +4,7 @@ import (
 	"context"
 	"time"
 
-	"go.opentelemetry.io/otel/codes"
-	"go.opentelemetry.io/otel/trace"
-
-	"github.com/shimtrace/shimtrace/internal/errtext"
-	"github.com/shimtrace/shimtrace/internal/export"
+	"github.com/shimtrace/shimtrace/internal/shim/telemetry"
 	"github.com/shimtrace/shimtrace/middleware"
 )
 
@@ -35,10 +31,10 @@ func (s *sandbox) endRoot(at time.Time, failure string) {
 	if over {
 		return
 	}
-	emitRoot(s.tracer, &st, at, failure)
+	telemetry.EmitRoot(s.tracer, &st, at, failure)
 	s.exports.Go(func() {
 		s.save()
-		ctx, cancel := context.WithTimeout(context.Background(), flushTime)
+		ctx, cancel := context.WithTimeout(context.Background(), telemetry.FlushTime)
 		defer cancel()
 		if err := s.flush(ctx); err != nil {
 			s.log.Warn("the sandbox's root span may be exported twice", "error", err)
@@ -62,7 +58,7 @@ func (s *sandbox) save() {
 	s.mu.Lock()
 	st := s.state
 	s.mu.Unlock()
-	if err := st.write(s.statePath); err != nil {
+	if err := st.Write(s.statePath); err != nil {
 		s.log.Warn("the sandbox's root span may be exported twice", "error", err)
 	}
 }
@@ -85,18 +81,4 @@ func (s *sandbox) neverStarted(at time.Time) {
 	s.mu.Unlock()
 	s.endRoot(at, why)
 	s.exports.Wait()
-}
-
-// emitRoot exports the root span that st has been the context of.
-func emitRoot(tracer trace.Tracer, st *state, end time.Time, failure string) {
-	sc := st.Trace.spanContext()
-	if !sc.IsSampled() {
-		return
-	}
-	ctx := export.ContextWithIDs(context.Background(), sc.TraceID(), sc.SpanID())
-	_, span := tracer.Start(ctx, spanSandboxStart, trace.WithNewRoot(), trace.WithTimestamp(st.Started))
-	if failure != "" {
-		span.SetStatus(codes.Error, errtext.Reduce(failure))
-	}
-	span.End(trace.WithTimestamp(end))
 }

@@ -16,6 +16,7 @@ import (
 	"github.com/shimtrace/shimtrace/internal/forwarder/route"
 	"github.com/shimtrace/shimtrace/internal/forwarder/runtimespan"
 	"github.com/shimtrace/shimtrace/internal/keeper"
+	"github.com/shimtrace/shimtrace/internal/shim/state"
 )
 
 const (
@@ -64,12 +65,12 @@ func (r *relayProcess) openRuntimes() *runtimeSpans {
 		Files:   func() ([]*os.File, error) { return s.listen(at) },
 		Every:   watchEvery,
 		Awaited: true,
-		Killing: func() { s.countUnread(at, r.tel.journal) },
+		Killing: func() { s.countUnread(at, r.tel.Journal) },
 		Without: "no spans come from Kata's runtimes",
 		Name:    "runtimes' endpoint",
 		Logf:    func(format string, args ...any) { r.log.Warn(fmt.Sprintf(format, args...)) },
 	})
-	within(closeTime, s.keeper.Ensure)
+	state.Within(state.CloseTime, s.keeper.Ensure)
 	return s
 }
 
@@ -143,7 +144,7 @@ func (s *runtimeSpans) serve(r *relayProcess, a *agents) {
 		Dir:     s.dir,
 		Sandbox: a.sandbox,
 		Ensure:  s.keeper.Ensure,
-		Lost:    func(reason string, spans int) { r.tel.journal.Drop(route.DropReason(reason), spans) },
+		Lost:    func(reason string, spans int) { r.tel.Journal.Drop(route.DropReason(reason), spans) },
 		Warn:    func(err error) { r.log.Warn("runtime's spans", "error", err) },
 	}, func(span *runtimespan.Span) {
 		s.sends.Store(true)
@@ -192,5 +193,5 @@ func (s *runtimeSpans) close() {
 		s.stop()
 		s.running.Wait()
 	}
-	within(closeTime, func() { s.keeper.Close(0) })
+	state.Within(state.CloseTime, func() { s.keeper.Close(0) })
 }

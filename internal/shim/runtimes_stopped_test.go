@@ -16,6 +16,9 @@ import (
 	"github.com/shimtrace/shimtrace/internal/export"
 	"github.com/shimtrace/shimtrace/internal/export/journal"
 	"github.com/shimtrace/shimtrace/internal/reliability"
+	"github.com/shimtrace/shimtrace/internal/shim/shimtest"
+	"github.com/shimtrace/shimtrace/internal/shim/state"
+	"github.com/shimtrace/shimtrace/internal/shim/telemetry"
 )
 
 // posters post to the endpoint without a pause, as runtimes under load: each over one
@@ -79,7 +82,7 @@ func TestEndpointStopped(t *testing.T) {
 	r := &relayProcess{command: command{id: capturedSandbox, namespace: "k8s.io", bundle: t.TempDir()}, cfg: cfg, inner: inner, log: log}
 	r.who = r.identity(inner)
 	var err error
-	if r.tel, err = openTelemetry(cfg, r.who, log); err != nil {
+	if r.tel, err = telemetry.Open(cfg, r.who, log); err != nil {
 		t.Fatal(err)
 	}
 	r.runtimes = r.openRuntimes()
@@ -87,28 +90,28 @@ func TestEndpointStopped(t *testing.T) {
 		for _, pid := range endpoints(cfg) {
 			_ = unix.Kill(pid, unix.SIGKILL)
 		}
-		eventually(t, "the endpoint ends", func() bool { return len(endpoints(cfg)) == 0 })
+		shimtest.Eventually(t, "the endpoint ends", func() bool { return len(endpoints(cfg)) == 0 })
 	})
-	r.state = state{Trace: newTraceContext(export.NewRoot(t.Context(), cfg.Trace)), Started: time.Now()}
-	r.sandbox = newSandbox(r.tel.tracer, r.tel.provider.ForceFlush, log, r.state, filepath.Join(r.bundle, "state.json"), false)
+	r.state = state.State{Trace: state.NewTraceContext(export.NewRoot(t.Context(), cfg.Trace)), Started: time.Now()}
+	r.sandbox = newSandbox(r.tel.Tracer, r.tel.Provider.ForceFlush, log, r.state, filepath.Join(r.bundle, "state.json"), false)
 	r.sandbox.agents = r.startAgents()
 
 	url := "http://" + cfg.Jaeger.Listen + "/api/traces"
 	load := startPosters(t, url, capturedPosts(t)[0])
 	for i, fault := range []unix.Signal{unix.SIGSTOP, unix.SIGKILL} {
-		eventually(t, "posts are answered", func() bool { return load.answered.Load() > 50 && len(endpoints(cfg)) == 1 })
+		shimtest.Eventually(t, "posts are answered", func() bool { return load.answered.Load() > 50 && len(endpoints(cfg)) == 1 })
 		before := endpoints(cfg)[0]
 		load.longest.Store(0)
 		began := time.Now()
 		if err := unix.Kill(before, fault); err != nil {
 			t.Fatal(err)
 		}
-		eventually(t, "another endpoint is there", func() bool {
+		shimtest.Eventually(t, "another endpoint is there", func() bool {
 			now := endpoints(cfg)
 			return len(now) == 1 && now[0] != before
 		})
 		load.answered.Store(0)
-		eventually(t, "it answers", func() bool { return load.answered.Load() > 50 })
+		shimtest.Eventually(t, "it answers", func() bool { return load.answered.Load() > 50 })
 		t.Logf("%v: posts are answered again after %v, the longest wait was %v; %d have failed so far", fault, time.Since(began), time.Duration(load.longest.Load()), load.failed.Load())
 		if longest := time.Duration(load.longest.Load()); longest > 10*time.Second { // a second, on a machine with nothing else to do
 			t.Errorf("%d: a post waited for %v", i, longest)
@@ -117,7 +120,7 @@ func TestEndpointStopped(t *testing.T) {
 	load.stop()
 	r.runtimes.close()
 	r.sandbox.agents.close()
-	r.tel.close(log, 0)
+	r.tel.Close(log, 0)
 
 	lost := make(map[string]int)
 	if _, err := journal.Scan(cfg.Journal.Dir, func(rec journal.Record) error {

@@ -25,6 +25,9 @@ import (
 	"github.com/shimtrace/shimtrace/internal/export"
 	"github.com/shimtrace/shimtrace/internal/export/journal"
 	"github.com/shimtrace/shimtrace/internal/reliability"
+	"github.com/shimtrace/shimtrace/internal/shim/shimtest"
+	"github.com/shimtrace/shimtrace/internal/shim/state"
+	"github.com/shimtrace/shimtrace/internal/shim/telemetry"
 )
 
 // capturedSandbox is the pod whose runtime's posts are replayed: runtime-rs's, which
@@ -135,7 +138,7 @@ func TestRuntimesSpans(t *testing.T) {
 	r := &relayProcess{command: command{id: capturedSandbox, namespace: "k8s.io", bundle: t.TempDir()}, cfg: cfg, inner: inner, log: log}
 	r.who = r.identity(inner)
 	var err error
-	if r.tel, err = openTelemetry(cfg, r.who, log); err != nil {
+	if r.tel, err = telemetry.Open(cfg, r.who, log); err != nil {
 		t.Fatal(err)
 	}
 	r.runtimes = r.openRuntimes()
@@ -145,7 +148,7 @@ func TestRuntimesSpans(t *testing.T) {
 				_ = p.Kill()
 			}
 		}
-		eventually(t, "the endpoint ends", func() bool { return len(endpoints(cfg)) == 0 })
+		shimtest.Eventually(t, "the endpoint ends", func() bool { return len(endpoints(cfg)) == 0 })
 	})
 	protocols := new(http.Protocols)
 	protocols.SetUnencryptedHTTP2(true)
@@ -165,8 +168,8 @@ func TestRuntimesSpans(t *testing.T) {
 	posts := capturedPosts(t)
 	post(posts[0]) // nobody has to wait until the endpoint is there
 
-	r.state = state{Trace: newTraceContext(export.NewRoot(t.Context(), cfg.Trace)), Started: time.Now()}
-	r.sandbox = newSandbox(r.tel.tracer, r.tel.provider.ForceFlush, log, r.state, filepath.Join(r.bundle, "state.json"), false)
+	r.state = state.State{Trace: state.NewTraceContext(export.NewRoot(t.Context(), cfg.Trace)), Started: time.Now()}
+	r.sandbox = newSandbox(r.tel.Tracer, r.tel.Provider.ForceFlush, log, r.state, filepath.Join(r.bundle, "state.json"), false)
 	r.sandbox.agents = r.startAgents()
 	for _, body := range posts[1:] {
 		post(body)
@@ -174,9 +177,9 @@ func TestRuntimesSpans(t *testing.T) {
 	transport.CloseIdleConnections() // as its end does
 	r.runtimes.close()
 	r.sandbox.agents.close()
-	r.tel.close(log, 0)
+	r.tel.Close(log, 0)
 
-	root, spans := r.state.Trace.spanContext(), 0
+	root, spans := r.state.Trace.SpanContext(), 0
 	_, err = journal.Scan(cfg.Journal.Dir, func(rec journal.Record) error {
 		if rec.Kind != journal.KindTraces {
 			t.Errorf("a record of kind %d with %d spans: %s", rec.Kind, rec.Spans, rec.Payload)

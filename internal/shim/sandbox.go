@@ -9,22 +9,8 @@ import (
 	"go.opentelemetry.io/otel/trace"
 
 	"github.com/shimtrace/shimtrace/internal/shim/expected"
+	"github.com/shimtrace/shimtrace/internal/shim/state"
 	"github.com/shimtrace/shimtrace/middleware"
-)
-
-// Names of the sandbox's own spans and events; see docs/spans.md.
-const (
-	spanSandboxStart    = "sandbox start"
-	spanShimStart       = "shim start"
-	spanInnerStart      = "inner start"
-	spanRelaySpawn      = "relay spawn"
-	spanContainerExited = "container exited"
-	spanConnectionEnded = "agent connection ended"
-	spanExecExited      = "exec exited"
-	spanShimDelete      = "shim delete"
-	spanInnerDelete     = "inner delete"
-	spanSwitchedOn      = "tracing switched on"
-	spanSwitchedOff     = "tracing switched off"
 )
 
 // sandbox is what the relay knows of its sandbox: it follows the calls that pass
@@ -40,7 +26,7 @@ type sandbox struct {
 	agents    *agents                     // nil where there is no VM
 	lives     *expected.Lives             // of the containers, as calls tell
 	flush     func(context.Context) error // exports what has ended
-	pod       *latePod                    // nil in tests
+	setPod    func(state.Annotations)     // nil in tests
 	exports   sync.WaitGroup
 
 	unrecorded atomic.Uint64 // spans of others, of times when tracing was off
@@ -49,12 +35,12 @@ type sandbox struct {
 	left   bool       // that copy is no more
 
 	mu         sync.Mutex
-	state      state
+	state      state.State
 	lastError  string // of the calls before the first task ran
 	containers map[string]*container
 }
 
-func newSandbox(tracer trace.Tracer, flush func(context.Context) error, log *slog.Logger, st state, statePath string, own bool) *sandbox {
+func newSandbox(tracer trace.Tracer, flush func(context.Context) error, log *slog.Logger, st state.State, statePath string, own bool) *sandbox {
 	s := &sandbox{
 		tracer:     tracer,
 		flush:      flush,
@@ -65,7 +51,7 @@ func newSandbox(tracer trace.Tracer, flush func(context.Context) error, log *slo
 		containers: make(map[string]*container),
 		lives:      expected.OfTasks(),
 	}
-	root := st.Trace.spanContext()
+	root := st.Trace.SpanContext()
 	s.rootNow.Store(&root)
 	return s
 }

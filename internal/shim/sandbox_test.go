@@ -11,12 +11,13 @@ import (
 	"time"
 
 	"go.opentelemetry.io/otel/codes"
-	sdktrace "go.opentelemetry.io/otel/sdk/trace"
-	"go.opentelemetry.io/otel/sdk/trace/tracetest"
 	"go.opentelemetry.io/otel/trace"
 
 	"github.com/shimtrace/shimtrace/internal/config"
 	"github.com/shimtrace/shimtrace/internal/export"
+	"github.com/shimtrace/shimtrace/internal/shim/shimtest"
+	"github.com/shimtrace/shimtrace/internal/shim/state"
+	"github.com/shimtrace/shimtrace/internal/shim/telemetry"
 	"github.com/shimtrace/shimtrace/middleware"
 )
 
@@ -24,25 +25,23 @@ import (
 type world struct {
 	*sandbox
 	t      *testing.T
-	spans  *tracetest.SpanRecorder
+	spans  *shimtest.Spans
 	bundle string
 }
 
-var t0 = time.Date(2026, 1, 2, 3, 4, 5, 0, time.UTC)
-
 func newWorld(t *testing.T, own bool) *world {
 	t.Helper()
-	rec := tracetest.NewSpanRecorder()
+	rec := shimtest.NewSpans(t)
 	cfg := config.Default().Trace
 	provider := export.NewTracerProvider(cfg, nil, rec)
 	dir := t.TempDir()
-	st := state{
-		Version: stateVersion,
-		Trace:   newTraceContext(export.NewRoot(t.Context(), cfg)),
+	st := state.State{
+		Version: state.Version,
+		Trace:   state.NewTraceContext(export.NewRoot(t.Context(), cfg)),
 		Started: t0,
 	}
 	w := &world{t: t, spans: rec, bundle: filepath.Join(dir, "bundle")}
-	w.sandbox = newSandbox(provider.Tracer(ScopeName), provider.ForceFlush, slog.New(slog.DiscardHandler), st, filepath.Join(dir, "state.json"), own)
+	w.sandbox = newSandbox(provider.Tracer(telemetry.ScopeName), provider.ForceFlush, slog.New(slog.DiscardHandler), st, filepath.Join(dir, "state.json"), own)
 	if err := os.Mkdir(w.bundle, 0o700); err != nil {
 		t.Fatal(err)
 	}
@@ -51,8 +50,8 @@ func newWorld(t *testing.T, own bool) *world {
 		t.Fatal(err)
 	}
 	left := st
-	left.Pending = []timing{{Name: spanShimStart, Start: t0, End: t0.Add(9), Children: []timing{{Name: spanInnerStart, Start: t0.Add(1), End: t0.Add(8)}}}}
-	if err := left.write(filepath.Join(w.bundle, stateFile)); err != nil {
+	left.Pending = []state.Timing{{Name: telemetry.SpanShimStart, Start: t0, End: t0.Add(9), Children: []state.Timing{{Name: telemetry.SpanInnerStart, Start: t0.Add(1), End: t0.Add(8)}}}}
+	if err := left.Write(filepath.Join(w.bundle, state.File)); err != nil {
 		t.Fatal(err)
 	}
 	return w
@@ -64,44 +63,25 @@ func (w *world) create(caller trace.SpanContext) {
 	w.Forwarded(c)
 }
 
-func (w *world) ended(name string) []sdktrace.ReadOnlySpan {
-	var found []sdktrace.ReadOnlySpan
-	for _, s := range w.spans.Ended() {
-		if s.Name() == name {
-			found = append(found, s)
-		}
-	}
-	return found
-}
-
-func (w *world) one(name string) sdktrace.ReadOnlySpan {
-	w.t.Helper()
-	found := w.ended(name)
-	if len(found) != 1 {
-		w.t.Fatalf("%d spans %q", len(found), name)
-	}
-	return found[0]
-}
-
 func TestRootEndsWithTheFirstTask(t *testing.T) {
 	w := newWorld(t, false)
 	w.create(trace.SpanContext{})
 	w.Answered(&middleware.Call{Method: "Start", ContainerID: "c1", ExecID: "e", End: t0.Add(60)})
 	w.Answered(&middleware.Call{Method: "Start", ContainerID: "c1", Code: 2, Message: "no", End: t0.Add(70)})
-	if len(w.ended(spanSandboxStart)) != 0 {
+	if len(w.spans.Named(telemetry.SpanSandboxStart)) != 0 {
 		t.Fatal("root ended before a task ran")
 	}
 	w.Answered(&middleware.Call{Method: "Start", ContainerID: "c1", End: t0.Add(80)})
 	w.Answered(&middleware.Call{Method: "Start", ContainerID: "c2", End: t0.Add(90)})
 	w.neverStarted(t0.Add(100))
-	root := w.one(spanSandboxStart)
+	root := w.spans.One(telemetry.SpanSandboxStart)
 	if root.Parent().IsValid() || root.SpanContext().SpanID() != w.root().SpanID() || root.SpanContext().TraceID() != w.root().TraceID() {
 		t.Errorf("root is %v under %v, want %v", root.SpanContext(), root.Parent(), w.root())
 	}
 	if !root.StartTime().Equal(t0) || !root.EndTime().Equal(t0.Add(80)) || root.Status().Code != codes.Unset {
 		t.Errorf("root lasts %v to %v, status %v", root.StartTime(), root.EndTime(), root.Status())
 	}
-	st, err := readState(w.statePath)
+	st, err := state.Read(w.statePath)
 	if err != nil || !st.RootEnded || !st.RootEnd.Equal(t0.Add(80)) {
 		t.Errorf("state beside the socket: %+v, %v", st, err)
 	}
@@ -114,10 +94,10 @@ func TestRootIsNotCalledExportedBeforeItIs(t *testing.T) {
 	flush := make(chan struct{})
 	w.flush = func(context.Context) error { <-flush; return nil }
 	w.Answered(&middleware.Call{Method: "Start", ContainerID: "c1", End: t0.Add(80)})
-	var st *state
+	var st *state.State
 	var err error
-	eventually(t, "the root's end is in the state", func() bool {
-		st, err = readState(w.statePath)
+	shimtest.Eventually(t, "the root's end is in the state", func() bool {
+		st, err = state.Read(w.statePath)
 		return err == nil
 	})
 	if st.RootEnded || !st.RootEnd.Equal(t0.Add(80)) {
@@ -125,7 +105,7 @@ func TestRootIsNotCalledExportedBeforeItIs(t *testing.T) {
 	}
 	close(flush)
 	w.exports.Wait()
-	if st, err := readState(w.statePath); err != nil || !st.RootEnded {
+	if st, err := state.Read(w.statePath); err != nil || !st.RootEnded {
 		t.Errorf("state after the root was exported: %+v, %v", st, err)
 	}
 }
@@ -134,7 +114,7 @@ func TestNothingIsWrittenAfterLeave(t *testing.T) {
 	w := newWorld(t, false)
 	w.leave()
 	w.neverStarted(t0.Add(70))
-	w.one(spanSandboxStart)
+	w.spans.One(telemetry.SpanSandboxStart)
 	if _, err := os.Lstat(w.statePath); !os.IsNotExist(err) {
 		t.Errorf("the state is back after the relay has removed it: %v", err)
 	}
@@ -145,7 +125,7 @@ func TestRootOfASandboxThatNeverStarts(t *testing.T) {
 	w.create(trace.SpanContext{})
 	w.Answered(&middleware.Call{Method: "Start", ContainerID: "c1", Code: 2, Message: "no such binary", End: t0.Add(60)})
 	w.neverStarted(t0.Add(70))
-	root := w.one(spanSandboxStart)
+	root := w.spans.One(telemetry.SpanSandboxStart)
 	if root.Status().Code != codes.Error || !strings.Contains(root.Status().Description, "no such binary") {
 		t.Errorf("status %+v", root.Status())
 	}
@@ -198,7 +178,7 @@ func TestStartsSpansFindTheirTrace(t *testing.T) {
 			if tt.joins {
 				parent, links = caller, 1
 			}
-			start, inner := w.one(spanShimStart), w.one(spanInnerStart)
+			start, inner := w.spans.One(telemetry.SpanShimStart), w.spans.One(telemetry.SpanInnerStart)
 			if start.Parent().SpanID() != parent.SpanID() || start.SpanContext().TraceID() != parent.TraceID() {
 				t.Errorf("shim start is under %v, want %v", start.Parent(), parent)
 			}
@@ -208,9 +188,9 @@ func TestStartsSpansFindTheirTrace(t *testing.T) {
 			if inner.Parent().SpanID() != start.SpanContext().SpanID() {
 				t.Errorf("inner start is under %v", inner.Parent())
 			}
-			want(t, start.Attributes(), "container.id=c1", "container.name=box")
-			want(t, inner.Attributes(), "container.id=c1", "container.name=box")
-			left, err := readState(filepath.Join(w.bundle, stateFile))
+			shimtest.Want(t, start.Attributes(), "container.id=c1", "container.name=box")
+			shimtest.Want(t, inner.Attributes(), "container.id=c1", "container.name=box")
+			left, err := state.Read(filepath.Join(w.bundle, state.File))
 			if err != nil || len(left.Pending) != 0 || left.Trace != w.state.Trace {
 				t.Errorf("left for delete: %+v, %v", left, err)
 			}
@@ -229,7 +209,7 @@ func TestAnExitIsToldOnce(t *testing.T) {
 	other := exit
 	other.ExecID = "e1"
 	w.Answered(&other)
-	span := w.one(spanContainerExited)
+	span := w.spans.One(telemetry.SpanContainerExited)
 	if !span.StartTime().Equal(exit.ExitedAt) || !span.EndTime().Equal(exit.ExitedAt) || len(span.Events()) != 1 || !span.Events()[0].Time.Equal(exit.ExitedAt) {
 		t.Errorf("span %v to %v, events %v", span.StartTime(), span.EndTime(), span.Events())
 	}
@@ -241,7 +221,7 @@ func TestAnExitIsToldOnce(t *testing.T) {
 	if got := strings.Join(attrs, " "); got != "container.id=c1 container.name=box process.exit.code=137" {
 		t.Errorf("attributes %s", got)
 	}
-	w.one(spanExecExited)
+	w.spans.One(telemetry.SpanExecExited)
 }
 
 func TestContainersAreForgotten(t *testing.T) {
@@ -254,5 +234,41 @@ func TestContainersAreForgotten(t *testing.T) {
 	w.Forwarded(&middleware.Call{Method: "Create", ContainerID: "c2", Bundle: w.bundle})
 	if len(w.containers) != 1 {
 		t.Errorf("%d containers remembered", len(w.containers))
+	}
+}
+
+// TestExpectedOfSandbox: what is asked of a container before it is there is not why it
+// did not start.
+func TestExpectedOfSandbox(t *testing.T) {
+	w := newWorld(t, false)
+	early := &middleware.Call{Method: "State", ContainerID: "c1", Code: 5, Message: "not created"}
+	early.Expected = w.lives.Expected(early)
+	w.Answered(early)
+	w.neverStarted(t0.Add(time.Second))
+	if s := w.spans.One(telemetry.SpanSandboxStart); !early.Expected || strings.Contains(s.Status().Description, "not created") {
+		t.Errorf("expected %v, status %v", early.Expected, s.Status())
+	}
+}
+
+// TestDeletedIsInTheBundle: a container that was deleted by the call leaves that for the
+// delete command.
+func TestDeletedIsInTheBundle(t *testing.T) {
+	w := newWorld(t, false)
+	w.create(trace.SpanContext{})
+	read := func() *state.State {
+		st, err := state.Read(filepath.Join(w.bundle, state.File))
+		if err != nil {
+			t.Fatal(err)
+		}
+		return st
+	}
+	w.Answered(&middleware.Call{Method: "Delete", ContainerID: "c1", ExecID: "e"})
+	w.Answered(&middleware.Call{Method: "Delete", ContainerID: "c1", Code: 2})
+	if read().Deleted {
+		t.Error("it was not deleted yet")
+	}
+	w.Answered(&middleware.Call{Method: "Delete", ContainerID: "c1"})
+	if st := read(); !st.Deleted || st.Trace != w.state.Trace {
+		t.Errorf("state %+v", st)
 	}
 }

@@ -10,6 +10,7 @@ import (
 
 	"github.com/shimtrace/shimtrace/internal/config"
 	_ "github.com/shimtrace/shimtrace/internal/quiet" // standard error is part of start's answer
+	"github.com/shimtrace/shimtrace/internal/shim/state"
 	"github.com/shimtrace/shimtrace/internal/shimname"
 )
 
@@ -35,7 +36,7 @@ func Run(argv []string) int {
 	case actionStart:
 		tell(report, log)
 		if cfg.Trace.Mode == "off" {
-			if err := leaveInner(c.bundle, cfg, inner); err != nil {
+			if err := state.LeaveInner(c.bundle, cfg, inner); err != nil {
 				log.Debug("which shim was started is not in the bundle", "error", err)
 			}
 			return c.pass(inner, log)

@@ -31,6 +31,9 @@ import (
 	"github.com/shimtrace/shimtrace/internal/forwarder/interpose"
 	"github.com/shimtrace/shimtrace/internal/forwarder/listen"
 	"github.com/shimtrace/shimtrace/internal/forwarder/vmmdir"
+	"github.com/shimtrace/shimtrace/internal/shim/shimtest"
+	"github.com/shimtrace/shimtrace/internal/shim/state"
+	"github.com/shimtrace/shimtrace/internal/shim/telemetry"
 	"github.com/shimtrace/shimtrace/middleware/wire"
 )
 
@@ -118,11 +121,11 @@ func soakRequests(t *testing.T, n int, seed uint64) {
 	}
 	cfg := config.Default().Trace
 	provider := export.NewTracerProvider(cfg, nil, sdktrace.NewSimpleSpanProcessor(nil))
-	st := state{Version: stateVersion, Trace: newTraceContext(export.NewRoot(t.Context(), cfg)), Started: time.Now()}
-	sb := newSandbox(provider.Tracer(ScopeName), provider.ForceFlush, slog.New(slog.DiscardHandler), st, filepath.Join(dir, "state.json"), false)
+	st := state.State{Version: state.Version, Trace: state.NewTraceContext(export.NewRoot(t.Context(), cfg)), Started: time.Now()}
+	sb := newSandbox(provider.Tracer(telemetry.ScopeName), provider.ForceFlush, slog.New(slog.DiscardHandler), st, filepath.Join(dir, "state.json"), false)
 	s.trace = st.Trace.TraceID
 	own := collate.New(collate.Options{Root: sb.root(), Mode: collate.Collated, Quiet: cfg.Quiet, Sink: func([]*tracepb.ResourceSpans) {}})
-	r := &relayProcess{cfg: config.Config{Trace: cfg, Agent: config.Default().Agent}, tel: &telemetry{provider: provider}, sandbox: sb, log: slog.New(slog.NewTextHandler(t.Output(), nil))}
+	r := &relayProcess{cfg: config.Config{Trace: cfg, Agent: config.Default().Agent}, tel: &telemetry.Telemetry{Provider: provider}, sandbox: sb, log: slog.New(slog.NewTextHandler(t.Output(), nil))}
 	relay := r.requestRelay(newRequests(sb, own), collate.Collated)
 	i, err := interpose.New("pod", interpose.Options{
 		Patterns: []listen.Pattern{{VMM: "soak", Path: filepath.Join(dir, "{sandbox}", "vm.sock")}},
@@ -140,7 +143,7 @@ func soakRequests(t *testing.T, n int, seed uint64) {
 		t.Fatal(err)
 	}
 	serving.Go(s.serveVMM)
-	eventually(t, "the place is taken", func() bool {
+	shimtest.Eventually(t, "the place is taken", func() bool {
 		aside, err := filepath.Glob(filepath.Join(filepath.Dir(s.path), ".shimtrace-vm.sock-*"))
 		return err == nil && len(aside) == 1
 	})

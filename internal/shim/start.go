@@ -14,6 +14,8 @@ import (
 
 	"github.com/shimtrace/shimtrace/internal/config"
 	"github.com/shimtrace/shimtrace/internal/export"
+	"github.com/shimtrace/shimtrace/internal/shim/state"
+	"github.com/shimtrace/shimtrace/internal/shim/telemetry"
 )
 
 // starter carries out one start.
@@ -23,7 +25,7 @@ type starter struct {
 	inner string
 	log   *slog.Logger
 	began time.Time
-	spans []timing // what start spent its time on
+	spans []state.Timing // what start spent its time on
 }
 
 // start runs the inner shim's start and puts the relay in front of it. Whatever
@@ -40,7 +42,7 @@ func (c command) start(cfg config.Config, inner string, log *slog.Logger) int {
 	reply := out
 	if a, err := s.attachInTime(out, relay); err != nil {
 		s.log.Warn("this container is not traced: containerd is given the inner shim", "error", err)
-		if err := leaveInner(s.bundle, s.cfg, s.inner); err != nil {
+		if err := state.LeaveInner(s.bundle, s.cfg, s.inner); err != nil {
 			s.log.Debug("which shim was started is not in the bundle", "error", err)
 		}
 	} else {
@@ -59,12 +61,12 @@ func (s *starter) runInner() ([]byte, error) {
 	var out bytes.Buffer
 	cmd := innerCommand(s.inner, s.command)
 	cmd.Stdout = &out
-	t := timing{Name: spanInnerStart, Start: time.Now()}
-	notes, _ := readAnnotations(s.bundle)
-	lock := startLock(relaysDir(s.cfg.Relay.StateDir), s.namespace, notes.sandboxID(s.id))
+	t := state.Timing{Name: telemetry.SpanInnerStart, Start: time.Now()}
+	notes, _ := state.ReadAnnotations(s.bundle)
+	lock := state.StartLock(state.RelaysDir(s.cfg.Relay.StateDir), s.namespace, notes.SandboxID(s.id))
 	release := func() {}
-	if stateAnswers(s.cfg.Relay.StateDir) {
-		release, _ = lockStart(lock, unix.LOCK_SH, startPatience)
+	if state.DirAnswers(s.cfg.Relay.StateDir) {
+		release, _ = state.LockStart(lock, unix.LOCK_SH, state.StartPatience)
 	}
 	err := cmd.Run()
 	release()
@@ -89,7 +91,7 @@ func (s *starter) spawnEarly() *spawning {
 	sp := &spawning{done: make(chan struct{})}
 	go func() {
 		defer close(sp.done)
-		if notes, err := readAnnotations(s.bundle); err == nil && notes[criContainerType] == "container" {
+		if notes, err := state.ReadAnnotations(s.bundle); err == nil && notes[state.CRIContainerType] == "container" {
 			return
 		}
 		sp.spare, sp.err = spawnRelay(s.command, actionRelay)
@@ -110,7 +112,7 @@ const attachTime = 5 * time.Second
 // attachInTime is attach, unless the state directory's file system hangs.
 func (s *starter) attachInTime(out []byte, relay *spawning) (reply []byte, err error) {
 	silent := fmt.Errorf("the state directory %s does not answer", s.cfg.Relay.StateDir)
-	if !stateAnswers(s.cfg.Relay.StateDir) {
+	if !state.DirAnswers(s.cfg.Relay.StateDir) {
 		return nil, silent
 	}
 	type attached struct {
@@ -150,8 +152,8 @@ func (s *starter) attach(out []byte, relay *spawning) (reply []byte, err error) 
 	if relay.err != nil {
 		return nil, relay.err
 	}
-	p := relayPaths(s.cfg.Relay.StateDir, innerSock)
-	if err := p.create(); err != nil {
+	p := state.PathsOf(s.cfg.Relay.StateDir, innerSock)
+	if err := p.Create(); err != nil {
 		return nil, err
 	}
 	deadline := time.Now().Add(time.Duration(s.cfg.Relay.ReadyTimeout))
@@ -173,7 +175,7 @@ var errLeaving = errors.New("the relay of an earlier shim on the same address is
 
 // findRelay returns the state of the relay in front of the inner socket, which is
 // the one that another container's start has made, or else the given one.
-func (s *starter) findRelay(p paths, innerSock string, relay *spare, deadline time.Time) (*state, error) {
+func (s *starter) findRelay(p state.Paths, innerSock string, relay *spare, deadline time.Time) (*state.State, error) {
 	for {
 		st, err := s.tryRelay(p, innerSock, relay, deadline)
 		if !errors.Is(err, errLeaving) || time.Now().After(deadline) {
@@ -183,14 +185,14 @@ func (s *starter) findRelay(p paths, innerSock string, relay *spare, deadline ti
 	}
 }
 
-func (s *starter) tryRelay(p paths, innerSock string, relay *spare, deadline time.Time) (*state, error) {
-	release, err := p.acquire(time.Until(deadline))
+func (s *starter) tryRelay(p state.Paths, innerSock string, relay *spare, deadline time.Time) (*state.State, error) {
+	release, err := p.Acquire(time.Until(deadline))
 	if err != nil {
 		return nil, err
 	}
 	defer release()
-	if answers(p.socket) {
-		st, err := readState(p.state)
+	if state.Answers(p.Socket) {
+		st, err := state.Read(p.State)
 		if err != nil {
 			return nil, fmt.Errorf("join the sandbox's relay: %w", err)
 		}
@@ -210,27 +212,27 @@ func (s *starter) tryRelay(p paths, innerSock string, relay *spare, deadline tim
 		}
 	}
 	st, err := relay.assign(assignment{InnerSock: innerSock, Started: s.began}, time.Until(deadline))
-	if err == nil && !answers(st.RelaySock) {
+	if err == nil && !state.Answers(st.RelaySock) {
 		err = errors.New("relay: it died before it was handed out")
 	}
 	if err != nil {
 		relay.discard()
-		p.remove()
+		p.Remove()
 		return nil, err
 	}
-	s.spans = append(s.spans, timing{Name: spanRelaySpawn, Start: relay.started, End: time.Now()})
+	s.spans = append(s.spans, state.Timing{Name: telemetry.SpanRelaySpawn, Start: relay.started, End: time.Now()})
 	return st, nil
 }
 
 // listenerPID returns the process that made the listening socket at path, which
 // tells one shim at an address from the next.
 func listenerPID(path string) (int, error) {
-	conn, err := dialUnix(path)
+	conn, err := state.Dial(path)
 	if err != nil {
 		return 0, err
 	}
 	defer conn.Close()
-	cred, err := peer(conn)
+	cred, err := state.Peer(conn)
 	if err != nil {
 		return 0, fmt.Errorf("peer of %s: %w", path, err)
 	}
@@ -238,15 +240,15 @@ func listenerPID(path string) (int, error) {
 }
 
 // leave leaves the state and what start spent its time on in the bundle.
-func (s *starter) leave(st state) {
-	st.Pending = []timing{s.timing("")}
-	if err := st.write(filepath.Join(s.bundle, stateFile)); err != nil {
+func (s *starter) leave(st state.State) {
+	st.Pending = []state.Timing{s.timing("")}
+	if err := st.Write(filepath.Join(s.bundle, state.File)); err != nil {
 		s.log.Warn("this container's start is not traced", "error", err)
 	}
 }
 
-func (s *starter) timing(failure string) timing {
-	return timing{Name: spanShimStart, Start: s.began, End: time.Now(), Error: failure, Children: s.spans}
+func (s *starter) timing(failure string) state.Timing {
+	return state.Timing{Name: telemetry.SpanShimStart, Start: s.began, End: time.Now(), Error: failure, Children: s.spans}
 }
 
 // failed records the trace of a sandbox whose inner shim would not start: nobody
@@ -258,19 +260,19 @@ func (s *starter) failed(cause error, relay *spawning) {
 		return // it is not switched on before it has started
 	}
 	who := s.identity(s.inner)
-	if who.notes[criContainerType] == "container" {
+	if who.Notes[state.CRIContainerType] == "container" {
 		spare.discard()
 		return // a container that failed to come into a running sandbox
 	}
 	err := relay.err
-	if err == nil && !stateAnswers(s.cfg.Relay.StateDir) {
+	if err == nil && !state.DirAnswers(s.cfg.Relay.StateDir) {
 		spare.discard()
 		return
 	}
 	if err == nil {
 		failure := filepath.Base(s.inner) + " start: " + cause.Error()
 		root := export.NewRoot(context.Background(), s.cfg.Trace)
-		r := newRecording(who, s.id, state{Trace: newTraceContext(root), Started: s.began}, s.timing(failure))
+		r := newRecording(who, s.id, state.State{Trace: state.NewTraceContext(root), Started: s.began}, s.timing(failure))
 		r.Failure = failure
 		err = spare.record(r)
 	}

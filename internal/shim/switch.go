@@ -9,6 +9,8 @@ import (
 
 	"github.com/shimtrace/shimtrace/internal/config"
 	"github.com/shimtrace/shimtrace/internal/export"
+	"github.com/shimtrace/shimtrace/internal/shim/state"
+	"github.com/shimtrace/shimtrace/internal/shim/telemetry"
 	"github.com/shimtrace/shimtrace/middleware"
 )
 
@@ -32,27 +34,13 @@ func (s *sandbox) switched() middleware.Option {
 	return middleware.WithSwitch(&s.switcher.turns)
 }
 
-// turner is who turns it.
-type turner struct {
-	name string // as they say
-	uid  int    // as the kernel says
-}
-
-// Why a window ends; values of shimtrace.switched_off.reason.
-const (
-	reasonCommand = "command"
-	reasonTime    = "time is over"
-	reasonSandbox = "sandbox ended"
-	reasonRelay   = "relay died"
-)
-
 // errOver says that it is too late to switch anything.
 var errOver = errors.New("the sandbox has just ended")
 
 // on switches tracing on for a time (0: until it is switched off), or has it end at
 // another time if it is on. The root of the new trace is in the journal before
 // anything else can be, so that the trace has one whatever happens.
-func (w *switcher) on(by turner, length time.Duration) (changed bool, err error) {
+func (w *switcher) on(by telemetry.Turner, length time.Duration) (changed bool, err error) {
 	w.mu.Lock()
 	defer w.mu.Unlock()
 	if w.over {
@@ -64,13 +52,13 @@ func (w *switcher) on(by turner, length time.Duration) (changed bool, err error)
 		until = now.Add(length)
 	}
 	if w.turns.On() {
-		w.sandbox.setWindow(func(win *window) { win.Until = until })
+		w.sandbox.setWindow(func(win *state.Window) { win.Until = until })
 		w.endAt(until)
 		return false, nil
 	}
 	root := export.NewRoot(context.Background(), w.cfg)
-	win := &window{Trace: newTraceContext(root), Began: now, Until: until}
-	emitSwitchedOn(w.sandbox.tracer, win, by, length)
+	win := &state.Window{Trace: state.NewTraceContext(root), Began: now, Until: until}
+	telemetry.EmitSwitchedOn(w.sandbox.tracer, win, by, length)
 	if err := w.flush(); err != nil {
 		return false, fmt.Errorf("nothing can be recorded: %w", err)
 	}
@@ -81,10 +69,10 @@ func (w *switcher) on(by turner, length time.Duration) (changed bool, err error)
 }
 
 // off switches tracing off. What is under way is recorded yet when it ends.
-func (w *switcher) off(by turner) (changed bool) {
+func (w *switcher) off(by telemetry.Turner) (changed bool) {
 	w.mu.Lock()
 	defer w.mu.Unlock()
-	return w.turnOff(by, reasonCommand)
+	return w.turnOff(by, telemetry.ReasonCommand)
 }
 
 // expire ends the window that was to end at a time, unless it is to end at another
@@ -98,18 +86,18 @@ func (w *switcher) expire(until time.Time) {
 	w.mu.Lock()
 	defer w.mu.Unlock()
 	if w.sandbox.window().Until.Equal(until) {
-		w.turnOff(turner{}, reasonTime)
+		w.turnOff(telemetry.Turner{}, telemetry.ReasonTime)
 	}
 }
 
-func (w *switcher) turnOff(by turner, reason string) (changed bool) {
+func (w *switcher) turnOff(by telemetry.Turner, reason string) (changed bool) {
 	if w.over || !w.turns.Set(false) {
 		return false
 	}
 	w.endAt(time.Time{})
 	now := time.Now()
 	win := w.sandbox.end(now)
-	emitSwitchedOff(w.sandbox.tracer, win, now, by, reason)
+	telemetry.EmitSwitchedOff(w.sandbox.tracer, win, now, by, reason)
 	if err := w.flush(); err != nil {
 		w.sandbox.log.Warn("the end of a trace is not recorded", "error", err)
 	}
@@ -124,7 +112,7 @@ func (w *switcher) close() {
 	w.over = true
 	w.endAt(time.Time{})
 	if win := w.sandbox.window(); w.turns.On() {
-		emitSwitchedOff(w.sandbox.tracer, win, time.Now(), turner{}, reasonSandbox)
+		telemetry.EmitSwitchedOff(w.sandbox.tracer, win, time.Now(), telemetry.Turner{}, telemetry.ReasonSandbox)
 	}
 }
 
@@ -142,7 +130,7 @@ func (w *switcher) endAt(until time.Time) {
 
 // flush waits until what has been recorded is in the journal.
 func (w *switcher) flush() error {
-	ctx, cancel := context.WithTimeout(context.Background(), flushTime)
+	ctx, cancel := context.WithTimeout(context.Background(), telemetry.FlushTime)
 	defer cancel()
 	return w.sandbox.flush(ctx)
 }

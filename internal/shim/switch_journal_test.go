@@ -18,6 +18,8 @@ import (
 	"github.com/shimtrace/shimtrace/internal/config"
 	"github.com/shimtrace/shimtrace/internal/export"
 	"github.com/shimtrace/shimtrace/internal/export/journal"
+	"github.com/shimtrace/shimtrace/internal/shim/state"
+	"github.com/shimtrace/shimtrace/internal/shim/telemetry"
 	"github.com/shimtrace/shimtrace/middleware"
 )
 
@@ -35,12 +37,12 @@ func relayed(t *testing.T, cfg config.Config) (s *sandbox, dial func() *ttrpc.Cl
 		return l
 	}
 	log := slog.New(slog.NewTextHandler(io.Discard, nil))
-	tel, err := openTelemetry(cfg, identity{sandbox: "box", inner: "containerd-shim-x-v2"}, log)
+	tel, err := telemetry.Open(cfg, telemetry.Identity{Sandbox: "box", Inner: "containerd-shim-x-v2"}, log)
 	if err != nil {
 		t.Fatal(err)
 	}
-	st := state{Version: stateVersion, Dynamic: true, Trace: newTraceContext(export.NewRoot(t.Context(), cfg.Trace)), Started: time.Now()}
-	s = newSandbox(tel.tracer, tel.provider.ForceFlush, log, st, filepath.Join(dir, "state.json"), false)
+	st := state.State{Version: state.Version, Dynamic: true, Trace: state.NewTraceContext(export.NewRoot(t.Context(), cfg.Trace)), Started: time.Now()}
+	s = newSandbox(tel.Tracer, tel.Provider.ForceFlush, log, st, filepath.Join(dir, "state.json"), false)
 	s.switcher = &switcher{sandbox: s, cfg: cfg.Trace}
 
 	server, err := ttrpc.NewServer()
@@ -55,13 +57,13 @@ func relayed(t *testing.T, cfg config.Config) (s *sandbox, dial func() *ttrpc.Cl
 	inner, front := listen("inner"), listen("front")
 	var running sync.WaitGroup
 	running.Go(func() { _ = server.Serve(context.Background(), inner) })
-	relay := middleware.NewRelay(s.switched(), middleware.WithTracerProvider(tel.provider), middleware.WithObserver(s))
+	relay := middleware.NewRelay(s.switched(), middleware.WithTracerProvider(tel.Provider), middleware.WithObserver(s))
 	running.Go(func() {
-		_ = relay.Serve(context.Background(), front, func(context.Context) (net.Conn, error) { return dialUnix(inner.Addr().String()) })
+		_ = relay.Serve(context.Background(), front, func(context.Context) (net.Conn, error) { return state.Dial(inner.Addr().String()) })
 	})
 	var clients []*ttrpc.Client
 	dial = func() *ttrpc.Client {
-		conn, err := dialUnix(front.Addr().String())
+		conn, err := state.Dial(front.Addr().String())
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -77,7 +79,7 @@ func relayed(t *testing.T, cfg config.Config) (s *sandbox, dial func() *ttrpc.Cl
 		server.Close()
 		running.Wait()
 		s.switcher.close()
-		tel.close(log, 0)
+		tel.Close(log, 0)
 	}
 	return s, dial, end
 }
@@ -109,7 +111,7 @@ func readJournal(t *testing.T, dir string) journaled {
 			for _, ss := range rs.ScopeSpans {
 				for _, span := range ss.Spans {
 					id := string(span.TraceId)
-					if span.Name == spanSwitchedOn {
+					if span.Name == telemetry.SpanSwitchedOn {
 						if j.roots[id] {
 							t.Error("a root is there twice")
 						}
@@ -119,7 +121,7 @@ func readJournal(t *testing.T, dir string) journaled {
 					if !j.roots[id] {
 						t.Errorf("%s is there before its root", span.Name)
 					}
-					if span.Name == spanSwitchedOff {
+					if span.Name == telemetry.SpanSwitchedOff {
 						j.ends[id]++
 						continue
 					}
@@ -174,7 +176,7 @@ func TestSwitchingInFlight(t *testing.T) {
 	})
 	var mu sync.Mutex
 	within := map[string]string{} // calls made within a window, and its trace
-	current := func() *window {
+	current := func() *state.Window {
 		if w := s.window(); w != nil && w.Ended.IsZero() && s.on() {
 			return w
 		}
@@ -193,7 +195,7 @@ func TestSwitchingInFlight(t *testing.T) {
 				// The window is replaced when anything about it changes.
 				if after := current(); before != nil && before == after {
 					mu.Lock()
-					trace := before.Trace.spanContext().TraceID()
+					trace := before.Trace.SpanContext().TraceID()
 					within[id] = string(trace[:])
 					mu.Unlock()
 				}

@@ -6,6 +6,7 @@ import (
 	"net"
 	"os"
 	"path/filepath"
+	"strconv"
 	"sync"
 	"testing"
 	"time"
@@ -18,10 +19,13 @@ import (
 	"github.com/shimtrace/shimtrace/internal/forwarder/agentwire"
 	"github.com/shimtrace/shimtrace/internal/forwarder/collate"
 	"github.com/shimtrace/shimtrace/internal/shim/control"
+	"github.com/shimtrace/shimtrace/internal/shim/shimtest"
+	"github.com/shimtrace/shimtrace/internal/shim/state"
+	"github.com/shimtrace/shimtrace/internal/shim/telemetry"
 	"github.com/shimtrace/shimtrace/middleware"
 )
 
-var alice = turner{name: "alice", uid: 1000}
+var alice = telemetry.Turner{Name: "alice", UID: 1000}
 
 // newDynamic is newWorld with tracing that is to be switched on.
 func newDynamic(t *testing.T) *world {
@@ -29,7 +33,7 @@ func newDynamic(t *testing.T) *world {
 	w := newWorld(t, false)
 	w.state.Dynamic, w.state.Trace.Sampled = true, false
 	w.switcher = &switcher{sandbox: w.sandbox, cfg: config.Default().Trace}
-	if err := w.state.write(w.statePath); err != nil {
+	if err := w.state.Write(w.statePath); err != nil {
 		t.Fatal(err)
 	}
 	return w
@@ -45,10 +49,10 @@ func (w *world) on(length time.Duration) (changed bool) {
 }
 
 // states are those beside the relay's socket and in the bundle.
-func (w *world) states() (all []*state) {
+func (w *world) states() (all []*state.State) {
 	w.t.Helper()
-	for _, path := range []string{w.statePath, filepath.Join(w.bundle, stateFile)} {
-		st, err := readState(path)
+	for _, path := range []string{w.statePath, filepath.Join(w.bundle, state.File)} {
+		st, err := state.Read(path)
 		if err != nil {
 			w.t.Fatal(err)
 		}
@@ -77,7 +81,7 @@ func TestWindows(t *testing.T) {
 		}
 		exit(exec)
 		for _, st := range w.states() {
-			if root, recorded := st.root(time.Now()); !recorded || !root.Equal(w.root()) {
+			if root, recorded := st.Root(time.Now()); !recorded || !root.Equal(w.root()) {
 				t.Errorf("state %+v", st.Window)
 			}
 		}
@@ -86,7 +90,7 @@ func TestWindows(t *testing.T) {
 		}
 		exit("after " + exec)
 		for _, st := range w.states() {
-			if _, recorded := st.root(time.Now()); recorded || st.Window == nil {
+			if _, recorded := st.Root(time.Now()); recorded || st.Window == nil {
 				t.Errorf("state %+v", st.Window)
 			}
 		}
@@ -95,12 +99,12 @@ func TestWindows(t *testing.T) {
 			t.Fatalf("%d spans after window %d", len(spans), i)
 		}
 		root, exited, off := spans[3*i], spans[3*i+1], spans[3*i+2]
-		if root.Name() != spanSwitchedOn || root.Parent().IsValid() || !root.SpanContext().Equal(w.root().WithRemote(false)) {
+		if root.Name() != telemetry.SpanSwitchedOn || root.Parent().IsValid() || !root.SpanContext().Equal(w.root().WithRemote(false)) {
 			t.Errorf("%q, %v under %v", root.Name(), root.SpanContext(), root.Parent())
 		}
-		want(t, root.Attributes(), "user.name=alice", "user.id=1000")
-		want(t, off.Attributes(), "user.name=alice", "user.id=1000", "shimtrace.switched_off.reason=command")
-		for name, s := range map[string]sdktrace.ReadOnlySpan{spanExecExited: exited, spanSwitchedOff: off} {
+		shimtest.Want(t, root.Attributes(), "user.name=alice", "user.id=1000")
+		shimtest.Want(t, off.Attributes(), "user.name=alice", "user.id=1000", "shimtrace.switched_off.reason=command")
+		for name, s := range map[string]sdktrace.ReadOnlySpan{telemetry.SpanExecExited: exited, telemetry.SpanSwitchedOff: off} {
 			if s.Name() != name || s.Parent().SpanID() != root.SpanContext().SpanID() || s.SpanContext().TraceID() != root.SpanContext().TraceID() {
 				t.Errorf("%q under %v, want %q", s.Name(), s.Parent(), name)
 			}
@@ -110,7 +114,7 @@ func TestWindows(t *testing.T) {
 	if roots[0].TraceID() == roots[1].TraceID() {
 		t.Error("two windows in one trace")
 	}
-	if n := len(w.ended(spanSandboxStart)); n != 0 {
+	if n := len(w.spans.Named(telemetry.SpanSandboxStart)); n != 0 {
 		t.Errorf("%d roots of the sandbox", n)
 	}
 }
@@ -121,8 +125,8 @@ func TestNoTraceWithoutItsRoot(t *testing.T) {
 	flushed := 0
 	w.flush = func(context.Context) error {
 		flushed++
-		if len(w.ended(spanSwitchedOn)) != 1 || w.sandbox.on() {
-			t.Errorf("at export: %d roots, on %v", len(w.ended(spanSwitchedOn)), w.sandbox.on())
+		if len(w.spans.Named(telemetry.SpanSwitchedOn)) != 1 || w.sandbox.on() {
+			t.Errorf("at export: %d roots, on %v", len(w.spans.Named(telemetry.SpanSwitchedOn)), w.sandbox.on())
 		}
 		return nil
 	}
@@ -143,24 +147,15 @@ func TestNoTraceWithoutItsRoot(t *testing.T) {
 	}
 }
 
-func eventually(t *testing.T, what string, holds func() bool) {
-	t.Helper()
-	for end := time.Now().Add(20 * time.Second); !holds(); time.Sleep(time.Millisecond) {
-		if time.Now().After(end) {
-			t.Fatal("still waiting: ", what)
-		}
-	}
-}
-
 func TestWindowEndsByItself(t *testing.T) {
 	w := newDynamic(t)
 	w.on(5 * time.Millisecond)
-	eventually(t, "the window's end", func() bool { return len(w.ended(spanSwitchedOff)) == 1 })
+	shimtest.Eventually(t, "the window's end", func() bool { return len(w.spans.Named(telemetry.SpanSwitchedOff)) == 1 })
 	if w.sandbox.on() {
 		t.Error("it has an end but is on")
 	}
-	want(t, w.one(spanSwitchedOn).Attributes(), "user.name=alice", "user.id=1000", "shimtrace.switched_on.for=5ms")
-	want(t, w.one(spanSwitchedOff).Attributes(), "shimtrace.switched_off.reason=time is over")
+	shimtest.Want(t, w.spans.One(telemetry.SpanSwitchedOn).Attributes(), "user.name=alice", "user.id=1000", "shimtrace.switched_on.for=5ms")
+	shimtest.Want(t, w.spans.One(telemetry.SpanSwitchedOff).Attributes(), "shimtrace.switched_off.reason=time is over")
 }
 
 // A later word counts: more time, less, or no end.
@@ -180,7 +175,7 @@ func TestWindowsTimeIsChanged(t *testing.T) {
 			old := w.window().Until
 			w.on(tt.then)
 			if tt.ends {
-				eventually(t, "the window's end", func() bool { return !w.sandbox.on() })
+				shimtest.Eventually(t, "the window's end", func() bool { return !w.sandbox.on() })
 			} else {
 				w.switcher.expire(old) // its timer may have fired as the time was changed
 				time.Sleep(50 * time.Millisecond)
@@ -189,8 +184,8 @@ func TestWindowsTimeIsChanged(t *testing.T) {
 				}
 			}
 			w.switcher.close()
-			w.one(spanSwitchedOn)
-			w.one(spanSwitchedOff)
+			w.spans.One(telemetry.SpanSwitchedOn)
+			w.spans.One(telemetry.SpanSwitchedOff)
 		})
 	}
 }
@@ -202,21 +197,21 @@ func TestWindowEndsWithTheSandbox(t *testing.T) {
 	w.on(time.Hour)
 	w.leave()
 	w.switcher.close()
-	want(t, w.one(spanSwitchedOff).Attributes(), "shimtrace.switched_off.reason=sandbox ended")
+	shimtest.Want(t, w.spans.One(telemetry.SpanSwitchedOff).Attributes(), "shimtrace.switched_off.reason=sandbox ended")
 	if _, err := w.switcher.on(alice, 0); !errors.Is(err, errOver) {
 		t.Errorf("switched on after the end: %v", err)
 	}
 	if w.switcher.off(alice) {
 		t.Error("switched off after the end")
 	}
-	left, err := readState(filepath.Join(w.bundle, stateFile))
+	left, err := state.Read(filepath.Join(w.bundle, state.File))
 	if err != nil {
 		t.Fatal(err)
 	}
-	if root, recorded := left.root(time.Now()); !recorded || !root.Equal(w.root()) {
+	if root, recorded := left.Root(time.Now()); !recorded || !root.Equal(w.root()) {
 		t.Errorf("left for delete: %+v", left.Window)
 	}
-	if _, recorded := left.root(time.Now().Add(2 * time.Hour)); recorded {
+	if _, recorded := left.Root(time.Now().Add(2 * time.Hour)); recorded {
 		t.Error("a delete of a later time is in the window")
 	}
 	off := newDynamic(t)
@@ -230,67 +225,19 @@ func TestWindowEndsWithTheSandbox(t *testing.T) {
 func TestPendingSpansOfAWindow(t *testing.T) {
 	w := newDynamic(t)
 	w.create(trace.SpanContext{})
-	if n := len(w.ended(spanShimStart)); n != 0 {
+	if n := len(w.spans.Named(telemetry.SpanShimStart)); n != 0 {
 		t.Errorf("%d spans of a start when tracing was off", n)
 	}
 	w = newDynamic(t)
 	w.on(0)
 	w.create(trace.SpanContext{})
-	if start := w.one(spanShimStart); start.Parent().SpanID() != w.root().SpanID() {
+	if start := w.spans.One(telemetry.SpanShimStart); start.Parent().SpanID() != w.root().SpanID() {
 		t.Errorf("start is under %v", start.Parent())
 	}
 	w.switcher.close()
 }
 
 // Deletes are in the window that is open then, and end one that a relay left.
-func TestDeleteInAWindow(t *testing.T) {
-	at := t0.Add(time.Hour)
-	open := &window{Trace: newTraceContext(caller7), Began: t0}
-	for name, tt := range map[string]struct {
-		win      *window
-		died     bool
-		recorded bool
-		reason   string
-	}{
-		"never on":            {nil, true, false, ""},
-		"on":                  {open, false, true, ""},
-		"on, relay died":      {open, true, true, "relay died"},
-		"off":                 {&window{Trace: open.Trace, Began: t0, Ended: t0.Add(1)}, true, false, ""},
-		"expired":             {&window{Trace: open.Trace, Began: t0, Until: t0.Add(1)}, false, false, ""},
-		"expired, relay died": {&window{Trace: open.Trace, Began: t0, Until: t0.Add(1)}, true, false, "time is over"},
-		"with time left":      {&window{Trace: open.Trace, Began: t0, Until: at.Add(1)}, true, true, "relay died"},
-	} {
-		t.Run(name, func(t *testing.T) {
-			w := newDynamic(t)
-			st := w.state
-			st.Window = tt.win
-			st.Pending = []timing{{Name: spanShimStart, Start: t0, End: t0.Add(1)}}
-			var gone *state
-			if tt.died {
-				gone = &st
-			}
-			recordDelete(&telemetry{tracer: w.tracer}, &st, containerAttributes("c1", nil), timing{Name: spanShimDelete, Start: at, End: at.Add(6)}, nil, gone)
-			if got := len(w.ended(spanShimDelete)); (got == 1) != tt.recorded || got != len(w.ended(spanShimStart)) {
-				t.Errorf("%d spans of delete", got)
-			}
-			for _, s := range w.spans.Ended() {
-				if s.Parent().SpanID() != caller7.SpanID() || s.SpanContext().TraceID() != caller7.TraceID() {
-					t.Errorf("%q is under %v", s.Name(), s.Parent())
-				}
-			}
-			if tt.reason == "" {
-				if n := len(w.ended(spanSwitchedOff)); n != 0 {
-					t.Errorf("%d ends", n)
-				}
-				return
-			}
-			want(t, w.one(spanSwitchedOff).Attributes(), "shimtrace.switched_off.reason="+tt.reason)
-		})
-	}
-}
-
-var caller7 = trace.NewSpanContext(trace.SpanContextConfig{TraceID: trace.TraceID{7}, SpanID: trace.SpanID{8}, TraceFlags: trace.FlagsSampled, Remote: true})
-
 // Spans that come late are of a window if they were made in it, by the host's clock.
 func TestSpansOfAWindow(t *testing.T) {
 	w := newDynamic(t)
@@ -367,11 +314,11 @@ func TestSwitchingWhileContainersCome(t *testing.T) {
 	w.on(0)
 	coming.Wait()
 	for _, bundle := range bundles {
-		st, err := readState(filepath.Join(bundle, stateFile))
+		st, err := state.Read(filepath.Join(bundle, state.File))
 		if err != nil {
 			t.Fatal(err)
 		}
-		if root, recorded := st.root(time.Now()); !recorded || !root.Equal(w.root()) {
+		if root, recorded := st.Root(time.Now()); !recorded || !root.Equal(w.root()) {
 			t.Errorf("left in a bundle: %+v", st.Window)
 		}
 	}
@@ -382,19 +329,19 @@ func TestControl(t *testing.T) {
 	w := newDynamic(t)
 	w.create(trace.SpanContext{})
 	w.state.Sandbox, w.state.Pod, w.state.PodNamespace = "c1", "web-0", "shop"
-	r := &relayProcess{log: w.log, sandbox: w.sandbox, paths: relayPaths(t.TempDir(), "x")}
-	if err := r.paths.create(); err != nil {
+	r := &relayProcess{log: w.log, sandbox: w.sandbox, paths: state.PathsOf(t.TempDir(), "x")}
+	if err := r.paths.Create(); err != nil {
 		t.Fatal(err)
 	}
 	if r.controls = r.startControl(); r.controls == nil {
 		t.Fatal("no control socket")
 	}
 	defer r.controls.Close()
-	if st, err := os.Lstat(r.paths.control); err != nil || st.Mode().Perm() != 0o600 {
+	if st, err := os.Lstat(r.paths.Control); err != nil || st.Mode().Perm() != 0o600 {
 		t.Errorf("the socket is %v, %v", st, err)
 	}
 	ask := func(req control.Request) (control.Answer, error) {
-		return control.Ask(t.Context(), r.paths.control, req)
+		return control.Ask(t.Context(), r.paths.Control, req)
 	}
 	a, err := ask(control.Request{Do: control.DoStatus})
 	if err != nil || a.On || a.Changed || a.Window != nil || a.Sandbox != "c1" || a.Pod != "web-0" || a.PodNamespace != "shop" ||
@@ -416,14 +363,14 @@ func TestControl(t *testing.T) {
 			t.Errorf("%+v was answered with %+v", req, a)
 		}
 	}
-	want(t, w.one(spanSwitchedOff).Attributes(), "user.name=unknown", "user.id="+uidText(os.Geteuid()), "shimtrace.switched_off.reason=command")
-	for _, kv := range w.one(spanSwitchedOn).Attributes() {
+	shimtest.Want(t, w.spans.One(telemetry.SpanSwitchedOff).Attributes(), "user.name=unknown", "user.id="+strconv.Itoa(os.Geteuid()), "shimtrace.switched_off.reason=command")
+	for _, kv := range w.spans.One(telemetry.SpanSwitchedOn).Attributes() {
 		if kv.Key == "user.name" && len(kv.Value.AsString()) > control.MaxBy {
 			t.Errorf("user.name has %d bytes", len(kv.Value.AsString()))
 		}
 	}
-	r.paths.remove()
-	if _, err := net.Dial("unix", r.paths.control); err == nil {
+	r.paths.Remove()
+	if _, err := net.Dial("unix", r.paths.Control); err == nil {
 		t.Error("the socket is still there")
 	}
 }

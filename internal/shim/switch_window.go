@@ -7,34 +7,8 @@ import (
 	"go.opentelemetry.io/otel/trace"
 
 	"github.com/shimtrace/shimtrace/internal/forwarder/collate"
+	"github.com/shimtrace/shimtrace/internal/shim/state"
 )
-
-// window is a time for which tracing is switched on. It is never changed, but
-// replaced.
-type window struct {
-	// Trace is its own trace: the id, and that of the root span.
-	Trace traceContext `json:"trace"`
-	Began time.Time    `json:"began"`
-	Until time.Time    `json:"until,omitzero"` // when it ends by itself
-	Ended time.Time    `json:"ended,omitzero"`
-}
-
-// holds tells that the window is open at a time.
-func (w *window) holds(at time.Time) bool {
-	return w != nil && w.Ended.IsZero() && (w.Until.IsZero() || at.Before(w.Until))
-}
-
-// root returns the context of the span that what happens at a time belongs under,
-// unless nothing is recorded then.
-func (st *state) root(at time.Time) (root trace.SpanContext, recorded bool) {
-	switch {
-	case !st.Dynamic:
-		return st.Trace.spanContext(), true
-	case st.Window.holds(at):
-		return st.Window.Trace.spanContext(), true
-	}
-	return trace.SpanContext{}, false
-}
 
 // on tells whether anything is recorded now. What has begun before that is recorded
 // in any case.
@@ -45,15 +19,15 @@ func (s *sandbox) on() bool { return s.switcher == nil || s.switcher.turns.On() 
 func (s *sandbox) root() trace.SpanContext { return *s.rootNow.Load() }
 
 // window returns the last window, nil if there has been none.
-func (s *sandbox) window() *window {
+func (s *sandbox) window() *state.Window {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	return s.state.Window
 }
 
 // open begins a window.
-func (s *sandbox) open(w *window) {
-	root := w.Trace.spanContext()
+func (s *sandbox) open(w *state.Window) {
+	root := w.Trace.SpanContext()
 	s.rootNow.Store(&root)
 	if s.agents != nil {
 		s.agents.own.SetRoot(root, w.Began)
@@ -65,7 +39,7 @@ func (s *sandbox) open(w *window) {
 }
 
 // setWindow changes the window and returns it.
-func (s *sandbox) setWindow(change func(*window)) *window {
+func (s *sandbox) setWindow(change func(*state.Window)) *state.Window {
 	s.mu.Lock()
 	w := *s.state.Window
 	change(&w)
@@ -88,20 +62,20 @@ func (s *sandbox) saveAll() {
 	paths := []string{s.statePath}
 	for _, ct := range s.containers {
 		if ct.bundle != "" && !ct.gone {
-			paths = append(paths, filepath.Join(ct.bundle, stateFile))
+			paths = append(paths, filepath.Join(ct.bundle, state.File))
 		}
 	}
 	s.mu.Unlock()
 	for _, path := range paths {
-		if err := st.write(path); err != nil {
+		if err := st.Write(path); err != nil {
 			s.log.Warn("whether tracing is on is not known to delete", "error", err)
 		}
 	}
 }
 
 // end ends the window.
-func (s *sandbox) end(at time.Time) *window {
-	w := s.setWindow(func(w *window) { w.Ended = at })
+func (s *sandbox) end(at time.Time) *state.Window {
+	w := s.setWindow(func(w *state.Window) { w.Ended = at })
 	if s.agents != nil {
 		s.agents.own.EndRoot(at)
 	}

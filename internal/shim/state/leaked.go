@@ -1,4 +1,4 @@
-package shim
+package state
 
 import (
 	"crypto/sha256"
@@ -16,23 +16,23 @@ const (
 	// startLocks is the number of files whose locks are held during starts. They stay:
 	// a file for each sandbox would have to be removed as well.
 	startLocks = 64
-	// startPatience bounds how long a start waits for who clears away a socket, which
+	// StartPatience bounds how long a start waits for who clears away a socket, which
 	// takes no time; it goes on in any case.
-	startPatience = 50 * time.Millisecond
+	StartPatience = 50 * time.Millisecond
 	// clearPatience bounds how long one waits for starts to clear away a socket. If it
 	// stays, the next shim at its address removes it.
 	clearPatience = 500 * time.Millisecond
 )
 
-// startLock is the file whose lock starts of a sandbox's inner shim share: who has it
+// StartLock is the file whose lock starts of a sandbox's inner shim share: who has it
 // alone knows that none is under way. dir is that of the relays' files.
-func startLock(dir, namespace, sandbox string) string {
+func StartLock(dir, namespace, sandbox string) string {
 	sum := sha256.Sum256([]byte(namespace + "\x00" + sandbox))
 	return filepath.Join(dir, fmt.Sprintf("start-%02d.lock", sum[0]%startLocks))
 }
 
-// lockStart takes a start lock, alone or shared, within the time given.
-func lockStart(path string, how int, patience time.Duration) (release func(), ok bool) {
+// LockStart takes a start lock, alone or shared, within the time given.
+func LockStart(path string, how int, patience time.Duration) (release func(), ok bool) {
 	f, err := os.OpenFile(path, os.O_RDWR|os.O_CREATE|unix.O_CLOEXEC|unix.O_NOFOLLOW, 0o600)
 	if err != nil {
 		return func() {}, false
@@ -48,16 +48,16 @@ func lockStart(path string, how int, patience time.Duration) (release func(), ok
 	}
 }
 
-// removeLeakedSocket removes the inner shim's socket if nobody listens on it: a
+// RemoveLeakedSocket removes the inner shim's socket if nobody listens on it: a
 // 1.7 runc shim unlinks the path in its address file at exit, where ours is now,
 // and leaves its own. Meanwhile no other shim of the sandbox starts, which would put
 // its socket there: between its bind and its listen that looks like a leaked one.
-func (st *state) removeLeakedSocket() {
+func (st *State) RemoveLeakedSocket() {
 	path := st.InnerSock
 	if strings.HasPrefix(path, "\x00") || !filepath.IsAbs(st.RelaySock) {
 		return
 	}
-	release, alone := lockStart(startLock(filepath.Dir(st.RelaySock), st.Namespace, st.Sandbox), unix.LOCK_EX, clearPatience)
+	release, alone := LockStart(StartLock(filepath.Dir(st.RelaySock), st.Namespace, st.Sandbox), unix.LOCK_EX, clearPatience)
 	if !alone {
 		return
 	}
@@ -66,7 +66,7 @@ func (st *state) removeLeakedSocket() {
 	if err != nil || before.Mode().Type() != os.ModeSocket {
 		return
 	}
-	conn, err := dialUnix(path)
+	conn, err := Dial(path)
 	if err == nil {
 		conn.Close()
 		return

@@ -11,6 +11,8 @@ import (
 	"time"
 
 	"golang.org/x/sys/unix"
+
+	"github.com/shimtrace/shimtrace/internal/shim/state"
 )
 
 // spare is a relay process that has been started but not been told yet what to
@@ -33,8 +35,8 @@ type assignment struct {
 // report is what the relay answers: the sandbox's state when it is ready, or why
 // it is not.
 type report struct {
-	State *state `json:"state,omitempty"`
-	Error string `json:"error,omitempty"`
+	State *state.State `json:"state,omitempty"`
+	Error string       `json:"error,omitempty"`
 }
 
 func reportOf(err error) (r report) {
@@ -94,7 +96,7 @@ func connFromFD(fd int) (*net.UnixConn, error) {
 }
 
 // assign tells the relay what to do and waits until it is ready.
-func (s *spare) assign(a assignment, wait time.Duration) (*state, error) {
+func (s *spare) assign(a assignment, wait time.Duration) (*state.State, error) {
 	if err := s.conn.SetDeadline(time.Now().Add(wait)); err != nil {
 		return nil, fmt.Errorf("relay: %w", err)
 	}

@@ -1,7 +1,6 @@
-package shim
+package state
 
 import (
-	"context"
 	"encoding/json"
 	"fmt"
 	"io"
@@ -15,29 +14,29 @@ import (
 	"github.com/shimtrace/shimtrace/internal/private"
 )
 
-// stateFile is the name, in a container's bundle, of what its start leaves for
+// File is the name, in a container's bundle, of what its start leaves for
 // the relay and for delete.
-const stateFile = "shimtrace.json"
+const File = "shimtrace.json"
 
-// stateVersion is the version of the state's format. A state of another version
+// Version is the version of the state's format. A state of another version
 // belongs to a shimtrace that was replaced under running containers: it is left
 // alone.
-const stateVersion = 1
+const Version = 1
 
 // maxState bounds a state file, in bytes.
 const maxState = 1 << 20
 
-// state is what the processes around one sandbox share: it is written by start
+// State is what the processes around one sandbox share: it is written by start
 // beside the relay's socket and into the container's bundle, by the relay into
 // the bundles of containers that have no start of their own.
-type state struct {
+type State struct {
 	Version int `json:"version"`
 	// Trace is the sandbox trace: its id and the root span's. Where tracing is dynamic
 	// nothing is in it, but it tells one sandbox from another of the same id.
 	Trace traceContext `json:"trace"`
 	// Dynamic: tracing is switched on and off. Window is the last time that it was on.
 	Dynamic bool    `json:"dynamic,omitempty"`
-	Window  *window `json:"window,omitempty"`
+	Window  *Window `json:"window,omitempty"`
 	// Started is when the root span starts.
 	Started time.Time `json:"started"`
 	// RootEnd is when the first task ran, which ends the root span; RootEnded
@@ -62,7 +61,7 @@ type state struct {
 
 	// Pending are the spans of a start that are exported by whoever comes to know
 	// which trace they belong to: the relay at the container's Create.
-	Pending []timing `json:"pending,omitempty"`
+	Pending []Timing `json:"pending,omitempty"`
 }
 
 // traceContext is a span context that survives in a file.
@@ -72,19 +71,7 @@ type traceContext struct {
 	Sampled bool   `json:"sampled"`
 }
 
-// timing is a span that is over but not exported.
-type timing struct {
-	Name  string    `json:"name"`
-	Start time.Time `json:"start"`
-	End   time.Time `json:"end"`
-	Error string    `json:"error,omitempty"`
-	// Expected tells that Error belongs to a healthy life.
-	Expected bool `json:"expected,omitempty"`
-	// Children lie within.
-	Children []timing `json:"children,omitempty"`
-}
-
-func (t traceContext) spanContext() trace.SpanContext {
+func (t traceContext) SpanContext() trace.SpanContext {
 	tid, _ := trace.TraceIDFromHex(t.TraceID)
 	sid, _ := trace.SpanIDFromHex(t.SpanID)
 	var flags trace.TraceFlags
@@ -93,17 +80,12 @@ func (t traceContext) spanContext() trace.SpanContext {
 	})
 }
 
-// remote returns a context with sc as the parent of what is to come.
-func remote(sc trace.SpanContext) context.Context {
-	return trace.ContextWithRemoteSpanContext(context.Background(), sc)
-}
-
-func newTraceContext(sc trace.SpanContext) traceContext {
+func NewTraceContext(sc trace.SpanContext) traceContext {
 	return traceContext{TraceID: sc.TraceID().String(), SpanID: sc.SpanID().String(), Sampled: sc.IsSampled()}
 }
 
-// readState reads a state file. What it names is not followed if it is a link.
-func readState(path string) (*state, error) {
+// Read reads a state file. What it names is not followed if it is a link.
+func Read(path string) (*State, error) {
 	f, err := private.Open(path, os.O_RDONLY, 0)
 	if err != nil {
 		return nil, err
@@ -113,34 +95,34 @@ func readState(path string) (*state, error) {
 	if err != nil {
 		return nil, fmt.Errorf("read %s: %w", path, err)
 	}
-	var st state
+	var st State
 	if err := json.Unmarshal(text, &st); err != nil {
 		return nil, fmt.Errorf("read %s: %w", path, err)
 	}
-	if st.Version != stateVersion {
-		return nil, fmt.Errorf("read %s: version %d, this is version %d", path, st.Version, stateVersion)
+	if st.Version != Version {
+		return nil, fmt.Errorf("read %s: version %d, this is version %d", path, st.Version, Version)
 	}
-	if !st.Trace.spanContext().IsValid() {
+	if !st.Trace.SpanContext().IsValid() {
 		return nil, fmt.Errorf("read %s: no valid span context", path)
 	}
 	return &st, nil
 }
 
-// leaveInner leaves in the bundle of a container that is not traced which inner shim
+// LeaveInner leaves in the bundle of a container that is not traced which inner shim
 // was started, if only the configuration knows that: it may be another one, or broken,
 // when the container is deleted.
-func leaveInner(bundle string, cfg config.Config, inner string) error {
+func LeaveInner(bundle string, cfg config.Config, inner string) error {
 	if cfg.Shim == "" {
 		return nil
 	}
-	st := state{Inner: inner} // of no version: there is nothing else in it
-	return st.write(filepath.Join(bundle, stateFile))
+	st := State{Inner: inner} // of no version: there is nothing else in it
+	return st.Write(filepath.Join(bundle, File))
 }
 
-// startedInner returns the inner shim that a bundle's state names, "" if none does. It
+// StartedInner returns the inner shim that a bundle's state names, "" if none does. It
 // takes a state of any version.
-func startedInner(bundle string) string {
-	f, err := private.Open(filepath.Join(bundle, stateFile), os.O_RDONLY, 0)
+func StartedInner(bundle string) string {
+	f, err := private.Open(filepath.Join(bundle, File), os.O_RDONLY, 0)
 	if err != nil {
 		return ""
 	}
@@ -154,13 +136,13 @@ func startedInner(bundle string) string {
 	return st.Inner
 }
 
-// write replaces the state file at path.
-func (st *state) write(path string) error {
+// Write replaces the state file at path.
+func (st *State) Write(path string) error {
 	text, err := json.Marshal(st)
 	if err != nil {
 		return fmt.Errorf("write %s: %w", path, err)
 	}
-	return replaceFile(path, text, 0o600)
+	return ReplaceFile(path, text, 0o600)
 }
 
 // halfOf is where a file is written before it takes its name.
@@ -168,8 +150,8 @@ func halfOf(path string) string {
 	return filepath.Join(filepath.Dir(path), "."+filepath.Base(path)+".shimtrace")
 }
 
-// replaceFile writes a file so that a reader sees the old or the new content.
-func replaceFile(path string, content []byte, mode os.FileMode) error {
+// ReplaceFile writes a file so that a reader sees the old or the new content.
+func ReplaceFile(path string, content []byte, mode os.FileMode) error {
 	if err := private.Replace(path, halfOf(path), content, mode); err != nil {
 		return fmt.Errorf("write %s: %w", path, err)
 	}

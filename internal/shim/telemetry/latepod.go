@@ -1,4 +1,4 @@
-package shim
+package telemetry
 
 import (
 	"context"
@@ -10,6 +10,7 @@ import (
 	resourcepb "go.opentelemetry.io/proto/otlp/resource/v1"
 	tracepb "go.opentelemetry.io/proto/otlp/trace/v1"
 
+	"github.com/shimtrace/shimtrace/internal/shim/state"
 	"github.com/shimtrace/shimtrace/middleware"
 )
 
@@ -23,16 +24,16 @@ type latePod struct {
 	attrs   atomic.Pointer[[]*commonpb.KeyValue]
 }
 
-// set makes the pod known.
-func (l *latePod) set(pod annotations) {
+// SetPod makes the pod known.
+func (t *Telemetry) SetPod(pod state.Annotations) {
 	var attrs []*commonpb.KeyValue
-	for _, a := range pod.pod() {
+	for _, a := range pod.Pod() {
 		attrs = append(attrs, &commonpb.KeyValue{
 			Key:   string(a.Key),
 			Value: &commonpb.AnyValue{Value: &commonpb.AnyValue_StringValue{StringValue: a.Value.AsString()}},
 		})
 	}
-	l.attrs.Store(&attrs)
+	t.pod.attrs.Store(&attrs)
 }
 
 // UploadTraces implements [otlptrace.Client].
@@ -57,25 +58,4 @@ func (l *latePod) ours(res *resourcepb.Resource) bool {
 	return slices.ContainsFunc(res.GetAttributes(), func(kv *commonpb.KeyValue) bool {
 		return kv.Key == string(middleware.SandboxIDKey) && kv.Value.GetStringValue() == l.sandbox
 	})
-}
-
-// named takes the pod from the request that creates the sandbox, unless it is known.
-func (s *sandbox) named(c *middleware.Call) {
-	s.mu.Lock()
-	if s.state.Pod != "" || c.SandboxID != s.state.Sandbox {
-		s.mu.Unlock()
-		return
-	}
-	s.state.Pod, s.state.PodNamespace, s.state.PodUID = c.Pod.Name, c.Pod.Namespace, c.Pod.UID
-	pod := s.state.pod()
-	s.mu.Unlock()
-	if s.pod != nil {
-		s.pod.set(pod)
-	}
-	s.save()
-}
-
-// pod returns what the state says of the pod, as annotations.
-func (st *state) pod() annotations {
-	return annotations{criSandboxName: st.Pod, criSandboxNS: st.PodNamespace, criSandboxUID: st.PodUID}
 }

@@ -1,0 +1,53 @@
+package telemetry
+
+import (
+	"context"
+	"log/slog"
+	"testing"
+	"time"
+
+	tracepb "go.opentelemetry.io/proto/otlp/trace/v1"
+
+	"github.com/shimtrace/shimtrace/internal/config"
+	"github.com/shimtrace/shimtrace/internal/disktest"
+	"github.com/shimtrace/shimtrace/internal/export"
+	"github.com/shimtrace/shimtrace/internal/reliability"
+	"github.com/shimtrace/shimtrace/internal/shim/state"
+)
+
+// TestEndOnAHungJournal: a relay whose disk answers nothing begins, and ends, in time.
+func TestEndOnAHungJournal(t *testing.T) {
+	cfg := config.Default()
+	var release func()
+	cfg.Journal.Dir, release = disktest.Hung(t)
+	if !state.Within(30*time.Second, func() {
+		tel := openHere(t, cfg)
+		tel.endTime = 10 * time.Millisecond
+		for range 5000 {
+			_, span := tel.Tracer.Start(context.Background(), "call")
+			span.End()
+		}
+		_ = tel.Queue.UploadTraces(context.Background(), []*tracepb.ResourceSpans{{ScopeSpans: []*tracepb.ScopeSpans{{Spans: []*tracepb.Span{{Name: "agent's"}}}}}})
+		tel.Close(quiet(), export.Linger)
+	}) {
+		t.Error("it hangs")
+	}
+	release() // so that who is left in the file system ends, which the package's leak test wants
+	reliability.Row(t, reliability.Fault{
+		Area:  "Hangs",
+		Fault: "the journal's file system answers nothing, from a relay's start to its end",
+		Pod:   "nothing",
+		Lost:  "everything; the relay's log says so",
+	})
+}
+
+func quiet() *slog.Logger { return slog.New(slog.DiscardHandler) }
+
+func openHere(t *testing.T, cfg config.Config) *Telemetry {
+	t.Helper()
+	tel, err := Open(cfg, Identity{Sandbox: "box", Inner: "containerd-shim-x-v2"}, quiet())
+	if err != nil {
+		t.Error(err)
+	}
+	return tel
+}

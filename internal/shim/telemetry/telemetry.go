@@ -1,0 +1,115 @@
+package telemetry
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"path/filepath"
+	"time"
+
+	"go.opentelemetry.io/otel"
+	"go.opentelemetry.io/otel/exporters/otlp/otlptrace"
+	sdktrace "go.opentelemetry.io/otel/sdk/trace"
+	"go.opentelemetry.io/otel/trace"
+	"golang.org/x/sys/unix"
+
+	"github.com/shimtrace/shimtrace/internal/config"
+	"github.com/shimtrace/shimtrace/internal/export"
+	"github.com/shimtrace/shimtrace/internal/export/journal"
+	"github.com/shimtrace/shimtrace/internal/shim/state"
+)
+
+// ScopeName is the instrumentation scope of the shim's own spans.
+const ScopeName = "github.com/shimtrace/shimtrace/shim"
+
+// Telemetry is a process's way for spans: a provider whose spans end up in the
+// journal, and somebody to ship that.
+type Telemetry struct {
+	Provider *sdktrace.TracerProvider
+	Tracer   trace.Tracer
+	Journal  *journal.Journal
+	Keeper   *export.Keeper
+	Queue    *export.Queue // to the journal, for those who must not wait for it
+
+	pod     *latePod
+	endTime time.Duration
+}
+
+// Open opens the journal and a provider that writes to it.
+func Open(cfg config.Config, id Identity, log *slog.Logger) (*Telemetry, error) {
+	j := journal.New(cfg.Journal.Dir, journal.Options{
+		MaxBytes:     int64(cfg.Journal.MaxBytes),
+		SegmentBytes: int64(cfg.Journal.SegmentBytes),
+		Shipped:      cfg.Export.Endpoint != "",
+	})
+	if err := checkJournal(j); errors.Is(err, journal.ErrHangs) {
+		log.Warn("spans wait in memory", "error", err)
+	} else if err != nil {
+		return nil, fmt.Errorf("open the journal: %w", err)
+	}
+	t := &Telemetry{Journal: j, endTime: endTime}
+	t.Keeper = export.NewKeeper(cfg, func(format string, args ...any) { log.Warn(fmt.Sprintf(format, args...)) })
+	ctx := context.Background()
+	t.pod = &latePod{Client: t.Keeper.Client(j), sandbox: id.Sandbox}
+	t.Queue = export.NewQueue(t.pod, j)
+	exporter, err := otlptrace.New(ctx, t.pod)
+	if err != nil {
+		j.Close()
+		return nil, fmt.Errorf("open the journal: %w", err)
+	}
+	res, err := export.NewResource(ctx, filepath.Base(id.Inner), cfg.Resource, id.Attributes()...)
+	if err != nil {
+		log.Warn("spans say less than they should", "error", err)
+	}
+	// The provider reads a sampler from the environment, which ours takes the place
+	// of, and says what it does not understand. Package config has said it.
+	otel.SetErrorHandler(otel.ErrorHandlerFunc(func(error) {}))
+	t.Provider = export.NewTracerProvider(cfg.Trace, res, export.NewProcessor(exporter, export.ProcessorOptions{Drops: j}))
+	otel.SetErrorHandler(otel.ErrorHandlerFunc(func(err error) { log.Warn("tracing", "error", err) }))
+	t.Tracer = t.Provider.Tracer(ScopeName)
+	return t, nil
+}
+
+// checkJournal returns why spans cannot be written, as far as that is known in time.
+func checkJournal(j *journal.Journal) error {
+	return j.Within(state.DiskTime, func() error {
+		if err := j.Check(); err != nil {
+			return err
+		}
+		return writable(j.Dir())
+	})
+}
+
+// writable reports why a directory cannot be written to, nil if it can.
+func writable(dir string) error {
+	if err := unix.Access(dir, unix.W_OK); err != nil {
+		return fmt.Errorf("directory %s is not writable: %w", dir, err)
+	}
+	return nil
+}
+
+const (
+	// FlushTime bounds how long a span of which more depends may take to be written.
+	FlushTime = 2 * time.Second
+	// endTime bounds how long a process that ends waits for its spans to be written.
+	// Nobody waits for it then. A file system that is frozen for a snapshot is back
+	// in a few seconds; killed by its own end, a write would not be made then.
+	endTime = time.Minute
+)
+
+// Close writes out what is left, and waits as long as linger for a shipper that is
+// about to be replaced. A disk that hangs does not keep it.
+func (t *Telemetry) Close(log *slog.Logger, linger time.Duration) {
+	ctx, cancel := context.WithTimeout(context.Background(), t.endTime)
+	defer cancel()
+	stopped := make(chan error, 1)
+	go func() { stopped <- t.Queue.Stop(ctx) }()
+	if err := errors.Join(t.Provider.Shutdown(ctx), <-stopped); err != nil {
+		log.Warn("spans were lost at exit", "error", err)
+	}
+	if err := t.Journal.Within(state.CloseTime, t.Journal.Close); err != nil {
+		log.Warn("close the journal", "error", err)
+	}
+	state.Within(linger+state.CloseTime, func() { t.Keeper.Close(linger) })
+}

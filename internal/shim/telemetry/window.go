@@ -1,0 +1,75 @@
+package telemetry
+
+import (
+	"context"
+	"strconv"
+	"time"
+
+	"go.opentelemetry.io/otel/attribute"
+	semconv "go.opentelemetry.io/otel/semconv/v1.43.0"
+	"go.opentelemetry.io/otel/trace"
+
+	"github.com/shimtrace/shimtrace/internal/export"
+	"github.com/shimtrace/shimtrace/internal/shim/state"
+)
+
+// Turner is who turns it.
+type Turner struct {
+	Name string // as they say
+	UID  int    // as the kernel says
+}
+
+// Why a window ends; values of shimtrace.switched_off.reason.
+const (
+	ReasonCommand = "command"
+	ReasonTime    = "time is over"
+	ReasonSandbox = "sandbox ended"
+	ReasonRelay   = "relay died"
+)
+
+// Attributes of the spans that are the beginning and the end of a window.
+const (
+	forKey    = attribute.Key("shimtrace.switched_on.for") // "30s"
+	reasonKey = attribute.Key("shimtrace.switched_off.reason")
+)
+
+// attributes names who switched, if anybody did.
+func (t Turner) attributes() []attribute.KeyValue {
+	if t.Name == "" {
+		return nil
+	}
+	return []attribute.KeyValue{semconv.UserName(t.Name), semconv.UserID(uidText(t.UID))}
+}
+
+// EmitSwitchedOn makes the root span of a window.
+func EmitSwitchedOn(tracer trace.Tracer, w *state.Window, by Turner, length time.Duration) {
+	sc := w.Trace.SpanContext()
+	if !sc.IsSampled() {
+		return
+	}
+	attrs := by.attributes()
+	if length > 0 {
+		attrs = append(attrs, forKey.String(length.String()))
+	}
+	ctx := export.ContextWithIDs(context.Background(), sc.TraceID(), sc.SpanID())
+	_, span := tracer.Start(ctx, SpanSwitchedOn, trace.WithNewRoot(), trace.WithTimestamp(w.Began), trace.WithAttributes(attrs...))
+	span.End(trace.WithTimestamp(w.Began))
+}
+
+// EmitSwitchedOff makes the span that ends a window.
+func EmitSwitchedOff(tracer trace.Tracer, w *state.Window, at time.Time, by Turner, reason string) {
+	sc := w.Trace.SpanContext()
+	if !sc.IsSampled() {
+		return
+	}
+	attrs := append(by.attributes(), reasonKey.String(reason))
+	_, span := tracer.Start(Remote(sc), SpanSwitchedOff, trace.WithTimestamp(at), trace.WithAttributes(attrs...))
+	span.End(trace.WithTimestamp(at))
+}
+
+func uidText(uid int) string {
+	if uid < 0 {
+		return "unknown"
+	}
+	return strconv.Itoa(uid)
+}

@@ -126,7 +126,7 @@ func takeSeat(cfg config.Config) (_ *seat, err error) {
 			return nil, err
 		}
 	}
-	if s.pings, err = keeper.Answer(route.LockPath(dir)); err != nil {
+	if s.pings, err = keeper.Answer(route.LockPath(dir), nil, nil); err != nil {
 		return nil, err
 	}
 	for _, f := range left {

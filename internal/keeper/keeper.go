@@ -32,8 +32,12 @@ type Options struct {
 	Program func() (string, error)
 	Args    []string
 	// Files are left to the process beside the lock; nil: none. They are asked for
-	// just before the start, which their error hinders, and closed afterwards.
+	// just before the start, which their error hinders. If they are sockets, nobody
+	// waits at them for longer than startTime for a process that does not get on.
 	Files func() ([]*os.File, error)
+	// Lacks reports, by its answer to a ping, whether a process that runs has not got
+	// what Files returns: it is left to it then. nil: it has.
+	Lacks func(answer string) bool
 	// Without says what is not done without the process, Name what it is, for the
 	// log: "no spans are shipped", "shipper".
 	Without, Name string
@@ -41,9 +45,8 @@ type Options struct {
 	// means 5 s. One that does not answer is killed and replaced: at once if it is
 	// stopped, otherwise after 10 s.
 	Every time.Duration
-	// Awaited says that others wait for the process. Then one that sleeps in all of its
-	// threads, though it has been pinged, is replaced at the second ping without an
-	// answer: it is frozen, or hangs, but not for want of a processor.
+	// Awaited says that others wait for the process. Then one that does not answer a
+	// ping is replaced in less than half a second, unless it wants for a processor.
 	Awaited bool
 	// Killing is called right before a process is killed that does not answer; nil:
 	// nothing is to be done then.
@@ -64,9 +67,11 @@ type Keeper struct {
 	own    mark      // as this Keeper has left it
 	looked time.Time // when it was pinged
 	silent time.Time // since when it does not answer; zero if it does
-	asleep int       // pings in a row without an answer of one that slept
 	timer  *time.Timer
 	due    time.Time // when the timer ends
+
+	offered time.Time // when it was to get what it lacks
+	refused int       // how often in a row that failed
 }
 
 // New returns a Keeper, which does nothing before Ensure.
@@ -88,7 +93,7 @@ func (k *Keeper) Ensure() {
 	}
 	lock, err := Lock(k.opts.Lock)
 	if errors.Is(err, ErrHeld) {
-		if lock = k.replace(); lock == nil {
+		if lock = k.look(); lock == nil {
 			return
 		}
 	} else if err != nil {
@@ -177,6 +182,7 @@ func (k *Keeper) report(err error) {
 }
 
 func (k *Keeper) start(lock *os.File, now time.Time) error {
+	var process *os.Process // nil: it could not be started
 	program, err := k.opts.Program()
 	if err != nil {
 		return err
@@ -184,12 +190,12 @@ func (k *Keeper) start(lock *os.File, now time.Time) error {
 	files := []*os.File{lock}
 	if k.opts.Files != nil {
 		more, err := k.opts.Files()
-		for _, f := range more {
-			defer f.Close()
-		}
 		if err != nil {
+			closeAll(more)
 			return err
 		}
+		started := k.attend(more)
+		defer func() { started(process) }()
 		files = append(files, more...)
 	}
 	kept := ""
@@ -212,6 +218,7 @@ func (k *Keeper) start(lock *os.File, now time.Time) error {
 		words.Close()
 		return fmt.Errorf("start of the %s %s: %w", k.opts.Name, program, err)
 	}
+	process = cmd.Process
 	go func() {
 		err := cmd.Wait() // it would stay a zombie otherwise
 		if text := words.last(); err != nil && text != "" {
@@ -221,6 +228,46 @@ func (k *Keeper) start(lock *os.File, now time.Time) error {
 		k.ended(program, err, now)
 	}()
 	return nil
+}
+
+// startTime is how long a process may take to answer its first ping while others wait
+// at sockets that were left to it.
+const startTime = 700 * time.Millisecond
+
+// attend closes the files once the process answers that they are left to; start says
+// which that is, nil if it could not be started. If it takes too long, be it that the
+// disk hangs that it is read from, nobody waits for it any more, and if it never
+// answers it is ended.
+func (k *Keeper) attend(files []*os.File) (start func(*os.Process)) {
+	began := time.Now()
+	started := make(chan *os.Process, 1)
+	late := time.AfterFunc(startTime, func() { refuse(files) })
+	go func() {
+		defer closeAll(files)
+		defer late.Stop()
+		p := <-started
+		for p != nil && !k.answers(p) {
+			if time.Since(began) > k.patience {
+				_ = p.Kill()
+				return
+			}
+			time.Sleep(5 * time.Millisecond)
+		}
+	}()
+	return func(p *os.Process) { started <- p }
+}
+
+// answers reports whether a process of ours answers, or has ended.
+func (k *Keeper) answers(p *os.Process) bool {
+	now := ping(k.opts.Lock)
+	defer now.close()
+	return now.pid == p.Pid && !now.silent || errors.Is(p.Signal(unix.Signal(0)), os.ErrProcessDone)
+}
+
+func closeAll(files []*os.File) {
+	for _, f := range files {
+		f.Close()
+	}
 }
 
 // ended sets the pause before the next start by how the last process fared, unless

@@ -2,12 +2,15 @@ package keeper
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"net"
 	"os"
 	"path/filepath"
+	"strconv"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -24,17 +27,43 @@ func beKept(path string) {
 	if lock == nil {
 		os.Exit(1)
 	}
+	take := func(files []*os.File) {
+		for _, f := range files {
+			l, err := net.FileListener(f)
+			if err != nil {
+				panic(err)
+			}
+			f.Close()
+			leftBehind.Store(l)
+		}
+	}
+	state := func() string {
+		if l, ok := leftBehind.Load().(net.Listener); ok {
+			return l.Addr().String()
+		}
+		return "nothing"
+	}
 	if _, err := os.Lstat(path + ".deaf"); err == nil {
 		l, err := net.ListenUnix("unix", &net.UnixAddr{Name: path + pingName, Net: "unix"})
 		if err != nil {
 			panic(err)
 		}
 		defer l.Close()
-	} else if _, err := Answer(path); err != nil {
+	} else if _, err := Answer(path, state, take); err != nil {
 		panic(err)
+	}
+	if _, err := os.Lstat(path + ".busy"); err == nil {
+		for n := 0; ; n++ { // neither asleep nor waiting for a processor
+			if n%1000 == 0 {
+				time.Sleep(time.Millisecond)
+			}
+		}
 	}
 	time.Sleep(time.Hour)
 }
+
+// leftBehind is the listener that was left to this process while it ran.
+var leftBehind atomic.Value
 
 // newAnswering is a tool that answers pings.
 func newAnswering(t *testing.T) *fakeTool {
@@ -134,32 +163,152 @@ func TestHangingOneIsReplaced(t *testing.T) {
 	}
 }
 
-// TestFrozenOneIsReplaced: one that others wait for, and that sleeps though it is pinged,
-// has no longer than for a second ping; one that would run if it could has.
-func TestFrozenOneIsReplaced(t *testing.T) {
+// TestAwaitedOneIsReplaced: one that others wait for has less than half a second, whether
+// it sleeps or runs; one that would run if it could has longer.
+func TestAwaitedOneIsReplaced(t *testing.T) {
+	for _, how := range []string{"asleep", "busy"} {
+		t.Run(how, func(t *testing.T) {
+			f := newAnswering(t)
+			deaf := f.opts.Lock + ".deaf"
+			for _, word := range []string{deaf, f.opts.Lock + "." + how} {
+				if err := os.WriteFile(word, nil, 0o600); err != nil {
+					t.Fatal(err)
+				}
+			}
+			f.opts.Awaited = true
+			k := New(f.opts)
+			k.Ensure()
+			eventually(t, "it is there", func() bool {
+				_, err := os.Lstat(f.opts.Lock + pingName)
+				return err == nil && len(f.Started(t)) == 1
+			})
+			if err := os.Remove(deaf); err != nil {
+				t.Fatal(err)
+			}
+			began := time.Now()
+			watch(t, k)
+			eventually(t, "another one is there", func() bool { return len(f.Started(t)) == 2 })
+			t.Logf("after %v", time.Since(began))
+			f.answers(t)
+		})
+	}
+}
+
+// TestStarved: threads that wait for a processor, or want one all the time, tell a busy
+// machine from a process that hangs.
+func TestStarved(t *testing.T) {
+	const d, ms = 300 * time.Millisecond, time.Millisecond
+	for name, tt := range map[string]struct {
+		before, after thread
+		want          bool
+	}{
+		"sleeps":                 {thread{'S', ms, ms}, thread{'S', ms, ms}, false},
+		"waits for a disk":       {thread{'D', ms, ms}, thread{'D', ms, ms}, false},
+		"runs":                   {thread{'R', ms, ms}, thread{'R', 290 * ms, 5 * ms}, false},
+		"has just woken":         {thread{'S', ms, ms}, thread{'R', ms, ms}, false},
+		"has waited":             {thread{'S', ms, ms}, thread{'S', 2 * ms, 200 * ms}, true},
+		"still waits":            {thread{'R', ms, ms}, thread{'R', ms, ms}, true},
+		"has run, hardly":        {thread{'R', ms, ms}, thread{'R', 20 * ms, 50 * ms}, true},
+		"runs, and waited a bit": {thread{'R', ms, ms}, thread{'R', 200 * ms, 60 * ms}, false},
+	} {
+		if got := starved(map[string]thread{"1": tt.before}, map[string]thread{"1": tt.after}, d); got != tt.want {
+			t.Errorf("%s: %v", name, got)
+		}
+	}
+	if own, known := threadsOf(os.Getpid())[strconv.Itoa(os.Getpid())]; !known || own.state == 0 || own.ran == 0 {
+		t.Errorf("the first thread of this process: %v", own)
+	}
+}
+
+// TestRunningOneGetsWhatItLacks: one that was started by somebody who had nothing to leave
+// gets it from the first who has; if that cannot be, it is said once.
+func TestRunningOneGetsWhatItLacks(t *testing.T) {
 	f := newAnswering(t)
-	deaf := f.opts.Lock + ".deaf"
-	if err := os.WriteFile(deaf, nil, 0o600); err != nil {
-		t.Fatal(err)
-	}
-	f.opts.Awaited = true
-	k := New(f.opts)
-	k.Ensure()
-	eventually(t, "it is there", func() bool {
-		_, err := os.Lstat(f.opts.Lock + pingName)
-		return err == nil && len(f.Started(t)) == 1
-	})
-	if err := os.Remove(deaf); err != nil {
-		t.Fatal(err)
-	}
-	began := time.Now()
-	watch(t, k)
-	eventually(t, "another one is there", func() bool { return len(f.Started(t)) == 2 })
-	t.Logf("after %v", time.Since(began))
+	watch(t, New(f.opts))
 	f.answers(t)
-	if (&silence{pid: os.Getpid()}).asleep() {
-		t.Error("who asks runs")
+	path := filepath.Join(t.TempDir(), "socket")
+	missing := errors.New("somebody else has it")
+	var free atomic.Bool
+	opts := f.opts
+	opts.Lacks = func(answer string) bool { return answer != path }
+	opts.Files = func() ([]*os.File, error) {
+		if !free.Load() {
+			return nil, missing
+		}
+		l, err := net.ListenUnix("unix", &net.UnixAddr{Name: path, Net: "unix"})
+		if err != nil {
+			return nil, err
+		}
+		l.SetUnlinkOnClose(false)
+		defer l.Close()
+		file, err := l.File()
+		return []*os.File{file}, err
 	}
+	denied := New(opts)
+	watch(t, denied)
+	eventually(t, "it is said", func() bool { return len(f.log.All()) > 0 })
+	time.Sleep(10 * f.opts.Every)
+	if lines := f.log.All(); len(lines) != 1 || !strings.Contains(lines[0], missing.Error()) {
+		t.Errorf("log %q", lines)
+	}
+	free.Store(true)
+	for range 2 { // of two pods, at once
+		watch(t, New(opts))
+	}
+	eventually(t, "it has the socket", func() bool {
+		p := ping(f.opts.Lock)
+		defer p.close()
+		return p.answer == path
+	})
+	conn, err := net.Dial("unix", path)
+	if err != nil {
+		t.Fatal(err)
+	}
+	conn.Close()
+	if n := len(f.Started(t)); n != 1 {
+		t.Errorf("started %d times", n)
+	}
+}
+
+// TestNobodyWaitsForOneThatDoesNotStart: those who have come are reset, who comes is
+// refused, though the process has the socket.
+func TestNobodyWaitsForOneThatDoesNotStart(t *testing.T) {
+	f := newFakeTool(t, "exec sleep 1000")
+	var at string
+	f.opts.Files = func() ([]*os.File, error) {
+		l, err := net.Listen("tcp", "127.0.0.1:0")
+		if err != nil {
+			return nil, err
+		}
+		at = l.Addr().String()
+		defer l.Close()
+		file, err := l.(*net.TCPListener).File()
+		return []*os.File{file}, err
+	}
+	k := New(f.opts)
+	k.patience = 2 * startTime
+	k.Ensure()
+	defer k.Close(0)
+	conn, err := net.Dial("tcp", at)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer conn.Close()
+	_ = conn.SetReadDeadline(time.Now().Add(20 * time.Second))
+	if _, err := conn.Read(make([]byte, 1)); !errors.Is(err, unix.ECONNRESET) {
+		t.Errorf("who waits: %v", err)
+	}
+	if _, err := net.Dial("tcp", at); !errors.Is(err, unix.ECONNREFUSED) {
+		t.Errorf("who comes: %v", err)
+	}
+	eventually(t, "it is ended", func() bool {
+		lock, err := Lock(f.opts.Lock)
+		if err != nil {
+			return false
+		}
+		lock.Close()
+		return true
+	})
 }
 
 // TestOneWithoutASocketStays: it is of a version that knew of none, or it is starting.
@@ -194,12 +343,14 @@ func TestAnswerWhereNamesAreLong(t *testing.T) {
 	if err := os.WriteFile(path+pingName, nil, 0o600); err != nil {
 		t.Fatal(err)
 	}
-	c, err := Answer(path)
+	c, err := Answer(path, nil, nil)
 	if err != nil {
 		t.Fatal(err)
 	}
-	if s := ping(path); s != nil {
-		t.Error("no answer")
+	if p := ping(path); p.silent || p.pid != os.Getpid() {
+		t.Errorf("no answer: %+v", p)
+	} else {
+		p.close()
 	}
 	if err := c.Close(); err != nil {
 		t.Error(err)

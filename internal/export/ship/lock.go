@@ -39,7 +39,7 @@ func acquire(dir string) (held, error) {
 			return held{}, err
 		}
 	}
-	pings, err := keeper.Answer(path)
+	pings, err := keeper.Answer(path, nil, nil)
 	if err != nil {
 		pings = nil // it is not replaced if it hangs, no more
 	}

@@ -1,0 +1,121 @@
+package keeper
+
+import (
+	"fmt"
+	"os"
+	"time"
+
+	"golang.org/x/sys/unix"
+)
+
+const (
+	// hangTime is how long a process that is not stopped may leave pings without
+	// answer: a busy machine is no reason to replace it.
+	hangTime = 10 * time.Second
+	// awaitTime is how long that is beyond pingTime for a process that others wait for,
+	// if it is not for want of a processor.
+	awaitTime = 300 * time.Millisecond
+	// defaultEvery is how often a process is pinged, by all Keepers together.
+	defaultEvery = 5 * time.Second
+	// killTime bounds the wait for the end of a process that was killed.
+	killTime = time.Second
+	// offerAgain is how long a Keeper waits that could not leave what the process lacks.
+	offerAgain = time.Minute
+)
+
+// look pings the process that holds the lock. It returns the lock if the process has
+// been ended because it does not answer, otherwise nil.
+func (k *Keeper) look() *os.File {
+	now := time.Now()
+	pause := k.opts.Every * 3 / 4 // Watch's ticks are not that exact
+	first := k.looked.IsZero() && k.opts.Lacks != nil
+	if !first && (now.Sub(k.looked) < pause || since(k.opts.Lock, now) < pause) {
+		return nil
+	}
+	k.looked = now
+	p := ping(k.opts.Lock)
+	defer p.close()
+	if !p.silent {
+		k.silent = time.Time{}
+		answered(k.opts.Lock, now)
+		k.offer(p)
+		return nil
+	}
+	if k.silent.IsZero() {
+		k.silent = now
+	}
+	stopped, long := stopped(p.pid), now.Sub(k.silent) >= k.patience
+	switch {
+	case stopped, p.pid != 0 && long, k.opts.Awaited && p.hangs(awaitTime):
+		if lock := k.end(p, stopped); lock != nil {
+			return lock
+		}
+	case long:
+		k.report(fmt.Errorf("the %s does not answer, and is not ours to end", k.opts.Name))
+	}
+	k.later(k.opts.Every)
+	return nil
+}
+
+// offer leaves to the process what it lacks. Another Keeper may be about to do that: so
+// only the second failure is one.
+func (k *Keeper) offer(p pinged) {
+	if p.conn == nil || k.opts.Lacks == nil || !k.opts.Lacks(p.answer) {
+		k.refused = 0
+		return
+	}
+	if time.Since(k.offered) < offerAgain && k.refused > 1 {
+		return
+	}
+	k.offered = time.Now()
+	files, err := k.opts.Files()
+	defer closeAll(files)
+	if err == nil {
+		err = p.leave(files)
+	}
+	if err == nil {
+		k.refused = 0
+		return
+	}
+	if k.refused++; k.refused > 1 {
+		k.report(err)
+	}
+	k.later(k.opts.Every)
+}
+
+// end kills the process and waits for its lock.
+func (k *Keeper) end(p pinged, stopped bool) *os.File {
+	fd, err := unix.PidfdOpen(p.pid, 0)
+	if err != nil {
+		return nil // it has ended
+	}
+	defer unix.Close(fd)
+	// If the pid had changed hands before that, the connection would have ended.
+	if p.wait(time.Millisecond) {
+		return nil
+	}
+	why := "hangs"
+	if stopped {
+		why = "is stopped"
+	}
+	k.leave(mark{time.Now(), time.Now()}) // its end is no failure of the next one's
+	if k.opts.Killing != nil {
+		k.opts.Killing()
+	}
+	if err := unix.PidfdSendSignal(fd, unix.SIGKILL, nil, 0); err != nil {
+		k.report(fmt.Errorf("the %s, process %d, %s and cannot be ended: %w", k.opts.Name, p.pid, why, err))
+		return nil
+	}
+	ended := []unix.PollFd{{Fd: int32(fd), Events: unix.POLLIN}}
+	if n, _ := unix.Poll(ended, int(killTime.Milliseconds())); n == 0 {
+		k.report(fmt.Errorf("the %s, process %d, %s and does not end: a call of a disk hangs, most likely", k.opts.Name, p.pid, why))
+		return nil
+	}
+	k.opts.Logf("the %s, process %d, %s: it is replaced", k.opts.Name, p.pid, why)
+	k.silent = time.Time{}
+	lock, err := Lock(k.opts.Lock)
+	if err != nil {
+		return nil // another Keeper was faster
+	}
+	return lock
+}

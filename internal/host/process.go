@@ -1,10 +1,3 @@
-// Package host tells who a process of this host is by what the process cannot choose:
-// its users, when it started, which file it executes. Names, paths and command lines
-// are what any local user can give a process of his own; they are looked at only once
-// the rest is right.
-//
-// It does not decide whom to trust, and keeps nothing. Those who look for the inner
-// shim, its VMM or a runtime call it.
 package host
 
 import (

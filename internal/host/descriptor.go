@@ -1,0 +1,137 @@
+package host
+
+import (
+	"errors"
+	"fmt"
+	"io"
+	"net"
+	"os"
+	"syscall"
+
+	"golang.org/x/sys/unix"
+)
+
+// MaxDescriptors is how many descriptors one message can carry (Linux, SCM_MAX_FD).
+const MaxDescriptors = 253
+
+// ErrDescriptors means that more descriptors came than there was room for, or than
+// were asked for.
+var ErrDescriptors = errors.New("descriptors cannot be received")
+
+// Send sends a message to another process, with copies of descriptors beside its first
+// byte (SCM_RIGHTS). It waits for room until conn's write deadline.
+func Send(conn *net.UnixConn, data []byte, with ...syscall.Conn) error {
+	return descriptors(with, nil, func(fds []int) error { return SendDescriptors(conn, data, fds) })
+}
+
+// SendDescriptors is Send for descriptors that are numbers.
+func SendDescriptors(conn *net.UnixConn, data []byte, fds []int) error {
+	if len(fds) == 0 {
+		_, err := conn.Write(data)
+		return err
+	}
+	n, _, err := conn.WriteMsgUnix(data, unix.UnixRights(fds...), nil)
+	if err == nil && n < len(data) { // a stream's
+		_, err = conn.Write(data[n:])
+	}
+	return err
+}
+
+// TrySend is Send of a packet, which does not wait: unix.EAGAIN if there is no room.
+func TrySend(conn *net.UnixConn, data []byte, with ...syscall.Conn) error {
+	raw, err := conn.SyscallConn()
+	if err != nil {
+		return err
+	}
+	return descriptors(with, nil, func(fds []int) error {
+		var rights []byte
+		if len(fds) > 0 {
+			rights = unix.UnixRights(fds...)
+		}
+		var serr error
+		if err := raw.Control(func(fd uintptr) {
+			serr = unix.Sendmsg(int(fd), data, rights, nil, unix.MSG_DONTWAIT|unix.MSG_NOSIGNAL)
+		}); err != nil {
+			return err
+		}
+		return serr
+	})
+}
+
+// descriptors calls f with the descriptors of all, which stay open meanwhile.
+func descriptors(all []syscall.Conn, fds []int, f func(fds []int) error) error {
+	if len(all) == 0 {
+		return f(fds)
+	}
+	raw, err := all[0].SyscallConn()
+	if err != nil {
+		return err
+	}
+	var ferr error
+	if err := raw.Control(func(fd uintptr) { ferr = descriptors(all[1:], append(fds, int(fd)), f) }); err != nil {
+		return err
+	}
+	return ferr
+}
+
+// Receive waits for a message until conn's read deadline. It returns the message's
+// length in data and the descriptors that came beside it, at most as many as given; they
+// are the caller's to close. io.EOF means that the other end is closed. With any other
+// error there are no descriptors, and whatever came is closed.
+func Receive(conn *net.UnixConn, data []byte, most int) (n int, files []*os.File, err error) {
+	rights := make([]byte, unix.CmsgSpace(4*max(most, 1)))
+	n, rightsN, flags, _, err := conn.ReadMsgUnix(data, rights) // with MSG_CMSG_CLOEXEC
+	if err != nil {
+		return 0, nil, err
+	}
+	fds, err := Descriptors(rights[:rightsN], flags)
+	if err != nil {
+		return 0, nil, err
+	}
+	for _, fd := range fds {
+		files = append(files, os.NewFile(uintptr(fd), "passed"))
+	}
+	switch {
+	case n == 0:
+		err = io.EOF
+	case flags&unix.MSG_TRUNC != 0:
+		err = fmt.Errorf("message of more than %d bytes", len(data))
+	case len(files) > most:
+		err = ErrDescriptors
+	}
+	if err != nil {
+		for _, f := range files {
+			f.Close()
+		}
+		return 0, nil, err
+	}
+	return n, files, nil
+}
+
+// Descriptors returns the descriptors in the control messages that recvmsg(2) has
+// returned, with its flags; none and an error if some are missing.
+func Descriptors(control []byte, flags int) (fds []int, err error) {
+	messages, err := unix.ParseSocketControlMessage(control)
+	for i := range messages {
+		if messages[i].Header.Type != unix.SCM_RIGHTS {
+			continue
+		}
+		passed, perr := unix.ParseUnixRights(&messages[i])
+		fds, err = append(fds, passed...), errors.Join(err, perr)
+	}
+	if err == nil && flags&unix.MSG_CTRUNC != 0 {
+		err = ErrDescriptors
+	}
+	if err != nil {
+		CloseAll(fds)
+		return nil, err
+	}
+	return fds, nil
+}
+
+// CloseAll closes descriptors that are numbers.
+func CloseAll(fds []int) {
+	for _, fd := range fds {
+		unix.Close(fd)
+	}
+}

@@ -1,0 +1,79 @@
+package host
+
+import (
+	"errors"
+	"fmt"
+	"os"
+	"time"
+
+	"golang.org/x/sys/unix"
+
+	"github.com/shimtrace/shimtrace/internal/private"
+)
+
+// ErrLocked means that another process has the lock.
+var ErrLocked = errors.New("another process has the lock")
+
+// lockStep is the pause between two attempts to take a lock.
+const lockStep = time.Millisecond
+
+// Lock takes a file's lock (flock(2)): unix.LOCK_EX for this process alone,
+// unix.LOCK_SH with others who share it. It is held until Unlock, or until the file is
+// closed in every process that has it. ErrLocked comes after wait at the latest: it
+// never blocks in the kernel, where a stopped holder would keep us.
+func Lock(f *os.File, how int, wait time.Duration) error {
+	var deadline time.Time
+	for {
+		err := unix.Flock(int(f.Fd()), how|unix.LOCK_NB)
+		switch {
+		case err == nil:
+			return nil
+		case errors.Is(err, unix.EINTR):
+			continue
+		case !errors.Is(err, unix.EWOULDBLOCK):
+			return fmt.Errorf("lock %s: %w", f.Name(), err)
+		}
+		now := time.Now()
+		if deadline.IsZero() {
+			deadline = now.Add(wait)
+		}
+		if !now.Before(deadline) {
+			return ErrLocked
+		}
+		time.Sleep(min(lockStep, deadline.Sub(now)))
+	}
+}
+
+// Unlock gives the lock up before the file is closed.
+func Unlock(f *os.File) { _ = unix.Flock(int(f.Fd()), unix.LOCK_UN) }
+
+// LockFile takes the lock of the file at path, as Lock does. The file is made if need
+// be, for our user only; its directory is not. Whoever holds the lock alone may remove
+// the file.
+func LockFile(path string, how int, wait time.Duration) (*os.File, error) {
+	for deadline := time.Now().Add(wait); ; {
+		f, err := private.Open(path, os.O_RDWR|os.O_CREATE, 0o600)
+		if err != nil {
+			return nil, fmt.Errorf("lock: %w", err)
+		}
+		if err := Lock(f, how, time.Until(deadline)); err != nil {
+			f.Close()
+			return nil, err
+		}
+		// If it has been removed meanwhile, the lock is of a file that nobody else finds.
+		if IsFile(f, path) {
+			return f, nil
+		}
+		f.Close()
+	}
+}
+
+// IsFile reports whether the open file is the one at path.
+func IsFile(f *os.File, path string) bool {
+	open, err := f.Stat()
+	if err != nil {
+		return false
+	}
+	there, err := os.Lstat(path)
+	return err == nil && os.SameFile(open, there)
+}

@@ -11,7 +11,11 @@ import (
 	"time"
 
 	"golang.org/x/sys/unix"
+
+	"github.com/shimtrace/shimtrace/internal/host"
 )
+
+const proc = host.Proc("/proc")
 
 const (
 	// pingTime is how long an answer to a ping may take before a look is had at the
@@ -181,11 +185,11 @@ func (p *pinged) hangs(d time.Duration) bool {
 	if p.conn == nil || p.pid == 0 {
 		return false
 	}
-	before := threadsOf(p.pid)
+	before := proc.Threads(p.pid)
 	if p.wait(d) {
 		return false
 	}
-	return !starved(before, threadsOf(p.pid), d)
+	return !host.Starved(before, proc.Threads(p.pid), d)
 }
 
 // since is how long ago a ping was answered last, to any Keeper.

@@ -7,7 +7,6 @@ import (
 	"net"
 	"os"
 	"path/filepath"
-	"strconv"
 	"strings"
 	"sync"
 	"sync/atomic"
@@ -191,32 +190,6 @@ func TestAwaitedOneIsReplaced(t *testing.T) {
 			t.Logf("after %v", time.Since(began))
 			f.answers(t)
 		})
-	}
-}
-
-// TestStarved: threads that wait for a processor, or want one all the time, tell a busy
-// machine from a process that hangs.
-func TestStarved(t *testing.T) {
-	const d, ms = 300 * time.Millisecond, time.Millisecond
-	for name, tt := range map[string]struct {
-		before, after thread
-		want          bool
-	}{
-		"sleeps":                 {thread{'S', ms, ms}, thread{'S', ms, ms}, false},
-		"waits for a disk":       {thread{'D', ms, ms}, thread{'D', ms, ms}, false},
-		"runs":                   {thread{'R', ms, ms}, thread{'R', 290 * ms, 5 * ms}, false},
-		"has just woken":         {thread{'S', ms, ms}, thread{'R', ms, ms}, false},
-		"has waited":             {thread{'S', ms, ms}, thread{'S', 2 * ms, 200 * ms}, true},
-		"still waits":            {thread{'R', ms, ms}, thread{'R', ms, ms}, true},
-		"has run, hardly":        {thread{'R', ms, ms}, thread{'R', 20 * ms, 50 * ms}, true},
-		"runs, and waited a bit": {thread{'R', ms, ms}, thread{'R', 200 * ms, 60 * ms}, false},
-	} {
-		if got := starved(map[string]thread{"1": tt.before}, map[string]thread{"1": tt.after}, d); got != tt.want {
-			t.Errorf("%s: %v", name, got)
-		}
-	}
-	if own, known := threadsOf(os.Getpid())[strconv.Itoa(os.Getpid())]; !known || own.state == 0 || own.ran == 0 {
-		t.Errorf("the first thread of this process: %v", own)
 	}
 }
 

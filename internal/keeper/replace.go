@@ -44,7 +44,7 @@ func (k *Keeper) look() *os.File {
 	if k.silent.IsZero() {
 		k.silent = now
 	}
-	stopped, long := stopped(p.pid), now.Sub(k.silent) >= k.patience
+	stopped, long := proc.Stopped(p.pid), now.Sub(k.silent) >= k.patience
 	switch {
 	case stopped, p.pid != 0 && long, k.opts.Awaited && p.hangs(awaitTime):
 		if lock := k.end(p, stopped); lock != nil {

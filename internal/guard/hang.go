@@ -1,0 +1,110 @@
+package guard
+
+import (
+	"time"
+
+	"golang.org/x/sys/unix"
+
+	"github.com/shimtrace/shimtrace/internal/host"
+)
+
+// watch is what the guard remembers of an entry between two looks.
+type watch struct {
+	moved uint64 // as the memory says, or messages from the relay
+	stuck int    // looks at which bytes waited and nothing had moved
+}
+
+// maxStuck is how many looks, one a second, a relay may leave bytes waiting.
+const maxStuck = 5
+
+const proc = host.Proc("/proc")
+
+// tick looks at all relays, every second while there are any.
+func (s *server) tick() {
+	if s.ticking || s.opts.Moved == nil {
+		return
+	}
+	s.ticking, s.ticked = true, time.Now()
+	s.after(s.opts.second, s.look)
+}
+
+func (s *server) look() {
+	s.ticking = false
+	now := time.Now()
+	// If this process was stopped, or the host asleep, nothing is known of what others
+	// have done meanwhile.
+	fresh := now.Sub(s.ticked) < 3*s.opts.second
+	for _, r := range s.relays {
+		if r.pidfd < 0 || !r.complete {
+			continue
+		}
+		stuck := 0
+		for _, e := range r.entries {
+			if !fresh || !s.waits(r, e) {
+				e.watch.stuck = 0
+			}
+			stuck = max(stuck, e.watch.stuck)
+		}
+		if stuck < maxStuck {
+			continue
+		}
+		before, now := r.threads, proc.Threads(r.pid)
+		if r.threads = now; stuck > maxStuck && !host.Starved(before, now, s.opts.second) {
+			s.opts.Logf("guard: %v has not moved for %v: it is replaced", r, time.Duration(stuck)*s.opts.second)
+			r.cause = Hung
+			_ = unix.PidfdSendSignal(r.pidfd, unix.SIGKILL, nil, 0)
+		}
+	}
+	if len(s.relays) > 0 {
+		s.tick()
+	}
+}
+
+// waits reports whether something waits at an entry that nothing has happened to since
+// the last look.
+func (s *server) waits(r *relay, e *entry) bool {
+	if !pending(e) {
+		return false
+	}
+	moved := r.heard
+	if e.kind != Listener {
+		var err error
+		if moved, err = s.opts.Moved(e.files[len(e.files)-1]); err != nil {
+			return false
+		}
+	}
+	if moved != e.watch.moved {
+		e.watch = watch{moved: moved}
+		return false
+	}
+	e.watch.stuck++
+	return true
+}
+
+// pending reports whether there is something that the relay could do with an entry now.
+func pending(e *entry) bool {
+	switch e.kind {
+	case Listener:
+		return poll(e.files[0])&unix.POLLIN != 0
+	case Stream:
+		return unread(e.files[0])
+	case Relayed:
+		a, b := e.files[0], e.files[1]
+		return unread(a) && writable(b) || unread(b) && writable(a)
+	}
+	return false
+}
+
+func poll(fd int) int16 {
+	fds := []unix.PollFd{{Fd: int32(fd), Events: unix.POLLIN | unix.POLLOUT}}
+	_, _ = unix.Poll(fds, 0)
+	return fds[0].Revents
+}
+
+func writable(fd int) bool { return poll(fd)&unix.POLLOUT != 0 }
+
+// unread reports whether bytes wait at a socket. An end that was seen is none.
+func unread(fd int) bool {
+	n, err := unix.IoctlGetInt(fd, unix.TIOCINQ)
+	return err == nil && n > 0
+}

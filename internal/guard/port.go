@@ -1,0 +1,205 @@
+package guard
+
+import (
+	"errors"
+	"fmt"
+	"slices"
+	"time"
+
+	"golang.org/x/sys/unix"
+)
+
+// port is the host's VSOCK port where agents connect: the guard accepts, and hands each
+// connection to the relay that has claimed its CID.
+type port struct {
+	fd      int // 0: not open
+	placing map[uint32]int
+	waiting []*visitor
+	told    string // what hindered it last
+	closed  bool
+}
+
+// visitor is a connection of a VM that nobody has claimed.
+type visitor struct {
+	fd   int
+	cid  uint32
+	late *time.Timer
+}
+
+const (
+	// maxWaiting bounds the connections that wait for a claim, maxPlacing those of one
+	// VM; an agent has one. What is beyond the first goes to any relay at once, what is
+	// beyond the second is closed.
+	maxWaiting = 64
+	maxPlacing = 4
+	// firstGuest is the lowest CID of a VM; those below are the hypervisor's and the
+	// host's own.
+	firstGuest = 3
+)
+
+// openPort opens the port, and tries again while another program has it.
+func (s *server) openPort() {
+	if s.opts.VSOCK == nil || s.port.closed {
+		return
+	}
+	var err error
+	if s.port.fd = s.opts.Port; s.port.fd == 0 {
+		s.port.fd, err = s.opts.VSOCK()
+	}
+	s.opts.Port = 0
+	if err == nil {
+		err = s.watch(s.port.fd, unix.EPOLLIN, func(uint32) { s.visit() })
+	}
+	if err == nil {
+		s.port.told = ""
+		return
+	}
+	s.port.fd = 0
+	if errors.Is(err, unix.EADDRINUSE) {
+		err = fmt.Errorf("%w: until another program lets go of the port, no spans come from QEMU's VMs", err)
+	}
+	if err.Error() != s.port.told {
+		s.port.told = err.Error()
+		s.opts.Logf("guard: %v", err)
+	}
+	if !errors.Is(err, unix.EAFNOSUPPORT) {
+		s.after(s.opts.second, s.openPort)
+	}
+}
+
+// visit accepts VMs.
+func (s *server) visit() {
+	for {
+		fd, from, err := unix.Accept4(s.port.fd, unix.SOCK_CLOEXEC|unix.SOCK_NONBLOCK)
+		switch {
+		case errors.Is(err, unix.EAGAIN):
+			return
+		case err != nil && !errors.Is(err, unix.ECONNABORTED):
+			_ = s.watch(s.port.fd, 0, func(uint32) {})
+			s.after(acceptPause, func() {
+				if !s.port.closed {
+					_ = s.watch(s.port.fd, unix.EPOLLIN, func(uint32) { s.visit() })
+				}
+			})
+			return
+		case err == nil:
+			s.place(fd, s.cid(from))
+		}
+	}
+}
+
+func (s *server) cid(from unix.Sockaddr) uint32 {
+	if s.opts.CID != nil {
+		return s.opts.CID(from)
+	}
+	if vm, ok := from.(*unix.SockaddrVM); ok {
+		return vm.CID
+	}
+	return 0
+}
+
+// place brings a connection to its relay, or has it wait for a claim.
+func (s *server) place(fd int, cid uint32) {
+	if r := s.claimant(cid); r != nil && s.handConnection(r, fd, cid) {
+		return
+	}
+	of := 0
+	for _, v := range s.port.waiting {
+		if v.cid == cid {
+			of++
+		}
+	}
+	switch {
+	case cid < firstGuest, of >= maxPlacing:
+		unix.Close(fd)
+	case len(s.port.waiting) >= maxWaiting:
+		s.stray(fd, cid)
+	default:
+		v := &visitor{fd: fd, cid: cid}
+		v.late = s.after(s.opts.vsockFor, func() {
+			if s.dismiss(v) {
+				s.stray(v.fd, v.cid)
+			}
+		})
+		s.port.waiting = append(s.port.waiting, v)
+	}
+}
+
+// dismiss reports whether a visitor still waits, and no longer has it wait.
+func (s *server) dismiss(v *visitor) bool {
+	i := slices.Index(s.port.waiting, v)
+	if i < 0 {
+		return false
+	}
+	v.late.Stop()
+	s.port.waiting = slices.Delete(s.port.waiting, i, i+1)
+	return true
+}
+
+func (s *server) claimant(cid uint32) *relay {
+	for _, r := range s.relays {
+		if slices.Contains(r.claims, cid) {
+			return r
+		}
+	}
+	return nil
+}
+
+// claim makes a VM a relay's, which is the last one that has claimed it; the CID 0 is
+// that of all that nobody claims.
+func (s *server) claim(r *relay, cid uint32) {
+	if cid == 0 {
+		r.strays = true
+		return
+	}
+	if old := s.claimant(cid); old != nil {
+		old.claims = slices.DeleteFunc(old.claims, func(c uint32) bool { return c == cid })
+	}
+	if len(r.claims) >= maxClaims {
+		return
+	}
+	r.claims = append(r.claims, cid)
+	for _, v := range slices.Clone(s.port.waiting) {
+		if v.cid == cid && s.dismiss(v) {
+			s.place(v.fd, v.cid)
+		}
+	}
+}
+
+// unclaim forgets the claims of a relay without a link; one that lives claims again.
+func (s *server) unclaim(r *relay) { r.claims, r.strays = nil, false }
+
+// handConnection gives a connection away.
+func (s *server) handConnection(r *relay, fd int, cid uint32) bool {
+	if r.link == nil || len(r.link.out) > 0 {
+		return false
+	}
+	if sendPacket(r.link.fd, message{Type: typeConnection, CID: cid}, fd) != nil {
+		return false
+	}
+	unix.Close(fd)
+	return true
+}
+
+// stray gives a connection that nobody has claimed to any relay that takes some.
+func (s *server) stray(fd int, cid uint32) {
+	for _, r := range s.relays {
+		if r.strays && s.handConnection(r, fd, cid) {
+			return
+		}
+	}
+	unix.Close(fd)
+}
+
+func (s *server) closePort() {
+	s.port.closed = true
+	for _, v := range slices.Clone(s.port.waiting) {
+		if s.dismiss(v) {
+			unix.Close(v.fd)
+		}
+	}
+	if s.port.fd > 0 {
+		s.loop.close(s.port.fd)
+		s.port.fd = 0
+	}
+}

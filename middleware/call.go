@@ -32,8 +32,8 @@ type Call struct {
 
 	// Code is the answer's status, 0 for OK.
 	Code Code
-	// Message is what may be said of the answer's error message, at most 512 bytes: no
-	// values that may be secret (package errtext).
+	// Message is what may be said of the answer's error message, at most 512 bytes:
+	// values, quotations and whatever else may be a secret are left out.
 	Message string
 	// Expected tells that the call failed as it does in a healthy life; see
 	// WithExpected.

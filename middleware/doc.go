@@ -18,6 +18,11 @@
 //		return middleware.ContainerdMethod(service, name)
 //	})
 //
+// What the calls are about is an [Observer]'s to know: which span a call belongs under,
+// what else its span should say, which calls follow from it. What is not worth a span
+// unless it fails is quiet ([WithQuiet]), what fails in a healthy life is expected
+// ([WithExpected]), and a [Switch] turns all of it on and off.
+//
 // The package uses OpenTelemetry's API only: which spans are kept and where they
 // go is up to the TracerProvider it is given. It opens no file and dials nothing
 // but what its caller tells it to.

@@ -9,8 +9,10 @@ import (
 	"path/filepath"
 
 	"github.com/containerd/ttrpc"
+	"go.opentelemetry.io/otel/attribute"
 	sdktrace "go.opentelemetry.io/otel/sdk/trace"
 	"go.opentelemetry.io/otel/sdk/trace/tracetest"
+	"go.opentelemetry.io/otel/trace"
 	"google.golang.org/protobuf/types/known/wrapperspb"
 
 	"github.com/shimtrace/shimtrace/middleware"
@@ -134,6 +136,44 @@ func ExampleWithMethods() {
 	// Output:
 	// hello, world
 	// example.Greeter/Greet world
+}
+
+// boxes puts calls under the span of what they belong to, and says where that is.
+type boxes struct {
+	middleware.NopObserver
+	span trace.SpanContext
+}
+
+func (b boxes) Parent(c *middleware.Call) (parent, link trace.SpanContext) { return b.span, c.Caller }
+
+func (b boxes) Annotate(_ *middleware.Call, span trace.Span) {
+	span.SetAttributes(attribute.String("rack", "r7"))
+}
+
+// An observer knows more than a call says: what it belongs under, and what it is about.
+func ExampleWithObserver() {
+	spans := tracetest.NewInMemoryExporter()
+	provider := sdktrace.NewTracerProvider(sdktrace.WithSyncer(spans))
+	server, err := ttrpc.NewServer()
+	if err != nil {
+		log.Fatal(err)
+	}
+	addr, end := serveGreeter(server)
+	defer end()
+
+	_, box := provider.Tracer("example").Start(context.Background(), "box")
+	fmt.Println(greet(addr, ttrpc.WithUnaryClientInterceptor(middleware.UnaryClientInterceptor(
+		middleware.WithTracerProvider(provider),
+		middleware.WithObserver(boxes{span: box.SpanContext()}),
+	))))
+	box.End()
+	for _, s := range spans.GetSpans() {
+		fmt.Println(s.Name, s.Parent.SpanID() == box.SpanContext().SpanID(), len(s.Attributes))
+	}
+	// Output:
+	// hello, world
+	// example.Greeter/Greet true 4
+	// box false 0
 }
 
 // socket listens on a unix socket in a directory of its own.

@@ -14,7 +14,7 @@ import (
 	"github.com/shimtrace/shimtrace/internal/forwarder/agentwire"
 	"github.com/shimtrace/shimtrace/internal/forwarder/collate"
 	"github.com/shimtrace/shimtrace/internal/forwarder/receiver"
-	"github.com/shimtrace/shimtrace/internal/shim/agentconfig"
+	"github.com/shimtrace/shimtrace/internal/shim/kata/agentconfig"
 	"github.com/shimtrace/shimtrace/internal/waterfall"
 )
 

@@ -13,7 +13,7 @@ import (
 
 	"github.com/shimtrace/shimtrace/internal/config"
 	"github.com/shimtrace/shimtrace/internal/forwarder/listen"
-	"github.com/shimtrace/shimtrace/internal/shim/agentconfig"
+	"github.com/shimtrace/shimtrace/internal/shim/kata/agentconfig"
 )
 
 // forwardOptions is what the command line and the configuration say.

@@ -21,7 +21,7 @@ import (
 	"github.com/shimtrace/shimtrace/internal/forwarder/endpoint"
 	"github.com/shimtrace/shimtrace/internal/forwarder/route"
 	"github.com/shimtrace/shimtrace/internal/keeper"
-	"github.com/shimtrace/shimtrace/internal/shim/agentconfig"
+	"github.com/shimtrace/shimtrace/internal/shim/kata/agentconfig"
 )
 
 func receiveCommand(h *host) *cli.Command {

@@ -15,7 +15,7 @@ import (
 	"google.golang.org/protobuf/proto"
 
 	"github.com/shimtrace/shimtrace/internal/kata"
-	"github.com/shimtrace/shimtrace/internal/shim/agentconfig"
+	"github.com/shimtrace/shimtrace/internal/shim/kata/agentconfig"
 	"github.com/shimtrace/shimtrace/middleware"
 )
 

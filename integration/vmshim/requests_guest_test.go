@@ -25,7 +25,7 @@ import (
 	"github.com/shimtrace/shimtrace/internal/forwarder/agentwire"
 	"github.com/shimtrace/shimtrace/internal/forwarder/interpose"
 	"github.com/shimtrace/shimtrace/internal/forwarder/listen"
-	"github.com/shimtrace/shimtrace/internal/shim/agentconfig"
+	"github.com/shimtrace/shimtrace/internal/shim/kata/agentconfig"
 	"github.com/shimtrace/shimtrace/middleware"
 )
 

@@ -12,9 +12,8 @@ import (
 	"go.opentelemetry.io/otel/trace"
 
 	"github.com/shimtrace/shimtrace/internal/config"
-	"github.com/shimtrace/shimtrace/internal/forwarder/interpose"
-	"github.com/shimtrace/shimtrace/internal/shim/agentconfig"
 	"github.com/shimtrace/shimtrace/internal/shim/expected"
+	"github.com/shimtrace/shimtrace/internal/shim/kata"
 	"github.com/shimtrace/shimtrace/internal/shim/state"
 	"github.com/shimtrace/shimtrace/internal/shim/telemetry"
 	"github.com/shimtrace/shimtrace/middleware/wire"
@@ -44,7 +43,7 @@ func (c command) delete(cfg config.Config, inner string, readable bool, log *slo
 	began := time.Now()
 	_, recorded := st.Root(began)
 	recorded = recorded && readable
-	var recorder *spare
+	var recorder *standby
 	if recorded {
 		// It comes up while the inner shim works. Without it there is no span, no more.
 		recorder, err = spawnRelay(c, actionRecord)
@@ -102,14 +101,12 @@ func (c command) clearInTime(st *state.State, deadline time.Time, log *slog.Logg
 	}
 }
 
-// restoreSocket gives the VMM's socket back if the relay died in its place: the inner
-// shim may have to talk to the agent to clean up.
+// restoreSocket gives the VMM's socket back if the relay died in its place.
 func (c command) restoreSocket(cfg config.Config, st *state.State, inner string, log *slog.Logger) {
-	p := st.Paths()
-	if cfg.Agent.Inject != "on" && !forKata("auto", inner) || p.Socket != st.RelaySock || state.Answers(p.Socket) {
+	if p := st.Paths(); p.Socket != st.RelaySock || state.Answers(p.Socket) {
 		return
 	}
-	if err := interpose.Restore(st.Sandbox, agentconfig.Sockets(cfg.Agent)); err != nil {
+	if err := kata.RestoreSocket(cfg.Agent, st.Sandbox, inner); err != nil {
 		log.Warn("requests to the agent may not arrive", "error", err)
 	}
 }

@@ -7,6 +7,7 @@
 // the inner shim itself.
 //
 // The package knows containerd's command line, its bundle directory and the
-// addresses that shims answer with; of ttrpc it knows what package middleware
-// tells it. Its only caller is cmd/containerd-shim-traced-v2.
+// addresses that shims answer with. The relay is package relay, what it does for
+// Kata package kata; what a command would have in the trace is recorded by another
+// process, for which nobody waits. Its only caller is cmd/containerd-shim-traced-v2.
 package shim

@@ -75,7 +75,7 @@ func recordFailedStart(tracer trace.Tracer, st *state.State, about []attribute.K
 
 // record has the relay process make the spans, and waits for that for a while. The
 // process goes on by itself, whatever the outcome.
-func (s *spare) record(r *recording) error {
+func (s *standby) record(r *recording) error {
 	if s == nil {
 		return errors.New("there is no process to record it")
 	}

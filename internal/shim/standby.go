@@ -15,10 +15,10 @@ import (
 	"github.com/shimtrace/shimtrace/internal/shim/state"
 )
 
-// spare is a relay process that has been started but not been told yet what to
-// relay: it comes up while the inner shim does. A spare that is not told anything
+// standby is a relay process that has been started but not been told yet what to
+// relay: it comes up while the inner shim does. A standby that is not told anything
 // ends by itself when its start does.
-type spare struct {
+type standby struct {
 	started time.Time
 	conn    *net.UnixConn
 	process *os.Process
@@ -50,8 +50,8 @@ func reportOf(err error) (r report) {
 const handoverFD = 3
 
 // spawnRelay starts the relay process, or, with actionRecord, one that only records.
-func spawnRelay(c command, action string) (*spare, error) {
-	s := &spare{started: time.Now()}
+func spawnRelay(c command, action string) (*standby, error) {
+	s := &standby{started: time.Now()}
 	self, err := os.Executable()
 	if err != nil {
 		return nil, fmt.Errorf("spawn the relay: %w", err)
@@ -96,7 +96,7 @@ func connFromFD(fd int) (*net.UnixConn, error) {
 }
 
 // assign tells the relay what to do and waits until it is ready.
-func (s *spare) assign(a assignment, wait time.Duration) (*state.State, error) {
+func (s *standby) assign(a assignment, wait time.Duration) (*state.State, error) {
 	if err := s.conn.SetDeadline(time.Now().Add(wait)); err != nil {
 		return nil, fmt.Errorf("relay: %w", err)
 	}
@@ -114,7 +114,7 @@ func (s *spare) assign(a assignment, wait time.Duration) (*state.State, error) {
 }
 
 // discard lets a relay go that is not needed or has failed.
-func (s *spare) discard() {
+func (s *standby) discard() {
 	if s == nil {
 		return
 	}

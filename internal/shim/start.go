@@ -80,9 +80,9 @@ func (s *starter) runInner() ([]byte, error) {
 
 // spawning is a relay process on its way.
 type spawning struct {
-	done  chan struct{}
-	spare *spare
-	err   error
+	done    chan struct{}
+	standby *standby
+	err     error
 }
 
 // spawnEarly starts a relay process beside the inner shim's start, unless the
@@ -94,15 +94,15 @@ func (s *starter) spawnEarly() *spawning {
 		if notes, err := state.ReadAnnotations(s.bundle); err == nil && notes[state.CRIContainerType] == "container" {
 			return
 		}
-		sp.spare, sp.err = spawnRelay(s.command, actionRelay)
+		sp.standby, sp.err = spawnRelay(s.command, actionRelay)
 	}()
 	return sp
 }
 
 // wait returns the relay process, nil if there is none.
-func (sp *spawning) wait() *spare {
+func (sp *spawning) wait() *standby {
 	<-sp.done
-	return sp.spare
+	return sp.standby
 }
 
 // attachTime is how much longer than the relay's ready_timeout an attach may take. All
@@ -135,10 +135,10 @@ func (s *starter) attachInTime(out []byte, relay *spawning) (reply []byte, err e
 // attach puts a relay in front of the shim that out names and returns the answer
 // that names the relay instead.
 func (s *starter) attach(out []byte, relay *spawning) (reply []byte, err error) {
-	spare := relay.wait()
+	standby := relay.wait()
 	defer func() {
 		if err != nil {
-			spare.discard()
+			standby.discard()
 		}
 	}()
 	a, err := parseAnswer(out)
@@ -157,7 +157,7 @@ func (s *starter) attach(out []byte, relay *spawning) (reply []byte, err error) 
 		return nil, err
 	}
 	deadline := time.Now().Add(time.Duration(s.cfg.Relay.ReadyTimeout))
-	st, err := s.findRelay(p, innerSock, spare, deadline)
+	st, err := s.findRelay(p, innerSock, standby, deadline)
 	if err != nil {
 		return nil, err
 	}
@@ -175,7 +175,7 @@ var errLeaving = errors.New("the relay of an earlier shim on the same address is
 
 // findRelay returns the state of the relay in front of the inner socket, which is
 // the one that another container's start has made, or else the given one.
-func (s *starter) findRelay(p state.Paths, innerSock string, relay *spare, deadline time.Time) (*state.State, error) {
+func (s *starter) findRelay(p state.Paths, innerSock string, relay *standby, deadline time.Time) (*state.State, error) {
 	for {
 		st, err := s.tryRelay(p, innerSock, relay, deadline)
 		if !errors.Is(err, errLeaving) || time.Now().After(deadline) {
@@ -185,7 +185,7 @@ func (s *starter) findRelay(p state.Paths, innerSock string, relay *spare, deadl
 	}
 }
 
-func (s *starter) tryRelay(p state.Paths, innerSock string, relay *spare, deadline time.Time) (*state.State, error) {
+func (s *starter) tryRelay(p state.Paths, innerSock string, relay *standby, deadline time.Time) (*state.State, error) {
 	release, err := p.Acquire(time.Until(deadline))
 	if err != nil {
 		return nil, err
@@ -254,19 +254,19 @@ func (s *starter) timing(failure string) state.Timing {
 // failed records the trace of a sandbox whose inner shim would not start: nobody
 // else will. What would have been its relay writes it.
 func (s *starter) failed(cause error, relay *spawning) {
-	spare := relay.wait()
+	standby := relay.wait()
 	if s.cfg.Trace.Mode == "dynamic" {
-		spare.discard()
+		standby.discard()
 		return // it is not switched on before it has started
 	}
 	who := s.identity(s.inner)
 	if who.Notes[state.CRIContainerType] == "container" {
-		spare.discard()
+		standby.discard()
 		return // a container that failed to come into a running sandbox
 	}
 	err := relay.err
 	if err == nil && !state.DirAnswers(s.cfg.Relay.StateDir) {
-		spare.discard()
+		standby.discard()
 		return
 	}
 	if err == nil {
@@ -274,7 +274,7 @@ func (s *starter) failed(cause error, relay *spawning) {
 		root := export.NewRoot(context.Background(), s.cfg.Trace)
 		r := newRecording(who, s.id, state.State{Trace: state.NewTraceContext(root), Started: s.began}, s.timing(failure))
 		r.Failure = failure
-		err = spare.record(r)
+		err = standby.record(r)
 	}
 	if err != nil {
 		s.log.Warn("the failed start is not traced", "error", err)

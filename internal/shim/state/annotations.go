@@ -23,7 +23,7 @@ type Annotations map[string]string
 
 const (
 	CRIContainerType    = "io.kubernetes.cri.container-type" // "sandbox", "container"
-	CRISandboxID        = "io.kubernetes.cri.sandbox-id"
+	criSandboxID        = "io.kubernetes.cri.sandbox-id"
 	CRISandboxName      = "io.kubernetes.cri.sandbox-name"
 	CRISandboxNamespace = "io.kubernetes.cri.sandbox-namespace"
 	CRISandboxUID       = "io.kubernetes.cri.sandbox-uid"
@@ -35,7 +35,7 @@ const (
 // Known returns the annotations that spans are made of.
 func (a Annotations) Known() Annotations {
 	k := make(Annotations)
-	for _, key := range []string{CRISandboxID, CRISandboxName, CRISandboxNamespace, CRISandboxUID, criContainerName, criImageName, nerdctlName} {
+	for _, key := range []string{criSandboxID, CRISandboxName, CRISandboxNamespace, CRISandboxUID, criContainerName, criImageName, nerdctlName} {
 		if v := a[key]; v != "" {
 			k[key] = v
 		}
@@ -75,7 +75,7 @@ func ReadAnnotations(bundle string) (Annotations, error) {
 // of CRI-O 1.26 to 1.33), beside the kubelet's labels, which it makes annotations of.
 var crio = map[string][]string{
 	CRIContainerType:    {"io.kubernetes.cri-o.ContainerType"},
-	CRISandboxID:        {"io.kubernetes.cri-o.SandboxID"},
+	criSandboxID:        {"io.kubernetes.cri-o.SandboxID"},
 	CRISandboxName:      {"io.kubernetes.pod.name", "io.kubernetes.cri-o.KubeName"},
 	CRISandboxNamespace: {"io.kubernetes.pod.namespace", "io.kubernetes.cri-o.Namespace"},
 	CRISandboxUID:       {"io.kubernetes.pod.uid"},
@@ -110,7 +110,7 @@ func (a Annotations) adoptCRIO() {
 
 // SandboxID returns the id of the sandbox that the container with the id is in.
 func (a Annotations) SandboxID(id string) string {
-	if s := a[CRISandboxID]; s != "" {
+	if s := a[criSandboxID]; s != "" {
 		return s
 	}
 	return id

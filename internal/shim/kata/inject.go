@@ -1,0 +1,120 @@
+package kata
+
+import (
+	"context"
+	"slices"
+	"sync"
+	"time"
+
+	"go.opentelemetry.io/otel/propagation"
+	"go.opentelemetry.io/otel/trace"
+
+	"github.com/shimtrace/shimtrace/internal/config"
+	"github.com/shimtrace/shimtrace/internal/forwarder/collate"
+	"github.com/shimtrace/shimtrace/internal/forwarder/interpose"
+	"github.com/shimtrace/shimtrace/internal/shim/kata/agentconfig"
+	"github.com/shimtrace/shimtrace/middleware"
+)
+
+// injector relays what the runtime asks the agent in the sandbox's VM, in the place
+// of the VMM's socket.
+type injector struct {
+	requests   *requests
+	interposer *interpose.Interposer
+	serving    sync.WaitGroup
+}
+
+// startInjector takes the place of the VMM's socket as soon as there is one. The
+// contexts of requests go into them where the agent's spans are to be in the
+// sandbox's trace. It is nil, and the runtime has the agent to itself, if that cannot
+// be.
+func (o *Observer) startInjector(kind *vmKind) *injector {
+	i := &injector{requests: newRequests(o.Telemetry.Tracer, o.sandbox, o.own)}
+	relay := o.requestRelay(i.requests, o.mode())
+	var err error
+	i.interposer, err = interpose.New(o.Who.Sandbox, interpose.Options{
+		Patterns: agentconfig.Sockets(o.Config.Agent),
+		Port:     o.Config.Agent.Port,
+		Relay:    relay.Connect,
+		Owns:     o.shim.Owns,
+		Pace:     o.making.pace,
+		Taken:    func(string) { kind.isHybrid() },
+		Warn:     o.warnOfRequests,
+	})
+	if err != nil {
+		o.warnOfRequests(err)
+		return nil
+	}
+	i.serving.Go(func() { i.interposer.Serve(kind.hybrid) })
+	return i
+}
+
+// requestRelay relays requests to the agent, whose spans make their way as those of the
+// shim's calls.
+func (o *Observer) requestRelay(observer *requests, mode collate.Mode) *middleware.Relay {
+	return middleware.NewRelay(
+		middleware.WithSwitch(o.sandbox.Switch()),
+		middleware.WithTracerProvider(o.Telemetry.Provider),
+		middleware.WithPropagator(agentPropagator(o.Config.Trace, mode)),
+		middleware.WithSpanKind(requestKind),
+		middleware.WithMethods(agentconfig.Method),
+		middleware.WithQuiet(time.Duration(o.Config.Trace.Slow), agentconfig.QuietRequests(o.Config)...),
+		middleware.WithObserver(observer),
+		middleware.WithEnd(observer.connectionEnded),
+		middleware.WithExpected(observer.lives.Expected),
+		middleware.WithErrorHandler(o.warnOfRequests),
+	)
+}
+
+func (o *Observer) warnOfRequests(err error) { o.Log.Warn("requests to the agent", "error", err) }
+
+// requestDrain bounds how long connections to the agent may last once the runtime, which
+// made them, is gone.
+const requestDrain = 2 * time.Second
+
+// close ends the relaying, when startInjector's context is done.
+func (i *injector) close() error {
+	i.serving.Wait()
+	ctx, cancel := context.WithTimeout(context.Background(), requestDrain)
+	defer cancel()
+	return i.interposer.Close(ctx)
+}
+
+// RestoreSocket gives the VMM's socket back in whose place a relay died, if relays are
+// there for this inner shim: it may have to talk to the agent to clean up.
+func RestoreSocket(cfg config.Agent, sandbox, inner string) error {
+	if cfg.Inject != "on" && !forKata("auto", inner) {
+		return nil
+	}
+	return interpose.Restore(sandbox, agentconfig.Sockets(cfg))
+}
+
+// agentPropagator reads and writes contexts in the one form that Kata's runtime and
+// agent know, W3C's, if that is among those to be used.
+func agentPropagator(cfg config.Trace, mode collate.Mode) propagation.TextMapPropagator {
+	switch {
+	case !slices.Contains(cfg.Propagators, "tracecontext"):
+		return propagation.NewCompositeTextMapPropagator()
+	case mode == collate.Isolated:
+		return reading{propagation.TraceContext{}}
+	}
+	return idsOnly{}
+}
+
+// idsOnly is W3C's form without what a caller may put beside the ids: the guest is to
+// get nothing else of it.
+type idsOnly struct{ propagation.TraceContext }
+
+// Inject implements propagation.TextMapPropagator. The keys that it replaces, or removes,
+// are those of both of W3C's.
+func (p idsOnly) Inject(ctx context.Context, c propagation.TextMapCarrier) {
+	sc := trace.SpanContextFromContext(ctx).WithTraceState(trace.TraceState{})
+	p.TraceContext.Inject(trace.ContextWithSpanContext(ctx, sc), c)
+}
+
+// reading is a propagator that only reads.
+type reading struct{ propagation.TextMapPropagator }
+
+func (reading) Inject(context.Context, propagation.TextMapCarrier) {}
+
+func (reading) Fields() []string { return nil }

@@ -1,0 +1,181 @@
+package kata
+
+import (
+	"context"
+	"log/slog"
+	"sync"
+	"time"
+
+	"go.opentelemetry.io/otel/attribute"
+	"go.opentelemetry.io/otel/trace"
+
+	"github.com/shimtrace/shimtrace/internal/config"
+	"github.com/shimtrace/shimtrace/internal/forwarder/collate"
+	"github.com/shimtrace/shimtrace/internal/forwarder/listen"
+	"github.com/shimtrace/shimtrace/internal/forwarder/receiver"
+	"github.com/shimtrace/shimtrace/internal/forwarder/vmmdir"
+	"github.com/shimtrace/shimtrace/internal/host"
+	"github.com/shimtrace/shimtrace/internal/kata"
+	"github.com/shimtrace/shimtrace/internal/shim/kata/agentconfig"
+	"github.com/shimtrace/shimtrace/internal/shim/state"
+	"github.com/shimtrace/shimtrace/internal/shim/telemetry"
+	"github.com/shimtrace/shimtrace/middleware"
+)
+
+const (
+	// agentDrain bounds how long the relay reads on at its end.
+	agentDrain = 5 * time.Second
+	// vmTime is how long a VM is expected without a call that would make one.
+	vmTime = 2 * time.Minute
+)
+
+// Sandbox is what the relay knows of the sandbox. Its methods must not block.
+type Sandbox interface {
+	// On reports whether anything is recorded now.
+	On() bool
+	// Root returns the context of the span that what is recorded belongs under.
+	Root() trace.SpanContext
+	// Attributes returns the span attributes of a container, as far as they are known.
+	Attributes(container string) []attribute.KeyValue
+	// Switch is what turns tracing on and off; nil: it is always on.
+	Switch() *middleware.Switch
+	// Unrecorded counts spans of a time when tracing was off.
+	Unrecorded(spans int)
+}
+
+// Options are what an Observer is made of.
+type Options struct {
+	Config config.Config
+	Who    telemetry.Identity
+	// Container is the id that the inner shim was started with.
+	Container string
+	Telemetry *telemetry.Telemetry
+	Log       *slog.Logger
+}
+
+// Observer is all that is done for the sandbox beyond its calls, which it observes. It is
+// made before the inner shim serves, and has work from Start on.
+type Observer struct {
+	middleware.NopObserver
+	Options
+	runtimes *runtimeSpans // nil unless the runtime's spans are received
+
+	sandbox  Sandbox
+	state    state.State // as it was at Start
+	own      *collate.Collator
+	receiver *receiver.Receiver
+	injector *injector // nil where requests are not relayed
+	shim     *listen.Shim
+	making   making // the VM
+
+	stop    context.CancelFunc
+	running sync.WaitGroup
+}
+
+// forKata tells what a setting means for an inner shim: "auto" is on for those of Kata,
+// whose containers live in VMs with agents.
+func forKata(setting, inner string) bool {
+	return setting == "on" || setting == "auto" && kata.IsShim(inner)
+}
+
+// New returns what does for the sandbox what is configured, nil if that is nothing. The
+// endpoint for runtimes' spans is there when it returns.
+func New(o Options) *Observer {
+	k := &Observer{Options: o, making: making{pace: vmmdir.NewPace(vmTime)}}
+	k.runtimes = k.openRuntimes()
+	if k.runtimes == nil && !k.wants(o.Config.Agent.Receive) && !k.wants(o.Config.Agent.Inject) {
+		return nil
+	}
+	return k
+}
+
+// wants reports whether a setting is on for the sandbox.
+func (o *Observer) wants(setting string) bool { return forKata(setting, o.Who.Inner) }
+
+// Start has the work begin, for a sandbox whose inner shim serves. What fails is logged.
+func (o *Observer) Start(sandbox Sandbox, st state.State) {
+	o.sandbox, o.state = sandbox, st
+	ctx, stop := context.WithCancel(context.Background())
+	o.stop = stop
+	o.shim = &listen.Shim{Find: func() host.Process { return servingProcess(o.Who.Inner, o.Container, st.InnerSock) }}
+	o.receiver = receiver.New(receiver.Options{
+		Forwarder: agentconfig.Forwarder(o.Config.Agent),
+		Collation: o.collation,
+		Client:    o.Telemetry.Queue,
+		Drops:     o.Telemetry.Journal,
+		Warn:      o.warnOfSpans,
+	})
+	o.own = o.receiver.Sandbox(o.Who.Sandbox)
+	o.running.Go(func() { o.receiver.Run(ctx) })
+	kind := newVMKind(ctx)
+	if o.wants(o.Config.Agent.Receive) {
+		o.listenForAgents(ctx, kind)
+	}
+	if o.wants(o.Config.Agent.Inject) {
+		o.injector = o.startInjector(kind)
+	}
+	if o.runtimes != nil {
+		o.runtimes.serve(o)
+	}
+}
+
+func (o *Observer) warnOfSpans(err error) { o.Log.Warn("agent's spans", "error", err) }
+
+// Opened tells that a window of tracing has begun, with its root span.
+func (o *Observer) Opened(root trace.SpanContext, at time.Time) { o.own.SetRoot(root, at) }
+
+// Closed tells that the window has ended.
+func (o *Observer) Closed(at time.Time) { o.own.EndRoot(at) }
+
+var _ middleware.Observer = (*Observer)(nil)
+
+// Began implements middleware.Observer.
+func (o *Observer) Began(c *middleware.Call) {
+	if o.injector != nil {
+		o.injector.requests.quiet.began(c)
+	}
+	o.making.began(c)
+	o.own.Call(collateCall(c))
+}
+
+// Answered implements middleware.Observer.
+func (o *Observer) Answered(c *middleware.Call) {
+	o.making.over(c, false)
+	o.over(c, answeredCall(c))
+}
+
+// Lost implements middleware.Observer.
+func (o *Observer) Lost(c *middleware.Call) {
+	o.making.over(c, true)
+	o.over(c, lostCall(c))
+}
+
+func (o *Observer) over(c *middleware.Call, call collate.Call) {
+	if o.injector != nil {
+		o.injector.requests.quiet.ended(c)
+	}
+	o.own.Call(call)
+}
+
+// Close ends it when the inner shim and its VM have: it takes what the runtime has posted,
+// and reads what the agent has sent, to the end.
+func (o *Observer) Close() {
+	if o.runtimes != nil {
+		o.runtimes.close()
+	}
+	if o.stop == nil {
+		return
+	}
+	o.stop()
+	o.running.Wait()
+	if o.injector != nil {
+		if err := o.injector.close(); err != nil {
+			o.Log.Warn("requests to the agent were cut off", "error", err)
+		}
+	}
+	ctx, cancel := context.WithTimeout(context.Background(), agentDrain)
+	defer cancel()
+	if err := o.receiver.Close(ctx); err != nil {
+		o.Log.Warn("agent's spans were lost", "error", err)
+	}
+}

@@ -1,0 +1,62 @@
+package kata
+
+import (
+	"context"
+
+	"go.opentelemetry.io/otel/attribute"
+	resourcepb "go.opentelemetry.io/proto/otlp/resource/v1"
+
+	"github.com/shimtrace/shimtrace/internal/export"
+	"github.com/shimtrace/shimtrace/internal/forwarder/collate"
+	"github.com/shimtrace/shimtrace/internal/forwarder/listen"
+	"github.com/shimtrace/shimtrace/internal/forwarder/receiver"
+	"github.com/shimtrace/shimtrace/internal/shim/kata/agentconfig"
+)
+
+// agentService is the service.name of what the agent sends.
+const agentService = "kata-agent"
+
+// runtimeService is the service.name of what Kata's runtime sends.
+const runtimeService = "kata-runtime"
+
+// collation says how the spans of a VM get their place: of our sandbox under its
+// calls, of another by themselves.
+func (o *Observer) collation(from listen.Origin) (c collate.Options, refused string) {
+	c = agentconfig.Isolated(o.Config)
+	attrs := o.Who.Attributes()
+	if from.Sandbox == "" {
+		attrs = []attribute.KeyValue{receiver.CIDKey.Int64(int64(from.CID))}
+	} else {
+		c.Root, c.Mode = o.state.Trace.SpanContext(), o.mode()
+		c.Sandbox, c.Began, c.OnDemand = from.Sandbox, o.state.Started, o.state.Dynamic
+		c.Drop = o.dropped
+	}
+	c.Resource = o.resource(agentService, attrs)
+	c.Runtime = o.resource(runtimeService, attrs)
+	return c, ""
+}
+
+// mode says where the spans of the agent in the sandbox's VM go.
+func (o *Observer) mode() collate.Mode {
+	if o.Config.Trace.Type == "collated" || o.Config.Trace.Type == "auto" && (o.state.Trace.Sampled || o.state.Dynamic) {
+		return collate.Collated
+	}
+	return collate.Isolated
+}
+
+// resource returns what spans of a service say of themselves that are not our own.
+func (o *Observer) resource(service string, attrs []attribute.KeyValue) *resourcepb.Resource {
+	res, err := export.NewResource(context.Background(), service, o.Config.Resource, attrs...)
+	if err != nil {
+		o.Log.Warn("spans say less than they should", "service", service, "error", err)
+	}
+	return receiver.Resource(res)
+}
+
+// dropped counts the agent's and the runtime's spans that are of a time when tracing was
+// off.
+func (o *Observer) dropped(reason collate.Reason, n int) {
+	if reason == collate.Off {
+		o.sandbox.Unrecorded(n)
+	}
+}

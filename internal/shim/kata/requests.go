@@ -1,0 +1,87 @@
+package kata
+
+import (
+	"go.opentelemetry.io/otel/trace"
+
+	"github.com/shimtrace/shimtrace/internal/forwarder/collate"
+	"github.com/shimtrace/shimtrace/internal/shim/expected"
+	"github.com/shimtrace/shimtrace/middleware"
+)
+
+// requestKind is the kind of the spans of requests to the agent: seen from the
+// runtime, which makes them.
+const requestKind = trace.SpanKindClient
+
+// requests follows the runtime's requests to the agent and puts each under the call of
+// the shim that caused it (middleware.Observer).
+type requests struct {
+	tracer  trace.Tracer
+	sandbox Sandbox
+	own     *collate.Collator
+	quiet   quietCalls // of the shim
+	lives   *expected.Lives
+}
+
+func newRequests(tracer trace.Tracer, s Sandbox, own *collate.Collator) *requests {
+	return &requests{tracer: tracer, sandbox: s, own: own, lives: expected.OfAgent()}
+}
+
+var _ middleware.Observer = (*requests)(nil)
+
+// Parent implements middleware.Observer: who asks knows less than the collator of why. A
+// request that the runtime traces stays in the runtime's trace where there is none of
+// ours.
+func (r *requests) Parent(c *middleware.Call) (parent, link trace.SpanContext) {
+	cause := r.own.Cause(collate.Request{
+		Method:      c.Method,
+		ContainerID: c.ContainerID,
+		ExecID:      c.ExecID,
+		Caller:      c.Caller,
+		Quiet:       c.Quiet(),
+	})
+	if c.Caller.IsSampled() && !cause.IsSampled() {
+		return trace.SpanContext{}, trace.SpanContext{}
+	}
+	return cause, r.found(c.Caller, cause)
+}
+
+// found returns the caller's context if its span will be where that says.
+func (r *requests) found(caller, parent trace.SpanContext) trace.SpanContext {
+	if caller.SpanID() != parent.SpanID() && r.own.Moves(caller.TraceID()) {
+		return trace.SpanContext{}
+	}
+	return caller
+}
+
+// Began implements middleware.Observer. What is below a quiet request never arrives:
+// its context says so.
+func (r *requests) Began(c *middleware.Call) {
+	if !c.Quiet() {
+		r.own.Request(collateCall(c), r.found(c.Caller, c.Parent))
+	}
+}
+
+// Forwarded implements middleware.Observer.
+func (r *requests) Forwarded(c *middleware.Call) { r.lives.Forwarded(c) }
+
+// Answered implements middleware.Observer.
+func (r *requests) Answered(c *middleware.Call) {
+	r.lives.Answered(c)
+	if !c.Quiet() {
+		r.own.Request(answeredCall(c), r.found(c.Caller, c.Parent))
+	}
+}
+
+// Lost implements middleware.Observer.
+func (r *requests) Lost(c *middleware.Call) {
+	if !c.Quiet() {
+		r.own.Request(lostCall(c), r.found(c.Caller, c.Parent))
+	}
+}
+
+// Annotate implements middleware.Observer. What a request is under must be recorded
+// if the request is.
+func (r *requests) Annotate(c *middleware.Call, span trace.Span) {
+	span.SetAttributes(r.sandbox.Attributes(c.ContainerID)...)
+	r.quiet.keep(c.Parent.SpanID())
+}

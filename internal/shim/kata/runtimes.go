@@ -1,0 +1,197 @@
+package kata
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"os"
+	"path/filepath"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"golang.org/x/sys/unix"
+
+	"github.com/shimtrace/shimtrace/internal/forwarder/route"
+	"github.com/shimtrace/shimtrace/internal/forwarder/runtimespan"
+	"github.com/shimtrace/shimtrace/internal/keeper"
+	"github.com/shimtrace/shimtrace/internal/shim/state"
+)
+
+const (
+	// runtimeDrain bounds how long the relay waits at its end for what the runtime
+	// has posted.
+	runtimeDrain = 3 * time.Second
+	// servingTime bounds the search for the inner shim's process.
+	servingTime = time.Minute
+	// watchEvery is how often the endpoint is pinged. The Go runtime waits for it with
+	// each span, without a limit: one that is stopped is to be replaced in a second.
+	watchEvery = 300 * time.Millisecond
+	// watchTime is how long that goes on for a runtime that has not sent a span.
+	watchTime = 2 * time.Minute
+)
+
+// runtimeSpans sees to it that the host has an endpoint for the spans of Kata's
+// runtimes, and gets those of the sandbox's own from it.
+type runtimeSpans struct {
+	dir    string
+	keeper *keeper.Keeper
+	log    *slog.Logger
+
+	link    *route.Link // nil before serve
+	sends   atomic.Bool // the runtime has sent a span
+	stop    context.CancelFunc
+	running sync.WaitGroup
+}
+
+// openRuntimes has the endpoint opened, if it is wanted and nobody has: before the
+// inner shim serves, whose first spans would be refused otherwise. Nothing of it can
+// keep the relay from its work: what fails is logged, and nil returned.
+func (o *Observer) openRuntimes() *runtimeSpans {
+	if !o.wants(o.Config.Jaeger.Receive) {
+		return nil
+	}
+	s := &runtimeSpans{dir: filepath.Join(o.Config.Relay.StateDir, "runtimes"), log: o.Log}
+	if err := route.MakeDir(s.dir); err != nil {
+		o.Log.Warn("no spans come from Kata's runtimes", "error", err)
+		return nil
+	}
+	at := o.Config.Jaeger.Listen
+	s.keeper = keeper.New(keeper.Options{
+		Lock:    route.LockPath(s.dir),
+		Program: func() (string, error) { return keeper.Find(o.Config.Export.Shipper, "export.shipper") },
+		Args:    []string{"receive"},
+		Files:   func() ([]*os.File, error) { return s.listen(at) },
+		Every:   watchEvery,
+		Awaited: true,
+		Killing: func() { s.countUnread(at, o.Telemetry.Journal) },
+		Without: "no spans come from Kata's runtimes",
+		Name:    "runtimes' endpoint",
+		Logf:    func(format string, args ...any) { o.Log.Warn(fmt.Sprintf(format, args...)) },
+	})
+	state.Within(state.CloseTime, s.keeper.Ensure)
+	return s
+}
+
+// countUnread counts as lost what an endpoint has not read that is about to be replaced.
+func (s *runtimeSpans) countUnread(at string, drops route.Drops) {
+	posts, err := route.Unread(at)
+	if err != nil {
+		s.log.Warn("what the runtimes' endpoint loses is not counted", "error", err)
+	}
+	if posts > 0 {
+		drops.Drop(route.DropReason(route.ReasonEndpointStopped), posts)
+	}
+}
+
+// listen opens the endpoint's port, so that from then on posts wait for the process
+// instead of being refused.
+func (s *runtimeSpans) listen(at string) ([]*os.File, error) {
+	l, err := route.Open(at)
+	if taken, ok := errors.AsType[*route.TakenError](err); ok {
+		s.sayTaken(taken)
+		return nil, fmt.Errorf("%w; if the port is to stay somebody else's, set receive in [jaeger] of the configuration to \"off\", and turn the runtimes' tracing off", err)
+	}
+	if err != nil {
+		return nil, err
+	}
+	defer l.Close()
+	f, err := l.File()
+	if err != nil {
+		return nil, fmt.Errorf("listen at %s: %w", at, err)
+	}
+	return []*os.File{f}, nil
+}
+
+// takenInterval is between two lines about another user's having the port, of all
+// relays of the host together.
+const takenInterval = time.Minute
+
+// sayTaken says loudly, and again and again, that what runtimes trace goes to another
+// user: containers' environments may be in it.
+func (s *runtimeSpans) sayTaken(taken *route.TakenError) {
+	if !taken.By.Foreign() || !due(filepath.Join(s.dir, "taken"), takenInterval) {
+		return
+	}
+	s.log.Error("another user gets the spans of Kata's runtimes, and what is secret in them", "address", taken.At, "holder", taken.By.String(),
+		"remedy", "end that process, or turn tracing off in Kata's configuration: shimtrace install --uninstall --kata")
+}
+
+// due reports whether the interval is over since due did last for the path, for whatever
+// process; then it begins anew.
+func due(path string, interval time.Duration) bool {
+	if st, err := os.Lstat(path); err == nil {
+		if since := time.Since(st.ModTime()); since >= 0 && since < interval {
+			return false
+		}
+	}
+	f, err := os.OpenFile(path, os.O_WRONLY|os.O_CREATE|unix.O_NOFOLLOW, 0o600)
+	if err != nil {
+		return true // rather twice than never
+	}
+	defer f.Close()
+	now := time.Now()
+	_ = os.Chtimes(path, now, now)
+	return true
+}
+
+// serve takes the runtime's spans to those of the agent.
+func (s *runtimeSpans) serve(o *Observer) {
+	ctx, stop := context.WithCancel(context.Background())
+	s.stop = stop
+	s.link = route.NewLink(route.LinkOptions{
+		Dir:     s.dir,
+		Sandbox: o.Who.Sandbox,
+		Ensure:  s.keeper.Ensure,
+		Lost:    func(reason string, spans int) { o.Telemetry.Journal.Drop(route.DropReason(reason), spans) },
+		Warn:    func(err error) { o.Log.Warn("runtime's spans", "error", err) },
+	}, func(span *runtimespan.Span) {
+		s.sends.Store(true)
+		o.own.AddRuntime(span)
+	})
+	s.running.Go(func() { s.link.Serve(ctx) })
+	s.running.Go(func() { s.watch(ctx) })
+	s.running.Go(func() { s.tellProcess(ctx, o.Who.Inner, o.Container, o.state.InnerSock) })
+}
+
+// watch has the endpoint replaced when it does not answer, for as long as the runtime
+// may have a span for it.
+func (s *runtimeSpans) watch(ctx context.Context) {
+	first, cancel := context.WithTimeout(ctx, watchTime)
+	defer cancel()
+	s.keeper.Watch(first)
+	if s.sends.Load() {
+		s.keeper.Watch(ctx)
+	}
+}
+
+// tellProcess tells the endpoint which process the runtime is.
+func (s *runtimeSpans) tellProcess(ctx context.Context, inner, id, socket string) {
+	ctx, cancel := context.WithTimeout(ctx, servingTime)
+	defer cancel()
+	for pause := 10 * time.Millisecond; ; pause = min(2*pause, time.Second) {
+		if p := servingProcess(inner, id, socket); p.PID != 0 {
+			s.link.Processes(p)
+			return
+		}
+		select {
+		case <-ctx.Done():
+			s.log.Debug("the inner shim's process was not found")
+			return
+		case <-time.After(pause):
+		}
+	}
+}
+
+// close takes what the runtime has posted until its end, and is over.
+func (s *runtimeSpans) close() {
+	if s.link != nil {
+		ctx, cancel := context.WithTimeout(context.Background(), runtimeDrain)
+		defer cancel()
+		s.link.Leave(ctx)
+		s.stop()
+		s.running.Wait()
+	}
+	state.Within(state.CloseTime, func() { s.keeper.Close(0) })
+}

@@ -1,0 +1,85 @@
+package relay
+
+import (
+	"cmp"
+	"fmt"
+	"net"
+	"slices"
+	"strings"
+
+	semconv "go.opentelemetry.io/otel/semconv/v1.43.0"
+
+	"github.com/shimtrace/shimtrace/internal/shim/control"
+	"github.com/shimtrace/shimtrace/internal/shim/state"
+	"github.com/shimtrace/shimtrace/internal/shim/telemetry"
+)
+
+// startControl lets the operator's tool switch the sandbox's tracing. A relay that
+// cannot be reached for that relays all the same.
+func (p *Process) startControl() *control.Server {
+	l, err := listenUnix(p.paths.Control)
+	if err != nil {
+		p.Log.Warn("tracing cannot be switched on", "error", err)
+		return nil
+	}
+	return control.Serve(l, p.control)
+}
+
+// control does what a client asks for.
+func (p *Process) control(client net.Conn, req control.Request) control.Answer {
+	s := p.sandbox
+	by := telemetry.Turner{Name: "unknown", UID: -1}
+	if conn, ok := client.(*net.UnixConn); ok {
+		if cred, err := state.Peer(conn); err == nil {
+			by.UID = int(cred.Uid)
+		}
+	}
+	if req.By != "" {
+		by.Name = strings.ToValidUTF8(req.By[:min(len(req.By), control.MaxBy)], "")
+	}
+	var changed bool
+	var err error
+	switch {
+	case req.Do == control.DoOn && req.For < 0:
+		err = fmt.Errorf("tracing cannot be on for %v", req.For)
+	case req.Do == control.DoOn:
+		changed, err = s.switcher.on(by, req.For)
+	case req.Do == control.DoOff:
+		changed = s.switcher.off(by)
+	case req.Do != control.DoStatus:
+		err = fmt.Errorf("the relay does not know how to do %q", req.Do)
+	}
+	a := p.answer()
+	a.Changed = changed
+	if err != nil {
+		a.Error = err.Error()
+	}
+	return a
+}
+
+// answer says what is traced.
+func (p *Process) answer() control.Answer {
+	s := p.sandbox
+	a := control.Answer{On: s.On(), Unrecorded: s.unrecorded.Load()}
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	st := s.state
+	a.Sandbox, a.Namespace, a.Inner, a.Pod, a.PodNamespace = st.Sandbox, st.Namespace, st.Inner, st.Pod, st.PodNamespace
+	if w := st.Window; w != nil {
+		a.Window = &control.Window{TraceID: w.Trace.TraceID, Sampled: w.Trace.Sampled, Since: w.Began, Until: w.Until, Ended: w.Ended}
+	}
+	for id, ct := range s.containers {
+		if ct.gone {
+			continue
+		}
+		c := control.Container{ID: id}
+		for _, kv := range ct.attrs {
+			if kv.Key == semconv.ContainerNameKey {
+				c.Name = kv.Value.AsString()
+			}
+		}
+		a.Containers = append(a.Containers, c)
+	}
+	slices.SortFunc(a.Containers, func(x, y control.Container) int { return cmp.Compare(x.ID, y.ID) })
+	return a
+}

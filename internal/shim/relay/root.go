@@ -1,0 +1,84 @@
+package relay
+
+import (
+	"context"
+	"time"
+
+	"github.com/shimtrace/shimtrace/internal/shim/telemetry"
+	"github.com/shimtrace/shimtrace/middleware"
+)
+
+// failed remembers why the sandbox did not start, in case it never does.
+func (s *sandbox) failed(c *middleware.Call) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.state.RootEnd.IsZero() {
+		s.lastError = c.Method + ": " + c.Message
+	}
+}
+
+// endRoot exports the sandbox's root span, if that has not happened: the first
+// task runs, or none ever will (then failure says why). The call whose answer it is
+// does not wait for that. Where tracing is dynamic, there is no such span.
+func (s *sandbox) endRoot(at time.Time, failure string) {
+	s.mu.Lock()
+	over := s.state.Dynamic || !s.state.RootEnd.IsZero()
+	if !over {
+		s.state.RootEnd = at
+	}
+	st := s.state
+	s.mu.Unlock()
+	if over {
+		return
+	}
+	telemetry.EmitRoot(s.tracer, &st, at, failure)
+	s.exports.Go(func() {
+		s.save()
+		ctx, cancel := context.WithTimeout(context.Background(), telemetry.FlushTime)
+		defer cancel()
+		if err := s.flush(ctx); err != nil {
+			s.log.Warn("the sandbox's root span may be exported twice", "error", err)
+			return
+		}
+		// Not before: a relay that is killed leaves the root to delete.
+		s.mu.Lock()
+		s.state.RootEnded = true
+		s.mu.Unlock()
+		s.save()
+	})
+}
+
+// save writes the state beside the relay's socket, until leave.
+func (s *sandbox) save() {
+	s.saving.Lock()
+	defer s.saving.Unlock()
+	if s.left {
+		return
+	}
+	s.mu.Lock()
+	st := s.state
+	s.mu.Unlock()
+	if err := st.Write(s.statePath); err != nil {
+		s.log.Warn("the sandbox's root span may be exported twice", "error", err)
+	}
+}
+
+// leave says that the relay is about to remove its files.
+func (s *sandbox) leave() {
+	s.saving.Lock()
+	defer s.saving.Unlock()
+	s.left = true
+}
+
+// neverStarted ends the root of a sandbox that is over, unless a task has, and
+// waits until the root is exported.
+func (s *sandbox) neverStarted(at time.Time) {
+	s.mu.Lock()
+	why := "no task was started"
+	if s.lastError != "" {
+		why += "; " + s.lastError
+	}
+	s.mu.Unlock()
+	s.endRoot(at, why)
+	s.exports.Wait()
+}

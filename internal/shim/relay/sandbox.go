@@ -1,0 +1,114 @@
+package relay
+
+import (
+	"context"
+	"log/slog"
+	"sync"
+	"sync/atomic"
+
+	"go.opentelemetry.io/otel/trace"
+
+	"github.com/shimtrace/shimtrace/internal/shim/expected"
+	"github.com/shimtrace/shimtrace/internal/shim/state"
+	"github.com/shimtrace/shimtrace/middleware"
+)
+
+// sandbox is what the relay knows of its sandbox: it follows the calls that pass
+// (middleware.Observer) and makes the spans that are not calls.
+type sandbox struct {
+	middleware.NopObserver
+	tracer    trace.Tracer
+	log       *slog.Logger
+	statePath string // of the copy beside the relay's socket
+	own       bool   // calls are in the sandbox's trace, whatever their callers'
+	rootNow   atomic.Pointer[trace.SpanContext]
+	switcher  *switcher                   // nil unless tracing is dynamic
+	windows   windows                     // nil if nobody wants to know of them
+	lives     *expected.Lives             // of the containers, as calls tell
+	flush     func(context.Context) error // exports what has ended
+	setPod    func(state.Annotations)     // nil in tests
+	exports   sync.WaitGroup
+
+	unrecorded atomic.Uint64 // spans of others, of times when tracing was off
+
+	saving sync.Mutex // of the copies beside the relay's socket and in bundles
+	left   bool       // that copy is no more
+
+	mu         sync.Mutex
+	state      state.State
+	lastError  string // of the calls before the first task ran
+	containers map[string]*container
+}
+
+func newSandbox(tracer trace.Tracer, flush func(context.Context) error, log *slog.Logger, st state.State, statePath string, own bool) *sandbox {
+	s := &sandbox{
+		tracer:     tracer,
+		flush:      flush,
+		log:        log,
+		statePath:  statePath,
+		own:        own,
+		state:      st,
+		containers: make(map[string]*container),
+		lives:      expected.OfTasks(),
+	}
+	root := st.Trace.SpanContext()
+	s.rootNow.Store(&root)
+	return s
+}
+
+var _ middleware.Observer = (*sandbox)(nil)
+
+// Parent implements middleware.Observer.
+func (s *sandbox) Parent(c *middleware.Call) (parent, link trace.SpanContext) {
+	return s.join(c.Caller)
+}
+
+// join returns which of the two traces a call of the caller's belongs to, and which it is
+// linked to. A caller that is not sampled has no trace that could be joined.
+func (s *sandbox) join(caller trace.SpanContext) (parent, link trace.SpanContext) {
+	root := s.Root()
+	if s.own || !caller.IsValid() || root.IsSampled() && !caller.IsSampled() {
+		return root, caller
+	}
+	return caller, root
+}
+
+// Forwarded implements middleware.Observer.
+func (s *sandbox) Forwarded(c *middleware.Call) {
+	s.lives.Forwarded(c)
+	if c.Pod.Name != "" {
+		s.named(c)
+	}
+	if c.Bundle != "" {
+		s.adopt(c)
+	}
+}
+
+// Answered implements middleware.Observer.
+func (s *sandbox) Answered(c *middleware.Call) {
+	s.lives.Answered(c)
+	switch c.Method {
+	case "Create":
+		s.adopt(c)
+	case "Start", "StartSandbox":
+		if c.Code == 0 && c.ExecID == "" {
+			s.endRoot(c.End, "")
+		}
+	case "Wait":
+		if c.Code == 0 && c.Exited {
+			s.exited(c)
+		}
+	case "Delete":
+		if c.Code == 0 && c.ExecID == "" {
+			s.forget(c.ContainerID)
+		}
+	}
+	if c.Code != 0 && !c.Quiet() && !c.Expected {
+		s.failed(c)
+	}
+}
+
+// Annotate implements middleware.Observer.
+func (s *sandbox) Annotate(c *middleware.Call, span trace.Span) {
+	span.SetAttributes(s.Attributes(c.ContainerID)...)
+}

@@ -19,7 +19,7 @@ import (
 
 // The ways from a client to one server that are compared. Each benchmark takes
 // them by turns, so that whatever else the machine does meets all of them.
-var benchWays = []string{"direct", "untraced", "off", "traced"}
+var benchWays = []string{"direct", "untraced", "off", "traced", "handover"}
 
 // benchClients returns a client for each way.
 func benchClients(b *testing.B) map[string]*ttrpc.Client {
@@ -29,9 +29,10 @@ func benchClients(b *testing.B) map[string]*ttrpc.Client {
 	provider := sdktrace.NewTracerProvider(sdktrace.WithBatcher(tracetest.NewNoopExporter()))
 	b.Cleanup(func() { provider.Shutdown(context.Background()) })
 	traced, _ := relay(b, addr, middleware.WithTracerProvider(provider), propagators("tracecontext", "baggage"))
+	handover, _ := relay(b, addr, middleware.WithTracerProvider(provider), propagators("tracecontext", "baggage"), middleware.WithHandover(middleware.Handover{Begun: copies}))
 	off, _ := relay(b, addr, middleware.WithTracerProvider(provider), propagators("tracecontext", "baggage"), middleware.WithSwitch(new(middleware.Switch)))
 	return map[string]*ttrpc.Client{
-		"direct": client(b, addr), "untraced": client(b, untraced), "off": client(b, off), "traced": client(b, traced),
+		"direct": client(b, addr), "untraced": client(b, untraced), "off": client(b, off), "traced": client(b, traced), "handover": client(b, handover),
 	}
 }
 
@@ -60,6 +61,7 @@ func report(b *testing.B, took map[string][]time.Duration) {
 			b.ReportMetric(at(way), fmt.Sprintf("%s-p%g-µs", way, q))
 		}
 		b.ReportMetric(at("traced")-at("direct"), fmt.Sprintf("added-p%g-µs", q))
+		b.ReportMetric(at("handover")-at("direct"), fmt.Sprintf("handover-added-p%g-µs", q))
 	}
 	b.ReportMetric(0, "ns/op") // of a round, which says nothing
 }

@@ -49,6 +49,7 @@ type Call struct {
 	span     trace.Span // nil: it began while tracing was switched off
 	turns    uint32     // of the Switch, when it began
 	deadline time.Time  // zero: none
+	at       uint64     // the position of the request in its stream
 	lost     error      // why there was no answer
 	fate     uint32     // of a quiet call; see Keep
 }

@@ -4,6 +4,8 @@ import (
 	"errors"
 	"sync"
 	"time"
+
+	"github.com/shimtrace/shimtrace/internal/handover"
 )
 
 const (
@@ -23,6 +25,7 @@ var (
 	errClosed    = errors.New("connection_closed")
 	errAbandoned = errors.New("abandoned")
 	errTooMany   = errors.New("too_many_calls")
+	errResumed   = errors.New("relay_resumed")
 )
 
 // lost is a call that gets no answer any more, since when and why.
@@ -36,6 +39,7 @@ type lost struct {
 type calls struct {
 	mu    sync.Mutex
 	open  map[uint32]*Call
+	kept  *handover.Calls // the same for another process; nil: there will be none
 	swept time.Time
 }
 
@@ -52,13 +56,34 @@ func (cs *calls) add(stream uint32, c *Call) (gone []lost) {
 	}
 	if old := cs.open[stream]; old != nil {
 		gone = append(gone, lost{old, old.givenUp(c.Start), errAbandoned})
-		delete(cs.open, stream)
+		cs.remove(stream)
 	}
 	if len(cs.open) == maxCalls {
 		return append(gone, lost{c, c.Start, errTooMany})
 	}
 	cs.open[stream] = c
+	if cs.kept != nil {
+		cs.kept.Put(c.kept(stream))
+	}
 	return gone
+}
+
+// restore puts a call in that is kept.
+func (cs *calls) restore(stream uint32, c *Call) {
+	cs.mu.Lock()
+	defer cs.mu.Unlock()
+	if cs.open == nil {
+		cs.open = make(map[uint32]*Call)
+	}
+	cs.open[stream] = c
+}
+
+// remove forgets the call of a stream.
+func (cs *calls) remove(stream uint32) {
+	delete(cs.open, stream)
+	if cs.kept != nil {
+		cs.kept.Remove(stream)
+	}
 }
 
 // sweep removes and returns the calls that are past their timeout at now.
@@ -66,7 +91,7 @@ func (cs *calls) sweep(now time.Time) (gone []lost) {
 	cs.swept = now
 	for stream, c := range cs.open {
 		if !c.deadline.IsZero() && now.After(c.deadline.Add(grace)) {
-			delete(cs.open, stream)
+			cs.remove(stream)
 			gone = append(gone, lost{c, c.deadline, errAbandoned})
 		}
 	}
@@ -78,7 +103,9 @@ func (cs *calls) take(stream uint32) *Call {
 	cs.mu.Lock()
 	defer cs.mu.Unlock()
 	c := cs.open[stream]
-	delete(cs.open, stream)
+	if c != nil {
+		cs.remove(stream)
+	}
 	return c
 }
 

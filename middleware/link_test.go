@@ -48,7 +48,7 @@ func relay(t testing.TB, addr string, opts ...middleware.Option) (relayed string
 	t.Helper()
 	l := listen(t)
 	done := make(chan error, 1)
-	go func() { done <- middleware.NewRelay(opts...).Serve(context.Background(), l, dialer(addr)) }()
+	go func() { done <- newRelay(opts...).Serve(context.Background(), l, dialer(addr)) }()
 	stop = sync.OnceFunc(func() {
 		l.Close()
 		select {
@@ -141,7 +141,7 @@ func connect(t testing.TB, opts ...middleware.Option) *wires {
 	w := &wires{client, server, make(chan struct{})}
 	go func() {
 		defer close(w.done)
-		middleware.NewRelay(opts...).Connect(in, out)
+		newRelay(opts...).Connect(in, out)
 	}()
 	t.Cleanup(func() {
 		client.Close()

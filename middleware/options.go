@@ -23,6 +23,7 @@ type options struct {
 	sw         *Switch          // nil: always on
 	onError    func(error)
 	ended      func(End) // nil: nobody is told
+	handover   *Handover // nil: a connection ends with the process
 }
 
 func newOptions(kind trace.SpanKind, opts []Option) *options {

@@ -10,6 +10,8 @@ import (
 	"time"
 
 	"go.opentelemetry.io/otel/trace"
+
+	"github.com/shimtrace/shimtrace/internal/handover"
 )
 
 // Relay forwards ttrpc connections frame by frame and makes a span of each call
@@ -73,20 +75,30 @@ func (r *Relay) Serve(ctx context.Context, l net.Listener, dial DialFunc) error 
 // passed on as such, so that each side sees what it would see of the other.
 func (r *Relay) Connect(client, server net.Conn) {
 	c := &conn{spans: r.spans, client: client, server: server}
+	if c.share() {
+		return
+	}
+	c.relay(handover.NewStream(client, server), handover.NewStream(server, client))
+}
+
+// relay relays until both directions have ended.
+func (c *conn) relay(requests, answers *handover.Stream) {
 	var wg sync.WaitGroup
 	wg.Go(func() {
-		err := c.forwardRequests()
+		err := c.forwardRequests(requests)
+		requests.Release()
 		c.ending.note(Client, err)
-		finish(err, client, server)
+		c.finish(err, c.client, c.server)
 	})
 	wg.Go(func() {
-		err := c.forwardAnswers()
+		err := c.forwardAnswers(answers)
+		answers.Release()
 		c.ending.note(Server, err)
-		finish(err, server, client)
+		c.finish(err, c.server, c.client)
 	})
 	wg.Wait()
-	client.Close()
-	server.Close()
+	c.close(c.client)
+	c.close(c.server)
 	gone := c.calls.end(time.Now())
 	c.lose(gone)
 	c.tell(gone)
@@ -96,6 +108,7 @@ func (r *Relay) Connect(client, server net.Conn) {
 type conn struct {
 	*spans
 	client, server net.Conn
+	memory         *handover.Memory // nil: it ends with the process
 	calls          calls
 	panics         panics
 	ending         ending
@@ -114,39 +127,39 @@ func (c *conn) lose(calls []lost) {
 // finish ends the direction from → to of a connection for the reason err, in
 // such a way that both see what they would see of each other: what one has said
 // is heard to its end, also when the other is gone already.
-func finish(err error, from, to net.Conn) {
+func (c *conn) finish(err error, from, to net.Conn) {
 	if !errors.Is(err, errWrite) {
 		// from has ended, and to is told so.
 		half, ok := to.(interface{ CloseWrite() error })
 		if !ok || half.CloseWrite() != nil {
-			to.Close()
+			c.close(to)
 		}
 		return
 	}
 	// to does not listen any more: from's writes are to fail as well.
 	half, ok := from.(interface{ CloseRead() error })
 	if !ok || !errors.Is(err, syscall.EPIPE) && !errors.Is(err, syscall.ECONNRESET) || half.CloseRead() != nil {
-		from.Close()
-		to.Close()
+		c.close(from)
+		c.close(to)
 	}
+}
+
+// close closes one of the two. Another process may have its descriptor as well.
+func (c *conn) close(end net.Conn) {
+	if c.memory != nil {
+		if half, ok := end.(interface {
+			CloseRead() error
+			CloseWrite() error
+		}); ok {
+			_ = half.CloseRead()
+			_ = half.CloseWrite()
+		}
+	}
+	end.Close()
 }
 
 // errWrite marks the error of the side that is written to.
 var errWrite = errors.New("write")
-
-// writer marks the errors of writes.
-type writer struct{ net.Conn }
-
-func (w writer) Write(b []byte) (int, error) {
-	n, err := w.Conn.Write(b)
-	return n, markWrite(err)
-}
-
-// writeParts writes the parts, which it consumes, at once where the system can.
-func (w writer) writeParts(parts net.Buffers) error {
-	_, err := parts.WriteTo(w.Conn)
-	return markWrite(err)
-}
 
 func markWrite(err error) error {
 	if err != nil {

@@ -1,66 +1,57 @@
 package middleware
 
 import (
-	"errors"
-	"io"
 	"time"
 
+	"github.com/shimtrace/shimtrace/internal/handover"
 	"github.com/shimtrace/shimtrace/middleware/wire"
 )
 
 // forwardAnswers forwards from server to client until the server ends. Nothing is
 // put into answers: the bytes pass as they arrive, and are looked at afterwards.
-func (c *conn) forwardAnswers() error {
-	small := smallBuffers.Get().(*[smallBuffer]byte)
-	defer smallBuffers.Put(small)
-	var large *[largeBuffer]byte
-	defer func() {
-		if large != nil {
-			largeBuffers.Put(large)
-		}
-	}()
-	buf := small[:]
-	to := writer{c.client}
-	var answers answerReader
-	for {
-		n, err := c.server.Read(buf)
-		if n > 0 {
-			if err := c.forwardAnswer(buf[:n], to, &answers); err != nil {
-				return err
-			}
-		}
-		switch {
-		case errors.Is(err, io.EOF) && answers.within():
-			return io.ErrUnexpectedEOF
-		case err != nil:
-			return err
-		case large == nil && n == smallBuffer:
-			large = largeBuffers.Get().(*[largeBuffer]byte)
-			buf = large[:]
-		case large != nil && n < smallBuffer:
-			largeBuffers.Put(large)
-			large, buf = nil, small[:]
-		}
-	}
-}
-
-// forwardAnswer forwards a chunk, and ends the calls whose answers it completes.
-func (c *conn) forwardAnswer(chunk []byte, to writer, answers *answerReader) error {
-	at := time.Now()
-	if _, err := to.Write(chunk); err != nil {
+func (c *conn) forwardAnswers(rd *handover.Stream) error {
+	answers := resumeAnswers(rd.Mark())
+	if err := c.finishAnswers(rd, answers); err != nil {
 		return err
 	}
-	if !c.panics.off() {
-		answers.feed(chunk, func(h wire.Header, payload []byte) {
-			c.guard(func() { c.answered(h, payload, at) })
-		})
+	for {
+		if err := c.forwardAnswer(rd, answers); err != nil {
+			return err
+		}
 	}
-	return nil
 }
 
-// answered ends the call that a frame from the server answers. A second answer,
-// or one to nothing, is none of the relay's business.
-func (c *conn) answered(h wire.Header, payload []byte, at time.Time) {
+// forwardAnswer forwards what comes next.
+func (c *conn) forwardAnswer(rd *handover.Stream, answers *answerReader) error {
+	chunk, err := rd.Next()
+	if len(chunk) > 0 {
+		at := time.Now()
+		if err := markWrite(rd.Write(len(chunk), chunk)); err != nil {
+			return err
+		}
+		c.forwarded(rd, chunk, answers, at)
+	}
+	if err != nil && answers.within() {
+		return unexpected(err)
+	}
+	return err
+}
+
+// forwarded takes a chunk that was forwarded, and ends the calls whose answers it
+// completes.
+func (c *conn) forwarded(rd *handover.Stream, chunk []byte, answers *answerReader, at time.Time) {
+	answers.feed(chunk, func(h wire.Header, payload []byte) {
+		if !c.panics.off() {
+			c.guard(func() { c.answered(h, payload, answers.blind, at) })
+		}
+	})
+	rd.Discard(len(chunk), answers.mark())
+}
+
+// answered ends the call that a frame from the server answers; blind is what answers
+// whose beginning passed before this process took over. A second answer, or one to
+// nothing, is none of the relay's business.
+func (c *conn) answered(h wire.Header, payload []byte, blind bool, at time.Time) {
 	// A stream that goes well ends with a data frame.
 	lastData := h.Type == wire.TypeData && h.Flags&wire.FlagRemoteClosed != 0
 	if h.Type != wire.TypeResponse && !lastData {
@@ -68,6 +59,10 @@ func (c *conn) answered(h wire.Header, payload []byte, at time.Time) {
 	}
 	call := c.calls.take(h.Stream)
 	if call == nil {
+		return
+	}
+	if blind {
+		c.abandon(lost{call, at, errResumed})
 		return
 	}
 	call.End = at

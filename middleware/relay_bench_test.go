@@ -1,20 +1,26 @@
 package middleware
 
 import (
-	"net"
+	"bytes"
 	"testing"
 
 	"github.com/containerd/ttrpc"
 	sdktrace "go.opentelemetry.io/otel/sdk/trace"
 	"google.golang.org/protobuf/proto"
 
+	"github.com/shimtrace/shimtrace/internal/handover"
 	"github.com/shimtrace/shimtrace/middleware/wire"
 )
 
-// nowhere is a connection that takes all that is written.
-type nowhere struct{ net.Conn }
+// nowhere is a writer that takes all that is written.
+type nowhere struct{}
 
 func (nowhere) Write(b []byte) (int, error) { return len(b), nil }
+
+// again says the same with each read.
+type again []byte
+
+func (a again) Read(b []byte) (int, error) { return copy(b, a), nil }
 
 // BenchmarkFrames is what the relay itself takes for a request and its answer,
 // without what the system and the two ends take.
@@ -45,13 +51,18 @@ func BenchmarkFrames(b *testing.B) {
 			frame := append(h.Append(nil), request...)
 			answer := wire.Header{Length: 4, Stream: 1, Type: wire.TypeResponse}.Append(nil)
 			answer = append(answer, 0x12, 2, 8, 42) // a pid
-			var answers answerReader
+			requests := handover.NewStream(bytes.NewReader(frame), nowhere{})
+			if _, err := requests.Peek(len(frame)); err != nil {
+				b.Fatal(err)
+			}
+			answers := handover.NewStream(again(answer), nowhere{})
+			reader := resumeAnswers(handover.Mark{})
 			b.ReportAllocs()
 			for b.Loop() {
-				if err := rq.forward(h, frame, writer{nowhere{}}); err != nil {
+				if err := rq.forward(h, frame, requests); err != nil {
 					b.Fatal(err)
 				}
-				if err := c.forwardAnswer(answer, writer{nowhere{}}, &answers); err != nil {
+				if err := c.forwardAnswer(answers, reader); err != nil {
 					b.Fatal(err)
 				}
 			}

@@ -165,7 +165,7 @@ func TestWithoutHalfClose(t *testing.T) {
 			done := make(chan struct{})
 			go func() {
 				defer close(done)
-				middleware.NewRelay(tracing()...).Connect(in, out)
+				newRelay(tracing()...).Connect(in, out)
 			}()
 			go client.Write(request(1, state(5)))
 			readFrame(t, server)

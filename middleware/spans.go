@@ -128,9 +128,9 @@ func (s *spans) abandon(l lost) {
 }
 
 func (s *spans) recordLost(c *Call) {
-	if c.method.Last && c.lost == errClosed {
+	if c.method.Last && c.lost == errClosed || c.lost == errResumed {
 		// It is gone as it was told to be: containerd takes no answer for one
-		// (core/runtime/v2/shim.go, Shutdown).
+		// (core/runtime/v2/shim.go, Shutdown). Or there was an answer that nobody has read.
 		c.span.SetAttributes(c.attributes(nil)...)
 		s.finish(c)
 		return

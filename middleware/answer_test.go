@@ -5,8 +5,8 @@ import (
 	"errors"
 	"io"
 	"testing"
-	"testing/iotest"
 
+	"github.com/shimtrace/shimtrace/internal/handover"
 	"github.com/shimtrace/shimtrace/middleware/wire"
 )
 
@@ -64,36 +64,33 @@ func cut(in []byte) (frames [][]byte, rest []byte) {
 
 // readRequests reads every other frame whole, and passes the others on.
 func readRequests(t *testing.T, in []byte, src io.Reader, frames [][]byte, rest []byte) {
-	rd := newFrameReader(src)
-	defer rd.release()
 	var out bytes.Buffer
+	rd := handover.NewStream(src, &out)
+	defer rd.Release()
 	for i, want := range frames {
-		head, err := rd.peek(wire.HeaderLen)
+		head, err := rd.Peek(wire.HeaderLen)
 		if err != nil || !bytes.Equal(head, want[:wire.HeaderLen]) {
 			t.Fatalf("frame %d: header %x, %v", i, head, err)
 		}
 		if i%2 == 0 {
-			if err := rd.copyTo(&out, int64(len(want))); err != nil {
+			if err := copyOn(rd, uint64(len(want))); err != nil {
 				t.Fatalf("frame %d: %v", i, err)
 			}
 			continue
 		}
-		got, err := rd.peek(len(want))
+		got, err := rd.Peek(len(want))
 		if err != nil || !bytes.Equal(got, want) {
 			t.Fatalf("frame %d: %d bytes, %v, want %d", i, len(got), err, len(want))
 		}
 		out.Write(got)
-		rd.discard(len(got))
+		rd.Discard(len(got), handover.Mark{})
 	}
-	if _, err := rd.peek(len(rest) + 1); !errors.Is(err, io.EOF) {
+	if _, err := rd.Peek(len(rest) + 1); !errors.Is(err, io.EOF) {
 		t.Fatalf("after all frames: %v", err)
 	}
-	out.Write(rd.buffered())
+	out.Write(rd.Buffered())
 	if !bytes.Equal(out.Bytes(), in) {
 		t.Fatalf("%d bytes became %d", len(in), out.Len())
-	}
-	if len(rd.buf) > max(largeBuffer, 4*len(in)) {
-		t.Fatalf("a buffer of %d for %d bytes", len(rd.buf), len(in))
 	}
 }
 
@@ -119,32 +116,5 @@ func readAnswers(t *testing.T, src io.Reader, frames [][]byte) {
 	}
 	if cap(a.payload) > 2*maxAnswer {
 		t.Fatalf("%d bytes kept", cap(a.payload))
-	}
-}
-
-func TestReaderForgetsLargeBuffers(t *testing.T) {
-	rd := newFrameReader(bytes.NewReader(stream(1<<20, 10)))
-	defer rd.release()
-	for _, n := range []int{1 << 20, 10} {
-		if _, err := rd.peek(wire.HeaderLen + n); err != nil {
-			t.Fatal(err)
-		}
-		rd.discard(wire.HeaderLen + n)
-	}
-	if len(rd.buf) != smallBuffer {
-		t.Errorf("an idle reader keeps %d bytes", len(rd.buf))
-	}
-}
-
-func TestReaderKeepsWhatCameBeforeAnError(t *testing.T) {
-	broken := errors.New("broken")
-	rd := newFrameReader(io.MultiReader(bytes.NewReader([]byte("some")), iotest.ErrReader(broken)))
-	defer rd.release()
-	if _, err := rd.peek(wire.HeaderLen); !errors.Is(err, broken) || string(rd.buffered()) != "some" {
-		t.Errorf("%v with %q", err, rd.buffered())
-	}
-	var out bytes.Buffer
-	if err := rd.copyTo(&out, 10); !errors.Is(err, broken) || out.String() != "some" {
-		t.Errorf("%v with %q", err, &out)
 	}
 }

@@ -1,0 +1,169 @@
+package handover
+
+import (
+	"sync"
+	"sync/atomic"
+	"unsafe"
+)
+
+const (
+	// maxCalls bounds the calls that are kept of a connection.
+	maxCalls = 128
+	callSize = int(unsafe.Sizeof(callEntry{}))
+)
+
+// Call is a call that waits for its answer, as far as whoever goes on with the
+// connection needs it for the call's span.
+type Call struct {
+	Stream uint32 // ttrpc's id
+	// At is the position of the request in its stream.
+	At uint64
+	// Start and Deadline are in Unix nanoseconds; 0: there is no deadline.
+	Start, Deadline int64
+	// Sampled tells that the span is recorded, Streaming that the call is a stream.
+	Sampled, Streaming bool
+
+	TraceID, CallerTraceID         [16]byte
+	SpanID, ParentID, CallerSpanID [8]byte
+
+	Service, Method                        string
+	ContainerID, ExecID, SandboxID, Bundle string
+	Signal                                 uint32
+}
+
+// callEntry is a Call in the memory.
+type callEntry struct {
+	key             atomic.Uint64 // used and the stream; 0: the entry is free
+	at              uint64
+	start, deadline int64
+	flags, signal   uint32
+	trace, caller   [16]byte
+	span, parent    [8]byte
+	callerSpan      [8]byte
+	names           [256]byte // each behind a byte with its length
+}
+
+const (
+	used = 1 << 32
+
+	sampled   = 1
+	streaming = 2
+)
+
+// Calls are the calls of a connection that wait for their answers.
+type Calls struct {
+	mu      sync.Mutex
+	entries []callEntry
+	keys    []uint64 // of those that have been used; the others have no pages
+	missed  *atomic.Uint64
+}
+
+func newCalls(mem []byte, missed *atomic.Uint64) *Calls {
+	return &Calls{entries: unsafe.Slice((*callEntry)(unsafe.Pointer(&mem[callsOffset])), maxCalls), missed: missed}
+}
+
+// Put keeps a call, before its request is forwarded. What does not fit is counted.
+func (c *Calls) Put(call Call) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	at := 0
+	for at < len(c.keys) && c.keys[at] != 0 {
+		at++
+	}
+	if at == maxCalls {
+		c.missed.Add(1)
+		return
+	}
+	e := &c.entries[at]
+	if !e.put(call) {
+		c.missed.Add(1)
+		return
+	}
+	if at == len(c.keys) {
+		c.keys = append(c.keys, 0)
+	}
+	c.keys[at] = used | uint64(call.Stream)
+	e.key.Store(c.keys[at])
+}
+
+// Remove forgets the call of a stream, if it is kept.
+func (c *Calls) Remove(stream uint32) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	for at, key := range c.keys {
+		if key == used|uint64(stream) {
+			c.entries[at].key.Store(0)
+			c.keys[at] = 0
+			return
+		}
+	}
+}
+
+// All returns the calls that another process has kept, and how many did not fit. From
+// then on they are kept by this one.
+func (c *Calls) All() (all []Call, missed uint64) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	c.keys = c.keys[:0]
+	for at := range c.entries {
+		key := c.entries[at].key.Load()
+		if key&used == 0 {
+			key = 0
+		} else {
+			key &= used | 1<<32 - 1
+			all = append(all, c.entries[at].get(uint32(key)))
+		}
+		c.keys = append(c.keys, key)
+	}
+	for n := len(c.keys); n > 0 && c.keys[n-1] == 0; n-- {
+		c.keys = c.keys[:n-1]
+	}
+	return all, c.missed.Load()
+}
+
+// put fills in the free entry, and reports whether what names the call fits.
+func (e *callEntry) put(c Call) bool {
+	e.at, e.start, e.deadline = c.At, c.Start, c.Deadline
+	e.trace, e.caller = c.TraceID, c.CallerTraceID
+	e.span, e.parent, e.callerSpan = c.SpanID, c.ParentID, c.CallerSpanID
+	e.flags, e.signal = 0, c.Signal
+	if c.Sampled {
+		e.flags |= sampled
+	}
+	if c.Streaming {
+		e.flags |= streaming
+	}
+	room := e.names[:]
+	for i, name := range [...]string{c.Service, c.Method, c.ContainerID, c.ExecID, c.SandboxID, c.Bundle} {
+		if len(name) > 255 || len(name)+1 > len(room) {
+			if i < 2 {
+				return false
+			}
+			name = ""
+		}
+		if len(room) == 0 {
+			break
+		}
+		room[0] = byte(len(name))
+		room = room[1+copy(room[1:], name):]
+	}
+	return true
+}
+
+func (e *callEntry) get(stream uint32) Call {
+	c := Call{
+		Stream: stream, At: e.at, Start: e.start, Deadline: e.deadline,
+		Sampled: e.flags&sampled != 0, Streaming: e.flags&streaming != 0,
+		TraceID: e.trace, CallerTraceID: e.caller,
+		SpanID: e.span, ParentID: e.parent, CallerSpanID: e.callerSpan, Signal: e.signal,
+	}
+	room := e.names[:]
+	for _, name := range []*string{&c.Service, &c.Method, &c.ContainerID, &c.ExecID, &c.SandboxID, &c.Bundle} {
+		if len(room) == 0 || 1+int(room[0]) > len(room) {
+			break
+		}
+		n := 1 + int(room[0])
+		*name, room = string(room[1:n]), room[n:]
+	}
+	return c
+}

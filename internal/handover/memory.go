@@ -1,0 +1,198 @@
+package handover
+
+import (
+	"errors"
+	"fmt"
+	"io"
+	"net"
+	"os"
+	"syscall"
+	"unsafe"
+)
+
+// Direction is one of the two of a connection.
+type Direction int
+
+const (
+	// Requests go from the client to the server.
+	Requests Direction = iota
+	// Answers go from the server to the client.
+	Answers
+)
+
+// Memory is what of a relayed connection outlives the process. Its methods are safe for
+// concurrent use but for Close.
+type Memory struct {
+	file  *os.File
+	mem   []byte
+	calls *Calls
+}
+
+// New returns a memory for a connection. It has a descriptor and some pages, of which
+// most come and go with what passes.
+func New() (*Memory, error) {
+	f, err := create(int64(memorySize))
+	if err != nil {
+		return nil, fmt.Errorf("relay memory: %w", err)
+	}
+	m, err := mapped(f)
+	if err != nil {
+		return nil, err
+	}
+	h := m.header()
+	h.magic, h.version, h.size = magic, Version, uint64(memorySize)
+	return m, nil
+}
+
+// Open returns the memory of a process that has ended, or that does nothing with it any
+// more. It takes f, also when it fails, and believes nothing in it that would lead out of
+// its bounds.
+func Open(f *os.File) (*Memory, error) {
+	if err := sized(f, int64(memorySize)); err != nil {
+		f.Close()
+		return nil, fmt.Errorf("relay memory: %w", err)
+	}
+	m, err := mapped(f)
+	if err != nil {
+		return nil, err
+	}
+	if err := m.check(); err != nil {
+		m.Close()
+		return nil, fmt.Errorf("relay memory: %w", err)
+	}
+	return m, nil
+}
+
+func mapped(f *os.File) (*Memory, error) {
+	mem, err := mapFile(f, memorySize)
+	if err != nil {
+		f.Close()
+		return nil, fmt.Errorf("relay memory: %w", err)
+	}
+	m := &Memory{file: f, mem: mem}
+	m.calls = newCalls(mem, &m.header().missed)
+	return m, nil
+}
+
+// File is the file that another process is to have a copy of. It is closed with the
+// memory.
+func (m *Memory) File() *os.File { return m.file }
+
+// Calls returns the table of calls that wait for their answers.
+func (m *Memory) Calls() *Calls { return m.calls }
+
+// Close gives the memory back, as far as nobody else has it. Its streams and what they
+// returned are not used any more.
+func (m *Memory) Close() error {
+	return errors.Join(unmap(m.mem), m.file.Close())
+}
+
+func (m *Memory) header() *header { return (*header)(unsafe.Pointer(&m.mem[0])) }
+
+func (m *Memory) buffer(d Direction) []byte {
+	at := bufferOffset + int(d)*bufferSize
+	return m.mem[at : at+bufferSize : at+bufferSize]
+}
+
+// Stream returns the stream of a direction, which begins where the account says: it reads
+// from one connection and writes to another, nil if it only reads.
+func (m *Memory) Stream(d Direction, from, to net.Conn) (*Stream, error) {
+	rawFrom, err := raw(from)
+	if err != nil {
+		return nil, fmt.Errorf("relay memory: %w", err)
+	}
+	var rawTo syscall.RawConn
+	if to != nil {
+		if rawTo, err = raw(to); err != nil {
+			return nil, fmt.Errorf("relay memory: %w", err)
+		}
+	}
+	account := &m.header().streams[d]
+	now := account.step()
+	s := &Stream{from: from, to: to, buf: m.buffer(d), mark: now.mark}
+	s.r = int(now.at - account.origin)
+	s.w = s.r + int(account.read.done()-uint32(now.at))
+	s.shared = newShared(account, s.buf, rawFrom, rawTo, from.SetReadDeadline)
+	return s, nil
+}
+
+// raw returns what a connection is to the system. Only the types of package net are
+// known to have nothing in between.
+func raw(c net.Conn) (syscall.RawConn, error) {
+	if c, ok := c.(syscall.Conn); ok {
+		return c.SyscallConn()
+	}
+	return nil, fmt.Errorf("%T has no descriptor", c)
+}
+
+// Progress returns a number that changes whenever bytes of the connection are read or
+// written, for who has the file of a memory only.
+func Progress(f *os.File) (uint64, error) {
+	var h header
+	b := unsafe.Slice((*byte)(unsafe.Pointer(&h)), unsafe.Sizeof(h))
+	if _, err := f.ReadAt(b, 0); err != nil {
+		if errors.Is(err, io.EOF) {
+			err = io.ErrUnexpectedEOF
+		}
+		return 0, fmt.Errorf("relay memory: %w", err)
+	}
+	var sum uint64
+	for i := range h.streams {
+		s := &h.streams[i]
+		now := s.step()
+		sum += now.at + uint64(s.read.done()) + uint64(now.write.done())<<32
+	}
+	return sum, nil
+}
+
+// check reports what in a memory is not as this package leaves it.
+func (m *Memory) check() error {
+	h := m.header()
+	if h.magic != magic {
+		return errors.New("it is none")
+	}
+	if h.version != Version {
+		return fmt.Errorf("it has version %d, this program knows version %d", h.version, Version)
+	}
+	if h.size != uint64(memorySize) {
+		return fmt.Errorf("it says that it has %d bytes, not %d", h.size, memorySize)
+	}
+	for i := range h.streams {
+		if err := h.streams[i].check(); err != nil {
+			return fmt.Errorf("stream %d: %w", i, err)
+		}
+	}
+	return nil
+}
+
+func (s *stream) check() error {
+	if s.current > 1 {
+		return fmt.Errorf("there is no step %d", s.current)
+	}
+	now := s.step()
+	have := uint64(s.read.done() - uint32(now.at))
+	before := now.at - s.origin
+	if before > bufferSize || before+have > bufferSize {
+		return fmt.Errorf("%d bytes behind %d do not fit", have, before)
+	}
+	if uint64(now.bytes) > have {
+		return fmt.Errorf("it writes for %d bytes of %d", now.bytes, have)
+	}
+	if now.parts > maxParts {
+		return fmt.Errorf("it writes %d parts", now.parts)
+	}
+	var total uint64
+	for _, p := range now.part[:now.parts] {
+		if uint64(p.offset)+uint64(p.len) > bufferSize {
+			return fmt.Errorf("it writes %d bytes at %d", p.len, p.offset)
+		}
+		total += uint64(p.len)
+	}
+	if done := now.write.done(); now.parts > 0 && uint64(done) > total {
+		return fmt.Errorf("%d of %d bytes are written", done, total)
+	}
+	if int(now.mark.Have) > len(now.mark.Head) {
+		return fmt.Errorf("%d bytes of a header", now.mark.Have)
+	}
+	return nil
+}

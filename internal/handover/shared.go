@@ -1,0 +1,226 @@
+package handover
+
+import (
+	"errors"
+	"io"
+	"net"
+	"os"
+	"sync/atomic"
+	"syscall"
+	"time"
+	"unsafe"
+)
+
+// idle is for how long a stream keeps the pages of what was large.
+const idle = time.Second
+
+// shared is what a stream in a memory has in addition.
+type shared struct {
+	account  *stream
+	buffer   []byte
+	address  uint64 // of buffer
+	from, to syscall.RawConn
+	tryRead  func(fd uintptr) bool
+	trySend  func(fd uintptr) bool
+	err      error
+	deadline func(time.Time) error
+	armed    bool // the deadline is set
+	used     int  // bytes of the buffer that may have pages
+}
+
+var errNoMessage = errors.New("the system took no message")
+
+func newShared(account *stream, buffer []byte, from, to syscall.RawConn, deadline func(time.Time) error) *shared {
+	c := &shared{
+		account: account, buffer: buffer, address: uint64(uintptr(unsafe.Pointer(&buffer[0]))),
+		from: from, to: to, deadline: deadline, used: len(buffer),
+	}
+	account.read.vectors, account.read.count = uint64(uintptr(unsafe.Pointer(&account.into))), 1
+	for i := range account.steps {
+		account.steps[i].write.vectors = uint64(uintptr(unsafe.Pointer(&account.from)))
+	}
+	c.tryRead = func(fd uintptr) bool { c.err = c.receive(fd); return c.err != syscall.EAGAIN }
+	c.trySend = func(fd uintptr) bool { c.err = c.sendSome(fd); return c.err != syscall.EAGAIN }
+	return c
+}
+
+// read reads once behind what is buffered.
+func (c *shared) read(s *Stream, n int) (int, error) {
+	m := &c.account.read
+	before := m.done()
+	room := min(max(n, largeBuffer), bufferSize-s.w)
+	c.account.into = vector{c.address + uint64(s.w), uint64(room)}
+	m.begin(before)
+	for {
+		c.arm()
+		err := c.from.Read(c.tryRead)
+		if errors.Is(err, os.ErrDeadlineExceeded) && c.armed {
+			c.giveBack(s.w)
+			continue
+		}
+		if err == nil {
+			err = c.err
+		}
+		got := int(m.done() - before)
+		c.used = max(c.used, s.w+got)
+		return got, err
+	}
+}
+
+// receive takes what is there. The system tells of a connection's error before it gives
+// what came before it (do_recvmmsg), and once only: it is told after that.
+func (c *shared) receive(fd uintptr) error {
+	m := &c.account.read
+	before := m.done()
+	for {
+		errno := recvmmsg(fd, m)
+		failed := syscall.Errno(c.account.failed)
+		switch {
+		case errno == 0 && m.done() != before:
+			return nil
+		case errno == syscall.EINTR:
+		case failed != 0:
+			return os.NewSyscallError("recvmmsg", failed)
+		case errno == 0:
+			return io.EOF
+		case errno == syscall.EAGAIN:
+			return errno
+		default:
+			c.account.failed = uint32(errno)
+		}
+	}
+}
+
+// arm has the next read that waits end after a while if there are pages to give back.
+func (c *shared) arm() {
+	if c.used > pageSize && !c.armed {
+		c.armed = c.deadline(time.Now().Add(idle)) == nil
+	}
+}
+
+// giveBack gives back the pages behind the first, of a buffer that is used up to there.
+func (c *shared) giveBack(used int) {
+	_ = c.deadline(time.Time{})
+	c.armed = false
+	from := max(pageSize, (used+pageSize-1)&^(pageSize-1))
+	if to := min((c.used+pageSize-1)&^(pageSize-1), len(c.buffer)); from < to && punch(c.buffer[from:to]) == nil {
+		c.used = used
+	}
+}
+
+// makeRoom moves what is buffered to the buffer's beginning if n bytes do not fit where
+// it is. It never lies on itself, so that it is whole at either place.
+func (c *shared) makeRoom(s *Stream, n int) {
+	have := s.w - s.r
+	if s.r+n <= largeBuffer || have > s.r {
+		return
+	}
+	copy(s.buf, s.buf[s.r:s.w])
+	atomic.StoreUint64(&c.account.origin, c.account.step().at)
+	s.r, s.w = 0, have
+}
+
+// rewind begins with the buffer anew, all of which has been taken.
+func (c *shared) rewind() { atomic.StoreUint64(&c.account.origin, c.account.step().at) }
+
+// discard takes n bytes.
+func (c *shared) discard(n int, m Mark) {
+	now, next := c.account.step(), c.account.other()
+	next.at, next.bytes, next.parts, next.mark = now.at+uint64(n), 0, 0, m
+	c.account.flip()
+}
+
+// write writes the parts, which stand for the next n bytes.
+func (c *shared) write(s *Stream, n, total int, parts [][]byte) error {
+	now, next := c.account.step(), c.account.other()
+	next.at, next.bytes, next.mark = now.at, uint32(n), now.mark
+	next.write.begin(0)
+	if !c.place(s, next, parts) {
+		// Too many to be kept where they are, or not of the buffer.
+		free := s.w
+		for _, p := range next.part[:next.parts] {
+			free = max(free, int(p.offset+p.len))
+		}
+		if free+total > len(c.buffer) {
+			return errNoRoom
+		}
+		joined := c.buffer[free:free]
+		for _, p := range parts {
+			joined = append(joined, p...)
+		}
+		c.place(s, next, [][]byte{joined})
+	}
+	c.account.flip()
+	return c.send()
+}
+
+var errNoRoom = errors.New("no room to write what does not lie in the buffer")
+
+// place puts down where the parts are, and reports whether all of them are in the
+// buffer.
+func (c *shared) place(s *Stream, next *step, parts [][]byte) bool {
+	next.parts = 0
+	for _, p := range parts {
+		if len(p) == 0 {
+			continue
+		}
+		offset := uint64(uintptr(unsafe.Pointer(&p[0]))) - c.address
+		if offset >= uint64(len(c.buffer)) || next.parts == maxParts {
+			return false
+		}
+		next.part[next.parts] = part{uint32(offset), uint32(len(p))}
+		next.parts++
+		c.used = max(c.used, int(offset)+len(p))
+	}
+	return true
+}
+
+// unfinished returns how many bytes the current write stands for.
+func (c *shared) unfinished() int { return int(c.account.step().bytes) }
+
+// send writes what the current step has not written.
+func (c *shared) send() error {
+	if c.to == nil {
+		return net.ErrClosed
+	}
+	if err := c.to.Write(c.trySend); err != nil {
+		return err
+	}
+	return c.err
+}
+
+// sendSome writes until all is written or the system takes no more.
+func (c *shared) sendSome(fd uintptr) error {
+	now := c.account.step()
+	for {
+		done := now.write.done()
+		if now.write.count = c.rest(now, done); now.write.count == 0 {
+			return nil
+		}
+		now.write.begin(done)
+		switch errno := sendmmsg(fd, &now.write); {
+		case errno == syscall.EINTR:
+		case errno == syscall.EAGAIN:
+			return errno
+		case errno != 0:
+			return os.NewSyscallError("sendmmsg", errno)
+		case now.write.done() == done:
+			return errNoMessage
+		}
+	}
+}
+
+// rest has the vectors say what is behind the first done bytes of the parts, and returns
+// their number.
+func (c *shared) rest(now *step, done uint32) (n uint64) {
+	for _, p := range now.part[:now.parts] {
+		if done >= p.len {
+			done -= p.len
+			continue
+		}
+		c.account.from[n] = vector{c.address + uint64(p.offset+done), uint64(p.len - done)}
+		done = 0
+		n++
+	}
+	return n
+}

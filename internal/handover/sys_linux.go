@@ -1,0 +1,76 @@
+package handover
+
+import (
+	"errors"
+	"fmt"
+	"math/bits"
+	"os"
+	"syscall"
+	"unsafe"
+
+	"golang.org/x/sys/unix"
+)
+
+// create returns a file in memory whose size nobody can change.
+func create(size int64) (*os.File, error) {
+	if bits.UintSize != 64 {
+		return nil, errors.ErrUnsupported
+	}
+	const flags = unix.MFD_CLOEXEC | unix.MFD_ALLOW_SEALING
+	fd, err := unix.MemfdCreate("shimtrace-relay", flags|unix.MFD_NOEXEC_SEAL)
+	if errors.Is(err, unix.EINVAL) {
+		fd, err = unix.MemfdCreate("shimtrace-relay", flags) // Linux before 6.3
+	}
+	if err != nil {
+		return nil, os.NewSyscallError("memfd_create", err)
+	}
+	f := os.NewFile(uintptr(fd), "shimtrace-relay")
+	if err := f.Truncate(size); err != nil {
+		f.Close()
+		return nil, err
+	}
+	if _, err := unix.FcntlInt(f.Fd(), unix.F_ADD_SEALS, unix.F_SEAL_SHRINK|unix.F_SEAL_GROW|unix.F_SEAL_SEAL); err != nil {
+		f.Close()
+		return nil, os.NewSyscallError("fcntl F_ADD_SEALS", err)
+	}
+	return f, nil
+}
+
+// sized reports why a file is not one of memory whose size is the given for good.
+func sized(f *os.File, size int64) error {
+	if bits.UintSize != 64 {
+		return errors.ErrUnsupported
+	}
+	seals, err := unix.FcntlInt(f.Fd(), unix.F_GET_SEALS, 0)
+	if err != nil {
+		return os.NewSyscallError("fcntl F_GET_SEALS", err)
+	}
+	if seals&unix.F_SEAL_SHRINK == 0 {
+		return errors.New("its size can change")
+	}
+	info, err := f.Stat()
+	if err == nil && info.Size() != size {
+		err = fmt.Errorf("it has %d bytes, not %d", info.Size(), size)
+	}
+	return err
+}
+
+func mapFile(f *os.File, size int) ([]byte, error) {
+	mem, err := unix.Mmap(int(f.Fd()), 0, size, unix.PROT_READ|unix.PROT_WRITE, unix.MAP_SHARED)
+	return mem, os.NewSyscallError("mmap", err)
+}
+
+func unmap(mem []byte) error { return unix.Munmap(mem) }
+
+// punch gives whole pages back.
+func punch(mem []byte) error { return unix.Madvise(mem, unix.MADV_REMOVE) }
+
+func recvmmsg(fd uintptr, m *message) syscall.Errno {
+	_, _, errno := syscall.Syscall6(unix.SYS_RECVMMSG, fd, uintptr(unsafe.Pointer(m)), 1, unix.MSG_DONTWAIT, 0, 0)
+	return errno
+}
+
+func sendmmsg(fd uintptr, m *message) syscall.Errno {
+	_, _, errno := syscall.Syscall6(unix.SYS_SENDMMSG, fd, uintptr(unsafe.Pointer(m)), 1, unix.MSG_DONTWAIT|unix.MSG_NOSIGNAL, 0, 0)
+	return errno
+}

@@ -50,8 +50,9 @@ type Call struct {
 	turns    uint32     // of the Switch, when it began
 	deadline time.Time  // zero: none
 	at       uint64     // the position of the request in its stream
-	lost     error      // why there was no answer
-	fate     uint32     // of a quiet call; see Keep
+	link     trace.SpanContext
+	lost     error  // why there was no answer
+	fate     uint32 // of a quiet call; see Keep
 }
 
 // Pod is what a sandbox is for, as its CRI configuration says.

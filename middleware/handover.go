@@ -100,12 +100,10 @@ func (c *conn) restore(requests *handover.Stream) {
 		call := c.resumed(k)
 		c.calls.restore(k.Stream, call)
 		c.ending.request(call.method)
-		if c.observer != nil {
-			if call.span != nil {
-				c.observer.Began(call)
-			}
-			c.observer.Forwarded(call)
+		if call.span != nil {
+			c.observer.Began(call)
 		}
+		c.observer.Forwarded(call)
 	}
 	if missed > 0 {
 		c.report(fmt.Errorf("relay: %d calls were too many to be kept for whoever goes on with the connection; the spans of those that had not ended are lost", missed))
@@ -127,7 +125,7 @@ func (c *conn) resumed(k handover.Call) *Call {
 	if k.Deadline != 0 {
 		call.deadline = time.Unix(0, k.Deadline)
 	}
-	if trace.SpanID(k.SpanID).IsValid() {
+	if remote(k.Span).IsValid() {
 		c.resumeSpan(call, k)
 	} else if isOn(call.turns) {
 		call.turns-- // it began before that
@@ -137,25 +135,24 @@ func (c *conn) resumed(k handover.Call) *Call {
 
 // resumeSpan gives a call the span with whose context its request has gone.
 func (c *conn) resumeSpan(call *Call, k handover.Call) {
-	remote := func(traceID [16]byte, spanID [8]byte) trace.SpanContext {
-		var flags trace.TraceFlags
-		return trace.NewSpanContext(trace.SpanContextConfig{TraceID: traceID, SpanID: spanID, TraceFlags: flags.WithSampled(k.Sampled), Remote: true})
-	}
+	call.Caller = remote(k.Caller)
+	call.link = remote(k.Link)
+	parent := k.Span
+	parent.SpanID = k.ParentID
+	call.Parent = remote(parent)
 	ctx := context.Background()
-	call.Caller = remote(k.CallerTraceID, k.CallerSpanID)
-	call.Parent = remote(k.TraceID, k.ParentID)
 	if call.Parent.IsValid() {
 		ctx = trace.ContextWithRemoteSpanContext(ctx, call.Parent)
 	}
-	if !k.Sampled || c.handover.WithIDs == nil {
-		call.span = trace.SpanFromContext(trace.ContextWithSpanContext(ctx, remote(k.TraceID, k.SpanID)))
+	if !k.Span.Sampled || c.handover.WithIDs == nil {
+		call.span = trace.SpanFromContext(trace.ContextWithSpanContext(ctx, remote(k.Span)))
 		return
 	}
 	opts := append(call.method.start[:len(call.method.start):len(call.method.start)], trace.WithTimestamp(call.Start))
-	if call.Caller.IsValid() && call.Caller.SpanID() != call.Parent.SpanID() {
-		opts = append(opts, trace.WithLinks(trace.Link{SpanContext: call.Caller}))
+	if call.link.IsValid() {
+		opts = append(opts, trace.WithLinks(trace.Link{SpanContext: call.link}))
 	}
-	_, call.span = c.tracer.Start(c.handover.WithIDs(ctx, k.TraceID, k.SpanID), call.method.fullName, opts...)
+	_, call.span = c.tracer.Start(c.handover.WithIDs(ctx, k.Span.TraceID, k.Span.SpanID), call.method.fullName, opts...)
 }
 
 // kept is what is kept of a call for another process.
@@ -164,17 +161,23 @@ func (c *Call) kept(stream uint32) handover.Call {
 		Stream: stream, At: c.at, Start: c.Start.UnixNano(), Streaming: c.Stream,
 		Service: c.Service, Method: c.Method,
 		ContainerID: c.ContainerID, ExecID: c.ExecID, SandboxID: c.SandboxID, Bundle: c.Bundle, Signal: c.Signal,
-		CallerTraceID: c.Caller.TraceID(), CallerSpanID: c.Caller.SpanID(),
-		ParentID: c.Parent.SpanID(),
+		Span: keptContext(c.SpanContext()), ParentID: c.Parent.SpanID(),
+		Caller: keptContext(c.Caller), Link: keptContext(c.link),
 	}
 	if !c.deadline.IsZero() {
 		k.Deadline = c.deadline.UnixNano()
 	}
-	if c.span != nil {
-		sc := c.span.SpanContext()
-		k.TraceID, k.SpanID, k.Sampled = sc.TraceID(), sc.SpanID(), sc.IsSampled()
-	}
 	return k
+}
+
+func keptContext(sc trace.SpanContext) handover.SpanContext {
+	return handover.SpanContext{TraceID: sc.TraceID(), SpanID: sc.SpanID(), Sampled: sc.IsSampled()}
+}
+
+func remote(k handover.SpanContext) trace.SpanContext {
+	return trace.NewSpanContext(trace.SpanContextConfig{
+		TraceID: k.TraceID, SpanID: k.SpanID, TraceFlags: trace.TraceFlags(0).WithSampled(k.Sampled), Remote: true,
+	})
 }
 
 // finishRequest writes the rest of what another process has begun to forward.

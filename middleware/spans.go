@@ -55,6 +55,7 @@ func (s *spans) begin(ctx context.Context, c *Call) context.Context {
 			ctx = trace.ContextWithRemoteSpanContext(ctx, parent)
 		}
 		if link.IsSampled() && link.SpanID() != parent.SpanID() {
+			c.link = link
 			opts = append(opts, trace.WithLinks(trace.Link{SpanContext: link}))
 		}
 	}

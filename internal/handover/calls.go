@@ -20,15 +20,21 @@ type Call struct {
 	At uint64
 	// Start and Deadline are in Unix nanoseconds; 0: there is no deadline.
 	Start, Deadline int64
-	// Sampled tells that the span is recorded, Streaming that the call is a stream.
-	Sampled, Streaming bool
+	Streaming       bool
 
-	TraceID, CallerTraceID         [16]byte
-	SpanID, ParentID, CallerSpanID [8]byte
+	Span, Caller, Link SpanContext
+	ParentID           [8]byte
 
 	Service, Method                        string
 	ContainerID, ExecID, SandboxID, Bundle string
 	Signal                                 uint32
+}
+
+// SpanContext is OpenTelemetry's; zero: there is none.
+type SpanContext struct {
+	TraceID [16]byte
+	SpanID  [8]byte
+	Sampled bool
 }
 
 // callEntry is a Call in the memory.
@@ -37,17 +43,23 @@ type callEntry struct {
 	at              uint64
 	start, deadline int64
 	flags, signal   uint32
-	trace, caller   [16]byte
-	span, parent    [8]byte
-	callerSpan      [8]byte
-	names           [256]byte // each behind a byte with its length
+	parent          [8]byte
+	contexts        [3]context // of the span, the caller and the link
+	names           [256]byte  // each behind a byte with its length
+}
+
+// context is a SpanContext in the memory.
+type context struct {
+	trace [16]byte
+	span  [8]byte
+	flags uint64
 }
 
 const (
 	used = 1 << 32
 
 	sampled   = 1
-	streaming = 2
+	streaming = 1
 )
 
 // Calls are the calls of a connection that wait for their answers.
@@ -124,14 +136,16 @@ func (c *Calls) All() (all []Call, missed uint64) {
 // put fills in the free entry, and reports whether what names the call fits.
 func (e *callEntry) put(c Call) bool {
 	e.at, e.start, e.deadline = c.At, c.Start, c.Deadline
-	e.trace, e.caller = c.TraceID, c.CallerTraceID
-	e.span, e.parent, e.callerSpan = c.SpanID, c.ParentID, c.CallerSpanID
-	e.flags, e.signal = 0, c.Signal
-	if c.Sampled {
-		e.flags |= sampled
+	e.parent = c.ParentID
+	for i, sc := range [...]*SpanContext{&c.Span, &c.Caller, &c.Link} {
+		e.contexts[i] = context{trace: sc.TraceID, span: sc.SpanID}
+		if sc.Sampled {
+			e.contexts[i].flags = sampled
+		}
 	}
+	e.flags, e.signal = 0, c.Signal
 	if c.Streaming {
-		e.flags |= streaming
+		e.flags = streaming
 	}
 	room := e.names[:]
 	for i, name := range [...]string{c.Service, c.Method, c.ContainerID, c.ExecID, c.SandboxID, c.Bundle} {
@@ -153,9 +167,11 @@ func (e *callEntry) put(c Call) bool {
 func (e *callEntry) get(stream uint32) Call {
 	c := Call{
 		Stream: stream, At: e.at, Start: e.start, Deadline: e.deadline,
-		Sampled: e.flags&sampled != 0, Streaming: e.flags&streaming != 0,
-		TraceID: e.trace, CallerTraceID: e.caller,
-		SpanID: e.span, ParentID: e.parent, CallerSpanID: e.callerSpan, Signal: e.signal,
+		Streaming: e.flags&streaming != 0, ParentID: e.parent, Signal: e.signal,
+	}
+	for i, sc := range [...]*SpanContext{&c.Span, &c.Caller, &c.Link} {
+		k := &e.contexts[i]
+		*sc = SpanContext{k.trace, k.span, k.flags&sampled != 0}
 	}
 	room := e.names[:]
 	for _, name := range []*string{&c.Service, &c.Method, &c.ContainerID, &c.ExecID, &c.SandboxID, &c.Bundle} {

@@ -5,15 +5,15 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"io"
 	"net"
 	"os"
 	"strconv"
 	"syscall"
 	"time"
 
-	"golang.org/x/sys/unix"
-
 	"github.com/shimtrace/shimtrace/internal/forwarder/listen"
+	local "github.com/shimtrace/shimtrace/internal/host"
 )
 
 // link brings connections from the process that listens to the one that reads. A
@@ -39,18 +39,11 @@ func inheritedLink(getenv func(string) string) (*link, error) {
 	if err != nil || fd <= 2 {
 		return nil, fmt.Errorf("environment %s is set by forward --user for its own use, not by hand", linkFDEnv)
 	}
-	f := os.NewFile(uintptr(fd), "link")
-	defer f.Close()
-	conn, err := net.FileConn(f)
+	conn, err := local.UnixConn(os.NewFile(uintptr(fd), "link"))
 	if err != nil {
 		return nil, fmt.Errorf("environment %s: %w", linkFDEnv, err)
 	}
-	u, ok := conn.(*net.UnixConn)
-	if !ok {
-		conn.Close()
-		return nil, fmt.Errorf("environment %s: not a Unix socket", linkFDEnv)
-	}
-	return &link{u}, nil
+	return &link{conn}, nil
 }
 
 // send passes a connection on; the caller closes its own copy.
@@ -59,10 +52,6 @@ func (l *link) send(conn listen.Conn, from listen.Origin) error {
 	if !ok {
 		return fmt.Errorf("a %T has no descriptor", conn)
 	}
-	raw, err := sc.SyscallConn()
-	if err != nil {
-		return err
-	}
 	text, err := json.Marshal(from)
 	if err != nil {
 		return err
@@ -70,11 +59,7 @@ func (l *link) send(conn listen.Conn, from listen.Origin) error {
 	if err := l.SetWriteDeadline(time.Now().Add(linkTimeout)); err != nil {
 		return err
 	}
-	var serr error
-	if err := raw.Control(func(fd uintptr) { _, _, serr = l.WriteMsgUnix(text, unix.UnixRights(int(fd)), nil) }); err != nil {
-		return err
-	}
-	return serr
+	return local.Send(l.UnixConn, text, sc)
 }
 
 // serve implements source: until ctx is done or the other side is gone.
@@ -82,42 +67,23 @@ func (l *link) serve(ctx context.Context, handle listen.Handler) error {
 	stop := context.AfterFunc(ctx, func() { l.Close() })
 	defer stop()
 	defer l.Close()
-	text, oob := make([]byte, linkMessage), make([]byte, unix.CmsgSpace(4))
+	text := make([]byte, linkMessage)
 	for {
-		n, oobn, _, _, err := l.ReadMsgUnix(text, oob)
-		if err != nil || n == 0 {
+		n, files, err := local.Receive(l.UnixConn, text, 1)
+		if errors.Is(err, io.EOF) || ctx.Err() != nil {
 			return nil
 		}
-		conn, err := passedConn(oob[:oobn])
+		if err == nil && len(files) == 0 {
+			err = errors.New("no descriptor came with it")
+		}
 		if err != nil {
 			return fmt.Errorf("receive a connection: %w", err)
 		}
 		var from listen.Origin
 		if err := json.Unmarshal(text[:n], &from); err != nil {
-			conn.Close()
+			files[0].Close()
 			return fmt.Errorf("receive a connection: %w", err)
 		}
-		handle(conn, from)
+		handle(files[0], from)
 	}
-}
-
-// passedConn returns the connection that came beside a message.
-func passedConn(oob []byte) (listen.Conn, error) {
-	all, err := unix.ParseSocketControlMessage(oob)
-	if err != nil {
-		return nil, err
-	}
-	if len(all) != 1 {
-		return nil, errors.New("no descriptor came with it")
-	}
-	fds, err := unix.ParseUnixRights(&all[0])
-	if err != nil {
-		return nil, err
-	}
-	unix.CloseOnExec(fds[0])
-	if err := unix.SetNonblock(fds[0], true); err != nil {
-		unix.Close(fds[0])
-		return nil, err
-	}
-	return os.NewFile(uintptr(fds[0]), "agent"), nil
 }

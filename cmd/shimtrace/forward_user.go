@@ -4,7 +4,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"net"
 	"os"
 	"os/exec"
 	"os/user"
@@ -17,6 +16,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"github.com/shimtrace/shimtrace/internal/forwarder/listen"
+	local "github.com/shimtrace/shimtrace/internal/host"
 )
 
 // forwardAs listens here, and leaves all else to a process of another user: what
@@ -131,17 +131,9 @@ func giveDirectory(dir string, to *syscall.Credential) error {
 
 // linkPair returns the two ends of a link between two processes.
 func linkPair() (ours *link, theirs *os.File, err error) {
-	fds, err := unix.Socketpair(unix.AF_UNIX, unix.SOCK_SEQPACKET|unix.SOCK_CLOEXEC, 0)
+	conn, theirs, err := local.UnixPair(unix.SOCK_SEQPACKET)
 	if err != nil {
-		return nil, nil, fmt.Errorf("socket pair: %w", err)
-	}
-	mine := os.NewFile(uintptr(fds[0]), "link")
-	defer mine.Close()
-	theirs = os.NewFile(uintptr(fds[1]), "link")
-	conn, err := net.FileConn(mine)
-	if err != nil {
-		theirs.Close()
 		return nil, nil, err
 	}
-	return &link{conn.(*net.UnixConn)}, theirs, nil
+	return &link{conn}, theirs, nil
 }

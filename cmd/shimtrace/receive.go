@@ -15,11 +15,13 @@ import (
 	"time"
 
 	"github.com/urfave/cli/v3"
+	"golang.org/x/sys/unix"
 
 	"github.com/shimtrace/shimtrace/internal/config"
 	"github.com/shimtrace/shimtrace/internal/export/journal"
 	"github.com/shimtrace/shimtrace/internal/forwarder/endpoint"
 	"github.com/shimtrace/shimtrace/internal/forwarder/route"
+	local "github.com/shimtrace/shimtrace/internal/host"
 	"github.com/shimtrace/shimtrace/internal/keeper"
 	"github.com/shimtrace/shimtrace/internal/shim/kata/agentconfig"
 )
@@ -65,7 +67,7 @@ func (h *host) receive(ctx context.Context, at string, idle time.Duration) error
 		configured = func() string { return at }
 	}
 	seat, err := takeSeat(cfg)
-	if errors.Is(err, keeper.ErrHeld) {
+	if errors.Is(err, local.ErrLocked) {
 		h.warn("another process receives for this host already")
 		return nil
 	}
@@ -100,7 +102,7 @@ type seat struct {
 	lock   *os.File
 	pings  io.Closer
 	port   *net.TCPListener
-	relays *net.UnixListener
+	relays *local.Listener
 
 	pending   *atomic.Int64 // see route.OpenPending
 	left      int64
@@ -122,7 +124,7 @@ func takeSeat(cfg config.Config) (_ *seat, err error) {
 	}()
 	var left []*os.File
 	if s.lock, left = keeper.Inherited(route.LockPath(dir)); s.lock == nil {
-		if s.lock, err = keeper.Lock(route.LockPath(dir)); err != nil {
+		if s.lock, err = local.LockFile(route.LockPath(dir), unix.LOCK_EX, 0); err != nil {
 			return nil, err
 		}
 	}

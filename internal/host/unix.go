@@ -13,11 +13,20 @@ import (
 	"golang.org/x/sys/unix"
 )
 
+// A Listener listens on a Unix socket. Its file stays when it is closed.
+type Listener struct {
+	*net.UnixListener
+	path string
+}
+
+// Remove closes the listener and removes the file.
+func (l *Listener) Remove() error { return errors.Join(l.Close(), os.Remove(l.path)) }
+
 // ListenUnix listens on a socket that only our own user can connect to, at a path of
 // any length in a directory that is closed to others. network is "unix" or
 // "unixpacket". What is at path is replaced: the caller knows that nobody listens
-// there, since it holds a lock. The socket's file stays when the listener is closed.
-func ListenUnix(network, path string) (*net.UnixListener, error) {
+// there, since it holds a lock.
+func ListenUnix(network, path string) (*Listener, error) {
 	name, release, err := shortName(path)
 	if err != nil {
 		return nil, fmt.Errorf("listen at %s: %w", path, err)
@@ -36,7 +45,7 @@ func ListenUnix(network, path string) (*net.UnixListener, error) {
 		l.Close()
 		return nil, fmt.Errorf("listen at %s: %w", path, err)
 	}
-	return l, nil
+	return &Listener{l, path}, nil
 }
 
 // DialUnix connects to the socket at a path of any length.

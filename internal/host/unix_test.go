@@ -59,6 +59,10 @@ func TestUnixSockets(t *testing.T) {
 				if _, err := os.Lstat(path); err != nil {
 					t.Errorf("the file does not stay: %v", err)
 				}
+				_ = l.Remove()
+				if _, err := os.Lstat(path); !errors.Is(err, os.ErrNotExist) {
+					t.Errorf("the file stays: %v", err)
+				}
 			})
 		}
 	}

@@ -12,6 +12,8 @@ import (
 	"time"
 
 	"golang.org/x/sys/unix"
+
+	"github.com/shimtrace/shimtrace/internal/host"
 )
 
 // Pauses between two starts of a process that does not stay, by any Keeper.
@@ -91,8 +93,8 @@ func (k *Keeper) Ensure() {
 	if k.closed {
 		return
 	}
-	lock, err := Lock(k.opts.Lock)
-	if errors.Is(err, ErrHeld) {
+	lock, err := host.LockFile(k.opts.Lock, unix.LOCK_EX, 0)
+	if errors.Is(err, host.ErrLocked) {
 		if lock = k.look(); lock == nil {
 			return
 		}

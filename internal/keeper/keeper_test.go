@@ -15,6 +15,7 @@ import (
 	"go.uber.org/goleak"
 	"golang.org/x/sys/unix"
 
+	"github.com/shimtrace/shimtrace/internal/host"
 	"github.com/shimtrace/shimtrace/internal/keeper/keepertest"
 )
 
@@ -97,7 +98,7 @@ func TestOneIsStarted(t *testing.T) {
 		entries, err := os.ReadDir(fmt.Sprintf("/proc/%d/fd", pids[0]))
 		return err == nil && len(entries) == 4
 	})
-	if _, err := Lock(f.opts.Lock); !errors.Is(err, ErrHeld) {
+	if _, err := lock(f.opts.Lock); !errors.Is(err, host.ErrLocked) {
 		t.Errorf("it does not hold the lock: %v", err)
 	}
 
@@ -149,7 +150,7 @@ func TestTheLastOneReplacesADeadOne(t *testing.T) {
 		first.Close(0)
 		last := New(f.opts)
 		eventually(t, "the first one's end", func() bool {
-			lock, err := Lock(f.opts.Lock)
+			lock, err := lock(f.opts.Lock)
 			if err != nil {
 				return false
 			}
@@ -235,7 +236,7 @@ func TestFind(t *testing.T) {
 
 func BenchmarkEnsure(b *testing.B) {
 	path := filepath.Join(b.TempDir(), "lock")
-	lock, err := Lock(path)
+	lock, err := lock(path)
 	if err != nil {
 		b.Fatal(err)
 	}

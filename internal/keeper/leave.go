@@ -1,10 +1,11 @@
 package keeper
 
 import (
-	"net"
 	"os"
 
 	"golang.org/x/sys/unix"
+
+	"github.com/shimtrace/shimtrace/internal/host"
 )
 
 // maxLeft bounds the files that are left at once.
@@ -16,32 +17,7 @@ func (p *pinged) leave(files []*os.File) error {
 	for i, f := range files {
 		fds[i] = int(f.Fd())
 	}
-	_, _, err := p.conn.WriteMsgUnix([]byte{'\n'}, unix.UnixRights(fds...), nil)
-	return err
-}
-
-// receive returns the files that come over a connection, none if it ends without.
-func receive(conn *net.UnixConn) (files []*os.File) {
-	oob := make([]byte, unix.CmsgSpace(4*maxLeft))
-	_, n, _, _, err := conn.ReadMsgUnix(make([]byte, 1), oob)
-	if err != nil {
-		return nil
-	}
-	messages, err := unix.ParseSocketControlMessage(oob[:n])
-	if err != nil {
-		return nil
-	}
-	for i := range messages {
-		fds, err := unix.ParseUnixRights(&messages[i])
-		if err != nil {
-			continue
-		}
-		for _, fd := range fds {
-			unix.CloseOnExec(fd)
-			files = append(files, os.NewFile(uintptr(fd), "left"))
-		}
-	}
-	return files
+	return host.SendDescriptors(p.conn, []byte{'\n'}, fds)
 }
 
 // refuse has nobody wait at sockets that nobody serves: those who wait are reset, and

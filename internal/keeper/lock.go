@@ -1,43 +1,12 @@
 package keeper
 
 import (
-	"errors"
-	"fmt"
 	"os"
 	"strconv"
 	"strings"
 
 	"golang.org/x/sys/unix"
-
-	"github.com/shimtrace/shimtrace/internal/private"
 )
-
-// ErrHeld is returned by Lock while another process holds the lock.
-var ErrHeld = errors.New("another process holds the lock")
-
-// Lock takes the lock of the one process that does the thing; the file is made if
-// need be, its directory is not. It is held until the file is closed, here and in
-// every process that has inherited it. It does not wait.
-func Lock(path string) (*os.File, error) {
-	f, err := private.Open(path, os.O_RDWR|os.O_CREATE, 0o600)
-	if err != nil {
-		return nil, fmt.Errorf("lock: %w", err)
-	}
-	for {
-		err = unix.Flock(int(f.Fd()), unix.LOCK_EX|unix.LOCK_NB)
-		if !errors.Is(err, unix.EINTR) {
-			break
-		}
-	}
-	if err == nil {
-		return f, nil
-	}
-	f.Close()
-	if errors.Is(err, unix.EWOULDBLOCK) {
-		return nil, ErrHeld
-	}
-	return nil, fmt.Errorf("lock %s: %w", path, err)
-}
 
 // KeptEnv tells a process which file descriptors a Keeper has left to it, as
 // numbers with spaces between: the lock's, then those of Options.Files.

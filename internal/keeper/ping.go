@@ -1,12 +1,12 @@
 package keeper
 
 import (
+	"context"
 	"errors"
 	"fmt"
 	"io"
 	"net"
 	"os"
-	"path/filepath"
 	"strings"
 	"time"
 
@@ -34,20 +34,11 @@ const pingName = ".ping"
 // cannot work without, so that a ping is not answered by one that hangs elsewhere. take
 // is given what Keepers leave to the process while it runs; nil: nothing is taken.
 func Answer(path string, state func() string, take func([]*os.File)) (io.Closer, error) {
-	name, release, err := short(path + pingName)
-	if err != nil {
-		return nil, fmt.Errorf("answer pings: %w", err)
-	}
-	defer release()
 	// What is there is of a process that has held the lock before.
-	if err := os.Remove(name); err != nil && !errors.Is(err, os.ErrNotExist) {
-		return nil, fmt.Errorf("answer pings: %w", err)
-	}
-	l, err := net.ListenUnix("unix", &net.UnixAddr{Name: name, Net: "unix"})
+	l, err := host.ListenUnix("unix", path+pingName)
 	if err != nil {
 		return nil, fmt.Errorf("answer pings: %w", err)
 	}
-	l.SetUnlinkOnClose(false) // of the short name, which is no more by then
 	if state == nil {
 		state = func() string { return "" }
 	}
@@ -69,7 +60,7 @@ func Answer(path string, state func() string, take func([]*os.File)) (io.Closer,
 			}()
 		}
 	}()
-	return answering{l, path + pingName}, nil
+	return answering{l}, nil
 }
 
 // maxAnswers bounds the answers under way: of a process that hangs none ends.
@@ -83,36 +74,16 @@ func answer(conn *net.UnixConn, state func() string, take func([]*os.File)) {
 		return
 	}
 	_ = conn.SetReadDeadline(time.Now().Add(leaveTime))
-	if files := receive(conn); len(files) > 0 {
+	if _, files, err := host.Receive(conn, make([]byte, 1), maxLeft); err == nil && len(files) > 0 {
 		take(files)
 	}
 }
 
 // answering is a process that answers.
-type answering struct {
-	net.Listener
-	path string
-}
+type answering struct{ *host.Listener }
 
 // Close implements io.Closer. The lock is closed after that.
-func (a answering) Close() error {
-	err := a.Listener.Close()
-	return errors.Join(err, os.Remove(a.path))
-}
-
-// short returns a name for a socket's path that fits into an address, good until
-// release.
-func short(path string) (name string, release func(), err error) {
-	const longest = 107 // unix(7), sun_path
-	if len(path) <= longest {
-		return path, func() {}, nil
-	}
-	fd, err := unix.Open(filepath.Dir(path), unix.O_PATH|unix.O_DIRECTORY|unix.O_CLOEXEC, 0)
-	if err != nil {
-		return "", nil, err
-	}
-	return fmt.Sprintf("/proc/self/fd/%d/%s", fd, filepath.Base(path)), func() { unix.Close(fd) }, nil
-}
+func (a answering) Close() error { return a.Remove() }
 
 // pinged is what came of a ping.
 type pinged struct {
@@ -125,22 +96,20 @@ type pinged struct {
 // ping asks the process that answers for the lock at path. One that has no socket, yet
 // or at all, is neither silent nor does it answer.
 func ping(path string) (p pinged) {
-	name, release, err := short(path + pingName)
-	if err != nil {
-		return p
-	}
-	defer release()
-	d := net.Dialer{Timeout: pingTime}
-	conn, err := d.Dial("unix", name)
+	ctx, cancel := context.WithTimeout(context.Background(), pingTime)
+	defer cancel()
+	conn, err := host.DialUnix(ctx, "unix", path+pingName)
 	switch {
-	case errors.Is(err, unix.EAGAIN), errors.Is(err, os.ErrDeadlineExceeded):
+	case errors.Is(err, unix.EAGAIN), errors.Is(err, context.DeadlineExceeded):
 		p.silent = true // many have asked before
 		return p
 	case err != nil:
 		return p
 	}
-	p.conn = conn.(*net.UnixConn)
-	p.pid = ownPeer(p.conn)
+	p.conn = conn
+	if peer, err := host.Peer(conn); err == nil && peer.Pid > 1 && int(peer.Uid) == os.Geteuid() {
+		p.pid = int(peer.Pid)
+	}
 	p.wait(pingTime)
 	return p
 }
@@ -157,21 +126,6 @@ func (p *pinged) wait(d time.Duration) bool {
 
 // maxAnswer is the longest answer in bytes that is read.
 const maxAnswer = 1 << 10
-
-// ownPeer returns the process at the other end, if it is of our user; otherwise 0.
-func ownPeer(conn *net.UnixConn) (pid int) {
-	raw, err := conn.SyscallConn()
-	if err != nil {
-		return 0
-	}
-	_ = raw.Control(func(fd uintptr) {
-		cred, err := unix.GetsockoptUcred(int(fd), unix.SOL_SOCKET, unix.SO_PEERCRED)
-		if err == nil && cred.Pid > 1 && int(cred.Uid) == os.Geteuid() {
-			pid = int(cred.Pid)
-		}
-	})
-	return pid
-}
 
 func (p *pinged) close() {
 	if p.conn != nil {

@@ -275,7 +275,7 @@ func TestNobodyWaitsForOneThatDoesNotStart(t *testing.T) {
 		t.Errorf("who comes: %v", err)
 	}
 	eventually(t, "it is ended", func() bool {
-		lock, err := Lock(f.opts.Lock)
+		lock, err := lock(f.opts.Lock)
 		if err != nil {
 			return false
 		}

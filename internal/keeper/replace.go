@@ -6,6 +6,8 @@ import (
 	"time"
 
 	"golang.org/x/sys/unix"
+
+	"github.com/shimtrace/shimtrace/internal/host"
 )
 
 const (
@@ -113,7 +115,7 @@ func (k *Keeper) end(p pinged, stopped bool) *os.File {
 	}
 	k.opts.Logf("the %s, process %d, %s: it is replaced", k.opts.Name, p.pid, why)
 	k.silent = time.Time{}
-	lock, err := Lock(k.opts.Lock)
+	lock, err := host.LockFile(k.opts.Lock, unix.LOCK_EX, 0)
 	if err != nil {
 		return nil // another Keeper was faster
 	}

@@ -169,7 +169,7 @@ func (c command) clear(st *state.State, deadline time.Time, log *slog.Logger) *s
 	if err := endOrphan(st, c.id, deadline); err != nil {
 		log.Warn("a shim may be left behind", "error", err)
 	}
-	release, err := p.TryAcquire()
+	release, err := p.Acquire(0)
 	if err != nil {
 		return nil // somebody is at it
 	}

@@ -12,6 +12,7 @@ import (
 	"google.golang.org/protobuf/types/known/emptypb"
 	"google.golang.org/protobuf/types/known/wrapperspb"
 
+	"github.com/shimtrace/shimtrace/internal/host"
 	"github.com/shimtrace/shimtrace/internal/shim/state"
 )
 
@@ -38,7 +39,7 @@ func endOrphan(st *state.State, id string, deadline time.Time) error {
 	if err != nil {
 		return nil
 	}
-	if cred, err := state.Peer(conn); err != nil || int(cred.Pid) != st.InnerPID {
+	if cred, err := host.Peer(conn); err != nil || int(cred.Pid) != st.InnerPID {
 		conn.Close()
 		return nil // another shim has that address by now
 	}

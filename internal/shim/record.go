@@ -11,10 +11,11 @@ import (
 
 	"go.opentelemetry.io/otel/attribute"
 	"go.opentelemetry.io/otel/trace"
+	"golang.org/x/sys/unix"
 
 	"github.com/shimtrace/shimtrace/internal/config"
 	"github.com/shimtrace/shimtrace/internal/export/journal"
-	"github.com/shimtrace/shimtrace/internal/keeper"
+	"github.com/shimtrace/shimtrace/internal/host"
 	"github.com/shimtrace/shimtrace/internal/private"
 	"github.com/shimtrace/shimtrace/internal/shim/state"
 	"github.com/shimtrace/shimtrace/internal/shim/telemetry"
@@ -112,11 +113,11 @@ func recorderSlot(stateDir string, wait time.Duration) (release func(), err erro
 	}
 	for end := time.Now().Add(wait); ; time.Sleep(10 * time.Millisecond) {
 		for i := range maxRecorders {
-			lock, err := keeper.Lock(path + strconv.Itoa(i))
+			lock, err := host.LockFile(path+strconv.Itoa(i), unix.LOCK_EX, 0)
 			if err == nil {
 				return func() { lock.Close() }, nil
 			}
-			if !errors.Is(err, keeper.ErrHeld) {
+			if !errors.Is(err, host.ErrLocked) {
 				return nil, err
 			}
 		}

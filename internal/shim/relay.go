@@ -11,6 +11,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"github.com/shimtrace/shimtrace/internal/config"
+	"github.com/shimtrace/shimtrace/internal/host"
 	"github.com/shimtrace/shimtrace/internal/shim/relay"
 )
 
@@ -20,7 +21,7 @@ func (c command) relay(cfg config.Config, inner string, log *slog.Logger) int {
 	signal.Ignore(unix.SIGPIPE, unix.SIGTERM, unix.SIGINT, unix.SIGHUP)
 	redirectStderr(c.bundle)
 	stdlog.SetOutput(os.Stderr) // which is a log from here on
-	start, err := connFromFD(handoverFD)
+	start, err := host.UnixConn(os.NewFile(handoverFD, "handover"))
 	if err != nil {
 		fmt.Fprintln(os.Stderr, "relay is run by start, not by hand:", err)
 		return 2

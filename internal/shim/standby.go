@@ -2,7 +2,6 @@ package shim
 
 import (
 	"encoding/json"
-	"errors"
 	"fmt"
 	"net"
 	"os"
@@ -12,6 +11,7 @@ import (
 
 	"golang.org/x/sys/unix"
 
+	"github.com/shimtrace/shimtrace/internal/host"
 	"github.com/shimtrace/shimtrace/internal/shim/state"
 )
 
@@ -56,15 +56,12 @@ func spawnRelay(c command, action string) (*standby, error) {
 	if err != nil {
 		return nil, fmt.Errorf("spawn the relay: %w", err)
 	}
-	fds, err := unix.Socketpair(unix.AF_UNIX, unix.SOCK_STREAM|unix.SOCK_CLOEXEC, 0)
+	conn, theirs, err := host.UnixPair(unix.SOCK_STREAM)
 	if err != nil {
-		return nil, fmt.Errorf("spawn the relay: socketpair: %w", err)
-	}
-	theirs := os.NewFile(uintptr(fds[1]), "handover")
-	defer theirs.Close()
-	if s.conn, err = connFromFD(fds[0]); err != nil {
 		return nil, fmt.Errorf("spawn the relay: %w", err)
 	}
+	defer theirs.Close()
+	s.conn = conn
 	cmd := exec.Command(self)
 	// The name and arguments are for those who read a process list.
 	cmd.Args = []string{c.program, "-namespace", c.namespace, "-id", c.id, "-bundle", c.bundle, action}
@@ -77,22 +74,6 @@ func spawnRelay(c command, action string) (*standby, error) {
 	}
 	s.process = cmd.Process
 	return s, nil
-}
-
-// connFromFD makes a connection of a descriptor, which it takes over.
-func connFromFD(fd int) (*net.UnixConn, error) {
-	f := os.NewFile(uintptr(fd), "handover")
-	defer f.Close()
-	conn, err := net.FileConn(f)
-	if err != nil {
-		return nil, err
-	}
-	unixConn, ok := conn.(*net.UnixConn)
-	if !ok {
-		conn.Close()
-		return nil, errors.New("descriptor is no Unix socket")
-	}
-	return unixConn, nil
 }
 
 // assign tells the relay what to do and waits until it is ready.

@@ -14,6 +14,7 @@ import (
 
 	"github.com/shimtrace/shimtrace/internal/config"
 	"github.com/shimtrace/shimtrace/internal/export"
+	"github.com/shimtrace/shimtrace/internal/host"
 	"github.com/shimtrace/shimtrace/internal/shim/state"
 	"github.com/shimtrace/shimtrace/internal/shim/telemetry"
 )
@@ -232,7 +233,7 @@ func listenerPID(path string) (int, error) {
 		return 0, err
 	}
 	defer conn.Close()
-	cred, err := state.Peer(conn)
+	cred, err := host.Peer(conn)
 	if err != nil {
 		return 0, fmt.Errorf("peer of %s: %w", path, err)
 	}

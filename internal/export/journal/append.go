@@ -9,6 +9,7 @@ import (
 
 	"golang.org/x/sys/unix"
 
+	"github.com/shimtrace/shimtrace/internal/host"
 	"github.com/shimtrace/shimtrace/internal/private"
 )
 
@@ -59,9 +60,9 @@ func (j *Journal) appendRecord(e entry, b []byte) error {
 		}
 	}
 	for locked, elsewhere := 0, 0; locked < maxAttempts && elsewhere < maxElsewhere; {
-		err := lock(j.file, unix.LOCK_EX, j.opts.LockWait)
+		err := host.Lock(j.file, unix.LOCK_EX, j.opts.LockWait)
 		switch {
-		case errors.Is(err, errLocked):
+		case errors.Is(err, host.ErrLocked):
 			locked++
 			// A stopped process holds it. The next segment is for everybody.
 			if err := j.openNext(); err != nil {
@@ -72,7 +73,7 @@ func (j *Journal) appendRecord(e entry, b []byte) error {
 			return fmt.Errorf("journal: %w", err)
 		}
 		err = j.appendLocked(e, b)
-		unlock(j.file)
+		host.Unlock(j.file)
 		if !errors.Is(err, errElsewhere) {
 			return err
 		}
@@ -81,7 +82,7 @@ func (j *Journal) appendRecord(e entry, b []byte) error {
 			return err
 		}
 	}
-	return fmt.Errorf("journal: %s: no segment could be locked: %w", j.dir, errLocked)
+	return fmt.Errorf("journal: %s: no segment could be locked: %w", j.dir, host.ErrLocked)
 }
 
 // appendLocked writes the record to the open segment, whose lock is held.
@@ -148,7 +149,7 @@ func (j *Journal) openLast() error {
 		}
 		if len(numbers) == 0 {
 			// Who has the lock makes the first one, as soon as the disk lets it.
-			if locked = j.createFirst(); locked != nil && !errors.Is(locked, errLocked) {
+			if locked = j.createFirst(); locked != nil && !errors.Is(locked, host.ErrLocked) {
 				return locked
 			}
 			continue
@@ -178,7 +179,7 @@ func (j *Journal) createFirst() error {
 		return fmt.Errorf("journal: %w", err)
 	}
 	defer d.Close()
-	if err := lock(d, unix.LOCK_EX, j.opts.LockWait); err != nil {
+	if err := host.Lock(d, unix.LOCK_EX, j.opts.LockWait); err != nil {
 		return fmt.Errorf("journal: %s: %w", j.dir, err)
 	}
 	if numbers, err := listSegments(j.dir); err != nil || len(numbers) > 0 {
@@ -244,7 +245,7 @@ func reasonOf(err error) string {
 	switch {
 	case errors.Is(err, unix.ENOSPC), errors.Is(err, unix.EDQUOT), errors.Is(err, unix.EFBIG):
 		return ReasonDiskFull
-	case errors.Is(err, errLocked):
+	case errors.Is(err, host.ErrLocked):
 		return ReasonLocked
 	default:
 		return ReasonWriteFailed

@@ -7,6 +7,7 @@ import (
 
 	"golang.org/x/sys/unix"
 
+	"github.com/shimtrace/shimtrace/internal/host"
 	"github.com/shimtrace/shimtrace/internal/private"
 )
 
@@ -66,7 +67,7 @@ func (j *Journal) remove(number uint64, s shares, shipped Cursor, total int64) b
 	}
 	if err == nil {
 		defer f.Close()
-		if lock(f, unix.LOCK_EX, j.opts.LockWait) != nil {
+		if host.Lock(f, unix.LOCK_EX, j.opts.LockWait) != nil {
 			// Another process is at it. If that has been stopped, the cap is kept
 			// without it.
 			if total <= j.opts.MaxBytes+2*j.opts.SegmentBytes {

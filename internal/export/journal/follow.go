@@ -11,6 +11,7 @@ import (
 
 	"golang.org/x/sys/unix"
 
+	"github.com/shimtrace/shimtrace/internal/host"
 	"github.com/shimtrace/shimtrace/internal/private"
 )
 
@@ -264,8 +265,8 @@ func (t *tail) read(left bool) (r Record, done bool, err error) {
 		}
 		// With the lock, nobody is within an append: what is there is all, until
 		// the next one.
-		if err := lock(t.file, unix.LOCK_SH, 0); err != nil {
-			if !errors.Is(err, errLocked) {
+		if err := host.Lock(t.file, unix.LOCK_SH, 0); err != nil {
+			if !errors.Is(err, host.ErrLocked) {
 				return r, false, err
 			}
 			if t.stuck.IsZero() {
@@ -274,7 +275,7 @@ func (t *tail) read(left bool) (r Record, done bool, err error) {
 			return r, false, io.EOF
 		}
 		size, _, err = stat(t.file)
-		unlock(t.file)
+		host.Unlock(t.file)
 		if err != nil {
 			return r, false, err
 		}

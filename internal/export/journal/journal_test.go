@@ -12,6 +12,8 @@ import (
 
 	tracepb "go.opentelemetry.io/proto/otlp/trace/v1"
 	"golang.org/x/sys/unix"
+
+	"github.com/shimtrace/shimtrace/internal/host"
 )
 
 // batch is one ResourceSpans with the named spans.
@@ -260,7 +262,7 @@ func TestStuckWriterStopsNobody(t *testing.T) {
 		t.Fatal(err)
 	}
 	defer holder.Close()
-	if err := lock(holder, unix.LOCK_EX, 0); err != nil {
+	if err := host.Lock(holder, unix.LOCK_EX, 0); err != nil {
 		t.Fatal(err)
 	}
 
@@ -294,7 +296,7 @@ func TestStuckWriterStopsNobody(t *testing.T) {
 	if _, err := holder.Write(record); err != nil {
 		t.Fatal(err)
 	}
-	unlock(holder)
+	host.Unlock(holder)
 
 	// Another follower goes on from the cursor, as after a restart.
 	f2 := Follow(dir, c)

@@ -10,7 +10,6 @@ import (
 	"slices"
 	"strconv"
 	"strings"
-	"time"
 
 	"golang.org/x/sys/unix"
 )
@@ -64,36 +63,3 @@ const maxSegments, namesAtOnce = 1 << 20, 4096
 func exists(dir string, number uint64) bool {
 	return unix.Access(segmentPath(dir, number), unix.F_OK) == nil
 }
-
-// lockStep is the pause between two attempts to take a lock. An append holds it
-// for some microseconds.
-const lockStep = time.Millisecond
-
-var errLocked = errors.New("locked by another process")
-
-// lock takes the file's lock (unix.LOCK_EX or unix.LOCK_SH), waiting at most for
-// wait. It never blocks in the kernel, where a stopped holder would keep us.
-func lock(f *os.File, how int, wait time.Duration) error {
-	var deadline time.Time
-	for {
-		err := unix.Flock(int(f.Fd()), how|unix.LOCK_NB)
-		switch {
-		case err == nil:
-			return nil
-		case errors.Is(err, unix.EINTR):
-			continue
-		case !errors.Is(err, unix.EWOULDBLOCK):
-			return fmt.Errorf("lock %s: %w", f.Name(), err)
-		}
-		now := time.Now()
-		if deadline.IsZero() {
-			deadline = now.Add(wait)
-		}
-		if !now.Before(deadline) {
-			return errLocked
-		}
-		time.Sleep(lockStep)
-	}
-}
-
-func unlock(f *os.File) { _ = unix.Flock(int(f.Fd()), unix.LOCK_UN) }

@@ -15,6 +15,7 @@ import (
 	tracepb "go.opentelemetry.io/proto/otlp/trace/v1"
 	"golang.org/x/sys/unix"
 
+	"github.com/shimtrace/shimtrace/internal/host"
 	"github.com/shimtrace/shimtrace/internal/reliability"
 )
 
@@ -314,7 +315,7 @@ func TestCapWithAStoppedProcess(t *testing.T) {
 	for i := range 900 {
 		uploadOf(t, j, "flooder", fmt.Sprintf("flooder %d %s", i, pad))
 		if i == 100 {
-			if err := lock(holder, unix.LOCK_EX, 0); err != nil {
+			if err := host.Lock(holder, unix.LOCK_EX, 0); err != nil {
 				t.Fatal(err)
 			}
 		}

@@ -6,7 +6,9 @@ import (
 	"os"
 	"path/filepath"
 
-	"github.com/shimtrace/shimtrace/internal/keeper"
+	"golang.org/x/sys/unix"
+
+	"github.com/shimtrace/shimtrace/internal/host"
 )
 
 // ShipLockName is the lock file in the journal's directory that LockShipping locks.
@@ -19,8 +21,8 @@ var ErrShipped = errors.New("another process ships this journal")
 // It is held until the file is closed, here and in every process that has
 // inherited it. It does not wait.
 func LockShipping(dir string) (*os.File, error) {
-	f, err := keeper.Lock(filepath.Join(dir, ShipLockName))
-	if errors.Is(err, keeper.ErrHeld) {
+	f, err := host.LockFile(filepath.Join(dir, ShipLockName), unix.LOCK_EX, 0)
+	if errors.Is(err, host.ErrLocked) {
 		return nil, ErrShipped
 	}
 	if err != nil {

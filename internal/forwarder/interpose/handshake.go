@@ -7,6 +7,8 @@ import (
 	"sync"
 	"sync/atomic"
 	"time"
+
+	"github.com/shimtrace/shimtrace/internal/host"
 )
 
 // verdict says what becomes of a connection.
@@ -163,7 +165,7 @@ func (c *connection) hold(from *reader) {
 		// Too late for descriptors; an end comes once more, for the relay.
 		if len(passed) > 0 {
 			c.fromClient = append(c.fromClient, data...)
-			closeAll(passed)
+			host.CloseAll(passed)
 		}
 		c.fromClient = append(c.fromClient, from.later.data...)
 		return
@@ -173,7 +175,7 @@ func (c *connection) hold(from *reader) {
 		if werr == nil {
 			werr = write(c.server, data, passed)
 		} else {
-			closeAll(passed)
+			host.CloseAll(passed)
 		}
 	}
 	switch {

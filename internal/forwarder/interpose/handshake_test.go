@@ -11,6 +11,8 @@ import (
 	"time"
 
 	"golang.org/x/sys/unix"
+
+	"github.com/shimtrace/shimtrace/internal/host"
 )
 
 // handshaking is a connection without a listener: the client's far end, the VMM's far
@@ -254,7 +256,7 @@ func TestDescriptorsInHandshake(t *testing.T) {
 			if _, _, err := client.WriteMsgUnix([]byte(c.with), unix.UnixRights(fds...), nil); err != nil {
 				t.Fatal(err)
 			}
-			closeAll(fds)
+			host.CloseAll(fds)
 			if text, got := take(t, server, 100); text != c.with || fmt.Sprint(got) != fmt.Sprint(ids) {
 				t.Errorf("%q with %d descriptors", text, len(got))
 			}

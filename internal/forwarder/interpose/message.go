@@ -8,18 +8,18 @@ import (
 	"syscall"
 
 	"golang.org/x/sys/unix"
+
+	"github.com/shimtrace/shimtrace/internal/host"
 )
 
 const (
 	bufferSize = 64 << 10
-	// maxDescriptors is how many one message can carry (Linux, SCM_MAX_FD).
-	maxDescriptors = 253
 )
 
 // buffer is what is read into.
 type buffer struct {
 	data   [bufferSize]byte
-	rights [4*maxDescriptors + unix.SizeofCmsghdr + 4]byte
+	rights [4*host.MaxDescriptors + unix.SizeofCmsghdr + 4]byte
 }
 
 var buffers = sync.Pool{New: func() any { return new(buffer) }}
@@ -77,15 +77,12 @@ func (r *reader) next() (data []byte, passed []int, err error) {
 
 // release gives up what has not been asked for.
 func (r *reader) release() {
-	closeAll(r.later.passed)
+	host.CloseAll(r.later.passed)
 	if r.buf != nil {
 		buffers.Put(r.buf)
 	}
 	r.buf, r.now, r.later = nil, message{}, message{}
 }
-
-// errDescriptors: there were descriptors, and no room for them.
-var errDescriptors = errors.New("descriptors cannot be passed on")
 
 // read takes what is there.
 func (r *reader) read(fd int) error {
@@ -124,7 +121,7 @@ func (r *reader) separate(fd, n int) error {
 	if at < n {
 		m, err := uninterrupted(func() (int, error) { return unix.Read(fd, data[at:]) })
 		if err != nil {
-			closeAll(passed)
+			host.CloseAll(passed)
 			return err
 		}
 		n = at + m
@@ -158,42 +155,16 @@ func readRights(fd int, data, space []byte) (passed []int, err error) {
 	}); err != nil {
 		return nil, err
 	}
-	messages, err := unix.ParseSocketControlMessage(space[:rights])
-	for i := range messages {
-		fds, perr := unix.ParseUnixRights(&messages[i])
-		passed, err = append(passed, fds...), errors.Join(err, perr)
-	}
-	if err == nil && flags&unix.MSG_CTRUNC != 0 {
-		err = errDescriptors
-	}
-	if err != nil {
-		closeAll(passed)
-		return nil, err
-	}
-	return passed, nil
+	return host.Descriptors(space[:rights], flags)
 }
 
 // write writes bytes, the first of them with descriptors, and closes these.
 func write(to *net.UnixConn, data []byte, passed []int) error {
-	if len(passed) > 0 {
-		defer closeAll(passed)
-		n, _, err := to.WriteMsgUnix(data, unix.UnixRights(passed...), nil)
-		if err != nil {
-			return err
-		}
-		data = data[n:]
-	}
+	defer host.CloseAll(passed)
 	if len(data) == 0 {
 		return nil
 	}
-	_, err := to.Write(data)
-	return err
-}
-
-func closeAll(fds []int) {
-	for _, fd := range fds {
-		unix.Close(fd)
-	}
+	return host.SendDescriptors(to, data, passed)
 }
 
 func uninterrupted(f func() (int, error)) (int, error) {

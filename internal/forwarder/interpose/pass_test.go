@@ -13,6 +13,8 @@ import (
 	"time"
 
 	"golang.org/x/sys/unix"
+
+	"github.com/shimtrace/shimtrace/internal/host"
 )
 
 // passing has a connection to a VMM pass an interposer, whose client says first.
@@ -100,7 +102,7 @@ func TestDescriptorsKeepTheirPlace(t *testing.T) {
 				fds  int
 			}
 			messages := []message{
-				{"before", 0}, {"with one", 1}, {"x", 2}, {"y", 1}, {"plain", 0}, {"again", 0}, {"many", maxDescriptors}, {"after", 0},
+				{"before", 0}, {"with one", 1}, {"x", 2}, {"y", 1}, {"plain", 0}, {"again", 0}, {"many", host.MaxDescriptors}, {"after", 0},
 			}
 			var sent [][]uint64
 			for _, m := range messages {
@@ -112,7 +114,7 @@ func TestDescriptorsKeepTheirPlace(t *testing.T) {
 				if _, _, err := from.WriteMsgUnix([]byte(m.text), oob, nil); err != nil {
 					t.Fatal(err)
 				}
-				closeAll(fds)
+				host.CloseAll(fds)
 				sent = append(sent, ids)
 			}
 			for i, m := range messages {
@@ -156,7 +158,7 @@ func TestDescriptorsDoNotLeak(t *testing.T) {
 			t.Fatalf("round %d: %d bytes with %d descriptors, not %d with %d", round, len(got), len(with), len(text), n)
 		}
 	}
-	closeAll(fds)
+	host.CloseAll(fds)
 	// The last copies are closed after they have been passed on.
 	eventually(t, "as few are open as before", func() bool { return descriptors(t) <= before })
 }
@@ -170,7 +172,7 @@ func TestDescriptorsOfTheDead(t *testing.T) {
 	for err := error(nil); err == nil; {
 		_, _, err = client.WriteMsgUnix([]byte("x"), unix.UnixRights(fds...), nil)
 	}
-	closeAll(fds)
+	host.CloseAll(fds)
 	eventually(t, "all are closed", func() bool { return descriptors(t) <= before-3 })
 }
 
@@ -179,7 +181,7 @@ func TestDescriptorsOfTheDead(t *testing.T) {
 func TestNoRoomForDescriptors(t *testing.T) {
 	client, server := passing(t, "passfd\n")
 	fds, _ := files(t, 8)
-	defer closeAll(fds)
+	defer host.CloseAll(fds)
 	var limit unix.Rlimit
 	if err := unix.Getrlimit(unix.RLIMIT_NOFILE, &limit); err != nil {
 		t.Fatal(err)

@@ -9,6 +9,7 @@ import (
 
 	"github.com/shimtrace/shimtrace/internal/forwarder/listen"
 	"github.com/shimtrace/shimtrace/internal/forwarder/vmmdir"
+	"github.com/shimtrace/shimtrace/internal/host"
 )
 
 // place is one path where the VMM may have its socket.
@@ -89,7 +90,7 @@ func (p *place) tend() bool {
 func (p *place) take(path string) (s *seat, err error) {
 	for range 20 {
 		s, err = takeSeat(path, &p.opts)
-		if !errors.Is(err, vmmdir.ErrBusy) && !errors.Is(err, errChanged) {
+		if !errors.Is(err, host.ErrLocked) && !errors.Is(err, errChanged) {
 			break
 		}
 		time.Sleep(time.Millisecond)

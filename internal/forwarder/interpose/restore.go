@@ -15,6 +15,7 @@ import (
 
 	"github.com/shimtrace/shimtrace/internal/forwarder/listen"
 	"github.com/shimtrace/shimtrace/internal/forwarder/vmmdir"
+	"github.com/shimtrace/shimtrace/internal/host"
 )
 
 // Restore gives sockets back whose places were taken by a process that died. What
@@ -58,7 +59,7 @@ func inLockedDir(path string, f func() error) error {
 			if err == nil {
 				return f()
 			}
-			if !errors.Is(err, vmmdir.ErrBusy) || time.Now().After(end) {
+			if !errors.Is(err, host.ErrLocked) || time.Now().After(end) {
 				return err
 			}
 		}

@@ -3,13 +3,13 @@ package interpose
 import (
 	"errors"
 	"fmt"
-	"net"
 	"os"
 	"path/filepath"
 
 	"golang.org/x/sys/unix"
 
 	"github.com/shimtrace/shimtrace/internal/forwarder/vmmdir"
+	"github.com/shimtrace/shimtrace/internal/host"
 )
 
 var (
@@ -44,17 +44,6 @@ func takeSeat(path string, o *Options) (*seat, error) {
 	return s, nil
 }
 
-// listener takes a listening socket over.
-func listener(fd int) (*net.UnixListener, error) {
-	f := os.NewFile(uintptr(fd), "interposed socket")
-	defer f.Close()
-	l, err := net.FileListener(f) // leaves the file alone when it is closed
-	if err != nil {
-		return nil, err
-	}
-	return l.(*net.UnixListener), nil
-}
-
 // swap makes a socket that listens and is like the VMM's, and exchanges the two.
 // It runs in the locked directory.
 func (s *seat) swap(o *Options) error {
@@ -83,7 +72,7 @@ func (s *seat) swap(o *Options) error {
 		return err
 	}
 	o.step("bound")
-	if s.UnixListener, err = listener(fd); err == nil {
+	if s.UnixListener, err = host.UnixListener(os.NewFile(uintptr(fd), "interposed socket")); err == nil {
 		err = s.enter(temp, st, o)
 	}
 	if err != nil {

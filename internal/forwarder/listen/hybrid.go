@@ -8,6 +8,7 @@ import (
 	"time"
 
 	"github.com/shimtrace/shimtrace/internal/forwarder/vmmdir"
+	"github.com/shimtrace/shimtrace/internal/host"
 )
 
 // HybridOptions say where to listen for one sandbox. The zero value means the
@@ -117,7 +118,7 @@ func (p *place) tend() {
 		return
 	}
 	s, err := bindSocketFile(path, p.hybrid.opts.Users)
-	if errors.Is(err, vmmdir.ErrNone) || errors.Is(err, vmmdir.ErrBusy) {
+	if errors.Is(err, vmmdir.ErrNone) || errors.Is(err, host.ErrLocked) {
 		return
 	}
 	p.report.Tell(err)
@@ -154,7 +155,7 @@ func (h *Hybrid) accept(s *socketFile) {
 			time.Sleep(acceptPause)
 			continue
 		}
-		if err := CheckPeer(conn, s.users...); err != nil {
+		if err := host.CheckPeer(conn, s.users...); err != nil {
 			report.Tell(&net.OpError{Op: "accept", Net: "unix", Addr: &net.UnixAddr{Name: s.path, Net: "unix"}, Err: err})
 			conn.Close()
 			continue

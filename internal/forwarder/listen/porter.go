@@ -13,6 +13,8 @@ import (
 
 	"github.com/mdlayher/socket"
 	"golang.org/x/sys/unix"
+
+	"github.com/shimtrace/shimtrace/internal/host"
 )
 
 // porter accepts for all relays of the host.
@@ -110,7 +112,7 @@ func (p *porter) admit() {
 			return
 		}
 		if err == nil {
-			if err = CheckPeer(conn, uint32(os.Geteuid())); err != nil {
+			if err = host.CheckPeer(conn, uint32(os.Geteuid())); err != nil {
 				conn.Close()
 			}
 		}

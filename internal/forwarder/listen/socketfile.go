@@ -12,6 +12,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"github.com/shimtrace/shimtrace/internal/forwarder/vmmdir"
+	"github.com/shimtrace/shimtrace/internal/host"
 )
 
 // socketFile is a listening Unix socket in a directory that belongs to a VMM.
@@ -66,13 +67,9 @@ func bindSocketFile(path string, extra []uint32) (*socketFile, error) {
 	if err != nil {
 		return nil, fmt.Errorf("listen at %s: %w", path, err)
 	}
-	f := os.NewFile(uintptr(fd), name)
-	defer f.Close()
-	l, err := net.FileListener(f) // leaves the file alone when it is closed
-	if err != nil {
+	if s.UnixListener, err = host.UnixListener(os.NewFile(uintptr(fd), name)); err != nil {
 		return nil, fmt.Errorf("listen at %s: %w", path, err)
 	}
-	s.UnixListener = l.(*net.UnixListener)
 	return s, nil
 }
 
@@ -131,7 +128,7 @@ func clearStale(name string, owner uint32) error {
 	}
 	// Other programs know nothing of the lock.
 	if now, _, err := vmmdir.Identify(name); err != nil || now != id {
-		return vmmdir.ErrBusy
+		return host.ErrLocked
 	}
 	return unix.Unlink(name)
 }

@@ -14,6 +14,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"github.com/shimtrace/shimtrace/internal/forwarder/vmmdir"
+	"github.com/shimtrace/shimtrace/internal/host"
 	"github.com/shimtrace/shimtrace/internal/private"
 )
 
@@ -240,7 +241,7 @@ func (v *VSOCK) dial(ctx context.Context) (*net.UnixConn, error) {
 		return nil, err
 	}
 	u := conn.(*net.UnixConn)
-	if err := CheckPeer(u, uint32(os.Geteuid())); err != nil {
+	if err := host.CheckPeer(u, uint32(os.Geteuid())); err != nil {
 		u.Close()
 		return nil, err
 	}

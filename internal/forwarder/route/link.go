@@ -10,7 +10,6 @@ import (
 	"sync"
 	"time"
 
-	"github.com/shimtrace/shimtrace/internal/forwarder/listen"
 	"github.com/shimtrace/shimtrace/internal/forwarder/runtimespan"
 	"github.com/shimtrace/shimtrace/internal/host"
 )
@@ -135,13 +134,13 @@ func (l *Link) isLeaving() bool {
 }
 
 func (l *Link) dial(ctx context.Context) (*net.UnixConn, error) {
-	d := net.Dialer{Timeout: sendTimeout}
-	c, err := d.DialContext(ctx, "unix", socketPath(l.opts.Dir))
+	ctx, cancel := context.WithTimeout(ctx, sendTimeout)
+	defer cancel()
+	conn, err := host.DialUnix(ctx, "unix", socketPath(l.opts.Dir))
 	if err != nil {
 		return nil, err
 	}
-	conn := c.(*net.UnixConn)
-	if err := listen.CheckPeer(conn, uint32(os.Geteuid())); err != nil {
+	if err := host.CheckPeer(conn, uint32(os.Geteuid())); err != nil {
 		conn.Close()
 		return nil, err
 	}

@@ -14,8 +14,8 @@ import (
 
 	"golang.org/x/sys/unix"
 
-	"github.com/shimtrace/shimtrace/internal/forwarder/listen"
 	"github.com/shimtrace/shimtrace/internal/forwarder/runtimespan"
+	"github.com/shimtrace/shimtrace/internal/host"
 	"github.com/shimtrace/shimtrace/internal/loglimit"
 	"github.com/shimtrace/shimtrace/internal/private"
 )
@@ -114,18 +114,9 @@ func NewRouter(opts RouterOptions) *Router {
 // Listen opens the socket that relays connect to, in a directory that is closed to
 // others. The caller holds the lock at LockPath, so that what is there already has
 // been left by a process that ended.
-func Listen(dir string) (*net.UnixListener, error) {
-	path := socketPath(dir)
-	if err := os.Remove(path); err != nil && !errors.Is(err, os.ErrNotExist) {
-		return nil, fmt.Errorf("relays' link: %w", err)
-	}
-	l, err := net.ListenUnix("unix", &net.UnixAddr{Name: path, Net: "unix"})
+func Listen(dir string) (*host.Listener, error) {
+	l, err := host.ListenUnix("unix", socketPath(dir))
 	if err != nil {
-		return nil, fmt.Errorf("relays' link: %w", err)
-	}
-	// Until then the directory, which is closed to others, guards it.
-	if err := os.Chmod(path, 0o600); err != nil {
-		l.Close()
 		return nil, fmt.Errorf("relays' link: %w", err)
 	}
 	return l, nil
@@ -157,13 +148,13 @@ const (
 
 // Serve admits relays until ctx is done, or until there has been none for the idle
 // time (0: never), and sees to spans that wait. Close comes after it.
-func (r *Router) Serve(ctx context.Context, relays *net.UnixListener, idle time.Duration) {
+func (r *Router) Serve(ctx context.Context, relays *host.Listener, idle time.Duration) {
 	stop := context.AfterFunc(ctx, func() { relays.Close() })
 	defer stop()
 	var admitting sync.WaitGroup
 	admitting.Go(func() { r.admit(relays) })
 	defer admitting.Wait()
-	defer relays.Close() // and removes its file
+	defer relays.Remove()
 	ticker := time.NewTicker(tick)
 	defer ticker.Stop()
 	for {
@@ -179,14 +170,14 @@ func (r *Router) Serve(ctx context.Context, relays *net.UnixListener, idle time.
 	}
 }
 
-func (r *Router) admit(relays *net.UnixListener) {
+func (r *Router) admit(relays *host.Listener) {
 	for {
 		conn, err := relays.AcceptUnix()
 		if errors.Is(err, net.ErrClosed) {
 			return
 		}
 		if err == nil {
-			if err = listen.CheckPeer(conn, uint32(os.Geteuid())); err != nil {
+			if err = host.CheckPeer(conn, uint32(os.Geteuid())); err != nil {
 				conn.Close()
 			}
 		}

@@ -9,6 +9,8 @@ import (
 	"runtime/debug"
 
 	"golang.org/x/sys/unix"
+
+	"github.com/shimtrace/shimtrace/internal/host"
 )
 
 // User owns a file.
@@ -88,17 +90,10 @@ func openLinked(path string) (*os.File, error) {
 	return os.NewFile(uintptr(fd), path), nil
 }
 
-// ErrBusy means that another relay is at work in the directory; try again.
-var ErrBusy = errors.New("the directory is locked")
-
 // Lock keeps other relays from changing what we look at, until Close. It does not
-// wait: ErrBusy if another has the lock.
+// wait: host.ErrLocked if another has the lock.
 func (d *Dir) Lock() error {
-	err := unix.Flock(int(d.Fd()), unix.LOCK_EX|unix.LOCK_NB)
-	if errors.Is(err, unix.EWOULDBLOCK) {
-		return ErrBusy
-	}
-	return err
+	return host.Lock(d.File, unix.LOCK_EX, 0)
 }
 
 // Inside calls f with d as its working directory and with its owner's rights to

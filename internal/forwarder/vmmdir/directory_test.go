@@ -8,6 +8,8 @@ import (
 	"testing"
 
 	"golang.org/x/sys/unix"
+
+	"github.com/shimtrace/shimtrace/internal/host"
 )
 
 func open(t *testing.T, path string) *Dir {
@@ -41,7 +43,7 @@ func TestLock(t *testing.T) {
 	if err := first.Lock(); err != nil {
 		t.Fatal(err)
 	}
-	if err := second.Lock(); !errors.Is(err, ErrBusy) {
+	if err := second.Lock(); !errors.Is(err, host.ErrLocked) {
 		t.Errorf("locked twice: %v", err)
 	}
 	first.Close()

@@ -9,8 +9,8 @@ import (
 
 	semconv "go.opentelemetry.io/otel/semconv/v1.43.0"
 
+	"github.com/shimtrace/shimtrace/internal/host"
 	"github.com/shimtrace/shimtrace/internal/shim/control"
-	"github.com/shimtrace/shimtrace/internal/shim/state"
 	"github.com/shimtrace/shimtrace/internal/shim/telemetry"
 )
 
@@ -30,7 +30,7 @@ func (p *Process) control(client net.Conn, req control.Request) control.Answer {
 	s := p.sandbox
 	by := telemetry.Turner{Name: "unknown", UID: -1}
 	if conn, ok := client.(*net.UnixConn); ok {
-		if cred, err := state.Peer(conn); err == nil {
+		if cred, err := host.Peer(conn); err == nil {
 			by.UID = int(cred.Uid)
 		}
 	}

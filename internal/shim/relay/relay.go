@@ -14,6 +14,7 @@ import (
 
 	"github.com/shimtrace/shimtrace/internal/config"
 	"github.com/shimtrace/shimtrace/internal/export"
+	"github.com/shimtrace/shimtrace/internal/host"
 	"github.com/shimtrace/shimtrace/internal/shim/control"
 	"github.com/shimtrace/shimtrace/internal/shim/kata"
 	"github.com/shimtrace/shimtrace/internal/shim/state"
@@ -80,7 +81,7 @@ func (p *Process) Take(innerSock string, started time.Time) (st state.State, err
 	if p.sentinel, err = state.Dial(innerSock); err != nil {
 		return st, fmt.Errorf("connect to the inner shim: %w", err)
 	}
-	cred, err := state.Peer(p.sentinel)
+	cred, err := host.Peer(p.sentinel)
 	if err != nil {
 		return st, fmt.Errorf("connect to the inner shim: %w", err)
 	}
@@ -196,7 +197,7 @@ func (p *Process) watch() {
 		if err != nil {
 			return
 		}
-		if cred, err := state.Peer(conn); err != nil || int(cred.Pid) != p.state.InnerPID {
+		if cred, err := host.Peer(conn); err != nil || int(cred.Pid) != p.state.InnerPID {
 			conn.Close()
 			return
 		}

@@ -10,6 +10,8 @@ import (
 	"time"
 
 	"golang.org/x/sys/unix"
+
+	"github.com/shimtrace/shimtrace/internal/host"
 )
 
 const (
@@ -33,19 +35,11 @@ func StartLock(dir, namespace, sandbox string) string {
 
 // LockStart takes a start lock, alone or shared, within the time given.
 func LockStart(path string, how int, patience time.Duration) (release func(), ok bool) {
-	f, err := os.OpenFile(path, os.O_RDWR|os.O_CREATE|unix.O_CLOEXEC|unix.O_NOFOLLOW, 0o600)
+	f, err := host.LockFile(path, how, patience)
 	if err != nil {
 		return func() {}, false
 	}
-	for end := time.Now().Add(patience); ; time.Sleep(time.Millisecond) {
-		if err = unix.Flock(int(f.Fd()), how|unix.LOCK_NB); err == nil {
-			return func() { f.Close() }, true
-		}
-		if !errors.Is(err, unix.EWOULDBLOCK) || time.Now().After(end) {
-			f.Close()
-			return func() {}, false
-		}
-	}
+	return func() { f.Close() }, true
 }
 
 // RemoveLeakedSocket removes the inner shim's socket if nobody listens on it: a

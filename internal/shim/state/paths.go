@@ -3,7 +3,6 @@ package state
 import (
 	"crypto/sha256"
 	"encoding/hex"
-	"errors"
 	"fmt"
 	"os"
 	"path/filepath"
@@ -11,6 +10,7 @@ import (
 
 	"golang.org/x/sys/unix"
 
+	"github.com/shimtrace/shimtrace/internal/host"
 	"github.com/shimtrace/shimtrace/internal/private"
 	"github.com/shimtrace/shimtrace/internal/shim/control"
 )
@@ -55,37 +55,8 @@ func (p Paths) Create() error {
 // Acquire takes the lock under which a relay comes into being or is cleared away,
 // waiting at most as long as given.
 func (p Paths) Acquire(wait time.Duration) (release func(), err error) {
-	for end := time.Now().Add(wait); ; time.Sleep(2 * time.Millisecond) {
-		release, err = p.TryAcquire()
-		if err == nil || !errors.Is(err, unix.EWOULDBLOCK) || time.Now().After(end) {
-			return release, err
-		}
-	}
-}
-
-func (p Paths) TryAcquire() (release func(), err error) {
-	f, err := private.Open(p.lock, os.O_RDWR|os.O_CREATE, 0o600)
+	f, err := host.LockFile(p.lock, unix.LOCK_EX, wait)
 	if err != nil {
-		return nil, fmt.Errorf("lock the relay: %w", err)
-	}
-	if err := unix.Flock(int(f.Fd()), unix.LOCK_EX|unix.LOCK_NB); err != nil {
-		f.Close()
-		return nil, fmt.Errorf("lock the relay: %s: %w", p.lock, err)
-	}
-	// Who held it before may have removed it: then the lock is on a file that
-	// nobody else will find.
-	mine, err := f.Stat()
-	if err == nil {
-		var there os.FileInfo
-		if there, err = os.Lstat(p.lock); err == nil && !os.SameFile(mine, there) {
-			err = unix.EWOULDBLOCK
-		}
-	}
-	if errors.Is(err, os.ErrNotExist) {
-		err = unix.EWOULDBLOCK
-	}
-	if err != nil {
-		f.Close()
 		return nil, fmt.Errorf("lock the relay: %s: %w", p.lock, err)
 	}
 	return func() { f.Close() }, nil

@@ -9,8 +9,7 @@ import (
 	"testing"
 	"time"
 
-	"golang.org/x/sys/unix"
-
+	"github.com/shimtrace/shimtrace/internal/host"
 	"github.com/shimtrace/shimtrace/internal/shim/control"
 )
 
@@ -63,7 +62,7 @@ func TestLockDoesNotWaitForever(t *testing.T) {
 		t.Fatal(err)
 	}
 	defer release()
-	if _, err := p.Acquire(20 * time.Millisecond); !errors.Is(err, unix.EWOULDBLOCK) {
+	if _, err := p.Acquire(20 * time.Millisecond); !errors.Is(err, host.ErrLocked) {
 		t.Errorf("second holder: %v", err)
 	}
 }

@@ -130,7 +130,7 @@ func dropsIn(t *testing.T, dir string) map[string]int {
 	return all
 }
 
-func processTime(t *testing.T) time.Duration { return usage(t, unix.RUSAGE_SELF) }
+func processTime(t testing.TB) time.Duration { return usage(t, unix.RUSAGE_SELF) }
 
 func threadTime() time.Duration {
 	var u unix.Rusage
@@ -140,7 +140,7 @@ func threadTime() time.Duration {
 	return time.Duration(u.Utime.Nano() + u.Stime.Nano())
 }
 
-func usage(t *testing.T, who int) time.Duration {
+func usage(t testing.TB, who int) time.Duration {
 	t.Helper()
 	var u unix.Rusage
 	if err := unix.Getrusage(who, &u); err != nil {

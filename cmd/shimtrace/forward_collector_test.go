@@ -16,7 +16,8 @@ import (
 	tracepb "go.opentelemetry.io/proto/otlp/trace/v1"
 	"google.golang.org/protobuf/proto"
 
-	"github.com/shimtrace/shimtrace/internal/forwarder/agentwire"
+	"github.com/shimtrace/shimtrace/internal/forwarder/agent"
+	"github.com/shimtrace/shimtrace/internal/forwarder/span"
 )
 
 // collector takes spans at an address.
@@ -76,7 +77,7 @@ func TestForwardCollectorLater(t *testing.T) {
 	// The command line's endpoint is the one; the rest is as configured.
 	config := "[export]\nendpoint = \"http://127.0.0.1:9\"\nheaders = { authorization = \"Bearer abc\" }\n"
 	p := startForward(t, config, "--socket-path", sandboxDir(t, vms, "vm"), "--journal", dir, "--otlp-endpoint", "http://"+address, "--json", "--keep-trace-ids")
-	agent(t, filepath.Join(vms, "vm", "clh.sock")).Close()
+	connectAgent(t, filepath.Join(vms, "vm", "clh.sock")).Close()
 	p.says("trying again") // after some seconds, in a line about how it goes
 	if l, err = net.Listen("tcp", address); err != nil {
 		t.Fatal(err)
@@ -106,13 +107,13 @@ func capturedTraces(t *testing.T) map[trace.TraceID]bool {
 	if err != nil {
 		t.Fatal(err)
 	}
-	traces, r, d := make(map[trace.TraceID]bool), agentwire.NewReader(bytes.NewReader(data), agentwire.Options{}), agentwire.NewDecoder(agentwire.Options{})
+	traces, r, d := make(map[trace.TraceID]bool), agent.NewReader(bytes.NewReader(data), agent.Options{}), agent.NewDecoder(agent.Options{})
 	for {
 		payload, err := r.Next()
 		if err == io.EOF {
 			return traces
 		}
-		var s agentwire.Span
+		var s span.Span
 		if err == nil {
 			err = d.Decode(payload, &s)
 		}
@@ -129,7 +130,7 @@ func TestForwardNoCollector(t *testing.T) {
 	vms, dir := t.TempDir(), t.TempDir()
 	socket := sandboxDir(t, vms, "vm")
 	p := startForward(t, "", "--socket-path", socket, "--journal", dir, "--otlp-endpoint", "http://127.0.0.1:9")
-	agent(t, socket)
+	connectAgent(t, socket)
 	p.stop()
 	p.says("waits in the journal " + dir)
 	if n := len(readStored(t, dir).spans["vm"]); n < capturedSpans/2 {
@@ -149,15 +150,15 @@ func TestForwardShared(t *testing.T) {
 	endpoint := "http://" + l.Addr().String()
 	a, b := sandboxDir(t, vms, "a"), sandboxDir(t, vms, "b")
 	one := startForward(t, "", "--socket-path", a, "--journal", dir, "--otlp-endpoint", endpoint)
-	agent(t, a).Close()
+	connectAgent(t, a).Close()
 	eventually(t, "the first ships", func() bool { return c.count("a") > 0 })
 	two := startForward(t, "", "--socket-path", b, "--journal", dir, "--otlp-endpoint", endpoint)
 	two.says("another process ships the journal")
-	agent(t, b).Close()
+	connectAgent(t, b).Close()
 	eventually(t, "the first ships the second's", func() bool { return c.count("b") > 0 })
 	one.stop()
 	before := c.count("b")
-	agent(t, b).Close()
+	connectAgent(t, b).Close()
 	eventually(t, "the second ships", func() bool { return c.count("b") > before })
 	two.stop()
 }

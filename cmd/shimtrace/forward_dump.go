@@ -9,11 +9,12 @@ import (
 
 	commonpb "go.opentelemetry.io/proto/otlp/common/v1"
 	tracepb "go.opentelemetry.io/proto/otlp/trace/v1"
+	"google.golang.org/protobuf/proto"
 
 	"github.com/shimtrace/shimtrace/internal/forwarder"
-	"github.com/shimtrace/shimtrace/internal/forwarder/agentwire"
 	"github.com/shimtrace/shimtrace/internal/forwarder/collate"
 	"github.com/shimtrace/shimtrace/internal/forwarder/receiver"
+	"github.com/shimtrace/shimtrace/internal/forwarder/span"
 	"github.com/shimtrace/shimtrace/internal/shim/kata/agentconfig"
 	"github.com/shimtrace/shimtrace/internal/waterfall"
 )
@@ -40,14 +41,15 @@ func newDump(o *forwardOptions, out io.Writer) *dump {
 var _ forwarder.Sink = (*dump)(nil)
 
 // Span implements forwarder.Sink.
-func (d *dump) Span(conn forwarder.ConnInfo, span *agentwire.Span) {
+func (d *dump) Span(conn forwarder.ConnInfo, span *span.Span) {
 	if d.o.leavesOut(conn.Origin) {
 		d.mu.Lock()
 		defer d.mu.Unlock()
 		d.others++
 		return
 	}
-	m, err := span.Proto()
+	m := new(tracepb.Span)
+	err := proto.Unmarshal(span.AppendOTLP(nil), m)
 	var line bytes.Buffer
 	if err == nil {
 		err = waterfall.WriteJSON(&line, []*tracepb.ResourceSpans{{

@@ -22,7 +22,7 @@ func TestForwardDump(t *testing.T) {
 	vms := t.TempDir()
 	socket := sandboxDir(t, vms, "vm")
 	p := startForward(t, "[journal]\ndir = \"/proc/none\"\n", "--socket-path", socket, "--dump-only")
-	agent(t, socket)
+	connectAgent(t, socket)
 	eventually(t, "all spans are printed", func() bool { return strings.Count(p.stdout.String(), "\n") == capturedSpans })
 	p.stop()
 	if strings.Contains(p.stdout.String(), "hunter2") {
@@ -77,7 +77,7 @@ func TestForwardDumpToNobody(t *testing.T) {
 	p := newForward(t, "", "--socket-path", socket, "--dump-only")
 	p.cmd.Stdout = full
 	p.start()
-	agent(t, socket)
+	connectAgent(t, socket)
 	p.ends(exitFailure)
 	p.says("print a span")
 }

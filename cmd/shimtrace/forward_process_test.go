@@ -196,7 +196,7 @@ const capturedSpans = 168
 
 // agentCapture is what an agent sent in its life.
 var agentCapture = sync.OnceValues(func() ([]byte, error) {
-	f, err := os.Open("../../internal/forwarder/agentwire/testdata/kata-4.1.0-pod.agent.frames.gz")
+	f, err := os.Open("../../internal/forwarder/agent/testdata/kata-4.1.0-pod.agent.frames.gz")
 	if err != nil {
 		return nil, err
 	}
@@ -208,9 +208,9 @@ var agentCapture = sync.OnceValues(func() ([]byte, error) {
 	return io.ReadAll(z)
 })
 
-// agent connects as the VMM of a socket does for its agent, and sends a capture.
+// connectAgent connects as the VMM of a socket does for its agent, and sends a capture.
 // The connection stays open.
-func agent(t *testing.T, socket string) net.Conn {
+func connectAgent(t *testing.T, socket string) net.Conn {
 	t.Helper()
 	data, err := agentCapture()
 	if err != nil {

@@ -17,9 +17,9 @@ import (
 	"github.com/shimtrace/shimtrace/internal/config"
 	"github.com/shimtrace/shimtrace/internal/export/journal"
 	"github.com/shimtrace/shimtrace/internal/forwarder"
-	"github.com/shimtrace/shimtrace/internal/forwarder/agentwire"
 	"github.com/shimtrace/shimtrace/internal/forwarder/collate"
 	"github.com/shimtrace/shimtrace/internal/forwarder/listen"
+	"github.com/shimtrace/shimtrace/internal/forwarder/span"
 )
 
 // stored is what a journal has of the agents' spans.
@@ -85,15 +85,15 @@ func TestForwardManyVMs(t *testing.T) {
 	vms, dir := t.TempDir(), filepath.Join(t.TempDir(), "journal")
 	first := sandboxDir(t, vms, "first")
 	p := startForward(t, "", "--socket-path", vms+"/{ID}/clh.sock", "--journal", dir, "--trace-name", "our agent", "--json")
-	agent(t, first)
+	connectAgent(t, first)
 	second := sandboxDir(t, vms, "second")
-	agent(t, second)
+	connectAgent(t, second)
 	third := sandboxDir(t, vms, "third")
-	agent(t, third).Close()
+	connectAgent(t, third).Close()
 	if err := os.Rename(filepath.Dir(third), filepath.Join(t.TempDir(), "gone")); err != nil {
 		t.Fatal(err)
 	}
-	agent(t, sandboxDir(t, vms, "third")).Close()
+	connectAgent(t, sandboxDir(t, vms, "third")).Close()
 	p.stop()
 
 	sum := summaryOf(t, p)
@@ -137,7 +137,7 @@ func TestForwardTwice(t *testing.T) {
 	vms := t.TempDir()
 	socket := sandboxDir(t, vms, "vm")
 	one := startForward(t, "", "--socket-path", socket, "--journal", filepath.Join(vms, "one"))
-	agent(t, socket).Close()
+	connectAgent(t, socket).Close()
 	two := startForward(t, "", "--socket-path", socket, "--journal", filepath.Join(vms, "two"), "--json")
 	two.says("somebody else listens there")
 	one.stop()
@@ -148,7 +148,7 @@ func TestForwardTwice(t *testing.T) {
 		}
 		return err == nil
 	})
-	agent(t, socket).Close()
+	connectAgent(t, socket).Close()
 	two.stop()
 	if n := len(readStored(t, filepath.Join(vms, "one")).spans["vm"]); n < capturedSpans/2 {
 		t.Errorf("the first has %d spans", n)
@@ -231,7 +231,7 @@ func TestForwardOneVM(t *testing.T) {
 	var printed output
 	d := newDump(o, &printed)
 	for _, cid := range []uint32{7, 8} {
-		d.Span(forwarder.ConnInfo{Origin: listen.Origin{CID: cid}}, &agentwire.Span{TraceID: [16]byte{1}, SpanID: [8]byte{byte(cid)}})
+		d.Span(forwarder.ConnInfo{Origin: listen.Origin{CID: cid}}, &span.Span{TraceID: [16]byte{1}, SpanID: [8]byte{byte(cid)}})
 	}
 	if err := d.Close(t.Context()); err != nil {
 		t.Fatal(err)

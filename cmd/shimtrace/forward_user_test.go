@@ -17,8 +17,8 @@ func TestForwardAs(t *testing.T) {
 	}
 	vms, dir := openDir(t), filepath.Join(openDir(t), "journal")
 	p := startForward(t, "", "--socket-path", vms+"/{sandbox}/clh.sock", "--journal", dir, "--user", "nobody", "--json")
-	agent(t, sandboxDir(t, vms, "a"))
-	agent(t, sandboxDir(t, vms, "b")).Close()
+	connectAgent(t, sandboxDir(t, vms, "a"))
+	connectAgent(t, sandboxDir(t, vms, "b")).Close()
 	// By now the one that listens is not needed: the connections are the other's.
 	eventually(t, "spans are stored", func() bool { return len(readStored(t, dir).spans["b"]) > 0 })
 	segments, err := filepath.Glob(dir + "/*.seg")

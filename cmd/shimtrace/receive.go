@@ -196,7 +196,7 @@ func newReception(cfg config.Config, seat *seat, j *journal.Journal, report *rec
 		return nil, err
 	}
 	r.endpoint = endpoint.New(r.router.Take, endpoint.Options{
-		Wire:     agentconfig.Forwarder(cfg.Agent).Wire,
+		Span:     agentconfig.Forwarder(cfg.Agent).Wire.Options,
 		MaxBody:  int(cfg.Jaeger.BodyBytes),
 		Report:   func(_ endpoint.Reason, err error) { report.warn(err) },
 		Counters: &r.counters,

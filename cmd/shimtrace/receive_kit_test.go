@@ -19,7 +19,7 @@ import (
 	"github.com/shimtrace/shimtrace/internal/export/journal"
 	"github.com/shimtrace/shimtrace/internal/forwarder/endpoint"
 	"github.com/shimtrace/shimtrace/internal/forwarder/route"
-	"github.com/shimtrace/shimtrace/internal/forwarder/runtimespan"
+	"github.com/shimtrace/shimtrace/internal/forwarder/span"
 	identity "github.com/shimtrace/shimtrace/internal/host"
 )
 
@@ -173,7 +173,7 @@ func linkRelay(t *testing.T, state, sandbox string, ensure func(), pids ...int) 
 	return f
 }
 
-func (f *fakeRelay) take(s *runtimespan.Span) {
+func (f *fakeRelay) take(s *span.Span) {
 	f.mu.Lock()
 	stall := f.stall
 	f.mu.Unlock()

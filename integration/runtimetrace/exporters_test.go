@@ -20,10 +20,11 @@ import (
 	"go.opentelemetry.io/otel/codes"
 	"go.opentelemetry.io/otel/trace"
 	tracepb "go.opentelemetry.io/proto/otlp/trace/v1"
+	"google.golang.org/protobuf/proto"
 
 	rustjaeger "github.com/shimtrace/shimtrace/integration/rust/jaeger"
 	"github.com/shimtrace/shimtrace/internal/forwarder/endpoint"
-	"github.com/shimtrace/shimtrace/internal/forwarder/runtimespan"
+	"github.com/shimtrace/shimtrace/internal/forwarder/span"
 )
 
 // postsEndpoint is one of ours, and what came to it.
@@ -38,7 +39,7 @@ type postsEndpoint struct {
 
 type posted struct {
 	service string
-	runtimespan.Span
+	span.Span
 }
 
 func serve(t *testing.T) *postsEndpoint {
@@ -48,7 +49,7 @@ func serve(t *testing.T) *postsEndpoint {
 		t.Fatal(err)
 	}
 	e := &postsEndpoint{url: "http://" + l.Addr().String() + endpoint.Path, by: make(map[netip.AddrPort][]posted)}
-	e.Endpoint = endpoint.New(func(peer netip.AddrPort, service string, spans []runtimespan.Span) {
+	e.Endpoint = endpoint.New(func(peer netip.AddrPort, service string, spans []span.Span) {
 		e.mu.Lock()
 		defer e.mu.Unlock()
 		for _, s := range spans {
@@ -145,8 +146,8 @@ func checkGo(t *testing.T, sent []trace.SpanContext, got []posted) {
 		if s.Start == 0 || s.End < s.Start || time.Since(time.Unix(0, int64(s.Start))).Abs() > time.Hour {
 			t.Errorf("%s: from %d to %d", s.Name, s.Start, s.End)
 		}
-		m, err := s.Proto()
-		if err != nil {
+		m := new(tracepb.Span)
+		if err := proto.Unmarshal(s.AppendOTLP(nil), m); err != nil {
 			t.Fatal(err)
 		}
 		switch {
@@ -231,8 +232,8 @@ func checkRust(t *testing.T, sandbox string, sent map[string]string, got []poste
 		}
 		delete(sent, id)
 		counts[s.Name]++
-		m, err := s.Proto()
-		if err != nil {
+		m := new(tracepb.Span)
+		if err := proto.Unmarshal(s.AppendOTLP(nil), m); err != nil {
 			t.Fatal(err)
 		}
 		switch s.Name {

@@ -19,8 +19,8 @@ import (
 	"github.com/shimtrace/shimtrace/integration/vm"
 	"github.com/shimtrace/shimtrace/integration/vm/agentcall"
 	"github.com/shimtrace/shimtrace/internal/forwarder"
-	"github.com/shimtrace/shimtrace/internal/forwarder/agentwire"
 	"github.com/shimtrace/shimtrace/internal/forwarder/listen"
+	"github.com/shimtrace/shimtrace/internal/forwarder/span"
 )
 
 // agentLife is what a runtime asks of an agent: methods, and the container that
@@ -190,10 +190,10 @@ type collector struct {
 	closed chan error
 
 	mu    sync.Mutex
-	spans []*agentwire.Span
+	spans []*span.Span
 }
 
-func (c *collector) Span(_ forwarder.ConnInfo, span *agentwire.Span) {
+func (c *collector) Span(_ forwarder.ConnInfo, span *span.Span) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	c.spans = append(c.spans, span)

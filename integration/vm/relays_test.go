@@ -16,7 +16,8 @@ import (
 	"time"
 
 	"github.com/shimtrace/shimtrace/integration/vm"
-	"github.com/shimtrace/shimtrace/internal/forwarder/agentwire"
+	"github.com/shimtrace/shimtrace/internal/forwarder/agent"
+	"github.com/shimtrace/shimtrace/internal/forwarder/span"
 )
 
 // TestRelaysShareThePort has a host with QEMU's VMs and a relay for each, as they
@@ -25,7 +26,7 @@ func TestRelaysShareThePort(t *testing.T) {
 	peer := program(t, "peer")
 	guestFiles := map[string]string{"bin/peer": peer}
 	capture := func(name string) []byte {
-		data := unzip(t, filepath.Join("../../internal/forwarder/agentwire/testdata", name+".frames.gz"))
+		data := unzip(t, filepath.Join("../../internal/forwarder/agent/testdata", name+".frames.gz"))
 		path := filepath.Join(t.TempDir(), name)
 		if err := os.WriteFile(path, data, 0o600); err != nil {
 			t.Fatal(err)
@@ -178,14 +179,14 @@ func (h host) wait(pattern string) { h.t.Helper(); wait(h.t, h.Guest, pattern) }
 func digestOf(t *testing.T, streams ...[]byte) (spans int, digest string) {
 	t.Helper()
 	sum := sha256.New()
-	r := agentwire.NewReader(bytes.NewReader(bytes.Join(streams, nil)), agentwire.Options{})
-	decoder := agentwire.NewDecoder(agentwire.Options{})
+	r := agent.NewReader(bytes.NewReader(bytes.Join(streams, nil)), agent.Options{})
+	decoder := agent.NewDecoder(agent.Options{})
 	for {
 		payload, err := r.Next()
 		if errors.Is(err, io.EOF) {
 			return spans, fmt.Sprintf("%x", sum.Sum(nil)[:8])
 		}
-		var span agentwire.Span
+		var span span.Span
 		if err == nil {
 			err = decoder.Decode(payload, &span)
 		}

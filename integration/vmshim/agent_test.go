@@ -18,7 +18,8 @@ import (
 	agentgrpc "github.com/kata-containers/kata-containers/src/runtime/virtcontainers/pkg/agent/protocols/grpc"
 
 	"github.com/shimtrace/shimtrace/integration/rust/agent"
-	"github.com/shimtrace/shimtrace/internal/forwarder/agentwire"
+	wire "github.com/shimtrace/shimtrace/internal/forwarder/agent"
+	"github.com/shimtrace/shimtrace/internal/forwarder/span"
 )
 
 // startAgent starts the agent alone, with Kata's client connected to it, and
@@ -137,10 +138,10 @@ func TestAgentConnectsOnce(t *testing.T) {
 	check(t, err)
 	conn, err := listener.Accept()
 	check(t, err)
-	payload, err := agentwire.NewReader(conn, agentwire.Options{}).Next()
+	payload, err := wire.NewReader(conn, wire.Options{}).Next()
 	check(t, err)
-	var span agentwire.Span
-	check(t, agentwire.NewDecoder(agentwire.Options{}).Decode(payload, &span))
+	var span span.Span
+	check(t, wire.NewDecoder(wire.Options{}).Decode(payload, &span))
 	if span.Name != "get_guest_details" {
 		t.Errorf("the first span is %s, want get_guest_details: what was before it is lost", span.Name)
 	}
@@ -172,7 +173,7 @@ func TestAgentEnds(t *testing.T) {
 	conn, err := listener.Accept()
 	check(t, err)
 	defer conn.Close()
-	reader, decoder := agentwire.NewReader(conn, agentwire.Options{}), agentwire.NewDecoder(agentwire.Options{})
+	reader, decoder := wire.NewReader(conn, wire.Options{}), wire.NewDecoder(wire.Options{})
 	var names []string
 	for {
 		payload, err := reader.Next()
@@ -180,7 +181,7 @@ func TestAgentEnds(t *testing.T) {
 			break
 		}
 		check(t, err)
-		var span agentwire.Span
+		var span span.Span
 		check(t, decoder.Decode(payload, &span))
 		names = append(names, span.Name)
 	}

@@ -22,9 +22,9 @@ import (
 	"github.com/shimtrace/shimtrace/integration/rust/agent"
 	"github.com/shimtrace/shimtrace/integration/vm"
 	"github.com/shimtrace/shimtrace/internal/forwarder"
-	"github.com/shimtrace/shimtrace/internal/forwarder/agentwire"
 	"github.com/shimtrace/shimtrace/internal/forwarder/interpose"
 	"github.com/shimtrace/shimtrace/internal/forwarder/listen"
+	"github.com/shimtrace/shimtrace/internal/forwarder/span"
 	"github.com/shimtrace/shimtrace/internal/shim/kata/agentconfig"
 	"github.com/shimtrace/shimtrace/middleware"
 )
@@ -120,12 +120,12 @@ func startRelay(t testing.TB, sandbox string, patterns []listen.Pattern) *reques
 // time, and holds them to being under the requests that they are named after.
 func (r *requestRelay) checkUnder(t *testing.T, agents *agentSpans, names ...string) {
 	t.Helper()
-	var got []agentwire.Span
+	var got []span.Span
 	missing := names
 	for deadline := time.Now().Add(time.Minute); len(missing) > 0; time.Sleep(20 * time.Millisecond) {
 		got = append(got, agents.take()...)
 		missing = slices.DeleteFunc(slices.Clone(names), func(name string) bool {
-			return slices.ContainsFunc(got, func(s agentwire.Span) bool { return s.Name == name })
+			return slices.ContainsFunc(got, func(s span.Span) bool { return s.Name == name })
 		})
 		if time.Now().After(deadline) {
 			t.Fatalf("no %v came out of the VM", missing)
@@ -152,10 +152,10 @@ type agentSpans struct {
 	ended atomic.Int32 // their connections
 
 	mu    sync.Mutex
-	spans []agentwire.Span
+	spans []span.Span
 }
 
-func (a *agentSpans) Span(_ forwarder.ConnInfo, s *agentwire.Span) {
+func (a *agentSpans) Span(_ forwarder.ConnInfo, s *span.Span) {
 	a.mu.Lock()
 	defer a.mu.Unlock()
 	a.spans = append(a.spans, *s)
@@ -163,7 +163,7 @@ func (a *agentSpans) Span(_ forwarder.ConnInfo, s *agentwire.Span) {
 
 func (a *agentSpans) Closed(forwarder.ConnInfo, error) { a.ended.Add(1) }
 
-func (a *agentSpans) take() []agentwire.Span {
+func (a *agentSpans) take() []span.Span {
 	a.mu.Lock()
 	defer a.mu.Unlock()
 	all := a.spans

@@ -15,7 +15,7 @@ import (
 
 	"github.com/shimtrace/shimtrace/integration/rig"
 	"github.com/shimtrace/shimtrace/internal/forwarder/endpoint"
-	"github.com/shimtrace/shimtrace/internal/forwarder/runtimespan"
+	"github.com/shimtrace/shimtrace/internal/forwarder/span"
 )
 
 // runtimesEndpoint is where Kata's runtimes post their spans, in the network of a rig.
@@ -24,7 +24,7 @@ const runtimesEndpoint = "127.0.0.1:276"
 // A collector takes what runtimes post, each span in a request of its own.
 type collector struct {
 	mu    sync.Mutex
-	spans []runtimespan.Span // in their order
+	spans []span.Span // in their order
 }
 
 // collect starts a collector that lives as long as the test.
@@ -77,7 +77,7 @@ func listenThere(t *testing.T, r *rig.Rig) net.Listener {
 	return listener
 }
 
-func (c *collector) all() []runtimespan.Span {
+func (c *collector) all() []span.Span {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	return slices.Clone(c.spans)
@@ -93,7 +93,7 @@ func TestRuntimeSpans(t *testing.T) {
 	if len(spans) == 0 {
 		t.Fatal("nothing was posted")
 	}
-	byID := map[[8]byte]runtimespan.Span{}
+	byID := map[[8]byte]span.Span{}
 	for _, s := range spans {
 		byID[s.SpanID] = s
 		if s.TraceID != spans[0].TraceID {

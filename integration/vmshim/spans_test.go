@@ -15,7 +15,8 @@ import (
 	"time"
 
 	"github.com/shimtrace/shimtrace/integration/rig"
-	"github.com/shimtrace/shimtrace/internal/forwarder/agentwire"
+	"github.com/shimtrace/shimtrace/internal/forwarder/agent"
+	"github.com/shimtrace/shimtrace/internal/forwarder/span"
 )
 
 // A host receives what the agents of a rig send to their hosts: as Kata's
@@ -31,9 +32,10 @@ type host struct {
 
 // received is what one agent sent.
 type received struct {
-	spans []agentwire.Span // in their order
-	leaks bool             // a secret was among what was sent
-	ended bool
+	spans     []span.Span // in their order
+	encodings []agent.Encoding
+	leaks     bool // a secret was among what was sent
+	ended     bool
 }
 
 // receive starts a host that lives as long as the test.
@@ -102,8 +104,8 @@ func (h *host) read(conn net.Conn, sandbox string) {
 	h.conns[sandbox] = got
 	h.mu.Unlock()
 
-	reader := agentwire.NewReader(conn, agentwire.Options{})
-	decoder := agentwire.NewDecoder(agentwire.Options{})
+	reader := agent.NewReader(conn, agent.Options{})
+	decoder := agent.NewDecoder(agent.Options{})
 	for {
 		payload, err := reader.Next()
 		if err != nil {
@@ -115,12 +117,13 @@ func (h *host) read(conn net.Conn, sandbox string) {
 			h.mu.Unlock()
 			return
 		}
-		var span agentwire.Span
+		var span span.Span
 		if err := decoder.Decode(payload, &span); err != nil {
 			h.t.Errorf("span of sandbox %s: %v", sandbox, err)
 		}
 		h.mu.Lock()
 		got.spans = append(got.spans, span)
+		got.encodings = append(got.encodings, agent.EncodingOf(payload))
 		got.leaks = got.leaks || bytes.Contains(payload, []byte("SECRET=hunter2"))
 		h.mu.Unlock()
 	}
@@ -147,13 +150,13 @@ func (h *host) wait(sandbox string) *received {
 // those that a client repeats at its own pace: each as its name, container and
 // exec id.
 func (r *received) calls() []string {
-	var roots []agentwire.Span
+	var roots []span.Span
 	for _, s := range r.spans {
 		if isRPC(s.Name) && s.Name != "stats_container" {
 			roots = append(roots, s)
 		}
 	}
-	slices.SortStableFunc(roots, func(a, b agentwire.Span) int { return int(int64(a.Start - b.Start)) })
+	slices.SortStableFunc(roots, func(a, b span.Span) int { return int(int64(a.Start - b.Start)) })
 	var calls []string
 	for _, s := range roots {
 		calls = append(calls, strings.TrimRight(s.Name+" "+s.ContainerID+" "+s.ExecID, " "))
@@ -171,7 +174,7 @@ func isRPC(name string) bool {
 }
 
 // named returns the first span of that name.
-func (r *received) named(name string) *agentwire.Span {
+func (r *received) named(name string) *span.Span {
 	for i := range r.spans {
 		if r.spans[i].Name == name {
 			return &r.spans[i]

@@ -14,7 +14,7 @@ import (
 	"github.com/shimtrace/shimtrace/integration/rig"
 	"github.com/shimtrace/shimtrace/integration/rust/agent"
 	"github.com/shimtrace/shimtrace/integration/traced"
-	"github.com/shimtrace/shimtrace/internal/forwarder/agentwire"
+	wire "github.com/shimtrace/shimtrace/internal/forwarder/agent"
 )
 
 var bin string // where the shim is
@@ -62,7 +62,7 @@ func check(t testing.TB, err error) {
 // A container's life is the agent's: each call of containerd's brings the RPCs
 // that Kata's Go runtime sends for it, in both of the wire's encodings.
 func TestContainer(t *testing.T) {
-	for _, encoding := range []agentwire.Encoding{agentwire.Bincode, agentwire.JSON} {
+	for _, encoding := range []wire.Encoding{wire.Bincode, wire.JSON} {
 		t.Run(encoding.String(), func(t *testing.T) {
 			r, runtime, host := start(t, "VMSHIM_AGENT_FLAGS=--flush-ms 200 --encoding "+encoding.String())
 			check(t, r.Ctr("run", "--detach", "--runtime", runtime.Shim(), image.Busybox, "c1", "sleep", "1000").Check())
@@ -92,9 +92,9 @@ func TestContainer(t *testing.T) {
 			if got.named("stats_container") == nil {
 				t.Error("no stats_container")
 			}
-			for _, s := range got.spans {
-				if s.Encoding != encoding {
-					t.Fatalf("span %s came as %s", s.Name, s.Encoding)
+			for i, e := range got.encodings {
+				if e != encoding {
+					t.Fatalf("span %s came as %s", got.spans[i].Name, e)
 				}
 			}
 			checkShape(t, got)

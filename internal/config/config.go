@@ -110,7 +110,7 @@ type Jaeger struct {
 	HeldBytes Bytes `toml:"held_bytes"`
 }
 
-// AgentLimits bound what the guest of one sandbox may send; packages agentwire,
+// AgentLimits bound what the guest of one sandbox may send; packages agent,
 // forwarder and collate say what each is about.
 type AgentLimits struct {
 	FrameBytes     Bytes `toml:"frame_bytes"`

@@ -5,10 +5,10 @@ import (
 	"slices"
 	"sync/atomic"
 
-	"github.com/shimtrace/shimtrace/internal/forwarder/agentwire"
+	"github.com/shimtrace/shimtrace/internal/forwarder/agent"
 )
 
-// Reasons for which a span is lost here; agentwire has more of them.
+// Reasons for which a span is lost here; agent has more of them.
 const (
 	// ReasonSpanRate: the sandbox sent more spans than it may.
 	ReasonSpanRate = "span_rate"
@@ -51,7 +51,7 @@ type Counts struct {
 	Delivered uint64
 	// Queued spans wait for the Sink.
 	Queued int
-	// Reduced attributes have become their size; see agentwire.Counters.
+	// Reduced attributes have become their size; see agent.Counters.
 	Reduced uint64
 	// Lost are spans by reason, and Refused connections.
 	Lost    map[string]uint64
@@ -76,7 +76,7 @@ type Snapshot struct {
 
 // counters are those of a sandbox.
 type counters struct {
-	wire      agentwire.Counters
+	wire      agent.Counters
 	accepted  atomic.Uint64
 	bytes     atomic.Uint64
 	delivered atomic.Uint64
@@ -108,7 +108,7 @@ func (c *counters) counts() Counts {
 	} {
 		put(n.Lost, reason, v.Load())
 	}
-	for _, reason := range agentwire.Reasons() {
+	for _, reason := range agent.Reasons() {
 		put(n.Lost, reason.String(), c.wire.Lost(reason))
 	}
 	put(n.Refused, ReasonConnections, c.refused.Load())

@@ -2,7 +2,7 @@
 // them on, one after another, to a Sink.
 //
 // It takes connections from package listen, splits and decodes them with package
-// agentwire, and stands between a guest, which may send anything at any rate, and
+// agent, and stands between a guest, which may send anything at any rate, and
 // a sink, which may be slow: it always reads on, within limits for each sandbox,
 // and counts by reason what it does not deliver. It never closes the connection of
 // a VM that lives, because the agent does not connect twice, and holds up the VM's

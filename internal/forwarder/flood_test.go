@@ -13,7 +13,7 @@ import (
 
 	"golang.org/x/sys/unix"
 
-	"github.com/shimtrace/shimtrace/internal/forwarder/agentwire"
+	"github.com/shimtrace/shimtrace/internal/forwarder/span"
 	"github.com/shimtrace/shimtrace/internal/reliability"
 )
 
@@ -61,8 +61,8 @@ func peakHeap(t *testing.T, f func()) (grown uint64) {
 // counting is a Sink that keeps nothing.
 type counting struct{ spans, ends atomic.Int64 }
 
-func (c *counting) Span(ConnInfo, *agentwire.Span) { c.spans.Add(1) }
-func (c *counting) Closed(ConnInfo, error)         { c.ends.Add(1) }
+func (c *counting) Span(ConnInfo, *span.Span) { c.spans.Add(1) }
+func (c *counting) Closed(ConnInfo, error)    { c.ends.Add(1) }
 
 // split counts the spans of one sandbox apart.
 type split struct {
@@ -75,8 +75,8 @@ func (s *split) pick(c ConnInfo) *counting {
 	}
 	return &s.rest
 }
-func (s *split) Span(c ConnInfo, span *agentwire.Span) { s.pick(c).Span(c, span) }
-func (s *split) Closed(c ConnInfo, err error)          { s.pick(c).Closed(c, err) }
+func (s *split) Span(c ConnInfo, span *span.Span) { s.pick(c).Span(c, span) }
+func (s *split) Closed(c ConnInfo, err error)     { s.pick(c).Closed(c, err) }
 
 // TestFlood: several VMs send as fast as they can while another sends what an
 // agent sends. Memory stays bounded, and the other loses nothing.
@@ -173,7 +173,7 @@ func TestConnectionsInALoop(t *testing.T) {
 	files, routines := openFiles(t), runtime.NumGoroutine()
 	began := time.Now()
 	const n = 3000
-	var half []agent
+	var half []peer
 	heap := peakHeap(t, func() {
 		for i := range n {
 			a := connect(t, f, pod("bad"))
@@ -277,7 +277,7 @@ func TestManyAgents(t *testing.T) {
 	sink := new(split)
 	f := forward(t, sink, Options{MaxSandboxes: n, QueuedSpans: 16})
 	b := sampleFrame(t)
-	agents := make([]agent, n)
+	agents := make([]peer, n)
 	heap := peakHeap(t, func() {
 		for i := range agents {
 			agents[i] = connect(t, f, pod(fmt.Sprint(i)))

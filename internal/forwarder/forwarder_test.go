@@ -13,8 +13,9 @@ import (
 	"testing"
 	"time"
 
-	"github.com/shimtrace/shimtrace/internal/forwarder/agentwire"
+	"github.com/shimtrace/shimtrace/internal/forwarder/agent"
 	"github.com/shimtrace/shimtrace/internal/forwarder/listen"
+	"github.com/shimtrace/shimtrace/internal/forwarder/span"
 )
 
 func TestCaptures(t *testing.T) {
@@ -34,8 +35,8 @@ func TestCaptures(t *testing.T) {
 		if err := sink.ended(name)[0]; err != nil {
 			t.Errorf("%s ended with %v", name, err)
 		}
-		var d agentwire.Span
-		decoder := agentwire.NewDecoder(agentwire.Options{})
+		var d span.Span
+		decoder := agent.NewDecoder(agent.Options{})
 		spans := sink.spans[name]
 		if len(spans) != want {
 			t.Errorf("%s: %d spans of %d", name, len(spans), want)
@@ -283,7 +284,7 @@ func TestStalledEnds(t *testing.T) {
 // panics is a Sink that fails.
 type panics struct{ *record }
 
-func (p panics) Span(conn ConnInfo, span *agentwire.Span) {
+func (p panics) Span(conn ConnInfo, span *span.Span) {
 	if span.Name == "bad" || p.count(conn.Sandbox)%2 == 0 {
 		p.record.Span(conn, span)
 		panic("sink")
@@ -309,14 +310,14 @@ func TestPanickingSink(t *testing.T) {
 // nothing.
 func TestRates(t *testing.T) {
 	b := sampleFrame(t)
-	var span agentwire.Span
-	if err := agentwire.NewDecoder(agentwire.Options{}).Decode(b[prefixSize:], &span); err != nil {
+	var s span.Span
+	if err := agent.NewDecoder(agent.Options{}).Decode(b[prefixSize:], &s); err != nil {
 		t.Fatal(err)
 	}
-	cost := max(len(b)-prefixSize, span.Cost())
+	cost := max(len(b)-prefixSize, s.Cost())
 	for reason, opts := range map[string]Options{
 		ReasonSpanRate: {SpansPerSecond: 1, SpanBurst: 10},
-		ReasonByteRate: {Wire: agentwire.Options{MaxFrame: cost, MaxCost: cost}, BytesPerSecond: 1, ByteBurst: 10 * cost},
+		ReasonByteRate: {Wire: agent.Options{MaxFrame: cost, Options: span.Options{MaxCost: cost}}, BytesPerSecond: 1, ByteBurst: 10 * cost},
 	} {
 		t.Run(reason, func(t *testing.T) {
 			sink := newRecord()
@@ -342,7 +343,7 @@ func TestRates(t *testing.T) {
 // laborious is a Sink that uses a millisecond of processor time for a span.
 type laborious struct{ counting }
 
-func (l *laborious) Span(conn ConnInfo, span *agentwire.Span) {
+func (l *laborious) Span(conn ConnInfo, span *span.Span) {
 	for end := threadTime() + time.Millisecond; threadTime() < end; {
 	}
 	l.counting.Span(conn, span)
@@ -394,7 +395,7 @@ func TestTooMany(t *testing.T) {
 	sink := newRecord()
 	f := forward(t, sink, Options{MaxSandboxes: 3, MaxConnections: 2})
 	b := sampleFrame(t)
-	var agents []agent
+	var agents []peer
 	for i := range 3 {
 		for range 2 {
 			agents = append(agents, connect(t, f, listen.Origin{CID: uint32(10 + i)}))
@@ -443,7 +444,7 @@ func TestClose(t *testing.T) {
 	sink := newRecord()
 	f := forward(t, sink, Options{})
 	data := capture(t, captureOld)
-	agents := make(map[string]agent)
+	agents := make(map[string]peer)
 	for i := range 8 {
 		name := fmt.Sprint("pod-", i)
 		a := connect(t, f, pod(name))

@@ -16,8 +16,8 @@ import (
 	"go.uber.org/goleak"
 	"golang.org/x/sys/unix"
 
-	"github.com/shimtrace/shimtrace/internal/forwarder/agentwire"
 	"github.com/shimtrace/shimtrace/internal/forwarder/listen"
+	"github.com/shimtrace/shimtrace/internal/forwarder/span"
 )
 
 func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
@@ -38,7 +38,7 @@ const (
 // capture returns the bytes of a connection.
 func capture(tb testing.TB, name string) []byte {
 	tb.Helper()
-	f, err := os.Open(filepath.Join("agentwire", "testdata", name+".frames.gz"))
+	f, err := os.Open(filepath.Join("agent", "testdata", name+".frames.gz"))
 	if err != nil {
 		tb.Fatal(err)
 	}
@@ -68,14 +68,14 @@ func frame(payload []byte) []byte {
 	return append(binary.BigEndian.AppendUint64(nil, uint64(len(payload))), payload...)
 }
 
-// agent is a VM's end of a connection that the Forwarder has taken.
-type agent struct {
+// peer is a VM's end of a connection that the Forwarder has taken.
+type peer struct {
 	tb testing.TB
 	*net.UnixConn
 }
 
 // connect gives the Forwarder a connection of a sandbox.
-func connect(tb testing.TB, f *Forwarder, from listen.Origin) agent {
+func connect(tb testing.TB, f *Forwarder, from listen.Origin) peer {
 	tb.Helper()
 	fds, err := unix.Socketpair(unix.AF_UNIX, unix.SOCK_STREAM|unix.SOCK_CLOEXEC, 0)
 	if err != nil {
@@ -93,13 +93,13 @@ func connect(tb testing.TB, f *Forwarder, from listen.Origin) agent {
 	}
 	f.Take(ends[0], from)
 	tb.Cleanup(func() { ends[1].Close() })
-	return agent{tb, ends[1]}
+	return peer{tb, ends[1]}
 }
 
 func pod(name string) listen.Origin { return listen.Origin{Sandbox: name} }
 
 // send writes, and fails if nobody reads.
-func (a agent) send(b []byte) {
+func (a peer) send(b []byte) {
 	a.tb.Helper()
 	_ = a.SetWriteDeadline(time.Now().Add(patience))
 	if _, err := a.Write(b); err != nil {
@@ -108,7 +108,7 @@ func (a agent) send(b []byte) {
 }
 
 // isOpen tells whether the Forwarder has not closed the connection.
-func (a agent) isOpen() bool {
+func (a peer) isOpen() bool {
 	_ = a.SetReadDeadline(time.Now().Add(time.Millisecond))
 	_, err := a.Read(make([]byte, 1))
 	return os.IsTimeout(err)
@@ -117,7 +117,7 @@ func (a agent) isOpen() bool {
 // record is a Sink that remembers.
 type record struct {
 	mu    sync.Mutex
-	spans map[string][]*agentwire.Span // by sandbox
+	spans map[string][]*span.Span // by sandbox
 	ends  map[string][]error
 	conns map[string]ConnInfo // the last
 	hold  map[string]chan struct{}
@@ -127,7 +127,7 @@ type record struct {
 
 func newRecord() *record {
 	return &record{
-		spans: make(map[string][]*agentwire.Span), ends: make(map[string][]error),
+		spans: make(map[string][]*span.Span), ends: make(map[string][]error),
 		conns: make(map[string]ConnInfo), hold: make(map[string]chan struct{}), busy: make(map[string]bool),
 	}
 }
@@ -146,7 +146,7 @@ func (r *record) enter(conn ConnInfo) {
 	r.busy[conn.Sandbox] = false
 }
 
-func (r *record) Span(conn ConnInfo, span *agentwire.Span) {
+func (r *record) Span(conn ConnInfo, span *span.Span) {
 	r.enter(conn)
 	defer r.mu.Unlock()
 	r.spans[conn.Sandbox] = append(r.spans[conn.Sandbox], span)

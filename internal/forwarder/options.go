@@ -3,7 +3,7 @@ package forwarder
 import (
 	"time"
 
-	"github.com/shimtrace/shimtrace/internal/forwarder/agentwire"
+	"github.com/shimtrace/shimtrace/internal/forwarder/agent"
 )
 
 // Options bound what the guests may cost. The zero value means the defaults named
@@ -12,7 +12,7 @@ import (
 type Options struct {
 	// Wire bounds frames and says which attributes are kept. Its Counters are not
 	// used: Snapshot has what they count.
-	Wire agentwire.Options
+	Wire agent.Options
 
 	// SpansPerSecond is how many spans a sandbox may send in the long run, and
 	// SpanBurst at once. What is beyond is dropped undecoded. Default 250 and 2048.

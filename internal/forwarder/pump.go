@@ -7,8 +7,9 @@ import (
 	"os"
 	"time"
 
-	"github.com/shimtrace/shimtrace/internal/forwarder/agentwire"
+	"github.com/shimtrace/shimtrace/internal/forwarder/agent"
 	"github.com/shimtrace/shimtrace/internal/forwarder/listen"
+	"github.com/shimtrace/shimtrace/internal/forwarder/span"
 )
 
 // connection is one agent's, being read.
@@ -22,7 +23,7 @@ type connection struct {
 	now   time.Time
 	meter meter
 	over  bool // the sandbox has no processor time left
-	spare *agentwire.Span
+	spare *span.Span
 	short int // bytes that frames count for beyond their length
 }
 
@@ -42,8 +43,8 @@ func (c *connection) read() (err error) {
 			err = fmt.Errorf("read agent spans: panic: %v", v)
 		}
 	}()
-	reader := agentwire.NewReader(c, c.sandbox.wire)
-	decoder := agentwire.NewDecoder(c.sandbox.wire)
+	reader := agent.NewReader(c, c.sandbox.wire)
+	decoder := agent.NewDecoder(c.sandbox.wire)
 	for {
 		payload, err := reader.Next()
 		switch {
@@ -62,16 +63,16 @@ func (c *connection) read() (err error) {
 
 // decode decodes a payload and queues its span. It returns the decoder to go on
 // with: another one after a panic.
-func (c *connection) decode(d *agentwire.Decoder, payload []byte) (next *agentwire.Decoder) {
+func (c *connection) decode(d *agent.Decoder, payload []byte) (next *agent.Decoder) {
 	s := c.sandbox
 	defer func() {
 		if recover() != nil {
 			s.count.panics.Add(1)
-			next = agentwire.NewDecoder(s.wire)
+			next = agent.NewDecoder(s.wire)
 		}
 	}()
 	if c.spare == nil {
-		c.spare = new(agentwire.Span)
+		c.spare = new(span.Span)
 	}
 	span := c.spare
 	if d.Decode(payload, span) != nil { // which counts what fails

@@ -6,14 +6,15 @@ import (
 
 	"golang.org/x/time/rate"
 
-	"github.com/shimtrace/shimtrace/internal/forwarder/agentwire"
+	"github.com/shimtrace/shimtrace/internal/forwarder/agent"
+	"github.com/shimtrace/shimtrace/internal/forwarder/span"
 )
 
 // sandbox is what the connections of one sandbox share: its limits, its queue to
 // the sink, its counters.
 type sandbox struct {
 	forwarder *Forwarder
-	wire      agentwire.Options
+	wire      agent.Options
 	count     counters
 
 	spans *rate.Limiter // to be decoded
@@ -34,7 +35,7 @@ type sandbox struct {
 // item is a span on its way to the sink, or the end of a connection.
 type item struct {
 	conn *connection
-	span *agentwire.Span // nil: the end
+	span *span.Span // nil: the end
 }
 
 func newSandbox(f *Forwarder) *sandbox {
@@ -56,7 +57,7 @@ func newSandbox(f *Forwarder) *sandbox {
 }
 
 // put queues a span unless the queue is full.
-func (s *sandbox) put(c *connection, span *agentwire.Span) {
+func (s *sandbox) put(c *connection, span *span.Span) {
 	size := int64(span.Cost())
 	if s.queuedBytes.Add(size) <= int64(s.forwarder.opts.QueuedBytes) {
 		s.queued.Add(1)

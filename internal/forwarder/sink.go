@@ -3,8 +3,8 @@ package forwarder
 import (
 	"time"
 
-	"github.com/shimtrace/shimtrace/internal/forwarder/agentwire"
 	"github.com/shimtrace/shimtrace/internal/forwarder/listen"
+	"github.com/shimtrace/shimtrace/internal/forwarder/span"
 )
 
 // Sink takes what the agents send. Its methods are called for one sandbox after
@@ -13,7 +13,7 @@ import (
 // A panic costs the span that it is about.
 type Sink interface {
 	// Span takes a span over, in the order of arrival.
-	Span(conn ConnInfo, span *agentwire.Span)
+	Span(conn ConnInfo, s *span.Span)
 	// Closed says that conn's last span was the last one: the agent ended, mostly
 	// with its VM. err is nil if the stream ended between two frames; a VM that was
 	// killed leaves another end.

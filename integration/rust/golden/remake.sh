@@ -1,6 +1,6 @@
 #!/bin/sh
 # Remakes the golden frames and every file of expected values in
-# internal/forwarder/agentwire/testdata from the crates. Needs cargo and gzip.
+# internal/forwarder/agent/testdata from the crates. Needs cargo and gzip.
 #
 #   integration/rust/golden/remake.sh            all of it
 #   integration/rust/golden/remake.sh expected   the expected values only
@@ -9,7 +9,7 @@
 # map has none); expected values do not differ.
 set -eu
 cd "$(dirname "$0")"
-data=../../../internal/forwarder/agentwire/testdata
+data=../../../internal/forwarder/agent/testdata
 cargo build --release --locked --quiet
 golden=target/release/golden
 

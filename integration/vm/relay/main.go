@@ -26,8 +26,8 @@ import (
 
 	"github.com/shimtrace/shimtrace/integration/vm"
 	"github.com/shimtrace/shimtrace/internal/forwarder"
-	"github.com/shimtrace/shimtrace/internal/forwarder/agentwire"
 	"github.com/shimtrace/shimtrace/internal/forwarder/listen"
+	"github.com/shimtrace/shimtrace/internal/forwarder/span"
 	"github.com/shimtrace/shimtrace/internal/host"
 )
 
@@ -88,7 +88,7 @@ func (r *relay) run(ctx context.Context, shim int, dir string, hold time.Duratio
 }
 
 // Span adds to the connection's digest.
-func (r *relay) Span(conn forwarder.ConnInfo, span *agentwire.Span) {
+func (r *relay) Span(conn forwarder.ConnInfo, span *span.Span) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	const pause = 200 * time.Millisecond

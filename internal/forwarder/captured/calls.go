@@ -3,12 +3,11 @@ package captured
 import (
 	"time"
 
-	"github.com/shimtrace/shimtrace/internal/forwarder/agentwire"
-	"github.com/shimtrace/shimtrace/internal/forwarder/runtimespan"
+	"github.com/shimtrace/shimtrace/internal/forwarder/span"
 	"github.com/shimtrace/shimtrace/internal/kata"
 )
 
-func (p *Pod) each(f func(*runtimespan.Span)) {
+func (p *Pod) each(f func(*span.Span)) {
 	for _, post := range p.Runtime {
 		for _, s := range post {
 			f(s)
@@ -20,7 +19,7 @@ func (p *Pod) each(f func(*runtimespan.Span)) {
 func (p *Pod) findCalls() {
 	p.createSandbox()
 	ids := p.agentsIDs()
-	p.each(func(s *runtimespan.Span) {
+	p.each(func(s *span.Span) {
 		if p.Sandbox == "" {
 			p.Sandbox = s.Sandbox // the Go runtime says it
 		}
@@ -38,7 +37,7 @@ func (p *Pod) findCalls() {
 		p.Of[s.SpanID] = p.add(s.Method, container, exec, s.Start, s.End)
 	})
 	// runtime-rs serves a call with two spans, of which one lasts longer.
-	p.each(func(s *runtimespan.Span) {
+	p.each(func(s *span.Span) {
 		if s.Name != kata.TaskRequest {
 			return
 		}
@@ -54,8 +53,8 @@ func (p *Pod) findCalls() {
 // createSandbox makes the Create of a sandbox as runtime-rs shows it, by no span of
 // its own.
 func (p *Pod) createSandbox() {
-	var first, last *runtimespan.Span
-	p.each(func(s *runtimespan.Span) {
+	var first, last *span.Span
+	p.each(func(s *span.Span) {
 		switch {
 		case s.Name == "sb: start" && (first == nil || s.Start < first.Start):
 			first = s
@@ -78,9 +77,9 @@ func (p *Pod) createSandbox() {
 
 // agentsIDs returns for the runtime's spans what the agent below them says of ids,
 // since the Go runtime's own do not.
-func (p *Pod) agentsIDs() map[[8]byte]*agentwire.Span {
-	parents, ids := make(map[[8]byte][8]byte), make(map[[8]byte]*agentwire.Span)
-	p.each(func(s *runtimespan.Span) { parents[s.SpanID] = s.ParentID })
+func (p *Pod) agentsIDs() map[[8]byte]*span.Span {
+	parents, ids := make(map[[8]byte][8]byte), make(map[[8]byte]*span.Span)
+	p.each(func(s *span.Span) { parents[s.SpanID] = s.ParentID })
 	for _, s := range p.Agent {
 		if s.ContainerID == "" {
 			continue

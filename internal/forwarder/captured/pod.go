@@ -18,9 +18,9 @@ import (
 
 	"google.golang.org/protobuf/proto"
 
-	"github.com/shimtrace/shimtrace/internal/forwarder/agentwire"
+	"github.com/shimtrace/shimtrace/internal/forwarder/agent"
 	"github.com/shimtrace/shimtrace/internal/forwarder/endpoint"
-	"github.com/shimtrace/shimtrace/internal/forwarder/runtimespan"
+	"github.com/shimtrace/shimtrace/internal/forwarder/span"
 )
 
 // The captured pods: of two containers and some execs each, under Kata's Go runtime
@@ -38,10 +38,10 @@ type Pod struct {
 	name string
 	// Frames are what the agent sent over its connection, Agent the spans in them.
 	Frames []byte
-	Agent  []*agentwire.Span
+	Agent  []*span.Span
 	// Bodies are what the runtime posted, Runtime the spans in each.
 	Bodies  [][]byte
-	Runtime [][]*runtimespan.Span
+	Runtime [][]*span.Span
 	// Sandbox is the sandbox's id.
 	Sandbox string
 	// Calls are those of the shim, as far as the runtime's spans tell of them: each a
@@ -82,7 +82,7 @@ func Load(tb testing.TB, name string) *Pod {
 		p.Bodies = append(p.Bodies, body)
 		_, spans, err := decoder.Decode(bytes.Clone(body))
 		check(tb, err)
-		var post []*runtimespan.Span
+		var post []*span.Span
 		for i := range spans {
 			post = append(post, &spans[i])
 		}
@@ -107,20 +107,20 @@ func (p *Pod) Size() int {
 // Frames returns the bytes of a real agent's connection.
 func Frames(tb testing.TB, name string) []byte {
 	tb.Helper()
-	return unzip(tb, filepath.Join("..", "agentwire", "testdata", name+".frames.gz"))
+	return unzip(tb, filepath.Join("..", "agent", "testdata", name+".frames.gz"))
 }
 
 // AgentSpans returns the spans in Frames.
-func AgentSpans(tb testing.TB, name string) (all []*agentwire.Span) {
+func AgentSpans(tb testing.TB, name string) (all []*span.Span) {
 	tb.Helper()
-	r, d := agentwire.NewReader(bytes.NewReader(Frames(tb, name)), agentwire.Options{}), agentwire.NewDecoder(agentwire.Options{})
+	r, d := agent.NewReader(bytes.NewReader(Frames(tb, name)), agent.Options{}), agent.NewDecoder(agent.Options{})
 	for {
 		payload, err := r.Next()
 		if err == io.EOF {
 			return all
 		}
 		check(tb, err)
-		s := new(agentwire.Span)
+		s := new(span.Span)
 		check(tb, d.Decode(payload, s))
 		all = append(all, s)
 	}

@@ -7,8 +7,8 @@ import (
 
 	tracepb "go.opentelemetry.io/proto/otlp/trace/v1"
 
-	"github.com/shimtrace/shimtrace/internal/forwarder/agentwire"
 	"github.com/shimtrace/shimtrace/internal/forwarder/captured"
+	"github.com/shimtrace/shimtrace/internal/forwarder/span"
 )
 
 // BenchmarkCapture places a capture again and again, every time with other ids; of
@@ -49,7 +49,7 @@ func cpu(b *testing.B) int64 {
 }
 
 // again returns a copy of a span with other ids.
-func again(s *agentwire.Span, round uint64) *agentwire.Span {
+func again(s *span.Span, round uint64) *span.Span {
 	c := *s
 	other := func(id []byte) {
 		if n := binary.BigEndian.Uint64(id); n != 0 {
@@ -78,6 +78,6 @@ func BenchmarkFlood(b *testing.B) {
 	start := cpu(b)
 	defer func() { b.ReportMetric(float64(cpu(b)-start)/float64(b.N), "cpu-ns/span") }()
 	for i := uint64(1); b.Loop(); i++ {
-		bed.Add(span("x", i, 1<<32+2*i, 1<<32+2*i+1, 0, 1))
+		bed.Add(spanOf("x", i, 1<<32+2*i, 1<<32+2*i+1, 0, 1))
 	}
 }

@@ -9,14 +9,14 @@ import (
 	"go.opentelemetry.io/otel/trace"
 	tracepb "go.opentelemetry.io/proto/otlp/trace/v1"
 
-	"github.com/shimtrace/shimtrace/internal/forwarder/agentwire"
 	"github.com/shimtrace/shimtrace/internal/forwarder/captured"
+	"github.com/shimtrace/shimtrace/internal/forwarder/span"
 )
 
 // agentCapture is one of the captures, with the calls of the shim that go with it.
 type agentCapture struct {
-	spans []*agentwire.Span
-	by    map[trace.SpanID]agentwire.Span // as they came
+	spans []*span.Span
+	by    map[trace.SpanID]span.Span // as they came
 	calls []Call
 	cause map[trace.SpanID]trace.SpanContext // of RPCs
 }
@@ -35,18 +35,18 @@ var theirs = map[string]string{
 func load(t *testing.T, name string, own func(n int) trace.TraceID) *agentCapture {
 	cp := &agentCapture{
 		spans: captured.AgentSpans(t, name),
-		by:    make(map[trace.SpanID]agentwire.Span),
+		by:    make(map[trace.SpanID]span.Span),
 		cause: make(map[trace.SpanID]trace.SpanContext),
 	}
 	for _, s := range cp.spans {
 		cp.by[s.SpanID] = *s
 	}
-	first := slices.MinFunc(cp.spans, func(a, b *agentwire.Span) int { return int(int64(a.Start) - int64(b.Start)) })
-	rpcs := slices.DeleteFunc(slices.Clone(cp.spans), func(s *agentwire.Span) bool {
+	first := slices.MinFunc(cp.spans, func(a, b *span.Span) int { return int(int64(a.Start) - int64(b.Start)) })
+	rpcs := slices.DeleteFunc(slices.Clone(cp.spans), func(s *span.Span) bool {
 		m, known := theirs[s.Name]
 		return !known && s.Name != "do_exec_process" || known && m == ""
 	})
-	slices.SortFunc(rpcs, func(a, b *agentwire.Span) int { return int(int64(a.Start) - int64(b.Start)) })
+	slices.SortFunc(rpcs, func(a, b *span.Span) int { return int(int64(a.Start) - int64(b.Start)) })
 
 	type key struct{ method, container, exec string }
 	ofSandbox, open := "", make(map[key]int)

@@ -65,7 +65,7 @@ func TestCauseOfTheRuntime(t *testing.T) {
 		}
 		call := Call{Method: "CreateContainer", ContainerID: "a", Start: time.Unix(0, t0+30*ms), SpanContext: context(ourTrace, 0xD1)}
 		b.Request(call, caller)
-		b.Add(of(span("create_container", 0xAAAA, 10, 0xD1, 35, 45), "a", ""))
+		b.Add(of(spanOf("create_container", 0xAAAA, 10, 0xD1, 35, 45), "a", ""))
 		call.End = time.Unix(0, t0+50*ms)
 		b.Request(call, caller)
 		b.Tick()
@@ -143,7 +143,7 @@ func TestCauseOfTheRuntime(t *testing.T) {
 	})
 	t.Run("however much is missing", func(t *testing.T) {
 		b := newBed(t, func(o *Options) { o.MaxAwaited = 1 })
-		b.Add(span("leaf", 8, 10, 11, 1, 2))
+		b.Add(spanOf("leaf", 8, 10, 11, 1, 2))
 		b.pass(time.Minute)
 		b.AddRuntime(ofRuntime("createAssets", 7, 2, 1, 5, 6))
 		b.begun("Create", "a", "", 0xC1, 0)
@@ -178,8 +178,8 @@ func TestRequestsTellTheTime(t *testing.T) {
 	b.called("Create", "a", "", 0xC1, 0, 10_000)
 	b.Request(Call{Method: "CreateContainer", SpanContext: context(ourTrace, 0xD1), Start: time.Unix(0, t0+5000*ms), End: time.Unix(0, t0+5100*ms)}, trace.SpanContext{})
 	b.Request(Call{Method: "ReadStdout", Quiet: true, SpanContext: context(ourTrace, 0xD2), Start: time.Unix(0, t0+5000*ms), End: time.Unix(0, t0+9100*ms)}, trace.SpanContext{})
-	b.Add(span("create_container", 0xAAAA, 10, 0xD1, 1000, 1090))
-	b.Add(span("read_stdout", 0xAAAA, 11, 0xD2, 1000, 5000))
+	b.Add(spanOf("create_container", 0xAAAA, 10, 0xD1, 1000, 1090))
+	b.Add(spanOf("read_stdout", 0xAAAA, 11, 0xD2, 1000, 5000))
 	b.Tick()
 	s := b.get(10)
 	if s.StartTimeUnixNano < uint64(t0+5000*ms) || s.EndTimeUnixNano > uint64(t0+5100*ms) {

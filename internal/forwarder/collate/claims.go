@@ -3,7 +3,7 @@ package collate
 import (
 	tracepb "go.opentelemetry.io/proto/otlp/trace/v1"
 
-	"github.com/shimtrace/shimtrace/internal/forwarder/agentwire"
+	"github.com/shimtrace/shimtrace/internal/forwarder/span"
 	"github.com/shimtrace/shimtrace/internal/kata"
 )
 
@@ -46,7 +46,7 @@ func (cs *calls) exists(p process) bool {
 }
 
 // markClaims renames the ids of a span that are not known to be this sandbox's.
-func (c *Collator) markClaims(s *agentwire.Span, m *tracepb.Span) {
+func (c *Collator) markClaims(s *span.Span, m *tracepb.Span) {
 	container := s.ContainerID == "" || s.ContainerID == c.opts.Sandbox || c.calls.exists(process{container: s.ContainerID})
 	exec := s.ExecID == "" || container && c.calls.exists(process{s.ContainerID, s.ExecID})
 	for _, kv := range m.Attributes {

@@ -33,7 +33,7 @@ func TestClaims(t *testing.T) {
 			b.Call(Call{Method: "Exec", ContainerID: "a", ExecID: "x"})
 			b.Request(Call{Method: "CreateContainer", ContainerID: "c"}, trace.SpanContext{})
 			b.Request(Call{Method: "ExecProcess", ContainerID: "c", ExecID: "uuid"}, trace.SpanContext{})
-			s := of(span("signal_process", 7, 1, 0, 10, 20), tc.container, tc.exec)
+			s := of(spanOf("signal_process", 7, 1, 0, 10, 20), tc.container, tc.exec)
 			s.AddString(containerIDKey, tc.container)
 			s.AddString(execIDKey, tc.exec)
 			b.Add(s)

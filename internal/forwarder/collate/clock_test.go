@@ -4,9 +4,9 @@ import "testing"
 
 // The guest's clock is off by d ms in these: what it says of a call from 0 to 100.
 func skewed(b *bed, d int64) {
-	b.Add(span("leaf", 7, 3, 2, d+30, d+40))
-	b.Add(of(span("do_create_container", 7, 2, 1, d+20, d+50), "a", ""))
-	b.Add(of(span("create_container", 7, 1, 0, d+10, d+90), "a", ""))
+	b.Add(spanOf("leaf", 7, 3, 2, d+30, d+40))
+	b.Add(of(spanOf("do_create_container", 7, 2, 1, d+20, d+50), "a", ""))
+	b.Add(of(spanOf("create_container", 7, 1, 0, d+10, d+90), "a", ""))
 	b.Tick()
 }
 
@@ -38,7 +38,7 @@ func TestSkewIsCorrected(t *testing.T) {
 			}
 			// One offset for all of the sandbox.
 			b.called("Kill", "a", "", 0xC2, 10_000, 10_100)
-			b.Add(of(span("signal_process", 8, 9, 0, tc.off+10_050, tc.off+10_060), "a", ""))
+			b.Add(of(spanOf("signal_process", 8, 9, 0, tc.off+10_050, tc.off+10_060), "a", ""))
 			b.Tick()
 			b.want(9, ourTrace, 0xC2)
 			if got := int64(b.get(9).StartTimeUnixNano) - (t0 + (10_050+tc.off)*ms); got != tc.by*ms {
@@ -55,21 +55,21 @@ func TestSkewIsOnlyBelievedWhenSure(t *testing.T) {
 		"another call could be meant": func(b *bed) {
 			b.called("Create", "a", "", 0xC1, 0, 100)
 			b.called("Create", "b", "", 0xC2, 5000, 5100)
-			b.Add(span("create_sandbox", 7, 1, 0, 300, 350))
+			b.Add(spanOf("create_sandbox", 7, 1, 0, 300, 350))
 		},
 		"an RPC that is made often": func(b *bed) {
 			b.called("Kill", "a", "", 0xC1, 0, 100)
-			b.Add(of(span("signal_process", 7, 1, 0, 300, 350), "a", ""))
+			b.Add(of(spanOf("signal_process", 7, 1, 0, 300, 350), "a", ""))
 		},
 		"an exec by another name": func(b *bed) {
 			b.called("Start", "a", "x", 0xC1, 0, 100)
-			b.Add(of(span("exec_process", 7, 1, 0, 300, 350), "a", "uuid"))
+			b.Add(of(spanOf("exec_process", 7, 1, 0, 300, 350), "a", "uuid"))
 		},
 	} {
 		t.Run(name, func(t *testing.T) {
 			b := newBed(t, nil)
 			tell(b)
-			b.Add(span("check", 8, 2, 0, 400, 450))
+			b.Add(spanOf("check", 8, 2, 0, 400, 450))
 			b.Tick()
 			b.want(1, ourTrace, 0xC1)
 			b.drawn(1, 50, 100)
@@ -80,7 +80,7 @@ func TestSkewIsOnlyBelievedWhenSure(t *testing.T) {
 
 func TestEndBeforeStart(t *testing.T) {
 	b := newBed(t, nil)
-	b.Add(span("wait_process", 7, 1, 0, 50, 10))
+	b.Add(spanOf("wait_process", 7, 1, 0, 50, 10))
 	b.Tick()
 	s := b.get(1)
 	if s.StartTimeUnixNano != s.EndTimeUnixNano || attribute(s, OriginalEndKey).GetIntValue() != t0+10*ms {

@@ -7,7 +7,7 @@ import (
 
 	"go.opentelemetry.io/otel/trace"
 
-	"github.com/shimtrace/shimtrace/internal/forwarder/agentwire"
+	"github.com/shimtrace/shimtrace/internal/forwarder/span"
 )
 
 // Collator places the agent's and the runtime's spans of one sandbox. It is safe for
@@ -78,7 +78,7 @@ type interval struct {
 	start, end uint64
 }
 
-func (i interval) holds(s *agentwire.Span) bool { return i.start <= s.Start && s.End <= i.end }
+func (i interval) holds(s *span.Span) bool { return i.start <= s.Start && s.End <= i.end }
 
 const (
 	// recentRPCs are remembered for roots that arrive after the RPC in which they
@@ -132,13 +132,13 @@ func (c *Collator) Own(id trace.TraceID) { c.calls.setOwn(id) }
 
 // Add takes a span in and owns it from then on. Spans are to be added in the order
 // in which they arrive.
-func (c *Collator) Add(s *agentwire.Span) {
+func (c *Collator) Add(s *span.Span) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	c.add(s, rpcs[s.Name], false)
 }
 
-func (c *Collator) add(s *agentwire.Span, rule *rpc, host bool) {
+func (c *Collator) add(s *span.Span, rule *rpc, host bool) {
 	c.keepPromises()
 	c.stats.Added++
 	if reason := c.unwanted(s); reason != "" {
@@ -181,7 +181,7 @@ func (c *Collator) add(s *agentwire.Span, rule *rpc, host bool) {
 }
 
 // unwanted returns why a span is not taken in, if so.
-func (c *Collator) unwanted(s *agentwire.Span) Reason {
+func (c *Collator) unwanted(s *span.Span) Reason {
 	id := trace.SpanID(s.SpanID)
 	if _, taken := c.ours(id); taken {
 		return Collision

@@ -15,6 +15,6 @@
 // the sandbox uses it (see [Collator.Own]).
 //
 // The package does no I/O and starts no goroutine. The forwarder feeds it spans
-// (package agentwire) and ticks it, the relay's observer tells it of calls, and
+// (package agent) and ticks it, the relay's observer tells it of calls, and
 // the sink is the journal.
 package collate

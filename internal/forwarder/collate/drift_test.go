@@ -8,7 +8,7 @@ import (
 
 	"go.opentelemetry.io/otel/trace"
 
-	"github.com/shimtrace/shimtrace/internal/forwarder/agentwire"
+	"github.com/shimtrace/shimtrace/internal/forwarder/span"
 )
 
 // guestClock is a guest's, as it goes.
@@ -33,22 +33,22 @@ func (g *guestClock) of(host int64) uint64 {
 }
 
 // ways are those in which it is known within what a request was served.
-var ways = map[string]func(b *bed, s *agentwire.Span, id uint64, host period){
-	"by the shim's call": func(b *bed, s *agentwire.Span, id uint64, host period) {
+var ways = map[string]func(b *bed, s *span.Span, id uint64, host period){
+	"by the shim's call": func(b *bed, s *span.Span, id uint64, host period) {
 		b.Call(Call{Method: "Create", ContainerID: s.ContainerID, SpanContext: context(ourTrace, 0xC000+id), Start: time.Unix(0, host.start), End: time.Unix(0, host.end)})
 	},
-	"by the relayed request": func(b *bed, s *agentwire.Span, id uint64, host period) {
+	"by the relayed request": func(b *bed, s *span.Span, id uint64, host period) {
 		sc := context(ourTrace, 0xC000+id)
 		b.Request(Call{Method: "CreateContainer", ContainerID: s.ContainerID, SpanContext: sc, Start: time.Unix(0, host.start), End: time.Unix(0, host.end)}, trace.SpanContext{})
 		s.TraceID, s.ParentID = sc.TraceID(), sc.SpanID()
 	},
-	"by the runtime's span": func(b *bed, s *agentwire.Span, id uint64, host period) {
+	"by the runtime's span": func(b *bed, s *span.Span, id uint64, host period) {
 		r := ofRuntime("ttrpc.CreateContainer", 7, 0xC000+id, 0, 0, 0)
 		r.Start, r.End = uint64(host.start), uint64(host.end)
 		b.AddRuntime(r)
 		s.TraceID, s.ParentID = r.TraceID, r.SpanID
 	},
-	"by the runtime's span that comes later": func(b *bed, s *agentwire.Span, id uint64, host period) {
+	"by the runtime's span that comes later": func(b *bed, s *span.Span, id uint64, host period) {
 		b.AddRuntime(ofRuntime("createAssets", 7, 0x1C000+id, 0, 0, 0))
 		r := ofRuntime("ttrpc.CreateContainer", 7, 0xC000+id, 0, 0, 0)
 		r.Start, r.End = uint64(host.start), uint64(host.end)
@@ -92,10 +92,10 @@ func TestGuestsClock(t *testing.T) {
 					w.leaf = period{w.span.start + 10*ms, w.span.end - 40*ms}
 					w.host = period{w.span.start - (1+int64(r.IntN(10)))*ms, w.span.end + (1+int64(r.IntN(10)))*ms}
 					truths[id] = w
-					s := of(span("create_container", 1000+id, id, 0, 0, 0), "c"+string(rune('0'+id)), "")
+					s := of(spanOf("create_container", 1000+id, id, 0, 0, 0), "c"+string(rune('0'+id)), "")
 					s.Start, s.End = tc.clock.of(w.span.start), tc.clock.of(w.span.end)
 					tell(b, s, id, w.host)
-					leaf := span("leaf", 1000+id, 0x100+id, id, 0, 0)
+					leaf := spanOf("leaf", 1000+id, 0x100+id, id, 0, 0)
 					leaf.Start, leaf.End = tc.clock.of(w.leaf.start), tc.clock.of(w.leaf.end)
 					b.now = max(b.now, w.host.end+100*ms)
 					b.Collator.Add(leaf)
@@ -138,14 +138,14 @@ func TestSetGuestDateTime(t *testing.T) {
 	const hour = 3_600_000 // in ms
 	b := newBed(t, func(o *Options) { o.Began = time.Unix(0, t0) })
 	b.called("Create", "a", "", 0xC1, 0, 1000)
-	b.Add(of(span("create_container", 7, 1, 0, 10-hour, 900-hour), "a", "")) // an hour behind
+	b.Add(of(spanOf("create_container", 7, 1, 0, 10-hour, 900-hour), "a", "")) // an hour behind
 	b.called("Create", "b", "", 0xC2, 2000, 3000)
-	b.Add(span("leaf", 8, 3, 2, 2490-hour, 2501))
-	b.Add(span("set_guest_date_time", 8, 2, 0, 2480-hour, 2505))
-	b.Add(of(span("copy_file", 9, 4, 0, 2400-hour, 2600), "b", ""))
-	b.Add(span("check", 10, 5, 0, 4000, 4010))
+	b.Add(spanOf("leaf", 8, 3, 2, 2490-hour, 2501))
+	b.Add(spanOf("set_guest_date_time", 8, 2, 0, 2480-hour, 2505))
+	b.Add(of(spanOf("copy_file", 9, 4, 0, 2400-hour, 2600), "b", ""))
+	b.Add(spanOf("check", 10, 5, 0, 4000, 4010))
 	b.called("Kill", "a", "", 0xC3, 5000, 5100)
-	b.Add(of(span("signal_process", 11, 6, 0, 5010, 5090), "a", ""))
+	b.Add(of(spanOf("signal_process", 11, 6, 0, 5010, 5090), "a", ""))
 	b.Ended()
 	first := attribute(b.get(1), OriginalStartKey)
 	if first == nil {

@@ -5,16 +5,16 @@ import (
 
 	"go.opentelemetry.io/otel/trace"
 
-	"github.com/shimtrace/shimtrace/internal/forwarder/agentwire"
+	"github.com/shimtrace/shimtrace/internal/forwarder/span"
 )
 
 // node is a span that waits, or one that is missing and has children that do.
 type node struct {
 	id     trace.SpanID
-	parent trace.SpanID    // as it will be sent
-	span   *agentwire.Span // nil: missing
-	rule   *rpc            // what its name says of it, nil: nothing
-	host   bool            // it is the runtime's, not the agent's
+	parent trace.SpanID // as it will be sent
+	span   *span.Span   // nil: missing
+	rule   *rpc         // what its name says of it, nil: nothing
+	host   bool         // it is the runtime's, not the agent's
 	link   trace.SpanContext
 	served *call // that the runtime served with it, once that is looked for
 	came   int64 // when it arrived
@@ -61,7 +61,7 @@ const nodeCost = 512
 
 // put makes a node of a span that has arrived, or finds the one that its children
 // have made.
-func (h *held) put(s *agentwire.Span, rule *rpc, host bool) *node {
+func (h *held) put(s *span.Span, rule *rpc, host bool) *node {
 	n := h.nodes[s.SpanID]
 	if n == nil {
 		n = &node{id: s.SpanID}

@@ -10,21 +10,21 @@ import (
 	"go.opentelemetry.io/otel/trace"
 	tracepb "go.opentelemetry.io/proto/otlp/trace/v1"
 
-	"github.com/shimtrace/shimtrace/internal/forwarder/agentwire"
+	"github.com/shimtrace/shimtrace/internal/forwarder/span"
 )
 
 func TestCycles(t *testing.T) {
 	t.Run("itself", func(t *testing.T) {
 		b := newBed(t, nil)
-		b.Add(span("wait_process", 7, 1, 1, 10, 20))
+		b.Add(spanOf("wait_process", 7, 1, 1, 10, 20))
 		b.Tick()
 		b.want(1, ourTrace, root)
 	})
 	t.Run("among those that wait", func(t *testing.T) {
 		b := newBed(t, nil)
-		b.Add(span("x", 7, 1, 2, 10, 20))
-		b.Add(span("x", 7, 2, 3, 10, 20))
-		b.Add(span("x", 7, 3, 1, 10, 20))
+		b.Add(spanOf("x", 7, 1, 2, 10, 20))
+		b.Add(spanOf("x", 7, 2, 3, 10, 20))
+		b.Add(spanOf("x", 7, 3, 1, 10, 20))
 		b.Ended()
 		b.balance()
 		b.want(1, ourTrace, 2)
@@ -33,10 +33,10 @@ func TestCycles(t *testing.T) {
 	})
 	t.Run("through those sent", func(t *testing.T) {
 		b := newBed(t, nil)
-		b.Add(span("x", 7, 1, 2, 10, 20))
-		b.Add(span("x", 7, 4, 1, 10, 20))
+		b.Add(spanOf("x", 7, 1, 2, 10, 20))
+		b.Add(spanOf("x", 7, 4, 1, 10, 20))
 		b.pass(16 * time.Second)
-		b.Add(span("x", 7, 2, 4, 10, 20))
+		b.Add(spanOf("x", 7, 2, 4, 10, 20))
 		b.Ended()
 		b.want(1, ourTrace, 2)
 		b.want(4, ourTrace, 1)
@@ -44,8 +44,8 @@ func TestCycles(t *testing.T) {
 	})
 	t.Run("with a stray", func(t *testing.T) {
 		b := newBed(t, nil)
-		b.Add(span("create_sandbox", 7, 1, 2, 0, 100))
-		b.Add(span("baremount", 7, 2, 0, 10, 20))
+		b.Add(spanOf("create_sandbox", 7, 1, 2, 0, 100))
+		b.Add(spanOf("baremount", 7, 2, 0, 10, 20))
 		b.Ended()
 		b.balance()
 		forest(t, b)
@@ -54,7 +54,7 @@ func TestCycles(t *testing.T) {
 		t.Run(name, func(t *testing.T) {
 			b := newBed(t, nil)
 			for i := range n {
-				b.Add(span("x", 7, many+i, many+(i+1)%n, 10, 20))
+				b.Add(spanOf("x", 7, many+i, many+(i+1)%n, 10, 20))
 			}
 			b.Ended()
 			b.balance()
@@ -66,21 +66,21 @@ func TestCycles(t *testing.T) {
 func TestIDsOfOthers(t *testing.T) {
 	b := newBed(t, nil)
 	b.called("Create", "a", "", 0xC1, 0, 100)
-	b.Add(span("sandbox start", 0xAAAA, root, 0, 10, 20))
-	b.Add(span("Create", 0xAAAA, 0xC1, 0, 10, 20))
+	b.Add(spanOf("sandbox start", 0xAAAA, root, 0, 10, 20))
+	b.Add(spanOf("Create", 0xAAAA, 0xC1, 0, 10, 20))
 	if b.drops[Collision] != 2 {
 		t.Errorf("dropped %v", b.drops)
 	}
-	b.Add(span("wait_process", 7, 1, 0, 10, 20))
-	b.Add(span("wait_process", 7, 1, 0, 10, 20))
-	b.Add(span("x", 7, 2, 3, 10, 20))
-	b.Add(span("x", 7, 2, 1, 10, 20))
+	b.Add(spanOf("wait_process", 7, 1, 0, 10, 20))
+	b.Add(spanOf("wait_process", 7, 1, 0, 10, 20))
+	b.Add(spanOf("x", 7, 2, 3, 10, 20))
+	b.Add(spanOf("x", 7, 2, 1, 10, 20))
 	if b.drops[Duplicate] != 2 {
 		t.Errorf("dropped %v", b.drops)
 	}
 	// Another sandbox's trace, and its span.
-	b.Add(span("x", 0xDDDD, 5, 0xD0, 10, 20))
-	b.Add(span("create_container", 0xDDDD, 6, 0xD0, 10, 20))
+	b.Add(spanOf("x", 0xDDDD, 5, 0xD0, 10, 20))
+	b.Add(spanOf("create_container", 0xDDDD, 6, 0xD0, 10, 20))
 	b.Ended()
 	b.balance()
 	b.want(1, ourTrace, root)
@@ -94,11 +94,11 @@ func TestIDsOfOthers(t *testing.T) {
 func TestIsolatedTracesAreNotTheGuests(t *testing.T) {
 	b := newBed(t, func(o *Options) { o.Mode = Isolated })
 	b.Own(traceID(8))
-	b.Add(span("x", 7, 2, 1, 10, 20))
-	b.Add(span("wait_process", 7, 1, 0, 10, 20))
-	b.Add(span("wait_process", 7, 3, 0, 10, 20))
-	b.Add(span("wait_process", 8, 4, 0, 10, 20))
-	b.Add(span("x", 9, 6, 5, 10, 20))
+	b.Add(spanOf("x", 7, 2, 1, 10, 20))
+	b.Add(spanOf("wait_process", 7, 1, 0, 10, 20))
+	b.Add(spanOf("wait_process", 7, 3, 0, 10, 20))
+	b.Add(spanOf("wait_process", 8, 4, 0, 10, 20))
+	b.Add(spanOf("x", 9, 6, 5, 10, 20))
 	b.Ended()
 	in := trace.TraceID(b.get(1).TraceId)
 	if in == traceID(7) || in == ourTrace {
@@ -113,7 +113,7 @@ func TestIsolatedTracesAreNotTheGuests(t *testing.T) {
 		}
 	}
 	other := newBed(t, func(o *Options) { o.Mode = Isolated })
-	other.Add(span("wait_process", 7, 1, 0, 10, 20))
+	other.Add(spanOf("wait_process", 7, 1, 0, 10, 20))
 	other.Tick()
 	if in == trace.TraceID(other.get(1).TraceId) {
 		t.Error("two sandboxes share a trace because their guests said so")
@@ -122,8 +122,8 @@ func TestIsolatedTracesAreNotTheGuests(t *testing.T) {
 
 func TestLinksStayWithinTheSandbox(t *testing.T) {
 	b := newBed(t, nil)
-	b.Add(span("wait_process", 7, 1, 0, 10, 20))
-	s := span("wait_process", 8, 2, 0, 10, 20)
+	b.Add(spanOf("wait_process", 7, 1, 0, 10, 20))
+	s := spanOf("wait_process", 8, 2, 0, 10, 20)
 	s.AddLink(traceID(7), spanID(1))      // moved with what it links to
 	s.AddLink(ourTrace, spanID(root))     // stays
 	s.AddLink(traceID(0xDDDD), spanID(1)) // another sandbox's
@@ -243,7 +243,7 @@ func torture(t testing.TB, program []byte) {
 			case 250:
 				id = 0xE0
 			}
-			s := span(names[int(p[3])%len(names)], in, id, parent, int64(p[4]), int64(p[4])+int64(int8(p[0])))
+			s := spanOf(names[int(p[3])%len(names)], in, id, parent, int64(p[4]), int64(p[4])+int64(int8(p[0])))
 			if p[4]&1 == 0 {
 				of(s, string('a'+rune(p[4]>>1&1)), []string{"", "x", "uuid"}[p[3]%3])
 			}
@@ -351,7 +351,7 @@ func TestCallsDoNotWait(t *testing.T) {
 			<-release
 		}
 	})
-	b.Add(span("wait_process", 7, 1, 0, 10, 20))
+	b.Add(spanOf("wait_process", 7, 1, 0, 10, 20))
 	done := make(chan struct{})
 	go func() { b.Tick(); close(done) }()
 	<-stuck
@@ -375,7 +375,7 @@ func TestConcurrently(t *testing.T) {
 					b.Tick()
 					b.Stats()
 				default:
-					c.Add(of(span("signal_process", 7, many*g+i, many*g+i+1, 0, 1), "a", ""))
+					c.Add(of(spanOf("signal_process", 7, many*g+i, many*g+i+1, 0, 1), "a", ""))
 				}
 			}
 		})
@@ -395,7 +395,7 @@ func TestBatches(t *testing.T) {
 		o.Sink = func(all []*tracepb.ResourceSpans) { sizes = append(sizes, len(all[0].ScopeSpans[0].Spans)) }
 	})
 	for i := range uint64(25) {
-		b.Add(span("wait_process", 7, many+i, 0, 0, 1))
+		b.Add(spanOf("wait_process", 7, many+i, 0, 0, 1))
 	}
 	b.Tick()
 	b.Tick()
@@ -406,7 +406,7 @@ func TestBatches(t *testing.T) {
 
 func TestMalformed(t *testing.T) {
 	b := newBed(t, nil)
-	s := &agentwire.Span{TraceID: traceID(7), SpanID: spanID(1), Name: "\xff"}
+	s := &span.Span{TraceID: traceID(7), SpanID: spanID(1), Name: "\xff"}
 	b.Add(s)
 	b.Ended()
 	b.balance()

@@ -11,8 +11,7 @@ import (
 	resourcepb "go.opentelemetry.io/proto/otlp/resource/v1"
 	tracepb "go.opentelemetry.io/proto/otlp/trace/v1"
 
-	"github.com/shimtrace/shimtrace/internal/forwarder/agentwire"
-	"github.com/shimtrace/shimtrace/internal/forwarder/runtimespan"
+	"github.com/shimtrace/shimtrace/internal/forwarder/span"
 )
 
 // t0 is when the tests' sandboxes begin, in Unix nanoseconds.
@@ -113,12 +112,12 @@ func (b *bed) pass(d time.Duration) {
 }
 
 // Add adds a span once it has ended, unless that would be hours from now.
-func (b *bed) Add(s *agentwire.Span) {
+func (b *bed) Add(s *span.Span) {
 	b.reach(time.Unix(0, int64(s.End)))
 	b.Collator.Add(s)
 }
 
-func (b *bed) AddRuntime(s *runtimespan.Span) {
+func (b *bed) AddRuntime(s *span.Span) {
 	b.reach(time.Unix(0, int64(s.End)))
 	b.Collator.AddRuntime(s)
 }
@@ -146,27 +145,27 @@ func (b *bed) reach(moments ...time.Time) {
 // setRoot has another root from now on.
 func (b *bed) setRoot(root trace.SpanContext) { b.SetRoot(root, time.Unix(0, b.now)) }
 
-// span makes a span of the guest's that began and ended so many ms after t0.
-func span(name string, trace, id, parent uint64, start, end int64) *agentwire.Span {
-	return &agentwire.Span{
+// spanOf makes a span of the guest's that began and ended so many ms after t0.
+func spanOf(name string, trace, id, parent uint64, start, end int64) *span.Span {
+	return &span.Span{
 		TraceID: traceID(trace), SpanID: spanID(id), ParentID: spanID(parent),
 		Name: name, Start: uint64(t0 + start*ms), End: uint64(t0 + end*ms),
 	}
 }
 
 // ofRuntime makes a span of the runtime's.
-func ofRuntime(name string, trace, id, parent uint64, start, end int64) *runtimespan.Span {
-	return &runtimespan.Span{Span: *span(name, trace, id, parent, start, end)}
+func ofRuntime(name string, trace, id, parent uint64, start, end int64) *span.Span {
+	return spanOf(name, trace, id, parent, start, end)
 }
 
 // served says which call a span of the runtime's is the serving of.
-func served(method string, s *runtimespan.Span) *runtimespan.Span {
+func served(method string, s *span.Span) *span.Span {
 	s.Method = method
 	return s
 }
 
 // of says which container and exec a span is about.
-func of(s *agentwire.Span, container, exec string) *agentwire.Span {
+func of(s *span.Span, container, exec string) *span.Span {
 	s.ContainerID, s.ExecID = container, exec
 	return s
 }
@@ -294,7 +293,7 @@ func (b *bed) lives(calls []Call) (events []event) {
 }
 
 // arrivals returns the coming of the agent's spans, some seconds after their end.
-func (b *bed) arrivals(spans []*agentwire.Span) (events []event) {
+func (b *bed) arrivals(spans []*span.Span) (events []event) {
 	at := int64(0)
 	for _, s := range spans {
 		at = max(at, int64(s.End)+2500*ms)

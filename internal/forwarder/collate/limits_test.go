@@ -5,7 +5,7 @@ import (
 	"testing"
 	"time"
 
-	"github.com/shimtrace/shimtrace/internal/forwarder/agentwire"
+	"github.com/shimtrace/shimtrace/internal/forwarder/span"
 )
 
 // TestImpossibleTimes: nothing of a guest's is drawn before its sandbox or after it has
@@ -30,8 +30,8 @@ func TestImpossibleTimes(t *testing.T) {
 				t.Run(name+"/"+rpc, func(t *testing.T) {
 					b := newBed(t, func(o *Options) { o.Mode, o.Began = mode, time.Unix(0, began) })
 					b.called("Create", "a", "", 0xC1, 0, 100)
-					b.Add(&agentwire.Span{TraceID: traceID(7), SpanID: spanID(2), ParentID: spanID(1), Name: "leaf", Start: times[0], End: times[1]})
-					b.Add(of(&agentwire.Span{TraceID: traceID(7), SpanID: spanID(1), Name: rpc, Start: times[0], End: times[1]}, "a", ""))
+					b.Add(&span.Span{TraceID: traceID(7), SpanID: spanID(2), ParentID: spanID(1), Name: "leaf", Start: times[0], End: times[1]})
+					b.Add(of(&span.Span{TraceID: traceID(7), SpanID: spanID(1), Name: rpc, Start: times[0], End: times[1]}, "a", ""))
 					arrived := b.now
 					b.pass(time.Minute)
 					b.Ended()
@@ -74,9 +74,9 @@ func TestLifeLong(t *testing.T) {
 		t.Run(name, func(t *testing.T) {
 			b := newBed(t, func(o *Options) { o.Began = began })
 			tc.change(b)
-			b.Add(span("start_sandbox", 7, 2, 1, -20_000, 90_000))
-			b.Add(span("root-span", 7, 1, 0, -20_000, 90_000))
-			b.Add(span("watch_uevents", 8, 3, 0, -19_000, 90_000))
+			b.Add(spanOf("start_sandbox", 7, 2, 1, -20_000, 90_000))
+			b.Add(spanOf("root-span", 7, 1, 0, -20_000, 90_000))
+			b.Add(spanOf("watch_uevents", 8, 3, 0, -19_000, 90_000))
 			b.AddRuntime(ofRuntime("rootSpan", 9, 4, 0, -20_000, 90_000))
 			b.Ended()
 			for id := uint64(1); id <= 4; id++ {
@@ -97,14 +97,14 @@ func TestLifeLong(t *testing.T) {
 func TestClockIsKnownWhileOff(t *testing.T) {
 	b := newBed(t, func(o *Options) { o.OnDemand, o.Root = true, rootSpan.WithTraceFlags(0) })
 	b.Call(Call{Method: "Create", ContainerID: "a", Start: time.Unix(0, t0), End: time.Unix(0, t0+100*ms)})
-	b.Add(of(span("create_container", 7, 1, 0, 3000, 3090), "a", ""))
+	b.Add(of(spanOf("create_container", 7, 1, 0, 3000, 3090), "a", ""))
 	window := context(traceID(0xBB), 0xBB)
 	b.SetRoot(window, time.Unix(0, t0+10*s1))
 	b.EndRoot(time.Unix(0, t0+20*s1))
-	b.Add(span("check", 8, 2, 0, 12_500, 12_600)) // before it
-	b.Add(span("check", 9, 3, 0, 13_500, 13_600))
-	b.Add(span("check", 9, 4, 0, 22_500, 22_600))
-	b.Add(span("check", 9, 5, 0, 23_500, 23_600)) // after it
+	b.Add(spanOf("check", 8, 2, 0, 12_500, 12_600)) // before it
+	b.Add(spanOf("check", 9, 3, 0, 13_500, 13_600))
+	b.Add(spanOf("check", 9, 4, 0, 22_500, 22_600))
+	b.Add(spanOf("check", 9, 5, 0, 23_500, 23_600)) // after it
 	b.Ended()
 	b.balance()
 	if len(b.out) != 2 || b.drops[Off] != 3 {

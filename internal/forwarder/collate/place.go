@@ -6,7 +6,7 @@ import (
 
 	"go.opentelemetry.io/otel/trace"
 
-	"github.com/shimtrace/shimtrace/internal/forwarder/agentwire"
+	"github.com/shimtrace/shimtrace/internal/forwarder/span"
 	"github.com/shimtrace/shimtrace/internal/kata"
 )
 
@@ -162,7 +162,7 @@ func (c *Collator) apartTrace(guest trace.TraceID) (id trace.TraceID) {
 
 // caller returns the call that caused an RPC, nil if none is known. A pair that is
 // sure tells about the guest's names of execs.
-func (c *Collator) caller(r *rpc, s *agentwire.Span) *match {
+func (c *Collator) caller(r *rpc, s *span.Span) *match {
 	if len(r.methods) == 0 {
 		return nil
 	}
@@ -184,7 +184,7 @@ var execProcess = byRequest[kata.ExecProcess]
 
 // quietness returns Quiet for a span whose cause is quiet and not remarkable. The
 // agent does not say whether its RPC failed; the call does.
-func (c *Collator) quietness(r *rpc, s *agentwire.Span, m *match) Reason {
+func (c *Collator) quietness(r *rpc, s *span.Span, m *match) Reason {
 	switch {
 	case m == nil && !c.quietRPC(r),
 		m != nil && (!c.quietCall(&m.call) || m.Failed || c.slowCall(&m.call)),
@@ -199,7 +199,7 @@ func (c *Collator) quietRPC(r *rpc) bool {
 	return len(r.methods) > 0 && !slices.ContainsFunc(r.methods, func(m string) bool { return !c.isQuiet(m) })
 }
 
-func (c *Collator) slow(s *agentwire.Span) bool {
+func (c *Collator) slow(s *span.Span) bool {
 	return c.opts.Slow > 0 && s.End > s.Start && s.End-s.Start > uint64(c.opts.Slow)
 }
 

@@ -9,7 +9,7 @@ import (
 	"go.opentelemetry.io/otel/trace"
 	tracepb "go.opentelemetry.io/proto/otlp/trace/v1"
 
-	"github.com/shimtrace/shimtrace/internal/forwarder/runtimespan"
+	"github.com/shimtrace/shimtrace/internal/forwarder/span"
 )
 
 // TestWhole: whatever comes in whatever order, of calls, requests, the runtime and the
@@ -177,7 +177,7 @@ func (l *life) times() (start, end int64) {
 func (l *life) agent() {
 	name := pick(l, "create_container", "signal_process", "stats_container", "wait_process", "check", "baremount", "leaf", "do_create_container", "root-span")
 	start, end := l.times()
-	s := span(name, 7+l.Uint64N(3), l.agents(), 0, start, end)
+	s := spanOf(name, 7+l.Uint64N(3), l.agents(), 0, start, end)
 	s.Start, s.End = uint64(int64(s.Start)+l.guest), uint64(int64(s.End)+l.guest)
 	switch r := rpcs[name]; {
 	case l.IntN(4) == 0:
@@ -198,7 +198,7 @@ func (l *life) runtime() {
 	if l.IntN(4) == 0 {
 		parent = 0
 	}
-	var s *runtimespan.Span
+	var s *span.Span
 	if l.IntN(2) == 0 {
 		m := l.method()
 		s = served(m, ofRuntime(m, 7, l.caller(), parent, start, end))

@@ -5,7 +5,7 @@ import (
 	"testing"
 
 	"github.com/shimtrace/shimtrace/internal/forwarder/captured"
-	"github.com/shimtrace/shimtrace/internal/forwarder/runtimespan"
+	"github.com/shimtrace/shimtrace/internal/forwarder/span"
 	"github.com/shimtrace/shimtrace/internal/kata"
 )
 
@@ -17,7 +17,7 @@ func TestCapturedRequests(t *testing.T) {
 	for _, name := range []string{captured.Go, captured.Rust} {
 		p := captured.Load(t, name)
 		asked := make(map[[8]byte]string)
-		each := func(s *runtimespan.Span) {
+		each := func(s *span.Span) {
 			request, ok := strings.CutPrefix(s.Name, kata.RequestPrefix)
 			if !ok {
 				return

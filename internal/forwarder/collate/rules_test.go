@@ -40,7 +40,7 @@ func TestRPCsGoBelowTheirCalls(t *testing.T) {
 			t.Run(method+"/"+name, func(t *testing.T) {
 				b := newBed(t, func(o *Options) { o.Quiet = nil })
 				b.called(method, "c", "", 0xC1, 0, 100)
-				b.Add(of(span(name, 7, 1, 0, 10, 20), "c", ""))
+				b.Add(of(spanOf(name, 7, 1, 0, 10, 20), "c", ""))
 				b.Tick()
 				parent := uint64(0xC1)
 				if method == "Wait" {
@@ -120,7 +120,7 @@ func TestWhichCall(t *testing.T) {
 			for _, c := range tc.calls {
 				b.called(tc.method, c.container, c.exec, c.id, c.start, c.end)
 			}
-			b.Add(of(span(tc.rpc, 7, 1, 0, tc.start, tc.start+5), tc.container, tc.exec))
+			b.Add(of(spanOf(tc.rpc, 7, 1, 0, tc.start, tc.start+5), tc.container, tc.exec))
 			b.Tick()
 			b.want(1, ourTrace, tc.want)
 		})
@@ -144,9 +144,9 @@ func TestDeleteBeforeShutdown(t *testing.T) {
 			b.called("Shutdown", "a", "", 0xC2, shutdown, shutdown+100)
 			if tc.start == 5030 {
 				b.called("Create", "a", "", 0xC3, -1000, -900)
-				b.Add(of(span("create_container", 8, 2, 0, 4010, 4090), "a", ""))
+				b.Add(of(spanOf("create_container", 8, 2, 0, 4010, 4090), "a", ""))
 			}
-			b.Add(of(span("remove_container", 7, 1, 0, tc.start, tc.start+40), "a", ""))
+			b.Add(of(spanOf("remove_container", 7, 1, 0, tc.start, tc.start+40), "a", ""))
 			b.Ended()
 			b.want(1, ourTrace, tc.want)
 		})
@@ -157,7 +157,7 @@ func TestOpenCallAndCallsToldTwice(t *testing.T) {
 	b := newBed(t, nil)
 	open := Call{Method: "Kill", ContainerID: "a", SpanContext: context(ourTrace, 0xC1), Start: time.Unix(0, t0)}
 	b.Call(open)
-	b.Add(of(span("signal_process", 7, 1, 0, 10, 20), "a", ""))
+	b.Add(of(spanOf("signal_process", 7, 1, 0, 10, 20), "a", ""))
 	b.Tick()
 	b.want(1, ourTrace, 0xC1)
 
@@ -166,7 +166,7 @@ func TestOpenCallAndCallsToldTwice(t *testing.T) {
 	b.Call(ended)
 	b.Call(open) // told late: it stays ended
 	b.called("Kill", "a", "", 0xC2, 200, 300)
-	b.Add(of(span("signal_process", 8, 2, 0, 250, 260), "a", ""))
+	b.Add(of(spanOf("signal_process", 8, 2, 0, 250, 260), "a", ""))
 	b.Tick()
 	b.want(2, ourTrace, 0xC2)
 	if got := b.calls.byMethod["Kill"].all; len(got) != 2 || got[0].end != t0+100*ms {
@@ -182,10 +182,10 @@ func TestNamesOfExecsAreLearned(t *testing.T) {
 	b.called("Start", "a", "y", 0xC2, 200, 300)
 	b.called("ResizePty", "a", "x", 0xC3, 400, 500)
 	b.called("ResizePty", "a", "y", 0xC4, 400, 500)
-	b.Add(of(span("exec_process", 7, 1, 0, 10, 20), "a", "uuid-x"))
-	b.Add(of(span("exec_process", 8, 2, 0, 210, 220), "a", "uuid-y"))
-	b.Add(of(span("tty_win_resize", 9, 3, 0, 410, 420), "a", "uuid-x"))
-	b.Add(of(span("tty_win_resize", 10, 4, 0, 410, 420), "a", "uuid-y"))
+	b.Add(of(spanOf("exec_process", 7, 1, 0, 10, 20), "a", "uuid-x"))
+	b.Add(of(spanOf("exec_process", 8, 2, 0, 210, 220), "a", "uuid-y"))
+	b.Add(of(spanOf("tty_win_resize", 9, 3, 0, 410, 420), "a", "uuid-x"))
+	b.Add(of(spanOf("tty_win_resize", 10, 4, 0, 410, 420), "a", "uuid-y"))
 	b.Tick()
 	b.want(3, ourTrace, 0xC3)
 	b.want(4, ourTrace, 0xC4)
@@ -193,9 +193,9 @@ func TestNamesOfExecsAreLearned(t *testing.T) {
 
 func TestQuiet(t *testing.T) {
 	stats := func(b *bed, ms int64) {
-		b.Add(of(span("do_stats_container", 7, 2, 1, 10, 12), "a", ""))
-		b.Add(of(span("stats_container", 7, 1, 0, 10, 10+ms), "a", ""))
-		b.Add(of(span("late", 7, 3, 2, 10, 12), "a", ""))
+		b.Add(of(spanOf("do_stats_container", 7, 2, 1, 10, 12), "a", ""))
+		b.Add(of(spanOf("stats_container", 7, 1, 0, 10, 10+ms), "a", ""))
+		b.Add(of(spanOf("late", 7, 3, 2, 10, 12), "a", ""))
 		b.Tick()
 		b.balance()
 	}
@@ -219,7 +219,7 @@ func TestQuiet(t *testing.T) {
 	t.Run("in a trace of our own", func(t *testing.T) {
 		b := newBed(t, nil)
 		b.Own(traceID(7))
-		b.Add(of(span("stats_container", 7, 1, 99, 10, 20), "a", ""))
+		b.Add(of(spanOf("stats_container", 7, 1, 99, 10, 20), "a", ""))
 		b.Tick()
 		if b.drops[Quiet] != 1 {
 			t.Errorf("dropped %v", b.drops)
@@ -228,7 +228,7 @@ func TestQuiet(t *testing.T) {
 	t.Run("below its own call", func(t *testing.T) {
 		b := newBed(t, nil)
 		b.called("Stats", "a", "", 0xC1, 0, 100)
-		b.Add(of(span("stats_container", 0xAAAA, 1, 0xC1, 10, 20), "a", ""))
+		b.Add(of(spanOf("stats_container", 0xAAAA, 1, 0xC1, 10, 20), "a", ""))
 		b.Tick()
 		if b.drops[Quiet] != 1 {
 			t.Errorf("dropped %v", b.drops)
@@ -274,7 +274,7 @@ func TestQuiet(t *testing.T) {
 		b.called("Kill", "a", "", 0xC2, 0, 100)
 		stats(b, 5)
 		b.want(1, ourTrace, 0xC1)
-		b.Add(of(span("signal_process", 8, 9, 0, 10, 20), "a", ""))
+		b.Add(of(spanOf("signal_process", 8, 9, 0, 10, 20), "a", ""))
 		b.Tick()
 		if b.drops[Quiet] != 1 {
 			t.Errorf("dropped %v", b.drops)
@@ -290,15 +290,15 @@ func TestStrays(t *testing.T) {
 	}
 	t.Run("before their RPC", func(t *testing.T) {
 		b := stray()
-		b.Add(span("below", 8, 3, 2, 22, 25))
-		b.Add(span("baremount", 8, 2, 0, 20, 30))
-		b.Add(span("wait_process", 9, 4, 0, 0, 100)) // holds it, but does nothing
-		b.Add(span("stats_container", 9, 5, 0, 0, 100))
+		b.Add(spanOf("below", 8, 3, 2, 22, 25))
+		b.Add(spanOf("baremount", 8, 2, 0, 20, 30))
+		b.Add(spanOf("wait_process", 9, 4, 0, 0, 100)) // holds it, but does nothing
+		b.Add(spanOf("stats_container", 9, 5, 0, 0, 100))
 		b.Tick()
 		if len(b.out) != 1 {
 			t.Errorf("%d spans were sent before the RPC", len(b.out))
 		}
-		b.Add(span("create_sandbox", 7, 1, 0, 10, 90))
+		b.Add(spanOf("create_sandbox", 7, 1, 0, 10, 90))
 		b.Tick()
 		b.want(1, ourTrace, 0xC1)
 		b.want(2, ourTrace, 1)
@@ -306,18 +306,18 @@ func TestStrays(t *testing.T) {
 	})
 	t.Run("after their RPC, in the shortest", func(t *testing.T) {
 		b := stray()
-		b.Add(span("create_sandbox", 7, 1, 0, 10, 900))
-		b.Add(span("update_routes", 7, 9, 0, 15, 40))
-		b.Add(span("baremount", 8, 2, 0, 20, 30))
-		b.Add(span("baremount", 9, 3, 0, 20, 50))
+		b.Add(spanOf("create_sandbox", 7, 1, 0, 10, 900))
+		b.Add(spanOf("update_routes", 7, 9, 0, 15, 40))
+		b.Add(spanOf("baremount", 8, 2, 0, 20, 30))
+		b.Add(spanOf("baremount", 9, 3, 0, 20, 50))
 		b.Tick()
 		b.want(2, ourTrace, 9)
 		b.want(3, ourTrace, 1)
 	})
 	t.Run("of an RPC that waits itself", func(t *testing.T) {
 		b := stray()
-		b.Add(span("create_sandbox", 7, 1, 99, 10, 90))
-		b.Add(span("baremount", 8, 2, 0, 20, 30))
+		b.Add(spanOf("create_sandbox", 7, 1, 99, 10, 90))
+		b.Add(spanOf("baremount", 8, 2, 0, 20, 30))
 		b.AddRuntime(ofRuntime("ttrpc.CreateSandbox", 7, 99, 0, 9, 91))
 		b.Tick()
 		b.want(1, ourTrace, 99)
@@ -325,8 +325,8 @@ func TestStrays(t *testing.T) {
 	})
 	t.Run("of no RPC", func(t *testing.T) {
 		b := stray()
-		b.Add(span("baremount", 8, 2, 0, 20, 30))
-		b.Add(span("baremount", 9, 3, 0, 60_000, 60_001))
+		b.Add(spanOf("baremount", 8, 2, 0, 20, 30))
+		b.Add(spanOf("baremount", 9, 3, 0, 60_000, 60_001))
 		b.pass(16 * time.Second)
 		b.want(2, ourTrace, 0xC1)
 		b.want(3, ourTrace, root)
@@ -334,7 +334,7 @@ func TestStrays(t *testing.T) {
 	t.Run("too many", func(t *testing.T) {
 		b := stray()
 		for i := range uint64(maxStrays + 10) {
-			b.Add(span("baremount", many+i, many+i, 0, 20, 30))
+			b.Add(spanOf("baremount", many+i, many+i, 0, 20, 30))
 		}
 		b.Tick()
 		if len(b.out) != 10 {
@@ -349,11 +349,11 @@ func TestInjectedContextsStay(t *testing.T) {
 	b := newBed(t, nil)
 	b.calledIn(caller, "Create", "a", "", 0xC1, 0, 100)
 	// From the agent's relay: its client span is unknown here, the trace is not.
-	b.Add(of(span("create_container", 0xBBBB, 1, 0x55, 10, 20), "a", ""))
+	b.Add(of(spanOf("create_container", 0xBBBB, 1, 0x55, 10, 20), "a", ""))
 	// From the shim's relay.
-	b.Add(of(span("create_container", 0xBBBB, 2, 0xC1, 10, 20), "a", ""))
+	b.Add(of(spanOf("create_container", 0xBBBB, 2, 0xC1, 10, 20), "a", ""))
 	// The root itself.
-	b.Add(span("work", 0xAAAA, 3, root, 10, 20))
+	b.Add(spanOf("work", 0xAAAA, 3, root, 10, 20))
 	b.Tick()
 	b.want(1, caller, 0x55)
 	b.want(2, caller, 0xC1)
@@ -366,10 +366,10 @@ func TestInjectedContextsStay(t *testing.T) {
 func TestUnsampled(t *testing.T) {
 	b := newBed(t, func(o *Options) { o.Root = o.Root.WithTraceFlags(0) })
 	b.Call(Call{Method: "Kill", ContainerID: "a", SpanContext: context(ourTrace, 0xC1).WithTraceFlags(0), Start: time.Unix(0, t0), End: time.Unix(0, t0+100*ms)})
-	b.Add(of(span("do_signal_process", 7, 2, 1, 10, 20), "a", ""))
-	b.Add(of(span("signal_process", 7, 1, 0, 10, 20), "a", ""))
-	b.Add(span("signal_process", 0xAAAA, 3, 0xC1, 10, 20))
-	b.Add(span("signal_process", 0xAAAA, 4, 0x55, 10, 20))
+	b.Add(of(spanOf("do_signal_process", 7, 2, 1, 10, 20), "a", ""))
+	b.Add(of(spanOf("signal_process", 7, 1, 0, 10, 20), "a", ""))
+	b.Add(spanOf("signal_process", 0xAAAA, 3, 0xC1, 10, 20))
+	b.Add(spanOf("signal_process", 0xAAAA, 4, 0x55, 10, 20))
 	b.Ended()
 	b.balance()
 	if len(b.out) != 0 || b.drops[Unsampled] != 4 {
@@ -379,7 +379,7 @@ func TestUnsampled(t *testing.T) {
 
 func TestWithoutRoot(t *testing.T) {
 	b := newBed(t, func(o *Options) { o.Root = trace.SpanContext{} })
-	b.Add(span("wait_process", 7, 1, 0, 10, 20))
+	b.Add(spanOf("wait_process", 7, 1, 0, 10, 20))
 	b.Ended()
 	if s := b.get(1); len(s.ParentSpanId) != 0 || len(s.Links) != 0 || trace.TraceID(s.TraceId) == traceID(7) {
 		t.Errorf("sent as %v", s)
@@ -396,11 +396,11 @@ func TestRoots(t *testing.T) {
 	b.pass(time.Second)
 	b.setRoot(second)
 	b.pass(time.Second)
-	b.Add(span("wait_process", 1, 1, 0, -10, 500))
+	b.Add(spanOf("wait_process", 1, 1, 0, -10, 500))
 	b.AddRuntime(ofRuntime("createAssets", 7, 2, 0, 1, 500))
-	b.Add(span("watch_uevents", 2, 3, 0, 500, 1500))
-	b.Add(span("check", 3, 4, 0, 1200, 1500))
-	b.Add(span("check", 4, 5, 0xB1, 1200, 1500)) // by its own account
+	b.Add(spanOf("watch_uevents", 2, 3, 0, 500, 1500))
+	b.Add(spanOf("check", 3, 4, 0, 1200, 1500))
+	b.Add(spanOf("check", 4, 5, 0xB1, 1200, 1500)) // by its own account
 	b.Ended()
 	b.want(1, first.TraceID(), 0xB1)
 	b.want(2, first.TraceID(), 0xB1)
@@ -421,7 +421,7 @@ func TestOwnTraceIsNotForgotten(t *testing.T) {
 	for i := range uint64(2 * maxTraces) {
 		b.calledIn(traceID(0x10000+i), "Stats", "a", "", 0x10000+i, 0, 1)
 	}
-	b.Add(span("wait_process", 0xAAAA, 1, 0xD1, 5, 6)) // of a request long ago
+	b.Add(spanOf("wait_process", 0xAAAA, 1, 0xD1, 5, 6)) // of a request long ago
 	b.Ended()
 	b.want(1, ourTrace, 0xD1)
 }

@@ -7,8 +7,7 @@ import (
 
 	"go.opentelemetry.io/otel/trace"
 
-	"github.com/shimtrace/shimtrace/internal/forwarder/agentwire"
-	"github.com/shimtrace/shimtrace/internal/forwarder/runtimespan"
+	"github.com/shimtrace/shimtrace/internal/forwarder/span"
 	"github.com/shimtrace/shimtrace/internal/kata"
 )
 
@@ -22,7 +21,7 @@ import (
 // AddRuntime takes a span of the sandbox's runtime in and owns it from then on. Spans
 // are to be added in the order in which they arrive. The agent's spans that name one
 // as their parent follow it, whichever comes first.
-func (c *Collator) AddRuntime(s *runtimespan.Span) {
+func (c *Collator) AddRuntime(s *span.Span) {
 	c.calls.setRuntime(s.TraceID)
 	method := kata.TaskMethod(s.Method)
 	rule := runtimeCalls[method]
@@ -34,7 +33,7 @@ func (c *Collator) AddRuntime(s *runtimespan.Span) {
 	}
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	c.add(&s.Span, rule, true)
+	c.add(s, rule, true)
 }
 
 // runtimeCalls are the task service's calls as spans of the runtime.
@@ -93,7 +92,7 @@ func (c *Collator) standsAlone(n *node) bool {
 }
 
 // quietSpan tells that a span of the runtime's is dropped for its name.
-func (c *Collator) quietSpan(s *agentwire.Span) bool {
+func (c *Collator) quietSpan(s *span.Span) bool {
 	if !slices.Contains(c.opts.QuietSpans, s.Name) || s.Failed {
 		return false
 	}

@@ -133,10 +133,10 @@ func TestRuntimeIsolated(t *testing.T) {
 	b := newBed(t, func(o *Options) { o.Mode = Isolated })
 	b.called("Create", "a", "", 0xC1, 0, 100)
 	b.AddRuntime(ofRuntime("createAssets", 7, 2, 1, 10, 20))
-	b.Add(span("do_create_container", 7, 11, 10, 40, 50))
-	b.Add(span("create_container", 7, 10, 3, 30, 60))
-	b.Add(span("get_guest_details", 7, 12, 3, 30, 60))
-	b.Add(span("leaf", 7, 13, 2, 30, 60))
+	b.Add(spanOf("do_create_container", 7, 11, 10, 40, 50))
+	b.Add(spanOf("create_container", 7, 10, 3, 30, 60))
+	b.Add(spanOf("get_guest_details", 7, 12, 3, 30, 60))
+	b.Add(spanOf("leaf", 7, 13, 2, 30, 60))
 	b.AddRuntime(ofRuntime("ttrpc.CreateContainer", 7, 3, 1, 25, 65))
 	b.AddRuntime(served("Create", ofRuntime("create", 7, 1, 9, 5, 95)))
 	b.AddRuntime(ofRuntime("rootSpan", 7, 9, 0, 1, 400))
@@ -196,7 +196,7 @@ func TestRuntimeLost(t *testing.T) {
 	b := newBed(t, nil)
 	b.called("Shutdown", "a", "", 0xC1, 0, 100)
 	b.AddRuntime(ofRuntime("createAssets", 7, 2, 99, 1, 2))
-	b.Add(span("destroy_sandbox", 7, 10, 3, 30, 60))
+	b.Add(spanOf("destroy_sandbox", 7, 10, 3, 30, 60))
 	b.pass(16 * time.Second)
 	b.want(10, ourTrace, 3)
 	b.AgentEnded()
@@ -214,10 +214,10 @@ func TestRuntimeLost(t *testing.T) {
 func TestClocksAreTheHosts(t *testing.T) {
 	b := newBed(t, nil)
 	b.called("Create", "a", "", 0xC1, 0, 100)
-	b.Add(of(span("create_container", 8, 20, 0, 5000, 5050), "a", "")) // proves the offset
+	b.Add(of(spanOf("create_container", 8, 20, 0, 5000, 5050), "a", "")) // proves the offset
 	b.called("Start", "a", "", 0xC2, 200, 300)
 	b.AddRuntime(ofRuntime("ttrpc.StartContainer", 7, 2, 1, 220, 290))
-	b.Add(of(span("start_container", 7, 10, 2, 5220, 5280), "a", ""))
+	b.Add(of(spanOf("start_container", 7, 10, 2, 5220, 5280), "a", ""))
 	b.AddRuntime(served("Start", ofRuntime("Start", 7, 1, 99, 205, 295)))
 	b.Tick()
 	if s := b.get(2); s.StartTimeUnixNano != uint64(t0+220*ms) || s.EndTimeUnixNano != uint64(t0+290*ms) {

@@ -9,6 +9,7 @@ import (
 	commonpb "go.opentelemetry.io/proto/otlp/common/v1"
 	resourcepb "go.opentelemetry.io/proto/otlp/resource/v1"
 	tracepb "go.opentelemetry.io/proto/otlp/trace/v1"
+	"google.golang.org/protobuf/proto"
 
 	"github.com/shimtrace/shimtrace/internal/kata"
 )
@@ -192,8 +193,8 @@ func (c *Collator) emit(n *node, p place, was period) {
 	s.ParentID = n.parent
 	start, end := s.Start, s.End
 	s.Start, s.End = uint64(at.start), uint64(at.end)
-	m, err := s.Proto()
-	if err != nil {
+	m := new(tracepb.Span)
+	if err := proto.Unmarshal(s.AppendOTLP(nil), m); err != nil {
 		c.drop(Malformed)
 		return
 	}

@@ -9,13 +9,12 @@ import (
 	"strings"
 	"testing"
 
-	"github.com/shimtrace/shimtrace/internal/forwarder/agentwire"
-	"github.com/shimtrace/shimtrace/internal/forwarder/runtimespan"
+	"github.com/shimtrace/shimtrace/internal/forwarder/span"
 	commonpb "go.opentelemetry.io/proto/otlp/common/v1"
 	tracepb "go.opentelemetry.io/proto/otlp/trace/v1"
 )
 
-func decodeAll(tb testing.TB, name string, opts Options) (services map[string]int, spans []runtimespan.Span) {
+func decodeAll(tb testing.TB, name string, opts Options) (services map[string]int, spans []span.Span) {
 	tb.Helper()
 	d := NewDecoder(opts)
 	services = make(map[string]int)
@@ -86,7 +85,7 @@ func TestCaptures(t *testing.T) {
 	}
 }
 
-func compare(t *testing.T, s *runtimespan.Span, w wireStruct) {
+func compare(t *testing.T, s *span.Span, w wireStruct) {
 	t.Helper()
 	be := binary.BigEndian
 	if be.Uint64(s.TraceID[8:]) != uint64(w.long(1)) || be.Uint64(s.TraceID[:8]) != uint64(w.long(2)) ||
@@ -96,10 +95,7 @@ func compare(t *testing.T, s *runtimespan.Span, w wireStruct) {
 	if s.Name != w.text(5) || s.Start != 1000*uint64(w.long(8)) || s.End != 1000*uint64(w.long(8)+w.long(9)) || s.TraceFlags != 1 {
 		t.Errorf("%s: %+v", w.text(5), s)
 	}
-	m, err := s.Proto()
-	if err != nil {
-		t.Fatal(err)
-	}
+	m := message(t, s)
 	tags := w.tags()
 	kind := tracepb.Span_SPAN_KIND_INTERNAL
 	if tags["span.kind"] == "client" {
@@ -115,7 +111,7 @@ func compare(t *testing.T, s *runtimespan.Span, w wireStruct) {
 	for k, v := range tags {
 		switch {
 		case k == "span.kind" || strings.HasPrefix(k, "otel.library."):
-		case slices.Contains(agentwire.DefaultKeep(), k) || strings.HasPrefix(k, "code.") || strings.HasPrefix(k, "thread."):
+		case slices.Contains(span.DefaultKeep(), k) || strings.HasPrefix(k, "code.") || strings.HasPrefix(k, "thread."):
 			want[k] = v
 		default:
 			if text, ok := v.(string); ok {
@@ -211,7 +207,7 @@ func TestSandboxes(t *testing.T) {
 }
 
 func TestNoSecretLeavesByDefault(t *testing.T) {
-	count := func(spans []runtimespan.Span) (n int) {
+	count := func(spans []span.Span) (n int) {
 		for i := range spans {
 			n += bytes.Count(spans[i].Append(nil), []byte(secret))
 		}
@@ -229,7 +225,7 @@ func TestNoSecretLeavesByDefault(t *testing.T) {
 		if n := count(spans); n > 0 {
 			t.Errorf("%s: the secret came out %d times", name, n)
 		}
-		_, spans = decodeAll(t, name, Options{Wire: agentwire.Options{Keep: []string{"*"}, MaxValue: 1 << 20}})
+		_, spans = decodeAll(t, name, Options{Span: span.Options{Keep: []string{"*"}, MaxValue: 1 << 20}})
 		if n := count(spans); n != there {
 			t.Errorf("%s: with redaction off the secret came out %d times, it is there %d times", name, n, there)
 		}
@@ -242,7 +238,7 @@ func TestCapturesTravel(t *testing.T) {
 		_, spans := decodeAll(t, name, Options{})
 		for i := range spans {
 			b := spans[i].Append(nil)
-			got, err := runtimespan.Parse(b)
+			got, err := span.Parse(b)
 			if err != nil {
 				t.Fatal(err)
 			}

@@ -4,7 +4,7 @@ import (
 	"fmt"
 	"sync/atomic"
 
-	"github.com/shimtrace/shimtrace/internal/forwarder/agentwire"
+	"github.com/shimtrace/shimtrace/internal/forwarder/span"
 )
 
 // Reason says why what was posted is not among the spans that the Sink got.
@@ -31,7 +31,7 @@ const (
 	NoIdentity Reason = iota + Malformed + 1
 	// TooMany: there are Options.MaxSpans in the body already.
 	TooMany
-	// TooLong: the span is longer than runtimespan.MaxSize even with its attributes
+	// TooLong: the span is longer than span.MaxSize even with its attributes
 	// reduced.
 	TooLong
 	// Exporter: the exporter of runtime-rs traced its own HTTP. Nobody misses it.
@@ -69,7 +69,7 @@ type Counters struct {
 	// Bodies and Bytes are what was taken, Spans what the Sink got of it.
 	Bodies, Bytes, Spans atomic.Uint64
 	// Attributes has what became of attributes (its Reduced, Cut and Dropped).
-	Attributes agentwire.Counters
+	Attributes span.Counters
 	// TurnedAway counts connections beyond Options.MaxConnections.
 	TurnedAway atomic.Uint64
 

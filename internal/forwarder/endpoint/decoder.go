@@ -11,27 +11,26 @@ import (
 	"github.com/apache/thrift/lib/go/thrift"
 	tracepb "go.opentelemetry.io/proto/otlp/trace/v1"
 
-	"github.com/shimtrace/shimtrace/internal/forwarder/agentwire"
-	"github.com/shimtrace/shimtrace/internal/forwarder/runtimespan"
+	"github.com/shimtrace/shimtrace/internal/forwarder/span"
 )
 
 // Decoder turns request bodies into spans. It keeps its buffers from body to body
 // and is not safe for concurrent use.
 type Decoder struct {
 	opts    Options
-	builder *agentwire.Builder
+	builder *span.Builder
 
 	// Scratch, of the span at hand:
-	scratch runtimespan.Span
+	scratch span.Span
 	refs    []reference
 
 	lost [reasons]uint64 // of the body at hand
 }
 
-// NewDecoder returns a Decoder that obeys opts.Wire, opts.MaxSpans and opts.Counters.
+// NewDecoder returns a Decoder that obeys opts.Span, opts.MaxSpans and opts.Counters.
 func NewDecoder(opts Options) *Decoder {
 	opts = opts.withDefaults()
-	return &Decoder{opts: opts, builder: agentwire.NewBuilder(opts.Wire)}
+	return &Decoder{opts: opts, builder: span.NewBuilder(opts.Span, &opts.Counters.Attributes)}
 }
 
 // BodyError says that a body is malformed. It never quotes it, for it may hold
@@ -60,7 +59,7 @@ const maxService = 256
 // Decode decodes one body: a Batch of jaeger.thrift in Thrift's binary protocol. It
 // keeps no part of body. Spans that are not wanted, the exporter's own among them,
 // are left out and counted. The error is a *BodyError, and costs the whole body.
-func (d *Decoder) Decode(body []byte) (service string, spans []runtimespan.Span, err error) {
+func (d *Decoder) Decode(body []byte) (service string, spans []span.Span, err error) {
 	r := newReader(body)
 	d.lost = [reasons]uint64{}
 	at := -1
@@ -104,7 +103,7 @@ func (d *Decoder) Decode(body []byte) (service string, spans []runtimespan.Span,
 }
 
 // spans reads the batch's spans. at is the one that could not be read, or -1.
-func (d *Decoder) spans(r *reader) (spans []runtimespan.Span, at int) {
+func (d *Decoder) spans(r *reader) (spans []span.Span, at int) {
 	n := r.list(thrift.STRUCT)
 	for at = range n {
 		reason := d.span(r, &d.scratch)
@@ -119,7 +118,7 @@ func (d *Decoder) spans(r *reader) (spans []runtimespan.Span, at int) {
 			continue
 		}
 		if spans == nil { // of those announced there cannot be more than there is room for
-			spans = make([]runtimespan.Span, 0, min(n-at, d.opts.MaxSpans, 1+r.left.Len()/minSpan))
+			spans = make([]span.Span, 0, min(n-at, d.opts.MaxSpans, 1+r.left.Len()/minSpan))
 		}
 		spans = append(spans, d.scratch)
 	}
@@ -158,9 +157,9 @@ const required = 1<<1 | 1<<2 | 1<<3 | 1<<4 | 1<<5 | 1<<7 | 1<<8 | 1<<9
 
 // span reads a Span. It returns why it is not wanted, if so; whether it could be
 // read at all is in r.
-func (d *Decoder) span(r *reader, s *runtimespan.Span) Reason {
-	*s = runtimespan.Span{}
-	d.builder.Begin(&s.Span)
+func (d *Decoder) span(r *reader, s *span.Span) Reason {
+	*s = span.Span{} // its memory has been given away
+	d.builder.Begin(s)
 	d.refs = d.refs[:0]
 	s.Kind = tracepb.Span_SPAN_KIND_INTERNAL
 	var t traits
@@ -217,16 +216,16 @@ func (d *Decoder) span(r *reader, s *runtimespan.Span) Reason {
 	}
 	s.Start = unixNano(start)
 	s.End = unixNano(saturated(start, max(duration, 0)))
-	d.refer(&s.Span)
+	d.refer(s)
 	d.finish(s, &t)
-	if s.Size() > maxSize {
+	if s.Cost() > maxSize {
 		return TooLong
 	}
 	return 0
 }
 
-// maxSize leaves room for what runtimespan adds to a span.
-const maxSize = runtimespan.MaxSize - 1024
+// maxSize leaves room for what the link adds to a span.
+const maxSize = span.MaxSize - 1024
 
 func putID(id []byte, v int64) { binary.BigEndian.PutUint64(id, uint64(v)) }
 

@@ -13,12 +13,11 @@ import (
 
 	tracepb "go.opentelemetry.io/proto/otlp/trace/v1"
 
-	"github.com/shimtrace/shimtrace/internal/forwarder/agentwire"
-	"github.com/shimtrace/shimtrace/internal/forwarder/runtimespan"
+	"github.com/shimtrace/shimtrace/internal/forwarder/span"
 )
 
 // decodeOne decodes a body of one span.
-func decodeOne(t *testing.T, opts Options, span field) (*runtimespan.Span, *tracepb.Span) {
+func decodeOne(t *testing.T, opts Options, span field) (*span.Span, *tracepb.Span) {
 	t.Helper()
 	_, spans, err := NewDecoder(opts).Decode(batch("kata", span))
 	if err != nil {
@@ -27,10 +26,7 @@ func decodeOne(t *testing.T, opts Options, span field) (*runtimespan.Span, *trac
 	if len(spans) != 1 {
 		t.Fatalf("%d spans", len(spans))
 	}
-	m, err := spans[0].Proto()
-	if err != nil {
-		t.Fatal(err)
-	}
+	m := message(t, &spans[0])
 	return &spans[0], m
 }
 
@@ -78,7 +74,7 @@ func TestTags(t *testing.T) {
 		{name: "request", tags: []field{stringTag("req", `ContainerProcess { container_id: ContainerID { container_id: "c" }, exec_id: "e", process_type: Exec }`)}, attributes: "container.id=c req.size=102 shimtrace.exec.id=e"},
 	} {
 		t.Run(tc.name, func(t *testing.T) {
-			s, m := decodeOne(t, Options{Wire: agentwire.Options{Keep: tc.keep}}, plainSpan("n", list(10, tc.tags...)))
+			s, m := decodeOne(t, Options{Span: span.Options{Keep: tc.keep}}, plainSpan("n", list(10, tc.tags...)))
 			if got := attributesOf(m); got != tc.attributes {
 				t.Errorf("attributes %s, want %s", got, tc.attributes)
 			}
@@ -159,7 +155,7 @@ func TestReferences(t *testing.T) {
 
 func TestEvents(t *testing.T) {
 	log := func(at int64, fields ...field) field { return structure(long(1, at), list(2, fields...)) }
-	_, m := decodeOne(t, Options{Wire: agentwire.Options{MaxEvents: 2}}, plainSpan("n", list(11,
+	_, m := decodeOne(t, Options{Span: span.Options{MaxEvents: 2}}, plainSpan("n", list(11,
 		log(7, stringTag("level", "INFO"), stringTag("event", "began"), stringTag("code.filepath", "src/x.rs")),
 		log(-1),
 		log(9, stringTag("event", "too many")),
@@ -212,8 +208,8 @@ func TestLimits(t *testing.T) {
 		tags = append(tags, stringTag(fmt.Sprintf("code.%d", i), strings.Repeat("ü", 3000)))
 	}
 	var c Counters
-	wire := agentwire.Options{MaxCost: 4 << 20}
-	s, m := decodeOne(t, Options{Counters: &c, Wire: wire}, plainSpan(strings.Repeat("n", 5000), list(10, tags...)))
+	wire := span.Options{MaxCost: 4 << 20}
+	s, m := decodeOne(t, Options{Counters: &c, Span: wire}, plainSpan(strings.Repeat("n", 5000), list(10, tags...)))
 	if len(m.Attributes) != 128 || m.DroppedAttributesCount != 72 || len(plain(m.Attributes[0].Value).(string)) != 4096 || len(s.Name) != 4096 {
 		t.Errorf("%d attributes, %d dropped, the first is %d bytes, the name %d", len(m.Attributes), m.DroppedAttributesCount, len(plain(m.Attributes[0].Value).(string)), len(s.Name))
 	}
@@ -226,7 +222,7 @@ func TestLimits(t *testing.T) {
 	for i := range events {
 		events[i] = structure(list(2, tags[:5]...))
 	}
-	_, spans, err := NewDecoder(Options{Counters: &c, Wire: wire}).Decode(batch("kata", plainSpan("n", list(11, events...)), plainSpan("n")))
+	_, spans, err := NewDecoder(Options{Counters: &c, Span: wire}).Decode(batch("kata", plainSpan("n", list(11, events...)), plainSpan("n")))
 	if err != nil || len(spans) != 1 || c.Lost(TooLong) != 1 {
 		t.Errorf("%d spans, %d too long, %v", len(spans), c.Lost(TooLong), err)
 	}

@@ -12,14 +12,14 @@ import (
 	"testing"
 	"time"
 
-	"github.com/shimtrace/shimtrace/internal/forwarder/runtimespan"
+	"github.com/shimtrace/shimtrace/internal/forwarder/span"
 )
 
 // delivery is one call of the Sink.
 type delivery struct {
 	peer    netip.AddrPort
 	service string
-	spans   []runtimespan.Span
+	spans   []span.Span
 }
 
 // sunk collects what a Sink got.
@@ -28,7 +28,7 @@ type sunk struct {
 	all []delivery
 }
 
-func (s *sunk) sink(peer netip.AddrPort, service string, spans []runtimespan.Span) {
+func (s *sunk) sink(peer netip.AddrPort, service string, spans []span.Span) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	s.all = append(s.all, delivery{peer, service, spans})

@@ -15,7 +15,7 @@ import (
 	"testing"
 	"time"
 
-	"github.com/shimtrace/shimtrace/internal/forwarder/runtimespan"
+	"github.com/shimtrace/shimtrace/internal/forwarder/span"
 )
 
 // The captures, posted as they were.
@@ -114,7 +114,7 @@ func TestAnswersWithoutTheSink(t *testing.T) {
 					reports.Add(1)
 				}
 			}
-			e := serve(t, func(peer netip.AddrPort, service string, spans []runtimespan.Span) {
+			e := serve(t, func(peer netip.AddrPort, service string, spans []span.Span) {
 				<-free
 				got.sink(peer, service, spans)
 			}, tc.opts)
@@ -158,7 +158,7 @@ func TestCloseDelivers(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	e := New(func(peer netip.AddrPort, service string, spans []runtimespan.Span) {
+	e := New(func(peer netip.AddrPort, service string, spans []span.Span) {
 		time.Sleep(time.Millisecond)
 		got.sink(peer, service, spans)
 	}, Options{})

@@ -6,8 +6,7 @@ import (
 	"strings"
 	"testing"
 
-	"github.com/shimtrace/shimtrace/internal/forwarder/agentwire"
-	"github.com/shimtrace/shimtrace/internal/forwarder/runtimespan"
+	"github.com/shimtrace/shimtrace/internal/forwarder/span"
 	commonpb "go.opentelemetry.io/proto/otlp/common/v1"
 )
 
@@ -22,7 +21,7 @@ func FuzzDecode(f *testing.F) {
 		plainSpan("handler_task_message", list(10, stringTag("req", `StartProcess(ContainerProcess { container_id: ContainerID { container_id: "c" }, exec_id: "e"`), doubleTag("d", 1), binaryTag("b", "x"))),
 		plainSpan("n", list(6, structure(number(1, 0), long(2, 1), long(3, 0), long(4, 9))), list(11, structure(long(1, 5), list(2, stringTag("event", "e"), boolTag("x", true))))),
 	))
-	opts := Options{MaxSpans: 20, Wire: agentwire.Options{MaxValue: 64, MaxAttributes: 8, MaxEvents: 3, MaxLinks: 3}}
+	opts := Options{MaxSpans: 20, Span: span.Options{MaxValue: 64, MaxAttributes: 8, MaxEvents: 3, MaxLinks: 3}}
 	d := NewDecoder(opts)
 	f.Fuzz(func(t *testing.T, body []byte) {
 		before := bytes.Clone(body)
@@ -45,13 +44,10 @@ func FuzzDecode(f *testing.F) {
 			s := &spans[i]
 			b := s.Append(nil)
 			size += len(b)
-			if got, err := runtimespan.Parse(b); err != nil || !bytes.Equal(got.Append(nil), b) {
+			if got, err := span.Parse(b); err != nil || !bytes.Equal(got.Append(nil), b) {
 				t.Fatal(err)
 			}
-			m, err := s.Proto() // fails where a text is not UTF-8
-			if err != nil {
-				t.Fatal(err)
-			}
+			m := message(t, s)
 			if len(m.Name) > 64 || len(m.GetStatus().GetMessage()) > 64 || len(m.Events) > 3 || len(m.Links) > 3 {
 				t.Fatal("a limit is passed")
 			}
@@ -78,7 +74,7 @@ func checkAttributes(t *testing.T, all []*commonpb.KeyValue) {
 			continue
 		}
 		kept := false
-		for _, k := range agentwire.DefaultKeep() {
+		for _, k := range span.DefaultKeep() {
 			prefix, any := strings.CutSuffix(k, "*")
 			kept = kept || kv.Key == k || any && strings.HasPrefix(kv.Key, prefix)
 		}

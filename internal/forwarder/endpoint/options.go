@@ -5,8 +5,7 @@ import (
 	"sync/atomic"
 	"time"
 
-	"github.com/shimtrace/shimtrace/internal/forwarder/agentwire"
-	"github.com/shimtrace/shimtrace/internal/forwarder/runtimespan"
+	"github.com/shimtrace/shimtrace/internal/forwarder/span"
 )
 
 // Sink takes over the spans of one request, in the order of the body; there is one
@@ -14,14 +13,13 @@ import (
 // name that the process gave itself ("kata", "kata-sb-c58a3c91"), at most 256 bytes
 // of UTF-8. It is called for one request after another in the order in which they
 // were answered, by one goroutine, so one that blocks holds up all others' spans.
-type Sink func(peer netip.AddrPort, service string, spans []runtimespan.Span)
+type Sink func(peer netip.AddrPort, service string, spans []span.Span)
 
 // Options bound what those who post may cost and say what is kept. The zero value
 // means the defaults named at each field.
 type Options struct {
-	// Wire says which attributes are kept and bounds what a span may have of them,
-	// of events and of links. Its MaxFrame and Counters are not used.
-	Wire agentwire.Options
+	// Span says which attributes are kept and bounds what a span may have.
+	Span span.Options
 
 	// MaxBody is the longest request body in bytes, inflated if it was compressed.
 	// A longer one is refused with 413. Default 8 MiB.
@@ -75,6 +73,5 @@ func (o Options) withDefaults() Options {
 	if o.Pending == nil {
 		o.Pending = new(atomic.Int64)
 	}
-	o.Wire.Counters = &o.Counters.Attributes
 	return o
 }

@@ -3,7 +3,7 @@ package endpoint
 import (
 	"github.com/apache/thrift/lib/go/thrift"
 
-	"github.com/shimtrace/shimtrace/internal/forwarder/agentwire"
+	"github.com/shimtrace/shimtrace/internal/forwarder/span"
 )
 
 // reference is a SpanRef of jaeger.thrift.
@@ -42,14 +42,20 @@ func (d *Decoder) references(r *reader) {
 		if len(d.refs) < maxReferences {
 			d.refs = append(d.refs, ref)
 		} else {
-			d.builder.Link(ref.traceID, ref.spanID)
+			d.link(ref)
 		}
 	}
 }
 
+func (d *Decoder) link(ref reference) {
+	d.builder.BeginLink()
+	d.builder.LinkContext(ref.traceID, ref.spanID, nil, 0)
+	d.builder.EndLink()
+}
+
 // refer gives the span its parent, where only a reference has it, and makes links of
 // the others.
-func (d *Decoder) refer(s *agentwire.Span) {
+func (d *Decoder) refer(s *span.Span) {
 	for _, ref := range d.refs {
 		if ref.childOf && ref.traceID == s.TraceID {
 			if s.ParentID == [8]byte{} {
@@ -59,6 +65,6 @@ func (d *Decoder) refer(s *agentwire.Span) {
 				continue
 			}
 		}
-		d.builder.Link(ref.traceID, ref.spanID)
+		d.link(ref)
 	}
 }

@@ -1,6 +1,14 @@
 package endpoint
 
-import "github.com/apache/thrift/lib/go/thrift"
+import (
+	"bytes"
+	"math"
+	"unicode/utf8"
+
+	"github.com/apache/thrift/lib/go/thrift"
+
+	"github.com/shimtrace/shimtrace/internal/forwarder/span"
+)
 
 // Values of TagType in jaeger.thrift.
 const (
@@ -55,20 +63,42 @@ func (d *Decoder) attribute(g tag, t *traits) {
 	}
 }
 
-// put makes an attribute of a tag, of the span or of the event at hand.
+// put makes an attribute of a tag, of the span or of the event at hand. A text that is
+// not UTF-8 becomes its size.
 func (d *Decoder) put(g tag) {
+	key := g.key
+	if !utf8.Valid(key) {
+		key = nil
+	}
+	a := d.builder.Attribute(key, len(g.key))
+	var v span.Value
 	switch g.is {
 	case isString:
-		d.builder.String(g.key, g.str)
+		v = span.SizeValue(len(g.str))
+		if a.Want > 0 {
+			if text := span.CutText(g.str, a.Want, true); utf8.Valid(text) {
+				v = span.TextValue(text, len(g.str))
+			}
+		}
 	case isDouble:
-		d.builder.Double(g.key, g.double)
+		v = span.DoubleValue(math.Float64bits(g.double))
 	case isBool:
-		d.builder.Bool(g.key, g.bool)
+		v = span.BoolValue(g.bool)
 	case isLong:
-		d.builder.Int(g.key, g.long)
+		v = span.IntValue(g.long)
 	default: // binary, or of a type to come
-		d.builder.Bytes(g.key, g.binary)
+		v = span.SizeValue(len(g.binary))
 	}
+	d.builder.Put(a, v)
+}
+
+// text is a name or message as OTLP can have it, and its size as it was.
+func (d *Decoder) text(text []byte) ([]byte, int) {
+	cut := span.CutText(text, d.builder.MaxText(), true)
+	if !utf8.Valid(cut) {
+		cut = bytes.ToValidUTF8(cut, []byte("?")) // not longer than it was
+	}
+	return cut, len(text)
 }
 
 // event reads a Log, which is what Jaeger calls an event.
@@ -87,7 +117,7 @@ func (d *Decoder) event(r *reader) {
 			for n := r.list(thrift.STRUCT); n > 0 && r.err == nil; n-- {
 				g := readTag(r)
 				if string(g.key) == "event" && g.is == isString {
-					d.builder.EventName(g.str)
+					d.builder.EventName(d.text(g.str))
 				} else {
 					d.put(g)
 				}
@@ -96,5 +126,6 @@ func (d *Decoder) event(r *reader) {
 			r.skip(is)
 		}
 	}
-	d.builder.EndEvent(unixNano(at))
+	d.builder.EventTime(unixNano(at))
+	d.builder.EndEvent()
 }

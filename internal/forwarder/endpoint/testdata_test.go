@@ -9,6 +9,11 @@ import (
 	"os"
 	"path/filepath"
 	"testing"
+
+	tracepb "go.opentelemetry.io/proto/otlp/trace/v1"
+	"google.golang.org/protobuf/proto"
+
+	"github.com/shimtrace/shimtrace/internal/forwarder/span"
 )
 
 const (
@@ -110,4 +115,14 @@ func (s wireStruct) tags() map[string]any {
 		tags[t.text(1)] = t[map[int32]int{0: 3, 1: 4, 2: 5, 3: 6, 4: 7}[t[2].(int32)]]
 	}
 	return tags
+}
+
+// message returns a span as a collector reads it.
+func message(tb testing.TB, s *span.Span) *tracepb.Span {
+	tb.Helper()
+	m := new(tracepb.Span)
+	if err := proto.Unmarshal(s.AppendOTLP(nil), m); err != nil { // where a text is not UTF-8
+		tb.Fatal(err)
+	}
+	return m
 }

@@ -5,7 +5,7 @@ import (
 
 	tracepb "go.opentelemetry.io/proto/otlp/trace/v1"
 
-	"github.com/shimtrace/shimtrace/internal/forwarder/runtimespan"
+	"github.com/shimtrace/shimtrace/internal/forwarder/span"
 )
 
 // traits are what a span's tags say beside being attributes. Texts are parts of the
@@ -72,17 +72,18 @@ var kinds = map[string]tracepb.Span_SpanKind{
 }
 
 // finish gives the span at hand what its traits say, and ends it.
-func (d *Decoder) finish(s *runtimespan.Span, t *traits) {
+func (d *Decoder) finish(s *span.Span, t *traits) {
 	b := d.builder
-	b.Name(t.name)
+	b.Name(d.text(t.name))
 	if kind, ok := kinds[string(t.kind)]; ok {
 		s.Kind = kind
 	}
 	switch {
 	case t.failed:
-		b.Status(tracepb.Status_STATUS_CODE_ERROR, t.message)
+		message, size := d.text(t.message)
+		b.Status(tracepb.Status_STATUS_CODE_ERROR, message, size)
 	case t.ok:
-		b.Status(tracepb.Status_STATUS_CODE_OK, nil)
+		b.Status(tracepb.Status_STATUS_CODE_OK, nil, 0)
 	}
 	req := parseRequest(t.request)
 	s.Sandbox = b.ID(t.sandbox)

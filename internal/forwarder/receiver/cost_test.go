@@ -17,7 +17,7 @@ import (
 
 	"github.com/shimtrace/shimtrace/internal/export/journal"
 	"github.com/shimtrace/shimtrace/internal/forwarder"
-	"github.com/shimtrace/shimtrace/internal/forwarder/agentwire"
+	"github.com/shimtrace/shimtrace/internal/forwarder/agent"
 	"github.com/shimtrace/shimtrace/internal/forwarder/collate"
 	"github.com/shimtrace/shimtrace/internal/forwarder/listen"
 	"github.com/shimtrace/shimtrace/internal/reliability"
@@ -259,7 +259,7 @@ func floodTime(t *testing.T) time.Duration {
 }
 
 func wireReasons() (all []string) {
-	for _, r := range agentwire.Reasons() {
+	for _, r := range agent.Reasons() {
 		all = append(all, r.String())
 	}
 	return all

@@ -9,7 +9,7 @@ import (
 	"github.com/shimtrace/shimtrace/internal/forwarder/collate"
 )
 
-// Reasons for which a span is lost here; forwarder, agentwire and collate have more
+// Reasons for which a span is lost here; forwarder, agent and collate have more
 // of them.
 const (
 	// ReasonVMs: there are too many VMs.

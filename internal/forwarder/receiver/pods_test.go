@@ -25,7 +25,7 @@ import (
 	"github.com/shimtrace/shimtrace/internal/forwarder/endpoint"
 	"github.com/shimtrace/shimtrace/internal/forwarder/listen"
 	"github.com/shimtrace/shimtrace/internal/forwarder/route"
-	"github.com/shimtrace/shimtrace/internal/forwarder/runtimespan"
+	"github.com/shimtrace/shimtrace/internal/forwarder/span"
 )
 
 // host has what there is once: the runtimes' endpoint, and the way from there.
@@ -133,7 +133,7 @@ func (h *host) relayOf(t *testing.T, s *store, pod *captured.Pod, name string) *
 	ctx, stop := context.WithCancel(context.Background())
 	var running sync.WaitGroup
 	running.Go(func() { hybrid.Serve(ctx) })
-	p.link = route.NewLink(route.LinkOptions{Dir: h.dir, Sandbox: pod.Sandbox}, func(span *runtimespan.Span) {
+	p.link = route.NewLink(route.LinkOptions{Dir: h.dir, Sandbox: pod.Sandbox}, func(span *span.Span) {
 		p.own.AddRuntime(span)
 		p.took.Add(1)
 	})

@@ -14,9 +14,9 @@ import (
 	tracepb "go.opentelemetry.io/proto/otlp/trace/v1"
 
 	"github.com/shimtrace/shimtrace/internal/forwarder"
-	"github.com/shimtrace/shimtrace/internal/forwarder/agentwire"
 	"github.com/shimtrace/shimtrace/internal/forwarder/collate"
 	"github.com/shimtrace/shimtrace/internal/forwarder/listen"
+	"github.com/shimtrace/shimtrace/internal/forwarder/span"
 )
 
 // Options are what a Receiver is made of. Collation, Client and Drops are
@@ -132,7 +132,7 @@ func (r *Receiver) vm(from listen.Origin) (v *vm, refused string) {
 }
 
 // Span implements forwarder.Sink.
-func (r *Receiver) Span(conn forwarder.ConnInfo, span *agentwire.Span) {
+func (r *Receiver) Span(conn forwarder.ConnInfo, span *span.Span) {
 	r.mu.Lock()
 	v, refused := r.vm(conn.Origin)
 	if v != nil {

@@ -14,10 +14,11 @@ import (
 	tracepb "go.opentelemetry.io/proto/otlp/trace/v1"
 
 	"github.com/shimtrace/shimtrace/internal/forwarder"
-	"github.com/shimtrace/shimtrace/internal/forwarder/agentwire"
+	"github.com/shimtrace/shimtrace/internal/forwarder/agent"
 	"github.com/shimtrace/shimtrace/internal/forwarder/captured"
 	"github.com/shimtrace/shimtrace/internal/forwarder/collate"
 	"github.com/shimtrace/shimtrace/internal/forwarder/listen"
+	"github.com/shimtrace/shimtrace/internal/forwarder/span"
 )
 
 // store is a client, and counts what is lost before it.
@@ -336,12 +337,12 @@ func TestQuiet(t *testing.T) {
 }
 
 // decode returns the spans of a connection.
-func decode(t *testing.T, data []byte) (spans []agentwire.Span) {
+func decode(t *testing.T, data []byte) (spans []span.Span) {
 	t.Helper()
-	d := agentwire.NewDecoder(agentwire.Options{})
+	d := agent.NewDecoder(agent.Options{})
 	for len(data) > 0 {
 		n := int(data[6])<<8 | int(data[7])
-		var s agentwire.Span
+		var s span.Span
 		if err := d.Decode(data[8:8+n], &s); err != nil {
 			t.Fatal(err)
 		}

@@ -29,36 +29,36 @@ func shapes() []shape {
 	return []shape{
 		{name: "a real pod", raw: func(tb testing.TB) []byte { return captured.Frames(tb, captured.Go+".agent") }, cpu: 4, heap: 1, disk: 0.1},
 		{name: "an old agent", raw: func(tb testing.TB) []byte { return captured.Frames(tb, "kata-3.28.0-agent") }, cpu: 4, heap: 1, disk: 0.1},
-		spans("tiny spans", span{}, 20, 10, 0.6),
-		spans("arrays of booleans", span{attributes: attributes(20, "code", array(wide, boolean))}, 12, 1, 0.05),
-		spans("arrays of numbers", span{attributes: attributes(20, "code", array(wide, number))}, 15, 1, 0.05),
-		spans("arrays of floats", span{attributes: attributes(20, "code", array(wide, float))}, 15, 1, 0.05),
-		spans("arrays of empty texts", span{attributes: attributes(20, "code", array(wide, empty))}, 12, 1, 0.05),
-		spans("short arrays of booleans", span{attributes: attributes(100, "code", array(128, boolean))}, 80, 20, 1),
-		spans("short arrays of empty texts", span{attributes: attributes(100, "code", array(128, empty))}, 40, 10, 0.4),
-		spans("empty arrays", span{attributes: attributes(128, "code", array(0, boolean))}, 40, 14, 0.7),
-		spans("arrays that are not kept", span{attributes: attributes(20, "a", array(wide, boolean))}, 12, 1, 0.05),
-		spans("booleans", span{attributes: attributes(128, "code", boolean)}, 45, 15, 1.1),
-		spans("sizes", span{attributes: attributes(128, "a", boolean)}, 50, 20, 1.5),
-		spans("too many attributes", span{attributes: attributes(wide, "code", boolean)}, 12, 1.5, 0.1),
-		spans("long texts", span{attributes: attributes(50, "code", text(4<<10))}, 10, 8, 1.2),
-		spans("texts that are too long", span{attributes: attributes(10, "code", text(60<<10))}, 6, 2, 0.2),
-		spans("texts that are not kept", span{attributes: attributes(10, "a", text(60<<10))}, 6, 2, 0.1),
-		spans("long keys", span{attributes: attributes(100, "code."+strings.Repeat("k", 200), boolean)}, 10, 9, 1.2),
-		spans("keys that are too long", span{attributes: attributes(100, strings.Repeat("k", 2000), boolean)}, 6, 1, 0.05),
-		spans("events", span{events: 128}, 15, 7, 0.6),
-		spans("too many events", span{events: wide}, 8, 1, 0.1),
-		spans("events with attributes", span{events: 40, within: attributes(20, "code", boolean)}, 45, 16, 1.1),
-		spans("links", span{links: 128}, 20, 11, 1.2),
-		spans("too many links", span{links: wide}, 8, 1.5, 0.2),
-		spans("a name that is long", span{name: strings.Repeat("n", 60<<10)}, 6, 1, 0.2),
-		spans("a message that is long", span{message: strings.Repeat("m", 60<<10)}, 6, 1, 0.1),
-		spans("names of all sorts", span{name: "%d"}, 20, 10, 0.7),
-		spans("a trace each", span{traces: true}, 30, 10, 0.7),
-		spans("a parent each", span{orphans: true}, 35, 14, 0.8),
-		spans("a chain", span{chain: true}, 30, 11, 0.8),
-		spans("requests", span{name: "create_container", traces: true}, 30, 12, 0.8),
-		spans("roots that are no requests", span{name: "baremount", traces: true}, 30, 11, 0.8),
+		spans("tiny spans", spanShape{}, 20, 10, 0.6),
+		spans("arrays of booleans", spanShape{attributes: attributes(20, "code", array(wide, boolean))}, 12, 1, 0.05),
+		spans("arrays of numbers", spanShape{attributes: attributes(20, "code", array(wide, number))}, 15, 1, 0.05),
+		spans("arrays of floats", spanShape{attributes: attributes(20, "code", array(wide, float))}, 15, 1, 0.05),
+		spans("arrays of empty texts", spanShape{attributes: attributes(20, "code", array(wide, empty))}, 12, 1, 0.05),
+		spans("short arrays of booleans", spanShape{attributes: attributes(100, "code", array(128, boolean))}, 80, 20, 1),
+		spans("short arrays of empty texts", spanShape{attributes: attributes(100, "code", array(128, empty))}, 40, 10, 0.4),
+		spans("empty arrays", spanShape{attributes: attributes(128, "code", array(0, boolean))}, 40, 14, 0.7),
+		spans("arrays that are not kept", spanShape{attributes: attributes(20, "a", array(wide, boolean))}, 12, 1, 0.05),
+		spans("booleans", spanShape{attributes: attributes(128, "code", boolean)}, 45, 15, 1.1),
+		spans("sizes", spanShape{attributes: attributes(128, "a", boolean)}, 50, 20, 1.5),
+		spans("too many attributes", spanShape{attributes: attributes(wide, "code", boolean)}, 12, 1.5, 0.1),
+		spans("long texts", spanShape{attributes: attributes(50, "code", text(4<<10))}, 10, 8, 1.2),
+		spans("texts that are too long", spanShape{attributes: attributes(10, "code", text(60<<10))}, 6, 2, 0.2),
+		spans("texts that are not kept", spanShape{attributes: attributes(10, "a", text(60<<10))}, 6, 2, 0.1),
+		spans("long keys", spanShape{attributes: attributes(100, "code."+strings.Repeat("k", 200), boolean)}, 10, 9, 1.2),
+		spans("keys that are too long", spanShape{attributes: attributes(100, strings.Repeat("k", 2000), boolean)}, 6, 1, 0.05),
+		spans("events", spanShape{events: 128}, 15, 7, 0.6),
+		spans("too many events", spanShape{events: wide}, 8, 1, 0.1),
+		spans("events with attributes", spanShape{events: 40, within: attributes(20, "code", boolean)}, 45, 16, 1.1),
+		spans("links", spanShape{links: 128}, 20, 11, 1.2),
+		spans("too many links", spanShape{links: wide}, 8, 1.5, 0.2),
+		spans("a name that is long", spanShape{name: strings.Repeat("n", 60<<10)}, 6, 1, 0.2),
+		spans("a message that is long", spanShape{message: strings.Repeat("m", 60<<10)}, 6, 1, 0.1),
+		spans("names of all sorts", spanShape{name: "%d"}, 20, 10, 0.7),
+		spans("a trace each", spanShape{traces: true}, 30, 10, 0.7),
+		spans("a parent each", spanShape{orphans: true}, 35, 14, 0.8),
+		spans("a chain", spanShape{chain: true}, 30, 11, 0.8),
+		spans("requests", spanShape{name: "create_container", traces: true}, 30, 12, 0.8),
+		spans("roots that are no requests", spanShape{name: "baremount", traces: true}, 30, 11, 0.8),
 		jsonOnly("escapes", `"name":"n","status_message":"`+strings.Repeat(`\u0041`, 10<<10)+`"`, 8),
 		jsonOnly("pairs of escapes", `"name":"n","x":"`+strings.Repeat(`\ud83e\udd80`, 5<<10)+`"`, 8),
 		jsonOnly("white space", `"name":`+strings.Repeat(" ", 60<<10)+`"n"`, 5),
@@ -79,7 +79,7 @@ func shapes() []shape {
 }
 
 // spans is a shape of spans in both encodings.
-func spans(name string, s span, cpu, heap, disk float64) shape {
+func spans(name string, s spanShape, cpu, heap, disk float64) shape {
 	return shape{name: name, json: s.json, bincode: s.bincode, cpu: cpu, heap: heap, disk: disk}
 }
 
@@ -124,8 +124,8 @@ func frame(payload []byte) []byte {
 	return append(binary.BigEndian.AppendUint64(nil, uint64(len(payload))), payload...)
 }
 
-// span is what a shape's spans are made of.
-type span struct {
+// spanShape is what a shape's spans are made of.
+type spanShape struct {
 	name, message string // a %d in the name is the span's number
 	attributes    []keyed
 	events, links int
@@ -190,7 +190,7 @@ func many(n int, element string) string {
 }
 
 // ids returns the ids of the nth span.
-func (s span) ids(n int) (trace, id, parent uint64) {
+func (s spanShape) ids(n int) (trace, id, parent uint64) {
 	trace, id = 1, uint64(n)+1
 	if s.traces {
 		trace = id
@@ -204,14 +204,14 @@ func (s span) ids(n int) (trace, id, parent uint64) {
 	return trace, id, parent
 }
 
-func (s span) named(n int) string {
+func (s spanShape) named(n int) string {
 	if strings.Contains(s.name, "%d") {
 		return fmt.Sprintf(s.name, n)
 	}
 	return s.name
 }
 
-func (s span) json(n int) []byte {
+func (s spanShape) json(n int) []byte {
 	trace, id, parent := s.ids(n)
 	b := fmt.Appendf(nil, `{"span_context":{"trace_id":%d,"span_id":%d,"trace_flags":1},"parent_span_id":%d,"span_kind":"Internal","name":"%s",`+
 		`"start_time":{"secs_since_epoch":1},"end_time":{"secs_since_epoch":2},"attributes":{"map":{`, trace, id, parent, s.named(n))
@@ -240,7 +240,7 @@ func comma(i int) string {
 	return ","
 }
 
-func (s span) bincode(n int) []byte {
+func (s spanShape) bincode(n int) []byte {
 	trace, id, parent := s.ids(n)
 	context := func(trace, id uint64) string { return u64(trace) + u64(0) + u64(id) + "\x01\x00\x00" }
 	list := func(all []keyed) string {

@@ -8,7 +8,7 @@ import (
 	"testing"
 	"time"
 
-	"github.com/shimtrace/shimtrace/internal/forwarder/runtimespan"
+	"github.com/shimtrace/shimtrace/internal/forwarder/span"
 	"github.com/shimtrace/shimtrace/internal/host"
 )
 
@@ -27,7 +27,7 @@ func BenchmarkTake(b *testing.B) {
 		r.Serve(b.Context(), l, time.Millisecond)
 	}()
 	var got atomic.Int64
-	link := NewLink(LinkOptions{Dir: dir, Sandbox: "aaaaaaaa", Ensure: func() {}}, func(*runtimespan.Span) { got.Add(1) })
+	link := NewLink(LinkOptions{Dir: dir, Sandbox: "aaaaaaaa", Ensure: func() {}}, func(*span.Span) { got.Add(1) })
 	done := make(chan struct{})
 	go func() {
 		defer close(done)

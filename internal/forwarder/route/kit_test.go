@@ -10,8 +10,7 @@ import (
 	"testing"
 	"time"
 
-	"github.com/shimtrace/shimtrace/internal/forwarder/agentwire"
-	"github.com/shimtrace/shimtrace/internal/forwarder/runtimespan"
+	"github.com/shimtrace/shimtrace/internal/forwarder/span"
 	"github.com/shimtrace/shimtrace/internal/host"
 )
 
@@ -139,7 +138,7 @@ func named(t *testing.T, pids []int) (all []host.Process) {
 	return all
 }
 
-func (s *sandbox) span(span *runtimespan.Span) {
+func (s *sandbox) span(span *span.Span) {
 	s.mu.Lock()
 	pause := s.pause
 	s.mu.Unlock()
@@ -189,17 +188,15 @@ func (h *hosted) arrived(t *testing.T, from, to netip.AddrPort) {
 var nowhere = netip.MustParseAddrPort("127.0.0.1:1")
 
 // spans makes spans of a trace with the names.
-func spans(trace byte, names ...string) (all []runtimespan.Span) {
+func spans(trace byte, names ...string) (all []span.Span) {
 	for i, name := range names {
-		all = append(all, runtimespan.Span{Span: agentwire.Span{
-			TraceID: traceID{trace}, SpanID: [8]byte{trace, byte(i + 1)}, Name: name,
-		}})
+		all = append(all, span.Span{TraceID: traceID{trace}, SpanID: [8]byte{trace, byte(i + 1)}, Name: name})
 	}
 	return all
 }
 
 // of puts the sandbox's name into the first of the spans.
-func of(sandbox string, all []runtimespan.Span) []runtimespan.Span {
+func of(sandbox string, all []span.Span) []span.Span {
 	all[0].Sandbox = sandbox
 	return all
 }

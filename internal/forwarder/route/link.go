@@ -10,7 +10,7 @@ import (
 	"sync"
 	"time"
 
-	"github.com/shimtrace/shimtrace/internal/forwarder/runtimespan"
+	"github.com/shimtrace/shimtrace/internal/forwarder/span"
 	"github.com/shimtrace/shimtrace/internal/host"
 )
 
@@ -42,7 +42,7 @@ type LinkOptions struct {
 // process ends.
 type Link struct {
 	opts LinkOptions
-	take func(*runtimespan.Span)
+	take func(*span.Span)
 
 	leaving chan struct{} // closed by Leave
 	leave   func()
@@ -55,7 +55,7 @@ type Link struct {
 }
 
 // NewLink returns a Link, whose Serve gives each span to take, one after another.
-func NewLink(opts LinkOptions, take func(*runtimespan.Span)) *Link {
+func NewLink(opts LinkOptions, take func(*span.Span)) *Link {
 	l := &Link{opts: opts, take: take, leaving: make(chan struct{}), over: make(chan struct{})}
 	l.leave = sync.OnceFunc(func() { close(l.leaving) })
 	return l
@@ -222,7 +222,7 @@ func (l *Link) span(payload []byte) {
 			l.warn(fmt.Errorf("a runtime's span: panic: %v", p))
 		}
 	}()
-	s, err := runtimespan.Parse(payload)
+	s, err := span.Parse(payload)
 	if err != nil {
 		l.opts.Lost(ReasonMalformed, 1)
 		l.warn(err)

@@ -10,7 +10,7 @@ import (
 	"testing"
 	"time"
 
-	"github.com/shimtrace/shimtrace/internal/forwarder/runtimespan"
+	"github.com/shimtrace/shimtrace/internal/forwarder/span"
 )
 
 // TestRouterReplaced: when the endpoint's process ends, relays say so, find the next
@@ -241,7 +241,7 @@ func TestHostileMessages(t *testing.T) {
 func TestTooLarge(t *testing.T) {
 	h := startHost(t, t.TempDir(), RouterOptions{})
 	s := h.sandbox(t, "a")
-	h.Take(nowhere, "kata-sb-a", spans(1, "x", strings.Repeat("x", runtimespan.MaxSize), "y"))
+	h.Take(nowhere, "kata-sb-a", spans(1, "x", strings.Repeat("x", span.MaxSize), "y"))
 	s.same(t, "x", "y")
 	if n := h.drops.of("runtime: too_large"); n != 1 {
 		t.Errorf("%d are counted, want 1", n)

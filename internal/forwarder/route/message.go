@@ -8,7 +8,7 @@ import (
 	"io"
 	"path/filepath"
 
-	"github.com/shimtrace/shimtrace/internal/forwarder/runtimespan"
+	"github.com/shimtrace/shimtrace/internal/forwarder/span"
 )
 
 // Relays and the router talk over a Unix stream socket. A message is its length
@@ -18,14 +18,14 @@ import (
 const (
 	// kindClaim: from a relay, first and whenever something changes; a claim as JSON.
 	kindClaim = 'c'
-	// kindSpan: from the router; a runtimespan.Span.
+	// kindSpan: from the router; a span.Span.
 	kindSpan = 's'
 	// kindEnd: from a relay, that it is about to leave; from the router in answer,
 	// when all that was on its way has been sent.
 	kindEnd = 'e'
 
 	headSize   = 4 + 1
-	maxMessage = 1 + runtimespan.MaxSize
+	maxMessage = 1 + span.MaxSize
 	// maxClaim bounds a claim in bytes.
 	maxClaim = 16 << 10
 	// keepBuffer is the largest buffer kept from one message to the next.
@@ -50,7 +50,7 @@ func appendMessage(b []byte, kind byte, payload []byte) []byte {
 }
 
 // appendSpan appends a message with a span, nothing and false if it is too large.
-func appendSpan(b []byte, s *runtimespan.Span) ([]byte, bool) {
+func appendSpan(b []byte, s *span.Span) ([]byte, bool) {
 	at := len(b)
 	b = s.Append(append(b, 0, 0, 0, 0, kindSpan))
 	n := len(b) - at - 4

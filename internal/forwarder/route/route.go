@@ -3,7 +3,7 @@ package route
 import (
 	"slices"
 
-	"github.com/shimtrace/shimtrace/internal/forwarder/runtimespan"
+	"github.com/shimtrace/shimtrace/internal/forwarder/span"
 )
 
 // batch is what one post brought: of one process, and so of one sandbox.
@@ -19,7 +19,7 @@ type batch struct {
 const maxBatchTraces = 64
 
 // newBatch makes a batch of spans, without those that are too large.
-func (r *Router) newBatch(p *peer, service string, spans []runtimespan.Span) *batch {
+func (r *Router) newBatch(p *peer, service string, spans []span.Span) *batch {
 	b := &batch{from: p, service: service}
 	for i := range spans {
 		s := &spans[i]

@@ -14,7 +14,7 @@ import (
 
 	"golang.org/x/sys/unix"
 
-	"github.com/shimtrace/shimtrace/internal/forwarder/runtimespan"
+	"github.com/shimtrace/shimtrace/internal/forwarder/span"
 	"github.com/shimtrace/shimtrace/internal/host"
 	"github.com/shimtrace/shimtrace/internal/loglimit"
 	"github.com/shimtrace/shimtrace/internal/private"
@@ -284,7 +284,7 @@ func (r *Router) Snapshot() Snapshot {
 
 // Take takes the spans of one post. service is the name that the process gives
 // itself. It does not keep the spans.
-func (r *Router) Take(from netip.AddrPort, service string, spans []runtimespan.Span) {
+func (r *Router) Take(from netip.AddrPort, service string, spans []span.Span) {
 	r.mu.Lock()
 	p := r.peer(unmap(from))
 	r.mu.Unlock()

@@ -11,9 +11,8 @@ import (
 	"go.opentelemetry.io/otel/trace"
 
 	"github.com/shimtrace/shimtrace/internal/config"
-	"github.com/shimtrace/shimtrace/internal/forwarder/agentwire"
 	"github.com/shimtrace/shimtrace/internal/forwarder/collate"
-	"github.com/shimtrace/shimtrace/internal/forwarder/runtimespan"
+	"github.com/shimtrace/shimtrace/internal/forwarder/span"
 	"github.com/shimtrace/shimtrace/internal/shim/telemetry"
 )
 
@@ -175,7 +174,7 @@ func TestRequestsOfATracingRuntime(t *testing.T) {
 // did last. Its spans are in our trace by then: a link to where they were leads nowhere.
 func TestRequestsOfAnOldContext(t *testing.T) {
 	c := newChain(t, config.Default().Trace, collate.Collated, runtimeAsks)
-	old := &runtimespan.Span{Method: "Start", Span: agentwire.Span{TraceID: foreign.TraceID(), SpanID: foreign.SpanID(), Name: "Start"}}
+	old := &span.Span{Method: "Start", TraceID: foreign.TraceID(), SpanID: foreign.SpanID(), Name: "Start"}
 	old.Start, old.End = uint64(time.Now().UnixNano()), uint64(time.Now().UnixNano())
 	c.kata.own.AddRuntime(old)
 	c.send = traceparent(foreign)

@@ -14,7 +14,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"github.com/shimtrace/shimtrace/internal/forwarder/route"
-	"github.com/shimtrace/shimtrace/internal/forwarder/runtimespan"
+	"github.com/shimtrace/shimtrace/internal/forwarder/span"
 	"github.com/shimtrace/shimtrace/internal/keeper"
 	"github.com/shimtrace/shimtrace/internal/shim/state"
 )
@@ -146,7 +146,7 @@ func (s *runtimeSpans) serve(o *Observer) {
 		Ensure:  s.keeper.Ensure,
 		Lost:    func(reason string, spans int) { o.Telemetry.Journal.Drop(route.DropReason(reason), spans) },
 		Warn:    func(err error) { o.Log.Warn("runtime's spans", "error", err) },
-	}, func(span *runtimespan.Span) {
+	}, func(span *span.Span) {
 		s.sends.Store(true)
 		o.own.AddRuntime(span)
 	})

@@ -16,8 +16,8 @@ import (
 	tracepb "go.opentelemetry.io/proto/otlp/trace/v1"
 
 	"github.com/shimtrace/shimtrace/internal/config"
-	"github.com/shimtrace/shimtrace/internal/forwarder/agentwire"
 	"github.com/shimtrace/shimtrace/internal/forwarder/collate"
+	"github.com/shimtrace/shimtrace/internal/forwarder/span"
 	"github.com/shimtrace/shimtrace/internal/shim/control"
 	"github.com/shimtrace/shimtrace/internal/shim/shimtest"
 	"github.com/shimtrace/shimtrace/internal/shim/state"
@@ -255,7 +255,7 @@ func TestSpansOfAWindow(t *testing.T) {
 	wanted := func(begin, end time.Time) bool {
 		before := sent
 		spans++
-		own.Add(&agentwire.Span{
+		own.Add(&span.Span{
 			TraceID: [16]byte{15: byte(spans)}, SpanID: [8]byte{7: byte(spans)}, Name: "check",
 			Start: uint64(begin.UnixNano()), End: uint64(end.UnixNano()),
 		})

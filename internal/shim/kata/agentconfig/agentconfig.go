@@ -12,9 +12,10 @@ import (
 
 	"github.com/shimtrace/shimtrace/internal/config"
 	"github.com/shimtrace/shimtrace/internal/forwarder"
-	"github.com/shimtrace/shimtrace/internal/forwarder/agentwire"
+	"github.com/shimtrace/shimtrace/internal/forwarder/agent"
 	"github.com/shimtrace/shimtrace/internal/forwarder/collate"
 	"github.com/shimtrace/shimtrace/internal/forwarder/listen"
+	"github.com/shimtrace/shimtrace/internal/forwarder/span"
 	"github.com/shimtrace/shimtrace/internal/kata"
 )
 
@@ -23,7 +24,7 @@ import (
 func Forwarder(cfg config.Agent) forwarder.Options {
 	l := cfg.Limits
 	return forwarder.Options{
-		Wire:           agentwire.Options{MaxFrame: int(l.FrameBytes), MaxValue: int(l.ValueBytes), Keep: cfg.Keep},
+		Wire:           agent.Options{MaxFrame: int(l.FrameBytes), Options: span.Options{MaxValue: int(l.ValueBytes), Keep: cfg.Keep}},
 		SpansPerSecond: l.SpansPerSecond,
 		SpanBurst:      l.SpanBurst,
 		BytesPerSecond: int(l.BytesPerSecond),

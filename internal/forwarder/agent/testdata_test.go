@@ -1,0 +1,68 @@
+package agent
+
+import (
+	"bytes"
+	"compress/gzip"
+	"io"
+	"os"
+	"path/filepath"
+	"testing"
+
+	tracepb "go.opentelemetry.io/proto/otlp/trace/v1"
+	"google.golang.org/protobuf/proto"
+
+	"github.com/shimtrace/shimtrace/internal/forwarder/span"
+)
+
+// testdata returns a file of testdata, decompressed.
+func testdata(tb testing.TB, name string) []byte {
+	tb.Helper()
+	f, err := os.Open(filepath.Join("testdata", name+".gz"))
+	if err != nil {
+		tb.Fatal(err)
+	}
+	defer f.Close()
+	z, err := gzip.NewReader(f)
+	if err != nil {
+		tb.Fatal(err)
+	}
+	data, err := io.ReadAll(z)
+	if err != nil {
+		tb.Fatal(err)
+	}
+	return data
+}
+
+// payloads splits frames, which must be whole.
+func payloads(tb testing.TB, frames []byte) (all [][]byte) {
+	tb.Helper()
+	r := NewReader(bytes.NewReader(frames), Options{})
+	for {
+		p, err := r.Next()
+		if err == io.EOF {
+			return all
+		}
+		if err != nil {
+			tb.Fatal(err)
+		}
+		all = append(all, bytes.Clone(p))
+	}
+}
+
+const (
+	capture328   = "kata-3.28.0-agent"
+	capture410   = "kata-4.1.0-pod.agent"
+	capture410rs = "kata-4.1.0-rs-pod.agent"
+	goldenBin    = "golden-bincode"
+	goldenJSON   = "golden-json"
+)
+
+// message returns a span as a collector reads it.
+func message(tb testing.TB, s *span.Span) *tracepb.Span {
+	tb.Helper()
+	m := new(tracepb.Span)
+	if err := proto.Unmarshal(s.AppendOTLP(nil), m); err != nil { // where a text is not UTF-8
+		tb.Fatal(err)
+	}
+	return m
+}

@@ -1,0 +1,112 @@
+package span
+
+import (
+	"slices"
+	"strings"
+	"sync/atomic"
+)
+
+// Options say what of a span is kept and bound what it may cost. The zero value means
+// the defaults named at each field.
+type Options struct {
+	// Keep lists the keys of attributes whose values are kept. A key that ends in
+	// "*" stands for all that begin with the rest, and "*" alone switches
+	// redaction off. nil means DefaultKeep; empty keeps nothing.
+	Keep []string
+
+	// MaxValue is the longest value in bytes: a longer string is cut (names and
+	// status messages too), a longer array, or one of more than 128 elements,
+	// becomes its size, a longer trace state is left out. Default 4 KiB.
+	MaxValue int
+
+	// MaxAttributes, MaxEvents and MaxLinks bound the lists of a span; what is
+	// beyond them is counted in the span's own dropped counts, as an SDK does.
+	// MaxAttributes also holds for each event and link. Default 128 each, which
+	// is the agent's own limit.
+	MaxAttributes int
+	MaxEvents     int
+	MaxLinks      int
+
+	// MaxCost bounds Span.Cost: attributes, events and links that a span cannot
+	// afford are dropped like those beyond the other limits. Default 256 KiB; a real
+	// span's is some 4 KiB.
+	MaxCost int
+}
+
+// DefaultKeep returns the keys kept unless Options.Keep says otherwise: those
+// that tell where the agent's time went and cannot hold what a container was
+// given.
+func DefaultKeep() []string {
+	return []string{
+		"code.*", "thread.*", "busy_ns", "idle_ns", "mod", "cid", "container_id",
+		"ns_type", "fs_type", "source", "destination", "flags", "mount_point",
+	}
+}
+
+// MaxKey is the longest attribute key in bytes; longer ones are dropped.
+const MaxKey = 256
+
+func (o Options) withDefaults() Options {
+	set := func(v *int, def int) {
+		if *v <= 0 {
+			*v = def
+		}
+	}
+	set(&o.MaxValue, 4<<10)
+	set(&o.MaxAttributes, 128)
+	set(&o.MaxEvents, 128)
+	set(&o.MaxLinks, 128)
+	set(&o.MaxCost, 256<<10)
+	if o.Keep == nil {
+		o.Keep = DefaultKeep()
+	}
+	return o
+}
+
+// Counters counts what became of spans. It is safe for concurrent use.
+type Counters struct {
+	// Spans is how many were made.
+	Spans atomic.Uint64
+	// Reduced counts attributes that became their size, Cut the values that were
+	// shortened or left out for their length, Dropped the attributes, events and
+	// links beyond the limits.
+	Reduced, Cut, Dropped atomic.Uint64
+}
+
+// keepList is Options.Keep, ready to be asked.
+type keepList struct {
+	exact    map[string]struct{}
+	prefixes []string
+}
+
+func newKeepList(keys []string) keepList {
+	l := keepList{exact: make(map[string]struct{}, len(keys))}
+	for _, k := range keys {
+		if prefix, ok := strings.CutSuffix(k, "*"); ok {
+			l.prefixes = append(l.prefixes, prefix)
+		} else {
+			l.exact[k] = struct{}{}
+		}
+	}
+	return l
+}
+
+// all reports whether nothing is reduced.
+func (l *keepList) all() bool { return slices.Contains(l.prefixes, "") }
+
+func (l *keepList) has(key []byte) bool {
+	if _, ok := l.exact[string(key)]; ok {
+		return true
+	}
+	for _, p := range l.prefixes {
+		if len(key) >= len(p) && string(key[:len(p)]) == p {
+			return true
+		}
+	}
+	return false
+}
+
+// reserved keys are set by the host alone, whatever is kept.
+func reserved(key []byte) bool {
+	return string(key) == ContainerIDKey || strings.HasPrefix(string(key), "shimtrace.")
+}

@@ -66,7 +66,7 @@ func Load(tb testing.TB, name string) *Pod {
 	p := &Pod{name: name, Of: make(map[[8]byte]int)}
 	p.Frames = Frames(tb, name+".agent")
 	p.Agent = AgentSpans(tb, name+".agent")
-	files := tar.NewReader(bytes.NewReader(unzip(tb, filepath.Join("..", "jaeger", "testdata", name+".runtime-thrift.tar.gz"))))
+	files := tar.NewReader(bytes.NewReader(unzip(tb, filepath.Join("..", "endpoint", "testdata", name+".runtime-thrift.tar.gz"))))
 	decoder := endpoint.NewDecoder(endpoint.Options{})
 	for {
 		h, err := files.Next()

@@ -2,8 +2,10 @@ package middleware
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"net"
+	"sync"
 	"time"
 
 	"go.opentelemetry.io/otel/trace"
@@ -23,6 +25,9 @@ type Handover struct {
 	// WithIDs returns a context in which the next span has the ids. Calls that were
 	// waiting for their answers end with the ids that their requests went on with.
 	WithIDs func(context.Context, trace.TraceID, trace.SpanID) context.Context
+	// Lost is told how many calls of a resumed connection wait for their answers that are
+	// not known any more, so that they have no span: what is kept is bounded. nil: nobody.
+	Lost func(calls int)
 }
 
 // WithHandover has the connections of a Relay outlive its process, as far as both ends
@@ -32,22 +37,82 @@ func WithHandover(h Handover) Option {
 }
 
 // Resume goes on with a connection where the process that had the memory before stopped,
-// and returns when both ends have ended; it closes all three. The relay must have
+// and returns when both ends have ended; it closes all three, unless Leave was called.
+// On error nothing has been read, and the connections are open. The relay must have
 // been made with WithHandover.
 func (r *Relay) Resume(client, server net.Conn, memory *handover.Memory) error {
 	c := &conn{spans: r.spans, client: client, server: server, memory: memory}
-	return c.relayMemory()
+	return c.relayMemory(&r.conns)
+}
+
+// Leave has every connection stop where it is, for another process to go on with, and
+// returns when they have: nothing of them has been closed, shut down or told of as ended,
+// and Connect and Resume have returned. A connection that comes afterwards is not read.
+// It fails, and nothing has changed, if there is a connection that cannot be handed over.
+func (r *Relay) Leave() error { return r.conns.leave() }
+
+// conns are the connections of a relay.
+type conns struct {
+	mu   sync.Mutex
+	open map[*conn]struct{}
+	left bool
+	gone sync.Cond
+}
+
+// add adds a connection, whose streams are stopped if they are not to be read any more.
+func (cs *conns) add(c *conn) {
+	cs.mu.Lock()
+	defer cs.mu.Unlock()
+	if cs.open == nil {
+		cs.open = make(map[*conn]struct{})
+		cs.gone.L = &cs.mu
+	}
+	cs.open[c] = struct{}{}
+	if cs.left {
+		c.stop()
+	}
+}
+
+func (cs *conns) remove(c *conn) {
+	cs.mu.Lock()
+	defer cs.mu.Unlock()
+	delete(cs.open, c)
+	cs.gone.Broadcast()
+}
+
+func (cs *conns) leave() error {
+	cs.mu.Lock()
+	defer cs.mu.Unlock()
+	for c := range cs.open {
+		if c.memory == nil {
+			return errors.New("relay: there is a connection that ends with this process")
+		}
+	}
+	cs.left = true
+	for c := range cs.open {
+		c.stop()
+	}
+	for len(cs.open) > 0 {
+		cs.gone.Wait()
+	}
+	return nil
+}
+
+func (c *conn) stop() {
+	for _, s := range c.streams {
+		s.Stop()
+	}
 }
 
 // share relays a connection that can be handed over, and reports whether it could.
-func (c *conn) share() bool {
+func (c *conn) share(all *conns) bool {
 	if c.handover == nil || !plain(c.client) || !plain(c.server) {
 		return false
 	}
 	memory, err := handover.New()
 	if err == nil {
 		c.memory = memory
-		err = c.relayMemory()
+		err = c.relayMemory(all)
 	}
 	if err != nil {
 		c.memory = nil
@@ -66,15 +131,14 @@ func plain(c net.Conn) bool {
 }
 
 // relayMemory relays with the connection's memory. On error nothing has been read.
-func (c *conn) relayMemory() error {
-	defer c.memory.Close()
+func (c *conn) relayMemory(all *conns) error {
 	requests, err := c.memory.Stream(handover.Requests, c.client, c.server)
 	if err != nil {
-		return err
+		return errors.Join(err, c.memory.Close())
 	}
 	answers, err := c.memory.Stream(handover.Answers, c.server, c.client)
 	if err != nil {
-		return err
+		return errors.Join(err, c.memory.Close())
 	}
 	c.calls.kept = c.memory.Calls()
 	ended := func() {}
@@ -83,9 +147,14 @@ func (c *conn) relayMemory() error {
 			ended = f
 		}
 	})
-	defer c.guard(ended)
 	c.guard(func() { c.restore(requests) })
-	c.relay(requests, answers)
+	c.streams = []*handover.Stream{requests, answers}
+	all.add(c)
+	defer all.remove(c)
+	if c.relay(requests, answers) {
+		c.guard(ended)
+		_ = c.memory.Close()
+	}
 	return nil
 }
 
@@ -105,8 +174,8 @@ func (c *conn) restore(requests *handover.Stream) {
 		}
 		c.observer.Forwarded(call)
 	}
-	if missed > 0 {
-		c.report(fmt.Errorf("relay: %d calls were too many to be kept for whoever goes on with the connection; the spans of those that had not ended are lost", missed))
+	if missed > 0 && c.handover.Lost != nil {
+		c.handover.Lost(int(missed))
 	}
 }
 

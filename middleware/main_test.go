@@ -4,6 +4,7 @@ import (
 	"flag"
 	"fmt"
 	"net"
+	"os"
 	"testing"
 
 	"go.uber.org/goleak"
@@ -12,7 +13,16 @@ import (
 	"github.com/shimtrace/shimtrace/middleware"
 )
 
-func TestMain(m *testing.M) { goleak.VerifyTestMain(twice{m}) }
+func TestMain(m *testing.M) {
+	if os.Getenv(successorEnv) != "" {
+		if err := successor(); err != nil {
+			fmt.Fprintln(os.Stderr, err)
+			os.Exit(1)
+		}
+		os.Exit(0)
+	}
+	goleak.VerifyTestMain(twice{m})
+}
 
 // handedOver tells that the relays of the tests have connections that can be handed over.
 var handedOver bool

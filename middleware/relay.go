@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"net"
 	"sync"
+	"sync/atomic"
 	"syscall"
 	"time"
 
@@ -22,6 +23,7 @@ import (
 // a frame. An error or panic in tracing costs the span.
 type Relay struct {
 	spans *spans
+	conns conns
 }
 
 // NewRelay returns a relay.
@@ -75,33 +77,41 @@ func (r *Relay) Serve(ctx context.Context, l net.Listener, dial DialFunc) error 
 // passed on as such, so that each side sees what it would see of the other.
 func (r *Relay) Connect(client, server net.Conn) {
 	c := &conn{spans: r.spans, client: client, server: server}
-	if c.share() {
+	if c.share(&r.conns) {
 		return
 	}
+	r.conns.add(c)
+	defer r.conns.remove(c)
 	c.relay(handover.NewStream(client, server), handover.NewStream(server, client))
 }
 
-// relay relays until both directions have ended.
-func (c *conn) relay(requests, answers *handover.Stream) {
+// relay relays until both directions have ended, and reports whether they have: they may
+// have been stopped for another process.
+func (c *conn) relay(requests, answers *handover.Stream) (ended bool) {
 	var wg sync.WaitGroup
-	wg.Go(func() {
-		err := c.forwardRequests(requests)
-		requests.Release()
-		c.ending.note(Client, err)
-		c.finish(err, c.client, c.server)
-	})
-	wg.Go(func() {
-		err := c.forwardAnswers(answers)
-		answers.Release()
-		c.ending.note(Server, err)
-		c.finish(err, c.server, c.client)
-	})
+	var stopped atomic.Bool
+	direction := func(s *handover.Stream, forward func(*handover.Stream) error, side Side, from, to net.Conn) {
+		err := forward(s)
+		s.Release()
+		if errors.Is(err, handover.ErrStopped) {
+			stopped.Store(true)
+			return
+		}
+		c.ending.note(side, err)
+		c.finish(err, from, to)
+	}
+	wg.Go(func() { direction(requests, c.forwardRequests, Client, c.client, c.server) })
+	wg.Go(func() { direction(answers, c.forwardAnswers, Server, c.server, c.client) })
 	wg.Wait()
+	if stopped.Load() {
+		return false
+	}
 	c.close(c.client)
 	c.close(c.server)
 	gone := c.calls.end(time.Now())
 	c.lose(gone)
 	c.tell(gone)
+	return true
 }
 
 // conn is a relayed connection.
@@ -109,6 +119,7 @@ type conn struct {
 	*spans
 	client, server net.Conn
 	memory         *handover.Memory // nil: it ends with the process
+	streams        []*handover.Stream
 	calls          calls
 	panics         panics
 	ending         ending

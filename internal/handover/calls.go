@@ -74,7 +74,8 @@ func newCalls(mem []byte, missed *atomic.Uint64) *Calls {
 	return &Calls{entries: unsafe.Slice((*callEntry)(unsafe.Pointer(&mem[callsOffset])), maxCalls), missed: missed}
 }
 
-// Put keeps a call, before its request is forwarded. What does not fit is counted.
+// Put keeps a call, before its request is forwarded. What does not fit is counted until
+// it is removed.
 func (c *Calls) Put(call Call) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
@@ -98,7 +99,7 @@ func (c *Calls) Put(call Call) {
 	e.key.Store(c.keys[at])
 }
 
-// Remove forgets the call of a stream, if it is kept.
+// Remove forgets the call of a stream, of which there must have been a Put.
 func (c *Calls) Remove(stream uint32) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
@@ -109,10 +110,11 @@ func (c *Calls) Remove(stream uint32) {
 			return
 		}
 	}
+	c.missed.Add(^uint64(0))
 }
 
-// All returns the calls that another process has kept, and how many did not fit. From
-// then on they are kept by this one.
+// All returns the calls that another process has kept, and how many did not fit, of which
+// no more is known. From then on they are kept by this one.
 func (c *Calls) All() (all []Call, missed uint64) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
@@ -130,7 +132,7 @@ func (c *Calls) All() (all []Call, missed uint64) {
 	for n := len(c.keys); n > 0 && c.keys[n-1] == 0; n-- {
 		c.keys = c.keys[:n-1]
 	}
-	return all, c.missed.Load()
+	return all, c.missed.Swap(0)
 }
 
 // put fills in the free entry, and reports whether what names the call fits.

@@ -3,7 +3,6 @@ package handover
 import (
 	"errors"
 	"fmt"
-	"io"
 	"net"
 	"os"
 	"syscall"
@@ -112,7 +111,7 @@ func (m *Memory) Stream(d Direction, from, to net.Conn) (*Stream, error) {
 	s := &Stream{from: from, to: to, buf: m.buffer(d), mark: now.mark}
 	s.r = int(now.at - account.origin)
 	s.w = s.r + int(account.read.done()-uint32(now.at))
-	s.shared = newShared(account, s.buf, rawFrom, rawTo, from.SetReadDeadline)
+	s.shared = newShared(account, s.buf, from, to, rawFrom, rawTo)
 	return s, nil
 }
 
@@ -126,15 +125,14 @@ func raw(c net.Conn) (syscall.RawConn, error) {
 }
 
 // Progress returns a number that changes whenever bytes of the connection are read or
-// written, for who has the file of a memory only.
-func Progress(f *os.File) (uint64, error) {
+// written. It is for who has the descriptor of a memory and does not map it.
+func Progress(fd int) (uint64, error) {
 	var h header
 	b := unsafe.Slice((*byte)(unsafe.Pointer(&h)), unsafe.Sizeof(h))
-	if _, err := f.ReadAt(b, 0); err != nil {
-		if errors.Is(err, io.EOF) {
-			err = io.ErrUnexpectedEOF
-		}
+	if n, err := pread(fd, b); err != nil {
 		return 0, fmt.Errorf("relay memory: %w", err)
+	} else if n < len(b) {
+		return 0, fmt.Errorf("relay memory: it has %d bytes", n)
 	}
 	var sum uint64
 	for i := range h.streams {

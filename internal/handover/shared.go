@@ -18,22 +18,24 @@ const idle = time.Second
 type shared struct {
 	account  *stream
 	buffer   []byte
-	address  uint64 // of buffer
-	from, to syscall.RawConn
+	address  uint64          // of buffer
+	from, to syscall.RawConn // of source and sink
 	tryRead  func(fd uintptr) bool
 	trySend  func(fd uintptr) bool
 	err      error
-	deadline func(time.Time) error
-	armed    bool // the deadline is set
+	source   net.Conn
+	sink     net.Conn // nil: it only reads
+	stopped  atomic.Bool
+	armed    bool // a deadline is set for reading
 	used     int  // bytes of the buffer that may have pages
 }
 
 var errNoMessage = errors.New("the system took no message")
 
-func newShared(account *stream, buffer []byte, from, to syscall.RawConn, deadline func(time.Time) error) *shared {
+func newShared(account *stream, buffer []byte, source, sink net.Conn, from, to syscall.RawConn) *shared {
 	c := &shared{
 		account: account, buffer: buffer, address: uint64(uintptr(unsafe.Pointer(&buffer[0]))),
-		from: from, to: to, deadline: deadline, used: len(buffer),
+		source: source, sink: sink, from: from, to: to, used: len(buffer),
 	}
 	account.read.vectors, account.read.count = uint64(uintptr(unsafe.Pointer(&account.into))), 1
 	for i := range account.steps {
@@ -53,8 +55,11 @@ func (c *shared) read(s *Stream, n int) (int, error) {
 	m.begin(before)
 	for {
 		c.arm()
+		if c.stopped.Load() {
+			return 0, ErrStopped
+		}
 		err := c.from.Read(c.tryRead)
-		if errors.Is(err, os.ErrDeadlineExceeded) && c.armed {
+		if errors.Is(err, os.ErrDeadlineExceeded) && (c.armed || c.stopped.Load()) {
 			c.giveBack(s.w)
 			continue
 		}
@@ -94,13 +99,13 @@ func (c *shared) receive(fd uintptr) error {
 // arm has the next read that waits end after a while if there are pages to give back.
 func (c *shared) arm() {
 	if c.used > pageSize && !c.armed {
-		c.armed = c.deadline(time.Now().Add(idle)) == nil
+		c.armed = c.source.SetReadDeadline(time.Now().Add(idle)) == nil
 	}
 }
 
 // giveBack gives back the pages behind the first, of a buffer that is used up to there.
 func (c *shared) giveBack(used int) {
-	_ = c.deadline(time.Time{})
+	_ = c.source.SetReadDeadline(time.Time{})
 	c.armed = false
 	from := max(pageSize, (used+pageSize-1)&^(pageSize-1))
 	if to := min((c.used+pageSize-1)&^(pageSize-1), len(c.buffer)); from < to && punch(c.buffer[from:to]) == nil {
@@ -180,13 +185,28 @@ func (c *shared) unfinished() int { return int(c.account.step().bytes) }
 
 // send writes what the current step has not written.
 func (c *shared) send() error {
-	if c.to == nil {
+	if c.sink == nil {
 		return net.ErrClosed
 	}
-	if err := c.to.Write(c.trySend); err != nil {
-		return err
+	err := c.to.Write(c.trySend)
+	if errors.Is(err, os.ErrDeadlineExceeded) && c.stopped.Load() {
+		return ErrStopped
 	}
-	return c.err
+	if err == nil {
+		err = c.err
+	}
+	return err
+}
+
+// stop has reading and writing end. The flag is set before the deadlines, and looked at
+// after one was set for reading.
+func (c *shared) stop() {
+	c.stopped.Store(true)
+	now := time.Now()
+	_ = c.source.SetReadDeadline(now)
+	if c.sink != nil {
+		_ = c.sink.SetWriteDeadline(now)
+	}
 }
 
 // sendSome writes until all is written or the system takes no more.

@@ -1,6 +1,7 @@
 package handover
 
 import (
+	"errors"
 	"io"
 	"net"
 	"sync"
@@ -207,6 +208,14 @@ func (s *Stream) Unfinished() int {
 
 // Finish writes the rest of what is unfinished.
 func (s *Stream) Finish() error { return s.shared.send() }
+
+// ErrStopped is the error of a stream that was stopped.
+var ErrStopped = errors.New("the stream was stopped")
+
+// Stop has a stream of a memory end with ErrStopped wherever it is: another process, or
+// this one, can go on with the memory as soon as it has. It may be called from any
+// goroutine.
+func (s *Stream) Stop() { s.shared.stop() }
 
 // Position is the number of bytes of the connection before the buffered ones.
 func (s *Stream) Position() uint64 {

@@ -62,6 +62,11 @@ func mapFile(f *os.File, size int) ([]byte, error) {
 
 func unmap(mem []byte) error { return unix.Munmap(mem) }
 
+func pread(fd int, b []byte) (int, error) {
+	n, err := unix.Pread(fd, b, 0)
+	return n, os.NewSyscallError("pread", err)
+}
+
 // punch gives whole pages back.
 func punch(mem []byte) error { return unix.Madvise(mem, unix.MADV_REMOVE) }
 

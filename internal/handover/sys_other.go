@@ -15,3 +15,4 @@ func unmap([]byte) error                       { return errors.ErrUnsupported }
 func punch([]byte) error                       { return errors.ErrUnsupported }
 func recvmmsg(uintptr, *message) syscall.Errno { return syscall.ENOSYS }
 func sendmmsg(uintptr, *message) syscall.Errno { return syscall.ENOSYS }
+func pread(int, []byte) (int, error)           { return 0, errors.ErrUnsupported }

@@ -28,5 +28,7 @@
 // but what its caller tells it to.
 package middleware
 
+import "github.com/shimtrace/shimtrace/internal/names"
+
 // ScopeName is the instrumentation scope of the spans of calls.
-const ScopeName = "github.com/shimtrace/shimtrace/middleware"
+const ScopeName = names.CallScope

@@ -10,17 +10,18 @@ import (
 	"go.opentelemetry.io/otel/trace"
 
 	"github.com/shimtrace/shimtrace/internal/errtext"
+	"github.com/shimtrace/shimtrace/internal/names"
 )
 
 // Attributes of calls that the semantic conventions have no name for.
 const (
-	ExecIDKey    = attribute.Key("shimtrace.exec.id")
-	SandboxIDKey = attribute.Key("shimtrace.sandbox.id")
-	SignalKey    = attribute.Key("shimtrace.signal")
+	ExecIDKey    = attribute.Key(names.Exec)
+	SandboxIDKey = attribute.Key(names.Sandbox)
+	SignalKey    = attribute.Key(names.Signal)
 	// ExpectedKey marks a call that failed as it does in a healthy life, and
 	// ExpectedMessageKey is what its answer said.
-	ExpectedKey        = attribute.Key("shimtrace.expected")
-	ExpectedMessageKey = attribute.Key("shimtrace.expected.message")
+	ExpectedKey        = attribute.Key(names.Expected)
+	ExpectedMessageKey = attribute.Key(names.ExpectedMessage)
 )
 
 // spans makes the spans of calls, by the same rules for relay and interceptors.

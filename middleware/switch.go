@@ -7,6 +7,8 @@ import (
 
 	"go.opentelemetry.io/otel/attribute"
 	"go.opentelemetry.io/otel/trace"
+
+	"github.com/shimtrace/shimtrace/internal/names"
 )
 
 // Attributes of the calls that were under way when a Switch was turned.
@@ -14,10 +16,10 @@ const (
 	// BegunBeforeOnKey: the call began before tracing was switched on. Its span begins
 	// with that, and its request has gone without the span's context. OriginalStartKey
 	// is when the call began, in Unix nanoseconds.
-	BegunBeforeOnKey = attribute.Key("shimtrace.begun_before_on")
-	OriginalStartKey = attribute.Key("shimtrace.original.start_time_unix_nano")
+	BegunBeforeOnKey = attribute.Key(names.BegunBeforeOn)
+	OriginalStartKey = attribute.Key(names.OriginalStart)
 	// EndedAfterOffKey: the call ended after tracing was switched off.
-	EndedAfterOffKey = attribute.Key("shimtrace.ended_after_off")
+	EndedAfterOffKey = attribute.Key(names.EndedAfterOff)
 )
 
 // Switch turns tracing on and off while calls pass. It may be shared by relays and

@@ -18,6 +18,7 @@ import (
 	"github.com/shimtrace/shimtrace/internal/forwarder/collate"
 	"github.com/shimtrace/shimtrace/internal/forwarder/listen"
 	"github.com/shimtrace/shimtrace/internal/forwarder/receiver"
+	"github.com/shimtrace/shimtrace/internal/names"
 	"github.com/shimtrace/shimtrace/internal/shim/kata/agentconfig"
 	"github.com/shimtrace/shimtrace/middleware"
 )
@@ -91,7 +92,7 @@ func (s *store) collation(from listen.Origin) (o collate.Options, refused string
 
 // resource says whose spans they are.
 func (o *forwardOptions) resource(from listen.Origin) *resourcepb.Resource {
-	who := receiver.CIDKey.Int64(int64(from.CID))
+	who := attribute.Int64(names.CID, int64(from.CID))
 	if from.Sandbox != "" {
 		who = middleware.SandboxIDKey.String(from.Sandbox)
 	}

@@ -10,6 +10,7 @@ import (
 	sdktrace "go.opentelemetry.io/otel/sdk/trace"
 
 	"github.com/shimtrace/shimtrace/internal/config"
+	"github.com/shimtrace/shimtrace/internal/names"
 )
 
 // Limits of one span. Requests hold what containers and their images say, of any
@@ -51,12 +52,12 @@ func NewTracerProvider(cfg config.Trace, res *resource.Resource, p sdktrace.Span
 func NewResource(ctx context.Context, service string, configured map[string]string, attrs ...attribute.KeyValue) (*resource.Resource, error) {
 	base := make([]attribute.KeyValue, 0, len(configured)+1)
 	if host, err := os.Hostname(); err == nil {
-		base = append(base, attribute.String("host.name", host))
+		base = append(base, attribute.String(names.Host, host))
 	}
 	for k, v := range configured {
 		base = append(base, attribute.String(k, v))
 	}
-	attrs = append([]attribute.KeyValue{attribute.String("service.name", service)}, attrs...)
+	attrs = append([]attribute.KeyValue{attribute.String(names.Service, service)}, attrs...)
 	res, err := resource.New(ctx,
 		resource.WithAttributes(base...),
 		resource.WithAttributes(attrs...))

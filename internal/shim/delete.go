@@ -12,6 +12,7 @@ import (
 	"go.opentelemetry.io/otel/trace"
 
 	"github.com/shimtrace/shimtrace/internal/config"
+	"github.com/shimtrace/shimtrace/internal/names"
 	"github.com/shimtrace/shimtrace/internal/shim/expected"
 	"github.com/shimtrace/shimtrace/internal/shim/kata"
 	"github.com/shimtrace/shimtrace/internal/shim/state"
@@ -52,7 +53,7 @@ func (c command) delete(cfg config.Config, inner string, readable bool, log *slo
 		}
 	}
 	c.restoreSocket(cfg, st, inner, log)
-	t := state.Timing{Name: telemetry.SpanInnerDelete, Start: time.Now()}
+	t := state.Timing{Name: names.InnerDelete, Start: time.Now()}
 	var out bytes.Buffer
 	cmd := innerCommand(inner, c)
 	cmd.Stdout = &out
@@ -68,7 +69,7 @@ func (c command) delete(cfg config.Config, inner string, readable bool, log *slo
 	if !recorded && !(readable && leftOn(relayGone)) {
 		return exitCode(err)
 	}
-	whole := state.Timing{Name: telemetry.SpanShimDelete, Start: began, End: time.Now(), Error: t.Error, Expected: t.Expected, Children: []state.Timing{t}}
+	whole := state.Timing{Name: names.ShimDelete, Start: began, End: time.Now(), Error: t.Error, Expected: t.Expected, Children: []state.Timing{t}}
 	who := c.identity(inner)
 	if who.Notes == nil {
 		who.Notes = st.Annotations() // the bundle of a sandbox that was created by the shim has no spec

@@ -10,6 +10,7 @@ import (
 
 	"github.com/shimtrace/shimtrace/internal/config"
 	"github.com/shimtrace/shimtrace/internal/export"
+	"github.com/shimtrace/shimtrace/internal/names"
 	"github.com/shimtrace/shimtrace/internal/shim/shimtest"
 	"github.com/shimtrace/shimtrace/internal/shim/state"
 	"github.com/shimtrace/shimtrace/internal/shim/telemetry"
@@ -50,7 +51,7 @@ func newDeletion(t *testing.T, dynamic bool) *deletion {
 	}
 	return &deletion{
 		Spans:  spans,
-		tracer: export.NewTracerProvider(cfg, nil, spans).Tracer(telemetry.ScopeName),
+		tracer: export.NewTracerProvider(cfg, nil, spans).Tracer(names.ShimScope),
 		state:  state.State{Version: state.Version, Dynamic: dynamic, Trace: state.NewTraceContext(sc), Started: t0},
 	}
 }
@@ -68,9 +69,9 @@ func TestDeleteTellsOfTheExit(t *testing.T) {
 	} {
 		t.Run(tt.name, func(t *testing.T) {
 			w := newDeletion(t, false)
-			began := state.Timing{Name: telemetry.SpanShimDelete, Start: t0, End: t0.Add(9), Children: []state.Timing{{Name: telemetry.SpanInnerDelete, Start: t0, End: t0.Add(8)}}}
+			began := state.Timing{Name: names.ShimDelete, Start: t0, End: t0.Add(9), Children: []state.Timing{{Name: names.InnerDelete, Start: t0, End: t0.Add(8)}}}
 			recordDelete(w.tracer, &w.state, telemetry.ContainerAttributes("c1", nil), began, tt.response, nil)
-			del, inner := w.One(telemetry.SpanShimDelete), w.One(telemetry.SpanInnerDelete)
+			del, inner := w.One(names.ShimDelete), w.One(names.InnerDelete)
 			if del.Parent().SpanID() != w.state.Trace.SpanContext().SpanID() || inner.Parent().SpanID() != del.SpanContext().SpanID() {
 				t.Errorf("delete under %v, inner under %v", del.Parent(), inner.Parent())
 			}
@@ -85,9 +86,9 @@ func TestDeleteTellsOfTheExit(t *testing.T) {
 func TestDeleteRecordsWhatTheRelayCouldNot(t *testing.T) {
 	w := newDeletion(t, false)
 	left := w.state
-	left.Pending = []state.Timing{{Name: telemetry.SpanShimStart, Start: t0, End: t0.Add(1)}}
-	recordDelete(w.tracer, &left, telemetry.ContainerAttributes("c1", nil), state.Timing{Name: telemetry.SpanShimDelete, Start: t0.Add(5), End: t0.Add(6)}, nil, &w.state)
-	start, root := w.One(telemetry.SpanShimStart), w.One(telemetry.SpanSandboxStart)
+	left.Pending = []state.Timing{{Name: names.ShimStart, Start: t0, End: t0.Add(1)}}
+	recordDelete(w.tracer, &left, telemetry.ContainerAttributes("c1", nil), state.Timing{Name: names.ShimDelete, Start: t0.Add(5), End: t0.Add(6)}, nil, &w.state)
+	start, root := w.One(names.ShimStart), w.One(names.SandboxStart)
 	if start.Parent().SpanID() != root.SpanContext().SpanID() || root.Parent().IsValid() || !root.EndTime().Equal(t0.Add(5)) {
 		t.Errorf("start under %v, root %v under %v until %v", start.Parent(), root.SpanContext(), root.Parent(), root.EndTime())
 	}
@@ -96,9 +97,9 @@ func TestDeleteRecordsWhatTheRelayCouldNot(t *testing.T) {
 // A failure of delete that is expected is no error.
 func TestDeleteExpected(t *testing.T) {
 	w := newDeletion(t, false)
-	took := state.Timing{Name: telemetry.SpanInnerDelete, Start: t0, End: t0.Add(8), Error: "exit status 1", Expected: true}
-	recordDelete(w.tracer, &w.state, nil, state.Timing{Name: telemetry.SpanShimDelete, Start: t0, End: t0.Add(9), Error: took.Error, Expected: true, Children: []state.Timing{took}}, nil, nil)
-	for _, name := range []string{telemetry.SpanShimDelete, telemetry.SpanInnerDelete} {
+	took := state.Timing{Name: names.InnerDelete, Start: t0, End: t0.Add(8), Error: "exit status 1", Expected: true}
+	recordDelete(w.tracer, &w.state, nil, state.Timing{Name: names.ShimDelete, Start: t0, End: t0.Add(9), Error: took.Error, Expected: true, Children: []state.Timing{took}}, nil, nil)
+	for _, name := range []string{names.ShimDelete, names.InnerDelete} {
 		s := w.One(name)
 		shimtest.Want(t, s.Attributes(), "shimtrace.expected=true", "shimtrace.expected.message=exit status 1")
 		if s.Status().Code != codes.Unset {
@@ -128,13 +129,13 @@ func TestDeleteInAWindow(t *testing.T) {
 			w := newDeletion(t, true)
 			st := w.state
 			st.Window = tt.win
-			st.Pending = []state.Timing{{Name: telemetry.SpanShimStart, Start: t0, End: t0.Add(1)}}
+			st.Pending = []state.Timing{{Name: names.ShimStart, Start: t0, End: t0.Add(1)}}
 			var gone *state.State
 			if tt.died {
 				gone = &st
 			}
-			recordDelete(w.tracer, &st, telemetry.ContainerAttributes("c1", nil), state.Timing{Name: telemetry.SpanShimDelete, Start: at, End: at.Add(6)}, nil, gone)
-			if got := len(w.Named(telemetry.SpanShimDelete)); (got == 1) != tt.recorded || got != len(w.Named(telemetry.SpanShimStart)) {
+			recordDelete(w.tracer, &st, telemetry.ContainerAttributes("c1", nil), state.Timing{Name: names.ShimDelete, Start: at, End: at.Add(6)}, nil, gone)
+			if got := len(w.Named(names.ShimDelete)); (got == 1) != tt.recorded || got != len(w.Named(names.ShimStart)) {
 				t.Errorf("%d spans of delete", got)
 			}
 			for _, s := range w.Ended() {
@@ -143,12 +144,12 @@ func TestDeleteInAWindow(t *testing.T) {
 				}
 			}
 			if tt.reason == "" {
-				if n := len(w.Named(telemetry.SpanSwitchedOff)); n != 0 {
+				if n := len(w.Named(names.SwitchedOff)); n != 0 {
 					t.Errorf("%d ends", n)
 				}
 				return
 			}
-			shimtest.Want(t, w.One(telemetry.SpanSwitchedOff).Attributes(), "shimtrace.switched_off.reason="+tt.reason)
+			shimtest.Want(t, w.One(names.SwitchedOff).Attributes(), "shimtrace.switched_off.reason="+tt.reason)
 		})
 	}
 }

@@ -14,10 +14,10 @@ import (
 	"github.com/shimtrace/shimtrace/internal/config"
 	"github.com/shimtrace/shimtrace/internal/disktest"
 	"github.com/shimtrace/shimtrace/internal/export"
+	"github.com/shimtrace/shimtrace/internal/names"
 	"github.com/shimtrace/shimtrace/internal/reliability"
 	"github.com/shimtrace/shimtrace/internal/shim/shimtest"
 	"github.com/shimtrace/shimtrace/internal/shim/state"
-	"github.com/shimtrace/shimtrace/internal/shim/telemetry"
 )
 
 // hangTime is when a test says that something hangs. containerd gives delete 5 s.
@@ -122,8 +122,8 @@ func TestFrozenJournal(t *testing.T) {
 	h := newShimHost(t, dir, answeringInner)
 	h.leaveState()
 	h.run("delete") // with a disk that works
-	if names := shimtest.SpanNames(dir); !strings.Contains(strings.Join(names, ","), telemetry.SpanShimDelete) {
-		t.Fatalf("a delete's spans are not there when it has ended: %q", names)
+	if got := shimtest.SpanNames(dir); !strings.Contains(strings.Join(got, ","), names.ShimDelete) {
+		t.Fatalf("a delete's spans are not there when it has ended: %q", got)
 	}
 	freeze()
 	for range 3 {
@@ -140,7 +140,7 @@ func TestFrozenJournal(t *testing.T) {
 		for _, name := range shimtest.SpanNames(dir) {
 			count[name]++
 		}
-		return count[telemetry.SpanShimDelete] == 4 && count[telemetry.SpanShimStart] == 3 && count[telemetry.SpanSandboxStart] == 3
+		return count[names.ShimDelete] == 4 && count[names.ShimStart] == 3 && count[names.SandboxStart] == 3
 	})
 	h.settle()
 	reliability.Row(t, reliability.Fault{

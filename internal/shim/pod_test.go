@@ -15,9 +15,9 @@ import (
 	"google.golang.org/protobuf/types/known/anypb"
 
 	"github.com/shimtrace/shimtrace/internal/export/journal"
+	"github.com/shimtrace/shimtrace/internal/names"
 	"github.com/shimtrace/shimtrace/internal/shim/shimtest"
 	"github.com/shimtrace/shimtrace/internal/shim/state"
-	"github.com/shimtrace/shimtrace/internal/shim/telemetry"
 )
 
 // TestPodOfASandboxThatTheShimCreates: with sandboxer = "shim" the bundle has no spec
@@ -83,18 +83,18 @@ func TestPodOfASandboxThatTheShimCreates(t *testing.T) {
 		t.Errorf("delete: %s", errs)
 	}
 	h.closeIn()
-	var names []string
+	var found []string
 	shimtest.Eventually(t, "the spans are in the journal", func() bool {
-		names = nil
+		found = nil
 		_, err := journal.Scan(dir, func(r journal.Record) error {
 			traces, err := r.Traces()
 			for _, rs := range traces.GetResourceSpans() {
-				names = append(names, namesInPod(t, rs)...)
+				found = append(found, namesInPod(t, rs)...)
 			}
 			return err
 		})
-		all := strings.Join(names, " ")
-		return err == nil && strings.Contains(all, telemetry.SpanShimDelete) && strings.Contains(all, telemetry.SpanSandboxStart) && strings.Contains(all, "CreateSandbox")
+		all := strings.Join(found, " ")
+		return err == nil && strings.Contains(all, names.ShimDelete) && strings.Contains(all, names.SandboxStart) && strings.Contains(all, "CreateSandbox")
 	})
 }
 

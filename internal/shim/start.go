@@ -15,8 +15,8 @@ import (
 	"github.com/shimtrace/shimtrace/internal/config"
 	"github.com/shimtrace/shimtrace/internal/export"
 	"github.com/shimtrace/shimtrace/internal/host"
+	"github.com/shimtrace/shimtrace/internal/names"
 	"github.com/shimtrace/shimtrace/internal/shim/state"
-	"github.com/shimtrace/shimtrace/internal/shim/telemetry"
 )
 
 // starter carries out one start.
@@ -62,7 +62,7 @@ func (s *starter) runInner() ([]byte, error) {
 	var out bytes.Buffer
 	cmd := innerCommand(s.inner, s.command)
 	cmd.Stdout = &out
-	t := state.Timing{Name: telemetry.SpanInnerStart, Start: time.Now()}
+	t := state.Timing{Name: names.InnerStart, Start: time.Now()}
 	notes, _ := state.ReadAnnotations(s.bundle)
 	lock := state.StartLock(state.RelaysDir(s.cfg.Relay.StateDir), s.namespace, notes.SandboxID(s.id))
 	release := func() {}
@@ -221,7 +221,7 @@ func (s *starter) tryRelay(p state.Paths, innerSock string, relay *standby, dead
 		p.Remove()
 		return nil, err
 	}
-	s.spans = append(s.spans, state.Timing{Name: telemetry.SpanRelaySpawn, Start: relay.started, End: time.Now()})
+	s.spans = append(s.spans, state.Timing{Name: names.RelaySpawn, Start: relay.started, End: time.Now()})
 	return st, nil
 }
 
@@ -249,7 +249,7 @@ func (s *starter) leave(st state.State) {
 }
 
 func (s *starter) timing(failure string) state.Timing {
-	return state.Timing{Name: telemetry.SpanShimStart, Start: s.began, End: time.Now(), Error: failure, Children: s.spans}
+	return state.Timing{Name: names.ShimStart, Start: s.began, End: time.Now(), Error: failure, Children: s.spans}
 }
 
 // failed records the trace of a sandbox whose inner shim would not start: nobody

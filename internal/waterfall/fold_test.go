@@ -5,14 +5,16 @@ import (
 	"strings"
 	"testing"
 	"time"
+
+	"github.com/shimtrace/shimtrace/internal/names"
 )
 
 // deep is a call of 1 s with 12 quick mounts at the fourth level, of which one failed,
 // one has something slow below it, and one a failure two levels below.
 func deep() *script {
 	s := &script{}
-	shim, agent := resourceOf("containerd-shim-kata-v2"), resourceOf(agentService)
-	s.span(shim, "s", "root", "", rootName, 0, time.Second)
+	shim, agent := resourceOf("containerd-shim-kata-v2"), resourceOf(names.AgentScope)
+	s.span(shim, "s", "root", "", names.SandboxStart, 0, time.Second)
 	s.span(shim, "s", "create", "root", task+"Create", 0, time.Second)
 	s.span(agent, "s", "agent", "create", "create_container", 0, time.Second)
 	for i := range 12 {
@@ -55,7 +57,7 @@ func TestFold(t *testing.T) {
 func TestFoldWidths(t *testing.T) {
 	s := deep()
 	for i := range 9 {
-		s.span(resourceOf(agentService), "s", fmt.Sprint("x", i), "mount 3", strings.Repeat("容", i)+strings.Repeat("long name ", 20), 0, ms)
+		s.span(resourceOf(names.AgentScope), "s", fmt.Sprint("x", i), "mount 3", strings.Repeat("容", i)+strings.Repeat("long name ", 20), 0, ms)
 	}
 	for _, width := range []int{40, 41, 60, 80, 120, 200, 500} {
 		draw(t, s.spans, Options{Width: width}) // checks the widths of lines
@@ -65,7 +67,7 @@ func TestFoldWidths(t *testing.T) {
 // TestDeepNames: a name at a deep level keeps its last part, whatever the width.
 func TestDeepNames(t *testing.T) {
 	s := &script{}
-	res := resourceOf(agentService)
+	res := resourceOf(names.AgentScope)
 	parent := ""
 	for i := range 30 {
 		id := fmt.Sprint("level ", i)

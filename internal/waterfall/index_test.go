@@ -5,10 +5,12 @@ import (
 	"time"
 
 	resourcepb "go.opentelemetry.io/proto/otlp/resource/v1"
+
+	"github.com/shimtrace/shimtrace/internal/names"
 )
 
 func sandbox(id string) *resourcepb.Resource {
-	return &resourcepb.Resource{Attributes: append(resourceOf("containerd-shim-runc-v2").Attributes[:1:1], attr(attrSandbox, id))}
+	return &resourcepb.Resource{Attributes: append(resourceOf("containerd-shim-runc-v2").Attributes[:1:1], attr(names.Sandbox, id))}
 }
 
 // stories returns how many spans each story has, the oldest first.
@@ -52,10 +54,10 @@ func TestIndexKeepsApart(t *testing.T) {
 	s := &script{}
 	for i, id := range []string{"a", "b"} {
 		at := time.Duration(i) * time.Second
-		s.span(sandbox(id), id, "root "+id, "", rootName, at, 100*ms)
+		s.span(sandbox(id), id, "root "+id, "", names.SandboxStart, at, 100*ms)
 		s.span(sandbox(id), "caller", "call "+id, "x", task+"Create", at, 50*ms, linked(id, "root "+id))
 	}
-	s.span(sandbox("a"), "again", "root again", "", rootName, time.Minute, 100*ms)
+	s.span(sandbox("a"), "again", "root again", "", names.SandboxStart, time.Minute, 100*ms)
 	spans, all := stories(s)
 	if !equal(spans, 2, 2, 1) {
 		t.Fatalf("stories of %v spans, want 2, 2, 1", spans)
@@ -83,7 +85,7 @@ func TestIndexRepeated(t *testing.T) {
 // sandbox of their trace.
 func TestIndexNameless(t *testing.T) {
 	s := &script{}
-	s.span(sandbox("a"), "t", "root", "", rootName, 0, 100*ms)
+	s.span(sandbox("a"), "t", "root", "", names.SandboxStart, 0, 100*ms)
 	s.span(&resourcepb.Resource{}, "t", "inner", "root", "inner", 0, 100*ms)
 	spans, all := stories(s)
 	if !equal(spans, 2) {
@@ -97,7 +99,7 @@ func TestIndexNameless(t *testing.T) {
 // TestStoryClock: the guest's clock does not decide when a story was.
 func TestStoryClock(t *testing.T) {
 	s := joined()
-	s.span(resourceOf(agentService), "s", "old", "root", "old", -50*365*24*time.Hour, 1)
+	s.span(resourceOf(names.AgentScope), "s", "old", "root", "old", -50*365*24*time.Hour, 1)
 	_, all := stories(s)
 	if got := all[0].Start; !got.Equal(epoch) {
 		t.Errorf("the story starts at %v, want %v", got, epoch)
@@ -107,8 +109,8 @@ func TestStoryClock(t *testing.T) {
 // TestStoryRuntime: a runtime's own spans do not name it.
 func TestStoryRuntime(t *testing.T) {
 	s := &script{}
-	s.span(resourceOf(kataService), "s", "of", "create", "root", 0, 1)
-	s.span(resourceOf("containerd-shim-runc-v2"), "s", "root", "", rootName, 0, 100*ms)
+	s.span(resourceOf(names.RuntimeScope), "s", "of", "create", "root", 0, 1)
+	s.span(resourceOf("containerd-shim-runc-v2"), "s", "root", "", names.SandboxStart, 0, 100*ms)
 	if _, all := stories(s); all[0].Runtime != "runc" {
 		t.Errorf("the runtime is %q", all[0].Runtime)
 	}
@@ -117,7 +119,7 @@ func TestStoryRuntime(t *testing.T) {
 // TestStoryFailed: a sandbox that failed to start has no time to start.
 func TestStoryFailed(t *testing.T) {
 	s := &script{}
-	s.span(sandbox("a"), "s", "root", "", rootName, 0, 100*ms, wrong("UNKNOWN", "no task was started"))
+	s.span(sandbox("a"), "s", "root", "", names.SandboxStart, 0, 100*ms, wrong("UNKNOWN", "no task was started"))
 	if _, all := stories(s); all[0].Startup != 0 || all[0].Errors != 1 {
 		t.Errorf("startup %v, %d errors", all[0].Startup, all[0].Errors)
 	}

@@ -7,6 +7,8 @@ import (
 
 	"google.golang.org/protobuf/proto"
 
+	"github.com/shimtrace/shimtrace/internal/names"
+
 	commonpb "go.opentelemetry.io/proto/otlp/common/v1"
 	resourcepb "go.opentelemetry.io/proto/otlp/resource/v1"
 	tracepb "go.opentelemetry.io/proto/otlp/trace/v1"
@@ -30,8 +32,8 @@ func attr(key, value string) *commonpb.KeyValue {
 
 func resourceOf(service string, more ...*commonpb.KeyValue) *resourcepb.Resource {
 	return &resourcepb.Resource{Attributes: append([]*commonpb.KeyValue{
-		attr(attrService, service), attr(attrSandbox, sandboxID), attr(attrHost, "node-1"), attr(attrNamespace, "k8s.io"),
-		attr(attrPod, "web-0"), attr(attrPodNamespace, "default"),
+		attr(names.Service, service), attr(names.Sandbox, sandboxID), attr(names.Host, "node-1"), attr(names.Namespace, "k8s.io"),
+		attr(names.Pod, "web-0"), attr(names.PodNamespace, "default"),
 	}, more...)}
 }
 
@@ -59,9 +61,9 @@ func (s *script) span(res *resourcepb.Resource, traceName, id, parent, name stri
 // scopeOf is the scope that goes with a resource's service.
 func scopeOf(res *resourcepb.Resource) *commonpb.InstrumentationScope {
 	for _, kv := range res.Attributes {
-		if service := kv.Value.GetStringValue(); kv.Key == attrService {
+		if service := kv.Value.GetStringValue(); kv.Key == names.Service {
 			if strings.HasPrefix(service, "containerd-shim-") {
-				service = shimScope
+				service = names.ShimScope
 			}
 			return &commonpb.InstrumentationScope{Name: service}
 		}
@@ -110,7 +112,7 @@ func linked(traceName, id string) change {
 
 func wrong(code, message string) change {
 	return func(s *tracepb.Span) {
-		s.Attributes = append(s.Attributes, attr(attrErrorType, code))
+		s.Attributes = append(s.Attributes, attr(names.ErrorType, code))
 		s.Status = &tracepb.Status{Code: tracepb.Status_STATUS_CODE_ERROR, Message: message}
 	}
 }
@@ -129,14 +131,14 @@ const task = "containerd.task.v3.Task/"
 // hours, and the end.
 func kataPod() *script {
 	s := &script{}
-	shim, agent := resourceOf("containerd-shim-kata-qemu-v2"), resourceOf(agentService)
-	app := with(attr(attrContainer, "a11ce000c1b7e3055d1a1f0c6ab4f2a9c1b7e3055d1a1f0c6ab4f2a9c1b7e305"), attr(attrContainerName, "app"))
-	pause := with(attr(attrContainer, sandboxID))
+	shim, agent := resourceOf("containerd-shim-kata-qemu-v2"), resourceOf(names.AgentScope)
+	app := with(attr(names.Container, "a11ce000c1b7e3055d1a1f0c6ab4f2a9c1b7e3055d1a1f0c6ab4f2a9c1b7e305"), attr(names.ContainerName, "app"))
+	pause := with(attr(names.Container, sandboxID))
 	s.span(agent, "s", "agent create", "create", "create_sandbox", 700*ms, 95*ms)
 	s.span(agent, "s", "agent mount", "agent create", "baremount", 702*ms, 3*ms)
 	s.span(agent, "s", "agent life", "root", "root-span", 640*ms, 3*time.Hour)
-	s.span(shim, "s", "root", "", rootName, 0, 1240*ms)
-	s.span(shim, "s", "start", "root", startName, 2*ms, 310*ms)
+	s.span(shim, "s", "root", "", names.SandboxStart, 0, 1240*ms)
+	s.span(shim, "s", "start", "root", names.ShimStart, 2*ms, 310*ms)
 	s.span(shim, "s", "inner", "start", "inner start", 3*ms, 300*ms)
 	s.span(shim, "s", "spawn", "start", "relay spawn", 4*ms, 21*ms)
 	s.span(shim, "s", "create", "root", task+"Create", 320*ms, 850*ms, pause)
@@ -144,8 +146,8 @@ func kataPod() *script {
 	s.span(shim, "s", "create app", "root", task+"Create", 1300*ms, 140*ms, app)
 	s.span(agent, "s", "agent create app", "create app", "create_container", 1310*ms, 110*ms, app)
 	s.span(shim, "s", "run app", "root", task+"Start", 1450*ms, 30*ms, app)
-	s.span(shim, "s", "exec", "root", task+"Exec", 20*time.Minute, 4*ms, app, with(attr(attrExec, "probe")))
-	s.span(shim, "s", "run exec", "root", task+"Start", 20*time.Minute+5*ms, 12*ms, app, with(attr(attrExec, "probe")),
+	s.span(shim, "s", "exec", "root", task+"Exec", 20*time.Minute, 4*ms, app, with(attr(names.Exec, "probe")))
+	s.span(shim, "s", "run exec", "root", task+"Start", 20*time.Minute+5*ms, 12*ms, app, with(attr(names.Exec, "probe")),
 		wrong("NOT_FOUND", "failed to start process: No such file or directory (os error 2)\nStack backtrace:\n   0: anyhow::error"))
 	s.span(shim, "s", "exit", "root", "container exited", 3*time.Hour, 0, app, event("container exited", 0))
 	s.span(shim, "s", "kill", "root", task+"Kill", 3*time.Hour-30*ms, 9*ms, app)

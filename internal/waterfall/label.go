@@ -3,6 +3,8 @@ package waterfall
 import (
 	"fmt"
 	"strings"
+
+	"github.com/shimtrace/shimtrace/internal/names"
 )
 
 // label returns a node's name for a reader, and what it is about: the container, if that
@@ -14,7 +16,7 @@ func (r *renderer) label(n *Node) (name, about string) {
 	case Absent:
 		return "(parent not here: running, lost or not ours)", ""
 	case Unstarted:
-		return "(" + rootName + ": not ended, or lost)", ""
+		return "(" + names.SandboxStart + ": not ended, or lost)", ""
 	}
 	s := n.Span
 	above := n.above()

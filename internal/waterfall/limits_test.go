@@ -5,6 +5,8 @@ import (
 	"testing"
 
 	tracepb "go.opentelemetry.io/proto/otlp/trace/v1"
+
+	"github.com/shimtrace/shimtrace/internal/names"
 )
 
 // TestSeen forgets the oldest spans, not the latest, and never takes more memory.
@@ -102,7 +104,7 @@ func TestNameless(t *testing.T) {
 func TestTreeLimits(t *testing.T) {
 	flood := &script{}
 	for i := range 3000 {
-		flood.span(resourceOf(agentService), "s", string(rune(i+1000)), "root", "flood", 0, ms)
+		flood.span(resourceOf(names.AgentScope), "s", string(rune(i+1000)), "root", "flood", 0, ms)
 	}
 	pod := kataPod()
 	spans := append(flood.spans, pod.spans...)

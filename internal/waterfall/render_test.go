@@ -11,6 +11,8 @@ import (
 	"time"
 
 	tracepb "go.opentelemetry.io/proto/otlp/trace/v1"
+
+	"github.com/shimtrace/shimtrace/internal/names"
 )
 
 var update = flag.Bool("update", false, "rewrite the golden files from what is drawn now")
@@ -72,8 +74,8 @@ func TestVerbose(t *testing.T) {
 // and neither is one of the agent's spans.
 func TestUnfinished(t *testing.T) {
 	s := &script{}
-	shim, agent := resourceOf("containerd-shim-kata-v2"), resourceOf(agentService)
-	s.span(shim, "s", "start", "root", startName, 0, 310*ms)
+	shim, agent := resourceOf("containerd-shim-kata-v2"), resourceOf(names.AgentScope)
+	s.span(shim, "s", "start", "root", names.ShimStart, 0, 310*ms)
 	s.span(shim, "s", "inner", "start", "inner start", 1*ms, 300*ms)
 	s.span(shim, "s", "create", "root", task+"Create", 320*ms, 80*ms)
 	s.span(agent, "s", "mount", "never", "mount_storage", 350*ms, 20*ms)
@@ -83,9 +85,9 @@ func TestUnfinished(t *testing.T) {
 // joined is a pod whose calls lie in the traces of containerd's requests.
 func joined() *script {
 	s := &script{}
-	shim, agent := resourceOf("containerd-shim-kata-v2"), resourceOf(agentService)
-	s.span(shim, "s", "root", "", rootName, 0, 500*ms)
-	s.span(shim, "s", "start", "root", startName, 0, 100*ms)
+	shim, agent := resourceOf("containerd-shim-kata-v2"), resourceOf(names.AgentScope)
+	s.span(shim, "s", "root", "", names.SandboxStart, 0, 500*ms)
+	s.span(shim, "s", "start", "root", names.ShimStart, 0, 100*ms)
 	s.span(shim, "run", "create", "containerd create", task+"Create", 110*ms, 300*ms, linked("s", "root"))
 	s.span(agent, "run", "agent create", "create", "create_sandbox", 200*ms, 150*ms)
 	s.span(shim, "run", "run", "containerd start", task+"Start", 420*ms, 70*ms, linked("s", "root"))
@@ -100,7 +102,7 @@ func TestJoined(t *testing.T) {
 func TestUnicode(t *testing.T) {
 	s := &script{}
 	res := resourceOf("containerd-shim-runc-v2")
-	s.span(res, "s", "root", "", rootName, 0, 100*ms)
+	s.span(res, "s", "root", "", names.SandboxStart, 0, 100*ms)
 	for i, name := range []string{
 		"容器を起動する、そして待つ、それから終わる、本当に終わる", "e\u0301tat " + strings.Repeat("e\u0301", 60),
 		"👩‍👩‍👧‍👦 family 🇩🇪", "zalgo" + strings.Repeat("\u0336", 500), "زمان", "", "bad \xff utf-8"[:4],
@@ -129,7 +131,7 @@ func TestHostile(t *testing.T) {
 // far future hides the others.
 func TestSkewedClocks(t *testing.T) {
 	s := joined()
-	agent := resourceOf(agentService)
+	agent := resourceOf(names.AgentScope)
 	at := func(start, end uint64) change {
 		return func(s *tracepb.Span) { s.StartTimeUnixNano, s.EndTimeUnixNano = start, end }
 	}
@@ -165,12 +167,12 @@ func TestDeepAndMany(t *testing.T) {
 func TestManyGaps(t *testing.T) {
 	s := &script{}
 	res := resourceOf("containerd-shim-runc-v2")
-	s.span(res, "s", "root", "", rootName, 0, 500*ms)
+	s.span(res, "s", "root", "", names.SandboxStart, 0, 500*ms)
 	for i := range 200 {
 		s.span(res, "s", fmt.Sprint(i), "root", task+"Exec", time.Duration(i+1)*time.Minute, 5*ms)
 	}
 	out := string(draw(t, s.spans, Options{Width: 80}))
-	_, line, _ := strings.Cut(out, "\n"+rootName)
+	_, line, _ := strings.Cut(out, "\n"+names.SandboxStart)
 	line, _, _ = strings.Cut(line, "\n")
 	if got := strings.Count(line, "━"); got < 10 {
 		t.Errorf("the start has %d cells left beside the gaps: %q", got, line)

@@ -1,5 +1,7 @@
 package waterfall
 
+import "github.com/shimtrace/shimtrace/internal/names"
+
 // resource is what a resource says of the spans that have it.
 type resource struct {
 	raw string
@@ -31,8 +33,8 @@ func newResource(msg []byte) *resource {
 			key string
 			to  *string
 		}{
-			{attrService, &r.service}, {attrRuntime, &r.runtime}, {attrHost, &r.host}, {attrNamespace, &r.namespace},
-			{attrSandbox, &r.sandbox}, {attrRun, &r.run}, {attrPod, &r.pod}, {attrPodNamespace, &r.podNamespace},
+			{names.Service, &r.service}, {names.Runtime, &r.runtime}, {names.Host, &r.host}, {names.Namespace, &r.namespace},
+			{names.Sandbox, &r.sandbox}, {names.Run, &r.run}, {names.Pod, &r.pod}, {names.PodNamespace, &r.podNamespace},
 		} {
 			if *f.to == "" && string(key) == f.key {
 				*f.to = cutText(valueText(value, 0))
@@ -40,31 +42,23 @@ func newResource(msg []byte) *resource {
 		}
 	}
 	switch r.service {
-	case agentService:
+	case names.AgentScope:
 		r.made = byAgent
-	case kataService:
+	case names.RuntimeScope:
 		r.made = byRuntime
 	}
 	return r
 }
 
-// Scopes of spans, docs/spans.md.
-const (
-	shimScope    = "github.com/shimtrace/shimtrace/shim"
-	callScope    = "github.com/shimtrace/shimtrace/middleware"
-	agentScope   = "kata-agent"
-	runtimeScope = "kata-runtime"
-)
-
 // maker returns who made the spans of a scope under the resource. The host stamps
 // both: a guest's spans are the agent's, whatever they claim.
 func (r *resource) maker(scope []byte) maker {
 	switch string(scope) {
-	case shimScope, callScope:
+	case names.ShimScope, names.CallScope:
 		return byShim
-	case agentScope:
+	case names.AgentScope:
 		return byAgent
-	case runtimeScope:
+	case names.RuntimeScope:
 		return byRuntime
 	}
 	return r.made

@@ -6,6 +6,8 @@ import (
 	"strconv"
 
 	"go.opentelemetry.io/otel/trace"
+
+	"github.com/shimtrace/shimtrace/internal/names"
 )
 
 // Span is what a picture needs of a span.
@@ -129,31 +131,31 @@ func (s *Span) attribute(msg []byte, by maker, intern func([]byte) string) {
 	key, value := keyValue(msg)
 	text := func() string { return intern(textOf(value)) }
 	switch string(key) {
-	case attrContainer:
+	case names.Container:
 		s.text.container = text()
-	case attrContainerName:
+	case names.ContainerName:
 		s.text.containerName = text()
-	case attrExec:
+	case names.Exec:
 		s.text.exec = text()
-	case attrClaimed:
+	case names.ClaimedContainer:
 		if by == byAgent && s.text.container == "" {
 			s.text.container = text()
 		}
-	case attrClaimedExec:
+	case names.ClaimedExec:
 		if by == byAgent && s.text.exec == "" {
 			s.text.exec = text()
 		}
-	case attrClipped:
+	case names.Clipped:
 		s.Clipped = string(textOf(value)) == "true"
-	case attrFirstStart:
+	case names.OriginalStart:
 		s.first.lo = number(value)
-	case attrFirstEnd:
+	case names.OriginalEnd:
 		s.first.hi = number(value)
-	case attrErrorType, attrStatusCode:
-		if s.text.code == "" || string(key) == attrErrorType {
+	case names.ErrorType, names.StatusCode:
+		if s.text.code == "" || string(key) == names.ErrorType {
 			s.text.code = text()
 		}
-	case attrExpected:
+	case names.Expected:
 		s.Expected = by != byAgent && string(textOf(value)) == "true"
 	}
 }

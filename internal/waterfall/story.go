@@ -7,6 +7,8 @@ import (
 	"time"
 
 	"go.opentelemetry.io/otel/trace"
+
+	"github.com/shimtrace/shimtrace/internal/names"
 )
 
 // maxContainers bounds how many containers a story names, maxClaimed how many of them a
@@ -136,15 +138,15 @@ func (s *Story) note(res *resource, by maker, span *Span, recorded uint64) {
 func (s *Story) noteShim(res *resource, span *Span) {
 	setOnce(&s.Runtime, runtimeName(res))
 	switch span.Name {
-	case rootName:
+	case names.SandboxStart:
 		s.root = span.key.trace
 		if !span.Failed {
 			s.Startup = max(s.Startup, time.Duration(span.end-span.start))
 		}
-	case onName:
+	case names.SwitchedOn:
 		s.on = earliest(s.on, span.start)
 		s.root = span.key.trace
-	case offName:
+	case names.SwitchedOff:
 		s.off = max(s.off, span.end)
 	}
 }

@@ -9,14 +9,16 @@ import (
 	commonpb "go.opentelemetry.io/proto/otlp/common/v1"
 	resourcepb "go.opentelemetry.io/proto/otlp/resource/v1"
 	tracepb "go.opentelemetry.io/proto/otlp/trace/v1"
+
+	"github.com/shimtrace/shimtrace/internal/names"
 )
 
 // onDemand is a window of 12 s of a pod that runs: life-long spans of the runtime and
 // the agent that end in it, a call that began before it and one that ends after it.
 func onDemand() *script {
 	s := &script{}
-	shim, agent, runtime := resourceOf("containerd-shim-kata-v2"), resourceOf(agentService), resourceOf(kataService)
-	s.span(shim, "w", "on", "", onName, 0, 0)
+	shim, agent, runtime := resourceOf("containerd-shim-kata-v2"), resourceOf(names.AgentScope), resourceOf(names.RuntimeScope)
+	s.span(shim, "w", "on", "", names.SwitchedOn, 0, 0)
 	s.span(runtime, "w", "root span", "on", "rootSpan", -43*time.Second, 54*time.Second)
 	s.span(agent, "w", "agent life", "on", "root-span", -41*time.Second, 52*time.Second)
 	s.span(agent, "w", "start sandbox", "agent life", "start_sandbox", -40*time.Second, 51*time.Second)
@@ -24,7 +26,7 @@ func onDemand() *script {
 	s.span(shim, "w", "within", "on", task+"Start", 4*time.Second, 3*time.Second)
 	s.span(agent, "w", "exec", "within", "exec_process", 5*time.Second, time.Second)
 	s.span(shim, "w", "after", "on", task+"Kill", 11*time.Second, 3*time.Second)
-	s.span(shim, "w", "off", "on", offName, 12*time.Second, 0)
+	s.span(shim, "w", "off", "on", names.SwitchedOff, 12*time.Second, 0)
 	return s
 }
 
@@ -52,11 +54,11 @@ func TestClipped(t *testing.T) {
 		at := func(d time.Duration) *commonpb.AnyValue {
 			return &commonpb.AnyValue{Value: &commonpb.AnyValue_IntValue{IntValue: epoch.Add(d).UnixNano()}}
 		}
-		return with(attr(attrClipped, "true"), &commonpb.KeyValue{Key: attrFirstStart, Value: at(start)}, &commonpb.KeyValue{Key: attrFirstEnd, Value: at(end)})
+		return with(attr(names.Clipped, "true"), &commonpb.KeyValue{Key: names.OriginalStart, Value: at(start)}, &commonpb.KeyValue{Key: names.OriginalEnd, Value: at(end)})
 	}
 	s := joined()
-	s.span(resourceOf(agentService), "s", "before", "root", "before", 100*ms, 100*ms, first(-time.Hour, 200*ms))
-	s.span(resourceOf(agentService), "s", "after", "root", "after", 300*ms, 100*ms, first(300*ms, time.Hour))
+	s.span(resourceOf(names.AgentScope), "s", "before", "root", "before", 100*ms, 100*ms, first(-time.Hour, 200*ms))
+	s.span(resourceOf(names.AgentScope), "s", "after", "root", "after", 300*ms, 100*ms, first(300*ms, time.Hour))
 	out := string(draw(t, s.spans, Options{Width: 100}))
 	for line := range strings.Lines(out) {
 		if strings.Contains(line, "before ") && !strings.Contains(line, "begins") && !strings.Contains(line, " ◂━") ||
@@ -73,7 +75,7 @@ func TestClipped(t *testing.T) {
 // which it was brought, does not stretch it.
 func TestLifeLong(t *testing.T) {
 	s := kataPod()
-	s.span(resourceOf(kataService), "s", "early", "root", "rootSpan", -20*time.Second, time.Minute)
+	s.span(resourceOf(names.RuntimeScope), "s", "early", "root", "rootSpan", -20*time.Second, time.Minute)
 	_, all := stories(s)
 	if !all[0].Start.Equal(epoch) {
 		t.Errorf("it starts at %v", all[0].Start)
@@ -89,8 +91,8 @@ func TestLifeLong(t *testing.T) {
 // TestRootsByIdentity: a guest's span is no root for its name, nor is a runtime's.
 func TestRootsByIdentity(t *testing.T) {
 	s := joined()
-	for i, service := range []string{agentService, kataService} {
-		for j, name := range []string{rootName, onName, offName, startName} {
+	for i, service := range []string{names.AgentScope, names.RuntimeScope} {
+		for j, name := range []string{names.SandboxStart, names.SwitchedOn, names.SwitchedOff, names.ShimStart} {
 			s.span(resourceOf(service), "run", fmt.Sprint("forged ", i, j), "nobody", name, time.Duration(100+j)*ms, 200*ms)
 		}
 	}
@@ -106,7 +108,7 @@ func TestRootsByIdentity(t *testing.T) {
 // TestFarTimes: times that cannot be do not stretch a story, also one of which only the
 // agent tells.
 func TestFarTimes(t *testing.T) {
-	agent := &resourcepb.Resource{Attributes: resourceOf(agentService).Attributes[:2]}
+	agent := &resourcepb.Resource{Attributes: resourceOf(names.AgentScope).Attributes[:2]}
 	s := &script{}
 	s.span(agent, "a", "mount", "", "mount", 0, 2*time.Second)
 	s.span(agent, "a", "far", "", "from 2140", 114*365*24*time.Hour, time.Second)
@@ -126,7 +128,7 @@ func TestManyContainers(t *testing.T) {
 	const n = 1000
 	for i := range n {
 		s.span(res, "s", fmt.Sprint(i), "root", task+"Create", time.Duration(i)*ms, ms,
-			with(attr(attrContainer, fmt.Sprint("c", i)), attr(attrContainerName, fmt.Sprint("name", i))))
+			with(attr(names.Container, fmt.Sprint("c", i)), attr(names.ContainerName, fmt.Sprint("name", i))))
 	}
 	_, all := stories(s)
 	if got := all[0].Containers; len(got) != n || got[n-1] != (Container{"c999", "name999"}) {
@@ -137,7 +139,7 @@ func TestManyContainers(t *testing.T) {
 // TestClaimedContainers: a guest names no containers where the host does.
 func TestClaimedContainers(t *testing.T) {
 	s := kataPod()
-	s.span(resourceOf(agentService), "s", "claim", "root", "create_container", 0, ms, with(attr(attrContainer, "somebody else's")))
+	s.span(resourceOf(names.AgentScope), "s", "claim", "root", "create_container", 0, ms, with(attr(names.Container, "somebody else's")))
 	_, all := stories(s)
 	for _, c := range all[0].Containers {
 		if c.ID == "somebody else's" {
@@ -145,7 +147,7 @@ func TestClaimedContainers(t *testing.T) {
 		}
 	}
 	alone := &script{}
-	alone.span(resourceOf(agentService), "s", "claim", "", "create_container", 0, ms, with(attr(attrClaimed, "own")))
+	alone.span(resourceOf(names.AgentScope), "s", "claim", "", "create_container", 0, ms, with(attr(names.ClaimedContainer, "own")))
 	if _, all := stories(alone); len(all[0].Containers) != 1 {
 		t.Errorf("where there is nobody else, the containers are %v", all[0].Containers)
 	}
@@ -156,9 +158,9 @@ func TestClaimedContainers(t *testing.T) {
 func TestRunsInOneTrace(t *testing.T) {
 	s := &script{}
 	for i, run := range []string{"1", "2"} {
-		res := resourceOf("containerd-shim-runc-v2", attr(attrRun, run))
+		res := resourceOf("containerd-shim-runc-v2", attr(names.Run, run))
 		at := time.Duration(i) * time.Second
-		s.span(res, run, "root "+run, "", rootName, at, 100*ms)
+		s.span(res, run, "root "+run, "", names.SandboxStart, at, 100*ms)
 		s.span(res, "caller", "create "+run, "x", task+"Create", at, 50*ms, linked(run, "root "+run))
 		s.span(res, "caller", "shim "+run, "create "+run, "shim start", at, 20*ms)
 	}
@@ -176,7 +178,7 @@ func TestRunsInOneTrace(t *testing.T) {
 // TestRuntimeOfWrapper: the runtime is the name that the wrapper was called by.
 func TestRuntimeOfWrapper(t *testing.T) {
 	s := &script{}
-	s.span(resourceOf("containerd-shim-kata-v2", attr(attrRuntime, "kata-qemu")), "s", "root", "", rootName, 0, 100*ms)
+	s.span(resourceOf("containerd-shim-kata-v2", attr(names.Runtime, "kata-qemu")), "s", "root", "", names.SandboxStart, 0, 100*ms)
 	if _, all := stories(s); all[0].Runtime != "kata-qemu" {
 		t.Errorf("the runtime is %q", all[0].Runtime)
 	}
@@ -185,7 +187,7 @@ func TestRuntimeOfWrapper(t *testing.T) {
 // expected marks a span as a failure of a healthy life, with status or without.
 func expected(code string, failed bool) change {
 	return func(s *tracepb.Span) {
-		s.Attributes = append(s.Attributes, attr(attrStatusCode, code), attr(attrExpected, "true"))
+		s.Attributes = append(s.Attributes, attr(names.StatusCode, code), attr(names.Expected, "true"))
 		if failed {
 			s.Status = &tracepb.Status{Code: tracepb.Status_STATUS_CODE_ERROR}
 		}
@@ -212,7 +214,7 @@ func TestExpected(t *testing.T) {
 		t.Error("it is not dim")
 	}
 	// A guest's span is not excused by what the guest says.
-	s.span(resourceOf(agentService), "s", "claim", "root", "exec_process", 0, ms, expected("INTERNAL", true))
+	s.span(resourceOf(names.AgentScope), "s", "claim", "root", "exec_process", 0, ms, expected("INTERNAL", true))
 	if _, all := stories(s); all[0].Errors != before[0].Errors+1 {
 		t.Errorf("%d errors, want %d: the guest's is one", all[0].Errors, before[0].Errors+1)
 	}

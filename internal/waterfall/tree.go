@@ -7,6 +7,8 @@ import (
 	"strings"
 
 	"go.opentelemetry.io/otel/trace"
+
+	"github.com/shimtrace/shimtrace/internal/names"
 )
 
 // Tree is a story's spans in their order: who called whom, and then by time.
@@ -185,7 +187,7 @@ func (b *Builder) place(n *Node) {
 	switch {
 	case linked:
 		n.parent, n.Place = b.standIn(link, Unstarted), Linked
-	case hasParent && n.by == byShim && n.Span.Name == startName:
+	case hasParent && n.by == byShim && n.Span.Name == names.ShimStart:
 		n.parent = b.standIn(up, Unstarted)
 	case hasParent:
 		n.parent = b.standIn(up, Absent)

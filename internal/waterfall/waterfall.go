@@ -14,45 +14,6 @@ package waterfall
 
 import "go.opentelemetry.io/otel/trace"
 
-// Attributes that docs/spans.md defines and this package reads.
-const (
-	attrService       = "service.name"
-	attrHost          = "host.name"
-	attrSandbox       = "shimtrace.sandbox.id"
-	attrNamespace     = "shimtrace.containerd.namespace"
-	attrPod           = "k8s.pod.name"
-	attrPodNamespace  = "k8s.namespace.name"
-	attrContainer     = "container.id"
-	attrContainerName = "container.name"
-	attrExec          = "shimtrace.exec.id"
-	attrErrorType     = "error.type"
-	attrStatusCode    = "rpc.response.status_code"
-	attrExpected      = "shimtrace.expected"
-	attrClaimed       = "shimtrace.claimed.container.id"
-	attrClaimedExec   = "shimtrace.claimed.exec.id"
-	attrClipped       = "shimtrace.clipped"
-	attrFirstStart    = "shimtrace.original.start_time_unix_nano"
-	attrFirstEnd      = "shimtrace.original.end_time_unix_nano"
-	attrRuntime       = "shimtrace.runtime"
-	attrRun           = "service.instance.id"
-)
-
-// Spans of the shim's own that say where a story begins and ends.
-const (
-	rootName  = "sandbox start"
-	startName = "shim start"
-	onName    = "tracing switched on"
-	offName   = "tracing switched off"
-)
-
-// agentService is the service of the spans that come from inside the VM, whose
-// clock is not the host's.
-const agentService = "kata-agent"
-
-// kataService is the service of what Kata's runtime says of itself. Which runtime that
-// is, the shim's spans tell.
-const kataService = "kata-runtime"
-
 // spanKey identifies a span among all traces.
 type spanKey struct {
 	trace trace.TraceID

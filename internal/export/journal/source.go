@@ -5,6 +5,8 @@ import (
 
 	commonpb "go.opentelemetry.io/proto/otlp/common/v1"
 	tracepb "go.opentelemetry.io/proto/otlp/trace/v1"
+
+	"github.com/shimtrace/shimtrace/internal/names"
 )
 
 // Source is whose share of the journal a record counts against: 24 bits of a hash of the
@@ -14,7 +16,7 @@ type Source uint32
 
 // sourceKeys are the resource attributes that say it, the first of them that is there.
 // Ours are on each resource of a sandbox, and nobody else can set them.
-var sourceKeys = []string{"shimtrace.sandbox.id", "shimtrace.vsock.cid"}
+var sourceKeys = []string{names.Sandbox, names.CID}
 
 // sourceOf returns whose the spans are. Writers append those of one sandbox at a time.
 func sourceOf(spans []*tracepb.ResourceSpans) Source {

@@ -1,14 +1,10 @@
 package receiver
 
 import (
-	"go.opentelemetry.io/otel/attribute"
 	"go.opentelemetry.io/otel/sdk/resource"
 	commonpb "go.opentelemetry.io/proto/otlp/common/v1"
 	resourcepb "go.opentelemetry.io/proto/otlp/resource/v1"
 )
-
-// CIDKey is the resource attribute that names a VM of no known sandbox.
-const CIDKey = attribute.Key("shimtrace.vsock.cid")
 
 // Resource returns a resource as OTLP has it, all values as texts.
 func Resource(res *resource.Resource) *resourcepb.Resource {

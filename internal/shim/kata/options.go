@@ -10,6 +10,7 @@ import (
 	"github.com/shimtrace/shimtrace/internal/forwarder/collate"
 	"github.com/shimtrace/shimtrace/internal/forwarder/listen"
 	"github.com/shimtrace/shimtrace/internal/forwarder/receiver"
+	"github.com/shimtrace/shimtrace/internal/names"
 	"github.com/shimtrace/shimtrace/internal/shim/kata/agentconfig"
 )
 
@@ -25,7 +26,7 @@ func (o *Observer) collation(from listen.Origin) (c collate.Options, refused str
 	c = agentconfig.Isolated(o.Config)
 	attrs := o.Who.Attributes()
 	if from.Sandbox == "" {
-		attrs = []attribute.KeyValue{receiver.CIDKey.Int64(int64(from.CID))}
+		attrs = []attribute.KeyValue{attribute.Int64(names.CID, int64(from.CID))}
 	} else {
 		c.Root, c.Mode = o.state.Trace.SpanContext(), o.mode()
 		c.Sandbox, c.Began, c.OnDemand = from.Sandbox, o.state.Started, o.state.Dynamic

@@ -8,8 +8,8 @@ import (
 
 	"github.com/shimtrace/shimtrace/internal/config"
 	"github.com/shimtrace/shimtrace/internal/forwarder/collate"
+	"github.com/shimtrace/shimtrace/internal/names"
 	"github.com/shimtrace/shimtrace/internal/shim/shimtest"
-	"github.com/shimtrace/shimtrace/internal/shim/telemetry"
 	"github.com/shimtrace/shimtrace/middleware"
 )
 
@@ -20,9 +20,9 @@ func TestConnectionEnded(t *testing.T) {
 	c.call("Create", "c1")
 	c.call("Start", "c1")
 	c.runtime.Close()
-	shimtest.Eventually(t, "the end", func() bool { return len(c.named(telemetry.SpanConnectionEnded)) > 0 })
+	shimtest.Eventually(t, "the end", func() bool { return len(c.named(names.ConnectionEnded)) > 0 })
 	c.stop()
-	ends := c.named(telemetry.SpanConnectionEnded)
+	ends := c.named(names.ConnectionEnded)
 	if len(ends) != 1 {
 		t.Fatalf("%d ends of one connection", len(ends))
 	}
@@ -41,7 +41,7 @@ func TestConnectionEndedByAgent(t *testing.T) {
 	c := newChain(t, config.Default().Trace, collate.Collated, nil)
 	c.kata.injector.requests.connectionEnded(middleware.End{By: middleware.Server, Requests: 9, Last: "grpc.AgentService/ExecProcess", Unanswered: 1})
 	c.stop()
-	for _, s := range c.named(telemetry.SpanConnectionEnded) {
+	for _, s := range c.named(names.ConnectionEnded) {
 		if s.Status().Code == codes.Error {
 			shimtest.Want(t, s.Attributes(), "shimtrace.agent.connection.ended_by=agent", "shimtrace.agent.connection.requests=9",
 				"shimtrace.agent.connection.unanswered=1", "shimtrace.agent.connection.last_request=grpc.AgentService/ExecProcess", "error.type=connection_closed")

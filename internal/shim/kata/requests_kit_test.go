@@ -26,6 +26,7 @@ import (
 	"github.com/shimtrace/shimtrace/internal/export"
 	"github.com/shimtrace/shimtrace/internal/forwarder/collate"
 	"github.com/shimtrace/shimtrace/internal/forwarder/vmmdir"
+	"github.com/shimtrace/shimtrace/internal/names"
 	"github.com/shimtrace/shimtrace/internal/shim/telemetry"
 	"github.com/shimtrace/shimtrace/middleware"
 )
@@ -63,7 +64,7 @@ func newChain(t *testing.T, cfg config.Trace, mode collate.Mode, asks map[string
 	provider := export.NewTracerProvider(cfg, nil, c.spans)
 	c.pod = newPod(t, cfg)
 	own := collate.New(collate.Options{Root: c.Root(), Mode: mode, Quiet: cfg.Quiet, Sink: func([]*tracepb.ResourceSpans) {}})
-	tel := &telemetry.Telemetry{Provider: provider, Tracer: provider.Tracer(telemetry.ScopeName)}
+	tel := &telemetry.Telemetry{Provider: provider, Tracer: provider.Tracer(names.ShimScope)}
 	c.kata = &Observer{
 		Options: Options{Config: config.Config{Trace: cfg, Agent: config.Default().Agent}, Telemetry: tel, Log: slog.New(slog.DiscardHandler)},
 		sandbox: c.pod, own: own, making: making{pace: vmmdir.NewPace(0)}, injector: &injector{requests: newRequests(tel.Tracer, c.pod, own)},

@@ -13,7 +13,7 @@ import (
 	"github.com/shimtrace/shimtrace/internal/config"
 	"github.com/shimtrace/shimtrace/internal/forwarder/collate"
 	"github.com/shimtrace/shimtrace/internal/forwarder/span"
-	"github.com/shimtrace/shimtrace/internal/shim/telemetry"
+	"github.com/shimtrace/shimtrace/internal/names"
 )
 
 // runtimeAsks is some of what Kata's runtime asks its agent.
@@ -112,7 +112,7 @@ func TestRequestsOfQuietCalls(t *testing.T) {
 				t.Errorf("the agent saw %v", seen)
 			}
 			if !recorded {
-				if n := len(c.spans.Ended()) - len(c.named(telemetry.SpanConnectionEnded)); n > 0 {
+				if n := len(c.spans.Ended()) - len(c.named(names.ConnectionEnded)); n > 0 {
 					t.Errorf("%d spans, want none", n)
 				}
 				return

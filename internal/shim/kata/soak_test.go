@@ -31,6 +31,7 @@ import (
 	"github.com/shimtrace/shimtrace/internal/forwarder/interpose"
 	"github.com/shimtrace/shimtrace/internal/forwarder/listen"
 	"github.com/shimtrace/shimtrace/internal/forwarder/vmmdir"
+	"github.com/shimtrace/shimtrace/internal/names"
 	"github.com/shimtrace/shimtrace/internal/shim/shimtest"
 	"github.com/shimtrace/shimtrace/internal/shim/telemetry"
 	"github.com/shimtrace/shimtrace/middleware/wire"
@@ -123,7 +124,7 @@ func soakRequests(t *testing.T, n int, seed uint64) {
 	sb := newPod(t, cfg)
 	s.trace = sb.state.Trace.TraceID
 	own := collate.New(collate.Options{Root: sb.Root(), Mode: collate.Collated, Quiet: cfg.Quiet, Sink: func([]*tracepb.ResourceSpans) {}})
-	tel := &telemetry.Telemetry{Provider: provider, Tracer: provider.Tracer(telemetry.ScopeName)}
+	tel := &telemetry.Telemetry{Provider: provider, Tracer: provider.Tracer(names.ShimScope)}
 	k := &Observer{
 		Options: Options{Config: config.Config{Trace: cfg, Agent: config.Default().Agent}, Telemetry: tel, Log: slog.New(slog.NewTextHandler(t.Output(), nil))},
 		sandbox: sb,

@@ -7,6 +7,7 @@ import (
 	semconv "go.opentelemetry.io/otel/semconv/v1.43.0"
 	"go.opentelemetry.io/otel/trace"
 
+	"github.com/shimtrace/shimtrace/internal/names"
 	"github.com/shimtrace/shimtrace/internal/shim/telemetry"
 	"github.com/shimtrace/shimtrace/middleware"
 )
@@ -20,14 +21,14 @@ func (s *sandbox) exited(c *middleware.Call) {
 	if s.told(c.ContainerID, c.ExecID, at) || !s.On() {
 		return
 	}
-	name := telemetry.SpanContainerExited
+	name := names.ContainerExited
 	attrs := append([]attribute.KeyValue{
 		semconv.ContainerID(c.ContainerID),
 		semconv.ProcessExitCode(int(c.ExitStatus)),
 	}, s.Attributes(c.ContainerID)...)
 	if c.ExecID != "" {
-		name = telemetry.SpanExecExited
-		attrs = append(attrs, middleware.ExecIDKey.String(c.ExecID))
+		name = names.ExecExited
+		attrs = append(attrs, attribute.String(names.Exec, c.ExecID))
 	}
 	_, span := s.tracer.Start(telemetry.Remote(s.Root()), name, trace.WithTimestamp(at), trace.WithAttributes(attrs...))
 	span.AddEvent(name, trace.WithTimestamp(at), trace.WithAttributes(semconv.ProcessExitCode(int(c.ExitStatus))))

@@ -15,9 +15,9 @@ import (
 
 	"github.com/shimtrace/shimtrace/internal/config"
 	"github.com/shimtrace/shimtrace/internal/export"
+	"github.com/shimtrace/shimtrace/internal/names"
 	"github.com/shimtrace/shimtrace/internal/shim/shimtest"
 	"github.com/shimtrace/shimtrace/internal/shim/state"
-	"github.com/shimtrace/shimtrace/internal/shim/telemetry"
 	"github.com/shimtrace/shimtrace/middleware"
 )
 
@@ -43,7 +43,7 @@ func newWorld(t *testing.T, own bool) *world {
 		Started: t0,
 	}
 	w := &world{t: t, spans: rec, bundle: filepath.Join(dir, "bundle")}
-	w.sandbox = newSandbox(provider.Tracer(telemetry.ScopeName), provider.ForceFlush, slog.New(slog.DiscardHandler), st, filepath.Join(dir, "state.json"), own)
+	w.sandbox = newSandbox(provider.Tracer(names.ShimScope), provider.ForceFlush, slog.New(slog.DiscardHandler), st, filepath.Join(dir, "state.json"), own)
 	if err := os.Mkdir(w.bundle, 0o700); err != nil {
 		t.Fatal(err)
 	}
@@ -52,7 +52,7 @@ func newWorld(t *testing.T, own bool) *world {
 		t.Fatal(err)
 	}
 	left := st
-	left.Pending = []state.Timing{{Name: telemetry.SpanShimStart, Start: t0, End: t0.Add(9), Children: []state.Timing{{Name: telemetry.SpanInnerStart, Start: t0.Add(1), End: t0.Add(8)}}}}
+	left.Pending = []state.Timing{{Name: names.ShimStart, Start: t0, End: t0.Add(9), Children: []state.Timing{{Name: names.InnerStart, Start: t0.Add(1), End: t0.Add(8)}}}}
 	if err := left.Write(filepath.Join(w.bundle, state.File)); err != nil {
 		t.Fatal(err)
 	}
@@ -70,13 +70,13 @@ func TestRootEndsWithTheFirstTask(t *testing.T) {
 	w.create(trace.SpanContext{})
 	w.Answered(&middleware.Call{Method: "Start", ContainerID: "c1", ExecID: "e", End: t0.Add(60)})
 	w.Answered(&middleware.Call{Method: "Start", ContainerID: "c1", Code: 2, Message: "no", End: t0.Add(70)})
-	if len(w.spans.Named(telemetry.SpanSandboxStart)) != 0 {
+	if len(w.spans.Named(names.SandboxStart)) != 0 {
 		t.Fatal("root ended before a task ran")
 	}
 	w.Answered(&middleware.Call{Method: "Start", ContainerID: "c1", End: t0.Add(80)})
 	w.Answered(&middleware.Call{Method: "Start", ContainerID: "c2", End: t0.Add(90)})
 	w.neverStarted(t0.Add(100))
-	root := w.spans.One(telemetry.SpanSandboxStart)
+	root := w.spans.One(names.SandboxStart)
 	if root.Parent().IsValid() || root.SpanContext().SpanID() != w.Root().SpanID() || root.SpanContext().TraceID() != w.Root().TraceID() {
 		t.Errorf("root is %v under %v, want %v", root.SpanContext(), root.Parent(), w.Root())
 	}
@@ -116,7 +116,7 @@ func TestNothingIsWrittenAfterLeave(t *testing.T) {
 	w := newWorld(t, false)
 	w.leave()
 	w.neverStarted(t0.Add(70))
-	w.spans.One(telemetry.SpanSandboxStart)
+	w.spans.One(names.SandboxStart)
 	if _, err := os.Lstat(w.statePath); !os.IsNotExist(err) {
 		t.Errorf("the state is back after the relay has removed it: %v", err)
 	}
@@ -127,7 +127,7 @@ func TestRootOfASandboxThatNeverStarts(t *testing.T) {
 	w.create(trace.SpanContext{})
 	w.Answered(&middleware.Call{Method: "Start", ContainerID: "c1", Code: 2, Message: "no such binary", End: t0.Add(60)})
 	w.neverStarted(t0.Add(70))
-	root := w.spans.One(telemetry.SpanSandboxStart)
+	root := w.spans.One(names.SandboxStart)
 	if root.Status().Code != codes.Error || !strings.Contains(root.Status().Description, "no such binary") {
 		t.Errorf("status %+v", root.Status())
 	}
@@ -180,7 +180,7 @@ func TestStartsSpansFindTheirTrace(t *testing.T) {
 			if tt.joins {
 				parent, links = caller, 1
 			}
-			start, inner := w.spans.One(telemetry.SpanShimStart), w.spans.One(telemetry.SpanInnerStart)
+			start, inner := w.spans.One(names.ShimStart), w.spans.One(names.InnerStart)
 			if start.Parent().SpanID() != parent.SpanID() || start.SpanContext().TraceID() != parent.TraceID() {
 				t.Errorf("shim start is under %v, want %v", start.Parent(), parent)
 			}
@@ -211,7 +211,7 @@ func TestAnExitIsToldOnce(t *testing.T) {
 	other := exit
 	other.ExecID = "e1"
 	w.Answered(&other)
-	span := w.spans.One(telemetry.SpanContainerExited)
+	span := w.spans.One(names.ContainerExited)
 	if !span.StartTime().Equal(exit.ExitedAt) || !span.EndTime().Equal(exit.ExitedAt) || len(span.Events()) != 1 || !span.Events()[0].Time.Equal(exit.ExitedAt) {
 		t.Errorf("span %v to %v, events %v", span.StartTime(), span.EndTime(), span.Events())
 	}
@@ -223,7 +223,7 @@ func TestAnExitIsToldOnce(t *testing.T) {
 	if got := strings.Join(attrs, " "); got != "container.id=c1 container.name=box process.exit.code=137" {
 		t.Errorf("attributes %s", got)
 	}
-	w.spans.One(telemetry.SpanExecExited)
+	w.spans.One(names.ExecExited)
 }
 
 func TestContainersAreForgotten(t *testing.T) {
@@ -247,7 +247,7 @@ func TestExpectedOfSandbox(t *testing.T) {
 	early.Expected = w.lives.Expected(early)
 	w.Answered(early)
 	w.neverStarted(t0.Add(time.Second))
-	if s := w.spans.One(telemetry.SpanSandboxStart); !early.Expected || strings.Contains(s.Status().Description, "not created") {
+	if s := w.spans.One(names.SandboxStart); !early.Expected || strings.Contains(s.Status().Description, "not created") {
 		t.Errorf("expected %v, status %v", early.Expected, s.Status())
 	}
 }

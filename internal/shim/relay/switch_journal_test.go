@@ -18,6 +18,7 @@ import (
 	"github.com/shimtrace/shimtrace/internal/config"
 	"github.com/shimtrace/shimtrace/internal/export"
 	"github.com/shimtrace/shimtrace/internal/export/journal"
+	"github.com/shimtrace/shimtrace/internal/names"
 	"github.com/shimtrace/shimtrace/internal/shim/state"
 	"github.com/shimtrace/shimtrace/internal/shim/telemetry"
 	"github.com/shimtrace/shimtrace/middleware"
@@ -111,7 +112,7 @@ func readJournal(t *testing.T, dir string) journaled {
 			for _, ss := range rs.ScopeSpans {
 				for _, span := range ss.Spans {
 					id := string(span.TraceId)
-					if span.Name == telemetry.SpanSwitchedOn {
+					if span.Name == names.SwitchedOn {
 						if j.roots[id] {
 							t.Error("a root is there twice")
 						}
@@ -121,7 +122,7 @@ func readJournal(t *testing.T, dir string) journaled {
 					if !j.roots[id] {
 						t.Errorf("%s is there before its root", span.Name)
 					}
-					if span.Name == telemetry.SpanSwitchedOff {
+					if span.Name == names.SwitchedOff {
 						j.ends[id]++
 						continue
 					}

@@ -18,6 +18,7 @@ import (
 	"github.com/shimtrace/shimtrace/internal/config"
 	"github.com/shimtrace/shimtrace/internal/forwarder/collate"
 	"github.com/shimtrace/shimtrace/internal/forwarder/span"
+	"github.com/shimtrace/shimtrace/internal/names"
 	"github.com/shimtrace/shimtrace/internal/shim/control"
 	"github.com/shimtrace/shimtrace/internal/shim/shimtest"
 	"github.com/shimtrace/shimtrace/internal/shim/state"
@@ -99,12 +100,12 @@ func TestWindows(t *testing.T) {
 			t.Fatalf("%d spans after window %d", len(spans), i)
 		}
 		root, exited, off := spans[3*i], spans[3*i+1], spans[3*i+2]
-		if root.Name() != telemetry.SpanSwitchedOn || root.Parent().IsValid() || !root.SpanContext().Equal(w.Root().WithRemote(false)) {
+		if root.Name() != names.SwitchedOn || root.Parent().IsValid() || !root.SpanContext().Equal(w.Root().WithRemote(false)) {
 			t.Errorf("%q, %v under %v", root.Name(), root.SpanContext(), root.Parent())
 		}
 		shimtest.Want(t, root.Attributes(), "user.name=alice", "user.id=1000")
 		shimtest.Want(t, off.Attributes(), "user.name=alice", "user.id=1000", "shimtrace.switched_off.reason=command")
-		for name, s := range map[string]sdktrace.ReadOnlySpan{telemetry.SpanExecExited: exited, telemetry.SpanSwitchedOff: off} {
+		for name, s := range map[string]sdktrace.ReadOnlySpan{names.ExecExited: exited, names.SwitchedOff: off} {
 			if s.Name() != name || s.Parent().SpanID() != root.SpanContext().SpanID() || s.SpanContext().TraceID() != root.SpanContext().TraceID() {
 				t.Errorf("%q under %v, want %q", s.Name(), s.Parent(), name)
 			}
@@ -114,7 +115,7 @@ func TestWindows(t *testing.T) {
 	if roots[0].TraceID() == roots[1].TraceID() {
 		t.Error("two windows in one trace")
 	}
-	if n := len(w.spans.Named(telemetry.SpanSandboxStart)); n != 0 {
+	if n := len(w.spans.Named(names.SandboxStart)); n != 0 {
 		t.Errorf("%d roots of the sandbox", n)
 	}
 }
@@ -125,8 +126,8 @@ func TestNoTraceWithoutItsRoot(t *testing.T) {
 	flushed := 0
 	w.flush = func(context.Context) error {
 		flushed++
-		if len(w.spans.Named(telemetry.SpanSwitchedOn)) != 1 || w.sandbox.On() {
-			t.Errorf("at export: %d roots, on %v", len(w.spans.Named(telemetry.SpanSwitchedOn)), w.sandbox.On())
+		if len(w.spans.Named(names.SwitchedOn)) != 1 || w.sandbox.On() {
+			t.Errorf("at export: %d roots, on %v", len(w.spans.Named(names.SwitchedOn)), w.sandbox.On())
 		}
 		return nil
 	}
@@ -150,12 +151,12 @@ func TestNoTraceWithoutItsRoot(t *testing.T) {
 func TestWindowEndsByItself(t *testing.T) {
 	w := newDynamic(t)
 	w.on(5 * time.Millisecond)
-	shimtest.Eventually(t, "the window's end", func() bool { return len(w.spans.Named(telemetry.SpanSwitchedOff)) == 1 })
+	shimtest.Eventually(t, "the window's end", func() bool { return len(w.spans.Named(names.SwitchedOff)) == 1 })
 	if w.sandbox.On() {
 		t.Error("it has an end but is on")
 	}
-	shimtest.Want(t, w.spans.One(telemetry.SpanSwitchedOn).Attributes(), "user.name=alice", "user.id=1000", "shimtrace.switched_on.for=5ms")
-	shimtest.Want(t, w.spans.One(telemetry.SpanSwitchedOff).Attributes(), "shimtrace.switched_off.reason=time is over")
+	shimtest.Want(t, w.spans.One(names.SwitchedOn).Attributes(), "user.name=alice", "user.id=1000", "shimtrace.switched_on.for=5ms")
+	shimtest.Want(t, w.spans.One(names.SwitchedOff).Attributes(), "shimtrace.switched_off.reason=time is over")
 }
 
 // A later word counts: more time, less, or no end.
@@ -184,8 +185,8 @@ func TestWindowsTimeIsChanged(t *testing.T) {
 				}
 			}
 			w.switcher.close()
-			w.spans.One(telemetry.SpanSwitchedOn)
-			w.spans.One(telemetry.SpanSwitchedOff)
+			w.spans.One(names.SwitchedOn)
+			w.spans.One(names.SwitchedOff)
 		})
 	}
 }
@@ -197,7 +198,7 @@ func TestWindowEndsWithTheSandbox(t *testing.T) {
 	w.on(time.Hour)
 	w.leave()
 	w.switcher.close()
-	shimtest.Want(t, w.spans.One(telemetry.SpanSwitchedOff).Attributes(), "shimtrace.switched_off.reason=sandbox ended")
+	shimtest.Want(t, w.spans.One(names.SwitchedOff).Attributes(), "shimtrace.switched_off.reason=sandbox ended")
 	if _, err := w.switcher.on(alice, 0); !errors.Is(err, errOver) {
 		t.Errorf("switched on after the end: %v", err)
 	}
@@ -225,13 +226,13 @@ func TestWindowEndsWithTheSandbox(t *testing.T) {
 func TestPendingSpansOfAWindow(t *testing.T) {
 	w := newDynamic(t)
 	w.create(trace.SpanContext{})
-	if n := len(w.spans.Named(telemetry.SpanShimStart)); n != 0 {
+	if n := len(w.spans.Named(names.ShimStart)); n != 0 {
 		t.Errorf("%d spans of a start when tracing was off", n)
 	}
 	w = newDynamic(t)
 	w.on(0)
 	w.create(trace.SpanContext{})
-	if start := w.spans.One(telemetry.SpanShimStart); start.Parent().SpanID() != w.Root().SpanID() {
+	if start := w.spans.One(names.ShimStart); start.Parent().SpanID() != w.Root().SpanID() {
 		t.Errorf("start is under %v", start.Parent())
 	}
 	w.switcher.close()
@@ -369,8 +370,8 @@ func TestControl(t *testing.T) {
 			t.Errorf("%+v was answered with %+v", req, a)
 		}
 	}
-	shimtest.Want(t, w.spans.One(telemetry.SpanSwitchedOff).Attributes(), "user.name=unknown", "user.id="+strconv.Itoa(os.Geteuid()), "shimtrace.switched_off.reason=command")
-	for _, kv := range w.spans.One(telemetry.SpanSwitchedOn).Attributes() {
+	shimtest.Want(t, w.spans.One(names.SwitchedOff).Attributes(), "user.name=unknown", "user.id="+strconv.Itoa(os.Geteuid()), "shimtrace.switched_off.reason=command")
+	for _, kv := range w.spans.One(names.SwitchedOn).Attributes() {
 		if kv.Key == "user.name" && len(kv.Value.AsString()) > control.MaxBy {
 			t.Errorf("user.name has %d bytes", len(kv.Value.AsString()))
 		}

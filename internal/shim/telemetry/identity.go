@@ -5,18 +5,9 @@ import (
 	semconv "go.opentelemetry.io/otel/semconv/v1.43.0"
 	"go.opentelemetry.io/otel/trace"
 
+	"github.com/shimtrace/shimtrace/internal/names"
 	"github.com/shimtrace/shimtrace/internal/shim/state"
 	"github.com/shimtrace/shimtrace/internal/shimname"
-	"github.com/shimtrace/shimtrace/middleware"
-)
-
-// Attributes of resources that the semantic conventions have no name for.
-const (
-	// namespaceKey is containerd's namespace.
-	namespaceKey = attribute.Key("shimtrace.containerd.namespace")
-	// runtimeKey is the name that the wrapper was called by ("kata-qemu"): many of them
-	// may have one inner shim, whose name the service's is.
-	runtimeKey = attribute.Key("shimtrace.runtime")
 )
 
 // Identity is what the resource of a sandbox's spans says.
@@ -46,10 +37,10 @@ func Identify(program, namespace, container, bundle, inner string) Identity {
 
 // Attributes returns the identity as attributes of a resource.
 func (id Identity) Attributes() []attribute.KeyValue {
-	attrs := append(id.Notes.Pod(), middleware.SandboxIDKey.String(id.Sandbox), namespaceKey.String(id.Namespace),
+	attrs := append(id.Notes.Pod(), attribute.String(names.Sandbox, id.Sandbox), attribute.String(names.Namespace, id.Namespace),
 		semconv.ServiceInstanceID(id.Run.String()))
 	if id.Runtime != "" {
-		attrs = append(attrs, runtimeKey.String(id.Runtime))
+		attrs = append(attrs, attribute.String(names.Runtime, id.Runtime))
 	}
 	return attrs
 }

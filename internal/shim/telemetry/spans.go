@@ -11,23 +11,8 @@ import (
 
 	"github.com/shimtrace/shimtrace/internal/errtext"
 	"github.com/shimtrace/shimtrace/internal/export"
+	"github.com/shimtrace/shimtrace/internal/names"
 	"github.com/shimtrace/shimtrace/internal/shim/state"
-	"github.com/shimtrace/shimtrace/middleware"
-)
-
-// Names of the sandbox's own spans and events; see docs/spans.md.
-const (
-	SpanSandboxStart    = "sandbox start"
-	SpanShimStart       = "shim start"
-	SpanInnerStart      = "inner start"
-	SpanRelaySpawn      = "relay spawn"
-	SpanContainerExited = "container exited"
-	SpanConnectionEnded = "agent connection ended"
-	SpanExecExited      = "exec exited"
-	SpanShimDelete      = "shim delete"
-	SpanInnerDelete     = "inner delete"
-	SpanSwitchedOn      = "tracing switched on"
-	SpanSwitchedOff     = "tracing switched off"
 )
 
 // Remote returns a context with sc as the parent of what is to come.
@@ -45,7 +30,7 @@ func Emit(ctx context.Context, tracer trace.Tracer, t state.Timing, links []trac
 	ctx, span := tracer.Start(ctx, t.Name, trace.WithTimestamp(t.Start), trace.WithLinks(links...), trace.WithAttributes(attrs...))
 	switch {
 	case t.Expected:
-		span.SetAttributes(middleware.ExpectedKey.Bool(true), middleware.ExpectedMessageKey.String(errtext.Reduce(t.Error)))
+		span.SetAttributes(attribute.Bool(names.Expected, true), attribute.String(names.ExpectedMessage, errtext.Reduce(t.Error)))
 	case t.Error != "":
 		span.SetStatus(codes.Error, errtext.Reduce(t.Error))
 	}
@@ -62,7 +47,7 @@ func EmitRoot(tracer trace.Tracer, st *state.State, end time.Time, failure strin
 		return
 	}
 	ctx := export.ContextWithIDs(context.Background(), sc.TraceID(), sc.SpanID())
-	_, span := tracer.Start(ctx, SpanSandboxStart, trace.WithNewRoot(), trace.WithTimestamp(st.Started))
+	_, span := tracer.Start(ctx, names.SandboxStart, trace.WithNewRoot(), trace.WithTimestamp(st.Started))
 	if failure != "" {
 		span.SetStatus(codes.Error, errtext.Reduce(failure))
 	}

@@ -17,11 +17,9 @@ import (
 	"github.com/shimtrace/shimtrace/internal/config"
 	"github.com/shimtrace/shimtrace/internal/export"
 	"github.com/shimtrace/shimtrace/internal/export/journal"
+	"github.com/shimtrace/shimtrace/internal/names"
 	"github.com/shimtrace/shimtrace/internal/shim/state"
 )
-
-// ScopeName is the instrumentation scope of the shim's own spans.
-const ScopeName = "github.com/shimtrace/shimtrace/shim"
 
 // Telemetry is a process's way for spans: a provider whose spans end up in the
 // journal, and somebody to ship that.
@@ -67,7 +65,7 @@ func Open(cfg config.Config, id Identity, log *slog.Logger) (*Telemetry, error) 
 	otel.SetErrorHandler(otel.ErrorHandlerFunc(func(error) {}))
 	t.Provider = export.NewTracerProvider(cfg.Trace, res, export.NewProcessor(exporter, export.ProcessorOptions{Drops: j}))
 	otel.SetErrorHandler(otel.ErrorHandlerFunc(func(err error) { log.Warn("tracing", "error", err) }))
-	t.Tracer = t.Provider.Tracer(ScopeName)
+	t.Tracer = t.Provider.Tracer(names.ShimScope)
 	return t, nil
 }
 

@@ -10,6 +10,7 @@ import (
 	"go.opentelemetry.io/otel/trace"
 
 	"github.com/shimtrace/shimtrace/internal/export"
+	"github.com/shimtrace/shimtrace/internal/names"
 	"github.com/shimtrace/shimtrace/internal/shim/state"
 )
 
@@ -25,12 +26,6 @@ const (
 	ReasonTime    = "time is over"
 	ReasonSandbox = "sandbox ended"
 	ReasonRelay   = "relay died"
-)
-
-// Attributes of the spans that are the beginning and the end of a window.
-const (
-	forKey    = attribute.Key("shimtrace.switched_on.for") // "30s"
-	reasonKey = attribute.Key("shimtrace.switched_off.reason")
 )
 
 // attributes names who switched, if anybody did.
@@ -49,10 +44,10 @@ func EmitSwitchedOn(tracer trace.Tracer, w *state.Window, by Turner, length time
 	}
 	attrs := by.attributes()
 	if length > 0 {
-		attrs = append(attrs, forKey.String(length.String()))
+		attrs = append(attrs, attribute.String(names.SwitchedOnFor, length.String()))
 	}
 	ctx := export.ContextWithIDs(context.Background(), sc.TraceID(), sc.SpanID())
-	_, span := tracer.Start(ctx, SpanSwitchedOn, trace.WithNewRoot(), trace.WithTimestamp(w.Began), trace.WithAttributes(attrs...))
+	_, span := tracer.Start(ctx, names.SwitchedOn, trace.WithNewRoot(), trace.WithTimestamp(w.Began), trace.WithAttributes(attrs...))
 	span.End(trace.WithTimestamp(w.Began))
 }
 
@@ -62,8 +57,8 @@ func EmitSwitchedOff(tracer trace.Tracer, w *state.Window, at time.Time, by Turn
 	if !sc.IsSampled() {
 		return
 	}
-	attrs := append(by.attributes(), reasonKey.String(reason))
-	_, span := tracer.Start(Remote(sc), SpanSwitchedOff, trace.WithTimestamp(at), trace.WithAttributes(attrs...))
+	attrs := append(by.attributes(), attribute.String(names.SwitchedOffReason, reason))
+	_, span := tracer.Start(Remote(sc), names.SwitchedOff, trace.WithTimestamp(at), trace.WithAttributes(attrs...))
 	span.End(trace.WithTimestamp(at))
 }
 

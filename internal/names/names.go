@@ -1,0 +1,87 @@
+// Package names has the names that spans of ours have: scopes, spans and events,
+// attributes. docs/spans.md says what they mean; a test holds it against this file.
+//
+// Attributes of OpenTelemetry's conventions are in its package semconv. What is here of
+// them is for those who read OTLP without the SDK.
+package names
+
+// Scopes.
+const (
+	// ShimScope is the scope of what the shim itself does, CallScope that of calls.
+	ShimScope = "github.com/shimtrace/shimtrace/shim"
+	CallScope = "github.com/shimtrace/shimtrace/middleware"
+	// AgentScope is the scope of the agent's spans and RuntimeScope that of its runtime's.
+	// They are names of services as well.
+	AgentScope   = "kata-agent"
+	RuntimeScope = "kata-runtime"
+)
+
+// Spans, and events of the same names.
+const (
+	SandboxStart    = "sandbox start"
+	ShimStart       = "shim start"
+	InnerStart      = "inner start"
+	RelaySpawn      = "relay spawn"
+	ContainerExited = "container exited"
+	ExecExited      = "exec exited"
+	ShimDelete      = "shim delete"
+	InnerDelete     = "inner delete"
+	SwitchedOn      = "tracing switched on"
+	SwitchedOff     = "tracing switched off"
+	ConnectionEnded = "agent connection ended"
+	// LostAgentSpan and LostRuntimeSpan are placeholders, which last from the start of
+	// their first child to the end of the last one.
+	LostAgentSpan   = "lost agent span"
+	LostRuntimeSpan = "lost runtime span"
+)
+
+// Attributes of resources.
+const (
+	Sandbox   = "shimtrace.sandbox.id" // of CreateSandbox, too
+	Namespace = "shimtrace.containerd.namespace"
+	// Runtime is what the wrapper was called by ("kata-qemu"). Many such names may have
+	// one inner shim, whose name the service's is.
+	Runtime = "shimtrace.runtime"
+	CID     = "shimtrace.vsock.cid" // of a VM of no known sandbox
+)
+
+// Attributes of spans.
+const (
+	Exec   = "shimtrace.exec.id"
+	Signal = "shimtrace.signal"
+
+	Expected        = "shimtrace.expected"
+	ExpectedMessage = "shimtrace.expected.message"
+
+	ClaimedContainer = "shimtrace.claimed.container.id"
+	ClaimedExec      = "shimtrace.claimed.exec.id"
+
+	Placeholder   = "shimtrace.placeholder"
+	Clipped       = "shimtrace.clipped"
+	OriginalStart = "shimtrace.original.start_time_unix_nano"
+	OriginalEnd   = "shimtrace.original.end_time_unix_nano"
+
+	BegunBeforeOn     = "shimtrace.begun_before_on"
+	EndedAfterOff     = "shimtrace.ended_after_off"
+	SwitchedOnFor     = "shimtrace.switched_on.for" // "30s"
+	SwitchedOffReason = "shimtrace.switched_off.reason"
+
+	ConnectionEndedBy     = "shimtrace.agent.connection.ended_by" // "runtime" or "agent"
+	ConnectionError       = "shimtrace.agent.connection.error"    // absent: it ended in order
+	ConnectionLastRequest = "shimtrace.agent.connection.last_request"
+	ConnectionRequests    = "shimtrace.agent.connection.requests"
+	ConnectionUnanswered  = "shimtrace.agent.connection.unanswered"
+)
+
+// Attributes of OpenTelemetry's conventions.
+const (
+	Service       = "service.name"
+	Run           = "service.instance.id"
+	Host          = "host.name"
+	Pod           = "k8s.pod.name"
+	PodNamespace  = "k8s.namespace.name"
+	Container     = "container.id"
+	ContainerName = "container.name"
+	ErrorType     = "error.type"
+	StatusCode    = "rpc.response.status_code"
+)

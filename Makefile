@@ -44,7 +44,7 @@ soak: ## SOAK (default 100000) requests to the agent, on one processor and on tw
 bench: build tools ## relayed against direct: latency, start time, memory
 	./integration/bench.sh
 
-demo: deps build tools ## a container and a pod, traced, in a private containerd
+demo: ## a container and a pod, traced, in a private containerd: the machine's own, or Debian's
 	$(GO) -C integration run ./demo
 
 demo-vm: deps tools tools-vm ## a container with an agent in a real VM, as one trace

@@ -10,6 +10,7 @@ import (
 	"archive/tar"
 	"bytes"
 	"crypto/sha256"
+	"debug/elf"
 	"encoding/json"
 	"fmt"
 	"io"
@@ -17,6 +18,7 @@ import (
 	"os/exec"
 	"path/filepath"
 	"runtime"
+	"slices"
 	"strings"
 )
 
@@ -27,38 +29,49 @@ const (
 	Pause = "localhost/pause:test"
 )
 
-// busyboxPath is where Debian's busybox-static puts it. A dynamically linked
+// BusyboxPath is where Debian's busybox-static puts it. A dynamically linked
 // busybox would not run: the image has no libraries.
-const busyboxPath = "/bin/busybox"
+const BusyboxPath = "/bin/busybox"
 
 // pauseScript waits in the background because a shell runs its traps only
 // between commands.
 const pauseScript = `trap 'exit 0' TERM INT; while :; do sleep 2147483647 & wait $!; done`
 
-// Archive writes both images to a docker-archive in dir and returns its path.
+// Static reports whether the program at a path is there and needs no libraries.
+func Static(path string) bool {
+	f, err := elf.Open(path)
+	if err != nil {
+		return false
+	}
+	defer f.Close()
+	return !slices.ContainsFunc(f.Progs, func(p *elf.Prog) bool { return p.Type == elf.PT_INTERP })
+}
+
+// Archive writes both images, of the busybox at a path, to a docker-archive in dir and
+// returns its path.
 // An archive made before from the same busybox by the same rules is reused.
 // Several processes may call it at once.
-func Archive(dir string) (string, error) {
-	busybox, err := os.ReadFile(busyboxPath)
+func Archive(dir, path string) (string, error) {
+	busybox, err := os.ReadFile(path)
 	if err != nil {
 		return "", fmt.Errorf("make the test images: %w (apt-get install busybox-static)", err)
 	}
-	applets, err := exec.Command(busyboxPath, "--list").Output()
+	applets, err := exec.Command(path, "--list").Output()
 	if err != nil {
-		return "", fmt.Errorf("make the test images: list the applets of %s: %w", busyboxPath, err)
+		return "", fmt.Errorf("make the test images: list the applets of %s: %w", path, err)
 	}
 	archive, err := build(busybox, strings.Fields(string(applets)))
 	if err != nil {
 		return "", fmt.Errorf("make the test images: %w", err)
 	}
-	path := filepath.Join(dir, fmt.Sprintf("images-%.12x.tar", sha256.Sum256(archive)))
-	if _, err := os.Stat(path); err == nil {
-		return path, nil
+	images := filepath.Join(dir, fmt.Sprintf("images-%.12x.tar", sha256.Sum256(archive)))
+	if _, err := os.Stat(images); err == nil {
+		return images, nil
 	}
-	if err := writeAtomically(path, archive); err != nil {
+	if err := writeAtomically(images, archive); err != nil {
 		return "", fmt.Errorf("make the test images: %w", err)
 	}
-	return path, nil
+	return images, nil
 }
 
 // build makes the archive: a manifest, a configuration for each image, and the

@@ -13,14 +13,14 @@ import (
 )
 
 func TestArchiveIsDeterministicAndReused(t *testing.T) {
-	if _, err := os.Stat(busyboxPath); err != nil {
+	if _, err := os.Stat(BusyboxPath); err != nil {
 		if os.Getenv("CI") != "" {
 			t.Fatalf("%v: apt-get install busybox-static", err)
 		}
 		t.Skipf("%v: apt-get install busybox-static", err)
 	}
 	dir := t.TempDir()
-	first, err := Archive(dir)
+	first, err := Archive(dir, BusyboxPath)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -28,7 +28,7 @@ func TestArchiveIsDeterministicAndReused(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	second, err := Archive(dir)
+	second, err := Archive(dir, BusyboxPath)
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -50,7 +50,7 @@ func (r *Rig) writeConfig() error {
 		Dir, Network string
 		Runtimes     []Runtime
 	}{r.Dir, Network, append([]Runtime{Runc}, r.opts.Runtimes...)}
-	containerd := map[Version]string{V24: config24, V17: config1, V16: config1}[r.opts.Version] + "\n" + r.opts.TOML
+	containerd := map[Version]string{V24: config24, V17: config1, V16: config1, Host: config1}[r.opts.Version] + "\n" + r.opts.TOML
 	for name, text := range map[string]string{
 		"config.toml":                       containerd,
 		"cni.d/10-" + Network + ".conflist": networkConf,

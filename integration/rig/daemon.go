@@ -64,13 +64,13 @@ func (r *Rig) startDaemon(ctx context.Context) error {
 func (r *Rig) waitUp(ctx context.Context) error {
 	ctx, cancel := context.WithTimeout(ctx, r.opts.Timeout)
 	defer cancel()
-	for _, probe := range []func() Result{
-		func() Result { return r.run(ctx, "ctr", "version") },
-		func() Result { return r.run(ctx, "crictl", r.crictlArgs("version")...) },
+	for _, probe := range []func() error{
+		func() error { return r.run(ctx, "ctr", "version").Check() },
+		func() error { return r.cri.Answers(ctx) },
 	} {
 		var last error
 		for {
-			err := probe().Check()
+			err := probe()
 			if err == nil {
 				break
 			}

@@ -5,8 +5,6 @@ import (
 	"os/exec"
 	"path/filepath"
 	"strings"
-
-	"github.com/shimtrace/shimtrace/integration/toolset"
 )
 
 // A MissingError lists what a machine lacks to run a rig, and how to get it.
@@ -21,23 +19,17 @@ const (
 )
 
 // missing is nil or a *MissingError with everything absent at once.
-func missing(tools string, containerd toolset.Tool) error {
+func (r *Rig) missing() error {
 	var what, packages []string
 	if os.Geteuid() != 0 {
 		what = append(what, "root")
 	}
-	for _, t := range []toolset.Tool{containerd, toolset.Runc, toolset.Nerdctl, toolset.Crictl} {
-		if !t.Built(tools) {
-			what = append(what, t.String()+" in "+tools+" (go -C integration run ./tools)")
+	for _, t := range r.programs() {
+		if !t.Built(r.tools) {
+			what = append(what, t.String()+" in "+r.tools+" (go -C integration run ./tools)")
 		}
 	}
-	for _, need := range []struct{ program, pkg string }{
-		{"nsenter", "util-linux"},
-		{"ip", "iproute2"},
-		{"iptables", "iptables"},
-		{"busybox", "busybox-static"},
-		{filepath.Join(cniPlugins, "bridge"), "containernetworking-plugins"},
-	} {
+	for _, need := range r.needs() {
 		if _, err := exec.LookPath(need.program); err != nil {
 			packages = append(packages, need.pkg)
 		}
@@ -49,6 +41,21 @@ func missing(tools string, containerd toolset.Tool) error {
 		return nil
 	}
 	return &MissingError{what}
+}
+
+// A need is a program of this machine and the Debian package that has it.
+type need struct{ program, pkg string }
+
+func (r *Rig) needs() []need {
+	all := []need{{"nsenter", "util-linux"}, {r.busybox(), "busybox-static"}}
+	if r.opts.Version == Host {
+		all = append(all, need{"containerd", "containerd"}, need{"containerd-shim-runc-v2", "containerd"}, need{"runc", "runc"})
+	}
+	if r.opts.Lean {
+		return all
+	}
+	return append(all, need{"ip", "iproute2"}, need{"iptables", "iptables"},
+		need{filepath.Join(cniPlugins, "bridge"), "containernetworking-plugins"})
 }
 
 func joinPath(dirs []string) string { return strings.Join(dirs, string(os.PathListSeparator)) }

@@ -29,8 +29,8 @@ type Container struct {
 	Env     map[string]string
 }
 
-// sleep ends at SIGTERM, so that a stop takes no grace period.
-var sleep = []string{"/bin/sh", "-c", "trap 'exit 0' TERM; while :; do sleep 1000 & wait $!; done"}
+// Sleep ends at SIGTERM, so that a stop takes no grace period.
+var Sleep = []string{"/bin/sh", "-c", "trap 'exit 0' TERM; while :; do sleep 1000 & wait $!; done"}
 
 // A Sandbox is a pod that CRI runs.
 type Sandbox struct {
@@ -91,7 +91,7 @@ func (s *Sandbox) Create(c Container) (string, error) {
 		c.Image = image.Busybox
 	}
 	if c.Command == nil {
-		c.Command = sleep
+		c.Command = Sleep
 	}
 	env := []map[string]string{}
 	for k, v := range c.Env {

@@ -9,6 +9,7 @@ import (
 	"path/filepath"
 	"time"
 
+	"github.com/shimtrace/shimtrace/integration/cri"
 	"github.com/shimtrace/shimtrace/integration/image"
 	"github.com/shimtrace/shimtrace/integration/toolset"
 )
@@ -21,6 +22,8 @@ const (
 	V24 Version = "2.4"
 	V17 Version = "1.7"
 	V16 Version = "1.6" // Debian 12's own, with its runc
+	// Host is what this machine has on PATH, with its runc; for a lean rig.
+	Host Version = "host"
 )
 
 // Versions is for tests that run on each.
@@ -47,6 +50,9 @@ type Options struct {
 	TOML string
 	// Debug makes containerd and the shims log at debug level.
 	Debug bool
+	// Lean does without nerdctl, crictl and CNI's plugins, which take minutes to build
+	// or have to be installed. Pods are on the rig's own network then ([Rig.CRI]).
+	Lean bool
 	// Timeout bounds each run of a client, and waiting for containerd. One
 	// minute if zero.
 	Timeout time.Duration
@@ -62,9 +68,10 @@ type Rig struct {
 	Dir string
 
 	opts       Options
-	containerd toolset.Tool
-	tools      string // root of the toolset
+	containerd toolset.Tool // none if it is the host's
+	tools      string       // root of the toolset
 	owner      *os.File
+	cri        *cri.Client
 	space      *space
 	daemon     *daemon
 	mounts     map[string]bool // mount points before containerd ran
@@ -82,23 +89,23 @@ func New(ctx context.Context, opts Options) (*Rig, error) {
 		opts.Timeout = time.Minute
 	}
 	containerd, ok := Tools[opts.Version]
-	if !ok {
+	if !ok && opts.Version != Host {
 		return nil, fmt.Errorf("start rig: containerd version %q is not one of %q", opts.Version, Versions)
 	}
 	tools, err := toolset.Root()
 	if err != nil {
 		return nil, err
 	}
-	if err := missing(tools, containerd); err != nil {
+	r := &Rig{opts: opts, containerd: containerd, tools: tools}
+	if err := r.missing(); err != nil {
 		return nil, err
 	}
-	images, err := image.Archive(tools)
+	images, err := image.Archive(tools, r.busybox())
 	if err != nil {
 		return nil, err
 	}
 	sweep()
 
-	r := &Rig{opts: opts, containerd: containerd, tools: tools}
 	if err := r.start(ctx, images); err != nil {
 		err = fmt.Errorf("start rig: %w\n%s", err, tail(r.Log()))
 		return nil, errors.Join(err, r.destroy())
@@ -114,7 +121,10 @@ func (r *Rig) start(ctx context.Context, images string) error {
 		return err
 	}
 	var err error
-	if r.space, err = newSpace(r.Dir); err != nil {
+	if r.space, err = newSpace(r.Dir, r.busybox()); err != nil {
+		return err
+	}
+	if r.cri, err = cri.New(r.Address()); err != nil {
 		return err
 	}
 	if r.mounts, err = r.space.mountPoints(); err != nil {
@@ -138,7 +148,7 @@ func (r *Rig) waitImages(ctx context.Context) error {
 	defer cancel()
 	for _, name := range []string{image.Busybox, image.Pause} {
 		for {
-			err := r.run(ctx, "crictl", r.crictlArgs("inspecti", name)...).Check()
+			err := r.cri.KnowsImage(ctx, name)
 			if err == nil {
 				break
 			}
@@ -207,7 +217,9 @@ func (r *Rig) removeContainers() error {
 			return errors.Join(append(errs, fmt.Errorf("start containerd to remove the containers: %w", err))...)
 		}
 	}
-	errs = append(errs, r.Crictl("rmp", "--all", "--force").Check())
+	ctx, cancel := context.WithTimeout(context.Background(), r.opts.Timeout)
+	defer cancel()
+	errs = append(errs, r.cri.RemovePods(ctx))
 	tasks := r.Ctr("tasks", "list", "--quiet")
 	errs = append(errs, tasks.Check())
 	for _, id := range tasks.Fields() {
@@ -226,6 +238,9 @@ func (r *Rig) destroy() error {
 	var errs []error
 	if r.daemon != nil {
 		errs = append(errs, r.Kill())
+	}
+	if r.cri != nil {
+		errs = append(errs, r.cri.Close())
 	}
 	if r.space != nil {
 		errs = append(errs, r.space.close())
@@ -256,7 +271,7 @@ func (r *Rig) Command(ctx context.Context, program string, args ...string) *exec
 // baseEnv is the environment of everything the rig runs.
 func (r *Rig) baseEnv(first []string) []string {
 	path := append([]string{}, first...)
-	for _, t := range []toolset.Tool{r.containerd, toolset.Runc, toolset.Nerdctl, toolset.Crictl} {
+	for _, t := range r.programs() {
 		path = append(path, t.Dir(r.tools))
 	}
 	path = append(path, systemPath)
@@ -265,6 +280,29 @@ func (r *Rig) baseEnv(first []string) []string {
 		"HOME=" + filepath.Join(r.Dir, "home"),
 		"TMPDIR=" + filepath.Join(r.Dir, "tmp"),
 	}
+}
+
+// programs are the tools that a rig runs, the first on PATH first.
+func (r *Rig) programs() []toolset.Tool {
+	switch {
+	case r.opts.Version == Host:
+		return nil
+	case r.opts.Lean:
+		return []toolset.Tool{r.containerd}
+	}
+	return []toolset.Tool{r.containerd, toolset.Runc, toolset.Nerdctl, toolset.Crictl}
+}
+
+// CRI is a client of the rig's CRI, for what needs no crictl.
+func (r *Rig) CRI() *cri.Client { return r.cri }
+
+// busybox is the path of a busybox that needs no libraries.
+func (r *Rig) busybox() string {
+	unpacked := filepath.Join(toolset.Busybox.Dir(r.tools), "busybox")
+	if _, err := os.Stat(unpacked); r.opts.Lean && err == nil {
+		return unpacked
+	}
+	return image.BusyboxPath
 }
 
 // Address is the path of containerd's gRPC socket.

@@ -25,22 +25,22 @@ type space struct {
 	stdin io.Closer
 }
 
-// spaceScript gets the rig's directory. It runs before any process of the rig
+// spaceScript gets the rig's directory and a busybox. It runs before any process of the rig
 // does, so everything that is mounted later is the scenario's.
 const spaceScript = `set -e
 mount --bind "$1/run" /run
 mkdir -p /var/lib/cni
 mount --bind "$1/cni" /var/lib/cni
-ip link set lo up
+"$2" ip link set lo up
 echo ready
 exec cat`
 
-func newSpace(dir string) (*space, error) {
+func newSpace(dir, busybox string) (*space, error) {
 	if err := keepResolvConf(filepath.Join(dir, "run")); err != nil {
 		return nil, err
 	}
 	cmd := exec.Command("unshare", "--mount", "--net", "--propagation", "private",
-		"sh", "-c", spaceScript, "sh", dir)
+		"sh", "-c", spaceScript, "sh", dir, busybox)
 	var stderr strings.Builder
 	cmd.Stderr = &stderr
 	// Not in our group: an interrupt must not reach it before Close is done.

@@ -38,7 +38,7 @@ func (t Tool) unpack(ctx context.Context, work, bin string) error {
 		if err != nil {
 			return err
 		}
-		for _, dir := range []string{"usr/bin", "usr/sbin"} {
+		for _, dir := range []string{"usr/bin", "usr/sbin", "bin"} {
 			programs, _ := filepath.Glob(filepath.Join(work, name, dir, "*"))
 			for _, p := range programs {
 				if err := os.Rename(p, filepath.Join(bin, filepath.Base(p))); err != nil {

@@ -78,6 +78,8 @@ var (
 		Packages: []string{"cmd/crictl"},
 		InPlace:  true,
 	}
+	// Busybox needs no libraries. Tests take the machine's own.
+	Busybox = Tool{Name: "busybox", Version: "debian-12", Debian: []string{"busybox-static"}}
 	// Nginx is a web server and a proxy, in a collector's place and before one.
 	Nginx = Tool{Name: "nginx", Version: "debian-12", Debian: []string{"nginx"}}
 	// Jaeger is a collector that Kata's Go runtime can post to. Only the benchmark

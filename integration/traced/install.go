@@ -140,7 +140,7 @@ func prepare(opts Options) (*Install, rig.Options, error) {
 		Shim:    filepath.Join(bin, shimname.Runc.Link()),
 	}
 	in.Runtime = rig.Runtime{Name: Runc, Type: rig.Runc.Type, Path: in.Shim}
-	if opts.Version == rig.V16 {
+	if opts.Version == rig.V16 || opts.Version == rig.Host {
 		// Its client library forgets runtime_path (WithRuntimePath in task_opts.go of
 		// 1.6.20 sets what nothing reads).
 		in.Runtime = rig.Runtime{Name: Runc, Type: NerdctlRuntime}

@@ -24,6 +24,12 @@ func Ask(ctx context.Context, dir string) (Self, []Status, error) {
 	return ask(ctx, dir, message{Type: typeStatus})
 }
 
+// Ping reports whether the guard of a state directory does its work.
+func Ping(ctx context.Context, dir string) error {
+	_, _, err := ask(ctx, dir, message{Type: typePing})
+	return err
+}
+
 // UpgradeRelay has a relay become the program at a path: by ID, as Status has it. With
 // dryRun it is only asked whether that program could go on.
 func UpgradeRelay(ctx context.Context, dir, id, program string, dryRun bool) error {

@@ -7,6 +7,7 @@ import (
 	"net"
 	"os"
 	"slices"
+	"strings"
 	"sync"
 	"syscall"
 	"time"
@@ -75,8 +76,14 @@ type Client struct {
 // handOverTime bounds how long a relay may take to stop.
 const handOverTime = 2 * time.Second
 
-// NewClient returns a client, which registers in the background.
+// NewClient returns a client, which registers in the background. Of an environment that
+// is too large, only what is known to matter goes along.
 func NewClient(opts ClientOptions) *Client {
+	if text := strings.Join(opts.Who.Env, ""); len(text) > maxPacket/2 {
+		opts.Who.Env = slices.DeleteFunc(slices.Clone(opts.Who.Env), func(kv string) bool {
+			return len(kv) > 1<<10 || !strings.HasPrefix(kv, "PATH=") && !strings.HasPrefix(kv, "SHIMTRACE_") && !strings.HasPrefix(kv, "OTEL_")
+		})
+	}
 	ctx, stop := context.WithCancel(context.Background())
 	c := &Client{opts: opts, stop: stop, over: make(chan struct{}), entries: opts.Entries}
 	if opts.VSOCK != nil {

@@ -7,6 +7,7 @@ import (
 	"os"
 	"path/filepath"
 	"strings"
+	"sync"
 	"testing"
 	"time"
 
@@ -335,4 +336,36 @@ func TestUpgradeRefused(t *testing.T) {
 			t.Errorf("%s: now it is %+v", env, s)
 		}
 	}
+}
+
+// TestIdle: a guard without relays ends, and the next relay has another one started.
+func TestIdle(t *testing.T) {
+	h := newMachine(t)
+	ended := make(chan error, 2)
+	start := func() {
+		go func() {
+			ended <- Run(context.Background(), Options{Dir: h.dir, Logf: h.log.add, idle: 50 * time.Millisecond})
+		}()
+	}
+	start()
+	wait := func() {
+		t.Helper()
+		select {
+		case err := <-ended:
+			if err != nil {
+				t.Error(err)
+			}
+		case <-time.After(patience):
+			t.Fatal("it stays")
+		}
+	}
+	wait()
+	c := NewClient(ClientOptions{Dir: h.dir, Who: Registration{ID: "x", Program: "/x", Args: []string{"x"}}, Ensure: sync.OnceFunc(start), Logf: h.log.add})
+	eventually(t, "it is guarded", c.Guarded)
+	time.Sleep(200 * time.Millisecond)
+	if len(ended) > 0 {
+		t.Error("it ends though there is a relay")
+	}
+	c.Leave()
+	wait()
 }

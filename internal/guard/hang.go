@@ -14,6 +14,9 @@ type watch struct {
 	stuck int    // looks at which bytes waited and nothing had moved
 }
 
+// settleTicks is how many looks nothing is said before memory is given back.
+const settleTicks = 3
+
 // maxStuck is how many looks, one a second, a relay may leave bytes waiting.
 const maxStuck = 5
 
@@ -21,7 +24,7 @@ const proc = host.Proc("/proc")
 
 // tick looks at all relays, every second while there are any.
 func (s *server) tick() {
-	if s.ticking || s.opts.Moved == nil {
+	if s.ticking {
 		return
 	}
 	s.ticking, s.ticked = true, time.Now()
@@ -35,7 +38,7 @@ func (s *server) look() {
 	// have done meanwhile.
 	fresh := now.Sub(s.ticked) < 3*s.opts.second
 	for _, r := range s.relays {
-		if r.pidfd < 0 || !r.complete {
+		if r.pidfd < 0 || !r.complete || s.opts.Moved == nil {
 			continue
 		}
 		stuck := 0
@@ -53,6 +56,12 @@ func (s *server) look() {
 			s.opts.Logf("guard: %v has not moved for %v: it is replaced", r, time.Duration(stuck)*s.opts.second)
 			r.cause = Hung
 			_ = unix.PidfdSendSignal(r.pidfd, unix.SIGKILL, nil, 0)
+		}
+	}
+	if s.quiet++; s.heard && s.quiet > settleTicks {
+		s.heard = false
+		if s.opts.Settle != nil {
+			go s.opts.Settle()
 		}
 	}
 	if len(s.relays) > 0 {

@@ -85,6 +85,7 @@ func (s *server) take(k *link, m message, files []int) (err error) {
 			host.CloseAll(files)
 		}
 	}()
+	s.heard, s.quiet = true, 0
 	r := k.relay
 	if r != nil {
 		r.heard++

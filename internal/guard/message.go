@@ -21,7 +21,7 @@ import (
 //	store     an entry: Name, Kind, Data and its descriptors; replaces that of the name
 //	remove    the entry Name
 //	complete  what is stored is all that a successor needs; before that there is none
-//	claim     VMs with this CID are its sandbox's
+//	claim     VMs with this CID are its sandbox's; 0: it takes those that nobody claims
 //	leaving   it ends in order: nobody is to go on
 //	handedover  it has stopped, as asked for, and ends: its standby is to go on
 //	refused   it does not hand over (Error)
@@ -41,7 +41,7 @@ import (
 // and says ready once it could go on, or refused (Error), and when it goes on, register
 // as any relay does. A standby is told to go on when its relay has handed over or died.
 //
-// The operator's tool says status, upgrade (ID, Program, DryRun) or replace (Program),
+// The operator's tool says ping, status, upgrade (ID, Program, DryRun) or replace (Program),
 // and is answered by any number of relay messages and one done (Error).
 const (
 	typeRegister   = "register"
@@ -57,6 +57,7 @@ const (
 	typePrepare    = "prepare"
 	typeResume     = "resume"
 	typeReady      = "ready"
+	typePing       = "ping"
 	typeStatus     = "status"
 	typeUpgrade    = "upgrade"
 	typeReplace    = "replace"
@@ -69,7 +70,7 @@ const Version = 1
 
 // Bounds of one message and of what a relay may leave with the guard.
 const (
-	maxPacket  = 64 << 10 // bytes of a register, which has the environment
+	maxPacket  = 32 << 10 // bytes of a register, which has the environment
 	maxSmall   = 8 << 10  // bytes of any other message
 	maxFiles   = 8        // descriptors beside a message
 	maxName    = 128      // bytes of an entry's name
@@ -180,6 +181,11 @@ func decode(packet []byte, files int) (m message, err error) {
 	case m.Type == typeRegister && (m.Who == nil || m.Who.ID == "" || m.Who.Program == "" || len(m.Who.Args) == 0 || files != 1),
 		m.Type == typeStore && (m.Name == "" || files == 0 || files != m.Kind.files() && m.Kind != Kept):
 		return message{}, fmt.Errorf("%w: %.20q lacks something", errProtocol, m.Type)
+	}
+	for _, k := range []Kind{Listener, Relayed, Stream} {
+		if m.Kind == k {
+			m.Kind = k // not a copy of its own
+		}
 	}
 	return m, nil
 }

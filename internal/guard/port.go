@@ -12,11 +12,11 @@ import (
 // port is the host's VSOCK port where agents connect: the guard accepts, and hands each
 // connection to the relay that has claimed its CID.
 type port struct {
-	fd      int // 0: not open
-	placing map[uint32]int
+	fd      int  // 0: not open
+	opening bool // it is, or is about to be
 	waiting []*visitor
 	told    string // what hindered it last
-	closed  bool
+	closed  bool   // for good
 }
 
 // visitor is a connection of a VM that nobody has claimed.
@@ -37,14 +37,18 @@ const (
 	firstGuest = 3
 )
 
-// openPort opens the port, and tries again while another program has it.
+// openPort opens the port, once a relay is there that wants connections, and tries again
+// while another program has it.
 func (s *server) openPort() {
 	if s.opts.VSOCK == nil || s.port.closed {
 		return
 	}
+	s.port.opening = true
 	var err error
 	if s.port.fd = s.opts.Port; s.port.fd == 0 {
 		s.port.fd, err = s.opts.VSOCK()
+	} else {
+		err = unix.SetNonblock(s.port.fd, true)
 	}
 	s.opts.Port = 0
 	if err == nil {
@@ -149,7 +153,9 @@ func (s *server) claimant(cid uint32) *relay {
 // that of all that nobody claims.
 func (s *server) claim(r *relay, cid uint32) {
 	if cid == 0 {
-		r.strays = true
+		if r.strays = true; s.port.fd == 0 && !s.port.opening {
+			s.openPort()
+		}
 		return
 	}
 	if old := s.claimant(cid); old != nil {

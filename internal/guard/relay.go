@@ -65,6 +65,10 @@ func (s *server) register(k *link, who Registration, pidfd int) (keep bool, err 
 	if len(s.relays) >= maxRelays {
 		return false, fmt.Errorf("there are %d relays already", maxRelays)
 	}
+	if slices.Equal(who.Env, s.env) { // a host's relays have the same, most likely
+		who.Env = s.env
+	}
+	s.env = who.Env
 	r := &relay{who: who, pid: int(cred.Pid), pidfd: pidfd, link: k, began: time.Now()}
 	if err := s.watch(pidfd, unix.EPOLLIN, func(uint32) { s.died(r) }); err != nil {
 		return false, err
@@ -111,7 +115,9 @@ func (s *server) forget(r *relay) {
 	}
 	s.unclaim(r)
 	if s.relays[r.who.ID] == r {
-		delete(s.relays, r.who.ID)
+		if delete(s.relays, r.who.ID); len(s.relays) == 0 {
+			s.endWhenIdle()
+		}
 	}
 }
 

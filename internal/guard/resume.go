@@ -34,7 +34,6 @@ func (s *server) follow(r *relay, cause Cause) {
 		return
 	}
 	if r.attempt >= len(s.opts.backoff) {
-		s.gaveUp++
 		s.opts.Logf("guard: sandbox %s is without a relay: %d in a row did not stay; containerd is to clean it up", r.who.Sandbox, r.attempt)
 		s.forget(r)
 		return

@@ -41,6 +41,9 @@ type Options struct {
 	// Replace becomes a guard of another program, with these two; nil: that cannot be.
 	// It returns only an error.
 	Replace func(program string, listener, port int) error
+	// Settle is called when there has been nothing to do for a few seconds, after there
+	// was; nil: nothing is to be done then.
+	Settle func()
 	// Build is the version of the program.
 	Build string
 	// Logf is told what a person should know.
@@ -49,30 +52,38 @@ type Options struct {
 	second   time.Duration   // between looks at who hangs; tests have shorter ones
 	backoff  []time.Duration // before each attempt to follow a relay
 	vsockFor time.Duration   // that a VM waits which nobody has claimed
+	idle     time.Duration   // without relays, until it ends
 }
 
 // server is the guard. All but Run works in the loop.
 type server struct {
 	*loop
-	opts     Options
-	listener int
-	links    map[*link]struct{}
-	relays   map[string]*relay // by ID
-	buf      [maxPacket]byte
-	ended    bool
-	gaveUp   int
-	port     port
-	ticking  bool
-	ticked   time.Time
+	opts      Options
+	listener  int
+	links     map[*link]struct{}
+	relays    map[string]*relay // by ID
+	buf       [maxPacket]byte
+	ended     bool
+	idleSince int      // counts the times that the last relay has gone
+	env       []string // of the last relay that has registered
+	port      port
+	ticking   bool
+	ticked    time.Time
+	heard     bool // somebody has said something since Settle
+	quiet     int  // looks since then
 }
 
-// Run is the guard's life, until ctx is done. The caller holds the lock at LockPath.
+// Run is the guard's life, until ctx is done or there have been no relays for a minute.
+// The caller holds the lock at LockPath.
 func Run(ctx context.Context, opts Options) error {
 	if opts.second == 0 {
 		opts.second = time.Second
 	}
 	if opts.backoff == nil {
 		opts.backoff = defaultBackoff
+	}
+	if opts.idle == 0 {
+		opts.idle = time.Minute
 	}
 	if opts.vsockFor == 0 {
 		opts.vsockFor = 10 * time.Second
@@ -90,7 +101,7 @@ func Run(ctx context.Context, opts Options) error {
 	if err := s.watch(s.listener, unix.EPOLLIN, func(uint32) { s.admit() }); err != nil {
 		return err
 	}
-	s.openPort()
+	s.endWhenIdle()
 	defer context.AfterFunc(ctx, func() { s.post(func() { s.ended = true }) })()
 	for !s.ended {
 		if err := s.turn(); err != nil {
@@ -98,6 +109,17 @@ func Run(ctx context.Context, opts Options) error {
 		}
 	}
 	return nil
+}
+
+// endWhenIdle ends the guard unless there is a relay soon.
+func (s *server) endWhenIdle() {
+	s.idleSince++
+	since := s.idleSince
+	s.after(s.opts.idle, func() {
+		if len(s.relays) == 0 && s.idleSince == since {
+			s.ended = true
+		}
+	})
 }
 
 // raiseFiles lets this process have as many descriptors as the system allows it.

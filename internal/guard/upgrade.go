@@ -33,6 +33,8 @@ func (r *relay) status() *Status {
 func (s *server) asked(k *link, m message) error {
 	k.asked = true
 	switch m.Type {
+	case typePing:
+		s.done(k, nil)
 	case typeStatus:
 		for _, r := range s.relays {
 			_ = s.send(k, message{Type: typeRelay, Relay: r.status()})

@@ -9,6 +9,7 @@ import (
 	"os/exec"
 	"strconv"
 	"sync"
+	"syscall"
 	"time"
 
 	"golang.org/x/sys/unix"
@@ -281,11 +282,23 @@ func (k *Keeper) ended(program string, err error, started time.Time) {
 	if m.started.After(started) {
 		return
 	}
-	if err == nil || time.Since(m.started) > maxRestart {
+	lived := time.Since(m.started)
+	if err == nil || lived > maxRestart || killed(err) && lived > 2*minRestart {
 		k.logged = ""
 		k.leave(mark{m.started, m.started.Add(minRestart)})
 		return
 	}
 	k.report(fmt.Errorf("the %s %s ended early: %w", k.opts.Name, program, err))
 	k.failed(started, max(m.pause(), k.own.pause()))
+}
+
+// killed reports whether the error is of a process that somebody has killed, or the
+// kernel for want of memory: then it is not at fault if it had come up before.
+func killed(err error) bool {
+	exit, ok := errors.AsType[*exec.ExitError](err)
+	if !ok {
+		return false
+	}
+	status, ok := exit.Sys().(syscall.WaitStatus)
+	return ok && status.Signaled() && status.Signal() == unix.SIGKILL
 }

@@ -13,10 +13,13 @@ type command struct {
 	program string   // argv[0]: it says which shim is meant
 	args    []string // as they came, for the inner shim
 
-	action    string // "start", "delete", "relay", "record"; "" for -info, -v and whatever else
+	action    string // "start", "delete", one of our own; "" for -info, -v and whatever else
 	namespace string
 	id        string
 	bundle    string
+
+	stateDir string // of a guard
+	check    bool   // a guard is only to say which protocol it speaks
 }
 
 // bundleActions are the actions that containerd runs in a container's bundle.
@@ -25,6 +28,10 @@ const (
 	actionDelete = "delete"
 	actionRelay  = "relay"  // our own: never comes from containerd
 	actionRecord = "record" // likewise
+	actionGuard  = "guard"  // likewise
+
+	// flagCheck may follow actionGuard.
+	flagCheck = "-check"
 )
 
 // parseCommand reads the command line as Go's flag package would, whose rules
@@ -39,13 +46,15 @@ func parseCommand(argv []string) command {
 		"address":        new(string),
 		"publish-binary": new(string),
 		"socket":         new(string),
+		"state-dir":      &c.stateDir,
 	}
 	for i := 0; i < len(c.args); i++ {
 		flag, isFlag := strings.CutPrefix(c.args[i], "-")
 		if !isFlag {
-			if slices.Contains([]string{actionStart, actionDelete, actionRelay, actionRecord}, c.args[i]) {
+			if slices.Contains([]string{actionStart, actionDelete, actionRelay, actionRecord, actionGuard}, c.args[i]) {
 				c.action = c.args[i]
 			}
+			c.check = slices.Contains(c.args[i:], flagCheck)
 			break
 		}
 		name, value, joined := strings.Cut(strings.TrimPrefix(flag, "-"), "=")

@@ -21,6 +21,9 @@ func Run(argv []string) int {
 	// lives as long as the process.
 	runtime.LockOSThread()
 	c := parseCommand(argv)
+	if c.action == actionGuard {
+		return c.guard()
+	}
 	name := wrapped(c.program)
 	cfg, report := config.Load(name.Inner, os.Getenv)
 	log := slog.New(slog.DiscardHandler)

@@ -155,7 +155,7 @@ func (p *Process) Serve() {
 // Run returns when the inner shim is gone, and with it all that the relay was there for.
 func (p *Process) Run() {
 	rest, stop := context.WithCancel(context.Background())
-	go settle(rest)
+	go Settle(rest)
 	p.watch()
 	stop()
 	p.leave()

@@ -36,9 +36,9 @@ func limitMemory() {
 	debug.SetMemoryLimit(memoryLimit)
 }
 
-// settle gives memory back to the system whenever a burst of work is over, until ctx is
+// Settle gives memory back to the system whenever a burst of work is over, until ctx is
 // done: the start of a pod takes more than the rest of its life.
-func settle(ctx context.Context) {
+func Settle(ctx context.Context) {
 	var last, settled uint64 // bytes allocated until the last look, and until the last time
 	freed := false           // at the last look: collecting garbage used the program too
 	for pause := settlePause; ; {
@@ -51,7 +51,7 @@ func settle(ctx context.Context) {
 		runtime.ReadMemStats(&m)
 		switch {
 		case freed:
-			unmapProgram()
+			UnmapProgram()
 			freed, pause = false, settledPause
 		case m.TotalAlloc-settled < burstBytes:
 			pause = settledPause
@@ -65,9 +65,9 @@ func settle(ctx context.Context) {
 	}
 }
 
-// unmapProgram has the program's own pages counted as the page cache's alone, of which
+// UnmapProgram has the program's own pages counted as the page cache's alone, of which
 // a start needs many once: what is used again is mapped again, without reading.
-func unmapProgram() {
+func UnmapProgram() {
 	text, err := os.ReadFile("/proc/self/smaps")
 	if err != nil {
 		return

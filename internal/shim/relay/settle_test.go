@@ -29,5 +29,5 @@ func TestProgramPages(t *testing.T) {
 	if got := programPages("nonsense"); len(got) != 0 {
 		t.Errorf("%#x", got)
 	}
-	unmapProgram() // and the program runs on
+	UnmapProgram() // and the program runs on
 }

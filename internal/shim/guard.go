@@ -1,0 +1,174 @@
+package shim
+
+import (
+	"context"
+	"fmt"
+	"io"
+	"log/slog"
+	"os"
+	"os/signal"
+	"path/filepath"
+	"runtime"
+	"runtime/debug"
+	"strconv"
+	"syscall"
+	"time"
+
+	"golang.org/x/sys/unix"
+
+	"github.com/shimtrace/shimtrace/internal/guard"
+	"github.com/shimtrace/shimtrace/internal/handover"
+	"github.com/shimtrace/shimtrace/internal/host"
+	"github.com/shimtrace/shimtrace/internal/keeper"
+	"github.com/shimtrace/shimtrace/internal/private"
+	"github.com/shimtrace/shimtrace/internal/shim/relay"
+)
+
+const (
+	// guardGCPercent has the guard collect garbage early: it is to stay small.
+	guardGCPercent = 10
+	// guardEvery is how often the guard is pinged, by all relays together.
+	guardEvery = 30 * time.Second
+	// maxGuardLog bounds the guard's log in bytes.
+	maxGuardLog = 64 << 10
+)
+
+// keepGuard returns what sees to it that the relays of a state directory have a guard.
+func keepGuard(stateDir string, log *slog.Logger) *keeper.Keeper {
+	return keeper.New(keeper.Options{
+		Lock:    guard.LockPath(stateDir),
+		Program: os.Executable,
+		Args:    []string{"-state-dir", stateDir, actionGuard},
+		Every:   guardEvery,
+		Without: "pods end with their relays",
+		Name:    "guard",
+		Logf:    func(format string, args ...any) { log.Warn(fmt.Sprintf(format, args...)) },
+	})
+}
+
+// guard is the life of the host's guard. It answers pings as long as it answers relays.
+func (c command) guard() int {
+	signal.Ignore(unix.SIGPIPE, unix.SIGHUP, unix.SIGINT)
+	debug.SetGCPercent(guardGCPercent)
+	runtime.GOMAXPROCS(1) // with one for each of many processors, each has memory of its own
+	if c.check {
+		fmt.Println(guard.Version)
+		return 0
+	}
+	if c.stateDir == "" {
+		fmt.Fprintln(os.Stderr, "guard is run by relays, not by hand")
+		return 2
+	}
+	if err := private.MakeDir(c.stateDir); err != nil {
+		fmt.Fprintln(os.Stderr, "guard:", err)
+		return 1
+	}
+	path := guard.LockPath(c.stateDir)
+	lock, files := keeper.Inherited(path)
+	if lock == nil {
+		var err error
+		if lock, err = host.LockFile(path, unix.LOCK_EX, 0); err != nil {
+			fmt.Fprintln(os.Stderr, "guard:", err)
+			return 1
+		}
+	}
+	defer lock.Close()
+	log := newGuardLog(c.stateDir)
+	o := guard.Options{
+		Dir:     c.stateDir,
+		Moved:   handover.Progress,
+		Build:   buildVersion(),
+		Replace: func(program string, listener, port int) error { return c.becomeGuard(program, lock, listener, port) },
+		Settle: func() {
+			debug.FreeOSMemory()
+			relay.UnmapProgram()
+		},
+		Logf: log.printf,
+	}
+	for i, to := range []*int{&o.Listener, &o.Port} {
+		if i < len(files) {
+			*to = inheritedFD(files[i])
+		}
+	}
+	answering, err := keeper.Answer(path, func() string {
+		_ = guard.Ping(context.Background(), c.stateDir)
+		return ""
+	}, nil)
+	if err != nil {
+		log.printf("guard: %v", err)
+	} else {
+		defer answering.Close()
+	}
+	if err := guard.Run(context.Background(), o); err != nil {
+		log.printf("%v", err)
+		fmt.Fprintln(os.Stderr, err)
+		return 1
+	}
+	return 0
+}
+
+// inheritedFD returns a descriptor that a guard has left to this one, as a number.
+func inheritedFD(f *os.File) int {
+	defer f.Close()
+	fd, err := unix.FcntlInt(f.Fd(), unix.F_DUPFD_CLOEXEC, 0)
+	if err != nil {
+		return 0
+	}
+	return fd
+}
+
+// becomeGuard executes another guard in the place of this one, which goes on if that
+// fails. The sockets stay open, so that nobody who connects is refused.
+func (c command) becomeGuard(program string, lock *os.File, listener, port int) error {
+	kept := []int{int(lock.Fd()), listener}
+	if port != 0 {
+		kept = append(kept, port)
+	}
+	env := keeper.KeptEnv + "="
+	for _, fd := range kept {
+		_, _ = unix.FcntlInt(uintptr(fd), unix.F_SETFD, 0)
+		env += strconv.Itoa(fd) + " "
+	}
+	err := syscall.Exec(program, []string{program, "-state-dir", c.stateDir, actionGuard}, append(os.Environ(), env))
+	for _, fd := range kept {
+		unix.CloseOnExec(fd)
+	}
+	return fmt.Errorf("execute %s: %w", program, err)
+}
+
+// guardLog is a file in the state directory, of which a beginning is dropped when it is
+// full: the directory is memory, most likely.
+type guardLog struct{ path string }
+
+func newGuardLog(dir string) guardLog { return guardLog{filepath.Join(dir, "guard.log")} }
+
+func (l guardLog) printf(format string, args ...any) {
+	f, err := private.Open(l.path, os.O_WRONLY|os.O_CREATE|os.O_APPEND, 0o600)
+	if err != nil {
+		return
+	}
+	defer f.Close()
+	if info, err := f.Stat(); err == nil && info.Size() > maxGuardLog {
+		_ = os.Rename(l.path, l.path+".1")
+		if f, err = private.Open(l.path, os.O_WRONLY|os.O_CREATE|os.O_APPEND, 0o600); err != nil {
+			return
+		}
+		defer f.Close()
+	}
+	_, _ = io.WriteString(f, time.Now().UTC().Format(time.RFC3339)+" "+fmt.Sprintf(format, args...)+"\n")
+}
+
+// buildVersion says what this program was made of.
+func buildVersion() string {
+	info, ok := debug.ReadBuildInfo()
+	if !ok {
+		return ""
+	}
+	version := info.Main.Version
+	for _, s := range info.Settings {
+		if s.Key == "vcs.revision" && (version == "" || version == "(devel)") {
+			version = s.Value
+		}
+	}
+	return version
+}

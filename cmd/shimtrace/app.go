@@ -65,9 +65,9 @@ func newApp(h *host) *cli.Command {
 		Usage: "trace containerd's shims, and see where a pod's time goes",
 		Description: "Exit codes: 0 ok, 1 failure, 2 wrong usage, 3 nothing found.\n\n" +
 			"Settings: " + configHint(),
-		Commands: []*cli.Command{
-			installCommand(h), listCommand(h), showCommand(h), onCommand(h), offCommand(h), statusCommand(h), shipCommand(h), receiveCommand(h), forwardCommand(h), versionCommand(h),
-		},
+		Commands: append([]*cli.Command{
+			installCommand(h), listCommand(h), showCommand(h), onCommand(h), offCommand(h), statusCommand(h), forwardCommand(h), versionCommand(h),
+		}, collectCommands(h)...),
 		EnableShellCompletion: true,
 		HideHelpCommand:       true,
 		Suggest:               true,

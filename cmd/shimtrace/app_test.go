@@ -65,7 +65,7 @@ func TestUsage(t *testing.T) {
 
 func TestHelp(t *testing.T) {
 	command(t, nil).want(t, exitOK, "COMMANDS:", "")
-	for _, name := range []string{"install", "list", "show", "on", "off", "status", "ship", "version"} {
+	for _, name := range []string{"install", "list", "show", "on", "off", "status", "collect", "version"} {
 		command(t, nil, name, "--help").want(t, exitOK, "Example", "")
 	}
 }

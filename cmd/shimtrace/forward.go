@@ -2,12 +2,14 @@ package main
 
 import (
 	"context"
+	"encoding/json"
 	"errors"
 	"sync"
 	"time"
 
 	"github.com/urfave/cli/v3"
 
+	"github.com/shimtrace/shimtrace/internal/console"
 	"github.com/shimtrace/shimtrace/internal/export/ship"
 	"github.com/shimtrace/shimtrace/internal/forwarder/listen"
 	"github.com/shimtrace/shimtrace/internal/forwarder/receiver"
@@ -61,12 +63,16 @@ type source interface {
 	serve(ctx context.Context, handle listen.Handler) error
 }
 
+// reportInterval is how often is looked whether something has changed that matters.
+const reportInterval = 5 * time.Second
+
 // closeIntake bounds how long the end of the process waits for what has arrived;
 // the shipper has its own time after that.
 const closeIntake = 5 * time.Second
 
 func (h *host) forward(ctx context.Context, o *forwardOptions) error {
-	report := newForwardReport(h, o.level)
+	report := console.New(h.stderr, o.level)
+	defer report.Close()
 	var from source
 	link, err := inheritedLink(h.getenv)
 	switch {
@@ -101,17 +107,23 @@ func (h *host) forward(ctx context.Context, o *forwardOptions) error {
 		defer stop()
 		failures[1] = to.Run(ctx)
 	})
-	running.Go(func() { report.watch(ctx, to.Status) })
+	running.Go(func() { report.Watch(ctx, reportInterval, func() console.Status { return to.Status().console() }) })
 	running.Wait()
 
 	bound, cancel := context.WithTimeout(context.WithoutCancel(ctx), closeIntake)
 	defer cancel()
 	err = errors.Join(failures[0], failures[1], to.Close(bound))
-	return errors.Join(err, report.end(to.Status(), o.json))
+	if s := to.Status(); o.json {
+		report.End("")
+		err = errors.Join(err, json.NewEncoder(h.stdout).Encode(s.summary()))
+	} else {
+		report.End(s.end())
+	}
+	return err
 }
 
 // openIntake opens what connections are read for.
-func (h *host) openIntake(o *forwardOptions, report *forwardReport) (intake, error) {
+func (h *host) openIntake(o *forwardOptions, report *console.Console) (intake, error) {
 	if o.dump {
 		return newDump(o, h.stdout), nil
 	}

@@ -11,6 +11,7 @@ import (
 
 	"golang.org/x/sys/unix"
 
+	"github.com/shimtrace/shimtrace/internal/console"
 	"github.com/shimtrace/shimtrace/internal/forwarder/listen"
 	"github.com/shimtrace/shimtrace/internal/forwarder/vmmdir"
 )
@@ -18,7 +19,7 @@ import (
 // sockets are where agents' connections arrive.
 type sockets struct {
 	o      *forwardOptions
-	report *forwardReport
+	report *console.Console
 	fixed  []fixedSocket
 	finder *sandboxFinder
 	dir    string // of the VSOCK porter
@@ -30,7 +31,7 @@ type fixedSocket struct {
 	pattern listen.Pattern
 }
 
-func newSockets(o *forwardOptions, report *forwardReport) (*sockets, error) {
+func newSockets(o *forwardOptions, report *console.Console) (*sockets, error) {
 	s := &sockets{o: o, report: report, dir: filepath.Join(o.cfg.Relay.StateDir, "vsock")}
 	var all []listen.Pattern
 	for _, p := range o.sockets {
@@ -56,7 +57,7 @@ func newSockets(o *forwardOptions, report *forwardReport) (*sockets, error) {
 
 // serve implements source.
 func (s *sockets) serve(ctx context.Context, handle listen.Handler) error {
-	s.report.info("listening for agents at %s", s)
+	s.report.Info("listening for agents at %s", s)
 	ctx, end := context.WithCancel(ctx)
 	var running sync.WaitGroup
 	defer running.Wait()
@@ -76,7 +77,7 @@ func (s *sockets) serve(ctx context.Context, handle listen.Handler) error {
 	// Few VMs are somebody else's, if any, and an agent that waits holds up its
 	// VM's end: what nobody claims is ours sooner than a relay would have it.
 	const hold = 2 * time.Second
-	v := listen.NewVSOCK(listen.VSOCKOptions{Dir: s.dir, Hold: hold, Warn: s.report.warn}, handle)
+	v := listen.NewVSOCK(listen.VSOCKOptions{Dir: s.dir, Hold: hold, Warn: s.report.Warn}, handle)
 	if s.o.cid != 0 {
 		v.Claim("", s.o.cid)
 	}
@@ -89,7 +90,7 @@ func (s *sockets) hybrid(ctx context.Context, running *sync.WaitGroup, sandbox s
 		Patterns: at,
 		Users:    s.o.cfg.Agent.Users,
 		Pace:     vmmdir.NewPace(30 * time.Second),
-		Warn:     s.report.warn,
+		Warn:     s.report.Warn,
 	}, handle)
 	if err != nil {
 		return err
@@ -126,12 +127,12 @@ func (s *sockets) watch(ctx context.Context, handle listen.Handler) {
 				continue
 			}
 			if len(serving) >= maxSandboxes {
-				s.report.warn(fmt.Errorf("more than %d sandboxes: the agents of the others are not listened for", maxSandboxes))
+				s.report.Warn(fmt.Errorf("more than %d sandboxes: the agents of the others are not listened for", maxSandboxes))
 				break
 			}
 			one, end := context.WithCancel(ctx)
 			if err := s.hybrid(one, &running, id, s.finder.patterns, handle); err != nil {
-				s.report.warn(err)
+				s.report.Warn(err)
 			}
 			serving[id] = servedSandbox{mark, end}
 		}

@@ -5,16 +5,16 @@ import (
 	"errors"
 	"fmt"
 	"sync"
-	"time"
 
 	"go.opentelemetry.io/otel/attribute"
 	resourcepb "go.opentelemetry.io/proto/otlp/resource/v1"
 	"golang.org/x/sys/unix"
 
+	"github.com/shimtrace/shimtrace/internal/collect"
+	"github.com/shimtrace/shimtrace/internal/console"
 	"github.com/shimtrace/shimtrace/internal/export"
 	"github.com/shimtrace/shimtrace/internal/export/journal"
 	"github.com/shimtrace/shimtrace/internal/export/otlp"
-	"github.com/shimtrace/shimtrace/internal/export/ship"
 	"github.com/shimtrace/shimtrace/internal/forwarder/collate"
 	"github.com/shimtrace/shimtrace/internal/forwarder/listen"
 	"github.com/shimtrace/shimtrace/internal/forwarder/receiver"
@@ -27,20 +27,18 @@ import (
 type store struct {
 	*receiver.Receiver
 	o       *forwardOptions
-	report  *forwardReport
+	report  *console.Console
 	journal *journal.Journal
 
 	shipping sync.WaitGroup
 	endShip  context.CancelFunc
-
-	mu   sync.Mutex
-	ship ship.Status
+	shipment *collect.Shipment
 }
 
 // maxVMs bounds the VMs whose spans are told apart at a time.
 const maxVMs = 512
 
-func openStore(o *forwardOptions, report *forwardReport) (*store, error) {
+func openStore(o *forwardOptions, report *console.Console) (*store, error) {
 	cfg := o.cfg.Journal
 	j, err := journal.Open(cfg.Dir, journal.Options{
 		MaxBytes:     int64(cfg.MaxBytes),
@@ -63,19 +61,20 @@ func openStore(o *forwardOptions, report *forwardReport) (*store, error) {
 		MaxVMs:       maxVMs,
 		Client:       j,
 		Drops:        j,
-		Warn:         report.warn,
+		Warn:         report.Warn,
 	})
 	ctx, end := context.WithCancel(context.Background())
 	s.endShip = end
 	if o.cfg.Export.Endpoint == "" {
-		report.info("spans stay in the journal %s", cfg.Dir)
+		report.Info("spans stay in the journal %s", cfg.Dir)
 		return s, nil
 	}
 	if _, err := otlp.NewClient(o.cfg.Export); err != nil {
 		return nil, err
 	}
-	report.info("spans go to the journal %s, and from there to %s", cfg.Dir, o.cfg.Export.Endpoint)
-	s.shipping.Go(func() { s.shipOn(ctx) })
+	report.Info("spans go to the journal %s, and from there to %s", cfg.Dir, o.cfg.Export.Endpoint)
+	s.shipment = collect.NewShipment(o.cfg, report)
+	s.shipping.Go(func() { s.shipment.Run(ctx, 0) })
 	return s, nil
 }
 
@@ -107,45 +106,6 @@ func (s *store) Run(ctx context.Context) error {
 	return nil
 }
 
-// shipPause is how long to wait before the shipping is tried again that another
-// process does, or that could not begin.
-const shipPause = 5 * time.Second
-
-// shipOn ships the journal until ctx is done, and what is left then for a while.
-func (s *store) shipOn(ctx context.Context) {
-	for {
-		err := s.shipOnce(ctx)
-		if ctx.Err() != nil {
-			return
-		}
-		if errors.Is(err, ship.ErrHeld) {
-			err = fmt.Errorf("another process ships the journal %s", s.o.cfg.Journal.Dir)
-		}
-		s.report.warn(err)
-		select {
-		case <-ctx.Done():
-		case <-time.After(shipPause):
-		}
-	}
-}
-
-func (s *store) shipOnce(ctx context.Context) error {
-	client, err := otlp.NewClient(s.o.cfg.Export)
-	if err != nil {
-		return err
-	}
-	sh := &ship.Shipper{Dir: s.o.cfg.Journal.Dir, Client: client, Drops: s.journal, Progress: func(now ship.Status) {
-		s.mu.Lock()
-		said := s.ship.Notice
-		s.ship = now
-		s.mu.Unlock()
-		if now.Notice != said {
-			s.report.warn(now.Notice)
-		}
-	}}
-	return sh.Run(ctx)
-}
-
 // Close implements intake.
 func (s *store) Close(ctx context.Context) error {
 	err := s.Receiver.Close(ctx)
@@ -158,10 +118,8 @@ func (s *store) Close(ctx context.Context) error {
 // Status implements intake.
 func (s *store) Status() forwardStatus {
 	st := forwardStatus{Snapshot: s.Snapshot(), journal: s.o.cfg.Journal.Dir}
-	if s.o.cfg.Export.Endpoint != "" {
-		s.mu.Lock()
-		defer s.mu.Unlock()
-		now := s.ship
+	if s.shipment != nil {
+		now := s.shipment.Status()
 		st.ship = &now
 	}
 	return st

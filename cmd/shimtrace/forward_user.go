@@ -15,6 +15,7 @@ import (
 
 	"golang.org/x/sys/unix"
 
+	"github.com/shimtrace/shimtrace/internal/console"
 	"github.com/shimtrace/shimtrace/internal/forwarder/listen"
 	local "github.com/shimtrace/shimtrace/internal/host"
 )
@@ -23,7 +24,7 @@ import (
 // guests send is read, decoded, stored and shipped there. Kata's trace-forwarder
 // gives its own privileges up when it has bound its socket; that would leave the
 // sockets of later VMs to nobody.
-func (h *host) forwardAs(ctx context.Context, o *forwardOptions, from source, report *forwardReport) error {
+func (h *host) forwardAs(ctx context.Context, o *forwardOptions, from source, report *console.Console) error {
 	if os.Geteuid() != 0 {
 		return usageError("--user: only root can start a process as another user")
 	}
@@ -66,7 +67,7 @@ func (h *host) forwardAs(ctx context.Context, o *forwardOptions, from source, re
 	serveErr := from.serve(ctx, func(conn listen.Conn, from listen.Origin) {
 		defer conn.Close()
 		if err := ours.send(conn, from); err != nil {
-			report.warn(fmt.Errorf("hand over a connection of sandbox %q, CID %d: %w", from.Sandbox, from.CID, err))
+			report.Warn(fmt.Errorf("hand over a connection of sandbox %q, CID %d: %w", from.Sandbox, from.CID, err))
 		}
 	})
 	// The child ends when nothing more can come, and has its bounds for that.

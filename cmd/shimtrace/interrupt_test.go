@@ -32,6 +32,7 @@ func blockedCommands(t *testing.T) map[string][]string {
 		"status":  {"status", "--state-dir", state},
 		"ship":    {"ship", "--journal", journal, "--idle", "0s"},
 		"receive": {"receive", "--listen", "127.0.0.1:0"},
+		"collect": {"collect", "--listen", "127.0.0.1:0"},
 		"forward": {"forward", "--dry-run", "--listen", "unix://" + filepath.Join(openDir(t), "agent.sock")},
 		"version": {"version"},
 	}

@@ -10,6 +10,7 @@ import (
 	"slices"
 	"strings"
 
+	"github.com/shimtrace/shimtrace/internal/console"
 	"github.com/shimtrace/shimtrace/internal/export/journal"
 	"github.com/shimtrace/shimtrace/internal/waterfall"
 	"github.com/urfave/cli/v3"
@@ -112,7 +113,7 @@ func (r *reading) writeJSON(w io.Writer, s *waterfall.Story) error {
 func (r *reading) report(h *host) {
 	lost := maps.Clone(r.drops)
 	if n := lost[journal.ReasonRetention]; n > 0 {
-		h.warn("%s older than journal.max_bytes allows are gone", spanCount(n))
+		h.warn("%s older than journal.max_bytes allows are gone", console.Spans(n))
 		delete(lost, journal.ReasonRetention)
 	}
 	total, reasons := 0, []string{}
@@ -121,13 +122,13 @@ func (r *reading) report(h *host) {
 		reasons = append(reasons, fmt.Sprintf("%s: %d", waterfall.Clean(reason), lost[reason]))
 	}
 	if total > 0 {
-		h.warn("%s lost (%s)", spanCount(total), strings.Join(reasons, ", "))
+		h.warn("%s lost (%s)", console.Spans(total), strings.Join(reasons, ", "))
 	}
 	if n := r.stats.CorruptBytes; n > 0 {
 		h.warn("%d bytes of %s are damaged and were passed over", n, r.dir)
 	}
 	if r.omitted > 0 {
-		h.warn("%s that name no sandbox are left out: too many traces", spanCount(r.omitted))
+		h.warn("%s that name no sandbox are left out: too many traces", console.Spans(r.omitted))
 	}
 	if r.forgotten > 0 {
 		h.warn("the oldest %d are left out: too many traces", r.forgotten)
@@ -135,13 +136,6 @@ func (r *reading) report(h *host) {
 	if r.unknown > 0 {
 		h.warn("%d records of %s are not readable: written by a newer version?", r.unknown, r.dir)
 	}
-}
-
-func spanCount(n int) string {
-	if n == 1 {
-		return "1 span"
-	}
-	return fmt.Sprintf("%d spans", n)
 }
 
 // empty is the error for a journal without spans.

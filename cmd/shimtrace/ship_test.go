@@ -85,9 +85,9 @@ func TestShipRefusesAnotherUsersDirectory(t *testing.T) {
 	}
 }
 
-// TestShipStopped: a shipper that is stopped is replaced by a relay that has something to
+// TestCollectStoppedShips: a shipper that is stopped is replaced by a relay that has something to
 // be shipped, and the next one ships it.
-func TestShipStopped(t *testing.T) {
+func TestCollectStoppedShips(t *testing.T) {
 	var uploads atomic.Int32
 	collector := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		_, _ = io.Copy(io.Discard, r.Body)
@@ -97,7 +97,7 @@ func TestShipStopped(t *testing.T) {
 	defer collector.Close()
 	dir := t.TempDir()
 	file := filepath.Join(dir, "config.toml")
-	text := fmt.Sprintf("[journal]\ndir = %q\n[export]\nendpoint = %q\n", filepath.Join(dir, "journal"), collector.URL)
+	text := fmt.Sprintf("[relay]\nstate_dir = %q\n[journal]\ndir = %q\n[export]\nendpoint = %q\n", dir, filepath.Join(dir, "journal"), collector.URL)
 	if err := os.WriteFile(file, []byte(text), 0o600); err != nil {
 		t.Fatal(err)
 	}
@@ -139,7 +139,8 @@ func TestShipStopped(t *testing.T) {
 			text, _ := os.ReadFile(list)
 			for field := range strings.FieldsSeq(string(text)) {
 				line, _ := os.ReadFile("/proc/" + field + "/cmdline")
-				if strings.Contains(string(line), "\x00ship\x00--journal\x00"+cfg.Journal.Dir) {
+				env, _ := os.ReadFile("/proc/" + field + "/environ")
+				if strings.HasSuffix(string(line), "\x00collect\x00") && strings.Contains(string(env), file) {
 					pid, _ = strconv.Atoi(field)
 				}
 			}
@@ -163,12 +164,12 @@ func TestShipStopped(t *testing.T) {
 	if now := shipper(); now == first || now == 0 {
 		t.Errorf("shipper %d, before %d", now, first)
 	}
-	if lines := strings.Join(log.All(), "\n"); !strings.Contains(lines, fmt.Sprintf("the shipper, process %d, is stopped: it is replaced", first)) {
+	if lines := strings.Join(log.All(), "\n"); !strings.Contains(lines, fmt.Sprintf("the collecting process, process %d, is stopped: it is replaced", first)) {
 		t.Errorf("log %q", lines)
 	}
 	reliability.Row(t, reliability.Fault{
 		Area:  "Processes",
-		Fault: "`shimtrace ship` is stopped (SIGSTOP)",
+		Fault: "`shimtrace collect` is stopped (SIGSTOP) while it ships",
 		Pod:   "nothing",
 		Lost:  "nothing: a relay replaces it a few seconds later",
 	})

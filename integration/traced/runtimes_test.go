@@ -81,7 +81,7 @@ func TestRuntimesEndpoint(t *testing.T) {
 	r := in.Rig
 	endpoints := func() (found []rig.Process) {
 		for _, p := range r.Processes() {
-			if len(p.Args) > 1 && p.Args[1] == "receive" {
+			if len(p.Args) > 1 && p.Args[1] == "collect" {
 				found = append(found, p)
 			}
 		}

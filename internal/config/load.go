@@ -99,6 +99,26 @@ func Load(inner string, getenv func(string) string) (cfg Config, r Report) {
 	return cfg, r
 }
 
+// Journals returns the configurations of a host's journals: the common one first, then
+// those of runtimes that have another one.
+func Journals(getenv func(string) string) ([]Config, Report) {
+	common, r := Load("", getenv)
+	all := []Config{common}
+	path, _ := Path(getenv)
+	text, err := readBounded(path)
+	if err != nil {
+		return all, r // which says so
+	}
+	doc := read(text)
+	for _, name := range runtimes(doc, doc.root.table["runtime"]) {
+		cfg, _ := Load(name, getenv)
+		if !slices.ContainsFunc(all, func(c Config) bool { return c.Journal.Dir == cfg.Journal.Dir }) {
+			all = append(all, cfg)
+		}
+	}
+	return all, r
+}
+
 // readBounded reads a file, of one that is too long what it begins with and an error.
 func readBounded(path string) ([]byte, error) {
 	// What is no file must not block, be it put there between two looks.

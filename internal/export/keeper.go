@@ -2,54 +2,74 @@ package export
 
 import (
 	"context"
+	"os"
 	"path/filepath"
+	"time"
 
 	"go.opentelemetry.io/otel/exporters/otlp/otlptrace"
 	tracepb "go.opentelemetry.io/proto/otlp/trace/v1"
 
 	"github.com/shimtrace/shimtrace/internal/config"
-	"github.com/shimtrace/shimtrace/internal/export/journal"
 	"github.com/shimtrace/shimtrace/internal/keeper"
 )
 
-// Linger is long enough for Close to see a shipper replaced that just died.
+// Linger is long enough for Close to see a process replaced that just died.
 const Linger = keeper.Linger
 
-// Keeper sees to it that a process ships the journal to the collector: the
-// operator's tool, as "shimtrace ship --journal DIR", detached, one per host. Any
-// number of processes may look after it at once.
+// CollectDir is the directory that relays and "shimtrace collect" share.
+func CollectDir(cfg config.Config) string { return filepath.Join(cfg.Relay.StateDir, "collect") }
+
+// CollectLock is the file whose lock that process holds.
+func CollectLock(cfg config.Config) string { return filepath.Join(CollectDir(cfg), "lock") }
+
+// awaitedEvery is how often the process is pinged while runtimes wait for it.
+const awaitedEvery = 250 * time.Millisecond
+
+// Keeper sees to it that a process ships the journal to the collector, and receives the
+// spans of Kata's runtimes: the operator's tool, as "shimtrace collect", detached, one
+// per host. Any number of processes may look after it at once.
 type Keeper struct {
 	*keeper.Keeper
-	wanted bool
+	opts  keeper.Options
+	ships bool
 }
 
 // NewKeeper returns the Keeper for a configuration. What hinders it is logged
 // with logf, once for each cause.
 func NewKeeper(cfg config.Config, logf func(format string, args ...any)) *Keeper {
-	args := []string{"ship", "--journal", cfg.Journal.Dir}
-	if cfg.Runtime != "" {
-		args = append(args, "--runtime", cfg.Runtime)
-	}
-	return &Keeper{wanted: cfg.Export.Endpoint != "", Keeper: keeper.New(keeper.Options{
-		Lock:    filepath.Join(cfg.Journal.Dir, journal.ShipLockName),
+	opts := keeper.Options{
+		Lock:    CollectLock(cfg),
 		Program: func() (string, error) { return keeper.Find(cfg.Export.Shipper, "export.shipper") },
-		Args:    args,
+		Args:    []string{"collect"},
 		Without: "no spans are shipped",
-		Name:    "shipper",
+		Name:    "collecting process",
 		Logf:    logf,
-	})}
+	}
+	return &Keeper{Keeper: keeper.New(opts), opts: opts, ships: cfg.Export.Endpoint != ""}
 }
 
-// Ensure starts a shipper if there is an endpoint and none runs. It is cheap while
-// one runs, so it is called after every append: a shipper that found nothing for a
+// Receive has the process receive runtimes' spans as well. It is left what listen
+// returns unless lacks says that it has it; unread is called before it is killed, since
+// it does not answer while runtimes wait for it. It is called before anything else.
+func (k *Keeper) Receive(listen func() ([]*os.File, error), lacks func(answer string) bool, unread func()) {
+	k.opts.Files, k.opts.Lacks, k.opts.Killing = listen, lacks, unread
+	k.opts.Every, k.opts.Awaited = awaitedEvery, true
+	if k.opts.Without = "no spans come from Kata's runtimes"; k.ships {
+		k.opts.Without += ", and none are shipped"
+	}
+	k.Keeper = keeper.New(k.opts)
+}
+
+// EnsureShipped starts the process if there is an endpoint and none runs. It is cheap
+// while one runs, so it is called after every append: one that found nothing for a
 // while has ended.
-func (k *Keeper) Ensure() {
-	if k.wanted {
-		k.Keeper.Ensure()
+func (k *Keeper) EnsureShipped() {
+	if k.ships {
+		k.Ensure()
 	}
 }
 
-// Client returns the client with Ensure after every upload.
+// Client returns the client with EnsureShipped after every upload.
 func (k *Keeper) Client(c otlptrace.Client) otlptrace.Client { return keptClient{c, k} }
 
 type keptClient struct {
@@ -60,6 +80,6 @@ type keptClient struct {
 // UploadTraces implements [otlptrace.Client].
 func (c keptClient) UploadTraces(ctx context.Context, spans []*tracepb.ResourceSpans) error {
 	err := c.Client.UploadTraces(ctx, spans)
-	c.keeper.Ensure()
+	c.keeper.EnsureShipped()
 	return err
 }

@@ -4,14 +4,15 @@ import (
 	"errors"
 	"fmt"
 	"os"
-	"path/filepath"
 	"strings"
 	"testing"
 
 	tracepb "go.opentelemetry.io/proto/otlp/trace/v1"
+	"golang.org/x/sys/unix"
 
 	"github.com/shimtrace/shimtrace/internal/config"
 	"github.com/shimtrace/shimtrace/internal/export/journal"
+	"github.com/shimtrace/shimtrace/internal/host"
 	"github.com/shimtrace/shimtrace/internal/keeper"
 	"github.com/shimtrace/shimtrace/internal/keeper/keepertest"
 )
@@ -27,23 +28,22 @@ func newFakeShipper(t *testing.T, commands string) *fakeShipper {
 	f := &fakeShipper{Tool: keepertest.NewTool(t, keeper.KeptEnv, commands), cfg: config.Default()}
 	f.cfg.Export.Endpoint = "http://127.0.0.1:1"
 	f.cfg.Export.Shipper = f.Path
-	f.cfg.Journal.Dir = t.TempDir()
+	f.cfg.Journal.Dir, f.cfg.Relay.StateDir = t.TempDir(), t.TempDir()
 	return f
 }
 
 func TestShipperIsStarted(t *testing.T) {
 	f := newFakeShipper(t, "exec sleep 1000")
-	f.cfg.Runtime = "kata"
 	var l keepertest.Log
 	k := NewKeeper(f.cfg, l.Printf)
 	defer k.Close(0)
-	k.Ensure()
+	k.EnsureShipped()
 	eventually(t, "a shipper starts", func() bool { return len(f.Started(t)) > 0 })
 	text, _ := os.ReadFile(f.Notes)
-	if want := fmt.Sprintf("%d 3 ship --journal %s --runtime kata\n", f.Started(t)[0], f.cfg.Journal.Dir); string(text) != want || len(l.All()) != 0 {
+	if want := fmt.Sprintf("%d 3 collect\n", f.Started(t)[0]); string(text) != want || len(l.All()) != 0 {
 		t.Errorf("started as %q, want %q; log %q", text, want, l.All())
 	}
-	if _, err := journal.LockShipping(f.cfg.Journal.Dir); !errors.Is(err, journal.ErrShipped) {
+	if _, err := host.LockFile(CollectLock(f.cfg), unix.LOCK_EX, 0); !errors.Is(err, host.ErrLocked) {
 		t.Errorf("the shipper does not hold the lock: %v", err)
 	}
 }
@@ -51,14 +51,14 @@ func TestShipperIsStarted(t *testing.T) {
 func TestShipperIsMissing(t *testing.T) {
 	t.Setenv("PATH", "/nonexistent")
 	cfg := config.Default()
-	cfg.Journal.Dir = t.TempDir()
+	cfg.Relay.StateDir = t.TempDir()
 	var l keepertest.Log
 	s := NewKeeper(cfg, l.Printf)
-	s.Ensure()
+	s.EnsureShipped()
 	if len(l.All()) != 0 {
 		t.Errorf("without an endpoint: %q", l.All())
 	}
-	if _, err := os.Stat(filepath.Join(cfg.Journal.Dir, journal.ShipLockName)); err == nil {
+	if _, err := os.Stat(CollectLock(cfg)); err == nil {
 		t.Error("without an endpoint the lock is looked at")
 	}
 	s.Close(0)
@@ -67,7 +67,7 @@ func TestShipperIsMissing(t *testing.T) {
 	s = NewKeeper(cfg, l.Printf)
 	defer s.Close(0)
 	for range 10 {
-		s.Ensure()
+		s.EnsureShipped()
 	}
 	if lines := l.All(); len(lines) != 1 || !strings.Contains(lines[0], "export.shipper") {
 		t.Errorf("log %q", lines)

@@ -7,6 +7,7 @@ import (
 	"math"
 	"os"
 	"os/exec"
+	"path/filepath"
 	"strconv"
 	"sync"
 	"syscall"
@@ -15,6 +16,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"github.com/shimtrace/shimtrace/internal/host"
+	"github.com/shimtrace/shimtrace/internal/private"
 )
 
 // Pauses between two starts of a process that does not stay, by any Keeper.
@@ -28,8 +30,8 @@ const Linger = minRestart
 
 // Options say which process is to be there.
 type Options struct {
-	// Lock is the path of the file whose lock the process holds while it lives. It
-	// must be in a directory that exists.
+	// Lock is the path of the file whose lock the process holds while it lives. Its
+	// directory is made if need be, for us only.
 	Lock string
 	// Program is the program and Args are its arguments.
 	Program func() (string, error)
@@ -95,6 +97,11 @@ func (k *Keeper) Ensure() {
 		return
 	}
 	lock, err := host.LockFile(k.opts.Lock, unix.LOCK_EX, 0)
+	if errors.Is(err, os.ErrNotExist) {
+		if err = private.MakeDir(filepath.Dir(k.opts.Lock)); err == nil {
+			lock, err = host.LockFile(k.opts.Lock, unix.LOCK_EX, 0)
+		}
+	}
 	if errors.Is(err, host.ErrLocked) {
 		if lock = k.look(); lock == nil {
 			return

@@ -1,5 +1,5 @@
 // Command bench measures what a span of Kata's Go runtime costs the code that it is
-// about: posted to a Jaeger, as Kata has it, and posted to "shimtrace receive", by
+// about: posted to a Jaeger, as Kata has it, and posted to "shimtrace collect", by
 // turns, in one run. The runtime's exporter is the same for both.
 package main
 
@@ -63,7 +63,7 @@ func run(ctx context.Context, spans int, program string) (err error) {
 	}
 	collectors := []*process{
 		jaeger(filepath.Join(toolset.Jaeger.Dir(root), "jaeger"), dir),
-		receive(program, dir),
+		collect(program, dir),
 	}
 	var ways []*way
 	for _, c := range collectors {
@@ -156,14 +156,14 @@ exporters:
 	return p
 }
 
-// receive has no relay to give the spans to; those who post do not notice.
-func receive(program, dir string) *process {
-	p := &process{name: "shimtrace receive", address: free()}
+// collect has no relay to give the spans to; those who post do not notice.
+func collect(program, dir string) *process {
+	p := &process{name: "shimtrace collect", address: free()}
 	config := filepath.Join(dir, "shimtrace.toml")
-	text := fmt.Sprintf("[journal]\ndir = %q\n[relay]\nstate_dir = %q\n[jaeger]\nlisten = %q\n",
+	text := fmt.Sprintf("[journal]\ndir = %q\n[relay]\nstate_dir = %q\n[jaeger]\nreceive = \"on\"\nlisten = %q\n",
 		filepath.Join(dir, "journal"), filepath.Join(dir, "state"), p.address)
 	_ = os.WriteFile(config, []byte(text), 0o600)
-	p.cmd = exec.Command(program, "receive", "--idle", "0")
+	p.cmd = exec.Command(program, "collect", "--idle", "0")
 	p.cmd.Env = append(os.Environ(), "SHIMTRACE_CONFIG="+config)
 	return p
 }

@@ -6,9 +6,6 @@ import (
 	"time"
 )
 
-// ErrHeld is returned by Run when another process ships the journal.
-var ErrHeld = errors.New("ship: another process ships this journal")
-
 // AllSpans in a [RejectedError] means the whole upload.
 const AllSpans = -1
 

@@ -82,11 +82,11 @@ type Status struct {
 const ReasonUndecodable = "undecodable"
 
 // Run ships until the context ends, the journal is idle, or, with Once, at its
-// end. It returns ErrHeld when another process ships, and the last failure when
-// the context ends while the backend takes nothing; what is left in the journal is
-// for the next Run. It is called once.
+// end. It returns [journal.ErrShipped] when another process ships, and the last
+// failure when the context ends while the backend takes nothing; what is left in the
+// journal is for the next Run. It is called once.
 func (s *Shipper) Run(ctx context.Context) error {
-	lock, err := acquire(s.Dir)
+	lock, err := journal.LockShipping(s.Dir)
 	if err != nil {
 		return err
 	}
@@ -99,12 +99,12 @@ func (s *Shipper) Run(ctx context.Context) error {
 	for {
 		err := d.follow()
 		lock.Close()
-		if err != nil || s.Once || ctx.Err() != nil || !s.pending() {
+		if err != nil || s.Once || ctx.Err() != nil || !Pending(s.Dir) {
 			return err
 		}
 		// Somebody has appended, and seen the lock held, just when we gave up.
-		if lock, err = acquire(s.Dir); err != nil {
-			if errors.Is(err, ErrHeld) {
+		if lock, err = journal.LockShipping(s.Dir); err != nil {
+			if errors.Is(err, journal.ErrShipped) {
 				return nil
 			}
 			return err
@@ -112,10 +112,10 @@ func (s *Shipper) Run(ctx context.Context) error {
 	}
 }
 
-// pending reports whether the journal has records behind its cursor.
-func (s *Shipper) pending() bool {
-	c, _ := journal.ReadCursor(s.Dir)
-	f := journal.Follow(s.Dir, c)
+// Pending reports whether the journal in a directory has records behind its cursor.
+func Pending(dir string) bool {
+	c, _ := journal.ReadCursor(dir)
+	f := journal.Follow(dir, c)
 	defer f.Close()
 	_, err := f.Next()
 	return err == nil

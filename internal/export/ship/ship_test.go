@@ -15,10 +15,8 @@ import (
 	"time"
 
 	tracepb "go.opentelemetry.io/proto/otlp/trace/v1"
-	"golang.org/x/sys/unix"
 
 	"github.com/shimtrace/shimtrace/internal/export/journal"
-	"github.com/shimtrace/shimtrace/internal/keeper"
 )
 
 // backend is a client whose answers a test decides.
@@ -386,7 +384,7 @@ func TestOnlyOneShips(t *testing.T) {
 	stop := start(t, fast(j, b))
 	record(t, j, "a")
 	eventually(t, "first ships", func() bool { return len(b.taken()) == 1 })
-	if err := fast(j, &backend{}).Run(t.Context()); !errors.Is(err, ErrHeld) {
+	if err := fast(j, &backend{}).Run(t.Context()); !errors.Is(err, journal.ErrShipped) {
 		t.Errorf("second: %v", err)
 	}
 	if err := stop(); err != nil {
@@ -396,30 +394,6 @@ func TestOnlyOneShips(t *testing.T) {
 	s.Once = true
 	if err := s.Run(t.Context()); err != nil {
 		t.Errorf("after the first: %v", err)
-	}
-}
-
-func TestTakesOverALockLeftToIt(t *testing.T) {
-	j := openJournal(t, journal.Options{})
-	record(t, j, "a")
-	left, err := journal.LockShipping(j.Dir())
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer left.Close()
-	for fd, want := range map[string]error{
-		"0":                      ErrHeld,
-		"999":                    ErrHeld,
-		fmt.Sprint(otherFD(t)):   ErrHeld,
-		"nonsense":               ErrHeld,
-		fmt.Sprint(dup(t, left)): nil,
-	} {
-		t.Setenv(keeper.KeptEnv, fd)
-		s := fast(j, &backend{})
-		s.Once = true
-		if err := s.Run(t.Context()); !errors.Is(err, want) {
-			t.Errorf("descriptor %s: %v, want %v", fd, err, want)
-		}
 	}
 }
 
@@ -458,7 +432,7 @@ func TestNoSpanIsLeftWhenIdle(t *testing.T) {
 		runs.Go(func() {
 			s := fast(j, b)
 			s.Idle = time.Millisecond
-			if err := s.Run(t.Context()); err != nil && !errors.Is(err, ErrHeld) {
+			if err := s.Run(t.Context()); err != nil && !errors.Is(err, journal.ErrShipped) {
 				t.Error(err)
 			}
 		})
@@ -504,25 +478,6 @@ func TestUndecodableRecordIsCounted(t *testing.T) {
 	if last.Rejected[ReasonUndecodable] != 3 || last.CorruptBytes != 0 || len(b.taken()) != 1 {
 		t.Errorf("%+v, taken %v", last, b.taken())
 	}
-}
-
-func otherFD(t *testing.T) uintptr {
-	f, err := os.CreateTemp(t.TempDir(), "")
-	if err != nil {
-		t.Fatal(err)
-	}
-	t.Cleanup(func() { f.Close() })
-	return f.Fd()
-}
-
-// dup returns a descriptor of the same open file, as a child would have it. The
-// Shipper closes it.
-func dup(t *testing.T, f *os.File) int {
-	fd, err := unix.Dup(int(f.Fd()))
-	if err != nil {
-		t.Fatal(err)
-	}
-	return fd
 }
 
 // TestEndsWhenTheJournalIsRemoved wants no shipper left for a directory that is

@@ -14,6 +14,6 @@
 // environments into them.
 //
 // The package does not listen, does not know of sandboxes and sends nothing:
-// "shimtrace receive" gives it a listener, and takes the spans on to the relay of
+// Package collect gives it a listener, and takes the spans on to the relay of
 // their sandbox (package route).
 package endpoint

@@ -100,6 +100,13 @@ func (e *Endpoint) Flush(ctx context.Context) error {
 	}
 }
 
+// Waiting returns how many requests have been answered whose spans the Sink has not got.
+func (e *Endpoint) Waiting() int {
+	e.queue.mu.Lock()
+	defer e.queue.mu.Unlock()
+	return int(e.queue.in - e.queue.out)
+}
+
 // Close takes no more requests, finishes those at hand, and waits until the Sink has
 // their spans. When ctx ends before, the connections are closed and what waits is
 // decoded nonetheless, but not waited for; the error is then ctx's.

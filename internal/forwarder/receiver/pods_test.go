@@ -58,7 +58,7 @@ func newHost(t *testing.T) *host {
 		t.Fatal(err)
 	}
 	running.Go(func() { _ = posts.Serve(guarded) })
-	running.Go(func() { router.Serve(ctx, relays, 0) })
+	running.Go(func() { router.Serve(ctx, relays) })
 	t.Cleanup(func() {
 		stop()
 		ctx, cancel := context.WithTimeout(context.Background(), patience)

@@ -1,6 +1,7 @@
 package route
 
 import (
+	"context"
 	"net"
 	"net/netip"
 	"os"
@@ -22,9 +23,10 @@ func BenchmarkTake(b *testing.B) {
 		b.Fatal(err)
 	}
 	served := make(chan struct{})
+	ctx, stop := context.WithCancel(b.Context())
 	go func() {
 		defer close(served)
-		r.Serve(b.Context(), l, time.Millisecond)
+		r.Serve(ctx, l)
 	}()
 	var got atomic.Int64
 	link := NewLink(LinkOptions{Dir: dir, Sandbox: "aaaaaaaa", Ensure: func() {}}, func(*span.Span) { got.Add(1) })
@@ -52,6 +54,7 @@ func BenchmarkTake(b *testing.B) {
 	b.StopTimer()
 	link.Leave(b.Context())
 	<-done
+	stop()
 	<-served
 	r.Close(b.Context())
 }

@@ -53,6 +53,10 @@ type guarded struct {
 	ready   []net.Conn // welcome, not asked for yet
 }
 
+// errNoListener: whoever has left us the port has had it refuse all, since we took too
+// long to begin.
+var errNoListener = errors.New("nobody listens there any more")
+
 // arrival is a connection that nobody has looked at yet.
 type arrival struct {
 	fd   int
@@ -73,7 +77,10 @@ func (g *guarded) Accept() (net.Conn, error) {
 		}
 		err := g.arrivals()
 		if g.isClosed() {
-			return nil, &net.OpError{Op: "accept", Net: g.at.Network(), Addr: g.at, Err: net.ErrClosed}
+			err = net.ErrClosed
+		}
+		if errors.Is(err, net.ErrClosed) || errors.Is(err, errNoListener) {
+			return nil, &net.OpError{Op: "accept", Net: g.at.Network(), Addr: g.at, Err: err}
 		}
 		if err != nil {
 			g.router.warn(fmt.Errorf("runtimes cannot be accepted: %w", err))
@@ -117,6 +124,9 @@ func (g *guarded) arrivals() error {
 			case errors.Is(err, unix.EAGAIN):
 				return len(g.batch) > 0
 			case errors.Is(err, unix.EINTR), errors.Is(err, unix.ECONNABORTED):
+			case errors.Is(err, unix.EINVAL):
+				failure = errNoListener
+				return true
 			default:
 				failure = os.NewSyscallError("accept", err)
 				g.acceptOne(int(port))

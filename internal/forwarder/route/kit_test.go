@@ -67,7 +67,7 @@ func startHost(t *testing.T, dir string, opts RouterOptions) *hosted {
 	}
 	ctx, cancel := context.WithCancel(context.Background())
 	var running sync.WaitGroup
-	running.Go(func() { h.Serve(ctx, l, 0) })
+	running.Go(func() { h.Serve(ctx, l) })
 	h.end = sync.OnceFunc(func() {
 		cancel()
 		running.Wait()

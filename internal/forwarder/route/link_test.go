@@ -264,30 +264,6 @@ func TestMakeDir(t *testing.T) {
 	}
 }
 
-// TestIdle: a Router without relays ends, one with a relay does not.
-func TestIdle(t *testing.T) {
-	dir := t.TempDir()
-	l, err := Listen(dir)
-	if err != nil {
-		t.Fatal(err)
-	}
-	r := NewRouter(RouterOptions{})
-	s := startSandbox(t, dir, "a")
-	ended := make(chan struct{})
-	go func() {
-		defer close(ended)
-		r.Serve(context.Background(), l, time.Millisecond)
-	}()
-	select {
-	case <-ended:
-		t.Error("it ended although there is a relay")
-	case <-time.After(3 * tick):
-	}
-	s.stop()
-	<-ended
-	r.Close(context.Background())
-}
-
 // TestNothingAfterTheEnd: a relay that has been told that it has got all gets no more;
 // what comes then waits for the sandbox's next one.
 func TestNothingAfterTheEnd(t *testing.T) {

@@ -102,6 +102,3 @@ func (r *receiver) next() (kind byte, payload []byte, err error) {
 
 // socketPath is where the router listens for relays, below their directory.
 func socketPath(dir string) string { return filepath.Join(dir, "link.sock") }
-
-// LockPath is the file whose lock the process with the router holds.
-func LockPath(dir string) string { return filepath.Join(dir, "receive.lock") }

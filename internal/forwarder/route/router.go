@@ -65,7 +65,6 @@ type Router struct {
 	peers   map[netip.AddrPort]*peer // with open connections
 	gone    gonePeers
 	held    held
-	lonely  time.Time // since when there is no relay
 }
 
 type traceID = [16]byte
@@ -102,7 +101,6 @@ func NewRouter(opts RouterOptions) *Router {
 		service: make(map[string][]*relay),
 		traces:  make(map[traceID]teaching),
 		peers:   make(map[netip.AddrPort]*peer),
-		lonely:  time.Now(),
 	}
 	r.sockets = sockets{proc: r.proc, diagnose: opts.diagnose, warn: r.warnOfLooking()}
 	if r.sockets.diagnose == nil {
@@ -146,9 +144,9 @@ const (
 	tick = 250 * time.Millisecond
 )
 
-// Serve admits relays until ctx is done, or until there has been none for the idle
-// time (0: never), and sees to spans that wait. Close comes after it.
-func (r *Router) Serve(ctx context.Context, relays *host.Listener, idle time.Duration) {
+// Serve admits relays until ctx is done, and sees to spans that wait. Close comes after
+// it.
+func (r *Router) Serve(ctx context.Context, relays *host.Listener) {
 	stop := context.AfterFunc(ctx, func() { relays.Close() })
 	defer stop()
 	var admitting sync.WaitGroup
@@ -163,9 +161,6 @@ func (r *Router) Serve(ctx context.Context, relays *host.Listener, idle time.Dur
 			return
 		case now := <-ticker.C:
 			r.expire(now)
-			if idle > 0 && r.isLonely(now, idle) {
-				return
-			}
 		}
 	}
 }
@@ -210,9 +205,6 @@ func (r *Router) dismiss(c *relay) {
 	defer r.mu.Unlock()
 	r.retire(c)
 	r.links = slices.DeleteFunc(r.links, func(o *relay) bool { return o == c })
-	if len(r.links) == 0 {
-		r.lonely = time.Now()
-	}
 }
 
 // retire lets no more spans go to a relay: those of a sandbox that comes back under
@@ -235,12 +227,6 @@ func (r *Router) relaysInOrder() []*relay {
 	all := slices.Clone(r.links)
 	slices.Reverse(all)
 	return all
-}
-
-func (r *Router) isLonely(now time.Time, idle time.Duration) bool {
-	r.mu.Lock()
-	defer r.mu.Unlock()
-	return len(r.links) == 0 && now.Sub(r.lonely) >= idle
 }
 
 // Close ends the links, once what is queued has been sent or ctx is done. Take has

@@ -7,15 +7,17 @@ import (
 	"log/slog"
 	"os"
 	"path/filepath"
+	"slices"
+	"strings"
 	"sync"
 	"sync/atomic"
 	"time"
 
 	"golang.org/x/sys/unix"
 
+	"github.com/shimtrace/shimtrace/internal/export"
 	"github.com/shimtrace/shimtrace/internal/forwarder/route"
 	"github.com/shimtrace/shimtrace/internal/forwarder/span"
-	"github.com/shimtrace/shimtrace/internal/keeper"
 	"github.com/shimtrace/shimtrace/internal/shim/state"
 )
 
@@ -25,10 +27,8 @@ const (
 	runtimeDrain = 3 * time.Second
 	// servingTime bounds the search for the inner shim's process.
 	servingTime = time.Minute
-	// watchEvery is how often the endpoint is pinged. The Go runtime waits for it with
-	// each span, without a limit: one that is stopped is to be replaced in a second.
-	watchEvery = 300 * time.Millisecond
-	// watchTime is how long that goes on for a runtime that has not sent a span.
+	// watchTime is how long the endpoint is watched for a runtime that has not sent a
+	// span. The Go runtime waits for it with each, without a limit.
 	watchTime = 2 * time.Minute
 )
 
@@ -36,7 +36,7 @@ const (
 // runtimes, and gets those of the sandbox's own from it.
 type runtimeSpans struct {
 	dir    string
-	keeper *keeper.Keeper
+	keeper *export.Keeper
 	log    *slog.Logger
 
 	link    *route.Link // nil before serve
@@ -47,29 +47,16 @@ type runtimeSpans struct {
 
 // openRuntimes has the endpoint opened, if it is wanted and nobody has: before the
 // inner shim serves, whose first spans would be refused otherwise. Nothing of it can
-// keep the relay from its work: what fails is logged, and nil returned.
+// keep the relay from its work: what fails is logged.
 func (o *Observer) openRuntimes() *runtimeSpans {
 	if !o.wants(o.Config.Jaeger.Receive) {
 		return nil
 	}
-	s := &runtimeSpans{dir: filepath.Join(o.Config.Relay.StateDir, "runtimes"), log: o.Log}
-	if err := route.MakeDir(s.dir); err != nil {
-		o.Log.Warn("no spans come from Kata's runtimes", "error", err)
-		return nil
-	}
 	at := o.Config.Jaeger.Listen
-	s.keeper = keeper.New(keeper.Options{
-		Lock:    route.LockPath(s.dir),
-		Program: func() (string, error) { return keeper.Find(o.Config.Export.Shipper, "export.shipper") },
-		Args:    []string{"receive"},
-		Files:   func() ([]*os.File, error) { return s.listen(at) },
-		Every:   watchEvery,
-		Awaited: true,
-		Killing: func() { s.countUnread(at, o.Telemetry.Journal) },
-		Without: "no spans come from Kata's runtimes",
-		Name:    "runtimes' endpoint",
-		Logf:    func(format string, args ...any) { o.Log.Warn(fmt.Sprintf(format, args...)) },
-	})
+	s := &runtimeSpans{dir: export.CollectDir(o.Config), keeper: o.Telemetry.Keeper, log: o.Log}
+	s.keeper.Receive(func() ([]*os.File, error) { return s.listen(at) },
+		func(answer string) bool { return !slices.Contains(strings.Fields(answer), at) },
+		func() { s.countUnread(at, o.Telemetry.Journal) })
 	state.Within(state.CloseTime, s.keeper.Ensure)
 	return s
 }
@@ -193,5 +180,4 @@ func (s *runtimeSpans) close() {
 		s.stop()
 		s.running.Wait()
 	}
-	state.Within(state.CloseTime, func() { s.keeper.Close(0) })
 }

@@ -22,6 +22,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"github.com/shimtrace/shimtrace/internal/config"
+	"github.com/shimtrace/shimtrace/internal/export"
 	"github.com/shimtrace/shimtrace/internal/export/journal"
 	"github.com/shimtrace/shimtrace/internal/reliability"
 	"github.com/shimtrace/shimtrace/internal/shim/shimtest"
@@ -130,7 +131,7 @@ func endpoints(cfg config.Config) (pids []int) {
 		for field := range strings.FieldsSeq(string(text)) {
 			env, _ := os.ReadFile("/proc/" + field + "/environ")
 			line, _ := os.ReadFile("/proc/" + field + "/cmdline")
-			if pid, err := strconv.Atoi(field); err == nil && bytes.HasSuffix(line, []byte("\x00receive\x00")) &&
+			if pid, err := strconv.Atoi(field); err == nil && bytes.HasSuffix(line, []byte("\x00collect\x00")) &&
 				bytes.Contains(env, []byte(filepath.Dir(cfg.Relay.StateDir))) {
 				pids = append(pids, pid)
 			}
@@ -268,7 +269,9 @@ func TestRuntimesPortOfAnotherUser(t *testing.T) {
 	if loud() != 2 {
 		t.Errorf("a minute later the log is:\n%s", text.String())
 	}
-	o := &Observer{Options: Options{Config: cfg, Who: telemetry.Identity{Inner: "containerd-shim-kata-v2"}, Log: log}}
+	kept := export.NewKeeper(cfg, t.Logf)
+	defer kept.Close(0)
+	o := &Observer{Options: Options{Config: cfg, Who: telemetry.Identity{Inner: "containerd-shim-kata-v2"}, Log: log, Telemetry: &telemetry.Telemetry{Keeper: kept}}}
 	if s := o.openRuntimes(); s == nil {
 		t.Error("it is not tried again")
 	} else {

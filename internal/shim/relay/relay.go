@@ -148,7 +148,7 @@ func (p *Process) Serve() {
 	if p.state.Dynamic {
 		p.controls = p.startControl()
 	} else {
-		go p.tel.Keeper.Ensure() // which looks at the disk; Close waits for it
+		go p.tel.Keeper.EnsureShipped() // which looks at the disk; Close waits for it
 	}
 }
 

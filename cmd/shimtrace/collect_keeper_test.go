@@ -42,7 +42,7 @@ func newKept(t *testing.T) *kept {
 	}
 	t.Setenv("SHIMTRACE_CONFIG", file)
 	t.Setenv(asToolEnv, "1") // for the processes that are started
-	if err := route.MakeDir(filepath.Join(state, "runtimes")); err != nil {
+	if err := route.MakeDir(filepath.Join(state, "collect")); err != nil {
 		t.Fatal(err)
 	}
 	k := &kept{state: state, at: at, url: "http://" + at + endpoint.Path}
@@ -57,9 +57,9 @@ func newKept(t *testing.T) *kept {
 // keeper returns a relay's.
 func (k *kept) keeper(t *testing.T) *keeper.Keeper {
 	of := keeper.New(keeper.Options{
-		Lock:    route.LockPath(filepath.Join(k.state, "runtimes")),
+		Lock:    filepath.Join(k.state, "collect", "lock"),
 		Program: os.Executable,
-		Args:    []string{"receive"},
+		Args:    []string{"collect"},
 		Files: func() ([]*os.File, error) {
 			l, err := net.Listen("tcp", k.at)
 			if err != nil {
@@ -100,7 +100,7 @@ func (k *kept) processes(t *testing.T) (pids []int) {
 			}
 			line, _ := os.ReadFile(fmt.Sprintf("/proc/%d/cmdline", pid))
 			env, _ := os.ReadFile(fmt.Sprintf("/proc/%d/environ", pid))
-			if strings.HasSuffix(string(line), "\x00receive\x00") && strings.Contains(string(env), k.state) {
+			if strings.HasSuffix(string(line), "\x00collect\x00") && strings.Contains(string(env), k.state) {
 				pids = append(pids, pid)
 			}
 		}
@@ -108,9 +108,9 @@ func (k *kept) processes(t *testing.T) (pids []int) {
 	return pids
 }
 
-// TestReceiveReplaced: relays start one process for the host, and another one when it
+// TestCollectReplaced: relays start one process for the host, and another one when it
 // is killed; each gets what is posted from then on.
-func TestReceiveReplaced(t *testing.T) {
+func TestCollectReplaced(t *testing.T) {
 	k := newKept(t)
 	pods := load(t, goPod, rustPod)
 	var relays []*fakeRelay
@@ -134,7 +134,7 @@ func TestReceiveReplaced(t *testing.T) {
 	}
 
 	// As if it had run for a while: one that dies young is not replaced so quickly.
-	if err := os.Chtimes(route.LockPath(filepath.Join(k.state, "runtimes")), time.Now().Add(-time.Hour), time.Now().Add(-time.Hour)); err != nil {
+	if err := os.Chtimes(filepath.Join(k.state, "collect", "lock"), time.Now().Add(-time.Hour), time.Now().Add(-time.Hour)); err != nil {
 		t.Fatal(err)
 	}
 	killed := time.Now()
@@ -162,9 +162,9 @@ func TestReceiveReplaced(t *testing.T) {
 	eventually(t, "the other relay gets on, too", func() bool { return len(relays[0].got()) == len(pods[0].spans)+1 })
 }
 
-// TestReceiveStopped: while the process is stopped, posts wait for the next one, and no
+// TestCollectStopped: while the process is stopped, posts wait for the next one, and no
 // longer than it takes to start that. The Go runtime's exporter has no limit of its own.
-func TestReceiveStopped(t *testing.T) {
+func TestCollectStopped(t *testing.T) {
 	k := newKept(t)
 	p := load(t, goPod)[0]
 	of := k.keeper(t)
@@ -205,15 +205,15 @@ func TestReceiveStopped(t *testing.T) {
 	}
 	reliability.Row(t, reliability.Fault{
 		Area:  "Processes",
-		Fault: "`shimtrace receive` is stopped (SIGSTOP)",
+		Fault: "`shimtrace collect` is stopped (SIGSTOP)",
 		Pod:   "the spans that its runtime ends meanwhile take up to a second: the relays replace the process",
 		Lost:  "what the stopped process had, and the posts that waited for it",
 	})
 }
 
-// TestReceivePortTaken: who has the port keeps it, and is heard of once; when it is
+// TestCollectPortTaken: who has the port keeps it, and is heard of once; when it is
 // free, the endpoint is opened.
-func TestReceivePortTaken(t *testing.T) {
+func TestCollectPortTaken(t *testing.T) {
 	k := newKept(t)
 	other, err := net.Listen("tcp", k.at)
 	if err != nil {
@@ -251,17 +251,17 @@ func TestReceivePortTaken(t *testing.T) {
 	relay.gets(t, p.spans)
 }
 
-// TestReceiveLeftovers: what a process leaves that was killed stops nobody.
-func TestReceiveLeftovers(t *testing.T) {
+// TestCollectLeftovers: what a process leaves that was killed stops nobody.
+func TestCollectLeftovers(t *testing.T) {
 	r := startReceive(t)
 	if err := r.cmd.Process.Kill(); err != nil {
 		t.Fatal(err)
 	}
 	_ = r.cmd.Wait()
-	if _, err := os.Lstat(filepath.Join(r.state, "runtimes", "link.sock")); errors.Is(err, os.ErrNotExist) {
+	if _, err := os.Lstat(filepath.Join(r.state, "collect", "link.sock")); errors.Is(err, os.ErrNotExist) {
 		t.Fatal("nothing was left behind")
 	}
-	again := newTool(t, fmt.Sprintf("[relay]\nstate_dir = %q\n[journal]\ndir = %q\n", r.state, filepath.Join(r.state, "journal")), "receive", "--listen", r.at)
+	again := newTool(t, fmt.Sprintf("[relay]\nstate_dir = %q\n[journal]\ndir = %q\n", r.state, filepath.Join(r.state, "journal")), "collect", "--listen", r.at)
 	again.start()
 	again.says("runtimes may post")
 	p := load(t, rustPod)[0]
@@ -272,8 +272,8 @@ func TestReceiveLeftovers(t *testing.T) {
 	again.stop()
 }
 
-// TestReceiveKilledIsCounted: what a process had that was killed is counted by the next.
-func TestReceiveKilledIsCounted(t *testing.T) {
+// TestCollectKilledIsCounted: what a process had that was killed is counted by the next.
+func TestCollectKilledIsCounted(t *testing.T) {
 	r := startReceive(t)
 	p := load(t, rustPod)[0]
 	p.postAll(t, r.url) // of a sandbox that has no relay
@@ -282,7 +282,7 @@ func TestReceiveKilledIsCounted(t *testing.T) {
 		t.Fatal(err)
 	}
 	_ = r.cmd.Wait()
-	again := newTool(t, fmt.Sprintf("[relay]\nstate_dir = %q\n[journal]\ndir = %q\n", r.state, filepath.Join(r.state, "journal")), "receive", "--listen", r.at)
+	again := newTool(t, fmt.Sprintf("[relay]\nstate_dir = %q\n[journal]\ndir = %q\n", r.state, filepath.Join(r.state, "journal")), "collect", "--listen", r.at)
 	again.start()
 	again.says(fmt.Sprintf("killed when it had %d spans", len(p.spans)))
 	again.stop()
@@ -301,20 +301,20 @@ func TestReceiveKilledIsCounted(t *testing.T) {
 // pendingOf is what an endpoint has in its hands.
 func pendingOf(t *testing.T, state string) uint64 {
 	t.Helper()
-	b, err := os.ReadFile(filepath.Join(state, "runtimes", "pending"))
+	b, err := os.ReadFile(filepath.Join(state, "collect", "pending"))
 	if err != nil || len(b) != 8 {
 		t.Fatalf("%x, %v", b, err)
 	}
 	return binary.NativeEndian.Uint64(b)
 }
 
-// TestReceiveOnAHungJournal: posts are taken, and the process ends, while the journal's
+// TestCollectOnAHungJournal: posts are taken, and the process ends, while the journal's
 // file system answers nothing.
-func TestReceiveOnAHungJournal(t *testing.T) {
+func TestCollectOnAHungJournal(t *testing.T) {
 	dir, release := disktest.Hung(t)
 	config, state, at := receiveConfig(t)
 	config = strings.Replace(config, strconv.Quote(filepath.Join(state, "journal")), strconv.Quote(dir), 1)
-	r := &receiving{newTool(t, config, "receive"), state, at, "http://" + at + endpoint.Path}
+	r := &receiving{newTool(t, config, "collect"), state, at, "http://" + at + endpoint.Path}
 	r.start()
 	r.says("runtimes may post to " + r.url)
 	p := load(t, rustPod)[0]
@@ -338,7 +338,7 @@ func TestReceiveOnAHungJournal(t *testing.T) {
 	release()
 	reliability.Row(t, reliability.Fault{
 		Area:  "Hangs",
-		Fault: "the journal's file system answers nothing while `shimtrace receive` receives",
+		Fault: "the journal's file system answers nothing while `shimtrace collect` receives",
 		Pod:   "nothing",
 		Lost:  "counts of what the endpoint loses meanwhile",
 	})

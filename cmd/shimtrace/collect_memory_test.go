@@ -26,15 +26,15 @@ func memoryOf(t *testing.T, pid int) (resident, anonymous int) {
 	return resident, anonymous
 }
 
-// TestReceiveMemory: the memory of a burst goes back to the system when it is over. It is
+// TestCollectMemory: the memory of a burst goes back to the system when it is over. It is
 // of the tool as it is built, for that of a test, or with the race detector, is another.
-func TestReceiveMemory(t *testing.T) {
+func TestCollectMemory(t *testing.T) {
 	tool := filepath.Join(t.TempDir(), "shimtrace")
 	if out, err := exec.Command("go", "build", "-o", tool, ".").CombinedOutput(); err != nil {
 		t.Fatalf("build the tool: %v\n%s", err, out)
 	}
 	config, state, at := receiveConfig(t)
-	r := &receiving{newTool(t, config, "receive"), state, at, "http://" + at + endpoint.Path}
+	r := &receiving{newTool(t, config, "collect"), state, at, "http://" + at + endpoint.Path}
 	r.cmd.Path = tool
 	r.start()
 	r.says("runtimes may post to " + r.url)

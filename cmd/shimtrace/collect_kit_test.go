@@ -147,7 +147,7 @@ func linkRelay(t *testing.T, state, sandbox string, ensure func(), pids ...int) 
 	t.Helper()
 	f := new(fakeRelay)
 	f.Link = route.NewLink(route.LinkOptions{
-		Dir: filepath.Join(state, "runtimes"), Sandbox: sandbox, Ensure: ensure,
+		Dir: filepath.Join(state, "collect"), Sandbox: sandbox, Ensure: ensure,
 		Lost: func(reason string, n int) { t.Errorf("%s: %d spans lost: %s", sandbox, n, reason) },
 		Warn: func(err error) { t.Logf("%s: %v", sandbox, err) },
 	}, f.take)
@@ -223,15 +223,15 @@ func receiveConfig(t *testing.T) (config, state, at string) {
 	}
 	at = l.Addr().String()
 	l.Close()
-	state, err = os.MkdirTemp("", "receive")
+	state, err = os.MkdirTemp("", "collect")
 	if err != nil {
 		t.Fatal(err)
 	}
 	t.Cleanup(func() { os.RemoveAll(state) })
-	return fmt.Sprintf("[relay]\nstate_dir = %q\n[journal]\ndir = %q\n[jaeger]\nlisten = %q\n", state, filepath.Join(state, "journal"), at), state, at
+	return fmt.Sprintf("[relay]\nstate_dir = %q\n[journal]\ndir = %q\n[jaeger]\nreceive = \"on\"\nlisten = %q\n", state, filepath.Join(state, "journal"), at), state, at
 }
 
-// receiving is a shimtrace receive that runs.
+// receiving is a shimtrace collect that runs.
 type receiving struct {
 	*forwardProcess
 	state, at, url string
@@ -240,7 +240,7 @@ type receiving struct {
 func startReceive(t *testing.T, args ...string) *receiving {
 	t.Helper()
 	config, state, at := receiveConfig(t)
-	r := &receiving{newTool(t, config, append([]string{"receive"}, args...)...), state, at, "http://" + at + endpoint.Path}
+	r := &receiving{newTool(t, config, append([]string{"collect"}, args...)...), state, at, "http://" + at + endpoint.Path}
 	r.start()
 	r.says("runtimes may post to " + r.url)
 	return r

@@ -19,9 +19,9 @@ import (
 	"github.com/shimtrace/shimtrace/internal/forwarder/endpoint"
 )
 
-// TestReceiveTwoSandboxes: the runtimes of two pods post at the same time, each in
+// TestCollectTwoSandboxes: the runtimes of two pods post at the same time, each in
 // its own way; each relay gets its own spans, all of them, as they came.
-func TestReceiveTwoSandboxes(t *testing.T) {
+func TestCollectTwoSandboxes(t *testing.T) {
 	r := startReceive(t)
 	pods := load(t, goPod, rustPod)
 	var relays []*fakeRelay
@@ -43,14 +43,14 @@ func TestReceiveTwoSandboxes(t *testing.T) {
 	if lost := drops(t, r.state); len(lost) > 0 || strings.Contains(r.stderr.String(), "lost") {
 		t.Errorf("lost %v", lost)
 	}
-	if _, err := os.Lstat(filepath.Join(r.state, "runtimes", "link.sock")); !errors.Is(err, os.ErrNotExist) {
+	if _, err := os.Lstat(filepath.Join(r.state, "collect", "link.sock")); !errors.Is(err, os.ErrNotExist) {
 		t.Errorf("the socket is left behind: %v", err)
 	}
 }
 
-// TestReceiveBeforeRelay: what is posted before the sandbox's relay comes waits for
+// TestCollectBeforeRelay: what is posted before the sandbox's relay comes waits for
 // it; what is nobody's is counted.
-func TestReceiveBeforeRelay(t *testing.T) {
+func TestCollectBeforeRelay(t *testing.T) {
 	r := startReceive(t)
 	pods := load(t, goPod, rustPod)
 	client := pods[0].client(t)
@@ -71,9 +71,9 @@ func TestReceiveBeforeRelay(t *testing.T) {
 	}
 }
 
-// TestReceiveStalledRelay: a relay that takes nothing, and one that is gone, are no
+// TestCollectStalledRelay: a relay that takes nothing, and one that is gone, are no
 // concern of another's, nor of who posts.
-func TestReceiveStalledRelay(t *testing.T) {
+func TestCollectStalledRelay(t *testing.T) {
 	r := startReceive(t)
 	pods := load(t, goPod, rustPod)
 	stalled, gone := r.relay(t, pods[1].sandbox), r.relay(t, "gone")
@@ -92,9 +92,9 @@ func TestReceiveStalledRelay(t *testing.T) {
 	r.stop()
 }
 
-// TestReceiveLiar: a runtime that claims to be another sandbox's reaches its own
+// TestCollectLiar: a runtime that claims to be another sandbox's reaches its own
 // relay, nobody else's.
-func TestReceiveLiar(t *testing.T) {
+func TestCollectLiar(t *testing.T) {
 	r := startReceive(t)
 	pods := load(t, goPod, rustPod)
 	victims := []*fakeRelay{r.relay(t, pods[0].sandbox), r.relay(t, pods[1].sandbox)}
@@ -116,8 +116,8 @@ func TestReceiveLiar(t *testing.T) {
 	r.stop()
 }
 
-// TestReceiveStranger: another user's process is not listened to.
-func TestReceiveStranger(t *testing.T) {
+// TestCollectStranger: another user's process is not listened to.
+func TestCollectStranger(t *testing.T) {
 	r := startReceive(t)
 	done := make(chan error)
 	go func() {
@@ -148,18 +148,18 @@ func TestReceiveStranger(t *testing.T) {
 	}
 }
 
-// TestReceiveOnce: a second process leaves at once, and so does one whose port
+// TestCollectOnce: a second process leaves at once, and so does one whose port
 // somebody else has.
-func TestReceiveOnce(t *testing.T) {
+func TestCollectOnce(t *testing.T) {
 	config, state, at := receiveConfig(t)
-	first := newTool(t, config, "receive")
+	first := newTool(t, config, "collect")
 	first.start()
 	first.says("runtimes may post")
-	second := newTool(t, config, "receive")
+	second := newTool(t, config, "collect")
 	second.start()
 	second.ends(exitOK)
-	second.says("another process receives for this host already")
-	other := newTool(t, strings.Replace(config, state, t.TempDir(), 1), "receive")
+	second.says("another process collects for this host already")
+	other := newTool(t, strings.Replace(config, state, t.TempDir(), 1), "collect")
 	other.start()
 	other.ends(exitFailure)
 	other.says("address already in use")
@@ -170,8 +170,8 @@ func TestReceiveOnce(t *testing.T) {
 	}
 }
 
-// TestReceiveIdle: without relays it ends by itself, with one it does not.
-func TestReceiveIdle(t *testing.T) {
+// TestCollectIdle: without relays it ends by itself, with one it does not.
+func TestCollectIdle(t *testing.T) {
 	r := startReceive(t, "--idle", "300ms")
 	relay := r.relay(t, "a")
 	r.says("1 sandbox")
@@ -182,20 +182,20 @@ func TestReceiveIdle(t *testing.T) {
 	r.ends(exitOK)
 }
 
-// TestReceiveUsage: what is wrong on the command line is said.
-func TestReceiveUsage(t *testing.T) {
+// TestCollectUsage: what is wrong on the command line is said.
+func TestCollectUsage(t *testing.T) {
 	for _, args := range [][]string{
 		{"x"}, {"--idle", "-1s"}, {"--listen", "0.0.0.0:276"}, {"--listen", "localhost:276"}, {"--listen", "276"},
 	} {
-		p := newTool(t, "", slices.Concat([]string{"receive"}, args)...)
+		p := newTool(t, "", slices.Concat([]string{"collect"}, args)...)
 		p.start()
 		p.ends(exitUsage)
 	}
 }
 
-// TestReceiveDrainsLastPost: what is posted right before the runtime and its relay
+// TestCollectDrainsLastPost: what is posted right before the runtime and its relay
 // end is not lost, however quickly they do.
-func TestReceiveDrainsLastPost(t *testing.T) {
+func TestCollectDrainsLastPost(t *testing.T) {
 	r := startReceive(t)
 	p := load(t, rustPod)[0]
 	for range 5 {
@@ -209,12 +209,12 @@ func TestReceiveDrainsLastPost(t *testing.T) {
 	r.stop()
 }
 
-// TestReceiveFollowsConfiguration: the endpoint is at another address as soon as the
+// TestCollectFollowsConfiguration: the endpoint is at another address as soon as the
 // configuration says so, and stays where it was, to which runtimes post that run.
-func TestReceiveFollowsConfiguration(t *testing.T) {
+func TestCollectFollowsConfiguration(t *testing.T) {
 	text, state, at := receiveConfig(t)
 	_, _, later := receiveConfig(t)
-	tool := newTool(t, text, "receive")
+	tool := newTool(t, text, "collect")
 	r := &receiving{tool, state, at, "http://" + at + endpoint.Path}
 	r.start()
 	r.says("runtimes may post to " + r.url)

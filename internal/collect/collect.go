@@ -1,0 +1,164 @@
+package collect
+
+import (
+	"context"
+	"errors"
+	"os"
+	"sync"
+	"time"
+
+	"github.com/shimtrace/shimtrace/internal/config"
+	"github.com/shimtrace/shimtrace/internal/console"
+	"github.com/shimtrace/shimtrace/internal/export"
+	"github.com/shimtrace/shimtrace/internal/export/ship"
+	"github.com/shimtrace/shimtrace/internal/host"
+	"github.com/shimtrace/shimtrace/internal/keeper"
+)
+
+// ErrHeld is returned by Run while another process collects for the host.
+var ErrHeld = errors.New("another process collects for this host already")
+
+// Options say what is collected.
+type Options struct {
+	// Configurations are those of all journals, the common one first; see
+	// [config.Journals].
+	Configurations []config.Config
+	// Reload returns them anew when they have changed, otherwise nil.
+	Reload func() []config.Config
+	// Listen opens the endpoint before a relay asks for it.
+	Listen bool
+	// Idle is how long there may be no relay, and nothing to be shipped, until Run
+	// ends; 0: for ever.
+	Idle time.Duration
+}
+
+// Run collects until ctx is done or there is nothing to be done any more.
+func Run(ctx context.Context, o Options, c *console.Console) error {
+	for {
+		err := run(ctx, o, c)
+		// Somebody may have appended, and seen the lock held, just when we gave up.
+		if err != nil || ctx.Err() != nil || !pending(o.Configurations) {
+			return err
+		}
+	}
+}
+
+// pending reports whether a journal that is shipped has something to be shipped.
+func pending(all []config.Config) bool {
+	for _, cfg := range all {
+		if cfg.Export.Endpoint != "" && ship.Pending(cfg.Journal.Dir) {
+			return true
+		}
+	}
+	return false
+}
+
+const (
+	// lookInterval is how often is looked at what there is to be done.
+	lookInterval = 250 * time.Millisecond
+	// slowInterval is how often files are looked at, and losses are counted.
+	slowInterval = 5 * time.Second
+)
+
+func run(ctx context.Context, o Options, c *console.Console) error {
+	p, err := takePlace(o.Configurations[0])
+	if errors.Is(err, host.ErrLocked) {
+		return ErrHeld
+	}
+	if err != nil {
+		return err
+	}
+	defer p.lock.Close()
+	ctx, stop := context.WithCancel(ctx)
+	defer stop()
+	r := newReception(o.Configurations[0], p, c)
+	pings, err := keeper.Answer(export.CollectLock(o.Configurations[0]), r.state, r.take)
+	if err != nil {
+		p.relays.Close()
+		return err
+	}
+	defer pings.Close()
+	r.take(p.left)
+	r.wanted = o.Listen
+	if err := r.follow(); err != nil && o.Listen {
+		p.relays.Close()
+		return err
+	}
+
+	var background sync.WaitGroup
+	background.Go(func() { giveBack(ctx, r.counters.Bodies.Load) })
+	s := shipments{console: c}
+	s.follow(o.Configurations, o.Idle)
+	status := func() console.Status { return join(r.status(), s.status()) }
+	background.Go(func() { c.Watch(ctx, 2*lookInterval, status) })
+	received := make(chan struct{})
+	go func() {
+		defer close(received)
+		r.run(ctx)
+	}()
+	failure := look(ctx, o, r, &s)
+	stop()
+	<-received
+	s.close()
+	background.Wait()
+	c.End(status().Line)
+	return failure
+}
+
+// look sees to what there is to be done until ctx is done or there is nothing.
+func look(ctx context.Context, o Options, r *reception, s *shipments) error {
+	tick := time.NewTicker(lookInterval)
+	defer tick.Stop()
+	busy, slow := time.Now(), time.Now()
+	for {
+		select {
+		case <-ctx.Done():
+			return nil
+		case <-tick.C:
+		}
+		now := time.Now()
+		late := now.Sub(slow) >= slowInterval
+		if late {
+			slow = now
+			r.tell()
+			if all := o.Reload(); all != nil {
+				r.setListen(all[0].Jaeger.Listen)
+				s.follow(all, o.Idle)
+			}
+		}
+		relays := r.router.Snapshot().Relays > 0
+		if late || relays && !r.wanted {
+			r.wanted = r.wanted || relays
+			r.console.Warn(r.follow())
+		}
+		if relays {
+			busy = now
+			continue
+		}
+		if err := s.failed(); err != nil {
+			return err
+		}
+		if o.Idle > 0 && now.Sub(busy) >= o.Idle && s.idle() {
+			return nil
+		}
+	}
+}
+
+// Reloader returns an Options.Reload, which loads the configurations when their file is
+// another than before. What has mistakes is not taken.
+func Reloader(getenv func(string) string, load func() ([]config.Config, error)) func() []config.Config {
+	path, _ := config.Path(getenv)
+	last, _ := os.Stat(path)
+	return func() []config.Config {
+		st, err := os.Stat(path)
+		if err != nil || last != nil && st.ModTime().Equal(last.ModTime()) && st.Size() == last.Size() {
+			return nil
+		}
+		last = st
+		all, err := load()
+		if err != nil {
+			return nil
+		}
+		return all
+	}
+}

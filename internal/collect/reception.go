@@ -1,0 +1,261 @@
+package collect
+
+import (
+	"context"
+	"fmt"
+	"net"
+	"os"
+	"strings"
+	"sync"
+	"time"
+
+	"github.com/shimtrace/shimtrace/internal/config"
+	"github.com/shimtrace/shimtrace/internal/console"
+	"github.com/shimtrace/shimtrace/internal/export/journal"
+	"github.com/shimtrace/shimtrace/internal/forwarder/endpoint"
+	"github.com/shimtrace/shimtrace/internal/forwarder/route"
+	"github.com/shimtrace/shimtrace/internal/shim/kata/agentconfig"
+)
+
+const (
+	// diskTime bounds how long the process waits for the journal's disk.
+	diskTime = time.Second
+	// closeTime bounds how long its end waits for posts at hand, and then for relays to
+	// take what is theirs.
+	closeTime = 2 * time.Second
+)
+
+// reception is the way of runtimes' spans through this process.
+type reception struct {
+	place    *place
+	console  *console.Console
+	journal  *journal.Journal // where losses are counted
+	counters endpoint.Counters
+	endpoint *endpoint.Endpoint
+	router   *route.Router
+	serving  sync.WaitGroup
+	told     map[endpoint.Reason]uint64 // of the endpoint's losses, so far
+
+	wanted bool // runtimes' spans are, by a relay or who has started the process
+
+	mu     sync.Mutex
+	over   bool
+	listen string                  // where runtimes are to post to
+	ports  map[string]net.Listener // that are served, by address
+}
+
+func newReception(cfg config.Config, p *place, c *console.Console) *reception {
+	r := &reception{
+		place: p, console: c, listen: cfg.Jaeger.Listen,
+		told: make(map[endpoint.Reason]uint64), ports: make(map[string]net.Listener),
+		journal: openJournal(cfg),
+	}
+	r.router = route.NewRouter(route.RouterOptions{
+		HeldBytes: int(cfg.Jaeger.HeldBytes),
+		Settle:    func(ctx context.Context) { _ = r.endpoint.Flush(ctx) },
+		Drops:     r.journal,
+		Pending:   p.pending,
+		Warn:      c.Warn,
+	})
+	r.endpoint = endpoint.New(r.router.Take, endpoint.Options{
+		Span:     agentconfig.Forwarder(cfg.Agent).Wire.Options,
+		MaxBody:  int(cfg.Jaeger.BodyBytes),
+		Report:   func(_ endpoint.Reason, err error) { c.Warn(err) },
+		Counters: &r.counters,
+		Pending:  p.pending,
+	})
+	c.Warn(p.uncounted)
+	if p.lost > 0 {
+		r.journal.Drop(route.DropReason(route.ReasonEndpointGone), int(p.lost))
+		c.Warn(fmt.Errorf("the process before this one was killed when it had %d spans, which are lost", p.lost))
+	}
+	return r
+}
+
+func openJournal(cfg config.Config) *journal.Journal {
+	return journal.New(cfg.Journal.Dir, journal.Options{
+		MaxBytes:     int64(cfg.Journal.MaxBytes),
+		SegmentBytes: int64(cfg.Journal.SegmentBytes),
+		Shipped:      cfg.Export.Endpoint != "",
+	})
+}
+
+// run receives until ctx is done.
+func (r *reception) run(ctx context.Context) {
+	if err := r.journal.Within(diskTime, r.journal.Check); err != nil {
+		r.console.Warn(fmt.Errorf("losses of runtimes' spans are not counted: %w", err))
+	}
+	r.router.Serve(ctx, r.place.relays)
+
+	r.mu.Lock()
+	r.over = true
+	r.mu.Unlock()
+	posts, cancel := context.WithTimeout(context.WithoutCancel(ctx), closeTime)
+	defer cancel()
+	r.console.Warn(r.endpoint.Close(posts)) // of somebody who takes long to post
+	r.serving.Wait()
+	relays, cancel := context.WithTimeout(context.WithoutCancel(ctx), closeTime)
+	defer cancel()
+	r.router.Close(relays)
+	r.tell()
+	r.console.Warn(r.journal.Within(diskTime, r.journal.Close))
+}
+
+// state is the answer to a ping: the addresses that are served. A post waits for
+// nothing that this does not wait for.
+func (r *reception) state() string {
+	r.router.Snapshot()
+	r.endpoint.Waiting()
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	var all []string
+	for at := range r.ports {
+		all = append(all, at)
+	}
+	return strings.Join(all, " ")
+}
+
+func (r *reception) setListen(at string) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	r.listen = at
+}
+
+// missing returns where runtimes are to post to, empty if that is served.
+func (r *reception) missing() string {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	if r.ports[r.listen] != nil {
+		return ""
+	}
+	return r.listen
+}
+
+// take serves the port that is left to this process.
+func (r *reception) take(files []*os.File) {
+	for _, f := range files {
+		l, err := net.FileListener(f)
+		f.Close()
+		if err != nil {
+			continue
+		}
+		if port, ok := l.(*net.TCPListener); ok && port.Addr().String() == r.missing() {
+			r.console.Warn(r.serve(port))
+		} else {
+			l.Close()
+		}
+	}
+}
+
+// follow opens the port that the configuration names, beside those that are open, if it
+// is wanted: this process lives for as long as there are relays, and pods that start
+// from now on are told of the new one.
+func (r *reception) follow() error {
+	at := r.missing()
+	if at == "" || !r.wanted {
+		return nil
+	}
+	port, err := route.Open(at)
+	if err == nil {
+		err = r.serve(port)
+	}
+	if err != nil {
+		return fmt.Errorf("endpoint of the runtimes: %w", err)
+	}
+	return nil
+}
+
+// serve serves a port until the end, or until it fails.
+func (r *reception) serve(port *net.TCPListener) error {
+	at := port.Addr().String()
+	guarded, err := r.router.Guard(port)
+	if err != nil {
+		port.Close()
+		return err
+	}
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	if r.over {
+		guarded.Close()
+		return nil
+	}
+	too := ""
+	if len(r.ports) > 0 {
+		too = ", too"
+	}
+	r.ports[at] = guarded
+	r.console.Info("runtimes may post to http://%s%s%s", at, endpoint.Path, too)
+	r.serving.Go(func() {
+		err := r.endpoint.Serve(guarded)
+		r.mu.Lock()
+		defer r.mu.Unlock()
+		delete(r.ports, at)
+		r.console.Warn(err)
+	})
+	return nil
+}
+
+// tell counts in the journal what the endpoint has lost since the last time. Of a
+// post that could not be read nobody knows the number of spans; it counts as one.
+// What the exporter traced of itself is no loss.
+func (r *reception) tell() {
+	for _, reason := range endpoint.Reasons() {
+		lost := r.counters.Lost(reason)
+		n := lost - r.told[reason]
+		r.told[reason] = lost
+		if n == 0 || reason == endpoint.Exporter {
+			continue
+		}
+		name := reason.String()
+		if reason.Requests() {
+			name += "_post"
+		}
+		r.journal.Drop(route.DropReason(name), int(n))
+	}
+	// If that fails, the journal keeps the counts for its next record.
+	r.console.Warn(r.journal.Within(diskTime, r.journal.Flush))
+}
+
+// status tells the counts.
+func (r *reception) status() console.Status {
+	s := r.router.Snapshot()
+	refused := make(map[string]uint64) // posts, by reason
+	for _, reason := range endpoint.Reasons() {
+		switch n := r.counters.Lost(reason); {
+		case n == 0 || reason == endpoint.Exporter:
+		case reason.Requests():
+			refused[reason.String()] += n
+		default:
+			s.Lost[reason.String()] += n
+		}
+	}
+	if n := r.counters.TurnedAway.Load(); n > 0 {
+		refused["connections"] += n
+	}
+	if r.counters.Bodies.Load()+s.Arrived+uint64(s.Relays) == 0 && len(refused)+len(s.Turned) == 0 {
+		return console.Status{} // nobody wants any
+	}
+	sandboxes := fmt.Sprintf("%d sandboxes", s.Relays)
+	if s.Relays == 1 {
+		sandboxes = "1 sandbox"
+	}
+	parts := []string{sandboxes, console.Spans(int(s.Arrived))}
+	if n := r.counters.Lost(endpoint.Exporter); n > 0 {
+		parts = append(parts, fmt.Sprintf("%d of the exporter's own left out", n))
+	}
+	if s.Held > 0 {
+		parts = append(parts, fmt.Sprintf("%d held", s.Held))
+	}
+	for _, text := range []string{
+		console.ByReason("lost", s.Lost), console.ByReason("posts refused", refused), console.ByReason("connections not listened to", s.Turned),
+	} {
+		if text != "" {
+			parts = append(parts, text)
+		}
+	}
+	return console.Status{
+		Line:    strings.Join(parts, ", "),
+		Matters: sandboxes,
+		Losses:  console.ByReason("", s.Lost) + console.ByReason("", refused),
+	}
+}

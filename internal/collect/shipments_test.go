@@ -1,0 +1,50 @@
+package collect
+
+import (
+	"bytes"
+	"errors"
+	"fmt"
+	"log/slog"
+	"strings"
+	"testing"
+
+	"github.com/shimtrace/shimtrace/internal/config"
+	"github.com/shimtrace/shimtrace/internal/console"
+	"github.com/shimtrace/shimtrace/internal/export/ship"
+)
+
+// caused is an error whose text changes from attempt to attempt.
+type caused struct{ n int }
+
+func (c caused) Error() string { return fmt.Sprintf("a web server answers: request %d", c.n) }
+func (caused) Cause() string   { return "a web server answers" }
+
+// TestShipmentSaysEachCauseOnce: a log that nobody reads must not grow with the attempts.
+func TestShipmentSaysEachCauseOnce(t *testing.T) {
+	var out bytes.Buffer
+	c := console.New(&out, slog.LevelInfo)
+	s := NewShipment(config.Config{}, c)
+	refused := &ship.RejectedError{Reason: "refused", Spans: 1, Err: errors.New("bad span")}
+	for n := range 100 {
+		s.update(ship.Status{Err: caused{n}})
+		s.update(ship.Status{}) // as an attempt begins, for one
+	}
+	s.update(ship.Status{Shipped: 1, Notice: refused})
+	s.update(ship.Status{Shipped: 2, Notice: refused})
+	s.update(ship.Status{Shipped: 2, Notice: refused, Err: caused{101}})
+	const notices = 40
+	for n := range notices {
+		s.update(ship.Status{Notice: fmt.Errorf("notice %c", 'A'+n)})
+	}
+	c.Close()
+	text := out.String()
+	if n := strings.Count(text, "a web server answers"); n != 1 {
+		t.Errorf("said %d times:\n%s", n, text)
+	}
+	if n := strings.Count(text, "bad span"); n != 1 {
+		t.Errorf("notice %d times:\n%s", n, text)
+	}
+	if n := strings.Count(text, "\n"); n > notices/2 {
+		t.Errorf("%d lines", n)
+	}
+}

@@ -1,0 +1,45 @@
+package console
+
+import (
+	"fmt"
+	"maps"
+	"os"
+	"slices"
+	"strings"
+
+	"golang.org/x/term"
+)
+
+// Width returns the width of the terminal that w is, 0 if it is none.
+func Width(w any) int {
+	f, ok := w.(*os.File)
+	if !ok || !term.IsTerminal(int(f.Fd())) {
+		return 0
+	}
+	width, _, err := term.GetSize(int(f.Fd()))
+	if err != nil || width < 1 {
+		return 80
+	}
+	return width
+}
+
+// Spans tells a number of spans.
+func Spans(n int) string {
+	if n == 1 {
+		return "1 span"
+	}
+	return fmt.Sprintf("%d spans", n)
+}
+
+// ByReason tells counts with their reasons, nothing if there are none.
+func ByReason(what string, counts map[string]uint64) string {
+	total, reasons := uint64(0), []string{}
+	for _, reason := range slices.Sorted(maps.Keys(counts)) {
+		total += counts[reason]
+		reasons = append(reasons, fmt.Sprintf("%s: %d", reason, counts[reason]))
+	}
+	if total == 0 {
+		return ""
+	}
+	return fmt.Sprintf("%d %s (%s)", total, what, strings.Join(reasons, ", "))
+}

@@ -1,6 +1,7 @@
 package collate
 
 import (
+	"github.com/shimtrace/shimtrace/internal/forwarder/calls"
 	"maps"
 	"slices"
 	"testing"
@@ -17,7 +18,7 @@ import (
 type agentCapture struct {
 	spans []*span.Span
 	by    map[trace.SpanID]span.Span // as they came
-	calls []Call
+	calls []calls.Call
 	cause map[trace.SpanID]trace.SpanContext // of RPCs
 }
 
@@ -90,7 +91,7 @@ func load(t *testing.T, name string, own func(n int) trace.TraceID) *agentCaptur
 			start = int64(first.Start) - 500*ms
 		}
 		n := len(cp.calls)
-		cp.calls = append(cp.calls, Call{
+		cp.calls = append(cp.calls, calls.Call{
 			Method: method, ContainerID: k.container, ExecID: k.exec, SpanContext: context(own(n), uint64(0xC000+n)),
 			Start: time.Unix(0, start), End: time.Unix(0, end),
 		})
@@ -265,7 +266,7 @@ func TestCapturesIsolated(t *testing.T) {
 	for _, name := range []string{"kata-3.28.0-agent", "kata-4.1.0-rs-pod.agent"} {
 		t.Run(name, func(t *testing.T) {
 			cp := load(t, name, one)
-			b := newBed(t, func(o *Options) { o.Mode = Isolated })
+			b := newBed(t, func(o *Options) { o.Isolated = true })
 			cp.play(b)
 			b.balance()
 			traces := make(map[trace.TraceID]bool)

@@ -1,9 +1,12 @@
 package collate
 
 import (
+	"github.com/shimtrace/shimtrace/internal/forwarder/calls"
 	"testing"
 
 	"go.opentelemetry.io/otel/trace"
+
+	"github.com/shimtrace/shimtrace/internal/forwarder/span"
 )
 
 // TestClaims: a guest's span is about a container or an exec only if the host has heard of
@@ -29,31 +32,29 @@ func TestClaims(t *testing.T) {
 			b.called("Create", "a", "", 0xC1, 0, 100)
 			b.called("Create", "b", "", 0xC2, 0, 100)
 			b.called("Kill", "named", "", 0xC3, 0, 100)
-			b.Call(Call{Method: "Create", ContainerID: "failed", Failed: true}) // and not recorded
-			b.Call(Call{Method: "Exec", ContainerID: "a", ExecID: "x"})
-			b.Request(Call{Method: "CreateContainer", ContainerID: "c"}, trace.SpanContext{})
-			b.Request(Call{Method: "ExecProcess", ContainerID: "c", ExecID: "uuid"}, trace.SpanContext{})
+			b.Call(calls.Call{Method: "Create", ContainerID: "failed", Failed: true}) // and not recorded
+			b.Call(calls.Call{Method: "Exec", ContainerID: "a", ExecID: "x"})
+			b.Request(calls.Call{Method: "CreateContainer", ContainerID: "c"}, trace.SpanContext{})
+			b.Request(calls.Call{Method: "ExecProcess", ContainerID: "c", ExecID: "uuid"}, trace.SpanContext{})
 			s := of(spanOf("signal_process", 7, 1, 0, 10, 20), tc.container, tc.exec)
-			s.AddString(containerIDKey, tc.container)
-			s.AddString(execIDKey, tc.exec)
 			b.Add(s)
 			r := ofRuntime("createAssets", 8, 2, 0, 10, 20)
-			r.AddString(containerIDKey, tc.container)
+			r.ContainerID = tc.container
 			b.AddRuntime(r)
 			b.Ended()
 			for key, want := range map[string]struct {
 				id    string
 				there bool
 			}{
-				containerIDKey: {tc.container, tc.known}, ClaimedContainerIDKey: {tc.container, !tc.known},
-				execIDKey: {tc.exec, tc.process}, ClaimedExecIDKey: {tc.exec, !tc.process},
+				span.ContainerIDKey: {tc.container, tc.known}, span.ClaimedContainerIDKey: {tc.container, !tc.known},
+				span.ExecIDKey: {tc.exec, tc.process && tc.exec != ""}, span.ClaimedExecIDKey: {tc.exec, !tc.process},
 			} {
 				got := attribute(b.get(1), key)
 				if (got != nil) != want.there || got != nil && got.GetStringValue() != want.id {
 					t.Errorf("%s is %v", key, got)
 				}
 			}
-			if attribute(b.get(2), containerIDKey) == nil {
+			if attribute(b.get(2), span.ContainerIDKey) == nil {
 				t.Error("the runtime is the host's, and is believed")
 			}
 		})

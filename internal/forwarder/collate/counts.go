@@ -1,14 +1,13 @@
 package collate
 
+import "github.com/shimtrace/shimtrace/internal/forwarder/calls"
+
 // Reason says why a span does not reach the sink.
-type Reason string
+type Reason = calls.Reason
 
 const (
-	// Quiet: it is of a call that is not recorded unless it fails or is slow. Such
-	// a span is not lost, it is not wanted.
-	Quiet Reason = "quiet"
-	// Unsampled: the trace it belongs to is not recorded.
-	Unsampled Reason = "unsampled"
+	Quiet     = calls.Quiet
+	Unsampled = calls.Unsampled
 	// Off: it is of a time when tracing was switched off.
 	Off Reason = "off"
 	// Duplicate: a span with its id has been here.

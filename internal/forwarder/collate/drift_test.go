@@ -1,7 +1,7 @@
 package collate
 
 import (
-	"math"
+	"github.com/shimtrace/shimtrace/internal/forwarder/calls"
 	"math/rand/v2"
 	"testing"
 	"time"
@@ -33,25 +33,25 @@ func (g *guestClock) of(host int64) uint64 {
 }
 
 // ways are those in which it is known within what a request was served.
-var ways = map[string]func(b *bed, s *span.Span, id uint64, host period){
-	"by the shim's call": func(b *bed, s *span.Span, id uint64, host period) {
-		b.Call(Call{Method: "Create", ContainerID: s.ContainerID, SpanContext: context(ourTrace, 0xC000+id), Start: time.Unix(0, host.start), End: time.Unix(0, host.end)})
+var ways = map[string]func(b *bed, s *span.Span, id uint64, host calls.Period){
+	"by the shim's call": func(b *bed, s *span.Span, id uint64, host calls.Period) {
+		b.Call(calls.Call{Method: "Create", ContainerID: s.ContainerID, SpanContext: context(ourTrace, 0xC000+id), Start: time.Unix(0, host.Start), End: time.Unix(0, host.End)})
 	},
-	"by the relayed request": func(b *bed, s *span.Span, id uint64, host period) {
+	"by the relayed request": func(b *bed, s *span.Span, id uint64, host calls.Period) {
 		sc := context(ourTrace, 0xC000+id)
-		b.Request(Call{Method: "CreateContainer", ContainerID: s.ContainerID, SpanContext: sc, Start: time.Unix(0, host.start), End: time.Unix(0, host.end)}, trace.SpanContext{})
+		b.Request(calls.Call{Method: "CreateContainer", ContainerID: s.ContainerID, SpanContext: sc, Start: time.Unix(0, host.Start), End: time.Unix(0, host.End)}, trace.SpanContext{})
 		s.TraceID, s.ParentID = sc.TraceID(), sc.SpanID()
 	},
-	"by the runtime's span": func(b *bed, s *span.Span, id uint64, host period) {
+	"by the runtime's span": func(b *bed, s *span.Span, id uint64, host calls.Period) {
 		r := ofRuntime("ttrpc.CreateContainer", 7, 0xC000+id, 0, 0, 0)
-		r.Start, r.End = uint64(host.start), uint64(host.end)
+		r.Start, r.End = uint64(host.Start), uint64(host.End)
 		b.AddRuntime(r)
 		s.TraceID, s.ParentID = r.TraceID, r.SpanID
 	},
-	"by the runtime's span that comes later": func(b *bed, s *span.Span, id uint64, host period) {
+	"by the runtime's span that comes later": func(b *bed, s *span.Span, id uint64, host calls.Period) {
 		b.AddRuntime(ofRuntime("createAssets", 7, 0x1C000+id, 0, 0, 0))
 		r := ofRuntime("ttrpc.CreateContainer", 7, 0xC000+id, 0, 0, 0)
-		r.Start, r.End = uint64(host.start), uint64(host.end)
+		r.Start, r.End = uint64(host.Start), uint64(host.End)
 		s.TraceID, s.ParentID = r.TraceID, r.SpanID
 		b.later = append(b.later, func() { b.AddRuntime(r) })
 	},
@@ -83,21 +83,21 @@ func TestGuestsClock(t *testing.T) {
 			t.Run(name+"/"+way, func(t *testing.T) {
 				r := rand.New(rand.NewPCG(1, 2))
 				b := newBed(t, func(o *Options) { o.Began = time.Unix(0, t0) })
-				type truth struct{ span, leaf, host period }
+				type truth struct{ span, leaf, host calls.Period }
 				truths := make(map[uint64]truth)
 				for id := uint64(1); id < 40; id++ {
 					at := t0 + int64(id)*s1
 					var w truth
-					w.span = period{at + int64(r.IntN(10))*ms, at + (90+int64(r.IntN(10)))*ms}
-					w.leaf = period{w.span.start + 10*ms, w.span.end - 40*ms}
-					w.host = period{w.span.start - (1+int64(r.IntN(10)))*ms, w.span.end + (1+int64(r.IntN(10)))*ms}
+					w.span = calls.Period{Start: at + int64(r.IntN(10))*ms, End: at + (90+int64(r.IntN(10)))*ms}
+					w.leaf = calls.Period{Start: w.span.Start + 10*ms, End: w.span.End - 40*ms}
+					w.host = calls.Period{Start: w.span.Start - (1+int64(r.IntN(10)))*ms, End: w.span.End + (1+int64(r.IntN(10)))*ms}
 					truths[id] = w
 					s := of(spanOf("create_container", 1000+id, id, 0, 0, 0), "c"+string(rune('0'+id)), "")
-					s.Start, s.End = tc.clock.of(w.span.start), tc.clock.of(w.span.end)
+					s.Start, s.End = tc.clock.of(w.span.Start), tc.clock.of(w.span.End)
 					tell(b, s, id, w.host)
 					leaf := spanOf("leaf", 1000+id, 0x100+id, id, 0, 0)
-					leaf.Start, leaf.End = tc.clock.of(w.leaf.start), tc.clock.of(w.leaf.end)
-					b.now = max(b.now, w.host.end+100*ms)
+					leaf.Start, leaf.End = tc.clock.of(w.leaf.Start), tc.clock.of(w.leaf.End)
+					b.now = max(b.now, w.host.End+100*ms)
 					b.Collator.Add(leaf)
 					b.Collator.Add(s)
 					for _, f := range b.later {
@@ -109,17 +109,17 @@ func TestGuestsClock(t *testing.T) {
 				b.Ended()
 				for id, w := range truths {
 					at, leaf := drawnAt(b.get(id)), drawnAt(b.get(0x100+id))
-					if at.and(w.host) != at || leaf.and(at) != leaf {
+					if !at.Within(w.host) || !leaf.Within(at) {
 						t.Errorf("request %d is drawn %v to %v after its cause began and before it ended, its child %v to %v after its own", id,
-							time.Duration(at.start-w.host.start), time.Duration(w.host.end-at.end), time.Duration(leaf.start-at.start), time.Duration(at.end-leaf.end))
+							time.Duration(at.Start-w.host.Start), time.Duration(w.host.End-at.End), time.Duration(leaf.Start-at.Start), time.Duration(at.End-leaf.End))
 					}
-					for _, off := range []int64{at.start - w.span.start, at.end - w.span.end, leaf.start - w.leaf.start, leaf.end - w.leaf.end} {
+					for _, off := range []int64{at.Start - w.span.Start, at.End - w.span.End, leaf.Start - w.leaf.Start, leaf.End - w.leaf.End} {
 						if most := int64(tc.most); off > most || off < -most {
 							t.Errorf("request %d is drawn %v wrong: %v to %v, its child %v to %v", id, time.Duration(off),
-								time.Duration(at.start-w.span.start), time.Duration(at.end-w.span.end), time.Duration(leaf.start-w.leaf.start), time.Duration(leaf.end-w.leaf.end))
+								time.Duration(at.Start-w.span.Start), time.Duration(at.End-w.span.End), time.Duration(leaf.Start-w.leaf.Start), time.Duration(leaf.End-w.leaf.End))
 						}
 					}
-					if _, moved := b.original(id); moved != (uint64(at.start) != tc.clock.of(w.span.start) || uint64(at.end) != tc.clock.of(w.span.end)) {
+					if _, moved := b.original(id); moved != (uint64(at.Start) != tc.clock.of(w.span.Start) || uint64(at.End) != tc.clock.of(w.span.End)) {
 						t.Errorf("request %d was moved: %v", id, moved)
 					}
 				}
@@ -165,70 +165,4 @@ func TestSetGuestDateTime(t *testing.T) {
 func (b *bed) original(id uint64) (int64, bool) {
 	v := attribute(b.get(id), OriginalStartKey)
 	return v.GetIntValue(), v != nil
-}
-
-// TestClock: whatever the pairs are, an estimate is within the bounds of the pair that it
-// was made of, and there always is one.
-func TestClock(t *testing.T) {
-	for seed := range uint64(500) {
-		r := rand.New(rand.NewPCG(seed, 3))
-		program := make([]byte, 8*(1+r.IntN(300)))
-		for i := range program {
-			program[i] = byte(r.Uint32())
-		}
-		clockTorture(t, program)
-		if t.Failed() {
-			t.Fatalf("seed %d", seed)
-		}
-	}
-}
-
-func FuzzClock(f *testing.F) {
-	f.Add([]byte("0123456789abcdef"))
-	f.Fuzz(func(t *testing.T, program []byte) { clockTorture(t, program[:min(len(program), 8*1000)]) })
-}
-
-func clockTorture(t *testing.T, program []byte) {
-	var c clock
-	moments := []int64{0, 1, t0, math.MaxInt64}
-	for ; len(program) >= 8; program = program[8:] {
-		p := program[:8]
-		at := t0 + int64(p[1])<<(p[0]%36)
-		if p[0] >= 250 {
-			at = moments[p[1]%4]
-		}
-		lo := (int64(p[2]) - 128) << (p[3] % 40)
-		b := bounds{lo, lo + int64(p[4])<<(p[5]%30)}
-		switch {
-		case p[6]%16 == 0:
-			b.hi = math.MaxInt64
-		case p[6]%16 == 1:
-			b.lo = math.MinInt64
-		}
-		switch {
-		case p[7] < 8:
-			c.set(at)
-		case p[7] < 200:
-			if got := c.learn(at, b); !b.has(got) {
-				t.Fatalf("%d is not within %+v", got, b)
-			}
-			if got := c.at(at); !b.has(got) {
-				t.Fatalf("afterwards %d is not within %+v", got, b)
-			}
-		default:
-			guest := period{at, plus(at, int64(p[2])<<(p[3]%30)-int64(p[6]))}
-			host := period{plus(at, lo), plus(at, lo+int64(p[4])<<(p[5]%36))}
-			s := c.fit(guest, fits{host: host, sure: p[7]%2 == 0, start: p[7]%3 == 0, skew: 2 * s1})
-			from, to := s.of(guest.start), s.of(guest.end)
-			if p[7]%2 == 0 && p[7]%3 != 0 && (from < host.start || max(from, to) > host.end) {
-				t.Fatalf("%+v is made %d to %d, outside of %+v: %+v", guest, from, to, host, s)
-			}
-		}
-		if _, possible, expected := c.near(at); !possible.possible() || !possible.has(expected) {
-			t.Fatalf("at %d %d is expected, possible is %+v", at, expected, possible)
-		}
-		if len(c.knots) > maxKnots {
-			t.Fatalf("%d pairs are remembered", len(c.knots))
-		}
-	}
 }

@@ -24,7 +24,7 @@ func TestHeldUntilTheRootArrives(t *testing.T) {
 	b.Add(spanOf("late", 7, 4, 2, 30, 90)) // its parent has been sent
 	b.Tick()
 	b.want(4, ourTrace, 2)
-	if s := b.Stats(); s.Held != 0 || s.HeldBytes != 0 || len(b.held.nodes) != 0 || b.held.trees.Len() != 0 {
+	if s := b.Stats(); s.Held != 0 || s.HeldBytes != 0 || b.nodes() != 0 || b.orphans() != 0 {
 		t.Errorf("something is still held: %+v", s)
 	}
 }

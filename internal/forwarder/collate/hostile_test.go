@@ -2,6 +2,7 @@ package collate
 
 import (
 	"encoding/binary"
+	"github.com/shimtrace/shimtrace/internal/forwarder/calls"
 	"math/rand/v2"
 	"sync"
 	"testing"
@@ -92,7 +93,7 @@ func TestIDsOfOthers(t *testing.T) {
 }
 
 func TestIsolatedTracesAreNotTheGuests(t *testing.T) {
-	b := newBed(t, func(o *Options) { o.Mode = Isolated })
+	b := newBed(t, func(o *Options) { o.Isolated = true })
 	b.Own(traceID(8))
 	b.Add(spanOf("x", 7, 2, 1, 10, 20))
 	b.Add(spanOf("wait_process", 7, 1, 0, 10, 20))
@@ -112,7 +113,7 @@ func TestIsolatedTracesAreNotTheGuests(t *testing.T) {
 			t.Errorf("root %d is not linked to the sandbox's", id)
 		}
 	}
-	other := newBed(t, func(o *Options) { o.Mode = Isolated })
+	other := newBed(t, func(o *Options) { o.Isolated = true })
 	other.Add(spanOf("wait_process", 7, 1, 0, 10, 20))
 	other.Tick()
 	if in == trace.TraceID(other.get(1).TraceId) {
@@ -152,7 +153,7 @@ func forest(t testing.TB, b *bed) {
 			if !next.IsValid() {
 				break
 			}
-			if _, ours := b.ours(next); ours {
+			if _, ours := b.Knows(next); ours {
 				break
 			}
 			if b.by[next] == nil {
@@ -186,15 +187,15 @@ var (
 func torture(t testing.TB, program []byte) {
 	ids := uint64(24) // few, so that they meet
 	foreign := traceID(0xDDDD)
-	var mode Mode
+	isolated := false
 	if len(program) > 0 && program[0]&1 == 1 {
-		mode = Isolated
+		isolated = true
 	}
 	b := newBed(t, func(o *Options) {
-		o.Mode = mode
+		o.Isolated = isolated
 		o.MaxSpans, o.MaxAwaited, o.MaxCalls, o.MaxBatch = 16, 8, 4, 3
 	})
-	calls := uint64(0)
+	n := uint64(0)
 	for len(program) >= 6 {
 		op, p := program[0], program[1:6]
 		program = program[6:]
@@ -202,11 +203,11 @@ func torture(t testing.TB, program []byte) {
 		case op < 24:
 			b.pass(time.Duration(p[0]) * 100 * time.Millisecond)
 		case op < 48:
-			calls++
+			n++
 			method := []string{"Create", "Start", "Kill", "Stats", "Delete", "Wait", "StartSandbox"}[p[0]%7]
-			b.called(method, string('a'+rune(p[1]%2)), []string{"", "x"}[p[2]%2], 0xC000+calls, int64(p[3]), int64(p[3])+int64(p[4]))
+			b.called(method, string('a'+rune(p[1]%2)), []string{"", "x"}[p[2]%2], 0xC000+n, int64(p[3]), int64(p[3])+int64(p[4]))
 		case op < 50:
-			b.Cause(Request{Method: "CreateContainer", ContainerID: "a", Caller: context(traceID(0x300+uint64(p[0]%2)), 0xE0+uint64(p[1]%8))})
+			b.Cause(calls.Request{Method: "CreateContainer", ContainerID: "a", Caller: context(traceID(0x300+uint64(p[0]%2)), 0xE0+uint64(p[1]%8))})
 		case op < 52:
 			s := ofRuntime(runtimeNames[int(p[3])%len(runtimeNames)], 0x300+uint64(p[0]%2), 0xE0+uint64(p[1]%8), []uint64{0, 0xE0 + uint64(p[2]%8)}[p[2]>>4&1], int64(p[4]), int64(p[4])+int64(p[0]))
 			s.Method = runtimeMethods[int(p[3])%len(runtimeMethods)]
@@ -237,7 +238,7 @@ func torture(t testing.TB, program []byte) {
 			case 252:
 				id = root
 			case 251:
-				if id = 0xC001; calls == 0 || calls > 4 {
+				if id = 0xC001; n == 0 || n > 4 {
 					continue // nobody's id, or one forgotten
 				}
 			case 250:
@@ -249,14 +250,14 @@ func torture(t testing.TB, program []byte) {
 			}
 			b.Add(s)
 		}
-		if s := b.Stats(); s.Held > 16 || s.Awaited > 8 || len(b.held.nodes) > 2*16 || b.held.trees.Len() > 16 {
-			t.Fatalf("not bounded: %+v, %d nodes in %d trees", s, len(b.held.nodes), b.held.trees.Len())
+		if s := b.Stats(); s.Held > 16 || s.Awaited > 8 || b.nodes() > 2*16 || b.orphans() > 16 {
+			t.Fatalf("not bounded: %+v, %d nodes in %d trees", s, b.nodes(), b.orphans())
 		}
 		b.balance()
 	}
 	b.Ended()
 	b.balance()
-	if s := b.Stats(); s.Held != 0 || s.HeldBytes != 0 || s.Awaited != 0 || len(b.held.nodes) != 0 || b.held.trees.Len() != 0 || len(b.held.strays) != 0 {
+	if s := b.Stats(); s.Held != 0 || s.HeldBytes != 0 || s.Awaited != 0 || b.nodes() != 0 || b.orphans() != 0 || len(b.agent.waiting.threads) != 0 {
 		t.Fatalf("something remains: %+v", s)
 	}
 	for _, s := range b.out {
@@ -264,7 +265,7 @@ func torture(t testing.TB, program []byte) {
 		if in == foreign {
 			t.Fatalf("span %x is in a trace that is not the sandbox's", s.SpanId)
 		}
-		if binary.BigEndian.Uint64(in[8:]) < 0x200 && !b.calls.isOwn(in) {
+		if binary.BigEndian.Uint64(in[8:]) < 0x200 && !b.Owns(in) {
 			t.Fatalf("span %x is in the guest's trace %v", s.SpanId, in)
 		}
 		for _, l := range s.Links {
@@ -289,15 +290,15 @@ func sound(t testing.TB, b *bed) {
 			parent := parentOf(at)
 			next := b.above(at)
 			if next == nil {
-				_, ours := b.ours(parent)
-				known := ours || !parent.IsValid() || parent[6]>>2 == 0xC0>>2 || rpcs[at.Name] != nil && b.calls.isOwn(trace.TraceID(at.TraceId))
+				_, ours := b.Knows(parent)
+				known := ours || !parent.IsValid() || parent[6]>>2 == 0xC0>>2 || isKnown(at.Name) && b.Owns(trace.TraceID(at.TraceId))
 				if !known {
 					t.Fatalf("span %x (%s) is an orphan below %v", at.SpanId, at.Name, parent)
 				}
 				break
 			}
 			if trace.TraceID(next.TraceId) != trace.TraceID(at.TraceId) {
-				t.Fatalf("span %x (%s, in %x) is in another trace than its parent %x (%s, in %x), mode %v", at.SpanId, at.Name, at.TraceId, next.SpanId, next.Name, next.TraceId, b.opts.Mode)
+				t.Fatalf("span %x (%s, in %x) is in another trace than its parent %x (%s, in %x), isolated: %v", at.SpanId, at.Name, at.TraceId, next.SpanId, next.Name, next.TraceId, b.opts.Isolated)
 			}
 			at = next
 		}
@@ -370,7 +371,7 @@ func TestConcurrently(t *testing.T) {
 			for i := range uint64(2000) {
 				switch g {
 				case 0:
-					c.Call(Call{Method: "Kill", ContainerID: "a", SpanContext: context(ourTrace, 0xC0000+i), Start: time.Unix(0, t0), End: time.Unix(0, t0+ms)})
+					c.Call(calls.Call{Method: "Kill", ContainerID: "a", SpanContext: context(ourTrace, 0xC0000+i), Start: time.Unix(0, t0), End: time.Unix(0, t0+ms)})
 				case 1:
 					b.Tick()
 					b.Stats()

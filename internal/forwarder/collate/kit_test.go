@@ -2,6 +2,8 @@ package collate
 
 import (
 	"encoding/binary"
+	"github.com/shimtrace/shimtrace/internal/forwarder/calls"
+	"math"
 	"slices"
 	"testing"
 	"time"
@@ -51,13 +53,19 @@ type bed struct {
 	by    map[trace.SpanID]*tracepb.Span
 	in    map[trace.TraceID]map[trace.SpanID]*tracepb.Span // an id may be in two traces
 	drops map[Reason]int
-	later []func() // what is yet to happen
+	later []func()              // what is yet to happen
+	named map[trace.SpanID]bool // as parents of requests, by contexts that these have
 }
 
 func newBed(t testing.TB, change func(*Options)) *bed {
-	b := &bed{t: t, now: t0, by: make(map[trace.SpanID]*tracepb.Span), in: make(map[trace.TraceID]map[trace.SpanID]*tracepb.Span), drops: make(map[Reason]int)}
+	b := &bed{t: t, now: t0, by: make(map[trace.SpanID]*tracepb.Span), in: make(map[trace.TraceID]map[trace.SpanID]*tracepb.Span), drops: make(map[Reason]int), named: make(map[trace.SpanID]bool)}
 	opts := Options{
-		Root: rootSpan,
+		Options: calls.Options{
+			Root:  rootSpan,
+			Quiet: quietMethods,
+			Slow:  500 * time.Millisecond,
+			Now:   func() time.Time { return time.Unix(0, b.now) },
+		},
 		Resource: &resourcepb.Resource{Attributes: []*commonpb.KeyValue{{
 			Key:   "service.name",
 			Value: &commonpb.AnyValue{Value: &commonpb.AnyValue_StringValue{StringValue: "kata-agent"}},
@@ -66,11 +74,8 @@ func newBed(t testing.TB, change func(*Options)) *bed {
 			Key:   "service.name",
 			Value: &commonpb.AnyValue{Value: &commonpb.AnyValue_StringValue{StringValue: "kata"}},
 		}}},
-		Quiet: quietMethods,
-		Slow:  500 * time.Millisecond,
-		Sink:  b.take,
-		Drop:  func(r Reason, n int) { b.drops[r] += n },
-		Now:   func() time.Time { return time.Unix(0, b.now) },
+		Sink: b.take,
+		Drop: func(r Reason, n int) { b.drops[r] += n },
 	}
 	if change != nil {
 		change(&opts)
@@ -123,14 +128,40 @@ func (b *bed) AddRuntime(s *span.Span) {
 }
 
 // Call and Request tell of what has been, or begins.
-func (b *bed) Call(c Call) {
+func (b *bed) Call(c calls.Call) {
 	b.reach(c.Start, c.End)
 	b.Collator.Call(c)
 }
 
-func (b *bed) Request(c Call, caller trace.SpanContext) {
+func (b *bed) Request(c calls.Call, caller trace.SpanContext) {
 	b.reach(c.Start, c.End)
 	b.Collator.Request(c, caller)
+}
+
+func (b *bed) Cause(r calls.Request) trace.SpanContext {
+	cause := b.Collator.Cause(r)
+	if cause.IsValid() && cause.SpanID() == r.Caller.SpanID() {
+		b.named[cause.SpanID()] = true
+	}
+	return cause
+}
+
+// nodes returns how many spans wait, and how many are missing above them; orphans for how
+// many things they do.
+func (b *bed) nodes() int { return len(b.runtime.waiting.nodes) + len(b.agent.waiting.nodes) }
+
+func (b *bed) orphans() int { return b.runtime.waiting.oldest.Len() + b.agent.waiting.oldest.Len() }
+
+// isKnown reports whether a span of the agent's has a name that says something, and
+// isRequest whether it is that of a request.
+func isKnown(name string) bool {
+	s := calls.AgentSpan(&span.Span{Name: name})
+	return !s.IsThread()
+}
+
+func isRequest(name string) bool {
+	s := calls.AgentSpan(&span.Span{Name: name})
+	return s.IsRequest()
 }
 
 // reach lets time pass to moments that are not hours away.
@@ -177,7 +208,7 @@ func (b *bed) called(method, container, exec string, id uint64, start, end int64
 }
 
 func (b *bed) calledIn(in trace.TraceID, method, container, exec string, id uint64, start, end int64) {
-	b.Call(Call{
+	b.Call(calls.Call{
 		Method: method, ContainerID: container, ExecID: exec, SpanContext: context(in, id),
 		Start: time.Unix(0, t0+start*ms), End: time.Unix(0, t0+end*ms),
 	})
@@ -222,8 +253,7 @@ func (b *bed) drawn(id uint64, start, end int64) {
 // another. A guest may have named before what turns out to be the runtime's: isolated, or
 // where a request names it, that is where the runtime has it all the same.
 func (b *bed) above(s *tracepb.Span) *tracepb.Span {
-	_, promised := b.calls.promised.get(parentOf(s))
-	if above := b.in[trace.TraceID(s.TraceId)][parentOf(s)]; above != nil || promised || b.opts.Mode == Isolated {
+	if above := b.in[trace.TraceID(s.TraceId)][parentOf(s)]; above != nil || b.named[parentOf(s)] || b.opts.Isolated {
 		return above
 	}
 	return b.by[parentOf(s)]
@@ -276,13 +306,13 @@ func (b *bed) live(events []event) {
 }
 
 // lives returns the beginning and the end of calls.
-func (b *bed) lives(calls []Call) (events []event) {
-	for _, c := range calls {
+func (b *bed) lives(told []calls.Call) (events []event) {
+	for _, c := range told {
 		begun := c
 		begun.End, begun.Failed = time.Time{}, false
 		events = append(events,
 			event{c.Start.UnixNano(), func() {
-				if b.opts.OnDemand && !b.records(always) {
+				if b.opts.OnDemand && !b.Records(calls.Period{Start: math.MinInt64, End: math.MaxInt64}) {
 					begun.SpanContext = trace.SpanContext{} // until its end
 				}
 				b.Call(begun)

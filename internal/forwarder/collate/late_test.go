@@ -72,7 +72,7 @@ func TestLongAfterItsParent(t *testing.T) {
 		linked(b, 3, 0xC1)
 	})
 	t.Run("not where the runtime keeps its traces", func(t *testing.T) {
-		b := newBed(t, func(o *Options) { o.Mode = Isolated })
+		b := newBed(t, func(o *Options) { o.Isolated = true })
 		b.called("Start", "a", "", 0xC1, 0, 100)
 		b.AddRuntime(served("Start", ofRuntime("Start", 7, 1, 99, 1, 99)))
 		b.AddRuntime(ofRuntime("stop", 7, 2, 1, 21_100, 21_900))

@@ -1,6 +1,7 @@
 package collate
 
 import (
+	"github.com/shimtrace/shimtrace/internal/forwarder/calls"
 	"math"
 	"testing"
 	"time"
@@ -26,9 +27,9 @@ func TestImpossibleTimes(t *testing.T) {
 		"from before it": {uint64(began - 20*s1), uint64(t0)},
 	} {
 		for _, rpc := range []string{"create_container", "check", "baremount", "root-span", "x", "set_guest_date_time"} {
-			for mode := Collated; mode <= Isolated; mode++ {
+			for _, isolated := range []bool{false, true} {
 				t.Run(name+"/"+rpc, func(t *testing.T) {
-					b := newBed(t, func(o *Options) { o.Mode, o.Began = mode, time.Unix(0, began) })
+					b := newBed(t, func(o *Options) { o.Isolated, o.Began = isolated, time.Unix(0, began) })
 					b.called("Create", "a", "", 0xC1, 0, 100)
 					b.Add(&span.Span{TraceID: traceID(7), SpanID: spanID(2), ParentID: spanID(1), Name: "leaf", Start: times[0], End: times[1]})
 					b.Add(of(&span.Span{TraceID: traceID(7), SpanID: spanID(1), Name: rpc, Start: times[0], End: times[1]}, "a", ""))
@@ -37,9 +38,9 @@ func TestImpossibleTimes(t *testing.T) {
 					b.Ended()
 					for id := uint64(1); id <= 2; id++ {
 						s := b.get(id)
-						if at := drawnAt(s); at.and(period{began, arrived}) != at || at.end < at.start {
+						if at := drawnAt(s); !at.Within(calls.Period{Start: began, End: arrived}) || at.End < at.Start {
 							t.Errorf("%s is drawn from %v to %v after the sandbox began, it arrived after %v", s.Name,
-								time.Duration(at.start-began), time.Duration(at.end-began), time.Duration(arrived-began))
+								time.Duration(at.Start-began), time.Duration(at.End-began), time.Duration(arrived-began))
 						}
 						from, to := attribute(s, OriginalStartKey).GetIntValue(), attribute(s, OriginalEndKey).GetIntValue()
 						if uint64(from) != min(times[0], math.MaxInt64) || uint64(to) != min(times[1], math.MaxInt64) {
@@ -96,7 +97,7 @@ func TestLifeLong(t *testing.T) {
 // learned while nothing is recorded, from calls without spans.
 func TestClockIsKnownWhileOff(t *testing.T) {
 	b := newBed(t, func(o *Options) { o.OnDemand, o.Root = true, rootSpan.WithTraceFlags(0) })
-	b.Call(Call{Method: "Create", ContainerID: "a", Start: time.Unix(0, t0), End: time.Unix(0, t0+100*ms)})
+	b.Call(calls.Call{Method: "Create", ContainerID: "a", Start: time.Unix(0, t0), End: time.Unix(0, t0+100*ms)})
 	b.Add(of(spanOf("create_container", 7, 1, 0, 3000, 3090), "a", ""))
 	window := context(traceID(0xBB), 0xBB)
 	b.SetRoot(window, time.Unix(0, t0+10*s1))

@@ -2,6 +2,7 @@ package collate
 
 import (
 	"fmt"
+	"github.com/shimtrace/shimtrace/internal/forwarder/calls"
 	"slices"
 	"strings"
 	"testing"
@@ -17,28 +18,28 @@ import (
 // quietSpans are the runtime's spans that are quiet by default.
 func quietSpans(o *Options) {
 	o.QuietSpans = []string{"AddEndpoints"}
-	for _, request := range append(QuietRequests(quietMethods), "ReadStdout", "ReadStderr", "WaitProcess", "Check") {
+	for _, request := range append(calls.QuietRequests(quietMethods), "ReadStdout", "ReadStderr", "WaitProcess", "Check") {
 		o.QuietSpans = append(o.QuietSpans, kata.RequestPrefix+request)
 	}
 }
 
-func drawnAt(s *tracepb.Span) period {
-	return period{int64(s.StartTimeUnixNano), int64(s.EndTimeUnixNano)}
+func drawnAt(s *tracepb.Span) calls.Period {
+	return calls.Period{Start: int64(s.StartTimeUnixNano), End: int64(s.EndTimeUnixNano)}
 }
 
 // outside returns what is drawn outside of what it is below, of spans and calls; the
 // roots, which are moments or shorter than what is below them, hold everything.
-func (b *bed) outside(calls []Call) (all []string) {
-	times := make(map[trace.SpanID]period)
-	for _, c := range calls {
-		times[c.SpanContext.SpanID()] = period{c.Start.UnixNano(), c.End.UnixNano()}
+func (b *bed) outside(made []calls.Call) (all []string) {
+	times := make(map[trace.SpanID]calls.Period)
+	for _, c := range made {
+		times[c.SpanContext.SpanID()] = calls.Period{Start: c.Start.UnixNano(), End: c.End.UnixNano()}
 	}
 	for id, s := range b.by {
 		times[id] = drawnAt(s)
 	}
 	for _, s := range b.out {
 		above, known := times[parentOf(s)]
-		if at := drawnAt(s); known && at.and(above) != at {
+		if at := drawnAt(s); known && !at.Within(above) {
 			all = append(all, s.Name)
 		}
 	}
@@ -51,14 +52,14 @@ func (b *bed) outside(calls []Call) (all []string) {
 func TestPodsNest(t *testing.T) {
 	for name, tc := range map[string]struct {
 		outside []string
-		offset  bounds        // of the guest's clock, in ms
+		offset  calls.Period  // of the guest's clock, in ms
 		known   time.Duration // when that is known
 	}{
-		captured.Go: {nil, bounds{-147, -136}, 0},
+		captured.Go: {nil, calls.Period{Start: -147, End: -136}, 0},
 		// runtime-rs waits for an exec's process by a task that begins within its Start and
 		// names nothing above it. The pod's first requests may have been at any time of its
 		// Create.
-		captured.Rust: {[]string{"wait_process"}, bounds{1310, 1396}, 19500 * time.Millisecond},
+		captured.Rust: {[]string{"wait_process"}, calls.Period{Start: 1310, End: 1396}, 19500 * time.Millisecond},
 	} {
 		t.Run(name, func(t *testing.T) {
 			p := loadPod(t, name)
@@ -67,11 +68,11 @@ func TestPodsNest(t *testing.T) {
 			if got := b.outside(p.calls); !slices.Equal(got, tc.outside) {
 				t.Errorf("outside of what they are below: %q, want %q", got, tc.outside)
 			}
-			first := slices.MinFunc(p.calls, func(x, y Call) int { return x.Start.Compare(y.Start) }).Start
+			first := slices.MinFunc(p.calls, func(x, y calls.Call) int { return x.Start.Compare(y.Start) }).Start
 			moved := 0
 			for _, s := range p.Agent {
 				drawn := b.by[s.SpanID]
-				if drawn == nil || rpcs[s.Name] == nil || rpcs[s.Name].life {
+				if drawn == nil || !isRequest(s.Name) {
 					continue
 				}
 				from := attribute(drawn, OriginalStartKey).GetIntValue()
@@ -79,7 +80,7 @@ func TestPodsNest(t *testing.T) {
 					continue
 				}
 				moved++
-				if by := (int64(drawn.StartTimeUnixNano) - from) / ms; !tc.offset.has(by) {
+				if by := (int64(drawn.StartTimeUnixNano) - from) / ms; by < tc.offset.Start || by > tc.offset.End {
 					t.Errorf("%s was moved by %d ms", s.Name, by)
 				}
 			}
@@ -99,7 +100,7 @@ func TestWindowsOfAPod(t *testing.T) {
 		t.Run(name, func(t *testing.T) {
 			for from := time.Duration(0); from < 45*time.Second; from += 1500 * time.Millisecond {
 				p := loadPod(t, name) // a collator owns the spans that it gets
-				slices.SortFunc(p.calls, func(x, y Call) int { return x.Start.Compare(y.Start) })
+				slices.SortFunc(p.calls, func(x, y calls.Call) int { return x.Start.Compare(y.Start) })
 				began := p.calls[0].Start.Add(from)
 				ended := began.Add(length)
 				window := context(traceID(0xBB), 0xBB)
@@ -108,25 +109,25 @@ func TestWindowsOfAPod(t *testing.T) {
 					o.OnDemand, o.Sandbox = true, p.Sandbox
 					o.Root = rootSpan.WithTraceFlags(0)
 				})
-				var calls []Call
+				var made []calls.Call
 				for i, c := range p.calls {
 					if c.SpanContext = context(window.TraceID(), uint64(0xC000+i)); c.Start.Before(ended) && c.End.After(began) {
-						calls = append(calls, c)
+						made = append(made, c)
 					}
 				}
-				p.playIn(b, calls,
+				p.playIn(b, made,
 					event{began.UnixNano(), func() { b.SetRoot(window, began) }},
 					event{ended.UnixNano(), func() { b.EndRoot(ended) }})
 				b.balance()
-				limits := period{began.UnixNano(), ended.UnixNano()}
-				for _, c := range calls {
-					limits.end = max(limits.end, c.End.UnixNano())
+				limits := calls.Period{Start: began.UnixNano(), End: ended.UnixNano()}
+				for _, c := range made {
+					limits.End = max(limits.End, c.End.UnixNano())
 				}
 				clipped := 0
 				for _, s := range b.out {
-					if at := drawnAt(s); at.and(limits) != at {
+					if at := drawnAt(s); !at.Within(limits) {
 						t.Errorf("from %v on: %s is drawn from %v to %v", from, s.Name,
-							time.Duration(at.start-limits.start), time.Duration(at.end-limits.start))
+							time.Duration(at.Start-limits.Start), time.Duration(at.End-limits.Start))
 					}
 					if attribute(s, ClippedKey).GetBoolValue() {
 						clipped++
@@ -134,11 +135,11 @@ func TestWindowsOfAPod(t *testing.T) {
 							t.Errorf("%s is clipped and does not say what it was", s.Name)
 						}
 					}
-					if err := whole(b, s, window, calls); err != nil {
+					if err := whole(b, s, window, made); err != nil {
 						t.Errorf("from %v on: %v", from, err)
 					}
 				}
-				for _, outside := range b.outside(onlyWithin(calls, began)) {
+				for _, outside := range b.outside(onlyWithin(made, began)) {
 					if !strings.Contains(outside, "wait_process") {
 						t.Errorf("from %v on: %s is outside of what it is below", from, outside)
 					}
@@ -153,8 +154,8 @@ func TestWindowsOfAPod(t *testing.T) {
 
 // onlyWithin returns the calls that began when there was a window: what they caused is not
 // drawn before it.
-func onlyWithin(calls []Call, began time.Time) (within []Call) {
-	for _, c := range calls {
+func onlyWithin(made []calls.Call, began time.Time) (within []calls.Call) {
+	for _, c := range made {
 		if !c.Start.Before(began) {
 			within = append(within, c)
 		}
@@ -163,12 +164,12 @@ func onlyWithin(calls []Call, began time.Time) (within []Call) {
 }
 
 // whole tells what is wrong above a span of a window.
-func whole(b *bed, s *tracepb.Span, root trace.SpanContext, calls []Call) error {
+func whole(b *bed, s *tracepb.Span, root trace.SpanContext, made []calls.Call) error {
 	if trace.TraceID(s.TraceId) != root.TraceID() {
 		return fmt.Errorf("%s is in trace %x", s.Name, s.TraceId)
 	}
 	parent := parentOf(s)
-	if parent == root.SpanID() || b.by[parent] != nil || slices.ContainsFunc(calls, func(c Call) bool { return c.SpanContext.SpanID() == parent }) {
+	if parent == root.SpanID() || b.by[parent] != nil || slices.ContainsFunc(made, func(c calls.Call) bool { return c.SpanContext.SpanID() == parent }) {
 		return nil
 	}
 	return fmt.Errorf("%s is an orphan below %v", s.Name, parent)

@@ -2,6 +2,7 @@ package collate
 
 import (
 	"fmt"
+	"github.com/shimtrace/shimtrace/internal/forwarder/calls"
 	"math/rand/v2"
 	"testing"
 	"time"
@@ -46,7 +47,7 @@ func TestWhole(t *testing.T) {
 type life struct {
 	*bed
 	*rand.Rand
-	mode     Mode
+	isolated bool
 	root     trace.SpanContext              // as it is now
 	calls    map[trace.SpanID]trace.TraceID // and requests
 	requests []trace.SpanContext
@@ -58,9 +59,9 @@ type life struct {
 
 func newLife(t *testing.T, seed uint64) *life {
 	l := &life{Rand: rand.New(rand.NewPCG(seed, 0)), calls: map[trace.SpanID]trace.TraceID{rootSpan.SpanID(): ourTrace}, root: rootSpan, n: 0xC00}
-	l.mode = Mode(l.IntN(2))
+	l.isolated = l.IntN(2) == 1
 	l.bed = newBed(t, func(o *Options) {
-		o.Mode, o.QuietSpans, o.Began = l.mode, []string{"AddEndpoints"}, time.Unix(0, t0)
+		o.Isolated, o.QuietSpans, o.Began = l.isolated, []string{"AddEndpoints"}, time.Unix(0, t0)
 		if o.OnDemand = l.IntN(3) == 0; o.OnDemand {
 			o.Root, l.off = rootSpan.WithTraceFlags(0), true
 		}
@@ -112,7 +113,7 @@ func (l *life) step() {
 		if l.IntN(20) == 0 {
 			l.setClock()
 		}
-		c := Call{Method: l.method(), ContainerID: pick(l, "a", "b")}
+		c := calls.Call{Method: l.method(), ContainerID: pick(l, "a", "b")}
 		l.begin(c, l.root.TraceID(), l.Call)
 	case 1:
 		if l.off {
@@ -122,9 +123,9 @@ func (l *life) step() {
 		if l.IntN(2) == 0 {
 			caller = context(traceID(7), l.caller())
 		}
-		c := Call{Method: pick(l, "CreateContainer", "StartContainer", "SignalProcess", "WaitProcess", "Check"), ContainerID: pick(l, "", "a", "b")}
-		cause := l.Cause(Request{Method: c.Method, ContainerID: c.ContainerID, Caller: caller})
-		l.requests = append(l.requests, l.begin(c, cause.TraceID(), func(c Call) { l.Request(c, caller) }))
+		c := calls.Call{Method: pick(l, "CreateContainer", "StartContainer", "SignalProcess", "WaitProcess", "Check"), ContainerID: pick(l, "", "a", "b")}
+		cause := l.Cause(calls.Request{Method: c.Method, ContainerID: c.ContainerID, Caller: caller})
+		l.requests = append(l.requests, l.begin(c, cause.TraceID(), func(c calls.Call) { l.Request(c, caller) }))
 	case 2, 3:
 		l.end()
 	case 4, 5:
@@ -137,7 +138,7 @@ func (l *life) step() {
 	}
 }
 
-func (l *life) begin(c Call, in trace.TraceID, tell func(Call)) trace.SpanContext {
+func (l *life) begin(c calls.Call, in trace.TraceID, tell func(calls.Call)) trace.SpanContext {
 	l.n++
 	id := l.n
 	c.Start = time.Unix(0, l.now)
@@ -179,11 +180,11 @@ func (l *life) agent() {
 	start, end := l.times()
 	s := spanOf(name, 7+l.Uint64N(3), l.agents(), 0, start, end)
 	s.Start, s.End = uint64(int64(s.Start)+l.guest), uint64(int64(s.End)+l.guest)
-	switch r := rpcs[name]; {
+	switch {
 	case l.IntN(4) == 0:
-	case r == nil || r.life || l.IntN(3) == 0:
+	case !isRequest(name) || l.IntN(3) == 0:
 		s.ParentID = spanID(l.agents())
-	case l.mode == Collated && len(l.requests) > 0 && l.IntN(2) == 0:
+	case !l.isolated && len(l.requests) > 0 && l.IntN(2) == 0:
 		sc := l.requests[l.IntN(len(l.requests))]
 		s.TraceID, s.ParentID = sc.TraceID(), sc.SpanID()
 	default: // the runtime traces, but its requests are not relayed
@@ -211,9 +212,9 @@ func (l *life) runtime() {
 
 // whole tells what is wrong with a span or above it.
 func (l *life) whole(s *tracepb.Span) error {
-	possible := period{t0, l.now}
-	if at := drawnAt(s); at.and(possible) != at || at.end < at.start {
-		return fmt.Errorf("%s %x is drawn from %v to %v, possible is %v to %v", s.Name, s.SpanId, time.Duration(at.start-t0), time.Duration(at.end-t0), time.Duration(possible.start-t0), time.Duration(possible.end-t0))
+	possible := calls.Period{Start: t0, End: l.now}
+	if at := drawnAt(s); !at.Within(possible) || at.End < at.Start {
+		return fmt.Errorf("%s %x is drawn from %v to %v, possible is %v to %v", s.Name, s.SpanId, time.Duration(at.Start-t0), time.Duration(at.End-t0), time.Duration(possible.Start-t0), time.Duration(possible.End-t0))
 	}
 	for depth := 0; len(s.ParentSpanId) > 0; depth++ {
 		in, ok := l.calls[parentOf(s)]

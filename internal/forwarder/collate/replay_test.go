@@ -1,6 +1,7 @@
 package collate
 
 import (
+	"github.com/shimtrace/shimtrace/internal/forwarder/calls"
 	"testing"
 
 	"github.com/shimtrace/shimtrace/internal/forwarder/captured"
@@ -9,13 +10,13 @@ import (
 // pod is a captured pod with contexts for its calls.
 type pod struct {
 	*captured.Pod
-	calls []Call
+	calls []calls.Call
 }
 
 func loadPod(t *testing.T, name string) *pod {
 	p := &pod{Pod: captured.Load(t, name)}
 	for i, c := range p.Calls {
-		p.calls = append(p.calls, Call{
+		p.calls = append(p.calls, calls.Call{
 			Method: c.Method, ContainerID: c.ContainerID, ExecID: c.ExecID,
 			Start: c.Start, End: c.End, SpanContext: context(ourTrace, uint64(0xC000+i)),
 		})
@@ -29,7 +30,7 @@ func loadPod(t *testing.T, name string) *pod {
 func (p *pod) play(b *bed) { p.playIn(b, p.calls) }
 
 // playIn does so with other calls, and more that happens.
-func (p *pod) playIn(b *bed, calls []Call, more ...event) {
+func (p *pod) playIn(b *bed, calls []calls.Call, more ...event) {
 	events := append(more, b.lives(calls)...)
 	at := int64(0)
 	for _, post := range p.Runtime {

@@ -1,6 +1,7 @@
 package collate
 
 import (
+	"github.com/shimtrace/shimtrace/internal/forwarder/calls"
 	"testing"
 	"time"
 
@@ -9,7 +10,7 @@ import (
 
 // begun tells of a call that has begun so many ms after t0, and not ended.
 func (b *bed) begun(method, container, exec string, id uint64, start int64) {
-	b.Call(Call{Method: method, ContainerID: container, ExecID: exec, SpanContext: context(ourTrace, id), Start: time.Unix(0, t0+start*ms)})
+	b.Call(calls.Call{Method: method, ContainerID: container, ExecID: exec, SpanContext: context(ourTrace, id), Start: time.Unix(0, t0+start*ms)})
 }
 
 // TestRuntimeCalls: what the runtime serves goes below the call, whatever it names as
@@ -116,7 +117,7 @@ func TestRuntimeQuiet(t *testing.T) {
 	b.AddRuntime(ofRuntime("ttrpc.ReadStdout", 7, 8, 4, 51, 800))
 	b.Tick()
 	b.called("Stats", "a", "", 0xC1, 0, 21)
-	b.Call(Call{Method: "State", ContainerID: "a", SpanContext: context(ourTrace, 0xC2), Start: time.Unix(0, t0+30*ms), End: time.Unix(0, t0+33*ms), Failed: true})
+	b.Call(calls.Call{Method: "State", ContainerID: "a", SpanContext: context(ourTrace, 0xC2), Start: time.Unix(0, t0+30*ms), End: time.Unix(0, t0+33*ms), Failed: true})
 	b.Tick()
 	b.want(3, ourTrace, 0xC2)
 	b.want(4, ourTrace, 0xC3)
@@ -130,7 +131,7 @@ func TestRuntimeQuiet(t *testing.T) {
 // TestRuntimeIsolated: the runtime keeps its trace, linked to the calls, and the
 // agent's spans are not in it.
 func TestRuntimeIsolated(t *testing.T) {
-	b := newBed(t, func(o *Options) { o.Mode = Isolated })
+	b := newBed(t, func(o *Options) { o.Isolated = true })
 	b.called("Create", "a", "", 0xC1, 0, 100)
 	b.AddRuntime(ofRuntime("createAssets", 7, 2, 1, 10, 20))
 	b.Add(spanOf("do_create_container", 7, 11, 10, 40, 50))
@@ -175,13 +176,13 @@ func TestRuntimeIsolated(t *testing.T) {
 func TestRuntimeEnds(t *testing.T) {
 	for _, full := range []bool{false, true} {
 		b := newBed(t, func(o *Options) {
-			if o.Mode = Isolated; full {
+			if o.Isolated = true; full {
 				o.MaxSpans = 1
 			}
 		})
 		b.begun("Stats", "a", "", 0xC1, 0)
 		b.AddRuntime(served("Stats", ofRuntime("Stats", 7, 1, 99, 1, 20)))
-		b.Call(Call{Method: "Stats", ContainerID: "a", SpanContext: context(ourTrace, 0xC1), Start: time.Unix(0, t0), End: time.Unix(0, t0+21*ms), Failed: true})
+		b.Call(calls.Call{Method: "Stats", ContainerID: "a", SpanContext: context(ourTrace, 0xC1), Start: time.Unix(0, t0), End: time.Unix(0, t0+21*ms), Failed: true})
 		if full {
 			b.AddRuntime(ofRuntime("createAssets", 7, 2, 3, 20, 21))
 		}

@@ -1,9 +1,8 @@
 package collate
 
 import (
-	"cmp"
+	"math"
 	"slices"
-	"strings"
 
 	"go.opentelemetry.io/otel/trace"
 	commonpb "go.opentelemetry.io/proto/otlp/common/v1"
@@ -11,7 +10,7 @@ import (
 	tracepb "go.opentelemetry.io/proto/otlp/trace/v1"
 	"google.golang.org/protobuf/proto"
 
-	"github.com/shimtrace/shimtrace/internal/kata"
+	"github.com/shimtrace/shimtrace/internal/forwarder/calls"
 )
 
 const (
@@ -39,12 +38,12 @@ const (
 	ClippedKey = "shimtrace.clipped"
 )
 
-// batch collects spans for the sink.
+// batch collects the spans of one source for the sink.
 type batch struct {
-	max      int
+	opts     *Options
 	resource *resourcepb.Resource
 	scope    *commonpb.InstrumentationScope
-	sink     func([]*tracepb.ResourceSpans)
+	lost     string // the name of its placeholders
 	spans    []*tracepb.Span
 	cost     int // of spans, in memory
 }
@@ -52,263 +51,184 @@ type batch struct {
 // maxBatchCost bounds what a batch may take of memory, in bytes, by one span.
 const maxBatchCost = 512 << 10
 
-func newBatch(opts Options, resource *resourcepb.Resource, scope string) batch {
-	return batch{
-		max:      opts.MaxBatch,
-		resource: resource,
-		scope:    &commonpb.InstrumentationScope{Name: scope},
-		sink:     opts.Sink,
-	}
+func newBatch(opts *Options, resource *resourcepb.Resource, scope, lost string) batch {
+	return batch{opts: opts, resource: resource, scope: &commonpb.InstrumentationScope{Name: scope}, lost: lost}
 }
 
 func (b *batch) add(s *tracepb.Span, cost int) {
 	b.spans = append(b.spans, s)
 	b.cost += cost
-	if len(b.spans) >= b.max || b.cost >= maxBatchCost {
-		b.send()
+	if len(b.spans) >= b.opts.MaxBatch || b.cost >= maxBatchCost {
+		b.flush()
 	}
 }
 
-func (b *batch) send() {
+func (b *batch) flush() {
 	if len(b.spans) == 0 {
 		return
 	}
 	spans := b.spans
 	b.spans, b.cost = nil, 0
-	b.sink([]*tracepb.ResourceSpans{{
+	b.opts.Sink([]*tracepb.ResourceSpans{{
 		Resource:   b.resource,
 		ScopeSpans: []*tracepb.ScopeSpans{{Scope: b.scope, Spans: spans}},
 	}})
 }
 
-// sendTo sends a span to its own spot, with all that is below it.
-func (c *Collator) sendTo(n *node, at spot) {
-	n.parent, n.link = c.visible(at.parent), at.link
-	c.send(n, at.place)
+// flush hands to the sink what is collected for it.
+func (c *Collator) flush() {
+	c.agent.out.flush()
+	c.runtime.out.flush()
 }
 
 // toSend is a span that send is at, and the shift of its times.
 type toSend struct {
 	*node
-	shift *shift
+	shift *calls.Shift
 }
 
-// send sends a span and all that is below it. Where p has no shift, it is the span's own.
-func (c *Collator) send(top *node, p place) {
-	if top.tree != nil {
-		c.held.uproot(top.tree)
+// send sends a span, below parent, and all that is below it. Where cause has no shift, it
+// is the span's own.
+func (s *source) send(top *node, cause calls.Cause, parent trace.SpanID) {
+	top.parent = s.visible(parent)
+	if cause.Link != (calls.Link{}) {
+		top.link, cause.Link = cause.Link, calls.Link{}
 	}
-	if p.shift == nil {
-		p.shift = c.ownShift(top)
+	if top.orphans != nil {
+		s.waiting.release(top.orphans)
 	}
-	c.stack = append(c.stack[:0], toSend{top, p.shift})
+	if cause.Shift == nil {
+		cause.Shift = s.shift(top)
+	}
+	s.stack = append(s.stack[:0], toSend{top, cause.Shift})
 	var apart []*node
-	for len(c.stack) > 0 {
-		n := c.stack[len(c.stack)-1]
-		c.stack = c.stack[:len(c.stack)-1]
-		c.held.drop(n.node)
-		p.shift = n.shift
-		ended := c.sendOne(n.node, p)
-		from := len(c.stack)
+	for len(s.stack) > 0 {
+		n := s.stack[len(s.stack)-1]
+		s.stack = s.stack[:len(s.stack)-1]
+		s.waiting.drop(n.node)
+		cause.Shift = n.shift
+		ended := s.sendOne(n.node, cause)
+		from := len(s.stack)
 		for child := n.first; child != nil; child = child.next {
-			below := c.ownShift(child)
-			if n.host && c.isolates(child, n.span.TraceID) || p.drop == "" && c.belongsLater(child, below, ended) {
+			shift := s.shift(child)
+			if cause.Drop == "" && s.isLater(child, shift, ended) {
 				apart = append(apart, child)
 				continue
 			}
-			child.parent = c.visible(n.id)
-			c.stack = append(c.stack, toSend{child, below})
+			child.parent = s.visible(n.id)
+			s.stack = append(s.stack, toSend{child, shift})
 		}
-		slices.Reverse(c.stack[from:])
+		slices.Reverse(s.stack[from:])
 	}
 	for _, n := range apart {
 		n.next = nil
 		n.stand()
-		c.split(n)
+		s.split(n)
 	}
 }
 
 // sendOne sends a span alone, and returns when it ended by the host's clock.
-func (c *Collator) sendOne(n *node, p place) int64 {
-	was := n.when(p.shift)
-	off := (p.drop == "" || p.drop == Unsampled) && !n.needed && !c.records(was)
-	if p.traced == nil || c.opts.Mode == Isolated {
-		p.traced = c.roots.at(was.end) // its trace may be of more than one time
+func (s *source) sendOne(n *node, cause calls.Cause) int64 {
+	was := n.When(cause.Shift)
+	off := (cause.Drop == "" || cause.Drop == Unsampled) && !n.needed && !s.Records(was)
+	below := cause
+	if n.IsLifeLong() {
+		below.Shift = nil // of what is below it the times say little
 	}
-	below := p
-	if n.host || n.rule != nil && n.rule.life {
-		below.shift = nil // of what is below it the times say little
-	}
-	c.sent.put(n.id, sent{
-		place: below, parent: n.parent, end: was.end, off: off,
-		stale: n.host && !strings.HasPrefix(n.span.Name, kata.RequestPrefix),
-	})
-	c.remembersRequest(n)
+	s.sent.Put(n.id, sent{Cause: below, parent: n.parent, end: was.End, off: off})
+	drawn := cause.Trace
 	switch {
 	case off:
-		c.drop(Off)
-	case p.drop != "":
-		c.drop(p.drop)
+		s.drop(Off)
+		drawn = trace.TraceID{}
+	case cause.Drop != "":
+		s.drop(cause.Drop)
+		drawn = trace.TraceID{}
 	default:
-		c.emit(n, p, was)
+		s.emit(n, &cause, was)
 	}
-	return was.end
-}
-
-// await sends a span whose parent is missing, is the runtime's if host, and may yet
-// come.
-func (c *Collator) await(n *node, parent trace.SpanID, p place, host bool) {
-	if p.drop != "" {
-		c.sendTo(n, spot{place: p})
-		return
+	if s.below != nil {
+		s.below.came(n.id, drawn)
 	}
-	a := c.awaited[parent]
-	named, isNamed := c.named.get(parent)
-	switch {
-	case parent == p.top: // a call that has been forgotten
-		c.sendTo(n, spot{place: p, parent: p.top})
-		return
-	case a == nil && len(c.awaited) >= c.opts.MaxAwaited,
-		// Others have drawn it into another trace.
-		a != nil && a.trace != p.trace, isNamed && named.trace != p.trace:
-		c.stats.Cut++
-		c.sendTo(n, spot{place: p, parent: p.top})
-		return
-	case a == nil:
-		missing := p
-		missing.shift = nil
-		c.awaited[parent] = &awaited{place: missing, host: host}
-	}
-	n.parent = parent
-	c.send(n, p)
+	return was.End
 }
 
 // emit gives a span to the sink that was at a time by the host's clock.
-func (c *Collator) emit(n *node, p place, was period) {
-	s, at := n.span, c.draw(n, was, p.traced)
-	if s.TraceID != p.trace {
-		c.stats.Rewritten++
-		s.TraceID, s.TraceState = p.trace, ""
+func (s *source) emit(n *node, cause *calls.Cause, was calls.Period) {
+	span, at := n.Span.Span, s.Draw(was, cause, n.Came)
+	if span.TraceID != cause.Trace {
+		s.stats.Rewritten++
+		span.TraceID, span.TraceState = cause.Trace, ""
 	}
-	s.ParentID = n.parent
-	start, end := s.Start, s.End
-	s.Start, s.End = uint64(at.start), uint64(at.end)
+	span.ParentID = n.parent
+	start, end := span.Start, span.End
+	span.Start, span.End = uint64(at.Start), uint64(at.End)
+	span.ContainerClaimed, span.ExecClaimed = s.Claims(&n.Span)
 	m := new(tracepb.Span)
-	if err := proto.Unmarshal(s.AppendOTLP(nil), m); err != nil {
-		c.drop(Malformed)
+	if err := proto.Unmarshal(span.AppendOTLP(nil), m); err != nil {
+		s.drop(Malformed)
 		return
 	}
-	if s.Start != start || s.End != end {
-		c.stats.Corrected++
-		m.Attributes = append(m.Attributes, number(OriginalStartKey, clamped(start)), number(OriginalEndKey, clamped(end)))
+	if span.Start != start || span.End != end {
+		s.stats.Corrected++
+		m.Attributes = append(m.Attributes, number(OriginalStartKey, start), number(OriginalEndKey, end))
 		for _, e := range m.Events {
-			e.TimeUnixNano = uint64(at.nearest(p.shift.of(clamped(e.TimeUnixNano))))
+			e.TimeUnixNano = cause.Shift.Event(e.TimeUnixNano, at)
 		}
 	}
 	if at != was {
 		m.Attributes = append(m.Attributes, yes(ClippedKey))
 	}
-	if !n.host {
-		c.markClaims(s, m)
-	}
-	c.keepLinks(m)
-	if n.link.IsValid() {
+	s.keepLinks(m)
+	if n.link.Trace.IsValid() && n.link.Span.IsValid() {
 		m.Links = append(m.Links, linkTo(n.link))
 	}
-	if a := c.awaited[n.parent]; a != nil {
-		a.drew(s.Start, s.End)
+	for in := s; in != nil; in = in.above {
+		if missing := in.missing[n.parent]; missing != nil {
+			missing.drew(span.Start, span.End)
+		}
 	}
-	c.stats.Sent++
-	c.put(m, n.cost, n.host)
+	s.stats.Sent++
+	s.put(m, n.cost)
 }
 
 // put hands a span to the batch. One that has no parent is linked to the sandbox.
-func (c *Collator) put(m *tracepb.Span, cost int, host bool) {
-	if root := c.roots.at(int64(m.EndTimeUnixNano)); len(m.ParentSpanId) == 0 && root.IsValid() {
-		m.Links = append(m.Links, linkTo(root.SpanContext))
+func (s *source) put(m *tracepb.Span, cost int) {
+	if len(m.ParentSpanId) == 0 {
+		if root := s.Root(int64(m.EndTimeUnixNano)); root.IsValid() {
+			m.Links = append(m.Links, linkTo(calls.LinkTo(root)))
+		}
 	}
-	if host {
-		c.outRuntime.add(m, cost)
-		return
-	}
-	c.out.add(m, cost)
-}
-
-// sendAll hands to the sink what is collected for it.
-func (c *Collator) sendAll() {
-	c.out.send()
-	c.outRuntime.send()
+	s.out.add(m, cost)
 }
 
 // keepLinks leaves those of a span's links that stay within the sandbox: who
 // follows links must not be led to it from elsewhere, or elsewhere from it.
-func (c *Collator) keepLinks(m *tracepb.Span) {
+func (s *source) keepLinks(m *tracepb.Span) {
 	kept := m.Links[:0]
 	for _, l := range m.Links {
 		id := trace.TraceID(l.TraceId)
-		if !c.calls.isOwn(id) {
-			g, _ := c.guest.get(id)
-			if !g.placed || g.place.drop != "" {
+		if !s.Owns(id) {
+			t, _ := s.traces.Get(id)
+			if !t.placed || t.Drop != "" {
 				m.DroppedLinksCount++
 				continue
 			}
-			l.TraceId = slices.Clone(g.place.trace[:])
+			l.TraceId = slices.Clone(t.Trace[:])
 		}
 		kept = append(kept, l)
 	}
 	m.Links = kept
 }
 
-// placeholders sends a span for each parent that never came.
-func (c *Collator) placeholders() {
-	ids := make([]trace.SpanID, 0, len(c.awaited))
-	for id, a := range c.awaited {
-		// What has become known as a span of the host's since needs none.
-		if _, known := c.ours(id); a.children > 0 && !known {
-			ids = append(ids, id)
-		}
-	}
-	slices.SortFunc(ids, func(x, y trace.SpanID) int {
-		return cmp.Or(cmp.Compare(c.awaited[x].begin, c.awaited[y].begin), slices.Compare(x[:], y[:]))
-	})
-	for _, id := range ids {
-		c.placeholder(id, c.awaited[id])
-	}
-	clear(c.awaited)
-}
-
-// placeholder sends a span for a parent that has not come.
-func (c *Collator) placeholder(id trace.SpanID, a *awaited) {
-	c.stats.Placeholders++
-	c.sent.put(id, sent{place: a.place, parent: a.top, end: int64(a.end)})
-	name := LostName
-	if a.host {
-		name = LostRuntimeName
-	}
-	m := &tracepb.Span{
-		TraceId:           a.trace[:],
-		SpanId:            slices.Clone(id[:]),
-		Name:              name,
-		Kind:              tracepb.Span_SPAN_KIND_INTERNAL,
-		StartTimeUnixNano: a.begin,
-		EndTimeUnixNano:   a.end,
-		Attributes:        []*commonpb.KeyValue{yes(PlaceholderKey)},
-	}
-	if a.top.IsValid() {
-		m.ParentSpanId = a.top[:]
-	}
-	c.put(m, nodeCost, a.host)
-}
-
-func linkTo(sc trace.SpanContext) *tracepb.Span_Link {
-	traceID, spanID := sc.TraceID(), sc.SpanID()
-	return &tracepb.Span_Link{TraceId: traceID[:], SpanId: spanID[:]}
+func linkTo(l calls.Link) *tracepb.Span_Link {
+	return &tracepb.Span_Link{TraceId: l.Trace[:], SpanId: l.Span[:]}
 }
 
 func yes(key string) *commonpb.KeyValue {
 	return &commonpb.KeyValue{Key: key, Value: &commonpb.AnyValue{Value: &commonpb.AnyValue_BoolValue{BoolValue: true}}}
 }
 
-func number(key string, n int64) *commonpb.KeyValue {
-	return &commonpb.KeyValue{Key: key, Value: &commonpb.AnyValue{Value: &commonpb.AnyValue_IntValue{IntValue: n}}}
+func number(key string, n uint64) *commonpb.KeyValue {
+	return &commonpb.KeyValue{Key: key, Value: &commonpb.AnyValue{Value: &commonpb.AnyValue_IntValue{IntValue: int64(min(n, math.MaxInt64))}}}
 }

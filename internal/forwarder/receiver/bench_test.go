@@ -28,9 +28,9 @@ import (
 // writes to the socket.
 func BenchmarkSocketToJournal(b *testing.B) {
 	for _, mode := range []struct {
-		name string
-		collate.Mode
-	}{{"isolated", collate.Isolated}, {"collated", collate.Collated}} {
+		name     string
+		isolated bool
+	}{{"isolated", true}, {"collated", false}} {
 		for _, name := range []string{"kata-3.28.0-agent", "kata-4.1.0-pod.agent"} {
 			b.Run(mode.name+"/"+name, func(b *testing.B) {
 				stream, spans := fresh(captured.Frames(b, name), 12_000)
@@ -43,7 +43,7 @@ func BenchmarkSocketToJournal(b *testing.B) {
 				runtime.ReadMemStats(&before)
 				start := processTime(b)
 				for b.Loop() {
-					start += pass(b, j, mode.Mode, stream, spans)
+					start += pass(b, j, mode.isolated, stream, spans)
 				}
 				used := processTime(b) - start
 				runtime.ReadMemStats(&after)
@@ -63,7 +63,7 @@ func BenchmarkSocketToJournal(b *testing.B) {
 
 // pass brings a stream to the journal, and returns the processor time that its sender
 // took.
-func pass(b *testing.B, j *journal.Journal, mode collate.Mode, stream []byte, spans int) (sender time.Duration) {
+func pass(b *testing.B, j *journal.Journal, apart bool, stream []byte, spans int) (sender time.Duration) {
 	const plenty = 1 << 30
 	r := New(Options{
 		Client: j, Drops: j, Warn: func(err error) { b.Error(err) },
@@ -74,7 +74,7 @@ func pass(b *testing.B, j *journal.Journal, mode collate.Mode, stream []byte, sp
 		},
 		Collation: func(listen.Origin) (collate.Options, string) {
 			o, _ := isolated(listen.Origin{Sandbox: "pod"})
-			o.Mode = mode
+			o.Isolated = apart
 			o.Root = trace.NewSpanContext(trace.SpanContextConfig{
 				TraceID: trace.TraceID{1}, SpanID: trace.SpanID{1}, TraceFlags: trace.FlagsSampled,
 			})

@@ -20,6 +20,7 @@ import (
 	commonpb "go.opentelemetry.io/proto/otlp/common/v1"
 	resourcepb "go.opentelemetry.io/proto/otlp/resource/v1"
 
+	"github.com/shimtrace/shimtrace/internal/forwarder/calls"
 	"github.com/shimtrace/shimtrace/internal/forwarder/captured"
 	"github.com/shimtrace/shimtrace/internal/forwarder/collate"
 	"github.com/shimtrace/shimtrace/internal/forwarder/endpoint"
@@ -105,13 +106,15 @@ func (h *host) relayOf(t *testing.T, s *store, pod *captured.Pod, name string) *
 	r, closed := start(t, s, Options{Collation: func(listen.Origin) (collate.Options, string) {
 		quiet := []string{"State", "Stats", "Pids", "Connect", "Wait"}
 		spans := []string{"AddEndpoints"}
-		for _, request := range append(collate.QuietRequests(quiet), "ReadStdout", "ReadStderr", "WaitProcess", "Check") {
+		for _, request := range append(calls.QuietRequests(quiet), "ReadStdout", "ReadStderr", "WaitProcess", "Check") {
 			spans = append(spans, "ttrpc."+request)
 		}
 		return collate.Options{
-			Root: p.root, Resource: resource("kata-agent"), Runtime: resource("kata-runtime"),
-			Quiet: quiet, QuietSpans: spans, Slow: 500 * time.Millisecond,
-			Now: func() time.Time { return time.Unix(0, p.now.Load()) },
+			Options: calls.Options{
+				Root: p.root, Quiet: quiet, QuietSpans: spans, Slow: 500 * time.Millisecond,
+				Now: func() time.Time { return time.Unix(0, p.now.Load()) },
+			},
+			Resource: resource("kata-agent"), Runtime: resource("kata-runtime"),
 		}, ""
 	}})
 	p.own, p.closed = r.Sandbox(pod.Sandbox), closed
@@ -191,7 +194,7 @@ func (p *podRelay) live(url string) {
 	}
 	var events []event
 	for i, c := range p.Calls {
-		begun := collate.Call{Method: c.Method, ContainerID: c.ContainerID, ExecID: c.ExecID, Start: c.Start, SpanContext: p.context(i)}
+		begun := calls.Call{Method: c.Method, ContainerID: c.ContainerID, ExecID: c.ExecID, Start: c.Start, SpanContext: p.context(i)}
 		ended := begun
 		ended.End = c.End
 		events = append(events,

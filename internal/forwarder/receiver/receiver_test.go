@@ -15,6 +15,7 @@ import (
 
 	"github.com/shimtrace/shimtrace/internal/forwarder"
 	"github.com/shimtrace/shimtrace/internal/forwarder/agent"
+	"github.com/shimtrace/shimtrace/internal/forwarder/calls"
 	"github.com/shimtrace/shimtrace/internal/forwarder/captured"
 	"github.com/shimtrace/shimtrace/internal/forwarder/collate"
 	"github.com/shimtrace/shimtrace/internal/forwarder/listen"
@@ -81,7 +82,7 @@ func isolated(from listen.Origin) (collate.Options, string) {
 	if name == "" {
 		name = "stranger"
 	}
-	return collate.Options{Mode: collate.Isolated, Resource: &resourcepb.Resource{Attributes: []*commonpb.KeyValue{
+	return collate.Options{Options: calls.Options{Isolated: true}, Resource: &resourcepb.Resource{Attributes: []*commonpb.KeyValue{
 		{Key: "vm", Value: &commonpb.AnyValue{Value: &commonpb.AnyValue_StringValue{StringValue: name}}},
 	}}}, ""
 }
@@ -184,7 +185,7 @@ func TestSandbox(t *testing.T) {
 	root := trace.NewSpanContext(trace.SpanContextConfig{TraceID: trace.TraceID{9}, SpanID: trace.SpanID{9}, TraceFlags: trace.FlagsSampled})
 	r, closed := start(t, s, Options{Collation: func(from listen.Origin) (collate.Options, string) {
 		o, _ := isolated(from)
-		o.Mode, o.Root = collate.Collated, root
+		o.Isolated, o.Root = false, root
 		return o, ""
 	}})
 	own := r.Sandbox("a")

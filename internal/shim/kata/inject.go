@@ -10,7 +10,6 @@ import (
 	"go.opentelemetry.io/otel/trace"
 
 	"github.com/shimtrace/shimtrace/internal/config"
-	"github.com/shimtrace/shimtrace/internal/forwarder/collate"
 	"github.com/shimtrace/shimtrace/internal/forwarder/interpose"
 	"github.com/shimtrace/shimtrace/internal/shim/kata/agentconfig"
 	"github.com/shimtrace/shimtrace/middleware"
@@ -29,8 +28,8 @@ type injector struct {
 // sandbox's trace. It is nil, and the runtime has the agent to itself, if that cannot
 // be.
 func (o *Observer) startInjector(kind *vmKind) *injector {
-	i := &injector{requests: newRequests(o.Telemetry.Tracer, o.sandbox, o.own)}
-	relay := o.requestRelay(i.requests, o.mode())
+	i := &injector{requests: newRequests(o.Telemetry.Tracer, o.sandbox, o.own.Calls)}
+	relay := o.requestRelay(i.requests, o.isolated())
 	var err error
 	i.interposer, err = interpose.New(o.Who.Sandbox, interpose.Options{
 		Patterns: agentconfig.Sockets(o.Config.Agent),
@@ -51,11 +50,11 @@ func (o *Observer) startInjector(kind *vmKind) *injector {
 
 // requestRelay relays requests to the agent, whose spans make their way as those of the
 // shim's calls.
-func (o *Observer) requestRelay(observer *requests, mode collate.Mode) *middleware.Relay {
+func (o *Observer) requestRelay(observer *requests, isolated bool) *middleware.Relay {
 	return middleware.NewRelay(
 		middleware.WithSwitch(o.sandbox.Switch()),
 		middleware.WithTracerProvider(o.Telemetry.Provider),
-		middleware.WithPropagator(agentPropagator(o.Config.Trace, mode)),
+		middleware.WithPropagator(agentPropagator(o.Config.Trace, isolated)),
 		middleware.WithSpanKind(requestKind),
 		middleware.WithMethods(agentconfig.Method),
 		middleware.WithQuiet(time.Duration(o.Config.Trace.Slow), agentconfig.QuietRequests(o.Config)...),
@@ -91,11 +90,11 @@ func RestoreSocket(cfg config.Agent, sandbox, inner string) error {
 
 // agentPropagator reads and writes contexts in the one form that Kata's runtime and
 // agent know, W3C's, if that is among those to be used.
-func agentPropagator(cfg config.Trace, mode collate.Mode) propagation.TextMapPropagator {
+func agentPropagator(cfg config.Trace, isolated bool) propagation.TextMapPropagator {
 	switch {
 	case !slices.Contains(cfg.Propagators, "tracecontext"):
 		return propagation.NewCompositeTextMapPropagator()
-	case mode == collate.Isolated:
+	case isolated:
 		return reading{propagation.TraceContext{}}
 	}
 	return idsOnly{}

@@ -10,6 +10,7 @@ import (
 	"go.opentelemetry.io/otel/trace"
 
 	"github.com/shimtrace/shimtrace/internal/config"
+	"github.com/shimtrace/shimtrace/internal/forwarder/calls"
 	"github.com/shimtrace/shimtrace/internal/forwarder/collate"
 	"github.com/shimtrace/shimtrace/internal/forwarder/listen"
 	"github.com/shimtrace/shimtrace/internal/forwarder/receiver"
@@ -150,7 +151,7 @@ func (o *Observer) Lost(c *middleware.Call) {
 	o.over(c, lostCall(c))
 }
 
-func (o *Observer) over(c *middleware.Call, call collate.Call) {
+func (o *Observer) over(c *middleware.Call, call calls.Call) {
 	if o.injector != nil {
 		o.injector.requests.quiet.ended(c)
 	}

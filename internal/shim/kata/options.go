@@ -28,7 +28,7 @@ func (o *Observer) collation(from listen.Origin) (c collate.Options, refused str
 	if from.Sandbox == "" {
 		attrs = []attribute.KeyValue{attribute.Int64(names.CID, int64(from.CID))}
 	} else {
-		c.Root, c.Mode = o.state.Trace.SpanContext(), o.mode()
+		c.Root, c.Isolated = o.state.Trace.SpanContext(), o.isolated()
 		c.Sandbox, c.Began, c.OnDemand = from.Sandbox, o.state.Started, o.state.Dynamic
 		c.Drop = o.dropped
 	}
@@ -37,12 +37,11 @@ func (o *Observer) collation(from listen.Origin) (c collate.Options, refused str
 	return c, ""
 }
 
-// mode says where the spans of the agent in the sandbox's VM go.
-func (o *Observer) mode() collate.Mode {
-	if o.Config.Trace.Type == "collated" || o.Config.Trace.Type == "auto" && (o.state.Trace.Sampled || o.state.Dynamic) {
-		return collate.Collated
-	}
-	return collate.Isolated
+// isolated reports whether the spans of the agent in the sandbox's VM stay in traces of
+// their own.
+func (o *Observer) isolated() bool {
+	collated := o.Config.Trace.Type == "auto" && (o.state.Trace.Sampled || o.state.Dynamic)
+	return !collated && o.Config.Trace.Type != "collated"
 }
 
 // resource returns what spans of a service say of themselves that are not our own.

@@ -3,7 +3,7 @@ package kata
 import (
 	"go.opentelemetry.io/otel/trace"
 
-	"github.com/shimtrace/shimtrace/internal/forwarder/collate"
+	"github.com/shimtrace/shimtrace/internal/forwarder/calls"
 	"github.com/shimtrace/shimtrace/internal/shim/expected"
 	"github.com/shimtrace/shimtrace/middleware"
 )
@@ -17,22 +17,22 @@ const requestKind = trace.SpanKindClient
 type requests struct {
 	tracer  trace.Tracer
 	sandbox Sandbox
-	own     *collate.Collator
+	calls   *calls.Calls
 	quiet   quietCalls // of the shim
 	lives   *expected.Lives
 }
 
-func newRequests(tracer trace.Tracer, s Sandbox, own *collate.Collator) *requests {
-	return &requests{tracer: tracer, sandbox: s, own: own, lives: expected.OfAgent()}
+func newRequests(tracer trace.Tracer, s Sandbox, c *calls.Calls) *requests {
+	return &requests{tracer: tracer, sandbox: s, calls: c, lives: expected.OfAgent()}
 }
 
 var _ middleware.Observer = (*requests)(nil)
 
-// Parent implements middleware.Observer: who asks knows less than the collator of why. A
+// Parent implements middleware.Observer: who asks knows less of why than package calls. A
 // request that the runtime traces stays in the runtime's trace where there is none of
 // ours.
 func (r *requests) Parent(c *middleware.Call) (parent, link trace.SpanContext) {
-	cause := r.own.Cause(collate.Request{
+	cause := r.calls.Cause(calls.Request{
 		Method:      c.Method,
 		ContainerID: c.ContainerID,
 		ExecID:      c.ExecID,
@@ -47,7 +47,7 @@ func (r *requests) Parent(c *middleware.Call) (parent, link trace.SpanContext) {
 
 // found returns the caller's context if its span will be where that says.
 func (r *requests) found(caller, parent trace.SpanContext) trace.SpanContext {
-	if caller.SpanID() != parent.SpanID() && r.own.Moves(caller.TraceID()) {
+	if caller.SpanID() != parent.SpanID() && r.calls.Moves(caller.TraceID()) {
 		return trace.SpanContext{}
 	}
 	return caller
@@ -57,7 +57,7 @@ func (r *requests) found(caller, parent trace.SpanContext) trace.SpanContext {
 // its context says so.
 func (r *requests) Began(c *middleware.Call) {
 	if !c.Quiet() {
-		r.own.Request(collateCall(c), r.found(c.Caller, c.Parent))
+		r.calls.Request(collateCall(c), r.found(c.Caller, c.Parent))
 	}
 }
 
@@ -68,14 +68,14 @@ func (r *requests) Forwarded(c *middleware.Call) { r.lives.Forwarded(c) }
 func (r *requests) Answered(c *middleware.Call) {
 	r.lives.Answered(c)
 	if !c.Quiet() {
-		r.own.Request(answeredCall(c), r.found(c.Caller, c.Parent))
+		r.calls.Request(answeredCall(c), r.found(c.Caller, c.Parent))
 	}
 }
 
 // Lost implements middleware.Observer.
 func (r *requests) Lost(c *middleware.Call) {
 	if !c.Quiet() {
-		r.own.Request(lostCall(c), r.found(c.Caller, c.Parent))
+		r.calls.Request(lostCall(c), r.found(c.Caller, c.Parent))
 	}
 }
 

@@ -7,7 +7,6 @@ import (
 	"go.opentelemetry.io/otel/trace"
 
 	"github.com/shimtrace/shimtrace/internal/config"
-	"github.com/shimtrace/shimtrace/internal/forwarder/collate"
 	"github.com/shimtrace/shimtrace/internal/names"
 	"github.com/shimtrace/shimtrace/internal/shim/shimtest"
 	"github.com/shimtrace/shimtrace/middleware"
@@ -16,7 +15,7 @@ import (
 // TestConnectionEnded: the end of the connection to the agent is in the trace, with who
 // ended it, after which request; a failure only if answers are missing.
 func TestConnectionEnded(t *testing.T) {
-	c := newChain(t, config.Default().Trace, collate.Collated, runtimeAsks)
+	c := newChain(t, config.Default().Trace, false, runtimeAsks)
 	c.call("Create", "c1")
 	c.call("Start", "c1")
 	c.runtime.Close()
@@ -38,7 +37,7 @@ func TestConnectionEnded(t *testing.T) {
 }
 
 func TestConnectionEndedByAgent(t *testing.T) {
-	c := newChain(t, config.Default().Trace, collate.Collated, nil)
+	c := newChain(t, config.Default().Trace, false, nil)
 	c.kata.injector.requests.connectionEnded(middleware.End{By: middleware.Server, Requests: 9, Last: "grpc.AgentService/ExecProcess", Unanswered: 1})
 	c.stop()
 	for _, s := range c.named(names.ConnectionEnded) {

@@ -24,6 +24,7 @@ import (
 
 	"github.com/shimtrace/shimtrace/internal/config"
 	"github.com/shimtrace/shimtrace/internal/export"
+	"github.com/shimtrace/shimtrace/internal/forwarder/calls"
 	"github.com/shimtrace/shimtrace/internal/forwarder/collate"
 	"github.com/shimtrace/shimtrace/internal/forwarder/vmmdir"
 	"github.com/shimtrace/shimtrace/internal/names"
@@ -58,18 +59,18 @@ type chain struct {
 
 // newChain starts one. The agent fails what is about the container "bad", and takes
 // its time for "slow".
-func newChain(t *testing.T, cfg config.Trace, mode collate.Mode, asks map[string][]string) *chain {
+func newChain(t *testing.T, cfg config.Trace, isolated bool, asks map[string][]string) *chain {
 	t.Helper()
 	c := &chain{t: t, spans: tracetest.NewSpanRecorder(), asks: asks, seen: map[string]trace.SpanContext{}}
 	provider := export.NewTracerProvider(cfg, nil, c.spans)
 	c.pod = newPod(t, cfg)
-	own := collate.New(collate.Options{Root: c.Root(), Mode: mode, Quiet: cfg.Quiet, Sink: func([]*tracepb.ResourceSpans) {}})
+	own := collate.New(collate.Options{Options: calls.Options{Root: c.Root(), Isolated: isolated, Quiet: cfg.Quiet}, Sink: func([]*tracepb.ResourceSpans) {}})
 	tel := &telemetry.Telemetry{Provider: provider, Tracer: provider.Tracer(names.ShimScope)}
 	c.kata = &Observer{
 		Options: Options{Config: config.Config{Trace: cfg, Agent: config.Default().Agent}, Telemetry: tel, Log: slog.New(slog.DiscardHandler)},
-		sandbox: c.pod, own: own, making: making{pace: vmmdir.NewPace(0)}, injector: &injector{requests: newRequests(tel.Tracer, c.pod, own)},
+		sandbox: c.pod, own: own, making: making{pace: vmmdir.NewPace(0)}, injector: &injector{requests: newRequests(tel.Tracer, c.pod, own.Calls)},
 	}
-	agent, endAgent := serve(t, requestService, c.serveAgent, c.kata.requestRelay(c.kata.injector.requests, mode))
+	agent, endAgent := serve(t, requestService, c.serveAgent, c.kata.requestRelay(c.kata.injector.requests, isolated))
 	c.runtime = agent
 	client, endRuntime := serve(t, taskService, c.serveRuntime, middleware.NewRelay(
 		middleware.WithTracerProvider(provider), middleware.WithPropagator(propagation.TraceContext{}), middleware.WithQuiet(time.Duration(cfg.Slow), cfg.Quiet...), middleware.WithObserver(c.kata, c.pod)))

@@ -11,7 +11,6 @@ import (
 	"go.opentelemetry.io/otel/trace"
 
 	"github.com/shimtrace/shimtrace/internal/config"
-	"github.com/shimtrace/shimtrace/internal/forwarder/collate"
 	"github.com/shimtrace/shimtrace/internal/forwarder/span"
 	"github.com/shimtrace/shimtrace/internal/names"
 )
@@ -26,7 +25,7 @@ var runtimeAsks = map[string][]string{
 // TestRequests: each request is a client span under the call that caused it, and what
 // the agent gets is that span's context.
 func TestRequests(t *testing.T) {
-	c := newChain(t, config.Default().Trace, collate.Collated, runtimeAsks)
+	c := newChain(t, config.Default().Trace, false, runtimeAsks)
 	c.call("Create", "c1")
 	c.call("Start", "c1")
 	c.call("Kill", "bad")
@@ -69,7 +68,7 @@ func TestRequests(t *testing.T) {
 func TestRequestsCarryIDsOnly(t *testing.T) {
 	caller := trace.NewSpanContext(trace.SpanContextConfig{TraceID: trace.TraceID{0xca, 1}, SpanID: trace.SpanID{0xca, 2}, TraceFlags: trace.FlagsSampled})
 	for _, from := range []string{"caller", "runtime"} {
-		c := newChain(t, config.Default().Trace, collate.Collated, runtimeAsks)
+		c := newChain(t, config.Default().Trace, false, runtimeAsks)
 		md := traceparent(caller)
 		md.Set("tracestate", "vendor=hunter2")
 		md.Set("baggage", "user=hunter2")
@@ -105,7 +104,7 @@ func TestRequestsOfQuietCalls(t *testing.T) {
 			if container == "slow" {
 				cfg.Slow = config.Duration(time.Millisecond)
 			}
-			c := newChain(t, cfg, collate.Collated, map[string][]string{"Stats": {"StatsContainer " + container}})
+			c := newChain(t, cfg, false, map[string][]string{"Stats": {"StatsContainer " + container}})
 			c.call("Stats", container)
 			c.stop()
 			if seen := c.seen["StatsContainer "+container]; seen.IsSampled() || seen.TraceID() != c.Root().TraceID() {
@@ -127,7 +126,7 @@ func TestRequestsOfQuietCalls(t *testing.T) {
 // TestRequestsIsolated: requests have their spans, but the agent hears of no context
 // but the runtime's.
 func TestRequestsIsolated(t *testing.T) {
-	c := newChain(t, config.Default().Trace, collate.Isolated, runtimeAsks)
+	c := newChain(t, config.Default().Trace, true, runtimeAsks)
 	c.call("Create", "c1")
 	c.send = traceparent(foreign)
 	c.call("Start", "c1")
@@ -154,7 +153,7 @@ func TestRequestsOfATracingRuntime(t *testing.T) {
 		t.Run(sampler, func(t *testing.T) {
 			cfg := config.Default().Trace
 			cfg.Sampler = sampler
-			c := newChain(t, cfg, collate.Collated, runtimeAsks)
+			c := newChain(t, cfg, false, runtimeAsks)
 			c.send = traceparent(foreign)
 			c.call("Start", "c1")
 			c.stop()
@@ -173,7 +172,7 @@ func TestRequestsOfATracingRuntime(t *testing.T) {
 // TestRequestsOfAnOldContext: a runtime that has stopped tracing goes on to name what it
 // did last. Its spans are in our trace by then: a link to where they were leads nowhere.
 func TestRequestsOfAnOldContext(t *testing.T) {
-	c := newChain(t, config.Default().Trace, collate.Collated, runtimeAsks)
+	c := newChain(t, config.Default().Trace, false, runtimeAsks)
 	old := &span.Span{Method: "Start", TraceID: foreign.TraceID(), SpanID: foreign.SpanID(), Name: "Start"}
 	old.Start, old.End = uint64(time.Now().UnixNano()), uint64(time.Now().UnixNano())
 	c.kata.own.AddRuntime(old)

@@ -27,6 +27,7 @@ import (
 
 	"github.com/shimtrace/shimtrace/internal/config"
 	"github.com/shimtrace/shimtrace/internal/export"
+	"github.com/shimtrace/shimtrace/internal/forwarder/calls"
 	"github.com/shimtrace/shimtrace/internal/forwarder/collate"
 	"github.com/shimtrace/shimtrace/internal/forwarder/interpose"
 	"github.com/shimtrace/shimtrace/internal/forwarder/listen"
@@ -123,13 +124,13 @@ func soakRequests(t *testing.T, n int, seed uint64) {
 	provider := export.NewTracerProvider(cfg, nil, sdktrace.NewSimpleSpanProcessor(nil))
 	sb := newPod(t, cfg)
 	s.trace = sb.state.Trace.TraceID
-	own := collate.New(collate.Options{Root: sb.Root(), Mode: collate.Collated, Quiet: cfg.Quiet, Sink: func([]*tracepb.ResourceSpans) {}})
+	own := collate.New(collate.Options{Options: calls.Options{Root: sb.Root(), Quiet: cfg.Quiet}, Sink: func([]*tracepb.ResourceSpans) {}})
 	tel := &telemetry.Telemetry{Provider: provider, Tracer: provider.Tracer(names.ShimScope)}
 	k := &Observer{
 		Options: Options{Config: config.Config{Trace: cfg, Agent: config.Default().Agent}, Telemetry: tel, Log: slog.New(slog.NewTextHandler(t.Output(), nil))},
 		sandbox: sb,
 	}
-	relay := k.requestRelay(newRequests(tel.Tracer, sb, own), collate.Collated)
+	relay := k.requestRelay(newRequests(tel.Tracer, sb, own.Calls), false)
 	i, err := interpose.New("pod", interpose.Options{
 		Patterns: []listen.Pattern{{VMM: "soak", Path: filepath.Join(dir, "{sandbox}", "vm.sock")}},
 		Pace:     vmmdir.NewPace(0),

@@ -16,6 +16,7 @@ import (
 	tracepb "go.opentelemetry.io/proto/otlp/trace/v1"
 
 	"github.com/shimtrace/shimtrace/internal/config"
+	"github.com/shimtrace/shimtrace/internal/forwarder/calls"
 	"github.com/shimtrace/shimtrace/internal/forwarder/collate"
 	"github.com/shimtrace/shimtrace/internal/forwarder/span"
 	"github.com/shimtrace/shimtrace/internal/names"
@@ -249,7 +250,7 @@ func TestSpansOfAWindow(t *testing.T) {
 	w := newDynamic(t)
 	sent, spans := 0, uint64(0)
 	own := collate.New(collate.Options{
-		Root: w.Root(), OnDemand: true, Drop: func(_ collate.Reason, n int) { w.Unrecorded(n) },
+		Options: calls.Options{Root: w.Root(), OnDemand: true}, Drop: func(_ collate.Reason, n int) { w.Unrecorded(n) },
 		Sink: func(all []*tracepb.ResourceSpans) { sent += len(all[0].ScopeSpans[0].Spans) },
 	})
 	w.windows = collated{own}

@@ -13,6 +13,7 @@ import (
 	"github.com/shimtrace/shimtrace/internal/config"
 	"github.com/shimtrace/shimtrace/internal/forwarder"
 	"github.com/shimtrace/shimtrace/internal/forwarder/agent"
+	"github.com/shimtrace/shimtrace/internal/forwarder/calls"
 	"github.com/shimtrace/shimtrace/internal/forwarder/collate"
 	"github.com/shimtrace/shimtrace/internal/forwarder/listen"
 	"github.com/shimtrace/shimtrace/internal/forwarder/span"
@@ -39,20 +40,22 @@ func Forwarder(cfg config.Agent) forwarder.Options {
 // which are quiet, and how many wait for how long.
 func Isolated(cfg config.Config) collate.Options {
 	return collate.Options{
-		Mode:       collate.Isolated,
-		Quiet:      cfg.Trace.Quiet,
-		Slow:       time.Duration(cfg.Trace.Slow),
-		QuietSpans: quietSpans(cfg),
-		Hold:       time.Duration(cfg.Agent.Limits.Hold),
-		MaxSpans:   cfg.Agent.Limits.HeldSpans,
-		MaxBytes:   int(cfg.Agent.Limits.HeldBytes),
+		Options: calls.Options{
+			Isolated:   true,
+			Quiet:      cfg.Trace.Quiet,
+			Slow:       time.Duration(cfg.Trace.Slow),
+			QuietSpans: quietSpans(cfg),
+		},
+		Hold:     time.Duration(cfg.Agent.Limits.Hold),
+		MaxSpans: cfg.Agent.Limits.HeldSpans,
+		MaxBytes: int(cfg.Agent.Limits.HeldBytes),
 	}
 }
 
 // QuietRequests returns the requests to the agent that are quiet: those that are
 // configured to be, and those that only quiet calls cause.
 func QuietRequests(cfg config.Config) []string {
-	return append(collate.QuietRequests(cfg.Trace.Quiet), cfg.Agent.Quiet...)
+	return append(calls.QuietRequests(cfg.Trace.Quiet), cfg.Agent.Quiet...)
 }
 
 // quietSpans are the same as spans of the Go runtime's, and those configured.

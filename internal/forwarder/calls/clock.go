@@ -1,4 +1,4 @@
-package collate
+package calls
 
 import "math"
 
@@ -44,13 +44,13 @@ type bounds struct{ lo, hi int64 }
 var anything = bounds{math.MinInt64, math.MaxInt64}
 
 // boundsOf returns the offsets that put guest within host.
-func boundsOf(guest, host period) bounds {
+func boundsOf(guest, host Period) bounds {
 	b := anything
-	if host.start != math.MinInt64 {
-		b.lo = plus(host.start, -guest.start)
+	if host.Start != math.MinInt64 {
+		b.lo = plus(host.Start, -guest.Start)
 	}
-	if host.end != math.MaxInt64 {
-		b.hi = plus(host.end, -guest.end)
+	if host.End != math.MaxInt64 {
+		b.hi = plus(host.End, -guest.End)
 	}
 	return b
 }

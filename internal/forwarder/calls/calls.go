@@ -1,0 +1,231 @@
+package calls
+
+import (
+	"math"
+	"slices"
+	"sync"
+	"time"
+
+	"go.opentelemetry.io/otel/trace"
+
+	"github.com/shimtrace/shimtrace/internal/forwarder/recent"
+	"github.com/shimtrace/shimtrace/internal/kata"
+)
+
+// Calls are those of one sandbox. They are safe for concurrent use.
+type Calls struct {
+	opts  Options
+	began int64 // Options.Began, math.MinInt64 if that is not known
+
+	mu        sync.Mutex
+	windows   windows
+	byMethod  map[string]*ring
+	requests  ring // to the agent; not what anything is inferred from
+	bySpan    map[trace.SpanID]*call
+	forgotten recent.Map[trace.SpanID, trace.SpanContext] // calls of which no more is known
+	traces    recent.Map[trace.TraceID, struct{}]         // that the sandbox uses
+	created   recent.Map[process, struct{}]               // containers and execs
+	execs     recent.Map[string, string]                  // by the guest's names
+	clock     clock                                       // the guest's
+	runtime   runtime
+}
+
+// Call is a call of the shim, or a request to the agent.
+type Call struct {
+	Method string // "Create"
+	// ContainerID is the sandbox's id in calls of the sandbox service.
+	ContainerID, ExecID string
+	// Start is when the request was read. End is when it was answered or given up,
+	// zero while it is open.
+	Start, End time.Time
+	// Failed: it was answered with an error, or not at all.
+	Failed bool
+	// Quiet: it is recorded only when it fails or is slow. Calls of the methods in
+	// Options.Quiet need not say so.
+	Quiet bool
+	// SpanContext is that of the call's span.
+	SpanContext trace.SpanContext
+}
+
+// call is a Call as it is remembered.
+type call struct {
+	Call
+	start, end int64    // Unix nanoseconds; end is math.MaxInt64 while open
+	seen       []string // names of the runtime's spans, and of requests, that were taken to be part of it
+}
+
+// maxSeen bounds the names remembered for a call. runtime-rs serves one with two spans,
+// and asks the agent for two or three things.
+const maxSeen = 8
+
+func (c *call) see(name string) {
+	if len(c.seen) < maxSeen && !slices.Contains(c.seen, name) {
+		c.seen = append(c.seen, name)
+	}
+}
+
+// serving returns the time within which what serves the call was done. One that failed
+// may have been given up, and its serving gone on.
+func (c *call) serving() Period {
+	if c.Failed {
+		return Period{c.start, math.MaxInt64}
+	}
+	return Period{c.start, c.end}
+}
+
+// ring has the last calls of a method, so that polling one does not push out the others.
+type ring struct {
+	all    []*call
+	oldest int
+}
+
+const (
+	// maxTraces bounds the traces remembered as the sandbox's own.
+	maxTraces = 1024
+	// maxForgotten bounds the calls of which no more than the context is remembered.
+	maxForgotten = 512
+	// maxExecs bounds the names of execs remembered.
+	maxExecs = 256
+)
+
+// New returns the Calls of a sandbox, of which there are none yet.
+func New(opts Options) *Calls {
+	opts.defaults()
+	c := &Calls{
+		opts:      opts,
+		began:     math.MinInt64,
+		windows:   newWindows(opts),
+		byMethod:  make(map[string]*ring),
+		bySpan:    make(map[trace.SpanID]*call),
+		forgotten: recent.New[trace.SpanID, trace.SpanContext](maxForgotten),
+		traces:    recent.New[trace.TraceID, struct{}](maxTraces),
+		created:   recent.New[process, struct{}](maxProcesses),
+		execs:     recent.New[string, string](maxExecs),
+		runtime:   newRuntime(),
+	}
+	if !opts.Began.IsZero() {
+		c.began = opts.Began.UnixNano()
+	}
+	c.use(opts.Root.TraceID())
+	return c
+}
+
+// Call tells of a call of the shim, once when it begins and again when it has
+// ended, in either order.
+func (c *Calls) Call(told Call) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	c.use(told.SpanContext.TraceID())
+	told.Method = kata.TaskMethod(told.Method)
+	c.create(&told)
+	if callKinds[told.Method] == nil {
+		return
+	}
+	r := c.byMethod[told.Method]
+	if r == nil {
+		r = new(ring)
+		c.byMethod[told.Method] = r
+	}
+	c.put(told, r)
+}
+
+// Request tells of a request to the agent, once when it has been sent and again when
+// it has ended, as Call does of a call. caller is Request.Caller.
+func (c *Calls) Request(told Call, caller trace.SpanContext) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	c.create(&told)
+	if told.SpanContext.IsValid() {
+		c.put(told, &c.requests)
+	}
+	if !told.End.IsZero() && caller.IsValid() && told.SpanContext.IsSampled() && !told.Quiet {
+		c.runtime.expect(caller.TraceID(), PendingParent{ID: caller.SpanID(), Child: Period{told.Start.UnixNano(), told.End.UnixNano()}})
+	}
+}
+
+// put remembers a call in a ring, or its end. One without a span tells of clocks and
+// causes only, once it is over.
+func (c *Calls) put(told Call, r *ring) {
+	id, spanned := told.SpanContext.SpanID(), told.SpanContext.IsValid()
+	if !spanned && told.End.IsZero() {
+		return
+	}
+	known := c.bySpan[id]
+	if known == nil {
+		known = c.room(r)
+		if spanned {
+			c.bySpan[id] = known
+		}
+	} else if known.end != math.MaxInt64 {
+		return // the beginning, told after the end
+	}
+	*known = call{Call: told, start: told.Start.UnixNano(), end: math.MaxInt64, seen: known.seen}
+	if !told.End.IsZero() {
+		known.end = told.End.UnixNano()
+	}
+}
+
+// room returns a call to fill in, at the expense of the oldest of the ring.
+func (c *Calls) room(r *ring) *call {
+	known := new(call)
+	if len(r.all) < c.opts.MaxCalls {
+		r.all = append(r.all, known)
+		return known
+	}
+	if oldest := r.all[r.oldest].SpanContext; oldest.IsValid() {
+		delete(c.bySpan, oldest.SpanID())
+		c.forgotten.Put(oldest.SpanID(), oldest)
+	}
+	r.all[r.oldest] = known
+	r.oldest = (r.oldest + 1) % c.opts.MaxCalls
+	return known
+}
+
+// Own tells that the sandbox uses a trace: its relay hands the trace's contexts to
+// the agent, or its runtime does. Spans that come with such a context keep it. The
+// traces of Options.Root and of each Call are the sandbox's without being told.
+func (c *Calls) Own(id trace.TraceID) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	c.use(id)
+}
+
+func (c *Calls) use(id trace.TraceID) {
+	if id.IsValid() {
+		c.traces.Put(id, struct{}{})
+	}
+}
+
+// Owns reports whether the sandbox uses a trace.
+func (c *Calls) Owns(id trace.TraceID) bool {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	return c.owns(id)
+}
+
+func (c *Calls) owns(id trace.TraceID) bool {
+	root := c.windows.last()
+	return root.IsValid() && root.TraceID() == id || c.traces.Has(id)
+}
+
+// Knows reports whether a span is the host's: of a call, a request to the agent, or the
+// sandbox's root; and returns its context.
+func (c *Calls) Knows(id trace.SpanID) (trace.SpanContext, bool) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	known, ok := c.of(id)
+	return known.SpanContext, ok
+}
+
+// of returns the call, or the request, whose span has the id: nothing but its context if
+// it was long ago, or is the sandbox's root.
+func (c *Calls) of(id trace.SpanID) (call, bool) {
+	if root := c.windows.that(func(r trace.SpanContext) bool { return r.SpanID() == id }); root != nil {
+		return call{Call: Call{SpanContext: root.SpanContext}}, true
+	}
+	if known := c.bySpan[id]; known != nil {
+		return *known, true
+	}
+	sc, ok := c.forgotten.Get(id)
+	return call{Call: Call{SpanContext: sc}}, ok
+}

@@ -1,0 +1,35 @@
+package calls
+
+import "github.com/shimtrace/shimtrace/internal/kata"
+
+// A span of the agent's says which container and which exec it is about. The guest could
+// name those of another sandbox, so that only ids count that the host has heard of: the
+// sandbox's own, and those of calls that create a container or an exec.
+
+// process names a container, or an exec in it.
+type process struct{ container, exec string }
+
+// maxProcesses bounds the containers and execs remembered.
+const maxProcesses = 4096
+
+// create remembers what a call or a request is about, if that is to be created by it.
+func (c *Calls) create(told *Call) {
+	switch told.Method {
+	case "Create", kata.CreateContainer:
+		c.created.Put(process{container: told.ContainerID}, struct{}{})
+	case "Exec", kata.ExecProcess:
+		c.created.Put(process{told.ContainerID, told.ExecID}, struct{}{})
+	}
+}
+
+// Claims reports which of the ids of a span nobody but the guest says are this sandbox's.
+func (c *Calls) Claims(s *Span) (container, exec bool) {
+	if !s.guest {
+		return false, false
+	}
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	container = s.ContainerID != "" && s.ContainerID != c.opts.Sandbox && !c.created.Has(process{container: s.ContainerID})
+	exec = s.ExecID != "" && (container || !c.created.Has(process{s.ContainerID, s.ExecID}))
+	return container, exec
+}

@@ -1,0 +1,82 @@
+package calls
+
+import (
+	"math"
+	"slices"
+	"strings"
+
+	"github.com/shimtrace/shimtrace/internal/kata"
+)
+
+// Reason says why a span is not sent.
+type Reason string
+
+const (
+	// Quiet: it is of a call that is not recorded unless it fails or is slow. Such
+	// a span is not lost, it is not wanted.
+	Quiet Reason = "quiet"
+	// Unsampled: the trace it belongs to is not recorded.
+	Unsampled Reason = "unsampled"
+)
+
+// unremarkable reports whether a span is dropped for what caused it, which is quiet and
+// neither failed nor slow. The agent does not say whether its request failed; the call
+// does.
+func (c *Calls) unremarkable(s *Span, caused *call) bool {
+	switch {
+	case caused == nil && !c.quietKind(s.kind),
+		caused != nil && (!c.quietCall(caused) || caused.Failed || c.slowCall(caused)),
+		c.slow(s) && (caused == nil || !kata.Waits(caused.Method)):
+		return false
+	}
+	return true
+}
+
+func (c *Calls) isQuiet(method string) bool { return slices.Contains(c.opts.Quiet, method) }
+
+// quietKind reports whether all that can cause a request is quiet.
+func (c *Calls) quietKind(k *kind) bool {
+	return len(k.methods) > 0 && !slices.ContainsFunc(k.methods, func(m string) bool { return !c.isQuiet(m) })
+}
+
+// quietCall reports whether a call is recorded only when it fails or is slow.
+func (c *Calls) quietCall(caused *call) bool { return caused.Quiet || c.isQuiet(caused.Method) }
+
+// QuietSpan reports whether a span of the runtime's is dropped for its name.
+func (c *Calls) QuietSpan(s *Span) bool {
+	if s.guest || s.Failed || !slices.Contains(c.opts.QuietSpans, s.Name) {
+		return false
+	}
+	return kata.Waits(strings.TrimPrefix(s.Name, kata.RequestPrefix)) || !c.slow(s)
+}
+
+// slow reports whether a span is recorded for its length.
+func (c *Calls) slow(s *Span) bool {
+	return c.opts.Slow > 0 && s.End > s.Start && s.End-s.Start > uint64(c.opts.Slow)
+}
+
+// slowCall reports whether a call is recorded for its length.
+func (c *Calls) slowCall(caused *call) bool {
+	end := caused.End
+	if end.IsZero() {
+		end = c.opts.Now()
+	}
+	return c.opts.Slow > 0 && end.Sub(caused.Start) > c.opts.Slow && !kata.Waits(caused.Method)
+}
+
+// recorded reports whether a call's span is sent, or will be.
+func (c *Calls) recorded(caused *call) bool {
+	return caused.SpanContext.IsSampled() && (caused.Failed || c.slowCall(caused) || !c.quietCall(caused))
+}
+
+// Pending reports whether a span of the runtime's is of a quiet call that has not been
+// answered yet, so that it may fail: the runtime sends its span before it answers.
+func (c *Calls) Pending(s *Span) bool {
+	if !s.IsCall() || !c.isQuiet(s.kind.methods[0]) || kata.Waits(s.kind.methods[0]) || c.slow(s) {
+		return false
+	}
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	served := c.serving(s)
+	return served != nil && served.end == math.MaxInt64
+}

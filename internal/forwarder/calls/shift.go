@@ -1,0 +1,122 @@
+package calls
+
+import "math"
+
+// Period is a time, in Unix nanoseconds: by the host's clock, where nothing else is said.
+type Period struct{ Start, End int64 }
+
+// always is a period without bounds.
+var always = Period{math.MinInt64, math.MaxInt64}
+
+// never is a period without moments.
+var never = Period{math.MaxInt64, math.MinInt64}
+
+func (p Period) has(at int64) bool { return p.Start <= at && at <= p.End }
+
+func (p Period) and(q Period) Period { return Period{max(p.Start, q.Start), min(p.End, q.End)} }
+
+// Within reports whether all of p is in q.
+func (p Period) Within(q Period) bool { return p.and(q) == p }
+
+// nearest returns the moment of the period that is nearest to another.
+func (p Period) nearest(at int64) int64 { return max(p.Start, min(at, p.End)) }
+
+// Shift makes the host's time of the guest's, for what the guest did at one request or
+// on its own. As a rule it is one offset for all of it, so that its spans keep their
+// relation.
+type Shift struct {
+	offset int64
+	// two: the clock was set meanwhile, or it is of a time that is long for a clock. Then
+	// offset is right at guest.Start, and end at guest.End, and host is when all of it was.
+	two         bool
+	end         int64
+	guest, host Period
+}
+
+// Of returns a time of the guest's by the host's clock. Without a shift it
+// is the same.
+func (s *Shift) Of(guest int64) int64 {
+	if s == nil {
+		return guest
+	}
+	if !s.two {
+		return plus(guest, s.offset)
+	}
+	early, late := plus(guest, s.offset), plus(guest, s.end)
+	switch {
+	case s.gradual() && s.guest.has(guest):
+		part := float64(guest-s.guest.Start) / float64(max(1, s.guest.End-s.guest.Start))
+		return s.host.nearest(plus(early, int64(part*float64(s.end-s.offset))))
+	case s.host.has(early) || !s.host.has(late) && guest <= s.guest.Start:
+		return s.host.nearest(early)
+	}
+	return s.host.nearest(late)
+}
+
+// gradual reports whether the offset changed by so little that nothing says when: times
+// between the ends are then moved in proportion.
+func (s *Shift) gradual() bool {
+	return distance(s.offset, s.end) <= uint64(max(0, s.host.End-s.host.Start))
+}
+
+// fits is how what the guest says of a span is made to lie within what the host knows.
+type fits struct {
+	// host is when it was at the earliest and the latest.
+	host Period
+	// sure: it was within host for certain, so that the clock can be learned from it.
+	sure bool
+	// start: only its beginning was within host.
+	start bool
+	// skew is how far it may be moved for host if it is not sure.
+	skew int64
+}
+
+// fit returns the shift of a span.
+func (c *clock) fit(guest Period, in fits) *Shift {
+	end := guest.End
+	if in.start {
+		end = guest.Start
+	}
+	within := boundsOf(Period{guest.Start, end}, in.host)
+	switch {
+	case guest.End < guest.Start,
+		// It seems to have lasted longer than what it is within.
+		!within.possible() && (in.sure || within.lo-in.skew > within.hi),
+		!in.sure && c.epochAt(guest.Start) != c.epochAt(guest.End):
+		return c.fitEnds(guest, in)
+	case !within.possible():
+	case in.sure:
+		return &Shift{offset: c.learn(guest.middle(), within)}
+	default:
+		_, possible, expected := c.near(guest.middle())
+		near := bounds{plus(expected, -in.skew), plus(expected, in.skew)}
+		if both := possible.and(near).and(within); both.possible() {
+			return &Shift{offset: both.nearest(expected)}
+		}
+	}
+	return &Shift{offset: c.at(guest.middle())}
+}
+
+// fitEnds returns the shift of a span in which the guest's clock was set: of both ends
+// by themselves. What is not within in by what is known of the clock may have been at
+// any time of it.
+func (c *clock) fitEnds(guest Period, in fits) *Shift {
+	start, end := plus(guest.Start, c.at(guest.Start)), plus(guest.End, c.at(guest.End))
+	if !in.host.has(start) && in.host.Start != math.MinInt64 {
+		start = in.host.Start
+	}
+	if in.host.End != math.MaxInt64 && (end > in.host.End || in.sure && end < max(start, in.host.Start)) {
+		end = in.host.End
+	}
+	end = max(start, end)
+	if in.sure {
+		for _, at := range []int64{guest.Start, guest.End} {
+			if b := boundsOf(Period{at, at}, in.host); b.possible() {
+				c.learn(at, b)
+			}
+		}
+	}
+	return &Shift{two: true, offset: plus(start, -guest.Start), end: plus(end, -guest.End), guest: guest, host: Period{start, end}}
+}
+
+func (p Period) middle() int64 { return p.Start + (max(p.End, p.Start)-p.Start)/2 }

@@ -1,0 +1,65 @@
+package calls
+
+// shift returns the shift of a span of the agent's, and learns from it: what happened
+// ended before it arrived, and began after the sandbox did.
+func (c *Calls) shift(s *Span, in fits) *Shift {
+	guest, possible := s.times(), Period{c.began, s.Came}
+	if s.IsLifeLong() {
+		return c.clock.fitEnds(guest, fits{host: possible}) // of both ends by what is known of their times
+	}
+	if b := boundsOf(guest, possible); guest.Start <= guest.End && b.possible() && !b.has(c.clock.at(guest.middle())) {
+		c.clock.learn(guest.middle(), b)
+	}
+	in.host, in.skew = in.host.and(possible), int64(c.opts.Skew)
+	if s.kind != nil && s.kind.clock {
+		c.clock.set(guest.End)
+		return c.clock.fitEnds(guest, in)
+	}
+	return c.clock.fit(guest, in)
+}
+
+// shiftBelow returns the shift of a span of the agent's by what it names as its parent.
+func (c *Calls) shiftBelow(s *Span) *Shift {
+	in := fits{host: always}
+	if a, ok := c.runtime.asked.Get(s.ParentID); ok && (s.kind == nil || s.serves(a.request)) {
+		in = fits{host: a.Period, sure: s.kind != nil} // or of a later Kata
+	} else if ours, ok := c.of(s.ParentID); ok && ours.Method != "" {
+		in = fits{host: ours.serving(), sure: s.serves(ours.Method) || s.kind != nil && s.kind.once}
+	} else if s.kind != nil {
+		if m := c.caller(s); m != nil {
+			in = fits{host: m.serving(), sure: m.sure}
+		}
+	}
+	return c.shift(s, in)
+}
+
+// Shift returns the shift of a span by what it names as its parent; nil for one of the
+// runtime's, whose times are the host's.
+func (c *Calls) Shift(s *Span) *Shift {
+	if !s.guest {
+		return nil
+	}
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	return c.shiftBelow(s)
+}
+
+// hostTime returns a time of the guest's by the host's clock.
+func (c *Calls) hostTime(guest uint64) int64 {
+	at := clamped(guest)
+	return plus(at, c.clock.at(at))
+}
+
+// hostTimes are those of a span of the agent's by the host's clock.
+func (c *Calls) hostTimes(s *Span) Period { return Period{c.hostTime(s.Start), c.hostTime(s.End)} }
+
+// When returns when a span was by the host's clock.
+func (s *Span) When(shift *Shift) Period {
+	at := Period{shift.Of(clamped(s.Start)), shift.Of(clamped(s.End))}
+	return Period{at.Start, max(at.Start, at.End)}
+}
+
+// Event returns when something happened within a span that is drawn at a time.
+func (s *Shift) Event(at uint64, drawn Period) uint64 {
+	return uint64(drawn.nearest(s.Of(clamped(at))))
+}

@@ -1,0 +1,123 @@
+package calls
+
+import (
+	"math"
+	"time"
+
+	"go.opentelemetry.io/otel/trace"
+)
+
+// window is a root span of the sandbox, and the time in which what is below it is
+// recorded.
+type window struct {
+	trace.SpanContext
+	Period
+}
+
+// windows are those that a sandbox has had, the present one last. There is one at least.
+type windows []*window
+
+// maxPast bounds the former ones that are remembered.
+const maxPast = 8
+
+func newWindows(opts Options) windows {
+	w := &window{opts.Root, always}
+	if opts.OnDemand {
+		w.Period = never
+	}
+	if !opts.Began.IsZero() {
+		w.Start = max(w.Start, opts.Began.UnixNano())
+	}
+	return windows{w}
+}
+
+func (ws windows) last() *window { return ws[len(ws)-1] }
+
+// begin has another root from a moment on.
+func (ws *windows) begin(sc trace.SpanContext, at int64) {
+	all := *ws
+	if last := ws.last(); !last.IsSampled() || last.SpanID() == sc.SpanID() {
+		all = all[:len(all)-1] // nothing is below it, or it goes on
+	} else {
+		last.End = min(last.End, at)
+	}
+	all = append(all, &window{sc, Period{at, math.MaxInt64}})
+	*ws = all[max(0, len(all)-1-maxPast):]
+}
+
+// at returns the window of what ended at a moment by the host's clock.
+func (ws windows) at(end int64) *window {
+	for i, past := range ws[:len(ws)-1] {
+		if end < ws[i+1].Start {
+			return past
+		}
+	}
+	return ws.last()
+}
+
+// that returns the window whose root is meant, nil if none is.
+func (ws windows) that(means func(trace.SpanContext) bool) *window {
+	for i := len(ws) - 1; i >= 0; i-- {
+		if ws[i].IsValid() && means(ws[i].SpanContext) {
+			return ws[i]
+		}
+	}
+	return nil
+}
+
+// SetRoot changes Options.Root: the sandbox is traced anew, from a moment on. Spans that
+// come late of what was over before go below the root that was then.
+func (c *Calls) SetRoot(sc trace.SpanContext, began time.Time) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	c.windows.begin(sc, began.UnixNano())
+	c.use(sc.TraceID())
+}
+
+// EndRoot tells that from a moment on nothing is recorded, until SetRoot.
+func (c *Calls) EndRoot(ended time.Time) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	c.windows.last().End = ended.UnixNano()
+}
+
+// Root returns the root span of what ended at a moment by the host's clock.
+func (c *Calls) Root(end int64) trace.SpanContext {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	return c.windows.at(end).SpanContext
+}
+
+// Records reports whether anything of a time is recorded.
+func (c *Calls) Records(p Period) bool {
+	if !c.opts.OnDemand {
+		return true
+	}
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	for _, w := range c.windows {
+		if w.IsSampled() && w.Start <= p.End && p.Start <= w.End {
+			return true
+		}
+	}
+	return false
+}
+
+// Draw returns the times at which a span is drawn, of those when it was: within its
+// window, and not after it has arrived.
+func (c *Calls) Draw(was Period, cause *Cause, came int64) (at Period) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	w := cause.window
+	if w == nil {
+		w = c.windows.at(was.End) // its trace may be of more than one
+	}
+	limits := Period{c.began, math.MaxInt64}
+	if w.Start <= w.End {
+		limits = w.Period
+	}
+	limits.End = min(limits.End, came)
+	at.Start = max(0, limits.nearest(was.Start))
+	at.End = max(at.Start, limits.nearest(was.End))
+	return at
+}

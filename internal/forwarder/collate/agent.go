@@ -1,0 +1,138 @@
+package collate
+
+import (
+	"math"
+
+	"go.opentelemetry.io/otel/trace"
+
+	"github.com/shimtrace/shimtrace/internal/forwarder/calls"
+)
+
+// agent is the source in the VM. What it does at a request comes with the context of who
+// asked, or with none; what it does on threads of its own are roots that begin within a
+// request, which as a rule arrives later.
+type agent struct {
+	*source
+	requests [recentRequests]interval // the last ones, for threads that come after theirs
+	next     int
+}
+
+// interval is when a request was served, by the guest's clock.
+type interval struct {
+	id         trace.SpanID
+	start, end uint64
+}
+
+func (i interval) holds(n *node) bool { return i.start <= n.Start && n.End <= i.end }
+
+const (
+	// recentRequests are remembered for roots that arrive after the request in which they
+	// began.
+	recentRequests = 32
+	// maxThreads bounds the roots that wait for their request.
+	maxThreads = 256
+)
+
+// begins takes in a request that threads may be part of, those that wait for it with it.
+func (a *agent) begins(n *node) {
+	if !a.HoldsThreads(&n.Span) {
+		return
+	}
+	in := interval{n.id, n.Start, n.End}
+	a.requests[a.next%recentRequests] = in
+	a.next++
+	for o := range a.waiting.threads {
+		if in.holds(o.top) {
+			a.waiting.join(o.top, n, a.now())
+		}
+	}
+}
+
+// alone implements origin.
+func (a *agent) alone(*node) bool { return false }
+
+// root implements origin.
+func (a *agent) root(n *node) {
+	if !n.IsThread() || a.opts.Isolated || !a.waits(n) {
+		a.place(n)
+	}
+}
+
+// place implements origin.
+func (a *agent) place(n *node) {
+	cause := a.cause(n)
+	a.choose(n.TraceID, cause)
+	a.send(n, cause, cause.Parent)
+}
+
+// waits puts a thread below the request that holds it, or has it wait for one. It
+// reports false if it is to get its place at once.
+func (a *agent) waits(n *node) bool {
+	shortest := uint64(math.MaxUint64)
+	var in *interval
+	for i := range min(a.next, recentRequests) {
+		if r := &a.requests[i]; r.holds(n) && r.end-r.start < shortest {
+			in, shortest = r, r.end-r.start
+		}
+	}
+	if in != nil {
+		if cause, ok := a.causeOf(in.id); ok && !a.isBelow(in.id, n.id) {
+			a.send(n, cause, in.id)
+			return true
+		}
+		if request := a.waiting.nodes[in.id]; request != nil && a.waiting.join(n, request, a.now()) {
+			return true
+		}
+	}
+	if len(a.waiting.threads) >= maxThreads {
+		return false
+	}
+	a.waiting.threads[a.waiting.hold(n, a.now())] = struct{}{}
+	return true
+}
+
+// fromAbove implements origin. A request's parent is in it: whose it is can be told by
+// the trace.
+func (a *agent) fromAbove(n *node) bool {
+	if cause, known := a.above.causeOf(n.ParentID); known {
+		if a.opts.Isolated {
+			a.split(n)
+		} else if instead, ok := a.Instead(&n.Span); ok && cause.Drop == "" && a.above.sent.Has(n.ParentID) {
+			instead = a.orOwn(instead, n.TraceID)
+			a.send(n, instead, instead.Parent)
+		} else {
+			a.follow(n, cause)
+		}
+		return true
+	}
+	if !n.IsRequest() {
+		return false
+	}
+	switch runtimes := a.IsRuntime(n.TraceID); {
+	case runtimes && a.opts.Isolated:
+		a.split(n)
+	case runtimes, a.has(n.ParentID):
+		return false
+	case a.Owns(n.TraceID):
+		a.keep(n)
+	default:
+		if t, _ := a.traces.Get(n.TraceID); !t.ofNobody {
+			return false
+		}
+		a.root(n)
+	}
+	return true
+}
+
+// keep places a request below what it names, which is of the sandbox but has not been here.
+// What others have named in another trace cannot be in its own too.
+func (a *agent) keep(n *node) {
+	cause := a.Within(&n.Span)
+	if other, ok := a.named.Get(n.ParentID); ok && other.Trace != cause.Trace {
+		a.stats.Cut++
+		a.sendLinked(n, cause, calls.Link{Trace: other.Trace, Span: n.ParentID})
+		return
+	}
+	a.named.Put(n.ParentID, cause)
+	a.follow(n, cause)
+}

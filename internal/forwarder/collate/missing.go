@@ -1,0 +1,233 @@
+package collate
+
+import (
+	"cmp"
+	"slices"
+
+	"go.opentelemetry.io/otel/trace"
+	commonpb "go.opentelemetry.io/proto/otlp/common/v1"
+	tracepb "go.opentelemetry.io/proto/otlp/trace/v1"
+
+	"github.com/shimtrace/shimtrace/internal/forwarder/calls"
+)
+
+// missing is a parent that has not arrived, but whose children were sent.
+type missing struct {
+	calls.Cause
+	begin, end uint64 // from the first child's start to the last one's end
+	children   int
+}
+
+// drew tells that a child was drawn.
+func (m *missing) drew(begin, end uint64) {
+	if m.children == 0 {
+		m.begin, m.end = begin, end
+	}
+	m.children++
+	m.begin, m.end = min(m.begin, begin), max(m.end, end)
+}
+
+// infer gives a place to orphans that have waited long enough: that of cause, or the one
+// that can be inferred. The children of a missing span name it as their parent all the
+// same, for it may yet come; only requests to the agent do not, since what is above them
+// is not the agent's.
+func (s *source) infer(o *orphans, cause *calls.Cause) {
+	s.stats.Inferred++
+	top := o.top
+	if !top.missing() {
+		s.place(top)
+		return
+	}
+	if s.above != nil && s.above.hurry(top.id) && top.orphans == nil {
+		return // they followed
+	}
+	if named, ok := s.named.Get(top.id); ok {
+		cause = &named
+	}
+	lost := s.clues(top)
+	s.waiting.release(o)
+	s.waiting.drop(top)
+	for _, n := range top.children() {
+		runtimes := s.above != nil && s.IsRuntime(n.TraceID)
+		switch request := s.requestFromAbove(n); {
+		case runtimes && s.opts.Isolated:
+			s.split(n)
+		case request && runtimes:
+			s.await(n, top.id, s.cause(n), s.above)
+		case request:
+			s.ofNobody(n.TraceID)
+			s.root(n)
+		default:
+			if cause == nil {
+				inferred := s.inferred(lost)
+				cause = &inferred
+			}
+			s.choose(n.TraceID, *cause)
+			s.await(n, top.id, *cause, s)
+		}
+	}
+}
+
+// hurry has a span of this source get its place that others have waited for long enough.
+// It reports false if it is not here.
+func (s *source) hurry(id trace.SpanID) bool {
+	if s.opts.Isolated || !s.waiting.arrived(id) {
+		return false
+	}
+	if o := s.waiting.nodes[id].top().orphans; o != nil {
+		s.infer(o, nil)
+	}
+	return true
+}
+
+// maxClues bounds the spans looked at for ids.
+const maxClues = 64
+
+// clues returns what its children tell of a span that is missing.
+func (s *source) clues(top *node) (lost calls.Lost) {
+	below := make([]*node, 0, 8)
+	for n := top.first; n != nil; n = n.next {
+		if s.requestFromAbove(n) {
+			continue
+		}
+		lost.Child(&n.Span)
+		if len(below) < maxClues {
+			below = append(below, n)
+		}
+	}
+	for i := 0; i < len(below) && !lost.IDs(&below[i].Span); i++ {
+		for n := below[i].first; n != nil && len(below) < maxClues; n = n.next {
+			below = append(below, n)
+		}
+	}
+	return lost
+}
+
+// inferred returns the cause of a span that is missing.
+func (s *source) inferred(lost calls.Lost) calls.Cause {
+	var before *calls.Cause
+	if t, _ := s.traces.Get(lost.Trace()); t.placed {
+		before = &t.Cause
+	}
+	return s.orOwn(s.OfLost(lost, before), lost.Trace())
+}
+
+// await sends a span whose parent is missing, and may yet come from the source in.
+func (s *source) await(n *node, parent trace.SpanID, cause calls.Cause, in *source) {
+	if s.above != nil && s.above.missing[parent] != nil {
+		in = s.above
+	} else if s.missing[parent] != nil {
+		in = s
+	}
+	m := in.missing[parent]
+	named, isNamed := s.named.Get(parent)
+	switch {
+	case cause.Drop != "", parent == cause.Parent: // or a call that has been forgotten
+		s.send(n, cause, cause.Parent)
+		return
+	case m == nil && s.awaited() >= s.opts.MaxAwaited,
+		// Others have drawn it into another trace.
+		m != nil && m.Trace != cause.Trace, isNamed && named.Trace != cause.Trace:
+		s.stats.Cut++
+		s.send(n, cause, cause.Parent)
+		return
+	case m == nil:
+		in.missing[parent] = &missing{Cause: cause}
+		in.missing[parent].Shift = nil
+	}
+	s.send(n, cause, parent)
+}
+
+// came has what is below a span of the source above follow it. What was drawn below it in
+// another trace, when that was not known yet, has a placeholder there.
+func (s *source) came(id trace.SpanID, in trace.TraceID) {
+	if m := s.missing[id]; m != nil {
+		delete(s.missing, id)
+		if m.children > 0 && m.Trace != in {
+			s.placeholder(id, m)
+		}
+	}
+	top := s.waiting.nodes[id]
+	if top == nil || !top.missing() {
+		return
+	}
+	s.waiting.release(top.orphans)
+	s.waiting.drop(top)
+	for _, child := range top.children() {
+		s.settle(child)
+	}
+}
+
+// expect takes in what requests say of spans of the runtime's that have not arrived.
+func (c *Collator) expect() {
+	for _, p := range c.PendingParents() {
+		if p.Cause.Trace.IsValid() {
+			c.named.Put(p.ID, p.Cause)
+			continue
+		}
+		named, ok := c.named.Get(p.ID)
+		if !ok || c.has(p.ID) {
+			continue
+		}
+		m := c.runtime.missing[p.ID]
+		if m == nil {
+			// The request has been sent: its parent is due, whatever the guest has missing.
+			if c.awaited() >= 2*c.opts.MaxAwaited {
+				continue
+			}
+			m = &missing{Cause: named}
+			c.runtime.missing[p.ID] = m
+		}
+		m.drew(uint64(p.Child.Start), uint64(p.Child.End))
+	}
+}
+
+// awaited returns how many parents are missing.
+func (c *Collator) awaited() int { return len(c.runtime.missing) + len(c.agent.missing) }
+
+// placeholders sends a span for each parent that never came.
+func (s *source) placeholders() {
+	ids := make([]trace.SpanID, 0, len(s.missing))
+	for id, m := range s.missing {
+		// What has become known as a span of the host's since needs none, nor what the guest
+		// has sent under the id of one.
+		if _, known := s.Knows(id); m.children > 0 && !known && (s.below == nil || !s.below.drew(id, m.Trace)) {
+			ids = append(ids, id)
+		}
+	}
+	slices.SortFunc(ids, func(x, y trace.SpanID) int {
+		return cmp.Or(cmp.Compare(s.missing[x].begin, s.missing[y].begin), slices.Compare(x[:], y[:]))
+	})
+	for _, id := range ids {
+		s.placeholder(id, s.missing[id])
+	}
+	clear(s.missing)
+}
+
+// drew reports whether a span was sent in a trace.
+func (s *source) drew(id trace.SpanID, in trace.TraceID) bool {
+	found, ok := s.sent.Get(id)
+	return ok && found.Trace == in && found.Drop == "" && !found.off
+}
+
+// placeholder sends a span for a parent that has not come.
+func (s *source) placeholder(id trace.SpanID, m *missing) {
+	s.stats.Placeholders++
+	s.sent.Put(id, sent{Cause: m.Cause, parent: m.Parent, end: int64(m.end)})
+	p := &tracepb.Span{
+		TraceId:           m.Trace[:],
+		SpanId:            slices.Clone(id[:]),
+		Name:              s.out.lost,
+		Kind:              tracepb.Span_SPAN_KIND_INTERNAL,
+		StartTimeUnixNano: m.begin,
+		EndTimeUnixNano:   m.end,
+		Attributes:        []*commonpb.KeyValue{yes(PlaceholderKey)},
+	}
+	if m.Parent.IsValid() {
+		p.ParentSpanId = m.Parent[:]
+	}
+	s.put(p, nodeCost)
+	if s.below != nil {
+		s.below.came(id, m.Trace)
+	}
+}

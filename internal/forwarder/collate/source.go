@@ -1,0 +1,280 @@
+package collate
+
+import (
+	"go.opentelemetry.io/otel/trace"
+
+	"github.com/shimtrace/shimtrace/internal/forwarder/calls"
+	"github.com/shimtrace/shimtrace/internal/forwarder/recent"
+)
+
+// source is what one source of spans has sent, the runtime or the agent, and the tree that
+// becomes of it. As a rule a span has its parent's cause; what has no parent, or stands
+// alone, is asked for its own.
+type source struct {
+	*Collator
+	origin
+	// above is the source whose spans this one's may be below, below the one that is below
+	// this; nil: there is none.
+	above, below *source
+
+	waiting waiting
+	sent    recent.Map[trace.SpanID, sent]
+	missing map[trace.SpanID]*missing
+	out     batch
+	stack   []toSend // of send
+}
+
+// origin is in what the sources differ.
+type origin interface {
+	// alone reports whether a span's cause does not follow from its parent's.
+	alone(n *node) bool
+	// root places such a span, or one without a parent, or has it wait for what decides
+	// its cause. place does so by what is known by now.
+	root(n *node)
+	place(n *node)
+	// fromAbove places a span by the source above, or by its trace, since its parent is not
+	// known here. It reports false if the parent is to be waited for.
+	fromAbove(n *node) bool
+}
+
+// sent is what is remembered of a span that got its place.
+type sent struct {
+	calls.Cause
+	parent trace.SpanID
+	end    int64 // by the host's clock
+	off    bool  // it is not recorded, though what is below it may be
+}
+
+func newSource(c *Collator, out batch) *source {
+	return &source{
+		Collator: c,
+		waiting:  newWaiting(),
+		sent:     recent.New[trace.SpanID, sent](remembered),
+		missing:  make(map[trace.SpanID]*missing),
+		out:      out,
+	}
+}
+
+// settle gives a span its place, and so all below it, or has it wait for what is
+// above it.
+func (s *source) settle(n *node) {
+	if parent := trace.SpanID(n.ParentID); !parent.IsValid() || s.alone(n) {
+		s.root(n)
+		return
+	}
+	s.settleBelow(n)
+}
+
+// settleBelow does so for a span with a parent.
+func (s *source) settleBelow(n *node) {
+	if cause, known := s.causeOf(n.ParentID); known {
+		s.follow(n, cause)
+		return
+	}
+	if cause, ok := s.Below(&n.Span); ok {
+		if cause.Link != (calls.Link{}) {
+			s.send(n, cause, cause.Parent)
+		} else {
+			s.follow(n, cause)
+		}
+		return
+	}
+	if s.fromAbove(n) {
+		return
+	}
+	if !s.waiting.join(n, s.waiting.node(n.ParentID), s.now()) {
+		s.cut(n)
+		s.root(n)
+	}
+}
+
+// follow places a span under its own parent, unless that had ended long before.
+func (s *source) follow(n *node, cause calls.Cause) {
+	if cause.Shift == nil {
+		cause.Shift = s.shift(n)
+	}
+	if parent, ok := s.find(n.ParentID); ok && cause.Drop == "" && s.isLater(n, cause.Shift, parent.end) {
+		s.split(n)
+		return
+	}
+	s.choose(n.TraceID, cause)
+	s.send(n, cause, n.ParentID)
+}
+
+// split places a span by what is known of it without what it names as its parent, to
+// which it is linked.
+func (s *source) split(n *node) {
+	cause := s.cause(n)
+	named := s.visible(n.ParentID)
+	cause.Link = calls.Link{Trace: n.TraceID, Span: named}
+	if in, known := s.traceOf(named); known {
+		cause.Link.Trace = in
+	}
+	s.send(n, cause, cause.Parent)
+}
+
+// arrived places a span that was expected: it must be in the trace of its children.
+func (s *source) arrived(n *node, cause calls.Cause) {
+	delete(s.missing, n.id)
+	parent := trace.SpanID(n.ParentID)
+	switch {
+	case !parent.IsValid() || !s.opts.Isolated && s.alone(n):
+		if own := s.cause(n); own.Trace == cause.Trace {
+			cause.Shift, cause.Link = own.Shift, own.Link
+			s.send(n, cause, own.Parent)
+		} else {
+			s.sendLinked(n, cause, calls.Link{Trace: own.Trace, Span: own.Parent})
+		}
+		return
+	case s.isBelow(parent, n.id):
+		s.stats.Cut++
+		s.send(n, cause, cause.Parent)
+		return
+	}
+	for waits := s.waiting.nodes[parent]; waits != nil && waits != n; waits = s.waiting.nodes[parent] {
+		// What waits there follows, since n cannot.
+		top := waits.top()
+		if top == n {
+			s.stats.Cut++
+			s.send(n, cause, cause.Parent)
+			return
+		}
+		s.infer(top.orphans, &cause)
+	}
+	if s.above != nil {
+		s.above.hurry(parent)
+	}
+	in := s
+	if s.requestFromAbove(n) && s.IsRuntime(n.TraceID) {
+		in = s.above
+	}
+	switch trace, known := s.traceOf(parent); {
+	case known && trace == cause.Trace && (n.IsRequest() || s.isSent(parent)):
+		s.send(n, cause, parent)
+	case known && trace != cause.Trace:
+		s.stats.Cut++
+		s.sendLinked(n, cause, calls.Link{Trace: trace, Span: parent})
+	case !known && s.requestFromAbove(n) && in == s:
+		s.send(n, cause, cause.Parent)
+	default:
+		s.await(n, parent, cause, in)
+	}
+}
+
+// sendLinked sends a span that must be where its children are, linked to what it belongs
+// to by its own account.
+func (s *source) sendLinked(n *node, cause calls.Cause, link calls.Link) {
+	cause.Link = link
+	s.send(n, cause, cause.Parent)
+}
+
+// requestFromAbove reports whether what a span names as its parent is not this source's,
+// but who asked.
+func (s *source) requestFromAbove(n *node) bool { return s.above != nil && n.IsRequest() }
+
+// cause returns the cause of a span by itself.
+func (s *source) cause(n *node) calls.Cause { return s.orOwn(s.Of(&n.Span), n.TraceID) }
+
+// shift returns the shift of a span by its parent's; nil for one of the runtime's.
+func (s *source) shift(n *node) *calls.Shift {
+	if parent, ok := s.find(n.ParentID); ok && parent.Shift != nil {
+		return parent.Shift // of the request that it is done for
+	}
+	return s.Shift(&n.Span)
+}
+
+// isLater reports whether a span that is to be drawn with a shift is not part of what it
+// names as its parent, which had ended long before.
+func (s *source) isLater(n *node, shift *calls.Shift, ended int64) bool {
+	return !s.named.Has(n.id) && s.IsLater(&n.Span, shift, ended)
+}
+
+// expected returns the cause of a span that was missing when what names it as its
+// parent was sent.
+func (s *source) expected(id trace.SpanID) (calls.Cause, bool) {
+	if m := s.missing[id]; m != nil {
+		return m.Cause, true
+	}
+	return s.named.Get(id)
+}
+
+// find returns a span that has been sent, by this source or the one above.
+func (s *source) find(id trace.SpanID) (sent, bool) {
+	found, ok := s.sent.Get(id)
+	if !ok && s.above != nil {
+		return s.above.sent.Get(id)
+	}
+	return found, ok
+}
+
+// causeOf returns the cause of a span of this source that has been sent, or whose children
+// have.
+func (s *source) causeOf(id trace.SpanID) (calls.Cause, bool) {
+	if found, ok := s.sent.Get(id); ok {
+		return found.Cause, true
+	}
+	if m := s.missing[id]; m != nil {
+		return m.Cause, true
+	}
+	return calls.Cause{}, false
+}
+
+// traceOf returns the trace of a span, whoever's it is; none if it is not sent.
+func (s *source) traceOf(id trace.SpanID) (trace.TraceID, bool) {
+	for at := s; at != nil; at = at.above {
+		if cause, ok := at.causeOf(id); ok {
+			if cause.Drop != "" {
+				return trace.TraceID{}, true
+			}
+			return cause.Trace, true
+		}
+	}
+	if sc, ok := s.Knows(id); ok {
+		return sc.TraceID(), true
+	}
+	cause, ok := s.named.Get(id)
+	return cause.Trace, ok
+}
+
+// isSent reports whether there is a span, or will be a placeholder: it is not only known by
+// the name that requests have for what is above them.
+func (s *source) isSent(id trace.SpanID) bool {
+	for at := s; at != nil; at = at.above {
+		if _, ok := at.causeOf(id); ok {
+			return true
+		}
+	}
+	_, ok := s.Knows(id)
+	return ok
+}
+
+// maxDepth is how far up a tree is looked for a cycle; the agent's are some ten
+// spans deep.
+const maxDepth = 256
+
+// isBelow reports whether id is among what has been sent below top, or too deep to tell.
+func (s *source) isBelow(id, top trace.SpanID) bool {
+	for range maxDepth {
+		if id == top {
+			return true
+		}
+		found, ok := s.find(id)
+		if !ok {
+			return false
+		}
+		id = found.parent
+	}
+	return true
+}
+
+// visible returns a span that is recorded, or what is above it that is.
+func (s *source) visible(id trace.SpanID) trace.SpanID {
+	for range maxDepth {
+		found, ok := s.find(id)
+		if !ok || !found.off {
+			break
+		}
+		id = found.parent
+	}
+	return id
+}

@@ -124,7 +124,7 @@ func (c *Calls) All() (all []Call, missed uint64) {
 		if key&used == 0 {
 			key = 0
 		} else {
-			key &= used | 1<<32 - 1
+			key = used | key&(used-1)
 			all = append(all, c.entries[at].get(uint32(key)))
 		}
 		c.keys = append(c.keys, key)

@@ -98,6 +98,11 @@ const (
 	_ = uint(callsOffset - unsafe.Sizeof(header{}))
 )
 
+// use has the message carry bytes, which the vectors from first on say, and nothing else.
+func (m *message) use(first *vector) {
+	*m = message{vectors: uint64(uintptr(unsafe.Pointer(first))), count: 1, bytes: m.bytes}
+}
+
 // begin has the account go on from a position, of which nothing is known to have been
 // done then.
 func (m *message) begin(at uint32) {

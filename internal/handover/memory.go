@@ -112,6 +112,10 @@ func (m *Memory) Stream(d Direction, from, to net.Conn) (*Stream, error) {
 	s.r = int(now.at - account.origin)
 	s.w = s.r + int(account.read.done()-uint32(now.at))
 	s.shared = newShared(account, s.buf, from, to, rawFrom, rawTo)
+	if s.r == s.w {
+		s.shared.rewind()
+		s.r, s.w = 0, 0
+	}
 	return s, nil
 }
 
@@ -185,6 +189,9 @@ func (s *stream) check() error {
 			return fmt.Errorf("it writes %d bytes at %d", p.len, p.offset)
 		}
 		total += uint64(p.len)
+	}
+	if total > bufferSize {
+		return fmt.Errorf("it writes %d bytes", total)
 	}
 	if done := now.write.done(); now.parts > 0 && uint64(done) > total {
 		return fmt.Errorf("%d of %d bytes are written", done, total)

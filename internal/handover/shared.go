@@ -11,8 +11,8 @@ import (
 	"unsafe"
 )
 
-// idle is for how long a stream keeps the pages of what was large.
-const idle = time.Second
+// idleTime is for how long a stream keeps the pages of what was large.
+const idleTime = time.Second
 
 // shared is what a stream in a memory has in addition.
 type shared struct {
@@ -37,9 +37,9 @@ func newShared(account *stream, buffer []byte, source, sink net.Conn, from, to s
 		account: account, buffer: buffer, address: uint64(uintptr(unsafe.Pointer(&buffer[0]))),
 		source: source, sink: sink, from: from, to: to, used: len(buffer),
 	}
-	account.read.vectors, account.read.count = uint64(uintptr(unsafe.Pointer(&account.into))), 1
+	account.read.use(&account.into)
 	for i := range account.steps {
-		account.steps[i].write.vectors = uint64(uintptr(unsafe.Pointer(&account.from)))
+		account.steps[i].write.use(&account.from[0])
 	}
 	c.tryRead = func(fd uintptr) bool { c.err = c.receive(fd); return c.err != syscall.EAGAIN }
 	c.trySend = func(fd uintptr) bool { c.err = c.sendSome(fd); return c.err != syscall.EAGAIN }
@@ -99,7 +99,7 @@ func (c *shared) receive(fd uintptr) error {
 // arm has the next read that waits end after a while if there are pages to give back.
 func (c *shared) arm() {
 	if c.used > pageSize && !c.armed {
-		c.armed = c.source.SetReadDeadline(time.Now().Add(idle)) == nil
+		c.armed = c.source.SetReadDeadline(time.Now().Add(idleTime)) == nil
 	}
 }
 

@@ -59,8 +59,7 @@ func openStore(o *forwardOptions, report *console.Console) (*store, error) {
 		Collation:    s.collation,
 		KeepTraceIDs: o.keepIDs,
 		MaxVMs:       maxVMs,
-		Client:       j,
-		Drops:        j,
+		Journal:      j,
 		Warn:         report.Warn,
 	})
 	ctx, end := context.WithCancel(context.Background())

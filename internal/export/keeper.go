@@ -6,10 +6,11 @@ import (
 	"path/filepath"
 	"time"
 
-	"go.opentelemetry.io/otel/exporters/otlp/otlptrace"
+	resourcepb "go.opentelemetry.io/proto/otlp/resource/v1"
 	tracepb "go.opentelemetry.io/proto/otlp/trace/v1"
 
 	"github.com/shimtrace/shimtrace/internal/config"
+	"github.com/shimtrace/shimtrace/internal/export/journal"
 	"github.com/shimtrace/shimtrace/internal/keeper"
 )
 
@@ -69,17 +70,25 @@ func (k *Keeper) EnsureShipped() {
 	}
 }
 
-// Client returns the client with EnsureShipped after every upload.
-func (k *Keeper) Client(c otlptrace.Client) otlptrace.Client { return keptClient{c, k} }
+// Client returns the journal with EnsureShipped after every append of spans.
+func (k *Keeper) Client(j *journal.Journal) Client { return Client{j, k} }
 
-type keptClient struct {
-	otlptrace.Client
+// Client is a journal that is shipped.
+type Client struct {
+	*journal.Journal
 	keeper *Keeper
 }
 
 // UploadTraces implements [otlptrace.Client].
-func (c keptClient) UploadTraces(ctx context.Context, spans []*tracepb.ResourceSpans) error {
-	err := c.Client.UploadTraces(ctx, spans)
+func (c Client) UploadTraces(ctx context.Context, spans []*tracepb.ResourceSpans) error {
+	err := c.Journal.UploadTraces(ctx, spans)
+	c.keeper.EnsureShipped()
+	return err
+}
+
+// AppendSpans implements [Spans].
+func (c Client) AppendSpans(resource *resourcepb.Resource, scope string, spans []byte, n int) error {
+	err := c.Journal.AppendSpans(resource, scope, spans, n)
 	c.keeper.EnsureShipped()
 	return err
 }

@@ -1,61 +1,67 @@
 package export
 
 import (
+	"bytes"
 	"context"
 	"sync"
 
-	"go.opentelemetry.io/otel/exporters/otlp/otlptrace"
-	tracepb "go.opentelemetry.io/proto/otlp/trace/v1"
-
-	"github.com/shimtrace/shimtrace/internal/export/journal"
+	resourcepb "go.opentelemetry.io/proto/otlp/resource/v1"
 )
 
 // maxQueued bounds the spans that wait in a [Queue], as the [Processor]'s queue does.
 const maxQueued = 2048
 
-// Queue is a client whose UploadTraces never waits: batches wait in it, within a
-// bound, for a client that may be held up, by a disk that hangs for instance. What
-// does not fit is dropped and counted.
+// Spans is where encoded spans go, and the counts of those that are lost: what a
+// [journal.Journal] has for them.
+type Spans interface {
+	AppendSpans(resource *resourcepb.Resource, scope string, spans []byte, n int) error
+	Drop(reason string, spans int)
+	Flush() error
+}
+
+// Queue is Spans whose AppendSpans never waits: batches wait in it, within a bound, for
+// Spans that may be held up, by a disk that hangs for instance. What does not fit is
+// dropped and counted.
 //
-// It is for those who upload while others wait for them. Errors of the client go to
-// OpenTelemetry's error handler; the client counts the spans itself.
+// It is for those who have spans while others wait for them. Errors go to
+// OpenTelemetry's error handler; who fails counts the spans itself.
 type Queue struct {
-	client otlptrace.Client
-	drops  Drops
+	Spans
 
 	mu      sync.Mutex
-	batches [][]*tracepb.ResourceSpans
-	spans   int           // in batches, and on their way to the client
+	batches []batch
+	spans   int           // in batches, and on their way
 	closed  bool          // nothing more is taken
-	done    chan struct{} // closed when the client has all; nil while it has
+	done    chan struct{} // closed when all is appended; nil while it is
 }
 
-var _ otlptrace.Client = (*Queue)(nil)
-
-// NewQueue returns a queue in front of a client. It runs a goroutine only while
-// there is something to upload.
-func NewQueue(client otlptrace.Client, drops Drops) *Queue {
-	return &Queue{client: client, drops: drops}
+// batch is what AppendSpans was given.
+type batch struct {
+	resource *resourcepb.Resource
+	scope    string
+	spans    []byte
+	n        int
 }
 
-// Start implements [otlptrace.Client]. It does nothing.
-func (q *Queue) Start(context.Context) error { return nil }
+var _ Spans = (*Queue)(nil)
 
-// UploadTraces implements [otlptrace.Client]: it takes over the spans. It never fails.
-func (q *Queue) UploadTraces(_ context.Context, spans []*tracepb.ResourceSpans) error {
-	n := journal.CountSpans(&tracepb.TracesData{ResourceSpans: spans})
+// NewQueue returns a queue. It runs a goroutine only while there is something to append.
+func NewQueue(to Spans) *Queue { return &Queue{Spans: to} }
+
+// AppendSpans implements [Spans]. It keeps no part of spans, and never fails.
+func (q *Queue) AppendSpans(resource *resourcepb.Resource, scope string, spans []byte, n int) error {
 	q.mu.Lock()
 	defer q.mu.Unlock()
 	if q.closed {
-		q.drops.Drop(ReasonShutdown, n)
+		q.Drop(ReasonShutdown, n)
 		return nil
 	}
 	// One batch fits whatever its size is.
 	if q.spans > 0 && q.spans+n > maxQueued {
-		q.drops.Drop(ReasonQueueFull, n)
+		q.Drop(ReasonQueueFull, n)
 		return nil
 	}
-	q.batches = append(q.batches, spans)
+	q.batches = append(q.batches, batch{resource, scope, bytes.Clone(spans), n})
 	q.spans += n
 	if q.done == nil {
 		q.done = make(chan struct{})
@@ -64,8 +70,8 @@ func (q *Queue) UploadTraces(_ context.Context, spans []*tracepb.ResourceSpans) 
 	return nil
 }
 
-// Stop implements [otlptrace.Client]: it waits until the client has everything, and
-// takes nothing more. What waits when the context ends is dropped and counted.
+// Stop waits until everything is appended, and takes nothing more. What waits when the
+// context ends is dropped and counted.
 func (q *Queue) Stop(ctx context.Context) error {
 	q.mu.Lock()
 	q.closed = true
@@ -82,13 +88,13 @@ func (q *Queue) Stop(ctx context.Context) error {
 	q.mu.Lock()
 	defer q.mu.Unlock()
 	for _, b := range q.batches {
-		q.drops.Drop(ReasonShutdown, journal.CountSpans(&tracepb.TracesData{ResourceSpans: b}))
+		q.Drop(ReasonShutdown, b.n)
 	}
 	q.batches = nil
 	return ctx.Err()
 }
 
-// run uploads what there is.
+// run appends what there is.
 func (q *Queue) run(done chan struct{}) {
 	defer close(done)
 	for {
@@ -98,13 +104,13 @@ func (q *Queue) run(done chan struct{}) {
 			q.mu.Unlock()
 			return
 		}
-		batch := q.batches[0]
-		q.batches[0] = nil
+		b := q.batches[0]
+		q.batches[0] = batch{}
 		q.batches = q.batches[1:]
 		q.mu.Unlock()
-		handle(q.client.UploadTraces(context.Background(), batch))
+		handle(q.Spans.AppendSpans(b.resource, b.scope, b.spans, b.n))
 		q.mu.Lock()
-		q.spans -= journal.CountSpans(&tracepb.TracesData{ResourceSpans: batch})
+		q.spans -= b.n
 		q.mu.Unlock()
 	}
 }

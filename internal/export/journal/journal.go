@@ -11,6 +11,7 @@ import (
 	"time"
 
 	"go.opentelemetry.io/otel/exporters/otlp/otlptrace"
+	resourcepb "go.opentelemetry.io/proto/otlp/resource/v1"
 	tracepb "go.opentelemetry.io/proto/otlp/trace/v1"
 	"google.golang.org/protobuf/proto"
 
@@ -138,6 +139,26 @@ func (j *Journal) UploadTraces(_ context.Context, spans []*tracepb.ResourceSpans
 	return errors.Join(err, j.flush())
 }
 
+// AppendSpans appends so many spans of one resource and scope, as UploadTraces does, which
+// are encoded already: elements of a ScopeSpans message's spans, one after another. It
+// keeps no part of them. Who encodes them answers for them being valid.
+func (j *Journal) AppendSpans(resource *resourcepb.Resource, scope string, spans []byte, n int) error {
+	if n == 0 {
+		return nil
+	}
+	j.mu.Lock()
+	defer j.mu.Unlock()
+	if j.closed {
+		return ErrClosed
+	}
+	o, err := newOrigin(resource, scope)
+	if err != nil {
+		j.drops.add(ReasonWriteFailed, n)
+		return fmt.Errorf("journal: marshal a resource: %w", err)
+	}
+	return errors.Join(j.appendEncoded(o, spans, n), j.flush())
+}
+
 // Drop counts spans that were lost before they reached the journal. The counts
 // are written with the next append, Flush or Close. Reasons are a small, fixed
 // set of short texts. Drop never waits for a write.
@@ -193,7 +214,7 @@ func (j *Journal) appendTraces(t *tracepb.TracesData) error {
 		j.drops.add(ReasonWriteFailed, count)
 		return fmt.Errorf("journal: marshal: %w", err)
 	}
-	if err := j.append(KindTraces, sourceOf(t.ResourceSpans), count, payload); err != nil {
+	if err := j.append(KindTraces, sourceOf(t.ResourceSpans[0].GetResource()), count, payload); err != nil {
 		j.drops.add(reasonOf(err), count)
 		return err
 	}

@@ -4,7 +4,7 @@ import (
 	"hash/fnv"
 
 	commonpb "go.opentelemetry.io/proto/otlp/common/v1"
-	tracepb "go.opentelemetry.io/proto/otlp/trace/v1"
+	resourcepb "go.opentelemetry.io/proto/otlp/resource/v1"
 
 	"github.com/shimtrace/shimtrace/internal/names"
 )
@@ -18,13 +18,11 @@ type Source uint32
 // Ours are on each resource of a sandbox, and nobody else can set them.
 var sourceKeys = []string{names.Sandbox, names.CID}
 
-// sourceOf returns whose the spans are. Writers append those of one sandbox at a time.
-func sourceOf(spans []*tracepb.ResourceSpans) Source {
-	if len(spans) == 0 {
-		return 0
-	}
+// sourceOf returns whose spans of a resource are. Writers append those of one sandbox at a
+// time.
+func sourceOf(resource *resourcepb.Resource) Source {
 	for _, key := range sourceKeys {
-		for _, a := range spans[0].GetResource().GetAttributes() {
+		for _, a := range resource.GetAttributes() {
 			if a.Key == key {
 				return hashSource(a.Value)
 			}

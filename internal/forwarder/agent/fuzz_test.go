@@ -14,6 +14,7 @@ import (
 	commonpb "go.opentelemetry.io/proto/otlp/common/v1"
 
 	"github.com/shimtrace/shimtrace/internal/forwarder/span"
+	"github.com/shimtrace/shimtrace/internal/names"
 )
 
 // seeds adds the golden payloads that are small enough to be worth mutating.
@@ -114,7 +115,7 @@ func checkAttributes(t *testing.T, all []*commonpb.KeyValue, opts Options) {
 				t.Fatalf("%s left", kv.Key)
 			}
 		default:
-			if kv.Key != span.ContainerIDKey && kv.Key != span.ExecIDKey {
+			if kv.Key != names.Container && kv.Key != names.Exec {
 				t.Fatalf("%s left", kv.Key)
 			}
 		}

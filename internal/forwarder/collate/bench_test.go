@@ -5,7 +5,7 @@ import (
 	"syscall"
 	"testing"
 
-	tracepb "go.opentelemetry.io/proto/otlp/trace/v1"
+	resourcepb "go.opentelemetry.io/proto/otlp/resource/v1"
 
 	"github.com/shimtrace/shimtrace/internal/forwarder/captured"
 	"github.com/shimtrace/shimtrace/internal/forwarder/span"
@@ -18,7 +18,7 @@ func BenchmarkCapture(b *testing.B) {
 	for _, name := range []string{"kata-3.28.0-agent", "kata-4.1.0-pod.agent", "kata-4.1.0-rs-pod.agent"} {
 		b.Run(name, func(b *testing.B) {
 			spans := captured.AgentSpans(b, name)
-			discard := func(o *Options) { o.Sink = func([]*tracepb.ResourceSpans) {} }
+			discard := func(o *Options) { o.Sink = func(*resourcepb.Resource, string, []byte, int) {} }
 			bed := newBed(b, discard)
 			bed.called("Create", "a", "", 0xC1, 0, 100)
 			b.ReportAllocs()
@@ -50,7 +50,7 @@ func cpu(b *testing.B) int64 {
 
 // again returns a copy of a span with other ids.
 func again(s *span.Span, round uint64) *span.Span {
-	c := *s
+	c := s.Clone()
 	other := func(id []byte) {
 		if n := binary.BigEndian.Uint64(id); n != 0 {
 			binary.BigEndian.PutUint64(id, n+round)
@@ -59,7 +59,7 @@ func again(s *span.Span, round uint64) *span.Span {
 	other(c.SpanID[:])
 	other(c.ParentID[:])
 	other(c.TraceID[8:])
-	return &c
+	return c
 }
 
 // BenchmarkCall tells of calls, in the relay's way.
@@ -73,7 +73,7 @@ func BenchmarkCall(b *testing.B) {
 
 // BenchmarkFlood is a guest's worst: spans that wait for parents that never come.
 func BenchmarkFlood(b *testing.B) {
-	bed := newBed(b, func(o *Options) { o.Sink = func([]*tracepb.ResourceSpans) {} })
+	bed := newBed(b, func(o *Options) { o.Sink = func(*resourcepb.Resource, string, []byte, int) {} })
 	b.ReportAllocs()
 	start := cpu(b)
 	defer func() { b.ReportMetric(float64(cpu(b)-start)/float64(b.N), "cpu-ns/span") }()

@@ -6,7 +6,7 @@ import (
 
 	"go.opentelemetry.io/otel/trace"
 
-	"github.com/shimtrace/shimtrace/internal/forwarder/span"
+	keys "github.com/shimtrace/shimtrace/internal/names"
 )
 
 // TestClaims: a guest's span is about a container or an exec only if the host has heard of
@@ -46,15 +46,15 @@ func TestClaims(t *testing.T) {
 				id    string
 				there bool
 			}{
-				span.ContainerIDKey: {tc.container, tc.known}, span.ClaimedContainerIDKey: {tc.container, !tc.known},
-				span.ExecIDKey: {tc.exec, tc.process && tc.exec != ""}, span.ClaimedExecIDKey: {tc.exec, !tc.process},
+				keys.Container: {tc.container, tc.known}, keys.ClaimedContainer: {tc.container, !tc.known},
+				keys.Exec: {tc.exec, tc.process && tc.exec != ""}, keys.ClaimedExec: {tc.exec, !tc.process},
 			} {
 				got := attribute(b.get(1), key)
 				if (got != nil) != want.there || got != nil && got.GetStringValue() != want.id {
 					t.Errorf("%s is %v", key, got)
 				}
 			}
-			if attribute(b.get(2), span.ContainerIDKey) == nil {
+			if attribute(b.get(2), keys.Container) == nil {
 				t.Error("the runtime is the host's, and is believed")
 			}
 		})

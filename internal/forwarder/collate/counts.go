@@ -14,8 +14,6 @@ const (
 	Duplicate Reason = "duplicate"
 	// Collision: its id is that of a span of the host's.
 	Collision Reason = "collision"
-	// Malformed: it is not valid OTLP.
-	Malformed Reason = "malformed"
 )
 
 // Stats counts what a Collator did. Of the spans added, each is sent, dropped or

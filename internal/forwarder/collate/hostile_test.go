@@ -9,9 +9,7 @@ import (
 	"time"
 
 	"go.opentelemetry.io/otel/trace"
-	tracepb "go.opentelemetry.io/proto/otlp/trace/v1"
-
-	"github.com/shimtrace/shimtrace/internal/forwarder/span"
+	resourcepb "go.opentelemetry.io/proto/otlp/resource/v1"
 )
 
 func TestCycles(t *testing.T) {
@@ -347,7 +345,7 @@ func TestCallsDoNotWait(t *testing.T) {
 	release, stuck := make(chan struct{}), make(chan struct{})
 	var once sync.Once
 	b := newBed(t, func(o *Options) {
-		o.Sink = func([]*tracepb.ResourceSpans) {
+		o.Sink = func(*resourcepb.Resource, string, []byte, int) {
 			once.Do(func() { close(stuck) })
 			<-release
 		}
@@ -393,7 +391,7 @@ func TestBatches(t *testing.T) {
 	var sizes []int
 	b := newBed(t, func(o *Options) {
 		o.MaxBatch = 10
-		o.Sink = func(all []*tracepb.ResourceSpans) { sizes = append(sizes, len(all[0].ScopeSpans[0].Spans)) }
+		o.Sink = func(_ *resourcepb.Resource, _ string, _ []byte, n int) { sizes = append(sizes, n) }
 	})
 	for i := range uint64(25) {
 		b.Add(spanOf("wait_process", 7, many+i, 0, 0, 1))
@@ -402,16 +400,5 @@ func TestBatches(t *testing.T) {
 	b.Tick()
 	if len(sizes) != 3 || sizes[0] != 10 || sizes[1] != 10 || sizes[2] != 5 {
 		t.Errorf("batches of %v", sizes)
-	}
-}
-
-func TestMalformed(t *testing.T) {
-	b := newBed(t, nil)
-	s := &span.Span{TraceID: traceID(7), SpanID: spanID(1), Name: "\xff"}
-	b.Add(s)
-	b.Ended()
-	b.balance()
-	if b.drops[Malformed] != 1 || len(b.out) != 0 {
-		t.Errorf("dropped %v, sent %d", b.drops, len(b.out))
 	}
 }

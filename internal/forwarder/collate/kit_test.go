@@ -12,6 +12,7 @@ import (
 	commonpb "go.opentelemetry.io/proto/otlp/common/v1"
 	resourcepb "go.opentelemetry.io/proto/otlp/resource/v1"
 	tracepb "go.opentelemetry.io/proto/otlp/trace/v1"
+	"google.golang.org/protobuf/proto"
 
 	"github.com/shimtrace/shimtrace/internal/forwarder/span"
 )
@@ -84,27 +85,27 @@ func newBed(t testing.TB, change func(*Options)) *bed {
 	return b
 }
 
-func (b *bed) take(all []*tracepb.ResourceSpans) {
-	for _, rs := range all {
-		for _, ss := range rs.ScopeSpans {
-			want := map[string]string{ScopeName: "kata-agent", RuntimeScopeName: "kata"}[ss.Scope.Name]
-			if got := rs.GetResource().GetAttributes(); len(got) != 1 || got[0].Value.GetStringValue() != want {
-				b.t.Errorf("spans of scope %s were sent with the resource %v", ss.Scope.Name, got)
-			}
-			for _, s := range ss.Spans {
-				of := b.in[trace.TraceID(s.TraceId)]
-				if of == nil {
-					of = make(map[trace.SpanID]*tracepb.Span)
-					b.in[trace.TraceID(s.TraceId)] = of
-				}
-				if of[trace.SpanID(s.SpanId)] != nil {
-					b.t.Errorf("span %x was sent twice", s.SpanId)
-				}
-				of[trace.SpanID(s.SpanId)] = s
-				b.by[trace.SpanID(s.SpanId)] = s
-				b.out = append(b.out, s)
-			}
+func (b *bed) take(resource *resourcepb.Resource, scope string, spans []byte, n int) {
+	want := map[string]string{ScopeName: "kata-agent", RuntimeScopeName: "kata"}[scope]
+	if got := resource.GetAttributes(); len(got) != 1 || got[0].Value.GetStringValue() != want {
+		b.t.Errorf("spans of scope %s were sent with the resource %v", scope, got)
+	}
+	all := new(tracepb.ScopeSpans)
+	if err := proto.Unmarshal(spans, all); err != nil || len(all.Spans) != n {
+		b.t.Fatalf("%d spans of %d: %v", len(all.Spans), n, err)
+	}
+	for _, s := range all.Spans {
+		of := b.in[trace.TraceID(s.TraceId)]
+		if of == nil {
+			of = make(map[trace.SpanID]*tracepb.Span)
+			b.in[trace.TraceID(s.TraceId)] = of
 		}
+		if of[trace.SpanID(s.SpanId)] != nil {
+			b.t.Errorf("span %x was sent twice", s.SpanId)
+		}
+		of[trace.SpanID(s.SpanId)] = s
+		b.by[trace.SpanID(s.SpanId)] = s
+		b.out = append(b.out, s)
 	}
 }
 

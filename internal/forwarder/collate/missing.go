@@ -5,10 +5,10 @@ import (
 	"slices"
 
 	"go.opentelemetry.io/otel/trace"
-	commonpb "go.opentelemetry.io/proto/otlp/common/v1"
 	tracepb "go.opentelemetry.io/proto/otlp/trace/v1"
 
 	"github.com/shimtrace/shimtrace/internal/forwarder/calls"
+	"github.com/shimtrace/shimtrace/internal/forwarder/span"
 )
 
 // missing is a parent that has not arrived, but whose children were sent.
@@ -214,18 +214,11 @@ func (s *source) drew(id trace.SpanID, in trace.TraceID) bool {
 func (s *source) placeholder(id trace.SpanID, m *missing) {
 	s.stats.Placeholders++
 	s.sent.Put(id, sent{Cause: m.Cause, parent: m.Parent, end: int64(m.end)})
-	p := &tracepb.Span{
-		TraceId:           m.Trace[:],
-		SpanId:            slices.Clone(id[:]),
-		Name:              s.out.lost,
-		Kind:              tracepb.Span_SPAN_KIND_INTERNAL,
-		StartTimeUnixNano: m.begin,
-		EndTimeUnixNano:   m.end,
-		Attributes:        []*commonpb.KeyValue{yes(PlaceholderKey)},
+	p := &span.Span{
+		TraceID: m.Trace, SpanID: id, ParentID: m.Parent, Name: s.out.lost, Kind: tracepb.Span_SPAN_KIND_INTERNAL,
+		Start: m.begin, End: m.end,
 	}
-	if m.Parent.IsValid() {
-		p.ParentSpanId = m.Parent[:]
-	}
+	p.AddBool(PlaceholderKey, true)
 	s.put(p, nodeCost)
 	if s.below != nil {
 		s.below.came(id, m.Trace)

@@ -5,10 +5,14 @@ import (
 	"time"
 
 	resourcepb "go.opentelemetry.io/proto/otlp/resource/v1"
-	tracepb "go.opentelemetry.io/proto/otlp/trace/v1"
 
 	"github.com/shimtrace/shimtrace/internal/forwarder/calls"
 )
+
+// Sink takes a batch of spans, so many, of one resource and instrumentation scope: the
+// elements of an OTLP ScopeSpans message's spans, one after another. It keeps no part of
+// them.
+type Sink func(resource *resourcepb.Resource, scope string, spans []byte, n int)
 
 // Options are what a Collator is made of. Sink is required, the rest has the
 // defaults named at each field.
@@ -36,8 +40,8 @@ type Options struct {
 	MaxBatch int
 
 	// Sink takes the spans. It is called from Add, AddRuntime, Tick and Ended, never by
-	// two at once, and owns what it gets, all but the resource and the scope.
-	Sink func([]*tracepb.ResourceSpans)
+	// two at once.
+	Sink Sink
 	// Drop is told of each span that will not reach the sink, and why. It is called
 	// from where Sink is and must not block. Default: nobody asks.
 	Drop func(reason Reason, n int)

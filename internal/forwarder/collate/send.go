@@ -5,12 +5,10 @@ import (
 	"slices"
 
 	"go.opentelemetry.io/otel/trace"
-	commonpb "go.opentelemetry.io/proto/otlp/common/v1"
 	resourcepb "go.opentelemetry.io/proto/otlp/resource/v1"
-	tracepb "go.opentelemetry.io/proto/otlp/trace/v1"
-	"google.golang.org/protobuf/proto"
 
 	"github.com/shimtrace/shimtrace/internal/forwarder/calls"
+	"github.com/shimtrace/shimtrace/internal/forwarder/span"
 )
 
 const (
@@ -38,41 +36,45 @@ const (
 	ClippedKey = "shimtrace.clipped"
 )
 
-// batch collects the spans of one source for the sink.
+// batch collects the spans of one source for the sink, as OTLP.
 type batch struct {
 	opts     *Options
 	resource *resourcepb.Resource
-	scope    *commonpb.InstrumentationScope
+	scope    string
 	lost     string // the name of its placeholders
-	spans    []*tracepb.Span
-	cost     int // of spans, in memory
+	spans    int
+	cost     int    // of spans, in memory of who reads them
+	buf      []byte // elements of ScopeSpans.spans
 }
 
 // maxBatchCost bounds what a batch may take of memory, in bytes, by one span.
 const maxBatchCost = 512 << 10
 
 func newBatch(opts *Options, resource *resourcepb.Resource, scope, lost string) batch {
-	return batch{opts: opts, resource: resource, scope: &commonpb.InstrumentationScope{Name: scope}, lost: lost}
+	return batch{opts: opts, resource: resource, scope: scope, lost: lost}
 }
 
-func (b *batch) add(s *tracepb.Span, cost int) {
-	b.spans = append(b.spans, s)
+func (b *batch) add(s *span.Span, cost int) {
+	b.buf = s.AppendElement(b.buf)
+	b.spans++
 	b.cost += cost
-	if len(b.spans) >= b.opts.MaxBatch || b.cost >= maxBatchCost {
-		b.flush()
+	if b.spans >= b.opts.MaxBatch || b.cost >= maxBatchCost {
+		b.send()
 	}
 }
 
-func (b *batch) flush() {
-	if len(b.spans) == 0 {
+func (b *batch) send() {
+	if b.spans == 0 {
 		return
 	}
-	spans := b.spans
-	b.spans, b.cost = nil, 0
-	b.opts.Sink([]*tracepb.ResourceSpans{{
-		Resource:   b.resource,
-		ScopeSpans: []*tracepb.ScopeSpans{{Scope: b.scope, Spans: spans}},
-	}})
+	b.opts.Sink(b.resource, b.scope, b.buf, b.spans)
+	b.spans, b.cost, b.buf = 0, 0, b.buf[:0]
+}
+
+// flush hands to the sink what is collected for it, and lets go of the memory.
+func (b *batch) flush() {
+	b.send()
+	b.buf = nil
 }
 
 // flush hands to the sink what is collected for it.
@@ -164,24 +166,18 @@ func (s *source) emit(n *node, cause *calls.Cause, was calls.Period) {
 	start, end := span.Start, span.End
 	span.Start, span.End = uint64(at.Start), uint64(at.End)
 	span.ContainerClaimed, span.ExecClaimed = s.Claims(&n.Span)
-	m := new(tracepb.Span)
-	if err := proto.Unmarshal(span.AppendOTLP(nil), m); err != nil {
-		s.drop(Malformed)
-		return
-	}
 	if span.Start != start || span.End != end {
 		s.stats.Corrected++
-		m.Attributes = append(m.Attributes, number(OriginalStartKey, start), number(OriginalEndKey, end))
-		for _, e := range m.Events {
-			e.TimeUnixNano = cause.Shift.Event(e.TimeUnixNano, at)
-		}
+		span.AddInt(OriginalStartKey, int64(min(start, math.MaxInt64)))
+		span.AddInt(OriginalEndKey, int64(min(end, math.MaxInt64)))
+		span.MoveEvents(func(t uint64) uint64 { return cause.Shift.Event(t, at) })
 	}
 	if at != was {
-		m.Attributes = append(m.Attributes, yes(ClippedKey))
+		span.AddBool(ClippedKey, true)
 	}
-	s.keepLinks(m)
+	s.keepLinks(span)
 	if n.link.Trace.IsValid() && n.link.Span.IsValid() {
-		m.Links = append(m.Links, linkTo(n.link))
+		span.AddLink(n.link.Trace, n.link.Span)
 	}
 	for in := s; in != nil; in = in.above {
 		if missing := in.missing[n.parent]; missing != nil {
@@ -189,14 +185,14 @@ func (s *source) emit(n *node, cause *calls.Cause, was calls.Period) {
 		}
 	}
 	s.stats.Sent++
-	s.put(m, n.cost)
+	s.put(span, n.cost)
 }
 
 // put hands a span to the batch. One that has no parent is linked to the sandbox.
-func (s *source) put(m *tracepb.Span, cost int) {
-	if len(m.ParentSpanId) == 0 {
-		if root := s.Root(int64(m.EndTimeUnixNano)); root.IsValid() {
-			m.Links = append(m.Links, linkTo(calls.LinkTo(root)))
+func (s *source) put(m *span.Span, cost int) {
+	if m.ParentID == ([8]byte{}) {
+		if root := s.Root(int64(m.End)); root.IsValid() {
+			m.AddLink(root.TraceID(), root.SpanID())
 		}
 	}
 	s.out.add(m, cost)
@@ -204,31 +200,16 @@ func (s *source) put(m *tracepb.Span, cost int) {
 
 // keepLinks leaves those of a span's links that stay within the sandbox: who
 // follows links must not be led to it from elsewhere, or elsewhere from it.
-func (s *source) keepLinks(m *tracepb.Span) {
-	kept := m.Links[:0]
-	for _, l := range m.Links {
-		id := trace.TraceID(l.TraceId)
-		if !s.Owns(id) {
-			t, _ := s.traces.Get(id)
-			if !t.placed || t.Drop != "" {
-				m.DroppedLinksCount++
-				continue
-			}
-			l.TraceId = slices.Clone(t.Trace[:])
+func (s *source) keepLinks(m *span.Span) {
+	m.KeepLinks(func(id *[16]byte) bool {
+		if s.Owns(*id) {
+			return true
 		}
-		kept = append(kept, l)
-	}
-	m.Links = kept
-}
-
-func linkTo(l calls.Link) *tracepb.Span_Link {
-	return &tracepb.Span_Link{TraceId: l.Trace[:], SpanId: l.Span[:]}
-}
-
-func yes(key string) *commonpb.KeyValue {
-	return &commonpb.KeyValue{Key: key, Value: &commonpb.AnyValue{Value: &commonpb.AnyValue_BoolValue{BoolValue: true}}}
-}
-
-func number(key string, n uint64) *commonpb.KeyValue {
-	return &commonpb.KeyValue{Key: key, Value: &commonpb.AnyValue{Value: &commonpb.AnyValue_IntValue{IntValue: int64(min(n, math.MaxInt64))}}}
+		t, _ := s.traces.Get(*id)
+		if !t.placed || t.Drop != "" {
+			return false
+		}
+		*id = t.Trace
+		return true
+	})
 }

@@ -66,7 +66,7 @@ func BenchmarkSocketToJournal(b *testing.B) {
 func pass(b *testing.B, j *journal.Journal, apart bool, stream []byte, spans int) (sender time.Duration) {
 	const plenty = 1 << 30
 	r := New(Options{
-		Client: j, Drops: j, Warn: func(err error) { b.Error(err) },
+		Journal: j, Warn: func(err error) { b.Error(err) },
 		Forwarder: forwarder.Options{
 			SpansPerSecond: plenty, SpanBurst: plenty, BytesPerSecond: plenty, ByteBurst: plenty,
 			CPUPercent: plenty, CPUBurst: time.Hour, ReadBytesPerSecond: plenty,

@@ -52,7 +52,7 @@ func through(t *testing.T, o forwarder.Options, sender func(agent *net.UnixConn,
 	if err != nil {
 		t.Fatal(err)
 	}
-	r := New(Options{Forwarder: o, Client: j, Drops: j, Collation: func(from listen.Origin) (collate.Options, string) { return isolated(from) }})
+	r := New(Options{Forwarder: o, Journal: j, Collation: func(from listen.Origin) (collate.Options, string) { return isolated(from) }})
 	ctx, stop := context.WithCancel(context.Background())
 	var running sync.WaitGroup
 	running.Go(func() { r.Run(ctx) })
@@ -274,7 +274,7 @@ func TestLossesAreWritten(t *testing.T) {
 		t.Fatal(err)
 	}
 	defer j.Close()
-	r := New(Options{Forwarder: forwarder.Options{SpansPerSecond: 1, SpanBurst: 10}, Client: j, Drops: j, Collation: isolated})
+	r := New(Options{Forwarder: forwarder.Options{SpansPerSecond: 1, SpanBurst: 10}, Journal: j, Collation: isolated})
 	ctx, stop := context.WithCancel(context.Background())
 	var running sync.WaitGroup
 	running.Go(func() { r.Run(ctx) })

@@ -67,7 +67,7 @@ func (c *count) losses() map[string]uint64 {
 // lose counts spans here and where others read it.
 func (r *Receiver) lose(reason string, n int) {
 	r.count.lose(reason, n)
-	r.opts.Drops.Drop(dropPrefix+reason, n)
+	r.opts.Journal.Drop(dropPrefix+reason, n)
 }
 
 // dropped counts what the collation does not pass on, and tells others who ask.
@@ -94,7 +94,7 @@ func (r *Receiver) tell() {
 	r.count.mu.Unlock()
 	for reason, n := range lost {
 		if n > told[reason] {
-			r.opts.Drops.Drop(dropPrefix+reason, int(n-told[reason]))
+			r.opts.Journal.Drop(dropPrefix+reason, int(n-told[reason]))
 		}
 	}
 }

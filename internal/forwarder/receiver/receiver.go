@@ -10,8 +10,7 @@ import (
 	"sync"
 	"time"
 
-	"go.opentelemetry.io/otel/exporters/otlp/otlptrace"
-	tracepb "go.opentelemetry.io/proto/otlp/trace/v1"
+	resourcepb "go.opentelemetry.io/proto/otlp/resource/v1"
 
 	"github.com/shimtrace/shimtrace/internal/forwarder"
 	"github.com/shimtrace/shimtrace/internal/forwarder/collate"
@@ -34,18 +33,20 @@ type Options struct {
 	// MaxVMs bounds the VMs that are told apart at a time, those of Sandbox
 	// included; the spans of more are lost. Default 64.
 	MaxVMs int
-	// Client takes the spans, and answers for those that it fails to take.
-	Client otlptrace.Client
-	// Drops counts the spans that are lost before, by reason, for those who read
-	// what Client wrote; a journal does both.
-	Drops Drops
+	// Journal takes the spans.
+	Journal Journal
 	// Warn is told what goes wrong; nothing ends by it. Default: nobody asks.
 	Warn func(error)
 }
 
-// Drops counts spans that are lost, by reason, without blocking. Flush writes the
-// counts; what was lost since the last time is forgotten if the process is killed.
-type Drops interface {
+// Journal is where spans go.
+type Journal interface {
+	// AppendSpans takes a batch as collate.Sink does, and answers for those that it
+	// fails to take.
+	AppendSpans(resource *resourcepb.Resource, scope string, spans []byte, n int) error
+	// Drop counts spans that were lost before, by reason, without blocking. Flush writes
+	// the counts; what was lost since the last time is forgotten if the process is
+	// killed.
 	Drop(reason string, spans int)
 	Flush() error
 }
@@ -168,17 +169,11 @@ func (r *Receiver) Closed(conn forwarder.ConnInfo, _ error) {
 }
 
 // send is the collators' sink.
-func (r *Receiver) send(spans []*tracepb.ResourceSpans) {
-	n := 0
-	for _, rs := range spans {
-		for _, ss := range rs.ScopeSpans {
-			n += len(ss.Spans)
-		}
-	}
+func (r *Receiver) send(resource *resourcepb.Resource, scope string, spans []byte, n int) {
 	defer r.survive(n)
-	// The client bounds its own time.
-	if err := r.opts.Client.UploadTraces(context.Background(), spans); err != nil {
-		r.count.lose(ReasonClient, n) // the client tells Drops what it was
+	// It bounds its own time.
+	if err := r.opts.Journal.AppendSpans(resource, scope, spans, n); err != nil {
+		r.count.lose(ReasonClient, n) // it counts what it was
 		r.opts.Warn(err)
 		return
 	}
@@ -220,7 +215,7 @@ func (r *Receiver) Run(ctx context.Context) {
 			seen = added
 			r.each((*collate.Collator).Tick)
 			r.tell()
-			if err := r.opts.Drops.Flush(); err != nil {
+			if err := r.opts.Journal.Flush(); err != nil {
 				r.opts.Warn(err)
 			}
 		}

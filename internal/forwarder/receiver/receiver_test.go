@@ -12,6 +12,7 @@ import (
 	commonpb "go.opentelemetry.io/proto/otlp/common/v1"
 	resourcepb "go.opentelemetry.io/proto/otlp/resource/v1"
 	tracepb "go.opentelemetry.io/proto/otlp/trace/v1"
+	"google.golang.org/protobuf/proto"
 
 	"github.com/shimtrace/shimtrace/internal/forwarder"
 	"github.com/shimtrace/shimtrace/internal/forwarder/agent"
@@ -35,10 +36,7 @@ func newStore() *store {
 	return &store{spans: make(map[string][]*tracepb.Span), drops: make(map[string]int)}
 }
 
-func (s *store) Start(context.Context) error { return nil }
-func (s *store) Stop(context.Context) error  { return nil }
-
-func (s *store) UploadTraces(_ context.Context, all []*tracepb.ResourceSpans) error {
+func (s *store) AppendSpans(resource *resourcepb.Resource, _ string, spans []byte, _ int) error {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	if s.panic {
@@ -47,12 +45,12 @@ func (s *store) UploadTraces(_ context.Context, all []*tracepb.ResourceSpans) er
 	if s.fail != nil {
 		return s.fail
 	}
-	for _, rs := range all {
-		vm := rs.Resource.Attributes[0].Value.GetStringValue()
-		for _, ss := range rs.ScopeSpans {
-			s.spans[vm] = append(s.spans[vm], ss.Spans...)
-		}
+	all := new(tracepb.ScopeSpans)
+	if err := proto.Unmarshal(spans, all); err != nil {
+		return err
 	}
+	vm := resource.Attributes[0].Value.GetStringValue()
+	s.spans[vm] = append(s.spans[vm], all.Spans...)
 	return nil
 }
 
@@ -90,7 +88,7 @@ func isolated(from listen.Origin) (collate.Options, string) {
 // start returns a Receiver that runs until the test ends, or until closed.
 func start(t *testing.T, s *store, o Options) (r *Receiver, closed func() error) {
 	t.Helper()
-	o.Client, o.Drops = s, s
+	o.Journal = s
 	if o.Collation == nil {
 		o.Collation = isolated
 	}

@@ -21,7 +21,7 @@ import (
 type Builder struct {
 	opts     Options
 	keep     keepList
-	names    names
+	known    texts
 	counters *Counters
 
 	// Of the span at hand:
@@ -38,6 +38,7 @@ type Builder struct {
 	events, links items
 	at            mark // where the item begins
 	linked        bool // the link leads somewhere
+	timed         bool // the event has a time
 }
 
 // NewBuilder returns a Builder that obeys opts. counters receives what happens; nil:
@@ -72,12 +73,12 @@ func (b *Builder) Begin(s *Span) {
 // Name sets the span's name.
 func (b *Builder) Name(name []byte, size int) {
 	b.countCut(name, size)
-	b.span.Name = b.names.get(name)
+	b.span.Name = b.known.get(name)
 }
 
 // TraceState sets the span's, a W3C header. One that is too long is left out: cut
 // anywhere, it would say something else.
-func (b *Builder) TraceState(header []byte) { b.span.TraceState = b.names.get(b.state(header)) }
+func (b *Builder) TraceState(header []byte) { b.span.TraceState = b.known.get(b.state(header)) }
 
 func (b *Builder) state(header []byte) []byte {
 	if len(header) > b.opts.MaxValue {
@@ -93,7 +94,7 @@ func (b *Builder) ID(text []byte) string {
 	if !ValidID(text) {
 		return ""
 	}
-	return b.names.get(text)
+	return b.known.get(text)
 }
 
 // Process sets the ids of the container and of the exec that the span is about, as
@@ -154,6 +155,7 @@ func (b *Builder) End() {
 	b.putDropped(spanDroppedEvents, b.events.dropped)
 	b.putDropped(spanDroppedLinks, b.links.dropped)
 	b.span.rest, b.span.cost = append(b.buf, b.rest...), b.cost
+	b.span.eventful, b.span.linked = b.events.n > 0, b.links.n > 0
 	b.span, b.buf = nil, nil
 	if cap(b.rest) > maxScratch {
 		b.rest = nil
@@ -273,9 +275,12 @@ func (b *Builder) end(l *items, droppedField protowire.Number, valid bool) {
 }
 
 // BeginEvent begins an event; attributes are its own until EndEvent.
-func (b *Builder) BeginEvent() { b.begin(eventAttributes) }
+func (b *Builder) BeginEvent() {
+	b.begin(eventAttributes)
+	b.timed = false
+}
 
-// Event sets an event's name.
+// EventName sets an event's name.
 func (b *Builder) EventName(name []byte, size int) {
 	b.countCut(name, size)
 	if name = b.free(name); len(name) > 0 {
@@ -284,10 +289,18 @@ func (b *Builder) EventName(name []byte, size int) {
 }
 
 // EventTime sets an event's time.
-func (b *Builder) EventTime(unixNano uint64) { b.rest = appendFixed64(b.rest, eventTime, unixNano) }
+func (b *Builder) EventTime(unixNano uint64) {
+	b.rest = appendFixed64(b.rest, eventTime, unixNano)
+	b.timed = true
+}
 
 // EndEvent ends it.
-func (b *Builder) EndEvent() { b.end(&b.events, eventDroppedAttributes, true) }
+func (b *Builder) EndEvent() {
+	if !b.timed {
+		b.EventTime(0) // so that there is one to be changed
+	}
+	b.end(&b.events, eventDroppedAttributes, true)
+}
 
 // BeginLink begins a link; attributes are its own until EndLink.
 func (b *Builder) BeginLink() {

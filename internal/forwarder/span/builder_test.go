@@ -7,6 +7,8 @@ import (
 	"testing"
 
 	tracepb "go.opentelemetry.io/proto/otlp/trace/v1"
+
+	"github.com/shimtrace/shimtrace/internal/names"
 )
 
 func TestBuilder(t *testing.T) {
@@ -16,7 +18,7 @@ func TestBuilder(t *testing.T) {
 	put := func(key string, v Value) { b.Put(b.Attribute([]byte(key), len(key)), v) }
 	put("text", TextValue([]byte("v"), 1))
 	put("size", SizeValue(3))
-	put(ContainerIDKey, TextValue([]byte("spoofed"), 7))
+	put(names.Container, TextValue([]byte("spoofed"), 7))
 	put(string(bytes.Repeat([]byte("k"), MaxKey+1)), IntValue(1))
 	b.Process([]byte("c 1"), []byte("e"))
 	b.Process([]byte("c"), []byte("c"))
@@ -46,7 +48,7 @@ func TestBuilder(t *testing.T) {
 		t.Error("an id is none, or the other way round")
 	}
 	s.ContainerClaimed = true
-	if m := message(t, &s); m.Attributes[0].Key != ClaimedContainerIDKey {
+	if m := message(t, &s); m.Attributes[0].Key != names.ClaimedContainer {
 		t.Errorf("claimed by %s", m.Attributes[0].Key)
 	}
 }

@@ -1,6 +1,10 @@
 package span
 
-import "google.golang.org/protobuf/encoding/protowire"
+import (
+	"google.golang.org/protobuf/encoding/protowire"
+
+	"github.com/shimtrace/shimtrace/internal/names"
+)
 
 // What the parts of a span cost in memory as OTLP messages, in bytes beside their
 // texts: the messages, the pointers to them and what the allocator rounds up. An
@@ -88,5 +92,5 @@ func idCost(id string) int {
 	if id == "" {
 		return 0
 	}
-	return attributeCost + len(ClaimedContainerIDKey) + 2*len(id)
+	return attributeCost + len(names.ClaimedContainer) + 2*len(id)
 }

@@ -7,12 +7,6 @@ import (
 // Field numbers of opentelemetry/proto/trace/v1/trace.proto and
 // opentelemetry/proto/common/v1/common.proto.
 const (
-	tracesResourceSpans protowire.Number = 1
-
-	resourceSpansResource   protowire.Number = 1
-	resourceSpansScopeSpans protowire.Number = 2
-
-	scopeSpansScope protowire.Number = 1
 	scopeSpansSpans protowire.Number = 2
 
 	spanTraceID           protowire.Number = 1

@@ -4,6 +4,8 @@ import (
 	"slices"
 	"strings"
 	"sync/atomic"
+
+	"github.com/shimtrace/shimtrace/internal/names"
 )
 
 // Options say what of a span is kept and bound what it may cost. The zero value means
@@ -108,5 +110,5 @@ func (l *keepList) has(key []byte) bool {
 
 // reserved keys are set by the host alone, whatever is kept.
 func reserved(key []byte) bool {
-	return string(key) == ContainerIDKey || strings.HasPrefix(string(key), "shimtrace.")
+	return string(key) == names.Container || strings.HasPrefix(string(key), "shimtrace.")
 }

@@ -1,7 +1,11 @@
 package span
 
 import (
+	"bytes"
+
 	tracepb "go.opentelemetry.io/proto/otlp/trace/v1"
+
+	"github.com/shimtrace/shimtrace/internal/names"
 )
 
 // Span is one span. What gives it its place is in fields, to be read and changed; the
@@ -36,45 +40,23 @@ type Span struct {
 	Method, Sandbox string
 
 	cost int    // in memory, beside spanCost and the texts above
-	rest []byte // OTLP fields: attributes, events, links, status, dropped counts
+	rest []byte // valid OTLP fields: attributes, events, links, status, dropped counts
+	// There are events, or links, in rest.
+	eventful, linked bool
 }
 
-// Attributes that the host alone sets.
-const (
-	ContainerIDKey = "container.id"
-	ExecIDKey      = "shimtrace.exec.id"
-	// ClaimedContainerIDKey and ClaimedExecIDKey are what the guest says without proof.
-	// The Go runtime gives execs names of its own, which are among them unless its
-	// requests are relayed.
-	ClaimedContainerIDKey = "shimtrace.claimed.container.id"
-	ClaimedExecIDKey      = "shimtrace.claimed.exec.id"
-)
-
-// AddString adds an attribute. The caller answers for valid UTF-8 and for a key
-// that the span does not have.
-func (s *Span) AddString(key, text string) {
-	s.add(key, TextValue([]byte(text), len(text)))
+// Clone returns a copy that shares no memory which is written to.
+func (s *Span) Clone() *Span {
+	c := *s
+	c.rest = bytes.Clone(s.rest)
+	return &c
 }
 
-// AddBool adds an attribute, as AddString does.
-func (s *Span) AddBool(key string, b bool) { s.add(key, BoolValue(b)) }
-
-// AddInt adds an attribute, as AddString does.
-func (s *Span) AddInt(key string, n int64) { s.add(key, IntValue(n)) }
-
-func (s *Span) add(key string, v Value) {
-	at := len(s.rest)
-	s.rest = appendAttribute(s.rest, spanAttributes, key, "", v)
-	s.cost += costOf(spanAttributes, s.rest[at:])
-}
-
-// AddLink adds a link without attributes.
-func (s *Span) AddLink(traceID [16]byte, spanID [8]byte) {
-	at := len(s.rest)
-	s.rest = appendBytes(s.rest, linkTraceID, traceID[:])
-	s.rest = appendBytes(s.rest, linkSpanID, spanID[:])
-	s.rest = seal(s.rest, at, spanLinks)
-	s.cost += costOf(spanLinks, s.rest[at:])
+// AppendElement appends the span as one element of ScopeSpans.spans, so that calls after
+// one another make the body of a ScopeSpans message.
+func (s *Span) AppendElement(b []byte) []byte {
+	at := len(b)
+	return seal(s.AppendOTLP(b), at, scopeSpansSpans)
 }
 
 // AppendOTLP appends the span as an opentelemetry.proto.trace.v1.Span message.
@@ -95,8 +77,8 @@ func (s *Span) AppendOTLP(b []byte) []byte {
 	}
 	b = appendFixed64(b, spanStart, s.Start)
 	b = appendFixed64(b, spanEnd, s.End)
-	b = appendID(b, s.ContainerID, s.ContainerClaimed, ContainerIDKey, ClaimedContainerIDKey)
-	b = appendID(b, s.ExecID, s.ExecClaimed, ExecIDKey, ClaimedExecIDKey)
+	b = appendID(b, s.ContainerID, s.ContainerClaimed, names.Container, names.ClaimedContainer)
+	b = appendID(b, s.ExecID, s.ExecClaimed, names.Exec, names.ClaimedExec)
 	b = append(b, s.rest...)
 	if s.TraceFlags != 0 {
 		b = appendFixed32(b, spanFlags, uint32(s.TraceFlags))

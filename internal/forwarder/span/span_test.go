@@ -21,7 +21,7 @@ func message(tb testing.TB, s *Span) *tracepb.Span {
 }
 
 func TestNamesAreBounded(t *testing.T) {
-	var n names
+	var n texts
 	for i := range 3 * maxNames {
 		if text := fmt.Sprint(i); n.get([]byte(text)) != text {
 			t.Fatal(text)

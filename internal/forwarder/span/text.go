@@ -23,9 +23,9 @@ func CutText(text []byte, n int, whole bool) []byte {
 	return text
 }
 
-// names makes strings of the few texts that an agent's spans repeat (the names
+// texts makes strings of the few texts that an agent's spans repeat (the names
 // of some 150 functions, ids), so that they are allocated once.
-type names struct {
+type texts struct {
 	known map[string]string
 }
 
@@ -34,7 +34,7 @@ const (
 	maxNameLength = 256
 )
 
-func (n *names) get(text []byte) string {
+func (n *texts) get(text []byte) string {
 	if len(text) == 0 {
 		return ""
 	}

@@ -11,6 +11,8 @@ import (
 	"google.golang.org/protobuf/proto"
 
 	tracepb "go.opentelemetry.io/proto/otlp/trace/v1"
+
+	"github.com/shimtrace/shimtrace/internal/names"
 )
 
 // MaxSize is the length in bytes of the longest span that Parse takes. Spans are
@@ -131,6 +133,7 @@ func (s *Span) parseOTLP(b []byte) error {
 		if err == nil && !own && !isID(field, wire, v) {
 			s.rest = append(s.rest, whole...)
 			s.cost += costOf(field, whole)
+			s.eventful, s.linked = s.eventful || field == spanEvents, s.linked || field == spanLinks
 		}
 		return err
 	}); err != nil {
@@ -148,7 +151,7 @@ func isID(field protowire.Number, wire protowire.Type, v []byte) bool {
 	v, _ = protowire.ConsumeBytes(v)
 	if number, wire, n := protowire.ConsumeTag(v); n < 0 || number != keyValueKey || wire != protowire.BytesType {
 		return false
-	} else if key, n := protowire.ConsumeBytes(v[n:]); n < 0 || string(key) != ContainerIDKey && string(key) != ExecIDKey {
+	} else if key, n := protowire.ConsumeBytes(v[n:]); n < 0 || string(key) != names.Container && string(key) != names.Exec {
 		return false
 	}
 	return true
@@ -166,6 +169,11 @@ func (s *Span) set(field protowire.Number, wire protowire.Type, v []byte) (own b
 		want = protowire.Fixed64Type
 	case spanFlags:
 		want = protowire.Fixed32Type
+	case spanAttributes, spanEvents, spanLinks: // which are edited
+		if wire != want {
+			err = errWireType
+		}
+		return false, err
 	default:
 		return false, nil
 	}

@@ -71,22 +71,24 @@ func TestDamage(t *testing.T) {
 		b    []byte
 		want string
 	}{
-		"nothing":             {nil, "there is no span in it"},
-		"no ids":              {(&Span{}).Append(nil), "there is no span in it"},
-		"a span id of zeros":  {(&Span{TraceID: [16]byte{1}}).Append(nil), "there is no span in it"},
-		"too long":            {make([]byte, MaxSize+1), "longer than"},
-		"cut":                 {whole[:len(whole)-3], "field 5 at byte"},
-		"a length of its own": {[]byte{1<<3 | 2, 0xff, 0xff, 0xff, 0xff, 0x7f}, "field 1 at byte 0"},
-		"method as a number":  {[]byte{2 << 3, 1}, "field 2 at byte 0: another wire type"},
-		"failed as text":      {[]byte{6<<3 | 2, 0}, "field 6 at byte 0: another wire type"},
-		"sandbox not text":    {[]byte{3<<3 | 2, 1, 0xff}, "field 3 at byte 0: not UTF-8"},
-		"container too long":  {append([]byte{4<<3 | 2, 0x81, 1}, make([]byte, 129)...), "field 4 at byte 0: not UTF-8 of at most 128 bytes"},
-		"trace id too short":  {otlp(1<<3|2, 1, 1), "field 1 at byte 0: field 1 at byte 0: an id of another length"},
-		"name as a number":    {otlp(5<<3, 1), "field 5 at byte 0: another wire type"},
-		"name not text":       {otlp(5<<3|2, 1, 0xff), "field 5 at byte 0: not UTF-8"},
-		"kind too large":      {otlp(6<<3, 0xff, 0xff, 0xff, 0xff, 0x7f), "field 6 at byte 0: out of range"},
-		"flags too large":     {otlp(16<<3&0x7f|5|0x80, 1, 0, 1, 0, 0), "field 16 at byte 0: out of range"},
-		"attributes cut":      {otlp(9<<3|2, 9), "field 9 at byte 0"},
+		"nothing":              {nil, "there is no span in it"},
+		"no ids":               {(&Span{}).Append(nil), "there is no span in it"},
+		"a span id of zeros":   {(&Span{TraceID: [16]byte{1}}).Append(nil), "there is no span in it"},
+		"too long":             {make([]byte, MaxSize+1), "longer than"},
+		"cut":                  {whole[:len(whole)-3], "field 5 at byte"},
+		"an event as a number": {otlp(11<<3, 1), "field 11 at byte 0: another wire type"},
+		"attributes of noise":  {otlp(1<<3|2, 16, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15, 16, 9<<3|2, 2, 0xff, 0xff), "proto"},
+		"a length of its own":  {[]byte{1<<3 | 2, 0xff, 0xff, 0xff, 0xff, 0x7f}, "field 1 at byte 0"},
+		"method as a number":   {[]byte{2 << 3, 1}, "field 2 at byte 0: another wire type"},
+		"failed as text":       {[]byte{6<<3 | 2, 0}, "field 6 at byte 0: another wire type"},
+		"sandbox not text":     {[]byte{3<<3 | 2, 1, 0xff}, "field 3 at byte 0: not UTF-8"},
+		"container too long":   {append([]byte{4<<3 | 2, 0x81, 1}, make([]byte, 129)...), "field 4 at byte 0: not UTF-8 of at most 128 bytes"},
+		"trace id too short":   {otlp(1<<3|2, 1, 1), "field 1 at byte 0: field 1 at byte 0: an id of another length"},
+		"name as a number":     {otlp(5<<3, 1), "field 5 at byte 0: another wire type"},
+		"name not text":        {otlp(5<<3|2, 1, 0xff), "field 5 at byte 0: not UTF-8"},
+		"kind too large":       {otlp(6<<3, 0xff, 0xff, 0xff, 0xff, 0x7f), "field 6 at byte 0: out of range"},
+		"flags too large":      {otlp(16<<3&0x7f|5|0x80, 1, 0, 1, 0, 0), "field 16 at byte 0: out of range"},
+		"attributes cut":       {otlp(9<<3|2, 9), "field 9 at byte 0"},
 	} {
 		_, err := Parse(tc.b)
 		if err == nil || !strings.Contains(err.Error(), tc.want) {
@@ -99,6 +101,7 @@ func TestDamage(t *testing.T) {
 func FuzzParse(f *testing.F) {
 	f.Add(full().Append(nil))
 	f.Add(bare().Append(nil))
+	f.Add(edited(f).Append(nil))
 	f.Fuzz(func(t *testing.T, b []byte) {
 		before := bytes.Clone(b)
 		s, err := Parse(b)
@@ -113,6 +116,10 @@ func FuzzParse(f *testing.F) {
 		if err != nil || !reflect.DeepEqual(got, s) {
 			t.Fatalf("got %+v (%v), want %+v", got, err, s)
 		}
+		s.MoveEvents(func(t uint64) uint64 { return t + 1 })
+		s.KeepLinks(func(id *[16]byte) bool { id[0]++; return id[0]&1 == 0 })
+		s.AddBool("kept", true)
+		message(t, s) // fails where it is none any more
 		if len(again) > 2*len(b)+64 {
 			t.Fatalf("%d bytes became %d", len(b), len(again))
 		}

@@ -102,8 +102,7 @@ func (o *Observer) Start(sandbox Sandbox, st state.State) {
 	o.receiver = receiver.New(receiver.Options{
 		Forwarder: agentconfig.Forwarder(o.Config.Agent),
 		Collation: o.collation,
-		Client:    o.Telemetry.Queue,
-		Drops:     o.Telemetry.Journal,
+		Journal:   o.Telemetry.Queue,
 		Warn:      o.warnOfSpans,
 	})
 	o.own = o.receiver.Sandbox(o.Who.Sandbox)

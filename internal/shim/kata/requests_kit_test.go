@@ -16,7 +16,7 @@ import (
 	sdktrace "go.opentelemetry.io/otel/sdk/trace"
 	"go.opentelemetry.io/otel/sdk/trace/tracetest"
 	"go.opentelemetry.io/otel/trace"
-	tracepb "go.opentelemetry.io/proto/otlp/trace/v1"
+	resourcepb "go.opentelemetry.io/proto/otlp/resource/v1"
 	"google.golang.org/grpc/codes"
 	"google.golang.org/grpc/status"
 	"google.golang.org/protobuf/encoding/protowire"
@@ -64,7 +64,7 @@ func newChain(t *testing.T, cfg config.Trace, isolated bool, asks map[string][]s
 	c := &chain{t: t, spans: tracetest.NewSpanRecorder(), asks: asks, seen: map[string]trace.SpanContext{}}
 	provider := export.NewTracerProvider(cfg, nil, c.spans)
 	c.pod = newPod(t, cfg)
-	own := collate.New(collate.Options{Options: calls.Options{Root: c.Root(), Isolated: isolated, Quiet: cfg.Quiet}, Sink: func([]*tracepb.ResourceSpans) {}})
+	own := collate.New(collate.Options{Options: calls.Options{Root: c.Root(), Isolated: isolated, Quiet: cfg.Quiet}, Sink: func(*resourcepb.Resource, string, []byte, int) {}})
 	tel := &telemetry.Telemetry{Provider: provider, Tracer: provider.Tracer(names.ShimScope)}
 	c.kata = &Observer{
 		Options: Options{Config: config.Config{Trace: cfg, Agent: config.Default().Agent}, Telemetry: tel, Log: slog.New(slog.DiscardHandler)},

@@ -23,7 +23,7 @@ import (
 	"time"
 
 	sdktrace "go.opentelemetry.io/otel/sdk/trace"
-	tracepb "go.opentelemetry.io/proto/otlp/trace/v1"
+	resourcepb "go.opentelemetry.io/proto/otlp/resource/v1"
 
 	"github.com/shimtrace/shimtrace/internal/config"
 	"github.com/shimtrace/shimtrace/internal/export"
@@ -124,7 +124,7 @@ func soakRequests(t *testing.T, n int, seed uint64) {
 	provider := export.NewTracerProvider(cfg, nil, sdktrace.NewSimpleSpanProcessor(nil))
 	sb := newPod(t, cfg)
 	s.trace = sb.state.Trace.TraceID
-	own := collate.New(collate.Options{Options: calls.Options{Root: sb.Root(), Quiet: cfg.Quiet}, Sink: func([]*tracepb.ResourceSpans) {}})
+	own := collate.New(collate.Options{Options: calls.Options{Root: sb.Root(), Quiet: cfg.Quiet}, Sink: func(*resourcepb.Resource, string, []byte, int) {}})
 	tel := &telemetry.Telemetry{Provider: provider, Tracer: provider.Tracer(names.ShimScope)}
 	k := &Observer{
 		Options: Options{Config: config.Config{Trace: cfg, Agent: config.Default().Agent}, Telemetry: tel, Log: slog.New(slog.NewTextHandler(t.Output(), nil))},

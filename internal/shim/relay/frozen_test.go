@@ -1,7 +1,6 @@
 package relay
 
 import (
-	"context"
 	"fmt"
 	"log/slog"
 	"path/filepath"
@@ -9,12 +8,11 @@ import (
 	"testing"
 	"time"
 
-	tracepb "go.opentelemetry.io/proto/otlp/trace/v1"
-
 	"github.com/shimtrace/shimtrace/internal/config"
 	"github.com/shimtrace/shimtrace/internal/disktest"
 	"github.com/shimtrace/shimtrace/internal/export"
 	"github.com/shimtrace/shimtrace/internal/export/journal"
+	"github.com/shimtrace/shimtrace/internal/forwarder/span"
 	"github.com/shimtrace/shimtrace/internal/reliability"
 	"github.com/shimtrace/shimtrace/internal/shim/shimtest"
 	"github.com/shimtrace/shimtrace/internal/shim/state"
@@ -49,7 +47,7 @@ func TestCallsDoNotWaitForTheJournal(t *testing.T) {
 			}
 		}
 		for range batches {
-			_ = tel.Queue.UploadTraces(context.Background(), []*tracepb.ResourceSpans{{ScopeSpans: []*tracepb.ScopeSpans{{Spans: []*tracepb.Span{{Name: "agent's"}}}}}})
+			_ = tel.Queue.AppendSpans(nil, "agent's", (&span.Span{Name: "agent's"}).AppendElement(nil), 1)
 		}
 	})
 	thaw()

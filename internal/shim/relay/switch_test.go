@@ -13,7 +13,7 @@ import (
 
 	sdktrace "go.opentelemetry.io/otel/sdk/trace"
 	"go.opentelemetry.io/otel/trace"
-	tracepb "go.opentelemetry.io/proto/otlp/trace/v1"
+	resourcepb "go.opentelemetry.io/proto/otlp/resource/v1"
 
 	"github.com/shimtrace/shimtrace/internal/config"
 	"github.com/shimtrace/shimtrace/internal/forwarder/calls"
@@ -251,7 +251,7 @@ func TestSpansOfAWindow(t *testing.T) {
 	sent, spans := 0, uint64(0)
 	own := collate.New(collate.Options{
 		Options: calls.Options{Root: w.Root(), OnDemand: true}, Drop: func(_ collate.Reason, n int) { w.Unrecorded(n) },
-		Sink: func(all []*tracepb.ResourceSpans) { sent += len(all[0].ScopeSpans[0].Spans) },
+		Sink: func(_ *resourcepb.Resource, _ string, _ []byte, n int) { sent += n },
 	})
 	w.windows = collated{own}
 	wanted := func(begin, end time.Time) bool {

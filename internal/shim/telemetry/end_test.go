@@ -6,11 +6,10 @@ import (
 	"testing"
 	"time"
 
-	tracepb "go.opentelemetry.io/proto/otlp/trace/v1"
-
 	"github.com/shimtrace/shimtrace/internal/config"
 	"github.com/shimtrace/shimtrace/internal/disktest"
 	"github.com/shimtrace/shimtrace/internal/export"
+	"github.com/shimtrace/shimtrace/internal/forwarder/span"
 	"github.com/shimtrace/shimtrace/internal/reliability"
 	"github.com/shimtrace/shimtrace/internal/shim/state"
 )
@@ -27,7 +26,7 @@ func TestEndOnAHungJournal(t *testing.T) {
 			_, span := tel.Tracer.Start(context.Background(), "call")
 			span.End()
 		}
-		_ = tel.Queue.UploadTraces(context.Background(), []*tracepb.ResourceSpans{{ScopeSpans: []*tracepb.ScopeSpans{{Spans: []*tracepb.Span{{Name: "agent's"}}}}}})
+		_ = tel.Queue.AppendSpans(nil, "agent's", (&span.Span{Name: "agent's"}).AppendElement(nil), 1)
 		tel.Close(quiet(), export.Linger)
 	}) {
 		t.Error("it hangs")

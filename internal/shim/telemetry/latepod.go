@@ -5,11 +5,11 @@ import (
 	"slices"
 	"sync/atomic"
 
-	"go.opentelemetry.io/otel/exporters/otlp/otlptrace"
 	commonpb "go.opentelemetry.io/proto/otlp/common/v1"
 	resourcepb "go.opentelemetry.io/proto/otlp/resource/v1"
 	tracepb "go.opentelemetry.io/proto/otlp/trace/v1"
 
+	"github.com/shimtrace/shimtrace/internal/export"
 	"github.com/shimtrace/shimtrace/internal/shim/state"
 	"github.com/shimtrace/shimtrace/middleware"
 )
@@ -19,7 +19,7 @@ import (
 // there is no spec in the bundle when the shim starts, and the pod comes with
 // CreateSandbox. No span has ended by then, as a rule.
 type latePod struct {
-	otlptrace.Client
+	export.Client
 	sandbox string
 	attrs   atomic.Pointer[[]*commonpb.KeyValue]
 }
@@ -38,19 +38,29 @@ func (t *Telemetry) SetPod(pod state.Annotations) {
 
 // UploadTraces implements [otlptrace.Client].
 func (l *latePod) UploadTraces(ctx context.Context, spans []*tracepb.ResourceSpans) error {
-	if attrs := l.attrs.Load(); attrs != nil {
-		for _, rs := range spans {
-			if l.ours(rs.GetResource()) {
-				// A resource may be shared with batches that are on their way.
-				rs.Resource = &resourcepb.Resource{
-					Attributes:             append(slices.Clip(rs.Resource.Attributes), *attrs...),
-					DroppedAttributesCount: rs.Resource.DroppedAttributesCount,
-					EntityRefs:             rs.Resource.EntityRefs,
-				}
-			}
-		}
+	for _, rs := range spans {
+		rs.Resource = l.named(rs.Resource)
 	}
 	return l.Client.UploadTraces(ctx, spans)
+}
+
+// AppendSpans implements [export.Spans].
+func (l *latePod) AppendSpans(resource *resourcepb.Resource, scope string, spans []byte, n int) error {
+	return l.Client.AppendSpans(l.named(resource), scope, spans, n)
+}
+
+// named returns a resource with the pod, if it is of the sandbox.
+func (l *latePod) named(res *resourcepb.Resource) *resourcepb.Resource {
+	attrs := l.attrs.Load()
+	if attrs == nil || !l.ours(res) {
+		return res
+	}
+	// It may be shared with batches that are on their way.
+	return &resourcepb.Resource{
+		Attributes:             append(slices.Clip(res.Attributes), *attrs...),
+		DroppedAttributesCount: res.DroppedAttributesCount,
+		EntityRefs:             res.EntityRefs,
+	}
 }
 
 // ours reports whether a resource is of the sandbox.

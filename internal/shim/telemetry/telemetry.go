@@ -50,7 +50,7 @@ func Open(cfg config.Config, id Identity, log *slog.Logger) (*Telemetry, error) 
 	t.Keeper = export.NewKeeper(cfg, func(format string, args ...any) { log.Warn(fmt.Sprintf(format, args...)) })
 	ctx := context.Background()
 	t.pod = &latePod{Client: t.Keeper.Client(j), sandbox: id.Sandbox}
-	t.Queue = export.NewQueue(t.pod, j)
+	t.Queue = export.NewQueue(t.pod)
 	exporter, err := otlptrace.New(ctx, t.pod)
 	if err != nil {
 		j.Close()

@@ -1,0 +1,108 @@
+package span
+
+import (
+	"encoding/binary"
+
+	"google.golang.org/protobuf/encoding/protowire"
+)
+
+// AddString adds an attribute. The caller answers for valid UTF-8 and for a key
+// that the span does not have.
+func (s *Span) AddString(key, text string) {
+	s.add(key, TextValue([]byte(text), len(text)))
+}
+
+// AddBool adds an attribute, as AddString does.
+func (s *Span) AddBool(key string, b bool) { s.add(key, BoolValue(b)) }
+
+// AddInt adds an attribute, as AddString does.
+func (s *Span) AddInt(key string, n int64) { s.add(key, IntValue(n)) }
+
+func (s *Span) add(key string, v Value) {
+	at := len(s.rest)
+	s.rest = appendAttribute(s.rest, spanAttributes, key, "", v)
+	s.cost += costOf(spanAttributes, s.rest[at:])
+}
+
+// AddLink adds a link without attributes.
+func (s *Span) AddLink(traceID [16]byte, spanID [8]byte) {
+	at := len(s.rest)
+	s.rest = appendBytes(s.rest, linkTraceID, traceID[:])
+	s.rest = appendBytes(s.rest, linkSpanID, spanID[:])
+	s.rest = seal(s.rest, at, spanLinks)
+	s.cost += costOf(spanLinks, s.rest[at:])
+	s.linked = true
+}
+
+// MoveEvents gives the span's events other times.
+func (s *Span) MoveEvents(to func(unixNano uint64) uint64) {
+	if !s.eventful {
+		return
+	}
+	for rest := s.rest; len(rest) > 0; {
+		field, value, n := consume(rest)
+		if field == spanEvents {
+			for inner := value; len(inner) > 0; {
+				field, at, n := consume(inner)
+				if field == eventTime && len(at) == 8 {
+					binary.LittleEndian.PutUint64(at, to(binary.LittleEndian.Uint64(at)))
+				}
+				inner = inner[n:]
+			}
+		}
+		rest = rest[n:]
+	}
+}
+
+// KeepLinks drops, and counts as dropped, the links that keep does not want. It may
+// change where they lead.
+func (s *Span) KeepLinks(keep func(traceID *[16]byte) bool) {
+	if !s.linked {
+		return
+	}
+	kept, dropped := s.rest[:0], uint64(0)
+	for rest := s.rest; len(rest) > 0; {
+		field, value, n := consume(rest)
+		whole := rest[:n]
+		rest = rest[n:]
+		switch {
+		case field == spanLinks && !keepLink(value, keep):
+			dropped++
+		case field == spanDroppedLinks:
+			before, _ := protowire.ConsumeVarint(value)
+			dropped += before
+		default:
+			kept = append(kept, whole...)
+		}
+	}
+	if s.rest = kept; dropped > 0 {
+		s.rest = appendVarint(s.rest, spanDroppedLinks, dropped)
+	}
+}
+
+// keepLink looks at each trace id: a guest may have written several, of which readers
+// take the last.
+func keepLink(link []byte, keep func(traceID *[16]byte) bool) (kept bool) {
+	for len(link) > 0 {
+		field, id, n := consume(link)
+		if field == linkTraceID {
+			if kept = len(id) == 16 && keep((*[16]byte)(id)); !kept {
+				return false
+			}
+		}
+		link = link[n:]
+	}
+	return kept
+}
+
+// consume returns the first field of a message, which is valid: its number, its value
+// without a length, and the length of all.
+func consume(b []byte) (field protowire.Number, value []byte, n int) {
+	field, wire, head := protowire.ConsumeTag(b)
+	n = head + protowire.ConsumeFieldValue(field, wire, b[head:])
+	value = b[head:n:n]
+	if wire == protowire.BytesType {
+		value, _ = protowire.ConsumeBytes(value)
+	}
+	return field, value, n
+}

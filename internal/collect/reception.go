@@ -77,6 +77,7 @@ func openJournal(cfg config.Config) *journal.Journal {
 		MaxBytes:     int64(cfg.Journal.MaxBytes),
 		SegmentBytes: int64(cfg.Journal.SegmentBytes),
 		Shipped:      cfg.Export.Endpoint != "",
+		StateDir:     cfg.Relay.StateDir,
 	})
 }
 

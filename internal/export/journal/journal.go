@@ -30,6 +30,9 @@ type Options struct {
 	// before the shipper has read it then counts as lost ([ReasonFull]);
 	// otherwise it is the end of its retention ([ReasonRetention]).
 	Shipped bool
+	// StateDir is a directory on another disk, of root only, where the counts of
+	// dropped spans wait that Close could not write. Without it they are lost.
+	StateDir string
 	// LockWait is how long an append waits for another process's append before
 	// it begins a segment of its own (default 50 ms).
 	LockWait time.Duration
@@ -174,7 +177,8 @@ func (j *Journal) Flush() error {
 	return j.flush()
 }
 
-// Close writes pending drop counts and closes the journal.
+// Close writes pending drop counts and closes the journal. What it cannot write it
+// leaves to others, in Options.StateDir.
 func (j *Journal) Close() error {
 	j.mu.Lock()
 	defer j.mu.Unlock()
@@ -182,6 +186,9 @@ func (j *Journal) Close() error {
 		return nil
 	}
 	err := j.flush()
+	if err != nil {
+		err = errors.Join(err, j.leave())
+	}
 	j.closed = true
 	if j.file != nil {
 		j.file.Close()
@@ -224,7 +231,11 @@ func (j *Journal) appendTraces(t *tracepb.TracesData) error {
 // flush appends the counts of dropped spans. What cannot be written is kept for
 // the next time.
 func (j *Journal) flush() error {
-	return errors.Join(j.flushTally(KindDrops, &j.drops), j.flushTally(KindCarried, &j.carried))
+	err := errors.Join(j.flushTally(KindDrops, &j.drops), j.flushTally(KindCarried, &j.carried))
+	if err == nil {
+		j.takeLeft()
+	}
+	return err
 }
 
 func (j *Journal) flushTally(kind Kind, t *tally) error {

@@ -40,6 +40,7 @@ func Open(cfg config.Config, id Identity, log *slog.Logger) (*Telemetry, error) 
 		MaxBytes:     int64(cfg.Journal.MaxBytes),
 		SegmentBytes: int64(cfg.Journal.SegmentBytes),
 		Shipped:      cfg.Export.Endpoint != "",
+		StateDir:     cfg.Relay.StateDir,
 	})
 	if err := checkJournal(j); errors.Is(err, journal.ErrHangs) {
 		log.Warn("spans wait in memory", "error", err)

@@ -1,0 +1,104 @@
+package journal
+
+import (
+	"crypto/sha256"
+	"encoding/json"
+	"fmt"
+	"io"
+	"os"
+	"path/filepath"
+	"time"
+
+	"golang.org/x/sys/unix"
+
+	"github.com/shimtrace/shimtrace/internal/host"
+	"github.com/shimtrace/shimtrace/internal/private"
+)
+
+// Counts of dropped spans that a process could not write when it ended, since the
+// journal's disk failed, wait in a file on another disk: in Options.StateDir. Whoever
+// writes to the journal next writes them too.
+
+// left is that file.
+type left struct {
+	Drops   map[string]int `json:"drops,omitempty"`
+	Carried map[string]int `json:"carried,omitempty"`
+}
+
+const (
+	// maxLeft bounds the file: twice maxReasons short texts and their numbers.
+	maxLeft = 16 << 10
+	// leftWait is how long the end of a process waits for others who leave something.
+	leftWait = 100 * time.Millisecond
+)
+
+// leftPath names the file of this journal.
+func (j *Journal) leftPath() string {
+	return filepath.Join(j.opts.StateDir, fmt.Sprintf("lost-%.8x.json", sha256.Sum256([]byte(j.dir))))
+}
+
+// leave adds to the file what could not be written.
+func (j *Journal) leave() error {
+	if j.opts.StateDir == "" {
+		return nil
+	}
+	drops, carried := j.drops.take(), j.carried.take()
+	if len(drops)+len(carried) == 0 {
+		return nil
+	}
+	f, err := host.LockFile(j.leftPath(), unix.LOCK_EX, leftWait)
+	if err != nil {
+		return fmt.Errorf("journal: leave counts: %w", err)
+	}
+	defer f.Close()
+	sum := readLeft(f)
+	sum.Drops, sum.Carried = added(sum.Drops, drops), added(sum.Carried, carried)
+	text, err := json.Marshal(sum)
+	if err == nil {
+		_, err = f.WriteAt(text, 0) // never shorter than before
+	}
+	return err
+}
+
+func added(a, b map[string]int) map[string]int {
+	var sum tally
+	sum.addAll(a)
+	sum.addAll(b)
+	return sum.take()
+}
+
+// readLeft returns what is in the file; nothing if that is not to be understood.
+func readLeft(f *os.File) (l left) {
+	text, err := io.ReadAll(io.LimitReader(f, maxLeft))
+	if err != nil || json.Unmarshal(text, &l) != nil {
+		return left{}
+	}
+	return l
+}
+
+// takeLeft writes the counts that others have left, and removes the file. One that dies
+// between the two has them counted twice.
+func (j *Journal) takeLeft() {
+	if j.opts.StateDir == "" {
+		return
+	}
+	f, err := private.Open(j.leftPath(), os.O_RDWR, 0)
+	if err != nil {
+		return // as a rule because there is none
+	}
+	defer f.Close()
+	if host.Lock(f, unix.LOCK_EX, 0) != nil || !host.IsFile(f, j.leftPath()) {
+		return // another one is at it
+	}
+	l := readLeft(f)
+	for kind, counts := range map[Kind]map[string]int{KindDrops: l.Drops, KindCarried: l.Carried} {
+		if len(counts) == 0 {
+			continue
+		}
+		payload, spans := appendDrops(j.room(0), counts)
+		if j.append(kind, 0, spans, payload) != nil {
+			return
+		}
+	}
+	_ = os.Remove(j.leftPath())
+}

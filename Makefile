@@ -3,7 +3,7 @@ VERSION ?= $(shell git describe --tags --always --dirty 2>/dev/null)
 LDFLAGS := -s -w -X main.version=$(VERSION)
 BIN := bin
 
-.PHONY: build deps tools tools-vm test test-unit test-integration test-vm lint fuzz soak bench demo demo-vm install clean
+.PHONY: build deps tools tools-vm test test-unit test-integration test-faults soak-faults test-vm lint fuzz soak bench demo demo-vm install clean
 
 build: ## the shim and the operator's tool, into bin/
 	CGO_ENABLED=0 $(GO) build -trimpath -ldflags "$(LDFLAGS)" -o $(BIN)/ ./cmd/...
@@ -27,6 +27,13 @@ test-integration: build tools ## against real daemons and in guests, as root
 	-$(GO) -C integration run ./vm/parts # tests that lack a part say so
 	$(GO) -C integration test -race -count=1 -timeout 15m ./...
 	$(GO) -C integration/vmshim test -race -count=1 -timeout 10m ./...
+
+test-faults: build tools ## faults of every kind with containers running, as root; writes docs/reliability.md with SHIMTRACE_WRITE_RELIABILITY=1
+	SHIMTRACE_FAULTS=all $(GO) -C integration test -count=1 -timeout 20m ./faults
+	SHIMTRACE_FAULTS=all $(GO) -C integration/vmshim test -count=1 -timeout 10m -run Faults ./...
+
+soak-faults: build tools ## KILLS (default 10000) processes of shimtrace killed under load
+	SHIMTRACE_FAULTS=$(or $(KILLS),10000) $(GO) -C integration test -count=1 -timeout 6h -v -run TestKills ./faults
 
 test-vm: deps tools-vm ## only what runs in guests, those in an emulated host too
 	SHIMTRACE_NESTED=1 $(GO) -C integration test -count=1 -timeout 15m ./vm/...

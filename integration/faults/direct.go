@@ -14,12 +14,15 @@ import (
 	"path/filepath"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"testing"
 	"time"
 
 	taskv2 "github.com/containerd/containerd/api/runtime/task/v2"
 	"github.com/containerd/ttrpc"
 	"golang.org/x/sys/unix"
+	"google.golang.org/grpc/codes"
+	"google.golang.org/grpc/status"
 	"google.golang.org/protobuf/types/known/emptypb"
 	"google.golang.org/protobuf/types/known/wrapperspb"
 
@@ -169,6 +172,35 @@ func (l *Load) echoCall() error {
 	return err
 }
 
+// Misbehave has the shim fail a call, answer one late, and one not at all.
+func (l *Load) Misbehave() {
+	body := wrapperspb.Bytes(l.pattern[:100])
+	_ = l.made("Fail", func(ctx context.Context) error {
+		err := l.echo.conn.Call(ctx, EchoService, "Fail", wrapperspb.Bytes([]byte("so be it")), new(wrapperspb.BytesValue))
+		if st := status.Convert(err); st.Code() != codes.FailedPrecondition || st.Message() != "told to fail: so be it" {
+			return fmt.Errorf("another failure: %v", err)
+		}
+		return nil
+	})
+	_ = l.made("Slow", func(ctx context.Context) error {
+		got := new(wrapperspb.BytesValue)
+		err := l.echo.conn.Call(ctx, EchoService, "Slow", body, got)
+		if err == nil && !bytes.Equal(got.Value, body.Value) {
+			err = errors.New("a late echo is another")
+		}
+		return err
+	})
+	_ = l.made("Hang", func(ctx context.Context) error {
+		ctx, cancel := context.WithTimeout(ctx, 200*time.Millisecond)
+		defer cancel()
+		err := l.echo.conn.Call(ctx, EchoService, "Hang", body, new(wrapperspb.BytesValue))
+		if st := status.Convert(err); st.Code() != codes.DeadlineExceeded && !errors.Is(err, context.DeadlineExceeded) {
+			return fmt.Errorf("another failure: %v", err)
+		}
+		return nil
+	})
+}
+
 // echoStream has a stream of some messages echoed.
 func (l *Load) echoStream() error {
 	err := l.made("Stream", func(ctx context.Context) error {
@@ -202,11 +234,7 @@ func (l *Load) echoStream() error {
 // askRelay asks a pod's relay over a connection of its own, with a request of a
 // megabyte that the shim understands, and with one that is small.
 func (l *Load) askRelay(p *pod) error {
-	socket, service, err := l.relaySocket(p.id)
-	if err != nil {
-		return err
-	}
-	conn, err := dialSocket(l.in.Rig, socket)
+	conn, err := dialSocket(l.in.Rig, p.socket)
 	if err == nil {
 		client := ttrpc.NewClient(conn)
 		defer client.Close()
@@ -218,7 +246,7 @@ func (l *Load) askRelay(p *pod) error {
 			}
 			err = l.quick("State of the relay", func(ctx context.Context) error {
 				var got taskv2.StateResponse
-				err := client.Call(ctx, service, "State", req, &got)
+				err := client.Call(ctx, p.service, "State", req, &got)
 				if err == nil && got.Pid != p.pid {
 					err = fmt.Errorf("another answer: %v", &got)
 				}
@@ -229,6 +257,45 @@ func (l *Load) askRelay(p *pod) error {
 		return err
 	}
 	return l.made("connect to the relay", func(context.Context) error { return err })
+}
+
+// Hammer makes so many calls of the first pod's shim, on 16 connections to its relay,
+// which are closed and opened anew after a thousand calls each.
+func (l *Load) Hammer(calls int) {
+	p := l.pods[0]
+	var left atomic.Int64
+	left.Store(int64(calls))
+	var workers sync.WaitGroup
+	for range 16 {
+		workers.Go(func() {
+			for left.Load() > 0 {
+				if err := l.hammer(p, &left); err != nil {
+					return
+				}
+			}
+		})
+	}
+	workers.Wait()
+}
+
+func (l *Load) hammer(p *pod, left *atomic.Int64) error {
+	conn, err := dialSocket(l.in.Rig, p.socket)
+	if err != nil {
+		return l.made("connect to the relay", func(context.Context) error { return err })
+	}
+	client := ttrpc.NewClient(conn)
+	defer client.Close()
+	for range 1000 {
+		if left.Add(-1) < 0 {
+			return nil
+		}
+		if err := l.quick("State of the relay", func(ctx context.Context) error {
+			return client.Call(ctx, p.service, "State", &taskv2.StateRequest{ID: p.id}, new(taskv2.StateResponse))
+		}); err != nil {
+			return err
+		}
+	}
+	return nil
 }
 
 // relaySocket returns the relay's address and the task service of its shim.

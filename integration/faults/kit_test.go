@@ -26,6 +26,14 @@ func check(t testing.TB, err error) {
 	}
 }
 
+// selected leaves all but the first of several faults of one kind to make test-faults.
+func selected(t *testing.T, i int) {
+	t.Helper()
+	if i > 0 && !faults.All() {
+		t.Skip("runs in make test-faults")
+	}
+}
+
 // until waits, for two minutes at most.
 func until(t testing.TB, what string, holds func() bool) {
 	t.Helper()
@@ -72,6 +80,11 @@ func (s *site) listen() {
 	recv, err := otlprecv.Listen(otlprecv.Options{NetNS: s.Rig.NetNS(), HTTPAddr: collectorAddr})
 	check(s.T, err)
 	s.recv = recv
+	s.endWith(recv)
+}
+
+// endWith closes a receiver once nobody ships to it any more.
+func (s *site) endWith(recv *otlprecv.Receiver) {
 	s.Cleanup(func() {
 		// A shipper that misses an answer would wait for the collector to come back.
 		until(s.T, "the shipper to end", func() bool { return len(faults.Find(s.Rig, faults.Collect)) == 0 })
@@ -106,5 +119,16 @@ func processes(s *site, kind faults.Kind) (pids []int) {
 	for _, p := range faults.Find(s.Rig, kind) {
 		pids = append(pids, p.PID)
 	}
+	return pids
+}
+
+// podsRelays returns the relays of the containers that live through it all.
+func (s *site) podsRelays() (pids []int) {
+	for _, p := range faults.Find(s.Rig, faults.Relay) {
+		if slices.ContainsFunc(p.Args, func(a string) bool { return strings.HasPrefix(a, "pod") || a == "echo" }) {
+			pids = append(pids, p.PID)
+		}
+	}
+	slices.Sort(pids)
 	return pids
 }

@@ -18,7 +18,7 @@ const patternSize = 8 << 20
 
 // patience bounds every call. It is long, since a machine may be busy, and short of
 // what a test may take: a call that hangs is a failed one.
-const patience = 2 * time.Minute
+const patience = 4 * time.Minute
 
 // Options say what a load does. The zero value is the load that faults have by default.
 type Options struct {
@@ -53,9 +53,11 @@ type Load struct {
 
 // A pod is a container that must live.
 type pod struct {
-	id   string
-	pid  uint32
-	lost atomic.Bool
+	id  string
+	pid uint32
+	// Its relay's address, and the task service of its shim: those of the containerd
+	// that started it.
+	socket, service string
 }
 
 // Start puts a load on an install. It returns once every kind of work has been done
@@ -67,22 +69,15 @@ func Start(t testing.TB, in *traced.Install, opts Options) *Load {
 			*n = otherwise
 		}
 	}
-	if opts.Runtime == "" {
-		opts.Runtime = traced.NerdctlRuntime
-	}
-	if opts.Excused == nil {
-		opts.Excused = func(error) bool { return false }
-	}
-	l := &Load{Ledger: newLedger(), t: t, in: in, opts: opts, pattern: makePattern(), stop: make(chan struct{})}
-	var err error
-	if l.c, err = dial(in.Rig, opts.Runtime, l.pattern); err != nil {
-		t.Fatal(err)
-	}
-	t.Cleanup(func() { l.c.conn.Close() })
+	l := newLoad(t, in, opts)
 	for i := range opts.Pods {
 		p := &pod{id: fmt.Sprint("pod", i)}
+		var err error
 		if p.pid, err = l.begin(p.id, "sleep", "100000"); err != nil {
 			t.Fatalf("start %s: %v", p.id, err)
+		}
+		if p.socket, p.service, err = l.relaySocket(p.id); err != nil {
+			t.Fatal(err)
 		}
 		l.pods = append(l.pods, p)
 	}
@@ -114,6 +109,35 @@ func Start(t testing.TB, in *traced.Install, opts Options) *Load {
 		l.workers.Go(func() { l.repeat(work) })
 	}
 	t.Cleanup(l.Stop)
+	return l
+}
+
+func newLoad(t testing.TB, in *traced.Install, opts Options) *Load {
+	t.Helper()
+	if opts.Runtime == "" {
+		opts.Runtime = traced.NerdctlRuntime
+	}
+	if opts.Excused == nil {
+		opts.Excused = func(error) bool { return false }
+	}
+	l := &Load{Ledger: newLedger(), t: t, in: in, opts: opts, pattern: makePattern(), stop: make(chan struct{})}
+	var err error
+	if l.c, err = dial(in.Rig, opts.Runtime, l.pattern); err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { l.c.conn.Close() })
+	return l
+}
+
+// StartAtOnce has so many containers start at the same time, end by themselves and be
+// removed, and returns when all are gone.
+func StartAtOnce(t testing.TB, in *traced.Install, n int) *Load {
+	t.Helper()
+	l := newLoad(t, in, Options{})
+	for range n {
+		l.workers.Go(func() { _ = l.life() }) // the ledger has its failure
+	}
+	l.workers.Wait()
 	return l
 }
 

@@ -10,10 +10,10 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// listen listens on a TCP address in the network namespace at path, or in our
+// ListenTCP listens on a TCP address in the network namespace at path, or in our
 // own if path is empty. A socket stays in the namespace it was made in,
 // whichever thread uses it later.
-func listen(path, addr string) (net.Listener, error) {
+func ListenTCP(path, addr string) (net.Listener, error) {
 	if addr == "" {
 		addr = "127.0.0.1:0"
 	}

@@ -68,10 +68,10 @@ type Receiver struct {
 func Listen(opts Options) (*Receiver, error) {
 	r := &Receiver{closed: make(chan struct{}), changed: make(chan struct{})}
 	var err error
-	if r.httpListener, err = listen(opts.NetNS, opts.HTTPAddr); err != nil {
+	if r.httpListener, err = ListenTCP(opts.NetNS, opts.HTTPAddr); err != nil {
 		return nil, fmt.Errorf("listen for OTLP over HTTP: %w", err)
 	}
-	if r.grpcListener, err = listen(opts.NetNS, opts.GRPCAddr); err != nil {
+	if r.grpcListener, err = ListenTCP(opts.NetNS, opts.GRPCAddr); err != nil {
 		r.httpListener.Close()
 		return nil, fmt.Errorf("listen for OTLP over gRPC: %w", err)
 	}

@@ -133,6 +133,23 @@ func (r *Rig) Restart(ctx context.Context) error {
 	return r.startDaemon(ctx)
 }
 
+// Upgrade stops containerd and starts another version on the same state, with pods
+// running, as a machine's update does.
+func (r *Rig) Upgrade(ctx context.Context, to Version) error {
+	containerd, ok := Tools[to]
+	if !ok || !containerd.Built(r.tools) {
+		return fmt.Errorf("upgrade containerd: there is no %s (go -C integration run ./tools)", to)
+	}
+	if err := r.Stop(); err != nil {
+		return err
+	}
+	r.opts.Version, r.containerd = to, containerd
+	if err := r.writeConfig(); err != nil {
+		return err
+	}
+	return r.startDaemon(ctx)
+}
+
 // Log is all that containerd and the shims have logged, over all restarts.
 func (r *Rig) Log() string {
 	data, err := os.ReadFile(r.logPath())

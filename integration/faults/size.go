@@ -1,0 +1,24 @@
+package faults
+
+import (
+	"os"
+	"strconv"
+)
+
+// sizeEnv says how much is done: "all" is every fault, a number the kills of a soak. A
+// run of all tests, without it, does a short selection.
+const sizeEnv = "SHIMTRACE_FAULTS"
+
+// All reports whether every fault is to be tried.
+func All() bool { return os.Getenv(sizeEnv) != "" }
+
+// Kills returns how many processes are to be killed.
+func Kills() int {
+	if n, err := strconv.Atoi(os.Getenv(sizeEnv)); err == nil {
+		return n
+	}
+	if All() {
+		return 500
+	}
+	return 40
+}

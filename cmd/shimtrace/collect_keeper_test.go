@@ -302,7 +302,7 @@ func TestCollectKilledIsCounted(t *testing.T) {
 func pendingOf(t *testing.T, state string) uint64 {
 	t.Helper()
 	b, err := os.ReadFile(filepath.Join(state, "collect", "pending"))
-	if err != nil || len(b) != 8 {
+	if err != nil || len(b) != 16 {
 		t.Fatalf("%x, %v", b, err)
 	}
 	return binary.NativeEndian.Uint64(b)

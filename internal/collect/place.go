@@ -21,7 +21,8 @@ type place struct {
 	relays *host.Listener
 
 	pending   *atomic.Int64 // see route.OpenPending
-	lost      int64         // of the process before
+	lost      int64         // spans of the process before
+	unread    int64         // posts that it had not read
 	uncounted error         // why pending ends with this process
 }
 
@@ -42,7 +43,7 @@ func takePlace(cfg config.Config) (_ *place, err error) {
 		p.lock.Close()
 		return nil, err
 	}
-	if p.pending, p.lost, p.uncounted = route.OpenPending(p.dir); p.uncounted != nil {
+	if p.pending, p.lost, p.unread, p.uncounted = route.OpenPending(p.dir); p.uncounted != nil {
 		p.pending = new(atomic.Int64)
 	}
 	return p, nil

@@ -69,6 +69,9 @@ func newReception(cfg config.Config, p *place, c *console.Console) *reception {
 		r.journal.Drop(route.DropReason(route.ReasonEndpointGone), int(p.lost))
 		c.Warn(fmt.Errorf("the process before this one was killed when it had %d spans, which are lost", p.lost))
 	}
+	if p.unread > 0 {
+		r.journal.Drop(route.DropReason(route.ReasonEndpointStopped), int(p.unread))
+	}
 	return r
 }
 
@@ -85,6 +88,8 @@ func openJournal(cfg config.Config) *journal.Journal {
 func (r *reception) run(ctx context.Context) {
 	if err := r.journal.Within(diskTime, r.journal.Check); err != nil {
 		r.console.Warn(fmt.Errorf("losses of runtimes' spans are not counted: %w", err))
+	} else {
+		r.console.Warn(r.journal.Within(diskTime, r.journal.Flush)) // what the process before has lost
 	}
 	r.router.Serve(ctx, r.place.relays)
 

@@ -23,8 +23,23 @@ func CollectDir(cfg config.Config) string { return filepath.Join(cfg.Relay.State
 // CollectLock is the file whose lock that process holds.
 func CollectLock(cfg config.Config) string { return filepath.Join(CollectDir(cfg), "lock") }
 
+// collectProcess is what logs call it.
+const collectProcess = "collecting process"
+
 // awaitedEvery is how often the process is pinged while runtimes wait for it.
 const awaitedEvery = 250 * time.Millisecond
+
+// GuardCollect has the process that collects for the relays of a state directory ended
+// when it does not answer, until ctx is done; killing is called before. The relays start
+// the next one.
+func GuardCollect(ctx context.Context, stateDir string, killing func(answer string), logf func(format string, args ...any)) {
+	cfg := config.Config{Relay: config.Relay{StateDir: stateDir}}
+	k := keeper.New(keeper.Options{
+		Lock: CollectLock(cfg), Every: awaitedEvery, Awaited: true, Killing: killing, Name: collectProcess, Logf: logf,
+	})
+	defer k.Close(0)
+	k.Guard(ctx)
+}
 
 // Keeper sees to it that a process ships the journal to the collector, and receives the
 // spans of Kata's runtimes: the operator's tool, as "shimtrace collect", detached, one
@@ -43,17 +58,17 @@ func NewKeeper(cfg config.Config, logf func(format string, args ...any)) *Keeper
 		Program: func() (string, error) { return keeper.Find(cfg.Export.Shipper, "export.shipper") },
 		Args:    []string{"collect"},
 		Without: "no spans are shipped",
-		Name:    "collecting process",
+		Name:    collectProcess,
 		Logf:    logf,
 	}
 	return &Keeper{Keeper: keeper.New(opts), opts: opts, ships: cfg.Export.Endpoint != ""}
 }
 
 // Receive has the process receive runtimes' spans as well. It is left what listen
-// returns unless lacks says that it has it; unread is called before it is killed, since
+// returns unless lacks says that it has it; killing is called before it is killed, since
 // it does not answer while runtimes wait for it. It is called before anything else.
-func (k *Keeper) Receive(listen func() ([]*os.File, error), lacks func(answer string) bool, unread func()) {
-	k.opts.Files, k.opts.Lacks, k.opts.Killing = listen, lacks, unread
+func (k *Keeper) Receive(listen func() ([]*os.File, error), lacks func(answer string) bool, killing func(answer string)) {
+	k.opts.Files, k.opts.Lacks, k.opts.Killing = listen, lacks, killing
 	k.opts.Every, k.opts.Awaited = awaitedEvery, true
 	if k.opts.Without = "no spans come from Kata's runtimes"; k.ships {
 		k.opts.Without += ", and none are shipped"

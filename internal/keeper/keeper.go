@@ -1,7 +1,6 @@
 package keeper
 
 import (
-	"context"
 	"errors"
 	"fmt"
 	"math"
@@ -33,7 +32,8 @@ type Options struct {
 	// Lock is the path of the file whose lock the process holds while it lives. Its
 	// directory is made if need be, for us only.
 	Lock string
-	// Program is the program and Args are its arguments.
+	// Program is the program and Args are its arguments. nil: others start it, and it is
+	// only ended when it does not answer.
 	Program func() (string, error)
 	Args    []string
 	// Files are left to the process beside the lock; nil: none. They are asked for
@@ -53,9 +53,9 @@ type Options struct {
 	// Awaited says that others wait for the process. Then one that does not answer a
 	// ping is replaced in less than half a second, unless it wants for a processor.
 	Awaited bool
-	// Killing is called right before a process is killed that does not answer; nil:
-	// nothing is to be done then.
-	Killing func()
+	// Killing is called right before a process is killed that does not answer any more,
+	// with its last answer; nil: nothing is to be done then.
+	Killing func(answer string)
 	// Logf is told what hinders the Keeper, once for each cause.
 	Logf func(format string, args ...any)
 }
@@ -70,7 +70,8 @@ type Keeper struct {
 	closed bool
 	logged string    // the last error logged
 	own    mark      // as this Keeper has left it
-	looked time.Time // when it was pinged
+	looked time.Time // when this Keeper pinged it
+	answer string    // to that
 	silent time.Time // since when it does not answer; zero if it does
 	timer  *time.Timer
 	due    time.Time // when the timer ends
@@ -94,6 +95,12 @@ func (k *Keeper) Ensure() {
 	k.mu.Lock()
 	defer k.mu.Unlock()
 	if k.closed {
+		return
+	}
+	if k.opts.Program == nil {
+		if lock := k.look(); lock != nil {
+			lock.Close()
+		}
 		return
 	}
 	lock, err := host.LockFile(k.opts.Lock, unix.LOCK_EX, 0)
@@ -125,21 +132,6 @@ func (k *Keeper) Ensure() {
 	if err := k.start(lock, now); err != nil {
 		k.report(err)
 		k.failed(now, pause)
-	}
-}
-
-// Watch has a process that is there looked at until ctx is done, also if nobody calls
-// Ensure.
-func (k *Keeper) Watch(ctx context.Context) {
-	ticker := time.NewTicker(k.opts.Every)
-	defer ticker.Stop()
-	for {
-		select {
-		case <-ctx.Done():
-			return
-		case <-ticker.C:
-			k.Ensure()
-		}
 	}
 }
 

@@ -38,7 +38,7 @@ func (k *Keeper) look() *os.File {
 	p := ping(k.opts.Lock)
 	defer p.close()
 	if !p.silent {
-		k.silent = time.Time{}
+		k.silent, k.answer = time.Time{}, p.answer
 		answered(k.opts.Lock, now)
 		k.offer(p)
 		return nil
@@ -102,7 +102,7 @@ func (k *Keeper) end(p pinged, stopped bool) *os.File {
 	}
 	k.leave(mark{time.Now(), time.Now()}) // its end is no failure of the next one's
 	if k.opts.Killing != nil {
-		k.opts.Killing()
+		k.opts.Killing(k.answer)
 	}
 	if err := unix.PidfdSendSignal(fd, unix.SIGKILL, nil, 0); err != nil {
 		k.report(fmt.Errorf("the %s, process %d, %s and cannot be ended: %w", k.opts.Name, p.pid, why, err))

@@ -99,6 +99,9 @@ func (c command) guard() int {
 	} else {
 		defer answering.Close()
 	}
+	watching, stop := context.WithCancel(context.Background())
+	defer stop()
+	go guardCollect(watching, c.stateDir, log.printf)
 	if err := guard.Run(context.Background(), o); err != nil {
 		log.printf("%v", err)
 		fmt.Fprintln(os.Stderr, err)

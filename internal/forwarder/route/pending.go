@@ -1,6 +1,7 @@
 package route
 
 import (
+	"encoding/binary"
 	"fmt"
 	"net/netip"
 	"os"
@@ -20,31 +21,77 @@ const ReasonEndpointGone = "endpoint_gone"
 // replaced; nobody knows how many spans they had.
 const ReasonEndpointStopped = "endpoint_stopped"
 
-// OpenPending returns a count, for the process that holds the lock at LockPath, of what
+// The file of pending counts: spans, and posts that were not read, each of 8 bytes.
+const (
+	pendingName = "pending"
+	unreadAt    = 8
+	pendingSize = 16
+)
+
+// OpenPending returns a count, for the process that receives for relays of dir, of what
 // it has answered and neither brought to a relay nor counted as lost, in memory that
-// outlives the process; and what the one before it has left there: that is lost.
-func OpenPending(dir string) (pending *atomic.Int64, left int64, err error) {
-	f, err := os.OpenFile(filepath.Join(dir, "pending"), os.O_RDWR|os.O_CREATE|unix.O_NOFOLLOW|unix.O_NONBLOCK, 0o600)
+// outlives the process; and what the one before it has left there, and has not read:
+// that is lost.
+func OpenPending(dir string) (pending *atomic.Int64, left, unread int64, err error) {
+	f, err := openPending(dir)
 	if err != nil {
-		return nil, 0, fmt.Errorf("count of pending spans: %w", err)
+		return nil, 0, 0, err
 	}
 	defer f.Close()
-	const size = 8
-	// The room is taken now: writing to memory without any ends the process.
-	if err := unix.Fallocate(int(f.Fd()), 0, 0, size); err != nil {
-		return nil, 0, fmt.Errorf("count of pending spans: allocate %s: %w", f.Name(), err)
-	}
-	memory, err := unix.Mmap(int(f.Fd()), 0, size, unix.PROT_READ|unix.PROT_WRITE, unix.MAP_SHARED)
+	memory, err := unix.Mmap(int(f.Fd()), 0, pendingSize, unix.PROT_READ|unix.PROT_WRITE, unix.MAP_SHARED)
 	if err != nil {
-		return nil, 0, fmt.Errorf("count of pending spans: map %s: %w", f.Name(), err)
+		return nil, 0, 0, fmt.Errorf("count of pending spans: map %s: %w", f.Name(), err)
 	}
 	pending = (*atomic.Int64)(unsafe.Pointer(&memory[0])) // for as long as the process lives
-	return pending, max(pending.Swap(0), 0), nil
+	posts := (*atomic.Int64)(unsafe.Pointer(&memory[unreadAt]))
+	return pending, max(pending.Swap(0), 0), max(posts.Swap(0), 0), nil
 }
 
-// Unread returns how many posts wait at the endpoint that its process has not read: of
+func openPending(dir string) (*os.File, error) {
+	f, err := os.OpenFile(filepath.Join(dir, pendingName), os.O_RDWR|os.O_CREATE|unix.O_NOFOLLOW|unix.O_NONBLOCK, 0o600)
+	if err != nil {
+		return nil, fmt.Errorf("count of pending spans: %w", err)
+	}
+	// The room is taken now: writing to memory without any ends the process.
+	if err := unix.Fallocate(int(f.Fd()), 0, 0, pendingSize); err != nil {
+		f.Close()
+		return nil, fmt.Errorf("count of pending spans: allocate %s: %w", f.Name(), err)
+	}
+	return f, nil
+}
+
+// LeaveUnread leaves to the next process how many posts wait at the addresses of one
+// that is about to be killed.
+func LeaveUnread(dir string, addresses []string) error {
+	posts := 0
+	for _, at := range addresses {
+		n, err := unread(at)
+		if err != nil {
+			return err
+		}
+		posts += n
+	}
+	if posts == 0 {
+		return nil
+	}
+	f, err := openPending(dir)
+	if err != nil {
+		return err
+	}
+	defer f.Close()
+	var count [8]byte
+	_, _ = f.ReadAt(count[:], unreadAt)
+	native := binary.NativeEndian
+	native.PutUint64(count[:], native.Uint64(count[:])+uint64(posts))
+	if _, err := f.WriteAt(count[:], unreadAt); err != nil {
+		return fmt.Errorf("count of pending spans: %w", err)
+	}
+	return nil
+}
+
+// unread returns how many posts wait at the endpoint that its process has not read: of
 // connections of root and our own user, those with something to be read.
-func Unread(at string) (posts int, err error) {
+func unread(at string) (posts int, err error) {
 	addr, err := netip.ParseAddrPort(at)
 	if err != nil {
 		return 0, fmt.Errorf("posts that wait: %w", err)

@@ -56,20 +56,13 @@ func (o *Observer) openRuntimes() *runtimeSpans {
 	s := &runtimeSpans{dir: export.CollectDir(o.Config), keeper: o.Telemetry.Keeper, log: o.Log}
 	s.keeper.Receive(func() ([]*os.File, error) { return s.listen(at) },
 		func(answer string) bool { return !slices.Contains(strings.Fields(answer), at) },
-		func() { s.countUnread(at, o.Telemetry.Journal) })
+		func(string) {
+			if err := route.LeaveUnread(s.dir, []string{at}); err != nil {
+				o.Log.Warn("what the runtimes' endpoint loses is not counted", "error", err)
+			}
+		})
 	state.Within(state.CloseTime, s.keeper.Ensure)
 	return s
-}
-
-// countUnread counts as lost what an endpoint has not read that is about to be replaced.
-func (s *runtimeSpans) countUnread(at string, drops route.Drops) {
-	posts, err := route.Unread(at)
-	if err != nil {
-		s.log.Warn("what the runtimes' endpoint loses is not counted", "error", err)
-	}
-	if posts > 0 {
-		drops.Drop(route.DropReason(route.ReasonEndpointStopped), posts)
-	}
 }
 
 // listen opens the endpoint's port, so that from then on posts wait for the process

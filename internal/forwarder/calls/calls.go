@@ -28,6 +28,7 @@ type Calls struct {
 	execs     recent.Map[string, string]                  // by the guest's names
 	clock     clock                                       // the guest's
 	runtime   runtime
+	parents   parents
 }
 
 // Call is a call of the shim, or a request to the agent.
@@ -102,6 +103,7 @@ func New(opts Options) *Calls {
 		created:   recent.New[process, struct{}](maxProcesses),
 		execs:     recent.New[string, string](maxExecs),
 		runtime:   newRuntime(),
+		parents:   newParents(),
 	}
 	if !opts.Began.IsZero() {
 		c.began = opts.Began.UnixNano()
@@ -118,7 +120,7 @@ func (c *Calls) Call(told Call) {
 	c.use(told.SpanContext.TraceID())
 	told.Method = kata.TaskMethod(told.Method)
 	c.create(&told)
-	if callKinds[told.Method] == nil {
+	if !isTask[told.Method] {
 		return
 	}
 	r := c.byMethod[told.Method]
@@ -139,7 +141,7 @@ func (c *Calls) Request(told Call, caller trace.SpanContext) {
 		c.put(told, &c.requests)
 	}
 	if !told.End.IsZero() && caller.IsValid() && told.SpanContext.IsSampled() && !told.Quiet {
-		c.runtime.expect(caller.TraceID(), PendingParent{ID: caller.SpanID(), Child: Period{told.Start.UnixNano(), told.End.UnixNano()}})
+		c.requested(caller.SpanID(), Period{told.Start.UnixNano(), told.End.UnixNano()})
 	}
 }
 

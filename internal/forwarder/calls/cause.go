@@ -52,7 +52,7 @@ func (c *Calls) causeOf(s *Span) (cause Cause) {
 	switch {
 	case !s.guest:
 		cause = c.ofRuntime(s)
-	case s.kind == nil:
+	case s.IsThread():
 		cause = c.ofThread(s)
 	default:
 		cause = c.ofRequest(s)
@@ -125,7 +125,7 @@ func (c *Calls) ofRuntime(s *Span) Cause {
 		return Cause{Drop: Quiet}
 	case served != nil && (c.recorded(served) || c.slow(s) && !kata.Waits(served.Method) && served.SpanContext.IsSampled()):
 		return c.below(served) // a call is at least as slow as its serving
-	case s.kind != nil:
+	case !s.IsThread():
 		return c.root(clamped(s.End))
 	}
 	cause, _ := c.at(s.times(), closeEnough, s.ContainerID)
@@ -149,13 +149,13 @@ func (c *Calls) Below(s *Span) (cause Cause, ok bool) {
 		return c.within(sc.TraceID(), 0), true
 	default:
 		cause = c.below(&caused)
-		if s.kind != nil && c.unremarkable(s, &caused) {
+		if !s.IsThread() && c.unremarkable(s, &caused) {
 			cause.Drop = Quiet
 		}
 		if s.guest {
 			cause.Shift = c.shiftBelow(s)
 		}
-		if cause.Drop == "" && c.IsLater(s, cause.Shift, caused.end) {
+		if cause.Drop == "" && c.isLater(s, cause.Shift, caused.end) {
 			cause = c.causeOf(s)
 			cause.Link = LinkTo(sc)
 		}
@@ -164,7 +164,8 @@ func (c *Calls) Below(s *Span) (cause Cause, ok bool) {
 }
 
 // Within returns the cause of an agent's request that has come with a context in a trace
-// which the sandbox uses, of a span that nobody here knows.
+// which the sandbox uses, of a span that nobody here knows: below that, should it come. If
+// others have named it in another trace, it cannot be in this one too, and is only linked.
 func (c *Calls) Within(s *Span) Cause {
 	c.mu.Lock()
 	defer c.mu.Unlock()
@@ -175,6 +176,11 @@ func (c *Calls) Within(s *Span) Cause {
 	}
 	if cause.Drop == "" && c.unremarkable(s, m.of()) {
 		cause.Drop = Quiet
+	}
+	if other := c.parents.named(s.ParentID); other == nil {
+		c.parents.byGuest.Put(s.ParentID, &Parent{Cause: cause})
+	} else if other.Trace != cause.Trace {
+		cause.Link = Link{other.Trace, s.ParentID}
 	}
 	return cause
 }
@@ -258,13 +264,19 @@ func (c *Calls) within(id trace.TraceID, end int64) Cause {
 // IsLater reports whether a span that is to be drawn with a shift began long after what it
 // names as its parent had ended: it is the work of another call.
 func (c *Calls) IsLater(s *Span, shift *Shift, ended int64) bool {
-	return !c.opts.Isolated && !s.IsLifeLong() && shift.Of(clamped(s.Start)) > plus(ended, longAfter)
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	return c.isLater(s, shift, ended)
+}
+
+func (c *Calls) isLater(s *Span, shift *Shift, ended int64) bool {
+	return !c.opts.Isolated && !s.lifeLong && c.parents.named(s.SpanID) == nil && shift.Of(clamped(s.Start)) > plus(ended, longAfter)
 }
 
 // HoldsThreads reports whether spans that serve no request, and have no parent, may be
 // part of one: if it only waits, or is not sent, it is not their cause.
 func (c *Calls) HoldsThreads(s *Span) bool {
-	return s.kind != nil && len(s.kind.methods) > 0 && !c.quietKind(s.kind)
+	return s.request != nil && len(s.request.CausedBy) > 0 && !c.quietRequest(s.request)
 }
 
 func clamped(t uint64) int64 { return int64(min(t, math.MaxInt64)) }

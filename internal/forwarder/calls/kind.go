@@ -8,63 +8,24 @@ import (
 	"github.com/shimtrace/shimtrace/internal/kata"
 )
 
-// kind is what the name of a span says of it (package kata).
-type kind struct {
-	// request is the method of the agent's service that the agent's span serves; empty
-	// for what serves none.
-	request string
-	// methods are the calls of the shim that cause it; none: it belongs to the
-	// sandbox as a whole.
-	methods []string
-	// ordered: the first of them is the likelier, wherever the guest's clock has it.
-	ordered bool
-	// once: it is made at most once in the life of what its ids name, and answered
-	// before the call that causes it is. Only such a pair tells about clocks.
-	once bool
-	// clock: it sets the guest's clock.
-	clock bool
-	// life: it serves nothing, but lasts as long as the agent or the runtime does. Its
-	// children arrive long before it.
-	life bool
-	// call: it is a call of the shim as the runtime serves it.
-	call bool
+// Span is a span whose cause is asked for, with what its name says of it.
+type Span struct {
+	*span.Span
+	// Came is when it arrived, in Unix nanoseconds.
+	Came int64
+
+	guest    bool          // its times are by the guest's clock
+	request  *kata.Request // to the agent, that it serves; nil: none
+	method   string        // of the shim's call, as the runtime serves it; empty: it is none
+	lifeLong bool          // it lasts as long as who made it
+	served   *call         // what it is the serving of, once that was looked for
 }
 
-// agentKinds are the agent's requests and its life-long spans, by the name of the span.
-var agentKinds = func() map[string]*kind {
-	m := make(map[string]*kind, len(kata.Requests)+len(kata.LifeLong))
+// requests are those to the agent by the names of the spans that serve them.
+var requests = func() map[string]*kata.Request {
+	m := make(map[string]*kata.Request, len(kata.Requests))
 	for i := range kata.Requests {
-		r := &kata.Requests[i]
-		m[r.Span] = &kind{request: r.Name, methods: r.CausedBy, ordered: r.Ordered, once: r.Once, clock: r.SetsClock}
-	}
-	for _, name := range kata.LifeLong {
-		m[name] = lifeLong
-	}
-	return m
-}()
-
-var lifeLong = &kind{life: true}
-
-// requestKinds are the agent's requests by their names.
-var requestKinds = func() map[string]*kind {
-	m := make(map[string]*kind)
-	for _, k := range agentKinds {
-		if k.request != "" {
-			m[k.request] = k
-		}
-	}
-	return m
-}()
-
-var execProcess = requestKinds[kata.ExecProcess]
-
-// callKinds are the task service's calls as spans of the runtime, by their methods.
-var callKinds = func() map[string]*kind {
-	m := make(map[string]*kind)
-	for i := range kata.Calls {
-		if method := kata.Calls[i].Method; !kata.Calls[i].Sandbox {
-			m[method] = &kind{methods: []string{method}, call: true}
-		}
+		m[kata.Requests[i].Span] = &kata.Requests[i]
 	}
 	return m
 }()
@@ -81,45 +42,46 @@ var causing = func() (methods []string) {
 	return methods
 }()
 
-// Span is a span whose cause is asked for.
-type Span struct {
-	*span.Span
-	// Came is when it arrived, in Unix nanoseconds.
-	Came int64
-
-	kind   *kind // nil: its name says nothing
-	guest  bool  // its times are by the guest's clock
-	served *call // what it is the serving of, once that was looked for
+// AgentSpan returns a span of the agent's to ask for.
+func AgentSpan(s *span.Span) Span {
+	return Span{Span: s, guest: true, request: requests[s.Name], lifeLong: isLifeLong(s.Name)}
 }
 
-// AgentSpan returns a span of the agent's to ask for.
-func AgentSpan(s *span.Span) Span { return Span{Span: s, kind: agentKinds[s.Name], guest: true} }
+func isLifeLong(name string) bool { return slices.Contains(kata.LifeLong[:], name) }
 
 // RuntimeSpan returns a span of the runtime's to ask for.
 func RuntimeSpan(s *span.Span) Span {
-	k := callKinds[kata.TaskMethod(s.Method)]
 	if kata.IsRuntimeRoot(s.Name) {
-		k = lifeLong
+		return Span{Span: s, lifeLong: true}
 	}
-	return Span{Span: s, kind: k}
+	of := Span{Span: s}
+	if method := kata.TaskMethod(s.Method); isTask[method] {
+		of.method = method
+	}
+	return of
 }
 
-// IsRequest reports whether the span serves a request: one to the agent, or a call of
-// the shim as the runtime has it.
-func (s *Span) IsRequest() bool { return s.kind != nil && !s.kind.life }
+// isTask has the methods of the task service.
+var isTask = func() map[string]bool {
+	m := make(map[string]bool, len(kata.Calls))
+	for i := range kata.Calls {
+		m[kata.Calls[i].Method] = !kata.Calls[i].Sandbox
+	}
+	return m
+}()
 
-// IsCall reports whether the span is a call of the shim as the runtime serves it.
-func (s *Span) IsCall() bool { return s.kind != nil && s.kind.call }
+// IsRequest reports whether the span serves a request to the agent, IsCall whether it
+// is a call of the shim as the runtime serves it.
+func (s *Span) IsRequest() bool { return s.request != nil }
+func (s *Span) IsCall() bool    { return s.method != "" }
 
-// IsLifeLong reports whether the span lasts as long as who made it.
-func (s *Span) IsLifeLong() bool { return s.kind != nil && s.kind.life }
+// IsLifeLong reports whether the span lasts as long as who made it. Its children arrive
+// long before it.
+func (s *Span) IsLifeLong() bool { return s.lifeLong }
 
-// IsThread reports whether the span serves nothing: if it has no parent, it was made on a
-// thread of its own.
-func (s *Span) IsThread() bool { return s.kind == nil }
-
-// serves reports whether the span serves a request to the agent of that name.
-func (s *Span) serves(request string) bool { return s.kind != nil && s.kind.request == request }
+// IsThread reports whether the span's name says nothing: if it has no parent, it was made
+// on a thread of its own.
+func (s *Span) IsThread() bool { return s.request == nil && s.method == "" && !s.lifeLong }
 
 // asks returns the request to the agent that a span of the runtime's is.
 func (s *Span) asks() (request string, ok bool) {

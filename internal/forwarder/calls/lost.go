@@ -8,7 +8,8 @@ import (
 
 // Lost is what its children tell of a span that has not arrived.
 type Lost struct {
-	kind            *kind
+	request         *kata.Request
+	named           bool // it is a request, or a span as long as the agent's life
 	guest           bool
 	container, exec string
 	trace           trace.TraceID // its first child's
@@ -20,8 +21,9 @@ func (l *Lost) Child(s *Span) {
 	if !l.trace.IsValid() {
 		l.guest, l.trace, l.start, l.end = s.guest, s.TraceID, s.Start, s.End
 	}
-	if l.kind == nil && s.guest {
-		l.kind = agentKinds[kata.ParentSpan(s.Name)]
+	if parent := kata.ParentSpan(s.Name); parent != "" && s.guest && !l.named {
+		l.request = requests[parent]
+		l.named = l.request != nil || isLifeLong(parent)
 	}
 	l.start, l.end = min(l.start, s.Start), max(l.end, s.End)
 }
@@ -46,7 +48,7 @@ func (c *Calls) OfLost(l Lost, before *Cause) (cause Cause) {
 	if !c.opts.Isolated {
 		cause = c.ofLost(&l, before)
 	}
-	if l.kind != nil && c.quietKind(l.kind) && l.end-l.start <= uint64(c.opts.Slow) {
+	if c.quietRequest(l.request) && l.end-l.start <= uint64(c.opts.Slow) {
 		cause.Drop = Quiet
 	}
 	if c.owns(l.trace) && cause.Trace.IsValid() && cause.Trace != l.trace {
@@ -63,8 +65,8 @@ func (c *Calls) ofLost(l *Lost, before *Cause) (cause Cause) {
 		return cause
 	}
 	var m *match
-	if l.kind != nil {
-		if m = c.match(l.kind, l.container, l.exec, at); m != nil && !c.recorded(m.call) {
+	if l.request != nil {
+		if m = c.match(l.request, l.container, l.exec, at); m != nil && !c.recorded(m.call) {
 			m = nil
 		}
 	}
@@ -75,7 +77,7 @@ func (c *Calls) ofLost(l *Lost, before *Cause) (cause Cause) {
 		return *before
 	case m != nil:
 		return c.below(m.call)
-	case l.kind != nil:
+	case l.named:
 		return c.root(c.hostTime(l.end))
 	}
 	cause, _ = c.at(Period{c.hostTime(l.start), c.hostTime(l.end)}, int64(c.opts.Skew), l.container)

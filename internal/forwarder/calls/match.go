@@ -3,6 +3,8 @@ package calls
 import (
 	"math"
 	"slices"
+
+	"github.com/shimtrace/shimtrace/internal/kata"
 )
 
 // likeness is what the ids of a span and of a call say about whether they are of one
@@ -80,11 +82,11 @@ type match struct {
 // nil if none is known. A pair that is sure tells about the guest's names of
 // execs.
 func (c *Calls) caller(s *Span) *match {
-	if len(s.kind.methods) == 0 {
+	if s.request == nil || len(s.request.CausedBy) == 0 {
 		return nil
 	}
-	m := c.match(s.kind, s.ContainerID, s.ExecID, s.times())
-	if m != nil && m.likeness == sameContainer && s.kind == execProcess {
+	m := c.match(s.request, s.ContainerID, s.ExecID, s.times())
+	if m != nil && m.likeness == sameContainer && s.request.Name == kata.ExecProcess {
 		c.execs.Put(s.ExecID, m.ExecID)
 	}
 	return m
@@ -92,7 +94,7 @@ func (c *Calls) caller(s *Span) *match {
 
 // match returns the call that caused a request which the agent served at a time by its own
 // clock: of those with the likest ids the nearest that it can have been within. It is nil if there is none.
-func (c *Calls) match(k *kind, container, exec string, guest Period) *match {
+func (c *Calls) match(request *kata.Request, container, exec string, guest Period) *match {
 	if known, ok := c.execs.Get(exec); ok {
 		exec = known
 	}
@@ -100,7 +102,7 @@ func (c *Calls) match(k *kind, container, exec string, guest Period) *match {
 	start, skew := plus(guest.Start, expected), int64(c.opts.Skew)
 	var like likeness
 	candidates := 0
-	best := c.best(k.methods, func(known *call, order int) (r rank, can bool) {
+	best := c.best(request.CausedBy, func(known *call, order int) (r rank, can bool) {
 		l := known.compare(container, exec)
 		if l == otherIDs || l < like {
 			return r, false
@@ -115,7 +117,7 @@ func (c *Calls) match(k *kind, container, exec string, guest Period) *match {
 		if b := boundsOf(guest, known.serving()).and(possible); b.possible() {
 			if by := max(expected-b.hi, b.lo-expected, 0); by <= skew {
 				r[1], r[3] = 1, -by
-				if k.ordered {
+				if request.Ordered {
 					r[2] = int64(-order)
 				}
 			}
@@ -125,7 +127,7 @@ func (c *Calls) match(k *kind, container, exec string, guest Period) *match {
 	if best == nil {
 		return nil
 	}
-	sure := k.once && candidates == 1 && (like == sameProcess || like == noIDs && container == "")
+	sure := request.Once && candidates == 1 && (like == sameProcess || like == noIDs && container == "")
 	return &match{best, like, sure}
 }
 
@@ -149,7 +151,7 @@ func (c *Calls) serving(s *Span) *call {
 		return s.served
 	}
 	at := s.times()
-	s.served = c.best(s.kind.methods, func(known *call, _ int) (r rank, can bool) {
+	s.served = c.best([]string{s.method}, func(known *call, _ int) (r rank, can bool) {
 		like := known.compare(s.ContainerID, s.ExecID)
 		where, distance := known.position(at.Start, closeEnough)
 		holds := known.start-closeEnough <= at.Start && (known.end == math.MaxInt64 || at.End <= known.end+closeEnough)

@@ -24,7 +24,7 @@ const (
 // does.
 func (c *Calls) unremarkable(s *Span, caused *call) bool {
 	switch {
-	case caused == nil && !c.quietKind(s.kind),
+	case caused == nil && !c.quietRequest(s.request) && !c.isQuiet(s.method),
 		caused != nil && (!c.quietCall(caused) || caused.Failed || c.slowCall(caused)),
 		c.slow(s) && (caused == nil || !kata.Waits(caused.Method)):
 		return false
@@ -34,9 +34,9 @@ func (c *Calls) unremarkable(s *Span, caused *call) bool {
 
 func (c *Calls) isQuiet(method string) bool { return slices.Contains(c.opts.Quiet, method) }
 
-// quietKind reports whether all that can cause a request is quiet.
-func (c *Calls) quietKind(k *kind) bool {
-	return len(k.methods) > 0 && !slices.ContainsFunc(k.methods, func(m string) bool { return !c.isQuiet(m) })
+// quietRequest reports whether all that can cause a request is quiet.
+func (c *Calls) quietRequest(r *kata.Request) bool {
+	return r != nil && len(r.CausedBy) > 0 && !slices.ContainsFunc(r.CausedBy, func(m string) bool { return !c.isQuiet(m) })
 }
 
 // quietCall reports whether a call is recorded only when it fails or is slow.
@@ -72,7 +72,7 @@ func (c *Calls) recorded(caused *call) bool {
 // Pending reports whether a span of the runtime's is of a quiet call that has not been
 // answered yet, so that it may fail: the runtime sends its span before it answers.
 func (c *Calls) Pending(s *Span) bool {
-	if !s.IsCall() || !c.isQuiet(s.kind.methods[0]) || kata.Waits(s.kind.methods[0]) || c.slow(s) {
+	if !s.IsCall() || !c.isQuiet(s.method) || kata.Waits(s.method) || c.slow(s) {
 		return false
 	}
 	c.mu.Lock()

@@ -35,8 +35,7 @@ func (c *Calls) Cause(r Request) trace.SpanContext {
 	if r.Quiet || caused != nil && c.quietCall(caused) || c.opts.Isolated || !cause.IsSampled() || !r.Caller.IsValid() {
 		return cause
 	}
-	pending := PendingParent{ID: r.Caller.SpanID(), Cause: Cause{Trace: cause.TraceID(), Parent: cause.SpanID()}}
-	if !c.runtime.expect(r.Caller.TraceID(), pending) {
+	if !c.expect(r.Caller, cause) {
 		return cause
 	}
 	return cause.WithSpanID(r.Caller.SpanID())
@@ -49,8 +48,8 @@ func (c *Calls) Moves(id trace.TraceID) bool { return !c.opts.Isolated && c.IsRu
 // container the last that has not caused one like it. It is nil if there is none.
 func (c *Calls) inFlight(r *Request) *call {
 	methods := causing
-	if k := requestKinds[r.Method]; k != nil {
-		methods = k.methods
+	if known := kata.RequestNamed(r.Method); known != nil {
+		methods = known.CausedBy
 	}
 	exec := kata.ExecID(r.ContainerID, r.ExecID)
 	caused := c.best(methods, func(known *call, _ int) (rank, bool) {
@@ -68,9 +67,9 @@ func (c *Calls) inFlight(r *Request) *call {
 // cause.
 func QuietRequests(quiet []string) (requests []string) {
 	c := New(Options{Quiet: quiet})
-	for name, k := range requestKinds {
-		if c.quietKind(k) {
-			requests = append(requests, name)
+	for i := range kata.Requests {
+		if r := &kata.Requests[i]; c.quietRequest(r) {
+			requests = append(requests, r.Name)
 		}
 	}
 	return requests

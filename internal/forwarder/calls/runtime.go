@@ -16,9 +16,6 @@ type runtime struct {
 	stale recent.Map[trace.SpanID, struct{}]
 	// asked are the requests to the agent, as the runtime's own spans have them.
 	asked recent.Map[trace.SpanID, asked]
-	// named are the traces that spans will be put into which requests name.
-	named   recent.Map[trace.SpanID, trace.TraceID]
-	pending []PendingParent
 }
 
 // asked is a request to the agent by the runtime's own span.
@@ -27,23 +24,12 @@ type asked struct {
 	request string // "CreateContainer"
 }
 
-// PendingParent is a span of the runtime's that has not arrived, but that a request names
-// as its parent: first with the Cause that it will have, then with the time of the child
-// that was recorded below it.
-type PendingParent struct {
-	ID    trace.SpanID
-	Cause Cause
-	Child Period
-}
-
 const (
 	// maxStale bounds the runtime's calls remembered because its requests may go on to
 	// name them: those of containers, and of their execs.
 	maxStale = 4096
 	// maxAsked bounds the requests remembered because the agent's spans may name them.
 	maxAsked = 4096
-	// maxPending bounds those that have not been looked at yet.
-	maxPending = 4096
 )
 
 func newRuntime() runtime {
@@ -51,7 +37,6 @@ func newRuntime() runtime {
 		traces: recent.New[trace.TraceID, struct{}](maxTraces),
 		stale:  recent.New[trace.SpanID, struct{}](maxStale),
 		asked:  recent.New[trace.SpanID, asked](maxAsked),
-		named:  recent.New[trace.SpanID, trace.TraceID](maxTraces),
 	}
 }
 
@@ -61,7 +46,7 @@ func (c *Calls) Learn(s *Span) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	c.runtime.traces.Put(s.TraceID, struct{}{})
-	if s.kind != nil && !(s.kind.call && c.isQuiet(s.kind.methods[0])) {
+	if !s.IsThread() && !c.isQuiet(s.method) {
 		c.runtime.stale.Put(s.SpanID, struct{}{})
 	}
 	if request, ok := s.asks(); ok {
@@ -92,32 +77,4 @@ func (c *Calls) HasRuntime() bool {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	return c.runtime.traces.Len() > 0
-}
-
-// PendingParents returns those that were named since the last time.
-func (c *Calls) PendingParents() []PendingParent {
-	c.mu.Lock()
-	defer c.mu.Unlock()
-	all := c.runtime.pending
-	c.runtime.pending = nil
-	return all
-}
-
-// expect keeps a pending parent for package collate, whose lock a request cannot wait for.
-// It reports false if the trace is not the runtime's, if the span has been named as being
-// in another trace than p has it, or if it is an old one: where the Go runtime does not
-// trace any more, its requests go on to name what it did last.
-func (r *runtime) expect(in trace.TraceID, p PendingParent) bool {
-	if !r.traces.Has(in) || len(r.pending) >= maxPending {
-		return false
-	}
-	if to := p.Cause.Trace; to.IsValid() {
-		other, named := r.named.Get(p.ID)
-		if r.stale.Has(p.ID) || named && other != to {
-			return false
-		}
-		r.named.Put(p.ID, to)
-	}
-	r.pending = append(r.pending, p)
-	return true
 }

@@ -11,7 +11,7 @@ func (c *Calls) shift(s *Span, in fits) *Shift {
 		c.clock.learn(guest.middle(), b)
 	}
 	in.host, in.skew = in.host.and(possible), int64(c.opts.Skew)
-	if s.kind != nil && s.kind.clock {
+	if s.request != nil && s.request.SetsClock {
 		c.clock.set(guest.End)
 		return c.clock.fitEnds(guest, in)
 	}
@@ -21,14 +21,12 @@ func (c *Calls) shift(s *Span, in fits) *Shift {
 // shiftBelow returns the shift of a span of the agent's by what it names as its parent.
 func (c *Calls) shiftBelow(s *Span) *Shift {
 	in := fits{host: always}
-	if a, ok := c.runtime.asked.Get(s.ParentID); ok && (s.kind == nil || s.serves(a.request)) {
-		in = fits{host: a.Period, sure: s.kind != nil} // or of a later Kata
+	if a, ok := c.runtime.asked.Get(s.ParentID); ok && (s.request == nil || s.request.Name == a.request) {
+		in = fits{host: a.Period, sure: s.request != nil} // or of a later Kata
 	} else if ours, ok := c.of(s.ParentID); ok && ours.Method != "" {
-		in = fits{host: ours.serving(), sure: s.serves(ours.Method) || s.kind != nil && s.kind.once}
-	} else if s.kind != nil {
-		if m := c.caller(s); m != nil {
-			in = fits{host: m.serving(), sure: m.sure}
-		}
+		in = fits{host: ours.serving(), sure: s.request != nil && (s.request.Once || s.request.Name == ours.Method)}
+	} else if m := c.caller(s); m != nil {
+		in = fits{host: m.serving(), sure: m.sure}
 	}
 	return c.shift(s, in)
 }

@@ -2,6 +2,7 @@ package calls
 
 import (
 	"math"
+	"slices"
 	"time"
 
 	"go.opentelemetry.io/otel/trace"
@@ -88,26 +89,14 @@ func (c *Calls) Root(end int64) trace.SpanContext {
 	return c.windows.at(end).SpanContext
 }
 
-// Records reports whether anything of a time is recorded.
-func (c *Calls) Records(p Period) bool {
-	if !c.opts.OnDemand {
-		return true
-	}
-	c.mu.Lock()
-	defer c.mu.Unlock()
-	for _, w := range c.windows {
-		if w.IsSampled() && w.Start <= p.End && p.Start <= w.End {
-			return true
-		}
-	}
-	return false
-}
-
 // Draw returns the times at which a span is drawn, of those when it was: within its
-// window, and not after it has arrived.
-func (c *Calls) Draw(was Period, cause *Cause, came int64) (at Period) {
+// window, and not after it has arrived. It reports false if nothing of its time is recorded.
+func (c *Calls) Draw(was Period, cause *Cause, came int64) (at Period, recorded bool) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
+	recorded = !c.opts.OnDemand || slices.ContainsFunc(c.windows, func(w *window) bool {
+		return w.IsSampled() && w.Start <= was.End && was.Start <= w.End
+	})
 	w := cause.window
 	if w == nil {
 		w = c.windows.at(was.End) // its trace may be of more than one
@@ -119,5 +108,5 @@ func (c *Calls) Draw(was Period, cause *Cause, came int64) (at Period) {
 	limits.End = min(limits.End, came)
 	at.Start = max(0, limits.nearest(was.Start))
 	at.End = max(at.Start, limits.nearest(was.End))
-	return at
+	return at, recorded
 }

@@ -41,9 +41,9 @@ func (a *agent) begins(n *node) {
 	in := interval{n.id, n.Start, n.End}
 	a.requests[a.next%recentRequests] = in
 	a.next++
-	for o := range a.waiting.threads {
-		if in.holds(o.top) {
-			a.waiting.join(o.top, n, a.now())
+	for top := range a.waiting.threads {
+		if in.holds(top) {
+			a.waiting.join(top, n, a.now())
 		}
 	}
 }
@@ -87,7 +87,8 @@ func (a *agent) waits(n *node) bool {
 	if len(a.waiting.threads) >= maxThreads {
 		return false
 	}
-	a.waiting.threads[a.waiting.hold(n, a.now())] = struct{}{}
+	a.waiting.hold(n, a.now())
+	a.waiting.threads[n] = struct{}{}
 	return true
 }
 
@@ -114,7 +115,13 @@ func (a *agent) fromAbove(n *node) bool {
 	case runtimes, a.has(n.ParentID):
 		return false
 	case a.Owns(n.TraceID):
-		a.keep(n)
+		cause := a.Within(&n.Span)
+		if cause.Link != (calls.Link{}) {
+			a.stats.Cut++
+			a.send(n, cause, cause.Parent)
+		} else {
+			a.follow(n, cause)
+		}
 	default:
 		if t, _ := a.traces.Get(n.TraceID); !t.ofNobody {
 			return false
@@ -122,17 +129,4 @@ func (a *agent) fromAbove(n *node) bool {
 		a.root(n)
 	}
 	return true
-}
-
-// keep places a request below what it names, which is of the sandbox but has not been here.
-// What others have named in another trace cannot be in its own too.
-func (a *agent) keep(n *node) {
-	cause := a.Within(&n.Span)
-	if other, ok := a.named.Get(n.ParentID); ok && other.Trace != cause.Trace {
-		a.stats.Cut++
-		a.sendLinked(n, cause, calls.Link{Trace: other.Trace, Span: n.ParentID})
-		return
-	}
-	a.named.Put(n.ParentID, cause)
-	a.follow(n, cause)
 }

@@ -22,7 +22,6 @@ type Collator struct {
 	mu      sync.Mutex
 	runtime *runtime
 	agent   *agent
-	named   recent.Map[trace.SpanID, calls.Cause] // parents, in contexts that were handed out or taken for it
 	traces  recent.Map[trace.TraceID, guestTrace]
 	secret  [16]byte // of the ids of traces that remain the guest's
 	stats   Stats
@@ -38,7 +37,6 @@ func New(opts Options) *Collator {
 	c := &Collator{
 		Calls:  calls.New(opts.Options),
 		opts:   opts,
-		named:  recent.New[trace.SpanID, calls.Cause](remembered),
 		traces: recent.New[trace.TraceID, guestTrace](maxTraces),
 	}
 	rand.Read(c.secret[:])
@@ -83,7 +81,6 @@ func (c *Collator) AddRuntime(s *span.Span) {
 
 // take takes in a span, and returns nil if it is not wanted.
 func (s *source) take(span calls.Span) *node {
-	s.expect()
 	s.stats.Added++
 	id := trace.SpanID(span.SpanID)
 	if _, taken := s.Knows(id); taken || s.above != nil && s.above.missing[id] != nil {
@@ -124,8 +121,8 @@ func (c *Collator) has(id trace.SpanID) bool {
 func (c *Collator) bound() {
 	r, a := &c.runtime.waiting, &c.agent.waiting
 	for r.spans+a.spans > c.opts.MaxSpans || r.bytes+a.bytes > c.opts.MaxBytes {
-		if o := r.front(); o != nil && (a.front() == nil || o.since <= a.front().since) {
-			c.runtime.infer(o, nil)
+		if top := r.front(); top != nil && (a.front() == nil || top.since <= a.front().since) {
+			c.runtime.infer(top, nil)
 		} else {
 			c.agent.infer(a.front(), nil)
 		}
@@ -158,6 +155,7 @@ func (c *Collator) Ended() {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	c.settleUntil(time.Unix(0, math.MaxInt64))
+	c.runtime.expect()
 	c.runtime.placeholders()
 	c.agent.placeholders()
 	c.flush()
@@ -165,11 +163,10 @@ func (c *Collator) Ended() {
 
 // settleUntil gives a place to the spans that have waited since due.
 func (c *Collator) settleUntil(due time.Time) {
-	c.expect()
 	c.runtime.decide()
 	for _, s := range []*source{c.runtime.source, c.agent.source} {
-		for o := s.waiting.front(); o != nil && o.since <= due.UnixNano(); o = s.waiting.front() {
-			s.infer(o, nil)
+		for top := s.waiting.front(); top != nil && top.since <= due.UnixNano(); top = s.waiting.front() {
+			s.infer(top, nil)
 		}
 	}
 }

@@ -313,7 +313,7 @@ func (b *bed) lives(told []calls.Call) (events []event) {
 		begun.End, begun.Failed = time.Time{}, false
 		events = append(events,
 			event{c.Start.UnixNano(), func() {
-				if b.opts.OnDemand && !b.Records(calls.Period{Start: math.MinInt64, End: math.MaxInt64}) {
+				if _, on := b.Draw(calls.Period{Start: math.MinInt64, End: math.MaxInt64}, new(calls.Cause), 0); !on {
 					begun.SpanContext = trace.SpanContext{} // until its end
 				}
 				b.Call(begun)

@@ -27,27 +27,24 @@ func (m *missing) drew(begin, end uint64) {
 	m.begin, m.end = min(m.begin, begin), max(m.end, end)
 }
 
-// infer gives a place to orphans that have waited long enough: that of cause, or the one
-// that can be inferred. The children of a missing span name it as their parent all the
-// same, for it may yet come; only requests to the agent do not, since what is above them
-// is not the agent's.
-func (s *source) infer(o *orphans, cause *calls.Cause) {
+// infer gives a place to what has waited long enough, with all below it: that of cause, or
+// the one that can be inferred. The children of a missing span name it as their parent all
+// the same, for it may yet come; only requests to the agent do not, since what is above
+// them is not the agent's.
+func (s *source) infer(top *node, cause *calls.Cause) {
 	s.stats.Inferred++
-	top := o.top
 	if !top.missing() {
 		s.place(top)
 		return
 	}
-	if s.above != nil && s.above.hurry(top.id) && top.orphans == nil {
+	if s.above != nil && s.above.hurry(top.id) && top.age == nil {
 		return // they followed
 	}
-	if named, ok := s.named.Get(top.id); ok {
+	if named, ok := s.Named(top.id); ok {
 		cause = &named
 	}
 	lost := s.clues(top)
-	s.waiting.release(o)
-	s.waiting.drop(top)
-	for _, n := range top.children() {
+	for _, n := range s.waiting.orphans(top) {
 		runtimes := s.above != nil && s.IsRuntime(n.TraceID)
 		switch request := s.requestFromAbove(n); {
 		case runtimes && s.opts.Isolated:
@@ -74,9 +71,7 @@ func (s *source) hurry(id trace.SpanID) bool {
 	if s.opts.Isolated || !s.waiting.arrived(id) {
 		return false
 	}
-	if o := s.waiting.nodes[id].top().orphans; o != nil {
-		s.infer(o, nil)
-	}
+	s.infer(s.waiting.nodes[id].top(), nil)
 	return true
 }
 
@@ -120,7 +115,7 @@ func (s *source) await(n *node, parent trace.SpanID, cause calls.Cause, in *sour
 		in = s
 	}
 	m := in.missing[parent]
-	named, isNamed := s.named.Get(parent)
+	named, isNamed := s.Named(parent)
 	switch {
 	case cause.Drop != "", parent == cause.Parent: // or a call that has been forgotten
 		s.send(n, cause, cause.Parent)
@@ -147,38 +142,25 @@ func (s *source) came(id trace.SpanID, in trace.TraceID) {
 			s.placeholder(id, m)
 		}
 	}
-	top := s.waiting.nodes[id]
-	if top == nil || !top.missing() {
-		return
-	}
-	s.waiting.release(top.orphans)
-	s.waiting.drop(top)
-	for _, child := range top.children() {
-		s.settle(child)
+	if top := s.waiting.nodes[id]; top != nil && top.missing() {
+		for _, child := range s.waiting.orphans(top) {
+			s.settle(child)
+		}
 	}
 }
 
-// expect takes in what requests say of spans of the runtime's that have not arrived.
-func (c *Collator) expect() {
-	for _, p := range c.PendingParents() {
-		if p.Cause.Trace.IsValid() {
-			c.named.Put(p.ID, p.Cause)
+// expect takes in which spans of the runtime's that have not come are above requests.
+func (r *runtime) expect() {
+	for _, p := range r.Requested() {
+		if r.has(p.ID) {
 			continue
 		}
-		named, ok := c.named.Get(p.ID)
-		if !ok || c.has(p.ID) {
-			continue
-		}
-		m := c.runtime.missing[p.ID]
+		m := r.missing[p.ID]
 		if m == nil {
-			// The request has been sent: its parent is due, whatever the guest has missing.
-			if c.awaited() >= 2*c.opts.MaxAwaited {
-				continue
-			}
-			m = &missing{Cause: named}
-			c.runtime.missing[p.ID] = m
+			m = &missing{Cause: p.Cause}
+			r.missing[p.ID] = m
 		}
-		m.drew(uint64(p.Child.Start), uint64(p.Child.End))
+		m.drew(uint64(p.Requests.Start), uint64(p.Requests.End))
 	}
 }
 

@@ -14,44 +14,41 @@ type node struct {
 	id         trace.SpanID
 	parent     trace.SpanID // as it will be sent
 	link       calls.Link
-	needed     bool // what is below it has been drawn
-	cost       int  // in memory, in bytes
+	shift      *calls.Shift // as it will be drawn
+	needed     bool         // what is below it has been drawn
+	cost       int          // in memory, in bytes
+
+	above *node // nil: it is a top
 	// Children, in the order in which they came.
 	first, last, next *node
 
-	// Of the orphans that the node is among: the way to their top, and at the top they.
-	up      *node
-	orphans *orphans
+	// Of a top that waits: when the first span below it came, and where it is in
+	// waiting.oldest.
+	since int64
+	age   *list.Element
 }
 
 func (n *node) missing() bool { return n.Span.Span == nil }
 
-// orphans are the spans that wait for one thing: for what is above them to arrive, or if
-// they have that, for what may have caused it.
-type orphans struct {
-	top   *node
-	since int64 // when the first of them came
-	age   *list.Element
-}
-
-// waiting are the orphans of one source, those first that wait longest.
+// waiting are the orphans of one source: spans that wait for what is above them to arrive,
+// or if they are tops that have arrived, for what may have caused them.
 type waiting struct {
 	nodes  map[trace.SpanID]*node
-	oldest *list.List // of *orphans
-	// threads are those whose top has arrived, and waits for a request that it is part of.
-	threads map[*orphans]struct{}
+	oldest *list.List // of tops, those first that wait longest
+	// threads are the tops that wait for a request that they are part of.
+	threads map[*node]struct{}
 	spans   int
 	bytes   int
 }
 
 func newWaiting() waiting {
-	return waiting{nodes: make(map[trace.SpanID]*node), oldest: list.New(), threads: make(map[*orphans]struct{})}
+	return waiting{nodes: make(map[trace.SpanID]*node), oldest: list.New(), threads: make(map[*node]struct{})}
 }
 
-// front returns the orphans that wait longest, nil if none do.
-func (w *waiting) front() *orphans {
+// front returns the top that waits longest, nil if none does.
+func (w *waiting) front() *node {
 	if e := w.oldest.Front(); e != nil {
-		return e.Value.(*orphans)
+		return e.Value.(*node)
 	}
 	return nil
 }
@@ -63,7 +60,7 @@ const nodeCost = 512
 // have made.
 func (w *waiting) put(s calls.Span) *node {
 	n := w.node(s.SpanID)
-	n.Span, n.parent = s, s.ParentID
+	n.Span = s
 	n.cost = nodeCost + s.Cost()
 	w.spans++
 	w.bytes += n.cost
@@ -95,81 +92,63 @@ func (w *waiting) drop(n *node) {
 	}
 }
 
-// hold has a node wait, as the top of what is below it.
-func (w *waiting) hold(n *node, now int64) *orphans {
-	if n.orphans == nil {
-		n.orphans = &orphans{top: n, since: now}
-		n.orphans.age = w.oldest.PushBack(n.orphans)
+// hold has a top wait, with what is below it.
+func (w *waiting) hold(top *node, now int64) {
+	if top.age == nil {
+		top.since, top.age = now, w.oldest.PushBack(top)
 	}
-	return n.orphans
 }
 
-// release takes orphans out of those that wait.
-func (w *waiting) release(o *orphans) {
-	w.oldest.Remove(o.age)
-	delete(w.threads, o)
-	o.top.orphans = nil
+// release takes a top out of those that wait.
+func (w *waiting) release(top *node) {
+	if top.age != nil {
+		w.oldest.Remove(top.age)
+		top.age = nil
+		delete(w.threads, top)
+	}
 }
 
-// top returns the top of the orphans that a node is among.
+// top returns the top that a node is below.
 func (n *node) top() *node {
-	top := n
-	for top.up != nil {
-		top = top.up
+	for n.above != nil {
+		n = n.above
 	}
-	for n != top {
-		n, n.up = n.up, top
-	}
-	return top
+	return n
 }
 
-// join puts n, a top, under parent. It reports false if parent is below n.
-func (w *waiting) join(n, parent *node, now int64) bool {
-	top := parent.top()
+// join puts n, a top, below another node. It reports false if that is below n.
+func (w *waiting) join(n, above *node, now int64) bool {
+	top := above.top()
 	if top == n {
 		return false
 	}
-	o := w.hold(top, now)
-	if joined := n.orphans; joined != nil {
-		// The bound on waiting is that of the span that waits longest.
-		if joined.since < o.since {
-			o.since = joined.since
-			w.oldest.MoveBefore(o.age, joined.age)
-		}
-		w.release(joined)
+	w.hold(top, now)
+	// The bound on waiting is that of the span that waits longest.
+	if n.age != nil && n.since < top.since {
+		top.since = n.since
+		w.oldest.MoveBefore(top.age, n.age)
 	}
-	n.up, n.parent = top, parent.id
-	if parent.last == nil {
-		parent.first = n
+	w.release(n)
+	n.above = above
+	if above.last == nil {
+		above.first = n
 	} else {
-		parent.last.next = n
+		above.last.next = n
 	}
-	parent.last = n
+	above.last = n
 	return true
 }
 
-// children takes the children of a node away from it: each is a top then.
-func (n *node) children() (all []*node) {
-	for c := n.first; c != nil; {
+// orphans takes the children of a missing top away from it, which waits no longer: each is
+// a top then.
+func (w *waiting) orphans(top *node) (all []*node) {
+	w.release(top)
+	w.drop(top)
+	for c := top.first; c != nil; {
 		all = append(all, c)
+		c.above = nil
 		c, c.next = c.next, nil
 	}
-	n.first, n.last = nil, nil
-	for _, c := range all {
-		c.stand()
-	}
+	top.first, top.last = nil, nil
 	return all
-}
-
-// stand makes a node the top of what is below it.
-func (n *node) stand() {
-	n.up = nil
-	for below := []*node{n}; len(below) > 0; {
-		at := below[len(below)-1]
-		below = below[:len(below)-1]
-		for c := at.first; c != nil; c = c.next {
-			c.up = n
-			below = append(below, c)
-		}
-	}
 }

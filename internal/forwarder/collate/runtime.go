@@ -30,9 +30,7 @@ func (r *runtime) learnRoot(n *node) {
 	r.roots.Put(parent, struct{}{})
 	r.Stale(parent)
 	if waits := r.waiting.nodes[parent]; waits != nil && !r.opts.Isolated {
-		r.waiting.release(waits.orphans)
-		r.waiting.drop(waits)
-		for _, child := range waits.children() {
+		for _, child := range r.waiting.orphans(waits) {
 			r.settle(child)
 		}
 	}
@@ -70,7 +68,7 @@ func (r *runtime) decide() {
 	waiting := r.pending
 	r.pending = nil
 	for _, n := range waiting {
-		if r.waiting.nodes[n.id] == n && n.orphans != nil {
+		if r.waiting.nodes[n.id] == n && n.age != nil {
 			r.root(n)
 		}
 	}

@@ -83,48 +83,39 @@ func (c *Collator) flush() {
 	c.runtime.out.flush()
 }
 
-// toSend is a span that send is at, and the shift of its times.
-type toSend struct {
-	*node
-	shift *calls.Shift
-}
-
 // send sends a span, below parent, and all that is below it. Where cause has no shift, it
 // is the span's own.
 func (s *source) send(top *node, cause calls.Cause, parent trace.SpanID) {
+	s.waiting.release(top)
 	top.parent = s.visible(parent)
 	if cause.Link != (calls.Link{}) {
 		top.link, cause.Link = cause.Link, calls.Link{}
 	}
-	if top.orphans != nil {
-		s.waiting.release(top.orphans)
+	if top.shift = cause.Shift; top.shift == nil {
+		top.shift = s.shift(top)
 	}
-	if cause.Shift == nil {
-		cause.Shift = s.shift(top)
-	}
-	s.stack = append(s.stack[:0], toSend{top, cause.Shift})
+	s.stack = append(s.stack[:0], top)
 	var apart []*node
 	for len(s.stack) > 0 {
 		n := s.stack[len(s.stack)-1]
 		s.stack = s.stack[:len(s.stack)-1]
-		s.waiting.drop(n.node)
+		s.waiting.drop(n)
 		cause.Shift = n.shift
-		ended := s.sendOne(n.node, cause)
+		ended := s.sendOne(n, cause)
 		from := len(s.stack)
 		for child := n.first; child != nil; child = child.next {
-			shift := s.shift(child)
-			if cause.Drop == "" && s.isLater(child, shift, ended) {
+			child.shift = s.shift(child)
+			if cause.Drop == "" && s.IsLater(&child.Span, child.shift, ended) {
 				apart = append(apart, child)
 				continue
 			}
 			child.parent = s.visible(n.id)
-			s.stack = append(s.stack, toSend{child, shift})
+			s.stack = append(s.stack, child)
 		}
 		slices.Reverse(s.stack[from:])
 	}
 	for _, n := range apart {
-		n.next = nil
-		n.stand()
+		n.above, n.next = nil, nil
 		s.split(n)
 	}
 }
@@ -132,32 +123,33 @@ func (s *source) send(top *node, cause calls.Cause, parent trace.SpanID) {
 // sendOne sends a span alone, and returns when it ended by the host's clock.
 func (s *source) sendOne(n *node, cause calls.Cause) int64 {
 	was := n.When(cause.Shift)
-	off := (cause.Drop == "" || cause.Drop == Unsampled) && !n.needed && !s.Records(was)
+	at, recorded := s.Draw(was, &cause, n.Came)
+	off := !recorded && !n.needed && (cause.Drop == "" || cause.Drop == Unsampled)
 	below := cause
 	if n.IsLifeLong() {
 		below.Shift = nil // of what is below it the times say little
 	}
 	s.sent.Put(n.id, sent{Cause: below, parent: n.parent, end: was.End, off: off})
-	drawn := cause.Trace
 	switch {
 	case off:
 		s.drop(Off)
-		drawn = trace.TraceID{}
+		cause.Trace = trace.TraceID{}
 	case cause.Drop != "":
 		s.drop(cause.Drop)
-		drawn = trace.TraceID{}
+		cause.Trace = trace.TraceID{}
 	default:
-		s.emit(n, &cause, was)
+		s.emit(n, &cause, was, at)
 	}
 	if s.below != nil {
-		s.below.came(n.id, drawn)
+		s.below.came(n.id, cause.Trace)
 	}
 	return was.End
 }
 
-// emit gives a span to the sink that was at a time by the host's clock.
-func (s *source) emit(n *node, cause *calls.Cause, was calls.Period) {
-	span, at := n.Span.Span, s.Draw(was, cause, n.Came)
+// emit gives a span to the sink that was at a time by the host's clock, and is drawn at
+// another.
+func (s *source) emit(n *node, cause *calls.Cause, was, at calls.Period) {
+	span := n.Span.Span
 	if span.TraceID != cause.Trace {
 		s.stats.Rewritten++
 		span.TraceID, span.TraceState = cause.Trace, ""

@@ -21,7 +21,7 @@ type source struct {
 	sent    recent.Map[trace.SpanID, sent]
 	missing map[trace.SpanID]*missing
 	out     batch
-	stack   []toSend // of send
+	stack   []*node // of send
 }
 
 // origin is in what the sources differ.
@@ -93,7 +93,7 @@ func (s *source) follow(n *node, cause calls.Cause) {
 	if cause.Shift == nil {
 		cause.Shift = s.shift(n)
 	}
-	if parent, ok := s.find(n.ParentID); ok && cause.Drop == "" && s.isLater(n, cause.Shift, parent.end) {
+	if parent, ok := s.find(n.ParentID); ok && cause.Drop == "" && s.IsLater(&n.Span, cause.Shift, parent.end) {
 		s.split(n)
 		return
 	}
@@ -107,7 +107,7 @@ func (s *source) split(n *node) {
 	cause := s.cause(n)
 	named := s.visible(n.ParentID)
 	cause.Link = calls.Link{Trace: n.TraceID, Span: named}
-	if in, known := s.traceOf(named); known {
+	if in, _, known := s.locate(named); known {
 		cause.Link.Trace = in
 	}
 	s.send(n, cause, cause.Parent)
@@ -117,48 +117,54 @@ func (s *source) split(n *node) {
 func (s *source) arrived(n *node, cause calls.Cause) {
 	delete(s.missing, n.id)
 	parent := trace.SpanID(n.ParentID)
-	switch {
-	case !parent.IsValid() || !s.opts.Isolated && s.alone(n):
-		if own := s.cause(n); own.Trace == cause.Trace {
-			cause.Shift, cause.Link = own.Shift, own.Link
-			s.send(n, cause, own.Parent)
-		} else {
+	if !parent.IsValid() || !s.opts.Isolated && s.alone(n) {
+		own := s.cause(n)
+		if own.Trace != cause.Trace {
 			s.sendLinked(n, cause, calls.Link{Trace: own.Trace, Span: own.Parent})
+			return
 		}
+		cause.Shift, cause.Link = own.Shift, own.Link
+		s.send(n, cause, own.Parent)
 		return
-	case s.isBelow(parent, n.id):
+	}
+	if s.isBelow(parent, n.id) || !s.settleAbove(n, cause) {
 		s.stats.Cut++
 		s.send(n, cause, cause.Parent)
 		return
 	}
-	for waits := s.waiting.nodes[parent]; waits != nil && waits != n; waits = s.waiting.nodes[parent] {
-		// What waits there follows, since n cannot.
-		top := waits.top()
-		if top == n {
-			s.stats.Cut++
-			s.send(n, cause, cause.Parent)
-			return
-		}
-		s.infer(top.orphans, &cause)
-	}
-	if s.above != nil {
-		s.above.hurry(parent)
-	}
 	in := s
-	if s.requestFromAbove(n) && s.IsRuntime(n.TraceID) {
+	fromAbove := s.requestFromAbove(n)
+	if fromAbove && s.IsRuntime(n.TraceID) {
 		in = s.above
 	}
-	switch trace, known := s.traceOf(parent); {
-	case known && trace == cause.Trace && (n.IsRequest() || s.isSent(parent)):
-		s.send(n, cause, parent)
-	case known && trace != cause.Trace:
+	switch at, here, known := s.locate(parent); {
+	case known && at != cause.Trace:
 		s.stats.Cut++
-		s.sendLinked(n, cause, calls.Link{Trace: trace, Span: parent})
-	case !known && s.requestFromAbove(n) && in == s:
+		s.sendLinked(n, cause, calls.Link{Trace: at, Span: parent})
+	case known && (here || fromAbove):
+		s.send(n, cause, parent)
+	case !known && fromAbove && in == s:
 		s.send(n, cause, cause.Parent)
 	default:
 		s.await(n, parent, cause, in)
 	}
+}
+
+// settleAbove gives a place to what waits above a span that cannot. It reports false if
+// that is the span itself.
+func (s *source) settleAbove(n *node, cause calls.Cause) bool {
+	parent := trace.SpanID(n.ParentID)
+	for above := s.waiting.nodes[parent]; above != nil; above = s.waiting.nodes[parent] {
+		top := above.top()
+		if top == n {
+			return false
+		}
+		s.infer(top, &cause)
+	}
+	if s.above != nil {
+		s.above.hurry(parent)
+	}
+	return true
 }
 
 // sendLinked sends a span that must be where its children are, linked to what it belongs
@@ -183,19 +189,13 @@ func (s *source) shift(n *node) *calls.Shift {
 	return s.Shift(&n.Span)
 }
 
-// isLater reports whether a span that is to be drawn with a shift is not part of what it
-// names as its parent, which had ended long before.
-func (s *source) isLater(n *node, shift *calls.Shift, ended int64) bool {
-	return !s.named.Has(n.id) && s.IsLater(&n.Span, shift, ended)
-}
-
 // expected returns the cause of a span that was missing when what names it as its
 // parent was sent.
 func (s *source) expected(id trace.SpanID) (calls.Cause, bool) {
 	if m := s.missing[id]; m != nil {
 		return m.Cause, true
 	}
-	return s.named.Get(id)
+	return s.Named(id)
 }
 
 // find returns a span that has been sent, by this source or the one above.
@@ -219,33 +219,23 @@ func (s *source) causeOf(id trace.SpanID) (calls.Cause, bool) {
 	return calls.Cause{}, false
 }
 
-// traceOf returns the trace of a span, whoever's it is; none if it is not sent.
-func (s *source) traceOf(id trace.SpanID) (trace.TraceID, bool) {
+// locate returns the trace of a span, whoever's it is; none if it is not sent. It is here
+// if it is there or will be a placeholder, and not only known by a name that requests have
+// for what is above them.
+func (s *source) locate(id trace.SpanID) (in trace.TraceID, here, known bool) {
 	for at := s; at != nil; at = at.above {
 		if cause, ok := at.causeOf(id); ok {
-			if cause.Drop != "" {
-				return trace.TraceID{}, true
+			if cause.Drop == "" {
+				in = cause.Trace
 			}
-			return cause.Trace, true
+			return in, true, true
 		}
 	}
 	if sc, ok := s.Knows(id); ok {
-		return sc.TraceID(), true
+		return sc.TraceID(), true, true
 	}
-	cause, ok := s.named.Get(id)
-	return cause.Trace, ok
-}
-
-// isSent reports whether there is a span, or will be a placeholder: it is not only known by
-// the name that requests have for what is above them.
-func (s *source) isSent(id trace.SpanID) bool {
-	for at := s; at != nil; at = at.above {
-		if _, ok := at.causeOf(id); ok {
-			return true
-		}
-	}
-	_, ok := s.Knows(id)
-	return ok
+	cause, named := s.Named(id)
+	return cause.Trace, false, named
 }
 
 // maxDepth is how far up a tree is looked for a cycle; the agent's are some ten

@@ -4,6 +4,11 @@
 // guest may send any amount of.
 package recent
 
+import (
+	"iter"
+	"maps"
+)
+
 // Map is a map of the entries put last, at most as many as its limit.
 type Map[K comparable, V any] struct {
 	limit   int
@@ -28,6 +33,9 @@ func (m *Map[K, V]) Has(k K) bool {
 	_, ok := m.entries[k]
 	return ok
 }
+
+// All returns all keys and values.
+func (m *Map[K, V]) All() iter.Seq2[K, V] { return maps.All(m.entries) }
 
 // Len returns the number of entries.
 func (m *Map[K, V]) Len() int { return len(m.entries) }

@@ -12,9 +12,9 @@ import (
 	"google.golang.org/protobuf/proto"
 
 	"github.com/shimtrace/shimtrace/internal/forwarder"
-	"github.com/shimtrace/shimtrace/internal/forwarder/collate"
 	"github.com/shimtrace/shimtrace/internal/forwarder/receiver"
 	"github.com/shimtrace/shimtrace/internal/forwarder/span"
+	"github.com/shimtrace/shimtrace/internal/names"
 	"github.com/shimtrace/shimtrace/internal/shim/kata/agentconfig"
 	"github.com/shimtrace/shimtrace/internal/waterfall"
 )
@@ -54,7 +54,7 @@ func (d *dump) Span(conn forwarder.ConnInfo, span *span.Span) {
 	if err == nil {
 		err = waterfall.WriteJSON(&line, []*tracepb.ResourceSpans{{
 			Resource:   d.o.resource(conn.Origin),
-			ScopeSpans: []*tracepb.ScopeSpans{{Scope: &commonpb.InstrumentationScope{Name: collate.ScopeName}, Spans: []*tracepb.Span{m}}},
+			ScopeSpans: []*tracepb.ScopeSpans{{Scope: &commonpb.InstrumentationScope{Name: names.AgentScope}, Spans: []*tracepb.Span{m}}},
 		}})
 	}
 	d.mu.Lock()

@@ -13,7 +13,7 @@ import (
 	tracepb "go.opentelemetry.io/proto/otlp/trace/v1"
 	"google.golang.org/protobuf/encoding/protojson"
 
-	"github.com/shimtrace/shimtrace/internal/forwarder/collate"
+	"github.com/shimtrace/shimtrace/internal/names"
 )
 
 // TestForwardDump: a line a span, each OTLP/JSON, nothing changed but what must not
@@ -30,16 +30,16 @@ func TestForwardDump(t *testing.T) {
 	}
 	lines := bufio.NewScanner(strings.NewReader(p.stdout.String()))
 	lines.Buffer(nil, 1<<20)
-	names := make(map[string]int)
+	seen := make(map[string]int)
 	for lines.Scan() {
 		span := otlpLine(t, lines.Text())
-		names[span.Name]++
+		seen[span.Name]++
 		if len(span.TraceId) != 16 || len(span.SpanId) != 8 || span.Kind != tracepb.Span_SPAN_KIND_INTERNAL {
 			t.Fatalf("ids or kind are not what they were: %s", lines.Text())
 		}
 	}
-	if names["create_container"] != 3 || names["stats_container"] == 0 || names[collate.LostName] > 0 {
-		t.Errorf("spans are %v", names)
+	if seen["create_container"] != 3 || seen["stats_container"] == 0 || seen[names.LostAgentSpan] > 0 {
+		t.Errorf("spans are %v", seen)
 	}
 }
 

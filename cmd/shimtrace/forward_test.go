@@ -17,9 +17,9 @@ import (
 	"github.com/shimtrace/shimtrace/internal/config"
 	"github.com/shimtrace/shimtrace/internal/export/journal"
 	"github.com/shimtrace/shimtrace/internal/forwarder"
-	"github.com/shimtrace/shimtrace/internal/forwarder/collate"
 	"github.com/shimtrace/shimtrace/internal/forwarder/listen"
 	"github.com/shimtrace/shimtrace/internal/forwarder/span"
+	"github.com/shimtrace/shimtrace/internal/names"
 )
 
 // stored is what a journal has of the agents' spans.
@@ -63,7 +63,7 @@ func (st stored) add(all []*tracepb.ResourceSpans) {
 		}
 		for _, ss := range rs.ScopeSpans {
 			for _, s := range ss.Spans {
-				if s.Name != collate.LostName {
+				if s.Name != names.LostAgentSpan {
 					st.spans[sandbox] = append(st.spans[sandbox], s)
 				}
 			}

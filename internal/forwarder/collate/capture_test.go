@@ -1,7 +1,6 @@
 package collate
 
 import (
-	"github.com/shimtrace/shimtrace/internal/forwarder/calls"
 	"maps"
 	"slices"
 	"testing"
@@ -10,8 +9,10 @@ import (
 	"go.opentelemetry.io/otel/trace"
 	tracepb "go.opentelemetry.io/proto/otlp/trace/v1"
 
+	"github.com/shimtrace/shimtrace/internal/forwarder/calls"
 	"github.com/shimtrace/shimtrace/internal/forwarder/captured"
 	"github.com/shimtrace/shimtrace/internal/forwarder/span"
+	"github.com/shimtrace/shimtrace/internal/names"
 )
 
 // agentCapture is one of the captures, with the calls of the shim that go with it.
@@ -164,7 +165,7 @@ func TestCaptures(t *testing.T) {
 				t.Errorf("dropped %v, want %v", b.drops, want)
 			}
 			for _, s := range b.out {
-				if s.Name == LostName {
+				if s.Name == names.LostAgentSpan {
 					placeholders[trace.SpanID(s.SpanId)] = s
 					continue
 				}
@@ -182,8 +183,8 @@ func TestCaptures(t *testing.T) {
 					continue
 				}
 				p := placeholders[parentOf(b.out[i])]
-				if !attribute(p, PlaceholderKey).GetBoolValue() {
-					t.Errorf("a placeholder without %s", PlaceholderKey)
+				if !attribute(p, names.Placeholder).GetBoolValue() {
+					t.Errorf("a placeholder without %s", names.Placeholder)
 				}
 				if p.StartTimeUnixNano != b.out[i].StartTimeUnixNano || p.EndTimeUnixNano != b.out[i].EndTimeUnixNano {
 					t.Errorf("the placeholder of %s does not last as long as its children", child)
@@ -254,7 +255,7 @@ func TestCapturesAcrossTraces(t *testing.T) {
 			b.balance()
 			cp.whole(b)
 			for _, s := range b.out {
-				if s.Name != LostName {
+				if s.Name != names.LostAgentSpan {
 					cp.placed(b, s)
 				}
 			}

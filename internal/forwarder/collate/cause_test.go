@@ -1,12 +1,14 @@
 package collate
 
 import (
-	"github.com/shimtrace/shimtrace/internal/forwarder/calls"
 	"slices"
 	"testing"
 	"time"
 
 	"go.opentelemetry.io/otel/trace"
+
+	"github.com/shimtrace/shimtrace/internal/forwarder/calls"
+	"github.com/shimtrace/shimtrace/internal/names"
 )
 
 func TestCause(t *testing.T) {
@@ -95,7 +97,7 @@ func TestCauseOfTheRuntime(t *testing.T) {
 		b.AddRuntime(served("Create", ofRuntime("create", 7, 1, 99, 1, 99)))
 		b.Ended()
 		b.want(3, ourTrace, 0xC1)
-		if s := b.get(3); s.Name != LostRuntimeName || s.StartTimeUnixNano != uint64(t0+30*ms) || s.EndTimeUnixNano != uint64(t0+50*ms) {
+		if s := b.get(3); s.Name != names.LostRuntimeSpan || s.StartTimeUnixNano != uint64(t0+30*ms) || s.EndTimeUnixNano != uint64(t0+50*ms) {
 			t.Errorf("%v", s)
 		}
 	})

@@ -1,11 +1,11 @@
 package collate
 
 import (
-	"github.com/shimtrace/shimtrace/internal/forwarder/calls"
 	"testing"
 
 	"go.opentelemetry.io/otel/trace"
 
+	"github.com/shimtrace/shimtrace/internal/forwarder/calls"
 	keys "github.com/shimtrace/shimtrace/internal/names"
 )
 

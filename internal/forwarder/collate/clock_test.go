@@ -1,6 +1,10 @@
 package collate
 
-import "testing"
+import (
+	"testing"
+
+	"github.com/shimtrace/shimtrace/internal/names"
+)
 
 // The guest's clock is off by d ms in these: what it says of a call from 0 to 100.
 func skewed(b *bed, d int64) {
@@ -28,7 +32,7 @@ func TestSkewIsCorrected(t *testing.T) {
 				if got := int64(s.StartTimeUnixNano) - was; got != tc.by*ms {
 					t.Errorf("span %d was moved by %d ms, want %d", id, got/ms, tc.by)
 				}
-				start, end := attribute(s, OriginalStartKey), attribute(s, OriginalEndKey)
+				start, end := attribute(s, names.OriginalStart), attribute(s, names.OriginalEnd)
 				if (start != nil) != (tc.by != 0) || (end != nil) != (tc.by != 0) {
 					t.Errorf("span %d has the original times %v, %v", id, start, end)
 				}
@@ -83,7 +87,7 @@ func TestEndBeforeStart(t *testing.T) {
 	b.Add(spanOf("wait_process", 7, 1, 0, 50, 10))
 	b.Tick()
 	s := b.get(1)
-	if s.StartTimeUnixNano != s.EndTimeUnixNano || attribute(s, OriginalEndKey).GetIntValue() != t0+10*ms {
+	if s.StartTimeUnixNano != s.EndTimeUnixNano || attribute(s, names.OriginalEnd).GetIntValue() != t0+10*ms {
 		t.Errorf("sent as %v", s)
 	}
 }

@@ -11,6 +11,7 @@ import (
 	"github.com/shimtrace/shimtrace/internal/forwarder/calls"
 	"github.com/shimtrace/shimtrace/internal/forwarder/recent"
 	"github.com/shimtrace/shimtrace/internal/forwarder/span"
+	"github.com/shimtrace/shimtrace/internal/names"
 )
 
 // Collator makes a tree of the spans of one sandbox's runtime, and below it one of its
@@ -41,10 +42,10 @@ func New(opts Options) *Collator {
 	}
 	rand.Read(c.secret[:])
 	c.runtime = &runtime{
-		source: newSource(c, newBatch(&c.opts, opts.Runtime, RuntimeScopeName, LostRuntimeName)),
+		source: newSource(c, newBatch(&c.opts, opts.Runtime, names.RuntimeScope, names.LostRuntimeSpan)),
 		roots:  recent.New[trace.SpanID, struct{}](maxRoots),
 	}
-	c.agent = &agent{source: newSource(c, newBatch(&c.opts, opts.Resource, ScopeName, LostName))}
+	c.agent = &agent{source: newSource(c, newBatch(&c.opts, opts.Resource, names.AgentScope, names.LostAgentSpan))}
 	c.runtime.origin, c.agent.origin = c.runtime, c.agent
 	c.runtime.below, c.agent.above = c.agent.source, c.runtime.source
 	return c

@@ -1,14 +1,15 @@
 package collate
 
 import (
-	"github.com/shimtrace/shimtrace/internal/forwarder/calls"
 	"math/rand/v2"
 	"testing"
 	"time"
 
 	"go.opentelemetry.io/otel/trace"
 
+	"github.com/shimtrace/shimtrace/internal/forwarder/calls"
 	"github.com/shimtrace/shimtrace/internal/forwarder/span"
+	"github.com/shimtrace/shimtrace/internal/names"
 )
 
 // guestClock is a guest's, as it goes.
@@ -147,7 +148,7 @@ func TestSetGuestDateTime(t *testing.T) {
 	b.called("Kill", "a", "", 0xC3, 5000, 5100)
 	b.Add(of(spanOf("signal_process", 11, 6, 0, 5010, 5090), "a", ""))
 	b.Ended()
-	first := attribute(b.get(1), OriginalStartKey)
+	first := attribute(b.get(1), names.OriginalStart)
 	if first == nil {
 		t.Fatal("the clock is taken to be right before it was set")
 	}
@@ -163,6 +164,6 @@ func TestSetGuestDateTime(t *testing.T) {
 // original returns the time at which a span began by the guest's clock, if it is another
 // than that at which it is drawn.
 func (b *bed) original(id uint64) (int64, bool) {
-	v := attribute(b.get(id), OriginalStartKey)
+	v := attribute(b.get(id), names.OriginalStart)
 	return v.GetIntValue(), v != nil
 }

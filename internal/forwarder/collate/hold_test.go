@@ -5,6 +5,8 @@ import (
 	"time"
 
 	"go.opentelemetry.io/otel/trace"
+
+	"github.com/shimtrace/shimtrace/internal/names"
 )
 
 func TestHeldUntilTheRootArrives(t *testing.T) {
@@ -61,7 +63,7 @@ func TestLostParent(t *testing.T) {
 	b.want(4, ourTrace, 1)
 	p := b.get(1)
 	b.want(1, ourTrace, 0xC1)
-	if p.Name != LostName || !attribute(p, PlaceholderKey).GetBoolValue() ||
+	if p.Name != names.LostAgentSpan || !attribute(p, names.Placeholder).GetBoolValue() ||
 		p.StartTimeUnixNano != uint64(t0+10*ms) || p.EndTimeUnixNano != uint64(t0+70*ms) {
 		t.Errorf("the placeholder is %v", p)
 	}

@@ -2,7 +2,6 @@ package collate
 
 import (
 	"encoding/binary"
-	"github.com/shimtrace/shimtrace/internal/forwarder/calls"
 	"math/rand/v2"
 	"sync"
 	"testing"
@@ -10,6 +9,9 @@ import (
 
 	"go.opentelemetry.io/otel/trace"
 	resourcepb "go.opentelemetry.io/proto/otlp/resource/v1"
+
+	"github.com/shimtrace/shimtrace/internal/forwarder/calls"
+	"github.com/shimtrace/shimtrace/internal/names"
 )
 
 func TestCycles(t *testing.T) {
@@ -85,7 +87,7 @@ func TestIDsOfOthers(t *testing.T) {
 	b.want(1, ourTrace, root)
 	b.want(5, ourTrace, 0xD0)
 	b.want(6, ourTrace, 0xC1)
-	if b.get(0xD0).Name != LostName {
+	if b.get(0xD0).Name != names.LostAgentSpan {
 		t.Error("the parent named is not a placeholder")
 	}
 }
@@ -168,8 +170,8 @@ func forest(t testing.TB, b *bed) {
 	}
 }
 
-// names are those that mean something, and some that do not.
-var names = []string{
+// agentNames are those that mean something, and some that do not.
+var agentNames = []string{
 	"create_sandbox", "create_container", "start_container", "exec_process", "signal_process", "stats_container",
 	"wait_process", "root-span", "start_sandbox", "watch_uevents", "baremount", "get_current_thread_ns_path",
 	"do_exec_process", "do_stats_container", "new", "process", "x", "",
@@ -242,7 +244,7 @@ func torture(t testing.TB, program []byte) {
 			case 250:
 				id = 0xE0
 			}
-			s := spanOf(names[int(p[3])%len(names)], in, id, parent, int64(p[4]), int64(p[4])+int64(int8(p[0])))
+			s := spanOf(agentNames[int(p[3])%len(agentNames)], in, id, parent, int64(p[4]), int64(p[4])+int64(int8(p[0])))
 			if p[4]&1 == 0 {
 				of(s, string('a'+rune(p[4]>>1&1)), []string{"", "x", "uuid"}[p[3]%3])
 			}

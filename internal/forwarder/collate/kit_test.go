@@ -2,7 +2,6 @@ package collate
 
 import (
 	"encoding/binary"
-	"github.com/shimtrace/shimtrace/internal/forwarder/calls"
 	"math"
 	"slices"
 	"testing"
@@ -14,7 +13,9 @@ import (
 	tracepb "go.opentelemetry.io/proto/otlp/trace/v1"
 	"google.golang.org/protobuf/proto"
 
+	"github.com/shimtrace/shimtrace/internal/forwarder/calls"
 	"github.com/shimtrace/shimtrace/internal/forwarder/span"
+	"github.com/shimtrace/shimtrace/internal/names"
 )
 
 // t0 is when the tests' sandboxes begin, in Unix nanoseconds.
@@ -86,7 +87,7 @@ func newBed(t testing.TB, change func(*Options)) *bed {
 }
 
 func (b *bed) take(resource *resourcepb.Resource, scope string, spans []byte, n int) {
-	want := map[string]string{ScopeName: "kata-agent", RuntimeScopeName: "kata"}[scope]
+	want := map[string]string{names.AgentScope: "kata-agent", names.RuntimeScope: "kata"}[scope]
 	if got := resource.GetAttributes(); len(got) != 1 || got[0].Value.GetStringValue() != want {
 		b.t.Errorf("spans of scope %s were sent with the resource %v", scope, got)
 	}

@@ -1,12 +1,13 @@
 package collate
 
 import (
-	"github.com/shimtrace/shimtrace/internal/forwarder/calls"
 	"math"
 	"testing"
 	"time"
 
+	"github.com/shimtrace/shimtrace/internal/forwarder/calls"
 	"github.com/shimtrace/shimtrace/internal/forwarder/span"
+	"github.com/shimtrace/shimtrace/internal/names"
 )
 
 // TestImpossibleTimes: nothing of a guest's is drawn before its sandbox or after it has
@@ -42,7 +43,7 @@ func TestImpossibleTimes(t *testing.T) {
 							t.Errorf("%s is drawn from %v to %v after the sandbox began, it arrived after %v", s.Name,
 								time.Duration(at.Start-began), time.Duration(at.End-began), time.Duration(arrived-began))
 						}
-						from, to := attribute(s, OriginalStartKey).GetIntValue(), attribute(s, OriginalEndKey).GetIntValue()
+						from, to := attribute(s, names.OriginalStart).GetIntValue(), attribute(s, names.OriginalEnd).GetIntValue()
 						if uint64(from) != min(times[0], math.MaxInt64) || uint64(to) != min(times[1], math.MaxInt64) {
 							t.Errorf("%s was from %d to %d, it says %d to %d", s.Name, times[0], times[1], from, to)
 						}
@@ -86,7 +87,7 @@ func TestLifeLong(t *testing.T) {
 					t.Errorf("span %d does not say what it was", id)
 				}
 			}
-			if s := b.get(4); !attribute(s, ClippedKey).GetBoolValue() {
+			if s := b.get(4); !attribute(s, names.Clipped).GetBoolValue() {
 				t.Errorf("it does not say that it is clipped: %v", s)
 			}
 		})

@@ -9,6 +9,7 @@ import (
 
 	"github.com/shimtrace/shimtrace/internal/forwarder/calls"
 	"github.com/shimtrace/shimtrace/internal/forwarder/span"
+	"github.com/shimtrace/shimtrace/internal/names"
 )
 
 // missing is a parent that has not arrived, but whose children were sent.
@@ -200,7 +201,7 @@ func (s *source) placeholder(id trace.SpanID, m *missing) {
 		TraceID: m.Trace, SpanID: id, ParentID: m.Parent, Name: s.out.lost, Kind: tracepb.Span_SPAN_KIND_INTERNAL,
 		Start: m.begin, End: m.end,
 	}
-	p.AddBool(PlaceholderKey, true)
+	p.AddBool(names.Placeholder, true)
 	s.put(p, nodeCost)
 	if s.below != nil {
 		s.below.came(id, m.Trace)

@@ -2,7 +2,6 @@ package collate
 
 import (
 	"fmt"
-	"github.com/shimtrace/shimtrace/internal/forwarder/calls"
 	"slices"
 	"strings"
 	"testing"
@@ -11,8 +10,10 @@ import (
 	"go.opentelemetry.io/otel/trace"
 	tracepb "go.opentelemetry.io/proto/otlp/trace/v1"
 
+	"github.com/shimtrace/shimtrace/internal/forwarder/calls"
 	"github.com/shimtrace/shimtrace/internal/forwarder/captured"
 	"github.com/shimtrace/shimtrace/internal/kata"
+	"github.com/shimtrace/shimtrace/internal/names"
 )
 
 // quietSpans are the runtime's spans that are quiet by default.
@@ -75,7 +76,7 @@ func TestPodsNest(t *testing.T) {
 				if drawn == nil || !isRequest(s.Name) {
 					continue
 				}
-				from := attribute(drawn, OriginalStartKey).GetIntValue()
+				from := attribute(drawn, names.OriginalStart).GetIntValue()
 				if from == 0 || time.Unix(0, from).Sub(first) < tc.known {
 					continue
 				}
@@ -129,9 +130,9 @@ func TestWindowsOfAPod(t *testing.T) {
 						t.Errorf("from %v on: %s is drawn from %v to %v", from, s.Name,
 							time.Duration(at.Start-limits.Start), time.Duration(at.End-limits.Start))
 					}
-					if attribute(s, ClippedKey).GetBoolValue() {
+					if attribute(s, names.Clipped).GetBoolValue() {
 						clipped++
-						if attribute(s, OriginalStartKey) == nil {
+						if attribute(s, names.OriginalStart) == nil {
 							t.Errorf("%s is clipped and does not say what it was", s.Name)
 						}
 					}

@@ -2,7 +2,6 @@ package collate
 
 import (
 	"fmt"
-	"github.com/shimtrace/shimtrace/internal/forwarder/calls"
 	"math/rand/v2"
 	"testing"
 	"time"
@@ -10,6 +9,7 @@ import (
 	"go.opentelemetry.io/otel/trace"
 	tracepb "go.opentelemetry.io/proto/otlp/trace/v1"
 
+	"github.com/shimtrace/shimtrace/internal/forwarder/calls"
 	"github.com/shimtrace/shimtrace/internal/forwarder/span"
 )
 

@@ -1,10 +1,10 @@
 package collate
 
 import (
-	"github.com/shimtrace/shimtrace/internal/forwarder/calls"
 	"strings"
 	"testing"
 
+	"github.com/shimtrace/shimtrace/internal/forwarder/calls"
 	"github.com/shimtrace/shimtrace/internal/forwarder/captured"
 	"github.com/shimtrace/shimtrace/internal/forwarder/span"
 	"github.com/shimtrace/shimtrace/internal/kata"

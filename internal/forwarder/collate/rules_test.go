@@ -1,11 +1,12 @@
 package collate
 
 import (
-	"github.com/shimtrace/shimtrace/internal/forwarder/calls"
 	"testing"
 	"time"
 
 	"go.opentelemetry.io/otel/trace"
+
+	"github.com/shimtrace/shimtrace/internal/forwarder/calls"
 )
 
 // Span ids of the tests: the root, calls are 0xC…, spans of the guest small numbers

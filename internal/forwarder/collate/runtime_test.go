@@ -1,11 +1,13 @@
 package collate
 
 import (
-	"github.com/shimtrace/shimtrace/internal/forwarder/calls"
 	"testing"
 	"time"
 
 	"go.opentelemetry.io/otel/trace"
+
+	"github.com/shimtrace/shimtrace/internal/forwarder/calls"
+	"github.com/shimtrace/shimtrace/internal/names"
 )
 
 // begun tells of a call that has begun so many ms after t0, and not ended.
@@ -206,7 +208,7 @@ func TestRuntimeLost(t *testing.T) {
 	}
 	b.Ended()
 	b.want(3, ourTrace, 0xC1)
-	if s := b.get(3); s.Name != LostRuntimeName || attribute(s, PlaceholderKey) == nil {
+	if s := b.get(3); s.Name != names.LostRuntimeSpan || attribute(s, names.Placeholder) == nil {
 		t.Errorf("%v", s)
 	}
 }
@@ -224,7 +226,7 @@ func TestClocksAreTheHosts(t *testing.T) {
 	if s := b.get(2); s.StartTimeUnixNano != uint64(t0+220*ms) || s.EndTimeUnixNano != uint64(t0+290*ms) {
 		t.Errorf("the runtime's span was moved: %v", s)
 	}
-	if s := b.get(10); s.StartTimeUnixNano >= uint64(t0+300*ms) || attribute(s, OriginalStartKey) == nil {
+	if s := b.get(10); s.StartTimeUnixNano >= uint64(t0+300*ms) || attribute(s, names.OriginalStart) == nil {
 		t.Errorf("the agent's span was not: %v", s)
 	}
 }

@@ -9,31 +9,7 @@ import (
 
 	"github.com/shimtrace/shimtrace/internal/forwarder/calls"
 	"github.com/shimtrace/shimtrace/internal/forwarder/span"
-)
-
-const (
-	// ScopeName is the instrumentation scope of the agent's spans.
-	ScopeName = "kata-agent"
-
-	// RuntimeScopeName is that of the runtime's.
-	RuntimeScopeName = "kata-runtime"
-
-	// LostName is the name of a placeholder, which has the attribute
-	// PlaceholderKey: a span that never arrived, though its children did. It lasts
-	// from the first one's start to the last one's end. LostRuntimeName is that of
-	// one that the runtime did not send.
-	LostName        = "lost agent span"
-	LostRuntimeName = "lost runtime span"
-	PlaceholderKey  = "shimtrace.placeholder"
-
-	// Original times of a span that had them corrected, by the guest's clock.
-	OriginalStartKey = "shimtrace.original.start_time_unix_nano"
-	OriginalEndKey   = "shimtrace.original.end_time_unix_nano"
-
-	// ClippedKey is the attribute of a span that is drawn shorter than it was: where it
-	// began before the sandbox, or before tracing was switched on, or ended after that
-	// was switched off.
-	ClippedKey = "shimtrace.clipped"
+	"github.com/shimtrace/shimtrace/internal/names"
 )
 
 // batch collects the spans of one source for the sink, as OTLP.
@@ -160,12 +136,12 @@ func (s *source) emit(n *node, cause *calls.Cause, was, at calls.Period) {
 	span.ContainerClaimed, span.ExecClaimed = s.Claims(&n.Span)
 	if span.Start != start || span.End != end {
 		s.stats.Corrected++
-		span.AddInt(OriginalStartKey, int64(min(start, math.MaxInt64)))
-		span.AddInt(OriginalEndKey, int64(min(end, math.MaxInt64)))
+		span.AddInt(names.OriginalStart, int64(min(start, math.MaxInt64)))
+		span.AddInt(names.OriginalEnd, int64(min(end, math.MaxInt64)))
 		span.MoveEvents(func(t uint64) uint64 { return cause.Shift.Event(t, at) })
 	}
 	if at != was {
-		span.AddBool(ClippedKey, true)
+		span.AddBool(names.Clipped, true)
 	}
 	s.keepLinks(span)
 	if n.link.Trace.IsValid() && n.link.Span.IsValid() {

@@ -21,6 +21,7 @@ import (
 	"github.com/shimtrace/shimtrace/internal/forwarder/collate"
 	"github.com/shimtrace/shimtrace/internal/forwarder/listen"
 	"github.com/shimtrace/shimtrace/internal/forwarder/span"
+	"github.com/shimtrace/shimtrace/internal/names"
 )
 
 // store is a client, and counts what is lost before it.
@@ -114,7 +115,7 @@ func start(t *testing.T, s *store, o Options) (r *Receiver, closed func() error)
 // placeholders counts the spans that stand for lost ones.
 func placeholders(spans []*tracepb.Span) (n int) {
 	for _, s := range spans {
-		if s.Name == collate.LostName {
+		if s.Name == names.LostAgentSpan {
 			n++
 		}
 	}

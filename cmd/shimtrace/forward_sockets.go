@@ -3,13 +3,9 @@ package main
 import (
 	"context"
 	"fmt"
-	"os"
-	"path/filepath"
 	"strings"
 	"sync"
 	"time"
-
-	"golang.org/x/sys/unix"
 
 	"github.com/shimtrace/shimtrace/internal/console"
 	"github.com/shimtrace/shimtrace/internal/forwarder/listen"
@@ -22,7 +18,6 @@ type sockets struct {
 	report *console.Console
 	fixed  []fixedSocket
 	finder *sandboxFinder
-	dir    string // of the VSOCK porter
 }
 
 // fixedSocket is that of one VM.
@@ -32,7 +27,7 @@ type fixedSocket struct {
 }
 
 func newSockets(o *forwardOptions, report *console.Console) (*sockets, error) {
-	s := &sockets{o: o, report: report, dir: filepath.Join(o.cfg.Relay.StateDir, "vsock")}
+	s := &sockets{o: o, report: report}
 	var all []listen.Pattern
 	for _, p := range o.sockets {
 		if strings.Contains(p.Path, sandboxPlaceholder) {
@@ -42,16 +37,6 @@ func newSockets(o *forwardOptions, report *console.Console) (*sockets, error) {
 		}
 	}
 	s.finder = newSandboxFinder(all)
-	if o.vsock {
-		// What the porter has there must be ours, or that of processes like ours.
-		err := os.MkdirAll(s.dir, 0o700)
-		if err == nil {
-			err = unix.Access(s.dir, unix.W_OK|unix.X_OK)
-		}
-		if err != nil {
-			return nil, fmt.Errorf("directory %s, where the processes of a host share the VSOCK port: %w: run as root, or set relay.state_dir in the configuration", s.dir, err)
-		}
-	}
 	return s, nil
 }
 
@@ -74,14 +59,8 @@ func (s *sockets) serve(ctx context.Context, handle listen.Handler) error {
 		<-ctx.Done()
 		return nil
 	}
-	// Few VMs are somebody else's, if any, and an agent that waits holds up its
-	// VM's end: what nobody claims is ours sooner than a relay would have it.
-	const hold = 2 * time.Second
-	v := listen.NewVSOCK(listen.VSOCKOptions{Dir: s.dir, Hold: hold, Warn: s.report.Warn}, handle)
-	if s.o.cid != 0 {
-		v.Claim("", s.o.cid)
-	}
-	return v.Serve(ctx)
+	listen.AcceptVSOCK(ctx, s.report.Warn, handle)
+	return nil
 }
 
 // hybrid listens for the agent of one sandbox until ctx is done.

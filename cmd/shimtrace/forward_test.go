@@ -166,11 +166,6 @@ func TestForwardUnwritable(t *testing.T) {
 	}
 	command(t, nil, "forward", "--socket-path", "/nowhere/vm.sock", "--journal", file+"/journal").
 		want(t, exitFailure, "", "--journal")
-	config := file + ".toml"
-	if err := os.WriteFile(config, []byte("[relay]\nstate_dir = \""+file+"\"\n"), 0o600); err != nil {
-		t.Fatal(err)
-	}
-	command(t, map[string]string{"SHIMTRACE_CONFIG": config}, "forward").want(t, exitFailure, "", "relay.state_dir")
 }
 
 func TestForwardUsage(t *testing.T) {

@@ -117,8 +117,9 @@ func TestAgentsOfTwoSandboxes(t *testing.T) {
 		Log:    t.Output(),
 	})}
 	traces := map[uint32]string{3: strings.Repeat("3", 32), 4: strings.Repeat("4", 32)}
+	h.guard(time.Hour)
 	for cid := range traces {
-		h.relay(cid, time.Hour)
+		h.relay(cid)
 	}
 	for _, c := range agentLife {
 		for cid, trace := range traces {

@@ -10,8 +10,6 @@ import (
 	"os"
 	"path/filepath"
 	"regexp"
-	"strconv"
-	"strings"
 	"testing"
 	"time"
 
@@ -20,8 +18,8 @@ import (
 	"github.com/shimtrace/shimtrace/internal/forwarder/span"
 )
 
-// TestRelaysShareThePort has a host with QEMU's VMs and a relay for each, as they
-// come and go: connections reach their sandbox's relay and no other, whole.
+// TestRelaysShareThePort has a host with QEMU's VMs, a relay for each and the guard, as
+// they come and go: connections reach their sandbox's relay and no other, whole.
 func TestRelaysShareThePort(t *testing.T) {
 	peer := program(t, "peer")
 	guestFiles := map[string]string{"bin/peer": peer}
@@ -44,41 +42,37 @@ func TestRelaysShareThePort(t *testing.T) {
 		Log:           t.Output(),
 	})}
 
-	// The first relay is the porter. It holds a connection whose relay is still to
-	// come.
-	porter := h.relay(3, time.Hour)
-	if got := h.porter(); got != porter {
-		t.Errorf("the porter is process %d, not the first relay, %d", got, porter)
-	}
+	// The guard holds a connection whose relay is still to come.
+	guard := h.guard(time.Hour)
+	first := h.relay(3)
 	h.tell(3, "connect")
 	h.tell(4, "connect")
-	h.relay(4, time.Second)
+	h.relay(4)
 	h.tell(3, "send /captures/kata-4.1.0-pod.agent")
 	h.tell(4, "send /captures/kata-3.28.0-agent")
 	h.received(3, "sandbox-3", pod)
 	h.received(4, "sandbox-4", old)
 
-	// The porter's death costs its own sandbox's connection, and no other.
-	out := h.sh(fmt.Sprintf("kill -9 %d; cut -d' ' -f1 /proc/uptime; until p=$(awk '/FLOCK/{print $5}' /proc/locks) && "+
-		"[ -n \"$p\" ] && [ $p != %d ]; do :; done; cut -d' ' -f1 /proc/uptime", porter, porter))
-	var killed, replaced float64
-	if _, err := fmt.Sscan(out, &killed, &replaced); err != nil {
-		t.Fatalf("uptimes %q: %v", out, err)
-	}
-	t.Logf("the next relay is the porter %.2f s after the last one was killed, by the emulated clock", replaced-killed)
-	h.wait("^guest 3: peer: the host ended the agent's connection")
+	// The guard's death costs no connection.
+	h.sh(fmt.Sprintf("kill -9 %d", guard))
 	h.tell(4, "send /captures/kata-3.28.0-agent")
 	h.received(4, "sandbox-4", old, old)
+	h.guard(time.Second)
+	h.wait("^relay sandbox-4: guard 2$")
+
+	// A relay's death costs its own sandbox's connection, and no other.
+	h.sh(fmt.Sprintf("kill -9 %d", first))
+	h.wait("^guest 3: peer: the host ended the agent's connection")
 
 	// A relay that comes back, one of a new VM, and a VM that has none.
-	h.relay(3, time.Hour)
+	h.relay(3)
 	for _, cid := range []uint32{5, 6} {
 		if err := h.Boot(t.Context(), cid); err != nil {
 			t.Fatal(err)
 		}
 		h.wait(fmt.Sprintf("^guest %d: peer: agent is up$", cid))
 	}
-	h.relay(5, time.Hour)
+	h.relay(5)
 	for _, cid := range []uint32{3, 5, 6} {
 		h.tell(cid, "connect")
 	}
@@ -103,18 +97,15 @@ func TestRelaysShareThePort(t *testing.T) {
 		}
 	}
 
-	// Nothing was lost, and nobody got what was another's.
+	// Nothing was lost, and nobody got what was another's. One has that of the VM that
+	// has no relay.
+	got := map[string][][]byte{"3": {golden, rs}, "4": {old, old, rs}, "5": {rs}}
+	stray := h.wait(`^relay sandbox-(.): sandbox "" CID 6: `)[1]
+	got[stray] = append(got[stray], rs)
 	h.sh("kill $(pidof relay)")
-	for _, relay := range []struct {
-		cid int
-		got [][]byte
-	}{
-		{3, [][]byte{golden, rs}},
-		{4, [][]byte{old, old, rs, rs}}, // the last of the VM that has no relay
-		{5, [][]byte{rs}},
-	} {
-		n, _ := digestOf(t, relay.got...)
-		h.wait(fmt.Sprintf(`^relay sandbox-%d: delivered %d, lost map\[\], refused map\[\]$`, relay.cid, n))
+	for cid, streams := range got {
+		n, _ := digestOf(t, streams...)
+		h.wait(fmt.Sprintf(`^relay sandbox-%s: delivered %d, lost map\[\], refused map\[\]$`, cid, n))
 	}
 }
 
@@ -124,28 +115,27 @@ type host struct {
 	*vm.Host
 }
 
-// relay starts the relay of a guest that has been booted, waits until it has found
-// its guest, and returns its process id in the host. QEMU's parent stands for the
-// shim.
-func (h host) relay(cid uint32, hold time.Duration) int {
+// guard starts the guard, and returns its process id in the host.
+func (h host) guard(hold time.Duration) int {
 	h.t.Helper()
-	pid, err := h.Spawn(h.t.Context(), fmt.Sprintf("relay -sandbox sandbox-%d -dir /run/relays -hold %s "+
-		"-shim $(cut -d' ' -f4 /proc/$(cat /run/guest-%d.pid)/stat)", cid, hold, cid))
+	pid, err := h.Spawn(h.t.Context(), fmt.Sprintf("relay -guard -dir /run/relays -hold %s", hold))
+	if err != nil {
+		h.t.Fatal(err)
+	}
+	return pid
+}
+
+// relay starts the relay of a guest that has been booted, waits until it has found its
+// guest and the guard knows, and returns its process id in the host. QEMU's parent
+// stands for the shim.
+func (h host) relay(cid uint32) int {
+	h.t.Helper()
+	pid, err := h.Spawn(h.t.Context(), fmt.Sprintf("relay -sandbox sandbox-%d -dir /run/relays "+
+		"-shim $(cut -d' ' -f4 /proc/$(cat /run/guest-%d.pid)/stat)", cid, cid))
 	if err != nil {
 		h.t.Fatal(err)
 	}
 	h.wait(fmt.Sprintf("^relay sandbox-%d: process %d claims CID %d$", cid, pid, cid))
-	return pid
-}
-
-// porter waits until a relay holds the lock that makes it the porter.
-func (h host) porter() int {
-	h.t.Helper()
-	out := h.sh("until p=$(awk '/FLOCK/{print $5}' /proc/locks) && [ -n \"$p\" ]; do sleep 0.1; done; echo $p")
-	pid, err := strconv.Atoi(strings.TrimSpace(out))
-	if err != nil {
-		h.t.Fatalf("the lock's holder is %q", out)
-	}
 	return pid
 }
 
@@ -173,7 +163,10 @@ func (h host) sh(command string) string {
 	return out
 }
 
-func (h host) wait(pattern string) { h.t.Helper(); wait(h.t, h.Guest, pattern) }
+func (h host) wait(pattern string) []string {
+	h.t.Helper()
+	return wait(h.t, h.Guest, pattern)
+}
 
 // digestOf is what a relay says of a connection with these streams.
 func digestOf(t *testing.T, streams ...[]byte) (spans int, digest string) {

@@ -120,7 +120,7 @@ func (s *server) place(fd int, cid uint32) {
 		s.stray(fd, cid)
 	default:
 		v := &visitor{fd: fd, cid: cid}
-		v.late = s.after(s.opts.vsockFor, func() {
+		v.late = s.after(s.opts.Hold, func() {
 			if s.dismiss(v) {
 				s.stray(v.fd, v.cid)
 			}

@@ -32,6 +32,9 @@ type Options struct {
 	Moved func(memory int) (uint64, error)
 	// VSOCK opens the port where agents connect; nil: nobody accepts there.
 	VSOCK func() (fd int, err error)
+	// Hold is how long a connection waits there, unread, whose CID no relay has claimed,
+	// before another relay gets it: the agent does not notice. 0: 10 s.
+	Hold time.Duration
 	// CID returns the CID of a peer; nil: of AF_VSOCK.
 	CID func(unix.Sockaddr) uint32
 	// Listener is the socket of a guard whose place this one takes, 0 for none.
@@ -49,10 +52,9 @@ type Options struct {
 	// Logf is told what a person should know.
 	Logf func(format string, args ...any)
 
-	second   time.Duration   // between looks at who hangs; tests have shorter ones
-	backoff  []time.Duration // before each attempt to follow a relay
-	vsockFor time.Duration   // that a VM waits which nobody has claimed
-	idle     time.Duration   // without relays, until it ends
+	second  time.Duration   // between looks at who hangs; tests have shorter ones
+	backoff []time.Duration // before each attempt to follow a relay
+	idle    time.Duration   // without relays, until it ends
 }
 
 // server is the guard. All but Run works in the loop.
@@ -85,8 +87,8 @@ func Run(ctx context.Context, opts Options) error {
 	if opts.idle == 0 {
 		opts.idle = time.Minute
 	}
-	if opts.vsockFor == 0 {
-		opts.vsockFor = 10 * time.Second
+	if opts.Hold == 0 {
+		opts.Hold = 10 * time.Second
 	}
 	raiseFiles()
 	l, err := newLoop()

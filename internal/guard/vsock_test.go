@@ -175,7 +175,7 @@ func TestVSOCKClaimed(t *testing.T) {
 // TestVSOCKUnclaimed: a VM that nobody claims goes to any relay, after a while.
 func TestVSOCKUnclaimed(t *testing.T) {
 	s, h := newStand(t), newMachine(t)
-	h.guard(func(o *Options) { s.options(o); o.vsockFor = 20 * time.Millisecond })
+	h.guard(func(o *Options) { s.options(o); o.Hold = 20 * time.Millisecond })
 	k := h.taker("first")
 	k.Claim(99)
 	vm := s.dial(t, 4000000000)
@@ -285,7 +285,7 @@ func TestVSOCKGuardReplaced(t *testing.T) {
 // TestVSOCKRelayProcess: a relay in another process gets the connection itself.
 func TestVSOCKRelayProcess(t *testing.T) {
 	s, h := newStand(t), newMachine(t)
-	h.guard(func(o *Options) { s.options(o); o.vsockFor = time.Millisecond })
+	h.guard(func(o *Options) { s.options(o); o.Hold = time.Millisecond })
 	socket, _ := h.relay("relay", "TEST_VSOCK=1")
 	h.registered(socket, anyStatus)
 	vm := s.dial(t, 1234)

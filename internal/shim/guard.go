@@ -16,6 +16,7 @@ import (
 
 	"golang.org/x/sys/unix"
 
+	"github.com/shimtrace/shimtrace/internal/forwarder/listen"
 	"github.com/shimtrace/shimtrace/internal/guard"
 	"github.com/shimtrace/shimtrace/internal/handover"
 	"github.com/shimtrace/shimtrace/internal/host"
@@ -77,6 +78,7 @@ func (c command) guard() int {
 	o := guard.Options{
 		Dir:     c.stateDir,
 		Moved:   handover.Progress,
+		VSOCK:   listen.OpenVSOCK,
 		Build:   buildVersion(),
 		Replace: func(program string, listener, port int) error { return c.becomeGuard(program, lock, listener, port) },
 		Settle: func() {

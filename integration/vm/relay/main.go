@@ -1,9 +1,10 @@
 // Command relay is what a relay process does with the spans of its sandbox's VM,
-// and nothing else of a relay: it finds the VM's CID, shares the host's VSOCK port
-// with its like, and shows on the console what arrives. It runs in a guest that is
-// a host.
+// and nothing else of a relay: it finds the VM's CID, claims it with the guard, and
+// shows on the console what arrives. It runs in a guest that is a host. It is that
+// host's guard, too.
 //
-//	relay -sandbox ID -shim PID -dir DIR [-hold 10s]
+//	relay -sandbox ID -shim PID -dir DIR
+//	relay -guard -dir DIR [-hold 10s]
 //
 // When a connection pauses, a line tells the number of its spans so far and a digest
 // of them all; when it ends, a line for each trace tells the names of its spans.
@@ -21,6 +22,7 @@ import (
 	"slices"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"syscall"
 	"time"
 
@@ -28,6 +30,7 @@ import (
 	"github.com/shimtrace/shimtrace/internal/forwarder"
 	"github.com/shimtrace/shimtrace/internal/forwarder/listen"
 	"github.com/shimtrace/shimtrace/internal/forwarder/span"
+	"github.com/shimtrace/shimtrace/internal/guard"
 	"github.com/shimtrace/shimtrace/internal/host"
 )
 
@@ -36,11 +39,20 @@ func main() {
 	shim := flag.Int("shim", 0, "the process whose descendant is the sandbox's QEMU")
 	dir := flag.String("dir", "", "the directory that the relays share")
 	hold := flag.Duration("hold", 0, "how long a connection waits for its relay")
+	isGuard := flag.Bool("guard", false, "be the guard")
 	flag.Parse()
 	ctx, stop := signal.NotifyContext(context.Background(), syscall.SIGTERM)
 	defer stop()
 	r := &relay{name: *sandbox, digests: map[uint64]*digest{}}
-	if err := r.run(ctx, *shim, *dir, *hold); err != nil {
+	run := func() error { return r.run(ctx, *shim, *dir) }
+	if *isGuard {
+		r.name = "guard"
+		logf := func(format string, args ...any) { r.say(format, args...) }
+		run = func() error {
+			return guard.Run(ctx, guard.Options{Dir: *dir, VSOCK: listen.OpenVSOCK, Hold: *hold, Logf: logf})
+		}
+	}
+	if err := run(); err != nil {
 		r.say("%v", err)
 		os.Exit(1)
 	}
@@ -61,30 +73,62 @@ type digest struct {
 	names  map[[16]byte][]string // of spans, by trace
 }
 
-func (r *relay) run(ctx context.Context, shim int, dir string, hold time.Duration) error {
+func (r *relay) run(ctx context.Context, shim int, dir string) error {
 	if os.Getenv(vm.EnvCID) == "" {
 		return fmt.Errorf("%s is not set: this is not a guest", vm.EnvCID)
 	}
 	f := forwarder.New(r, forwarder.Options{})
-	share := listen.NewVSOCK(listen.VSOCKOptions{Dir: dir, Hold: hold, Warn: func(err error) { r.say("%v", err) }}, f.Take)
+	var claimed atomic.Uint32
+	client := guard.NewClient(guard.ClientOptions{
+		Dir: dir,
+		// Nobody goes on for it.
+		Who:  guard.Registration{ID: r.name, Program: "/bin/false", Args: []string{"false"}, Sandbox: r.name},
+		Logf: func(format string, args ...any) { r.say(format, args...) },
+		VSOCK: func(file *os.File, cid uint32) {
+			conn, err := listen.VSOCKConn(file)
+			if err != nil {
+				r.say("%v", err)
+				return
+			}
+			from := listen.Origin{CID: cid}
+			if cid == claimed.Load() {
+				from.Sandbox = r.name
+			}
+			f.Take(conn, from)
+		},
+	})
+	go r.tellGuarded(ctx, client)
 	go func() {
 		cid, err := listen.FindCID(ctx, listen.CIDSource{Sandbox: r.name, Shim: &listen.Shim{Find: func() host.Process { p, _ := host.Proc("/proc").Process(shim); return p }}})
 		if err != nil {
 			r.say("%v", err)
 			return
 		}
-		share.Claim(r.name, cid)
+		claimed.Store(cid)
+		client.Claim(cid)
 		r.say("process %d claims CID %d", os.Getpid(), cid)
 	}()
-	if err := share.Serve(ctx); err != nil {
-		return err
-	}
+	<-ctx.Done()
+	client.Leave()
 	closing, cancel := context.WithTimeout(context.Background(), time.Minute)
 	defer cancel()
 	err := f.Close(closing)
 	n := f.Snapshot()
 	r.say("delivered %d, lost %v, refused %v", n.Delivered, n.Lost, n.Refused)
 	return err
+}
+
+// tellGuarded says when there is another guard.
+func (r *relay) tellGuarded(ctx context.Context, client *guard.Client) {
+	was, guards := false, 0
+	for ; ctx.Err() == nil; time.Sleep(10 * time.Millisecond) {
+		if now := client.Guarded(); now != was {
+			if was = now; now {
+				guards++
+				r.say("guard %d", guards)
+			}
+		}
+	}
 }
 
 // Span adds to the connection's digest.

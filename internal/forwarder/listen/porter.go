@@ -44,8 +44,6 @@ const (
 	// maxPlacing bounds the connections of one VM on their way to a relay; an agent
 	// has one. What is beyond is closed.
 	maxPlacing = 4
-	// listenPause is how long to wait when another program has the port.
-	listenPause = time.Second
 )
 
 // becomePorter takes the lock and the socket that goes with it; EWOULDBLOCK if

@@ -29,18 +29,11 @@ func vsockTransport() transport {
 }
 
 func listenVSOCK() (*socket.Conn, error) {
-	c, err := socket.Socket(unix.AF_VSOCK, unix.SOCK_STREAM, 0, "vsock", nil)
+	fd, err := OpenVSOCK()
 	if err != nil {
-		return nil, fmt.Errorf("VSOCK: %w", err)
+		return nil, err
 	}
-	if err = c.Bind(&unix.SockaddrVM{CID: unix.VMADDR_CID_ANY, Port: Port}); err == nil {
-		err = c.Listen(unix.SOMAXCONN)
-	}
-	if err != nil {
-		c.Close()
-		return nil, fmt.Errorf("listen at VSOCK port %d: %w", Port, err)
-	}
-	return c, nil
+	return socket.New(fd, "vsock")
 }
 
 // firstGuest is the lowest CID of a VM; those below are the hypervisor's and the

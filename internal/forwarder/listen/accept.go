@@ -1,0 +1,83 @@
+package listen
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"os"
+	"time"
+
+	"github.com/mdlayher/socket"
+	"golang.org/x/sys/unix"
+
+	"github.com/shimtrace/shimtrace/internal/forwarder/vmmdir"
+)
+
+// listenPause is how long to wait when another program has the port.
+const listenPause = time.Second
+
+// OpenVSOCK listens at the port where agents connect, without blocking, and returns the
+// descriptor. It fails with EADDRINUSE while any process has the port.
+func OpenVSOCK() (fd int, err error) {
+	fd, err = unix.Socket(unix.AF_VSOCK, unix.SOCK_STREAM|unix.SOCK_CLOEXEC|unix.SOCK_NONBLOCK, 0)
+	if err != nil {
+		return -1, fmt.Errorf("VSOCK: %w", err)
+	}
+	if err = unix.Bind(fd, &unix.SockaddrVM{CID: unix.VMADDR_CID_ANY, Port: Port}); err == nil {
+		err = unix.Listen(fd, unix.SOMAXCONN)
+	}
+	if err != nil {
+		unix.Close(fd)
+		return -1, fmt.Errorf("listen at VSOCK port %d: %w", Port, err)
+	}
+	return fd, nil
+}
+
+// VSOCKConn makes a connection of a descriptor that the guard has accepted, which it
+// takes over.
+func VSOCKConn(f *os.File) (Conn, error) {
+	defer f.Close()
+	return socket.FileConn(f, "vsock")
+}
+
+// AcceptVSOCK hands on the connections of all VMs of the host until ctx is done. It is
+// for a host without a guard, which accepts at the port for relays. While another
+// program has the port, warn is told and it is tried again.
+func AcceptVSOCK(ctx context.Context, warn func(error), handle Handler) {
+	acceptOver(ctx, vsockTransport(), warn, handle)
+}
+
+func acceptOver(ctx context.Context, t transport, warn func(error), handle Handler) {
+	report := vmmdir.Reporter{To: warn}
+	l, err := t.listen()
+	for err != nil {
+		if errors.Is(err, unix.EADDRINUSE) {
+			err = fmt.Errorf("%w: until another program lets go of the port, no spans come from QEMU's VMs", err)
+		}
+		report.Tell(err)
+		select {
+		case <-ctx.Done():
+			return
+		case <-time.After(listenPause):
+		}
+		l, err = t.listen()
+	}
+	defer l.Close()
+	for {
+		conn, cid, err := t.accept(ctx, l)
+		switch {
+		case ctx.Err() != nil:
+			if err == nil {
+				conn.Close()
+			}
+			return
+		case err != nil:
+			report.Tell(fmt.Errorf("accept at VSOCK port %d: %w", Port, err))
+			time.Sleep(acceptPause)
+		case cid < firstGuest:
+			conn.Close() // of the host itself, which has no agent
+		default:
+			handle(conn, Origin{CID: cid})
+		}
+	}
+}

@@ -6,8 +6,11 @@ import (
 	"fmt"
 	"io"
 	"os"
+	"path/filepath"
 
 	"github.com/urfave/cli/v3"
+
+	"github.com/shimtrace/shimtrace/internal/console"
 )
 
 // host is what the commands have of the world around them.
@@ -20,43 +23,18 @@ type host struct {
 	root string
 }
 
-// Exit codes. Anything that is none of the others is exitFailure.
-const (
-	exitOK = iota
-	exitFailure
-	exitUsage
-	exitNothing
-)
-
-// codedError is an error with an exit code other than exitFailure.
-type codedError struct {
-	code int
-	err  error
-}
-
-func (e *codedError) Error() string { return e.err.Error() }
-func (e *codedError) Unwrap() error { return e.err }
-
-func usageError(format string, args ...any) error {
-	return &codedError{exitUsage, fmt.Errorf(format, args...)}
-}
-
-func nothingFound(format string, args ...any) error {
-	return &codedError{exitNothing, fmt.Errorf(format, args...)}
-}
-
 // run runs the command line and returns the exit code. Errors go to stderr.
 func run(ctx context.Context, h *host, args []string) int {
 	err := newApp(h).Run(ctx, args)
 	if err == nil {
-		return exitOK
+		return console.OK
 	}
 	fmt.Fprintf(h.stderr, "shimtrace: %v\n", err)
-	var coded *codedError
+	var coded interface{ ExitCode() int }
 	if errors.As(err, &coded) {
-		return coded.code
+		return max(coded.ExitCode(), console.Failure)
 	}
-	return exitFailure
+	return console.Failure
 }
 
 func newApp(h *host) *cli.Command {
@@ -77,13 +55,13 @@ func newApp(h *host) *cli.Command {
 		ExitErrHandler: func(context.Context, *cli.Command, error) {},
 		Action: func(_ context.Context, c *cli.Command) error {
 			if c.Args().Present() {
-				return usageError("there is no command %q; see shimtrace --help", c.Args().First())
+				return console.UsageError("there is no command %q; see shimtrace --help", c.Args().First())
 			}
 			return cli.ShowRootCommandHelp(c)
 		},
 	}
 	wrongUsage := func(_ context.Context, c *cli.Command, err error, _ bool) error {
-		return usageError("%w; see %s --help", err, c.FullName())
+		return console.UsageError("%w; see %s --help", err, c.FullName())
 	}
 	app.OnUsageError = wrongUsage
 	for _, c := range app.Commands {
@@ -99,7 +77,7 @@ func configHint() string {
 // noArguments is the check of commands that take none.
 func noArguments(c *cli.Command) error {
 	if c.Args().Present() {
-		return usageError("%s takes no argument, got %q", c.FullName(), c.Args().First())
+		return console.UsageError("%s takes no argument, got %q", c.FullName(), c.Args().First())
 	}
 	return nil
 }
@@ -110,4 +88,13 @@ func (h *host) warn(format string, args ...any) {
 
 func system() *host {
 	return &host{stdout: os.Stdout, stderr: os.Stderr, getenv: os.Getenv, executable: resolvedExecutable, root: "/"}
+}
+
+// resolvedExecutable returns the running program's file, links resolved.
+func resolvedExecutable() (string, error) {
+	p, err := os.Executable()
+	if err == nil {
+		p, err = filepath.EvalSymlinks(p)
+	}
+	return p, err
 }

@@ -8,6 +8,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/shimtrace/shimtrace/internal/console"
 	"github.com/shimtrace/shimtrace/internal/export/journal"
 	commonpb "go.opentelemetry.io/proto/otlp/common/v1"
 	resourcepb "go.opentelemetry.io/proto/otlp/resource/v1"
@@ -58,21 +59,21 @@ func TestUsage(t *testing.T) {
 	} {
 		t.Run(args, func(t *testing.T) {
 			r := command(t, nil, strings.Fields(args)...)
-			r.want(t, exitUsage, "", "shimtrace: ")
+			r.want(t, console.Usage, "", "shimtrace: ")
 		})
 	}
 }
 
 func TestHelp(t *testing.T) {
-	command(t, nil).want(t, exitOK, "COMMANDS:", "")
+	command(t, nil).want(t, console.OK, "COMMANDS:", "")
 	for _, name := range []string{"install", "list", "show", "on", "off", "status", "collect", "version"} {
-		command(t, nil, name, "--help").want(t, exitOK, "Example", "")
+		command(t, nil, name, "--help").want(t, console.OK, "Example", "")
 	}
 }
 
 func TestVersion(t *testing.T) {
-	command(t, nil, "version").want(t, exitOK, "go1.", "")
-	command(t, nil, "version", "--json").want(t, exitOK, `"go":"go1.`, "")
+	command(t, nil, "version").want(t, console.OK, "go1.", "")
+	command(t, nil, "version", "--json").want(t, console.OK, `"go":"go1.`, "")
 }
 
 // sandbox is one traced container for the tests' journals.

@@ -53,11 +53,11 @@ func collectCommand(h *host) *cli.Command {
 				return err
 			}
 			if c.Duration("idle") < 0 {
-				return usageError("--idle %s: a duration is not negative", c.Duration("idle"))
+				return console.UsageError("--idle %s: a duration is not negative", c.Duration("idle"))
 			}
 			if at := c.String("listen"); at != "" {
 				if a, err := netip.ParseAddrPort(at); err != nil || !a.Addr().IsLoopback() {
-					return usageError("--listen %s: not an address of the loopback interface with a port, such as 127.0.0.1:276", at)
+					return console.UsageError("--listen %s: not an address of the loopback interface with a port, such as 127.0.0.1:276", at)
 				}
 			}
 			if c.Name != collectName {

@@ -16,6 +16,7 @@ import (
 	"go.opentelemetry.io/otel/trace"
 	"golang.org/x/sys/unix"
 
+	"github.com/shimtrace/shimtrace/internal/console"
 	"github.com/shimtrace/shimtrace/internal/forwarder/endpoint"
 )
 
@@ -157,11 +158,11 @@ func TestCollectOnce(t *testing.T) {
 	first.says("runtimes may post")
 	second := newTool(t, config, "collect")
 	second.start()
-	second.ends(exitOK)
+	second.ends(console.OK)
 	second.says("another process collects for this host already")
 	other := newTool(t, strings.Replace(config, state, t.TempDir(), 1), "collect")
 	other.start()
-	other.ends(exitFailure)
+	other.ends(console.Failure)
 	other.says("address already in use")
 	first.stop()
 	if conn, err := net.Dial("tcp", at); err == nil {
@@ -179,7 +180,7 @@ func TestCollectIdle(t *testing.T) {
 		t.Error("it ended although there is a relay")
 	}
 	relay.leave()
-	r.ends(exitOK)
+	r.ends(console.OK)
 }
 
 // TestCollectUsage: what is wrong on the command line is said.
@@ -189,7 +190,7 @@ func TestCollectUsage(t *testing.T) {
 	} {
 		p := newTool(t, "", slices.Concat([]string{"collect"}, args)...)
 		p.start()
-		p.ends(exitUsage)
+		p.ends(console.Usage)
 	}
 }
 

@@ -12,6 +12,7 @@ import (
 	"time"
 
 	"github.com/shimtrace/shimtrace/internal/config"
+	"github.com/shimtrace/shimtrace/internal/console"
 )
 
 const configurationDoc = "../../docs/configuration.md"
@@ -144,10 +145,10 @@ func TestMistakesAreSaid(t *testing.T) {
 	env := map[string]string{"SHIMTRACE_CONFIG": file, "OTEL_PROPAGATORS": "xray"}
 	for _, args := range [][]string{{"list"}, {"status"}} {
 		for _, want := range []string{"line 6, column 8: trace.slow", "line 8, column 8: runtime.kata.trace.mode", "environment OTEL_PROPAGATORS"} {
-			command(t, env, args...).want(t, exitNothing, "", want)
+			command(t, env, args...).want(t, console.Nothing, "", want)
 		}
-		command(t, env, args...).want(t, exitNothing, "", dir)
+		command(t, env, args...).want(t, console.Nothing, "", dir)
 	}
-	command(t, env, "forward").want(t, exitFailure, "", "line 6, column 8: trace.slow")
-	command(t, env, "ship").want(t, exitFailure, "", "nowhere to ship to")
+	command(t, env, "forward").want(t, console.Failure, "", "line 6, column 8: trace.slow")
+	command(t, env, "ship").want(t, console.Failure, "", "nowhere to ship to")
 }

@@ -13,6 +13,7 @@ import (
 	tracepb "go.opentelemetry.io/proto/otlp/trace/v1"
 	"google.golang.org/protobuf/encoding/protojson"
 
+	"github.com/shimtrace/shimtrace/internal/console"
 	"github.com/shimtrace/shimtrace/internal/names"
 )
 
@@ -78,6 +79,6 @@ func TestForwardDumpToNobody(t *testing.T) {
 	p.cmd.Stdout = full
 	p.start()
 	connectAgent(t, socket)
-	p.ends(exitFailure)
+	p.ends(console.Failure)
 	p.says("print a span")
 }

@@ -12,6 +12,7 @@ import (
 	"github.com/urfave/cli/v3"
 
 	"github.com/shimtrace/shimtrace/internal/config"
+	"github.com/shimtrace/shimtrace/internal/console"
 	"github.com/shimtrace/shimtrace/internal/forwarder/listen"
 	"github.com/shimtrace/shimtrace/internal/shim/kata/agentconfig"
 )
@@ -65,21 +66,21 @@ func (h *host) forwardOptions(c *cli.Command) (*forwardOptions, error) {
 	paths := c.StringSlice("socket-path")
 	switch {
 	case c.IsSet("jaeger-host"), c.IsSet("jaeger-port"):
-		return nil, usageError("--jaeger-host and --jaeger-port: spans are sent as OTLP, which Jaeger takes at port 4318: --otlp-endpoint http://HOST:4318")
+		return nil, console.UsageError("--jaeger-host and --jaeger-port: spans are sent as OTLP, which Jaeger takes at port 4318: --otlp-endpoint http://HOST:4318")
 	case o.name == "":
-		return nil, usageError("--trace-name is empty")
+		return nil, console.UsageError("--trace-name is empty")
 	case !known:
-		return nil, usageError("--log-level %q is not one of trace, debug, info, warn, error, critical", c.String("log-level"))
+		return nil, console.UsageError("--log-level %q is not one of trace, debug, info, warn, error, critical", c.String("log-level"))
 	case c.String("vsock-port") != strconv.Itoa(listen.Port):
-		return nil, usageError("--vsock-port %q: the Kata agent sends to port %d and no other", c.String("vsock-port"), listen.Port)
+		return nil, console.UsageError("--vsock-port %q: the Kata agent sends to port %d and no other", c.String("vsock-port"), listen.Port)
 	case c.Bool("all") && len(paths) > 0:
-		return nil, usageError("--all and --socket-path exclude each other")
+		return nil, console.UsageError("--all and --socket-path exclude each other")
 	case o.dump && o.json:
-		return nil, usageError("--dump-only and --json both want stdout")
+		return nil, console.UsageError("--dump-only and --json both want stdout")
 	case o.dump && (c.IsSet("otlp-endpoint") || c.IsSet("journal") || o.keepIDs):
-		return nil, usageError("--dump-only stores and ships nothing, and changes no ids: leave out --otlp-endpoint, --journal and --keep-trace-ids")
+		return nil, console.UsageError("--dump-only stores and ships nothing, and changes no ids: leave out --otlp-endpoint, --journal and --keep-trace-ids")
 	case len(paths) > 0 && c.IsSet("vsock-cid"):
-		return nil, usageError("--vsock-cid is for VSOCK, --socket-path for hybrid VSOCK: there is no VM with both")
+		return nil, console.UsageError("--vsock-cid is for VSOCK, --socket-path for hybrid VSOCK: there is no VM with both")
 	}
 	cfg, err := h.strictConfig("")
 	if err != nil {
@@ -93,12 +94,12 @@ func (h *host) forwardOptions(c *cli.Command) (*forwardOptions, error) {
 	for _, path := range paths {
 		p, err := socketPattern(path)
 		if err != nil {
-			return nil, usageError("--socket-path %q: %w", path, err)
+			return nil, console.UsageError("--socket-path %q: %w", path, err)
 		}
 		o.sockets = append(o.sockets, p)
 	}
 	if o.cid, err = vsockCID(c.String("vsock-cid")); err != nil {
-		return nil, usageError("--vsock-cid %q: %w", c.String("vsock-cid"), err)
+		return nil, console.UsageError("--vsock-cid %q: %w", c.String("vsock-cid"), err)
 	}
 	if dir := c.String("journal"); dir != "" {
 		if o.cfg.Journal.Dir, err = filepath.Abs(dir); err != nil {
@@ -112,7 +113,7 @@ func (h *host) forwardOptions(c *cli.Command) (*forwardOptions, error) {
 	}
 	if name := c.String("user"); name != "" {
 		if o.user, err = lookupUser(name); err != nil {
-			return nil, usageError("--user %q: %w", name, err)
+			return nil, console.UsageError("--user %q: %w", name, err)
 		}
 	}
 	return o, nil
@@ -121,7 +122,7 @@ func (h *host) forwardOptions(c *cli.Command) (*forwardOptions, error) {
 // shipTo makes endpoint the collector, whatever the configuration says.
 func (o *forwardOptions) shipTo(endpoint string) error {
 	if err := o.cfg.Export.SetEndpoint(endpoint); err != nil {
-		return usageError("--otlp-endpoint: %w", err)
+		return console.UsageError("--otlp-endpoint: %w", err)
 	}
 	return nil
 }

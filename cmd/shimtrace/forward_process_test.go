@@ -16,6 +16,8 @@ import (
 	"syscall"
 	"testing"
 	"time"
+
+	"github.com/shimtrace/shimtrace/internal/console"
 )
 
 // asToolEnv makes the test binary the tool.
@@ -166,7 +168,7 @@ func (p *forwardProcess) stop() {
 	if err := p.cmd.Process.Signal(syscall.SIGTERM); err != nil {
 		p.t.Fatal(err)
 	}
-	p.ends(exitOK)
+	p.ends(console.OK)
 }
 
 // openDir returns a new directory that every user can look into.

@@ -15,6 +15,7 @@ import (
 	tracepb "go.opentelemetry.io/proto/otlp/trace/v1"
 
 	"github.com/shimtrace/shimtrace/internal/config"
+	"github.com/shimtrace/shimtrace/internal/console"
 	"github.com/shimtrace/shimtrace/internal/export/journal"
 	"github.com/shimtrace/shimtrace/internal/forwarder"
 	"github.com/shimtrace/shimtrace/internal/forwarder/listen"
@@ -165,7 +166,7 @@ func TestForwardUnwritable(t *testing.T) {
 		t.Fatal(err)
 	}
 	command(t, nil, "forward", "--socket-path", "/nowhere/vm.sock", "--journal", file+"/journal").
-		want(t, exitFailure, "", "--journal")
+		want(t, console.Failure, "", "--journal")
 }
 
 func TestForwardUsage(t *testing.T) {
@@ -190,7 +191,7 @@ func TestForwardUsage(t *testing.T) {
 		"--jaeger-host=h --jaeger-port=683": "--otlp-endpoint",
 	} {
 		t.Run(args, func(t *testing.T) {
-			command(t, nil, append([]string{"forward"}, strings.Fields(args)...)...).want(t, exitUsage, "", says)
+			command(t, nil, append([]string{"forward"}, strings.Fields(args)...)...).want(t, console.Usage, "", says)
 		})
 	}
 }

@@ -26,7 +26,7 @@ import (
 // sockets of later VMs to nobody.
 func (h *host) forwardAs(ctx context.Context, o *forwardOptions, from source, report *console.Console) error {
 	if os.Geteuid() != 0 {
-		return usageError("--user: only root can start a process as another user")
+		return console.UsageError("--user: only root can start a process as another user")
 	}
 	id, err := credential(o.user)
 	if err != nil {
@@ -85,7 +85,7 @@ const childPatience = 30 * time.Second
 func childError(err error, u *user.User) error {
 	var exit *exec.ExitError
 	if errors.As(err, &exit) {
-		return &codedError{max(exitFailure, exit.ExitCode()), fmt.Errorf("the process of user %s ended: %w", u.Username, err)}
+		return fmt.Errorf("the process of user %s ended: %w", u.Username, err)
 	}
 	return err
 }

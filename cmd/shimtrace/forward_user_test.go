@@ -5,6 +5,8 @@ import (
 	"path/filepath"
 	"syscall"
 	"testing"
+
+	"github.com/shimtrace/shimtrace/internal/console"
 )
 
 // TestForwardAs: what guests send is read by a process that may do nothing.
@@ -44,10 +46,10 @@ func TestForwardAs(t *testing.T) {
 // TestForwardAsFails: the exit code is that of the process which failed.
 func TestForwardAsFails(t *testing.T) {
 	if os.Geteuid() != 0 {
-		command(t, nil, "forward", "--socket-path", "/vm.sock", "--user", "nobody").want(t, exitUsage, "", "only root")
+		command(t, nil, "forward", "--socket-path", "/vm.sock", "--user", "nobody").want(t, console.Usage, "", "only root")
 		return
 	}
 	p := startForward(t, "", "--socket-path", "/nowhere/vm.sock", "--journal", t.TempDir(), "--user", "nobody")
-	p.ends(exitFailure)
+	p.ends(console.Failure)
 	p.says("cannot be written to")
 }

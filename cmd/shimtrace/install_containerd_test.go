@@ -6,6 +6,8 @@ import (
 	"path/filepath"
 	"strings"
 	"testing"
+
+	"github.com/shimtrace/shimtrace/internal/console"
 )
 
 // TestInstallLikeContainerd: on a host whose containerd has runtimes already, each gets
@@ -54,7 +56,7 @@ imports = ["/opt/kata/containerd/config.d/kata-deploy.toml", "/etc/containerd/co
 		"[runtime.kata-qemu-coco]\nshim = \"/srv/coco/bin/containerd-shim-kata-v2\"\n",
 		"[plugins.\"io.containerd.cri.v1.images\".runtime_platforms.kata-qemu-coco-traced]\n  snapshotter = 'nydus'\n",
 	} {
-		r.want(t, exitOK, text, "")
+		r.want(t, console.OK, text, "")
 	}
 	for _, dir := range []string{kataQEMU, qemu("opt/kata-dev"), qemu("srv/coco")} {
 		if _, err := os.Stat(filepath.Join(p.root, dir, kataDropIn)); err != nil {
@@ -66,11 +68,11 @@ imports = ["/opt/kata/containerd/config.d/kata-deploy.toml", "/etc/containerd/co
 	}
 
 	// The configurations are told by their handlers, one by one.
-	p.install("--uninstall", "--kata", "kata-qemu-coco").want(t, exitOK, "remove", "")
+	p.install("--uninstall", "--kata", "kata-qemu-coco").want(t, console.OK, "remove", "")
 	if _, err := os.Stat(filepath.Join(p.root, qemu("srv/coco"), kataDropIn)); !os.IsNotExist(err) {
 		t.Errorf("still on: %v", err)
 	}
-	var out installJSON
+	var out installed
 	again := p.install("--json", "--kata", "--force", "kata-qemu-dev")
 	if err := json.Unmarshal([]byte(again.stdout), &out); err != nil {
 		t.Fatalf("%v: %s%s", err, again.stdout, again.stderr)
@@ -81,7 +83,7 @@ imports = ["/opt/kata/containerd/config.d/kata-deploy.toml", "/etc/containerd/co
 	}
 
 	// What is removed is all that was written.
-	p.install("--uninstall").want(t, exitOK, "remove", "")
+	p.install("--uninstall").want(t, console.OK, "remove", "")
 	for _, dir := range []string{kataQEMU, kataCLH, qemu("opt/kata-dev"), qemu("srv/coco")} {
 		if _, err := os.Stat(filepath.Join(p.root, dir, kataDropIn)); !os.IsNotExist(err) {
 			t.Errorf("%s: still on: %v", dir, err)
@@ -108,7 +110,7 @@ func TestInstallDistributions(t *testing.T) {
 			t.Fatal(err)
 		}
 		r := p.install()
-		r.want(t, exitOK, tt.want, "")
+		r.want(t, console.OK, tt.want, "")
 		if n := strings.Count(r.stdout, "For Kubernetes, "); n != 1 {
 			t.Errorf("%s: sections for %d files:\n%s", tt.file, n, r.stdout)
 		}
@@ -120,5 +122,5 @@ func TestInstallDistributions(t *testing.T) {
 	if err := os.WriteFile(filepath.Join(p.root, "etc/containerd/config.toml"), []byte("[plugins\n"), 0o644); err != nil {
 		t.Fatal(err)
 	}
-	p.install().want(t, exitOK, "version = 3", "etc/containerd/config.toml is not TOML")
+	p.install().want(t, console.OK, "version = 3", "etc/containerd/config.toml is not TOML")
 }

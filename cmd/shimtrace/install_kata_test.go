@@ -12,6 +12,7 @@ import (
 
 	"golang.org/x/sys/unix"
 
+	"github.com/shimtrace/shimtrace/internal/console"
 	"github.com/shimtrace/shimtrace/internal/reliability"
 )
 
@@ -87,7 +88,7 @@ func (p *kataSite) read(name string) string {
 func TestInstallKata(t *testing.T) {
 	p := newKataSite(t, "runc")
 	r := p.install("--kata")
-	r.want(t, exitOK, "write  "+filepath.Join(p.root, kataQEMU, kataDropIn), "")
+	r.want(t, console.OK, "write  "+filepath.Join(p.root, kataQEMU, kataDropIn), "")
 	for _, text := range []string{
 		"agent and runtime in sandboxes that start from now on",
 		"(runtime-rs 4.1.0)", "(runtime in Go 4.1.0)",
@@ -96,7 +97,7 @@ func TestInstallKata(t *testing.T) {
 		"[runtime.kata-qemu]\nshim = \"/opt/kata/bin/containerd-shim-kata-v2\"\n",
 		"[runtime.kata-clh-runtime-rs]\nshim = \"/opt/kata/runtime-rs/bin/containerd-shim-kata-v2\"\n",
 	} {
-		r.want(t, exitOK, text, "")
+		r.want(t, console.OK, text, "")
 	}
 	for _, inner := range []string{"runc", "kata-qemu", "kata-clh-runtime-rs"} {
 		if _, err := os.Readlink(p.bin("containerd-shim-" + inner + "-traced-v2")); err != nil {
@@ -107,30 +108,30 @@ func TestInstallKata(t *testing.T) {
 	if got := p.read(kataQEMU + kataDropIn); !strings.HasSuffix(got, lines) {
 		t.Errorf("the drop-in has:\n%s", got)
 	}
-	p.install("--kata").want(t, exitOK, "keep   "+filepath.Join(p.root, kataCLH, kataDropIn), "")
+	p.install("--kata").want(t, console.OK, "keep   "+filepath.Join(p.root, kataCLH, kataDropIn), "")
 
-	p.install("--uninstall", "--kata", "kata-qemu").want(t, exitOK, "remove", "")
+	p.install("--uninstall", "--kata", "kata-qemu").want(t, console.OK, "remove", "")
 	if got := p.dropIns(); got != "clh" {
 		t.Errorf("without kata-qemu's: %q", got)
 	}
-	p.install("--uninstall", "--kata").want(t, exitOK, "remove", "")
+	p.install("--uninstall", "--kata").want(t, console.OK, "remove", "")
 	if got, links := p.dropIns(), p.names(); got != "" || !strings.Contains(links, "kata-qemu-traced") {
 		t.Errorf("only the drop-ins were to go: %q, %s", got, links)
 	}
-	p.install("--uninstall", "--kata").want(t, exitNothing, "", "no drop-in of shimtrace")
+	p.install("--uninstall", "--kata").want(t, console.Nothing, "", "no drop-in of shimtrace")
 }
 
 // TestUninstallTakesKataBack: nobody takes Kata's spans once all else is gone. The
 // link of one shim is no reason.
 func TestUninstallTakesKataBack(t *testing.T) {
 	p := newKataSite(t, "runc")
-	p.install("--kata").want(t, exitOK, "write", "")
-	p.install("--uninstall", "runc").want(t, exitOK, "remove", "")
+	p.install("--kata").want(t, console.OK, "write", "")
+	p.install("--uninstall", "runc").want(t, console.OK, "remove", "")
 	if got := p.dropIns(); got != "both" {
 		t.Errorf("with runc the drop-ins went: %q", got)
 	}
-	p.install("--uninstall", "--dry-run").want(t, exitOK, "would remove "+filepath.Join(p.root, kataQEMU, kataDropIn), "")
-	p.install("--uninstall").want(t, exitOK, "remove", "")
+	p.install("--uninstall", "--dry-run").want(t, console.OK, "would remove "+filepath.Join(p.root, kataQEMU, kataDropIn), "")
+	p.install("--uninstall").want(t, console.OK, "remove", "")
 	if got, links := p.dropIns(), p.names(); got != "" || links != "" {
 		t.Errorf("left: %q, %s", got, links)
 	}
@@ -138,17 +139,17 @@ func TestUninstallTakesKataBack(t *testing.T) {
 
 func TestInstallKataChoice(t *testing.T) {
 	p := newKataSite(t)
-	p.install("--kata", "--dry-run").want(t, exitOK, "would write", "")
-	p.install("--kata", "--kata-runtime=false", "kata-qemu").want(t, exitOK, "traces its agent in", "")
+	p.install("--kata", "--dry-run").want(t, console.OK, "would write", "")
+	p.install("--kata", "--kata-runtime=false", "kata-qemu").want(t, console.OK, "traces its agent in", "")
 	if got := p.read(kataQEMU + kataDropIn); p.dropIns() != "qemu" || strings.Contains(got, "jaeger") || !strings.Contains(got, "agent.kata") {
 		t.Errorf("%s has the drop-in:\n%s", p.dropIns(), got)
 	}
-	p.install("--kata", "--kata-agent=false", "kata-qemu").want(t, exitOK, "traces its runtime in", "")
+	p.install("--kata", "--kata-agent=false", "kata-qemu").want(t, console.OK, "traces its runtime in", "")
 	if got := p.read(kataQEMU + kataDropIn); !strings.Contains(got, "jaeger") || strings.Contains(got, "agent") {
 		t.Errorf("the drop-in has:\n%s", got)
 	}
 	file := filepath.Join(p.root, kataCLH, "configuration-clh-runtime-rs.toml")
-	p.install("--kata", "--kata-config", file, "kata").want(t, exitOK, file, "containerd-shim-kata-v2 is not on PATH")
+	p.install("--kata", "--kata-config", file, "kata").want(t, console.OK, file, "containerd-shim-kata-v2 is not on PATH")
 	if got := p.dropIns(); got != "both" {
 		t.Errorf("with the named one: %q", got)
 	}
@@ -156,17 +157,17 @@ func TestInstallKataChoice(t *testing.T) {
 
 func TestInstallKataErrors(t *testing.T) {
 	p := newKataSite(t)
-	p.install("--kata-agent=false").want(t, exitUsage, "", "--kata-agent")
-	p.install("--kata", "runc").want(t, exitUsage, "", "none of them is Kata's")
-	p.install("--kata", "--kata-agent=false", "--kata-runtime=false").want(t, exitUsage, "", "nothing to turn on")
-	p.install("--kata", "kata-fc").want(t, exitNothing, "", "configuration-fc.toml")
-	p.install("--kata", "--kata-config", "/nonexistent.toml").want(t, exitFailure, "", "/nonexistent.toml")
+	p.install("--kata-agent=false").want(t, console.Usage, "", "--kata-agent")
+	p.install("--kata", "runc").want(t, console.Usage, "", "none of them is Kata's")
+	p.install("--kata", "--kata-agent=false", "--kata-runtime=false").want(t, console.Usage, "", "nothing to turn on")
+	p.install("--kata", "kata-fc").want(t, console.Nothing, "", "configuration-fc.toml")
+	p.install("--kata", "--kata-config", "/nonexistent.toml").want(t, console.Failure, "", "/nonexistent.toml")
 	empty := t.TempDir()
-	p.install("--kata", "--kata-root", empty).want(t, exitNothing, "", filepath.Join(empty, "etc/kata-containers"))
+	p.install("--kata", "--kata-root", empty).want(t, console.Nothing, "", filepath.Join(empty, "etc/kata-containers"))
 
 	// Whatever stands in the way is known before anything is done.
 	p.put(kataQEMU+kataDropIn, "[runtime]\n")
-	p.install("--kata").want(t, exitFailure, "", "not shimtrace's")
+	p.install("--kata").want(t, console.Failure, "", "not shimtrace's")
 	if got := p.names(); got != "" {
 		t.Errorf("installed half: %s", got)
 	}
@@ -185,16 +186,16 @@ func TestInstallKataEndpoint(t *testing.T) {
 		env := map[string]string{"PATH": p.inner, "SHIMTRACE_CONFIG": file}
 		return command(t, env, append([]string{"install", "--bindir", p.bin_, "--shim", p.shim(), "--kata-root", p.root, "--kata"}, args...)...)
 	}
-	run("[jaeger]\nlisten = \"[::1]:4711\"\n").want(t, exitOK, "write", "")
+	run("[jaeger]\nlisten = \"[::1]:4711\"\n").want(t, console.OK, "write", "")
 	if got := p.read(kataQEMU + kataDropIn); !strings.Contains(got, `jaeger_endpoint = "http://[::1]:4711/api/traces"`) {
 		t.Errorf("the drop-in has:\n%s", got)
 	}
-	run("[jaeger]\nreceive = \"off\"\n").want(t, exitFailure, "", "--kata-runtime=false")
-	run("[jaeger]\nreceive = \"off\"\n", "--kata-runtime=false").want(t, exitOK, "write", "")
-	run("[agent]\nreceive = \"off\"\n").want(t, exitFailure, "", "--kata-agent=false")
+	run("[jaeger]\nreceive = \"off\"\n").want(t, console.Failure, "", "--kata-runtime=false")
+	run("[jaeger]\nreceive = \"off\"\n", "--kata-runtime=false").want(t, console.OK, "write", "")
+	run("[agent]\nreceive = \"off\"\n").want(t, console.Failure, "", "--kata-agent=false")
 	// A shim that the configuration names needs no advice.
 	r := run("[runtime.kata-qemu]\nshim = \"/opt/kata/bin/containerd-shim-kata-v2\"\n")
-	if r.want(t, exitOK, "[runtime.kata-clh-runtime-rs]\nshim", ""); strings.Contains(r.stdout, "[runtime.kata-qemu]") {
+	if r.want(t, console.OK, "[runtime.kata-clh-runtime-rs]\nshim", ""); strings.Contains(r.stdout, "[runtime.kata-qemu]") {
 		t.Errorf("advice for what is configured:\n%s", r.stdout)
 	}
 }
@@ -243,19 +244,19 @@ func TestInstallKataForeignPort(t *testing.T) {
 		return command(t, env, append([]string{"install", "--bindir", p.bin_, "--shim", p.shim(), "--kata-root", p.root, "--kata"}, args...)...)
 	}
 	r := run()
-	r.want(t, exitFailure, "", at)
-	r.want(t, exitFailure, "", "(shimtrace.test) of user 65534")
-	r.want(t, exitFailure, "", "--kata-runtime=false")
+	r.want(t, console.Failure, "", at)
+	r.want(t, console.Failure, "", "(shimtrace.test) of user 65534")
+	r.want(t, console.Failure, "", "--kata-runtime=false")
 	if got, links := p.dropIns(), p.names(); got != "" || links != "" {
 		t.Errorf("installed half: %q, %s", got, links)
 	}
-	run("--kata-runtime=false").want(t, exitOK, "write", "")
-	run("--force").want(t, exitOK, "write", "")
+	run("--kata-runtime=false").want(t, console.OK, "write", "")
+	run("--force").want(t, console.OK, "write", "")
 	if err := os.WriteFile(file, []byte("[jaeger]\nlisten = \"127.0.0.1:65533\"\n"), 0o600); err != nil {
 		t.Fatal(err)
 	}
-	run().want(t, exitOK, "every user of this host may open port 65533", "")
-	var out installJSON
+	run().want(t, console.OK, "every user of this host may open port 65533", "")
+	var out installed
 	if r := run("--json"); json.Unmarshal([]byte(r.stdout), &out) != nil || len(out.Notes) != 1 || !strings.Contains(out.Notes[0], "65533") {
 		t.Errorf("for scripts:\n%s", r.stdout)
 	}
@@ -276,8 +277,8 @@ func TestInstallKataOld(t *testing.T) {
 	p := newKataSite(t)
 	p.put("opt/kata/VERSION", "2.4.3\n")
 	r := p.install("--kata")
-	r.want(t, exitOK, "Kata before 2.5 reads no drop-ins", "")
-	r.want(t, exitOK, "\n  [agent.kata]\n  enable_tracing = true\n\n  [runtime]\n", "")
+	r.want(t, console.OK, "Kata before 2.5 reads no drop-ins", "")
+	r.want(t, console.OK, "\n  [agent.kata]\n  enable_tracing = true\n\n  [runtime]\n", "")
 	if got := p.dropIns(); got != "" {
 		t.Errorf("drop-ins: %q", got)
 	}
@@ -285,7 +286,7 @@ func TestInstallKataOld(t *testing.T) {
 
 func TestInstallKataJSON(t *testing.T) {
 	p := newKataSite(t)
-	var out installJSON
+	var out installed
 	r := p.install("--kata", "--json", "kata-qemu")
 	if err := json.Unmarshal([]byte(r.stdout), &out); err != nil {
 		t.Fatalf("%v: %s%s", err, r.stdout, r.stderr)

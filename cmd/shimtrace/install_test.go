@@ -1,6 +1,7 @@
 package main
 
 import (
+	"debug/buildinfo"
 	"encoding/json"
 	"os"
 	"path/filepath"
@@ -8,7 +9,42 @@ import (
 	"testing"
 
 	"github.com/pelletier/go-toml/v2"
+
+	"github.com/shimtrace/shimtrace/internal/console"
+	"github.com/shimtrace/shimtrace/internal/shimname"
 )
+
+// installed is what install --json prints.
+type installed struct {
+	Runtimes []struct {
+		Name, Inner, Like, Shim string
+		Type                    string `json:"runtime_type"`
+		Path                    string `json:"runtime_path"`
+		Sections                []struct {
+			Version int
+			Text    string
+		}
+	}
+	Kata []struct {
+		Action  string
+		Configs []struct{ Runtime string } `json:"configurations"`
+	}
+	Notes []string
+}
+
+// ourProgram reports whether the file is a program built from this module.
+func ourProgram(path string) bool {
+	info, err := buildinfo.ReadFile(path)
+	return err == nil && info.Main.Path == "github.com/shimtrace/shimtrace"
+}
+
+func copyFile(to, from string) error {
+	content, err := os.ReadFile(from)
+	if err != nil {
+		return err
+	}
+	return os.WriteFile(to, content, 0o755)
+}
 
 // site is a host in a temporary directory: a build directory with programs of
 // ours (the test's own binary is one), inner shims on the path, and a bin
@@ -32,7 +68,7 @@ func newSite(t *testing.T, inners ...string) *site {
 	if err != nil {
 		t.Fatal(err)
 	}
-	if err := copyProgram(p.shim(), self); err != nil {
+	if err := copyFile(p.shim(), self); err != nil {
 		t.Fatal(err)
 	}
 	for _, name := range inners {
@@ -41,7 +77,7 @@ func newSite(t *testing.T, inners ...string) *site {
 	return p
 }
 
-func (p *site) shim() string { return filepath.Join(p.build, shimName) }
+func (p *site) shim() string { return filepath.Join(p.build, shimname.Program) }
 
 func (p *site) bin(name string) string { return filepath.Join(p.bin_, name) }
 
@@ -75,12 +111,12 @@ func (p *site) names() string {
 
 func TestInstall(t *testing.T) {
 	p := newSite(t, "runc", "kata-qemu")
-	p.install().want(t, exitOK, `runtime_type = 'io.containerd.kata-qemu-traced.v2'`, "")
+	p.install().want(t, console.OK, `runtime_type = 'io.containerd.kata-qemu-traced.v2'`, "")
 	const want = "containerd-shim-kata-qemu-traced-v2 containerd-shim-runc-traced containerd-shim-runc-traced-v2 containerd-shim-traced-v2 shimtrace"
 	if got := p.names(); got != want {
 		t.Fatalf("installed %s, want %s", got, want)
 	}
-	if target, err := os.Readlink(p.bin("containerd-shim-runc-traced-v2")); target != shimName {
+	if target, err := os.Readlink(p.bin("containerd-shim-runc-traced-v2")); target != shimname.Program {
 		t.Errorf("the link leads to %q (%v)", target, err)
 	}
 	if !ourProgram(p.bin("containerd-shim-runc-traced-v2")) {
@@ -88,20 +124,20 @@ func TestInstall(t *testing.T) {
 	}
 	// Again: what was installed is on the path now, and all is in order.
 	again := p.install()
-	again.want(t, exitOK, "keep", "")
+	again.want(t, console.OK, "keep", "")
 	if strings.Contains(again.stdout, "copy ") || strings.Contains(again.stdout, "link ") || p.names() != want {
 		t.Errorf("the second time changed something:\n%s", again.stdout)
 	}
 
-	p.install("--uninstall", "runc").want(t, exitOK, "remove", "")
+	p.install("--uninstall", "runc").want(t, console.OK, "remove", "")
 	if got := p.names(); strings.Contains(got, "runc") || !strings.Contains(got, "kata") {
 		t.Errorf("without runc there is %s", got)
 	}
-	p.install("--uninstall").want(t, exitOK, "remove", "")
+	p.install("--uninstall").want(t, console.OK, "remove", "")
 	if got := p.names(); got != "" {
 		t.Errorf("left behind: %s", got)
 	}
-	p.install("--uninstall").want(t, exitNothing, "", p.bin_)
+	p.install("--uninstall").want(t, console.Nothing, "", p.bin_)
 }
 
 // TestInstallOtherShims installs for shims whose names end otherwise than in "-v2".
@@ -117,13 +153,13 @@ func TestInstallOtherShims(t *testing.T) {
 		"nerdctl run --runtime io.containerd.runc.traced …",
 		"nerdctl run --runtime io.containerd.runsc-traced.v1 …",
 	} {
-		r.want(t, exitOK, text, "")
+		r.want(t, console.OK, text, "")
 	}
 	const want = "containerd-shim-aws-firecracker-traced containerd-shim-runc-traced containerd-shim-runc-traced-v2 containerd-shim-runsc-traced-v1 containerd-shim-traced-v2 shimtrace"
 	if got := p.names(); got != want {
 		t.Errorf("installed %s, want %s", got, want)
 	}
-	p.install("--uninstall").want(t, exitOK, "remove", "")
+	p.install("--uninstall").want(t, console.OK, "remove", "")
 	if got := p.names(); got != "" {
 		t.Errorf("left behind: %s", got)
 	}
@@ -136,25 +172,25 @@ func TestInstallOtherShims(t *testing.T) {
 		{"aws-firecracker", "containerd-shim-aws-firecracker-traced"},
 	} {
 		p.install("--uninstall")
-		p.install(tt.arg).want(t, exitOK, "link", "")
+		p.install(tt.arg).want(t, console.OK, "link", "")
 		if _, err := os.Readlink(p.bin(tt.want)); err != nil {
 			t.Errorf("install %s: %v; there is %s", tt.arg, err, p.names())
 		}
 	}
 	for _, arg := range []string{"containerd-shim-traced-v2", "runc-traced", "a b", "", "containerd-shim-runc-traced-v2"} {
-		p.install(arg).want(t, exitUsage, "", "is not the name of an inner shim")
+		p.install(arg).want(t, console.Usage, "", "is not the name of an inner shim")
 	}
 }
 
 func TestInstallDryRun(t *testing.T) {
 	p := newSite(t, "runc")
-	p.install("--dry-run").want(t, exitOK, "would link", "")
+	p.install("--dry-run").want(t, console.OK, "would link", "")
 	if got := p.names(); got != "" {
 		t.Errorf("a dry run made %s", got)
 	}
-	p.install().want(t, exitOK, "link", "")
+	p.install().want(t, console.OK, "link", "")
 	before := p.names()
-	p.install("--uninstall", "--dry-run").want(t, exitOK, "would remove", "")
+	p.install("--uninstall", "--dry-run").want(t, console.OK, "would remove", "")
 	if got := p.names(); got != before {
 		t.Errorf("a dry run left %s of %s", got, before)
 	}
@@ -167,14 +203,14 @@ func TestInstallForeign(t *testing.T) {
 	p.write(p.bin("containerd-shim-runc-traced-v2"))
 	p.write(p.bin("shimtrace"))
 	r := p.install()
-	r.want(t, exitFailure, "", "containerd-shim-runc-traced-v2 is there and not shimtrace's")
-	r.want(t, exitFailure, "", "/shimtrace is there and not shimtrace's")
+	r.want(t, console.Failure, "", "containerd-shim-runc-traced-v2 is there and not shimtrace's")
+	r.want(t, console.Failure, "", "/shimtrace is there and not shimtrace's")
 	if got := p.names(); got != "containerd-shim-runc-traced-v2 shimtrace" {
 		t.Errorf("there is %s now", got)
 	}
-	p.install("--uninstall").want(t, exitNothing, "", "nothing of shimtrace")
-	p.install("--force").want(t, exitOK, "link", "")
-	if !ourProgram(p.bin("shimtrace")) || !ours(p.bin("containerd-shim-runc-traced-v2")) {
+	p.install("--uninstall").want(t, console.Nothing, "", "nothing of shimtrace")
+	p.install("--force").want(t, console.OK, "link", "")
+	if !ourProgram(p.bin("shimtrace")) || !ourProgram(p.bin("containerd-shim-runc-traced-v2")) {
 		t.Error("--force replaced nothing")
 	}
 }
@@ -182,52 +218,28 @@ func TestInstallForeign(t *testing.T) {
 // TestInstallReplacesOurs: an older link or program of ours is brought up to date.
 func TestInstallReplacesOurs(t *testing.T) {
 	p := newSite(t, "runc")
-	if err := os.Symlink("/gone/"+shimName, p.bin("containerd-shim-runc-traced-v2")); err != nil {
+	if err := os.Symlink("/gone/"+shimname.Program, p.bin("containerd-shim-runc-traced-v2")); err != nil {
 		t.Fatal(err)
 	}
-	p.install().want(t, exitOK, "link", "")
-	if target, _ := os.Readlink(p.bin("containerd-shim-runc-traced-v2")); target != shimName {
+	p.install().want(t, console.OK, "link", "")
+	if target, _ := os.Readlink(p.bin("containerd-shim-runc-traced-v2")); target != shimname.Program {
 		t.Errorf("the link leads to %q", target)
 	}
 }
 
 func TestInstallMissing(t *testing.T) {
 	p := newSite(t)
-	p.install().want(t, exitNothing, "", "name the inner shim")
-	p.install("runc").want(t, exitOK, "link", "containerd-shim-runc-v2 is not on PATH")
-	p.install("--shim", "/nonexistent/shim", "runc").want(t, exitFailure, "", "/nonexistent/shim")
-	p.install("--shim", "/bin/sh", "runc").want(t, exitFailure, "", "is not shimtrace's")
-}
-
-// TestUninstallInUse: the shim of running sandboxes stays, for containerd needs it
-// to end them.
-func TestUninstallInUse(t *testing.T) {
-	p := newSite(t, "runc")
-	p.install().want(t, exitOK, "link", "")
-	proc := t.TempDir()
-	for pid, exe := range map[string]string{"17": p.bin(shimName), "18": p.bin(shimName) + " (deleted)", "19": "/bin/sh"} {
-		if err := os.MkdirAll(filepath.Join(proc, pid), 0o755); err != nil {
-			t.Fatal(err)
-		}
-		if err := os.Symlink(exe, filepath.Join(proc, pid, "exe")); err != nil {
-			t.Fatal(err)
-		}
-	}
-	in := &installer{bindir: p.bin_, proc: proc}
-	if _, err := in.planUninstall(); err == nil || !strings.Contains(err.Error(), "17, 18") {
-		t.Errorf("got %v, want an error that names 17 and 18", err)
-	}
-	in.force = true
-	if steps, err := in.planUninstall(); err != nil || len(steps) != 4 {
-		t.Errorf("with force: %v, %v", steps, err)
-	}
+	p.install().want(t, console.Nothing, "", "name the inner shim")
+	p.install("runc").want(t, console.OK, "link", "containerd-shim-runc-v2 is not on PATH")
+	p.install("--shim", "/nonexistent/shim", "runc").want(t, console.Failure, "", "/nonexistent/shim")
+	p.install("--shim", "/bin/sh", "runc").want(t, console.Failure, "", "is not shimtrace's")
 }
 
 // TestSnippets: what is printed for containerd is TOML of the right shape.
 func TestSnippets(t *testing.T) {
 	p := newSite(t, "runc", "kata-qemu", "other")
 	r := p.install("--json", "--dry-run")
-	var out installJSON
+	var out installed
 	if err := json.Unmarshal([]byte(r.stdout), &out); err != nil {
 		t.Fatalf("%v: %s%s", err, r.stdout, r.stderr)
 	}

@@ -140,5 +140,5 @@ func (r *reading) report(h *host) {
 
 // empty is the error for a journal without spans.
 func (r *reading) empty() error {
-	return nothingFound("the journal %s has no spans yet: start a container through a traced runtime (shimtrace install says how), or name another journal with --journal", r.dir)
+	return console.NothingFound("the journal %s has no spans yet: start a container through a traced runtime (shimtrace install says how), or name another journal with --journal", r.dir)
 }

@@ -8,6 +8,7 @@ import (
 	"strings"
 	"time"
 
+	"github.com/shimtrace/shimtrace/internal/console"
 	"github.com/shimtrace/shimtrace/internal/waterfall"
 	"github.com/urfave/cli/v3"
 )
@@ -31,7 +32,7 @@ func listCommand(h *host) *cli.Command {
 			}
 			limit := c.Int("limit")
 			if limit < 0 {
-				return usageError("--limit %d: a number of lines is not negative", limit)
+				return console.UsageError("--limit %d: a number of lines is not negative", limit)
 			}
 			return h.list(h.journalDir(c), limit, c.Bool("json"))
 		},

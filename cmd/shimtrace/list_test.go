@@ -8,12 +8,13 @@ import (
 	"testing"
 	"time"
 
+	"github.com/shimtrace/shimtrace/internal/console"
 	"github.com/shimtrace/shimtrace/internal/export/journal"
 )
 
 func TestListEmpty(t *testing.T) {
 	dir := filepath.Join(t.TempDir(), "none")
-	command(t, nil, "list", "--journal", dir).want(t, exitNothing, "", dir)
+	command(t, nil, "list", "--journal", dir).want(t, console.Nothing, "", dir)
 }
 
 // TestListJournalOfConfiguration: without --journal, the configuration says where.
@@ -23,7 +24,7 @@ func TestListJournalOfConfiguration(t *testing.T) {
 	if err := os.WriteFile(file, []byte("[journal]\ndir = \""+dir+"\"\n"), 0o600); err != nil {
 		t.Fatal(err)
 	}
-	command(t, map[string]string{"SHIMTRACE_CONFIG": file}, "list").want(t, exitOK, "web", "")
+	command(t, map[string]string{"SHIMTRACE_CONFIG": file}, "list").want(t, console.OK, "web", "")
 }
 
 func TestList(t *testing.T) {
@@ -32,7 +33,7 @@ func TestList(t *testing.T) {
 		sandbox{id: "early", pod: "web-0", namespace: "default", trace: "1"},
 	)
 	r := command(t, nil, "list", "--journal", dir)
-	r.want(t, exitOK, "default/web-0", "")
+	r.want(t, console.OK, "default/web-0", "")
 	lines := strings.Split(strings.TrimSpace(r.stdout), "\n")
 	if len(lines) != 3 || !strings.Contains(lines[1], "early") || !strings.Contains(lines[2], "late") {
 		t.Fatalf("want a header and two lines, the newest last:\n%s", r.stdout)
@@ -42,7 +43,7 @@ func TestList(t *testing.T) {
 	}
 
 	r = command(t, nil, "list", "--journal", dir, "--limit", "1", "--json")
-	r.want(t, exitOK, `"sandbox":"late"`, "")
+	r.want(t, console.OK, `"sandbox":"late"`, "")
 	var s storyJSON
 	if err := json.Unmarshal([]byte(r.stdout), &s); err != nil {
 		t.Fatalf("%v: %s", err, r.stdout)
@@ -50,7 +51,7 @@ func TestList(t *testing.T) {
 	if s.Spans != 2 || s.Errors != 1 || s.Startup != 200*time.Millisecond || s.Containers[0].Name != "late" {
 		t.Errorf("got %+v", s)
 	}
-	command(t, nil, "list", "--journal", dir, "--limit", "1").want(t, exitOK, "late", "1 older")
+	command(t, nil, "list", "--journal", dir, "--limit", "1").want(t, console.OK, "late", "1 older")
 }
 
 // TestListReportsLosses: what is missing is said, on stderr, by reason.
@@ -76,7 +77,7 @@ func TestListReportsLosses(t *testing.T) {
 		t.Fatal(err)
 	}
 	r := command(t, nil, "list", "--journal", dir)
-	r.want(t, exitOK, "web", "7 spans lost (disk full: 4, queue full: 3)")
-	r.want(t, exitOK, "web", "5 spans older than")
-	r.want(t, exitOK, "web", "77 bytes of")
+	r.want(t, console.OK, "web", "7 spans lost (disk full: 4, queue full: 3)")
+	r.want(t, console.OK, "web", "5 spans older than")
+	r.want(t, console.OK, "web", "77 bytes of")
 }

@@ -16,6 +16,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"github.com/shimtrace/shimtrace/internal/config"
+	"github.com/shimtrace/shimtrace/internal/console"
 	"github.com/shimtrace/shimtrace/internal/export"
 	"github.com/shimtrace/shimtrace/internal/export/journal"
 	"github.com/shimtrace/shimtrace/internal/keeper/keepertest"
@@ -23,7 +24,7 @@ import (
 )
 
 func TestShipNowhere(t *testing.T) {
-	command(t, nil, "ship", "--journal", t.TempDir()).want(t, exitFailure, "", "OTEL_EXPORTER_OTLP_ENDPOINT")
+	command(t, nil, "ship", "--journal", t.TempDir()).want(t, console.Failure, "", "OTEL_EXPORTER_OTLP_ENDPOINT")
 }
 
 // TestShipOnce ships a journal to a collector that takes everything, and finds
@@ -40,11 +41,11 @@ func TestShipOnce(t *testing.T) {
 	dir := writeJournal(t, shown...)
 	t.Setenv("OTEL_EXPORTER_OTLP_ENDPOINT", collector.URL) // read by the client itself
 	env := map[string]string{"OTEL_EXPORTER_OTLP_ENDPOINT": collector.URL}
-	command(t, env, "ship", "--journal", dir, "--once").want(t, exitOK, "", "8 spans shipped")
+	command(t, env, "ship", "--journal", dir, "--once").want(t, console.OK, "", "8 spans shipped")
 	if uploads.Load() == 0 {
 		t.Error("the collector got nothing")
 	}
-	command(t, env, "ship", "--journal", dir, "--once").want(t, exitOK, "", "0 spans shipped")
+	command(t, env, "ship", "--journal", dir, "--once").want(t, console.OK, "", "0 spans shipped")
 }
 
 // TestShipHeld: another shipper is no failure.
@@ -56,7 +57,7 @@ func TestShipHeld(t *testing.T) {
 	}
 	defer lock.Close()
 	env := map[string]string{"OTEL_EXPORTER_OTLP_ENDPOINT": "http://127.0.0.1:9"}
-	command(t, env, "ship", "--journal", dir, "--once").want(t, exitOK, "", "another process ships")
+	command(t, env, "ship", "--journal", dir, "--once").want(t, console.OK, "", "another process ships")
 }
 
 // TestShipRefusesAnotherUsersDirectory: in it, root would remove and write what the
@@ -73,7 +74,7 @@ func TestShipRefusesAnotherUsersDirectory(t *testing.T) {
 		t.Fatal(err)
 	}
 	env := map[string]string{"OTEL_EXPORTER_OTLP_ENDPOINT": "http://127.0.0.1:9"}
-	command(t, env, "ship", "--journal", dir, "--once").want(t, exitFailure, "", "belongs to user 65534")
+	command(t, env, "ship", "--journal", dir, "--once").want(t, console.Failure, "", "belongs to user 65534")
 	entries, err := os.ReadDir(dir)
 	if err != nil {
 		t.Fatal(err)

@@ -4,6 +4,7 @@ import (
 	"context"
 	"strings"
 
+	"github.com/shimtrace/shimtrace/internal/console"
 	"github.com/shimtrace/shimtrace/internal/waterfall"
 	"github.com/urfave/cli/v3"
 )
@@ -32,10 +33,10 @@ func showCommand(h *host) *cli.Command {
 		},
 		Action: func(_ context.Context, c *cli.Command) error {
 			if c.Args().Len() > 1 {
-				return usageError("%s takes one argument, got %q", c.FullName(), c.Args().Slice())
+				return console.UsageError("%s takes one argument, got %q", c.FullName(), c.Args().Slice())
 			}
 			if c.Int("width") < 0 {
-				return usageError("--width %d: a width is not negative", c.Int("width"))
+				return console.UsageError("--width %d: a width is not negative", c.Int("width"))
 			}
 			o := waterfall.Options{Width: h.width(c.Int("width")), Color: h.color(), Verbose: c.Bool("verbose"), All: c.Bool("all")}
 			return h.show(h.journalDir(c), c.Args().First(), o, c.Bool("json"))
@@ -56,7 +57,7 @@ func (h *host) show(dir, query string, o waterfall.Options, asJSON bool) error {
 	found := find(stories, query)
 	switch {
 	case len(found) == 0:
-		return nothingFound("nothing in the journal %s is called %q; shimtrace list prints what there is", dir, query)
+		return console.NothingFound("nothing in the journal %s is called %q; shimtrace list prints what there is", dir, query)
 	case len(found) > 1:
 		return h.ambiguous(query, found)
 	}
@@ -78,5 +79,5 @@ func (h *host) ambiguous(query string, found []*waterfall.Story) error {
 	if err := h.storyTable(shown).write(&list); err != nil {
 		return err
 	}
-	return usageError("%q may mean %d of them; name one by its trace id:\n%s", query, len(found), strings.TrimRight(list.String(), "\n"))
+	return console.UsageError("%q may mean %d of them; name one by its trace id:\n%s", query, len(found), strings.TrimRight(list.String(), "\n"))
 }

@@ -11,6 +11,7 @@ import (
 
 	"google.golang.org/protobuf/proto"
 
+	"github.com/shimtrace/shimtrace/internal/console"
 	"github.com/shimtrace/shimtrace/internal/export/journal"
 	commonpb "go.opentelemetry.io/proto/otlp/common/v1"
 
@@ -36,8 +37,8 @@ func TestShow(t *testing.T) {
 	} {
 		t.Run(query, func(t *testing.T) {
 			r := command(t, nil, strings.Fields("show --journal "+dir+" --width 100 "+query)...)
-			r.want(t, exitOK, want, "")
-			r.want(t, exitOK, "Task/Create", "")
+			r.want(t, console.OK, want, "")
+			r.want(t, console.OK, "Task/Create", "")
 			if strings.Contains(r.stdout, "\x1b") {
 				t.Error("escape sequences although stdout is no terminal")
 			}
@@ -47,15 +48,15 @@ func TestShow(t *testing.T) {
 
 func TestShowLatestError(t *testing.T) {
 	dir := writeJournal(t, shown...)
-	command(t, nil, "show", "--journal", dir).want(t, exitOK, "✗ no such image", "")
-	command(t, nil, "show", "--journal", dir, "-v").want(t, exitOK, "container.name = job", "")
+	command(t, nil, "show", "--journal", dir).want(t, console.OK, "✗ no such image", "")
+	command(t, nil, "show", "--journal", dir, "-v").want(t, console.OK, "container.name = job", "")
 }
 
 func TestShowAmbiguous(t *testing.T) {
 	dir := writeJournal(t, shown...)
 	for query, candidates := range map[string]int{"again": 2, "job": 2, "4f2a": 2} {
 		r := command(t, nil, "show", "--journal", dir, query)
-		r.want(t, exitUsage, "", "by its trace id")
+		r.want(t, console.Usage, "", "by its trace id")
 		if got := strings.Count(r.stderr, "runc"); got != candidates {
 			t.Errorf("%q: %d candidates, want %d:\n%s", query, got, candidates, r.stderr)
 		}
@@ -63,13 +64,13 @@ func TestShowAmbiguous(t *testing.T) {
 }
 
 func TestShowNothing(t *testing.T) {
-	command(t, nil, "show", "--journal", writeJournal(t, shown...), "nosuch").want(t, exitNothing, "", "shimtrace list")
-	command(t, nil, "show", "--journal", t.TempDir()).want(t, exitNothing, "", "has no spans yet")
+	command(t, nil, "show", "--journal", writeJournal(t, shown...), "nosuch").want(t, console.Nothing, "", "shimtrace list")
+	command(t, nil, "show", "--journal", t.TempDir()).want(t, console.Nothing, "", "has no spans yet")
 }
 
 func TestShowJSON(t *testing.T) {
 	r := command(t, nil, "show", "--journal", writeJournal(t, shown...), "--json", "web-0")
-	r.want(t, exitOK, hex.EncodeToString(shown[0].traceID()), "")
+	r.want(t, console.OK, hex.EncodeToString(shown[0].traceID()), "")
 	var doc struct {
 		ResourceSpans []struct {
 			ScopeSpans []struct {
@@ -128,9 +129,9 @@ func TestShowOneOfManyContainers(t *testing.T) {
 		t.Fatal(err)
 	}
 	for _, query := range []string{"job-64", "job-499", fmt.Sprintf("%012x", 65), fmt.Sprintf("%012x", 500)} {
-		command(t, nil, "show", "--journal", dir, query).want(t, exitOK, "default/web-0", "")
+		command(t, nil, "show", "--journal", dir, query).want(t, console.OK, "default/web-0", "")
 	}
-	command(t, nil, "show", "--journal", dir, "job-500").want(t, exitNothing, "", "job-500")
+	command(t, nil, "show", "--journal", dir, "job-500").want(t, console.Nothing, "", "job-500")
 }
 
 // TestShowAll draws what is folded otherwise.
@@ -161,10 +162,10 @@ func TestShowAll(t *testing.T) {
 		t.Fatal(err)
 	}
 	r := command(t, nil, "show", "--journal", dir)
-	r.want(t, exitOK, "+3 mount 1, mount 2, mount 3", "")
-	r.want(t, exitOK, "--all draws them", "")
+	r.want(t, console.OK, "+3 mount 1, mount 2, mount 3", "")
+	r.want(t, console.OK, "--all draws them", "")
 	r = command(t, nil, "show", "--journal", dir, "--all")
-	r.want(t, exitOK, "mount 3", "")
+	r.want(t, console.OK, "mount 3", "")
 	if strings.Contains(r.stdout, "+3") {
 		t.Errorf("--all folds: %s", r.stdout)
 	}

@@ -9,6 +9,7 @@ import (
 	"slices"
 	"time"
 
+	"github.com/shimtrace/shimtrace/internal/console"
 	"github.com/shimtrace/shimtrace/internal/shim/control"
 	"github.com/urfave/cli/v3"
 )
@@ -35,7 +36,7 @@ func onCommand(h *host) *cli.Command {
 		Action: func(ctx context.Context, c *cli.Command) error {
 			d := c.Duration("for")
 			if c.IsSet("for") && d <= 0 {
-				return usageError("--for %s: a time to be on is positive", d)
+				return console.UsageError("--for %s: a time to be on is positive", d)
 			}
 			return h.turn(ctx, c, control.Request{Do: control.DoOn, For: d, By: h.who()})
 		},
@@ -82,7 +83,7 @@ func switchFlags() []cli.Flag {
 func (h *host) turn(ctx context.Context, c *cli.Command, r control.Request) error {
 	names := c.Args().Slice()
 	if len(names) == 0 && r.Do != control.DoStatus {
-		return usageError("%s needs the name of a sandbox, or all; shimtrace status lists them", c.FullName())
+		return console.UsageError("%s needs the name of a sandbox, or all; shimtrace status lists them", c.FullName())
 	}
 	dir := c.String("state-dir")
 	if dir == "" {
@@ -123,7 +124,7 @@ func failures(relays []*relayStatus) error {
 		}
 	}
 	if ended == len(relays) && ended > 0 {
-		return &codedError{exitNothing, errors.Join(errs...)}
+		return console.NothingFound("%w", errors.Join(errs...))
 	}
 	return errors.Join(errs...)
 }

@@ -3,6 +3,8 @@ package main
 import (
 	"errors"
 	"testing"
+
+	"github.com/shimtrace/shimtrace/internal/console"
 )
 
 // TestFailures: relays that ended since they were found are not there; another failure
@@ -15,21 +17,21 @@ func TestFailures(t *testing.T) {
 		relays []*relayStatus
 		want   int
 	}{
-		{nil, exitOK},
-		{[]*relayStatus{well}, exitOK},
-		{[]*relayStatus{gone}, exitNothing},
-		{[]*relayStatus{gone, gone}, exitNothing},
-		{[]*relayStatus{gone, well}, exitFailure},
-		{[]*relayStatus{gone, wrong}, exitFailure},
-		{[]*relayStatus{wrong}, exitFailure},
+		{nil, console.OK},
+		{[]*relayStatus{well}, console.OK},
+		{[]*relayStatus{gone}, console.Nothing},
+		{[]*relayStatus{gone, gone}, console.Nothing},
+		{[]*relayStatus{gone, well}, console.Failure},
+		{[]*relayStatus{gone, wrong}, console.Failure},
+		{[]*relayStatus{wrong}, console.Failure},
 	} {
 		err := failures(tt.relays)
-		code := exitOK
-		var coded *codedError
+		code := console.OK
+		var coded interface{ ExitCode() int }
 		if errors.As(err, &coded) {
-			code = coded.code
+			code = coded.ExitCode()
 		} else if err != nil {
-			code = exitFailure
+			code = console.Failure
 		}
 		if code != tt.want {
 			t.Errorf("%d relays: exit code %d, want %d: %v", len(tt.relays), code, tt.want, err)

@@ -12,6 +12,7 @@ import (
 
 	"golang.org/x/sys/unix"
 
+	"github.com/shimtrace/shimtrace/internal/console"
 	"github.com/shimtrace/shimtrace/internal/shim/control"
 )
 
@@ -89,7 +90,7 @@ func connectTo(ctx context.Context, socket string) error {
 // selectRelays returns the relays that names mean, each once.
 func selectRelays(all []*relayStatus, names []string, do string) ([]*relayStatus, error) {
 	if len(all) == 0 {
-		return nil, nothingFound("no traced sandbox runs: start one through a traced runtime (shimtrace install says how)")
+		return nil, console.NothingFound("no traced sandbox runs: start one through a traced runtime (shimtrace install says how)")
 	}
 	if len(names) == 0 || slices.Equal(names, []string{"all"}) {
 		if do == control.DoStatus {
@@ -97,7 +98,7 @@ func selectRelays(all []*relayStatus, names []string, do string) ([]*relayStatus
 		}
 		dynamic := slices.DeleteFunc(slices.Clone(all), func(r *relayStatus) bool { return !r.relay.Dynamic })
 		if len(dynamic) == 0 {
-			return nil, nothingFound("none of the %d sandboxes that run can be switched: %s", len(all), whyStatic)
+			return nil, console.NothingFound("none of the %d sandboxes that run can be switched: %s", len(all), whyStatic)
 		}
 		return dynamic, nil
 	}
@@ -106,13 +107,13 @@ func selectRelays(all []*relayStatus, names []string, do string) ([]*relayStatus
 		found := findRelays(all, name)
 		switch {
 		case len(found) == 0:
-			return nil, nothingFound("no traced sandbox that runs is called %q; shimtrace status lists the %d that there are", name, len(all))
+			return nil, console.NothingFound("no traced sandbox that runs is called %q; shimtrace status lists the %d that there are", name, len(all))
 		case len(found) > 1:
 			var ids []string
 			for _, r := range found {
 				ids = append(ids, r.name()+" "+r.relay.Sandbox)
 			}
-			return nil, usageError("%q may mean %d of them; name one by its id:\n%s", name, len(found), strings.Join(ids, "\n"))
+			return nil, console.UsageError("%q may mean %d of them; name one by its id:\n%s", name, len(found), strings.Join(ids, "\n"))
 		}
 		r := found[0]
 		if !r.relay.Dynamic && do != control.DoStatus {

@@ -11,6 +11,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/shimtrace/shimtrace/internal/console"
 	"github.com/shimtrace/shimtrace/internal/shim/control"
 )
 
@@ -123,7 +124,7 @@ func TestOnMeans(t *testing.T) {
 	} {
 		t.Run(query, func(t *testing.T) {
 			dir, relays := dummyRelays(t)
-			command(t, nil, append([]string{"on", "--state-dir", dir}, strings.Fields(query)...)...).want(t, exitOK, "switched on", "")
+			command(t, nil, append([]string{"on", "--state-dir", dir}, strings.Fields(query)...)...).want(t, console.OK, "switched on", "")
 			if got := switched(relays, control.DoOn); got != want {
 				t.Errorf("switched on %q, want %q", got, want)
 			}
@@ -136,19 +137,19 @@ func TestOnDoesNotMean(t *testing.T) {
 		code   int
 		stderr string
 	}{
-		"on":                {exitUsage, "needs the name of a sandbox"},
-		"off":               {exitUsage, "or all"},
-		"on web-0":          {exitUsage, "shop/web-0 " + podID},
-		"on bo":             {exitUsage, "name one by its id"},
-		"on nosuch":         {exitNothing, `"nosuch"; shimtrace status lists the 4`},
-		"on box nosuch":     {exitNothing, "nosuch"},
-		"status nosuch":     {exitNothing, "nosuch"},
-		"on always":         {exitFailure, `shop/db-0 cannot be switched: started with trace.mode "static"`},
-		"off db-0":          {exitFailure, `trace.mode = "dynamic"`},
-		"on box --for 0s":   {exitUsage, "--for 0s"},
-		"on box --for -3s":  {exitUsage, "positive"},
-		"on box --for ever": {exitUsage, "ever"},
-		"off box --for 3s":  {exitUsage, "for"},
+		"on":                {console.Usage, "needs the name of a sandbox"},
+		"off":               {console.Usage, "or all"},
+		"on web-0":          {console.Usage, "shop/web-0 " + podID},
+		"on bo":             {console.Usage, "name one by its id"},
+		"on nosuch":         {console.Nothing, `"nosuch"; shimtrace status lists the 4`},
+		"on box nosuch":     {console.Nothing, "nosuch"},
+		"status nosuch":     {console.Nothing, "nosuch"},
+		"on always":         {console.Failure, `shop/db-0 cannot be switched: started with trace.mode "static"`},
+		"off db-0":          {console.Failure, `trace.mode = "dynamic"`},
+		"on box --for 0s":   {console.Usage, "--for 0s"},
+		"on box --for -3s":  {console.Usage, "positive"},
+		"on box --for ever": {console.Usage, "ever"},
+		"off box --for 3s":  {console.Usage, "for"},
 	} {
 		t.Run(args, func(t *testing.T) {
 			dir, relays := dummyRelays(t)
@@ -168,22 +169,22 @@ func TestOnAndOff(t *testing.T) {
 	run := func(args string) result {
 		return command(t, map[string]string{"SUDO_USER": "alice"}, append(strings.Fields(args), "--state-dir", dir)...)
 	}
-	run("on box --for 90s").want(t, exitOK, "(1m30s)", "")
+	run("on box --for 90s").want(t, console.OK, "(1m30s)", "")
 	if r := relays["box"].asked[1]; r.For != 90*time.Second || r.By != "alice" {
 		t.Errorf("asked for %+v", r)
 	}
-	run("on box").want(t, exitOK, "was on", "")
-	run("status box").want(t, exitOK, "0123456789ab", "")
-	run("off box").want(t, exitOK, "switched off", "")
-	run("off box").want(t, exitOK, "was off", "")
-	run("on all").want(t, exitOK, "switched on", "1 more cannot be switched")
-	run("on all").want(t, exitOK, "was on", "1 of these traces have not been chosen by trace.sampler")
+	run("on box").want(t, console.OK, "was on", "")
+	run("status box").want(t, console.OK, "0123456789ab", "")
+	run("off box").want(t, console.OK, "switched off", "")
+	run("off box").want(t, console.OK, "was off", "")
+	run("on all").want(t, console.OK, "switched on", "1 more cannot be switched")
+	run("on all").want(t, console.OK, "was on", "1 of these traces have not been chosen by trace.sampler")
 }
 
 func TestStatus(t *testing.T) {
 	dir, _ := dummyRelays(t)
 	r := command(t, nil, "status", "--state-dir", dir)
-	r.want(t, exitOK, "SANDBOX", "")
+	r.want(t, console.OK, "SANDBOX", "")
 	if lines := strings.Split(strings.TrimSpace(r.stdout), "\n"); len(lines) != 5 ||
 		strings.Join(strings.Fields(lines[1]), " ") != "4f2a9c1b7e30 shop/web-0 kata off - -" ||
 		strings.Join(strings.Fields(lines[4]), " ") != "always shop/db-0 kata static - -" {
@@ -206,16 +207,16 @@ func TestStateDirOfConfiguration(t *testing.T) {
 	if err := os.WriteFile(file, []byte("[relay]\nstate_dir = \""+dir+"\"\n"), 0o600); err != nil {
 		t.Fatal(err)
 	}
-	command(t, map[string]string{"SHIMTRACE_CONFIG": file}, "status").want(t, exitOK, "shop/web-0", "")
+	command(t, map[string]string{"SHIMTRACE_CONFIG": file}, "status").want(t, console.OK, "shop/web-0", "")
 }
 
 func TestNothingToSwitch(t *testing.T) {
 	dir := t.TempDir()
 	for _, args := range []string{"on all", "off all", "on x", "status"} {
-		command(t, nil, append(strings.Fields(args), "--state-dir", dir)...).want(t, exitNothing, "", "no traced sandbox runs")
+		command(t, nil, append(strings.Fields(args), "--state-dir", dir)...).want(t, console.Nothing, "", "no traced sandbox runs")
 	}
 	addRelay(t, dir, "0", &dummyRelay{Relay: control.Relay{Sandbox: "always"}})
-	command(t, nil, "on", "all", "--state-dir", dir).want(t, exitNothing, "", "none of the 1 sandboxes")
+	command(t, nil, "on", "all", "--state-dir", dir).want(t, console.Nothing, "", "none of the 1 sandboxes")
 }
 
 // Relays that fail, have ended or are of another day are told of, and do not keep
@@ -229,24 +230,24 @@ func TestSwitchWhatFails(t *testing.T) {
 		t.Fatal(err)
 	}
 	r := command(t, nil, "on", "all", "--state-dir", dir)
-	r.want(t, exitFailure, "failed", "box: nothing can be recorded: disk full")
+	r.want(t, console.Failure, "failed", "box: nothing can be recorded: disk full")
 	if got := switched(relays, control.DoOn); got != podID+" box boxes" || strings.Contains(r.stdout+r.stderr, "dead") {
 		t.Errorf("switched on %q; %s", got, r.stderr)
 	}
 	r = command(t, nil, "on", "box", "--json", "--state-dir", dir)
-	r.want(t, exitFailure, `"error":"nothing can be recorded: disk full"`, "disk full")
-	command(t, nil, "on", "dead", "--state-dir", dir).want(t, exitNothing, "", "dead")
+	r.want(t, console.Failure, `"error":"nothing can be recorded: disk full"`, "disk full")
+	command(t, nil, "on", "dead", "--state-dir", dir).want(t, console.Nothing, "", "dead")
 	// One that could not have been switched.
 	if err := os.WriteFile(filepath.Join(dir, "s", "9.json"), []byte(`{"sandbox":"dead","relay_socket":"`+filepath.Join(dir, "s", "9.sock")+`"}`), 0o600); err != nil {
 		t.Fatal(err)
 	}
-	command(t, nil, "status", "dead", "--state-dir", dir).want(t, exitNothing, "", "dead")
+	command(t, nil, "status", "dead", "--state-dir", dir).want(t, console.Nothing, "", "dead")
 }
 
 // A variable that is not set names no sandbox, whatever has no name.
 func TestNoName(t *testing.T) {
 	dir, relays := dummyRelays(t)
-	command(t, nil, "on", "", "--state-dir", dir).want(t, exitNothing, "", `""`)
+	command(t, nil, "on", "", "--state-dir", dir).want(t, console.Nothing, "", `""`)
 	if got := switched(relays, control.DoOn); got != "" {
 		t.Errorf("switched %s on", got)
 	}

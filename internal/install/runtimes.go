@@ -1,4 +1,4 @@
-package main
+package install
 
 import (
 	"context"
@@ -52,7 +52,7 @@ var unknown = []containerdconf.Config{
 
 // runtimes returns the traced runtimes for an inner shim: one for each handler that
 // containerd has for it, else one of the inner shim's name.
-func (h *host) runtimes(in *installer, inner shimname.Name, kata *kataSetUp) (all []tracedRuntime) {
+func (in *installer) runtimes(inner shimname.Name, kata *kataSetUp) (all []tracedRuntime) {
 	for _, c := range in.containerd {
 		for _, like := range c.Runtimes {
 			if n, ok := innerOfHandler(like); !ok || n != inner {
@@ -61,7 +61,7 @@ func (h *host) runtimes(in *installer, inner shimname.Name, kata *kataSetUp) (al
 			i := slices.IndexFunc(all, func(r tracedRuntime) bool { return r.Like == like.Name })
 			if i < 0 {
 				i = len(all)
-				all = append(all, h.newRuntime(in, inner, kata, like))
+				all = append(all, in.newRuntime(inner, kata, like))
 			}
 			r := &all[i]
 			r.Sections = append(r.Sections, in.section(c, like.Traced(r.Name, r.Type, r.Path).Render(c.Version)))
@@ -70,7 +70,7 @@ func (h *host) runtimes(in *installer, inner shimname.Name, kata *kataSetUp) (al
 	if len(all) > 0 {
 		return all
 	}
-	r := h.newRuntime(in, inner, kata, containerdconf.Runtime{})
+	r := in.newRuntime(inner, kata, containerdconf.Runtime{})
 	configs := in.containerd
 	if len(configs) == 0 {
 		configs = unknown
@@ -114,7 +114,7 @@ func (in *installer) section(c containerdconf.Config, text string) section {
 // type of a runtime's options by the runtime's type: only io.containerd.runc.v2
 // has runc's, so that type stays and the path changes. Kata's shim wants the type
 // to contain io.containerd.kata, which the traced type does.
-func (h *host) newRuntime(in *installer, inner shimname.Name, kata *kataSetUp, like containerdconf.Runtime) tracedRuntime {
+func (in *installer) newRuntime(inner shimname.Name, kata *kataSetUp, like containerdconf.Runtime) tracedRuntime {
 	r := tracedRuntime{Name: inner.String() + "-traced", Inner: inner.Inner, Like: like.Name, Type: inner.RuntimeType(), ClientType: inner.RuntimeType()}
 	if like.Name != "" {
 		r.Name = like.Name + "-traced"
@@ -124,7 +124,7 @@ func (h *host) newRuntime(in *installer, inner shimname.Name, kata *kataSetUp, l
 		r.Type, r.Path = "io.containerd.runc.v2", filepath.Join(in.bindir, inner.Link())
 		if strings.HasPrefix(in.containerdVersion(), "1.6.") {
 			r.Type, r.Path = r.ClientType, ""
-			h.warn("containerd 1.6 forgets runtime_path, so %s is told by its type, which gets none of runc's options: where these matter, link %s in the place of %s (docs/operation.md)", r.Name, inner.Link(), inner.File())
+			in.opts.Warn("containerd 1.6 forgets runtime_path, so %s is told by its type, which gets none of runc's options: where these matter, link %s in the place of %s (docs/operation.md)", r.Name, inner.Link(), inner.File())
 		}
 	}
 	var shim string
@@ -137,9 +137,9 @@ func (h *host) newRuntime(in *installer, inner shimname.Name, kata *kataSetUp, l
 	}
 	onPath := in.lookPath(inner.File())
 	needed := onPath == "" || like.Path() != "" && like.Path() != onPath
-	if cfg, _ := config.Load(inner.Inner, h.getenv); needed && cfg.Shim == "" {
+	if cfg, _ := config.Load(inner.Inner, in.opts.Getenv); needed && cfg.Shim == "" {
 		if r.Shim = shim; shim == "" {
-			h.warn("%s is not on PATH; unless containerd's PATH has it, set shim in [runtime.%s] of the configuration", inner.File(), inner.Inner)
+			in.opts.Warn("%s is not on PATH; unless containerd's PATH has it, set shim in [runtime.%s] of the configuration", inner.File(), inner.Inner)
 		}
 	}
 	return r

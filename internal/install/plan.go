@@ -1,9 +1,10 @@
-package main
+package install
 
 import (
 	"cmp"
 	"errors"
 	"fmt"
+	"io"
 	"io/fs"
 	"os"
 	"os/exec"
@@ -11,6 +12,7 @@ import (
 	"slices"
 	"strings"
 
+	"github.com/shimtrace/shimtrace/internal/console"
 	"github.com/shimtrace/shimtrace/internal/containerdconf"
 	"github.com/shimtrace/shimtrace/internal/shimname"
 )
@@ -23,6 +25,8 @@ const (
 
 // installer decides what an installation consists of. It changes nothing; steps do.
 type installer struct {
+	opts       Options
+	out        io.Writer
 	bindir     string // absolute
 	shim, tool string // where the programs are now, links resolved
 	inners     []shimname.Name
@@ -46,7 +50,7 @@ func (in *installer) innerNames(args []string) ([]shimname.Name, error) {
 		n, ok := shimname.Parse(a)
 		if !ok {
 			if n, ok = in.innerOf(a); !ok {
-				return nil, usageError("%q is not the name of an inner shim: write \"runc\" for containerd-shim-runc-v2, or the whole", a)
+				return nil, console.UsageError("%q is not the name of an inner shim: write \"runc\" for containerd-shim-runc-v2, or the whole", a)
 			}
 		}
 		if !slices.Contains(names, n) {

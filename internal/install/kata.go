@@ -1,4 +1,4 @@
-package main
+package install
 
 import (
 	"bytes"
@@ -10,12 +10,13 @@ import (
 	"slices"
 	"strings"
 
+	"github.com/shimtrace/shimtrace/internal/config"
+	"github.com/shimtrace/shimtrace/internal/console"
 	"github.com/shimtrace/shimtrace/internal/containerdconf"
-	identity "github.com/shimtrace/shimtrace/internal/host"
+	"github.com/shimtrace/shimtrace/internal/host"
 	"github.com/shimtrace/shimtrace/internal/kata"
 	"github.com/shimtrace/shimtrace/internal/kataconfig"
 	"github.com/shimtrace/shimtrace/internal/shimname"
-	"github.com/urfave/cli/v3"
 )
 
 // kataSetUp is what install does to Kata's configurations.
@@ -30,30 +31,36 @@ type kataSetUp struct {
 	notes   []string            // what the operator should know
 }
 
-func (h *host) kataSetUp(c *cli.Command, in *installer) (*kataSetUp, error) {
-	k := &kataSetUp{on: c.Bool("kata"), root: c.String("root"), files: c.StringSlice("kata-config"), force: in.force}
-	if !k.on {
-		for _, flag := range []string{"kata-agent", "kata-runtime", "kata-config"} {
-			if c.IsSet(flag) {
-				return nil, usageError("--%s says more about --kata: add that", flag)
-			}
-		}
-		return k, nil
+// Kata says what of its tracing to turn on.
+type Kata struct {
+	Agent, Runtime bool
+	// Files are its configurations, none: all at the known places.
+	Files []string
+}
+
+func (in *installer) kataSetUp() (*kataSetUp, error) {
+	o := in.opts.Kata
+	if o == nil {
+		return &kataSetUp{root: in.root}, nil
 	}
+	k := &kataSetUp{on: true, root: in.root, files: o.Files, force: in.force}
 	if len(in.inners) > 0 && !slices.ContainsFunc(in.inners, isKata) {
-		return nil, usageError("--kata with %s: none of them is Kata's", joinNames(in.inners))
+		return nil, console.UsageError("--kata with %s: none of them is Kata's", joinNames(in.inners))
 	}
-	if c.Bool("uninstall") {
+	if in.opts.Uninstall {
 		return k, nil
 	}
-	cfg, err := h.strictConfig("")
-	if err != nil {
+	cfg, r := config.Load("", in.opts.Getenv)
+	for _, err := range r.Ignored {
+		in.opts.Warn("%v", err)
+	}
+	if err := r.Err(); err != nil {
 		return nil, err
 	}
-	k.settings = kataconfig.Settings{Agent: c.Bool("kata-agent"), Runtime: c.Bool("kata-runtime"), Endpoint: "http://" + cfg.Jaeger.Listen + "/api/traces"}
+	k.settings = kataconfig.Settings{Agent: o.Agent, Runtime: o.Runtime, Endpoint: "http://" + cfg.Jaeger.Listen + "/api/traces"}
 	switch {
 	case !k.settings.Agent && !k.settings.Runtime:
-		return nil, usageError("--kata without agent and runtime leaves nothing to turn on")
+		return nil, console.UsageError("--kata without agent and runtime leaves nothing to turn on")
 	case k.settings.Agent && cfg.Agent.Receive == "off":
 		return nil, errors.New("receive of [agent] in the configuration is off, nobody would take the agents' spans: change that, or use --kata-agent=false")
 	case k.settings.Runtime && cfg.Jaeger.Receive == "off":
@@ -72,7 +79,7 @@ func (k *kataSetUp) checkPort(listen string) error {
 	if err != nil { // the configuration has been checked
 		return err
 	}
-	const proc = identity.Proc("/proc")
+	const proc = host.Proc("/proc")
 	holder, found, err := proc.Holder(at)
 	if err != nil {
 		k.notes = append(k.notes, fmt.Sprintf("whether another user has port %d of this host, to which the runtime posts its spans, is not known: %v", at.Port(), err))
@@ -120,7 +127,7 @@ func (k *kataSetUp) find(inners []shimname.Name, containerd []containerdconf.Con
 		}
 	}
 	if len(all) == 0 {
-		return nothingFound("no configuration of Kata is in %s; --kata-config names one", k.places())
+		return console.NothingFound("no configuration of Kata is in %s; --kata-config names one", k.places())
 	}
 	if k.configs = all; len(inners) == 0 {
 		return nil
@@ -137,7 +144,7 @@ func (k *kataSetUp) find(inners []shimname.Name, containerd []containerdconf.Con
 			}
 		}
 		if len(k.configs) == n {
-			return nothingFound("no configuration of %s (configuration%s.toml) is in %s; --kata-config names one", inner, strings.TrimPrefix(inner.Inner, "kata"), k.places())
+			return console.NothingFound("no configuration of %s (configuration%s.toml) is in %s; --kata-config names one", inner, strings.TrimPrefix(inner.Inner, "kata"), k.places())
 		}
 	}
 	return nil

@@ -1,4 +1,4 @@
-package main
+package install
 
 import (
 	"bytes"
@@ -148,12 +148,3 @@ func sameContent(a, b string) (bool, error) {
 }
 
 func ended(err error) bool { return err == io.EOF || err == io.ErrUnexpectedEOF }
-
-// resolvedExecutable returns the running program's file, links resolved.
-func resolvedExecutable() (string, error) {
-	p, err := os.Executable()
-	if err == nil {
-		p, err = filepath.EvalSymlinks(p)
-	}
-	return p, err
-}

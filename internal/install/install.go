@@ -1,0 +1,161 @@
+package install
+
+import (
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"path/filepath"
+
+	"github.com/shimtrace/shimtrace/internal/console"
+	"github.com/shimtrace/shimtrace/internal/containerdconf"
+	"github.com/shimtrace/shimtrace/internal/kataconfig"
+)
+
+// Options say what is to be installed, and what there is.
+type Options struct {
+	// Inners are shims, by their file's name or the middle of it; none: all.
+	Inners []string
+	// BinDir is where to, absolute. Shim is the tracing shim, empty: beside Tool, which
+	// is this program, or on the path.
+	BinDir, Shim, Tool string
+	// Root is below what containerd's and Kata's configurations are looked for.
+	Root string
+	// Kata says what of Kata's tracing to turn on, nil: nothing.
+	Kata *Kata
+	// Uninstall takes it all back, Force replaces and removes what would be left alone,
+	// DryRun changes nothing, JSON prints an object for scripts.
+	Uninstall, Force, DryRun, JSON bool
+	// Getenv is the environment. Warn is told what the operator should know.
+	Getenv func(string) string
+	Warn   func(format string, args ...any)
+}
+
+// Run installs, or takes an installation back, and prints what it does.
+func Run(o Options, out io.Writer) error {
+	in := &installer{opts: o, out: out, bindir: o.BinDir, tool: o.Tool, root: o.Root, force: o.Force, path: filepath.SplitList(o.Getenv("PATH")), proc: "/proc"}
+	var err error
+	if in.inners, err = in.innerNames(o.Inners); err != nil {
+		return err
+	}
+	var unread []error
+	in.containerd, unread = containerdconf.Find(in.root)
+	for _, err := range unread {
+		o.Warn("%v", err)
+	}
+	kata, err := in.kataSetUp()
+	if err != nil {
+		return err
+	}
+	if o.Uninstall {
+		return in.uninstall(kata)
+	}
+	return in.install(kata)
+}
+
+// installJSON is what install prints for scripts.
+type installJSON struct {
+	DryRun   bool                `json:"dry_run,omitempty"`
+	Steps    []step              `json:"steps"`
+	Runtimes []tracedRuntime     `json:"runtimes,omitempty"`
+	Kata     []kataconfig.Change `json:"kata,omitempty"`
+	// Notes are what the operator should know of Kata's tracing.
+	Notes []string `json:"notes,omitempty"`
+}
+
+func (in *installer) install(kata *kataSetUp) error {
+	var err error
+	if in.shim, err = in.findShim(in.opts.Shim); err != nil {
+		return err
+	}
+	if err := kata.find(in.inners, in.containerd); err != nil {
+		return err
+	}
+	if len(in.inners) == 0 {
+		if in.inners = kata.withInners(append(in.innersOnPath(), in.innersOfContainerd()...)); len(in.inners) == 0 {
+			return console.NothingFound("no containerd-shim-* is on PATH (%s): name the inner shim, for instance: shimtrace install kata-qemu", in.opts.Getenv("PATH"))
+		}
+	}
+	steps, err := in.plan()
+	changes, errKata := kata.plan()
+	if err := errors.Join(err, errKata); err != nil {
+		return err
+	}
+	if err := in.apply(steps, changes); err != nil {
+		return err
+	}
+	var runtimes []tracedRuntime
+	for _, inner := range in.inners {
+		runtimes = append(runtimes, in.runtimes(inner, kata)...)
+	}
+	if in.opts.JSON {
+		return json.NewEncoder(in.out).Encode(installJSON{in.opts.DryRun, steps, runtimes, changes, kata.notes})
+	}
+	if err := writeSnippets(in.out, runtimes); err != nil {
+		return err
+	}
+	return kata.write(in.out, changes)
+}
+
+func (in *installer) uninstall(kata *kataSetUp) error {
+	var steps []step
+	var err error
+	if !kata.on {
+		steps, err = in.planUninstall()
+	}
+	changes, errKata := kata.planRemoval(in.inners, in.containerd)
+	if err := errors.Join(err, errKata); err != nil {
+		return err
+	}
+	switch {
+	case len(steps)+len(changes) > 0:
+	case kata.on:
+		return console.NothingFound("no drop-in of shimtrace is beside Kata's configurations in %s; --kata-config names one", kata.places())
+	default:
+		return console.NothingFound("nothing of shimtrace is installed in %s; --bindir names another directory", in.bindir)
+	}
+	if err := in.apply(steps, changes); err != nil {
+		return err
+	}
+	if in.opts.JSON {
+		return json.NewEncoder(in.out).Encode(installJSON{DryRun: in.opts.DryRun, Steps: steps, Kata: changes})
+	}
+	if len(steps) == 0 {
+		return nil
+	}
+	_, err = fmt.Fprintln(in.out, "\nTake the traced runtimes out of containerd's configuration, too.")
+	return err
+}
+
+// apply does the steps and then Kata's changes, or not, and prints each.
+func (in *installer) apply(steps []step, changes []kataconfig.Change) error {
+	one := func(do func() error, text string) error {
+		if !in.opts.DryRun {
+			if err := do(); err != nil {
+				return err
+			}
+		}
+		if in.opts.JSON {
+			return nil
+		}
+		if in.opts.DryRun {
+			text = "would " + text
+		}
+		_, err := fmt.Fprintln(in.out, text)
+		return err
+	}
+	for _, s := range steps {
+		if err := one(s.do, s.String()); err != nil {
+			return err
+		}
+	}
+	for _, c := range changes {
+		if c.Action == kataconfig.ByHand {
+			continue
+		}
+		if err := one(c.Do, fmt.Sprintf("%-6s %s", c.Action, c.Path)); err != nil {
+			return err
+		}
+	}
+	return nil
+}

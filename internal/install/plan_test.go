@@ -1,0 +1,45 @@
+package install
+
+import (
+	"os"
+	"path/filepath"
+	"strings"
+	"testing"
+)
+
+// TestUninstallInUse: the shim of running sandboxes stays, for containerd needs it
+// to end them.
+func TestUninstallInUse(t *testing.T) {
+	bin := t.TempDir()
+	self, err := os.Executable()
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, program := range []string{shimName, toolName} {
+		if err := copyProgram(filepath.Join(bin, program), self); err != nil {
+			t.Fatal(err)
+		}
+	}
+	for _, link := range []string{"containerd-shim-runc-traced-v2", "containerd-shim-runc-traced"} {
+		if err := os.Symlink(shimName, filepath.Join(bin, link)); err != nil {
+			t.Fatal(err)
+		}
+	}
+	proc, shim := t.TempDir(), filepath.Join(bin, shimName)
+	for pid, exe := range map[string]string{"17": shim, "18": shim + " (deleted)", "19": "/bin/sh"} {
+		if err := os.MkdirAll(filepath.Join(proc, pid), 0o755); err != nil {
+			t.Fatal(err)
+		}
+		if err := os.Symlink(exe, filepath.Join(proc, pid, "exe")); err != nil {
+			t.Fatal(err)
+		}
+	}
+	in := &installer{bindir: bin, proc: proc}
+	if _, err := in.planUninstall(); err == nil || !strings.Contains(err.Error(), "17, 18") {
+		t.Errorf("got %v, want an error that names 17 and 18", err)
+	}
+	in.force = true
+	if steps, err := in.planUninstall(); err != nil || len(steps) != 4 {
+		t.Errorf("with force: %v, %v", steps, err)
+	}
+}

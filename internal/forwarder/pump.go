@@ -10,6 +10,7 @@ import (
 	"github.com/shimtrace/shimtrace/internal/forwarder/agent"
 	"github.com/shimtrace/shimtrace/internal/forwarder/listen"
 	"github.com/shimtrace/shimtrace/internal/forwarder/span"
+	"github.com/shimtrace/shimtrace/internal/handover"
 )
 
 // connection is one agent's, being read.
@@ -43,14 +44,14 @@ func (c *connection) read() (err error) {
 			err = fmt.Errorf("read agent spans: panic: %v", v)
 		}
 	}()
-	reader := agent.NewReader(c, c.sandbox.wire)
+	reader := c.reader()
 	decoder := agent.NewDecoder(c.sandbox.wire)
 	for {
 		payload, err := reader.Next()
 		switch {
 		case err == io.EOF:
 			return nil
-		case errors.Is(err, os.ErrDeadlineExceeded):
+		case errors.Is(err, os.ErrDeadlineExceeded), errors.Is(err, handover.ErrStopped):
 			return fmt.Errorf("%w: %w", ErrClosed, err)
 		case err != nil:
 			return err
@@ -117,9 +118,23 @@ func (c *connection) charge(size int) bool {
 	return false
 }
 
-// Read implements io.Reader for the frame reader: it keeps to the pace that the
-// sandbox is read at, and to the end that Close sets.
+// reader returns the frame reader, which another process can go on with if it can with
+// the connection.
+func (c *connection) reader() *agent.Reader {
+	if kept, ok := c.Conn.(*handover.Incoming); ok {
+		kept.Stream().Around(c.metered)
+		return agent.NewStreamReader(kept.Stream(), c.sandbox.wire)
+	}
+	return agent.NewReader(c, c.sandbox.wire)
+}
+
+// Read implements io.Reader for the frame reader.
 func (c *connection) Read(b []byte) (int, error) {
+	return c.metered(func() (int, error) { return c.Conn.Read(b[:min(len(b), maxRead)]) })
+}
+
+// metered reads at the pace that the sandbox is read at, to the end that Close sets.
+func (c *connection) metered(read func() (int, error)) (int, error) {
 	c.settle()
 	select {
 	case <-c.sandbox.forwarder.closing:
@@ -128,7 +143,7 @@ func (c *connection) Read(b []byte) (int, error) {
 		}
 	default:
 	}
-	n, err := c.Conn.Read(b[:min(len(b), maxRead)])
+	n, err := read()
 	c.sandbox.count.bytes.Add(uint64(n))
 	c.now = time.Now()
 	if n > 0 {

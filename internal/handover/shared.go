@@ -27,6 +27,7 @@ type shared struct {
 	sink     net.Conn // nil: it only reads
 	stopped  atomic.Bool
 	armed    bool // a deadline is set for reading
+	empty    bool // nothing is buffered while it is read
 	used     int  // bytes of the buffer that may have pages
 }
 
@@ -50,7 +51,11 @@ func newShared(account *stream, buffer []byte, source, sink net.Conn, from, to s
 func (c *shared) read(s *Stream, n int) (int, error) {
 	m := &c.account.read
 	before := m.done()
-	room := min(max(n, largeBuffer), bufferSize-s.w)
+	room := min(largeBuffer, bufferSize-s.w)
+	if c.sink != nil {
+		room = min(max(n, largeBuffer), bufferSize-s.w)
+	}
+	c.empty = s.w == 0
 	c.account.into = vector{c.address + uint64(s.w), uint64(room)}
 	m.begin(before)
 	for {
@@ -60,6 +65,8 @@ func (c *shared) read(s *Stream, n int) (int, error) {
 		}
 		err := c.from.Read(c.tryRead)
 		if errors.Is(err, os.ErrDeadlineExceeded) && (c.armed || c.stopped.Load()) {
+			_ = c.source.SetReadDeadline(time.Time{})
+			c.armed = false
 			c.giveBack(s.w)
 			continue
 		}
@@ -89,6 +96,9 @@ func (c *shared) receive(fd uintptr) error {
 		case errno == 0:
 			return io.EOF
 		case errno == syscall.EAGAIN:
+			if c.sink == nil && c.empty && c.used > pageSize {
+				c.giveBack(0)
+			}
 			return errno
 		default:
 			c.account.failed = uint32(errno)
@@ -96,17 +106,16 @@ func (c *shared) receive(fd uintptr) error {
 	}
 }
 
-// arm has the next read that waits end after a while if there are pages to give back.
+// arm has the next read that waits end after a while if there are pages to give back. What
+// is only read comes seldom and a lot at once: there they are given back when it has come.
 func (c *shared) arm() {
-	if c.used > pageSize && !c.armed {
+	if c.sink != nil && c.used > pageSize && !c.armed {
 		c.armed = c.source.SetReadDeadline(time.Now().Add(idleTime)) == nil
 	}
 }
 
 // giveBack gives back the pages behind the first, of a buffer that is used up to there.
 func (c *shared) giveBack(used int) {
-	_ = c.source.SetReadDeadline(time.Time{})
-	c.armed = false
 	from := max(pageSize, (used+pageSize-1)&^(pageSize-1))
 	if to := min((c.used+pageSize-1)&^(pageSize-1), len(c.buffer)); from < to && punch(c.buffer[from:to]) == nil {
 		c.used = used
@@ -159,7 +168,7 @@ func (c *shared) write(s *Stream, n, total int, parts [][]byte) error {
 	return c.send()
 }
 
-var errNoRoom = errors.New("no room to write what does not lie in the buffer")
+var errNoRoom = errors.New("more than a stream has room for")
 
 // place puts down where the parts are, and reports whether all of them are in the
 // buffer.

@@ -31,7 +31,8 @@ type Stream struct {
 	r, w int // unread bytes are buf[r:w]
 	mark Mark
 
-	shared *shared // nil: on the heap, which the rest is for
+	around func(read func() (int, error)) (int, error) // nil: nothing is
+	shared *shared                                     // nil: on the heap, which the rest is for
 	small  *[smallBuffer]byte
 	large  *[largeBuffer]byte // nil while nothing large passes
 	last   int                // bytes that came with the last read of Next
@@ -70,6 +71,9 @@ func (s *Stream) Peek(n int) ([]byte, error) {
 			s.shrink()
 		}
 	}
+	if s.shared != nil && n > MaxPeek {
+		return nil, errNoRoom
+	}
 	for s.w-s.r < n {
 		s.makeRoom(n)
 		m, err := s.read(n)
@@ -95,8 +99,18 @@ func (s *Stream) Next() ([]byte, error) {
 	return s.buf[s.r:s.w], err
 }
 
+// Around has every read made by f, which may wait before it and see what came of it.
+func (s *Stream) Around(f func(read func() (int, error)) (int, error)) { s.around = f }
+
 // read reads once behind what is buffered. More than the n that are wanted may come.
 func (s *Stream) read(n int) (int, error) {
+	if s.around != nil {
+		return s.around(func() (int, error) { return s.readNow(n) })
+	}
+	return s.readNow(n)
+}
+
+func (s *Stream) readNow(n int) (int, error) {
 	if s.shared != nil {
 		return s.shared.read(s, n)
 	}

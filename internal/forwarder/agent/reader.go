@@ -2,9 +2,11 @@ package agent
 
 import (
 	"encoding/binary"
+	"errors"
 	"fmt"
 	"io"
-	"slices"
+
+	"github.com/shimtrace/shimtrace/internal/handover"
 )
 
 const prefixSize = 8
@@ -17,19 +19,22 @@ const prefixSize = 8
 // the agent does not connect again, and waits for its reader before it lets the
 // VM end.
 type Reader struct {
-	in       window
-	held     int    // bytes of in that the last payload occupies
-	long     []byte // for payloads beyond in's buffer; at most max
+	in       *handover.Stream
+	held     int // bytes of in that the last payload occupies
 	max      uint64
 	counters *Counters
 }
 
 // NewReader returns a Reader of r that obeys opts.MaxFrame.
 func NewReader(r io.Reader, opts Options) *Reader {
+	return NewStreamReader(handover.NewStream(r, nil), opts)
+}
+
+// NewStreamReader returns a Reader of a stream, which another process can go on with: a
+// payload is taken off it with the call after the one that returned it.
+func NewStreamReader(in *handover.Stream, opts Options) *Reader {
 	opts = opts.withDefaults()
-	reader := &Reader{max: uint64(opts.MaxFrame), counters: opts.Counters}
-	reader.in.init(r)
-	return reader
+	return &Reader{in: in, max: uint64(opts.MaxFrame), counters: opts.Counters}
 }
 
 // Next returns the next payload, which is valid until the call after. Frames over
@@ -37,68 +42,55 @@ func NewReader(r io.Reader, opts Options) *Reader {
 // frames, matches io.ErrUnexpectedEOF where it ends inside one, and is the
 // stream's own otherwise (a killed VM's connection is reset).
 func (r *Reader) Next() ([]byte, error) {
-	r.in.discard(r.held)
-	r.held = 0
+	if r.held > 0 {
+		r.in.Discard(r.held, handover.Mark{})
+		r.held = 0
+	}
 	for {
-		prefix, err := r.in.peek(prefixSize)
-		if err != nil {
-			if len(prefix) == 0 {
-				return nil, err
-			}
-			return nil, r.cutShort("length", uint64(len(prefix)), prefixSize, err)
-		}
-		n := binary.BigEndian.Uint64(prefix)
-		if n <= r.max {
-			return r.payload(int(n))
-		}
-		r.in.discard(prefixSize)
-		if err := r.skip(n); err != nil {
+		if err := r.skip(); err != nil {
 			return nil, err
 		}
-	}
-}
-
-func (r *Reader) payload(n int) ([]byte, error) {
-	if prefixSize+n > largeWindow {
-		r.in.discard(prefixSize)
-		return r.longPayload(n)
-	}
-	r.long = nil // one long frame does not mean that there will be another
-	p, err := r.in.peek(prefixSize + n)
-	if err != nil {
-		return nil, r.cutShort("payload", uint64(len(p)-prefixSize), uint64(n), err)
-	}
-	r.held = prefixSize + n
-	return p[prefixSize:], nil
-}
-
-// longPayload grows its buffer with what arrives, not with what is announced.
-func (r *Reader) longPayload(n int) ([]byte, error) {
-	buf := r.long[:0]
-	for len(buf) < n {
-		have := len(buf)
-		more := min(n-have, max(have, largeWindow))
-		buf = slices.Grow(buf, more)[:have+more]
-		got, err := r.in.readFull(buf[have:])
-		r.long = buf
+		prefix, err := r.in.Peek(prefixSize)
 		if err != nil {
-			return nil, r.cutShort("payload", uint64(have+got), uint64(n), err)
+			if have := len(r.in.Buffered()); have > 0 {
+				err = r.cutShort("length", have, prefixSize, err)
+			}
+			return nil, err
 		}
+		n := binary.BigEndian.Uint64(prefix)
+		if n > r.max {
+			r.counters.lost[Oversized].Add(1)
+			r.in.Discard(prefixSize, handover.Mark{Left: n})
+			continue
+		}
+		p, err := r.in.Peek(prefixSize + int(n))
+		if err != nil {
+			return nil, r.cutShort("payload", len(r.in.Buffered())-prefixSize, n, err)
+		}
+		r.held = len(p)
+		return p[prefixSize:], nil
 	}
-	return buf, nil
 }
 
-func (r *Reader) skip(n uint64) error {
-	r.counters.lost[Oversized].Add(1)
-	skipped, err := r.in.skip(n)
-	r.counters.SkippedBytes.Add(skipped)
-	if err != nil {
-		return fmt.Errorf("read agent spans: the stream ended %d bytes into an oversized frame of %d: %w", skipped, n, unexpected(err))
+// skip skips the rest of an oversized frame, if the stream is in one.
+func (r *Reader) skip() error {
+	for left := r.in.Mark().Left; left > 0; {
+		b, err := r.in.Next()
+		n := min(uint64(len(b)), left)
+		left -= n
+		r.in.Discard(int(n), handover.Mark{Left: left})
+		r.counters.SkippedBytes.Add(n)
+		if err != nil && left > 0 {
+			return fmt.Errorf("read agent spans: the stream ended %d bytes before the end of an oversized frame: %w", left, unexpected(err))
+		}
 	}
 	return nil
 }
 
-func (r *Reader) cutShort(what string, have, want uint64, err error) error {
+func (r *Reader) cutShort(what string, have int, want uint64, err error) error {
+	if errors.Is(err, handover.ErrStopped) {
+		return err
+	}
 	r.counters.lost[CutShort].Add(1)
 	return fmt.Errorf("read agent spans: the stream ended %d bytes into a %s of %d: %w", have, what, want, unexpected(err))
 }

@@ -1,0 +1,54 @@
+package handover
+
+import (
+	"net"
+	"sync/atomic"
+)
+
+// Incoming is a connection that is only read, and outlives the process: its Stream is one
+// of a memory. Reads that go past the stream are not in the account.
+type Incoming struct {
+	net.Conn
+	memory  *Memory
+	stream  *Stream
+	ended   func()
+	stopped atomic.Bool
+}
+
+// Receive returns the connection with a memory, which is new or of the process that has
+// read it before. ended is told when it has been closed. On error the caller has both.
+func Receive(conn net.Conn, m *Memory, ended func()) (*Incoming, error) {
+	s, err := m.Stream(Requests, conn, nil)
+	if err != nil {
+		return nil, err
+	}
+	return &Incoming{Conn: conn, memory: m, stream: s, ended: ended}, nil
+}
+
+// Stream is what is read.
+func (c *Incoming) Stream() *Stream { return c.stream }
+
+// Leave has reading end with ErrStopped, and Close do nothing: another process goes on.
+func (c *Incoming) Leave() {
+	c.stopped.Store(true)
+	c.stream.Stop()
+}
+
+// Close ends the connection, also where another process has its descriptor, and gives the
+// memory back. Nothing is read meanwhile.
+func (c *Incoming) Close() error {
+	if c.stopped.Load() {
+		return nil
+	}
+	if half, ok := c.Conn.(interface {
+		CloseRead() error
+		CloseWrite() error
+	}); ok {
+		_ = half.CloseRead()
+		_ = half.CloseWrite()
+	}
+	c.ended()
+	err := c.Conn.Close()
+	_ = c.memory.Close()
+	return err
+}

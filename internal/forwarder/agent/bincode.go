@@ -203,9 +203,10 @@ func (d *Decoder) bincodeContext(c *bincodeCursor) (ctx context) {
 // bincodeAttributes reads a map or list of keys and values.
 func (d *Decoder) bincodeAttributes(c *bincodeCursor) {
 	for n := c.length(bincodeAttributeMin); n > 0 && c.ok(); n-- {
-		a := d.attribute(c.text(span.MaxKey))
-		if v := d.bincodeValue(c, a.want); c.ok() {
-			d.put(a, v)
+		key, size := c.text(span.MaxKey)
+		want := d.out.Want(key, size)
+		if v := d.bincodeValue(c, ask(key, want)); c.ok() {
+			d.put(key, want, v)
 		}
 	}
 }

@@ -93,34 +93,26 @@ func EncodingOf(payload []byte) Encoding {
 	return JSON
 }
 
-// attribute is what becomes of an attribute. The beginning of a request is of use
-// whatever is kept, for the ids in it.
-type attribute struct {
-	span.Attribute
-	request bool
-	want    int
-}
-
-func (d *Decoder) attribute(key []byte, size int) attribute {
-	a := attribute{Attribute: d.out.Attribute(key, size), request: string(key) == requestKey}
-	a.want = a.Want
-	if a.request && a.want == 0 {
-		a.want = requestHead
+// ask returns how many bytes of an attribute's value are of use, where want of it are to be
+// kept: the beginning of a request is whatever is kept, for the ids in it.
+func ask(key []byte, want int) int {
+	if want == 0 && string(key) == requestKey {
+		return requestHead
 	}
-	return a
+	return max(want, 0)
 }
 
-func (d *Decoder) put(a attribute, v span.Value) {
-	if a.request && v.IsText() {
-		if container, exec := requestIDs(v.Text); d.out.InSpan() {
-			d.out.Process(container, exec)
+func (d *Decoder) put(key []byte, want int, v span.Value) {
+	if string(key) == requestKey && v.IsText() {
+		if d.out.InSpan() {
+			d.out.Process(requestIDs(v.Text))
 		}
-		if a.Want == 0 {
+		if want == 0 {
 			d.out.Omit()
 			return
 		}
 	}
-	d.out.Put(a.Attribute, v)
+	d.out.Put(key, want, v)
 }
 
 // Bits of a link's flags in OTLP beyond the W3C trace flags: whether the linked context

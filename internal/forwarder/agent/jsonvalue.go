@@ -26,9 +26,9 @@ func (d *Decoder) jsonAttributeMap(s *jsonScan) {
 }
 
 func (d *Decoder) jsonAttribute(s *jsonScan, key []byte, size int) {
-	a := d.attribute(key, size)
-	if v := d.jsonValue(s, a.want); s.ok() {
-		d.put(a, v)
+	want := d.out.Want(key, size)
+	if v := d.jsonValue(s, ask(key, want)); s.ok() {
+		d.put(key, want, v)
 	}
 }
 

@@ -70,13 +70,13 @@ func (d *Decoder) put(g tag) {
 	if !utf8.Valid(key) {
 		key = nil
 	}
-	a := d.builder.Attribute(key, len(g.key))
+	want := d.builder.Want(key, len(g.key))
 	var v span.Value
 	switch g.is {
 	case isString:
 		v = span.SizeValue(len(g.str))
-		if a.Want > 0 {
-			if text := span.CutText(g.str, a.Want, true); utf8.Valid(text) {
+		if want > 0 {
+			if text := span.CutText(g.str, want, true); utf8.Valid(text) {
 				v = span.TextValue(text, len(g.str))
 			}
 		}
@@ -89,7 +89,7 @@ func (d *Decoder) put(g tag) {
 	default: // binary, or of a type to come
 		v = span.SizeValue(len(g.binary))
 	}
-	d.builder.Put(a, v)
+	d.builder.Put(key, want, v)
 }
 
 // text is a name or message as OTLP can have it, and its size as it was.

@@ -187,37 +187,34 @@ type attributes struct {
 	dropped uint64
 }
 
-// Attribute is what becomes of an attribute, by its key.
-type Attribute struct {
-	key  []byte
-	drop bool
-	// Want is how many bytes of its value are of use; 0: its size is.
-	Want int
-}
+// wantNone is what is wanted of an attribute that is dropped.
+const wantNone = -1
 
-// Attribute decides by a key, which is UTF-8, and the size that it had before it was
-// cut to MaxKey. The key is to stay as it is until Put.
-func (b *Builder) Attribute(key []byte, size int) Attribute {
+// Want returns what is to become of an attribute, by its key, which is UTF-8, and the size
+// that the key had before it was cut to MaxKey: how many bytes of its value are of use, 0
+// where the size is. It is below 0 for one that is dropped.
+func (b *Builder) Want(key []byte, size int) int {
 	switch {
 	case len(key) < size || size > MaxKey:
-		return Attribute{drop: true}
+		return wantNone
 	case b.keep.has(key) && !reserved(key):
-		return Attribute{key: key, Want: b.opts.MaxValue}
+		return b.opts.MaxValue
 	}
-	return Attribute{key: key}
+	return 0
 }
 
 // sizeSuffix ends the key of an attribute that became its size.
 const sizeSuffix = ".size"
 
-// Put adds an attribute to the span, or to the event or link at hand.
-func (b *Builder) Put(a Attribute, v Value) {
+// Put adds an attribute to the span, or to the event or link at hand. want is what Want
+// returned.
+func (b *Builder) Put(key []byte, want int, v Value) {
 	kept, suffix := v, ""
-	if a.Want == 0 || v.kind == sizeOnly {
+	if want <= 0 || v.kind == sizeOnly {
 		kept, suffix = IntValue(int64(v.size)), sizeSuffix
 	}
 	l := b.list
-	if a.drop || l.n == b.opts.MaxAttributes || !b.afford(kept.cost(len(a.key)+len(suffix))) {
+	if want < 0 || l.n == b.opts.MaxAttributes || !b.afford(kept.cost(len(key)+len(suffix))) {
 		l.dropped++
 		b.dropped++
 		return
@@ -228,7 +225,7 @@ func (b *Builder) Put(a Attribute, v Value) {
 	} else if v.kind == textValue {
 		b.countCut(v.Text, v.size)
 	}
-	b.rest = appendAttribute(b.rest, l.field, a.key, suffix, kept)
+	b.rest = appendAttribute(b.rest, l.field, key, suffix, kept)
 }
 
 // Omit counts an attribute that something else stands for.

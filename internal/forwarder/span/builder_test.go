@@ -15,7 +15,7 @@ func TestBuilder(t *testing.T) {
 	var s Span
 	b := NewBuilder(Options{Keep: []string{"*"}, MaxLinks: 1}, nil)
 	b.Begin(&s)
-	put := func(key string, v Value) { b.Put(b.Attribute([]byte(key), len(key)), v) }
+	put := func(key string, v Value) { b.Put([]byte(key), b.Want([]byte(key), len(key)), v) }
 	put("text", TextValue([]byte("v"), 1))
 	put("size", SizeValue(3))
 	put(names.Container, TextValue([]byte("spoofed"), 7))

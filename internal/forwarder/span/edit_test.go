@@ -13,7 +13,7 @@ func edited(tb testing.TB) *Span {
 	b := NewBuilder(Options{Keep: []string{"*"}}, nil)
 	b.Begin(s)
 	s.TraceID, s.SpanID = [16]byte{1}, [8]byte{2}
-	put := func(key string) { b.Put(b.Attribute([]byte(key), len(key)), IntValue(7)) }
+	put := func(key string) { b.Put([]byte(key), b.Want([]byte(key), len(key)), IntValue(7)) }
 	put("before")
 	for i := range 4 {
 		b.BeginEvent()

@@ -97,7 +97,9 @@ func (h *host) turn(ctx context.Context, c *cli.Command, r control.Request) erro
 	if err != nil {
 		return err
 	}
-	if r.Do != control.DoStatus {
+	if r.Do == control.DoStatus {
+		h.lookForGuard(ctx, dir, named)
+	} else {
 		askAll(ctx, named, r)
 		named = withoutEnded(named, names)
 	}

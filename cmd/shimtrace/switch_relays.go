@@ -22,6 +22,8 @@ type relayStatus struct {
 	answer control.Answer // zero of one that is not dynamic
 	err    error
 	ended  bool // nobody listens any more
+	// guarded: it is not its sandbox's end if it dies.
+	guarded bool
 }
 
 // name is what messages call the sandbox.

@@ -20,6 +20,8 @@ type relayJSON struct {
 	Namespace    string              `json:"containerd_namespace"`
 	// Mode is trace.mode as the sandbox was started with it.
 	Mode string `json:"mode"`
+	// Guarded tells that another relay goes on if this one dies.
+	Guarded bool `json:"guarded"`
 	// On tells whether it is traced now, Changed that this command did that.
 	On      bool `json:"on"`
 	Changed bool `json:"changed"`
@@ -105,7 +107,7 @@ func (r *relayStatus) tracing(do string) string {
 func (r *relayStatus) json() relayJSON {
 	o := relayJSON{
 		Sandbox: r.relay.Sandbox, Pod: r.relay.Pod, PodNamespace: r.relay.PodNamespace, Containers: r.answer.Containers,
-		Runtime: runtimeOf(r.relay.Inner), Namespace: r.relay.Namespace, Mode: "static", On: true,
+		Runtime: runtimeOf(r.relay.Inner), Namespace: r.relay.Namespace, Mode: "static", Guarded: r.guarded, On: true,
 	}
 	if r.relay.Dynamic {
 		o.Mode, o.On, o.Changed, o.Unrecorded = "dynamic", r.answer.On, r.answer.Changed, r.answer.Unrecorded

@@ -15,8 +15,9 @@ const askTime = 15 * time.Second
 
 // Self is what a guard says of itself.
 type Self struct {
-	PID   int    `json:"pid"`
-	Build string `json:"build,omitempty"`
+	PID   int
+	Build string
+	pause time.Duration // of an upgrade
 }
 
 // Ask returns the guard of a state directory and the relays that are registered.
@@ -30,11 +31,12 @@ func Ping(ctx context.Context, dir string) error {
 	return err
 }
 
-// UpgradeRelay has a relay become the program at a path: by ID, as Status has it. With
-// dryRun it is only asked whether that program could go on.
-func UpgradeRelay(ctx context.Context, dir, id, program string, dryRun bool) error {
-	_, _, err := ask(ctx, dir, message{Type: typeUpgrade, ID: id, Program: program, DryRun: dryRun})
-	return err
+// UpgradeRelay has a relay become the program at a path: by ID, as Status has it. It
+// returns how long nobody relayed, at most. With dryRun it is only asked whether that
+// program could go on.
+func UpgradeRelay(ctx context.Context, dir, id, program string, dryRun bool) (pause time.Duration, err error) {
+	self, _, err := ask(ctx, dir, message{Type: typeUpgrade, ID: id, Program: program, DryRun: dryRun})
+	return self.pause, err
 }
 
 // Replace has the guard become the program at a path.
@@ -74,7 +76,7 @@ func ask(ctx context.Context, dir string, m message) (self Self, all []Status, e
 		case m.Type == typeDone && m.Error != "":
 			return self, nil, errors.New(m.Error)
 		case m.Type == typeDone:
-			self.PID = m.PID
+			self.PID, self.pause = m.PID, m.Pause
 			if m.Who != nil {
 				self.Build = m.Who.Build
 			}

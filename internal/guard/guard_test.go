@@ -290,27 +290,30 @@ func TestUpgrade(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	if err := UpgradeRelay(ctx, h.dir, socket, self, true); err != nil {
+	if _, err := UpgradeRelay(ctx, h.dir, socket, self, true); err != nil {
 		t.Errorf("dry run: %v", err)
 	}
 	if s := h.registered(socket, anyStatus); s.PID != before.PID {
 		t.Error("a dry run has done it")
 	}
-	if err := UpgradeRelay(ctx, h.dir, socket, "/nowhere", false); err == nil || !strings.Contains(err.Error(), "/nowhere") {
+	if _, err := UpgradeRelay(ctx, h.dir, socket, "/nowhere", false); err == nil || !strings.Contains(err.Error(), "/nowhere") {
 		t.Errorf("a program that is not there: %v", err)
 	}
-	if err := UpgradeRelay(ctx, h.dir, "nobody", self, false); err == nil {
+	if _, err := UpgradeRelay(ctx, h.dir, "nobody", self, false); err == nil {
 		t.Error("nobody is upgraded")
 	}
-	if err := UpgradeRelay(ctx, h.dir, socket, "/bin/true", false); err == nil {
+	if _, err := UpgradeRelay(ctx, h.dir, socket, "/bin/true", false); err == nil {
 		t.Error("another program is taken")
 	}
 	call(t, c, "as before")
-	began := time.Now()
-	if err := UpgradeRelay(ctx, h.dir, socket, self, false); err != nil {
+	pause, err := UpgradeRelay(ctx, h.dir, socket, self, false)
+	if err != nil {
 		t.Fatal(err)
 	}
-	t.Logf("upgraded in %v", time.Since(began))
+	t.Logf("nobody relayed for %v", pause)
+	if pause <= 0 {
+		t.Error("which cannot be")
+	}
 	call(t, c, "after")
 	after := h.registered(socket, func(s Status) bool { return s.PID != before.PID })
 	if after.Cause != Upgrade || after.Resumed != 1 {
@@ -328,7 +331,7 @@ func TestUpgradeRefused(t *testing.T) {
 		call(t, c, "first")
 		before := h.registered(socket, func(s Status) bool { return s.Entries == 3 })
 		self, _ := os.Executable()
-		if err := UpgradeRelay(context.Background(), h.dir, socket, self, false); err == nil || !strings.Contains(err.Error(), want) {
+		if _, err := UpgradeRelay(context.Background(), h.dir, socket, self, false); err == nil || !strings.Contains(err.Error(), want) {
 			t.Errorf("%s: %v", env, err)
 		}
 		call(t, c, "as before")

@@ -97,6 +97,7 @@ type message struct {
 	At      time.Time     `json:"at,omitzero"`
 	Attempt int           `json:"attempt,omitempty"`
 	DryRun  bool          `json:"dry_run,omitempty"`
+	Pause   time.Duration `json:"pause_ns,omitempty"` // of an upgrade that is done
 	Relay   *Status       `json:"relay,omitempty"`
 	Error   string        `json:"error,omitempty"`
 }

@@ -33,7 +33,8 @@ type relay struct {
 	next    *successor
 	resumed int // successors that went on
 	last    Cause
-	asker   *link // who waits for its upgrade
+	asker   *link     // who waits for its upgrade
+	asked   time.Time // when it was asked to stop for that
 }
 
 // entry is what a relay has stored.

@@ -4,6 +4,7 @@ import (
 	"errors"
 	"fmt"
 	"os"
+	"time"
 )
 
 // Status is a relay as the guard knows it.
@@ -54,7 +55,11 @@ func (s *server) asked(k *link, m message) error {
 
 // done ends an answer.
 func (s *server) done(k *link, err error) {
-	m := message{Type: typeDone, PID: os.Getpid(), Who: &Registration{Build: s.opts.Build}}
+	s.doneAfter(k, 0, err)
+}
+
+func (s *server) doneAfter(k *link, pause time.Duration, err error) {
+	m := message{Type: typeDone, PID: os.Getpid(), Who: &Registration{Build: s.opts.Build}, Pause: pause}
 	if err != nil {
 		m.Error = err.Error()
 	}
@@ -83,7 +88,7 @@ func (s *server) upgrade(k *link, m message) error {
 	case !r.complete || r.pidfd < 0 || r.link == nil || r.next != nil:
 		return errors.New("it is just registering, or getting another relay: try again")
 	}
-	r.asker = k
+	r.asker, r.asked = k, time.Time{}
 	r.next = &successor{relay: r, pidfd: -1, standby: true, dry: m.DryRun}
 	s.start(r.next, m.Program, Upgrade)
 	return nil
@@ -101,6 +106,7 @@ func (s *server) standbyReady(n *successor) {
 		s.failUpgrade(r, errors.New("its relay has lost its link to the guard"))
 	default:
 		s.expire(n)
+		r.asked = time.Now()
 		if err := s.send(r.link, message{Type: typeHandOver}); err != nil {
 			s.failUpgrade(r, err)
 		}
@@ -134,8 +140,13 @@ func (s *server) upgraded(r *relay) { s.answer(r, nil) }
 func (s *server) answer(r *relay, err error) {
 	if k := r.asker; k != nil {
 		r.asker = nil
-		if k.fd >= 0 {
-			s.done(k, err)
+		if k.fd < 0 {
+			return
 		}
+		pause := time.Duration(0)
+		if err == nil && !r.asked.IsZero() {
+			pause = time.Since(r.asked)
+		}
+		s.doneAfter(k, pause, err)
 	}
 }

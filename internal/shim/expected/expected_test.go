@@ -1,6 +1,7 @@
 package expected
 
 import (
+	"encoding/json"
 	"fmt"
 	"strings"
 	"testing"
@@ -9,9 +10,23 @@ import (
 	"github.com/shimtrace/shimtrace/middleware"
 )
 
+// handedOver returns what another process makes of what this one keeps.
+func handedOver(l *Lives) *Lives {
+	text, err := json.Marshal(l)
+	if err != nil {
+		panic(err)
+	}
+	next := newLives(l.verbs, l.rules)
+	if err := json.Unmarshal(text, next); err != nil {
+		panic(err)
+	}
+	return next
+}
+
 // play plays calls, one a word: "Create" succeeds, "Create!" fails with NOT_FOUND,
 // "Create!13" with another code, "Delete?" has no answer yet; "Kill/e" is about exec e.
-// It returns those failures that are expected.
+// It returns those failures that are expected. Whoever follows the calls hands over to
+// another process again and again.
 func play(l *Lives, script string) (expected []string) {
 	at := time.Unix(0, 0)
 	for _, word := range strings.Fields(script) {
@@ -23,6 +38,7 @@ func play(l *Lives, script string) (expected []string) {
 		method, exec, _ := strings.Cut(method, "/")
 		c := &middleware.Call{Method: method, ContainerID: "c", ExecID: exec, Start: at, End: at.Add(time.Millisecond)}
 		l.Forwarded(c)
+		l = handedOver(l)
 		if outcome == "?" {
 			continue
 		}
@@ -36,6 +52,7 @@ func play(l *Lives, script string) (expected []string) {
 			}
 		}
 		l.Answered(c)
+		l = handedOver(l)
 		l.Forwarded(c) // which may come late
 	}
 	return expected
@@ -121,12 +138,12 @@ func TestBounds(t *testing.T) {
 	for i := range maxExecs + 10 {
 		call("Exec", "new", fmt.Sprint(i), 0)
 	}
-	if n := len(l.containers["new"].execs); n != maxExecs {
+	if n := len(l.containers["new"].Execs); n != maxExecs {
 		t.Errorf("%d execs", n)
 	}
 	call("Delete", "new", "7", 0)
 	call("Exec", "new", "e", 0)
-	if l.containers["new"].execs["e"] == nil {
+	if l.containers["new"].Execs["e"] == nil {
 		t.Error("an exec that is gone makes no room")
 	}
 }

@@ -8,6 +8,7 @@
 package expected
 
 import (
+	"encoding/json"
 	"slices"
 	"sync"
 	"time"
@@ -35,14 +36,16 @@ type Lives struct {
 // container is a container's life, and those of its execs.
 type container struct {
 	life
-	execs map[string]*life
+	Execs map[string]*life `json:"execs,omitempty"`
 }
 
 // life is what is known of a container's first process, or of an exec.
 type life struct {
-	waited, exited, deleted bool
-	deleting                time.Time // when the deletion began that is under way
-	kept                    time.Time // when the last one began that failed
+	Waited   bool      `json:"waited,omitempty"`
+	Exited   bool      `json:"exited,omitempty"`
+	Deleted  bool      `json:"deleted,omitempty"`
+	Deleting time.Time `json:"deleting,omitzero"` // when the deletion began that is under way
+	Kept     time.Time `json:"kept,omitzero"`     // when the last one began that failed
 }
 
 // OfTasks follows the calls of containerd's task service.
@@ -53,6 +56,39 @@ func OfAgent() *Lives { return newLives(agentVerbs, agentRules) }
 
 func newLives(v verbs, r []rule) *Lives {
 	return &Lives{verbs: v, rules: r, containers: make(map[string]*container)}
+}
+
+// MarshalJSON implements json.Marshaler: what is known of the lives, for another process
+// that follows the same calls.
+func (l *Lives) MarshalJSON() ([]byte, error) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return json.Marshal(l.containers)
+}
+
+// UnmarshalJSON implements json.Unmarshaler: it goes on with what another process knew.
+func (l *Lives) UnmarshalJSON(text []byte) error {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	known := make(map[string]*container)
+	if err := json.Unmarshal(text, &known); err != nil {
+		return err
+	}
+	for id, ct := range known {
+		if ct == nil {
+			delete(known, id)
+		} else if ct.Execs == nil {
+			ct.Execs = make(map[string]*life)
+		}
+	}
+	l.containers = known
+	return nil
+}
+
+// Follows reports whether a call that passes changes a life: what is kept of the lives
+// elsewhere is old then.
+func (l *Lives) Follows(c *middleware.Call) bool {
+	return slices.Contains([]string{l.verbs.create, l.verbs.exec, l.verbs.wait, l.verbs.remove}, c.Method)
 }
 
 // Forwarded takes note of a call whose request was forwarded. It may come after Answered.
@@ -66,9 +102,9 @@ func (l *Lives) Forwarded(c *middleware.Call) {
 	switch {
 	case p == nil:
 	case c.Method == l.verbs.wait:
-		p.waited = true
-	case !p.kept.Equal(c.Start):
-		p.deleting = c.Start
+		p.Waited = true
+	case !p.Kept.Equal(c.Start):
+		p.Deleting = c.Start
 	}
 }
 
@@ -83,12 +119,12 @@ func (l *Lives) Answered(c *middleware.Call) {
 			l.create(c.ContainerID)
 		}
 	case l.verbs.exec:
-		if ct := l.containers[c.ContainerID]; ok && ct != nil && len(ct.execs) < maxExecs {
-			ct.execs[c.ExecID] = new(life)
+		if ct := l.containers[c.ContainerID]; ok && ct != nil && len(ct.Execs) < maxExecs {
+			ct.Execs[c.ExecID] = new(life)
 		}
 	case l.verbs.wait:
 		if p := l.process(c); ok && p != nil {
-			p.exited = true
+			p.Exited = true
 		}
 	case l.verbs.remove:
 		l.removed(c, ok)
@@ -99,7 +135,7 @@ func (l *Lives) Answered(c *middleware.Call) {
 func (l *Lives) create(id string) {
 	if len(l.containers) >= maxContainers && l.containers[id] == nil {
 		for id, ct := range l.containers {
-			if ct.deleted {
+			if ct.Deleted {
 				delete(l.containers, id)
 			}
 		}
@@ -107,7 +143,7 @@ func (l *Lives) create(id string) {
 			return
 		}
 	}
-	l.containers[id] = &container{execs: make(map[string]*life)}
+	l.containers[id] = &container{Execs: make(map[string]*life)}
 }
 
 func (l *Lives) removed(c *middleware.Call, ok bool) {
@@ -115,13 +151,13 @@ func (l *Lives) removed(c *middleware.Call, ok bool) {
 	switch {
 	case p == nil:
 	case !ok:
-		p.kept, p.deleting = c.Start, time.Time{}
+		p.Kept, p.Deleting = c.Start, time.Time{}
 	default:
-		p.exited, p.deleted = true, true
-		if ct := l.containers[c.ContainerID]; c.ExecID != "" && len(ct.execs) >= maxExecs {
-			for id, exec := range ct.execs {
-				if exec.deleted {
-					delete(ct.execs, id)
+		p.Exited, p.Deleted = true, true
+		if ct := l.containers[c.ContainerID]; c.ExecID != "" && len(ct.Execs) >= maxExecs {
+			for id, exec := range ct.Execs {
+				if exec.Deleted {
+					delete(ct.Execs, id)
 				}
 			}
 		}
@@ -155,23 +191,23 @@ func (l *Lives) moment(c *middleware.Call) (at moment) {
 	if c.ExecID == "" || at&gone != 0 {
 		return at
 	}
-	if p := ct.execs[c.ExecID]; p != nil {
+	if p := ct.Execs[c.ExecID]; p != nil {
 		return p.moment()
 	}
 	return 0
 }
 
 func (p *life) moment() (at moment) {
-	if p.waited {
+	if p.Waited {
 		at |= awaited
 	}
-	if p.exited {
+	if p.Exited {
 		at |= ended
 	}
-	if !p.deleting.IsZero() {
+	if !p.Deleting.IsZero() {
 		at |= deleting
 	}
-	if p.deleted {
+	if p.Deleted {
 		at |= deleted
 	}
 	return at
@@ -186,5 +222,5 @@ func (l *Lives) process(c *middleware.Call) *life {
 	case c.ExecID == "":
 		return &ct.life
 	}
-	return ct.execs[c.ExecID]
+	return ct.Execs[c.ExecID]
 }

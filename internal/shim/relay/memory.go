@@ -1,0 +1,129 @@
+package relay
+
+import (
+	"encoding/binary"
+	"errors"
+	"fmt"
+	"hash/crc32"
+	"os"
+	"sync"
+	"sync/atomic"
+	"unsafe"
+
+	"golang.org/x/sys/unix"
+)
+
+// memory is what of the relay itself outlives the process: a text that is replaced as a
+// whole, and a number of spans. It is a memfd: a page with the number, and two places for
+// the text, of which the one that was written last as a whole is the text.
+type memory struct {
+	file *os.File
+	page []byte
+
+	mu  sync.Mutex
+	seq uint64 // of the text
+}
+
+const (
+	pageSize = 4096
+	// maxText bounds the text in bytes; the places are that far apart.
+	maxText = 16 << 20
+	// textHead is in front of a text: its number, length and checksum.
+	textHead = 8 + 4 + 4
+)
+
+// errNoText says that a memory has no text.
+var errNoText = errors.New("relay's own memory: nothing whole is in it")
+
+func newMemory() (*memory, error) {
+	fd, err := unix.MemfdCreate("relay", unix.MFD_CLOEXEC|unix.MFD_ALLOW_SEALING)
+	if err != nil {
+		return nil, fmt.Errorf("relay's own memory: %w", err)
+	}
+	f := os.NewFile(uintptr(fd), "relay")
+	if err := f.Truncate(pageSize + 2*maxText); err != nil {
+		f.Close()
+		return nil, fmt.Errorf("relay's own memory: %w", err)
+	}
+	return mapMemory(f)
+}
+
+// mapMemory takes f over, also if it fails.
+func mapMemory(f *os.File) (*memory, error) {
+	st, err := f.Stat()
+	if err == nil && st.Size() < pageSize {
+		err = errors.New("it is too short")
+	}
+	if err == nil {
+		// Whoever else has it must not take its pages away.
+		_, err = unix.FcntlInt(f.Fd(), unix.F_ADD_SEALS, unix.F_SEAL_SHRINK|unix.F_SEAL_SEAL)
+		if errors.Is(err, unix.EPERM) {
+			err = nil // it is sealed
+		}
+	}
+	var page []byte
+	if err == nil {
+		page, err = unix.Mmap(int(f.Fd()), 0, pageSize, unix.PROT_READ|unix.PROT_WRITE, unix.MAP_SHARED)
+	}
+	if err != nil {
+		f.Close()
+		return nil, fmt.Errorf("relay's own memory: %w", err)
+	}
+	return &memory{file: f, page: page}, nil
+}
+
+// waiting is the number of spans that have ended and are not in the journal.
+func (m *memory) waiting() *atomic.Int64 { return (*atomic.Int64)(unsafe.Pointer(&m.page[0])) }
+
+// write replaces the text.
+func (m *memory) write(text []byte) error {
+	if len(text) > maxText-textHead {
+		return fmt.Errorf("relay's own memory: a text of %d bytes is too long", len(text))
+	}
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	b := make([]byte, textHead, textHead+len(text))
+	binary.LittleEndian.PutUint64(b, m.seq+1)
+	binary.LittleEndian.PutUint32(b[8:], uint32(len(text)))
+	b = append(b, text...)
+	binary.LittleEndian.PutUint32(b[12:], checksum(b))
+	if _, err := m.file.WriteAt(b, m.place(m.seq+1)); err != nil {
+		return fmt.Errorf("relay's own memory: %w", err)
+	}
+	m.seq++
+	return nil
+}
+
+// read returns the text.
+func (m *memory) read() (text []byte, err error) {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	for n := range uint64(2) {
+		head := make([]byte, textHead)
+		if _, err := m.file.ReadAt(head, m.place(n)); err != nil {
+			return nil, fmt.Errorf("relay's own memory: %w", err)
+		}
+		seq, size := binary.LittleEndian.Uint64(head), binary.LittleEndian.Uint32(head[8:])
+		if seq <= m.seq || seq%2 != n || size > maxText-textHead {
+			continue
+		}
+		b := make([]byte, textHead+int(size))
+		if _, err := m.file.ReadAt(b, m.place(n)); err != nil {
+			return nil, fmt.Errorf("relay's own memory: %w", err)
+		}
+		if checksum(b) == binary.LittleEndian.Uint32(b[12:]) {
+			text, m.seq = b[textHead:], seq
+		}
+	}
+	if text == nil {
+		return nil, errNoText
+	}
+	return text, nil
+}
+
+func (m *memory) place(seq uint64) int64 { return pageSize + int64(seq%2)*maxText }
+
+// checksum is that of a text behind its head, but for the checksum itself.
+func checksum(b []byte) uint32 {
+	return crc32.Update(crc32.ChecksumIEEE(b[:12]), crc32.IEEETable, b[textHead:])
+}

@@ -3,6 +3,7 @@ package export
 import (
 	"context"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"go.opentelemetry.io/otel"
@@ -34,6 +35,9 @@ type ProcessorOptions struct {
 	Delay time.Duration
 	// Drops is told what was lost; nil: nobody.
 	Drops Drops
+	// Waiting is the number of spans that have ended and are neither exported nor
+	// counted as lost; nil: nobody wants to know. It may be another process's to read.
+	Waiting *atomic.Int64
 }
 
 func (o *ProcessorOptions) defaults() {
@@ -44,6 +48,9 @@ func (o *ProcessorOptions) defaults() {
 		o.Batch = 256
 	}
 	o.Batch = min(o.Batch, o.Queue)
+	if o.Waiting == nil {
+		o.Waiting = new(atomic.Int64)
+	}
 	if o.Delay <= 0 {
 		o.Delay = 500 * time.Millisecond
 	}
@@ -109,6 +116,7 @@ func (p *Processor) OnEnd(s sdktrace.ReadOnlySpan) {
 	}
 	if len(p.queue) < p.opts.Queue {
 		p.queue = append(p.queue, s)
+		p.opts.Waiting.Add(1)
 	} else {
 		p.full++
 	}
@@ -209,12 +217,14 @@ func (p *Processor) export() error {
 	for rest := spans; len(rest) > 0; {
 		if p.ctx.Err() != nil {
 			p.drop(ReasonShutdown, len(rest))
+			p.opts.Waiting.Add(-int64(len(rest)))
 			break
 		}
 		n := min(len(rest), p.opts.Batch)
 		if err := p.exporter.ExportSpans(p.ctx, rest[:n]); err != nil && first == nil {
 			first = err
 		}
+		p.opts.Waiting.Add(-int64(n))
 		rest = rest[n:]
 	}
 	clear(spans)

@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"context"
 	"sync"
+	"sync/atomic"
 
 	resourcepb "go.opentelemetry.io/proto/otlp/resource/v1"
 )
@@ -27,6 +28,8 @@ type Spans interface {
 // OpenTelemetry's error handler; who fails counts the spans itself.
 type Queue struct {
 	Spans
+	// Waiting is ProcessorOptions.Waiting, set before there is something to append.
+	Waiting *atomic.Int64
 
 	mu      sync.Mutex
 	batches []batch
@@ -62,12 +65,36 @@ func (q *Queue) AppendSpans(resource *resourcepb.Resource, scope string, spans [
 		return nil
 	}
 	q.batches = append(q.batches, batch{resource, scope, bytes.Clone(spans), n})
-	q.spans += n
+	q.count(n)
 	if q.done == nil {
 		q.done = make(chan struct{})
 		go q.run(q.done)
 	}
 	return nil
+}
+
+// count counts spans in or out.
+func (q *Queue) count(n int) {
+	q.spans += n
+	if q.Waiting != nil {
+		q.Waiting.Add(int64(n))
+	}
+}
+
+// Wait waits until everything is appended that is in the queue.
+func (q *Queue) Wait(ctx context.Context) error {
+	q.mu.Lock()
+	done := q.done
+	q.mu.Unlock()
+	if done == nil {
+		return nil
+	}
+	select {
+	case <-done:
+		return nil
+	case <-ctx.Done():
+		return ctx.Err()
+	}
 }
 
 // Stop waits until everything is appended, and takes nothing more. What waits when the
@@ -89,6 +116,7 @@ func (q *Queue) Stop(ctx context.Context) error {
 	defer q.mu.Unlock()
 	for _, b := range q.batches {
 		q.Drop(ReasonShutdown, b.n)
+		q.count(-b.n)
 	}
 	q.batches = nil
 	return ctx.Err()
@@ -110,7 +138,7 @@ func (q *Queue) run(done chan struct{}) {
 		q.mu.Unlock()
 		handle(q.Spans.AppendSpans(b.resource, b.scope, b.spans, b.n))
 		q.mu.Lock()
-		q.spans -= b.n
+		q.count(-b.n)
 		q.mu.Unlock()
 	}
 }

@@ -24,6 +24,7 @@ const (
 	RelaySpawn      = "relay spawn"
 	ContainerExited = "container exited"
 	ExecExited      = "exec exited"
+	RelayResumed    = "relay resumed"
 	ShimDelete      = "shim delete"
 	InnerDelete     = "inner delete"
 	SwitchedOn      = "tracing switched on"
@@ -65,6 +66,9 @@ const (
 	EndedAfterOff     = "shimtrace.ended_after_off"
 	SwitchedOnFor     = "shimtrace.switched_on.for" // "30s"
 	SwitchedOffReason = "shimtrace.switched_off.reason"
+
+	ResumeCause = "shimtrace.relay.resumed.cause" // "killed", "hung" or "upgrade"
+	ResumeLost  = "shimtrace.relay.resumed.spans_lost"
 
 	ConnectionEndedBy     = "shimtrace.agent.connection.ended_by" // "runtime" or "agent"
 	ConnectionError       = "shimtrace.agent.connection.error"    // absent: it ended in order

@@ -20,6 +20,7 @@ type command struct {
 
 	stateDir string // of a guard
 	check    bool   // a guard is only to say which protocol it speaks
+	resume   bool   // a relay is to go on for another one
 }
 
 // bundleActions are the actions that containerd runs in a container's bundle.
@@ -32,6 +33,8 @@ const (
 
 	// flagCheck may follow actionGuard.
 	flagCheck = "-check"
+	// flagResume stands before actionRelay.
+	flagResume = "-resume"
 )
 
 // parseCommand reads the command line as Go's flag package would, whose rules
@@ -57,6 +60,7 @@ func parseCommand(argv []string) command {
 			c.check = slices.Contains(c.args[i:], flagCheck)
 			break
 		}
+		c.resume = c.resume || c.args[i] == flagResume
 		name, value, joined := strings.Cut(strings.TrimPrefix(flag, "-"), "=")
 		dst := values[name]
 		switch {

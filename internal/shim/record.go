@@ -134,7 +134,7 @@ func (r *recording) make(cfg config.Config, log *slog.Logger) error {
 		return err
 	}
 	defer release()
-	tel, err := telemetry.Open(cfg, r.identity(), log)
+	tel, err := telemetry.Open(cfg, r.identity(), log, nil)
 	if err != nil {
 		return err
 	}

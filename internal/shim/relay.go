@@ -3,12 +3,8 @@ package shim
 import (
 	"encoding/json"
 	"fmt"
-	stdlog "log"
 	"log/slog"
 	"os"
-	"os/signal"
-
-	"golang.org/x/sys/unix"
 
 	"github.com/shimtrace/shimtrace/internal/config"
 	"github.com/shimtrace/shimtrace/internal/host"
@@ -17,10 +13,7 @@ import (
 
 // relay is the life of a process that spawnRelay has started.
 func (c command) relay(cfg config.Config, inner string, log *slog.Logger) int {
-	// Signals are for the inner shim to act upon: its end is ours.
-	signal.Ignore(unix.SIGPIPE, unix.SIGTERM, unix.SIGINT, unix.SIGHUP)
-	redirectStderr(c.bundle)
-	stdlog.SetOutput(os.Stderr) // which is a log from here on
+	c.becomeProcess()
 	start, err := host.UnixConn(os.NewFile(handoverFD, "handover"))
 	if err != nil {
 		fmt.Fprintln(os.Stderr, "relay is run by start, not by hand:", err)
@@ -29,7 +22,7 @@ func (c command) relay(cfg config.Config, inner string, log *slog.Logger) int {
 	defer start.Close()
 	var p *relay.Process
 	if c.action == actionRelay {
-		p, err = relay.Prepare(relay.Options{Config: cfg, Who: c.identity(inner), Container: c.id, Log: log})
+		p, err = relay.Prepare(relay.Options{Config: cfg, Who: c.identity(inner), Container: c.id, Log: log, Guard: c.guarded(cfg, log)})
 	}
 	var a assignment
 	if derr := json.NewDecoder(start).Decode(&a); derr != nil {

@@ -30,6 +30,9 @@ func Run(argv []string) int {
 	if c.action != "" {
 		log = openLog(c.bundle, cfg.Log.Level, "id", c.id, "command", c.action)
 	}
+	if c.action == actionRelay && c.resume {
+		return c.resumeRelay(cfg, log) // whatever has become of the inner shim's file
+	}
 	inner, err := c.findInner(cfg, name, log)
 	if err != nil {
 		fmt.Fprintf(os.Stderr, "%s: %v\n", c.program, err)

@@ -63,8 +63,7 @@ func spawnRelay(c command, action string) (*standby, error) {
 	defer theirs.Close()
 	s.conn = conn
 	cmd := exec.Command(self)
-	// The name and arguments are for those who read a process list.
-	cmd.Args = []string{c.program, "-namespace", c.namespace, "-id", c.id, "-bundle", c.bundle, action}
+	cmd.Args = c.relayArgs(action)
 	cmd.Dir = "/"
 	cmd.ExtraFiles = []*os.File{theirs}
 	cmd.SysProcAttr = &syscall.SysProcAttr{Setpgid: true}

@@ -116,7 +116,7 @@ func runtimeHost(t *testing.T) (cfg config.Config, inner string) {
 func newObserver(t *testing.T, cfg config.Config, inner string, log *slog.Logger) *Observer {
 	t.Helper()
 	who := telemetry.Identity{Sandbox: capturedSandbox, Namespace: "k8s.io", Inner: inner}
-	tel, err := telemetry.Open(cfg, who, log)
+	tel, err := telemetry.Open(cfg, who, log, nil)
 	if err != nil {
 		t.Fatal(err)
 	}

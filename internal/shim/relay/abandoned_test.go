@@ -8,6 +8,7 @@ import (
 
 	"golang.org/x/sys/unix"
 
+	"github.com/shimtrace/shimtrace/internal/forwarder/vmmdir"
 	"github.com/shimtrace/shimtrace/internal/shim/state"
 )
 
@@ -24,7 +25,7 @@ func TestAbandoned(t *testing.T) {
 			t.Fatal(err)
 		}
 		t.Cleanup(func() { r.listener.Close() })
-		if r.bound, err = os.Lstat(r.paths.Socket); err != nil {
+		if r.bound, _, err = vmmdir.Identify(r.paths.Socket); err != nil {
 			t.Fatal(err)
 		}
 		go func() {

@@ -6,23 +6,29 @@ import (
 	"net"
 	"slices"
 	"strings"
+	"syscall"
 
 	semconv "go.opentelemetry.io/otel/semconv/v1.43.0"
 
+	"github.com/shimtrace/shimtrace/internal/guard"
 	"github.com/shimtrace/shimtrace/internal/host"
 	"github.com/shimtrace/shimtrace/internal/shim/control"
 	"github.com/shimtrace/shimtrace/internal/shim/telemetry"
 )
 
-// startControl lets the operator's tool switch the sandbox's tracing. A relay that
-// cannot be reached for that relays all the same.
-func (p *Process) startControl() *control.Server {
-	l, err := listenUnix(p.paths.Control)
-	if err != nil {
-		p.Log.Warn("tracing cannot be switched on", "error", err)
-		return nil
+// serveControl lets the operator's tool switch the sandbox's tracing, at a listener that
+// another process has left, if there is one. A relay that cannot be reached for that
+// relays all the same.
+func (p *Process) serveControl(l *listener) {
+	if l == nil {
+		var err error
+		if l, err = listenUnix(p.paths.Control); err != nil {
+			p.Log.Warn("tracing cannot be switched on", "error", err)
+			return
+		}
+		p.guarded.store(guard.Entry{Name: entryControl, Kind: guard.Listener, Files: []syscall.Conn{l}})
 	}
-	return control.Serve(l, p.control)
+	p.controls = control.Serve(l, p.control)
 }
 
 // control does what a client asks for.

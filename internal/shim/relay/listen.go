@@ -1,10 +1,12 @@
 package relay
 
 import (
+	"errors"
 	"fmt"
 	"net"
 	"os"
 	"sync/atomic"
+	"time"
 
 	"github.com/shimtrace/shimtrace/internal/host"
 	"github.com/shimtrace/shimtrace/internal/shim/state"
@@ -20,7 +22,7 @@ func listenUnix(path string) (*listener, error) {
 	if err != nil {
 		return nil, fmt.Errorf("relay listen: %w", err)
 	}
-	return &listener{UnixListener: l.UnixListener, uid: uint32(os.Geteuid()), gid: uint32(os.Getegid())}, nil
+	return newListener(l.UnixListener), nil
 }
 
 // listener accepts only connections of our own user and group, as shims do
@@ -31,10 +33,26 @@ type listener struct {
 	accepted atomic.Uint64 // connections, whosever they were
 }
 
+func newListener(l *net.UnixListener) *listener {
+	return &listener{UnixListener: l, uid: uint32(os.Geteuid()), gid: uint32(os.Getegid())}
+}
+
+// pause has Accept return as if the listener were closed, or not any more.
+func (l *listener) pause(on bool) {
+	var at time.Time
+	if on {
+		at = time.Unix(1, 0)
+	}
+	_ = l.SetDeadline(at)
+}
+
 // Accept implements net.Listener.
 func (l *listener) Accept() (net.Conn, error) {
 	for {
 		conn, err := l.AcceptUnix()
+		if errors.Is(err, os.ErrDeadlineExceeded) {
+			return nil, net.ErrClosed
+		}
 		if err != nil {
 			return nil, err
 		}

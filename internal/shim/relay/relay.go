@@ -2,18 +2,23 @@ package relay
 
 import (
 	"context"
+	"encoding/json"
 	"fmt"
 	"log/slog"
 	"net"
 	"os"
 	"strconv"
 	"strings"
+	"sync/atomic"
+	"syscall"
 	"time"
 
 	"go.opentelemetry.io/otel/trace"
 
 	"github.com/shimtrace/shimtrace/internal/config"
 	"github.com/shimtrace/shimtrace/internal/export"
+	"github.com/shimtrace/shimtrace/internal/forwarder/vmmdir"
+	"github.com/shimtrace/shimtrace/internal/guard"
 	"github.com/shimtrace/shimtrace/internal/host"
 	"github.com/shimtrace/shimtrace/internal/shim/control"
 	"github.com/shimtrace/shimtrace/internal/shim/kata"
@@ -37,6 +42,9 @@ type Options struct {
 	// Container is the id that the inner shim was started with.
 	Container string
 	Log       *slog.Logger
+	// Guard says where the guard is and how a successor of this process is started. The
+	// zero value: there is none.
+	Guard guard.ClientOptions
 }
 
 // Process is the process between containerd and one inner shim. It ends when the inner
@@ -48,13 +56,22 @@ type Process struct {
 	root     trace.SpanContext // of the sandbox's own trace
 	paths    state.Paths
 	listener *listener
-	bound    os.FileInfo // the listener's socket file
-	served   chan struct{}
+	bound    vmmdir.ID // the listener's socket file
 	sentinel *net.UnixConn
 	state    state.State
+	serving  serving
 	sandbox  *sandbox
 	controls *control.Server // nil unless tracing is dynamic
 	kata     *kata.Observer  // nil unless it is a sandbox of Kata's
+	memory   *memory         // nil: another process would not know what this one does
+	guarded  guarded
+
+	// Of a process that goes on for another one:
+	resumed   int       // processes before this one
+	lost      int64     // spans that the last one has not written
+	controlAt *listener // that it has left; nil: it was not there
+	broken    []string  // entries of connections that cannot go on
+	untraced  bool      // nothing but bytes is relayed
 }
 
 // Prepare does what needs no knowledge of the inner shim's address, while the inner shim
@@ -65,13 +82,26 @@ func Prepare(o Options) (*Process, error) {
 	raiseOOMScore(p.Log)
 	p.root = export.NewRoot(context.Background(), p.Config.Trace)
 	p.Who.Run = p.root.TraceID()
-	tel, err := telemetry.Open(p.Config, p.Who, p.Log)
+	var waiting *atomic.Int64
+	var err error
+	if p.memory, err = newMemory(); err != nil {
+		p.Log.Warn("another relay that goes on for this one would know nothing of the sandbox", "error", err)
+	} else {
+		waiting = p.memory.waiting()
+	}
+	tel, err := telemetry.Open(p.Config, p.Who, p.Log, waiting)
 	if err != nil {
 		return nil, err
 	}
-	p.tel = tel
+	p.tell(tel)
 	p.kata = kata.New(kata.Options{Config: p.Config, Who: p.Who, Container: p.Container, Telemetry: tel, Log: p.Log})
 	return p, nil
+}
+
+// tell has the process's spans go somewhere.
+func (p *Process) tell(tel *telemetry.Telemetry) {
+	p.tel = tel
+	p.guarded.lost = func(calls int) { tel.Journal.Drop(telemetry.ReasonRelay, calls) }
 }
 
 // Take connects to the inner shim, whose start began when it says, and listens in its
@@ -106,7 +136,7 @@ func (p *Process) Take(innerSock string, started time.Time) (st state.State, err
 	if p.listener, err = listenUnix(p.paths.Socket); err != nil {
 		return st, err
 	}
-	if p.bound, err = os.Lstat(p.paths.Socket); err != nil {
+	if p.bound, _, err = vmmdir.Identify(p.paths.Socket); err != nil {
 		return st, fmt.Errorf("relay listen: %w", err)
 	}
 	return p.state, p.state.Write(p.paths.State)
@@ -114,23 +144,63 @@ func (p *Process) Take(innerSock string, started time.Time) (st state.State, err
 
 // Serve relays in the background.
 func (p *Process) Serve() {
-	propagator, err := middleware.Propagator(p.Config.Trace.Propagators...)
-	if err != nil {
-		p.Log.Warn("contexts are not propagated", "error", err)
+	p.guarded.store(guard.Entry{Name: entryListener, Kind: guard.Listener, Files: []syscall.Conn{p.listener}})
+	p.keepSentinel()
+	if p.memory != nil {
+		p.guarded.store(guard.Entry{Name: entryMemory, Files: []syscall.Conn{p.memory.file}})
 	}
+	p.know(savedSandbox{State: p.state}, nil)
+	p.accept(p.relay())
+	if p.state.Dynamic {
+		p.serveControl(nil)
+	} else {
+		go p.tel.Keeper.EnsureShipped() // which looks at the disk; Close waits for it
+	}
+}
+
+// know makes what is known of the sandbox: what another process knew.
+func (p *Process) know(was savedSandbox, kata json.RawMessage) {
 	p.sandbox = newSandbox(p.tel.Tracer, p.tel.Provider.ForceFlush, p.Log, p.state, p.paths.State, p.Config.Trace.Join == "sandbox")
 	p.sandbox.setPod = p.tel.SetPod
 	if p.state.Dynamic {
 		p.sandbox.switcher = &switcher{sandbox: p.sandbox, cfg: p.Config.Trace}
 	}
-	var observers []middleware.Observer
 	if p.kata != nil {
 		p.sandbox.windows = p.kata
 		p.kata.Start(p.sandbox, p.state)
+	}
+	p.sandbox.restore(was)
+	if p.memory != nil {
+		p.sandbox.saver.save = p.save
+		p.sandbox.saver.now()
+	}
+}
+
+// save writes what the process knows into its memory.
+func (p *Process) save() {
+	text, err := json.Marshal(saved{
+		Version: savedVersion, Who: p.Who, Container: p.Container, Resumed: p.resumed, Sandbox: p.sandbox.saved(),
+	})
+	if err == nil {
+		err = p.memory.write(text)
+	}
+	if err != nil {
+		p.Log.Warn("another relay that goes on for this one would know less", "error", err)
+	}
+}
+
+// relay returns what relays the shim's calls.
+func (p *Process) relay() *middleware.Relay {
+	propagator, err := middleware.Propagator(p.Config.Trace.Propagators...)
+	if err != nil {
+		p.Log.Warn("contexts are not propagated", "error", err)
+	}
+	var observers []middleware.Observer
+	if p.kata != nil {
 		observers = append(observers, p.kata)
 	}
 	observers = append(observers, p.sandbox)
-	relay := middleware.NewRelay(
+	return middleware.NewRelay(
 		middleware.WithSwitch(p.sandbox.Switch()),
 		middleware.WithTracerProvider(p.tel.Provider),
 		middleware.WithPropagator(propagator),
@@ -138,27 +208,29 @@ func (p *Process) Serve() {
 		middleware.WithObserver(observers...),
 		middleware.WithExpected(p.sandbox.lives.Expected),
 		middleware.WithErrorHandler(func(err error) { p.Log.Warn("relay", "error", err) }),
+		p.guarded.handover(entryConn),
 	)
-	dial := func(context.Context) (net.Conn, error) { return state.Dial(p.state.InnerSock) }
-	p.served = make(chan struct{})
-	go func() {
-		defer close(p.served)
-		_ = relay.Serve(context.Background(), p.listener, dial)
-	}()
-	if p.state.Dynamic {
-		p.controls = p.startControl()
-	} else {
-		go p.tel.Keeper.EnsureShipped() // which looks at the disk; Close waits for it
-	}
 }
 
 // Run returns when the inner shim is gone, and with it all that the relay was there for.
 func (p *Process) Run() {
+	if p.Guard.Dir != "" && p.Guard.Successor == nil {
+		p.guarded.register(p.client())
+	}
 	rest, stop := context.WithCancel(context.Background())
 	go Settle(rest)
 	p.watch()
 	stop()
 	p.leave()
+}
+
+// client returns what the guard is to know of the relay.
+func (p *Process) client() guard.ClientOptions {
+	o := p.Guard
+	o.Who.ID, o.Who.Sandbox, o.Who.Pod, o.Who.Formats = p.state.RelaySock, p.state.Sandbox, p.state.Pod, Formats()
+	o.HandOver = p.handOver
+	o.Logf = func(format string, args ...any) { p.Log.Warn(fmt.Sprintf(format, args...)) }
+	return o
 }
 
 // Abandoned reports whether nobody knows of this relay, since its start was killed, and
@@ -175,10 +247,16 @@ func (p *Process) Abandoned() bool {
 		return false
 	}
 	p.closeListeners()
-	if now, err := os.Lstat(p.paths.Socket); err == nil && os.SameFile(now, p.bound) {
+	if now, _, err := vmmdir.Identify(p.paths.Socket); err == nil && now == p.bound {
 		p.paths.Remove()
 	}
 	return true
+}
+
+// keepSentinel has the guard keep the sentinel, with what is needed in any case.
+func (p *Process) keepSentinel() {
+	data := essentials{InnerSock: p.state.InnerSock, InnerPID: p.state.InnerPID, RelaySock: p.state.RelaySock, Socket: p.bound}.data()
+	p.guarded.store(guard.Entry{Name: entrySentinel, Data: data, Files: []syscall.Conn{p.sentinel}})
 }
 
 // watch returns when the inner shim is gone. The relay's own connection to it,
@@ -202,6 +280,7 @@ func (p *Process) watch() {
 			return
 		}
 		p.sentinel = conn
+		p.keepSentinel()
 		time.Sleep(100 * time.Millisecond)
 	}
 }
@@ -212,10 +291,12 @@ func (p *Process) leave() {
 	ended := time.Now()
 	if release, err := p.paths.Acquire(closeWait); err == nil {
 		p.closeListeners()
-		p.sandbox.leave()
-		if now, err := os.Lstat(p.paths.Socket); err == nil && !os.SameFile(now, p.bound) {
+		if p.sandbox != nil {
+			p.sandbox.leave()
+		}
+		if now, _, err := vmmdir.Identify(p.paths.Socket); err == nil && now != p.bound {
 			// A relay to a later shim on this address has taken over.
-		} else {
+		} else if !p.untraced { // else delete finds what there is to record
 			p.paths.Remove()
 		}
 		release()
@@ -224,9 +305,15 @@ func (p *Process) leave() {
 		p.closeListeners()
 	}
 	p.state.RemoveLeakedSocket()
-	select {
-	case <-p.served:
-	case <-time.After(closeWait):
+	p.serving.wait(closeWait)
+	p.end(ended)
+	p.guarded.leave()
+}
+
+// end makes the last spans, and writes out what is left.
+func (p *Process) end(ended time.Time) {
+	if p.untraced {
+		return
 	}
 	if p.kata != nil {
 		p.kata.Close()
@@ -239,9 +326,13 @@ func (p *Process) leave() {
 }
 
 func (p *Process) closeListeners() {
-	p.listener.Close()
+	if p.listener != nil {
+		p.listener.Close()
+		p.guarded.remove(entryListener)
+	}
 	if p.controls != nil {
 		p.controls.Close()
+		p.guarded.remove(entryControl)
 	}
 }
 

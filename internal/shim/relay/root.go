@@ -4,6 +4,7 @@ import (
 	"context"
 	"time"
 
+	"github.com/shimtrace/shimtrace/internal/shim/state"
 	"github.com/shimtrace/shimtrace/internal/shim/telemetry"
 	"github.com/shimtrace/shimtrace/middleware"
 )
@@ -14,6 +15,7 @@ func (s *sandbox) failed(c *middleware.Call) {
 	defer s.mu.Unlock()
 	if s.state.RootEnd.IsZero() {
 		s.lastError = c.Method + ": " + c.Message
+		s.saver.soon()
 	}
 }
 
@@ -24,14 +26,18 @@ func (s *sandbox) endRoot(at time.Time, failure string) {
 	s.mu.Lock()
 	over := s.state.Dynamic || !s.state.RootEnd.IsZero()
 	if !over {
-		s.state.RootEnd = at
+		s.state.RootEnd, s.rootFailure = at, failure
 	}
 	st := s.state
 	s.mu.Unlock()
-	if over {
-		return
+	if !over {
+		s.exportRoot(st, failure)
 	}
-	telemetry.EmitRoot(s.tracer, &st, at, failure)
+}
+
+// exportRoot exports the root span of a sandbox whose start is over.
+func (s *sandbox) exportRoot(st state.State, failure string) {
+	telemetry.EmitRoot(s.tracer, &st, st.RootEnd, failure)
 	s.exports.Go(func() {
 		s.save()
 		ctx, cancel := context.WithTimeout(context.Background(), telemetry.FlushTime)
@@ -48,8 +54,9 @@ func (s *sandbox) endRoot(at time.Time, failure string) {
 	})
 }
 
-// save writes the state beside the relay's socket, until leave.
+// save writes the state beside the relay's socket, until leave, and for another process.
 func (s *sandbox) save() {
+	defer s.saver.now()
 	s.saving.Lock()
 	defer s.saving.Unlock()
 	if s.left {

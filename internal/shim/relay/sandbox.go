@@ -27,6 +27,7 @@ type sandbox struct {
 	lives     *expected.Lives             // of the containers, as calls tell
 	flush     func(context.Context) error // exports what has ended
 	setPod    func(state.Annotations)     // nil in tests
+	saver     saver                       // for another process that goes on for this one
 	exports   sync.WaitGroup
 
 	unrecorded atomic.Uint64 // spans of others, of times when tracing was off
@@ -34,10 +35,11 @@ type sandbox struct {
 	saving sync.Mutex // of the copies beside the relay's socket and in bundles
 	left   bool       // that copy is no more
 
-	mu         sync.Mutex
-	state      state.State
-	lastError  string // of the calls before the first task ran
-	containers map[string]*container
+	mu          sync.Mutex
+	state       state.State
+	lastError   string // of the calls before the first task ran
+	rootFailure string // the root span's, once it has ended
+	containers  map[string]*container
 }
 
 func newSandbox(tracer trace.Tracer, flush func(context.Context) error, log *slog.Logger, st state.State, statePath string, own bool) *sandbox {
@@ -76,6 +78,9 @@ func (s *sandbox) join(caller trace.SpanContext) (parent, link trace.SpanContext
 // Forwarded implements middleware.Observer.
 func (s *sandbox) Forwarded(c *middleware.Call) {
 	s.lives.Forwarded(c)
+	if s.lives.Follows(c) {
+		defer s.saver.soon()
+	}
 	if c.Pod.Name != "" {
 		s.named(c)
 	}
@@ -87,6 +92,9 @@ func (s *sandbox) Forwarded(c *middleware.Call) {
 // Answered implements middleware.Observer.
 func (s *sandbox) Answered(c *middleware.Call) {
 	s.lives.Answered(c)
+	if s.lives.Follows(c) {
+		defer s.saver.soon()
+	}
 	switch c.Method {
 	case "Create":
 		s.adopt(c)

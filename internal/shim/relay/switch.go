@@ -68,6 +68,14 @@ func (w *switcher) on(by telemetry.Turner, length time.Duration) (changed bool, 
 	return true, nil
 }
 
+// resume goes on with a window that another process has opened.
+func (w *switcher) resume(win *state.Window) {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	w.turns.SetAt(true, win.Began)
+	w.endAt(win.Until)
+}
+
 // off switches tracing off. What is under way is recorded yet when it ends.
 func (w *switcher) off(by telemetry.Turner) (changed bool) {
 	w.mu.Lock()

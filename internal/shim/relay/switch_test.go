@@ -341,7 +341,7 @@ func TestControl(t *testing.T) {
 	if err := r.paths.Create(); err != nil {
 		t.Fatal(err)
 	}
-	if r.controls = r.startControl(); r.controls == nil {
+	if r.serveControl(nil); r.controls == nil {
 		t.Fatal("no control socket")
 	}
 	defer r.controls.Close()

@@ -55,8 +55,9 @@ func (s *sandbox) setWindow(change func(*state.Window)) *state.Window {
 }
 
 // saveAll writes the state beside the relay's socket and into the bundles of all
-// containers, for their delete.
+// containers, for their delete, and for another process.
 func (s *sandbox) saveAll() {
+	defer s.saver.now()
 	s.saving.Lock()
 	defer s.saving.Unlock()
 	if s.left {

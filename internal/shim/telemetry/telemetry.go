@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"log/slog"
 	"path/filepath"
+	"sync/atomic"
 	"time"
 
 	"go.opentelemetry.io/otel"
@@ -34,8 +35,9 @@ type Telemetry struct {
 	endTime time.Duration
 }
 
-// Open opens the journal and a provider that writes to it.
-func Open(cfg config.Config, id Identity, log *slog.Logger) (*Telemetry, error) {
+// Open opens the journal and a provider that writes to it. waiting counts the spans that
+// are on their way to the journal; it may be nil.
+func Open(cfg config.Config, id Identity, log *slog.Logger, waiting *atomic.Int64) (*Telemetry, error) {
 	j := journal.New(cfg.Journal.Dir, journal.Options{
 		MaxBytes:     int64(cfg.Journal.MaxBytes),
 		SegmentBytes: int64(cfg.Journal.SegmentBytes),
@@ -52,6 +54,7 @@ func Open(cfg config.Config, id Identity, log *slog.Logger) (*Telemetry, error) 
 	ctx := context.Background()
 	t.pod = &latePod{Client: t.Keeper.Client(j), sandbox: id.Sandbox}
 	t.Queue = export.NewQueue(t.pod)
+	t.Queue.Waiting = waiting
 	exporter, err := otlptrace.New(ctx, t.pod)
 	if err != nil {
 		j.Close()
@@ -64,7 +67,7 @@ func Open(cfg config.Config, id Identity, log *slog.Logger) (*Telemetry, error) 
 	// The provider reads a sampler from the environment, which ours takes the place
 	// of, and says what it does not understand. Package config has said it.
 	otel.SetErrorHandler(otel.ErrorHandlerFunc(func(error) {}))
-	t.Provider = export.NewTracerProvider(cfg.Trace, res, export.NewProcessor(exporter, export.ProcessorOptions{Drops: j}))
+	t.Provider = export.NewTracerProvider(cfg.Trace, res, export.NewProcessor(exporter, export.ProcessorOptions{Drops: j, Waiting: waiting}))
 	otel.SetErrorHandler(otel.ErrorHandlerFunc(func(err error) { log.Warn("tracing", "error", err) }))
 	t.Tracer = t.Provider.Tracer(names.ShimScope)
 	return t, nil
@@ -96,6 +99,12 @@ const (
 	// in a few seconds; killed by its own end, a write would not be made then.
 	endTime = time.Minute
 )
+
+// Flush writes what has ended to the journal. What others have put into the queue has
+// been waiting for the disk alone.
+func (t *Telemetry) Flush(ctx context.Context) error {
+	return errors.Join(t.Provider.ForceFlush(ctx), t.Queue.Wait(ctx))
+}
 
 // Close writes out what is left, and waits as long as linger for a shipper that is
 // about to be replaced. A disk that hangs does not keep it.

@@ -1,0 +1,224 @@
+package relay
+
+import (
+	"encoding/json"
+	"fmt"
+	"net"
+	"strconv"
+	"strings"
+	"sync"
+	"syscall"
+
+	"github.com/shimtrace/shimtrace/internal/export"
+	"github.com/shimtrace/shimtrace/internal/forwarder/vmmdir"
+	"github.com/shimtrace/shimtrace/internal/guard"
+	"github.com/shimtrace/shimtrace/internal/handover"
+	"github.com/shimtrace/shimtrace/middleware"
+)
+
+// Names of what the guard keeps for a relay. Connections have a number behind a slash.
+const (
+	entryListener = "listener"
+	entryControl  = "control"
+	entrySentinel = "sentinel"
+	entryMemory   = "state"
+	entryConn     = "conn"
+)
+
+// guarded is what the guard is to have of the relay. Before register, and where there is
+// no guard, it is only remembered.
+type guarded struct {
+	mu      sync.Mutex
+	client  *guard.Client
+	entries []guard.Entry
+	names   map[*handover.Memory]string // of connections that another process relayed
+	live    map[string]connection       // that are relayed, and can be handed over
+	last    int                         // number of a connection
+	claims  []uint32
+	lost    func(calls int) // whose spans are lost; nil: nobody counts
+}
+
+// connection is one that can be handed over.
+type connection struct {
+	name           string
+	client, server net.Conn
+	memory         *handover.Memory
+}
+
+// store keeps an entry, in the place of one with the same name.
+func (g *guarded) store(e guard.Entry) {
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	if g.client != nil {
+		g.client.Store(e)
+		return
+	}
+	g.forget(e.Name)
+	g.entries = append(g.entries, e)
+}
+
+// remove takes an entry back. Its sockets are shut down or closed already.
+func (g *guarded) remove(name string) {
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	if g.client != nil {
+		g.client.Remove(name)
+		return
+	}
+	g.forget(name)
+}
+
+func (g *guarded) forget(name string) {
+	for i, e := range g.entries {
+		if e.Name == name {
+			g.entries = append(g.entries[:i:i], g.entries[i+1:]...)
+			return
+		}
+	}
+}
+
+// claim says that the VM with the CID is the sandbox's.
+func (g *guarded) claim(cid uint32) {
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	if g.client != nil {
+		g.client.Claim(cid)
+		return
+	}
+	g.claims = append(g.claims, cid)
+}
+
+// register has the guard keep everything from now on.
+func (g *guarded) register(o guard.ClientOptions) {
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	o.Entries, g.entries = g.entries, nil
+	g.client = guard.NewClient(o)
+	for _, cid := range g.claims {
+		g.client.Claim(cid)
+	}
+}
+
+// leave says that nobody is to go on.
+func (g *guarded) leave() {
+	g.mu.Lock()
+	client := g.client
+	g.mu.Unlock()
+	if client != nil {
+		client.Leave()
+	}
+}
+
+// handover has connections of a kind kept, as far as they have memory.
+func (g *guarded) handover(kind string) middleware.Option {
+	return middleware.WithHandover(middleware.Handover{
+		Begun: func(client, server net.Conn, m *handover.Memory) (ended func()) {
+			return g.begun(kind, connection{client: client, server: server, memory: m})
+		},
+		WithIDs: export.ContextWithIDs,
+		Lost: func(calls int) {
+			if g.lost != nil {
+				g.lost(calls)
+			}
+		},
+	})
+}
+
+func (g *guarded) begun(kind string, c connection) (ended func()) {
+	g.mu.Lock()
+	c.name = g.names[c.memory]
+	known := c.name != ""
+	if !known {
+		g.last++
+		c.name = kind + "/" + strconv.Itoa(g.last)
+	}
+	delete(g.names, c.memory)
+	if g.live == nil {
+		g.live = make(map[string]connection)
+	}
+	g.live[c.name] = c
+	g.mu.Unlock()
+	if !known {
+		g.store(guard.Entry{Name: c.name, Kind: guard.Relayed, Files: []syscall.Conn{c.client.(syscall.Conn), c.server.(syscall.Conn), c.memory.File()}})
+	}
+	return func() {
+		g.mu.Lock()
+		delete(g.live, c.name)
+		g.mu.Unlock()
+		g.remove(c.name)
+	}
+}
+
+// handedOver returns the connections of a kind that were being relayed, to be resumed by
+// this process.
+func (g *guarded) handedOver(kind string) (all []connection) {
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	for name, c := range g.live {
+		if k, _, _ := strings.Cut(name, "/"); k == kind {
+			g.know(c)
+			all = append(all, c)
+		}
+	}
+	return all
+}
+
+// know has a connection keep its name when it is resumed.
+func (g *guarded) know(c connection) {
+	if g.names == nil {
+		g.names = make(map[*handover.Memory]string)
+	}
+	g.names[c.memory] = c.name
+}
+
+// resumed takes over an entry that another process has stored.
+func (g *guarded) resumed(e guard.Entry) {
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	g.entries = append(g.entries, e)
+	_, number, _ := strings.Cut(e.Name, "/")
+	if n, err := strconv.Atoi(number); err == nil {
+		g.last = max(g.last, n)
+	}
+}
+
+// resumedConnection takes over a connection that another process relayed.
+func (g *guarded) resumedConnection(e guard.Received, c connection) {
+	g.resumed(e.Entry(c.client.(syscall.Conn), c.server.(syscall.Conn), c.memory.File()))
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	g.know(c)
+}
+
+// essentials are what a process must know to go on with nothing but the bytes: they are
+// beside the sentinel, which is there to the end.
+type essentials struct {
+	InnerSock string    `json:"inner_socket"`
+	InnerPID  int       `json:"inner_pid"`
+	RelaySock string    `json:"relay_socket"`
+	Socket    vmmdir.ID `json:"socket"` // the file of the relay's own
+}
+
+func (e essentials) data() []byte {
+	b, err := json.Marshal(e)
+	if err != nil {
+		panic(fmt.Sprint("essentials: ", err)) // of strings and a number
+	}
+	return b
+}
+
+// Formats are those of what a relay leaves for its successor, by their versions.
+func Formats() map[string]int {
+	return map[string]int{"state": savedVersion, "memory": handover.Version}
+}
+
+// Takes reports why a relay of this program could not go on with these formats, nil if it
+// could.
+func Takes(formats map[string]int) error {
+	for name, version := range Formats() {
+		if got := formats[name]; got != version {
+			return fmt.Errorf("the relay's %s has version %d, this program knows version %d", name, got, version)
+		}
+	}
+	return nil
+}

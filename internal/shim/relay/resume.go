@@ -1,0 +1,225 @@
+package relay
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"net"
+	"os"
+	"strings"
+	"syscall"
+	"time"
+
+	"go.opentelemetry.io/otel/attribute"
+	"go.opentelemetry.io/otel/trace"
+
+	"github.com/shimtrace/shimtrace/internal/guard"
+	"github.com/shimtrace/shimtrace/internal/handover"
+	"github.com/shimtrace/shimtrace/internal/host"
+	"github.com/shimtrace/shimtrace/internal/names"
+	"github.com/shimtrace/shimtrace/internal/shim/kata"
+	"github.com/shimtrace/shimtrace/internal/shim/state"
+	"github.com/shimtrace/shimtrace/internal/shim/telemetry"
+)
+
+// Attributes of the span that tells of a relay that went on for another one.
+const (
+	resumeCauseKey = attribute.Key(names.ResumeCause)
+	resumeLostKey  = attribute.Key(names.ResumeLost)
+)
+
+// bytesOnly is the attempt from which on a relay does nothing but relay bytes: whatever
+// ended those before it is not to end it as well.
+const bytesOnly = 3
+
+// Resume goes on for a relay that has ended, with all that it left. It comes in the place
+// of Prepare, Take and Serve. If it fails nothing has been touched.
+func Resume(o Options, got *guard.Resumption) (*Process, error) {
+	limitMemory()
+	p := &Process{Options: o}
+	left := make(map[string]guard.Received, len(got.Entries))
+	for _, e := range got.Entries {
+		left[e.Name] = e
+	}
+	if err := p.inherit(left); err != nil {
+		return nil, err
+	}
+	connections := p.connections(got.Entries)
+	was, err := p.remember(left[entryMemory])
+	if err == nil && got.Attempt >= bytesOnly {
+		err = fmt.Errorf("%d processes before this one have not stayed", got.Attempt-1)
+	}
+	if p.Guard.Dir != "" {
+		p.Guard.Successor = got
+		p.guarded.register(p.client()) // from now on this one's death is as good as the other's
+	}
+	for _, name := range p.broken {
+		p.guarded.remove(name) // which ends both sides
+	}
+	if err == nil {
+		err = p.goOn(was)
+	}
+	relay := p.bytes()
+	if err == nil {
+		relay = p.relay()
+	} else {
+		p.Log.Error("this sandbox is not traced any more", "error", err)
+		p.untraced = true
+	}
+	p.accept(relay, connections...)
+	switch {
+	case err != nil:
+		return p, nil
+	case !p.state.Dynamic:
+		go p.tel.Keeper.EnsureShipped()
+	case p.controlAt != nil:
+		p.serveControl(p.controlAt)
+	}
+	p.told(got)
+	return p, nil
+}
+
+// inherit takes what a relay cannot be without, and its listeners, if it was not leaving.
+func (p *Process) inherit(left map[string]guard.Received) error {
+	sentinel := left[entrySentinel]
+	var known essentials
+	if err := json.Unmarshal(sentinel.Data, &known); err != nil {
+		return fmt.Errorf("what the relay left: %w", err)
+	}
+	conn, err := only(sentinel, host.UnixConn)
+	if err != nil {
+		return fmt.Errorf("what the relay left: %w", err)
+	}
+	p.sentinel, p.bound = conn, known.Socket
+	p.guarded.resumed(sentinel.Entry(conn))
+	p.state = state.State{InnerSock: known.InnerSock, InnerPID: known.InnerPID, RelaySock: known.RelaySock}
+	p.paths = p.state.Paths()
+	for name, to := range map[string]**listener{entryListener: &p.listener, entryControl: &p.controlAt} {
+		e, ok := left[name]
+		if !ok {
+			continue
+		}
+		l, err := only(e, host.UnixListener)
+		if err != nil {
+			p.Log.Error("nobody can connect to this relay any more", "listener", name, "error", err)
+			continue
+		}
+		*to = newListener(l)
+		p.guarded.resumed(e.Entry(*to))
+	}
+	return nil
+}
+
+// only makes of the first file of an entry what it is.
+func only[T any](e guard.Received, as func(*os.File) (T, error)) (t T, err error) {
+	if len(e.Files) == 0 {
+		return t, fmt.Errorf("%q is not there", e.Name)
+	}
+	return as(e.Files[0])
+}
+
+// connections takes over those of the shim's clients. One that cannot be relayed on ends.
+func (p *Process) connections(entries []guard.Received) (all []connection) {
+	for _, e := range entries {
+		if kind, _, _ := strings.Cut(e.Name, "/"); kind != entryConn {
+			continue
+		}
+		c, err := connectionOf(e)
+		if err != nil {
+			p.Log.Error("a connection ends with the relay that died", "error", err)
+			p.guarded.resumed(e.Entry(filesOf(e)...))
+			p.broken = append(p.broken, e.Name)
+			continue
+		}
+		p.guarded.resumedConnection(e, c)
+		all = append(all, c)
+	}
+	return all
+}
+
+// connectionOf makes a connection of an entry. If it fails the files are what they were.
+func connectionOf(e guard.Received) (c connection, err error) {
+	if len(e.Files) != 3 {
+		return c, fmt.Errorf("%q has %d descriptors", e.Name, len(e.Files))
+	}
+	c.name = e.Name
+	// As one of package net each has a descriptor of its own.
+	if c.client, err = net.FileConn(e.Files[0]); err != nil {
+		return c, fmt.Errorf("%s: %w", e.Name, err)
+	}
+	if c.server, err = net.FileConn(e.Files[1]); err != nil {
+		c.client.Close()
+		return c, fmt.Errorf("%s: %w", e.Name, err)
+	}
+	if c.memory, err = handover.Open(e.Files[2]); err != nil {
+		c.client.Close()
+		c.server.Close()
+		return c, fmt.Errorf("%s: %w", e.Name, err)
+	}
+	e.Files[0].Close()
+	e.Files[1].Close()
+	return c, nil
+}
+
+func filesOf(e guard.Received) (all []syscall.Conn) {
+	for _, f := range e.Files {
+		all = append(all, f)
+	}
+	return all
+}
+
+// remember reads what the relay knew.
+func (p *Process) remember(e guard.Received) (was saved, err error) {
+	m, err := only(e, mapMemory)
+	if err != nil {
+		return was, err
+	}
+	p.memory = m
+	p.guarded.resumed(e.Entry(m.file))
+	text, err := m.read()
+	if err != nil {
+		return was, err
+	}
+	return was, was.read(text)
+}
+
+// goOn has the process know what the other one knew.
+func (p *Process) goOn(was saved) error {
+	if st := was.Sandbox.State; st.InnerSock != p.state.InnerSock || st.RelaySock != p.state.RelaySock {
+		return errors.New("what the relay saved is of another sandbox")
+	}
+	p.state, p.Who, p.Container, p.resumed = was.Sandbox.State, was.Who, was.Container, was.Resumed+1
+	p.Who.Run = p.state.Trace.SpanContext().TraceID()
+	p.lost = max(0, p.memory.waiting().Swap(0))
+	tel, err := telemetry.Open(p.Config, p.Who, p.Log, p.memory.waiting())
+	if err != nil {
+		return err
+	}
+	p.tell(tel)
+	p.kata = kata.New(kata.Options{Config: p.Config, Who: p.Who, Container: p.Container, Telemetry: tel, Log: p.Log})
+	p.know(was.Sandbox, was.Kata)
+	return nil
+}
+
+// told tells of what was not seen, in the trace and in the journal.
+func (p *Process) told(got *guard.Resumption) {
+	if p.lost > 0 {
+		p.tel.Journal.Drop(telemetry.ReasonRelay, int(p.lost))
+	}
+	p.Log.Warn("this relay goes on for another one", "cause", got.Cause, "process", got.PID, "pause", time.Since(got.At).Round(time.Millisecond), "spans lost", p.lost)
+	if !p.sandbox.On() {
+		return
+	}
+	attrs := trace.WithAttributes(resumeCauseKey.String(string(got.Cause)), resumeLostKey.Int64(p.lost))
+	_, span := p.tel.Tracer.Start(telemetry.Remote(p.sandbox.Root()), names.RelayResumed, trace.WithTimestamp(got.At), attrs)
+	now := time.Now()
+	span.AddEvent(names.RelayResumed, trace.WithTimestamp(now), attrs)
+	span.End(trace.WithTimestamp(now))
+	// It is to be there also if this process ends as soon as the last one.
+	p.sandbox.exports.Go(func() {
+		ctx, cancel := context.WithTimeout(context.Background(), telemetry.FlushTime)
+		defer cancel()
+		_ = p.tel.Provider.ForceFlush(ctx)
+	})
+}

@@ -117,7 +117,7 @@ func (s *server) forget(r *relay) {
 	s.unclaim(r)
 	if s.relays[r.who.ID] == r {
 		if delete(s.relays, r.who.ID); len(s.relays) == 0 {
-			s.endWhenIdle()
+			s.endWhenIdle(s.opts.idle)
 		}
 	}
 }

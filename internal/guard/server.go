@@ -75,7 +75,7 @@ type server struct {
 	quiet     int  // looks since then
 }
 
-// Run is the guard's life, until ctx is done or there have been no relays for a minute.
+// Run is the guard's life, until ctx is done or there have been no relays for a second.
 // The caller holds the lock at LockPath.
 func Run(ctx context.Context, opts Options) error {
 	if opts.second == 0 {
@@ -85,7 +85,7 @@ func Run(ctx context.Context, opts Options) error {
 		opts.backoff = defaultBackoff
 	}
 	if opts.idle == 0 {
-		opts.idle = time.Minute
+		opts.idle = time.Second
 	}
 	if opts.Hold == 0 {
 		opts.Hold = 10 * time.Second
@@ -103,7 +103,7 @@ func Run(ctx context.Context, opts Options) error {
 	if err := s.watch(s.listener, unix.EPOLLIN, func(uint32) { s.admit() }); err != nil {
 		return err
 	}
-	s.endWhenIdle()
+	s.endWhenIdle(10 * opts.idle) // whoever has started it is about to come
 	defer context.AfterFunc(ctx, func() { s.post(func() { s.ended = true }) })()
 	for !s.ended {
 		if err := s.turn(); err != nil {
@@ -114,10 +114,10 @@ func Run(ctx context.Context, opts Options) error {
 }
 
 // endWhenIdle ends the guard unless there is a relay soon.
-func (s *server) endWhenIdle() {
+func (s *server) endWhenIdle(soon time.Duration) {
 	s.idleSince++
 	since := s.idleSince
-	s.after(s.opts.idle, func() {
+	s.after(soon, func() {
 		if len(s.relays) == 0 && s.idleSince == since {
 			s.ended = true
 		}
@@ -205,6 +205,7 @@ func (s *server) close() {
 	}
 	s.closePort()
 	if s.listener >= 0 {
+		_ = os.Remove(socketPath(s.opts.Dir)) // nobody else has it while this process has the lock
 		s.loop.close(s.listener)
 	}
 	s.end()

@@ -44,7 +44,11 @@ func TestList(t *testing.T) {
 
 	r = command(t, nil, "list", "--journal", dir, "--limit", "1", "--json")
 	r.want(t, console.OK, `"sandbox":"late"`, "")
-	var s storyJSON
+	var s struct {
+		Startup       time.Duration `json:"startup_ns"`
+		Spans, Errors int
+		Containers    []struct{ Name string }
+	}
 	if err := json.Unmarshal([]byte(r.stdout), &s); err != nil {
 		t.Fatalf("%v: %s", err, r.stdout)
 	}

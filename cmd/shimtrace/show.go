@@ -2,16 +2,52 @@ package main
 
 import (
 	"context"
-	"strings"
+
+	"github.com/urfave/cli/v3"
 
 	"github.com/shimtrace/shimtrace/internal/console"
+	"github.com/shimtrace/shimtrace/internal/view"
 	"github.com/shimtrace/shimtrace/internal/waterfall"
-	"github.com/urfave/cli/v3"
 )
 
-// maxTree bounds what is read of one story into memory, in bytes: many times what is
-// drawn.
-const maxTree = 24 << 20
+func journalFlag() cli.Flag {
+	return &cli.StringFlag{Name: "journal", Usage: "read the journal in `DIR` (default: journal.dir of the configuration)"}
+}
+
+// reader returns the reader of the journal that a command is about.
+func (h *host) reader(c *cli.Command) *view.Reader {
+	dir := c.String("journal")
+	if dir == "" {
+		dir = h.config("").Journal.Dir
+	}
+	return &view.Reader{Dir: dir, Out: h.stdout, Warn: h.warn}
+}
+
+func listCommand(h *host) *cli.Command {
+	return &cli.Command{
+		Name:    "list",
+		Aliases: []string{"ls"},
+		Usage:   "list the sandboxes that were traced on this host, the newest last",
+		Description: "One line is one run of a sandbox (a pod, or a container of its own), with all the\n" +
+			"traces that its spans lie in. STARTUP is the time until its first task ran.\n\n" +
+			"Examples:\n   shimtrace list\n   shimtrace list --limit 0 --json | jq 'select(.errors > 0)'",
+		Flags: []cli.Flag{
+			journalFlag(),
+			&cli.IntFlag{Name: "limit", Aliases: []string{"n"}, Value: 20, Usage: "print the last `N`; 0 is all"},
+			&cli.BoolFlag{Name: "json", Usage: "print one JSON object a line"},
+		},
+		Action: func(_ context.Context, c *cli.Command) error {
+			if err := noArguments(c); err != nil {
+				return err
+			}
+			limit := c.Int("limit")
+			if limit < 0 {
+				return console.UsageError("--limit %d: a number of lines is not negative", limit)
+			}
+			return h.reader(c).List(limit, c.Bool("json"))
+		},
+	}
+}
 
 func showCommand(h *host) *cli.Command {
 	return &cli.Command{
@@ -39,45 +75,7 @@ func showCommand(h *host) *cli.Command {
 				return console.UsageError("--width %d: a width is not negative", c.Int("width"))
 			}
 			o := waterfall.Options{Width: h.width(c.Int("width")), Color: h.color(), Verbose: c.Bool("verbose"), All: c.Bool("all")}
-			return h.show(h.journalDir(c), c.Args().First(), o, c.Bool("json"))
+			return h.reader(c).Show(c.Args().First(), o, c.Bool("json"))
 		},
 	}
-}
-
-func (h *host) show(dir, query string, o waterfall.Options, asJSON bool) error {
-	r := &reading{dir: dir}
-	stories, err := r.stories()
-	if err != nil {
-		return err
-	}
-	defer r.report(h)
-	if len(stories) == 0 {
-		return r.empty()
-	}
-	found := find(stories, query)
-	switch {
-	case len(found) == 0:
-		return console.NothingFound("nothing in the journal %s is called %q; shimtrace list prints what there is", dir, query)
-	case len(found) > 1:
-		return h.ambiguous(query, found)
-	}
-	if asJSON {
-		return r.writeJSON(h.stdout, found[0])
-	}
-	tree, err := r.tree(found[0], waterfall.Limits{Bytes: maxTree}, o.Verbose)
-	if err != nil {
-		return err
-	}
-	return waterfall.Render(h.stdout, found[0], tree, o)
-}
-
-// ambiguous says which stories a query may mean.
-func (h *host) ambiguous(query string, found []*waterfall.Story) error {
-	const most = 20
-	shown := found[max(0, len(found)-most):]
-	var list strings.Builder
-	if err := h.storyTable(shown).write(&list); err != nil {
-		return err
-	}
-	return console.UsageError("%q may mean %d of them; name one by its trace id:\n%s", query, len(found), strings.TrimRight(list.String(), "\n"))
 }

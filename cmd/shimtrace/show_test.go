@@ -14,8 +14,6 @@ import (
 	"github.com/shimtrace/shimtrace/internal/console"
 	"github.com/shimtrace/shimtrace/internal/export/journal"
 	commonpb "go.opentelemetry.io/proto/otlp/common/v1"
-
-	"github.com/shimtrace/shimtrace/internal/waterfall"
 )
 
 const longID = "4f2a9c1b7e3055d1a1f0c6ab4f2a9c1b7e3055d1a1f0c6ab4f2a9c1b7e3055d1"
@@ -83,24 +81,6 @@ func TestShowJSON(t *testing.T) {
 	}
 	if len(doc.ResourceSpans) != 1 || len(doc.ResourceSpans[0].ScopeSpans[0].Spans) != 2 {
 		t.Errorf("want the two spans of one sandbox: %s", r.stdout)
-	}
-}
-
-// TestSpansLimit: no more than the limit is read, and the rest is counted.
-func TestSpansLimit(t *testing.T) {
-	r := &reading{dir: writeJournal(t, shown...)}
-	stories, err := r.stories()
-	if err != nil {
-		t.Fatal(err)
-	}
-	for limit, wantMore := range map[int]int{1: 1, 2: 0, 9: 0} {
-		tree, err := r.tree(stories[0], waterfall.Limits{Spans: limit}, false)
-		if err != nil {
-			t.Fatal(err)
-		}
-		if tree.Spans != min(limit, 2) || tree.Omitted != wantMore {
-			t.Errorf("limit %d: %d spans and %d more", limit, tree.Spans, tree.Omitted)
-		}
 	}
 }
 

@@ -2,14 +2,12 @@ package main
 
 import (
 	"context"
-	"errors"
 	"fmt"
 	"os"
 	"os/user"
-	"slices"
-	"time"
 
 	"github.com/shimtrace/shimtrace/internal/console"
+	"github.com/shimtrace/shimtrace/internal/relays"
 	"github.com/shimtrace/shimtrace/internal/shim/control"
 	"github.com/urfave/cli/v3"
 )
@@ -89,46 +87,7 @@ func (h *host) turn(ctx context.Context, c *cli.Command, r control.Request) erro
 	if dir == "" {
 		dir = h.config("").Relay.StateDir
 	}
-	all, err := surveyRelays(ctx, dir)
-	if err != nil {
-		return err
-	}
-	named, err := selectRelays(all, names, r.Do)
-	if err != nil {
-		return err
-	}
-	if r.Do == control.DoStatus {
-		h.lookForGuard(ctx, dir, named)
-	} else {
-		askAll(ctx, named, r)
-		named = withoutEnded(named, names)
-	}
-	if err := h.reportRelays(named, r.Do, c.Bool("json")); err != nil {
-		return err
-	}
-	if n := countStatic(all); n > 0 && r.Do != control.DoStatus && slices.Equal(names, []string{"all"}) {
-		h.warn("%d more cannot be switched: %s", n, whyStatic)
-	}
-	return failures(named)
-}
-
-// failures is what goes wrong with relays, in one error. That all of them have ended
-// since they were found is not a failure: nothing of these names runs.
-func failures(relays []*relayStatus) error {
-	var errs []error
-	ended := 0
-	for _, r := range relays {
-		if r.err != nil {
-			errs = append(errs, fmt.Errorf("%s: %w", r.name(), r.err))
-		}
-		if r.ended {
-			ended++
-		}
-	}
-	if ended == len(relays) && ended > 0 {
-		return console.NothingFound("%w", errors.Join(errs...))
-	}
-	return errors.Join(errs...)
+	return relays.Operator{Dir: dir, Out: h.stdout, Warn: h.warn}.Ask(ctx, names, r, c.Bool("json"))
 }
 
 // who is the person at the terminal, also behind sudo.
@@ -140,9 +99,4 @@ func (h *host) who() string {
 		return u.Username
 	}
 	return fmt.Sprint("uid ", os.Getuid())
-}
-
-// clock is a time as tables show it, with what is left of it.
-func clock(t time.Time) string {
-	return fmt.Sprintf("%s (%s)", t.Local().Format(time.TimeOnly), max(0, time.Until(t).Round(time.Second)))
 }

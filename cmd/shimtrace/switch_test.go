@@ -191,7 +191,11 @@ func TestStatus(t *testing.T) {
 		t.Errorf("got\n%s", r.stdout)
 	}
 	r = command(t, nil, "status", "--state-dir", dir, "--json", "c0ffee")
-	var got relayJSON
+	var got struct {
+		Sandbox, Mode, Runtime string
+		On                     bool
+		Containers             []struct{ ID string }
+	}
 	if err := json.Unmarshal([]byte(r.stdout), &got); err != nil {
 		t.Fatalf("%v: %s", err, r.stdout)
 	}

@@ -49,7 +49,10 @@ func TestStatusTellsTheUnguarded(t *testing.T) {
 	command(t, nil, "status", "--state-dir", dir).want(t, console.OK, "web-0", "3 of 4 relays are not guarded")
 	out := command(t, nil, "status", "--state-dir", dir, "--json")
 	for line := range strings.Lines(out.stdout) {
-		var r relayJSON
+		var r struct {
+			Sandbox string
+			Guarded bool
+		}
 		if err := json.Unmarshal([]byte(line), &r); err != nil {
 			t.Fatal(err)
 		}
@@ -90,7 +93,10 @@ func TestUpgradeRefuses(t *testing.T) {
 	command(t, nil, "upgrade", "--state-dir", dir, "--program", good, "--dry-run").
 		want(t, console.Failure, "1/1 shop/web-0: not moved: the new process has ended", "1 of 1 relays are not moved")
 	out := command(t, nil, "upgrade", "--state-dir", dir, "--program", good, "--dry-run", "--json")
-	var o upgradeJSON
+	var o struct {
+		Sandbox, Error string
+		DryRun         bool `json:"dry_run"`
+	}
 	if err := json.Unmarshal([]byte(out.stdout), &o); err != nil || o.Error == "" || o.Sandbox != podID || !o.DryRun {
 		t.Errorf("%q is %+v, %v", out.stdout, o, err)
 	}

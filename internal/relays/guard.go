@@ -1,4 +1,4 @@
-package main
+package relays
 
 import (
 	"context"
@@ -7,8 +7,8 @@ import (
 )
 
 // lookForGuard tells of each relay whether it is guarded, and warns if some are not.
-func (h *host) lookForGuard(ctx context.Context, dir string, relays []*relayStatus) {
-	_, all, err := guard.Ask(ctx, dir)
+func (o Operator) lookForGuard(ctx context.Context, relays []*status) {
+	_, all, err := guard.Ask(ctx, o.Dir)
 	known := make(map[string]bool, len(all))
 	for _, r := range all {
 		known[r.ID] = r.Guarded
@@ -22,8 +22,8 @@ func (h *host) lookForGuard(ctx context.Context, dir string, relays []*relayStat
 	switch {
 	case not == 0:
 	case err != nil:
-		h.warn("there is no guard: a sandbox ends if its relay dies (%v)", err)
+		o.Warn("there is no guard: a sandbox ends if its relay dies (%v)", err)
 	default:
-		h.warn("%d of %d relays are not guarded: such a sandbox ends if its relay dies; --json says which", not, len(relays))
+		o.Warn("%d of %d relays are not guarded: such a sandbox ends if its relay dies; --json says which", not, len(relays))
 	}
 }

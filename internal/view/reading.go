@@ -1,4 +1,4 @@
-package main
+package view
 
 import (
 	"errors"
@@ -13,24 +13,16 @@ import (
 	"github.com/shimtrace/shimtrace/internal/console"
 	"github.com/shimtrace/shimtrace/internal/export/journal"
 	"github.com/shimtrace/shimtrace/internal/waterfall"
-	"github.com/urfave/cli/v3"
 )
 
-func journalFlag() cli.Flag {
-	return &cli.StringFlag{Name: "journal", Usage: "read the journal in `DIR` (default: journal.dir of the configuration)"}
-}
+// Reader reads one journal, and remembers what was noticed.
+type Reader struct {
+	// Dir is the journal's directory.
+	Dir string
+	// Out is what it is printed to, Warn is told what is missing from it and why.
+	Out  io.Writer
+	Warn func(format string, args ...any)
 
-// journalDir returns the journal that a command is about.
-func (h *host) journalDir(c *cli.Command) string {
-	if dir := c.String("journal"); dir != "" {
-		return dir
-	}
-	return h.config("").Journal.Dir
-}
-
-// reading is one journal, and what was noticed while it was read.
-type reading struct {
-	dir     string
 	stats   journal.Stats
 	drops   map[string]int // spans lost, by reason
 	unknown int            // records that are whole but not readable
@@ -39,10 +31,10 @@ type reading struct {
 }
 
 // scan calls fn with each record of spans, the oldest first.
-func (r *reading) scan(fn func(journal.Record) error) error {
+func (r *Reader) scan(fn func(journal.Record) error) error {
 	r.drops, r.unknown = make(map[string]int), 0
 	var err error
-	r.stats, err = journal.Scan(r.dir, func(rec journal.Record) error {
+	r.stats, err = journal.Scan(r.Dir, func(rec journal.Record) error {
 		switch rec.Kind {
 		case journal.KindTraces:
 			return fn(rec)
@@ -66,7 +58,7 @@ func (r *reading) scan(fn func(journal.Record) error) error {
 
 // readable counts records that are not what they should be, by the error of who reads
 // them.
-func (r *reading) readable(err error) {
+func (r *Reader) readable(err error) {
 	if err != nil {
 		r.unknown++
 	}
@@ -77,7 +69,7 @@ func (r *reading) readable(err error) {
 const readGC = 30
 
 // stories reads which stories the journal has, the oldest first.
-func (r *reading) stories() ([]*waterfall.Story, error) {
+func (r *Reader) stories() ([]*waterfall.Story, error) {
 	debug.SetGCPercent(readGC)
 	index := waterfall.NewIndex()
 	err := r.scan(func(rec journal.Record) error {
@@ -90,7 +82,7 @@ func (r *reading) stories() ([]*waterfall.Story, error) {
 }
 
 // tree reads the tree of a story, within limits.
-func (r *reading) tree(s *waterfall.Story, l waterfall.Limits, details bool) (*waterfall.Tree, error) {
+func (r *Reader) tree(s *waterfall.Story, l waterfall.Limits, details bool) (*waterfall.Tree, error) {
 	b := waterfall.NewBuilder(s, l, details)
 	err := r.scan(func(rec journal.Record) error {
 		r.readable(b.Add(rec.Payload))
@@ -100,8 +92,8 @@ func (r *reading) tree(s *waterfall.Story, l waterfall.Limits, details bool) (*w
 }
 
 // writeJSON writes the spans of a story as a document.
-func (r *reading) writeJSON(w io.Writer, s *waterfall.Story) error {
-	j := waterfall.NewJSONWriter(w)
+func (r *Reader) writeJSON(s *waterfall.Story) error {
+	j := waterfall.NewJSONWriter(r.Out)
 	err := r.scan(func(rec journal.Record) error { return j.Add(s, rec.Payload) })
 	if err != nil {
 		return err
@@ -109,11 +101,11 @@ func (r *reading) writeJSON(w io.Writer, s *waterfall.Story) error {
 	return j.Close()
 }
 
-// report says on stderr what is missing from the journal and why.
-func (r *reading) report(h *host) {
+// report says what is missing from the journal and why.
+func (r *Reader) report() {
 	lost := maps.Clone(r.drops)
 	if n := lost[journal.ReasonRetention]; n > 0 {
-		h.warn("%s older than journal.max_bytes allows are gone", console.Spans(n))
+		r.Warn("%s older than journal.max_bytes allows are gone", console.Spans(n))
 		delete(lost, journal.ReasonRetention)
 	}
 	total, reasons := 0, []string{}
@@ -122,23 +114,23 @@ func (r *reading) report(h *host) {
 		reasons = append(reasons, fmt.Sprintf("%s: %d", waterfall.Clean(reason), lost[reason]))
 	}
 	if total > 0 {
-		h.warn("%s lost (%s)", console.Spans(total), strings.Join(reasons, ", "))
+		r.Warn("%s lost (%s)", console.Spans(total), strings.Join(reasons, ", "))
 	}
 	if n := r.stats.CorruptBytes; n > 0 {
-		h.warn("%d bytes of %s are damaged and were passed over", n, r.dir)
+		r.Warn("%d bytes of %s are damaged and were passed over", n, r.Dir)
 	}
 	if r.omitted > 0 {
-		h.warn("%s that name no sandbox are left out: too many traces", console.Spans(r.omitted))
+		r.Warn("%s that name no sandbox are left out: too many traces", console.Spans(r.omitted))
 	}
 	if r.forgotten > 0 {
-		h.warn("the oldest %d are left out: too many traces", r.forgotten)
+		r.Warn("the oldest %d are left out: too many traces", r.forgotten)
 	}
 	if r.unknown > 0 {
-		h.warn("%d records of %s are not readable: written by a newer version?", r.unknown, r.dir)
+		r.Warn("%d records of %s are not readable: written by a newer version?", r.unknown, r.Dir)
 	}
 }
 
 // empty is the error for a journal without spans.
-func (r *reading) empty() error {
-	return console.NothingFound("the journal %s has no spans yet: start a container through a traced runtime (shimtrace install says how), or name another journal with --journal", r.dir)
+func (r *Reader) empty() error {
+	return console.NothingFound("the journal %s has no spans yet: start a container through a traced runtime (shimtrace install says how), or name another journal with --journal", r.Dir)
 }

@@ -1,4 +1,4 @@
-package main
+package relays
 
 import (
 	"context"
@@ -16,8 +16,8 @@ import (
 	"github.com/shimtrace/shimtrace/internal/shim/control"
 )
 
-// relayStatus is a relay and what it said last.
-type relayStatus struct {
+// status is a relay and what it said last.
+type status struct {
 	relay  control.Relay
 	answer control.Answer // zero of one that is not dynamic
 	err    error
@@ -27,7 +27,7 @@ type relayStatus struct {
 }
 
 // name is what messages call the sandbox.
-func (r *relayStatus) name() string {
+func (r *status) name() string {
 	if r.relay.Pod != "" {
 		return r.relay.PodNamespace + "/" + r.relay.Pod
 	}
@@ -37,23 +37,23 @@ func (r *relayStatus) name() string {
 // maxAsked bounds the relays that are asked at once.
 const maxAsked = 32
 
-// surveyRelays returns the living relays below a state directory.
-func surveyRelays(ctx context.Context, dir string) ([]*relayStatus, error) {
+// survey returns the living relays below a state directory.
+func survey(ctx context.Context, dir string) ([]*status, error) {
 	list, err := control.List(dir)
 	if err != nil {
 		return nil, err
 	}
-	var all []*relayStatus
+	var all []*status
 	for _, r := range list {
-		all = append(all, &relayStatus{relay: r})
+		all = append(all, &status{relay: r})
 	}
 	askAll(ctx, all, control.Request{Do: control.DoStatus})
-	return slices.DeleteFunc(all, func(r *relayStatus) bool { return r.ended }), nil
+	return slices.DeleteFunc(all, func(r *status) bool { return r.ended }), nil
 }
 
 // askAll asks relays at once. One that cannot be switched is not asked anything, but
 // connected to.
-func askAll(ctx context.Context, relays []*relayStatus, req control.Request) {
+func askAll(ctx context.Context, relays []*status, req control.Request) {
 	slots := make(chan struct{}, maxAsked)
 	var wg sync.WaitGroup
 	for _, r := range relays {
@@ -89,8 +89,8 @@ func connectTo(ctx context.Context, socket string) error {
 	return err
 }
 
-// selectRelays returns the relays that names mean, each once.
-func selectRelays(all []*relayStatus, names []string, do string) ([]*relayStatus, error) {
+// choose returns the relays that names mean, each once.
+func choose(all []*status, names []string, do string) ([]*status, error) {
 	if len(all) == 0 {
 		return nil, console.NothingFound("no traced sandbox runs: start one through a traced runtime (shimtrace install says how)")
 	}
@@ -98,15 +98,15 @@ func selectRelays(all []*relayStatus, names []string, do string) ([]*relayStatus
 		if do == control.DoStatus {
 			return all, nil
 		}
-		dynamic := slices.DeleteFunc(slices.Clone(all), func(r *relayStatus) bool { return !r.relay.Dynamic })
+		dynamic := slices.DeleteFunc(slices.Clone(all), func(r *status) bool { return !r.relay.Dynamic })
 		if len(dynamic) == 0 {
 			return nil, console.NothingFound("none of the %d sandboxes that run can be switched: %s", len(all), whyStatic)
 		}
 		return dynamic, nil
 	}
-	var chosen []*relayStatus
+	var chosen []*status
 	for _, name := range names {
-		found := findRelays(all, name)
+		found := find(all, name)
 		switch {
 		case len(found) == 0:
 			return nil, console.NothingFound("no traced sandbox that runs is called %q; shimtrace status lists the %d that there are", name, len(all))
@@ -131,23 +131,23 @@ func selectRelays(all []*relayStatus, names []string, do string) ([]*relayStatus
 // whyStatic says why sandboxes cannot be switched, and what to do.
 const whyStatic = "started with trace.mode \"static\", traced all the time; with trace.mode = \"dynamic\" in the configuration those can be switched that start afterwards"
 
-// findRelays returns the relays that a name means: an id or a name of them, else the
+// find returns the relays that a name means: an id or a name of them, else the
 // beginning of an id.
-func findRelays(all []*relayStatus, name string) []*relayStatus {
+func find(all []*status, name string) []*status {
 	if name == "" { // as a pod's first container is called
 		return nil
 	}
-	for _, means := range []func(*relayStatus) bool{
-		func(r *relayStatus) bool {
+	for _, means := range []func(*status) bool{
+		func(r *status) bool {
 			return name == r.relay.Sandbox || r.relay.Pod != "" && (name == r.relay.Pod || name == r.relay.PodNamespace+"/"+r.relay.Pod) ||
 				slices.ContainsFunc(r.answer.Containers, func(c control.Container) bool { return name == c.ID || name == c.Name })
 		},
-		func(r *relayStatus) bool {
+		func(r *status) bool {
 			return strings.HasPrefix(r.relay.Sandbox, name) ||
 				slices.ContainsFunc(r.answer.Containers, func(c control.Container) bool { return strings.HasPrefix(c.ID, name) })
 		},
 	} {
-		var found []*relayStatus
+		var found []*status
 		for _, r := range all {
 			if means(r) {
 				found = append(found, r)
@@ -162,14 +162,14 @@ func findRelays(all []*relayStatus, name string) []*relayStatus {
 
 // withoutEnded leaves out sandboxes that have ended meanwhile, unless they were
 // asked for by name.
-func withoutEnded(relays []*relayStatus, names []string) []*relayStatus {
+func withoutEnded(relays []*status, names []string) []*status {
 	if !slices.Equal(names, []string{"all"}) {
 		return relays
 	}
-	return slices.DeleteFunc(relays, func(r *relayStatus) bool { return r.ended })
+	return slices.DeleteFunc(relays, func(r *status) bool { return r.ended })
 }
 
-func countStatic(relays []*relayStatus) (n int) {
+func countStatic(relays []*status) (n int) {
 	for _, r := range relays {
 		if !r.relay.Dynamic {
 			n++

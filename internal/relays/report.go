@@ -1,4 +1,4 @@
-package main
+package relays
 
 import (
 	"encoding/json"
@@ -6,6 +6,7 @@ import (
 	"strings"
 	"time"
 
+	"github.com/shimtrace/shimtrace/internal/console"
 	"github.com/shimtrace/shimtrace/internal/shim/control"
 	"github.com/shimtrace/shimtrace/internal/waterfall"
 )
@@ -36,12 +37,12 @@ type relayJSON struct {
 	Error      string    `json:"error,omitempty"`
 }
 
-// reportRelays prints what relays said, and warns of what is not as one may think.
-func (h *host) reportRelays(relays []*relayStatus, do string, asJSON bool) error {
+// report prints what relays said, and warns of what is not as one may think.
+func (o Operator) report(relays []*status, do string, asJSON bool) error {
 	unsampled := 0
-	t := &table{rightFrom: 6}
-	t.add("SANDBOX", "POD/CONTAINER", "RUNTIME", "TRACING", "UNTIL", "TRACE")
-	enc := json.NewEncoder(h.stdout)
+	t := &console.Table{RightFrom: 6}
+	t.Add("SANDBOX", "POD/CONTAINER", "RUNTIME", "TRACING", "UNTIL", "TRACE")
+	enc := json.NewEncoder(o.Out)
 	for _, r := range relays {
 		if r.answer.On && r.answer.Window != nil && !r.answer.Window.Sampled {
 			unsampled++
@@ -59,21 +60,21 @@ func (h *host) reportRelays(relays []*relayStatus, do string, asJSON bool) error
 				until = clock(w.Until)
 			}
 		}
-		t.add(waterfall.ShortID(r.relay.Sandbox), r.shown(), runtimeOf(r.relay.Inner), r.tracing(do), until, trace)
+		t.Add(waterfall.ShortID(r.relay.Sandbox), r.shown(), runtimeOf(r.relay.Inner), r.tracing(do), until, trace)
 	}
 	if !asJSON && len(relays) > 0 {
-		if err := t.write(h.stdout); err != nil {
+		if err := t.Write(o.Out); err != nil {
 			return err
 		}
 	}
 	if unsampled > 0 {
-		h.warn("%d of these traces have not been chosen by trace.sampler: nothing is recorded but calls of those that trace themselves", unsampled)
+		o.Warn("%d of these traces have not been chosen by trace.sampler: nothing is recorded but calls of those that trace themselves", unsampled)
 	}
 	return nil
 }
 
 // shown is what a person calls the sandbox by.
-func (r *relayStatus) shown() string {
+func (r *status) shown() string {
 	if r.relay.Pod == "" && len(r.answer.Containers) == 1 {
 		return r.answer.Containers[0].Name
 	}
@@ -84,7 +85,7 @@ func (r *relayStatus) shown() string {
 }
 
 // tracing says whether it is on, and if that is news.
-func (r *relayStatus) tracing(do string) string {
+func (r *status) tracing(do string) string {
 	switch {
 	case !r.relay.Dynamic:
 		return "static"
@@ -104,7 +105,7 @@ func (r *relayStatus) tracing(do string) string {
 	return "was off"
 }
 
-func (r *relayStatus) json() relayJSON {
+func (r *status) json() relayJSON {
 	o := relayJSON{
 		Sandbox: r.relay.Sandbox, Pod: r.relay.Pod, PodNamespace: r.relay.PodNamespace, Containers: r.answer.Containers,
 		Runtime: runtimeOf(r.relay.Inner), Namespace: r.relay.Namespace, Mode: "static", Guarded: r.guarded, On: true,

@@ -1,4 +1,4 @@
-package main
+package relays
 
 import (
 	"errors"
@@ -10,20 +10,20 @@ import (
 // TestFailures: relays that ended since they were found are not there; another failure
 // is one.
 func TestFailures(t *testing.T) {
-	gone := &relayStatus{ended: true, err: errors.New("connection refused")}
-	wrong := &relayStatus{err: errors.New("no answer")}
-	well := &relayStatus{}
+	gone := &status{ended: true, err: errors.New("connection refused")}
+	wrong := &status{err: errors.New("no answer")}
+	well := &status{}
 	for _, tt := range []struct {
-		relays []*relayStatus
+		relays []*status
 		want   int
 	}{
 		{nil, console.OK},
-		{[]*relayStatus{well}, console.OK},
-		{[]*relayStatus{gone}, console.Nothing},
-		{[]*relayStatus{gone, gone}, console.Nothing},
-		{[]*relayStatus{gone, well}, console.Failure},
-		{[]*relayStatus{gone, wrong}, console.Failure},
-		{[]*relayStatus{wrong}, console.Failure},
+		{[]*status{well}, console.OK},
+		{[]*status{gone}, console.Nothing},
+		{[]*status{gone, gone}, console.Nothing},
+		{[]*status{gone, well}, console.Failure},
+		{[]*status{gone, wrong}, console.Failure},
+		{[]*status{wrong}, console.Failure},
 	} {
 		err := failures(tt.relays)
 		code := console.OK

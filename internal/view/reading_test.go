@@ -1,0 +1,50 @@
+package view
+
+import (
+	"bytes"
+	"testing"
+
+	commonpb "go.opentelemetry.io/proto/otlp/common/v1"
+	resourcepb "go.opentelemetry.io/proto/otlp/resource/v1"
+	tracepb "go.opentelemetry.io/proto/otlp/trace/v1"
+
+	"github.com/shimtrace/shimtrace/internal/export/journal"
+	"github.com/shimtrace/shimtrace/internal/waterfall"
+)
+
+// TestSpansLimit: no more than the limit is read, and the rest is counted.
+func TestSpansLimit(t *testing.T) {
+	dir := t.TempDir()
+	j, err := journal.Open(dir, journal.Options{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	trace := bytes.Repeat([]byte{1}, 16)
+	root := &tracepb.Span{TraceId: trace, SpanId: trace[:8], Name: "sandbox start", StartTimeUnixNano: 1e18, EndTimeUnixNano: 1e18 + 2e8}
+	call := &tracepb.Span{TraceId: trace, SpanId: bytes.Repeat([]byte{2}, 8), ParentSpanId: root.SpanId, Name: "Create", StartTimeUnixNano: 1e18, EndTimeUnixNano: 1e18 + 1e8}
+	if err := j.UploadTraces(t.Context(), []*tracepb.ResourceSpans{{
+		Resource: &resourcepb.Resource{Attributes: []*commonpb.KeyValue{{
+			Key: "shimtrace.sandbox.id", Value: &commonpb.AnyValue{Value: &commonpb.AnyValue_StringValue{StringValue: "a"}},
+		}}},
+		ScopeSpans: []*tracepb.ScopeSpans{{Scope: &commonpb.InstrumentationScope{Name: "github.com/shimtrace/shimtrace/shim"}, Spans: []*tracepb.Span{root, call}}},
+	}}); err != nil {
+		t.Fatal(err)
+	}
+	if err := j.Close(); err != nil {
+		t.Fatal(err)
+	}
+	r := &Reader{Dir: dir}
+	stories, err := r.stories()
+	if err != nil || len(stories) != 1 {
+		t.Fatal(stories, err)
+	}
+	for limit, wantMore := range map[int]int{1: 1, 2: 0, 9: 0} {
+		tree, err := r.tree(stories[0], waterfall.Limits{Spans: limit}, false)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if tree.Spans != min(limit, 2) || tree.Omitted != wantMore {
+			t.Errorf("limit %d: %d spans and %d more", limit, tree.Spans, tree.Omitted)
+		}
+	}
+}

@@ -177,6 +177,9 @@ func (c *Calls) Within(s *Span) Cause {
 	if cause.Drop == "" && c.unremarkable(s, m.of()) {
 		cause.Drop = Quiet
 	}
+	if s.ParentID == [8]byte{} {
+		return cause
+	}
 	if other := c.parents.named(s.ParentID); other == nil {
 		c.parents.byGuest.Put(s.ParentID, &Parent{Cause: cause})
 	} else if other.Trace != cause.Trace {

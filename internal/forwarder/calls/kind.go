@@ -47,6 +47,16 @@ func AgentSpan(s *span.Span) Span {
 	return Span{Span: s, guest: true, request: requests[s.Name], lifeLong: isLifeLong(s.Name)}
 }
 
+// ParentOf returns the name of the agent's span that one of a name is always below, if that
+// serves a request or is life-long; empty if the name does not say.
+func ParentOf(name string) string {
+	parent := kata.ParentSpan(name)
+	if requests[parent] == nil && !isLifeLong(parent) {
+		return ""
+	}
+	return parent
+}
+
 func isLifeLong(name string) bool { return slices.Contains(kata.LifeLong[:], name) }
 
 // RuntimeSpan returns a span of the runtime's to ask for.

@@ -42,10 +42,10 @@ func New(opts Options) *Collator {
 	}
 	rand.Read(c.secret[:])
 	c.runtime = &runtime{
-		source: newSource(c, newBatch(&c.opts, opts.Runtime, names.RuntimeScope, names.LostRuntimeSpan)),
+		source: newSource(c, calls.RuntimeSpan, newBatch(&c.opts, opts.Runtime, names.RuntimeScope, names.LostRuntimeSpan)),
 		roots:  recent.New[trace.SpanID, struct{}](maxRoots),
 	}
-	c.agent = &agent{source: newSource(c, newBatch(&c.opts, opts.Resource, names.AgentScope, names.LostAgentSpan))}
+	c.agent = &agent{source: newSource(c, calls.AgentSpan, newBatch(&c.opts, opts.Resource, names.AgentScope, names.LostAgentSpan))}
 	c.runtime.origin, c.agent.origin = c.runtime, c.agent
 	c.runtime.below, c.agent.above = c.agent.source, c.runtime.source
 	return c

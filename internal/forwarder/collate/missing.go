@@ -2,6 +2,7 @@ package collate
 
 import (
 	"cmp"
+	"math"
 	"slices"
 
 	"go.opentelemetry.io/otel/trace"
@@ -44,7 +45,7 @@ func (s *source) infer(top *node, cause *calls.Cause) {
 	if named, ok := s.Named(top.id); ok {
 		cause = &named
 	}
-	lost := s.clues(top)
+	lost := s.lost(top)
 	for _, n := range s.waiting.orphans(top) {
 		runtimes := s.above != nil && s.IsRuntime(n.TraceID)
 		switch request := s.requestFromAbove(n); {
@@ -57,7 +58,7 @@ func (s *source) infer(top *node, cause *calls.Cause) {
 			s.root(n)
 		default:
 			if cause == nil {
-				inferred := s.inferred(lost)
+				inferred := s.inferred(&lost)
 				cause = &inferred
 			}
 			s.choose(n.TraceID, *cause)
@@ -79,33 +80,48 @@ func (s *source) hurry(id trace.SpanID) bool {
 // maxClues bounds the spans looked at for ids.
 const maxClues = 64
 
-// clues returns what its children tell of a span that is missing.
-func (s *source) clues(top *node) (lost calls.Lost) {
+// inferred returns the cause of a span that is missing: by what the names of its children
+// and the ids below it say, else the one that its trace has had before, else by the time.
+func (s *source) inferred(lost *calls.Span) calls.Cause {
+	if t, _ := s.traces.Get(lost.TraceID); t.placed && t.Drop == "" && (!lost.IsRequest() || lost.ContainerID == "") {
+		return t.Cause
+	}
+	cause := s.Of(lost)
+	if cause.Trace.IsValid() && cause.Trace != lost.TraceID && s.Owns(lost.TraceID) {
+		// It stays where it is; only what it is below must be in the same trace.
+		return s.Within(lost)
+	}
+	return s.orOwn(cause, lost.TraceID)
+}
+
+// lost returns what a span that is missing was, as far as what is below it tells.
+func (s *source) lost(top *node) calls.Span {
+	lost := span.Span{Start: math.MaxUint64}
 	below := make([]*node, 0, 8)
 	for n := top.first; n != nil; n = n.next {
 		if s.requestFromAbove(n) {
 			continue
 		}
-		lost.Child(&n.Span)
+		if len(below) == 0 {
+			lost.TraceID = n.TraceID
+		}
+		if lost.Name == "" && s.above != nil {
+			lost.Name = calls.ParentOf(n.Name)
+		}
+		lost.Start, lost.End = min(lost.Start, n.Start), max(lost.End, n.End)
 		if len(below) < maxClues {
 			below = append(below, n)
 		}
 	}
-	for i := 0; i < len(below) && !lost.IDs(&below[i].Span); i++ {
+	for i := 0; i < len(below) && lost.ContainerID == ""; i++ {
+		lost.ContainerID, lost.ExecID = below[i].ContainerID, below[i].ExecID
 		for n := below[i].first; n != nil && len(below) < maxClues; n = n.next {
 			below = append(below, n)
 		}
 	}
-	return lost
-}
-
-// inferred returns the cause of a span that is missing.
-func (s *source) inferred(lost calls.Lost) calls.Cause {
-	var before *calls.Cause
-	if t, _ := s.traces.Get(lost.Trace()); t.placed {
-		before = &t.Cause
-	}
-	return s.orOwn(s.OfLost(lost, before), lost.Trace())
+	of := s.spanOf(&lost)
+	of.Came = s.now()
+	return of
 }
 
 // await sends a span whose parent is missing, and may yet come from the source in.

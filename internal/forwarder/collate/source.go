@@ -5,6 +5,7 @@ import (
 
 	"github.com/shimtrace/shimtrace/internal/forwarder/calls"
 	"github.com/shimtrace/shimtrace/internal/forwarder/recent"
+	"github.com/shimtrace/shimtrace/internal/forwarder/span"
 )
 
 // source is what one source of spans has sent, the runtime or the agent, and the tree that
@@ -17,6 +18,7 @@ type source struct {
 	// this; nil: there is none.
 	above, below *source
 
+	spanOf  func(*span.Span) calls.Span
 	waiting waiting
 	sent    recent.Map[trace.SpanID, sent]
 	missing map[trace.SpanID]*missing
@@ -45,8 +47,9 @@ type sent struct {
 	off    bool  // it is not recorded, though what is below it may be
 }
 
-func newSource(c *Collator, out batch) *source {
+func newSource(c *Collator, spanOf func(*span.Span) calls.Span, out batch) *source {
 	return &source{
+		spanOf:   spanOf,
 		Collator: c,
 		waiting:  newWaiting(),
 		sent:     recent.New[trace.SpanID, sent](remembered),

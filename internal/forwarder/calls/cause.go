@@ -132,44 +132,45 @@ func (c *Calls) ofRuntime(s *Span) Cause {
 	return cause
 }
 
-// Below returns the cause of a span whose parent is a span of the host's. What began long
-// after that had ended is not part of it, but linked to it. It reports false if the parent
-// is none.
-func (c *Calls) Below(s *Span) (cause Cause, ok bool) {
+// Below returns the cause of a span whose parent is a span of the host's, and what it is
+// below. What began long after its parent had ended is not part of that, but linked to it.
+// It reports false if the parent is no such span.
+func (c *Calls) Below(s *Span) (cause Cause, parent trace.SpanID, ok bool) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	caused, ok := c.of(s.ParentID)
 	if !ok {
-		return cause, false
+		return cause, parent, false
 	}
-	switch sc := caused.SpanContext; {
+	sc := caused.SpanContext
+	ended := int64(math.MaxInt64)
+	switch {
 	case !sc.IsSampled():
-		return Cause{Trace: sc.TraceID(), Drop: Unsampled}, true
+		cause = Cause{Trace: sc.TraceID(), Drop: Unsampled}
 	case caused.Method == "":
-		return c.within(sc.TraceID(), 0), true
+		cause = c.within(sc.TraceID(), 0)
 	default:
-		cause = c.below(&caused)
+		cause, ended = c.below(&caused), caused.end
 		if !s.IsThread() && c.unremarkable(s, &caused) {
 			cause.Drop = Quiet
 		}
-		if s.guest {
-			cause.Shift = c.shiftBelow(s)
-		}
-		if cause.Drop == "" && c.isLater(s, cause.Shift, caused.end) {
-			cause = c.causeOf(s)
-			cause.Link = LinkTo(sc)
-		}
-		return cause, true
 	}
+	cause, within := c.inherit(s, cause, ended)
+	if !within {
+		cause = c.causeOf(s)
+		cause.Link = LinkTo(sc)
+		return cause, cause.Parent, true
+	}
+	return cause, s.ParentID, true
 }
 
 // Within returns the cause of an agent's request that has come with a context in a trace
 // which the sandbox uses, of a span that nobody here knows: below that, should it come. If
 // others have named it in another trace, it cannot be in this one too, and is only linked.
-func (c *Calls) Within(s *Span) Cause {
+func (c *Calls) Within(s *Span) (cause Cause, parent trace.SpanID) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	cause := c.within(s.TraceID, c.hostTimes(s).End)
+	cause = c.within(s.TraceID, c.hostTimes(s).End)
 	m := c.caller(s)
 	if m != nil && m.SpanContext.TraceID() == s.TraceID && c.recorded(m.call) {
 		cause.Parent = m.SpanContext.SpanID()
@@ -177,15 +178,16 @@ func (c *Calls) Within(s *Span) Cause {
 	if cause.Drop == "" && c.unremarkable(s, m.of()) {
 		cause.Drop = Quiet
 	}
-	if s.ParentID == [8]byte{} {
-		return cause
-	}
-	if other := c.parents.named(s.ParentID); other == nil {
+	switch other := c.parents.named(s.ParentID); {
+	case s.ParentID == [8]byte{}:
+		return cause, cause.Parent
+	case other == nil:
 		c.parents.byGuest.Put(s.ParentID, &Parent{Cause: cause})
-	} else if other.Trace != cause.Trace {
+	case other.Trace != cause.Trace:
 		cause.Link = Link{other.Trace, s.ParentID}
+		return cause, cause.Parent
 	}
-	return cause
+	return cause, s.ParentID
 }
 
 // Instead returns the cause of an agent's request that was caused by another call than by
@@ -264,16 +266,21 @@ func (c *Calls) within(id trace.TraceID, end int64) Cause {
 	return cause
 }
 
-// IsLater reports whether a span that is to be drawn with a shift began long after what it
-// names as its parent had ended: it is the work of another call.
-func (c *Calls) IsLater(s *Span, shift *Shift, ended int64) bool {
+// Inherit returns the cause of a span that has its parent's: with a shift of its own, if
+// that is not for all of it. It reports false if the span began long after the parent had
+// ended, so that it is the work of another call.
+func (c *Calls) Inherit(s *Span, parent Cause, ended int64) (cause Cause, within bool) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	return c.isLater(s, shift, ended)
+	return c.inherit(s, parent, ended)
 }
 
-func (c *Calls) isLater(s *Span, shift *Shift, ended int64) bool {
-	return !c.opts.Isolated && !s.lifeLong && c.parents.named(s.SpanID) == nil && shift.Of(clamped(s.Start)) > plus(ended, longAfter)
+func (c *Calls) inherit(s *Span, cause Cause, ended int64) (Cause, bool) {
+	if cause.Shift == nil && s.guest {
+		cause.Shift = c.shiftBelow(s)
+	}
+	later := !c.opts.Isolated && !s.lifeLong && cause.Shift.Of(clamped(s.Start)) > plus(ended, longAfter)
+	return cause, !later || cause.Drop != "" || c.parents.named(s.SpanID) != nil
 }
 
 // HoldsThreads reports whether spans that serve no request, and have no parent, may be

@@ -31,17 +31,6 @@ func (c *Calls) shiftBelow(s *Span) *Shift {
 	return c.shift(s, in)
 }
 
-// Shift returns the shift of a span by what it names as its parent; nil for one of the
-// runtime's, whose times are the host's.
-func (c *Calls) Shift(s *Span) *Shift {
-	if !s.guest {
-		return nil
-	}
-	c.mu.Lock()
-	defer c.mu.Unlock()
-	return c.shiftBelow(s)
-}
-
 // hostTime returns a time of the guest's by the host's clock.
 func (c *Calls) hostTime(guest uint64) int64 {
 	at := clamped(guest)

@@ -4,8 +4,6 @@ import (
 	"math"
 
 	"go.opentelemetry.io/otel/trace"
-
-	"github.com/shimtrace/shimtrace/internal/forwarder/calls"
 )
 
 // agent is the source in the VM. What it does at a request comes with the context of who
@@ -76,8 +74,8 @@ func (a *agent) waits(n *node) bool {
 		}
 	}
 	if in != nil {
-		if cause, ok := a.causeOf(in.id); ok && !a.isBelow(in.id, n.id) {
-			a.send(n, cause, in.id)
+		if request, ok := a.lookup(in.id); ok && !a.isBelow(in.id, n.id) {
+			a.send(n, request.Cause, in.id)
 			return true
 		}
 		if request := a.waiting.nodes[in.id]; request != nil && a.waiting.join(n, request, a.now()) {
@@ -95,14 +93,14 @@ func (a *agent) waits(n *node) bool {
 // fromAbove implements origin. A request's parent is in it: whose it is can be told by
 // the trace.
 func (a *agent) fromAbove(n *node) bool {
-	if cause, known := a.above.causeOf(n.ParentID); known {
+	if parent, known := a.above.lookup(n.ParentID); known {
 		if a.opts.Isolated {
 			a.split(n)
-		} else if instead, ok := a.Instead(&n.Span); ok && cause.Drop == "" && a.above.sent.Has(n.ParentID) {
+		} else if instead, ok := a.Instead(&n.Span); ok && parent.Drop == "" && a.above.sent.Has(n.ParentID) {
 			instead = a.orOwn(instead, n.TraceID)
 			a.send(n, instead, instead.Parent)
 		} else {
-			a.follow(n, cause)
+			a.follow(n, parent)
 		}
 		return true
 	}
@@ -115,13 +113,9 @@ func (a *agent) fromAbove(n *node) bool {
 	case runtimes, a.has(n.ParentID):
 		return false
 	case a.Owns(n.TraceID):
-		cause := a.Within(&n.Span)
-		if cause.Link != (calls.Link{}) {
-			a.stats.Cut++
-			a.send(n, cause, cause.Parent)
-		} else {
-			a.follow(n, cause)
-		}
+		cause, parent := a.Within(&n.Span)
+		a.choose(n.TraceID, cause)
+		a.send(n, cause, parent)
 	default:
 		if t, _ := a.traces.Get(n.TraceID); !t.ofNobody {
 			return false

@@ -89,7 +89,7 @@ func (s *source) inferred(lost *calls.Span) calls.Cause {
 	cause := s.Of(lost)
 	if cause.Trace.IsValid() && cause.Trace != lost.TraceID && s.Owns(lost.TraceID) {
 		// It stays where it is; only what it is below must be in the same trace.
-		return s.Within(lost)
+		cause, _ = s.Within(lost)
 	}
 	return s.orOwn(cause, lost.TraceID)
 }

@@ -12,11 +12,13 @@ import (
 type node struct {
 	calls.Span // of nothing: it is missing
 	id         trace.SpanID
-	parent     trace.SpanID // as it will be sent
-	link       calls.Link
-	shift      *calls.Shift // as it will be drawn
-	needed     bool         // what is below it has been drawn
-	cost       int          // in memory, in bytes
+	needed     bool // what is below it has been drawn
+	cost       int  // in memory, in bytes
+
+	// As it will be sent.
+	cause  calls.Cause
+	parent trace.SpanID
+	link   calls.Link
 
 	above *node // nil: it is a top
 	// Children, in the order in which they came.

@@ -59,29 +59,27 @@ func (c *Collator) flush() {
 	c.runtime.out.flush()
 }
 
-// send sends a span, below parent, and all that is below it. Where cause has no shift, it
-// is the span's own.
+// send sends a span, below parent, and all that is below it.
 func (s *source) send(top *node, cause calls.Cause, parent trace.SpanID) {
 	s.waiting.release(top)
-	top.parent = s.visible(parent)
 	if cause.Link != (calls.Link{}) {
 		top.link, cause.Link = cause.Link, calls.Link{}
 	}
-	if top.shift = cause.Shift; top.shift == nil {
-		top.shift = s.shift(top)
+	if cause.Shift == nil {
+		cause, _ = s.Inherit(&top.Span, cause, math.MaxInt64)
 	}
+	top.cause, top.parent = cause, s.visible(parent)
 	s.stack = append(s.stack[:0], top)
 	var apart []*node
 	for len(s.stack) > 0 {
 		n := s.stack[len(s.stack)-1]
 		s.stack = s.stack[:len(s.stack)-1]
 		s.waiting.drop(n)
-		cause.Shift = n.shift
-		ended := s.sendOne(n, cause)
+		sent := s.sendOne(n)
 		from := len(s.stack)
 		for child := n.first; child != nil; child = child.next {
-			child.shift = s.shift(child)
-			if cause.Drop == "" && s.IsLater(&child.Span, child.shift, ended) {
+			var within bool
+			if child.cause, within = s.Inherit(&child.Span, sent.Cause, sent.end); !within {
 				apart = append(apart, child)
 				continue
 			}
@@ -96,39 +94,40 @@ func (s *source) send(top *node, cause calls.Cause, parent trace.SpanID) {
 	}
 }
 
-// sendOne sends a span alone, and returns when it ended by the host's clock.
-func (s *source) sendOne(n *node, cause calls.Cause) int64 {
-	was := n.When(cause.Shift)
-	at, recorded := s.Draw(was, &cause, n.Came)
-	off := !recorded && !n.needed && (cause.Drop == "" || cause.Drop == Unsampled)
-	below := cause
+// sendOne sends a span alone.
+func (s *source) sendOne(n *node) sent {
+	was := n.When(n.cause.Shift)
+	at, recorded := s.Draw(was, &n.cause, n.Came)
+	done := sent{Cause: n.cause, parent: n.parent, end: was.End}
+	done.off = !recorded && !n.needed && (n.cause.Drop == "" || n.cause.Drop == Unsampled)
 	if n.IsLifeLong() {
-		below.Shift = nil // of what is below it the times say little
+		done.Shift = nil // of what is below it the times say little
 	}
-	s.sent.Put(n.id, sent{Cause: below, parent: n.parent, end: was.End, off: off})
+	s.sent.Put(n.id, done)
+	in := n.cause.Trace
 	switch {
-	case off:
+	case done.off:
 		s.drop(Off)
-		cause.Trace = trace.TraceID{}
-	case cause.Drop != "":
-		s.drop(cause.Drop)
-		cause.Trace = trace.TraceID{}
+		in = trace.TraceID{}
+	case n.cause.Drop != "":
+		s.drop(n.cause.Drop)
+		in = trace.TraceID{}
 	default:
-		s.emit(n, &cause, was, at)
+		s.emit(n, was, at)
 	}
 	if s.below != nil {
-		s.below.came(n.id, cause.Trace)
+		s.below.came(n.id, in)
 	}
-	return was.End
+	return done
 }
 
 // emit gives a span to the sink that was at a time by the host's clock, and is drawn at
 // another.
-func (s *source) emit(n *node, cause *calls.Cause, was, at calls.Period) {
+func (s *source) emit(n *node, was, at calls.Period) {
 	span := n.Span.Span
-	if span.TraceID != cause.Trace {
+	if span.TraceID != n.cause.Trace {
 		s.stats.Rewritten++
-		span.TraceID, span.TraceState = cause.Trace, ""
+		span.TraceID, span.TraceState = n.cause.Trace, ""
 	}
 	span.ParentID = n.parent
 	start, end := span.Start, span.End
@@ -138,7 +137,7 @@ func (s *source) emit(n *node, cause *calls.Cause, was, at calls.Period) {
 		s.stats.Corrected++
 		span.AddInt(names.OriginalStart, int64(min(start, math.MaxInt64)))
 		span.AddInt(names.OriginalEnd, int64(min(end, math.MaxInt64)))
-		span.MoveEvents(func(t uint64) uint64 { return cause.Shift.Event(t, at) })
+		span.MoveEvents(func(t uint64) uint64 { return n.cause.Shift.Event(t, at) })
 	}
 	if at != was {
 		span.AddBool(names.Clipped, true)

@@ -1,6 +1,8 @@
 package collate
 
 import (
+	"math"
+
 	"go.opentelemetry.io/otel/trace"
 
 	"github.com/shimtrace/shimtrace/internal/forwarder/calls"
@@ -70,16 +72,13 @@ func (s *source) settle(n *node) {
 
 // settleBelow does so for a span with a parent.
 func (s *source) settleBelow(n *node) {
-	if cause, known := s.causeOf(n.ParentID); known {
-		s.follow(n, cause)
+	if parent, known := s.lookup(n.ParentID); known {
+		s.follow(n, parent)
 		return
 	}
-	if cause, ok := s.Below(&n.Span); ok {
-		if cause.Link != (calls.Link{}) {
-			s.send(n, cause, cause.Parent)
-		} else {
-			s.follow(n, cause)
-		}
+	if cause, parent, ok := s.Below(&n.Span); ok {
+		s.choose(n.TraceID, cause)
+		s.send(n, cause, parent)
 		return
 	}
 	if s.fromAbove(n) {
@@ -92,11 +91,9 @@ func (s *source) settleBelow(n *node) {
 }
 
 // follow places a span under its own parent, unless that had ended long before.
-func (s *source) follow(n *node, cause calls.Cause) {
-	if cause.Shift == nil {
-		cause.Shift = s.shift(n)
-	}
-	if parent, ok := s.find(n.ParentID); ok && cause.Drop == "" && s.IsLater(&n.Span, cause.Shift, parent.end) {
+func (s *source) follow(n *node, parent sent) {
+	cause, within := s.Inherit(&n.Span, parent.Cause, parent.end)
+	if !within {
 		s.split(n)
 		return
 	}
@@ -184,14 +181,6 @@ func (s *source) requestFromAbove(n *node) bool { return s.above != nil && n.IsR
 // cause returns the cause of a span by itself.
 func (s *source) cause(n *node) calls.Cause { return s.orOwn(s.Of(&n.Span), n.TraceID) }
 
-// shift returns the shift of a span by its parent's; nil for one of the runtime's.
-func (s *source) shift(n *node) *calls.Shift {
-	if parent, ok := s.find(n.ParentID); ok && parent.Shift != nil {
-		return parent.Shift // of the request that it is done for
-	}
-	return s.Shift(&n.Span)
-}
-
 // expected returns the cause of a span that was missing when what names it as its
 // parent was sent.
 func (s *source) expected(id trace.SpanID) (calls.Cause, bool) {
@@ -210,16 +199,15 @@ func (s *source) find(id trace.SpanID) (sent, bool) {
 	return found, ok
 }
 
-// causeOf returns the cause of a span of this source that has been sent, or whose children
-// have.
-func (s *source) causeOf(id trace.SpanID) (calls.Cause, bool) {
+// lookup returns a span of this source that has been sent, or whose children have.
+func (s *source) lookup(id trace.SpanID) (sent, bool) {
 	if found, ok := s.sent.Get(id); ok {
-		return found.Cause, true
+		return found, true
 	}
 	if m := s.missing[id]; m != nil {
-		return m.Cause, true
+		return sent{Cause: m.Cause, end: math.MaxInt64}, true
 	}
-	return calls.Cause{}, false
+	return sent{}, false
 }
 
 // locate returns the trace of a span, whoever's it is; none if it is not sent. It is here
@@ -227,9 +215,9 @@ func (s *source) causeOf(id trace.SpanID) (calls.Cause, bool) {
 // for what is above them.
 func (s *source) locate(id trace.SpanID) (in trace.TraceID, here, known bool) {
 	for at := s; at != nil; at = at.above {
-		if cause, ok := at.causeOf(id); ok {
-			if cause.Drop == "" {
-				in = cause.Trace
+		if found, ok := at.lookup(id); ok {
+			if found.Drop == "" {
+				in = found.Trace
 			}
 			return in, true, true
 		}

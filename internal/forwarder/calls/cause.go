@@ -80,16 +80,16 @@ func (cause Cause) isolated(s *Span) Cause {
 func (c *Calls) ofRequest(s *Span) (cause Cause) {
 	m := c.caller(s)
 	in := fits{host: always}
-	if m != nil {
+	if m.call != nil {
 		in = fits{host: m.serving(), sure: m.sure}
 	}
-	if c.unremarkable(s, m.of()) {
+	if c.unremarkable(s, m.call) {
 		return Cause{Drop: Quiet}
 	}
 	shift := c.shift(s, in)
 	start, end := shift.Of(clamped(s.Start)), shift.Of(clamped(s.End))
 	switch {
-	case m == nil || !c.recorded(m.call):
+	case m.call == nil || !c.recorded(m.call):
 		cause = c.root(end)
 	case m.start <= start && start <= plus(m.end, longAfter):
 		cause = c.below(m.call)
@@ -172,10 +172,10 @@ func (c *Calls) Within(s *Span) (cause Cause, parent trace.SpanID) {
 	defer c.mu.Unlock()
 	cause = c.within(s.TraceID, c.hostTimes(s).End)
 	m := c.caller(s)
-	if m != nil && m.SpanContext.TraceID() == s.TraceID && c.recorded(m.call) {
+	if m.call != nil && m.SpanContext.TraceID() == s.TraceID && c.recorded(m.call) {
 		cause.Parent = m.SpanContext.SpanID()
 	}
-	if cause.Drop == "" && c.unremarkable(s, m.of()) {
+	if cause.Drop == "" && c.unremarkable(s, m.call) {
 		cause.Drop = Quiet
 	}
 	switch other := c.parents.named(s.ParentID); {
@@ -201,8 +201,8 @@ func (c *Calls) Instead(s *Span) (cause Cause, ok bool) {
 		return cause, false
 	}
 	m := c.caller(s)
-	if !c.unremarkable(s, m.of()) {
-		if m == nil || !c.recorded(m.call) {
+	if !c.unremarkable(s, m.call) {
+		if m.call == nil || !c.recorded(m.call) {
 			return cause, false
 		}
 		if where, _ := m.position(c.hostTimes(s).Start, int64(c.opts.Skew)); where > around {

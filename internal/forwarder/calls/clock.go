@@ -24,7 +24,7 @@ type clock struct {
 // knot is what was known of the offset at a moment.
 type knot struct {
 	at     int64 // by the guest's clock
-	bounds       // of the pair and of those before it
+	Period       // of offsets, by the pair and those before it
 	offset int64 // as it was estimated
 	epoch  int
 }
@@ -37,51 +37,9 @@ const (
 	maxDrift = 20
 )
 
-// bounds are the offsets that are possible, hi included. They exclude each other, and
-// nothing is possible, if hi is less than lo.
-type bounds struct{ lo, hi int64 }
-
-var anything = bounds{math.MinInt64, math.MaxInt64}
-
-// boundsOf returns the offsets that put guest within host.
-func boundsOf(guest, host Period) bounds {
-	b := anything
-	if host.Start != math.MinInt64 {
-		b.lo = plus(host.Start, -guest.Start)
-	}
-	if host.End != math.MaxInt64 {
-		b.hi = plus(host.End, -guest.End)
-	}
-	return b
-}
-
-func (b bounds) and(c bounds) bounds { return bounds{max(b.lo, c.lo), min(b.hi, c.hi)} }
-
-func (b bounds) possible() bool { return b.lo <= b.hi }
-
-func (b bounds) has(offset int64) bool { return b.lo <= offset && offset <= b.hi }
-
-// nearest returns the offset within b that is nearest to another.
-func (b bounds) nearest(offset int64) int64 { return min(max(offset, b.lo), b.hi) }
-
-// after returns what the bounds are so far from their moment.
-func (b bounds) after(distance int64) bounds {
-	if distance == 0 {
-		return b
-	}
-	drift := distance/maxDrift + 1
-	if b.lo != math.MinInt64 {
-		b.lo = plus(b.lo, -drift)
-	}
-	if b.hi != math.MaxInt64 {
-		b.hi = plus(b.hi, drift)
-	}
-	return b
-}
-
 // learn takes in a pair and returns the offset at its moment. The pair's bounds are
 // possible.
-func (c *clock) learn(at int64, b bounds) int64 {
+func (c *clock) learn(at int64, b Period) int64 {
 	epoch, known, offset := c.near(at)
 	if all := b.and(known); all.possible() {
 		b, offset = all, all.nearest(offset)
@@ -92,7 +50,7 @@ func (c *clock) learn(at int64, b bounds) int64 {
 		c.epoch++
 		epoch, offset = c.epoch, b.nearest(0)
 	}
-	c.put(knot{at: at, bounds: b, offset: offset, epoch: epoch})
+	c.put(knot{at: at, Period: b, offset: offset, epoch: epoch})
 	return offset
 }
 
@@ -100,7 +58,7 @@ func (c *clock) learn(at int64, b bounds) int64 {
 // new clock.
 func (c *clock) set(at int64) {
 	c.epoch++
-	c.put(knot{at: at, bounds: anything, epoch: c.epoch})
+	c.put(knot{at: at, Period: always, epoch: c.epoch})
 }
 
 func (c *clock) put(k knot) {
@@ -132,7 +90,7 @@ func (c *clock) epochAt(guest int64) (epoch int) {
 
 // near returns the epoch of a moment, what offsets are possible then and which is
 // expected.
-func (c *clock) near(at int64) (epoch int, possible bounds, expected int64) {
+func (c *clock) near(at int64) (epoch int, possible Period, expected int64) {
 	epoch = c.epochAt(at)
 	possible, expected = c.within(epoch, at)
 	return epoch, possible, expected
@@ -140,15 +98,19 @@ func (c *clock) near(at int64) (epoch int, possible bounds, expected int64) {
 
 // within returns the offsets that are possible at a moment of an epoch, and the one that
 // is expected.
-func (c *clock) within(epoch int, at int64) (possible bounds, expected int64) {
-	possible = anything
+func (c *clock) within(epoch int, at int64) (possible Period, expected int64) {
+	possible = always
 	var before, after *knot // the pairs next to it
 	for i := range c.knots {
 		k := &c.knots[i]
 		if k.epoch != epoch {
 			continue
 		}
-		possible = possible.and(k.bounds.after(int64(min(distance(k.at, at), math.MaxInt64))))
+		then := k.Period
+		if d := int64(min(distance(k.at, at), math.MaxInt64)); d > 0 {
+			then = then.widened(d/maxDrift + 1)
+		}
+		possible = possible.and(then)
 		if k.at <= at && (before == nil || k.at >= before.at) {
 			before = k
 		}
@@ -167,22 +129,4 @@ func (c *clock) within(epoch int, at int64) (possible bounds, expected int64) {
 		expected = before.offset + int64(part*float64(after.offset-before.offset))
 	}
 	return possible, possible.nearest(expected)
-}
-
-func distance(a, b int64) uint64 {
-	if a > b {
-		a, b = b, a
-	}
-	return uint64(b) - uint64(a)
-}
-
-// plus adds without leaving the range.
-func plus(a, b int64) int64 {
-	switch {
-	case b > 0 && a > math.MaxInt64-b:
-		return math.MaxInt64
-	case b < 0 && a < math.MinInt64-b:
-		return math.MinInt64
-	}
-	return a + b
 }

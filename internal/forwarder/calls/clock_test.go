@@ -41,12 +41,12 @@ func clockTorture(t *testing.T, program []byte) {
 			at = moments[p[1]%4]
 		}
 		lo := (int64(p[2]) - 128) << (p[3] % 40)
-		b := bounds{lo, lo + int64(p[4])<<(p[5]%30)}
+		b := Period{lo, lo + int64(p[4])<<(p[5]%30)}
 		switch {
 		case p[6]%16 == 0:
-			b.hi = math.MaxInt64
+			b.End = math.MaxInt64
 		case p[6]%16 == 1:
-			b.lo = math.MinInt64
+			b.Start = math.MinInt64
 		}
 		switch {
 		case p[7] < 8:

@@ -33,14 +33,6 @@ func (c *call) compare(container, exec string) likeness {
 	return sameProcess
 }
 
-// of returns the call, nil if there is none.
-func (m *match) of() *call {
-	if m == nil {
-		return nil
-	}
-	return m.call
-}
-
 // rank says how likely a call is meant: by what comes first, then by what comes next.
 type rank [6]int64
 
@@ -70,7 +62,7 @@ func one(b bool) int64 {
 	return 0
 }
 
-// match is the call that caused an agent's request.
+// match is the call that caused an agent's request; nil: none is known.
 type match struct {
 	*call
 	likeness
@@ -78,57 +70,48 @@ type match struct {
 	sure bool
 }
 
-// caller returns the call that caused the request which a span of the agent's serves,
-// nil if none is known. A pair that is sure tells about the guest's names of
-// execs.
-func (c *Calls) caller(s *Span) *match {
+// caller returns the call that caused the request which a span of the agent's serves: of
+// those with the likest ids the nearest that it can have been within. A pair that is sure
+// tells about the guest's names of execs.
+func (c *Calls) caller(s *Span) (m match) {
 	if s.request == nil || len(s.request.CausedBy) == 0 {
-		return nil
+		return m
 	}
-	m := c.match(s.request, s.ContainerID, s.ExecID, s.times())
-	if m != nil && m.likeness == sameContainer && s.request.Name == kata.ExecProcess {
-		c.execs.Put(s.ExecID, m.ExecID)
-	}
-	return m
-}
-
-// match returns the call that caused a request which the agent served at a time by its own
-// clock: of those with the likest ids the nearest that it can have been within. It is nil if there is none.
-func (c *Calls) match(request *kata.Request, container, exec string, guest Period) *match {
+	exec := s.ExecID
 	if known, ok := c.execs.Get(exec); ok {
 		exec = known
 	}
+	guest := s.times()
 	_, possible, expected := c.clock.near(guest.middle())
 	start, skew := plus(guest.Start, expected), int64(c.opts.Skew)
-	var like likeness
 	candidates := 0
-	best := c.best(request.CausedBy, func(known *call, order int) (r rank, can bool) {
-		l := known.compare(container, exec)
-		if l == otherIDs || l < like {
+	m.call = c.best(s.request.CausedBy, func(known *call, order int) (r rank, can bool) {
+		like := known.compare(s.ContainerID, exec)
+		if like == otherIDs || like < m.likeness {
 			return r, false
 		}
-		if l > like {
-			like, candidates = l, 0
+		if like > m.likeness {
+			m.likeness, candidates = like, 0
 		}
 		candidates++
 		where, distance := known.position(start, skew)
-		r = rank{0: int64(l), 4: int64(-where), 5: -distance}
+		r = rank{0: int64(like), 4: int64(-where), 5: -distance}
 		// By how much more than expected the clock is off, if it was within the call.
-		if b := boundsOf(guest, known.serving()).and(possible); b.possible() {
-			if by := max(expected-b.hi, b.lo-expected, 0); by <= skew {
+		if b := offsets(guest, known.serving()).and(possible); b.possible() {
+			if by := max(expected-b.End, b.Start-expected, 0); by <= skew {
 				r[1], r[3] = 1, -by
-				if request.Ordered {
+				if s.request.Ordered {
 					r[2] = int64(-order)
 				}
 			}
 		}
 		return r, true
 	})
-	if best == nil {
-		return nil
+	m.sure = s.request.Once && candidates == 1 && (m.likeness == sameProcess || m.likeness == noIDs && s.ContainerID == "")
+	if m.likeness == sameContainer && s.request.Name == kata.ExecProcess {
+		c.execs.Put(s.ExecID, m.ExecID)
 	}
-	sure := request.Once && candidates == 1 && (like == sameProcess || like == noIDs && container == "")
-	return &match{best, like, sure}
+	return m
 }
 
 // during returns the call in flight at a moment that can have caused something on its own

@@ -2,25 +2,6 @@ package calls
 
 import "math"
 
-// Period is a time, in Unix nanoseconds: by the host's clock, where nothing else is said.
-type Period struct{ Start, End int64 }
-
-// always is a period without bounds.
-var always = Period{math.MinInt64, math.MaxInt64}
-
-// never is a period without moments.
-var never = Period{math.MaxInt64, math.MinInt64}
-
-func (p Period) has(at int64) bool { return p.Start <= at && at <= p.End }
-
-func (p Period) and(q Period) Period { return Period{max(p.Start, q.Start), min(p.End, q.End)} }
-
-// Within reports whether all of p is in q.
-func (p Period) Within(q Period) bool { return p.and(q) == p }
-
-// nearest returns the moment of the period that is nearest to another.
-func (p Period) nearest(at int64) int64 { return max(p.Start, min(at, p.End)) }
-
 // Shift makes the host's time of the guest's, for what the guest did at one request or
 // on its own. As a rule it is one offset for all of it, so that its spans keep their
 // relation.
@@ -77,11 +58,11 @@ func (c *clock) fit(guest Period, in fits) *Shift {
 	if in.start {
 		end = guest.Start
 	}
-	within := boundsOf(Period{guest.Start, end}, in.host)
+	within := offsets(Period{guest.Start, end}, in.host)
 	switch {
 	case guest.End < guest.Start,
 		// It seems to have lasted longer than what it is within.
-		!within.possible() && (in.sure || within.lo-in.skew > within.hi),
+		!within.possible() && (in.sure || within.Start-in.skew > within.End),
 		!in.sure && c.epochAt(guest.Start) != c.epochAt(guest.End):
 		return c.fitEnds(guest, in)
 	case !within.possible():
@@ -89,7 +70,7 @@ func (c *clock) fit(guest Period, in fits) *Shift {
 		return &Shift{offset: c.learn(guest.middle(), within)}
 	default:
 		_, possible, expected := c.near(guest.middle())
-		near := bounds{plus(expected, -in.skew), plus(expected, in.skew)}
+		near := Period{plus(expected, -in.skew), plus(expected, in.skew)}
 		if both := possible.and(near).and(within); both.possible() {
 			return &Shift{offset: both.nearest(expected)}
 		}
@@ -111,12 +92,10 @@ func (c *clock) fitEnds(guest Period, in fits) *Shift {
 	end = max(start, end)
 	if in.sure {
 		for _, at := range []int64{guest.Start, guest.End} {
-			if b := boundsOf(Period{at, at}, in.host); b.possible() {
+			if b := offsets(Period{at, at}, in.host); b.possible() {
 				c.learn(at, b)
 			}
 		}
 	}
 	return &Shift{two: true, offset: plus(start, -guest.Start), end: plus(end, -guest.End), guest: guest, host: Period{start, end}}
 }
-
-func (p Period) middle() int64 { return p.Start + (max(p.End, p.Start)-p.Start)/2 }

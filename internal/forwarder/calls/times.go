@@ -7,7 +7,7 @@ func (c *Calls) shift(s *Span, in fits) *Shift {
 	if s.IsLifeLong() {
 		return c.clock.fitEnds(guest, fits{host: possible}) // of both ends by what is known of their times
 	}
-	if b := boundsOf(guest, possible); guest.Start <= guest.End && b.possible() && !b.has(c.clock.at(guest.middle())) {
+	if b := offsets(guest, possible); guest.Start <= guest.End && b.possible() && !b.has(c.clock.at(guest.middle())) {
 		c.clock.learn(guest.middle(), b)
 	}
 	in.host, in.skew = in.host.and(possible), int64(c.opts.Skew)
@@ -25,7 +25,7 @@ func (c *Calls) shiftBelow(s *Span) *Shift {
 		in = fits{host: a.Period, sure: s.request != nil} // or of a later Kata
 	} else if ours, ok := c.of(s.ParentID); ok && ours.Method != "" {
 		in = fits{host: ours.serving(), sure: s.request != nil && (s.request.Once || s.request.Name == ours.Method)}
-	} else if m := c.caller(s); m != nil {
+	} else if m := c.caller(s); m.call != nil {
 		in = fits{host: m.serving(), sure: m.sure}
 	}
 	return c.shift(s, in)

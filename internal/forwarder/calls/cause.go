@@ -87,14 +87,14 @@ func (c *Calls) ofRequest(s *Span) (cause Cause) {
 		return Cause{Drop: Quiet}
 	}
 	shift := c.shift(s, in)
-	start, end := shift.Of(clamped(s.Start)), shift.Of(clamped(s.End))
+	when := shift.of(s.at)
 	switch {
 	case m.call == nil || !c.recorded(m.call):
-		cause = c.root(end)
-	case m.start <= start && start <= plus(m.end, longAfter):
+		cause = c.root(when.End)
+	case m.start <= when.Start && when.Start <= plus(m.end, longAfter):
 		cause = c.below(m.call)
 	default:
-		cause, _ = c.at(Period{start, end}, 0, s.ContainerID)
+		cause, _ = c.at(when, 0, s.ContainerID)
 		cause.Link = LinkTo(m.SpanContext)
 	}
 	cause.Shift = shift
@@ -104,7 +104,7 @@ func (c *Calls) ofRequest(s *Span) (cause Cause) {
 // ofThread returns the cause of an agent's span that serves no request, and has no parent:
 // what the agent does on a thread of its own.
 func (c *Calls) ofThread(s *Span) Cause {
-	cause, during := c.at(c.hostTimes(s), int64(c.opts.Skew), s.ContainerID)
+	cause, during := c.at(c.clock.by(s.at), int64(c.opts.Skew), s.ContainerID)
 	in := fits{host: always, start: true}
 	if during != nil {
 		in.host = during.serving()
@@ -126,9 +126,9 @@ func (c *Calls) ofRuntime(s *Span) Cause {
 	case served != nil && (c.recorded(served) || c.slow(s) && !kata.Waits(served.Method) && served.SpanContext.IsSampled()):
 		return c.below(served) // a call is at least as slow as its serving
 	case !s.IsThread():
-		return c.root(clamped(s.End))
+		return c.root(s.at.End)
 	}
-	cause, _ := c.at(s.times(), closeEnough, s.ContainerID)
+	cause, _ := c.at(s.at, closeEnough, s.ContainerID)
 	return cause
 }
 
@@ -170,7 +170,7 @@ func (c *Calls) Below(s *Span) (cause Cause, parent trace.SpanID, ok bool) {
 func (c *Calls) Within(s *Span) (cause Cause, parent trace.SpanID) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	cause = c.within(s.TraceID, c.hostTimes(s).End)
+	cause = c.within(s.TraceID, c.clock.by(s.at).End)
 	m := c.caller(s)
 	if m.call != nil && m.SpanContext.TraceID() == s.TraceID && c.recorded(m.call) {
 		cause.Parent = m.SpanContext.SpanID()
@@ -205,7 +205,7 @@ func (c *Calls) Instead(s *Span) (cause Cause, ok bool) {
 		if m.call == nil || !c.recorded(m.call) {
 			return cause, false
 		}
-		if where, _ := m.position(c.hostTimes(s).Start, int64(c.opts.Skew)); where > around {
+		if where, _ := m.position(c.clock.by(s.at).Start, int64(c.opts.Skew)); where > around {
 			return cause, false
 		}
 	}
@@ -279,7 +279,7 @@ func (c *Calls) inherit(s *Span, cause Cause, ended int64) (Cause, bool) {
 	if cause.Shift == nil && s.guest {
 		cause.Shift = c.shiftBelow(s)
 	}
-	later := !c.opts.Isolated && !s.lifeLong && cause.Shift.Of(clamped(s.Start)) > plus(ended, longAfter)
+	later := !c.opts.Isolated && !s.lifeLong && cause.Shift.of(s.at).Start > plus(ended, longAfter)
 	return cause, !later || cause.Drop != "" || c.parents.named(s.SpanID) != nil
 }
 
@@ -288,5 +288,3 @@ func (c *Calls) inherit(s *Span, cause Cause, ended int64) (Cause, bool) {
 func (c *Calls) HoldsThreads(s *Span) bool {
 	return s.request != nil && len(s.request.CausedBy) > 0 && !c.quietRequest(s.request)
 }
-
-func clamped(t uint64) int64 { return int64(min(t, math.MaxInt64)) }

@@ -22,14 +22,11 @@ func (c *Calls) create(told *Call) {
 	}
 }
 
-// Claims reports which of the ids of a span nobody but the guest says are this sandbox's.
-func (c *Calls) Claims(s *Span) (container, exec bool) {
+// markClaims marks which of a span's ids nobody but the guest says are this sandbox's.
+func (c *Calls) markClaims(s *Span) {
 	if !s.guest {
-		return false, false
+		return
 	}
-	c.mu.Lock()
-	defer c.mu.Unlock()
-	container = s.ContainerID != "" && s.ContainerID != c.opts.Sandbox && !c.created.Has(process{container: s.ContainerID})
-	exec = s.ExecID != "" && (container || !c.created.Has(process{s.ContainerID, s.ExecID}))
-	return container, exec
+	s.ContainerClaimed = s.ContainerID != "" && s.ContainerID != c.opts.Sandbox && !c.created.Has(process{container: s.ContainerID})
+	s.ExecClaimed = s.ExecID != "" && (s.ContainerClaimed || !c.created.Has(process{s.ContainerID, s.ExecID}))
 }

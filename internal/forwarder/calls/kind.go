@@ -1,6 +1,7 @@
 package calls
 
 import (
+	"math"
 	"slices"
 	"strings"
 
@@ -14,7 +15,8 @@ type Span struct {
 	// Came is when it arrived, in Unix nanoseconds.
 	Came int64
 
-	guest    bool          // its times are by the guest's clock
+	at       Period        // as the span says
+	guest    bool          // that is by the guest's clock
 	request  *kata.Request // to the agent, that it serves; nil: none
 	method   string        // of the shim's call, as the runtime serves it; empty: it is none
 	lifeLong bool          // it lasts as long as who made it
@@ -44,7 +46,7 @@ var causing = func() (methods []string) {
 
 // AgentSpan returns a span of the agent's to ask for.
 func AgentSpan(s *span.Span) Span {
-	return Span{Span: s, guest: true, request: requests[s.Name], lifeLong: isLifeLong(s.Name)}
+	return Span{Span: s, at: timesOf(s), guest: true, request: requests[s.Name], lifeLong: isLifeLong(s.Name)}
 }
 
 // ParentOf returns the name of the agent's span that one of a name is always below, if that
@@ -61,11 +63,8 @@ func isLifeLong(name string) bool { return slices.Contains(kata.LifeLong[:], nam
 
 // RuntimeSpan returns a span of the runtime's to ask for.
 func RuntimeSpan(s *span.Span) Span {
-	if kata.IsRuntimeRoot(s.Name) {
-		return Span{Span: s, lifeLong: true}
-	}
-	of := Span{Span: s}
-	if method := kata.TaskMethod(s.Method); isTask[method] {
+	of := Span{Span: s, at: timesOf(s), lifeLong: kata.IsRuntimeRoot(s.Name)}
+	if method := kata.TaskMethod(s.Method); isTask[method] && !of.lifeLong {
 		of.method = method
 	}
 	return of
@@ -101,5 +100,6 @@ func (s *Span) asks() (request string, ok bool) {
 	return strings.CutPrefix(s.Name, kata.RequestPrefix)
 }
 
-// times are the span's own.
-func (s *Span) times() Period { return Period{clamped(s.Start), clamped(s.End)} }
+func timesOf(s *span.Span) Period { return Period{clamped(s.Start), clamped(s.End)} }
+
+func clamped(t uint64) int64 { return int64(min(t, math.MaxInt64)) }

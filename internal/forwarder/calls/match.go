@@ -81,7 +81,7 @@ func (c *Calls) caller(s *Span) (m match) {
 	if known, ok := c.execs.Get(exec); ok {
 		exec = known
 	}
-	guest := s.times()
+	guest := s.at
 	_, possible, expected := c.clock.near(guest.middle())
 	start, skew := plus(guest.Start, expected), int64(c.opts.Skew)
 	candidates := 0
@@ -133,7 +133,7 @@ func (c *Calls) serving(s *Span) *call {
 	if s.served != nil || !s.IsCall() {
 		return s.served
 	}
-	at := s.times()
+	at := s.at
 	s.served = c.best([]string{s.method}, func(known *call, _ int) (r rank, can bool) {
 		like := known.compare(s.ContainerID, s.ExecID)
 		where, distance := known.position(at.Start, closeEnough)

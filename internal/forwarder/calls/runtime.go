@@ -50,7 +50,7 @@ func (c *Calls) Learn(s *Span) {
 		c.runtime.stale.Put(s.SpanID, struct{}{})
 	}
 	if request, ok := s.asks(); ok {
-		at := s.times()
+		at := s.at
 		if s.Failed {
 			at.End = math.MaxInt64 // it may have been given up, and gone on in the agent
 		}

@@ -3,7 +3,7 @@ package calls
 // shift returns the shift of a span of the agent's, and learns from it: what happened
 // ended before it arrived, and began after the sandbox did.
 func (c *Calls) shift(s *Span, in fits) *Shift {
-	guest, possible := s.times(), Period{c.began, s.Came}
+	guest, possible := s.at, Period{c.began, s.Came}
 	if s.IsLifeLong() {
 		return c.clock.fitEnds(guest, fits{host: possible}) // of both ends by what is known of their times
 	}
@@ -31,19 +31,16 @@ func (c *Calls) shiftBelow(s *Span) *Shift {
 	return c.shift(s, in)
 }
 
-// hostTime returns a time of the guest's by the host's clock.
-func (c *Calls) hostTime(guest uint64) int64 {
-	at := clamped(guest)
-	return plus(at, c.clock.at(at))
+// of returns when something of the guest's was by the host's clock.
+func (s *Shift) of(guest Period) Period {
+	start := s.Of(guest.Start)
+	return Period{start, max(start, s.Of(guest.End))}
 }
 
-// hostTimes are those of a span of the agent's by the host's clock.
-func (c *Calls) hostTimes(s *Span) Period { return Period{c.hostTime(s.Start), c.hostTime(s.End)} }
-
-// When returns when a span was by the host's clock.
-func (s *Span) When(shift *Shift) Period {
-	at := Period{shift.Of(clamped(s.Start)), shift.Of(clamped(s.End))}
-	return Period{at.Start, max(at.Start, at.End)}
+// by returns when something of the guest's was by the host's clock, of which only its own
+// times are known.
+func (c *clock) by(guest Period) Period {
+	return Period{plus(guest.Start, c.at(guest.Start)), plus(guest.End, c.at(guest.End))}
 }
 
 // Event returns when something happened within a span that is drawn at a time.

@@ -89,11 +89,14 @@ func (c *Calls) Root(end int64) trace.SpanContext {
 	return c.windows.at(end).SpanContext
 }
 
-// Draw returns the times at which a span is drawn, of those when it was: within its
-// window, and not after it has arrived. It reports false if nothing of its time is recorded.
-func (c *Calls) Draw(was Period, cause *Cause, came int64) (at Period, recorded bool) {
+// Draw returns when a span was by the host's clock, and the times at which it is drawn:
+// within its window, and not after it has arrived. It reports false if nothing of its time
+// is recorded. Which of the span's ids are only claimed is marked.
+func (c *Calls) Draw(s *Span, cause *Cause) (was, at Period, recorded bool) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
+	c.markClaims(s)
+	was = cause.Shift.of(s.at)
 	recorded = !c.opts.OnDemand || slices.ContainsFunc(c.windows, func(w *window) bool {
 		return w.IsSampled() && w.Start <= was.End && was.Start <= w.End
 	})
@@ -105,8 +108,8 @@ func (c *Calls) Draw(was Period, cause *Cause, came int64) (at Period, recorded 
 	if w.Start <= w.End {
 		limits = w.Period
 	}
-	limits.End = min(limits.End, came)
+	limits.End = min(limits.End, s.Came)
 	at.Start = max(0, limits.nearest(was.Start))
 	at.End = max(at.Start, limits.nearest(was.End))
-	return at, recorded
+	return was, at, recorded
 }

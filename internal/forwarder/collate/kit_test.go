@@ -314,7 +314,8 @@ func (b *bed) lives(told []calls.Call) (events []event) {
 		begun.End, begun.Failed = time.Time{}, false
 		events = append(events,
 			event{c.Start.UnixNano(), func() {
-				if _, on := b.Draw(calls.Period{Start: math.MinInt64, End: math.MaxInt64}, new(calls.Cause), 0); !on {
+				ever := calls.RuntimeSpan(&span.Span{End: math.MaxInt64})
+				if _, _, on := b.Draw(&ever, new(calls.Cause)); !on {
 					begun.SpanContext = trace.SpanContext{} // until its end
 				}
 				b.Call(begun)

@@ -96,8 +96,7 @@ func (s *source) send(top *node, cause calls.Cause, parent trace.SpanID) {
 
 // sendOne sends a span alone.
 func (s *source) sendOne(n *node) sent {
-	was := n.When(n.cause.Shift)
-	at, recorded := s.Draw(was, &n.cause, n.Came)
+	was, at, recorded := s.Draw(&n.Span, &n.cause)
 	done := sent{Cause: n.cause, parent: n.parent, end: was.End}
 	done.off = !recorded && !n.needed && (n.cause.Drop == "" || n.cause.Drop == Unsampled)
 	if n.IsLifeLong() {
@@ -132,7 +131,6 @@ func (s *source) emit(n *node, was, at calls.Period) {
 	span.ParentID = n.parent
 	start, end := span.Start, span.End
 	span.Start, span.End = uint64(at.Start), uint64(at.End)
-	span.ContainerClaimed, span.ExecClaimed = s.Claims(&n.Span)
 	if span.Start != start || span.End != end {
 		s.stats.Corrected++
 		span.AddInt(names.OriginalStart, int64(min(start, math.MaxInt64)))

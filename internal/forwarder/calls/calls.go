@@ -108,7 +108,7 @@ func New(opts Options) *Calls {
 	if !opts.Began.IsZero() {
 		c.began = opts.Began.UnixNano()
 	}
-	c.use(opts.Root.TraceID())
+	c.addTrace(opts.Root.TraceID())
 	return c
 }
 
@@ -117,7 +117,7 @@ func New(opts Options) *Calls {
 func (c *Calls) Call(told Call) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	c.use(told.SpanContext.TraceID())
+	c.addTrace(told.SpanContext.TraceID())
 	told.Method = kata.TaskMethod(told.Method)
 	c.create(&told)
 	if !isTask[told.Method] {
@@ -183,29 +183,25 @@ func (c *Calls) room(r *ring) *call {
 	return known
 }
 
-// Own tells that the sandbox uses a trace: its relay hands the trace's contexts to
+// AddTrace tells that the sandbox uses a trace: its relay hands the trace's contexts to
 // the agent, or its runtime does. Spans that come with such a context keep it. The
 // traces of Options.Root and of each Call are the sandbox's without being told.
-func (c *Calls) Own(id trace.TraceID) {
+func (c *Calls) AddTrace(id trace.TraceID) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	c.use(id)
+	c.addTrace(id)
 }
 
-func (c *Calls) use(id trace.TraceID) {
+func (c *Calls) addTrace(id trace.TraceID) {
 	if id.IsValid() {
 		c.traces.Put(id, struct{}{})
 	}
 }
 
-// Owns reports whether the sandbox uses a trace.
-func (c *Calls) Owns(id trace.TraceID) bool {
+// HasTrace reports whether the sandbox uses a trace.
+func (c *Calls) HasTrace(id trace.TraceID) bool {
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	return c.owns(id)
-}
-
-func (c *Calls) owns(id trace.TraceID) bool {
 	root := c.windows.last()
 	return root.IsValid() && root.TraceID() == id || c.traces.Has(id)
 }

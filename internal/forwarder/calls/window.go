@@ -72,7 +72,7 @@ func (c *Calls) SetRoot(sc trace.SpanContext, began time.Time) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	c.windows.begin(sc, began.UnixNano())
-	c.use(sc.TraceID())
+	c.addTrace(sc.TraceID())
 }
 
 // EndRoot tells that from a moment on nothing is recorded, until SetRoot.

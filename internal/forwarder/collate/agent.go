@@ -59,7 +59,7 @@ func (a *agent) root(n *node) {
 // place implements origin.
 func (a *agent) place(n *node) {
 	cause := a.cause(n)
-	a.choose(n.TraceID, cause)
+	a.rememberTrace(n.TraceID, cause)
 	a.send(n, cause, cause.Parent)
 }
 
@@ -95,9 +95,9 @@ func (a *agent) waits(n *node) bool {
 func (a *agent) fromAbove(n *node) bool {
 	if parent, known := a.above.lookup(n.ParentID); known {
 		if a.opts.Isolated {
-			a.split(n)
+			a.detach(n)
 		} else if instead, ok := a.Instead(&n.Span); ok && parent.Drop == "" && a.above.sent.Has(n.ParentID) {
-			instead = a.orOwn(instead, n.TraceID)
+			instead = a.orOwnTrace(instead, n.TraceID)
 			a.send(n, instead, instead.Parent)
 		} else {
 			a.follow(n, parent)
@@ -109,15 +109,15 @@ func (a *agent) fromAbove(n *node) bool {
 	}
 	switch runtimes := a.IsRuntime(n.TraceID); {
 	case runtimes && a.opts.Isolated:
-		a.split(n)
+		a.detach(n)
 	case runtimes, a.has(n.ParentID):
 		return false
-	case a.Owns(n.TraceID):
+	case a.HasTrace(n.TraceID):
 		cause, parent := a.Within(&n.Span)
-		a.choose(n.TraceID, cause)
+		a.rememberTrace(n.TraceID, cause)
 		a.send(n, cause, parent)
 	default:
-		if t, _ := a.traces.Get(n.TraceID); !t.ofNobody {
+		if t, _ := a.traces.Get(n.TraceID); !t.foreign {
 			return false
 		}
 		a.root(n)

@@ -314,7 +314,7 @@ func TestCaptureWithRuntimeSpans(t *testing.T) {
 		cp := load(t, "kata-4.1.0-pod.agent", one)
 		b := newBed(t, nil)
 		id, spans := runtimes(cp)
-		b.Own(id)
+		b.AddTrace(id)
 		cp.play(b)
 		b.balance()
 		n := 0

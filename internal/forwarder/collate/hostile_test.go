@@ -94,7 +94,7 @@ func TestIDsOfOthers(t *testing.T) {
 
 func TestIsolatedTracesAreNotTheGuests(t *testing.T) {
 	b := newBed(t, func(o *Options) { o.Isolated = true })
-	b.Own(traceID(8))
+	b.AddTrace(traceID(8))
 	b.Add(spanOf("x", 7, 2, 1, 10, 20))
 	b.Add(spanOf("wait_process", 7, 1, 0, 10, 20))
 	b.Add(spanOf("wait_process", 7, 3, 0, 10, 20))
@@ -213,7 +213,7 @@ func torture(t testing.TB, program []byte) {
 			s.Method = runtimeMethods[int(p[3])%len(runtimeMethods)]
 			b.AddRuntime(s)
 		case op < 54:
-			b.Own(traceID(0x100 + uint64(p[0]%4)))
+			b.AddTrace(traceID(0x100 + uint64(p[0]%4)))
 		case op < 56:
 			b.Ended()
 		default:
@@ -265,7 +265,7 @@ func torture(t testing.TB, program []byte) {
 		if in == foreign {
 			t.Fatalf("span %x is in a trace that is not the sandbox's", s.SpanId)
 		}
-		if binary.BigEndian.Uint64(in[8:]) < 0x200 && !b.Owns(in) {
+		if binary.BigEndian.Uint64(in[8:]) < 0x200 && !b.HasTrace(in) {
 			t.Fatalf("span %x is in the guest's trace %v", s.SpanId, in)
 		}
 		for _, l := range s.Links {
@@ -291,7 +291,7 @@ func sound(t testing.TB, b *bed) {
 			next := b.above(at)
 			if next == nil {
 				_, ours := b.Knows(parent)
-				known := ours || !parent.IsValid() || parent[6]>>2 == 0xC0>>2 || isKnown(at.Name) && b.Owns(trace.TraceID(at.TraceId))
+				known := ours || !parent.IsValid() || parent[6]>>2 == 0xC0>>2 || isKnown(at.Name) && b.HasTrace(trace.TraceID(at.TraceId))
 				if !known {
 					t.Fatalf("span %x (%s) is an orphan below %v", at.SpanId, at.Name, parent)
 				}
@@ -357,7 +357,7 @@ func TestCallsDoNotWait(t *testing.T) {
 	go func() { b.Tick(); close(done) }()
 	<-stuck
 	b.called("Create", "a", "", 0xC1, 0, 100)
-	b.Own(traceID(9))
+	b.AddTrace(traceID(9))
 	close(release)
 	<-done
 }

@@ -39,7 +39,7 @@ func (s *source) infer(top *node, cause *calls.Cause) {
 		s.place(top)
 		return
 	}
-	if s.above != nil && s.above.hurry(top.id) && top.age == nil {
+	if s.above != nil && s.above.placeNow(top.id) && top.age == nil {
 		return // they followed
 	}
 	if named, ok := s.Named(top.id); ok {
@@ -50,26 +50,26 @@ func (s *source) infer(top *node, cause *calls.Cause) {
 		runtimes := s.above != nil && s.IsRuntime(n.TraceID)
 		switch request := s.requestFromAbove(n); {
 		case runtimes && s.opts.Isolated:
-			s.split(n)
+			s.detach(n)
 		case request && runtimes:
 			s.await(n, top.id, s.cause(n), s.above)
 		case request:
-			s.ofNobody(n.TraceID)
+			s.rememberForeign(n.TraceID)
 			s.root(n)
 		default:
 			if cause == nil {
 				inferred := s.inferred(&lost)
 				cause = &inferred
 			}
-			s.choose(n.TraceID, *cause)
+			s.rememberTrace(n.TraceID, *cause)
 			s.await(n, top.id, *cause, s)
 		}
 	}
 }
 
-// hurry has a span of this source get its place that others have waited for long enough.
+// placeNow has a span of this source get its place that others have waited for long enough.
 // It reports false if it is not here.
-func (s *source) hurry(id trace.SpanID) bool {
+func (s *source) placeNow(id trace.SpanID) bool {
 	if s.opts.Isolated || !s.waiting.arrived(id) {
 		return false
 	}
@@ -87,11 +87,11 @@ func (s *source) inferred(lost *calls.Span) calls.Cause {
 		return t.Cause
 	}
 	cause := s.Of(lost)
-	if cause.Trace.IsValid() && cause.Trace != lost.TraceID && s.Owns(lost.TraceID) {
+	if cause.Trace.IsValid() && cause.Trace != lost.TraceID && s.HasTrace(lost.TraceID) {
 		// It stays where it is; only what it is below must be in the same trace.
 		cause, _ = s.Within(lost)
 	}
-	return s.orOwn(cause, lost.TraceID)
+	return s.orOwnTrace(cause, lost.TraceID)
 }
 
 // lost returns what a span that is missing was, as far as what is below it tells.
@@ -150,9 +150,9 @@ func (s *source) await(n *node, parent trace.SpanID, cause calls.Cause, in *sour
 	s.send(n, cause, parent)
 }
 
-// came has what is below a span of the source above follow it. What was drawn below it in
+// arrivedAbove has what is below a span of the source above follow it. What was drawn below it in
 // another trace, when that was not known yet, has a placeholder there.
-func (s *source) came(id trace.SpanID, in trace.TraceID) {
+func (s *source) arrivedAbove(id trace.SpanID, in trace.TraceID) {
 	if m := s.missing[id]; m != nil {
 		delete(s.missing, id)
 		if m.children > 0 && m.Trace != in {
@@ -190,7 +190,7 @@ func (s *source) placeholders() {
 	for id, m := range s.missing {
 		// What has become known as a span of the host's since needs none, nor what the guest
 		// has sent under the id of one.
-		if _, known := s.Knows(id); m.children > 0 && !known && (s.below == nil || !s.below.drew(id, m.Trace)) {
+		if _, known := s.Knows(id); m.children > 0 && !known && (s.below == nil || !s.below.isDrawn(id, m.Trace)) {
 			ids = append(ids, id)
 		}
 	}
@@ -203,8 +203,8 @@ func (s *source) placeholders() {
 	clear(s.missing)
 }
 
-// drew reports whether a span was sent in a trace.
-func (s *source) drew(id trace.SpanID, in trace.TraceID) bool {
+// isDrawn reports whether a span was sent in a trace.
+func (s *source) isDrawn(id trace.SpanID, in trace.TraceID) bool {
 	found, ok := s.sent.Get(id)
 	return ok && found.Trace == in && found.Drop == "" && !found.off
 }
@@ -220,6 +220,6 @@ func (s *source) placeholder(id trace.SpanID, m *missing) {
 	p.AddBool(names.Placeholder, true)
 	s.put(p, nodeCost)
 	if s.below != nil {
-		s.below.came(id, m.Trace)
+		s.below.arrivedAbove(id, m.Trace)
 	}
 }

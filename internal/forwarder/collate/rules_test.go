@@ -217,7 +217,7 @@ func TestQuiet(t *testing.T) {
 	})
 	t.Run("in a trace of our own", func(t *testing.T) {
 		b := newBed(t, nil)
-		b.Own(traceID(7))
+		b.AddTrace(traceID(7))
 		b.Add(of(spanOf("stats_container", 7, 1, 99, 10, 20), "a", ""))
 		b.Tick()
 		if b.drops[Quiet] != 1 {

@@ -90,7 +90,7 @@ func (s *source) send(top *node, cause calls.Cause, parent trace.SpanID) {
 	}
 	for _, n := range apart {
 		n.above, n.next = nil, nil
-		s.split(n)
+		s.detach(n)
 	}
 }
 
@@ -115,7 +115,7 @@ func (s *source) sendOne(n *node) sent {
 		s.emit(n, was, at)
 	}
 	if s.below != nil {
-		s.below.came(n.id, in)
+		s.below.arrivedAbove(n.id, in)
 	}
 	return done
 }
@@ -167,7 +167,7 @@ func (s *source) put(m *span.Span, cost int) {
 // follows links must not be led to it from elsewhere, or elsewhere from it.
 func (s *source) keepLinks(m *span.Span) {
 	m.KeepLinks(func(id *[16]byte) bool {
-		if s.Owns(*id) {
+		if s.HasTrace(*id) {
 			return true
 		}
 		t, _ := s.traces.Get(*id)

@@ -77,7 +77,7 @@ func (s *source) settleBelow(n *node) {
 		return
 	}
 	if cause, parent, ok := s.Below(&n.Span); ok {
-		s.choose(n.TraceID, cause)
+		s.rememberTrace(n.TraceID, cause)
 		s.send(n, cause, parent)
 		return
 	}
@@ -94,16 +94,16 @@ func (s *source) settleBelow(n *node) {
 func (s *source) follow(n *node, parent sent) {
 	cause, within := s.Inherit(&n.Span, parent.Cause, parent.end)
 	if !within {
-		s.split(n)
+		s.detach(n)
 		return
 	}
-	s.choose(n.TraceID, cause)
+	s.rememberTrace(n.TraceID, cause)
 	s.send(n, cause, n.ParentID)
 }
 
-// split places a span by what is known of it without what it names as its parent, to
+// detach places a span by what is known of it without what it names as its parent, to
 // which it is linked.
-func (s *source) split(n *node) {
+func (s *source) detach(n *node) {
 	cause := s.cause(n)
 	named := s.visible(n.ParentID)
 	cause.Link = calls.Link{Trace: n.TraceID, Span: named}
@@ -162,7 +162,7 @@ func (s *source) settleAbove(n *node, cause calls.Cause) bool {
 		s.infer(top, &cause)
 	}
 	if s.above != nil {
-		s.above.hurry(parent)
+		s.above.placeNow(parent)
 	}
 	return true
 }
@@ -179,7 +179,7 @@ func (s *source) sendLinked(n *node, cause calls.Cause, link calls.Link) {
 func (s *source) requestFromAbove(n *node) bool { return s.above != nil && n.IsRequest() }
 
 // cause returns the cause of a span by itself.
-func (s *source) cause(n *node) calls.Cause { return s.orOwn(s.Of(&n.Span), n.TraceID) }
+func (s *source) cause(n *node) calls.Cause { return s.orOwnTrace(s.Of(&n.Span), n.TraceID) }
 
 // expected returns the cause of a span that was missing when what names it as its
 // parent was sent.

@@ -12,16 +12,16 @@ import (
 type guestTrace struct {
 	calls.Cause
 	placed bool
-	// ofNobody: its requests come with contexts of somebody's who is not here.
-	ofNobody bool
+	// foreign: its requests come with contexts of somebody's who is not here.
+	foreign bool
 }
 
 // maxTraces bounds those that are remembered.
 const maxTraces = 1024
 
-// choose remembers the cause of a trace that the guest named: what comes late of
+// rememberTrace remembers the cause of a trace that the guest named: what comes late of
 // it follows.
-func (c *Collator) choose(id trace.TraceID, cause calls.Cause) {
+func (c *Collator) rememberTrace(id trace.TraceID, cause calls.Cause) {
 	if c.IsRuntime(id) {
 		return // one trace for all of the sandbox's life has no one cause
 	}
@@ -32,22 +32,22 @@ func (c *Collator) choose(id trace.TraceID, cause calls.Cause) {
 	}
 }
 
-// ofNobody remembers that a trace comes with contexts of somebody's who is not here.
-func (c *Collator) ofNobody(id trace.TraceID) {
+// rememberForeign remembers that a trace comes with contexts of somebody's who is not here.
+func (c *Collator) rememberForeign(id trace.TraceID) {
 	t, _ := c.traces.Get(id)
-	t.ofNobody = true
+	t.foreign = true
 	c.traces.Put(id, t)
 }
 
-// orOwn returns cause, or if there is none, that of a span which remains in a trace of its
+// orOwnTrace returns cause, or if there is none, that of a span which remains in a trace of its
 // own. The runtime's is the host's, and may be what it says. The id of a guest's is one that
-// the guest can neither choose nor know, unless the sandbox uses the trace that it named.
-func (s *source) orOwn(cause calls.Cause, own trace.TraceID) calls.Cause {
+// the guest can neither rememberTrace nor know, unless the sandbox uses the trace that it named.
+func (s *source) orOwnTrace(cause calls.Cause, own trace.TraceID) calls.Cause {
 	if cause.Trace.IsValid() || cause.Drop != "" {
 		return cause
 	}
 	cause.Trace = own
-	if s.above != nil && !s.Owns(own) {
+	if s.above != nil && !s.HasTrace(own) {
 		var seed [32]byte
 		copy(seed[copy(seed[:], s.secret[:]):], own[:])
 		sum := sha256.Sum256(seed[:])

@@ -145,7 +145,7 @@ func (r *Receiver) Span(conn forwarder.ConnInfo, span *span.Span) {
 		return
 	}
 	if r.opts.KeepTraceIDs {
-		v.Own(span.TraceID)
+		v.AddTrace(span.TraceID)
 	}
 	v.Add(span)
 }

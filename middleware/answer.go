@@ -10,7 +10,7 @@ import (
 type answerReader struct {
 	head    [wire.HeaderLen]byte
 	have    int   // bytes of head
-	left    int64 // bytes of the payload still to come
+	left    int64 // bytes of the payload still to come, or of what is before the first frame
 	payload []byte
 	blind   bool // another process had the beginning of the payload
 }
@@ -25,9 +25,6 @@ func resumeAnswers(m handover.Mark) *answerReader {
 
 // mark is where in a frame the reader is.
 func (a *answerReader) mark() handover.Mark {
-	if a.have == 0 {
-		return handover.Mark{}
-	}
 	m := handover.Mark{Left: uint64(a.left), Have: uint32(a.have)}
 	copy(m.Head[:], a.head[:])
 	return m
@@ -44,6 +41,11 @@ const maxAnswer = 4 << 10
 // payload, valid during the call, unless the reader is blind to it.
 func (a *answerReader) feed(chunk []byte, f func(h wire.Header, payload []byte)) {
 	for len(chunk) > 0 {
+		if a.have == 0 && a.left > 0 { // of no frame
+			n := min(a.left, int64(len(chunk)))
+			a.left, chunk = a.left-n, chunk[n:]
+			continue
+		}
 		if a.have < wire.HeaderLen {
 			n := copy(a.head[a.have:], chunk)
 			a.have += n

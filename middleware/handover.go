@@ -106,32 +106,37 @@ func (c *conn) stop() {
 
 // share relays a connection that can be handed over, and reports whether it could.
 func (c *conn) share(all *conns) bool {
-	if c.handover == nil || !plain(c.client) || !plain(c.server) {
+	client, saidByClient := plain(c.client)
+	server, saidByServer := plain(c.server)
+	if c.handover == nil || client == nil || server == nil {
 		return false
 	}
 	memory, err := handover.New()
 	if err == nil {
-		c.memory = memory
-		err = c.relayMemory(all)
+		shared := &conn{spans: c.spans, client: client, server: server, memory: memory, raw: c.raw}
+		err = shared.relayMemory(all, saidByClient, saidByServer)
 	}
 	if err != nil {
-		c.memory = nil
 		c.report(fmt.Errorf("relay: a connection ends with this process: %w", err))
 	}
 	return err == nil
 }
 
-// plain reports whether nothing is between a connection's methods and its descriptor.
-func plain(c net.Conn) bool {
-	switch c.(type) {
+// plain returns a connection with nothing between its methods and its descriptor, nil if
+// there is none, and what has been read of it.
+func plain(c net.Conn) (conn net.Conn, ahead []byte) {
+	switch c := c.(type) {
 	case *net.UnixConn, *net.TCPConn:
-		return true
+		return c, nil
+	case *handover.Ahead:
+		return c.UnixConn, c.Bytes
 	}
-	return false
+	return nil, nil
 }
 
-// relayMemory relays with the connection's memory. On error nothing has been read.
-func (c *conn) relayMemory(all *conns) error {
+// relayMemory relays with the connection's memory, of which some bytes may have been read
+// that are not in it. On error nothing else has.
+func (c *conn) relayMemory(all *conns, ahead ...[]byte) error {
 	requests, err := c.memory.Stream(handover.Requests, c.client, c.server)
 	if err != nil {
 		return errors.Join(err, c.memory.Close())
@@ -139,6 +144,11 @@ func (c *conn) relayMemory(all *conns) error {
 	answers, err := c.memory.Stream(handover.Answers, c.server, c.client)
 	if err != nil {
 		return errors.Join(err, c.memory.Close())
+	}
+	if len(ahead) > 0 {
+		requests.Preload(ahead[0])
+		answers.Preload(ahead[1])
+		answers.Discard(0, handover.Mark{Left: c.raw})
 	}
 	c.calls.kept = c.memory.Calls()
 	ended := func() {}

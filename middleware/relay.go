@@ -77,12 +77,17 @@ func (r *Relay) Serve(ctx context.Context, l net.Listener, dial DialFunc) error 
 // passed on as such, so that each side sees what it would see of the other.
 func (r *Relay) Connect(client, server net.Conn) {
 	c := &conn{spans: r.spans, client: client, server: server}
+	if ahead, ok := server.(*handover.Ahead); ok {
+		c.raw = uint64(ahead.Raw)
+	}
 	if c.share(&r.conns) {
 		return
 	}
 	r.conns.add(c)
 	defer r.conns.remove(c)
-	c.relay(handover.NewStream(client, server), handover.NewStream(server, client))
+	answers := handover.NewStream(server, client)
+	answers.Discard(0, handover.Mark{Left: c.raw})
+	c.relay(handover.NewStream(client, server), answers)
 }
 
 // relay relays until both directions have ended, and reports whether they have: they may
@@ -120,6 +125,7 @@ type conn struct {
 	client, server net.Conn
 	memory         *handover.Memory // nil: it ends with the process
 	streams        []*handover.Stream
+	raw            uint64 // bytes of the answers that are none, at the beginning
 	calls          calls
 	panics         panics
 	ending         ending

@@ -239,6 +239,35 @@ func TestLeaveAmid(t *testing.T) {
 	h.wait(t)
 }
 
+// TestAhead: what has been read of the two ends before passes first; of the server's, some
+// is no frame.
+func TestAhead(t *testing.T) {
+	client, in := socketpair(t)
+	server, out := socketpair(t)
+	asked, answered := request(1, state(100)), answer(1, &ttrpc.Response{Payload: make([]byte, 50)})
+	provider, rec := recorder()
+	done := make(chan struct{})
+	go func() {
+		defer close(done)
+		newRelay(provider, propagators("tracecontext")).Connect(
+			&handover.Ahead{UnixConn: in, Bytes: asked[:20]},
+			&handover.Ahead{UnixConn: out, Bytes: append([]byte("OK 1073741824\n"), answered[:15]...), Raw: 14})
+	}()
+	read(t, client, []byte("OK 1073741824\n"))
+	read(t, client, answered[:15])
+	send(t, client, asked[20:])
+	readFrame(t, server)
+	send(t, server, answered[15:])
+	read(t, client, answered[15:])
+	client.Close()
+	readEnd(t, server)
+	server.Close()
+	<-done
+	if spans := ended(t, rec, 1); spans[0].Status().Description != "" {
+		t.Errorf("%v", spans[0].Status())
+	}
+}
+
 // TestLeaveRefused: a connection that cannot be handed over keeps the relay, and all of its
 // connections.
 func TestLeaveRefused(t *testing.T) {

@@ -231,6 +231,14 @@ var ErrStopped = errors.New("the stream was stopped")
 // goroutine.
 func (s *Stream) Stop() { s.shared.stop() }
 
+// Preload puts bytes behind the buffered ones that somebody else has read of the
+// connection of a memory. There may be 1 MiB of them.
+func (s *Stream) Preload(b []byte) {
+	n := copy(s.buf[s.w:], b)
+	s.w += n
+	s.shared.account.read.begin(s.shared.account.read.done() + uint32(n))
+}
+
 // Position is the number of bytes of the connection before the buffered ones.
 func (s *Stream) Position() uint64 {
 	if s.shared == nil {

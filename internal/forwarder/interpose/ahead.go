@@ -1,28 +1,16 @@
 package interpose
 
-import "net"
+import (
+	"net"
 
-// aheadConn is a connection of which some bytes have been read already.
-type aheadConn struct {
-	*net.UnixConn
-	ahead []byte
-}
+	"github.com/shimtrace/shimtrace/internal/handover"
+)
 
-// withAhead returns conn with the bytes to be read first.
-func withAhead(conn *net.UnixConn, ahead []byte) net.Conn {
-	if len(ahead) == 0 {
-		return conn
+// ahead returns the two ends with what has been read of them.
+func (c *connection) ahead() (client, server net.Conn) {
+	client = c.client
+	if len(c.fromClient) > 0 {
+		client = &handover.Ahead{UnixConn: c.client, Bytes: c.fromClient}
 	}
-	return &aheadConn{UnixConn: conn, ahead: ahead}
-}
-
-func (c *aheadConn) Read(b []byte) (int, error) {
-	if len(c.ahead) == 0 {
-		return c.UnixConn.Read(b)
-	}
-	n := copy(b, c.ahead)
-	if c.ahead = c.ahead[n:]; len(c.ahead) == 0 {
-		c.ahead = nil
-	}
-	return n, nil
+	return client, &handover.Ahead{UnixConn: c.server, Bytes: c.fromServer, Raw: c.line}
 }

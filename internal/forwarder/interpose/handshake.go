@@ -23,12 +23,14 @@ const (
 // connection is one of a client that goes on to the VMM. Each direction has a
 // goroutine, which passes on what comes, and looks at it until it is clear whether
 // this is a connection to the agent. It is one when the VMM has agreed to the
-// client's first line; what came after the two lines is then held, for the relay.
+// client's first line; what came after that is then held, for the relay: also the VMM's
+// answer, so that the client is not told to go on before the relay can.
 type connection struct {
 	client, server *net.UnixConn
 	asked          atomic.Bool // the agent's port was asked for
 	fromClient     []byte      // what came after the line
-	fromServer     []byte      // what came after the answer
+	fromServer     []byte      // the answer, which the relay passes on, and what came after it
+	line           int         // the answer's length
 	step           func(string)
 	panicked       func(any) // reports it
 
@@ -207,9 +209,8 @@ func (c *connection) answers(from *reader) {
 		}
 		switch m {
 		case awaited:
-			c.fromServer = append([]byte(nil), data[n:]...)
+			c.fromServer, c.line = append([]byte(nil), data...), n
 			if c.decide(relays) == relays {
-				_ = write(c.client, data[:n], nil) // the relay sees if the client is gone
 				c.rouse()
 				return
 			}

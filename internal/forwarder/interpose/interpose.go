@@ -25,9 +25,11 @@ type Options struct {
 	Patterns []listen.Pattern
 	// Port is the agent's port for requests; DefaultPort.
 	Port uint32
-	// Relay relays a connection to the agent whose handshake is over, and returns
-	// when both have ended, which it closes (middleware.Relay.Connect). The
-	// connections can be closed for reading and for writing by themselves.
+	// Relay relays a connection to the agent whose handshake is over but for the VMM's
+	// answer, which is the first that is read of the server and passes as it is
+	// (handover.Ahead). It returns when both have ended, which it closes
+	// (middleware.Relay.Connect). The connections can be closed for reading and for
+	// writing by themselves.
 	Relay func(client, server net.Conn)
 	// MaxConnections bounds the connections at a time; what is beyond waits to be
 	// accepted. VMMs have a bound of their own. Default 1024.

@@ -32,7 +32,7 @@ func (i *Interposer) connect(s *seat, client *net.UnixConn) {
 		}
 	case v == relays:
 		i.relayed.Add(1)
-		i.opts.Relay(withAhead(client, c.fromClient), withAhead(server, c.fromServer))
+		i.opts.Relay(c.ahead())
 	case c.asked.Load():
 		i.attempts.Add(1)
 	default:

@@ -21,6 +21,7 @@ import (
 	"github.com/shimtrace/shimtrace/internal/forwarder/route"
 	"github.com/shimtrace/shimtrace/internal/forwarder/span"
 	identity "github.com/shimtrace/shimtrace/internal/host"
+	"github.com/shimtrace/shimtrace/internal/losses"
 )
 
 // pod is what the runtime of a real pod posted, in order.
@@ -135,6 +136,7 @@ func (p *pod) postAll(t *testing.T, endpoint string) {
 
 // fakeRelay is the end of a relay.
 type fakeRelay struct {
+	losses losses.Tally
 	*route.Link
 
 	mu    sync.Mutex
@@ -148,8 +150,8 @@ func linkRelay(t *testing.T, state, sandbox string, ensure func(), pids ...int) 
 	f := new(fakeRelay)
 	f.Link = route.NewLink(route.LinkOptions{
 		Dir: filepath.Join(state, "collect"), Sandbox: sandbox, Ensure: ensure,
-		Lost: func(reason string, n int) { t.Errorf("%s: %d spans lost: %s", sandbox, n, reason) },
-		Warn: func(err error) { t.Logf("%s: %v", sandbox, err) },
+		Losses: &f.losses,
+		Warn:   func(err error) { t.Logf("%s: %v", sandbox, err) },
 	}, f.take)
 	var named []identity.Process
 	for _, pid := range pids {

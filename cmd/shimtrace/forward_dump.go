@@ -14,6 +14,7 @@ import (
 	"github.com/shimtrace/shimtrace/internal/forwarder"
 	"github.com/shimtrace/shimtrace/internal/forwarder/receiver"
 	"github.com/shimtrace/shimtrace/internal/forwarder/span"
+	"github.com/shimtrace/shimtrace/internal/losses"
 	"github.com/shimtrace/shimtrace/internal/names"
 	"github.com/shimtrace/shimtrace/internal/shim/kata/agentconfig"
 	"github.com/shimtrace/shimtrace/internal/waterfall"
@@ -92,7 +93,7 @@ func (d *dump) Status() forwardStatus {
 	defer d.mu.Unlock()
 	s := forwardStatus{Snapshot: receiver.Snapshot{Snapshot: d.Snapshot(), Sent: d.sent}}
 	if d.others > 0 {
-		s.Lost[otherVM] += d.others
+		s.Lost[losses.OtherVM] += d.others
 	}
 	return s
 }

@@ -162,11 +162,8 @@ func vsockCID(text string) (uint32, error) {
 	return uint32(n), nil
 }
 
-// otherVM is why spans are lost of VMs that --vsock-cid leaves out. They are read,
-// for an agent that is not read delays its VM's end.
-const otherVM = "other vm"
-
-// leavesOut tells that a VM's spans are not asked for.
+// leavesOut tells that a VM's spans are not asked for. They are read, for an agent that
+// is not read delays its VM's end.
 func (o *forwardOptions) leavesOut(from listen.Origin) bool {
 	return o.cid != 0 && from.CID != 0 && from.CID != o.cid
 }

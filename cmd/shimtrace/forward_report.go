@@ -6,6 +6,7 @@ import (
 
 	"github.com/shimtrace/shimtrace/internal/collect"
 	"github.com/shimtrace/shimtrace/internal/console"
+	"github.com/shimtrace/shimtrace/internal/losses"
 )
 
 // console tells how it goes.
@@ -67,12 +68,12 @@ type forwardSummary struct {
 	Recorded uint64 `json:"recorded"`
 	Quiet    uint64 `json:"quiet"`
 	// Lost spans by reason.
-	Lost    map[string]uint64 `json:"lost,omitempty"`
-	Journal string            `json:"journal,omitempty"`
+	Lost    map[losses.Reason]uint64 `json:"lost,omitempty"`
+	Journal string                   `json:"journal,omitempty"`
 	// Shipped spans, also those that were in the journal before; absent where
 	// nothing is shipped.
-	Shipped  *int           `json:"shipped,omitempty"`
-	Rejected map[string]int `json:"rejected,omitempty"`
+	Shipped  *int                  `json:"shipped,omitempty"`
+	Rejected map[losses.Reason]int `json:"rejected,omitempty"`
 	// ShipError is why the last attempt failed, if so.
 	ShipError string `json:"ship_error,omitempty"`
 }

@@ -18,6 +18,7 @@ import (
 	"github.com/shimtrace/shimtrace/internal/forwarder/collate"
 	"github.com/shimtrace/shimtrace/internal/forwarder/listen"
 	"github.com/shimtrace/shimtrace/internal/forwarder/receiver"
+	"github.com/shimtrace/shimtrace/internal/losses"
 	"github.com/shimtrace/shimtrace/internal/names"
 	"github.com/shimtrace/shimtrace/internal/shim/kata/agentconfig"
 	"github.com/shimtrace/shimtrace/middleware"
@@ -79,13 +80,13 @@ func openStore(o *forwardOptions, report *console.Console) (*store, error) {
 
 // collation says how a VM's spans get their place: as nothing is known of what
 // caused them, in traces of their own.
-func (s *store) collation(from listen.Origin) (o collate.Options, refused string) {
+func (s *store) collation(from listen.Origin) (o collate.Options, refused losses.Reason) {
 	if s.o.leavesOut(from) {
-		return o, otherVM
+		return o, losses.OtherVM
 	}
 	o = agentconfig.Isolated(s.o.cfg)
 	o.Resource = s.o.resource(from)
-	return o, ""
+	return o, 0
 }
 
 // resource says whose spans they are.

@@ -20,6 +20,7 @@ import (
 	"github.com/shimtrace/shimtrace/internal/forwarder"
 	"github.com/shimtrace/shimtrace/internal/forwarder/listen"
 	"github.com/shimtrace/shimtrace/internal/forwarder/span"
+	"github.com/shimtrace/shimtrace/internal/losses"
 	"github.com/shimtrace/shimtrace/internal/names"
 )
 
@@ -219,7 +220,7 @@ func TestForwardOneVM(t *testing.T) {
 	}
 	o := &forwardOptions{cfg: config.Default(), cid: 7}
 	s := &store{o: o}
-	for from, want := range map[listen.Origin]string{{CID: 7}: "", {CID: 8}: otherVM, {Sandbox: "a", Path: "/a"}: ""} {
+	for from, want := range map[listen.Origin]losses.Reason{{CID: 7}: 0, {CID: 8}: losses.OtherVM, {Sandbox: "a", Path: "/a"}: 0} {
 		if _, refused := s.collation(from); refused != want {
 			t.Errorf("%+v is refused for %q, want %q", from, refused, want)
 		}
@@ -232,7 +233,7 @@ func TestForwardOneVM(t *testing.T) {
 	if err := d.Close(t.Context()); err != nil {
 		t.Fatal(err)
 	}
-	if st := d.Status(); st.Sent != 1 || st.Lost[otherVM] != 1 || !strings.Contains(printed.String(), `{"key":"shimtrace.vsock.cid","value":{"stringValue":"7"}}`) {
+	if st := d.Status(); st.Sent != 1 || st.Lost[losses.OtherVM] != 1 || !strings.Contains(printed.String(), `{"key":"shimtrace.vsock.cid","value":{"stringValue":"7"}}`) {
 		t.Errorf("%+v, printed %s", st, printed.String())
 	}
 }

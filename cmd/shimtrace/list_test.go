@@ -10,6 +10,7 @@ import (
 
 	"github.com/shimtrace/shimtrace/internal/console"
 	"github.com/shimtrace/shimtrace/internal/export/journal"
+	"github.com/shimtrace/shimtrace/internal/losses"
 )
 
 func TestListEmpty(t *testing.T) {
@@ -65,9 +66,10 @@ func TestListReportsLosses(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	j.Drop("queue full", 3)
-	j.Drop("disk full", 4)
-	j.Drop(journal.ReasonRetention, 5)
+	lost := j.Losses(losses.Ours)
+	lost.Add(losses.QueueFull, 3)
+	lost.Add(losses.DiskFull, 4)
+	lost.Add(losses.Retention, 5)
 	if err := j.Close(); err != nil {
 		t.Fatal(err)
 	}
@@ -81,7 +83,7 @@ func TestListReportsLosses(t *testing.T) {
 		t.Fatal(err)
 	}
 	r := command(t, nil, "list", "--journal", dir)
-	r.want(t, console.OK, "web", "7 spans lost (disk full: 4, queue full: 3)")
+	r.want(t, console.OK, "web", "7 spans lost (disk_full: 4, queue_full: 3)")
 	r.want(t, console.OK, "web", "5 spans older than")
 	r.want(t, console.OK, "web", "77 bytes of")
 }

@@ -8,6 +8,7 @@ import (
 
 	"github.com/shimtrace/shimtrace/integration/otlprecv"
 	"github.com/shimtrace/shimtrace/internal/export/journal"
+	"github.com/shimtrace/shimtrace/internal/losses"
 	"github.com/shimtrace/shimtrace/internal/reliability"
 )
 
@@ -34,7 +35,7 @@ func Account(t testing.TB, l *Load, lost int, recv *otlprecv.Receiver) *reliabil
 	missing := l.missing(spans)
 	counted := 0
 	for reason, n := range drops {
-		if reason != journal.ReasonRetention {
+		if reason != losses.Retention.String() {
 			counted += n
 		}
 	}

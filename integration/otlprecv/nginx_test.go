@@ -172,7 +172,7 @@ func shipTo(t *testing.T, endpoint, protocol string) *shipping {
 	}
 	s := &shipping{journal: j}
 	sh := &ship.Shipper{
-		Dir: j.Dir(), Client: client, Drops: j, Drain: 10 * time.Millisecond,
+		Dir: j.Dir(), Client: client, Journal: j, Drain: 10 * time.Millisecond,
 		Linger: time.Millisecond, MinBackoff: 10 * time.Millisecond, MaxBackoff: 50 * time.Millisecond,
 		Progress: func(st ship.Status) {
 			s.mu.Lock()

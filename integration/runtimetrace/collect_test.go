@@ -199,7 +199,7 @@ func TestNobodyWaitsForCollect(t *testing.T) {
 				k := c.keeper(t)
 				link := route.NewLink(route.LinkOptions{
 					Dir: export.CollectDir(c.cfg), Sandbox: fmt.Sprint(n, sandbox)[1:], Ensure: k.Ensure,
-					Lost: func(string, int) {}, Warn: func(error) {},
+					Warn: func(error) {},
 				}, func(*span.Span) { got.Add(1) })
 				running.Go(func() { link.Serve(ctx) })
 				if watched == "by relays" {
@@ -257,8 +257,8 @@ func TestNobodyWaitsForCollect(t *testing.T) {
 				t.Fatal(err)
 			}
 			t.Logf("%d spans posted, %d arrived, lost %v", load.posted.Load(), got.Load(), lost)
-			for _, reason := range []string{route.ReasonEndpointGone, route.ReasonEndpointStopped} {
-				if lost[route.DropReason(reason)] == 0 {
+			for _, reason := range []string{"runtime: endpoint_gone", "runtime: endpoint_stopped"} {
+				if lost[reason] == 0 {
 					t.Errorf("none is counted as %s: %v", reason, lost)
 				}
 			}

@@ -25,6 +25,7 @@ import (
 	rustjaeger "github.com/shimtrace/shimtrace/integration/rust/jaeger"
 	"github.com/shimtrace/shimtrace/internal/forwarder/endpoint"
 	"github.com/shimtrace/shimtrace/internal/forwarder/span"
+	"github.com/shimtrace/shimtrace/internal/losses"
 )
 
 // postsEndpoint is one of ours, and what came to it.
@@ -55,8 +56,8 @@ func serve(t *testing.T) *postsEndpoint {
 		for _, s := range spans {
 			e.by[peer] = append(e.by[peer], posted{service, s})
 		}
-	}, endpoint.Options{Counters: &e.counters, Report: func(r endpoint.Reason, err error) {
-		if r != endpoint.CutShort { // a process that ends while its exporter posts what it traced of itself
+	}, endpoint.Options{Counters: &e.counters, Report: func(r losses.Reason, err error) {
+		if r != losses.CutShortPost { // a process that ends while its exporter posts what it traced of itself
 			t.Errorf("%s: %v", r, err)
 		}
 	}})
@@ -292,7 +293,7 @@ func TestRustExporter(t *testing.T) {
 	for _, got := range posts {
 		checkRust(t, sandbox, sent, got)
 	}
-	if e.counters.Lost(endpoint.Exporter) == 0 {
+	if e.counters.Exporter.Load() == 0 {
 		t.Error("none of the exporter's own spans were dropped")
 	}
 	if n := e.counters.Bodies.Load(); n < 2 {

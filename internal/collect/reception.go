@@ -14,6 +14,7 @@ import (
 	"github.com/shimtrace/shimtrace/internal/export/journal"
 	"github.com/shimtrace/shimtrace/internal/forwarder/endpoint"
 	"github.com/shimtrace/shimtrace/internal/forwarder/route"
+	"github.com/shimtrace/shimtrace/internal/losses"
 	"github.com/shimtrace/shimtrace/internal/shim/kata/agentconfig"
 )
 
@@ -34,7 +35,6 @@ type reception struct {
 	endpoint *endpoint.Endpoint
 	router   *route.Router
 	serving  sync.WaitGroup
-	told     map[endpoint.Reason]uint64 // of the endpoint's losses, so far
 
 	wanted bool // runtimes' spans are, by a relay or who has started the process
 
@@ -47,30 +47,32 @@ type reception struct {
 func newReception(cfg config.Config, p *place, c *console.Console) *reception {
 	r := &reception{
 		place: p, console: c, listen: cfg.Jaeger.Listen,
-		told: make(map[endpoint.Reason]uint64), ports: make(map[string]net.Listener),
+		ports:   make(map[string]net.Listener),
 		journal: openJournal(cfg),
 	}
+	lost := r.journal.Losses(losses.Runtimes)
+	r.counters.Losses = losses.New(lost)
 	r.router = route.NewRouter(route.RouterOptions{
 		HeldBytes: int(cfg.Jaeger.HeldBytes),
 		Settle:    func(ctx context.Context) { _ = r.endpoint.Flush(ctx) },
-		Drops:     r.journal,
+		Losses:    lost,
 		Pending:   p.pending,
 		Warn:      c.Warn,
 	})
 	r.endpoint = endpoint.New(r.router.Take, endpoint.Options{
 		Span:     agentconfig.Forwarder(cfg.Agent).Wire.Options,
 		MaxBody:  int(cfg.Jaeger.BodyBytes),
-		Report:   func(_ endpoint.Reason, err error) { c.Warn(err) },
+		Report:   func(_ losses.Reason, err error) { c.Warn(err) },
 		Counters: &r.counters,
 		Pending:  p.pending,
 	})
 	c.Warn(p.uncounted)
 	if p.lost > 0 {
-		r.journal.Drop(route.DropReason(route.ReasonEndpointGone), int(p.lost))
+		lost.Add(losses.EndpointGone, int(p.lost))
 		c.Warn(fmt.Errorf("the process before this one was killed when it had %d spans, which are lost", p.lost))
 	}
 	if p.unread > 0 {
-		r.journal.Drop(route.DropReason(route.ReasonEndpointStopped), int(p.unread))
+		lost.Add(losses.EndpointStopped, int(p.unread))
 	}
 	return r
 }
@@ -201,23 +203,8 @@ func (r *reception) serve(port *net.TCPListener) error {
 	return nil
 }
 
-// tell counts in the journal what the endpoint has lost since the last time. Of a
-// post that could not be read nobody knows the number of spans; it counts as one.
-// What the exporter traced of itself is no loss.
+// tell writes the counts of what was lost into the journal.
 func (r *reception) tell() {
-	for _, reason := range endpoint.Reasons() {
-		lost := r.counters.Lost(reason)
-		n := lost - r.told[reason]
-		r.told[reason] = lost
-		if n == 0 || reason == endpoint.Exporter {
-			continue
-		}
-		name := reason.String()
-		if reason.Requests() {
-			name += "_post"
-		}
-		r.journal.Drop(route.DropReason(name), int(n))
-	}
 	// If that fails, the journal keeps the counts for its next record.
 	r.console.Warn(r.journal.Within(diskTime, r.journal.Flush))
 }
@@ -226,13 +213,11 @@ func (r *reception) tell() {
 func (r *reception) status() console.Status {
 	s := r.router.Snapshot()
 	refused := make(map[string]uint64) // posts, by reason
-	for _, reason := range endpoint.Reasons() {
-		switch n := r.counters.Lost(reason); {
-		case n == 0 || reason == endpoint.Exporter:
-		case reason.Requests():
-			refused[reason.String()] += n
-		default:
-			s.Lost[reason.String()] += n
+	for reason, n := range r.counters.Losses.Counts() {
+		if text := reason.String(); strings.HasSuffix(text, "_post") {
+			refused[text] += n
+		} else {
+			s.Lost[reason] += n
 		}
 	}
 	if n := r.counters.TurnedAway.Load(); n > 0 {
@@ -246,7 +231,7 @@ func (r *reception) status() console.Status {
 		sandboxes = "1 sandbox"
 	}
 	parts := []string{sandboxes, console.Spans(int(s.Arrived))}
-	if n := r.counters.Lost(endpoint.Exporter); n > 0 {
+	if n := r.counters.Exporter.Load(); n > 0 {
 		parts = append(parts, fmt.Sprintf("%d of the exporter's own left out", n))
 	}
 	if s.Held > 0 {

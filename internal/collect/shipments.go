@@ -46,7 +46,7 @@ func (s *Shipment) Ship(ctx context.Context, once bool, idle time.Duration) (err
 		return err
 	}
 	defer func() { err = errors.Join(err, j.Close()) }()
-	return (&ship.Shipper{Dir: s.cfg.Journal.Dir, Client: client, Once: once, Idle: idle, Drops: j, Progress: s.update}).Run(ctx)
+	return (&ship.Shipper{Dir: s.cfg.Journal.Dir, Client: client, Once: once, Idle: idle, Journal: j, Progress: s.update}).Run(ctx)
 }
 
 // update says what the collector says of spans that it took, refused or failed on, and

@@ -11,6 +11,7 @@ import (
 	"github.com/shimtrace/shimtrace/internal/config"
 	"github.com/shimtrace/shimtrace/internal/console"
 	"github.com/shimtrace/shimtrace/internal/export/ship"
+	"github.com/shimtrace/shimtrace/internal/losses"
 )
 
 // caused is an error whose text changes from attempt to attempt.
@@ -24,7 +25,7 @@ func TestShipmentSaysEachCauseOnce(t *testing.T) {
 	var out bytes.Buffer
 	c := console.New(&out, slog.LevelInfo)
 	s := NewShipment(config.Config{}, c)
-	refused := &ship.RejectedError{Reason: "refused", Spans: 1, Err: errors.New("bad span")}
+	refused := &ship.RejectedError{Reason: losses.CollectorRefused, Spans: 1, Err: errors.New("bad span")}
 	for n := range 100 {
 		s.update(ship.Status{Err: caused{n}})
 		s.update(ship.Status{}) // as an attempt begins, for one

@@ -2,7 +2,6 @@ package console
 
 import (
 	"fmt"
-	"maps"
 	"os"
 	"slices"
 	"strings"
@@ -32,14 +31,15 @@ func Spans(n int) string {
 }
 
 // ByReason tells counts with their reasons, nothing if there are none.
-func ByReason(what string, counts map[string]uint64) string {
+func ByReason[R comparable](what string, counts map[R]uint64) string {
 	total, reasons := uint64(0), []string{}
-	for _, reason := range slices.Sorted(maps.Keys(counts)) {
-		total += counts[reason]
-		reasons = append(reasons, fmt.Sprintf("%s: %d", reason, counts[reason]))
+	for reason, n := range counts {
+		total += n
+		reasons = append(reasons, fmt.Sprintf("%v: %d", reason, n))
 	}
 	if total == 0 {
 		return ""
 	}
+	slices.Sort(reasons)
 	return fmt.Sprintf("%d %s (%s)", total, what, strings.Join(reasons, ", "))
 }

@@ -8,20 +8,9 @@ import (
 
 	"go.opentelemetry.io/otel"
 	sdktrace "go.opentelemetry.io/otel/sdk/trace"
-)
 
-// Reasons for which a [Processor] drops spans.
-const (
-	// ReasonQueueFull: spans ended faster than the exporter took them.
-	ReasonQueueFull = "queue full"
-	// ReasonShutdown: the time given to Shutdown was over, or the span ended later.
-	ReasonShutdown = "shutdown"
+	"github.com/shimtrace/shimtrace/internal/losses"
 )
-
-// Drops counts spans that are lost, by reason, without blocking. A journal is one.
-type Drops interface {
-	Drop(reason string, spans int)
-}
 
 // ProcessorOptions of a [Processor]. Zero values mean the defaults.
 type ProcessorOptions struct {
@@ -33,8 +22,8 @@ type ProcessorOptions struct {
 	// Delay is how long an ended span waits at most for others (default 500 ms):
 	// a trace can be read while its pod runs.
 	Delay time.Duration
-	// Drops is told what was lost; nil: nobody.
-	Drops Drops
+	// Losses counts what was lost; nil: nothing.
+	Losses *losses.Tally
 	// Waiting is the number of spans that have ended and are neither exported nor
 	// counted as lost; nil: nobody wants to know. It may be another process's to read.
 	Waiting *atomic.Int64
@@ -111,7 +100,7 @@ func (p *Processor) OnEnd(s sdktrace.ReadOnlySpan) {
 	p.mu.Lock()
 	if p.stopped {
 		p.mu.Unlock()
-		p.drop(ReasonShutdown, 1)
+		p.opts.Losses.Add(losses.Shutdown, 1)
 		return
 	}
 	if len(p.queue) < p.opts.Queue {
@@ -212,11 +201,11 @@ func (p *Processor) export() error {
 	p.queue, p.full = p.spare[:0], 0
 	p.mu.Unlock()
 
-	p.drop(ReasonQueueFull, full)
+	p.opts.Losses.Add(losses.QueueFull, full)
 	var first error
 	for rest := spans; len(rest) > 0; {
 		if p.ctx.Err() != nil {
-			p.drop(ReasonShutdown, len(rest))
+			p.opts.Losses.Add(losses.Shutdown, len(rest))
 			p.opts.Waiting.Add(-int64(len(rest)))
 			break
 		}
@@ -230,12 +219,6 @@ func (p *Processor) export() error {
 	clear(spans)
 	p.spare = spans
 	return first
-}
-
-func (p *Processor) drop(reason string, spans int) {
-	if spans > 0 && p.opts.Drops != nil {
-		p.opts.Drops.Drop(reason, spans)
-	}
 }
 
 func handle(err error) {

@@ -10,6 +10,8 @@ import (
 	sdktrace "go.opentelemetry.io/otel/sdk/trace"
 	"go.opentelemetry.io/otel/sdk/trace/tracetest"
 	"go.opentelemetry.io/otel/trace"
+
+	"github.com/shimtrace/shimtrace/internal/losses"
 )
 
 // exporter keeps what it is given; while gate is set, each export waits for it.
@@ -49,27 +51,6 @@ func (e *exporter) count() int {
 	e.mu.Lock()
 	defer e.mu.Unlock()
 	return len(e.names)
-}
-
-// dropped is a Drops.
-type dropped struct {
-	mu sync.Mutex
-	m  map[string]int
-}
-
-func (d *dropped) Drop(reason string, n int) {
-	d.mu.Lock()
-	defer d.mu.Unlock()
-	if d.m == nil {
-		d.m = make(map[string]int)
-	}
-	d.m[reason] += n
-}
-
-func (d *dropped) of(reason string) int {
-	d.mu.Lock()
-	defer d.mu.Unlock()
-	return d.m[reason]
 }
 
 func endedSpan(sampled bool) sdktrace.ReadOnlySpan {
@@ -131,9 +112,9 @@ func TestProcessorForceFlush(t *testing.T) {
 
 func TestProcessorNeverBlocksAndCounts(t *testing.T) {
 	const queue, ended = 8, 100
-	var d dropped
+	var d losses.Tally
 	e := &exporter{gate: make(chan struct{}), entered: make(chan struct{}, 1)}
-	p := NewProcessor(e, ProcessorOptions{Queue: queue, Batch: 2, Drops: &d})
+	p := NewProcessor(e, ProcessorOptions{Queue: queue, Batch: 2, Losses: &d})
 	p.OnEnd(endedSpan(true))
 	p.OnEnd(endedSpan(true))
 	<-e.entered // the exporter hangs
@@ -149,7 +130,7 @@ func TestProcessorNeverBlocksAndCounts(t *testing.T) {
 	if err := p.Shutdown(t.Context()); err != nil {
 		t.Fatal(err)
 	}
-	if got := d.of(ReasonQueueFull); got != ended-queue-2 || e.count() != queue+2 {
+	if got := int(d.Of(losses.QueueFull)); got != ended-queue-2 || e.count() != queue+2 {
 		t.Errorf("dropped %d, exported %d of %d", got, e.count(), ended)
 	}
 	for _, n := range e.batches {
@@ -161,15 +142,15 @@ func TestProcessorNeverBlocksAndCounts(t *testing.T) {
 		t.Errorf("exporter shut down %d times", e.shutdown)
 	}
 	p.OnEnd(endedSpan(true))
-	if d.of(ReasonShutdown) != 1 {
-		t.Errorf("a span after Shutdown: %v", d.m)
+	if int(d.Of(losses.Shutdown)) != 1 {
+		t.Errorf("a span after Shutdown: %v", d.Counts())
 	}
 }
 
 func TestProcessorShutdownIsBounded(t *testing.T) {
-	var d dropped
+	var d losses.Tally
 	e := &exporter{gate: make(chan struct{}), entered: make(chan struct{}, 1)}
-	p := NewProcessor(e, ProcessorOptions{Queue: 8, Batch: 2, Delay: time.Hour, Drops: &d})
+	p := NewProcessor(e, ProcessorOptions{Queue: 8, Batch: 2, Delay: time.Hour, Losses: &d})
 	for range 5 {
 		p.OnEnd(endedSpan(true))
 	}
@@ -181,15 +162,15 @@ func TestProcessorShutdownIsBounded(t *testing.T) {
 	}
 	<-p.done
 	// The export under way answers for its own spans.
-	if e.count()+d.of(ReasonShutdown) != 5 || d.of(ReasonShutdown) == 0 {
-		t.Errorf("exported %d, dropped %v", e.count(), d.m)
+	if e.count()+int(d.Of(losses.Shutdown)) != 5 || int(d.Of(losses.Shutdown)) == 0 {
+		t.Errorf("exported %d, dropped %v", e.count(), d.Counts())
 	}
 }
 
 func TestProcessorConcurrently(t *testing.T) {
-	var d dropped
+	var d losses.Tally
 	e := &exporter{}
-	p := NewProcessor(e, ProcessorOptions{Queue: 64, Batch: 16, Delay: time.Millisecond, Drops: &d})
+	p := NewProcessor(e, ProcessorOptions{Queue: 64, Batch: 16, Delay: time.Millisecond, Losses: &d})
 	var wg sync.WaitGroup
 	const writers, each = 4, 2000
 	for range writers {
@@ -208,7 +189,7 @@ func TestProcessorConcurrently(t *testing.T) {
 	if err := p.Shutdown(t.Context()); err != nil {
 		t.Fatal(err)
 	}
-	if got := e.count() + d.of(ReasonQueueFull); got != writers*each {
+	if got := e.count() + int(d.Of(losses.QueueFull)); got != writers*each {
 		t.Errorf("%d exported and dropped, %d ended", got, writers*each)
 	}
 }

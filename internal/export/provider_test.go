@@ -15,6 +15,7 @@ import (
 
 	"github.com/shimtrace/shimtrace/internal/config"
 	"github.com/shimtrace/shimtrace/internal/export/journal"
+	"github.com/shimtrace/shimtrace/internal/losses"
 )
 
 func TestReservedIDsAreUsedOnce(t *testing.T) {
@@ -116,7 +117,7 @@ func TestSpansReachTheJournal(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	tp := NewTracerProvider(config.Default().Trace, resource.Empty(), NewProcessor(e, ProcessorOptions{Delay: time.Millisecond, Drops: j}))
+	tp := NewTracerProvider(config.Default().Trace, resource.Empty(), NewProcessor(e, ProcessorOptions{Delay: time.Millisecond, Losses: j.Losses(losses.Ours)}))
 	ctx, root := tp.Tracer("test").Start(t.Context(), "root")
 	_, child := tp.Tracer("test").Start(ctx, "child")
 	child.End()

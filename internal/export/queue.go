@@ -7,6 +7,8 @@ import (
 	"sync/atomic"
 
 	resourcepb "go.opentelemetry.io/proto/otlp/resource/v1"
+
+	"github.com/shimtrace/shimtrace/internal/losses"
 )
 
 // maxQueued bounds the spans that wait in a [Queue], as the [Processor]'s queue does.
@@ -16,7 +18,7 @@ const maxQueued = 2048
 // [journal.Journal] has for them.
 type Spans interface {
 	AppendSpans(resource *resourcepb.Resource, scope string, spans []byte, n int) error
-	Drop(reason string, spans int)
+	Losses(of losses.Whose) *losses.Tally
 	Flush() error
 }
 
@@ -56,12 +58,12 @@ func (q *Queue) AppendSpans(resource *resourcepb.Resource, scope string, spans [
 	q.mu.Lock()
 	defer q.mu.Unlock()
 	if q.closed {
-		q.Drop(ReasonShutdown, n)
+		q.Losses(losses.Ours).Add(losses.Shutdown, n)
 		return nil
 	}
 	// One batch fits whatever its size is.
 	if q.spans > 0 && q.spans+n > maxQueued {
-		q.Drop(ReasonQueueFull, n)
+		q.Losses(losses.Ours).Add(losses.QueueFull, n)
 		return nil
 	}
 	q.batches = append(q.batches, batch{resource, scope, bytes.Clone(spans), n})
@@ -115,7 +117,7 @@ func (q *Queue) Stop(ctx context.Context) error {
 	q.mu.Lock()
 	defer q.mu.Unlock()
 	for _, b := range q.batches {
-		q.Drop(ReasonShutdown, b.n)
+		q.Losses(losses.Ours).Add(losses.Shutdown, b.n)
 		q.count(-b.n)
 	}
 	q.batches = nil

@@ -6,21 +6,25 @@ import (
 	"time"
 
 	resourcepb "go.opentelemetry.io/proto/otlp/resource/v1"
+
+	"github.com/shimtrace/shimtrace/internal/losses"
 )
 
 // hungClient takes nothing until it is let go.
 type hungClient struct {
-	dropCounts
+	losses.Ledger
 	entered chan struct{}
 	letGo   chan struct{}
 	spans   int // after it was let go
 }
 
 func newHungClient() *hungClient {
-	return &hungClient{dropCounts: dropCounts{}, entered: make(chan struct{}, 1<<16), letGo: make(chan struct{})}
+	return &hungClient{entered: make(chan struct{}, 1<<16), letGo: make(chan struct{})}
 }
 
 func (*hungClient) Flush() error { return nil }
+
+func (c *hungClient) Losses(of losses.Whose) *losses.Tally { return c.Of(of) }
 
 func (c *hungClient) AppendSpans(_ *resourcepb.Resource, _ string, _ []byte, n int) error {
 	c.entered <- struct{}{}
@@ -29,10 +33,6 @@ func (c *hungClient) AppendSpans(_ *resourcepb.Resource, _ string, _ []byte, n i
 	return nil
 }
 
-type dropCounts map[string]int
-
-func (d dropCounts) Drop(reason string, spans int) { d[reason] += spans }
-
 // queue gives so many spans to a queue.
 func queue(q *Queue, n int) error { return q.AppendSpans(nil, "", nil, n) }
 
@@ -40,7 +40,7 @@ func queue(q *Queue, n int) error { return q.AppendSpans(nil, "", nil, n) }
 // and no time; when it goes on, it gets what was kept.
 func TestQueueNeverWaits(t *testing.T) {
 	c := newHungClient()
-	q, drops := NewQueue(c), c.dropCounts
+	q, drops := NewQueue(c), c.Of(losses.Ours)
 	const batch, batches = 16, 1000
 	for range batches {
 		if err := queue(q, batch); err != nil {
@@ -48,22 +48,22 @@ func TestQueueNeverWaits(t *testing.T) {
 		}
 	}
 	<-c.entered
-	if want := batch*batches - maxQueued; drops[ReasonQueueFull] != want {
-		t.Errorf("dropped %v, want %d", drops, want)
+	if want := batch*batches - maxQueued; int(drops.Of(losses.QueueFull)) != want {
+		t.Errorf("dropped %v, want %d", drops.Counts(), want)
 	}
 	close(c.letGo)
 	if err := q.Stop(t.Context()); err != nil || c.spans != maxQueued {
 		t.Errorf("it got %d spans of %d, %v", c.spans, maxQueued, err)
 	}
-	if err := queue(q, 3); err != nil || drops[ReasonShutdown] != 3 {
-		t.Errorf("after the end: %v, %v", drops, err)
+	if err := queue(q, 3); err != nil || drops.Of(losses.Shutdown) != 3 {
+		t.Errorf("after the end: %v, %v", drops.Counts(), err)
 	}
 }
 
 // TestQueueEndsInTime: the end does not wait for a client that hangs.
 func TestQueueEndsInTime(t *testing.T) {
 	c := newHungClient()
-	q, drops := NewQueue(c), c.dropCounts
+	q, drops := NewQueue(c), c.Of(losses.Ours)
 	for range 3 {
 		_ = queue(q, 5000) // one of any size fits
 	}
@@ -74,8 +74,8 @@ func TestQueueEndsInTime(t *testing.T) {
 	if err := q.Stop(ctx); err == nil {
 		t.Error("it says that it has uploaded all")
 	}
-	if drops[ReasonQueueFull] != 2*5000+1 {
-		t.Errorf("dropped %v", drops)
+	if int(drops.Of(losses.QueueFull)) != 2*5000+1 {
+		t.Errorf("dropped %v", drops.Counts())
 	}
 	close(c.letGo)
 	if err := q.Stop(t.Context()); err != nil {
@@ -86,14 +86,14 @@ func TestQueueEndsInTime(t *testing.T) {
 // TestQueueCountsWhatWaits at an end that comes too soon.
 func TestQueueCountsWhatWaits(t *testing.T) {
 	c := newHungClient()
-	q, drops := NewQueue(c), c.dropCounts
+	q, drops := NewQueue(c), c.Of(losses.Ours)
 	_ = queue(q, 1)
 	<-c.entered
 	_ = queue(q, 10)
 	ctx, cancel := context.WithCancel(t.Context())
 	cancel()
-	if err := q.Stop(ctx); err == nil || drops[ReasonShutdown] != 10 {
-		t.Errorf("%v, dropped %v", err, drops)
+	if err := q.Stop(ctx); err == nil || int(drops.Of(losses.Shutdown)) != 10 {
+		t.Errorf("%v, dropped %v", err, drops.Counts())
 	}
 	close(c.letGo)
 	if err := q.Stop(t.Context()); err != nil || c.spans != 1 {

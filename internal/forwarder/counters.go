@@ -6,29 +6,8 @@ import (
 	"sync/atomic"
 
 	"github.com/shimtrace/shimtrace/internal/forwarder/agent"
+	"github.com/shimtrace/shimtrace/internal/losses"
 )
-
-// Reasons for which a span is lost here; agent has more of them.
-const (
-	// ReasonSpanRate: the sandbox sent more spans than it may.
-	ReasonSpanRate = "span_rate"
-	// ReasonByteRate: the sandbox sent more bytes than it may.
-	ReasonByteRate = "byte_rate"
-	// ReasonCPU: the sandbox's spans took more processor time than they may.
-	ReasonCPU = "cpu"
-	// ReasonQueueFull: the Sink did not keep up.
-	ReasonQueueFull = "queue_full"
-	// ReasonPanic: the decoder or the Sink failed on this span.
-	ReasonPanic = "panic"
-	// ReasonShutdown: the Forwarder was closed before the Sink took it.
-	ReasonShutdown = "shutdown"
-)
-
-// Reasons returns those of the spans that are lost here, for those who report every
-// count.
-func Reasons() []string {
-	return []string{ReasonSpanRate, ReasonByteRate, ReasonCPU, ReasonQueueFull, ReasonPanic, ReasonShutdown}
-}
 
 // Reasons for which a connection is refused.
 const (
@@ -53,8 +32,8 @@ type Counts struct {
 	Queued int
 	// Reduced attributes have become their size; see agent.Counters.
 	Reduced uint64
-	// Lost are spans by reason, and Refused connections.
-	Lost    map[string]uint64
+	// Lost are spans by reason (package losses), and Refused connections.
+	Lost    map[losses.Reason]uint64
 	Refused map[string]uint64
 }
 
@@ -80,14 +59,10 @@ type counters struct {
 	accepted  atomic.Uint64
 	bytes     atomic.Uint64
 	delivered atomic.Uint64
-	spanRate  atomic.Uint64
-	byteRate  atomic.Uint64
-	cpu       atomic.Uint64
-	queueFull atomic.Uint64
-	panics    atomic.Uint64
-	shutdown  atomic.Uint64
 	refused   atomic.Uint64
 }
+
+func (c *counters) lose(r losses.Reason) { c.wire.Losses.Add(r, 1) }
 
 func (c *counters) counts() Counts {
 	n := Counts{
@@ -95,21 +70,8 @@ func (c *counters) counts() Counts {
 		Bytes:     c.bytes.Load(),
 		Delivered: c.delivered.Load(),
 		Reduced:   c.wire.Reduced.Load(),
-		Lost:      make(map[string]uint64),
+		Lost:      c.wire.Losses.Counts(),
 		Refused:   make(map[string]uint64),
-	}
-	for reason, v := range map[string]*atomic.Uint64{
-		ReasonSpanRate:  &c.spanRate,
-		ReasonByteRate:  &c.byteRate,
-		ReasonCPU:       &c.cpu,
-		ReasonQueueFull: &c.queueFull,
-		ReasonPanic:     &c.panics,
-		ReasonShutdown:  &c.shutdown,
-	} {
-		put(n.Lost, reason, v.Load())
-	}
-	for _, reason := range agent.Reasons() {
-		put(n.Lost, reason.String(), c.wire.Lost(reason))
 	}
 	put(n.Refused, ReasonConnections, c.refused.Load())
 	return n
@@ -122,7 +84,7 @@ func put(m map[string]uint64, reason string, n uint64) {
 	}
 }
 
-// add adds another's counts.
+// add adds another's counts, all but its losses.
 func (c *Counts) add(o Counts) {
 	c.Connections += o.Connections
 	c.Accepted += o.Accepted
@@ -130,9 +92,6 @@ func (c *Counts) add(o Counts) {
 	c.Delivered += o.Delivered
 	c.Queued += o.Queued
 	c.Reduced += o.Reduced
-	for reason, n := range o.Lost {
-		put(c.Lost, reason, n)
-	}
 	for reason, n := range o.Refused {
 		put(c.Refused, reason, n)
 	}
@@ -142,7 +101,7 @@ func (c *Counts) add(o Counts) {
 func (f *Forwarder) Snapshot() Snapshot {
 	f.mu.Lock()
 	defer f.mu.Unlock()
-	s := Snapshot{Counts: Counts{Lost: make(map[string]uint64), Refused: make(map[string]uint64)}}
+	s := Snapshot{Counts: Counts{Lost: f.losses.Counts(), Refused: make(map[string]uint64)}}
 	s.add(f.forgotten)
 	for key, sb := range f.sandboxes {
 		n := sb.counts()

@@ -14,6 +14,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"github.com/shimtrace/shimtrace/internal/forwarder/span"
+	"github.com/shimtrace/shimtrace/internal/losses"
 	"github.com/shimtrace/shimtrace/internal/reliability"
 )
 
@@ -213,7 +214,7 @@ func TestConnectionsInALoop(t *testing.T) {
 	}
 	eventually(t, "what was half is counted", func() bool {
 		c := f.Snapshot().of("bad")
-		return c.Connections == 0 && c.Lost["cut_short"] > 0
+		return c.Connections == 0 && c.Lost[losses.CutShort] > 0
 	})
 	if lost := f.Snapshot().of("good").Lost; len(lost) != 0 {
 		t.Errorf("the good one lost %v", lost)

@@ -8,6 +8,7 @@ import (
 	"time"
 
 	"github.com/shimtrace/shimtrace/internal/forwarder/listen"
+	"github.com/shimtrace/shimtrace/internal/losses"
 )
 
 // Forwarder reads agents' connections and hands their spans to a Sink.
@@ -25,6 +26,7 @@ type Forwarder struct {
 	nextID    uint64
 	sandboxes map[sandboxKey]*sandbox
 	forgotten Counts // of sandboxes that are no longer in the map
+	losses    *losses.Tally
 }
 
 // sandboxKey is a sandbox's id, or for want of it the CID.
@@ -48,7 +50,8 @@ func New(sink Sink, opts Options) *Forwarder {
 		closing:   make(chan struct{}),
 		abandon:   make(chan struct{}),
 		sandboxes: make(map[sandboxKey]*sandbox),
-		forgotten: Counts{Lost: make(map[string]uint64), Refused: make(map[string]uint64)},
+		forgotten: Counts{Refused: make(map[string]uint64)},
+		losses:    losses.New(opts.Losses),
 	}
 }
 
@@ -186,7 +189,7 @@ func (f *Forwarder) Close(ctx context.Context) error {
 			return fmt.Errorf("close the forwarder: its sink does not return: %w", ctx.Err())
 		}
 	}
-	if lost := f.Snapshot().Lost[ReasonShutdown]; lost > 0 {
+	if lost := f.losses.Of(losses.Shutdown); lost > 0 {
 		return fmt.Errorf("close the forwarder: %d spans were not delivered in time", lost)
 	}
 	return nil

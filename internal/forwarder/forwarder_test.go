@@ -16,6 +16,7 @@ import (
 	"github.com/shimtrace/shimtrace/internal/forwarder/agent"
 	"github.com/shimtrace/shimtrace/internal/forwarder/listen"
 	"github.com/shimtrace/shimtrace/internal/forwarder/span"
+	"github.com/shimtrace/shimtrace/internal/losses"
 )
 
 func TestCaptures(t *testing.T) {
@@ -108,7 +109,7 @@ func TestCutAtEveryByte(t *testing.T) {
 		}
 	}
 	n := f.Snapshot()
-	if got, want := n.Lost["cut_short"], uint64(len(stream)+1-3); got != want || len(n.Lost) != 1 {
+	if got, want := n.Lost[losses.CutShort], uint64(len(stream)+1-3); got != want || len(n.Lost) != 1 {
 		t.Errorf("lost: %v, not %d cut short", n.Lost, want)
 	}
 }
@@ -187,7 +188,7 @@ func TestEnormousLength(t *testing.T) {
 	ends.send(frame(make([]byte, 5<<20)))
 	ends.send(sampleFrame(t))
 	eventually(t, "the span after it", func() bool { return sink.count("ends") == 1 })
-	if lost := f.Snapshot().of("ends").Lost; lost["oversized"] != 1 || len(lost) != 1 {
+	if lost := f.Snapshot().of("ends").Lost; lost[losses.Oversized] != 1 || len(lost) != 1 {
 		t.Errorf("lost: %v", lost)
 	}
 }
@@ -246,7 +247,7 @@ func TestStalledSink(t *testing.T) {
 			other.send(b)
 			eventually(t, "the other's span", func() bool { return sink.count("other") == 1 })
 			c := f.Snapshot().of("stalled")
-			if c.Queued == 0 || c.Queued > 60 || c.Lost[ReasonQueueFull] != n-uint64(c.Queued) || c.Delivered != 0 {
+			if c.Queued == 0 || c.Queued > 60 || c.Lost[losses.QueueFull] != n-uint64(c.Queued) || c.Delivered != 0 {
 				t.Errorf("%+v", c)
 			}
 			a.Close()
@@ -301,7 +302,7 @@ func TestPanickingSink(t *testing.T) {
 	}
 	a.Close()
 	eventually(t, "the end", func() bool { return len(sink.ended("pod")) == 1 })
-	if c := f.Snapshot().of("pod"); c.Delivered != 5 || c.Lost[ReasonPanic] != 5 {
+	if c := f.Snapshot().of("pod"); c.Delivered != 5 || c.Lost[losses.Panic] != 5 {
 		t.Errorf("%+v", c)
 	}
 }
@@ -315,11 +316,11 @@ func TestRates(t *testing.T) {
 		t.Fatal(err)
 	}
 	cost := max(len(b)-prefixSize, s.Cost())
-	for reason, opts := range map[string]Options{
-		ReasonSpanRate: {SpansPerSecond: 1, SpanBurst: 10},
-		ReasonByteRate: {Wire: agent.Options{MaxFrame: cost, Options: span.Options{MaxCost: cost}}, BytesPerSecond: 1, ByteBurst: 10 * cost},
+	for reason, opts := range map[losses.Reason]Options{
+		losses.SpanRate: {SpansPerSecond: 1, SpanBurst: 10},
+		losses.ByteRate: {Wire: agent.Options{MaxFrame: cost, Options: span.Options{MaxCost: cost}}, BytesPerSecond: 1, ByteBurst: 10 * cost},
 	} {
-		t.Run(reason, func(t *testing.T) {
+		t.Run(reason.String(), func(t *testing.T) {
 			sink := newRecord()
 			f := forward(t, sink, opts)
 			const n = 30 // as many connections as there may be at once
@@ -368,7 +369,7 @@ func TestCPU(t *testing.T) {
 	other.send(b)
 	eventually(t, "the other's span", func() bool { return f.Snapshot().of("other").Delivered == 1 })
 	c := f.Snapshot().of("laborious")
-	if c.Delivered < 10 || c.Delivered > n/2 || c.Lost[ReasonCPU] != n-c.Delivered {
+	if c.Delivered < 10 || c.Delivered > n/2 || c.Lost[losses.CPU] != n-c.Delivered {
 		t.Errorf("%+v", c)
 	}
 	if !a.isOpen() {
@@ -521,7 +522,7 @@ func TestCloseInTime(t *testing.T) {
 		resume()
 		eventually(t, "the rest is counted", func() bool {
 			c := f.Snapshot().of("stalled")
-			return c.Queued == 0 && c.Delivered+c.Lost[ReasonShutdown] == spansOld && c.Lost[ReasonShutdown] == spansOld-1
+			return c.Queued == 0 && c.Delivered+c.Lost[losses.Shutdown] == spansOld && c.Lost[losses.Shutdown] == spansOld-1
 		})
 	})
 }

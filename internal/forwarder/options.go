@@ -4,6 +4,7 @@ import (
 	"time"
 
 	"github.com/shimtrace/shimtrace/internal/forwarder/agent"
+	"github.com/shimtrace/shimtrace/internal/losses"
 )
 
 // Options bound what the guests may cost. The zero value means the defaults named
@@ -13,6 +14,8 @@ type Options struct {
 	// Wire bounds frames and says which attributes are kept. Its Counters are not
 	// used: Snapshot has what they count.
 	Wire agent.Options
+	// Losses counts the spans that are lost; nil: only Snapshot does.
+	Losses *losses.Tally
 
 	// SpansPerSecond is how many spans a sandbox may send in the long run, and
 	// SpanBurst at once. What is beyond is dropped undecoded. Default 250 and 2048.

@@ -11,6 +11,7 @@ import (
 	"github.com/shimtrace/shimtrace/internal/forwarder/listen"
 	"github.com/shimtrace/shimtrace/internal/forwarder/span"
 	"github.com/shimtrace/shimtrace/internal/handover"
+	"github.com/shimtrace/shimtrace/internal/losses"
 )
 
 // connection is one agent's, being read.
@@ -40,7 +41,7 @@ func (c *connection) pump() {
 func (c *connection) read() (err error) {
 	defer func() {
 		if v := recover(); v != nil {
-			c.sandbox.count.panics.Add(1)
+			c.sandbox.count.lose(losses.Panic)
 			err = fmt.Errorf("read agent spans: panic: %v", v)
 		}
 	}()
@@ -68,7 +69,7 @@ func (c *connection) decode(d *agent.Decoder, payload []byte) (next *agent.Decod
 	s := c.sandbox
 	defer func() {
 		if recover() != nil {
-			s.count.panics.Add(1)
+			s.count.lose(losses.Panic)
 			next = agent.NewDecoder(s.wire)
 		}
 	}()
@@ -81,7 +82,7 @@ func (c *connection) decode(d *agent.Decoder, payload []byte) (next *agent.Decod
 	}
 	// What a byte becomes in memory is the guest's choice.
 	if more := span.Cost() - len(payload); more > 0 && !s.bytes.AllowN(c.now, more) {
-		s.count.byteRate.Add(1)
+		s.count.lose(losses.ByteRate)
 		return d
 	}
 	c.spare = nil
@@ -107,11 +108,11 @@ func (c *connection) charge(size int) bool {
 	}
 	switch {
 	case c.over:
-		s.count.cpu.Add(1)
+		s.count.lose(losses.CPU)
 	case !s.spans.AllowN(c.now, 1):
-		s.count.spanRate.Add(1)
+		s.count.lose(losses.SpanRate)
 	case !s.bytes.AllowN(c.now, size):
-		s.count.byteRate.Add(1)
+		s.count.lose(losses.ByteRate)
 	default:
 		return true
 	}

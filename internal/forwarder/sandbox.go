@@ -8,6 +8,7 @@ import (
 
 	"github.com/shimtrace/shimtrace/internal/forwarder/agent"
 	"github.com/shimtrace/shimtrace/internal/forwarder/span"
+	"github.com/shimtrace/shimtrace/internal/losses"
 )
 
 // sandbox is what the connections of one sandbox share: its limits, its queue to
@@ -52,6 +53,7 @@ func newSandbox(f *Forwarder) *sandbox {
 		open:      make(map[*connection]struct{}),
 		idle:      time.Now(),
 	}
+	s.count.wire.Losses = losses.New(f.losses)
 	s.wire.Counters = &s.count.wire
 	return s
 }
@@ -69,7 +71,7 @@ func (s *sandbox) put(c *connection, span *span.Span) {
 		}
 	}
 	s.queuedBytes.Add(-size)
-	s.count.queueFull.Add(1)
+	s.count.lose(losses.QueueFull)
 }
 
 // putEnd queues a connection's end, which must not get lost: it waits for room.
@@ -133,13 +135,13 @@ func (s *sandbox) take(it item) {
 func (s *sandbox) hand(it item) {
 	defer func() {
 		if recover() != nil {
-			s.count.panics.Add(1)
+			s.count.lose(losses.Panic)
 		}
 	}()
 	select {
 	case <-s.forwarder.abandon:
 		if it.span != nil {
-			s.count.shutdown.Add(1)
+			s.count.lose(losses.Shutdown)
 		}
 		return
 	default:

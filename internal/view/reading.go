@@ -12,6 +12,7 @@ import (
 
 	"github.com/shimtrace/shimtrace/internal/console"
 	"github.com/shimtrace/shimtrace/internal/export/journal"
+	"github.com/shimtrace/shimtrace/internal/losses"
 	"github.com/shimtrace/shimtrace/internal/waterfall"
 )
 
@@ -104,9 +105,9 @@ func (r *Reader) writeJSON(s *waterfall.Story) error {
 // report says what is missing from the journal and why.
 func (r *Reader) report() {
 	lost := maps.Clone(r.drops)
-	if n := lost[journal.ReasonRetention]; n > 0 {
+	if n := lost[losses.Retention.String()]; n > 0 {
 		r.Warn("%s older than journal.max_bytes allows are gone", console.Spans(n))
-		delete(lost, journal.ReasonRetention)
+		delete(lost, losses.Retention.String())
 	}
 	total, reasons := 0, []string{}
 	for _, reason := range slices.Sorted(maps.Keys(lost)) {

@@ -10,6 +10,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"github.com/shimtrace/shimtrace/internal/host"
+	"github.com/shimtrace/shimtrace/internal/losses"
 	"github.com/shimtrace/shimtrace/internal/private"
 )
 
@@ -45,7 +46,7 @@ func (j *Journal) append(kind Kind, source Source, spans int, b []byte) error {
 		j.buf = nil // b is in it
 	}
 	j.evict()
-	if err != nil && reasonOf(err) == ReasonDiskFull {
+	if err != nil && reasonOf(err) == losses.DiskFull {
 		return j.appendRecord(e, b) // there may be room now
 	}
 	return err
@@ -241,13 +242,13 @@ func stat(f *os.File) (size int64, links uint64, err error) {
 	return st.Size, uint64(st.Nlink), nil
 }
 
-func reasonOf(err error) string {
+func reasonOf(err error) losses.Reason {
 	switch {
 	case errors.Is(err, unix.ENOSPC), errors.Is(err, unix.EDQUOT), errors.Is(err, unix.EFBIG):
-		return ReasonDiskFull
+		return losses.DiskFull
 	case errors.Is(err, host.ErrLocked):
-		return ReasonLocked
+		return losses.JournalLocked
 	default:
-		return ReasonWriteFailed
+		return losses.WriteFailed
 	}
 }

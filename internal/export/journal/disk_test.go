@@ -25,9 +25,10 @@ func TestReadOnlyDisk(t *testing.T) {
 			t.Errorf("%v", err)
 		}
 	}
-	if got := j.drops.take(); got[ReasonWriteFailed] != 6 || len(got) != 1 {
+	if got := j.lost; got["write_failed"] != 6 || len(got) != 1 {
 		t.Errorf("counted %v", got)
 	}
+	clear(j.lost)
 	if err := j.Close(); err != nil {
 		t.Error(err)
 	}
@@ -38,7 +39,7 @@ func TestReadOnlyDisk(t *testing.T) {
 		Area:  "Disks",
 		Fault: "the journal's file system is, or becomes, read-only",
 		Pod:   "nothing",
-		Lost:  "everything: `journal write failed`; containers that start then are not traced, and the log says why",
+		Lost:  "everything: `write_failed`; containers that start then are not traced, and the log says why",
 	})
 }
 
@@ -67,14 +68,14 @@ func TestFailingDisk(t *testing.T) {
 	if err := j.Flush(); err == nil {
 		t.Error("the losses are written")
 	}
-	if got := j.drops.take(); got[ReasonWriteFailed] != 3 || len(got) != 1 {
+	if got := j.lost; got["write_failed"] != 3 || len(got) != 1 {
 		t.Errorf("counted %v", got)
 	}
 	reliability.Row(t, reliability.Fault{
 		Area:  "Disks",
 		Fault: "the journal's disk answers everything with EIO",
 		Pod:   "nothing",
-		Lost:  "everything: `journal write failed`, which is written if the disk comes back",
+		Lost:  "everything: `write_failed`, which is written if the disk comes back",
 	})
 }
 

@@ -5,32 +5,13 @@ import (
 	"sync"
 )
 
-// Reasons for which the journal itself drops spans.
-const (
-	// ReasonDiskFull: the file system (or a quota, or a file size limit) took no more.
-	ReasonDiskFull = "disk full"
-	// ReasonWriteFailed: the segment could not be opened or written for another cause.
-	ReasonWriteFailed = "journal write failed"
-	// ReasonLocked: stopped processes hold the locks of several segments.
-	ReasonLocked = "journal locked"
-	// ReasonTooLarge: one span alone is larger than a record may be.
-	ReasonTooLarge = "span too large"
-	// ReasonFull: the cap removed a segment before the shipper had read it.
-	ReasonFull = "journal full"
-	// ReasonShare: the cap removed spans of a sandbox that had more than its share of
-	// the journal, while others have not.
-	ReasonShare = "sandbox over its share"
-	// ReasonRetention: the cap removed spans of a journal that nobody ships. They
-	// had been kept for as long as they could; it is no loss on the way.
-	ReasonRetention = "retention"
-)
-
-// maxReasons bounds the set of reasons in one record; more count as reasonOther.
-const maxReasons = 24
+// maxReasons bounds the reasons carried on, which others have written; more count as
+// reasonOther.
+const maxReasons = 64
 
 const reasonOther = "other"
 
-// tally counts spans by reason.
+// tally counts spans by reasons of whatever version.
 type tally struct {
 	mu sync.Mutex
 	m  map[string]int

@@ -9,6 +9,8 @@ import (
 	tracepb "go.opentelemetry.io/proto/otlp/trace/v1"
 	"google.golang.org/protobuf/encoding/protowire"
 	"google.golang.org/protobuf/proto"
+
+	"github.com/shimtrace/shimtrace/internal/losses"
 )
 
 // Field numbers of opentelemetry/proto/trace/v1/trace.proto and common/v1/common.proto.
@@ -44,14 +46,14 @@ func (j *Journal) appendEncoded(o origin, spans []byte, n int) error {
 	size := fieldLen(resourceSpans)
 	if size > j.maxPayload() {
 		if n == 1 {
-			j.drops.add(ReasonTooLarge, 1)
+			j.lose(losses.TooLarge, 1)
 			return fmt.Errorf("journal: a span of %d bytes is too large, at most %d are possible", size, j.maxPayload())
 		}
 		half := 0
 		for range n / 2 {
 			_, _, length := protowire.ConsumeField(spans[half:])
 			if length < 0 {
-				j.drops.add(ReasonWriteFailed, n)
+				j.lose(losses.WriteFailed, n)
 				return fmt.Errorf("journal: %d spans are fewer, or malformed: %w", n, protowire.ParseError(length))
 			}
 			half += length
@@ -64,7 +66,7 @@ func (j *Journal) appendEncoded(o origin, spans []byte, n int) error {
 	payload = appendField(payload, ssScope, o.scope)
 	payload = append(payload, spans...)
 	if err := j.append(KindTraces, o.source, n, payload); err != nil {
-		j.drops.add(reasonOf(err), n)
+		j.lose(reasonOf(err), n)
 		return err
 	}
 	return nil

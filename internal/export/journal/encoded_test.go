@@ -105,7 +105,7 @@ func TestAppendWhatIsNone(t *testing.T) {
 	}); err != nil {
 		t.Fatal(err)
 	}
-	if names != "small of host\uFFFD" || drops[ReasonTooLarge] != 1 || drops[ReasonWriteFailed] != 10 || len(drops) != 2 {
+	if names != "small of host\uFFFD" || drops["too_large"] != 1 || drops["write_failed"] != 10 || len(drops) != 2 {
 		t.Errorf("%q, dropped %v", names, drops)
 	}
 }

@@ -8,6 +8,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"github.com/shimtrace/shimtrace/internal/host"
+	"github.com/shimtrace/shimtrace/internal/losses"
 	"github.com/shimtrace/shimtrace/internal/private"
 )
 
@@ -79,7 +80,7 @@ func (j *Journal) remove(number uint64, s shares, shipped Cursor, total int64) b
 		}
 	}
 	// What has been set aside goes with its segment.
-	lost := map[string]int{ReasonFull: shipped.aside(number)}
+	lost := map[losses.Reason]int{losses.JournalFull: shipped.aside(number)}
 	carried := make(map[string]int)
 	var st Stats
 	err = scanSegment(j.dir, number, 0, &st, func(r Record) error {
@@ -111,19 +112,21 @@ func (j *Journal) remove(number uint64, s shares, shipped Cursor, total int64) b
 	}
 	delete(j.usages, number)
 	j.carried.addAll(carried)
-	j.drops.addAll(lost)
+	for reason, spans := range lost {
+		j.lose(reason, spans)
+	}
 	return true
 }
 
 // reasonLost is why a record goes with its segment.
-func (j *Journal) reasonLost(r Record, s *shares) string {
+func (j *Journal) reasonLost(r Record, s *shares) losses.Reason {
 	switch {
 	case s.floods(r):
-		return ReasonShare
+		return losses.OverShare
 	case j.opts.Shipped:
-		return ReasonFull
+		return losses.JournalFull
 	}
-	return ReasonRetention
+	return losses.Retention
 }
 
 // move appends a record again.

@@ -48,14 +48,14 @@ func TestFullDisk(t *testing.T) {
 	}
 	upload(t, j, "room again")
 	names, drops, st := readAll(t, dir)
-	if drops[ReasonDiskFull] != failed || names[len(names)-1] != "room again" || st.CorruptBytes != 0 {
+	if drops["disk_full"] != failed || names[len(names)-1] != "room again" || st.CorruptBytes != 0 {
 		t.Errorf("drops %v of %d, last span %q, %d corrupt bytes", drops, failed, names[len(names)-1], st.CorruptBytes)
 	}
 	reliability.Row(t, reliability.Fault{
 		Area:  "Disks",
 		Fault: "the journal's disk is full",
 		Pod:   "nothing",
-		Lost:  "what does not fit: `disk full`, which is written once there is room",
+		Lost:  "what does not fit: `disk_full`, which is written once there is room",
 	})
 }
 
@@ -86,7 +86,7 @@ func TestShortWrite(t *testing.T) {
 	}
 	upload(t, j, "after")
 	names, drops, st := readAll(t, j.Dir())
-	if strings.Join(names, " ") != "before after" || drops[ReasonDiskFull] != 2 || st.CorruptBytes != 0 {
+	if strings.Join(names, " ") != "before after" || drops["disk_full"] != 2 || st.CorruptBytes != 0 {
 		t.Errorf("spans %v, drops %v, stats %+v", names, drops, st)
 	}
 }

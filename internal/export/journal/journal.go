@@ -15,6 +15,7 @@ import (
 	tracepb "go.opentelemetry.io/proto/otlp/trace/v1"
 	"google.golang.org/protobuf/proto"
 
+	"github.com/shimtrace/shimtrace/internal/losses"
 	"github.com/shimtrace/shimtrace/internal/private"
 )
 
@@ -27,8 +28,8 @@ type Options struct {
 	// least 4 KiB). It also bounds a record.
 	SegmentBytes int64
 	// Shipped says that a shipper empties this journal. What the cap removes
-	// before the shipper has read it then counts as lost ([ReasonFull]);
-	// otherwise it is the end of its retention ([ReasonRetention]).
+	// before the shipper has read it then counts as lost ([losses.JournalFull]);
+	// otherwise it is the end of its retention ([losses.Retention]).
 	Shipped bool
 	// StateDir is a directory on another disk, of root only, where the counts of
 	// dropped spans wait that Close could not write. Without it they are lost.
@@ -71,7 +72,8 @@ type Journal struct {
 	dir  string
 	opts Options
 
-	drops   tally
+	losses  losses.Ledger
+	lost    map[string]int // taken from losses, and not written yet
 	carried tally
 	hanging atomic.Bool // a call of Within has not returned
 
@@ -104,7 +106,7 @@ func Open(dir string, opts Options) (*Journal, error) {
 // disk that hangs. What is wrong with it fails the appends.
 func New(dir string, opts Options) *Journal {
 	opts.defaults()
-	return &Journal{dir: dir, opts: opts}
+	return &Journal{dir: dir, opts: opts, lost: make(map[string]int)}
 }
 
 // Check does what Open does to the directory. It may be called at any time.
@@ -156,16 +158,15 @@ func (j *Journal) AppendSpans(resource *resourcepb.Resource, scope string, spans
 	}
 	o, err := newOrigin(resource, scope)
 	if err != nil {
-		j.drops.add(ReasonWriteFailed, n)
+		j.lose(losses.WriteFailed, n)
 		return fmt.Errorf("journal: marshal a resource: %w", err)
 	}
 	return errors.Join(j.appendEncoded(o, spans, n), j.flush())
 }
 
-// Drop counts spans that were lost before they reached the journal. The counts
-// are written with the next append, Flush or Close. Reasons are a small, fixed
-// set of short texts. Drop never waits for a write.
-func (j *Journal) Drop(reason string, spans int) { j.drops.add(reason, spans) }
+// Losses counts spans that were lost before they reached the journal, or after. The
+// counts are written with the next append, Flush or Close.
+func (j *Journal) Losses(of losses.Whose) *losses.Tally { return j.losses.Of(of) }
 
 // Flush writes pending drop counts.
 func (j *Journal) Flush() error {
@@ -208,7 +209,7 @@ func (j *Journal) appendTraces(t *tracepb.TracesData) error {
 	if size > j.maxPayload() {
 		a, b, ok := Split(t)
 		if !ok {
-			j.drops.add(ReasonTooLarge, count)
+			j.lose(losses.TooLarge, count)
 			return fmt.Errorf("journal: a span of %d bytes is too large, at most %d are possible", size, j.maxPayload())
 		}
 		return errors.Join(j.appendTraces(a), j.appendTraces(b))
@@ -218,37 +219,43 @@ func (j *Journal) appendTraces(t *tracepb.TracesData) error {
 		if valid, changed := validText(t); changed {
 			return j.appendTraces(valid)
 		}
-		j.drops.add(ReasonWriteFailed, count)
+		j.lose(losses.WriteFailed, count)
 		return fmt.Errorf("journal: marshal: %w", err)
 	}
 	if err := j.append(KindTraces, sourceOf(t.ResourceSpans[0].GetResource()), count, payload); err != nil {
-		j.drops.add(reasonOf(err), count)
+		j.lose(reasonOf(err), count)
 		return err
 	}
 	return nil
 }
 
-// flush appends the counts of dropped spans. What cannot be written is kept for
-// the next time.
+func (j *Journal) lose(r losses.Reason, spans int) { j.losses.Of(losses.Ours).Add(r, spans) }
+
+// flush appends the counts of spans that are lost. What cannot be written is kept for the
+// next time.
 func (j *Journal) flush() error {
-	err := errors.Join(j.flushTally(KindDrops, &j.drops), j.flushTally(KindCarried, &j.carried))
+	j.losses.Take(j.lost)
+	err := j.appendCounts(KindDrops, j.lost)
 	if err == nil {
+		clear(j.lost)
+	}
+	carried := j.carried.take()
+	cerr := j.appendCounts(KindCarried, carried)
+	if cerr != nil {
+		j.carried.addAll(carried)
+	}
+	if err = errors.Join(err, cerr); err == nil {
 		j.takeLeft()
 	}
 	return err
 }
 
-func (j *Journal) flushTally(kind Kind, t *tally) error {
-	m := t.take()
+func (j *Journal) appendCounts(kind Kind, m map[string]int) error {
 	if len(m) == 0 {
 		return nil
 	}
 	payload, spans := appendDrops(j.room(0), m)
-	err := j.append(kind, 0, spans, payload)
-	if err != nil {
-		t.addAll(m)
-	}
-	return err
+	return j.append(kind, 0, spans, payload)
 }
 
 // room returns the buffer, empty but for room for the headers before a payload,

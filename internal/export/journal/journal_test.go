@@ -14,6 +14,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"github.com/shimtrace/shimtrace/internal/host"
+	"github.com/shimtrace/shimtrace/internal/losses"
 )
 
 // batch is one ResourceSpans with the named spans.
@@ -98,10 +99,10 @@ func TestAppendAndScan(t *testing.T) {
 		t.Fatalf("segments before the first append: %v", n)
 	}
 	upload(t, j, "one", "two")
-	j.Drop("queue full", 3)
-	j.Drop("queue full", 2)
+	j.Losses(losses.Ours).Add(losses.QueueFull, 3)
+	j.Losses(losses.Ours).Add(losses.QueueFull, 2)
 	upload(t, j, "three")
-	j.Drop("late", 1)
+	j.Losses(losses.Agents).Add(losses.CPU, 1)
 	if err := j.Close(); err != nil {
 		t.Fatal(err)
 	}
@@ -109,7 +110,7 @@ func TestAppendAndScan(t *testing.T) {
 	if got := strings.Join(names, " "); got != "one two three" {
 		t.Errorf("spans: %s", got)
 	}
-	if drops["queue full"] != 5 || drops["late"] != 1 || len(drops) != 2 {
+	if drops["queue_full"] != 5 || drops["agent: cpu"] != 1 || len(drops) != 2 {
 		t.Errorf("drops: %v", drops)
 	}
 	if st.CorruptBytes != 0 || st.Segments != 1 || st.Records != 4 {
@@ -145,7 +146,7 @@ func TestScanStopsAtCallersError(t *testing.T) {
 func TestReasonsAreBounded(t *testing.T) {
 	j := open(t, t.TempDir(), Options{})
 	for i := range 1000 {
-		j.Drop(fmt.Sprintf("reason %d", i), 1)
+		j.carried.add(fmt.Sprintf("reason %d", i), 1)
 	}
 	if err := j.Flush(); err != nil {
 		t.Fatal(err)
@@ -182,7 +183,7 @@ func TestLargeBatchesAreSplit(t *testing.T) {
 		t.Errorf("a span larger than a segment: %v", err)
 	}
 	names, drops, _ = readAll(t, j.Dir())
-	if drops[ReasonTooLarge] != 1 || names[len(names)-1] != "small too" {
+	if drops["too_large"] != 1 || names[len(names)-1] != "small too" {
 		t.Errorf("drops %v, last span %q", drops, names[len(names)-1])
 	}
 }
@@ -192,7 +193,7 @@ func TestRotationAndRetention(t *testing.T) {
 	for _, shipped := range []bool{false, true} {
 		t.Run(fmt.Sprintf("shipped=%v", shipped), func(t *testing.T) {
 			j := open(t, t.TempDir(), Options{SegmentBytes: segment, MaxBytes: max, Shipped: shipped})
-			j.Drop("early", 7)
+			j.Losses(losses.Runtimes).Add(losses.UnknownSandbox, 7)
 			const total = 200
 			for i := range total {
 				upload(t, j, fmt.Sprintf("%03d%s", i, strings.Repeat("x", 300)))
@@ -209,11 +210,11 @@ func TestRotationAndRetention(t *testing.T) {
 				}
 			}
 			names, drops, _ := readAll(t, j.Dir())
-			reason := map[bool]string{false: ReasonRetention, true: ReasonFull}[shipped]
+			reason := map[bool]string{false: "retention", true: "journal_full"}[shipped]
 			if len(names)+drops[reason] != total || drops[reason] == 0 {
 				t.Errorf("%d spans are left, drops %v, appended %d", len(names), drops, total)
 			}
-			if drops["early"] != 7 {
+			if drops["runtime: unknown_sandbox"] != 7 {
 				t.Errorf("counts of a removed segment are not carried on: %v", drops)
 			}
 			if !strings.HasPrefix(names[len(names)-1], "199") {

@@ -42,8 +42,9 @@ func (j *Journal) leave() error {
 	if j.opts.StateDir == "" {
 		return nil
 	}
-	drops, carried := j.drops.take(), j.carried.take()
-	if len(drops)+len(carried) == 0 {
+	j.losses.Take(j.lost)
+	carried := j.carried.take()
+	if len(j.lost)+len(carried) == 0 {
 		return nil
 	}
 	f, err := host.LockFile(j.leftPath(), unix.LOCK_EX, leftWait)
@@ -52,7 +53,7 @@ func (j *Journal) leave() error {
 	}
 	defer f.Close()
 	sum := readLeft(f)
-	sum.Drops, sum.Carried = added(sum.Drops, drops), added(sum.Carried, carried)
+	sum.Drops, sum.Carried = added(sum.Drops, j.lost), added(sum.Carried, carried)
 	text, err := json.Marshal(sum)
 	if err == nil {
 		_, err = f.WriteAt(text, 0) // never shorter than before
@@ -92,11 +93,7 @@ func (j *Journal) takeLeft() {
 	}
 	l := readLeft(f)
 	for kind, counts := range map[Kind]map[string]int{KindDrops: l.Drops, KindCarried: l.Carried} {
-		if len(counts) == 0 {
-			continue
-		}
-		payload, spans := appendDrops(j.room(0), counts)
-		if j.append(kind, 0, spans, payload) != nil {
+		if j.appendCounts(kind, counts) != nil {
 			return
 		}
 	}

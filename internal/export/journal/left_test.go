@@ -4,6 +4,8 @@ import (
 	"os"
 	"path/filepath"
 	"testing"
+
+	"github.com/shimtrace/shimtrace/internal/losses"
 )
 
 // TestCountsAreLeft: what a process could not write when it ended, since the disk had
@@ -16,8 +18,8 @@ func TestCountsAreLeft(t *testing.T) {
 	}
 	for i, lost := range []int{3, 4} {
 		j := New(broken, Options{StateDir: state})
-		j.Drop("shutdown", lost)
-		j.Drop([]string{"queue full", "disk full"}[i], 1)
+		j.lose(losses.Shutdown, lost)
+		j.lose([]losses.Reason{losses.QueueFull, losses.DiskFull}[i], 1)
 		if err := j.Close(); err == nil {
 			t.Fatal("the journal could be written")
 		}
@@ -44,7 +46,7 @@ func TestCountsAreLeft(t *testing.T) {
 	}); err != nil {
 		t.Fatal(err)
 	}
-	if len(got) != 3 || got["shutdown"] != 7 || got["queue full"] != 1 || got["disk full"] != 1 {
+	if len(got) != 3 || got["shutdown"] != 7 || got["queue_full"] != 1 || got["disk_full"] != 1 {
 		t.Errorf("counted %v", got)
 	}
 	if files, _ := filepath.Glob(filepath.Join(state, "*")); len(files) > 0 {

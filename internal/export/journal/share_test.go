@@ -16,6 +16,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"github.com/shimtrace/shimtrace/internal/host"
+	"github.com/shimtrace/shimtrace/internal/losses"
 	"github.com/shimtrace/shimtrace/internal/reliability"
 )
 
@@ -78,7 +79,7 @@ func TestAFloodCostsItself(t *testing.T) {
 				quietOnes[i] = open(t, dir, o)
 			}
 			host := open(t, dir, o)
-			host.Drop("of the host", 3)
+			host.Losses(losses.Ours).Add(losses.Undecodable, 3)
 			for i := range flood {
 				uploadOf(t, flooder, "flooder", fmt.Sprintf("flooder %d %s", i, pad))
 				if i%(flood/each) == 0 {
@@ -101,10 +102,10 @@ func TestAFloodCostsItself(t *testing.T) {
 					t.Errorf("sandbox %d has %d of its %d spans", k, n, each)
 				}
 			}
-			if counts["host"] != each || drops["of the host"] != 3 {
+			if counts["host"] != each || drops["undecodable"] != 3 {
 				t.Errorf("the host has %d of its %d spans, drops %v", counts["host"], each, drops)
 			}
-			if counts["flooder"]+drops[ReasonShare] != flood || len(drops) != 2 || st.CorruptBytes != 0 {
+			if counts["flooder"]+drops["over_share"] != flood || len(drops) != 2 || st.CorruptBytes != 0 {
 				t.Errorf("the flooder has %d spans of %d, drops %v", counts["flooder"], flood, drops)
 			}
 			if want := int(o.MaxBytes) / 3 / len(pad); counts["flooder"] < want {
@@ -116,7 +117,7 @@ func TestAFloodCostsItself(t *testing.T) {
 		Area:  "Guests",
 		Fault: "a sandbox's spans fill the journal many times over",
 		Pod:   "nothing",
-		Lost:  "the oldest spans of that sandbox: `sandbox over its share`; no other sandbox's",
+		Lost:  "the oldest spans of that sandbox: `over_share`; no other sandbox's",
 	})
 }
 
@@ -143,7 +144,7 @@ func TestManyFloods(t *testing.T) {
 	for k := range floods {
 		left += counts[fmt.Sprint("flooder", k)]
 	}
-	if left+drops[ReasonShare]+drops[ReasonRetention] != floods*each {
+	if left+drops["over_share"]+drops["retention"] != floods*each {
 		t.Errorf("%d spans are left, drops %v, of %d", left, drops, floods*each)
 	}
 }
@@ -157,7 +158,7 @@ func TestEqualsGoByAge(t *testing.T) {
 		uploadOf(t, j, fmt.Sprint("pod", i%sandboxes), fmt.Sprintf("%d %s", i, pad))
 	}
 	names, drops, _ := readAll(t, dir)
-	if len(names)+drops[ReasonRetention] != total || len(drops) != 1 {
+	if len(names)+drops["retention"] != total || len(drops) != 1 {
 		t.Errorf("%d spans are left, drops %v", len(names), drops)
 	}
 	for i, name := range names {

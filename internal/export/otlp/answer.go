@@ -7,19 +7,7 @@ import (
 	coltracepb "go.opentelemetry.io/proto/otlp/collector/trace/v1"
 
 	"github.com/shimtrace/shimtrace/internal/export/ship"
-)
-
-// Reasons for which spans count as rejected.
-const (
-	// ReasonRefused: the collector found the upload invalid.
-	ReasonRefused = "refused by the collector"
-	// ReasonTooLarge: the collector takes no upload as large as a single span's.
-	ReasonTooLarge = "too large for the collector"
-	// ReasonFailing: the collector failed on the same spans again and again, while it
-	// took others.
-	ReasonFailing = ship.ReasonFailing
-	// ReasonPartial: the collector took the upload without these spans.
-	ReasonPartial = "partly refused by the collector"
+	"github.com/shimtrace/shimtrace/internal/losses"
 )
 
 // manyTries is how often an answer that may not be about the spans must be given to
@@ -76,7 +64,7 @@ func taken(where address, p *coltracepb.ExportTracePartialSuccess, spans int) ve
 	message := where.excerpt(p.GetErrorMessage())
 	switch {
 	case rejected > 0:
-		v.err = &ship.RejectedError{Reason: ReasonPartial, Spans: rejected, Err: where.says("takes an upload without some of its spans", message)}
+		v.err = &ship.RejectedError{Reason: losses.CollectorRefusedSome, Spans: rejected, Err: where.says("takes an upload without some of its spans", message)}
 	case message != "":
 		v.err = &ship.TakenError{Message: where.says("takes everything, and warns", message).Error()}
 	}
@@ -84,13 +72,13 @@ func taken(where address, p *coltracepb.ExportTracePartialSuccess, spans int) ve
 }
 
 // refused says that the collector will not take the spans.
-func refused(reason string, err error) error {
+func refused(reason losses.Reason, err error) error {
 	return &ship.RejectedError{Reason: reason, Spans: ship.AllSpans, Err: err}
 }
 
 // doubtful says that the upload failed in a way that may be no fault of the spans:
 // nothing is lost by it as long as nothing else is taken.
-func doubtful(reason string, err error) error {
+func doubtful(reason losses.Reason, err error) error {
 	return &ship.RejectedError{Reason: reason, Spans: ship.AllSpans, Tries: manyTries, Err: err}
 }
 

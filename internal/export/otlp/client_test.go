@@ -147,10 +147,10 @@ func meaning(err error) string {
 
 // The meanings that meaning tells apart.
 const (
-	isRefused  = ReasonRefused + ", -1 spans, 0 tries"
-	isTooLarge = ReasonTooLarge + ", -1 spans, 0 tries"
-	inDoubt    = ReasonFailing + ", -1 spans, 20 tries"
-	isLarge    = ReasonTooLarge + ", -1 spans, 20 tries"
+	isRefused  = "collector_refused, -1 spans, 0 tries"
+	isTooLarge = "collector_too_large, -1 spans, 0 tries"
+	inDoubt    = "collector_fails, -1 spans, 20 tries"
+	isLarge    = "collector_too_large, -1 spans, 20 tries"
 )
 
 func TestMeaningOfHTTPAnswers(t *testing.T) {
@@ -195,14 +195,14 @@ func TestMeaningOfHTTPAnswers(t *testing.T) {
 		{200, "text/plain; charset=utf-8", "{}", "taken"}, // Go's guess for JSON
 		{200, "application/json; charset=utf-8", `{"partialSuccess":{}}`, "taken"}, // the OpenTelemetry Collector's
 		{200, json, `{"partialSuccess":{"errorMessage":"a warning"}}`, "taken: a warning"},
-		{200, json, `{"partialSuccess":{"rejectedSpans":"2","errorMessage":"why"}}`, ReasonPartial + ", 2 spans, 0 tries"},
-		{200, json, `{"partial_success":{"rejected_spans":2},"later":1}`, ReasonPartial + ", 2 spans, 0 tries"},
-		{200, json, string(partial), ReasonPartial + ", 2 spans, 0 tries"},
-		{200, protobuf, string(partial), ReasonPartial + ", 2 spans, 0 tries"},
-		{200, protobuf, `{"partialSuccess":{"rejectedSpans":2}}`, ReasonPartial + ", 2 spans, 0 tries"},
-		{200, "application/octet-stream", string(partial), ReasonPartial + ", 2 spans, 0 tries"},
-		{200, "", string(partial), ReasonPartial + ", 2 spans, 0 tries"},
-		{200, json, `{"partialSuccess":{"rejectedSpans":99}}`, ReasonPartial + ", 3 spans, 0 tries"},
+		{200, json, `{"partialSuccess":{"rejectedSpans":"2","errorMessage":"why"}}`, "collector_refused_some, 2 spans, 0 tries"},
+		{200, json, `{"partial_success":{"rejected_spans":2},"later":1}`, "collector_refused_some, 2 spans, 0 tries"},
+		{200, json, string(partial), "collector_refused_some, 2 spans, 0 tries"},
+		{200, protobuf, string(partial), "collector_refused_some, 2 spans, 0 tries"},
+		{200, protobuf, `{"partialSuccess":{"rejectedSpans":2}}`, "collector_refused_some, 2 spans, 0 tries"},
+		{200, "application/octet-stream", string(partial), "collector_refused_some, 2 spans, 0 tries"},
+		{200, "", string(partial), "collector_refused_some, 2 spans, 0 tries"},
+		{200, json, `{"partialSuccess":{"rejectedSpans":99}}`, "collector_refused_some, 3 spans, 0 tries"},
 		{200, json, `{"partialSuccess":{"rejectedSpans":-5}}`, "taken"},
 		// What is no OTLP.
 		{200, "text/html", page, inDoubt},
@@ -324,8 +324,8 @@ func TestMeaningOfGRPCAnswers(t *testing.T) {
 		partial *coltracepb.ExportTracePartialSuccess
 		want    string
 	}{
-		{&coltracepb.ExportTracePartialSuccess{RejectedSpans: 2}, ReasonPartial + ", 2 spans, 0 tries"},
-		{&coltracepb.ExportTracePartialSuccess{RejectedSpans: 1 << 40}, ReasonPartial + ", 3 spans, 0 tries"},
+		{&coltracepb.ExportTracePartialSuccess{RejectedSpans: 2}, "collector_refused_some, 2 spans, 0 tries"},
+		{&coltracepb.ExportTracePartialSuccess{RejectedSpans: 1 << 40}, "collector_refused_some, 3 spans, 0 tries"},
 		{&coltracepb.ExportTracePartialSuccess{RejectedSpans: -1 << 40}, "taken"},
 		{&coltracepb.ExportTracePartialSuccess{ErrorMessage: "a warning"}, "taken: a warning"},
 		{&coltracepb.ExportTracePartialSuccess{}, "taken"},
@@ -412,7 +412,7 @@ func TestOutages(t *testing.T) {
 			}
 			attempts := make(chan error, 1000)
 			s := &ship.Shipper{
-				Dir: j.Dir(), Client: client, Drops: j,
+				Dir: j.Dir(), Client: client, Journal: j,
 				Linger: time.Millisecond, MinBackoff: time.Millisecond, MaxBackoff: 50 * time.Millisecond,
 				Progress: func(st ship.Status) {
 					if st.Err != nil {

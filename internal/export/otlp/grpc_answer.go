@@ -9,6 +9,8 @@ import (
 	"google.golang.org/grpc/codes"
 	"google.golang.org/grpc/metadata"
 	"google.golang.org/grpc/status"
+
+	"github.com/shimtrace/shimtrace/internal/losses"
 )
 
 // grpcAnswer is what came back for an upload by gRPC.
@@ -43,20 +45,20 @@ func (a *grpcAnswer) judge(where address, spans int) verdict {
 	switch code {
 	case codes.InvalidArgument, codes.ResourceExhausted, codes.OutOfRange:
 		if tooLarge(message) {
-			v.err = refused(ReasonTooLarge, err)
+			v.err = refused(losses.CollectorTooLarge, err)
 			return v
 		}
 	}
 	switch code {
 	case codes.InvalidArgument:
-		v.err = refused(ReasonRefused, err)
+		v.err = refused(losses.CollectorRefused, err)
 	case codes.Unavailable, codes.DeadlineExceeded, codes.Aborted, codes.Canceled, codes.OutOfRange, codes.DataLoss, codes.ResourceExhausted:
 		v.err = busy(retryDelay(a.status), err)
 	case codes.Unimplemented, codes.Unauthenticated, codes.PermissionDenied:
 		v.otlp = false // a server of something else, or somebody before it
-		v.err = doubtful(ReasonFailing, err)
+		v.err = doubtful(losses.CollectorFails, err)
 	default:
-		v.err = doubtful(ReasonFailing, err)
+		v.err = doubtful(losses.CollectorFails, err)
 	}
 	return v
 }
@@ -72,9 +74,9 @@ func (a *grpcAnswer) unspoken(where address) error {
 		case a.status.Code() == codes.Unavailable: // 429, 502, 503, 504
 			return err
 		case strings.HasPrefix(rest, "413"):
-			return doubtful(ReasonTooLarge, err)
+			return doubtful(losses.CollectorTooLarge, err)
 		}
-		return doubtful(ReasonFailing, err)
+		return doubtful(losses.CollectorFails, err)
 	}
 	return where.unanswered(a.status.Err())
 }

@@ -6,6 +6,8 @@ import (
 	"strconv"
 	"strings"
 	"time"
+
+	"github.com/shimtrace/shimtrace/internal/losses"
 )
 
 // httpAnswer is what came back for an upload by HTTP.
@@ -25,7 +27,7 @@ func (a *httpAnswer) judge(where address, spans int) verdict {
 		if msg, ok := successOf(kind, a.body); ok {
 			return taken(where, msg.GetPartialSuccess(), spans)
 		}
-		return verdict{err: doubtful(ReasonFailing, a.stranger(where, kind))}
+		return verdict{err: doubtful(losses.CollectorFails, a.stranger(where, kind))}
 	}
 	failure, otlp := failureOf(kind, a.body)
 	v := verdict{otlp: otlp}
@@ -44,21 +46,21 @@ func (a *httpAnswer) judge(where address, spans int) verdict {
 		v.err = busy(retryAfter(a.header), v.err)
 	case http.StatusRequestEntityTooLarge:
 		if otlp {
-			v.err = refused(ReasonTooLarge, v.err)
+			v.err = refused(losses.CollectorTooLarge, v.err)
 		} else {
-			v.err = doubtful(ReasonTooLarge, v.err)
+			v.err = doubtful(losses.CollectorTooLarge, v.err)
 		}
 	case http.StatusBadRequest, http.StatusUnprocessableEntity:
 		switch {
 		case !otlp:
-			v.err = doubtful(ReasonFailing, v.err)
+			v.err = doubtful(losses.CollectorFails, v.err)
 		case tooLarge(failure.GetMessage()):
-			v.err = refused(ReasonTooLarge, v.err)
+			v.err = refused(losses.CollectorTooLarge, v.err)
 		default:
-			v.err = refused(ReasonRefused, v.err)
+			v.err = refused(losses.CollectorRefused, v.err)
 		}
 	default:
-		v.err = doubtful(ReasonFailing, v.err)
+		v.err = doubtful(losses.CollectorFails, v.err)
 	}
 	return v
 }

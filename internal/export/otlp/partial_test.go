@@ -27,7 +27,7 @@ func TestPartialSuccessIsOneAnswer(t *testing.T) {
 		}
 		return string(b)
 	}
-	lost := map[string]int{ReasonPartial: 2}
+	lost := map[string]int{"collector_refused_some": 2}
 	for _, tt := range []struct {
 		kind, body string
 		lost       map[string]int
@@ -56,7 +56,7 @@ func TestPartialSuccessIsOneAnswer(t *testing.T) {
 	}
 	reliability.Row(t, reliability.Fault{Area: area,
 		Fault: "the collector takes an upload without two of its five spans, or with a warning; in protobuf and JSON",
-		Pod:   "nothing", Lost: "these two, as partly refused by the collector; nothing by a warning. Nothing is posted twice"})
+		Pod:   "nothing", Lost: "these two, as `collector_refused_some`; nothing by a warning. Nothing is posted twice"})
 }
 
 // TestSizeLimits has collectors that take few spans at once, in the words of their

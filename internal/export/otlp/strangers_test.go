@@ -237,7 +237,7 @@ func shipTo(t *testing.T, cfg config.Export) *shipping {
 	}
 	s := &shipping{journal: j, began: time.Now(), said: make(map[string]int)}
 	sh := &ship.Shipper{
-		Dir: j.Dir(), Client: client, Drops: j, BatchBytes: 1 << 10, Drain: 10 * time.Millisecond,
+		Dir: j.Dir(), Client: client, Journal: j, BatchBytes: 1 << 10, Drain: 10 * time.Millisecond,
 		Linger: time.Millisecond, MinBackoff: testPause, MaxBackoff: testPause, Progress: s.progress,
 	}
 	ctx, cancel := context.WithCancel(context.Background())

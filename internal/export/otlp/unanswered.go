@@ -12,6 +12,7 @@ import (
 	"google.golang.org/grpc/status"
 
 	"github.com/shimtrace/shimtrace/internal/export/ship"
+	"github.com/shimtrace/shimtrace/internal/losses"
 )
 
 // unanswered says why there is no answer, in words that do not differ from attempt to
@@ -52,11 +53,11 @@ func (a address) unanswered(err error) error {
 	case errors.As(err, &op) && op.Op == "dial", has("while dialing"), has("handshake"):
 		return away("is not reached"+a.throughProxy(), a.excerpt(reason(err)))
 	case errors.Is(err, context.DeadlineExceeded), status.Code(err) == codes.DeadlineExceeded, has("Client.Timeout"):
-		return doubtful(ReasonFailing, a.says("does not answer in time", ""))
+		return doubtful(losses.CollectorFails, a.says("does not answer in time", ""))
 	case has("EOF"), has("connection reset"), has("broken pipe"), has("RST_STREAM"), has("GOAWAY"), has("closing"), has("use of closed"), has("closed idle connection"), has("readLoopPeek"), has("connection is being forcefully terminated"):
-		return doubtful(ReasonFailing, a.says("ends the connection without an answer"+a.throughProxy(), ""))
+		return doubtful(losses.CollectorFails, a.says("ends the connection without an answer"+a.throughProxy(), ""))
 	}
-	return doubtful(ReasonFailing, a.says("does not answer", a.excerpt(reason(err))))
+	return doubtful(losses.CollectorFails, a.says("does not answer", a.excerpt(reason(err))))
 }
 
 // reason is the innermost error's text, where no address stands as a rule.

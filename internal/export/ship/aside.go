@@ -7,6 +7,7 @@ import (
 	"github.com/cenkalti/backoff/v5"
 
 	"github.com/shimtrace/shimtrace/internal/export/journal"
+	"github.com/shimtrace/shimtrace/internal/losses"
 )
 
 // What the backend refuses or fails on is set aside: it is tried again, whole and in
@@ -122,7 +123,7 @@ func (d *delivery) reread(ranges []journal.Range) (p part, err error) {
 	}
 	d.mu.Lock()
 	defer d.mu.Unlock()
-	d.reject(ReasonUndecodable, unreadable)
+	d.reject(losses.Undecodable, unreadable)
 	return p, nil
 }
 

@@ -16,6 +16,7 @@ import (
 	tracepb "go.opentelemetry.io/proto/otlp/trace/v1"
 
 	"github.com/shimtrace/shimtrace/internal/export/journal"
+	"github.com/shimtrace/shimtrace/internal/losses"
 	"github.com/shimtrace/shimtrace/internal/reliability"
 )
 
@@ -52,8 +53,8 @@ func has(prefix string) func(string) bool {
 }
 
 var (
-	errRefused = &RejectedError{Reason: "refused", Spans: AllSpans, Err: errors.New("400")}
-	errDoubt   = &RejectedError{Reason: "doubt", Spans: AllSpans, Tries: 4, Err: errors.New("500")}
+	errRefused = &RejectedError{Reason: losses.CollectorRefused, Spans: AllSpans, Err: errors.New("400")}
+	errDoubt   = &RejectedError{Reason: losses.CollectorTooLarge, Spans: AllSpans, Tries: 4, Err: errors.New("500")}
 )
 
 // on answers uploads that have a span of this name with an error.
@@ -105,7 +106,7 @@ func TestRefusedSpansCostOthersNothing(t *testing.T) {
 	if err := s.Run(t.Context()); err != nil {
 		t.Fatal(err)
 	}
-	if d := drops(t, j.Dir()); len(d) != 1 || d["refused"] != 20 {
+	if d := drops(t, j.Dir()); len(d) != 1 || d["collector_refused"] != 20 {
 		t.Errorf("drops %v, want 20 refused", d)
 	}
 	if !b.arrived(good...) || len(b.taken()) != len(good) {
@@ -119,7 +120,7 @@ func TestRefusedSpansCostOthersNothing(t *testing.T) {
 // TestFailingSpansHoldUpNothing has a backend that fails on one sandbox's spans, for
 // a reason that it does not give.
 func TestFailingSpansHoldUpNothing(t *testing.T) {
-	never := &RejectedError{Reason: "doubt", Spans: AllSpans, Tries: 1 << 30, Err: errors.New("500")}
+	never := &RejectedError{Reason: losses.CollectorTooLarge, Spans: AllSpans, Tries: 1 << 30, Err: errors.New("500")}
 	for what, answer := range map[string]error{"answers": never, "breaks off": errors.New("connection reset")} {
 		t.Run(what, func(t *testing.T) {
 			j := openJournal(t, journal.Options{SegmentBytes: 8 << 10})
@@ -184,12 +185,12 @@ func TestFailureCountsOnlyBesideSuccess(t *testing.T) {
 	eventually(t, "the bad one is given up", func() bool {
 		recordOf(t, j, "other", "other")
 		time.Sleep(5 * time.Millisecond)
-		return drops(t, j.Dir())["doubt"] > 0
+		return drops(t, j.Dir())["collector_too_large"] > 0
 	})
 	if err := stop(); err != nil {
 		t.Error(err)
 	}
-	if d := drops(t, j.Dir()); d["doubt"] != 1 || len(d) != 1 {
+	if d := drops(t, j.Dir()); d["collector_too_large"] != 1 || len(d) != 1 {
 		t.Errorf("drops %v", d)
 	}
 	reliability.Row(t, reliability.Fault{Area: area,
@@ -234,7 +235,7 @@ func TestAloneItIsTriedInParts(t *testing.T) {
 	recordOf(t, j, "sandbox", append(named("good", 60), "bad")...)
 	eventually(t, "the good ones arrive", func() bool { return b.arrived(named("good", 60)...) })
 	_ = stop()
-	if d := drops(t, j.Dir()); d["doubt"] > 1 {
+	if d := drops(t, j.Dir()); d["collector_too_large"] > 1 {
 		t.Errorf("drops %v", d)
 	}
 }
@@ -308,12 +309,12 @@ func TestEvictedIsCountedOnce(t *testing.T) {
 		if i%50 == 0 {
 			eventually(t, "it arrives", func() bool { return b.arrived(name) })
 		}
-		if drops(t, j.Dir())[journal.ReasonFull] > 0 {
+		if drops(t, j.Dir())["journal_full"] > 0 {
 			break
 		}
 	}
 	_ = stop()
-	if d := drops(t, j.Dir()); !maps.Equal(d, map[string]int{journal.ReasonFull: 7}) {
+	if d := drops(t, j.Dir()); !maps.Equal(d, map[string]int{"journal_full": 7}) {
 		t.Fatalf("drops %v", d)
 	}
 	s = fast(j, b)
@@ -321,12 +322,12 @@ func TestEvictedIsCountedOnce(t *testing.T) {
 	if err := s.Run(t.Context()); err != nil {
 		t.Error(err)
 	}
-	if d := drops(t, j.Dir()); !maps.Equal(d, map[string]int{journal.ReasonFull: 7}) {
+	if d := drops(t, j.Dir()); !maps.Equal(d, map[string]int{"journal_full": 7}) {
 		t.Errorf("counted again: %v", d)
 	}
 	reliability.Row(t, reliability.Fault{Area: area,
 		Fault: "the journal's cap removes spans that the collector fails on",
-		Pod:   "nothing", Lost: "these, counted once, as journal full"})
+		Pod:   "nothing", Lost: "these, counted once, as `journal_full`"})
 }
 
 // TestTakenWithAWarning: nothing is lost, and what the backend said can be told.
@@ -348,7 +349,8 @@ func TestTakenWithAWarning(t *testing.T) {
 
 // TestManyBadSandboxes sets far more aside than there is room for.
 func TestManyBadSandboxes(t *testing.T) {
-	for what, answer := range map[string]error{"refused": errRefused, "doubt": errDoubt} {
+	for _, answer := range []*RejectedError{errRefused, errDoubt} {
+		what := answer.Reason.String()
 		t.Run(what, func(t *testing.T) {
 			j := openJournal(t, journal.Options{})
 			var want []string

@@ -58,7 +58,7 @@ func BenchmarkShip(b *testing.B) {
 	b.ReportAllocs()
 	for b.Loop() {
 		os.Remove(filepath.Join(j.Dir(), "shipped.json"))
-		s := &Shipper{Dir: j.Dir(), Client: takesAll{}, Drops: j, Once: true}
+		s := &Shipper{Dir: j.Dir(), Client: takesAll{}, Journal: j, Once: true}
 		if err := s.Run(b.Context()); err != nil {
 			b.Fatal(err)
 		}

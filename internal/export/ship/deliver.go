@@ -9,6 +9,7 @@ import (
 	"time"
 
 	"github.com/shimtrace/shimtrace/internal/export/journal"
+	"github.com/shimtrace/shimtrace/internal/losses"
 )
 
 const (
@@ -81,7 +82,7 @@ func (d *delivery) collect(f *journal.Follower) (p part, records int, err error)
 		t, err := r.Traces()
 		if err != nil {
 			d.mu.Lock()
-			d.reject(ReasonUndecodable, r.Spans)
+			d.reject(losses.Undecodable, r.Spans)
 			d.mu.Unlock()
 			continue
 		}

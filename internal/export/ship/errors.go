@@ -4,21 +4,18 @@ import (
 	"errors"
 	"fmt"
 	"time"
+
+	"github.com/shimtrace/shimtrace/internal/losses"
 )
 
 // AllSpans in a [RejectedError] means the whole upload.
 const AllSpans = -1
 
-// ReasonFailing counts spans on which the backend failed again and again, while it
-// took others.
-const ReasonFailing = "collector fails on it"
-
 // RejectedError is how a client says that the backend will not take spans, and
 // that they need not be sent again.
 type RejectedError struct {
-	// Reason is one of a small, fixed set of short texts, under which the spans
-	// are counted.
-	Reason string
+	// Reason is what the spans are counted under.
+	Reason losses.Reason
 	// Spans is how many of the upload were rejected, the others being taken; or
 	// AllSpans. Of an upload rejected as a whole the shipper tries the parts.
 	Spans int

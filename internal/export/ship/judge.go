@@ -7,6 +7,7 @@ import (
 	"time"
 
 	"github.com/shimtrace/shimtrace/internal/export/journal"
+	"github.com/shimtrace/shimtrace/internal/losses"
 )
 
 // retry uploads what was set aside once more.
@@ -51,7 +52,7 @@ func (d *delivery) judge(a *aside, p part, err error) {
 	a.fails++
 	var rejected *RejectedError
 	isRejected := errors.As(err, &rejected)
-	reason, limit := ReasonFailing, manyTries
+	reason, limit := losses.CollectorFails, manyTries
 	if isRejected {
 		reason, limit = rejected.Reason, rejected.Tries
 	}
@@ -145,7 +146,7 @@ func (d *delivery) giveUpOne() bool {
 	if most == nil {
 		return false
 	}
-	reason := ReasonFailing
+	reason := losses.CollectorFails
 	var rejected *RejectedError
 	if errors.As(most.err, &rejected) {
 		reason = rejected.Reason
@@ -155,7 +156,7 @@ func (d *delivery) giveUpOne() bool {
 }
 
 // giveUp counts spans as lost, unless the journal's cap has removed and counted them.
-func (d *delivery) giveUp(a *aside, reason string) {
+func (d *delivery) giveUp(a *aside, reason losses.Reason) {
 	lost := 0
 	for _, r := range a.ranges {
 		if journal.Has(d.Dir, r.Segment) {

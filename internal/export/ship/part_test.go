@@ -13,6 +13,7 @@ import (
 	tracepb "go.opentelemetry.io/proto/otlp/trace/v1"
 
 	"github.com/shimtrace/shimtrace/internal/export/journal"
+	"github.com/shimtrace/shimtrace/internal/losses"
 )
 
 // TestSplitKeepsEverySpan divides parts of any shape down to single spans: each is
@@ -75,7 +76,7 @@ func TestSplitKeepsEverySpan(t *testing.T) {
 // set aside then, and ships it with another one.
 func TestKilledShipperLosesNothing(t *testing.T) {
 	j := openJournal(t, journal.Options{SegmentBytes: 8 << 10})
-	b := &backend{answer: on("bad", &RejectedError{Reason: "doubt", Spans: AllSpans, Tries: 1 << 30, Err: errDoubt})}
+	b := &backend{answer: on("bad", &RejectedError{Reason: losses.CollectorTooLarge, Spans: AllSpans, Tries: 1 << 30, Err: errDoubt})}
 	s := fast(j, b)
 	s.BatchBytes = 1 << 10
 	stop := start(t, s)
@@ -93,7 +94,7 @@ func TestKilledShipperLosesNothing(t *testing.T) {
 		// The copy comes first: what is behind its cursor has been taken by then.
 		other := &backend{}
 		copied := fast(j, other)
-		copied.Dir, copied.Once, copied.Drops = copyOf(t, j.Dir()), true, nil
+		copied.Dir, copied.Once, copied.Journal = copyOf(t, j.Dir()), true, nil
 		have := b.taken()
 		if err := copied.Run(t.Context()); err != nil {
 			t.Fatal(err)

@@ -24,13 +24,8 @@ import (
 	"go.opentelemetry.io/otel/exporters/otlp/otlptrace"
 
 	"github.com/shimtrace/shimtrace/internal/export/journal"
+	"github.com/shimtrace/shimtrace/internal/losses"
 )
-
-// Drops counts spans that are lost; a [journal.Journal] is one.
-type Drops interface {
-	Drop(reason string, spans int)
-	Flush() error
-}
 
 // Shipper ships one journal. Zero values of the options mean the defaults.
 type Shipper struct {
@@ -53,8 +48,8 @@ type Shipper struct {
 	// MinBackoff and MaxBackoff are the pauses after the first and after many
 	// failures (default 500 ms and 30 s), before jitter of half of them.
 	MinBackoff, MaxBackoff time.Duration
-	// Drops counts the spans that the backend refused; nil: only Status does.
-	Drops Drops
+	// Journal counts the spans that the backend refused; nil: only Status does.
+	Journal *journal.Journal
 	// Progress is called on every change, never twice at once.
 	Progress func(Status)
 }
@@ -64,7 +59,7 @@ type Status struct {
 	// Shipped is the number of spans that the backend has taken.
 	Shipped int
 	// Rejected is the number of spans lost here, by reason.
-	Rejected map[string]int
+	Rejected map[losses.Reason]int
 	// CorruptBytes of the journal were passed over.
 	CorruptBytes int64
 	// Err is why the last attempt failed, nil after a success; Retry is when the
@@ -77,9 +72,6 @@ type Status struct {
 	// failed on; nil if nothing.
 	Notice error
 }
-
-// ReasonUndecodable counts spans of records that are intact but no OTLP.
-const ReasonUndecodable = "undecodable"
 
 // Run ships until the context ends, the journal is idle, or, with Once, at its
 // end. It returns [journal.ErrShipped] when another process ships, and the last
@@ -174,7 +166,7 @@ func newDelivery(ctx context.Context, s *Shipper) *delivery {
 		handed:  make(chan struct{}, 1),
 		proof:   make(chan struct{}, 1),
 		settled: make(chan struct{}, 1),
-		status:  Status{Rejected: make(map[string]int)},
+		status:  Status{Rejected: make(map[losses.Reason]int)},
 	}
 }
 
@@ -222,13 +214,13 @@ func (d *delivery) report(err error, retry time.Time) {
 }
 
 // reject counts spans that are lost.
-func (d *delivery) reject(reason string, spans int) {
+func (d *delivery) reject(reason losses.Reason, spans int) {
 	if spans <= 0 {
 		return
 	}
 	d.status.Rejected[reason] += spans
-	if d.Drops != nil {
-		d.Drops.Drop(reason, spans)
-		_ = d.Drops.Flush() // kept for its next record if the disk is full
+	if d.Journal != nil {
+		d.Journal.Losses(losses.Ours).Add(reason, spans)
+		_ = d.Journal.Flush() // kept for its next record if the disk is full
 	}
 }

@@ -17,6 +17,7 @@ import (
 	tracepb "go.opentelemetry.io/proto/otlp/trace/v1"
 
 	"github.com/shimtrace/shimtrace/internal/export/journal"
+	"github.com/shimtrace/shimtrace/internal/losses"
 )
 
 // backend is a client whose answers a test decides.
@@ -120,7 +121,7 @@ func drops(t *testing.T, dir string) map[string]int {
 // fast is a Shipper with pauses for tests.
 func fast(j *journal.Journal, b *backend) *Shipper {
 	return &Shipper{
-		Dir: j.Dir(), Client: b, Drops: j,
+		Dir: j.Dir(), Client: b, Journal: j,
 		Linger: time.Millisecond, MinBackoff: time.Millisecond, MaxBackoff: 10 * time.Millisecond,
 	}
 }
@@ -298,7 +299,7 @@ func TestOnlyTheBadSpanIsRejected(t *testing.T) {
 	j := openJournal(t, journal.Options{})
 	b := &backend{answer: func(names []string) error {
 		if slices.Contains(names, "bad") {
-			return &RejectedError{Reason: "refused", Spans: AllSpans, Err: errors.New("400")}
+			return &RejectedError{Reason: losses.CollectorRefused, Spans: AllSpans, Err: errors.New("400")}
 		}
 		return nil
 	}}
@@ -316,10 +317,10 @@ func TestOnlyTheBadSpanIsRejected(t *testing.T) {
 	if got := strings.Join(taken, " "); got != "a b c d e" {
 		t.Errorf("taken %q", got)
 	}
-	if d := drops(t, j.Dir()); d["refused"] != 1 || len(d) != 1 {
+	if d := drops(t, j.Dir()); d["collector_refused"] != 1 || len(d) != 1 {
 		t.Errorf("drops %v", d)
 	}
-	if last.Shipped != 5 || last.Rejected["refused"] != 1 {
+	if last.Shipped != 5 || last.Rejected[losses.CollectorRefused] != 1 {
 		t.Errorf("status %+v", last)
 	}
 }
@@ -328,14 +329,14 @@ func TestRejectionOfEverythingIsBounded(t *testing.T) {
 	j := openJournal(t, journal.Options{})
 	record(t, j, numbered(500)...)
 	b := &backend{answer: func([]string) error {
-		return &RejectedError{Reason: "refused", Spans: AllSpans, Err: errors.New("400")}
+		return &RejectedError{Reason: losses.CollectorRefused, Spans: AllSpans, Err: errors.New("400")}
 	}}
 	s := fast(j, b)
 	s.Once = true
 	if err := s.Run(t.Context()); err != nil {
 		t.Fatal(err)
 	}
-	if d := drops(t, j.Dir()); d["refused"] != 500 {
+	if d := drops(t, j.Dir()); d["collector_refused"] != 500 {
 		t.Errorf("drops %v", d)
 	}
 	if b.uploads > fewParts+2 { // it, it again beside the rest, its parts
@@ -349,7 +350,7 @@ func TestRejectionIsBelievedAfterTries(t *testing.T) {
 	refusals := 0
 	b := &backend{answer: func([]string) error {
 		if refusals++; refusals <= 3 {
-			return &RejectedError{Reason: "failing", Spans: AllSpans, Tries: 4, Err: errors.New("500")}
+			return &RejectedError{Reason: losses.CollectorFails, Spans: AllSpans, Tries: 4, Err: errors.New("500")}
 		}
 		return nil
 	}}
@@ -364,7 +365,7 @@ func TestPartialSuccessIsCounted(t *testing.T) {
 	j := openJournal(t, journal.Options{})
 	record(t, j, "a", "b", "c")
 	b := &backend{answer: func([]string) error {
-		return &RejectedError{Reason: "partial", Spans: 2, Err: errors.New("x")}
+		return &RejectedError{Reason: losses.CollectorRefusedSome, Spans: 2, Err: errors.New("x")}
 	}}
 	s := fast(j, b)
 	s.Once = true
@@ -373,7 +374,7 @@ func TestPartialSuccessIsCounted(t *testing.T) {
 	if err := s.Run(t.Context()); err != nil {
 		t.Fatal(err)
 	}
-	if b.uploads != 1 || last.Shipped != 1 || drops(t, j.Dir())["partial"] != 2 {
+	if b.uploads != 1 || last.Shipped != 1 || drops(t, j.Dir())["collector_refused_some"] != 2 {
 		t.Errorf("%d uploads, %+v, drops %v", b.uploads, last, drops(t, j.Dir()))
 	}
 }
@@ -475,7 +476,7 @@ func TestUndecodableRecordIsCounted(t *testing.T) {
 	if err := s.Run(t.Context()); err != nil {
 		t.Fatal(err)
 	}
-	if last.Rejected[ReasonUndecodable] != 3 || last.CorruptBytes != 0 || len(b.taken()) != 1 {
+	if last.Rejected[losses.Undecodable] != 3 || last.CorruptBytes != 0 || len(b.taken()) != 1 {
 		t.Errorf("%+v, taken %v", last, b.taken())
 	}
 }

@@ -8,6 +8,7 @@ import (
 	tracepb "go.opentelemetry.io/proto/otlp/trace/v1"
 
 	"github.com/shimtrace/shimtrace/internal/forwarder/span"
+	"github.com/shimtrace/shimtrace/internal/losses"
 )
 
 // Variants of bincode's enums, in the declaration order of crate opentelemetry
@@ -52,10 +53,10 @@ const (
 type bincodeCursor struct {
 	b      []byte
 	i      int
-	failed Reason
+	failed losses.Reason
 }
 
-func (c *bincodeCursor) fail(r Reason) {
+func (c *bincodeCursor) fail(r losses.Reason) {
 	if c.failed == 0 {
 		c.failed = r
 	}
@@ -66,7 +67,7 @@ func (c *bincodeCursor) ok() bool { return c.failed == 0 }
 // take returns the next n bytes, or nil.
 func (c *bincodeCursor) take(n int) []byte {
 	if c.failed != 0 || n > len(c.b)-c.i {
-		c.fail(Truncated)
+		c.fail(losses.Truncated)
 		return nil
 	}
 	p := c.b[c.i : c.i+n : c.i+n]
@@ -98,7 +99,7 @@ func (c *bincodeCursor) u64() uint64 {
 func (c *bincodeCursor) bool() bool {
 	b := c.u8()
 	if b > 1 {
-		c.fail(Malformed)
+		c.fail(losses.Malformed)
 	}
 	return b == 1
 }
@@ -106,7 +107,7 @@ func (c *bincodeCursor) bool() bool {
 func (c *bincodeCursor) variant(n int) int {
 	v := c.u32()
 	if v >= uint32(n) {
-		c.fail(Malformed)
+		c.fail(losses.Malformed)
 		return 0
 	}
 	return int(v)
@@ -116,7 +117,7 @@ func (c *bincodeCursor) variant(n int) int {
 func (c *bincodeCursor) length(size int) int {
 	n := c.u64()
 	if n > uint64(len(c.b)-c.i)/uint64(size) {
-		c.fail(Truncated)
+		c.fail(losses.Truncated)
 		return 0
 	}
 	return int(n)
@@ -131,7 +132,7 @@ func (c *bincodeCursor) text(want int) (text []byte, size int) {
 	}
 	text = span.CutText(text, want, true)
 	if !utf8.Valid(text) {
-		c.fail(NotText)
+		c.fail(losses.NotText)
 		return nil, size
 	}
 	return text, size
@@ -142,7 +143,7 @@ func (c *bincodeCursor) time() uint64 {
 	return unixNano(secs, c.u32())
 }
 
-func (d *Decoder) bincode(payload []byte) (Reason, int) {
+func (d *Decoder) bincode(payload []byte) (losses.Reason, int) {
 	c := &bincodeCursor{b: payload}
 	s := d.span
 
@@ -172,7 +173,7 @@ func (d *Decoder) bincode(payload []byte) (Reason, int) {
 		}
 	}
 	if c.ok() && c.i != len(c.b) {
-		c.fail(Malformed)
+		c.fail(losses.Malformed)
 	}
 	return c.failed, c.i
 }

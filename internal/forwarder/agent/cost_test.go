@@ -10,6 +10,7 @@ import (
 	"google.golang.org/protobuf/proto"
 
 	"github.com/shimtrace/shimtrace/internal/forwarder/span"
+	"github.com/shimtrace/shimtrace/internal/losses"
 )
 
 // many repeats an element of a JSON list or object, with its index for %d.
@@ -84,7 +85,7 @@ func TestCost(t *testing.T) {
 
 // What a span cannot afford is dropped like what is beyond other limits.
 func TestMaxCost(t *testing.T) {
-	opts := Options{Options: span.Options{MaxCost: 16 << 10}, Counters: new(Counters)}
+	opts := Options{Options: span.Options{MaxCost: 16 << 10}, Counters: &Counters{Losses: new(losses.Tally)}}
 	m := decodeProto(t, jsonSpan(`"name":"n","attributes":{"map":{`+
 		many(10, `"code.%d":{"Array":{"Bool":[`+many(span.MaxElements, "true")+`]}}`)+`,"mod":{"String":"m"}}},`+
 		`"events":{"queue":[`+many(100, `{"name":"e","attributes":[`+many(2, `{"key":"code.%d","value":{"Bool":true}}`)+`]}`)+`]},`+

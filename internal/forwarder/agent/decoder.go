@@ -5,6 +5,7 @@ import (
 	"math/bits"
 
 	"github.com/shimtrace/shimtrace/internal/forwarder/span"
+	"github.com/shimtrace/shimtrace/internal/losses"
 )
 
 // Encoding is how the agent wrote a payload.
@@ -55,7 +56,7 @@ func (d *Decoder) Decode(payload []byte, s *span.Span) error {
 	d.out.Begin(s)
 	d.span = s
 	encoding := EncodingOf(payload)
-	var failed Reason
+	var failed losses.Reason
 	var offset int
 	if encoding == JSON {
 		failed, offset = d.json(payload)
@@ -63,12 +64,12 @@ func (d *Decoder) Decode(payload []byte, s *span.Span) error {
 		failed, offset = d.bincode(payload)
 	}
 	if failed == 0 && (s.TraceID == [16]byte{} || s.SpanID == [8]byte{}) {
-		failed = NoIdentity
+		failed = losses.NoIdentity
 	}
 	d.span = nil
 	if failed != 0 {
 		d.out.Abandon()
-		d.counters.lost[failed].Add(1)
+		d.counters.Losses.Add(failed, 1)
 		return &PayloadError{Encoding: encoding, Reason: failed, Offset: offset}
 	}
 	d.out.End()

@@ -14,6 +14,7 @@ import (
 	commonpb "go.opentelemetry.io/proto/otlp/common/v1"
 
 	"github.com/shimtrace/shimtrace/internal/errtext"
+	"github.com/shimtrace/shimtrace/internal/losses"
 
 	"github.com/shimtrace/shimtrace/internal/forwarder/span"
 )
@@ -146,7 +147,7 @@ func TestJSONValueBeforeKey(t *testing.T) {
 // A status message is short, unless everything is kept.
 func TestLongMessages(t *testing.T) {
 	text := jsonSpan(`"status_code":"Error","status_message":"` + strings.Repeat("é ", 1000) + `"`)
-	m := decodeProto(t, text, Options{Counters: new(Counters)})
+	m := decodeProto(t, text, Options{Counters: &Counters{Losses: new(losses.Tally)}})
 	if n := len(m.Status.GetMessage()); n > errtext.Max || n < errtext.Max/2 {
 		t.Errorf("%d bytes of a message", len(m.Status.GetMessage()))
 	}
@@ -164,7 +165,7 @@ func TestLinksThatLeadNowhere(t *testing.T) {
 }
 
 func TestLimits(t *testing.T) {
-	opts := Options{Options: span.Options{MaxAttributes: 2, MaxEvents: 1, MaxLinks: 1}, Counters: new(Counters)}
+	opts := Options{Options: span.Options{MaxAttributes: 2, MaxEvents: 1, MaxLinks: 1}, Counters: &Counters{Losses: new(losses.Tally)}}
 	attrs := `"cid":{"I64":1},"mod":{"I64":2},"a":{"I64":3},"b":{"I64":4}`
 	event := `{"name":"e","timestamp":{"secs_since_epoch":1,"nanos_since_epoch":2},"attributes":[{"key":"a","value":{"I64":1}},{"key":"b","value":{"I64":1}},{"key":"c","value":{"I64":1}}]}`
 	link := `{"span_context":{"trace_id":1,"span_id":1}}`
@@ -184,7 +185,7 @@ func TestLimits(t *testing.T) {
 }
 
 func TestLongValues(t *testing.T) {
-	opts := Options{Options: span.Options{MaxValue: 8, Keep: []string{"*"}}, Counters: new(Counters)}
+	opts := Options{Options: span.Options{MaxValue: 8, Keep: []string{"*"}}, Counters: &Counters{Losses: new(losses.Tally)}}
 	m := decodeProto(t, jsonSpan(`"name":"12345678é","status_code":"Error","status_message":"1234567é","attributes":{"map":{`+
 		`"fits":{"String":"1234567\n"},"long":{"String":"1234567\n8"},"wide":{"String":"\t23456🦀"},"`+strings.Repeat("k", span.MaxKey+1)+`":{"I64":1},`+
 		`"array":{"Array":{"String":["1234","5678"]}},"longarray":{"Array":{"String":["1234","56789"]}},"empties":{"Array":{"String":["","","","","","","","",""]}}}}`), opts)
@@ -217,7 +218,7 @@ func TestTraceState(t *testing.T) {
 		{`[["a","1"],["b","2"]]`, "a=1,b=2", 0},
 		{`[["a","1"],["b","` + strings.Repeat("2", 100) + `"]]`, "", 1},
 	} {
-		opts := Options{Options: span.Options{MaxValue: 20}, Counters: new(Counters)}
+		opts := Options{Options: span.Options{MaxValue: 20}, Counters: &Counters{Losses: new(losses.Tally)}}
 		m := decodeProto(t, `{"span_context":{"trace_state":`+tc.state+`,"trace_id":7,"span_id":9}}`, opts)
 		if m.TraceState != tc.want || opts.Counters.Cut.Load() != tc.cut {
 			t.Errorf("%s: %q, cut %d", tc.state, m.TraceState, opts.Counters.Cut.Load())
@@ -230,43 +231,43 @@ func TestPayloadErrors(t *testing.T) {
 	const idAt, nameAt = 0, 16 + 8 + 1 + 1 + 1 + 8 + 4
 	for name, tc := range map[string]struct {
 		payload string
-		want    Reason
+		want    losses.Reason
 	}{
-		"empty":                {"", Truncated},
-		"brace":                {"{", Truncated},
-		"two braces":           {`{"}`, Truncated},
-		"json, no identity":    {`{"name":"x"}`, NoIdentity},
-		"json, zero span id":   {`{"span_context":{"trace_id":7,"span_id":0}}`, NoIdentity},
-		"json, cut":            {jsonSpan(`"name":"x","end_time":{`), Truncated},
-		"json, more after it":  {jsonSpan("") + "{}", Malformed},
-		"json, NUL after it":   {jsonSpan("") + "\x00}", Malformed},
-		"json, no colon":       {jsonSpan(`"name" "x"`), Malformed},
-		"json, no comma":       {`{"span_context":{"trace_id":7 "span_id":9}}`, Malformed},
-		"json, id too long":    {`{"span_context":{"trace_id":340282366920938463463374607431768211456,"span_id":9}}`, Malformed},
-		"json, id much longer": {`{"span_context":{"trace_id":` + strings.Repeat("9", 80) + `,"span_id":9}}`, Malformed},
-		"json, negative id":    {`{"span_context":{"trace_id":-7,"span_id":9}}`, Malformed},
-		"json, span id of 65":  {`{"span_context":{"trace_id":7,"span_id":18446744073709551616}}`, Malformed},
-		"json, flags":          {`{"span_context":{"trace_id":7,"span_id":9,"trace_flags":256}}`, Malformed},
-		"json, kind":           {jsonSpan(`"span_kind":"internal"`), Malformed},
-		"json, status":         {jsonSpan(`"status_code":1`), Malformed},
-		"json, int too large":  {jsonSpan(`"attributes":{"map":{"cid":{"I64":9223372036854775808}}}`), Malformed},
-		"json, escape":         {jsonSpan(`"name":"\x"`), Malformed},
-		"json, short escape":   {jsonSpan(`"name":"\u12"`), Malformed},
-		"json, signed escape":  {jsonSpan(`"name":"\u+123"`), Malformed},
-		"json, not UTF-8":      {jsonSpan("\"name\":\"\xff\""), NotText},
-		"json, half character": {jsonSpan("\"name\":\"\xf0\x9f\\n\""), NotText},
-		"json, stray brace":    {jsonSpan(`"new":}`), Malformed},
-		"json, no value":       {jsonSpan(`"events":{"queue":[{"attributes":[{"key":"a"}]}]}`), Malformed},
+		"empty":                {"", losses.Truncated},
+		"brace":                {"{", losses.Truncated},
+		"two braces":           {`{"}`, losses.Truncated},
+		"json, no identity":    {`{"name":"x"}`, losses.NoIdentity},
+		"json, zero span id":   {`{"span_context":{"trace_id":7,"span_id":0}}`, losses.NoIdentity},
+		"json, cut":            {jsonSpan(`"name":"x","end_time":{`), losses.Truncated},
+		"json, more after it":  {jsonSpan("") + "{}", losses.Malformed},
+		"json, NUL after it":   {jsonSpan("") + "\x00}", losses.Malformed},
+		"json, no colon":       {jsonSpan(`"name" "x"`), losses.Malformed},
+		"json, no comma":       {`{"span_context":{"trace_id":7 "span_id":9}}`, losses.Malformed},
+		"json, id too long":    {`{"span_context":{"trace_id":340282366920938463463374607431768211456,"span_id":9}}`, losses.Malformed},
+		"json, id much longer": {`{"span_context":{"trace_id":` + strings.Repeat("9", 80) + `,"span_id":9}}`, losses.Malformed},
+		"json, negative id":    {`{"span_context":{"trace_id":-7,"span_id":9}}`, losses.Malformed},
+		"json, span id of 65":  {`{"span_context":{"trace_id":7,"span_id":18446744073709551616}}`, losses.Malformed},
+		"json, flags":          {`{"span_context":{"trace_id":7,"span_id":9,"trace_flags":256}}`, losses.Malformed},
+		"json, kind":           {jsonSpan(`"span_kind":"internal"`), losses.Malformed},
+		"json, status":         {jsonSpan(`"status_code":1`), losses.Malformed},
+		"json, int too large":  {jsonSpan(`"attributes":{"map":{"cid":{"I64":9223372036854775808}}}`), losses.Malformed},
+		"json, escape":         {jsonSpan(`"name":"\x"`), losses.Malformed},
+		"json, short escape":   {jsonSpan(`"name":"\u12"`), losses.Malformed},
+		"json, signed escape":  {jsonSpan(`"name":"\u+123"`), losses.Malformed},
+		"json, not UTF-8":      {jsonSpan("\"name\":\"\xff\""), losses.NotText},
+		"json, half character": {jsonSpan("\"name\":\"\xf0\x9f\\n\""), losses.NotText},
+		"json, stray brace":    {jsonSpan(`"new":}`), losses.Malformed},
+		"json, no value":       {jsonSpan(`"events":{"queue":[{"attributes":[{"key":"a"}]}]}`), losses.Malformed},
 
-		"bincode, zero id":       {strings.Repeat("\x00", 16) + bare[16:], NoIdentity},
-		"bincode, more after it": {bare + "\x00", Malformed},
-		"bincode, remote of 2":   {bare[:25] + "\x02" + bare[26:], Malformed},
-		"bincode, kind of 5":     {bare[:nameAt-4] + "\x05" + bare[nameAt-3:], Malformed},
-		"bincode, long name":     {bare[:nameAt] + strings.Repeat("\xff", 8) + bare[nameAt+8:], Truncated},
-		"bincode, not UTF-8":     {bare[:nameAt] + "\x01\x00\x00\x00\x00\x00\x00\x00\xff" + bare[nameAt+8:], NotText},
+		"bincode, zero id":       {strings.Repeat("\x00", 16) + bare[16:], losses.NoIdentity},
+		"bincode, more after it": {bare + "\x00", losses.Malformed},
+		"bincode, remote of 2":   {bare[:25] + "\x02" + bare[26:], losses.Malformed},
+		"bincode, kind of 5":     {bare[:nameAt-4] + "\x05" + bare[nameAt-3:], losses.Malformed},
+		"bincode, long name":     {bare[:nameAt] + strings.Repeat("\xff", 8) + bare[nameAt+8:], losses.Truncated},
+		"bincode, not UTF-8":     {bare[:nameAt] + "\x01\x00\x00\x00\x00\x00\x00\x00\xff" + bare[nameAt+8:], losses.NotText},
 	} {
 		t.Run(name, func(t *testing.T) {
-			opts := Options{Counters: new(Counters)}
+			opts := Options{Counters: &Counters{Losses: new(losses.Tally)}}
 			s := span.Span{Name: "old"}
 			err := NewDecoder(opts).Decode([]byte(tc.payload), &s)
 			var pe *PayloadError
@@ -276,7 +277,7 @@ func TestPayloadErrors(t *testing.T) {
 			if len(s.AppendOTLP(nil)) != len(new(span.Span).AppendOTLP(nil)) {
 				t.Error("the span is not empty")
 			}
-			if opts.Counters.Lost(tc.want) != 1 || opts.Counters.Spans.Load() != 0 {
+			if opts.Counters.Losses.Of(tc.want) != 1 || opts.Counters.Spans.Load() != 0 {
 				t.Error("not counted")
 			}
 		})

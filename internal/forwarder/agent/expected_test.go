@@ -14,6 +14,7 @@ import (
 	tracepb "go.opentelemetry.io/proto/otlp/trace/v1"
 
 	"github.com/shimtrace/shimtrace/internal/errtext"
+	"github.com/shimtrace/shimtrace/internal/losses"
 
 	"github.com/shimtrace/shimtrace/internal/forwarder/span"
 )
@@ -159,7 +160,7 @@ func asValue(v *commonpb.AnyValue) (e expectedValue) {
 // checkExpected decodes frames and compares every span with what is expected.
 func checkExpected(t *testing.T, frames []byte, want []expected, opts Options) {
 	t.Helper()
-	opts.Counters = new(Counters)
+	opts.Counters = &Counters{Losses: new(losses.Tally)}
 	d := NewDecoder(opts)
 	all := payloads(t, frames)
 	if len(all) != len(want) {

@@ -14,6 +14,7 @@ import (
 	commonpb "go.opentelemetry.io/proto/otlp/common/v1"
 
 	"github.com/shimtrace/shimtrace/internal/forwarder/span"
+	"github.com/shimtrace/shimtrace/internal/losses"
 	"github.com/shimtrace/shimtrace/internal/names"
 )
 
@@ -44,7 +45,7 @@ func FuzzJSON(f *testing.F) {
 // fuzzDecode: whatever comes, the outcome is an error or OTLP within the limits
 // that holds nothing but what may leave.
 func fuzzDecode(f *testing.F, encoding Encoding) {
-	opts := Options{Options: span.Options{MaxValue: 64, MaxAttributes: 8, MaxEvents: 3, MaxLinks: 3, MaxCost: 8 << 10}, Counters: new(Counters)}
+	opts := Options{Options: span.Options{MaxValue: 64, MaxAttributes: 8, MaxEvents: 3, MaxLinks: 3, MaxCost: 8 << 10}, Counters: &Counters{Losses: new(losses.Tally)}}
 	d := NewDecoder(opts)
 	f.Fuzz(func(t *testing.T, payload []byte) {
 		if EncodingOf(payload) != encoding {

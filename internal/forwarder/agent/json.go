@@ -6,12 +6,13 @@ import (
 	tracepb "go.opentelemetry.io/proto/otlp/trace/v1"
 
 	"github.com/shimtrace/shimtrace/internal/forwarder/span"
+	"github.com/shimtrace/shimtrace/internal/losses"
 )
 
 // The agents write objects in the order of the crate's declarations, which is
 // not relied on: fields may come in any order, and unknown ones are skipped.
 
-func (d *Decoder) json(payload []byte) (Reason, int) {
+func (d *Decoder) json(payload []byte) (losses.Reason, int) {
 	s := &jsonScan{b: payload}
 	out := d.span
 	var status tracepb.Status_StatusCode
@@ -51,7 +52,7 @@ func (d *Decoder) json(payload []byte) (Reason, int) {
 	}
 	d.out.Status(status, message, messageSize)
 	if s.peek(); s.ok() && s.i != len(s.b) {
-		s.fail(Malformed)
+		s.fail(losses.Malformed)
 	}
 	return s.failed, s.i
 }
@@ -87,7 +88,7 @@ func (d *Decoder) jsonSpanKind(s *jsonScan) tracepb.Span_SpanKind {
 	case "Internal":
 		return tracepb.Span_SPAN_KIND_INTERNAL
 	}
-	s.fail(Malformed)
+	s.fail(losses.Malformed)
 	return 0
 }
 
@@ -100,7 +101,7 @@ func (d *Decoder) jsonStatus(s *jsonScan) tracepb.Status_StatusCode {
 	case "Error":
 		return tracepb.Status_STATUS_CODE_ERROR
 	}
-	s.fail(Malformed)
+	s.fail(losses.Malformed)
 	return 0
 }
 

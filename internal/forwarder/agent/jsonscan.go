@@ -9,6 +9,7 @@ import (
 	"unicode/utf8"
 
 	"github.com/shimtrace/shimtrace/internal/forwarder/span"
+	"github.com/shimtrace/shimtrace/internal/losses"
 )
 
 // jsonScan walks over JSON without building anything. Like bincodeCursor, it
@@ -18,10 +19,10 @@ import (
 type jsonScan struct {
 	b      []byte
 	i      int
-	failed Reason
+	failed losses.Reason
 }
 
-func (s *jsonScan) fail(r Reason) {
+func (s *jsonScan) fail(r losses.Reason) {
 	if s.failed == 0 {
 		s.failed = r
 	}
@@ -50,9 +51,9 @@ func (s *jsonScan) expect(c byte) {
 	if s.peek() == c {
 		s.i++
 	} else if s.i == len(s.b) {
-		s.fail(Truncated)
+		s.fail(losses.Truncated)
 	} else {
-		s.fail(Malformed)
+		s.fail(losses.Malformed)
 	}
 }
 
@@ -81,7 +82,7 @@ func (s *jsonScan) word(w string) bool {
 		return false
 	}
 	if len(s.b)-s.i < len(w) || string(s.b[s.i:s.i+len(w)]) != w {
-		s.fail(Malformed)
+		s.fail(losses.Malformed)
 		return false
 	}
 	s.i += len(w)
@@ -95,7 +96,7 @@ func (s *jsonScan) bool() bool {
 		return true
 	}
 	if !s.word("false") {
-		s.fail(Malformed)
+		s.fail(losses.Malformed)
 	}
 	return false
 }
@@ -116,7 +117,7 @@ func (s *jsonScan) number() []byte {
 		break
 	}
 	if s.i == start {
-		s.fail(Malformed)
+		s.fail(losses.Malformed)
 	}
 	return s.b[start:s.i]
 }
@@ -124,7 +125,7 @@ func (s *jsonScan) number() []byte {
 func (s *jsonScan) u64() uint64 {
 	hi, lo := s.u128()
 	if hi != 0 {
-		s.fail(Malformed)
+		s.fail(losses.Malformed)
 	}
 	return lo
 }
@@ -132,7 +133,7 @@ func (s *jsonScan) u64() uint64 {
 func (s *jsonScan) u32() uint32 {
 	n := s.u64()
 	if n > math.MaxUint32 {
-		s.fail(Malformed)
+		s.fail(losses.Malformed)
 	}
 	return uint32(n)
 }
@@ -140,7 +141,7 @@ func (s *jsonScan) u32() uint32 {
 func (s *jsonScan) u8() uint8 {
 	n := s.u64()
 	if n > math.MaxUint8 {
-		s.fail(Malformed)
+		s.fail(losses.Malformed)
 	}
 	return uint8(n)
 }
@@ -148,7 +149,7 @@ func (s *jsonScan) u8() uint8 {
 func (s *jsonScan) u128() (hi, lo uint64) {
 	for _, c := range s.number() {
 		if c < '0' || c > '9' {
-			s.fail(Malformed)
+			s.fail(losses.Malformed)
 			return 0, 0
 		}
 		over, h := bits.Mul64(hi, 10)
@@ -156,7 +157,7 @@ func (s *jsonScan) u128() (hi, lo uint64) {
 		l, c1 := bits.Add64(l, uint64(c-'0'), 0)
 		h, c2 := bits.Add64(h, carry, c1)
 		if over != 0 || c2 != 0 {
-			s.fail(Malformed)
+			s.fail(losses.Malformed)
 			return 0, 0
 		}
 		hi, lo = h, l
@@ -167,7 +168,7 @@ func (s *jsonScan) u128() (hi, lo uint64) {
 func (s *jsonScan) i64() int64 {
 	n, err := strconv.ParseInt(string(s.number()), 10, 64)
 	if err != nil {
-		s.fail(Malformed)
+		s.fail(losses.Malformed)
 	}
 	return n
 }
@@ -175,7 +176,7 @@ func (s *jsonScan) i64() int64 {
 func (s *jsonScan) f64() float64 {
 	f, err := strconv.ParseFloat(string(s.number()), 64)
 	if err != nil {
-		s.fail(Malformed)
+		s.fail(losses.Malformed)
 	}
 	return f
 }
@@ -208,7 +209,7 @@ func (s *jsonScan) text(want int, buf *[]byte) (text []byte, size int) {
 		text = span.CutText(text, want, len(text) == size)
 	}
 	if !utf8.Valid(text) {
-		s.fail(NotText)
+		s.fail(losses.NotText)
 		return nil, size
 	}
 	return text, size
@@ -226,7 +227,7 @@ func (s *jsonScan) escaped(want int, buf []byte) (text []byte, size int) {
 		}
 		if j >= len(b)-1 && (j == len(b) || b[j] != '"') {
 			s.i = len(b)
-			s.fail(Truncated)
+			s.fail(losses.Truncated)
 			return buf, size
 		}
 		if b[j] == '"' {
@@ -251,7 +252,7 @@ func (s *jsonScan) escaped(want int, buf []byte) (text []byte, size int) {
 			r, i = unicodeEscape(b, j)
 			if r < 0 {
 				s.i = j
-				s.fail(Malformed)
+				s.fail(losses.Malformed)
 				return buf, size
 			}
 			size += utf8.RuneLen(r)
@@ -261,7 +262,7 @@ func (s *jsonScan) escaped(want int, buf []byte) (text []byte, size int) {
 			continue
 		default:
 			s.i = j
-			s.fail(Malformed)
+			s.fail(losses.Malformed)
 			return buf, size
 		}
 		size++
@@ -333,20 +334,20 @@ func (s *jsonScan) skip() {
 			continue
 		case '}', ']':
 			if depth == 0 {
-				s.fail(Malformed)
+				s.fail(losses.Malformed)
 				return
 			}
 			s.i++
 			depth--
 		case ',', ':':
 			if depth == 0 {
-				s.fail(Malformed)
+				s.fail(losses.Malformed)
 				return
 			}
 			s.i++
 			continue
 		case 0:
-			s.fail(Truncated)
+			s.fail(losses.Truncated)
 			return
 		default:
 			s.scalar()

@@ -4,6 +4,7 @@ import (
 	"math"
 
 	"github.com/shimtrace/shimtrace/internal/forwarder/span"
+	"github.com/shimtrace/shimtrace/internal/losses"
 )
 
 func (d *Decoder) jsonAttributeMap(s *jsonScan) {
@@ -56,7 +57,7 @@ func (d *Decoder) jsonAttributeList(s *jsonScan) {
 			}
 		}
 		if at < 0 {
-			s.fail(Malformed)
+			s.fail(losses.Malformed)
 		}
 		if end := s.i; s.ok() {
 			s.i = at

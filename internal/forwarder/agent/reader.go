@@ -7,6 +7,7 @@ import (
 	"io"
 
 	"github.com/shimtrace/shimtrace/internal/handover"
+	"github.com/shimtrace/shimtrace/internal/losses"
 )
 
 const prefixSize = 8
@@ -59,7 +60,7 @@ func (r *Reader) Next() ([]byte, error) {
 		}
 		n := binary.BigEndian.Uint64(prefix)
 		if n > r.max {
-			r.counters.lost[Oversized].Add(1)
+			r.counters.Losses.Add(losses.Oversized, 1)
 			r.in.Discard(prefixSize, handover.Mark{Left: n})
 			continue
 		}
@@ -91,7 +92,7 @@ func (r *Reader) cutShort(what string, have int, want uint64, err error) error {
 	if errors.Is(err, handover.ErrStopped) {
 		return err
 	}
-	r.counters.lost[CutShort].Add(1)
+	r.counters.Losses.Add(losses.CutShort, 1)
 	return fmt.Errorf("read agent spans: the stream ended %d bytes into a %s of %d: %w", have, what, want, unexpected(err))
 }
 

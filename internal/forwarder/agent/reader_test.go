@@ -11,6 +11,8 @@ import (
 	"syscall"
 	"testing"
 	"testing/iotest"
+
+	"github.com/shimtrace/shimtrace/internal/losses"
 )
 
 func frame(payload string) string {
@@ -61,7 +63,7 @@ func TestReader(t *testing.T) {
 
 func TestReaderSkipsOversized(t *testing.T) {
 	stream := frame("first") + frame(strings.Repeat("x", 201)) + frame(strings.Repeat("y", 200)) + frame("last")
-	var c Counters
+	c := Counters{Losses: new(losses.Tally)}
 	got, err := readAll(iotest.HalfReader(strings.NewReader(stream)), Options{MaxFrame: 200, Counters: &c})
 	if err != io.EOF {
 		t.Errorf("ended with %v", err)
@@ -69,8 +71,8 @@ func TestReaderSkipsOversized(t *testing.T) {
 	if len(got) != 3 || got[0] != "first" || got[1] != strings.Repeat("y", 200) || got[2] != "last" {
 		t.Errorf("got %q", got)
 	}
-	if c.Lost(Oversized) != 1 || c.SkippedBytes.Load() != 201 {
-		t.Errorf("counted %d frames, %d bytes", c.Lost(Oversized), c.SkippedBytes.Load())
+	if c.Losses.Of(losses.Oversized) != 1 || c.SkippedBytes.Load() != 201 {
+		t.Errorf("counted %d frames, %d bytes", c.Losses.Of(losses.Oversized), c.SkippedBytes.Load())
 	}
 }
 
@@ -78,16 +80,16 @@ func TestReaderCutShort(t *testing.T) {
 	stream := frame("whole") + frame(strings.Repeat("x", 100<<10))
 	whole := len(frame("whole"))
 	for _, at := range []int{1, 7, 8, whole - 1, whole + 1, whole + 8, whole + 9, len(stream) - 1} {
-		var c Counters
+		c := Counters{Losses: new(losses.Tally)}
 		_, err := readAll(strings.NewReader(stream[:at]), Options{Counters: &c})
-		if !errors.Is(err, io.ErrUnexpectedEOF) || c.Lost(CutShort) != 1 {
-			t.Errorf("cut at %d: %v, counted %d", at, err, c.Lost(CutShort))
+		if !errors.Is(err, io.ErrUnexpectedEOF) || c.Losses.Of(losses.CutShort) != 1 {
+			t.Errorf("cut at %d: %v, counted %d", at, err, c.Losses.Of(losses.CutShort))
 		}
 	}
 	for _, at := range []int{0, whole} {
-		var c Counters
-		if _, err := readAll(strings.NewReader(stream[:at]), Options{Counters: &c}); err != io.EOF || c.Lost(CutShort) != 0 {
-			t.Errorf("cut at %d: %v, counted %d", at, err, c.Lost(CutShort))
+		c := Counters{Losses: new(losses.Tally)}
+		if _, err := readAll(strings.NewReader(stream[:at]), Options{Counters: &c}); err != io.EOF || c.Losses.Of(losses.CutShort) != 0 {
+			t.Errorf("cut at %d: %v, counted %d", at, err, c.Losses.Of(losses.CutShort))
 		}
 	}
 	_, err := readAll(strings.NewReader(stream), Options{MaxFrame: 10})
@@ -106,11 +108,11 @@ func TestReaderReset(t *testing.T) {
 		stream string
 		lost   uint64
 	}{{frame("whole"), 0}, {frame("whole") + frame("half")[:10], 1}} {
-		var c Counters
+		c := Counters{Losses: new(losses.Tally)}
 		r := io.MultiReader(strings.NewReader(tc.stream), iotest.ErrReader(syscall.ECONNRESET))
 		got, err := readAll(r, Options{Counters: &c})
-		if len(got) != 1 || !errors.Is(err, syscall.ECONNRESET) || c.Lost(CutShort) != tc.lost {
-			t.Errorf("%d payloads, %v, counted %d", len(got), err, c.Lost(CutShort))
+		if len(got) != 1 || !errors.Is(err, syscall.ECONNRESET) || c.Losses.Of(losses.CutShort) != tc.lost {
+			t.Errorf("%d payloads, %v, counted %d", len(got), err, c.Losses.Of(losses.CutShort))
 		}
 	}
 }
@@ -134,9 +136,9 @@ func TestReaderAllocatesWhatArrives(t *testing.T) {
 
 func TestReaderLargestLength(t *testing.T) {
 	stream := binary.BigEndian.AppendUint64(nil, math.MaxUint64)
-	var c Counters
+	c := Counters{Losses: new(losses.Tally)}
 	_, err := readAll(strings.NewReader(string(stream)+"rest"), Options{Counters: &c})
-	if !errors.Is(err, io.ErrUnexpectedEOF) || c.Lost(Oversized) != 1 || c.SkippedBytes.Load() != 4 {
-		t.Errorf("%v, counted %d, %d bytes", err, c.Lost(Oversized), c.SkippedBytes.Load())
+	if !errors.Is(err, io.ErrUnexpectedEOF) || c.Losses.Of(losses.Oversized) != 1 || c.SkippedBytes.Load() != 4 {
+		t.Errorf("%v, counted %d, %d bytes", err, c.Losses.Of(losses.Oversized), c.SkippedBytes.Load())
 	}
 }

@@ -7,6 +7,7 @@ import (
 	tracepb "go.opentelemetry.io/proto/otlp/trace/v1"
 
 	"github.com/shimtrace/shimtrace/internal/forwarder/span"
+	"github.com/shimtrace/shimtrace/internal/losses"
 )
 
 // secret is in the environment of the captures' containers.
@@ -43,7 +44,7 @@ func TestNoSecretLeavesByDefault(t *testing.T) {
 func TestTextsAreReduced(t *testing.T) {
 	text := jsonSpan(`"status_code":"Error","status_message":"create: env SECRET=hunter2 {a: hunter2}: EPERM\nhunter2",` +
 		`"events":{"queue":[{"name":"exec SECRET=hunter2 in c1","timestamp":{"secs_since_epoch":1,"nanos_since_epoch":2},"attributes":[]}]}`)
-	counters := new(Counters)
+	counters := &Counters{Losses: new(losses.Tally)}
 	m := decodeProto(t, text, Options{Counters: counters})
 	if m.Status.Message != "create: env SECRET=… {…}: EPERM" || m.Events[0].Name != "exec SECRET=… in c1" || counters.Reduced.Load() != 2 {
 		t.Errorf("%q, %q, %d reduced", m.Status.Message, m.Events[0].Name, counters.Reduced.Load())

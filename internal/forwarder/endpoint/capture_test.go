@@ -9,9 +9,11 @@ import (
 	"strings"
 	"testing"
 
-	"github.com/shimtrace/shimtrace/internal/forwarder/span"
 	commonpb "go.opentelemetry.io/proto/otlp/common/v1"
 	tracepb "go.opentelemetry.io/proto/otlp/trace/v1"
+
+	"github.com/shimtrace/shimtrace/internal/forwarder/span"
+	"github.com/shimtrace/shimtrace/internal/losses"
 )
 
 func decodeAll(tb testing.TB, name string, opts Options) (services map[string]int, spans []span.Span) {
@@ -46,16 +48,16 @@ func TestCaptures(t *testing.T) {
 		{captureRust, "kata-sb-c58a3c91", 8, 229, 569, 2},
 	} {
 		t.Run(tc.name, func(t *testing.T) {
-			var c Counters
+			c := Counters{Losses: new(losses.Tally)}
 			services, spans := decodeAll(t, tc.name, Options{Counters: &c})
 			if len(services) != 1 || services[tc.service] != tc.bodies {
 				t.Errorf("services %v", services)
 			}
-			if len(spans) != tc.kept || c.Spans.Load() != uint64(tc.kept) || c.Lost(Exporter) != uint64(tc.exporter) {
-				t.Errorf("%d spans, %d counted, %d of the exporter's", len(spans), c.Spans.Load(), c.Lost(Exporter))
+			if len(spans) != tc.kept || c.Spans.Load() != uint64(tc.kept) || c.Exporter.Load() != uint64(tc.exporter) {
+				t.Errorf("%d spans, %d counted, %d of the exporter's", len(spans), c.Spans.Load(), c.Exporter.Load())
 			}
-			for _, r := range Reasons() {
-				if n := c.Lost(r); n > 0 && r != Exporter {
+			for _, r := range losses.All() {
+				if n := c.Losses.Of(r); n > 0 {
 					t.Errorf("%d lost: %s", n, r)
 				}
 			}

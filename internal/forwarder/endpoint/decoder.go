@@ -12,6 +12,7 @@ import (
 	tracepb "go.opentelemetry.io/proto/otlp/trace/v1"
 
 	"github.com/shimtrace/shimtrace/internal/forwarder/span"
+	"github.com/shimtrace/shimtrace/internal/losses"
 )
 
 // Decoder turns request bodies into spans. It keeps its buffers from body to body
@@ -24,13 +25,14 @@ type Decoder struct {
 	scratch span.Span
 	refs    []reference
 
-	lost [reasons]uint64 // of the body at hand
+	lost     map[losses.Reason]int // of the body at hand
+	exporter uint64
 }
 
 // NewDecoder returns a Decoder that obeys opts.Span, opts.MaxSpans and opts.Counters.
 func NewDecoder(opts Options) *Decoder {
 	opts = opts.withDefaults()
-	return &Decoder{opts: opts, builder: span.NewBuilder(opts.Span, &opts.Counters.Attributes)}
+	return &Decoder{opts: opts, builder: span.NewBuilder(opts.Span, &opts.Counters.Attributes), lost: make(map[losses.Reason]int)}
 }
 
 // BodyError says that a body is malformed. It never quotes it, for it may hold
@@ -61,7 +63,8 @@ const maxService = 256
 // are left out and counted. The error is a *BodyError, and costs the whole body.
 func (d *Decoder) Decode(body []byte) (service string, spans []span.Span, err error) {
 	r := newReader(body)
-	d.lost = [reasons]uint64{}
+	clear(d.lost)
+	d.exporter = 0
 	at := -1
 	var hasProcess, hasSpans bool
 	for {
@@ -88,14 +91,13 @@ func (d *Decoder) Decode(body []byte) (service string, spans []span.Span, err er
 	}
 	c := d.opts.Counters
 	if r.err != nil {
-		c.lost[Malformed].Add(1)
+		c.Losses.Add(losses.MalformedPost, 1)
 		return "", nil, &BodyError{Offset: r.at, Span: at, Err: r.err}
 	}
 	for reason, n := range d.lost {
-		if n > 0 {
-			c.lost[reason].Add(n)
-		}
+		c.Losses.Add(reason, n)
 	}
+	c.Exporter.Add(d.exporter)
 	c.Bodies.Add(1)
 	c.Bytes.Add(uint64(len(body)))
 	c.Spans.Add(uint64(len(spans)))
@@ -106,12 +108,16 @@ func (d *Decoder) Decode(body []byte) (service string, spans []span.Span, err er
 func (d *Decoder) spans(r *reader) (spans []span.Span, at int) {
 	n := r.list(thrift.STRUCT)
 	for at = range n {
-		reason := d.span(r, &d.scratch)
+		reason, exporter := d.span(r, &d.scratch)
 		if r.err != nil {
 			return nil, at
 		}
+		if exporter {
+			d.exporter++
+			continue
+		}
 		if reason == 0 && len(spans) == d.opts.MaxSpans {
-			reason = TooMany
+			reason = losses.TooMany
 		}
 		if reason != 0 {
 			d.lost[reason]++
@@ -155,9 +161,9 @@ func process(r *reader) string {
 // required are the fields without which a span is none.
 const required = 1<<1 | 1<<2 | 1<<3 | 1<<4 | 1<<5 | 1<<7 | 1<<8 | 1<<9
 
-// span reads a Span. It returns why it is not wanted, if so; whether it could be
-// read at all is in r.
-func (d *Decoder) span(r *reader, s *span.Span) Reason {
+// span reads a Span. It returns why it is lost, if so, and whether it is the exporter's
+// own; whether it could be read at all is in r.
+func (d *Decoder) span(r *reader, s *span.Span) (lost losses.Reason, exporter bool) {
 	*s = span.Span{} // its memory has been given away
 	d.builder.Begin(s)
 	d.refs = d.refs[:0]
@@ -208,20 +214,20 @@ func (d *Decoder) span(r *reader, s *span.Span) Reason {
 	}
 	switch {
 	case r.err != nil:
-		return 0
+		return 0, false
 	case t.exporter():
-		return Exporter
+		return 0, true
 	case s.TraceID == [16]byte{} || s.SpanID == [8]byte{}:
-		return NoIdentity
+		return losses.NoIdentity, false
 	}
 	s.Start = unixNano(start)
 	s.End = unixNano(saturated(start, max(duration, 0)))
 	d.refer(s)
 	d.finish(s, &t)
 	if s.Cost() > maxSize {
-		return TooLong
+		return losses.TooLarge, false
 	}
-	return 0
+	return 0, false
 }
 
 // maxSize leaves room for what the link adds to a span.

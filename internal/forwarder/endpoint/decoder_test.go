@@ -14,6 +14,7 @@ import (
 	tracepb "go.opentelemetry.io/proto/otlp/trace/v1"
 
 	"github.com/shimtrace/shimtrace/internal/forwarder/span"
+	"github.com/shimtrace/shimtrace/internal/losses"
 )
 
 // decodeOne decodes a body of one span.
@@ -116,10 +117,10 @@ func TestIdentityAndTimes(t *testing.T) {
 		}
 	}
 
-	var c Counters
+	c := Counters{Losses: new(losses.Tally)}
 	_, spans, err := NewDecoder(Options{Counters: &c}).Decode(batch("kata", span(0, 0, 1, 0, 1, 1), span(1, 0, 0, 0, 1, 1), span(1, 0, 1, 0, 1, 1)))
-	if err != nil || len(spans) != 1 || c.Lost(NoIdentity) != 2 {
-		t.Errorf("%d spans, %d without identity, %v", len(spans), c.Lost(NoIdentity), err)
+	if err != nil || len(spans) != 1 || c.Losses.Of(losses.NoIdentity) != 2 {
+		t.Errorf("%d spans, %d without identity, %v", len(spans), c.Losses.Of(losses.NoIdentity), err)
 	}
 }
 
@@ -191,13 +192,13 @@ func TestExportersOwn(t *testing.T) {
 		{"src/dragonball/src/vm/mod.rs", "dragonball::vm", false},
 		{"", "", false},
 	} {
-		var c Counters
+		c := Counters{Losses: new(losses.Tally)}
 		_, spans, err := NewDecoder(Options{Counters: &c}).Decode(batch("kata", plainSpan("n", list(10, stringTag("code.filepath", tc.file), stringTag("code.namespace", tc.crate)))))
 		if err != nil {
 			t.Fatal(err)
 		}
-		if dropped := len(spans) == 0; dropped != tc.dropped || (c.Lost(Exporter) == 1) != dropped {
-			t.Errorf("%s: dropped is %v, counted %d", tc.file, dropped, c.Lost(Exporter))
+		if dropped := len(spans) == 0; dropped != tc.dropped || (c.Exporter.Load() == 1) != dropped {
+			t.Errorf("%s: dropped is %v, counted %d", tc.file, dropped, c.Exporter.Load())
 		}
 	}
 }
@@ -207,7 +208,7 @@ func TestLimits(t *testing.T) {
 	for i := range 200 {
 		tags = append(tags, stringTag(fmt.Sprintf("code.%d", i), strings.Repeat("ü", 3000)))
 	}
-	var c Counters
+	c := Counters{Losses: new(losses.Tally)}
 	wire := span.Options{MaxCost: 4 << 20}
 	s, m := decodeOne(t, Options{Counters: &c, Span: wire}, plainSpan(strings.Repeat("n", 5000), list(10, tags...)))
 	if len(m.Attributes) != 128 || m.DroppedAttributesCount != 72 || len(plain(m.Attributes[0].Value).(string)) != 4096 || len(s.Name) != 4096 {
@@ -223,8 +224,8 @@ func TestLimits(t *testing.T) {
 		events[i] = structure(list(2, tags[:5]...))
 	}
 	_, spans, err := NewDecoder(Options{Counters: &c, Span: wire}).Decode(batch("kata", plainSpan("n", list(11, events...)), plainSpan("n")))
-	if err != nil || len(spans) != 1 || c.Lost(TooLong) != 1 {
-		t.Errorf("%d spans, %d too long, %v", len(spans), c.Lost(TooLong), err)
+	if err != nil || len(spans) != 1 || c.Losses.Of(losses.TooLarge) != 1 {
+		t.Errorf("%d spans, %d too long, %v", len(spans), c.Losses.Of(losses.TooLarge), err)
 	}
 
 	many := make([]field, 10)
@@ -232,8 +233,8 @@ func TestLimits(t *testing.T) {
 		many[i] = plainSpan("n")
 	}
 	_, spans, err = NewDecoder(Options{MaxSpans: 4, Counters: &c}).Decode(batch(strings.Repeat("k", 500), many...))
-	if err != nil || len(spans) != 4 || c.Lost(TooMany) != 6 {
-		t.Errorf("%d spans, %d too many, %v", len(spans), c.Lost(TooMany), err)
+	if err != nil || len(spans) != 4 || c.Losses.Of(losses.TooMany) != 6 {
+		t.Errorf("%d spans, %d too many, %v", len(spans), c.Losses.Of(losses.TooMany), err)
 	}
 }
 
@@ -276,14 +277,14 @@ func TestMalformed(t *testing.T) {
 		{"nested too deep", structure(process, append(append(header(12, 9), bytes.Repeat(header(12, 1), 100)...), make([]byte, 101)...)), -1, "Depth limit"},
 	} {
 		t.Run(tc.name, func(t *testing.T) {
-			var c Counters
+			c := Counters{Losses: new(losses.Tally)}
 			_, spans, err := NewDecoder(Options{Counters: &c}).Decode(tc.body)
 			var be *BodyError
 			if !errors.As(err, &be) || spans != nil || be.Span != tc.span || be.Offset < 0 || be.Offset > len(tc.body) || !strings.Contains(err.Error(), tc.want) {
 				t.Errorf("%d spans, %v", len(spans), err)
 			}
-			if c.Lost(Malformed) != 1 || c.Spans.Load() != 0 {
-				t.Errorf("%d malformed, %d spans", c.Lost(Malformed), c.Spans.Load())
+			if c.Losses.Of(losses.MalformedPost) != 1 || c.Spans.Load() != 0 {
+				t.Errorf("%d malformed, %d spans", c.Losses.Of(losses.MalformedPost), c.Spans.Load())
 			}
 		})
 	}

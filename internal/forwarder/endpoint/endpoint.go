@@ -11,6 +11,8 @@ import (
 	"net/netip"
 	"sync"
 	"time"
+
+	"github.com/shimtrace/shimtrace/internal/losses"
 )
 
 // Endpoint serves what Kata's runtimes take for a Jaeger collector. New makes one,
@@ -21,7 +23,7 @@ type Endpoint struct {
 	server   *http.Server
 	queue    *queue
 	decoded  chan struct{} // closed when there is nothing more to decode
-	reported [reasons]sync.Once
+	reported sync.Map      // the reasons
 }
 
 // New returns an Endpoint whose spans go to sink.
@@ -140,7 +142,7 @@ func (e *Endpoint) decode() {
 func (e *Endpoint) deliver(d *Decoder, p post) {
 	service, spans, err := d.Decode(p.body)
 	if err != nil {
-		e.report(Malformed, err)
+		e.report(losses.MalformedPost, err)
 		return
 	}
 	if len(spans) > 0 {
@@ -149,13 +151,16 @@ func (e *Endpoint) deliver(d *Decoder, p post) {
 }
 
 // lose counts what is lost, and reports the first case.
-func (e *Endpoint) lose(reason Reason, err error) {
-	e.opts.Counters.lost[reason].Add(1)
+func (e *Endpoint) lose(reason losses.Reason, err error) {
+	e.opts.Counters.Losses.Add(reason, 1)
 	e.report(reason, err)
 }
 
-func (e *Endpoint) report(reason Reason, err error) {
-	if e.opts.Report != nil {
-		e.reported[reason].Do(func() { e.opts.Report(reason, err) })
+func (e *Endpoint) report(reason losses.Reason, err error) {
+	if e.opts.Report == nil {
+		return
+	}
+	if _, again := e.reported.LoadOrStore(reason, true); !again {
+		e.opts.Report(reason, err)
 	}
 }

@@ -13,6 +13,7 @@ import (
 	"time"
 
 	"github.com/shimtrace/shimtrace/internal/forwarder/span"
+	"github.com/shimtrace/shimtrace/internal/losses"
 )
 
 // delivery is one call of the Sink.
@@ -53,7 +54,7 @@ type served struct {
 func serve(t *testing.T, sink Sink, opts Options) *served {
 	t.Helper()
 	if opts.Counters == nil {
-		opts.Counters = new(Counters)
+		opts.Counters = &Counters{Losses: new(losses.Tally)}
 	}
 	l, err := net.Listen("tcp", "127.0.0.1:0")
 	if err != nil {

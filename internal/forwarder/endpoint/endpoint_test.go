@@ -16,6 +16,7 @@ import (
 	"time"
 
 	"github.com/shimtrace/shimtrace/internal/forwarder/span"
+	"github.com/shimtrace/shimtrace/internal/losses"
 )
 
 // The captures, posted as they were.
@@ -109,8 +110,8 @@ func TestAnswersWithoutTheSink(t *testing.T) {
 			var got sunk
 			free := make(chan struct{})
 			var reports atomic.Int32
-			tc.opts.Report = func(r Reason, err error) {
-				if r == Busy && strings.Contains(err.Error(), "than there is room for") {
+			tc.opts.Report = func(r losses.Reason, err error) {
+				if r == losses.BusyPost && strings.Contains(err.Error(), "than there is room for") {
 					reports.Add(1)
 				}
 			}
@@ -131,8 +132,8 @@ func TestAnswersWithoutTheSink(t *testing.T) {
 					t.Fatalf("%d %s", status, text)
 				}
 			}
-			if taken == 0 || busy == 0 || busy != 40-taken || e.counters.Lost(Busy) != uint64(busy) || reports.Load() != 1 {
-				t.Errorf("%d taken, %d busy, %d counted, %d reports", taken, busy, e.counters.Lost(Busy), reports.Load())
+			if taken == 0 || busy == 0 || busy != 40-taken || e.counters.Losses.Of(losses.BusyPost) != uint64(busy) || reports.Load() != 1 {
+				t.Errorf("%d taken, %d busy, %d counted, %d reports", taken, busy, e.counters.Losses.Of(losses.BusyPost), reports.Load())
 			}
 			ctx, cancel := context.WithTimeout(t.Context(), 20*time.Millisecond)
 			defer cancel()
@@ -185,7 +186,7 @@ func TestCloseDelivers(t *testing.T) {
 func TestWhatIsRefused(t *testing.T) {
 	var got sunk
 	var reports sync.Map
-	e := serve(t, got.sink, Options{MaxBody: 4 << 10, Report: func(r Reason, err error) {
+	e := serve(t, got.sink, Options{MaxBody: 4 << 10, Report: func(r losses.Reason, err error) {
 		if _, again := reports.LoadOrStore(r, err); again {
 			t.Errorf("%s reported again", r)
 		}
@@ -206,23 +207,23 @@ func TestWhatIsRefused(t *testing.T) {
 		body         []byte
 		status       int
 		text         string
-		reason       Reason
+		reason       losses.Reason
 	}{
 		{name: "whole", body: good, status: 202},
 		{name: "Rust's type", header: []string{"Content-Type", typeRust}, body: good, status: 202},
 		{name: "with a charset", header: []string{"Content-Type", typeGo + "; charset=x"}, body: good, status: 202},
 		{name: "gzip", header: []string{"Content-Encoding", "gzip"}, body: zip(good), status: 202},
 		{name: "a query", path: Path + "?format=jaeger.thrift", body: good, status: 202},
-		{name: "empty", body: nil, status: 202, reason: Malformed},
-		{name: "malformed", body: []byte("{}"), status: 202, reason: Malformed},
-		{name: "truncated", body: good[:len(good)-3], status: 202, reason: Malformed},
-		{name: "oversized", body: long, status: 413, text: "longer than 4096 bytes", reason: Oversized},
-		{name: "oversized when inflated", header: []string{"Content-Encoding", "gzip"}, body: zip(make([]byte, 4<<20)), status: 413, text: "longer than 4096 bytes", reason: Oversized},
-		{name: "not gzip", header: []string{"Content-Encoding", "gzip"}, body: good, status: 400, text: "not gzip", reason: Malformed},
-		{name: "gzip with an error in it", header: []string{"Content-Encoding", "gzip"}, body: append(zip(good)[:20], "garbage garbage garbage"...), status: 400, text: "not gzip", reason: Malformed},
-		{name: "half gzip", header: []string{"Content-Encoding", "gzip"}, body: zip(good)[:30], status: 400, text: "ended early", reason: CutShort},
-		{name: "another encoding", header: []string{"Content-Encoding", "br"}, body: good, status: 415, text: "not gzip", reason: Refused},
-		{name: "another type", header: []string{"Content-Type", "application/json"}, body: good, status: 415, text: "application/x-thrift", reason: Refused},
+		{name: "empty", body: nil, status: 202, reason: losses.MalformedPost},
+		{name: "malformed", body: []byte("{}"), status: 202, reason: losses.MalformedPost},
+		{name: "truncated", body: good[:len(good)-3], status: 202, reason: losses.MalformedPost},
+		{name: "oversized", body: long, status: 413, text: "longer than 4096 bytes", reason: losses.OversizedPost},
+		{name: "oversized when inflated", header: []string{"Content-Encoding", "gzip"}, body: zip(make([]byte, 4<<20)), status: 413, text: "longer than 4096 bytes", reason: losses.OversizedPost},
+		{name: "not gzip", header: []string{"Content-Encoding", "gzip"}, body: good, status: 400, text: "not gzip", reason: losses.MalformedPost},
+		{name: "gzip with an error in it", header: []string{"Content-Encoding", "gzip"}, body: append(zip(good)[:20], "garbage garbage garbage"...), status: 400, text: "not gzip", reason: losses.MalformedPost},
+		{name: "half gzip", header: []string{"Content-Encoding", "gzip"}, body: zip(good)[:30], status: 400, text: "ended early", reason: losses.CutShortPost},
+		{name: "another encoding", header: []string{"Content-Encoding", "br"}, body: good, status: 415, text: "not gzip", reason: losses.RefusedPost},
+		{name: "another type", header: []string{"Content-Type", "application/json"}, body: good, status: 415, text: "application/x-thrift", reason: losses.RefusedPost},
 		{name: "another path", path: "/", body: good, status: 404, text: "POST /api/traces"},
 		{name: "another method", method: "GET", status: 405, text: "shimtrace show"},
 	} {
@@ -246,7 +247,7 @@ func TestWhatIsRefused(t *testing.T) {
 				before := len(got.deliveries())
 				var lost uint64
 				if tc.reason != 0 {
-					lost = e.counters.Lost(tc.reason)
+					lost = e.counters.Losses.Of(tc.reason)
 				}
 				resp, err := client(t, version).Do(req)
 				if err != nil {
@@ -262,13 +263,13 @@ func TestWhatIsRefused(t *testing.T) {
 				if delivered := len(got.deliveries()) - before; delivered != map[bool]int{true: 1}[tc.status == 202 && tc.reason == 0] {
 					t.Errorf("%d deliveries", delivered)
 				}
-				if tc.reason != 0 && e.counters.Lost(tc.reason) != lost+1 {
-					t.Errorf("%s counted %d times", tc.reason, e.counters.Lost(tc.reason)-lost)
+				if tc.reason != 0 && e.counters.Losses.Of(tc.reason) != lost+1 {
+					t.Errorf("%s counted %d times", tc.reason, e.counters.Losses.Of(tc.reason)-lost)
 				}
 			})
 		}
 	}
-	for _, r := range []Reason{Malformed, Oversized, CutShort, Refused} {
+	for _, r := range []losses.Reason{losses.MalformedPost, losses.OversizedPost, losses.CutShortPost, losses.RefusedPost} {
 		if err, ok := reports.Load(r); !ok || strings.Contains(err.(error).Error(), secret) {
 			t.Errorf("%s: reported %v", r, err)
 		}
@@ -288,7 +289,7 @@ func TestOversizedWithoutLength(t *testing.T) {
 				t.Errorf("HTTP/%d: %d", version, resp.StatusCode)
 			}
 		}
-		eventually(t, "the count", func() bool { return e.counters.Lost(Oversized) == uint64(version) })
+		eventually(t, "the count", func() bool { return e.counters.Losses.Of(losses.OversizedPost) == uint64(version) })
 	}
 }
 

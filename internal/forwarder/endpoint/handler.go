@@ -10,6 +10,8 @@ import (
 	"net/http"
 	"net/netip"
 	"os"
+
+	"github.com/shimtrace/shimtrace/internal/losses"
 )
 
 // Path is where runtimes post to.
@@ -44,21 +46,21 @@ func (e *Endpoint) serve(w http.ResponseWriter, req *http.Request) {
 
 // refusal is why a request is not taken.
 type refusal struct {
-	reason Reason
+	reason losses.Reason
 	status int
 	text   string
 }
 
 func (r *refusal) Error() string { return r.text }
 
-var errBusy = &refusal{Busy, http.StatusServiceUnavailable, "more spans wait to be decoded than there is room for"}
+var errBusy = &refusal{losses.BusyPost, http.StatusServiceUnavailable, "more spans wait to be decoded than there is room for"}
 
 // body reads a request's body, inflated. Its capacity is reserved in the queue.
 func (e *Endpoint) body(req *http.Request) ([]byte, *refusal) {
 	switch is, _, _ := mime.ParseMediaType(req.Header.Get("Content-Type")); is {
 	case "application/x-thrift", "application/vnd.apache.thrift.binary":
 	default:
-		return nil, &refusal{Refused, http.StatusUnsupportedMediaType,
+		return nil, &refusal{losses.RefusedPost, http.StatusUnsupportedMediaType,
 			"the content type is neither application/x-thrift nor application/vnd.apache.thrift.binary"}
 	}
 	if req.ContentLength > int64(e.opts.MaxBody) {
@@ -79,13 +81,13 @@ func (e *Endpoint) body(req *http.Request) ([]byte, *refusal) {
 		defer z.Close()
 		from, announced = z, -1
 	default:
-		return nil, &refusal{Refused, http.StatusUnsupportedMediaType, "the content encoding is not gzip"}
+		return nil, &refusal{losses.RefusedPost, http.StatusUnsupportedMediaType, "the content encoding is not gzip"}
 	}
 	return e.read(from, announced)
 }
 
 func (e *Endpoint) oversized() *refusal {
-	return &refusal{Oversized, http.StatusRequestEntityTooLarge, fmt.Sprintf("the body is longer than %d bytes", e.opts.MaxBody)}
+	return &refusal{losses.OversizedPost, http.StatusRequestEntityTooLarge, fmt.Sprintf("the body is longer than %d bytes", e.opts.MaxBody)}
 }
 
 // unreadable says what it is that the body could not be read.
@@ -93,11 +95,11 @@ func unreadable(err error) *refusal {
 	var corrupt flate.CorruptInputError
 	switch {
 	case errors.Is(err, os.ErrDeadlineExceeded):
-		return &refusal{CutShort, http.StatusRequestTimeout, "the body did not arrive in time"}
+		return &refusal{losses.CutShortPost, http.StatusRequestTimeout, "the body did not arrive in time"}
 	case errors.Is(err, gzip.ErrHeader), errors.Is(err, gzip.ErrChecksum), errors.As(err, &corrupt):
-		return &refusal{Malformed, http.StatusBadRequest, "the body is not gzip, which it is said to be"}
+		return &refusal{losses.MalformedPost, http.StatusBadRequest, "the body is not gzip, which it is said to be"}
 	}
-	return &refusal{CutShort, http.StatusBadRequest, "the body ended early: " + err.Error()}
+	return &refusal{losses.CutShortPost, http.StatusBadRequest, "the body ended early: " + err.Error()}
 }
 
 const (

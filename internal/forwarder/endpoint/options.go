@@ -6,6 +6,7 @@ import (
 	"time"
 
 	"github.com/shimtrace/shimtrace/internal/forwarder/span"
+	"github.com/shimtrace/shimtrace/internal/losses"
 )
 
 // Sink takes over the spans of one request, in the order of the body; there is one
@@ -44,7 +45,7 @@ type Options struct {
 
 	// Report is told once of each kind of trouble that costs spans, with the first
 	// case of it; Counters have the rest. nil: nobody asks.
-	Report func(Reason, error)
+	Report func(losses.Reason, error)
 	// Counters receives what happens. nil: nobody asks.
 	Counters *Counters
 	// Pending has added to it the posts that have been answered and are not with the

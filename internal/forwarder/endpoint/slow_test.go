@@ -9,6 +9,8 @@ import (
 	"strings"
 	"testing"
 	"time"
+
+	"github.com/shimtrace/shimtrace/internal/losses"
 )
 
 func dial(t *testing.T, e *served) net.Conn {
@@ -54,7 +56,7 @@ func TestSlowClients(t *testing.T) {
 			t.Errorf("%s: not hung up on: %v", name, err)
 		}
 	}
-	if n := e.counters.Lost(CutShort); n != 1 {
+	if n := e.counters.Losses.Of(losses.CutShortPost); n != 1 {
 		t.Errorf("%d cut short", n)
 	}
 	e.flush(t)
@@ -89,7 +91,7 @@ func TestSlowStream(t *testing.T) {
 		}
 	}
 	<-ended // 408, or a reset stream: the client may not have read the answer yet
-	eventually(t, "the count", func() bool { return e.counters.Lost(CutShort) == 1 })
+	eventually(t, "the count", func() bool { return e.counters.Losses.Of(losses.CutShortPost) == 1 })
 }
 
 // A client that is gone in the middle of a body.
@@ -98,7 +100,7 @@ func TestGoneMidway(t *testing.T) {
 	c := dial(t, e)
 	io.WriteString(c, head(1000)+"abc")
 	c.Close()
-	eventually(t, "the count", func() bool { return e.counters.Lost(CutShort) == 1 })
+	eventually(t, "the count", func() bool { return e.counters.Losses.Of(losses.CutShortPost) == 1 })
 }
 
 // Memory is for what has arrived: claims of length, and many clients at once, do not
@@ -118,7 +120,7 @@ func TestMemoryIsForWhatArrived(t *testing.T) {
 	for range 4 {
 		io.WriteString(dial(t, e), head(limit)+strings.Repeat("x", limit-10))
 	}
-	eventually(t, "no room", func() bool { return e.counters.Lost(Busy) > 0 })
+	eventually(t, "no room", func() bool { return e.counters.Losses.Of(losses.BusyPost) > 0 })
 	if room := e.queue.room.Load(); room < 0 {
 		t.Errorf("room for %d bytes", room)
 	}

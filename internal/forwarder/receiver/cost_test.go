@@ -17,9 +17,8 @@ import (
 
 	"github.com/shimtrace/shimtrace/internal/export/journal"
 	"github.com/shimtrace/shimtrace/internal/forwarder"
-	"github.com/shimtrace/shimtrace/internal/forwarder/agent"
-	"github.com/shimtrace/shimtrace/internal/forwarder/collate"
 	"github.com/shimtrace/shimtrace/internal/forwarder/listen"
+	"github.com/shimtrace/shimtrace/internal/losses"
 	"github.com/shimtrace/shimtrace/internal/reliability"
 )
 
@@ -52,7 +51,7 @@ func through(t *testing.T, o forwarder.Options, sender func(agent *net.UnixConn,
 	if err != nil {
 		t.Fatal(err)
 	}
-	r := New(Options{Forwarder: o, Journal: j, Collation: func(from listen.Origin) (collate.Options, string) { return isolated(from) }})
+	r := New(Options{Forwarder: o, Journal: j, Collation: isolated})
 	ctx, stop := context.WithCancel(context.Background())
 	var running sync.WaitGroup
 	running.Go(func() { r.Run(ctx) })
@@ -223,12 +222,14 @@ func TestFloodOfShapes(t *testing.T) {
 				}
 				counted := b.counts.Delivered
 				total := 0
-				for _, reason := range append(forwarder.Reasons(), wireReasons()...) {
-					counted += b.counts.Lost[reason]
-					if n := b.drops[dropPrefix+reason]; uint64(n) != b.counts.Lost[reason] {
+				for _, reason := range losses.All() {
+					if reason != losses.Duplicate && reason != losses.Collision { // of what was delivered
+						counted += b.counts.Lost[reason]
+					}
+					if n := b.drops["agent: "+reason.String()]; uint64(n) != b.counts.Lost[reason] {
 						t.Errorf("the journal has %d spans lost for %s, not %d", n, reason, b.counts.Lost[reason])
 					}
-					total += b.drops[dropPrefix+reason]
+					total += b.drops["agent: "+reason.String()]
 				}
 				if counted != sent {
 					t.Errorf("%d spans were sent, %d delivered or lost", sent, counted)
@@ -256,13 +257,6 @@ func floodTime(t *testing.T) time.Duration {
 		return 20 * time.Millisecond
 	}
 	return 150 * time.Millisecond
-}
-
-func wireReasons() (all []string) {
-	for _, r := range agent.Reasons() {
-		all = append(all, r.String())
-	}
-	return all
 }
 
 // TestLossesAreWritten: what was lost is in the journal soon, also if nothing else is

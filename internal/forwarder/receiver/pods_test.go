@@ -27,6 +27,7 @@ import (
 	"github.com/shimtrace/shimtrace/internal/forwarder/listen"
 	"github.com/shimtrace/shimtrace/internal/forwarder/route"
 	"github.com/shimtrace/shimtrace/internal/forwarder/span"
+	"github.com/shimtrace/shimtrace/internal/losses"
 )
 
 // host has what there is once: the runtimes' endpoint, and the way from there.
@@ -103,7 +104,7 @@ func (h *host) relayOf(t *testing.T, s *store, pod *captured.Pod, name string) *
 			{Key: "service.name", Value: &commonpb.AnyValue{Value: &commonpb.AnyValue_StringValue{StringValue: service}}},
 		}}
 	}
-	r, closed := start(t, s, Options{Collation: func(listen.Origin) (collate.Options, string) {
+	r, closed := start(t, s, Options{Collation: func(listen.Origin) (collate.Options, losses.Reason) {
 		quiet := []string{"State", "Stats", "Pids", "Connect", "Wait"}
 		spans := []string{"AddEndpoints"}
 		for _, request := range append(calls.QuietRequests(quiet), "ReadStdout", "ReadStderr", "WaitProcess", "Check") {
@@ -115,7 +116,7 @@ func (h *host) relayOf(t *testing.T, s *store, pod *captured.Pod, name string) *
 				Now: func() time.Time { return time.Unix(0, p.now.Load()) },
 			},
 			Resource: resource("kata-agent"), Runtime: resource("kata-runtime"),
-		}, ""
+		}, 0
 	}})
 	p.own, p.closed = r.Sandbox(pod.Sandbox), closed
 
@@ -263,8 +264,8 @@ func TestPods(t *testing.T) {
 				calls = append(calls, p.context(i).SpanID())
 			}
 			p.Check(t, p.root.TraceID(), p.root.SpanID(), calls, s.of(p.Sandbox))
-			if len(s.drops) != 0 {
-				t.Errorf("lost: %v", s.drops)
+			if len(s.losses.Counts()) != 0 {
+				t.Errorf("lost: %v", s.losses.Counts())
 			}
 		})
 	}

@@ -16,9 +16,10 @@ import (
 	"github.com/shimtrace/shimtrace/internal/forwarder/collate"
 	"github.com/shimtrace/shimtrace/internal/forwarder/listen"
 	"github.com/shimtrace/shimtrace/internal/forwarder/span"
+	"github.com/shimtrace/shimtrace/internal/losses"
 )
 
-// Options are what a Receiver is made of. Collation, Client and Drops are
+// Options are what a Receiver is made of. Collation, Client, Losses and Flush are
 // required, the rest has the defaults named at each field.
 type Options struct {
 	// Forwarder bounds what the guests may send.
@@ -26,7 +27,7 @@ type Options struct {
 	// Collation returns how the spans of a VM get their place; their Sink is the
 	// Receiver's, and Drop is told after it. A VM that is refused is read all the same,
 	// and its spans are counted as lost for that reason. It is called once for each VM.
-	Collation func(from listen.Origin) (o collate.Options, refused string)
+	Collation func(from listen.Origin) (o collate.Options, refused losses.Reason)
 	// KeepTraceIDs leaves spans in the traces that the guest says they are in. It is
 	// for guests that are trusted: such a span may turn up in anybody's trace.
 	KeepTraceIDs bool
@@ -44,10 +45,9 @@ type Journal interface {
 	// AppendSpans takes a batch as collate.Sink does, and answers for those that it
 	// fails to take.
 	AppendSpans(resource *resourcepb.Resource, scope string, spans []byte, n int) error
-	// Drop counts spans that were lost before, by reason, without blocking. Flush writes
-	// the counts; what was lost since the last time is forgotten if the process is
-	// killed.
-	Drop(reason string, spans int)
+	// Losses counts spans that were lost before. Flush writes the counts; what was lost
+	// since the last time is forgotten if the process is killed.
+	Losses(of losses.Whose) *losses.Tally
 	Flush() error
 }
 
@@ -59,6 +59,8 @@ type Receiver struct {
 	mu    sync.Mutex
 	vms   map[vmKey]*vm
 	count count
+
+	losses *losses.Tally
 }
 
 // vmKey is a VM's sandbox, or for want of it the CID.
@@ -90,8 +92,9 @@ func New(opts Options) *Receiver {
 	if opts.Warn == nil {
 		opts.Warn = func(error) {}
 	}
-	r := &Receiver{opts: opts, vms: make(map[vmKey]*vm), count: newCount()}
-	r.forwarder = forwarder.New(r, opts.Forwarder)
+	r := &Receiver{opts: opts, vms: make(map[vmKey]*vm), losses: losses.New(opts.Journal.Losses(losses.Agents))}
+	r.opts.Forwarder.Losses = r.losses
+	r.forwarder = forwarder.New(r, r.opts.Forwarder)
 	return r
 }
 
@@ -114,22 +117,22 @@ func (r *Receiver) Sandbox(id string) *collate.Collator {
 
 // vm returns a VM's share, made now if there is none yet, or says why it has none.
 // The caller holds the lock.
-func (r *Receiver) vm(from listen.Origin) (v *vm, refused string) {
+func (r *Receiver) vm(from listen.Origin) (v *vm, refused losses.Reason) {
 	key := keyOf(from)
 	if v := r.vms[key]; v != nil {
-		return v, ""
+		return v, 0
 	}
 	if len(r.vms) >= r.opts.MaxVMs {
-		return nil, ReasonVMs
+		return nil, losses.VMs
 	}
 	o, refused := r.opts.Collation(from)
-	if refused != "" {
+	if refused != 0 {
 		return nil, refused
 	}
 	o.Sink, o.Drop = r.send, r.dropped(o.Drop)
 	v = &vm{Collator: collate.New(o), from: from, conns: make(map[uint64]struct{})}
 	r.vms[key] = v
-	return v, ""
+	return v, 0
 }
 
 // Span implements forwarder.Sink.
@@ -141,7 +144,7 @@ func (r *Receiver) Span(conn forwarder.ConnInfo, span *span.Span) {
 	}
 	r.mu.Unlock()
 	if v == nil {
-		r.lose(refused, 1)
+		r.losses.Add(refused, 1)
 		return
 	}
 	if r.opts.KeepTraceIDs {
@@ -173,7 +176,7 @@ func (r *Receiver) send(resource *resourcepb.Resource, scope string, spans []byt
 	defer r.survive(n)
 	// It bounds its own time.
 	if err := r.opts.Journal.AppendSpans(resource, scope, spans, n); err != nil {
-		r.count.lose(ReasonClient, n) // it counts what it was
+		r.count.untaken.Add(uint64(n)) // it counts why
 		r.opts.Warn(err)
 		return
 	}
@@ -183,7 +186,7 @@ func (r *Receiver) send(resource *resourcepb.Resource, scope string, spans []byt
 // survive is deferred to what may fail on spans, so many that are lost then.
 func (r *Receiver) survive(spans int) {
 	if p := recover(); p != nil {
-		r.lose(forwarder.ReasonPanic, spans)
+		r.losses.Add(losses.Panic, spans)
 		r.opts.Warn(fmt.Errorf("panic, which costs spans: %v\n%s", p, debug.Stack()))
 	}
 }
@@ -195,8 +198,7 @@ const (
 	idleTick = 2 * time.Second
 )
 
-// Run sees to spans that wait, and tells of those that were lost, until ctx is
-// done.
+// Run sees to spans that wait, and writes of those that were lost, until ctx is done.
 func (r *Receiver) Run(ctx context.Context) {
 	next := time.NewTimer(tick)
 	defer next.Stop()
@@ -214,7 +216,6 @@ func (r *Receiver) Run(ctx context.Context) {
 			}
 			seen = added
 			r.each((*collate.Collator).Tick)
-			r.tell()
 			if err := r.opts.Journal.Flush(); err != nil {
 				r.opts.Warn(err)
 			}
@@ -246,12 +247,10 @@ func (r *Receiver) guard(f func()) {
 	f()
 }
 
-// Close reads what there is to read, sends all that waits, and tells of what was
-// lost. When ctx is done before that, the rest is lost and the error says so. Run
+// Close reads what there is to read and sends all that waits. When ctx is done before that, the rest is lost and the error says so. Run
 // has returned before; nothing is sent afterwards.
 func (r *Receiver) Close(ctx context.Context) error {
 	err := r.forwarder.Close(ctx)
 	r.each((*collate.Collator).Ended)
-	r.tell()
 	return err
 }

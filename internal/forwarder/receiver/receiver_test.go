@@ -14,27 +14,27 @@ import (
 	tracepb "go.opentelemetry.io/proto/otlp/trace/v1"
 	"google.golang.org/protobuf/proto"
 
-	"github.com/shimtrace/shimtrace/internal/forwarder"
 	"github.com/shimtrace/shimtrace/internal/forwarder/agent"
 	"github.com/shimtrace/shimtrace/internal/forwarder/calls"
 	"github.com/shimtrace/shimtrace/internal/forwarder/captured"
 	"github.com/shimtrace/shimtrace/internal/forwarder/collate"
 	"github.com/shimtrace/shimtrace/internal/forwarder/listen"
 	"github.com/shimtrace/shimtrace/internal/forwarder/span"
+	"github.com/shimtrace/shimtrace/internal/losses"
 	"github.com/shimtrace/shimtrace/internal/names"
 )
 
 // store is a client, and counts what is lost before it.
 type store struct {
-	mu    sync.Mutex
-	spans map[string][]*tracepb.Span // by the resource's "vm"
-	drops map[string]int
-	fail  error
-	panic bool
+	mu     sync.Mutex
+	spans  map[string][]*tracepb.Span // by the resource's "vm"
+	losses losses.Tally
+	fail   error
+	panic  bool
 }
 
 func newStore() *store {
-	return &store{spans: make(map[string][]*tracepb.Span), drops: make(map[string]int)}
+	return &store{spans: make(map[string][]*tracepb.Span)}
 }
 
 func (s *store) AppendSpans(resource *resourcepb.Resource, _ string, spans []byte, _ int) error {
@@ -55,13 +55,9 @@ func (s *store) AppendSpans(resource *resourcepb.Resource, _ string, spans []byt
 	return nil
 }
 
-func (s *store) Drop(reason string, n int) {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	s.drops[reason] += n
-}
-
 func (s *store) Flush() error { return nil }
+
+func (s *store) Losses(losses.Whose) *losses.Tally { return &s.losses }
 
 func (s *store) of(vm string) []*tracepb.Span {
 	s.mu.Lock()
@@ -69,21 +65,15 @@ func (s *store) of(vm string) []*tracepb.Span {
 	return s.spans[vm]
 }
 
-func (s *store) dropped(reason string) int {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	return s.drops[reason]
-}
-
 // isolated names the resource after the VM.
-func isolated(from listen.Origin) (collate.Options, string) {
+func isolated(from listen.Origin) (collate.Options, losses.Reason) {
 	name := from.Sandbox
 	if name == "" {
 		name = "stranger"
 	}
 	return collate.Options{Options: calls.Options{Isolated: true}, Resource: &resourcepb.Resource{Attributes: []*commonpb.KeyValue{
 		{Key: "vm", Value: &commonpb.AnyValue{Value: &commonpb.AnyValue_StringValue{StringValue: name}}},
-	}}}, ""
+	}}}, 0
 }
 
 // start returns a Receiver that runs until the test ends, or until closed.
@@ -182,10 +172,10 @@ func TestEndsWithLastConnection(t *testing.T) {
 func TestSandbox(t *testing.T) {
 	s := newStore()
 	root := trace.NewSpanContext(trace.SpanContextConfig{TraceID: trace.TraceID{9}, SpanID: trace.SpanID{9}, TraceFlags: trace.FlagsSampled})
-	r, closed := start(t, s, Options{Collation: func(from listen.Origin) (collate.Options, string) {
+	r, closed := start(t, s, Options{Collation: func(from listen.Origin) (collate.Options, losses.Reason) {
 		o, _ := isolated(from)
 		o.Isolated, o.Root = false, root
-		return o, ""
+		return o, 0
 	}})
 	own := r.Sandbox("a")
 	if own == nil || r.Sandbox("a") != own {
@@ -203,7 +193,7 @@ func TestSandbox(t *testing.T) {
 	if err := closed(); err != nil {
 		t.Fatal(err)
 	}
-	if n := s.dropped("agent: duplicate"); n != 60 {
+	if n := int(s.losses.Of(losses.Duplicate)); n != 60 {
 		t.Errorf("%d duplicates, want 60", n)
 	}
 	for _, span := range s.of("a") {
@@ -245,29 +235,29 @@ func TestTraceIDs(t *testing.T) {
 // TestLost: whatever is lost is told once, under its reason.
 func TestLost(t *testing.T) {
 	s := newStore()
-	r, closed := start(t, s, Options{MaxVMs: 1, Collation: func(from listen.Origin) (collate.Options, string) {
+	r, closed := start(t, s, Options{MaxVMs: 1, Collation: func(from listen.Origin) (collate.Options, losses.Reason) {
 		if from.Sandbox == "unwelcome" {
-			return collate.Options{}, "unwelcome"
+			return collate.Options{}, losses.OtherVM
 		}
 		return isolated(from)
 	}})
 	data := captured.Frames(t, "kata-3.28.0-agent")
 	send(t, connect(t, r, listen.Origin{Sandbox: "unwelcome"}), data)
-	eventually(t, "the unwelcome is counted", func() bool { return r.Snapshot().Lost["unwelcome"] == 60 })
+	eventually(t, "the unwelcome is counted", func() bool { return r.Snapshot().Lost[losses.OtherVM] == 60 })
 	send(t, connect(t, r, listen.Origin{Sandbox: "a"}), append(data, 0, 0, 0, 0, 0, 0, 0, 3, 'x', 'y', 'z'))
-	eventually(t, "the frame that is no span is told", func() bool { return s.dropped("agent: truncated")+s.dropped("agent: malformed") == 1 })
+	eventually(t, "the frame that is no span is told", func() bool { return s.losses.Of(losses.Truncated)+s.losses.Of(losses.Malformed) == 1 })
 	send(t, connect(t, r, listen.Origin{CID: 7}), data)
-	eventually(t, "what is too much is counted", func() bool { return r.Snapshot().Lost[ReasonVMs] == 60 })
+	eventually(t, "what is too much is counted", func() bool { return r.Snapshot().Lost[losses.VMs] == 60 })
 	if err := closed(); err != nil {
 		t.Fatal(err)
 	}
-	if n := s.dropped("agent: " + ReasonVMs); n != 60 {
+	if n := int(s.losses.Of(losses.VMs)); n != 60 {
 		t.Errorf("told of %d, want 60", n)
 	}
-	if n := s.dropped("agent: unwelcome"); n != 60 {
+	if n := s.losses.Of(losses.OtherVM); n != 60 {
 		t.Errorf("told of %d, want 60", n)
 	}
-	if n := s.dropped("agent: truncated") + s.dropped("agent: malformed"); n != 1 {
+	if n := s.losses.Of(losses.Truncated) + s.losses.Of(losses.Malformed); n != 1 {
 		t.Errorf("told of %d frames, want 1", n)
 	}
 }
@@ -288,8 +278,8 @@ func TestClientFails(t *testing.T) {
 	if _, ok := warned.Load("the disk is full"); !ok {
 		t.Error("nobody was warned")
 	}
-	if snap := r.Snapshot(); snap.Lost[ReasonClient] < 60 || snap.Sent != 0 || s.dropped("agent: "+ReasonClient) != 0 {
-		t.Errorf("%+v, told of %d", snap, s.dropped("agent: "+ReasonClient))
+	if snap := r.Snapshot(); snap.Lost[losses.NotTaken] < 60 || snap.Sent != 0 || int(s.losses.Of(losses.NotTaken)) != 0 {
+		t.Errorf("%+v, told of %d", snap, int(s.losses.Of(losses.NotTaken)))
 	}
 }
 
@@ -300,7 +290,7 @@ func TestPanic(t *testing.T) {
 	r, closed := start(t, s, Options{})
 	data := captured.Frames(t, "kata-3.28.0-agent")
 	send(t, connect(t, r, listen.Origin{Sandbox: "a"}), data)
-	eventually(t, "spans are lost", func() bool { return s.dropped("agent: "+forwarder.ReasonPanic) > 0 })
+	eventually(t, "spans are lost", func() bool { return int(s.losses.Of(losses.Panic)) > 0 })
 	s.mu.Lock()
 	s.panic = false
 	s.mu.Unlock()
@@ -308,7 +298,7 @@ func TestPanic(t *testing.T) {
 	if err := closed(); err != nil {
 		t.Fatal(err)
 	}
-	if n := s.dropped("agent: "+forwarder.ReasonPanic) + len(s.of("a")) - placeholders(s.of("a")); n != 60 {
+	if n := int(s.losses.Of(losses.Panic)) + len(s.of("a")) - placeholders(s.of("a")); n != 60 {
 		t.Errorf("%d of 60 spans are lost or there", n)
 	}
 	if n := len(s.of("b")) - placeholders(s.of("b")); n != 60 {
@@ -320,10 +310,10 @@ func TestPanic(t *testing.T) {
 // TestQuiet: what nobody wants is no loss.
 func TestQuiet(t *testing.T) {
 	s := newStore()
-	r, closed := start(t, s, Options{Collation: func(from listen.Origin) (collate.Options, string) {
+	r, closed := start(t, s, Options{Collation: func(from listen.Origin) (collate.Options, losses.Reason) {
 		o, _ := isolated(from)
 		o.Quiet, o.Slow = []string{"Stats"}, time.Hour
-		return o, ""
+		return o, 0
 	}})
 	agent := connect(t, r, listen.Origin{Sandbox: "a"})
 	send(t, agent, captured.Frames(t, "kata-4.1.0-pod.agent"))

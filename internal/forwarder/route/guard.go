@@ -11,6 +11,8 @@ import (
 	"time"
 
 	"golang.org/x/sys/unix"
+
+	"github.com/shimtrace/shimtrace/internal/losses"
 )
 
 // Guard returns the endpoint's port without those who are not listened to: other users'
@@ -204,7 +206,7 @@ func (g *guarded) serve(a arrival, s socket) {
 	conn, err := net.FileConn(file) // of a copy
 	if err != nil {
 		linger(a.fd)
-		g.router.loseUnseen(ReasonNoDescriptors, 1)
+		g.router.losses.Add(losses.NoDescriptors, 1)
 		g.router.warn(fmt.Errorf("a runtime cannot be served: %w", err))
 		return
 	}

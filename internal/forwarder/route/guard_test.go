@@ -15,6 +15,7 @@ import (
 
 	"golang.org/x/sys/unix"
 
+	"github.com/shimtrace/shimtrace/internal/losses"
 	"github.com/shimtrace/shimtrace/internal/reliability"
 )
 
@@ -253,7 +254,7 @@ func TestGuardWithoutDescriptors(t *testing.T) {
 	if conn.RemoteAddr().String() != later.LocalAddr().String() {
 		t.Errorf("%s is served, want %s", conn.RemoteAddr(), later.LocalAddr())
 	}
-	if s := g.Snapshot(); s.Lost[ReasonNoDescriptors] != 1 || s.Turned[TurnedStranger] != 1 || len(s.Lost) != 1 {
+	if s := g.Snapshot(); s.Lost[losses.NoDescriptors] != 1 || s.Turned[TurnedStranger] != 1 || len(s.Lost) != 1 {
 		t.Errorf("%+v", s)
 	}
 	reliability.Row(t, reliability.Fault{

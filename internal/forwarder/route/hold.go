@@ -1,6 +1,10 @@
 package route
 
-import "time"
+import (
+	"time"
+
+	"github.com/shimtrace/shimtrace/internal/losses"
+)
 
 // held are batches of which nothing tells whose they are, in the order in which they
 // came.
@@ -22,11 +26,11 @@ func (b *batch) cost() int { return cap(b.messages) + heldOverhead }
 // hold keeps a batch until something tells. The caller holds the lock.
 func (r *Router) hold(b *batch) {
 	if r.closed {
-		r.lose(ReasonShutdown, b.spans)
+		r.lose(losses.Shutdown, b.spans)
 		return
 	}
 	if r.held.bytes+b.cost() > r.opts.HeldBytes {
-		r.lose(ReasonHeldFull, b.spans)
+		r.lose(losses.HeldFull, b.spans)
 		return
 	}
 	r.held.batches = append(r.held.batches, &heldBatch{b, time.Now().Add(r.opts.Hold)})
@@ -74,7 +78,7 @@ func (r *Router) expire(now time.Time) {
 		if now.Before(b.until) {
 			break
 		}
-		r.lose(ReasonUnknownSandbox, b.spans)
+		r.lose(losses.UnknownSandbox, b.spans)
 		r.held.count(b.batch, -1)
 		n++
 	}

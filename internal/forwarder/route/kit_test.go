@@ -12,6 +12,7 @@ import (
 
 	"github.com/shimtrace/shimtrace/internal/forwarder/span"
 	"github.com/shimtrace/shimtrace/internal/host"
+	"github.com/shimtrace/shimtrace/internal/losses"
 )
 
 const patience = 20 * time.Second
@@ -25,40 +26,19 @@ func eventually(t *testing.T, what string, cond func() bool) {
 	}
 }
 
-// tally counts losses.
-type tally struct {
-	mu sync.Mutex
-	m  map[string]int
-}
-
-func (c *tally) Drop(reason string, spans int) {
-	c.mu.Lock()
-	defer c.mu.Unlock()
-	if c.m == nil {
-		c.m = make(map[string]int)
-	}
-	c.m[reason] += spans
-}
-
-func (c *tally) of(reason string) int {
-	c.mu.Lock()
-	defer c.mu.Unlock()
-	return c.m[reason]
-}
-
 // hosted is a Router that runs.
 type hosted struct {
 	*Router
 	dir   string
-	drops *tally
+	drops *losses.Tally
 	// end ends it as the process does that has it.
 	end func()
 }
 
 func startHost(t *testing.T, dir string, opts RouterOptions) *hosted {
 	t.Helper()
-	h := &hosted{dir: dir, drops: new(tally)}
-	opts.Drops = h.drops
+	h := &hosted{dir: dir, drops: new(losses.Tally)}
+	opts.Losses = h.drops
 	opts.Warn = func(err error) { t.Log("router: ", err) }
 	h.Router = NewRouter(opts)
 	l, err := Listen(dir)
@@ -88,7 +68,7 @@ type sandbox struct {
 	mu      sync.Mutex
 	names   []string
 	pause   chan struct{} // not nil: spans wait until it is closed
-	lost    tally
+	lost    losses.Tally
 	ensured int
 	warned  []error
 }
@@ -103,7 +83,7 @@ func startSandbox(t *testing.T, dir, id string, pids ...int) *sandbox {
 			defer s.mu.Unlock()
 			s.ensured++
 		},
-		Lost: s.lost.Drop,
+		Losses: &s.lost,
 		Warn: func(err error) {
 			s.mu.Lock()
 			defer s.mu.Unlock()

@@ -12,14 +12,7 @@ import (
 
 	"github.com/shimtrace/shimtrace/internal/forwarder/span"
 	"github.com/shimtrace/shimtrace/internal/host"
-)
-
-// Reasons for which a span is lost at the relay's end.
-const (
-	// ReasonMalformed: it could not be read; the endpoint is of another version.
-	ReasonMalformed = "malformed"
-	// ReasonPanic: whoever took it failed on it.
-	ReasonPanic = "panic"
+	"github.com/shimtrace/shimtrace/internal/losses"
 )
 
 // LinkOptions say whose spans a Link is for.
@@ -32,8 +25,8 @@ type LinkOptions struct {
 	// Ensure is called when nobody has the endpoint, to have it opened. It must not
 	// block for long.
 	Ensure func()
-	// Lost is told of spans that arrived and were lost.
-	Lost func(reason string, spans int)
+	// Losses counts spans that arrived and were lost.
+	Losses *losses.Tally
 	// Warn is told what goes wrong, once for each cause; nothing ends by it.
 	Warn func(error)
 }
@@ -218,13 +211,13 @@ func (l *Link) send(conn *net.UnixConn, message []byte) error {
 func (l *Link) span(payload []byte) {
 	defer func() {
 		if p := recover(); p != nil {
-			l.opts.Lost(ReasonPanic, 1)
+			l.opts.Losses.Add(losses.Panic, 1)
 			l.warn(fmt.Errorf("a runtime's span: panic: %v", p))
 		}
 	}()
 	s, err := span.Parse(payload)
 	if err != nil {
-		l.opts.Lost(ReasonMalformed, 1)
+		l.opts.Losses.Add(losses.Malformed, 1)
 		l.warn(err)
 		return
 	}

@@ -11,6 +11,7 @@ import (
 	"time"
 
 	"github.com/shimtrace/shimtrace/internal/forwarder/span"
+	"github.com/shimtrace/shimtrace/internal/losses"
 )
 
 // TestRouterReplaced: when the endpoint's process ends, relays say so, find the next
@@ -111,7 +112,7 @@ func TestSlowRelay(t *testing.T) {
 	}
 	h.Take(nowhere, "kata-sb-quick", spans(2, "y"))
 	quick.same(t, "y")
-	lost := h.drops.of("runtime: queue_full")
+	lost := int(h.drops.Of(losses.QueueFull))
 	if lost == 0 || lost >= posts {
 		t.Errorf("%d of %d are lost", lost, posts)
 	}
@@ -145,9 +146,9 @@ func TestRelayGone(t *testing.T) {
 	eventually(t, "it is forgotten", func() bool { return h.Snapshot().Relays == 1 })
 	eventually(t, "all is accounted for", func() bool {
 		s := h.Snapshot()
-		return s.Sent+s.Lost[ReasonRelayGone] == posts && s.Queued == 0
+		return s.Sent+s.Lost[losses.RelayGone] == posts && s.Queued == 0
 	})
-	if n := h.drops.of("runtime: relay_gone"); n == 0 {
+	if n := int(h.drops.Of(losses.RelayGone)); n == 0 {
 		t.Error("nothing is counted")
 	}
 	h.Take(nowhere, "kata-sb-gone", spans(1, "later"))
@@ -174,7 +175,7 @@ func TestShutdownCounts(t *testing.T) {
 	h.end()
 	close(stuck.pause)
 	s := h.Snapshot()
-	if s.Lost[ReasonShutdown] == 0 || s.Sent+s.Lost[ReasonShutdown] != posts || s.Lost[ReasonUnknownSandbox] != 1 || s.Queued+s.Held != 0 {
+	if s.Lost[losses.Shutdown] == 0 || s.Sent+s.Lost[losses.Shutdown] != posts || s.Lost[losses.UnknownSandbox] != 1 || s.Queued+s.Held != 0 {
 		t.Errorf("%+v", s)
 	}
 }
@@ -206,8 +207,8 @@ func TestPanicCostsOneSpan(t *testing.T) {
 		t.Fatal(err)
 	}
 	s.same(t, "x", "y", "z")
-	if s.lost.of(ReasonPanic) != 1 || s.lost.of(ReasonMalformed) != 1 {
-		t.Errorf("lost %v", s.lost.m)
+	if s.lost.Of(losses.Panic) != 1 || s.lost.Of(losses.Malformed) != 1 {
+		t.Errorf("lost %v", s.lost.Counts())
 	}
 }
 
@@ -243,7 +244,7 @@ func TestTooLarge(t *testing.T) {
 	s := h.sandbox(t, "a")
 	h.Take(nowhere, "kata-sb-a", spans(1, "x", strings.Repeat("x", span.MaxSize), "y"))
 	s.same(t, "x", "y")
-	if n := h.drops.of("runtime: too_large"); n != 1 {
+	if n := int(h.drops.Of(losses.TooLarge)); n != 1 {
 		t.Errorf("%d are counted, want 1", n)
 	}
 }

@@ -8,6 +8,7 @@ import (
 	"slices"
 
 	"github.com/shimtrace/shimtrace/internal/host"
+	"github.com/shimtrace/shimtrace/internal/losses"
 )
 
 // peer is a process at the other end of a connection to the endpoint, from the
@@ -29,7 +30,7 @@ func (r *Router) judge(f found) (welcome bool) {
 	case errors.Is(f.err, errNoSocket):
 		r.turnAway(TurnedGone, "a process that did not wait for an answer is not listened to")
 	case f.err != nil:
-		r.loseUnseen(ReasonUnchecked, 1)
+		r.losses.Add(losses.Unchecked, 1)
 		r.warn(fmt.Errorf("nobody is listened to of whom it is not known who it is: %w", f.err))
 	case f.uid != 0 && int(f.uid) != os.Geteuid():
 		r.turnAway(TurnedStranger, "a process of user %d is not listened to", f.uid)

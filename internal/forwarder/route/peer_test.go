@@ -5,6 +5,8 @@ import (
 	"os"
 	"testing"
 	"time"
+
+	"github.com/shimtrace/shimtrace/internal/losses"
 )
 
 // TestProcessTells: the process at the other end tells whose a post is that says
@@ -96,7 +98,7 @@ func TestStrangers(t *testing.T) {
 			if blind.judge(blind.sockets.find([]netip.AddrPort{ours.at}, e.at)[0]) {
 				t.Error("somebody is listened to of whom nothing is known")
 			}
-			if s := blind.Snapshot(); s.Lost[ReasonUnchecked] != 1 || blind.drops.of("runtime: unchecked") != 1 {
+			if s := blind.Snapshot(); s.Lost[losses.Unchecked] != 1 || int(blind.drops.Of(losses.Unchecked)) != 1 {
 				t.Errorf("%+v", s)
 			}
 		})

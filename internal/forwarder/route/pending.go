@@ -14,13 +14,6 @@ import (
 	"github.com/shimtrace/shimtrace/internal/host"
 )
 
-// ReasonEndpointGone counts spans that the endpoint had when it was killed.
-const ReasonEndpointGone = "endpoint_gone"
-
-// ReasonEndpointStopped counts posts that the endpoint had not read when it was
-// replaced; nobody knows how many spans they had.
-const ReasonEndpointStopped = "endpoint_stopped"
-
 // The file of pending counts: spans, and posts that were not read, each of 8 bytes.
 const (
 	pendingName = "pending"

@@ -7,6 +7,8 @@ import (
 	"fmt"
 	"net"
 	"time"
+
+	"github.com/shimtrace/shimtrace/internal/losses"
 )
 
 // relay is a relay as the Router sees it. Its fields, but for the connection, are
@@ -143,9 +145,9 @@ func (c *relay) abandon() {
 
 func (c *relay) lost(queue []parcel) {
 	c.router.mu.Lock()
-	reason := ReasonRelayGone
+	reason := losses.RelayGone
 	if c.router.closed {
-		reason = ReasonShutdown
+		reason = losses.Shutdown
 	}
 	spans := 0
 	for _, p := range queue {

@@ -4,6 +4,7 @@ import (
 	"slices"
 
 	"github.com/shimtrace/shimtrace/internal/forwarder/span"
+	"github.com/shimtrace/shimtrace/internal/losses"
 )
 
 // batch is what one post brought: of one process, and so of one sandbox.
@@ -25,7 +26,7 @@ func (r *Router) newBatch(p *peer, service string, spans []span.Span) *batch {
 		s := &spans[i]
 		var fits bool
 		if b.messages, fits = appendSpan(b.messages, s); !fits {
-			r.lose(ReasonTooLarge, 1)
+			r.lose(losses.TooLarge, 1)
 			continue
 		}
 		b.spans++
@@ -152,6 +153,6 @@ func (r *Router) place(b *batch) {
 // give queues a batch for its relay. The caller holds the lock.
 func (r *Router) give(c *relay, b *batch) {
 	if !c.enqueue(b.parcel) {
-		r.lose(ReasonQueueFull, b.spans)
+		r.lose(losses.QueueFull, b.spans)
 	}
 }

@@ -4,6 +4,8 @@ import (
 	"sync"
 	"testing"
 	"time"
+
+	"github.com/shimtrace/shimtrace/internal/losses"
 )
 
 // TestOwnSpansInOrder: two sandboxes at the same time, each gets its own spans, all
@@ -147,8 +149,8 @@ func TestHoldIsBounded(t *testing.T) {
 	h := startHost(t, t.TempDir(), RouterOptions{Hold: time.Millisecond})
 	h.sandbox(t, "a")
 	h.Take(nowhere, "kata", spans(1, "x", "y"))
-	eventually(t, "they are lost", func() bool { return h.drops.of("runtime: unknown_sandbox") == 2 })
-	if s := h.Snapshot(); s.Held != 0 || s.Lost[ReasonUnknownSandbox] != 2 {
+	eventually(t, "they are lost", func() bool { return int(h.drops.Of(losses.UnknownSandbox)) == 2 })
+	if s := h.Snapshot(); s.Held != 0 || s.Lost[losses.UnknownSandbox] != 2 {
 		t.Errorf("%+v", s)
 	}
 	h = startHost(t, t.TempDir(), RouterOptions{Hold: time.Hour, HeldBytes: 4 << 10})
@@ -156,7 +158,7 @@ func TestHoldIsBounded(t *testing.T) {
 		h.Take(nowhere, "kata", spans(1, "x"))
 	}
 	s := h.Snapshot()
-	if s.Held == 0 || s.Held > 16 || s.Held+int(s.Lost[ReasonHeldFull]) != 1000 || h.drops.of("runtime: held_full") != 1000-s.Held {
+	if s.Held == 0 || s.Held > 16 || s.Held+int(s.Lost[losses.HeldFull]) != 1000 || int(h.drops.Of(losses.HeldFull)) != 1000-s.Held {
 		t.Errorf("%+v", s)
 	}
 	n := s.Held

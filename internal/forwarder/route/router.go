@@ -17,6 +17,7 @@ import (
 	"github.com/shimtrace/shimtrace/internal/forwarder/span"
 	"github.com/shimtrace/shimtrace/internal/host"
 	"github.com/shimtrace/shimtrace/internal/loglimit"
+	"github.com/shimtrace/shimtrace/internal/losses"
 	"github.com/shimtrace/shimtrace/internal/private"
 )
 
@@ -33,8 +34,8 @@ type RouterOptions struct {
 	// Settle returns when all that had been answered, when it was called, has been
 	// given to Take, or ctx is done. nil: Take is called before the answer.
 	Settle func(ctx context.Context)
-	// Drops counts spans that are lost, nil: only Snapshot does.
-	Drops Drops
+	// Losses counts spans that are lost; nil: only Snapshot does.
+	Losses *losses.Tally
 	// Pending has added to it the spans that have arrived and are neither sent nor lost,
 	// nil: nobody asks.
 	Pending *atomic.Int64
@@ -95,7 +96,7 @@ func NewRouter(opts RouterOptions) *Router {
 	r := &Router{
 		opts:    opts,
 		proc:    opts.proc,
-		counts:  counts{drops: opts.Drops, pending: opts.Pending, lost: make(map[string]uint64), turned: make(map[string]uint64)},
+		counts:  counts{losses: losses.New(opts.Losses), pending: opts.Pending, turned: make(map[string]uint64)},
 		relays:  make(map[*relay]bool),
 		sandbox: make(map[string][]*relay),
 		service: make(map[string][]*relay),
@@ -235,7 +236,7 @@ func (r *Router) Close(ctx context.Context) {
 	r.mu.Lock()
 	r.closed = true
 	for _, b := range r.held.batches {
-		r.lose(ReasonUnknownSandbox, b.spans)
+		r.lose(losses.UnknownSandbox, b.spans)
 	}
 	r.held = held{}
 	all := slices.Clone(r.links)

@@ -10,6 +10,7 @@ import (
 	"github.com/shimtrace/shimtrace/internal/forwarder/collate"
 	"github.com/shimtrace/shimtrace/internal/forwarder/listen"
 	"github.com/shimtrace/shimtrace/internal/forwarder/receiver"
+	"github.com/shimtrace/shimtrace/internal/losses"
 	"github.com/shimtrace/shimtrace/internal/names"
 	"github.com/shimtrace/shimtrace/internal/shim/kata/agentconfig"
 )
@@ -22,7 +23,7 @@ const runtimeService = "kata-runtime"
 
 // collation says how the spans of a VM get their place: of our sandbox under its
 // calls, of another by themselves.
-func (o *Observer) collation(from listen.Origin) (c collate.Options, refused string) {
+func (o *Observer) collation(from listen.Origin) (c collate.Options, refused losses.Reason) {
 	c = agentconfig.Isolated(o.Config)
 	attrs := o.Who.Attributes()
 	if from.Sandbox == "" {
@@ -34,7 +35,7 @@ func (o *Observer) collation(from listen.Origin) (c collate.Options, refused str
 	}
 	c.Resource = o.resource(agentService, attrs)
 	c.Runtime = o.resource(runtimeService, attrs)
-	return c, ""
+	return c, 0
 }
 
 // isolated reports whether the spans of the agent in the sandbox's VM stay in traces of

@@ -18,6 +18,7 @@ import (
 	"github.com/shimtrace/shimtrace/internal/export"
 	"github.com/shimtrace/shimtrace/internal/forwarder/route"
 	"github.com/shimtrace/shimtrace/internal/forwarder/span"
+	"github.com/shimtrace/shimtrace/internal/losses"
 	"github.com/shimtrace/shimtrace/internal/shim/state"
 )
 
@@ -124,7 +125,7 @@ func (s *runtimeSpans) serve(o *Observer) {
 		Dir:     s.dir,
 		Sandbox: o.Who.Sandbox,
 		Ensure:  s.keeper.Ensure,
-		Lost:    func(reason string, spans int) { o.Telemetry.Journal.Drop(route.DropReason(reason), spans) },
+		Losses:  o.Telemetry.Journal.Losses(losses.Runtimes),
 		Warn:    func(err error) { o.Log.Warn("runtime's spans", "error", err) },
 	}, func(span *span.Span) {
 		s.sends.Store(true)

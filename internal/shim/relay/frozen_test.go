@@ -10,7 +10,6 @@ import (
 
 	"github.com/shimtrace/shimtrace/internal/config"
 	"github.com/shimtrace/shimtrace/internal/disktest"
-	"github.com/shimtrace/shimtrace/internal/export"
 	"github.com/shimtrace/shimtrace/internal/export/journal"
 	"github.com/shimtrace/shimtrace/internal/forwarder/span"
 	"github.com/shimtrace/shimtrace/internal/reliability"
@@ -74,13 +73,13 @@ func TestCallsDoNotWaitForTheJournal(t *testing.T) {
 	if n := strings.Count(names, "Task/Pause"); n != calls {
 		t.Errorf("%d of %d calls are there", n, calls)
 	}
-	if n := strings.Count(names, "agent's"); n == 0 || n+drops[export.ReasonQueueFull] != batches || len(drops) != 1 {
+	if n := strings.Count(names, "agent's"); n == 0 || n+drops["queue_full"] != batches || len(drops) != 1 {
 		t.Errorf("%d spans of the agent of %d, dropped %v", n, batches, drops)
 	}
 	reliability.Row(t, reliability.Fault{
 		Area:  "Hangs",
 		Fault: "the journal's file system is frozen while a relay relays calls and receives the agent's spans",
 		Pod:   "nothing",
-		Lost:  "what does not fit into a queue of 2048 spans: `queue full`",
+		Lost:  "what does not fit into a queue of 2048 spans: `queue_full`",
 	})
 }

@@ -20,6 +20,7 @@ import (
 	"github.com/shimtrace/shimtrace/internal/forwarder/vmmdir"
 	"github.com/shimtrace/shimtrace/internal/guard"
 	"github.com/shimtrace/shimtrace/internal/host"
+	"github.com/shimtrace/shimtrace/internal/losses"
 	"github.com/shimtrace/shimtrace/internal/shim/control"
 	"github.com/shimtrace/shimtrace/internal/shim/kata"
 	"github.com/shimtrace/shimtrace/internal/shim/state"
@@ -101,7 +102,7 @@ func Prepare(o Options) (*Process, error) {
 // tell has the process's spans go somewhere.
 func (p *Process) tell(tel *telemetry.Telemetry) {
 	p.tel = tel
-	p.guarded.lost = func(calls int) { tel.Journal.Drop(telemetry.ReasonRelay, calls) }
+	p.guarded.lost = func(calls int) { tel.Journal.Losses(losses.Ours).Add(losses.RelayDied, calls) }
 }
 
 // Take connects to the inner shim, whose start began when it says, and listens in its

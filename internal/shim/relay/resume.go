@@ -17,6 +17,7 @@ import (
 	"github.com/shimtrace/shimtrace/internal/guard"
 	"github.com/shimtrace/shimtrace/internal/handover"
 	"github.com/shimtrace/shimtrace/internal/host"
+	"github.com/shimtrace/shimtrace/internal/losses"
 	"github.com/shimtrace/shimtrace/internal/names"
 	"github.com/shimtrace/shimtrace/internal/shim/kata"
 	"github.com/shimtrace/shimtrace/internal/shim/state"
@@ -205,7 +206,7 @@ func (p *Process) goOn(was saved) error {
 // told tells of what was not seen, in the trace and in the journal.
 func (p *Process) told(got *guard.Resumption) {
 	if p.lost > 0 {
-		p.tel.Journal.Drop(telemetry.ReasonRelay, int(p.lost))
+		p.tel.Journal.Losses(losses.Ours).Add(losses.RelayDied, int(p.lost))
 	}
 	p.Log.Warn("this relay goes on for another one", "cause", got.Cause, "process", got.PID, "pause", time.Since(got.At).Round(time.Millisecond), "spans lost", p.lost)
 	if !p.sandbox.On() {

@@ -18,6 +18,7 @@ import (
 	"github.com/shimtrace/shimtrace/internal/config"
 	"github.com/shimtrace/shimtrace/internal/export"
 	"github.com/shimtrace/shimtrace/internal/export/journal"
+	"github.com/shimtrace/shimtrace/internal/losses"
 	"github.com/shimtrace/shimtrace/internal/names"
 	"github.com/shimtrace/shimtrace/internal/shim/state"
 )
@@ -67,7 +68,7 @@ func Open(cfg config.Config, id Identity, log *slog.Logger, waiting *atomic.Int6
 	// The provider reads a sampler from the environment, which ours takes the place
 	// of, and says what it does not understand. Package config has said it.
 	otel.SetErrorHandler(otel.ErrorHandlerFunc(func(error) {}))
-	t.Provider = export.NewTracerProvider(cfg.Trace, res, export.NewProcessor(exporter, export.ProcessorOptions{Drops: j, Waiting: waiting}))
+	t.Provider = export.NewTracerProvider(cfg.Trace, res, export.NewProcessor(exporter, export.ProcessorOptions{Losses: j.Losses(losses.Ours), Waiting: waiting}))
 	otel.SetErrorHandler(otel.ErrorHandlerFunc(func(err error) { log.Warn("tracing", "error", err) }))
 	t.Tracer = t.Provider.Tracer(names.ShimScope)
 	return t, nil

@@ -27,7 +27,8 @@ type Call struct {
 	Caller trace.SpanContext
 	// Parent is the span context that the call's span is under, if any.
 	Parent trace.SpanContext
-	// Start is when the request was read, End when its answer was.
+	// Start is when the request was read, End when its answer was: as much later as has
+	// passed, also if the host's clock was set meanwhile.
 	Start, End time.Time
 
 	// Code is the answer's status, 0 for OK.
@@ -54,6 +55,10 @@ type Call struct {
 	lost     error  // why there was no answer
 	fate     uint32 // of a quiet call; see Keep
 }
+
+// ended notes when the call's answer was read. A start that another process has noted
+// can lie after it, if the clock was set back.
+func (c *Call) ended(at time.Time) { c.End = c.Start.Add(max(at.Sub(c.Start), 0)) }
 
 // Pod is what a sandbox is for, as its CRI configuration says.
 type Pod struct{ Name, Namespace, UID string }

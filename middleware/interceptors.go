@@ -121,7 +121,7 @@ func (s *spans) inject(ctx context.Context, req *ttrpc.Request) {
 
 // answer ends the call with what its handler or invoker returned.
 func (s *spans) answer(c *Call, err error) {
-	c.End = time.Now()
+	c.ended(time.Now())
 	if err != nil {
 		st := statusOf(err)
 		c.Code = Code(st.Code())

@@ -65,7 +65,7 @@ func (c *conn) answered(h wire.Header, payload []byte, blind bool, at time.Time)
 		c.abandon(lost{call, at, errResumed})
 		return
 	}
-	call.End = at
+	call.ended(at)
 	if !lastData {
 		var resp wire.Response
 		resp.Scan(payload)

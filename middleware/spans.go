@@ -119,7 +119,8 @@ func (c *Call) over() bool { return c.method.Over != nil && c.method.Over(c) }
 // only those that ran into their timeout have failed.
 func (s *spans) abandon(l lost) {
 	c := l.Call
-	c.End, c.lost = l.at, l.why
+	c.ended(l.at)
+	c.lost = l.why
 	c = s.caughtUp(c)
 	s.observer.Lost(c)
 	timedOut := l.why == errAbandoned && !c.Stream && !c.method.Waits

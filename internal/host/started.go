@@ -10,12 +10,21 @@ import (
 // has (USER_HZ).
 const ticksPerSecond = 100
 
-// Started returns when the process started, by the host's clock as it is now.
-func (p Process) Started() time.Time {
+// Uptime returns how long the host has been up, 0 if that is not known. Nobody can set
+// that clock.
+func Uptime() time.Duration {
 	var since unix.Timespec
 	if err := unix.ClockGettime(unix.CLOCK_BOOTTIME, &since); err != nil {
+		return 0
+	}
+	return time.Duration(since.Nano())
+}
+
+// Started returns when the process started, by the host's clock as it is now.
+func (p Process) Started() time.Time {
+	up := Uptime()
+	if up == 0 {
 		return time.Time{}
 	}
-	boot := time.Now().Add(-time.Duration(since.Nano()))
-	return boot.Add(time.Duration(p.Start) * (time.Second / ticksPerSecond))
+	return time.Now().Add(-up).Add(time.Duration(p.Start) * (time.Second / ticksPerSecond))
 }

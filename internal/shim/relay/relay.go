@@ -120,6 +120,7 @@ func (p *Process) Take(innerSock string, started time.Time) (st state.State, err
 		Version:   state.Version,
 		Trace:     state.NewTraceContext(p.root),
 		Started:   started,
+		Uptime:    host.Uptime() - time.Since(started),
 		Sandbox:   p.Who.Sandbox,
 		Namespace: p.Who.Namespace,
 		Inner:     p.Who.Inner,

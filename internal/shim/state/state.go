@@ -11,6 +11,7 @@ import (
 	"go.opentelemetry.io/otel/trace"
 
 	"github.com/shimtrace/shimtrace/internal/config"
+	"github.com/shimtrace/shimtrace/internal/host"
 	"github.com/shimtrace/shimtrace/internal/private"
 )
 
@@ -39,6 +40,8 @@ type State struct {
 	Window  *Window `json:"window,omitempty"`
 	// Started is when the root span starts.
 	Started time.Time `json:"started"`
+	// Uptime is how long the host was up by then, 0 if that is not known.
+	Uptime time.Duration `json:"uptime,omitempty"`
 	// RootEnd is when the first task ran, which ends the root span; RootEnded
 	// tells that the span has been exported.
 	RootEnd   time.Time `json:"root_end,omitzero"`
@@ -156,4 +159,21 @@ func ReplaceFile(path string, content []byte, mode os.FileMode) error {
 		return fmt.Errorf("write %s: %w", path, err)
 	}
 	return nil
+}
+
+// clockSlack is what two clocks that are read one after the other may differ by.
+const clockSlack = time.Second
+
+// Within returns a time of the sandbox's life that was read from the host's clock. If
+// that was set since the sandbox started, the time may lie before the start or later
+// than now; then it is as much later than the start as the host has been up longer.
+func (s *State) Within(at time.Time) time.Time {
+	var passed time.Duration
+	if s.Uptime > 0 {
+		passed = max(host.Uptime()-s.Uptime, 0)
+	}
+	if at.Before(s.Started) || s.Uptime > 0 && at.Sub(s.Started) > passed+clockSlack {
+		return s.Started.Add(passed)
+	}
+	return at
 }

@@ -51,5 +51,5 @@ func EmitRoot(tracer trace.Tracer, st *state.State, end time.Time, failure strin
 	if failure != "" {
 		span.SetStatus(codes.Error, errtext.Reduce(failure))
 	}
-	span.End(trace.WithTimestamp(end))
+	span.End(trace.WithTimestamp(st.Within(end)))
 }

@@ -47,6 +47,7 @@ func EchoPath(t testing.TB) string {
 	dir := t.TempDir()
 	build := exec.Command("go", "build", "-o", filepath.Join(dir, "containerd-shim-echo-v2"), "./faults/echo")
 	build.Dir = filepath.Join(traced.Root(), "integration")
+	build.Env = append(os.Environ(), "CGO_ENABLED=0") // guests have no libraries
 	if out, err := build.CombinedOutput(); err != nil {
 		t.Fatalf("build the shim that echoes: %v\n%s", err, out)
 	}

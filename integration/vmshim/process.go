@@ -34,8 +34,8 @@ func (sb *sandbox) follow(ctx context.Context, id, exec string, exited func(cont
 		defer close(waited)
 		var streams sync.WaitGroup
 		if p.hasStreams {
-			streams.Go(func() { drain(sb.life, id, name, sb.agent().ReadStdout) })
-			streams.Go(func() { drain(sb.life, id, name, sb.agent().ReadStderr) })
+			streams.Go(func() { sb.readOutput(id, name) })
+			streams.Go(func() { drain(sb.life, id, name, sb.agent().ReadStderr, func([]byte) {}) })
 		}
 		sb.background.Go(func() {
 			status, err := exited(sb.life)
@@ -56,12 +56,36 @@ func (sb *sandbox) follow(ctx context.Context, id, exec string, exited func(cont
 	})
 }
 
+// readOutput reads a process's output to its end, and compares it if it is known.
+func (sb *sandbox) readOutput(id, name string) {
+	n := 0
+	drain(sb.life, id, name, sb.agent().ReadStdout, func(piece []byte) {
+		for i, b := range piece {
+			if at := n + i; sb.output > 0 && b != outputByte(at) {
+				log.Printf("vmshim: byte %d of the output of %s of %s is %#x", at, name, id, b)
+				sb.vm.kill()
+				return
+			}
+		}
+		n += len(piece)
+	})
+	if n < sb.output && sb.life.Err() == nil {
+		log.Printf("vmshim: the output of %s of %s ends after %d bytes of %d", name, id, n, sb.output)
+		sb.vm.kill()
+	}
+}
+
+// outputByte is what the agent's processes write at an offset.
+func outputByte(at int) byte { return byte(at ^ at>>8 ^ at>>16) }
+
 // drain reads one stream to its end.
-func drain(ctx context.Context, id, name string, read func(context.Context, *agent.ReadStreamRequest) (*agent.ReadStreamResponse, error)) {
+func drain(ctx context.Context, id, name string, read func(context.Context, *agent.ReadStreamRequest) (*agent.ReadStreamResponse, error), got func([]byte)) {
 	for {
-		if _, err := read(ctx, &agent.ReadStreamRequest{ContainerId: id, ExecId: name, Len: readSize}); err != nil {
+		answer, err := read(ctx, &agent.ReadStreamRequest{ContainerId: id, ExecId: name, Len: readSize})
+		if err != nil {
 			return
 		}
+		got(answer.Data)
 	}
 }
 

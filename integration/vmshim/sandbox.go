@@ -23,6 +23,7 @@ import (
 type sandbox struct {
 	id     string
 	kill   bool
+	output int // bytes that processes write, 0 if that is not known
 	vm     vm
 	client *client.AgentClient
 	life   context.Context // has the root span, and ends with the connection to the agent
@@ -53,7 +54,7 @@ const (
 
 // bootSandbox boots a VM and makes the sandbox in it, for the call of ctx.
 func bootSandbox(ctx, life context.Context, settings Settings, id string, spec *specs.Spec) (*sandbox, error) {
-	sb := &sandbox{id: id, kill: settings.Kill, processes: map[processID]*process{}}
+	sb := &sandbox{id: id, kill: settings.Kill, output: settings.Output, processes: map[processID]*process{}}
 	sb.life, sb.stop = context.WithCancel(life)
 	named := attribute.String("sandbox_id", id)
 	// The first span that is over, and it says whose the trace is.

@@ -3,6 +3,7 @@ package vmshim
 import (
 	"fmt"
 	"os"
+	"strconv"
 	"strings"
 	"time"
 )
@@ -34,6 +35,9 @@ type Settings struct {
 	// Kill ends the VM without destroying the sandbox, as runtime-rs does;
 	// VMSHIM_END=kill instead of flush.
 	Kill bool
+	// Output is how many bytes each process with streams writes in the VM; all that is read of it is compared. VMSHIM_OUTPUT, 0 if not set.
+	// A difference is logged, and ends the VM.
+	Output int
 	// RuncShim is the shim that runs the containers; VMSHIM_RUNC_SHIM, by default
 	// containerd-shim-runc-v2 on PATH.
 	RuncShim string
@@ -66,6 +70,10 @@ func settingsFromEnv() (Settings, error) {
 	if err != nil {
 		failed = fmt.Errorf("VMSHIM_BOOT: %w", err)
 	}
+	output, err := strconv.Atoi(get("VMSHIM_OUTPUT", "0"))
+	if err != nil {
+		failed = fmt.Errorf("VMSHIM_OUTPUT: %w", err)
+	}
 	s := Settings{
 		Agent:      os.Getenv("VMSHIM_AGENT"),
 		AgentFlags: strings.Fields(os.Getenv("VMSHIM_AGENT_FLAGS")),
@@ -75,7 +83,11 @@ func settingsFromEnv() (Settings, error) {
 		Tracing:    choice("VMSHIM_TRACING", "off", "on"),
 		Jaeger:     os.Getenv("VMSHIM_JAEGER"),
 		Kill:       choice("VMSHIM_END", "flush", "kill"),
+		Output:     output,
 		RuncShim:   get("VMSHIM_RUNC_SHIM", "containerd-shim-runc-v2"),
+	}
+	if output > 0 {
+		s.AgentFlags = append(s.AgentFlags, "--stdout-bytes", strconv.Itoa(output))
 	}
 	if failed == nil && s.Jaeger != "" && !s.Tracing {
 		failed = fmt.Errorf("VMSHIM_JAEGER=%s: nothing is traced without VMSHIM_TRACING=on", s.Jaeger)

@@ -3,7 +3,6 @@ package main
 import (
 	"context"
 	"errors"
-	"log/slog"
 	"net/netip"
 	"time"
 
@@ -65,7 +64,7 @@ func collectCommand(h *host) *cli.Command {
 			}
 			ctx, stop := untilSignal(ctx)
 			defer stop()
-			say := console.New(h.stderr, slog.LevelInfo)
+			say := console.New(h.stderr)
 			defer say.Close()
 			one := func(cfg config.Config) config.Config {
 				if dir := c.String("journal"); dir != "" {

@@ -2,17 +2,12 @@ package main
 
 import (
 	"context"
-	"encoding/json"
-	"errors"
-	"sync"
-	"time"
+	"path/filepath"
 
 	"github.com/urfave/cli/v3"
 
 	"github.com/shimtrace/shimtrace/internal/console"
-	"github.com/shimtrace/shimtrace/internal/export/ship"
-	"github.com/shimtrace/shimtrace/internal/forwarder/listen"
-	"github.com/shimtrace/shimtrace/internal/forwarder/receiver"
+	"github.com/shimtrace/shimtrace/internal/forward"
 )
 
 func forwardCommand(h *host) *cli.Command {
@@ -39,100 +34,58 @@ func forwardCommand(h *host) *cli.Command {
 			}
 			ctx, stop := untilSignal(ctx)
 			defer stop()
-			return h.forward(ctx, o)
+			report := console.New(h.stderr)
+			defer report.Close()
+			return forward.Run(ctx, o, h.stdout, report)
 		},
 	}
 }
 
-// intake is where connections go.
-type intake interface {
-	// Take is a listen.Handler.
-	Take(conn listen.Conn, from listen.Origin)
-	// Run does what is to be done from time to time, until ctx is done. An error
-	// says that it is no use to go on.
-	Run(ctx context.Context) error
-	// Close ends the intake when Run has returned: all that has arrived is brought
-	// where it belongs, as far as that can be done until ctx is done.
-	Close(ctx context.Context) error
-	Status() forwardStatus
+// forwardFlags are those of Kata's trace-forwarder (3.28 to 4.1) that say something, and
+// our own.
+func forwardFlags() []cli.Flag {
+	return []cli.Flag{
+		&cli.StringFlag{Name: "trace-name", Value: "kata-agent", Usage: "the spans' service.name is `NAME`"},
+		&cli.StringSliceFlag{Name: "socket-path", Usage: "the VMM's hybrid VSOCK socket `PATH` (Cloud Hypervisor, Firecracker, Dragonball), of one VM, or with {sandbox} in the place of the sandbox's id of all VMs; may be repeated"},
+		&cli.BoolFlag{Name: "all", Usage: "serve VSOCK and the known hybrid VSOCK sockets of all VMMs"},
+		&cli.StringFlag{Name: "otlp-endpoint", Usage: "ship to the collector at `URL`, such as http://127.0.0.1:4318 (default: the configured one)"},
+		&cli.StringFlag{Name: "journal", Usage: "write to the journal in `DIR` (default: journal.dir of the configuration)"},
+		&cli.BoolFlag{Name: "keep-trace-ids", Usage: "trust the guests: leave spans in the traces that they name, to join those of Kata's runtime"},
+		&cli.StringFlag{Name: "user", Usage: "read, store and ship as `USER`, in a process of its own; only the listening stays with root"},
+		&cli.BoolFlag{Name: "dump-only", Usage: "print the spans on stdout as they come, each a line of OTLP/JSON; store and ship nothing"},
+		&cli.BoolFlag{Name: "json", Usage: "print a JSON object with all counts at the end"},
+	}
 }
 
-// source is where connections come from.
-type source interface {
-	// serve hands connections on until ctx is done or no more can come.
-	serve(ctx context.Context, handle listen.Handler) error
-}
-
-// reportInterval is how often is looked whether something has changed that matters.
-const reportInterval = 5 * time.Second
-
-// closeIntake bounds how long the end of the process waits for what has arrived;
-// the shipper has its own time after that.
-const closeIntake = 5 * time.Second
-
-func (h *host) forward(ctx context.Context, o *forwardOptions) error {
-	report := console.New(h.stderr, o.level)
-	defer report.Close()
-	var from source
-	link, err := inheritedLink(h.getenv)
+func (h *host) forwardOptions(c *cli.Command) (*forward.Options, error) {
+	o := &forward.Options{
+		Name: c.String("trace-name"), Paths: c.StringSlice("socket-path"), All: c.Bool("all"), User: c.String("user"),
+		Dump: c.Bool("dump-only"), JSON: c.Bool("json"), KeepTraceIDs: c.Bool("keep-trace-ids"),
+	}
 	switch {
-	case err != nil:
-		return err
-	case link != nil:
-		from = link
-	default:
-		s, err := newSockets(o, report)
-		if err != nil {
-			return err
+	case o.Name == "":
+		return nil, console.UsageError("--trace-name is empty")
+	case o.All && len(o.Paths) > 0:
+		return nil, console.UsageError("--all and --socket-path exclude each other")
+	case o.Dump && o.JSON:
+		return nil, console.UsageError("--dump-only and --json both want stdout")
+	case o.Dump && (c.IsSet("otlp-endpoint") || c.IsSet("journal") || o.KeepTraceIDs):
+		return nil, console.UsageError("--dump-only stores and ships nothing, and changes no ids: leave out --otlp-endpoint, --journal and --keep-trace-ids")
+	}
+	var err error
+	if o.Config, err = h.strictConfig(""); err != nil {
+		return nil, err
+	}
+	if dir := c.String("journal"); dir != "" {
+		if o.Config.Journal.Dir, err = filepath.Abs(dir); err != nil {
+			return nil, err
 		}
-		if o.user != nil {
-			return h.forwardAs(ctx, o, s, report)
+	}
+	if c.IsSet("otlp-endpoint") {
+		// Whatever the configuration says.
+		if err := o.Config.Export.SetEndpoint(c.String("otlp-endpoint")); err != nil {
+			return nil, console.UsageError("--otlp-endpoint: %w", err)
 		}
-		from = s
 	}
-	to, err := h.openIntake(o, report)
-	if err != nil {
-		return err
-	}
-
-	ctx, stop := context.WithCancel(ctx)
-	defer stop()
-	var running sync.WaitGroup
-	var failures [2]error
-	running.Go(func() {
-		defer stop()
-		failures[0] = from.serve(ctx, to.Take)
-	})
-	running.Go(func() {
-		defer stop()
-		failures[1] = to.Run(ctx)
-	})
-	running.Go(func() { report.Watch(ctx, reportInterval, func() console.Status { return to.Status().console() }) })
-	running.Wait()
-
-	bound, cancel := context.WithTimeout(context.WithoutCancel(ctx), closeIntake)
-	defer cancel()
-	err = errors.Join(failures[0], failures[1], to.Close(bound))
-	if s := to.Status(); o.json {
-		report.End("")
-		err = errors.Join(err, json.NewEncoder(h.stdout).Encode(s.summary()))
-	} else {
-		report.End(s.end())
-	}
-	return err
-}
-
-// openIntake opens what connections are read for.
-func (h *host) openIntake(o *forwardOptions, report *console.Console) (intake, error) {
-	if o.dump {
-		return newDump(o, h.stdout), nil
-	}
-	return openStore(o, report)
-}
-
-// forwardStatus is what has happened so far.
-type forwardStatus struct {
-	receiver.Snapshot
-	journal string       // its directory, empty if there is none
-	ship    *ship.Status // nil: nothing is shipped
+	return o, nil
 }

@@ -30,6 +30,7 @@ func blockedCommands(t *testing.T) map[string][]string {
 		"on":      {"on", "all", "--state-dir", state},
 		"off":     {"off", "all", "--state-dir", state},
 		"status":  {"status", "--state-dir", state},
+		"upgrade": {"upgrade", "--state-dir", state, "--program", "/bin/true"},
 		"ship":    {"ship", "--journal", journal, "--idle", "0s"},
 		"receive": {"receive", "--listen", "127.0.0.1:0"},
 		"collect": {"collect", "--listen", "127.0.0.1:0"},

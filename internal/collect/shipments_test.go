@@ -4,7 +4,6 @@ import (
 	"bytes"
 	"errors"
 	"fmt"
-	"log/slog"
 	"strings"
 	"testing"
 
@@ -23,7 +22,7 @@ func (caused) Cause() string   { return "a web server answers" }
 // TestShipmentSaysEachCauseOnce: a log that nobody reads must not grow with the attempts.
 func TestShipmentSaysEachCauseOnce(t *testing.T) {
 	var out bytes.Buffer
-	c := console.New(&out, slog.LevelInfo)
+	c := console.New(&out)
 	s := NewShipment(config.Config{}, c)
 	refused := &ship.RejectedError{Reason: losses.CollectorRefused, Spans: 1, Err: errors.New("bad span")}
 	for n := range 100 {

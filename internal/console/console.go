@@ -8,7 +8,6 @@ import (
 	"errors"
 	"fmt"
 	"io"
-	"log/slog"
 	"time"
 
 	"github.com/shimtrace/shimtrace/internal/loglimit"
@@ -18,7 +17,6 @@ import (
 // Console writes lines. It is safe for concurrent use.
 type Console struct {
 	out      io.Writer
-	level    slog.Level
 	live     bool
 	warnings loglimit.Limiter
 	lines    chan line
@@ -37,9 +35,9 @@ const (
 	closeTime = time.Second
 )
 
-// New returns a Console, which Close ends. What is below level is left out.
-func New(out io.Writer, level slog.Level) *Console {
-	c := &Console{out: out, level: level, live: Width(out) > 0, lines: make(chan line, queued), written: make(chan struct{})}
+// New returns a Console, which Close ends.
+func New(out io.Writer) *Console {
+	c := &Console{out: out, live: Width(out) > 0, lines: make(chan line, queued), written: make(chan struct{})}
 	go c.write()
 	return c
 }
@@ -83,15 +81,13 @@ func (c *Console) Close() {
 
 // Info says something.
 func (c *Console) Info(format string, args ...any) {
-	if slog.LevelInfo >= c.level {
-		c.put(line{text: fmt.Sprintf(format, args...)})
-	}
+	c.put(line{text: fmt.Sprintf(format, args...)})
 }
 
 // Warn says what went wrong; nil is nothing. An error in the chain may know what of its
 // text stays the same from time to time, with a method Cause() string.
 func (c *Console) Warn(err error) {
-	if err == nil || slog.LevelWarn < c.level {
+	if err == nil {
 		return
 	}
 	cause := err.Error()

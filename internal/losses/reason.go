@@ -106,7 +106,7 @@ var words = [reasons]struct{ name, meaning string }{
 	NoDescriptors:   {"no_descriptors", "the endpoint could open no more files"},
 	UnknownSandbox:  {"unknown_sandbox", "nothing told, in time, of which sandbox they are"},
 	HeldFull:        {"held_full", "the same, and there was no room to wait"},
-	OtherVM:         {"other_vm", "`shimtrace forward --vsock-cid` leaves the VM out"},
+	OtherVM:         {"other_vm", "the VM is not received from"},
 	RelayGone:       {"relay_gone", "the sandbox's relay ended before it had taken them"},
 	EndpointGone:    {"endpoint_gone", "the endpoint was killed"},
 	EndpointStopped: {"endpoint_stopped", "the endpoint was stopped, and had not read these posts when it was replaced"},

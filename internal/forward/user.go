@@ -1,4 +1,4 @@
-package main
+package forward
 
 import (
 	"context"
@@ -17,23 +17,23 @@ import (
 
 	"github.com/shimtrace/shimtrace/internal/console"
 	"github.com/shimtrace/shimtrace/internal/forwarder/listen"
-	local "github.com/shimtrace/shimtrace/internal/host"
+	"github.com/shimtrace/shimtrace/internal/host"
 )
 
 // forwardAs listens here, and leaves all else to a process of another user: what
 // guests send is read, decoded, stored and shipped there. Kata's trace-forwarder
 // gives its own privileges up when it has bound its socket; that would leave the
 // sockets of later VMs to nobody.
-func (h *host) forwardAs(ctx context.Context, o *forwardOptions, from source, report *console.Console) error {
+func forwardAs(ctx context.Context, o *Options, from source, report *console.Console) error {
 	if os.Geteuid() != 0 {
 		return console.UsageError("--user: only root can start a process as another user")
 	}
-	id, err := credential(o.user)
+	id, err := credential(o.account)
 	if err != nil {
 		return err
 	}
-	if !o.dump {
-		if err := giveDirectory(o.cfg.Journal.Dir, id); err != nil {
+	if !o.Dump {
+		if err := giveDirectory(o.Config.Journal.Dir, id); err != nil {
 			return err
 		}
 	}
@@ -53,7 +53,7 @@ func (h *host) forwardAs(ctx context.Context, o *forwardOptions, from source, re
 	err = child.Start()
 	theirs.Close()
 	if err != nil {
-		return fmt.Errorf("start a process of user %s: %w", o.user.Username, err)
+		return fmt.Errorf("start a process of user %s: %w", o.account.Username, err)
 	}
 
 	ctx, stop := context.WithCancel(ctx)
@@ -75,7 +75,7 @@ func (h *host) forwardAs(ctx context.Context, o *forwardOptions, from source, re
 	kill := time.AfterFunc(childPatience, func() { _ = child.Process.Kill() })
 	defer kill.Stop()
 	running.Wait()
-	return errors.Join(serveErr, childError(<-ended, o.user))
+	return errors.Join(serveErr, childError(<-ended, o.account))
 }
 
 // childPatience bounds how long the process of another user may take to end.
@@ -132,7 +132,7 @@ func giveDirectory(dir string, to *syscall.Credential) error {
 
 // linkPair returns the two ends of a link between two processes.
 func linkPair() (ours *link, theirs *os.File, err error) {
-	conn, theirs, err := local.UnixPair(unix.SOCK_SEQPACKET)
+	conn, theirs, err := host.UnixPair(unix.SOCK_SEQPACKET)
 	if err != nil {
 		return nil, nil, err
 	}

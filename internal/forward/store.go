@@ -1,4 +1,4 @@
-package main
+package forward
 
 import (
 	"context"
@@ -27,7 +27,7 @@ import (
 // store writes spans to the journal, and ships that if there is an endpoint.
 type store struct {
 	*receiver.Receiver
-	o       *forwardOptions
+	o       *Options
 	report  *console.Console
 	journal *journal.Journal
 
@@ -39,12 +39,12 @@ type store struct {
 // maxVMs bounds the VMs whose spans are told apart at a time.
 const maxVMs = 512
 
-func openStore(o *forwardOptions, report *console.Console) (*store, error) {
-	cfg := o.cfg.Journal
+func openStore(o *Options, report *console.Console) (*store, error) {
+	cfg := o.Config.Journal
 	j, err := journal.Open(cfg.Dir, journal.Options{
 		MaxBytes:     int64(cfg.MaxBytes),
 		SegmentBytes: int64(cfg.SegmentBytes),
-		Shipped:      o.cfg.Export.Endpoint != "",
+		Shipped:      o.Config.Export.Endpoint != "",
 	})
 	if err == nil {
 		if err = unix.Access(cfg.Dir, unix.W_OK|unix.X_OK); err != nil {
@@ -56,24 +56,24 @@ func openStore(o *forwardOptions, report *console.Console) (*store, error) {
 	}
 	s := &store{o: o, report: report, journal: j}
 	s.Receiver = receiver.New(receiver.Options{
-		Forwarder:    agentconfig.Forwarder(o.cfg.Agent),
+		Forwarder:    agentconfig.Forwarder(o.Config.Agent),
 		Collation:    s.collation,
-		KeepTraceIDs: o.keepIDs,
+		KeepTraceIDs: o.KeepTraceIDs,
 		MaxVMs:       maxVMs,
 		Journal:      j,
 		Warn:         report.Warn,
 	})
 	ctx, end := context.WithCancel(context.Background())
 	s.endShip = end
-	if o.cfg.Export.Endpoint == "" {
+	if o.Config.Export.Endpoint == "" {
 		report.Info("spans stay in the journal %s", cfg.Dir)
 		return s, nil
 	}
-	if _, err := otlp.NewClient(o.cfg.Export); err != nil {
+	if _, err := otlp.NewClient(o.Config.Export); err != nil {
 		return nil, err
 	}
-	report.Info("spans go to the journal %s, and from there to %s", cfg.Dir, o.cfg.Export.Endpoint)
-	s.shipment = collect.NewShipment(o.cfg, report)
+	report.Info("spans go to the journal %s, and from there to %s", cfg.Dir, o.Config.Export.Endpoint)
+	s.shipment = collect.NewShipment(o.Config, report)
 	s.shipping.Go(func() { s.shipment.Run(ctx, 0) })
 	return s, nil
 }
@@ -81,22 +81,19 @@ func openStore(o *forwardOptions, report *console.Console) (*store, error) {
 // collation says how a VM's spans get their place: as nothing is known of what
 // caused them, in traces of their own.
 func (s *store) collation(from listen.Origin) (o collate.Options, refused losses.Reason) {
-	if s.o.leavesOut(from) {
-		return o, losses.OtherVM
-	}
-	o = agentconfig.Isolated(s.o.cfg)
+	o = agentconfig.Isolated(s.o.Config)
 	o.Resource = s.o.resource(from)
 	return o, 0
 }
 
 // resource says whose spans they are.
-func (o *forwardOptions) resource(from listen.Origin) *resourcepb.Resource {
+func (o *Options) resource(from listen.Origin) *resourcepb.Resource {
 	who := attribute.Int64(names.CID, int64(from.CID))
 	if from.Sandbox != "" {
 		who = middleware.SandboxIDKey.String(from.Sandbox)
 	}
 	// What OTEL_RESOURCE_ATTRIBUTES has wrong is left out.
-	res, _ := export.NewResource(context.Background(), o.name, o.cfg.Resource, []attribute.KeyValue{who}...)
+	res, _ := export.NewResource(context.Background(), o.Name, o.Config.Resource, []attribute.KeyValue{who}...)
 	return receiver.Resource(res)
 }
 
@@ -116,8 +113,8 @@ func (s *store) Close(ctx context.Context) error {
 }
 
 // Status implements intake.
-func (s *store) Status() forwardStatus {
-	st := forwardStatus{Snapshot: s.Snapshot(), journal: s.o.cfg.Journal.Dir}
+func (s *store) Status() status {
+	st := status{Snapshot: s.Snapshot(), journal: s.o.Config.Journal.Dir}
 	if s.shipment != nil {
 		now := s.shipment.Status()
 		st.ship = &now

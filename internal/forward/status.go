@@ -1,4 +1,4 @@
-package main
+package forward
 
 import (
 	"fmt"
@@ -10,7 +10,7 @@ import (
 )
 
 // console tells how it goes.
-func (s forwardStatus) console() console.Status {
+func (s status) console() console.Status {
 	return console.Status{
 		Line:    s.line(s.Connections),
 		Matters: fmt.Sprint(s.Connections, s.shipError() == ""),
@@ -19,7 +19,7 @@ func (s forwardStatus) console() console.Status {
 }
 
 // end tells what has been.
-func (s forwardStatus) end() string {
+func (s status) end() string {
 	waits := ""
 	if failure := s.shipError(); failure != "" {
 		s.ship.Err = nil // nobody tries again
@@ -29,7 +29,7 @@ func (s forwardStatus) end() string {
 }
 
 // line tells the counts, with so many connections.
-func (s forwardStatus) line(connections int) string {
+func (s status) line(connections int) string {
 	parts := []string{fmt.Sprintf("%d connections", connections), console.Spans(int(s.Delivered))}
 	if connections == 1 {
 		parts[0] = "1 connection"
@@ -46,18 +46,18 @@ func (s forwardStatus) line(connections int) string {
 	return strings.Join(parts, ", ")
 }
 
-func (s forwardStatus) lost() string    { return console.ByReason("lost", s.Lost) }
-func (s forwardStatus) refused() string { return console.ByReason("connections refused", s.Refused) }
+func (s status) lost() string    { return console.ByReason("lost", s.Lost) }
+func (s status) refused() string { return console.ByReason("connections refused", s.Refused) }
 
-func (s forwardStatus) shipError() string {
+func (s status) shipError() string {
 	if s.ship == nil || s.ship.Err == nil {
 		return ""
 	}
 	return s.ship.Err.Error()
 }
 
-// forwardSummary is what --json prints.
-type forwardSummary struct {
+// summary is what --json prints.
+type summary struct {
 	Connections uint64 `json:"connections"`
 	// Refused connections by reason.
 	Refused map[string]uint64 `json:"refused,omitempty"`
@@ -78,8 +78,8 @@ type forwardSummary struct {
 	ShipError string `json:"ship_error,omitempty"`
 }
 
-func (s forwardStatus) summary() forwardSummary {
-	sum := forwardSummary{
+func (s status) summary() summary {
+	sum := summary{
 		Connections: s.Accepted, Refused: s.Refused, Bytes: s.Bytes, Spans: s.Delivered, Recorded: s.Sent,
 		Quiet: s.Unwanted, Lost: s.Lost, Journal: s.journal, ShipError: s.shipError(),
 	}

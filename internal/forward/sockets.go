@@ -1,4 +1,4 @@
-package main
+package forward
 
 import (
 	"context"
@@ -14,7 +14,7 @@ import (
 
 // sockets are where agents' connections arrive.
 type sockets struct {
-	o      *forwardOptions
+	o      *Options
 	report *console.Console
 	fixed  []fixedSocket
 	finder *sandboxFinder
@@ -26,7 +26,7 @@ type fixedSocket struct {
 	pattern listen.Pattern
 }
 
-func newSockets(o *forwardOptions, report *console.Console) (*sockets, error) {
+func newSockets(o *Options, report *console.Console) (*sockets, error) {
 	s := &sockets{o: o, report: report}
 	var all []listen.Pattern
 	for _, p := range o.sockets {
@@ -67,7 +67,7 @@ func (s *sockets) serve(ctx context.Context, handle listen.Handler) error {
 func (s *sockets) hybrid(ctx context.Context, running *sync.WaitGroup, sandbox string, at []listen.Pattern, handle listen.Handler) error {
 	h, err := listen.NewHybrid(sandbox, listen.HybridOptions{
 		Patterns: at,
-		Users:    s.o.cfg.Agent.Users,
+		Users:    s.o.Config.Agent.Users,
 		Pace:     vmmdir.NewPace(30 * time.Second),
 		Warn:     s.report.Warn,
 	}, handle)
@@ -135,11 +135,7 @@ type servedSandbox struct {
 func (s *sockets) String() string {
 	var all []string
 	if s.o.vsock {
-		at := fmt.Sprintf("VSOCK port %d", listen.Port)
-		if s.o.cid != 0 {
-			at += fmt.Sprintf(" for the VM with CID %d", s.o.cid)
-		}
-		all = append(all, at)
+		all = append(all, fmt.Sprintf("VSOCK port %d", listen.Port))
 	}
 	for _, p := range s.o.sockets {
 		all = append(all, fmt.Sprintf("%s_%d", p.Path, listen.Port))

@@ -1,4 +1,4 @@
-package main
+package forward
 
 import (
 	"context"
@@ -13,7 +13,7 @@ import (
 	"time"
 
 	"github.com/shimtrace/shimtrace/internal/forwarder/listen"
-	local "github.com/shimtrace/shimtrace/internal/host"
+	"github.com/shimtrace/shimtrace/internal/host"
 )
 
 // link brings connections from the process that listens to the one that reads. A
@@ -39,7 +39,7 @@ func inheritedLink(getenv func(string) string) (*link, error) {
 	if err != nil || fd <= 2 {
 		return nil, fmt.Errorf("environment %s is set by forward --user for its own use, not by hand", linkFDEnv)
 	}
-	conn, err := local.UnixConn(os.NewFile(uintptr(fd), "link"))
+	conn, err := host.UnixConn(os.NewFile(uintptr(fd), "link"))
 	if err != nil {
 		return nil, fmt.Errorf("environment %s: %w", linkFDEnv, err)
 	}
@@ -59,7 +59,7 @@ func (l *link) send(conn listen.Conn, from listen.Origin) error {
 	if err := l.SetWriteDeadline(time.Now().Add(linkTimeout)); err != nil {
 		return err
 	}
-	return local.Send(l.UnixConn, text, sc)
+	return host.Send(l.UnixConn, text, sc)
 }
 
 // serve implements source: until ctx is done or the other side is gone.
@@ -69,7 +69,7 @@ func (l *link) serve(ctx context.Context, handle listen.Handler) error {
 	defer l.Close()
 	text := make([]byte, linkMessage)
 	for {
-		n, files, err := local.Receive(l.UnixConn, text, 1)
+		n, files, err := host.Receive(l.UnixConn, text, 1)
 		if errors.Is(err, io.EOF) || ctx.Err() != nil {
 			return nil
 		}

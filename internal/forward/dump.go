@@ -1,4 +1,4 @@
-package main
+package forward
 
 import (
 	"bytes"
@@ -14,7 +14,6 @@ import (
 	"github.com/shimtrace/shimtrace/internal/forwarder"
 	"github.com/shimtrace/shimtrace/internal/forwarder/receiver"
 	"github.com/shimtrace/shimtrace/internal/forwarder/span"
-	"github.com/shimtrace/shimtrace/internal/losses"
 	"github.com/shimtrace/shimtrace/internal/names"
 	"github.com/shimtrace/shimtrace/internal/shim/kata/agentconfig"
 	"github.com/shimtrace/shimtrace/internal/waterfall"
@@ -23,19 +22,18 @@ import (
 // dump prints spans as they come.
 type dump struct {
 	*forwarder.Forwarder
-	o   *forwardOptions
+	o   *Options
 	out io.Writer
 
 	mu     sync.Mutex
 	sent   uint64
-	others uint64 // of VMs that --vsock-cid leaves out
 	err    error
 	failed chan struct{} // closed when there is err
 }
 
-func newDump(o *forwardOptions, out io.Writer) *dump {
+func newDump(o *Options, out io.Writer) *dump {
 	d := &dump{o: o, out: out, failed: make(chan struct{})}
-	d.Forwarder = forwarder.New(d, agentconfig.Forwarder(o.cfg.Agent))
+	d.Forwarder = forwarder.New(d, agentconfig.Forwarder(o.Config.Agent))
 	return d
 }
 
@@ -43,12 +41,6 @@ var _ forwarder.Sink = (*dump)(nil)
 
 // Span implements forwarder.Sink.
 func (d *dump) Span(conn forwarder.ConnInfo, span *span.Span) {
-	if d.o.leavesOut(conn.Origin) {
-		d.mu.Lock()
-		defer d.mu.Unlock()
-		d.others++
-		return
-	}
 	m := new(tracepb.Span)
 	err := proto.Unmarshal(span.AppendOTLP(nil), m)
 	var line bytes.Buffer
@@ -88,12 +80,8 @@ func (d *dump) Run(ctx context.Context) error {
 }
 
 // Status implements intake.
-func (d *dump) Status() forwardStatus {
+func (d *dump) Status() status {
 	d.mu.Lock()
 	defer d.mu.Unlock()
-	s := forwardStatus{Snapshot: receiver.Snapshot{Snapshot: d.Snapshot(), Sent: d.sent}}
-	if d.others > 0 {
-		s.Lost[losses.OtherVM] += d.others
-	}
-	return s
+	return status{Snapshot: receiver.Snapshot{Snapshot: d.Snapshot(), Sent: d.sent}}
 }

@@ -1,0 +1,117 @@
+// Package forward receives the spans of Kata agents on a host without the tracing shim, in
+// the place of Kata's own trace-forwarder: for all VMs at once, those that come later
+// included. They go to the journal, and are shipped from there as package collect does.
+//
+// Nothing is known here of the calls that caused an agent's work: each trace stands by
+// itself.
+package forward
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"io"
+	"os"
+	"sync"
+	"time"
+
+	"github.com/shimtrace/shimtrace/internal/console"
+	"github.com/shimtrace/shimtrace/internal/export/ship"
+	"github.com/shimtrace/shimtrace/internal/forwarder/listen"
+	"github.com/shimtrace/shimtrace/internal/forwarder/receiver"
+)
+
+// intake is where connections go.
+type intake interface {
+	// Take is a listen.Handler.
+	Take(conn listen.Conn, from listen.Origin)
+	// Run does what is to be done from time to time, until ctx is done. An error
+	// says that it is no use to go on.
+	Run(ctx context.Context) error
+	// Close ends the intake when Run has returned: all that has arrived is brought
+	// where it belongs, as far as that can be done until ctx is done.
+	Close(ctx context.Context) error
+	Status() status
+}
+
+// source is where connections come from.
+type source interface {
+	// serve hands connections on until ctx is done or no more can come.
+	serve(ctx context.Context, handle listen.Handler) error
+}
+
+// reportInterval is how often is looked whether something has changed that matters.
+const reportInterval = 5 * time.Second
+
+// closeIntake bounds how long the end of the process waits for what has arrived;
+// the shipper has its own time after that.
+const closeIntake = 5 * time.Second
+
+// Run receives until ctx is done. What it prints goes to out, what it says to report.
+func Run(ctx context.Context, o *Options, out io.Writer, report *console.Console) error {
+	if err := o.complete(); err != nil {
+		return err
+	}
+	var from source
+	link, err := inheritedLink(os.Getenv)
+	switch {
+	case err != nil:
+		return err
+	case link != nil:
+		from = link
+	default:
+		s, err := newSockets(o, report)
+		if err != nil {
+			return err
+		}
+		if o.account != nil {
+			return forwardAs(ctx, o, s, report)
+		}
+		from = s
+	}
+	to, err := openIntake(o, out, report)
+	if err != nil {
+		return err
+	}
+
+	ctx, stop := context.WithCancel(ctx)
+	defer stop()
+	var running sync.WaitGroup
+	var failures [2]error
+	running.Go(func() {
+		defer stop()
+		failures[0] = from.serve(ctx, to.Take)
+	})
+	running.Go(func() {
+		defer stop()
+		failures[1] = to.Run(ctx)
+	})
+	running.Go(func() { report.Watch(ctx, reportInterval, func() console.Status { return to.Status().console() }) })
+	running.Wait()
+
+	bound, cancel := context.WithTimeout(context.WithoutCancel(ctx), closeIntake)
+	defer cancel()
+	err = errors.Join(failures[0], failures[1], to.Close(bound))
+	if s := to.Status(); o.JSON {
+		report.End("")
+		err = errors.Join(err, json.NewEncoder(out).Encode(s.summary()))
+	} else {
+		report.End(s.end())
+	}
+	return err
+}
+
+// openIntake opens what connections are read for.
+func openIntake(o *Options, out io.Writer, report *console.Console) (intake, error) {
+	if o.Dump {
+		return newDump(o, out), nil
+	}
+	return openStore(o, report)
+}
+
+// status is what has happened so far.
+type status struct {
+	receiver.Snapshot
+	journal string       // its directory, empty if there is none
+	ship    *ship.Status // nil: nothing is shipped
+}

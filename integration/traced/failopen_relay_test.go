@@ -18,11 +18,12 @@ import (
 	"github.com/shimtrace/shimtrace/integration/traced"
 )
 
-// A relay that is killed takes its containers with it, as a killed shim does: the
-// rest is that nothing is left behind, and that the trace says what happened.
+// Without a guard, a relay that is killed takes its containers with it, as a killed shim
+// does: the rest is that nothing is left behind, and that the trace says what happened.
 func TestKilledRelay(t *testing.T) {
 	each(t, traced.Options{}, func(t *testing.T, in *traced.Install) {
 		r := in.Rig
+		withoutGuard(t, in)
 		check(t, r.Ctr("run", "--detach", "--runtime", in.Runtime.Shim(), image.Busybox, "c1", "sleep", "1000").Check())
 		// At once: the first spans are on their way to the journal.
 		check(t, unix.Kill(relays(r)[0].PID, unix.SIGKILL))
@@ -50,7 +51,8 @@ func TestKilledRelay(t *testing.T) {
 	})
 }
 
-// The root of a sandbox whose relay dies before a task runs is left to delete.
+// Without a guard, the root of a sandbox whose relay dies before a task runs is left to
+// delete.
 func TestRelayKilledBeforeTheTaskRuns(t *testing.T) {
 	// A runc that is not done with create until the relay is gone.
 	dir := t.TempDir()
@@ -67,6 +69,7 @@ exec %s/runc "$@"
 	opts := traced.Options{Options: rig.Options{Path: []string{dir}}}
 	each(t, opts, func(t *testing.T, in *traced.Install) {
 		r := in.Rig
+		withoutGuard(t, in)
 		id := "c" + r.Name // no other rig's
 		res := r.Ctr("run", "--rm", "--runtime", in.Runtime.Shim(), image.Busybox, id, "true")
 		if res.Code == 0 {
@@ -82,10 +85,11 @@ exec %s/runc "$@"
 	})
 }
 
-// A pod whose relay is killed goes with all its containers.
+// Without a guard, a pod whose relay is killed goes with all its containers.
 func TestKilledRelayOfAPod(t *testing.T) {
 	each(t, traced.Options{}, func(t *testing.T, in *traced.Install) {
 		r := in.Rig
+		withoutGuard(t, in)
 		pod, err := r.RunPod(rig.Pod{Name: "p", Runtime: in.Runtime.Name, HostNetwork: true})
 		check(t, err)
 		for _, name := range []string{"a", "b"} {

@@ -9,13 +9,20 @@ import (
 	"github.com/shimtrace/shimtrace/internal/export/journal"
 )
 
-// Spans reads the journal.
-func (in *Install) Spans() ([]otlprecv.Span, error) {
+// Spans reads the journal, from which nothing may be lost.
+func (in *Install) Spans() ([]otlprecv.Span, error) { return in.SpansBut("") }
+
+// SpansBut reads the journal, from which spans may be lost for one reason only.
+func (in *Install) SpansBut(reason string) ([]otlprecv.Span, error) {
 	var all []*tracepb.ResourceSpans
 	_, err := journal.Scan(in.Journal, func(r journal.Record) error {
 		if r.Kind == journal.KindDrops {
 			drops, err := r.Drops()
-			return fmt.Errorf("the journal has dropped spans: %v, %w", drops, err)
+			delete(drops, reason)
+			if err == nil && len(drops) > 0 {
+				err = fmt.Errorf("the journal has dropped spans: %v", drops)
+			}
+			return err
 		}
 		td, err := r.Traces()
 		if err != nil {

@@ -184,7 +184,9 @@ func (c *Client) log(err error) {
 // in milliseconds; a host's relays do not all ask at the same moment.
 const (
 	soon  = 5 * time.Millisecond
-	later = 10 * time.Second
+	later = 2 * time.Second
+	// quietFor is how long it takes until a relay says that it has no guard.
+	quietFor = 3 * time.Second
 	// refusedPause is how long a relay waits that the guard does not take.
 	refusedPause = time.Minute
 )
@@ -194,6 +196,7 @@ func (c *Client) run(ctx context.Context) {
 	if s := c.opts.Successor; s != nil && c.register(s.Link) == nil {
 		c.hear(ctx, s.Link)
 	}
+	since := time.Now() // it is without a guard
 	for pause := soon; ctx.Err() == nil; {
 		link, err := dial(c.opts.Dir)
 		if err != nil && c.opts.Ensure != nil {
@@ -203,18 +206,22 @@ func (c *Client) run(ctx context.Context) {
 		if err == nil {
 			if err = c.register(link); err == nil {
 				began := time.Now()
-				if err = c.hear(ctx, link); err == nil && time.Since(began) > later {
+				err = c.hear(ctx, link)
+				if since = time.Now(); err == nil && since.Sub(began) > later {
 					pause = soon
 				}
 			}
 			link.Close()
 		}
-		if err != nil && ctx.Err() == nil {
+		if err != nil && ctx.Err() == nil && time.Since(since) > quietFor {
 			c.mu.Lock()
 			c.log(err)
 			c.mu.Unlock()
 		}
 		if _, refused := err.(refusal); refused {
+			c.mu.Lock()
+			c.log(err)
+			c.mu.Unlock()
 			pause = refusedPause
 		}
 		select {

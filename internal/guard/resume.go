@@ -1,6 +1,7 @@
 package guard
 
 import (
+	"cmp"
 	"errors"
 	"fmt"
 	"os"
@@ -178,7 +179,7 @@ func (s *server) succeeded(k *link, who Registration) {
 	n := k.next
 	r := n.relay
 	n.late.Stop()
-	who.ID = r.who.ID
+	who.ID, who.Sandbox, who.Pod = r.who.ID, cmp.Or(who.Sandbox, r.who.Sandbox), cmp.Or(who.Pod, r.who.Pod)
 	k.next, k.relay = nil, r
 	r.next, r.link = nil, k
 	r.who, r.pid, r.pidfd = who, n.pid, n.pidfd

@@ -281,8 +281,7 @@ func (k *Keeper) ended(program string, err error, started time.Time) {
 	if m.started.After(started) {
 		return
 	}
-	lived := time.Since(m.started)
-	if err == nil || lived > maxRestart || killed(err) && lived > 2*minRestart {
+	if err == nil || killed(err) || time.Since(m.started) > maxRestart {
 		k.logged = ""
 		k.leave(mark{m.started, m.started.Add(minRestart)})
 		return
@@ -292,7 +291,7 @@ func (k *Keeper) ended(program string, err error, started time.Time) {
 }
 
 // killed reports whether the error is of a process that somebody has killed, or the
-// kernel for want of memory: then it is not at fault if it had come up before.
+// kernel for want of memory: then it is not at fault.
 func killed(err error) bool {
 	exit, ok := errors.AsType[*exec.ExitError](err)
 	if !ok {

@@ -1,0 +1,151 @@
+package traced_test
+
+import (
+	"fmt"
+	"strings"
+	"testing"
+	"time"
+
+	"golang.org/x/sys/unix"
+
+	"github.com/shimtrace/shimtrace/integration/image"
+	"github.com/shimtrace/shimtrace/integration/otlprecv"
+	"github.com/shimtrace/shimtrace/integration/rig"
+	"github.com/shimtrace/shimtrace/integration/traced"
+	"github.com/shimtrace/shimtrace/internal/guard"
+	"github.com/shimtrace/shimtrace/internal/names"
+)
+
+// execing runs a command in a container that takes a while, and returns what checks that
+// it ended as it should.
+func execing(t *testing.T, r *rig.Rig, id, exec string) (ended func()) {
+	t.Helper()
+	done := make(chan rig.Result, 1)
+	go func() {
+		done <- r.CtrHearing([]string{"alive"}, "tasks", "exec", "--exec-id", exec, id, "sh", "-c", "sleep 2; echo alive"+rig.Hear+"; exit 7")
+	}()
+	until(t, "the command to run", func() bool { return strings.Contains(r.Ctr("tasks", "ps", id).Stdout, exec) })
+	return func() {
+		t.Helper()
+		if res := <-done; res.Err != nil || res.Code != 7 || res.Out() != "alive" {
+			t.Errorf("a command that was running: %q, %d, %v", res.Out(), res.Code, res.Check())
+		}
+	}
+}
+
+// endOf kills and removes a container, and looks at what is left: nothing, and one trace
+// with its root.
+func endOf(t *testing.T, in *traced.Install, id string) []otlprecv.Span {
+	t.Helper()
+	r := in.Rig
+	check(t, r.Ctr("tasks", "kill", "--signal", "KILL", id).Check())
+	until(t, "the container to end", func() bool { return !strings.Contains(r.Ctr("tasks", "list").Stdout, "RUNNING") })
+	check(t, r.Ctr("tasks", "delete", id).Check())
+	check(t, r.Ctr("containers", "delete", id).Check())
+	settle(t, in)
+	until(t, "everything to be gone", func() bool { return len(r.Processes()) == 0 })
+	found := spansOfKilled(t, in)
+	root := otlprecv.Named(found, "sandbox start")
+	if len(root) != 1 || root[0].GetStatus().GetMessage() != "" {
+		t.Errorf("root spans %v, want one of a sandbox that started", root)
+	}
+	for _, s := range found {
+		if len(root) > 0 && s.TraceID != root[0].TraceID {
+			t.Errorf("span %s is in another trace", s.Name)
+		}
+	}
+	return found
+}
+
+// A relay that is killed costs nothing but some spans: the container lives on, a command
+// that runs in it ends as it should, and the trace goes on.
+func TestRelayKilledIsFollowed(t *testing.T) {
+	each(t, traced.Options{}, func(t *testing.T, in *traced.Install) {
+		r := in.Rig
+		check(t, r.Ctr("run", "--detach", "--runtime", in.Runtime.Shim(), image.Busybox, "c1", "sleep", "1000").Check())
+		ended := execing(t, r, "c1", "e1")
+		for range 3 {
+			killRelay(t, r)
+			check(t, r.Ctr("tasks", "exec", "--exec-id", "e2", "c1", "true").Check())
+		}
+		ended()
+		found := endOf(t, in, "c1")
+		if n := len(otlprecv.Named(found, names.RelayResumed)); n != 3 {
+			t.Errorf("%d spans tell of a relay that went on, want 3", n)
+		}
+	})
+}
+
+// The guard's death costs nothing, and relays have another one at once; so it does not
+// matter if they die a moment later.
+func TestGuardKilled(t *testing.T) {
+	each(t, traced.Options{}, func(t *testing.T, in *traced.Install) {
+		r := in.Rig
+		check(t, r.Ctr("run", "--detach", "--runtime", in.Runtime.Shim(), image.Busybox, "c1", "sleep", "1000").Check())
+		ended := execing(t, r, "c1", "e1")
+		relay, first := guarded(t, r, func(guard.Status) bool { return true })
+		check(t, unix.Kill(first, unix.SIGKILL))
+		began := time.Now()
+		now, second := guarded(t, r, func(guard.Status) bool { return true })
+		t.Logf("guarded again after %v", time.Since(began))
+		if second == first || now.PID != relay.PID {
+			t.Errorf("relay %d and guard %d were %d and %d", now.PID, second, relay.PID, first)
+		}
+		killRelay(t, r)
+		ended()
+		endOf(t, in, "c1")
+	})
+}
+
+// A pod whose relay is killed goes on with all its containers.
+func TestRelayOfAPodKilledIsFollowed(t *testing.T) {
+	each(t, traced.Options{}, func(t *testing.T, in *traced.Install) {
+		r := in.Rig
+		pod, err := r.RunPod(rig.Pod{Name: "p", Runtime: in.Runtime.Name, HostNetwork: true})
+		check(t, err)
+		killRelay(t, r)
+		for _, name := range []string{"a", "b"} {
+			_, err := pod.Run(rig.Container{Name: name})
+			check(t, err)
+			killRelay(t, r)
+		}
+		if n := strings.Count(r.Crictl("ps").Stdout, "Running"); n != 2 {
+			t.Errorf("%d containers run, want 2", n)
+		}
+		check(t, pod.Remove())
+		settle(t, in)
+		until(t, "everything to be gone", func() bool { return len(r.Processes()) == 0 })
+		if n := len(otlprecv.Named(spansOfKilled(t, in), "sandbox start")); n != 1 {
+			t.Errorf("%d root spans, want 1", n)
+		}
+	})
+}
+
+// Relays become the installed program while their containers run, and nobody notices.
+func TestUpgrade(t *testing.T) {
+	each(t, traced.Options{}, func(t *testing.T, in *traced.Install) {
+		r := in.Rig
+		check(t, r.Ctr("run", "--detach", "--runtime", in.Runtime.Shim(), image.Busybox, "c1", "sleep", "1000").Check())
+		ended := execing(t, r, "c1", "e1")
+		before, _ := guarded(t, r, func(guard.Status) bool { return true })
+		check(t, shimtrace(t, in, "upgrade", "--dry-run").Check())
+		if now, _ := guarded(t, r, func(guard.Status) bool { return true }); now.PID != before.PID {
+			t.Error("a dry run has moved it")
+		}
+		for range 3 {
+			res := shimtrace(t, in, "upgrade")
+			check(t, res.Check())
+			t.Log(strings.TrimSpace(res.Stdout))
+		}
+		if now, _ := guarded(t, r, func(guard.Status) bool { return true }); now.PID == before.PID || now.Cause != guard.Upgrade {
+			t.Errorf("it is still process %d, for %q", now.PID, now.Cause)
+		}
+		ended()
+		found := endOf(t, in, "c1")
+		for _, s := range otlprecv.Named(found, names.RelayResumed) {
+			if lost := fmt.Sprint(s.Attrs[names.ResumeLost]); lost != "0" {
+				t.Errorf("%s spans are lost", lost)
+			}
+		}
+	})
+}

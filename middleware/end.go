@@ -44,14 +44,24 @@ func WithEnd(f func(End)) Option {
 // ending is what a connection notes for its End.
 type ending struct {
 	requests atomic.Uint64
+	kept     *atomic.Uint32 // the same for another process; nil: there will be none
 	last     atomic.Pointer[method]
 
 	once sync.Once
 	end  End
 }
 
+// goOn counts on from what another process has counted.
+func (e *ending) goOn(kept *atomic.Uint32) {
+	e.kept = kept
+	e.requests.Store(uint64(kept.Load()))
+}
+
 func (e *ending) request(m *method) {
 	e.requests.Add(1)
+	if e.kept != nil {
+		e.kept.Add(1)
+	}
 	e.last.Store(m)
 }
 

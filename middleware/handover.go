@@ -151,6 +151,7 @@ func (c *conn) relayMemory(all *conns, ahead ...[]byte) error {
 		answers.Discard(0, handover.Mark{Left: c.raw})
 	}
 	c.calls.kept = c.memory.Calls()
+	c.ending.goOn(c.memory.Requests())
 	ended := func() {}
 	c.guard(func() {
 		if f := c.handover.Begun(c.client, c.server, c.memory); f != nil {
@@ -178,7 +179,7 @@ func (c *conn) restore(requests *handover.Stream) {
 		}
 		call := c.resumed(k)
 		c.calls.restore(k.Stream, call)
-		c.ending.request(call.method)
+		c.ending.last.Store(call.method)
 		if call.span != nil {
 			c.observer.Began(call)
 		}

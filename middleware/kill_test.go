@@ -23,7 +23,7 @@ import (
 	"github.com/shimtrace/shimtrace/middleware/wire"
 )
 
-// killsEnv is the number of kills of TestKilled.
+// killsEnv is the number of kills of TestKilled; TestKilledCalls has a third of it.
 const killsEnv = "SHIMTRACE_KILLS"
 
 func kills(t *testing.T) int {
@@ -33,9 +33,9 @@ func kills(t *testing.T) int {
 	n, err := strconv.Atoi(os.Getenv(killsEnv))
 	if err != nil {
 		n = 300
-	}
-	if testing.Short() {
-		n /= 10
+		if testing.Short() || raceDetector { // which sees one process only
+			n = 50
+		}
 	}
 	return n
 }

@@ -160,9 +160,10 @@ func TestResumedCalls(t *testing.T) {
 	send(t, h.wires.server, half[:5000])
 	read(t, h.wires.client, half[:5000])
 
+	ends := make(chan middleware.End, 1)
 	second, endedSecond := provider()
 	seen := &observed{}
-	h.resume(second, propagators("tracecontext"), middleware.WithObserver(seen))
+	h.resume(second, propagators("tracecontext"), middleware.WithObserver(seen), middleware.WithEnd(func(e middleware.End) { ends <- e }))
 	send(t, h.wires.server, half[5000:])
 	read(t, h.wires.client, half[5000:])
 	whole := answer(3, &ttrpc.Response{})
@@ -192,6 +193,9 @@ func TestResumedCalls(t *testing.T) {
 		if s.Status().Description != "" || s.Name() != taskService+"/Wait" || s.EndTime().Sub(s.StartTime()) > patience || s.EndTime().Before(s.StartTime()) {
 			t.Errorf("stream %d: %v from %v to %v, %v", stream, s.Name(), s.StartTime(), s.EndTime(), s.Status())
 		}
+	}
+	if e := <-ends; e.Requests != 2 || e.By != middleware.Client || e.Last != taskService+"/Wait" {
+		t.Errorf("it ended as %+v", e)
 	}
 	if want := "[began Wait forwarded Wait began Wait forwarded Wait answered Wait of box]"; fmt.Sprint(seen.told) != want {
 		t.Errorf("the observer is told %v, want %s", seen.told, want)

@@ -32,12 +32,12 @@ const (
 // two buffers at bufferOffset. All integers are the machine's own; those named "address"
 // mean something to the process that stored them only.
 type header struct {
-	magic   [8]byte
-	version uint32
-	_       uint32
-	size    uint64 // of the whole
-	missed  atomic.Uint64
-	streams [2]stream
+	magic    [8]byte
+	version  uint32
+	requests atomic.Uint32
+	size     uint64        // of the whole
+	missed   atomic.Uint64 // calls that wait for their answers and are not kept
+	streams  [2]stream
 }
 
 // stream is the account of one direction. Positions are counted in bytes from the

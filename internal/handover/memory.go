@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"net"
 	"os"
+	"sync/atomic"
 	"syscall"
 	"unsafe"
 )
@@ -79,6 +80,9 @@ func (m *Memory) File() *os.File { return m.file }
 
 // Calls returns the table of calls that wait for their answers.
 func (m *Memory) Calls() *Calls { return m.calls }
+
+// Requests counts the requests of the connection, for whoever relays it.
+func (m *Memory) Requests() *atomic.Uint32 { return &m.header().requests }
 
 // Close gives the memory back, as far as nobody else has it. Its streams and what they
 // returned are not used any more.

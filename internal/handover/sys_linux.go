@@ -57,6 +57,9 @@ func sized(f *os.File, size int64) error {
 
 func mapFile(f *os.File, size int) ([]byte, error) {
 	mem, err := unix.Mmap(int(f.Fd()), 0, size, unix.PROT_READ|unix.PROT_WRITE, unix.MAP_SHARED)
+	if err == nil {
+		_ = unix.Madvise(mem, unix.MADV_NOHUGEPAGE) // of which one would be 2 MiB for a few bytes
+	}
 	return mem, os.NewSyscallError("mmap", err)
 }
 

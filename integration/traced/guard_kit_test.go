@@ -18,7 +18,7 @@ import (
 
 // relayDied is the reason for which spans are lost that a relay had not written when it was
 // killed.
-const relayDied = "relay died"
+const relayDied = "relay_died"
 
 // stateDir is the relays' directory, as the host sees it.
 func stateDir(r *rig.Rig) string { return filepath.Join(r.Dir, "run/shimtrace") }

@@ -11,6 +11,7 @@ import (
 func TestMain(m *testing.M) {
 	code := m.Run()
 	traced.Clean()
+	os.RemoveAll(previousDir)
 	os.Exit(code)
 }
 

@@ -1,0 +1,124 @@
+package traced_test
+
+import (
+	"context"
+	"fmt"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"strconv"
+	"strings"
+	"sync"
+	"testing"
+	"time"
+
+	"golang.org/x/sys/unix"
+
+	"github.com/shimtrace/shimtrace/integration/image"
+	"github.com/shimtrace/shimtrace/integration/traced"
+	"github.com/shimtrace/shimtrace/internal/guard"
+	"github.com/shimtrace/shimtrace/internal/shimname"
+)
+
+// previousDir is what TestMain removes.
+var previousDir string
+
+// previous is the directory with the shim of the commit before this tree's: from the
+// repository's history, without which the test fails in CI.
+var previous = sync.OnceValues(func() (dir string, err error) {
+	if dir, err = os.MkdirTemp("", "shimtrace-previous-"); err != nil {
+		return "", err
+	}
+	previousDir = dir
+	const script = `set -e
+cd "$1"
+mkdir "$2/tree"
+git archive HEAD~1 | tar x -C "$2/tree"
+cd "$2/tree"
+CGO_ENABLED=0 go build -buildvcs=false -trimpath -ldflags '-s -w' -o "$2/" ./cmd/containerd-shim-traced-v2
+rm -rf "$2/tree"`
+	out, err := exec.Command("bash", "-o", "pipefail", "-c", script, "bash", traced.Root(), dir).CombinedOutput()
+	if err != nil {
+		os.RemoveAll(dir)
+		return "", fmt.Errorf("%w\n%s", err, out)
+	}
+	return dir, nil
+})
+
+// previousShim returns the shim of the commit before this one.
+func previousShim(t *testing.T) string {
+	t.Helper()
+	dir, err := previous()
+	if err != nil {
+		why := "the previous commit's shim cannot be built: " + err.Error()
+		if os.Getenv("CI") != "" {
+			t.Fatal(why + " (a clone without history will not do)")
+		}
+		t.Skip(why)
+	}
+	return filepath.Join(dir, shimname.Program)
+}
+
+// Versions that follow each other understand each other: relays and guards of one become
+// the other's and back, while their containers run. One that cannot take over is refused
+// before anything is touched.
+func TestUpgradeFromAndToThePreviousCommit(t *testing.T) {
+	old := previousShim(t)
+	each(t, traced.Options{}, func(t *testing.T, in *traced.Install) {
+		r := in.Rig
+		check(t, r.Ctr("run", "--detach", "--runtime", in.Runtime.Shim(), image.Busybox, "c1", "sleep", "1000").Check())
+		ended := execing(t, r, "c1", "e1")
+		guarded(t, r, func(guard.Status) bool { return true })
+		for _, to := range []string{old, filepath.Join(in.Bin, shimname.Program)} {
+			res := shimtrace(t, in, "upgrade", "--program", to)
+			if res.Code == 1 && strings.Contains(res.Stdout+res.Stderr, "version") {
+				t.Log("refused: ", res.Stdout, res.Stderr) // and all goes on as it was
+				check(t, r.Ctr("tasks", "exec", "--exec-id", "e2", "c1", "true").Check())
+				continue
+			}
+			check(t, res.Check())
+			now, pid := guarded(t, r, func(guard.Status) bool { return true })
+			for what, pid := range map[string]int{"relay": now.PID, "guard": pid} {
+				if !executes(t, pid, to) {
+					t.Errorf("the %s does not execute %s", what, to)
+				}
+			}
+			check(t, r.Ctr("tasks", "exec", "--exec-id", "e2", "c1", "true").Check())
+			killRelay(t, r) // and its successor is of the same program
+		}
+		if res := shimtrace(t, in, "upgrade", "--program", "/bin/true"); res.Code != 1 || !strings.Contains(res.Stderr, "cannot take relays over") {
+			t.Errorf("another program is taken: %d, %s", res.Code, res.Stderr)
+		}
+		check(t, r.Ctr("tasks", "exec", "--exec-id", "e3", "c1", "true").Check())
+		ended()
+		endOf(t, in, "c1")
+	})
+}
+
+// executes reports whether a process executes the program.
+func executes(t *testing.T, pid int, program string) bool {
+	t.Helper()
+	var exe, file unix.Stat_t
+	check(t, unix.Stat(filepath.Join("/proc", strconv.Itoa(pid), "exe"), &exe))
+	check(t, unix.Stat(program, &file))
+	return exe.Dev == file.Dev && exe.Ino == file.Ino
+}
+
+// Guards that follow each other at once, as those of an update do, lose no relay.
+func TestGuardsInTurn(t *testing.T) {
+	each(t, traced.Options{}, func(t *testing.T, in *traced.Install) {
+		r := in.Rig
+		check(t, r.Ctr("run", "--detach", "--runtime", in.Runtime.Shim(), image.Busybox, "c1", "sleep", "1000").Check())
+		relay, _ := guarded(t, r, func(guard.Status) bool { return true })
+		ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
+		defer cancel()
+		for range 5 {
+			check(t, guard.Replace(ctx, stateDir(r), filepath.Join(in.Bin, shimname.Program)))
+			if now, _ := guarded(t, r, func(guard.Status) bool { return true }); now.PID != relay.PID {
+				t.Fatal("the relay is another one")
+			}
+		}
+		killRelay(t, r)
+		endOf(t, in, "c1")
+	})
+}

@@ -40,8 +40,13 @@ type Options struct {
 	// Pace says how often to look for the socket. Default: the VMM is expected within
 	// 2 minutes; one that comes later is found later.
 	Pace *vmmdir.Pace
-	// Taken is told when a place has been taken. Default: nobody is.
-	Taken func(path string)
+	// Taken is told when a place has been taken, before who comes there is served, and
+	// Left when nobody is any more. Default: nobody is told.
+	Taken func(Seat)
+	Left  func(path string)
+	// Seats are places that another process has taken; what is not the sandbox's is
+	// closed.
+	Seats []Seat
 	// Warn is told what goes wrong; nothing ends by it.
 	Warn func(error)
 
@@ -88,7 +93,10 @@ func New(sandbox string, o Options) (*Interposer, error) {
 		o.Pace = vmmdir.NewPace(again)
 	}
 	if o.Taken == nil {
-		o.Taken = func(string) {}
+		o.Taken = func(Seat) {}
+	}
+	if o.Left == nil {
+		o.Left = func(string) {}
 	}
 	if o.step == nil {
 		o.step = func(string) {}
@@ -116,6 +124,13 @@ func New(sandbox string, o Options) (*Interposer, error) {
 // at once if it lives; who had connected to us by then is served. Serve returns a
 // tenth of a second later, and leaves the connections there are to Close.
 func (i *Interposer) Serve(ctx context.Context) {
+	for _, s := range i.opts.Seats {
+		if !i.resume(s) {
+			s.Listener.Close()
+			s.Hold.Close()
+			i.opts.Left(s.Path)
+		}
+	}
 	defer i.seats.Wait()
 	defer func() {
 		for _, p := range i.places {

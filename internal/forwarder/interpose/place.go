@@ -80,10 +80,18 @@ func (p *place) tend() bool {
 		return false
 	}
 	p.report.Tell(nil)
-	p.seat = s
-	p.seats.Go(func() { s.accept(p.Interposer, &p.report) })
-	p.opts.Taken(path)
+	p.sit(s)
 	return true
+}
+
+// sit serves who comes to the place.
+func (p *place) sit(s *seat) {
+	p.seat = s
+	p.opts.Taken(s.kept())
+	p.seats.Go(func() {
+		s.accept(p.Interposer, &p.report)
+		p.opts.Left(s.path)
+	})
 }
 
 // take retries what other processes may be about to finish.

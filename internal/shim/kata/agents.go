@@ -2,7 +2,6 @@ package kata
 
 import (
 	"context"
-	"path/filepath"
 
 	"github.com/shimtrace/shimtrace/internal/forwarder/listen"
 	"github.com/shimtrace/shimtrace/internal/shim/kata/agentconfig"
@@ -12,7 +11,7 @@ import (
 func (o *Observer) listenForAgents(ctx context.Context, kind *vmKind) {
 	take := func(conn listen.Conn, from listen.Origin) {
 		kind.isHybrid()
-		o.receiver.Take(conn, from)
+		o.take(conn, from)
 	}
 	hybrid, err := listen.NewHybrid(o.Who.Sandbox, listen.HybridOptions{
 		Patterns: agentconfig.Sockets(o.Config.Agent),
@@ -26,12 +25,6 @@ func (o *Observer) listenForAgents(ctx context.Context, kind *vmKind) {
 	} else {
 		o.running.Go(func() { hybrid.Serve(kind.hybrid) })
 	}
-	vsock := listen.NewVSOCK(listen.VSOCKOptions{Dir: filepath.Join(o.Config.Relay.StateDir, "vsock"), Warn: o.warnOfSpans}, o.receiver.Take)
-	o.running.Go(func() {
-		if err := vsock.Serve(ctx); err != nil {
-			o.warnOfSpans(err)
-		}
-	})
 	o.running.Go(func() {
 		cid, err := listen.FindCID(kind.vsock, listen.CIDSource{Sandbox: o.Who.Sandbox, Shim: o.shim, Pace: o.making.pace})
 		if err != nil {
@@ -39,7 +32,9 @@ func (o *Observer) listenForAgents(ctx context.Context, kind *vmKind) {
 			return
 		}
 		kind.isVSOCK()
-		vsock.Claim(o.Who.Sandbox, cid)
+		o.cid.Store(cid)
+		o.Guard.Claim(cid)
+		o.sandbox.Changed()
 	})
 }
 

@@ -2,8 +2,11 @@ package kata
 
 import (
 	"context"
+	"errors"
+	"net"
 	"slices"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"go.opentelemetry.io/otel/propagation"
@@ -11,7 +14,9 @@ import (
 
 	"github.com/shimtrace/shimtrace/internal/config"
 	"github.com/shimtrace/shimtrace/internal/forwarder/interpose"
+	"github.com/shimtrace/shimtrace/internal/guard"
 	"github.com/shimtrace/shimtrace/internal/shim/kata/agentconfig"
+	"github.com/shimtrace/shimtrace/internal/shim/telemetry"
 	"github.com/shimtrace/shimtrace/middleware"
 )
 
@@ -19,8 +24,18 @@ import (
 // of the VMM's socket.
 type injector struct {
 	requests   *requests
+	relay      atomic.Pointer[middleware.Relay]
 	interposer *interpose.Interposer
 	serving    sync.WaitGroup
+	resumed    sync.WaitGroup // connections that another process relayed
+}
+
+// resume goes on with connections that another relay has handed over.
+func (i *injector) resume(relay *middleware.Relay, connections []func(*middleware.Relay)) {
+	i.relay.Store(relay)
+	for _, resume := range connections {
+		i.resumed.Go(func() { resume(relay) })
+	}
 }
 
 // startInjector takes the place of the VMM's socket as soon as there is one. The
@@ -29,15 +44,20 @@ type injector struct {
 // be.
 func (o *Observer) startInjector(kind *vmKind) *injector {
 	i := &injector{requests: newRequests(o.Telemetry.Tracer, o.sandbox, o.own.Calls)}
-	relay := o.requestRelay(i.requests, o.isolated())
+	if o.lives != nil {
+		i.requests.lives = o.lives
+	}
+	i.resume(o.requestRelay(i.requests, o.isolated()), o.Left.Requests)
 	var err error
 	i.interposer, err = interpose.New(o.Who.Sandbox, interpose.Options{
 		Patterns: agentconfig.Sockets(o.Config.Agent),
 		Port:     o.Config.Agent.Port,
-		Relay:    relay.Connect,
+		Relay:    func(client, server net.Conn) { i.relay.Load().Connect(client, server) },
 		Owns:     o.shim.Owns,
 		Pace:     o.making.pace,
-		Taken:    func(string) { kind.isHybrid() },
+		Taken:    func(s interpose.Seat) { kind.isHybrid(); o.taken(s) },
+		Left:     o.gone,
+		Seats:    o.seats(),
 		Warn:     o.warnOfRequests,
 	})
 	if err != nil {
@@ -62,6 +82,7 @@ func (o *Observer) requestRelay(observer *requests, isolated bool) *middleware.R
 		middleware.WithEnd(observer.connectionEnded),
 		middleware.WithExpected(observer.lives.Expected),
 		middleware.WithErrorHandler(o.warnOfRequests),
+		o.Guard.Handover(EntryRequest),
 	)
 }
 
@@ -76,7 +97,42 @@ func (i *injector) close() error {
 	i.serving.Wait()
 	ctx, cancel := context.WithTimeout(context.Background(), requestDrain)
 	defer cancel()
-	return i.interposer.Close(ctx)
+	err := i.interposer.Close(ctx)
+	over := make(chan struct{})
+	go func() {
+		defer close(over)
+		i.resumed.Wait()
+	}()
+	select {
+	case <-over:
+		return err
+	case <-ctx.Done():
+		return errors.Join(err, ctx.Err())
+	}
+}
+
+// relayOnly relays what was left of requests by a process that was in the place of the
+// VMM's socket, as this one is not to be.
+func (o *Observer) relayOnly() {
+	relay := middleware.NewRelay(middleware.WithSwitch(new(middleware.Switch)), o.Guard.Handover(EntryRequest))
+	for _, resume := range o.Left.Requests {
+		go resume(relay)
+	}
+	GiveBack(o.Guard, o.left(EntrySeat), o.Config.Agent, o.Who, o.warnOfRequests)
+}
+
+// GiveBack gives VMMs' sockets back whose places another process has taken, and which
+// nobody is to take any more.
+func GiveBack(g Guard, seats []guard.Received, cfg config.Agent, who telemetry.Identity, warn func(error)) {
+	for _, e := range seats {
+		g.Remove(e.Name) // who connects is refused from now on
+	}
+	if len(seats) == 0 {
+		return
+	}
+	if err := interpose.Restore(who.Sandbox, agentconfig.Sockets(cfg)); err != nil {
+		warn(err)
+	}
 }
 
 // RestoreSocket gives the VMM's socket back in whose place a relay died, if relays are

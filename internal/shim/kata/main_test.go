@@ -9,6 +9,7 @@ import (
 
 	"github.com/shimtrace/shimtrace/internal/config"
 	"github.com/shimtrace/shimtrace/internal/export"
+	"github.com/shimtrace/shimtrace/internal/guard"
 	"github.com/shimtrace/shimtrace/internal/shim/shimtest"
 	"github.com/shimtrace/shimtrace/internal/shim/state"
 	"github.com/shimtrace/shimtrace/middleware"
@@ -38,5 +39,15 @@ func (p *pod) Root() trace.SpanContext                { return p.state.Trace.Spa
 func (p *pod) Attributes(string) []attribute.KeyValue { return nil }
 func (p *pod) Switch() *middleware.Switch             { return nil }
 func (p *pod) Unrecorded(int)                         {}
+func (p *pod) Changed()                               {}
 
 var _ Sandbox = (*pod)(nil)
+
+// unguarded is a Guard that keeps nothing.
+type unguarded struct{}
+
+func (unguarded) Store(guard.Entry)                 {}
+func (unguarded) Remove(string)                     {}
+func (unguarded) Name(kind string) string           { return kind }
+func (unguarded) Claim(uint32)                      {}
+func (unguarded) Handover(string) middleware.Option { return middleware.WithObserver() }

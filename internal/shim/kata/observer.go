@@ -4,6 +4,7 @@ import (
 	"context"
 	"log/slog"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"go.opentelemetry.io/otel/attribute"
@@ -15,8 +16,10 @@ import (
 	"github.com/shimtrace/shimtrace/internal/forwarder/listen"
 	"github.com/shimtrace/shimtrace/internal/forwarder/receiver"
 	"github.com/shimtrace/shimtrace/internal/forwarder/vmmdir"
+	"github.com/shimtrace/shimtrace/internal/handover"
 	"github.com/shimtrace/shimtrace/internal/host"
 	"github.com/shimtrace/shimtrace/internal/kata"
+	"github.com/shimtrace/shimtrace/internal/shim/expected"
 	"github.com/shimtrace/shimtrace/internal/shim/kata/agentconfig"
 	"github.com/shimtrace/shimtrace/internal/shim/state"
 	"github.com/shimtrace/shimtrace/internal/shim/telemetry"
@@ -42,6 +45,8 @@ type Sandbox interface {
 	Switch() *middleware.Switch
 	// Unrecorded counts spans of a time when tracing was off.
 	Unrecorded(spans int)
+	// Changed tells that Observer.Save would return something else.
+	Changed()
 }
 
 // Options are what an Observer is made of.
@@ -52,6 +57,9 @@ type Options struct {
 	Container string
 	Telemetry *telemetry.Telemetry
 	Log       *slog.Logger
+	// Guard keeps what another process needs, and Left is what one has left.
+	Guard Guard
+	Left  Left
 }
 
 // Observer is all that is done for the sandbox beyond its calls, which it observes. It is
@@ -68,6 +76,12 @@ type Observer struct {
 	injector *injector // nil where requests are not relayed
 	shim     *listen.Shim
 	making   making // the VM
+	cid      atomic.Uint32
+	lives    *expected.Lives // that another process has followed; nil: none has
+
+	keeping   sync.Mutex
+	seatNames map[string]string // of entries, by path
+	incoming  map[string]*handover.Incoming
 
 	stop    context.CancelFunc
 	running sync.WaitGroup
@@ -82,7 +96,7 @@ func forKata(setting, inner string) bool {
 // New returns what does for the sandbox what is configured, nil if that is nothing. The
 // endpoint for runtimes' spans is there when it returns.
 func New(o Options) *Observer {
-	k := &Observer{Options: o, making: making{pace: vmmdir.NewPace(vmTime)}}
+	k := &Observer{Options: o, making: making{pace: vmmdir.NewPace(vmTime)}, seatNames: make(map[string]string), incoming: make(map[string]*handover.Incoming)}
 	k.runtimes = k.openRuntimes()
 	if k.runtimes == nil && !k.wants(o.Config.Agent.Receive) && !k.wants(o.Config.Agent.Inject) {
 		return nil
@@ -107,12 +121,16 @@ func (o *Observer) Start(sandbox Sandbox, st state.State) {
 	})
 	o.own = o.receiver.Sandbox(o.Who.Sandbox)
 	o.running.Go(func() { o.receiver.Run(ctx) })
+	o.restore()
+	o.resumeAgents()
 	kind := newVMKind(ctx)
 	if o.wants(o.Config.Agent.Receive) {
 		o.listenForAgents(ctx, kind)
 	}
 	if o.wants(o.Config.Agent.Inject) {
 		o.injector = o.startInjector(kind)
+	} else {
+		o.relayOnly()
 	}
 	if o.runtimes != nil {
 		o.runtimes.serve(o)
@@ -155,6 +173,33 @@ func (o *Observer) over(c *middleware.Call, call calls.Call) {
 		o.injector.requests.quiet.ended(c)
 	}
 	o.own.Call(call)
+}
+
+// Leave has everything stop where another process can go on, and returns how to go on
+// here after all, with the connections of EntryRequest.
+func (o *Observer) Leave() (goOn func([]func(*middleware.Relay)), err error) {
+	if o.injector != nil {
+		if err := o.injector.relay.Load().Leave(); err != nil {
+			return nil, err
+		}
+	}
+	o.keeping.Lock()
+	defer o.keeping.Unlock()
+	for _, kept := range o.incoming {
+		kept.Leave()
+	}
+	return func(requests []func(*middleware.Relay)) {
+		if o.injector != nil {
+			o.injector.resume(o.requestRelay(o.injector.requests, o.isolated()), requests)
+		}
+		// The agent's are not read any more: better that it sees their end.
+		o.keeping.Lock()
+		defer o.keeping.Unlock()
+		for name, kept := range o.incoming {
+			o.Guard.Remove(name)
+			kept.Conn.Close()
+		}
+	}, nil
 }
 
 // Close ends it when the inner shim and its VM have: it takes what the runtime has posted,

@@ -62,11 +62,22 @@ func (r *requests) Began(c *middleware.Call) {
 }
 
 // Forwarded implements middleware.Observer.
-func (r *requests) Forwarded(c *middleware.Call) { r.lives.Forwarded(c) }
+func (r *requests) Forwarded(c *middleware.Call) {
+	r.lives.Forwarded(c)
+	r.followed(c)
+}
+
+// followed has it saved if a call has changed a life.
+func (r *requests) followed(c *middleware.Call) {
+	if r.lives.Follows(c) {
+		r.sandbox.Changed()
+	}
+}
 
 // Answered implements middleware.Observer.
 func (r *requests) Answered(c *middleware.Call) {
 	r.lives.Answered(c)
+	r.followed(c)
 	if !c.Quiet() {
 		r.calls.Request(answeredCall(c), r.found(c.Caller, c.Parent))
 	}

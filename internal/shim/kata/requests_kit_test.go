@@ -67,7 +67,7 @@ func newChain(t *testing.T, cfg config.Trace, isolated bool, asks map[string][]s
 	own := collate.New(collate.Options{Options: calls.Options{Root: c.Root(), Isolated: isolated, Quiet: cfg.Quiet}, Sink: func(*resourcepb.Resource, string, []byte, int) {}})
 	tel := &telemetry.Telemetry{Provider: provider, Tracer: provider.Tracer(names.ShimScope)}
 	c.kata = &Observer{
-		Options: Options{Config: config.Config{Trace: cfg, Agent: config.Default().Agent}, Telemetry: tel, Log: slog.New(slog.DiscardHandler)},
+		Options: Options{Guard: unguarded{}, Config: config.Config{Trace: cfg, Agent: config.Default().Agent}, Telemetry: tel, Log: slog.New(slog.DiscardHandler)},
 		sandbox: c.pod, own: own, making: making{pace: vmmdir.NewPace(0)}, injector: &injector{requests: newRequests(tel.Tracer, c.pod, own.Calls)},
 	}
 	agent, endAgent := serve(t, requestService, c.serveAgent, c.kata.requestRelay(c.kata.injector.requests, isolated))

@@ -120,7 +120,7 @@ func newObserver(t *testing.T, cfg config.Config, inner string, log *slog.Logger
 	if err != nil {
 		t.Fatal(err)
 	}
-	return New(Options{Config: cfg, Who: who, Container: capturedSandbox, Telemetry: tel, Log: log})
+	return New(Options{Guard: unguarded{}, Config: cfg, Who: who, Container: capturedSandbox, Telemetry: tel, Log: log})
 }
 
 // endpoints returns the processes that receive for the host.

@@ -127,7 +127,7 @@ func soakRequests(t *testing.T, n int, seed uint64) {
 	own := collate.New(collate.Options{Options: calls.Options{Root: sb.Root(), Quiet: cfg.Quiet}, Sink: func(*resourcepb.Resource, string, []byte, int) {}})
 	tel := &telemetry.Telemetry{Provider: provider, Tracer: provider.Tracer(names.ShimScope)}
 	k := &Observer{
-		Options: Options{Config: config.Config{Trace: cfg, Agent: config.Default().Agent}, Telemetry: tel, Log: slog.New(slog.NewTextHandler(t.Output(), nil))},
+		Options: Options{Guard: unguarded{}, Config: config.Config{Trace: cfg, Agent: config.Default().Agent}, Telemetry: tel, Log: slog.New(slog.NewTextHandler(t.Output(), nil))},
 		sandbox: sb,
 	}
 	relay := k.requestRelay(newRequests(tel.Tracer, sb, own.Calls), false)

@@ -26,7 +26,7 @@ func (p *Process) serveControl(l *listener) {
 			p.Log.Warn("tracing cannot be switched on", "error", err)
 			return
 		}
-		p.guarded.store(guard.Entry{Name: entryControl, Kind: guard.Listener, Files: []syscall.Conn{l}})
+		p.guarded.Store(guard.Entry{Name: entryControl, Kind: guard.Listener, Files: []syscall.Conn{l}})
 	}
 	p.controls = control.Serve(l, p.control)
 }

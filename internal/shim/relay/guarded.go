@@ -13,6 +13,7 @@ import (
 	"github.com/shimtrace/shimtrace/internal/forwarder/vmmdir"
 	"github.com/shimtrace/shimtrace/internal/guard"
 	"github.com/shimtrace/shimtrace/internal/handover"
+	"github.com/shimtrace/shimtrace/internal/shim/kata"
 	"github.com/shimtrace/shimtrace/middleware"
 )
 
@@ -45,8 +46,8 @@ type connection struct {
 	memory         *handover.Memory
 }
 
-// store keeps an entry, in the place of one with the same name.
-func (g *guarded) store(e guard.Entry) {
+// Store keeps an entry, in the place of one with the same name.
+func (g *guarded) Store(e guard.Entry) {
 	g.mu.Lock()
 	defer g.mu.Unlock()
 	if g.client != nil {
@@ -57,8 +58,8 @@ func (g *guarded) store(e guard.Entry) {
 	g.entries = append(g.entries, e)
 }
 
-// remove takes an entry back. Its sockets are shut down or closed already.
-func (g *guarded) remove(name string) {
+// Remove takes an entry back. Its sockets are shut down or closed already.
+func (g *guarded) Remove(name string) {
 	g.mu.Lock()
 	defer g.mu.Unlock()
 	if g.client != nil {
@@ -77,8 +78,8 @@ func (g *guarded) forget(name string) {
 	}
 }
 
-// claim says that the VM with the CID is the sandbox's.
-func (g *guarded) claim(cid uint32) {
+// Claim says that the VM with the CID is the sandbox's.
+func (g *guarded) Claim(cid uint32) {
 	g.mu.Lock()
 	defer g.mu.Unlock()
 	if g.client != nil {
@@ -109,8 +110,22 @@ func (g *guarded) leave() {
 	}
 }
 
-// handover has connections of a kind kept, as far as they have memory.
-func (g *guarded) handover(kind string) middleware.Option {
+// Name implements kata.Guard.
+func (g *guarded) Name(kind string) string {
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	return g.name(kind)
+}
+
+func (g *guarded) name(kind string) string {
+	g.last++
+	return kind + "/" + strconv.Itoa(g.last)
+}
+
+var _ kata.Guard = (*guarded)(nil)
+
+// Handover has connections of a kind kept, as far as they have memory.
+func (g *guarded) Handover(kind string) middleware.Option {
 	return middleware.WithHandover(middleware.Handover{
 		Begun: func(client, server net.Conn, m *handover.Memory) (ended func()) {
 			return g.begun(kind, connection{client: client, server: server, memory: m})
@@ -129,8 +144,7 @@ func (g *guarded) begun(kind string, c connection) (ended func()) {
 	c.name = g.names[c.memory]
 	known := c.name != ""
 	if !known {
-		g.last++
-		c.name = kind + "/" + strconv.Itoa(g.last)
+		c.name = g.name(kind)
 	}
 	delete(g.names, c.memory)
 	if g.live == nil {
@@ -139,13 +153,13 @@ func (g *guarded) begun(kind string, c connection) (ended func()) {
 	g.live[c.name] = c
 	g.mu.Unlock()
 	if !known {
-		g.store(guard.Entry{Name: c.name, Kind: guard.Relayed, Files: []syscall.Conn{c.client.(syscall.Conn), c.server.(syscall.Conn), c.memory.File()}})
+		g.Store(guard.Entry{Name: c.name, Kind: guard.Relayed, Files: []syscall.Conn{c.client.(syscall.Conn), c.server.(syscall.Conn), c.memory.File()}})
 	}
 	return func() {
 		g.mu.Lock()
 		delete(g.live, c.name)
 		g.mu.Unlock()
-		g.remove(c.name)
+		g.Remove(c.name)
 	}
 }
 

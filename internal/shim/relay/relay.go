@@ -66,6 +66,7 @@ type Process struct {
 	kata     *kata.Observer  // nil unless it is a sandbox of Kata's
 	memory   *memory         // nil: another process would not know what this one does
 	guarded  guarded
+	known    chan struct{} // closed when it is clear whether there is a kata.Observer
 
 	// Of a process that goes on for another one:
 	resumed   int       // processes before this one
@@ -78,7 +79,8 @@ type Process struct {
 // Prepare does what needs no knowledge of the inner shim's address, while the inner shim
 // starts.
 func Prepare(o Options) (*Process, error) {
-	p := &Process{Options: o}
+	p := &Process{Options: o, known: make(chan struct{})}
+	close(p.known)
 	limitMemory()
 	raiseOOMScore(p.Log)
 	p.root = export.NewRoot(context.Background(), p.Config.Trace)
@@ -95,7 +97,7 @@ func Prepare(o Options) (*Process, error) {
 		return nil, err
 	}
 	p.tell(tel)
-	p.kata = kata.New(kata.Options{Config: p.Config, Who: p.Who, Container: p.Container, Telemetry: tel, Log: p.Log})
+	p.kata = kata.New(kata.Options{Config: p.Config, Who: p.Who, Container: p.Container, Telemetry: tel, Log: p.Log, Guard: &p.guarded})
 	return p, nil
 }
 
@@ -146,12 +148,12 @@ func (p *Process) Take(innerSock string, started time.Time) (st state.State, err
 
 // Serve relays in the background.
 func (p *Process) Serve() {
-	p.guarded.store(guard.Entry{Name: entryListener, Kind: guard.Listener, Files: []syscall.Conn{p.listener}})
+	p.guarded.Store(guard.Entry{Name: entryListener, Kind: guard.Listener, Files: []syscall.Conn{p.listener}})
 	p.keepSentinel()
 	if p.memory != nil {
-		p.guarded.store(guard.Entry{Name: entryMemory, Files: []syscall.Conn{p.memory.file}})
+		p.guarded.Store(guard.Entry{Name: entryMemory, Files: []syscall.Conn{p.memory.file}})
 	}
-	p.know(savedSandbox{State: p.state}, nil)
+	p.know(savedSandbox{State: p.state})
 	p.accept(p.relay())
 	if p.state.Dynamic {
 		p.serveControl(nil)
@@ -161,7 +163,7 @@ func (p *Process) Serve() {
 }
 
 // know makes what is known of the sandbox: what another process knew.
-func (p *Process) know(was savedSandbox, kata json.RawMessage) {
+func (p *Process) know(was savedSandbox) {
 	p.sandbox = newSandbox(p.tel.Tracer, p.tel.Provider.ForceFlush, p.Log, p.state, p.paths.State, p.Config.Trace.Join == "sandbox")
 	p.sandbox.setPod = p.tel.SetPod
 	if p.state.Dynamic {
@@ -180,9 +182,15 @@ func (p *Process) know(was savedSandbox, kata json.RawMessage) {
 
 // save writes what the process knows into its memory.
 func (p *Process) save() {
-	text, err := json.Marshal(saved{
-		Version: savedVersion, Who: p.Who, Container: p.Container, Resumed: p.resumed, Sandbox: p.sandbox.saved(),
-	})
+	all := saved{Version: savedVersion, Who: p.Who, Container: p.Container, Resumed: p.resumed, Sandbox: p.sandbox.saved()}
+	var err error
+	if p.kata != nil {
+		all.Kata, err = p.kata.Save()
+	}
+	var text []byte
+	if err == nil {
+		text, err = json.Marshal(all)
+	}
 	if err == nil {
 		err = p.memory.write(text)
 	}
@@ -210,7 +218,7 @@ func (p *Process) relay() *middleware.Relay {
 		middleware.WithObserver(observers...),
 		middleware.WithExpected(p.sandbox.lives.Expected),
 		middleware.WithErrorHandler(func(err error) { p.Log.Warn("relay", "error", err) }),
-		p.guarded.handover(entryConn),
+		p.guarded.Handover(entryConn),
 	)
 }
 
@@ -231,8 +239,23 @@ func (p *Process) client() guard.ClientOptions {
 	o := p.Guard
 	o.Who.ID, o.Who.Sandbox, o.Who.Pod, o.Who.Formats = p.state.RelaySock, p.state.Sandbox, p.state.Pod, Formats()
 	o.HandOver = p.handOver
+	if kata.Receives(p.Config.Agent.Receive, p.Who.Inner) {
+		o.VSOCK = p.takeVSOCK
+	}
 	o.Logf = func(format string, args ...any) { p.Log.Warn(fmt.Sprintf(format, args...)) }
 	return o
+}
+
+// takeVSOCK takes a VM's connection, unread.
+func (p *Process) takeVSOCK(f *os.File, cid uint32) {
+	go func() {
+		<-p.known
+		if p.kata == nil {
+			f.Close()
+			return
+		}
+		p.kata.TakeVSOCK(f, cid)
+	}()
 }
 
 // Abandoned reports whether nobody knows of this relay, since its start was killed, and
@@ -258,7 +281,7 @@ func (p *Process) Abandoned() bool {
 // keepSentinel has the guard keep the sentinel, with what is needed in any case.
 func (p *Process) keepSentinel() {
 	data := essentials{InnerSock: p.state.InnerSock, InnerPID: p.state.InnerPID, RelaySock: p.state.RelaySock, Socket: p.bound}.data()
-	p.guarded.store(guard.Entry{Name: entrySentinel, Data: data, Files: []syscall.Conn{p.sentinel}})
+	p.guarded.Store(guard.Entry{Name: entrySentinel, Data: data, Files: []syscall.Conn{p.sentinel}})
 }
 
 // watch returns when the inner shim is gone. The relay's own connection to it,
@@ -330,11 +353,11 @@ func (p *Process) end(ended time.Time) {
 func (p *Process) closeListeners() {
 	if p.listener != nil {
 		p.listener.Close()
-		p.guarded.remove(entryListener)
+		p.guarded.Remove(entryListener)
 	}
 	if p.controls != nil {
 		p.controls.Close()
-		p.guarded.remove(entryControl)
+		p.guarded.Remove(entryControl)
 	}
 }
 

@@ -22,6 +22,7 @@ import (
 	"github.com/shimtrace/shimtrace/internal/shim/kata"
 	"github.com/shimtrace/shimtrace/internal/shim/state"
 	"github.com/shimtrace/shimtrace/internal/shim/telemetry"
+	"github.com/shimtrace/shimtrace/middleware"
 )
 
 // Attributes of the span that tells of a relay that went on for another one.
@@ -38,7 +39,7 @@ const bytesOnly = 3
 // of Prepare, Take and Serve. If it fails nothing has been touched.
 func Resume(o Options, got *guard.Resumption) (*Process, error) {
 	limitMemory()
-	p := &Process{Options: o}
+	p := &Process{Options: o, known: make(chan struct{})}
 	left := make(map[string]guard.Received, len(got.Entries))
 	for _, e := range got.Entries {
 		left[e.Name] = e
@@ -46,8 +47,11 @@ func Resume(o Options, got *guard.Resumption) (*Process, error) {
 	if err := p.inherit(left); err != nil {
 		return nil, err
 	}
-	connections := p.connections(got.Entries)
+	connections := p.connections(entryConn, got.Entries)
+	requests := p.connections(kata.EntryRequest, got.Entries)
+	others := p.others(got.Entries)
 	was, err := p.remember(left[entryMemory])
+	p.Who = was.Who
 	if err == nil && got.Attempt >= bytesOnly {
 		err = fmt.Errorf("%d processes before this one have not stayed", got.Attempt-1)
 	}
@@ -56,11 +60,20 @@ func Resume(o Options, got *guard.Resumption) (*Process, error) {
 		p.guarded.register(p.client()) // from now on this one's death is as good as the other's
 	}
 	for _, name := range p.broken {
-		p.guarded.remove(name) // which ends both sides
+		p.guarded.Remove(name) // which ends both sides
 	}
 	if err == nil {
-		err = p.goOn(was)
+		err = p.goOn(was, kata.Left{Saved: was.Kata, Entries: others, Requests: p.resumers(requests)})
 	}
+	if p.kata == nil {
+		// Nobody else does.
+		relay := middleware.NewRelay(middleware.WithSwitch(new(middleware.Switch)), p.guarded.Handover(kata.EntryRequest))
+		for _, resume := range p.resumers(requests) {
+			go resume(relay)
+		}
+		p.giveBack(others)
+	}
+	close(p.known)
 	relay := p.bytes()
 	if err == nil {
 		relay = p.relay()
@@ -120,10 +133,10 @@ func only[T any](e guard.Received, as func(*os.File) (T, error)) (t T, err error
 	return as(e.Files[0])
 }
 
-// connections takes over those of the shim's clients. One that cannot be relayed on ends.
-func (p *Process) connections(entries []guard.Received) (all []connection) {
+// connections takes over those of a kind. One that cannot be relayed on ends.
+func (p *Process) connections(kind string, entries []guard.Received) (all []connection) {
 	for _, e := range entries {
-		if kind, _, _ := strings.Cut(e.Name, "/"); kind != entryConn {
+		if k, _, _ := strings.Cut(e.Name, "/"); k != kind {
 			continue
 		}
 		c, err := connectionOf(e)
@@ -163,6 +176,42 @@ func connectionOf(e guard.Received) (c connection, err error) {
 	return c, nil
 }
 
+// others returns what is neither a connection that is relayed nor the process's own.
+func (p *Process) others(entries []guard.Received) (all []guard.Received) {
+	for _, e := range entries {
+		switch kind, _, numbered := strings.Cut(e.Name, "/"); {
+		case !numbered, kind == entryConn, kind == kata.EntryRequest:
+		default:
+			p.guarded.resumed(e.Entry(filesOf(e)...))
+			all = append(all, e)
+		}
+	}
+	return all
+}
+
+// resumers returns what has a relay go on with each connection.
+func (p *Process) resumers(connections []connection) (all []func(*middleware.Relay)) {
+	for _, c := range connections {
+		all = append(all, func(relay *middleware.Relay) { p.resume(relay, c) })
+	}
+	return all
+}
+
+// giveBack lets go of what only a process could use that does what Kata's sandboxes need.
+func (p *Process) giveBack(others []guard.Received) {
+	var seats []guard.Received
+	for _, e := range others {
+		if strings.HasPrefix(e.Name, kata.EntrySeat+"/") {
+			seats = append(seats, e)
+			continue
+		}
+		p.guarded.Remove(e.Name)
+	}
+	kata.GiveBack(&p.guarded, seats, p.Config.Agent, p.Who, func(err error) {
+		p.Log.Warn("requests to the agent may not arrive", "error", err)
+	})
+}
+
 func filesOf(e guard.Received) (all []syscall.Conn) {
 	for _, f := range e.Files {
 		all = append(all, f)
@@ -186,7 +235,7 @@ func (p *Process) remember(e guard.Received) (was saved, err error) {
 }
 
 // goOn has the process know what the other one knew.
-func (p *Process) goOn(was saved) error {
+func (p *Process) goOn(was saved, left kata.Left) error {
 	if st := was.Sandbox.State; st.InnerSock != p.state.InnerSock || st.RelaySock != p.state.RelaySock {
 		return errors.New("what the relay saved is of another sandbox")
 	}
@@ -198,8 +247,8 @@ func (p *Process) goOn(was saved) error {
 		return err
 	}
 	p.tell(tel)
-	p.kata = kata.New(kata.Options{Config: p.Config, Who: p.Who, Container: p.Container, Telemetry: tel, Log: p.Log})
-	p.know(was.Sandbox, was.Kata)
+	p.kata = kata.New(kata.Options{Config: p.Config, Who: p.Who, Container: p.Container, Telemetry: tel, Log: p.Log, Guard: &p.guarded, Left: left})
+	p.know(was.Sandbox)
 	return nil
 }
 

@@ -7,6 +7,7 @@ import (
 	"sync"
 	"time"
 
+	"github.com/shimtrace/shimtrace/internal/shim/kata"
 	"github.com/shimtrace/shimtrace/internal/shim/state"
 	"github.com/shimtrace/shimtrace/middleware"
 )
@@ -55,14 +56,7 @@ func (p *Process) serve(relay *middleware.Relay, resumed []connection) {
 	p.serving.relay, p.serving.over = relay, over
 	var running sync.WaitGroup
 	for _, c := range resumed {
-		running.Go(func() {
-			if err := relay.Resume(c.client, c.server, c.memory); err != nil {
-				p.Log.Error("a connection ends with the relay that was there before", "error", err)
-				c.client.Close()
-				c.server.Close()
-				p.guarded.remove(c.name)
-			}
-		})
+		running.Go(func() { p.resume(relay, c) })
 	}
 	go func() {
 		defer close(over)
@@ -73,22 +67,40 @@ func (p *Process) serve(relay *middleware.Relay, resumed []connection) {
 	}()
 }
 
+// resume goes on with a connection until it ends.
+func (p *Process) resume(relay *middleware.Relay, c connection) {
+	if err := relay.Resume(c.client, c.server, c.memory); err != nil {
+		p.Log.Error("a connection ends with the relay that was there before", "error", err)
+		p.guarded.Remove(c.name)
+		c.client.Close()
+		c.server.Close()
+	}
+}
+
 // handOver stops the relaying where another process can go on, which needs nothing more
 // from this one, and returns how to go on here after all (guard.ClientOptions).
 func (p *Process) handOver(ctx context.Context) (goOn func(), err error) {
 	s := &p.serving
 	s.mu.Lock()
 	defer s.mu.Unlock()
+	p.flush(ctx) // most of it, while calls go on
+	kataGoesOn := func([]func(*middleware.Relay)) {}
+	if p.kata != nil {
+		if kataGoesOn, err = p.kata.Leave(); err != nil {
+			return nil, fmt.Errorf("hand over: %w", err)
+		}
+	}
 	if err := s.relay.Leave(); err != nil {
+		kataGoesOn(p.resumers(p.guarded.handedOver(kata.EntryRequest)))
 		return nil, fmt.Errorf("hand over: %w", err)
 	}
 	if p.listener != nil {
 		p.listener.pause(true)
 	}
-	if !p.untraced {
-		if err := p.tel.Flush(ctx); err != nil {
-			p.Log.Warn("spans are lost with the relay that hands over", "error", err)
-		}
+	rest, cancel := context.WithTimeout(ctx, restTime)
+	defer cancel()
+	p.flush(rest)
+	if p.sandbox != nil {
 		p.sandbox.saver.now()
 	}
 	return func() {
@@ -102,10 +114,25 @@ func (p *Process) handOver(ctx context.Context) (goOn func(), err error) {
 			relay = p.relay()
 		}
 		p.serve(relay, p.guarded.handedOver(entryConn))
+		kataGoesOn(p.resumers(p.guarded.handedOver(kata.EntryRequest)))
 	}, nil
+}
+
+// restTime bounds how long spans are written while nothing is relayed. What is not written
+// then is counted as lost by who goes on.
+const restTime = 5 * time.Millisecond
+
+// flush writes the spans that have ended, as far as there is time.
+func (p *Process) flush(ctx context.Context) {
+	if p.untraced {
+		return
+	}
+	if err := p.tel.Flush(ctx); err != nil {
+		p.Log.Debug("spans wait for the journal while this relay hands over", "error", err)
+	}
 }
 
 // bytes returns a relay that knows of nothing but bytes.
 func (p *Process) bytes() *middleware.Relay {
-	return middleware.NewRelay(middleware.WithSwitch(new(middleware.Switch)), p.guarded.handover(entryConn))
+	return middleware.NewRelay(middleware.WithSwitch(new(middleware.Switch)), p.guarded.Handover(entryConn))
 }

@@ -90,3 +90,6 @@ func (s *sandbox) end(at time.Time) *state.Window {
 
 // Unrecorded counts spans of others that are of a time when tracing was off.
 func (s *sandbox) Unrecorded(spans int) { s.unrecorded.Add(uint64(spans)) }
+
+// Changed implements kata.Sandbox.
+func (s *sandbox) Changed() { s.saver.soon() }

@@ -1,0 +1,45 @@
+package interpose
+
+import (
+	"net"
+	"os"
+	"path/filepath"
+
+	"github.com/shimtrace/shimtrace/internal/forwarder/listen"
+	"github.com/shimtrace/shimtrace/internal/forwarder/vmmdir"
+)
+
+// Seat is what another process needs to be in the place of a VMM's socket after this
+// one: the socket that has its name, and the VMM's own.
+type Seat struct {
+	Path string    `json:"path"`
+	Own  vmmdir.ID `json:"own"`
+	VMM  vmmdir.ID `json:"vmm"`
+
+	Listener *net.UnixListener `json:"-"`
+	Hold     *os.File          `json:"-"` // of the VMM's, O_PATH
+}
+
+// seat returns what another process needs for it.
+func (s *seat) kept() Seat {
+	return Seat{Path: s.path, Own: s.own, VMM: s.vmm, Listener: s.UnixListener, Hold: s.hold}
+}
+
+// resume has a place taken that another process has taken, and reports whether it is of
+// the sandbox.
+func (i *Interposer) resume(was Seat) bool {
+	for _, p := range i.places {
+		for path := range listen.Candidates(p.path) {
+			if path != was.Path || p.seat != nil {
+				continue
+			}
+			name := filepath.Base(path)
+			p.sit(&seat{
+				UnixListener: was.Listener, path: path, name: name, aside: asideName(name, was.Own),
+				own: was.Own, vmm: was.VMM, hold: was.Hold, over: make(chan struct{}),
+			})
+			return true
+		}
+	}
+	return false
+}

@@ -1,0 +1,281 @@
+package kata
+
+import (
+	"encoding/json"
+	"errors"
+	"fmt"
+	"net"
+	"os"
+	"strings"
+	"syscall"
+	"time"
+
+	"github.com/shimtrace/shimtrace/internal/forwarder/interpose"
+	"github.com/shimtrace/shimtrace/internal/forwarder/listen"
+	"github.com/shimtrace/shimtrace/internal/guard"
+	"github.com/shimtrace/shimtrace/internal/handover"
+	"github.com/shimtrace/shimtrace/internal/host"
+	"github.com/shimtrace/shimtrace/internal/shim/expected"
+	"github.com/shimtrace/shimtrace/middleware"
+)
+
+// Kinds of entries that another process needs which goes on for this one; their names
+// are a kind, a slash and a number.
+const (
+	EntryRequest = "request" // a connection from the runtime to the agent
+	EntrySeat    = "vmm"     // a place of a VMM's socket
+	entryAgent   = "agent"   // a connection from the agent
+)
+
+// Guard keeps what another process needs that goes on for this one.
+type Guard interface {
+	Store(e guard.Entry)
+	Remove(name string)
+	// Name returns a name for a new entry of a kind.
+	Name(kind string) string
+	// Claim says that the VM with the CID is the sandbox's.
+	Claim(cid uint32)
+	// Handover has the connections of a relay kept as entries of a kind.
+	Handover(kind string) middleware.Option
+}
+
+// Left is what another process has left.
+type Left struct {
+	Saved json.RawMessage // by its Observer
+	// Entries are those of the kinds above but for EntryRequest, and Requests have a
+	// relay go on with connections of that kind, each until it has ended.
+	Entries  []guard.Received
+	Requests []func(*middleware.Relay)
+}
+
+// saved is what an Observer knows that another one cannot find out.
+type saved struct {
+	CID   uint32          `json:"cid,omitempty"`
+	Lives *expected.Lives `json:"lives,omitempty"` // as the agent's requests tell
+}
+
+// Save returns what another process is to know.
+func (o *Observer) Save() (json.RawMessage, error) {
+	s := saved{CID: o.cid.Load()}
+	if o.injector != nil {
+		s.Lives = o.injector.requests.lives
+	}
+	return json.Marshal(s)
+}
+
+// restore takes over what another process knew.
+func (o *Observer) restore() {
+	if len(o.Left.Saved) == 0 {
+		return
+	}
+	was := saved{Lives: expected.OfAgent()}
+	if err := json.Unmarshal(o.Left.Saved, &was); err != nil {
+		o.warnOfSpans(fmt.Errorf("what the relay before has saved: %w", err))
+		return
+	}
+	o.lives = was.Lives
+	if was.CID != 0 {
+		o.cid.Store(was.CID)
+		o.Guard.Claim(was.CID)
+	}
+}
+
+// Receives reports whether the agent's spans are received from a sandbox of an inner shim.
+func Receives(setting, inner string) bool { return forKata(setting, inner) }
+
+// TakeVSOCK takes a connection that the guard has accepted from a VM, which may be one that
+// no relay has claimed.
+func (o *Observer) TakeVSOCK(f *os.File, cid uint32) {
+	conn, err := listen.VSOCKConn(f)
+	if err != nil {
+		o.warnOfSpans(fmt.Errorf("connection of the VM with CID %d: %w", cid, err))
+		return
+	}
+	from := listen.Origin{CID: cid}
+	if cid == o.cid.Load() {
+		from.Sandbox = o.Who.Sandbox
+	}
+	o.take(conn, from)
+}
+
+// take has the agent's connection read, by this process or another one.
+func (o *Observer) take(conn listen.Conn, from listen.Origin) {
+	kept, err := o.kept(conn, from)
+	if err != nil {
+		o.warnOfSpans(fmt.Errorf("a connection of the agent ends with this relay: %w", err))
+		kept = conn
+	}
+	o.receiver.Take(kept, from)
+}
+
+// kept returns the connection as one that another process can go on with. On error nothing
+// has become of it.
+func (o *Observer) kept(conn listen.Conn, from listen.Origin) (listen.Conn, error) {
+	m, err := handover.New()
+	if err != nil {
+		return nil, err
+	}
+	data, err := json.Marshal(from)
+	if err != nil {
+		return nil, err
+	}
+	name := o.Guard.Name(entryAgent)
+	kept, err := o.keep(name, conn, m)
+	if err != nil {
+		m.Close()
+		return nil, err
+	}
+	o.Guard.Store(guard.Entry{Name: name, Kind: guard.Stream, Data: data, Files: []syscall.Conn{kept.Conn.(syscall.Conn), m.File()}})
+	return kept, nil
+}
+
+// keep returns the connection with its memory, as which it is known by its name.
+func (o *Observer) keep(name string, conn listen.Conn, m *handover.Memory) (*handover.Incoming, error) {
+	c, ok := conn.(net.Conn)
+	if raw, isSocket := conn.(socket); !ok && isSocket {
+		c, ok = addressless{raw}, true
+	}
+	if !ok {
+		return nil, fmt.Errorf("%T has no descriptor", conn)
+	}
+	kept, err := handover.Receive(c, m, func() {
+		o.keeping.Lock()
+		delete(o.incoming, name)
+		o.keeping.Unlock()
+		o.Guard.Remove(name)
+	})
+	if err != nil {
+		return nil, err
+	}
+	o.keeping.Lock()
+	o.incoming[name] = kept
+	o.keeping.Unlock()
+	return kept, nil
+}
+
+// socket is what a connection over AF_VSOCK has of a net.Conn, and addressless one that is
+// one: nobody asks for its addresses.
+type socket interface {
+	listen.Conn
+	Write([]byte) (int, error)
+	SetDeadline(time.Time) error
+	SetWriteDeadline(time.Time) error
+	SyscallConn() (syscall.RawConn, error)
+	CloseRead() error
+	CloseWrite() error
+}
+
+type addressless struct{ socket }
+
+func (addressless) LocalAddr() net.Addr  { return nil }
+func (addressless) RemoteAddr() net.Addr { return nil }
+
+// resumeAgents goes on with the agent's connections.
+func (o *Observer) resumeAgents() {
+	for _, e := range o.left(entryAgent) {
+		if err := o.resumeAgent(e); err != nil {
+			o.warnOfSpans(fmt.Errorf("a connection of the agent ends with the relay that was there before: %w", err))
+			o.Guard.Remove(e.Name)
+		}
+	}
+}
+
+func (o *Observer) resumeAgent(e guard.Received) (err error) {
+	if len(e.Files) != 2 {
+		return fmt.Errorf("%d descriptors", len(e.Files))
+	}
+	var from listen.Origin
+	if err := json.Unmarshal(e.Data, &from); err != nil {
+		return err
+	}
+	var conn listen.Conn
+	if from.CID != 0 {
+		conn, err = listen.VSOCKConn(e.Files[0])
+	} else {
+		conn, err = host.UnixConn(e.Files[0])
+	}
+	if err != nil {
+		return err
+	}
+	m, err := handover.Open(e.Files[1])
+	if err != nil {
+		conn.Close()
+		return err
+	}
+	kept, err := o.keep(e.Name, conn, m)
+	if err != nil {
+		conn.Close()
+		m.Close()
+		return err
+	}
+	o.Guard.Store(e.Entry(kept.Conn.(syscall.Conn), m.File()))
+	o.receiver.Take(kept, from)
+	return nil
+}
+
+// seats returns the places that another process has taken.
+func (o *Observer) seats() (all []interpose.Seat) {
+	for _, e := range o.left(EntrySeat) {
+		s, err := seatOf(e)
+		if err != nil {
+			o.warnOfRequests(err)
+			o.Guard.Remove(e.Name)
+			continue
+		}
+		o.keeping.Lock()
+		o.seatNames[s.Path] = e.Name
+		o.keeping.Unlock()
+		all = append(all, s)
+	}
+	return all
+}
+
+func seatOf(e guard.Received) (s interpose.Seat, err error) {
+	if len(e.Files) != 2 {
+		return s, errors.New("a place of a VMM's socket was left without its descriptors")
+	}
+	if err := json.Unmarshal(e.Data, &s); err != nil {
+		return s, fmt.Errorf("a place of a VMM's socket: %w", err)
+	}
+	if s.Listener, err = host.UnixListener(e.Files[0]); err != nil {
+		return s, fmt.Errorf("the place of %s: %w", s.Path, err)
+	}
+	s.Hold = e.Files[1]
+	return s, nil
+}
+
+// taken has a place kept, before who comes there is served.
+func (o *Observer) taken(s interpose.Seat) {
+	data, err := json.Marshal(s)
+	if err != nil {
+		o.warnOfRequests(err)
+		return
+	}
+	o.keeping.Lock()
+	name := o.seatNames[s.Path]
+	if name == "" {
+		name = o.Guard.Name(EntrySeat)
+		o.seatNames[s.Path] = name
+	}
+	o.keeping.Unlock()
+	o.Guard.Store(guard.Entry{Name: name, Kind: guard.Listener, Data: data, Files: []syscall.Conn{s.Listener, s.Hold}})
+}
+
+// gone has a place not kept any more.
+func (o *Observer) gone(path string) {
+	o.keeping.Lock()
+	name := o.seatNames[path]
+	delete(o.seatNames, path)
+	o.keeping.Unlock()
+	o.Guard.Remove(name)
+}
+
+// left returns the entries of a kind that another process has left.
+func (o *Observer) left(kind string) (all []guard.Received) {
+	for _, e := range o.Left.Entries {
+		if strings.HasPrefix(e.Name, kind+"/") {
+			all = append(all, e)
+		}
+	}
+	return all
+}

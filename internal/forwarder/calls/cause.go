@@ -104,7 +104,7 @@ func (c *Calls) ofRequest(s *Span) (cause Cause) {
 // ofThread returns the cause of an agent's span that serves no request, and has no parent:
 // what the agent does on a thread of its own.
 func (c *Calls) ofThread(s *Span) Cause {
-	cause, during := c.at(c.clock.by(s.at), int64(c.opts.Skew), s.ContainerID)
+	cause, during := c.at(c.clock.by(s.at), skew, s.ContainerID)
 	in := fits{host: always, start: true}
 	if during != nil {
 		in.host = during.serving()
@@ -205,7 +205,7 @@ func (c *Calls) Instead(s *Span) (cause Cause, ok bool) {
 		if m.call == nil || !c.recorded(m.call) {
 			return cause, false
 		}
-		if where, _ := m.position(c.clock.by(s.at).Start, int64(c.opts.Skew)); where > around {
+		if where, _ := m.position(c.clock.by(s.at).Start, skew); where > around {
 			return cause, false
 		}
 	}

@@ -3,6 +3,7 @@ package calls
 import (
 	"math"
 	"slices"
+	"time"
 
 	"github.com/shimtrace/shimtrace/internal/kata"
 )
@@ -83,7 +84,7 @@ func (c *Calls) caller(s *Span) (m match) {
 	}
 	guest := s.at
 	_, possible, expected := c.clock.near(guest.middle())
-	start, skew := plus(guest.Start, expected), int64(c.opts.Skew)
+	start := plus(guest.Start, expected)
 	candidates := 0
 	m.call = c.best(s.request.CausedBy, func(known *call, order int) (r rank, can bool) {
 		like := known.compare(s.ContainerID, exec)
@@ -146,6 +147,10 @@ func (c *Calls) serving(s *Span) *call {
 	}
 	return s.served
 }
+
+// skew is how far, in nanoseconds, the guest's clock may be off from what is expected of it
+// when calls are found by time.
+const skew = int64(2 * time.Second)
 
 // closeEnough is how far, in nanoseconds, a runtime's span may stick out of the call
 // that it serves: it has whole microseconds.

@@ -1,6 +1,7 @@
 package calls
 
 import (
+	"cmp"
 	"slices"
 	"strings"
 	"time"
@@ -34,20 +35,12 @@ type Options struct {
 
 	// MaxCalls is how many calls of each method are remembered. Default 128.
 	MaxCalls int
-	// Skew is how far the guest's clock may be off when calls are found by time.
-	// Default 2 s.
-	Skew time.Duration
 	// Now is the clock. Default time.Now.
 	Now func() time.Time
 }
 
 func (o *Options) defaults() {
-	if o.MaxCalls <= 0 {
-		o.MaxCalls = 128
-	}
-	if o.Skew <= 0 {
-		o.Skew = 2 * time.Second
-	}
+	o.MaxCalls = cmp.Or(o.MaxCalls, 128)
 	if o.Now == nil {
 		o.Now = time.Now
 	}

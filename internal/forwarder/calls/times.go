@@ -10,7 +10,7 @@ func (c *Calls) shift(s *Span, in fits) *Shift {
 	if b := offsets(guest, possible); guest.Start <= guest.End && b.possible() && !b.has(c.clock.at(guest.middle())) {
 		c.clock.learn(guest.middle(), b)
 	}
-	in.host, in.skew = in.host.and(possible), int64(c.opts.Skew)
+	in.host, in.skew = in.host.and(possible), skew
 	if s.request != nil && s.request.SetsClock {
 		c.clock.set(guest.End)
 		return c.clock.fitEnds(guest, in)

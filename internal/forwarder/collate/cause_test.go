@@ -1,7 +1,6 @@
 package collate
 
 import (
-	"slices"
 	"testing"
 	"time"
 
@@ -190,13 +189,5 @@ func TestRequestsTellTheTime(t *testing.T) {
 	}
 	if b.drops[Quiet] != 1 {
 		t.Errorf("dropped %v", b.drops)
-	}
-}
-
-func TestQuietRequests(t *testing.T) {
-	got := calls.QuietRequests(quietMethods)
-	slices.Sort(got)
-	if want := []string{"GetMetrics", "StatsContainer"}; !slices.Equal(got, want) {
-		t.Errorf("%v, want %v", got, want)
 	}
 }

@@ -102,11 +102,7 @@ func (s *source) take(span calls.Span) *node {
 
 // add gives a span that was taken in its place, or has it wait for that.
 func (s *source) add(n *node) {
-	cause, expected := s.expected(n.id)
-	if m := s.missing[n.id]; m == nil || m.children > 0 {
-		n.needed = expected
-	}
-	if expected {
+	if cause, expected := s.expected(n.id); expected {
 		s.arrived(n, cause)
 	} else {
 		s.settle(n)

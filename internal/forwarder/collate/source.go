@@ -115,9 +115,13 @@ func (s *source) detach(n *node) {
 
 // arrived places a span that was expected: it must be in the trace of its children.
 func (s *source) arrived(n *node, cause calls.Cause) {
-	delete(s.missing, n.id)
 	parent := trace.SpanID(n.ParentID)
-	if !parent.IsValid() || !s.opts.Isolated && s.alone(n) {
+	alone := !parent.IsValid() || !s.opts.Isolated && s.alone(n)
+	below := !alone && !s.settleAbove(n, cause)
+	m := s.missing[n.id]
+	n.needed = m == nil || m.children > 0
+	delete(s.missing, n.id)
+	if alone {
 		own := s.cause(n)
 		if own.Trace != cause.Trace {
 			s.sendLinked(n, cause, calls.Link{Trace: own.Trace, Span: own.Parent})
@@ -127,7 +131,7 @@ func (s *source) arrived(n *node, cause calls.Cause) {
 		s.send(n, cause, own.Parent)
 		return
 	}
-	if s.isBelow(parent, n.id) || !s.settleAbove(n, cause) {
+	if below || s.isBelow(parent, n.id) {
 		s.stats.Cut++
 		s.send(n, cause, cause.Parent)
 		return
@@ -138,6 +142,8 @@ func (s *source) arrived(n *node, cause calls.Cause) {
 		in = s.above
 	}
 	switch at, here, known := s.locate(parent); {
+	case in != s && s.opts.Isolated:
+		s.sendLinked(n, cause, calls.Link{Trace: n.TraceID, Span: parent})
 	case known && at != cause.Trace:
 		s.stats.Cut++
 		s.sendLinked(n, cause, calls.Link{Trace: at, Span: parent})
@@ -254,6 +260,9 @@ func (s *source) visible(id trace.SpanID) trace.SpanID {
 		found, ok := s.find(id)
 		if !ok || !found.off {
 			break
+		}
+		if parent, ok := s.find(found.parent); ok && parent.Trace != found.Trace {
+			return found.Parent // since it was named, that has come in another trace
 		}
 		id = found.parent
 	}

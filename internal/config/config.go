@@ -8,6 +8,7 @@ package config
 import (
 	"time"
 
+	"github.com/shimtrace/shimtrace/internal/defaults"
 	"github.com/shimtrace/shimtrace/internal/kata"
 )
 
@@ -192,26 +193,26 @@ func Default() Config {
 			Port:    kata.AgentPort,
 			Quiet:   kata.FrequentRequests(),
 			Limits: AgentLimits{
-				FrameBytes:     1 << 20,
-				ValueBytes:     4 << 10,
-				SpansPerSecond: 250,
-				SpanBurst:      2048,
-				BytesPerSecond: 1 << 20,
-				ByteBurst:      10 << 20,
-				Connections:    4,
-				QueuedSpans:    2048,
-				QueuedBytes:    4 << 20,
-				HeldSpans:      4096,
-				HeldBytes:      8 << 20,
-				Hold:           Duration(15 * time.Second),
+				FrameBytes:     defaults.FrameBytes,
+				ValueBytes:     defaults.ValueBytes,
+				SpansPerSecond: defaults.SpansPerSecond,
+				SpanBurst:      defaults.SpanBurst,
+				BytesPerSecond: defaults.BytesPerSecond,
+				ByteBurst:      defaults.ByteBurst,
+				Connections:    defaults.Connections,
+				QueuedSpans:    defaults.QueuedSpans,
+				QueuedBytes:    defaults.QueuedBytes,
+				HeldSpans:      defaults.HeldSpans,
+				HeldBytes:      defaults.HeldBytes,
+				Hold:           Duration(defaults.Hold),
 			},
 		},
 		Jaeger: Jaeger{
 			Receive:   "auto",
 			Listen:    "127.0.0.1:276",
 			Quiet:     []string{kata.Endpoints},
-			BodyBytes: 8 << 20,
-			HeldBytes: 8 << 20,
+			BodyBytes: defaults.JaegerBody,
+			HeldBytes: defaults.JaegerHeld,
 		},
 		Export: Export{
 			Protocol:    "http/protobuf",
@@ -220,8 +221,8 @@ func Default() Config {
 		},
 		Journal: Journal{
 			Dir:          "/var/lib/shimtrace/journal",
-			MaxBytes:     64 << 20,
-			SegmentBytes: 1 << 20,
+			MaxBytes:     defaults.JournalBytes,
+			SegmentBytes: defaults.SegmentBytes,
 		},
 		Relay: Relay{
 			StateDir:     "/run/shimtrace",

@@ -15,17 +15,18 @@ import (
 	tracepb "go.opentelemetry.io/proto/otlp/trace/v1"
 	"google.golang.org/protobuf/proto"
 
+	"github.com/shimtrace/shimtrace/internal/defaults"
 	"github.com/shimtrace/shimtrace/internal/losses"
 	"github.com/shimtrace/shimtrace/internal/private"
 )
 
 // Options of a journal. Zero values mean the defaults.
 type Options struct {
-	// MaxBytes bounds all segments together (default 64 MiB, at least two
-	// segments). The oldest goes first.
+	// MaxBytes bounds all segments together (default: package
+	// defaults; at least two segments). The oldest goes first.
 	MaxBytes int64
-	// SegmentBytes is the size at which a segment is closed (default 1 MiB, at
-	// least 4 KiB). It also bounds a record.
+	// SegmentBytes is the size at which a segment is closed (at least
+	// 4 KiB; default: package defaults). It also bounds a record.
 	SegmentBytes int64
 	// Shipped says that a shipper empties this journal. What the cap removes
 	// before the shipper has read it then counts as lost ([losses.JournalFull]);
@@ -40,10 +41,8 @@ type Options struct {
 }
 
 const (
-	defaultMaxBytes     = 64 << 20
-	defaultSegmentBytes = 1 << 20
-	minSegmentBytes     = 4 << 10
-	defaultLockWait     = 50 * time.Millisecond
+	minSegmentBytes = 4 << 10
+	defaultLockWait = 50 * time.Millisecond
 
 	// maxRecord bounds a record that is written, however large segments are: the
 	// memory of writers and readers follows it.
@@ -54,10 +53,10 @@ const (
 
 func (o *Options) defaults() {
 	if o.MaxBytes == 0 {
-		o.MaxBytes = defaultMaxBytes
+		o.MaxBytes = defaults.JournalBytes
 	}
 	if o.SegmentBytes == 0 {
-		o.SegmentBytes = defaultSegmentBytes
+		o.SegmentBytes = defaults.SegmentBytes
 	}
 	o.SegmentBytes = max(o.SegmentBytes, minSegmentBytes)
 	o.MaxBytes = max(o.MaxBytes, 2*o.SegmentBytes)

@@ -1,6 +1,9 @@
 package agent
 
-import "github.com/shimtrace/shimtrace/internal/forwarder/span"
+import (
+	"github.com/shimtrace/shimtrace/internal/defaults"
+	"github.com/shimtrace/shimtrace/internal/forwarder/span"
+)
 
 // Options bound what one connection may cost and say what may leave the VM.
 // The zero value means the defaults named at each field.
@@ -8,7 +11,7 @@ type Options struct {
 	span.Options
 
 	// MaxFrame is the longest payload in bytes that is read; a longer one is
-	// skipped and counted. Default 1 MiB. It also bounds a Reader's buffer.
+	// skipped and counted. Default: package defaults. It also bounds a Reader's buffer.
 	MaxFrame int
 
 	// Counters receives what happens; connections may share one. nil: nobody
@@ -18,7 +21,7 @@ type Options struct {
 
 func (o Options) withDefaults() Options {
 	if o.MaxFrame <= 0 {
-		o.MaxFrame = 1 << 20
+		o.MaxFrame = defaults.FrameBytes
 	}
 	if o.Counters == nil {
 		o.Counters = new(Counters)

@@ -6,6 +6,7 @@ import (
 
 	resourcepb "go.opentelemetry.io/proto/otlp/resource/v1"
 
+	"github.com/shimtrace/shimtrace/internal/defaults"
 	"github.com/shimtrace/shimtrace/internal/forwarder/calls"
 )
 
@@ -25,12 +26,10 @@ type Options struct {
 	// Runtime is the same for the spans of the sandbox's runtime.
 	Runtime *resourcepb.Resource
 
-	// Hold is how long a span waits for what is above it. Default 15 s: the agent
-	// sends every 5 s, so what is late by two of its batches is lost or lasts.
+	// Hold is how long a span waits for what is above it. Default: package defaults.
 	Hold time.Duration
 	// MaxSpans and MaxBytes bound the spans that wait. Beyond them those that
-	// waited longest get their place early; none is dropped. Defaults 8192 and
-	// 8 MiB.
+	// waited longest get their place early; none is dropped. Default: package defaults.
 	MaxSpans, MaxBytes int
 	// MaxAwaited bounds the parents that are missing while their children have
 	// been sent already, and so the placeholders. Beyond it children are put
@@ -48,9 +47,9 @@ type Options struct {
 }
 
 func (o *Options) defaults() {
-	o.Hold = cmp.Or(o.Hold, 15*time.Second)
-	o.MaxSpans = cmp.Or(o.MaxSpans, 8192)
-	o.MaxBytes = cmp.Or(o.MaxBytes, 8<<20)
+	o.Hold = cmp.Or(o.Hold, defaults.Hold)
+	o.MaxSpans = cmp.Or(o.MaxSpans, defaults.HeldSpans)
+	o.MaxBytes = cmp.Or(o.MaxBytes, defaults.HeldBytes)
 	o.MaxAwaited = cmp.Or(o.MaxAwaited, 1024)
 	o.MaxBatch = cmp.Or(o.MaxBatch, 256)
 	if o.Drop == nil {

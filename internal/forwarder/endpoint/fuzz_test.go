@@ -6,8 +6,9 @@ import (
 	"strings"
 	"testing"
 
-	"github.com/shimtrace/shimtrace/internal/forwarder/span"
 	commonpb "go.opentelemetry.io/proto/otlp/common/v1"
+
+	"github.com/shimtrace/shimtrace/internal/forwarder/span"
 )
 
 // FuzzDecode: whatever comes, the outcome is an error or spans within the limits that

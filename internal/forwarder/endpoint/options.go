@@ -5,6 +5,7 @@ import (
 	"sync/atomic"
 	"time"
 
+	"github.com/shimtrace/shimtrace/internal/defaults"
 	"github.com/shimtrace/shimtrace/internal/forwarder/span"
 	"github.com/shimtrace/shimtrace/internal/losses"
 )
@@ -23,7 +24,7 @@ type Options struct {
 	Span span.Options
 
 	// MaxBody is the longest request body in bytes, inflated if it was compressed.
-	// A longer one is refused with 413. Default 8 MiB.
+	// A longer one is refused with 413. Default: package defaults.
 	MaxBody int
 	// MaxSpans is the most spans that are taken of one body. Default 16384; the
 	// runtimes' exporters send 512 at most.
@@ -59,7 +60,7 @@ func (o Options) withDefaults() Options {
 			*v = def
 		}
 	}
-	set(&o.MaxBody, 8<<20)
+	set(&o.MaxBody, defaults.JaegerBody)
 	set(&o.MaxSpans, 16384)
 	set(&o.QueuedBytes, 32<<20)
 	o.QueuedBytes = max(o.QueuedBytes, o.MaxBody)

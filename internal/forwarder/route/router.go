@@ -14,6 +14,7 @@ import (
 
 	"golang.org/x/sys/unix"
 
+	"github.com/shimtrace/shimtrace/internal/defaults"
 	"github.com/shimtrace/shimtrace/internal/forwarder/span"
 	"github.com/shimtrace/shimtrace/internal/host"
 	"github.com/shimtrace/shimtrace/internal/loglimit"
@@ -27,7 +28,7 @@ type RouterOptions struct {
 	// Hold is how long spans wait to be known of which sandbox they are. Default 5 s:
 	// the Go runtime says it within 50 ms, and a relay is there before its runtime.
 	Hold time.Duration
-	// HeldBytes bounds what waits so. Default 8 MiB.
+	// HeldBytes bounds what waits so. Default: package defaults.
 	HeldBytes int
 	// QueuedBytes bounds what waits for each relay. Default 4 MiB.
 	QueuedBytes int
@@ -76,7 +77,7 @@ func NewRouter(opts RouterOptions) *Router {
 		opts.Hold = 5 * time.Second
 	}
 	if opts.HeldBytes <= 0 {
-		opts.HeldBytes = 8 << 20
+		opts.HeldBytes = defaults.JaegerHeld
 	}
 	if opts.QueuedBytes <= 0 {
 		opts.QueuedBytes = 4 << 20

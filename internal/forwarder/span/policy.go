@@ -5,6 +5,7 @@ import (
 	"strings"
 	"sync/atomic"
 
+	"github.com/shimtrace/shimtrace/internal/defaults"
 	"github.com/shimtrace/shimtrace/internal/names"
 )
 
@@ -18,7 +19,7 @@ type Options struct {
 
 	// MaxValue is the longest value in bytes: a longer string is cut (names and
 	// status messages too), a longer array, or one of more than 128 elements,
-	// becomes its size, a longer trace state is left out. Default 4 KiB.
+	// becomes its size, a longer trace state is left out. Default: package defaults.
 	MaxValue int
 
 	// MaxAttributes, MaxEvents and MaxLinks bound the lists of a span; what is
@@ -54,7 +55,7 @@ func (o Options) withDefaults() Options {
 			*v = def
 		}
 	}
-	set(&o.MaxValue, 4<<10)
+	set(&o.MaxValue, defaults.ValueBytes)
 	set(&o.MaxAttributes, 128)
 	set(&o.MaxEvents, 128)
 	set(&o.MaxLinks, 128)

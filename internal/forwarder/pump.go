@@ -123,7 +123,7 @@ func (c *connection) charge(size int) bool {
 // the connection.
 func (c *connection) reader() *agent.Reader {
 	if kept, ok := c.Conn.(*handover.Incoming); ok {
-		kept.Stream().Around(c.metered)
+		kept.Stream().Around(c.before, c.after)
 		return agent.NewStreamReader(kept.Stream(), c.sandbox.wire)
 	}
 	return agent.NewReader(c, c.sandbox.wire)
@@ -131,20 +131,28 @@ func (c *connection) reader() *agent.Reader {
 
 // Read implements io.Reader for the frame reader.
 func (c *connection) Read(b []byte) (int, error) {
-	return c.metered(func() (int, error) { return c.Conn.Read(b[:min(len(b), maxRead)]) })
+	if err := c.before(); err != nil {
+		return 0, err
+	}
+	n, err := c.Conn.Read(b[:min(len(b), maxRead)])
+	c.after(n)
+	return n, err
 }
 
-// metered reads at the pace that the sandbox is read at, to the end that Close sets.
-func (c *connection) metered(read func() (int, error)) (int, error) {
+// before charges for what the last read brought, and lets reads go on to the end that Close
+// sets.
+func (c *connection) before() error {
 	c.settle()
 	select {
 	case <-c.sandbox.forwarder.closing:
-		if err := c.closingDeadline(); err != nil {
-			return 0, err
-		}
+		return c.closingDeadline()
 	default:
+		return nil
 	}
-	n, err := read()
+}
+
+// after keeps to the pace that the sandbox is read at.
+func (c *connection) after(n int) {
 	c.sandbox.count.bytes.Add(uint64(n))
 	c.now = time.Now()
 	if n > 0 {
@@ -152,7 +160,6 @@ func (c *connection) metered(read func() (int, error)) (int, error) {
 	}
 	c.over = c.sandbox.cpu.overdrawn(c.now)
 	c.meter.start(c.now)
-	return n, err
 }
 
 // settle charges what was done with what the last read brought.

@@ -31,10 +31,13 @@ type Stream struct {
 	r, w int // unread bytes are buf[r:w]
 	mark Mark
 
-	around func(read func() (int, error)) (int, error) // nil: nothing is
-	shared *shared                                     // nil: on the heap, which the rest is for
+	before func() error // nil: nothing is around reads
+	after  func(n int)
+
+	shared *shared // nil: on the heap, which the rest is for
 	small  *[smallBuffer]byte
 	large  *[largeBuffer]byte // nil while nothing large passes
+	spare  []byte             // larger than that; nil unless the last frame needed it
 	last   int                // bytes that came with the last read of Next
 	joined []byte
 }
@@ -52,7 +55,7 @@ func (s *Stream) Release() {
 		s.shrink()
 		smallBuffers.Put(s.small)
 	}
-	s.small, s.buf = nil, nil
+	s.small, s.buf, s.spare = nil, nil, nil
 }
 
 // Buffered returns the bytes that were read and not discarded yet.
@@ -99,18 +102,18 @@ func (s *Stream) Next() ([]byte, error) {
 	return s.buf[s.r:s.w], err
 }
 
-// Around has every read made by f, which may wait before it and see what came of it.
-func (s *Stream) Around(f func(read func() (int, error)) (int, error)) { s.around = f }
+// Around has before called before every read, which fails if that does, and after with
+// the number of bytes that came.
+func (s *Stream) Around(before func() error, after func(n int)) { s.before, s.after = before, after }
 
 // read reads once behind what is buffered. More than the n that are wanted may come.
-func (s *Stream) read(n int) (int, error) {
-	if s.around != nil {
-		return s.around(func() (int, error) { return s.readNow(n) })
+func (s *Stream) read(n int) (got int, err error) {
+	if s.before != nil {
+		if err := s.before(); err != nil {
+			return 0, err
+		}
+		defer func() { s.after(got) }()
 	}
-	return s.readNow(n)
-}
-
-func (s *Stream) readNow(n int) (int, error) {
 	if s.shared != nil {
 		return s.shared.read(s, n)
 	}
@@ -135,19 +138,24 @@ func (s *Stream) makeRoom(n int) {
 
 // grow makes the buffer larger, for at most n bytes.
 func (s *Stream) grow(n int) {
-	var bigger []byte
-	if s.large == nil {
+	bigger := s.spare
+	switch {
+	case s.large == nil:
 		s.large = largeBuffers.Get().(*[largeBuffer]byte)
 		bigger = s.large[:]
-	} else {
+	case len(bigger) <= len(s.buf):
 		bigger = make([]byte, min(4*len(s.buf), n))
 	}
 	copy(bigger, s.buf)
 	s.buf = bigger
 }
 
-// shrink goes back to the small buffer.
+// shrink goes back to the small buffer. A stream that is only read keeps a larger one than
+// is shared until a frame needs less.
 func (s *Stream) shrink() {
+	if s.spare = nil; s.to == nil && len(s.buf) > largeBuffer {
+		s.spare = s.buf
+	}
 	if s.large != nil {
 		largeBuffers.Put(s.large)
 		s.large, s.buf = nil, s.small[:]

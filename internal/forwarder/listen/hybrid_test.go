@@ -312,7 +312,7 @@ func TestHybridUsers(t *testing.T) {
 	c.expect("connected")
 	a := await(t, arrived)
 	b := make([]byte, 1)
-	if _, err := io.ReadFull(a.conn, b); err != nil || b[0] != kindClaim {
+	if _, err := io.ReadFull(a.conn, b); err != nil || b[0] != 'h' {
 		t.Errorf("read %q, %v", b, err)
 	}
 	if len(arrived) != 0 {

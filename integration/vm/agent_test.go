@@ -43,7 +43,7 @@ func TestHybridAgentsSpansArrive(t *testing.T) {
 	sandbox := filepath.Join(dir, "pod")
 	socket := filepath.Join(sandbox, "vm.sock")
 	spans := &collector{closed: make(chan error, 1)}
-	f := forwarder.New(spans, forwarder.Options{})
+	f := forwarder.New(forwarder.Options{Sink: spans})
 	listener, err := listen.NewHybrid("pod", listen.HybridOptions{
 		Patterns: []listen.Pattern{{VMM: "test", Path: filepath.Join(dir, "{sandbox}", "vm.sock")}},
 		Warn:     func(err error) { t.Error(err) },

@@ -174,7 +174,7 @@ func (a *agentSpans) take() []span.Span {
 func collectAgents(t *testing.T, sandbox string, patterns []listen.Pattern) *agentSpans {
 	t.Helper()
 	a := new(agentSpans)
-	f := forwarder.New(a, forwarder.Options{})
+	f := forwarder.New(forwarder.Options{Sink: a})
 	l, err := listen.NewHybrid(sandbox, listen.HybridOptions{Patterns: patterns, Warn: func(err error) { t.Error(err) }}, f.Take)
 	check(t, err)
 	ctx, stop := context.WithCancel(context.Background())

@@ -60,7 +60,7 @@ func newReception(cfg config.Config, p *place, c *console.Console) *reception {
 		Warn:      c.Warn,
 	})
 	r.endpoint = endpoint.New(r.router.Take, endpoint.Options{
-		Span:     agentconfig.Forwarder(cfg.Agent).Wire.Options,
+		Span:     agentconfig.Limits(cfg.Agent).Wire.Options,
 		MaxBody:  int(cfg.Jaeger.BodyBytes),
 		Report:   func(_ losses.Reason, err error) { c.Warn(err) },
 		Counters: &r.counters,

@@ -12,7 +12,6 @@ import (
 	"google.golang.org/protobuf/proto"
 
 	"github.com/shimtrace/shimtrace/internal/forwarder"
-	"github.com/shimtrace/shimtrace/internal/forwarder/receiver"
 	"github.com/shimtrace/shimtrace/internal/forwarder/span"
 	"github.com/shimtrace/shimtrace/internal/names"
 	"github.com/shimtrace/shimtrace/internal/shim/kata/agentconfig"
@@ -33,7 +32,7 @@ type dump struct {
 
 func newDump(o *Options, out io.Writer) *dump {
 	d := &dump{o: o, out: out, failed: make(chan struct{})}
-	d.Forwarder = forwarder.New(d, agentconfig.Forwarder(o.Config.Agent))
+	d.Forwarder = forwarder.New(forwarder.Options{Sink: d, Limits: agentconfig.Limits(o.Config.Agent)})
 	return d
 }
 
@@ -83,5 +82,7 @@ func (d *dump) Run(ctx context.Context) error {
 func (d *dump) Status() status {
 	d.mu.Lock()
 	defer d.mu.Unlock()
-	return status{Snapshot: receiver.Snapshot{Snapshot: d.Snapshot(), Sent: d.sent}}
+	s := status{Snapshot: d.Snapshot()}
+	s.Sent = d.sent
+	return s
 }

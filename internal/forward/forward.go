@@ -17,8 +17,8 @@ import (
 
 	"github.com/shimtrace/shimtrace/internal/console"
 	"github.com/shimtrace/shimtrace/internal/export/ship"
+	"github.com/shimtrace/shimtrace/internal/forwarder"
 	"github.com/shimtrace/shimtrace/internal/forwarder/listen"
-	"github.com/shimtrace/shimtrace/internal/forwarder/receiver"
 )
 
 // intake is where connections go.
@@ -111,7 +111,7 @@ func openIntake(o *Options, out io.Writer, report *console.Console) (intake, err
 
 // status is what has happened so far.
 type status struct {
-	receiver.Snapshot
+	forwarder.Snapshot
 	journal string       // its directory, empty if there is none
 	ship    *ship.Status // nil: nothing is shipped
 }

@@ -15,9 +15,9 @@ import (
 	"github.com/shimtrace/shimtrace/internal/export"
 	"github.com/shimtrace/shimtrace/internal/export/journal"
 	"github.com/shimtrace/shimtrace/internal/export/otlp"
+	"github.com/shimtrace/shimtrace/internal/forwarder"
 	"github.com/shimtrace/shimtrace/internal/forwarder/collate"
 	"github.com/shimtrace/shimtrace/internal/forwarder/listen"
-	"github.com/shimtrace/shimtrace/internal/forwarder/receiver"
 	"github.com/shimtrace/shimtrace/internal/losses"
 	"github.com/shimtrace/shimtrace/internal/names"
 	"github.com/shimtrace/shimtrace/internal/shim/kata/agentconfig"
@@ -26,7 +26,7 @@ import (
 
 // store writes spans to the journal, and ships that if there is an endpoint.
 type store struct {
-	*receiver.Receiver
+	*forwarder.Forwarder
 	o       *Options
 	report  *console.Console
 	journal *journal.Journal
@@ -55,8 +55,8 @@ func openStore(o *Options, report *console.Console) (*store, error) {
 		return nil, fmt.Errorf("%w; name another one with --journal", err)
 	}
 	s := &store{o: o, report: report, journal: j}
-	s.Receiver = receiver.New(receiver.Options{
-		Forwarder:    agentconfig.Forwarder(o.Config.Agent),
+	s.Forwarder = forwarder.New(forwarder.Options{
+		Limits:       agentconfig.Limits(o.Config.Agent),
 		Collation:    s.collation,
 		KeepTraceIDs: o.KeepTraceIDs,
 		MaxVMs:       maxVMs,
@@ -94,18 +94,18 @@ func (o *Options) resource(from listen.Origin) *resourcepb.Resource {
 	}
 	// What OTEL_RESOURCE_ATTRIBUTES has wrong is left out.
 	res, _ := export.NewResource(context.Background(), o.Name, o.Config.Resource, []attribute.KeyValue{who}...)
-	return receiver.Resource(res)
+	return forwarder.Resource(res)
 }
 
 // Run implements intake.
 func (s *store) Run(ctx context.Context) error {
-	s.Receiver.Run(ctx)
+	s.Forwarder.Run(ctx)
 	return nil
 }
 
 // Close implements intake.
 func (s *store) Close(ctx context.Context) error {
-	err := s.Receiver.Close(ctx)
+	err := s.Forwarder.Close(ctx)
 	err = errors.Join(err, s.journal.Flush())
 	s.endShip()
 	s.shipping.Wait() // which has a bound of its own

@@ -6,6 +6,7 @@ import (
 	"sync/atomic"
 
 	"github.com/shimtrace/shimtrace/internal/forwarder/agent"
+	"github.com/shimtrace/shimtrace/internal/forwarder/collate"
 	"github.com/shimtrace/shimtrace/internal/losses"
 )
 
@@ -20,7 +21,7 @@ const (
 )
 
 // Counts is what happened until now. Every frame that has arrived is delivered,
-// queued, or lost.
+// queued, or lost. Of the spans delivered each is sent, not wanted, lost, or still waits.
 type Counts struct {
 	// Connections are open now, Accepted ever.
 	Connections int
@@ -49,9 +50,34 @@ type SandboxCounts struct {
 type Snapshot struct {
 	// Counts are of all sandboxes, those forgotten since included.
 	Counts
+	// Sent spans have been taken by the journal, placeholders included.
+	Sent uint64
+	// Unwanted spans are of quiet calls, or of traces or times that are not recorded.
+	Unwanted uint64
 	// Sandboxes have connections or had them lately; by name.
 	Sandboxes []SandboxCounts
 }
+
+// placed counts what became of spans that were delivered.
+type placed struct{ sent, untaken, unwanted atomic.Uint64 }
+
+// dropped counts what the collation does not pass on, and tells others who ask.
+func (f *Forwarder) dropped(others func(collate.Reason, int)) func(collate.Reason, int) {
+	return func(reason collate.Reason, n int) {
+		if lost, ok := lost[reason]; ok {
+			f.losses.Add(lost, n)
+		} else {
+			f.placed.unwanted.Add(uint64(n))
+		}
+		if others != nil {
+			others(reason, n)
+		}
+	}
+}
+
+// lost are the reasons of the collation for which a span is lost; the others are for
+// spans that nobody wants.
+var lost = map[collate.Reason]losses.Reason{collate.Duplicate: losses.Duplicate, collate.Collision: losses.Collision}
 
 // counters are those of a sandbox.
 type counters struct {
@@ -102,6 +128,10 @@ func (f *Forwarder) Snapshot() Snapshot {
 	f.mu.Lock()
 	defer f.mu.Unlock()
 	s := Snapshot{Counts: Counts{Lost: f.losses.Counts(), Refused: make(map[string]uint64)}}
+	s.Sent, s.Unwanted = f.placed.sent.Load(), f.placed.unwanted.Load()
+	if n := f.placed.untaken.Load(); n > 0 {
+		s.Lost[losses.NotTaken] = n
+	}
 	s.add(f.forgotten)
 	for key, sb := range f.sandboxes {
 		n := sb.counts()

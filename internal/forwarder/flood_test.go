@@ -93,7 +93,7 @@ func TestFlood(t *testing.T) {
 	} {
 		t.Run(name, func(t *testing.T) {
 			sink := new(split)
-			f := forward(t, sink, Options{})
+			f := forward(t, sink, Limits{})
 			good := connect(t, f, pod("good"))
 			data := frames(capture(t, capturePod))
 			stop := make(chan struct{})
@@ -168,7 +168,7 @@ func residentMiB(t *testing.T) int {
 // counted, and costs another nothing.
 func TestConnectionsInALoop(t *testing.T) {
 	sink := new(split)
-	f := forward(t, sink, Options{})
+	f := forward(t, sink, Limits{})
 	good := connect(t, f, pod("good"))
 	b := sampleFrame(t)
 	files, routines := openFiles(t), runtime.NumGoroutine()
@@ -240,7 +240,7 @@ func openFiles(t *testing.T) int {
 // refused at once; another's spans come through.
 func TestManyConnections(t *testing.T) {
 	sink := new(split)
-	f := forward(t, sink, Options{})
+	f := forward(t, sink, Limits{})
 	good := connect(t, f, pod("good"))
 	b := sampleFrame(t)
 	const n = 10_000
@@ -276,7 +276,7 @@ func TestManyAgents(t *testing.T) {
 		n = min(10_000, (int(l.Max)-200)/2)
 	}
 	sink := new(split)
-	f := forward(t, sink, Options{MaxSandboxes: n, QueuedSpans: 16})
+	f := forward(t, sink, Limits{MaxSandboxes: n, QueuedSpans: 16})
 	b := sampleFrame(t)
 	agents := make([]peer, n)
 	heap := peakHeap(t, func() {

@@ -7,14 +7,15 @@ import (
 	"sync"
 	"time"
 
+	"github.com/shimtrace/shimtrace/internal/forwarder/collate"
 	"github.com/shimtrace/shimtrace/internal/forwarder/listen"
 	"github.com/shimtrace/shimtrace/internal/losses"
 )
 
-// Forwarder reads agents' connections and hands their spans to a Sink.
+// Forwarder reads agents' connections, gives their spans their place, and hands them to a
+// journal. It is safe for concurrent use.
 type Forwarder struct {
 	opts Options
-	sink Sink
 
 	closing  chan struct{} // closed when nothing new is waited for
 	abandon  chan struct{} // closed when nothing at all is waited for
@@ -25,8 +26,11 @@ type Forwarder struct {
 	closed    bool
 	nextID    uint64
 	sandboxes map[sandboxKey]*sandbox
+	collators int    // of them
 	forgotten Counts // of sandboxes that are no longer in the map
 	losses    *losses.Tally
+
+	placed placed
 }
 
 // sandboxKey is a sandbox's id, or for want of it the CID.
@@ -42,16 +46,19 @@ func keyOf(from listen.Origin) sandboxKey {
 	return sandboxKey{cid: from.CID}
 }
 
-// New returns a Forwarder to sink, which Close ends.
-func New(sink Sink, opts Options) *Forwarder {
+// New returns a Forwarder, which Close ends.
+func New(opts Options) *Forwarder {
+	var journal *losses.Tally // nil: nobody asks
+	if opts.Journal != nil {
+		journal = opts.Journal.Losses(losses.Agents)
+	}
 	return &Forwarder{
 		opts:      opts.withDefaults(),
-		sink:      sink,
 		closing:   make(chan struct{}),
 		abandon:   make(chan struct{}),
 		sandboxes: make(map[sandboxKey]*sandbox),
 		forgotten: Counts{Refused: make(map[string]uint64)},
-		losses:    losses.New(opts.Losses),
+		losses:    losses.New(journal),
 	}
 }
 
@@ -84,15 +91,12 @@ func (f *Forwarder) admit(conn listen.Conn, from listen.Origin) (c *connection, 
 	if f.closed {
 		return nil, ReasonClosed
 	}
-	key := keyOf(from)
-	s := f.sandboxes[key]
+	s := f.share(from)
 	if s == nil {
-		f.forget()
-		if len(f.sandboxes) >= f.opts.MaxSandboxes {
-			return nil, ReasonSandboxes
-		}
-		s = newSandbox(f)
-		f.sandboxes[key] = s
+		return nil, ReasonSandboxes
+	}
+	if s.queue == nil {
+		s.queue = make(chan item, f.opts.QueuedSpans)
 		f.delivers.Go(s.deliver)
 	}
 	c = &connection{Conn: conn, sandbox: s}
@@ -107,17 +111,19 @@ func (f *Forwarder) admit(conn listen.Conn, from listen.Origin) (c *connection, 
 	return c, ""
 }
 
-// Metered calls what works for a VM beside the Sink, and charges its sandbox the
-// processor time; f must not wait for anything.
-func (f *Forwarder) Metered(from listen.Origin, work func()) {
-	f.mu.Lock()
-	s := f.sandboxes[keyOf(from)]
-	f.mu.Unlock()
+// share returns a sandbox's share, made now if there is none yet; nil if there are too many.
+func (f *Forwarder) share(from listen.Origin) *sandbox {
+	key := keyOf(from)
+	s := f.sandboxes[key]
 	if s == nil {
-		work()
-		return
+		f.forget()
+		if len(f.sandboxes) >= f.opts.MaxSandboxes {
+			return nil
+		}
+		s = newSandbox(f, from)
+		f.sandboxes[key] = s
 	}
-	s.metered(work)
+	return s
 }
 
 // forget lets go of sandboxes that are over.
@@ -125,7 +131,7 @@ func (f *Forwarder) forget() {
 	for key, s := range f.sandboxes {
 		if s.forgettable() {
 			delete(f.sandboxes, key)
-			close(s.queue)
+			s.closeQueue()
 			f.forgotten.add(s.counts())
 		}
 	}
@@ -147,11 +153,20 @@ var ErrClosed = errors.New("the forwarder was closed")
 const quiet = 50 * time.Millisecond
 
 // Close reads on until every connection is at its end or has nothing more to say
-// for the moment, hands on what is queued, and returns when the Sink has taken it
-// all. When ctx is done before that, the rest is counted as lost, and the error
-// says so. The Sink is not called any more afterwards, unless it was that which
+// for the moment, and sends all that is queued or waits. When ctx is done before
+// that, the rest is counted as lost, and the error says so. Run has returned
+// before. Nothing is sent any more afterwards, unless it was the journal, or the Sink, which
 // did not return.
 func (f *Forwarder) Close(ctx context.Context) error {
+	err := f.close(ctx)
+	if f.opts.Journal != nil {
+		f.each((*collate.Collator).Ended)
+	}
+	return err
+}
+
+// close ends what reads and what delivers.
+func (f *Forwarder) close(ctx context.Context) error {
 	f.mu.Lock()
 	if f.closed {
 		f.mu.Unlock()
@@ -171,7 +186,7 @@ func (f *Forwarder) Close(ctx context.Context) error {
 	f.pumps.Wait()
 	f.mu.Lock()
 	for _, s := range f.sandboxes {
-		close(s.queue)
+		s.closeQueue()
 	}
 	f.mu.Unlock()
 

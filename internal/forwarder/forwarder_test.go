@@ -21,7 +21,7 @@ import (
 
 func TestCaptures(t *testing.T) {
 	sink := newRecord()
-	f := forward(t, sink, Options{})
+	f := forward(t, sink, Limits{})
 	var sending sync.WaitGroup
 	for name, want := range map[string]int{capturePod: spansPod, capturePodRS: spansPodRS, captureOld: spansOld} {
 		data := capture(t, name)
@@ -83,7 +83,7 @@ func TestCutAtEveryByte(t *testing.T) {
 	second := frames(capture(t, captureOld))[0]
 	stream := append(bytes.Clone(whole), second...)
 	sink := newRecord()
-	f := forward(t, sink, Options{MaxSandboxes: len(stream) + 1, QueuedSpans: 2})
+	f := forward(t, sink, Limits{MaxSandboxes: len(stream) + 1, QueuedSpans: 2})
 	for n := range len(stream) + 1 {
 		a := connect(t, f, pod(fmt.Sprint(n)))
 		a.send(stream[:n])
@@ -118,7 +118,7 @@ func TestCutAtEveryByte(t *testing.T) {
 // delivered, and each frame is accounted for.
 func TestGarbage(t *testing.T) {
 	sink := newRecord()
-	f := forward(t, sink, Options{SpanBurst: 1 << 20, ByteBurst: 1 << 30, CPUBurst: time.Hour})
+	f := forward(t, sink, Limits{SpanBurst: 1 << 20, ByteBurst: 1 << 30, CPUBurst: time.Hour})
 	good := sampleFrame(t)
 	random := rand.New(rand.NewPCG(1, 2))
 	a := connect(t, f, pod("garbage"))
@@ -163,7 +163,7 @@ func TestGarbage(t *testing.T) {
 // memory, and harms nobody else.
 func TestEnormousLength(t *testing.T) {
 	sink := newRecord()
-	f := forward(t, sink, Options{})
+	f := forward(t, sink, Limits{})
 	a := connect(t, f, pod("enormous"))
 	a.send(binary.BigEndian.AppendUint64(nil, oversizedFrame))
 	const sent = 32 << 20
@@ -196,7 +196,7 @@ func TestEnormousLength(t *testing.T) {
 // TestSlow: an agent may take its time; it is not closed and delays nobody.
 func TestSlow(t *testing.T) {
 	sink := newRecord()
-	f := forward(t, sink, Options{})
+	f := forward(t, sink, Limits{})
 	slow := connect(t, f, pod("slow"))
 	silent := connect(t, f, pod("silent"))
 	b := sampleFrame(t)
@@ -226,7 +226,7 @@ func TestSlow(t *testing.T) {
 // TestStalledSink: its sandbox loses spans, by number and by size, and is read on;
 // others notice nothing.
 func TestStalledSink(t *testing.T) {
-	for name, opts := range map[string]Options{
+	for name, opts := range map[string]Limits{
 		"by number": {QueuedSpans: 10},
 		"by size":   {QueuedBytes: 10 << 10},
 	} {
@@ -264,7 +264,7 @@ func TestStalledSink(t *testing.T) {
 // that a guest cannot pile them up.
 func TestStalledEnds(t *testing.T) {
 	sink := newRecord()
-	f := forward(t, sink, Options{QueuedSpans: 1, MaxConnections: 3})
+	f := forward(t, sink, Limits{QueuedSpans: 1, MaxConnections: 3})
 	resume := sink.stall("pod")
 	defer resume()
 	for range 50 {
@@ -295,7 +295,7 @@ func (p panics) Span(conn ConnInfo, span *span.Span) {
 
 func TestPanickingSink(t *testing.T) {
 	sink := panics{newRecord()}
-	f := forward(t, sink, Options{})
+	f := forward(t, sink, Limits{})
 	a := connect(t, f, pod("pod"))
 	for range 10 {
 		a.send(sampleFrame(t))
@@ -316,7 +316,7 @@ func TestRates(t *testing.T) {
 		t.Fatal(err)
 	}
 	cost := max(len(b)-prefixSize, s.Cost())
-	for reason, opts := range map[losses.Reason]Options{
+	for reason, opts := range map[losses.Reason]Limits{
 		losses.SpanRate: {SpansPerSecond: 1, SpanBurst: 10},
 		losses.ByteRate: {Wire: agent.Options{MaxFrame: cost, Options: span.Options{MaxCost: cost}}, BytesPerSecond: 1, ByteBurst: 10 * cost},
 	} {
@@ -354,7 +354,7 @@ func (l *laborious) Span(conn ConnInfo, span *span.Span) {
 // on; another loses nothing.
 func TestCPU(t *testing.T) {
 	sink := new(laborious)
-	f := forward(t, sink, Options{CPUPercent: 1, CPUBurst: 20 * time.Millisecond})
+	f := forward(t, sink, Limits{CPUPercent: 1, CPUBurst: 20 * time.Millisecond})
 	a, other := connect(t, f, pod("laborious")), connect(t, f, pod("other"))
 	b := sampleFrame(t)
 	const n = 500
@@ -381,7 +381,7 @@ func TestCPU(t *testing.T) {
 // nothing is lost by it.
 func TestPaced(t *testing.T) {
 	sink := newRecord()
-	f := forward(t, sink, Options{ReadBytesPerSecond: 1 << 20})
+	f := forward(t, sink, Limits{ReadBytesPerSecond: 1 << 20})
 	a := connect(t, f, pod("paced"))
 	began := time.Now()
 	const empty = 3 << 11 // as many count for 3 MiB
@@ -394,7 +394,7 @@ func TestPaced(t *testing.T) {
 
 func TestTooMany(t *testing.T) {
 	sink := newRecord()
-	f := forward(t, sink, Options{MaxSandboxes: 3, MaxConnections: 2})
+	f := forward(t, sink, Limits{MaxSandboxes: 3, MaxConnections: 2})
 	b := sampleFrame(t)
 	var agents []peer
 	for i := range 3 {
@@ -443,7 +443,7 @@ func TestTooMany(t *testing.T) {
 // that lives on.
 func TestClose(t *testing.T) {
 	sink := newRecord()
-	f := forward(t, sink, Options{})
+	f := forward(t, sink, Limits{})
 	data := capture(t, captureOld)
 	agents := make(map[string]peer)
 	for i := range 8 {
@@ -482,7 +482,7 @@ func TestClose(t *testing.T) {
 // what is lost is counted.
 func TestCloseInTime(t *testing.T) {
 	t.Run("flood", func(t *testing.T) {
-		f := forward(t, newRecord(), Options{})
+		f := forward(t, newRecord(), Limits{})
 		a := connect(t, f, pod("flood"))
 		var flooding sync.WaitGroup
 		flooding.Go(func() {
@@ -504,7 +504,7 @@ func TestCloseInTime(t *testing.T) {
 	})
 	t.Run("stalled sink", func(t *testing.T) {
 		sink := newRecord()
-		f := forward(t, sink, Options{})
+		f := forward(t, sink, Limits{})
 		resume := sink.stall("stalled")
 		defer resume()
 		a := connect(t, f, pod("stalled"))

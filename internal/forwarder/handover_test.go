@@ -42,7 +42,7 @@ func TestAnotherGoesOn(t *testing.T) {
 	ended := make(chan struct{})
 	forwarders := 0
 	for over := false; !over; forwarders++ {
-		f := forward(t, sink, Options{})
+		f := forward(t, sink, Limits{})
 		m, err := handover.New()
 		if memory != nil {
 			m.Close()

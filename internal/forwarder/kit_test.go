@@ -186,9 +186,9 @@ func (r *record) ended(sandbox string) []error {
 
 // forward returns a Forwarder that is closed when the test ends, whose sink must
 // have been called as promised, and whose counts must add up.
-func forward(tb testing.TB, sink Sink, opts Options) *Forwarder {
+func forward(tb testing.TB, sink Sink, opts Limits) *Forwarder {
 	tb.Helper()
-	f := New(sink, opts)
+	f := New(Options{Sink: sink, Limits: opts})
 	tb.Cleanup(func() {
 		closeForwarder(f)
 		if r, ok := sink.(*record); ok && r.bad {

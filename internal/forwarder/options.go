@@ -1,21 +1,58 @@
 package forwarder
 
 import (
+	"cmp"
 	"time"
+
+	resourcepb "go.opentelemetry.io/proto/otlp/resource/v1"
 
 	"github.com/shimtrace/shimtrace/internal/defaults"
 	"github.com/shimtrace/shimtrace/internal/forwarder/agent"
+	"github.com/shimtrace/shimtrace/internal/forwarder/collate"
+	"github.com/shimtrace/shimtrace/internal/forwarder/listen"
 	"github.com/shimtrace/shimtrace/internal/losses"
 )
 
-// Options bound what the guests may cost. The zero value means the defaults: those of
-// package defaults, or those named at each field.
+// Options are what a Forwarder is made of. Collation and Journal are required unless there
+// is a Sink, the rest has the defaults named at each field.
 type Options struct {
+	// Limits bound what the guests may send.
+	Limits
+	// Collation returns how the spans of a VM get their place; their Sink is the
+	// Forwarder's, and Drop is told after it. A VM that is refused is read all the same,
+	// and its spans are counted as lost for that reason. It is called once for each VM.
+	Collation func(from listen.Origin) (o collate.Options, refused losses.Reason)
+	// KeepTraceIDs leaves spans in the traces that the guest says they are in. It is
+	// for guests that are trusted: such a span may turn up in anybody's trace.
+	KeepTraceIDs bool
+	// MaxVMs bounds the VMs that are told apart at a time, those of Forwarder.Sandbox
+	// included; the spans of more are lost. Default 64.
+	MaxVMs int
+	// Journal takes the spans.
+	Journal Journal
+	// Sink takes them as they arrive instead, and they get no place.
+	Sink Sink
+	// Warn is told what goes wrong; nothing ends by it. Default: nobody asks.
+	Warn func(error)
+}
+
+// Journal is where spans go.
+type Journal interface {
+	// AppendSpans takes a batch as collate.Sink does, and answers for those that it
+	// fails to take.
+	AppendSpans(resource *resourcepb.Resource, scope string, spans []byte, n int) error
+	// Losses counts spans that were lost before. Flush writes the counts; what was lost
+	// since the last time is forgotten if the process is killed.
+	Losses(of losses.Whose) *losses.Tally
+	Flush() error
+}
+
+// Limits bound what the guests may cost. The zero value means the defaults: those of
+// package defaults, or those named at each field.
+type Limits struct {
 	// Wire bounds frames and says which attributes are kept. Its Counters are not
 	// used: Snapshot has what they count.
 	Wire agent.Options
-	// Losses counts the spans that are lost; nil: only Snapshot does.
-	Losses *losses.Tally
 
 	// SpansPerSecond is how many spans a sandbox may send in the long run, and
 	// SpanBurst at once. What is beyond is dropped undecoded.
@@ -53,6 +90,15 @@ type Options struct {
 }
 
 func (o Options) withDefaults() Options {
+	o.Limits = o.Limits.withDefaults()
+	o.MaxVMs = cmp.Or(o.MaxVMs, 64)
+	if o.Warn == nil {
+		o.Warn = func(error) {}
+	}
+	return o
+}
+
+func (o Limits) withDefaults() Limits {
 	set := func(v *int, def int) {
 		if *v <= 0 {
 			*v = def

@@ -7,14 +7,17 @@ import (
 	"golang.org/x/time/rate"
 
 	"github.com/shimtrace/shimtrace/internal/forwarder/agent"
+	"github.com/shimtrace/shimtrace/internal/forwarder/collate"
+	"github.com/shimtrace/shimtrace/internal/forwarder/listen"
 	"github.com/shimtrace/shimtrace/internal/forwarder/span"
 	"github.com/shimtrace/shimtrace/internal/losses"
 )
 
-// sandbox is what the connections of one sandbox share: its limits, its queue to
-// the sink, its counters.
+// sandbox is what the connections of one sandbox share: its limits, its queue, what gives
+// its spans their place, its counters.
 type sandbox struct {
 	forwarder *Forwarder
+	from      listen.Origin // of its first connection
 	wire      agent.Options
 	count     counters
 
@@ -24,11 +27,15 @@ type sandbox struct {
 	opens *rate.Limiter // connections
 	cpu   *budget
 
-	queue       chan item
+	queue       chan item // nil: there was no connection yet
 	queued      atomic.Int64
 	queuedBytes atomic.Int64
 
+	collator atomic.Pointer[collate.Collator]
+	talking  map[*connection]struct{} // that have sent spans and are open, for deliver
+
 	// Guarded by the Forwarder:
+	kept bool // the collator lasts beyond its connections
 	open map[*connection]struct{}
 	idle time.Time // since the last connection has left
 }
@@ -39,17 +46,18 @@ type item struct {
 	span *span.Span // nil: the end
 }
 
-func newSandbox(f *Forwarder) *sandbox {
+func newSandbox(f *Forwarder, from listen.Origin) *sandbox {
 	o := f.opts
 	s := &sandbox{
 		forwarder: f,
+		from:      from,
 		wire:      o.Wire,
 		spans:     rate.NewLimiter(rate.Limit(o.SpansPerSecond), o.SpanBurst),
 		bytes:     rate.NewLimiter(rate.Limit(o.BytesPerSecond), o.ByteBurst),
 		reads:     rate.NewLimiter(rate.Limit(o.ReadBytesPerSecond), max(o.ReadBytesPerSecond, maxRead)),
 		opens:     rate.NewLimiter(connectionRate, connectionBurst),
 		cpu:       newBudget(o.CPUPercent, o.CPUBurst, time.Now()),
-		queue:     make(chan item, o.QueuedSpans),
+		talking:   make(map[*connection]struct{}),
 		open:      make(map[*connection]struct{}),
 		idle:      time.Now(),
 	}
@@ -81,6 +89,13 @@ func (s *sandbox) putEnd(c *connection) {
 	select {
 	case s.queue <- item{conn: c}:
 	case <-s.forwarder.abandon:
+	}
+}
+
+// closeQueue ends deliver, if it runs.
+func (s *sandbox) closeQueue() {
+	if s.queue != nil {
+		close(s.queue)
 	}
 }
 
@@ -131,7 +146,7 @@ func (s *sandbox) take(it item) {
 	s.queuedBytes.Add(-size)
 }
 
-// hand calls the sink, unless nobody waits for that any more.
+// hand gives a span its place, or to the sink, unless nobody waits for that any more.
 func (s *sandbox) hand(it item) {
 	defer func() {
 		if recover() != nil {
@@ -146,18 +161,26 @@ func (s *sandbox) hand(it item) {
 		return
 	default:
 	}
-	if it.span == nil {
-		s.forwarder.sink.Closed(it.conn.info, it.conn.end)
+	sink := s.forwarder.opts.Sink
+	switch {
+	case it.span == nil && sink == nil:
+		s.ended(it.conn)
 		return
+	case it.span == nil:
+		sink.Closed(it.conn.info, it.conn.end)
+		return
+	case sink == nil:
+		s.place(it.conn, it.span)
+	default:
+		sink.Span(it.conn.info, it.span)
 	}
-	s.forwarder.sink.Span(it.conn.info, it.span)
 	s.count.delivered.Add(1)
 }
 
 // forgettable tells whether the sandbox has had no connections for a while and
 // has nothing left to deliver.
 func (s *sandbox) forgettable() bool {
-	return len(s.open) == 0 && time.Since(s.idle) > linger && s.queued.Load() == 0 && len(s.queue) == 0
+	return len(s.open) == 0 && s.collator.Load() == nil && time.Since(s.idle) > linger && s.queued.Load() == 0 && len(s.queue) == 0
 }
 
 // A sandbox's connections, beside those that it may have at once: an agent connects

@@ -7,7 +7,7 @@ import (
 	"github.com/shimtrace/shimtrace/internal/forwarder/span"
 )
 
-// Sink takes what the agents send. Its methods are called for one sandbox after
+// Sink takes what the agents send, as it comes. Its methods are called for one sandbox after
 // another, for several sandboxes at the same time. One that blocks, blocks its
 // sandbox's queue, which fills up and then loses spans; nothing else waits for it.
 // A panic costs the span that it is about.

@@ -77,7 +77,7 @@ func (r *relay) run(ctx context.Context, shim int, dir string) error {
 	if os.Getenv(vm.EnvCID) == "" {
 		return fmt.Errorf("%s is not set: this is not a guest", vm.EnvCID)
 	}
-	f := forwarder.New(r, forwarder.Options{})
+	f := forwarder.New(forwarder.Options{Sink: r})
 	var claimed atomic.Uint32
 	client := guard.NewClient(guard.ClientOptions{
 		Dir: dir,

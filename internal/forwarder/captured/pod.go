@@ -66,7 +66,7 @@ func Load(tb testing.TB, name string) *Pod {
 	p := &Pod{name: name, Of: make(map[[8]byte]int)}
 	p.Frames = Frames(tb, name+".agent")
 	p.Agent = AgentSpans(tb, name+".agent")
-	files := tar.NewReader(bytes.NewReader(unzip(tb, filepath.Join("..", "endpoint", "testdata", name+".runtime-thrift.tar.gz"))))
+	files := tar.NewReader(bytes.NewReader(unzip(tb, testdata(tb, "endpoint", name+".runtime-thrift.tar.gz"))))
 	decoder := endpoint.NewDecoder(endpoint.Options{})
 	for {
 		h, err := files.Next()
@@ -107,7 +107,7 @@ func (p *Pod) Size() int {
 // Frames returns the bytes of a real agent's connection.
 func Frames(tb testing.TB, name string) []byte {
 	tb.Helper()
-	return unzip(tb, filepath.Join("..", "agent", "testdata", name+".frames.gz"))
+	return unzip(tb, testdata(tb, "agent", name+".frames.gz"))
 }
 
 // AgentSpans returns the spans in Frames.
@@ -124,6 +124,20 @@ func AgentSpans(tb testing.TB, name string) (all []*span.Span) {
 		check(tb, d.Decode(payload, s))
 		all = append(all, s)
 	}
+}
+
+// testdata returns the path of a file of a package beside this one.
+func testdata(tb testing.TB, pkg, name string) string {
+	tb.Helper()
+	dir, err := os.Getwd()
+	check(tb, err)
+	for filepath.Base(dir) != "forwarder" {
+		if dir == filepath.Dir(dir) {
+			tb.Fatal("captures are for tests of package forwarder and of those below it")
+		}
+		dir = filepath.Dir(dir)
+	}
+	return filepath.Join(dir, pkg, "testdata", name)
 }
 
 func unzip(tb testing.TB, path string) []byte {

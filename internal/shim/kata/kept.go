@@ -105,7 +105,7 @@ func (o *Observer) take(conn listen.Conn, from listen.Origin) {
 		o.warnOfSpans(fmt.Errorf("a connection of the agent ends with this relay: %w", err))
 		kept = conn
 	}
-	o.receiver.Take(kept, from)
+	o.forwarder.Take(kept, from)
 }
 
 // kept returns the connection as one that another process can go on with. On error nothing
@@ -209,7 +209,7 @@ func (o *Observer) resumeAgent(e guard.Received) (err error) {
 		return err
 	}
 	o.Guard.Store(e.Entry(kept.Conn.(syscall.Conn), m.File()))
-	o.receiver.Take(kept, from)
+	o.forwarder.Take(kept, from)
 	return nil
 }
 

@@ -11,10 +11,10 @@ import (
 	"go.opentelemetry.io/otel/trace"
 
 	"github.com/shimtrace/shimtrace/internal/config"
+	"github.com/shimtrace/shimtrace/internal/forwarder"
 	"github.com/shimtrace/shimtrace/internal/forwarder/calls"
 	"github.com/shimtrace/shimtrace/internal/forwarder/collate"
 	"github.com/shimtrace/shimtrace/internal/forwarder/listen"
-	"github.com/shimtrace/shimtrace/internal/forwarder/receiver"
 	"github.com/shimtrace/shimtrace/internal/forwarder/vmmdir"
 	"github.com/shimtrace/shimtrace/internal/handover"
 	"github.com/shimtrace/shimtrace/internal/host"
@@ -69,15 +69,15 @@ type Observer struct {
 	Options
 	runtimes *runtimeSpans // nil unless the runtime's spans are received
 
-	sandbox  Sandbox
-	state    state.State // as it was at Start
-	own      *collate.Collator
-	receiver *receiver.Receiver
-	injector *injector // nil where requests are not relayed
-	shim     *listen.Shim
-	making   making // the VM
-	cid      atomic.Uint32
-	lives    *expected.Lives // that another process has followed; nil: none has
+	sandbox   Sandbox
+	state     state.State // as it was at Start
+	own       *collate.Collator
+	forwarder *forwarder.Forwarder
+	injector  *injector // nil where requests are not relayed
+	shim      *listen.Shim
+	making    making // the VM
+	cid       atomic.Uint32
+	lives     *expected.Lives // that another process has followed; nil: none has
 
 	keeping   sync.Mutex
 	seatNames map[string]string // of entries, by path
@@ -113,14 +113,14 @@ func (o *Observer) Start(sandbox Sandbox, st state.State) {
 	ctx, stop := context.WithCancel(context.Background())
 	o.stop = stop
 	o.shim = &listen.Shim{Find: func() host.Process { return servingProcess(o.Who.Inner, o.Container, st.InnerSock) }}
-	o.receiver = receiver.New(receiver.Options{
-		Forwarder: agentconfig.Forwarder(o.Config.Agent),
+	o.forwarder = forwarder.New(forwarder.Options{
+		Limits:    agentconfig.Limits(o.Config.Agent),
 		Collation: o.collation,
 		Journal:   o.Telemetry.Queue,
 		Warn:      o.warnOfSpans,
 	})
-	o.own = o.receiver.Sandbox(o.Who.Sandbox)
-	o.running.Go(func() { o.receiver.Run(ctx) })
+	o.own = o.forwarder.Sandbox(o.Who.Sandbox)
+	o.running.Go(func() { o.forwarder.Run(ctx) })
 	o.restore()
 	o.resumeAgents()
 	kind := newVMKind(ctx)
@@ -220,7 +220,7 @@ func (o *Observer) Close() {
 	}
 	ctx, cancel := context.WithTimeout(context.Background(), agentDrain)
 	defer cancel()
-	if err := o.receiver.Close(ctx); err != nil {
+	if err := o.forwarder.Close(ctx); err != nil {
 		o.Log.Warn("agent's spans were lost", "error", err)
 	}
 }

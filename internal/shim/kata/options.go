@@ -7,9 +7,9 @@ import (
 	resourcepb "go.opentelemetry.io/proto/otlp/resource/v1"
 
 	"github.com/shimtrace/shimtrace/internal/export"
+	"github.com/shimtrace/shimtrace/internal/forwarder"
 	"github.com/shimtrace/shimtrace/internal/forwarder/collate"
 	"github.com/shimtrace/shimtrace/internal/forwarder/listen"
-	"github.com/shimtrace/shimtrace/internal/forwarder/receiver"
 	"github.com/shimtrace/shimtrace/internal/losses"
 	"github.com/shimtrace/shimtrace/internal/names"
 	"github.com/shimtrace/shimtrace/internal/shim/kata/agentconfig"
@@ -51,7 +51,7 @@ func (o *Observer) resource(service string, attrs []attribute.KeyValue) *resourc
 	if err != nil {
 		o.Log.Warn("spans say less than they should", "service", service, "error", err)
 	}
-	return receiver.Resource(res)
+	return forwarder.Resource(res)
 }
 
 // dropped counts the agent's and the runtime's spans that are of a time when tracing was

@@ -216,7 +216,7 @@ func TestRuntimesSpans(t *testing.T) {
 		t.Fatal(err)
 	}
 	// What is quiet is no loss.
-	if n := o.receiver.Snapshot(); spans != int(n.Sent) || spans == 0 || n.Sent+n.Unwanted < capturedSpans || len(n.Lost) > 0 {
+	if n := o.forwarder.Snapshot(); spans != int(n.Sent) || spans == 0 || n.Sent+n.Unwanted < capturedSpans || len(n.Lost) > 0 {
 		t.Errorf("%d spans are in the journal: %+v", spans, n)
 	}
 }

@@ -20,11 +20,11 @@ import (
 	"github.com/shimtrace/shimtrace/internal/kata"
 )
 
-// Forwarder returns the limits of [agent.limits] on what a guest may send, and the
+// Limits returns the limits of [agent.limits] on what a guest may send, and the
 // attributes that are kept.
-func Forwarder(cfg config.Agent) forwarder.Options {
+func Limits(cfg config.Agent) forwarder.Limits {
 	l := cfg.Limits
-	return forwarder.Options{
+	return forwarder.Limits{
 		Wire:           agent.Options{MaxFrame: int(l.FrameBytes), Options: span.Options{MaxValue: int(l.ValueBytes), Keep: cfg.Keep}},
 		SpansPerSecond: l.SpansPerSecond,
 		SpanBurst:      l.SpanBurst,

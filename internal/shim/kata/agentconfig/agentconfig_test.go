@@ -15,7 +15,7 @@ func TestEveryLimitCounts(t *testing.T) {
 		changed := plain
 		field := reflect.ValueOf(&changed.Agent.Limits).Elem().Field(i)
 		field.SetInt(field.Int() + 1)
-		if reflect.DeepEqual(Forwarder(changed.Agent), Forwarder(plain.Agent)) && reflect.DeepEqual(Isolated(changed), Isolated(plain)) {
+		if reflect.DeepEqual(Limits(changed.Agent), Limits(plain.Agent)) && reflect.DeepEqual(Isolated(changed), Isolated(plain)) {
 			t.Errorf("agent.limits.%s has no effect", limits.Field(i).Tag.Get("toml"))
 		}
 	}

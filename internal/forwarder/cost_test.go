@@ -1,4 +1,4 @@
-package receiver
+package forwarder_test
 
 import (
 	"bytes"
@@ -26,7 +26,7 @@ import (
 type bill struct {
 	cpu        time.Duration
 	heap, disk uint64
-	counts     Snapshot
+	counts     forwarder.Snapshot
 	peak       uint64         // of the heap, beside what it had before
 	wall       time.Duration  // while it was sent
 	drops      map[string]int // in the journal
@@ -36,22 +36,22 @@ type bill struct {
 // what that has cost beside the sending.
 func pay(t *testing.T, stream []byte) bill {
 	const enough = 1 << 40
-	return through(t, forwarder.Options{
+	return through(t, forwarder.Limits{
 		SpansPerSecond: enough, SpanBurst: enough, BytesPerSecond: enough, ByteBurst: enough, ReadBytesPerSecond: enough,
 		CPUPercent: 1 << 20, CPUBurst: time.Hour, QueuedSpans: 1 << 16, QueuedBytes: enough,
-	}, func(agent *net.UnixConn, _ *Receiver) { send(t, agent, stream) })
+	}, func(agent *net.UnixConn, _ *forwarder.Forwarder) { send(t, agent, stream) })
 }
 
 // through runs sender against a Receiver with a journal until everything that was sent
 // is on disk.
-func through(t *testing.T, o forwarder.Options, sender func(agent *net.UnixConn, r *Receiver)) (b bill) {
+func through(t *testing.T, o forwarder.Limits, sender func(agent *net.UnixConn, r *forwarder.Forwarder)) (b bill) {
 	t.Helper()
 	dir := t.TempDir()
 	j, err := journal.Open(dir, journal.Options{MaxBytes: 1 << 40})
 	if err != nil {
 		t.Fatal(err)
 	}
-	r := New(Options{Forwarder: o, Journal: j, Collation: isolated})
+	r := forwarder.New(forwarder.Options{Limits: o, Journal: j, Collation: isolated})
 	ctx, stop := context.WithCancel(context.Background())
 	var running sync.WaitGroup
 	running.Go(func() { r.Run(ctx) })
@@ -209,7 +209,7 @@ func TestFloodOfShapes(t *testing.T) {
 				for rest := stream; len(rest) > 0; rest = rest[8+binary.BigEndian.Uint64(rest):] {
 					frames++
 				}
-				b := through(t, forwarder.Options{CPUPercent: percent, CPUBurst: burst}, func(agent *net.UnixConn, _ *Receiver) {
+				b := through(t, forwarder.Limits{CPUPercent: percent, CPUBurst: burst}, func(agent *net.UnixConn, _ *forwarder.Forwarder) {
 					for end := time.Now().Add(floodTime(t)); time.Now().Before(end); sent += frames {
 						send(t, agent, stream)
 					}
@@ -268,7 +268,7 @@ func TestLossesAreWritten(t *testing.T) {
 		t.Fatal(err)
 	}
 	defer j.Close()
-	r := New(Options{Forwarder: forwarder.Options{SpansPerSecond: 1, SpanBurst: 10}, Journal: j, Collation: isolated})
+	r := forwarder.New(forwarder.Options{Limits: forwarder.Limits{SpansPerSecond: 1, SpanBurst: 10}, Journal: j, Collation: isolated})
 	ctx, stop := context.WithCancel(context.Background())
 	var running sync.WaitGroup
 	running.Go(func() { r.Run(ctx) })

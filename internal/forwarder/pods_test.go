@@ -1,4 +1,4 @@
-package receiver
+package forwarder_test
 
 import (
 	"bytes"
@@ -20,6 +20,7 @@ import (
 	commonpb "go.opentelemetry.io/proto/otlp/common/v1"
 	resourcepb "go.opentelemetry.io/proto/otlp/resource/v1"
 
+	"github.com/shimtrace/shimtrace/internal/forwarder"
 	"github.com/shimtrace/shimtrace/internal/forwarder/calls"
 	"github.com/shimtrace/shimtrace/internal/forwarder/captured"
 	"github.com/shimtrace/shimtrace/internal/forwarder/collate"
@@ -104,7 +105,7 @@ func (h *host) relayOf(t *testing.T, s *store, pod *captured.Pod, name string) *
 			{Key: "service.name", Value: &commonpb.AnyValue{Value: &commonpb.AnyValue_StringValue{StringValue: service}}},
 		}}
 	}
-	r, closed := start(t, s, Options{Collation: func(listen.Origin) (collate.Options, losses.Reason) {
+	r, closed := start(t, s, forwarder.Options{Collation: func(listen.Origin) (collate.Options, losses.Reason) {
 		quiet := []string{"State", "Stats", "Pids", "Connect", "Wait"}
 		spans := []string{"AddEndpoints"}
 		for _, request := range append(calls.QuietRequests(quiet), "ReadStdout", "ReadStderr", "WaitProcess", "Check") {

@@ -1,4 +1,4 @@
-package receiver
+package forwarder
 
 import (
 	"go.opentelemetry.io/otel/sdk/resource"

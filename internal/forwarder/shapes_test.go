@@ -1,4 +1,4 @@
-package receiver
+package forwarder_test
 
 import (
 	"encoding/binary"

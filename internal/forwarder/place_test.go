@@ -1,4 +1,4 @@
-package receiver
+package forwarder_test
 
 import (
 	"context"
@@ -14,6 +14,7 @@ import (
 	tracepb "go.opentelemetry.io/proto/otlp/trace/v1"
 	"google.golang.org/protobuf/proto"
 
+	"github.com/shimtrace/shimtrace/internal/forwarder"
 	"github.com/shimtrace/shimtrace/internal/forwarder/agent"
 	"github.com/shimtrace/shimtrace/internal/forwarder/calls"
 	"github.com/shimtrace/shimtrace/internal/forwarder/captured"
@@ -77,13 +78,13 @@ func isolated(from listen.Origin) (collate.Options, losses.Reason) {
 }
 
 // start returns a Receiver that runs until the test ends, or until closed.
-func start(t *testing.T, s *store, o Options) (r *Receiver, closed func() error) {
+func start(t *testing.T, s *store, o forwarder.Options) (r *forwarder.Forwarder, closed func() error) {
 	t.Helper()
 	o.Journal = s
 	if o.Collation == nil {
 		o.Collation = isolated
 	}
-	r = New(o)
+	r = forwarder.New(o)
 	ctx, stop := context.WithCancel(context.Background())
 	var running sync.WaitGroup
 	running.Go(func() { r.Run(ctx) })
@@ -116,7 +117,7 @@ func placeholders(spans []*tracepb.Span) (n int) {
 // name, all of them, in traces that no other VM is in.
 func TestVMsApart(t *testing.T) {
 	s := newStore()
-	r, closed := start(t, s, Options{})
+	r, closed := start(t, s, forwarder.Options{})
 	data := captured.Frames(t, "kata-4.1.0-pod.agent")
 	var agents sync.WaitGroup
 	for _, from := range []listen.Origin{{Sandbox: "a"}, {Sandbox: "b", CID: 7}, {CID: 8}} {
@@ -153,7 +154,7 @@ func TestVMsApart(t *testing.T) {
 // VM's connections that spoke has ended, not before.
 func TestEndsWithLastConnection(t *testing.T) {
 	s := newStore()
-	r, _ := start(t, s, Options{})
+	r, _ := start(t, s, forwarder.Options{})
 	data := captured.Frames(t, "kata-4.1.0-rs-pod.agent")
 	first, silent := connect(t, r, listen.Origin{Sandbox: "a"}), connect(t, r, listen.Origin{Sandbox: "a"})
 	send(t, first, data)
@@ -172,7 +173,7 @@ func TestEndsWithLastConnection(t *testing.T) {
 func TestSandbox(t *testing.T) {
 	s := newStore()
 	root := trace.NewSpanContext(trace.SpanContextConfig{TraceID: trace.TraceID{9}, SpanID: trace.SpanID{9}, TraceFlags: trace.FlagsSampled})
-	r, closed := start(t, s, Options{Collation: func(from listen.Origin) (collate.Options, losses.Reason) {
+	r, closed := start(t, s, forwarder.Options{Collation: func(from listen.Origin) (collate.Options, losses.Reason) {
 		o, _ := isolated(from)
 		o.Isolated, o.Root = false, root
 		return o, 0
@@ -208,7 +209,7 @@ func TestSandbox(t *testing.T) {
 func TestTraceIDs(t *testing.T) {
 	for _, keep := range []bool{false, true} {
 		s := newStore()
-		r, closed := start(t, s, Options{KeepTraceIDs: keep})
+		r, closed := start(t, s, forwarder.Options{KeepTraceIDs: keep})
 		data := captured.Frames(t, "kata-3.28.0-agent")
 		theirs := make(map[trace.TraceID]bool)
 		for _, span := range decode(t, data) {
@@ -235,7 +236,7 @@ func TestTraceIDs(t *testing.T) {
 // TestLost: whatever is lost is told once, under its reason.
 func TestLost(t *testing.T) {
 	s := newStore()
-	r, closed := start(t, s, Options{MaxVMs: 1, Collation: func(from listen.Origin) (collate.Options, losses.Reason) {
+	r, closed := start(t, s, forwarder.Options{MaxVMs: 1, Collation: func(from listen.Origin) (collate.Options, losses.Reason) {
 		if from.Sandbox == "unwelcome" {
 			return collate.Options{}, losses.OtherVM
 		}
@@ -268,7 +269,7 @@ func TestClientFails(t *testing.T) {
 	s := newStore()
 	s.fail = errors.New("the disk is full")
 	var warned sync.Map
-	r, closed := start(t, s, Options{Warn: func(err error) { warned.Store(err.Error(), true) }})
+	r, closed := start(t, s, forwarder.Options{Warn: func(err error) { warned.Store(err.Error(), true) }})
 	agent := connect(t, r, listen.Origin{Sandbox: "a"})
 	send(t, agent, captured.Frames(t, "kata-3.28.0-agent"))
 	agent.Close()
@@ -287,7 +288,7 @@ func TestClientFails(t *testing.T) {
 func TestPanic(t *testing.T) {
 	s := newStore()
 	s.panic = true
-	r, closed := start(t, s, Options{})
+	r, closed := start(t, s, forwarder.Options{})
 	data := captured.Frames(t, "kata-3.28.0-agent")
 	send(t, connect(t, r, listen.Origin{Sandbox: "a"}), data)
 	eventually(t, "spans are lost", func() bool { return int(s.losses.Of(losses.Panic)) > 0 })
@@ -304,13 +305,12 @@ func TestPanic(t *testing.T) {
 	if n := len(s.of("b")) - placeholders(s.of("b")); n != 60 {
 		t.Errorf("of another VM there are %d spans, want 60", n)
 	}
-	r.guard(func() { panic("whatever else") })
 }
 
 // TestQuiet: what nobody wants is no loss.
 func TestQuiet(t *testing.T) {
 	s := newStore()
-	r, closed := start(t, s, Options{Collation: func(from listen.Origin) (collate.Options, losses.Reason) {
+	r, closed := start(t, s, forwarder.Options{Collation: func(from listen.Origin) (collate.Options, losses.Reason) {
 		o, _ := isolated(from)
 		o.Quiet, o.Slow = []string{"Stats"}, time.Hour
 		return o, 0

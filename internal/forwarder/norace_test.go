@@ -1,5 +1,5 @@
 //go:build !race
 
-package receiver
+package forwarder_test
 
 const race = false

@@ -1,4 +1,4 @@
-package receiver
+package forwarder_test
 
 import (
 	"bytes"
@@ -66,9 +66,9 @@ func BenchmarkSocketToJournal(b *testing.B) {
 // took.
 func pass(b *testing.B, j *journal.Journal, apart bool, stream []byte, spans int) (sender time.Duration) {
 	const plenty = 1 << 30
-	r := New(Options{
+	r := forwarder.New(forwarder.Options{
 		Journal: j, Warn: func(err error) { b.Error(err) },
-		Forwarder: forwarder.Options{
+		Limits: forwarder.Limits{
 			SpansPerSecond: plenty, SpanBurst: plenty, BytesPerSecond: plenty, ByteBurst: plenty,
 			CPUPercent: plenty, CPUBurst: time.Hour, ReadBytesPerSecond: plenty,
 			QueuedSpans: 1 << 16, QueuedBytes: plenty,

@@ -1,6 +1,6 @@
 //go:build race
 
-package receiver
+package forwarder_test
 
 // race: the detector multiplies what everything costs.
 const race = true

@@ -1,4 +1,4 @@
-package receiver
+package forwarder_test
 
 import (
 	"net"
@@ -6,18 +6,16 @@ import (
 	"testing"
 	"time"
 
-	"go.uber.org/goleak"
 	"golang.org/x/sys/unix"
 
+	"github.com/shimtrace/shimtrace/internal/forwarder"
 	"github.com/shimtrace/shimtrace/internal/forwarder/listen"
 )
-
-func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
 
 const patience = 20 * time.Second
 
 // connect gives the Receiver a connection, and returns the agent's end.
-func connect(t *testing.T, r *Receiver, from listen.Origin) *net.UnixConn {
+func connect(t *testing.T, r *forwarder.Forwarder, from listen.Origin) *net.UnixConn {
 	t.Helper()
 	fds, err := unix.Socketpair(unix.AF_UNIX, unix.SOCK_STREAM|unix.SOCK_CLOEXEC, 0)
 	if err != nil {

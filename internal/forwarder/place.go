@@ -1,0 +1,167 @@
+package forwarder
+
+import (
+	"context"
+	"fmt"
+	"runtime/debug"
+	"time"
+
+	resourcepb "go.opentelemetry.io/proto/otlp/resource/v1"
+
+	"github.com/shimtrace/shimtrace/internal/forwarder/collate"
+	"github.com/shimtrace/shimtrace/internal/forwarder/listen"
+	"github.com/shimtrace/shimtrace/internal/forwarder/span"
+	"github.com/shimtrace/shimtrace/internal/losses"
+)
+
+// Sandbox returns the collator of a sandbox's VM, which from now on lasts until
+// Close: for who tells it of the sandbox's calls. It is nil if Collation refuses
+// the sandbox or there are too many VMs.
+func (f *Forwarder) Sandbox(id string) *collate.Collator {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	s := f.share(listen.Origin{Sandbox: id})
+	if s == nil {
+		return nil
+	}
+	c, _ := f.collator(s)
+	s.kept = c != nil
+	return c
+}
+
+// collator returns what gives a sandbox's spans their place, made now if there is none yet,
+// or says why there is none. The caller holds the lock.
+func (f *Forwarder) collator(s *sandbox) (c *collate.Collator, refused losses.Reason) {
+	if c := s.collator.Load(); c != nil {
+		return c, 0
+	}
+	if f.collators >= f.opts.MaxVMs {
+		return nil, losses.VMs
+	}
+	o, refused := f.opts.Collation(s.from)
+	if refused != 0 {
+		return nil, refused
+	}
+	o.Sink, o.Drop = f.send, f.dropped(o.Drop)
+	c = collate.New(o)
+	s.collator.Store(c)
+	f.collators++
+	return c, 0
+}
+
+// place gives a span its place.
+func (s *sandbox) place(conn *connection, span *span.Span) {
+	f := s.forwarder
+	c := s.collator.Load()
+	if c == nil {
+		f.mu.Lock()
+		var refused losses.Reason
+		c, refused = f.collator(s)
+		f.mu.Unlock()
+		if c == nil {
+			f.losses.Add(refused, 1)
+			return
+		}
+	}
+	s.talking[conn] = struct{}{}
+	if f.opts.KeepTraceIDs {
+		c.AddTrace(span.TraceID)
+	}
+	c.Add(span)
+}
+
+// ended tells the collator that no more spans come of the connection.
+func (s *sandbox) ended(conn *connection) {
+	delete(s.talking, conn)
+	c := s.collator.Load()
+	if c == nil || len(s.talking) > 0 {
+		return
+	}
+	f := s.forwarder
+	f.mu.Lock()
+	if !s.kept {
+		s.collator.Store(nil)
+		f.collators--
+	}
+	f.mu.Unlock()
+	c.AgentEnded()
+}
+
+// send is the collators' sink.
+func (f *Forwarder) send(resource *resourcepb.Resource, scope string, spans []byte, n int) {
+	defer f.survive(n)
+	// It bounds its own time.
+	if err := f.opts.Journal.AppendSpans(resource, scope, spans, n); err != nil {
+		f.placed.untaken.Add(uint64(n)) // it counts why
+		f.opts.Warn(err)
+		return
+	}
+	f.placed.sent.Add(uint64(n))
+}
+
+// survive is deferred to what may fail on spans, so many that are lost then.
+func (f *Forwarder) survive(spans int) {
+	if p := recover(); p != nil {
+		f.losses.Add(losses.Panic, spans)
+		f.opts.Warn(fmt.Errorf("panic, which costs spans: %v\n%s", p, debug.Stack()))
+	}
+}
+
+// tick is how often spans that wait are looked at, and losses told; idleTick is the
+// same while none arrive and none wait.
+const (
+	tick     = 500 * time.Millisecond
+	idleTick = 2 * time.Second
+)
+
+// Run sees to spans that wait, and writes of those that were lost, until ctx is done.
+func (f *Forwarder) Run(ctx context.Context) {
+	next := time.NewTimer(tick)
+	defer next.Stop()
+	var seen uint64 // spans, until the last tick
+	for {
+		select {
+		case <-ctx.Done():
+			return
+		case <-next.C:
+			added, held := f.work()
+			if added == seen && held == 0 {
+				next.Reset(idleTick)
+			} else {
+				next.Reset(tick)
+			}
+			seen = added
+			f.each((*collate.Collator).Tick)
+			if err := f.opts.Journal.Flush(); err != nil {
+				f.opts.Warn(err)
+			}
+		}
+	}
+}
+
+// work returns how many spans have arrived, and how many wait.
+func (f *Forwarder) work() (added uint64, held int) {
+	f.each(func(c *collate.Collator) {
+		s := c.Stats()
+		added, held = added+s.Added, held+s.Held
+	})
+	return added, held
+}
+
+// each calls do for each collator, whose sandbox is charged the processor time.
+func (f *Forwarder) each(do func(*collate.Collator)) {
+	f.mu.Lock()
+	var all []*sandbox
+	for _, s := range f.sandboxes {
+		all = append(all, s)
+	}
+	f.mu.Unlock()
+	for _, s := range all {
+		if c := s.collator.Load(); c != nil {
+			s.metered(func() {
+				defer f.survive(1) // whose spans it fails on, and on how many, is not known
+				do(c)
+			})
+		}
+	}
+}

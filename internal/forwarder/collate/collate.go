@@ -20,12 +20,12 @@ type Collator struct {
 	*calls.Calls
 	opts Options
 
-	mu      sync.Mutex
-	runtime *runtime
-	agent   *agent
-	traces  recent.Map[trace.TraceID, guestTrace]
-	secret  [16]byte // of the ids of traces that remain the guest's
-	stats   Stats
+	mu       sync.Mutex
+	runtime  *runtime
+	agent    *agent
+	traces   recent.Map[trace.TraceID, guestTrace]
+	isolated isolated
+	stats    Stats
 }
 
 // remembered is how many spans of a source are remembered once they got their place, for
@@ -40,7 +40,7 @@ func New(opts Options) *Collator {
 		opts:   opts,
 		traces: recent.New[trace.TraceID, guestTrace](maxTraces),
 	}
-	rand.Read(c.secret[:])
+	rand.Read(c.isolated.secret[:])
 	c.runtime = &runtime{
 		source: newSource(c, calls.RuntimeSpan, newBatch(&c.opts, opts.Runtime, names.RuntimeScope, names.LostRuntimeSpan)),
 		roots:  recent.New[trace.SpanID, struct{}](maxRoots),

@@ -97,7 +97,8 @@ func (s *source) inferred(lost *calls.Span) calls.Cause {
 // lost returns what a span that is missing was, as far as what is below it tells.
 func (s *source) lost(top *node) calls.Span {
 	lost := span.Span{Start: math.MaxUint64}
-	below := make([]*node, 0, 8)
+	var room [8]*node
+	below := room[:0]
 	for n := top.first; n != nil; n = n.next {
 		if s.requestFromAbove(n) {
 			continue

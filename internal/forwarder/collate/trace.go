@@ -39,19 +39,28 @@ func (c *Collator) rememberForeign(id trace.TraceID) {
 	c.traces.Put(id, t)
 }
 
-// orOwnTrace returns cause, or if there is none, that of a span which remains in a trace of its
-// own. The runtime's is the host's, and may be what it says. The id of a guest's is one that
-// the guest can neither rememberTrace nor know, unless the sandbox uses the trace that it named.
+// isolated are the traces that stay the guest's: where the sandbox is isolated, nobody
+// knows its calls, or it has no root.
+type isolated struct{ secret [16]byte }
+
+// trace returns the id of one, which the guest can neither choose nor know.
+func (i *isolated) trace(named trace.TraceID) (id trace.TraceID) {
+	var seed [32]byte
+	copy(seed[:], i.secret[:])
+	copy(seed[16:], named[:])
+	sum := sha256.Sum256(seed[:])
+	copy(id[:], sum[:])
+	return id
+}
+
+// orOwnTrace returns cause, or if there is none, that of a span which stays in the trace that
+// it says. If a guest says so, that is an isolated one, unless the sandbox uses the trace.
 func (s *source) orOwnTrace(cause calls.Cause, own trace.TraceID) calls.Cause {
 	if cause.Trace.IsValid() || cause.Drop != "" {
 		return cause
 	}
-	cause.Trace = own
-	if s.above != nil && !s.HasTrace(own) {
-		var seed [32]byte
-		copy(seed[copy(seed[:], s.secret[:]):], own[:])
-		sum := sha256.Sum256(seed[:])
-		copy(cause.Trace[:], sum[:])
+	if cause.Trace = own; s.above != nil && !s.HasTrace(own) {
+		cause.Trace = s.isolated.trace(own)
 	}
 	return cause
 }

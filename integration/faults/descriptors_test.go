@@ -18,10 +18,10 @@ import (
 func TestDescriptorsExhausted(t *testing.T) {
 	for i, tt := range []struct {
 		fault string
-		kind  faults.Kind
+		kind  traced.Kind
 	}{
-		{"relays can open no more files", faults.Relay},
-		{"what ships the spans can open no more files", faults.Collect},
+		{"relays can open no more files", traced.Relay},
+		{"what ships the spans can open no more files", traced.Collect},
 	} {
 		t.Run(string(tt.kind), func(t *testing.T) {
 			selected(t, i)
@@ -31,7 +31,7 @@ func TestDescriptorsExhausted(t *testing.T) {
 			limits := map[int]unix.Rlimit{}
 			for end := time.Now().Add(6 * time.Second); time.Now().Before(end); {
 				pids := processes(s, tt.kind) // those that start meanwhile, too
-				if tt.kind == faults.Relay {
+				if tt.kind == traced.Relay {
 					pids = s.podsRelays() // without which one starts is not traced
 				}
 				for _, pid := range pids {

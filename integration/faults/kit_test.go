@@ -87,7 +87,7 @@ func (s *site) listen() {
 func (s *site) endWith(recv *otlprecv.Receiver) {
 	s.Cleanup(func() {
 		// A shipper that misses an answer would wait for the collector to come back.
-		until(s.T, "the shipper to end", func() bool { return len(faults.Find(s.Rig, faults.Collect)) == 0 })
+		until(s.T, "the shipper to end", func() bool { return len(traced.Find(s.Rig, traced.Collect)) == 0 })
 		recv.Close()
 	})
 }
@@ -97,7 +97,7 @@ func (s *site) endWith(recv *otlprecv.Receiver) {
 func (s *site) finish(l *faults.Load) *reliability.Load {
 	s.Helper()
 	lost := l.End()
-	until(s.T, "the shims to end", func() bool { return len(s.Rig.Shims()) == len(faults.Find(s.Rig, faults.Guard)) })
+	until(s.T, "the shims to end", func() bool { return len(s.Rig.Shims()) == len(traced.Find(s.Rig, traced.Guard)) })
 	row := faults.Account(s.T, l, lost, nil)
 	if s.recv != nil {
 		until(s.T, "all spans to be delivered", func() bool {
@@ -115,8 +115,8 @@ func work(t *testing.T, l *faults.Load, more int64) {
 	until(t, "the load to go on", func() bool { return l.Ops() >= target })
 }
 
-func processes(s *site, kind faults.Kind) (pids []int) {
-	for _, p := range faults.Find(s.Rig, kind) {
+func processes(s *site, kind traced.Kind) (pids []int) {
+	for _, p := range traced.Find(s.Rig, kind) {
 		pids = append(pids, p.PID)
 	}
 	return pids
@@ -124,7 +124,7 @@ func processes(s *site, kind faults.Kind) (pids []int) {
 
 // podsRelays returns the relays of the containers that live through it all.
 func (s *site) podsRelays() (pids []int) {
-	for _, p := range faults.Find(s.Rig, faults.Relay) {
+	for _, p := range traced.Find(s.Rig, traced.Relay) {
 		if slices.ContainsFunc(p.Args, func(a string) bool { return strings.HasPrefix(a, "pod") || a == "echo" }) {
 			pids = append(pids, p.PID)
 		}

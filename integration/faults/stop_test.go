@@ -23,9 +23,9 @@ func stopped() time.Duration {
 func TestStopped(t *testing.T) {
 	for _, tt := range []struct {
 		fault string
-		kind  faults.Kind
+		kind  traced.Kind
 	}{
-		{"what ships the spans is stopped (SIGSTOP) for 30 s", faults.Collect},
+		{"what ships the spans is stopped (SIGSTOP) for 30 s", traced.Collect},
 	} {
 		t.Run(string(tt.kind), func(t *testing.T) {
 			s := start(t, traced.Options{})

@@ -115,6 +115,7 @@ func Start(t rig.TB, opts Options) *Install {
 	}
 	t.Cleanup(func() { os.RemoveAll(filepath.Dir(in.Config)) })
 	in.Rig = rig.Start(t, ropts)
+	killUnder(t, in.Rig)
 	return in
 }
 

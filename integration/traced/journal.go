@@ -7,10 +7,17 @@ import (
 
 	"github.com/shimtrace/shimtrace/integration/otlprecv"
 	"github.com/shimtrace/shimtrace/internal/export/journal"
+	"github.com/shimtrace/shimtrace/internal/losses"
 )
 
-// Spans reads the journal, from which nothing may be lost.
-func (in *Install) Spans() ([]otlprecv.Span, error) { return in.SpansBut("") }
+// Spans reads the journal, from which nothing may be lost; but for what relays had that
+// are killed under the test.
+func (in *Install) Spans() ([]otlprecv.Span, error) {
+	if Killing() {
+		return in.SpansBut(losses.RelayDied.String())
+	}
+	return in.SpansBut("")
+}
 
 // SpansBut reads the journal, from which spans may be lost for one reason only.
 func (in *Install) SpansBut(reason string) ([]otlprecv.Span, error) {

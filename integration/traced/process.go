@@ -1,4 +1,4 @@
-package faults
+package traced
 
 import (
 	"path/filepath"

@@ -1,11 +1,12 @@
-package faults
+package traced
 
 import (
 	"context"
 	"fmt"
 	"math/rand/v2"
+	"os"
 	"path/filepath"
-	"testing"
+	"strings"
 	"time"
 
 	"golang.org/x/sys/unix"
@@ -22,6 +23,7 @@ import (
 type Killer struct {
 	rig    *rig.Rig
 	Killed map[Kind]int
+	log    []string
 }
 
 // NewKiller returns one that has killed nobody yet.
@@ -34,7 +36,7 @@ const killEvery = 80 * time.Millisecond
 // comes back that could be killed. What ships is started again after a growing pause when
 // it dies again and again; where it is one of several kinds, and is not there, a relay
 // is killed in its place.
-func (k *Killer) Kill(t testing.TB, times int, kinds ...Kind) {
+func (k *Killer) Kill(t rig.TB, times int, kinds ...Kind) {
 	t.Helper()
 	for i := range times {
 		time.Sleep(rand.N(2 * killEvery))
@@ -56,16 +58,48 @@ func (k *Killer) Kill(t testing.TB, times int, kinds ...Kind) {
 	}
 }
 
-// KillUntil kills relays, and now and then the guard, until ctx is done.
-func (k *Killer) KillUntil(ctx context.Context, every time.Duration) {
-	for {
-		select {
-		case <-ctx.Done():
-			return
-		case <-time.After(rand.N(2 * every)):
+// killEnv makes Start kill relays, and now and then the guard, as long as the test
+// lasts: a mean time between two kills, such as 200ms.
+const killEnv = "SHIMTRACE_KILL"
+
+// Killing reports whether processes are killed under each test. Then pods, calls and
+// answers are as ever, and spans may be lost.
+func Killing() bool { return os.Getenv(killEnv) != "" }
+
+// killUnder kills until the test ends, if killEnv says so.
+func killUnder(t rig.TB, r *rig.Rig) {
+	if !Killing() {
+		return
+	}
+	every, err := time.ParseDuration(os.Getenv(killEnv))
+	if err != nil {
+		t.Fatalf("%s: %v", killEnv, err)
+	}
+	ctx, stop := context.WithCancel(context.Background())
+	done := make(chan struct{})
+	k := NewKiller(r)
+	go func() {
+		defer close(done)
+		for i := 1; ctx.Err() == nil; i++ {
+			select {
+			case <-ctx.Done():
+				return
+			case <-time.After(rand.N(2 * every)):
+			}
+			if i%5 == 0 && k.one(Guard) {
+				for ctx.Err() == nil && k.unguarded() != nil {
+					time.Sleep(5 * time.Millisecond)
+				}
+				continue
+			}
 			k.one(Relay)
 		}
-	}
+	}()
+	t.Cleanup(func() {
+		stop()
+		<-done
+		t.Logf("killed %v", k.Killed)
+	})
 }
 
 // one kills a process of a kind; it reports whether there was one.
@@ -74,10 +108,13 @@ func (k *Killer) one(kind Kind) bool {
 	if len(pids) == 0 {
 		return false
 	}
-	if unix.Kill(pids[rand.IntN(len(pids))], unix.SIGKILL) != nil {
+	pid := pids[rand.IntN(len(pids))]
+	args, _ := os.ReadFile(fmt.Sprintf("/proc/%d/cmdline", pid))
+	if unix.Kill(pid, unix.SIGKILL) != nil {
 		return false // it has just ended
 	}
 	k.Killed[kind]++
+	k.log = append(k.log, fmt.Sprintf("%s killed %s %d %s", time.Now().UTC().Format("15:04:05.000"), kind, pid, strings.ReplaceAll(string(args), "\x00", " ")))
 	return true
 }
 
@@ -93,13 +130,20 @@ func (k *Killer) candidates(kind Kind) (pids []int) {
 	if err != nil {
 		return nil
 	}
-	if kind == Guard {
-		return []int{self.PID}
+	living := map[int]bool{}
+	for _, p := range Find(k.rig, Relay) {
+		living[p.PID] = true
 	}
 	for _, r := range relays {
-		if r.Guarded {
+		switch {
+		case r.Guarded && living[r.PID]:
 			pids = append(pids, r.PID)
+		case kind == Guard:
+			return nil // it is about to have another one go on for this one
 		}
+	}
+	if kind == Guard {
+		return []int{self.PID}
 	}
 	return pids
 }
@@ -112,25 +156,36 @@ func (k *Killer) ask() (guard.Self, []guard.Status, error) {
 }
 
 // awaitGuard waits until another guard has all the relays.
-func (k *Killer) awaitGuard(t testing.TB) {
+func (k *Killer) awaitGuard(t rig.TB) {
 	t.Helper()
 	for deadline := time.Now().Add(time.Minute); ; time.Sleep(5 * time.Millisecond) {
-		_, relays, err := k.ask()
-		registered := map[int]bool{}
-		for _, r := range relays {
-			registered[r.PID] = r.Guarded
-		}
-		all := err == nil
-		for _, p := range Find(k.rig, Relay) {
-			all = all && registered[p.PID]
-		}
-		if all {
+		err := k.unguarded()
+		if err == nil {
 			return
 		}
 		if time.Now().After(deadline) {
-			t.Fatalf("the guard was killed, and a minute later not all relays are registered: %v\n%s", err, k.Tell())
+			t.Fatalf("a minute after the guard was killed: %v\n%s", err, k.Tell())
 		}
 	}
+}
+
+// unguarded is nil if all relays that live are registered.
+func (k *Killer) unguarded() error {
+	living := Find(k.rig, Relay) // before the guard is asked: one that comes later does not count
+	_, relays, err := k.ask()
+	if err != nil {
+		return err
+	}
+	guarded := map[int]bool{}
+	for _, r := range relays {
+		guarded[r.PID] = r.Guarded
+	}
+	for _, p := range living {
+		if !guarded[p.PID] && unix.Kill(p.PID, 0) == nil {
+			return fmt.Errorf("relay %d is not registered", p.PID)
+		}
+	}
+	return nil
 }
 
 // Resumed returns how often the relays that live were followed by another process.
@@ -142,8 +197,10 @@ func (k *Killer) Resumed() (n int) {
 	return n
 }
 
-// Tell says what there is.
+// Tell says who was killed, what the guard has logged, and what there is.
 func (k *Killer) Tell() string {
 	self, relays, err := k.ask()
-	return fmt.Sprintf("guard %+v, %v, relays registered %+v, living %v", self, err, relays, Find(k.rig, Relay))
+	log, _ := os.ReadFile(filepath.Join(k.rig.Dir, "run/shimtrace/guard.log"))
+	return fmt.Sprintf("%s\nthe guard's log:\n%s\nguard %+v, %v, relays registered %+v, living %v",
+		strings.Join(k.log, "\n"), log, self, err, relays, Find(k.rig, Relay))
 }

@@ -5,8 +5,10 @@ import (
 	"encoding/binary"
 	"errors"
 	"fmt"
+	"io"
 	"net"
 	"net/http"
+	"net/http/httptest"
 	"os"
 	"path/filepath"
 	"strconv"
@@ -20,6 +22,7 @@ import (
 	"github.com/shimtrace/shimtrace/internal/disktest"
 	"github.com/shimtrace/shimtrace/internal/forwarder/endpoint"
 	"github.com/shimtrace/shimtrace/internal/forwarder/route"
+	local "github.com/shimtrace/shimtrace/internal/host"
 	"github.com/shimtrace/shimtrace/internal/keeper"
 	"github.com/shimtrace/shimtrace/internal/reliability"
 )
@@ -70,6 +73,10 @@ func (k *kept) keeper(t *testing.T) *keeper.Keeper {
 			return []*os.File{f}, err
 		},
 		Every:   100 * time.Millisecond,
+		Awaited: true,
+		Killing: func(string) func() {
+			return route.Ending(filepath.Join(k.state, "collect"), []string{k.at}, func(err error) { t.Error(err) })
+		},
 		Without: "no spans come", Name: "endpoint",
 		Logf: func(format string, args ...any) {
 			k.mu.Lock()
@@ -208,6 +215,83 @@ func TestCollectStopped(t *testing.T) {
 		Fault: "`shimtrace collect` is stopped (SIGSTOP)",
 		Pod:   "the spans that its runtime ends meanwhile take up to a second: the relays replace the process",
 		Lost:  "what the stopped process had, and the posts that waited for it",
+	})
+}
+
+// TestCollectStuck: a process that is killed while a disk hangs in one of its threads does
+// not end, and its sockets stay open. Nobody waits for it nonetheless.
+func TestCollectStuck(t *testing.T) {
+	disk, freeze, thaw := disktest.Ext4(t)
+	t.Cleanup(thaw)
+	k := newKept(t)
+	uploading, frozen := make(chan struct{}, 1), make(chan struct{})
+	collector := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		_, _ = io.Copy(io.Discard, r.Body)
+		select {
+		case uploading <- struct{}{}:
+		default:
+		}
+		<-frozen
+		w.Header().Set("Content-Type", r.Header.Get("Content-Type"))
+	}))
+	t.Cleanup(collector.Close)
+	file := filepath.Join(k.state, "config.toml")
+	text, err := os.ReadFile(file)
+	if err != nil {
+		t.Fatal(err)
+	}
+	dir := filepath.Join(disk, "journal")
+	config := strings.Replace(string(text), strconv.Quote(filepath.Join(k.state, "journal")), strconv.Quote(dir), 1) +
+		fmt.Sprintf("[export]\nendpoint = %q\n", collector.URL)
+	if err := os.WriteFile(file, []byte(config), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	record(t, dir)
+	of := k.keeper(t)
+	of.Ensure()
+	ctx, cancel := context.WithCancel(t.Context())
+	var watching sync.WaitGroup
+	watching.Go(func() { of.Watch(ctx) })
+	defer watching.Wait()
+	defer cancel()
+	<-uploading
+	freeze()
+	close(frozen) // the process writes how far it has come
+	pid := k.processes(t)[0]
+	eventually(t, "a thread of it hangs", func() bool {
+		for _, thread := range local.Proc("/proc").Threads(pid) {
+			if thread.State == 'D' {
+				return true
+			}
+		}
+		return false
+	})
+	p := load(t, goPod)[0]
+	client := p.client(t)
+	eventually(t, "posts are taken nonetheless", func() bool { return p.post(client, k.url, p.bodies[0]) == nil })
+	if err := unix.Kill(pid, unix.SIGKILL); err != nil {
+		t.Fatal(err)
+	}
+	longest := time.Duration(0)
+	for n := range 10 {
+		began := time.Now()
+		if err := p.post(client, k.url, p.bodies[0]); err == nil {
+			t.Errorf("post %d was answered", n)
+		}
+		longest = max(longest, time.Since(began))
+	}
+	t.Logf("ten posts failed, the longest wait was %v", longest)
+	if longest > 10*time.Second { // a second, on a machine with nothing else to do
+		t.Errorf("a post waited for %v", longest)
+	}
+	thaw()
+	eventually(t, "another process is there", func() bool {
+		now := k.processes(t)
+		return len(now) == 1 && now[0] != pid && p.post(client, k.url, p.bodies[0]) == nil
+	})
+	reliability.Row(t, reliability.Fault{
+		Area: "Hangs", Fault: "`shimtrace collect` is killed while its disk hangs, and so does not end",
+		Pod: "waits of a second at most: its connections are reset, again and again", Lost: "what it had, as `runtime: endpoint_gone`, and what is posted until the disk goes on",
 	})
 }
 

@@ -82,11 +82,9 @@ func (c *collecting) keeper(t *testing.T) *export.Keeper {
 	return k
 }
 
-func (c *collecting) killing(t *testing.T) func(string) {
-	return func(string) {
-		if err := route.LeaveUnread(export.CollectDir(c.cfg), []string{c.cfg.Jaeger.Listen}); err != nil {
-			t.Error(err)
-		}
+func (c *collecting) killing(t *testing.T) func(string) func() {
+	return func(string) func() {
+		return route.Ending(export.CollectDir(c.cfg), []string{c.cfg.Jaeger.Listen}, func(err error) { t.Error(err) })
 	}
 }
 

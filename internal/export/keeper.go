@@ -32,7 +32,7 @@ const awaitedEvery = 250 * time.Millisecond
 // GuardCollect has the process that collects for the relays of a state directory ended
 // when it does not answer, until ctx is done; killing is called before. The relays start
 // the next one.
-func GuardCollect(ctx context.Context, stateDir string, killing func(answer string), logf func(format string, args ...any)) {
+func GuardCollect(ctx context.Context, stateDir string, killing func(answer string) (stuck func()), logf func(format string, args ...any)) {
 	cfg := config.Config{Relay: config.Relay{StateDir: stateDir}}
 	k := keeper.New(keeper.Options{
 		Lock: CollectLock(cfg), Every: awaitedEvery, Awaited: true, Killing: killing, Name: collectProcess, Logf: logf,
@@ -67,7 +67,7 @@ func NewKeeper(cfg config.Config, logf func(format string, args ...any)) *Keeper
 // Receive has the process receive runtimes' spans as well. It is left what listen
 // returns unless lacks says that it has it; killing is called before it is killed, since
 // it does not answer while runtimes wait for it. It is called before anything else.
-func (k *Keeper) Receive(listen func() ([]*os.File, error), lacks func(answer string) bool, killing func(answer string)) {
+func (k *Keeper) Receive(listen func() ([]*os.File, error), lacks func(answer string) bool, killing func(answer string) (stuck func())) {
 	k.opts.Files, k.opts.Lacks, k.opts.Killing = listen, lacks, killing
 	k.opts.Every, k.opts.Awaited = awaitedEvery, true
 	if k.opts.Without = "no spans come from Kata's runtimes"; k.ships {

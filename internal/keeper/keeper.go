@@ -54,8 +54,10 @@ type Options struct {
 	// ping is replaced in less than half a second, unless it wants for a processor.
 	Awaited bool
 	// Killing is called right before a process is killed that does not answer any more,
-	// with its last answer; nil: nothing is to be done then.
-	Killing func(answer string)
+	// with its last answer; nil: nothing is to be done then. What it returns is called, each
+	// time that the process is looked at, if it does not end, since a call of a disk in it
+	// hangs: others may wait at what it has open.
+	Killing func(answer string) (stuck func())
 	// Logf is told what hinders the Keeper, once for each cause.
 	Logf func(format string, args ...any)
 }
@@ -72,6 +74,8 @@ type Keeper struct {
 	own    mark      // as this Keeper has left it
 	looked time.Time // when this Keeper pinged it
 	answer string    // to that
+	stuck  func()    // of what does not end, though it was killed; nil: nothing
+	dying  int       // its process
 	silent time.Time // since when it does not answer; zero if it does
 	timer  *time.Timer
 	due    time.Time // when the timer ends

@@ -39,6 +39,7 @@ func Answer(path string, state func() string, take func([]*os.File)) (io.Closer,
 	if err != nil {
 		return nil, fmt.Errorf("answer pings: %w", err)
 	}
+	answered(path, time.Unix(0, 0)) // nobody has asked yet
 	if state == nil {
 		state = func() string { return "" }
 	}
@@ -146,13 +147,13 @@ func (p *pinged) hangs(d time.Duration) bool {
 	return !host.Starved(before, proc.Threads(p.pid), d)
 }
 
-// since is how long ago a ping was answered last, to any Keeper.
-func since(path string, now time.Time) time.Duration {
+// since is how long ago a ping was answered last, to any Keeper; false if nobody answers.
+func since(path string, now time.Time) (time.Duration, bool) {
 	info, err := os.Lstat(path + pingName)
 	if err != nil {
-		return 0 // nobody answers
+		return 0, false
 	}
-	return now.Sub(info.ModTime()).Abs()
+	return now.Sub(info.ModTime()).Abs(), true
 }
 
 // answered leaves that a ping was answered for other Keepers.

@@ -19,8 +19,10 @@ const (
 	awaitTime = 300 * time.Millisecond
 	// defaultEvery is how often a process is pinged, by all Keepers together.
 	defaultEvery = 5 * time.Second
-	// killTime bounds the wait for the end of a process that was killed.
-	killTime = time.Second
+	// killTime bounds the wait for the end of a process that was killed, stuckTime is
+	// when it is not about to end.
+	killTime  = time.Second
+	stuckTime = 100 * time.Millisecond
 	// offerAgain is how long a Keeper waits that could not leave what the process lacks.
 	offerAgain = time.Minute
 )
@@ -31,14 +33,19 @@ func (k *Keeper) look() *os.File {
 	now := time.Now()
 	pause := k.opts.Every * 3 / 4 // Watch's ticks are not that exact
 	first := k.looked.IsZero() && k.opts.Lacks != nil
-	if !first && (now.Sub(k.looked) < pause || since(k.opts.Lock, now) < pause) {
+	if last, answers := since(k.opts.Lock, now); !first && (now.Sub(k.looked) < pause || !answers || last < pause) {
 		return nil
 	}
 	k.looked = now
 	p := ping(k.opts.Lock)
 	defer p.close()
+	if p.silent && p.pid == k.dying && k.stuck != nil {
+		k.stuck()
+		k.later(k.opts.Every)
+		return nil
+	}
 	if !p.silent {
-		k.silent, k.answer = time.Time{}, p.answer
+		k.silent, k.answer, k.stuck = time.Time{}, p.answer, nil
 		answered(k.opts.Lock, now)
 		k.offer(p)
 		return nil
@@ -101,20 +108,26 @@ func (k *Keeper) end(p pinged, stopped bool) *os.File {
 		why = "is stopped"
 	}
 	k.leave(mark{time.Now(), time.Now()}) // its end is no failure of the next one's
+	k.stuck, k.dying = func() {}, p.pid
 	if k.opts.Killing != nil {
-		k.opts.Killing(k.answer)
+		k.stuck = k.opts.Killing(k.answer)
 	}
 	if err := unix.PidfdSendSignal(fd, unix.SIGKILL, nil, 0); err != nil {
 		k.report(fmt.Errorf("the %s, process %d, %s and cannot be ended: %w", k.opts.Name, p.pid, why, err))
 		return nil
 	}
 	ended := []unix.PollFd{{Fd: int32(fd), Events: unix.POLLIN}}
-	if n, _ := unix.Poll(ended, int(killTime.Milliseconds())); n == 0 {
+	n, _ := unix.Poll(ended, int(stuckTime.Milliseconds()))
+	for killed := time.Now(); n == 0 && time.Since(killed) < killTime; {
+		k.stuck()
+		n, _ = unix.Poll(ended, int(stuckTime.Milliseconds()))
+	}
+	if n == 0 {
 		k.report(fmt.Errorf("the %s, process %d, %s and does not end: a call of a disk hangs, most likely", k.opts.Name, p.pid, why))
 		return nil
 	}
 	k.opts.Logf("the %s, process %d, %s: it is replaced", k.opts.Name, p.pid, why)
-	k.silent = time.Time{}
+	k.silent, k.stuck = time.Time{}, nil
 	lock, err := host.LockFile(k.opts.Lock, unix.LOCK_EX, 0)
 	if err != nil {
 		return nil // another Keeper was faster

@@ -18,15 +18,18 @@ const (
 func (k *Keeper) Watch(ctx context.Context) {
 	k.watch(ctx, func() bool {
 		now := time.Now()
-		last := since(k.opts.Lock, now)
-		return last < fresh && now.Sub(k.looked)-last > k.opts.Every/8
+		last, answers := since(k.opts.Lock, now)
+		return answers && last < fresh && now.Sub(k.looked)-last > k.opts.Every/8
 	})
 }
 
 // Guard is Watch for the process of a host that has nothing better to do. As long as
 // what is watched has nothing to answer, nobody can wait for it.
 func (k *Keeper) Guard(ctx context.Context) {
-	k.watch(ctx, func() bool { return k.answer == "" })
+	k.watch(ctx, func() bool {
+		_, answers := since(k.opts.Lock, time.Now())
+		return !answers || k.answer == ""
+	})
 }
 
 func (k *Keeper) watch(ctx context.Context, idle func() bool) {

@@ -92,7 +92,10 @@ func TestGuardEndsAndDoesNotStart(t *testing.T) {
 	var last atomic.Value
 	opts := f.opts
 	opts.Program, opts.Args = nil, nil
-	opts.Killing = func(answer string) { last.Store(answer) }
+	opts.Killing = func(answer string) func() {
+		last.Store(answer)
+		return func() { t.Error("it ends") }
+	}
 	guard := New(opts)
 	defer guard.Close(0)
 	ctx, end := context.WithCancel(t.Context())

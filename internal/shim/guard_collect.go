@@ -13,9 +13,7 @@ import (
 // no runtime waits for it: one process of the host pings it, not each relay.
 func guardCollect(ctx context.Context, stateDir string, logf func(format string, args ...any)) {
 	dir := export.CollectDir(config.Config{Relay: config.Relay{StateDir: stateDir}})
-	export.GuardCollect(ctx, stateDir, func(answer string) {
-		if err := route.LeaveUnread(dir, strings.Fields(answer)); err != nil {
-			logf("what the runtimes' endpoint loses is not counted: %v", err)
-		}
+	export.GuardCollect(ctx, stateDir, func(answer string) func() {
+		return route.Ending(dir, strings.Fields(answer), func(err error) { logf("guard: %v", err) })
 	}, logf)
 }

@@ -87,24 +87,10 @@ func (d *diagnoser) ask(from, to netip.AddrPort) (socket, error) {
 	if err := d.opened(); err != nil {
 		return socket{}, err
 	}
-	d.sequence++
-	var request [requestSize]byte
+	if err := d.send(unix.SOCK_DIAG_BY_FAMILY, from, to); err != nil {
+		return socket{}, err
+	}
 	native := binary.NativeEndian
-	native.PutUint32(request[0:], requestSize)
-	native.PutUint16(request[4:], unix.SOCK_DIAG_BY_FAMILY)
-	native.PutUint16(request[6:], unix.NLM_F_REQUEST)
-	native.PutUint32(request[sequenceAt:], d.sequence)
-	request[requestFamily], request[requestProtocol] = unix.AF_INET6, unix.IPPROTO_TCP
-	if from.Addr().Is4() {
-		request[requestFamily] = unix.AF_INET // sockets that speak both are found, too
-	}
-	native.PutUint32(request[requestStates:], ^uint32(0))
-	identity := request[requestIdentity:]
-	putIdentity(identity, from, to)
-	native.PutUint64(identity[identityCookie:], ^uint64(0)) // that of no socket
-	if _, err := unix.Write(d.fd, request[:]); err != nil {
-		return socket{}, os.NewSyscallError("write", err)
-	}
 	// The kernel has answered before write returns.
 	var answer [512]byte
 	for {
@@ -117,6 +103,27 @@ func (d *diagnoser) ask(from, to netip.AddrPort) (socket, error) {
 		}
 		return parseDiagnosis(answer[:n], from, to)
 	}
+}
+
+// send sends a message about the socket between two addresses.
+func (d *diagnoser) send(kind uint16, from, to netip.AddrPort) error {
+	d.sequence++
+	var request [requestSize]byte
+	native := binary.NativeEndian
+	native.PutUint32(request[0:], requestSize)
+	native.PutUint16(request[4:], kind)
+	native.PutUint16(request[6:], unix.NLM_F_REQUEST)
+	native.PutUint32(request[sequenceAt:], d.sequence)
+	request[requestFamily], request[requestProtocol] = unix.AF_INET6, unix.IPPROTO_TCP
+	if from.Addr().Is4() {
+		request[requestFamily] = unix.AF_INET // sockets that speak both are found, too
+	}
+	native.PutUint32(request[requestStates:], ^uint32(0))
+	identity := request[requestIdentity:]
+	putIdentity(identity, from, to)
+	native.PutUint64(identity[identityCookie:], ^uint64(0)) // that of no socket
+	_, err := unix.Write(d.fd, request[:])
+	return os.NewSyscallError("write", err)
 }
 
 // putIdentity writes ports and addresses.

@@ -6,6 +6,7 @@ import (
 	"net/netip"
 	"os"
 	"path/filepath"
+	"sync"
 	"sync/atomic"
 	"unsafe"
 
@@ -53,9 +54,22 @@ func openPending(dir string) (*os.File, error) {
 	return f, nil
 }
 
-// LeaveUnread leaves to the next process how many posts wait at the addresses of one
-// that is about to be killed.
-func LeaveUnread(dir string, addresses []string) error {
+// Ending leaves to the next process how many posts wait at the addresses of one that is
+// about to be killed. What it returns is to be called again and again if that does not
+// end, so that nobody waits for it: see abort.
+func Ending(dir string, addresses []string, warn func(error)) (stuck func()) {
+	if err := leaveUnread(dir, addresses); err != nil {
+		warn(fmt.Errorf("what the runtimes' endpoint loses is not counted: %w", err))
+	}
+	var once sync.Once
+	return func() {
+		if err := abort(addresses); err != nil {
+			once.Do(func() { warn(fmt.Errorf("runtimes may wait for an endpoint that does not end: %w", err)) })
+		}
+	}
+}
+
+func leaveUnread(dir string, addresses []string) error {
 	posts := 0
 	for _, at := range addresses {
 		n, err := unread(at)

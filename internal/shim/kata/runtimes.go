@@ -57,10 +57,8 @@ func (o *Observer) openRuntimes() *runtimeSpans {
 	s := &runtimeSpans{dir: export.CollectDir(o.Config), keeper: o.Telemetry.Keeper, log: o.Log}
 	s.keeper.Receive(func() ([]*os.File, error) { return s.listen(at) },
 		func(answer string) bool { return !slices.Contains(strings.Fields(answer), at) },
-		func(string) {
-			if err := route.LeaveUnread(s.dir, []string{at}); err != nil {
-				o.Log.Warn("what the runtimes' endpoint loses is not counted", "error", err)
-			}
+		func(string) func() {
+			return route.Ending(s.dir, []string{at}, func(err error) { o.Log.Warn("runtime's spans", "error", err) })
 		})
 	state.Within(state.CloseTime, s.keeper.Ensure)
 	return s

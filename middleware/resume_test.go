@@ -243,6 +243,49 @@ func TestLeaveAmid(t *testing.T) {
 	h.wait(t)
 }
 
+// TestLeaveAndGoOn: a hand-over may fail after all, and the process go on itself.
+func TestLeaveAndGoOn(t *testing.T) {
+	client, in := socketpair(t)
+	server, out := socketpair(t)
+	type connection struct {
+		client, server net.Conn
+		memory         *handover.Memory
+	}
+	begun := make(chan connection, 1)
+	h := middleware.WithHandover(middleware.Handover{Begun: func(c, s net.Conn, m *handover.Memory) func() {
+		begun <- connection{c, s, m}
+		return nil
+	}})
+	relay := middleware.NewRelay(append(tracing(), h)...)
+	go relay.Connect(in, out)
+	c := <-begun
+	for i := range uint32(3) {
+		ask := request(2*i+1, state(9))
+		send(t, client, ask[:15])
+		time.Sleep(time.Millisecond)
+		if err := relay.Leave(); err != nil {
+			t.Fatal(err)
+		}
+		relay = middleware.NewRelay(append(tracing(), h)...)
+		done := make(chan error, 1)
+		go func() { done <- relay.Resume(c.client, c.server, c.memory) }()
+		<-begun
+		send(t, client, ask[15:])
+		readFrame(t, server)
+		send(t, server, answer(2*i+1, &ttrpc.Response{}))
+		read(t, client, answer(2*i+1, &ttrpc.Response{}))
+		if i < 2 {
+			continue
+		}
+		client.Close()
+		readEnd(t, server)
+		server.Close()
+		if err := <-done; err != nil {
+			t.Error(err)
+		}
+	}
+}
+
 // TestAhead: what has been read of the two ends before passes first; of the server's, some
 // is no frame.
 func TestAhead(t *testing.T) {

@@ -7,6 +7,7 @@ import (
 	"os"
 	"sync/atomic"
 	"syscall"
+	"time"
 	"unsafe"
 )
 
@@ -109,6 +110,11 @@ func (m *Memory) Stream(d Direction, from, to net.Conn) (*Stream, error) {
 		if rawTo, err = raw(to); err != nil {
 			return nil, fmt.Errorf("relay memory: %w", err)
 		}
+	}
+	// A stream that was stopped has left them behind.
+	_ = from.SetReadDeadline(time.Time{})
+	if to != nil {
+		_ = to.SetWriteDeadline(time.Time{})
 	}
 	account := &m.header().streams[d]
 	now := account.step()

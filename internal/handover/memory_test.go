@@ -142,8 +142,6 @@ func TestPartialWrite(t *testing.T) {
 				t.Fatalf("stopped with %v", err)
 			}
 			r.reopen(t)
-			_ = r.to.SetDeadline(time.Time{})
-			_ = r.from.SetDeadline(time.Time{})
 			go func() {
 				b, _ := io.ReadAll(r.out)
 				got <- b
@@ -300,7 +298,6 @@ func TestStop(t *testing.T) {
 	if _, err := r.Next(); !errors.Is(err, ErrStopped) {
 		t.Errorf("stopped with %v", err)
 	}
-	_ = r.from.SetDeadline(time.Time{})
 	r.reopen(t)
 	if _, err := r.in.Write([]byte("on")); err != nil {
 		t.Fatal(err)

@@ -11,7 +11,7 @@ echo "== calls: relayed against direct"
 go test ./middleware -run '^$' -bench . -benchtime "${BENCHTIME:-2s}"
 echo "== journal and processor"
 go test ./internal/export/... -run '^$' -bench . -benchtime "${BENCHTIME:-1s}"
-echo "== the agent's spans: socket to OTLP"
+echo "== the agent's spans: socket to journal, and its parts"
 go test ./internal/forwarder/... -run '^$' -bench . -benchtime "${BENCHTIME:-2s}" -cpu 1
 echo "== a process's output out of a VM: with and without the relay of requests"
 go -C integration/vmshim test . -run '^$' -bench Output -benchtime "${OUTPUTTIME:-20x}"

@@ -371,6 +371,33 @@ func TestTLSFromEnvironment(t *testing.T) {
 	}
 }
 
+// TestCertificatesAreForTLS: where the endpoint's scheme is http, the variables for
+// certificates keep nothing from being shipped: they may be there for containerd's own
+// exporter.
+func TestCertificatesAreForTLS(t *testing.T) {
+	_, file := selfSigned(t)
+	for _, protocol := range []string{"http/protobuf", "grpc"} {
+		for _, variable := range []string{"CERTIFICATE", "TRACES_CERTIFICATE", "CLIENT_CERTIFICATE"} {
+			for _, path := range []string{file, file + ".missing"} {
+				t.Run(protocol+" "+variable+" "+filepath.Ext(path), func(t *testing.T) {
+					t.Setenv("OTEL_EXPORTER_OTLP_"+variable, path)
+					t.Setenv("OTEL_EXPORTER_OTLP_CLIENT_KEY", path)
+					l := listen(t, "127.0.0.1:0")
+					c := &collector{}
+					if protocol == "grpc" {
+						c.serveGRPC(t, l)
+					} else {
+						c.serveHTTP(t, l)
+					}
+					if err := newClient(t, exportTo(l, protocol, "")).UploadTraces(t.Context(), spans("a")); err != nil || c.taken() != 1 {
+						t.Errorf("%d taken: %v", c.taken(), err)
+					}
+				})
+			}
+		}
+	}
+}
+
 func selfSigned(t *testing.T) (tls.Certificate, string) {
 	t.Helper()
 	key, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)

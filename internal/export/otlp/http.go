@@ -20,9 +20,12 @@ const maxAnswer = 1 << 20
 // newHTTP returns a client that compresses as configured, one that does not, and what
 // closes their idle connections.
 func newHTTP(cfg config.Export, p *proxy) (_, plain otlptrace.Client, closeIdle func(), _ error) {
-	tlsConfig, err := envTLS()
-	if err != nil {
-		return nil, nil, nil, err
+	var tlsConfig *tls.Config
+	if !plaintext(cfg) {
+		var err error
+		if tlsConfig, err = envTLS(); err != nil {
+			return nil, nil, nil, err
+		}
 	}
 	t := newTransport(tlsConfig, p)
 	opts := []otlptracehttp.Option{
@@ -33,7 +36,8 @@ func newHTTP(cfg config.Export, p *proxy) (_, plain otlptrace.Client, closeIdle 
 			CheckRedirect: func(*http.Request, []*http.Request) error { return http.ErrUseLastResponse },
 		}),
 	}
-	opts = append(opts, otlptracehttp.WithEndpointURL(cfg.URL()), otlptracehttp.WithHeaders(cfg.Headers))
+	opts = append(opts, otlptracehttp.WithEndpointURL(cfg.URL()), otlptracehttp.WithHeaders(cfg.Headers),
+		otlptracehttp.WithTLSClientConfig(nil)) // the transport has it
 	plain = otlptracehttp.NewClient(append(opts, otlptracehttp.WithCompression(otlptracehttp.NoCompression))...)
 	if cfg.Compression == "gzip" {
 		opts = append(opts, otlptracehttp.WithCompression(otlptracehttp.GzipCompression))

@@ -5,6 +5,9 @@ import (
 	"crypto/x509"
 	"fmt"
 	"os"
+	"strings"
+
+	"github.com/shimtrace/shimtrace/internal/config"
 )
 
 // envTLS reads the certificate variables of OTLP's specification for HTTP, whose
@@ -32,4 +35,10 @@ func envTLS() (*tls.Config, error) {
 		return nil, nil
 	}
 	return &cfg, nil
+}
+
+// plaintext reports whether the endpoint's scheme says that there is no TLS: then the
+// variables for certificates, which may be meant for another exporter, say nothing.
+func plaintext(cfg config.Export) bool {
+	return strings.HasPrefix(strings.ToLower(cfg.Endpoint), "http://")
 }

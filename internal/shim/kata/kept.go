@@ -258,7 +258,7 @@ func (o *Observer) taken(s interpose.Seat) {
 		o.seatNames[s.Path] = name
 	}
 	o.keeping.Unlock()
-	o.Guard.Store(guard.Entry{Name: name, Kind: guard.Listener, Data: data, Files: []syscall.Conn{s.Listener, s.Hold}})
+	o.Guard.Store(guard.Entry{Name: name, Data: data, Files: []syscall.Conn{s.Listener, s.Hold}})
 }
 
 // gone has a place not kept any more.

@@ -1,0 +1,236 @@
+package shim
+
+import (
+	"bytes"
+	"compress/gzip"
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"net"
+	"os"
+	"path/filepath"
+	"sync"
+	"testing"
+	"time"
+
+	"github.com/containerd/ttrpc"
+	"google.golang.org/protobuf/types/known/emptypb"
+
+	"github.com/shimtrace/shimtrace/internal/forwarder/agent"
+	"github.com/shimtrace/shimtrace/internal/shim/shimtest"
+)
+
+// vm is the VM of a guarded pod: this test is its VMM, its agent, and the runtime that
+// asks the agent.
+type vm struct {
+	*guardedPod
+	socket string
+	vmm    *net.UnixListener
+	agent  *ttrpc.Server
+	conns  chan net.Conn
+	hold   chan struct{} // closed: WaitProcess is answered
+	waits  chan struct{}
+	over   sync.WaitGroup
+}
+
+const agentService = "grpc.AgentService"
+
+// newVM starts a VM as a runtime does in Create.
+func newVM(t *testing.T) *vm {
+	t.Helper()
+	dir, err := os.MkdirTemp("", "vm-") // short
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { os.RemoveAll(dir) })
+	v := &vm{socket: filepath.Join(dir, "c1", "vm.sock"), conns: make(chan net.Conn), hold: make(chan struct{}), waits: make(chan struct{}, 1)}
+	v.guardedPod = newGuardedPodWith(t, fmt.Sprintf("[agent]\nreceive = \"on\"\ninject = \"on\"\n[agent.sockets]\nvmm = %q\n[jaeger]\nreceive = \"off\"\n", filepath.Join(dir, "{sandbox}", "vm.sock")))
+	release := v.guardedPod.hold("Create")
+	created := make(chan error, 1)
+	go func() { created <- v.call("Create") }()
+	v.guardedPod.waits("Create")
+	if err := os.Mkdir(filepath.Dir(v.socket), 0o700); err != nil {
+		t.Fatal(err)
+	}
+	v.vmm = shimtest.Listen(t, v.socket)
+	v.over.Go(v.serveVMM)
+	if v.agent, err = ttrpc.NewServer(); err != nil {
+		t.Fatal(err)
+	}
+	v.agent.Register(agentService, map[string]ttrpc.Method{
+		"CreateContainer": func(context.Context, func(any) error) (any, error) { return new(emptypb.Empty), nil },
+		"WaitProcess": func(context.Context, func(any) error) (any, error) {
+			v.waits <- struct{}{}
+			<-v.hold
+			return new(emptypb.Empty), nil
+		},
+	})
+	v.over.Go(func() { _ = v.agent.Serve(context.Background(), (*accepted)(v)) })
+	t.Cleanup(func() {
+		v.vmm.Close()
+		v.agent.Close()
+		close(v.conns)
+		v.over.Wait()
+	})
+	shimtest.Eventually(t, "the place of the VMM's socket is taken", func() bool {
+		aside, _ := filepath.Glob(filepath.Join(filepath.Dir(v.socket), ".shimtrace-vm.sock-*"))
+		return len(aside) == 1
+	})
+	release()
+	if err := <-created; err != nil {
+		t.Fatal(err)
+	}
+	return v
+}
+
+// serveVMM agrees to whoever asks for the agent.
+func (v *vm) serveVMM() {
+	for {
+		conn, err := v.vmm.Accept()
+		if err != nil {
+			return
+		}
+		v.over.Go(func() {
+			line, err := readLine(conn)
+			if err == nil && line == "CONNECT 1024\n" {
+				_, err = io.WriteString(conn, "OK 1073741824\n")
+			}
+			if err != nil {
+				conn.Close()
+				return
+			}
+			v.conns <- conn
+		})
+	}
+}
+
+// readLine reads no more than a line.
+func readLine(conn net.Conn) (line string, err error) {
+	for b := make([]byte, 1); err == nil && (line == "" || line[len(line)-1] != '\n'); {
+		if _, err = conn.Read(b); err == nil {
+			line += string(b)
+		}
+	}
+	return line, err
+}
+
+// accepted is a listener of the agent's connections.
+type accepted vm
+
+func (a *accepted) Accept() (net.Conn, error) {
+	conn, ok := <-a.conns
+	if !ok {
+		return nil, net.ErrClosed
+	}
+	return conn, nil
+}
+func (a *accepted) Close() error   { return nil }
+func (a *accepted) Addr() net.Addr { return a.vmm.Addr() }
+
+// ask connects to the agent as a runtime does.
+func (v *vm) ask() *ttrpc.Client {
+	v.t.Helper()
+	conn, err := net.Dial("unix", v.socket)
+	if err != nil {
+		v.t.Fatal(err)
+	}
+	_ = conn.SetDeadline(time.Now().Add(20 * time.Second))
+	_, err = io.WriteString(conn, "CONNECT 1024\n")
+	line, rerr := readLine(conn)
+	if err = errors.Join(err, rerr, conn.SetDeadline(time.Time{})); err != nil || line != "OK 1073741824\n" {
+		v.t.Fatalf("%q, %v", line, err)
+	}
+	return ttrpc.NewClient(conn)
+}
+
+// TestKataRelayKilled: the runtime and the agent notice nothing of it: requests get their
+// answers, connections are made through the place of the VMM's socket, and what the agent
+// sends arrives, also a span of which a part had been sent.
+func TestKataRelayKilled(t *testing.T) {
+	v := newVM(t)
+	frames := unzipped(t, "../forwarder/agent/testdata/kata-4.1.0-pod.agent.frames.gz")
+	total := countFrames(t, frames)
+	var stream net.Conn
+	shimtest.Eventually(t, "the agent connects", func() (ok bool) {
+		var err error
+		stream, err = net.Dial("unix", v.socket+"_10240")
+		return err == nil
+	})
+	cut := len(frames)/2 + 7
+	if _, err := stream.Write(frames[:cut]); err != nil {
+		t.Fatal(err)
+	}
+	runtime := v.ask()
+	defer runtime.Close()
+	waited := make(chan error, 1)
+	go func() {
+		waited <- runtime.Call(context.Background(), agentService, "WaitProcess", new(emptypb.Empty), new(emptypb.Empty))
+	}()
+	<-v.waits
+	for range 2 {
+		v.killRelay()
+		if err := runtime.Call(t.Context(), agentService, "CreateContainer", new(emptypb.Empty), new(emptypb.Empty)); err != nil {
+			t.Errorf("a request on the connection that there was: %v", err)
+		}
+		another := v.ask()
+		if err := another.Call(t.Context(), agentService, "CreateContainer", new(emptypb.Empty), new(emptypb.Empty)); err != nil {
+			t.Errorf("a request on a new connection: %v", err)
+		}
+		another.Close()
+	}
+	if _, err := stream.Write(frames[cut:]); err != nil {
+		t.Errorf("the agent: %v", err)
+	}
+	stream.Close()
+	close(v.hold)
+	if err := <-waited; err != nil {
+		t.Errorf("the request that waited: %v", err)
+	}
+	v.must("Start", "Delete")
+	runtime.Close()
+	v.end()
+	spans, lost := v.trace()
+	if n := len(spans["CreateContainer"]); n == 0 || n > 4 {
+		t.Errorf("%d spans of requests; lost %v", n, lost)
+	}
+	got := 0
+	for _, all := range spans {
+		got += len(all)
+	}
+	t.Logf("%d spans in all, the agent sent %d; lost %v", got, total, lost)
+	if got < total/4 {
+		t.Errorf("%d spans are there, the agent sent %d; lost %v", got, total, lost)
+	}
+}
+
+// unzipped returns what is in a file.
+func unzipped(t *testing.T, path string) []byte {
+	t.Helper()
+	f, err := os.Open(path)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer f.Close()
+	z, err := gzip.NewReader(f)
+	if err != nil {
+		t.Fatal(err)
+	}
+	text, err := io.ReadAll(z)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return text
+}
+
+// countFrames returns the number of the agent's spans in its stream.
+func countFrames(t *testing.T, frames []byte) (n int) {
+	t.Helper()
+	for r := agent.NewReader(bytes.NewReader(frames), agent.Options{}); ; n++ {
+		if _, err := r.Next(); err == io.EOF {
+			return n
+		} else if err != nil {
+			t.Fatal(err)
+		}
+	}
+}

@@ -2,6 +2,7 @@ package forwarder
 
 import (
 	"cmp"
+	"sync/atomic"
 	"time"
 
 	resourcepb "go.opentelemetry.io/proto/otlp/resource/v1"
@@ -30,6 +31,10 @@ type Options struct {
 	MaxVMs int
 	// Journal takes the spans.
 	Journal Journal
+	// Held is how many spans wait for their place, of the VM that has sent last, and
+	// within a second of all; nil: nobody wants to know. It may be another process's to
+	// read.
+	Held *atomic.Int64
 	// Sink takes them as they arrive instead, and they get no place.
 	Sink Sink
 	// Warn is told what goes wrong; nothing ends by it. Default: nobody asks.
@@ -92,6 +97,9 @@ type Limits struct {
 func (o Options) withDefaults() Options {
 	o.Limits = o.Limits.withDefaults()
 	o.MaxVMs = cmp.Or(o.MaxVMs, 64)
+	if o.Held == nil {
+		o.Held = new(atomic.Int64)
+	}
 	if o.Warn == nil {
 		o.Warn = func(error) {}
 	}

@@ -68,6 +68,7 @@ func (s *sandbox) place(conn *connection, span *span.Span) {
 		c.AddTrace(span.TraceID)
 	}
 	c.Add(span)
+	f.opts.Held.Store(int64(c.Held()))
 }
 
 // ended tells the collator that no more spans come of the connection.
@@ -132,6 +133,8 @@ func (f *Forwarder) Run(ctx context.Context) {
 			}
 			seen = added
 			f.each((*collate.Collator).Tick)
+			_, held = f.work()
+			f.opts.Held.Store(int64(held))
 			if err := f.opts.Journal.Flush(); err != nil {
 				f.opts.Warn(err)
 			}

@@ -21,12 +21,14 @@ import (
 	"google.golang.org/grpc/status"
 	"google.golang.org/protobuf/types/known/emptypb"
 
+	"github.com/shimtrace/shimtrace/internal/config"
 	"github.com/shimtrace/shimtrace/internal/export/journal"
 	"github.com/shimtrace/shimtrace/internal/guard"
+	"github.com/shimtrace/shimtrace/internal/losses"
 	"github.com/shimtrace/shimtrace/internal/names"
+	"github.com/shimtrace/shimtrace/internal/shim/control"
 	"github.com/shimtrace/shimtrace/internal/shim/shimtest"
 	"github.com/shimtrace/shimtrace/internal/shim/state"
-	"github.com/shimtrace/shimtrace/internal/shim/telemetry"
 )
 
 const taskService = "containerd.task.v3.Task"
@@ -45,7 +47,10 @@ type guardedPod struct {
 	begun map[string]int           // calls by method
 }
 
-func newGuardedPod(t *testing.T) *guardedPod {
+func newGuardedPod(t *testing.T) *guardedPod { return newGuardedPodWith(t, "") }
+
+// newGuardedPodWith starts one with something more in the configuration.
+func newGuardedPodWith(t *testing.T, more string) *guardedPod {
 	t.Helper()
 	dir := t.TempDir()
 	inner := filepath.Join(dir, "inner.sock")
@@ -67,12 +72,26 @@ func newGuardedPod(t *testing.T) *guardedPod {
 	go func() { p.served <- p.server.Serve(context.Background(), l) }()
 	p.end = sync.OnceFunc(p.ends)
 	t.Cleanup(p.end)
+	p.configure(more)
 	out, _, err := p.run("start")
 	if err != nil || !strings.HasPrefix(out, "unix://") || strings.Contains(out, inner) {
 		t.Fatalf("start: %q, %v", out, err)
 	}
 	p.dial(strings.TrimPrefix(strings.TrimSpace(out), "unix://"))
 	return p
+}
+
+// configure adds to the configuration.
+func (p *guardedPod) configure(more string) {
+	p.t.Helper()
+	path := os.Getenv(config.PathEnv)
+	text, err := os.ReadFile(path)
+	if err == nil {
+		err = os.WriteFile(path, append(text, more...), 0o600)
+	}
+	if err != nil {
+		p.t.Fatal(err)
+	}
 }
 
 func (p *guardedPod) dial(address string) {
@@ -275,7 +294,7 @@ func (p *guardedPod) check(want map[string]int) map[string][]*tracepb.Span {
 		missing += n - len(spans[name])
 	}
 	// What had ended half a second before the relay is written.
-	if missing > lost[telemetry.ReasonRelay] || len(lost) > 1 {
+	if missing > lost[losses.RelayDied.String()] || len(lost) > 1 {
 		p.t.Errorf("%d spans are not there, counted are %v", missing, lost)
 	}
 	for _, all := range spans {
@@ -357,6 +376,40 @@ func TestRelayKilled(t *testing.T) {
 		// What ends belongs to a healthy life, also if another process has seen it begin.
 		if kill := p.check(want)["Kill"]; len(kill) == 1 && kill[0].Status.GetCode() == tracepb.Status_STATUS_CODE_ERROR {
 			t.Errorf("Kill is an error: %v", kill[0])
+		}
+	})
+	t.Run("in a window", func(t *testing.T) {
+		p := newGuardedPodWith(t, "[trace]\nmode = \"dynamic\"\n")
+		p.must("Create")
+		switchOn := func(on bool) control.Answer {
+			do := control.DoOff
+			if on {
+				do = control.DoOn
+			}
+			sockets, _ := filepath.Glob(filepath.Join(p.cfg.Relay.StateDir, "s", "*"+control.Suffix))
+			if len(sockets) != 1 {
+				t.Fatalf("control sockets %q", sockets)
+			}
+			a, err := control.Ask(t.Context(), sockets[0], control.Request{Do: do})
+			if err != nil {
+				t.Fatal(err)
+			}
+			return a
+		}
+		on := switchOn(true)
+		p.killRelay()
+		p.must("Start")
+		if a := switchOn(true); a.Changed || a.Window.TraceID != on.Window.TraceID || len(a.Containers) != 1 {
+			t.Errorf("after it: %+v, want the window %+v", a, on.Window)
+		}
+		if a := switchOn(false); !a.Changed || a.Window.TraceID != on.Window.TraceID {
+			t.Errorf("off: %+v", a)
+		}
+		p.must("Delete") // which is not recorded
+		p.end()
+		spans := p.check(map[string]int{names.SwitchedOn: 1, names.SwitchedOff: 1, "Start": 1, names.RelayResumed: 1, "Delete": 0})
+		if len(spans[names.SwitchedOn]) != 1 || len(spans[names.SwitchedOff]) != 1 {
+			t.Errorf("the window is %v to %v", spans[names.SwitchedOn], spans[names.SwitchedOff])
 		}
 	})
 	t.Run("leaving", func(t *testing.T) {

@@ -168,6 +168,13 @@ func (c *Collator) settleUntil(due time.Time) {
 	}
 }
 
+// Held returns how many spans wait now.
+func (c *Collator) Held() int {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	return c.runtime.waiting.spans + c.agent.waiting.spans
+}
+
 // Stats returns the counts so far.
 func (c *Collator) Stats() Stats {
 	c.mu.Lock()

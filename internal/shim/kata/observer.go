@@ -60,6 +60,8 @@ type Options struct {
 	// Guard keeps what another process needs, and Left is what one has left.
 	Guard Guard
 	Left  Left
+	// Held is forwarder.Options.Held.
+	Held *atomic.Int64
 }
 
 // Observer is all that is done for the sandbox beyond its calls, which it observes. It is
@@ -118,6 +120,7 @@ func (o *Observer) Start(sandbox Sandbox, st state.State) {
 		Collation: o.collation,
 		Journal:   o.Telemetry.Queue,
 		Warn:      o.warnOfSpans,
+		Held:      o.Held,
 	})
 	o.own = o.forwarder.Sandbox(o.Who.Sandbox)
 	o.running.Go(func() { o.forwarder.Run(ctx) })

@@ -14,7 +14,7 @@ import (
 )
 
 // memory is what of the relay itself outlives the process: a text that is replaced as a
-// whole, and a number of spans. It is a memfd: a page with the number, and two places for
+// whole, and numbers of spans. It is a memfd: a page with the numbers, and two places for
 // the text, of which the one that was written last as a whole is the text.
 type memory struct {
 	file *os.File
@@ -74,6 +74,9 @@ func mapMemory(f *os.File) (*memory, error) {
 
 // waiting is the number of spans that have ended and are not in the journal.
 func (m *memory) waiting() *atomic.Int64 { return (*atomic.Int64)(unsafe.Pointer(&m.page[0])) }
+
+// held is the number of the agent's and the runtime's spans that wait for others.
+func (m *memory) held() *atomic.Int64 { return (*atomic.Int64)(unsafe.Pointer(&m.page[8])) }
 
 // write replaces the text.
 func (m *memory) write(text []byte) error {

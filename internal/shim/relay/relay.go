@@ -71,6 +71,7 @@ type Process struct {
 	// Of a process that goes on for another one:
 	resumed   int       // processes before this one
 	lost      int64     // spans that the last one has not written
+	lostHeld  int64     // and those of the agent and the runtime that waited in it
 	controlAt *listener // that it has left; nil: it was not there
 	broken    []string  // entries of connections that cannot go on
 	untraced  bool      // nothing but bytes is relayed
@@ -85,19 +86,21 @@ func Prepare(o Options) (*Process, error) {
 	raiseOOMScore(p.Log)
 	p.root = export.NewRoot(context.Background(), p.Config.Trace)
 	p.Who.Run = p.root.TraceID()
-	var waiting *atomic.Int64
+	var waiting, held *atomic.Int64
 	var err error
 	if p.memory, err = newMemory(); err != nil {
 		p.Log.Warn("another relay that goes on for this one would know nothing of the sandbox", "error", err)
 	} else {
-		waiting = p.memory.waiting()
+		waiting, held = p.memory.waiting(), p.memory.held()
 	}
 	tel, err := telemetry.Open(p.Config, p.Who, p.Log, waiting)
 	if err != nil {
 		return nil, err
 	}
 	p.tell(tel)
-	p.kata = kata.New(kata.Options{Config: p.Config, Who: p.Who, Container: p.Container, Telemetry: tel, Log: p.Log, Guard: &p.guarded})
+	p.kata = kata.New(kata.Options{
+		Config: p.Config, Who: p.Who, Container: p.Container, Telemetry: tel, Log: p.Log, Guard: &p.guarded, Held: held,
+	})
 	return p, nil
 }
 

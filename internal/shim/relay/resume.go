@@ -241,13 +241,13 @@ func (p *Process) goOn(was saved, left kata.Left) error {
 	}
 	p.state, p.Who, p.Container, p.resumed = was.Sandbox.State, was.Who, was.Container, was.Resumed+1
 	p.Who.Run = p.state.Trace.SpanContext().TraceID()
-	p.lost = max(0, p.memory.waiting().Swap(0))
+	p.lost, p.lostHeld = max(0, p.memory.waiting().Swap(0)), max(0, p.memory.held().Swap(0))
 	tel, err := telemetry.Open(p.Config, p.Who, p.Log, p.memory.waiting())
 	if err != nil {
 		return err
 	}
 	p.tell(tel)
-	p.kata = kata.New(kata.Options{Config: p.Config, Who: p.Who, Container: p.Container, Telemetry: tel, Log: p.Log, Guard: &p.guarded, Left: left})
+	p.kata = kata.New(kata.Options{Config: p.Config, Who: p.Who, Container: p.Container, Telemetry: tel, Log: p.Log, Guard: &p.guarded, Left: left, Held: p.memory.held()})
 	p.know(was.Sandbox)
 	return nil
 }
@@ -257,11 +257,14 @@ func (p *Process) told(got *guard.Resumption) {
 	if p.lost > 0 {
 		p.tel.Journal.Losses(losses.Ours).Add(losses.RelayDied, int(p.lost))
 	}
-	p.Log.Warn("this relay goes on for another one", "cause", got.Cause, "process", got.PID, "pause", time.Since(got.At).Round(time.Millisecond), "spans lost", p.lost)
+	if p.lostHeld > 0 {
+		p.tel.Journal.Losses(losses.Agents).Add(losses.RelayDied, int(p.lostHeld))
+	}
+	p.Log.Warn("this relay goes on for another one", "cause", got.Cause, "process", got.PID, "pause", time.Since(got.At).Round(time.Millisecond), "spans lost", p.lost+p.lostHeld)
 	if !p.sandbox.On() {
 		return
 	}
-	attrs := trace.WithAttributes(resumeCauseKey.String(string(got.Cause)), resumeLostKey.Int64(p.lost))
+	attrs := trace.WithAttributes(resumeCauseKey.String(string(got.Cause)), resumeLostKey.Int64(p.lost+p.lostHeld))
 	_, span := p.tel.Tracer.Start(telemetry.Remote(p.sandbox.Root()), names.RelayResumed, trace.WithTimestamp(got.At), attrs)
 	now := time.Now()
 	span.AddEvent(names.RelayResumed, trace.WithTimestamp(now), attrs)

@@ -60,7 +60,7 @@ func TestAnotherGoesOn(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		kept, err := handover.Receive(conn, m, func() { close(ended) })
+		kept, err := handover.Receive(conn.(handover.Conn), m, func() { close(ended) })
 		if err != nil {
 			t.Fatal(err)
 		}

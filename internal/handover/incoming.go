@@ -1,14 +1,23 @@
 package handover
 
 import (
-	"net"
+	"io"
 	"sync/atomic"
+	"syscall"
+	"time"
 )
+
+// Conn is what a connection must have to be received.
+type Conn interface {
+	io.ReadCloser
+	syscall.Conn
+	SetReadDeadline(time.Time) error
+}
 
 // Incoming is a connection that is only read, and outlives the process: its Stream is one
 // of a memory. Reads that go past the stream are not in the account.
 type Incoming struct {
-	net.Conn
+	Conn
 	memory  *Memory
 	stream  *Stream
 	ended   func()
@@ -17,8 +26,8 @@ type Incoming struct {
 
 // Receive returns the connection with a memory, which is new or of the process that has
 // read it before. ended is told when it has been closed. On error the caller has both.
-func Receive(conn net.Conn, m *Memory, ended func()) (*Incoming, error) {
-	s, err := m.Stream(Requests, conn, nil)
+func Receive(conn Conn, m *Memory, ended func()) (*Incoming, error) {
+	s, err := m.stream(Requests, conn, nil)
 	if err != nil {
 		return nil, err
 	}

@@ -99,26 +99,49 @@ func (m *Memory) buffer(d Direction) []byte {
 }
 
 // Stream returns the stream of a direction, which begins where the account says: it reads
-// from one connection and writes to another, nil if it only reads.
+// from one connection and writes to another. Both must have nothing between their methods
+// and their descriptors.
 func (m *Memory) Stream(d Direction, from, to net.Conn) (*Stream, error) {
-	rawFrom, err := raw(from)
+	f, ok := from.(source)
+	if !ok {
+		return nil, fmt.Errorf("relay memory: %T has no descriptor", from)
+	}
+	t, ok := to.(sink)
+	if !ok {
+		return nil, fmt.Errorf("relay memory: %T has no descriptor", to)
+	}
+	return m.stream(d, f, t)
+}
+
+// source and sink are what is asked of the two connections.
+type source interface {
+	syscall.Conn
+	SetReadDeadline(time.Time) error
+}
+
+type sink interface {
+	syscall.Conn
+	SetWriteDeadline(time.Time) error
+}
+
+// stream is Stream, for a sink that may be nil.
+func (m *Memory) stream(d Direction, from source, to sink) (*Stream, error) {
+	// A stream that was stopped has left deadlines behind.
+	_ = from.SetReadDeadline(time.Time{})
+	rawFrom, err := from.SyscallConn()
 	if err != nil {
 		return nil, fmt.Errorf("relay memory: %w", err)
 	}
 	var rawTo syscall.RawConn
 	if to != nil {
-		if rawTo, err = raw(to); err != nil {
+		_ = to.SetWriteDeadline(time.Time{})
+		if rawTo, err = to.SyscallConn(); err != nil {
 			return nil, fmt.Errorf("relay memory: %w", err)
 		}
 	}
-	// A stream that was stopped has left them behind.
-	_ = from.SetReadDeadline(time.Time{})
-	if to != nil {
-		_ = to.SetWriteDeadline(time.Time{})
-	}
 	account := &m.header().streams[d]
 	now := account.step()
-	s := &Stream{from: from, to: to, buf: m.buffer(d), mark: now.mark}
+	s := &Stream{buf: m.buffer(d), mark: now.mark}
 	s.r = int(now.at - account.origin)
 	s.w = s.r + int(account.read.done()-uint32(now.at))
 	s.shared = newShared(account, s.buf, from, to, rawFrom, rawTo)
@@ -127,15 +150,6 @@ func (m *Memory) Stream(d Direction, from, to net.Conn) (*Stream, error) {
 		s.r, s.w = 0, 0
 	}
 	return s, nil
-}
-
-// raw returns what a connection is to the system. Only the types of package net are
-// known to have nothing in between.
-func raw(c net.Conn) (syscall.RawConn, error) {
-	if c, ok := c.(syscall.Conn); ok {
-		return c.SyscallConn()
-	}
-	return nil, fmt.Errorf("%T has no descriptor", c)
 }
 
 // Progress returns a number that changes whenever bytes of the connection are read or

@@ -23,8 +23,8 @@ type shared struct {
 	tryRead  func(fd uintptr) bool
 	trySend  func(fd uintptr) bool
 	err      error
-	source   net.Conn
-	sink     net.Conn // nil: it only reads
+	source   source
+	sink     sink // nil: it only reads
 	stopped  atomic.Bool
 	armed    bool // a deadline is set for reading
 	empty    bool // nothing is buffered while it is read
@@ -33,7 +33,7 @@ type shared struct {
 
 var errNoMessage = errors.New("the system took no message")
 
-func newShared(account *stream, buffer []byte, source, sink net.Conn, from, to syscall.RawConn) *shared {
+func newShared(account *stream, buffer []byte, source source, sink sink, from, to syscall.RawConn) *shared {
 	c := &shared{
 		account: account, buffer: buffer, address: uint64(uintptr(unsafe.Pointer(&buffer[0]))),
 		source: source, sink: sink, from: from, to: to, used: len(buffer),

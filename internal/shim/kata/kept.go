@@ -4,11 +4,9 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
-	"net"
 	"os"
 	"strings"
 	"syscall"
-	"time"
 
 	"github.com/shimtrace/shimtrace/internal/forwarder/interpose"
 	"github.com/shimtrace/shimtrace/internal/forwarder/listen"
@@ -125,16 +123,13 @@ func (o *Observer) kept(conn listen.Conn, from listen.Origin) (listen.Conn, erro
 		m.Close()
 		return nil, err
 	}
-	o.Guard.Store(guard.Entry{Name: name, Kind: guard.Stream, Data: data, Files: []syscall.Conn{kept.Conn.(syscall.Conn), m.File()}})
+	o.Guard.Store(guard.Entry{Name: name, Kind: guard.Stream, Data: data, Files: []syscall.Conn{kept, m.File()}})
 	return kept, nil
 }
 
 // keep returns the connection with its memory, as which it is known by its name.
 func (o *Observer) keep(name string, conn listen.Conn, m *handover.Memory) (*handover.Incoming, error) {
-	c, ok := conn.(net.Conn)
-	if raw, isSocket := conn.(socket); !ok && isSocket {
-		c, ok = addressless{raw}, true
-	}
+	c, ok := conn.(handover.Conn)
 	if !ok {
 		return nil, fmt.Errorf("%T has no descriptor", conn)
 	}
@@ -152,23 +147,6 @@ func (o *Observer) keep(name string, conn listen.Conn, m *handover.Memory) (*han
 	o.keeping.Unlock()
 	return kept, nil
 }
-
-// socket is what a connection over AF_VSOCK has of a net.Conn, and addressless one that is
-// one: nobody asks for its addresses.
-type socket interface {
-	listen.Conn
-	Write([]byte) (int, error)
-	SetDeadline(time.Time) error
-	SetWriteDeadline(time.Time) error
-	SyscallConn() (syscall.RawConn, error)
-	CloseRead() error
-	CloseWrite() error
-}
-
-type addressless struct{ socket }
-
-func (addressless) LocalAddr() net.Addr  { return nil }
-func (addressless) RemoteAddr() net.Addr { return nil }
 
 // resumeAgents goes on with the agent's connections.
 func (o *Observer) resumeAgents() {
@@ -208,7 +186,7 @@ func (o *Observer) resumeAgent(e guard.Received) (err error) {
 		m.Close()
 		return err
 	}
-	o.Guard.Store(e.Entry(kept.Conn.(syscall.Conn), m.File()))
+	o.Guard.Store(e.Entry(kept, m.File()))
 	o.forwarder.Take(kept, from)
 	return nil
 }

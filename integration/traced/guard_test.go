@@ -149,3 +149,49 @@ func TestUpgrade(t *testing.T) {
 		}
 	})
 }
+
+// A relay that is stopped while calls wait is replaced, and the calls are answered.
+func TestRelayStopped(t *testing.T) {
+	each(t, traced.Options{}, func(t *testing.T, in *traced.Install) {
+		r := in.Rig
+		check(t, r.Ctr("run", "--detach", "--runtime", in.Runtime.Shim(), image.Busybox, "c1", "sleep", "1000").Check())
+		relay, _ := guarded(t, r, func(guard.Status) bool { return true })
+		check(t, unix.Kill(relay.PID, unix.SIGSTOP))
+		began := time.Now()
+		check(t, r.Ctr("tasks", "exec", "--exec-id", "e1", "c1", "true").Check())
+		t.Logf("answered after %v", time.Since(began))
+		if now, _ := guarded(t, r, func(guard.Status) bool { return true }); now.PID == relay.PID || now.Cause != guard.Hung {
+			t.Errorf("process %d, for %q, goes on", now.PID, now.Cause)
+		}
+		endOf(t, in, "c1")
+	})
+}
+
+// If the guard and a relay are killed at once, it is as if a shim were killed: its
+// container ends, and nothing is left behind. Other sandboxes go on.
+func TestGuardAndRelayKilled(t *testing.T) {
+	each(t, traced.Options{}, func(t *testing.T, in *traced.Install) {
+		r := in.Rig
+		check(t, r.Ctr("run", "--detach", "--runtime", in.Runtime.Shim(), image.Busybox, "c1", "sleep", "1000").Check())
+		relay, pid := guarded(t, r, func(guard.Status) bool { return true })
+		check(t, r.Ctr("run", "--detach", "--runtime", in.Runtime.Shim(), image.Busybox, "c2", "sleep", "1000").Check())
+		check(t, unix.Kill(pid, unix.SIGKILL))
+		check(t, unix.Kill(relay.PID, unix.SIGKILL))
+		until(t, "containerd to notice", func() bool {
+			return strings.Count(r.Ctr("tasks", "list").Stdout, "RUNNING") == 1
+		})
+		r.Ctr("tasks", "delete", "--force", "c1") // 1.7 has forgotten the task by now
+		check(t, r.Ctr("containers", "delete", "c1").Check())
+		killRelay(t, r) // that of c2, which has another guard
+		check(t, r.Ctr("tasks", "exec", "--exec-id", "e1", "c2", "true").Check())
+		check(t, r.Ctr("tasks", "kill", "--signal", "KILL", "c2").Check())
+		until(t, "the container to end", func() bool { return !strings.Contains(r.Ctr("tasks", "list").Stdout, "RUNNING") })
+		check(t, r.Ctr("tasks", "delete", "c2").Check())
+		check(t, r.Ctr("containers", "delete", "c2").Check())
+		settle(t, in)
+		until(t, "everything to be gone", func() bool { return len(r.Processes()) == 0 })
+		if n := len(otlprecv.Named(spansOfKilled(t, in), "sandbox start")); n != 2 {
+			t.Errorf("%d root spans, want 2", n)
+		}
+	})
+}

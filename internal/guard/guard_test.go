@@ -79,6 +79,24 @@ func TestHung(t *testing.T) {
 	}
 }
 
+// TestDeadlocked: a relay that is not stopped, but does not move, is replaced as well.
+func TestDeadlocked(t *testing.T) {
+	h := newMachine(t)
+	h.guard(nil)
+	socket, _ := h.relay("relay")
+	c, bad := connect(t, socket), connect(t, socket)
+	call(t, c, "first")
+	h.registered(socket, func(s Status) bool { return s.Entries == 4 })
+	_, _ = io.WriteString(bad, "freeze")
+	time.Sleep(20 * time.Millisecond)
+	_, _ = io.WriteString(c, "read by the one that hangs")
+	time.Sleep(20 * time.Millisecond)
+	call(t, c, "for the next one")
+	if s := h.registered(socket, func(s Status) bool { return s.Resumed == 1 }); s.Cause != Hung {
+		t.Errorf("resumed since it was %q", s.Cause)
+	}
+}
+
 // TestHungListener: connections that nobody accepts are a reason as well.
 func TestHungListener(t *testing.T) {
 	h := newMachine(t)

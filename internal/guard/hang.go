@@ -41,19 +41,18 @@ func (s *server) look() {
 		if r.pidfd < 0 || !r.complete || s.opts.Moved == nil {
 			continue
 		}
-		stuck := 0
+		stuck, waiting := 0, false
 		for _, e := range r.entries {
-			if !fresh || !s.waits(r, e) {
+			now := fresh && pending(e)
+			if waiting = waiting || now; !now || s.moved(r, e) {
 				e.watch.stuck = 0
+			} else {
+				e.watch.stuck++
 			}
 			stuck = max(stuck, e.watch.stuck)
 		}
-		if stuck < maxStuck {
-			continue
-		}
-		before, now := r.threads, proc.Threads(r.pid)
-		if r.threads = now; stuck > maxStuck && !host.Starved(before, now, s.opts.second) {
-			s.opts.Logf("guard: %v has not moved for %v: it is replaced", r, time.Duration(stuck)*s.opts.second)
+		if waiting && s.hangs(r, stuck) {
+			s.opts.Logf("guard: %v does not move: it is replaced", r)
 			r.cause = Hung
 			_ = unix.PidfdSendSignal(r.pidfd, unix.SIGKILL, nil, 0)
 		}
@@ -69,25 +68,32 @@ func (s *server) look() {
 	}
 }
 
-// waits reports whether something waits at an entry that nothing has happened to since
-// the last look.
-func (s *server) waits(r *relay, e *entry) bool {
-	if !pending(e) {
+// hangs reports whether a relay for which something waits is to be replaced: it is stopped
+// (not by a debugger), or has not moved for a while, and not for want of a processor.
+func (s *server) hangs(r *relay, stuck int) bool {
+	if proc.State(r.pid) == 'T' {
+		return true
+	}
+	if stuck < maxStuck {
 		return false
 	}
+	before, now := r.threads, proc.Threads(r.pid)
+	r.threads = now
+	return stuck > maxStuck && !host.Starved(before, now, s.opts.second)
+}
+
+// moved reports whether something has happened to an entry since the last look.
+func (s *server) moved(r *relay, e *entry) bool {
 	moved := r.heard
 	if e.kind != Listener {
 		var err error
 		if moved, err = s.opts.Moved(e.files[len(e.files)-1]); err != nil {
-			return false
+			return true
 		}
 	}
-	if moved != e.watch.moved {
-		e.watch = watch{moved: moved}
-		return false
-	}
-	e.watch.stuck++
-	return true
+	was := e.watch.moved
+	e.watch.moved = moved
+	return moved != was
 }
 
 // pending reports whether there is something that the relay could do with an entry now.

@@ -242,6 +242,9 @@ func (r *dummy) relay(name string, a, b *net.UnixConn, memory *os.File) {
 			if strings.HasPrefix(string(buf[:n]), "crash") {
 				os.Exit(2)
 			}
+			if strings.HasPrefix(string(buf[:n]), "freeze") {
+				r.mu.Lock() // for ever
+			}
 			r.bump(memory)
 			_, _ = to.Write(buf[:n])
 		}

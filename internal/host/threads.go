@@ -55,9 +55,12 @@ func Starved(before, after map[string]Thread, d time.Duration) bool {
 	return len(after) == 0
 }
 
+// State returns a process's state, as Thread has it; 0 if there is none.
+func (p Proc) State(pid int) byte { return stateOf(p.path(pid, "stat")) }
+
 // Stopped reports whether a process is stopped, by a signal or a debugger.
 func (p Proc) Stopped(pid int) bool {
-	state := stateOf(p.path(pid, "stat"))
+	state := p.State(pid)
 	return pid != 0 && (state == 'T' || state == 't')
 }
 

@@ -122,7 +122,7 @@ func setPropagators(c *Config, e *environment) error {
 	var list []string
 	var errs []error
 	for _, item := range items(e.value) {
-		p, err := choose(item, Propagators...)
+		p, err := choose(item, propagators...)
 		switch {
 		case err != nil:
 			errs = append(errs, err)
@@ -149,7 +149,7 @@ func partly(errs []error) error {
 }
 
 func setSampler(c *Config, e *environment) error {
-	s, err := choose(e.value, Samplers...)
+	s, err := choose(e.value, samplers...)
 	if e.foreign = err != nil; !e.foreign {
 		c.Trace.Sampler = s
 	}

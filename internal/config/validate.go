@@ -13,14 +13,14 @@ import (
 	"time"
 )
 
-// Samplers are the names that [trace] sampler takes.
-var Samplers = []string{
+// samplers are the names that [trace] sampler takes.
+var samplers = []string{
 	"always_on", "always_off", "traceidratio",
 	"parentbased_always_on", "parentbased_always_off", "parentbased_traceidratio",
 }
 
-// Propagators are the names that [trace] propagators takes.
-var Propagators = []string{"tracecontext", "baggage", "jaeger", "b3", "b3multi", "none"}
+// propagators are the names that [trace] propagators takes.
+var propagators = []string{"tracecontext", "baggage", "jaeger", "b3", "b3multi", "none"}
 
 // socketNameLen is the longest file name below Relay.StateDir: "/s/", 32 hex
 // digits, ".sock". The kernel takes 107 bytes and a zero, containerd 106.
@@ -59,9 +59,9 @@ func (c *Config) violations() []violation {
 	r.oneOf("trace.mode", c.Trace.Mode, "static", "dynamic", "off")
 	r.oneOf("trace.type", c.Trace.Type, "auto", "collated", "isolated")
 	r.oneOf("trace.join", c.Trace.Join, "caller", "sandbox")
-	r.oneOf("trace.sampler", c.Trace.Sampler, Samplers...)
+	r.oneOf("trace.sampler", c.Trace.Sampler, samplers...)
 	for _, p := range c.Trace.Propagators {
-		r.oneOf("trace.propagators", p, Propagators...)
+		r.oneOf("trace.propagators", p, propagators...)
 	}
 	r.want(ratio(c.Trace.SamplerArg), "trace.sampler_arg")
 	r.oneOf("agent.receive", c.Agent.Receive, "auto", "on", "off")

@@ -12,12 +12,12 @@ import (
 
 // Reasons for which a connection is refused.
 const (
-	// ReasonConnections: the sandbox has too many, or opens them too often.
-	ReasonConnections = "connections"
-	// ReasonSandboxes: there are too many sandboxes.
-	ReasonSandboxes = "sandboxes"
-	// ReasonClosed: the Forwarder was closed.
-	ReasonClosed = "closed"
+	// reasonConnections: the sandbox has too many, or opens them too often.
+	reasonConnections = "connections"
+	// reasonSandboxes: there are too many sandboxes.
+	reasonSandboxes = "sandboxes"
+	// reasonClosed: the Forwarder was closed.
+	reasonClosed = "closed"
 )
 
 // Counts is what happened until now. Every frame that has arrived is delivered,
@@ -99,7 +99,7 @@ func (c *counters) counts() Counts {
 		Lost:      c.wire.Losses.Counts(),
 		Refused:   make(map[string]uint64),
 	}
-	put(n.Refused, ReasonConnections, c.refused.Load())
+	put(n.Refused, reasonConnections, c.refused.Load())
 	return n
 }
 

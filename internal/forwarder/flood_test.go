@@ -206,7 +206,7 @@ func TestConnectionsInALoop(t *testing.T) {
 	}
 	eventually(t, "the good one's spans", func() bool { return sink.good.spans.Load() == n/100 })
 	c := f.Snapshot().of("bad")
-	if c.Accepted+c.Refused[ReasonConnections] != n || c.Accepted > connectionBurst+2+uint64(time.Since(began)/time.Second)*connectionRate {
+	if c.Accepted+c.Refused[reasonConnections] != n || c.Accepted > connectionBurst+2+uint64(time.Since(began)/time.Second)*connectionRate {
 		t.Errorf("%+v", c)
 	}
 	for _, a := range half {
@@ -254,7 +254,7 @@ func TestManyConnections(t *testing.T) {
 		eventually(t, "the good one's spans", func() bool { return sink.good.spans.Load() == n/100 })
 	})
 	c := f.Snapshot().of("bad")
-	if c.Connections != 4 || c.Accepted != 4 || c.Refused[ReasonConnections] != n-4 {
+	if c.Connections != 4 || c.Accepted != 4 || c.Refused[reasonConnections] != n-4 {
 		t.Errorf("%+v", c)
 	}
 	t.Logf("heap +%d MiB at most", heap>>20)

@@ -69,7 +69,7 @@ var _ listen.Handler = (*Forwarder)(nil).Take
 func (f *Forwarder) Take(conn listen.Conn, from listen.Origin) {
 	f.mu.Lock()
 	c, refused := f.admit(conn, from)
-	if refused == ReasonConnections {
+	if refused == reasonConnections {
 		c.sandbox.count.refused.Add(1)
 	} else if refused != "" {
 		put(f.forgotten.Refused, refused, 1)
@@ -89,11 +89,11 @@ func (f *Forwarder) Take(conn listen.Conn, from listen.Origin) {
 // has its share of connections is told even so.
 func (f *Forwarder) admit(conn listen.Conn, from listen.Origin) (c *connection, refused string) {
 	if f.closed {
-		return nil, ReasonClosed
+		return nil, reasonClosed
 	}
 	s := f.share(from)
 	if s == nil {
-		return nil, ReasonSandboxes
+		return nil, reasonSandboxes
 	}
 	if s.queue == nil {
 		s.queue = make(chan item, f.opts.QueuedSpans)
@@ -101,7 +101,7 @@ func (f *Forwarder) admit(conn listen.Conn, from listen.Origin) (c *connection, 
 	}
 	c = &connection{Conn: conn, sandbox: s}
 	if len(s.open) >= f.opts.MaxConnections || !s.opens.Allow() {
-		return c, ReasonConnections
+		return c, reasonConnections
 	}
 	f.nextID++
 	c.info = ConnInfo{ID: f.nextID, Origin: from, Accepted: time.Now()}
@@ -145,9 +145,9 @@ func (f *Forwarder) leave(c *connection) {
 	c.sandbox.idle = time.Now()
 }
 
-// ErrClosed is how a connection ends that had no end when the Forwarder was
+// errClosed is how a connection ends that had no end when the Forwarder was
 // closed: the VM may live on.
-var ErrClosed = errors.New("the forwarder was closed")
+var errClosed = errors.New("the forwarder was closed")
 
 // quiet is how long a connection must have nothing to say for Close to close it.
 const quiet = 50 * time.Millisecond

@@ -275,7 +275,7 @@ func TestStalledEnds(t *testing.T) {
 	}
 	eventually(t, "the rest is refused", func() bool {
 		c := f.Snapshot().of("pod")
-		return c.Accepted+c.Refused[ReasonConnections] == 50
+		return c.Accepted+c.Refused[reasonConnections] == 50
 	})
 	if c := f.Snapshot().of("pod"); c.Connections > 3 || c.Accepted > 6 {
 		t.Errorf("%+v", c)
@@ -412,7 +412,7 @@ func TestTooMany(t *testing.T) {
 	}
 	eventually(t, "the others' spans", func() bool { return sink.count("") == len(agents) })
 	n := f.Snapshot()
-	if n.Connections != 6 || n.Refused[ReasonConnections] != 1 || n.Refused[ReasonSandboxes] != 2 || len(n.Sandboxes) != 3 {
+	if n.Connections != 6 || n.Refused[reasonConnections] != 1 || n.Refused[reasonSandboxes] != 2 || len(n.Sandboxes) != 3 {
 		t.Errorf("%+v", n)
 	}
 	for i, s := range n.Sandboxes {
@@ -460,7 +460,7 @@ func TestClose(t *testing.T) {
 		if got := sink.count(name); got != spansOld {
 			t.Errorf("%s: %d spans of %d", name, got, spansOld)
 		}
-		if ends := sink.ended(name); len(ends) != 1 || !errors.Is(ends[0], ErrClosed) {
+		if ends := sink.ended(name); len(ends) != 1 || !errors.Is(ends[0], errClosed) {
 			t.Errorf("%s ended with %v", name, ends)
 		}
 		if a.isOpen() {
@@ -470,7 +470,7 @@ func TestClose(t *testing.T) {
 	if silent.isOpen() || connect(t, f, pod("late")).isOpen() {
 		t.Error("a connection is open after Close")
 	}
-	if f.Snapshot().Refused[ReasonClosed] != 1 {
+	if f.Snapshot().Refused[reasonClosed] != 1 {
 		t.Error("the late connection is not counted")
 	}
 	if err := f.Close(context.Background()); err != nil {

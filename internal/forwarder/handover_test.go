@@ -96,7 +96,7 @@ func TestAnotherGoesOn(t *testing.T) {
 	}
 	eventually(t, "all is delivered", func() bool { return len(sink.ended("p")) == forwarders })
 	for i, err := range sink.ended("p") {
-		if last := i == forwarders-1; last != (err == nil) || !last && !errors.Is(err, ErrClosed) {
+		if last := i == forwarders-1; last != (err == nil) || !last && !errors.Is(err, errClosed) {
 			t.Errorf("forwarder %d of %d ended with %v", i, forwarders, err)
 		}
 	}

@@ -53,7 +53,7 @@ func (c *connection) read() (err error) {
 		case err == io.EOF:
 			return nil
 		case errors.Is(err, os.ErrDeadlineExceeded), errors.Is(err, handover.ErrStopped):
-			return fmt.Errorf("%w: %w", ErrClosed, err)
+			return fmt.Errorf("%w: %w", errClosed, err)
 		case err != nil:
 			return err
 		}

@@ -15,8 +15,8 @@ const (
 	pageSize = 4 << 10
 	// maxParts bounds the parts of one write that stay where they are.
 	maxParts = 16
-	// MaxPeek is the most bytes that can be peeked at: ttrpc's longest frame.
-	MaxPeek = 4<<20 + 10
+	// maxPeek is the most bytes that can be peeked at: ttrpc's longest frame.
+	maxPeek = 4<<20 + 10
 	// bufferSize is a stream's room in bytes, of which only what is used exists: for two
 	// frames while the second is moved, what was read ahead, and a frame put together
 	// anew.

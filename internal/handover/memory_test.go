@@ -269,15 +269,15 @@ func TestPagesComeAndGo(t *testing.T) {
 		}
 	}
 	idle("at first", pageSize)
-	in := make([]byte, MaxPeek)
+	in := make([]byte, maxPeek)
 	go func() { _, _ = r.in.Write(in) }()
-	if _, err := r.Peek(MaxPeek); err != nil {
+	if _, err := r.Peek(maxPeek); err != nil {
 		t.Fatal(err)
 	}
-	if got := pages(t, r.memory.File()); got < MaxPeek {
-		t.Errorf("%d bytes lie in %d", MaxPeek, got)
+	if got := pages(t, r.memory.File()); got < maxPeek {
+		t.Errorf("%d bytes lie in %d", maxPeek, got)
 	}
-	r.Discard(MaxPeek, Mark{})
+	r.Discard(maxPeek, Mark{})
 	go func() {
 		time.Sleep(idleTime + idleTime/4)
 		_, _ = r.in.Write([]byte("x"))

@@ -65,7 +65,7 @@ func (s *Stream) Buffered() []byte { return s.buf[s.r:s.w] }
 // Discard.
 func (s *Stream) Mark() Mark { return s.mark }
 
-// Peek returns the next n bytes, at most MaxPeek, without taking them; they are valid
+// Peek returns the next n bytes, at most maxPeek, without taking them; they are valid
 // until the next call. On error it returns none, and what has arrived stays buffered.
 func (s *Stream) Peek(n int) ([]byte, error) {
 	if s.last > 0 {
@@ -74,7 +74,7 @@ func (s *Stream) Peek(n int) ([]byte, error) {
 			s.shrink()
 		}
 	}
-	if s.shared != nil && n > MaxPeek {
+	if s.shared != nil && n > maxPeek {
 		return nil, errNoRoom
 	}
 	for s.w-s.r < n {

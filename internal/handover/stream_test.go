@@ -49,7 +49,7 @@ func TestStreamForgetsLargeBuffers(t *testing.T) {
 func TestStreamGrowsWithWhatArrives(t *testing.T) {
 	s := NewStream(bytes.NewReader(make([]byte, 10000)), nil)
 	defer s.Release()
-	if _, err := s.Peek(MaxPeek); !errors.Is(err, io.EOF) || len(s.Buffered()) != 10000 {
+	if _, err := s.Peek(maxPeek); !errors.Is(err, io.EOF) || len(s.Buffered()) != 10000 {
 		t.Errorf("%v with %d bytes", err, len(s.Buffered()))
 	}
 	if len(s.buf) > largeBuffer {

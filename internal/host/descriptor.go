@@ -37,27 +37,6 @@ func SendDescriptors(conn *net.UnixConn, data []byte, fds []int) error {
 	return err
 }
 
-// TrySend is Send of a packet, which does not wait: unix.EAGAIN if there is no room.
-func TrySend(conn *net.UnixConn, data []byte, with ...syscall.Conn) error {
-	raw, err := conn.SyscallConn()
-	if err != nil {
-		return err
-	}
-	return descriptors(with, nil, func(fds []int) error {
-		var rights []byte
-		if len(fds) > 0 {
-			rights = unix.UnixRights(fds...)
-		}
-		var serr error
-		if err := raw.Control(func(fd uintptr) {
-			serr = unix.Sendmsg(int(fd), data, rights, nil, unix.MSG_DONTWAIT|unix.MSG_NOSIGNAL)
-		}); err != nil {
-			return err
-		}
-		return serr
-	})
-}
-
 // descriptors calls f with the descriptors of all, which stay open meanwhile.
 func descriptors(all []syscall.Conn, fds []int, f func(fds []int) error) error {
 	if len(all) == 0 {

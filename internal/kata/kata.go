@@ -15,7 +15,7 @@ import (
 // The agent's ttrpc services (src/libs/protocols/protos: agent.proto, health.proto).
 const (
 	AgentService  = "grpc.AgentService"
-	HealthService = "grpc.Health"
+	healthService = "grpc.Health"
 )
 
 // AgentPort is the VSOCK port at which the agent serves them (src/agent/src/config.rs,

@@ -120,7 +120,7 @@ var (
 // Service returns the service that the request is a method of.
 func (r *Request) Service() string {
 	if r.Health {
-		return HealthService
+		return healthService
 	}
 	return AgentService
 }

@@ -14,9 +14,9 @@ import (
 
 const dirName = "config.d"
 
-// FileName is the drop-in's name. kata-deploy uses 10 to 50, its documentation leaves
+// fileName is the drop-in's name. kata-deploy uses 10 to 50, its documentation leaves
 // up to 89 to others: an operator's file may come after ours and say otherwise.
-const FileName = "80-shimtrace.toml"
+const fileName = "80-shimtrace.toml"
 
 // Settings are what is turned on.
 type Settings struct {

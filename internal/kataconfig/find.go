@@ -234,7 +234,7 @@ func (c Config) Deployed() bool {
 func FindDropIns(root string) []string {
 	var paths []string
 	for _, dir := range directories(root) {
-		path := filepath.Join(dir, dirName, FileName)
+		path := filepath.Join(dir, dirName, fileName)
 		if _, err := os.Lstat(path); !errors.Is(err, fs.ErrNotExist) {
 			paths = append(paths, path)
 		}

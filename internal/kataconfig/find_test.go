@@ -120,7 +120,7 @@ func TestFindGoesOn(t *testing.T) {
 		t.Errorf("notes %q", notes)
 	}
 	changes, err := Plan(root, configs, both, false)
-	if err != nil || len(changes) != 1 || changes[0].Action != Write || len(changes[0].Configs) != 1 {
+	if err != nil || len(changes) != 1 || changes[0].Action != write || len(changes[0].Configs) != 1 {
 		t.Fatalf("%+v, %v", changes, err)
 	}
 	// One beside it that Kata could not read either is said, and stops nothing.

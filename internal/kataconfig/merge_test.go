@@ -173,7 +173,7 @@ func TestMergedAsKata(t *testing.T) {
 	root := build(t, deployed())
 	turnOn(t, root, both)
 	for _, c := range find(t, root) {
-		ours, err := os.ReadFile(filepath.Join(filepath.Dir(c.File), dirName, FileName))
+		ours, err := os.ReadFile(filepath.Join(filepath.Dir(c.File), dirName, fileName))
 		if err != nil {
 			t.Fatal(err)
 		}

@@ -14,9 +14,9 @@ import (
 
 // What is done with a drop-in.
 const (
-	Write  = "write"
-	Keep   = "keep" // as it is, for it is in order
-	Remove = "remove"
+	write  = "write"
+	keep   = "keep" // as it is, for it is in order
+	remove = "remove"
 	// ByHand: Kata reads no drop-ins there; Lines are for the operator to write.
 	ByHand = "by hand"
 )
@@ -64,7 +64,7 @@ func directoriesOf(configs []Config) []string {
 }
 
 func planDir(root, dir string, configs []Config, s Settings, force bool) (Change, error) {
-	c := Change{Path: filepath.Join(dir, dirName, FileName)}
+	c := Change{Path: filepath.Join(dir, dirName, fileName)}
 	var err error
 	c.Configs, c.Notes = beside(root, dir, configs)
 	agents := c.Configs[0].agents
@@ -96,8 +96,8 @@ func planDir(root, dir string, configs []Config, s Settings, force bool) (Change
 		c.made = os.IsNotExist(err)
 	}
 	c.content = render(c.Lines, c.made)
-	if c.Action = Write; string(now.content) == string(c.content) {
-		c.Action = Keep
+	if c.Action = write; string(now.content) == string(c.content) {
+		c.Action = keep
 	} else if err := writable(c.Path); err != nil {
 		return c, err
 	}
@@ -157,7 +157,7 @@ func (c *Change) check(s Settings, force bool) error {
 			return err
 		}
 		if s.overruled(after, config.agents) {
-			c.Notes = append(c.Notes, fmt.Sprintf("a drop-in after %s says otherwise for %s, and wins", FileName, config.File))
+			c.Notes = append(c.Notes, fmt.Sprintf("a drop-in after %s says otherwise for %s, and wins", fileName, config.File))
 		}
 	}
 	return nil
@@ -194,7 +194,7 @@ func sameEndpoint(a, b string) bool {
 // configurations, and those of the paths. What is not there needs no change.
 func PlanRemoval(configs []Config, paths []string, force bool) ([]Change, error) {
 	for _, dir := range directoriesOf(configs) {
-		paths = append(paths, filepath.Join(dir, dirName, FileName))
+		paths = append(paths, filepath.Join(dir, dirName, fileName))
 	}
 	// One file may be found by several names.
 	real := make(map[string]bool)
@@ -214,7 +214,7 @@ func PlanRemoval(configs []Config, paths []string, force bool) ([]Change, error)
 			errs = append(errs, err)
 			continue
 		}
-		changes = append(changes, Change{Action: Remove, Path: path, made: w.made})
+		changes = append(changes, Change{Action: remove, Path: path, made: w.made})
 	}
 	return changes, errors.Join(errs...)
 }

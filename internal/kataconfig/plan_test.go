@@ -21,7 +21,7 @@ func TestRestore(t *testing.T) {
 			before := snapshot(t, root)
 			changes := turnOn(t, root, both)
 			for _, c := range changes {
-				if c.Action != Write {
+				if c.Action != write {
 					t.Errorf("%s: %s", c.Action, c.Path)
 				}
 			}
@@ -85,7 +85,7 @@ func TestPlanAgain(t *testing.T) {
 	turnOn(t, root, both)
 	before := snapshot(t, root)
 	for _, c := range turnOn(t, root, both) {
-		if c.Action != Keep {
+		if c.Action != keep {
 			t.Errorf("the second time: %s %s", c.Action, c.Path)
 		}
 	}
@@ -95,7 +95,7 @@ func TestPlanAgain(t *testing.T) {
 	// Other settings take the file's place, and it still goes with its directory.
 	other := Settings{Agent: true}
 	for _, c := range turnOn(t, root, other) {
-		if content, err := os.ReadFile(c.Path); c.Action != Write || err != nil || strings.Contains(string(content), "jaeger") {
+		if content, err := os.ReadFile(c.Path); c.Action != write || err != nil || strings.Contains(string(content), "jaeger") {
 			t.Errorf("%s: %s %v", c.Action, content, err)
 		}
 	}
@@ -148,7 +148,7 @@ func TestPlanFormerPort(t *testing.T) {
 	root := build(t, deployed())
 	turnOn(t, root, former)
 	for _, c := range turnOn(t, root, both) {
-		if c.Action != Write || len(c.Notes) > 0 {
+		if c.Action != write || len(c.Notes) > 0 {
 			t.Errorf("got %+v", c)
 		}
 		content, err := os.ReadFile(c.Path)
@@ -332,7 +332,7 @@ func TestWriteFails(t *testing.T) {
 		t.Fatal(err)
 	}
 	before := snapshot(t, root)
-	wantError(t, changes[0].Do(), FileName)
+	wantError(t, changes[0].Do(), fileName)
 	if got := snapshot(t, root); got != before {
 		t.Errorf("left behind:\n%s", got)
 	}

@@ -21,17 +21,17 @@ func merged(file, dir string, ours []byte) (tomltree.Tree, error) {
 	}
 	names := []string{}
 	for _, e := range entries {
-		if e.Name() != FileName {
+		if e.Name() != fileName {
 			names = append(names, e.Name())
 		}
 	}
 	if ours != nil {
-		names = append(names, FileName)
+		names = append(names, fileName)
 	}
 	slices.Sort(names)
 	for _, name := range names {
 		var over tomltree.Tree
-		if name == FileName {
+		if name == fileName {
 			over, err = tomltree.Parse(ours)
 		} else {
 			over, err = tomltree.Read(filepath.Join(dir, name))

@@ -13,9 +13,9 @@ import (
 // Do makes the change, wholly or not at all.
 func (c Change) Do() error {
 	switch c.Action {
-	case Write:
+	case write:
 		return c.write()
-	case Remove:
+	case remove:
 		return c.remove()
 	}
 	return nil
@@ -48,7 +48,7 @@ func (c Change) place(dir string) error {
 	_, err = temp.Write(c.content)
 	err = errors.Join(err, temp.Chmod(0o644), temp.Sync(), temp.Close())
 	if err == nil {
-		err = os.Rename(temp.Name(), filepath.Join(dir, FileName))
+		err = os.Rename(temp.Name(), filepath.Join(dir, fileName))
 	}
 	if err != nil {
 		_ = os.Remove(temp.Name())

@@ -15,9 +15,9 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// WriteEnv names the environment variable that makes Row write the document
+// writeEnv names the environment variable that makes Row write the document
 // instead of comparing with it.
-const WriteEnv = "SHIMTRACE_WRITE_RELIABILITY"
+const writeEnv = "SHIMTRACE_WRITE_RELIABILITY"
 
 // A Fault is one row of the document. Its texts are one line each, must not
 // differ from run to run, and say what the test has measured.
@@ -38,7 +38,7 @@ type Fault struct {
 	Load *Load
 }
 
-// Row compares f with its row of the document, or writes it there if WriteEnv is
+// Row compares f with its row of the document, or writes it there if writeEnv is
 // set. A test calls it at its end, when everything that f says is proven; Row does
 // nothing for a test that has failed.
 func Row(t testing.TB, f Fault) {
@@ -50,7 +50,7 @@ func Row(t testing.TB, f Fault) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	if os.Getenv(WriteEnv) != "" {
+	if os.Getenv(writeEnv) != "" {
 		if err := update(path, f, t.Name()); err != nil {
 			t.Fatal(err)
 		}
@@ -68,7 +68,7 @@ func Row(t testing.TB, f Fault) {
 		return
 	}
 	if got != want {
-		t.Errorf("%s differs from what this test has seen: run it with %s=1\n have %s\n want %s", path, WriteEnv, got, want)
+		t.Errorf("%s differs from what this test has seen: run it with %s=1\n have %s\n want %s", path, writeEnv, got, want)
 	}
 }
 

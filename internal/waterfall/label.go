@@ -13,9 +13,9 @@ import (
 // "containerd.task.v3.Task/Create" reads "Task/Create".
 func (r *renderer) label(n *Node) (name, about string) {
 	switch n.Place {
-	case Absent:
+	case absent:
 		return "(parent not here: running, lost or not ours)", ""
-	case Unstarted:
+	case unstarted:
 		return "(" + names.SandboxStart + ": not ended, or lost)", ""
 	}
 	s := n.Span
@@ -142,7 +142,7 @@ func (r *renderer) name(row row) string {
 	if row.fold != nil {
 		name = Fit(name, room)
 	} else {
-		name = FitTail(name, room)
+		name = fitTail(name, room)
 	}
 	room -= Width(name)
 	if about != "" && room > 3 {
@@ -152,7 +152,7 @@ func (r *renderer) name(row row) string {
 	}
 	space := strings.Repeat(" ", room-Width(about))
 	switch n := row.node; {
-	case n == nil, n.Span == nil, n.Place == Loose, n.Span.Expected:
+	case n == nil, n.Span == nil, n.Place == loose, n.Span.Expected:
 		name = r.paint.dim(name)
 	case n.Span.Failed:
 		name = r.paint.failure(name)

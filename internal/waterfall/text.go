@@ -93,9 +93,9 @@ func Fit(text string, cells int) string {
 	return head + "…"
 }
 
-// FitTail cuts a cleaned text to at most cells, from its beginning, since names differ
-// at their end; the first of them is "…" when something is missing.
-func FitTail(text string, cells int) string {
+// fitTail cuts a cleaned text to at most cells, from its beginning, since names differ
+// at their end; the first of them is "â¦" when something is missing.
+func fitTail(text string, cells int) string {
 	if Width(text) <= cells {
 		return text
 	}

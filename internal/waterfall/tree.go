@@ -24,18 +24,18 @@ type Tree struct {
 type Place uint8
 
 const (
-	// Called is below the span that is its parent, or a root without a parent.
-	Called Place = iota
+	// called is below the span that is its parent, or a root without a parent.
+	called Place = iota
 	// Linked is below a span of another trace that it has a link to: its parent
 	// is a caller whose spans are not ours.
 	Linked
-	// Loose is a root because the parents lead in a circle.
-	Loose
-	// Absent is no span but stands for one that is named as a parent and not
+	// loose is a root because the parents lead in a circle.
+	loose
+	// absent is no span but stands for one that is named as a parent and not
 	// here: still running, in somebody else's trace, or lost.
-	Absent
-	// Unstarted is Absent, and known to be the sandbox's "sandbox start".
-	Unstarted
+	absent
+	// unstarted is Absent, and known to be the sandbox's "sandbox start".
+	unstarted
 )
 
 // Node is one span with what happened because of it.
@@ -186,11 +186,11 @@ func (b *Builder) place(n *Node) {
 	}
 	switch {
 	case linked:
-		n.parent, n.Place = b.standIn(link, Unstarted), Linked
+		n.parent, n.Place = b.standIn(link, unstarted), Linked
 	case hasParent && n.by == byShim && n.Span.Name == names.ShimStart:
-		n.parent = b.standIn(up, Unstarted)
+		n.parent = b.standIn(up, unstarted)
 	case hasParent:
-		n.parent = b.standIn(up, Absent)
+		n.parent = b.standIn(up, absent)
 	}
 }
 
@@ -223,7 +223,7 @@ func cut(n *Node, walk int) {
 			first = m
 		}
 	}
-	first.parent, first.Place = nil, Loose
+	first.parent, first.Place = nil, loose
 }
 
 // hang gives every node to its parent and sorts.

@@ -16,11 +16,11 @@ func outline(nodes []*Node) string {
 		switch n.Place {
 		case Linked:
 			name = "→" + name
-		case Loose:
+		case loose:
 			name = "↻" + name
-		case Absent:
+		case absent:
 			name = "?"
-		case Unstarted:
+		case unstarted:
 			name = "root?"
 		}
 		if n.Children != nil {

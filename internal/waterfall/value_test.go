@@ -86,7 +86,7 @@ func TestFitTail(t *testing.T) {
 		{"short", 10, "short"}, {"abcdef", 4, "…def"}, {"abcdef", 1, "…"}, {"abcdef", 0, ""},
 		{"世界世界", 5, "…世界"}, {"世界世界", 4, "…界"}, {"世", 1, "…"},
 	} {
-		if got := FitTail(tt.text, tt.cells); got != tt.want || Width(got) > max(tt.cells, 0) {
+		if got := fitTail(tt.text, tt.cells); got != tt.want || Width(got) > max(tt.cells, 0) {
 			t.Errorf("%s in %d cells: %q, want %q", tt.text, tt.cells, got, tt.want)
 		}
 	}

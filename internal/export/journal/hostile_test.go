@@ -39,7 +39,7 @@ func TestForeignDirectory(t *testing.T) {
 	if err := os.WriteFile(victim, []byte("as it was"), 0o600); err != nil {
 		t.Fatal(err)
 	}
-	for _, name := range []string{cursorName, cursorName + ".tmp", ShipLockName} {
+	for _, name := range []string{cursorName, cursorName + ".tmp", shipLockName} {
 		if err := os.Symlink(victim, filepath.Join(dir, name)); err != nil {
 			t.Fatal(err)
 		}

@@ -87,8 +87,8 @@ type Journal struct {
 
 var _ otlptrace.Client = (*Journal)(nil)
 
-// ErrClosed is returned by appends after Close. Their spans are counted nowhere.
-var ErrClosed = errors.New("journal: closed")
+// errClosed is returned by appends after Close. Their spans are counted nowhere.
+var errClosed = errors.New("journal: closed")
 
 // Open makes the directory if need be (mode 0700). It creates no segment: a
 // process that has nothing to say leaves nothing behind. A directory that somebody
@@ -137,7 +137,7 @@ func (j *Journal) UploadTraces(_ context.Context, spans []*tracepb.ResourceSpans
 	j.mu.Lock()
 	defer j.mu.Unlock()
 	if j.closed {
-		return ErrClosed
+		return errClosed
 	}
 	err := j.appendTraces(&tracepb.TracesData{ResourceSpans: spans})
 	return errors.Join(err, j.flush())
@@ -153,7 +153,7 @@ func (j *Journal) AppendSpans(resource *resourcepb.Resource, scope string, spans
 	j.mu.Lock()
 	defer j.mu.Unlock()
 	if j.closed {
-		return ErrClosed
+		return errClosed
 	}
 	o, err := newOrigin(resource, scope)
 	if err != nil {
@@ -172,7 +172,7 @@ func (j *Journal) Flush() error {
 	j.mu.Lock()
 	defer j.mu.Unlock()
 	if j.closed {
-		return ErrClosed
+		return errClosed
 	}
 	return j.flush()
 }

@@ -120,7 +120,7 @@ func TestAppendAndScan(t *testing.T) {
 	if err != nil || info.Mode().Perm() != 0o700 {
 		t.Errorf("directory: %v, %v", info.Mode(), err)
 	}
-	if err := j.UploadTraces(t.Context(), batch("x")); !errors.Is(err, ErrClosed) {
+	if err := j.UploadTraces(t.Context(), batch("x")); !errors.Is(err, errClosed) {
 		t.Errorf("after Close: %v", err)
 	}
 }

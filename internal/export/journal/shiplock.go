@@ -11,8 +11,8 @@ import (
 	"github.com/shimtrace/shimtrace/internal/host"
 )
 
-// ShipLockName is the lock file in the journal's directory that LockShipping locks.
-const ShipLockName = "ship.lock"
+// shipLockName is the lock file in the journal's directory that LockShipping locks.
+const shipLockName = "ship.lock"
 
 // ErrShipped is returned by LockShipping while another process ships the journal.
 var ErrShipped = errors.New("another process ships this journal")
@@ -21,7 +21,7 @@ var ErrShipped = errors.New("another process ships this journal")
 // It is held until the file is closed, here and in every process that has
 // inherited it. It does not wait.
 func LockShipping(dir string) (*os.File, error) {
-	f, err := host.LockFile(filepath.Join(dir, ShipLockName), unix.LOCK_EX, 0)
+	f, err := host.LockFile(filepath.Join(dir, shipLockName), unix.LOCK_EX, 0)
 	if errors.Is(err, host.ErrLocked) {
 		return nil, ErrShipped
 	}

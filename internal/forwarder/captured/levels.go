@@ -68,7 +68,7 @@ func (p *Pod) Check(tb testing.TB, in [16]byte, root [8]byte, calls [][8]byte, s
 		if quiet[s.Name] && s.EndTimeUnixNano-s.StartTimeUnixNano < slow {
 			tb.Errorf("%s is quiet", s.Name)
 		}
-		if contains(s, Secret) {
+		if contains(s, secret) {
 			tb.Errorf("%s has a secret", s.Name)
 		}
 		if i, ok := p.Of[[8]byte(s.SpanId)]; ok && parentOf(s) != calls[i] {

@@ -30,8 +30,8 @@ const (
 	Rust = "kata-4.1.0-rs-pod"
 )
 
-// Secret is in the environment of the pods' containers.
-const Secret = "hunter2"
+// secret is in the environment of the pods' containers.
+const secret = "hunter2"
 
 // Pod is a captured pod.
 type Pod struct {

@@ -7,7 +7,7 @@ type Reason = calls.Reason
 
 const (
 	Quiet     = calls.Quiet
-	Unsampled = calls.Unsampled
+	unsampled = calls.Unsampled
 	// Off: it is of a time when tracing was switched off.
 	Off Reason = "off"
 	// Duplicate: a span with its id has been here.

@@ -371,7 +371,7 @@ func TestUnsampled(t *testing.T) {
 	b.Add(spanOf("signal_process", 0xAAAA, 4, 0x55, 10, 20))
 	b.Ended()
 	b.balance()
-	if len(b.out) != 0 || b.drops[Unsampled] != 4 {
+	if len(b.out) != 0 || b.drops[unsampled] != 4 {
 		t.Errorf("%d spans were sent, dropped %v", len(b.out), b.drops)
 	}
 }

@@ -98,7 +98,7 @@ func (s *source) send(top *node, cause calls.Cause, parent trace.SpanID) {
 func (s *source) sendOne(n *node) sent {
 	was, at, recorded := s.Draw(&n.Span, &n.cause)
 	done := sent{Cause: n.cause, parent: n.parent, end: was.End}
-	done.off = !recorded && !n.needed && (n.cause.Drop == "" || n.cause.Drop == Unsampled)
+	done.off = !recorded && !n.needed && (n.cause.Drop == "" || n.cause.Drop == unsampled)
 	if n.IsLifeLong() {
 		done.Shift = nil // of what is below it the times say little
 	}

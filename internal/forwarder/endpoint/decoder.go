@@ -15,9 +15,9 @@ import (
 	"github.com/shimtrace/shimtrace/internal/losses"
 )
 
-// Decoder turns request bodies into spans. It keeps its buffers from body to body
+// decoder turns request bodies into spans. It keeps its buffers from body to body
 // and is not safe for concurrent use.
-type Decoder struct {
+type decoder struct {
 	opts    Options
 	builder *span.Builder
 
@@ -30,14 +30,14 @@ type Decoder struct {
 }
 
 // NewDecoder returns a Decoder that obeys opts.Span, opts.MaxSpans and opts.Counters.
-func NewDecoder(opts Options) *Decoder {
+func NewDecoder(opts Options) *decoder {
 	opts = opts.withDefaults()
-	return &Decoder{opts: opts, builder: span.NewBuilder(opts.Span, &opts.Counters.Attributes), lost: make(map[losses.Reason]int)}
+	return &decoder{opts: opts, builder: span.NewBuilder(opts.Span, &opts.Counters.Attributes), lost: make(map[losses.Reason]int)}
 }
 
-// BodyError says that a body is malformed. It never quotes it, for it may hold
+// bodyError says that a body is malformed. It never quotes it, for it may hold
 // secrets.
-type BodyError struct {
+type bodyError struct {
 	// Offset is where in the body decoding stopped, in bytes.
 	Offset int
 	// Span is which of the body's spans it is in, from 0; -1 outside.
@@ -45,7 +45,7 @@ type BodyError struct {
 	Err  error
 }
 
-func (e *BodyError) Error() string {
+func (e *bodyError) Error() string {
 	where := ""
 	if e.Span >= 0 {
 		where = fmt.Sprintf(" in span %d", e.Span)
@@ -53,15 +53,15 @@ func (e *BodyError) Error() string {
 	return fmt.Sprintf("decode runtime spans: malformed at byte %d%s: %v", e.Offset, where, e.Err)
 }
 
-func (e *BodyError) Unwrap() error { return e.Err }
+func (e *bodyError) Unwrap() error { return e.Err }
 
 // maxService is the longest service name in bytes; a longer one is cut.
 const maxService = 256
 
 // Decode decodes one body: a Batch of jaeger.thrift in Thrift's binary protocol. It
 // keeps no part of body. Spans that are not wanted, the exporter's own among them,
-// are left out and counted. The error is a *BodyError, and costs the whole body.
-func (d *Decoder) Decode(body []byte) (service string, spans []span.Span, err error) {
+// are left out and counted. The error is a *bodyError, and costs the whole body.
+func (d *decoder) Decode(body []byte) (service string, spans []span.Span, err error) {
 	r := newReader(body)
 	clear(d.lost)
 	d.exporter = 0
@@ -92,7 +92,7 @@ func (d *Decoder) Decode(body []byte) (service string, spans []span.Span, err er
 	c := d.opts.Counters
 	if r.err != nil {
 		c.Losses.Add(losses.MalformedPost, 1)
-		return "", nil, &BodyError{Offset: r.at, Span: at, Err: r.err}
+		return "", nil, &bodyError{Offset: r.at, Span: at, Err: r.err}
 	}
 	for reason, n := range d.lost {
 		c.Losses.Add(reason, n)
@@ -105,7 +105,7 @@ func (d *Decoder) Decode(body []byte) (service string, spans []span.Span, err er
 }
 
 // spans reads the batch's spans. at is the one that could not be read, or -1.
-func (d *Decoder) spans(r *reader) (spans []span.Span, at int) {
+func (d *decoder) spans(r *reader) (spans []span.Span, at int) {
 	n := r.list(thrift.STRUCT)
 	for at = range n {
 		reason, exporter := d.span(r, &d.scratch)
@@ -163,7 +163,7 @@ const required = 1<<1 | 1<<2 | 1<<3 | 1<<4 | 1<<5 | 1<<7 | 1<<8 | 1<<9
 
 // span reads a Span. It returns why it is lost, if so, and whether it is the exporter's
 // own; whether it could be read at all is in r.
-func (d *Decoder) span(r *reader, s *span.Span) (lost losses.Reason, exporter bool) {
+func (d *decoder) span(r *reader, s *span.Span) (lost losses.Reason, exporter bool) {
 	*s = span.Span{} // its memory has been given away
 	d.builder.Begin(s)
 	d.refs = d.refs[:0]

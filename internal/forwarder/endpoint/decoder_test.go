@@ -279,7 +279,7 @@ func TestMalformed(t *testing.T) {
 		t.Run(tc.name, func(t *testing.T) {
 			c := Counters{Losses: new(losses.Tally)}
 			_, spans, err := NewDecoder(Options{Counters: &c}).Decode(tc.body)
-			var be *BodyError
+			var be *bodyError
 			if !errors.As(err, &be) || spans != nil || be.Span != tc.span || be.Offset < 0 || be.Offset > len(tc.body) || !strings.Contains(err.Error(), tc.want) {
 				t.Errorf("%d spans, %v", len(spans), err)
 			}

@@ -139,7 +139,7 @@ func (e *Endpoint) decode() {
 	}
 }
 
-func (e *Endpoint) deliver(d *Decoder, p post) {
+func (e *Endpoint) deliver(d *decoder, p post) {
 	service, spans, err := d.Decode(p.body)
 	if err != nil {
 		e.report(losses.MalformedPost, err)

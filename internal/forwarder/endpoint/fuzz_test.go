@@ -31,7 +31,7 @@ func FuzzDecode(f *testing.F) {
 			t.Fatal("the body was changed")
 		}
 		if err != nil {
-			var be *BodyError
+			var be *bodyError
 			if !errors.As(err, &be) || be.Offset < 0 || be.Offset > len(body) || spans != nil {
 				t.Fatal(err)
 			}

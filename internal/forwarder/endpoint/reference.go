@@ -18,7 +18,7 @@ type reference struct {
 const maxReferences = 128
 
 // references reads those of the span at hand.
-func (d *Decoder) references(r *reader) {
+func (d *decoder) references(r *reader) {
 	for n := r.list(thrift.STRUCT); n > 0 && r.err == nil; n-- {
 		var ref reference
 		for {
@@ -47,7 +47,7 @@ func (d *Decoder) references(r *reader) {
 	}
 }
 
-func (d *Decoder) link(ref reference) {
+func (d *decoder) link(ref reference) {
 	d.builder.BeginLink()
 	d.builder.LinkContext(ref.traceID, ref.spanID, nil, 0)
 	d.builder.EndLink()
@@ -55,7 +55,7 @@ func (d *Decoder) link(ref reference) {
 
 // refer gives the span its parent, where only a reference has it, and makes links of
 // the others.
-func (d *Decoder) refer(s *span.Span) {
+func (d *decoder) refer(s *span.Span) {
 	for _, ref := range d.refs {
 		if ref.childOf && ref.traceID == s.TraceID {
 			if s.ParentID == [8]byte{} {

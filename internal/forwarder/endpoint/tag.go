@@ -57,7 +57,7 @@ func readTag(r *reader) (g tag) {
 }
 
 // attribute makes an attribute of the span at hand of a tag, if it is to be one.
-func (d *Decoder) attribute(g tag, t *traits) {
+func (d *decoder) attribute(g tag, t *traits) {
 	if !t.take(g) {
 		d.put(g)
 	}
@@ -65,7 +65,7 @@ func (d *Decoder) attribute(g tag, t *traits) {
 
 // put makes an attribute of a tag, of the span or of the event at hand. A text that is
 // not UTF-8 becomes its size.
-func (d *Decoder) put(g tag) {
+func (d *decoder) put(g tag) {
 	key := g.key
 	if !utf8.Valid(key) {
 		key = nil
@@ -93,7 +93,7 @@ func (d *Decoder) put(g tag) {
 }
 
 // text is a name or message as OTLP can have it, and its size as it was.
-func (d *Decoder) text(text []byte) ([]byte, int) {
+func (d *decoder) text(text []byte) ([]byte, int) {
 	cut := span.CutText(text, d.builder.MaxText(), true)
 	if !utf8.Valid(cut) {
 		cut = bytes.ToValidUTF8(cut, []byte("?")) // not longer than it was
@@ -102,7 +102,7 @@ func (d *Decoder) text(text []byte) ([]byte, int) {
 }
 
 // event reads a Log, which is what Jaeger calls an event.
-func (d *Decoder) event(r *reader) {
+func (d *decoder) event(r *reader) {
 	d.builder.BeginEvent()
 	var at int64
 	for {

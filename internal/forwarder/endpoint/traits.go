@@ -72,7 +72,7 @@ var kinds = map[string]tracepb.Span_SpanKind{
 }
 
 // finish gives the span at hand what its traits say, and ends it.
-func (d *Decoder) finish(s *span.Span, t *traits) {
+func (d *decoder) finish(s *span.Span, t *traits) {
 	b := d.builder
 	b.Name(d.text(t.name))
 	if kind, ok := kinds[string(t.kind)]; ok {

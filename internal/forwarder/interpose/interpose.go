@@ -15,8 +15,8 @@ import (
 	"github.com/shimtrace/shimtrace/internal/kata"
 )
 
-// DefaultPort is where the agent listens for requests.
-const DefaultPort = kata.AgentPort
+// defaultPort is where the agent listens for requests.
+const defaultPort = kata.AgentPort
 
 // Options say where, and what to do with connections. The zero value means the
 // defaults named at each field, but for Relay, which must be given.
@@ -84,7 +84,7 @@ func New(sandbox string, o Options) (*Interposer, error) {
 		o.Patterns = listen.DefaultPatterns()
 	}
 	if o.Port == 0 {
-		o.Port = DefaultPort
+		o.Port = defaultPort
 	}
 	if o.MaxConnections <= 0 {
 		o.MaxConnections = 1024

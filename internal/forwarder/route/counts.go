@@ -10,10 +10,10 @@ import (
 
 // Reasons for which a connection is closed unread, without a span being lost.
 const (
-	// TurnedStranger: it is of another user's process than the runtimes are.
-	TurnedStranger = "stranger"
-	// TurnedGone: it was closed before it was looked at; runtimes wait for an answer.
-	TurnedGone = "gone"
+	// turnedStranger: it is of another user's process than the runtimes are.
+	turnedStranger = "stranger"
+	// turnedGone: it was closed before it was looked at; runtimes wait for an answer.
+	turnedGone = "gone"
 )
 
 // Snapshot is what happened until now. Every span that arrived has been sent to its

@@ -133,7 +133,7 @@ func (g *guarding) flood(t *testing.T, stop <-chan struct{}) (done <-chan struct
 func (g *guarding) to() netip.AddrPort { return g.Addr().(*net.TCPAddr).AddrPort() }
 
 // turned counts connections that were turned away; who floods does not wait for that.
-func turned(s Snapshot) uint64 { return s.Turned[TurnedStranger] + s.Turned[TurnedGone] }
+func turned(s Snapshot) uint64 { return s.Turned[turnedStranger] + s.Turned[turnedGone] }
 
 // TestGuardFlood: another user who connects as often as he can costs runtimes next to
 // no time, and nobody a span; the log has a line of it.
@@ -200,7 +200,7 @@ func TestGuardWithoutDiag(t *testing.T) {
 	})
 	<-stranger
 	s := g.Snapshot()
-	if len(s.Lost) > 0 || s.Turned[TurnedStranger] == 0 {
+	if len(s.Lost) > 0 || s.Turned[turnedStranger] == 0 {
 		t.Errorf("%+v", s)
 	}
 	mu.Lock()
@@ -254,7 +254,7 @@ func TestGuardWithoutDescriptors(t *testing.T) {
 	if conn.RemoteAddr().String() != later.LocalAddr().String() {
 		t.Errorf("%s is served, want %s", conn.RemoteAddr(), later.LocalAddr())
 	}
-	if s := g.Snapshot(); s.Lost[losses.NoDescriptors] != 1 || s.Turned[TurnedStranger] != 1 || len(s.Lost) != 1 {
+	if s := g.Snapshot(); s.Lost[losses.NoDescriptors] != 1 || s.Turned[turnedStranger] != 1 || len(s.Lost) != 1 {
 		t.Errorf("%+v", s)
 	}
 	reliability.Row(t, reliability.Fault{

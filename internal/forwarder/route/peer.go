@@ -28,12 +28,12 @@ type peer struct {
 func (r *Router) judge(f found) (welcome bool) {
 	switch {
 	case errors.Is(f.err, errNoSocket):
-		r.turnAway(TurnedGone, "a process that did not wait for an answer is not listened to")
+		r.turnAway(turnedGone, "a process that did not wait for an answer is not listened to")
 	case f.err != nil:
 		r.losses.Add(losses.Unchecked, 1)
 		r.warn(fmt.Errorf("nobody is listened to of whom it is not known who it is: %w", f.err))
 	case f.uid != 0 && int(f.uid) != os.Geteuid():
-		r.turnAway(TurnedStranger, "a process of user %d is not listened to", f.uid)
+		r.turnAway(turnedStranger, "a process of user %d is not listened to", f.uid)
 	default:
 		return true
 	}

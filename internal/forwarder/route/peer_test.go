@@ -91,7 +91,7 @@ func TestStrangers(t *testing.T) {
 					t.Errorf("%s is listened to: %t, want %t", at, got, want)
 				}
 			}
-			if s := h.Snapshot(); len(s.Lost) > 0 || s.Turned[TurnedStranger] != 1 || s.Turned[TurnedGone] != 1 {
+			if s := h.Snapshot(); len(s.Lost) > 0 || s.Turned[turnedStranger] != 1 || s.Turned[turnedGone] != 1 {
 				t.Errorf("%+v", s)
 			}
 			blind := startHost(t, t.TempDir(), RouterOptions{diagnose: noDiag, proc: procFS(t.TempDir())})

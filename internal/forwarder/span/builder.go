@@ -321,8 +321,8 @@ func (b *Builder) LinkContext(traceID [16]byte, spanID [8]byte, state []byte, fl
 // EndLink ends it. One that leads nowhere is dropped.
 func (b *Builder) EndLink() { b.end(&b.links, linkDroppedAttributes, b.linked) }
 
-// MaxID is the longest id of a container or an exec in bytes.
-const MaxID = 128
+// maxID is the longest id of a container or an exec in bytes.
+const maxID = 128
 
 // ValidID reports whether the text can be the id of a container or an exec.
 func ValidID(id []byte) bool {
@@ -331,5 +331,5 @@ func ValidID(id []byte) bool {
 			return false
 		}
 	}
-	return 0 < len(id) && len(id) <= MaxID
+	return 0 < len(id) && len(id) <= maxID
 }

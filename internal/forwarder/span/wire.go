@@ -53,7 +53,7 @@ func (s *Span) Append(b []byte) []byte {
 var (
 	errNoSpan   = errors.New("there is no span in it, or one without ids")
 	errWireType = errors.New("another wire type than the field's")
-	errName     = fmt.Errorf("not UTF-8 of at most %d bytes", MaxID)
+	errName     = fmt.Errorf("not UTF-8 of at most %d bytes", maxID)
 	errIDLength = errors.New("an id of another length")
 	errNotText  = errors.New("not UTF-8")
 	errRange    = errors.New("out of range")
@@ -238,7 +238,7 @@ func bytesOf(wire protowire.Type, v []byte) ([]byte, error) {
 
 func nameOf(wire protowire.Type, v []byte) (string, error) {
 	v, err := bytesOf(wire, v)
-	if err == nil && (len(v) > MaxID || !utf8.Valid(v)) {
+	if err == nil && (len(v) > maxID || !utf8.Valid(v)) {
 		err = errName
 	}
 	return string(v), err

@@ -32,7 +32,7 @@ func Ask(ctx context.Context, socket string, r Request) (Answer, error) {
 	defer conn.Close()
 	stop := context.AfterFunc(ctx, func() { _ = conn.SetDeadline(time.Unix(1, 0)) })
 	defer stop()
-	r.Version = Version
+	r.Version = version
 	if err := json.NewEncoder(conn).Encode(r); err != nil {
 		return Answer{}, fmt.Errorf("ask the relay: %w", err)
 	}
@@ -47,8 +47,8 @@ func Ask(ctx context.Context, socket string, r Request) (Answer, error) {
 		return Answer{}, fmt.Errorf("ask the relay: answer from %s: %w", socket, err)
 	case a.Error != "":
 		return a, errors.New(a.Error)
-	case a.Version != Version:
-		return a, fmt.Errorf("the relay answers in version %d, this is version %d: use the shimtrace that it was started from", a.Version, Version)
+	case a.Version != version:
+		return a, fmt.Errorf("the relay answers in version %d, this is version %d: use the shimtrace that it was started from", a.Version, version)
 	}
 	return a, nil
 }

@@ -53,7 +53,7 @@ func echo(_ net.Conn, r Request) Answer {
 func TestAsk(t *testing.T) {
 	socket, _ := serve(t, echo)
 	a, err := Ask(t.Context(), socket, Request{Do: DoOn, For: time.Second, By: "alice"})
-	if err != nil || a.Sandbox != "on 1s alice" || a.Version != Version {
+	if err != nil || a.Sandbox != "on 1s alice" || a.Version != version {
 		t.Errorf("got %+v, %v", a, err)
 	}
 	if a, err := Ask(t.Context(), socket, Request{Do: DoOn, By: "nobody"}); err == nil || err.Error() != "no" || a.Sandbox != "known" {
@@ -105,7 +105,7 @@ func TestGarbage(t *testing.T) {
 		"", "\x00\x01\x02", "GET / HTTP/1.1\r\n\r\n", "{", "[]", `{"version":1,"do":7}`, `{"version":"1"}`,
 		`{"version":1,"do":"` + strings.Repeat("x", maxRequest) + `"}`, strings.Repeat("[", maxRequest), `{"version":1,"for_ns":1e99}`,
 	} {
-		if a := raw(t, socket, []byte(send)); a.Error == "" || a.Version != Version {
+		if a := raw(t, socket, []byte(send)); a.Error == "" || a.Version != version {
 			t.Errorf("%.40q was answered with %+v", send, a)
 		}
 	}

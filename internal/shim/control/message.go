@@ -2,9 +2,9 @@ package control
 
 import "time"
 
-// Version is that of requests and answers. A relay keeps the one that it was built
+// version is that of requests and answers. A relay keeps the one that it was built
 // with for as long as its sandbox lives.
-const Version = 1
+const version = 1
 
 // What a relay can be asked to do.
 const (

@@ -83,7 +83,7 @@ func (s *Server) serve(conn net.Conn) {
 	}
 	defer s.leave(conn)
 	answer := s.answer(conn)
-	answer.Version = Version
+	answer.Version = version
 	_ = conn.SetWriteDeadline(time.Now().Add(requestTime))
 	_ = json.NewEncoder(conn).Encode(answer) // who does not wait for it need not know
 }
@@ -100,8 +100,8 @@ func (s *Server) answer(conn net.Conn) (a Answer) {
 	if err := json.NewDecoder(io.LimitReader(conn, maxRequest)).Decode(&r); err != nil {
 		return Answer{Error: "this is not a request: " + err.Error()}
 	}
-	if r.Version != Version {
-		return Answer{Error: fmt.Sprintf("the request is of version %d, this relay knows version %d: use the shimtrace that it was started from", r.Version, Version)}
+	if r.Version != version {
+		return Answer{Error: fmt.Sprintf("the request is of version %d, this relay knows version %d: use the shimtrace that it was started from", r.Version, version)}
 	}
 	return s.handle(conn, r)
 }

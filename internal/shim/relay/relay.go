@@ -231,7 +231,7 @@ func (p *Process) Run() {
 		p.guarded.register(p.client())
 	}
 	rest, stop := context.WithCancel(context.Background())
-	go Settle(rest)
+	go settle(rest)
 	p.watch()
 	stop()
 	p.leave()

@@ -36,9 +36,9 @@ func limitMemory() {
 	debug.SetMemoryLimit(memoryLimit)
 }
 
-// Settle gives memory back to the system whenever a burst of work is over, until ctx is
+// settle gives memory back to the system whenever a burst of work is over, until ctx is
 // done: the start of a pod takes more than the rest of its life.
-func Settle(ctx context.Context) {
+func settle(ctx context.Context) {
 	var last, settled uint64 // bytes allocated until the last look, and until the last time
 	freed := false           // at the last look: collecting garbage used the program too
 	for pause := settlePause; ; {

@@ -46,7 +46,7 @@ fuzz: ## every fuzz target for FUZZTIME (default 10s)
 	./integration/fuzz.sh
 
 soak: ## SOAK (default 100000) requests to the agent, on one processor and on two, byte by byte
-	SHIMTRACE_SOAK=$(or $(SOAK),100000) $(GO) test ./shim -count=1 -timeout 60m -v -run TestSoakOfRequests
+	SHIMTRACE_SOAK=$(or $(SOAK),100000) $(GO) test ./internal/shim/kata -count=1 -timeout 60m -v -run TestSoakOfRequests
 
 bench: build tools ## relayed against direct: latency, start time, memory
 	./integration/bench.sh

@@ -3,7 +3,6 @@ package calls
 import (
 	"math"
 	"slices"
-	"strings"
 
 	"github.com/shimtrace/shimtrace/internal/forwarder/span"
 	"github.com/shimtrace/shimtrace/internal/kata"
@@ -91,14 +90,6 @@ func (s *Span) IsLifeLong() bool { return s.lifeLong }
 // IsThread reports whether the span's name says nothing: if it has no parent, it was made
 // on a thread of its own.
 func (s *Span) IsThread() bool { return s.request == nil && s.method == "" && !s.lifeLong }
-
-// asks returns the request to the agent that a span of the runtime's is.
-func (s *Span) asks() (request string, ok bool) {
-	if s.guest {
-		return "", false
-	}
-	return strings.CutPrefix(s.Name, kata.RequestPrefix)
-}
 
 func timesOf(s *span.Span) Period { return Period{clamped(s.Start), clamped(s.End)} }
 

@@ -2,10 +2,12 @@ package calls
 
 import (
 	"math"
+	"strings"
 
 	"go.opentelemetry.io/otel/trace"
 
 	"github.com/shimtrace/shimtrace/internal/forwarder/recent"
+	"github.com/shimtrace/shimtrace/internal/kata"
 )
 
 // runtime is what is known of the spans that the sandbox's runtime makes itself, in traces
@@ -49,7 +51,7 @@ func (c *Calls) Learn(s *Span) {
 	if !s.IsThread() && !c.isQuiet(s.method) {
 		c.runtime.stale.Put(s.SpanID, struct{}{})
 	}
-	if request, ok := s.asks(); ok {
+	if request, ok := strings.CutPrefix(s.Name, kata.RequestPrefix); ok {
 		at := s.at
 		if s.Failed {
 			at.End = math.MaxInt64 // it may have been given up, and gone on in the agent

@@ -96,12 +96,16 @@ func (a *agent) fromAbove(n *node) bool {
 	if parent, known := a.above.lookup(n.ParentID); known {
 		if a.opts.Isolated {
 			a.detach(n)
-		} else if instead, ok := a.Instead(&n.Span); ok && parent.Drop == "" && a.above.sent.Has(n.ParentID) {
-			instead = a.orOwnTrace(instead, n.TraceID)
-			a.send(n, instead, instead.Parent)
-		} else {
-			a.follow(n, parent)
+			return true
 		}
+		if parent.Drop == "" && a.above.sent.Has(n.ParentID) {
+			if cause, ok := a.Instead(&n.Span); ok {
+				cause = a.orOwnTrace(cause, n.TraceID)
+				a.send(n, cause, cause.Parent)
+				return true
+			}
+		}
+		a.follow(n, parent)
 		return true
 	}
 	if !n.IsRequest() {

@@ -15,12 +15,6 @@ import (
 	"github.com/shimtrace/shimtrace/internal/shim/kata/agentconfig"
 )
 
-// agentService is the service.name of what the agent sends.
-const agentService = "kata-agent"
-
-// runtimeService is the service.name of what Kata's runtime sends.
-const runtimeService = "kata-runtime"
-
 // collation says how the spans of a VM get their place: of our sandbox under its
 // calls, of another by themselves.
 func (o *Observer) collation(from listen.Origin) (c collate.Options, refused losses.Reason) {
@@ -33,8 +27,8 @@ func (o *Observer) collation(from listen.Origin) (c collate.Options, refused los
 		c.Sandbox, c.Began, c.OnDemand = from.Sandbox, o.state.Started, o.state.Dynamic
 		c.Drop = o.dropped
 	}
-	c.Resource = o.resource(agentService, attrs)
-	c.Runtime = o.resource(runtimeService, attrs)
+	c.Resource = o.resource(names.AgentScope, attrs)
+	c.Runtime = o.resource(names.RuntimeScope, attrs)
 	return c, 0
 }
 

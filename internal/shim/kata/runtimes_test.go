@@ -24,6 +24,7 @@ import (
 	"github.com/shimtrace/shimtrace/internal/config"
 	"github.com/shimtrace/shimtrace/internal/export"
 	"github.com/shimtrace/shimtrace/internal/export/journal"
+	"github.com/shimtrace/shimtrace/internal/names"
 	"github.com/shimtrace/shimtrace/internal/reliability"
 	"github.com/shimtrace/shimtrace/internal/shim/shimtest"
 	"github.com/shimtrace/shimtrace/internal/shim/telemetry"
@@ -203,7 +204,7 @@ func TestRuntimesSpans(t *testing.T) {
 			}
 			for _, ss := range rs.ScopeSpans {
 				for _, s := range ss.Spans {
-					if service != runtimeService || trace.TraceID(s.TraceId) != root.TraceID() {
+					if service != names.RuntimeScope || trace.TraceID(s.TraceId) != root.TraceID() {
 						t.Errorf("%s of %q is in trace %x, not the sandbox's", s.Name, service, s.TraceId)
 					}
 					spans++

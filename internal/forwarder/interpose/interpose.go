@@ -50,8 +50,7 @@ type Options struct {
 	// Warn is told what goes wrong; nothing ends by it.
 	Warn func(error)
 
-	step       func(name string) // tests wait there
-	noExchange bool              // tests are on file systems that can
+	step func(name string) // tests wait there
 }
 
 // Interposer is in the place of the socket of one sandbox's VMM.

@@ -126,7 +126,6 @@ func relayRole(args []string) error {
 			select {}
 		}
 	}
-	o.noExchange = len(args) > 1 && (args[1] == "linked" || args[1] == "replaced")
 	i, err := New("pod", o)
 	if err != nil {
 		return err

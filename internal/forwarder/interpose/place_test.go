@@ -20,62 +20,58 @@ import (
 
 // TestTakesPlace: the directory comes later, and the socket in it still later.
 func TestTakesPlace(t *testing.T) {
-	for name, noExchange := range map[string]bool{"exchange": false, "replace": true} {
-		t.Run(name, func(t *testing.T) {
-			pattern, path := at(t)
-			i, stop := interposer(t, pattern, Options{noExchange: noExchange})
-			if err := os.MkdirAll(filepath.Dir(path), 0o755); err != nil {
-				t.Fatal(err)
-			}
-			began := time.Now()
-			umask := unix.Umask(0o017) // group may connect
-			v := startVMM(t, path)
-			unix.Umask(umask)
-			taken(t, path)
-			t.Logf("taken %v after it was bound", time.Since(began).Round(10*time.Microsecond))
-			before, vst := identify(t, filepath.Join(filepath.Dir(path), names(t, path)[0]))
-			id, st := identify(t, path)
-			if id == before || st.Mode != vst.Mode || st.Uid != vst.Uid || st.Gid != vst.Gid {
-				t.Errorf("ours is %o of %d:%d, the VMM's %o of %d:%d", st.Mode, st.Uid, st.Gid, vst.Mode, vst.Uid, vst.Gid)
-			}
-			if st.Mode&0o777 != 0o760 {
-				t.Errorf("mode %o", st.Mode)
-			}
-			if v.total.Load() != 0 {
-				t.Error("the VMM was connected to")
-			}
-			conn := dial(t, path)
-			if err := converse(conn, "connect 1024\n", "request"); err != nil {
-				t.Fatal(err)
-			}
-			mustConverse(t, path)
-			passing := dial(t, path)
-			if err := converse(passing, "CONNECT 1025\n", "log"); err != nil {
-				t.Fatal(err)
-			}
-			passing.Close()
-			eventually(t, "counts", func() bool { return i.Counts() == Counts{Relayed: 2, Passed: 1} })
+	pattern, path := at(t)
+	i, stop := interposer(t, pattern, Options{})
+	if err := os.MkdirAll(filepath.Dir(path), 0o755); err != nil {
+		t.Fatal(err)
+	}
+	began := time.Now()
+	umask := unix.Umask(0o017) // group may connect
+	v := startVMM(t, path)
+	unix.Umask(umask)
+	taken(t, path)
+	t.Logf("taken %v after it was bound", time.Since(began).Round(10*time.Microsecond))
+	before, vst := identify(t, filepath.Join(filepath.Dir(path), names(t, path)[0]))
+	id, st := identify(t, path)
+	if id == before || st.Mode != vst.Mode || st.Uid != vst.Uid || st.Gid != vst.Gid {
+		t.Errorf("ours is %o of %d:%d, the VMM's %o of %d:%d", st.Mode, st.Uid, st.Gid, vst.Mode, vst.Uid, vst.Gid)
+	}
+	if st.Mode&0o777 != 0o760 {
+		t.Errorf("mode %o", st.Mode)
+	}
+	if v.total.Load() != 0 {
+		t.Error("the VMM was connected to")
+	}
+	conn := dial(t, path)
+	if err := converse(conn, "connect 1024\n", "request"); err != nil {
+		t.Fatal(err)
+	}
+	mustConverse(t, path)
+	passing := dial(t, path)
+	if err := converse(passing, "CONNECT 1025\n", "log"); err != nil {
+		t.Fatal(err)
+	}
+	passing.Close()
+	eventually(t, "counts", func() bool { return i.Counts() == Counts{Relayed: 2, Passed: 1} })
 
-			// What runs goes on when the place is given back.
-			go stop()
-			eventually(t, "the VMM's is back", func() bool {
-				id, _ := identify(t, path)
-				return id == before
-			})
-			if _, err := io.WriteString(conn, "more"); err != nil {
-				t.Error(err)
-			}
-			if _, err := io.ReadFull(conn, make([]byte, 4)); err != nil {
-				t.Error(err)
-			}
-			conn.Close()
-			stop()
-			alone(t, path)
-			mustConverse(t, path)
-			if i.Counts().Relayed != 2 {
-				t.Error("relayed after the end")
-			}
-		})
+	// What runs goes on when the place is given back.
+	go stop()
+	eventually(t, "the VMM's is back", func() bool {
+		id, _ := identify(t, path)
+		return id == before
+	})
+	if _, err := io.WriteString(conn, "more"); err != nil {
+		t.Error(err)
+	}
+	if _, err := io.ReadFull(conn, make([]byte, 4)); err != nil {
+		t.Error(err)
+	}
+	conn.Close()
+	stop()
+	alone(t, path)
+	mustConverse(t, path)
+	if i.Counts().Relayed != 2 {
+		t.Error("relayed after the end")
 	}
 }
 
@@ -148,7 +144,7 @@ func TestTakesPlaceRootless(t *testing.T) {
 // TestRace: a connection from before is the VMM's alone, one from after is
 // relayed, and none at any point between fails.
 func TestRace(t *testing.T) {
-	for step, relayed := range map[string]uint64{"bound": 0, "named": 0, "exchanged": 1, "linked": 0, "replaced": 1} {
+	for step, relayed := range map[string]uint64{"bound": 0, "named": 0, "exchanged": 1} {
 		t.Run(step, func(t *testing.T) {
 			pattern, v := vmmAt(t)
 			before := dial(t, v.path)
@@ -159,7 +155,6 @@ func TestRace(t *testing.T) {
 				<-go1
 			})
 			i, _ := interposer(t, pattern, Options{
-				noExchange: step == "linked" || step == "replaced",
 				step: func(name string) {
 					if name == step {
 						once()
@@ -186,47 +181,43 @@ func TestRace(t *testing.T) {
 // TestNoErrorMeanwhile: clients that never stop connecting see no error, however
 // often the place is taken and given back.
 func TestNoErrorMeanwhile(t *testing.T) {
-	for name, noExchange := range map[string]bool{"exchange": false, "replace": true} {
-		t.Run(name, func(t *testing.T) {
-			pattern, v := vmmAt(t)
-			over := make(chan struct{})
-			var clients sync.WaitGroup
-			for range 4 {
-				clients.Go(func() {
-					n := 0
-					for ; ; n++ {
-						select {
-						case <-over:
-							t.Logf("%d conversations", n)
-							return
-						default:
-						}
-						conn, err := net.Dial("unix", v.path)
-						if err == nil {
-							err = converse(conn, "CONNECT 1024\n", "request")
-							conn.Close()
-						}
-						if err != nil {
-							t.Errorf("conversation %d: %v", n, err)
-							return
-						}
-					}
-				})
+	pattern, v := vmmAt(t)
+	over := make(chan struct{})
+	var clients sync.WaitGroup
+	for range 4 {
+		clients.Go(func() {
+			n := 0
+			for ; ; n++ {
+				select {
+				case <-over:
+					t.Logf("%d conversations", n)
+					return
+				default:
+				}
+				conn, err := net.Dial("unix", v.path)
+				if err == nil {
+					err = converse(conn, "CONNECT 1024\n", "request")
+					conn.Close()
+				}
+				if err != nil {
+					t.Errorf("conversation %d: %v", n, err)
+					return
+				}
 			}
-			var relayed uint64
-			for range 10 {
-				i, stop := interposer(t, pattern, Options{noExchange: noExchange})
-				taken(t, v.path)
-				eventually(t, "something is relayed", func() bool { return i.Counts().Relayed > 200 })
-				stop()
-				relayed += i.Counts().Relayed
-			}
-			close(over)
-			clients.Wait()
-			t.Logf("%d relayed", relayed)
-			alone(t, v.path)
 		})
 	}
+	var relayed uint64
+	for range 10 {
+		i, stop := interposer(t, pattern, Options{})
+		taken(t, v.path)
+		eventually(t, "something is relayed", func() bool { return i.Counts().Relayed > 200 })
+		stop()
+		relayed += i.Counts().Relayed
+	}
+	close(over)
+	clients.Wait()
+	t.Logf("%d relayed", relayed)
+	alone(t, v.path)
 }
 
 // TestFollowsVMM: a VMM that ends in order takes our socket for its own, and what

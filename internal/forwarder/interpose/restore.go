@@ -138,8 +138,6 @@ func giveName(aside, name string, own vmmdir.ID) error {
 	switch {
 	case errors.Is(err, unix.ENOENT):
 		return vmmdir.Remove(aside) // the VMM has removed its name
-	case !canExchange(err):
-		return errors.Join(unlike, unix.Rename(aside, name))
 	case err != nil:
 		return err
 	}

@@ -92,34 +92,23 @@ func (s *seat) enter(temp string, like unix.Stat_t, o *Options) error {
 	}
 	s.own = id
 	s.aside = asideName(s.name, id)
-	if !o.noExchange {
-		if err := unix.Rename(temp, s.aside); err != nil {
-			return err
-		}
-		o.step("named")
-		err := exchange(s.aside, s.name)
-		o.step("exchanged")
-		switch {
-		case err == nil:
-			return s.verify(like)
-		case canExchange(err):
-			_ = vmmdir.Remove(s.aside)
-			return err
-		}
-		if err := unix.Rename(s.aside, temp); err != nil {
-			return err
-		}
+	if err := unix.Rename(temp, s.aside); err != nil {
+		return err
 	}
-	return s.replace(temp, like, o)
+	o.step("named")
+	err = exchange(s.aside, s.name)
+	o.step("exchanged")
+	if err != nil {
+		_ = vmmdir.Remove(s.aside)
+		return err
+	}
+	return s.verify(like)
 }
 
+// exchange exchanges two names, which every file system that VMMs have their sockets on
+// can do.
 func exchange(a, b string) error {
 	return unix.Renameat2(unix.AT_FDCWD, a, unix.AT_FDCWD, b, unix.RENAME_EXCHANGE)
-}
-
-// canExchange reports whether the file system of exchange's error can do that.
-func canExchange(err error) bool {
-	return !errors.Is(err, unix.EINVAL) && !errors.Is(err, unix.ENOSYS) && !errors.Is(err, unix.EOPNOTSUPP)
 }
 
 // verify undoes an exchange with another socket than the one that we are like.
@@ -134,28 +123,6 @@ func (s *seat) verify(like unix.Stat_t) error {
 		return err
 	}
 	return errChanged
-}
-
-// replace is for file systems that cannot exchange two names: the VMM's socket has
-// both for a moment.
-func (s *seat) replace(temp string, like unix.Stat_t, o *Options) error {
-	if err := unix.Link(s.name, s.aside); err != nil {
-		return err
-	}
-	o.step("linked")
-	id, st, err := vmmdir.Identify(s.aside)
-	if err == nil && (id != s.vmm || st.Mode != like.Mode || st.Uid != like.Uid || st.Gid != like.Gid) {
-		err = errChanged
-	}
-	if err == nil {
-		err = unix.Rename(temp, s.name)
-	}
-	if err != nil {
-		_ = vmmdir.Remove(s.aside)
-		return err
-	}
-	o.step("replaced")
-	return nil
 }
 
 // giveBack gives the VMM's socket its name, if ours has that still, and leaves

@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"net"
 	"os"
+	"runtime/debug"
 	"strings"
 	"syscall"
 	"time"
@@ -63,7 +64,7 @@ func Resume(o Options, got *guard.Resumption) (*Process, error) {
 		p.guarded.Remove(name) // which ends both sides
 	}
 	if err == nil {
-		err = p.goOn(was, kata.Left{Saved: was.Kata, Entries: others, Requests: p.resumers(requests)})
+		err = p.tryGoOn(was, kata.Left{Saved: was.Kata, Entries: others, Requests: p.resumers(requests)})
 	}
 	if p.kata == nil {
 		// Nobody else does.
@@ -232,6 +233,19 @@ func (p *Process) remember(e guard.Received) (was saved, err error) {
 		return was, err
 	}
 	return was, was.read(text)
+}
+
+// tryGoOn is goOn, of which not even a panic keeps the bytes from flowing.
+func (p *Process) tryGoOn(was saved, left kata.Left) (err error) {
+	defer func() {
+		if v := recover(); v != nil {
+			err = fmt.Errorf("panic: %v\n%s", v, debug.Stack())
+		}
+		if err != nil {
+			p.kata = nil
+		}
+	}()
+	return p.goOn(was, left)
 }
 
 // goOn has the process know what the other one knew.

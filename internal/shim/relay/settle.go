@@ -53,7 +53,7 @@ func settle(ctx context.Context) {
 		case freed:
 			UnmapProgram()
 			freed, pause = false, settledPause
-		case m.TotalAlloc-settled < burstBytes:
+		case settled > 0 && m.TotalAlloc-settled < burstBytes: // the start is one in any case
 			pause = settledPause
 		case m.TotalAlloc-last > quietBytes:
 			pause = settlePause

@@ -1,0 +1,121 @@
+package relay
+
+import (
+	"errors"
+	"io"
+	"log/slog"
+	"net"
+	"os"
+	"path/filepath"
+	"strings"
+	"testing"
+	"time"
+
+	"golang.org/x/sys/unix"
+
+	"github.com/shimtrace/shimtrace/internal/config"
+	"github.com/shimtrace/shimtrace/internal/export"
+	"github.com/shimtrace/shimtrace/internal/guard"
+	"github.com/shimtrace/shimtrace/internal/handover"
+	"github.com/shimtrace/shimtrace/internal/host"
+	"github.com/shimtrace/shimtrace/internal/shim/state"
+)
+
+// end returns one end of a connection as a successor gets it, and the other.
+func end(t *testing.T) (left *os.File, other *net.UnixConn) {
+	t.Helper()
+	other, left, err := host.UnixPair(unix.SOCK_STREAM)
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { other.Close() })
+	_ = other.SetDeadline(time.Now().Add(20 * time.Second))
+	return left, other
+}
+
+// TestResumeDoesNoHarm: whatever a relay left of its own, the bytes of its connections
+// flow on, and the process ends with the inner shim.
+func TestResumeDoesNoHarm(t *testing.T) {
+	for name, tt := range map[string]struct {
+		text    string // that the relay has saved; "-": no memory was left
+		attempt int
+	}{
+		"nothing saved":                  {"", 1},
+		"no memory":                      {"-", 1},
+		"not JSON":                       {"x", 1},
+		"another version":                {`{"version":99}`, 1},
+		"no trace":                       {`{"version":1}`, 1},
+		"another sandbox's":              {`{"version":1,"sandbox":{"state":{"trace":{"trace_id":"00000000000000000000000000000001","span_id":"0000000000000001"},"inner_socket":"/other"}}}`, 1},
+		"successors die again and again": {"whole", bytesOnly},
+	} {
+		t.Run(name, func(t *testing.T) {
+			dir := t.TempDir()
+			cfg := config.Default()
+			cfg.Relay.StateDir, cfg.Journal.Dir = dir, filepath.Join(dir, "journal")
+			st := state.State{
+				Version: state.Version, Trace: state.NewTraceContext(export.NewRoot(t.Context(), cfg.Trace)), Started: time.Now(),
+				InnerSock: filepath.Join(dir, "inner"), InnerPID: os.Getpid(), RelaySock: state.PathsOf(dir, filepath.Join(dir, "inner")).Socket,
+			}
+			if err := st.Paths().Create(); err != nil {
+				t.Fatal(err)
+			}
+			sentinel, inner := end(t)
+			clientEnd, client := end(t)
+			serverEnd, server := end(t)
+			m, err := handover.New()
+			if err != nil {
+				t.Fatal(err)
+			}
+			got := &guard.Resumption{Attempt: tt.attempt, At: time.Now(), Cause: guard.Killed, Entries: []guard.Received{
+				{Name: entrySentinel, Data: essentials{InnerSock: st.InnerSock, InnerPID: st.InnerPID, RelaySock: st.RelaySock}.data(), Files: []*os.File{sentinel}},
+				{Name: "conn/7", Kind: guard.Relayed, Files: []*os.File{clientEnd, serverEnd, m.File()}},
+				{Name: "conn/8", Kind: guard.Relayed, Files: []*os.File{}}, // of which something is missing
+				{Name: "later/1", Data: []byte("?"), Files: []*os.File{}},  // of a newer program
+			}}
+			if tt.text != "-" {
+				own, err := newMemory()
+				if err != nil {
+					t.Fatal(err)
+				}
+				if text := tt.text; text != "" {
+					if text == "whole" {
+						text = `{"version":1,"sandbox":{"state":{"trace":{"trace_id":"00000000000000000000000000000001","span_id":"0000000000000001"}}}}`
+					}
+					if err := own.write([]byte(text)); err != nil {
+						t.Fatal(err)
+					}
+				}
+				got.Entries = append(got.Entries, guard.Received{Name: entryMemory, Files: []*os.File{own.file}})
+			}
+			var log strings.Builder
+			p, err := Resume(Options{Config: cfg, Log: slog.New(slog.NewTextHandler(&log, nil))}, got)
+			if err != nil {
+				t.Fatal(err)
+			}
+			for text, ends := range map[string][2]*net.UnixConn{"to the server": {client, server}, "to the client": {server, client}} {
+				buf := make([]byte, len(text))
+				_, werr := io.WriteString(ends[0], text)
+				_, rerr := io.ReadFull(ends[1], buf)
+				if err := errors.Join(werr, rerr); err != nil || string(buf) != text {
+					t.Errorf("%q became %q, %v", text, buf, err)
+				}
+			}
+			ran := make(chan struct{})
+			go func() {
+				defer close(ran)
+				p.Run()
+			}()
+			client.Close()
+			server.Close()
+			inner.Close()
+			select {
+			case <-ran:
+			case <-time.After(20 * time.Second):
+				t.Fatal("it does not end with the inner shim")
+			}
+			if !strings.Contains(log.String(), "not traced any more") {
+				t.Errorf("it says nothing of it: %s", log.String())
+			}
+		})
+	}
+}

@@ -3,6 +3,9 @@ VERSION ?= $(shell git describe --tags --always --dirty 2>/dev/null)
 LDFLAGS := -s -w -X main.version=$(VERSION)
 BIN := bin
 
+# Tests that also hold with relays being killed under them: wrapped as bare, relayed as direct.
+KILLED := 'TestRelayedAsDirect|TestSameAsBare|TestInnerShimIsGivenTheSame|TestReusedIDs|TestManyAtOnce|TestRacingStartsShareARelay|TestExitWhileContainerdIsAway'
+
 .PHONY: build deps tools tools-vm test test-unit test-integration test-faults soak-faults test-vm lint fuzz soak bench demo demo-vm install clean
 
 build: ## the shim and the operator's tool, into bin/
@@ -31,6 +34,7 @@ test-integration: build tools ## against real daemons and in guests, as root
 test-faults: build tools ## faults of every kind with containers running, as root; writes docs/reliability.md with SHIMTRACE_WRITE_RELIABILITY=1
 	SHIMTRACE_FAULTS=all $(GO) -C integration test -count=1 -timeout 20m ./faults
 	SHIMTRACE_FAULTS=all $(GO) -C integration/vmshim test -count=1 -timeout 10m -run Faults ./...
+	SHIMTRACE_KILL=300ms $(GO) -C integration test -count=1 -timeout 10m -run $(KILLED) ./traced
 
 soak-faults: build tools ## KILLS (default 10000) processes of shimtrace killed under load
 	SHIMTRACE_FAULTS=$(or $(KILLS),10000) $(GO) -C integration test -count=1 -timeout 6h -v -run TestKills ./faults

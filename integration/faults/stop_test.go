@@ -26,12 +26,18 @@ func TestStopped(t *testing.T) {
 		kind  traced.Kind
 	}{
 		{"what ships the spans is stopped (SIGSTOP) for 30 s", traced.Collect},
+		{"the guard is stopped (SIGSTOP) for 30 s", traced.Guard},
+		{"all relays of running pods are stopped (SIGSTOP) for 30 s", traced.Relay},
 	} {
 		t.Run(string(tt.kind), func(t *testing.T) {
 			s := start(t, traced.Options{})
 			l := faults.Start(t, s.Install, faults.Options{Pods: 2, Execs: 1, Echo: true})
 			until(t, "a process to stop", func() bool { return len(processes(s, tt.kind)) > 0 })
-			for _, pid := range processes(s, tt.kind) {
+			pids := processes(s, tt.kind)
+			if tt.kind == traced.Relay {
+				pids = s.podsRelays()
+			}
+			for _, pid := range pids {
 				check(t, unix.Kill(pid, unix.SIGSTOP))
 				defer unix.Kill(pid, unix.SIGCONT)
 			}

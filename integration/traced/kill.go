@@ -99,7 +99,26 @@ func killUnder(t rig.TB, r *rig.Rig) {
 		stop()
 		<-done
 		t.Logf("killed %v", k.Killed)
+		k.clear()
 	})
+}
+
+// clear removes the sockets of a guard that was killed when no relay was left to start
+// another one. It waits for those that are.
+func (k *Killer) clear() {
+	for range 1000 {
+		if len(Find(k.rig, Relay)) == 0 || k.unguarded() == nil {
+			break
+		}
+		time.Sleep(5 * time.Millisecond)
+	}
+	if len(Find(k.rig, Guard)) > 0 {
+		return
+	}
+	sockets, _ := filepath.Glob(filepath.Join(k.rig.Dir, "run/shimtrace/guard.*"))
+	for _, path := range sockets {
+		_ = os.Remove(path)
+	}
 }
 
 // one kills a process of a kind; it reports whether there was one.

@@ -67,7 +67,7 @@ func testMoved(memory int) (uint64, error) {
 func testRelay(role string, args []string) error {
 	dir, socket, inner := args[0], args[1], args[2]
 	wrong, isSuccessor := strings.CutPrefix(role, "resume")
-	r := &dummy{socket: socket, inner: inner, conns: make(map[string]bool)}
+	r := &dummy{socket: socket, inner: inner}
 	who := Registration{
 		ID: socket, Program: "/proc/self/exe", Args: append([]string{os.Args[0]}, args...),
 		Sandbox: filepath.Base(socket), Build: os.Getenv("TEST_BUILD"), Formats: map[string]int{"state": 1},
@@ -143,10 +143,8 @@ type dummy struct {
 	client        *Client
 	later         []func()
 
-	mu      sync.Mutex
-	stopped bool
-	n       int
-	conns   map[string]bool
+	mu sync.Mutex
+	n  int
 }
 
 func newMemory() (*os.File, error) {

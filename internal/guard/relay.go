@@ -16,7 +16,6 @@ type relay struct {
 	who     Registration
 	pid     int
 	pidfd   int   // -1 while nobody relays
-	child   bool  // of ours, to be reaped
 	link    *link // nil while it has none
 	entries []*entry
 	claims  []uint32

@@ -45,7 +45,9 @@ func Program(t *testing.T) string {
 		if built.dir, built.err = os.MkdirTemp("", "shim-"); built.err != nil {
 			return
 		}
-		out, err := exec.Command("go", "build", "-o", built.dir+"/", "github.com/shimtrace/shimtrace/cmd/containerd-shim-traced-v2").CombinedOutput()
+		build := exec.Command("go", "build", "-o", built.dir+"/", "github.com/shimtrace/shimtrace/cmd/containerd-shim-traced-v2")
+		build.Env = append(os.Environ(), "CGO_ENABLED=0") // as releases are
+		out, err := build.CombinedOutput()
 		if err != nil {
 			built.err = fmt.Errorf("build the shim: %w\n%s", err, out)
 		}

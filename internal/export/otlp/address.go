@@ -78,5 +78,6 @@ func (e *said) Error() string {
 	return e.cause + ": " + e.detail
 }
 
-// Cause implements what ship.Cause looks for.
+// Cause returns what stays the same from attempt to attempt, for those who say each
+// cause once (package console).
 func (e *said) Cause() string { return e.cause }

@@ -3,6 +3,7 @@ package otlp
 import (
 	"context"
 	"crypto/tls"
+	"errors"
 	"fmt"
 	"io"
 	"net"
@@ -260,7 +261,7 @@ func (s *shipping) progress(st ship.Status) {
 	s.status = st
 	if st.Err != nil {
 		s.failed++
-		s.said[ship.Cause(st.Err)]++
+		s.said[causeOf(st.Err)]++
 	}
 }
 
@@ -319,4 +320,13 @@ func (s *shipping) drops(t *testing.T) map[string]int {
 		t.Fatal(err)
 	}
 	return total
+}
+
+// causeOf returns what of an error stays the same from attempt to attempt.
+func causeOf(err error) string {
+	var c interface{ Cause() string }
+	if errors.As(err, &c) {
+		return c.Cause()
+	}
+	return err.Error()
 }

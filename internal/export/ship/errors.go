@@ -1,7 +1,6 @@
 package ship
 
 import (
-	"errors"
 	"fmt"
 	"time"
 
@@ -68,14 +67,3 @@ type TakenError struct{ Message string }
 
 // Error implements error.
 func (e *TakenError) Error() string { return e.Message }
-
-// Cause returns what of an error's text stays the same from attempt to attempt: who
-// logs errors says each cause once. An error in the chain may know it, with a method
-// Cause() string.
-func Cause(err error) string {
-	var c interface{ Cause() string }
-	if errors.As(err, &c) {
-		return c.Cause()
-	}
-	return err.Error()
-}

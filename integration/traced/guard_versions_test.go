@@ -84,7 +84,9 @@ func TestUpgradeFromAndToThePreviousCommit(t *testing.T) {
 				}
 			}
 			check(t, r.Ctr("tasks", "exec", "--exec-id", "e2", "c1", "true").Check())
-			killRelay(t, r) // and its successor is of the same program
+			if next := killRelay(t, r); !executes(t, next.PID, to) {
+				t.Errorf("the relay that goes on does not execute %s", to)
+			}
 		}
 		if res := shimtrace(t, in, "upgrade", "--program", "/bin/true"); res.Code != 1 || !strings.Contains(res.Stderr, "cannot take relays over") {
 			t.Errorf("another program is taken: %d, %s", res.Code, res.Stderr)

@@ -47,7 +47,7 @@ func (c command) resumeRelay(cfg config.Config, log *slog.Logger) int {
 		return 1
 	}
 	o := relay.Options{Config: cfg, Log: log, Guard: c.guarded(cfg, log)}
-	o.Guard.Who = s.Who
+	o.Guard.Who.Sandbox, o.Guard.Who.Pod = s.Who.Sandbox, s.Who.Pod
 	p, err := relay.Resume(o, got)
 	if err != nil {
 		log.Error("this relay cannot go on for another one", "error", err)

@@ -240,7 +240,10 @@ func (p *Process) Run() {
 // client returns what the guard is to know of the relay.
 func (p *Process) client() guard.ClientOptions {
 	o := p.Guard
-	o.Who.ID, o.Who.Sandbox, o.Who.Pod, o.Who.Formats = p.state.RelaySock, p.state.Sandbox, p.state.Pod, Formats()
+	o.Who.ID, o.Who.Formats = p.state.RelaySock, Formats()
+	if p.state.Sandbox != "" { // a successor learns it later, and has it from the guard
+		o.Who.Sandbox, o.Who.Pod = p.state.Sandbox, p.state.Pod
+	}
 	o.HandOver = p.handOver
 	if kata.Receives(p.Config.Agent.Receive, p.Who.Inner) {
 		o.VSOCK = p.takeVSOCK

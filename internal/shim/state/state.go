@@ -167,13 +167,13 @@ const clockSlack = time.Second
 // Within returns a time of the sandbox's life that was read from the host's clock. If
 // that was set since the sandbox started, the time may lie before the start or later
 // than now; then it is as much later than the start as the host has been up longer.
-func (s *State) Within(at time.Time) time.Time {
+func (st *State) Within(at time.Time) time.Time {
 	var passed time.Duration
-	if s.Uptime > 0 {
-		passed = max(host.Uptime()-s.Uptime, 0)
+	if st.Uptime > 0 {
+		passed = max(host.Uptime()-st.Uptime, 0)
 	}
-	if at.Before(s.Started) || s.Uptime > 0 && at.Sub(s.Started) > passed+clockSlack {
-		return s.Started.Add(passed)
+	if at.Before(st.Started) || st.Uptime > 0 && at.Sub(st.Started) > passed+clockSlack {
+		return st.Started.Add(passed)
 	}
 	return at
 }

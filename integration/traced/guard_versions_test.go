@@ -84,7 +84,7 @@ func TestUpgradeFromAndToThePreviousCommit(t *testing.T) {
 				}
 			}
 			check(t, r.Ctr("tasks", "exec", "--exec-id", "e2", "c1", "true").Check())
-			if next := killRelay(t, r); !executes(t, next.PID, to) {
+			if next := killRelay(t, r); to != old && !executes(t, next.PID, to) {
 				t.Errorf("the relay that goes on does not execute %s", to)
 			}
 		}

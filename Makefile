@@ -3,65 +3,65 @@ VERSION ?= $(shell git describe --tags --always --dirty 2>/dev/null)
 LDFLAGS := -s -w -X main.version=$(VERSION)
 BIN := bin
 
-# Tests that also hold with relays being killed under them: wrapped as bare, relayed as direct.
+# Tests that also pass while relays are killed: wrapped equals bare, relayed equals direct.
 KILLED := 'TestRelayedAsDirect|TestSameAsBare|TestInnerShimIsGivenTheSame|TestReusedIDs|TestManyAtOnce|TestRacingStartsShareARelay|TestExitWhileContainerdIsAway'
 
 .PHONY: build deps tools tools-vm test test-unit test-integration test-faults soak-faults test-vm lint fuzz soak bench demo demo-vm install clean
 
-build: ## the shim and the operator's tool, into bin/
+build: ## build the shim and the operator's tool into bin/
 	CGO_ENABLED=0 $(GO) build -trimpath -ldflags "$(LDFLAGS)" -o $(BIN)/ ./cmd/...
 
-deps: ## the Debian packages that tests and demo need
+deps: ## install the Debian packages that tests and demos need
 	./integration/deps.sh
 
-tools: ## the real containerd, runc, nerdctl, crictl and nginx that tests and demo run
+tools: ## get the real containerd, runc, nerdctl, crictl and nginx for tests and demos
 	$(GO) -C integration run ./tools
 
-tools-vm: ## the kernel and the VSOCK of the guests that tests boot
+tools-vm: ## get the kernel and the VSOCK device of the tests' guests
 	$(GO) -C integration run ./vm/parts
 
-test: deps test-unit test-integration ## everything
+test: deps test-unit test-integration ## run test-unit and test-integration
 
-test-unit: ## the packages, with the race detector
+test-unit: ## test the packages, with the race detector
 	$(GO) test -race ./...
-	$(GO) test -run TestHostileJournals ./cmd/shimtrace # memory, which -race hides
+	$(GO) test -run TestHostileJournals ./cmd/shimtrace # -race hides memory use
 
-test-integration: build tools ## against real daemons and in guests, as root
+test-integration: build tools ## test against real daemons and in guests, as root
 	-$(GO) -C integration run ./vm/parts # tests that lack a part say so
 	$(GO) -C integration test -race -count=1 -timeout 15m ./...
 	$(GO) -C integration/vmshim test -race -count=1 -timeout 10m ./...
 
-test-faults: build tools ## faults of every kind with containers running, as root; writes docs/reliability.md with SHIMTRACE_WRITE_RELIABILITY=1
+test-faults: build tools ## inject every kind of fault under load, as root; SHIMTRACE_WRITE_RELIABILITY=1 writes docs/reliability.md
 	SHIMTRACE_FAULTS=all $(GO) -C integration test -count=1 -timeout 20m ./faults
 	SHIMTRACE_FAULTS=all $(GO) -C integration/vmshim test -count=1 -timeout 10m -run Faults ./...
 	SHIMTRACE_KILL=300ms $(GO) -C integration test -count=1 -timeout 10m -run $(KILLED) ./traced
 
-soak-faults: build tools ## KILLS (default 10000) processes of shimtrace killed under load
+soak-faults: build tools ## kill KILLS (default 10000) processes of shimtrace under load, as root
 	SHIMTRACE_FAULTS=$(or $(KILLS),10000) $(GO) -C integration test -count=1 -timeout 6h -v -run TestKills ./faults
 
-test-vm: deps tools-vm ## only what runs in guests, those in an emulated host too
+test-vm: deps tools-vm ## test only what runs in guests, also in an emulated host
 	SHIMTRACE_NESTED=1 $(GO) -C integration test -count=1 -timeout 15m ./vm/...
 	$(GO) -C integration/vmshim test -count=1 -timeout 5m -run Guest ./...
 
-lint: ## gofmt, go mod tidy, go vet, staticcheck, deadcode
+lint: ## run gofmt, go mod tidy, go vet, staticcheck, deadcode
 	./integration/lint.sh
 
-fuzz: ## every fuzz target for FUZZTIME (default 10s)
+fuzz: ## run every fuzz target for FUZZTIME (default 10s), or those named like FUZZ
 	./integration/fuzz.sh
 
-soak: ## SOAK (default 100000) requests to the agent, on one processor and on two, byte by byte
+soak: ## relay SOAK (default 100000) requests to the agent on one and two processors; compare every byte
 	SHIMTRACE_SOAK=$(or $(SOAK),100000) $(GO) test ./internal/shim/kata -count=1 -timeout 60m -v -run TestSoakOfRequests
 
-bench: build tools ## relayed against direct: latency, start time, memory
+bench: build tools ## measure relayed against direct: latency, start time, memory
 	./integration/bench.sh
 
-demo: ## a container and a pod, traced, in a private containerd: the machine's own, or Debian's
+demo: ## trace a container and a pod in a private containerd: the machine's own, or Debian's
 	$(GO) -C integration run ./demo
 
-demo-vm: deps tools tools-vm ## a container with an agent in a real VM, as one trace
+demo-vm: deps tools tools-vm ## trace a container with an agent in a real VM, as one trace
 	$(GO) -C integration/vmshim run ./demo
 
-install: build ## the binaries and a link per shim found, into /usr/local/bin
+install: build ## install both programs, and a link for each shim found, into /usr/local/bin
 	$(BIN)/shimtrace install
 
 clean:

@@ -10,8 +10,8 @@ import (
 	"go.opentelemetry.io/otel/trace"
 )
 
-// reserved are ids for one span. The context in which the span starts is handed
-// on to its children, so the ids are good for once.
+// reserved are ids for one span. They are used only once, because the span's children
+// inherit the context it starts in.
 type reserved struct {
 	traceID trace.TraceID
 	spanID  trace.SpanID
@@ -20,10 +20,10 @@ type reserved struct {
 
 type reservedKey struct{}
 
-// ContextWithIDs returns a context in which the next span that a provider of
-// [NewTracerProvider] starts gets the ids: a root span, or a child in that trace.
-// So a span's ids can be known, and have children, before the process that ends
-// it exists. Later spans get random ids.
+// ContextWithIDs returns a context in which the next span of a [NewTracerProvider]
+// provider gets these ids: as a root span, or as a child in that trace. So a span's ids
+// can be known, and have children, before the process that ends it exists. Later spans
+// get random ids.
 func ContextWithIDs(ctx context.Context, traceID trace.TraceID, spanID trace.SpanID) context.Context {
 	return context.WithValue(ctx, reservedKey{}, &reserved{traceID: traceID, spanID: spanID})
 }

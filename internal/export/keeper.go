@@ -14,24 +14,24 @@ import (
 	"github.com/shimtrace/shimtrace/internal/keeper"
 )
 
-// Linger is long enough for Close to see a process replaced that just died.
+// Linger is how long Close must wait to replace a process that has just died.
 const Linger = keeper.Linger
 
 // CollectDir is the directory that relays and "shimtrace collect" share.
 func CollectDir(cfg config.Config) string { return filepath.Join(cfg.Relay.StateDir, "collect") }
 
-// CollectLock is the file whose lock that process holds.
+// CollectLock is the file that "shimtrace collect" keeps locked.
 func CollectLock(cfg config.Config) string { return filepath.Join(CollectDir(cfg), "lock") }
 
-// collectProcess is what logs call it.
+// collectProcess is the name of that process in logs.
 const collectProcess = "collecting process"
 
 // awaitedEvery is how often the process is pinged while runtimes wait for it.
 const awaitedEvery = 250 * time.Millisecond
 
-// GuardCollect has the process that collects for the relays of a state directory ended
-// when it does not answer, until ctx is done; killing is called before. The relays start
-// the next one.
+// GuardCollect watches the collecting process of a state directory until ctx is done,
+// and kills it when it does not answer. killing is called first. The relays start the
+// next one.
 func GuardCollect(ctx context.Context, stateDir string, killing func(answer string) (stuck func()), logf func(format string, args ...any)) {
 	cfg := config.Config{Relay: config.Relay{StateDir: stateDir}}
 	k := keeper.New(keeper.Options{
@@ -41,17 +41,17 @@ func GuardCollect(ctx context.Context, stateDir string, killing func(answer stri
 	k.Guard(ctx)
 }
 
-// Keeper sees to it that a process ships the journal to the collector, and receives the
-// spans of Kata's runtimes: the operator's tool, as "shimtrace collect", detached, one
-// per host. Any number of processes may look after it at once.
+// Keeper makes sure that a process ships the journal to the collector and receives the
+// spans of Kata's runtimes: the operator's tool, run detached as "shimtrace collect",
+// one per host. Any number of processes may keep it at once.
 type Keeper struct {
 	*keeper.Keeper
 	opts  keeper.Options
 	ships bool
 }
 
-// NewKeeper returns the Keeper for a configuration. What hinders it is logged
-// with logf, once for each cause.
+// NewKeeper returns the Keeper for a configuration. It logs what hinders it with logf,
+// once for each cause.
 func NewKeeper(cfg config.Config, logf func(format string, args ...any)) *Keeper {
 	opts := keeper.Options{
 		Lock:    CollectLock(cfg),
@@ -64,9 +64,10 @@ func NewKeeper(cfg config.Config, logf func(format string, args ...any)) *Keeper
 	return &Keeper{Keeper: keeper.New(opts), opts: opts, ships: cfg.Export.Endpoint != ""}
 }
 
-// Receive has the process receive runtimes' spans as well. It is left what listen
-// returns unless lacks says that it has it; killing is called before it is killed, since
-// it does not answer while runtimes wait for it. It is called before anything else.
+// Receive makes the process receive the runtimes' spans as well. Unless lacks says that
+// it has them, the process is given the files that listen returns. If it does not
+// answer while runtimes wait for it, killing is called and it is killed. Receive must
+// be called before any other method.
 func (k *Keeper) Receive(listen func() ([]*os.File, error), lacks func(answer string) bool, killing func(answer string) (stuck func())) {
 	k.opts.Files, k.opts.Lacks, k.opts.Killing = listen, lacks, killing
 	k.opts.Every, k.opts.Awaited = awaitedEvery, true
@@ -76,16 +77,15 @@ func (k *Keeper) Receive(listen func() ([]*os.File, error), lacks func(answer st
 	k.Keeper = keeper.New(k.opts)
 }
 
-// EnsureShipped starts the process if there is an endpoint and none runs. It is cheap
-// while one runs, so it is called after every append: one that found nothing for a
-// while has ended.
+// EnsureShipped starts the process if there is an endpoint and none runs. It is called
+// after every append, because an idle process ends; while one runs, the call is cheap.
 func (k *Keeper) EnsureShipped() {
 	if k.ships {
 		k.Ensure()
 	}
 }
 
-// Client returns the journal with EnsureShipped after every append of spans.
+// Client returns the journal, calling EnsureShipped after every append of spans.
 func (k *Keeper) Client(j *journal.Journal) Client { return Client{j, k} }
 
 // Client is a journal that is shipped.

@@ -22,10 +22,10 @@ type ProcessorOptions struct {
 	// Delay is how long an ended span waits at most for others (default 500 ms):
 	// a trace can be read while its pod runs.
 	Delay time.Duration
-	// Losses counts what was lost; nil: nothing.
+	// Losses counts the spans that were lost; nil: they are not counted.
 	Losses *losses.Tally
 	// Waiting is the number of spans that have ended and are neither exported nor
-	// counted as lost; nil: nobody wants to know. It may be another process's to read.
+	// counted as lost; nil: not kept. Another process may read it.
 	Waiting *atomic.Int64
 }
 
@@ -46,18 +46,18 @@ func (o *ProcessorOptions) defaults() {
 }
 
 // Processor hands ended spans to an exporter in batches. OnEnd never blocks and
-// allocates nothing once the queue has grown. In contrast to the SDK's batch
-// processor, it says what it dropped.
+// allocates nothing once the queue has grown. In contrast to the SDK's batch processor,
+// it says what it dropped.
 //
-// The exporter answers for the spans that it was given: what it fails to export
-// is its own to count. Its errors go to OpenTelemetry's error handler.
+// The exporter counts the spans it fails to export. Its errors go to OpenTelemetry's
+// error handler.
 type Processor struct {
 	exporter sdktrace.SpanExporter
 	opts     ProcessorOptions
 
 	mu      sync.Mutex
 	queue   []sdktrace.ReadOnlySpan
-	full    int // dropped since the last batch because the queue was full
+	full    int // dropped since the last batch: the queue was full
 	stopped bool
 
 	wake   chan struct{} // the queue has its first span, or a batch
@@ -68,7 +68,7 @@ type Processor struct {
 	cancel context.CancelFunc
 	once   sync.Once
 
-	spare []sdktrace.ReadOnlySpan // the queue's other buffer; run's own
+	spare []sdktrace.ReadOnlySpan // the queue's other buffer; only run uses it
 }
 
 var _ sdktrace.SpanProcessor = (*Processor)(nil)
@@ -92,7 +92,7 @@ func NewProcessor(exporter sdktrace.SpanExporter, opts ProcessorOptions) *Proces
 // OnStart implements [sdktrace.SpanProcessor]. It does nothing.
 func (p *Processor) OnStart(context.Context, sdktrace.ReadWriteSpan) {}
 
-// OnEnd queues a span that is sampled.
+// OnEnd queues a sampled span.
 func (p *Processor) OnEnd(s sdktrace.ReadOnlySpan) {
 	if !s.SpanContext().IsSampled() {
 		return

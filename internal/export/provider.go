@@ -13,8 +13,8 @@ import (
 	"github.com/shimtrace/shimtrace/internal/names"
 )
 
-// Limits of one span. Requests hold what containers and their images say, of any
-// length; a span is to be read by a person.
+// Limits of one span. Requests contain texts of any length from containers and their
+// images, but a person is to read the span.
 const (
 	maxValueLen   = 4 << 10
 	maxAttributes = 128
@@ -23,11 +23,11 @@ const (
 )
 
 // NewTracerProvider returns a provider whose spans have the resource and go to the
-// processor. Several providers may share a processor as long as only one of them,
-// the last, is shut down: that shuts the processor down too.
+// processor. Several providers may share a processor, provided that only the last of
+// them is shut down: that shuts the processor down too.
 //
-// Children of a context that is not sampled are not recorded under a parent-based
-// sampler, the default.
+// Under a parent-based sampler, the default, the children of an unsampled context are
+// not recorded.
 func NewTracerProvider(cfg config.Trace, res *resource.Resource, p sdktrace.SpanProcessor) *sdktrace.TracerProvider {
 	return sdktrace.NewTracerProvider(
 		sdktrace.WithSpanProcessor(p),
@@ -45,10 +45,10 @@ func NewTracerProvider(cfg config.Trace, res *resource.Resource, p sdktrace.Span
 	)
 }
 
-// NewResource returns the resource of a service's spans: the host's name, under
-// the configured attributes, under attrs.
-// The service's name is not for the environment to say: a shim inherits its
-// environment from containerd. On error the resource lacks what the error names.
+// NewResource returns the resource of a service's spans: the host's name, overridden by
+// the configured attributes, overridden by attrs. The environment does not set the
+// service's name: a shim inherits containerd's environment. On error the resource lacks
+// what the error names.
 func NewResource(ctx context.Context, service string, configured map[string]string, attrs ...attribute.KeyValue) (*resource.Resource, error) {
 	base := make([]attribute.KeyValue, 0, len(configured)+1)
 	if host, err := os.Hostname(); err == nil {

@@ -14,30 +14,29 @@ import (
 // maxQueued bounds the spans that wait in a [Queue], as the [Processor]'s queue does.
 const maxQueued = 2048
 
-// Spans is where encoded spans go, and the counts of those that are lost: what a
-// [journal.Journal] has for them.
+// Spans takes encoded spans and counts those that are lost, as [journal.Journal] does.
 type Spans interface {
 	AppendSpans(resource *resourcepb.Resource, scope string, spans []byte, n int) error
 	Losses(of losses.Whose) *losses.Tally
 	Flush() error
 }
 
-// Queue is Spans whose AppendSpans never waits: batches wait in it, within a bound, for
-// Spans that may be held up, by a disk that hangs for instance. What does not fit is
-// dropped and counted.
+// Queue is a Spans whose AppendSpans never waits, for producers that others wait for.
+// It holds batches, within a bound, for Spans that may block, for instance on a hanging
+// disk. A batch that does not fit is dropped and counted.
 //
-// It is for those who have spans while others wait for them. Errors go to
-// OpenTelemetry's error handler; who fails counts the spans itself.
+// Errors go to OpenTelemetry's error handler; the Spans that fails counts the spans
+// itself.
 type Queue struct {
 	Spans
-	// Waiting is ProcessorOptions.Waiting, set before there is something to append.
+	// Waiting is as in ProcessorOptions. It is set before the first append.
 	Waiting *atomic.Int64
 
 	mu      sync.Mutex
 	batches []batch
-	spans   int           // in batches, and on their way
+	spans   int           // in batches and being appended
 	closed  bool          // nothing more is taken
-	done    chan struct{} // closed when all is appended; nil while it is
+	done    chan struct{} // closed when all is appended; nil while idle
 }
 
 // batch is what AppendSpans was given.
@@ -50,7 +49,7 @@ type batch struct {
 
 var _ Spans = (*Queue)(nil)
 
-// NewQueue returns a queue. It runs a goroutine only while there is something to append.
+// NewQueue returns a queue. It runs a goroutine only while something waits.
 func NewQueue(to Spans) *Queue { return &Queue{Spans: to} }
 
 // AppendSpans implements [Spans]. It keeps no part of spans, and never fails.
@@ -61,7 +60,7 @@ func (q *Queue) AppendSpans(resource *resourcepb.Resource, scope string, spans [
 		q.Losses(losses.Ours).Add(losses.Shutdown, n)
 		return nil
 	}
-	// One batch fits whatever its size is.
+	// An empty queue takes a batch of any size.
 	if q.spans > 0 && q.spans+n > maxQueued {
 		q.Losses(losses.Ours).Add(losses.QueueFull, n)
 		return nil
@@ -75,7 +74,6 @@ func (q *Queue) AppendSpans(resource *resourcepb.Resource, scope string, spans [
 	return nil
 }
 
-// count counts spans in or out.
 func (q *Queue) count(n int) {
 	q.spans += n
 	if q.Waiting != nil {
@@ -83,7 +81,7 @@ func (q *Queue) count(n int) {
 	}
 }
 
-// Wait waits until everything is appended that is in the queue.
+// Wait waits until the queue is empty.
 func (q *Queue) Wait(ctx context.Context) error {
 	q.mu.Lock()
 	done := q.done
@@ -99,8 +97,8 @@ func (q *Queue) Wait(ctx context.Context) error {
 	}
 }
 
-// Stop waits until everything is appended, and takes nothing more. What waits when the
-// context ends is dropped and counted.
+// Stop waits until the queue is empty and takes no more spans. When the context ends,
+// what still waits is dropped and counted.
 func (q *Queue) Stop(ctx context.Context) error {
 	q.mu.Lock()
 	q.closed = true
@@ -124,7 +122,7 @@ func (q *Queue) Stop(ctx context.Context) error {
 	return ctx.Err()
 }
 
-// run appends what there is.
+// run appends the batches until none is left.
 func (q *Queue) run(done chan struct{}) {
 	defer close(done)
 	for {

@@ -10,8 +10,8 @@ import (
 	"github.com/shimtrace/shimtrace/internal/config"
 )
 
-// newSampler returns the sampler of the configured name; names that the
-// configuration does not allow sample everything.
+// newSampler returns the sampler of the configured name. Names that the configuration
+// does not allow sample everything.
 func newSampler(cfg config.Trace) sdktrace.Sampler {
 	name, parentBased := strings.CutPrefix(cfg.Sampler, "parentbased_")
 	var s sdktrace.Sampler
@@ -29,10 +29,10 @@ func newSampler(cfg config.Trace) sdktrace.Sampler {
 	return s
 }
 
-// NewRoot reserves a trace and its root span, and decides whether they are
-// sampled. It is called once per trace; every process that records a part of it
-// takes the decision from the context's flags, and who starts the root itself, in
-// [ContextWithIDs], comes to the same one.
+// NewRoot reserves a trace and its root span, and decides whether they are sampled. It
+// is called once per trace. Every process that records part of the trace takes the
+// decision from the context's flags; starting the root itself, in [ContextWithIDs],
+// leads to the same decision.
 func NewRoot(ctx context.Context, cfg config.Trace) trace.SpanContext {
 	id := newTraceID()
 	var flags trace.TraceFlags

@@ -14,18 +14,18 @@ import (
 	"github.com/shimtrace/shimtrace/internal/private"
 )
 
-// maxElsewhere bounds the segments that one append finds full or removed: many writers
-// on a busy machine may be that much faster.
+// maxElsewhere bounds the sealed or removed segments that one append meets: on a busy
+// machine other writers may be that much faster.
 const maxElsewhere = 64
 
-// maxAttempts bounds the segments that one append tries: others may rotate,
-// remove or hold each of them meanwhile.
+// maxAttempts bounds the segments that one append tries: meanwhile others may rotate,
+// remove or lock each of them.
 const maxAttempts = 8
 
 // errElsewhere says that the open segment is not the one to append to.
 var errElsewhere = errors.New("journal: the segment is sealed or removed")
 
-// entry is a record's header, as far as its writer says it.
+// entry is the part of a record's header that its writer sets.
 type entry struct {
 	kind   Kind
 	source Source
@@ -33,8 +33,8 @@ type entry struct {
 	time   time.Time
 }
 
-// append writes one record, whose payload lies behind the room for the headers in b,
-// and sees to it that the journal stays within its cap.
+// append writes one record and keeps the journal within its cap. The payload is in b,
+// behind the room for the headers.
 func (j *Journal) append(kind Kind, source Source, spans int, b []byte) error {
 	e := entry{kind, source, spans, time.Now()}
 	err := j.appendRecord(e, b)
@@ -52,8 +52,8 @@ func (j *Journal) append(kind Kind, source Source, spans int, b []byte) error {
 	return err
 }
 
-// appendRecord writes one record to the last segment. It holds the segment's lock only
-// meanwhile.
+// appendRecord writes one record to the last segment, whose lock it holds during the
+// write.
 func (j *Journal) appendRecord(e entry, b []byte) error {
 	if j.file == nil {
 		if err := j.openLast(); err != nil {
@@ -65,7 +65,7 @@ func (j *Journal) appendRecord(e entry, b []byte) error {
 		switch {
 		case errors.Is(err, host.ErrLocked):
 			locked++
-			// A stopped process holds it. The next segment is for everybody.
+			// A stopped process holds it. All writers go on to the next segment.
 			if err := j.openNext(); err != nil {
 				return err
 			}
@@ -108,8 +108,8 @@ func (j *Journal) appendLocked(e entry, b []byte) error {
 	var m marker
 	out := record
 	if size < segmentHeaderLen {
-		// The first append writes the header, so that creating a segment is one
-		// step. A shorter one is what a full disk left.
+		// The first append writes the header, so that creating a segment is one step. A
+		// full disk can leave a partial header.
 		if size > 0 {
 			if err := j.file.Truncate(0); err != nil {
 				return fmt.Errorf("journal: %w", err)
@@ -125,19 +125,21 @@ func (j *Journal) appendLocked(e entry, b []byte) error {
 	putRecordHeader(record, m, e)
 	if n, err := j.file.Write(out); err != nil {
 		if n > 0 {
-			// Best effort: readers pass over what stays.
+			// Best effort: readers skip what stays.
 			_ = j.file.Truncate(size)
 		}
 		return fmt.Errorf("journal: append: %w", err)
 	}
-	// Who removed the segment while we were stopped has not counted this record.
+	// If the segment was removed while this process was stopped, nobody has counted
+	// this record.
 	if _, links, err := stat(j.file); err == nil && links == 0 {
 		return errElsewhere
 	}
 	return nil
 }
 
-// openLast opens the segment with the highest number, or the first of all.
+// openLast opens the segment with the highest number, creating the first if there is
+// none.
 func (j *Journal) openLast() error {
 	if err := j.Check(); err != nil {
 		return err
@@ -149,7 +151,7 @@ func (j *Journal) openLast() error {
 			return err
 		}
 		if len(numbers) == 0 {
-			// Who has the lock makes the first one, as soon as the disk lets it.
+			// The holder of the lock makes the first one, as soon as the disk lets it.
 			if locked = j.createFirst(); locked != nil && !errors.Is(locked, host.ErrLocked) {
 				return locked
 			}
@@ -172,8 +174,8 @@ func (j *Journal) openLast() error {
 	return fmt.Errorf("journal: %s: its segments are removed as soon as they are made", j.dir)
 }
 
-// createFirst creates the first segment. The directory's lock makes it one segment: the
-// rule that N+1 seals N needs numbers without gaps.
+// createFirst creates the first segment under the directory's lock. The rule that N+1
+// seals N needs numbers without gaps.
 func (j *Journal) createFirst() error {
 	d, err := os.Open(j.dir)
 	if err != nil {
@@ -193,7 +195,7 @@ func (j *Journal) createFirst() error {
 	return f.Close()
 }
 
-// openNext opens the segment after the open one, or a later one if there is.
+// openNext opens the segment after the open one, or a later one if there is one.
 func (j *Journal) openNext() error {
 	if !exists(j.dir, j.number+1) {
 		f, err := openSegment(j.dir, j.number+1, os.O_CREATE)

@@ -19,20 +19,20 @@ type Position struct {
 	Offset  int64  `json:"offset"`
 }
 
-// Cursor says how far a follower has read: everything before its position but
-// for what is in Behind.
+// Cursor says how far a follower has read: everything before its position, except for
+// the segments in Behind.
 type Cursor struct {
 	Position
-	// Behind are earlier segments in which a stopped process may yet finish an
-	// append, and how far they have been read.
+	// Behind says how far earlier segments have been read in which a stopped process
+	// may yet finish an append.
 	Behind []Position `json:"behind,omitempty"`
-	// Aside are places before the position with spans that the collector has not
-	// taken yet, while it takes others.
+	// Aside are ranges before the position whose spans the collector has not taken yet,
+	// while it takes others.
 	Aside []Range `json:"aside,omitempty"`
 }
 
-// Range is a part of a segment: the records from Offset to End, of whose spans so
-// many are meant. Tries is how often the collector has failed on them.
+// Range is a part of a segment: the records from Offset to End, of which it means the
+// given number of spans. Tries is how often the collector has failed on them.
 type Range struct {
 	Position
 	End   int64 `json:"end"`
@@ -40,7 +40,7 @@ type Range struct {
 	Tries int   `json:"tries,omitempty"`
 }
 
-// aside is how many spans in the segment have been set aside.
+// aside returns how many spans of the segment have been set aside.
 func (c Cursor) aside(segment uint64) (spans int) {
 	for _, r := range c.Aside {
 		if r.Segment == segment {
@@ -60,12 +60,12 @@ func (c Cursor) passed(r Record) bool {
 
 const cursorName = "shipped.json"
 
-// maxCursor bounds that file, in bytes.
+// maxCursor bounds the cursor file, in bytes.
 const maxCursor = 64 << 10
 
-// ReadCursor returns what WriteCursor has left in the journal's directory; the
-// beginning when there is none. One that cannot be understood is an error, and
-// the beginning.
+// ReadCursor returns the cursor that WriteCursor left in the journal's directory, or
+// the beginning if there is none. For an unreadable cursor it returns an error and the
+// beginning.
 func ReadCursor(dir string) (Cursor, error) {
 	path := filepath.Join(dir, cursorName)
 	f, err := private.Open(path, os.O_RDONLY, 0)
@@ -88,7 +88,7 @@ func ReadCursor(dir string) (Cursor, error) {
 	return c, nil
 }
 
-// WriteCursor keeps the cursor in the journal's directory, atomically.
+// WriteCursor writes the cursor to the journal's directory, atomically.
 func WriteCursor(dir string, c Cursor) error {
 	text, err := json.Marshal(c)
 	if err != nil {

@@ -5,13 +5,14 @@ import (
 	"sync"
 )
 
-// maxReasons bounds the reasons carried on, which others have written; more count as
+// maxReasons bounds the reasons carried on from other writers; further ones count as
 // reasonOther.
 const maxReasons = 64
 
 const reasonOther = "other"
 
-// tally counts spans by reasons of whatever version.
+// tally counts spans by reason. Other versions may have other reasons than package
+// losses.
 type tally struct {
 	mu sync.Mutex
 	m  map[string]int
@@ -53,7 +54,7 @@ func appendDrops(b []byte, m map[string]int) (_ []byte, spans int) {
 		spans += n
 	}
 	j, err := json.Marshal(m)
-	if err != nil { // cannot be: a map of strings and numbers
+	if err != nil { // impossible: a map of strings and numbers
 		panic(err)
 	}
 	return append(b, j...), spans

@@ -22,7 +22,7 @@ const (
 	scopeName           protowire.Number = 1
 )
 
-// origin is what encoded spans are of.
+// origin is the encoded resource and scope of spans.
 type origin struct {
 	resource []byte // the message
 	scope    []byte

@@ -13,13 +13,14 @@ import (
 )
 
 // evict removes the oldest segments until the rest and one full segment are within the
-// cap. What they held of those who have no more than their share goes on to the end;
-// what else nobody has read is counted. It is best effort: a failed removal is tried
-// again at the next rotation.
+// cap. Their unread records move to the end for sources within their share; the spans
+// of the others are counted as lost. A failed removal is tried again at the next
+// rotation.
 //
-// Several processes may be at it, each at another segment: they hold its lock.
+// Several processes may evict at once, each another segment, whose lock it holds.
 func (j *Journal) evict() {
-	// One round removes one segment. What is moved fills no more than one for each.
+	// One round removes one segment. The records it moves fill no more than one
+	// segment.
 	for range maxRounds {
 		sealed, total := j.sealed()
 		if total <= j.opts.MaxBytes {
@@ -38,9 +39,9 @@ func (j *Journal) evict() {
 // maxRounds bounds the segments that one append removes.
 const maxRounds = 1024
 
-// sealed returns the segments before the last one, and how much room all of them need
-// together, with the last one filled, and another one if there are shares: into that
-// goes what is moved.
+// sealed returns the segments before the last one, and the bytes that all segments need
+// with the last one full. If there are shares, that includes one more segment, into
+// which records are moved.
 func (j *Journal) sealed() (sealed []uint64, total int64) {
 	numbers, err := listSegments(j.dir)
 	if err != nil || len(numbers) < 2 {
@@ -58,8 +59,8 @@ func (j *Journal) sealed() (sealed []uint64, total int64) {
 	return sealed, total
 }
 
-// remove removes a segment. Always the first one: a writer relies on it that no segment
-// below an existing one is the last.
+// remove removes a segment. It must be the first one: writers rely on the last segment
+// having the highest number.
 func (j *Journal) remove(number uint64, s shares, shipped Cursor, total int64) bool {
 	path := segmentPath(j.dir, number)
 	f, err := private.Open(path, os.O_RDWR, 0)
@@ -69,8 +70,8 @@ func (j *Journal) remove(number uint64, s shares, shipped Cursor, total int64) b
 	if err == nil {
 		defer f.Close()
 		if host.Lock(f, unix.LOCK_EX, j.opts.LockWait) != nil {
-			// Another process is at it. If that has been stopped, the cap is kept
-			// without it.
+			// Another process is removing it. If that process has been stopped, keep
+			// the cap without it.
 			if total <= j.opts.MaxBytes+2*j.opts.SegmentBytes {
 				return false
 			}
@@ -79,7 +80,7 @@ func (j *Journal) remove(number uint64, s shares, shipped Cursor, total int64) b
 			return true
 		}
 	}
-	// What has been set aside goes with its segment.
+	// The spans set aside are lost with their segment.
 	lost := map[losses.Reason]int{losses.JournalFull: shipped.aside(number)}
 	carried := make(map[string]int)
 	var st Stats
@@ -99,7 +100,7 @@ func (j *Journal) remove(number uint64, s shares, shipped Cursor, total int64) b
 		case KindDrops, KindCarried:
 			drops, err := r.Drops()
 			if err != nil {
-				return nil // of a version that writes them otherwise
+				return nil // written by another version
 			}
 			for reason, spans := range drops {
 				carried[reason] += spans
@@ -118,7 +119,7 @@ func (j *Journal) remove(number uint64, s shares, shipped Cursor, total int64) b
 	return true
 }
 
-// reasonLost is why a record goes with its segment.
+// reasonLost returns why a record is lost with its segment.
 func (j *Journal) reasonLost(r Record, s *shares) losses.Reason {
 	switch {
 	case s.floods(r):

@@ -15,16 +15,16 @@ import (
 	"github.com/shimtrace/shimtrace/internal/private"
 )
 
-// patience is how long a follower waits for the lock of a segment that others
-// have left before it reads on in the next one.
+// patience is how long a follower waits for the lock of a segment that writers have
+// left before it reads on in the next one.
 const patience = time.Second
 
-// maxBehind bounds the segments that a follower keeps an eye on because a stopped
-// process holds their lock.
+// maxBehind bounds the segments that a follower watches because a stopped process holds
+// their lock.
 const maxBehind = 16
 
-// Follower reads a journal from a cursor on, record by record, beside the
-// writers. It is for one goroutine.
+// Follower reads a journal from a cursor on, record by record, while writers append. It
+// is not safe for concurrent use.
 type Follower struct {
 	dir    string
 	cursor Position // where to begin when no segment is open
@@ -37,12 +37,12 @@ type Follower struct {
 type tail struct {
 	scanner
 	file  *os.File
-	stuck time.Time // since when its lock cannot be had; zero if it can
+	stuck time.Time // since when its lock is held by others; zero: it is free
 }
 
-// Follow reads the journal in dir from the cursor on. Where the cursor's segment
-// has been removed it goes on with the oldest that is left, and where the whole
-// journal has been replaced, with its beginning.
+// Follow reads the journal in dir from the cursor on. If the cursor's segment has been
+// removed, it goes on with the oldest one left; if the whole journal has been replaced,
+// with its beginning.
 func Follow(dir string, c Cursor) *Follower {
 	f := &Follower{dir: dir, cursor: c.Position}
 	for _, p := range c.Behind {
@@ -53,9 +53,8 @@ func Follow(dir string, c Cursor) *Follower {
 	return f
 }
 
-// Next returns the next record, valid until the following call, or io.EOF when
-// there is none for now. Other errors concern the journal's files; the same call
-// may be repeated.
+// Next returns the next record, valid until the following call, or io.EOF when there is
+// none for now. Other errors concern the journal's files; the call may be repeated.
 func (f *Follower) Next() (Record, error) {
 	for len(f.behind) > 0 {
 		t := f.behind[0]
@@ -111,8 +110,8 @@ func (f *Follower) Next() (Record, error) {
 	}
 }
 
-// ReadRange calls fn with each record in the range that is left. It reports false if
-// its segment has been removed.
+// ReadRange calls fn with each record of the range. It reports false if the segment has
+// been removed.
 func ReadRange(dir string, r Range, fn func(Record)) (bool, error) {
 	f := &Follower{dir: dir}
 	t, err := f.openTail(r.Position)
@@ -138,10 +137,10 @@ func ReadRange(dir string, r Range, fn func(Record)) (bool, error) {
 	}
 }
 
-// Has reports whether a segment has not been removed.
+// Has reports whether a segment still exists.
 func Has(dir string, segment uint64) bool { return exists(dir, segment) }
 
-// Cursor is the position behind the last record that Next has returned.
+// Cursor returns the position behind the last record that Next has returned.
 func (f *Follower) Cursor() Cursor {
 	c := Cursor{Position: f.cursor}
 	if f.open != nil {
@@ -153,7 +152,7 @@ func (f *Follower) Cursor() Cursor {
 	return c
 }
 
-// Stats says what has been read so far.
+// Stats returns what has been read so far.
 func (f *Follower) Stats() Stats {
 	st := f.stats
 	for _, t := range f.behind {
@@ -224,7 +223,7 @@ func (f *Follower) openTail(p Position) (*tail, error) {
 	}
 	t := &tail{file: file, scanner: scanner{r: file, segment: p.Segment, off: p.Offset}}
 	if size, _, err := stat(file); err != nil || size < p.Offset {
-		t.off = 0 // truncated or replaced: rather twice than not at all
+		t.off = 0 // truncated or replaced: repeating records is better than losing them
 	}
 	return t, nil
 }
@@ -242,9 +241,8 @@ func (f *Follower) isLast(number uint64) (bool, error) {
 	return len(numbers) == 0 || numbers[len(numbers)-1] <= number, err
 }
 
-// read returns the next record, or io.EOF when there is none for now. With left
-// set, writers have gone on to another segment; done says that nothing can come
-// any more.
+// read returns the next record, or io.EOF when there is none for now. With left set,
+// writers have gone on to another segment; done says that no record can follow.
 func (t *tail) read(left bool) (r Record, done bool, err error) {
 	for {
 		r, err = t.next()
@@ -263,7 +261,7 @@ func (t *tail) read(left bool) (r Record, done bool, err error) {
 		if !incomplete && !left {
 			return r, false, io.EOF
 		}
-		// With the lock, nobody is within an append: what is there is all, until
+		// While the lock is held, no append is under way and the size is final until
 		// the next one.
 		if err := host.Lock(t.file, unix.LOCK_SH, 0); err != nil {
 			if !errors.Is(err, host.ErrLocked) {
@@ -287,7 +285,7 @@ func (t *tail) read(left bool) (r Record, done bool, err error) {
 	}
 }
 
-// grow makes the scanner see the segment's present size. What it holds of the
+// grow makes the scanner see the segment's present size. It empties the buffer, whose
 // end may be from an append that was taken back.
 func (t *tail) grow(size int64, final bool) {
 	t.size, t.final = size, final

@@ -12,8 +12,8 @@ const (
 
 	magic = "shimtrj\x01"
 
-	// maxPayload is the longest payload that a reader believes in. No writer has ever
-	// made a longer record.
+	// maxPayload is the longest payload that a reader accepts. No writer has ever made
+	// a longer record.
 	maxPayload = maxRecord
 )
 

@@ -22,18 +22,18 @@ import (
 
 // Options of a journal. Zero values mean the defaults.
 type Options struct {
-	// MaxBytes bounds all segments together (default: package
-	// defaults; at least two segments). The oldest goes first.
+	// MaxBytes bounds all segments together (default: package defaults; at least two
+	// segments). The oldest is removed first.
 	MaxBytes int64
-	// SegmentBytes is the size at which a segment is closed (at least
-	// 4 KiB; default: package defaults). It also bounds a record.
+	// SegmentBytes is the size at which a segment is closed (at least 4 KiB; default:
+	// package defaults). It also bounds a record.
 	SegmentBytes int64
-	// Shipped says that a shipper empties this journal. What the cap removes
-	// before the shipper has read it then counts as lost ([losses.JournalFull]);
-	// otherwise it is the end of its retention ([losses.Retention]).
+	// Shipped says that a shipper empties this journal. Spans that the cap removes
+	// before the shipper has read them then count as [losses.JournalFull], otherwise as
+	// [losses.Retention].
 	Shipped bool
-	// StateDir is a directory on another disk, of root only, where the counts of
-	// dropped spans wait that Close could not write. Without it they are lost.
+	// StateDir is a directory on another disk, of root only. Counts of dropped spans
+	// that Close could not write wait there; without it they are lost.
 	StateDir string
 	// LockWait is how long an append waits for another process's append before
 	// it begins a segment of its own (default 50 ms).
@@ -44,8 +44,8 @@ const (
 	minSegmentBytes = 4 << 10
 	defaultLockWait = 50 * time.Millisecond
 
-	// maxRecord bounds a record that is written, however large segments are: the
-	// memory of writers and readers follows it.
+	// maxRecord bounds a written record, however large segments are: the memory of
+	// writers and readers depends on it.
 	maxRecord = 1 << 20
 	// keepBuffer is the largest buffer kept between two appends.
 	keepBuffer = 128 << 10
@@ -72,7 +72,7 @@ type Journal struct {
 	opts Options
 
 	losses  losses.Ledger
-	lost    map[string]int // taken from losses, and not written yet
+	lost    map[string]int // taken from losses, not yet written
 	carried tally
 	hanging atomic.Bool // a call of Within has not returned
 
@@ -90,9 +90,9 @@ var _ otlptrace.Client = (*Journal)(nil)
 // errClosed is returned by appends after Close. Their spans are counted nowhere.
 var errClosed = errors.New("journal: closed")
 
-// Open makes the directory if need be (mode 0700). It creates no segment: a
-// process that has nothing to say leaves nothing behind. A directory that somebody
-// else could change is refused.
+// Open creates the directory if need be (mode 0700). It creates no segment: a process
+// without spans leaves nothing behind. It refuses a directory that somebody else could
+// change.
 func Open(dir string, opts Options) (*Journal, error) {
 	j := New(dir, opts)
 	if err := j.Check(); err != nil {
@@ -101,14 +101,14 @@ func Open(dir string, opts Options) (*Journal, error) {
 	return j, nil
 }
 
-// New is Open without a look at the directory: for those who must not wait for a
-// disk that hangs. What is wrong with it fails the appends.
+// New is Open without touching the directory, for callers that must not wait for a
+// hanging disk. Appends fail if the directory is unusable.
 func New(dir string, opts Options) *Journal {
 	opts.defaults()
 	return &Journal{dir: dir, opts: opts, lost: make(map[string]int)}
 }
 
-// Check does what Open does to the directory. It may be called at any time.
+// Check creates and checks the directory as Open does. It may be called at any time.
 func (j *Journal) Check() error {
 	if err := private.MakeDir(j.dir); err != nil {
 		return fmt.Errorf("journal: %w", err)
@@ -126,10 +126,10 @@ func (j *Journal) Start(context.Context) error { return nil }
 // does. The journal stays usable; Close ends it.
 func (j *Journal) Stop(context.Context) error { return j.Flush() }
 
-// UploadTraces appends the spans as one record, or as several if they are too
-// large for one. It waits for no more than LockWait and the write itself, so it
-// does not look at the context. When it fails, the journal has counted the spans
-// as dropped; the caller need not, and must not append them again.
+// UploadTraces appends the spans as one record, or as several if they are too large for
+// one. It waits only for LockWait and the write itself, so it ignores the context. When
+// it fails, the journal has counted the spans as dropped; the caller must neither count
+// nor append them again.
 func (j *Journal) UploadTraces(_ context.Context, spans []*tracepb.ResourceSpans) error {
 	if len(spans) == 0 {
 		return nil
@@ -143,9 +143,9 @@ func (j *Journal) UploadTraces(_ context.Context, spans []*tracepb.ResourceSpans
 	return errors.Join(err, j.flush())
 }
 
-// AppendSpans appends so many spans of one resource and scope, as UploadTraces does, which
-// are encoded already: elements of a ScopeSpans message's spans, one after another. It
-// keeps no part of them. Who encodes them answers for them being valid.
+// AppendSpans appends n spans of one resource and scope, as UploadTraces does. They are
+// encoded as elements of a ScopeSpans message's spans, one after another; the caller
+// answers for their validity. AppendSpans keeps no part of them.
 func (j *Journal) AppendSpans(resource *resourcepb.Resource, scope string, spans []byte, n int) error {
 	if n == 0 {
 		return nil
@@ -163,8 +163,8 @@ func (j *Journal) AppendSpans(resource *resourcepb.Resource, scope string, spans
 	return errors.Join(j.appendEncoded(o, spans, n), j.flush())
 }
 
-// Losses counts spans that were lost before they reached the journal, or after. The
-// counts are written with the next append, Flush or Close.
+// Losses returns the tally for spans lost before or after they reached the journal. The
+// next append, Flush or Close writes the counts.
 func (j *Journal) Losses(of losses.Whose) *losses.Tally { return j.losses.Of(of) }
 
 // Flush writes pending drop counts.
@@ -177,8 +177,8 @@ func (j *Journal) Flush() error {
 	return j.flush()
 }
 
-// Close writes pending drop counts and closes the journal. What it cannot write it
-// leaves to others, in Options.StateDir.
+// Close writes pending drop counts and closes the journal. Counts that it cannot write
+// it leaves to other processes, in Options.StateDir.
 func (j *Journal) Close() error {
 	j.mu.Lock()
 	defer j.mu.Unlock()
@@ -230,8 +230,8 @@ func (j *Journal) appendTraces(t *tracepb.TracesData) error {
 
 func (j *Journal) lose(r losses.Reason, spans int) { j.losses.Of(losses.Ours).Add(r, spans) }
 
-// flush appends the counts of spans that are lost. What cannot be written is kept for the
-// next time.
+// flush appends the loss counts. Those that cannot be written are kept for the next
+// time.
 func (j *Journal) flush() error {
 	j.losses.Take(j.lost)
 	err := j.appendCounts(KindDrops, j.lost)
@@ -257,8 +257,8 @@ func (j *Journal) appendCounts(kind Kind, m map[string]int) error {
 	return j.append(kind, 0, spans, payload)
 }
 
-// room returns the buffer, empty but for room for the headers before a payload,
-// of which size bytes fit without growing it.
+// room returns the buffer, empty except for room for the headers, with capacity for a
+// payload of size bytes.
 func (j *Journal) room(size int) []byte {
 	const head = segmentHeaderLen + recordHeaderLen
 	if cap(j.buf) < head+size {

@@ -15,11 +15,11 @@ import (
 	"github.com/shimtrace/shimtrace/internal/private"
 )
 
-// Counts of dropped spans that a process could not write when it ended, since the
-// journal's disk failed, wait in a file on another disk: in Options.StateDir. Whoever
-// writes to the journal next writes them too.
+// When the journal's disk fails, a process that ends leaves its counts of dropped spans
+// in a file on another disk, in Options.StateDir. The next process that writes to the
+// journal writes them too.
 
-// left is that file.
+// left is the content of that file.
 type left struct {
 	Drops   map[string]int `json:"drops,omitempty"`
 	Carried map[string]int `json:"carried,omitempty"`
@@ -28,16 +28,15 @@ type left struct {
 const (
 	// maxLeft bounds the file: twice maxReasons short texts and their numbers.
 	maxLeft = 16 << 10
-	// leftWait is how long the end of a process waits for others who leave something.
+	// leftWait is how long an ending process waits for the file's lock.
 	leftWait = 100 * time.Millisecond
 )
 
-// leftPath names the file of this journal.
 func (j *Journal) leftPath() string {
 	return filepath.Join(j.opts.StateDir, fmt.Sprintf("lost-%.8x.json", sha256.Sum256([]byte(j.dir))))
 }
 
-// leave adds to the file what could not be written.
+// leave adds the counts that could not be written to the file.
 func (j *Journal) leave() error {
 	if j.opts.StateDir == "" {
 		return nil
@@ -68,7 +67,7 @@ func added(a, b map[string]int) map[string]int {
 	return sum.take()
 }
 
-// readLeft returns what is in the file; nothing if that is not to be understood.
+// readLeft returns the counts in the file, or none if it cannot be parsed.
 func readLeft(f *os.File) (l left) {
 	text, err := io.ReadAll(io.LimitReader(f, maxLeft))
 	if err != nil || json.Unmarshal(text, &l) != nil {
@@ -77,19 +76,19 @@ func readLeft(f *os.File) (l left) {
 	return l
 }
 
-// takeLeft writes the counts that others have left, and removes the file. One that dies
-// between the two has them counted twice.
+// takeLeft writes the counts that others have left, and removes the file. If the
+// process dies between the two, they are counted twice.
 func (j *Journal) takeLeft() {
 	if j.opts.StateDir == "" {
 		return
 	}
 	f, err := private.Open(j.leftPath(), os.O_RDWR, 0)
 	if err != nil {
-		return // as a rule because there is none
+		return // usually because there is none
 	}
 	defer f.Close()
 	if host.Lock(f, unix.LOCK_EX, 0) != nil || !host.IsFile(f, j.leftPath()) {
-		return // another one is at it
+		return // another process is taking it
 	}
 	l := readLeft(f)
 	for kind, counts := range map[Kind]map[string]int{KindDrops: l.Drops, KindCarried: l.Carried} {

@@ -22,11 +22,11 @@ type Stats struct {
 	CorruptBytes int64
 }
 
-// Scan calls fn for each record of the journal in dir, oldest first: in the
-// order of appends within a segment, segment by segment. Writers may append and
-// remove segments meanwhile; Scan sees what was there when it reached a segment.
-// It needs memory for the longest record. It ends at fn's first error, which it
-// returns. A directory that does not exist is an empty journal.
+// Scan calls fn for each record of the journal in dir, oldest first: segment by
+// segment, in the order of appends. Writers may append and remove segments meanwhile;
+// Scan sees a segment as it is when Scan reaches it. It needs memory for the longest
+// record. It ends at fn's first error and returns it. A directory that does not exist
+// is an empty journal.
 func Scan(dir string, fn func(Record) error) (Stats, error) {
 	var st Stats
 	numbers, err := listSegments(dir)
@@ -41,8 +41,8 @@ func Scan(dir string, fn func(Record) error) (Stats, error) {
 	return st, nil
 }
 
-// scanSegment scans one segment from the offset on. One that is gone, or that is no
-// file, has no records.
+// scanSegment scans one segment from the offset on. A segment that is gone or is no
+// regular file has no records.
 func scanSegment(dir string, number uint64, from int64, st *Stats, fn func(Record) error) error {
 	f, err := private.Open(segmentPath(dir, number), os.O_RDONLY, 0)
 	if errors.Is(err, fs.ErrNotExist) || errors.Is(err, private.ErrNotRegular) {
@@ -75,24 +75,24 @@ func scanSegment(dir string, number uint64, from int64, st *Stats, fn func(Recor
 	}
 }
 
-// errIncomplete says that the bytes up to the end are not a whole record: its
-// writer is still at it, or died.
+// errIncomplete says that the segment ends within a record: its writer is still
+// writing, or died.
 var errIncomplete = errors.New("journal: the segment ends within a record")
 
 const (
-	// readAhead is the least that a scanner reads at once.
+	// readAhead is the least that a scanner reads at once, in bytes.
 	readAhead = 64 << 10
-	// maxGap is how far a scanner looks for the next marker. What is behind that, in a
-	// file that may have holes as large as anything, is damaged too.
+	// maxGap is how far a scanner looks for the next marker, in bytes. The rest counts
+	// as damaged: a sparse file may have holes of any size.
 	maxGap = 64 << 20
-	// maxWasted is how many bytes a scanner has a checksum made of in vain, for each
-	// byte of the segment, and wastedAtLeast in any case: somebody may have put a marker
-	// at every place.
+	// maxWasted bounds the bytes checksummed in vain, per byte of the segment;
+	// wastedAtLeast is allowed in any case. A hostile file may have a marker at every
+	// offset.
 	maxWasted, wastedAtLeast = 8, 16 << 20
 )
 
-// scanner reads the records of one segment up to size. With final set, no writer
-// is at work below size, and what is not a whole record is damage.
+// scanner reads the records of one segment up to size. With final set, no writer is at
+// work below size, and anything that is not a whole record is damage.
 type scanner struct {
 	r       io.ReaderAt
 	segment uint64
@@ -100,10 +100,10 @@ type scanner struct {
 	size    int64
 	final   bool
 	corrupt int64 // bytes passed over
-	wasted  int64 // bytes that a checksum was made of that was wrong
+	wasted  int64 // bytes whose checksum was wrong
 
 	marker marker
-	known  bool // the marker is
+	known  bool // marker is set
 	buf    []byte
 	start  int64 // offset of buf[0]
 }
@@ -144,8 +144,8 @@ func (s *scanner) begin() error {
 	if m, ok := parseSegmentHeader(head); ok {
 		s.marker, s.known = m, true
 	} else if len(head) == segmentHeaderLen+recordHeaderLen {
-		// The first record's header repeats the marker; its checksum tells
-		// whether to believe it.
+		// The first record's header repeats the marker; its checksum says whether to
+		// trust it.
 		copy(s.marker[:], head[segmentHeaderLen:])
 		if err := s.check(segmentHeaderLen); err != nil {
 			if !s.final {
@@ -198,7 +198,7 @@ func (s *scanner) record() (Record, error) {
 	return r, nil
 }
 
-// check says whether a whole, valid record begins at off.
+// check returns nil if a whole, valid record begins at off.
 func (s *scanner) check(off int64) error {
 	b, err := s.window(off, recordHeaderLen)
 	if err != nil {
@@ -270,7 +270,7 @@ func (s *scanner) buffered(off int64) []byte {
 	return s.buf[off-s.start:]
 }
 
-// window returns the n bytes at off, fewer only where size ends them. They are
+// window returns the n bytes at off, fewer only at the end of the segment. They are
 // valid until the next call.
 func (s *scanner) window(off int64, n int) ([]byte, error) {
 	n = int(min(int64(n), max(s.size-off, 0)))
@@ -286,8 +286,8 @@ func (s *scanner) window(off int64, n int) ([]byte, error) {
 			return nil, fmt.Errorf("journal: segment %d: %w", s.segment, err)
 		}
 		if got < n {
-			// Truncated since its size was read: an append failed and took back
-			// its part of a record.
+			// Truncated since its size was read: a failed append took back part of a
+			// record.
 			s.size = off + int64(got)
 			n = got
 		}

@@ -56,8 +56,8 @@ func listSegments(dir string) ([]uint64, error) {
 	}
 }
 
-// maxSegments bounds the segments of a journal, namesAtOnce the names of them that are
-// in memory.
+// maxSegments bounds the segments of a journal, namesAtOnce the file names read at
+// once.
 const maxSegments, namesAtOnce = 1 << 20, 4096
 
 func exists(dir string, number uint64) bool {

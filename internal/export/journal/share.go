@@ -11,28 +11,28 @@ import (
 )
 
 const (
-	// shareTime is how long a sandbox's share is kept in a journal that nobody ships.
-	// What is older goes with its segment, so that no share outlives its use.
+	// shareTime is how long a sandbox's share protects its records in a journal that
+	// nobody ships. Older records are lost with their segment, so that no share
+	// outlives its use.
 	shareTime = time.Hour
-	// sharedSegments is the least number of segments that the cap must have room for.
-	// Below that there are no shares.
+	// sharedSegments is the smallest cap, in segments, at which there are shares.
 	sharedSegments = 8
-	// floodPart is the part of the cap that a sandbox must have to be told that its
-	// spans were lost for that, not by age.
+	// A source with more than one floodPart-th of the cap loses spans for flooding
+	// ([losses.OverShare]), not by age.
 	floodPart = 8
 )
 
-// usage is how many bytes of a segment are whose.
+// usage counts a segment's bytes by source.
 type usage map[Source]int64
 
-// used returns the usage of a sealed segment. That does not change any more.
+// used returns the usage of a sealed segment, which no longer changes.
 func (j *Journal) used(segment uint64) usage {
 	if u, ok := j.usages[segment]; ok {
 		return u
 	}
 	u, err := readUsage(j.dir, segment)
 	if err != nil {
-		return nil // looked at again the next time
+		return nil // read again the next time
 	}
 	if j.usages == nil {
 		j.usages = make(map[uint64]usage)
@@ -41,7 +41,7 @@ func (j *Journal) used(segment uint64) usage {
 	return u
 }
 
-// readUsage goes from header to header. What the payloads are is for readers to check.
+// readUsage reads only the headers. Readers check the payloads.
 func readUsage(dir string, segment uint64) (usage, error) {
 	u := make(usage)
 	f, err := private.Open(segmentPath(dir, segment), os.O_RDONLY, 0)
@@ -58,7 +58,7 @@ func readUsage(dir string, segment uint64) (usage, error) {
 		return nil, err
 	}
 	buf := make([]byte, 4<<10)
-	var start, end int64 // what of the segment buf has
+	var start, end int64 // the range of the segment in buf
 	for off := int64(segmentHeaderLen); off+recordHeaderLen <= size; {
 		if off+recordHeaderLen > end {
 			n, err := f.ReadAt(buf, off)
@@ -70,7 +70,7 @@ func readUsage(dir string, segment uint64) (usage, error) {
 		b := buf[off-start:]
 		h := parseRecordHeader(b)
 		if !bytes.Equal(b[:len(m)], m[:]) {
-			break // damaged: the rest counts for nobody
+			break // damaged: the rest counts against no source
 		}
 		n := int64(recordHeaderLen) + int64(h.length)
 		if h.kind == KindTraces {
@@ -81,19 +81,19 @@ func readUsage(dir string, segment uint64) (usage, error) {
 	return u, nil
 }
 
-// shares says who keeps what when the journal is full.
+// shares says which sources keep their records when the journal is full.
 type shares struct {
 	now   time.Time
-	aged  bool // what is old is kept for nobody
+	aged  bool // old records are not kept
 	bytes usage
-	level int64 // what everybody may have
-	flood int64 // who has more than that is told so
+	level int64 // the most bytes that a source may keep
+	flood int64 // the bytes above which a source counts as flooding
 }
 
-// newShares divides one half of the cap among those who have something in the sealed
-// segments, of which the first ones have been shipped: who has less than an equal part
-// has all of his, and what he does not need is for the others (max-min fairness). The
-// other half is room for what is new, so that at most as much is moved as is removed.
+// newShares divides half of the cap among the sources in the sealed segments that are
+// not shipped yet. A source with less than an equal part keeps all of its bytes, and
+// the others divide the rest of its part (max-min fairness). The other half of the cap
+// is for new records, so that no more is moved than is removed.
 func (j *Journal) newShares(sealed []uint64, shipped Cursor) shares {
 	s := shares{now: time.Now(), aged: !j.opts.Shipped, bytes: make(usage), flood: j.opts.MaxBytes / floodPart}
 	maps.DeleteFunc(j.usages, func(n uint64, _ usage) bool { return n < sealed[0] })
@@ -113,7 +113,7 @@ func (j *Journal) newShares(sealed []uint64, shipped Cursor) shares {
 	return s
 }
 
-// level returns the most that everybody may have of total, given what they want in
+// level returns the most bytes of total that each source may have, given their wants in
 // ascending order.
 func level(want []int64, total int64) (most int64) {
 	for i, w := range want {
@@ -127,7 +127,7 @@ func level(want []int64, total int64) (most int64) {
 	return most
 }
 
-// keeps reports whether the record is within its source's share, and goes on to the
+// keeps reports whether the record is within its source's share, and so moves to the
 // journal's end when its segment is removed.
 func (s *shares) keeps(r Record) bool {
 	return s.bytes[r.Source] <= s.level && !s.old(r)
@@ -135,14 +135,14 @@ func (s *shares) keeps(r Record) bool {
 
 func (s *shares) old(r Record) bool { return s.aged && s.now.Sub(r.Time) > shareTime }
 
-// floods reports whether the record is lost for what its source has beyond its share, at
-// the cost of others.
+// floods reports whether the record is lost because its source exceeds its share at the
+// cost of others.
 func (s *shares) floods(r Record) bool {
 	bytes := s.bytes[r.Source]
 	return bytes > s.level && bytes > s.flood && !s.old(r) && s.others()
 }
 
-// others reports whether somebody has no more than his share.
+// others reports whether some source is within its share.
 func (s *shares) others() bool {
 	for _, bytes := range s.bytes {
 		if bytes <= s.level {

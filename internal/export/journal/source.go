@@ -9,17 +9,17 @@ import (
 	"github.com/shimtrace/shimtrace/internal/names"
 )
 
-// Source is whose share of the journal a record counts against: 24 bits of a hash of the
-// sandbox's id, or of the VM's CID. 0 is the host itself, and whatever writers of an
-// earlier version wrote.
+// Source identifies the share of the journal that a record counts against: 24 bits of a
+// hash of the sandbox's id, or of the VM's CID. 0 is the host itself, and the source of
+// records by older versions.
 type Source uint32
 
-// sourceKeys are the resource attributes that say it, the first of them that is there.
-// Ours are on each resource of a sandbox, and nobody else can set them.
+// sourceKeys are the resource attributes that name the source; the first one present
+// counts. Each resource of a sandbox has shimtrace's own, and nobody else can set them.
 var sourceKeys = []string{names.Sandbox, names.CID}
 
-// sourceOf returns whose spans of a resource are. Writers append those of one sandbox at a
-// time.
+// sourceOf returns the source of a resource's spans. Writers append the spans of one
+// sandbox at a time.
 func sourceOf(resource *resourcepb.Resource) Source {
 	for _, key := range sourceKeys {
 		for _, a := range resource.GetAttributes() {

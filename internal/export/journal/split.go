@@ -12,8 +12,8 @@ func CountSpans(t *tracepb.TracesData) (n int) {
 	return n
 }
 
-// Split divides t into two halves that share its spans, resources and scopes: for
-// who takes less at once. It reports false for a single span.
+// Split divides t into two halves that share its spans, resources and scopes, for a
+// receiver with a size limit. It reports false for a single span.
 func Split(t *tracepb.TracesData) (a, b *tracepb.TracesData, ok bool) {
 	data := func(rs ...*tracepb.ResourceSpans) *tracepb.TracesData {
 		return &tracepb.TracesData{ResourceSpans: rs}

@@ -10,10 +10,9 @@ import (
 )
 
 // validText returns a copy of t in which every text is valid UTF-8, as protobuf
-// demands it, and whether one was not. What comes from outside need not be: names of
-// hosts and containers, environments, annotations, errors of other programs. It all
-// passes here, and is valid almost always, so that it costs nothing before it is
-// known to be wrong.
+// demands, and reports whether one was not. Texts from outside need not be valid: names
+// of hosts and containers, environments, annotations, errors of other programs. They
+// almost always are, so validText is called only when encoding has failed.
 func validText(t *tracepb.TracesData) (valid *tracepb.TracesData, changed bool) {
 	valid = proto.Clone(t).(*tracepb.TracesData)
 	return valid, mendMessage(valid.ProtoReflect())

@@ -9,10 +9,11 @@ import (
 // ErrHangs says that the journal's file system does not answer.
 var ErrHangs = errors.New("the journal's disk does not answer")
 
-// Within calls f, which is about the journal's files, and returns its error, or ErrHangs
-// if it has not returned in time: nothing interrupts a call of a file system that hangs.
-// f goes on by itself then, and until it has returned nobody else's f is called. It is for
-// those who must not wait for a disk; their calls follow each other.
+// Within calls f, which uses the journal's files, and returns its error, or [ErrHangs]
+// if f has not returned in time: a call of a hanging file system cannot be interrupted.
+// f then goes on by itself, and until it returns every call of Within fails with
+// ErrHangs. Within is for callers that must not wait for a disk and that call it one
+// after another.
 func (j *Journal) Within(d time.Duration, f func() error) error {
 	if !j.hanging.CompareAndSwap(false, true) {
 		return fmt.Errorf("%w: %s", ErrHangs, j.dir)

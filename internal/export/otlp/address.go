@@ -9,16 +9,16 @@ import (
 	"github.com/shimtrace/shimtrace/internal/config"
 )
 
-// address is the endpoint as messages may name it, and what they must not: nobody
-// shall find a password in a log.
+// address is the endpoint as messages may name it, and the secrets that they must not
+// show: no password shall get into a log.
 type address struct {
 	name    string
 	secrets []string
 	proxy   *proxy
 }
 
-// minSecret is the length below which a header's value is left in texts: it guards
-// nothing, and its characters stand everywhere.
+// minSecret is the length below which a header's value is not removed from texts: it
+// protects nothing, and its characters occur everywhere.
 const minSecret = 4
 
 func newAddress(cfg config.Export, p *proxy) address {
@@ -43,11 +43,11 @@ func newAddress(cfg config.Export, p *proxy) address {
 	return a
 }
 
-// maxExcerpt bounds what of a foreign text gets into a message, in bytes.
+// maxExcerpt bounds the part of a foreign text in a message, in bytes.
 const maxExcerpt = 160
 
-// excerpt returns the beginning of a foreign text on one line, without secrets that
-// were sent along: who answers may repeat them.
+// excerpt returns the beginning of a foreign text on one line, without the secrets that
+// were sent: the answer may repeat them.
 func (a address) excerpt(text string) string {
 	const enough = 16 * maxExcerpt // what is cut here may be the beginning of a secret
 	text = strings.ToValidUTF8(text[:min(len(text), enough)], "\uFFFD")
@@ -61,13 +61,13 @@ func (a address) excerpt(text string) string {
 	return text
 }
 
-// says is a message about who answers at the address: what is said again at each
-// attempt, and a detail that may be another one each time.
+// says returns an error about the answer from the address: what is the same at each
+// attempt; detail may differ each time.
 func (a address) says(what, detail string) error {
 	return &said{cause: a.name + " " + what, detail: detail}
 }
 
-// said is an error whose text may differ from time to time though its cause is one.
+// said is an error of one cause whose text may differ from time to time.
 type said struct{ cause, detail string }
 
 // Error implements error.
@@ -78,6 +78,6 @@ func (e *said) Error() string {
 	return e.cause + ": " + e.detail
 }
 
-// Cause returns what stays the same from attempt to attempt, for those who say each
-// cause once (package console).
+// Cause returns the part of the text that is the same at each attempt, for callers that
+// report each cause once (package console).
 func (e *said) Cause() string { return e.cause }

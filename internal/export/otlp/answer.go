@@ -10,21 +10,21 @@ import (
 	"github.com/shimtrace/shimtrace/internal/losses"
 )
 
-// manyTries is how often an answer that may not be about the spans must be given to
-// them, while others are taken, until they are taken to be the cause. With the
-// shipper's backoff that takes some minutes.
+// manyTries is how often spans must get an answer that may not be about them, while
+// others are taken, until they count as its cause. With the shipper's backoff that
+// takes some minutes.
 const manyTries = 20
 
-// answer is what came back for an upload, as the transport has seen it. The official
-// clients return it as text only, and take any success for a collector's.
+// answer is what the transport has received for an upload. The official clients return
+// it as text only, and take any success for a collector's.
 type answer struct {
-	http *httpAnswer // nil: none came
+	http *httpAnswer // nil: none was received
 	grpc *grpcAnswer
 }
 
 type answerKey struct{}
 
-// answerOf returns the answer to be filled in for an upload.
+// answerOf returns the answer of an upload, for the transport to fill in.
 func answerOf(ctx context.Context) *answer {
 	if a, ok := ctx.Value(answerKey{}).(*answer); ok {
 		return a
@@ -34,16 +34,16 @@ func answerOf(ctx context.Context) *answer {
 
 // verdict is what an answer means.
 type verdict struct {
-	// otlp reports that a collector has answered: only that is an answer.
+	// otlp reports whether a collector has answered, in OTLP.
 	otlp bool
-	// err is what the shipper is told; nil if all spans were taken.
+	// err is the error for the shipper; nil if all spans were taken.
 	err error
-	// compression reports that the answer may be about how the upload was compressed.
+	// compression reports whether the upload's compression may be the cause.
 	compression bool
 }
 
-// judge turns what was seen of an upload of so many spans, and the official client's
-// error, into what it means.
+// judge returns the verdict on an upload of so many spans from its answer and the
+// official client's error.
 func (c *client) judge(seen *answer, spans int, err error) verdict {
 	switch {
 	case seen.http != nil:
@@ -76,13 +76,13 @@ func refused(reason losses.Reason, err error) error {
 	return &ship.RejectedError{Reason: reason, Spans: ship.AllSpans, Err: err}
 }
 
-// doubtful says that the upload failed in a way that may be no fault of the spans:
-// nothing is lost by it as long as nothing else is taken.
+// doubtful says that the upload failed in a way that may be no fault of the spans. They
+// are not lost unless others are taken meanwhile.
 func doubtful(reason losses.Reason, err error) error {
 	return &ship.RejectedError{Reason: reason, Spans: ship.AllSpans, Tries: manyTries, Err: err}
 }
 
-// busy says that the collector asks for a pause, if it does.
+// busy says that the collector asks for a pause, if after is positive.
 func busy(after time.Duration, err error) error {
 	if after <= 0 {
 		return err

@@ -16,12 +16,12 @@ import (
 	"google.golang.org/protobuf/proto"
 )
 
-// The bodies of OTLP's answers, as its specification has them (1.9, "OTLP/HTTP
-// Response"), and as servers send them that are OTLP but for a header: Grafana Mimir
-// answers errors in protobuf as application/octet-stream and successes with nothing
-// at all, as Fluent Bit does. So the body decides, not what it is called.
+// These functions read the bodies of OTLP's answers as its specification has them (1.9,
+// "OTLP/HTTP Response"), and as servers send them with other headers: Grafana Mimir
+// answers errors in protobuf as application/octet-stream and successes, like Fluent
+// Bit, with nothing at all. So the body decides, not its declared type.
 
-// mediaType is the type in the header without its parameters, in lower case.
+// mediaType returns the header's media type without parameters, in lower case.
 func mediaType(h http.Header) string {
 	kind, _, err := mime.ParseMediaType(h.Get("Content-Type"))
 	if err != nil && kind == "" {
@@ -30,7 +30,7 @@ func mediaType(h http.Header) string {
 	return strings.TrimSpace(kind)
 }
 
-// isProtobuf and isJSON report whether a body of this type is meant to be one.
+// isProtobuf and isJSON report whether a media type declares that encoding.
 func isProtobuf(kind string) bool {
 	return strings.HasPrefix(kind, "application/") && strings.HasSuffix(kind, "protobuf")
 }
@@ -39,12 +39,12 @@ func isJSON(kind string) bool {
 	return kind == "application/json" || strings.HasPrefix(kind, "application/") && strings.HasSuffix(kind, "+json")
 }
 
-// successOf returns the answer to an export, if the body is one.
+// successOf returns the answer to an export, and whether the body is one.
 func successOf(kind string, body []byte) (*coltracepb.ExportTraceServiceResponse, bool) {
 	msg := new(coltracepb.ExportTraceServiceResponse)
 	if len(body) == 0 {
-		// That is the message without a field. Web servers that answer nothing say of
-		// what type it would be.
+		// An empty body is the message without fields. Web servers that answer nothing
+		// declare a type all the same.
 		return msg, kind == "" || isProtobuf(kind) || isJSON(kind)
 	}
 	if kind == "text/html" {
@@ -53,18 +53,19 @@ func successOf(kind string, body []byte) (*coltracepb.ExportTraceServiceResponse
 	if fields, ok := object(body); ok {
 		known := len(fields["partialSuccess"])+len(fields["partial_success"]) > 0
 		if len(fields) > 0 && !known {
-			return nil, false // some other program's JSON
+			return nil, false // another program's JSON
 		}
 		return msg, protojson.UnmarshalOptions{DiscardUnknown: true}.Unmarshal(body, msg) == nil
 	}
 	if proto.Unmarshal(body, msg) != nil {
 		return nil, false
 	}
-	// Later versions may have more fields, which only the type can vouch for.
+	// Later versions may have more fields. They are accepted only if the type declares
+	// protobuf.
 	return msg, isProtobuf(kind) || msg.PartialSuccess != nil && len(msg.ProtoReflect().GetUnknown()) == 0
 }
 
-// failureOf returns the status in an answer that is no success, if the body is one.
+// failureOf returns the status in a failure, and whether the body is one.
 func failureOf(kind string, body []byte) (*spb.Status, bool) {
 	msg := new(spb.Status)
 	if len(body) == 0 {
@@ -74,7 +75,7 @@ func failureOf(kind string, body []byte) (*spb.Status, bool) {
 		return nil, false
 	}
 	if fields, ok := object(body); ok {
-		// Many programs' JSON has a message; a code of gRPC's beside it is OTLP's.
+		// Many programs' JSON has a message. With a gRPC code beside it, it is OTLP's.
 		var code codes.Code
 		if json.Unmarshal(fields["code"], &code) != nil || code == codes.OK || code > codes.Unauthenticated {
 			return nil, false
@@ -96,7 +97,7 @@ func object(body []byte) (fields map[string]json.RawMessage, ok bool) {
 
 var title = regexp.MustCompile(`(?is)<title[^>]*>(.{0,200}?)</title>`)
 
-// describe says what a body is that is no OTLP, and how it begins.
+// describe says what a body is that is not OTLP, and how it begins.
 func describe(kind string, body []byte) (what, begin string) {
 	text := strings.TrimSpace(string(body[:min(len(body), 16<<10)]))
 	switch {

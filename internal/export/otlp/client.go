@@ -1,13 +1,13 @@
-// Package otlp makes the client for the configured collector: OpenTelemetry's own
+// Package otlp makes the client for the configured collector. It is OpenTelemetry's own
 // otlptracehttp or otlptracegrpc, with three differences.
 //
-// It does not retry, because the shipper does, without losing anything. Only an OTLP
-// answer is an answer: what a proxy, a web server or another protocol says instead is
-// a failure that names them. And its errors tell what the collector refuses for good
-// (ship.RejectedError), where it asks for a pause (ship.BusyError), who was not
-// reached (ship.AwayError) and what may pass.
+// It does not retry, because the shipper does, without losing anything. It accepts only
+// OTLP answers: the answer of a proxy, a web server or another protocol is a failure
+// that names its sender. And its errors distinguish what the collector refuses for good
+// (ship.RejectedError), a request for a pause (ship.BusyError), an unreachable
+// collector (ship.AwayError) and what may pass.
 //
-// It is linked in the operator's tool only.
+// It is linked only into the operator's tool.
 package otlp
 
 import (
@@ -27,11 +27,11 @@ import (
 	"github.com/shimtrace/shimtrace/internal/export/ship"
 )
 
-// NewClient returns the client for cfg, in which the OTEL_EXPORTER_OTLP_* variables are
-// already, but for those for certificates. An error names the variable that is wrong.
+// NewClient returns the client for cfg, which already holds the OTEL_EXPORTER_OTLP_*
+// variables except those for certificates. An error names the variable that is wrong.
 func NewClient(cfg config.Export) (otlptrace.Client, error) {
-	// The official clients read the variables once more and say what they do not
-	// understand, with the values: headers are secrets. Package config has said it.
+	// The official clients read the variables again and log what they do not
+	// understand, with the values: headers are secrets. Package config has reported it.
 	otel.SetLogger(logr.Discard())
 	p := newProxy()
 	c := &client{
@@ -42,7 +42,7 @@ func NewClient(cfg config.Export) (otlptrace.Client, error) {
 	c.compress.Store(cfg.Compression == "gzip")
 	if cfg.Protocol == "grpc" {
 		c.Client = newGRPC(cfg, c.timeout, p)
-		c.plain = c.Client // which is told by the context
+		c.plain = c.Client // the context tells it
 		return c, nil
 	}
 	var err error
@@ -50,10 +50,10 @@ func NewClient(cfg config.Export) (otlptrace.Client, error) {
 	return c, err
 }
 
-// client bounds each upload and turns what was seen of it into the shipper's errors.
+// client bounds the time of each upload and turns its answer into the shipper's errors.
 type client struct {
 	otlptrace.Client                  // compresses as configured
-	plain            otlptrace.Client // does not
+	plain            otlptrace.Client // does not compress
 	timeout          time.Duration
 	address          address
 	closeIdle        func()
@@ -68,8 +68,8 @@ func (c *client) Stop(ctx context.Context) error {
 	return c.Client.Stop(ctx)
 }
 
-// UploadTraces implements [otlptrace.Client]: one attempt. One that is refused for
-// what may be its compression is made again without, in the same time.
+// UploadTraces implements [otlptrace.Client]: one attempt. If compression may be why it
+// is refused, it is repeated without, within the same timeout.
 func (c *client) UploadTraces(ctx context.Context, spans []*tracepb.ResourceSpans) error {
 	if c.timeout > 0 {
 		var cancel context.CancelFunc
@@ -93,7 +93,7 @@ func (c *client) UploadTraces(ctx context.Context, spans []*tracepb.ResourceSpan
 		if again.otlp && !v.otlp {
 			return again.err
 		}
-		return v.err // that was not it
+		return v.err // compression was not the cause
 	}
 	c.compress.Store(false)
 	if again.err == nil {
@@ -115,8 +115,8 @@ func (c *client) attempt(ctx context.Context, spans []*tracepb.ResourceSpans, co
 // plainKey marks the context of an upload that is not to be compressed.
 type plainKey struct{}
 
-// env returns the variable's value as the specification orders them: the one for
-// traces before the one for all signals.
+// env returns the variable for traces, or else the one for all signals, as the
+// specification orders them.
 func env(name string) string {
 	if v := os.Getenv("OTEL_EXPORTER_OTLP_TRACES_" + name); v != "" {
 		return v

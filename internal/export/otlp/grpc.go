@@ -19,8 +19,8 @@ import (
 func newGRPC(cfg config.Export, timeout time.Duration, p *proxy) otlptrace.Client {
 	dial := []grpc.DialOption{
 		grpc.WithChainUnaryInterceptor(noteAnswer),
-		// gRPC's own pause between connections grows to two minutes, and fails
-		// every upload meanwhile: the shipper's backoff shall be the longer one.
+		// gRPC's own pause between connections grows to two minutes and fails every
+		// upload meanwhile. The shipper's backoff is to be the longer one.
 		grpc.WithConnectParams(grpc.ConnectParams{
 			Backoff:           backoff.Config{BaseDelay: 250 * time.Millisecond, Multiplier: 1.6, Jitter: 0.2, MaxDelay: 5 * time.Second},
 			MinConnectTimeout: 10 * time.Second,
@@ -44,8 +44,8 @@ func newGRPC(cfg config.Export, timeout time.Duration, p *proxy) otlptrace.Clien
 	return otlptracegrpc.NewClient(opts...)
 }
 
-// noteAnswer notes the answer, which the client returns as text only, and leaves out
-// the compression where that is wanted.
+// noteAnswer keeps the answer, which the client returns as text only, and turns
+// compression off where the context asks for it.
 func noteAnswer(ctx context.Context, method string, req, reply any, cc *grpc.ClientConn, invoke grpc.UnaryInvoker, opts ...grpc.CallOption) error {
 	var header, trailer metadata.MD
 	opts = append(opts, grpc.Header(&header), grpc.Trailer(&trailer))

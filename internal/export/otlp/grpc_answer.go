@@ -17,10 +17,10 @@ import (
 type grpcAnswer struct {
 	status *status.Status
 	reply  *coltracepb.ExportTraceServiceResponse
-	spoken bool // a gRPC server has said the status; otherwise our own side has
+	spoken bool // the status is from a gRPC server; otherwise from the client
 }
 
-// newGRPCAnswer reads from the headers who has said the status.
+// newGRPCAnswer tells from the headers where the status is from.
 func newGRPCAnswer(err error, reply *coltracepb.ExportTraceServiceResponse, header, trailer metadata.MD) *grpcAnswer {
 	return &grpcAnswer{
 		status: status.Convert(err),
@@ -30,8 +30,8 @@ func newGRPCAnswer(err error, reply *coltracepb.ExportTraceServiceResponse, head
 	}
 }
 
-// judge follows OTLP's specification (1.9, "OTLP/gRPC Response") in what a collector
-// says, with the same exceptions as by HTTP.
+// judge follows OTLP's specification (1.9, "OTLP/gRPC Response"), with the same
+// exceptions as for HTTP.
 func (a *grpcAnswer) judge(where address, spans int) verdict {
 	if a.status.Code() == codes.OK {
 		return taken(where, a.reply.GetPartialSuccess(), spans)
@@ -55,7 +55,7 @@ func (a *grpcAnswer) judge(where address, spans int) verdict {
 	case codes.Unavailable, codes.DeadlineExceeded, codes.Aborted, codes.Canceled, codes.OutOfRange, codes.DataLoss, codes.ResourceExhausted:
 		v.err = busy(retryDelay(a.status), err)
 	case codes.Unimplemented, codes.Unauthenticated, codes.PermissionDenied:
-		v.otlp = false // a server of something else, or somebody before it
+		v.otlp = false // another kind of server, or a proxy
 		v.err = doubtful(losses.CollectorFails, err)
 	default:
 		v.err = doubtful(losses.CollectorFails, err)
@@ -63,7 +63,7 @@ func (a *grpcAnswer) judge(where address, spans int) verdict {
 	return v
 }
 
-// unspoken says what stands behind a status that no gRPC server has sent.
+// unspoken explains a status that no gRPC server has sent.
 func (a *grpcAnswer) unspoken(where address) error {
 	const unexpected = "unexpected HTTP status code received from server: "
 	message := a.status.Message()
@@ -91,11 +91,11 @@ func (a *grpcAnswer) advice() string {
 	return ""
 }
 
-// tooLarge reports whether a message is about a size limit, in the words of gRPC's
-// libraries in Go, C++, Python, Ruby and Node ("larger than max"), Java ("exceeds
-// maximum size"), .NET ("exceeds the maximum configured message size"), Rust's tonic
-// ("message length too large"), and of Go's net/http in the OpenTelemetry Collector
-// ("request body too large").
+// tooLarge reports whether a message is about a size limit. It knows the words of
+// gRPC's libraries in Go, C++, Python, Ruby and Node ("larger than max"), Java
+// ("exceeds maximum size"), .NET ("exceeds the maximum configured message size"),
+// Rust's tonic ("message length too large"), and of Go's net/http in the OpenTelemetry
+// Collector ("request body too large").
 func tooLarge(message string) bool {
 	message = strings.ToLower(message[:min(len(message), 4<<10)])
 	for _, words := range []string{

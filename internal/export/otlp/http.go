@@ -14,11 +14,11 @@ import (
 	"github.com/shimtrace/shimtrace/internal/config"
 )
 
-// maxAnswer bounds what is read of an answer's body.
+// maxAnswer bounds the part of an answer's body that is read, in bytes.
 const maxAnswer = 1 << 20
 
-// newHTTP returns a client that compresses as configured, one that does not, and what
-// closes their idle connections.
+// newHTTP returns a client that compresses as configured, one that does not, and a
+// function that closes their idle connections.
 func newHTTP(cfg config.Export, p *proxy) (_, plain otlptrace.Client, closeIdle func(), _ error) {
 	var tlsConfig *tls.Config
 	if !plaintext(cfg) {
@@ -32,7 +32,8 @@ func newHTTP(cfg config.Export, p *proxy) (_, plain otlptrace.Client, closeIdle 
 		otlptracehttp.WithRetry(otlptracehttp.RetryConfig{Enabled: false}),
 		otlptracehttp.WithHTTPClient(&http.Client{
 			Transport: &transport{t},
-			// A redirected POST may arrive as a GET, and its answer look like success.
+			// A redirected POST may arrive as a GET and get an answer that looks like
+			// success.
 			CheckRedirect: func(*http.Request, []*http.Request) error { return http.ErrUseLastResponse },
 		}),
 	}
@@ -45,8 +46,8 @@ func newHTTP(cfg config.Export, p *proxy) (_, plain otlptrace.Client, closeIdle 
 	return otlptracehttp.NewClient(opts...), plain, t.CloseIdleConnections, nil
 }
 
-// newTransport has few connections and short patience: two uploads run at a time, to
-// one host.
+// newTransport keeps few connections and short timeouts: at most two uploads run at a
+// time, to one host.
 func newTransport(tlsConfig *tls.Config, p *proxy) *http.Transport {
 	return &http.Transport{
 		Proxy:               p.of,
@@ -59,7 +60,7 @@ func newTransport(tlsConfig *tls.Config, p *proxy) *http.Transport {
 	}
 }
 
-// transport notes the answer that passes through it.
+// transport keeps the answer that passes through it.
 type transport struct {
 	*http.Transport
 }

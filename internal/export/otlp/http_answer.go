@@ -17,10 +17,10 @@ type httpAnswer struct {
 	body   []byte // at most maxAnswer bytes
 }
 
-// judge follows OTLP's specification (1.9, "OTLP/HTTP Response") in what a collector
-// says. What others say is a wrong address, and no loss: a proxy's page, a web
-// server's, another scheme's. And a failure without a word about why is not believed
-// at once.
+// judge follows OTLP's specification (1.9, "OTLP/HTTP Response") for a collector's
+// answer. Any other answer (a proxy's or web server's page, another scheme's) means a
+// wrong address and loses no span. A failure without an explanation is not trusted at
+// once.
 func (a *httpAnswer) judge(where address, spans int) verdict {
 	kind := mediaType(a.header)
 	if a.status/100 == 2 {
@@ -31,7 +31,7 @@ func (a *httpAnswer) judge(where address, spans int) verdict {
 	}
 	failure, otlp := failureOf(kind, a.body)
 	v := verdict{otlp: otlp}
-	// A collector that cannot read what it was sent may say any of these.
+	// A collector that cannot decode an upload may answer any of these.
 	switch a.status {
 	case http.StatusBadRequest, http.StatusUnsupportedMediaType, http.StatusNotAcceptable, http.StatusUnprocessableEntity, http.StatusNotImplemented:
 		v.compression = true
@@ -65,7 +65,7 @@ func (a *httpAnswer) judge(where address, spans int) verdict {
 	return v
 }
 
-// stranger says who has answered in a collector's place, and what to do.
+// stranger says who has answered instead of a collector, and what to do.
 func (a *httpAnswer) stranger(where address, kind string) error {
 	what, begin := describe(kind, a.body)
 	who := ""
@@ -80,7 +80,7 @@ func (a *httpAnswer) stranger(where address, kind string) error {
 	return where.says(text, where.excerpt(begin))
 }
 
-// advice is what to do about a status.
+// advice returns what to do about a status.
 func advice(status int, body string) string {
 	if wantsTLS(body) {
 		return "; this port wants TLS: let the endpoint begin with https://"
@@ -100,8 +100,8 @@ func advice(status int, body string) string {
 	return ""
 }
 
-// wantsTLS reports whether a server says that it was spoken to without TLS: Go's,
-// nginx's and Apache's words.
+// wantsTLS reports whether a server complains that it was spoken to without TLS, in the
+// words of Go's, nginx's and Apache's.
 func wantsTLS(body string) bool {
 	body = strings.ToLower(body[:min(len(body), 4<<10)])
 	return strings.Contains(body, "http request to an https server") ||
@@ -113,7 +113,7 @@ func statusText(status int) string {
 	return strings.TrimSpace(strconv.Itoa(status) + " " + http.StatusText(status))
 }
 
-// retryAfter reads the header of RFC 9110, seconds or a date.
+// retryAfter reads the Retry-After header of RFC 9110: seconds or a date.
 func retryAfter(h http.Header) time.Duration {
 	v := strings.TrimSpace(h.Get("Retry-After"))
 	if s, err := strconv.ParseUint(v, 10, 31); err == nil {

@@ -14,11 +14,11 @@ import (
 	"golang.org/x/net/http/httpproxy"
 )
 
-// proxy is what the environment says of proxies (HTTP_PROXY, HTTPS_PROXY, NO_PROXY).
-// On a host of containers it is set for the images' sake, and so it may know nothing
-// of collectors: one on the host itself is never reached through it, by whatever of
-// its names and addresses. For others the environment is right, as OpenTelemetry's
-// SDKs have it.
+// proxy chooses a proxy from the environment (HTTP_PROXY, HTTPS_PROXY, NO_PROXY). On a
+// host of containers these are set to pull images and may not take collectors into
+// account. So a collector on the host itself is never reached through a proxy,
+// whichever of the host's names and addresses it has. For others the environment
+// decides, as in OpenTelemetry's SDKs.
 type proxy struct {
 	choose func(*url.URL) (*url.URL, error)
 
@@ -33,9 +33,9 @@ type localHost struct {
 }
 
 const (
-	// keepLocal is how long it is believed which host a name is.
+	// keepLocal is how long the answer is kept whether a name is this host.
 	keepLocal = time.Minute
-	// lookupLocal bounds how long that is asked.
+	// lookupLocal bounds that lookup.
 	lookupLocal = 2 * time.Second
 )
 
@@ -43,10 +43,10 @@ func newProxy() *proxy {
 	return &proxy{choose: httpproxy.FromEnvironment().ProxyFunc(), local: make(map[string]localHost)}
 }
 
-// of is for http.Transport.
+// of implements http.Transport's Proxy.
 func (p *proxy) of(req *http.Request) (*url.URL, error) { return p.forURL(req.Context(), req.URL) }
 
-// forURL returns the proxy to reach a URL through, nil if there is none.
+// forURL returns the proxy for a URL; nil: none.
 func (p *proxy) forURL(ctx context.Context, u *url.URL) (*url.URL, error) {
 	through, err := p.choose(u)
 	if err != nil || through == nil {
@@ -64,8 +64,8 @@ func (p *proxy) forURL(ctx context.Context, u *url.URL) (*url.URL, error) {
 	return through, nil
 }
 
-// betweenGRPC reports whether gRPC's library may ask the environment, as which it asks
-// for the proxy of https in any case.
+// betweenGRPC reports whether gRPC's library may take its proxy from the environment.
+// It always asks for the proxy for https.
 func (p *proxy) betweenGRPC(endpoint string) bool {
 	u, err := url.Parse(endpoint)
 	if err != nil {
@@ -96,12 +96,12 @@ func (p *proxy) isLocal(ctx context.Context, host string) bool {
 	is := err == nil && len(ips) > 0 && !slices.ContainsFunc(ips, func(ip netip.Addr) bool { return !isOwn(ip) })
 	p.mu.Lock()
 	defer p.mu.Unlock()
-	p.local[host] = localHost{is, time.Now()} // of one endpoint, so one entry
+	p.local[host] = localHost{is, time.Now()} // there is one endpoint, so one entry
 	return is
 }
 
-// isOwn reports whether an address is this host's, or cannot be reached through
-// another one.
+// isOwn reports whether an address is this host's, or link-local, which no proxy
+// reaches.
 func isOwn(ip netip.Addr) bool {
 	ip = ip.Unmap().WithZone("")
 	if ip.IsLoopback() || ip.IsUnspecified() || ip.IsLinkLocalUnicast() {
@@ -114,7 +114,7 @@ func isOwn(ip netip.Addr) bool {
 	})
 }
 
-// throughProxy says that a proxy may be to blame, if there is one between.
+// throughProxy names the proxy that may be to blame, if one was used.
 func (a address) throughProxy() string {
 	if a.proxy == nil {
 		return ""

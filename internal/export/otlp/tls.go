@@ -10,8 +10,8 @@ import (
 	"github.com/shimtrace/shimtrace/internal/config"
 )
 
-// envTLS reads the certificate variables of OTLP's specification for HTTP, whose
-// official client reads them only for a transport of its own. nil: none is set.
+// envTLS reads the certificate variables of OTLP's specification for HTTP: the official
+// client ignores them when it is given a transport. It returns nil if none is set.
 func envTLS() (*tls.Config, error) {
 	var cfg tls.Config
 	if path := env("CERTIFICATE"); path != "" {
@@ -37,8 +37,8 @@ func envTLS() (*tls.Config, error) {
 	return &cfg, nil
 }
 
-// plaintext reports whether the endpoint's scheme says that there is no TLS: then the
-// variables for certificates, which may be meant for another exporter, say nothing.
+// plaintext reports whether the endpoint's scheme excludes TLS. The variables for
+// certificates, which may be meant for another exporter, are then ignored.
 func plaintext(cfg config.Export) bool {
 	return strings.HasPrefix(strings.ToLower(cfg.Endpoint), "http://")
 }

@@ -15,8 +15,8 @@ import (
 	"github.com/shimtrace/shimtrace/internal/losses"
 )
 
-// unanswered says why there is no answer, in words that do not differ from attempt to
-// attempt (ports and addresses of sockets do), and what to do.
+// unanswered says why there is no answer, and what to do, in words that are the same at
+// each attempt (unlike ports and addresses of sockets).
 func (a address) unanswered(err error) error {
 	text := err.Error()
 	has := func(words string) bool { return strings.Contains(text, words) }
@@ -27,7 +27,7 @@ func (a address) unanswered(err error) error {
 	var unknown x509.UnknownAuthorityError
 	var op *net.OpError
 	switch {
-	// net/http quotes what it has read: a frame of HTTP/2 begins with a length below
+	// net/http quotes the bytes it has read: an HTTP/2 frame begins with a length below
 	// 64 KiB, a TLS alert with 21 and the version.
 	case has(`malformed HTTP response "\x00`):
 		return away("speaks HTTP/2 only, as gRPC does: set protocol = \"grpc\" in [export], or the port for OTLP over HTTP, 4318 as a rule", "")
@@ -60,7 +60,7 @@ func (a address) unanswered(err error) error {
 	return doubtful(losses.CollectorFails, a.says("does not answer", a.excerpt(reason(err))))
 }
 
-// reason is the innermost error's text, where no address stands as a rule.
+// reason returns the innermost error's text, which usually contains no address.
 func reason(err error) string {
 	for {
 		next := errors.Unwrap(err)

@@ -10,54 +10,52 @@ import (
 	"github.com/shimtrace/shimtrace/internal/losses"
 )
 
-// What the backend refuses or fails on is set aside: it is tried again, whole and in
-// parts, beside the rest, which goes on. Where it lies in the journal is kept with the
+// What the backend refuses or fails on is set aside. It is tried again, whole and in
+// parts, beside the rest, which goes on. Its place in the journal is kept with the
 // cursor, so that the next Run reads it again.
 //
-// An answer that may be no fault of the spans costs none as long as nothing else is
-// taken: a wrong address fails for all alike. Only when the backend takes other spans
-// meanwhile does a failure count, and spans that have failed often enough so are lost.
+// An answer that may be no fault of the spans loses none as long as no others are
+// taken: a wrong address fails for all alike. A failure counts only if the backend
+// takes other spans meanwhile. Spans with enough such failures are lost.
 const (
-	// manyTries is how often a failure of spans must count if the client says nothing.
+	// manyTries is how often a failure must count if the client sets no number.
 	manyTries = 20
-	// maxAside bounds what is set aside, in number; its parts may be about as many
-	// again.
+	// maxAside bounds the number of asides; their parts may be about as many again.
 	maxAside = 256
-	// maxUnproven bounds what is set aside of which nobody knows yet whether it is to
-	// blame: with more of it, the backend is.
+	// maxUnproven bounds the asides that are not yet known to be to blame: if there are
+	// more, the backend is.
 	maxUnproven = 32
-	// maxHeld bounds the spans that are held in memory, in bytes. Beyond, what is
-	// whole waits in the journal.
+	// maxHeld bounds the spans held in memory, in bytes. Beyond that, whole asides wait
+	// in the journal.
 	maxHeld = 4 << 20
-	// fewParts and manyParts bound the uploads that are made of one that failed, to
-	// find the spans that are to blame: as long as nothing of it is taken, and then.
+	// fewParts and manyParts bound the uploads that one failed upload is divided into
+	// to find the spans to blame: before any of it was taken, and after.
 	fewParts, manyParts = 64, 512
-	// inARow is how many uploads may fail without a pause to find the spans that are
-	// to blame.
+	// inARow is how many uploads may fail without a pause during that search.
 	inARow = 16
-	// unprovenSplit is how often an upload fails before it is tried in parts though
-	// nothing says that it is to blame.
+	// unprovenSplit is how often an upload fails before it is tried in parts although
+	// nothing shows that it is to blame.
 	unprovenSplit = 3
 )
 
-// aside is what is set aside together.
+// aside is a set of spans set aside together.
 type aside struct {
 	ranges []journal.Range
-	part   part // nil: to be read from the journal
+	part   part // nil: it is still in the journal
 	size   int  // of part, in bytes
 	origin *origin
-	err    error // the last one
+	err    error // the last failure
 	trying bool
-	mixed  bool // it has spans of several resources: some may be good
+	mixed  bool // it has spans of several resources: some may be taken
 
-	fails   int // failures of just this
+	fails   int // failures of this aside, without those of the whole
 	tries   int // failures that count
 	seen    int // successes of others before the last failure
 	due     time.Time
 	backoff *backoff.ExponentialBackOff
 }
 
-// spans is how many spans there are.
+// spans returns the number of spans.
 func (a *aside) spans() (n int) {
 	for _, r := range a.ranges {
 		n += r.Spans
@@ -65,7 +63,7 @@ func (a *aside) spans() (n int) {
 	return n
 }
 
-// origin is the upload that parts were made of.
+// origin is the upload that the parts come from.
 type origin struct {
 	parts, failures, taken int
 	proven                 bool // it has failed while others were taken
@@ -100,8 +98,8 @@ func (d *delivery) setAside(p part, err error, f *journal.Follower) bool {
 	return true
 }
 
-// reread reads what was set aside from the journal; nothing is left of it if it has
-// been removed. What has become unreadable meanwhile is counted.
+// reread reads what was set aside from the journal. It returns an empty part if that
+// has been removed, and counts spans that have become unreadable.
 func (d *delivery) reread(ranges []journal.Range) (p part, err error) {
 	unreadable := 0
 	for _, r := range ranges {
@@ -110,7 +108,7 @@ func (d *delivery) reread(ranges []journal.Range) (p part, err error) {
 			if r.Kind != journal.KindTraces {
 				return
 			}
-			if t, err := r.Traces(); err == nil { // if not, it was counted when it was read first
+			if t, err := r.Traces(); err == nil { // if not, it was counted at the first reading
 				p = p.appendRecord(r, t)
 			}
 		})
@@ -127,7 +125,7 @@ func (d *delivery) reread(ranges []journal.Range) (p part, err error) {
 	return p, nil
 }
 
-// spansAside is how many spans are set aside.
+// spansAside returns the number of spans set aside.
 func (d *delivery) spansAside() (n int) {
 	for _, a := range d.set {
 		n += a.spans()

@@ -10,8 +10,8 @@ import (
 	"github.com/shimtrace/shimtrace/internal/export/journal"
 )
 
-// beside ships what is set aside until the returned function is called, which says
-// what is left of it.
+// beside ships what is set aside until the returned function is called, which returns
+// an error about what is left.
 func (d *delivery) beside(c journal.Cursor) (end func() error) {
 	d.mu.Lock()
 	d.cursor = c
@@ -35,7 +35,7 @@ func (d *delivery) beside(c journal.Cursor) (end func() error) {
 	}()
 	return func() error {
 		if !d.draining() {
-			stop() // the journal has gone
+			stop() // the journal is gone
 		}
 		cancel()
 		<-done
@@ -44,7 +44,7 @@ func (d *delivery) beside(c journal.Cursor) (end func() error) {
 	}
 }
 
-// left is the error that says what is still set aside.
+// left returns an error that says what is still set aside, or nil.
 func (d *delivery) left() error {
 	d.mu.Lock()
 	defer d.mu.Unlock()
@@ -73,7 +73,7 @@ func (d *delivery) await(ctx context.Context, wait time.Duration) {
 		d.paused = time.Time{}
 		d.beyond.Reset()
 		for _, a := range d.set {
-			if a.tries == 0 && a.seen < d.successes && (a.err == nil || reached(a.err)) { // now it counts
+			if a.tries == 0 && a.seen < d.successes && (a.err == nil || reached(a.err)) { // its failure now counts
 				a.due = time.Time{}
 			}
 		}
@@ -81,8 +81,8 @@ func (d *delivery) await(ctx context.Context, wait time.Duration) {
 	}
 }
 
-// next returns what is due for the longest time, or how long to wait for it. Parts that
-// have not been tried come first.
+// next returns the aside that has been due longest, or how long to wait for it. Untried
+// parts come first.
 func (d *delivery) next() (*aside, time.Duration) {
 	d.mu.Lock()
 	defer d.mu.Unlock()
@@ -107,7 +107,7 @@ func (d *delivery) next() (*aside, time.Duration) {
 	return first, 0
 }
 
-// held is the size of the spans that are held in memory, in bytes.
+// held returns the size of the spans in memory, in bytes.
 func (d *delivery) held() (n int) {
 	for _, a := range d.set {
 		n += a.size
@@ -115,8 +115,8 @@ func (d *delivery) held() (n int) {
 	return n
 }
 
-// rests reports whether all that is set aside has been tried often enough to be left
-// for later, or waits for such.
+// rests reports whether every aside has been tried often enough to be left for later,
+// or waits for one that has.
 func (d *delivery) rests() bool {
 	d.mu.Lock()
 	defer d.mu.Unlock()

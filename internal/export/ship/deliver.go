@@ -13,13 +13,13 @@ import (
 )
 
 const (
-	// patience is how often a failure that says nothing of the spans is met with the
-	// same upload before it is tried without it.
+	// patience is how often an upload is repeated whole after failures that say nothing
+	// about its spans, before it is set aside.
 	patience = 3
-	// walk bounds the pause before the upload after one that was set aside: what
-	// comes behind shall not wait for long to be tried.
+	// walk bounds the pause after an upload was set aside, so that the next one is
+	// tried soon.
 	walk = time.Second
-	// maxPause bounds what a backend can ask for.
+	// maxPause bounds the pause that a backend can ask for.
 	maxPause = 5 * time.Minute
 )
 
@@ -66,8 +66,8 @@ func (d *delivery) read(f *journal.Follower) error {
 	}
 }
 
-// collect reads records for one upload. It returns their number beside what ended
-// them, io.EOF at the journal's end.
+// collect reads records for one upload. It returns their number and the error that
+// ended them, io.EOF at the journal's end.
 func (d *delivery) collect(f *journal.Follower) (p part, records int, err error) {
 	for size := 0; size < d.BatchBytes; {
 		r, err := f.Next()
@@ -91,8 +91,8 @@ func (d *delivery) collect(f *journal.Follower) (p part, records int, err error)
 	return p, records, nil
 }
 
-// ship uploads what was read, however long it takes, or sets it aside if the backend
-// may fail on it, and moves the cursor. It returns an error only when Run should end.
+// ship uploads a part, however long it takes, or sets it aside if it may be to blame
+// for a failure, and moves the cursor. It returns an error only when Run should end.
 func (d *delivery) ship(p part, f *journal.Follower) error {
 	if len(p) == 0 {
 		d.passed(f, nil)
@@ -107,7 +107,7 @@ func (d *delivery) ship(p part, f *journal.Follower) error {
 		}
 		var rejected *RejectedError
 		if errors.As(err, &rejected) && rejected.Tries == 0 {
-			// Which spans it is about is found out beside the rest.
+			// The spans to blame are found beside the rest.
 			if d.setAside(p, err, f) {
 				d.backoff.Reset()
 				return nil
@@ -135,16 +135,15 @@ func (d *delivery) ship(p part, f *journal.Follower) error {
 	}
 }
 
-// reached reports whether a failed upload has come so far that its spans may be to
-// blame.
+// reached reports whether a failed upload got far enough for its spans to be to blame.
 func reached(err error) bool {
 	var away *AwayError
 	var busy *BusyError
 	return !errors.As(err, &away) && !errors.As(err, &busy)
 }
 
-// took counts what the backend has taken or lost of an upload, and reports whether
-// that is all of it.
+// took counts the spans that the backend has taken or lost, and reports whether that
+// settles the whole upload.
 func (d *delivery) took(p part, err error) bool {
 	var rejected *RejectedError
 	var taken *TakenError
@@ -169,9 +168,9 @@ func (d *delivery) took(p part, err error) bool {
 	return true
 }
 
-// passed moves the cursor behind what was read, of which a part may have been set
-// aside. Where it cannot be kept, shipping goes on: a restart would repeat what has
-// been shipped since.
+// passed moves the cursor behind the records read, some of which may have been set
+// aside. If the cursor cannot be written, shipping goes on: a restart would repeat what
+// has been shipped since.
 func (d *delivery) passed(f *journal.Follower, aside *aside) {
 	d.mu.Lock()
 	defer d.mu.Unlock()
@@ -186,7 +185,7 @@ func (d *delivery) passed(f *journal.Follower, aside *aside) {
 	}
 }
 
-// save keeps the cursor with what is set aside.
+// save writes the cursor, with what is set aside.
 func (d *delivery) save() error {
 	c := d.cursor
 	c.Aside = nil
@@ -210,8 +209,8 @@ func pauseAfter(err error, wait time.Duration) time.Duration {
 	return wait
 }
 
-// exists reports that the journal has been removed. Its lock is gone with it, so
-// that what comes in its place is for another shipper.
+// exists returns an error if the journal has been removed. Its lock is gone too, so a
+// journal in its place is for another shipper.
 func (d *delivery) exists() error {
 	if _, err := os.Stat(d.Dir); errors.Is(err, fs.ErrNotExist) {
 		return fmt.Errorf("ship: the journal was removed: %w", err)
@@ -219,7 +218,7 @@ func (d *delivery) exists() error {
 	return nil
 }
 
-// pause sleeps, but no longer than Run's context, or until woken.
+// pause sleeps until wait is over, it is woken, or Run's context ends.
 func (d *delivery) pause(wait time.Duration, woken <-chan struct{}) {
 	timer := time.NewTimer(wait)
 	defer timer.Stop()
@@ -230,7 +229,7 @@ func (d *delivery) pause(wait time.Duration, woken <-chan struct{}) {
 	}
 }
 
-// wake makes who waits for the channel look again.
+// wake wakes the goroutine that waits for the channel.
 func wake(c chan struct{}) {
 	select {
 	case c <- struct{}{}:

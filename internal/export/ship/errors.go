@@ -10,17 +10,17 @@ import (
 // AllSpans in a [RejectedError] means the whole upload.
 const AllSpans = -1
 
-// RejectedError is how a client says that the backend will not take spans, and
-// that they need not be sent again.
+// RejectedError says that the backend will not take spans, and that they need not be
+// sent again.
 type RejectedError struct {
 	// Reason is what the spans are counted under.
 	Reason losses.Reason
-	// Spans is how many of the upload were rejected, the others being taken; or
-	// AllSpans. Of an upload rejected as a whole the shipper tries the parts.
+	// Spans is the number of spans rejected, the others being taken; or AllSpans. The
+	// shipper then tries the upload in parts.
 	Spans int
-	// Tries is for an answer that may be no fault of the spans: how often it must be
-	// given to the same ones, while the backend takes others, until it is believed.
-	// 0: the backend has said that it is about them.
+	// Tries is how often the answer must be given to the same spans, while the backend
+	// takes others, until it is trusted; for an answer that may be no fault of the
+	// spans. 0: the backend has said that they are to blame.
 	Tries int
 	Err   error
 }
@@ -36,7 +36,7 @@ func (e *RejectedError) Error() string {
 // Unwrap returns the client's error.
 func (e *RejectedError) Unwrap() error { return e.Err }
 
-// BusyError is how a client says that the backend asks for a pause.
+// BusyError says that the backend asks for a pause.
 type BusyError struct {
 	After time.Duration
 	Err   error
@@ -50,9 +50,8 @@ func (e *BusyError) Error() string {
 // Unwrap returns the client's error.
 func (e *BusyError) Unwrap() error { return e.Err }
 
-// AwayError is how a client says that the backend was not reached, whatever the spans
-// are. Every error of another kind is a failure that may pass, and that the spans may
-// be to blame for.
+// AwayError says that the backend was not reached, whatever the spans are. Any other
+// kind of error is a failure that may pass and that the spans may be to blame for.
 type AwayError struct{ Err error }
 
 // Error implements error.
@@ -61,8 +60,7 @@ func (e *AwayError) Error() string { return e.Err.Error() }
 // Unwrap returns the client's error.
 func (e *AwayError) Unwrap() error { return e.Err }
 
-// TakenError is how a client says that all spans were taken, and that the backend has
-// something to say.
+// TakenError says that all spans were taken, with a message from the backend.
 type TakenError struct{ Message string }
 
 // Error implements error.

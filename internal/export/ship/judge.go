@@ -39,14 +39,14 @@ func (d *delivery) retry(work context.Context, a *aside) {
 		d.beyond.Reset()
 		d.settle(a)
 		d.report(nil, time.Time{})
-	case work.Err() != nil: // for the next Run
+	case work.Err() != nil: // left for the next Run
 	default:
 		a.ranges = p.ranges() // without what the journal's cap has removed
 		d.judge(a, p, err)
 	}
 }
 
-// judge says what becomes of a part that has failed again.
+// judge decides what to do with a part that has failed again.
 func (d *delivery) judge(a *aside, p part, err error) {
 	a.err = err
 	a.fails++
@@ -56,7 +56,7 @@ func (d *delivery) judge(a *aside, p part, err error) {
 	if isRejected {
 		reason, limit = rejected.Reason, rejected.Tries
 	}
-	// What the backend has said of the spans needs no proof.
+	// If the backend itself blames the spans, no proof is needed.
 	said := isRejected && limit == 0
 	counts := said
 	a.mixed = p.resources()
@@ -86,8 +86,8 @@ func (d *delivery) judge(a *aside, p part, err error) {
 	d.pauseBeside(a, counts)
 }
 
-// pauseBeside makes everything that is set aside wait after a failure that the backend
-// may be to blame for.
+// pauseBeside pauses the uploads of all asides after a failure that the backend may be
+// to blame for.
 func (d *delivery) pauseBeside(a *aside, counts bool) {
 	if counts {
 		d.inARow = 0
@@ -103,8 +103,8 @@ func (d *delivery) pauseBeside(a *aside, counts bool) {
 	d.report(a.err, d.paused)
 }
 
-// maySplit reports whether a part may be tried in parts. With much waiting, spans of
-// one resource stay together: who makes bad spans without end pays for it.
+// maySplit reports whether a part may be divided. When many wait, spans of one resource
+// stay together, so that the source of endless bad spans bears the cost.
 func (d *delivery) maySplit(a *aside, said bool) bool {
 	if a.mixed {
 		return said || len(d.set) < 2*maxAside || d.giveUpOne()
@@ -116,8 +116,9 @@ func (d *delivery) maySplit(a *aside, said bool) bool {
 	return a.origin.parts < parts && len(d.set) < maxAside/2
 }
 
-// divide puts parts in the place of the whole: behind what waits, so that what is good
-// of several is not behind what is bad of one; but before it where it is much.
+// divide replaces an aside by two parts. They go behind the asides that wait, so that
+// the good spans of several do not wait for the bad ones of one; or before them when
+// there are many.
 func (d *delivery) divide(a *aside, x, y *aside) {
 	if i := slices.Index(d.set, a); i >= 0 {
 		d.set = slices.Delete(d.set, i, i+1)
@@ -129,13 +130,13 @@ func (d *delivery) divide(a *aside, x, y *aside) {
 	}
 }
 
-// child is a part of what was set aside.
+// child returns a part of an aside as an aside of its own.
 func (d *delivery) child(a *aside, p part) *aside {
 	return &aside{ranges: p.ranges(), part: p, size: p.bytes(), mixed: p.resources(), origin: a.origin, err: a.err, tries: a.tries, seen: d.successes, backoff: d.newBackoff()}
 }
 
-// giveUpOne gives up what has failed most often while others were taken, so that
-// there is room. It reports whether there was any.
+// giveUpOne makes room by giving up the aside that has failed most often while others
+// were taken. It reports whether there was one.
 func (d *delivery) giveUpOne() bool {
 	var most *aside
 	for _, a := range d.set {
@@ -168,7 +169,7 @@ func (d *delivery) giveUp(a *aside, reason losses.Reason) {
 	d.report(nil, time.Time{})
 }
 
-// settle forgets what was set aside: it has been taken or counted.
+// settle forgets an aside that has been taken or counted.
 func (d *delivery) settle(a *aside) {
 	if i := slices.Index(d.set, a); i >= 0 {
 		d.set = slices.Delete(d.set, i, i+1)

@@ -10,14 +10,14 @@ import (
 	"github.com/shimtrace/shimtrace/internal/export/journal"
 )
 
-// A part is what is uploaded at once: spans, and where in the journal they lie.
+// A part is what one upload contains: spans, and where they are in the journal.
 type part []piece
 
-// piece is what one record has of one resource, or some of that.
+// piece is some or all spans of one resource in one record.
 type piece struct {
 	spans  *tracepb.ResourceSpans
 	record journal.Range
-	key    string // of the resource, once it was needed
+	key    string // of the resource, computed on demand
 }
 
 // appendRecord appends the spans of a record.
@@ -49,8 +49,8 @@ func (p part) bytes() (n int) {
 	return n
 }
 
-// ranges says where the spans lie: for each segment one range, in which others may
-// lie too.
+// ranges returns where the spans are: one range per segment, which may include other
+// spans.
 func (p part) ranges() (rs []journal.Range) {
 	for i := range p {
 		at := p[i].record
@@ -66,8 +66,8 @@ func (p part) ranges() (rs []journal.Range) {
 	return rs
 }
 
-// resources reports whether there are spans of more than one resource: of several
-// sandboxes, or services of one.
+// resources reports whether the spans have more than one resource: several sandboxes,
+// or services of one sandbox.
 func (p part) resources() bool {
 	for i := range p {
 		if p[i].key == "" {
@@ -89,7 +89,7 @@ func (p part) split() (a, b part, ok bool) {
 	if p.resources() {
 		slices.SortStableFunc(p, func(x, y piece) int { return strings.Compare(x.key, y.key) })
 		cut := 0
-		for i := 1; i < len(p); i++ { // the boundary that is nearest to the middle
+		for i := 1; i < len(p); i++ { // the boundary nearest to the middle
 			if p[i].key != p[i-1].key && (cut == 0 || distance(i, len(p)) < distance(cut, len(p))) {
 				cut = i
 			}

@@ -1,15 +1,15 @@
-// Package ship drains the journal to a backend: it reads what all processes on the
-// host append, uploads it in order, and remembers how far it has come.
+// Package ship drains the journal to a backend: it reads what all processes on the host
+// append, uploads it in order, and remembers its position.
 //
-// Delivery is at least once: the cursor moves after an upload has succeeded, so a
-// crash or a lost answer repeats one. Nothing is given up for an outage, however
-// long; only what the backend refuses for good, or what the journal's cap removes
-// meanwhile, is lost and counted. An upload that the backend refuses or fails on is
-// set aside and tried again, whole and in parts, beside the rest.
+// Delivery is at least once: the cursor moves after an upload has succeeded, so a crash
+// or a lost answer repeats one. An outage loses nothing, however long it lasts; only
+// spans that the backend refuses for good, or that the journal's cap removes meanwhile,
+// are lost and counted. An upload that the backend refuses or fails on is set aside and
+// tried again, whole and in parts, beside the rest.
 //
-// It is linked in the operator's tool only, which runs one [Shipper] per host. The
-// backend is any [otlptrace.Client]; one that tells refusals from failures with
-// [RejectedError] and [BusyError] is served best.
+// It is linked only into the operator's tool, which runs one [Shipper] per host. The
+// backend is any [otlptrace.Client]; ideally one that distinguishes refusals from
+// failures with [RejectedError] and [BusyError].
 package ship
 
 import (
@@ -35,15 +35,15 @@ type Shipper struct {
 
 	// Once ends Run at the end of the journal instead of waiting for more.
 	Once bool
-	// Idle is how long nothing may be appended until Run ends; 0: for ever.
+	// Idle ends Run when nothing was appended for so long; 0: never.
 	Idle time.Duration
 	// Drain is how long Run goes on once its context has ended (default 5 s).
 	Drain time.Duration
-	// BatchBytes is the size of the records at which an upload gets no more
-	// (default 1 MiB). An upload has at most one record more than that.
+	// BatchBytes is the size of the records at which an upload is full (default 1 MiB).
+	// An upload exceeds it by at most one record.
 	BatchBytes int
-	// Linger is how long Run waits after an append, so that an upload has the
-	// spans of several (default 100 ms).
+	// Linger is how long Run waits after an append, to put the spans of several into
+	// one upload (default 100 ms).
 	Linger time.Duration
 	// MinBackoff and MaxBackoff are the pauses after the first and after many
 	// failures (default 500 ms and 30 s), before jitter of half of them.
@@ -60,23 +60,23 @@ type Status struct {
 	Shipped int
 	// Rejected is the number of spans lost here, by reason.
 	Rejected map[losses.Reason]int
-	// CorruptBytes of the journal were passed over.
+	// CorruptBytes is the number of bytes of the journal skipped as damaged.
 	CorruptBytes int64
-	// Err is why the last attempt failed, nil after a success; Retry is when the
-	// next one will be.
+	// Err is why the last attempt failed, nil after a success; Retry is when the next
+	// one is due.
 	Err   error
 	Retry time.Time
 	// Aside is the number of spans that the backend fails on while it takes others.
 	Aside int
-	// Notice is what the backend has said last of spans that it took, refused or
-	// failed on; nil if nothing.
+	// Notice is the backend's last message about spans that it took, refused or failed
+	// on; nil: none.
 	Notice error
 }
 
-// Run ships until the context ends, the journal is idle, or, with Once, at its
-// end. It returns [journal.ErrShipped] when another process ships, and the last
-// failure when the context ends while the backend takes nothing; what is left in the
-// journal is for the next Run. It is called once.
+// Run ships until the context ends, the journal is idle, or, with Once, the journal
+// ends. It returns [journal.ErrShipped] if another process ships, and the last failure
+// if the context ends while the backend takes nothing; the rest of the journal is for
+// the next Run. It must be called only once.
 func (s *Shipper) Run(ctx context.Context) error {
 	lock, err := journal.LockShipping(s.Dir)
 	if err != nil {
@@ -94,7 +94,8 @@ func (s *Shipper) Run(ctx context.Context) error {
 		if err != nil || s.Once || ctx.Err() != nil || !Pending(s.Dir) {
 			return err
 		}
-		// Somebody has appended, and seen the lock held, just when we gave up.
+		// A process may have appended, and seen the lock held, just before it was
+		// released.
 		if lock, err = journal.LockShipping(s.Dir); err != nil {
 			if errors.Is(err, journal.ErrShipped) {
 				return nil
@@ -126,14 +127,14 @@ type delivery struct {
 	proof   chan struct{} // woken when the backend takes something
 	settled chan struct{} // woken when less is set aside
 
-	beyond *backoff.ExponentialBackOff // of what is set aside, all together
+	beyond *backoff.ExponentialBackOff // of all that is set aside together
 
 	mu        sync.Mutex
 	status    Status
 	cursor    journal.Cursor // without what is set aside
 	set       []*aside       // in the order in which it is tried
-	paused    time.Time      // until when nothing of it is tried
-	inARow    int            // uploads of it that failed since one was taken
+	paused    time.Time      // until when nothing set aside is tried
+	inARow    int            // uploads set aside that failed since one was taken
 	successes int            // uploads that were taken
 }
 
@@ -170,7 +171,7 @@ func newDelivery(ctx context.Context, s *Shipper) *delivery {
 	}
 }
 
-// newBackoff returns the pauses after failures, half of which are chance.
+// newBackoff returns the pauses after failures, half of each random.
 func (s *Shipper) newBackoff() *backoff.ExponentialBackOff {
 	b := backoff.NewExponentialBackOff()
 	b.InitialInterval, b.MaxInterval = s.MinBackoff, s.MaxBackoff
@@ -186,7 +187,7 @@ func orDefault[T comparable](v *T, d T) {
 	}
 }
 
-// close ends what Run has begun. The client has a second to close its connections.
+// close ends Run's goroutines. The client has a second to close its connections.
 func (d *delivery) close() {
 	d.cancel()
 	d.watch.close()
@@ -221,6 +222,6 @@ func (d *delivery) reject(reason losses.Reason, spans int) {
 	d.status.Rejected[reason] += spans
 	if d.Journal != nil {
 		d.Journal.Losses(losses.Ours).Add(reason, spans)
-		_ = d.Journal.Flush() // kept for its next record if the disk is full
+		_ = d.Journal.Flush() // if the disk is full, kept for the next record
 	}
 }

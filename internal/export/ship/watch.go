@@ -7,14 +7,14 @@ import (
 	"github.com/fsnotify/fsnotify"
 )
 
-// tick is how often the journal is looked at in any case: the kernel may refuse a
-// watch, or drop its events.
+// tick is how often the journal is checked in any case: the kernel may refuse a watch
+// or drop its events.
 const tick = 2 * time.Second
 
 // watch tells when segments are written.
 type watch struct {
 	dir     string
-	watcher *fsnotify.Watcher // nil if there can be none
+	watcher *fsnotify.Watcher // nil: unavailable
 	ticker  *time.Ticker
 }
 
@@ -27,14 +27,14 @@ func newWatch(dir string, interval time.Duration) *watch {
 	return w
 }
 
-// add watches the directory, which may be another one than before.
+// add watches the directory again, since it may have been replaced.
 func (w *watch) add() {
 	if w.watcher != nil {
 		_ = w.watcher.Add(w.dir)
 	}
 }
 
-// wait returns when a segment may have been written, when done is closed or when woken.
+// wait returns when a segment may have been written, done is closed, or it is woken.
 func (w *watch) wait(done, woken <-chan struct{}) {
 	var events chan fsnotify.Event
 	var errs chan error

@@ -31,13 +31,12 @@ type CIDSource struct {
 	// Sandboxes is where Kata's Go runtime keeps its sandboxes' state,
 	// /run/vc/sbs unless set.
 	Sandboxes string
-	// Pace says how often to look. Default: the VM is expected within 2 minutes; one
-	// that comes later is found later.
+	// Pace says how often to look. Default: often for 2 minutes, then seldom.
 	Pace *vmmdir.Pace
 }
 
-// FindCID returns the CID of the sandbox's VM, trying until ctx is done: ErrNoCID
-// then. It finds
+// FindCID returns the CID of the sandbox's VM. It keeps looking until ctx is done, then
+// returns ErrNoCID. It looks for
 //
 //   - guest-cid=<n> in the command line of a QEMU that descends from the shim,
 //     where it is from QEMU's start;
@@ -46,7 +45,8 @@ type CIDSource struct {
 //   - "AgentState":{"URL":"vsock://<n>:1024"} in persist.json of the Go runtime,
 //     written when the sandbox has been created.
 //
-// Names and command lines alone say nothing: any user can run what is called QEMU.
+// A name or a command line proves nothing by itself: any user can run a program called
+// QEMU.
 func FindCID(ctx context.Context, from CIDSource) (uint32, error) {
 	if err := checkSandbox(from.Sandbox); err != nil {
 		return 0, err
@@ -83,20 +83,20 @@ func FindCID(ctx context.Context, from CIDSource) (uint32, error) {
 }
 
 const (
-	// firstLook and lastLook are the pauses between looks, which cost some system calls.
-	// A pause is a portion of the time that one has looked for already.
+	// firstLook and lastLook bound the pause between looks, each of which costs some
+	// system calls. The pause is 1/portion of the time spent looking so far.
 	firstLook = 50 * time.Millisecond
 	lastLook  = 5 * time.Minute
 	portion   = 5
-	// firstScan is when all processes of the host are looked at for the first time, and
-	// scanPause the shortest time until the next. That is seldom needed, and costs most.
+	// firstScan is when the first look at all of the host's processes happens,
+	// scanPause the shortest time to the next. A scan is seldom needed and costs most.
 	firstScan = 500 * time.Millisecond
 	scanPause = 5 * time.Second
 )
 
 type cidFinder struct{ CIDSource }
 
-// look finds the CID where it usually is.
+// look searches the shim's descendants and the Go runtime's state.
 func (f *cidFinder) look() (uint32, bool) {
 	for _, p := range f.Shim.descendants() {
 		if cid, ok := guestCID(f.Shim.proc().Args(p.PID)); ok {
@@ -106,8 +106,7 @@ func (f *cidFinder) look() (uint32, bool) {
 	return f.persisted()
 }
 
-// scan looks at every process of root. That names the sandbox only root's own can be
-// believed.
+// scan looks at every process. Only root's are believed to name the sandbox truthfully.
 func (f *cidFinder) scan() (uint32, bool) {
 	shim := f.Shim.find()
 	if shim.PID == 0 {
@@ -163,15 +162,16 @@ func parseCID(text string) (uint32, bool) {
 	return uint32(n), true
 }
 
-// clockStep is how far the host's clock may be set between a shim's start and a look at
-// what it has written.
+// clockStep is how far the host's clock may be stepped between a shim's start and a
+// look at what the shim has written.
 const clockStep = 2 * time.Second
 
 // maxPersist bounds persist.json in bytes; a pod's has some 20 kB.
 const maxPersist = 1 << 20
 
-// persisted reads what the Go runtime has written, if it was that, which runs as root
-// or as we do, and for this sandbox, not for an earlier one of the same id.
+// persisted reads the Go runtime's persist.json. The file must belong to root or our
+// own user, and must not be older than the shim: else an earlier sandbox with the same
+// id wrote it.
 func (f *cidFinder) persisted() (uint32, bool) {
 	file, err := os.OpenFile(filepath.Join(f.Sandboxes, f.Sandbox, "persist.json"), unix.O_NOFOLLOW|unix.O_NONBLOCK|unix.O_CLOEXEC, 0)
 	if err != nil {

@@ -18,15 +18,15 @@ type Conn interface {
 
 // Origin says where a connection comes from.
 type Origin struct {
-	// Sandbox is the sandbox's id. It is empty for a VM that no relay has claimed,
-	// which is then known by its CID alone.
+	// Sandbox is the sandbox's id; empty for a VM that no relay has claimed, which only
+	// its CID identifies.
 	Sandbox string
-	// CID is the VM's address, vouched for by the kernel; 0 for hybrid VSOCK,
-	// where the socket's place says who is calling.
+	// CID is the VM's address, vouched for by the kernel; 0 for hybrid VSOCK, where the
+	// socket's path says which VM it is.
 	CID uint32
 	// Path is the Unix socket of hybrid VSOCK, else empty.
 	Path string
 }
 
-// Handler takes a connection over, and closes it some day. It must not block.
+// Handler takes a connection over and closes it when done. It must not block.
 type Handler func(conn Conn, from Origin)

@@ -1,8 +1,8 @@
-// Package listen waits where the Kata agent's spans leave a VM and hands each
-// connection, unread, to whoever reads spans.
+// Package listen accepts the connections that carry the Kata agent's spans out of a VM
+// and hands each one, unread, to the code that reads spans.
 //
-// The agent connects to port 10240 of CID 2, the host. Where that arrives depends
-// on the VMM:
+// The agent connects to port 10240 of CID 2, the host. The VMM decides where that
+// arrives:
 //
 //   - Hybrid VSOCK (Cloud Hypervisor, Firecracker, Dragonball, OpenVMM): the VMM
 //     connects to the Unix socket <its own socket>_10240 in the sandbox's
@@ -11,7 +11,6 @@
 //     there (package guard), and hands each connection to the relay that has claimed
 //     the peer's CID, which FindCID finds. AcceptVSOCK is for hosts without relays.
 //
-// Nothing here reads a byte of a connection or knows what is in it: that is the
-// forwarder's part, whose Take is the Handler. The relay process runs both kinds
-// of listeners for its sandbox.
+// Nothing here reads a byte of a connection: that is for the Handler, the forwarder's
+// Take. The relay process runs Hybrid and FindCID for its sandbox.
 package listen

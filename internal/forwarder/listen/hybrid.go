@@ -14,24 +14,24 @@ import (
 // HybridOptions say where to listen for one sandbox. The zero value means the
 // defaults named at each field.
 type HybridOptions struct {
-	// Patterns are the places; DefaultPatterns.
+	// Patterns say which VMM sockets to listen beside. Default: DefaultPatterns.
 	Patterns []Pattern
-	// Users may connect beside root, ourselves and the owner of the socket's
-	// directory. None.
+	// Users may connect besides root, our own user and the owner of the socket's
+	// directory. Default: none.
 	Users []uint32
 	// Owns reports whether a user's VMM is the sandbox's, for patterns with {user}.
 	// Default: nobody's is.
 	Owns func(uid uint32) bool
-	// Pace says how often to look for directories. Default: the VMM is expected
-	// within 2 minutes; one that comes later is found later.
+	// Pace says how often to look for directories. Default: often for 2 minutes, then
+	// seldom.
 	Pace *vmmdir.Pace
-	// Warn is told what goes wrong; nothing ends by it.
+	// Warn is told of failures; none of them ends Serve.
 	Warn func(error)
 }
 
-// Hybrid listens for the agent of one sandbox where VMMs with hybrid VSOCK
-// connect to. Which VMM the sandbox has need not be known: sockets that nobody
-// connects to do no harm.
+// Hybrid listens for the agent of one sandbox at the paths where VMMs with hybrid VSOCK
+// connect. It need not know which VMM the sandbox has: a socket that nobody connects to
+// does no harm.
 type Hybrid struct {
 	sandbox string
 	opts    HybridOptions
@@ -39,8 +39,8 @@ type Hybrid struct {
 	places  []*place
 }
 
-// NewHybrid returns a listener for a sandbox's agent, which Serve runs. It fails
-// for a sandbox id or a pattern that makes no path.
+// NewHybrid returns a listener for a sandbox's agent; Serve runs it. It fails for a
+// sandbox id or a pattern that makes no path.
 func NewHybrid(sandbox string, opts HybridOptions, handle Handler) (*Hybrid, error) {
 	if err := checkSandbox(sandbox); err != nil {
 		return nil, err
@@ -66,8 +66,8 @@ func NewHybrid(sandbox string, opts HybridOptions, handle Handler) (*Hybrid, err
 // VM's directory has appeared.
 const least = 20 * time.Millisecond
 
-// Serve listens until ctx is done, then removes its sockets. Directories may
-// come, go and come back meanwhile.
+// Serve listens until ctx is done, then removes its sockets. Directories may appear,
+// vanish and reappear meanwhile.
 func (h *Hybrid) Serve(ctx context.Context) {
 	defer func() {
 		for _, p := range h.places {
@@ -96,15 +96,16 @@ type place struct {
 	hybrid *Hybrid
 	spot   *Spot
 	report vmmdir.Reporter
-	failed time.Time   // the last time that listening failed
+	failed time.Time   // when listening last failed
 	socket *socketFile // nil: not listening
 	accept sync.WaitGroup
 }
 
-// failurePause is between two attempts to listen where that fails: each costs a thread.
+// failurePause is the pause after a failed attempt to listen: each attempt costs a
+// thread.
 const failurePause = 500 * time.Millisecond
 
-// tend begins to listen if the directory is there, and again if the socket has
+// tend starts listening if the directory is there, and listens again if the socket has
 // vanished.
 func (p *place) tend() {
 	if p.socket != nil {
@@ -138,7 +139,7 @@ func (p *place) leave() {
 	}
 }
 
-// acceptPause is how long to wait when there are no descriptors left.
+// acceptPause is the pause after a failed accept, for instance for want of descriptors.
 const acceptPause = 100 * time.Millisecond
 
 // accept takes connections until the socket is closed.

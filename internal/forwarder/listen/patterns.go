@@ -9,14 +9,14 @@ import (
 	"strings"
 )
 
-// Pattern is where a VMM has its hybrid VSOCK socket.
+// Pattern says where a VMM has its hybrid VSOCK socket.
 type Pattern struct {
-	// VMM names the VMM and the runtime that starts it; it is for people.
+	// VMM names the VMM and the runtime that starts it, for people.
 	VMM string
-	// Path is the socket's absolute path, with {sandbox} for the sandbox's id, and
-	// {user} for the number of the user that the VMM runs as.
+	// Path is the socket's absolute path, with {sandbox} for the sandbox's id and
+	// {user} for the uid that the VMM runs as.
 	Path string
-	// MaxID is how many bytes of a longer id the runtime takes; 0: all.
+	// MaxID is how many bytes of the id the runtime uses; 0: all.
 	MaxID int
 }
 
@@ -26,8 +26,8 @@ type Pattern struct {
 func DefaultPatterns() []Pattern {
 	return []Pattern{
 		{VMM: "clh", Path: "/run/vc/vm/{sandbox}/clh.sock"},
-		// The directory is called like the VMM's program; of the id it takes what a
-		// UUID has (virtcontainers/fc.go, truncateID).
+		// The directory has the name of the VMM's program. Of the id it uses as many
+		// bytes as a UUID has (virtcontainers/fc.go, truncateID).
 		{VMM: "firecracker", Path: "/run/vc/firecracker/{sandbox}/root/kata.hvsock", MaxID: 32},
 		{VMM: "dragonball", Path: "/run/kata/{sandbox}/root/kata.hvsock"},
 		{VMM: "clh runtime-rs", Path: "/run/kata/{sandbox}/ch-vm.sock"},
@@ -40,7 +40,7 @@ func DefaultPatterns() []Pattern {
 	}
 }
 
-// RootlessPatterns returns the sockets of VMMs that Kata runs as users of their own
+// RootlessPatterns returns the sockets of VMMs that Kata runs as separate users
 // (rootless = true): in $XDG_RUNTIME_DIR, which it sets to /run/user/<uid>
 // (containerd-shim-v2/create.go, configureNonRootHypervisor; kata-types,
 // prefix_with_rootless_dir). QEMU has none there either.
@@ -52,14 +52,12 @@ func RootlessPatterns() []Pattern {
 }
 
 const (
-	// placeholder stands for the sandbox's id.
-	placeholder = "{sandbox}"
-	// userPlaceholder stands for the VMM's user.
+	placeholder     = "{sandbox}"
 	userPlaceholder = "{user}"
 )
 
-// Socket returns the path of the socket of a sandbox's VMM, with {user} in it if the
-// pattern has that. It fails for a sandbox id or a pattern that makes no path.
+// Socket returns the path of the VMM's socket for a sandbox; {user}, if the pattern has
+// it, stays in the path. It fails for a sandbox id or a pattern that makes no path.
 func (p Pattern) Socket(sandbox string) (string, error) {
 	if err := checkSandbox(sandbox); err != nil {
 		return "", err
@@ -73,12 +71,13 @@ func (p Pattern) Socket(sandbox string) (string, error) {
 	return filepath.Clean(strings.ReplaceAll(p.Path, placeholder, sandbox)), nil
 }
 
-// maxUsers bounds the users whose directories are looked at.
+// maxUsers bounds the user directories looked at.
 const maxUsers = 1024
 
-// Resolve returns a path of Socket as it is, and whether there is one: with {user} in
-// it that takes a directory for the socket, of a user whose VMM this is. Any user can
-// make such a directory; owns decides who is believed.
+// Resolve replaces {user} in a path returned by Socket; a path without it is returned
+// unchanged. It returns false unless the socket's directory exists for a user whose VMM
+// is the sandbox's. Any user can make such a directory, so owns decides whose is
+// believed.
 func Resolve(path string, owns func(uid uint32) bool) (string, bool) {
 	if !strings.Contains(path, userPlaceholder) {
 		return path, true
@@ -94,8 +93,8 @@ func Resolve(path string, owns func(uid uint32) bool) (string, bool) {
 	return "", false
 }
 
-// Candidates returns the paths, with the user in each, that a path of Socket with {user}
-// in it may stand for; one without stands for itself.
+// Candidates returns the existing paths, with their uid, that a path returned by Socket
+// may stand for. A path without {user} stands for itself, with uid 0.
 func Candidates(path string) iter.Seq2[string, uint32] {
 	return func(yield func(string, uint32) bool) {
 		before, after, ok := strings.Cut(path, userPlaceholder)
@@ -122,8 +121,8 @@ func Candidates(path string) iter.Seq2[string, uint32] {
 	}
 }
 
-// listenPath is where the VMM of a sandbox connects to for the agent: a port has
-// a socket of its own beside the VMM's.
+// listenPath returns the path that the VMM connects to when the agent does: each port
+// has its own socket beside the VMM's.
 func (p Pattern) listenPath(sandbox string) (string, error) {
 	path, err := p.Socket(sandbox)
 	if err != nil {

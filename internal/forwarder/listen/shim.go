@@ -10,20 +10,19 @@ import (
 // Shim is a sandbox's inner shim, from which its VMM descends. It is safe for
 // concurrent use.
 type Shim struct {
-	// Find returns the shim's process, the zero Process while there is none. It is asked
-	// until there is one.
+	// Find returns the shim's process, the zero Process while there is none. It is
+	// called until it returns one.
 	Find func() host.Process
-	// Proc is /proc unless set; it must be of the host's process namespace.
+	// Proc is the proc file system of the host's process namespace. Default: /proc.
 	Proc host.Proc
 
 	mu    sync.Mutex
 	found host.Process
-	next  time.Time // to ask Find
+	next  time.Time // when to call Find again
 	pause time.Duration
 }
 
-// Asking for the shim means looking at all processes of the host, the more seldom the
-// longer it is in vain.
+// Find looks at all processes of the host, so the pause grows with each call in vain.
 const (
 	firstFind = 50 * time.Millisecond
 	lastFind  = 10 * time.Second
@@ -50,7 +49,7 @@ func (s *Shim) find() host.Process {
 	return s.found
 }
 
-// descendants returns the processes that the shim has started, and theirs.
+// descendants returns all processes below the shim.
 func (s *Shim) descendants() []host.Process {
 	shim := s.find()
 	if shim.PID == 0 {
@@ -59,8 +58,8 @@ func (s *Shim) descendants() []host.Process {
 	return s.proc().Descendants(shim)
 }
 
-// Owns reports whether the shim has started a process that acts as the user and nobody
-// else, and that is not root: its VMM, if it runs that as a user of its own.
+// Owns reports whether a descendant of the shim runs as uid alone, and uid is not root:
+// that is the VMM, if the shim runs it as a separate user.
 func (s *Shim) Owns(uid uint32) bool {
 	if uid == 0 {
 		return false

@@ -24,14 +24,13 @@ type socketFile struct {
 	users []uint32 // who may connect
 }
 
-// bindSocketFile listens at path, in a directory that must exist (else
-// vmmdir.ErrNone). The file appears under its name with mode 0600 and listening,
-// all at once. It belongs to the directory's owner, so a VMM that runs as a user
-// of its own can connect, for its user owns its directory; so may root, ourselves
-// and the users in extra.
+// bindSocketFile listens at path, in a directory that must exist (else vmmdir.ErrNone).
+// The file appears with mode 0600 and already listening. It belongs to the directory's
+// owner, so a VMM that runs as that user can connect. Root, our own user and the users
+// in extra may connect, too.
 //
-// A socket that is there already is replaced if it is the owner's, or ours, and
-// nobody listens; nothing else is ever removed.
+// A socket already at path is replaced if it belongs to the directory's owner or to our
+// user and nobody listens there. Nothing else is ever removed.
 func bindSocketFile(path string, extra []uint32) (*socketFile, error) {
 	dir, err := vmmdir.Open(filepath.Dir(path))
 	if err != nil {
@@ -73,8 +72,8 @@ func bindSocketFile(path string, extra []uint32) (*socketFile, error) {
 	return s, nil
 }
 
-// present tells whether the file is still there under its name, in a directory
-// that still has the same owner (a jailer may give it to another).
+// present reports whether the file still has its name, in a directory that still has
+// the same owner: a jailer may give it to another.
 func (s *socketFile) present() bool {
 	id, _, err := vmmdir.Identify(s.path)
 	if err != nil || id != s.id {
@@ -84,8 +83,8 @@ func (s *socketFile) present() bool {
 	return err == nil && dir.Uid == s.owner
 }
 
-// remove stops listening and removes the file, if it is still the one: until it is
-// closed the socket keeps the file's number from being another's.
+// remove stops listening and removes the file if path still names it. The socket is
+// closed last: until then no other file can get its inode number.
 func (s *socketFile) remove() {
 	defer s.Close()
 	dir, err := vmmdir.Open(filepath.Dir(s.path))
@@ -93,7 +92,7 @@ func (s *socketFile) remove() {
 		return
 	}
 	defer dir.Close()
-	// What cannot be removed goes with its directory.
+	// If this fails, the file goes with its directory.
 	_ = dir.Inside(func() error {
 		if err := dir.Lock(); err != nil {
 			return err
@@ -105,9 +104,9 @@ func (s *socketFile) remove() {
 	})
 }
 
-// clearStale makes room for a socket at name in the working directory. The caller
-// holds the directory's lock, and a socket listens before it gets its name, so
-// one that refuses has been left behind by a process that ended.
+// clearStale removes a stale socket at name in the working directory. The caller holds
+// the directory's lock, and a socket listens before it gets its name. So a socket that
+// refuses connections was left behind by a process that ended.
 func clearStale(name string, owner uint32) error {
 	id, st, err := vmmdir.Identify(name)
 	if errors.Is(err, unix.ENOENT) {
@@ -126,7 +125,7 @@ func clearStale(name string, owner uint32) error {
 	if !slices.Contains([]uint32{owner, uint32(os.Geteuid())}, st.Uid) {
 		return fmt.Errorf("a socket of user %d is there; remove it if it is not needed", st.Uid)
 	}
-	// Other programs know nothing of the lock.
+	// Other programs do not take the lock.
 	if now, _, err := vmmdir.Identify(name); err != nil || now != id {
 		return host.ErrLocked
 	}

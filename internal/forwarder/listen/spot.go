@@ -8,22 +8,20 @@ import (
 	"github.com/shimtrace/shimtrace/internal/forwarder/vmmdir"
 )
 
-// Spot is a path of Pattern.Socket, to be looked at again and again.
+// Spot is a path returned by Pattern.Socket that is looked up repeatedly.
 type Spot struct {
 	path   string
-	found  string // what path with {user} in it stands for
+	found  string // path with {user} replaced
 	looked time.Time
 }
 
-// NewSpot returns the spot of a path.
 func NewSpot(path string) *Spot { return &Spot{path: path} }
 
-// userPause is between two looks for a user's directory: that costs more than a look at a
-// path, and it is there before its VMM is started.
+// userPause is the pause between two looks for a user's directory. It costs more than a
+// look at a path, and the directory exists before its VMM starts.
 const userPause = 20 * time.Millisecond
 
-// Find returns the path, and whether its directory is there. owns decides whose is
-// believed, see Resolve.
+// Find returns the path and whether its directory exists. For owns see Resolve.
 func (s *Spot) Find(owns func(uid uint32) bool) (path string, there bool) {
 	if !strings.Contains(s.path, userPlaceholder) {
 		return s.path, isThere(s.path)

@@ -13,11 +13,11 @@ import (
 	"github.com/shimtrace/shimtrace/internal/forwarder/vmmdir"
 )
 
-// listenPause is how long to wait when another program has the port.
+// listenPause is the pause between attempts while another program has the port.
 const listenPause = time.Second
 
-// OpenVSOCK listens at the port where agents connect, without blocking, and returns the
-// descriptor. It fails with EADDRINUSE while any process has the port.
+// OpenVSOCK listens at the agents' port and returns the non-blocking descriptor. It
+// fails with EADDRINUSE while any process has the port.
 func OpenVSOCK() (fd int, err error) {
 	fd, err = unix.Socket(unix.AF_VSOCK, unix.SOCK_STREAM|unix.SOCK_CLOEXEC|unix.SOCK_NONBLOCK, 0)
 	if err != nil {
@@ -33,16 +33,16 @@ func OpenVSOCK() (fd int, err error) {
 	return fd, nil
 }
 
-// VSOCKConn makes a connection of a descriptor that the guard has accepted, which it
-// takes over.
+// VSOCKConn makes a connection of a descriptor that the guard has accepted, and takes
+// the descriptor over.
 func VSOCKConn(f *os.File) (Conn, error) {
 	defer f.Close()
 	return socket.FileConn(f, "vsock")
 }
 
-// AcceptVSOCK hands on the connections of all VMs of the host until ctx is done. It is
-// for a host without a guard, which accepts at the port for relays. While another
-// program has the port, warn is told and it is tried again.
+// AcceptVSOCK hands on the connections of all the host's VMs until ctx is done. It is
+// for a host without a guard, which otherwise accepts at the port for relays. While
+// another program has the port, it tells warn and tries again.
 func AcceptVSOCK(ctx context.Context, warn func(error), handle Handler) {
 	acceptOver(ctx, vsockTransport(), warn, handle)
 }
@@ -75,23 +75,22 @@ func acceptOver(ctx context.Context, t transport, warn func(error), handle Handl
 			report.Tell(fmt.Errorf("accept at VSOCK port %d: %w", Port, err))
 			time.Sleep(acceptPause)
 		case cid < firstGuest:
-			conn.Close() // of the host itself, which has no agent
+			conn.Close() // from the host itself, which has no agent
 		default:
 			handle(conn, Origin{CID: cid})
 		}
 	}
 }
 
-// transport is what VMs connect over: AF_VSOCK, or in tests a stand-in for it.
+// transport is AF_VSOCK, or in tests a stand-in for it.
 type transport struct {
 	// listen opens the host's one listening socket. It fails with EADDRINUSE while
 	// any process has it open.
 	listen func() (*socket.Conn, error)
-	// cid returns the CID of a peer.
+	// cid returns a peer's CID.
 	cid func(unix.Sockaddr) uint32
 }
 
-// vsockTransport is AF_VSOCK.
 func vsockTransport() transport {
 	return transport{listen: listenVSOCK, cid: func(sa unix.Sockaddr) uint32 {
 		if vm, ok := sa.(*unix.SockaddrVM); ok {
@@ -109,11 +108,11 @@ func listenVSOCK() (*socket.Conn, error) {
 	return socket.New(fd, "vsock")
 }
 
-// firstGuest is the lowest CID of a VM; those below are the hypervisor's and the
-// host's own.
+// firstGuest is the lowest CID that a VM can have; those below are the hypervisor's and
+// the host's.
 const firstGuest = 3
 
-// accept waits for the next connection and tells whose it is.
+// accept waits for the next connection and returns it with the peer's CID.
 func (t transport) accept(ctx context.Context, l *socket.Conn) (*socket.Conn, uint32, error) {
 	conn, sa, err := l.Accept(ctx, 0)
 	if err != nil {

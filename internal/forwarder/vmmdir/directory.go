@@ -13,10 +13,10 @@ import (
 	"github.com/shimtrace/shimtrace/internal/host"
 )
 
-// User owns a file.
+// User is the owner of a file.
 type User struct{ UID, GID uint32 }
 
-// Dir is an open directory. Its Close ends the lock as well.
+// Dir is an open directory. Close also releases the lock.
 type Dir struct {
 	*os.File
 	Owner User
@@ -25,8 +25,8 @@ type Dir struct {
 // ErrNone means that the VMM has not made its directory yet, or has removed it.
 var ErrNone = errors.New("no directory")
 
-// Open opens a directory; ErrNone if there is none. A link in its place is followed
-// only as far as openLinked says.
+// Open opens a directory; ErrNone if there is none. It follows a symbolic link at path
+// only as far as openLinked allows.
 func Open(path string) (*Dir, error) {
 	f, err := os.OpenFile(path, openFlags, 0)
 	if errors.Is(err, unix.ENOTDIR) || errors.Is(err, unix.ELOOP) {
@@ -48,11 +48,11 @@ func Open(path string) (*Dir, error) {
 
 const openFlags = unix.O_DIRECTORY | unix.O_NOFOLLOW | unix.O_CLOEXEC
 
-// openLinked opens the directory that a link at path leads to, if that stands beside
-// the link: the Go runtime makes such a link for a sandbox whose VM is from its factory
-// (kata-containers, src/runtime/virtcontainers/vm.go, assignSandbox). Whoever can write
-// in the directory of the two could exchange them just as well; nobody else's link is
-// followed, and none to elsewhere. Otherwise it is ErrNone.
+// openLinked opens the target of a symbolic link at path if it lies beside the link:
+// the Go runtime makes such a link for a sandbox whose VM is from its factory
+// (kata-containers, src/runtime/virtcontainers/vm.go, assignSandbox). The link must
+// belong to root, our own user or the owner of the parent directory, who could swap the
+// two anyway. For any other link it returns ErrNone.
 func openLinked(path string) (*os.File, error) {
 	parent, err := unix.Open(filepath.Dir(path), unix.O_PATH|unix.O_DIRECTORY|unix.O_CLOEXEC, 0)
 	if err != nil {
@@ -90,21 +90,21 @@ func openLinked(path string) (*os.File, error) {
 	return os.NewFile(uintptr(fd), path), nil
 }
 
-// Lock keeps other relays from changing what we look at, until Close. It does not
-// wait: host.ErrLocked if another has the lock.
+// Lock keeps other relays out of the directory until Close. It does not wait:
+// host.ErrLocked if another process has the lock.
 func (d *Dir) Lock() error {
 	return host.Lock(d.File, unix.LOCK_EX, 0)
 }
 
-// Inside calls f with d as its working directory and with its owner's rights to
-// files, on a thread that ends with the call: names in d stay names in d whatever
-// happens to the path above it, a socket's path may be as long as it likes, and an
-// owner that is not to be trusted cannot make us touch, by links of its own making,
-// what it could not touch itself. A panic of f becomes an error.
+// Inside calls f with d as its working directory and its owner's rights to files, on a
+// thread that ends with the call. So names in d stay names in d whatever happens to the
+// path above it, and the length of a socket's path does not matter. An untrusted owner
+// cannot plant links that make us touch what it could not touch itself. A panic of f
+// becomes an error.
 func (d *Dir) Inside(f func() error) error {
 	done := make(chan error)
 	go func() {
-		// Never unlocked: the thread is not fit for anything else afterwards.
+		// Never unlocked: the thread must not be reused.
 		runtime.LockOSThread()
 		done <- func() (err error) {
 			defer func() {
@@ -118,8 +118,8 @@ func (d *Dir) Inside(f func() error) error {
 			if err := unix.Fchdir(int(d.Fd())); err != nil {
 				return fmt.Errorf("enter the directory: %w", err)
 			}
-			// The process's first thread does not end; nothing must be kept from
-			// being unmounted by it.
+			// The process's first thread does not end, and its working directory would
+			// keep a file system from being unmounted.
 			defer unix.Chdir("/")
 			return As(d.Owner, f)
 		}()
@@ -127,8 +127,8 @@ func (d *Dir) Inside(f func() error) error {
 	return <-done
 }
 
-// As calls f with a user's rights to files. It is for f of Inside, which has its
-// thread for itself.
+// As calls f with a user's rights to files. It may only be called inside Inside, which
+// gives f its own thread.
 func As(u User, f func() error) error {
 	restore, err := assume(u)
 	defer restore()
@@ -138,16 +138,16 @@ func As(u User, f func() error) error {
 	return f()
 }
 
-// assume gives the calling thread a user's rights to files. Our own user may be
-// without its group: its rights are ours already.
+// assume gives the calling thread a user's rights to files. For our own user the group
+// may stay wrong: we have that user's rights already.
 func assume(u User) (restore func(), err error) {
-	uid, _ := unix.SetfsuidRetUid(-1) // -1 changes nothing and tells what is
+	uid, _ := unix.SetfsuidRetUid(-1) // -1 changes nothing and returns the current value
 	gid, _ := unix.SetfsgidRetGid(-1)
 	restore = func() {
 		_ = unix.Setfsuid(uid)
 		_ = unix.Setfsgid(gid)
 	}
-	// Neither call reports a failure other than by its effect.
+	// Both calls report failure only by having no effect.
 	_ = unix.Setfsgid(int(u.GID))
 	_ = unix.Setfsuid(int(u.UID))
 	nowUID, _ := unix.SetfsuidRetUid(-1)

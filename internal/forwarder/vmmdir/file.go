@@ -7,10 +7,11 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// ID tells files apart that had the same name one after another.
+// ID identifies a file, so that files with the same name one after another can be told
+// apart.
 type ID struct{ Dev, Ino uint64 }
 
-// Identify says what bears a name; a link is not followed.
+// Identify returns the file at name. It does not follow symbolic links.
 func Identify(name string) (ID, unix.Stat_t, error) {
 	var st unix.Stat_t
 	if err := unix.Lstat(name, &st); err != nil {
@@ -22,16 +23,16 @@ func Identify(name string) (ID, unix.Stat_t, error) {
 // backlog is how many connections may wait to be accepted.
 const backlog = 128
 
-// ListenAt returns a new socket that listens at name, which must be free, in the
-// working directory of Inside. The file has the mode from its first moment on.
+// ListenAt returns a new socket that listens at name, which must be free, in Inside's
+// working directory. The file has the mode from the moment it exists.
 func ListenAt(name string, mode uint32) (fd int, err error) {
 	fd, err = unix.Socket(unix.AF_UNIX, unix.SOCK_STREAM|unix.SOCK_CLOEXEC|unix.SOCK_NONBLOCK, 0)
 	if err != nil {
 		return -1, fmt.Errorf("socket: %w", err)
 	}
-	// A socket file gets the mode that its socket has when it is bound.
+	// bind(2) gives the file the socket's mode.
 	if err = unix.Fchmod(fd, mode); err == nil {
-		umask := unix.Umask(0) // of this thread alone
+		umask := unix.Umask(0) // of this thread only
 		err = unix.Bind(fd, &unix.SockaddrUnix{Name: name})
 		unix.Umask(umask)
 	}
@@ -45,9 +46,9 @@ func ListenAt(name string, mode uint32) (fd int, err error) {
 	return fd, nil
 }
 
-// Connect tries to connect to the socket at name in the working directory, and
-// returns what keeps it from that: ECONNREFUSED for a socket without a listener,
-// EAGAIN for one whose queue is full.
+// Connect connects to the socket at name in the working directory, hangs up, and
+// returns the error: ECONNREFUSED for a socket without a listener, EAGAIN for a full
+// queue.
 func Connect(name string) error {
 	fd, err := unix.Socket(unix.AF_UNIX, unix.SOCK_STREAM|unix.SOCK_CLOEXEC|unix.SOCK_NONBLOCK, 0)
 	if err != nil {
@@ -57,7 +58,7 @@ func Connect(name string) error {
 	return unix.Connect(fd, &unix.SockaddrUnix{Name: name})
 }
 
-// Remove removes a file that bears a name only we use, if there is one.
+// Remove removes a file whose name only we use, if it exists.
 func Remove(name string) error {
 	if err := unix.Unlink(name); err != nil && !errors.Is(err, unix.ENOENT) {
 		return fmt.Errorf("remove %s: %w", name, err)

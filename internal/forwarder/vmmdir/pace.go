@@ -5,36 +5,36 @@ import (
 	"time"
 )
 
-// Pace says how often to look for what a VMM makes. Looking costs some system calls,
-// where an inotify instance would be one of 128 that the kernel gives all processes of
-// a user together. While something is expected one looks often at first, and then the
-// less often the longer it takes; afterwards seldom. It is safe for concurrent use.
+// Pace says how often to look for files that a VMM makes. Polling costs some system
+// calls; inotify would take one of the 128 instances that the kernel allows a user.
+// While a file is expected the first looks come quickly and later ones more slowly;
+// otherwise looks are rare. Pace is safe for concurrent use.
 type Pace struct {
-	// Idle is the time between two looks when nothing is expected; 10 s.
+	// Idle is the pause between looks while nothing is expected. Default 10 s.
 	Idle time.Duration
 
 	mu    sync.Mutex
-	since time.Time // of what is expected; zero: nothing is
+	since time.Time // since when something is expected; zero: nothing is
 	until time.Time // zero: without end
 	news  chan struct{}
 }
 
 const (
 	idle = 10 * time.Second
-	// slowest is the time between two looks when something is.
+	// slowest is the longest pause while something is expected.
 	slowest = 100 * time.Millisecond
-	// share of the time that one has waited already is how late one may be.
+	// A pause is 1/share of the time waited so far.
 	share = 500
 )
 
-// NewPace returns a pace for something that is expected within the time given.
+// NewPace returns a Pace that expects something within the given time.
 func NewPace(within time.Duration) *Pace {
 	p := &Pace{Idle: idle, news: make(chan struct{})}
 	p.Expect(within)
 	return p
 }
 
-// Expect says that something is to appear from now on, within the time given; 0: until
+// Expect says that something is expected within the given time, from now on; 0: until
 // Settle.
 func (p *Pace) Expect(within time.Duration) {
 	p.mu.Lock()
@@ -46,7 +46,7 @@ func (p *Pace) Expect(within time.Duration) {
 	p.tell()
 }
 
-// Quicken says that what is expected is near.
+// Quicken says that what is expected is near: looks become frequent again.
 func (p *Pace) Quicken() {
 	p.mu.Lock()
 	defer p.mu.Unlock()
@@ -55,7 +55,7 @@ func (p *Pace) Quicken() {
 	}
 }
 
-// Settle says that nothing is expected any more. Everybody looks once more.
+// Settle says that nothing is expected any more. Every waiter looks once more.
 func (p *Pace) Settle() {
 	p.mu.Lock()
 	defer p.mu.Unlock()
@@ -63,8 +63,8 @@ func (p *Pace) Settle() {
 	p.tell()
 }
 
-// Next returns when to look next, at the soonest after least, and a channel that is
-// closed when that has changed.
+// Next returns the pause until the next look, at least least, and a channel that is
+// closed when the pace changes.
 func (p *Pace) Next(least time.Duration) (time.Duration, <-chan struct{}) {
 	p.mu.Lock()
 	defer p.mu.Unlock()

@@ -2,16 +2,15 @@ package vmmdir
 
 import "sync"
 
-// Reporter passes on what goes wrong without ending anything. The same again and
-// again, as from a retry, is told once.
+// Reporter passes on errors, but not the same one twice in a row, as a retry causes.
 type Reporter struct {
-	To func(error) // nil tells nobody
+	To func(error) // nil: nobody is told
 
 	mu   sync.Mutex
 	last string
 }
 
-// Tell reports err; nil means that all is well again.
+// Tell reports err. nil means that all is well again.
 func (r *Reporter) Tell(err error) {
 	text := ""
 	if err != nil {

@@ -6,7 +6,7 @@ import (
 	"github.com/shimtrace/shimtrace/internal/handover"
 )
 
-// ahead returns the two ends with what has been read of them.
+// ahead returns the two ends, each with the bytes that were read from it.
 func (c *connection) ahead() (client, server net.Conn) {
 	client = c.client
 	if len(c.fromClient) > 0 {

@@ -6,12 +6,12 @@ import (
 	"sync"
 )
 
-// connections are those that are open.
+// connections are the open connections.
 type connections struct {
 	mu      sync.Mutex
 	open    map[*net.UnixConn]struct{}
 	running sync.WaitGroup
-	ctx     context.Context // done when all are cut
+	ctx     context.Context // cancelled to cut all of them
 	cancel  context.CancelFunc
 }
 
@@ -21,13 +21,13 @@ func newConnections() *connections {
 	return c
 }
 
-// begin counts a client's connection in.
+// begin registers a client's connection.
 func (c *connections) begin(client *net.UnixConn) {
 	c.running.Add(1)
 	c.add(client)
 }
 
-// add adds one end of a connection that has begun.
+// add adds an end to a connection that has begun.
 func (c *connections) add(conn *net.UnixConn) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
@@ -37,7 +37,7 @@ func (c *connections) add(conn *net.UnixConn) {
 	}
 }
 
-// end closes the ends of a connection and counts it out.
+// end closes a connection's ends and removes it.
 func (c *connections) end(ends ...*net.UnixConn) {
 	c.mu.Lock()
 	for _, conn := range ends {
@@ -50,7 +50,8 @@ func (c *connections) end(ends ...*net.UnixConn) {
 	c.running.Done()
 }
 
-// wait waits for all to end, and cuts those that have not when ctx is done.
+// wait waits for all connections to end. When ctx is done it cuts the rest and returns
+// ctx's error.
 func (c *connections) wait(ctx context.Context) error {
 	done := make(chan struct{})
 	go func() {

@@ -11,7 +11,7 @@ import (
 	"github.com/shimtrace/shimtrace/internal/host"
 )
 
-// verdict says what becomes of a connection.
+// verdict says what happens to a connection.
 type verdict int32
 
 const (
@@ -20,30 +20,30 @@ const (
 	relays         // its handshake is over, and what follows is relayed
 )
 
-// connection is one of a client that goes on to the VMM. Each direction has a
-// goroutine, which passes on what comes, and looks at it until it is clear whether
-// this is a connection to the agent. It is one when the VMM has agreed to the
-// client's first line; what came after that is then held, for the relay: also the VMM's
-// answer, so that the client is not told to go on before the relay can.
+// connection is a client's connection that goes on to the VMM. Each direction has a
+// goroutine that passes bytes on and inspects them until the verdict is clear. The
+// connection is relayed once the VMM has agreed to the client's first line. What
+// follows is then held for the relay, and so is the VMM's answer: the client must not
+// be told to go on before the relay can.
 type connection struct {
 	client, server *net.UnixConn
-	asked          atomic.Bool // the agent's port was asked for
+	asked          atomic.Bool // whether the client asked for the agent's port
 	fromClient     []byte      // what came after the line
 	fromServer     []byte      // the answer, which the relay passes on, and what came after it
 	line           int         // the answer's length
 	step           func(string)
-	panicked       func(any) // reports it
+	panicked       func(any)
 
 	mu      sync.Mutex
 	verdict verdict
-	decided chan struct{} // closed when it is not open any more
+	decided chan struct{} // closed once there is a verdict
 }
 
-// maxHeld bounds what a client may say in bytes before the VMM has answered; the
+// maxHeld bounds in bytes what is held of a client before the VMM has answered; the
 // rest waits in its socket.
 const maxHeld = 64 << 10
 
-// handshake serves the connection until it is over or is to be relayed.
+// handshake serves the connection until it ends or is to be relayed.
 func (c *connection) handshake(port uint32) (verdict, error) {
 	c.decided = make(chan struct{})
 	fromClient, err := newReader(c.client)
@@ -65,7 +65,7 @@ func (c *connection) handshake(port uint32) (verdict, error) {
 	return c.current(), nil
 }
 
-// broken, deferred, has a panic of one direction end the other one, too.
+// broken is deferred: it makes a panic in one direction end the other one, too.
 func (c *connection) broken() {
 	if v := recover(); v != nil {
 		c.panicked(v)
@@ -75,7 +75,7 @@ func (c *connection) broken() {
 	}
 }
 
-// decide makes a decision, unless there is one, and returns what has been decided.
+// decide sets the verdict unless there is one, and returns the verdict.
 func (c *connection) decide(v verdict) verdict {
 	c.mu.Lock()
 	defer c.mu.Unlock()
@@ -89,11 +89,11 @@ func (c *connection) decide(v verdict) verdict {
 
 func (c *connection) current() verdict { return c.decide(open) }
 
-// rouse has the other direction see the decision, which may be waiting for the
-// client.
+// rouse makes the other direction, which may be waiting for the client, see the
+// verdict.
 func (c *connection) rouse() { _ = c.client.SetReadDeadline(time.Unix(1, 0)) }
 
-// roused tells that it has been.
+// roused reports whether err comes from rouse.
 func (c *connection) roused(err error) bool {
 	if !errors.Is(err, os.ErrDeadlineExceeded) {
 		return false
@@ -102,7 +102,7 @@ func (c *connection) roused(err error) bool {
 	return true
 }
 
-// requests passes on what the client says.
+// requests passes on the client's bytes.
 func (c *connection) requests(from *reader, port uint32) {
 	defer from.release()
 	first := request(port)
@@ -118,7 +118,7 @@ func (c *connection) requests(from *reader, port uint32) {
 		}
 		n, m := first.feed(data)
 		if len(passed) > 0 {
-			m = other // nothing that an agent is asked brings descriptors
+			m = other // requests to an agent carry no descriptors
 		}
 		if m == awaited {
 			c.fromClient = append([]byte(nil), data[n:]...)
@@ -141,8 +141,8 @@ func (c *connection) requests(from *reader, port uint32) {
 	c.pass(from, c.client, c.server)
 }
 
-// hold waits for the VMM's answer, and keeps what the client says meanwhile. A
-// client that ends before, or passes descriptors, is not the agent's.
+// hold waits for the VMM's answer and keeps the client's bytes meanwhile. A client that
+// ends before the answer, or passes descriptors, is not the agent's.
 func (c *connection) hold(from *reader) {
 	var data []byte
 	var passed []int
@@ -164,7 +164,8 @@ func (c *connection) hold(from *reader) {
 		c.fromClient = append(c.fromClient, data...)
 	}
 	if c.current() == relays {
-		// Too late for descriptors; an end comes once more, for the relay.
+		// Too late for descriptors. If the client has ended, the relay reads that
+		// again.
 		if len(passed) > 0 {
 			c.fromClient = append(c.fromClient, data...)
 			host.CloseAll(passed)
@@ -190,7 +191,7 @@ func (c *connection) hold(from *reader) {
 	}
 }
 
-// answers passes on what the VMM says.
+// answers passes on the VMM's bytes.
 func (c *connection) answers(from *reader) {
 	defer from.release()
 	c.step("answers")

@@ -15,50 +15,50 @@ import (
 	"github.com/shimtrace/shimtrace/internal/kata"
 )
 
-// defaultPort is where the agent listens for requests.
 const defaultPort = kata.AgentPort
 
-// Options say where, and what to do with connections. The zero value means the
-// defaults named at each field, but for Relay, which must be given.
+// Options say where to interpose and what to do with connections. The zero value means
+// the defaults named at each field, except for Relay, which must be given.
 type Options struct {
-	// Patterns are where VMMs have their sockets; listen.DefaultPatterns.
+	// Patterns say where VMMs have their sockets. Default: listen.DefaultPatterns.
 	Patterns []listen.Pattern
-	// Port is the agent's port for requests; DefaultPort.
+	// Port is the agent's port for requests. Default: kata.AgentPort.
 	Port uint32
-	// Relay relays a connection to the agent whose handshake is over but for the VMM's
-	// answer, which is the first that is read of the server and passes as it is
-	// (handover.Ahead). It returns when both have ended, which it closes
-	// (middleware.Relay.Connect). The connections can be closed for reading and for
-	// writing by themselves.
+	// Relay relays a connection to the agent. Its handshake is complete except for the
+	// VMM's answer, which is the first thing read from server and must pass unchanged
+	// (handover.Ahead). Relay returns when both connections have ended, and closes them
+	// (middleware.Relay.Connect). Each connection can be closed for reading and writing
+	// separately.
 	Relay func(client, server net.Conn)
-	// MaxConnections bounds the connections at a time; what is beyond waits to be
-	// accepted. VMMs have a bound of their own. Default 1024.
+	// MaxConnections bounds the open connections; more wait to be accepted. VMMs have
+	// their own bound. Default 1024.
 	MaxConnections int
 	// Owns reports whether a user's VMM is the sandbox's, for patterns with {user}.
 	// Default: nobody's is.
 	Owns func(uid uint32) bool
-	// Pace says how often to look for the socket. Default: the VMM is expected within
-	// 2 minutes; one that comes later is found later.
+	// Pace says how often to look for the socket. Default: often for 2 minutes, then
+	// seldom.
 	Pace *vmmdir.Pace
-	// Taken is told when a place has been taken, before who comes there is served, and
-	// Left when nobody is any more. Default: nobody is told.
+	// Taken is told when a place has been taken, before anyone who connects there is
+	// served. Left is told when nobody is served there any more. Default: nobody is
+	// told.
 	Taken func(Seat)
 	Left  func(path string)
-	// Seats are places that another process has taken; what is not the sandbox's is
-	// closed.
+	// Seats are places that another process has taken. Those that are not the sandbox's
+	// are closed.
 	Seats []Seat
-	// Warn is told what goes wrong; nothing ends by it.
+	// Warn is told of failures; none of them ends Serve.
 	Warn func(error)
 
 	step func(name string) // tests wait there
 }
 
-// Interposer is in the place of the socket of one sandbox's VMM.
+// Interposer takes the place of the socket of one sandbox's VMM.
 type Interposer struct {
 	opts   Options
 	places []*place
-	taken  time.Duration // between looks when the place is ours
-	look   chan struct{} // something may have changed
+	taken  time.Duration // the pause between looks while a place is taken
+	look   chan struct{} // signals that something may have changed
 	room   chan struct{} // has an element for each connection
 	seats  sync.WaitGroup
 	conns  *connections
@@ -68,13 +68,14 @@ type Interposer struct {
 
 // Counts are numbers of connections.
 type Counts struct {
-	// Relayed went to Options.Relay, Passed to another port, and Attempts were for
-	// the agent when it did not listen. Passed and Attempts have ended.
+	// Relayed went to Options.Relay, Passed to another port. Attempts were for the
+	// agent while it did not listen. Passed and Attempts count connections that have
+	// ended.
 	Relayed, Passed, Attempts uint64
 }
 
-// New returns an interposer, which Serve runs. It fails for a sandbox id or a
-// pattern that makes no path.
+// New returns an Interposer; Serve runs it. It fails for a sandbox id or a pattern that
+// makes no path.
 func New(sandbox string, o Options) (*Interposer, error) {
 	if o.Relay == nil {
 		return nil, errors.New("interpose: there is no relay for connections")
@@ -102,7 +103,7 @@ func New(sandbox string, o Options) (*Interposer, error) {
 	}
 	i := &Interposer{
 		opts:  o,
-		taken: 10 * time.Second, // the end of a connection has us look, too
+		taken: 10 * time.Second, // the end of a connection triggers a look, too
 		look:  make(chan struct{}, 1),
 		room:  make(chan struct{}, o.MaxConnections),
 
@@ -118,10 +119,10 @@ func New(sandbox string, o Options) (*Interposer, error) {
 	return i, nil
 }
 
-// Serve takes the place of the VMM's socket as soon as there is one, and again
-// when the VMM makes another, until ctx is done. Then the VMM has its name back,
-// at once if it lives; who had connected to us by then is served. Serve returns a
-// tenth of a second later, and leaves the connections there are to Close.
+// Serve takes the place of the VMM's socket as soon as it exists, and again when the
+// VMM makes another, until ctx is done. Then it gives the VMM's socket its name back at
+// once, if the VMM lives; clients that have connected to us by then are served. Serve
+// returns a tenth of a second later and leaves open connections to Close.
 func (i *Interposer) Serve(ctx context.Context) {
 	for _, s := range i.opts.Seats {
 		if !i.resume(s) {
@@ -164,15 +165,15 @@ func (i *Interposer) Serve(ctx context.Context) {
 }
 
 const (
-	// least is the shortest time between two looks for the VMM's socket. The runtime
-	// connects as soon as that is there, in vain until the VM has booted.
+	// least is the shortest pause between looks for the VMM's socket. The runtime
+	// connects as soon as the socket exists, in vain until the VM has booted.
 	least = time.Millisecond
-	// again is for how long a VMM is expected that is not expected otherwise.
+	// again is how long a VMM is expected when nobody says for how long.
 	again = 2 * time.Minute
 )
 
-// tend takes places wherever that has become possible. It returns how many of the
-// directories are there, and whether a place is taken: a sandbox has one VMM.
+// tend takes every place that can be taken. It returns how many of the directories
+// exist, and whether a place is taken: a sandbox has one VMM.
 func (i *Interposer) tend() (there int, taken bool) {
 	for _, p := range i.places {
 		if i.guard(p.path, p.tend) {
@@ -185,8 +186,7 @@ func (i *Interposer) tend() (there int, taken bool) {
 	return there, taken
 }
 
-// guard has a panic cost what it is about, and not the process, on which a sandbox
-// depends.
+// guard recovers a panic of f and reports it: a sandbox depends on this process.
 func (i *Interposer) guard(path string, f func() bool) (ok bool) {
 	defer func() {
 		if v := recover(); v != nil {
@@ -202,7 +202,7 @@ func (i *Interposer) panicked(path string, v any) {
 	}
 }
 
-// nudge has the places looked at.
+// nudge triggers a look at the places.
 func (i *Interposer) nudge() {
 	select {
 	case i.look <- struct{}{}:
@@ -210,8 +210,8 @@ func (i *Interposer) nudge() {
 	}
 }
 
-// Close waits for the connections to end by themselves, and cuts them when ctx is
-// done, whose error it then returns. It is called after Serve has returned.
+// Close waits for the connections to end. When ctx is done it cuts the rest and returns
+// ctx's error. It is called after Serve has returned.
 func (i *Interposer) Close(ctx context.Context) error {
 	if err := i.conns.wait(ctx); err != nil {
 		return errors.Join(errors.New("connections to the agent were cut"), err)

@@ -9,24 +9,23 @@ import (
 	"github.com/shimtrace/shimtrace/internal/forwarder/vmmdir"
 )
 
-// Seat is what another process needs to be in the place of a VMM's socket after this
-// one: the socket that has its name, and the VMM's own.
+// Seat is what another process needs to keep the place of a VMM's socket after this
+// one: our socket, which has the name, and the VMM's own.
 type Seat struct {
 	Path string    `json:"path"`
 	Own  vmmdir.ID `json:"own"`
 	VMM  vmmdir.ID `json:"vmm"`
 
 	Listener *net.UnixListener `json:"-"`
-	Hold     *os.File          `json:"-"` // of the VMM's, O_PATH
+	Hold     *os.File          `json:"-"` // the VMM's socket, O_PATH
 }
 
-// seat returns what another process needs for it.
 func (s *seat) kept() Seat {
 	return Seat{Path: s.path, Own: s.own, VMM: s.vmm, Listener: s.UnixListener, Hold: s.hold}
 }
 
-// resume has a place taken that another process has taken, and reports whether it is of
-// the sandbox.
+// resume takes over a place that another process has taken. It reports whether the
+// place is the sandbox's.
 func (i *Interposer) resume(was Seat) bool {
 	for _, p := range i.places {
 		for path := range listen.Candidates(p.path) {

@@ -9,8 +9,8 @@ import (
 	"github.com/shimtrace/shimtrace/internal/forwarder/vmmdir"
 )
 
-// like gives the VMM's socket at aside the mode and owner that somebody has given to
-// ours meanwhile, which he took for the VMM's.
+// like copies mode and owner of our socket to the VMM's at aside: somebody may have
+// changed them, taking our socket for the VMM's.
 func like(aside string, ours unix.Stat_t) error {
 	fd, err := unix.Open(aside, unix.O_PATH|unix.O_NOFOLLOW|unix.O_CLOEXEC, 0)
 	if err != nil {
@@ -25,7 +25,7 @@ func like(aside string, ours unix.Stat_t) error {
 		return fmt.Errorf("%s is no socket", aside)
 	}
 	if st.Uid != ours.Uid || st.Gid != ours.Gid {
-		// That is for root to do, who did it to ours.
+		// Only root can have changed the owner, so this takes our own rights.
 		err := vmmdir.As(vmmdir.User{UID: uint32(os.Geteuid()), GID: uint32(os.Getegid())}, func() error {
 			return unix.Fchownat(fd, "", int(ours.Uid), int(ours.Gid), unix.AT_EMPTY_PATH)
 		})

@@ -5,23 +5,23 @@ import (
 	"fmt"
 )
 
-// meaning is what a line has turned out to be.
+// meaning says what a line has turned out to be.
 type meaning int
 
 const (
-	unfinished meaning = iota // it may become what is awaited
-	awaited                   // it is that
-	other                     // it cannot be that
+	unfinished meaning = iota // it may become the awaited line
+	awaited                   // it is the awaited line
+	other                     // it cannot be the awaited line
 )
 
-// line recognises a line that comes in parts, without holding it up.
+// line recognises a line that arrives in parts, without delaying it.
 type line struct {
-	fits func(begun []byte) bool // whether what has come may become what is awaited
-	max  int                     // with its newline
+	fits func(begun []byte) bool // reports whether the beginning may become the awaited line
+	max  int                     // in bytes, newline included
 	got  []byte
 }
 
-// feed takes a part, and returns how much of it belongs to the line.
+// feed takes a part and returns how many of its bytes belong to the line.
 func (l *line) feed(part []byte) (n int, m meaning) {
 	n = len(part)
 	end := bytes.IndexByte(part, '\n')
@@ -51,8 +51,8 @@ func request(port uint32) *line {
 	}}
 }
 
-// consent is the line with which a VMM says that the port is connected: OK, and the
-// port on its own side.
+// consent is the line with which a VMM agrees to connect the port: OK and the port on
+// its own side.
 func consent() *line {
 	const ok = "OK "
 	return &line{max: len(ok + "4294967295\n"), fits: func(begun []byte) bool {

@@ -16,7 +16,7 @@ const (
 	bufferSize = 64 << 10
 )
 
-// buffer is what is read into.
+// buffer is the memory for one read.
 type buffer struct {
 	data   [bufferSize]byte
 	rights [4*host.MaxDescriptors + unix.SizeofCmsghdr + 4]byte
@@ -24,7 +24,7 @@ type buffer struct {
 
 var buffers = sync.Pool{New: func() any { return new(buffer) }}
 
-// message is what came at once: bytes, of which the first may bring descriptors.
+// message is the result of one read: bytes, the first of which may carry descriptors.
 type message struct {
 	data   []byte
 	passed []int
@@ -37,7 +37,7 @@ type reader struct {
 	try   func(fd uintptr) bool
 	buf   *buffer
 	now   message
-	later message // comes next
+	later message // the message after now
 	err   error
 }
 
@@ -58,8 +58,8 @@ func newReader(conn *net.UnixConn) (*reader, error) {
 	return r, nil
 }
 
-// next waits for what comes next; io.EOF at the end. The bytes are valid until the
-// next call or release, the descriptors are the caller's.
+// next waits for the next message and returns io.EOF at the end. The bytes are valid
+// until the next call or release; the descriptors are the caller's to close.
 func (r *reader) next() (data []byte, passed []int, err error) {
 	if len(r.later.data) > 0 {
 		r.now, r.later = r.later, message{}
@@ -75,7 +75,7 @@ func (r *reader) next() (data []byte, passed []int, err error) {
 	return r.now.data, r.now.passed, r.err
 }
 
-// release gives up what has not been asked for.
+// release drops what next has not returned yet.
 func (r *reader) release() {
 	host.CloseAll(r.later.passed)
 	if r.buf != nil {
@@ -84,7 +84,7 @@ func (r *reader) release() {
 	r.buf, r.now, r.later = nil, message{}, message{}
 }
 
-// read takes what is there.
+// read reads what has arrived.
 func (r *reader) read(fd int) error {
 	r.buf = buffers.Get().(*buffer)
 	n, bring, err := peek(fd, r.buf.data[:])
@@ -99,11 +99,11 @@ func (r *reader) read(fd int) error {
 	return err
 }
 
-// separate takes the n bytes up to the end of a message with descriptors, as two:
-// those before it, and the message. The system gives all of them at once to who
-// has the room, and then does not say where the descriptors belong. But to the one
-// who receives them that matters: a read without descriptors in mind closes those
-// that come with its bytes. A byte at a time tells.
+// separate reads the n bytes up to the end of a message with descriptors, as two
+// messages: the bytes before it, and the message itself. One large read would return
+// them together without saying where the descriptors belong. The receiver must know:
+// its read without room for descriptors closes those that come with the bytes. So
+// separate reads byte by byte until the descriptors come.
 func (r *reader) separate(fd, n int) error {
 	data := r.buf.data[:n]
 	var passed []int
@@ -133,9 +133,8 @@ func (r *reader) separate(fd, n int) error {
 	return nil
 }
 
-// peek reads without taking, up to the end of the first message with descriptors.
-// It tells whether there is one, which may also begin behind what there is room
-// for, but nothing of where that is.
+// peek reads without consuming, up to the end of the first message with descriptors. It
+// reports whether there is one, but not where it begins, which may be beyond data.
 func peek(fd int, data []byte) (n int, bring bool, err error) {
 	n, err = uninterrupted(func() (n int, err error) {
 		var flags int
@@ -146,7 +145,7 @@ func peek(fd int, data []byte) (n int, bring bool, err error) {
 	return n, bring, err
 }
 
-// readRights takes bytes, with the descriptors that come with them.
+// readRights reads bytes and the descriptors that come with them.
 func readRights(fd int, data, space []byte) (passed []int, err error) {
 	var rights, flags int
 	if _, err := uninterrupted(func() (n int, err error) {
@@ -158,7 +157,7 @@ func readRights(fd int, data, space []byte) (passed []int, err error) {
 	return host.Descriptors(space[:rights], flags)
 }
 
-// write writes bytes, the first of them with descriptors, and closes these.
+// write sends bytes, with descriptors beside the first one, and closes the descriptors.
 func write(to *net.UnixConn, data []byte, passed []int) error {
 	defer host.CloseAll(passed)
 	if len(data) == 0 {

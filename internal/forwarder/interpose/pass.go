@@ -8,7 +8,7 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// pass passes on what comes until there is no more.
+// pass passes messages on until the end.
 func (c *connection) pass(r *reader, from, to *net.UnixConn) {
 	for {
 		data, passed, err := r.next()
@@ -26,8 +26,8 @@ func (c *connection) pass(r *reader, from, to *net.UnixConn) {
 	}
 }
 
-// ended tells to that from says no more, and, if from is gone altogether, that it
-// does not listen either: then both directions are over without waiting for to.
+// ended tells to that from sends no more. If from is fully closed, it does not read
+// either, so both directions end without waiting for to.
 func ended(err error, from, to *net.UnixConn) {
 	switch {
 	case hungUp(from):
@@ -41,12 +41,12 @@ func ended(err error, from, to *net.UnixConn) {
 	}
 }
 
-// unheard has from's writes fail, since to does not listen any more. What to has
-// said still reaches from.
+// unheard makes from's writes fail because to no longer reads. What to has sent still
+// reaches from.
 func unheard(err error, from, to *net.UnixConn) {
 	if errors.Is(err, unix.EPIPE) || errors.Is(err, unix.ECONNRESET) {
 		_ = from.CloseRead()
-		// A writer that waits for room is not told by that alone (Linux).
+		// On Linux, that alone does not wake a writer that waits for room.
 		_, _ = io.Copy(io.Discard, struct{ io.Reader }{from})
 		return
 	}
@@ -54,7 +54,7 @@ func unheard(err error, from, to *net.UnixConn) {
 	to.Close()
 }
 
-// hungUp tells whether the other end is closed for reading and writing.
+// hungUp reports whether the other end is closed for reading and writing.
 func hungUp(conn *net.UnixConn) (gone bool) {
 	raw, err := conn.SyscallConn()
 	if err != nil {

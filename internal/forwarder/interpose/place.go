@@ -18,14 +18,14 @@ type place struct {
 	path   string
 	spot   *listen.Spot
 	report vmmdir.Reporter
-	there  bool      // the socket's directory is
-	failed time.Time // the last time that taking the place failed
+	there  bool      // whether the socket's directory exists
+	failed time.Time // when taking the place last failed
 	seat   *seat     // nil: not taken
-	skip   mark      // of a socket that is not to be taken
+	skip   mark      // a socket that must not be replaced
 }
 
-// failurePause is between two attempts to take a place where that fails: each costs a
-// thread.
+// failurePause is the pause after a failed attempt to take a place: each attempt costs
+// a thread.
 const failurePause = 500 * time.Millisecond
 
 // mark tells a socket from a later one with the same identity.
@@ -34,13 +34,13 @@ type mark struct {
 	changed unix.Timespec
 }
 
-// tend takes the place if there is a socket, and leaves it if that is ours no
-// more. It reports whether the place is taken.
+// tend takes the place if there is a socket, and leaves it if the name is no longer
+// ours. It reports whether the place is taken.
 func (p *place) tend() bool {
 	if p.seat != nil {
 		switch {
 		case p.seat.refused.Load():
-			// The VMM is dead. Its clients are to see that.
+			// The VMM is dead. Its clients must see that.
 			path := p.seat.path
 			p.leave()
 			if id, st, err := vmmdir.Identify(path); err == nil {
@@ -72,7 +72,7 @@ func (p *place) tend() bool {
 	case errors.Is(err, unix.ENOENT), errors.Is(err, vmmdir.ErrNone):
 		return false
 	case errors.Is(err, errTaken):
-		p.skip = mark{id, st.Ctim} // to find that out disturbs its VMM
+		p.skip = mark{id, st.Ctim} // finding out again would disturb its VMM
 		fallthrough
 	case err != nil:
 		p.failed = time.Now()
@@ -84,7 +84,7 @@ func (p *place) tend() bool {
 	return true
 }
 
-// sit serves who comes to the place.
+// sit serves the clients that connect to the seat.
 func (p *place) sit(s *seat) {
 	p.seat = s
 	p.opts.Taken(s.kept())
@@ -94,7 +94,7 @@ func (p *place) sit(s *seat) {
 	})
 }
 
-// take retries what other processes may be about to finish.
+// take retries while another process or the VMM is changing the socket.
 func (p *place) take(path string) (s *seat, err error) {
 	for range 20 {
 		s, err = takeSeat(path, &p.opts)
@@ -106,7 +106,7 @@ func (p *place) take(path string) (s *seat, err error) {
 	return s, err
 }
 
-// leave gives the place back, and serves who has come meanwhile.
+// leave gives the place back; clients that connected meanwhile are served.
 func (p *place) leave() {
 	if p.seat != nil {
 		p.report.Tell(p.seat.giveBack())

@@ -18,9 +18,9 @@ import (
 	"github.com/shimtrace/shimtrace/internal/host"
 )
 
-// Restore gives sockets back whose places were taken by a process that died. What
-// a living process has taken it leaves alone, but learns that by connecting. It
-// does nothing where nothing was left.
+// Restore gives VMMs back the sockets whose places were taken by a process that has
+// died. It connects to a socket to find out whether the process lives, and then leaves
+// it alone. It does nothing where nothing was left behind.
 func Restore(sandbox string, patterns []listen.Pattern) error {
 	var errs []error
 	for _, p := range patterns {
@@ -38,12 +38,11 @@ func Restore(sandbox string, patterns []listen.Pattern) error {
 	return errors.Join(errs...)
 }
 
-// lockPatience is how long others may have a directory locked: what they do there
-// takes no time.
+// lockPatience bounds the wait for a directory's lock, which others hold only briefly.
 const lockPatience = 200 * time.Millisecond
 
-// inLockedDir calls f inside a directory and alone; if there is none, there is
-// nothing to do.
+// inLockedDir calls f inside a directory while holding its lock. It does nothing if the
+// directory does not exist.
 func inLockedDir(path string, f func() error) error {
 	dir, err := vmmdir.Open(path)
 	if errors.Is(err, vmmdir.ErrNone) {
@@ -68,21 +67,21 @@ func inLockedDir(path string, f func() error) error {
 
 const prefix = ".shimtrace-"
 
-// newName is what a socket of ours is called before it takes the place of name.
+// newName returns the name of our socket before it takes the place of name.
 func newName(name string) string { return prefix + "new-" + name }
 
-// asideName is what the VMM's socket is called while ours has its name, and ours
-// just before. The number is ours: it tells the two apart when nobody is left who
-// knows.
+// asideName returns the name of the VMM's socket while ours has its name, and of ours
+// just before. It contains our socket's inode number, which tells the two apart after
+// the process that knew has died.
 func asideName(name string, own vmmdir.ID) string {
 	return prefix + name + "-" + strconv.FormatUint(own.Ino, 10)
 }
 
-// maxNames bounds how much of a directory is read. A VMM has a dozen files.
+// maxNames bounds the names read of a directory. A VMM has a dozen files.
 const maxNames = 4096
 
-// clearAway undoes at name, in the locked working directory, what processes have
-// left behind that died. It fails with errTaken if one lives.
+// clearAway undoes, at name in the locked working directory, what dead processes have
+// left behind. It fails with errTaken if such a process lives.
 func clearAway(name string) error {
 	if err := vmmdir.Remove(newName(name)); err != nil {
 		return err
@@ -100,7 +99,7 @@ func clearAway(name string) error {
 	for _, aside := range names {
 		ino, err := strconv.ParseUint(aside[len(prefix+name+"-"):], 10, 64)
 		if err != nil {
-			continue // of a name that begins like this one
+			continue // belongs to a longer name with the same beginning
 		}
 		if err := clearAside(aside, name, ino); err != nil {
 			return err
@@ -109,9 +108,9 @@ func clearAway(name string) error {
 	return nil
 }
 
-// clearAside handles one leftover name. If the inode in the name is the one at name,
-// that one is ours and the leftover is the VMM's socket; otherwise the leftover is stale:
-// ours that never got the name, or that of a VMM that has removed it.
+// clearAside handles one leftover name. If name has the inode number ino, it is our
+// socket and the leftover is the VMM's. Otherwise the leftover is stale: ours that
+// never got the name, or the socket of a VMM that has removed it.
 func clearAside(aside, name string, ino uint64) error {
 	id, _, err := vmmdir.Identify(name)
 	if err != nil && !errors.Is(err, unix.ENOENT) {
@@ -126,11 +125,11 @@ func clearAside(aside, name string, ino uint64) error {
 	return giveName(aside, name, id)
 }
 
-// giveName gives the VMM's socket at aside the name of ours, which has the identity. A
-// VMM, which knows nothing of our lock, may have put another socket there just now: that
-// one stays.
+// giveName gives the VMM's socket at aside its name back, which our socket has, and
+// removes ours. A VMM does not take our lock: if it has just bound another socket
+// there, that one stays.
 func giveName(aside, name string, own vmmdir.ID) error {
-	var unlike error // which keeps the VMM from no name
+	var unlike error // does not keep the VMM from its name
 	if id, st, err := vmmdir.Identify(name); err == nil && id == own {
 		unlike = like(aside, st)
 	}

@@ -15,34 +15,35 @@ import (
 	"github.com/shimtrace/shimtrace/internal/forwarder/vmmdir"
 )
 
-// seat is a socket of ours in the place of the VMM's.
+// seat is our socket in the place of the VMM's.
 type seat struct {
 	*net.UnixListener
 	path, name, aside string
 	own, vmm          vmmdir.ID
-	hold              *os.File // the VMM's, to connect to, under whatever name
+	hold              *os.File // the VMM's socket, to connect to under any name
 	dials             sync.WaitGroup
-	over              chan struct{} // closed when nobody is accepted any more
+	over              chan struct{} // closed when accepting has ended
 
-	heard   atomic.Bool // the VMM has listened
-	refused atomic.Bool // it does not
+	heard   atomic.Bool // the VMM has accepted a connection
+	refused atomic.Bool // the VMM no longer listens
 }
 
 const (
-	// linger is how long a socket still accepts that has lost its name, for who
-	// looked the name up before.
+	// linger is how long a socket that has lost its name still accepts: clients may
+	// have looked the name up before.
 	linger = 100 * time.Millisecond
-	// acceptPause is how long to wait when there are no descriptors left.
+	// acceptPause is the pause after a failed accept, for instance for want of
+	// descriptors.
 	acceptPause = 100 * time.Millisecond
 	// bindTime is how long a VMM may take from bind to listen.
 	bindTime = time.Second
 	// fullTime is how long a VMM may leave connections in a full queue.
 	fullTime = 10 * time.Second
-	// dialPause is between two attempts.
+	// dialPause is the pause between attempts to connect.
 	dialPause = time.Millisecond
 )
 
-// accept takes connections until the seat has ended.
+// accept takes connections until the seat ends.
 func (s *seat) accept(i *Interposer, report *vmmdir.Reporter) {
 	defer func() {
 		s.Close()
@@ -73,13 +74,13 @@ func (s *seat) accept(i *Interposer, report *vmmdir.Reporter) {
 	}
 }
 
-// end stops accepting, soon.
+// end stops accepting after linger.
 func (s *seat) end() {
 	_ = s.SetDeadline(time.Now().Add(linger))
 	time.AfterFunc(linger, func() { close(s.over) })
 }
 
-// drop closes what a seat has open that has not come to accept.
+// drop closes a seat that has never accepted.
 func (s *seat) drop() {
 	if s.UnixListener != nil {
 		s.Close()
@@ -89,9 +90,9 @@ func (s *seat) drop() {
 	}
 }
 
-// dial connects to the VMM. A client that reached us before the VMM listens would
-// have been refused by the VMM's socket; it waits for the moment instead that lies
-// between bind and listen. A VMM that has listened and refuses is dead.
+// dial connects to the VMM. Between the VMM's bind and listen its socket refuses
+// connections; dial waits for bindTime instead. A VMM that has listened before and
+// refuses is dead.
 func (s *seat) dial(ctx context.Context) (*net.UnixConn, error) {
 	addr := &net.UnixAddr{Name: fmt.Sprintf("/proc/self/fd/%d", s.hold.Fd()), Net: "unix"}
 	for began := time.Now(); ; {

@@ -5,13 +5,13 @@ import (
 	"net"
 )
 
-// serve takes a client's connection to its end.
+// serve serves a client's connection to its end.
 func (i *Interposer) serve(s *seat, client *net.UnixConn) {
 	i.guard(s.path, func() bool { i.connect(s, client); return true })
 }
 
 func (i *Interposer) connect(s *seat, client *net.UnixConn) {
-	// The end of a connection may be the end of the VMM.
+	// The VMM may have ended with the connection.
 	defer i.nudge()
 	defer func() { <-i.room }()
 	ends := []*net.UnixConn{client}

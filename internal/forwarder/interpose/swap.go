@@ -13,14 +13,14 @@ import (
 )
 
 var (
-	// errTaken: another process of ours has the place.
+	// errTaken: another relay has the place.
 	errTaken = errors.New("another relay has taken it")
 	// errChanged: the VMM has replaced its socket meanwhile; try again.
 	errChanged = errors.New("the socket has changed")
 )
 
-// takeSeat takes the place of the socket at path. There is no moment when the name
-// does not exist, or belongs to a socket that does not listen but the VMM's own.
+// takeSeat takes the place of the socket at path. At every moment the name exists and
+// belongs to the VMM's socket or to one that listens.
 func takeSeat(path string, o *Options) (*seat, error) {
 	dir, err := vmmdir.Open(filepath.Dir(path))
 	if err != nil {
@@ -44,10 +44,10 @@ func takeSeat(path string, o *Options) (*seat, error) {
 	return s, nil
 }
 
-// swap makes a socket that listens and is like the VMM's, and exchanges the two.
+// swap makes a listening socket with the VMM's mode and owner, and exchanges the two.
 // It runs in the locked directory.
 func (s *seat) swap(o *Options) error {
-	// From here on it is this one socket, whatever happens to its names.
+	// The descriptor stays with this socket, whatever happens to its names.
 	hold, err := unix.Open(s.name, unix.O_PATH|unix.O_NOFOLLOW|unix.O_CLOEXEC, 0)
 	if err != nil {
 		return err
@@ -81,7 +81,7 @@ func (s *seat) swap(o *Options) error {
 	return err
 }
 
-// enter gives the socket at temp the VMM's name, and the VMM's the name aside.
+// enter gives the socket at temp the VMM's name, and the VMM's socket the name aside.
 func (s *seat) enter(temp string, like unix.Stat_t, o *Options) error {
 	id, own, err := vmmdir.Identify(temp)
 	if err != nil {
@@ -105,13 +105,13 @@ func (s *seat) enter(temp string, like unix.Stat_t, o *Options) error {
 	return s.verify(like)
 }
 
-// exchange exchanges two names, which every file system that VMMs have their sockets on
-// can do.
+// exchange swaps two names. Every file system that VMMs have their sockets on can do
+// it.
 func exchange(a, b string) error {
 	return unix.Renameat2(unix.AT_FDCWD, a, unix.AT_FDCWD, b, unix.RENAME_EXCHANGE)
 }
 
-// verify undoes an exchange with another socket than the one that we are like.
+// verify undoes the exchange if it hit another socket than the one we copied.
 func (s *seat) verify(like unix.Stat_t) error {
 	if id, st, err := vmmdir.Identify(s.aside); err == nil && id == s.vmm && st.Mode == like.Mode && st.Uid == like.Uid && st.Gid == like.Gid {
 		return nil
@@ -125,15 +125,15 @@ func (s *seat) verify(like unix.Stat_t) error {
 	return errChanged
 }
 
-// giveBack gives the VMM's socket its name, if ours has that still, and leaves
-// nothing of ours behind.
+// giveBack gives the VMM's socket its name back if ours still has it, and removes our
+// socket.
 func (s *seat) giveBack() error {
 	err := inLockedDir(filepath.Dir(s.path), func() error {
 		if id, _, err := vmmdir.Identify(s.name); err != nil || id != s.own {
 			return vmmdir.Remove(s.aside)
 		}
 		if id, _, err := vmmdir.Identify(s.aside); err != nil || id != s.vmm {
-			return vmmdir.Remove(s.name) // the VMM's is gone, so nobody answers
+			return vmmdir.Remove(s.name) // the VMM's socket is gone, so nobody answers
 		}
 		return giveName(s.aside, s.name, s.own)
 	})
@@ -143,7 +143,7 @@ func (s *seat) giveBack() error {
 	return nil
 }
 
-// present tells whether the name is still ours.
+// present reports whether the name is still ours.
 func (s *seat) present() bool {
 	id, _, err := vmmdir.Identify(s.path)
 	return err == nil && id == s.own

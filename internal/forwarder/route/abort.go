@@ -11,13 +11,13 @@ import (
 	"github.com/shimtrace/shimtrace/internal/host"
 )
 
-// sockDestroy has the kernel reset a socket (Linux, include/uapi/linux/sock_diag.h,
-// SOCK_DESTROY), which takes CAP_NET_ADMIN and a kernel with CONFIG_INET_DIAG_DESTROY.
+// sockDestroy makes the kernel reset a socket (Linux, include/uapi/linux/sock_diag.h,
+// SOCK_DESTROY). It takes CAP_NET_ADMIN and a kernel with CONFIG_INET_DIAG_DESTROY.
 const sockDestroy = 21
 
-// abort resets all that a process has open at the addresses: those who wait for it go on.
-// It is for one that has been killed and does not end, since a call of a disk in it hangs:
-// until that returns, its sockets stay open.
+// abort resets all of a process's sockets at the addresses, so that nobody waits for
+// it. It is for a process that was killed but does not end because a disk call in it
+// hangs: until the call returns, its sockets stay open.
 func abort(addresses []string) (err error) {
 	var d diagnoser
 	if err := d.open(); err != nil {
@@ -33,7 +33,8 @@ func abort(addresses []string) (err error) {
 			if s.Local != at {
 				return
 			}
-			// Not all kernels close a port so: then who comes is reset the next time.
+			// Not all kernels close a listening socket so. Its new connections are
+			// reset by the next call.
 			if derr := d.destroy(s.Local, s.Remote); !s.Listening {
 				err = errors.Join(err, derr)
 			}
@@ -43,12 +44,13 @@ func abort(addresses []string) (err error) {
 	return err
 }
 
-// destroy has the kernel reset the socket between two addresses. It need not be there.
+// destroy makes the kernel reset the socket between two addresses. The socket need not
+// exist.
 func (d *diagnoser) destroy(from, to netip.AddrPort) error {
 	if err := d.send(sockDestroy, from, to); err != nil {
 		return err
 	}
-	// The kernel says only what fails.
+	// The kernel answers only on failure.
 	var answer [512]byte
 	n, err := unix.Read(d.fd, answer[:])
 	if err != nil || n < headerSize+4 {

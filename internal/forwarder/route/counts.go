@@ -10,21 +10,21 @@ import (
 
 // Reasons for which a connection is closed unread, without a span being lost.
 const (
-	// turnedStranger: it is of another user's process than the runtimes are.
+	// turnedStranger: its process runs as another user than runtimes do.
 	turnedStranger = "stranger"
 	// turnedGone: it was closed before it was looked at; runtimes wait for an answer.
 	turnedGone = "gone"
 )
 
-// Snapshot is what happened until now. Every span that arrived has been sent to its
-// relay, is lost, queued or held. What is lost unchecked or for want of descriptors had
-// not arrived.
+// Snapshot is what has happened so far. Every span that arrived has been sent to its
+// relay, or is lost, queued or held. Losses as unchecked or for want of descriptors are
+// of posts that had not arrived.
 type Snapshot struct {
-	// Relays are connected now.
+	// Relays is how many are connected now.
 	Relays int
-	// Arrived spans have been taken, Sent ones written to a relay.
+	// Arrived spans have been taken, Sent spans written to a relay.
 	Arrived, Sent uint64
-	// Queued spans wait for their relay, Held ones to be known of which it is.
+	// Queued spans wait for their relay, Held spans for their sandbox to become known.
 	Queued, Held int
 	// Lost are spans by reason (package losses).
 	Lost map[losses.Reason]uint64
@@ -32,7 +32,6 @@ type Snapshot struct {
 	Turned map[string]uint64
 }
 
-// counts is what the Router counts.
 type counts struct {
 	losses  *losses.Tally
 	pending *atomic.Int64 // spans that arrived and are neither sent nor lost
@@ -42,13 +41,12 @@ type counts struct {
 	turned        map[string]uint64
 }
 
-// lose counts spans as lost that have arrived.
+// lose counts arrived spans as lost.
 func (c *counts) lose(r losses.Reason, spans int) {
 	c.losses.Add(r, spans)
 	c.pending.Add(-int64(max(spans, 0)))
 }
 
-// arrive counts spans that have arrived.
 func (c *counts) arrive(spans int) {
 	c.pending.Add(int64(spans))
 	c.mu.Lock()
@@ -56,7 +54,6 @@ func (c *counts) arrive(spans int) {
 	c.arrived += uint64(spans)
 }
 
-// send counts spans that have been sent.
 func (c *counts) send(spans int) {
 	c.mu.Lock()
 	c.sent += uint64(spans)

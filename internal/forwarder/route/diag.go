@@ -10,8 +10,8 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// The kernel's interface that tells of one socket without a list of all (sock_diag(7);
-// Linux, include/uapi/linux/inet_diag.h: inet_diag_req_v2 and inet_diag_msg).
+// The kernel's interface for a single socket (sock_diag(7); Linux,
+// include/uapi/linux/inet_diag.h: inet_diag_req_v2 and inet_diag_msg).
 const (
 	headerSize  = unix.SizeofNlMsghdr
 	requestSize = headerSize + 56
@@ -28,24 +28,23 @@ const (
 	answerUID      = headerSize + 64
 	answerInode    = headerSize + 68
 
-	// Within an identity: ports and addresses as they are on the wire, the number of an
-	// interface, a cookie.
+	// Within an identity: ports and addresses in network byte order, an interface's
+	// number, a cookie.
 	identityPorts  = 0
 	identityFrom   = 4
 	identityTo     = 20
 	identityCookie = 40
 )
 
-// diagnoser asks the kernel for single sockets, by a socket of its own that it keeps:
-// then asking needs no descriptor, of which there may be none when it matters. The
-// zero value is ready.
+// diagnoser asks the kernel about single sockets. It keeps its netlink socket open,
+// since there may be no free descriptor when it matters. The zero value is ready.
 type diagnoser struct {
 	mu       sync.Mutex
 	fd       int // 0: not open
 	sequence uint32
 }
 
-// open opens the socket, unless it is.
+// open opens the netlink socket unless it is open.
 func (d *diagnoser) open() error {
 	d.mu.Lock()
 	defer d.mu.Unlock()
@@ -78,9 +77,9 @@ func (d *diagnoser) close() {
 	}
 }
 
-// ask asks the kernel for the socket whose own address is from, and which is connected
-// to another address: errNoSocket if no process has it, or if the kernel cannot tell of
-// TCP's sockets, which it says in the same way.
+// ask asks the kernel for the socket with local address from and remote address to. It
+// returns errNoSocket if no process has it. The kernel answers the same if it lacks the
+// module for TCP sockets.
 func (d *diagnoser) ask(from, to netip.AddrPort) (socket, error) {
 	d.mu.Lock()
 	defer d.mu.Unlock()
@@ -99,13 +98,13 @@ func (d *diagnoser) ask(from, to netip.AddrPort) (socket, error) {
 			return socket{}, os.NewSyscallError("read", err)
 		}
 		if n >= headerSize && native.Uint32(answer[sequenceAt:]) != d.sequence {
-			continue // to a question whose asking failed
+			continue // the answer to an earlier question that failed
 		}
 		return parseDiagnosis(answer[:n], from, to)
 	}
 }
 
-// send sends a message about the socket between two addresses.
+// send sends a request about the socket between two addresses.
 func (d *diagnoser) send(kind uint16, from, to netip.AddrPort) error {
 	d.sequence++
 	var request [requestSize]byte
@@ -116,17 +115,16 @@ func (d *diagnoser) send(kind uint16, from, to netip.AddrPort) error {
 	native.PutUint32(request[sequenceAt:], d.sequence)
 	request[requestFamily], request[requestProtocol] = unix.AF_INET6, unix.IPPROTO_TCP
 	if from.Addr().Is4() {
-		request[requestFamily] = unix.AF_INET // sockets that speak both are found, too
+		request[requestFamily] = unix.AF_INET // also finds IPv6 sockets that speak IPv4
 	}
 	native.PutUint32(request[requestStates:], ^uint32(0))
 	identity := request[requestIdentity:]
 	putIdentity(identity, from, to)
-	native.PutUint64(identity[identityCookie:], ^uint64(0)) // that of no socket
+	native.PutUint64(identity[identityCookie:], ^uint64(0)) // INET_DIAG_NOCOOKIE: any socket
 	_, err := unix.Write(d.fd, request[:])
 	return os.NewSyscallError("write", err)
 }
 
-// putIdentity writes ports and addresses.
 func putIdentity(b []byte, from, to netip.AddrPort) {
 	binary.BigEndian.PutUint16(b[identityPorts:], from.Port())
 	binary.BigEndian.PutUint16(b[identityPorts+2:], to.Port())
@@ -134,9 +132,9 @@ func putIdentity(b []byte, from, to netip.AddrPort) {
 	copy(b[identityTo:identityTo+16], to.Addr().AsSlice())
 }
 
-// parseDiagnosis reads the kernel's answer. Who listens at the address, if nobody is
-// connected from there, is not who was asked for, nor is what lingers of a socket that
-// has been closed.
+// parseDiagnosis reads the kernel's answer. It returns errNoSocket for what lingers of
+// a closed socket, and for a listener, which the kernel names if nobody is connected
+// from there.
 func parseDiagnosis(b []byte, from, to netip.AddrPort) (socket, error) {
 	native := binary.NativeEndian
 	if len(b) >= headerSize+4 && native.Uint16(b[4:]) == unix.NLMSG_ERROR {

@@ -1,13 +1,12 @@
 // Package route brings the spans of Kata's runtimes from the host's one endpoint
 // to the relays of their sandboxes.
 //
-// The endpoint exists once per host, as its port does, and so one process has it: the
-// [Router], to which each relay has a [Link]. A relay says which sandbox it has and
-// which process its runtime is, and gets that sandbox's spans in the order in which
-// they came.
+// A host has one endpoint, so one process has it: the [Router]. Each relay has a [Link]
+// to the Router. A relay names its sandbox and its runtime's processes, and gets that
+// sandbox's spans in the order in which they came.
 //
-// A runtime's posts do not always say of which sandbox they are. What does tell, the
-// surest first:
+// A runtime's posts do not always name their sandbox. What identifies it, the surest
+// first:
 //
 //   - the process at the other end of the connection, if it is the runtime of a
 //     relay's sandbox. No word of the post counts against that;
@@ -17,8 +16,9 @@
 //     for each sandbox);
 //   - the sandbox's id in one of the spans (the Go runtime's attribute sandbox_id).
 //
-// What nothing tells of is held until something does, bounded in time and bytes.
+// A post that nothing identifies is held until something does, bounded in time and
+// bytes.
 //
-// The package opens no port and knows no HTTP: who decodes posts calls Router.Take.
-// Its callers are the operator's tool, which has the Router, and the relays.
+// The package knows no HTTP: the code that decodes posts calls Router.Take. The
+// operator's tool has the Router; relays have Links.
 package route

@@ -15,27 +15,27 @@ import (
 	"github.com/shimtrace/shimtrace/internal/losses"
 )
 
-// Guard returns the endpoint's port without those who are not listened to: other users'
-// processes than root's and our own, as which runtimes and relays run, and whoever
-// cannot be told. They are reset unread. What the others post, Take is told by the same
-// address.
+// Guard returns a listener at the endpoint's port that admits only processes of root
+// and our own user, as which runtimes and relays run. It resets all other connections
+// unread, also those whose process cannot be found out. Take identifies the admitted
+// ones by their address.
 //
-// Any local user can connect as often as he likes, and a runtime waits behind him. So
-// who is turned away costs little: a few system calls, no place among what is polled,
-// no goroutine.
+// Any local user can connect as often as they like, and runtimes queue behind them. So
+// turning one away must cost little: a few system calls, no polled descriptor, no
+// goroutine.
 func (r *Router) Guard(port *net.TCPListener) (net.Listener, error) {
 	g := &guarded{router: r, at: port.Addr(), to: port.Addr().(*net.TCPAddr).AddrPort(), spare: -1}
 	var err error
-	if g.file, err = port.File(); err != nil { // the listener's own is not to be read from
+	if g.file, err = port.File(); err != nil { // the listener's own descriptor cannot be read from
 		return nil, fmt.Errorf("endpoint of the runtimes: %w", err)
 	}
 	if g.raw, err = g.file.SyscallConn(); err != nil {
 		g.file.Close()
 		return nil, fmt.Errorf("endpoint of the runtimes: %w", err)
 	}
-	port.Close() // it is g's now
+	port.Close() // g has its own descriptor
 	g.keepSpare()
-	_ = r.diag.open() // if it cannot be, asking says so
+	_ = r.diag.open() // if it cannot, asking reports why
 	return g, nil
 }
 
@@ -46,27 +46,27 @@ type guarded struct {
 	file   *os.File
 	raw    syscall.RawConn
 
-	mu    sync.Mutex // of one Accept after another
+	mu    sync.Mutex // serializes Accept
 	batch []arrival
-	spare int // a descriptor to accept with when there are no more; -1: none
+	spare int // a descriptor to free when there are no more; -1: none
 
 	closing sync.Mutex
 	closed  bool
-	ready   []net.Conn // welcome, not asked for yet
+	ready   []net.Conn // admitted, not returned by Accept yet
 }
 
-// errNoListener: whoever has left us the port has had it refuse all, since we took too
-// long to begin.
+// errNoListener: the process that left us the port has shut it down, since we took too
+// long to start.
 var errNoListener = errors.New("nobody listens there any more")
 
-// arrival is a connection that nobody has looked at yet.
+// arrival is an accepted connection that has not been looked at.
 type arrival struct {
 	fd   int
 	from netip.AddrPort
 }
 
-// maxBatch bounds the connections that are accepted before they are looked at: where
-// the kernel tells only of all sockets at once, that takes as long for many.
+// maxBatch bounds the connections accepted before they are looked at. Where the kernel
+// only lists all sockets at once, one look serves many.
 const maxBatch = 64
 
 // Accept implements net.Listener.
@@ -100,7 +100,7 @@ func (g *guarded) isClosed() bool {
 	return g.closed
 }
 
-// next returns a connection that is welcome, nil if there is none.
+// next returns an admitted connection, nil if there is none.
 func (g *guarded) next() net.Conn {
 	g.closing.Lock()
 	defer g.closing.Unlock()
@@ -112,8 +112,8 @@ func (g *guarded) next() net.Conn {
 	return conn
 }
 
-// arrivals waits for connections and accepts those that are there. The error may come
-// with one: then there are no descriptors for more.
+// arrivals waits for connections and accepts those that are there. It may return an
+// error and connections: then there are no descriptors for more.
 func (g *guarded) arrivals() error {
 	g.batch = g.batch[:0]
 	var failure error
@@ -140,8 +140,8 @@ func (g *guarded) arrivals() error {
 	return errors.Join(err, failure)
 }
 
-// acceptOne accepts one connection with the descriptor that is kept for that, if there
-// is none in the batch: a runtime would wait for ever otherwise.
+// acceptOne accepts one connection with the spare descriptor if the batch is empty:
+// else a runtime would wait for ever.
 func (g *guarded) acceptOne(port int) {
 	if len(g.batch) > 0 || g.spare < 0 {
 		return
@@ -172,8 +172,8 @@ func accept(port int) (fd int, from netip.AddrPort, err error) {
 	return fd, from, err
 }
 
-// look finds out whose the accepted connections are, resets the others' and serves the
-// rest.
+// look finds out who made the accepted connections, serves the admitted ones and resets
+// the others.
 func (g *guarded) look() {
 	if len(g.batch) == 0 {
 		return
@@ -199,11 +199,11 @@ func (g *guarded) look() {
 	}
 }
 
-// serve makes a connection of one that is welcome.
+// serve makes an admitted connection ready for Accept.
 func (g *guarded) serve(a arrival, s socket) {
 	file := os.NewFile(uintptr(a.fd), "connection")
 	defer file.Close()
-	conn, err := net.FileConn(file) // of a copy
+	conn, err := net.FileConn(file) // duplicates the descriptor
 	if err != nil {
 		linger(a.fd)
 		g.router.losses.Add(losses.NoDescriptors, 1)
@@ -220,13 +220,13 @@ func (g *guarded) serve(a arrival, s socket) {
 	g.ready = append(g.ready, &guardedConn{Conn: conn, router: g.router, from: a.from})
 }
 
-// reset ends a connection at once, with nothing left of it in the kernel.
+// reset closes a connection at once, leaving nothing in the kernel.
 func reset(fd int) {
 	linger(fd)
 	unix.Close(fd)
 }
 
-// linger has a connection reset when it is closed.
+// linger makes closing a connection reset it.
 func linger(fd int) {
 	_ = unix.SetsockoptLinger(fd, unix.SOL_SOCKET, unix.SO_LINGER, &unix.Linger{Onoff: 1})
 }
@@ -242,7 +242,7 @@ func (g *guarded) Close() error {
 		conn.Close()
 	}
 	err := g.file.Close()
-	g.mu.Lock() // no Accept is at it any more
+	g.mu.Lock() // wait for a running Accept
 	defer g.mu.Unlock()
 	if g.spare >= 0 {
 		unix.Close(g.spare)
@@ -254,7 +254,7 @@ func (g *guarded) Close() error {
 // Addr implements net.Listener.
 func (g *guarded) Addr() net.Addr { return g.at }
 
-// guardedConn tells of its end.
+// guardedConn tells the router when it is closed.
 type guardedConn struct {
 	net.Conn
 	router *Router

@@ -6,8 +6,7 @@ import (
 	"github.com/shimtrace/shimtrace/internal/losses"
 )
 
-// held are batches of which nothing tells whose they are, in the order in which they
-// came.
+// held are batches whose sandbox is unknown, in the order in which they came.
 type held struct {
 	batches []*heldBatch
 	bytes   int
@@ -18,12 +17,12 @@ type heldBatch struct {
 	until time.Time
 }
 
-// heldOverhead is what a batch that is held costs beyond its messages, in bytes.
+// heldOverhead is what a held batch costs beyond its messages, in bytes.
 const heldOverhead = 256
 
 func (b *batch) cost() int { return cap(b.messages) + heldOverhead }
 
-// hold keeps a batch until something tells. The caller holds the lock.
+// hold keeps a batch until its sandbox is known. The caller holds the lock.
 func (r *Router) hold(b *batch) {
 	if r.closed {
 		r.lose(losses.Shutdown, b.spans)
@@ -37,7 +36,7 @@ func (r *Router) hold(b *batch) {
 	r.held.count(b, 1)
 }
 
-// count counts a batch that is held from now on, or is no more.
+// count adds n (1 or -1) held batches like b.
 func (h *held) count(b *batch, n int) {
 	h.bytes += n * b.cost()
 	if b.from != nil {
@@ -45,8 +44,9 @@ func (h *held) count(b *batch, n int) {
 	}
 }
 
-// releaseHeld gives away what is known by now. First all is learned, since a later
-// batch may tell of an earlier one: they stay in order. The caller holds the lock.
+// releaseHeld gives away the batches whose sandbox is known by now. It learns from all
+// of them first, since a later batch may identify an earlier one: so they stay in
+// order. The caller holds the lock.
 func (r *Router) releaseHeld() {
 	for news := true; news; {
 		news = false
@@ -69,7 +69,7 @@ func (r *Router) releaseHeld() {
 	r.held.batches = rest
 }
 
-// expire counts as lost what has waited for too long.
+// expire counts as lost the batches that have waited too long.
 func (r *Router) expire(now time.Time) {
 	r.mu.Lock()
 	defer r.mu.Unlock()

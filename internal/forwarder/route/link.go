@@ -17,22 +17,23 @@ import (
 
 // LinkOptions say whose spans a Link is for.
 type LinkOptions struct {
-	// Dir is the directory that all relays of the host and their endpoint share. It
-	// need not exist.
+	// Dir is the directory that the host's relays share with their endpoint. It need
+	// not exist.
 	Dir string
 	// Sandbox is the sandbox's id.
 	Sandbox string
-	// Ensure is called when nobody has the endpoint, to have it opened. It must not
+	// Ensure is called when no process serves the endpoint, to start one. It must not
 	// block for long.
 	Ensure func()
 	// Losses counts spans that arrived and were lost.
 	Losses *losses.Tally
-	// Warn is told what goes wrong, once for each cause; nothing ends by it.
+	// Warn is told of failures, not of the same one twice in a row; none of them ends
+	// Serve.
 	Warn func(error)
 }
 
-// Link is a relay's end: it connects to the endpoint, and to the next one when that
-// process ends.
+// Link is a relay's connection to the endpoint. It reconnects when the endpoint's
+// process is replaced.
 type Link struct {
 	opts LinkOptions
 	take func(*span.Span)
@@ -47,31 +48,31 @@ type Link struct {
 	warned    string
 }
 
-// NewLink returns a Link, whose Serve gives each span to take, one after another.
+// NewLink returns a Link whose Serve calls take with each span, one after another.
 func NewLink(opts LinkOptions, take func(*span.Span)) *Link {
 	l := &Link{opts: opts, take: take, leaving: make(chan struct{}), over: make(chan struct{})}
 	l.leave = sync.OnceFunc(func() { close(l.leaving) })
 	return l
 }
 
-// Processes says which processes the sandbox's runtime is, by their PID and Start. It
-// may be called before and while Serve runs.
+// Processes names the processes of the sandbox's runtime, by PID and Start. It may be
+// called before and while Serve runs.
 func (l *Link) Processes(all ...host.Process) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	l.processes = all
 	if l.conn != nil {
-		// If that fails, the endpoint is gone, and the next one is told.
+		// If this fails, the endpoint is gone; the next one gets the claim.
 		_ = l.send(l.conn, l.claim())
 	}
 }
 
-// Pauses between attempts to connect: the first ones follow the endpoint's start, or
-// its end, when it takes some ten milliseconds until the next.
+// Pauses between attempts to connect. The first ones follow the endpoint's start, or
+// its end, when the next one takes some ten milliseconds to start.
 const (
 	soon   = 5 * time.Millisecond
 	seldom = 5 * time.Second
-	// steady is how long a connection lasts that was none of these attempts.
+	// steady is how long a connection must last for the pauses to start anew.
 	steady = time.Second
 	// sendTimeout bounds how long the endpoint may take to make room for a message.
 	sendTimeout = time.Second
@@ -107,8 +108,8 @@ func (l *Link) Serve(ctx context.Context) {
 	}
 }
 
-// Leave asks for what is on its way and waits until it has been taken, or ctx is
-// done. Serve returns then, or does when its own context is done.
+// Leave asks for the spans under way and waits until Serve has taken them and returned,
+// or ctx is done.
 func (l *Link) Leave(ctx context.Context) {
 	l.leave()
 	select {
@@ -140,7 +141,7 @@ func (l *Link) dial(ctx context.Context) (*net.UnixConn, error) {
 	return conn, nil
 }
 
-// attend takes spans from one endpoint until it, or we, have had enough.
+// attend takes spans from one endpoint until either side ends the connection.
 func (l *Link) attend(ctx context.Context, conn *net.UnixConn) error {
 	defer conn.Close()
 	stop := context.AfterFunc(ctx, func() { conn.Close() })
@@ -190,7 +191,7 @@ func (l *Link) attend(ctx context.Context, conn *net.UnixConn) error {
 	}
 }
 
-// claim is called with the lock held.
+// claim returns the claim message. The caller holds the lock.
 func (l *Link) claim() []byte {
 	c := claim{Sandbox: l.opts.Sandbox}
 	for _, p := range l.processes {
@@ -207,7 +208,7 @@ func (l *Link) send(conn *net.UnixConn, message []byte) error {
 	return err
 }
 
-// span gives a span away. A panic costs the span that it is about.
+// span passes on one span. A panic costs only that span.
 func (l *Link) span(payload []byte) {
 	defer func() {
 		if p := recover(); p != nil {
@@ -224,7 +225,7 @@ func (l *Link) span(payload []byte) {
 	l.take(s)
 }
 
-// warn tells an error unless the last one was the same.
+// warn passes on an error unless the last one was the same.
 func (l *Link) warn(err error) {
 	l.mu.Lock()
 	again := l.warned == err.Error()

@@ -11,17 +11,16 @@ import (
 	"github.com/shimtrace/shimtrace/internal/forwarder/span"
 )
 
-// Relays and the router talk over a Unix stream socket. A message is its length
-// (32 bits, big-endian, of what follows), its kind, and what the kind prescribes.
-// Either side may be older than the other: kinds and JSON keys that it does not know
-// are passed over.
+// Relays and the router talk over a Unix stream socket. A message is a length (32 bits,
+// big-endian, of what follows), a kind and the kind's payload. Either side may be an
+// older version: it skips kinds and JSON keys that it does not know.
 const (
-	// kindClaim: from a relay, first and whenever something changes; a claim as JSON.
+	// kindClaim: from a relay, first and on every change; a claim as JSON.
 	kindClaim = 'c'
 	// kindSpan: from the router; a span.Span.
 	kindSpan = 's'
-	// kindEnd: from a relay, that it is about to leave; from the router in answer,
-	// when all that was on its way has been sent.
+	// kindEnd: from a relay that is about to leave; from the router in answer, when all
+	// spans under way have been sent.
 	kindEnd = 'e'
 
 	headSize   = 4 + 1
@@ -32,24 +31,24 @@ const (
 	keepBuffer = 64 << 10
 )
 
-// claim is what a relay says of itself.
+// claim is what a relay tells of itself.
 type claim struct {
 	// Sandbox is the sandbox's id.
 	Sandbox string `json:"sandbox"`
-	// Processes are those of its runtime, by pid.
+	// Processes are the pids of its runtime.
 	Processes []int `json:"processes,omitempty"`
-	// Started has their starts (host.Process), in the same order, so that none is
-	// taken for another that has its pid by now; 0: not known.
+	// Started has their starts (host.Process), in the same order, so that a reused pid
+	// is noticed; 0: not known.
 	Started []uint64 `json:"started,omitempty"`
 }
 
-// appendMessage appends a message.
 func appendMessage(b []byte, kind byte, payload []byte) []byte {
 	b = binary.BigEndian.AppendUint32(b, uint32(1+len(payload)))
 	return append(append(b, kind), payload...)
 }
 
-// appendSpan appends a message with a span, nothing and false if it is too large.
+// appendSpan appends a message with a span. It returns b unchanged and false if the
+// span is too large.
 func appendSpan(b []byte, s *span.Span) ([]byte, bool) {
 	at := len(b)
 	b = s.Append(append(b, 0, 0, 0, 0, kindSpan))
@@ -63,19 +62,18 @@ func appendSpan(b []byte, s *span.Span) ([]byte, bool) {
 
 func claimMessage(c claim) []byte {
 	payload, err := json.Marshal(c)
-	if err != nil { // cannot be: a text and numbers
+	if err != nil { // cannot happen: strings and numbers
 		panic(err)
 	}
 	return appendMessage(nil, kindClaim, payload)
 }
 
-// errProtocol: the other side says what no relay and no router says.
+// errProtocol: the other side sent what no relay and no router sends.
 var errProtocol = errors.New("not what relays and their endpoint say to each other")
 
-// receiver reads messages.
 type receiver struct {
 	from io.Reader
-	// most is the longest message in bytes.
+	// most is the longest message, in bytes.
 	most int
 	head [headSize]byte
 	buf  []byte

@@ -11,20 +11,20 @@ import (
 	"github.com/shimtrace/shimtrace/internal/losses"
 )
 
-// peer is a process at the other end of a connection to the endpoint, from the
-// connection's begin to the end of the last batch of it.
+// peer is the process at the other end of a connection to the endpoint, from the
+// connection's begin to the end of its last batch.
 type peer struct {
 	socket
-	looked chan struct{} // closed when its process has been looked for
-	owner  *relay        // whose runtime it is; nil: not known to be anybody's
-	held   int           // batches of it that are held
+	looked chan struct{} // closed when its relay has been looked for
+	owner  *relay        // the relay whose runtime it is; nil: not known
+	held   int           // how many of its batches are held
 }
 
-// judge reports whether to listen to who has a socket: not to other users' processes
-// than root's and our own, as which runtimes and relays run, nor to who is gone or
-// cannot be told. Strangers, and who did not wait for an answer as runtimes do, are
-// counted, but not as losses: they would be others' to make up. Who cannot be told may
-// have been a runtime: a span of it is lost; how many it would have sent, nobody knows.
+// judge reports whether to admit a connection: only processes of root and our own user
+// are, as which runtimes and relays run. Connections of strangers, and of processes
+// that did not wait for an answer as runtimes do, are counted, but not as losses:
+// anyone could inflate these. A process that cannot be found out may have been a
+// runtime, so one span of it counts as lost; nobody knows how many it would have sent.
 func (r *Router) judge(f found) (welcome bool) {
 	switch {
 	case errors.Is(f.err, errNoSocket):
@@ -40,7 +40,7 @@ func (r *Router) judge(f found) (welcome bool) {
 	return false
 }
 
-// turnAway counts a connection that is closed unread.
+// turnAway counts a connection that is closed unread, and warns.
 func (r *Router) turnAway(reason, format string, args ...any) {
 	r.counts.mu.Lock()
 	r.turned[reason]++
@@ -54,8 +54,8 @@ func (r *Router) turnAway(reason, format string, args ...any) {
 	}
 }
 
-// opened says that a process has connected to the endpoint, which is listened to. It is
-// to be called before the connection is served, while the process waits for an answer.
+// opened registers an admitted connection. It is called before the connection is
+// served, while the process waits for an answer.
 func (r *Router) opened(from netip.AddrPort, s socket) {
 	p := &peer{socket: s, looked: make(chan struct{})}
 	r.mu.Lock()
@@ -68,7 +68,7 @@ func (r *Router) opened(from netip.AddrPort, s socket) {
 	})
 }
 
-// ended says that a connection has ended. What it brought may be taken afterwards.
+// ended marks a connection as closed. Its batches may be taken afterwards.
 func (r *Router) ended(from netip.AddrPort) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
@@ -79,8 +79,8 @@ func (r *Router) ended(from netip.AddrPort) {
 	}
 }
 
-// peer returns who is, or was the last one, at an address, nil if nobody told.
-// The caller holds the lock.
+// peer returns the process that is, or was last, connected from an address; nil if none
+// is known. The caller holds the lock.
 func (r *Router) peer(from netip.AddrPort) *peer {
 	if p := r.peers[from]; p != nil {
 		return p
@@ -88,8 +88,8 @@ func (r *Router) peer(from netip.AddrPort) *peer {
 	return r.gone.get(from)
 }
 
-// look finds out whether the peer is the runtime of one of the relays. It is called
-// without the lock: with many files open it takes milliseconds.
+// look finds out whether the peer is a runtime of one of the candidates. It is called
+// without the lock: with many open files it takes milliseconds.
 func (r *Router) look(p *peer, candidates []*relay) {
 	for _, c := range candidates {
 		r.mu.Lock()
@@ -99,7 +99,7 @@ func (r *Router) look(p *peer, candidates []*relay) {
 			return
 		}
 		for _, proc := range processes {
-			// In this order: then the file was that process's.
+			// In this order, the file is known to be this process's.
 			if !host.Proc(r.proc).HasSocket(proc.pid, p.inode) || !proc.alive() {
 				continue
 			}
@@ -113,8 +113,8 @@ func (r *Router) look(p *peer, candidates []*relay) {
 	}
 }
 
-// lookAgain looks for the processes that a relay has named among those who are there,
-// or were, when their batches were held.
+// lookAgain looks for the processes that a relay has named among the connected peers
+// and those with held batches.
 func (r *Router) lookAgain(c *relay) {
 	r.mu.Lock()
 	unknown := make(map[*peer]bool)
@@ -134,10 +134,11 @@ func (r *Router) lookAgain(c *relay) {
 	}
 }
 
-// maxGone bounds the connections remembered whose batches may yet be taken.
+// maxGone bounds the closed connections that are remembered because batches of them may
+// still be taken.
 const maxGone = 1024
 
-// gonePeers are peers whose connections have ended, the last ones.
+// gonePeers are the last peers whose connections have closed.
 type gonePeers struct {
 	by    map[netip.AddrPort]*peer
 	order []netip.AddrPort

@@ -15,17 +15,17 @@ import (
 	"github.com/shimtrace/shimtrace/internal/host"
 )
 
-// The file of pending counts: spans, and posts that were not read, each of 8 bytes.
+// The file of pending counts: spans, then unread posts, 8 bytes each.
 const (
 	pendingName = "pending"
 	unreadAt    = 8
 	pendingSize = 16
 )
 
-// OpenPending returns a count, for the process that receives for relays of dir, of what
-// it has answered and neither brought to a relay nor counted as lost, in memory that
-// outlives the process; and what the one before it has left there, and has not read:
-// that is lost.
+// OpenPending returns a count in memory that outlives the process: of what the process
+// that receives for the relays of dir has answered and neither sent to a relay nor
+// counted as lost. left and unread are what the process before it left there: the spans
+// that it had answered, and the posts that it had not read. Both are lost.
 func OpenPending(dir string) (pending *atomic.Int64, left, unread int64, err error) {
 	f, err := openPending(dir)
 	if err != nil {
@@ -36,7 +36,7 @@ func OpenPending(dir string) (pending *atomic.Int64, left, unread int64, err err
 	if err != nil {
 		return nil, 0, 0, fmt.Errorf("count of pending spans: map %s: %w", f.Name(), err)
 	}
-	pending = (*atomic.Int64)(unsafe.Pointer(&memory[0])) // for as long as the process lives
+	pending = (*atomic.Int64)(unsafe.Pointer(&memory[0])) // mapped until the process ends
 	posts := (*atomic.Int64)(unsafe.Pointer(&memory[unreadAt]))
 	return pending, max(pending.Swap(0), 0), max(posts.Swap(0), 0), nil
 }
@@ -46,7 +46,8 @@ func openPending(dir string) (*os.File, error) {
 	if err != nil {
 		return nil, fmt.Errorf("count of pending spans: %w", err)
 	}
-	// The room is taken now: writing to memory without any ends the process.
+	// Allocated now: a write to mapped memory without room on the disk kills the
+	// process.
 	if err := unix.Fallocate(int(f.Fd()), 0, 0, pendingSize); err != nil {
 		f.Close()
 		return nil, fmt.Errorf("count of pending spans: allocate %s: %w", f.Name(), err)
@@ -54,8 +55,8 @@ func openPending(dir string) (*os.File, error) {
 	return f, nil
 }
 
-// Ending leaves to the next process how many posts wait at the addresses of one that is
-// about to be killed. What it returns is to be called again and again if that does not
+// Ending records, for the next process, how many posts wait at the addresses of one
+// that is about to be killed. The caller calls stuck repeatedly if the process does not
 // end, so that nobody waits for it: see abort.
 func Ending(dir string, addresses []string, warn func(error)) (stuck func()) {
 	if err := leaveUnread(dir, addresses); err != nil {
@@ -96,8 +97,8 @@ func leaveUnread(dir string, addresses []string) error {
 	return nil
 }
 
-// unread returns how many posts wait at the endpoint that its process has not read: of
-// connections of root and our own user, those with something to be read.
+// unread returns how many posts the endpoint's process has not read: the connections of
+// root and our own user with unread bytes.
 func unread(at string) (posts int, err error) {
 	addr, err := netip.ParseAddrPort(at)
 	if err != nil {

@@ -11,11 +11,11 @@ import (
 	"github.com/shimtrace/shimtrace/internal/host"
 )
 
-// TakenError says that the endpoint's port is somebody else's, to whom runtimes post
-// what they trace as long as it is.
+// TakenError says that another process has the endpoint's port, and gets what runtimes
+// post meanwhile.
 type TakenError struct {
 	At string
-	// By is who has it, the zero Holder where that is not known.
+	// By is who has it, the zero Holder if that is not known.
 	By  host.Holder
 	Err error
 }
@@ -29,8 +29,8 @@ func (e *TakenError) Error() string {
 
 func (e *TakenError) Unwrap() error { return e.Err }
 
-// Open opens the endpoint's port, an address with a number for a port. If somebody has
-// it, the error is a *TakenError.
+// Open opens the endpoint's port; at is an address with a numeric port. If another
+// process has it, the error is a *TakenError.
 func Open(at string) (*net.TCPListener, error) {
 	l, err := net.Listen("tcp", at)
 	if err == nil {

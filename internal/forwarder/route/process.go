@@ -11,15 +11,15 @@ import (
 // maxProcesses bounds what a relay may name; a runtime is one process.
 const maxProcesses = 8
 
-// process is a runtime's. Its handle is of the process that the relay has named, not
-// of one that gets its pid later.
+// process is a runtime's process. Its handle stays with it, even if another process
+// gets its pid.
 type process struct {
 	pid    int
 	handle *os.Process
 }
 
-// processesOf returns those of the processes that a relay has named that are there.
-// started has their starts, in the same order; relays of former versions say none.
+// processesOf returns those of the named processes that exist. started has their
+// starts, in the same order; older relays send none.
 func (p procFS) processesOf(pids []int, started []uint64) (all []process) {
 	for i, pid := range pids {
 		if pid <= 1 || len(all) == maxProcesses || slices.ContainsFunc(all, func(o process) bool { return o.pid == pid }) {
@@ -29,7 +29,7 @@ func (p procFS) processesOf(pids []int, started []uint64) (all []process) {
 		if err != nil {
 			continue
 		}
-		// In this order: then the handle is of the process that started so.
+		// In this order, the handle is of the process with that start.
 		if i < len(started) && started[i] != 0 {
 			if start, err := host.Proc(p).Start(pid); err != nil || start != started[i] {
 				_ = h.Release()
@@ -41,11 +41,11 @@ func (p procFS) processesOf(pids []int, started []uint64) (all []process) {
 	return all
 }
 
-// alive reports whether the process is still there, which on Linux the handle knows
-// whatever becomes of its pid.
+// alive reports whether the process still runs. On Linux the handle is a pidfd, so a
+// reused pid does not matter.
 func (p process) alive() bool { return p.handle.Signal(syscall.Signal(0)) == nil }
 
-// release lets go of the handles.
+// release releases the processes' handles.
 func release(all []process) {
 	for _, p := range all {
 		_ = p.handle.Release()

@@ -11,24 +11,24 @@ import (
 	"github.com/shimtrace/shimtrace/internal/losses"
 )
 
-// relay is a relay as the Router sees it. Its fields, but for the connection, are
-// guarded by the Router's lock.
+// relay is a relay as the Router sees it. The Router's lock guards its fields except
+// conn.
 type relay struct {
 	router *Router
 	conn   *net.UnixConn
 
-	sandbox   string // empty: it has not said
+	sandbox   string // empty: it has not sent a claim
 	processes []process
-	traces    []traceID // that have been found to be its sandbox's
+	traces    []traceID // known to be its sandbox's
 
 	queue   []parcel
-	bytes   int // of the queue, and of what is being written
-	waiting int // spans of these
+	bytes   int // in the queue and being written
+	waiting int // spans in the queue and being written
 	news    chan struct{}
-	over    bool // write what there is, and end
+	over    bool // write what is queued, then end
 }
 
-// parcel is what is sent at once.
+// parcel is what one write sends.
 type parcel struct {
 	messages []byte
 	spans    int
@@ -38,7 +38,7 @@ func newRelay(r *Router, conn *net.UnixConn) *relay {
 	return &relay{router: r, conn: conn, news: make(chan struct{}, 1)}
 }
 
-// read listens to the relay until it ends.
+// read reads the relay's messages until it ends.
 func (c *relay) read() {
 	defer func() {
 		c.router.dismiss(c)
@@ -66,7 +66,8 @@ func (c *relay) read() {
 	}
 }
 
-// enqueue queues a parcel, false if there is no room. The caller holds the lock.
+// enqueue queues a parcel and reports whether there was room. The caller holds the
+// lock.
 func (c *relay) enqueue(p parcel) bool {
 	if c.bytes+len(p.messages) > c.router.opts.QueuedBytes && c.bytes > 0 {
 		return false
@@ -85,14 +86,14 @@ func (c *relay) wake() {
 	}
 }
 
-// hangUp ends the link when what is queued has been sent. The caller holds the lock.
+// hangUp ends the link once the queue has been sent. The caller holds the lock.
 func (c *relay) hangUp() {
 	c.over = true
 	c.wake()
 }
 
-// write sends what is queued. A relay that does not read holds up nobody else; what
-// it does not take fills its queue.
+// write sends what is queued. A relay that does not read fills its own queue and holds
+// up nobody else.
 func (c *relay) write() {
 	defer c.conn.Close()
 	r := c.router
@@ -116,7 +117,8 @@ func (c *relay) write() {
 	}
 }
 
-// send sends parcels, and counts them as lost if the relay is gone.
+// send sends parcels. If the relay is gone it counts the rest as lost and returns
+// false.
 func (c *relay) send(queue []parcel) bool {
 	for i, p := range queue {
 		if _, err := c.conn.Write(p.messages); err != nil {
@@ -132,7 +134,7 @@ func (c *relay) send(queue []parcel) bool {
 	return true
 }
 
-// abandon takes in nothing any more.
+// abandon closes the link and counts its queue as lost.
 func (c *relay) abandon() {
 	c.conn.Close()
 	c.router.dismiss(c)
@@ -160,16 +162,16 @@ func (c *relay) lost(queue []parcel) {
 }
 
 const (
-	// settleTime bounds how long the answer to a relay that leaves takes: its runtime
-	// has ended, and so have, in a moment, its connections.
+	// settleTime bounds how long the answer to a leaving relay takes: its runtime has
+	// ended, and its connections soon will.
 	settleTime = 2 * time.Second
-	// settlePause is how often they are looked at, settleGrace the time in which a
-	// connection is accepted that has been made.
+	// settlePause is the pause between looks at them. settleGrace is the time for a
+	// connection that was made to be accepted.
 	settlePause = 5 * time.Millisecond
 	settleGrace = 50 * time.Millisecond
 )
 
-// settle tells a relay that leaves when it has got all there is to get.
+// settle tells a leaving relay when it has got all its spans.
 func (r *Router) settle(c *relay) {
 	ctx, cancel := context.WithTimeout(context.Background(), settleTime)
 	defer cancel()
@@ -186,14 +188,14 @@ func (r *Router) settle(c *relay) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	if r.relays[c] {
-		c.bytes += headSize // beyond what is allowed, if need be
+		c.bytes += headSize // may exceed QueuedBytes
 		c.queue = append(c.queue, parcel{messages: appendMessage(nil, kindEnd, nil)})
 		c.wake()
 		r.retire(c)
 	}
 }
 
-// talks tells whether the relay's runtime has connections open.
+// talks reports whether the relay's runtime has open connections.
 func (r *Router) talks(c *relay) bool {
 	r.mu.Lock()
 	defer r.mu.Unlock()

@@ -7,16 +7,16 @@ import (
 	"github.com/shimtrace/shimtrace/internal/losses"
 )
 
-// batch is what one post brought: of one process, and so of one sandbox.
+// batch is the content of one post: of one process, and so of one sandbox.
 type batch struct {
 	parcel
-	from    *peer     // nil: nobody told of the connection
+	from    *peer     // nil: the connection is not known
 	service string    // what the process calls itself
-	sandbox string    // what a span names, empty if none does
-	traces  []traceID // what the spans are in
+	sandbox string    // that a span names; empty if none does
+	traces  []traceID // of the spans
 }
 
-// maxBatchTraces bounds the traces of a batch that are looked at.
+// maxBatchTraces bounds the traces looked at in a batch.
 const maxBatchTraces = 64
 
 // newBatch makes a batch of spans, without those that are too large.
@@ -41,7 +41,7 @@ func (r *Router) newBatch(p *peer, service string, spans []span.Span) *batch {
 	return b
 }
 
-// list takes down what a relay says of itself.
+// list registers a relay's claim.
 func (r *Router) list(c *relay, said claim) {
 	processes := r.proc.processesOf(said.Processes, said.Started)
 	r.mu.Lock()
@@ -64,7 +64,7 @@ func (r *Router) list(c *relay, said claim) {
 	r.releaseHeld()
 }
 
-// unlist takes back what list has taken down. The caller holds the lock.
+// unlist undoes list. The caller holds the lock.
 func (r *Router) unlist(c *relay) {
 	remove := func(from map[string][]*relay, key string) {
 		rest := slices.DeleteFunc(from[key], func(o *relay) bool { return o == c })
@@ -80,11 +80,12 @@ func (r *Router) unlist(c *relay) {
 	}
 }
 
-// serviceOf returns what runtime-rs calls itself for a sandbox.
+// serviceOf returns the service name of a sandbox's runtime-rs.
 func serviceOf(sandbox string) string { return "kata-sb-" + sandbox[:min(8, len(sandbox))] }
 
-// whose returns the relay of the batch's sandbox, nil if nothing tells, and whether
-// that is proven, not only said. The caller holds the lock.
+// whose returns the relay of the batch's sandbox, nil if it is not known. proven is
+// whether the process proves it, rather than the post saying so. The caller holds the
+// lock.
 func (r *Router) whose(b *batch) (c *relay, proven bool) {
 	if b.from != nil && b.from.owner != nil && r.relays[b.from.owner] {
 		return b.from.owner, true
@@ -106,18 +107,19 @@ func (r *Router) whose(b *batch) (c *relay, proven bool) {
 	return nil, false
 }
 
-// teaching is what is known of a trace.
+// teaching says whose trace it is.
 type teaching struct {
 	relay  *relay
 	proven bool
 }
 
-// maxTraces bounds the traces remembered of a sandbox, the first ones. The Go runtime
-// has one; of runtime-rs the service tells.
+// maxTraces bounds the traces remembered per sandbox; the first ones are kept. The Go
+// runtime has one; runtime-rs is known by its service.
 const maxTraces = 64
 
-// learn remembers that the batch's traces are the relay's sandbox's; true if that
-// was news. What is proven stands against what is said. The caller holds the lock.
+// learn remembers that the batch's traces are the relay's sandbox's, and reports
+// whether that was new. What is proven overrides what is only said. The caller holds
+// the lock.
 func (r *Router) learn(b *batch, c *relay, proven bool) (news bool) {
 	for _, id := range b.traces {
 		t, known := r.traces[id]
@@ -136,7 +138,7 @@ func (r *Router) learn(b *batch, c *relay, proven bool) (news bool) {
 	return news
 }
 
-// place brings a batch to its relay, after what it tells of others, or holds it.
+// place gives a batch to its relay, after held batches that it identifies, or holds it.
 // The caller holds the lock.
 func (r *Router) place(b *batch) {
 	c, proven := r.whose(b)

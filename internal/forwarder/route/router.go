@@ -22,28 +22,28 @@ import (
 	"github.com/shimtrace/shimtrace/internal/private"
 )
 
-// RouterOptions bound what a Router may keep. The zero value means the defaults
-// named at each field.
+// RouterOptions bound what a Router keeps. The zero value means the defaults named at
+// each field.
 type RouterOptions struct {
-	// Hold is how long spans wait to be known of which sandbox they are. Default 5 s:
-	// the Go runtime says it within 50 ms, and a relay is there before its runtime.
+	// Hold is how long spans wait for their sandbox to become known. Default 5 s: the
+	// Go runtime names it within 50 ms, and a relay starts before its runtime.
 	Hold time.Duration
-	// HeldBytes bounds what waits so. Default: package defaults.
+	// HeldBytes bounds the spans that wait so. Default: package defaults.
 	HeldBytes int
-	// QueuedBytes bounds what waits for each relay. Default 4 MiB.
+	// QueuedBytes bounds the queue of each relay. Default 4 MiB.
 	QueuedBytes int
-	// Settle returns when all that had been answered, when it was called, has been
-	// given to Take, or ctx is done. nil: Take is called before the answer.
+	// Settle returns when all posts answered before the call have been given to Take,
+	// or ctx is done. nil: Take is called before the answer.
 	Settle func(ctx context.Context)
-	// Losses counts spans that are lost; nil: only Snapshot does.
+	// Losses counts lost spans; nil: only Snapshot does.
 	Losses *losses.Tally
-	// Pending has added to it the spans that have arrived and are neither sent nor lost,
-	// nil: nobody asks.
+	// Pending counts the spans that have arrived and are neither sent nor lost; nil:
+	// nobody asks.
 	Pending *atomic.Int64
-	// Warn is told what goes wrong, once a minute for each cause; nothing ends by it.
+	// Warn is told of failures, of each cause once a minute; none of them ends Serve.
 	Warn func(error)
 
-	proc     procFS // tests have others
+	proc     procFS // tests set another one
 	diagnose func(from, to netip.AddrPort) (socket, error)
 }
 
@@ -59,8 +59,8 @@ type Router struct {
 
 	mu      sync.Mutex
 	closed  bool
-	links   []*relay            // all, the oldest first
-	relays  map[*relay]bool     // those that spans may go to
+	links   []*relay            // all relays, the oldest first
+	relays  map[*relay]bool     // those that still get spans
 	sandbox map[string][]*relay // by the sandbox's id, the latest last
 	service map[string][]*relay // by the service's name
 	traces  map[traceID]teaching
@@ -71,7 +71,6 @@ type Router struct {
 
 type traceID = [16]byte
 
-// NewRouter returns a Router.
 func NewRouter(opts RouterOptions) *Router {
 	if opts.Hold <= 0 {
 		opts.Hold = 5 * time.Second
@@ -112,8 +111,8 @@ func NewRouter(opts RouterOptions) *Router {
 }
 
 // Listen opens the socket that relays connect to, in a directory that is closed to
-// others. The caller holds the lock at LockPath, so that what is there already has
-// been left by a process that ended.
+// others. It replaces an old socket: the caller holds the collector's lock, so the
+// process that left it has ended.
 func Listen(dir string) (*host.Listener, error) {
 	l, err := host.ListenUnix("unix", socketPath(dir))
 	if err != nil {
@@ -122,7 +121,8 @@ func Listen(dir string) (*host.Listener, error) {
 	return l, nil
 }
 
-// MakeDir makes the directory that relays and their endpoint share, for us only.
+// MakeDir makes the directory that relays and their endpoint share, closed to other
+// users.
 func MakeDir(dir string) error {
 	if err := private.MakeDir(dir); err != nil {
 		return fmt.Errorf("directory of the runtimes' endpoint: %w", err)
@@ -140,13 +140,13 @@ func MakeDir(dir string) error {
 const (
 	// maxRelays bounds the relays of a host.
 	maxRelays = 4096
-	// acceptPause is how long to wait when relays cannot be accepted.
+	// acceptPause is the pause after a failed accept.
 	acceptPause = 100 * time.Millisecond
-	// tick is how often spans that wait are looked at.
+	// tick is the pause between looks at held spans.
 	tick = 250 * time.Millisecond
 )
 
-// Serve admits relays until ctx is done, and sees to spans that wait. Close comes after
+// Serve accepts relays and expires held spans until ctx is done. Close is called after
 // it.
 func (r *Router) Serve(ctx context.Context, relays *host.Listener) {
 	stop := context.AfterFunc(ctx, func() { relays.Close() })
@@ -201,7 +201,7 @@ func (r *Router) welcome(conn *net.UnixConn) {
 	r.work.Go(c.write)
 }
 
-// dismiss forgets a relay; one that lives comes back.
+// dismiss forgets a relay; one that lives connects again.
 func (r *Router) dismiss(c *relay) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
@@ -209,8 +209,8 @@ func (r *Router) dismiss(c *relay) {
 	r.links = slices.DeleteFunc(r.links, func(o *relay) bool { return o == c })
 }
 
-// retire lets no more spans go to a relay: those of a sandbox that comes back under
-// its name wait for the next one. The caller holds the lock.
+// retire stops giving spans to a relay: those of a sandbox that restarts with the same
+// id wait for its next relay. The caller holds the lock.
 func (r *Router) retire(c *relay) {
 	delete(r.relays, c)
 	r.unlist(c)
@@ -223,16 +223,16 @@ func (r *Router) retire(c *relay) {
 	c.processes = nil
 }
 
-// relaysInOrder returns the relays, the latest first: a process that has connected
-// is most likely that of a sandbox that has just begun. The caller holds the lock.
+// relaysInOrder returns the relays, the latest first: a new connection is most likely
+// of a sandbox that has just started. The caller holds the lock.
 func (r *Router) relaysInOrder() []*relay {
 	all := slices.Clone(r.links)
 	slices.Reverse(all)
 	return all
 }
 
-// Close ends the links, once what is queued has been sent or ctx is done. Take has
-// been called for the last time, and Serve has returned, before.
+// Close ends the links once the queues have been sent or ctx is done. Before it, Serve
+// has returned and Take has been called for the last time.
 func (r *Router) Close(ctx context.Context) {
 	r.mu.Lock()
 	r.closed = true
@@ -255,7 +255,7 @@ func (r *Router) Close(ctx context.Context) {
 	r.diag.close()
 }
 
-// Snapshot returns the counts; it may be called at any time, also after Close.
+// Snapshot returns the counts. It may be called at any time, also after Close.
 func (r *Router) Snapshot() Snapshot {
 	s := r.counts.snapshot()
 	r.mu.Lock()
@@ -270,8 +270,8 @@ func (r *Router) Snapshot() Snapshot {
 	return s
 }
 
-// Take takes the spans of one post. service is the name that the process gives
-// itself. It does not keep the spans.
+// Take takes the spans of one post. service is the process's name for itself. Take does
+// not keep spans.
 func (r *Router) Take(from netip.AddrPort, service string, spans []span.Span) {
 	r.mu.Lock()
 	p := r.peer(unmap(from))
@@ -289,8 +289,8 @@ func (r *Router) Take(from netip.AddrPort, service string, spans []span.Span) {
 	r.place(b)
 }
 
-// warnOfLooking tells that looking for sockets takes the long way: why is said once,
-// if that is so for good.
+// warnOfLooking returns a function that warns when sockets are looked up the slow way:
+// once if the kernel cannot do otherwise.
 func (r *Router) warnOfLooking() func(error) {
 	var once sync.Once
 	return func(err error) {
@@ -302,7 +302,7 @@ func (r *Router) warnOfLooking() func(error) {
 	}
 }
 
-// warn tells an error, the same one once a minute.
+// warn passes on an error, the same one at most once a minute.
 func (r *Router) warn(err error) {
 	swallowed, ok := r.lines.Allow("", err.Error())
 	switch {

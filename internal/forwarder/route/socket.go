@@ -8,7 +8,6 @@ import (
 	"github.com/shimtrace/shimtrace/internal/host"
 )
 
-// procFS is a proc file system.
 type procFS string
 
 // socket is the other end of a connection to the endpoint.
@@ -17,26 +16,26 @@ type socket struct {
 	uid   uint32
 }
 
-// errNoSocket: no process of this network namespace has such a socket any more.
+// errNoSocket: no process of this network namespace has such a socket.
 var errNoSocket = errors.New("no process has it")
 
-// sockets finds out whose connections to the endpoint are.
+// sockets finds out who has the connections to the endpoint.
 type sockets struct {
 	proc procFS
 	// diagnose asks the kernel for one socket, as diagnoser.ask does.
 	diagnose func(from, to netip.AddrPort) (socket, error)
-	// warn is told when that does not work.
+	// warn is told when diagnose fails.
 	warn func(error)
 }
 
-// errNoDiag is why looking takes long. The kernel answers ENOENT for a module that is
-// not there as it does for a socket (Linux, net/core/sock_diag.c and net/ipv4/inet_diag.c).
+// errNoDiag explains slow lookups. The kernel answers ENOENT for a missing module as it
+// does for a missing socket (Linux, net/core/sock_diag.c and net/ipv4/inet_diag.c).
 var errNoDiag = errors.New("the kernel does not tell of single TCP sockets: its modules inet_diag and tcp_diag are neither loaded nor built in. " +
 	"Who posts is looked for in /proc/net/tcp instead, which takes longer the more connections the host has; \"modprobe tcp_diag\" mends that")
 
-// find returns the sockets whose own addresses are these, and which are connected to an
-// address of this host, where a process listens: errNoSocket for those that have been
-// closed. The results are in the order of the addresses.
+// find returns the sockets with these local addresses that are connected to to, where a
+// process of this host listens. The results are in the order of the addresses;
+// errNoSocket for those that have been closed.
 func (s *sockets) find(all []netip.AddrPort, to netip.AddrPort) []found {
 	to = unmap(to)
 	results := make([]found, len(all))
@@ -44,7 +43,7 @@ func (s *sockets) find(all []netip.AddrPort, to netip.AddrPort) []found {
 	for i, from := range all {
 		r := &results[i]
 		r.socket, r.err = s.diagnose(unmap(from), to)
-		// That somebody listens there is certain.
+		// A listener there is certain to exist.
 		if errors.Is(r.err, errNoSocket) && !s.diagnoses(to) {
 			r.err = errNoDiag
 		}
@@ -82,17 +81,17 @@ func (s *sockets) find(all []netip.AddrPort, to netip.AddrPort) []found {
 	return results
 }
 
-// looksAtList is how often the list is looked at for a socket: while others come and go,
-// the kernel may leave one out (Linux, net/ipv4/tcp_ipv4.c, tcp_seek_last_pos).
+// looksAtList is how often the list is read for a socket: while others come and go, the
+// kernel may leave one out (Linux, net/ipv4/tcp_ipv4.c, tcp_seek_last_pos).
 const looksAtList = 2
 
-// found is what find has found.
+// found is a result of find.
 type found struct {
 	socket
 	err error
 }
 
-// diagnoses reports whether the kernel tells of the socket that listens at an address.
+// diagnoses reports whether the kernel finds the socket that listens at an address.
 func (s *sockets) diagnoses(at netip.AddrPort) bool {
 	nobody := netip.AddrPortFrom(netip.IPv4Unspecified(), 0)
 	if at.Addr().Is6() {
@@ -102,9 +101,9 @@ func (s *sockets) diagnoses(at netip.AddrPort) bool {
 	return err == nil
 }
 
-// listed tells of all sockets that are connected to the address, from the lists of all:
-// for kernels that do not tell otherwise. Those that have been closed, and linger for
-// the protocol's sake, have no inode.
+// listed calls tell for each socket connected to the address, from the list of all
+// sockets: for kernels without sock_diag. Closed sockets that linger for the protocol's
+// sake have no inode and are left out.
 func (p procFS) listed(to netip.AddrPort, tell func(from netip.AddrPort, s socket)) error {
 	return host.Proc(p).TCP(to.Port(), func(s host.TCPSocket) {
 		if s.Remote == to && s.Inode != 0 {

@@ -27,6 +27,12 @@ type HybridOptions struct {
 	Pace *vmmdir.Pace
 	// Warn is told of failures; none of them ends Serve.
 	Warn func(error)
+	// Listening is told of each socket before anybody is accepted there, and Left of its
+	// path before it is closed. Another process has left Sockets; those that are not the
+	// sandbox's are closed.
+	Listening func(Socket)
+	Left      func(path string)
+	Sockets   []Socket
 }
 
 // Hybrid listens for the agent of one sandbox at the paths where VMMs with hybrid VSOCK
@@ -51,6 +57,12 @@ func NewHybrid(sandbox string, opts HybridOptions, handle Handler) (*Hybrid, err
 	if opts.Pace == nil {
 		opts.Pace = vmmdir.NewPace(2 * time.Minute)
 	}
+	if opts.Listening == nil {
+		opts.Listening = func(Socket) {}
+	}
+	if opts.Left == nil {
+		opts.Left = func(string) {}
+	}
 	h := &Hybrid{sandbox: sandbox, opts: opts, handle: handle}
 	for _, p := range opts.Patterns {
 		path, err := p.listenPath(sandbox)
@@ -58,6 +70,12 @@ func NewHybrid(sandbox string, opts HybridOptions, handle Handler) (*Hybrid, err
 			return nil, err
 		}
 		h.places = append(h.places, &place{hybrid: h, spot: NewSpot(path), report: vmmdir.Reporter{To: opts.Warn}})
+	}
+	for _, s := range opts.Sockets {
+		if !h.resume(s) {
+			opts.Left(s.Path)
+			s.Listener.Close()
+		}
 	}
 	return h, nil
 }
@@ -74,6 +92,11 @@ func (h *Hybrid) Serve(ctx context.Context) {
 			p.leave()
 		}
 	}()
+	for _, p := range h.places {
+		if p.socket != nil {
+			p.serve()
+		}
+	}
 	timer := time.NewTimer(0)
 	defer timer.Stop()
 	for {
@@ -128,11 +151,19 @@ func (p *place) tend() {
 		return
 	}
 	p.socket = s
+	p.serve()
+}
+
+// serve accepts at the place's socket.
+func (p *place) serve() {
+	s := p.socket
+	p.hybrid.opts.Listening(s.kept())
 	p.accept.Go(func() { p.hybrid.accept(s) })
 }
 
 func (p *place) leave() {
 	if p.socket != nil {
+		p.hybrid.opts.Left(p.socket.path)
 		p.socket.remove()
 		p.accept.Wait()
 		p.socket = nil

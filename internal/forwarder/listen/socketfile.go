@@ -37,7 +37,7 @@ func bindSocketFile(path string, extra []uint32) (*socketFile, error) {
 		return nil, err
 	}
 	defer dir.Close()
-	s := &socketFile{path: path, owner: dir.Owner.UID, users: append([]uint32{0, uint32(os.Geteuid()), dir.Owner.UID}, extra...)}
+	s := &socketFile{path: path, owner: dir.Owner.UID, users: allowed(dir.Owner.UID, extra)}
 	name := filepath.Base(path)
 	temp := ".shimtrace-" + strconv.Itoa(os.Getpid())
 	var fd int

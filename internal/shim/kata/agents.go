@@ -19,6 +19,10 @@ func (o *Observer) listenForAgents(ctx context.Context, kind *vmKind) {
 		Owns:     o.shim.Owns,
 		Pace:     o.making.pace,
 		Warn:     o.warnOfSpans,
+
+		Listening: o.listening,
+		Left:      o.gone,
+		Sockets:   o.sockets(),
 	}, take)
 	if err != nil {
 		o.warnOfSpans(err)

@@ -23,6 +23,7 @@ const (
 	EntryRequest = "request" // a connection from the runtime to the agent
 	EntrySeat    = "vmm"     // a place of a VMM's socket
 	entryAgent   = "agent"   // a connection from the agent
+	entryHybrid  = "hybrid"  // a socket where agents connect
 )
 
 // Guard keeps what another process needs that goes on for this one.
@@ -201,7 +202,7 @@ func (o *Observer) seats() (all []interpose.Seat) {
 			continue
 		}
 		o.keeping.Lock()
-		o.seatNames[s.Path] = e.Name
+		o.entryNames[s.Path] = e.Name
 		o.keeping.Unlock()
 		all = append(all, s)
 	}
@@ -229,21 +230,66 @@ func (o *Observer) taken(s interpose.Seat) {
 		o.warnOfRequests(err)
 		return
 	}
-	o.keeping.Lock()
-	name := o.seatNames[s.Path]
-	if name == "" {
-		name = o.Guard.Name(EntrySeat)
-		o.seatNames[s.Path] = name
-	}
-	o.keeping.Unlock()
-	o.Guard.Store(guard.Entry{Name: name, Data: data, Files: []syscall.Conn{s.Listener, s.Hold}})
+	o.Guard.Store(guard.Entry{Name: o.nameOf(EntrySeat, s.Path), Data: data, Files: []syscall.Conn{s.Listener, s.Hold}})
 }
 
-// gone has a place not kept any more.
+// nameOf returns the name of the entry for what is at a path.
+func (o *Observer) nameOf(kind, path string) string {
+	o.keeping.Lock()
+	defer o.keeping.Unlock()
+	name := o.entryNames[path]
+	if name == "" {
+		name = o.Guard.Name(kind)
+		o.entryNames[path] = name
+	}
+	return name
+}
+
+// sockets returns those where another process has listened for agents.
+func (o *Observer) sockets() (all []listen.Socket) {
+	for _, e := range o.left(entryHybrid) {
+		s, err := socketOf(e)
+		if err != nil {
+			o.warnOfSpans(err)
+			o.Guard.Remove(e.Name)
+			continue
+		}
+		o.keeping.Lock()
+		o.entryNames[s.Path] = e.Name
+		o.keeping.Unlock()
+		all = append(all, s)
+	}
+	return all
+}
+
+func socketOf(e guard.Received) (s listen.Socket, err error) {
+	if len(e.Files) != 1 {
+		return s, errors.New("a socket for agents was left without its descriptor")
+	}
+	if err := json.Unmarshal(e.Data, &s); err != nil {
+		return s, fmt.Errorf("a socket for agents: %w", err)
+	}
+	if s.Listener, err = host.UnixListener(e.Files[0]); err != nil {
+		return s, fmt.Errorf("the socket %s: %w", s.Path, err)
+	}
+	return s, nil
+}
+
+// listening has a socket for agents kept, before one is accepted there.
+func (o *Observer) listening(s listen.Socket) {
+	data, err := json.Marshal(s)
+	if err != nil {
+		o.warnOfSpans(err)
+		return
+	}
+	o.Guard.Store(guard.Entry{Name: o.nameOf(entryHybrid, s.Path), Data: data, Files: []syscall.Conn{s.Listener}})
+}
+
+// gone has a place, or a socket, not kept any more.
 func (o *Observer) gone(path string) {
 	o.keeping.Lock()
-	name := o.seatNames[path]
-	delete(o.seatNames, path)
+	name := o.entryNames[path]
+	delete(o.entryNames, path)
 	o.keeping.Unlock()
 	o.Guard.Remove(name)
 }

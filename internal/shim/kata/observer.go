@@ -81,9 +81,9 @@ type Observer struct {
 	cid       atomic.Uint32
 	lives     *expected.Lives // that another process has followed; nil: none has
 
-	keeping   sync.Mutex
-	seatNames map[string]string // of entries, by path
-	incoming  map[string]*handover.Incoming
+	keeping    sync.Mutex
+	entryNames map[string]string // of entries, by path
+	incoming   map[string]*handover.Incoming
 
 	stop    context.CancelFunc
 	running sync.WaitGroup
@@ -98,7 +98,7 @@ func forKata(setting, inner string) bool {
 // New returns what does for the sandbox what is configured, nil if that is nothing. The
 // endpoint for runtimes' spans is there when it returns.
 func New(o Options) *Observer {
-	k := &Observer{Options: o, making: making{pace: vmmdir.NewPace(vmTime)}, seatNames: make(map[string]string), incoming: make(map[string]*handover.Incoming)}
+	k := &Observer{Options: o, making: making{pace: vmmdir.NewPace(vmTime)}, entryNames: make(map[string]string), incoming: make(map[string]*handover.Incoming)}
 	k.runtimes = k.openRuntimes()
 	if k.runtimes == nil && !k.wants(o.Config.Agent.Receive) && !k.wants(o.Config.Agent.Inject) {
 		return nil
@@ -129,6 +129,10 @@ func (o *Observer) Start(sandbox Sandbox, st state.State) {
 	kind := newVMKind(ctx)
 	if o.wants(o.Config.Agent.Receive) {
 		o.listenForAgents(ctx, kind)
+	} else {
+		for _, e := range o.left(entryHybrid) {
+			o.Guard.Remove(e.Name)
+		}
 	}
 	if o.wants(o.Config.Agent.Inject) {
 		o.injector = o.startInjector(kind)

@@ -12,18 +12,18 @@ import (
 	"github.com/shimtrace/shimtrace/internal/kata"
 )
 
-// Calls are those of one sandbox. They are safe for concurrent use.
+// Calls are the calls of one sandbox. They are safe for concurrent use.
 type Calls struct {
 	opts  Options
-	began int64 // Options.Began, math.MinInt64 if that is not known
+	began int64 // Options.Began, or math.MinInt64 if unknown
 
 	mu        sync.Mutex
 	windows   windows
 	byMethod  map[string]*ring
-	requests  ring // to the agent; not what anything is inferred from
+	requests  ring // to the agent; nothing is inferred from these
 	bySpan    map[trace.SpanID]*call
-	forgotten recent.Map[trace.SpanID, trace.SpanContext] // calls of which no more is known
-	traces    recent.Map[trace.TraceID, struct{}]         // that the sandbox uses
+	forgotten recent.Map[trace.SpanID, trace.SpanContext] // calls of which only the context is kept
+	traces    recent.Map[trace.TraceID, struct{}]         // the sandbox's
 	created   recent.Map[process, struct{}]               // containers and execs
 	execs     recent.Map[string, string]                  // by the guest's names
 	clock     clock                                       // the guest's
@@ -34,25 +34,25 @@ type Calls struct {
 // Call is a call of the shim, or a request to the agent.
 type Call struct {
 	Method string // "Create"
-	// ContainerID is the sandbox's id in calls of the sandbox service.
+	// In calls of the sandbox service, ContainerID is the sandbox's id.
 	ContainerID, ExecID string
-	// Start is when the request was read. End is when it was answered or given up,
-	// zero while it is open.
+	// Start is when the request was read. End is when it was answered or given up; zero while
+	// it is open.
 	Start, End time.Time
-	// Failed: it was answered with an error, or not at all.
+	// Failed: the answer was an error, or there was none.
 	Failed bool
-	// Quiet: it is recorded only when it fails or is slow. Calls of the methods in
-	// Options.Quiet need not say so.
+	// Quiet: the call is recorded only if it fails or is slow. Calls of the methods in
+	// Options.Quiet need not set it.
 	Quiet bool
-	// SpanContext is that of the call's span.
+	// SpanContext is the context of the call's span.
 	SpanContext trace.SpanContext
 }
 
-// call is a Call as it is remembered.
+// call is a remembered Call.
 type call struct {
 	Call
 	start, end int64    // Unix nanoseconds; end is math.MaxInt64 while open
-	seen       []string // names of the runtime's spans, and of requests, that were taken to be part of it
+	seen       []string // names of runtime's spans and of requests that were matched to it
 }
 
 // maxSeen bounds the names remembered for a call. runtime-rs serves one with two spans,
@@ -65,8 +65,8 @@ func (c *call) see(name string) {
 	}
 }
 
-// serving returns the time within which what serves the call was done. One that failed
-// may have been given up, and its serving gone on.
+// serving returns the period in which the call was served. A failed call may have been given up
+// while the runtime went on serving it.
 func (c *call) serving() Period {
 	if c.Failed {
 		return Period{c.start, math.MaxInt64}
@@ -74,22 +74,22 @@ func (c *call) serving() Period {
 	return Period{c.start, c.end}
 }
 
-// ring has the last calls of a method, so that polling one does not push out the others.
+// ring holds the last calls of one method, so that a polled method does not evict the others.
 type ring struct {
 	all    []*call
 	oldest int
 }
 
 const (
-	// maxTraces bounds the traces remembered as the sandbox's own.
+	// maxTraces bounds the sandbox's remembered traces.
 	maxTraces = 1024
-	// maxForgotten bounds the calls of which no more than the context is remembered.
+	// maxForgotten bounds the calls of which only the context is remembered.
 	maxForgotten = 512
-	// maxExecs bounds the names of execs remembered.
+	// maxExecs bounds the remembered names of execs.
 	maxExecs = 256
 )
 
-// New returns the Calls of a sandbox, of which there are none yet.
+// New returns the Calls of a sandbox, without any call yet.
 func New(opts Options) *Calls {
 	opts.defaults()
 	c := &Calls{
@@ -112,8 +112,8 @@ func New(opts Options) *Calls {
 	return c
 }
 
-// Call tells of a call of the shim, once when it begins and again when it has
-// ended, in either order.
+// Call reports a call of the shim: once when it begins and once when it has ended, in either
+// order.
 func (c *Calls) Call(told Call) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
@@ -131,8 +131,8 @@ func (c *Calls) Call(told Call) {
 	c.put(told, r)
 }
 
-// Request tells of a request to the agent, once when it has been sent and again when
-// it has ended, as Call does of a call. caller is Request.Caller.
+// Request reports a request to the agent: once when it was sent and once when it has ended, in
+// either order. caller is Request.Caller.
 func (c *Calls) Request(told Call, caller trace.SpanContext) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
@@ -145,8 +145,8 @@ func (c *Calls) Request(told Call, caller trace.SpanContext) {
 	}
 }
 
-// put remembers a call in a ring, or its end. One without a span tells of clocks and
-// causes only, once it is over.
+// put remembers a call, or its end, in a ring. A call without a span only helps to infer clocks
+// and causes, so it is taken once it has ended.
 func (c *Calls) put(told Call, r *ring) {
 	id, spanned := told.SpanContext.SpanID(), told.SpanContext.IsValid()
 	if !spanned && told.End.IsZero() {
@@ -159,7 +159,7 @@ func (c *Calls) put(told Call, r *ring) {
 			c.bySpan[id] = known
 		}
 	} else if known.end != math.MaxInt64 {
-		return // the beginning, told after the end
+		return // the beginning, reported after the end
 	}
 	*known = call{Call: told, start: told.Start.UnixNano(), end: math.MaxInt64, seen: known.seen}
 	if !told.End.IsZero() {
@@ -167,7 +167,7 @@ func (c *Calls) put(told Call, r *ring) {
 	}
 }
 
-// room returns a call to fill in, at the expense of the oldest of the ring.
+// room returns a call to fill in, and evicts the ring's oldest if it is full.
 func (c *Calls) room(r *ring) *call {
 	known := new(call)
 	if len(r.all) < c.opts.MaxCalls {
@@ -183,9 +183,9 @@ func (c *Calls) room(r *ring) *call {
 	return known
 }
 
-// AddTrace tells that the sandbox uses a trace: its relay hands the trace's contexts to
-// the agent, or its runtime does. Spans that come with such a context keep it. The
-// traces of Options.Root and of each Call are the sandbox's without being told.
+// AddTrace adds a trace to the sandbox's: its relay or its runtime hands contexts of this trace
+// to the agent. Spans with such a context keep it. The traces of Options.Root and of each Call
+// need not be added.
 func (c *Calls) AddTrace(id trace.TraceID) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
@@ -198,7 +198,7 @@ func (c *Calls) addTrace(id trace.TraceID) {
 	}
 }
 
-// HasTrace reports whether the sandbox uses a trace.
+// HasTrace reports whether a trace is the sandbox's.
 func (c *Calls) HasTrace(id trace.TraceID) bool {
 	c.mu.Lock()
 	defer c.mu.Unlock()
@@ -206,8 +206,8 @@ func (c *Calls) HasTrace(id trace.TraceID) bool {
 	return root.IsValid() && root.TraceID() == id || c.traces.Has(id)
 }
 
-// Knows reports whether a span is the host's: of a call, a request to the agent, or the
-// sandbox's root; and returns its context.
+// Knows returns the context of a span of the host: of a call, a request to the agent, or the
+// sandbox's root. It reports false for any other span.
 func (c *Calls) Knows(id trace.SpanID) (trace.SpanContext, bool) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
@@ -215,8 +215,8 @@ func (c *Calls) Knows(id trace.SpanID) (trace.SpanContext, bool) {
 	return known.SpanContext, ok
 }
 
-// of returns the call, or the request, whose span has the id: nothing but its context if
-// it was long ago, or is the sandbox's root.
+// of returns the call or request whose span has the id. For old calls and the sandbox's root
+// only the context is set.
 func (c *Calls) of(id trace.SpanID) (call, bool) {
 	if root := c.windows.that(func(r trace.SpanContext) bool { return r.SpanID() == id }); root != nil {
 		return call{Call: Call{SpanContext: root.SpanContext}}, true

@@ -9,39 +9,39 @@ import (
 	"github.com/shimtrace/shimtrace/internal/kata"
 )
 
-// Cause is what caused a span, and what follows for it and for all that is below it.
+// Cause is what caused a span. It applies to the spans below that one too.
 type Cause struct {
-	// Trace is the one that the span belongs in; zero: nothing caused it, or the sandbox
-	// is isolated, and it remains in its own.
+	// Trace is the trace that the span belongs to. Zero: nothing caused it, or the sandbox is
+	// isolated, so it stays in its own.
 	Trace trace.TraceID
-	// Parent is the host's span that it is all below: a call's, or the sandbox's root.
-	// Zero: it is in no trace of the sandbox's, or the trace has no root here.
+	// Parent is the host's span above it: a call's, or the sandbox's root. Zero: the trace is
+	// not the sandbox's, or has no root here.
 	Parent trace.SpanID
-	// Drop is why it is not sent; empty if it is. Then the rest is of no use.
+	// Drop is why the span is not sent; empty if it is. Otherwise the rest means nothing.
 	Drop Reason
-	// Shift makes the guest's times the host's; nil: each span's own follows from its
-	// time, or the times are the host's.
+	// Shift turns the guest's times into the host's. Nil: each span's shift follows from its
+	// own time, or the times are the host's already.
 	Shift *Shift
-	// Link is what asked for the span itself, where that is not part of it.
+	// Link is what asked for this span, if the span is not part of it.
 	Link Link
 
-	window *window // in which it is recorded; nil: that of its time
+	window *window // in which it is recorded; nil: the window of its time
 }
 
-// Link names a span that another is linked to; zero: none.
+// Link names a span to link to; zero: none.
 type Link struct {
 	Trace trace.TraceID
 	Span  trace.SpanID
 }
 
-// LinkTo returns the link to a span.
+// LinkTo returns a link to the span of a context.
 func LinkTo(sc trace.SpanContext) Link { return Link{sc.TraceID(), sc.SpanID()} }
 
-// longAfter is how long, in nanoseconds, after its parent's end a span begins that it
-// cannot be part of.
+// longAfter is how long, in nanoseconds, a span may begin after the end of its parent and still
+// be part of it.
 const longAfter = int64(250 * time.Millisecond)
 
-// Of returns the cause of a span by its name, its ids and its time.
+// Of returns the cause of a span by its name, ids and times.
 func (c *Calls) Of(s *Span) Cause {
 	c.mu.Lock()
 	defer c.mu.Unlock()
@@ -63,7 +63,7 @@ func (c *Calls) causeOf(s *Span) (cause Cause) {
 	return cause
 }
 
-// isolated returns what is left of a cause for a span that is not to be below it.
+// isolated returns what applies of a cause when the span is not placed below it.
 func (cause Cause) isolated(s *Span) Cause {
 	own := Cause{Shift: cause.Shift}
 	if cause.Drop == Quiet {
@@ -75,8 +75,7 @@ func (cause Cause) isolated(s *Span) Cause {
 	return own
 }
 
-// ofRequest returns the cause of an agent's span that serves a request, or lasts as long
-// as the agent does.
+// ofRequest returns the cause of an agent's span that serves a request or is life-long.
 func (c *Calls) ofRequest(s *Span) (cause Cause) {
 	m := c.caller(s)
 	in := fits{host: always}
@@ -101,8 +100,8 @@ func (c *Calls) ofRequest(s *Span) (cause Cause) {
 	return cause
 }
 
-// ofThread returns the cause of an agent's span that serves no request, and has no parent:
-// what the agent does on a thread of its own.
+// ofThread returns the cause of an agent's span without a parent that serves no request: the
+// agent made it on a thread of its own.
 func (c *Calls) ofThread(s *Span) Cause {
 	cause, during := c.at(c.clock.by(s.at), skew, s.ContainerID)
 	in := fits{host: always, start: true}
@@ -113,8 +112,7 @@ func (c *Calls) ofThread(s *Span) Cause {
 	return cause
 }
 
-// ofRuntime returns the cause of a span of the runtime's that does not follow from its
-// parent's.
+// ofRuntime returns the cause of a runtime's span that does not inherit its parent's.
 func (c *Calls) ofRuntime(s *Span) Cause {
 	if c.QuietSpan(s) {
 		return Cause{Drop: Quiet}
@@ -124,7 +122,7 @@ func (c *Calls) ofRuntime(s *Span) Cause {
 	case s.IsCall() && c.unremarkable(s, served):
 		return Cause{Drop: Quiet}
 	case served != nil && (c.recorded(served) || c.slow(s) && !kata.Waits(served.Method) && served.SpanContext.IsSampled()):
-		return c.below(served) // a call is at least as slow as its serving
+		return c.below(served) // a call takes at least as long as its serving
 	case !s.IsThread():
 		return c.root(s.at.End)
 	}
@@ -132,9 +130,9 @@ func (c *Calls) ofRuntime(s *Span) Cause {
 	return cause
 }
 
-// Below returns the cause of a span whose parent is a span of the host's, and what it is
-// below. What began long after its parent had ended is not part of that, but linked to it.
-// It reports false if the parent is no such span.
+// Below returns the cause of a span whose parent is a span of the host, and the span to place
+// it below. A span that began long after its parent's end is linked to the parent instead.
+// Below reports false if the parent is no span of the host.
 func (c *Calls) Below(s *Span) (cause Cause, parent trace.SpanID, ok bool) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
@@ -164,9 +162,9 @@ func (c *Calls) Below(s *Span) (cause Cause, parent trace.SpanID, ok bool) {
 	return cause, s.ParentID, true
 }
 
-// Within returns the cause of an agent's request that has come with a context in a trace
-// which the sandbox uses, of a span that nobody here knows: below that, should it come. If
-// others have named it in another trace, it cannot be in this one too, and is only linked.
+// Within returns the cause of an agent's request that names an unknown span in one of the
+// sandbox's traces: it goes below that span, should it arrive. If requests have named that span
+// in another trace, this request is only linked to it.
 func (c *Calls) Within(s *Span) (cause Cause, parent trace.SpanID) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
@@ -190,10 +188,9 @@ func (c *Calls) Within(s *Span) (cause Cause, parent trace.SpanID) {
 	return cause, s.ParentID
 }
 
-// Instead returns the cause of an agent's request that was caused by another call than by
-// the runtime's span that it names: where the Go runtime does not trace any more, its
-// requests carry the context of what it did last, or of its root. It reports false if
-// there is no better one.
+// Instead returns a better cause for an agent's request than the runtime's span that it names.
+// Once the Go runtime has stopped tracing, its requests carry the context of its last span, or
+// of its root. Instead reports false if it finds no better cause.
 func (c *Calls) Instead(s *Span) (cause Cause, ok bool) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
@@ -212,9 +209,10 @@ func (c *Calls) Instead(s *Span) (cause Cause, ok bool) {
 	return c.causeOf(s), true
 }
 
-// at returns the cause of something of which only the time is known, by the host's clock
-// give or take skew, and perhaps the container; and the call, if it is below one. What goes
-// on long after the call in flight at its beginning is not part of that, but linked to it.
+// at returns the cause of something known only by its time on the host's clock, give or take
+// skew, and perhaps by its container. It returns the call too if there is one. What lasts until
+// long after the end of the call in flight at its beginning is not part of that call, but
+// linked to it.
 func (c *Calls) at(when Period, skew int64, container string) (Cause, *call) {
 	m := c.during(when.Start, skew, container)
 	switch {
@@ -228,7 +226,7 @@ func (c *Calls) at(when Period, skew int64, container string) (Cause, *call) {
 	return c.below(m), m
 }
 
-// root has what ended at a moment below the sandbox's root.
+// root returns the sandbox's root at a moment as a cause.
 func (c *Calls) root(end int64) Cause {
 	switch w := c.windows.at(end); {
 	case !w.IsValid():
@@ -240,8 +238,8 @@ func (c *Calls) root(end int64) Cause {
 	}
 }
 
-// below has something below a call. What is done for one that ends after its window is
-// recorded to its end, as the call is.
+// below returns a call as a cause. A call that outlasts its window is recorded to its end, and
+// so is what it caused.
 func (c *Calls) below(caused *call) Cause {
 	sc := caused.SpanContext
 	w := c.windows.that(func(r trace.SpanContext) bool { return r.TraceID() == sc.TraceID() })
@@ -254,7 +252,7 @@ func (c *Calls) below(caused *call) Cause {
 	return Cause{Trace: sc.TraceID(), Parent: sc.SpanID(), window: w}
 }
 
-// within has something in a trace that the sandbox uses.
+// within returns the cause of something in one of the sandbox's traces.
 func (c *Calls) within(id trace.TraceID, end int64) Cause {
 	cause := Cause{Trace: id, window: c.windows.at(end)}
 	if w := c.windows.that(func(r trace.SpanContext) bool { return r.TraceID() == id }); w != nil {
@@ -266,9 +264,9 @@ func (c *Calls) within(id trace.TraceID, end int64) Cause {
 	return cause
 }
 
-// Inherit returns the cause of a span that has its parent's: with a shift of its own, if
-// that is not for all of it. It reports false if the span began long after the parent had
-// ended, so that it is the work of another call.
+// Inherit returns the cause that a span inherits from its parent, with a shift of its own if
+// the parent's cause has none. It reports false if the span began long after the parent ended:
+// it is then the work of another call.
 func (c *Calls) Inherit(s *Span, parent Cause, ended int64) (cause Cause, within bool) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
@@ -283,8 +281,8 @@ func (c *Calls) inherit(s *Span, cause Cause, ended int64) (Cause, bool) {
 	return cause, !later || cause.Drop != "" || c.parents.named(s.SpanID) != nil
 }
 
-// HoldsThreads reports whether spans that serve no request, and have no parent, may be
-// part of one: if it only waits, or is not sent, it is not their cause.
+// HoldsThreads reports whether spans without a parent that serve no request may be part of this
+// request. They are not if the request only waits, or is not recorded.
 func (c *Calls) HoldsThreads(s *Span) bool {
 	return s.request != nil && len(s.request.CausedBy) > 0 && !c.quietRequest(s.request)
 }

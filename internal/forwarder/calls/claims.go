@@ -2,17 +2,17 @@ package calls
 
 import "github.com/shimtrace/shimtrace/internal/kata"
 
-// A span of the agent's says which container and which exec it is about. The guest could
-// name those of another sandbox, so that only ids count that the host has heard of: the
-// sandbox's own, and those of calls that create a container or an exec.
+// An agent's span says which container and exec it is about. The guest could name those of
+// another sandbox, so the host accepts only ids that it knows: the sandbox's own, and those of
+// calls that create a container or an exec.
 
 // process names a container, or an exec in it.
 type process struct{ container, exec string }
 
-// maxProcesses bounds the containers and execs remembered.
+// maxProcesses bounds the remembered containers and execs.
 const maxProcesses = 4096
 
-// create remembers what a call or a request is about, if that is to be created by it.
+// create remembers the container or exec that a call or request creates.
 func (c *Calls) create(told *Call) {
 	switch told.Method {
 	case "Create", kata.CreateContainer:
@@ -22,7 +22,7 @@ func (c *Calls) create(told *Call) {
 	}
 }
 
-// markClaims marks which of a span's ids nobody but the guest says are this sandbox's.
+// markClaims marks a span's ids that only the guest claims to be this sandbox's.
 func (c *Calls) markClaims(s *Span) {
 	if !s.guest {
 		return

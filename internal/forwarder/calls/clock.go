@@ -2,43 +2,41 @@ package calls
 
 import "math"
 
-// clock estimates, over time, what must be added to the guest's clock to make it the
-// host's.
+// clock estimates, over time, the offset that turns the guest's clock into the host's.
 //
-// It learns from pairs: an interval by the guest's clock that lies within one by the
-// host's, because the agent serves a request while somebody waits. Each pair bounds the
-// offset at its moment, and since clocks drift by no more than maxDrift, it bounds the
-// offset at other moments too, the less the farther they are. The estimate is the one
-// nearest to what the neighbouring pairs gave that obeys all bounds: no correction where
-// none is needed, never more than is proven.
+// It learns from pairs: a period on the guest's clock that lies within one on the host's,
+// because the agent serves a request while somebody waits. Each pair bounds the offset at its
+// moment. Clocks drift by no more than maxDrift, so the pair bounds the offset at other moments
+// too, the less the farther they are. The estimate is the offset within all bounds that is
+// nearest to its neighbours' estimates: no correction where none is needed, never more than is
+// proven.
 //
-// A pair that the others exclude means that the guest's clock has been set. Then an
-// epoch begins that knows nothing of those before. A moment belongs to the epoch of the
-// pair next to it by the guest's clock.
+// A pair that contradicts the others means that the guest's clock was set. It begins a new
+// epoch, which uses no pair from before. A moment belongs to the epoch of the nearest pair by
+// the guest's clock.
 type clock struct {
-	knots  []knot // a ring, in the order in which they were learned
+	knots  []knot // a ring, in the order of learning
 	oldest int
-	epoch  int // the last one
+	epoch  int // the latest
 }
 
-// knot is what was known of the offset at a moment.
+// knot is what was known of the offset at one moment.
 type knot struct {
 	at     int64 // by the guest's clock
-	Period       // of offsets, by the pair and those before it
-	offset int64 // as it was estimated
+	Period       // of offsets, by this pair and those before it
+	offset int64 // the estimate
 	epoch  int
 }
 
 const (
-	// maxKnots bounds the pairs remembered: a minute of a pod that is polled each second.
+	// maxKnots bounds the remembered pairs: a minute of a pod that is polled each second.
 	maxKnots = 64
-	// maxDrift is how much faster or slower the guest's clock is at most, as 1/maxDrift
-	// of the time that passes: 5 %. Under emulation it was measured to be 2 %.
+	// maxDrift bounds how much faster or slower the guest's clock runs: by 1/maxDrift, 5 %.
+	// Under emulation 2 % were measured.
 	maxDrift = 20
 )
 
-// learn takes in a pair and returns the offset at its moment. The pair's bounds are
-// possible.
+// learn takes a pair, whose bounds must be possible, and returns the offset at its moment.
 func (c *clock) learn(at int64, b Period) int64 {
 	epoch, known, offset := c.near(at)
 	if all := b.and(known); all.possible() {
@@ -54,8 +52,7 @@ func (c *clock) learn(at int64, b Period) int64 {
 	return offset
 }
 
-// set tells that the guest's clock was set to the host's at a moment, which is by the
-// new clock.
+// set records that the guest's clock was set to the host's at a moment on the new clock.
 func (c *clock) set(at int64) {
 	c.epoch++
 	c.put(knot{at: at, Period: always, epoch: c.epoch})
@@ -70,13 +67,13 @@ func (c *clock) put(k knot) {
 	c.oldest = (c.oldest + 1) % maxKnots
 }
 
-// at returns the offset at a moment by the guest's clock.
+// at returns the offset at a moment on the guest's clock.
 func (c *clock) at(guest int64) int64 {
 	_, _, offset := c.near(guest)
 	return offset
 }
 
-// epochAt returns the epoch of a moment.
+// epochAt returns the epoch of a moment on the guest's clock.
 func (c *clock) epochAt(guest int64) (epoch int) {
 	best := uint64(math.MaxUint64)
 	for i := range c.knots {
@@ -88,19 +85,17 @@ func (c *clock) epochAt(guest int64) (epoch int) {
 	return epoch
 }
 
-// near returns the epoch of a moment, what offsets are possible then and which is
-// expected.
+// near returns the epoch of a moment, and the possible and the expected offsets then.
 func (c *clock) near(at int64) (epoch int, possible Period, expected int64) {
 	epoch = c.epochAt(at)
 	possible, expected = c.within(epoch, at)
 	return epoch, possible, expected
 }
 
-// within returns the offsets that are possible at a moment of an epoch, and the one that
-// is expected.
+// within returns the possible and the expected offsets at a moment of an epoch.
 func (c *clock) within(epoch int, at int64) (possible Period, expected int64) {
 	possible = always
-	var before, after *knot // the pairs next to it
+	var before, after *knot // the nearest pairs
 	for i := range c.knots {
 		k := &c.knots[i]
 		if k.epoch != epoch {
@@ -131,12 +126,12 @@ func (c *clock) within(epoch int, at int64) (possible Period, expected int64) {
 	return possible, possible.nearest(expected)
 }
 
-// Period is a time, in Unix nanoseconds: by the host's clock, where nothing else is said.
-// It is also a range of offsets between two clocks. Its end is part of it; nothing is
-// possible if that is before its start.
+// Period is a time in Unix nanoseconds, on the host's clock unless stated otherwise. It is also
+// a range of offsets between two clocks. Both ends are included; a period that ends before its
+// start is impossible.
 type Period struct{ Start, End int64 }
 
-// always is a period without bounds, never one without moments.
+// always is the period without bounds, never the empty one.
 var (
 	always = Period{math.MinInt64, math.MaxInt64}
 	never  = Period{math.MaxInt64, math.MinInt64}
@@ -151,12 +146,12 @@ func (p Period) possible() bool { return p.Start <= p.End }
 // Within reports whether all of p is in q.
 func (p Period) Within(q Period) bool { return p.and(q) == p }
 
-// nearest returns the moment of the period that is nearest to another.
+// nearest returns the moment in the period that is nearest to at.
 func (p Period) nearest(at int64) int64 { return max(p.Start, min(at, p.End)) }
 
 func (p Period) middle() int64 { return p.Start + (max(p.End, p.Start)-p.Start)/2 }
 
-// widened returns the period with as much more before and after it.
+// widened returns the period extended on both sides.
 func (p Period) widened(by int64) Period {
 	if p.Start != math.MinInt64 {
 		p.Start = plus(p.Start, -by)
@@ -167,7 +162,7 @@ func (p Period) widened(by int64) Period {
 	return p
 }
 
-// offsets returns those that put guest within host.
+// offsets returns the offsets that put guest within host.
 func offsets(guest, host Period) Period {
 	p := always
 	if host.Start != math.MinInt64 {
@@ -186,7 +181,7 @@ func distance(a, b int64) uint64 {
 	return uint64(b) - uint64(a)
 }
 
-// plus adds without leaving the range.
+// plus adds, and saturates.
 func plus(a, b int64) int64 {
 	switch {
 	case b > 0 && a > math.MaxInt64-b:

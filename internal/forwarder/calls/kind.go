@@ -8,21 +8,21 @@ import (
 	"github.com/shimtrace/shimtrace/internal/kata"
 )
 
-// Span is a span whose cause is asked for, with what its name says of it.
+// Span is a span whose cause is asked for, with what its name says about it.
 type Span struct {
 	*span.Span
-	// Came is when it arrived, in Unix nanoseconds.
+	// Came is its arrival, in Unix nanoseconds.
 	Came int64
 
-	at       Period        // as the span says
-	guest    bool          // that is by the guest's clock
-	request  *kata.Request // to the agent, that it serves; nil: none
-	method   string        // of the shim's call, as the runtime serves it; empty: it is none
-	lifeLong bool          // it lasts as long as who made it
-	served   *call         // what it is the serving of, once that was looked for
+	at       Period        // its own times
+	guest    bool          // at is on the guest's clock
+	request  *kata.Request // the request to the agent that it serves; nil: none
+	method   string        // the shim's call that it serves; empty: none
+	lifeLong bool          // it lasts as long as the process that made it
+	served   *call         // the call of method, once looked for
 }
 
-// requests are those to the agent by the names of the spans that serve them.
+// requests are the requests to the agent by the names of the spans that serve them.
 var requests = func() map[string]*kata.Request {
 	m := make(map[string]*kata.Request, len(kata.Requests))
 	for i := range kata.Requests {
@@ -31,7 +31,7 @@ var requests = func() map[string]*kata.Request {
 	return m
 }()
 
-// causing are the methods that can cause anything in the agent.
+// causing are the methods that can cause something in the agent.
 var causing = func() (methods []string) {
 	for i := range kata.Requests {
 		for _, m := range kata.Requests[i].CausedBy {
@@ -43,13 +43,13 @@ var causing = func() (methods []string) {
 	return methods
 }()
 
-// AgentSpan returns a span of the agent's to ask for.
+// AgentSpan returns the agent's span s to ask about.
 func AgentSpan(s *span.Span) Span {
 	return Span{Span: s, at: timesOf(s), guest: true, request: requests[s.Name], lifeLong: isLifeLong(s.Name)}
 }
 
-// ParentOf returns the name of the agent's span that one of a name is always below, if that
-// serves a request or is life-long; empty if the name does not say.
+// ParentOf returns the name of the agent's span that is always the parent of spans with this
+// name, if the parent serves a request or is life-long; otherwise it returns "".
 func ParentOf(name string) string {
 	parent := kata.ParentSpan(name)
 	if requests[parent] == nil && !isLifeLong(parent) {
@@ -60,7 +60,7 @@ func ParentOf(name string) string {
 
 func isLifeLong(name string) bool { return slices.Contains(kata.LifeLong[:], name) }
 
-// RuntimeSpan returns a span of the runtime's to ask for.
+// RuntimeSpan returns the runtime's span s to ask about.
 func RuntimeSpan(s *span.Span) Span {
 	of := Span{Span: s, at: timesOf(s), lifeLong: kata.IsRuntimeRoot(s.Name)}
 	if method := kata.TaskMethod(s.Method); isTask[method] && !of.lifeLong {
@@ -69,7 +69,7 @@ func RuntimeSpan(s *span.Span) Span {
 	return of
 }
 
-// isTask has the methods of the task service.
+// isTask has the methods of the task service as true.
 var isTask = func() map[string]bool {
 	m := make(map[string]bool, len(kata.Calls))
 	for i := range kata.Calls {
@@ -78,17 +78,17 @@ var isTask = func() map[string]bool {
 	return m
 }()
 
-// IsRequest reports whether the span serves a request to the agent, IsCall whether it
-// is a call of the shim as the runtime serves it.
+// IsRequest reports whether the span serves a request to the agent, IsCall whether it serves a
+// call of the shim.
 func (s *Span) IsRequest() bool { return s.request != nil }
 func (s *Span) IsCall() bool    { return s.method != "" }
 
-// IsLifeLong reports whether the span lasts as long as who made it. Its children arrive
-// long before it.
+// IsLifeLong reports whether the span lasts as long as the process that made it. Its children
+// arrive long before it.
 func (s *Span) IsLifeLong() bool { return s.lifeLong }
 
-// IsThread reports whether the span's name says nothing: if it has no parent, it was made
-// on a thread of its own.
+// IsThread reports whether the span's name says nothing about its cause. Without a parent, such
+// a span was made on a thread of its own.
 func (s *Span) IsThread() bool { return s.request == nil && s.method == "" && !s.lifeLong }
 
 func timesOf(s *span.Span) Period { return Period{clamped(s.Start), clamped(s.End)} }

@@ -8,20 +8,19 @@ import (
 	"github.com/shimtrace/shimtrace/internal/kata"
 )
 
-// likeness is what the ids of a span and of a call say about whether they are of one
-// process.
+// likeness tells how well the ids of a span match those of a call.
 type likeness int
 
 const (
-	otherIDs      likeness = iota // of different containers, or processes
+	otherIDs      likeness = iota // different containers or processes
 	noIDs                         // the ids do not say
-	sameContainer                 // both execs of one container, by different names
+	sameContainer                 // execs of one container, by different names
 	sameProcess
 )
 
-// compare compares ids. The Go runtime gives execs names of its own towards the agent
-// (container.go, EnterContainer), runtime-rs those of containerd, so two names can
-// be of one exec; that of a container's first process is always empty.
+// compare compares ids. One exec can have two names: the Go runtime names execs anew towards
+// the agent (container.go, EnterContainer), while runtime-rs keeps containerd's names. A
+// container's first process always has an empty one.
 func (c *call) compare(container, exec string) likeness {
 	switch {
 	case container == "" || c.ContainerID == "":
@@ -34,13 +33,12 @@ func (c *call) compare(container, exec string) likeness {
 	return sameProcess
 }
 
-// rank says how likely a call is meant: by what comes first, then by what comes next.
+// rank orders candidates: by the first number, then by the next.
 type rank [6]int64
 
 func (r rank) over(other rank) bool { return slices.Compare(r[:], other[:]) > 0 }
 
-// best returns the call of some methods that is the likeliest meant, of those that can be
-// at all; nil if none can.
+// best returns the highest ranked call of methods for which can is true; nil if there is none.
 func (c *Calls) best(methods []string, likely func(known *call, order int) (r rank, can bool)) *call {
 	var best *call
 	var bestRank rank
@@ -63,17 +61,17 @@ func one(b bool) int64 {
 	return 0
 }
 
-// match is the call that caused an agent's request; nil: none is known.
+// match is the call that caused an agent's request; nil: no known call did.
 type match struct {
 	*call
 	likeness
-	// sure: no other call could be meant, whatever the clocks say.
+	// sure: no other call is possible, whatever the clocks say.
 	sure bool
 }
 
-// caller returns the call that caused the request which a span of the agent's serves: of
-// those with the likest ids the nearest that it can have been within. A pair that is sure
-// tells about the guest's names of execs.
+// caller returns the call that caused the request which an agent's span serves. Among the calls
+// with the best matching ids it is the nearest that can enclose the span. An ExecProcess
+// teaches the guest's name of the exec.
 func (c *Calls) caller(s *Span) (m match) {
 	if s.request == nil || len(s.request.CausedBy) == 0 {
 		return m
@@ -97,7 +95,7 @@ func (c *Calls) caller(s *Span) (m match) {
 		candidates++
 		where, distance := known.position(start, skew)
 		r = rank{0: int64(like), 4: int64(-where), 5: -distance}
-		// By how much more than expected the clock is off, if it was within the call.
+		// How much farther than expected the clock is off, if the span was within the call.
 		if b := offsets(guest, known.serving()).and(possible); b.possible() {
 			if by := max(expected-b.End, b.Start-expected, 0); by <= skew {
 				r[1], r[3] = 1, -by
@@ -115,8 +113,8 @@ func (c *Calls) caller(s *Span) (m match) {
 	return m
 }
 
-// during returns the call in flight at a moment that can have caused something on its own
-// behalf, and is recorded; nil if there is none.
+// during returns the recorded call in flight at a moment that can have caused an agent's span
+// without a request; nil if there is none.
 func (c *Calls) during(at, skew int64, container string) *call {
 	return c.best(causing, func(known *call, _ int) (r rank, can bool) {
 		if container != "" && known.ContainerID != "" && known.ContainerID != container || c.isQuiet(known.Method) || !c.recorded(known) {
@@ -127,9 +125,9 @@ func (c *Calls) during(at, skew int64, container string) *call {
 	})
 }
 
-// serving returns the call that a span of the runtime's is the serving of: of those
-// of its method and its ids one that holds it whole, and none for which a span of
-// this name has been before, if there are others. It is nil if there is none.
+// serving returns the call that a runtime's span serves, nil if there is none. Of the calls
+// with its method and matching ids it prefers one without a span of this name yet, then one
+// that encloses the span.
 func (c *Calls) serving(s *Span) *call {
 	if s.served != nil || !s.IsCall() {
 		return s.served
@@ -148,24 +146,24 @@ func (c *Calls) serving(s *Span) *call {
 	return s.served
 }
 
-// skew is how far, in nanoseconds, the guest's clock may be off from what is expected of it
-// when calls are found by time.
+// skew is how far, in nanoseconds, the guest's clock may be from its estimate when calls are
+// found by time.
 const skew = int64(2 * time.Second)
 
-// closeEnough is how far, in nanoseconds, a runtime's span may stick out of the call
-// that it serves: it has whole microseconds.
+// closeEnough is how far, in nanoseconds, a runtime's span may exceed the call that it serves:
+// its times are whole microseconds.
 const closeEnough = int64(1e6)
 
-// Where a moment is seen from a call, the likeliest first.
+// Positions of a moment relative to a call, the likeliest first.
 const (
 	inside = iota
-	around // outside by no more than the clocks may be off
+	around // outside, by no more than the clocks may be off
 	after
 	before
 )
 
-// position tells where a moment is seen from a call, and among calls of which that
-// is the same, how unlikely this one is.
+// position returns where a moment lies relative to the call, and a distance that is smaller for
+// likelier calls in the same position.
 func (c *call) position(at, skew int64) (where int, distance int64) {
 	switch {
 	case c.start <= at && at <= c.end:

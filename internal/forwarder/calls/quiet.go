@@ -12,16 +12,15 @@ import (
 type Reason string
 
 const (
-	// Quiet: it is of a call that is not recorded unless it fails or is slow. Such
-	// a span is not lost, it is not wanted.
+	// Quiet: its call is recorded only if it fails or is slow. Such a span is unwanted, not
+	// lost.
 	Quiet Reason = "quiet"
-	// Unsampled: the trace it belongs to is not recorded.
+	// Unsampled: its trace is not recorded.
 	Unsampled Reason = "unsampled"
 )
 
-// unremarkable reports whether a span is dropped for what caused it, which is quiet and
-// neither failed nor slow. The agent does not say whether its request failed; the call
-// does.
+// unremarkable reports whether a span is dropped because its cause is quiet, and neither failed
+// nor slow. The agent does not say whether its request failed; the call does.
 func (c *Calls) unremarkable(s *Span, caused *call) bool {
 	switch {
 	case caused == nil && !c.quietRequest(s.request) && !c.isQuiet(s.method),
@@ -34,15 +33,15 @@ func (c *Calls) unremarkable(s *Span, caused *call) bool {
 
 func (c *Calls) isQuiet(method string) bool { return slices.Contains(c.opts.Quiet, method) }
 
-// quietRequest reports whether all that can cause a request is quiet.
+// quietRequest reports whether only quiet calls can cause a request.
 func (c *Calls) quietRequest(r *kata.Request) bool {
 	return r != nil && len(r.CausedBy) > 0 && !slices.ContainsFunc(r.CausedBy, func(m string) bool { return !c.isQuiet(m) })
 }
 
-// quietCall reports whether a call is recorded only when it fails or is slow.
+// quietCall reports whether a call is recorded only if it fails or is slow.
 func (c *Calls) quietCall(caused *call) bool { return caused.Quiet || c.isQuiet(caused.Method) }
 
-// QuietSpan reports whether a span of the runtime's is dropped for its name.
+// QuietSpan reports whether a runtime's span is dropped for its name.
 func (c *Calls) QuietSpan(s *Span) bool {
 	if s.guest || s.Failed || !slices.Contains(c.opts.QuietSpans, s.Name) {
 		return false
@@ -50,12 +49,12 @@ func (c *Calls) QuietSpan(s *Span) bool {
 	return kata.Waits(strings.TrimPrefix(s.Name, kata.RequestPrefix)) || !c.slow(s)
 }
 
-// slow reports whether a span is recorded for its length.
+// slow reports whether a span is recorded for its duration.
 func (c *Calls) slow(s *Span) bool {
 	return c.opts.Slow > 0 && s.End > s.Start && s.End-s.Start > uint64(c.opts.Slow)
 }
 
-// slowCall reports whether a call is recorded for its length.
+// slowCall reports whether a call is recorded for its duration.
 func (c *Calls) slowCall(caused *call) bool {
 	end := caused.End
 	if end.IsZero() {
@@ -64,13 +63,13 @@ func (c *Calls) slowCall(caused *call) bool {
 	return c.opts.Slow > 0 && end.Sub(caused.Start) > c.opts.Slow && !kata.Waits(caused.Method)
 }
 
-// recorded reports whether a call's span is sent, or will be.
+// recorded reports whether a call's span is, or will be, sent.
 func (c *Calls) recorded(caused *call) bool {
 	return caused.SpanContext.IsSampled() && (caused.Failed || c.slowCall(caused) || !c.quietCall(caused))
 }
 
-// Pending reports whether a span of the runtime's is of a quiet call that has not been
-// answered yet, so that it may fail: the runtime sends its span before it answers.
+// Pending reports whether a runtime's span serves a quiet call that is still open and so may
+// fail: the runtime sends its span before it answers.
 func (c *Calls) Pending(s *Span) bool {
 	if !s.IsCall() || !c.isQuiet(s.method) || kata.Waits(s.method) || c.slow(s) {
 		return false

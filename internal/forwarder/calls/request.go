@@ -13,17 +13,15 @@ import (
 type Request struct {
 	Method              string // "CreateContainer"
 	ContainerID, ExecID string
-	// Caller is the context that the request comes with, from a runtime that traces
-	// too.
+	// Caller is the context that a tracing runtime sent with the request.
 	Caller trace.SpanContext
-	// Quiet: its span is recorded only when it fails or is slow.
+	// Quiet: its span is recorded only if it fails or is slow.
 	Quiet bool
 }
 
-// Cause returns the span that a request to the agent belongs under: of the shim's
-// calls in flight the one that causes it, else the sandbox's root. If the runtime's
-// own spans arrive here, it is the runtime's span that the request names, in the
-// trace that this will be put into.
+// Cause returns the parent of a request to the agent: the shim's open call that causes it, else
+// the sandbox's root. If the runtime's own spans arrive here, the parent is the runtime's span
+// that the request names, in the trace to which that span will be moved.
 func (c *Calls) Cause(r Request) trace.SpanContext {
 	c.mu.Lock()
 	defer c.mu.Unlock()
@@ -41,11 +39,11 @@ func (c *Calls) Cause(r Request) trace.SpanContext {
 	return cause.WithSpanID(r.Caller.SpanID())
 }
 
-// Moves reports whether what is in a trace of the runtime's is put into others.
+// Moves reports whether spans in a trace of the runtime are moved to other traces.
 func (c *Calls) Moves(id trace.TraceID) bool { return !c.opts.Isolated && c.IsRuntime(id) }
 
-// inFlight returns the open call that causes a request: of several for the same
-// container the last that has not caused one like it. It is nil if there is none.
+// inFlight returns the open call that causes a request, nil if there is none. Of several for
+// the same container it prefers one without a request of this method yet, then the latest.
 func (c *Calls) inFlight(r *Request) *call {
 	methods := causing
 	if known := kata.RequestNamed(r.Method); known != nil {
@@ -63,8 +61,7 @@ func (c *Calls) inFlight(r *Request) *call {
 	return caused
 }
 
-// QuietRequests returns the requests to the agent that only quiet methods of the shim
-// cause.
+// QuietRequests returns the requests to the agent that only quiet methods of the shim cause.
 func QuietRequests(quiet []string) (requests []string) {
 	c := New(Options{Quiet: quiet})
 	for i := range kata.Requests {

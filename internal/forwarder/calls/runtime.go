@@ -10,27 +10,27 @@ import (
 	"github.com/shimtrace/shimtrace/internal/kata"
 )
 
-// runtime is what is known of the spans that the sandbox's runtime makes itself, in traces
-// that know nothing of ours.
+// runtime is what is known about the spans that Kata's runtime makes itself, in traces of its
+// own.
 type runtime struct {
 	traces recent.Map[trace.TraceID, struct{}]
-	// stale are the spans that no request is below any more.
+	// stale are spans that no further request is below, even if it names them.
 	stale recent.Map[trace.SpanID, struct{}]
-	// asked are the requests to the agent, as the runtime's own spans have them.
+	// asked are the requests to the agent for which the runtime has sent a span.
 	asked recent.Map[trace.SpanID, asked]
 }
 
-// asked is a request to the agent by the runtime's own span.
+// asked is a request to the agent, by the runtime's span for it.
 type asked struct {
 	Period
 	request string // "CreateContainer"
 }
 
 const (
-	// maxStale bounds the runtime's calls remembered because its requests may go on to
-	// name them: those of containers, and of their execs.
+	// maxStale bounds the remembered calls of the runtime that later requests may still name:
+	// those of containers and their execs.
 	maxStale = 4096
-	// maxAsked bounds the requests remembered because the agent's spans may name them.
+	// maxAsked bounds the remembered requests that the agent's spans may name.
 	maxAsked = 4096
 )
 
@@ -42,8 +42,8 @@ func newRuntime() runtime {
 	}
 }
 
-// Learn takes in what a span of the runtime's says that has arrived: the trace is the
-// runtime's, and if it is a request to the agent, when that was.
+// Learn takes in a runtime's span that has arrived: its trace is the runtime's, and if it is a
+// request to the agent, its times bound the agent's span.
 func (c *Calls) Learn(s *Span) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
@@ -60,52 +60,51 @@ func (c *Calls) Learn(s *Span) {
 	}
 }
 
-// Stale tells that no request is below a span of the runtime's.
+// Stale marks a runtime's span as one that no further request is below.
 func (c *Calls) Stale(id trace.SpanID) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	c.runtime.stale.Put(id, struct{}{})
 }
 
-// IsRuntime reports whether the runtime records its own spans in a trace.
+// IsRuntime reports whether a trace is one of the runtime's own.
 func (c *Calls) IsRuntime(id trace.TraceID) bool {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	return c.runtime.traces.Has(id)
 }
 
-// HasRuntime reports whether there are spans of the runtime's.
+// HasRuntime reports whether any span of the runtime has arrived.
 func (c *Calls) HasRuntime() bool {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	return c.runtime.traces.Len() > 0
 }
 
-// parents are spans that contexts name which were handed out, or taken for it, before they
-// have arrived: where they come into which trace, if they come.
+// parents are spans that requests named as their parent before they arrived, with the trace
+// that each goes to if it arrives.
 type parents struct {
-	// byHost are those that the runtime's requests came with, byGuest those that only the
-	// agent has named.
+	// byHost are those named by the runtime's requests, byGuest those named only by the agent.
 	byHost  recent.Map[trace.SpanID, *Parent]
 	byGuest recent.Map[trace.SpanID, *Parent]
 }
 
-// Parent is such a span.
+// Parent is a span that was named as a parent before it arrived.
 type Parent struct {
 	ID trace.SpanID
 	Cause
-	// Requests is when the requests were that are recorded below it; zero: there are none.
+	// Requests is when its recorded requests were; zero: there are none.
 	Requests Period
 }
 
-// maxParents bounds those that are remembered.
+// maxParents bounds each of the two.
 const maxParents = 4096
 
 func newParents() parents {
 	return parents{recent.New[trace.SpanID, *Parent](maxParents), recent.New[trace.SpanID, *Parent](maxParents)}
 }
 
-// named returns a parent, nil if it has not been named.
+// named returns a parent, nil if no request has named it.
 func (p *parents) named(id trace.SpanID) *Parent {
 	if named, ok := p.byHost.Get(id); ok {
 		return named
@@ -114,9 +113,9 @@ func (p *parents) named(id trace.SpanID) *Parent {
 	return named
 }
 
-// expect has a request's parent come into the trace of a cause. It reports false if that
-// is not the runtime's, has been named as being in another trace, or is an old one: where
-// the Go runtime does not trace any more, its requests go on to name what it did last.
+// expect assigns the parent that a request names to the trace of a cause. It reports false if
+// the parent is not the runtime's, is assigned to another trace, or is stale: once the Go
+// runtime has stopped tracing, its requests keep naming its last span.
 func (c *Calls) expect(caller, cause trace.SpanContext) bool {
 	id := caller.SpanID()
 	if !c.runtime.traces.Has(caller.TraceID()) || c.runtime.stale.Has(id) {
@@ -129,7 +128,7 @@ func (c *Calls) expect(caller, cause trace.SpanContext) bool {
 	return true
 }
 
-// requested remembers that a request is recorded below a parent.
+// requested records a request below a parent.
 func (c *Calls) requested(caller trace.SpanID, when Period) {
 	if p, ok := c.parents.byHost.Get(caller); !ok {
 		return
@@ -140,8 +139,7 @@ func (c *Calls) requested(caller trace.SpanID, when Period) {
 	}
 }
 
-// Named returns the cause of a span that is to come into a trace if it comes, since it was
-// named there.
+// Named returns the cause of a span that was named as a parent before it arrived.
 func (c *Calls) Named(id trace.SpanID) (Cause, bool) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
@@ -151,7 +149,7 @@ func (c *Calls) Named(id trace.SpanID) (Cause, bool) {
 	return Cause{}, false
 }
 
-// Requested returns the parents below which requests are recorded, once.
+// Requested returns the parents with recorded requests, each request once.
 func (c *Calls) Requested() (all []Parent) {
 	c.mu.Lock()
 	defer c.mu.Unlock()

@@ -2,20 +2,18 @@ package calls
 
 import "math"
 
-// Shift makes the host's time of the guest's, for what the guest did at one request or
-// on its own. As a rule it is one offset for all of it, so that its spans keep their
-// relation.
+// Shift turns the guest's times into the host's, for what the guest did for one request or on
+// its own. As a rule it is one offset for all of it, so that its spans keep their relation.
 type Shift struct {
 	offset int64
-	// two: the clock was set meanwhile, or it is of a time that is long for a clock. Then
-	// offset is right at guest.Start, and end at guest.End, and host is when all of it was.
+	// two: the clock was set meanwhile, or the span is long. Then offset applies at
+	// guest.Start, end applies at guest.End, and host is the whole period.
 	two         bool
 	end         int64
 	guest, host Period
 }
 
-// Of returns a time of the guest's by the host's clock. Without a shift it
-// is the same.
+// Of returns a time of the guest by the host's clock. A nil shift changes nothing.
 func (s *Shift) Of(guest int64) int64 {
 	if s == nil {
 		return guest
@@ -34,21 +32,21 @@ func (s *Shift) Of(guest int64) int64 {
 	return s.host.nearest(late)
 }
 
-// gradual reports whether the offset changed by so little that nothing says when: times
-// between the ends are then moved in proportion.
+// gradual reports whether the offset changed too little to tell when it did: times between the
+// ends are then moved in proportion.
 func (s *Shift) gradual() bool {
 	return distance(s.offset, s.end) <= uint64(max(0, s.host.End-s.host.Start))
 }
 
-// fits is how what the guest says of a span is made to lie within what the host knows.
+// fits bounds a span's times by what the host knows.
 type fits struct {
-	// host is when it was at the earliest and the latest.
+	// host is the earliest and the latest that it can have been.
 	host Period
-	// sure: it was within host for certain, so that the clock can be learned from it.
+	// sure: it was certainly within host, so that the clock learns from it.
 	sure bool
 	// start: only its beginning was within host.
 	start bool
-	// skew is how far it may be moved for host if it is not sure.
+	// skew is how far it may be moved to lie within host if it is not sure.
 	skew int64
 }
 
@@ -61,7 +59,7 @@ func (c *clock) fit(guest Period, in fits) *Shift {
 	within := offsets(Period{guest.Start, end}, in.host)
 	switch {
 	case guest.End < guest.Start,
-		// It seems to have lasted longer than what it is within.
+		// It seems longer than what encloses it.
 		!within.possible() && (in.sure || within.Start-in.skew > within.End),
 		!in.sure && c.epochAt(guest.Start) != c.epochAt(guest.End):
 		return c.fitEnds(guest, in)
@@ -78,9 +76,8 @@ func (c *clock) fit(guest Period, in fits) *Shift {
 	return &Shift{offset: c.at(guest.middle())}
 }
 
-// fitEnds returns the shift of a span in which the guest's clock was set: of both ends
-// by themselves. What is not within in by what is known of the clock may have been at
-// any time of it.
+// fitEnds returns the shift of a span during which the guest's clock was set, each end by
+// itself. An end that the clock puts outside in.host moves to its bound.
 func (c *clock) fitEnds(guest Period, in fits) *Shift {
 	start, end := plus(guest.Start, c.at(guest.Start)), plus(guest.End, c.at(guest.End))
 	if !in.host.has(start) && in.host.Start != math.MinInt64 {
@@ -100,12 +97,12 @@ func (c *clock) fitEnds(guest Period, in fits) *Shift {
 	return &Shift{two: true, offset: plus(start, -guest.Start), end: plus(end, -guest.End), guest: guest, host: Period{start, end}}
 }
 
-// shift returns the shift of a span of the agent's, and learns from it: what happened
-// ended before it arrived, and began after the sandbox did.
+// shift returns the shift of an agent's span and learns from it: a span ended before it arrived
+// and began after the sandbox did.
 func (c *Calls) shift(s *Span, in fits) *Shift {
 	guest, possible := s.at, Period{c.began, s.Came}
 	if s.IsLifeLong() {
-		return c.clock.fitEnds(guest, fits{host: possible}) // of both ends by what is known of their times
+		return c.clock.fitEnds(guest, fits{host: possible}) // each end by what is known of its time
 	}
 	if b := offsets(guest, possible); guest.Start <= guest.End && b.possible() && !b.has(c.clock.at(guest.middle())) {
 		c.clock.learn(guest.middle(), b)
@@ -118,11 +115,11 @@ func (c *Calls) shift(s *Span, in fits) *Shift {
 	return c.clock.fit(guest, in)
 }
 
-// shiftBelow returns the shift of a span of the agent's by what it names as its parent.
+// shiftBelow returns the shift of an agent's span from the parent that it names.
 func (c *Calls) shiftBelow(s *Span) *Shift {
 	in := fits{host: always}
 	if a, ok := c.runtime.asked.Get(s.ParentID); ok && (s.request == nil || s.request.Name == a.request) {
-		in = fits{host: a.Period, sure: s.request != nil} // or of a later Kata
+		in = fits{host: a.Period, sure: s.request != nil} // an unknown span may be a later Kata's
 	} else if ours, ok := c.of(s.ParentID); ok && ours.Method != "" {
 		in = fits{host: ours.serving(), sure: s.request != nil && (s.request.Once || s.request.Name == ours.Method)}
 	} else if m := c.caller(s); m.call != nil {
@@ -131,19 +128,18 @@ func (c *Calls) shiftBelow(s *Span) *Shift {
 	return c.shift(s, in)
 }
 
-// of returns when something of the guest's was by the host's clock.
+// of returns a period of the guest on the host's clock.
 func (s *Shift) of(guest Period) Period {
 	start := s.Of(guest.Start)
 	return Period{start, max(start, s.Of(guest.End))}
 }
 
-// by returns when something of the guest's was by the host's clock, of which only its own
-// times are known.
+// by returns a period of the guest on the host's clock when only its own times are known.
 func (c *clock) by(guest Period) Period {
 	return Period{plus(guest.Start, c.at(guest.Start)), plus(guest.End, c.at(guest.End))}
 }
 
-// Event returns when something happened within a span that is drawn at a time.
+// Event returns the host's time of an event in a span that is drawn at a time.
 func (s *Shift) Event(at uint64, drawn Period) uint64 {
 	return uint64(drawn.nearest(s.Of(clamped(at))))
 }

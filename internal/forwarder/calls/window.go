@@ -8,17 +8,16 @@ import (
 	"go.opentelemetry.io/otel/trace"
 )
 
-// window is a root span of the sandbox, and the time in which what is below it is
-// recorded.
+// window is a root span of the sandbox and the period in which spans below it are recorded.
 type window struct {
 	trace.SpanContext
 	Period
 }
 
-// windows are those that a sandbox has had, the present one last. There is one at least.
+// windows are a sandbox's windows, the current one last. There is at least one.
 type windows []*window
 
-// maxPast bounds the former ones that are remembered.
+// maxPast bounds the remembered past windows.
 const maxPast = 8
 
 func newWindows(opts Options) windows {
@@ -34,11 +33,11 @@ func newWindows(opts Options) windows {
 
 func (ws windows) last() *window { return ws[len(ws)-1] }
 
-// begin has another root from a moment on.
+// begin starts a window with another root.
 func (ws *windows) begin(sc trace.SpanContext, at int64) {
 	all := *ws
 	if last := ws.last(); !last.IsSampled() || last.SpanID() == sc.SpanID() {
-		all = all[:len(all)-1] // nothing is below it, or it goes on
+		all = all[:len(all)-1] // nothing is below it, or it continues
 	} else {
 		last.End = min(last.End, at)
 	}
@@ -46,7 +45,7 @@ func (ws *windows) begin(sc trace.SpanContext, at int64) {
 	*ws = all[max(0, len(all)-1-maxPast):]
 }
 
-// at returns the window of what ended at a moment by the host's clock.
+// at returns the window for what ended at a moment on the host's clock.
 func (ws windows) at(end int64) *window {
 	for i, past := range ws[:len(ws)-1] {
 		if end < ws[i+1].Start {
@@ -56,7 +55,7 @@ func (ws windows) at(end int64) *window {
 	return ws.last()
 }
 
-// that returns the window whose root is meant, nil if none is.
+// that returns the latest window whose root satisfies means; nil if there is none.
 func (ws windows) that(means func(trace.SpanContext) bool) *window {
 	for i := len(ws) - 1; i >= 0; i-- {
 		if ws[i].IsValid() && means(ws[i].SpanContext) {
@@ -66,8 +65,8 @@ func (ws windows) that(means func(trace.SpanContext) bool) *window {
 	return nil
 }
 
-// SetRoot changes Options.Root: the sandbox is traced anew, from a moment on. Spans that
-// come late of what was over before go below the root that was then.
+// SetRoot replaces Options.Root: tracing begins anew at a moment. Late spans from before still
+// go below the former root.
 func (c *Calls) SetRoot(sc trace.SpanContext, began time.Time) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
@@ -75,23 +74,23 @@ func (c *Calls) SetRoot(sc trace.SpanContext, began time.Time) {
 	c.addTrace(sc.TraceID())
 }
 
-// EndRoot tells that from a moment on nothing is recorded, until SetRoot.
+// EndRoot ends recording at a moment, until the next SetRoot.
 func (c *Calls) EndRoot(ended time.Time) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	c.windows.last().End = ended.UnixNano()
 }
 
-// Root returns the root span of what ended at a moment by the host's clock.
+// Root returns the root span for what ended at a moment on the host's clock.
 func (c *Calls) Root(end int64) trace.SpanContext {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	return c.windows.at(end).SpanContext
 }
 
-// Draw returns when a span was by the host's clock, and the times at which it is drawn:
-// within its window, and not after it has arrived. It reports false if nothing of its time
-// is recorded. Which of the span's ids are only claimed is marked.
+// Draw returns a span's times on the host's clock, and the times at which it is drawn: within
+// its window and not after its arrival. It reports false if its time is not recorded. It also
+// marks the span's ids that are only claimed.
 func (c *Calls) Draw(s *Span, cause *Cause) (was, at Period, recorded bool) {
 	c.mu.Lock()
 	defer c.mu.Unlock()

@@ -6,12 +6,12 @@ import (
 	"go.opentelemetry.io/otel/trace"
 )
 
-// agent is the source in the VM. What it does at a request comes with the context of who
-// asked, or with none; what it does on threads of its own are roots that begin within a
-// request, which as a rule arrives later.
+// agent is the source in the VM. Its requests name the caller's span as their parent, or none.
+// What it does on its own threads are roots that begin within a request, which usually arrives
+// later.
 type agent struct {
 	*source
-	requests [recentRequests]interval // the last ones, for threads that come after theirs
+	requests [recentRequests]interval // the last ones, for threads that arrive later
 	next     int
 }
 
@@ -31,7 +31,7 @@ const (
 	maxThreads = 256
 )
 
-// begins takes in a request that threads may be part of, those that wait for it with it.
+// begins registers a request, and joins to it the waiting threads that began within it.
 func (a *agent) begins(n *node) {
 	if !a.HoldsThreads(&n.Span) {
 		return
@@ -63,8 +63,8 @@ func (a *agent) place(n *node) {
 	a.send(n, cause, cause.Parent)
 }
 
-// waits puts a thread below the request that holds it, or has it wait for one. It
-// reports false if it is to get its place at once.
+// waits places a thread below the request that encloses it, or lets it wait for one. It reports
+// false if the thread must be placed at once.
 func (a *agent) waits(n *node) bool {
 	shortest := uint64(math.MaxUint64)
 	var in *interval
@@ -90,8 +90,8 @@ func (a *agent) waits(n *node) bool {
 	return true
 }
 
-// fromAbove implements origin. A request's parent is in it: whose it is can be told by
-// the trace.
+// fromAbove implements origin. The parent that a request names is its caller's; the trace tells
+// whether the caller is the runtime.
 func (a *agent) fromAbove(n *node) bool {
 	if parent, known := a.above.lookup(n.ParentID); known {
 		if a.opts.Isolated {

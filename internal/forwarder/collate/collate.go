@@ -14,8 +14,8 @@ import (
 	"github.com/shimtrace/shimtrace/internal/names"
 )
 
-// Collator makes a tree of the spans of one sandbox's runtime, and below it one of its
-// agent's. It is safe for concurrent use; who tells its Calls never waits for spans.
+// Collator makes a tree of the spans of one sandbox's runtime, and below it a tree of its
+// agent's. It is safe for concurrent use; reporting to its Calls never waits for spans.
 type Collator struct {
 	*calls.Calls
 	opts Options
@@ -28,11 +28,11 @@ type Collator struct {
 	stats    Stats
 }
 
-// remembered is how many spans of a source are remembered once they got their place, for
-// children and duplicates that come late, of about 150 bytes each.
+// remembered is how many sent spans of a source are remembered for late children and
+// duplicates, at about 150 bytes each.
 const remembered = 4096
 
-// New returns a Collator of a sandbox.
+// New returns the Collator of a sandbox.
 func New(opts Options) *Collator {
 	opts.defaults()
 	c := &Collator{
@@ -51,8 +51,8 @@ func New(opts Options) *Collator {
 	return c
 }
 
-// Add takes a span of the agent's in and owns it from then on. Spans are to be added in the
-// order in which they arrive.
+// Add takes a span of the agent and owns it from then on. Spans must be added in the order of
+// their arrival.
 func (c *Collator) Add(s *span.Span) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
@@ -63,9 +63,9 @@ func (c *Collator) Add(s *span.Span) {
 	}
 }
 
-// AddRuntime takes a span of the sandbox's runtime in and owns it from then on. Spans
-// are to be added in the order in which they arrive. The agent's spans that name one
-// as their parent follow it, whichever comes first.
+// AddRuntime takes a span of the sandbox's runtime and owns it from then on. Spans must be
+// added in the order of their arrival. The agent's spans that name one as their parent follow
+// it, whichever arrives first.
 func (c *Collator) AddRuntime(s *span.Span) {
 	span := calls.RuntimeSpan(s)
 	c.Learn(&span)
@@ -80,7 +80,7 @@ func (c *Collator) AddRuntime(s *span.Span) {
 	}
 }
 
-// take takes in a span, and returns nil if it is not wanted.
+// take registers a span as waiting. It returns nil if the span is dropped.
 func (s *source) take(span calls.Span) *node {
 	s.stats.Added++
 	id := trace.SpanID(span.SpanID)
@@ -100,7 +100,7 @@ func (s *source) take(span calls.Span) *node {
 	return s.waiting.put(span)
 }
 
-// add gives a span that was taken in its place, or has it wait for that.
+// add places a span, or lets it wait.
 func (s *source) add(n *node) {
 	if cause, expected := s.expected(n.id); expected {
 		s.arrived(n, cause)
@@ -114,7 +114,7 @@ func (c *Collator) has(id trace.SpanID) bool {
 	return c.runtime.sent.Has(id) || c.agent.sent.Has(id) || c.runtime.waiting.arrived(id) || c.agent.waiting.arrived(id)
 }
 
-// bound keeps the spans that wait within their limits.
+// bound keeps the waiting spans within their limits.
 func (c *Collator) bound() {
 	r, a := &c.runtime.waiting, &c.agent.waiting
 	for r.spans+a.spans > c.opts.MaxSpans || r.bytes+a.bytes > c.opts.MaxBytes {
@@ -126,9 +126,8 @@ func (c *Collator) bound() {
 	}
 }
 
-// Tick gives a place to the spans that have waited for Options.Hold, and sends all
-// that have theirs. It is to be called at least once a second while spans arrive
-// or wait.
+// Tick places the spans that have waited for Options.Hold, and sends all placed ones. Call it
+// at least once a second while spans arrive or wait.
 func (c *Collator) Tick() {
 	c.mu.Lock()
 	defer c.mu.Unlock()
@@ -136,18 +135,16 @@ func (c *Collator) Tick() {
 	c.flush()
 }
 
-// AgentEnded tells that no more spans of the agent's will come, since its connection
-// or its VM is gone. If there are none of the runtime's either, nothing more will
-// come at all.
+// AgentEnded reports that the agent sends no more spans: its connection or its VM is gone. If
+// the runtime has sent none either, nothing more comes at all.
 func (c *Collator) AgentEnded() {
 	if !c.HasRuntime() {
 		c.Ended()
 	}
 }
 
-// Ended tells that no more spans will come. All that waits is sent, and placeholders
-// for the parents that are missing. Should spans be added after all, they are placed
-// as before.
+// Ended reports that no more spans come. It sends all waiting spans, and placeholders for
+// missing parents. Spans added later are placed as before.
 func (c *Collator) Ended() {
 	c.mu.Lock()
 	defer c.mu.Unlock()
@@ -158,7 +155,7 @@ func (c *Collator) Ended() {
 	c.flush()
 }
 
-// settleUntil gives a place to the spans that have waited since due.
+// settleUntil places the spans that have waited since due.
 func (c *Collator) settleUntil(due time.Time) {
 	c.runtime.decide()
 	for _, s := range []*source{c.runtime.source, c.agent.source} {
@@ -168,7 +165,7 @@ func (c *Collator) settleUntil(due time.Time) {
 	}
 }
 
-// Held returns how many spans wait now.
+// Held returns how many spans are waiting.
 func (c *Collator) Held() int {
 	c.mu.Lock()
 	defer c.mu.Unlock()
@@ -189,7 +186,7 @@ func (c *Collator) drop(reason Reason) {
 	c.opts.Drop(reason, 1)
 }
 
-// cut says that a span is not below what it names as its parent.
+// cut makes a span parentless: what it names as its parent is below it.
 func (c *Collator) cut(n *node) {
 	c.stats.Cut++
 	n.ParentID = [8]byte{}

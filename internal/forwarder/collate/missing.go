@@ -13,14 +13,14 @@ import (
 	"github.com/shimtrace/shimtrace/internal/names"
 )
 
-// missing is a parent that has not arrived, but whose children were sent.
+// missing is a parent that has not arrived, though its children were sent.
 type missing struct {
 	calls.Cause
-	begin, end uint64 // from the first child's start to the last one's end
+	begin, end uint64 // from the first child's start to the last child's end
 	children   int
 }
 
-// drew tells that a child was drawn.
+// drew records that a child was sent.
 func (m *missing) drew(begin, end uint64) {
 	if m.children == 0 {
 		m.begin, m.end = begin, end
@@ -29,10 +29,9 @@ func (m *missing) drew(begin, end uint64) {
 	m.begin, m.end = min(m.begin, begin), max(m.end, end)
 }
 
-// infer gives a place to what has waited long enough, with all below it: that of cause, or
-// the one that can be inferred. The children of a missing span name it as their parent all
-// the same, for it may yet come; only requests to the agent do not, since what is above
-// them is not the agent's.
+// infer places a top that has waited long enough, with all below it: by cause, or by an
+// inferred one. The children of a missing span keep it as their parent, because it may still
+// arrive. Only requests to the agent do not: their parent is not the agent's.
 func (s *source) infer(top *node, cause *calls.Cause) {
 	s.stats.Inferred++
 	if !top.missing() {
@@ -67,8 +66,8 @@ func (s *source) infer(top *node, cause *calls.Cause) {
 	}
 }
 
-// placeNow has a span of this source get its place that others have waited for long enough.
-// It reports false if it is not here.
+// placeNow places a waiting span of this source for which others have waited long enough. It
+// reports false if no such span waits.
 func (s *source) placeNow(id trace.SpanID) bool {
 	if s.opts.Isolated || !s.waiting.arrived(id) {
 		return false
@@ -77,24 +76,24 @@ func (s *source) placeNow(id trace.SpanID) bool {
 	return true
 }
 
-// maxClues bounds the spans looked at for ids.
+// maxClues bounds the spans that are searched for ids.
 const maxClues = 64
 
-// inferred returns the cause of a span that is missing: by what the names of its children
-// and the ids below it say, else the one that its trace has had before, else by the time.
+// inferred returns the cause of a missing span: by the names and ids of the spans below it,
+// else the earlier one of its trace, else by time.
 func (s *source) inferred(lost *calls.Span) calls.Cause {
 	if t, _ := s.traces.Get(lost.TraceID); t.placed && t.Drop == "" && (!lost.IsRequest() || lost.ContainerID == "") {
 		return t.Cause
 	}
 	cause := s.Of(lost)
 	if cause.Trace.IsValid() && cause.Trace != lost.TraceID && s.HasTrace(lost.TraceID) {
-		// It stays where it is; only what it is below must be in the same trace.
+		// The trace stays; only the parent must be in it too.
 		cause, _ = s.Within(lost)
 	}
 	return s.orOwnTrace(cause, lost.TraceID)
 }
 
-// lost returns what a span that is missing was, as far as what is below it tells.
+// lost returns what the spans below a missing span tell about it.
 func (s *source) lost(top *node) calls.Span {
 	lost := span.Span{Start: math.MaxUint64}
 	var room [8]*node
@@ -125,7 +124,7 @@ func (s *source) lost(top *node) calls.Span {
 	return of
 }
 
-// await sends a span whose parent is missing, and may yet come from the source in.
+// await sends a span whose parent is missing, and may still come from source in.
 func (s *source) await(n *node, parent trace.SpanID, cause calls.Cause, in *source) {
 	if s.above != nil && s.above.missing[parent] != nil {
 		in = s.above
@@ -135,11 +134,11 @@ func (s *source) await(n *node, parent trace.SpanID, cause calls.Cause, in *sour
 	m := in.missing[parent]
 	named, isNamed := s.Named(parent)
 	switch {
-	case cause.Drop != "", parent == cause.Parent: // or a call that has been forgotten
+	case cause.Drop != "", parent == cause.Parent: // dropped, or its call forgotten
 		s.send(n, cause, cause.Parent)
 		return
 	case m == nil && s.awaited() >= s.opts.MaxAwaited,
-		// Others have drawn it into another trace.
+		// Others have drawn the parent into another trace.
 		m != nil && m.Trace != cause.Trace, isNamed && named.Trace != cause.Trace:
 		s.stats.Cut++
 		s.send(n, cause, cause.Parent)
@@ -151,8 +150,8 @@ func (s *source) await(n *node, parent trace.SpanID, cause calls.Cause, in *sour
 	s.send(n, cause, parent)
 }
 
-// arrivedAbove has what is below a span of the source above follow it. What was drawn below it in
-// another trace, when that was not known yet, has a placeholder there.
+// arrivedAbove places what waits for a span of the source above. If children were drawn below
+// that span in another trace before this was known, it gets a placeholder there.
 func (s *source) arrivedAbove(id trace.SpanID, in trace.TraceID) {
 	if m := s.missing[id]; m != nil {
 		delete(s.missing, id)
@@ -167,7 +166,7 @@ func (s *source) arrivedAbove(id trace.SpanID, in trace.TraceID) {
 	}
 }
 
-// expect takes in which spans of the runtime's that have not come are above requests.
+// expect registers the runtime's spans that are above requests and have not arrived.
 func (r *runtime) expect() {
 	for _, p := range r.Requested() {
 		if r.has(p.ID) {
@@ -185,12 +184,11 @@ func (r *runtime) expect() {
 // awaited returns how many parents are missing.
 func (c *Collator) awaited() int { return len(c.runtime.missing) + len(c.agent.missing) }
 
-// placeholders sends a span for each parent that never came.
+// placeholders sends a placeholder for each parent that never arrived.
 func (s *source) placeholders() {
 	ids := make([]trace.SpanID, 0, len(s.missing))
 	for id, m := range s.missing {
-		// What has become known as a span of the host's since needs none, nor what the guest
-		// has sent under the id of one.
+		// Spans of the host need none, nor do those that the guest sent under this id.
 		if _, known := s.Knows(id); m.children > 0 && !known && (s.below == nil || !s.below.isDrawn(id, m.Trace)) {
 			ids = append(ids, id)
 		}
@@ -204,13 +202,13 @@ func (s *source) placeholders() {
 	clear(s.missing)
 }
 
-// isDrawn reports whether a span was sent in a trace.
+// isDrawn reports whether a span was sent, in this trace.
 func (s *source) isDrawn(id trace.SpanID, in trace.TraceID) bool {
 	found, ok := s.sent.Get(id)
 	return ok && found.Trace == in && found.Drop == "" && !found.off
 }
 
-// placeholder sends a span for a parent that has not come.
+// placeholder sends a placeholder for a missing parent.
 func (s *source) placeholder(id trace.SpanID, m *missing) {
 	s.stats.Placeholders++
 	s.sent.Put(id, sent{Cause: m.Cause, parent: m.Parent, end: int64(m.end)})

@@ -10,39 +10,37 @@ import (
 	"github.com/shimtrace/shimtrace/internal/forwarder/calls"
 )
 
-// Sink takes a batch of spans, so many, of one resource and instrumentation scope: the
-// elements of an OTLP ScopeSpans message's spans, one after another. It keeps no part of
-// them.
+// Sink takes a batch of n spans of one resource and instrumentation scope, encoded as
+// consecutive elements of an OTLP ScopeSpans message's spans. It must not keep the slice.
 type Sink func(resource *resourcepb.Resource, scope string, spans []byte, n int)
 
-// Options are what a Collator is made of. Sink is required, the rest has the
-// defaults named at each field.
+// Options configure a Collator. Sink is required; the rest has the defaults stated at each
+// field.
 type Options struct {
 	calls.Options
 
-	// Resource is stamped on every span: service.name, the sandbox, its pod, the
+	// Resource is stamped on every span of the agent: service.name, the sandbox, its pod, the
 	// host. Nothing of the guest's own resource remains.
 	Resource *resourcepb.Resource
-	// Runtime is the same for the spans of the sandbox's runtime.
+	// Runtime is the same for the runtime's spans.
 	Runtime *resourcepb.Resource
 
-	// Hold is how long a span waits for what is above it. Default: package defaults.
+	// Hold is how long a span waits for its parent. Default: package defaults.
 	Hold time.Duration
-	// MaxSpans and MaxBytes bound the spans that wait. Beyond them those that
-	// waited longest get their place early; none is dropped. Default: package defaults.
+	// MaxSpans and MaxBytes bound the waiting spans. Beyond them the longest waiting ones are
+	// placed early; none is dropped. Default: package defaults.
 	MaxSpans, MaxBytes int
-	// MaxAwaited bounds the parents that are missing while their children have
-	// been sent already, and so the placeholders. Beyond it children are put
-	// directly under the call. Default 1024.
+	// MaxAwaited bounds the missing parents whose children were sent, and so the placeholders.
+	// Beyond it children go directly below the call. Default 1024.
 	MaxAwaited int
 	// MaxBatch is how many spans go to the sink at once. Default 256.
 	MaxBatch int
 
-	// Sink takes the spans. It is called from Add, AddRuntime, Tick and Ended, never by
-	// two at once.
+	// Sink takes the spans. It is called from Add, AddRuntime, Tick and Ended, one call at a
+	// time.
 	Sink Sink
-	// Drop is told of each span that will not reach the sink, and why. It is called
-	// from where Sink is and must not block. Default: nobody asks.
+	// Drop is told of each span that will not reach the sink, and why. It is called from the
+	// same methods as Sink and must not block. Default: none.
 	Drop func(reason Reason, n int)
 }
 

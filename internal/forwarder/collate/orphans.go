@@ -8,11 +8,11 @@ import (
 	"github.com/shimtrace/shimtrace/internal/forwarder/calls"
 )
 
-// node is a span that waits, or one that is missing and has children that do.
+// node is a waiting span, or a missing one with waiting children.
 type node struct {
-	calls.Span // of nothing: it is missing
+	calls.Span // nil: it is missing
 	id         trace.SpanID
-	needed     bool // what is below it has been drawn
+	needed     bool // sent spans are below it
 	cost       int  // in memory, in bytes
 
 	// As it will be sent.
@@ -20,11 +20,11 @@ type node struct {
 	parent trace.SpanID
 	link   calls.Link
 
-	above *node // nil: it is a top
-	// Children, in the order in which they came.
+	above *node // nil: this is a top
+	// Children, in the order of their arrival.
 	first, last, next *node
 
-	// Of a top that waits: when the first span below it came, and where it is in
+	// Of a waiting top: when the first span below it arrived, and its element in
 	// waiting.oldest.
 	since int64
 	age   *list.Element
@@ -32,12 +32,12 @@ type node struct {
 
 func (n *node) missing() bool { return n.Span.Span == nil }
 
-// waiting are the orphans of one source: spans that wait for what is above them to arrive,
-// or if they are tops that have arrived, for what may have caused them.
+// waiting are the orphans of one source: spans that wait for their parents, or, at the top, for
+// what may have caused them.
 type waiting struct {
 	nodes  map[trace.SpanID]*node
-	oldest *list.List // of tops, those first that wait longest
-	// threads are the tops that wait for a request that they are part of.
+	oldest *list.List // of tops, the longest waiting first
+	// threads are the tops that wait for a request to be part of.
 	threads map[*node]struct{}
 	spans   int
 	bytes   int
@@ -47,7 +47,7 @@ func newWaiting() waiting {
 	return waiting{nodes: make(map[trace.SpanID]*node), oldest: list.New(), threads: make(map[*node]struct{})}
 }
 
-// front returns the top that waits longest, nil if none does.
+// front returns the longest waiting top, nil if there is none.
 func (w *waiting) front() *node {
 	if e := w.oldest.Front(); e != nil {
 		return e.Value.(*node)
@@ -55,11 +55,10 @@ func (w *waiting) front() *node {
 	return nil
 }
 
-// nodeCost is what a node costs in memory beside what its span does, in bytes.
+// nodeCost is what a node costs in memory, in bytes, in addition to its span.
 const nodeCost = 512
 
-// put makes a node of a span that has arrived, or finds the one that its children
-// have made.
+// put makes a node for a span that has arrived, or fills in the one that its children made.
 func (w *waiting) put(s calls.Span) *node {
 	n := w.node(s.SpanID)
 	n.Span = s
@@ -69,7 +68,7 @@ func (w *waiting) put(s calls.Span) *node {
 	return n
 }
 
-// node returns the node of a span, made now for a missing one.
+// node returns the node of a span; if there is none, it adds one for a missing span.
 func (w *waiting) node(id trace.SpanID) *node {
 	n := w.nodes[id]
 	if n == nil {
@@ -79,13 +78,13 @@ func (w *waiting) node(id trace.SpanID) *node {
 	return n
 }
 
-// arrived reports whether a span is among those that wait.
+// arrived reports whether a span has arrived and waits.
 func (w *waiting) arrived(id trace.SpanID) bool {
 	n := w.nodes[id]
 	return n != nil && !n.missing()
 }
 
-// drop forgets a node that got its place.
+// drop removes a node.
 func (w *waiting) drop(n *node) {
 	delete(w.nodes, n.id)
 	if !n.missing() {
@@ -94,14 +93,14 @@ func (w *waiting) drop(n *node) {
 	}
 }
 
-// hold has a top wait, with what is below it.
+// hold makes a top wait, with what is below it.
 func (w *waiting) hold(top *node, now int64) {
 	if top.age == nil {
 		top.since, top.age = now, w.oldest.PushBack(top)
 	}
 }
 
-// release takes a top out of those that wait.
+// release ends a top's wait.
 func (w *waiting) release(top *node) {
 	if top.age != nil {
 		w.oldest.Remove(top.age)
@@ -110,7 +109,7 @@ func (w *waiting) release(top *node) {
 	}
 }
 
-// top returns the top that a node is below.
+// top returns the top above a node.
 func (n *node) top() *node {
 	for n.above != nil {
 		n = n.above
@@ -118,14 +117,14 @@ func (n *node) top() *node {
 	return n
 }
 
-// join puts n, a top, below another node. It reports false if that is below n.
+// join puts n, a top, below another node. It reports false if that node is below n.
 func (w *waiting) join(n, above *node, now int64) bool {
 	top := above.top()
 	if top == n {
 		return false
 	}
 	w.hold(top, now)
-	// The bound on waiting is that of the span that waits longest.
+	// The longest waiting span bounds the wait of all.
 	if n.age != nil && n.since < top.since {
 		top.since = n.since
 		w.oldest.MoveBefore(top.age, n.age)
@@ -141,8 +140,7 @@ func (w *waiting) join(n, above *node, now int64) bool {
 	return true
 }
 
-// orphans takes the children of a missing top away from it, which waits no longer: each is
-// a top then.
+// orphans removes a missing top and returns its children, which are tops then.
 func (w *waiting) orphans(top *node) (all []*node) {
 	w.release(top)
 	w.drop(top)

@@ -6,22 +6,21 @@ import (
 	"github.com/shimtrace/shimtrace/internal/forwarder/recent"
 )
 
-// runtime is the source on the host. Its traces know nothing of ours: one for all of the
-// sandbox's life (the Go runtime), or one for some of its work each (runtime-rs). Spans
-// that are calls of the shim, as the runtime serves them, are put below the calls; what is
-// below them follows, requests to the agent included. Their common parent lasts as long as
-// the sandbox, arrives last or never, and keeps only what is no call.
+// runtime is the source on the host. It has traces of its own: one for the sandbox's life (the
+// Go runtime), or several (runtime-rs). Its spans for calls of the shim go below these calls;
+// what is below them follows, requests to the agent included. Their common parent is life-long,
+// arrives last or never, and keeps only spans that are no calls.
 type runtime struct {
 	*source
-	roots   recent.Map[trace.SpanID, struct{}] // as the calls name them
-	pending []*node                            // calls that are quiet unless they fail
+	roots   recent.Map[trace.SpanID, struct{}] // the parents that calls name
+	pending []*node                            // quiet calls without an answer
 }
 
-// maxRoots bounds the roots remembered; a runtime has one.
+// maxRoots bounds the remembered roots; a runtime has one.
 const maxRoots = 64
 
-// learnRoot takes a call's parent for the runtime's root, unless it is known to be
-// something else: the Go runtime puts a pod's later creates below its first.
+// learnRoot takes a call's parent as the runtime's root, unless that parent is known as another
+// span: the Go runtime puts a pod's later creates below its first.
 func (r *runtime) learnRoot(n *node) {
 	parent := trace.SpanID(n.ParentID)
 	if !parent.IsValid() || r.roots.Has(parent) || r.has(parent) {
@@ -36,8 +35,7 @@ func (r *runtime) learnRoot(n *node) {
 	}
 }
 
-// alone implements origin. Where the runtime keeps its traces, it says what is below its
-// root.
+// alone implements origin. In isolated traces, spans stay below the runtime's root.
 func (r *runtime) alone(n *node) bool {
 	return n.IsCall() || r.QuietSpan(&n.Span) || !r.opts.Isolated && r.roots.Has(n.ParentID)
 }
@@ -63,7 +61,7 @@ func (r *runtime) place(n *node) {
 	r.send(n, cause, cause.Parent)
 }
 
-// decide places the quiet calls that have been answered since.
+// decide places the quiet calls that have been answered.
 func (r *runtime) decide() {
 	waiting := r.pending
 	r.pending = nil
@@ -74,5 +72,5 @@ func (r *runtime) decide() {
 	}
 }
 
-// fromAbove implements origin: nothing is above the runtime.
+// fromAbove implements origin: no source is above the runtime.
 func (r *runtime) fromAbove(*node) bool { return false }

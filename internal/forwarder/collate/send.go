@@ -19,11 +19,11 @@ type batch struct {
 	scope    string
 	lost     string // the name of its placeholders
 	spans    int
-	cost     int    // of spans, in memory of who reads them
+	cost     int    // of the spans in their reader's memory, in bytes
 	buf      []byte // elements of ScopeSpans.spans
 }
 
-// maxBatchCost bounds what a batch may take of memory, in bytes, by one span.
+// maxBatchCost bounds a batch's memory, in bytes, give or take one span.
 const maxBatchCost = 512 << 10
 
 func newBatch(opts *Options, resource *resourcepb.Resource, scope, lost string) batch {
@@ -47,19 +47,19 @@ func (b *batch) send() {
 	b.spans, b.cost, b.buf = 0, 0, b.buf[:0]
 }
 
-// flush hands to the sink what is collected for it, and lets go of the memory.
+// flush hands the collected spans to the sink and frees the memory.
 func (b *batch) flush() {
 	b.send()
 	b.buf = nil
 }
 
-// flush hands to the sink what is collected for it.
+// flush hands the collected spans of both sources to the sink.
 func (c *Collator) flush() {
 	c.agent.out.flush()
 	c.runtime.out.flush()
 }
 
-// send sends a span, below parent, and all that is below it.
+// send sends a span below parent, and all that is below the span.
 func (s *source) send(top *node, cause calls.Cause, parent trace.SpanID) {
 	s.waiting.release(top)
 	if cause.Link != (calls.Link{}) {
@@ -94,13 +94,13 @@ func (s *source) send(top *node, cause calls.Cause, parent trace.SpanID) {
 	}
 }
 
-// sendOne sends a span alone.
+// sendOne sends a single span.
 func (s *source) sendOne(n *node) sent {
 	was, at, recorded := s.Draw(&n.Span, &n.cause)
 	done := sent{Cause: n.cause, parent: n.parent, end: was.End}
 	done.off = !recorded && !n.needed && (n.cause.Drop == "" || n.cause.Drop == unsampled)
 	if n.IsLifeLong() {
-		done.Shift = nil // of what is below it the times say little
+		done.Shift = nil // its times say little about what is below it
 	}
 	s.sent.Put(n.id, done)
 	in := n.cause.Trace
@@ -120,8 +120,7 @@ func (s *source) sendOne(n *node) sent {
 	return done
 }
 
-// emit gives a span to the sink that was at a time by the host's clock, and is drawn at
-// another.
+// emit sends a span, which was at one time on the host's clock and is drawn at another.
 func (s *source) emit(n *node, was, at calls.Period) {
 	span := n.Span.Span
 	if span.TraceID != n.cause.Trace {
@@ -153,7 +152,7 @@ func (s *source) emit(n *node, was, at calls.Period) {
 	s.put(span, n.cost)
 }
 
-// put hands a span to the batch. One that has no parent is linked to the sandbox.
+// put adds a span to the batch. A span without a parent is linked to the sandbox.
 func (s *source) put(m *span.Span, cost int) {
 	if m.ParentID == ([8]byte{}) {
 		if root := s.Root(int64(m.End)); root.IsValid() {
@@ -163,8 +162,8 @@ func (s *source) put(m *span.Span, cost int) {
 	s.out.add(m, cost)
 }
 
-// keepLinks leaves those of a span's links that stay within the sandbox: who
-// follows links must not be led to it from elsewhere, or elsewhere from it.
+// keepLinks keeps only the links that stay within the sandbox: a link must lead neither into it
+// from elsewhere nor out of it.
 func (s *source) keepLinks(m *span.Span) {
 	m.KeepLinks(func(id *[16]byte) bool {
 		if s.HasTrace(*id) {

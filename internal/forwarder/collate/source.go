@@ -10,14 +10,12 @@ import (
 	"github.com/shimtrace/shimtrace/internal/forwarder/span"
 )
 
-// source is what one source of spans has sent, the runtime or the agent, and the tree that
-// becomes of it. As a rule a span has its parent's cause; what has no parent, or stands
-// alone, is asked for its own.
+// source has the spans that the runtime or the agent has sent, and their tree. As a rule a span
+// inherits its parent's cause; a span without a parent, or one that stands alone, has its own.
 type source struct {
 	*Collator
 	origin
-	// above is the source whose spans this one's may be below, below the one that is below
-	// this; nil: there is none.
+	// above is the source whose spans this one's may be below; below is its inverse. Nil: none.
 	above, below *source
 
 	spanOf  func(*span.Span) calls.Span
@@ -25,28 +23,28 @@ type source struct {
 	sent    recent.Map[trace.SpanID, sent]
 	missing map[trace.SpanID]*missing
 	out     batch
-	stack   []*node // of send
+	stack   []*node // for send
 }
 
-// origin is in what the sources differ.
+// origin is what differs between the sources.
 type origin interface {
-	// alone reports whether a span's cause does not follow from its parent's.
+	// alone reports whether a span does not inherit its parent's cause.
 	alone(n *node) bool
-	// root places such a span, or one without a parent, or has it wait for what decides
-	// its cause. place does so by what is known by now.
+	// root places such a span, or one without a parent, or lets it wait for what decides its
+	// cause. place does so by what is known now.
 	root(n *node)
 	place(n *node)
 	// fromAbove places a span by the source above, or by its trace, since its parent is not
-	// known here. It reports false if the parent is to be waited for.
+	// known here. It reports false if the span must wait for its parent.
 	fromAbove(n *node) bool
 }
 
-// sent is what is remembered of a span that got its place.
+// sent is what is remembered of a sent span.
 type sent struct {
 	calls.Cause
 	parent trace.SpanID
-	end    int64 // by the host's clock
-	off    bool  // it is not recorded, though what is below it may be
+	end    int64 // on the host's clock
+	off    bool  // not recorded, though spans below it may be
 }
 
 func newSource(c *Collator, spanOf func(*span.Span) calls.Span, out batch) *source {
@@ -60,8 +58,7 @@ func newSource(c *Collator, spanOf func(*span.Span) calls.Span, out batch) *sour
 	}
 }
 
-// settle gives a span its place, and so all below it, or has it wait for what is
-// above it.
+// settle places a span and all below it, or lets it wait for its parent.
 func (s *source) settle(n *node) {
 	if parent := trace.SpanID(n.ParentID); !parent.IsValid() || s.alone(n) {
 		s.root(n)
@@ -70,7 +67,7 @@ func (s *source) settle(n *node) {
 	s.settleBelow(n)
 }
 
-// settleBelow does so for a span with a parent.
+// settleBelow is settle for a span with a parent.
 func (s *source) settleBelow(n *node) {
 	if parent, known := s.lookup(n.ParentID); known {
 		s.follow(n, parent)
@@ -90,7 +87,7 @@ func (s *source) settleBelow(n *node) {
 	}
 }
 
-// follow places a span under its own parent, unless that had ended long before.
+// follow places a span below its own parent, unless the parent ended long before.
 func (s *source) follow(n *node, parent sent) {
 	cause, within := s.Inherit(&n.Span, parent.Cause, parent.end)
 	if !within {
@@ -101,8 +98,7 @@ func (s *source) follow(n *node, parent sent) {
 	s.send(n, cause, n.ParentID)
 }
 
-// detach places a span by what is known of it without what it names as its parent, to
-// which it is linked.
+// detach places a span without the parent that it names, and links it to that.
 func (s *source) detach(n *node) {
 	cause := s.cause(n)
 	named := s.visible(n.ParentID)
@@ -113,7 +109,7 @@ func (s *source) detach(n *node) {
 	s.send(n, cause, cause.Parent)
 }
 
-// arrived places a span that was expected: it must be in the trace of its children.
+// arrived places a span that was expected: it must be in its children's trace.
 func (s *source) arrived(n *node, cause calls.Cause) {
 	parent := trace.SpanID(n.ParentID)
 	alone := !parent.IsValid() || !s.opts.Isolated && s.alone(n)
@@ -156,8 +152,8 @@ func (s *source) arrived(n *node, cause calls.Cause) {
 	}
 }
 
-// settleAbove gives a place to what waits above a span that cannot. It reports false if
-// that is the span itself.
+// settleAbove places what waits above a span that cannot wait. It reports false if the span
+// itself is above it, in a cycle.
 func (s *source) settleAbove(n *node, cause calls.Cause) bool {
 	parent := trace.SpanID(n.ParentID)
 	for above := s.waiting.nodes[parent]; above != nil; above = s.waiting.nodes[parent] {
@@ -173,22 +169,20 @@ func (s *source) settleAbove(n *node, cause calls.Cause) bool {
 	return true
 }
 
-// sendLinked sends a span that must be where its children are, linked to what it belongs
-// to by its own account.
+// sendLinked sends a span where its children are, linked to where it belongs by its own
+// account.
 func (s *source) sendLinked(n *node, cause calls.Cause, link calls.Link) {
 	cause.Link = link
 	s.send(n, cause, cause.Parent)
 }
 
-// requestFromAbove reports whether what a span names as its parent is not this source's,
-// but who asked.
+// requestFromAbove reports whether a span's parent is its caller's, not this source's.
 func (s *source) requestFromAbove(n *node) bool { return s.above != nil && n.IsRequest() }
 
-// cause returns the cause of a span by itself.
+// cause returns a span's own cause.
 func (s *source) cause(n *node) calls.Cause { return s.orOwnTrace(s.Of(&n.Span), n.TraceID) }
 
-// expected returns the cause of a span that was missing when what names it as its
-// parent was sent.
+// expected returns the cause of a span whose children were sent before it arrived.
 func (s *source) expected(id trace.SpanID) (calls.Cause, bool) {
 	if m := s.missing[id]; m != nil {
 		return m.Cause, true
@@ -196,7 +190,7 @@ func (s *source) expected(id trace.SpanID) (calls.Cause, bool) {
 	return s.Named(id)
 }
 
-// find returns a span that has been sent, by this source or the one above.
+// find returns a sent span of this source or the one above.
 func (s *source) find(id trace.SpanID) (sent, bool) {
 	found, ok := s.sent.Get(id)
 	if !ok && s.above != nil {
@@ -205,7 +199,7 @@ func (s *source) find(id trace.SpanID) (sent, bool) {
 	return found, ok
 }
 
-// lookup returns a span of this source that has been sent, or whose children have.
+// lookup returns a span of this source that was sent, or whose children were.
 func (s *source) lookup(id trace.SpanID) (sent, bool) {
 	if found, ok := s.sent.Get(id); ok {
 		return found, true
@@ -216,9 +210,8 @@ func (s *source) lookup(id trace.SpanID) (sent, bool) {
 	return sent{}, false
 }
 
-// locate returns the trace of a span, whoever's it is; none if it is not sent. It is here
-// if it is there or will be a placeholder, and not only known by a name that requests have
-// for what is above them.
+// locate returns the trace of any source's span; zero if the span is not sent. here is true if
+// the span is in the trace or gets a placeholder there, false if requests have only named it.
 func (s *source) locate(id trace.SpanID) (in trace.TraceID, here, known bool) {
 	for at := s; at != nil; at = at.above {
 		if found, ok := at.lookup(id); ok {
@@ -235,11 +228,10 @@ func (s *source) locate(id trace.SpanID) (in trace.TraceID, here, known bool) {
 	return cause.Trace, false, named
 }
 
-// maxDepth is how far up a tree is looked for a cycle; the agent's are some ten
-// spans deep.
+// maxDepth bounds the search for a cycle, in levels; the agent's trees have some ten.
 const maxDepth = 256
 
-// isBelow reports whether id is among what has been sent below top, or too deep to tell.
+// isBelow reports whether id was sent below top, or is too deep to tell.
 func (s *source) isBelow(id, top trace.SpanID) bool {
 	for range maxDepth {
 		if id == top {
@@ -254,7 +246,7 @@ func (s *source) isBelow(id, top trace.SpanID) bool {
 	return true
 }
 
-// visible returns a span that is recorded, or what is above it that is.
+// visible returns the span itself if it is recorded, else the nearest recorded one above it.
 func (s *source) visible(id trace.SpanID) trace.SpanID {
 	for range maxDepth {
 		found, ok := s.find(id)
@@ -262,7 +254,7 @@ func (s *source) visible(id trace.SpanID) trace.SpanID {
 			break
 		}
 		if parent, ok := s.find(found.parent); ok && parent.Trace != found.Trace {
-			return found.Parent // since it was named, that has come in another trace
+			return found.Parent // the parent was named here, then arrived in another trace
 		}
 		id = found.parent
 	}

@@ -12,18 +12,17 @@ import (
 type guestTrace struct {
 	calls.Cause
 	placed bool
-	// foreign: its requests come with contexts of somebody's who is not here.
+	// foreign: its requests name callers that are not known here.
 	foreign bool
 }
 
-// maxTraces bounds those that are remembered.
+// maxTraces bounds the remembered traces.
 const maxTraces = 1024
 
-// rememberTrace remembers the cause of a trace that the guest named: what comes late of
-// it follows.
+// rememberTrace remembers the cause of a trace that the guest named, for its late spans.
 func (c *Collator) rememberTrace(id trace.TraceID, cause calls.Cause) {
 	if c.IsRuntime(id) {
-		return // one trace for all of the sandbox's life has no one cause
+		return // this trace spans the sandbox's life and has no single cause
 	}
 	if t, _ := c.traces.Get(id); !t.placed {
 		cause.Shift, cause.Link = nil, calls.Link{}
@@ -32,18 +31,18 @@ func (c *Collator) rememberTrace(id trace.TraceID, cause calls.Cause) {
 	}
 }
 
-// rememberForeign remembers that a trace comes with contexts of somebody's who is not here.
+// rememberForeign remembers that a trace's callers are not known here.
 func (c *Collator) rememberForeign(id trace.TraceID) {
 	t, _ := c.traces.Get(id)
 	t.foreign = true
 	c.traces.Put(id, t)
 }
 
-// isolated are the traces that stay the guest's: where the sandbox is isolated, nobody
-// knows its calls, or it has no root.
+// isolated are the traces that stay the guest's: the sandbox is isolated, its calls are
+// unknown, or it has no root.
 type isolated struct{ secret [16]byte }
 
-// trace returns the id of one, which the guest can neither choose nor know.
+// trace returns the id of an isolated trace, which the guest can neither choose nor know.
 func (i *isolated) trace(named trace.TraceID) (id trace.TraceID) {
 	var seed [32]byte
 	copy(seed[:], i.secret[:])
@@ -53,8 +52,8 @@ func (i *isolated) trace(named trace.TraceID) (id trace.TraceID) {
 	return id
 }
 
-// orOwnTrace returns cause, or if there is none, that of a span which stays in the trace that
-// it says. If a guest says so, that is an isolated one, unless the sandbox uses the trace.
+// orOwnTrace returns cause; if it is empty, that of a span that stays in its own trace. For the
+// agent's spans that is an isolated trace, unless the sandbox uses the named one.
 func (s *source) orOwnTrace(cause calls.Cause, own trace.TraceID) calls.Cause {
 	if cause.Trace.IsValid() || cause.Drop != "" {
 		return cause

@@ -37,8 +37,8 @@ const (
 	bincodeValues
 )
 
-// The least that one of a list takes, in bytes: no payload can announce more of
-// them than it has room for.
+// The fewest bytes that one element of a list takes: a payload cannot announce more elements
+// than fit in it.
 const (
 	bincodeKeyMin       = 8                            // length
 	bincodeAttributeMin = 8 + 4 + 1                    // key, variant, bool
@@ -47,9 +47,9 @@ const (
 	bincodeLinkMin      = (16 + 8 + 1 + 1 + 1) + 8 + 4 // context, attributes, dropped
 )
 
-// bincodeCursor reads bincode 1.3 as bincode::serialize writes it: little-endian,
-// fixed width, 64-bit lengths, 32-bit variants. Its first failure stays, and
-// everything after it reads as zero, so that callers look once, at the end.
+// bincodeCursor reads bincode 1.3 as bincode::serialize writes it: little-endian, fixed width,
+// 64-bit lengths, 32-bit variants. It keeps its first failure and then reads zeros, so that
+// callers check once, at the end.
 type bincodeCursor struct {
 	b      []byte
 	i      int
@@ -64,7 +64,7 @@ func (c *bincodeCursor) fail(r losses.Reason) {
 
 func (c *bincodeCursor) ok() bool { return c.failed == 0 }
 
-// take returns the next n bytes, or nil.
+// take returns the next n bytes, or nil after a failure.
 func (c *bincodeCursor) take(n int) []byte {
 	if c.failed != 0 || n > len(c.b)-c.i {
 		c.fail(losses.Truncated)
@@ -113,7 +113,7 @@ func (c *bincodeCursor) variant(n int) int {
 	return int(v)
 }
 
-// length reads a length of elements that take at least size bytes each.
+// length reads the number of elements that take at least size bytes each.
 func (c *bincodeCursor) length(size int) int {
 	n := c.u64()
 	if n > uint64(len(c.b)-c.i)/uint64(size) {
@@ -123,7 +123,7 @@ func (c *bincodeCursor) length(size int) int {
 	return int(n)
 }
 
-// text reads a string, of which at most want bytes are of use.
+// text reads a string and returns at most want bytes of it, and its whole size.
 func (c *bincodeCursor) text(want int) (text []byte, size int) {
 	text = c.take(c.length(1))
 	size = len(text)
@@ -166,7 +166,7 @@ func (d *Decoder) bincode(payload []byte) (losses.Reason, int) {
 	message, size := d.bincodeText(c)
 	d.out.Status(status, message, size)
 
-	if c.bool() { // the resource, which the host knows better
+	if c.bool() { // the resource; the host knows it better
 		for n := c.length(bincodeAttributeMin); n > 0 && c.ok(); n-- {
 			c.text(0)
 			d.bincodeValue(c, 0)

@@ -8,25 +8,24 @@ import (
 	"github.com/shimtrace/shimtrace/internal/losses"
 )
 
-// Counters counts what arrived. It is safe for concurrent use.
+// Counters counts what has arrived. It is safe for concurrent use.
 type Counters struct {
-	// Counters has what became of spans.
+	// Counters counts the decoded spans.
 	span.Counters
-	// Bytes are those of the payloads that were decoded.
+	// Bytes are those of decoded payloads.
 	Bytes atomic.Uint64
 	// SkippedBytes are those of oversized frames.
 	SkippedBytes atomic.Uint64
-	// Losses counts what was lost of it; nil: nothing.
+	// Losses counts the lost spans; nil: they are not counted.
 	Losses *losses.Tally
 }
 
-// PayloadError says that a payload could not be decoded. It never quotes the
-// payload, which may hold secrets. The connection is unharmed: the next frame
-// can be read.
+// PayloadError is a payload that could not be decoded. It never quotes the payload, which may
+// hold secrets. The connection is unharmed: the next frame can be read.
 type PayloadError struct {
 	Encoding Encoding
 	Reason   losses.Reason
-	// Offset is where in the payload decoding stopped, in bytes.
+	// Offset is where decoding stopped, in bytes from the payload's beginning.
 	Offset int
 }
 

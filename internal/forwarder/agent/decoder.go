@@ -8,13 +8,13 @@ import (
 	"github.com/shimtrace/shimtrace/internal/losses"
 )
 
-// Encoding is how the agent wrote a payload.
+// Encoding is the encoding of a payload.
 type Encoding uint8
 
 const (
-	// Bincode is what agents up to Kata 3.28 send.
+	// Bincode is sent by agents up to Kata 3.28.
 	Bincode Encoding = iota + 1
-	// JSON is what agents since Kata 3.29 send.
+	// JSON is sent by agents since Kata 3.29.
 	JSON
 )
 
@@ -29,29 +29,28 @@ func (e Encoding) String() string {
 	return "unknown"
 }
 
-// Decoder turns payloads into spans. It keeps its buffers from span to span, so
-// one serves a whole connection; it is not safe for concurrent use.
+// Decoder turns payloads into spans. It reuses its buffers, so one serves a whole connection.
+// It is not safe for concurrent use.
 type Decoder struct {
 	out      *span.Builder
 	counters *Counters
-	span     *span.Span // at hand
+	span     *span.Span // being decoded
 
-	// Scratch, each in use for one value at most.
+	// Scratch, each used for one value at a time.
 	array span.Array
-	key   []byte // a key with its escapes undone
-	text  []byte // a text with its escapes undone
+	key   []byte // a key, unescaped
+	text  []byte // a text, unescaped
 	state []byte // a trace state
 }
 
-// NewDecoder returns a Decoder that obeys opts, all but opts.MaxFrame.
+// NewDecoder returns a Decoder with opts; it does not use opts.MaxFrame.
 func NewDecoder(opts Options) *Decoder {
 	opts = opts.withDefaults()
 	return &Decoder{out: span.NewBuilder(opts.Options, &opts.Counters.Counters), counters: opts.Counters}
 }
 
-// Decode decodes one payload into s, replacing what was there. It keeps no part
-// of payload. The error is a *PayloadError, after which s is empty and the
-// Decoder as good as before.
+// Decode decodes one payload into s and replaces its content. It keeps no part of payload. The
+// error is a *PayloadError: s is then empty, and the Decoder can be used further.
 func (d *Decoder) Decode(payload []byte, s *span.Span) error {
 	d.out.Begin(s)
 	d.span = s
@@ -77,9 +76,9 @@ func (d *Decoder) Decode(payload []byte, s *span.Span) error {
 	return nil
 }
 
-// EncodingOf tells the encodings apart. Bincode begins with the trace id, whose
-// lowest bytes may by chance be those of a brace and a quote, so JSON must also
-// end like JSON; bincode of the agents that send it ends with a zero.
+// EncodingOf returns a payload's encoding. Bincode begins with the trace id, whose lowest bytes
+// may happen to be a brace and a quote, so JSON must also end with a brace; the agents' bincode
+// ends with a zero.
 func EncodingOf(payload []byte) Encoding {
 	n := len(payload)
 	if n < 2 || payload[0] != '{' || payload[1] != '"' && payload[1] > ' ' {
@@ -94,8 +93,8 @@ func EncodingOf(payload []byte) Encoding {
 	return JSON
 }
 
-// ask returns how many bytes of an attribute's value are of use, where want of it are to be
-// kept: the beginning of a request is whatever is kept, for the ids in it.
+// ask returns how many bytes of an attribute's value to read if want bytes are to be kept. The
+// beginning of a request is always read, for the ids in it.
 func ask(key []byte, want int) int {
 	if want == 0 && string(key) == requestKey {
 		return requestHead
@@ -116,14 +115,14 @@ func (d *Decoder) put(key []byte, want int, v span.Value) {
 	d.out.Put(key, want, v)
 }
 
-// Bits of a link's flags in OTLP beyond the W3C trace flags: whether the linked context
-// is known to be remote or not, and which.
+// Bits of a link's flags in OTLP beyond the W3C trace flags: whether it is known if the linked
+// context is remote, and if it is.
 const (
 	flagRemoteKnown = 0x100
 	flagRemote      = 0x200
 )
 
-// context is a span's or a link's.
+// context is the context of a span or a link.
 type context struct {
 	traceID [16]byte
 	spanID  [8]byte
@@ -132,7 +131,7 @@ type context struct {
 	state   []byte // in the Decoder's scratch
 }
 
-// putState adds a member to the trace state at hand, unless that is too long already.
+// putState adds a member to the trace state, unless that is too long already.
 func (d *Decoder) putState(key, val []byte) {
 	if len(d.state) > d.out.MaxText() {
 		return
@@ -156,7 +155,7 @@ func (d *Decoder) setLink(c context) {
 	d.out.LinkContext(c.traceID, c.spanID, c.state, flags)
 }
 
-// unixNano saturates: what reads OTLP takes a time for an int64.
+// unixNano saturates, since readers of OTLP use an int64 for times.
 func unixNano(secs uint64, nanos uint32) uint64 {
 	hi, lo := bits.Mul64(secs, 1e9)
 	lo, carry := bits.Add64(lo, uint64(nanos), 0)

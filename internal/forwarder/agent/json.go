@@ -9,8 +9,8 @@ import (
 	"github.com/shimtrace/shimtrace/internal/losses"
 )
 
-// The agents write objects in the order of the crate's declarations, which is
-// not relied on: fields may come in any order, and unknown ones are skipped.
+// The agents write an object's fields in the order of the crate's declarations. The decoder
+// does not rely on that: it takes fields in any order and skips unknown ones.
 
 func (d *Decoder) json(payload []byte) (losses.Reason, int) {
 	s := &jsonScan{b: payload}
@@ -46,7 +46,7 @@ func (d *Decoder) json(payload []byte) (losses.Reason, int) {
 			var text []byte
 			text, messageSize = d.jsonText(s)
 			message = append(message[:0], text...)
-		default: // the resource too, which the host knows better
+		default: // the resource too; the host knows it better
 			s.skip()
 		}
 	}

@@ -12,10 +12,10 @@ import (
 	"github.com/shimtrace/shimtrace/internal/losses"
 )
 
-// jsonScan walks over JSON without building anything. Like bincodeCursor, it
-// keeps its first failure, and then reads nothing but emptiness. It takes all
-// JSON that serde_json 1 writes, and is lenient where leniency is harmless
-// (control characters in strings, the grammar inside of skipped values).
+// jsonScan walks over JSON without building anything. Like bincodeCursor, it keeps its first
+// failure and then reads empty values. It takes all JSON that serde_json 1 writes, and is
+// lenient where that is harmless (control characters in strings, the grammar inside skipped
+// values).
 type jsonScan struct {
 	b      []byte
 	i      int
@@ -30,7 +30,7 @@ func (s *jsonScan) fail(r losses.Reason) {
 
 func (s *jsonScan) ok() bool { return s.failed == 0 }
 
-// peek returns the next byte that is not white space, 0 where there is none.
+// peek skips white space and returns the next byte, 0 at the end.
 func (s *jsonScan) peek() byte {
 	for s.i < len(s.b) {
 		switch c := s.b[s.i]; c {
@@ -101,7 +101,7 @@ func (s *jsonScan) bool() bool {
 	return false
 }
 
-// number returns the number that comes next, not checked any further.
+// number returns the next number, unchecked.
 func (s *jsonScan) number() []byte {
 	if s.failed != 0 {
 		return nil
@@ -181,9 +181,8 @@ func (s *jsonScan) f64() float64 {
 	return f
 }
 
-// text reads a string, of which at most want bytes are of use. The result lies in
-// the payload, or in *buf where escapes had to be undone. size is the string's
-// length in UTF-8, whatever was wanted of it.
+// text reads a string and returns at most want bytes of it. The result lies in the payload, or
+// in *buf if it had escapes. size is the length of the whole string in UTF-8.
 func (s *jsonScan) text(want int, buf *[]byte) (text []byte, size int) {
 	s.expect('"')
 	if s.failed != 0 {
@@ -215,8 +214,8 @@ func (s *jsonScan) text(want int, buf *[]byte) (text []byte, size int) {
 	return text, size
 }
 
-// escaped reads the rest of a string that has escapes, and appends the first of
-// it to buf: want bytes, or a few more.
+// escaped reads the rest of a string with escapes and appends its beginning to buf: want bytes,
+// or a few more.
 func (s *jsonScan) escaped(want int, buf []byte) (text []byte, size int) {
 	b, i := s.b, s.i
 	for {
@@ -273,8 +272,8 @@ func (s *jsonScan) escaped(want int, buf []byte) (text []byte, size int) {
 	}
 }
 
-// unicodeEscape reads \uXXXX at i, or a surrogate pair of two. Half a pair
-// becomes the replacement character. The rune is negative for what is no escape.
+// unicodeEscape reads \uXXXX at i, or a surrogate pair of two. Half a pair becomes the
+// replacement character. The rune is negative if there is no escape.
 func unicodeEscape(b []byte, i int) (r rune, end int) {
 	r, end = hex4(b, i), i+6
 	if r >= 0 && utf16.IsSurrogate(r) {
@@ -297,10 +296,9 @@ func hex4(b []byte, i int) rune {
 	return rune(n)
 }
 
-// nextSpecial returns the index of the first quote or backslash of b at i or
-// after it, len(b) where there is none. The agent's debug prints, most of what it
-// sends, have one every few dozen bytes: too close for two calls of
-// bytes.IndexByte to pay.
+// nextSpecial returns the index of the first quote or backslash in b[i:], len(b) if there is
+// none. Most of what the agent sends is debug prints, which have one every few dozen bytes: too
+// close for two calls of bytes.IndexByte to pay.
 func nextSpecial(b []byte, i int) int {
 	const (
 		ones    = 0x0101010101010101
@@ -311,8 +309,8 @@ func nextSpecial(b []byte, i int) int {
 	for ; i+8 <= len(b); i += 8 {
 		w := binary.LittleEndian.Uint64(b[i:])
 		q, s := w^quotes, w^slashes
-		// A byte of q or s that is zero has its high bit set here, the first one
-		// of them exactly.
+		// Each zero byte of q or s sets its high bit in hit; higher bits may be set too, but
+		// the lowest one is exact.
 		if hit := ((q-ones)&^q | (s-ones)&^s) & highs; hit != 0 {
 			return i + bits.TrailingZeros64(hit)>>3
 		}
@@ -358,7 +356,7 @@ func (s *jsonScan) skip() {
 	}
 }
 
-// scalar steps over a number, a literal, or what pretends to be one.
+// scalar steps over a number, a literal, or anything else that is not structure.
 func (s *jsonScan) scalar() {
 	for s.i++; s.i < len(s.b); s.i++ {
 		switch s.b[s.i] {

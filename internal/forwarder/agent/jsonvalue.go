@@ -33,8 +33,8 @@ func (d *Decoder) jsonAttribute(s *jsonScan, key []byte, size int) {
 	}
 }
 
-// jsonAttributeList reads the attributes of an event or link. A value that comes
-// before its key waits, unread, until the key has decided what becomes of it.
+// jsonAttributeList reads the attributes of an event or link. A value before its key is read
+// once the key has decided what to do with it.
 func (d *Decoder) jsonAttributeList(s *jsonScan) {
 	var key []byte
 	s.expect('[')
@@ -69,8 +69,8 @@ func (d *Decoder) jsonAttributeList(s *jsonScan) {
 	}
 }
 
-// jsonValue reads {"String":"x"}, {"Array":{"I64":[1]}} and the like. A type that
-// is not known is dropped with its length as written.
+// jsonValue reads {"String":"x"}, {"Array":{"I64":[1]}} and the like. A value of an unknown
+// type becomes its length as written.
 func (d *Decoder) jsonValue(s *jsonScan, want int) (v span.Value) {
 	s.expect('{')
 	kind := d.jsonVariant(s)
@@ -96,8 +96,8 @@ const (
 	jsonArray
 )
 
-// jsonVariant reads a value's type. Its key has scratch of its own: the
-// attribute's key is still in use.
+// jsonVariant reads a value's type. It uses other scratch than the attribute's key, which is
+// still in use.
 func (d *Decoder) jsonVariant(s *jsonScan) jsonKind {
 	name, _ := s.text(span.MaxKey, &d.text)
 	s.expect(':')
@@ -138,7 +138,7 @@ func (d *Decoder) jsonScalar(s *jsonScan, kind jsonKind, want int) span.Value {
 	case jsonBool:
 		return span.BoolValue(s.bool())
 	case jsonF64:
-		if s.null() { // not finite: which of the three, JSON does not say
+		if s.null() { // not finite; JSON does not say which
 			return span.NullValue()
 		}
 		return span.DoubleValue(math.Float64bits(s.f64()))

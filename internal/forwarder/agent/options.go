@@ -5,17 +5,16 @@ import (
 	"github.com/shimtrace/shimtrace/internal/forwarder/span"
 )
 
-// Options bound what one connection may cost and say what may leave the VM.
-// The zero value means the defaults named at each field.
+// Options bound what one connection may cost and list what may leave the VM. The zero value
+// means the defaults stated at each field.
 type Options struct {
 	span.Options
 
-	// MaxFrame is the longest payload in bytes that is read; a longer one is
-	// skipped and counted. Default: package defaults. It also bounds a Reader's buffer.
+	// MaxFrame is the longest payload that is read, in bytes; a longer one is skipped and
+	// counted. It also bounds a Reader's buffer. Default: package defaults.
 	MaxFrame int
 
-	// Counters receives what happens; connections may share one. nil: nobody
-	// asks.
+	// Counters counts what happens; connections may share one. Default: a new one.
 	Counters *Counters
 }
 

@@ -12,13 +12,11 @@ import (
 
 const prefixSize = 8
 
-// Reader splits an agent's stream into payloads. It is not safe for concurrent
-// use.
+// Reader splits an agent's stream into payloads. It is not safe for concurrent use.
 //
-// A Reader only stops at the end of the stream. A caller must read on after
-// payloads that it cannot decode, and never close the connection of a living VM:
-// the agent does not connect again, and waits for its reader before it lets the
-// VM end.
+// A Reader stops only at the end of the stream. The caller must read on after payloads that it
+// cannot decode, and never close the connection of a running VM: the agent does not connect
+// again, and delays the VM's end until somebody has read its spans.
 type Reader struct {
 	in       *handover.Stream
 	held     int // bytes of in that the last payload occupies
@@ -26,22 +24,21 @@ type Reader struct {
 	counters *Counters
 }
 
-// NewReader returns a Reader of r that obeys opts.MaxFrame.
+// NewReader returns a Reader of r with opts.MaxFrame.
 func NewReader(r io.Reader, opts Options) *Reader {
 	return NewStreamReader(handover.NewStream(r, nil), opts)
 }
 
-// NewStreamReader returns a Reader of a stream, which another process can go on with: a
-// payload is taken off it with the call after the one that returned it.
+// NewStreamReader returns a Reader of a stream that can be handed over to another process. Next
+// removes a payload from the stream in the call after the one that returned it.
 func NewStreamReader(in *handover.Stream, opts Options) *Reader {
 	opts = opts.withDefaults()
 	return &Reader{in: in, max: uint64(opts.MaxFrame), counters: opts.Counters}
 }
 
-// Next returns the next payload, which is valid until the call after. Frames over
-// the limit are skipped. The error is io.EOF where the stream ends between
-// frames, matches io.ErrUnexpectedEOF where it ends inside one, and is the
-// stream's own otherwise (a killed VM's connection is reset).
+// Next returns the next payload, valid until the next call. It skips oversized frames. The
+// error is io.EOF if the stream ends between frames, matches io.ErrUnexpectedEOF if it ends
+// inside one, and is the stream's own otherwise (a killed VM's connection is reset).
 func (r *Reader) Next() ([]byte, error) {
 	if r.held > 0 {
 		r.in.Discard(r.held, handover.Mark{})

@@ -7,10 +7,10 @@ import (
 )
 
 const (
-	// requestKey is the attribute with the debug print of an RPC's request.
+	// requestKey is the attribute with the debug print of a request.
 	requestKey = "req"
-	// requestHead is how much of it holds the ids: the request's name, and two
-	// ids of span.MaxID with their field names.
+	// requestHead is how many bytes of it contain the ids: the request's name, and two ids of
+	// span.MaxID with their field names.
 	requestHead = 512
 )
 
@@ -40,8 +40,8 @@ func requestIDs(req []byte) (container, exec []byte) {
 	return container, exec
 }
 
-// idField returns the id that follows prefix up to a quote, and what follows
-// that; nil where there is no valid id.
+// idField returns the id between prefix and a quote, and the rest after it; nil if there is no
+// valid id.
 func idField(b []byte, prefix string) (id, rest []byte) {
 	if len(b) < len(prefix) || string(b[:len(prefix)]) != prefix {
 		return nil, nil

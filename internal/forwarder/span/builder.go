@@ -11,38 +11,37 @@ import (
 	"github.com/shimtrace/shimtrace/internal/errtext"
 )
 
-// Builder makes spans of what a decoder reads: attributes pass by list, everything has
-// its limit. It keeps its buffers from span to span and no part of what it is given; it
-// is not safe for concurrent use.
+// Builder makes spans from what a decoder reads. It keeps attributes by list and bounds
+// everything. It reuses its buffers and keeps no part of its arguments; it is not safe for
+// concurrent use.
 //
-// Between Begin and End come the calls for one span, in any order, but those for an
-// event or a link between BeginEvent and EndEvent, BeginLink and EndLink. Texts are
-// UTF-8, at most Options.MaxValue long; size is how long they were before they were cut.
+// The calls for one span come between Begin and End, in any order; those for an event between
+// BeginEvent and EndEvent, those for a link between BeginLink and EndLink. Texts are UTF-8, at
+// most Options.MaxValue long; size is their length before they were cut.
 type Builder struct {
 	opts     Options
 	keep     keepList
 	known    texts
 	counters *Counters
 
-	// Of the span at hand:
+	// Of the current span:
 	span    *Span
 	buf     []byte // becomes Span.rest
-	rest    []byte // what Span.rest becomes
-	cost    int    // in memory, beside spanCost
+	rest    []byte // its new content
+	cost    int    // in memory, without spanCost
 	reduced uint64
 	cut     uint64
 	dropped uint64
 
-	own, item     attributes // of the span, and of the event or link at hand
+	own, item     attributes // of the span, and of the current event or link
 	list          *attributes
 	events, links items
-	at            mark // where the item begins
-	linked        bool // the link leads somewhere
+	at            mark // the item's beginning
+	linked        bool // the link's ids are valid
 	timed         bool // the event has a time
 }
 
-// NewBuilder returns a Builder that obeys opts. counters receives what happens; nil:
-// nobody asks.
+// NewBuilder returns a Builder with opts. counters may be nil.
 func NewBuilder(opts Options, counters *Counters) *Builder {
 	opts = opts.withDefaults()
 	if counters == nil {
@@ -51,14 +50,14 @@ func NewBuilder(opts Options, counters *Counters) *Builder {
 	return &Builder{opts: opts, keep: newKeepList(opts.Keep), counters: counters}
 }
 
-// MaxText is the longest text in bytes of which more is of no use.
+// MaxText returns how many bytes of a text are kept at most.
 func (b *Builder) MaxText() int { return b.opts.MaxValue }
 
-// maxScratch is the capacity in bytes that a Builder keeps between spans; an
-// agent's spans are below 1 KiB once their attributes are reduced.
+// maxScratch is the capacity in bytes that a Builder keeps between spans; an agent's spans are
+// below 1 KiB with reduced attributes.
 const maxScratch = 256 << 10
 
-// Begin begins a span in s, replacing what was there. Its memory is used again.
+// Begin begins a span in s. It replaces the content and reuses the memory.
 func (b *Builder) Begin(s *Span) {
 	b.buf = s.rest[:0]
 	*s = Span{}
@@ -76,8 +75,8 @@ func (b *Builder) Name(name []byte, size int) {
 	b.span.Name = b.known.get(name)
 }
 
-// TraceState sets the span's, a W3C header. One that is too long is left out: cut
-// anywhere, it would say something else.
+// TraceState sets the span's W3C header. One that is too long is left out: cut, it could mean
+// something else.
 func (b *Builder) TraceState(header []byte) { b.span.TraceState = b.known.get(b.state(header)) }
 
 func (b *Builder) state(header []byte) []byte {
@@ -88,8 +87,7 @@ func (b *Builder) state(header []byte) []byte {
 	return header
 }
 
-// ID returns the text as a string if it can be a container's id or an exec's, else
-// an empty one.
+// ID returns the text if it can be the id of a container or an exec, else "".
 func (b *Builder) ID(text []byte) string {
 	if !ValidID(text) {
 		return ""
@@ -97,9 +95,8 @@ func (b *Builder) ID(text []byte) string {
 	return b.known.get(text)
 }
 
-// Process sets the ids of the container and of the exec that the span is about, as
-// far as they can be ids; an exec of the container's own id is its first process: the Go
-// runtime writes that, runtime-rs none.
+// Process sets the ids of the span's container and exec if they are valid. An exec with the
+// container's id is its first process: the Go runtime writes that, runtime-rs leaves it empty.
 func (b *Builder) Process(container, exec []byte) {
 	if !ValidID(container) {
 		return
@@ -129,8 +126,8 @@ func (b *Builder) Status(code tracepb.Status_StatusCode, message []byte, size in
 	b.rest = seal(b.rest, at, spanStatus)
 }
 
-// free returns what is kept of a text that may say anything: a status message, an event's
-// name. All of it is if everything is.
+// free returns what is kept of free text: a status message, an event's name. It is all of it if
+// the list keeps everything.
 func (b *Builder) free(text []byte) []byte {
 	if len(text) == 0 || b.keep.all() {
 		return text
@@ -167,32 +164,32 @@ func (b *Builder) End() {
 	c.Dropped.Add(b.dropped)
 }
 
-// Abandon ends a span that is none, and leaves it empty.
+// Abandon ends an invalid span and leaves it empty.
 func (b *Builder) Abandon() {
 	*b.span = Span{rest: b.buf}
 	b.span, b.buf = nil, nil
 }
 
-// putDropped appends a count of what a list lost.
+// putDropped appends a list's dropped count, unless it is 0.
 func (b *Builder) putDropped(field protowire.Number, n uint64) {
 	if n > 0 {
 		b.rest = appendVarint(b.rest, field, min(n, math.MaxUint32))
 	}
 }
 
-// attributes is one list of attributes being written.
+// attributes is a list of attributes being written.
 type attributes struct {
 	field   protowire.Number
 	n       int
 	dropped uint64
 }
 
-// wantNone is what is wanted of an attribute that is dropped.
+// wantNone is Want's result for an attribute to drop.
 const wantNone = -1
 
-// Want returns what is to become of an attribute, by its key, which is UTF-8, and the size
-// that the key had before it was cut to MaxKey: how many bytes of its value are of use, 0
-// where the size is. It is below 0 for one that is dropped.
+// Want returns how many bytes of an attribute's value to keep: 0 if only the size is kept, less
+// than 0 if the attribute is dropped. key is UTF-8; size is its length before it was cut to
+// MaxKey.
 func (b *Builder) Want(key []byte, size int) int {
 	switch {
 	case len(key) < size || size > MaxKey:
@@ -206,7 +203,7 @@ func (b *Builder) Want(key []byte, size int) int {
 // sizeSuffix ends the key of an attribute that became its size.
 const sizeSuffix = ".size"
 
-// Put adds an attribute to the span, or to the event or link at hand. want is what Want
+// Put adds an attribute to the span, or to the current event or link. want is what Want
 // returned.
 func (b *Builder) Put(key []byte, want int, v Value) {
 	kept, suffix := v, ""
@@ -228,14 +225,14 @@ func (b *Builder) Put(key []byte, want int, v Value) {
 	b.rest = appendAttribute(b.rest, l.field, key, suffix, kept)
 }
 
-// Omit counts an attribute that something else stands for.
+// Omit counts an attribute as reduced that other fields replace.
 func (b *Builder) Omit() { b.reduced++ }
 
-// InSpan reports whether attributes are those of the span itself, at the moment.
+// InSpan reports whether attributes currently go to the span itself.
 func (b *Builder) InSpan() bool { return b.list == &b.own }
 
-// DroppedAttributes counts those that were lost before: of the span, or of the event or
-// link at hand. DroppedEvents and DroppedLinks do the same.
+// DroppedAttributes counts attributes that the sender dropped, of the span or of the current
+// event or link. DroppedEvents and DroppedLinks do the same for these.
 func (b *Builder) DroppedAttributes(n uint32) { b.list.dropped += uint64(n) }
 func (b *Builder) DroppedEvents(n uint32)     { b.events.dropped += uint64(n) }
 func (b *Builder) DroppedLinks(n uint32)      { b.links.dropped += uint64(n) }
@@ -247,7 +244,7 @@ type items struct {
 	dropped        uint64
 }
 
-// mark is where an item begins.
+// mark is the beginning of an item.
 type mark struct{ rest, cost int }
 
 func (b *Builder) begin(field protowire.Number) {
@@ -256,8 +253,7 @@ func (b *Builder) begin(field protowire.Number) {
 	b.list = &b.item
 }
 
-// end ends an item: it becomes part of the span, or is dropped where it cannot be one
-// or there are enough.
+// end ends an item: it is added to the span, or dropped if it is invalid or beyond the limits.
 func (b *Builder) end(l *items, droppedField protowire.Number, valid bool) {
 	b.putDropped(droppedField, b.item.dropped)
 	b.list = &b.own
@@ -271,7 +267,7 @@ func (b *Builder) end(l *items, droppedField protowire.Number, valid bool) {
 	b.rest = seal(b.rest, b.at.rest, l.field)
 }
 
-// BeginEvent begins an event; attributes are its own until EndEvent.
+// BeginEvent begins an event; attributes go to it until EndEvent.
 func (b *Builder) BeginEvent() {
 	b.begin(eventAttributes)
 	b.timed = false
@@ -291,21 +287,21 @@ func (b *Builder) EventTime(unixNano uint64) {
 	b.timed = true
 }
 
-// EndEvent ends it.
+// EndEvent ends the event.
 func (b *Builder) EndEvent() {
 	if !b.timed {
-		b.EventTime(0) // so that there is one to be changed
+		b.EventTime(0) // so that MoveEvents finds one
 	}
 	b.end(&b.events, eventDroppedAttributes, true)
 }
 
-// BeginLink begins a link; attributes are its own until EndLink.
+// BeginLink begins a link; attributes go to it until EndLink.
 func (b *Builder) BeginLink() {
 	b.begin(linkAttributes)
 	b.linked = false
 }
 
-// LinkContext sets where a link leads, with a trace state and OTLP's flags, if any.
+// LinkContext sets a link's target, with its trace state and OTLP's flags, if any.
 func (b *Builder) LinkContext(traceID [16]byte, spanID [8]byte, state []byte, flags uint32) {
 	b.linked = traceID != [16]byte{} && spanID != [8]byte{}
 	b.rest = appendBytes(b.rest, linkTraceID, traceID[:])
@@ -318,7 +314,7 @@ func (b *Builder) LinkContext(traceID [16]byte, spanID [8]byte, state []byte, fl
 	}
 }
 
-// EndLink ends it. One that leads nowhere is dropped.
+// EndLink ends the link. A link with an invalid target is dropped.
 func (b *Builder) EndLink() { b.end(&b.links, linkDroppedAttributes, b.linked) }
 
 // maxID is the longest id of a container or an exec in bytes.

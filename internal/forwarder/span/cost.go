@@ -6,9 +6,9 @@ import (
 	"github.com/shimtrace/shimtrace/internal/names"
 )
 
-// What the parts of a span cost in memory as OTLP messages, in bytes beside their
-// texts: the messages, the pointers to them and what the allocator rounds up. An
-// array of booleans, one byte each on the wire, costs a hundred times that.
+// The costs of a span's parts in memory as OTLP messages, in bytes, without their texts: the
+// messages, the pointers to them and the allocator's rounding. An array of booleans, one byte
+// each on the wire, costs a hundred times that.
 const (
 	spanCost      = 1 << 10
 	attributeCost = 224
@@ -17,19 +17,18 @@ const (
 	linkCost      = 256
 )
 
-// MaxElements is the longest array that is kept; a longer one becomes its size. The
-// agents send none.
+// MaxElements is the length of the longest array that is kept; a longer one becomes its size.
+// The agents send no arrays.
 const MaxElements = 128
 
-// Cost returns what the span takes of memory, in bytes, at the most that it takes on
-// its way: as a message, with its attributes, events and links. It is more than
-// AppendOTLP appends, and bounded by Options.MaxCost.
+// Cost returns the most memory that the span takes on its way, in bytes: as a message, with its
+// attributes, events and links. It is more than AppendOTLP appends, and at most
+// Options.MaxCost.
 func (s *Span) Cost() int {
 	return spanCost + len(s.Name) + len(s.TraceState) + idCost(s.ContainerID) + idCost(s.ExecID) + s.cost
 }
 
-// afford reserves memory of the span at hand, if there is that much left of
-// Options.MaxCost.
+// afford reserves memory for the current span and reports whether that fits in Options.MaxCost.
 func (b *Builder) afford(cost int) bool {
 	if b.cost+cost > b.opts.MaxCost-spanCost {
 		return false
@@ -38,20 +37,19 @@ func (b *Builder) afford(cost int) bool {
 	return true
 }
 
-// cost is that of an attribute with a key of so many bytes. The allocator rounds long
-// texts up by an eighth at the most.
+// cost returns the cost of an attribute whose key has so many bytes. The allocator rounds long
+// texts up by at most an eighth.
 func (v Value) cost(key int) int {
 	return attributeCost + key + len(v.Text) + len(v.Text)/8 + v.elements*elementCost
 }
 
-// densest is the most that a byte of OTLP takes in memory: two of them are an element
-// of an array.
+// densest is the most memory per byte of OTLP: two bytes are an element of an array.
 const densest = elementCost / 2
 
 // bareItem is the length of a link without attributes, or of a short event.
 const bareItem = 32
 
-// costOf estimates the cost of a field of OTLP that is taken as it is.
+// costOf estimates the cost of an OTLP field that is copied unparsed.
 func costOf(field protowire.Number, whole []byte) int {
 	switch field {
 	case spanAttributes:
@@ -87,7 +85,7 @@ func hasArray(attribute []byte) bool {
 	return n != len(any) || field >= anyArray
 }
 
-// idCost is the cost of an attribute with the id of a container or an exec.
+// idCost returns the cost of an attribute with a container's or exec's id.
 func idCost(id string) int {
 	if id == "" {
 		return 0

@@ -1,11 +1,10 @@
-// Package span is the one model of a span that was made elsewhere: by the agent in a
-// VM (package agent decodes it) or by Kata's own runtime (package jaeger).
+// Package span models a span that was made elsewhere: by the agent in a VM (decoded by package
+// agent) or by Kata's own runtime (decoded by package endpoint).
 //
-// A [Span] has in fields what gives it its place in a trace, and what it will be sent
-// as in all else: OTLP bytes, made once by a [Builder]. By the Builder attributes pass
-// by list, whoever made them: agents print whole requests, containers' environments
-// included, so an attribute that is not on the list becomes its length in bytes
-// (<key>.size). A [Batch] makes what a journal's record holds of spans.
+// A [Span] has fields for what determines its place in a trace, and OTLP bytes for all else,
+// made once by a [Builder]. Agents print whole requests, containers' environments included. So
+// the Builder keeps an attribute's value only if its key is on a list, whoever made the span;
+// any other becomes its length in bytes (<key>.size).
 //
 // The package decides nothing about traces and does no I/O.
 package span

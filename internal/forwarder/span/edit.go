@@ -6,8 +6,8 @@ import (
 	"google.golang.org/protobuf/encoding/protowire"
 )
 
-// AddString adds an attribute. The caller answers for valid UTF-8 and for a key
-// that the span does not have.
+// AddString adds an attribute. The text must be valid UTF-8, and the span must not have the key
+// yet.
 func (s *Span) AddString(key, text string) {
 	s.add(key, TextValue([]byte(text), len(text)))
 }
@@ -34,7 +34,7 @@ func (s *Span) AddLink(traceID [16]byte, spanID [8]byte) {
 	s.linked = true
 }
 
-// MoveEvents gives the span's events other times.
+// MoveEvents changes the times of the span's events.
 func (s *Span) MoveEvents(to func(unixNano uint64) uint64) {
 	if !s.eventful {
 		return
@@ -54,8 +54,8 @@ func (s *Span) MoveEvents(to func(unixNano uint64) uint64) {
 	}
 }
 
-// KeepLinks drops, and counts as dropped, the links that keep does not want. It may
-// change where they lead.
+// KeepLinks drops the links for which keep returns false, and counts them as dropped. keep may
+// change a link's trace id.
 func (s *Span) KeepLinks(keep func(traceID *[16]byte) bool) {
 	if !s.linked {
 		return
@@ -80,7 +80,7 @@ func (s *Span) KeepLinks(keep func(traceID *[16]byte) bool) {
 	}
 }
 
-// keepLink looks at each trace id: a guest may have written several, of which readers
+// keepLink checks each trace id of a link: a guest may have written several, of which readers
 // take the last.
 func keepLink(link []byte, keep func(traceID *[16]byte) bool) (kept bool) {
 	for len(link) > 0 {
@@ -95,8 +95,8 @@ func keepLink(link []byte, keep func(traceID *[16]byte) bool) (kept bool) {
 	return kept
 }
 
-// consume returns the first field of a message, which is valid: its number, its value
-// without a length, and the length of all.
+// consume returns the first field of a valid message: its number, its value without a length
+// prefix, and the length of the whole field.
 func consume(b []byte) (field protowire.Number, value []byte, n int) {
 	field, wire, head := protowire.ConsumeTag(b)
 	n = head + protowire.ConsumeFieldValue(field, wire, b[head:])

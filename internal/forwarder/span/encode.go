@@ -71,11 +71,10 @@ func appendFixed32(b []byte, field protowire.Number, v uint32) []byte {
 	return protowire.AppendFixed32(protowire.AppendTag(b, field, protowire.Fixed32Type), v)
 }
 
-// fieldSize is the size of a length-delimited field of n bytes whose number is
-// below 16.
+// fieldSize returns the size of a length-delimited field of n bytes with a number below 16.
 func fieldSize(n int) int { return 1 + protowire.SizeBytes(n) }
 
-// seal makes a length-delimited field of what was appended since at.
+// seal turns what was appended since at into a length-delimited field.
 func seal(b []byte, at int, field protowire.Number) []byte {
 	var room [15]byte
 	head := protowire.AppendTag(room[:0], field, protowire.BytesType)
@@ -87,7 +86,7 @@ func seal(b []byte, at int, field protowire.Number) []byte {
 	return b
 }
 
-// appendAttribute appends a KeyValue as the given field; its key is key+suffix.
+// appendAttribute appends a KeyValue with the key key+suffix as the given field.
 func appendAttribute[K string | []byte](b []byte, field protowire.Number, key K, suffix string, v Value) []byte {
 	keySize, valueSize := len(key)+len(suffix), v.wireSize()
 	b = protowire.AppendTag(b, field, protowire.BytesType)

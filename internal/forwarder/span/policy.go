@@ -9,36 +9,33 @@ import (
 	"github.com/shimtrace/shimtrace/internal/names"
 )
 
-// Options say what of a span is kept and bound what it may cost. The zero value means
-// the defaults named at each field.
+// Options say which parts of a span are kept and bound its cost. The zero value means the
+// defaults stated at each field.
 type Options struct {
-	// Keep lists the keys of attributes whose values are kept. A key that ends in
-	// "*" stands for all that begin with the rest, and "*" alone switches
-	// redaction off. nil means DefaultKeep; empty keeps nothing.
+	// Keep lists the keys of attributes whose values are kept. A key that ends in "*" stands
+	// for all with that prefix, and "*" alone switches redaction off. nil means DefaultKeep;
+	// empty keeps nothing.
 	Keep []string
 
-	// MaxValue is the longest value in bytes: a longer string is cut (names and
-	// status messages too), a longer array, or one of more than 128 elements,
-	// becomes its size, a longer trace state is left out. Default: package defaults.
+	// MaxValue is the longest value in bytes. A longer string is cut (names and status messages
+	// too); a longer array, or one of more than 128 elements, becomes its size; a longer trace
+	// state is left out. Default: package defaults.
 	MaxValue int
 
-	// MaxAttributes, MaxEvents and MaxLinks bound the lists of a span; what is
-	// beyond them is counted in the span's own dropped counts, as an SDK does.
-	// MaxAttributes also holds for each event and link. Default 128 each, which
-	// is the agent's own limit.
+	// MaxAttributes, MaxEvents and MaxLinks bound a span's lists; what is beyond goes into the
+	// span's dropped counts, as in an SDK. MaxAttributes also applies to each event and link.
+	// Default 128 each, the agent's own limit.
 	MaxAttributes int
 	MaxEvents     int
 	MaxLinks      int
 
-	// MaxCost bounds Span.Cost: attributes, events and links that a span cannot
-	// afford are dropped like those beyond the other limits. Default 256 KiB; a real
-	// span's is some 4 KiB.
+	// MaxCost bounds Span.Cost: attributes, events and links beyond it are dropped like those
+	// beyond the other limits. Default 256 KiB; a real span costs some 4 KiB.
 	MaxCost int
 }
 
-// DefaultKeep returns the keys kept unless Options.Keep says otherwise: those
-// that tell where the agent's time went and cannot hold what a container was
-// given.
+// DefaultKeep returns the keys kept unless Options.Keep says otherwise: they tell where the
+// agent's time went and cannot hold what a container was given.
 func DefaultKeep() []string {
 	return []string{
 		"code.*", "thread.*", "busy_ns", "idle_ns", "mod", "cid", "container_id",
@@ -70,13 +67,12 @@ func (o Options) withDefaults() Options {
 type Counters struct {
 	// Spans is how many were made.
 	Spans atomic.Uint64
-	// Reduced counts attributes that became their size, Cut the values that were
-	// shortened or left out for their length, Dropped the attributes, events and
-	// links beyond the limits.
+	// Reduced counts attributes that became their size; Cut, values that were cut or left out
+	// for their length; Dropped, attributes, events and links beyond the limits.
 	Reduced, Cut, Dropped atomic.Uint64
 }
 
-// keepList is Options.Keep, ready to be asked.
+// keepList is Options.Keep, prepared for lookup.
 type keepList struct {
 	exact    map[string]struct{}
 	prefixes []string
@@ -109,7 +105,7 @@ func (l *keepList) has(key []byte) bool {
 	return false
 }
 
-// reserved keys are set by the host alone, whatever is kept.
+// reserved reports whether only the host sets a key, even if Keep lists it.
 func reserved(key []byte) bool {
 	return string(key) == names.Container || strings.HasPrefix(string(key), "shimtrace.")
 }

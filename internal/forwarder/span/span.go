@@ -8,52 +8,52 @@ import (
 	"github.com/shimtrace/shimtrace/internal/names"
 )
 
-// Span is one span. What gives it its place is in fields, to be read and changed; the
-// rest is kept as the OTLP bytes that it will be sent as. The zero value is an empty
-// span, to be decoded into or filled in by hand.
+// Span is one span. Fields hold what determines its place, to be read and changed; the rest is
+// OTLP bytes, as they will be sent. The zero value is an empty span, to be decoded into or
+// filled in by hand.
 type Span struct {
 	TraceID  [16]byte
 	SpanID   [8]byte
 	ParentID [8]byte // zero: a root
-	// TraceState is the W3C header, TraceFlags its flags.
+	// TraceState is the W3C header, TraceFlags are its flags.
 	TraceState string
 	TraceFlags uint8
 	Name       string
 	Kind       tracepb.Span_SpanKind
-	// Start and End are nanoseconds since 1970 by the clock of who made the span, at
-	// most the largest int64. Nothing says that Start comes first.
+	// Start and End are nanoseconds since 1970 by the maker's clock, at most the largest int64.
+	// Start may be after End.
 	Start, End uint64
 	// Failed: the status is an error.
 	Failed bool
 
-	// ContainerID and ExecID are those of the request or call that the span is about,
-	// and among its attributes. ExecID is empty for a container's first process. Both
-	// are at most 128 of [A-Za-z0-9._-].
+	// ContainerID and ExecID are those of the request or call that the span is about. They are
+	// sent as attributes. ExecID is empty for a container's first process. Both are at most 128
+	// of [A-Za-z0-9._-].
 	ContainerID, ExecID string
-	// ContainerClaimed and ExecClaimed: only who made the span says so. The attributes
-	// have other keys then.
+	// ContainerClaimed and ExecClaimed: only the span's maker says so. The attributes then have
+	// other keys.
 	ContainerClaimed, ExecClaimed bool
 
-	// Of a runtime's span: Method is the shim's call that it is, as the task service
-	// names it ("Create"), empty for what happens within one; Sandbox is the sandbox's
-	// id, where the span names it, else empty.
+	// Only in a runtime's span: Method is the shim's call that it serves, as the task service
+	// names it ("Create"), empty for steps within a call. Sandbox is the sandbox's id, empty if
+	// the span does not name it.
 	Method, Sandbox string
 
-	cost int    // in memory, beside spanCost and the texts above
+	cost int    // in memory, without spanCost and the texts above
 	rest []byte // valid OTLP fields: attributes, events, links, status, dropped counts
-	// There are events, or links, in rest.
+	// rest contains events, or links.
 	eventful, linked bool
 }
 
-// Clone returns a copy that shares no memory which is written to.
+// Clone returns a copy that shares no mutable memory.
 func (s *Span) Clone() *Span {
 	c := *s
 	c.rest = bytes.Clone(s.rest)
 	return &c
 }
 
-// AppendElement appends the span as one element of ScopeSpans.spans, so that calls after
-// one another make the body of a ScopeSpans message.
+// AppendElement appends the span as one element of ScopeSpans.spans: consecutive calls make the
+// body of a ScopeSpans message.
 func (s *Span) AppendElement(b []byte) []byte {
 	at := len(b)
 	return seal(s.AppendOTLP(b), at, scopeSpansSpans)

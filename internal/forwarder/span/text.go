@@ -2,8 +2,8 @@ package span
 
 import "unicode/utf8"
 
-// CutText returns at most n bytes of text without splitting a character. whole
-// says that text was not cut before.
+// CutText returns at most n bytes of text without splitting a character. whole says that text
+// was not cut before.
 func CutText(text []byte, n int, whole bool) []byte {
 	if len(text) <= n {
 		if whole {
@@ -23,8 +23,8 @@ func CutText(text []byte, n int, whole bool) []byte {
 	return text
 }
 
-// texts makes strings of the few texts that an agent's spans repeat (the names
-// of some 150 functions, ids), so that they are allocated once.
+// texts makes strings of the few texts that an agent's spans repeat (the names of some 150
+// functions, ids), and allocates each once.
 type texts struct {
 	known map[string]string
 }
@@ -49,7 +49,7 @@ func (n *texts) get(text []byte) string {
 		n.known = make(map[string]string)
 	}
 	if len(n.known) == maxNames {
-		clear(n.known) // a guest that invents names pays for it with new strings
+		clear(n.known) // only a guest that invents names pays, with new strings
 	}
 	n.known[s] = s
 	return s

@@ -5,9 +5,9 @@ import "google.golang.org/protobuf/encoding/protowire"
 type valueKind uint8
 
 const (
-	// sizeOnly: the value itself was not wanted, or was too long.
+	// sizeOnly: the value itself was not wanted, or too long.
 	sizeOnly valueKind = iota
-	// nullValue: there is a value, the agent could not write it (a JSON null).
+	// nullValue: the agent could not write the value (a JSON null).
 	nullValue
 	boolValue
 	intValue
@@ -16,31 +16,32 @@ const (
 	arrayValue
 )
 
-// Value is an attribute's value on its way from one wire to the other. The zero Value
-// is empty text of which nothing is wanted.
+// Value is an attribute's value between decoding and encoding. The zero Value is one of size 0,
+// of which only the size is known.
 type Value struct {
-	// Text is a text, cut where it was too long, or an array as an ArrayValue message.
-	// It is part of what the value was made of.
+	// Text is a text, cut if it was too long, or an array as an ArrayValue message. It shares
+	// the memory of its source.
 	Text []byte
 
 	kind valueKind
 	bits uint64 // bool, int and double
-	// size is the length of the whole value: bytes of text, 1 for a bool, 8 for a
-	// number, an array's the sum of its elements'.
+	// size is the length of the whole value: the bytes of a text, 1 for a bool, 8 for a number,
+	// the sum of the elements for an array.
 	size     int
 	elements int // of an array
 }
 
-// TextValue is a text of so many bytes in all, of which the first are here; they are UTF-8.
+// TextValue returns a text of size bytes, of which only the first may be given. It must be
+// UTF-8.
 func TextValue(text []byte, size int) Value { return Value{kind: textValue, Text: text, size: size} }
 
-// SizeValue is a value of which no more than the size is known.
+// SizeValue returns a value of which only the size is known.
 func SizeValue(size int) Value { return Value{size: size} }
 
-// NullValue is a number that could not be written.
+// NullValue returns a number that the agent could not write.
 func NullValue() Value { return Value{kind: nullValue, size: 8} }
 
-// BoolValue is a boolean.
+// BoolValue returns a boolean.
 func BoolValue(b bool) Value {
 	v := Value{kind: boolValue, size: 1}
 	if b {
@@ -49,16 +50,16 @@ func BoolValue(b bool) Value {
 	return v
 }
 
-// IntValue is an integer.
+// IntValue returns an integer.
 func IntValue(n int64) Value { return Value{kind: intValue, bits: uint64(n), size: 8} }
 
-// DoubleValue is a floating-point number, given as its bits.
+// DoubleValue returns a floating-point number, given as its IEEE 754 bits.
 func DoubleValue(bits uint64) Value { return Value{kind: doubleValue, bits: bits, size: 8} }
 
-// IsText reports whether the value is a text, and not for its size alone.
+// IsText reports whether the value is a text, and not only its size.
 func (v Value) IsText() bool { return v.kind == textValue }
 
-// wireSize is the length of the value as an AnyValue message.
+// wireSize returns the length of the value as an AnyValue message.
 func (v Value) wireSize() int {
 	switch v.kind {
 	case boolValue:
@@ -89,8 +90,8 @@ func (v Value) append(b []byte) []byte {
 	return b
 }
 
-// Array makes an array's value of its elements, of which at most want bytes are of use.
-// It is used again and again, for its buffer.
+// Array collects an array's elements into a Value of at most want bytes. It is reused for its
+// buffer.
 type Array struct {
 	otlp          []byte // the ArrayValue message
 	want, n, size int
@@ -99,8 +100,8 @@ type Array struct {
 // Begin begins an array.
 func (a *Array) Begin(want int) { *a = Array{otlp: a.otlp[:0], want: want} }
 
-// fits reports whether neither the array's size nor its length, for elements may be
-// empty, is beyond what is wanted.
+// fits reports whether the array is within its limits, in bytes and in elements, since elements
+// may be empty.
 func (a *Array) fits() bool { return a.size <= a.want && a.n <= min(a.want, MaxElements) }
 
 // Add adds an element.
@@ -115,7 +116,7 @@ func (a *Array) Add(v Value) {
 	a.otlp = v.append(a.otlp)
 }
 
-// Value ends the array. It is valid until the next Begin.
+// Value ends the array and returns its value, valid until the next Begin.
 func (a *Array) Value() Value {
 	if a.want == 0 || !a.fits() {
 		return SizeValue(a.size)

@@ -15,14 +15,14 @@ import (
 	"github.com/shimtrace/shimtrace/internal/names"
 )
 
-// MaxSize is the length in bytes of the longest span that Parse takes. Spans are
-// some hundred bytes long once their attributes are reduced.
+// MaxSize bounds the spans that Parse takes, in bytes. With reduced attributes a span has some
+// hundred bytes.
 const MaxSize = 1 << 20
 
-// Between the host's endpoint and the relay of its sandbox, a runtime's span is a
-// protobuf message of these fields, each at most once, the empty ones not at all. Relays
-// are older or newer than the endpoint's process, so a field keeps its number and meaning
-// for ever, and unknown ones are skipped.
+// Between the host's endpoint and the relay of its sandbox, a runtime's span is a protobuf
+// message with these fields, each at most once, empty ones omitted. Relays may be older or
+// newer than the endpoint's process, so a field keeps its number and meaning forever, and
+// unknown ones are skipped.
 const (
 	fieldOTLP        protowire.Number = 1 // an opentelemetry.proto.trace.v1.Span
 	fieldMethod      protowire.Number = 2
@@ -32,8 +32,8 @@ const (
 	fieldFailed      protowire.Number = 6 // a bool
 )
 
-// Append appends the span as Parse reads it. The message does not say how long it
-// is: that is the link's to tell.
+// Append appends the span in Parse's format. The message does not contain its own length; the
+// link adds it.
 func (s *Span) Append(b []byte) []byte {
 	at := len(b)
 	b = seal(s.AppendOTLP(b), at, fieldOTLP)
@@ -59,10 +59,9 @@ var (
 	errRange    = errors.New("out of range")
 )
 
-// Parse reads one span that Append wrote and keeps no part of b. What it returns is
-// valid OTLP and has a trace id and a span id; attributes and the like are taken as they
-// are, so that a later version's pass. It allocates in proportion to b's length, which is
-// at most MaxSize.
+// Parse reads one span that Append wrote and keeps no part of b. The result is valid OTLP with
+// a trace id and a span id. Attributes and the like are taken as they are, so that a later
+// version's pass. Parse allocates in proportion to len(b), which is at most MaxSize.
 func Parse(b []byte) (*Span, error) {
 	s := new(Span)
 	if err := s.parse(b); err != nil {
@@ -104,8 +103,7 @@ func (s *Span) parse(b []byte) error {
 	return err
 }
 
-// fields calls f for each field of a message, with its value as it is on the wire and the
-// whole of it.
+// fields calls f for each field of a message, with its encoded value and the whole field.
 func fields(b []byte, f func(field protowire.Number, wire protowire.Type, v, whole []byte) error) error {
 	for at := 0; at < len(b); {
 		field, wire, head := protowire.ConsumeTag(b[at:])
@@ -125,8 +123,8 @@ func fields(b []byte, f func(field protowire.Number, wire protowire.Type, v, who
 	return nil
 }
 
-// parseOTLP reads a span's message. The ids of container and exec, which are among its
-// attributes, have fields of their own beside it.
+// parseOTLP reads a span's message. It skips the attributes with ids of the container and exec,
+// which have their own fields in the message around it.
 func (s *Span) parseOTLP(b []byte) error {
 	if err := fields(b, func(field protowire.Number, wire protowire.Type, v, whole []byte) error {
 		own, err := s.set(field, wire, v)
@@ -139,11 +137,11 @@ func (s *Span) parseOTLP(b []byte) error {
 	}); err != nil {
 		return err
 	}
-	// One span that is none would take all others of its record with it.
+	// An invalid span would invalidate all others in its record.
 	return proto.Unmarshal(s.rest, new(tracepb.Span))
 }
 
-// isID reports whether a field is an attribute with the id of a container or an exec.
+// isID reports whether a field is an attribute with a container's or exec's id.
 func isID(field protowire.Number, wire protowire.Type, v []byte) bool {
 	if field != spanAttributes || wire != protowire.BytesType {
 		return false
@@ -157,8 +155,8 @@ func isID(field protowire.Number, wire protowire.Type, v []byte) bool {
 	return true
 }
 
-// set takes a field that Span has as one of its own; the value has been found
-// whole. own is false for every other field.
+// set stores a field for which Span has its own; own is false for any other. The value is known
+// to be complete.
 func (s *Span) set(field protowire.Number, wire protowire.Type, v []byte) (own bool, err error) {
 	want := protowire.BytesType
 	switch field {
@@ -169,7 +167,7 @@ func (s *Span) set(field protowire.Number, wire protowire.Type, v []byte) (own b
 		want = protowire.Fixed64Type
 	case spanFlags:
 		want = protowire.Fixed32Type
-	case spanAttributes, spanEvents, spanLinks: // which are edited
+	case spanAttributes, spanEvents, spanLinks: // edited later, so their type matters
 		if wire != want {
 			err = errWireType
 		}

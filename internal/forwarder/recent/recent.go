@@ -1,7 +1,7 @@
-// Package recent has maps that are bounded: they forget what was put first.
+// Package recent has bounded maps, which forget the keys that were added first.
 //
-// It is not safe for concurrent use. Packages calls and collate remember with it what a
-// guest may send any amount of.
+// They are not safe for concurrent use. Packages calls and collate use them for what guests may
+// send in any amount.
 package recent
 
 import (
@@ -9,38 +9,38 @@ import (
 	"maps"
 )
 
-// Map is a map of the entries put last, at most as many as its limit.
+// Map holds the entries added last, up to its limit.
 type Map[K comparable, V any] struct {
 	limit   int
 	entries map[K]V
-	order   []K // of arrival, a ring once it is full
+	order   []K // of arrival; a ring once full
 	oldest  int
 }
 
-// New returns a Map with a limit.
+// New returns a Map of at most limit entries.
 func New[K comparable, V any](limit int) Map[K, V] {
 	return Map[K, V]{limit: limit, entries: make(map[K]V)}
 }
 
-// Get returns the value of k.
+// Get returns the value of k, and whether there is one.
 func (m *Map[K, V]) Get(k K) (V, bool) {
 	v, ok := m.entries[k]
 	return v, ok
 }
 
-// Has reports whether there is a value of k.
+// Has reports whether k has a value.
 func (m *Map[K, V]) Has(k K) bool {
 	_, ok := m.entries[k]
 	return ok
 }
 
-// All returns all keys and values.
+// All returns all keys and values, in no order.
 func (m *Map[K, V]) All() iter.Seq2[K, V] { return maps.All(m.entries) }
 
 // Len returns the number of entries.
 func (m *Map[K, V]) Len() int { return len(m.entries) }
 
-// Put sets the value of k, at the expense of the oldest key if k is new.
+// Put sets the value of k, and evicts the oldest key if k is new and the map full.
 func (m *Map[K, V]) Put(k K, v V) {
 	if _, ok := m.entries[k]; !ok {
 		if len(m.order) < m.limit {

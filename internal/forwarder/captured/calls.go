@@ -15,13 +15,13 @@ func (p *Pod) each(f func(*span.Span)) {
 	}
 }
 
-// findCalls makes the calls of the spans that serve them.
+// findCalls derives the calls from the spans that serve them.
 func (p *Pod) findCalls() {
 	p.createSandbox()
 	ids := p.agentsIDs()
 	p.each(func(s *span.Span) {
 		if p.Sandbox == "" {
-			p.Sandbox = s.Sandbox // the Go runtime says it
+			p.Sandbox = s.Sandbox // only the Go runtime names it
 		}
 		if s.Method == "" || s.Name == kata.TaskRequest {
 			return
@@ -30,13 +30,13 @@ func (p *Pod) findCalls() {
 		if a := ids[s.SpanID]; a != nil && container == "" {
 			container = a.ContainerID
 			if a.ExecID != "" {
-				// The Go runtime gives the agent names of its own for execs.
+				// The Go runtime names execs anew towards the agent.
 				exec = "exec-of-" + a.ExecID[:4]
 			}
 		}
 		p.Of[s.SpanID] = p.add(s.Method, container, exec, s.Start, s.End)
 	})
-	// runtime-rs serves a call with two spans, of which one lasts longer.
+	// runtime-rs serves a call with two spans, one of which is longer.
 	p.each(func(s *span.Span) {
 		if s.Name != kata.TaskRequest {
 			return
@@ -50,8 +50,7 @@ func (p *Pod) findCalls() {
 	})
 }
 
-// createSandbox makes the Create of a sandbox as runtime-rs shows it, by no span of
-// its own.
+// createSandbox adds the Create of a sandbox under runtime-rs, which has no span for it.
 func (p *Pod) createSandbox() {
 	var first, last *span.Span
 	p.each(func(s *span.Span) {
@@ -75,8 +74,8 @@ func (p *Pod) createSandbox() {
 	p.add("Create", p.Sandbox, "", first.Start, last.End)
 }
 
-// agentsIDs returns for the runtime's spans what the agent below them says of ids,
-// since the Go runtime's own do not.
+// agentsIDs returns, for each runtime's span, an agent's span below it that has ids; the Go
+// runtime's spans have none.
 func (p *Pod) agentsIDs() map[[8]byte]*span.Span {
 	parents, ids := make(map[[8]byte][8]byte), make(map[[8]byte]*span.Span)
 	p.each(func(s *span.Span) { parents[s.SpanID] = s.ParentID })

@@ -9,14 +9,13 @@ import (
 	tracepb "go.opentelemetry.io/proto/otlp/trace/v1"
 )
 
-// levels are how many spans of a pod's there are to be at which level of its trace, by
-// whose they are: "runtime 2" is right below a call of the shim.
+// levels are the expected numbers of a pod's spans, by source and level of the trace: "runtime
+// 2" is right below a call of the shim.
 var levels = map[string]map[string]int{
-	// Below each of the runtime's calls are its own workings, below those its requests
-	// to the agent, below those the agent's. What is at level 1 lives as long as the
-	// runtime or the agent does, or was done long after what it names as its parent: by
-	// the runtime when a process had ended, by the agent when the runtime did not trace
-	// any more.
+	// Below each of the runtime's calls are its own steps, then its requests to the agent, then
+	// the agent's spans. Level 1 has life-long spans, and spans that began long after their
+	// named parents: the runtime's after a process ended, the agent's once the runtime had
+	// stopped tracing.
 	Go: {
 		"runtime 1": 5, "runtime 2": 29, "runtime 3": 19, "runtime 4": 14, "runtime 5": 25,
 		"runtime 6": 6, "runtime 7": 12, "runtime 8": 17, "runtime 9": 6,
@@ -24,8 +23,8 @@ var levels = map[string]map[string]int{
 		"agent 8": 12, "agent 9": 6, "agent 10": 7, "agent 11": 26, "agent 12": 7, "agent 13": 4, "agent 14": 3,
 		"lost runtime span 1": 1,
 	},
-	// The agent was asked without a context: its spans are beside the runtime's. At level 1
-	// are those of a process that was waited for, and killed before there was a Kill.
+	// The agent's requests had no context, so its spans are beside the runtime's. Level 1 has
+	// those of a process that was waited for, and killed before there was a Kill.
 	Rust: {
 		"runtime 1": 1, "runtime 2": 25, "runtime 3": 21, "runtime 4": 2,
 		"agent 1": 2, "agent 2": 15, "agent 3": 19, "agent 4": 42, "agent 5": 11, "agent 6": 4, "agent 7": 3,
@@ -33,20 +32,20 @@ var levels = map[string]map[string]int{
 	},
 }
 
-// quiet are the names of what a pod's quiet calls cause, in the runtime and the agent.
+// quiet are the names of what quiet calls cause in the runtime and the agent.
 var quiet = map[string]bool{
 	"State": true, "Stats": true, "Connect": true, "Wait": true, "AddEndpoints": true,
 	"ttrpc.StatsContainer": true, "ttrpc.ReadStdout": true, "ttrpc.ReadStderr": true, "ttrpc.Check": true,
 	"state_process": true, "stats_container": true, "connect_container": true, "do_stats_container": true,
 }
 
-// slow is how long, in nanoseconds, what is quiet may last.
+// slow is how long, in nanoseconds, a quiet span may last.
 const slow = 500e6
 
-// Check fails the test unless spans, all that there is of the pod, are one trace below
-// root and calls, the ids of the spans of Pod.Calls: whole, each of the runtime's calls
-// below its own, with as many spans at each level as there are to be, nothing quiet and
-// no secret.
+// Check fails the test unless spans, all of the pod's, form one trace below root and calls, the
+// ids of the spans of Pod.Calls. Each of the runtime's calls must be below its own call, each
+// level must have its number of spans, and there must be no orphan, no quiet span and no
+// secret.
 func (p *Pod) Check(tb testing.TB, in [16]byte, root [8]byte, calls [][8]byte, spans []*tracepb.Span) {
 	tb.Helper()
 	depths, by := map[[8]byte]int{root: 0}, make(map[[8]byte]*tracepb.Span)
@@ -94,7 +93,7 @@ func (p *Pod) Check(tb testing.TB, in [16]byte, root [8]byte, calls [][8]byte, s
 	}
 }
 
-// depthOf returns how far below the root a span is, and whether it is at all.
+// depthOf returns a span's depth below the root, and whether the root is above it.
 func depthOf(s *tracepb.Span, by map[[8]byte]*tracepb.Span, depths map[[8]byte]int) (int, bool) {
 	for depth := 1; depth < 50; depth++ {
 		if d, ok := depths[parentOf(s)]; ok {

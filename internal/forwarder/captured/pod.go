@@ -1,9 +1,7 @@
-// Package captured has the pods whose runtime and agent both traced when they were
-// recorded, for the tests of who gives their spans a place: what came, byte for byte,
-// and the shim's calls that must have been.
+// Package captured has recorded pods whose runtime and agent both traced, for tests that place
+// their spans: the bytes received, and the shim's calls that must have been made.
 //
-// The bytes are testdata of the packages that decode them, which lie beside this one's
-// users.
+// The bytes are testdata of the packages beside this one that decode them.
 package captured
 
 import (
@@ -23,8 +21,8 @@ import (
 	"github.com/shimtrace/shimtrace/internal/forwarder/span"
 )
 
-// The captured pods: of two containers and some execs each, under Kata's Go runtime
-// and under runtime-rs.
+// The captured pods, each of two containers and some execs, under Kata's Go runtime and under
+// runtime-rs.
 const (
 	Go   = "kata-4.1.0-pod"
 	Rust = "kata-4.1.0-rs-pod"
@@ -36,18 +34,18 @@ const secret = "hunter2"
 // Pod is a captured pod.
 type Pod struct {
 	name string
-	// Frames are what the agent sent over its connection, Agent the spans in them.
+	// Frames are the bytes of the agent's connection, Agent the spans in them.
 	Frames []byte
 	Agent  []*span.Span
-	// Bodies are what the runtime posted, Runtime the spans in each.
+	// Bodies are the runtime's posts, Runtime the spans in each.
 	Bodies  [][]byte
 	Runtime [][]*span.Span
 	// Sandbox is the sandbox's id.
 	Sandbox string
-	// Calls are those of the shim, as far as the runtime's spans tell of them: each a
-	// little longer than its serving, and of the ids that what is below it tells.
+	// Calls are the shim's, as far as the runtime's spans show them: each a little longer than
+	// its serving, with the ids of the spans below it.
 	Calls []Call
-	// Of is the index in Calls of what each of the runtime's calls is the serving of.
+	// Of maps a runtime's span that serves a call to its index in Calls.
 	Of map[[8]byte]int
 }
 
@@ -57,10 +55,10 @@ type Call struct {
 	Start, End                  time.Time
 }
 
-// margin is how much longer a call is than its serving.
+// margin is how far a call extends beyond its serving, at either end.
 const margin = 2 * time.Millisecond
 
-// Load reads a pod for a test of a package beside this one.
+// Load reads a pod, for a test of a package beside this one.
 func Load(tb testing.TB, name string) *Pod {
 	tb.Helper()
 	p := &Pod{name: name, Of: make(map[[8]byte]int)}
@@ -95,7 +93,7 @@ func Load(tb testing.TB, name string) *Pod {
 	return p
 }
 
-// Size is the number of spans, the exporter's own left out.
+// Size returns the number of spans, without the exporter's own.
 func (p *Pod) Size() int {
 	n := len(p.Agent)
 	for _, post := range p.Runtime {

@@ -7,23 +7,23 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// budget is the processor time that a sandbox's spans may take, whatever shape they
-// have: a share of one core in the long run, and some more at once. Work is measured
-// after it was done, so the budget may be overdrawn, by one read or one span.
+// budget is the processor time for a sandbox's spans, whatever their shape: a share of one core
+// in the long run, plus a burst. Work is measured once it is done, so one read or one span may
+// overdraw the budget.
 type budget struct {
 	share float64 // of one core
 	burst time.Duration
 
 	mu   sync.Mutex
 	left time.Duration
-	at   time.Time // when left was right
+	at   time.Time // when left was updated
 }
 
 func newBudget(percent int, burst time.Duration, now time.Time) *budget {
 	return &budget{share: float64(percent) / 100, burst: burst, left: burst, at: now}
 }
 
-// spend takes what was used. A sandbox is never further behind than burst.
+// spend takes used off the budget, which never falls below -burst.
 func (b *budget) spend(used time.Duration, now time.Time) {
 	b.mu.Lock()
 	defer b.mu.Unlock()
@@ -46,13 +46,13 @@ func (b *budget) refill(now time.Time) {
 	}
 }
 
-// slice is what a goroutine that changed its thread is charged at most: that happens
-// when its time slice of the Go scheduler is over, or when it waited.
+// slice bounds the charge to a goroutine that changed its thread: its time slice of the Go
+// scheduler was over, or it waited.
 const slice = 10 * time.Millisecond
 
-// meter measures the processor time that a goroutine uses between start and stop: its
-// thread's, since other processes may have the processor meanwhile. The goroutine must
-// not wait in between, or it may be charged what others did on its thread.
+// meter measures the processor time of a goroutine between start and stop. It reads the
+// thread's clock, because other processes may use the processor meanwhile. The goroutine must
+// not wait in between: it could be charged for others on its thread.
 type meter struct {
 	thread int
 	cpu    time.Duration
@@ -63,7 +63,7 @@ func (m *meter) start(now time.Time) {
 	*m = meter{thread: unix.Gettid(), cpu: threadTime(), wall: now}
 }
 
-// stop returns the time used since start, 0 if it was not called.
+// stop returns the time used since start, 0 without a start.
 func (m *meter) stop(now time.Time) time.Duration {
 	if m.wall.IsZero() {
 		return 0

@@ -20,25 +20,25 @@ const (
 	reasonClosed = "closed"
 )
 
-// Counts is what happened until now. Every frame that has arrived is delivered,
-// queued, or lost. Of the spans delivered each is sent, not wanted, lost, or still waits.
+// Counts is what has happened so far. Every frame that arrived is delivered, queued or lost.
+// Every delivered span is sent, unwanted, lost or waiting.
 type Counts struct {
-	// Connections are open now, Accepted ever.
+	// Connections are open now, Accepted is their number ever.
 	Connections int
 	Accepted    uint64
-	// Bytes have been read, Delivered spans given to the Sink.
+	// Bytes were read, Delivered spans given to the Sink.
 	Bytes     uint64
 	Delivered uint64
 	// Queued spans wait for the Sink.
 	Queued int
-	// Reduced attributes have become their size; see agent.Counters.
+	// Reduced attributes became their size; see agent.Counters.
 	Reduced uint64
-	// Lost are spans by reason (package losses), and Refused connections.
+	// Lost are spans by reason (package losses), Refused are connections.
 	Lost    map[losses.Reason]uint64
 	Refused map[string]uint64
 }
 
-// SandboxCounts is what happened with one sandbox.
+// SandboxCounts are one sandbox's Counts.
 type SandboxCounts struct {
 	// Sandbox is empty for a VM known only by its CID.
 	Sandbox string
@@ -46,22 +46,22 @@ type SandboxCounts struct {
 	Counts
 }
 
-// Snapshot is a Forwarder's counts at one moment.
+// Snapshot has a Forwarder's counts at one moment.
 type Snapshot struct {
-	// Counts are of all sandboxes, those forgotten since included.
+	// Counts are the sum over all sandboxes, forgotten ones included.
 	Counts
-	// Sent spans have been taken by the journal, placeholders included.
+	// Sent spans were taken by the journal, placeholders included.
 	Sent uint64
 	// Unwanted spans are of quiet calls, or of traces or times that are not recorded.
 	Unwanted uint64
-	// Sandboxes have connections or had them lately; by name.
+	// Sandboxes are those with open or recent connections, by name.
 	Sandboxes []SandboxCounts
 }
 
-// placed counts what became of spans that were delivered.
+// placed counts what became of delivered spans.
 type placed struct{ sent, untaken, unwanted atomic.Uint64 }
 
-// dropped counts what the collation does not pass on, and tells others who ask.
+// dropped counts the spans that a collator drops, and calls others.
 func (f *Forwarder) dropped(others func(collate.Reason, int)) func(collate.Reason, int) {
 	return func(reason collate.Reason, n int) {
 		if lost, ok := lost[reason]; ok {
@@ -75,11 +75,10 @@ func (f *Forwarder) dropped(others func(collate.Reason, int)) func(collate.Reaso
 	}
 }
 
-// lost are the reasons of the collation for which a span is lost; the others are for
-// spans that nobody wants.
+// lost has the collator's reasons for which a span is lost; with other reasons it is unwanted.
 var lost = map[collate.Reason]losses.Reason{collate.Duplicate: losses.Duplicate, collate.Collision: losses.Collision}
 
-// counters are those of a sandbox.
+// counters are one sandbox's.
 type counters struct {
 	wire      agent.Counters
 	accepted  atomic.Uint64
@@ -103,14 +102,14 @@ func (c *counters) counts() Counts {
 	return n
 }
 
-// put leaves out what has not happened.
+// put omits zeros.
 func put(m map[string]uint64, reason string, n uint64) {
 	if n > 0 {
 		m[reason] += n
 	}
 }
 
-// add adds another's counts, all but its losses.
+// add adds o, except its losses.
 func (c *Counts) add(o Counts) {
 	c.Connections += o.Connections
 	c.Accepted += o.Accepted
@@ -123,7 +122,7 @@ func (c *Counts) add(o Counts) {
 	}
 }
 
-// Snapshot returns the counts; it may be called at any time, also after Close.
+// Snapshot returns the counts. It may be called at any time, even after Close.
 func (f *Forwarder) Snapshot() Snapshot {
 	f.mu.Lock()
 	defer f.mu.Unlock()

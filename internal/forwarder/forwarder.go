@@ -12,13 +12,13 @@ import (
 	"github.com/shimtrace/shimtrace/internal/losses"
 )
 
-// Forwarder reads agents' connections, gives their spans their place, and hands them to a
-// journal. It is safe for concurrent use.
+// Forwarder reads agents' connections, places their spans, and hands them to a journal. It is
+// safe for concurrent use.
 type Forwarder struct {
 	opts Options
 
-	closing  chan struct{} // closed when nothing new is waited for
-	abandon  chan struct{} // closed when nothing at all is waited for
+	closing  chan struct{} // closed when Close waits for nothing new
+	abandon  chan struct{} // closed when Close waits for nothing at all
 	pumps    sync.WaitGroup
 	delivers sync.WaitGroup
 
@@ -26,14 +26,14 @@ type Forwarder struct {
 	closed    bool
 	nextID    uint64
 	sandboxes map[sandboxKey]*sandbox
-	collators int    // of them
-	forgotten Counts // of sandboxes that are no longer in the map
+	collators int    // of the sandboxes
+	forgotten Counts // of sandboxes no longer in the map
 	losses    *losses.Tally
 
 	placed placed
 }
 
-// sandboxKey is a sandbox's id, or for want of it the CID.
+// sandboxKey is a sandbox's id, or the CID if the id is unknown.
 type sandboxKey struct {
 	sandbox string
 	cid     uint32
@@ -46,9 +46,9 @@ func keyOf(from listen.Origin) sandboxKey {
 	return sandboxKey{cid: from.CID}
 }
 
-// New returns a Forwarder, which Close ends.
+// New returns a Forwarder. Close ends it.
 func New(opts Options) *Forwarder {
-	var journal *losses.Tally // nil: nobody asks
+	var journal *losses.Tally // nil: Sink is set
 	if opts.Journal != nil {
 		journal = opts.Journal.Losses(losses.Agents)
 	}
@@ -64,8 +64,8 @@ func New(opts Options) *Forwarder {
 
 var _ listen.Handler = (*Forwarder)(nil).Take
 
-// Take takes over a connection and reads it to its end, or closes it at once if a
-// limit forbids it. It does not block.
+// Take owns a connection and reads it to its end, or closes it at once if a limit forbids it.
+// It does not block.
 func (f *Forwarder) Take(conn listen.Conn, from listen.Origin) {
 	f.mu.Lock()
 	c, refused := f.admit(conn, from)
@@ -85,8 +85,8 @@ func (f *Forwarder) Take(conn listen.Conn, from listen.Origin) {
 	}()
 }
 
-// admit finds the connection its place, or says why it has none. A sandbox that
-// has its share of connections is told even so.
+// admit registers a connection, or returns why it is refused. If the sandbox has too many
+// connections, it returns c all the same.
 func (f *Forwarder) admit(conn listen.Conn, from listen.Origin) (c *connection, refused string) {
 	if f.closed {
 		return nil, reasonClosed
@@ -111,7 +111,7 @@ func (f *Forwarder) admit(conn listen.Conn, from listen.Origin) (c *connection, 
 	return c, ""
 }
 
-// share returns a sandbox's share, made now if there is none yet; nil if there are too many.
+// share returns a sandbox's share, made if needed; nil if there are too many.
 func (f *Forwarder) share(from listen.Origin) *sandbox {
 	key := keyOf(from)
 	s := f.sandboxes[key]
@@ -126,7 +126,7 @@ func (f *Forwarder) share(from listen.Origin) *sandbox {
 	return s
 }
 
-// forget lets go of sandboxes that are over.
+// forget removes sandboxes that are over.
 func (f *Forwarder) forget() {
 	for key, s := range f.sandboxes {
 		if s.forgettable() {
@@ -137,7 +137,7 @@ func (f *Forwarder) forget() {
 	}
 }
 
-// leave takes a connection off its sandbox's list.
+// leave removes a connection from its sandbox.
 func (f *Forwarder) leave(c *connection) {
 	f.mu.Lock()
 	defer f.mu.Unlock()
@@ -145,18 +145,16 @@ func (f *Forwarder) leave(c *connection) {
 	c.sandbox.idle = time.Now()
 }
 
-// errClosed is how a connection ends that had no end when the Forwarder was
-// closed: the VM may live on.
+// errClosed is the end of a connection that was still open when the Forwarder was closed: the
+// VM may live on.
 var errClosed = errors.New("the forwarder was closed")
 
-// quiet is how long a connection must have nothing to say for Close to close it.
+// quiet is how long a connection must be silent before Close closes it.
 const quiet = 50 * time.Millisecond
 
-// Close reads on until every connection is at its end or has nothing more to say
-// for the moment, and sends all that is queued or waits. When ctx is done before
-// that, the rest is counted as lost, and the error says so. Run has returned
-// before. Nothing is sent any more afterwards, unless it was the journal, or the Sink, which
-// did not return.
+// Close reads on until every connection ends or is silent, and sends all queued and waiting
+// spans. If ctx is done first, the rest is counted as lost and the error says so. Run must have
+// returned. Nothing is sent after Close, unless the journal or the Sink did not return.
 func (f *Forwarder) Close(ctx context.Context) error {
 	err := f.close(ctx)
 	if f.opts.Journal != nil {
@@ -165,7 +163,7 @@ func (f *Forwarder) Close(ctx context.Context) error {
 	return err
 }
 
-// close ends what reads and what delivers.
+// close ends the readers and the deliveries.
 func (f *Forwarder) close(ctx context.Context) error {
 	f.mu.Lock()
 	if f.closed {
@@ -210,7 +208,7 @@ func (f *Forwarder) close(ctx context.Context) error {
 	return nil
 }
 
-// deadline ends all reads that are under way at t.
+// deadline ends all current reads at t.
 func (f *Forwarder) deadline(t time.Time) {
 	for _, s := range f.sandboxes {
 		for c := range s.open {

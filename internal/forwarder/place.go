@@ -14,9 +14,8 @@ import (
 	"github.com/shimtrace/shimtrace/internal/losses"
 )
 
-// Sandbox returns the collator of a sandbox's VM, which from now on lasts until
-// Close: for who tells it of the sandbox's calls. It is nil if Collation refuses
-// the sandbox or there are too many VMs.
+// Sandbox returns the collator of a sandbox's VM, kept until Close, for reporting the sandbox's
+// calls to it. It is nil if Collation refuses the sandbox or there are too many VMs.
 func (f *Forwarder) Sandbox(id string) *collate.Collator {
 	f.mu.Lock()
 	defer f.mu.Unlock()
@@ -29,8 +28,8 @@ func (f *Forwarder) Sandbox(id string) *collate.Collator {
 	return c
 }
 
-// collator returns what gives a sandbox's spans their place, made now if there is none yet,
-// or says why there is none. The caller holds the lock.
+// collator returns a sandbox's collator, made if needed, or why there is none. The caller holds
+// the lock.
 func (f *Forwarder) collator(s *sandbox) (c *collate.Collator, refused losses.Reason) {
 	if c := s.collator.Load(); c != nil {
 		return c, 0
@@ -49,7 +48,7 @@ func (f *Forwarder) collator(s *sandbox) (c *collate.Collator, refused losses.Re
 	return c, 0
 }
 
-// place gives a span its place.
+// place gives a span to the collator.
 func (s *sandbox) place(conn *connection, span *span.Span) {
 	f := s.forwarder
 	c := s.collator.Load()
@@ -71,7 +70,7 @@ func (s *sandbox) place(conn *connection, span *span.Span) {
 	f.opts.Held.Store(int64(c.Held()))
 }
 
-// ended tells the collator that no more spans come of the connection.
+// ended handles a connection's end: after the last one, the agent has ended.
 func (s *sandbox) ended(conn *connection) {
 	delete(s.talking, conn)
 	c := s.collator.Load()
@@ -91,16 +90,16 @@ func (s *sandbox) ended(conn *connection) {
 // send is the collators' sink.
 func (f *Forwarder) send(resource *resourcepb.Resource, scope string, spans []byte, n int) {
 	defer f.survive(n)
-	// It bounds its own time.
+	// The journal bounds its own time.
 	if err := f.opts.Journal.AppendSpans(resource, scope, spans, n); err != nil {
-		f.placed.untaken.Add(uint64(n)) // it counts why
+		f.placed.untaken.Add(uint64(n)) // the journal counts why
 		f.opts.Warn(err)
 		return
 	}
 	f.placed.sent.Add(uint64(n))
 }
 
-// survive is deferred to what may fail on spans, so many that are lost then.
+// survive is deferred to recover from a panic, which loses this many spans.
 func (f *Forwarder) survive(spans int) {
 	if p := recover(); p != nil {
 		f.losses.Add(losses.Panic, spans)
@@ -108,14 +107,14 @@ func (f *Forwarder) survive(spans int) {
 	}
 }
 
-// tick is how often spans that wait are looked at, and losses told; idleTick is the
-// same while none arrive and none wait.
+// tick is how often waiting spans are placed and losses written; idleTick is the same while no
+// spans arrive or wait.
 const (
 	tick     = 500 * time.Millisecond
 	idleTick = 2 * time.Second
 )
 
-// Run sees to spans that wait, and writes of those that were lost, until ctx is done.
+// Run places waiting spans and writes the counts of lost ones, until ctx is done.
 func (f *Forwarder) Run(ctx context.Context) {
 	next := time.NewTimer(tick)
 	defer next.Stop()
@@ -151,7 +150,7 @@ func (f *Forwarder) work() (added uint64, held int) {
 	return added, held
 }
 
-// each calls do for each collator, whose sandbox is charged the processor time.
+// each calls do for each collator, and charges the sandbox for the processor time.
 func (f *Forwarder) each(do func(*collate.Collator)) {
 	f.mu.Lock()
 	var all []*sandbox
@@ -162,7 +161,7 @@ func (f *Forwarder) each(do func(*collate.Collator)) {
 	for _, s := range all {
 		if c := s.collator.Load(); c != nil {
 			s.metered(func() {
-				defer f.survive(1) // whose spans it fails on, and on how many, is not known
+				defer f.survive(1) // how many spans it costs is unknown
 				do(c)
 			})
 		}

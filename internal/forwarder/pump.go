@@ -14,22 +14,22 @@ import (
 	"github.com/shimtrace/shimtrace/internal/losses"
 )
 
-// connection is one agent's, being read.
+// connection is one agent's connection.
 type connection struct {
 	listen.Conn
 	sandbox *sandbox
 	info    ConnInfo
-	end     error // how it ended, once it has; nil between two frames
+	end     error // once it ended; nil: between two frames
 
-	// Of the last read, and of what is done with what it brought:
+	// Of the last read, and of the work on what it brought:
 	now   time.Time
 	meter meter
-	over  bool // the sandbox has no processor time left
+	over  bool // the sandbox's processor time is overdrawn
 	spare *span.Span
-	short int // bytes that frames count for beyond their length
+	short int // bytes that short frames count for beyond their length
 }
 
-// pump reads the connection to its end and queues what comes of it.
+// pump reads the connection to its end and queues its spans.
 func (c *connection) pump() {
 	defer c.sandbox.forwarder.leave(c)
 	c.end = c.read()
@@ -37,7 +37,7 @@ func (c *connection) pump() {
 	c.sandbox.putEnd(c)
 }
 
-// read reads the connection to its end, which is nil between two frames.
+// read reads the connection to its end. It returns nil if that is between two frames.
 func (c *connection) read() (err error) {
 	defer func() {
 		if v := recover(); v != nil {
@@ -63,8 +63,8 @@ func (c *connection) read() (err error) {
 	}
 }
 
-// decode decodes a payload and queues its span. It returns the decoder to go on
-// with: another one after a panic.
+// decode decodes a payload and queues its span. It returns the decoder to use next: a new one
+// after a panic.
 func (c *connection) decode(d *agent.Decoder, payload []byte) (next *agent.Decoder) {
 	s := c.sandbox
 	defer func() {
@@ -77,10 +77,10 @@ func (c *connection) decode(d *agent.Decoder, payload []byte) (next *agent.Decod
 		c.spare = new(span.Span)
 	}
 	span := c.spare
-	if d.Decode(payload, span) != nil { // which counts what fails
+	if d.Decode(payload, span) != nil { // which counts failures
 		return d
 	}
-	// What a byte becomes in memory is the guest's choice.
+	// The guest chooses how much memory a byte becomes.
 	if more := span.Cost() - len(payload); more > 0 && !s.bytes.AllowN(c.now, more) {
 		s.count.lose(losses.ByteRate)
 		return d
@@ -91,16 +91,15 @@ func (c *connection) decode(d *agent.Decoder, payload []byte) (next *agent.Decod
 }
 
 const (
-	// maxRead is how many bytes are read at once, at most.
+	// maxRead bounds the bytes of one read.
 	maxRead = 64 << 10
-	// minFrame is what a frame counts for, at least, in bytes that are read: it
-	// costs time however short it is.
+	// minFrame is the least that a frame counts for, in bytes: even a short one costs time.
 	minFrame = 512
 	// minRead is the same for a read.
 	minRead = 4 << 10
 )
 
-// charge says whether the sandbox may have another payload decoded.
+// charge reports whether the sandbox may have another payload decoded.
 func (c *connection) charge(size int) bool {
 	s := c.sandbox
 	if size < minFrame {
@@ -119,8 +118,8 @@ func (c *connection) charge(size int) bool {
 	return false
 }
 
-// reader returns the frame reader, which another process can go on with if it can with
-// the connection.
+// reader returns the frame reader. Another process can continue it if the connection can be
+// handed over.
 func (c *connection) reader() *agent.Reader {
 	if kept, ok := c.Conn.(*handover.Incoming); ok {
 		kept.Stream().Around(c.before, c.after)
@@ -139,8 +138,8 @@ func (c *connection) Read(b []byte) (int, error) {
 	return n, err
 }
 
-// before charges for what the last read brought, and lets reads go on to the end that Close
-// sets.
+// before charges for the last read's work. Once Close has begun, it sets the deadline for the
+// next read.
 func (c *connection) before() error {
 	c.settle()
 	select {
@@ -151,7 +150,7 @@ func (c *connection) before() error {
 	}
 }
 
-// after keeps to the pace that the sandbox is read at.
+// after keeps the sandbox to its reading pace.
 func (c *connection) after(n int) {
 	c.sandbox.count.bytes.Add(uint64(n))
 	c.now = time.Now()
@@ -162,7 +161,7 @@ func (c *connection) after(n int) {
 	c.meter.start(c.now)
 }
 
-// settle charges what was done with what the last read brought.
+// settle charges the work on what the last read brought.
 func (c *connection) settle() {
 	now := time.Now()
 	c.sandbox.cpu.spend(c.meter.stop(now), now)
@@ -173,8 +172,7 @@ func (c *connection) settle() {
 	}
 }
 
-// closingDeadline lets a read go on only while there is something to read, and
-// time to.
+// closingDeadline lets reads continue while data keeps coming and Close still waits.
 func (c *connection) closingDeadline() error {
 	select {
 	case <-c.sandbox.forwarder.abandon:
@@ -184,10 +182,10 @@ func (c *connection) closingDeadline() error {
 	}
 }
 
-// pace waits as long as the sandbox is ahead of the pace it is read at.
+// pace waits while the sandbox is ahead of its reading pace.
 func (c *connection) pace(n int) {
 	var wait time.Duration
-	for ; n > 0; n -= maxRead { // which is the least that the limiter grants at once
+	for ; n > 0; n -= maxRead { // the least burst of the limiter
 		wait = c.sandbox.reads.ReserveN(c.now, min(n, maxRead)).DelayFrom(c.now)
 	}
 	if wait <= 0 {

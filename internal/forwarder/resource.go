@@ -6,7 +6,7 @@ import (
 	resourcepb "go.opentelemetry.io/proto/otlp/resource/v1"
 )
 
-// Resource returns a resource as OTLP has it, all values as texts.
+// Resource returns a resource in OTLP's form, all values as strings.
 func Resource(res *resource.Resource) *resourcepb.Resource {
 	pb := new(resourcepb.Resource)
 	for _, kv := range res.Attributes() {

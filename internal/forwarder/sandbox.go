@@ -13,31 +13,30 @@ import (
 	"github.com/shimtrace/shimtrace/internal/losses"
 )
 
-// sandbox is what the connections of one sandbox share: its limits, its queue, what gives
-// its spans their place, its counters.
+// sandbox is what the connections of one sandbox share: limits, queue, collator and counters.
 type sandbox struct {
 	forwarder *Forwarder
 	from      listen.Origin // of its first connection
 	wire      agent.Options
 	count     counters
 
-	spans *rate.Limiter // to be decoded
-	bytes *rate.Limiter // to be decoded
+	spans *rate.Limiter // decoded ones
+	bytes *rate.Limiter // decoded ones
 	reads *rate.Limiter // bytes off the wire
 	opens *rate.Limiter // connections
 	cpu   *budget
 
-	queue       chan item // nil: there was no connection yet
+	queue       chan item // nil: no connection yet
 	queued      atomic.Int64
 	queuedBytes atomic.Int64
 
 	collator atomic.Pointer[collate.Collator]
-	talking  map[*connection]struct{} // that have sent spans and are open, for deliver
+	talking  map[*connection]struct{} // open ones that have sent spans; for deliver
 
 	// Guarded by the Forwarder:
 	kept bool // the collator lasts beyond its connections
 	open map[*connection]struct{}
-	idle time.Time // since the last connection has left
+	idle time.Time // since the last connection left
 }
 
 // item is a span on its way to the sink, or the end of a connection.
@@ -82,9 +81,8 @@ func (s *sandbox) put(c *connection, span *span.Span) {
 	s.count.lose(losses.QueueFull)
 }
 
-// putEnd queues a connection's end, which must not get lost: it waits for room.
-// The connection counts as open meanwhile, so the number of those that wait is
-// bounded.
+// putEnd queues a connection's end, which must not get lost: it waits for room. The connection
+// still counts as open, which bounds the waiting ones.
 func (s *sandbox) putEnd(c *connection) {
 	select {
 	case s.queue <- item{conn: c}:
@@ -99,17 +97,17 @@ func (s *sandbox) closeQueue() {
 	}
 }
 
-// maxRun is how many items are handed to the sink before their time is charged.
+// maxRun is how many items are handled before their time is charged.
 const maxRun = 32
 
-// deliver hands what is queued to the sink until the queue is closed.
+// deliver hands queued items on until the queue is closed.
 func (s *sandbox) deliver() {
 	for it := range s.queue {
 		s.metered(func() { s.run(it) })
 	}
 }
 
-// run hands an item to the sink, and what is queued behind it.
+// run hands on an item and those queued behind it.
 func (s *sandbox) run(it item) {
 	for range maxRun {
 		s.take(it)
@@ -126,7 +124,7 @@ func (s *sandbox) run(it item) {
 	s.take(it)
 }
 
-// metered charges the sandbox the processor time that f takes.
+// metered charges the sandbox for f's processor time.
 func (s *sandbox) metered(f func()) {
 	var m meter
 	m.start(time.Now())
@@ -146,7 +144,7 @@ func (s *sandbox) take(it item) {
 	s.queuedBytes.Add(-size)
 }
 
-// hand gives a span its place, or to the sink, unless nobody waits for that any more.
+// hand places a span or hands it to the sink, unless Close has given up.
 func (s *sandbox) hand(it item) {
 	defer func() {
 		if recover() != nil {
@@ -177,25 +175,24 @@ func (s *sandbox) hand(it item) {
 	s.count.delivered.Add(1)
 }
 
-// forgettable tells whether the sandbox has had no connections for a while and
-// has nothing left to deliver.
+// forgettable reports whether the sandbox has had no connections for a while and has nothing
+// left to deliver.
 func (s *sandbox) forgettable() bool {
 	return len(s.open) == 0 && s.collator.Load() == nil && time.Since(s.idle) > linger && s.queued.Load() == 0 && len(s.queue) == 0
 }
 
-// A sandbox's connections, beside those that it may have at once: an agent connects
-// once in its life. Each that ends has all that waits of its VM given its place.
+// Limits on opening connections; an agent connects once in its life. The end of each places all
+// waiting spans of its VM.
 const (
 	connectionRate  = 1 // a second
 	connectionBurst = 32
 )
 
-// linger is how long a sandbox is remembered after its last connection. A guest
-// that were forgotten at once would be rid of its limits by connecting again.
+// linger is how long a sandbox is remembered after its last connection. A guest must not reset
+// its limits by connecting again.
 const linger = time.Minute
 
-// counts returns the counters with what is open; the caller holds the Forwarder's
-// lock.
+// counts returns the counters with what is open. The caller holds the Forwarder's lock.
 func (s *sandbox) counts() Counts {
 	n := s.count.counts()
 	n.Connections = len(s.open)

@@ -1,8 +1,8 @@
-// Package config is the one typed configuration of shimtrace: a strict TOML
-// file, OTEL_* environment variables above it, defaults below it.
+// Package config is shimtrace's one typed configuration: defaults, overridden by a
+// strict TOML file, overridden by OTEL_* environment variables.
 //
-// It decides nothing and opens nothing but the file; the shim, the relay and
-// the operator's tool read it. An absent file is a valid configuration.
+// It decides nothing and opens only the file. The shim, the relay and the operator's
+// tool read it. An absent file is a valid configuration.
 package config
 
 import (
@@ -18,8 +18,8 @@ const DefaultPath = "/etc/shimtrace/config.toml"
 // PathEnv names the environment variable that overrides DefaultPath.
 const PathEnv = "SHIMTRACE_CONFIG"
 
-// Config is what holds for one inner shim: the common sections of the file with
-// that shim's [runtime.<inner>] section over them and the environment over both.
+// Config is the configuration of one inner shim: the file's common sections, overridden
+// by that shim's [runtime.<inner>] section, overridden by the environment.
 type Config struct {
 	Trace   Trace   `toml:"trace"`
 	Agent   Agent   `toml:"agent"`
@@ -31,8 +31,8 @@ type Config struct {
 	// Resource holds attributes added to every span's resource.
 	Resource map[string]string `toml:"resource"`
 
-	// Shim is the path or name of the inner shim ([runtime.<inner>] shim);
-	// empty means the one with the inner's name, wherever it is.
+	// Shim is the path or name of the inner shim ([runtime.<inner>] shim); empty means
+	// to look for it by the inner's name.
 	Shim string `toml:"-"`
 	// Runtime is the inner shim's name if the file has a section for it.
 	Runtime string `toml:"-"`
@@ -40,14 +40,13 @@ type Config struct {
 
 // Trace says what is recorded and how contexts travel.
 type Trace struct {
-	// Mode is "static" (record for the sandbox's whole life), "dynamic" (record
-	// while switched on, by "shimtrace on") or "off" (relay nothing: the inner shim
-	// is handed to containerd as it is).
+	// Mode is "static" (record for the sandbox's whole life), "dynamic" (record while
+	// switched on, by "shimtrace on") or "off" (no relay: containerd gets the inner
+	// shim's own address).
 	Mode string `toml:"mode"`
-	// Type says where the spans of other components go, the Kata agent's and the
-	// runtime's: "collated" (into the sandbox's trace), "isolated" (each in its own,
-	// linked) or "auto": collated where our own spans are recorded, isolated
-	// otherwise.
+	// Type says where the spans of the Kata agent and runtime go: "collated" (into the
+	// sandbox's trace), "isolated" (each in its own trace, linked) or "auto": collated
+	// where shimtrace's own spans are recorded, isolated otherwise.
 	Type string `toml:"type"`
 	// Join is the trace that a call span belongs to when its request carries the
 	// caller's context: "caller" or "sandbox". The other one is linked.
@@ -67,30 +66,30 @@ type Trace struct {
 	Slow  Duration `toml:"slow"`
 }
 
-// Agent is about the Kata agent in the sandbox's VM: the spans that it sends out of
-// it, and the requests that its runtime sends in.
+// Agent is about the Kata agent in the sandbox's VM: the spans it sends to the host,
+// and the requests that the runtime sends to it.
 type Agent struct {
 	// Receive is "on", "off" or "auto": on for inner shims whose name has "kata".
 	Receive string `toml:"receive"`
-	// Sockets are the hybrid VSOCK sockets of VMMs, by any name, with {sandbox} for
-	// the sandbox's id, in the place of the known ones. QEMU needs none.
+	// Sockets replaces the known hybrid VSOCK sockets of VMMs: paths, by any name, with
+	// {sandbox} for the sandbox's id. QEMU needs none.
 	Sockets map[string]string `toml:"sockets"`
 	// Users may connect to the agent's port of these sockets, beside root and the
 	// owner of the socket's directory; numeric ids.
 	Users []uint32 `toml:"users"`
-	// Keep lists the attributes whose values are kept; every other one becomes its
-	// length. "*" at the end of a key stands for any rest, "*" alone keeps all, a
-	// container's secrets included. nil means the known harmless ones.
+	// Keep lists the attributes whose values are kept; any other value becomes its
+	// length. "*" at the end of a key matches any rest; "*" alone keeps all, including
+	// a container's secrets. nil means the known harmless ones.
 	Keep []string `toml:"keep"`
 	// Inject is "on", "off" or "auto": on for inner shims whose name has "kata". It
-	// relays the runtime's requests to the agent, over hybrid VSOCK, and puts
-	// contexts into them.
+	// relays the runtime's requests to the agent, over hybrid VSOCK, and adds contexts
+	// to them.
 	Inject string `toml:"inject"`
 	// Port is the agent's VSOCK port for requests.
 	Port uint32 `toml:"port"`
 	// Quiet are the agent's requests that are recorded only when they fail or take
-	// longer than Trace.Slow, beside those that quiet calls of the shim cause. Those
-	// that wait for something are never slow.
+	// longer than Trace.Slow, in addition to those that quiet calls of the shim cause.
+	// Requests that wait for something are never slow.
 	Quiet  []string    `toml:"quiet"`
 	Limits AgentLimits `toml:"limits"`
 }
@@ -99,20 +98,20 @@ type Agent struct {
 type Jaeger struct {
 	// Receive is "on", "off" or "auto": on for inner shims whose name has "kata".
 	Receive string `toml:"receive"`
-	// Listen is the address of the endpoint, which the host has once: an address of
-	// the loopback interface and a port. It is common to all runtimes.
+	// Listen is the address of the host's one endpoint: a loopback address and a port.
+	// All runtimes share it.
 	Listen string `toml:"listen"`
 	// Quiet are the names of spans that are recorded only when they fail or take
 	// longer than Trace.Slow.
 	Quiet []string `toml:"quiet"`
-	// BodyBytes bounds one request to the endpoint, HeldBytes what waits there
-	// until it is known of which sandbox it is.
+	// BodyBytes bounds one request to the endpoint, HeldBytes the spans that wait there
+	// until their sandbox is known.
 	BodyBytes Bytes `toml:"body_bytes"`
 	HeldBytes Bytes `toml:"held_bytes"`
 }
 
-// AgentLimits bound what the guest of one sandbox may send; packages agent,
-// forwarder and collate say what each is about.
+// AgentLimits bound what the guest of one sandbox may send; packages agent, forwarder
+// and collate describe each.
 type AgentLimits struct {
 	FrameBytes     Bytes `toml:"frame_bytes"`
 	ValueBytes     Bytes `toml:"value_bytes"`
@@ -121,8 +120,8 @@ type AgentLimits struct {
 	BytesPerSecond Bytes `toml:"bytes_per_second"`
 	ByteBurst      Bytes `toml:"byte_burst"`
 	Connections    int   `toml:"connections"`
-	// QueuedSpans and QueuedBytes wait for the collation, HeldSpans and HeldBytes in
-	// it for what is above them, for at most Hold.
+	// QueuedSpans and QueuedBytes bound what waits to be collated; HeldSpans, HeldBytes
+	// and Hold (a time) bound what waits there for its parents.
 	QueuedSpans int      `toml:"queued_spans"`
 	QueuedBytes Bytes    `toml:"queued_bytes"`
 	HeldSpans   int      `toml:"held_spans"`
@@ -142,8 +141,8 @@ type Export struct {
 	Timeout  Duration          `toml:"timeout"`
 	// Compression is "gzip" or "none" (OTEL_EXPORTER_OTLP_COMPRESSION).
 	Compression string `toml:"compression"`
-	// Shipper is the program that drains the journal, and receives the runtimes'
-	// spans; empty means the shimtrace tool beside the wrapper or on PATH.
+	// Shipper is the program that drains the journal and receives the runtimes' spans;
+	// empty means the shimtrace tool beside the wrapper or on PATH.
 	Shipper string `toml:"shipper"`
 
 	// exact: the endpoint is the whole URL that spans are posted to.
@@ -153,7 +152,7 @@ type Export struct {
 // Journal bounds the store on disk.
 type Journal struct {
 	Dir string `toml:"dir"`
-	// MaxBytes bounds all segments together; the oldest goes first.
+	// MaxBytes bounds all segments together; the oldest is removed first.
 	MaxBytes Bytes `toml:"max_bytes"`
 	// SegmentBytes is the size at which a segment is closed.
 	SegmentBytes Bytes `toml:"segment_bytes"`
@@ -164,12 +163,12 @@ type Relay struct {
 	// StateDir holds the relays' sockets, locks and state (mode 0700). Its length
 	// bounds the socket paths: 106 bytes in all.
 	StateDir string `toml:"state_dir"`
-	// ReadyTimeout is how long start waits, once the inner shim has answered, for
-	// the relay before it hands out the inner shim unwrapped.
+	// ReadyTimeout is how long start waits for the relay, once the inner shim has
+	// answered, before it returns the inner shim's address instead.
 	ReadyTimeout Duration `toml:"ready_timeout"`
 }
 
-// Log is about shimtrace's own log, which goes to containerd's, as a shim's does.
+// Log is about shimtrace's own log, which goes to containerd's log, as any shim's does.
 type Log struct {
 	Level string `toml:"level"`
 }

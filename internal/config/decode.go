@@ -9,9 +9,8 @@ import (
 	"slices"
 )
 
-// fallback is what holds in the place of a value that is wrong: for a switch, off;
-// for what says where spans are sent, nothing is sent; for what is kept of them, the
-// harmless. Any other key counts as not set.
+// fallback replaces an invalid value: a switch is off, nothing is sent if the target is
+// wrong, and the harmless list is kept. Any other key counts as not set.
 var fallback = map[string]struct {
 	key    string
 	value  any // nil: the default, whatever a lower layer says
@@ -27,15 +26,15 @@ var fallback = map[string]struct {
 	"export.headers":  {"export.endpoint", "", "nothing is sent until it is right"},
 }
 
-// layer is one of the file's layers that is being made good: the common sections, or
-// a runtime's.
+// layer is one layer of the file while its mistakes are removed: the common sections,
+// or a runtime's.
 type layer struct {
 	doc    *document
 	own    *node
 	prefix []string // of its keys in the file
 }
 
-// drop takes a key that is wrong out of the layer and says why.
+// drop removes an invalid key from the layer and reports why.
 func (l *layer) drop(path []string, at int, err error) {
 	key := join(path)
 	effect := "it counts as not set"
@@ -55,14 +54,14 @@ func (l *layer) drop(path []string, at int, err error) {
 	}
 }
 
-// remove takes a key out of the layer.
+// remove removes a key from the layer.
 func (l *layer) remove(path []string) {
 	if t := find(l.own, path[:len(path)-1]); t != nil {
 		delete(t.table, path[len(path)-1])
 	}
 }
 
-// set makes the layer say of a key of a section what no file said; nil: the default.
+// set sets a key of the layer that no file has set; nil: the default.
 func (l *layer) set(key string, value any) {
 	path := parseKey(key)
 	t := l.own.table[path[0]]
@@ -73,7 +72,7 @@ func (l *layer) set(key string, value any) {
 	t.table[path[1]] = &node{value: value, broken: value == nil}
 }
 
-// find returns what is at a path, nil if nothing is.
+// find returns the node at a path, nil if there is none.
 func find(t *node, path []string) *node {
 	for _, name := range path {
 		if t == nil {
@@ -84,8 +83,7 @@ func find(t *node, path []string) *node {
 	return t
 }
 
-// check drops what does not fit into a Config: keys that there are not, values of
-// another kind.
+// check drops unknown keys and values of another type.
 func (l *layer) check() {
 	l.checkTable(l.own, nil, reflect.ValueOf(new(Config)).Elem())
 }
@@ -136,7 +134,7 @@ func fieldOf(v reflect.Value, key string) (reflect.Value, bool) {
 	return reflect.Value{}, false
 }
 
-// merge returns the table of base with that of over above it; neither is changed.
+// merge returns base with over merged over it; neither is changed.
 func merge(base, over *node) *node {
 	out := newTable(over.at)
 	maps.Copy(out.table, base.table)
@@ -149,8 +147,7 @@ func merge(base, over *node) *node {
 	return out
 }
 
-// decode returns the configuration that a table, which was checked, makes of the
-// defaults.
+// decode returns the defaults with the values of a checked table.
 func decode(t *node) Config {
 	cfg := Default()
 	fill(reflect.ValueOf(&cfg).Elem(), t)
@@ -178,7 +175,7 @@ func fill(target reflect.Value, t *node) {
 	}
 }
 
-// assign sets a field of a Config to a value of the file.
+// assign sets a field of a Config to a value from the file.
 func assign(field reflect.Value, n *node) error {
 	switch target := field.Addr().Interface().(type) {
 	case *string:
@@ -250,8 +247,8 @@ func assignList(field reflect.Value, n *node) error {
 	return nil
 }
 
-// notA says that a value is not what it should be. It shows numbers and booleans
-// only: what else stands in a wrong place may be a secret.
+// notA returns the error for a value of the wrong type. It shows only numbers and
+// booleans: any other misplaced value may be a secret.
 func notA(n *node, what string) error {
 	switch v := n.value.(type) {
 	case int64, float64, bool:

@@ -10,18 +10,18 @@ import (
 	"github.com/pelletier/go-toml/v2/unstable"
 )
 
-// maxWork bounds, in bytes, what is read again after mistakes: each line after one
-// that cannot be read is tried anew.
+// maxWork bounds the bytes read again after mistakes: after an unreadable line, parsing
+// starts again at each line.
 const maxWork = 16 * maxFile
 
-// node is what stands at one key of a file: a table or a value.
+// node is the table or value at one key of a file.
 type node struct {
 	at    int // offset of the value, or of the name in a table's header
 	key   int // offset of the key
 	table map[string]*node
-	value any // string, int64, float64, bool, []*node; nil: a kind of value that no key takes
+	value any // string, int64, float64, bool, []*node; nil: a type that no key takes
 
-	// broken: the value cannot be read, which has been said.
+	// broken: the value cannot be read, and the mistake is reported.
 	broken bool
 	// header: the table has a header of its own.
 	header bool
@@ -29,18 +29,17 @@ type node struct {
 
 func newTable(at int) *node { return &node{at: at, key: at, table: make(map[string]*node)} }
 
-// document is a file's text as a tree. What cannot be read of it is a mistake, and
-// the rest is there all the same.
+// document is a file's text as a tree. Unreadable parts are mistakes; the tree has the
+// rest.
 type document struct {
 	text     []byte
 	root     *node
 	mistakes []Mistake
 
-	section []string // the header that the next keys stand under
-	lost    bool     // they stand under one that cannot be read
+	section []string // the header above the next keys
+	lost    bool     // that header cannot be read
 }
 
-// mistake notes what is wrong at an offset of the text.
 func (d *document) mistake(at int, format string, args ...any) {
 	before := d.text[:min(at, len(d.text))]
 	line := bytes.Count(before, []byte{'\n'}) + 1
@@ -50,8 +49,8 @@ func (d *document) mistake(at int, format string, args ...any) {
 
 func (d *document) line(at int) int { return bytes.Count(d.text[:at], []byte{'\n'}) + 1 }
 
-// read reads a file's text, one expression (a header, or a key with its value)
-// after the other. After one that cannot be read it goes on with the next line.
+// read parses a file's text, one expression (a header, or a key with its value) after
+// the other. After an unreadable expression it goes on with the next line.
 func read(text []byte) *document {
 	d := &document{text: text, root: newTable(0)}
 	var p unstable.Parser
@@ -71,12 +70,11 @@ func read(text []byte) *document {
 			continue
 		}
 		off, reason := failure(&p)
-		// The lines of a value over several lines that begin nothing of their own
-		// are part of the mistake that was said.
+		// Lines of a multi-line value belong to the mistake already reported.
 		if !failed || begins(line) {
 			where := at + off
 			if where >= end && where >= len(text)-1 {
-				where = at + bytes.IndexByte(text[at:end], line[0]) // it has no end: say where it begins
+				where = at + bytes.IndexByte(text[at:end], line[0]) // it has no end: report its beginning
 			}
 			d.mistake(where, "%s", reason)
 		}
@@ -113,8 +111,8 @@ func begins(line []byte) bool {
 	return line[0] == '[' || bytes.IndexByte(line, '=') > 0
 }
 
-// add puts an expression that begins at an offset into the tree, and returns an
-// offset from there, on the expression's last line.
+// add adds an expression that begins at an offset to the tree. It returns an offset,
+// relative to that one, on the expression's last line.
 func (d *document) add(n *unstable.Node, at int) int {
 	var path []string
 	first, last := -1, 0
@@ -145,14 +143,14 @@ func (d *document) add(n *unstable.Node, at int) int {
 	return last
 }
 
-// enter makes the section what the next keys belong to.
+// enter makes a section the one that the next keys belong to.
 func (d *document) enter(path []string, at int) *node {
 	d.section, d.lost = path, false
 	return d.open(d.root, path, at)
 }
 
-// open returns the table at a path, made if it is not there. Where something else is
-// there the table takes its place.
+// open returns the table at a path, creating it if need be. It replaces a value in that
+// place.
 func (d *document) open(t *node, path []string, at int) *node {
 	for i, name := range path {
 		next := t.table[name]
@@ -171,7 +169,7 @@ func (d *document) open(t *node, path []string, at int) *node {
 	return t
 }
 
-// put puts a value into the tree. What was there first stays.
+// put adds a value to the tree. A value already there stays.
 func (d *document) put(root *node, path []string, v *node) {
 	last := len(path) - 1
 	t := d.open(root, path[:last], v.key)
@@ -189,8 +187,8 @@ func (d *document) put(root *node, path []string, v *node) {
 	}
 }
 
-// value turns the parser's node, of an expression that begins at an offset, into
-// one of the tree.
+// value converts the parser's node, in an expression that begins at an offset, to a
+// node of the tree.
 func (d *document) value(n *unstable.Node, at, key int) *node {
 	v := &node{at: at + int(n.Raw.Offset), key: key}
 	switch n.Kind {
@@ -233,8 +231,8 @@ func (d *document) value(n *unstable.Node, at, key int) *node {
 	return v
 }
 
-// salvage takes from a line, which begins at an offset and cannot be read, what it is
-// about: which section, or which key.
+// salvage finds the section or key that an unreadable line, which begins at an offset,
+// is about.
 func (d *document) salvage(line []byte, at int) {
 	text := strings.TrimSpace(string(line))
 	if name, ok := strings.CutPrefix(text, "["); ok {
@@ -255,7 +253,7 @@ func (d *document) salvage(line []byte, at int) {
 	}
 }
 
-// parseKey returns the parts of a key as it stands in a file, nil if it is none.
+// parseKey returns the parts of a key as written in a file, nil if text is no key.
 func parseKey(text string) (path []string) {
 	var p unstable.Parser
 	p.Reset([]byte(text + " = 0"))
@@ -268,7 +266,7 @@ func parseKey(text string) (path []string) {
 	return path
 }
 
-// join writes a key as it stands in a file.
+// join returns a key as written in a file.
 func join(path []string) string {
 	parts := make([]string, len(path))
 	for i, p := range path {

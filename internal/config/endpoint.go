@@ -11,19 +11,19 @@ import (
 
 var errNoURL = errors.New("this is not a URL such as http://127.0.0.1:4318")
 
-// URL returns where spans are posted to over HTTP.
+// URL returns the URL to which spans are posted over HTTP.
 func (e Export) URL() string {
 	if e.exact || e.Endpoint == "" {
 		return e.Endpoint
 	}
 	u, err := url.Parse(e.Endpoint)
 	if err != nil {
-		return e.Endpoint // was checked
+		return e.Endpoint // was checked before
 	}
 	return u.JoinPath("v1/traces").String()
 }
 
-// SetEndpoint makes a base URL the collector's, or says what is wrong with it.
+// SetEndpoint sets the collector's base URL, or returns what is wrong with it.
 func (e *Export) SetEndpoint(base string) error {
 	if base == "" {
 		return errNoURL
@@ -35,8 +35,8 @@ func (e *Export) SetEndpoint(base string) error {
 	return nil
 }
 
-// checkEndpoint reports what is wrong with a collector's URL. It does not show it: a
-// URL can hold a secret.
+// checkEndpoint returns what is wrong with a collector's URL, without the URL: it can
+// hold a secret.
 func checkEndpoint(value string) error {
 	if value == "" {
 		return nil
@@ -58,8 +58,8 @@ func checkEndpoint(value string) error {
 	return nil
 }
 
-// checkHeader reports what can be no header of a request (RFC 9110, "Fields"). It does
-// not show the value, which may be a secret.
+// checkHeader returns why a name and value cannot be a header of a request (RFC 9110,
+// "Fields"). It does not show the value, which may be a secret.
 func checkHeader(name, value string) error {
 	const token = "!#$%&'*+-.^_`|~" + letters
 	if name == "" || strings.Trim(name, token) != "" {
@@ -73,9 +73,9 @@ func checkHeader(name, value string) error {
 	return nil
 }
 
-// envEndpoint returns the URL for an endpoint as it stands in the environment: a URL,
-// or for gRPC a host and port, as gRPC's own addresses are, secured by TLS unless
-// insecure (OpenTelemetry Protocol Exporter, "Endpoint", "Insecure").
+// envEndpoint returns the URL for an endpoint from the environment: a URL, or for gRPC
+// a host and port, secured by TLS unless insecure (OpenTelemetry Protocol Exporter,
+// "Endpoint", "Insecure").
 func envEndpoint(value, protocol string, insecure bool) (string, error) {
 	if strings.Contains(value, "://") {
 		return value, checkEndpoint(value)

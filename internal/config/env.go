@@ -12,23 +12,23 @@ import (
 	"time"
 )
 
-// variable is an OTEL_* variable that is read, as OpenTelemetry's "Environment
-// Variable Specification" and "Protocol Exporter" define it.
+// variable is a supported OTEL_* variable, as OpenTelemetry's "Environment Variable
+// Specification" and "Protocol Exporter" define it.
 type variable struct {
-	// names: the first one that is set and understood counts.
+	// names: the first one set to a valid value counts.
 	names []string
-	key   string // of the file, which it overrides; "" if none
+	key   string // of the file, overridden by the variable; "" if none
 	set   func(c *Config, e *environment) error
 }
 
-// otlp is a variable of the exporter, which there is for traces and for all.
+// otlp returns the two names of an exporter variable: for traces, and for all signals.
 func otlp(name string) []string {
 	return []string{"OTEL_EXPORTER_OTLP_TRACES_" + name, "OTEL_EXPORTER_OTLP_" + name}
 }
 
-// variables are all that are read, in the order in which they need each other.
-// OTEL_SERVICE_NAME is left alone on purpose: a shim inherits it from containerd, whom
-// it names. The variables for certificates are read by the shipper's client.
+// variables are all that are read, in the order in which they depend on each other.
+// OTEL_SERVICE_NAME is left out on purpose: a shim inherits it from containerd, and it
+// names containerd. The shipper's client reads the variables for certificates.
 var variables = []variable{
 	{[]string{"OTEL_SDK_DISABLED"}, "trace.mode", setDisabled},
 	{[]string{"OTEL_PROPAGATORS"}, "trace.propagators", setPropagators},
@@ -44,16 +44,16 @@ var variables = []variable{
 	{[]string{"OTEL_TRACES_EXPORTER"}, "export.endpoint", setExporter},
 }
 
-// environment is what the variables say of each other.
+// environment is the state that the variables share.
 type environment struct {
-	name, value string // of the one that is read; the value tidied, not empty
+	name, value string // of the variable being read; the value tidied, not empty
 	insecure    bool
-	protocol    bool // the environment has said one
-	foreign     bool // the sampler is one that we have not got
+	protocol    bool // the environment sets the protocol
+	foreign     bool // the sampler is not supported
 }
 
-// applyEnv puts the OTEL_* variables over the file, of which set are the keys that it
-// has. What is not understood counts as not set, and is reported.
+// applyEnv applies the OTEL_* variables over the file, whose keys are in set. Values
+// that are not understood count as not set, and are reported.
 func (c *Config) applyEnv(getenv func(string) string, set *node, r *Report) {
 	var e environment
 	for _, v := range variables {
@@ -76,11 +76,11 @@ func (c *Config) applyEnv(getenv func(string) string, set *node, r *Report) {
 	}
 }
 
-// errPartly is wrapped by the error of a variable of which some was understood.
+// errPartly is wrapped by errors of variables that were partly understood.
 var errPartly = errors.New("the rest holds")
 
-// tidy takes white space away, and quotes that a unit file or an environment file
-// has left around a value.
+// tidy removes white space, and the quotes that a unit file or an environment file has
+// left around a value.
 func tidy(value string) string {
 	value = strings.TrimSpace(value)
 	if n := len(value); n >= 2 && (value[0] == '"' || value[0] == '\'') && value[n-1] == value[0] {
@@ -100,7 +100,7 @@ func items(value string) []string {
 	return list
 }
 
-// choose returns the allowed value that is meant, in any case of letters.
+// choose returns the allowed value that equals value, ignoring case.
 func choose(value string, allowed ...string) (string, error) {
 	for _, a := range allowed {
 		if strings.EqualFold(value, a) {
@@ -140,7 +140,7 @@ func setPropagators(c *Config, e *environment) error {
 	return errors.Join(errs...)
 }
 
-// partly makes one error of several, of a variable that was otherwise understood.
+// partly joins the errors of a variable that was otherwise understood.
 func partly(errs []error) error {
 	if len(errs) == 0 {
 		return nil
@@ -158,7 +158,7 @@ func setSampler(c *Config, e *environment) error {
 
 func setSamplerArg(c *Config, e *environment) error {
 	if e.foreign {
-		return nil // the argument of the sampler that we have not got
+		return nil // the argument of an unsupported sampler
 	}
 	v, err := strconv.ParseFloat(e.value, 64)
 	if err == nil {
@@ -171,7 +171,7 @@ func setSamplerArg(c *Config, e *environment) error {
 	return nil
 }
 
-// setResource puts the attributes over the file's. Values are percent-encoded.
+// setResource sets attributes over the file's. Values are percent-encoded.
 func setResource(c *Config, e *environment) error {
 	attrs, err := pairs(e.value)
 	merged := maps.Clone(c.Resource)
@@ -183,8 +183,8 @@ func setResource(c *Config, e *environment) error {
 	return err
 }
 
-// pairs reads a list of names with percent-encoded values. It shows nothing of what
-// it does not understand: these can be secrets.
+// pairs parses a list of names with percent-encoded values. Errors never quote the
+// input: it can be secret.
 func pairs(value string) (map[string]string, error) {
 	all := make(map[string]string)
 	var errs []error
@@ -215,9 +215,9 @@ func setInsecure(_ *Config, e *environment) error {
 	return err
 }
 
-// setEndpoint takes a host with a port for gRPC's, unless the environment says
-// another protocol: containerd's own configuration has it so, and 1.7.19 and later
-// put that into the environment of their shims (tracing/plugin/otlp.go,
+// setEndpoint takes a host with a port as a gRPC endpoint unless the environment sets
+// another protocol. containerd's own configuration does so, and since 1.7.19 it puts
+// such an endpoint into its shims' environment (tracing/plugin/otlp.go,
 // convertOTLPToEnv).
 func setEndpoint(c *Config, e *environment) error {
 	protocol := c.Export.Protocol
@@ -229,7 +229,7 @@ func setEndpoint(c *Config, e *environment) error {
 		return fmt.Errorf("%w; it is ignored", err)
 	}
 	c.Export.Endpoint, c.Export.Protocol = endpoint, protocol
-	// The one for traces is the whole URL, the one for all is a base.
+	// The variable for traces holds the whole URL, the one for all signals a base.
 	c.Export.exact = strings.Contains(e.name, "_TRACES_")
 	return nil
 }
@@ -266,7 +266,7 @@ func setCompression(c *Config, e *environment) error {
 	return err
 }
 
-// setExporter takes a list, in which "otlp" is what we are.
+// setExporter takes a list, in which "otlp" means this exporter.
 func setExporter(c *Config, e *environment) error {
 	var errs []error
 	known := ""

@@ -17,11 +17,11 @@ import (
 const (
 	// maxFile bounds the configuration file; a larger one is a mistake.
 	maxFile = 1 << 20
-	// maxMistakes bounds what is said of one file.
+	// maxMistakes bounds the mistakes reported of one file.
 	maxMistakes = 20
 )
 
-// Mistake is one thing that is wrong in a file.
+// Mistake is one mistake in a file.
 type Mistake struct {
 	Line, Column int // in bytes, from 1
 	Text         string
@@ -32,22 +32,21 @@ func (m Mistake) Error() string {
 	return fmt.Sprintf("line %d, column %d: %s", m.Line, m.Column, m.Text)
 }
 
-// Report is what there is to say of a configuration.
+// Report says what was wrong while loading a configuration.
 type Report struct {
-	// Unreadable: there is a file, and nothing of it could be read. Nothing is traced.
+	// Unreadable: the file exists but could not be read at all. Nothing is traced.
 	Unreadable bool
-	// Mistakes are what is wrong with the file. Each has cost what it says, and
-	// nothing else.
+	// Mistakes are the mistakes in the file. Each has the effect that it names, and no
+	// other.
 	Mistakes []error
-	// Ignored are environment variables that are not understood: they count as not
-	// set, as OpenTelemetry's specification demands.
+	// Ignored are environment variables with values that are not understood: they count
+	// as not set, as OpenTelemetry's specification demands.
 	Ignored []error
-	// Overrides are keys of the file whose place an environment variable has taken.
+	// Overrides are keys of the file that an environment variable has overridden.
 	Overrides []string
 }
 
-// Err returns the mistakes in the file as one error, for those who would rather not
-// go on; nil if there are none.
+// Err returns the mistakes in the file as one error, nil if there are none.
 func (r Report) Err() error { return errors.Join(r.Mistakes...) }
 
 // Path returns the configuration file's path and whether the environment named
@@ -59,15 +58,15 @@ func Path(getenv func(string) string) (path string, named bool) {
 	return DefaultPath, false
 }
 
-// Load reads the configuration that holds for the inner shim ("runc",
-// "kata-qemu"; empty for the common sections only). It is good whatever is wrong
-// with the file or the environment, which the report says.
+// Load reads the configuration of the inner shim ("runc", "kata-qemu"; empty for the
+// common sections only). The configuration is valid whatever is wrong with the file or
+// the environment; the report says what is.
 func Load(inner string, getenv func(string) string) (cfg Config, r Report) {
 	path, named := Path(getenv)
 	wrong := func(err error) { r.Mistakes = append(r.Mistakes, fmt.Errorf("configuration %s: %w", path, err)) }
 	defer func() {
 		if p := recover(); p != nil {
-			// A mistake of ours must not end a container either.
+			// A bug here must not end a container either.
 			cfg, r = Default(), Report{Unreadable: true}
 			cfg.Trace.Mode = "off"
 			wrong(fmt.Errorf("it cannot be read: %v; nothing is traced", p))
@@ -99,15 +98,15 @@ func Load(inner string, getenv func(string) string) (cfg Config, r Report) {
 	return cfg, r
 }
 
-// Journals returns the configurations of a host's journals: the common one first, then
-// those of runtimes that have another one.
+// Journals returns one configuration per journal of the host: the common one first,
+// then those of runtimes with another journal.
 func Journals(getenv func(string) string) ([]Config, Report) {
 	common, r := Load("", getenv)
 	all := []Config{common}
 	path, _ := Path(getenv)
 	text, err := readBounded(path)
 	if err != nil {
-		return all, r // which says so
+		return all, r // the report says so
 	}
 	doc := read(text)
 	for _, name := range runtimes(doc, doc.root.table["runtime"]) {
@@ -119,9 +118,11 @@ func Journals(getenv func(string) string) ([]Config, Report) {
 	return all, r
 }
 
-// readBounded reads a file, of one that is too long what it begins with and an error.
+// readBounded reads a file. Of a file that is too long, it returns the beginning and an
+// error.
 func readBounded(path string) ([]byte, error) {
-	// What is no file must not block, be it put there between two looks.
+	// Opening must not block on a FIFO or device, even if it is put there at this
+	// moment.
 	f, err := os.OpenFile(path, os.O_RDONLY|syscall.O_NONBLOCK|syscall.O_CLOEXEC, 0)
 	if err != nil {
 		return nil, err
@@ -144,9 +145,9 @@ func readBounded(path string) ([]byte, error) {
 	return text, nil
 }
 
-// Parse returns what a configuration file's text says for the inner shim, without the
-// environment. The configuration is good whatever is wrong with the text, which the
-// error says: one [Mistake] or several, joined.
+// Parse returns the configuration for the inner shim from a file's text, without the
+// environment. The configuration is valid whatever is wrong with the text; the error
+// joins the [Mistake] values.
 func Parse(text []byte, inner string) (Config, error) {
 	cfg, _, mistakes := parse(text, inner)
 	errs := make([]error, len(mistakes))
@@ -156,9 +157,8 @@ func Parse(text []byte, inner string) (Config, error) {
 	return cfg, errors.Join(errs...)
 }
 
-// parse also returns what the file sets for the inner shim. Every runtime's section
-// is checked, so that a mistake shows at once and not on the day that the runtime is
-// first used.
+// parse also returns what the file sets for the inner shim. It checks every runtime's
+// section, so that a mistake shows at once and not when the runtime is first used.
 func parse(text []byte, inner string) (Config, *node, []Mistake) {
 	// Editors of other systems begin a file with a byte order mark.
 	text = bytes.TrimPrefix(text, []byte("\xef\xbb\xbf"))
@@ -218,7 +218,8 @@ func runtimes(doc *document, sections *node) []string {
 	return names
 }
 
-// takeShim takes the key that is a runtime's only out of its section.
+// takeShim removes the shim key, which only a runtime's section has, and returns its
+// value.
 func takeShim(doc *document, name string, section *node) string {
 	n := section.table["shim"]
 	delete(section.table, "shim")
@@ -232,8 +233,8 @@ func takeShim(doc *document, name string, section *node) string {
 	return shim
 }
 
-// clean drops what is wrong from the layer, and returns what it makes of the one
-// below; common is nil for the common one itself.
+// clean drops the mistakes of the layer and returns the configuration of the layer over
+// the one below; common is nil for the common layer itself.
 func (l *layer) clean(below *node, common *Config) Config {
 	l.check()
 	for {
@@ -249,8 +250,8 @@ func (l *layer) clean(below *node, common *Config) Config {
 	}
 }
 
-// mend drops the cause of a violation from the layer, and reports whether it was
-// there.
+// mend drops the cause of a violation from the layer and reports whether the layer had
+// it.
 func (l *layer) mend(v violation) bool {
 	for _, path := range v.keys {
 		if n := find(l.own, path); n != nil {
@@ -265,7 +266,7 @@ func (l *layer) mend(v violation) bool {
 	return false
 }
 
-// place returns the offset of the first of the sections that the layer has.
+// place returns the offset of the first named section that the layer has.
 func (l *layer) place(names ...string) int {
 	for _, name := range names {
 		if n := l.own.table[name]; n != nil {

@@ -7,7 +7,7 @@ import (
 	"time"
 )
 
-// Duration is a time span written as Go writes it: "500ms", "2s".
+// Duration is a time span in Go's notation: "500ms", "2s".
 type Duration time.Duration
 
 // UnmarshalText implements encoding.TextUnmarshaler.

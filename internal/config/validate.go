@@ -22,15 +22,14 @@ var samplers = []string{
 // propagators are the names that [trace] propagators takes.
 var propagators = []string{"tracecontext", "baggage", "jaeger", "b3", "b3multi", "none"}
 
-// socketNameLen is the longest file name below Relay.StateDir: "/s/", 32 hex
-// digits, ".sock". The kernel takes 107 bytes and a zero, containerd 106.
+// socketNameLen is the length of the longest socket name below Relay.StateDir: "/s/",
+// 32 hex digits, ".sock". The kernel allows 107 bytes and a zero, containerd 106.
 const socketNameLen = len("/s/") + 32 + len(".sock")
 
-// maxReady is the longest that a container's start may be made to wait.
+// maxReady bounds how long a container's start may have to wait.
 const maxReady = 30 * time.Second
 
-// violation is a rule that a configuration breaks, and the keys that can be the
-// cause.
+// violation is a rule that a configuration breaks, and the keys that may be the cause.
 type violation struct {
 	keys [][]string
 	err  error
@@ -39,7 +38,7 @@ type violation struct {
 // rules collects violations.
 type rules []violation
 
-// want notes err, if there is one, of the keys.
+// want records err, unless it is nil, for the keys.
 func (r *rules) want(err error, keys ...string) {
 	if err == nil {
 		return
@@ -131,7 +130,8 @@ func (j Journal) check(r *rules) {
 	}
 }
 
-// onceAHost reports in what a runtime differs that all runtimes of a host share.
+// onceAHost returns the keys that a runtime sets differently although all runtimes of a
+// host share them.
 func (c *Config) onceAHost(common Config) []violation {
 	var r rules
 	if c.Relay.StateDir != common.Relay.StateDir {
@@ -151,14 +151,14 @@ func (c *Config) onceAHost(common Config) []violation {
 	return r
 }
 
-// journals are who ships which journal where: one has one shipper, and that has one
-// target.
+// journals records who ships each journal where: a journal has one shipper, and a
+// shipper has one target.
 type journals map[string]struct {
 	who    string
 	export Export
 }
 
-// add reports a journal that is shipped elsewhere already.
+// add returns an error if the journal is already shipped elsewhere.
 func (j journals) add(who string, c Config) error {
 	first, there := j[c.Journal.Dir]
 	if !there {
@@ -193,7 +193,7 @@ func positive(n int64) error {
 	return fmt.Errorf("%d is no limit: it must be positive", n)
 }
 
-// ratio reports what is not a ratio; no comparison with NaN is true.
+// ratio returns an error unless r is a ratio; comparisons with NaN are false.
 func ratio(r float64) error {
 	if r >= 0 && r <= 1 {
 		return nil

@@ -1,14 +1,13 @@
-// Package defaults has the bounds that hold where the configuration says nothing, once:
-// for package config, which says them to people, and for the packages whose options they
-// are, when those are used without a configuration. docs/configuration.md has what each
-// is about.
+// Package defaults has the bounds that apply when the configuration sets none. Package
+// config takes them from here, and so do the packages whose options they are, when used
+// without a configuration. docs/configuration.md explains each.
 //
-// Bounds that nobody can configure are with what they bound.
+// Bounds that cannot be configured are in the package that applies them.
 package defaults
 
 import "time"
 
-// Of [agent.limits]. A real pod sends a few spans a second, 6 kB each, and at most a few
+// Of [agent.limits]. A real pod sends a few spans a second, 6 kB each, at most a few
 // hundred at once.
 const (
 	FrameBytes     = 1 << 20
@@ -22,8 +21,8 @@ const (
 	QueuedBytes    = 4 << 20
 	HeldSpans      = 4096
 	HeldBytes      = 8 << 20
-	// Hold: the agent sends every 5 s, so what is late by two of its batches is lost or
-	// lasts.
+	// Hold: the agent sends every 5 s, so a span that is two batches late is lost or
+	// still running.
 	Hold = 15 * time.Second
 )
 

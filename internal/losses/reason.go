@@ -2,7 +2,7 @@ package losses
 
 import "fmt"
 
-// Reason says why a span does not arrive. 0 is none.
+// Reason says why a span was lost. 0 is no reason.
 type Reason uint8
 
 const (
@@ -60,7 +60,7 @@ const (
 	reasons
 )
 
-// words are the reasons' names, in journals, reports and documents, and what they mean.
+// words are the reasons' names, in journals, reports and documents, and their meanings.
 var words = [reasons]struct{ name, meaning string }{
 	QueueFull: {"queue_full", "they came faster than they could be written, be given their place, or be taken by their relay"},
 	Shutdown:  {"shutdown", "the time to pass them on at a process's end was over"},
@@ -123,7 +123,7 @@ func (r Reason) String() string {
 // MarshalText implements [encoding.TextMarshaler].
 func (r Reason) MarshalText() ([]byte, error) { return []byte(r.String()), nil }
 
-// Meaning returns what the documents say of it.
+// Meaning returns the reason's explanation, as printed in the documents.
 func (r Reason) Meaning() string { return words[r].meaning }
 
 // All returns all reasons.

@@ -1,19 +1,18 @@
-// Package losses counts spans that do not arrive, by reason: each reason once, with the
-// sentence that docs/journal.md has on it. Whoever loses spans has a pointer to a Tally;
-// what is counted there is counted in the journal as well.
+// Package losses counts lost spans by reason. It has each reason once, with its
+// explanation in docs/journal.md. Whoever loses spans has a pointer to a Tally, whose
+// counts the journal records.
 package losses
 
 import "sync/atomic"
 
 // A Tally counts spans by reason. Its zero value is ready; a nil one counts nothing. It
-// is safe for concurrent use, and never waits.
+// is safe for concurrent use and never blocks.
 type Tally struct {
 	above *Tally
 	n     [reasons]atomic.Uint64
 }
 
-// New returns a Tally of a part of what above counts, which may be nil: what is added to
-// the one is added to the other.
+// New returns a Tally that also adds its counts to above, which may be nil.
 func New(above *Tally) *Tally { return &Tally{above: above} }
 
 // Add counts spans that are lost.
@@ -34,7 +33,7 @@ func (t *Tally) Of(r Reason) uint64 {
 	return t.n[r].Load()
 }
 
-// Counts returns how many spans were lost, by the reasons that there were.
+// Counts returns the number of lost spans by reason, without reasons of no span.
 func (t *Tally) Counts() map[Reason]uint64 {
 	counts := make(map[Reason]uint64)
 	for _, r := range All() {
@@ -49,26 +48,25 @@ func (t *Tally) Counts() map[Reason]uint64 {
 type Whose uint8
 
 const (
-	// Ours are made here, or come out of the journal.
+	// Ours are made here, or lost after they were in the journal.
 	Ours Whose = iota
-	// Agents and Runtimes are brought here.
+	// Agents and Runtimes were received from elsewhere.
 	Agents
 	Runtimes
 
 	whoses
 )
 
-// prefixes are what stands before a reason in the journal.
+// prefixes precede a reason in the journal.
 var prefixes = [whoses]string{Agents: "agent: ", Runtimes: "runtime: "}
 
-// A Ledger has the Tallies of one journal. Its zero value is ready.
+// A Ledger holds the Tallies of one journal. Its zero value is ready.
 type Ledger [whoses]Tally
 
-// Of returns the Tally of some spans.
+// Of returns the Tally of those spans.
 func (l *Ledger) Of(w Whose) *Tally { return &l[w] }
 
-// Take adds to m what was counted since it was last called, by reason with whose spans
-// they were before it.
+// Take moves the counts to m, by reason with the prefix of whose spans they are.
 func (l *Ledger) Take(m map[string]int) {
 	for w := range l {
 		for _, r := range All() {

@@ -1,17 +1,17 @@
-// Package names has the names that spans of ours have: scopes, spans and events,
-// attributes. docs/spans.md says what they mean; a test holds it against this file.
+// Package names has the names in shimtrace's spans: scopes, spans and events,
+// attributes. docs/spans.md says what they mean; a test compares it with this file.
 //
-// Attributes of OpenTelemetry's conventions are in its package semconv. What is here of
-// them is for those who read OTLP without the SDK.
+// Attributes of OpenTelemetry's conventions are in its package semconv. The ones here
+// are for packages that read OTLP without the SDK.
 package names
 
 // Scopes.
 const (
-	// ShimScope is the scope of what the shim itself does, CallScope that of calls.
+	// ShimScope is the scope of the shim's own work, CallScope that of calls.
 	ShimScope = "github.com/shimtrace/shimtrace/shim"
 	CallScope = "github.com/shimtrace/shimtrace/middleware"
-	// AgentScope is the scope of the agent's spans and RuntimeScope that of its runtime's.
-	// They are names of services as well.
+	// AgentScope is the scope of the agent's spans, RuntimeScope that of the runtime's.
+	// Both are service names as well.
 	AgentScope   = "kata-agent"
 	RuntimeScope = "kata-runtime"
 )
@@ -30,20 +30,20 @@ const (
 	SwitchedOn      = "tracing switched on"
 	SwitchedOff     = "tracing switched off"
 	ConnectionEnded = "agent connection ended"
-	// LostAgentSpan and LostRuntimeSpan are placeholders, which last from the start of
-	// their first child to the end of the last one.
+	// LostAgentSpan and LostRuntimeSpan are placeholders. They last from the start of
+	// their first child to the end of their last one.
 	LostAgentSpan   = "lost agent span"
 	LostRuntimeSpan = "lost runtime span"
 )
 
 // Attributes of resources.
 const (
-	Sandbox   = "shimtrace.sandbox.id" // of CreateSandbox, too
+	Sandbox   = "shimtrace.sandbox.id" // also on CreateSandbox spans
 	Namespace = "shimtrace.containerd.namespace"
-	// Runtime is what the wrapper was called by ("kata-qemu"). Many such names may have
-	// one inner shim, whose name the service's is.
+	// Runtime is the name that the wrapper was called by ("kata-qemu"). Several such
+	// names may share one inner shim, whose name is the service's.
 	Runtime = "shimtrace.runtime"
-	CID     = "shimtrace.vsock.cid" // of a VM of no known sandbox
+	CID     = "shimtrace.vsock.cid" // of a VM whose sandbox is unknown
 )
 
 // Attributes of spans.
@@ -71,7 +71,7 @@ const (
 	ResumeLost  = "shimtrace.relay.resumed.spans_lost"
 
 	ConnectionEndedBy     = "shimtrace.agent.connection.ended_by" // "runtime" or "agent"
-	ConnectionError       = "shimtrace.agent.connection.error"    // absent: it ended in order
+	ConnectionError       = "shimtrace.agent.connection.error"    // absent: an orderly end
 	ConnectionLastRequest = "shimtrace.agent.connection.last_request"
 	ConnectionRequests    = "shimtrace.agent.connection.requests"
 	ConnectionUnanswered  = "shimtrace.agent.connection.unanswered"

@@ -5,32 +5,32 @@ import (
 	"strings"
 )
 
-// axis maps time to the cells of a line. Where nothing ran for long, such as the
-// hours between a pod's start and its end, time is cut short to a few cells (a
-// gap), so that what happened keeps the space.
+// axis maps time to the cells of a line. A long time in which nothing ran, such as the
+// hours between a pod's start and its end, shrinks to a few cells (a gap), to leave
+// room for the rest.
 type axis struct {
 	cells  int
 	pieces []piece
 	lo, hi uint64
-	scaled uint64 // nanoseconds that are drawn to scale
+	scaled uint64 // nanoseconds drawn to scale
 
 	gaps  []piece
 	inGap []bool // by cell
-	blank []rune // a line with nothing but the gaps: a dotted line for each
+	blank []rune // an empty line, with a dotted line for each gap
 }
 
-// piece is a stretch of time that is drawn to one scale.
+// piece is a time range drawn to one scale.
 type piece struct {
 	lo, hi uint64  // nanoseconds since 1970
 	at, to float64 // in cells
 	gap    bool
 }
 
-// gapCells is the widest that a gap is drawn; together they take at most a third
-// of the line.
+// gapCells is the greatest width of a gap; all gaps together take at most a third of
+// the line.
 const gapCells = 5
 
-// newAxis makes the axis for the intervals in which something ran.
+// newAxis returns the axis for the intervals in which something ran.
 func newAxis(busy []interval, cells int) *axis {
 	cells = max(cells, 1)
 	a := &axis{cells: cells, inGap: make([]bool, cells), blank: []rune(strings.Repeat(" ", cells))}
@@ -43,7 +43,7 @@ func newAxis(busy []interval, cells int) *axis {
 	for _, b := range busy {
 		active += b.hi - b.lo
 	}
-	// A pause that is short beside the rest stays to scale.
+	// Short pauses stay to scale.
 	short := active / 4
 	var scaled float64
 	gaps := 0
@@ -65,7 +65,7 @@ func newAxis(busy []interval, cells int) *axis {
 	return a
 }
 
-// layOut gives every piece its cells.
+// layOut assigns cells to every piece.
 func (a *axis) layOut(scaled float64, gaps int) {
 	perGap := 0.0
 	if gaps > 0 {
@@ -101,14 +101,14 @@ func (a *axis) markGap(p piece) {
 			a.inGap[i] = true
 		}
 	}
-	// Where gaps are narrower than a cell, a few lines stand for all of them.
+	// If gaps are narrower than a cell, one dotted line may stand for several.
 	i := min(int((p.at+p.to)/2), a.cells-1)
 	if !slices.Contains(a.blank[max(0, i-2):i], '┊') {
 		a.blank[i] = '┊'
 	}
 }
 
-// at returns where on the line a moment is, from 0 to the number of cells.
+// at returns the position of a moment on the line, from 0 to the number of cells.
 func (a *axis) at(t uint64) float64 {
 	if len(a.pieces) == 0 || t <= a.lo {
 		return 0
@@ -155,15 +155,14 @@ func union(all []interval) []interval {
 	return out
 }
 
-// busy returns when something ran within the extent, of which the zero one has no
-// bounds. What of the runtime and the agent outlives its parent's end counts
-// only until then: their life-long spans begin with the sandbox's start and last for
-// hours in which nothing happens.
+// busy returns when something ran within the extent; a zero extent is unbounded. Spans
+// of the runtime and the agent count only until their parent's end: their life-long
+// spans start with the sandbox and last for hours in which nothing happens.
 func busy(t *Tree, extent interval) []interval {
 	var out []interval
 	type item struct {
 		node  *Node
-		until uint64 // the end of what its parent counts for, 0 if it has none
+		until uint64 // until when its parent counts, 0 without one
 	}
 	stack := make([]item, 0, len(t.Roots))
 	for _, n := range t.Roots {

@@ -7,9 +7,8 @@ import (
 	"time"
 )
 
-// bar draws a node on the axis, in half cells: its length, its events as
-// diamonds, and the gaps of the axis as dotted lines. Arrows at the ends say that it
-// goes on beyond the picture.
+// bar draws a node on the axis, in half cells: its length, its events as diamonds, and
+// the axis's gaps as dotted lines. Arrows mark ends outside the picture.
 func (r *renderer) bar(n *Node) string {
 	cells := slices.Clone(r.axis.blank)
 	ours := make([]bool, len(cells)) // cells that carry the span's colour
@@ -26,7 +25,7 @@ func (r *renderer) bar(n *Node) string {
 	return r.colored(cells, ours, func(text string) string { return r.paint.span(n, text) })
 }
 
-// foldedBar draws folded spans, in one line and thin.
+// foldedBar draws folded spans as one thin line.
 func (r *renderer) foldedBar(f *fold) string {
 	cells := slices.Clone(r.axis.blank)
 	ours := make([]bool, len(cells))
@@ -38,7 +37,7 @@ func (r *renderer) foldedBar(f *fold) string {
 	return r.colored(cells, ours, r.paint.dim)
 }
 
-// draw draws a node's length with signs for a cell and its halves.
+// draw draws a node's length with the given runes for a cell and its halves.
 func (r *renderer) draw(cells []rune, ours []bool, n *Node, whole, leftHalf, rightHalf rune) {
 	from, to := r.halves(n)
 	for i := from / 2; i < (to+1)/2; i++ {
@@ -53,7 +52,7 @@ func (r *renderer) draw(cells []rune, ours []bool, n *Node, whole, leftHalf, rig
 			sign = rightHalf
 		}
 		if ours[i] && cells[i] != sign {
-			sign = whole // two that meet
+			sign = whole // two spans meet
 		}
 		cells[i], ours[i] = sign, true
 	}
@@ -72,7 +71,7 @@ func (r *renderer) arrows(cells []rune, ours []bool, n *Node) {
 	}
 }
 
-// colored returns a line of cells, those that are ours as paint has them.
+// colored returns a line of cells, painting those of the span.
 func (r *renderer) colored(cells []rune, ours []bool, paint func(string) string) string {
 	var b strings.Builder
 	for i := 0; i < len(cells); {
@@ -93,8 +92,8 @@ func (r *renderer) colored(cells []rune, ours []bool, paint func(string) string)
 	return b.String()
 }
 
-// halves returns a node's first half cell and the one after its last; even the
-// shortest span has one.
+// halves returns a node's first half cell and the one after its last; every span has at
+// least one.
 func (r *renderer) halves(n *Node) (from, to int) {
 	end := 2 * r.axis.cells
 	from = min(int(math.Floor(2*r.axis.at(n.start)+1e-6)), end-1)
@@ -102,8 +101,8 @@ func (r *renderer) halves(n *Node) (from, to int) {
 	return from, max(to, from+1)
 }
 
-// scale prints the axis: 0, round times up to the first gap, how long the gaps
-// are (in angle brackets), and the end.
+// scale prints the axis: 0, round times up to the first gap, the lengths of the gaps in
+// angle brackets, and the end.
 func (r *renderer) scale() {
 	a := r.axis
 	if len(a.pieces) == 0 {
@@ -139,8 +138,8 @@ func (r *renderer) scale() {
 	r.line(strings.Repeat(" ", r.nameCells+durationCells+2) + r.paint.dim(string(cells)))
 }
 
-// step returns a round number of nanoseconds, of which 12 cells or more hold
-// one, or 0 when time has no extent there.
+// step returns a round number of nanoseconds that takes at least 12 cells, or 0 if
+// there is no time to scale.
 func (a *axis) step() uint64 {
 	first := a.firstGap() - a.lo
 	width := a.at(a.firstGap())
@@ -158,7 +157,7 @@ func (a *axis) step() uint64 {
 	return 0
 }
 
-// firstGap returns when the first gap begins, or the end.
+// firstGap returns the beginning of the first gap, or the end.
 func (a *axis) firstGap() uint64 {
 	for _, p := range a.pieces {
 		if p.gap {

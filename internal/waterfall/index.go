@@ -9,23 +9,23 @@ import (
 	"go.opentelemetry.io/otel/trace"
 )
 
-// Bounds of an index. A sandbox that has more traces than maxTraces, as only one that
-// means harm has, has the rest in one story; of more traces in all than maxParts, the
-// older half of the stories is forgotten.
+// Bounds of an index. If a sandbox has more traces than maxTraces, as only a hostile
+// one has, one story gets the rest. With more traces in all than maxParts, the older
+// half of the stories is forgotten.
 const (
 	maxTraces = 1 << 14
 	maxParts  = 1 << 16
 )
 
-// Index learns from spans, as they are read, which stories there are. It keeps no
-// span, and takes some 60 MB at most.
+// Index finds the stories in spans as they are read. It keeps no span, and takes at
+// most some 60 MB.
 //
-// A story is one run of a sandbox. Its spans lie in the sandbox's own trace and
-// in the traces of callers (one for each request of a tracing containerd), which
-// are linked. Joining whole traces by link would be wrong, since a caller's trace
-// may start two pods; so what is joined is the part of each trace that belongs to
-// one run of one sandbox id. Which run, the resource says; journals of versions
-// before 0.4 do not, and there the sandbox id and the links must do.
+// A story is one run of a sandbox. Its spans are in the sandbox's own trace and in
+// callers' traces (one for each request of a tracing containerd), which are linked.
+// Joining whole traces by link would be wrong, since a caller's trace may start two
+// pods. So the index joins the part of each trace that belongs to one run of one
+// sandbox id. The resource names the run; in journals of versions before 0.4 it does
+// not, and the sandbox id and the links must do.
 type Index struct {
 	reader reader
 	texts  interner
@@ -35,21 +35,21 @@ type Index struct {
 	runs  []run
 	byRun map[runID]int
 	parts map[part]int
-	// groups is a forest: a part's group is the root that its index leads to.
+	// groups is a forest: a part's group is the root above its index.
 	groups []group
 
 	added   int // messages
 	omitted int // spans
 	evicted int // stories
 
-	// What the last span was of, since the next one often is of the same.
+	// The last span's, since the next one often shares them.
 	lastResource *resource
 	lastRun      int
 	lastPart     part
 	lastGroup    int
 }
 
-// runID tells the runs of sandboxes apart, as far as resources do.
+// runID distinguishes the runs of sandboxes, as far as resources do.
 type runID struct{ sandbox, run string }
 
 type run struct {
@@ -58,15 +58,15 @@ type run struct {
 	home   int // the first of its groups
 }
 
-// part is what one trace holds of one run.
+// part is the spans of one run in one trace.
 type part struct {
 	trace trace.TraceID
 	run   int32
 }
 
 type group struct {
-	up    int    // itself at a root
-	story *Story // nil while nothing was noted
+	up    int    // a root points to itself
+	story *Story // nil without spans
 }
 
 // NewIndex returns an empty index.
@@ -81,9 +81,9 @@ func (x *Index) begin() {
 	x.lastResource, x.lastPart = nil, part{}
 }
 
-// Add takes note of the spans of a TracesData message, recorded at a time by the
-// host's clock. It keeps nothing of data. An error says that data is no such message;
-// what was read until then counts.
+// Add adds the spans of a TracesData message, recorded at a time of the host's clock.
+// It keeps no part of data. It returns an error if data is malformed; what was read
+// until then counts.
 func (x *Index) Add(data []byte, recorded time.Time) error {
 	if len(x.parts) >= maxParts {
 		x.evict()
@@ -135,7 +135,7 @@ func (x *Index) runOf(res *resource) int {
 	return i
 }
 
-// find returns the root of a group.
+// find returns the root above a group.
 func (x *Index) find(i int) int {
 	for x.groups[i].up != i {
 		x.groups[i].up = x.groups[x.groups[i].up].up
@@ -144,8 +144,8 @@ func (x *Index) find(i int) int {
 	return i
 }
 
-// group returns the root of the part's group, a new one for a new part, and -1 if
-// there can be no more of them.
+// group returns the root of the part's group, a new one for a new part, or -1 at the
+// bounds.
 func (x *Index) group(p part) int {
 	if p == x.lastPart && len(x.parts) > 0 {
 		return x.find(x.lastGroup)
@@ -168,7 +168,7 @@ func (x *Index) group(p part) int {
 	return x.find(i)
 }
 
-// overflow says where a new trace belongs of a run that has had too many of them.
+// overflow returns the group for a new trace of a run with too many of them.
 func (x *Index) overflow(p part) (int, bool) {
 	switch r := x.runs[p.run]; {
 	case r.traces < maxTraces && len(x.parts) < 2*maxParts:
@@ -180,7 +180,7 @@ func (x *Index) overflow(p part) (int, bool) {
 	}
 }
 
-// join makes one group of two and returns its root.
+// join merges two groups and returns the root.
 func (x *Index) join(a, b int) int {
 	if a == b {
 		return a
@@ -203,7 +203,7 @@ func (g *group) spans() int {
 	return g.story.Spans
 }
 
-// evict forgets the half of the stories that was not added to for longest.
+// evict forgets the half of the stories that were added to least recently.
 func (x *Index) evict() {
 	var last []int
 	for _, g := range x.groups {
@@ -247,13 +247,12 @@ func (x *Index) evict() {
 	x.evicted += len(last) - len(moved)
 }
 
-// Omitted returns how many spans belong to no story because there were too many
-// traces that name no sandbox, and how many of the oldest stories were forgotten
-// because there were too many.
+// Omitted returns the number of spans without a sandbox that belong to no story because
+// there were too many traces, and the number of oldest stories forgotten for that
+// reason.
 func (x *Index) Omitted() (spans, stories int) { return x.omitted, x.evicted }
 
-// Stories returns what was found, the oldest first. Nothing must be added to the
-// index afterwards.
+// Stories returns the stories, the oldest first. Add must not be called afterwards.
 func (x *Index) Stories() []*Story {
 	x.seen, x.texts, x.reader = nil, interner{}, reader{}
 	x.adopt()
@@ -277,7 +276,7 @@ func (x *Index) Stories() []*Story {
 	return stories
 }
 
-// adopt gives spans that name no sandbox to the only sandbox of their trace.
+// adopt assigns spans that name no sandbox to the only sandbox of their trace.
 func (x *Index) adopt() {
 	nameless, ok := x.byRun[runID{}]
 	if !ok {

@@ -1,19 +1,19 @@
 package waterfall
 
-// interner shares texts that come again and again, as names and ids do.
+// interner shares texts that recur, such as names and ids.
 type interner struct {
 	known map[string]string
 	bytes int
-	made  int // bytes in all
+	made  int // bytes ever interned
 }
 
-// Bounds of what an interner remembers. When they are reached, it begins anew.
+// Bounds of what an interner remembers. At a bound it starts anew.
 const (
 	maxInterned      = 1 << 14
 	maxInternedBytes = 1 << 20
 )
 
-// intern returns at most maxField bytes of text.
+// intern returns text, cut to maxField bytes.
 func (in *interner) intern(text []byte) string {
 	if len(text) == 0 {
 		return ""

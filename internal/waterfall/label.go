@@ -7,10 +7,10 @@ import (
 	"github.com/shimtrace/shimtrace/internal/names"
 )
 
-// label returns a node's name for a reader, and what it is about: the container, if that
-// is not the sandbox itself, and the exec, unless a node above says so already; and the
-// code of a failure that was expected. A call's package is left out:
-// "containerd.task.v3.Task/Create" reads "Task/Create".
+// label returns a node's name for a reader, and what it is about: the container, unless
+// it is the sandbox's own, and the exec, unless a node above names them; and the code
+// of an expected failure. A call's package is left out:
+// "containerd.task.v3.Task/Create" becomes "Task/Create".
 func (r *renderer) label(n *Node) (name, about string) {
 	switch n.Place {
 	case absent:
@@ -32,10 +32,10 @@ func (r *renderer) label(n *Node) (name, about string) {
 	return Clean(short(s.Name)), Clean(strings.TrimSpace(about))
 }
 
-// maxAbove is how far up a node looks for who says already what it is about.
+// maxAbove bounds how far up a node looks for the container and exec.
 const maxAbove = 32
 
-// above returns the container and the exec that the nodes above say, the nearest first.
+// above returns the nearest container and exec above the node.
 func (n *Node) above() (t spanText) {
 	for i, p := 0, n.parent; i < maxAbove && p != nil && p.Span != nil; i, p = i+1, p.parent {
 		if t.container == "" {
@@ -48,7 +48,7 @@ func (n *Node) above() (t spanText) {
 	return t
 }
 
-// container returns what a node's container is called, "" for the sandbox's own.
+// container returns the name of a node's container, "" for the sandbox's own.
 func (r *renderer) container(n *Node) string {
 	id := n.Span.text.container
 	if id == "" || id == r.story.Sandbox {
@@ -73,10 +73,10 @@ func short(name string) string {
 	return name
 }
 
-// maxFoldNames is how many names a line of folded spans has.
+// maxFoldNames bounds the names on a line of folded spans.
 const maxFoldNames = 3
 
-// label returns what a line of folded spans is called: how many, and of what names.
+// label returns the text of a line of folded spans: their number and names.
 func (f *fold) label() string {
 	names := f.names()
 	more := ""
@@ -97,16 +97,16 @@ func (r *renderer) labels(row row) (name, about string) {
 	return r.label(row.node)
 }
 
-// nameRoom is how many cells a name has at least; levels that leave it less are not
-// indented any further.
+// nameRoom is the least number of cells for a name; deeper levels are not indented
+// further.
 const nameRoom = 18
 
-// foldRoom is how many cells the names of folded spans may make the column wider than
-// their place in the tree.
+// foldRoom bounds how much the names of folded spans may widen the column, in cells.
 const foldRoom = 28
 
-// indent decides how the tree is indented, which is deepest levels deep: by two cells a
-// level, or one where a name would not have half of its column.
+// indent sets the indentation for a tree that is deepest levels deep: two cells a
+// level, or one if a name would get less than half of the column. It returns the number
+// of indented levels.
 func (r *renderer) indent(deepest int) (levels int) {
 	column := int(float64(r.opts.Width) * nameShare)
 	r.step = 2
@@ -116,8 +116,8 @@ func (r *renderer) indent(deepest int) (levels int) {
 	return max(4, (column-nameRoom)/r.step)
 }
 
-// measure returns how many cells the name column takes. Names of folded spans take
-// what there is.
+// measure returns the width of the name column in cells. Names of folded spans take
+// what is left.
 func (r *renderer) measure(rows []row) int {
 	need := 0
 	for _, row := range rows {

@@ -8,9 +8,9 @@ import (
 )
 
 // Field numbers of OTLP (opentelemetry-proto 1.x, trace/v1/trace.proto,
-// resource/v1/resource.proto, common/v1/common.proto). Journals are read by them,
-// without making messages of the spans: a message takes up to a hundred times the
-// bytes that it has on the wire, and a journal is as large as others made it.
+// resource/v1/resource.proto, common/v1/common.proto). Journals are read by field,
+// without decoding whole messages: a decoded message takes up to a hundred times its
+// size on the wire, and a journal's writers determine its size.
 const (
 	dataResourceSpans protowire.Number = 1
 
@@ -58,7 +58,7 @@ type cursor struct {
 
 	num   protowire.Number
 	typ   protowire.Type
-	value uint64 // of a number of any width
+	value uint64 // of a number, of any width
 	bytes []byte // of a text, bytes or message
 }
 
@@ -99,12 +99,12 @@ func (c *cursor) next() bool {
 	return true
 }
 
-// is reports whether the field is num, of bytes.
+// is reports whether the field is num and length-delimited.
 func (c *cursor) is(num protowire.Number) bool {
 	return c.num == num && c.typ == protowire.BytesType
 }
 
-// isTime reports whether the field is num, a time.
+// isTime reports whether the field is num and a time.
 func (c *cursor) isTime(num protowire.Number) bool {
 	return c.num == num && c.typ == protowire.Fixed64Type
 }
@@ -119,22 +119,21 @@ func bytesOf(msg []byte, num protowire.Number) (last []byte) {
 	return last
 }
 
-// reader reads TracesData messages. It remembers resources, which are the same again
-// and again.
+// reader reads TracesData messages. It remembers resources, which recur.
 type reader struct {
 	known map[string]*resource
 	bytes int
 	last  *resource
 }
 
-// Bounds of what a reader remembers. When they are reached, it begins anew.
+// Bounds of what a reader remembers. At a bound it starts anew.
 const (
 	maxResources     = 1024
 	maxResourceBytes = 1 << 20
 )
 
-// each calls f for every span of a TracesData message, with its bytes, which are
-// valid until each returns.
+// each calls f for every span of a TracesData message. The span's bytes are valid until
+// each returns.
 func (r *reader) each(data []byte, f func(res *resource, by maker, span []byte)) error {
 	top := cursor{rest: data}
 	for top.next() {

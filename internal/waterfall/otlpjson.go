@@ -18,9 +18,9 @@ import (
 	tracepb "go.opentelemetry.io/proto/otlp/trace/v1"
 )
 
-// JSONWriter writes spans as one OTLP/JSON document (TracesData), followed by a
-// newline, for any program that reads OTLP files. It writes them as it reads them, field
-// by field, and holds no message in memory.
+// JSONWriter writes spans as one OTLP/JSON document (TracesData) and a newline, for
+// programs that read OTLP files. It converts field by field and holds no message in
+// memory.
 //
 // OTLP/JSON is protobuf's JSON with two differences: trace and span ids are
 // hexadecimal, and enumerations are numbers (opentelemetry-proto 1.x,
@@ -34,20 +34,19 @@ type JSONWriter struct {
 // NewJSONWriter returns a writer to w. Close completes the document.
 func NewJSONWriter(w io.Writer) *JSONWriter { return &JSONWriter{out: bufio.NewWriter(w)} }
 
-// Add writes those spans of a TracesData message that belong to the story. It keeps
-// nothing of data, and fails when nothing more can be written. Of what is no such
-// message, that which can be read is written.
+// Add writes the spans of a TracesData message that belong to the story, of a malformed
+// one those that can be read. It keeps no part of data. It returns write errors.
 func (j *JSONWriter) Add(s *Story, data []byte) error {
 	for top := (cursor{rest: data}); top.next(); {
 		if top.is(dataResourceSpans) {
 			j.story(s, top.bytes)
 		}
 	}
-	_, err := j.out.Write(nil) // the error of what was written, if there was one
+	_, err := j.out.Write(nil) // returns the first write error
 	return err
 }
 
-// story writes the story's part of a ResourceSpans message, one for each scope.
+// story writes the story's part of a ResourceSpans message, once for each scope.
 func (j *JSONWriter) story(s *Story, msg []byte) {
 	res := j.reader.resource(bytesOf(msg, resourceSpansResource))
 	head := without(msg, resourceSpansScopes)
@@ -89,7 +88,7 @@ func (j *JSONWriter) Close() error {
 	return j.out.Flush()
 }
 
-// WriteJSON writes spans as one OTLP/JSON document, followed by a newline.
+// WriteJSON writes spans as one OTLP/JSON document and a newline.
 func WriteJSON(w io.Writer, spans []*tracepb.ResourceSpans) error {
 	j := NewJSONWriter(w)
 	for _, rs := range spans {
@@ -102,7 +101,7 @@ func WriteJSON(w io.Writer, spans []*tracepb.ResourceSpans) error {
 	return j.Close()
 }
 
-// without returns a message's fields but num.
+// without returns a message without its fields num.
 func without(msg []byte, num protowire.Number) (rest []byte) {
 	for c := (cursor{rest: msg}); ; {
 		before := c.rest
@@ -119,11 +118,11 @@ func appendField(msg []byte, num protowire.Number, value []byte) []byte {
 	return protowire.AppendBytes(protowire.AppendTag(msg, num, protowire.BytesType), value)
 }
 
-// maxJSONDepth bounds how deep messages are nested in a document: values can be.
+// maxJSONDepth bounds the nesting in a document; values may be nested.
 const maxJSONDepth = 64
 
-// writeMessage writes a message as an object. Fields that its type does not have are
-// left out.
+// writeMessage writes a message as an object, without fields that its type does not
+// have.
 func writeMessage(out *bufio.Writer, md protoreflect.MessageDescriptor, msg []byte, depth int) {
 	out.WriteByte('{')
 	var present uint64 // field numbers, all of which are below 64
@@ -174,8 +173,7 @@ func writeKey(out *bufio.Writer, fd protoreflect.FieldDescriptor, first *bool) {
 	out.WriteString(`":`)
 }
 
-// fits reports whether a field on the wire is what its type says; OTLP has no packed
-// numbers.
+// fits reports whether the wire type fits the field; OTLP has no packed numbers.
 func fits(fd protoreflect.FieldDescriptor, typ protowire.Type) bool {
 	switch fd.Kind() {
 	case protoreflect.StringKind, protoreflect.BytesKind, protoreflect.MessageKind:
@@ -218,8 +216,8 @@ func writeValue(out *bufio.Writer, fd protoreflect.FieldDescriptor, c *cursor, d
 	}
 }
 
-// writeDouble writes a number as protobuf's JSON has it, which has texts for what JSON
-// has no numbers for.
+// writeDouble writes a number in protobuf's JSON, which has texts for numbers that JSON
+// lacks.
 func writeDouble(out *bufio.Writer, v float64) {
 	switch {
 	case math.IsNaN(v):

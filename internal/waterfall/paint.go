@@ -5,18 +5,17 @@ import (
 	"strings"
 )
 
-// painter puts escape sequences around text, or leaves it alone.
+// painter adds escape sequences to text, or leaves it alone.
 type painter struct {
 	on       bool
 	services []string // in the order of their colours
 }
 
-// serviceColors are the colours of the bars, one for each service; red is kept
-// for failures.
+// serviceColors are the colours of the bars, one for each service. Red is reserved for
+// failures.
 var serviceColors = []string{"36", "35", "34", "33", "32"}
 
-// newPainter returns a painter that knows the services of the rows, those further up
-// first.
+// newPainter returns a painter that knows the services of the rows, from the top.
 func newPainter(on bool, rows []row) painter {
 	p := painter{on: on}
 	if !on {
@@ -60,7 +59,7 @@ func (p painter) color(service string) string {
 	return serviceColors[max(0, slices.Index(p.services, service))]
 }
 
-// legend says which colour is which service, when there are several.
+// legend says which colour is which service, if there are several.
 func (p painter) legend() []string {
 	if !p.on || len(p.services) < 2 {
 		return nil
@@ -72,7 +71,7 @@ func (p painter) legend() []string {
 	return items
 }
 
-// stripEscapes removes what a painter added, to measure what is left.
+// stripEscapes removes a painter's escape sequences, to measure the text.
 func stripEscapes(text string) string {
 	if !strings.Contains(text, "\x1b") {
 		return text

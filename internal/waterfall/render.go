@@ -10,32 +10,32 @@ import (
 	"google.golang.org/protobuf/encoding/protowire"
 )
 
-// Options say how Render draws. The zero value is a plain picture of 80 cells in
-// local time.
+// Options say how Render draws. The zero value is a plain picture of 80 cells in local
+// time.
 type Options struct {
-	// Width is that of the terminal in cells: 0 means 80, and less than 40 is 40.
+	// Width is the terminal's in cells: 0 means 80, and at least 40 is used.
 	Width int
 	// Color allows escape sequences; without it the output has none.
 	Color bool
-	// Verbose prints the attributes, events and whole messages of every span that is
-	// drawn, of a tree that was built with details.
+	// Verbose prints the attributes, events and whole messages of every drawn span, if
+	// the tree was built with details.
 	Verbose bool
-	// All draws every span by a line of its own; without it, short ones deep in the
-	// tree are folded.
+	// All draws every span on its own line; without it, short ones deep in the tree are
+	// folded.
 	All bool
 	// Location is the time zone of absolute times; nil is local time.
 	Location *time.Location
 }
 
-// maxRows bounds how many spans are drawn; the rest is counted below. maxShown bounds
-// the events of one, and the attributes of each.
+// maxRows bounds the rows drawn; the rest is counted below. maxShown bounds a span's
+// events, and the attributes of each.
 const (
 	maxRows  = 5000
 	maxShown = 128
 )
 
-// Widths in cells. The name column takes what the names need, at most this share
-// of the line; bars get what is left.
+// Widths in cells. The name column is as wide as the names, up to nameShare of the
+// line; bars get the rest.
 const (
 	defaultWidth  = 80
 	minWidth      = 40
@@ -43,8 +43,8 @@ const (
 	durationCells = 7
 )
 
-// Render draws the story's header and its tree as a waterfall: one line a span
-// with its place in the tree, its duration, and a bar on a common axis of time.
+// Render draws the story's header and its tree as a waterfall: per span one line with
+// its place in the tree, its duration, and a bar on a common time axis.
 func Render(w io.Writer, s *Story, t *Tree, o Options) error {
 	if o.Width == 0 {
 		o.Width = defaultWidth
@@ -70,7 +70,7 @@ func Render(w io.Writer, s *Story, t *Tree, o Options) error {
 	return r.out.Flush()
 }
 
-// shortest returns how long a span is at least that is not folded.
+// shortest returns the least duration of a span that is not folded.
 func shortest(busy []interval) time.Duration {
 	return time.Duration(foldShare * float64(newAxis(busy, 1).scaled))
 }
@@ -81,10 +81,10 @@ type renderer struct {
 	story     *Story
 	paint     painter
 	nameCells int
-	step      int // cells of a level's indentation
+	step      int // cells per level
 	axis      *axis
 	extent    interval // of the story
-	clipped   bool     // a span goes on beyond the picture
+	clipped   bool     // a span begins or ends outside the picture
 }
 
 func (r *renderer) line(text string) {
@@ -92,7 +92,7 @@ func (r *renderer) line(text string) {
 	r.out.WriteByte('\n')
 }
 
-// header says which sandbox this is.
+// header prints the sandbox, its traces and its times.
 func (r *renderer) header(s *Story, t *Tree) {
 	field := func(name, value string) string {
 		if value == "" {
@@ -134,7 +134,7 @@ func podName(s *Story) string {
 	return s.Name()
 }
 
-// flow prints items with space between, on as many lines as they need.
+// flow prints items with space between, on as many lines as needed.
 func (r *renderer) flow(items ...string) {
 	line, used := "", 0
 	for _, item := range items {
@@ -160,7 +160,7 @@ func (r *renderer) flow(items ...string) {
 	}
 }
 
-// footer explains what needs it.
+// footer prints the legend and notes.
 func (r *renderer) footer(t *Tree, folded, more int) {
 	var notes []string
 	if len(r.axis.gaps) > 0 {
@@ -189,8 +189,8 @@ func (r *renderer) footer(t *Tree, folded, more int) {
 	}
 }
 
-// row prints a line: a span with what went wrong, and with Verbose the rest; or several
-// that are folded.
+// row prints a line for a span, with its failure and, with Verbose, the rest; or for a
+// fold.
 func (r *renderer) row(row row) {
 	name := r.name(row)
 	if row.fold != nil {
@@ -218,7 +218,7 @@ func (r *renderer) row(row row) {
 	}
 }
 
-// duration is a length of time in its column; a moment has none.
+// duration returns a length of time for its column, blank for a moment.
 func duration(d time.Duration) string {
 	text := ""
 	if d > 0 {
@@ -227,8 +227,7 @@ func duration(d time.Duration) string {
 	return strings.Repeat(" ", max(0, durationCells-Width(text))) + text
 }
 
-// trouble prints a failed span's code and message: its first line, or with
-// Verbose all of it.
+// trouble prints a failed span's code and message: the first line, or with Verbose all.
 func (r *renderer) trouble(row row) {
 	code, message := row.node.Span.text.code, row.node.Span.text.message
 	if first, _, more := strings.Cut(message, "\n"); more && !r.opts.Verbose {
@@ -292,7 +291,7 @@ func (r *renderer) attributes(row row, indent string, msg []byte, num protowire.
 	}
 }
 
-// note prints text below a span, in line with its name.
+// note prints text below a span, aligned with its name.
 func (r *renderer) note(row row, mark, text string, style func(string) string) {
 	const maxLines = 12
 	guide := row.below(r.step)

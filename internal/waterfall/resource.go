@@ -2,7 +2,7 @@ package waterfall
 
 import "github.com/shimtrace/shimtrace/internal/names"
 
-// resource is what a resource says of the spans that have it.
+// resource holds the used attributes of a resource.
 type resource struct {
 	raw string
 
@@ -13,17 +13,17 @@ type resource struct {
 	made              maker
 }
 
-// maker is who made a span, as the host says, not the span.
+// maker is who made a span, according to the host, not the span.
 type maker uint8
 
 const (
-	byOthers  maker = iota // a program of the host
+	byOthers  maker = iota // another program of the host
 	byShim                 // shimtrace itself
 	byRuntime              // Kata's runtime
 	byAgent                // the agent in a VM: its clock and its claims are a guest's
 )
 
-// maxField bounds a text of a resource or a span that is kept, in bytes.
+// maxField bounds each text kept of a resource or a span, in bytes.
 const maxField = 1 << 10
 
 func newResource(msg []byte) *resource {
@@ -50,8 +50,8 @@ func newResource(msg []byte) *resource {
 	return r
 }
 
-// maker returns who made the spans of a scope under the resource. The host stamps
-// both: a guest's spans are the agent's, whatever they claim.
+// maker returns who made the spans of a scope. The host sets both scope and resource: a
+// guest's spans are the agent's, whatever they claim.
 func (r *resource) maker(scope []byte) maker {
 	switch string(scope) {
 	case names.ShimScope, names.CallScope:

@@ -7,36 +7,35 @@ import (
 	"time"
 )
 
-// row is a node's place among the lines.
+// row is one line of the picture.
 type row struct {
 	node *Node
-	fold *fold // instead of a node: spans that are one line
-	// trail has an element for each level above: whether more follows there, so
-	// that its guide goes on. It ends with the node's own level.
+	fold *fold // instead of a node: several spans in one line
+	// trail says for each level above whether more rows follow there, so that its guide
+	// goes on. It ends with the node's own level.
 	trail []bool
 	deep  bool // levels above were left out
 	open  bool // lines follow below it
 }
 
-// fold is what is drawn as one line: the children of a node that do not matter, with
-// all that is below them.
+// fold is drawn as one line: the children of a node that are not drawn, with all below
+// them.
 type fold struct {
 	nodes []*Node
 	spans int
 	sum   time.Duration // of the nodes
 }
 
-// Spans that are shorter than foldShare of the picture are folded below level
-// foldLevel; the root is at level 1. Failures that were expected are so at any level:
-// who polls makes many. Any other failure is never folded, nor what stands on the way to
-// something that is drawn.
+// Spans shorter than foldShare of the picture are folded below level foldLevel; the
+// root is at level 1. Expected failures are folded at any level: polling makes many.
+// Other failures are never folded, nor are the nodes above a drawn one.
 const (
 	foldShare = 0.01
 	foldLevel = 3
 )
 
-// mark says of every node whether it is drawn, and counts what is below it. What is
-// shorter than the time is folded.
+// mark sets for every node whether it is drawn, and the number of spans below it. Nodes
+// shorter than the given time are folded.
 func (t *Tree) mark(shorter time.Duration, all bool) (deepest int) {
 	type item struct {
 		node, parent *Node
@@ -70,8 +69,8 @@ func (t *Tree) mark(shorter time.Duration, all bool) (deepest int) {
 
 func (n *Node) length() time.Duration { return time.Duration(n.end - n.start) }
 
-// split returns a node's children that are drawn, in their order, and the others. A
-// line for a single span is that span's.
+// split returns a node's drawn children, in their order, and a fold of the others. A
+// single span is never folded.
 func (n *Node) split() (drawn []*Node, rest *fold) {
 	for _, c := range n.Children {
 		if c.drawn {
@@ -91,7 +90,7 @@ func (n *Node) split() (drawn []*Node, rest *fold) {
 	return drawn, rest
 }
 
-// names returns what is folded, that which took longest first.
+// names returns the names in the fold, the longest total duration first.
 func (f *fold) names() []string {
 	sums := make(map[string]time.Duration)
 	for _, n := range f.nodes {
@@ -107,9 +106,9 @@ func (f *fold) names() []string {
 	return names
 }
 
-// flatten returns the tree's lines from top to bottom, at most maxRows, of which those
-// below level levels are drawn at that level. Of the spans, folded are in lines
-// together, and more in none.
+// flatten returns the tree's lines from top to bottom, at most maxRows; those deeper
+// than levels are drawn at that level. folded is the number of spans in folds, more the
+// number of spans without a line.
 func flatten(t *Tree, levels int) (rows []row, folded, more int) {
 	var stack []row
 	push := func(nodes []*Node, rest *fold, above []bool, root bool) {
@@ -152,7 +151,7 @@ func flatten(t *Tree, levels int) (rows []row, folded, more int) {
 	return rows, folded, more
 }
 
-// lead returns the guides before the node's name, step cells for each level.
+// lead returns the guides before the node's name, step cells per level.
 func (r row) lead(step int) string {
 	if len(r.trail) == 0 {
 		return ""
@@ -168,8 +167,7 @@ func (r row) lead(step int) string {
 	return guides(r.trail[:last], step) + mark
 }
 
-// below returns the guides of a line that belongs to the node and comes under
-// its name.
+// below returns the guides of a line that belongs to the node and follows it.
 func (r row) below(step int) string {
 	open := "  "
 	if r.open {

@@ -2,13 +2,12 @@ package waterfall
 
 import "hash/maphash"
 
-// maxSeen is how many spans are recognised when they come again, in each of the two
-// generations of seen.
+// maxSeen is the number of spans recognised in each of the two generations of seen.
 const maxSeen = 3 << 18
 
-// seen recognises spans that were added before, as delivery at least once makes
-// happen. It takes at most 16 MiB: when it is full, it forgets the older half. Ids are
-// hashed with a seed that their makers do not know.
+// seen recognises repeated spans, which delivery at least once produces. It takes at
+// most 16 MiB: when it is full, it forgets the older half. Ids are hashed with a seed
+// that guests do not know.
 type seen struct {
 	seed     maphash.Seed
 	now, old hashes
@@ -18,7 +17,7 @@ func newSeen() *seen { return &seen{seed: maphash.MakeSeed()} }
 
 // add reports whether the span is new.
 func (s *seen) add(key spanKey) bool {
-	h := maphash.Comparable(s.seed, key) | 1 // 0 is an empty place
+	h := maphash.Comparable(s.seed, key) | 1 // 0 is an empty slot
 	if s.old.has(h) || !s.now.add(h) {
 		return false
 	}
@@ -28,9 +27,9 @@ func (s *seen) add(key spanKey) bool {
 	return true
 }
 
-// hashes is a set of numbers that are not 0.
+// hashes is a set of nonzero numbers.
 type hashes struct {
-	slots []uint64 // a power of two of them, at most three quarters in use
+	slots []uint64 // their number is a power of two, at most three quarters used
 	n     int
 }
 

@@ -10,44 +10,43 @@ import (
 	"github.com/shimtrace/shimtrace/internal/names"
 )
 
-// Span is what a picture needs of a span.
+// Span is the part of a span that a picture shows.
 type Span struct {
 	Name string
-	// Failed tells that its status is an error; Expected that it is marked as one that
-	// belongs to a healthy life (then its status is none).
+	// Failed reports that its status is an error; Expected that it is marked as an
+	// expected failure (its status is then no error).
 	Failed, Expected bool
-	// Clipped tells that only a part of it was recorded: it began before that, or ended
+	// Clipped reports that only a part of it was recorded: it began before, or ended
 	// after.
 	Clipped bool
 
 	key        spanKey
 	parent     trace.SpanID
 	start, end uint64   // nanoseconds since 1970; 0 is unknown
-	first      interval // its original times, if they are other ones
+	first      interval // its original times, if different
 	links      []spanKey
 	events     []moment
 	text       spanText
-	details    []byte // the span as OTLP has it, if it was asked for
+	details    []byte // the span in OTLP, if kept
 }
 
 // moment is an event.
 type moment struct{ at uint64 }
 
-// spanText is what attributes and status say.
+// spanText holds texts from attributes and status.
 type spanText struct {
 	container, containerName, exec string
 	code, message                  string
 }
 
-// Bounds of one span. Of more links or events than these, the first are taken.
+// Bounds of one span; the first links and events are kept.
 const (
 	maxLinks  = 32
 	maxEvents = 64
 )
 
 // times returns a span's times in nanoseconds since 1970. A start that is absent or
-// beyond what time.Time holds is 0 (unknown, and so is the end); an end before the
-// start is the start.
+// exceeds time.Time makes both 0 (unknown); an end before the start becomes the start.
 func times(start, end uint64) (uint64, uint64) {
 	if start == 0 || start > math.MaxInt64 {
 		return 0, 0
@@ -72,8 +71,8 @@ func linkTo(msg []byte) (spanKey, bool) {
 	return keyOf(bytesOf(msg, linkTraceID), bytesOf(msg, linkSpanID))
 }
 
-// read reads a span, in the place of what s was before, and reports whether that is
-// possible. Texts that spans have in common are shared by way of intern.
+// read replaces s by a span and reports whether it is well-formed. intern shares texts
+// between spans.
 func (s *Span) read(span []byte, by maker, intern func([]byte) string) bool {
 	*s = Span{links: s.links[:0], events: s.events[:0]}
 	var message []byte
@@ -160,8 +159,8 @@ func (s *Span) attribute(msg []byte, by maker, intern func([]byte) string) {
 	}
 }
 
-// number returns an attribute's value that is a whole number, also one written as text;
-// 0 for any other.
+// number returns an attribute's whole number, also if written as text; 0 for any other
+// value.
 func number(value []byte) uint64 {
 	n, err := strconv.ParseUint(string(textOf(value)), 10, 64)
 	if err != nil {
@@ -170,10 +169,10 @@ func number(value []byte) uint64 {
 	return n
 }
 
-// size is about how many bytes the span's lists take; its texts are shared.
+// size returns roughly the bytes of the span's lists; its texts are shared.
 func (s *Span) size() int { return 24*cap(s.links) + 8*cap(s.events) }
 
-// readKey reads a span's ids only; the zero key is none.
+// readKey reads only a span's ids; it returns the zero key if they are invalid.
 func readKey(span []byte) spanKey {
 	var traceID, spanID []byte
 	for c := (cursor{rest: span}); c.next(); {

@@ -11,8 +11,8 @@ import (
 	"github.com/shimtrace/shimtrace/internal/names"
 )
 
-// maxContainers bounds how many containers a story names, maxClaimed how many of them a
-// guest may name.
+// maxContainers bounds the containers that a story names, maxClaimed those that guests
+// name.
 const (
 	maxContainers = 1 << 14
 	maxClaimed    = 64
@@ -24,14 +24,14 @@ type Container struct {
 	Name string // may be empty
 }
 
-// Story is one run of a sandbox, in short; where tracing is switched on and off, one
-// time that it was on. Texts are as they were recorded: callers that print them apply
-// Clean.
+// Story summarises one run of a sandbox or, where tracing is switched on and off, one
+// time that it was on. Texts are as recorded: callers must apply Clean before they
+// print them.
 type Story struct {
-	// Sandbox is the sandbox's id, empty when no span names one.
+	// Sandbox is the sandbox's id, empty if no span names one.
 	Sandbox string
-	// Trace is the sandbox's own trace, or the one with the earliest span when
-	// the sandbox has none. Traces are all of them, Trace first.
+	// Trace is the sandbox's own trace, or without one the trace with the earliest
+	// span. Traces are all of them, Trace first.
 	Trace  trace.TraceID
 	Traces []trace.TraceID
 	// Namespace is containerd's.
@@ -40,38 +40,38 @@ type Story struct {
 	Pod          string
 	PodNamespace string
 	// Runtime is the name that the wrapper was called by ("kata-qemu"), or else the
-	// inner shim's without what all shims' names have ("kata").
+	// inner shim's without the common parts ("kata").
 	Runtime string
-	// Containers are at most 16,384, in the order of their appearance.
+	// Containers are at most 16,384, in order of appearance.
 	Containers []Container
-	// Start and End are when the sandbox's start began and when the last of what was
-	// recorded of it ended, or when tracing was switched on and off; zero when no span
-	// has a time. Some of the spans may begin before or end after that.
+	// Start is when the sandbox's start began, End when the last recorded span ended;
+	// or they are when tracing was switched on and off. They are zero if no span has a
+	// time. Spans may begin before Start or end after End.
 	Start, End time.Time
-	// Startup is how long the sandbox took to start, 0 while it starts and when
-	// it failed to.
+	// Startup is how long the sandbox took to start, 0 while it starts and if it failed
+	// to.
 	Startup time.Duration
 	Spans   int
-	// Errors are the failures, without those that belong to a healthy life.
+	// Errors is the number of failures without the expected ones.
 	Errors int
 
 	index *Index
 	group int // in the index
-	last  int // message that added to it
+	last  int // number of the last message that added to it
 
 	byID    map[string]int // in Containers
-	claimed []Container    // by the agent, which counts where nobody else says anything
-	root    trace.TraceID  // that of the span "sandbox start"
+	claimed []Container    // by agents; used only without spans of the host
+	root    trace.TraceID  // of the span "sandbox start"
 	on, off uint64         // when tracing was switched
 	host    interval       // of the host's spans
-	others  interval       // of the runtime's and the agent's, as far as they can be believed
-	first   trace.TraceID  // that of the earliest span
+	others  interval       // of the runtime's and the agent's believable spans
+	first   trace.TraceID  // of the earliest span
 }
 
 type interval struct{ lo, hi uint64 }
 
-// cover widens the interval to hold [lo, hi] and reports whether lo is a new
-// beginning. Zero is no time.
+// cover widens the interval to include [lo, hi] and reports whether lo is a new
+// beginning. A lo of 0 is no time.
 func (i *interval) cover(lo, hi uint64) (earlier bool) {
 	if lo == 0 {
 		return false
@@ -84,11 +84,11 @@ func (i *interval) cover(lo, hi uint64) (earlier bool) {
 	return earlier
 }
 
-// Duration is the time from Start to End.
+// Duration returns the time from Start to End.
 func (s *Story) Duration() time.Duration { return s.End.Sub(s.Start) }
 
-// Name is what a person calls the story by: namespace/pod, else the name of its
-// only container, else "".
+// Name returns a name for people: namespace/pod, else the name of the only container,
+// else "".
 func (s *Story) Name() string {
 	switch {
 	case s.Pod != "" && s.PodNamespace != "":
@@ -104,7 +104,7 @@ func (s *Story) Name() string {
 // has reports whether a span belongs to the story.
 func (s *Story) has(res *resource, key spanKey) bool { return s.index.has(s, res, key.trace) }
 
-// note takes one span into account, which was recorded at a time by the host's clock.
+// note adds a span, recorded at the given time of the host's clock.
 func (s *Story) note(res *resource, by maker, span *Span, recorded uint64) {
 	s.Spans++
 	if span.Failed {
@@ -134,7 +134,7 @@ func (s *Story) note(res *resource, by maker, span *Span, recorded uint64) {
 	}
 }
 
-// noteShim takes into account what only shimtrace itself may say.
+// noteShim adds what only shimtrace itself may say.
 func (s *Story) noteShim(res *resource, span *Span) {
 	setOnce(&s.Runtime, runtimeName(res))
 	switch span.Name {
@@ -151,14 +151,14 @@ func (s *Story) noteShim(res *resource, span *Span) {
 	}
 }
 
-// clockUnset is a time before which a clock is one that nobody has set yet.
+// clockUnset is a time that only a clock never set can be before.
 var clockUnset = uint64(time.Date(2015, 1, 1, 0, 0, 0, 0, time.UTC).UnixNano())
 
-// aheadBy is how much a guest's clock may be ahead of the host's.
+// aheadBy bounds how far a guest's clock may be ahead of the host's.
 const aheadBy = uint64(time.Minute)
 
-// believable reports whether a guest's span may be of the time that it says: it cannot
-// end after it was recorded.
+// believable reports whether a guest's span may have the times it claims: it cannot end
+// after it was recorded.
 func believable(s *Span, recorded uint64) bool {
 	return s.start > clockUnset && s.end <= recorded+aheadBy
 }
@@ -170,7 +170,7 @@ func earliest(a, b uint64) uint64 {
 	return a
 }
 
-// container notes a container by its id; a name may come with any of its spans.
+// container adds a container by its id; its name may come with any of its spans.
 func (s *Story) container(c Container) {
 	if i, ok := s.byID[c.ID]; ok {
 		setOnce(&s.Containers[i].Name, c.Name)
@@ -185,7 +185,7 @@ func (s *Story) container(c Container) {
 	}
 }
 
-// absorb takes over what another part of the same story noted.
+// absorb adds what another part of the same story has.
 func (s *Story) absorb(o *Story) {
 	s.Spans += o.Spans
 	s.Errors += o.Errors
@@ -212,7 +212,7 @@ func (s *Story) absorb(o *Story) {
 
 func (s *Story) setSandbox(id string) { setOnce(&s.Sandbox, id) }
 
-// finish completes the story when everything was noted.
+// finish completes the story after the last span.
 func (s *Story) finish() {
 	if s.host.lo == 0 {
 		for _, c := range s.claimed {
@@ -236,9 +236,9 @@ func (s *Story) finish() {
 	}
 }
 
-// extent returns the time that the story is about: from switching on to switching off,
-// or from the host's first span to the last of all. What lives as long as the runtime
-// and the agent begins before that, and a guest's clock says anything.
+// extent returns the time of the story: while tracing was on, or from the host's first
+// span to the last of all spans. The runtime's and the agent's life-long spans begin
+// before that, and a guest's clock may say anything.
 func (s *Story) extent() interval {
 	e := s.host
 	if e.lo == 0 {
@@ -254,8 +254,8 @@ func (s *Story) extent() interval {
 	return e
 }
 
-// runtimeName returns what a resource says of the runtime. What only the service tells
-// is shortened: "containerd-shim-kata-v2" to "kata".
+// runtimeName returns a resource's runtime. Without one, it shortens the service:
+// "containerd-shim-kata-v2" to "kata".
 func runtimeName(res *resource) string {
 	if res.runtime != "" {
 		return res.runtime

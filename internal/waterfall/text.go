@@ -11,17 +11,17 @@ import (
 	"github.com/rivo/uniseg"
 )
 
-// maxText bounds one text in bytes before it is printed; maxCluster bounds one
-// character with all that is combined into it.
+// maxText bounds one printed text in bytes; maxCluster bounds one character with its
+// combining marks.
 const (
 	maxText    = 4 << 10
 	maxCluster = 64
 )
 
-// Clean makes a recorded text harmless and measurable: at most 4 KiB, valid
-// UTF-8, and nothing in it that moves the cursor, starts an escape sequence,
-// turns the direction of writing or hides. Control characters become their
-// pictures ("␛", "␊").
+// Clean makes a recorded text harmless and measurable: at most 4 KiB of valid UTF-8,
+// with nothing in it that moves the cursor, starts an escape sequence, changes the
+// writing direction or is invisible. Control characters become their pictures ("␛",
+// "␊").
 func Clean(text string) string {
 	if len(text) > maxText {
 		text = text[:maxText] + "…"
@@ -58,7 +58,7 @@ func plain(text string) bool {
 	return true
 }
 
-// boundClusters replaces characters that carry more marks than any script has.
+// boundClusters replaces characters with more marks than any script has.
 func boundClusters(text string) string {
 	var b strings.Builder
 	for state := -1; text != ""; {
@@ -72,7 +72,7 @@ func boundClusters(text string) string {
 	return b.String()
 }
 
-// Width returns how many cells of a terminal a cleaned text takes.
+// Width returns the terminal cells that a cleaned text takes.
 func Width(text string) int {
 	if plain(text) {
 		return len(text)
@@ -80,8 +80,7 @@ func Width(text string) int {
 	return uniseg.StringWidth(text)
 }
 
-// Fit cuts a cleaned text to at most cells, the last of them "…" when something
-// is missing.
+// Fit cuts a cleaned text to at most cells; a cut one ends in "…".
 func Fit(text string, cells int) string {
 	if Width(text) <= cells {
 		return text
@@ -93,8 +92,8 @@ func Fit(text string, cells int) string {
 	return head + "…"
 }
 
-// fitTail cuts a cleaned text to at most cells, from its beginning, since names differ
-// at their end; the first of them is "â¦" when something is missing.
+// fitTail cuts a cleaned text to at most cells at its beginning, since names differ at
+// their end; a cut one begins with "…".
 func fitTail(text string, cells int) string {
 	if Width(text) <= cells {
 		return text
@@ -105,7 +104,7 @@ func fitTail(text string, cells int) string {
 	for width := Width(text); width > cells-1; width = Width(text) {
 		cut := width - (cells - 1)
 		head, tail := split(text, cut)
-		if head == "" { // a character that is wider than what is to go
+		if head == "" { // the first character is wider than the cut
 			_, tail = split(text, cut+1)
 		}
 		if len(tail) == len(text) {
@@ -116,7 +115,7 @@ func fitTail(text string, cells int) string {
 	return "…" + text
 }
 
-// Pad fits a cleaned text and fills it with spaces to exactly cells.
+// Pad cuts or fills a cleaned text to exactly cells.
 func Pad(text string, cells int) string {
 	text = Fit(text, cells)
 	return text + strings.Repeat(" ", max(0, cells-Width(text)))
@@ -138,8 +137,8 @@ func split(text string, cells int) (head, tail string) {
 	return text[:at], text[at:]
 }
 
-// wrapText cuts a cleaned text into at most limit lines of at most cells, between
-// words where it can; the last ends in "…" when there is more.
+// wrapText breaks a cleaned text into at most limit lines of at most cells, between
+// words where possible; the last ends in "…" if there is more.
 func wrapText(text string, cells, limit int) []string {
 	var lines []string
 	for Width(text) > cells && len(lines) < limit-1 {
@@ -155,8 +154,8 @@ func wrapText(text string, cells, limit int) []string {
 	return append(lines, Fit(text, cells))
 }
 
-// ShortID returns the first 12 characters of a long hexadecimal id, as nerdctl
-// and crictl print it, and any other id as it is.
+// ShortID returns the first 12 characters of a 64-digit hexadecimal id, as nerdctl and
+// crictl print it, and any other id unchanged.
 func ShortID(id string) string {
 	if len(id) != 64 {
 		return id

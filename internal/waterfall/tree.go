@@ -11,39 +11,39 @@ import (
 	"github.com/shimtrace/shimtrace/internal/names"
 )
 
-// Tree is a story's spans in their order: who called whom, and then by time.
+// Tree is a story's spans in order: by who called whom, then by time.
 type Tree struct {
 	Roots []*Node
-	// Spans and Errors count what is in the tree; Repeated what was left out
-	// because it was there already, and Omitted what exceeded the limit.
+	// Spans and Errors count the tree; Repeated the duplicates left out, and Omitted
+	// the spans beyond the limits.
 	Spans, Errors     int
 	Repeated, Omitted int
 }
 
-// Place says how a node came to where it is.
+// Place says why a node is where it is.
 type Place uint8
 
 const (
-	// called is below the span that is its parent, or a root without a parent.
+	// called is below its parent, or a root without a parent.
 	called Place = iota
-	// Linked is below a span of another trace that it has a link to: its parent
-	// is a caller whose spans are not ours.
+	// Linked is below a span of another trace that it is linked to: its parent is a
+	// caller's span, which is not in the journal.
 	Linked
-	// loose is a root because the parents lead in a circle.
+	// loose is a root because its parents form a circle.
 	loose
-	// absent is no span but stands for one that is named as a parent and not
-	// here: still running, in somebody else's trace, or lost.
+	// absent stands for a parent that is not in the journal: still running, in another
+	// system's trace, or lost.
 	absent
-	// unstarted is Absent, and known to be the sandbox's "sandbox start".
+	// unstarted is absent, and known to be the sandbox's "sandbox start".
 	unstarted
 )
 
 // Node is one span with what happened because of it.
 type Node struct {
-	Span     *Span // nil when the span is Absent
+	Span     *Span // nil if absent or unstarted
 	Place    Place
 	Children []*Node
-	// ID is the span's, also when it is absent; zero when it has no valid one.
+	// ID is the span's, also if it is absent; zero if it has no valid one.
 	ID trace.SpanID
 
 	by         maker
@@ -51,20 +51,20 @@ type Node struct {
 	start, end uint64 // nanoseconds since 1970; 0 is unknown
 	key        spanKey
 	parent     *Node
-	walk       int  // of the search for circles that came here first
-	drawn      bool // by a line of its own
-	below      int  // how many spans are
+	walk       int  // number of the search for circles that first came here
+	drawn      bool // has a line of its own
+	below      int  // number of spans below
 }
 
-// Limits bound a tree: the spans in it, and the bytes that it takes in memory, roughly.
-// Of the bytes, guests' spans get at most three quarters, so that however many there
-// are, the host's are in the picture. Zero is no limit.
+// Limits bound a tree: its spans, and roughly its bytes in memory. Guests' spans get at
+// most three quarters of the bytes, so that any number of them leaves room for the
+// host's. Zero is no limit.
 type Limits struct {
 	Spans int
 	Bytes int
 }
 
-// Builder makes the tree of one story out of a journal's messages.
+// Builder builds the tree of one story from a journal's messages.
 type Builder struct {
 	story   *Story
 	limits  Limits
@@ -79,8 +79,8 @@ type Builder struct {
 	absent map[spanKey]*Node
 }
 
-// NewBuilder returns a builder of the story's tree. The details of spans, which a
-// verbose picture has, are kept if they are asked for.
+// NewBuilder returns a builder of the story's tree. With details, spans keep what a
+// verbose picture needs.
 func NewBuilder(s *Story, l Limits, details bool) *Builder {
 	return &Builder{
 		story: s, limits: l, details: details,
@@ -88,9 +88,9 @@ func NewBuilder(s *Story, l Limits, details bool) *Builder {
 	}
 }
 
-// Add takes those spans of a TracesData message that belong to the story. It keeps
-// nothing of data. Where a span is repeated, the first one counts. An error says that
-// data is no such message; what was read until then counts.
+// Add adds the spans of a TracesData message that belong to the story. It keeps no part
+// of data. Of repeated spans the first one counts. It returns an error if data is
+// malformed; what was read until then counts.
 func (b *Builder) Add(data []byte) error {
 	return b.reader.each(data, func(res *resource, by maker, raw []byte) {
 		key := readKey(raw)
@@ -101,7 +101,7 @@ func (b *Builder) Add(data []byte) error {
 	})
 }
 
-// nodeBytes is about what a node takes beside its texts and lists.
+// nodeBytes is about what a node takes besides its texts and lists.
 const nodeBytes = 512
 
 func (b *Builder) add(res *resource, by maker, raw []byte, key spanKey) {
@@ -137,7 +137,7 @@ func (b *Builder) add(res *resource, by maker, raw []byte, key spanKey) {
 	b.nodes = append(b.nodes, n)
 }
 
-// full reports whether there is no room for a span of so many bytes.
+// full reports whether a span of size bytes exceeds the limits.
 func (b *Builder) full(by maker, size int) bool {
 	if b.limits.Spans > 0 && b.tree.Spans >= b.limits.Spans {
 		return true
@@ -149,7 +149,7 @@ func (b *Builder) full(by maker, size int) bool {
 	return b.limits.Bytes > 0 && b.bytes+size > most
 }
 
-// Tree returns the tree of what was added. Nothing must be added afterwards.
+// Tree returns the tree. Add must not be called afterwards.
 func (b *Builder) Tree() *Tree {
 	for _, n := range b.nodes {
 		b.place(n)
@@ -161,8 +161,8 @@ func (b *Builder) Tree() *Tree {
 	return b.tree
 }
 
-// place finds the node's parent: its own; else the span it is linked to, which
-// is how calls in callers' traces come below their sandbox; else a stand-in.
+// place finds the node's parent: its own; else the span it is linked to, which puts
+// calls in callers' traces below their sandbox; else a stand-in.
 func (b *Builder) place(n *Node) {
 	up := spanKey{n.key.trace, n.Span.parent}
 	hasParent := n.Span.parent.IsValid()
@@ -194,7 +194,7 @@ func (b *Builder) place(n *Node) {
 	}
 }
 
-// standIn returns the node for a span that is not here.
+// standIn returns the node for an absent span.
 func (b *Builder) standIn(key spanKey, place Place) *Node {
 	n := b.absent[key]
 	if n == nil {
@@ -205,9 +205,9 @@ func (b *Builder) standIn(key spanKey, place Place) *Node {
 	return n
 }
 
-// cut makes a root of the earliest span of a circle of parents, if the way up
-// from n leads into one. Each call has its own walk number, so that a way that
-// was gone before is known and not gone again.
+// cut breaks a circle of parents: if the way up from n leads into one, its earliest
+// span becomes a root. Each call has its own walk number, so that it recognises the
+// ways of earlier calls.
 func cut(n *Node, walk int) {
 	at := n
 	for at != nil && at.walk == 0 {
@@ -226,7 +226,7 @@ func cut(n *Node, walk int) {
 	first.parent, first.Place = nil, loose
 }
 
-// hang gives every node to its parent and sorts.
+// hang attaches every node to its parent and sorts.
 func (b *Builder) hang() {
 	for _, n := range b.nodes {
 		if n.parent == nil {
@@ -257,8 +257,8 @@ func (n *Node) name() string {
 	return n.Span.Name
 }
 
-// compare orders by start (unknown ones last), the longer before the shorter,
-// and in any case in one order.
+// compare orders by start (unknown ones last), longer spans first, and otherwise in
+// some fixed order.
 func compare(a, b *Node) int {
 	return cmp.Or(
 		cmp.Compare(a.start-1, b.start-1), // 0 becomes the largest

@@ -8,8 +8,8 @@ import (
 	"google.golang.org/protobuf/encoding/protowire"
 )
 
-// attributes yields the attributes in field num of a message: their keys and their
-// values, AnyValue messages.
+// attributes yields the key and value (an AnyValue message) of each attribute in field
+// num of a message.
 func attributes(msg []byte, num protowire.Number) iter.Seq2[[]byte, []byte] {
 	return func(yield func(key, value []byte) bool) {
 		for c := (cursor{rest: msg}); c.next(); {
@@ -45,17 +45,17 @@ const (
 	listValues protowire.Number = 1 // of ArrayValue and KeyValueList
 )
 
-// maxValueDepth bounds how deep nested attribute values are printed.
+// maxValueDepth bounds the depth to which nested attribute values are printed.
 const maxValueDepth = 4
 
-// valueText returns an attribute's value as text, little more than maxText of it:
-// scalars as they are, lists and maps in brackets.
+// valueText returns an attribute's value as text, little longer than maxText: scalars
+// as they are, lists and maps in brackets.
 func valueText(value []byte, depth int) string {
 	if depth > maxValueDepth {
 		return "…"
 	}
 	text := ""
-	for c := (cursor{rest: value}); c.next(); { // of several, the last one counts
+	for c := (cursor{rest: value}); c.next(); { // the last field counts
 		switch {
 		case c.is(anyString):
 			text = string(c.bytes[:min(len(c.bytes), maxText+1)])
@@ -79,7 +79,7 @@ func valueText(value []byte, depth int) string {
 	return text
 }
 
-// textOf is valueText without a copy of what is text already.
+// textOf is valueText without copying a value that is text.
 func textOf(value []byte) []byte {
 	if c := (cursor{rest: value}); c.next() && c.is(anyString) && len(c.rest) == 0 {
 		return c.bytes

@@ -1,6 +1,6 @@
-// Package console says on stderr what a command does that runs for long: on a terminal
-// in one line that changes, otherwise in a line when something matters has changed.
-// Warnings of one cause are said once a minute. Nobody waits for whoever reads it.
+// Package console reports the progress of a long-running command on stderr: on a
+// terminal in one changing line, otherwise in a line for each change that matters. It
+// writes warnings of one cause at most once a minute. A slow reader holds nobody up.
 package console
 
 import (
@@ -20,22 +20,22 @@ type Console struct {
 	live     bool
 	warnings loglimit.Limiter
 	lines    chan line
-	written  chan struct{} // closed when the last one is
+	written  chan struct{} // closed after the last line
 }
 
 type line struct {
 	text string
-	live bool // the one that changes
+	live bool // the changing line
 }
 
 const (
-	// queued bounds the lines that wait for whoever reads; more are left out.
+	// queued bounds the lines that wait for the reader; further ones are left out.
 	queued = 256
-	// closeTime bounds how long Close waits for it.
+	// closeTime bounds how long Close waits for the reader.
 	closeTime = time.Second
 )
 
-// New returns a Console, which Close ends.
+// New returns a Console; Close ends it.
 func New(out io.Writer) *Console {
 	c := &Console{out: out, live: Width(out) > 0, lines: make(chan line, queued), written: make(chan struct{})}
 	go c.write()
@@ -70,7 +70,8 @@ func (c *Console) put(l line) {
 	}
 }
 
-// Close returns when all has been written, or nobody reads it. Nothing is said after it.
+// Close waits until all lines are written, but not for a reader that hangs. Nothing may
+// be written after it.
 func (c *Console) Close() {
 	close(c.lines)
 	select {
@@ -79,13 +80,13 @@ func (c *Console) Close() {
 	}
 }
 
-// Info says something.
+// Info writes a line.
 func (c *Console) Info(format string, args ...any) {
 	c.put(line{text: fmt.Sprintf(format, args...)})
 }
 
-// Warn says what went wrong; nil is nothing. An error in the chain may know what of its
-// text stays the same from time to time, with a method Cause() string.
+// Warn writes an error as a warning; nil writes nothing. An error in the chain may
+// return the part of its text that stays the same by a method Cause() string.
 func (c *Console) Warn(err error) {
 	if err == nil {
 		return
@@ -104,11 +105,11 @@ func (c *Console) Warn(err error) {
 	}
 }
 
-// Status is how it goes.
+// Status is a command's progress.
 type Status struct {
-	// Line tells all of it.
+	// Line is the whole status.
 	Line string
-	// Matters is what is said at once when it changes, Losses once a minute.
+	// A change of Matters is reported at once, a change of Losses once a minute.
 	Matters, Losses string
 }
 
@@ -117,8 +118,8 @@ const (
 	lossesInterval = time.Minute
 )
 
-// Watch shows how it goes until ctx is done, looking as often as every says. First is
-// how it went to begin with.
+// Watch shows the status until ctx is done, checking it at the given interval. The
+// first status is not shown.
 func (c *Console) Watch(ctx context.Context, every time.Duration, status func() Status) {
 	if c.live {
 		every = liveInterval
@@ -144,7 +145,7 @@ func (c *Console) Watch(ctx context.Context, every time.Duration, status func() 
 	}
 }
 
-// End says what has been, if anything, in the place of the line that changes.
+// End writes a final text, if any, in place of the changing line.
 func (c *Console) End(text string) {
 	if c.live {
 		c.put(line{live: true})

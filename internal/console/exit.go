@@ -2,7 +2,7 @@ package console
 
 import "fmt"
 
-// Exit codes. Anything that is none of the others is Failure.
+// Exit codes. Failure is any error without a code of its own.
 const (
 	OK = iota
 	Failure
@@ -19,15 +19,15 @@ type exitError struct {
 func (e *exitError) Error() string { return e.err.Error() }
 func (e *exitError) Unwrap() error { return e.err }
 
-// ExitCode returns the code, as that of an [os/exec.ExitError] does.
+// ExitCode returns the code, like that of [os/exec.ExitError].
 func (e *exitError) ExitCode() int { return e.code }
 
-// UsageError says what is wrong with a command line.
+// UsageError returns an error about the command line.
 func UsageError(format string, args ...any) error {
 	return &exitError{Usage, fmt.Errorf(format, args...)}
 }
 
-// NothingFound says that there is nothing of what was asked for.
+// NothingFound returns an error for a query without result.
 func NothingFound(format string, args ...any) error {
 	return &exitError{Nothing, fmt.Errorf(format, args...)}
 }

@@ -7,7 +7,7 @@ import (
 	"github.com/shimtrace/shimtrace/internal/waterfall"
 )
 
-// Table is text in columns; those from RightFrom on are aligned to the right.
+// Table is text in columns; columns from RightFrom on are right-aligned.
 type Table struct {
 	RightFrom int
 	rows      [][]string

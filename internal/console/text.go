@@ -9,7 +9,7 @@ import (
 	"golang.org/x/term"
 )
 
-// Width returns the width of the terminal that w is, 0 if it is none.
+// Width returns the width of the terminal w, 0 if w is none.
 func Width(w any) int {
 	f, ok := w.(*os.File)
 	if !ok || !term.IsTerminal(int(f.Fd())) {
@@ -22,7 +22,7 @@ func Width(w any) int {
 	return width
 }
 
-// Spans tells a number of spans.
+// Spans formats a number of spans.
 func Spans(n int) string {
 	if n == 1 {
 		return "1 span"
@@ -30,7 +30,7 @@ func Spans(n int) string {
 	return fmt.Sprintf("%d spans", n)
 }
 
-// ByReason tells counts with their reasons, nothing if there are none.
+// ByReason formats a total with its counts by reason; empty if there are none.
 func ByReason[R comparable](what string, counts map[R]uint64) string {
 	total, reasons := uint64(0), []string{}
 	for reason, n := range counts {

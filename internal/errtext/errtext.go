@@ -1,16 +1,16 @@
-// Package errtext reduces texts of errors that others wrote to what may leave the host:
-// shims, Kata's runtimes and agents, and what they quote. Such a text says what failed,
-// and may hold what it failed with: environments, command lines, whole requests, the
-// backtrace of a Rust error.
+// Package errtext reduces foreign error texts to what may leave the host: those of
+// shims, of Kata's runtimes and agents, and texts that these quote. Such a text says
+// what failed and may include its input: environments, command lines, whole requests,
+// the backtrace of a Rust error.
 //
-// What is kept is what an operator reads first: the first line and, of a Rust error,
-// the causes below it; in these the words, paths, numbers and ids. What is left out, with
-// "…" in its place: values of KEY=value, contents of brackets and of quotations that are
-// more than a word, JSON's values, queries and user names of URLs, what follows a word
-// like "password", and words that no language has and that are no ids either.
+// It keeps what an operator reads first: the first line and, of a Rust error, the
+// causes below it; in these the words, paths, numbers and ids. It replaces by "…":
+// values of KEY=value, contents of brackets and quotations longer than a word, JSON's
+// values, queries and user names of URLs, what follows a word like "password", and long
+// words of mixed letters and digits that are no ids.
 //
-// A secret that is a word among words cannot be told from one. Nothing here is parsed:
-// the texts are nobody's format.
+// A secret that looks like an ordinary word cannot be detected. The texts have no
+// format, so nothing is parsed.
 package errtext
 
 import (
@@ -20,16 +20,17 @@ import (
 )
 
 const (
-	// Max is the longest text that Reduce returns, in bytes. Of a longer one begin and
-	// end are kept: containerd and runc say last why something failed.
+	// Max is the longest text that Reduce returns, in bytes. Of a longer one the
+	// beginning and the end are kept: containerd and runc say last why something
+	// failed.
 	Max  = 512
 	tail = Max / 3
 
-	// maxInput bounds what is looked at.
+	// maxInput bounds the input, in bytes.
 	maxInput = 8 << 10
 	// maxCauses bounds the causes kept of a Rust error.
 	maxCauses = 6
-	// maxNesting bounds how deep quotations within quotations are looked into.
+	// maxNesting bounds the depth of quotations within quotations.
 	maxNesting = 4
 	// maxWord bounds a word.
 	maxWord = 160
@@ -37,7 +38,7 @@ const (
 
 const gap = "…"
 
-// Reduce returns what may be said of an error's text, as UTF-8.
+// Reduce returns the part of an error's text that may be shown, as UTF-8.
 func Reduce[T string | []byte](text T) string {
 	b := []byte(text[:min(len(text), maxInput)])
 	if !utf8.Valid(b) {
@@ -55,7 +56,7 @@ func Reduce[T string | []byte](text T) string {
 	return shorten(r.out)
 }
 
-// lines returns the first line, and the causes below it.
+// lines returns the first line and the causes below it.
 func lines(b []byte) (kept [][]byte) {
 	causes := false
 	for line := range bytes.Lines(b) {
@@ -84,7 +85,7 @@ func numbered(line []byte) []byte {
 	return rest
 }
 
-// shorten keeps begin and end of a text that is too long.
+// shorten keeps the beginning and the end of a text that is too long.
 func shorten(b []byte) string {
 	if len(b) <= Max {
 		return string(b)
@@ -102,8 +103,8 @@ func shorten(b []byte) string {
 // reducer reduces lines, one after another.
 type reducer struct {
 	out []byte
-	// before is the word before, in lower case, if what follows it may be secret;
-	// surely if the word says so by a colon, or is an option.
+	// suspicious: the word before announces a secret. surely: it does so by a colon, or
+	// is an option.
 	suspicious, surely bool
 }
 
@@ -151,8 +152,8 @@ func quotation(b []byte) string {
 	return ""
 }
 
-// cutQuote returns what is in a quotation, and what is behind it. One that has no end
-// goes to the end.
+// cutQuote returns the content of a quotation and the rest. A quotation without an end
+// takes all.
 func cutQuote(b []byte, quote string) (content, rest []byte) {
 	for at := 0; at < len(b); at++ {
 		if b[at] == '\\' && quote[0] != '\\' {
@@ -166,7 +167,7 @@ func cutQuote(b []byte, quote string) (content, rest []byte) {
 	return b, nil
 }
 
-// cutBracket returns what is in a bracket that has been opened, and what is behind it.
+// cutBracket returns the content of an open bracket and the rest.
 func cutBracket(b []byte, open byte) (content, rest []byte) {
 	depth := 1
 	for at, c := range b {
@@ -194,8 +195,8 @@ func wordLength(b []byte) int {
 
 func oneWord(b []byte) bool { return len(b) > 0 && b[0] > ' ' && wordLength(b) == len(b) }
 
-// quoted writes a quotation: of one word the word, of the text of another error what may
-// be said of that.
+// quoted writes a quotation: a single word as a word, another error's text reduced in
+// turn.
 func (r *reducer) quoted(content []byte, depth int) {
 	secret := r.suspicious || r.isValue()
 	before := string(bytes.TrimRight(r.out, " "))
@@ -216,15 +217,14 @@ func (r *reducer) quoted(content []byte, depth int) {
 	r.suspicious, r.surely = false, false
 }
 
-// isValue reports whether what follows is the value of something: KEY="…" or JSON's
-// "key": "…".
+// isValue reports whether a value follows: KEY="…" or JSON's "key": "…".
 func (r *reducer) isValue() bool {
 	before := bytes.TrimRight(r.out, " ")
 	return bytes.HasSuffix(before, []byte("=")) && len(before) == len(r.out) || bytes.HasSuffix(before, []byte(`":`))
 }
 
-// bracketed writes what is in brackets: a word, or the message of an error that is
-// printed with all its fields, as Rust's are.
+// bracketed writes brackets: a single word, or the message of an error printed with all
+// its fields, as Rust does.
 func (r *reducer) bracketed(open byte, content []byte, depth int) {
 	secret := r.suspicious || r.isValue()
 	r.suspicious, r.surely = false, false
@@ -245,7 +245,7 @@ func (r *reducer) bracketed(open byte, content []byte, depth int) {
 	r.suspicious, r.surely = false, false
 }
 
-// secretWords are what a secret may stand behind.
+// secretWords announce a secret.
 var secretWords = []string{"password", "passwd", "passphrase", "secret", "token", "bearer", "basic", "authorization", "credential", "credentials", "apikey", "api_key", "api-key", "private_key", "cookie"}
 
 func isSecretWord(word []byte) bool {
@@ -258,7 +258,7 @@ func isSecretWord(word []byte) bool {
 	return false
 }
 
-// word writes a word, or what of it may be said.
+// word writes a word, or what may be shown of it.
 func (r *reducer) word(word []byte) {
 	suspicious, surely := r.suspicious, r.surely
 	bare := bytes.Trim(word, ".,;:()")
@@ -290,7 +290,7 @@ func (r *reducer) word(word []byte) {
 	}
 }
 
-// hide writes what stands in the place of a word, with its punctuation.
+// hide writes the gap instead of a word, with the word's punctuation.
 func (r *reducer) hide(word []byte) {
 	r.out = append(r.out, gap...)
 	if last := word[len(word)-1]; strings.IndexByte(",;:)", last) >= 0 {
@@ -298,8 +298,8 @@ func (r *reducer) hide(word []byte) {
 	}
 }
 
-// harmless reports whether KEY=value is none of an environment, but what runc and others
-// say of a call: src=/path, flags=MS_BIND|MS_REC, errno=13.
+// harmless reports whether KEY=value is not from an environment but a detail of a call,
+// as runc and others report it: src=/path, flags=MS_BIND|MS_REC, errno=13.
 func harmless(key, value []byte) bool {
 	value = bytes.TrimRight(value, ".,;:)")
 	return all(key, func(c byte) bool {
@@ -311,7 +311,7 @@ func harmless(key, value []byte) bool {
 			string(value) == "true" || string(value) == "false")
 }
 
-// location returns a URL without who asks and what is asked for.
+// location returns a URL without user and query.
 func location(url []byte) []byte {
 	scheme, rest, _ := bytes.Cut(url, []byte("://"))
 	punctuation := rest[len(bytes.TrimRight(rest, ".,;:)")):]
@@ -330,8 +330,8 @@ func location(url []byte) []byte {
 	return out
 }
 
-// opaque reports whether a part of the word is long and of letters of both cases and
-// digits, as keys and tokens are, and no language's word. Ids are of one case.
+// opaque reports whether part of the word is long and mixes lower case, upper case and
+// digits, as keys and tokens do. Ids have one case.
 func opaque(word []byte) bool {
 	const long = 20
 	n, lower, upper, digit := 0, false, false, false

@@ -1,6 +1,5 @@
-// Package loglimit keeps a log short that others can fill: guests, local users,
-// backends. Of each cause there is one line a minute, which says how many there were
-// in between.
+// Package loglimit bounds a log that others can fill: guests, local users, backends.
+// Each cause gets one line a minute, which says how many were left out.
 //
-// Handler does that for a slog.Logger; who writes lines otherwise asks a Limiter.
+// Handler does this for a slog.Logger; other writers use a Limiter.
 package loglimit

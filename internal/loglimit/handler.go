@@ -9,12 +9,11 @@ import (
 // swallowedKey says how many lines of the same cause were left out before this one.
 const swallowedKey = "swallowed"
 
-// maxText bounds what a line says of an attribute, in bytes. The stack of a panic
-// has room.
+// maxText bounds an attribute's text, in bytes. The stack of a panic fits.
 const maxText = 4 << 10
 
-// Handler returns a handler that passes on to next what its Limiter allows. The kind
-// of a record is its message, its cause is in its attributes. Debug records pass.
+// Handler returns a handler that passes to next what its Limiter allows. A record's
+// kind is its message, its cause its attributes. Debug records always pass.
 func Handler(next slog.Handler) slog.Handler { return &handler{Handler: next, limiter: &Limiter{}} }
 
 type handler struct {

@@ -9,29 +9,29 @@ import (
 const (
 	// interval is the least time between two lines of one cause.
 	interval = time.Minute
-	// burst lines of one kind may follow each other at once, if their causes differ;
-	// after that there is one each refill.
+	// burst lines of one kind may follow each other at once if their causes differ;
+	// then one each refill.
 	burst  = 10
 	refill = 30 * time.Second
-	// maxKinds and maxCauses bound what is remembered. Kinds are constants in the
-	// code; causes may be made up by whom they are about.
+	// maxKinds and maxCauses bound what is remembered. Kinds are constants in the code;
+	// outsiders may invent causes.
 	maxKinds, maxCauses = 128, 32
 )
 
-// Limiter decides which lines are written. Of each cause there is one a minute, and
-// of each kind, whatever causes it names, ten at first and two a minute for ever.
-// The zero value is ready, and safe for concurrent use.
+// Limiter decides which lines are written: one a minute of each cause, and of each
+// kind, whatever its causes, ten at first and two a minute after that. The zero value
+// is ready, and safe for concurrent use.
 type Limiter struct {
 	mu    sync.Mutex
 	kinds map[string]*kind
-	now   func() time.Time // tests have another clock
+	now   func() time.Time // replaced in tests
 }
 
 type kind struct {
 	causes    map[string]*cause
-	lines     float64 // that may be written now
+	lines     float64 // the lines that may be written now
 	at        time.Time
-	swallowed uint64 // for want of lines, by causes that are not remembered
+	swallowed uint64 // of causes that are not remembered
 }
 
 type cause struct {
@@ -39,9 +39,9 @@ type cause struct {
 	swallowed uint64
 }
 
-// Allow reports whether a line is to be written, and then how many of its cause
-// were not since the last one. The kind is a constant that names the place in the
-// code; the cause is what text says without the numbers and quotations in it.
+// Allow reports whether a line may be written and, if so, how many of its cause were
+// left out since the last one. The kind is a constant that names the place in the code;
+// the cause is text without its numbers and quotations.
 func (l *Limiter) Allow(kindName, text string) (swallowed uint64, ok bool) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
@@ -85,7 +85,7 @@ func (l *Limiter) kind(name string, now time.Time) *kind {
 	return k
 }
 
-// cause returns what is remembered of a cause; nil if there is no room.
+// cause returns the record of a cause; nil if there is no room.
 func (k *kind) cause(name string, now time.Time) *cause {
 	c := k.causes[name]
 	if c != nil {
@@ -110,8 +110,8 @@ func (k *kind) cause(name string, now time.Time) *cause {
 // maxWords bounds a cause in words.
 const maxWords = 16
 
-// Cause returns what a text says apart from what may change from one time to the
-// next: words with digits in them and quotations are left out.
+// Cause returns the part of a text that stays the same from one time to the next: it
+// leaves out words with digits and quotations.
 func Cause(text string) string {
 	var b strings.Builder
 	words, quoted := 0, false

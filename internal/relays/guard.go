@@ -6,7 +6,7 @@ import (
 	"github.com/shimtrace/shimtrace/internal/guard"
 )
 
-// lookForGuard tells of each relay whether it is guarded, and warns if some are not.
+// lookForGuard sets for each relay whether it is guarded, and warns if some are not.
 func (o Operator) lookForGuard(ctx context.Context, relays []*status) {
 	_, all, err := guard.Ask(ctx, o.Dir)
 	known := make(map[string]bool, len(all))

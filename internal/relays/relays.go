@@ -1,6 +1,6 @@
-// Package relays is what the operator does with the relays of a host: finds those that a
-// name means, asks them what they trace, and has them switch it on or off. It speaks with
-// them by package control.
+// Package relays is the operator's side of the host's relays: it finds those that a
+// name means, asks for their status, and switches their tracing on or off. It speaks to
+// them through package control.
 package relays
 
 import (
@@ -18,13 +18,13 @@ import (
 // Operator asks the relays below a state directory.
 type Operator struct {
 	Dir string
-	// Out is what they say printed to, Warn is told what is not as one may think.
+	// Out receives the answers, Warn what one would not expect.
 	Out  io.Writer
 	Warn func(format string, args ...any)
 }
 
-// Ask asks the relays that names mean, "all" or none: all that can be asked, and prints
-// what they say.
+// Ask sends a request to the relays that names mean ("all" or no name: every one that
+// it applies to) and prints the answers.
 func (o Operator) Ask(ctx context.Context, names []string, r control.Request, asJSON bool) error {
 	all, err := survey(ctx, o.Dir)
 	if err != nil {
@@ -49,8 +49,8 @@ func (o Operator) Ask(ctx context.Context, names []string, r control.Request, as
 	return failures(named)
 }
 
-// failures is what goes wrong with relays, in one error. That all of them have ended
-// since they were found is not a failure: nothing of these names runs.
+// failures joins the errors of the relays. If all have ended since they were found,
+// nothing of these names runs, which is no failure.
 func failures(relays []*status) error {
 	var errs []error
 	ended := 0
@@ -68,7 +68,7 @@ func failures(relays []*status) error {
 	return errors.Join(errs...)
 }
 
-// clock is a time as tables show it, with what is left of it.
+// clock formats a time for tables, with the time left until then.
 func clock(t time.Time) string {
 	return fmt.Sprintf("%s (%s)", t.Local().Format(time.TimeOnly), max(0, time.Until(t).Round(time.Second)))
 }

@@ -11,7 +11,7 @@ import (
 	"github.com/shimtrace/shimtrace/internal/waterfall"
 )
 
-// relayJSON is a relay as scripts read it.
+// relayJSON is a relay for scripts.
 type relayJSON struct {
 	Sandbox      string              `json:"sandbox"`
 	Pod          string              `json:"pod,omitempty"`
@@ -19,16 +19,16 @@ type relayJSON struct {
 	Containers   []control.Container `json:"containers,omitempty"`
 	Runtime      string              `json:"runtime"`
 	Namespace    string              `json:"containerd_namespace"`
-	// Mode is trace.mode as the sandbox was started with it.
+	// Mode is the trace.mode that the sandbox was started with.
 	Mode string `json:"mode"`
-	// Guarded tells that another relay goes on if this one dies.
+	// Guarded reports whether another relay takes over if this one dies.
 	Guarded bool `json:"guarded"`
-	// On tells whether it is traced now, Changed that this command did that.
+	// On reports whether it is traced now, Changed whether this command changed that.
 	On      bool `json:"on"`
 	Changed bool `json:"changed"`
-	// TraceID is that of the last time that it was on.
+	// TraceID is the trace of the last time that it was on.
 	TraceID string `json:"trace_id,omitempty"`
-	// Unsampled: the sampler has not chosen that trace.
+	// Unsampled: the sampler did not choose that trace.
 	Unsampled  bool      `json:"unsampled,omitempty"`
 	Since      time.Time `json:"since,omitzero"`
 	Until      time.Time `json:"until,omitzero"`
@@ -37,7 +37,7 @@ type relayJSON struct {
 	Error      string    `json:"error,omitempty"`
 }
 
-// report prints what relays said, and warns of what is not as one may think.
+// report prints the answers, and warns of what one would not expect.
 func (o Operator) report(relays []*status, do string, asJSON bool) error {
 	unsampled := 0
 	t := &console.Table{RightFrom: 6}
@@ -73,7 +73,7 @@ func (o Operator) report(relays []*status, do string, asJSON bool) error {
 	return nil
 }
 
-// shown is what a person calls the sandbox by.
+// shown returns the sandbox's name for people.
 func (r *status) shown() string {
 	if r.relay.Pod == "" && len(r.answer.Containers) == 1 {
 		return r.answer.Containers[0].Name
@@ -84,7 +84,7 @@ func (r *status) shown() string {
 	return r.name()
 }
 
-// tracing says whether it is on, and if that is news.
+// tracing says whether tracing is on, and whether the command changed that.
 func (r *status) tracing(do string) string {
 	switch {
 	case !r.relay.Dynamic:
@@ -122,7 +122,7 @@ func (r *status) json() relayJSON {
 	return o
 }
 
-// runtimeOf is the name of a runtime whose inner shim has the path.
+// runtimeOf returns the runtime's name from the path of its inner shim.
 func runtimeOf(inner string) string {
 	name := strings.TrimPrefix(filepath.Base(inner), "containerd-shim-")
 	return strings.TrimSuffix(name, "-v2")

@@ -16,17 +16,17 @@ import (
 	"github.com/shimtrace/shimtrace/internal/shim/control"
 )
 
-// status is a relay and what it said last.
+// status is a relay and its last answer.
 type status struct {
 	relay  control.Relay
-	answer control.Answer // zero of one that is not dynamic
+	answer control.Answer // zero if the relay is not dynamic
 	err    error
-	ended  bool // nobody listens any more
-	// guarded: it is not its sandbox's end if it dies.
+	ended  bool // its socket has no listener
+	// guarded: its sandbox survives its death.
 	guarded bool
 }
 
-// name is what messages call the sandbox.
+// name returns the sandbox's name for messages.
 func (r *status) name() string {
 	if r.relay.Pod != "" {
 		return r.relay.PodNamespace + "/" + r.relay.Pod
@@ -34,7 +34,7 @@ func (r *status) name() string {
 	return r.relay.Sandbox
 }
 
-// maxAsked bounds the relays that are asked at once.
+// maxAsked bounds the relays asked at the same time.
 const maxAsked = 32
 
 // survey returns the living relays below a state directory.
@@ -51,8 +51,7 @@ func survey(ctx context.Context, dir string) ([]*status, error) {
 	return slices.DeleteFunc(all, func(r *status) bool { return r.ended }), nil
 }
 
-// askAll asks relays at once. One that cannot be switched is not asked anything, but
-// connected to.
+// askAll asks relays concurrently. It only connects to those that cannot be switched.
 func askAll(ctx context.Context, relays []*status, req control.Request) {
 	slots := make(chan struct{}, maxAsked)
 	var wg sync.WaitGroup
@@ -74,8 +73,8 @@ func askAll(ctx context.Context, relays []*status, req control.Request) {
 	wg.Wait()
 }
 
-// nobodyListens tells by the error of a connect that the relay is no more. One that is
-// killed leaves its files until its containers are deleted.
+// nobodyListens reports from a connect's error whether the relay has ended. A killed
+// one leaves its files until its containers are deleted.
 func nobodyListens(err error) bool {
 	return errors.Is(err, unix.ENOENT) || errors.Is(err, unix.ECONNREFUSED)
 }
@@ -128,13 +127,13 @@ func choose(all []*status, names []string, do string) ([]*status, error) {
 	return chosen, nil
 }
 
-// whyStatic says why sandboxes cannot be switched, and what to do.
+// whyStatic says why a sandbox cannot be switched, and what to do.
 const whyStatic = "started with trace.mode \"static\", traced all the time; with trace.mode = \"dynamic\" in the configuration those can be switched that start afterwards"
 
-// find returns the relays that a name means: an id or a name of them, else the
-// beginning of an id.
+// find returns the relays that a name means: those with that id or name, else those
+// with an id that begins with it.
 func find(all []*status, name string) []*status {
-	if name == "" { // as a pod's first container is called
+	if name == "" { // the name of a pod's first container
 		return nil
 	}
 	for _, means := range []func(*status) bool{
@@ -160,8 +159,7 @@ func find(all []*status, name string) []*status {
 	return nil
 }
 
-// withoutEnded leaves out sandboxes that have ended meanwhile, unless they were
-// asked for by name.
+// withoutEnded leaves out sandboxes that have ended meanwhile, unless they were named.
 func withoutEnded(relays []*status, names []string) []*status {
 	if !slices.Equal(names, []string{"all"}) {
 		return relays

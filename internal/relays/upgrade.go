@@ -18,19 +18,20 @@ import (
 	"github.com/shimtrace/shimtrace/internal/waterfall"
 )
 
-// Upgrade moves the relays of a state directory to a program.
+// Upgrade moves the relays of a state directory to another program.
 type Upgrade struct {
 	Dir, Program string
-	// DryRun only asks whether they could be moved, JSON prints an object for each.
+	// DryRun only asks whether they could be moved. JSON prints an object for each
+	// relay.
 	DryRun, JSON bool
 	Out          io.Writer
 }
 
-// checkTime bounds how long the program may take to say which protocol it speaks, and a
-// guard how long to have all relays.
+// checkTime bounds how long the program may take to print its protocol version, and the
+// new guard to know all relays.
 const checkTime = 10 * time.Second
 
-// Run moves one after another, and prints how each went.
+// Run moves one relay after another, and prints how each went.
 func (u Upgrade) Run(ctx context.Context) error {
 	if err := u.check(ctx); err != nil {
 		return err
@@ -71,14 +72,14 @@ func (u Upgrade) Run(ctx context.Context) error {
 	return nil
 }
 
-// ended reports whether a relay has gone meanwhile, with its sandbox.
+// ended reports whether a relay has ended meanwhile, with its sandbox.
 func (u Upgrade) ended(ctx context.Context, id string) bool {
 	_, all, err := guard.Ask(ctx, u.Dir)
 	return err == nil && !slices.ContainsFunc(all, func(r guard.Status) bool { return r.ID == id })
 }
 
-// check has the program say that it knows guards at all: one of before would take the
-// command for one of the inner shim's.
+// check asks the program which guard protocol it speaks. A program without guards would
+// pass the command to the inner shim.
 func (u Upgrade) check(ctx context.Context) error {
 	ctx, cancel := context.WithTimeout(ctx, checkTime)
 	defer cancel()
@@ -93,7 +94,8 @@ func (u Upgrade) check(ctx context.Context) error {
 	return nil
 }
 
-// replaceGuard has the guard become one of the program, which is to know all relays then.
+// replaceGuard replaces the guard by one of the program and waits until it knows all
+// relays.
 func (u Upgrade) replaceGuard(ctx context.Context, relays int) error {
 	if err := guard.Replace(ctx, u.Dir, u.Program); err != nil {
 		return fmt.Errorf("the guard is not replaced: %w", err)
@@ -106,22 +108,22 @@ func (u Upgrade) replaceGuard(ctx context.Context, relays int) error {
 		case time.Now().After(end) && err != nil:
 			return fmt.Errorf("the guard that was to replace the last one: %w", err)
 		case time.Now().After(end):
-			return nil // some have ended meanwhile; the others are told by name
+			return nil // some have ended; the others are reported by name
 		}
 		time.Sleep(5 * time.Millisecond)
 	}
 }
 
-// upgradeJSON is a relay as scripts read it.
+// upgradeJSON is a relay for scripts.
 type upgradeJSON struct {
 	Sandbox string `json:"sandbox"`
 	Pod     string `json:"pod,omitempty"`
 	PID     int    `json:"old_pid"`
 	Build   string `json:"old_build,omitempty"`
 	Program string `json:"program"`
-	// DryRun: it was only asked whether it could be.
+	// DryRun: it was not moved, only asked.
 	DryRun bool `json:"dry_run,omitempty"`
-	// Pause is how long nobody relayed, at most.
+	// Pause is how long nothing was relayed, at most.
 	Pause float64 `json:"pause_ms,omitempty"`
 	Error string  `json:"error,omitempty"`
 }

@@ -1,4 +1,4 @@
-// Package view is what the operator reads of a journal: which stories there are (list.go),
-// which one a query means (find.go), and that one drawn or as OTLP (show.go). What stories
-// are and how they are drawn is in package waterfall.
+// Package view shows a journal to the operator: its stories (list.go), the story that a
+// query means (find.go), and that story drawn or as OTLP (show.go). Package waterfall
+// defines and draws stories.
 package view

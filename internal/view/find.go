@@ -7,8 +7,8 @@ import (
 	"github.com/shimtrace/shimtrace/internal/waterfall"
 )
 
-// find returns the stories that a query means: the latest for "", those that
-// have it as an id or a name, else those with an id that begins with it.
+// find returns the stories that a query means: the latest for "", those with that id or
+// name, else those with an id that begins with it.
 func find(stories []*waterfall.Story, query string) []*waterfall.Story {
 	if query == "" {
 		return stories[max(0, len(stories)-1):]
@@ -27,18 +27,18 @@ func find(stories []*waterfall.Story, query string) []*waterfall.Story {
 	return nil
 }
 
-// hasTrace: a whole trace id.
+// hasTrace matches a whole trace id.
 func hasTrace(s *waterfall.Story, query string) bool {
 	return len(query) == 32 && hasTracePrefix(s, query)
 }
 
-// isCalled: a whole id of the sandbox or a container, or a name.
+// isCalled matches a whole id of the sandbox or a container, or a name.
 func isCalled(s *waterfall.Story, query string) bool {
 	return query == s.Sandbox || query == s.Pod || s.Pod != "" && query == s.PodNamespace+"/"+s.Pod ||
 		slices.ContainsFunc(s.Containers, func(c waterfall.Container) bool { return query == c.ID || query == c.Name })
 }
 
-// idBegins: the beginning of an id of the sandbox, a container or a trace.
+// idBegins matches the beginning of an id of the sandbox, a container or a trace.
 func idBegins(s *waterfall.Story, query string) bool {
 	return strings.HasPrefix(s.Sandbox, query) || hasTracePrefix(s, query) ||
 		slices.ContainsFunc(s.Containers, func(c waterfall.Container) bool { return strings.HasPrefix(c.ID, query) })

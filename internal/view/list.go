@@ -9,7 +9,7 @@ import (
 	"github.com/shimtrace/shimtrace/internal/waterfall"
 )
 
-// List prints the last stories of the journal, the newest last; a limit of 0 is all.
+// List prints the last stories of the journal, the newest last; limit 0 means all.
 func (r *Reader) List(limit int, asJSON bool) error {
 	stories, err := r.stories()
 	if err != nil {
@@ -37,7 +37,7 @@ func (r *Reader) List(limit int, asJSON bool) error {
 	return nil
 }
 
-// storyTable is the stories as people read them.
+// storyTable formats stories for people.
 func storyTable(stories []*waterfall.Story) *console.Table {
 	t := &console.Table{RightFrom: 5}
 	t.Add("TIME", "TRACE", "SANDBOX", "POD/CONTAINER", "RUNTIME", "STARTUP", "DURATION", "SPANS", "ERRORS")
@@ -58,7 +58,7 @@ func storyTable(stories []*waterfall.Story) *console.Table {
 	return t
 }
 
-// storyJSON is a story as scripts read it; durations are in nanoseconds.
+// storyJSON is a story for scripts; durations are in nanoseconds.
 type storyJSON struct {
 	Time         time.Time       `json:"time,omitzero"`
 	TraceID      string          `json:"trace_id"`

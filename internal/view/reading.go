@@ -16,22 +16,22 @@ import (
 	"github.com/shimtrace/shimtrace/internal/waterfall"
 )
 
-// Reader reads one journal, and remembers what was noticed.
+// Reader reads one journal, and keeps what it noticed.
 type Reader struct {
 	// Dir is the journal's directory.
 	Dir string
-	// Out is what it is printed to, Warn is told what is missing from it and why.
+	// Out receives the output, Warn what is missing from it and why.
 	Out  io.Writer
 	Warn func(format string, args ...any)
 
 	stats   journal.Stats
 	drops   map[string]int // spans lost, by reason
-	unknown int            // records that are whole but not readable
+	unknown int            // intact records that could not be decoded
 
-	omitted, forgotten int // spans and stories that there were too many of
+	omitted, forgotten int // spans and stories left out at the bounds
 }
 
-// scan calls fn with each record of spans, the oldest first.
+// scan calls fn with each traces record, the oldest first.
 func (r *Reader) scan(fn func(journal.Record) error) error {
 	r.drops, r.unknown = make(map[string]int), 0
 	var err error
@@ -57,19 +57,18 @@ func (r *Reader) scan(fn func(journal.Record) error) error {
 	return err
 }
 
-// readable counts records that are not what they should be, by the error of who reads
-// them.
+// readable counts a record as unknown if decoding it failed with err.
 func (r *Reader) readable(err error) {
 	if err != nil {
 		r.unknown++
 	}
 }
 
-// readGC trades time for memory while a journal is read: what is kept of it is little
-// beside what passes.
+// readGC trades time for memory while a journal is read: far more passes through than
+// is kept.
 const readGC = 30
 
-// stories reads which stories the journal has, the oldest first.
+// stories returns the journal's stories, the oldest first.
 func (r *Reader) stories() ([]*waterfall.Story, error) {
 	debug.SetGCPercent(readGC)
 	index := waterfall.NewIndex()
@@ -82,7 +81,6 @@ func (r *Reader) stories() ([]*waterfall.Story, error) {
 	return stories, err
 }
 
-// tree reads the tree of a story, within limits.
 func (r *Reader) tree(s *waterfall.Story, l waterfall.Limits, details bool) (*waterfall.Tree, error) {
 	b := waterfall.NewBuilder(s, l, details)
 	err := r.scan(func(rec journal.Record) error {
@@ -92,7 +90,7 @@ func (r *Reader) tree(s *waterfall.Story, l waterfall.Limits, details bool) (*wa
 	return b.Tree(), err
 }
 
-// writeJSON writes the spans of a story as a document.
+// writeJSON writes a story's spans as one document.
 func (r *Reader) writeJSON(s *waterfall.Story) error {
 	j := waterfall.NewJSONWriter(r.Out)
 	err := r.scan(func(rec journal.Record) error { return j.Add(s, rec.Payload) })

@@ -7,11 +7,11 @@ import (
 	"github.com/shimtrace/shimtrace/internal/waterfall"
 )
 
-// maxTree bounds what is read of one story into memory, in bytes: many times what is
-// drawn.
+// maxTree bounds the memory for one story, in bytes: many times what is drawn.
 const maxTree = 24 << 20
 
-// Show draws the story that a query means, the latest for "", or prints its spans.
+// Show draws the story that a query means, the latest for "", or prints its spans as
+// JSON.
 func (r *Reader) Show(query string, o waterfall.Options, asJSON bool) error {
 	stories, err := r.stories()
 	if err != nil {
@@ -38,7 +38,7 @@ func (r *Reader) Show(query string, o waterfall.Options, asJSON bool) error {
 	return waterfall.Render(r.Out, found[0], tree, o)
 }
 
-// ambiguous says which stories a query may mean.
+// ambiguous returns an error that lists the stories a query may mean.
 func ambiguous(query string, found []*waterfall.Story) error {
 	const most = 20
 	shown := found[max(0, len(found)-most):]

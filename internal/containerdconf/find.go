@@ -1,6 +1,6 @@
-// Package containerdconf reads containerd's configuration as far as runtimes of its
-// CRI plugin go, and writes sections as that file's version wants them. It changes no
-// file; "shimtrace install" calls it.
+// Package containerdconf reads the runtimes of the CRI plugin from containerd's
+// configuration, and renders sections in the format of that file's version. It changes
+// no file; "shimtrace install" calls it.
 package containerdconf
 
 import (
@@ -17,27 +17,29 @@ import (
 
 // A Config is one containerd's configuration.
 type Config struct {
-	// File is what containerd reads, Edit the file to write sections into: a drop-in
-	// of shimtrace's own where File imports a directory, a template where a
-	// distribution makes File of one, else File.
+	// File is the file that containerd reads, Edit the file to add sections to: a
+	// drop-in if File imports a directory, a template if a distribution generates File
+	// from one, else File.
 	File string
 	Edit string
-	// Version is that of File's format: containerd 1.x writes 2 and 2.x 3 or 4. A
-	// daemon reads sections in the format that its file says, whatever its own.
+	// Version is the version of File's format: containerd 1.x writes 2, containerd 2.x
+	// 3 or 4. A daemon of any version reads sections in the format that the file
+	// declares.
 	Version int
-	// Runtimes are the handlers of CRI, by name.
+	// Runtimes are the CRI handlers, by name.
 	Runtimes []Runtime
 }
 
-// A place is where a distribution has containerd's configuration, below the root.
+// A place is where a distribution keeps containerd's configuration, below the root.
 type place struct {
 	file string
 	edit string // empty: file itself, or what it imports
-	v3   string // in the place of edit from version 3 on
+	v3   string // replaces edit from version 3 on
 }
 
-// places are as kata-deploy 4.1 knows them (tools/packaging/kata-deploy/binary/src/config.rs),
-// and Talos, whose /etc/cri/conf.d is written through its machine configuration.
+// places are those of kata-deploy 4.1
+// (tools/packaging/kata-deploy/binary/src/config.rs), and of Talos, whose machine
+// configuration writes /etc/cri/conf.d.
 var places = []place{
 	{file: "etc/containerd/config.toml"},
 	{file: rancher + "k3s/agent/etc/containerd/config.toml", edit: rancher + "k3s/agent/etc/containerd/config.toml.tmpl", v3: rancher + "k3s/agent/etc/containerd/config-v3.toml.tmpl"},
@@ -52,11 +54,11 @@ const (
 	dropIn  = "80-shimtrace.toml"
 )
 
-// maxImports bounds how many files one configuration may import.
+// maxImports bounds the files that one configuration may import.
 const maxImports = 200
 
-// Find returns the configurations at the known places below root, and what it could
-// not read there.
+// Find returns the configurations at the known places below root, and an error for each
+// that it could not read.
 func Find(root string) (configs []Config, unread []error) {
 	for _, p := range places {
 		c, err := open(root, p)
@@ -94,8 +96,8 @@ func open(root string, p place) (Config, error) {
 	return c, nil
 }
 
-// read returns a file with what it imports merged into it, and the first directory
-// of which it imports every TOML file, as it is called once root is "/".
+// read returns a file merged with its imports, and the first directory from which it
+// imports every TOML file, as a path for when root is "/".
 func read(root, path string) (tree tomltree.Tree, dropIns string, err error) {
 	if tree, err = tomltree.Read(path); err != nil {
 		return nil, "", err
@@ -119,7 +121,7 @@ func read(root, path string) (tree tomltree.Tree, dropIns string, err error) {
 				return nil, "", err
 			}
 			queue = append(queue, imports(root, f, over)...)
-			delete(over, "version") // the file's own counts for its sections
+			delete(over, "version") // each file's sections follow its own version
 			tree.Merge(over)
 		}
 	}
@@ -142,7 +144,7 @@ func imports(root, path string, tree tomltree.Tree) (patterns []string) {
 	return patterns
 }
 
-// Exists reports whether Edit is there below root.
+// Exists reports whether Edit exists below root.
 func (c Config) Exists(root string) bool {
 	_, err := os.Stat(filepath.Join(root, c.Edit))
 	return err == nil

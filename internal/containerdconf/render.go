@@ -11,11 +11,11 @@ import (
 	"github.com/pelletier/go-toml/v2"
 )
 
-// bare is a key that TOML takes without quotes.
+// bare matches keys that need no quotes in TOML.
 var bare = regexp.MustCompile(`^[A-Za-z0-9_-]+$`)
 
-// writeTable writes a table with those in it, each under its whole name, so that it
-// can stand anywhere in a file that has the tables above it.
+// writeTable writes a table and its subtables, each under its full name, so that it can
+// follow any text in a file with its parent tables.
 func writeTable(b *strings.Builder, path []string, table map[string]any) {
 	indent := "  "
 	var names []string
@@ -32,10 +32,10 @@ func writeTable(b *strings.Builder, path []string, table map[string]any) {
 			tables = append(tables, key)
 			continue
 		}
-		// One key, marshalled by itself, is one line.
+		// A single key is marshalled to one line.
 		line, err := toml.Marshal(map[string]any{key: table[key]})
 		if err != nil {
-			continue // what was read from TOML can be written
+			continue // impossible: the value was read from TOML
 		}
 		b.WriteString(indent + strings.TrimSuffix(string(line), "\n") + "\n")
 	}
@@ -45,7 +45,7 @@ func writeTable(b *strings.Builder, path []string, table map[string]any) {
 	}
 }
 
-// byUse puts what says which shim runs before the rest.
+// byUse puts the keys that select the shim first.
 func byUse(a, b string) int {
 	first := func(key string) int { return slices.Index([]string{"runtime_path", "runtime_type"}, key) }
 	return cmp.Or(cmp.Compare(first(b), first(a)), cmp.Compare(a, b))

@@ -8,8 +8,8 @@ import (
 	"github.com/shimtrace/shimtrace/internal/tomltree"
 )
 
-// The CRI plugin's name: containerd 2 has split it, and reads the old names in files
-// of version 2 only.
+// The CRI plugin's names: containerd 2 has split it, and reads the old names only in
+// files of version 2.
 const (
 	cri1   = "cri"
 	cri2   = "io.containerd.grpc.v1.cri"
@@ -17,7 +17,7 @@ const (
 	images = "io.containerd.cri.v1.images"
 )
 
-// plugin returns what CRI's plugin is called in files of that version.
+// plugin returns the name of the CRI plugin in files of that version.
 func plugin(version int) string {
 	switch {
 	case version >= 3:
@@ -28,12 +28,12 @@ func plugin(version int) string {
 	return cri1
 }
 
-// A Runtime is one handler of CRI: its section, whose keys are containerd's.
+// A Runtime is one CRI handler: its section, with containerd's keys.
 type Runtime struct {
 	Name    string
 	Section tomltree.Tree
-	// Snapshotter is the one that the images plugin has for the handler, from version 3
-	// on (runtime_platforms); empty if none is set there.
+	// Snapshotter is the images plugin's snapshotter for the handler, from version 3 on
+	// (runtime_platforms); empty if unset.
 	Snapshotter string
 }
 
@@ -43,8 +43,8 @@ func (r Runtime) Type() string { return r.text("runtime_type") }
 // Path returns the shim's path, empty where containerd derives its name from the type.
 func (r Runtime) Path() string { return r.text("runtime_path") }
 
-// ConfigPath returns the configuration file of the runtime's own, if the options name
-// one, as Kata's do.
+// ConfigPath returns the runtime's own configuration file, if the options name one, as
+// Kata's do.
 func (r Runtime) ConfigPath() string { return r.text("options", "ConfigPath") }
 
 func (r Runtime) text(path ...string) string {
@@ -65,8 +65,8 @@ func runtimes(tree tomltree.Tree, version int) (all []Runtime) {
 	return all
 }
 
-// Traced returns the handler of that name which is as r in everything but its shim:
-// of this type, and at this path unless containerd derives it from the type.
+// Traced returns a copy of r with that name and another shim: of this type, and at this
+// path unless containerd derives it from the type.
 func (r Runtime) Traced(name, runtimeType, path string) Runtime {
 	t := Runtime{Name: name, Section: maps.Clone(r.Section), Snapshotter: r.Snapshotter}
 	if t.Section == nil {

@@ -1,6 +1,6 @@
-// Package install puts shimtrace where containerd finds it, turns Kata's tracing on, and
-// takes both back. What is to be done is decided first, all of it (plan.go, kata.go), and
-// then done in steps, of which each is done wholly or not at all.
+// Package install puts shimtrace where containerd finds it, turns on Kata's tracing,
+// and reverts both. It first plans all changes (plan.go, kata.go) and then makes them
+// in steps, each wholly or not at all.
 //
-// It does not change containerd's configuration: it prints what to write there.
+// It does not change containerd's configuration but prints what to add to it.
 package install

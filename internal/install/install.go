@@ -12,26 +12,28 @@ import (
 	"github.com/shimtrace/shimtrace/internal/kataconfig"
 )
 
-// Options say what is to be installed, and what there is.
+// Options say what to install, and where.
 type Options struct {
-	// Inners are shims, by their file's name or the middle of it; none: all.
+	// Inners are the inner shims, by their file names or the middle of these; none:
+	// all.
 	Inners []string
-	// BinDir is where to, absolute. Shim is the tracing shim, empty: beside Tool, which
-	// is this program, or on the path.
+	// BinDir is the absolute target directory. Shim is the tracing shim; empty: look
+	// beside Tool, which is this program, or on PATH.
 	BinDir, Shim, Tool string
-	// Root is below what containerd's and Kata's configurations are looked for.
+	// Root is the directory below which containerd's and Kata's configurations are
+	// looked for.
 	Root string
-	// Kata says what of Kata's tracing to turn on, nil: nothing.
+	// Kata says which of Kata's tracing to turn on; nil: none.
 	Kata *Kata
-	// Uninstall takes it all back, Force replaces and removes what would be left alone,
-	// DryRun changes nothing, JSON prints an object for scripts.
+	// Uninstall reverts an installation. Force replaces and removes files that are not
+	// shimtrace's. DryRun changes nothing. JSON prints an object for scripts.
 	Uninstall, Force, DryRun, JSON bool
-	// Getenv is the environment. Warn is told what the operator should know.
+	// Getenv reads the environment. Warn receives warnings for the operator.
 	Getenv func(string) string
 	Warn   func(format string, args ...any)
 }
 
-// Run installs, or takes an installation back, and prints what it does.
+// Run installs or uninstalls, and prints what it does.
 func Run(o Options, out io.Writer) error {
 	in := &installer{opts: o, out: out, bindir: o.BinDir, tool: o.Tool, root: o.Root, force: o.Force, path: filepath.SplitList(o.Getenv("PATH")), proc: "/proc"}
 	var err error
@@ -53,13 +55,13 @@ func Run(o Options, out io.Writer) error {
 	return in.install(kata)
 }
 
-// installJSON is what install prints for scripts.
+// installJSON is the output for scripts.
 type installJSON struct {
 	DryRun   bool                `json:"dry_run,omitempty"`
 	Steps    []step              `json:"steps"`
 	Runtimes []tracedRuntime     `json:"runtimes,omitempty"`
 	Kata     []kataconfig.Change `json:"kata,omitempty"`
-	// Notes are what the operator should know of Kata's tracing.
+	// Notes are warnings about Kata's tracing.
 	Notes []string `json:"notes,omitempty"`
 }
 
@@ -127,7 +129,7 @@ func (in *installer) uninstall(kata *kataSetUp) error {
 	return err
 }
 
-// apply does the steps and then Kata's changes, or not, and prints each.
+// apply makes the steps and then Kata's changes, unless DryRun is set, and prints each.
 func (in *installer) apply(steps []step, changes []kataconfig.Change) error {
 	one := func(do func() error, text string) error {
 		if !in.opts.DryRun {

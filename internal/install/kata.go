@@ -19,22 +19,22 @@ import (
 	"github.com/shimtrace/shimtrace/internal/shimname"
 )
 
-// kataSetUp is what install does to Kata's configurations.
+// kataSetUp is what install changes in Kata's configurations.
 type kataSetUp struct {
 	on       bool // asked for: with --kata
 	root     string
-	files    []string // those named
+	files    []string // those named on the command line
 	settings kataconfig.Settings
 	force    bool
 
-	configs []kataconfig.Config // those concerned, once found
-	notes   []string            // what the operator should know
+	configs []kataconfig.Config // those to change, once found
+	notes   []string            // warnings for the operator
 }
 
-// Kata says what of its tracing to turn on.
+// Kata says which of its tracing to turn on.
 type Kata struct {
 	Agent, Runtime bool
-	// Files are its configurations, none: all at the known places.
+	// Files are its configurations; none: all at the known places.
 	Files []string
 }
 
@@ -69,8 +69,9 @@ func (in *installer) kataSetUp() (*kataSetUp, error) {
 	return k, k.checkPort(cfg.Jaeger.Listen)
 }
 
-// checkPort refuses to have the runtime post to another user's process what it traces,
-// containers' environments included, and notes who else could open the port.
+// checkPort returns an error if another user's process has the port to which the
+// runtime would post its spans, which include containers' environments. It notes who
+// else could open the port.
 func (k *kataSetUp) checkPort(listen string) error {
 	if !k.settings.Runtime || k.force {
 		return nil
@@ -105,8 +106,8 @@ func joinNames(names []shimname.Name) string {
 
 func (k *kataSetUp) places() string { return strings.Join(kataconfig.Places(k.root), ", ") }
 
-// find finds the configurations: those named, else those of the inner shims, else all:
-// at the known places, and wherever containerd's handlers have theirs.
+// find finds the configurations: those named, else those of the inner shims, else all
+// at the known places and in containerd's handlers.
 func (k *kataSetUp) find(inners []shimname.Name, containerd []containerdconf.Config) error {
 	if !k.on {
 		return nil
@@ -150,8 +151,8 @@ func (k *kataSetUp) find(inners []shimname.Name, containerd []containerdconf.Con
 	return nil
 }
 
-// ofHandlers returns the configurations that containerd's handlers name, and by their
-// files the inner shims of these handlers.
+// ofHandlers returns the configurations that containerd's handlers name, and for each
+// file the inner shims of its handlers.
 func (k *kataSetUp) ofHandlers(containerd []containerdconf.Config) (configs []kataconfig.Config, inners map[string][]shimname.Name) {
 	inners = map[string][]shimname.Name{}
 	for _, c := range containerd {
@@ -172,8 +173,8 @@ func (k *kataSetUp) ofHandlers(containerd []containerdconf.Config) (configs []ka
 	return configs, inners
 }
 
-// withInners adds to the inner shims those that Kata's installations have outside of
-// PATH: containerd knows them by their paths, kata-deploy puts none there.
+// withInners adds the inner shims of Kata's installations outside of PATH: kata-deploy
+// puts none there, and containerd knows them by their paths.
 func (k *kataSetUp) withInners(inners []shimname.Name) []shimname.Name {
 	for _, c := range k.configs {
 		for _, h := range c.Handlers() {
@@ -187,8 +188,8 @@ func (k *kataSetUp) withInners(inners []shimname.Name) []shimname.Name {
 	return slices.Compact(inners)
 }
 
-// of returns an inner shim's configuration and program, as they are called once the
-// root is "/"; empty where they are not known.
+// of returns an inner shim's configuration and program, as paths for when the root is
+// "/"; empty if unknown.
 func (k *kataSetUp) of(inner shimname.Name) (file, shim string) {
 	for _, c := range k.configs {
 		if slices.Contains(c.Handlers(), inner.Inner) {
@@ -206,8 +207,8 @@ func (k *kataSetUp) plan() ([]kataconfig.Change, error) {
 	return kataconfig.Plan(k.root, k.configs, k.settings, k.force)
 }
 
-// planRemoval is of all drop-ins, or of the inner shims' only. An uninstallation that
-// is not about Kata takes all of them, unless it is about single shims.
+// planRemoval plans the removal of all drop-ins, or of the inner shims' only. An
+// uninstallation without --kata removes all of them, unless it names single shims.
 func (k *kataSetUp) planRemoval(inners []shimname.Name, containerd []containerdconf.Config) ([]kataconfig.Change, error) {
 	switch {
 	case len(inners) == 0 && len(k.files) == 0:
@@ -222,7 +223,7 @@ func (k *kataSetUp) planRemoval(inners []shimname.Name, containerd []containerdc
 	return kataconfig.PlanRemoval(k.configs, nil, k.force)
 }
 
-// write prints what is on now, and what is left to do.
+// write prints which tracing is on now, and what is left to do.
 func (k *kataSetUp) write(w io.Writer, changes []kataconfig.Change) error {
 	if !k.on {
 		return nil

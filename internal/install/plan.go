@@ -23,7 +23,7 @@ const (
 	toolName = "shimtrace"
 )
 
-// installer decides what an installation consists of. It changes nothing; steps do.
+// installer plans an installation. It changes nothing; steps do.
 type installer struct {
 	opts       Options
 	out        io.Writer
@@ -31,19 +31,19 @@ type installer struct {
 	shim, tool string // where the programs are now, links resolved
 	inners     []shimname.Name
 	force      bool
-	root       string // below it are Kata and containerd's configuration
+	root       string // above Kata and containerd's configuration
 	containerd []containerdconf.Config
 	path       []string // where inner shims are looked for
 	proc       string   // the proc file system
 }
 
-// systemDirs belong to a package manager: programs there stay there, and links
-// elsewhere lead to them.
+// systemDirs belong to a package manager: programs there are not copied, and links
+// elsewhere point to them.
 var systemDirs = []string{"/usr/bin", "/usr/sbin", "/bin", "/sbin"}
 
-// innerNames reads what the command line names: the name of a shim's file,
-// "containerd-shim-runsc-v1", or its middle, "runsc", for the file on the path that
-// has it, or for version 2 if there is none.
+// innerNames parses the command line's names: the name of a shim's file,
+// "containerd-shim-runsc-v1", or its middle, "runsc", for that shim on PATH, or version
+// 2 if there is none.
 func (in *installer) innerNames(args []string) ([]shimname.Name, error) {
 	var names []shimname.Name
 	for _, a := range args {
@@ -60,8 +60,8 @@ func (in *installer) innerNames(args []string) ([]shimname.Name, error) {
 	return names, nil
 }
 
-// innerOf returns the inner shim that has the middle in its name, with the latest
-// version that is on the path.
+// innerOf returns the inner shim with the middle in its name, in the latest version on
+// PATH.
 func (in *installer) innerOf(middle string) (shimname.Name, bool) {
 	n, ok := shimname.Parse("containerd-shim-" + middle + "-v2")
 	if !ok || n.Inner != middle || strings.HasPrefix(middle, "containerd-shim-") {
@@ -76,7 +76,7 @@ func (in *installer) innerOf(middle string) (shimname.Name, bool) {
 	return n, true
 }
 
-// innersOnPath returns the inner shims on the path, sorted, without our own.
+// innersOnPath returns the inner shims on PATH, sorted, without tracing shims.
 func (in *installer) innersOnPath() []shimname.Name {
 	var names []shimname.Name
 	for _, dir := range in.path {
@@ -92,7 +92,7 @@ func (in *installer) innersOnPath() []shimname.Name {
 }
 
 // superseded reports whether n is a shim that its own project has replaced: runc's
-// first one, which containerd up to 1.7 still brings along, runs no pods of CRI.
+// first one, which containerd up to 1.7 still ships, runs no CRI pods.
 func superseded(n shimname.Name) bool {
 	return n == shimname.Name{Inner: shimname.Runc.Inner, Version: "v1"}
 }
@@ -118,8 +118,7 @@ func (in *installer) lookPath(name string) string {
 	return ""
 }
 
-// findShim returns the tracing shim: the one named, else the one beside the tool,
-// else the one on the path.
+// findShim returns the tracing shim: the one named, else beside the tool, else on PATH.
 func (in *installer) findShim(named string) (string, error) {
 	p := named
 	if p == "" {
@@ -143,8 +142,8 @@ func (in *installer) findShim(named string) (string, error) {
 	return file, nil
 }
 
-// plan returns the steps of an installation. All that stands in the way is
-// reported at once, before anything is changed.
+// plan returns the steps of an installation. It reports all obstacles together, before
+// anything is changed.
 func (in *installer) plan() ([]step, error) {
 	var steps []step
 	var errs []error
@@ -157,7 +156,7 @@ func (in *installer) plan() ([]step, error) {
 	}
 	target := in.shim
 	if !slices.Contains(systemDirs, filepath.Dir(in.shim)) {
-		// The links lead to the name beside them, so that the directory can move.
+		// The links point to the name beside them, so that the directory can move.
 		target = shimName
 		add(in.copyStep(in.shim, shimName))
 	}
@@ -190,7 +189,7 @@ func (in *installer) linkStep(target, name string) (step, error) {
 	return s, in.mayReplace(s.Path)
 }
 
-// mayReplace reports what forbids to put something in the place of path.
+// mayReplace returns an error if path must not be replaced.
 func (in *installer) mayReplace(path string) error {
 	st, err := os.Lstat(path)
 	switch {
@@ -206,8 +205,8 @@ func (in *installer) mayReplace(path string) error {
 	return fmt.Errorf("%s is there and not shimtrace's; --force replaces it", path)
 }
 
-// planUninstall returns the steps that take an installation back: the links of
-// the inners named, or everything. Programs in a package's directory stay.
+// planUninstall returns the steps of an uninstallation: the links of the inners named,
+// or everything. Programs in a package's directory stay.
 func (in *installer) planUninstall() ([]step, error) {
 	var paths []string
 	if len(in.inners) == 0 {
@@ -250,7 +249,7 @@ func (in *installer) relays() []string {
 	var pids []string
 	exes, _ := filepath.Glob(filepath.Join(in.proc, "[0-9]*", "exe"))
 	for _, exe := range exes {
-		// A program that was replaced since is called "… (deleted)".
+		// A replaced program's link ends in " (deleted)".
 		if p, err := os.Readlink(exe); err == nil && strings.TrimSuffix(p, " (deleted)") == shim {
 			pids = append(pids, filepath.Base(filepath.Dir(exe)))
 		}

@@ -14,28 +14,28 @@ import (
 	"github.com/shimtrace/shimtrace/internal/tomltree"
 )
 
-// tracedRuntime is a traced runtime as containerd's configuration names it.
+// tracedRuntime is a traced runtime in terms of containerd's configuration.
 type tracedRuntime struct {
-	// Name is that of the CRI runtime handler.
+	// Name is the name of the CRI runtime handler.
 	Name  string `json:"name"`
 	Inner string `json:"inner"`
-	// Like is the handler that it is as, in everything but the shim; empty if
-	// containerd's configuration has none for the inner shim.
+	// Like is the handler that it copies except for the shim; empty if containerd's
+	// configuration has none for the inner shim.
 	Like string `json:"like,omitempty"`
 	Type string `json:"runtime_type"`
 	// Path is empty where containerd derives it from the type.
 	Path string `json:"runtime_path,omitempty"`
-	// ClientType is the runtime type for clients that know no handlers: nerdctl, ctr.
+	// ClientType is the runtime type for clients without handlers: nerdctl, ctr.
 	ClientType string `json:"client_runtime_type"`
-	// Shim is the inner shim's program where it is not on PATH but known; the
+	// Shim is the inner shim's program if it is known but not on PATH; the
 	// configuration must name it.
 	Shim string `json:"shim,omitempty"`
-	// Options is Kata's configuration file, for the options of the runtime.
+	// Options is Kata's configuration file, for the runtime's options.
 	Options  string    `json:"config_path,omitempty"`
 	Sections []section `json:"sections"`
 }
 
-// section is what to write into a file of containerd's configuration.
+// section is text to add to a file of containerd's configuration.
 type section struct {
 	File    string `json:"file"`
 	Version int    `json:"version"` // of the file's format
@@ -43,15 +43,15 @@ type section struct {
 	Text    string `json:"text"`
 }
 
-// unknown stands for containerd's configuration where there is none: both formats are
+// unknown stands for a containerd configuration that was not found: both formats are
 // printed.
 var unknown = []containerdconf.Config{
 	{Edit: "/etc/containerd/config.toml", Version: 3},
 	{Edit: "/etc/containerd/config.toml", Version: 2},
 }
 
-// runtimes returns the traced runtimes for an inner shim: one for each handler that
-// containerd has for it, else one of the inner shim's name.
+// runtimes returns the traced runtimes for an inner shim: one for each of containerd's
+// handlers for it, else one with the inner shim's name.
 func (in *installer) runtimes(inner shimname.Name, kata *kataSetUp) (all []tracedRuntime) {
 	for _, c := range in.containerd {
 		for _, like := range c.Runtimes {
@@ -81,8 +81,8 @@ func (in *installer) runtimes(inner shimname.Name, kata *kataSetUp) (all []trace
 	return []tracedRuntime{r}
 }
 
-// innerOfHandler returns the shim that containerd runs for a handler; ok is false for
-// a traced one. A path in the place of runc's names another shim.
+// innerOfHandler returns the shim that containerd runs for a handler; ok is false for a
+// traced one. A runtime path may replace runc's shim by another.
 func innerOfHandler(r containerdconf.Runtime) (n shimname.Name, ok bool) {
 	if _, traced := shimname.ParseLink(r.Path()); traced {
 		return n, false
@@ -94,7 +94,7 @@ func innerOfHandler(r containerdconf.Runtime) (n shimname.Name, ok bool) {
 	return n, ok
 }
 
-// innersOfContainerd returns the inner shims of handlers whose programs are there.
+// innersOfContainerd returns the inner shims of handlers whose program exists.
 func (in *installer) innersOfContainerd() (inners []shimname.Name) {
 	for _, c := range in.containerd {
 		for _, r := range c.Runtimes {
@@ -110,10 +110,10 @@ func (in *installer) section(c containerdconf.Config, text string) section {
 	return section{File: c.Edit, Version: c.Version, New: c.File != "" && !c.Exists(in.root), Text: text}
 }
 
-// newRuntime names the runtime for an inner shim. containerd's CRI chooses the
-// type of a runtime's options by the runtime's type: only io.containerd.runc.v2
-// has runc's, so that type stays and the path changes. Kata's shim wants the type
-// to contain io.containerd.kata, which the traced type does.
+// newRuntime returns the traced runtime for an inner shim. containerd's CRI plugin
+// chooses the type of a runtime's options by the runtime type: only
+// io.containerd.runc.v2 gets runc's, so that type stays and the path changes. Kata's
+// shim requires io.containerd.kata in the type, which the traced type contains.
 func (in *installer) newRuntime(inner shimname.Name, kata *kataSetUp, like containerdconf.Runtime) tracedRuntime {
 	r := tracedRuntime{Name: inner.String() + "-traced", Inner: inner.Inner, Like: like.Name, Type: inner.RuntimeType(), ClientType: inner.RuntimeType()}
 	if like.Name != "" {
@@ -145,7 +145,7 @@ func (in *installer) newRuntime(inner shimname.Name, kata *kataSetUp, like conta
 	return r
 }
 
-// render returns the section of a runtime that is like no other one.
+// render returns the section of a runtime that copies no other.
 func (r tracedRuntime) render(version int) string {
 	table := tomltree.Tree{}
 	hint := "\n  # and the options of your " + r.Inner + " runtime"
@@ -165,14 +165,14 @@ func (r tracedRuntime) render(version int) string {
 	return containerdconf.Runtime{Section: table}.Traced(r.Name, r.Type, r.Path).Render(version) + strings.TrimPrefix(hint, "\n")
 }
 
-// kataConfig is where kata-deploy puts the configuration of kata-<hypervisor>.
+// kataConfig returns where kata-deploy puts the configuration of kata-<hypervisor>.
 func kataConfig(inner string) string {
 	file := "configuration" + strings.TrimPrefix(inner, "kata") + ".toml"
 	return "/opt/kata/share/defaults/kata-containers/" + file
 }
 
-// containerdVersion returns the version of the containerd on the path, empty where it
-// can't be learnt, as in an image.
+// containerdVersion returns the version of the containerd on PATH; empty if it cannot
+// be determined, as in an image.
 func (in *installer) containerdVersion() string {
 	program := in.lookPath("containerd")
 	if program == "" || in.root != "/" {

@@ -10,7 +10,7 @@ import (
 	"github.com/shimtrace/shimtrace/internal/config"
 )
 
-// writeSnippets prints what to put into containerd's configuration, and into ours.
+// writeSnippets prints what to add to containerd's configuration and to shimtrace's.
 func writeSnippets(w io.Writer, runtimes []tracedRuntime) error {
 	var b bytes.Buffer
 	var done []section
@@ -64,7 +64,7 @@ func writeFile(b *bytes.Buffer, at section, runtimes []tracedRuntime) {
 	}
 }
 
-// eraOf says which containerd writes files of that version.
+// eraOf returns the containerd that writes files of that version.
 func eraOf(version int) string {
 	if version >= 3 {
 		return ", containerd 2.x"

@@ -11,7 +11,7 @@ import (
 	"path/filepath"
 )
 
-// What a step does.
+// The actions of a step.
 const (
 	actionCopy   = "copy"
 	actionLink   = "link"
@@ -19,11 +19,11 @@ const (
 	actionRemove = "remove"
 )
 
-// step is one change of the file system, done wholly or not at all.
+// step is one change of the file system, made wholly or not at all.
 type step struct {
 	Action string `json:"action"`
 	Path   string `json:"path"`
-	// Source is the file that is copied, or what the link leads to.
+	// Source is the file to copy, or the target of the link.
 	Source string `json:"source,omitempty"`
 }
 
@@ -51,7 +51,7 @@ func (s step) do() error {
 	return nil
 }
 
-// replace makes path what produce makes of a name beside it, in one moment: a
+// replace produces a file under a temporary name beside path and renames it to path: a
 // shim may be started at any time.
 func replace(path string, produce func(temp string) error) error {
 	if err := os.MkdirAll(filepath.Dir(path), 0o755); err != nil {
@@ -83,7 +83,7 @@ func copyProgram(to, from string) error {
 	return errors.Join(err, out.Chmod(0o755), out.Sync(), out.Close())
 }
 
-// module is the path by which programs of ours are known.
+// module is the module path in shimtrace's programs.
 const module = "github.com/shimtrace/shimtrace"
 
 // ourProgram reports whether the file is a program built from this module.
@@ -92,8 +92,8 @@ func ourProgram(path string) bool {
 	return err == nil && info.Main.Path == module
 }
 
-// ours reports whether path is a link to the tracing shim or a program of ours.
-// The link's name says it even when what it leads to is gone.
+// ours reports whether path is a link to the tracing shim or a program of this module.
+// The name of a link's target is enough, even if the target is gone.
 func ours(path string) bool {
 	if target, err := os.Readlink(path); err == nil {
 		return filepath.Base(target) == shimName

@@ -14,32 +14,33 @@ import (
 
 const dirName = "config.d"
 
-// fileName is the drop-in's name. kata-deploy uses 10 to 50, its documentation leaves
-// up to 89 to others: an operator's file may come after ours and say otherwise.
+// fileName is the drop-in's name. kata-deploy uses 10 to 50, and its documentation
+// leaves numbers up to 89 to others: an operator's file may come after this one and
+// override it.
 const fileName = "80-shimtrace.toml"
 
-// Settings are what is turned on.
+// Settings say which tracing to turn on.
 type Settings struct {
-	// Agent: agents send their spans out of their VMs.
+	// Agent: agents send their spans to the host.
 	Agent bool
-	// Runtime: the runtime posts its spans to Endpoint, the URL of a collector that
-	// speaks Jaeger's Thrift over HTTP.
+	// Runtime: the runtime posts its spans to Endpoint, the URL of a collector for
+	// Jaeger's Thrift over HTTP.
 	Runtime  bool
 	Endpoint string
 }
 
-// The first line says whose the file is, the second whether it still is what we wrote.
+// The first line says who wrote the file, the second detects later changes.
 const (
 	header   = "# Written by \"shimtrace install --kata\"; \"shimtrace install --uninstall --kata\" removes it.\n"
 	checksum = "# Checksum of the rest: "
 	madeDir  = "# config.d was made for it and goes with it.\n"
 )
 
-// agentName is what needs no quotes in TOML.
+// agentName matches names that need no quotes in TOML.
 var agentName = regexp.MustCompile(`^[A-Za-z0-9_-]+$`)
 
-// lines returns what turns the settings on, for the agents of these names: the keys
-// are the same for both runtimes.
+// lines returns the lines that turn the settings on for these agents. Both runtimes
+// have the same keys.
 func (s Settings) lines(agents []string) (string, error) {
 	var b strings.Builder
 	if s.Agent {
@@ -69,12 +70,12 @@ func sum(text string) string {
 	return fmt.Sprintf("%x", h[:8])
 }
 
-// written is what lies where our drop-in is to be.
+// written is the file in the drop-in's place.
 type written struct {
 	there   bool
 	ours    bool // shimtrace wrote it
-	changed bool // and somebody changed it since
-	made    bool // its directory was made for it
+	changed bool // it was changed since
+	made    bool // its directory was created for it
 	content []byte
 }
 

@@ -1,15 +1,15 @@
-// Package kataconfig turns tracing on in Kata Containers by drop-in files, and off
-// again, without touching a file that is not shimtrace's.
+// Package kataconfig turns tracing in Kata Containers on by drop-in files, and off
+// again, without touching files that are not shimtrace's.
 //
-// Both of Kata's runtimes read their configuration file and then every file in
-// config.d beside it (beside the file itself, when its name is a link), in the order
-// of the names, each over what was read before: the Go runtime since Kata 2.5
+// Both of Kata's runtimes read their configuration file and then every file in config.d
+// beside it (beside the file itself, if its name is a link), in the order of the names,
+// each overriding the ones before: the Go runtime since Kata 2.5
 // (src/runtime/pkg/katautils/config.go), runtime-rs since 3.0
-// (src/libs/kata-types/src/config/drop_in.rs). Whatever lies there is read, under any
-// name, and what can't be parsed keeps containers from starting: so a drop-in appears
-// there whole or not at all, and nothing else of ours does.
+// (src/libs/kata-types/src/config/drop_in.rs). They read files of any name there, and a
+// file that cannot be parsed keeps containers from starting. So a drop-in appears there
+// whole or not at all, and no other file of shimtrace does.
 //
-// "shimtrace install --kata" calls it. It starts nothing but a shim's --version.
+// "shimtrace install --kata" calls it. It runs no program but a shim's --version.
 package kataconfig
 
 import (
@@ -28,30 +28,30 @@ import (
 type Config struct {
 	// File is the file itself, links resolved: config.d is beside it.
 	File string `json:"file"`
-	// Names are the paths by which it was found, for instance as configuration.toml.
+	// Names are the paths that led to it, for instance configuration.toml.
 	Names []string `json:"names"`
 	// Runtime is "go" or "rust".
 	Runtime string `json:"runtime"`
-	// Version is Kata's, empty where it could not be learnt.
+	// Version is Kata's version, empty if unknown.
 	Version string `json:"version,omitempty"`
-	// Shim is the program beside which the file was installed, empty if there is none.
+	// Shim is the program that the file was installed with, empty if there is none.
 	Shim string `json:"shim,omitempty"`
 
-	agents []string // the agents that it configures, as a rule "kata"
+	agents []string // the agents that it configures, usually "kata"
 }
 
 // defaults is where Kata's installations keep their configuration, below a prefix.
 const defaults = "share/defaults/kata-containers"
 
-// places are where configurations are looked for, as patterns below the root. An
-// installation that is nowhere of these is known by containerd's configuration.
+// places are patterns, below the root, of the directories with configurations. Other
+// installations are known only from containerd's configuration.
 var places = []string{
-	// Those that Kata's runtimes read by default.
+	// The defaults of Kata's runtimes.
 	"etc/kata-containers",
 	"usr/" + defaults,
 	"usr/local/" + defaults,
-	// kata-deploy's, which has several installations beside each other at
-	// /opt/kata-<suffix>, and the confidential containers' operator's.
+	// kata-deploy's, which may have several installations at /opt/kata-<suffix>, and
+	// the confidential containers' operator's.
 	"opt/kata*/" + defaults,
 	"opt/confidential-containers/" + defaults,
 	// Distributions': Fedora's package (and so OpenShift's), Talos' system extension,
@@ -62,8 +62,8 @@ var places = []string{
 	"run/current-system/sw/" + defaults,
 }
 
-// below are the directories in such a place: the runtime in Rust has one of its own,
-// and kata-deploy makes one for each runtime class.
+// below are the subdirectories: the runtime in Rust has one of its own, and kata-deploy
+// creates one for each runtime class.
 var below = []string{".", "runtimes/*", "custom-runtimes/*", "runtime-rs", "runtime-rs/runtimes/*"}
 
 // Places returns where Find looks, for messages.
@@ -75,7 +75,7 @@ func Places(root string) []string {
 	return paths
 }
 
-// directories returns those that are there and may have configurations, sorted.
+// directories returns the existing directories that may have configurations, sorted.
 func directories(root string) []string {
 	var dirs []string
 	for _, place := range places {
@@ -88,9 +88,9 @@ func directories(root string) []string {
 	return slices.Compact(dirs)
 }
 
-// Find returns Kata's configurations at the known places below root ("/" is this
-// host), each file once, and what it could not read there: links that lead nowhere,
-// backups that are no TOML.
+// Find returns Kata's configurations at the known places below root ("/" is this host),
+// each file once, and an error for each that it could not read: links that lead
+// nowhere, backups that are no TOML.
 func Find(root string) (configs []Config, unread []error) {
 	var names []string
 	for _, dir := range directories(root) {
@@ -100,8 +100,7 @@ func Find(root string) (configs []Config, unread []error) {
 	return open(root, names)
 }
 
-// Open reads the configurations that are named, each file once. One that can't be
-// read is an error.
+// Open reads the named configurations, each file once. An unreadable one is an error.
 func Open(root string, names ...string) ([]Config, error) {
 	configs, errs := open(root, names)
 	return configs, errors.Join(errs...)
@@ -130,7 +129,7 @@ func open(root string, names []string) (configs []Config, errs []error) {
 	return configs, errs
 }
 
-// resolve follows links as they lead once root is "/".
+// resolve follows links as they would lead if root were "/".
 func resolve(root, name string) (string, error) {
 	base, err := filepath.EvalSymlinks(root)
 	if err != nil {
@@ -156,19 +155,19 @@ func resolve(root, name string) (string, error) {
 	return file, nil
 }
 
-// read takes from a configuration what a drop-in must know of it.
+// read reads the parts of a configuration that a drop-in depends on.
 func read(file string) (Config, error) {
 	t, err := tomltree.Read(file)
 	if err != nil {
 		return Config{}, err
 	}
 	c := Config{File: file, Runtime: "go"}
-	// Only runtime-rs has these keys, and it demands them.
+	// Only runtime-rs has these keys, and it requires them.
 	if name, ok := t.Get("runtime", "agent_name").(string); ok {
 		c.Runtime, c.agents = "rust", []string{name}
 		return c, nil
 	}
-	// The Go runtime takes any.
+	// The Go runtime accepts any name.
 	for name := range t.Table("agent") {
 		c.agents = append(c.agents, name)
 	}
@@ -178,7 +177,7 @@ func read(file string) (Config, error) {
 	return c, nil
 }
 
-// locate finds the program and the version of the installation that the file is of.
+// locate finds the program and the version of the file's installation.
 func (c *Config) locate(root string) {
 	prefix, rest, ok := strings.Cut(c.File, "/"+defaults+"/")
 	if !ok {
@@ -195,9 +194,9 @@ func (c *Config) locate(root string) {
 }
 
 // Handlers returns the names of the runtimes that read the configuration, by Kata's
-// habit: kata reads configuration.toml, kata-qemu configuration-qemu.toml, and
-// kata-qemu-dev that of kata-deploy's installation with the suffix "dev". A custom
-// runtime of kata-deploy is called as its directory is.
+// convention: kata reads configuration.toml, kata-qemu configuration-qemu.toml, and
+// kata-qemu-dev the one in kata-deploy's installation with the suffix "dev". A custom
+// runtime of kata-deploy has the name of its directory.
 func (c Config) Handlers() []string {
 	var handlers []string
 	for _, name := range c.Names {
@@ -212,8 +211,8 @@ func (c Config) Handlers() []string {
 	return handlers
 }
 
-// suffix returns what kata-deploy appends to the handlers' names of an installation
-// beside the first one (MULTI_INSTALL_SUFFIX), with its hyphen.
+// suffix returns the suffix that kata-deploy appends to the handlers' names of a
+// further installation (MULTI_INSTALL_SUFFIX), with its hyphen.
 func (c Config) suffix() string {
 	prefix, _, _ := strings.Cut(c.File, "/"+defaults+"/")
 	if suffix, ok := strings.CutPrefix(filepath.Base(prefix), "kata-"); ok && filepath.Base(filepath.Dir(prefix)) == "opt" {
@@ -222,15 +221,15 @@ func (c Config) suffix() string {
 	return ""
 }
 
-// Deployed reports whether kata-deploy made a directory for the configuration, which
-// it does for the runtimes that it hands to containerd.
+// Deployed reports whether kata-deploy created a directory for the configuration, as it
+// does for the runtimes that it adds to containerd.
 func (c Config) Deployed() bool {
 	class := filepath.Base(filepath.Dir(filepath.Dir(c.File)))
 	return class == "runtimes" || class == "custom-runtimes"
 }
 
-// FindDropIns returns the drop-ins of ours at the known places below root, of
-// configurations that are gone, too.
+// FindDropIns returns shimtrace's drop-ins at the known places below root, also those
+// whose configurations are gone.
 func FindDropIns(root string) []string {
 	var paths []string
 	for _, dir := range directories(root) {

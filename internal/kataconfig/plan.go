@@ -12,34 +12,34 @@ import (
 	"github.com/shimtrace/shimtrace/internal/tomltree"
 )
 
-// What is done with a drop-in.
+// The actions on a drop-in.
 const (
 	write  = "write"
-	keep   = "keep" // as it is, for it is in order
+	keep   = "keep" // it is up to date
 	remove = "remove"
-	// ByHand: Kata reads no drop-ins there; Lines are for the operator to write.
+	// ByHand: this version of Kata reads no drop-ins; the operator must write Lines.
 	ByHand = "by hand"
 )
 
-// Change is what becomes of one drop-in, and so of all configurations beside it.
+// Change is the change of one drop-in, which affects all configurations beside it.
 type Change struct {
 	Action string `json:"action"`
 	Path   string `json:"path"`
-	// Configs are the configurations that the drop-in is read with, those included
-	// that nobody named but lie beside one that was.
+	// Configs are the configurations that the drop-in applies to, including those
+	// beside a named one.
 	Configs []Config `json:"configurations,omitempty"`
 	// Lines turn the settings on.
 	Lines string `json:"lines,omitempty"`
-	// Notes are what the operator should know.
+	// Notes are warnings for the operator.
 	Notes []string `json:"notes,omitempty"`
 
 	content []byte
-	made    bool // the directory is the drop-in's
+	made    bool // the directory is created for the drop-in
 }
 
-// Plan returns the changes that turn the settings on for the configurations. All that
-// stands in the way is reported at once; force overrides the operator's own settings
-// and changes to a file of ours.
+// Plan returns the changes that turn the settings on for the configurations. It reports
+// all obstacles together; force overrides the operator's own settings and changes to
+// shimtrace's file.
 func Plan(root string, configs []Config, s Settings, force bool) ([]Change, error) {
 	var changes []Change
 	var errs []error
@@ -104,7 +104,7 @@ func planDir(root, dir string, configs []Config, s Settings, force bool) (Change
 	return c, c.check(s, force)
 }
 
-// mayGo reports what forbids to put something in the file's place, or nothing.
+// mayGo returns an error if the file must not be replaced or removed.
 func (w written) mayGo(path, does string) error {
 	switch {
 	case !w.ours:
@@ -116,7 +116,7 @@ func (w written) mayGo(path, does string) error {
 }
 
 // beside returns all configurations in the directory: those given, with all their
-// names, and the others there, with notes of those that can't be read.
+// names, and the others there, with notes on unreadable ones.
 func beside(root, dir string, configs []Config) (here []Config, notes []string) {
 	for _, c := range configs {
 		if filepath.Dir(c.File) == dir {
@@ -138,7 +138,7 @@ func beside(root, dir string, configs []Config) (here []Config, notes []string) 
 	return here, notes
 }
 
-// check compares what Kata reads without our drop-in, and with it.
+// check compares the configuration without and with the drop-in.
 func (c *Change) check(s Settings, force bool) error {
 	dir := filepath.Dir(c.Path)
 	for _, config := range c.Configs {
@@ -163,7 +163,7 @@ func (c *Change) check(s Settings, force bool) error {
 	return nil
 }
 
-// overruled reports whether something that is to be on is not.
+// overruled reports whether something to be turned on is not on.
 func (s Settings) overruled(t tomltree.Tree, agents []string) bool {
 	if s.Agent {
 		for _, a := range agents {
@@ -176,7 +176,7 @@ func (s Settings) overruled(t tomltree.Tree, agents []string) bool {
 	return s.Runtime && (!on || t.Get("runtime", "jaeger_endpoint") != s.Endpoint)
 }
 
-// sameEndpoint reports whether two URLs are one address of this host.
+// sameEndpoint reports whether two URLs mean the same address of this host.
 func sameEndpoint(a, b string) bool {
 	ua, errA := url.Parse(a)
 	ub, errB := url.Parse(b)
@@ -190,13 +190,13 @@ func sameEndpoint(a, b string) bool {
 	return ua.Port() == ub.Port() && ua.Path == ub.Path && (ua.Hostname() == ub.Hostname() || local(ua.Hostname()) && local(ub.Hostname()))
 }
 
-// PlanRemoval returns the changes that take the drop-ins back: those beside the
-// configurations, and those of the paths. What is not there needs no change.
+// PlanRemoval returns the changes that remove the drop-ins beside the configurations
+// and those at the paths. Missing ones need no change.
 func PlanRemoval(configs []Config, paths []string, force bool) ([]Change, error) {
 	for _, dir := range directoriesOf(configs) {
 		paths = append(paths, filepath.Join(dir, dirName, fileName))
 	}
-	// One file may be found by several names.
+	// Several paths may lead to one file.
 	real := make(map[string]bool)
 	var changes []Change
 	var errs []error

@@ -8,8 +8,8 @@ import (
 	"github.com/shimtrace/shimtrace/internal/tomltree"
 )
 
-// merged returns what Kata makes of the configuration and of the drop-ins in dir,
-// with the content given, if any, in the place of ours.
+// merged returns the configuration as Kata merges it with the drop-ins in dir; ours, if
+// not nil, replaces the content of shimtrace's.
 func merged(file, dir string, ours []byte) (tomltree.Tree, error) {
 	t, err := tomltree.Read(file)
 	if err != nil {

@@ -13,12 +13,12 @@ import (
 	"github.com/shimtrace/shimtrace/internal/tomltree"
 )
 
-// versionPattern is how both runtimes print theirs ("… version: 3.20.0, commit: …"),
-// and what kata-deploy writes into a file.
+// versionPattern matches what both runtimes print ("… version: 3.20.0, commit: …"), and
+// what kata-deploy writes into a file.
 var versionPattern = regexp.MustCompile(`(?:version: |^)v?(\d+\.\d+\.\d+[-.+\w]*)`)
 
-// versionOf returns the version of the installation at the prefix: what its file
-// VERSION says, else what its shim prints, which is run on this host only.
+// versionOf returns the version of the installation at the prefix: from its file
+// VERSION, else from its shim, which is run only on this host.
 func versionOf(prefix, shim, root string) string {
 	if data, err := tomltree.ReadFile(filepath.Join(prefix, "VERSION")); err == nil {
 		if v := parseVersion(string(data)); v != "" {
@@ -46,8 +46,8 @@ func parseVersion(text string) string {
 	return ""
 }
 
-// readsDropIns reports whether the version does, which one that is not known is
-// taken to do: it came with 2.5, in July 2022.
+// readsDropIns reports whether the version reads drop-ins; an unknown version is
+// assumed to. They came with 2.5, in July 2022.
 func (c Config) readsDropIns() bool {
 	return c.Version == "" || semver.Compare(semver.MajorMinor("v"+c.Version), "v2.5") >= 0
 }

@@ -21,8 +21,8 @@ func (c Change) Do() error {
 	return nil
 }
 
-// write puts the drop-in in its place in one moment. It is made in the directory
-// above: in config.d, Kata would read the half of it.
+// write moves the finished drop-in into place. It creates the file in the directory
+// above: in config.d, Kata would read half of it.
 func (c Change) write() error {
 	dir := filepath.Dir(c.Path)
 	mkdir := os.Mkdir(dir, 0o755)
@@ -56,8 +56,8 @@ func (c Change) place(dir string) error {
 	return err
 }
 
-// remove takes the drop-in away, and the directory that was made for it, unless
-// somebody else has put something there.
+// remove removes the drop-in, and the directory created for it unless it has other
+// files.
 func (c Change) remove() error {
 	if err := os.Remove(c.Path); err != nil && !errors.Is(err, fs.ErrNotExist) {
 		return err
@@ -70,7 +70,7 @@ func (c Change) remove() error {
 	return nil
 }
 
-// writable reports what forbids to write the drop-in.
+// writable returns an error if the drop-in cannot be written.
 func writable(path string) error {
 	dir := filepath.Dir(path)
 	dirs := []string{filepath.Dir(dir)}

@@ -1,8 +1,8 @@
-// Package shimname says how shims' files are called: the inner shim's, the link
-// under which shimtrace wraps it, and the runtime type that makes containerd run
-// that link. It looks for no files.
+// Package shimname has the naming rules of shims' files: the inner shim's, the link
+// under which shimtrace wraps it, and the runtime type for which containerd runs that
+// link. It accesses no files.
 //
-// containerd makes "containerd-shim-a-b" of the last two parts of a runtime type
+// containerd derives "containerd-shim-a-b" from the last two parts of a runtime type
 // "x.y.a.b" (BinaryName in pkg/shim/util.go of containerd 2.4, the same since 1.2).
 // Most shims end in "-v2" or "-v1"; some have no version, such as Firecracker's
 // containerd-shim-aws-firecracker.
@@ -19,10 +19,10 @@ const (
 	traced = "-traced"
 )
 
-// Program is the file name of shimtrace's own shim, to which all links lead.
+// Program is the file name of shimtrace's own shim, the target of all links.
 const Program = "containerd-shim-traced-v2"
 
-// A Name is that of an inner shim.
+// A Name is the name of an inner shim.
 type Name struct {
 	// Inner is the name's middle: "runc", "kata-qemu".
 	Inner string
@@ -30,8 +30,8 @@ type Name struct {
 	Version string
 }
 
-// split returns the parts of a shim's file name: its middle and its version. ok is
-// false if it is not one that containerd can make of a runtime type.
+// split returns the middle and the version of a shim's file name. ok is false if
+// containerd cannot derive the name from a runtime type.
 func split(file string) (middle, version string, ok bool) {
 	middle, ok = strings.CutPrefix(filepath.Base(file), prefix)
 	if i := strings.LastIndex(middle, "-v"); i >= 0 && i+2 < len(middle) && strings.Trim(middle[i+2:], "0123456789") == "" {
@@ -43,8 +43,8 @@ func split(file string) (middle, version string, ok bool) {
 	return middle, version, ok && middle != ""
 }
 
-// Parse returns the name of the inner shim whose file name is, or ends in, file.
-// ok is false if file is no shim's name, or the name of a link of shimtrace's.
+// Parse returns the inner shim's name from its file name or path. ok is false if file
+// is no shim's name, or the name of one of shimtrace's links.
 func Parse(file string) (n Name, ok bool) {
 	middle, version, ok := split(file)
 	if !ok || "-"+middle == traced || strings.HasSuffix(middle, traced) {
@@ -62,8 +62,8 @@ func OfType(runtimeType string) (n Name, ok bool) {
 	return Parse(prefix + strings.Join(parts[len(parts)-2:], "-"))
 }
 
-// ParseLink returns the name of the inner shim that the link, or the path to it,
-// wraps. ok is false if its name is not a link's.
+// ParseLink returns the name of the inner shim that a link, given by name or path,
+// wraps. ok is false if the name is not a link's.
 func ParseLink(link string) (n Name, ok bool) {
 	middle, version, ok := split(link)
 	inner, wraps := strings.CutSuffix(middle, traced)
@@ -73,7 +73,7 @@ func ParseLink(link string) (n Name, ok bool) {
 	return Name{Inner: inner, Version: version}, true
 }
 
-// Files returns what the inner shim's file may be called, the likeliest first. A
+// Files returns the possible names of the inner shim's file, the likeliest first. A
 // link without a version is made for shims without one, and for runc's.
 func (n Name) Files() []string {
 	if n.Version == "" {
@@ -82,7 +82,7 @@ func (n Name) Files() []string {
 	return []string{prefix + n.Inner + "-" + n.Version}
 }
 
-// File returns what the inner shim's file is called.
+// File returns the likeliest name of the inner shim's file.
 func (n Name) File() string { return n.Files()[0] }
 
 // Link returns the file name under which shimtrace wraps the shim.
@@ -93,8 +93,8 @@ func (n Name) Link() string {
 	return prefix + n.Inner + traced + "-" + n.Version
 }
 
-// RuntimeType returns the type for which containerd runs Link. It has the inner
-// shim's name in it: containerd's CRI plugin and Kata's tools look for "kata".
+// RuntimeType returns the type for which containerd runs Link. It contains the inner
+// shim's name: containerd's CRI plugin and Kata's tools look for "kata".
 func (n Name) RuntimeType() string {
 	if n.Version == "" {
 		return "io.containerd." + n.Inner + ".traced"
@@ -102,7 +102,7 @@ func (n Name) RuntimeType() string {
 	return "io.containerd." + n.Inner + traced + "." + n.Version
 }
 
-// String returns the inner shim's name, with its version if that is not v2.
+// String returns the inner shim's name, with its version unless that is v2.
 func (n Name) String() string {
 	if n.Version == "" || n.Version == "v2" {
 		return n.Inner

@@ -1,5 +1,5 @@
-// Package tomltree reads the TOML files of other programs as trees of tables, and
-// merges them as those programs do. It knows none of their keys.
+// Package tomltree reads other programs' TOML files as trees of tables, and merges them
+// as those programs do. It knows none of their keys.
 package tomltree
 
 import (
@@ -11,11 +11,10 @@ import (
 	"github.com/pelletier/go-toml/v2"
 )
 
-// A Tree is a file's TOML: a table, whose tables are map[string]any.
+// A Tree is a TOML table; its subtables are map[string]any.
 type Tree map[string]any
 
-// MaxFile bounds what is read of one file, in bytes. Configurations are some 30 KiB
-// long.
+// MaxFile bounds the size of one file, in bytes. Configurations have some 30 KiB.
 const MaxFile = 1 << 20
 
 // Read reads the file at path.
@@ -31,8 +30,8 @@ func Read(path string) (Tree, error) {
 	return t, nil
 }
 
-// Parse reads TOML, with the byte order mark that some editors put before it: the
-// TOML libraries of Kata and containerd skip it.
+// Parse reads TOML, skipping the byte order mark that some editors write, as the TOML
+// libraries of Kata and containerd do.
 func Parse(data []byte) (Tree, error) {
 	var t Tree
 	err := toml.Unmarshal(bytes.TrimPrefix(data, []byte("\xef\xbb\xbf")), &t)
@@ -56,8 +55,7 @@ func ReadFile(path string) ([]byte, error) {
 	return data, err
 }
 
-// Merge puts over into t: a table into a table, key by key; any other value takes the
-// former one's place.
+// Merge merges over into t: tables key by key; any other value replaces the former one.
 func (t Tree) Merge(over Tree) {
 	for key, value := range over {
 		into, ok1 := t[key].(map[string]any)

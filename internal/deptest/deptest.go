@@ -1,10 +1,9 @@
-// Package deptest says, in a package's test, what the package may depend on.
+// Package deptest restricts, in a package's test, what the package may depend on.
 //
-// Every pod has a shim process of its own, so that what is linked into it counts as
-// often as there are pods: in memory, in the time that libraries take to initialize,
-// and in what can go wrong. So its dependencies are a list that somebody has to
-// change ([Listed]). A library for others promises what it does not bring in
-// ([Without]).
+// Every pod has its own shim process, so what is linked into it costs memory,
+// initialization time and risk once per pod. Its dependencies are therefore a list that
+// somebody must change ([Listed]). A library for others promises what it does not
+// depend on ([Without]).
 //
 // Only tests import it.
 package deptest
@@ -19,9 +18,9 @@ import (
 	"testing"
 )
 
-// Listed holds the packages that the package in the working directory depends on, its
-// own included and the standard library's not, against the lines of a file. A line
-// that begins with # is a comment: the file says of each module why it is needed.
+// Listed compares the dependencies of the package in the working directory, including
+// itself but not the standard library, with the lines of a file. Lines that begin with
+// # are comments: they say for each module why it is needed.
 func Listed(t testing.TB, file string) {
 	t.Helper()
 	text, err := os.ReadFile(file)
@@ -37,8 +36,8 @@ func Listed(t testing.TB, file string) {
 	}
 }
 
-// Without fails for each dependency, the standard library's included, that is one of the
-// packages in unwanted, or below one. The value says why it is unwanted.
+// Without fails for each dependency, including the standard library's, that is one of
+// the unwanted packages or below one. The value says why it is unwanted.
 func Without(t testing.TB, unwanted map[string]string) {
 	t.Helper()
 	for _, dep := range dependencies(t, "{{.ImportPath}}") {
@@ -48,7 +47,7 @@ func Without(t testing.TB, unwanted map[string]string) {
 	}
 }
 
-// lookUp looks a package up by its own path, or one that it is below.
+// lookUp finds the package, or one above it.
 func lookUp(unwanted map[string]string, pkg string) (why string, bad bool) {
 	for ; pkg != "."; pkg = path.Dir(pkg) {
 		if why, bad = unwanted[pkg]; bad {
@@ -58,8 +57,8 @@ func lookUp(unwanted map[string]string, pkg string) (why string, bad bool) {
 	return "", false
 }
 
-// dependencies lists the package in the working directory and all that it depends on, in
-// the format of go list.
+// dependencies lists the package in the working directory and its dependencies, in go
+// list's format.
 func dependencies(t testing.TB, format string) []string {
 	t.Helper()
 	cmd := exec.Command("go", "list", "-deps", "-f", format, ".")
@@ -86,7 +85,7 @@ func lines(text string) (all []string) {
 	return all
 }
 
-// compare returns what is not in the list, and what only the list has.
+// compare returns the packages missing from the list, and those only in the list.
 func compare(have, list []string) (added, gone []string) {
 	for _, pkg := range have {
 		if !slices.Contains(list, pkg) {

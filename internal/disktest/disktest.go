@@ -1,4 +1,4 @@
-// Package disktest has file systems that fail, for tests: real ones, which need root.
+// Package disktest provides failing file systems for tests: real ones, which need root.
 package disktest
 
 import (
@@ -14,7 +14,7 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// Root skips a test where it may not mount, and fails it in CI.
+// Root skips a test that may not mount, and fails it in CI.
 func Root(t testing.TB) {
 	t.Helper()
 	if os.Geteuid() == 0 {
@@ -26,9 +26,9 @@ func Root(t testing.TB) {
 	t.Skip("mounting file systems needs root")
 }
 
-// Ext4 mounts an ext4 of its own. freeze has every write wait, as fsfreeze(8) and
-// snapshots do, in a way that not even a signal ends, until thaw; both may be called
-// again. The test's end thaws it.
+// Ext4 mounts a new ext4. freeze blocks every write until thaw, as fsfreeze(8) and
+// snapshots do; not even a signal interrupts them. Both may be repeated. The test's end
+// thaws it.
 func Ext4(t testing.TB) (dir string, freeze, thaw func()) {
 	t.Helper()
 	Root(t)
@@ -73,7 +73,7 @@ func Ext4(t testing.TB) (dir string, freeze, thaw func()) {
 	t.Cleanup(func() {
 		thaw()
 		d.Close()
-		// Who was stopped in the middle of something has it open yet.
+		// A process stopped in a call may still have it open.
 		if err := unix.Unmount(dir, unix.MNT_DETACH); err != nil {
 			t.Errorf("unmount %s: %v", dir, err)
 		}
@@ -81,7 +81,7 @@ func Ext4(t testing.TB) (dir string, freeze, thaw func()) {
 	return dir, freeze, thaw
 }
 
-// Fail has an ext4 answer everything with EIO from now on, as when its disk is gone.
+// Fail makes an ext4 answer everything with EIO from now on, as if its disk were gone.
 func Fail(t testing.TB, dir string) {
 	t.Helper()
 	d, err := os.Open(dir)
@@ -96,8 +96,8 @@ func Fail(t testing.TB, dir string) {
 }
 
 // Hung mounts a file system on which no call returns, not even stat(2), as on a network
-// file system whose server is gone. release, which the test's end calls too, makes all
-// calls fail from then on.
+// file system without its server. release makes all calls fail from then on; the test's
+// end calls it too.
 func Hung(t testing.TB) (dir string, release func()) {
 	t.Helper()
 	Root(t)
@@ -126,10 +126,10 @@ func Hung(t testing.TB) (dir string, release func()) {
 	return dir, release
 }
 
-// Full mounts a tmpfs of some size, such as "64k".
+// Full mounts a tmpfs of the given size, such as "64k".
 func Full(t testing.TB, size string) (dir string) { return tmpfs(t, "size="+size) }
 
-// ReadOnly mounts a tmpfs that cannot be written to.
+// ReadOnly mounts a read-only tmpfs.
 func ReadOnly(t testing.TB) (dir string) { return tmpfs(t, "ro") }
 
 func tmpfs(t testing.TB, options ...string) (dir string) {

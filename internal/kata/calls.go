@@ -1,19 +1,18 @@
 package kata
 
-// Call is what is known of one of the shim's calls as Kata's runtimes serve it, each
-// with a span.
+// Call describes one of the shim's calls as Kata's runtimes serve it, each with a span.
 type Call struct {
-	// Method is the method, of the task service or the sandbox service.
+	// Method is the method of the task service or the sandbox service.
 	Method string
-	// As is the task service's method that does the same as one of the sandbox service.
+	// As is the task service's equivalent of a sandbox service's method.
 	As string
-	// Sandbox: it is the sandbox service's.
+	// Sandbox: the method is the sandbox service's.
 	Sandbox bool
 	// Go is the name of the Go runtime's span, in its package GoPackage
-	// (src/runtime/pkg/containerd-shim-v2/service.go and create.go). Cleanup is none: that
-	// is the command "delete".
+	// (src/runtime/pkg/containerd-shim-v2/service.go and create.go). Cleanup is
+	// missing: it is the command "delete".
 	Go string
-	// Rust is the name of runtime-rs's request, which is in its spans' arguments
+	// Rust is the name of runtime-rs's request, found in its spans' arguments
 	// (src/runtime-rs/crates/runtimes/common/src/types, Request of task and sandbox).
 	Rust string
 	// Waits: it lasts as long as what it waits for.
@@ -50,8 +49,8 @@ var Calls = [...]Call{
 	{Method: "ShutdownSandbox", As: "Shutdown", Sandbox: true, Rust: "ShutdownSandbox"},
 }
 
-// TaskMethod returns a method of the shim by the name that the task service has for what
-// it does; one for which that has none as it is.
+// TaskMethod returns the task service's equivalent of a method of the shim, or the
+// method itself if there is none.
 func TaskMethod(method string) string {
 	for i := range Calls {
 		if Calls[i].Method == method && Calls[i].As != "" {

@@ -1,6 +1,6 @@
 package kata
 
-// The requests that others name.
+// Requests that other packages name.
 const (
 	CreateContainer = "CreateContainer"
 	ExecProcess     = "ExecProcess"
@@ -15,7 +15,7 @@ const (
 	TtyWinResize    = "TtyWinResize"
 )
 
-// Request is what is known of a request to the agent, whose handler opens a span
+// Request describes a request to the agent, whose handler opens a span
 // (src/agent/src/rpc.rs).
 type Request struct {
 	// Name is the method, of AgentService unless Health is set.
@@ -24,51 +24,51 @@ type Request struct {
 	// Span is the name of the agent's span.
 	Span string
 
-	// The numbers of fields that are read (src/libs/protocols/protos/agent.proto); 0: the
-	// message has none. ExitStatus is the answer's, the others are the request's.
+	// Numbers of the fields that are read (src/libs/protocols/protos/agent.proto); 0:
+	// the message has none. ExitStatus is in the answer, the others in the request.
 	ContainerID, ExecID, SandboxID, Signal, ExitStatus int32
 
-	// CausedBy are the shim's calls in which the runtime asks, by their names in the task
-	// service; none: it asks on its own behalf, or nobody knows why. Ordered: the first of
-	// them is the likelier.
+	// CausedBy are the shim's calls that make the runtime send it, by their names in
+	// the task service; none: it is sent without a call, or the cause is unknown.
+	// Ordered: the first of them is the likelier.
 	CausedBy []string
 	Ordered  bool
-	// Once: it is made at most once in the life of what its ids name, and answered before
-	// the call that causes it is.
+	// Once: it is sent at most once in the life of what its ids name, and answered
+	// before the call that causes it.
 	Once bool
 	// SetsClock: it sets the guest's clock.
 	SetsClock bool
 
 	// Waits: it lasts as long as what it waits for.
 	Waits bool
-	// Its answer is no failure, but how the waiting ends, with this code of
-	// google.rpc.Code, or a message that ends so; 0 and empty: every one is a failure.
+	// EndCode and EndText mark an answer that ends the waiting and is no failure: a
+	// code of google.rpc.Code, or the end of a message; 0 and empty: none is.
 	EndCode uint32
 	EndText string
-	// Last: the agent may end without an answer.
+	// Last: the agent may end without answering it.
 	Last bool
-	// Frequent: it says so little, so often, that by default it is recorded only when it
+	// Frequent: it comes often and says little, so by default it is recorded only if it
 	// fails.
 	Frequent bool
 }
 
 // Requests are the requests to the agent.
 var Requests = [...]Request{
-	// The runtimes read to the end of a process's output, which the agent tells with "eof"
-	// or "read meet eof", under a code that depends on its version (rpc.rs,
+	// The runtimes read to the end of a process's output. The agent reports that with
+	// "eof" or "read meet eof", under a code that depends on its version (rpc.rs,
 	// do_read_stream).
 	{Name: ReadStdout, Span: "read_stdout", ContainerID: 1, ExecID: 2, Waits: true, EndText: "eof", Frequent: true},
 	{Name: ReadStderr, Span: "read_stderr", ContainerID: 1, ExecID: 2, Waits: true, EndText: "eof", Frequent: true},
-	{Name: WriteStdin, Span: "write_stdin", ContainerID: 1, ExecID: 2, Waits: true, Frequent: true}, // for the process to read
-	// It waits on the runtime's own behalf.
+	{Name: WriteStdin, Span: "write_stdin", ContainerID: 1, ExecID: 2, Waits: true, Frequent: true}, // until the process reads
+	// The runtime sends it without a call.
 	{Name: WaitProcess, Span: "wait_process", ContainerID: 1, ExecID: 2, ExitStatus: 1, Waits: true, Frequent: true},
-	// It waits for the kernel to run out of memory; at the end of the sandbox the agent
-	// answers INTERNAL (rpc.rs, get_oom_event).
+	// It waits for an out-of-memory event; at the end of the sandbox the agent answers
+	// INTERNAL (rpc.rs, get_oom_event).
 	{Name: "GetOOMEvent", Span: "get_oom_event", Waits: true, EndCode: 13, Frequent: true},
 	{Name: "Check", Health: true, Span: "check", Frequent: true},
 	{Name: "Version", Health: true, Span: "version"},
 
-	// The sandbox and its containers are made in Create.
+	// Create creates the sandbox and its containers.
 	{Name: "CreateSandbox", Span: "create_sandbox", SandboxID: 5, CausedBy: create, Once: true},
 	{Name: CreateContainer, Span: "create_container", ContainerID: 1, ExecID: 2, CausedBy: create, Once: true},
 	{Name: "UpdateInterface", Span: "update_interface", CausedBy: create},
@@ -82,8 +82,7 @@ var Requests = [...]Request{
 	{Name: "SetGuestDateTime", Span: "set_guest_date_time", CausedBy: create, SetsClock: true},
 
 	{Name: "StartContainer", Span: "start_container", ContainerID: 1, CausedBy: []string{"Start"}, Once: true},
-	// The work of Exec is done when the exec is started
-	// (src/runtime/pkg/containerd-shim-v2/start.go, startExec).
+	// Exec sends nothing; starting the exec does
 	{Name: ExecProcess, Span: "exec_process", ContainerID: 1, ExecID: 2, CausedBy: []string{"Start"}, Once: true},
 	{Name: SignalProcess, Span: "signal_process", ContainerID: 1, ExecID: 2, Signal: 3, CausedBy: []string{"Kill"}},
 	{Name: RemoveContainer, Span: "remove_container", ContainerID: 1, CausedBy: remove, Ordered: true},
@@ -117,7 +116,7 @@ var (
 	remove = []string{"Delete", "Shutdown"}
 )
 
-// Service returns the service that the request is a method of.
+// Service returns the service of the request.
 func (r *Request) Service() string {
 	if r.Health {
 		return healthService
@@ -125,7 +124,7 @@ func (r *Request) Service() string {
 	return AgentService
 }
 
-// RequestNamed returns a request, nil if it is not known.
+// RequestNamed returns the request of that name, nil if it is unknown.
 func RequestNamed(name string) *Request {
 	for i := range Requests {
 		if Requests[i].Name == name {
@@ -135,7 +134,7 @@ func RequestNamed(name string) *Request {
 	return nil
 }
 
-// FrequentRequests returns the names of those that say little.
+// FrequentRequests returns the names of frequent requests.
 func FrequentRequests() (names []string) {
 	for i := range Requests {
 		if Requests[i].Frequent {

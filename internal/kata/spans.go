@@ -4,17 +4,17 @@ import "strings"
 
 // Spans of the runtimes.
 const (
-	// RequestPrefix begins the names of the Go runtime's spans that are requests to the
-	// agent (src/runtime/virtcontainers/pkg/agent/protocols/client/client.go).
+	// RequestPrefix is the prefix of the Go runtime's spans for requests to the agent
+	// (src/runtime/virtcontainers/pkg/agent/protocols/client/client.go).
 	RequestPrefix = "ttrpc."
-	// GoPackage is what the Go runtime's spans of the shim's calls say of their package
+	// GoPackage is the package attribute of the Go runtime's spans for the shim's calls
 	// (src/runtime/pkg/containerd-shim-v2/service.go, shimTracingTags).
 	GoPackage = "containerdshim"
-	// Endpoints is the Go runtime's span that says little, however often it comes
+	// Endpoints is a frequent span of the Go runtime that says little
 	// (src/runtime/virtcontainers/network_linux.go, AddEndpoints).
 	Endpoints = "AddEndpoints"
 
-	// runtime-rs's spans of the shim's calls
+	// runtime-rs's spans for the shim's calls
 	// (src/runtime-rs/crates/runtimes/src/manager.rs).
 	TaskMessage    = "handler_task_message"
 	TaskRequest    = "handler_task_request"
@@ -26,12 +26,12 @@ const (
 // runtime-rs's (src/runtime-rs/crates/runtimes/src/tracer.rs).
 func IsRuntimeRoot(name string) bool { return name == "rootSpan" || name == "root-span" }
 
-// LifeLong are the agent's spans that are no request, and last as long as the agent does
+// LifeLong are the agent's spans that are no request and last as long as the agent
 // (src/agent/src/main.rs, src/agent/src/uevent.rs). Their children arrive long before
 // them.
 var LifeLong = [...]string{"root-span", "start_sandbox", "watch_uevents"}
 
-// below has, by name, the agent's spans that are always below another.
+// below lists, by name, agent spans that always have the same parent.
 var below = [...]struct{ child, parent string }{
 	{"new", "start_sandbox"},
 	{"start_sandbox", "root-span"},
@@ -40,8 +40,8 @@ var below = [...]struct{ child, parent string }{
 	{"destroy", "destroy_sandbox"},
 }
 
-// ParentSpan returns the name of the agent's span that one of this name is always below,
-// empty if its name does not say: do_<span> is <span>'s, or it is listed.
+// ParentSpan returns the name of the agent's span that is always the parent of those
+// named child, empty if unknown: do_<span> is below <span>, others are listed.
 func ParentSpan(child string) string {
 	if parent, ok := strings.CutPrefix(child, "do_"); ok {
 		return parent

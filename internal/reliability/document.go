@@ -5,15 +5,15 @@ import (
 	"strings"
 )
 
-// A text is the document: what stands before its first area, and the areas in
-// alphabetical order.
+// A text is the document: the part before its first area, and the areas in alphabetical
+// order.
 type text struct {
 	head  string
 	areas []area
 }
 
-// An area is a heading with its rows, in alphabetical order. All rows of an area
-// have the same columns: those of loads, or the others.
+// An area is a heading with its rows, in alphabetical order. All rows of an area have
+// the same columns: those of loads, or the others.
 type area struct {
 	name  string
 	loads bool
@@ -62,7 +62,7 @@ func (d text) row(f Fault) string {
 	return ""
 }
 
-// set puts f's row in the place of the one that there may be.
+// set adds f's row, replacing a former one.
 func (d *text) set(f Fault, test string) {
 	i := slices.IndexFunc(d.areas, func(a area) bool { return a.name == f.Area })
 	if i < 0 {
@@ -92,7 +92,7 @@ func (d text) String() string {
 	return b.String()
 }
 
-// key begins f's row and no other one of its area.
+// key is the beginning of f's row, unique in its area.
 func (f Fault) key() string { return "| " + cell(f.Fault) + " | " }
 
 // row returns f's row, with the name of its test.

@@ -9,19 +9,19 @@ import (
 	"time"
 )
 
-// A Load is what containers, calls and spans went through under a fault, as
-// somebody counted it who knew what to expect.
+// A Load counts containers, calls and spans under a fault, compared with what was
+// expected.
 type Load struct {
 	Pods, PodsLost     int
-	Calls, CallsFailed int            // failed, though without the fault they would not have
+	Calls, CallsFailed int            // failed because of the fault
 	Recorded           int            // spans in the journal
-	Delivered          int            // spans that the collector has, each once
-	Duplicated         int            // copies that it has besides
+	Delivered          int            // distinct spans that the collector has
+	Duplicated         int            // further copies that it has
 	Lost               map[string]int // counted in the journal, by reason
-	LongestPause       time.Duration  // of a call that has nothing to wait for
+	LongestPause       time.Duration  // of a call that does not wait
 }
 
-// loadColumns begins an area whose faults have a Load.
+// loadColumns is the header of an area whose faults have a Load.
 const loadColumns = "| what was done | pods lost | calls failed | spans recorded | delivered | duplicated | lost, by reason | longest pause | test |\n" +
 	"|---|---|---|---|---|---|---|---|---|\n"
 
@@ -44,7 +44,7 @@ func (l *Load) lost() string {
 	return strings.Join(parts, ", ")
 }
 
-// pause rounds to what a reader wants to know.
+// pause formats a duration, rounded for readers.
 func pause(d time.Duration) string {
 	if d < time.Second {
 		return fmt.Sprintf("%d ms", d.Milliseconds())
@@ -54,9 +54,9 @@ func pause(d time.Duration) string {
 
 var digits = regexp.MustCompile(`\d+(\.\d+)?`)
 
-// contradicts says how l, of another run, contradicts the cells of a row: where the
-// document says that none were lost, failed or duplicated, none may be, and spans are
-// lost only for reasons that it names. All other numbers are of the run that was written.
+// contradicts says how l, of another run, contradicts the cells of a row, or returns
+// "". Where the document has 0 pods lost, calls failed or spans duplicated, l must too,
+// and spans may be lost only for the reasons named. Other numbers may differ.
 func (l *Load) contradicts(row string) string {
 	cells := strings.Split(row, " | ")
 	if len(cells) != strings.Count(firstLine(loadColumns), " | ")+1 {

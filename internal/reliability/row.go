@@ -1,7 +1,6 @@
-// Package reliability keeps docs/reliability.md, the table of faults that the
-// tests inject: what was done, what a pod noticed, what was lost and how that
-// was counted. Each row is written by the test that proves it, and that test
-// fails when the document says something else.
+// Package reliability keeps docs/reliability.md, the table of faults that the tests
+// inject: what was done, what a pod noticed, what was lost and how that was counted.
+// The test that proves a row writes it, and fails if the document differs.
 //
 // Only tests import it. It injects no faults itself.
 package reliability
@@ -15,32 +14,32 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// writeEnv names the environment variable that makes Row write the document
-// instead of comparing with it.
+// writeEnv names the environment variable that makes Row write the document instead of
+// comparing.
 const writeEnv = "SHIMTRACE_WRITE_RELIABILITY"
 
-// A Fault is one row of the document. Its texts are one line each, must not
-// differ from run to run, and say what the test has measured.
+// A Fault is one row of the document. Its texts are single lines, do not differ from
+// run to run, and say what the test has measured.
 type Fault struct {
-	// Area is the heading that the row is under: Collectors, Guests, Local users,
-	// Hangs, Disks, Processes or another one.
+	// Area is the heading above the row: Collectors, Guests, Local users, Hangs, Disks,
+	// Processes or another one.
 	Area string
 	// Fault says what was done. It is unique in its area.
 	Fault string
-	// Pod says what a pod noticed; "nothing" as a rule.
+	// Pod says what a pod noticed, usually "nothing".
 	Pod string
-	// Lost says which spans were lost, and by which reason they were counted;
-	// "nothing" if none were.
+	// Lost says which spans were lost, and under which reason they were counted; or
+	// "nothing".
 	Lost string
-	// Load has the numbers of a fault under load, in the place of Pod and Lost. They
-	// are of the run that wrote the row, and differ from run to run; a later run must
-	// not contradict them, as contradicts says.
+	// Load has the numbers of a fault under load, instead of Pod and Lost. They are of
+	// the run that wrote the row; later runs may differ but must not contradict them
+	// (see contradicts).
 	Load *Load
 }
 
-// Row compares f with its row of the document, or writes it there if writeEnv is
-// set. A test calls it at its end, when everything that f says is proven; Row does
-// nothing for a test that has failed.
+// Row compares f with its row of the document, or writes it if writeEnv is set. A test
+// calls it at its end, when everything that f says is proven; Row does nothing for a
+// test that has failed.
 func Row(t testing.TB, f Fault) {
 	t.Helper()
 	if t.Failed() {
@@ -72,8 +71,8 @@ func Row(t testing.TB, f Fault) {
 	}
 }
 
-// update writes f's row into the document at path. Tests of several packages do
-// so at the same time.
+// update writes f's row into the document at path, under a lock: tests of several
+// packages do so at once.
 func update(path string, f Fault, test string) error {
 	file, err := os.OpenFile(path, os.O_RDWR, 0)
 	if err != nil {
@@ -92,8 +91,8 @@ func update(path string, f Fault, test string) error {
 	return os.WriteFile(path, []byte(d.String()), 0o644)
 }
 
-// document returns the path of the document, from a test's working directory,
-// which is its package's.
+// document returns the path of the document, searched upwards from the test's working
+// directory.
 func document() (string, error) {
 	dir, err := os.Getwd()
 	if err != nil {

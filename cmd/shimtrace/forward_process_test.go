@@ -193,8 +193,12 @@ func sandboxDir(t *testing.T, dir, sandbox string) (socket string) {
 	return filepath.Join(dir, sandbox, "clh.sock")
 }
 
-// capturedSpans are those of the capture that agents send here.
-const capturedSpans = 168
+// capturedSpans are those of the capture that agents send here, capturedQuiet those of
+// them that are quiet.
+const (
+	capturedSpans = 168
+	capturedQuiet = 38
+)
 
 // agentCapture is what an agent sent in its life.
 var agentCapture = sync.OnceValues(func() ([]byte, error) {

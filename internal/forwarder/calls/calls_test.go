@@ -14,7 +14,7 @@ func context(in, id byte) trace.SpanContext {
 	return trace.NewSpanContext(trace.SpanContextConfig{TraceID: trace.TraceID{15: in}, SpanID: trace.SpanID{7: id}, TraceFlags: trace.FlagsSampled})
 }
 
-// TestCallToldTwice: a call is remembered once, and stays ended.
+// TestCallToldTwice: a call reported twice is remembered once, and stays ended.
 func TestCallToldTwice(t *testing.T) {
 	c := New(Options{})
 	open := Call{Method: "Kill", ContainerID: "a", SpanContext: context(1, 1), Start: time.Unix(0, t0)}
@@ -30,7 +30,7 @@ func TestCallToldTwice(t *testing.T) {
 	}
 }
 
-// TestMaxPast: of former roots the last are remembered.
+// TestMaxPast: the latest past roots are remembered.
 func TestMaxPast(t *testing.T) {
 	c := New(Options{})
 	for i := range byte(3 * maxPast) {
@@ -41,7 +41,7 @@ func TestMaxPast(t *testing.T) {
 	}
 }
 
-// TestForgotten: a call that others have pushed out is known by its context.
+// TestForgotten: an evicted call is still known by its context.
 func TestForgotten(t *testing.T) {
 	c := New(Options{MaxCalls: 1})
 	for id := byte(1); id <= 3; id++ {
@@ -55,8 +55,8 @@ func TestForgotten(t *testing.T) {
 	}
 }
 
-// TestNoCause: without a root, what no call has caused has no cause, and where the sandbox
-// is isolated nothing has more than a link.
+// TestNoCause: without a root, spans that no call caused have no cause; in an isolated sandbox
+// no span has more than a link.
 func TestNoCause(t *testing.T) {
 	s := AgentSpan(&span.Span{Name: "wait_process", Start: uint64(t0), End: uint64(t0 + 1)})
 	s.Came = t0 + 2

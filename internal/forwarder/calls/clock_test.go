@@ -10,8 +10,7 @@ import (
 // t0 is when the tests' sandboxes begin, in Unix nanoseconds.
 const t0 = int64(1_800_000_000_000_000_000)
 
-// TestClock: whatever the pairs are, an estimate is within the bounds of the pair that it
-// was made of, and there always is one.
+// TestClock: for any pairs, an estimate is within its pair's bounds, and there always is one.
 func TestClock(t *testing.T) {
 	for seed := range uint64(500) {
 		r := rand.New(rand.NewPCG(seed, 3))

@@ -11,9 +11,8 @@ import (
 	"github.com/shimtrace/shimtrace/internal/forwarder/span"
 )
 
-// BenchmarkCapture places a capture again and again, every time with other ids; of
-// each the life of a pod, calls included. The spans' copies are part of it: the
-// Collator owns what it gets.
+// BenchmarkCapture places a capture repeatedly, each time with other ids: the life of a pod,
+// calls included. It includes copying the spans, since the Collator owns what it gets.
 func BenchmarkCapture(b *testing.B) {
 	for _, name := range []string{"kata-3.28.0-agent", "kata-4.1.0-pod.agent", "kata-4.1.0-rs-pod.agent"} {
 		b.Run(name, func(b *testing.B) {
@@ -38,8 +37,8 @@ func BenchmarkCapture(b *testing.B) {
 	}
 }
 
-// cpu returns the time that the process has used, in nanoseconds: unlike the time
-// that has passed, it says something on a busy machine.
+// cpu returns the process's processor time, in nanoseconds: unlike elapsed time, it is
+// meaningful on a busy machine.
 func cpu(b *testing.B) int64 {
 	var u syscall.Rusage
 	if err := syscall.Getrusage(syscall.RUSAGE_SELF, &u); err != nil {
@@ -62,7 +61,7 @@ func again(s *span.Span, round uint64) *span.Span {
 	return c
 }
 
-// BenchmarkCall tells of calls, in the relay's way.
+// BenchmarkCall reports calls, as the relay does.
 func BenchmarkCall(b *testing.B) {
 	bed := newBed(b, nil)
 	b.ReportAllocs()
@@ -71,7 +70,8 @@ func BenchmarkCall(b *testing.B) {
 	}
 }
 
-// BenchmarkFlood is a guest's worst: spans that wait for parents that never come.
+// BenchmarkFlood is the worst that a guest can do: spans that wait for parents that never
+// arrive.
 func BenchmarkFlood(b *testing.B) {
 	bed := newBed(b, func(o *Options) { o.Sink = func(*resourcepb.Resource, string, []byte, int) {} })
 	b.ReportAllocs()

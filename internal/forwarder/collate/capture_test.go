@@ -15,16 +15,16 @@ import (
 	"github.com/shimtrace/shimtrace/internal/names"
 )
 
-// agentCapture is one of the captures, with the calls of the shim that go with it.
+// agentCapture is a capture with the shim's calls for it.
 type agentCapture struct {
 	spans []*span.Span
 	by    map[trace.SpanID]span.Span // as they came
 	calls []calls.Call
-	cause map[trace.SpanID]trace.SpanContext // of RPCs
+	cause map[trace.SpanID]trace.SpanContext // of requests
 }
 
-// theirs are the methods that cause RPCs, as the document of the agent has them;
-// "" is the sandbox's root.
+// theirs are the methods that cause requests, as docs/kata-span-protocol.md has them; "" is the
+// sandbox's root.
 var theirs = map[string]string{
 	"create_sandbox": "Create", "get_guest_details": "Create", "create_container": "Create",
 	"start_container": "Start", "exec_process": "Start", "signal_process": "Kill",
@@ -32,8 +32,8 @@ var theirs = map[string]string{
 	"stats_container": "Stats", "wait_process": "", "root-span": "", "watch_uevents": "",
 }
 
-// load reads a capture and makes the calls that its RPCs tell of: each a little
-// longer than the RPC, that of the sandbox's Create from before the VM's boot.
+// load reads a capture and derives the calls from its requests: each a little longer than its
+// request, except that the sandbox's Create begins before the VM's boot.
 func load(t *testing.T, name string, own func(n int) trace.TraceID) *agentCapture {
 	cp := &agentCapture{
 		spans: captured.AgentSpans(t, name),
@@ -102,15 +102,15 @@ func load(t *testing.T, name string, own func(n int) trace.TraceID) *agentCaptur
 	return cp
 }
 
-// play tells a bed of calls and spans as they would come: each call as it begins
-// and ends, each span some seconds after its end.
+// play gives a bed calls and spans in their order: each call as it begins and ends, each span
+// some seconds after its end.
 func (cp *agentCapture) play(b *bed) {
 	b.live(append(b.lives(cp.calls), b.arrivals(cp.spans)...))
 	b.Ended()
 }
 
-// whole checks that what was sent is one tree below the sandbox's calls: no
-// orphan, nothing in another trace than its parent.
+// whole checks that the sent spans form one tree below the sandbox's calls: no orphan, and no
+// span in another trace than its parent.
 func (cp *agentCapture) whole(b *bed) {
 	b.t.Helper()
 	ours := map[trace.SpanID]trace.TraceID{rootSpan.SpanID(): rootSpan.TraceID()}
@@ -137,7 +137,7 @@ func TestCaptures(t *testing.T) {
 	for _, tc := range []struct {
 		name         string
 		spans, quiet int
-		lost         map[string]string // placeholders: by the name of a child, whose child that is
+		lost         map[string]string // placeholders, each by the name of a child
 	}{
 		{"kata-3.28.0-agent", 60, 2, map[string]string{"do_exec_process": "Start"}},
 		{"kata-4.1.0-pod.agent", 168, 0, nil},
@@ -203,7 +203,7 @@ func TestCaptures(t *testing.T) {
 	}
 }
 
-// placed checks one span's place.
+// placed checks the parent and trace of one span.
 func (cp *agentCapture) placed(b *bed, s *tracepb.Span) {
 	b.t.Helper()
 	id, parent := trace.SpanID(s.SpanId), parentOf(s)
@@ -232,7 +232,7 @@ func (cp *agentCapture) placed(b *bed, s *tracepb.Span) {
 	}
 }
 
-// methodOf returns the method of the call that has a span, "" for the root.
+// methodOf returns the method of the call with a span, "" for the root.
 func (cp *agentCapture) methodOf(id trace.SpanID) string {
 	for _, c := range cp.calls {
 		if c.SpanContext.SpanID() == id {
@@ -245,7 +245,7 @@ func (cp *agentCapture) methodOf(id trace.SpanID) string {
 	return "none: " + id.String()
 }
 
-// Each call in a trace of its own, as when containerd is traced.
+// Each call is in its own trace, as when containerd is traced.
 func TestCapturesAcrossTraces(t *testing.T) {
 	for _, name := range []string{"kata-3.28.0-agent", "kata-4.1.0-pod.agent", "kata-4.1.0-rs-pod.agent"} {
 		t.Run(name, func(t *testing.T) {

@@ -37,7 +37,7 @@ func TestCause(t *testing.T) {
 			t.Errorf("%s of %s is caused by %v, want %x", test.Method, test.ContainerID, got.SpanID(), test.want)
 		}
 	}
-	// Of two polls at the same time each has one.
+	// Of two simultaneous polls each gets its own call.
 	b.begun("Stats", "b", "", 0xC7, 30)
 	b.begun("Stats", "b", "", 0xC8, 31)
 	got := make(map[trace.SpanID]bool)
@@ -53,8 +53,8 @@ func TestCause(t *testing.T) {
 	}
 }
 
-// TestCauseOfTheRuntime: a request goes below the runtime's own span, which comes
-// later, or never.
+// TestCauseOfTheRuntime: a request goes below the runtime's own span, which arrives later or
+// never.
 func TestCauseOfTheRuntime(t *testing.T) {
 	requested := func(b *bed) {
 		t.Helper()
@@ -101,8 +101,8 @@ func TestCauseOfTheRuntime(t *testing.T) {
 		}
 	})
 	t.Run("that is over", func(t *testing.T) {
-		// What the Go runtime does once it does not trace any more has the context of
-		// what it did last, or of its root.
+		// Once the Go runtime has stopped tracing, its requests have the context of its last
+		// span, or of its root.
 		b := newBed(t, nil)
 		b.called("Start", "a", "", 0xC1, 0, 100)
 		b.AddRuntime(served("Start", ofRuntime("Start", 7, 1, 99, 1, 99)))
@@ -173,8 +173,8 @@ func TestCauseOfTheRuntime(t *testing.T) {
 	})
 }
 
-// TestRequestsTellTheTime: a request bounds the guest's clock closer than a call does,
-// and a quiet one's work is quiet.
+// TestRequestsTellTheTime: a request bounds the guest's clock more tightly than a call does,
+// and a quiet request's work is quiet.
 func TestRequestsTellTheTime(t *testing.T) {
 	b := newBed(t, nil)
 	b.called("Create", "a", "", 0xC1, 0, 10_000)

@@ -9,8 +9,8 @@ import (
 	keys "github.com/shimtrace/shimtrace/internal/names"
 )
 
-// TestClaims: a guest's span is about a container or an exec only if the host has heard of
-// it; what it says of others is kept by another name.
+// TestClaims: a guest's span is about a container or an exec only if the host knows it; other
+// ids are kept under another key.
 func TestClaims(t *testing.T) {
 	for name, tc := range map[string]struct {
 		container, exec string

@@ -6,7 +6,7 @@ import (
 	"github.com/shimtrace/shimtrace/internal/names"
 )
 
-// The guest's clock is off by d ms in these: what it says of a call from 0 to 100.
+// The guest's clock is off by d ms in these: its times for a call from 0 to 100.
 func skewed(b *bed, d int64) {
 	b.Add(spanOf("leaf", 7, 3, 2, d+30, d+40))
 	b.Add(of(spanOf("do_create_container", 7, 2, 1, d+20, d+50), "a", ""))
@@ -52,8 +52,8 @@ func TestSkewIsCorrected(t *testing.T) {
 	}
 }
 
-// Which of several calls an RPC is of may be wrong: it is drawn in that which it is below,
-// but tells nothing of the clock.
+// A request may be matched to the wrong one of several calls: it is drawn within that call, but
+// teaches the clock nothing.
 func TestSkewIsOnlyBelievedWhenSure(t *testing.T) {
 	for name, tell := range map[string]func(b *bed){
 		"another call could be meant": func(b *bed) {

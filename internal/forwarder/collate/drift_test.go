@@ -12,17 +12,17 @@ import (
 	"github.com/shimtrace/shimtrace/internal/names"
 )
 
-// guestClock is a guest's, as it goes.
+// guestClock is a guest's clock that drifts and is set.
 type guestClock struct {
-	offset int64   // what must be added to it, in ns
-	drift  float64 // how much that grows, per ns
+	offset int64   // to be added to it, in ns
+	drift  float64 // growth of offset, per ns
 	steps  []setting
 }
 
-// setting is a moment by the host's clock from which on the offset is another.
+// setting is a moment on the host's clock from which another offset applies.
 type setting struct{ at, by int64 }
 
-// of returns a time of the host's by the guest's clock.
+// of converts a time of the host to the guest's clock.
 func (g *guestClock) of(host int64) uint64 {
 	offset := g.offset + int64(g.drift*float64(host-t0))
 	for _, s := range g.steps {
@@ -33,7 +33,7 @@ func (g *guestClock) of(host int64) uint64 {
 	return uint64(host - offset)
 }
 
-// ways are those in which it is known within what a request was served.
+// ways are the kinds of bounds that are known for a request.
 var ways = map[string]func(b *bed, s *span.Span, id uint64, host calls.Period){
 	"by the shim's call": func(b *bed, s *span.Span, id uint64, host calls.Period) {
 		b.Call(calls.Call{Method: "Create", ContainerID: s.ContainerID, SpanContext: context(ourTrace, 0xC000+id), Start: time.Unix(0, host.Start), End: time.Unix(0, host.End)})
@@ -58,8 +58,8 @@ var ways = map[string]func(b *bed, s *span.Span, id uint64, host calls.Period){
 	},
 }
 
-// TestGuestsClock: whatever the guest's clock does, each request is drawn within what
-// caused it, what is below it with it, and all of it nearly when it was.
+// TestGuestsClock: whatever the guest's clock does, each request is drawn within its cause, its
+// children with it, and all close to their true times.
 func TestGuestsClock(t *testing.T) {
 	for name, tc := range map[string]struct {
 		clock guestClock
@@ -132,9 +132,9 @@ func TestGuestsClock(t *testing.T) {
 	}
 }
 
-// TestSetGuestDateTime: where the runtime sets the guest's clock, the old offset is
-// forgotten at once, and neither that request nor one beside it is hours long, though
-// nothing but the shim's calls is known.
+// TestSetGuestDateTime: when the runtime sets the guest's clock, the old offset is forgotten at
+// once. Neither that request nor one beside it is hours long, though only the shim's calls are
+// known.
 func TestSetGuestDateTime(t *testing.T) {
 	const hour = 3_600_000 // in ms
 	b := newBed(t, func(o *Options) { o.Began = time.Unix(0, t0) })
@@ -161,8 +161,7 @@ func TestSetGuestDateTime(t *testing.T) {
 	b.want(4, ourTrace, 0xC2)
 }
 
-// original returns the time at which a span began by the guest's clock, if it is another
-// than that at which it is drawn.
+// original returns a span's start on the guest's clock, if it differs from the drawn one.
 func (b *bed) original(id uint64) (int64, bool) {
 	v := attribute(b.get(id), names.OriginalStart)
 	return v.GetIntValue(), v != nil

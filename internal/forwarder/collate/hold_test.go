@@ -75,8 +75,8 @@ func TestLostParent(t *testing.T) {
 	b.balance()
 }
 
-// What was lost is told by its children's names and ids, then by what its trace
-// did before, then by the time.
+// A lost span is inferred from its children's names and ids, then from its trace's earlier
+// cause, then by time.
 func TestPlaceOfTheLost(t *testing.T) {
 	b := newBed(t, nil)
 	b.called("Create", "a", "", 0xC1, 0, 100)
@@ -97,8 +97,7 @@ func TestPlaceOfTheLost(t *testing.T) {
 	b.want(50, ourTrace, root)
 }
 
-// root-span and watch_uevents last as long as the agent; their children do not wait
-// for them.
+// root-span and watch_uevents last as long as the agent; their children do not wait for them.
 func TestLifeLongParents(t *testing.T) {
 	b := newBed(t, nil)
 	b.Add(spanOf("new", 7, 3, 2, 10, 20))
@@ -197,7 +196,7 @@ func TestContextsOfNobody(t *testing.T) {
 	b.Add(of(spanOf("create_container", 7, 1, 99, 10, 20), "a", ""))
 	b.pass(16 * time.Second)
 	b.want(1, ourTrace, 0xC1)
-	// Now it is known that this trace comes with such contexts.
+	// Now this trace is known to have such contexts.
 	b.Add(of(spanOf("start_container", 7, 2, 98, 110, 120), "a", ""))
 	b.Ended()
 	b.want(2, ourTrace, 0xC2)
@@ -206,7 +205,7 @@ func TestContextsOfNobody(t *testing.T) {
 	}
 }
 
-// TestBelowTheRuntime: what names a span of the runtime's follows it.
+// TestBelowTheRuntime: a span that names a runtime's span follows it.
 func TestBelowTheRuntime(t *testing.T) {
 	other := traceID(0xB1)
 	b := newBed(t, nil)

@@ -136,7 +136,7 @@ func TestLinksStayWithinTheSandbox(t *testing.T) {
 	}
 }
 
-// forest checks that what was sent has no cycle and no orphan.
+// forest checks that the sent spans have no cycle and no orphan.
 func forest(t testing.TB, b *bed) {
 	t.Helper()
 	const going, done = 1, 2
@@ -170,7 +170,7 @@ func forest(t testing.TB, b *bed) {
 	}
 }
 
-// agentNames are those that mean something, and some that do not.
+// agentNames are some known names, and some unknown ones.
 var agentNames = []string{
 	"create_sandbox", "create_container", "start_container", "exec_process", "signal_process", "stats_container",
 	"wait_process", "root-span", "start_sandbox", "watch_uevents", "baremount", "get_current_thread_ns_path",
@@ -182,8 +182,8 @@ var (
 	runtimeMethods = []string{"Create", "", "", "", "State"}
 )
 
-// torture feeds a Collator by a program, whose bytes say what happens, and checks
-// what holds whatever does.
+// torture feeds a Collator by a program, whose bytes choose the events, and checks the
+// invariants.
 func torture(t testing.TB, program []byte) {
 	ids := uint64(24) // few, so that they meet
 	foreign := traceID(0xDDDD)
@@ -277,8 +277,8 @@ func torture(t testing.TB, program []byte) {
 	sound(t, b)
 }
 
-// sound is forest for who was told of traces of the sandbox's whose other spans are
-// not here: a parent in one of them may be such a span.
+// sound is forest for traces of the sandbox with spans that are not here: a parent in one of
+// them may be such a span.
 func sound(t testing.TB, b *bed) {
 	t.Helper()
 	for _, s := range b.out {
@@ -342,7 +342,7 @@ func FuzzCollate(f *testing.F) {
 	f.Fuzz(func(t *testing.T, program []byte) { torture(t, program[:min(len(program), 6*1000)]) })
 }
 
-// Telling of calls does not wait for a sink that is stuck.
+// Reporting calls does not wait for a stuck sink.
 func TestCallsDoNotWait(t *testing.T) {
 	release, stuck := make(chan struct{}), make(chan struct{})
 	var once sync.Once

@@ -46,7 +46,7 @@ func context(id trace.TraceID, span uint64) trace.SpanContext {
 	return trace.NewSpanContext(trace.SpanContextConfig{TraceID: id, SpanID: spanID(span), TraceFlags: trace.FlagsSampled})
 }
 
-// bed is a Collator with what surrounds it.
+// bed is a Collator with its surroundings.
 type bed struct {
 	*Collator
 	t     testing.TB
@@ -55,7 +55,7 @@ type bed struct {
 	by    map[trace.SpanID]*tracepb.Span
 	in    map[trace.TraceID]map[trace.SpanID]*tracepb.Span // an id may be in two traces
 	drops map[Reason]int
-	later []func()              // what is yet to happen
+	later []func()              // events to come
 	named map[trace.SpanID]bool // as parents of requests, by contexts that these have
 }
 
@@ -118,7 +118,7 @@ func (b *bed) pass(d time.Duration) {
 	}
 }
 
-// Add adds a span once it has ended, unless that would be hours from now.
+// Add adds a span once it has ended, unless that is hours away.
 func (b *bed) Add(s *span.Span) {
 	b.reach(time.Unix(0, int64(s.End)))
 	b.Collator.Add(s)
@@ -129,7 +129,7 @@ func (b *bed) AddRuntime(s *span.Span) {
 	b.Collator.AddRuntime(s)
 }
 
-// Call and Request tell of what has been, or begins.
+// Call and Request report what has happened or begins.
 func (b *bed) Call(c calls.Call) {
 	b.reach(c.Start, c.End)
 	b.Collator.Call(c)
@@ -148,14 +148,14 @@ func (b *bed) Cause(r calls.Request) trace.SpanContext {
 	return cause
 }
 
-// nodes returns how many spans wait, and how many are missing above them; orphans for how
-// many things they do.
+// nodes returns how many spans wait or are missing above those that do; orphans how many tops
+// wait.
 func (b *bed) nodes() int { return len(b.runtime.waiting.nodes) + len(b.agent.waiting.nodes) }
 
 func (b *bed) orphans() int { return b.runtime.waiting.oldest.Len() + b.agent.waiting.oldest.Len() }
 
-// isKnown reports whether a span of the agent's has a name that says something, and
-// isRequest whether it is that of a request.
+// isKnown reports whether an agent's span has a meaningful name, isRequest whether it is a
+// request's.
 func isKnown(name string) bool {
 	s := calls.AgentSpan(&span.Span{Name: name})
 	return !s.IsThread()
@@ -175,10 +175,10 @@ func (b *bed) reach(moments ...time.Time) {
 	}
 }
 
-// setRoot has another root from now on.
+// setRoot sets another root from now on.
 func (b *bed) setRoot(root trace.SpanContext) { b.SetRoot(root, time.Unix(0, b.now)) }
 
-// spanOf makes a span of the guest's that began and ended so many ms after t0.
+// spanOf makes a guest's span from start to end in ms after t0.
 func spanOf(name string, trace, id, parent uint64, start, end int64) *span.Span {
 	return &span.Span{
 		TraceID: traceID(trace), SpanID: spanID(id), ParentID: spanID(parent),
@@ -186,12 +186,12 @@ func spanOf(name string, trace, id, parent uint64, start, end int64) *span.Span 
 	}
 }
 
-// ofRuntime makes a span of the runtime's.
+// ofRuntime makes a runtime's span.
 func ofRuntime(name string, trace, id, parent uint64, start, end int64) *span.Span {
 	return spanOf(name, trace, id, parent, start, end)
 }
 
-// served says which call a span of the runtime's is the serving of.
+// served says which call a runtime's span serves.
 func served(method string, s *span.Span) *span.Span {
 	s.Method = method
 	return s
@@ -203,8 +203,7 @@ func of(s *span.Span, container, exec string) *span.Span {
 	return s
 }
 
-// called tells of a call that began and ended so many ms after t0, with the span
-// id given.
+// called reports a call with the span id, from start to end in ms after t0.
 func (b *bed) called(method, container, exec string, id uint64, start, end int64) {
 	b.calledIn(ourTrace, method, container, exec, id, start, end)
 }
@@ -242,7 +241,7 @@ func (b *bed) want(id uint64, in trace.TraceID, parent uint64) {
 	}
 }
 
-// drawn checks when a span was, in ms after t0.
+// drawn checks a span's drawn times, in ms after t0.
 func (b *bed) drawn(id uint64, start, end int64) {
 	b.t.Helper()
 	s := b.get(id)
@@ -275,7 +274,7 @@ func attribute(s *tracepb.Span, key string) *commonpb.AnyValue {
 	return nil
 }
 
-// balance checks that every span added has been sent, dropped or is held.
+// balance checks that every added span is sent, dropped or held.
 func (b *bed) balance() {
 	b.t.Helper()
 	s := b.Stats()
@@ -291,13 +290,13 @@ func (b *bed) balance() {
 	}
 }
 
-// event is something that happens to a bed, at a time in Unix nanoseconds.
+// event happens to a bed at a time in Unix nanoseconds.
 type event struct {
 	at int64
 	do func()
 }
 
-// live has all happen in the order of its time, which passes meanwhile.
+// live runs all events in the order of their times, and lets time pass.
 func (b *bed) live(events []event) {
 	slices.SortStableFunc(events, func(x, y event) int { return int(x.at - y.at) })
 	b.now = events[0].at
@@ -307,7 +306,7 @@ func (b *bed) live(events []event) {
 	}
 }
 
-// lives returns the beginning and the end of calls.
+// lives returns the beginnings and ends of calls as events.
 func (b *bed) lives(told []calls.Call) (events []event) {
 	for _, c := range told {
 		begun := c
@@ -325,7 +324,7 @@ func (b *bed) lives(told []calls.Call) (events []event) {
 	return events
 }
 
-// arrivals returns the coming of the agent's spans, some seconds after their end.
+// arrivals returns the arrivals of the agent's spans, some seconds after their ends.
 func (b *bed) arrivals(spans []*span.Span) (events []event) {
 	at := int64(0)
 	for _, s := range spans {

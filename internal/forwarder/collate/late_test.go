@@ -6,9 +6,8 @@ import (
 	"go.opentelemetry.io/otel/trace"
 )
 
-// TestLongAfterItsParent: what began long after what it names as its parent had ended is
-// below the call in flight, or the sandbox, and linked to what it names, whichever of the
-// two comes first.
+// TestLongAfterItsParent: a span that began long after its parent's end is below the call in
+// flight, or the sandbox, and linked to its parent, whichever arrives first.
 func TestLongAfterItsParent(t *testing.T) {
 	linked := func(b *bed, id, to uint64) {
 		t.Helper()

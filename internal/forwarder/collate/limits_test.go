@@ -10,8 +10,8 @@ import (
 	"github.com/shimtrace/shimtrace/internal/names"
 )
 
-// TestImpossibleTimes: nothing of a guest's is drawn before its sandbox or after it has
-// arrived, whatever it says, and what it says stays as attributes.
+// TestImpossibleTimes: no guest's span is drawn before its sandbox began or after it arrived;
+// its own times stay as attributes.
 func TestImpossibleTimes(t *testing.T) {
 	in2140 := uint64(time.Date(2140, 1, 1, 0, 0, 0, 0, time.UTC).UnixNano())
 	began := t0 - 1000*ms
@@ -54,8 +54,8 @@ func TestImpossibleTimes(t *testing.T) {
 	}
 }
 
-// TestLifeLong: what lasts as long as the sandbox is drawn from the sandbox's beginning,
-// or the window's, and marked.
+// TestLifeLong: a life-long span is drawn from the beginning of the sandbox, or of the window,
+// and marked.
 func TestLifeLong(t *testing.T) {
 	began := time.Unix(0, t0)
 	for name, tc := range map[string]struct {
@@ -94,7 +94,7 @@ func TestLifeLong(t *testing.T) {
 	}
 }
 
-// TestClockIsKnownWhileOff: what belongs to a window is told by the host's clock, which is
+// TestClockIsKnownWhileOff: the host's clock decides what belongs to a window. The offset is
 // learned while nothing is recorded, from calls without spans.
 func TestClockIsKnownWhileOff(t *testing.T) {
 	b := newBed(t, func(o *Options) { o.OnDemand, o.Root = true, rootSpan.WithTraceFlags(0) })

@@ -28,8 +28,8 @@ func drawnAt(s *tracepb.Span) calls.Period {
 	return calls.Period{Start: int64(s.StartTimeUnixNano), End: int64(s.EndTimeUnixNano)}
 }
 
-// outside returns what is drawn outside of what it is below, of spans and calls; the
-// roots, which are moments or shorter than what is below them, hold everything.
+// outside returns the spans and calls that are drawn outside of their parents. The roots, which
+// are moments or shorter than their children, contain everything.
 func (b *bed) outside(made []calls.Call) (all []string) {
 	times := make(map[trace.SpanID]calls.Period)
 	for _, c := range made {
@@ -48,8 +48,8 @@ func (b *bed) outside(made []calls.Call) (all []string) {
 	return all
 }
 
-// TestPodsNest: in the captured pods, whose guests are 140 ms ahead and 1.4 s behind,
-// everything is drawn within what it is below.
+// TestPodsNest: in the captured pods, whose guests are 140 ms ahead and 1.4 s behind, every
+// span is drawn within its parent.
 func TestPodsNest(t *testing.T) {
 	for name, tc := range map[string]struct {
 		outside []string
@@ -92,9 +92,8 @@ func TestPodsNest(t *testing.T) {
 	}
 }
 
-// TestWindowsOfAPod: whatever time of a captured pod's life is recorded, that is what is
-// drawn: nothing is outside of it, or of what it is below, but calls under way to their
-// end.
+// TestWindowsOfAPod: for any recorded part of a captured pod's life, nothing is drawn outside
+// of the window or of its parent, except that open calls are drawn to their end.
 func TestWindowsOfAPod(t *testing.T) {
 	const length = 12 * time.Second
 	for _, name := range []string{captured.Go, captured.Rust} {
@@ -153,8 +152,8 @@ func TestWindowsOfAPod(t *testing.T) {
 	}
 }
 
-// onlyWithin returns the calls that began when there was a window: what they caused is not
-// drawn before it.
+// onlyWithin returns the calls that began during a window: what they caused is not drawn before
+// it.
 func onlyWithin(made []calls.Call, began time.Time) (within []calls.Call) {
 	for _, c := range made {
 		if !c.Start.Before(began) {
@@ -164,7 +163,7 @@ func onlyWithin(made []calls.Call, began time.Time) (within []calls.Call) {
 	return within
 }
 
-// whole tells what is wrong above a span of a window.
+// whole reports what is wrong above a span of a window.
 func whole(b *bed, s *tracepb.Span, root trace.SpanContext, made []calls.Call) error {
 	if trace.TraceID(s.TraceId) != root.TraceID() {
 		return fmt.Errorf("%s is in trace %x", s.Name, s.TraceId)

@@ -13,10 +13,10 @@ import (
 	"github.com/shimtrace/shimtrace/internal/forwarder/span"
 )
 
-// TestWhole: whatever comes in whatever order, of calls, requests, the runtime and the
-// agent, with whatever missing, whatever the guest's clock says and whenever tracing is
-// switched on and off: all of it is sent or counted, and what is sent has above it what it
-// names, in the same trace, and is drawn when it may have been.
+// TestWhole: calls, requests, and spans of the runtime and the agent arrive in any order, with
+// any of them missing, with any guest's clock, while tracing is switched on and off. Every span
+// is sent or counted; a sent span is below what it names, in the same trace, and is drawn at a
+// possible time.
 func TestWhole(t *testing.T) {
 	for seed := range uint64(3000) {
 		l := newLife(t, seed)
@@ -43,17 +43,17 @@ func TestWhole(t *testing.T) {
 	}
 }
 
-// life is a sandbox's, by chance.
+// life is a random life of a sandbox.
 type life struct {
 	*bed
 	*rand.Rand
 	isolated bool
-	root     trace.SpanContext              // as it is now
+	root     trace.SpanContext              // the current one
 	calls    map[trace.SpanID]trace.TraceID // and requests
 	requests []trace.SpanContext
 	open     []func()
 	n        uint64
-	off      bool  // tracing, where it is switched
+	off      bool  // tracing is switched off
 	guest    int64 // how far the guest's clock is ahead
 }
 
@@ -78,7 +78,7 @@ func (l *life) setClock() {
 	l.guest = []int64{0, 0, 140 * ms, -385 * ms, 3600 * s1, -3600 * s1, -t0}[l.IntN(7)]
 }
 
-// turn has another root, or switches tracing.
+// turn sets another root, or switches tracing.
 func (l *life) turn() {
 	switch {
 	case l.opts.OnDemand && !l.off:
@@ -99,7 +99,7 @@ func (l *life) method() string {
 	return pick(l, "Create", "Start", "Kill", "Delete", "Stats", "State", "Wait")
 }
 
-// caller is the id of one of the runtime's spans, of which not all come.
+// caller returns the id of a runtime's span, which may never arrive.
 func (l *life) caller() uint64 { return 1 + l.Uint64N(12) }
 
 func (l *life) agents() uint64 { return 101 + l.Uint64N(15) }
@@ -117,7 +117,7 @@ func (l *life) step() {
 		l.begin(c, l.root.TraceID(), l.Call)
 	case 1:
 		if l.off {
-			return // nobody looks at requests
+			return // requests are not observed
 		}
 		var caller trace.SpanContext
 		if l.IntN(2) == 0 {
@@ -169,7 +169,7 @@ func (l *life) end() {
 	l.open = append(l.open[:i], l.open[i+1:]...)
 }
 
-// times are those of a span that ends now, in ms after t0.
+// times returns the times of a span that ends now, in ms after t0.
 func (l *life) times() (start, end int64) {
 	end = (l.now - t0) / ms
 	return end - int64(l.IntN(30)), end
@@ -210,7 +210,7 @@ func (l *life) runtime() {
 	l.AddRuntime(s)
 }
 
-// whole tells what is wrong with a span or above it.
+// whole reports what is wrong with a span or above it.
 func (l *life) whole(s *tracepb.Span) error {
 	possible := calls.Period{Start: t0, End: l.now}
 	if at := drawnAt(s); !at.Within(possible) || at.End < at.Start {

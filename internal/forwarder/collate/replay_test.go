@@ -24,12 +24,11 @@ func loadPod(t *testing.T, name string) *pod {
 	return p
 }
 
-// play tells a bed of calls and spans as they came: of a call as it begins and ends,
-// of the runtime's spans as those end that are posted with them, of the agent's some
-// seconds after their end.
+// play gives a bed calls and spans in their order: a call as it begins and ends, the runtime's
+// spans as their post's last one ends, the agent's some seconds after their ends.
 func (p *pod) play(b *bed) { p.playIn(b, p.calls) }
 
-// playIn does so with other calls, and more that happens.
+// playIn is play with other calls and further events.
 func (p *pod) playIn(b *bed, calls []calls.Call, more ...event) {
 	events := append(more, b.lives(calls)...)
 	at := int64(0)

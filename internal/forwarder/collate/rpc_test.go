@@ -10,9 +10,9 @@ import (
 	"github.com/shimtrace/shimtrace/internal/kata"
 )
 
-// TestCapturedRequests holds what is known of requests to the agent, and of calls,
-// against the captured pods: each is known that the runtime made there, and the agent's
-// span below a request has the name that goes with it.
+// TestCapturedRequests checks the facts about requests and calls against the captured pods:
+// every request of the runtime is known, and the agent's span below it has the name that
+// belongs to it.
 func TestCapturedRequests(t *testing.T) {
 	requests, serving, methods := map[string]bool{}, 0, map[string]bool{}
 	for _, name := range []string{captured.Go, captured.Rust} {

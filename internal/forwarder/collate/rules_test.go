@@ -9,8 +9,8 @@ import (
 	"github.com/shimtrace/shimtrace/internal/forwarder/calls"
 )
 
-// Span ids of the tests: the root, calls are 0xC…, spans of the guest small numbers
-// or from many on.
+// Span ids of the tests: the root; calls are 0xC…; the guest's spans are small numbers, or
+// count up from many.
 const (
 	root = 0xA0
 	many = 0x10000
@@ -35,7 +35,7 @@ func TestRPCsGoBelowTheirCalls(t *testing.T) {
 		// Of the sandbox service.
 		"StartSandbox": {"create_sandbox", "create_container"},
 		"StopSandbox":  {"destroy_sandbox"},
-		// These cause nothing, so what happens meanwhile is the sandbox's.
+		// These cause nothing, so what happens during them is the sandbox's.
 		"Wait": {"wait_process", "root-span", "watch_uevents", "create_container", "read_stdout"},
 	} {
 		for _, name := range names {
@@ -129,8 +129,8 @@ func TestWhichCall(t *testing.T) {
 	}
 }
 
-// A container is removed by its Delete, as long as that is possible: the guest's clock may
-// have it within the Shutdown that follows.
+// A container is removed by its Delete if possible: on the guest's clock that may be within the
+// Shutdown that follows.
 func TestDeleteBeforeShutdown(t *testing.T) {
 	for name, tc := range map[string]struct {
 		start int64
@@ -173,8 +173,7 @@ func TestOpenCallAndCallsToldTwice(t *testing.T) {
 	b.want(2, ourTrace, 0xC2)
 }
 
-// The Go runtime names execs by itself; what its first request tells holds for the
-// others.
+// The Go runtime names execs itself; what its first request teaches applies to the others.
 func TestNamesOfExecsAreLearned(t *testing.T) {
 	b := newBed(t, nil)
 	b.called("Start", "a", "x", 0xC1, 0, 100)
@@ -385,8 +384,7 @@ func TestWithoutRoot(t *testing.T) {
 	}
 }
 
-// TestRoots: where the sandbox is traced anew, what comes late is of the trace that it
-// was made in.
+// TestRoots: when the sandbox gets another root, late spans go to the trace of their own time.
 func TestRoots(t *testing.T) {
 	first, second := context(traceID(0xB1), 0xB1), context(traceID(0xB2), 0xB2)
 	unsampled := trace.NewSpanContext(trace.SpanContextConfig{TraceID: traceID(0xB0), SpanID: spanID(0xB0)})
@@ -408,7 +406,7 @@ func TestRoots(t *testing.T) {
 	b.want(5, first.TraceID(), 0xB1)
 }
 
-// TestOwnTraceIsNotForgotten: however many callers there were with traces of their own.
+// TestOwnTraceIsNotForgotten, however many callers had traces of their own.
 func TestOwnTraceIsNotForgotten(t *testing.T) {
 	b := newBed(t, nil)
 	for i := range uint64(2 * maxTraces) {

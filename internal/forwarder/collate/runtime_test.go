@@ -10,13 +10,13 @@ import (
 	"github.com/shimtrace/shimtrace/internal/names"
 )
 
-// begun tells of a call that has begun so many ms after t0, and not ended.
+// begun reports a call that began some ms after t0 and has not ended.
 func (b *bed) begun(method, container, exec string, id uint64, start int64) {
 	b.Call(calls.Call{Method: method, ContainerID: container, ExecID: exec, SpanContext: context(ourTrace, id), Start: time.Unix(0, t0+start*ms)})
 }
 
-// TestRuntimeCalls: what the runtime serves goes below the call, whatever it names as
-// its parent.
+// TestRuntimeCalls: what the runtime serves goes below the call, whatever it names as its
+// parent.
 func TestRuntimeCalls(t *testing.T) {
 	t.Run("of the Go runtime", func(t *testing.T) {
 		b := newBed(t, nil)
@@ -45,7 +45,7 @@ func TestRuntimeCalls(t *testing.T) {
 		b.called("Create", "a", "", 0xC1, 0, 100)
 		b.called("Start", "a", "", 0xC2, 110, 200)
 		b.called("Start", "b", "", 0xC3, 110, 200)
-		// What is no call, below the root that does not come.
+		// Spans that are no calls, below the root that does not arrive.
 		b.AddRuntime(ofRuntime("prepare_for_start_sandbox", 7, 2, 1, 10, 20))
 		b.AddRuntime(ofRuntime("sb: start", 7, 1, 99, 5, 60))
 		b.AddRuntime(ofRuntime("create_container", 8, 3, 0, 60, 90))
@@ -76,7 +76,7 @@ func TestRuntimeCalls(t *testing.T) {
 		b.want(2, ourTrace, 0xC2)
 	})
 	t.Run("at the same time", func(t *testing.T) {
-		// Which is whose can only be told by one being in the other, or taken.
+		// The match can only follow from containment, or from what is already matched.
 		b := newBed(t, nil)
 		b.called("Start", "a", "", 0xC1, 0, 100)
 		b.called("Start", "b", "", 0xC2, 1, 50)
@@ -101,8 +101,8 @@ func TestRuntimeCalls(t *testing.T) {
 	})
 }
 
-// TestRuntimeQuiet: what a quiet call causes is dropped, unless it is slow or the call
-// fails, which is known only once it is answered.
+// TestRuntimeQuiet: what a quiet call causes is dropped, unless it is slow or the call fails,
+// which is known only once it is answered.
 func TestRuntimeQuiet(t *testing.T) {
 	b := newBed(t, func(o *Options) { o.QuietSpans = []string{"AddEndpoints", "ttrpc.ReadStdout"} })
 	b.begun("Stats", "a", "", 0xC1, 0)
@@ -130,8 +130,8 @@ func TestRuntimeQuiet(t *testing.T) {
 	b.balance()
 }
 
-// TestRuntimeIsolated: the runtime keeps its trace, linked to the calls, and the
-// agent's spans are not in it.
+// TestRuntimeIsolated: the runtime keeps its trace, linked to the calls, without the agent's
+// spans.
 func TestRuntimeIsolated(t *testing.T) {
 	b := newBed(t, func(o *Options) { o.Isolated = true })
 	b.called("Create", "a", "", 0xC1, 0, 100)
@@ -173,8 +173,8 @@ func TestRuntimeIsolated(t *testing.T) {
 	}
 }
 
-// TestRuntimeEnds: a quiet call that has failed just before the end, or before there is no
-// room to wait, has its place like any other.
+// TestRuntimeEnds: a quiet call that failed just before the end, or before the limit on waiting
+// was reached, is placed like any other.
 func TestRuntimeEnds(t *testing.T) {
 	for _, full := range []bool{false, true} {
 		b := newBed(t, func(o *Options) {
@@ -194,7 +194,7 @@ func TestRuntimeEnds(t *testing.T) {
 	}
 }
 
-// TestRuntimeLost: what the runtime never sent has a placeholder that says so.
+// TestRuntimeLost: what the runtime never sent gets a placeholder of that name.
 func TestRuntimeLost(t *testing.T) {
 	b := newBed(t, nil)
 	b.called("Shutdown", "a", "", 0xC1, 0, 100)

@@ -11,8 +11,8 @@ import (
 	"github.com/shimtrace/shimtrace/internal/forwarder/span"
 )
 
-// BenchmarkCapture takes a capture from an io.Reader to the OTLP bytes of its
-// spans, as the forwarder does: one buffer of ScopeSpans.spans a batch.
+// BenchmarkCapture takes a capture from an io.Reader to the OTLP bytes of its spans, as the
+// forwarder does: one buffer of ScopeSpans.spans per batch.
 func BenchmarkCapture(b *testing.B) {
 	for _, name := range []string{capture328, capture410, capture410rs} {
 		frames := testdata(b, name+".frames")
@@ -23,7 +23,7 @@ func BenchmarkCapture(b *testing.B) {
 	}
 }
 
-// BenchmarkSocket does the same over a Unix socket, another goroutine writing.
+// BenchmarkSocket does the same over a Unix socket from another goroutine.
 func BenchmarkSocket(b *testing.B) {
 	for _, name := range []string{capture328, capture410, capture410rs} {
 		frames := testdata(b, name+".frames")
@@ -63,7 +63,7 @@ func benchmark(b *testing.B, frames []byte, open func() io.Reader) {
 	b.ReportMetric(float64(len(batch))/float64(spans/b.N), "B/span")
 }
 
-// endless returns a connection that sends frames again and again.
+// endless returns a connection that repeats frames forever.
 func endless(b *testing.B, frames []byte) net.Conn {
 	l, err := net.Listen("unix", filepath.Join(b.TempDir(), "s"))
 	if err != nil {

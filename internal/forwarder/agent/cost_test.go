@@ -25,8 +25,7 @@ func many(n int, element string) string {
 	return strings.Join(all, ",")
 }
 
-// A span's cost is what it takes in memory, whatever it is made of: not less, and not
-// much more.
+// A span's cost is at least its memory, whatever its parts are, and not much more.
 func TestCost(t *testing.T) {
 	attributes := func(list string) string { return `"attributes":{"map":{` + list + `}}` }
 	for name, fields := range map[string]string{
@@ -83,7 +82,7 @@ func TestCost(t *testing.T) {
 	}
 }
 
-// What a span cannot afford is dropped like what is beyond other limits.
+// Parts beyond MaxCost are dropped like those beyond other limits.
 func TestMaxCost(t *testing.T) {
 	opts := Options{Options: span.Options{MaxCost: 16 << 10}, Counters: &Counters{Losses: new(losses.Tally)}}
 	m := decodeProto(t, jsonSpan(`"name":"n","attributes":{"map":{`+

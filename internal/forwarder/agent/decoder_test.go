@@ -38,8 +38,7 @@ func keys(kvs []*commonpb.KeyValue) string {
 	return strings.Join(all, " ")
 }
 
-// JSON says nothing of the order of fields or of white space, and lets any
-// character be written as an escape.
+// JSON leaves the order of fields and white space open, and any character may be escaped.
 func TestJSONWrittenOtherwise(t *testing.T) {
 	const uncut = 1 << 20
 	want := readExpected(t, testdata(t, goldenJSON+".expected"))
@@ -88,7 +87,7 @@ func escapedJSON(p []byte) []byte {
 	return out
 }
 
-// What JSON cannot write is there, and says nothing.
+// A value that JSON cannot write is present, without a value.
 func TestNotFiniteJSON(t *testing.T) {
 	m := decodeProto(t, jsonSpan(`"attributes":{"map":{"code.nan":{"F64":null},"ninf":{"F64":null},"code.all":{"Array":{"F64":[null,1.0,null]}}}}`), Options{})
 	for _, kv := range m.Attributes {
@@ -134,7 +133,7 @@ func TestSurrogates(t *testing.T) {
 	}
 }
 
-// A value may come before the key that decides about it.
+// A value may come before its key.
 func TestJSONValueBeforeKey(t *testing.T) {
 	m := decodeProto(t, jsonSpan(`"events":{"queue":[{"attributes":[`+
 		`{"value":{"String":"abc"},"key":"cid"},{"value":{"String":"hunter2"},"key":"self"}],"name":"e"}]}`), Options{})
@@ -144,7 +143,7 @@ func TestJSONValueBeforeKey(t *testing.T) {
 	}
 }
 
-// A status message is short, unless everything is kept.
+// A status message is reduced, unless everything is kept.
 func TestLongMessages(t *testing.T) {
 	text := jsonSpan(`"status_code":"Error","status_message":"` + strings.Repeat("é ", 1000) + `"`)
 	m := decodeProto(t, text, Options{Counters: &Counters{Losses: new(losses.Tally)}})
@@ -179,7 +178,7 @@ func TestLimits(t *testing.T) {
 	if len(m.Links) != 1 || m.DroppedLinksCount != 1 {
 		t.Errorf("links: %v, dropped %d", m.Links, m.DroppedLinksCount)
 	}
-	if n := opts.Counters.Dropped.Load(); n != 2+1+2+1 { // the second event counts, and its attribute
+	if n := opts.Counters.Dropped.Load(); n != 2+1+2+1 { // the second event, and its attribute
 		t.Errorf("counted %d dropped", n)
 	}
 }
@@ -284,8 +283,7 @@ func TestPayloadErrors(t *testing.T) {
 	}
 }
 
-// The shortest elements there are, and so many that nothing else can make up for
-// a bound that is too tight.
+// The shortest elements, so many that nothing else can hide a bound that is too tight.
 func TestBincodeShortestElements(t *testing.T) {
 	const n = 200
 	zeros := func(n int) string { return strings.Repeat("\x00", n) }
@@ -329,7 +327,7 @@ func TestBincodeShortestElements(t *testing.T) {
 	}
 }
 
-// No beginning of a span is a span.
+// No prefix of a span is a span.
 func TestTruncated(t *testing.T) {
 	for _, name := range []string{goldenBin, goldenJSON} {
 		d := NewDecoder(Options{})

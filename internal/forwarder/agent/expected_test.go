@@ -19,8 +19,7 @@ import (
 	"github.com/shimtrace/shimtrace/internal/forwarder/span"
 )
 
-// expected is a line of what integration/rust/golden makes of a frame with the
-// crates that the agent uses.
+// expected is a line that integration/rust/golden writes for a frame, with the agent's crates.
 type expected struct {
 	Encoding          string
 	Undecodable       string
@@ -78,7 +77,7 @@ func readExpected(t *testing.T, data []byte) (all []expected) {
 	return all
 }
 
-// asExpected puts a decoded span into the form of what is expected.
+// asExpected converts a decoded span to expected.
 func asExpected(t *testing.T, payload []byte, s *span.Span) expected {
 	t.Helper()
 	m := message(t, s)
@@ -157,7 +156,7 @@ func asValue(v *commonpb.AnyValue) (e expectedValue) {
 	return e
 }
 
-// checkExpected decodes frames and compares every span with what is expected.
+// checkExpected decodes frames and compares every span with the expected one.
 func checkExpected(t *testing.T, frames []byte, want []expected, opts Options) {
 	t.Helper()
 	opts.Counters = &Counters{Losses: new(losses.Tally)}
@@ -180,7 +179,7 @@ func checkExpected(t *testing.T, frames []byte, want []expected, opts Options) {
 		if w.Undecodable != "" {
 			continue // TestNotFiniteJSON
 		}
-		w.Context.Remote = false // OTLP has no place for a span's own
+		w.Context.Remote = false // OTLP has no field for a span's own
 		if opts.Keep == nil {
 			w.Message = errtext.Reduce(w.Message)
 			w.Events = slices.Clone(w.Events)

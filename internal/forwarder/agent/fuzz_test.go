@@ -18,7 +18,7 @@ import (
 	"github.com/shimtrace/shimtrace/internal/names"
 )
 
-// seeds adds the golden payloads that are small enough to be worth mutating.
+// seeds adds the golden payloads that are small enough to mutate.
 func seeds(f *testing.F, names ...string) {
 	for _, name := range names {
 		for _, p := range payloads(f, testdata(f, name+".frames")) {
@@ -42,8 +42,8 @@ func FuzzJSON(f *testing.F) {
 	fuzzDecode(f, JSON)
 }
 
-// fuzzDecode: whatever comes, the outcome is an error or OTLP within the limits
-// that holds nothing but what may leave.
+// fuzzDecode: any input gives an error, or OTLP within the limits that holds only what may
+// leave the VM.
 func fuzzDecode(f *testing.F, encoding Encoding) {
 	opts := Options{Options: span.Options{MaxValue: 64, MaxAttributes: 8, MaxEvents: 3, MaxLinks: 3, MaxCost: 8 << 10}, Counters: &Counters{Losses: new(losses.Tally)}}
 	d := NewDecoder(opts)
@@ -91,7 +91,7 @@ func fuzzDecode(f *testing.F, encoding Encoding) {
 	})
 }
 
-// kept reports whether the list of attributes has a key.
+// kept reports whether the keep-list has a key.
 func kept(key string) bool {
 	return slices.ContainsFunc(span.DefaultKeep(), func(k string) bool {
 		prefix, all := strings.CutSuffix(k, "*")
@@ -123,8 +123,8 @@ func checkAttributes(t *testing.T, all []*commonpb.KeyValue, opts Options) {
 	}
 }
 
-// FuzzJSONText compares with encoding/json: the text, what was cut of it, and its
-// size when nothing of it is wanted.
+// FuzzJSONText compares with encoding/json: the text, its cut, and its size if nothing of it is
+// wanted.
 func FuzzJSONText(f *testing.F) {
 	for _, s := range []string{`"a"`, `"\ud83e\udd80 \ud83e \n\\\""`, `"ß終🦀"`, `"12345678901234567890\""`, `"\u00e9\/"`} {
 		f.Add([]byte(s), 3)
@@ -161,8 +161,7 @@ func FuzzJSONText(f *testing.F) {
 	})
 }
 
-// FuzzReader: payloads and errors are those that a simple reading of the stream
-// gives.
+// FuzzReader: payloads and errors are those of a simple reader.
 func FuzzReader(f *testing.F) {
 	f.Add([]byte(frame("a")+frame("")+frame(strings.Repeat("x", 40))+frame("b")), 32)
 	f.Add([]byte(frame("a")+"\xff\xff\xff\xff\xff\xff\xff\xff123"), 32)

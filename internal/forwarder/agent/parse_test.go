@@ -7,8 +7,7 @@ import (
 	"github.com/shimtrace/shimtrace/internal/forwarder/span"
 )
 
-// What is written of real spans for the way between two processes is read and written
-// again byte for byte.
+// Real spans survive Append and Parse byte for byte.
 func TestParse(t *testing.T) {
 	for _, name := range []string{capture328, capture410, goldenBin, goldenJSON} {
 		d := NewDecoder(Options{Options: span.Options{Keep: []string{"*"}, MaxValue: 1 << 20, MaxCost: 1 << 30}})

@@ -117,7 +117,7 @@ func TestReaderReset(t *testing.T) {
 	}
 }
 
-// What a guest announces costs nothing until it is sent.
+// An announced length costs nothing until the bytes arrive.
 func TestReaderAllocatesWhatArrives(t *testing.T) {
 	const announced = 1 << 30
 	stream := binary.BigEndian.AppendUint64(nil, announced)

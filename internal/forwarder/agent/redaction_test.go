@@ -39,8 +39,8 @@ func TestNoSecretLeavesByDefault(t *testing.T) {
 	}
 }
 
-// TestTextsAreReduced: what an agent says of an error, or of what happened, holds no
-// values that may be secret, unless everything is kept.
+// TestTextsAreReduced: an agent's error texts and event names hold no values that may be
+// secret, unless everything is kept.
 func TestTextsAreReduced(t *testing.T) {
 	text := jsonSpan(`"status_code":"Error","status_message":"create: env SECRET=hunter2 {a: hunter2}: EPERM\nhunter2",` +
 		`"events":{"queue":[{"name":"exec SECRET=hunter2 in c1","timestamp":{"secs_since_epoch":1,"nanos_since_epoch":2},"attributes":[]}]}`)
@@ -99,7 +99,7 @@ func TestRequestIDs(t *testing.T) {
 	}
 }
 
-// The ids are in the span too, for those who give it its place.
+// The ids are also in fields of the span, for its place in the trace.
 func TestSpanHasIDs(t *testing.T) {
 	var s span.Span
 	p := jsonSpan(`"attributes":{"map":{"req":{"String":"X { container_id: \"c\", exec_id: \"e\" }"}}}`)

@@ -10,9 +10,8 @@ import (
 	"github.com/shimtrace/shimtrace/internal/forwarder/span"
 )
 
-// TestCratesStillAgree remakes what integration/rust/golden made for testdata:
-// the expected values of the committed frames must be the committed ones, and
-// frames made anew must mean the same.
+// TestCratesStillAgree remakes the output of integration/rust/golden: the expected values of
+// the committed frames must equal the committed ones, and new frames must mean the same.
 func TestCratesStillAgree(t *testing.T) {
 	if testing.Short() {
 		t.Skip("builds a Rust program: not in short mode")
@@ -58,7 +57,7 @@ func TestCratesStillAgree(t *testing.T) {
 	}
 	for name, encoding := range map[string]string{goldenBin: "bincode", goldenJSON: "json"} {
 		frames := golden("frames", encoding)
-		if encoding == "bincode" { // an error of serde_json's says where, which depends on the order
+		if encoding == "bincode" { // serde_json's errors have positions, which depend on the order
 			if !bytes.Equal(expect(frames), testdata(t, name+".expected")) {
 				t.Errorf("%s: new frames mean something else", name)
 			}

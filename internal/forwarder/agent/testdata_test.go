@@ -33,7 +33,7 @@ func testdata(tb testing.TB, name string) []byte {
 	return data
 }
 
-// payloads splits frames, which must be whole.
+// payloads splits complete frames.
 func payloads(tb testing.TB, frames []byte) (all [][]byte) {
 	tb.Helper()
 	r := NewReader(bytes.NewReader(frames), Options{})
@@ -61,7 +61,7 @@ const (
 func message(tb testing.TB, s *span.Span) *tracepb.Span {
 	tb.Helper()
 	m := new(tracepb.Span)
-	if err := proto.Unmarshal(s.AppendOTLP(nil), m); err != nil { // where a text is not UTF-8
+	if err := proto.Unmarshal(s.AppendOTLP(nil), m); err != nil { // fails if a text is not UTF-8
 		tb.Fatal(err)
 	}
 	return m

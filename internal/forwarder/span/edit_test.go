@@ -7,7 +7,7 @@ import (
 	"google.golang.org/protobuf/proto"
 )
 
-// edited has what is edited, and what must stay as it is.
+// edited has parts to edit, and parts that must not change.
 func edited(tb testing.TB) *Span {
 	s := new(Span)
 	b := NewBuilder(Options{Keep: []string{"*"}}, nil)
@@ -34,7 +34,7 @@ func edited(tb testing.TB) *Span {
 	return s
 }
 
-// TestEdit: what is edited as bytes is what would be as a message.
+// TestEdit: editing the bytes equals editing the message.
 func TestEdit(t *testing.T) {
 	s := edited(t)
 	want := message(t, s)
@@ -67,7 +67,7 @@ func TestEdit(t *testing.T) {
 	}
 }
 
-// A link may name several traces as bytes, of which readers see the last.
+// A link may hold several trace ids, of which readers take the last.
 func TestLinkOfManyTraces(t *testing.T) {
 	s := new(Span)
 	b := NewBuilder(Options{}, nil)

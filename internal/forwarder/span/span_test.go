@@ -38,7 +38,7 @@ func TestNamesAreBounded(t *testing.T) {
 	}
 }
 
-// A span can also be filled in by hand, and given its place after it was decoded.
+// A span can also be made by hand, and changed after it was decoded.
 func TestSpanByHand(t *testing.T) {
 	s := Span{
 		TraceID: [16]byte{1}, SpanID: [8]byte{2}, ParentID: [8]byte{3}, TraceState: "a=1", TraceFlags: 1,

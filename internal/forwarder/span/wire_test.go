@@ -40,7 +40,7 @@ func TestRoundTrip(t *testing.T) {
 		if err != nil {
 			t.Fatalf("%s: %v", name, err)
 		}
-		clear(b) // what Parse returned must not be part of it
+		clear(b) // Parse must have copied it
 		if !reflect.DeepEqual(got, s) {
 			t.Errorf("%s: got %+v, want %+v", name, got, s)
 		}
@@ -50,7 +50,7 @@ func TestRoundTrip(t *testing.T) {
 	}
 }
 
-// A later version may have fields that this one does not know.
+// A later version may have unknown fields.
 func TestUnknownFields(t *testing.T) {
 	s := full()
 	b := s.Append(nil)
@@ -97,7 +97,7 @@ func TestDamage(t *testing.T) {
 	}
 }
 
-// FuzzParse: whatever comes is an error, or a span that is written as it was read.
+// FuzzParse: any input gives an error, or a span that Append writes as it was read.
 func FuzzParse(f *testing.F) {
 	f.Add(full().Append(nil))
 	f.Add(bare().Append(nil))
@@ -119,7 +119,7 @@ func FuzzParse(f *testing.F) {
 		s.MoveEvents(func(t uint64) uint64 { return t + 1 })
 		s.KeepLinks(func(id *[16]byte) bool { id[0]++; return id[0]&1 == 0 })
 		s.AddBool("kept", true)
-		message(t, s) // fails where it is none any more
+		message(t, s) // fails if it is invalid
 		if len(again) > 2*len(b)+64 {
 			t.Fatalf("%d bytes became %d", len(b), len(again))
 		}

@@ -23,10 +23,9 @@ import (
 	"github.com/shimtrace/shimtrace/internal/losses"
 )
 
-// BenchmarkSocketToJournal takes captures the whole way that the product takes them: from
-// a Unix socket through decoder, queue and Collator to the journal on disk. Every span
-// has ids of its own. The figures are of the processor time of all that, without what
-// writes to the socket.
+// BenchmarkSocketToJournal takes captures the product's whole way: from a Unix socket through
+// decoder, queue and Collator to the journal on disk. Every span has its own ids. The figures
+// are processor time, without that of the sender.
 func BenchmarkSocketToJournal(b *testing.B) {
 	for _, mode := range []struct {
 		name     string
@@ -62,8 +61,7 @@ func BenchmarkSocketToJournal(b *testing.B) {
 	}
 }
 
-// pass brings a stream to the journal, and returns the processor time that its sender
-// took.
+// pass brings a stream to the journal, and returns its sender's processor time.
 func pass(b *testing.B, j *journal.Journal, apart bool, stream []byte, spans int) (sender time.Duration) {
 	const plenty = 1 << 30
 	r := forwarder.New(forwarder.Options{
@@ -118,8 +116,7 @@ func pass(b *testing.B, j *journal.Journal, apart bool, stream []byte, spans int
 	return sender
 }
 
-// fresh returns the frames of a stream again and again until there are so many, each
-// time with other ids.
+// fresh repeats the frames of a stream up to a number, each time with other ids.
 func fresh(stream []byte, atLeast int) (all []byte, spans int) {
 	for round := uint64(1); spans < atLeast; round++ {
 		for rest := stream; len(rest) > 0; spans++ {
@@ -148,7 +145,7 @@ func fresh(stream []byte, atLeast int) (all []byte, spans int) {
 	return all, spans
 }
 
-// Where ids are: JSON's fields, and bincode's offsets where there is no trace state.
+// The positions of ids: JSON's fields, and bincode's offsets without a trace state.
 var jsonIDs = regexp.MustCompile(`"(trace_id|span_id|parent_span_id)":[0-9]+`)
 
 const (

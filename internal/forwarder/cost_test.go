@@ -22,18 +22,18 @@ import (
 	"github.com/shimtrace/shimtrace/internal/reliability"
 )
 
-// bill is what a stream has cost.
+// bill is the cost of a stream.
 type bill struct {
 	cpu        time.Duration
 	heap, disk uint64
 	counts     forwarder.Snapshot
-	peak       uint64         // of the heap, beside what it had before
+	peak       uint64         // of the heap, above its size before
 	wall       time.Duration  // while it was sent
 	drops      map[string]int // in the journal
 }
 
-// pay sends a stream through a Receiver that has no limits, to a journal, and returns
-// what that has cost beside the sending.
+// pay sends a stream through a Forwarder without limits to a journal, and returns its cost,
+// without the sender's.
 func pay(t *testing.T, stream []byte) bill {
 	const enough = 1 << 40
 	return through(t, forwarder.Limits{
@@ -42,8 +42,7 @@ func pay(t *testing.T, stream []byte) bill {
 	}, func(agent *net.UnixConn, _ *forwarder.Forwarder) { send(t, agent, stream) })
 }
 
-// through runs sender against a Receiver with a journal until everything that was sent
-// is on disk.
+// through runs sender against a Forwarder with a journal until everything sent is on disk.
 func through(t *testing.T, o forwarder.Limits, sender func(agent *net.UnixConn, r *forwarder.Forwarder)) (b bill) {
 	t.Helper()
 	dir := t.TempDir()
@@ -60,7 +59,7 @@ func through(t *testing.T, o forwarder.Limits, sender func(agent *net.UnixConn, 
 	runtime.GC()
 	runtime.ReadMemStats(&before)
 	cpu := processTime(t)
-	var own time.Duration // of the sender
+	var own time.Duration // the sender's
 	began := time.Now()
 	done := make(chan struct{})
 	go func() {
@@ -110,7 +109,7 @@ func through(t *testing.T, o forwarder.Limits, sender func(agent *net.UnixConn, 
 	return b
 }
 
-// dropsIn returns what a journal says was lost, by reason.
+// dropsIn returns the losses in a journal, by reason.
 func dropsIn(t *testing.T, dir string) map[string]int {
 	t.Helper()
 	all := make(map[string]int)
@@ -148,9 +147,8 @@ func usage(t testing.TB, who int) time.Duration {
 	return time.Duration(u.Utime.Nano() + u.Stime.Nano())
 }
 
-// TestCostOfShapes: whatever a guest sends, a byte of it costs no more of a processor,
-// of memory and of the disk than is declared for its shape: by comparison with one of a
-// real pod, which is measured in the same run.
+// TestCostOfShapes: a byte from a guest costs at most what its shape declares, of processor
+// time, memory and disk. The unit is a byte of a real pod, measured in the same run.
 func TestCostOfShapes(t *testing.T) {
 	if race {
 		t.Skip("the race detector costs more than what is measured")
@@ -162,7 +160,7 @@ func TestCostOfShapes(t *testing.T) {
 	for _, s := range all {
 		for encoding, stream := range s.variants(t, size) {
 			t.Run(s.name+"/"+encoding, func(t *testing.T) {
-				// The least of some: others use the machine too.
+				// The least of several: others use the machine too.
 				perByte := func(stream []byte) (b bill) {
 					for i := range 3 {
 						if now := pay(t, stream); i == 0 || now.cpu < b.cpu {
@@ -189,14 +187,13 @@ func TestCostOfShapes(t *testing.T) {
 	}
 }
 
-// TestFloodOfShapes: whatever a guest floods its relay with, the relay takes its share
-// of a processor and of memory, reads on, and counts in the journal what it did not take.
+// TestFloodOfShapes: whatever a guest floods its relay with, the relay stays within its share
+// of processor time and memory, reads on, and counts in the journal what it drops.
 func TestFloodOfShapes(t *testing.T) {
 	const (
 		burst   = 50 * time.Millisecond
 		percent = 20
-		// reading is what it takes to read on, as a share of a core, at the pace that a
-		// guest is read at.
+		// reading is the cost of reading at a guest's pace, as a share of a core.
 		reading = 0.25
 		memory  = 40 << 20
 	)
@@ -223,7 +220,7 @@ func TestFloodOfShapes(t *testing.T) {
 				counted := b.counts.Delivered
 				total := 0
 				for _, reason := range losses.All() {
-					if reason != losses.Duplicate && reason != losses.Collision { // of what was delivered
+					if reason != losses.Duplicate && reason != losses.Collision { // after delivery
 						counted += b.counts.Lost[reason]
 					}
 					if n := b.drops["agent: "+reason.String()]; uint64(n) != b.counts.Lost[reason] {
@@ -246,7 +243,7 @@ func TestFloodOfShapes(t *testing.T) {
 	})
 }
 
-// slack is for what the runtime does by itself.
+// slack is for the Go runtime's own work.
 const slack = 30 * time.Millisecond
 
 func floodTime(t *testing.T) time.Duration {
@@ -259,8 +256,8 @@ func floodTime(t *testing.T) time.Duration {
 	return 150 * time.Millisecond
 }
 
-// TestLossesAreWritten: what was lost is in the journal soon, also if nothing else is
-// written and the process has no time to close anything.
+// TestLossesAreWritten: losses are soon in the journal, even if nothing else is written and the
+// process cannot close anything.
 func TestLossesAreWritten(t *testing.T) {
 	dir := t.TempDir()
 	j, err := journal.Open(dir, journal.Options{})

@@ -18,7 +18,7 @@ import (
 	"github.com/shimtrace/shimtrace/internal/reliability"
 )
 
-// floodEnv makes the floods last longer, for instance 30s.
+// floodEnv makes the floods last longer, for example 30s.
 const floodEnv = "SHIMTRACE_FLOOD"
 
 func floodTime(t *testing.T) time.Duration {
@@ -29,7 +29,7 @@ func floodTime(t *testing.T) time.Duration {
 	return d
 }
 
-// peakHeap returns by how much the heap grew at most while f ran.
+// peakHeap returns the heap's largest growth while f ran.
 func peakHeap(t *testing.T, f func()) (grown uint64) {
 	t.Helper()
 	heap := func() uint64 {
@@ -59,13 +59,13 @@ func peakHeap(t *testing.T, f func()) (grown uint64) {
 	return grown
 }
 
-// counting is a Sink that keeps nothing.
+// counting is a Sink that only counts.
 type counting struct{ spans, ends atomic.Int64 }
 
 func (c *counting) Span(ConnInfo, *span.Span) { c.spans.Add(1) }
 func (c *counting) Closed(ConnInfo, error)    { c.ends.Add(1) }
 
-// split counts the spans of one sandbox apart.
+// split counts one sandbox's spans separately.
 type split struct {
 	good, rest counting
 }
@@ -79,8 +79,8 @@ func (s *split) pick(c ConnInfo) *counting {
 func (s *split) Span(c ConnInfo, span *span.Span) { s.pick(c).Span(c, span) }
 func (s *split) Closed(c ConnInfo, err error)     { s.pick(c).Closed(c, err) }
 
-// TestFlood: several VMs send as fast as they can while another sends what an
-// agent sends. Memory stays bounded, and the other loses nothing.
+// TestFlood: several VMs send as fast as they can while another sends what an agent sends.
+// Memory stays bounded, and the other VM loses nothing.
 func TestFlood(t *testing.T) {
 	sample := sampleFrame(t)
 	for name, b := range map[string][]byte{
@@ -131,7 +131,7 @@ func TestFlood(t *testing.T) {
 			if lost := n.of("good").Lost; len(lost) != 0 {
 				t.Errorf("the good one lost %v", lost)
 			}
-			// Six readers, three queues: what the limits allow them together.
+			// Six readers, three queues: their limits together.
 			if heap > 96<<20 {
 				t.Errorf("the heap grew by %d bytes", heap)
 			}
@@ -163,9 +163,9 @@ func residentMiB(t *testing.T) int {
 	return resident * os.Getpagesize() >> 20
 }
 
-// TestConnectionsInALoop: a guest that opens and closes connections, or leaves them in
-// the middle of a frame, takes no descriptors, goroutines or memory beyond its share, is
-// counted, and costs another nothing.
+// TestConnectionsInALoop: a guest opens and closes connections, or leaves them in the middle of
+// a frame. It takes no descriptors, goroutines or memory beyond its share, is counted, and
+// costs other guests nothing.
 func TestConnectionsInALoop(t *testing.T) {
 	sink := new(split)
 	f := forward(t, sink, Limits{})
@@ -180,7 +180,7 @@ func TestConnectionsInALoop(t *testing.T) {
 			a := connect(t, f, pod("bad"))
 			_ = a.SetWriteDeadline(time.Now().Add(patience))
 			if i%3 == 0 {
-				_, _ = a.Write(b[:len(b)/2]) // which fails where the connection is refused
+				_, _ = a.Write(b[:len(b)/2]) // fails if the connection is refused
 			}
 			if i%10 == 0 {
 				half = append(half, a)
@@ -236,8 +236,8 @@ func openFiles(t *testing.T) int {
 	return len(all)
 }
 
-// TestManyConnections: of ten thousand connections of one VM all but a few are
-// refused at once; another's spans come through.
+// TestManyConnections: of one VM's ten thousand connections all but a few are refused at once;
+// another VM's spans arrive.
 func TestManyConnections(t *testing.T) {
 	sink := new(split)
 	f := forward(t, sink, Limits{})
@@ -260,8 +260,8 @@ func TestManyConnections(t *testing.T) {
 	t.Logf("heap +%d MiB at most", heap>>20)
 }
 
-// TestManyAgents: many agents, each with a connection that lives and speaks; in a
-// long run as many as descriptors allow, of which each takes two here.
+// TestManyAgents: many agents, each with an open connection that sends; in a long run as many
+// as descriptors allow, each taking two here.
 func TestManyAgents(t *testing.T) {
 	n := 500
 	if os.Getenv(floodEnv) != "" {

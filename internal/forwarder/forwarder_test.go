@@ -76,8 +76,8 @@ func chunks(b []byte, size int) func(func([]byte) bool) {
 	}
 }
 
-// TestCutAtEveryByte: wherever the stream ends, what was whole is delivered and
-// the rest is counted.
+// TestCutAtEveryByte: wherever the stream ends, complete frames are delivered and the rest is
+// counted.
 func TestCutAtEveryByte(t *testing.T) {
 	whole := sampleFrame(t)
 	second := frames(capture(t, captureOld))[0]
@@ -114,8 +114,8 @@ func TestCutAtEveryByte(t *testing.T) {
 	}
 }
 
-// TestGarbage: no bytes close a connection; frames after garbage in a frame are
-// delivered, and each frame is accounted for.
+// TestGarbage: no bytes close a connection. Frames after garbage in a frame are delivered, and
+// each frame is counted.
 func TestGarbage(t *testing.T) {
 	sink := newRecord()
 	f := forward(t, sink, Limits{SpanBurst: 1 << 20, ByteBurst: 1 << 30, CPUBurst: time.Hour})
@@ -144,7 +144,7 @@ func TestGarbage(t *testing.T) {
 	if !a.isOpen() {
 		t.Error("the connection was closed")
 	}
-	// Bytes that are no frames at all: read on and on.
+	// Bytes that are no frames at all are still read.
 	wild := connect(t, f, pod("wild"))
 	b := make([]byte, 64<<10)
 	for range 100 {
@@ -159,8 +159,8 @@ func TestGarbage(t *testing.T) {
 	}
 }
 
-// TestEnormousLength: a length without end is read past for ever, at no cost in
-// memory, and harms nobody else.
+// TestEnormousLength: a frame of enormous length is skipped forever, costs no memory, and harms
+// nobody else.
 func TestEnormousLength(t *testing.T) {
 	sink := newRecord()
 	f := forward(t, sink, Limits{})
@@ -183,7 +183,7 @@ func TestEnormousLength(t *testing.T) {
 	other.send(sampleFrame(t))
 	eventually(t, "the other's span", func() bool { return sink.count("other") == 1 })
 
-	// An oversized frame that ends costs only itself.
+	// A complete oversized frame costs only itself.
 	ends := connect(t, f, pod("ends"))
 	ends.send(frame(make([]byte, 5<<20)))
 	ends.send(sampleFrame(t))
@@ -193,7 +193,7 @@ func TestEnormousLength(t *testing.T) {
 	}
 }
 
-// TestSlow: an agent may take its time; it is not closed and delays nobody.
+// TestSlow: a slow agent is not closed and delays nobody.
 func TestSlow(t *testing.T) {
 	sink := newRecord()
 	f := forward(t, sink, Limits{})
@@ -223,8 +223,8 @@ func TestSlow(t *testing.T) {
 	eventually(t, "the silent one's span", func() bool { return sink.count("silent") == 1 })
 }
 
-// TestStalledSink: its sandbox loses spans, by number and by size, and is read on;
-// others notice nothing.
+// TestStalledSink: its sandbox loses spans, by number and by size, and is still read; others
+// are unaffected.
 func TestStalledSink(t *testing.T) {
 	for name, opts := range map[string]Limits{
 		"by number": {QueuedSpans: 10},
@@ -282,7 +282,7 @@ func TestStalledEnds(t *testing.T) {
 	}
 }
 
-// panics is a Sink that fails.
+// panics is a Sink that panics.
 type panics struct{ *record }
 
 func (p panics) Span(conn ConnInfo, span *span.Span) {
@@ -307,8 +307,7 @@ func TestPanickingSink(t *testing.T) {
 	}
 }
 
-// TestRates: a sandbox gets its share and no more; connecting again changes
-// nothing.
+// TestRates: a sandbox gets its share and no more; connecting again does not change that.
 func TestRates(t *testing.T) {
 	b := sampleFrame(t)
 	var s span.Span
@@ -323,7 +322,7 @@ func TestRates(t *testing.T) {
 		t.Run(reason.String(), func(t *testing.T) {
 			sink := newRecord()
 			f := forward(t, sink, opts)
-			const n = 30 // as many connections as there may be at once
+			const n = 30 // the limit on open connections
 			for i := range n {
 				a := connect(t, f, pod("greedy"))
 				a.send(b)
@@ -341,7 +340,7 @@ func TestRates(t *testing.T) {
 	}
 }
 
-// laborious is a Sink that uses a millisecond of processor time for a span.
+// laborious is a Sink that uses a millisecond of processor time per span.
 type laborious struct{ counting }
 
 func (l *laborious) Span(conn ConnInfo, span *span.Span) {
@@ -350,8 +349,8 @@ func (l *laborious) Span(conn ConnInfo, span *span.Span) {
 	l.counting.Span(conn, span)
 }
 
-// TestCPU: a sandbox gets its share of a processor, whatever the work is, and is read
-// on; another loses nothing.
+// TestCPU: a sandbox gets its share of a processor, whatever the work is, and is still read;
+// another loses nothing.
 func TestCPU(t *testing.T) {
 	sink := new(laborious)
 	f := forward(t, sink, Limits{CPUPercent: 1, CPUBurst: 20 * time.Millisecond})
@@ -377,14 +376,14 @@ func TestCPU(t *testing.T) {
 	}
 }
 
-// TestPaced: reading faster than the pace costs the sender time, not us, and
-// nothing is lost by it.
+// TestPaced: sending faster than the pace delays the sender, costs the Forwarder no time, and
+// loses nothing.
 func TestPaced(t *testing.T) {
 	sink := newRecord()
 	f := forward(t, sink, Limits{ReadBytesPerSecond: 1 << 20})
 	a := connect(t, f, pod("paced"))
 	began := time.Now()
-	const empty = 3 << 11 // as many count for 3 MiB
+	const empty = 3 << 11 // each counts for minFrame: 3 MiB
 	a.send(make([]byte, empty*prefixSize))
 	eventually(t, "all is read", func() bool { return f.Snapshot().of("paced").total() == empty })
 	if took := time.Since(began); took < time.Second {
@@ -420,7 +419,7 @@ func TestTooMany(t *testing.T) {
 			t.Errorf("sandbox %d: %+v", i, s)
 		}
 	}
-	// Room is made by those who are long gone, and their counts stay.
+	// Long idle sandboxes make room, and their counts stay.
 	for _, a := range agents {
 		a.Close()
 	}
@@ -439,8 +438,7 @@ func TestTooMany(t *testing.T) {
 	}
 }
 
-// TestClose: what has been sent when it is called is delivered, also with a VM
-// that lives on.
+// TestClose: everything sent before it is delivered, even if the VM lives on.
 func TestClose(t *testing.T) {
 	sink := newRecord()
 	f := forward(t, sink, Limits{})
@@ -478,8 +476,7 @@ func TestClose(t *testing.T) {
 	}
 }
 
-// TestCloseInTime: neither a flood nor a sink that stalls makes Close late, and
-// what is lost is counted.
+// TestCloseInTime: neither a flood nor a stalled sink delays Close, and losses are counted.
 func TestCloseInTime(t *testing.T) {
 	t.Run("flood", func(t *testing.T) {
 		f := forward(t, newRecord(), Limits{})

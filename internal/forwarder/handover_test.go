@@ -13,9 +13,8 @@ import (
 	"github.com/shimtrace/shimtrace/internal/handover"
 )
 
-// TestAnotherGoesOn: one Forwarder after another reads an agent's connection, each from
-// the byte at which the one before left. Every span arrives once, and the agent sees
-// nothing of it.
+// TestAnotherGoesOn: Forwarders read an agent's connection one after another, each from the
+// byte where the previous one left. Every span arrives once, and the agent notices nothing.
 func TestAnotherGoesOn(t *testing.T) {
 	data := capture(t, capturePod)
 	fds, err := unix.Socketpair(unix.AF_UNIX, unix.SOCK_STREAM|unix.SOCK_CLOEXEC, 0)

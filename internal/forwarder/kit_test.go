@@ -22,7 +22,7 @@ import (
 
 func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
 
-// What real agents sent, and how many spans that is.
+// The captures of real agents, and their numbers of spans.
 const (
 	capturePod     = "kata-4.1.0-pod.agent"
 	capturePodRS   = "kata-4.1.0-rs-pod.agent"
@@ -107,14 +107,14 @@ func (a peer) send(b []byte) {
 	}
 }
 
-// isOpen tells whether the Forwarder has not closed the connection.
+// isOpen reports whether the Forwarder has not closed the connection.
 func (a peer) isOpen() bool {
 	_ = a.SetReadDeadline(time.Now().Add(time.Millisecond))
 	_, err := a.Read(make([]byte, 1))
 	return os.IsTimeout(err)
 }
 
-// record is a Sink that remembers.
+// record is a Sink that keeps what it gets.
 type record struct {
 	mu    sync.Mutex
 	spans map[string][]*span.Span // by sandbox
@@ -158,7 +158,7 @@ func (r *record) Closed(conn ConnInfo, err error) {
 	r.ends[conn.Sandbox] = append(r.ends[conn.Sandbox], err)
 }
 
-// stall makes a sandbox's calls hang until the returned function is called.
+// stall blocks a sandbox's calls until the returned function is called.
 func (r *record) stall(sandbox string) (resume func()) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
@@ -184,8 +184,8 @@ func (r *record) ended(sandbox string) []error {
 	return r.ends[sandbox]
 }
 
-// forward returns a Forwarder that is closed when the test ends, whose sink must
-// have been called as promised, and whose counts must add up.
+// forward returns a Forwarder that is closed when the test ends. Then its sink's calls must
+// have come in order, and its counts must add up.
 func forward(tb testing.TB, sink Sink, opts Limits) *Forwarder {
 	tb.Helper()
 	f := New(Options{Sink: sink, Limits: opts})
@@ -207,7 +207,7 @@ func closeForwarder(f *Forwarder) error {
 	return f.Close(ctx)
 }
 
-// eventually waits until something holds.
+// eventually waits until a condition holds.
 func eventually(tb testing.TB, what string, holds func() bool) {
 	tb.Helper()
 	for end := time.Now().Add(patience); !holds(); time.Sleep(2 * time.Millisecond) {

@@ -14,7 +14,7 @@ import (
 
 const patience = 20 * time.Second
 
-// connect gives the Receiver a connection, and returns the agent's end.
+// connect gives the Forwarder a connection, and returns the agent's end.
 func connect(t *testing.T, r *forwarder.Forwarder, from listen.Origin) *net.UnixConn {
 	t.Helper()
 	fds, err := unix.Socketpair(unix.AF_UNIX, unix.SOCK_STREAM|unix.SOCK_CLOEXEC, 0)

@@ -25,7 +25,7 @@ import (
 	"github.com/shimtrace/shimtrace/internal/names"
 )
 
-// store is a client, and counts what is lost before it.
+// store is a journal in memory.
 type store struct {
 	mu     sync.Mutex
 	spans  map[string][]*tracepb.Span // by the resource's "vm"
@@ -77,7 +77,7 @@ func isolated(from listen.Origin) (collate.Options, losses.Reason) {
 	}}}, 0
 }
 
-// start returns a Receiver that runs until the test ends, or until closed.
+// start returns a Forwarder that runs until the test ends, or until closed.
 func start(t *testing.T, s *store, o forwarder.Options) (r *forwarder.Forwarder, closed func() error) {
 	t.Helper()
 	o.Journal = s
@@ -113,8 +113,8 @@ func placeholders(spans []*tracepb.Span) (n int) {
 	return n
 }
 
-// TestVMsApart: the spans of VMs at the same time arrive each under its own VM's
-// name, all of them, in traces that no other VM is in.
+// TestVMsApart: the spans of concurrent VMs all arrive under their own VM's name, in traces
+// that no other VM uses.
 func TestVMsApart(t *testing.T) {
 	s := newStore()
 	r, closed := start(t, s, forwarder.Options{})
@@ -150,8 +150,8 @@ func TestVMsApart(t *testing.T) {
 	}
 }
 
-// TestEndsWithLastConnection: what waits for a parent is sent when the last of the
-// VM's connections that spoke has ended, not before.
+// TestEndsWithLastConnection: spans that wait for a parent are sent when the last connection of
+// the VM that sent spans has ended, not before.
 func TestEndsWithLastConnection(t *testing.T) {
 	s := newStore()
 	r, _ := start(t, s, forwarder.Options{})
@@ -168,8 +168,8 @@ func TestEndsWithLastConnection(t *testing.T) {
 	eventually(t, "the lost spans have placeholders", func() bool { return placeholders(s.of("a")) > 0 })
 }
 
-// TestSandbox: a sandbox's collator outlives its connections, and what it is told
-// of calls holds for the next one.
+// TestSandbox: a sandbox's collator outlives its connections, and the calls reported to it
+// apply to the next one.
 func TestSandbox(t *testing.T) {
 	s := newStore()
 	root := trace.NewSpanContext(trace.SpanContextConfig{TraceID: trace.TraceID{9}, SpanID: trace.SpanID{9}, TraceFlags: trace.FlagsSampled})
@@ -187,7 +187,7 @@ func TestSandbox(t *testing.T) {
 	send(t, agent, data)
 	agent.Close()
 	eventually(t, "the connection ends", func() bool { return r.Snapshot().Connections == 0 && len(s.of("a")) >= 60 })
-	// The same spans again are known to be the same by the same collator only.
+	// Only the same collator recognizes the same spans.
 	agent = connect(t, r, listen.Origin{Sandbox: "a"})
 	send(t, agent, data)
 	agent.Close()
@@ -204,8 +204,8 @@ func TestSandbox(t *testing.T) {
 	}
 }
 
-// TestTraceIDs: traces have ids that the guest named only where that is asked for.
-// (A child that names another trace than its parent is put into the parent's.)
+// TestTraceIDs: a guest's trace ids are kept only if the options say so. (A child in another
+// trace than its parent's moves to the parent's.)
 func TestTraceIDs(t *testing.T) {
 	for _, keep := range []bool{false, true} {
 		s := newStore()
@@ -233,7 +233,7 @@ func TestTraceIDs(t *testing.T) {
 	}
 }
 
-// TestLost: whatever is lost is told once, under its reason.
+// TestLost: each loss is counted once, under its reason.
 func TestLost(t *testing.T) {
 	s := newStore()
 	r, closed := start(t, s, forwarder.Options{MaxVMs: 1, Collation: func(from listen.Origin) (collate.Options, losses.Reason) {
@@ -263,8 +263,8 @@ func TestLost(t *testing.T) {
 	}
 }
 
-// TestClientFails: what the client does not take is warned of and counted here, and
-// told by the client itself.
+// TestClientFails: if the journal fails to take spans, that is warned of and counted here; the
+// journal itself counts the reason.
 func TestClientFails(t *testing.T) {
 	s := newStore()
 	s.fail = errors.New("the disk is full")
@@ -284,7 +284,7 @@ func TestClientFails(t *testing.T) {
 	}
 }
 
-// TestPanic: whatever fails on spans costs them, and not the process.
+// TestPanic: a panic costs spans, not the process.
 func TestPanic(t *testing.T) {
 	s := newStore()
 	s.panic = true
@@ -307,7 +307,7 @@ func TestPanic(t *testing.T) {
 	}
 }
 
-// TestQuiet: what nobody wants is no loss.
+// TestQuiet: an unwanted span is no loss.
 func TestQuiet(t *testing.T) {
 	s := newStore()
 	r, closed := start(t, s, forwarder.Options{Collation: func(from listen.Origin) (collate.Options, losses.Reason) {

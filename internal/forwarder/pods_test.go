@@ -31,7 +31,7 @@ import (
 	"github.com/shimtrace/shimtrace/internal/losses"
 )
 
-// host has what there is once: the runtimes' endpoint, and the way from there.
+// host has what a host has once: the runtimes' endpoint, and the link to the relays.
 type host struct {
 	dir string // of the link
 	url string
@@ -75,15 +75,15 @@ func newHost(t *testing.T) *host {
 	return h
 }
 
-// podRelay has what a relay has of its sandbox.
+// podRelay has what a relay has for its sandbox.
 type podRelay struct {
 	*captured.Pod
 	t    *testing.T
 	root trace.SpanContext
 	now  atomic.Int64 // the pod's time
-	took atomic.Int64 // spans of the runtime's
+	took atomic.Int64 // runtime's spans
 	own  *collate.Collator
-	// closed ends the receiver.
+	// closed ends the Forwarder.
 	closed func() error
 	link   *route.Link
 	// agent is the agent's end of its connection.
@@ -121,7 +121,7 @@ func (h *host) relayOf(t *testing.T, s *store, pod *captured.Pod, name string) *
 	}})
 	p.own, p.closed = r.Sandbox(pod.Sandbox), closed
 
-	short, err := os.MkdirTemp("", "vm") // the kernel's limit is near
+	short, err := os.MkdirTemp("", "vm") // socket paths are short
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -158,7 +158,7 @@ func (h *host) relayOf(t *testing.T, s *store, pod *captured.Pod, name string) *
 	return p
 }
 
-// post posts as the pod's runtime did.
+// post posts the runtime's spans.
 func (p *podRelay) post(url string, body []byte) {
 	p.t.Helper()
 	req, err := http.NewRequest(http.MethodPost, url, bytes.NewReader(body))
@@ -181,14 +181,14 @@ func (p *podRelay) post(url string, body []byte) {
 	}
 }
 
-// context is that of a call's span.
+// context returns the context of a call's span.
 func (p *podRelay) context(call int) trace.SpanContext {
 	id := p.root.SpanID()
 	binary.BigEndian.PutUint16(id[1:], uint16(call+1))
 	return p.root.WithSpanID(id)
 }
 
-// live lives the pod's life: everything comes as it came, at its own time.
+// live replays the pod's life: everything arrives in its original form, at its own time.
 func (p *podRelay) live(url string) {
 	type event struct {
 		at int64
@@ -247,8 +247,8 @@ func (p *podRelay) until(what string, ok func() bool) {
 	}
 }
 
-// TestPods lives captured pods of both runtimes at the same time, over the wires that
-// they came by: each is one trace of its own.
+// TestPods replays captured pods of both runtimes concurrently, over their original wire
+// formats: each becomes one trace of its own.
 func TestPods(t *testing.T) {
 	h := newHost(t)
 	for _, name := range []string{captured.Go, captured.Rust} {

@@ -9,20 +9,18 @@ import (
 	"github.com/shimtrace/shimtrace/internal/forwarder/captured"
 )
 
-// shape is one of the ways in which a guest can make a byte dear.
+// shape is one way in which a guest can make a byte expensive.
 type shape struct {
 	name string
-	// frame returns the nth frame, in both encodings; an encoding that cannot say it
-	// is left out.
+	// frame returns the nth frame in both encodings, without one that cannot express it.
 	json, bincode func(n int) []byte
-	raw           func(tb testing.TB) []byte // in the place of both
-	// CPU is the most that a byte may take of a processor, as a multiple of what one of
-	// a real pod takes; heap the most that it may take of memory in passing, and disk of
-	// the journal, in bytes.
+	raw           func(tb testing.TB) []byte // instead of both
+	// CPU bounds a byte's processor time, as a multiple of that of a byte of a real pod; heap
+	// bounds its memory in passing, and disk its bytes in the journal.
 	cpu, heap, disk float64
 }
 
-// wide is how many elements a list has that is as long as makes sense.
+// wide is the number of elements of the longest list that makes sense.
 const wide = 2000
 
 func shapes() []shape {
@@ -83,19 +81,19 @@ func spans(name string, s spanShape, cpu, heap, disk float64) shape {
 	return shape{name: name, json: s.json, bincode: s.bincode, cpu: cpu, heap: heap, disk: disk}
 }
 
-// jsonOnly is one that only JSON has, of a span with the fields.
+// jsonOnly is a shape of JSON spans with the fields.
 func jsonOnly(name, fields string, cpu float64) shape {
 	return shape{name: name, cpu: cpu, heap: 2, disk: 0.1, json: func(n int) []byte {
 		return fmt.Appendf(nil, `{"span_context":{"trace_id":1,"span_id":%d},"end_time":{"secs_since_epoch":1},%s}`, n+1, fields)
 	}}
 }
 
-// repeated is one of bytes that are the same again and again, and no span.
+// repeated is a shape of repeated data without any span.
 func repeated(name string, data []byte, cpu float64) shape {
 	return shape{name: name, cpu: cpu, heap: 4, disk: 0.1, raw: func(testing.TB) []byte { return data }}
 }
 
-// variants returns the shape's streams of about so many bytes, by encoding.
+// variants returns the shape's streams of about size bytes, by encoding.
 func (s shape) variants(tb testing.TB, size int) map[string][]byte {
 	all := make(map[string][]byte)
 	if s.raw != nil {
@@ -130,8 +128,8 @@ type spanShape struct {
 	attributes    []keyed
 	events, links int
 	within        []keyed // of each event
-	traces        bool    // each is a trace of its own
-	orphans       bool    // each has a parent that never comes
+	traces        bool    // each is in its own trace
+	orphans       bool    // each has a parent that never arrives
 	chain         bool    // each is below the next one
 }
 

@@ -6,5 +6,5 @@ import (
 	"github.com/shimtrace/shimtrace/internal/deptest"
 )
 
-// TestImports: what every pod has a process of grows by decision only.
+// TestImports: the binary that every pod runs grows only by decision.
 func TestImports(t *testing.T) { deptest.Listed(t, "imports.txt") }

@@ -1,6 +1,6 @@
-// Command containerd-shim-traced-v2 is a runtime v2 shim for containerd that
-// wraps another one and traces it. It is run by containerd, under a name that says
-// which shim to wrap: containerd-shim-runc-traced-v2 wraps containerd-shim-runc-v2.
+// Command containerd-shim-traced-v2 is a containerd runtime v2 shim that wraps another
+// shim and traces it. containerd runs it under a name that says which shim to wrap:
+// containerd-shim-runc-traced-v2 wraps containerd-shim-runc-v2.
 package main
 
 import (

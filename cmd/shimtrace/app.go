@@ -13,17 +13,17 @@ import (
 	"github.com/shimtrace/shimtrace/internal/console"
 )
 
-// host is what the commands have of the world around them.
+// host is the commands' environment.
 type host struct {
 	stdout, stderr io.Writer
 	getenv         func(string) string
-	// executable is the path of the running tool, links resolved.
+	// executable returns the path of the running tool, links resolved.
 	executable func() (string, error)
-	// root is below what Kata is looked for.
+	// root is the directory below which Kata is looked for.
 	root string
 }
 
-// run runs the command line and returns the exit code. Errors go to stderr.
+// run executes the command line and returns the exit code. Errors go to stderr.
 func run(ctx context.Context, h *host, args []string) int {
 	err := newApp(h).Run(ctx, args)
 	if err == nil {
@@ -40,7 +40,7 @@ func run(ctx context.Context, h *host, args []string) int {
 func newApp(h *host) *cli.Command {
 	app := &cli.Command{
 		Name:  "shimtrace",
-		Usage: "trace containerd's shims, and see where a pod's time goes",
+		Usage: "trace containerd's shims and see where a pod's time goes",
 		Description: "Exit codes: 0 ok, 1 failure, 2 wrong usage, 3 nothing found.\n\n" +
 			"Settings: " + configHint(),
 		Commands: append([]*cli.Command{
@@ -51,7 +51,7 @@ func newApp(h *host) *cli.Command {
 		Suggest:               true,
 		Writer:                h.stdout,
 		ErrWriter:             h.stderr,
-		// Errors are printed and turned into exit codes in one place: run.
+		// Only run prints errors and maps them to exit codes.
 		ExitErrHandler: func(context.Context, *cli.Command, error) {},
 		Action: func(_ context.Context, c *cli.Command) error {
 			if c.Args().Present() {
@@ -74,7 +74,7 @@ func configHint() string {
 	return "/etc/shimtrace/config.toml or the file that SHIMTRACE_CONFIG names; see docs/configuration.md."
 }
 
-// noArguments is the check of commands that take none.
+// noArguments returns an error if a command without arguments got one.
 func noArguments(c *cli.Command) error {
 	if c.Args().Present() {
 		return console.UsageError("%s takes no argument, got %q", c.FullName(), c.Args().First())

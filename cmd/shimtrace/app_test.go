@@ -15,7 +15,7 @@ import (
 	tracepb "go.opentelemetry.io/proto/otlp/trace/v1"
 )
 
-// result is what a command line has done.
+// result is the outcome of a command line.
 type result struct {
 	code           int
 	stdout, stderr string
@@ -76,7 +76,7 @@ func TestVersion(t *testing.T) {
 	command(t, nil, "version", "--json").want(t, console.OK, `"go":"go1.`, "")
 }
 
-// sandbox is one traced container for the tests' journals.
+// sandbox is one traced container in a test's journal.
 type sandbox struct {
 	id, container, pod, namespace string
 	trace                         string

@@ -16,7 +16,7 @@ import (
 
 const collectName = "collect"
 
-// collectCommands are collect, and the names that its parts had.
+// collectCommands returns collect and the older names of its parts.
 func collectCommands(h *host) []*cli.Command {
 	all := []*cli.Command{collectCommand(h)}
 	for _, name := range []string{"ship", "receive"} {
@@ -30,22 +30,22 @@ func collectCommands(h *host) []*cli.Command {
 func collectCommand(h *host) *cli.Command {
 	return &cli.Command{
 		Name:  collectName,
-		Usage: "ship the journal, and receive the spans of Kata's own runtimes",
-		Description: "Relays start this by themselves when an endpoint is configured, and for Kata's runtimes; one\n" +
-			"process collects for the whole host, and another one leaves at once with exit code 0. It ships\n" +
-			"the journals to their collectors: nothing is lost while these are away, for what is not shipped\n" +
-			"stays in the journal. It is the endpoint that Kata's runtimes post to, from when the first relay\n" +
-			"asks for that, and brings each span to the relay of its sandbox. See docs/operation.md.\n\n" +
-			"ship and receive are older names for it.\n\n" +
-			"Examples:\n   shimtrace collect --idle 0      # as a service, from before the first relay\n" +
+		Usage: "ship the journal and receive the spans of Kata's own runtimes",
+		Description: "Relays start it by themselves when an endpoint is configured, and for Kata's runtimes. One\n" +
+			"process collects for the whole host; a second one exits at once with code 0. It ships the\n" +
+			"journals to their collectors. A collector that is away loses nothing: spans that are not\n" +
+			"shipped stay in the journal. It is also the endpoint that Kata's runtimes post to, as soon as\n" +
+			"a relay asks for that, and hands each span to its sandbox's relay. See docs/operation.md.\n\n" +
+			"ship and receive are its older names.\n\n" +
+			"Examples:\n   shimtrace collect --idle 0      # as a service, before any relay\n" +
 			"   shimtrace collect --listen 127.0.0.1:24268\n" +
 			"   OTEL_EXPORTER_OTLP_ENDPOINT=http://127.0.0.1:4318 shimtrace collect --once",
 		Flags: []cli.Flag{
 			journalFlag(),
-			&cli.StringFlag{Name: "runtime", Usage: "ship as section [runtime.`INNER`] of the configuration says, and no other journal"},
-			&cli.BoolFlag{Name: "once", Usage: "ship what there is now, and end; receive nothing"},
-			&cli.StringFlag{Name: "listen", Usage: "take posts at `ADDRESS`, of the loopback interface, in the place of the configured one, and at once"},
-			&cli.DurationFlag{Name: "idle", Value: time.Minute, Usage: "end when there was nothing to be shipped and no relay for `DURATION`; 0 is never"},
+			&cli.StringFlag{Name: "runtime", Usage: "ship only the journal of section [runtime.`INNER`] of the configuration"},
+			&cli.BoolFlag{Name: "once", Usage: "ship the present content and exit; receive nothing"},
+			&cli.StringFlag{Name: "listen", Usage: "receive at `ADDRESS`, on the loopback interface, from the start (default: the configured one, once a relay asks)"},
+			&cli.DurationFlag{Name: "idle", Value: time.Minute, Usage: "exit when there was nothing to ship and no relay for `DURATION`; 0: never"},
 		},
 		Action: func(ctx context.Context, c *cli.Command) error {
 			if err := noArguments(c); err != nil {
@@ -110,7 +110,7 @@ func collectCommand(h *host) *cli.Command {
 
 var errNowhere = errors.New("there is nowhere to ship to: set endpoint in [export] of the configuration, or OTEL_EXPORTER_OTLP_ENDPOINT")
 
-// shipOnce ships what is in a journal.
+// shipOnce ships the present content of a journal.
 func shipOnce(ctx context.Context, cfg config.Config, say *console.Console) error {
 	if cfg.Export.Endpoint == "" {
 		return errNowhere

@@ -27,8 +27,8 @@ import (
 	"github.com/shimtrace/shimtrace/internal/reliability"
 )
 
-// kept is an endpoint that relays see to, as they do: with the port opened by the one
-// that starts the process.
+// kept is an endpoint that relays keep, as in production: whoever starts the process
+// opens the port.
 type kept struct {
 	state, at, url string
 
@@ -57,7 +57,7 @@ func newKept(t *testing.T) *kept {
 	return k
 }
 
-// keeper returns a relay's.
+// keeper returns a relay's keeper.
 func (k *kept) keeper(t *testing.T) *keeper.Keeper {
 	of := keeper.New(keeper.Options{
 		Lock:    filepath.Join(k.state, "collect", "lock"),
@@ -94,7 +94,8 @@ func (k *kept) logged() []string {
 	return append([]string(nil), k.log...)
 }
 
-// processes are those that hold the endpoint's lock: children of ours that run.
+// processes returns the holders of the endpoint's lock: running children of this
+// process.
 func (k *kept) processes(t *testing.T) (pids []int) {
 	t.Helper()
 	lists, _ := filepath.Glob("/proc/self/task/*/children")
@@ -116,7 +117,7 @@ func (k *kept) processes(t *testing.T) (pids []int) {
 }
 
 // TestCollectReplaced: relays start one process for the host, and another one when it
-// is killed; each gets what is posted from then on.
+// is killed; each gets the posts from then on.
 func TestCollectReplaced(t *testing.T) {
 	k := newKept(t)
 	pods := load(t, goPod, rustPod)
@@ -124,7 +125,7 @@ func TestCollectReplaced(t *testing.T) {
 	for _, p := range pods {
 		of := k.keeper(t)
 		of.Ensure()
-		// The port is open before the process is there: nothing is refused.
+		// The port is open before the process runs: no post is refused.
 		conn, err := net.Dial("tcp", k.at)
 		if err != nil {
 			t.Fatal(err)
@@ -140,7 +141,7 @@ func TestCollectReplaced(t *testing.T) {
 		t.Fatalf("processes %v", first)
 	}
 
-	// As if it had run for a while: one that dies young is not replaced so quickly.
+	// As if it had run for a while: a process that dies young is replaced more slowly.
 	if err := os.Chtimes(filepath.Join(k.state, "collect", "lock"), time.Now().Add(-time.Hour), time.Now().Add(-time.Hour)); err != nil {
 		t.Fatal(err)
 	}
@@ -161,7 +162,7 @@ func TestCollectReplaced(t *testing.T) {
 	t.Logf("and had taken %d posts after %v", len(pods[1].bodies), time.Since(killed))
 	eventually(t, "they arrive", func() bool { return len(relays[1].got()) == len(pods[1].spans) })
 	relays[1].gets(t, pods[1].spans)
-	// The one relay lost nothing of what it had, and goes on.
+	// The relay lost none of its spans, and goes on.
 	client := pods[0].client(t)
 	if err := pods[0].post(client, k.url, pods[0].bodies[0]); err != nil {
 		t.Fatal(err)
@@ -169,8 +170,8 @@ func TestCollectReplaced(t *testing.T) {
 	eventually(t, "the other relay gets on, too", func() bool { return len(relays[0].got()) == len(pods[0].spans)+1 })
 }
 
-// TestCollectStopped: while the process is stopped, posts wait for the next one, and no
-// longer than it takes to start that. The Go runtime's exporter has no limit of its own.
+// TestCollectStopped: while the process is stopped, posts wait for the next one, for no
+// longer than its start takes. The Go runtime's exporter has no timeout.
 func TestCollectStopped(t *testing.T) {
 	k := newKept(t)
 	p := load(t, goPod)[0]
@@ -188,7 +189,7 @@ func TestCollectStopped(t *testing.T) {
 	if err := unix.Kill(first[0], unix.SIGSTOP); err != nil {
 		t.Fatal(err)
 	}
-	// A post to the stopped process ends with it, and the next one is taken.
+	// A post to the stopped process ends with it; the next post is taken.
 	const hang = 30 * time.Second
 	began := time.Now()
 	client := &http.Client{Timeout: hang, Transport: &http.Transport{DisableKeepAlives: true}}
@@ -218,8 +219,8 @@ func TestCollectStopped(t *testing.T) {
 	})
 }
 
-// TestCollectStuck: a process that is killed while a disk hangs in one of its threads does
-// not end, and its sockets stay open. Nobody waits for it nonetheless.
+// TestCollectStuck: a process killed while a disk hangs in one of its threads does not
+// end, and its sockets stay open. Nobody waits for it all the same.
 func TestCollectStuck(t *testing.T) {
 	disk, freeze, thaw := disktest.Ext4(t)
 	t.Cleanup(thaw)
@@ -295,8 +296,8 @@ func TestCollectStuck(t *testing.T) {
 	})
 }
 
-// TestCollectPortTaken: who has the port keeps it, and is heard of once; when it is
-// free, the endpoint is opened.
+// TestCollectPortTaken: whoever has the port keeps it and is reported once; when the
+// port is free, the endpoint opens.
 func TestCollectPortTaken(t *testing.T) {
 	k := newKept(t)
 	other, err := net.Listen("tcp", k.at)
@@ -335,7 +336,7 @@ func TestCollectPortTaken(t *testing.T) {
 	relay.gets(t, p.spans)
 }
 
-// TestCollectLeftovers: what a process leaves that was killed stops nobody.
+// TestCollectLeftovers: the files of a killed process block nobody.
 func TestCollectLeftovers(t *testing.T) {
 	r := startReceive(t)
 	if err := r.cmd.Process.Kill(); err != nil {
@@ -356,7 +357,7 @@ func TestCollectLeftovers(t *testing.T) {
 	again.stop()
 }
 
-// TestCollectKilledIsCounted: what a process had that was killed is counted by the next.
+// TestCollectKilledIsCounted: the next process counts what a killed one held.
 func TestCollectKilledIsCounted(t *testing.T) {
 	r := startReceive(t)
 	p := load(t, rustPod)[0]
@@ -382,7 +383,7 @@ func TestCollectKilledIsCounted(t *testing.T) {
 	})
 }
 
-// pendingOf is what an endpoint has in its hands.
+// pendingOf returns what an endpoint holds.
 func pendingOf(t *testing.T, state string) uint64 {
 	t.Helper()
 	b, err := os.ReadFile(filepath.Join(state, "collect", "pending"))
@@ -393,7 +394,7 @@ func pendingOf(t *testing.T, state string) uint64 {
 }
 
 // TestCollectOnAHungJournal: posts are taken, and the process ends, while the journal's
-// file system answers nothing.
+// file system hangs.
 func TestCollectOnAHungJournal(t *testing.T) {
 	dir, release := disktest.Hung(t)
 	config, state, at := receiveConfig(t)

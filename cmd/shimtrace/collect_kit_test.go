@@ -24,17 +24,17 @@ import (
 	"github.com/shimtrace/shimtrace/internal/losses"
 )
 
-// pod is what the runtime of a real pod posted, in order.
+// pod is what a real pod's runtime posted, in order.
 type pod struct {
 	sandbox string
 	service string
 	http2   bool
 	bodies  [][]byte
-	spans   []trace.SpanID // that are to arrive
+	spans   []trace.SpanID // the expected ones
 }
 
-// The captured pods. The Go runtime says its sandbox's id in some spans, runtime-rs
-// the first characters of it in its name.
+// The captured pods. The Go runtime has its sandbox's id in some spans, runtime-rs its
+// first characters in the service name.
 var (
 	goPod   = sync.OnceValues(func() (*pod, error) { return readPod("kata-4.1.0-pod", false) })
 	rustPod = sync.OnceValues(func() (*pod, error) { return readPod("kata-4.1.0-rs-pod", true) })
@@ -113,7 +113,7 @@ func (p *pod) post(client *http.Client, endpoint string, body []byte) error {
 	return nil
 }
 
-// client returns one that speaks as the pod's runtime does, over one connection.
+// client returns a client like the pod's runtime, with one connection.
 func (p *pod) client(t testing.TB) *http.Client {
 	protocols := new(http.Protocols)
 	protocols.SetHTTP1(!p.http2)
@@ -134,7 +134,7 @@ func (p *pod) postAll(t *testing.T, endpoint string) {
 	}
 }
 
-// fakeRelay is the end of a relay.
+// fakeRelay is a relay's end of the link.
 type fakeRelay struct {
 	losses losses.Tally
 	*route.Link
@@ -193,14 +193,14 @@ func (f *fakeRelay) got() []trace.SpanID {
 	return append([]trace.SpanID(nil), f.spans...)
 }
 
-// leave ends the link as a relay does, whose runtime has ended.
+// leave ends the link like a relay whose runtime has ended.
 func (f *fakeRelay) leave() {
 	ctx, cancel := context.WithTimeout(context.Background(), forwardPatience)
 	defer cancel()
 	f.Leave(ctx)
 }
 
-// gets fails unless the relay has got these spans, in this order, and no others.
+// gets fails unless the relay got exactly these spans, in this order.
 func (f *fakeRelay) gets(t *testing.T, want []trace.SpanID) {
 	t.Helper()
 	got := f.got()
@@ -216,7 +216,7 @@ func (f *fakeRelay) gets(t *testing.T, want []trace.SpanID) {
 	}
 }
 
-// receiveConfig returns a configuration with directories and a port of its own.
+// receiveConfig returns a configuration with its own directories and port.
 func receiveConfig(t *testing.T) (config, state, at string) {
 	t.Helper()
 	l, err := net.Listen("tcp", "127.0.0.1:0")
@@ -233,7 +233,7 @@ func receiveConfig(t *testing.T) (config, state, at string) {
 	return fmt.Sprintf("[relay]\nstate_dir = %q\n[journal]\ndir = %q\n[jaeger]\nreceive = \"on\"\nlisten = %q\n", state, filepath.Join(state, "journal"), at), state, at
 }
 
-// receiving is a shimtrace collect that runs.
+// receiving is a running shimtrace collect.
 type receiving struct {
 	*forwardProcess
 	state, at, url string
@@ -248,13 +248,13 @@ func startReceive(t *testing.T, args ...string) *receiving {
 	return r
 }
 
-// relay connects a relay. What is posted before the endpoint knows it is held.
+// relay connects a relay. Posts before the endpoint knows it are held.
 func (r *receiving) relay(t *testing.T, sandbox string, pids ...int) *fakeRelay {
 	t.Helper()
 	return linkRelay(t, r.state, sandbox, func() {}, pids...)
 }
 
-// drops returns what the journal says was lost.
+// drops returns the losses in the journal.
 func drops(t *testing.T, state string) map[string]int {
 	t.Helper()
 	all := make(map[string]int)

@@ -12,7 +12,7 @@ import (
 	"github.com/shimtrace/shimtrace/internal/forwarder/endpoint"
 )
 
-// memoryOf returns a process's resident memory and the anonymous part of it, in kB.
+// memoryOf returns a process's resident memory and its anonymous part, in kB.
 func memoryOf(t *testing.T, pid int) (resident, anonymous int) {
 	t.Helper()
 	status, err := os.ReadFile(fmt.Sprintf("/proc/%d/status", pid))
@@ -26,8 +26,8 @@ func memoryOf(t *testing.T, pid int) (resident, anonymous int) {
 	return resident, anonymous
 }
 
-// TestCollectMemory: the memory of a burst goes back to the system when it is over. It is
-// of the tool as it is built, for that of a test, or with the race detector, is another.
+// TestCollectMemory: the memory of a burst returns to the system afterwards. It runs
+// the tool as built: a test binary or the race detector would differ.
 func TestCollectMemory(t *testing.T) {
 	tool := filepath.Join(t.TempDir(), "shimtrace")
 	if out, err := exec.Command("go", "build", "-o", tool, ".").CombinedOutput(); err != nil {

@@ -15,7 +15,7 @@ import (
 	"github.com/shimtrace/shimtrace/internal/export/journal"
 )
 
-// newCollector returns a collector that takes everything, and the number of uploads.
+// newCollector returns a collector that takes everything, and its number of uploads.
 func newCollector(t *testing.T) (url string, uploads *atomic.Int64) {
 	t.Helper()
 	uploads = new(atomic.Int64)
@@ -43,8 +43,8 @@ func record(t *testing.T, dir string) {
 	}
 }
 
-// TestCollectShipsEachJournal: a runtime with a journal of its own has it shipped to its
-// own collector, by the same process.
+// TestCollectShipsEachJournal: the same process ships a runtime's own journal to that
+// runtime's collector.
 func TestCollectShipsEachJournal(t *testing.T) {
 	dir := t.TempDir()
 	common, uploads := newCollector(t)
@@ -65,8 +65,8 @@ func TestCollectShipsEachJournal(t *testing.T) {
 	}
 }
 
-// TestCollectFollowsExport: what is recorded after a change of the configuration goes to
-// where that says, while the process runs; a broken file changes nothing.
+// TestCollectFollowsExport: after a change of the configuration, a running process
+// ships new spans to the new target; a broken file changes nothing.
 func TestCollectFollowsExport(t *testing.T) {
 	dir := t.TempDir()
 	first, uploads := newCollector(t)
@@ -104,7 +104,7 @@ func TestCollectFollowsExport(t *testing.T) {
 	p.stop()
 }
 
-// TestOlderNames: ship and receive say what they are now.
+// TestOlderNames: ship and receive name their new name.
 func TestOlderNames(t *testing.T) {
 	url, uploads := newCollector(t)
 	env := map[string]string{"OTEL_EXPORTER_OTLP_ENDPOINT": url}

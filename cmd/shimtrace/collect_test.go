@@ -20,8 +20,8 @@ import (
 	"github.com/shimtrace/shimtrace/internal/forwarder/endpoint"
 )
 
-// TestCollectTwoSandboxes: the runtimes of two pods post at the same time, each in
-// its own way; each relay gets its own spans, all of them, as they came.
+// TestCollectTwoSandboxes: the runtimes of two pods post at the same time, each in its
+// own way; each relay gets exactly its own spans, unchanged.
 func TestCollectTwoSandboxes(t *testing.T) {
 	r := startReceive(t)
 	pods := load(t, goPod, rustPod)
@@ -49,8 +49,8 @@ func TestCollectTwoSandboxes(t *testing.T) {
 	}
 }
 
-// TestCollectBeforeRelay: what is posted before the sandbox's relay comes waits for
-// it; what is nobody's is counted.
+// TestCollectBeforeRelay: spans posted before their sandbox's relay exists wait for it;
+// those of no sandbox are counted.
 func TestCollectBeforeRelay(t *testing.T) {
 	r := startReceive(t)
 	pods := load(t, goPod, rustPod)
@@ -64,7 +64,7 @@ func TestCollectBeforeRelay(t *testing.T) {
 	relay := r.relay(t, pods[0].sandbox)
 	eventually(t, "they arrive", func() bool { return len(relay.got()) == 20 })
 	relay.gets(t, pods[0].spans[:20])
-	// The endpoint ends before its patience does.
+	// The endpoint ends before it gives up waiting.
 	r.stop()
 	lost := drops(t, r.state)
 	if len(lost) != 1 || lost["runtime: unknown_sandbox"] != len(pods[1].spans) {
@@ -72,8 +72,8 @@ func TestCollectBeforeRelay(t *testing.T) {
 	}
 }
 
-// TestCollectStalledRelay: a relay that takes nothing, and one that is gone, are no
-// concern of another's, nor of who posts.
+// TestCollectStalledRelay: a relay that takes nothing, or is gone, affects neither
+// other relays nor the runtimes that post.
 func TestCollectStalledRelay(t *testing.T) {
 	r := startReceive(t)
 	pods := load(t, goPod, rustPod)
@@ -93,14 +93,14 @@ func TestCollectStalledRelay(t *testing.T) {
 	r.stop()
 }
 
-// TestCollectLiar: a runtime that claims to be another sandbox's reaches its own
-// relay, nobody else's.
+// TestCollectLiar: a runtime that claims to be another sandbox's reaches only its own
+// relay.
 func TestCollectLiar(t *testing.T) {
 	r := startReceive(t)
 	pods := load(t, goPod, rustPod)
 	victims := []*fakeRelay{r.relay(t, pods[0].sandbox), r.relay(t, pods[1].sandbox)}
-	liar := r.relay(t, "liar", os.Getpid()) // who posts is the test
-	// Until the endpoint knows whose process it is, nothing proves anything.
+	liar := r.relay(t, "liar", os.Getpid()) // the test posts
+	// Until the endpoint knows whose process it is, there is no proof.
 	r.says("3 sandboxes")
 	var want []trace.SpanID
 	for _, p := range pods {
@@ -117,12 +117,12 @@ func TestCollectLiar(t *testing.T) {
 	r.stop()
 }
 
-// TestCollectStranger: another user's process is not listened to.
+// TestCollectStranger: another user's process is ignored.
 func TestCollectStranger(t *testing.T) {
 	r := startReceive(t)
 	done := make(chan error)
 	go func() {
-		runtime.LockOSThread() // for good: the thread is not fit for anything else
+		runtime.LockOSThread() // never unlocked: the thread cannot be reused
 		if err := unix.Setfsuid(65534); err != nil {
 			done <- err
 			return
@@ -143,14 +143,13 @@ func TestCollectStranger(t *testing.T) {
 	r.says("a process of user 65534 is not listened to")
 	r.stop()
 	r.says("1 connections not listened to (stranger: 1)")
-	// Anybody could make up losses otherwise.
+	// Otherwise anybody could make up losses.
 	if lost := drops(t, r.state); len(lost) != 0 {
 		t.Errorf("lost %v", lost)
 	}
 }
 
-// TestCollectOnce: a second process leaves at once, and so does one whose port
-// somebody else has.
+// TestCollectOnce: a second process exits at once, and so does one whose port is taken.
 func TestCollectOnce(t *testing.T) {
 	config, state, at := receiveConfig(t)
 	first := newTool(t, config, "collect")
@@ -171,7 +170,7 @@ func TestCollectOnce(t *testing.T) {
 	}
 }
 
-// TestCollectIdle: without relays it ends by itself, with one it does not.
+// TestCollectIdle: it ends by itself without relays, and not with one.
 func TestCollectIdle(t *testing.T) {
 	r := startReceive(t, "--idle", "300ms")
 	relay := r.relay(t, "a")
@@ -183,7 +182,7 @@ func TestCollectIdle(t *testing.T) {
 	r.ends(console.OK)
 }
 
-// TestCollectUsage: what is wrong on the command line is said.
+// TestCollectUsage: mistakes on the command line are reported.
 func TestCollectUsage(t *testing.T) {
 	for _, args := range [][]string{
 		{"x"}, {"--idle", "-1s"}, {"--listen", "0.0.0.0:276"}, {"--listen", "localhost:276"}, {"--listen", "276"},
@@ -194,8 +193,8 @@ func TestCollectUsage(t *testing.T) {
 	}
 }
 
-// TestCollectDrainsLastPost: what is posted right before the runtime and its relay
-// end is not lost, however quickly they do.
+// TestCollectDrainsLastPost: a post right before the runtime and its relay end is not
+// lost, however quickly they end.
 func TestCollectDrainsLastPost(t *testing.T) {
 	r := startReceive(t)
 	p := load(t, rustPod)[0]
@@ -210,8 +209,8 @@ func TestCollectDrainsLastPost(t *testing.T) {
 	r.stop()
 }
 
-// TestCollectFollowsConfiguration: the endpoint is at another address as soon as the
-// configuration says so, and stays where it was, to which runtimes post that run.
+// TestCollectFollowsConfiguration: the endpoint follows the configured address, and
+// also stays at the old one, to which running runtimes post.
 func TestCollectFollowsConfiguration(t *testing.T) {
 	text, state, at := receiveConfig(t)
 	_, _, later := receiveConfig(t)

@@ -49,15 +49,15 @@ func TestDocumentedExamples(t *testing.T) {
 	}
 }
 
-// TestDocumentedKeys: every key is in the table of its section, with its default,
-// and no other one is.
+// TestDocumentedKeys: the tables of the sections list every key, with its default, and
+// no other.
 func TestDocumentedKeys(t *testing.T) {
 	doc := readDoc(t)
 	defaults := reflect.ValueOf(config.Default())
 	checkSections(t, doc, "", defaults)
 }
 
-// checkSections looks for the section of each table in value, whose own is prefix.
+// checkSections compares each table in value, whose key is prefix, with its section.
 func checkSections(t *testing.T, doc, prefix string, value reflect.Value) {
 	t.Helper()
 	for i := range value.NumField() {
@@ -101,7 +101,7 @@ func checkTable(t *testing.T, section, body string, value reflect.Value) {
 	}
 }
 
-// shownDefault is how the document shows a default.
+// shownDefault returns a default as the document shows it.
 func shownDefault(t *testing.T, v reflect.Value) string {
 	t.Helper()
 	switch value := v.Interface().(type) {
@@ -133,8 +133,8 @@ func shownDefault(t *testing.T, v reflect.Value) string {
 	return "`" + string(text) + "`"
 }
 
-// TestMistakesAreSaid: commands say what is wrong with the configuration and the
-// environment and go on with the rest; what a person starts for good ends instead.
+// TestMistakesAreSaid: commands report mistakes in the configuration and the
+// environment and go on; long-running ones started by a person end instead.
 func TestMistakesAreSaid(t *testing.T) {
 	dir := t.TempDir()
 	file := filepath.Join(dir, "config.toml")

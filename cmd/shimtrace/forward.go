@@ -14,9 +14,9 @@ func forwardCommand(h *host) *cli.Command {
 	return &cli.Command{
 		Name:  "forward",
 		Usage: "receive the spans of Kata agents on a host without the tracing shim",
-		Description: "Takes the place of Kata's own trace-forwarder, for all VMs of the host at once. It needs no\n" +
-			"collector: spans go to the journal, and are shipped from there to --otlp-endpoint or to the\n" +
-			"configured one, whenever it is there. Without an endpoint the journal is the store; see\n" +
+		Description: "Replaces Kata's own trace-forwarder, for all VMs of the host at once. It needs no collector:\n" +
+			"spans go to the journal and are shipped from there to --otlp-endpoint or the configured\n" +
+			"endpoint whenever it is reachable. Without an endpoint the journal is the store; see\n" +
 			"shimtrace list. See docs/forwarder.md.\n\n" +
 			"Examples:\n   shimtrace forward                     # QEMU's VMs\n" +
 			"   shimtrace forward --all --otlp-endpoint http://127.0.0.1:4318\n" +
@@ -41,18 +41,18 @@ func forwardCommand(h *host) *cli.Command {
 	}
 }
 
-// forwardFlags are those of Kata's trace-forwarder (3.28 to 4.1) that say something, and
-// our own.
+// forwardFlags returns the flags of Kata's trace-forwarder (3.28 to 4.1) that have an
+// effect here, and shimtrace's own.
 func forwardFlags() []cli.Flag {
 	return []cli.Flag{
-		&cli.StringFlag{Name: "trace-name", Value: "kata-agent", Usage: "the spans' service.name is `NAME`"},
-		&cli.StringSliceFlag{Name: "socket-path", Usage: "the VMM's hybrid VSOCK socket `PATH` (Cloud Hypervisor, Firecracker, Dragonball), of one VM, or with {sandbox} in the place of the sandbox's id of all VMs; may be repeated"},
+		&cli.StringFlag{Name: "trace-name", Value: "kata-agent", Usage: "set the spans' service.name to `NAME`"},
+		&cli.StringSliceFlag{Name: "socket-path", Usage: "serve the hybrid VSOCK socket `PATH` (Cloud Hypervisor, Firecracker, Dragonball) of one VM, or of all VMs with {sandbox} for the sandbox's id; may be repeated"},
 		&cli.BoolFlag{Name: "all", Usage: "serve VSOCK and the known hybrid VSOCK sockets of all VMMs"},
 		&cli.StringFlag{Name: "otlp-endpoint", Usage: "ship to the collector at `URL`, such as http://127.0.0.1:4318 (default: the configured one)"},
 		&cli.StringFlag{Name: "journal", Usage: "write to the journal in `DIR` (default: journal.dir of the configuration)"},
-		&cli.BoolFlag{Name: "keep-trace-ids", Usage: "trust the guests: leave spans in the traces that they name, to join those of Kata's runtime"},
-		&cli.StringFlag{Name: "user", Usage: "read, store and ship as `USER`, in a process of its own; only the listening stays with root"},
-		&cli.BoolFlag{Name: "dump-only", Usage: "print the spans on stdout as they come, each a line of OTLP/JSON; store and ship nothing"},
+		&cli.BoolFlag{Name: "keep-trace-ids", Usage: "trust the guests: leave spans in the traces that they name, which may be those of Kata's runtime"},
+		&cli.StringFlag{Name: "user", Usage: "read, store and ship as `USER`, in a separate process; root only listens"},
+		&cli.BoolFlag{Name: "dump-only", Usage: "print spans on stdout as they arrive, one line of OTLP/JSON each; store and ship nothing"},
 		&cli.BoolFlag{Name: "json", Usage: "print a JSON object with all counts at the end"},
 	}
 }
@@ -82,7 +82,7 @@ func (h *host) forwardOptions(c *cli.Command) (*forward.Options, error) {
 		}
 	}
 	if c.IsSet("otlp-endpoint") {
-		// Whatever the configuration says.
+		// It overrides the configuration.
 		if err := o.Config.Export.SetEndpoint(c.String("otlp-endpoint")); err != nil {
 			return nil, console.UsageError("--otlp-endpoint: %w", err)
 		}

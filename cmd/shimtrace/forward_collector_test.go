@@ -20,7 +20,7 @@ import (
 	"github.com/shimtrace/shimtrace/internal/forwarder/span"
 )
 
-// collector takes spans at an address.
+// collector accepts spans at an address.
 type collector struct {
 	mu sync.Mutex
 	stored
@@ -65,7 +65,7 @@ func startCollector(t *testing.T, l net.Listener) *collector {
 	return c
 }
 
-// TestForwardCollectorLater: there is no collector, then there is, and gets all.
+// TestForwardCollectorLater: a collector that starts later gets everything.
 func TestForwardCollectorLater(t *testing.T) {
 	l, err := net.Listen("tcp", "127.0.0.1:0")
 	if err != nil {
@@ -74,11 +74,11 @@ func TestForwardCollectorLater(t *testing.T) {
 	address := l.Addr().String()
 	l.Close()
 	vms, dir := t.TempDir(), t.TempDir()
-	// The command line's endpoint is the one; the rest is as configured.
+	// The command line sets the endpoint, the configuration the rest.
 	config := "[export]\nendpoint = \"http://127.0.0.1:9\"\nheaders = { authorization = \"Bearer abc\" }\n"
 	p := startForward(t, config, "--socket-path", sandboxDir(t, vms, "vm"), "--journal", dir, "--otlp-endpoint", "http://"+address, "--json", "--keep-trace-ids")
 	connectAgent(t, filepath.Join(vms, "vm", "clh.sock")).Close()
-	p.says("trying again") // after some seconds, in a line about how it goes
+	p.says("trying again") // after some seconds, in a status line
 	if l, err = net.Listen("tcp", address); err != nil {
 		t.Fatal(err)
 	}
@@ -124,8 +124,8 @@ func capturedTraces(t *testing.T) map[trace.TraceID]bool {
 	}
 }
 
-// TestForwardNoCollector: without a collector the process ends in time all the
-// same, and the spans wait for the next one.
+// TestForwardNoCollector: without a collector the process still ends in time, and the
+// spans wait for the next one.
 func TestForwardNoCollector(t *testing.T) {
 	vms, dir := t.TempDir(), t.TempDir()
 	socket := sandboxDir(t, vms, "vm")
@@ -138,7 +138,7 @@ func TestForwardNoCollector(t *testing.T) {
 	}
 }
 
-// TestForwardShared: two with different sockets and the same journal; one of them
+// TestForwardShared: of two processes with different sockets and the same journal, one
 // ships for both, and when it ends, the other.
 func TestForwardShared(t *testing.T) {
 	l, err := net.Listen("tcp", "127.0.0.1:0")

@@ -17,8 +17,8 @@ import (
 	"github.com/shimtrace/shimtrace/internal/names"
 )
 
-// TestForwardDump: a line a span, each OTLP/JSON, nothing changed but what must not
-// be seen, nothing stored.
+// TestForwardDump: one line of OTLP/JSON per span, changed only to hide what must not
+// be seen, and nothing stored.
 func TestForwardDump(t *testing.T) {
 	vms := t.TempDir()
 	socket := sandboxDir(t, vms, "vm")
@@ -44,7 +44,7 @@ func TestForwardDump(t *testing.T) {
 	}
 }
 
-// otlpLine reads a document as the OTLP specification has it, strictly.
+// otlpLine parses a document strictly by the OTLP specification.
 func otlpLine(t *testing.T, line string) *tracepb.Span {
 	t.Helper()
 	ids := regexp.MustCompile(`"(traceId|spanId|parentSpanId)":"([^"]*)"`)
@@ -66,7 +66,7 @@ func otlpLine(t *testing.T, line string) *tracepb.Span {
 	return doc.ResourceSpans[0].ScopeSpans[0].Spans[0]
 }
 
-// TestForwardDumpToNobody: when nobody reads stdout any more, it is over.
+// TestForwardDumpToNobody: it ends when stdout has no reader.
 func TestForwardDumpToNobody(t *testing.T) {
 	vms := t.TempDir()
 	socket := sandboxDir(t, vms, "vm")

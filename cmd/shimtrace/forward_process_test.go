@@ -20,7 +20,7 @@ import (
 	"github.com/shimtrace/shimtrace/internal/console"
 )
 
-// asToolEnv makes the test binary the tool.
+// asToolEnv makes the test binary act as the tool.
 const asToolEnv = "SHIMTRACE_TEST_AS_TOOL"
 
 func TestMain(m *testing.M) {
@@ -49,7 +49,7 @@ func eventually(t *testing.T, what string, holds func() bool) {
 	}
 }
 
-// output collects what a process prints, for several goroutines.
+// output collects a process's output; it is safe for concurrent use.
 type output struct {
 	mu   sync.Mutex
 	text bytes.Buffer
@@ -67,7 +67,7 @@ func (o *output) String() string {
 	return o.text.String()
 }
 
-// forwardProcess is a shimtrace forward, or another command of the tool, that runs.
+// forwardProcess is a running shimtrace forward or other command of the tool.
 type forwardProcess struct {
 	t              *testing.T
 	cmd            *exec.Cmd
@@ -80,15 +80,15 @@ func newForward(t *testing.T, config string, args ...string) *forwardProcess {
 	return newTool(t, config, append([]string{"forward"}, args...)...)
 }
 
-// ownDirs is what a configuration needs that names no directories, so that nothing is
-// left in this machine's own.
+// ownDirs sets the directories that a configuration does not name, so that nothing is
+// left in this host's.
 func ownDirs(t *testing.T, config string) (sections string) {
 	t.Helper()
 	for _, s := range []struct{ section, key string }{{"relay", "state_dir"}, {"journal", "dir"}} {
 		if strings.Contains(config, "["+s.section+"]") {
 			continue
 		}
-		dir, err := os.MkdirTemp("", "own-") // not a test's long name: sockets are in it
+		dir, err := os.MkdirTemp("", "own-") // short, since it holds sockets
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -98,8 +98,8 @@ func ownDirs(t *testing.T, config string) (sections string) {
 	return sections
 }
 
-// newTool prepares the tool as a process of its own, with a configuration of its own.
-// It is killed at the test's end if it runs then.
+// newTool prepares the tool as a process with its own configuration, killed at the
+// test's end if it still runs.
 func newTool(t *testing.T, config string, args ...string) *forwardProcess {
 	t.Helper()
 	file := filepath.Join(openDir(t), "config.toml")
@@ -113,7 +113,7 @@ func newTool(t *testing.T, config string, args ...string) *forwardProcess {
 	p := &forwardProcess{t: t, cmd: exec.Command(self, args...)}
 	p.cmd.Env = []string{asToolEnv + "=1", "SHIMTRACE_CONFIG=" + file, "PATH=" + os.Getenv("PATH")}
 	p.cmd.Stdout, p.cmd.Stderr = &p.stdout, &p.stderr
-	// A child of the child may hold the pipes.
+	// A grandchild may hold the pipes.
 	p.cmd.WaitDelay = 5 * time.Second
 	t.Cleanup(func() {
 		if p.cmd.Process != nil && p.cmd.ProcessState == nil {
@@ -141,7 +141,7 @@ func (p *forwardProcess) start() {
 	}
 }
 
-// says waits until the process has said something on stderr.
+// says waits until stderr contains the text.
 func (p *forwardProcess) says(text string) {
 	p.t.Helper()
 	eventually(p.t, "it says "+text, func() bool { return strings.Contains(p.stderr.String(), text) })
@@ -171,7 +171,7 @@ func (p *forwardProcess) stop() {
 	p.ends(console.OK)
 }
 
-// openDir returns a new directory that every user can look into.
+// openDir returns a new directory that every user can read.
 func openDir(t *testing.T) string {
 	t.Helper()
 	dir := t.TempDir()
@@ -183,8 +183,8 @@ func openDir(t *testing.T) string {
 	return dir
 }
 
-// sandboxDir makes the directory of a VM below dir, and returns the path of its
-// hybrid VSOCK socket.
+// sandboxDir creates a VM's directory below dir and returns the path of its hybrid
+// VSOCK socket.
 func sandboxDir(t *testing.T, dir, sandbox string) (socket string) {
 	t.Helper()
 	if err := os.MkdirAll(filepath.Join(dir, sandbox), 0o700); err != nil {
@@ -193,14 +193,14 @@ func sandboxDir(t *testing.T, dir, sandbox string) (socket string) {
 	return filepath.Join(dir, sandbox, "clh.sock")
 }
 
-// capturedSpans are those of the capture that agents send here, capturedQuiet those of
-// them that are quiet.
+// capturedSpans is the number of spans in the capture that agents send here,
+// capturedQuiet that of the quiet ones among them.
 const (
 	capturedSpans = 168
 	capturedQuiet = 38
 )
 
-// agentCapture is what an agent sent in its life.
+// agentCapture is everything that an agent sent in its life.
 var agentCapture = sync.OnceValues(func() ([]byte, error) {
 	f, err := os.Open("../../internal/forwarder/agent/testdata/kata-4.1.0-pod.agent.frames.gz")
 	if err != nil {
@@ -214,8 +214,8 @@ var agentCapture = sync.OnceValues(func() ([]byte, error) {
 	return io.ReadAll(z)
 })
 
-// connectAgent connects as the VMM of a socket does for its agent, and sends a capture.
-// The connection stays open.
+// connectAgent connects like a socket's VMM for its agent, and sends a capture. The
+// connection stays open.
 func connectAgent(t *testing.T, socket string) net.Conn {
 	t.Helper()
 	data, err := agentCapture()

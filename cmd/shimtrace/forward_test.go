@@ -19,7 +19,7 @@ import (
 	"github.com/shimtrace/shimtrace/internal/names"
 )
 
-// stored is what a journal has of the agents' spans.
+// stored is a journal's content from the agents.
 type stored struct {
 	spans  map[string][]*tracepb.Span // by sandbox
 	names  map[string]bool            // service.name
@@ -86,8 +86,8 @@ func summaryOf(t *testing.T, p *forwardProcess) (sum forwarded) {
 	return sum
 }
 
-// TestForwardManyVMs serves VMs that are there, that come later, and that come
-// again, without a collector, and is ended while their agents are connected.
+// TestForwardManyVMs serves VMs that exist, start later, or start again, without a
+// collector, and ends while their agents are connected.
 func TestForwardManyVMs(t *testing.T) {
 	vms, dir := t.TempDir(), filepath.Join(t.TempDir(), "journal")
 	first := sandboxDir(t, vms, "first")
@@ -142,8 +142,8 @@ func TestForwardManyVMs(t *testing.T) {
 	}
 }
 
-// TestForwardTwice: of two at the same socket the second says why it gets nothing,
-// and takes over when the first has ended.
+// TestForwardTwice: the second process at a socket says why it gets nothing, and takes
+// over when the first has ended.
 func TestForwardTwice(t *testing.T) {
 	vms := t.TempDir()
 	socket := sandboxDir(t, vms, "vm")
@@ -169,7 +169,7 @@ func TestForwardTwice(t *testing.T) {
 	}
 }
 
-// TestForwardUnwritable: what cannot work is said at once, with what to do.
+// TestForwardUnwritable: what cannot work is reported at once, with what to do.
 func TestForwardUnwritable(t *testing.T) {
 	file := filepath.Join(t.TempDir(), "file")
 	if err := os.WriteFile(file, nil, 0o600); err != nil {
@@ -199,7 +199,7 @@ func TestForwardUsage(t *testing.T) {
 	}
 }
 
-// TestForwardDocumented: the document has every flag.
+// TestForwardDocumented: the document lists every flag.
 func TestForwardDocumented(t *testing.T) {
 	doc, err := os.ReadFile("../../docs/forwarder.md")
 	if err != nil {

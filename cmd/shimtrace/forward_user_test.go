@@ -9,7 +9,7 @@ import (
 	"github.com/shimtrace/shimtrace/internal/console"
 )
 
-// TestForwardAs: what guests send is read by a process that may do nothing.
+// TestForwardAs: an unprivileged process reads what guests send.
 func TestForwardAs(t *testing.T) {
 	if os.Geteuid() != 0 {
 		if os.Getenv("CI") != "" {
@@ -21,7 +21,7 @@ func TestForwardAs(t *testing.T) {
 	p := startForward(t, "", "--socket-path", vms+"/{sandbox}/clh.sock", "--journal", dir, "--user", "nobody", "--json")
 	connectAgent(t, sandboxDir(t, vms, "a"))
 	connectAgent(t, sandboxDir(t, vms, "b")).Close()
-	// By now the one that listens is not needed: the connections are the other's.
+	// The listening process is not needed any more: the other has the connections.
 	eventually(t, "spans are stored", func() bool { return len(readStored(t, dir).spans["b"]) > 0 })
 	segments, err := filepath.Glob(dir + "/*.seg")
 	if err != nil || len(segments) == 0 {
@@ -43,7 +43,7 @@ func TestForwardAs(t *testing.T) {
 	}
 }
 
-// TestForwardAsFails: the exit code is that of the process which failed.
+// TestForwardAsFails: the exit code is that of the process that failed.
 func TestForwardAsFails(t *testing.T) {
 	if os.Geteuid() != 0 {
 		command(t, nil, "forward", "--socket-path", "/vm.sock", "--user", "nobody").want(t, console.Usage, "", "only root")

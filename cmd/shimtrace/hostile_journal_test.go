@@ -19,25 +19,25 @@ import (
 )
 
 const (
-	// hostileBytes is about how large a hostile journal is. wholeEnv makes it as large as
-	// what a host keeps by default, 64 MiB.
+	// hostileBytes is about the size of a hostile journal. wholeEnv makes it as large
+	// as the default, 64 MiB.
 	hostileBytes = 8 << 20
 	wholeEnv     = "SHIMTRACE_TEST_WHOLE_JOURNALS"
-	// hostileMemory bounds the resident memory of who reads it.
+	// hostileMemory bounds the reader's resident memory.
 	hostileMemory = 100 << 20
 	// hostilePatience is a bound against hangs.
 	hostilePatience = 2 * time.Minute
 )
 
-// flood makes the spans of a hostile journal: number n of them, from 1 on.
+// flood generates the spans of a hostile journal: span number n, from 1 on.
 type flood func(n uint64, s *tracepb.Span)
 
 func id(length int, n uint64) []byte {
 	return binary.BigEndian.AppendUint64(make([]byte, length-8, length), n)
 }
 
-// floods are journals as a guest may want them to be, who decides about spans, and worse
-// ones, as nobody but the host could write.
+// floods are journals of hostile guests, who control only spans, and worse ones that
+// only the host could write.
 var floods = map[string]flood{
 	"a million tiny spans": func(n uint64, s *tracepb.Span) {
 		s.SpanId = id(8, n)
@@ -95,11 +95,11 @@ var floods = map[string]flood{
 	},
 }
 
-// victim is the sandbox whose guest it is.
+// victim is the sandbox of the hostile guest.
 var victim = sandbox{id: "victim", trace: "1", pod: "web-0", namespace: "default"}
 
-// writeFlood returns the directory of a journal with a flood of the agent of one
-// sandbox, and before that the two spans of its start.
+// writeFlood returns the directory of a journal with a flood from one sandbox's agent,
+// after the two spans of the sandbox's start.
 func writeFlood(t *testing.T, f flood, size int) string {
 	t.Helper()
 	dir := writeJournal(t, victim)
@@ -132,14 +132,14 @@ func writeFlood(t *testing.T, f flood, size int) string {
 	return dir
 }
 
-// TestHostileJournals reads journals that are made to exhaust who reads them: by list
-// and show, in bounded memory, and what the host has to say is still there.
+// TestHostileJournals reads journals meant to exhaust their readers, by list and show:
+// memory is bounded, and the host's spans are still shown.
 func TestHostileJournals(t *testing.T) {
 	size := hostileBytes
 	switch {
 	case os.Getenv(wholeEnv) != "":
 		size = 64 << 20
-	case raceDetector: // it has memory of its own, and takes ten times as long
+	case raceDetector: // it uses more memory, and takes ten times as long
 		size = 1 << 20
 	}
 	for name, f := range floods {
@@ -154,8 +154,8 @@ func TestHostileJournals(t *testing.T) {
 	}
 }
 
-// measured runs the tool as a process: in bounded memory and time, and with the text
-// in what it prints first.
+// measured runs the tool as a process, in bounded memory and time; its output must
+// begin with the text.
 func measured(t *testing.T, want string, args ...string) {
 	t.Helper()
 	p := newTool(t, "", args...)
@@ -188,7 +188,7 @@ func measured(t *testing.T, want string, args ...string) {
 	}
 }
 
-// head keeps the beginning of what is written.
+// head keeps the beginning of the output.
 type head struct {
 	most, size int
 	text       []byte
@@ -200,8 +200,8 @@ func (h *head) Write(b []byte) (int, error) {
 	return len(b), nil
 }
 
-// memoryEnv names a file that the tool writes its memory to before it ends: the most
-// that was resident, in bytes. What the kernel tells a parent has the parent's own in it.
+// memoryEnv names a file to which the tool writes its peak resident memory in bytes
+// before it ends. The figure that the kernel gives a parent includes the parent's own.
 const memoryEnv = "SHIMTRACE_TEST_MEMORY"
 
 func reportMemory(file string) error {

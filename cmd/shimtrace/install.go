@@ -14,29 +14,29 @@ import (
 func installCommand(h *host) *cli.Command {
 	return &cli.Command{
 		Name:      "install",
-		Usage:     "make the traced runtimes' names, and print containerd's configuration for them",
+		Usage:     "link the traced runtimes and print containerd's configuration for them",
 		ArgsUsage: "[INNER...]",
-		Description: "For each inner shim (default: all on PATH) a link to the tracing shim is made in --bindir:\n" +
+		Description: "Links a traced name of each inner shim (default: all on PATH) to the tracing shim in --bindir:\n" +
 			"containerd-shim-runsc-traced-v1 for containerd-shim-runsc-v1, and so on. INNER is the name\n" +
-			"of a shim's file, or its middle (\"runsc\"). The two programs\n" +
-			"are copied there when they run from somewhere else, such as a build directory. What is\n" +
-			"in order already stays as it is, and nothing that is not shimtrace's is overwritten.\n" +
-			"containerd's configuration is printed, not changed.\n\n" +
-			"With --kata, Kata's tracing is turned on, too, by a drop-in file beside each of its\n" +
-			"configurations (of INNER, if named); --uninstall --kata removes just these.\n\n" +
+			"of a shim's file or its middle (\"runsc\"). The two programs\n" +
+			"are copied there if they are elsewhere, such as in a build directory. Files already up to\n" +
+			"date stay, and files that are not shimtrace's are not overwritten. It prints what to add to\n" +
+			"containerd's configuration and leaves the file alone.\n\n" +
+			"--kata also turns on Kata's tracing, by a drop-in file beside each of its\n" +
+			"configurations (of INNER, if named); --uninstall --kata removes only these.\n\n" +
 			"Examples:\n   shimtrace install\n   shimtrace install --dry-run kata-qemu\n" +
 			"   shimtrace install --kata kata-qemu\n   shimtrace install --uninstall",
 		Flags: []cli.Flag{
 			&cli.StringFlag{Name: "bindir", Value: "/usr/local/bin", Usage: "install into `DIR`, which must be on containerd's PATH"},
 			&cli.StringFlag{Name: "shim", Usage: "install the tracing shim `FILE` (default: " + shimname.Program + " beside this program, else on PATH)"},
-			&cli.BoolFlag{Name: "uninstall", Usage: "remove the links, and without INNER the copied programs and Kata's drop-ins too"},
-			&cli.BoolFlag{Name: "force", Usage: "replace files that are not shimtrace's; uninstall although sandboxes run"},
+			&cli.BoolFlag{Name: "uninstall", Usage: "remove the links and, without INNER, also the copied programs and Kata's drop-ins"},
+			&cli.BoolFlag{Name: "force", Usage: "replace files that are not shimtrace's; uninstall even while sandboxes run"},
 			&cli.BoolFlag{Name: "kata", Usage: "turn on the tracing of Kata's agent and runtime"},
-			&cli.BoolFlag{Name: "kata-agent", Value: true, Usage: "with --kata: the agent's, unless this is --kata-agent=false"},
-			&cli.BoolFlag{Name: "kata-runtime", Value: true, Usage: "with --kata: the runtime's, unless this is --kata-runtime=false"},
-			&cli.StringSliceFlag{Name: "kata-config", Usage: "with --kata: of the configuration `FILE` (default: all at the known places)"},
-			&cli.StringFlag{Name: "root", Aliases: []string{"kata-root"}, Value: h.root, Usage: "look for Kata and for containerd's configuration below `DIR`, the root of an image"},
-			&cli.BoolFlag{Name: "dry-run", Usage: "change nothing, print what would be done"},
+			&cli.BoolFlag{Name: "kata-agent", Value: true, Usage: "with --kata: trace the agent; --kata-agent=false leaves it out"},
+			&cli.BoolFlag{Name: "kata-runtime", Value: true, Usage: "with --kata: trace the runtime; --kata-runtime=false leaves it out"},
+			&cli.StringSliceFlag{Name: "kata-config", Usage: "with --kata: change only Kata's configuration `FILE` (default: all at the known places)"},
+			&cli.StringFlag{Name: "root", Aliases: []string{"kata-root"}, Value: h.root, Usage: "look for Kata's and containerd's configuration below `DIR`, the root of an image"},
+			&cli.BoolFlag{Name: "dry-run", Usage: "print what would be done, change nothing"},
 			&cli.BoolFlag{Name: "json", Usage: "print a JSON object"},
 		},
 		Action: func(_ context.Context, c *cli.Command) error {

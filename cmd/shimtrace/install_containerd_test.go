@@ -10,10 +10,9 @@ import (
 	"github.com/shimtrace/shimtrace/internal/console"
 )
 
-// TestInstallLikeContainerd: on a host whose containerd has runtimes already, each gets
-// a traced one that is like it: two installations of Kata under kata-deploy, one of
-// them with the suffix "dev", one at a prefix of its own with a snapshotter for
-// confidential containers, and runc with its cgroups under systemd.
+// TestInstallLikeContainerd: each of containerd's runtimes gets a traced copy: those of
+// two Kata installations by kata-deploy, one with the suffix "dev", one at its own
+// prefix with a snapshotter for confidential containers, and runc with systemd cgroups.
 func TestInstallLikeContainerd(t *testing.T) {
 	p := newKataSite(t, "runc")
 	qemu := func(prefix string) string { return prefix + "/share/defaults/kata-containers/runtimes/qemu/" }
@@ -47,7 +46,7 @@ imports = ["/opt/kata/containerd/config.d/kata-deploy.toml", "/etc/containerd/co
 		}
 	}
 
-	r := p.install("--kata", "--force") // whoever has the port on this machine
+	r := p.install("--kata", "--force") // the port may be taken on this machine
 	for _, text := range []string{
 		"For Kubernetes, make /etc/containerd/conf.d/80-shimtrace.toml and restart containerd (version = 3, containerd 2.x):\n\nversion = 3\n",
 		".runtimes.runc-traced.options]\n  SystemdCgroup = true\n",
@@ -67,7 +66,7 @@ imports = ["/opt/kata/containerd/config.d/kata-deploy.toml", "/etc/containerd/co
 		t.Errorf("sections in a format that the file has not:\n%s", r.stdout)
 	}
 
-	// The configurations are told by their handlers, one by one.
+	// Each handler leads to its configuration.
 	p.install("--uninstall", "--kata", "kata-qemu-coco").want(t, console.OK, "remove", "")
 	if _, err := os.Stat(filepath.Join(p.root, qemu("srv/coco"), kataDropIn)); !os.IsNotExist(err) {
 		t.Errorf("still on: %v", err)
@@ -82,7 +81,7 @@ imports = ["/opt/kata/containerd/config.d/kata-deploy.toml", "/etc/containerd/co
 		t.Errorf("got %+v", out)
 	}
 
-	// What is removed is all that was written.
+	// All that was written is removed.
 	p.install("--uninstall").want(t, console.OK, "remove", "")
 	for _, dir := range []string{kataQEMU, kataCLH, qemu("opt/kata-dev"), qemu("srv/coco")} {
 		if _, err := os.Stat(filepath.Join(p.root, dir, kataDropIn)); !os.IsNotExist(err) {
@@ -91,8 +90,8 @@ imports = ["/opt/kata/containerd/config.d/kata-deploy.toml", "/etc/containerd/co
 	}
 }
 
-// TestInstallDistributions: the sections are in the format of containerd's file, and for
-// the file that the distribution wants changed.
+// TestInstallDistributions: the sections are in the format of containerd's file, and
+// for the file that the distribution wants edited.
 func TestInstallDistributions(t *testing.T) {
 	const rancher = "var/lib/rancher/k3s/agent/etc/containerd/"
 	for _, tt := range []struct{ file, text, want string }{

@@ -16,8 +16,8 @@ import (
 	"github.com/shimtrace/shimtrace/internal/reliability"
 )
 
-// kataSite is a site with Kata installed below a root: one configuration for each
-// runtime, as kata-deploy leaves them, and no shim on the path.
+// kataSite is a site with Kata below a root: one configuration for each runtime, as
+// kata-deploy installs them, and no shim on PATH.
 type kataSite struct {
 	*site
 }
@@ -61,7 +61,7 @@ func (p *kataSite) install(args ...string) result {
 	return p.site.install(args...)
 }
 
-// dropIns returns which configurations have a drop-in of ours.
+// dropIns returns the configurations with a drop-in of shimtrace.
 func (p *kataSite) dropIns() string {
 	p.t.Helper()
 	var there []string
@@ -121,8 +121,8 @@ func TestInstallKata(t *testing.T) {
 	p.install("--uninstall", "--kata").want(t, console.Nothing, "", "no drop-in of shimtrace")
 }
 
-// TestUninstallTakesKataBack: nobody takes Kata's spans once all else is gone. The
-// link of one shim is no reason.
+// TestUninstallTakesKataBack: a full uninstallation removes the drop-ins, since nothing
+// takes Kata's spans any more; removing one shim's link does not.
 func TestUninstallTakesKataBack(t *testing.T) {
 	p := newKataSite(t, "runc")
 	p.install("--kata").want(t, console.OK, "write", "")
@@ -165,7 +165,7 @@ func TestInstallKataErrors(t *testing.T) {
 	empty := t.TempDir()
 	p.install("--kata", "--kata-root", empty).want(t, console.Nothing, "", filepath.Join(empty, "etc/kata-containers"))
 
-	// Whatever stands in the way is known before anything is done.
+	// All obstacles are known before anything is done.
 	p.put(kataQEMU+kataDropIn, "[runtime]\n")
 	p.install("--kata").want(t, console.Failure, "", "not shimtrace's")
 	if got := p.names(); got != "" {
@@ -173,8 +173,8 @@ func TestInstallKataErrors(t *testing.T) {
 	}
 }
 
-// TestInstallKataEndpoint: the endpoint is the configuration's, and Kata is not told
-// of one where nobody listens.
+// TestInstallKataEndpoint: the endpoint is the configured one, and Kata is not pointed
+// to one without a listener.
 func TestInstallKataEndpoint(t *testing.T) {
 	p := newKataSite(t)
 	file := filepath.Join(t.TempDir(), "config.toml")
@@ -209,7 +209,7 @@ func listenAsNobody(t *testing.T) (at string) {
 	opened := make(chan net.Listener)
 	go func() {
 		defer close(opened)
-		runtime.LockOSThread() // for good: the thread is not fit for anything else
+		runtime.LockOSThread() // never unlocked: the thread cannot be reused
 		if err := unix.Setfsuid(65534); err != nil {
 			t.Error(err)
 			return
@@ -229,8 +229,8 @@ func listenAsNobody(t *testing.T) (at string) {
 	return l.Addr().String()
 }
 
-// TestInstallKataForeignPort: Kata is not told to post to another user; a port that he
-// could open is noted.
+// TestInstallKataForeignPort: Kata is not made to post to another user; a port that
+// users could open is noted.
 func TestInstallKataForeignPort(t *testing.T) {
 	p := newKataSite(t)
 	at := listenAsNobody(t)
@@ -272,7 +272,7 @@ func TestInstallKataForeignPort(t *testing.T) {
 	})
 }
 
-// TestInstallKataOld: what Kata can't read is printed.
+// TestInstallKataOld: for versions without drop-ins, the lines are printed.
 func TestInstallKataOld(t *testing.T) {
 	p := newKataSite(t)
 	p.put("opt/kata/VERSION", "2.4.3\n")

@@ -14,7 +14,7 @@ import (
 	"github.com/shimtrace/shimtrace/internal/shimname"
 )
 
-// installed is what install --json prints.
+// installed is the output of install --json.
 type installed struct {
 	Runtimes []struct {
 		Name, Inner, Like, Shim string
@@ -46,13 +46,12 @@ func copyFile(to, from string) error {
 	return os.WriteFile(to, content, 0o755)
 }
 
-// site is a host in a temporary directory: a build directory with programs of
-// ours (the test's own binary is one), inner shims on the path, and a bin
-// directory to install into.
+// site is a host in a temporary directory: a build directory with shimtrace's programs
+// (one is the test binary), inner shims on PATH, and a bin directory to install into.
 type site struct {
 	t                  *testing.T
 	build, inner, bin_ string
-	root               string // has no containerd, as a rule
+	root               string // usually without containerd
 }
 
 func newSite(t *testing.T, inners ...string) *site {
@@ -81,7 +80,7 @@ func (p *site) shim() string { return filepath.Join(p.build, shimname.Program) }
 
 func (p *site) bin(name string) string { return filepath.Join(p.bin_, name) }
 
-// write makes a program that is not ours.
+// write creates a foreign program.
 func (p *site) write(path string) {
 	p.t.Helper()
 	if err := os.WriteFile(path, []byte("#!/bin/sh\n"), 0o755); err != nil {
@@ -95,7 +94,7 @@ func (p *site) install(args ...string) result {
 	return command(p.t, env, append([]string{"install", "--bindir", p.bin_, "--shim", p.shim(), "--root", p.root}, args...)...)
 }
 
-// names returns what is in the bin directory.
+// names returns the files in the bin directory.
 func (p *site) names() string {
 	p.t.Helper()
 	entries, err := os.ReadDir(p.bin_)
@@ -122,7 +121,7 @@ func TestInstall(t *testing.T) {
 	if !ourProgram(p.bin("containerd-shim-runc-traced-v2")) {
 		t.Error("the link does not lead to the shim")
 	}
-	// Again: what was installed is on the path now, and all is in order.
+	// Again: the installed programs are on PATH now, and nothing changes.
 	again := p.install()
 	again.want(t, console.OK, "keep", "")
 	if strings.Contains(again.stdout, "copy ") || strings.Contains(again.stdout, "link ") || p.names() != want {
@@ -140,7 +139,7 @@ func TestInstall(t *testing.T) {
 	p.install("--uninstall").want(t, console.Nothing, "", p.bin_)
 }
 
-// TestInstallOtherShims installs for shims whose names end otherwise than in "-v2".
+// TestInstallOtherShims installs for shims whose names do not end in "-v2".
 func TestInstallOtherShims(t *testing.T) {
 	p := newSite(t, "runc")
 	for _, name := range []string{"containerd-shim-runc-v1", "containerd-shim-runsc-v1", "containerd-shim-aws-firecracker", "containerd-shim-note.txt"} {
@@ -196,8 +195,7 @@ func TestInstallDryRun(t *testing.T) {
 	}
 }
 
-// TestInstallForeign: files of others are left alone, all of them are named, and
-// nothing is half done.
+// TestInstallForeign: foreign files stay, all are reported, and nothing is half done.
 func TestInstallForeign(t *testing.T) {
 	p := newSite(t, "runc", "kata")
 	p.write(p.bin("containerd-shim-runc-traced-v2"))
@@ -215,7 +213,7 @@ func TestInstallForeign(t *testing.T) {
 	}
 }
 
-// TestInstallReplacesOurs: an older link or program of ours is brought up to date.
+// TestInstallReplacesOurs: an older link or program of shimtrace is updated.
 func TestInstallReplacesOurs(t *testing.T) {
 	p := newSite(t, "runc")
 	if err := os.Symlink("/gone/"+shimname.Program, p.bin("containerd-shim-runc-traced-v2")); err != nil {
@@ -235,7 +233,7 @@ func TestInstallMissing(t *testing.T) {
 	p.install("--shim", "/bin/sh", "runc").want(t, console.Failure, "", "is not shimtrace's")
 }
 
-// TestSnippets: what is printed for containerd is TOML of the right shape.
+// TestSnippets: the printed configuration for containerd is well-formed TOML.
 func TestSnippets(t *testing.T) {
 	p := newSite(t, "runc", "kata-qemu", "other")
 	r := p.install("--json", "--dry-run")

@@ -8,14 +8,14 @@ import (
 	"time"
 )
 
-// tidyTime is how long a command has to put away what it holds once it is interrupted
-// by a person. A service manager's SIGTERM leaves it its own bounds.
+// tidyTime is how long a command may take to clean up after a person's interrupt. After
+// a service manager's SIGTERM it keeps its own bounds.
 const tidyTime = time.Second
 
-// untilSignal returns a context that is done at the first SIGINT or SIGTERM, for
-// commands that hold what others must not lose. If such a command has not ended in time,
-// or is told again, the signal ends it. All other commands never catch signals: these
-// end them at once, whatever they are waiting for.
+// untilSignal returns a context that ends at the first SIGINT or SIGTERM, for commands
+// that hold what must not be lost. If the command has not ended in time, or a second
+// signal comes, the signal kills it. All other commands never catch signals, which end
+// them at once whatever they wait for.
 func untilSignal(ctx context.Context) (_ context.Context, stop func()) {
 	ctx, cancel := context.WithCancel(ctx)
 	signals := make(chan os.Signal, 2)

@@ -18,8 +18,8 @@ import (
 	"github.com/shimtrace/shimtrace/internal/shim/control"
 )
 
-// blockedCommands has a command line for each command, which prints something or waits
-// for something that does not come. Those that catch signals have a state of their own.
+// blockedCommands has for each command a command line that prints something, or waits
+// for something that does not happen. Commands that catch signals have their own state.
 func blockedCommands(t *testing.T) map[string][]string {
 	state, _ := dummyRelays(t)
 	journal := writeJournal(t, shown...)
@@ -39,7 +39,7 @@ func blockedCommands(t *testing.T) map[string][]string {
 	}
 }
 
-// fullPipe returns the writing end of a pipe that nobody reads and that is full.
+// fullPipe returns the writing end of a full pipe without a reader.
 func fullPipe(t *testing.T) *os.File {
 	t.Helper()
 	var fds [2]int
@@ -61,8 +61,8 @@ func fullPipe(t *testing.T) *os.File {
 	return w
 }
 
-// inSystemCall reports whether a thread of the process is in a system call, of that
-// number and with that first argument.
+// inSystemCall reports whether a thread of the process is in that system call, with
+// that first argument.
 func inSystemCall(pid int, calls ...string) bool {
 	tasks, _ := filepath.Glob(fmt.Sprintf("/proc/%d/task/*/syscall", pid))
 	for _, task := range tasks {
@@ -102,8 +102,7 @@ func interrupted(t *testing.T, p *forwardProcess) {
 	}
 }
 
-// TestInterruptBlockedOutput: SIGINT ends every command that is about to print
-// something that nobody takes.
+// TestInterruptBlockedOutput: SIGINT ends every command whose output is blocked.
 func TestInterruptBlockedOutput(t *testing.T) {
 	blocked := blockedCommands(t)
 	for _, c := range newApp(system()).Commands {
@@ -123,7 +122,7 @@ func TestInterruptBlockedOutput(t *testing.T) {
 	}
 }
 
-// listenSilently accepts and never answers. It tells of each connection.
+// listenSilently accepts connections, reports each, and never answers.
 func listenSilently(t *testing.T, network, at string) (net.Listener, <-chan net.Conn) {
 	t.Helper()
 	l, err := net.Listen(network, at)

@@ -18,7 +18,7 @@ func TestListEmpty(t *testing.T) {
 	command(t, nil, "list", "--journal", dir).want(t, console.Nothing, "", dir)
 }
 
-// TestListJournalOfConfiguration: without --journal, the configuration says where.
+// TestListJournalOfConfiguration: without --journal, the configured one is read.
 func TestListJournalOfConfiguration(t *testing.T) {
 	dir := writeJournal(t, sandbox{id: "web", trace: "1"})
 	file := filepath.Join(t.TempDir(), "config.toml")
@@ -59,7 +59,7 @@ func TestList(t *testing.T) {
 	command(t, nil, "list", "--journal", dir, "--limit", "1").want(t, console.OK, "late", "1 older")
 }
 
-// TestListReportsLosses: what is missing is said, on stderr, by reason.
+// TestListReportsLosses: losses are reported on stderr, by reason.
 func TestListReportsLosses(t *testing.T) {
 	dir := writeJournal(t, sandbox{id: "web", trace: "1"})
 	j, err := journal.Open(dir, journal.Options{})

@@ -2,5 +2,5 @@
 
 package main
 
-// raceDetector tells that memory is ten times what it is.
+// raceDetector reports that memory use is ten times the normal.
 const raceDetector = true

@@ -48,7 +48,7 @@ func TestShipOnce(t *testing.T) {
 	command(t, env, "ship", "--journal", dir, "--once").want(t, console.OK, "", "0 spans shipped")
 }
 
-// TestShipHeld: another shipper is no failure.
+// TestShipHeld: it is no failure if another process ships.
 func TestShipHeld(t *testing.T) {
 	dir := writeJournal(t, shown...)
 	lock, err := journal.LockShipping(dir)
@@ -60,8 +60,8 @@ func TestShipHeld(t *testing.T) {
 	command(t, env, "ship", "--journal", dir, "--once").want(t, console.OK, "", "another process ships")
 }
 
-// TestShipRefusesAnotherUsersDirectory: in it, root would remove and write what the
-// user has chosen.
+// TestShipRefusesAnotherUsersDirectory: root would remove and write files of the user's
+// choice there.
 func TestShipRefusesAnotherUsersDirectory(t *testing.T) {
 	if os.Geteuid() != 0 {
 		if os.Getenv("CI") != "" {
@@ -86,8 +86,8 @@ func TestShipRefusesAnotherUsersDirectory(t *testing.T) {
 	}
 }
 
-// TestCollectStoppedShips: a shipper that is stopped is replaced by a relay that has something to
-// be shipped, and the next one ships it.
+// TestCollectStoppedShips: a relay with spans to ship replaces a stopped shipper, and
+// the next one ships them.
 func TestCollectStoppedShips(t *testing.T) {
 	var uploads atomic.Int32
 	collector := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {

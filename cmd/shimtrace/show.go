@@ -14,7 +14,7 @@ func journalFlag() cli.Flag {
 	return &cli.StringFlag{Name: "journal", Usage: "read the journal in `DIR` (default: journal.dir of the configuration)"}
 }
 
-// reader returns the reader of the journal that a command is about.
+// reader returns the reader of the command's journal.
 func (h *host) reader(c *cli.Command) *view.Reader {
 	dir := c.String("journal")
 	if dir == "" {
@@ -28,12 +28,12 @@ func listCommand(h *host) *cli.Command {
 		Name:    "list",
 		Aliases: []string{"ls"},
 		Usage:   "list the sandboxes that were traced on this host, the newest last",
-		Description: "One line is one run of a sandbox (a pod, or a container of its own), with all the\n" +
-			"traces that its spans lie in. STARTUP is the time until its first task ran.\n\n" +
+		Description: "Each line is one run of a sandbox (a pod, or a container outside of pods), with all\n" +
+			"traces that its spans are in. STARTUP is the time until its first task ran.\n\n" +
 			"Examples:\n   shimtrace list\n   shimtrace list --limit 0 --json | jq 'select(.errors > 0)'",
 		Flags: []cli.Flag{
 			journalFlag(),
-			&cli.IntFlag{Name: "limit", Aliases: []string{"n"}, Value: 20, Usage: "print the last `N`; 0 is all"},
+			&cli.IntFlag{Name: "limit", Aliases: []string{"n"}, Value: 20, Usage: "print the last `N`; 0: all"},
 			&cli.BoolFlag{Name: "json", Usage: "print one JSON object a line"},
 		},
 		Action: func(_ context.Context, c *cli.Command) error {
@@ -54,16 +54,16 @@ func showCommand(h *host) *cli.Command {
 		Name:      "show",
 		Usage:     "show one sandbox's trace as a waterfall, also while it runs",
 		ArgsUsage: "[TRACE | SANDBOX | CONTAINER | POD | NAMESPACE/POD]",
-		Description: "Without an argument the latest is shown. Trace, sandbox and container ids may be cut\n" +
-			"short. All traces that belong to the sandbox are one picture: links are followed. Spans\n" +
-			"of less than 1 % of it, from the fourth level on, are folded into one line, but never\n" +
-			"what failed.\n\n" +
+		Description: "Without an argument it shows the latest. Trace, sandbox and container ids may be\n" +
+			"shortened. All traces of the sandbox are in one picture, including linked ones. Spans\n" +
+			"shorter than 1 % of it are folded into one line from the fourth level on, failures\n" +
+			"never.\n\n" +
 			"Examples:\n   shimtrace show\n   shimtrace show default/web-0\n   shimtrace show --all -v 4f2a9c\n" +
 			"   shimtrace show --json 4f2a9c > trace.otlp.json",
 		Flags: []cli.Flag{
 			journalFlag(),
 			&cli.BoolFlag{Name: "all", Aliases: []string{"a"}, Usage: "draw every span, also short ones deep in the tree"},
-			&cli.BoolFlag{Name: "verbose", Aliases: []string{"v"}, Usage: "print ids, attributes and events of every span that is drawn"},
+			&cli.BoolFlag{Name: "verbose", Aliases: []string{"v"}, Usage: "print ids, attributes and events of every drawn span"},
 			&cli.IntFlag{Name: "width", HideDefault: true, Usage: "draw `CELLS` wide (default: COLUMNS or the terminal's width)"},
 			&cli.BoolFlag{Name: "json", Usage: "print the spans as one OTLP/JSON document (TracesData)"},
 		},

@@ -84,8 +84,8 @@ func TestShowJSON(t *testing.T) {
 	}
 }
 
-// TestShowOneOfManyContainers: a pod is found by any of its containers, however many there
-// were.
+// TestShowOneOfManyContainers: a pod is found by any of its containers, however many it
+// has.
 func TestShowOneOfManyContainers(t *testing.T) {
 	pod := sandbox{id: "pod", pod: "web-0", namespace: "default", trace: "1"}
 	spans := pod.spans()
@@ -114,7 +114,7 @@ func TestShowOneOfManyContainers(t *testing.T) {
 	command(t, nil, "show", "--journal", dir, "job-500").want(t, console.Nothing, "", "job-500")
 }
 
-// TestShowAll draws what is folded otherwise.
+// TestShowAll draws spans that are folded otherwise.
 func TestShowAll(t *testing.T) {
 	pod := sandbox{id: "pod", trace: "1"}
 	spans := pod.spans()

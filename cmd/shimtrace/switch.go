@@ -12,12 +12,12 @@ import (
 	"github.com/urfave/cli/v3"
 )
 
-// switchTargets says in --help what can be named.
-const switchTargets = "A sandbox is named by its id or that of one of its containers, which may be cut short, by a\n" +
-	"container's name, or by its pod (POD or NAMESPACE/POD). all are those that run now: one\n" +
+// switchTargets explains in --help how to name sandboxes.
+const switchTargets = "A sandbox is named by its id or the id of one of its containers, which may be shortened, by a\n" +
+	"container's name, or by its pod (POD or NAMESPACE/POD). \"all\" means those that run now: one\n" +
 	"that starts later is off until it is switched on.\n\n"
 
-// switchUsage is what on and off have in common, status without the "all".
+// switchUsage is the argument of on and off; status has no "all".
 const switchUsage = "SANDBOX...|all"
 
 func onCommand(h *host) *cli.Command {
@@ -26,11 +26,11 @@ func onCommand(h *host) *cli.Command {
 		Usage:     "switch the tracing of running sandboxes on (trace.mode = \"dynamic\")",
 		ArgsUsage: switchUsage,
 		Description: switchTargets +
-			"Each time it is on is a trace of its own. The relay keeps the time: it ends without this\n" +
-			"tool. Where it is on already, the time counts anew from now.\n\n" +
+			"Each period on is a trace of its own. The relay watches the time, without this tool. If\n" +
+			"tracing is on already, its time starts again.\n\n" +
 			"Examples:\n   shimtrace on default/web-0 --for 30s\n   shimtrace on all --json",
 		Flags: append(switchFlags(),
-			&cli.DurationFlag{Name: "for", Usage: "switch it off again after `DURATION`, for instance 30s (default: when off is said)", HideDefault: true}),
+			&cli.DurationFlag{Name: "for", Usage: "switch it off again after `DURATION`, for instance 30s (default: at shimtrace off)", HideDefault: true}),
 		Action: func(ctx context.Context, c *cli.Command) error {
 			d := c.Duration("for")
 			if c.IsSet("for") && d <= 0 {
@@ -47,7 +47,7 @@ func offCommand(h *host) *cli.Command {
 		Usage:     "switch the tracing of running sandboxes off again",
 		ArgsUsage: switchUsage,
 		Description: switchTargets +
-			"Calls that are under way are recorded yet, when they end.\n\n" +
+			"Calls under way are still recorded when they end.\n\n" +
 			"Examples:\n   shimtrace off default/web-0\n   shimtrace off all",
 		Flags: switchFlags(),
 		Action: func(ctx context.Context, c *cli.Command) error {
@@ -59,9 +59,9 @@ func offCommand(h *host) *cli.Command {
 func statusCommand(h *host) *cli.Command {
 	return &cli.Command{
 		Name:      "status",
-		Usage:     "say which sandboxes run traced, and of which tracing is switched on",
+		Usage:     "list the running traced sandboxes, and which are switched on",
 		ArgsUsage: "[SANDBOX...]",
-		Description: "A sandbox is named as for shimtrace on; without a name it is all of them.\n\n" +
+		Description: "Names are as for shimtrace on; without one, all sandboxes are listed.\n\n" +
 			"Examples:\n   shimtrace status\n   shimtrace status --json | jq 'select(.on)'",
 		Flags: switchFlags(),
 		Action: func(ctx context.Context, c *cli.Command) error {
@@ -73,11 +73,12 @@ func statusCommand(h *host) *cli.Command {
 func switchFlags() []cli.Flag {
 	return []cli.Flag{
 		&cli.BoolFlag{Name: "json", Usage: "print one JSON object a line"},
-		&cli.StringFlag{Name: "state-dir", Usage: "find the relays below `DIR` (default: relay.state_dir of the configuration)"},
+		&cli.StringFlag{Name: "state-dir", Usage: "look for relays below `DIR` (default: relay.state_dir of the configuration)"},
 	}
 }
 
-// turn asks the relays that the command line names, and prints what they say.
+// turn sends the request to the relays that the command line names, and prints the
+// answers.
 func (h *host) turn(ctx context.Context, c *cli.Command, r control.Request) error {
 	names := c.Args().Slice()
 	if len(names) == 0 && r.Do != control.DoStatus {
@@ -90,7 +91,7 @@ func (h *host) turn(ctx context.Context, c *cli.Command, r control.Request) erro
 	return relays.Operator{Dir: dir, Out: h.stdout, Warn: h.warn}.Ask(ctx, names, r, c.Bool("json"))
 }
 
-// who is the person at the terminal, also behind sudo.
+// who returns the name of the person at the terminal, also behind sudo.
 func (h *host) who() string {
 	if name := h.getenv("SUDO_USER"); name != "" {
 		return name

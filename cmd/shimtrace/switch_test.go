@@ -15,11 +15,11 @@ import (
 	"github.com/shimtrace/shimtrace/internal/shim/control"
 )
 
-// dummyRelay answers as a relay does.
+// dummyRelay answers like a relay.
 type dummyRelay struct {
 	control.Relay
 	containers []control.Container
-	fails      string // what it says to on and off
+	fails      string // its error for on and off
 	unsampled  bool
 
 	mu     sync.Mutex
@@ -54,8 +54,7 @@ func (f *dummyRelay) handle(_ net.Conn, r control.Request) control.Answer {
 
 const podID = "4f2a9c1b7e3055d1a1f0c6ab4f2a9c1b7e3055d1a1f0c6ab4f2a9c1b7e3055d1"
 
-// dummyRelays starts relays and returns the state directory and the relays by their
-// sandboxes.
+// dummyRelays starts relays and returns the state directory and the relays by sandbox.
 func dummyRelays(t *testing.T) (dir string, relays map[string]*dummyRelay) {
 	t.Helper()
 	dir = t.TempDir()
@@ -104,7 +103,7 @@ func addRelay(t *testing.T, dir, base string, f *dummyRelay) {
 	t.Cleanup(s.Close)
 }
 
-// switched tells which sandboxes were asked to do what.
+// switched returns which sandboxes were asked to do what.
 func switched(relays map[string]*dummyRelay, do string) string {
 	var ids []string
 	for _, id := range []string{podID, "box", "boxes", "always"} {
@@ -204,7 +203,7 @@ func TestStatus(t *testing.T) {
 	}
 }
 
-// TestStateDirOfConfiguration: without --state-dir, the configuration says where.
+// TestStateDirOfConfiguration: without --state-dir, the configured one is used.
 func TestStateDirOfConfiguration(t *testing.T) {
 	dir, _ := dummyRelays(t)
 	file := filepath.Join(t.TempDir(), "config.toml")
@@ -223,8 +222,8 @@ func TestNothingToSwitch(t *testing.T) {
 	command(t, nil, "on", "all", "--state-dir", dir).want(t, console.Nothing, "", "none of the 1 sandboxes")
 }
 
-// Relays that fail, have ended or are of another day are told of, and do not keep
-// the others from being switched.
+// Relays that fail, have ended or are of another version are reported and do not hinder
+// the others.
 func TestSwitchWhatFails(t *testing.T) {
 	dir, relays := dummyRelays(t)
 	relays["box"].fails = "nothing can be recorded: disk full"
@@ -241,14 +240,14 @@ func TestSwitchWhatFails(t *testing.T) {
 	r = command(t, nil, "on", "box", "--json", "--state-dir", dir)
 	r.want(t, console.Failure, `"error":"nothing can be recorded: disk full"`, "disk full")
 	command(t, nil, "on", "dead", "--state-dir", dir).want(t, console.Nothing, "", "dead")
-	// One that could not have been switched.
+	// A relay that could not be switched.
 	if err := os.WriteFile(filepath.Join(dir, "s", "9.json"), []byte(`{"sandbox":"dead","relay_socket":"`+filepath.Join(dir, "s", "9.sock")+`"}`), 0o600); err != nil {
 		t.Fatal(err)
 	}
 	command(t, nil, "status", "dead", "--state-dir", dir).want(t, console.Nothing, "", "dead")
 }
 
-// A variable that is not set names no sandbox, whatever has no name.
+// An unset variable names no sandbox, even if some has no name.
 func TestNoName(t *testing.T) {
 	dir, relays := dummyRelays(t)
 	command(t, nil, "on", "", "--state-dir", dir).want(t, console.Nothing, "", `""`)

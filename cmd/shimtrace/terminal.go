@@ -6,8 +6,8 @@ import (
 	"github.com/shimtrace/shimtrace/internal/console"
 )
 
-// width returns how wide to draw: as asked for, as COLUMNS says, as the terminal
-// is, or 0 for the default.
+// width returns the width to draw: as asked for, from COLUMNS, the terminal's, or 0 for
+// the default.
 func (h *host) width(asked int) int {
 	if asked > 0 {
 		return asked
@@ -18,7 +18,7 @@ func (h *host) width(asked int) int {
 	return console.Width(h.stdout)
 }
 
-// color reports whether stdout takes escape sequences (see no-color.org).
+// color reports whether stdout accepts escape sequences (see no-color.org).
 func (h *host) color() bool {
 	return h.getenv("NO_COLOR") == "" && h.getenv("TERM") != "dumb" && console.Width(h.stdout) > 0
 }

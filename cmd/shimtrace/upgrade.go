@@ -16,14 +16,14 @@ func upgradeCommand(h *host) *cli.Command {
 	return &cli.Command{
 		Name:  "upgrade",
 		Usage: "move running relays to the installed shim, without touching their pods",
-		Description: "Each relay stops between two frames, and a process of the installed program goes on with its\n" +
-			"connections and its trace: no call fails, and each waits some milliseconds at most. A program that\n" +
-			"cannot take over what a relay has is refused, and the relay goes on as it is. Relays of sandboxes\n" +
-			"that start later are of the installed program anyway.\n\n" +
+		Description: "Each relay stops between two frames, and a process of the installed program takes over its\n" +
+			"connections and its trace: no call fails, and each waits at most some milliseconds. A program\n" +
+			"that cannot take over a relay is refused, and that relay goes on unchanged. Sandboxes that\n" +
+			"start later get the installed program anyway.\n\n" +
 			"Exit codes: 0 all were moved, 1 some were not, 3 there is none.\n\n" +
 			"Examples:\n   shimtrace upgrade --dry-run\n   shimtrace upgrade\n   shimtrace upgrade --json | jq 'select(.error)'",
 		Flags: append(switchFlags(),
-			&cli.BoolFlag{Name: "dry-run", Usage: "only ask the installed program whether it could take over"},
+			&cli.BoolFlag{Name: "dry-run", Usage: "only ask whether the program could take over"},
 			&cli.StringFlag{Name: "program", Usage: "move them to the shim at `PATH` (default: the one beside this tool)"},
 		),
 		Action: func(ctx context.Context, c *cli.Command) error {
@@ -45,7 +45,7 @@ func upgradeCommand(h *host) *cli.Command {
 	}
 }
 
-// newShim returns the program that relays are to become.
+// newShim returns the path of the program to move relays to.
 func (h *host) newShim(named string) (string, error) {
 	if named == "" {
 		self, err := h.executable()

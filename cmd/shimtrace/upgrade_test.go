@@ -13,8 +13,8 @@ import (
 	"github.com/shimtrace/shimtrace/internal/guard"
 )
 
-// guardHere runs a guard in this process, and returns a relay that is registered with it
-// under an id.
+// guardHere runs a guard in this process, and returns a relay registered with it under
+// an id.
 func guardHere(t *testing.T, dir, id string) *guard.Client {
 	t.Helper()
 	ctx, stop := context.WithCancel(context.Background())
@@ -41,7 +41,8 @@ func guardHere(t *testing.T, dir, id string) *guard.Client {
 	}
 }
 
-// TestStatusTellsTheUnguarded: whether there is a guard, and whom it does not know.
+// TestStatusTellsTheUnguarded: status reports a missing guard, and relays that it does
+// not know.
 func TestStatusTellsTheUnguarded(t *testing.T) {
 	dir, relays := dummyRelays(t)
 	command(t, nil, "status", "--state-dir", dir).want(t, console.OK, "web-0", "there is no guard")
@@ -62,8 +63,7 @@ func TestStatusTellsTheUnguarded(t *testing.T) {
 	}
 }
 
-// shimThatSays is a program that answers the question for its protocol, and can do
-// nothing else.
+// shimThatSays is a program that prints a protocol version and can do nothing else.
 func shimThatSays(t *testing.T, text string) string {
 	t.Helper()
 	path := filepath.Join(t.TempDir(), "shim")
@@ -73,7 +73,7 @@ func shimThatSays(t *testing.T, text string) string {
 	return path
 }
 
-// TestUpgradeRefuses: whom and what cannot be moved is told, and goes on as it is.
+// TestUpgradeRefuses: relays that cannot be moved are reported, and go on unchanged.
 func TestUpgradeRefuses(t *testing.T) {
 	dir := t.TempDir()
 	good := shimThatSays(t, `[ "$2" = -check ] && echo 1`)

@@ -10,10 +10,10 @@ import (
 	"github.com/urfave/cli/v3"
 )
 
-// version is set by the linker in releases; otherwise the module's is used.
+// version is set by the linker in releases; without it the module's is used.
 var version string
 
-// build says what this program was made of.
+// build describes this program's build.
 type build struct {
 	Version string `json:"version"`
 	Commit  string `json:"commit,omitempty"`

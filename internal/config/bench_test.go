@@ -7,8 +7,8 @@ import (
 	"testing"
 )
 
-// BenchmarkLoad reads the document's examples, all in one file, as each start of a
-// container reads its own.
+// BenchmarkLoad reads the document's examples in one file, as each start of a container
+// reads its configuration.
 func BenchmarkLoad(b *testing.B) {
 	doc, err := os.ReadFile("../../docs/configuration.md")
 	if err != nil {

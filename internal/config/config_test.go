@@ -114,8 +114,8 @@ a = "a"
 	}
 }
 
-// TestMistakes wants each error to say where and what, whichever runtime the
-// configuration is read for, and to cost that key and nothing else.
+// TestMistakes: each error says where and what, whichever runtime the configuration is
+// read for, and affects only that key.
 func TestMistakes(t *testing.T) {
 	off := func(c *Config) { c.Trace.Mode = "off" }
 	same := func(*Config) {}
@@ -220,7 +220,7 @@ func TestMistakes(t *testing.T) {
 	}
 }
 
-// TestEveryMistakeHasAPlace also where the mistake is one of meaning.
+// TestEveryMistakeHasAPlace, also one in a value's meaning.
 func TestEveryMistakeHasAPlace(t *testing.T) {
 	_, err := Parse([]byte("[runtime.x]\n\n  [runtime.x.agent.limits]\n  hold = 5\n[export]\nprotocol='x'\n"), "")
 	var list []Mistake
@@ -299,7 +299,7 @@ func TestUnreadableFiles(t *testing.T) {
 	}
 }
 
-// TestSecretsAreNotSaid: what stands in a URL or a header is in no message.
+// TestSecretsAreNotSaid: messages contain no URLs and header values.
 func TestSecretsAreNotSaid(t *testing.T) {
 	const secret = "hunter2"
 	for _, value := range []string{

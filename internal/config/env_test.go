@@ -9,8 +9,8 @@ import (
 	"time"
 )
 
-// TestEnvironment: untidy values are understood where they are clear, others are
-// named and count as not set. Tracing goes on in any case.
+// TestEnvironment: untidy values are understood if they are clear; others are reported
+// and count as not set. Tracing goes on in any case.
 func TestEnvironment(t *testing.T) {
 	type vars = []string
 	const url, trURL = "OTEL_EXPORTER_OTLP_ENDPOINT", "OTEL_EXPORTER_OTLP_TRACES_ENDPOINT"
@@ -83,8 +83,8 @@ func TestEnvironment(t *testing.T) {
 		{vars{"OTEL_RESOURCE_ATTRIBUTES", "region=eu%2Fwest, zone=1,"}, func(c *Config) { c.Resource = map[string]string{"region": "eu/west", "zone": "1"} }, 0},
 		{vars{"OTEL_RESOURCE_ATTRIBUTES", "city=Z\xfcrich,x"}, func(c *Config) { c.Resource = map[string]string{"city": "Z\xfcrich"} }, 1},
 		{vars{"OTEL_SERVICE_NAME", "containerd", "OTEL_BSP_SCHEDULE_DELAY", "x", "OTEL_SPAN_ATTRIBUTE_COUNT_LIMIT", "x"}, same, 0},
-		// What containerd 1.7.19 and later put there from their own configuration
-		// (endpoint, protocol, insecure, sampling_ratio).
+		// containerd 1.7.19 and later set these from their own configuration (endpoint,
+		// protocol, insecure, sampling_ratio).
 		{vars{url, "0.0.0.0:4317", protocol, "grpc", insecure, "true", sampler, "traceidratio", arg, "1"}, func(c *Config) {
 			to("http://0.0.0.0:4317", "grpc")(c)
 			c.Trace.Sampler = "traceidratio"
@@ -130,7 +130,7 @@ sampler = "always_on"
 	if cfg.Resource["zone"] != "env" || cfg.Resource["cluster"] != "file" {
 		t.Errorf("%v", cfg.Resource)
 	}
-	// What says the same, or what the file does not say, overrides nothing.
+	// Equal values, and keys that the file does not set, override nothing.
 	if all := strings.Join(r.Overrides, "\n"); len(r.Overrides) != 4 ||
 		!strings.Contains(all, "OTEL_EXPORTER_OTLP_ENDPOINT overrides export.endpoint of the configuration") ||
 		!strings.Contains(all, "export.headers") || !strings.Contains(all, "trace.propagators") || !strings.Contains(all, "trace.sampler ") {
@@ -151,7 +151,7 @@ func TestURL(t *testing.T) {
 	}
 }
 
-// TestVariablesAreDocumented: the document's table has every variable that is read,
+// TestVariablesAreDocumented: the document's table lists every variable that is read,
 // with the key that it overrides, and no other.
 func TestVariablesAreDocumented(t *testing.T) {
 	text, err := os.ReadFile("../../docs/configuration.md")

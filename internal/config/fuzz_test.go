@@ -9,8 +9,8 @@ import (
 	"github.com/pelletier/go-toml/v2"
 )
 
-// FuzzLoad: whatever stands in a file and in the environment, the configuration is
-// good, and the inner shim that the file names is found.
+// FuzzLoad: whatever the file and the environment contain, the configuration is valid,
+// and the inner shim that the file names is found.
 func FuzzLoad(f *testing.F) {
 	f.Add([]byte("[trace]\nmode = \"static\"\n"), []byte("[runtime.runc.trace]\nslow = \"1s\"\n"), "x")
 	f.Add([]byte("[trace\n\"\"\"\n]"), []byte("runtime = 5\n[[runtime]]\nshim=3"), "host:4317")
@@ -40,12 +40,12 @@ func FuzzLoad(f *testing.F) {
 				t.Fatalf("%q", err)
 			}
 		}
-		// The section may be part of a string, or the same key be there before.
+		// The section may be part of a string, or the key may be set before it.
 		swallowed := strings.Contains(string(before), `"""`) || strings.Contains(string(before), "'''")
 		if !swallowed && !strings.Contains(string(before), "fuzzed") && cfg.Shim != "/the/inner/shim" {
 			t.Fatalf("shim %q; %v", cfg.Shim, r.Err())
 		}
-		// What is no TOML is a mistake. Comments may be in any encoding.
+		// Text that is not TOML is a mistake. Comments may be in any encoding.
 		if err := toml.Unmarshal([]byte(text), new(map[string]any)); err != nil && len(r.Mistakes) == 0 && !strings.Contains(text, "#") {
 			t.Fatalf("TOML's own error is not among the mistakes: %v", err)
 		}

@@ -7,8 +7,8 @@ import (
 	"time"
 )
 
-// TestJournals: a host's journals are the common one and those that runtimes have for
-// themselves, each once, whatever else is wrong with the file.
+// TestJournals: a host's journals are the common one and those of runtimes with their
+// own, each once, whatever else is wrong with the file.
 func TestJournals(t *testing.T) {
 	path := write(t, `
 [export]
@@ -60,8 +60,8 @@ func TestSetEndpoint(t *testing.T) {
 	}
 }
 
-// TestStrangePlaces: what stands where it cannot be costs what it is about, and is said
-// once.
+// TestStrangePlaces: a misplaced table or value affects only what it is about, and is
+// reported once.
 func TestStrangePlaces(t *testing.T) {
 	for text, want := range map[string]string{
 		"journal = 1\n[journal]\ndir = '/j'\n":          "journal is a section: it cannot have a value",
@@ -92,7 +92,7 @@ func TestStrangePlaces(t *testing.T) {
 	}
 }
 
-// TestALongFile is read as far as its bound.
+// TestALongFile is read up to the bound.
 func TestALongFile(t *testing.T) {
 	path := write(t, "[trace]\nslow = '7s'\n"+strings.Repeat("# a comment\n", maxFile/12))
 	cfg, report := Load("", env(PathEnv, path))

@@ -38,8 +38,8 @@ const kata3 = `
   snapshotter = "nydus"
 `
 
-// TestPlaces looks where containerd and its distributions have their configuration,
-// and says what an operator changes there.
+// TestPlaces looks where containerd and its distributions keep their configuration, and
+// for the file that an operator changes there.
 func TestPlaces(t *testing.T) {
 	const runc2 = "version = 2\n[plugins.\"io.containerd.grpc.v1.cri\".containerd.runtimes.runc]\nruntime_type = \"io.containerd.runc.v2\"\n"
 	const runc3 = "version = 3\n[plugins.'io.containerd.cri.v1.runtime'.containerd.runtimes.runc]\nruntime_type = \"io.containerd.runc.v2\"\n"
@@ -71,8 +71,7 @@ func TestPlaces(t *testing.T) {
 	}
 }
 
-// TestImports reads what kata-deploy leaves: a file of its own, which the main one
-// imports.
+// TestImports reads kata-deploy's own file, which the main one imports.
 func TestImports(t *testing.T) {
 	root := build(t, map[string]string{
 		"etc/containerd/config.toml":                          "version = 3\nimports = [\"/opt/kata/containerd/config.d/kata-deploy.toml\", \"/etc/containerd/config.toml\"]\n",
@@ -94,7 +93,7 @@ func TestImports(t *testing.T) {
 	}
 }
 
-// TestUnread: what can't be read is said, and the others are found.
+// TestUnread: unreadable files are reported, and the others are found.
 func TestUnread(t *testing.T) {
 	root := build(t, map[string]string{
 		"etc/containerd/config.toml":                           "[plugins\n",
@@ -104,15 +103,15 @@ func TestUnread(t *testing.T) {
 	if len(configs) != 1 || len(unread) != 1 || !strings.Contains(unread[0].Error(), "etc/containerd/config.toml is not TOML") {
 		t.Errorf("%+v, %v", configs, unread)
 	}
-	// What is of another type than it should be is not there.
+	// A value of the wrong type counts as missing.
 	configs, unread = Find(build(t, map[string]string{"etc/containerd/config.toml": "version = 'x'\nimports = [1]\nplugins = 7\n"}))
 	if len(configs) != 1 || len(unread) != 0 || len(configs[0].Runtimes) != 0 {
 		t.Errorf("%+v, %v", configs, unread)
 	}
 }
 
-// TestTraced: the traced handler is as the other one in everything but its shim, and
-// reads back so, in files of each version.
+// TestTraced: the traced handler equals the other one except for its shim, and reads
+// back so, in files of each version.
 func TestTraced(t *testing.T) {
 	configs, _ := Find(build(t, map[string]string{"etc/containerd/config.toml": "version = 3\n" + kata3}))
 	kata := configs[0].Runtimes[0]

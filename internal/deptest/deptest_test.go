@@ -8,7 +8,7 @@ import (
 	"testing"
 )
 
-// recorder is a test whose failures are looked at.
+// recorder is a test whose failures are recorded.
 type recorder struct {
 	testing.TB
 	errors []string

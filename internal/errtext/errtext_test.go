@@ -6,8 +6,8 @@ import (
 	"unicode/utf8"
 )
 
-// TestReduce: what containerd, runc and both of Kata's runtimes answer, and what must
-// not be said of it.
+// TestReduce: answers of containerd, runc and both of Kata's runtimes, and what must
+// not be shown of them.
 func TestReduce(t *testing.T) {
 	id := strings.Repeat("c58a3c91", 8)
 	for text, want := range map[string]string{
@@ -52,7 +52,7 @@ func TestReduce(t *testing.T) {
 	}
 }
 
-// TestReduceLong: begin and end are kept, no character is split.
+// TestReduceLong: beginning and end are kept, and no character is split.
 func TestReduceLong(t *testing.T) {
 	text := "begin " + strings.Repeat("é ", 1000) + "no such file"
 	got := Reduce(text)
@@ -61,8 +61,8 @@ func TestReduceLong(t *testing.T) {
 	}
 }
 
-// FuzzReduce: whatever the text, what comes out is UTF-8, of one line, short, and has no
-// value of an environment.
+// FuzzReduce: whatever the text, the result is one short line of UTF-8, without a value
+// from an environment.
 func FuzzReduce(f *testing.F) {
 	f.Add("", "")
 	f.Add("exec: \"x\" {", "} [\"")

@@ -17,7 +17,7 @@ import (
 	"github.com/shimtrace/shimtrace/internal/keeper/keepertest"
 )
 
-// fakeShipper is a program with the configuration that has it ship.
+// fakeShipper returns a configuration with a fake program as the shipper.
 type fakeShipper struct {
 	*keepertest.Tool
 	cfg config.Config

@@ -10,9 +10,9 @@ import (
 
 func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
 
-// TestNoNetworkCode guards the size of the shim, of which one runs per pod. The
-// OpenTelemetry API's propagation package imports net/http for the type of its
-// headers; the linker leaves the rest out as long as nobody else uses it.
+// TestNoNetworkCode guards the size of the shim, which runs once per pod.
+// OpenTelemetry's propagation package imports net/http for the type of its headers; the
+// linker drops the rest unless another package uses it.
 func TestNoNetworkCode(t *testing.T) {
 	const format = `{{$p := .ImportPath}}{{if not .Standard}}{{range .Imports}}{{$p}} {{.}}{{"\n"}}{{end}}{{end}}`
 	out, err := exec.Command("go", "list", "-deps", "-f", format, ".", "./journal").Output()

@@ -14,7 +14,7 @@ import (
 	"github.com/shimtrace/shimtrace/internal/losses"
 )
 
-// exporter keeps what it is given; while gate is set, each export waits for it.
+// exporter keeps the spans it gets; while gate is set, each export waits for it.
 type exporter struct {
 	mu       sync.Mutex
 	batches  []int

@@ -10,7 +10,7 @@ import (
 	"github.com/shimtrace/shimtrace/internal/losses"
 )
 
-// hungClient takes nothing until it is let go.
+// hungClient blocks until it is released.
 type hungClient struct {
 	losses.Ledger
 	entered chan struct{}
@@ -33,11 +33,11 @@ func (c *hungClient) AppendSpans(_ *resourcepb.Resource, _ string, _ []byte, n i
 	return nil
 }
 
-// queue gives so many spans to a queue.
+// queue adds so many spans to a queue.
 func queue(q *Queue, n int) error { return q.AppendSpans(nil, "", nil, n) }
 
-// TestQueueNeverWaits: a client that hangs costs what does not fit, which is counted,
-// and no time; when it goes on, it gets what was kept.
+// TestQueueNeverWaits: with a hanging client, appends take no time, and what does not
+// fit is dropped and counted. When it goes on, it gets the rest.
 func TestQueueNeverWaits(t *testing.T) {
 	c := newHungClient()
 	q, drops := NewQueue(c), c.Of(losses.Ours)
@@ -60,7 +60,7 @@ func TestQueueNeverWaits(t *testing.T) {
 	}
 }
 
-// TestQueueEndsInTime: the end does not wait for a client that hangs.
+// TestQueueEndsInTime: Stop does not wait for a hanging client.
 func TestQueueEndsInTime(t *testing.T) {
 	c := newHungClient()
 	q, drops := NewQueue(c), c.Of(losses.Ours)
@@ -83,7 +83,7 @@ func TestQueueEndsInTime(t *testing.T) {
 	}
 }
 
-// TestQueueCountsWhatWaits at an end that comes too soon.
+// TestQueueCountsWhatWaits when Stop's time is too short.
 func TestQueueCountsWhatWaits(t *testing.T) {
 	c := newHungClient()
 	q, drops := NewQueue(c), c.Of(losses.Ours)

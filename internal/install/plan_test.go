@@ -7,8 +7,8 @@ import (
 	"testing"
 )
 
-// TestUninstallInUse: the shim of running sandboxes stays, for containerd needs it
-// to end them.
+// TestUninstallInUse: the shim of running sandboxes stays, since containerd needs it to
+// end them.
 func TestUninstallInUse(t *testing.T) {
 	bin := t.TempDir()
 	self, err := os.Executable()

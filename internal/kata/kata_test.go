@@ -12,8 +12,8 @@ import (
 // word is a word of a method's name: "OOM", "Event", "CPU", "Mem", "virtiofs".
 var word = regexp.MustCompile(`[A-Z]+[a-z]*`)
 
-// TestRequests: each has its own name and the span that the agent's handler of that name
-// opens, and is caused by calls that there are.
+// TestRequests: each has its own name, the span that the agent's handler of that name
+// opens, and existing calls as causes.
 func TestRequests(t *testing.T) {
 	joined := map[string]string{"OOMEvent": "oom_event", "ARPNeighbors": "arp_neighbors", "CPUMem": "cpu_mem", "IPTables": "ip_tables"}
 	seen := map[string]bool{}
@@ -49,7 +49,7 @@ func TestRequests(t *testing.T) {
 	}
 }
 
-// TestCalls: each has its own method, and one in the task service that there is.
+// TestCalls: each has its own method, and an existing one of the task service.
 func TestCalls(t *testing.T) {
 	seen := map[string]bool{}
 	for _, c := range kata.Calls {
@@ -106,8 +106,7 @@ func TestIsShim(t *testing.T) {
 	}
 }
 
-// TestLookups: they are made for each span and each call, so that they are to allocate
-// nothing.
+// TestLookups must not allocate: they are made for each span and each call.
 func TestLookups(t *testing.T) {
 	if n := testing.AllocsPerRun(10, func() {
 		kata.RequestNamed("Version")

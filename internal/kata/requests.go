@@ -82,7 +82,8 @@ var Requests = [...]Request{
 	{Name: "SetGuestDateTime", Span: "set_guest_date_time", CausedBy: create, SetsClock: true},
 
 	{Name: "StartContainer", Span: "start_container", ContainerID: 1, CausedBy: []string{"Start"}, Once: true},
-	// Exec sends nothing; starting the exec does
+	// The runtime asks for it when the exec is started, not in Exec
+	// (src/runtime/pkg/containerd-shim-v2/start.go, startExec).
 	{Name: ExecProcess, Span: "exec_process", ContainerID: 1, ExecID: 2, CausedBy: []string{"Start"}, Once: true},
 	{Name: SignalProcess, Span: "signal_process", ContainerID: 1, ExecID: 2, Signal: 3, CausedBy: []string{"Kill"}},
 	{Name: RemoveContainer, Span: "remove_container", ContainerID: 1, CausedBy: remove, Ordered: true},

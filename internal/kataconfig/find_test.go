@@ -57,9 +57,9 @@ func TestFindDeployed(t *testing.T) {
 	}
 }
 
-// TestFindTwoInstallations: one at /opt/kata, another one with the suffix "dev", whose
-// handlers kata-deploy calls with the suffix as well, and a third one at a prefix of
-// the operator's own, which only containerd's configuration knows.
+// TestFindTwoInstallations: one at /opt/kata, another one with the suffix "dev", which
+// kata-deploy appends to its handlers as well, and a third one at the operator's own
+// prefix, known only from containerd's configuration.
 func TestFindTwoInstallations(t *testing.T) {
 	const dev, own = "opt/kata-dev/" + defaults + "/", "srv/vm/" + defaults + "/"
 	root := build(t, map[string]string{
@@ -104,7 +104,7 @@ func TestFindPlaces(t *testing.T) {
 	}
 }
 
-// TestFindGoesOn: what can't be read is a note, and the others are found.
+// TestFindGoesOn: an unreadable file is a note, and the others are found.
 func TestFindGoesOn(t *testing.T) {
 	root := build(t, map[string]string{
 		opt + "configuration-qemu.toml":   "\xef\xbb\xbf" + goConfig,
@@ -123,13 +123,14 @@ func TestFindGoesOn(t *testing.T) {
 	if err != nil || len(changes) != 1 || changes[0].Action != write || len(changes[0].Configs) != 1 {
 		t.Fatalf("%+v, %v", changes, err)
 	}
-	// One beside it that Kata could not read either is said, and stops nothing.
+	// An unreadable file beside it is reported and stops nothing.
 	if !slices.ContainsFunc(changes[0].Notes, func(n string) bool { return strings.Contains(n, "configuration-old.toml is not TOML") }) {
 		t.Errorf("notes %q", changes[0].Notes)
 	}
 }
 
-// TestOpenLinks: a link leads to where it will once the root is "/", and not out.
+// TestOpenLinks: links are resolved as if the root were "/", and must not lead out of
+// it.
 func TestOpenLinks(t *testing.T) {
 	outside := filepath.Join(t.TempDir(), "configuration.toml")
 	if err := os.WriteFile(outside, []byte(goConfig), 0o600); err != nil {

@@ -12,7 +12,7 @@ const endpoint = "http://127.0.0.1:276/api/traces"
 
 var both = Settings{Agent: true, Runtime: true, Endpoint: endpoint}
 
-// goConfig is of the shape of the Go runtime's, which has its switches as comments
+// goConfig has the form of the Go runtime's configuration, whose switches are comments
 // in some releases and off in others.
 const goConfig = `# Generated.
 [hypervisor.qemu]
@@ -40,7 +40,7 @@ sandbox_cgroup_only = false
 experimental = []
 `
 
-// rustConfig is of the shape of runtime-rs's.
+// rustConfig has the form of runtime-rs's configuration.
 const rustConfig = `# Generated.
 [hypervisor.dragonball]
 path = ""
@@ -69,8 +69,8 @@ internetworking_model = "tcfilter"
 use_passfd_io = true
 `
 
-// build makes a tree below a directory of the test's and returns that: "-> x" is a
-// link, a name that ends with "/" a directory.
+// build creates a tree in a temporary directory and returns the directory: "-> x" is a
+// link, a name ending in "/" a directory.
 func build(t *testing.T, files map[string]string) string {
 	t.Helper()
 	root := t.TempDir()
@@ -94,7 +94,7 @@ func build(t *testing.T, files map[string]string) string {
 	return root
 }
 
-// snapshot is a tree as it is: names, modes, contents, links.
+// snapshot returns the state of a tree: names, modes, contents, links.
 func snapshot(t *testing.T, root string) string {
 	t.Helper()
 	var b strings.Builder
@@ -134,7 +134,7 @@ func find(t *testing.T, root string) []Config {
 	return configs
 }
 
-// turnOn plans and does it, and returns the changes.
+// turnOn plans and makes the changes, and returns them.
 func turnOn(t *testing.T, root string, s Settings) []Change {
 	t.Helper()
 	changes, err := Plan(root, find(t, root), s, false)
@@ -164,7 +164,7 @@ func do(t *testing.T, changes []Change) {
 	}
 }
 
-// wantError checks that the error says each of the texts.
+// wantError checks that the error contains each of the texts.
 func wantError(t *testing.T, err error, texts ...string) {
 	t.Helper()
 	for _, text := range texts {
@@ -192,8 +192,8 @@ func static() map[string]string {
 	}
 }
 
-// deployed is what kata-deploy of Kata 4 makes: a directory for each runtime class,
-// with links where the files were, and drop-ins of its own.
+// deployed is what kata-deploy of Kata 4 installs: a directory for each runtime class,
+// with links in the files' old places, and its own drop-ins.
 func deployed() map[string]string {
 	return map[string]string{
 		opt + "configuration-qemu.toml":                                    "-> runtimes/qemu/configuration-qemu.toml",

@@ -9,8 +9,8 @@ import (
 	"github.com/BurntSushi/toml"
 )
 
-// goAgent and goDecoded have what matters of the Go runtime's configuration; the
-// shape is what decides the merge: agents are values in a map.
+// goAgent and goDecoded have the relevant part of the Go runtime's configuration. Its
+// shape decides the merge: agents are values in a map.
 type goAgent struct {
 	KernelModules []string `toml:"kernel_modules"`
 	Tracing       bool     `toml:"enable_tracing"`
@@ -28,9 +28,9 @@ type goDecoded struct {
 	}
 }
 
-// asGo reads a configuration as the Go runtime does (decodeConfig, decodeDropIns):
-// each file is decoded over what is there, then the agents' keys that the file has
-// are put into the agents as they were.
+// asGo reads a configuration as the Go runtime does (decodeConfig, decodeDropIns): each
+// file is decoded over the former ones, then the file's agent keys are set in the
+// former agents.
 func asGo(t *testing.T, file string) goDecoded {
 	t.Helper()
 	var c goDecoded
@@ -69,8 +69,8 @@ func asGo(t *testing.T, file string) goDecoded {
 	return c
 }
 
-// asRust reads a configuration as runtime-rs does (drop_in.rs): trees are merged. It
-// refuses whatever in config.d is no regular file.
+// asRust reads a configuration as runtime-rs does (drop_in.rs): it merges trees, and
+// refuses everything in config.d that is no regular file.
 func asRust(t *testing.T, file string) map[string]any {
 	t.Helper()
 	var merge func(base, over map[string]any)
@@ -102,7 +102,7 @@ func asRust(t *testing.T, file string) map[string]any {
 	return base
 }
 
-// dropIns are all files beside the real configuration, in the order of their names.
+// dropIns returns all files beside the real configuration, in the order of their names.
 func dropIns(t *testing.T, file string) []string {
 	t.Helper()
 	file, err := filepath.EvalSymlinks(file)
@@ -121,7 +121,7 @@ func dropIns(t *testing.T, file string) []string {
 	return paths
 }
 
-// TestGoReads: the Go runtime has on what was asked for, and all else as before.
+// TestGoReads: the Go runtime turns on what was asked for, and nothing else changes.
 func TestGoReads(t *testing.T) {
 	for name, s := range map[string]Settings{"both": both, "agent": {Agent: true}, "runtime": {Runtime: true, Endpoint: endpoint}} {
 		for layout, files := range map[string]map[string]string{"static": static(), "deployed": deployed()} {
@@ -168,7 +168,7 @@ func TestRustReads(t *testing.T) {
 	}
 }
 
-// TestMergedAsKata: what the plan is checked by is what Kata reads.
+// TestMergedAsKata: the plan is checked against the tree that Kata reads.
 func TestMergedAsKata(t *testing.T) {
 	root := build(t, deployed())
 	turnOn(t, root, both)

@@ -12,8 +12,8 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// TestRestore: off again, the tree is as it was, byte for byte, and in between only
-// files of ours were added.
+// TestRestore: after removal the tree is as before, byte for byte, and in between only
+// shimtrace's files were added.
 func TestRestore(t *testing.T) {
 	for layout, files := range map[string]map[string]string{"static": static(), "deployed": deployed()} {
 		t.Run(layout, func(t *testing.T) {
@@ -25,7 +25,7 @@ func TestRestore(t *testing.T) {
 					t.Errorf("%s: %s", c.Action, c.Path)
 				}
 			}
-			// Nothing but the drop-ins is new.
+			// Only the drop-ins are new.
 			for _, c := range changes {
 				if err := os.Remove(c.Path); err != nil {
 					t.Fatal(err)
@@ -53,7 +53,7 @@ func TestRestore(t *testing.T) {
 	}
 }
 
-// TestRestoreNotEmpty: what others put into the directory that was made stays.
+// TestRestoreNotEmpty: other files in the created directory stay.
 func TestRestoreNotEmpty(t *testing.T) {
 	root := build(t, static())
 	turnOn(t, root, both)
@@ -92,7 +92,7 @@ func TestPlanAgain(t *testing.T) {
 	if snapshot(t, root) != before {
 		t.Error("the second time changed something")
 	}
-	// Other settings take the file's place, and it still goes with its directory.
+	// Other settings replace the file, which is still removed with its directory.
 	other := Settings{Agent: true}
 	for _, c := range turnOn(t, root, other) {
 		if content, err := os.ReadFile(c.Path); c.Action != write || err != nil || strings.Contains(string(content), "jaeger") {
@@ -105,7 +105,8 @@ func TestPlanAgain(t *testing.T) {
 	}
 }
 
-// TestPlanForeign: a file that is not ours, or not any more, stays unless forced.
+// TestPlanForeign: a file that shimtrace did not write, or that was changed, stays
+// unless forced.
 func TestPlanForeign(t *testing.T) {
 	for name, tamper := range map[string]func(ours string) string{
 		"is there and not shimtrace's": func(string) string { return "[runtime]\n" },
@@ -141,8 +142,8 @@ func TestPlanForeign(t *testing.T) {
 	}
 }
 
-// TestPlanFormerPort: a drop-in that sends the runtime's spans to the port of former
-// versions is ours still: it is brought up to date, and taken back.
+// TestPlanFormerPort: a drop-in with the port of former versions counts as shimtrace's:
+// it is updated and removed.
 func TestPlanFormerPort(t *testing.T) {
 	former := Settings{Agent: true, Runtime: true, Endpoint: "http://127.0.0.1:14268/api/traces"}
 	root := build(t, deployed())
@@ -182,7 +183,7 @@ func TestPlanOwnJaeger(t *testing.T) {
 	if _, err := Plan(root, find(t, root), both, true); err != nil {
 		t.Errorf("with force: %v", err)
 	}
-	// The same place by another name is no conflict, nor is an endpoint not in use.
+	// The same address by another name is no conflict, nor is an unused endpoint.
 	for _, content := range []string{
 		strings.Replace(theirs, "jaeger.example", "localhost", 1),
 		strings.Replace(theirs, "jaeger.example", "[::1]", 1),
@@ -197,7 +198,7 @@ func TestPlanOwnJaeger(t *testing.T) {
 	}
 }
 
-// TestPlanOverruled: the operator's later drop-in wins, and that is said.
+// TestPlanOverruled: the operator's later drop-in wins, and a note says so.
 func TestPlanOverruled(t *testing.T) {
 	for content, want := range map[string]bool{
 		"[runtime]\nenable_tracing = false\n":                  true,
@@ -216,7 +217,7 @@ func TestPlanOverruled(t *testing.T) {
 	}
 }
 
-// TestPlanNeighbours: who shares the directory of a configuration is concerned, too.
+// TestPlanNeighbours: other configurations in the directory are affected too.
 func TestPlanNeighbours(t *testing.T) {
 	files := static()
 	root := build(t, files)
@@ -267,7 +268,7 @@ func TestPlanOld(t *testing.T) {
 	}
 }
 
-// TestPlanUnwritable: what forbids to write is known before anything is done.
+// TestPlanUnwritable: obstacles to writing are known before anything is done.
 func TestPlanUnwritable(t *testing.T) {
 	files := map[string]string{"etc/kata-containers/configuration.toml": goConfig}
 	asFile := maps.Clone(files)
@@ -288,7 +289,7 @@ func TestPlanUnwritable(t *testing.T) {
 		t.Run(name, func(t *testing.T) {
 			root := build(t, readOnly.files)
 			dir := filepath.Join(root, readOnly.dir)
-			// Everybody may come by, nobody may write.
+			// All users may enter, none may write.
 			for path, mode := range map[string]os.FileMode{filepath.Dir(root): 0o755, dir: 0o555} {
 				if err := os.Chmod(path, mode); err != nil {
 					t.Fatal(err)
@@ -303,8 +304,8 @@ func TestPlanUnwritable(t *testing.T) {
 	}
 }
 
-// unprivileged lets the rest of the test meet the file system as a user whom it does
-// not make an exception for.
+// unprivileged runs the rest of the test as a user to whom the file system's
+// permissions apply.
 func unprivileged(t *testing.T) {
 	t.Helper()
 	if os.Geteuid() != 0 {
@@ -320,14 +321,14 @@ func unprivileged(t *testing.T) {
 	})
 }
 
-// TestWriteFails: what can't be completed leaves nothing, in config.d least of all.
+// TestWriteFails: an incomplete write leaves nothing, least of all in config.d.
 func TestWriteFails(t *testing.T) {
 	root := build(t, map[string]string{"etc/kata-containers/configuration.toml": goConfig})
 	changes, err := Plan(root, find(t, root), both, false)
 	if err != nil {
 		t.Fatal(err)
 	}
-	// A directory with something in it can't be replaced by a file.
+	// A nonempty directory cannot be replaced by a file.
 	if err := os.MkdirAll(filepath.Join(changes[0].Path, "x"), 0o755); err != nil {
 		t.Fatal(err)
 	}

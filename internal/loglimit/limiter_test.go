@@ -12,7 +12,7 @@ import (
 	"github.com/shimtrace/shimtrace/internal/reliability"
 )
 
-// clock is a Limiter's, in a test's hands.
+// clock is a Limiter's clock that a test sets.
 type clock struct{ at time.Time }
 
 func limiter() (*Limiter, *clock) {
@@ -36,8 +36,8 @@ func TestOneLineAMinute(t *testing.T) {
 	}
 }
 
-// TestInventedCauses: who makes up a new cause for each line fills no log, makes us
-// remember nothing, and is counted in full.
+// TestInventedCauses: inventing a new cause for each line fills neither the log nor
+// memory, and every line is counted.
 func TestInventedCauses(t *testing.T) {
 	l, c := limiter()
 	lines, counted, all := 0, uint64(0), 0
@@ -63,7 +63,7 @@ func TestInventedCauses(t *testing.T) {
 	if got := uint64(lines) + counted + k.swallowed; got != uint64(all) {
 		t.Errorf("%d of %d lines are accounted for", got, all)
 	}
-	// Somebody else's lines are no worse for it.
+	// Other kinds are not affected.
 	if _, ok := l.Allow("relay", "cannot dial"); !ok {
 		t.Error("another kind was swallowed")
 	}

@@ -38,7 +38,7 @@ func TestTally(t *testing.T) {
 	}
 }
 
-// TestDocument: docs/journal.md has each reason and what it means, in this order.
+// TestDocument: docs/journal.md lists each reason and its meaning, in this order.
 func TestDocument(t *testing.T) {
 	var table strings.Builder
 	table.WriteString("| reason | meaning |\n|---|---|\n")

@@ -18,7 +18,7 @@ import (
 	"github.com/shimtrace/shimtrace/internal/names"
 )
 
-// texts returns the texts in a Go file, and those of them that are constants.
+// texts returns the strings in a Go file, and those of them that are constants.
 func texts(t *testing.T, path string) (all, constants []string) {
 	t.Helper()
 	file, err := parser.ParseFile(token.NewFileSet(), path, nil, parser.SkipObjectResolution)
@@ -53,11 +53,11 @@ func texts(t *testing.T, path string) (all, constants []string) {
 
 var (
 	ours = regexp.MustCompile(`^shimtrace\.[a-z0-9_.]+$`)
-	// code is what a document has between backticks.
+	// code matches text between backticks in a document.
 	code = regexp.MustCompile("`([^`\n]+)`")
 )
 
-// TestDocument: docs/spans.md has every name, and no other of ours.
+// TestDocument: docs/spans.md has every name, and no other name of shimtrace.
 func TestDocument(t *testing.T) {
 	_, known := texts(t, "names.go")
 	if len(known) < 40 {
@@ -80,7 +80,7 @@ func TestDocument(t *testing.T) {
 			t.Errorf("docs/spans.md does not say what %s is", name)
 		}
 	}
-	// The names in the tables of spans are those of our own spans, or of calls.
+	// The names in the tables of spans are those of shimtrace's spans, or of calls.
 	_, spans, _ := strings.Cut(string(text), "\n## Spans\n")
 	spans, _, _ = strings.Cut(spans, "\n\nA call span")
 	for line := range strings.Lines(spans) {
@@ -93,7 +93,7 @@ func TestDocument(t *testing.T) {
 	}
 }
 
-// TestNowhereElse: the program has these names from here.
+// TestNowhereElse: the program takes these names only from here.
 func TestNowhereElse(t *testing.T) {
 	_, known := texts(t, "names.go")
 	root := filepath.Join("..", "..")
@@ -106,7 +106,7 @@ func TestNowhereElse(t *testing.T) {
 			all, _ := texts(t, path)
 			for _, text := range all {
 				if text == names.AgentScope || text == names.RuntimeScope {
-					continue // what the programs are called, too
+					continue // also the programs' names
 				}
 				if slices.Contains(known, text) || ours.MatchString(text) && !strings.HasSuffix(text, ".json") {
 					t.Errorf("%s: %q is to be taken from package names", path, text)
@@ -120,7 +120,7 @@ func TestNowhereElse(t *testing.T) {
 	}
 }
 
-// TestConventions: what is OpenTelemetry's is as OpenTelemetry has it.
+// TestConventions: OpenTelemetry's names equal those of its package semconv.
 func TestConventions(t *testing.T) {
 	for name, key := range map[string]string{
 		names.Service: string(semconv.ServiceNameKey), names.Run: string(semconv.ServiceInstanceIDKey), names.Host: string(semconv.HostNameKey),

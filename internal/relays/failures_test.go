@@ -7,8 +7,8 @@ import (
 	"github.com/shimtrace/shimtrace/internal/console"
 )
 
-// TestFailures: relays that ended since they were found are not there; another failure
-// is one.
+// TestFailures: that relays have ended since they were found is no failure, unlike
+// other errors.
 func TestFailures(t *testing.T) {
 	gone := &status{ended: true, err: errors.New("connection refused")}
 	wrong := &status{err: errors.New("no answer")}

@@ -33,8 +33,8 @@ func TestRowsAreReplacedAndSorted(t *testing.T) {
 	}
 }
 
-// TestLoads: rows with numbers stand in columns of their own, and a run with other
-// numbers contradicts them only where they say that something never happens.
+// TestLoads: rows with numbers have their own columns, and a run with other numbers
+// contradicts them only where they say that something never happens.
 func TestLoads(t *testing.T) {
 	d := parse("# Head\n")
 	seen := Load{Pods: 5, Calls: 1000, Recorded: 90, Delivered: 80, Duplicated: 3, Lost: map[string]int{"b": 7, "a": 1, "c": 0}, LongestPause: 1234 * time.Millisecond}
@@ -61,8 +61,8 @@ func TestLoads(t *testing.T) {
 	}
 }
 
-// TestRowsHaveTheirTests wants each row's test to exist: a row whose test is gone
-// proves nothing.
+// TestRowsHaveTheirTests: each row's test exists; a row without its test proves
+// nothing.
 func TestRowsHaveTheirTests(t *testing.T) {
 	path, err := document()
 	if err != nil {

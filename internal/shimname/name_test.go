@@ -6,14 +6,14 @@ import (
 	"testing"
 )
 
-// binaryName is what containerd makes of a runtime type: BinaryName of
+// binaryName returns the shim's name for a runtime type, like BinaryName of
 // pkg/shim/util.go in containerd 2.4.2.
 func binaryName(runtime string) string {
 	parts := strings.Split(runtime, ".")
 	return fmt.Sprintf("containerd-shim-%s-%s", parts[len(parts)-2], parts[len(parts)-1])
 }
 
-// TestShimsThatExist takes shims as their projects name them.
+// TestShimsThatExist uses shims' names from their projects.
 func TestShimsThatExist(t *testing.T) {
 	for _, tt := range []struct{ file, inner, link, runtime string }{
 		{"containerd-shim-runc-v2", "runc", "containerd-shim-runc-traced-v2", "io.containerd.runc-traced.v2"},

@@ -32,8 +32,8 @@ func deep() *script {
 	return s
 }
 
-// TestFold: what is short and deep is one line, but neither a failure nor what stands on
-// the way to something that is drawn.
+// TestFold: short and deep spans share one line, but not failures or what is above a
+// drawn span.
 func TestFold(t *testing.T) {
 	out := string(draw(t, deep().spans, Options{Width: 100}))
 	golden(t, "folded.txt", []byte(out))
@@ -85,8 +85,8 @@ func TestDeepNames(t *testing.T) {
 	}
 }
 
-// TestFoldExpected: polls that found nothing are one line, at whatever level; a single one
-// says what it is.
+// TestFoldExpected: polls that found nothing share one line at any level; a single one
+// shows its code.
 func TestFoldExpected(t *testing.T) {
 	s := joined()
 	poll := func(i int) {

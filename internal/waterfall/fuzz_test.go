@@ -8,8 +8,8 @@ import (
 	"time"
 )
 
-// FuzzRender feeds whole OTLP messages through everything: no panic, and lines
-// that are bounded and harmless.
+// FuzzRender feeds whole OTLP messages through everything: no panic, and bounded,
+// harmless lines.
 func FuzzRender(f *testing.F) {
 	for _, s := range []*script{kataPod(), joined()} {
 		f.Add(message(s.spans), 80, true)
@@ -19,8 +19,8 @@ func FuzzRender(f *testing.F) {
 	})
 }
 
-// FuzzBuild makes spans out of bytes, with so few ids that circles, repetitions
-// and missing parents are the rule.
+// FuzzBuild makes spans from bytes, with so few ids that circles, repetitions and
+// missing parents are common.
 func FuzzBuild(f *testing.F) {
 	f.Add([]byte("\x00\x01\x02\x03\x04\x05\x06\x07\x08\x09"))
 	f.Add([]byte("abacadaeafbcbdbebfcdcecfdedfef"))

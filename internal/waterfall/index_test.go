@@ -13,7 +13,7 @@ func sandbox(id string) *resourcepb.Resource {
 	return &resourcepb.Resource{Attributes: append(resourceOf("containerd-shim-runc-v2").Attributes[:1:1], attr(names.Sandbox, id))}
 }
 
-// stories returns how many spans each story has, the oldest first.
+// stories returns the number of spans in each story, the oldest first.
 func stories(s *script) (spans []int, all []*Story) {
 	all = indexOf(s.spans).Stories()
 	for _, story := range all {
@@ -48,8 +48,8 @@ func TestIndexJoins(t *testing.T) {
 	}
 }
 
-// TestIndexKeepsApart: neither a caller that starts two pods in one trace nor an
-// id that is used again makes one story of two.
+// TestIndexKeepsApart: neither a caller that starts two pods in one trace nor a reused
+// id merges two stories.
 func TestIndexKeepsApart(t *testing.T) {
 	s := &script{}
 	for i, id := range []string{"a", "b"} {
@@ -96,7 +96,7 @@ func TestIndexNameless(t *testing.T) {
 	}
 }
 
-// TestStoryClock: the guest's clock does not decide when a story was.
+// TestStoryClock: the guest's clock does not decide a story's time.
 func TestStoryClock(t *testing.T) {
 	s := joined()
 	s.span(resourceOf(names.AgentScope), "s", "old", "root", "old", -50*365*24*time.Hour, 1)
@@ -116,7 +116,7 @@ func TestStoryRuntime(t *testing.T) {
 	}
 }
 
-// TestStoryFailed: a sandbox that failed to start has no time to start.
+// TestStoryFailed: a sandbox that failed to start has no startup time.
 func TestStoryFailed(t *testing.T) {
 	s := &script{}
 	s.span(sandbox("a"), "s", "root", "", names.SandboxStart, 0, 100*ms, wrong("UNKNOWN", "no task was started"))

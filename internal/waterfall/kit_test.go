@@ -71,7 +71,7 @@ func scopeOf(res *resourcepb.Resource) *commonpb.InstrumentationScope {
 	return nil
 }
 
-// message is the spans as a journal has them.
+// message returns the spans as in a journal.
 func message(spans []*tracepb.ResourceSpans) []byte {
 	data, err := proto.Marshal(&tracepb.TracesData{ResourceSpans: spans})
 	if err != nil {
@@ -91,7 +91,7 @@ func indexOf(spans []*tracepb.ResourceSpans) *Index {
 	return x
 }
 
-// build makes the tree of those spans that are the story's, or of all for no story.
+// build builds the tree of the story's spans, or of all without a story.
 func build(s *Story, spans []*tracepb.ResourceSpans, l Limits) *Tree {
 	b := NewBuilder(s, l, true)
 	if err := b.Add(message(spans)); err != nil {
@@ -156,7 +156,7 @@ func kataPod() *script {
 	return s
 }
 
-// only returns the story of spans that are of one.
+// only returns the one story of the spans.
 func only(spans []*tracepb.ResourceSpans) (*Story, *Tree) {
 	stories := indexOf(spans).Stories()
 	if len(stories) != 1 {

@@ -36,8 +36,8 @@ func TestSeen(t *testing.T) {
 	}
 }
 
-// TestTooMuch: an index forgets its oldest stories when there are too many, and counts
-// them; a sandbox of too many traces has the rest in one story.
+// TestTooMuch: an index with too many stories forgets the oldest and counts them; one
+// story gets the rest of a sandbox with too many traces.
 func TestTooMuch(t *testing.T) {
 	x := NewIndex()
 	var spans []*tracepb.ResourceSpans
@@ -83,7 +83,7 @@ func TestTooMuch(t *testing.T) {
 	}
 }
 
-// TestNameless: of spans that name no sandbox, those of too many traces are counted.
+// TestNameless: spans that name no sandbox are counted when they have too many traces.
 func TestNameless(t *testing.T) {
 	x := NewIndex()
 	var spans []*tracepb.Span
@@ -100,7 +100,7 @@ func TestNameless(t *testing.T) {
 	}
 }
 
-// TestTreeLimits: guests' spans do not take the place of the host's.
+// TestTreeLimits: guests' spans do not crowd out the host's.
 func TestTreeLimits(t *testing.T) {
 	flood := &script{}
 	for i := range 3000 {

@@ -15,7 +15,7 @@ import (
 	"google.golang.org/protobuf/encoding/protojson"
 )
 
-// reference is what protobuf makes of a message as JSON, changed as OTLP wants it.
+// reference returns protobuf's JSON of a message, changed to OTLP's.
 func reference(t *testing.T, rs *tracepb.ResourceSpans) any {
 	t.Helper()
 	text, err := protojson.MarshalOptions{UseEnumNumbers: true}.Marshal(rs)
@@ -49,9 +49,9 @@ func hexIDs(v any) {
 	}
 }
 
-// TestWriteJSON holds the document against the specification's example form:
-// ids in hex, enumerations as numbers, 64-bit integers as strings, and bytes in
-// base64 also where an attribute is called like an id.
+// TestWriteJSON compares the document with the specification's form: ids in hex,
+// enumerations as numbers, 64-bit integers as strings, and bytes in base64 even if an
+// attribute is named like an id.
 func TestWriteJSON(t *testing.T) {
 	s := &script{}
 	s.span(resourceOf("containerd-shim-runc-v2"), "s", "b", "a", "b", 0, 1, linked("t", "x"), wrong("NOT_FOUND", "no"),
@@ -68,7 +68,7 @@ func TestWriteJSON(t *testing.T) {
 	golden(t, "spans.json", out.Bytes())
 }
 
-// strange is a span of all kinds of values.
+// strange returns a span with all kinds of values.
 func strange(s *tracepb.Span) {
 	value := func(v any) *commonpb.AnyValue {
 		switch v := v.(type) {
@@ -96,7 +96,7 @@ func strange(s *tracepb.Span) {
 	s.Status = &tracepb.Status{}
 }
 
-// TestJSONIsProtobufs: what is written field by field is what protobuf makes of it.
+// TestJSONIsProtobufs: writing field by field equals protobuf's JSON.
 func TestJSONIsProtobufs(t *testing.T) {
 	s := kataPod()
 	s.span(resourceOf("x"), "s", "strange", "root", "strange", 0, ms, strange)

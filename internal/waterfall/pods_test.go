@@ -13,8 +13,8 @@ import (
 )
 
 // Pods that ran on real Kata 4.1 under QEMU, of two containers and some execs each,
-// under the Go runtime and under runtime-rs: what the runtime and the agent sent, as
-// package collate put it together, below the calls of the shim that it tells of.
+// under the Go runtime and under runtime-rs: the runtime's and the agent's spans, as
+// package collate placed them below the shim's calls.
 var pods = []string{"kata-4.1.0-pod", "kata-4.1.0-rs-pod"}
 
 func readPod(t *testing.T, name string) []byte {
@@ -58,7 +58,7 @@ func drawData(t *testing.T, data []byte, o Options) (string, *Story) {
 	return out.String(), stories[0]
 }
 
-// TestPods draws whole pods: what a person reads first.
+// TestPods draws whole pods, as a person first sees them.
 func TestPods(t *testing.T) {
 	for _, name := range pods {
 		data := readPod(t, name)

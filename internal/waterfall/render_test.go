@@ -17,7 +17,7 @@ import (
 
 var update = flag.Bool("update", false, "rewrite the golden files from what is drawn now")
 
-// golden compares what was drawn with testdata/<name>.
+// golden compares a picture with testdata/<name>.
 func golden(t *testing.T, name string, got []byte) {
 	t.Helper()
 	path := filepath.Join("testdata", name)
@@ -70,8 +70,8 @@ func TestVerbose(t *testing.T) {
 	golden(t, "pod-verbose.txt", draw(t, kataPod().spans, Options{Width: 100, Verbose: true}))
 }
 
-// TestUnfinished draws a pod that is still starting: its root is not there yet,
-// and neither is one of the agent's spans.
+// TestUnfinished draws a pod that is still starting: its root and one of the agent's
+// spans are missing.
 func TestUnfinished(t *testing.T) {
 	s := &script{}
 	shim, agent := resourceOf("containerd-shim-kata-v2"), resourceOf(names.AgentScope)
@@ -82,7 +82,7 @@ func TestUnfinished(t *testing.T) {
 	golden(t, "unfinished.txt", draw(t, s.spans, Options{Width: 80}))
 }
 
-// joined is a pod whose calls lie in the traces of containerd's requests.
+// joined is a pod whose calls are in the traces of containerd's requests.
 func joined() *script {
 	s := &script{}
 	shim, agent := resourceOf("containerd-shim-kata-v2"), resourceOf(names.AgentScope)
@@ -127,8 +127,8 @@ func TestHostile(t *testing.T) {
 	}
 }
 
-// TestSkewedClocks: neither a span without times nor one of 1970 nor one of the
-// far future hides the others.
+// TestSkewedClocks: a span without times, of 1970 or of the far future does not hide
+// the others.
 func TestSkewedClocks(t *testing.T) {
 	s := joined()
 	agent := resourceOf(names.AgentScope)
@@ -142,8 +142,8 @@ func TestSkewedClocks(t *testing.T) {
 	golden(t, "skewed.txt", draw(t, s.spans, Options{Width: 100}))
 }
 
-// TestDeepAndMany: a chain of many levels and more spans than are drawn come out
-// in bounded lines.
+// TestDeepAndMany: a chain of many levels, and more spans than are drawn, give bounded
+// lines.
 func TestDeepAndMany(t *testing.T) {
 	s := &script{}
 	res := resourceOf("containerd-shim-runc-v2")

@@ -80,7 +80,7 @@ func TestValueText(t *testing.T) {
 	}
 }
 
-// TestFieldNumbers holds the numbers that spans are read by against OTLP's.
+// TestFieldNumbers compares the field numbers with OTLP's.
 func TestFieldNumbers(t *testing.T) {
 	fields := (*tracepb.Span)(nil).ProtoReflect().Descriptor().Fields()
 	for name, num := range map[string]int{
@@ -96,7 +96,7 @@ func TestFieldNumbers(t *testing.T) {
 	}
 }
 
-// TestTimes: what is no time is none.
+// TestTimes: an impossible time is none.
 func TestTimes(t *testing.T) {
 	for _, tt := range []struct{ start, end, wantStart, wantEnd uint64 }{
 		{0, 5, 0, 0}, {math.MaxUint64, 5, 0, 0}, {5, 4, 5, 5}, {5, math.MaxUint64, 5, 5}, {5, 6, 5, 6},

@@ -13,8 +13,8 @@ import (
 	"github.com/shimtrace/shimtrace/internal/names"
 )
 
-// onDemand is a window of 12 s of a pod that runs: life-long spans of the runtime and
-// the agent that end in it, a call that began before it and one that ends after it.
+// onDemand is a window of 12 s in a running pod: life-long spans of the runtime and the
+// agent that end in it, a call that began before it and one that ends after it.
 func onDemand() *script {
 	s := &script{}
 	shim, agent, runtime := resourceOf("containerd-shim-kata-v2"), resourceOf(names.AgentScope), resourceOf(names.RuntimeScope)
@@ -30,8 +30,8 @@ func onDemand() *script {
 	return s
 }
 
-// TestWindow: a window is as long as it was on, in the list and in the picture, whatever
-// began before it or ends after it; and that is marked.
+// TestWindow: a window's length, in the list and in the picture, is the time that
+// tracing was on. Spans that begin before it or end after it are marked.
 func TestWindow(t *testing.T) {
 	s := onDemand()
 	_, all := stories(s)
@@ -48,7 +48,7 @@ func TestWindow(t *testing.T) {
 	})
 }
 
-// TestClipped: a span of which only a part was recorded is marked where it was cut.
+// TestClipped: a partly recorded span is marked where it was cut.
 func TestClipped(t *testing.T) {
 	first := func(start, end time.Duration) change {
 		at := func(d time.Duration) *commonpb.AnyValue {
@@ -71,8 +71,8 @@ func TestClipped(t *testing.T) {
 	}
 }
 
-// TestLifeLong: a span of the runtime's that began 20 s before the sandbox's start, to
-// which it was brought, does not stretch it.
+// TestLifeLong: a span of the runtime that began 20 s before the sandbox's start, which
+// is now its parent, does not stretch the story.
 func TestLifeLong(t *testing.T) {
 	s := kataPod()
 	s.span(resourceOf(names.RuntimeScope), "s", "early", "root", "rootSpan", -20*time.Second, time.Minute)
@@ -88,7 +88,8 @@ func TestLifeLong(t *testing.T) {
 	}
 }
 
-// TestRootsByIdentity: a guest's span is no root for its name, nor is a runtime's.
+// TestRootsByIdentity: the name of a guest's or runtime's span does not make it the
+// root.
 func TestRootsByIdentity(t *testing.T) {
 	s := joined()
 	for i, service := range []string{names.AgentScope, names.RuntimeScope} {
@@ -105,8 +106,8 @@ func TestRootsByIdentity(t *testing.T) {
 	}
 }
 
-// TestFarTimes: times that cannot be do not stretch a story, also one of which only the
-// agent tells.
+// TestFarTimes: impossible times do not stretch a story, even one with the agent's
+// spans only.
 func TestFarTimes(t *testing.T) {
 	agent := &resourcepb.Resource{Attributes: resourceOf(names.AgentScope).Attributes[:2]}
 	s := &script{}
@@ -136,7 +137,7 @@ func TestManyContainers(t *testing.T) {
 	}
 }
 
-// TestClaimedContainers: a guest names no containers where the host does.
+// TestClaimedContainers: a guest names no containers if the host does.
 func TestClaimedContainers(t *testing.T) {
 	s := kataPod()
 	s.span(resourceOf(names.AgentScope), "s", "claim", "root", "create_container", 0, ms, with(attr(names.Container, "somebody else's")))
@@ -154,7 +155,7 @@ func TestClaimedContainers(t *testing.T) {
 }
 
 // TestRunsInOneTrace: a caller that runs a container twice in one trace makes two
-// stories of it.
+// stories.
 func TestRunsInOneTrace(t *testing.T) {
 	s := &script{}
 	for i, run := range []string{"1", "2"} {
@@ -184,7 +185,7 @@ func TestRuntimeOfWrapper(t *testing.T) {
 	}
 }
 
-// expected marks a span as a failure of a healthy life, with status or without.
+// expected marks a span as an expected failure, with or without a status.
 func expected(code string, failed bool) change {
 	return func(s *tracepb.Span) {
 		s.Attributes = append(s.Attributes, attr(names.StatusCode, code), attr(names.Expected, "true"))
@@ -194,8 +195,8 @@ func expected(code string, failed bool) change {
 	}
 }
 
-// TestExpected: what is expected is no error, neither counted nor drawn as one, and its
-// code is said.
+// TestExpected: an expected failure is neither counted nor drawn as an error, and its
+// code is shown.
 func TestExpected(t *testing.T) {
 	s := kataPod()
 	_, before := stories(s)
@@ -213,7 +214,7 @@ func TestExpected(t *testing.T) {
 	if !strings.Contains(colored, "\x1b[2mTask/State\x1b[0m") {
 		t.Error("it is not dim")
 	}
-	// A guest's span is not excused by what the guest says.
+	// A guest cannot mark its own failure as expected.
 	s.span(resourceOf(names.AgentScope), "s", "claim", "root", "exec_process", 0, ms, expected("INTERNAL", true))
 	if _, all := stories(s); all[0].Errors != before[0].Errors+1 {
 		t.Errorf("%d errors, want %d: the guest's is one", all[0].Errors, before[0].Errors+1)

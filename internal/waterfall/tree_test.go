@@ -8,7 +8,7 @@ import (
 	tracepb "go.opentelemetry.io/proto/otlp/trace/v1"
 )
 
-// outline is a tree in one line: names, children in brackets.
+// outline returns a tree in one line: names, with children in brackets.
 func outline(nodes []*Node) string {
 	var items []string
 	for _, n := range nodes {
@@ -105,7 +105,7 @@ func TestBuildLimit(t *testing.T) {
 	}
 }
 
-// TestInvalidIDs: spans without valid ids are shown, and are nobody's parents.
+// TestInvalidIDs: spans without valid ids are shown, and have no children.
 func TestInvalidIDs(t *testing.T) {
 	spans := []*tracepb.ResourceSpans{nil, {}, {ScopeSpans: []*tracepb.ScopeSpans{nil, {Spans: []*tracepb.Span{
 		nil, {Name: "short", TraceId: []byte{1}, SpanId: []byte{2}},

@@ -20,7 +20,7 @@ func list(values ...*commonpb.AnyValue) *commonpb.AnyValue {
 	return &commonpb.AnyValue{Value: &commonpb.AnyValue_ArrayValue{ArrayValue: &commonpb.ArrayValue{Values: values}}}
 }
 
-// TestValuesOfEveryKind: values of every kind are read, as much of them as is shown.
+// TestValuesOfEveryKind are read, up to what is shown.
 func TestValuesOfEveryKind(t *testing.T) {
 	deep := text("x")
 	for range maxValueDepth + 1 {
@@ -58,7 +58,7 @@ func TestValuesOfEveryKind(t *testing.T) {
 			t.Errorf("textOf is %q, valueText %q", textOf(msg), got)
 		}
 	}
-	// Unknown fields are passed over, what is no message ends the reading.
+	// Unknown fields are skipped; malformed bytes end the reading.
 	unknown := protowire.AppendTag(nil, 99, protowire.Fixed32Type)
 	unknown = protowire.AppendFixed32(unknown, 1)
 	unknown = protowire.AppendTag(unknown, 98, protowire.StartGroupType)
@@ -108,7 +108,7 @@ func TestStoryName(t *testing.T) {
 	}
 }
 
-// TestTroubleInWords: what a failed span says of itself, with its code or without.
+// TestTroubleInWords: how a failed span is explained, with a code or without.
 func TestTroubleInWords(t *testing.T) {
 	const message = "first\nsecond"
 	for want, tt := range map[string]struct {

@@ -15,11 +15,10 @@ import (
 	"time"
 )
 
-// crashOptions make the writers rotate all the time, and keep everything.
+// crashOptions make the writers rotate all the time and keep everything.
 var crashOptions = Options{SegmentBytes: 16 << 10, MaxBytes: 1 << 30}
 
-// writerProcess appends spans, and says so on standard output after each, until it
-// is killed.
+// writerProcess appends spans and reports each on standard output, until it is killed.
 func writerProcess(dir string) {
 	j, err := Open(dir, crashOptions)
 	if err != nil {
@@ -39,8 +38,7 @@ func writerProcess(dir string) {
 	}
 }
 
-// startWriter starts a writer process. The channel gets what it reported as written
-// once it is dead.
+// startWriter starts a writer process. The channel gets its reports once it is dead.
 func startWriter(t *testing.T, dir string) (*exec.Cmd, <-chan []string) {
 	t.Helper()
 	cmd := exec.Command(os.Args[0])
@@ -70,8 +68,8 @@ func startWriter(t *testing.T, dir string) (*exec.Cmd, <-chan []string) {
 	return cmd, written
 }
 
-// TestKilledWriters has several processes append while they are killed at random
-// moments, and a follower and scans beside them.
+// TestKilledWriters kills several appending processes at random moments, while a
+// follower and scans read.
 func TestKilledWriters(t *testing.T) {
 	dir := t.TempDir()
 	stop := make(chan struct{})

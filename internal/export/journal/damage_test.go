@@ -71,8 +71,8 @@ func TestDamageAtEveryByte(t *testing.T) {
 	}
 }
 
-// TestTornEnd cuts a segment at every length: whole records stay, and what is
-// appended behind the tear is found.
+// TestTornEnd cuts a segment at every length: whole records stay, and records appended
+// after the tear are found.
 func TestTornEnd(t *testing.T) {
 	segment, offsets := sample(t, 3)
 	for cut := range segment {
@@ -206,7 +206,7 @@ func FuzzScan(f *testing.F) {
 		if valid+corrupt > int64(len(b)) || valid+corrupt < int64(len(b))-segmentHeaderLen {
 			t.Fatalf("%d valid and %d corrupt bytes of %d", valid, corrupt, len(b))
 		}
-		// What a growing segment shows is a beginning of what it shows at its end.
+		// A growing segment shows a prefix of its final records.
 		growing, _, _ := scanBytes(b, false)
 		if len(growing) > len(records) {
 			t.Fatalf("%d records while growing, %d at the end", len(growing), len(records))

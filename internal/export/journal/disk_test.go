@@ -13,7 +13,7 @@ import (
 	"github.com/shimtrace/shimtrace/internal/reliability"
 )
 
-// TestReadOnlyDisk: spans are counted as long as there is somebody to count them.
+// TestReadOnlyDisk: spans are counted while the process lives.
 func TestReadOnlyDisk(t *testing.T) {
 	dir := disktest.ReadOnly(t)
 	j, err := Open(dir, Options{})
@@ -43,7 +43,7 @@ func TestReadOnlyDisk(t *testing.T) {
 	})
 }
 
-// TestFailingDisk: the disk goes away under writers and readers.
+// TestFailingDisk: the disk fails while processes write and read.
 func TestFailingDisk(t *testing.T) {
 	root, _, _ := disktest.Ext4(t)
 	dir := filepath.Join(root, "journal")
@@ -79,7 +79,7 @@ func TestFailingDisk(t *testing.T) {
 	})
 }
 
-// TestSlowDisk: a disk that stands still again and again costs nothing.
+// TestSlowDisk: a disk that stalls repeatedly loses nothing.
 func TestSlowDisk(t *testing.T) {
 	root, freeze, thaw := disktest.Ext4(t)
 	dir := filepath.Join(root, "journal")

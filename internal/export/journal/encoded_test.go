@@ -10,8 +10,8 @@ import (
 	"google.golang.org/protobuf/proto"
 )
 
-// TestAppendSpans: encoded spans are read as those that came as messages, however many
-// records they take.
+// TestAppendSpans: encoded spans read the same as messages, however many records they
+// take.
 func TestAppendSpans(t *testing.T) {
 	text := func(key, value string) *commonpb.KeyValue {
 		return &commonpb.KeyValue{Key: key, Value: &commonpb.AnyValue{Value: &commonpb.AnyValue_StringValue{StringValue: value}}}
@@ -68,8 +68,8 @@ func TestAppendSpans(t *testing.T) {
 	}
 }
 
-// TestAppendWhatIsNone: one span too large, a resource that is not UTF-8, spans that are
-// none.
+// TestAppendWhatIsNone: a span that is too large, a resource that is not UTF-8,
+// malformed spans.
 func TestAppendWhatIsNone(t *testing.T) {
 	dir := t.TempDir()
 	j, err := Open(dir, Options{SegmentBytes: 8 << 10})

@@ -13,8 +13,8 @@ import (
 	"github.com/shimtrace/shimtrace/internal/reliability"
 )
 
-// TestFullDisk fills a file system with a journal: what did not fit is counted, what
-// was written stays readable, and writing goes on once there is room.
+// TestFullDisk fills a file system with a journal: spans that do not fit are counted,
+// written ones stay readable, and writing goes on once there is room.
 func TestFullDisk(t *testing.T) {
 	dir := disktest.Full(t, "64k")
 	j, err := Open(dir, Options{SegmentBytes: 16 << 10})
@@ -59,7 +59,7 @@ func TestFullDisk(t *testing.T) {
 	})
 }
 
-// TestShortWrite has the kernel take only a part of a record.
+// TestShortWrite: the kernel writes only a part of a record.
 func TestShortWrite(t *testing.T) {
 	j := open(t, t.TempDir(), Options{})
 	upload(t, j, "before")

@@ -8,8 +8,8 @@ import (
 	"time"
 )
 
-// TestHostileSegments: whatever is in the files of a journal, reading them takes as much
-// memory as the longest record, and time in proportion to their size.
+// TestHostileSegments: whatever a journal's files contain, reading them takes the
+// memory of the longest record, and time in proportion to their size.
 func TestHostileSegments(t *testing.T) {
 	marker := newMarker()
 	segment := func(fill func(record []byte)) []byte {
@@ -70,7 +70,7 @@ func TestHostileSegments(t *testing.T) {
 	}
 }
 
-// TestDamageBehindDamage: one damaged record after another costs those, and no more.
+// TestDamageBehindDamage: consecutive damaged records lose only themselves.
 func TestDamageBehindDamage(t *testing.T) {
 	dir := t.TempDir()
 	j := open(t, dir, Options{})

@@ -14,7 +14,7 @@ import (
 
 const nobody = 65534
 
-// foreign makes a journal with a span and gives it to another user.
+// foreign creates a journal with a span and gives it to another user.
 func foreign(t *testing.T) string {
 	t.Helper()
 	if os.Geteuid() != 0 {
@@ -31,7 +31,7 @@ func foreign(t *testing.T) string {
 	return dir
 }
 
-// TestForeignDirectory: nobody writes, locks or removes what lies in the directory of
+// TestForeignDirectory: no file is written, locked or removed in the directory of
 // another user, who could have left links there.
 func TestForeignDirectory(t *testing.T) {
 	dir := foreign(t)
@@ -76,8 +76,8 @@ func TestForeignDirectory(t *testing.T) {
 	})
 }
 
-// TestSegmentsThatAreNone: a pipe or a link in the place of a segment holds nobody up
-// and is not read.
+// TestSegmentsThatAreNone: a pipe or a link in place of a segment is not read and
+// blocks nobody.
 func TestSegmentsThatAreNone(t *testing.T) {
 	dir := t.TempDir()
 	j := open(t, dir, Options{})

@@ -8,8 +8,8 @@ import (
 	"github.com/shimtrace/shimtrace/internal/losses"
 )
 
-// TestCountsAreLeft: what a process could not write when it ended, since the disk had
-// failed, is written by whoever writes next, once; also after more than one has ended.
+// TestCountsAreLeft: counts that processes could not write when they ended, since the
+// disk had failed, are written once, by the next writer.
 func TestCountsAreLeft(t *testing.T) {
 	state := t.TempDir()
 	broken := filepath.Join(t.TempDir(), "journal")
@@ -54,7 +54,7 @@ func TestCountsAreLeft(t *testing.T) {
 	}
 }
 
-// TestCountsLeftByAnother: a file that is none of ours is not taken for one.
+// TestCountsLeftByAnother: a file that shimtrace did not write is not read as counts.
 func TestCountsLeftByAnother(t *testing.T) {
 	dir, state := filepath.Join(t.TempDir(), "journal"), t.TempDir()
 	j, err := Open(dir, Options{StateDir: state})

@@ -8,7 +8,7 @@ import (
 	tracepb "go.opentelemetry.io/proto/otlp/trace/v1"
 )
 
-// TestReadRange reads the middle of a segment again, and nothing of one that is gone.
+// TestReadRange reads the middle of a segment again, and nothing of a removed one.
 func TestReadRange(t *testing.T) {
 	j, err := Open(t.TempDir(), Options{})
 	if err != nil {

@@ -20,7 +20,7 @@ import (
 	"github.com/shimtrace/shimtrace/internal/reliability"
 )
 
-// of makes the spans those of a sandbox.
+// of sets the sandbox of the spans.
 func of(sandbox string, spans []*tracepb.ResourceSpans) []*tracepb.ResourceSpans {
 	spans[0].Resource = &resourcepb.Resource{Attributes: []*commonpb.KeyValue{{
 		Key: sourceKeys[0], Value: &commonpb.AnyValue{Value: &commonpb.AnyValue_StringValue{StringValue: sandbox}},
@@ -64,8 +64,9 @@ var (
 	pad     = strings.Repeat("x", 400)
 )
 
-// TestAFloodCostsItself: a sandbox that fills the journal many times over, in one
-// process or in another one than the others, costs nobody else a span, and is told so.
+// TestAFloodCostsItself: a sandbox that fills the journal many times over, in the same
+// process as the others or in another, loses only its own spans, for a reason that says
+// so.
 func TestAFloodCostsItself(t *testing.T) {
 	const quiet, each, flood = 5, 10, 2000
 	for _, shipped := range []bool{false, true} {
@@ -121,8 +122,8 @@ func TestAFloodCostsItself(t *testing.T) {
 	})
 }
 
-// TestManyFloods: who has less than an equal part keeps everything, however many have
-// more.
+// TestManyFloods: a source with less than an equal part keeps everything, however many
+// have more.
 func TestManyFloods(t *testing.T) {
 	const floods, each = 6, 600
 	dir := t.TempDir()
@@ -149,7 +150,8 @@ func TestManyFloods(t *testing.T) {
 	}
 }
 
-// TestEqualsGoByAge: where all have about the same, the oldest goes, and that is no loss.
+// TestEqualsGoByAge: if all have about the same, the oldest records are removed, and
+// that is no loss.
 func TestEqualsGoByAge(t *testing.T) {
 	dir := t.TempDir()
 	j := open(t, dir, sharing)
@@ -168,7 +170,7 @@ func TestEqualsGoByAge(t *testing.T) {
 	}
 }
 
-// TestOldSharesEnd: in a journal that nobody ships a share lasts an hour.
+// TestOldSharesEnd: in a journal that nobody ships, a share lasts an hour.
 func TestOldSharesEnd(t *testing.T) {
 	now := time.Now()
 	s := shares{now: now, aged: true, bytes: usage{1: 10, 2: 1000}, level: 100, flood: 500}
@@ -215,7 +217,8 @@ func TestLevel(t *testing.T) {
 	}
 }
 
-// TestShippedSharesAreNotMoved: what the shipper has read goes with its segment.
+// TestShippedSharesAreNotMoved: records that the shipper has read are removed with
+// their segment.
 func TestShippedSharesAreNotMoved(t *testing.T) {
 	o := sharing
 	o.Shipped = true
@@ -259,11 +262,11 @@ func TestShippedSharesAreNotMoved(t *testing.T) {
 	}
 }
 
-// TestSharesOfManyWriters: whoever removes segments at the same time, every span is there
-// or counted, once.
+// TestSharesOfManyWriters: when several processes remove segments at the same time,
+// every span is kept or counted, once.
 func TestSharesOfManyWriters(t *testing.T) {
 	dir := t.TempDir()
-	// Segments that last for a while: an append gives up after eight that are full.
+	// Segments that last for a while: an append gives up after eight full ones.
 	o := Options{SegmentBytes: 64 << 10, MaxBytes: 1 << 20}
 	const writers, each = 6, 2000
 	var running sync.WaitGroup
@@ -300,8 +303,8 @@ func TestSharesOfManyWriters(t *testing.T) {
 	}
 }
 
-// TestCapWithAStoppedProcess: one that was stopped while it removed a segment does not
-// have the journal grow.
+// TestCapWithAStoppedProcess: a process stopped while it removes a segment does not let
+// the journal grow.
 func TestCapWithAStoppedProcess(t *testing.T) {
 	o := sharing
 	o.LockWait = time.Millisecond
@@ -334,8 +337,8 @@ func TestCapWithAStoppedProcess(t *testing.T) {
 	}
 }
 
-// TestSourceIsKept in a record, beside its kind, and moved with it; readers that know of
-// none see the kind.
+// TestSourceIsKept in a record, beside its kind, and moves with it; readers of earlier
+// versions see only the kind.
 func TestSourceIsKept(t *testing.T) {
 	dir := t.TempDir()
 	j := open(t, dir, Options{})

@@ -12,8 +12,8 @@ import (
 	"google.golang.org/protobuf/proto"
 )
 
-// TestTextFromOutside: one byte that is not UTF-8, wherever it stands, costs no span,
-// and changes nothing but itself.
+// TestTextFromOutside: one byte that is not UTF-8, in any text, loses no span and
+// changes nothing else.
 func TestTextFromOutside(t *testing.T) {
 	const latin = "Z\xfcrich"
 	value := func(s string) *commonpb.AnyValue {

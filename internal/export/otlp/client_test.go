@@ -56,7 +56,7 @@ func newClient(t *testing.T, cfg config.Export) otlptrace.Client {
 	return c
 }
 
-// exportTo is the default configuration with the endpoint.
+// exportTo returns the default configuration with the endpoint.
 func exportTo(l net.Listener, protocol, path string) config.Export {
 	cfg := config.Default().Export
 	cfg.Endpoint, cfg.Protocol = "http://"+l.Addr().String()+path, protocol
@@ -122,7 +122,7 @@ func TestEnvironmentComesFirst(t *testing.T) {
 	}
 }
 
-// meaning is what the shipper makes of an error.
+// meaning is how the shipper interprets an error.
 func meaning(err error) string {
 	var rejected *ship.RejectedError
 	var busy *ship.BusyError
@@ -145,7 +145,7 @@ func meaning(err error) string {
 	}
 }
 
-// The meanings that meaning tells apart.
+// The meanings that meaning distinguishes.
 const (
 	isRefused  = "collector_refused, -1 spans, 0 tries"
 	isTooLarge = "collector_too_large, -1 spans, 0 tries"
@@ -204,7 +204,7 @@ func TestMeaningOfHTTPAnswers(t *testing.T) {
 		{200, "", string(partial), "collector_refused_some, 2 spans, 0 tries"},
 		{200, json, `{"partialSuccess":{"rejectedSpans":99}}`, "collector_refused_some, 3 spans, 0 tries"},
 		{200, json, `{"partialSuccess":{"rejectedSpans":-5}}`, "taken"},
-		// What is no OTLP.
+		// Answers that are not OTLP.
 		{200, "text/html", page, inDoubt},
 		{200, "text/html; charset=UTF-8", "", inDoubt},
 		{200, "text/plain", "OK", inDoubt},
@@ -292,7 +292,8 @@ func TestMeaningOfGRPCAnswers(t *testing.T) {
 		want   string
 	}{
 		{status.Error(codes.InvalidArgument, "x"), isRefused},
-		// Size limits as libraries word them: Go, Go again, Java, .NET, Node, C++, Rust.
+		// Size limits in the words of libraries: Go, Go again, Java, .NET, Node, C++,
+		// Rust.
 		{status.Error(codes.ResourceExhausted, "grpc: received message larger than max (5 vs. 4)"), isTooLarge},
 		{status.Error(codes.ResourceExhausted, "grpc: received message after decompression larger than max 4194304"), isTooLarge},
 		{status.Error(codes.ResourceExhausted, "gRPC message exceeds maximum size 4194304: 5000000"), isTooLarge},
@@ -371,8 +372,8 @@ func TestTLSFromEnvironment(t *testing.T) {
 	}
 }
 
-// TestCertificatesAreForTLS: where the endpoint's scheme is http, the variables for
-// certificates keep nothing from being shipped: they may be there for containerd's own
+// TestCertificatesAreForTLS: if the endpoint's scheme is http, the variables for
+// certificates do not prevent shipping: they may be meant for containerd's own
 // exporter.
 func TestCertificatesAreForTLS(t *testing.T) {
 	_, file := selfSigned(t)
@@ -419,7 +420,7 @@ func selfSigned(t *testing.T) (tls.Certificate, string) {
 	return tls.Certificate{Certificate: [][]byte{der}, PrivateKey: key}, file
 }
 
-// TestOutages ships a journal to a collector that is not there, goes away in the
+// TestOutages ships a journal to a collector that is absent at first, goes away in the
 // middle and refuses for a while: every span arrives.
 func TestOutages(t *testing.T) {
 	for _, protocol := range []string{"http/protobuf", "grpc"} {

@@ -24,7 +24,7 @@ import (
 	"github.com/shimtrace/shimtrace/internal/export/journal"
 )
 
-// collector is an OTLP receiver, by HTTP or gRPC, on the loopback.
+// collector is an OTLP receiver, by HTTP or gRPC, on the loopback interface.
 type collector struct {
 	coltracepb.UnimplementedTraceServiceServer
 
@@ -36,7 +36,7 @@ type collector struct {
 	attempts int
 	fail     func(http.ResponseWriter) // HTTP: answers instead of taking
 	failRPC  func() error              // gRPC: the same
-	// most is how many spans gRPC calls may have for which failRPC does not hold.
+	// most is the number of spans up to which gRPC calls succeed despite failRPC.
 	most int
 	// refuseGzip answers gRPC calls that are compressed.
 	refuseGzip error
@@ -60,7 +60,7 @@ func (c *collector) taken() int {
 	return len(c.names)
 }
 
-// distinct is the number of different names among what was taken.
+// distinct returns the number of different names among the spans taken.
 func (c *collector) distinct() int {
 	c.mu.Lock()
 	defer c.mu.Unlock()
@@ -125,7 +125,7 @@ func (c *collector) Export(ctx context.Context, req *coltracepb.ExportTraceServi
 	return c.take(req), nil
 }
 
-// quiet is a log for servers that are spoken to wrongly.
+// quiet is a discarded log, for servers that get malformed input.
 var quiet = log.New(io.Discard, "", 0)
 
 func resourceOf(sandbox string) *resourcepb.Resource {

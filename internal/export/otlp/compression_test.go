@@ -14,7 +14,7 @@ import (
 	"github.com/shimtrace/shimtrace/internal/reliability"
 )
 
-// TestGzipRefused has collectors that take no gzip, and say so as programs do.
+// TestGzipRefused: collectors refuse gzip, in the words of real programs.
 func TestGzipRefused(t *testing.T) {
 	otlpBody, err := proto.Marshal(&spb.Status{Code: int32(codes.InvalidArgument), Message: "cannot parse"})
 	if err != nil {
@@ -77,7 +77,7 @@ func TestGzipRefused(t *testing.T) {
 		Pod:   "nothing", Lost: "nothing: uploads go on without"})
 }
 
-// checkUncompressed uploads three times: the first time it is said, and then no more.
+// checkUncompressed uploads three times: only the first one warns.
 func checkUncompressed(t *testing.T, upload func() string) {
 	t.Helper()
 	if got := upload(); !strings.Contains(got, "takes no uploads in gzip") {
@@ -97,8 +97,8 @@ func textOf(err error) string {
 	return err.Error()
 }
 
-// TestGzipIsNotToBlame: what is refused with and without stays refused, and once gzip
-// was taken nothing is tried without.
+// TestGzipIsNotToBlame: what is refused both with and without gzip stays refused, and
+// once gzip was taken, uploads are not repeated without.
 func TestGzipIsNotToBlame(t *testing.T) {
 	l := listen(t, "127.0.0.1:0")
 	c := &collector{}

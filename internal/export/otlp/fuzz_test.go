@@ -17,7 +17,7 @@ import (
 	"github.com/shimtrace/shimtrace/internal/export/ship"
 )
 
-// checkVerdict has what must be true whatever was answered.
+// checkVerdict checks what must be true of the verdict on any answer.
 func checkVerdict(t *testing.T, v verdict, spans int) {
 	t.Helper()
 	var rejected *ship.RejectedError
@@ -79,7 +79,7 @@ func FuzzHTTPAnswer(f *testing.F) {
 	})
 }
 
-// FuzzGRPCAnswer judges statuses of any kind, said by a server or by our side.
+// FuzzGRPCAnswer judges statuses of any kind, from a server or from the client.
 func FuzzGRPCAnswer(f *testing.F) {
 	for _, message := range []string{"", "grpc: received message larger than max (5 vs. 4)", "unexpected HTTP status code received from server: 413 (s3cret); transport: x",
 		"connection error: desc = \"error reading server preface: EOF\"", "compression gzip", "x509: s3cret \x1b\xff"} {

@@ -59,8 +59,8 @@ func TestPartialSuccessIsOneAnswer(t *testing.T) {
 		Pod:   "nothing", Lost: "these two, as `collector_refused_some`; nothing by a warning. Nothing is posted twice"})
 }
 
-// TestSizeLimits has collectors that take few spans at once, in the words of their
-// libraries.
+// TestSizeLimits: collectors take few spans at once, and refuse more in the words of
+// their libraries.
 func TestSizeLimits(t *testing.T) {
 	for _, limit := range []error{
 		status.Error(codes.ResourceExhausted, "grpc: received message larger than max (5000000 vs. 4194304)"),

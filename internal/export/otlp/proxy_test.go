@@ -17,9 +17,9 @@ import (
 	"github.com/shimtrace/shimtrace/internal/reliability"
 )
 
-// proxied makes this test run in a process of its own whose environment names a
-// proxy, which Go's and gRPC's libraries read once. It returns the requests that the
-// proxy has had, and nil in the process that only waits for the other.
+// proxied runs this test in a process whose environment names a proxy, which Go's and
+// gRPC's libraries read once. It returns the requests that the proxy got, or nil in the
+// process that only waits for the other.
 func proxied(t *testing.T, noProxy string) *atomic.Int32 {
 	t.Helper()
 	const inside = "SHIMTRACE_TEST_PROXY"
@@ -46,7 +46,7 @@ func proxied(t *testing.T, noProxy string) *atomic.Int32 {
 	return nil
 }
 
-// ownAddress is an address of this host that is not the loopback's.
+// ownAddress returns an address of this host other than the loopback.
 func ownAddress(t *testing.T) string {
 	t.Helper()
 	addrs, err := net.InterfaceAddrs()
@@ -61,8 +61,8 @@ func ownAddress(t *testing.T) string {
 	return ""
 }
 
-// TestProxyNotForThisHost: a proxy that is there to pull images knows nothing of the
-// collector on the host.
+// TestProxyNotForThisHost: a proxy for pulling images is not used for the collector on
+// the host.
 func TestProxyNotForThisHost(t *testing.T) {
 	requests := proxied(t, "")
 	if requests == nil {

@@ -13,9 +13,9 @@ import (
 	"github.com/shimtrace/shimtrace/internal/config"
 )
 
-// TestNoSecretInMessages has strangers repeat all that they were sent, and hosts that
-// cannot be reached: what is said must not have the headers' values, nor the
-// endpoint's password or query.
+// TestNoSecretInMessages: strangers repeat all that they were sent, and some hosts
+// cannot be reached. No message contains the headers' values, or the endpoint's
+// password or query.
 func TestNoSecretInMessages(t *testing.T) {
 	secrets := []string{"tok-en-secret", "ten-ant-secret", "pass-word-secret", "que-ry-secret"}
 	check := func(t *testing.T, err error) {

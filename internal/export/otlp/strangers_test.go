@@ -27,7 +27,7 @@ import (
 // area is the part of docs/reliability.md that this package's tests write.
 const area = "Collectors"
 
-// A stranger is what listens where a collector should.
+// A stranger listens where a collector should.
 type stranger struct {
 	is       string // for docs/reliability.md
 	protocol string
@@ -94,7 +94,7 @@ func banner(t *testing.T, l net.Listener) func() {
 	}, func() { l.Close() })
 }
 
-// closing takes connections and ends them.
+// closing accepts connections and closes them.
 func closing(t *testing.T, l net.Listener) func() {
 	return serve(t, func() {
 		for {
@@ -149,7 +149,7 @@ var strangers = []stranger{
 	{is: "nothing, and ends the connection", protocol: overGRPC, serve: closing, says: noHTTP2},
 }
 
-// TestStrangersCostNothing ships to each of them, until a collector comes in its place.
+// TestStrangersCostNothing ships to each of them, until a collector replaces it.
 func TestStrangersCostNothing(t *testing.T) {
 	for _, s := range strangers {
 		t.Run(s.protocol+" "+s.is, func(t *testing.T) {
@@ -171,7 +171,7 @@ func TestStrangersCostNothing(t *testing.T) {
 				t.Errorf("lost: %v", d)
 			}
 			causes := run.causes()
-			// Who ends the connection at once is noticed in writing, as it happens.
+			// A connection closed at once is sometimes noticed only in writing.
 			specific := slices.DeleteFunc(causes, func(c string) bool {
 				return strings.Contains(c, "ends the connection without an answer") && !strings.Contains(c, s.says)
 			})
@@ -196,7 +196,7 @@ func TestStrangersCostNothing(t *testing.T) {
 	}
 }
 
-// replace has a collector come in the stranger's place.
+// replace starts a collector in the stranger's place.
 func (s *stranger) replace(t *testing.T, stop func(), address string, run *shipping) {
 	t.Helper()
 	stop()
@@ -212,7 +212,7 @@ func (s *stranger) replace(t *testing.T, stop func(), address string, run *shipp
 	}
 }
 
-// shipping is a journal that is shipped, with what the shipper has said.
+// shipping is a journal being shipped, with the shipper's messages.
 type shipping struct {
 	journal *journal.Journal
 	began   time.Time
@@ -294,8 +294,8 @@ func (s *shipping) causes() (list []string) {
 	return list
 }
 
-// checkPace wants pauses between the attempts: half of a pause is chance, and two
-// attempts go on at a time.
+// checkPace checks the pauses between attempts: half of each pause is random, and two
+// uploads run at a time.
 func (s *shipping) checkPace(t *testing.T) {
 	t.Helper()
 	n := s.failures()
@@ -322,7 +322,7 @@ func (s *shipping) drops(t *testing.T) map[string]int {
 	return total
 }
 
-// causeOf returns what of an error stays the same from attempt to attempt.
+// causeOf returns the part of an error that is the same at each attempt.
 func causeOf(err error) string {
 	var c interface{ Cause() string }
 	if errors.As(err, &c) {

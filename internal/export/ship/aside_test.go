@@ -40,7 +40,7 @@ func recordOf(t *testing.T, j *journal.Journal, sandbox string, names ...string)
 	}
 }
 
-// named returns n names that begin alike.
+// named returns n names with a common prefix.
 func named(prefix string, n int) (names []string) {
 	for i := range n {
 		names = append(names, fmt.Sprintf("%s%04d", prefix, i))
@@ -57,7 +57,7 @@ var (
 	errDoubt   = &RejectedError{Reason: losses.CollectorTooLarge, Spans: AllSpans, Tries: 4, Err: errors.New("500")}
 )
 
-// on answers uploads that have a span of this name with an error.
+// on fails uploads that have a span of this name with an error.
 func on(prefix string, err error) func([]string) error {
 	return func(names []string) error {
 		if slices.ContainsFunc(names, has(prefix)) {
@@ -117,8 +117,8 @@ func TestRefusedSpansCostOthersNothing(t *testing.T) {
 		Pod:   "nothing", Lost: "these 20, as refused"})
 }
 
-// TestFailingSpansHoldUpNothing has a backend that fails on one sandbox's spans, for
-// a reason that it does not give.
+// TestFailingSpansHoldUpNothing: a backend fails on one sandbox's spans without saying
+// why.
 func TestFailingSpansHoldUpNothing(t *testing.T) {
 	never := &RejectedError{Reason: losses.CollectorTooLarge, Spans: AllSpans, Tries: 1 << 30, Err: errors.New("500")}
 	for what, answer := range map[string]error{"answers": never, "breaks off": errors.New("connection reset")} {
@@ -127,7 +127,7 @@ func TestFailingSpansHoldUpNothing(t *testing.T) {
 			b := &backend{answer: on("bad", answer)}
 			s := fast(j, b)
 			s.BatchBytes = 2 << 10
-			// What is to blame is tried again after the others have arrived, at last.
+			// The failing spans are tried again, last, after the others have arrived.
 			s.MinBackoff, s.MaxBackoff = 50*time.Millisecond, time.Hour
 			var mu sync.Mutex
 			var status Status
@@ -165,8 +165,8 @@ func TestFailingSpansHoldUpNothing(t *testing.T) {
 		Pod:   "nothing", Lost: "nothing: others' spans arrive at once, these with the next shipper if the collector takes them then"})
 }
 
-// TestFailureCountsOnlyBesideSuccess wants spans to be given up that fail while others
-// are taken, and none as long as nothing is.
+// TestFailureCountsOnlyBesideSuccess: spans that fail while others are taken are given
+// up, and none as long as nothing is taken.
 func TestFailureCountsOnlyBesideSuccess(t *testing.T) {
 	j := openJournal(t, journal.Options{})
 	b := &backend{answer: on("", errDoubt)}
@@ -216,7 +216,7 @@ func TestAttemptsAreBounded(t *testing.T) {
 		if err := stop(); err == nil {
 			t.Errorf("%v: no error", answer)
 		}
-		// Half of a pause is chance; two go on at a time, and each once at once.
+		// Half of a pause is random; two run at a time, and each once immediately.
 		most := 2*int(time.Since(began)/(20*time.Millisecond)) + 4
 		if n := b.tried(); n > most {
 			t.Errorf("%v: %d attempts in %v, want at most %d", answer, n, time.Since(began), most)
@@ -227,7 +227,7 @@ func TestAttemptsAreBounded(t *testing.T) {
 	}
 }
 
-// TestAloneItIsTriedInParts has nothing else that could prove what is to blame.
+// TestAloneItIsTriedInParts has no other spans to prove which are to blame.
 func TestAloneItIsTriedInParts(t *testing.T) {
 	j := openJournal(t, journal.Options{})
 	b := &backend{answer: on("bad", errDoubt)}
@@ -262,8 +262,8 @@ func TestHangingUploadHoldsUpNothing(t *testing.T) {
 	_ = stop()
 }
 
-// TestPausesAreKept has a backend that asks for a pause for what is set aside, and
-// takes all else meanwhile.
+// TestPausesAreKept: a backend asks for a pause for what is set aside, and takes all
+// else meanwhile.
 func TestPausesAreKept(t *testing.T) {
 	j := openJournal(t, journal.Options{})
 	var bad atomic.Int32
@@ -290,7 +290,7 @@ func TestPausesAreKept(t *testing.T) {
 	}
 }
 
-// TestEvictedIsCountedOnce has the journal's cap remove what is set aside.
+// TestEvictedIsCountedOnce: the journal's cap removes what is set aside.
 func TestEvictedIsCountedOnce(t *testing.T) {
 	const limit = 16 << 10
 	j := openJournal(t, journal.Options{SegmentBytes: 4 << 10, MaxBytes: limit, Shipped: true})
@@ -330,7 +330,7 @@ func TestEvictedIsCountedOnce(t *testing.T) {
 		Pod:   "nothing", Lost: "these, counted once, as `journal_full`"})
 }
 
-// TestTakenWithAWarning: nothing is lost, and what the backend said can be told.
+// TestTakenWithAWarning: nothing is lost, and the backend's warning is reported.
 func TestTakenWithAWarning(t *testing.T) {
 	j := openJournal(t, journal.Options{})
 	record(t, j, "a", "b")

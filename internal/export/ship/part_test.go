@@ -17,7 +17,7 @@ import (
 )
 
 // TestSplitKeepsEverySpan divides parts of any shape down to single spans: each is
-// there once, and resources are told apart before any of them is divided.
+// there once, and resources are separated before any is divided.
 func TestSplitKeepsEverySpan(t *testing.T) {
 	random := rand.New(rand.NewPCG(1, 2))
 	for range 200 {
@@ -72,8 +72,8 @@ func TestSplitKeepsEverySpan(t *testing.T) {
 	}
 }
 
-// TestKilledShipperLosesNothing takes the journal as it is at any moment, with what is
-// set aside then, and ships it with another one.
+// TestKilledShipperLosesNothing copies the journal at any moment, with what is set
+// aside, and ships the copy with another shipper.
 func TestKilledShipperLosesNothing(t *testing.T) {
 	j := openJournal(t, journal.Options{SegmentBytes: 8 << 10})
 	b := &backend{answer: on("bad", &RejectedError{Reason: losses.CollectorTooLarge, Spans: AllSpans, Tries: 1 << 30, Err: errDoubt})}
@@ -91,7 +91,7 @@ func TestKilledShipperLosesNothing(t *testing.T) {
 		if i%10 != 9 {
 			continue
 		}
-		// The copy comes first: what is behind its cursor has been taken by then.
+		// Copy first: what is behind the copy's cursor has been taken.
 		other := &backend{}
 		copied := fast(j, other)
 		copied.Dir, copied.Once, copied.Journal = copyOf(t, j.Dir()), true, nil
@@ -109,7 +109,7 @@ func TestKilledShipperLosesNothing(t *testing.T) {
 	_ = stop()
 }
 
-// copyOf copies the cursor first: what is before it was taken by then.
+// copyOf copies the cursor first: what is before it has been taken.
 func copyOf(t *testing.T, dir string) string {
 	t.Helper()
 	to := t.TempDir()

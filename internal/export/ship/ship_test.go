@@ -20,7 +20,7 @@ import (
 	"github.com/shimtrace/shimtrace/internal/losses"
 )
 
-// backend is a client whose answers a test decides.
+// backend is a client with answers set by the test.
 type backend struct {
 	mu      sync.Mutex
 	answer  func(names []string) error // nil: takes everything
@@ -118,7 +118,7 @@ func drops(t *testing.T, dir string) map[string]int {
 	return total
 }
 
-// fast is a Shipper with pauses for tests.
+// fast returns a Shipper with short pauses.
 func fast(j *journal.Journal, b *backend) *Shipper {
 	return &Shipper{
 		Dir: j.Dir(), Client: b, Journal: j,
@@ -418,8 +418,8 @@ func TestEndsWhenIdle(t *testing.T) {
 	}
 }
 
-// TestNoSpanIsLeftWhenIdle has writers that, as relays do, append and then look
-// whether somebody ships: no span may stay behind.
+// TestNoSpanIsLeftWhenIdle: writers, like relays, append and then check whether a
+// process ships. No span may stay behind.
 func TestNoSpanIsLeftWhenIdle(t *testing.T) {
 	j := openJournal(t, journal.Options{})
 	b := &backend{}
@@ -450,8 +450,8 @@ func TestNoSpanIsLeftWhenIdle(t *testing.T) {
 	}
 }
 
-// TestUndecodableRecordIsCounted has a record as another program could have written
-// it from the format's description.
+// TestUndecodableRecordIsCounted: another program may have written a record from the
+// format's description.
 func TestUndecodableRecordIsCounted(t *testing.T) {
 	j := openJournal(t, journal.Options{})
 	le, crc := binary.LittleEndian, crc32.MakeTable(crc32.Castagnoli)
@@ -481,8 +481,8 @@ func TestUndecodableRecordIsCounted(t *testing.T) {
 	}
 }
 
-// TestEndsWhenTheJournalIsRemoved wants no shipper left for a directory that is
-// gone, whether it was idle or in the middle of an outage.
+// TestEndsWhenTheJournalIsRemoved: no shipper stays for a removed directory, whether it
+// was idle or in an outage.
 func TestEndsWhenTheJournalIsRemoved(t *testing.T) {
 	for _, tt := range []struct {
 		name   string
@@ -517,8 +517,8 @@ func TestEndsWhenTheJournalIsRemoved(t *testing.T) {
 	}
 }
 
-// hangs is a backend that does not answer for some spans until it is released, as if
-// the attempt's time were over.
+// hangs is a backend that does not answer for some spans until released, as if the
+// attempt timed out.
 type hangs struct {
 	*backend
 	on               string

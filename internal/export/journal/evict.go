@@ -59,8 +59,8 @@ func (j *Journal) sealed() (sealed []uint64, total int64) {
 	return sealed, total
 }
 
-// remove removes a segment. It must be the first one: writers rely on the last segment
-// having the highest number.
+// remove removes a segment. It must be the first one: for writers, a segment without a
+// next number is the last.
 func (j *Journal) remove(number uint64, s shares, shipped Cursor, total int64) bool {
 	path := segmentPath(j.dir, number)
 	f, err := private.Open(path, os.O_RDWR, 0)

@@ -33,7 +33,7 @@ func collectCommand(h *host) *cli.Command {
 		Usage: "ship the journal and receive the spans of Kata's own runtimes",
 		Description: "Relays start it by themselves when an endpoint is configured, and for Kata's runtimes. One\n" +
 			"process collects for the whole host; a second one exits at once with code 0. It ships the\n" +
-			"journals to their collectors. A collector that is away loses nothing: spans that are not\n" +
+			"journals to their collectors. While one is away nothing is lost: spans that are not\n" +
 			"shipped stay in the journal. It is also the endpoint that Kata's runtimes post to, as soon as\n" +
 			"a relay asks for that, and hands each span to its sandbox's relay. See docs/operation.md.\n\n" +
 			"ship and receive are its older names.\n\n" +
@@ -44,7 +44,7 @@ func collectCommand(h *host) *cli.Command {
 			journalFlag(),
 			&cli.StringFlag{Name: "runtime", Usage: "ship only the journal of section [runtime.`INNER`] of the configuration"},
 			&cli.BoolFlag{Name: "once", Usage: "ship the present content and exit; receive nothing"},
-			&cli.StringFlag{Name: "listen", Usage: "receive at `ADDRESS`, on the loopback interface, from the start (default: the configured one, once a relay asks)"},
+			&cli.StringFlag{Name: "listen", Usage: "receive at loopback `ADDRESS` at once (default: the configured one, when a relay asks)"},
 			&cli.DurationFlag{Name: "idle", Value: time.Minute, Usage: "exit when there was nothing to ship and no relay for `DURATION`; 0: never"},
 		},
 		Action: func(ctx context.Context, c *cli.Command) error {

@@ -17,11 +17,11 @@ func installCommand(h *host) *cli.Command {
 		Usage:     "link the traced runtimes and print containerd's configuration for them",
 		ArgsUsage: "[INNER...]",
 		Description: "Links a traced name of each inner shim (default: all on PATH) to the tracing shim in --bindir:\n" +
-			"containerd-shim-runsc-traced-v1 for containerd-shim-runsc-v1, and so on. INNER is the name\n" +
-			"of a shim's file or its middle (\"runsc\"). The two programs\n" +
-			"are copied there if they are elsewhere, such as in a build directory. Files already up to\n" +
-			"date stay, and files that are not shimtrace's are not overwritten. It prints what to add to\n" +
-			"containerd's configuration and leaves the file alone.\n\n" +
+			"containerd-shim-runsc-traced-v1 for containerd-shim-runsc-v1, and so on. INNER is the name of\n" +
+			"a shim's file or its middle (\"runsc\"). The two programs are copied there if they are\n" +
+			"elsewhere, such as in a build directory. Files already up to date stay, and files that are\n" +
+			"not shimtrace's are not overwritten. It prints what to add to containerd's configuration\n" +
+			"and leaves that file alone.\n\n" +
 			"--kata also turns on Kata's tracing, by a drop-in file beside each of its\n" +
 			"configurations (of INNER, if named); --uninstall --kata removes only these.\n\n" +
 			"Examples:\n   shimtrace install\n   shimtrace install --dry-run kata-qemu\n" +

@@ -142,8 +142,7 @@ func guestCID(args [][]byte) (uint32, bool) {
 	return 0, false
 }
 
-// namesSandbox finds QEMU's -name sandbox-<id>, or the sandbox's directory in a
-// path.
+// namesSandbox finds QEMU's -name sandbox-<id>, or the sandbox's directory in a path.
 func namesSandbox(args [][]byte, sandbox string) bool {
 	name, dir := []byte("sandbox-"+sandbox), []byte("/"+sandbox+"/")
 	for _, arg := range args {

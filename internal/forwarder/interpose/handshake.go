@@ -89,8 +89,7 @@ func (c *connection) decide(v verdict) verdict {
 
 func (c *connection) current() verdict { return c.decide(open) }
 
-// rouse makes the other direction, which may be waiting for the client, see the
-// verdict.
+// rouse makes the other direction, which may be waiting for the client, see the verdict.
 func (c *connection) rouse() { _ = c.client.SetReadDeadline(time.Unix(1, 0)) }
 
 // roused reports whether err comes from rouse.
@@ -164,8 +163,7 @@ func (c *connection) hold(from *reader) {
 		c.fromClient = append(c.fromClient, data...)
 	}
 	if c.current() == relays {
-		// Too late for descriptors. If the client has ended, the relay reads that
-		// again.
+		// Too late for descriptors. If the client has ended, the relay reads that again.
 		if len(passed) > 0 {
 			c.fromClient = append(c.fromClient, data...)
 			host.CloseAll(passed)

@@ -40,8 +40,7 @@ type Options struct {
 	// seldom.
 	Pace *vmmdir.Pace
 	// Taken is told when a place has been taken, before anyone who connects there is
-	// served. Left is told when nobody is served there any more. Default: nobody is
-	// told.
+	// served. Left is told when nobody is served there any more. Default: nobody is told.
 	Taken func(Seat)
 	Left  func(path string)
 	// Seats are places that another process has taken. Those that are not the sandbox's
@@ -68,9 +67,8 @@ type Interposer struct {
 
 // Counts are numbers of connections.
 type Counts struct {
-	// Relayed went to Options.Relay, Passed to another port. Attempts were for the
-	// agent while it did not listen. Passed and Attempts count connections that have
-	// ended.
+	// Relayed went to Options.Relay, Passed to another port. Attempts were for the agent
+	// while it did not listen. Passed and Attempts count connections that have ended.
 	Relayed, Passed, Attempts uint64
 }
 

@@ -105,8 +105,7 @@ func (s *seat) enter(temp string, like unix.Stat_t, o *Options) error {
 	return s.verify(like)
 }
 
-// exchange swaps two names. Every file system that VMMs have their sockets on can do
-// it.
+// exchange swaps two names. Every file system that VMMs have their sockets on can do it.
 func exchange(a, b string) error {
 	return unix.Renameat2(unix.AT_FDCWD, a, unix.AT_FDCWD, b, unix.RENAME_EXCHANGE)
 }

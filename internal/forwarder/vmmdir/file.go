@@ -46,9 +46,8 @@ func ListenAt(name string, mode uint32) (fd int, err error) {
 	return fd, nil
 }
 
-// Connect connects to the socket at name in the working directory, hangs up, and
-// returns the error: ECONNREFUSED for a socket without a listener, EAGAIN for a full
-// queue.
+// Connect connects to the socket at name in the working directory, hangs up, and returns
+// the error: ECONNREFUSED for a socket without a listener, EAGAIN for a full queue.
 func Connect(name string) error {
 	fd, err := unix.Socket(unix.AF_UNIX, unix.SOCK_STREAM|unix.SOCK_CLOEXEC|unix.SOCK_NONBLOCK, 0)
 	if err != nil {

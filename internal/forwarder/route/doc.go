@@ -16,8 +16,7 @@
 //     for each sandbox);
 //   - the sandbox's id in one of the spans (the Go runtime's attribute sandbox_id).
 //
-// A post that nothing identifies is held until something does, bounded in time and
-// bytes.
+// A post that nothing identifies is held until something does, bounded in time and bytes.
 //
 // The package knows no HTTP: the code that decodes posts calls Router.Take. The
 // operator's tool has the Router; relays have Links.

@@ -46,8 +46,7 @@ func openPending(dir string) (*os.File, error) {
 	if err != nil {
 		return nil, fmt.Errorf("count of pending spans: %w", err)
 	}
-	// Allocated now: a write to mapped memory without room on the disk kills the
-	// process.
+	// Allocated now: a write to mapped memory without room on the disk kills the process.
 	if err := unix.Fallocate(int(f.Fd()), 0, 0, pendingSize); err != nil {
 		f.Close()
 		return nil, fmt.Errorf("count of pending spans: allocate %s: %w", f.Name(), err)

@@ -66,8 +66,7 @@ func (c *relay) read() {
 	}
 }
 
-// enqueue queues a parcel and reports whether there was room. The caller holds the
-// lock.
+// enqueue queues a parcel and reports whether there was room. The caller holds the lock.
 func (c *relay) enqueue(p parcel) bool {
 	if c.bytes+len(p.messages) > c.router.opts.QueuedBytes && c.bytes > 0 {
 		return false
@@ -117,8 +116,7 @@ func (c *relay) write() {
 	}
 }
 
-// send sends parcels. If the relay is gone it counts the rest as lost and returns
-// false.
+// send sends parcels. If the relay is gone it counts the rest as lost and returns false.
 func (c *relay) send(queue []parcel) bool {
 	for i, p := range queue {
 		if _, err := c.conn.Write(p.messages); err != nil {

@@ -117,9 +117,8 @@ type teaching struct {
 // runtime has one; runtime-rs is known by its service.
 const maxTraces = 64
 
-// learn remembers that the batch's traces are the relay's sandbox's, and reports
-// whether that was new. What is proven overrides what is only said. The caller holds
-// the lock.
+// learn remembers that the batch's traces are the relay's sandbox's, and reports whether
+// that was new. What is proven overrides what is only said. The caller holds the lock.
 func (r *Router) learn(b *batch, c *relay, proven bool) (news bool) {
 	for _, id := range b.traces {
 		t, known := r.traces[id]

@@ -6,7 +6,8 @@ import (
 	"github.com/shimtrace/shimtrace/internal/kata"
 )
 
-// goCalls are the methods by the Go runtime's spans, rustCalls by runtime-rs's requests.
+// goCalls has the methods by the Go runtime's span names, rustCalls by runtime-rs's
+// request names.
 var goCalls, rustCalls = func() (ofGo, ofRust map[string]string) {
 	ofGo, ofRust = make(map[string]string), make(map[string]string)
 	for _, c := range kata.Calls {
@@ -20,7 +21,8 @@ var goCalls, rustCalls = func() (ofGo, ofRust map[string]string) {
 	return ofGo, ofRust
 }()
 
-// method returns the shim's call that a span is, empty for what happens within one.
+// method returns the method of the shim's call that the span is; empty if it is only
+// part of one.
 func method(t *traits, req request) string {
 	switch string(t.name) {
 	case kata.TaskMessage, kata.TaskRequest, kata.SandboxMessage:
@@ -32,15 +34,15 @@ func method(t *traits, req request) string {
 	return ""
 }
 
-// request is what the beginning of a request of runtime-rs says. Texts are parts of
-// the body; ids may be none.
+// request is what the beginning of runtime-rs's request says. Its fields are slices of
+// the body; ids may be missing.
 type request struct {
-	name            []byte // of the variant: StartProcess
+	name            []byte // the variant's, such as StartProcess
 	container, exec []byte
 	sandbox         []byte
 }
 
-// parseRequest reads a request as Rust's debug print has it:
+// parseRequest reads a request as Rust's debug format prints it:
 //
 //	StartProcess(ContainerProcess { container_id: ContainerID { container_id: "c" }, exec_id: "e", …
 //	KillProcess(KillRequest { process: ContainerProcess { container_id: ContainerID { …
@@ -48,8 +50,8 @@ type request struct {
 //	StartSandbox(SandboxID { sandbox_id: "s" })
 //	Pid
 //
-// The ids are the first fields of whatever has them, so nothing further in, which
-// the user of a container wrote, can pass for them.
+// The ids are the first fields of their structs, so nothing further in, which a
+// container's user wrote, can pass for them.
 func parseRequest(text []byte) (req request) {
 	text = text[:min(len(text), requestHead)]
 	if name, args, ok := bytes.Cut(text, []byte{'('}); ok && isName(name) {
@@ -85,13 +87,13 @@ func parseRequest(text []byte) (req request) {
 }
 
 const (
-	// requestHead is how much of a request, in bytes, holds the ids.
+	// requestHead is how many bytes of a request are searched for the ids.
 	requestHead = 1024
-	// maxNesting is how deep they are: KillRequest { ContainerProcess { ContainerID.
+	// maxNesting is how deep the ids are: KillRequest { ContainerProcess { ContainerID.
 	maxNesting = 3
 )
 
-// skip steps over a prefix, if it is there.
+// skip removes a prefix from text and reports whether it was there.
 func skip(text *[]byte, prefix string) bool {
 	if len(*text) < len(prefix) || string((*text)[:len(prefix)]) != prefix {
 		return false
@@ -100,8 +102,8 @@ func skip(text *[]byte, prefix string) bool {
 	return true
 }
 
-// quoted returns what is before the next quote, and what is behind it; nothing where
-// there is none. Ids have nothing in them that would be escaped.
+// quoted returns the text before and after the next quote; nil where there is none. Ids
+// contain nothing that would be escaped.
 func quoted(text []byte) (id, after []byte) {
 	id, after, ok := bytes.Cut(text, []byte{'"'})
 	if !ok {

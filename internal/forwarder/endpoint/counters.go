@@ -7,18 +7,18 @@ import (
 	"github.com/shimtrace/shimtrace/internal/losses"
 )
 
-// Counters counts what arrived. It is safe for concurrent use.
+// Counters counts what has arrived. It is safe for concurrent use.
 type Counters struct {
-	// Bodies and Bytes are what was taken, Spans what the Sink got of it.
+	// Bodies and Bytes count what was decoded, Spans what of it went to the Sink.
 	Bodies, Bytes, Spans atomic.Uint64
-	// Attributes has what became of attributes (its Reduced, Cut and Dropped).
+	// Attributes counts what happened to attributes (Reduced, Cut and Dropped).
 	Attributes span.Counters
 	// TurnedAway counts connections beyond Options.MaxConnections.
 	TurnedAway atomic.Uint64
-	// Exporter counts spans of the HTTP of runtime-rs's exporter, which traces itself.
-	// Nobody misses them.
+	// Exporter counts spans of the HTTP client in runtime-rs's exporter, which traces
+	// itself. They are left out, and are no loss.
 	Exporter atomic.Uint64
-	// Losses counts what was lost, of posts that could not be read one each; nil:
-	// nothing.
+	// Losses counts lost spans, a post that could not be read as one; nil: nothing is
+	// counted.
 	Losses *losses.Tally
 }

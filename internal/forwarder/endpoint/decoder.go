@@ -15,32 +15,32 @@ import (
 	"github.com/shimtrace/shimtrace/internal/losses"
 )
 
-// decoder turns request bodies into spans. It keeps its buffers from body to body
-// and is not safe for concurrent use.
+// decoder turns request bodies into spans. It reuses its buffers and is not safe for
+// concurrent use.
 type decoder struct {
 	opts    Options
 	builder *span.Builder
 
-	// Scratch, of the span at hand:
+	// Scratch for the current span:
 	scratch span.Span
 	refs    []reference
 
-	lost     map[losses.Reason]int // of the body at hand
+	lost     map[losses.Reason]int // of the current body
 	exporter uint64
 }
 
-// NewDecoder returns a Decoder that obeys opts.Span, opts.MaxSpans and opts.Counters.
+// NewDecoder returns a decoder that uses opts.Span, opts.MaxSpans and opts.Counters.
 func NewDecoder(opts Options) *decoder {
 	opts = opts.withDefaults()
 	return &decoder{opts: opts, builder: span.NewBuilder(opts.Span, &opts.Counters.Attributes), lost: make(map[losses.Reason]int)}
 }
 
-// bodyError says that a body is malformed. It never quotes it, for it may hold
+// bodyError says that a body is malformed. It never quotes the body, which may hold
 // secrets.
 type bodyError struct {
-	// Offset is where in the body decoding stopped, in bytes.
+	// Offset is the byte at which decoding stopped.
 	Offset int
-	// Span is which of the body's spans it is in, from 0; -1 outside.
+	// Span is the index of the malformed span; -1 outside spans.
 	Span int
 	Err  error
 }
@@ -55,12 +55,12 @@ func (e *bodyError) Error() string {
 
 func (e *bodyError) Unwrap() error { return e.Err }
 
-// maxService is the longest service name in bytes; a longer one is cut.
+// maxService is the longest service name in bytes; longer ones are cut.
 const maxService = 256
 
-// Decode decodes one body: a Batch of jaeger.thrift in Thrift's binary protocol. It
-// keeps no part of body. Spans that are not wanted, the exporter's own among them,
-// are left out and counted. The error is a *bodyError, and costs the whole body.
+// Decode decodes one body, a Batch of jaeger.thrift in Thrift's binary protocol. It
+// keeps no part of body. Unwanted spans, the exporter's own among them, are left out
+// and counted. The error is a *bodyError and costs the whole body.
 func (d *decoder) Decode(body []byte) (service string, spans []span.Span, err error) {
 	r := newReader(body)
 	clear(d.lost)
@@ -104,7 +104,8 @@ func (d *decoder) Decode(body []byte) (service string, spans []span.Span, err er
 	return service, spans, nil
 }
 
-// spans reads the batch's spans. at is the one that could not be read, or -1.
+// spans reads the batch's spans. at is the index of the one that could not be read, or
+// -1.
 func (d *decoder) spans(r *reader) (spans []span.Span, at int) {
 	n := r.list(thrift.STRUCT)
 	for at = range n {
@@ -123,7 +124,7 @@ func (d *decoder) spans(r *reader) (spans []span.Span, at int) {
 			d.lost[reason]++
 			continue
 		}
-		if spans == nil { // of those announced there cannot be more than there is room for
+		if spans == nil { // a list cannot hold more spans than fit into the rest of the body
 			spans = make([]span.Span, 0, min(n-at, d.opts.MaxSpans, 1+r.left.Len()/minSpan))
 		}
 		spans = append(spans, d.scratch)
@@ -131,12 +132,11 @@ func (d *decoder) spans(r *reader) (spans []span.Span, at int) {
 	return spans, -1
 }
 
-// minSpan is the least that a span takes in bytes: eight required fields, an empty
+// minSpan is the smallest size of a span in bytes: eight required fields, an empty
 // name, and the end.
 const minSpan = 6*(3+8) + (3 + 4) + (3 + 4) + 1
 
-// process reads a Process and returns its service name; the host knows the rest
-// better.
+// process reads a Process and returns its service name; the host knows the rest better.
 func process(r *reader) string {
 	var name []byte
 	for {
@@ -147,7 +147,7 @@ func process(r *reader) string {
 				name = name[:maxService]
 			}
 			if !utf8.Valid(name) {
-				return "" // then it is none of those that mean something
+				return "" // no service name with a meaning is invalid
 			}
 			return string(name)
 		case id == 1 && is == thrift.STRING:
@@ -158,13 +158,13 @@ func process(r *reader) string {
 	}
 }
 
-// required are the fields without which a span is none.
+// required has the bits of a span's required fields.
 const required = 1<<1 | 1<<2 | 1<<3 | 1<<4 | 1<<5 | 1<<7 | 1<<8 | 1<<9
 
 // span reads a Span. It returns why it is lost, if so, and whether it is the exporter's
-// own; whether it could be read at all is in r.
+// own. r.err says whether it could be read.
 func (d *decoder) span(r *reader, s *span.Span) (lost losses.Reason, exporter bool) {
-	*s = span.Span{} // its memory has been given away
+	*s = span.Span{} // its memory belongs to the caller by now
 	d.builder.Begin(s)
 	d.refs = d.refs[:0]
 	s.Kind = tracepb.Span_SPAN_KIND_INTERNAL
@@ -190,7 +190,7 @@ func (d *decoder) span(r *reader, s *span.Span) (lost losses.Reason, exporter bo
 		case id == 6 && is == thrift.LIST:
 			d.references(r)
 		case id == 7 && is == thrift.I32:
-			s.TraceFlags = uint8(r.i32() & 1) // sampled; the others are Jaeger's own
+			s.TraceFlags = uint8(r.i32() & 1) // the sampled bit; the others are Jaeger's
 		case id == 8 && is == thrift.I64:
 			start = r.i64()
 		case id == 9 && is == thrift.I64:
@@ -235,7 +235,7 @@ const maxSize = span.MaxSize - 1024
 
 func putID(id []byte, v int64) { binary.BigEndian.PutUint64(id, uint64(v)) }
 
-// saturated adds what is not negative.
+// saturated returns a+b, at most MaxInt64. b is not negative.
 func saturated(a, b int64) int64 {
 	if a > math.MaxInt64-b {
 		return math.MaxInt64
@@ -243,7 +243,8 @@ func saturated(a, b int64) int64 {
 	return a + b
 }
 
-// unixNano makes nanoseconds of microseconds, within what OTLP's readers take.
+// unixNano converts microseconds to nanoseconds, within the range that OTLP's readers
+// accept.
 func unixNano(micros int64) uint64 {
 	hi, lo := bits.Mul64(uint64(max(micros, 0)), 1000)
 	if hi > 0 || lo > math.MaxInt64 {

@@ -1,19 +1,18 @@
-// Package endpoint is what Kata's own runtimes post their spans to: the
-// part of a Jaeger collector that they speak with.
+// Package endpoint receives the spans of Kata's runtimes: it is the part of a Jaeger
+// collector that they talk to.
 //
-// An [Endpoint] serves POST /api/traces over HTTP/1.1, as the Go runtime speaks it,
-// and over HTTP/2 in clear text with prior knowledge, as runtime-rs does. It
-// answers as soon as it has the request's body, since the code that a span measures
-// waits for the answer, and decodes later. A [Decoder] turns a body, a Batch of
-// jaeger.thrift in Thrift's binary protocol, into spans. docs/runtime-spans.md says
-// what is kept of them.
+// An [Endpoint] serves POST /api/traces over HTTP/1.1, which the Go runtime speaks, and
+// over clear-text HTTP/2 with prior knowledge, which runtime-rs speaks. The code that a
+// span measures waits for the answer. So the Endpoint answers as soon as it has the
+// request's body and decodes later. A decoder turns a body, a Batch of jaeger.thrift in
+// Thrift's binary protocol, into spans. docs/runtime-spans.md says what is kept of them.
 //
-// Whoever posts is a process of this host, but not a trusted one: nothing that it
-// sends makes the package panic, allocate more than [Options] allow, or wait for it.
-// Attributes pass by list, as the agent's do: the runtimes too print containers'
+// Posts come from processes of this host, which are not trusted: nothing that they send
+// makes the package panic, allocate more than [Options] allow, or wait for them.
+// Attributes pass by keep-list, as the agent's do: the runtimes, too, print containers'
 // environments into them.
 //
-// The package does not listen, does not know of sandboxes and sends nothing:
-// Package collect gives it a listener, and takes the spans on to the relay of
-// their sandbox (package route).
+// The package does not open ports, does not know sandboxes and sends nothing. Package
+// collect gives it a listener and passes the spans to package route, which finds the
+// relay of their sandbox.
 package endpoint

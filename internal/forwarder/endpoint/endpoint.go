@@ -15,24 +15,23 @@ import (
 	"github.com/shimtrace/shimtrace/internal/losses"
 )
 
-// Endpoint serves what Kata's runtimes take for a Jaeger collector. New makes one,
-// Close ends it.
+// Endpoint serves what Kata's runtimes take for a Jaeger collector. Close ends it.
 type Endpoint struct {
 	opts     Options
 	sink     Sink
 	server   *http.Server
 	queue    *queue
-	decoded  chan struct{} // closed when there is nothing more to decode
-	reported sync.Map      // the reasons
+	decoded  chan struct{} // closed when decode has returned
+	reported sync.Map      // the reasons reported so far
 }
 
-// New returns an Endpoint whose spans go to sink.
+// New returns an Endpoint that passes spans to sink.
 func New(sink Sink, opts Options) *Endpoint {
 	e := &Endpoint{opts: opts.withDefaults(), sink: sink, decoded: make(chan struct{})}
 	e.queue = newQueue(e.opts.QueuedBodies, e.opts.QueuedBytes, e.opts.Pending)
 	protocols := new(http.Protocols)
 	protocols.SetHTTP1(true)
-	protocols.SetUnencryptedHTTP2(true) // runtime-rs's client cannot do otherwise
+	protocols.SetUnencryptedHTTP2(true) // runtime-rs's client speaks nothing else
 	e.server = &http.Server{
 		Handler:           http.HandlerFunc(e.serve),
 		Protocols:         protocols,
@@ -43,7 +42,7 @@ func New(sink Sink, opts Options) *Endpoint {
 		MaxHeaderBytes:    16 << 10,
 		HTTP2: &http.HTTP2Config{
 			MaxConcurrentStreams:          16,
-			MaxReadFrameSize:              64 << 10, // a connection keeps the memory for its longest
+			MaxReadFrameSize:              64 << 10, // a connection keeps memory for its longest frame
 			MaxReceiveBufferPerConnection: 256 << 10,
 			MaxReceiveBufferPerStream:     128 << 10,
 		},
@@ -57,17 +56,17 @@ func New(sink Sink, opts Options) *Endpoint {
 }
 
 const (
-	// answerTimeout is how long it may take to write an answer of no length.
+	// answerTimeout bounds the writing of an answer, which has no body.
 	answerTimeout = 5 * time.Second
-	// idleTimeout is longer than the runtimes' clients keep an idle connection (90 s
-	// both): a span that is posted while we close would be lost.
+	// idleTimeout is longer than the runtimes' clients keep an idle connection (both 90
+	// s): a span posted while we close it would be lost.
 	idleTimeout = 3 * time.Minute
 )
 
-// peerKey is of the context that has a connection's other end.
+// peerKey is the context key of a connection's remote address.
 type peerKey struct{}
 
-// addrPort is the zero AddrPort for what is no TCP.
+// addrPort returns a TCP address as an AddrPort, the zero one for other networks.
 func addrPort(a net.Addr) netip.AddrPort {
 	tcp, ok := a.(*net.TCPAddr)
 	if !ok {
@@ -77,8 +76,8 @@ func addrPort(a net.Addr) netip.AddrPort {
 	return netip.AddrPortFrom(ap.Addr().Unmap(), ap.Port())
 }
 
-// Serve takes connections of l until Close, and then returns nil. It closes l. An
-// Endpoint may serve several.
+// Serve serves connections of l until Close, then returns nil. It closes l. An Endpoint
+// may serve several listeners.
 func (e *Endpoint) Serve(l net.Listener) error {
 	limited := &listener{
 		Listener: l,
@@ -91,8 +90,8 @@ func (e *Endpoint) Serve(l net.Listener) error {
 	return nil
 }
 
-// Flush waits until the Sink has the spans of all requests that were answered before
-// the call. The error is ctx's.
+// Flush waits until the Sink has the spans of all requests answered before the call.
+// The error is ctx's.
 func (e *Endpoint) Flush(ctx context.Context) error {
 	select {
 	case <-e.queue.handled():
@@ -102,16 +101,16 @@ func (e *Endpoint) Flush(ctx context.Context) error {
 	}
 }
 
-// Waiting returns how many requests have been answered whose spans the Sink has not got.
+// Waiting returns how many answered requests the Sink has not got yet.
 func (e *Endpoint) Waiting() int {
 	e.queue.mu.Lock()
 	defer e.queue.mu.Unlock()
 	return int(e.queue.in - e.queue.out)
 }
 
-// Close takes no more requests, finishes those at hand, and waits until the Sink has
-// their spans. When ctx ends before, the connections are closed and what waits is
-// decoded nonetheless, but not waited for; the error is then ctx's.
+// Close takes no more requests, finishes those under way, and waits until the Sink has
+// their spans. If ctx ends first, Close closes the connections and returns ctx's error;
+// queued bodies are still decoded, but not waited for.
 func (e *Endpoint) Close(ctx context.Context) error {
 	err := e.server.Shutdown(ctx)
 	if err != nil {
@@ -129,7 +128,7 @@ func (e *Endpoint) Close(ctx context.Context) error {
 	return nil
 }
 
-// decode decodes what was queued, for as long as the Endpoint lives.
+// decode decodes queued bodies for as long as the Endpoint lives.
 func (e *Endpoint) decode() {
 	defer close(e.decoded)
 	d := NewDecoder(e.opts)
@@ -150,7 +149,7 @@ func (e *Endpoint) deliver(d *decoder, p post) {
 	}
 }
 
-// lose counts what is lost, and reports the first case.
+// lose counts a loss and reports the first of its kind.
 func (e *Endpoint) lose(reason losses.Reason, err error) {
 	e.opts.Counters.Losses.Add(reason, 1)
 	e.report(reason, err)

@@ -14,12 +14,11 @@ import (
 	"github.com/shimtrace/shimtrace/internal/losses"
 )
 
-// Path is where runtimes post to.
+// Path is the URL path that runtimes post to.
 const Path = "/api/traces"
 
-// serve answers one request. To a body that has arrived the answer is 202, as
-// Jaeger's is; whether it is one that can be decoded shows later. Exporters take
-// every 2xx for success and drop the spans otherwise.
+// serve answers one request. It answers 202, as Jaeger does, once the body has arrived;
+// decoding comes later. Exporters take any 2xx for success, and drop the spans otherwise.
 func (e *Endpoint) serve(w http.ResponseWriter, req *http.Request) {
 	switch {
 	case req.URL.Path != Path:
@@ -44,7 +43,7 @@ func (e *Endpoint) serve(w http.ResponseWriter, req *http.Request) {
 	http.Error(w, r.Error(), r.status)
 }
 
-// refusal is why a request is not taken.
+// refusal says why a request is not taken.
 type refusal struct {
 	reason losses.Reason
 	status int
@@ -55,7 +54,7 @@ func (r *refusal) Error() string { return r.text }
 
 var errBusy = &refusal{losses.BusyPost, http.StatusServiceUnavailable, "more spans wait to be decoded than there is room for"}
 
-// body reads a request's body, inflated. Its capacity is reserved in the queue.
+// body reads and inflates a request's body. Its capacity is reserved in the queue.
 func (e *Endpoint) body(req *http.Request) ([]byte, *refusal) {
 	switch is, _, _ := mime.ParseMediaType(req.Header.Get("Content-Type")); is {
 	case "application/x-thrift", "application/vnd.apache.thrift.binary":
@@ -90,7 +89,7 @@ func (e *Endpoint) oversized() *refusal {
 	return &refusal{losses.OversizedPost, http.StatusRequestEntityTooLarge, fmt.Sprintf("the body is longer than %d bytes", e.opts.MaxBody)}
 }
 
-// unreadable says what it is that the body could not be read.
+// unreadable explains why a body could not be read.
 func unreadable(err error) *refusal {
 	var corrupt flate.CorruptInputError
 	switch {
@@ -103,19 +102,19 @@ func unreadable(err error) *refusal {
 }
 
 const (
-	// firstRead is what a body may have at once, in bytes; beyond, memory grows with
-	// what arrives, not with what is announced.
+	// firstRead is the most memory that an announced length gets at once, in bytes.
+	// After that, memory grows with what arrives.
 	firstRead = 32 << 10
 	leastRead = 512
-	// inflating takes that much memory beside the body's, in bytes.
+	// inflating is what decompression takes beside the body, in bytes.
 	inflating = 48 << 10
 )
 
-// read reads a body of the announced length, -1 if there was none.
+// read reads a body of the announced length, -1 if none was announced.
 func (e *Endpoint) read(from io.Reader, announced int) (_ []byte, refused *refusal) {
 	size := leastRead
 	if announced >= 0 {
-		size = announced + 1 // so that the end is seen without more room
+		size = announced + 1 // so that the end is seen without growing
 	}
 	size = min(size, firstRead)
 	if !e.queue.reserve(size) {

@@ -10,47 +10,47 @@ import (
 	"github.com/shimtrace/shimtrace/internal/losses"
 )
 
-// Sink takes over the spans of one request, in the order of the body; there is one
-// at least. peer is the other end of the connection that brought them, service the
-// name that the process gave itself ("kata", "kata-sb-c58a3c91"), at most 256 bytes
-// of UTF-8. It is called for one request after another in the order in which they
-// were answered, by one goroutine, so one that blocks holds up all others' spans.
+// Sink takes over the spans of one request, in the order of the body; there is at least
+// one. peer is the other end of the connection that brought them, service the process's
+// name for itself ("kata", "kata-sb-c58a3c91"), at most 256 bytes of UTF-8. One
+// goroutine calls it for one request after another, in the order in which they were
+// answered. So one call that blocks holds up all later spans.
 type Sink func(peer netip.AddrPort, service string, spans []span.Span)
 
-// Options bound what those who post may cost and say what is kept. The zero value
-// means the defaults named at each field.
+// Options bound what posts may cost and say what is kept. The zero value means the
+// defaults named at each field.
 type Options struct {
-	// Span says which attributes are kept and bounds what a span may have.
+	// Span says which attributes are kept and bounds a span's content.
 	Span span.Options
 
-	// MaxBody is the longest request body in bytes, inflated if it was compressed.
-	// A longer one is refused with 413. Default: package defaults.
+	// MaxBody is the longest request body in bytes, after inflating. Longer ones are
+	// refused with 413. Default: package defaults.
 	MaxBody int
-	// MaxSpans is the most spans that are taken of one body. Default 16384; the
-	// runtimes' exporters send 512 at most.
+	// MaxSpans is the most spans taken of one body. Default 16384; the runtimes'
+	// exporters send at most 512.
 	MaxSpans int
 
-	// QueuedBytes bounds all bodies that are being read or wait to be decoded,
-	// together. A request that does not fit is refused with 503. Default 32 MiB,
-	// and not less than MaxBody.
+	// QueuedBytes bounds all bodies together that are being read or wait to be decoded.
+	// A request that does not fit is refused with 503. Default 32 MiB, and at least
+	// MaxBody.
 	QueuedBytes int
 	// QueuedBodies bounds the bodies that wait to be decoded. Default 4096.
 	QueuedBodies int
 
-	// MaxConnections bounds the open connections; more are closed at once. A
-	// runtime has one. Default 1024.
+	// MaxConnections bounds the open connections; more are closed at once. A runtime
+	// has one. Default 1024.
 	MaxConnections int
-	// ReadTimeout is how long a request may take to arrive, its headers a quarter of
-	// that. Default 20 s.
+	// ReadTimeout bounds the arrival of a request; its headers get a quarter of that.
+	// Default 20 s.
 	ReadTimeout time.Duration
 
-	// Report is told once of each kind of trouble that costs spans, with the first
-	// case of it; Counters have the rest. nil: nobody asks.
+	// Report is told of the first case of each loss reason; Counters has the rest. nil:
+	// nobody asks.
 	Report func(losses.Reason, error)
-	// Counters receives what happens. nil: nobody asks.
+	// Counters counts what happens. nil: nobody asks.
 	Counters *Counters
-	// Pending has added to it the posts that have been answered and are not with the
-	// Sink yet. nil: nobody asks.
+	// Pending counts the posts that have been answered and are not with the Sink yet.
+	// nil: nobody asks.
 	Pending *atomic.Int64
 }
 

@@ -6,17 +6,17 @@ import (
 	"sync/atomic"
 )
 
-// post is a request that has been answered.
+// post is an answered request.
 type post struct {
 	peer netip.AddrPort
 	body []byte
 }
 
-// queue is what waits to be decoded, in order, and the memory for it: that of bodies
-// still being read too.
+// queue holds the posts that wait to be decoded, in order, and accounts for their
+// memory and that of bodies still being read.
 type queue struct {
 	posts   chan post
-	room    atomic.Int64  // bytes
+	room    atomic.Int64  // free, in bytes
 	pending *atomic.Int64 // posts
 
 	mu      sync.Mutex
@@ -25,7 +25,7 @@ type queue struct {
 	waiting []waiter
 }
 
-// waiter waits until a number of posts is done.
+// waiter waits until out posts are done.
 type waiter struct {
 	out  uint64
 	done chan struct{}
@@ -37,7 +37,7 @@ func newQueue(posts, bytes int, pending *atomic.Int64) *queue {
 	return q
 }
 
-// reserve takes room for n bytes, if it is there.
+// reserve takes room for n bytes and reports whether there was enough.
 func (q *queue) reserve(n int) bool {
 	if q.room.Add(-int64(n)) < 0 {
 		q.release(n)
@@ -48,7 +48,8 @@ func (q *queue) reserve(n int) bool {
 
 func (q *queue) release(n int) { q.room.Add(int64(n)) }
 
-// put queues a post, whose body's capacity has been reserved, if there is room.
+// put queues a post, whose body's capacity has been reserved, and reports whether there
+// was room.
 func (q *queue) put(p post) bool {
 	q.mu.Lock()
 	defer q.mu.Unlock()
@@ -65,7 +66,7 @@ func (q *queue) put(p post) bool {
 	}
 }
 
-// done ends a post that was taken out of the queue.
+// done releases a post that was taken out of the queue.
 func (q *queue) done(p post) {
 	q.release(cap(p.body))
 	q.pending.Add(-1)
@@ -78,7 +79,7 @@ func (q *queue) done(p post) {
 	}
 }
 
-// handled is closed when all posts so far are done.
+// handled returns a channel that is closed when all posts so far are done.
 func (q *queue) handled() <-chan struct{} {
 	q.mu.Lock()
 	defer q.mu.Unlock()
@@ -91,7 +92,7 @@ func (q *queue) handled() <-chan struct{} {
 	return done
 }
 
-// close lets what is in the queue be the last.
+// close ends the queue after the posts in it.
 func (q *queue) close() {
 	q.mu.Lock()
 	defer q.mu.Unlock()

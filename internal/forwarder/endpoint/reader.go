@@ -10,21 +10,21 @@ import (
 	"github.com/apache/thrift/lib/go/thrift"
 )
 
-// reader reads a body field by field. It does so instead of the types that Thrift
-// generates of jaeger.thrift, which cost several times the body in memory and copy
-// each value, also those that are not kept. Its first failure stays, and everything
-// after it reads as zero and as the end, so that callers look once, at the end.
+// reader reads a body field by field. The types that Thrift generates from
+// jaeger.thrift would cost several times the body's memory and copy each value, also
+// unwanted ones. The first failure stays: after it everything reads as zero and as the
+// end, so that callers check once, at the end.
 //
 // The library is Apache Thrift 0.25.0. Versions before 0.23.0 allocate what a header
-// claims (CVE-2026-43868, CVE-2026-41602), before 0.24.0 and 0.25.0 others of its
+// claims (CVE-2026-43868, CVE-2026-41602). Before 0.24.0 and 0.25.0, others of its
 // protocols and transports loop or recurse without end (CVE-2026-43871,
-// CVE-2026-83663). This one holds a claimed length against what is left of the body.
+// CVE-2026-83663). This version checks a claimed length against the rest of the body.
 type reader struct {
 	left  *bytes.Buffer
 	proto *thrift.TBinaryProtocol
 	size  int
 	err   error
-	at    int // where err is, in bytes
+	at    int // the byte at which err occurred
 }
 
 func newReader(body []byte) *reader {
@@ -36,7 +36,7 @@ func newReader(body []byte) *reader {
 	}
 }
 
-// ctx is what the library wants: nothing here waits.
+// ctx is for the library only: nothing here waits.
 var ctx = context.Background()
 
 func (r *reader) fail(err error) {
@@ -49,8 +49,8 @@ func (r *reader) fail(err error) {
 	r.err, r.at = err, r.size-r.left.Len()
 }
 
-// field begins the next field of a struct; its value must be read or skipped. more
-// is false at the struct's end.
+// field begins the next field of a struct; its value must be read or skipped. more is
+// false at the struct's end.
 func (r *reader) field() (id int16, is thrift.TType, more bool) {
 	if r.err != nil {
 		return 0, 0, false
@@ -60,14 +60,15 @@ func (r *reader) field() (id int16, is thrift.TType, more bool) {
 	return id, is, r.err == nil && is != thrift.STOP
 }
 
-// skip skips a field that nobody asked for; the library bounds the depth.
+// skip skips a field's value; the library bounds the depth.
 func (r *reader) skip(is thrift.TType) {
 	if r.err == nil {
 		r.fail(r.proto.Skip(ctx, is))
 	}
 }
 
-// list begins a list and returns its length, which the rest of the body has room for.
+// list begins a list and returns its length. The library has checked that the rest of
+// the body can hold it.
 func (r *reader) list(of thrift.TType) int {
 	if r.err != nil {
 		return 0
@@ -83,7 +84,7 @@ func (r *reader) list(of thrift.TType) int {
 	return n
 }
 
-// text returns a string or binary value, as a part of the body.
+// text returns a string or binary value as a slice of the body.
 func (r *reader) text() []byte {
 	n := int(r.i32())
 	if n < 0 || n > r.left.Len() {

@@ -13,11 +13,11 @@ type reference struct {
 	childOf bool
 }
 
-// maxReferences bounds those of a span that are looked at for its parent; exporters
-// write the parent as a field, and none here.
+// maxReferences bounds a span's references that are searched for its parent. Exporters
+// write the parent as a field, and no references.
 const maxReferences = 128
 
-// references reads those of the span at hand.
+// references reads the references of the current span.
 func (d *decoder) references(r *reader) {
 	for n := r.list(thrift.STRUCT); n > 0 && r.err == nil; n-- {
 		var ref reference
@@ -53,8 +53,8 @@ func (d *decoder) link(ref reference) {
 	d.builder.EndLink()
 }
 
-// refer gives the span its parent, where only a reference has it, and makes links of
-// the others.
+// refer sets the span's parent if only a reference names it, and makes links of the
+// other references.
 func (d *decoder) refer(s *span.Span) {
 	for _, ref := range d.refs {
 		if ref.childOf && ref.traceID == s.TraceID {

@@ -19,7 +19,7 @@ const (
 	isBinary
 )
 
-// tag is a Tag of jaeger.thrift. Texts are parts of the body.
+// tag is a Tag of jaeger.thrift. Its byte slices are slices of the body.
 type tag struct {
 	key    []byte
 	is     int32
@@ -56,15 +56,16 @@ func readTag(r *reader) (g tag) {
 	}
 }
 
-// attribute makes an attribute of the span at hand of a tag, if it is to be one.
+// attribute turns a tag into an attribute of the current span, unless OTLP has a field
+// for it.
 func (d *decoder) attribute(g tag, t *traits) {
 	if !t.take(g) {
 		d.put(g)
 	}
 }
 
-// put makes an attribute of a tag, of the span or of the event at hand. A text that is
-// not UTF-8 becomes its size.
+// put turns a tag into an attribute of the current span or event. A text that is not
+// UTF-8 becomes its size.
 func (d *decoder) put(g tag) {
 	key := g.key
 	if !utf8.Valid(key) {
@@ -86,22 +87,23 @@ func (d *decoder) put(g tag) {
 		v = span.BoolValue(g.bool)
 	case isLong:
 		v = span.IntValue(g.long)
-	default: // binary, or of a type to come
+	default: // binary, or a future type
 		v = span.SizeValue(len(g.binary))
 	}
 	d.builder.Put(key, want, v)
 }
 
-// text is a name or message as OTLP can have it, and its size as it was.
+// text returns a name or message, cut and made valid UTF-8 as OTLP requires, and its
+// original size in bytes.
 func (d *decoder) text(text []byte) ([]byte, int) {
 	cut := span.CutText(text, d.builder.MaxText(), true)
 	if !utf8.Valid(cut) {
-		cut = bytes.ToValidUTF8(cut, []byte("?")) // not longer than it was
+		cut = bytes.ToValidUTF8(cut, []byte("?")) // not longer than before
 	}
 	return cut, len(text)
 }
 
-// event reads a Log, which is what Jaeger calls an event.
+// event reads a Log, Jaeger's word for an event.
 func (d *decoder) event(r *reader) {
 	d.builder.BeginEvent()
 	var at int64

@@ -8,22 +8,22 @@ import (
 	"github.com/shimtrace/shimtrace/internal/forwarder/span"
 )
 
-// traits are what a span's tags say beside being attributes. Texts are parts of the
-// body.
+// traits are what a span's tags say besides being attributes. Byte slices are slices of
+// the body.
 type traits struct {
 	name        []byte
 	kind        []byte
-	pkg         []byte // the Go runtime: its package
-	file, crate []byte // runtime-rs: where in its source
-	request     []byte // runtime-rs: what it was asked for
+	pkg         []byte // the Go runtime's package
+	file, crate []byte // where in runtime-rs's source
+	request     []byte // the request that runtime-rs serves
 	sandbox     []byte
 	container   []byte
 	failed, ok  bool
 	message     []byte
 }
 
-// take takes what a tag says. It returns true where OTLP has a field for that, so
-// that it is not to be an attribute.
+// take notes what a tag says. It reports whether OTLP has a field for it, so that it
+// makes no attribute.
 func (t *traits) take(g tag) bool {
 	switch string(g.key) {
 	case "span.kind":
@@ -39,7 +39,7 @@ func (t *traits) take(g tag) bool {
 			return false
 		}
 		return true
-	case "otel.status_code": // a word, or in the Go exporter the number that Go has for it
+	case "otel.status_code": // a word, or in the Go exporter Go's number for it
 		t.failed = t.failed || g.is == isString && string(g.str) == "ERROR" || g.is == isLong && g.long == 1
 		t.ok = t.ok || g.is == isString && string(g.str) == "OK" || g.is == isLong && g.long == 2
 		return true
@@ -71,7 +71,7 @@ var kinds = map[string]tracepb.Span_SpanKind{
 	"consumer": tracepb.Span_SPAN_KIND_CONSUMER,
 }
 
-// finish gives the span at hand what its traits say, and ends it.
+// finish sets what the traits say on the current span, and ends it.
 func (d *decoder) finish(s *span.Span, t *traits) {
 	b := d.builder
 	b.Name(d.text(t.name))
@@ -99,9 +99,9 @@ func (d *decoder) finish(s *span.Span, t *traits) {
 	b.End()
 }
 
-// exporter tells whether the exporter of runtime-rs has traced itself: it runs under
-// the subscriber that it serves, and so its HTTP/2 makes seven spans of ten. Their
-// source is a crate that was not built from Kata's own tree.
+// exporter reports whether the span is of runtime-rs's exporter itself: it runs under
+// the subscriber that it serves, so its HTTP/2 makes seven of ten spans. Their source
+// is a crate that is not in Kata's own tree.
 func (t *traits) exporter() bool {
 	crate, _, _ := strings.Cut(string(t.crate), "::")
 	switch crate {
@@ -109,7 +109,7 @@ func (t *traits) exporter() bool {
 		return true
 	}
 	file := "/" + string(t.file)
-	return strings.Contains(file, "/registry/src/") || // of cargo
+	return strings.Contains(file, "/registry/src/") || // cargo's
 		strings.Contains(file, "/git/checkouts/") ||
 		strings.Contains(file, "/vendor/")
 }

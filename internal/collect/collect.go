@@ -23,27 +23,27 @@ type Options struct {
 	// Configurations are those of all journals, the common one first; see
 	// [config.Journals].
 	Configurations []config.Config
-	// Reload returns them anew when they have changed, otherwise nil.
+	// Reload returns new Configurations when they have changed, otherwise nil.
 	Reload func() []config.Config
-	// Listen opens the endpoint before a relay asks for it.
+	// Listen says to open the endpoint before a relay asks for it.
 	Listen bool
-	// Idle is how long there may be no relay, and nothing to be shipped, until Run
-	// ends; 0: for ever.
+	// Idle is how long Run goes on without relays and without anything to ship; 0: for
+	// ever.
 	Idle time.Duration
 }
 
-// Run collects until ctx is done or there is nothing to be done any more.
+// Run collects until ctx is done or nothing is left to do.
 func Run(ctx context.Context, o Options, c *console.Console) error {
 	for {
 		err := run(ctx, o, c)
-		// Somebody may have appended, and seen the lock held, just when we gave up.
+		// A process may have appended, and found the lock held, just when we gave up.
 		if err != nil || ctx.Err() != nil || !pending(o.Configurations) {
 			return err
 		}
 	}
 }
 
-// pending reports whether a journal that is shipped has something to be shipped.
+// pending reports whether a shipped journal has something to ship.
 func pending(all []config.Config) bool {
 	for _, cfg := range all {
 		if cfg.Export.Endpoint != "" && ship.Pending(cfg.Journal.Dir) {
@@ -54,9 +54,9 @@ func pending(all []config.Config) bool {
 }
 
 const (
-	// lookInterval is how often is looked at what there is to be done.
+	// lookInterval is the pause between looks at what is to be done.
 	lookInterval = 250 * time.Millisecond
-	// slowInterval is how often files are looked at, and losses are counted.
+	// slowInterval is the pause between looks at files, and between counts of losses.
 	slowInterval = 5 * time.Second
 )
 
@@ -105,7 +105,8 @@ func run(ctx context.Context, o Options, c *console.Console) error {
 	return failure
 }
 
-// look sees to what there is to be done until ctx is done or there is nothing.
+// look keeps reception and shipments up to date until ctx is done or nothing is left to
+// do.
 func look(ctx context.Context, o Options, r *reception, s *shipments) error {
 	tick := time.NewTicker(lookInterval)
 	defer tick.Stop()
@@ -144,8 +145,8 @@ func look(ctx context.Context, o Options, r *reception, s *shipments) error {
 	}
 }
 
-// Reloader returns an Options.Reload, which loads the configurations when their file is
-// another than before. What has mistakes is not taken.
+// Reloader returns an Options.Reload that loads the configurations when their file has
+// changed. It ignores a file with mistakes.
 func Reloader(getenv func(string) string, load func() ([]config.Config, error)) func() []config.Config {
 	path, _ := config.Path(getenv)
 	last, _ := os.Stat(path)

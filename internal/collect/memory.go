@@ -7,11 +7,11 @@ import (
 )
 
 const (
-	// quietTime is how long nothing may have been posted until the memory of what was
-	// goes back to the system: pods that start together post a thousand times, and then
-	// next to nothing for days.
+	// quietTime is how long posts must have stopped before their memory goes back to
+	// the system. Pods that start together post a thousand times, and then next to
+	// nothing for days.
 	quietTime = 3 * time.Second
-	// quietPosts are few enough to be no burst: those of a pod that only lives.
+	// quietPosts are too few for a burst: those of a pod that merely runs.
 	quietPosts = 20
 )
 

@@ -13,21 +13,22 @@ import (
 	"github.com/shimtrace/shimtrace/internal/keeper"
 )
 
-// place is what a host has once.
+// place is what only one process of the host can have: the collector's lock, socket and
+// count.
 type place struct {
 	dir    string
 	lock   *os.File
-	left   []*os.File // by who has started this process
+	left   []*os.File // ports that the starter of this process left to it
 	relays *host.Listener
 
 	pending   *atomic.Int64 // see route.OpenPending
-	lost      int64         // spans of the process before
+	lost      int64         // spans that the previous process lost
 	unread    int64         // posts that it had not read
-	uncounted error         // why pending ends with this process
+	uncounted error         // why pending does not outlive this process
 }
 
-// takePlace takes over what a relay has left to us, or takes it itself:
-// [host.ErrLocked] if another process has it.
+// takePlace takes over the place that a relay left to this process, or takes it afresh.
+// It returns [host.ErrLocked] if another process has it.
 func takePlace(cfg config.Config) (_ *place, err error) {
 	p := &place{dir: export.CollectDir(cfg)}
 	if err := route.MakeDir(p.dir); err != nil {

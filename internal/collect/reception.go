@@ -19,29 +19,29 @@ import (
 )
 
 const (
-	// diskTime bounds how long the process waits for the journal's disk.
+	// diskTime bounds the wait for the journal's disk.
 	diskTime = time.Second
-	// closeTime bounds how long its end waits for posts at hand, and then for relays to
-	// take what is theirs.
+	// closeTime bounds the wait, at the end, for posts under way, and then for relays
+	// to take their spans.
 	closeTime = 2 * time.Second
 )
 
-// reception is the way of runtimes' spans through this process.
+// reception receives runtimes' spans and passes them to relays.
 type reception struct {
 	place    *place
 	console  *console.Console
-	journal  *journal.Journal // where losses are counted
+	journal  *journal.Journal // counts losses
 	counters endpoint.Counters
 	endpoint *endpoint.Endpoint
 	router   *route.Router
 	serving  sync.WaitGroup
 
-	wanted bool // runtimes' spans are, by a relay or who has started the process
+	wanted bool // a relay or the starter of the process wants runtimes' spans
 
 	mu     sync.Mutex
 	over   bool
-	listen string                  // where runtimes are to post to
-	ports  map[string]net.Listener // that are served, by address
+	listen string                  // the address that runtimes are told to post to
+	ports  map[string]net.Listener // served ports, by address
 }
 
 func newReception(cfg config.Config, p *place, c *console.Console) *reception {
@@ -91,7 +91,7 @@ func (r *reception) run(ctx context.Context) {
 	if err := r.journal.Within(diskTime, r.journal.Check); err != nil {
 		r.console.Warn(fmt.Errorf("losses of runtimes' spans are not counted: %w", err))
 	} else {
-		r.console.Warn(r.journal.Within(diskTime, r.journal.Flush)) // what the process before has lost
+		r.console.Warn(r.journal.Within(diskTime, r.journal.Flush)) // what the previous process lost
 	}
 	r.router.Serve(ctx, r.place.relays)
 
@@ -100,7 +100,7 @@ func (r *reception) run(ctx context.Context) {
 	r.mu.Unlock()
 	posts, cancel := context.WithTimeout(context.WithoutCancel(ctx), closeTime)
 	defer cancel()
-	r.console.Warn(r.endpoint.Close(posts)) // of somebody who takes long to post
+	r.console.Warn(r.endpoint.Close(posts)) // a post may take too long
 	r.serving.Wait()
 	relays, cancel := context.WithTimeout(context.WithoutCancel(ctx), closeTime)
 	defer cancel()
@@ -109,8 +109,8 @@ func (r *reception) run(ctx context.Context) {
 	r.console.Warn(r.journal.Within(diskTime, r.journal.Close))
 }
 
-// state is the answer to a ping: the addresses that are served. A post waits for
-// nothing that this does not wait for.
+// state returns the answer to a ping: the served addresses. It takes every lock that a
+// post waits for, so that a hanging process does not answer.
 func (r *reception) state() string {
 	r.router.Snapshot()
 	r.endpoint.Waiting()
@@ -129,7 +129,7 @@ func (r *reception) setListen(at string) {
 	r.listen = at
 }
 
-// missing returns where runtimes are to post to, empty if that is served.
+// missing returns the address that runtimes are told to post to, empty if it is served.
 func (r *reception) missing() string {
 	r.mu.Lock()
 	defer r.mu.Unlock()
@@ -139,7 +139,7 @@ func (r *reception) missing() string {
 	return r.listen
 }
 
-// take serves the port that is left to this process.
+// take serves the port that was left to this process.
 func (r *reception) take(files []*os.File) {
 	for _, f := range files {
 		l, err := net.FileListener(f)
@@ -155,9 +155,9 @@ func (r *reception) take(files []*os.File) {
 	}
 }
 
-// follow opens the port that the configuration names, beside those that are open, if it
-// is wanted: this process lives for as long as there are relays, and pods that start
-// from now on are told of the new one.
+// follow opens the configured port, if it is wanted, beside those that are open. This
+// process lives as long as there are relays, and pods that start from now on are told
+// the new address.
 func (r *reception) follow() error {
 	at := r.missing()
 	if at == "" || !r.wanted {
@@ -173,7 +173,7 @@ func (r *reception) follow() error {
 	return nil
 }
 
-// serve serves a port until the end, or until it fails.
+// serve serves a port until the process ends or serving fails.
 func (r *reception) serve(port *net.TCPListener) error {
 	at := port.Addr().String()
 	guarded, err := r.router.Guard(port)
@@ -203,13 +203,12 @@ func (r *reception) serve(port *net.TCPListener) error {
 	return nil
 }
 
-// tell writes the counts of what was lost into the journal.
+// tell writes the counts of losses into the journal.
 func (r *reception) tell() {
-	// If that fails, the journal keeps the counts for its next record.
+	// If this fails, the journal keeps the counts for its next record.
 	r.console.Warn(r.journal.Within(diskTime, r.journal.Flush))
 }
 
-// status tells the counts.
 func (r *reception) status() console.Status {
 	s := r.router.Snapshot()
 	refused := make(map[string]uint64) // posts, by reason
@@ -224,7 +223,7 @@ func (r *reception) status() console.Status {
 		refused["connections"] += n
 	}
 	if r.counters.Bodies.Load()+s.Arrived+uint64(s.Relays) == 0 && len(refused)+len(s.Turned) == 0 {
-		return console.Status{} // nobody wants any
+		return console.Status{} // no runtime's spans are wanted
 	}
 	sandboxes := fmt.Sprintf("%d sandboxes", s.Relays)
 	if s.Relays == 1 {

@@ -24,17 +24,17 @@ type Shipment struct {
 
 	mu      sync.Mutex
 	status  ship.Status
-	failure error // that it cannot begin
+	failure error // why it cannot begin
 	idle    bool
 }
 
-// NewShipment returns the Shipment of a configuration's journal.
 func NewShipment(cfg config.Config, c *console.Console) *Shipment {
 	return &Shipment{cfg: cfg, console: c}
 }
 
-// Ship ships what there is, once, or what comes until there was nothing for the idle
-// time (0: for ever). The error is [journal.ErrShipped] if another process ships the journal.
+// Ship ships what is in the journal, once, or until nothing new has come for the idle
+// time (0: for ever). The error is [journal.ErrShipped] if another process ships the
+// journal.
 func (s *Shipment) Ship(ctx context.Context, once bool, idle time.Duration) (err error) {
 	client, err := otlp.NewClient(s.cfg.Export)
 	if err != nil {
@@ -49,8 +49,8 @@ func (s *Shipment) Ship(ctx context.Context, once bool, idle time.Duration) (err
 	return (&ship.Shipper{Dir: s.cfg.Journal.Dir, Client: client, Once: once, Idle: idle, Journal: j, Progress: s.update}).Run(ctx)
 }
 
-// update says what the collector says of spans that it took, refused or failed on, and
-// why it is not reached.
+// update notes the progress. It warns of what the collector says of spans that it took,
+// refused or failed on, and of why it cannot be reached.
 func (s *Shipment) update(now ship.Status) {
 	s.mu.Lock()
 	said := s.status.Notice
@@ -67,11 +67,11 @@ func (s *Shipment) update(now ship.Status) {
 	}
 }
 
-// pause is how long to wait before the shipping is tried again that another process
-// does, or that could not begin.
+// pause is the pause before shipping is tried again that could not begin or that
+// another process does.
 const pause = 5 * time.Second
 
-// Run ships until ctx is done, and what is left then for a while.
+// Run ships until ctx is done, and for a bounded time after that.
 func (s *Shipment) Run(ctx context.Context, idle time.Duration) {
 	for {
 		err := s.Ship(ctx, false, idle)
@@ -99,14 +99,14 @@ func (s *Shipment) Run(ctx context.Context, idle time.Duration) {
 	}
 }
 
-// Status is what has been shipped so far.
+// Status returns what has been shipped so far.
 func (s *Shipment) Status() ship.Status {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	return s.status
 }
 
-// Line tells it.
+// Line describes a status in one line.
 func Line(s ship.Status) string {
 	line := console.Spans(s.Shipped) + " shipped"
 	rejected := 0
@@ -125,7 +125,7 @@ func Line(s ship.Status) string {
 	return line
 }
 
-// shipments are those of all journals, by directory.
+// shipments are the running shipments of all journals, by directory.
 type shipments struct {
 	console *console.Console
 
@@ -133,14 +133,14 @@ type shipments struct {
 	all map[string]*shipment
 }
 
-// shipment is one that runs.
+// shipment is a running Shipment.
 type shipment struct {
 	*Shipment
 	end  context.CancelFunc
 	over chan struct{}
 }
 
-// follow begins the shipments that configurations name, and ends those of others.
+// follow starts the shipments of the given configurations and ends the others.
 func (s *shipments) follow(all []config.Config, idle time.Duration) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -173,8 +173,8 @@ func (s *shipments) follow(all []config.Config, idle time.Duration) {
 	s.all = now
 }
 
-// failed returns why no journal can be shipped that has something to be shipped; nil if
-// one can, or none has.
+// failed returns why no journal with something to ship can be shipped; nil if one can,
+// or none has anything.
 func (s *shipments) failed() (err error) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -188,7 +188,7 @@ func (s *shipments) failed() (err error) {
 	return err
 }
 
-// idle reports whether no journal has anything to be shipped.
+// idle reports whether no journal has anything to ship.
 func (s *shipments) idle() bool {
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -206,7 +206,7 @@ func (s *Shipment) state() (idle bool, failure error) {
 	return s.idle, s.failure
 }
 
-// endTime bounds how long the end of the process waits for disks and collectors: a
+// endTime bounds the wait, at the end of the process, for disks and collectors. A
 // Shipper goes on for 5 s at most, unless a disk hangs.
 const endTime = 7 * time.Second
 
@@ -227,7 +227,6 @@ func (s *shipments) close() {
 	}
 }
 
-// status tells how it goes.
 func (s *shipments) status() (all console.Status) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -238,7 +237,7 @@ func (s *shipments) status() (all console.Status) {
 	return all
 }
 
-// join returns what both say.
+// join returns the two statuses as one.
 func join(a, b console.Status) console.Status {
 	if a.Line != "" && b.Line != "" {
 		a.Line += "; "

@@ -27,7 +27,7 @@ type dump struct {
 	mu     sync.Mutex
 	sent   uint64
 	err    error
-	failed chan struct{} // closed when there is err
+	failed chan struct{} // closed once err is set
 }
 
 func newDump(o *Options, out io.Writer) *dump {

@@ -1,9 +1,8 @@
-// Package forward receives the spans of Kata agents on a host without the tracing shim, in
-// the place of Kata's own trace-forwarder: for all VMs at once, those that come later
-// included. They go to the journal, and are shipped from there as package collect does.
+// Package forward receives the spans of Kata agents on a host without the tracing shim,
+// as Kata's own trace-forwarder does, but for all VMs at once, also later ones. They go
+// to the journal, and are shipped from there as package collect does.
 //
-// Nothing is known here of the calls that caused an agent's work: each trace stands by
-// itself.
+// It does not know the calls that caused an agent's work, so each trace stands by itself.
 package forward
 
 import (
@@ -21,33 +20,34 @@ import (
 	"github.com/shimtrace/shimtrace/internal/forwarder/listen"
 )
 
-// intake is where connections go.
+// intake takes connections.
 type intake interface {
 	// Take is a listen.Handler.
 	Take(conn listen.Conn, from listen.Origin)
-	// Run does what is to be done from time to time, until ctx is done. An error
-	// says that it is no use to go on.
+	// Run does periodic work until ctx is done. An error means that it is no use to go
+	// on.
 	Run(ctx context.Context) error
-	// Close ends the intake when Run has returned: all that has arrived is brought
-	// where it belongs, as far as that can be done until ctx is done.
+	// Close ends the intake after Run has returned. It delivers all that has arrived,
+	// as far as possible until ctx is done.
 	Close(ctx context.Context) error
 	Status() status
 }
 
-// source is where connections come from.
+// source yields connections.
 type source interface {
 	// serve hands connections on until ctx is done or no more can come.
 	serve(ctx context.Context, handle listen.Handler) error
 }
 
-// reportInterval is how often is looked whether something has changed that matters.
+// reportInterval is the pause between looks whether something important has changed.
 const reportInterval = 5 * time.Second
 
-// closeIntake bounds how long the end of the process waits for what has arrived;
-// the shipper has its own time after that.
+// closeIntake bounds the wait, at the end, for what has arrived; the shipper has its
+// own bound after that.
 const closeIntake = 5 * time.Second
 
-// Run receives until ctx is done. What it prints goes to out, what it says to report.
+// Run receives until ctx is done. Spans and summaries are printed to out, messages go
+// to report.
 func Run(ctx context.Context, o *Options, out io.Writer, report *console.Console) error {
 	if err := o.complete(); err != nil {
 		return err
@@ -101,7 +101,7 @@ func Run(ctx context.Context, o *Options, out io.Writer, report *console.Console
 	return err
 }
 
-// openIntake opens what connections are read for.
+// openIntake opens the intake that o asks for.
 func openIntake(o *Options, out io.Writer, report *console.Console) (intake, error) {
 	if o.Dump {
 		return newDump(o, out), nil

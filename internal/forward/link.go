@@ -16,8 +16,8 @@ import (
 	"github.com/shimtrace/shimtrace/internal/host"
 )
 
-// link brings connections from the process that listens to the one that reads. A
-// message is an Origin as JSON, with the connection's descriptor beside it.
+// link passes connections from the listening process to the reading one. A message is
+// an Origin as JSON, with the connection's descriptor beside it.
 type link struct{ *net.UnixConn }
 
 const (
@@ -25,11 +25,12 @@ const (
 	linkFDEnv = "SHIMTRACE_FORWARD_FD"
 	// linkMessage bounds a message in bytes; a path has at most 4096.
 	linkMessage = 16 << 10
-	// linkTimeout bounds how long the other side may take to make room.
+	// linkTimeout bounds the wait for room in the socket.
 	linkTimeout = time.Second
 )
 
-// inheritedLink returns the link that this process was started with, nil if none.
+// inheritedLink returns the link that this process was started with, nil if there is
+// none.
 func inheritedLink(getenv func(string) string) (*link, error) {
 	text := getenv(linkFDEnv)
 	if text == "" {
@@ -62,7 +63,7 @@ func (l *link) send(conn listen.Conn, from listen.Origin) error {
 	return host.Send(l.UnixConn, text, sc)
 }
 
-// serve implements source: until ctx is done or the other side is gone.
+// serve implements source. It also ends when the other side is gone.
 func (l *link) serve(ctx context.Context, handle listen.Handler) error {
 	stop := context.AfterFunc(ctx, func() { l.Close() })
 	defer stop()

@@ -12,28 +12,28 @@ import (
 	"github.com/shimtrace/shimtrace/internal/shim/kata/agentconfig"
 )
 
-// Options say what is received, and what becomes of it.
+// Options say what is received and what happens to it.
 type Options struct {
 	Config config.Config
 	// Name is the spans' service.name.
 	Name string
-	// Paths are hybrid VSOCK sockets, with {sandbox} or without; none: VSOCK. All is VSOCK
-	// and the known sockets of all VMMs.
+	// Paths are hybrid VSOCK sockets, with or without {sandbox}; none: VSOCK. All means
+	// VSOCK and the known sockets of all VMMs.
 	Paths []string
 	All   bool
-	// User is who reads, stores and ships; empty: ourselves.
+	// User names the user that reads, stores and ships; empty: our own.
 	User string
-	// Dump prints spans as they come, JSON all counts at the end.
+	// Dump prints spans as they come, JSON prints all counts at the end.
 	Dump, JSON bool
 	// KeepTraceIDs leaves spans in the traces that guests name.
 	KeepTraceIDs bool
 
 	sockets []listen.Pattern
 	vsock   bool
-	account *user.User // nil: ourselves
+	account *user.User // nil: our own user
 }
 
-// complete finds out what follows.
+// complete fills in the fields that follow from the options.
 func (o *Options) complete() (err error) {
 	o.vsock = len(o.Paths) == 0
 	if o.All {
@@ -59,7 +59,7 @@ func socketPattern(path string) (listen.Pattern, error) {
 	if path == "" {
 		return listen.Pattern{}, errors.New("the path is empty")
 	}
-	// {ID} is what kata-runtime env has in SocketPath.
+	// kata-runtime env has {ID} in SocketPath.
 	path, err := filepath.Abs(strings.ReplaceAll(path, "{ID}", sandboxPlaceholder))
 	if err != nil {
 		return listen.Pattern{}, err

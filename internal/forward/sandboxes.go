@@ -10,17 +10,16 @@ import (
 	"github.com/shimtrace/shimtrace/internal/forwarder/listen"
 )
 
-// sandboxPlaceholder stands for the sandbox's id in a pattern.
 const sandboxPlaceholder = "{sandbox}"
 
-// sandboxFinder finds the sandboxes that there are by the names in the directories
-// where VMMs have their sockets.
+// sandboxFinder finds existing sandboxes by the names in the directories where VMMs
+// have their sockets.
 type sandboxFinder struct {
 	patterns []listen.Pattern
-	dirs     map[string][]nameShape // what sandboxes are called in a directory
+	dirs     map[string][]nameShape // the shapes of sandboxes' names in a directory
 }
 
-// nameShape is what is before and after the sandbox's id in a name.
+// nameShape is what comes before and after the sandbox's id in a name.
 type nameShape struct{ before, after string }
 
 func newSandboxFinder(patterns []listen.Pattern) *sandboxFinder {
@@ -32,8 +31,8 @@ func newSandboxFinder(patterns []listen.Pattern) *sandboxFinder {
 	return f
 }
 
-// splitPattern returns the directory that has an entry for each sandbox, and what
-// the entries are called.
+// splitPattern returns the directory that has an entry for each sandbox, and the shape
+// of the entries' names.
 func splitPattern(path string) (dir string, shape nameShape) {
 	before, after, _ := strings.Cut(filepath.Clean(path), sandboxPlaceholder)
 	i := strings.LastIndexByte(before, '/')
@@ -43,9 +42,8 @@ func splitPattern(path string) (dir string, shape nameShape) {
 
 func (f *sandboxFinder) empty() bool { return len(f.patterns) == 0 }
 
-// find returns the ids of the sandboxes that there are now, each with a mark that
-// is another one when it has come back after it was gone. Directories that are not
-// there have none.
+// find returns the ids of the existing sandboxes, each with a mark that differs when a
+// sandbox has vanished and come back. Missing directories have no sandboxes.
 func (f *sandboxFinder) find() map[string]uint64 {
 	found := make(map[string]uint64)
 	for dir, shapes := range f.dirs {
@@ -64,7 +62,7 @@ func (f *sandboxFinder) find() map[string]uint64 {
 			for _, s := range shapes {
 				var st unix.Stat_t
 				if id, ok := s.id(name); ok && unix.Lstat(path, &st) == nil {
-					found[id] += st.Ino // of all its directories, in any order
+					found[id] += st.Ino // the sum does not depend on the order of directories
 				}
 			}
 		}
@@ -72,8 +70,9 @@ func (f *sandboxFinder) find() map[string]uint64 {
 	return found
 }
 
-// linkedNames returns the names that links beside them lead to: what they name is
-// called like the link, as a sandbox whose VM is from Kata's factory.
+// linkedNames returns the names in dir that symbolic links beside them point to. Such a
+// name belongs to the sandbox that the link is named after, whose VM is from Kata's
+// factory.
 func linkedNames(dir string, names []string) map[string]bool {
 	linked := make(map[string]bool)
 	for _, name := range names {
@@ -84,8 +83,8 @@ func linkedNames(dir string, names []string) map[string]bool {
 	return linked
 }
 
-// leadsOn tells that a path is no sandbox's, but on the way to where other
-// sandboxes are: /run/kata/firecracker among what is in /run/kata.
+// leadsOn reports whether a path is no sandbox's but leads to other sandboxes'
+// directories, as /run/kata/firecracker does.
 func (f *sandboxFinder) leadsOn(path string) bool {
 	for dir := range f.dirs {
 		if dir == path || strings.HasPrefix(dir, path+"/") {
@@ -95,7 +94,6 @@ func (f *sandboxFinder) leadsOn(path string) bool {
 	return false
 }
 
-// id returns the sandbox's id in a name.
 func (s nameShape) id(name string) (string, bool) {
 	rest, ok := strings.CutPrefix(name, s.before)
 	if !ok {
@@ -105,8 +103,8 @@ func (s nameShape) id(name string) (string, bool) {
 	return id, ok && id != ""
 }
 
-// ownSandbox makes of the path of one VM's socket a sandbox and a pattern: as the
-// known places have it, else the sandbox is called like the socket's directory.
+// ownSandbox makes a sandbox and a pattern of the path of one VM's socket: by the known
+// patterns, else the sandbox is named after the socket's directory.
 func ownSandbox(path string) fixedSocket {
 	for _, p := range listen.DefaultPatterns() {
 		before, after, _ := strings.Cut(p.Path, sandboxPlaceholder)

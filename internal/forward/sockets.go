@@ -12,7 +12,7 @@ import (
 	"github.com/shimtrace/shimtrace/internal/forwarder/vmmdir"
 )
 
-// sockets are where agents' connections arrive.
+// sockets listen for agents' connections.
 type sockets struct {
 	o      *Options
 	report *console.Console
@@ -20,7 +20,7 @@ type sockets struct {
 	finder *sandboxFinder
 }
 
-// fixedSocket is that of one VM.
+// fixedSocket is the socket of one VM.
 type fixedSocket struct {
 	sandbox string
 	pattern listen.Pattern
@@ -79,14 +79,14 @@ func (s *sockets) hybrid(ctx context.Context, running *sync.WaitGroup, sandbox s
 }
 
 const (
-	// lookForSandboxes is how often directories are looked through. A VM's is there
-	// some seconds before its agent connects.
+	// lookForSandboxes is the pause between searches for sandboxes. A VM's directory
+	// exists some seconds before its agent connects.
 	lookForSandboxes = 500 * time.Millisecond
-	// maxSandboxes bounds the sandboxes that are listened for at a time.
+	// maxSandboxes bounds the sandboxes listened for at a time.
 	maxSandboxes = 1024
 )
 
-// watch listens for the agents of all sandboxes that there are.
+// watch listens for the agents of all existing sandboxes.
 func (s *sockets) watch(ctx context.Context, handle listen.Handler) {
 	var running sync.WaitGroup
 	defer running.Wait()
@@ -125,13 +125,13 @@ func (s *sockets) watch(ctx context.Context, handle listen.Handler) {
 	}
 }
 
-// servedSandbox is one that is listened for.
+// servedSandbox is a sandbox that is listened for.
 type servedSandbox struct {
 	mark uint64 // see sandboxFinder.find
 	end  context.CancelFunc
 }
 
-// String names the places.
+// String lists the addresses.
 func (s *sockets) String() string {
 	var all []string
 	if s.o.vsock {

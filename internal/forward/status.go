@@ -9,7 +9,6 @@ import (
 	"github.com/shimtrace/shimtrace/internal/losses"
 )
 
-// console tells how it goes.
 func (s status) console() console.Status {
 	return console.Status{
 		Line:    s.line(s.Connections),
@@ -18,7 +17,7 @@ func (s status) console() console.Status {
 	}
 }
 
-// end tells what has been.
+// end returns the last line of the output.
 func (s status) end() string {
 	waits := ""
 	if failure := s.shipError(); failure != "" {
@@ -28,7 +27,7 @@ func (s status) end() string {
 	return s.line(int(s.Accepted)) + waits
 }
 
-// line tells the counts, with so many connections.
+// line returns the counts in one line.
 func (s status) line(connections int) string {
 	parts := []string{fmt.Sprintf("%d connections", connections), console.Spans(int(s.Delivered))}
 	if connections == 1 {
@@ -59,22 +58,22 @@ func (s status) shipError() string {
 // summary is what --json prints.
 type summary struct {
 	Connections uint64 `json:"connections"`
-	// Refused connections by reason.
+	// Refused counts refused connections by reason.
 	Refused map[string]uint64 `json:"refused,omitempty"`
 	Bytes   uint64            `json:"bytes"`
-	// Spans have arrived and could be read; of these, Recorded are in the journal
-	// (placeholders included) and Quiet ones are not wanted there.
+	// Spans counts spans that arrived and could be read. Of these, Recorded are in the
+	// journal (placeholders included), and Quiet ones are not wanted there.
 	Spans    uint64 `json:"spans"`
 	Recorded uint64 `json:"recorded"`
 	Quiet    uint64 `json:"quiet"`
-	// Lost spans by reason.
+	// Lost counts lost spans by reason.
 	Lost    map[losses.Reason]uint64 `json:"lost,omitempty"`
 	Journal string                   `json:"journal,omitempty"`
-	// Shipped spans, also those that were in the journal before; absent where
-	// nothing is shipped.
+	// Shipped counts shipped spans, also those that were in the journal before; absent
+	// if nothing is shipped.
 	Shipped  *int                  `json:"shipped,omitempty"`
 	Rejected map[losses.Reason]int `json:"rejected,omitempty"`
-	// ShipError is why the last attempt failed, if so.
+	// ShipError is why the last attempt failed, if it did.
 	ShipError string `json:"ship_error,omitempty"`
 }
 

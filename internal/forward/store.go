@@ -24,7 +24,7 @@ import (
 	"github.com/shimtrace/shimtrace/middleware"
 )
 
-// store writes spans to the journal, and ships that if there is an endpoint.
+// store writes spans to the journal, and ships them if there is an endpoint.
 type store struct {
 	*forwarder.Forwarder
 	o       *Options
@@ -78,21 +78,21 @@ func openStore(o *Options, report *console.Console) (*store, error) {
 	return s, nil
 }
 
-// collation says how a VM's spans get their place: as nothing is known of what
-// caused them, in traces of their own.
+// collation returns the options for a VM's spans. Each trace is isolated, since nothing
+// is known of what caused it.
 func (s *store) collation(from listen.Origin) (o collate.Options, refused losses.Reason) {
 	o = agentconfig.Isolated(s.o.Config)
 	o.Resource = s.o.resource(from)
 	return o, 0
 }
 
-// resource says whose spans they are.
+// resource returns the resource of an origin's spans.
 func (o *Options) resource(from listen.Origin) *resourcepb.Resource {
 	who := attribute.Int64(names.CID, int64(from.CID))
 	if from.Sandbox != "" {
 		who = middleware.SandboxIDKey.String(from.Sandbox)
 	}
-	// What OTEL_RESOURCE_ATTRIBUTES has wrong is left out.
+	// Mistakes in OTEL_RESOURCE_ATTRIBUTES are left out.
 	res, _ := export.NewResource(context.Background(), o.Name, o.Config.Resource, []attribute.KeyValue{who}...)
 	return forwarder.Resource(res)
 }
@@ -108,7 +108,7 @@ func (s *store) Close(ctx context.Context) error {
 	err := s.Forwarder.Close(ctx)
 	err = errors.Join(err, s.journal.Flush())
 	s.endShip()
-	s.shipping.Wait() // which has a bound of its own
+	s.shipping.Wait() // it has its own bound
 	return errors.Join(err, s.journal.Close())
 }
 

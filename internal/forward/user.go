@@ -20,10 +20,9 @@ import (
 	"github.com/shimtrace/shimtrace/internal/host"
 )
 
-// forwardAs listens here, and leaves all else to a process of another user: what
-// guests send is read, decoded, stored and shipped there. Kata's trace-forwarder
-// gives its own privileges up when it has bound its socket; that would leave the
-// sockets of later VMs to nobody.
+// forwardAs listens here and starts a process of another user, which reads, decodes,
+// stores and ships what guests send. Kata's trace-forwarder drops its own privileges
+// once it has bound its socket; then nobody could listen at the sockets of later VMs.
 func forwardAs(ctx context.Context, o *Options, from source, report *console.Console) error {
 	if os.Geteuid() != 0 {
 		return console.UsageError("--user: only root can start a process as another user")
@@ -42,8 +41,8 @@ func forwardAs(ctx context.Context, o *Options, from source, report *console.Con
 		return err
 	}
 	defer ours.Close()
-	// The path of the program may lead through directories that are closed to the
-	// user; this one does not.
+	// The program's path may lead through directories that are closed to the user; this
+	// one does not.
 	child := exec.Command("/proc/self/exe", os.Args[1:]...)
 	child.Args[0] = os.Args[0]
 	child.Env = append(os.Environ(), linkFDEnv+"=3")
@@ -70,7 +69,7 @@ func forwardAs(ctx context.Context, o *Options, from source, report *console.Con
 			report.Warn(fmt.Errorf("hand over a connection of sandbox %q, CID %d: %w", from.Sandbox, from.CID, err))
 		}
 	})
-	// The child ends when nothing more can come, and has its bounds for that.
+	// The child ends once nothing more can come, within its own bounds.
 	ours.Close()
 	kill := time.AfterFunc(childPatience, func() { _ = child.Process.Kill() })
 	defer kill.Stop()
@@ -78,10 +77,10 @@ func forwardAs(ctx context.Context, o *Options, from source, report *console.Con
 	return errors.Join(serveErr, childError(<-ended, o.account))
 }
 
-// childPatience bounds how long the process of another user may take to end.
+// childPatience bounds how long the child may take to end.
 const childPatience = 30 * time.Second
 
-// childError tells how the child ended; it has said why itself.
+// childError returns how the child ended; the child has printed why.
 func childError(err error, u *user.User) error {
 	var exit *exec.ExitError
 	if errors.As(err, &exit) {
@@ -101,7 +100,7 @@ func lookupUser(name string) (*user.User, error) {
 	return u, err
 }
 
-// credential has the user's own group and no other.
+// credential returns the user's credential, with no supplementary groups.
 func credential(u *user.User) (*syscall.Credential, error) {
 	uid, uerr := strconv.ParseUint(u.Uid, 10, 32)
 	gid, gerr := strconv.ParseUint(u.Gid, 10, 32)
@@ -111,8 +110,7 @@ func credential(u *user.User) (*syscall.Credential, error) {
 	return &syscall.Credential{Uid: uint32(uid), Gid: uint32(gid)}, nil
 }
 
-// giveDirectory makes the directory for a user unless it is there: then it is not
-// ours to give away.
+// giveDirectory makes the directory for a user. One that exists is not ours to give away.
 func giveDirectory(dir string, to *syscall.Credential) error {
 	if err := os.MkdirAll(filepath.Dir(dir), 0o755); err != nil {
 		return fmt.Errorf("journal: %w", err)
@@ -130,7 +128,7 @@ func giveDirectory(dir string, to *syscall.Credential) error {
 	return nil
 }
 
-// linkPair returns the two ends of a link between two processes.
+// linkPair returns the two ends of a new link.
 func linkPair() (ours *link, theirs *os.File, err error) {
 	conn, theirs, err := host.UnixPair(unix.SOCK_SEQPACKET)
 	if err != nil {

@@ -1,11 +1,11 @@
-// Package keeper sees to it that one process of the host does a thing that all of
-// it needs: started detached by whoever notices that it is not there, elected by the
-// lock on a file, started again when it dies, and killed and replaced when it hangs: it
-// answers pings for that ([Answer]). One that waits for a processor is not taken for one
-// that hangs.
+// Package keeper keeps one process of the host running for all who need it. Whoever
+// notices that it is missing starts it, detached; a file's lock makes sure that there is
+// one. It is started again when it dies, and killed and replaced when it hangs, that is,
+// when it does not answer pings ([Answer]). A process that merely waits for a processor
+// is not taken to hang.
 //
-// It does not know what the thing is. The relays have the operator's tool collect so
-// (package export), and a guard; what is left to these processes they take over with
-// [Inherited], or through [Answer] while they run. [Keeper.Guard] is for who only ends
-// what hangs.
+// It does not know what the process does. The relays keep the operator's tool running so
+// (package export), and a guard. These processes take over files with [Inherited], or
+// through [Answer] while they run. [Keeper.Guard] is for a keeper that only ends what
+// hangs.
 package keeper

@@ -7,11 +7,10 @@ import (
 	"path/filepath"
 )
 
-// tool is the operator's tool.
 const tool = "shimtrace"
 
-// Find returns the tool: beside our own binary (not the link by which we were
-// started), or on PATH. A program that is configured, under key, takes its place.
+// Find returns the path of the operator's tool: beside our own binary, symbolic links
+// resolved, or on PATH. A configured program, named under key, takes its place.
 func Find(configured, key string) (string, error) {
 	if configured != "" {
 		p, err := exec.LookPath(configured)

@@ -18,69 +18,70 @@ import (
 	"github.com/shimtrace/shimtrace/internal/private"
 )
 
-// Pauses between two starts of a process that does not stay, by any Keeper.
+// Bounds of the pause between two starts of a process that does not stay, by any Keeper.
 const (
 	minRestart = time.Second
 	maxRestart = time.Minute
 )
 
-// Linger is long enough for Close to see a process replaced that just died.
+// Linger is long enough for Close to replace a process that has just died.
 const Linger = minRestart
 
-// Options say which process is to be there.
+// Options say which process to keep running.
 type Options struct {
 	// Lock is the path of the file whose lock the process holds while it lives. Its
-	// directory is made if need be, for us only.
+	// directory is made if need be, closed to other users.
 	Lock string
-	// Program is the program and Args are its arguments. nil: others start it, and it is
-	// only ended when it does not answer.
+	// Program returns the program's path; Args are its arguments. nil: others start the
+	// process, and this Keeper only ends it when it does not answer.
 	Program func() (string, error)
 	Args    []string
-	// Files are left to the process beside the lock; nil: none. They are asked for
-	// just before the start, which their error hinders. If they are sockets, nobody
-	// waits at them for longer than startTime for a process that does not get on.
+	// Files returns files to leave to the process beside the lock; nil: none. It is
+	// called just before the start, which its error prevents. If they are sockets,
+	// clients wait at them no longer than startTime for a process that does not get
+	// going.
 	Files func() ([]*os.File, error)
-	// Lacks reports, by its answer to a ping, whether a process that runs has not got
-	// what Files returns: it is left to it then. nil: it has.
+	// Lacks reports, from a running process's answer to a ping, whether it lacks what
+	// Files returns; it is then left to it. nil: it lacks nothing.
 	Lacks func(answer string) bool
-	// Without says what is not done without the process, Name what it is, for the
-	// log: "no spans are shipped", "shipper".
+	// Without says what is not done without the process, Name what the process is, both
+	// for the log: "no spans are shipped", "shipper".
 	Without, Name string
-	// Every is how often the process is pinged, by all Keepers of it together; 0
-	// means 5 s. One that does not answer is killed and replaced: at once if it is
-	// stopped, otherwise after 10 s.
+	// Every is the pause between pings, by all Keepers of the process together; 0 means 5
+	// s. A process that does not answer is killed and replaced: at once if it is stopped,
+	// otherwise after 10 s.
 	Every time.Duration
-	// Awaited says that others wait for the process. Then one that does not answer a
-	// ping is replaced in less than half a second, unless it wants for a processor.
+	// Awaited says that others wait for the process. If it does not answer a ping it is
+	// replaced in less than half a second, unless it waits for a processor.
 	Awaited bool
-	// Killing is called right before a process is killed that does not answer any more,
-	// with its last answer; nil: nothing is to be done then. What it returns is called, each
-	// time that the process is looked at, if it does not end, since a call of a disk in it
-	// hangs: others may wait at what it has open.
+	// Killing is called just before a process that does not answer is killed, with its
+	// last answer; nil: nothing is called. A process whose disk call hangs may not end,
+	// and others may wait at its sockets: stuck is then called each time the process is
+	// looked at.
 	Killing func(answer string) (stuck func())
 	// Logf is told what hinders the Keeper, once for each cause.
 	Logf func(format string, args ...any)
 }
 
-// Keeper sees to it that a process is there, one per host. Any number of processes
-// may have a Keeper of it at once.
+// Keeper keeps a process running, one per host. Any number of processes may have a Keeper
+// of it at once.
 type Keeper struct {
 	opts     Options
-	patience time.Duration // with one that is not stopped and does not answer
+	patience time.Duration // with a process that does not answer and is not stopped
 
 	mu     sync.Mutex
 	closed bool
 	logged string    // the last error logged
-	own    mark      // as this Keeper has left it
-	looked time.Time // when this Keeper pinged it
-	answer string    // to that
-	stuck  func()    // of what does not end, though it was killed; nil: nothing
-	dying  int       // its process
-	silent time.Time // since when it does not answer; zero if it does
+	own    mark      // as this Keeper last wrote it
+	looked time.Time // when this Keeper last pinged the process
+	answer string    // to that ping
+	stuck  func()    // from Killing, for a killed process that does not end; else nil
+	dying  int       // the pid of that process
+	silent time.Time // since when the process does not answer; zero if it does
 	timer  *time.Timer
 	due    time.Time // when the timer ends
 
-	offered time.Time // when it was to get what it lacks
+	offered time.Time // when this Keeper last offered what the process lacks
 	refused int       // how often in a row that failed
 }
 
@@ -92,9 +93,9 @@ func New(opts Options) *Keeper {
 	return &Keeper{opts: opts, patience: hangTime}
 }
 
-// Ensure starts the process if none runs, and replaces it if it does not answer. It
-// costs three system calls while one runs, so that it may be called often; a ping may
-// take a quarter of a second, a replacement more than one.
+// Ensure starts the process if none runs, and replaces it if it does not answer. While
+// one runs it costs three system calls, so it may be called often. A ping may take a
+// quarter of a second, a replacement more than one.
 func (k *Keeper) Ensure() {
 	k.mu.Lock()
 	defer k.mu.Unlock()
@@ -121,7 +122,7 @@ func (k *Keeper) Ensure() {
 		k.report(err)
 		return
 	}
-	defer lock.Close() // the child has its own
+	defer lock.Close() // the child has its own descriptor
 	now := time.Now()
 	m := readMark(k.opts.Lock)
 	if wait := max(m.wait(now), k.own.wait(now)); wait > 0 {
@@ -130,7 +131,7 @@ func (k *Keeper) Ensure() {
 	}
 	pause := m.pause()
 	if now.Sub(m.next) > maxRestart {
-		pause = minRestart // what was, is long ago
+		pause = minRestart // earlier failures no longer matter
 	}
 	k.leave(mark{now, now.Add(pause)})
 	if err := k.start(lock, now); err != nil {
@@ -153,8 +154,8 @@ func (k *Keeper) failed(started time.Time, pause time.Duration) {
 	}
 }
 
-// Close ends the looking after, not the process. A start that is put off is waited
-// for if it is due soon enough: there may be nobody else left to make it.
+// Close ends the Keeper, not the process. It waits for a delayed start that is due within
+// linger: nobody else may be left to make it.
 func (k *Keeper) Close(linger time.Duration) {
 	k.mu.Lock()
 	wait := time.Until(k.due)
@@ -171,7 +172,7 @@ func (k *Keeper) Close(linger time.Duration) {
 	}
 }
 
-// later looks again after a while, for nobody may call Ensure until then.
+// later calls Ensure after a while, since nobody else may until then.
 func (k *Keeper) later(wait time.Duration) {
 	if k.timer != nil {
 		k.timer.Stop()
@@ -212,9 +213,9 @@ func (k *Keeper) start(lock *os.File, now time.Time) error {
 	cmd.Dir = "/"
 	cmd.Env = append(os.Environ(), KeptEnv+"="+kept[1:])
 	cmd.ExtraFiles = files
-	// What containerd's ancestors have left open to us is not for it either.
+	// The child must not get what containerd's ancestors have left open in this process.
 	_ = unix.CloseRange(3, math.MaxUint32, unix.CLOSE_RANGE_CLOEXEC)
-	// In a session of its own it outlives us and gets none of our signals.
+	// In its own session it outlives this process and gets none of its signals.
 	cmd.SysProcAttr = &unix.SysProcAttr{Setsid: true}
 	words := newLastWords()
 	if words.File != nil {
@@ -226,7 +227,7 @@ func (k *Keeper) start(lock *os.File, now time.Time) error {
 	}
 	process = cmd.Process
 	go func() {
-		err := cmd.Wait() // it would stay a zombie otherwise
+		err := cmd.Wait() // else it would stay a zombie
 		if text := words.last(); err != nil && text != "" {
 			err = fmt.Errorf("%w: %s", err, text)
 		}
@@ -236,14 +237,14 @@ func (k *Keeper) start(lock *os.File, now time.Time) error {
 	return nil
 }
 
-// startTime is how long a process may take to answer its first ping while others wait
-// at sockets that were left to it.
+// startTime is how long a process may take to answer its first ping while others wait at
+// sockets that were left to it.
 const startTime = 700 * time.Millisecond
 
-// attend closes the files once the process answers that they are left to; start says
-// which that is, nil if it could not be started. If it takes too long, be it that the
-// disk hangs that it is read from, nobody waits for it any more, and if it never
-// answers it is ended.
+// attend closes the files once the process that they are left to answers. The caller
+// passes that process to start, nil if it could not be started. If it does not answer in
+// startTime, for instance because the disk that it is read from hangs, waiting clients
+// are refused. If it never answers it is killed.
 func (k *Keeper) attend(files []*os.File) (start func(*os.Process)) {
 	began := time.Now()
 	started := make(chan *os.Process, 1)
@@ -263,7 +264,7 @@ func (k *Keeper) attend(files []*os.File) (start func(*os.Process)) {
 	return func(p *os.Process) { started <- p }
 }
 
-// answers reports whether a process of ours answers, or has ended.
+// answers reports whether our child answers, or has ended.
 func (k *Keeper) answers(p *os.Process) bool {
 	now := ping(k.opts.Lock)
 	defer now.close()
@@ -276,8 +277,8 @@ func closeAll(files []*os.File) {
 	}
 }
 
-// ended sets the pause before the next start by how the last process fared, unless
-// another one has been started since.
+// ended sets the pause before the next start according to how the last process ended,
+// unless another one has been started since.
 func (k *Keeper) ended(program string, err error, started time.Time) {
 	k.mu.Lock()
 	defer k.mu.Unlock()
@@ -294,8 +295,8 @@ func (k *Keeper) ended(program string, err error, started time.Time) {
 	k.failed(started, max(m.pause(), k.own.pause()))
 }
 
-// killed reports whether the error is of a process that somebody has killed, or the
-// kernel for want of memory: then it is not at fault.
+// killed reports whether the error is of a killed process, by somebody or by the kernel
+// for want of memory: the process is then not at fault.
 func killed(err error) bool {
 	exit, ok := errors.AsType[*exec.ExitError](err)
 	if !ok {

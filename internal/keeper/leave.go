@@ -8,10 +8,10 @@ import (
 	"github.com/shimtrace/shimtrace/internal/host"
 )
 
-// maxLeft bounds the files that are left at once.
+// maxLeft bounds the files left at once.
 const maxLeft = 8
 
-// leave leaves files to the process that has answered a ping.
+// leave sends files to the process that has answered a ping.
 func (p *pinged) leave(files []*os.File) error {
 	fds := make([]int, len(files))
 	for i, f := range files {
@@ -20,8 +20,8 @@ func (p *pinged) leave(files []*os.File) error {
 	return host.SendDescriptors(p.conn, []byte{'\n'}, fds)
 }
 
-// refuse has nobody wait at sockets that nobody serves: those who wait are reset, and
-// who comes is refused, whatever process has them open.
+// refuse shuts down sockets that nobody serves: waiting clients are reset and new ones
+// refused, whatever processes have the sockets open.
 func refuse(files []*os.File) {
 	for _, f := range files {
 		if raw, err := f.SyscallConn(); err == nil {

@@ -8,16 +8,16 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// KeptEnv tells a process which file descriptors a Keeper has left to it, as
-// numbers with spaces between: the lock's, then those of Options.Files.
+// KeptEnv names the file descriptors that a Keeper has left to a process, as numbers
+// separated by spaces: the lock's, then those of Options.Files.
 const KeptEnv = "SHIMTRACE_KEPT_FDS"
 
 // firstKept is the first of these descriptors.
 const firstKept = 3
 
-// Inherited returns the lock that was left to this process, and the other files; no
-// lock if there is none. It takes nobody's word for it: the descriptor must be the
-// file at path, and its lock must be ours.
+// Inherited returns the lock and the other files that were left to this process; nil if
+// there are none. It does not trust the environment: the descriptor must be the file at
+// path, and this process must have its lock.
 func Inherited(path string) (lock *os.File, files []*os.File) {
 	var fds []int
 	for field := range strings.FieldsSeq(os.Getenv(KeptEnv)) {

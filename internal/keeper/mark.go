@@ -9,19 +9,19 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// mark is what the Keepers of all processes know together of the one that they keep:
-// the times of the lock's file, which can be written also where the disk is full. So
-// one that fails is not started again and again by each of many.
+// mark is what the Keepers of all processes share, so that they do not each restart a
+// process that fails. It is kept in the times of the lock's file, which can be written
+// even when the disk is full.
 type mark struct {
-	started time.Time // its time of access: when the process was started last
-	next    time.Time // its time of modification: when it may be started again
+	started time.Time // atime: when the process was last started
+	next    time.Time // mtime: when it may be started again
 }
 
-// pause is how long after the last start the next one may be.
+// pause returns how long after the last start the next one may be.
 func (m mark) pause() time.Duration { return min(max(m.next.Sub(m.started), minRestart), maxRestart) }
 
-// wait is how long it is until the next start. A mark that lies further ahead than any
-// pause is of a clock that was set back.
+// wait returns the time until the next start. A mark further ahead than any pause is from
+// before the clock was set back.
 func (m mark) wait(now time.Time) time.Duration {
 	if wait := m.next.Sub(now); wait <= maxRestart {
 		return wait
@@ -37,14 +37,14 @@ func readMark(path string) (m mark) {
 	return m
 }
 
-// write leaves the mark for all. Where that fails, each Keeper knows its own.
+// write stores the mark for all Keepers. If that fails, each Keeper knows only its own.
 func (m mark) write(path string) {
 	times := []unix.Timespec{unix.NsecToTimespec(m.started.UnixNano()), unix.NsecToTimespec(m.next.UnixNano())}
 	_ = unix.UtimesNanoAt(unix.AT_FDCWD, path, times, unix.AT_SYMLINK_NOFOLLOW)
 }
 
-// lastWords is a file of a process's standard error, of which only the beginning is
-// kept: it can be written to for as long as the process lives, whoever else ends.
+// lastWords is a file for a process's standard error that keeps only the beginning. The
+// process can write to it as long as it lives, whichever processes end before.
 type lastWords struct{ *os.File }
 
 const maxWords = 4 << 10

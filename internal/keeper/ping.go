@@ -18,23 +18,25 @@ import (
 const proc = host.Proc("/proc")
 
 const (
-	// pingTime is how long an answer to a ping may take before a look is had at the
-	// process: it may be stopped.
+	// pingTime bounds the wait for an answer to a ping before the process is examined: it
+	// may be stopped.
 	pingTime = 100 * time.Millisecond
-	// leaveTime bounds how long what a Keeper leaves may take to arrive after an answer.
+	// leaveTime bounds the wait, after an answer, for files that a Keeper leaves.
 	leaveTime = time.Second
 )
 
-// pingName is the socket, beside the lock, at which the process answers.
+// pingName is the suffix, after the lock's name, of the socket at which the process
+// answers.
 const pingName = ".ping"
 
-// Answer has this process, which holds the lock at path, answer pings until it is
-// closed. Who holds the lock and does not answer is replaced. The answer is what state
-// returns, a line, or an empty one if it is nil: state waits for what the process
-// cannot work without, so that a ping is not answered by one that hangs elsewhere. take
-// is given what Keepers leave to the process while it runs; nil: nothing is taken.
+// Answer makes this process, which holds the lock at path, answer pings until the
+// returned Closer is closed. A process that holds the lock and does not answer is
+// replaced. The answer is the line that state returns, empty if state is nil. state must
+// wait for whatever the process cannot work without, so that a process that hangs does
+// not answer. take gets the files that Keepers leave to the running process; nil: none
+// are taken.
 func Answer(path string, state func() string, take func([]*os.File)) (io.Closer, error) {
-	// What is there is of a process that has held the lock before.
+	// A socket that exists was left by an earlier holder of the lock.
 	l, err := host.ListenUnix("unix", path+pingName)
 	if err != nil {
 		return nil, fmt.Errorf("answer pings: %w", err)
@@ -64,10 +66,10 @@ func Answer(path string, state func() string, take func([]*os.File)) (io.Closer,
 	return answering{l}, nil
 }
 
-// maxAnswers bounds the answers under way: of a process that hangs none ends.
+// maxAnswers bounds concurrent answers: in a process that hangs none ends.
 const maxAnswers = 16
 
-// answer answers one ping, and takes what comes after it.
+// answer answers one ping and takes the files that follow.
 func answer(conn *net.UnixConn, state func() string, take func([]*os.File)) {
 	defer conn.Close()
 	line := state() + "\n"
@@ -80,29 +82,29 @@ func answer(conn *net.UnixConn, state func() string, take func([]*os.File)) {
 	}
 }
 
-// answering is a process that answers.
+// answering ends the answers of a process.
 type answering struct{ *host.Listener }
 
-// Close implements io.Closer. The lock is closed after that.
+// Close implements io.Closer. The lock must be closed after it.
 func (a answering) Close() error { return a.Remove() }
 
-// pinged is what came of a ping.
+// pinged is the result of a ping.
 type pinged struct {
-	conn   *net.UnixConn // nil if the process takes no more, or is not there
-	pid    int           // as the kernel knows it; 0 if it is not for us to end
-	answer string        // without its end
+	conn   *net.UnixConn // nil if the process takes no more connections, or does not exist
+	pid    int           // from the kernel; 0 if we may not end the process
+	answer string        // without its newline
 	silent bool          // it did not answer in time
 }
 
-// ping asks the process that answers for the lock at path. One that has no socket, yet
-// or at all, is neither silent nor does it answer.
+// ping pings the process that answers for the lock at path. A process without a socket is
+// not silent, and its answer is empty.
 func ping(path string) (p pinged) {
 	ctx, cancel := context.WithTimeout(context.Background(), pingTime)
 	defer cancel()
 	conn, err := host.DialUnix(ctx, "unix", path+pingName)
 	switch {
 	case errors.Is(err, unix.EAGAIN), errors.Is(err, context.DeadlineExceeded):
-		p.silent = true // many have asked before
+		p.silent = true // many others are waiting
 		return p
 	case err != nil:
 		return p
@@ -115,7 +117,8 @@ func ping(path string) (p pinged) {
 	return p
 }
 
-// wait waits for the answer, and reports whether there is one now, or nobody to give it.
+// wait waits up to d for the answer, and reports whether it has come, or cannot come any
+// more.
 func (p *pinged) wait(d time.Duration) bool {
 	_ = p.conn.SetReadDeadline(time.Now().Add(d))
 	line := make([]byte, maxAnswer)
@@ -125,7 +128,7 @@ func (p *pinged) wait(d time.Duration) bool {
 	return !p.silent
 }
 
-// maxAnswer is the longest answer in bytes that is read.
+// maxAnswer is the most bytes of an answer that are read.
 const maxAnswer = 1 << 10
 
 func (p *pinged) close() {
@@ -134,7 +137,7 @@ func (p *pinged) close() {
 	}
 }
 
-// hangs reports whether a process that has not answered goes on so for d, though it
+// hangs reports whether a process that has not answered stays silent for d although it
 // could answer: none of its threads waits for a processor.
 func (p *pinged) hangs(d time.Duration) bool {
 	if p.conn == nil || p.pid == 0 {
@@ -147,7 +150,8 @@ func (p *pinged) hangs(d time.Duration) bool {
 	return !host.Starved(before, proc.Threads(p.pid), d)
 }
 
-// since is how long ago a ping was answered last, to any Keeper; false if nobody answers.
+// since returns how long ago a ping of any Keeper was last answered; false if no process
+// answers.
 func since(path string, now time.Time) (time.Duration, bool) {
 	info, err := os.Lstat(path + pingName)
 	if err != nil {
@@ -156,5 +160,5 @@ func since(path string, now time.Time) (time.Duration, bool) {
 	return now.Sub(info.ModTime()).Abs(), true
 }
 
-// answered leaves that a ping was answered for other Keepers.
+// answered notes for other Keepers that a ping was answered.
 func answered(path string, now time.Time) { (mark{now, now}).write(path + pingName) }

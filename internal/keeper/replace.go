@@ -11,27 +11,27 @@ import (
 )
 
 const (
-	// hangTime is how long a process that is not stopped may leave pings without
-	// answer: a busy machine is no reason to replace it.
+	// hangTime is how long a process that is not stopped may leave pings unanswered: a
+	// busy machine is no reason to replace it.
 	hangTime = 10 * time.Second
-	// awaitTime is how long that is beyond pingTime for a process that others wait for,
-	// if it is not for want of a processor.
+	// awaitTime is that time, beyond pingTime, for a process that others wait for and
+	// that does not wait for a processor.
 	awaitTime = 300 * time.Millisecond
-	// defaultEvery is how often a process is pinged, by all Keepers together.
+	// defaultEvery is the default of Options.Every.
 	defaultEvery = 5 * time.Second
-	// killTime bounds the wait for the end of a process that was killed, stuckTime is
-	// when it is not about to end.
+	// killTime bounds the wait for the end of a killed process. After stuckTime it is
+	// taken to be stuck.
 	killTime  = time.Second
 	stuckTime = 100 * time.Millisecond
-	// offerAgain is how long a Keeper waits that could not leave what the process lacks.
+	// offerAgain is the pause before a Keeper that has failed to leave files tries again.
 	offerAgain = time.Minute
 )
 
-// look pings the process that holds the lock. It returns the lock if the process has
-// been ended because it does not answer, otherwise nil.
+// look pings the process that holds the lock. If the process does not answer and was
+// ended, look returns the lock, otherwise nil.
 func (k *Keeper) look() *os.File {
 	now := time.Now()
-	pause := k.opts.Every * 3 / 4 // Watch's ticks are not that exact
+	pause := k.opts.Every * 3 / 4 // Watch's ticks are not exact
 	first := k.looked.IsZero() && k.opts.Lacks != nil
 	if last, answers := since(k.opts.Lock, now); !first && (now.Sub(k.looked) < pause || !answers || last < pause) {
 		return nil
@@ -66,8 +66,8 @@ func (k *Keeper) look() *os.File {
 	return nil
 }
 
-// offer leaves to the process what it lacks. Another Keeper may be about to do that: so
-// only the second failure is one.
+// offer leaves to the process what it lacks. Another Keeper may be doing the same, so
+// only a second failure in a row is reported.
 func (k *Keeper) offer(p pinged) {
 	if p.conn == nil || k.opts.Lacks == nil || !k.opts.Lacks(p.answer) {
 		k.refused = 0
@@ -92,14 +92,14 @@ func (k *Keeper) offer(p pinged) {
 	k.later(k.opts.Every)
 }
 
-// end kills the process and waits for its lock.
+// end kills the process and returns its lock; nil if it cannot have it.
 func (k *Keeper) end(p pinged, stopped bool) *os.File {
 	fd, err := unix.PidfdOpen(p.pid, 0)
 	if err != nil {
 		return nil // it has ended
 	}
 	defer unix.Close(fd)
-	// If the pid had changed hands before that, the connection would have ended.
+	// If the pid had been reused before that, the connection would have ended.
 	if p.wait(time.Millisecond) {
 		return nil
 	}
@@ -107,7 +107,7 @@ func (k *Keeper) end(p pinged, stopped bool) *os.File {
 	if stopped {
 		why = "is stopped"
 	}
-	k.leave(mark{time.Now(), time.Now()}) // its end is no failure of the next one's
+	k.leave(mark{time.Now(), time.Now()}) // its end does not delay the next start
 	k.stuck, k.dying = func() {}, p.pid
 	if k.opts.Killing != nil {
 		k.stuck = k.opts.Killing(k.answer)

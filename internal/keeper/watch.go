@@ -6,15 +6,15 @@ import (
 )
 
 const (
-	// seldom is how often a Keeper looks that has nothing to do: others look, or nobody
-	// can wait for the process.
+	// seldom is the pause between looks of an idle Keeper: others look, or nobody can be
+	// waiting for the process.
 	seldom = 3 * time.Second
-	// fresh is how long ago somebody has looked, if somebody does.
+	// fresh is how recent the last answer is if another Keeper watches.
 	fresh = time.Second
 )
 
-// Watch has a process that is there looked at until ctx is done, also if nobody calls
-// Ensure. Of all that watch one does it; the others look seldom whether somebody does.
+// Watch looks at the process until ctx is done, even if nobody calls Ensure. Of all
+// watching Keepers one does the work; the others check rarely that one does.
 func (k *Keeper) Watch(ctx context.Context) {
 	k.watch(ctx, func() bool {
 		now := time.Now()
@@ -23,8 +23,8 @@ func (k *Keeper) Watch(ctx context.Context) {
 	})
 }
 
-// Guard is Watch for the process of a host that has nothing better to do. As long as
-// what is watched has nothing to answer, nobody can wait for it.
+// Guard is Watch for the host's one process with nothing better to do. It looks seldom
+// while the process's answer is empty: then nobody can be waiting for it.
 func (k *Keeper) Guard(ctx context.Context) {
 	k.watch(ctx, func() bool {
 		_, answers := since(k.opts.Lock, time.Now())

@@ -1,4 +1,4 @@
-// Package keepertest has what the tests of keepers start, and where they log.
+// Package keepertest has a program for the tests of keepers to start, and a log.
 package keepertest
 
 import (
@@ -14,15 +14,15 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// Tool is a program that notes its start and then runs shell commands. What has been
-// started of it is killed when the test ends.
+// Tool is a program that notes each start and then runs shell commands. Its processes are
+// killed when the test ends.
 type Tool struct {
-	// Path is the program's. Notes has a line for each start: the process, what env
-	// says, the arguments.
+	// Path is the program's path. The file Notes has a line for each start: pid, value of
+	// env, arguments.
 	Path, Notes string
 }
 
-// NewTool writes the program. env is the environment variable that it notes.
+// NewTool writes the program. It notes the environment variable env.
 func NewTool(t *testing.T, env, commands string) *Tool {
 	t.Helper()
 	dir := t.TempDir()
@@ -39,7 +39,7 @@ func NewTool(t *testing.T, env, commands string) *Tool {
 	return f
 }
 
-// Started returns the processes that have been started so far.
+// Started returns the pids of the processes started so far.
 func (f *Tool) Started(t *testing.T) (pids []int) {
 	t.Helper()
 	text, err := os.ReadFile(f.Notes)

@@ -7,15 +7,15 @@ import (
 )
 
 const (
-	// maxDescendants bounds the descendants looked at. A shim of VMs has a handful.
+	// maxDescendants bounds the descendants looked at. A VM's shim has a handful.
 	maxDescendants = 1024
-	// maxChildren bounds a list of children in bytes.
+	// maxChildren bounds a list of children, in bytes.
 	maxChildren = 16 << 10
 )
 
 // Descendants returns the processes below ancestor in its process namespace, parents
-// first; none if ancestor is gone. Each was the child of one of them when it was looked
-// at, and began after it: a pid that changes hands makes nobody a descendant.
+// first; none if ancestor is gone. Each was a child of ancestor or another one when it
+// was looked at, and started after its parent: a reused pid makes nobody a descendant.
 func (p Proc) Descendants(ancestor Process) (all []Process) {
 	if start, err := p.Start(ancestor.PID); err != nil || start != ancestor.Start {
 		return nil
@@ -29,7 +29,7 @@ func (p Proc) Descendants(ancestor Process) (all []Process) {
 			}
 			all = append(all, child)
 		}
-		// If it has gone meanwhile, its children may be somebody else's.
+		// If the parent has gone meanwhile, the children may be another process's.
 		if start, err := p.Start(all[i].PID); err != nil || start != all[i].Start {
 			return all[1 : i+1]
 		}
@@ -37,8 +37,8 @@ func (p Proc) Descendants(ancestor Process) (all []Process) {
 	return all[1:]
 }
 
-// children returns the pids of a process's children; a child belongs to the thread that
-// started it.
+// children returns the pids of a process's children. The kernel lists a child at the
+// thread that started it.
 func (p Proc) children(pid int) (pids []int) {
 	lists, _ := filepath.Glob(p.path(pid, "task", "*", "children"))
 	for _, list := range lists {

@@ -14,24 +14,24 @@ import (
 // MaxDescriptors is how many descriptors one message can carry (Linux, SCM_MAX_FD).
 const MaxDescriptors = 253
 
-// ErrDescriptors means that more descriptors came than there was room for, or than
-// were asked for.
+// ErrDescriptors means that more descriptors came than there was room for, or than were
+// asked for.
 var ErrDescriptors = errors.New("descriptors cannot be received")
 
-// Send sends a message to another process, with copies of descriptors beside its first
-// byte (SCM_RIGHTS). It waits for room until conn's write deadline.
+// Send sends a message, with copies of descriptors beside its first byte (SCM_RIGHTS). It
+// waits for room until conn's write deadline.
 func Send(conn *net.UnixConn, data []byte, with ...syscall.Conn) error {
 	return descriptors(with, nil, func(fds []int) error { return SendDescriptors(conn, data, fds) })
 }
 
-// SendDescriptors is Send for descriptors that are numbers.
+// SendDescriptors is Send for descriptors given as numbers.
 func SendDescriptors(conn *net.UnixConn, data []byte, fds []int) error {
 	if len(fds) == 0 {
 		_, err := conn.Write(data)
 		return err
 	}
 	n, _, err := conn.WriteMsgUnix(data, unix.UnixRights(fds...), nil)
-	if err == nil && n < len(data) { // a stream's
+	if err == nil && n < len(data) { // a stream may take a part
 		_, err = conn.Write(data[n:])
 	}
 	return err
@@ -53,10 +53,10 @@ func descriptors(all []syscall.Conn, fds []int, f func(fds []int) error) error {
 	return ferr
 }
 
-// Receive waits for a message until conn's read deadline. It returns the message's
-// length in data and the descriptors that came beside it, at most as many as given; they
-// are the caller's to close. io.EOF means that the other end is closed. With any other
-// error there are no descriptors, and whatever came is closed.
+// Receive waits for a message until conn's read deadline. It returns the message's length
+// in data and the descriptors that came with it, at most most; the caller closes them.
+// io.EOF means that the other end is closed. With any other error it returns no
+// descriptors and closes those that came.
 func Receive(conn *net.UnixConn, data []byte, most int) (n int, files []*os.File, err error) {
 	rights := make([]byte, unix.CmsgSpace(4*max(most, 1)))
 	n, rightsN, flags, _, err := conn.ReadMsgUnix(data, rights) // with MSG_CMSG_CLOEXEC
@@ -87,8 +87,8 @@ func Receive(conn *net.UnixConn, data []byte, most int) (n int, files []*os.File
 	return n, files, nil
 }
 
-// Descriptors returns the descriptors in the control messages that recvmsg(2) has
-// returned, with its flags; none and an error if some are missing.
+// Descriptors returns the descriptors in control messages from recvmsg(2), with its
+// flags. If some are missing it returns an error and none.
 func Descriptors(control []byte, flags int) (fds []int, err error) {
 	messages, err := unix.ParseSocketControlMessage(control)
 	for i := range messages {
@@ -108,7 +108,7 @@ func Descriptors(control []byte, flags int) (fds []int, err error) {
 	return fds, nil
 }
 
-// CloseAll closes descriptors that are numbers.
+// CloseAll closes descriptors given as numbers.
 func CloseAll(fds []int) {
 	for _, fd := range fds {
 		unix.Close(fd)

@@ -14,13 +14,13 @@ import (
 // ErrLocked means that another process has the lock.
 var ErrLocked = errors.New("another process has the lock")
 
-// lockStep is the pause between two attempts to take a lock.
+// lockStep is the pause between attempts to take a lock.
 const lockStep = time.Millisecond
 
-// Lock takes a file's lock (flock(2)): unix.LOCK_EX for this process alone,
-// unix.LOCK_SH with others who share it. It is held until Unlock, or until the file is
-// closed in every process that has it. ErrLocked comes after wait at the latest: it
-// never blocks in the kernel, where a stopped holder would keep us.
+// Lock takes a file's lock (flock(2)): unix.LOCK_EX exclusively, unix.LOCK_SH shared. The
+// lock is held until Unlock, or until every process that has the file open closes it.
+// Lock returns ErrLocked after wait at the latest; it never blocks in the kernel, where a
+// stopped holder would block us.
 func Lock(f *os.File, how int, wait time.Duration) error {
 	var deadline time.Time
 	for {
@@ -44,12 +44,12 @@ func Lock(f *os.File, how int, wait time.Duration) error {
 	}
 }
 
-// Unlock gives the lock up before the file is closed.
+// Unlock releases the lock before the file is closed.
 func Unlock(f *os.File) { _ = unix.Flock(int(f.Fd()), unix.LOCK_UN) }
 
-// LockFile takes the lock of the file at path, as Lock does. The file is made if need
-// be, for our user only; its directory is not. Whoever holds the lock alone may remove
-// the file.
+// LockFile takes the lock of the file at path, as Lock does. It makes the file if need
+// be, for our user only, but not its directory. A process with the exclusive lock may
+// remove the file.
 func LockFile(path string, how int, wait time.Duration) (*os.File, error) {
 	for deadline := time.Now().Add(wait); ; {
 		f, err := private.Open(path, os.O_RDWR|os.O_CREATE, 0o600)
@@ -60,7 +60,7 @@ func LockFile(path string, how int, wait time.Duration) (*os.File, error) {
 			f.Close()
 			return nil, err
 		}
-		// If it has been removed meanwhile, the lock is of a file that nobody else finds.
+		// If the file has been removed meanwhile, nobody else can find its lock.
 		if IsFile(f, path) {
 			return f, nil
 		}

@@ -12,13 +12,13 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// Proc is a proc file system, "/proc" as a rule.
+// Proc is the path of a proc file system, usually "/proc".
 type Proc string
 
 // File is a file's identity, whatever its names.
 type File struct{ Dev, Ino uint64 }
 
-// FileOf returns the identity of the file at path, links followed.
+// FileOf returns the identity of the file at path. It follows links.
 func FileOf(path string) (File, error) {
 	var st unix.Stat_t
 	if err := unix.Stat(path, &st); err != nil {
@@ -27,29 +27,29 @@ func FileOf(path string) (File, error) {
 	return File{uint64(st.Dev), st.Ino}, nil
 }
 
-// Process is what a process was when it was looked at.
+// Process is the state of a process when it was looked at.
 type Process struct {
 	PID int
-	// Users are the real, effective, saved and file system user.
+	// Users are the real, effective, saved and file system uid.
 	Users [4]uint32
-	// Parent is the pid of the process that started it, or of the one that took it in
-	// when that ended.
+	// Parent is the pid of the process that started it, or that adopted it when that one
+	// ended.
 	Parent int
-	// Start is when it started, in clock ticks since the host's boot: with PID, it
-	// is of no other process (proc_pid_stat(5), starttime).
+	// Start is when it started, in clock ticks since the host's boot. With PID it is
+	// unique (proc_pid_stat(5), starttime).
 	Start uint64
-	// Exe is the file that it executes, as the kernel has it open: not the path, which
-	// may mean another file in another mount namespace.
+	// Exe is the file that it executes, as the kernel has it open: a path may mean
+	// another file in another mount namespace.
 	Exe File
-	// PIDNamespace is the process namespace that it is in.
+	// PIDNamespace is its process namespace.
 	PIDNamespace File
 }
 
-// ErrGone means that there is no such process, or it ended while it was looked at.
+// ErrGone means that there is no such process, or that it ended while it was looked at.
 var ErrGone = errors.New("the process is gone")
 
-// Process looks at a process. What is returned is of one process: if the pid changed
-// hands meanwhile, the error is ErrGone, as it is when there is none.
+// Process looks at a process. The error is ErrGone if there is none, or if its pid was
+// reused meanwhile: the result is always of one process.
 func (p Proc) Process(pid int) (Process, error) {
 	got := Process{PID: pid}
 	var err error
@@ -71,7 +71,7 @@ func (p Proc) Process(pid int) (Process, error) {
 	return got, nil
 }
 
-// RunsAs reports whether the process acts as the user and as nobody else.
+// RunsAs reports whether all four uids of the process are uid.
 func (p Process) RunsAs(uid uint32) bool { return p.Users == [4]uint32{uid, uid, uid, uid} }
 
 // Start returns when a process started, in clock ticks since the boot, or ErrGone.
@@ -86,10 +86,10 @@ func (p Proc) stat(pid int) (parent int, start uint64, err error) {
 	if err != nil {
 		return 0, 0, gone(err)
 	}
-	// The name in parentheses may contain anything, parentheses too.
+	// The name in parentheses may contain anything, also parentheses.
 	_, rest, ok := lastCut(stat, ")")
 	fields := bytes.Fields(rest)
-	const ppid, startTime = 4 - 3, 22 - 3 // of the fields behind the name, which is the second
+	const ppid, startTime = 4 - 3, 22 - 3 // among the fields after the name, which is the second
 	if !ok || len(fields) <= startTime {
 		return 0, 0, fmt.Errorf("process %d: its stat is none", pid)
 	}
@@ -104,12 +104,12 @@ func (p Proc) stat(pid int) (parent int, start uint64, err error) {
 
 const (
 	maxStat = 4 << 10
-	// maxCommandLine bounds a command line in bytes; QEMU's has some 5 kB.
+	// maxCommandLine bounds a command line, in bytes; QEMU's has some 5 kB.
 	maxCommandLine = 128 << 10
 )
 
-// Args returns a process's command line, cut after 128 KiB, nil if it has none. The
-// process can make it say anything.
+// Args returns a process's command line, cut at 128 KiB; nil if it has none. The process
+// can make it say anything.
 func (p Proc) Args(pid int) [][]byte {
 	text, err := readBounded(p.path(pid, "cmdline"), maxCommandLine)
 	if err != nil || len(text) == 0 {
@@ -138,7 +138,7 @@ func (p Proc) All() (pids []int) {
 	}
 }
 
-// users reads the line of /proc/PID/status.
+// users reads the Uid line of /proc/PID/status.
 func (p Proc) users(pid int) (users [4]uint32, err error) {
 	status, err := readBounded(p.path(pid, "status"), maxStat)
 	if err != nil {
@@ -156,7 +156,7 @@ func (p Proc) path(pid int, elem ...string) string {
 	return filepath.Join(append([]string{string(p), strconv.Itoa(pid)}, elem...)...)
 }
 
-// gone makes ErrGone of what the kernel says of processes that are no more.
+// gone turns the kernel's errors for processes that have ended into ErrGone.
 func gone(err error) error {
 	if errors.Is(err, os.ErrNotExist) || errors.Is(err, unix.ESRCH) {
 		return ErrGone

@@ -8,12 +8,12 @@ import (
 	"strings"
 )
 
-// listening is the flag of a Unix socket that listens (Linux, __SO_ACCEPTCON).
+// listening is the flag of a listening Unix socket (Linux, __SO_ACCEPTCON).
 const listening = 0x10000
 
-// UnixListeners returns the sockets, as numbers, that listen at a path, or at an
+// UnixListeners returns the inode numbers of the sockets that listen at a path, or at an
 // abstract name after a zero byte, in our network namespace. There may be several:
-// whoever has another mount namespace can have the same path.
+// another mount namespace can have the same path.
 func (p Proc) UnixListeners(path string) (inodes []uint64) {
 	if rest, abstract := strings.CutPrefix(path, "\x00"); abstract {
 		path = "@" + rest

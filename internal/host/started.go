@@ -6,12 +6,12 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// ticksPerSecond is how many clock ticks the kernel tells a second to have, whatever it
-// has (USER_HZ).
+// ticksPerSecond is how many clock ticks a second has in what the kernel reports
+// (USER_HZ).
 const ticksPerSecond = 100
 
 // Uptime returns how long the host has been up, 0 if that is not known. Nobody can set
-// that clock.
+// this clock.
 func Uptime() time.Duration {
 	var since unix.Timespec
 	if err := unix.ClockGettime(unix.CLOCK_BOOTTIME, &since); err != nil {
@@ -20,7 +20,7 @@ func Uptime() time.Duration {
 	return time.Duration(since.Nano())
 }
 
-// Started returns when the process started, by the host's clock as it is now.
+// Started returns when the process started, by the host's present clock.
 func (p Process) Started() time.Time {
 	up := Uptime()
 	if up == 0 {

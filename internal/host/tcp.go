@@ -17,29 +17,29 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// TCPSocket is a TCP socket of this network namespace that a process has, or that
+// TCPSocket is a TCP socket of this network namespace that a process has open, or that
 // waits to be accepted.
 type TCPSocket struct {
 	Local, Remote netip.AddrPort
 	// Listening sockets have no remote address.
 	Listening bool
-	// Unread are the bytes that have arrived and were not read; of a listening socket
-	// the connections that were not accepted.
+	// Unread is how many bytes have arrived and were not read; for a listening socket,
+	// how many connections were not accepted.
 	Unread uint64
 	// UID is the user that made the socket.
 	UID uint32
-	// Inode names the socket; 0: it has been closed, or is not accepted yet.
+	// Inode identifies the socket; 0: it has been closed, or is not accepted yet.
 	Inode uint64
 }
 
-// maxList bounds a list of sockets in bytes: 150 for each of some 200,000.
+// maxList bounds a list of sockets, in bytes: 150 each for some 200,000.
 const maxList = 32 << 20
 
-// TCP tells of all TCP sockets with the port at one of their ends, from the lists of
-// all, which takes milliseconds. An error means that some may be missing.
+// TCP calls tell for each TCP socket that has the port at either end. It reads the lists
+// of all sockets, which takes milliseconds. After an error some may be missing.
 func (p Proc) TCP(port uint16, tell func(TCPSocket)) error {
 	lists := 0
-	// A socket that can speak both has its IPv4 addresses in the list of IPv6.
+	// An IPv6 socket that also speaks IPv4 has its IPv4 addresses in tcp6.
 	for _, name := range []string{"tcp", "tcp6"} {
 		err := scanTCP(filepath.Join(string(p), "net", name), port, tell)
 		if errors.Is(err, os.ErrNotExist) {
@@ -112,8 +112,8 @@ func parseTCP(line []byte) (s TCPSocket, ok bool) {
 	return s, okLocal && okRemote && okQueues && errors.Join(errs[:]...) == nil
 }
 
-// parseAddress reads an address as the kernel prints it: words of 32 bits as numbers
-// of the machine's own byte order, then the port.
+// parseAddress reads an address as the kernel prints it: 32-bit words as numbers in the
+// machine's byte order, then the port.
 func parseAddress(text []byte) (netip.AddrPort, bool) {
 	ip, port, ok := bytes.Cut(text, []byte(":"))
 	if !ok {
@@ -134,11 +134,11 @@ func parseAddress(text []byte) (netip.AddrPort, bool) {
 	return netip.AddrPortFrom(addr.Unmap(), uint16(n)), ok
 }
 
-// Holder is who listens at an address.
+// Holder is the process that listens at an address.
 type Holder struct {
 	UID uint32
-	// PID and Program are of a process that has the socket open, 0 and empty where
-	// that cannot be seen: it takes root.
+	// PID and Program are of a process that has the socket open; 0 and empty if that
+	// cannot be seen, which takes root.
 	PID     int
 	Program string
 }
@@ -151,18 +151,18 @@ func (h Holder) String() string {
 	return fmt.Sprintf("process %d (%s) of user %d", h.PID, h.Program, h.UID)
 }
 
-// Foreign reports whether it is neither root nor the user that we act as.
+// Foreign reports whether the user is neither root nor our own.
 func (h Holder) Foreign() bool { return h.UID != 0 && int(h.UID) != os.Geteuid() }
 
-// Holder returns who listens at an address of this host, or at all of them with its
-// port; false if nobody does.
+// Holder returns the process that listens at an address of this host, or at its port on
+// all addresses; false if none does.
 func (p Proc) Holder(at netip.AddrPort) (h Holder, found bool, err error) {
 	var inode uint64
 	err = p.TCP(at.Port(), func(s TCPSocket) {
 		if !s.Listening || s.Local.Port() != at.Port() || s.Local != at && !s.Local.Addr().IsUnspecified() {
 			return
 		}
-		// Of several that share the port, one that is another user's.
+		// If several share the port, prefer a foreign one.
 		if next := (Holder{UID: s.UID}); !found || next.Foreign() && !h.Foreign() {
 			h, found, inode = next, true, s.Inode
 		}
@@ -174,7 +174,7 @@ func (p Proc) Holder(at netip.AddrPort) (h Holder, found bool, err error) {
 	return h, found, err
 }
 
-// withSocket returns a process that has the socket open, 0 if none can be seen.
+// withSocket returns the pid of a process that has the socket open, 0 if none is visible.
 func (p Proc) withSocket(inode uint64) int {
 	for _, pid := range p.All() {
 		if p.HasSocket(pid, inode) {
@@ -184,7 +184,7 @@ func (p Proc) withSocket(inode uint64) int {
 	return 0
 }
 
-// maxFiles bounds the open files looked at of one process; most have some dozens.
+// maxFiles bounds the open files looked at per process; most have some dozens.
 const maxFiles = 16 << 10
 
 // HasSocket reports whether a process has the socket open.
@@ -205,7 +205,7 @@ func (p Proc) HasSocket(pid int, inode uint64) bool {
 	return false
 }
 
-// name returns what a process calls itself, fit to be printed.
+// name returns a process's name, made printable.
 func (p Proc) name(pid int) string {
 	text, err := readBounded(p.path(pid, "comm"), 64)
 	if err != nil {
@@ -219,8 +219,8 @@ func (p Proc) name(pid int) string {
 	}, strings.TrimSuffix(string(text), "\n"))
 }
 
-// FirstUnprivilegedPort is the first port that every user of this network namespace may
-// open (net.ipv4.ip_unprivileged_port_start), 1024 where the kernel does not say.
+// FirstUnprivilegedPort returns the first port that every user of this network namespace
+// may open (net.ipv4.ip_unprivileged_port_start), 1024 if the kernel does not say.
 func (p Proc) FirstUnprivilegedPort() int {
 	text, err := readBounded(filepath.Join(string(p), "sys/net/ipv4/ip_unprivileged_port_start"), 16)
 	if err != nil {

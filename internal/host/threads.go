@@ -7,18 +7,18 @@ import (
 	"time"
 )
 
-// Thread is what the kernel says of a thread (proc_pid_stat(5); Linux,
+// Thread is the kernel's account of a thread (proc_pid_stat(5); Linux,
 // Documentation/scheduler/sched-stats.rst).
 type Thread struct {
-	State  byte          // 'R' if it runs or would, 'T' or 't' if it is stopped
+	State  byte          // 'R' if it runs or is ready to, 'T' or 't' if it is stopped
 	Ran    time.Duration // on a processor
-	Waited time.Duration // for one, until it ran last
+	Waited time.Duration // for a processor, up to its last run
 }
 
-// maxThreads bounds the threads looked at of a process.
+// maxThreads bounds the threads looked at per process.
 const maxThreads = 1024
 
-// Threads returns a process's threads by their number.
+// Threads returns a process's threads by their id.
 func (p Proc) Threads(pid int) map[string]Thread {
 	path := p.path(pid, "task")
 	dir, err := os.Open(path)
@@ -38,10 +38,10 @@ func (p Proc) Threads(pid int) map[string]Thread {
 	return all
 }
 
-// Starved reports whether want of a processor can be why a process did nothing between
-// two looks at its threads, d apart: one has waited for a good part of that, or has
-// been about to run all the time and has not. Threads that are not known are no proof
-// of anything else.
+// Starved reports whether a process may have done nothing for want of a processor between
+// two looks at its threads, d apart. Either a thread has waited for a processor for more
+// than a quarter of d, or it was ready at both looks and hardly ran. Without threads to
+// look at, the answer is true.
 func Starved(before, after map[string]Thread, d time.Duration) bool {
 	for name, now := range after {
 		was, known := before[name]
@@ -55,7 +55,7 @@ func Starved(before, after map[string]Thread, d time.Duration) bool {
 	return len(after) == 0
 }
 
-// State returns a process's state, as Thread has it; 0 if there is none.
+// State returns a process's state, as in Thread; 0 if there is no such process.
 func (p Proc) State(pid int) byte { return stateOf(p.path(pid, "stat")) }
 
 // Stopped reports whether a process is stopped, by a signal or a debugger.
@@ -64,14 +64,14 @@ func (p Proc) Stopped(pid int) bool {
 	return pid != 0 && (state == 'T' || state == 't')
 }
 
-// stateOf returns the state in a stat file of /proc, a letter (proc_pid_stat(5)); 0 if
-// there is none.
+// stateOf returns the state letter in a stat file of /proc (proc_pid_stat(5)); 0 if there
+// is none.
 func stateOf(path string) byte {
 	text, err := readBounded(path, maxStat)
 	if err != nil {
 		return 0
 	}
-	// The name, which may hold anything, ends with the last parenthesis.
+	// The name, which may contain anything, ends with the last parenthesis.
 	state := bytes.TrimSpace(text[bytes.LastIndexByte(text, ')')+1:])
 	if len(state) == 0 {
 		return 0

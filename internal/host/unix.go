@@ -13,7 +13,7 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// A Listener listens on a Unix socket. Its file stays when it is closed.
+// A Listener listens on a Unix socket. Closing it leaves the file.
 type Listener struct {
 	*net.UnixListener
 	path string
@@ -22,10 +22,9 @@ type Listener struct {
 // Remove closes the listener and removes the file.
 func (l *Listener) Remove() error { return errors.Join(l.Close(), os.Remove(l.path)) }
 
-// ListenUnix listens on a socket that only our own user can connect to, at a path of
-// any length in a directory that is closed to others. network is "unix" or
-// "unixpacket". What is at path is replaced: the caller knows that nobody listens
-// there, since it holds a lock.
+// ListenUnix listens on a socket that only our own user can connect to, at a path of any
+// length in a directory that is closed to others. network is "unix" or "unixpacket". It
+// replaces what is at path: the caller holds a lock, so nobody listens there.
 func ListenUnix(network, path string) (*Listener, error) {
 	name, release, err := shortName(path)
 	if err != nil {
@@ -40,7 +39,7 @@ func ListenUnix(network, path string) (*Listener, error) {
 		return nil, fmt.Errorf("listen at %s: %w", path, err)
 	}
 	l.SetUnlinkOnClose(false)
-	// Until then the directory guards it.
+	// Until then the directory protects it.
 	if err := os.Chmod(name, 0o600); err != nil {
 		l.Close()
 		return nil, fmt.Errorf("listen at %s: %w", path, err)
@@ -63,7 +62,7 @@ func DialUnix(ctx context.Context, network, path string) (*net.UnixConn, error) 
 	return conn.(*net.UnixConn), nil
 }
 
-// shortName returns a name for a socket's path that fits into an address, good until
+// shortName returns a name for path that fits into a socket address. It is valid until
 // release.
 func shortName(path string) (name string, release func(), err error) {
 	const longest = 107 // unix(7), sun_path
@@ -77,8 +76,8 @@ func shortName(path string) (name string, release func(), err error) {
 	return fmt.Sprintf("/proc/self/fd/%d/%s", fd, filepath.Base(path)), func() { unix.Close(fd) }, nil
 }
 
-// Peer returns the process at the other end of a Unix socket, as it was when it
-// connected or listened.
+// Peer returns the process at the other end of a Unix socket, as it was when it connected
+// or listened.
 func Peer(conn syscall.Conn) (unix.Ucred, error) {
 	raw, err := conn.SyscallConn()
 	if err != nil {
@@ -110,7 +109,7 @@ func CheckPeer(conn syscall.Conn, users ...uint32) error {
 	return nil
 }
 
-// UnixPair returns a connection and its other end, for another process. kind is
+// UnixPair returns a connection, and its other end for another process. kind is
 // unix.SOCK_STREAM or unix.SOCK_SEQPACKET.
 func UnixPair(kind int) (ours *net.UnixConn, theirs *os.File, err error) {
 	fds, err := unix.Socketpair(unix.AF_UNIX, kind|unix.SOCK_CLOEXEC|unix.SOCK_NONBLOCK, 0)
@@ -140,8 +139,8 @@ func UnixConn(f *os.File) (*net.UnixConn, error) {
 	return u, nil
 }
 
-// UnixListener makes a listener of a descriptor, which it takes over. The socket's file
-// stays when the listener is closed.
+// UnixListener makes a listener of a descriptor, which it takes over. Closing the
+// listener leaves the socket's file.
 func UnixListener(f *os.File) (*net.UnixListener, error) {
 	defer f.Close()
 	l, err := net.FileListener(f)

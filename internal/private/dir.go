@@ -10,8 +10,8 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// MakeDir makes a directory for us only (mode 0700), with those above it, unless it is
-// there, and returns why it is not private; nil if it is.
+// MakeDir makes a directory, and those above it, with mode 0700 unless it exists. It
+// returns why the directory is not private, nil if it is.
 func MakeDir(path string) error {
 	if err := CheckDir(path); err == nil || !errors.Is(err, os.ErrNotExist) {
 		return err
@@ -22,8 +22,8 @@ func MakeDir(path string) error {
 	return CheckDir(path)
 }
 
-// CheckDir returns why a directory is not private; nil if it is. If it is not there,
-// and nobody else could make it, the error is [os.ErrNotExist].
+// CheckDir returns why a directory is not private, nil if it is. The error is
+// [os.ErrNotExist] if it does not exist and nobody else could make it.
 func CheckDir(path string) error {
 	path, err := filepath.Abs(path)
 	if err != nil {
@@ -32,10 +32,11 @@ func CheckDir(path string) error {
 	return walk(path, uint32(os.Geteuid()), uint32(os.Getegid()))
 }
 
-// maxLinks is how many symbolic links a path may have, as path_resolution(7) has it.
+// maxLinks is how many symbolic links a path may have (path_resolution(7)).
 const maxLinks = 40
 
-// walk goes along an absolute path as the kernel does, and looks at all that it passes.
+// walk follows an absolute path as the kernel does and checks each directory and link
+// on the way.
 func walk(path string, uid, gid uint32) error {
 	at, rest, links := "/", components(path), 0
 	for {
@@ -65,7 +66,7 @@ func walk(path string, uid, gid uint32) error {
 		if len(rest) == 0 {
 			return nil
 		}
-		// Not before what is above a ".." has been looked at.
+		// Joined only now: the directory before a ".." has been checked.
 		at, rest = filepath.Join(at, rest[0]), rest[1:]
 	}
 }
@@ -79,9 +80,8 @@ func components(path string) (names []string) {
 	return names
 }
 
-// safe returns why somebody else could change a directory that is passed, or, if it is
-// the last, what is in it. A sticky directory may be passed: what is in it belongs to
-// who made it.
+// safe returns why another user could change a directory on the path or, if it is the
+// last, what is in it. A sticky directory may be passed: each entry belongs to its maker.
 func safe(path string, st *unix.Stat_t, last bool, uid, gid uint32) error {
 	switch {
 	case st.Mode&unix.S_IFMT != unix.S_IFDIR:

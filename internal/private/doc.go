@@ -1,11 +1,10 @@
-// Package private opens directories and files that nobody but us may have made or
-// may change: what root writes, removes, locks or executes must not be another
-// user's to choose.
+// Package private opens directories and files that no other user can have made or can
+// change: other users must not choose what root writes, removes, locks or executes.
 //
-// A directory is private if nobody else can put anything into it, nor put another
-// directory in its place, all the way from the root: that is checked once, when it is
-// opened, and holds from then on. What lies in it is opened without following links
-// and without waiting, and only if it is a regular file.
+// A directory is private if nobody else can put anything into it or replace it, all the
+// way from the root. That is checked once, when it is opened, and holds from then on.
+// Files in it are opened without following links and without waiting, and only if they
+// are regular.
 //
-// It does not hide contents: that is for the modes of files.
+// It does not hide contents; files' modes do that.
 package private

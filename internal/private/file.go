@@ -8,11 +8,11 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// ErrNotRegular is returned for what is no regular file: a link, a pipe, a device.
+// ErrNotRegular is returned for anything but a regular file: a link, a pipe, a device.
 var ErrNotRegular = errors.New("not a regular file")
 
-// Open opens a regular file. It does not follow a link in the place of the file, and
-// does not wait for the other end of a pipe. flag and mode are those of [os.OpenFile].
+// Open opens a regular file. It follows no link at path, and does not wait for the
+// other end of a pipe. flag and mode are those of [os.OpenFile].
 func Open(path string, flag int, mode os.FileMode) (*os.File, error) {
 	f, err := os.OpenFile(path, flag|unix.O_NOFOLLOW|unix.O_NONBLOCK|unix.O_CLOEXEC, mode)
 	switch {
@@ -32,8 +32,8 @@ func Open(path string, flag int, mode os.FileMode) (*os.File, error) {
 	return f, nil
 }
 
-// Replace writes a file so that a reader sees the old or the new content. Its
-// directory is private.
+// Replace writes a file so that readers see either the old or the new content. Its
+// directory must be private.
 func Replace(path, tmp string, content []byte, mode os.FileMode) error {
 	_ = os.Remove(tmp)
 	f, err := os.OpenFile(tmp, os.O_WRONLY|os.O_CREATE|os.O_EXCL, mode)

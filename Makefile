@@ -32,7 +32,7 @@ test-integration: build tools ## test against real daemons and in guests, as roo
 	$(GO) -C integration/vmshim test -race -count=1 -timeout 10m ./...
 
 test-faults: build tools ## inject every kind of fault under load, as root; SHIMTRACE_WRITE_RELIABILITY=1 writes docs/reliability.md
-	SHIMTRACE_FAULTS=all $(GO) -C integration test -count=1 -timeout 20m ./faults
+	SHIMTRACE_FAULTS=all $(GO) -C integration test -count=1 -timeout 20m -parallel 3 ./faults
 	SHIMTRACE_FAULTS=all $(GO) -C integration/vmshim test -count=1 -timeout 10m -run Faults ./...
 	SHIMTRACE_KILL=300ms $(GO) -C integration test -count=1 -timeout 10m -run $(KILLED) ./traced
 

@@ -46,6 +46,7 @@ func TestCollectors(t *testing.T) {
 		{"the collector comes and goes, four times a second", plain, flap, healFront},
 	} {
 		t.Run(tt.fault, func(t *testing.T) {
+			t.Parallel()
 			selected(t, i)
 			var opts traced.Options
 			if tt.endpoint == secure {

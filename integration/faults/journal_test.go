@@ -29,6 +29,7 @@ func TestJournals(t *testing.T) {
 		{"each write to the journal's disk takes 50 ms", slow},
 	} {
 		t.Run(tt.fault, func(t *testing.T) {
+			t.Parallel()
 			selected(t, i)
 			d := newDisk(t)
 			s := start(t, traced.Options{Journal: d.dir})

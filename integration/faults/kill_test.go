@@ -18,8 +18,8 @@ func TestKills(t *testing.T) {
 		share int // of all kills, in percent
 	}{
 		{"relays, the guard and what ships the spans in turn", []traced.Kind{traced.Relay, traced.Guard, traced.Relay, traced.Collect}, 45},
-		{"a relay", []traced.Kind{traced.Relay}, 44},
-		{"the guard", []traced.Kind{traced.Guard}, 10},
+		{"a relay", []traced.Kind{traced.Relay}, 50},
+		{"the guard", []traced.Kind{traced.Guard}, 4},
 		{"what ships the spans", []traced.Kind{traced.Collect}, 1},
 	} {
 		t.Run(tt.what, func(t *testing.T) {

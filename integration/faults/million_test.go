@@ -3,9 +3,13 @@ package faults_test
 import (
 	"fmt"
 	"os"
+	"regexp"
+	"slices"
 	"strconv"
 	"strings"
 	"testing"
+
+	"golang.org/x/sys/unix"
 
 	"github.com/shimtrace/shimtrace/integration/faults"
 	"github.com/shimtrace/shimtrace/integration/traced"
@@ -13,17 +17,17 @@ import (
 )
 
 // TestManyCalls relays a million calls: what the relay has of memory, descriptors and
-// threads afterwards is what it had after the first few thousand, and so are its
-// goroutines, as far as each costs memory.
+// threads afterwards is what it had after the first few thousand, and it has as
+// many goroutines as one that has done little.
 func TestManyCalls(t *testing.T) {
 	calls := 1_000_000
 	if !faults.All() {
 		calls = 50_000
 	}
 	s := start(t, traced.Options{})
-	l := faults.Start(t, s.Install, faults.Options{Pods: 1, Execs: 1, Lives: 1, Echo: true})
+	l := faults.Start(t, s.Install, faults.Options{Pods: 2, Execs: 1, Lives: 1, Echo: true})
 	l.Stop()
-	relay := s.podsRelays()[0]
+	relay, idler := s.relayOf("pod0"), s.relayOf("pod1")
 	idle := usageOf(t, relay).descriptors
 	hammered := func(calls int) usage {
 		l.Hammer(calls)
@@ -37,6 +41,9 @@ func TestManyCalls(t *testing.T) {
 	if after.anonymous > before.anonymous+slack || after.threads > before.threads+2 {
 		t.Errorf("after %d calls %+v, after %d %+v", calls/20, before, calls, after)
 	}
+	if busy, quiet := s.goroutines(relay), s.goroutines(idler); busy > quiet+4 {
+		t.Errorf("%d goroutines after %d calls, %d after a few", busy, calls, quiet)
+	}
 	row := s.finish(l)
 	if row.CallsFailed > 0 || len(row.Lost) > 0 {
 		t.Errorf("%d calls failed, spans lost %v", row.CallsFailed, row.Lost)
@@ -44,6 +51,35 @@ func TestManyCalls(t *testing.T) {
 	if faults.All() {
 		reliability.Row(t, reliability.Fault{Area: area, Fault: "a million calls on 16 connections: memory, descriptors and threads as at the beginning", Load: row})
 	}
+}
+
+// relayOf returns the relay of a container.
+func (s *site) relayOf(container string) (pid int) {
+	for _, p := range traced.Find(s.Rig, traced.Relay) {
+		if slices.Contains(p.Args, container) {
+			pid = p.PID
+		}
+	}
+	return pid
+}
+
+var goroutine = regexp.MustCompile(`(?m)^.*goroutine \d+ [^\n]*\[`)
+
+// goroutines counts a relay's goroutines, which it tells as it ends (SIGQUIT). Another
+// one goes on for it.
+func (s *site) goroutines(pid int) int {
+	s.Helper()
+	logged := len(s.Rig.Log())
+	check(s.T, unix.Kill(pid, unix.SIGQUIT))
+	until(s.T, "the relay to say what it did", func() bool { return unix.Kill(pid, 0) != nil })
+	n := 0
+	until(s.T, "its words to be in the log", func() bool {
+		before := n
+		n = len(goroutine.FindAllString(s.Rig.Log()[logged:], -1))
+		return n > 0 && n == before
+	})
+	s.Logf("relay %d had %d goroutines", pid, n)
+	return n
 }
 
 // A usage is what a process has.

@@ -30,6 +30,7 @@ func TestStopped(t *testing.T) {
 		{"all relays of running pods are stopped (SIGSTOP) for 30 s", traced.Relay},
 	} {
 		t.Run(string(tt.kind), func(t *testing.T) {
+			t.Parallel()
 			s := start(t, traced.Options{})
 			l := faults.Start(t, s.Install, faults.Options{Pods: 2, Execs: 1, Echo: true})
 			until(t, "a process to stop", func() bool { return len(processes(s, tt.kind)) > 0 })

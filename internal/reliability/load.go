@@ -65,13 +65,17 @@ func (l *Load) contradicts(row string) string {
 	for _, c := range []struct {
 		cell, what string
 		n          int
-	}{{cells[1], "pods lost", l.PodsLost}, {cells[2], "calls failed", l.CallsFailed}, {cells[5], "spans duplicated", l.Duplicated}} {
+	}{{cells[1], "pods lost", l.PodsLost}, {cells[2], "calls failed", l.CallsFailed}} {
 		if digits.FindString(c.cell) == "0" && c.n != 0 {
 			return fmt.Sprintf("%d %s, and the document says 0", c.n, c.what)
 		}
 	}
 	for reason, n := range l.Lost {
-		if n > 0 && !strings.Contains(cells[6], cell(reason)+": ") {
+		_, why, ofAgents := strings.Cut(reason, ": ")
+		if !ofAgents {
+			why = reason
+		}
+		if n > 0 && !strings.Contains(cells[6], cell(why)+": ") {
 			return fmt.Sprintf("%d spans lost as %q, and the document does not say so", n, reason)
 		}
 	}

@@ -250,9 +250,9 @@ func (b *bed) drawn(id uint64, start, end int64) {
 	}
 }
 
-// above returns what a span is below, of those that were sent: in its trace, or wrongly in
-// another. A guest may have named before what turns out to be the runtime's: isolated, or
-// where a request names it, that is where the runtime has it all the same.
+// above returns a span's parent if that was sent: in the span's trace, or wrongly in another. A
+// runtime's span that the guest named first may be in another trace rightly, if the sandbox is
+// isolated or a request names it.
 func (b *bed) above(s *tracepb.Span) *tracepb.Span {
 	if above := b.in[trace.TraceID(s.TraceId)][parentOf(s)]; above != nil || b.named[parentOf(s)] || b.opts.Isolated {
 		return above

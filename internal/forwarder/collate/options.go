@@ -39,7 +39,7 @@ type Options struct {
 	// Sink takes the spans. It is called from Add, AddRuntime, Tick and Ended, one call at a
 	// time.
 	Sink Sink
-	// Drop is told of each span that will not reach the sink, and why. It is called from the
+	// Drop is called for each span that will not reach the sink. It is called from the
 	// same methods as Sink and must not block. Default: none.
 	Drop func(reason Reason, n int)
 }

@@ -166,7 +166,7 @@ func TestOpenCallAndCallsToldTwice(t *testing.T) {
 	ended := open
 	ended.End = time.Unix(0, t0+100*ms)
 	b.Call(ended)
-	b.Call(open) // told late: it stays ended
+	b.Call(open) // reported late: it stays ended
 	b.called("Kill", "a", "", 0xC2, 200, 300)
 	b.Add(of(spanOf("signal_process", 8, 2, 0, 250, 260), "a", ""))
 	b.Tick()

@@ -17,7 +17,7 @@ import (
 	"github.com/shimtrace/shimtrace/internal/reliability"
 )
 
-// qemu is what the runtimes start, as far as it matters.
+// qemu returns QEMU's command line as the runtimes start it, as far as it matters.
 func qemu(sandbox string, cid int) []string {
 	return []string{
 		"-name", "sandbox-" + sandbox + ",debug-threads=on", "-uuid", "0",
@@ -27,15 +27,15 @@ func qemu(sandbox string, cid int) []string {
 	}
 }
 
-// sleepRole is a process to be looked at; its arguments are for those who look.
+// sleepRole is a process to be found by its arguments.
 func sleepRole([]string) error {
 	fmt.Println("ready")
 	time.Sleep(time.Hour)
 	return nil
 }
 
-// orphanRole starts a process with its own arguments, and ends: as QEMU does that
-// becomes a daemon. It says the other's process id.
+// orphanRole starts a process with its own arguments, prints that process's pid and ends:
+// like a QEMU that becomes a daemon.
 func orphanRole(args []string) error {
 	cmd := exec.Command("/proc/self/exe", args...)
 	cmd.Env = append(os.Environ(), roleEnv+"=sleep")
@@ -63,7 +63,7 @@ func parentRole(args []string) error {
 	return sleepRole(nil)
 }
 
-// shim is the process, in the place of an inner shim.
+// shim returns the process as the inner shim.
 func shim(t *testing.T, pid int) *Shim {
 	t.Helper()
 	p, err := host.Proc("/proc").Process(pid)
@@ -179,8 +179,7 @@ func TestFindCIDPersisted(t *testing.T) {
 	}
 }
 
-// TestFindCIDOfEarlierSandbox: what an earlier sandbox of the same id has left is not
-// this one's.
+// TestFindCIDOfEarlierSandbox: files of an earlier sandbox with the same id are ignored.
 func TestFindCIDOfEarlierSandbox(t *testing.T) {
 	dir := t.TempDir()
 	mkdir(t, filepath.Join(dir, "pod"))
@@ -237,7 +236,7 @@ func TestFindCIDRefusesNonsense(t *testing.T) {
 	}
 }
 
-// TestShimOwns: a user whose process the shim has started, and no other.
+// TestShimOwns: only users whose process the shim has started.
 func TestShimOwns(t *testing.T) {
 	needRoot(t)
 	const vmmUser, other = 12345, 12346

@@ -27,12 +27,12 @@ type HybridOptions struct {
 	Pace *vmmdir.Pace
 	// Warn is told of failures; none of them ends Serve.
 	Warn func(error)
-	// Listening is told of each socket before anybody is accepted there, and Left of its
-	// path before it is closed. Another process has left Sockets; those that are not the
-	// sandbox's are closed.
+	// Listening is told of each socket before anyone is accepted there, and Left of its
+	// path before it is closed.
 	Listening func(Socket)
 	Left      func(path string)
-	Sockets   []Socket
+	// Sockets are left by another process. Those that are not the sandbox's are closed.
+	Sockets []Socket
 }
 
 // Hybrid listens for the agent of one sandbox at the paths where VMMs with hybrid VSOCK

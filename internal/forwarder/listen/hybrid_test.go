@@ -43,7 +43,7 @@ func hybrid(t *testing.T, opts HybridOptions) (arrived chan arrival, stop func()
 	return arrived, stop
 }
 
-// at is a place below a directory of its own.
+// at returns a path below its own directory.
 func at(t *testing.T, rest string) (HybridOptions, string) {
 	pattern := filepath.Join(t.TempDir(), rest)
 	return HybridOptions{Patterns: []Pattern{{VMM: "test", Path: pattern}}},
@@ -108,7 +108,7 @@ func entries(t *testing.T, dir string) (names []string) {
 	return names
 }
 
-// TestHybridDirectoryBefore also has several places, of which one is taken.
+// TestHybridDirectoryBefore also has several patterns, of which one is used.
 func TestHybridDirectoryBefore(t *testing.T) {
 	opts, path := at(t, "kata/{sandbox}/ch-vm.sock")
 	mkdir(t, filepath.Dir(path))
@@ -185,8 +185,8 @@ func TestHybridRelayRestarted(t *testing.T) {
 	await(t, arrived).carries(t, conn.(*net.UnixConn), "spans")
 }
 
-// TestHybridLeavesOthersAlone: nothing is removed that is not a dead socket of
-// ours, and the place is taken once it is free.
+// TestHybridLeavesOthersAlone: only our own dead socket is removed, and the path is used
+// once it is free.
 func TestHybridLeavesOthersAlone(t *testing.T) {
 	listener := func(t *testing.T, path string) func() {
 		l, err := net.Listen("unix", path)
@@ -255,7 +255,7 @@ func TestHybridLeavesOthersAlone(t *testing.T) {
 				t.Errorf("warned again: %v", <-warned)
 			}
 
-			// And when we go, what has taken our place stays.
+			// At our end the file that has replaced ours stays.
 			os.Remove(path)
 			if name == "a file" {
 				c.put(t, path)
@@ -268,8 +268,8 @@ func TestHybridLeavesOthersAlone(t *testing.T) {
 	}
 }
 
-// TestHybridUsers: a VMM may run as the user whose directory it is, and no other
-// user may connect, even if the socket's mode lets it.
+// TestHybridUsers: a VMM may run as its directory's owner, and no other user may connect,
+// even if the socket's mode allows it.
 func TestHybridUsers(t *testing.T) {
 	needRoot(t)
 	const stranger, friend = 12345, 12346
@@ -320,8 +320,8 @@ func TestHybridUsers(t *testing.T) {
 	}
 }
 
-// TestHybridHostileDirectory: the owner of a directory cannot make us touch by
-// links what is not its own.
+// TestHybridHostileDirectory: a directory's owner cannot make us touch other users' files
+// by links.
 func TestHybridHostileDirectory(t *testing.T) {
 	needRoot(t)
 	opts, path := at(t, "firecracker/{sandbox}/root/kata.hvsock")
@@ -339,8 +339,8 @@ func TestHybridHostileDirectory(t *testing.T) {
 	if names := entries(t, precious); len(names) != 0 {
 		t.Errorf("a link was followed: %v", names)
 	}
-	// A directory whose owner may not write there: nor may we. It comes at once as
-	// what it is, since the directory is being watched.
+	// If the owner may not write to the directory, neither may we. The directory appears
+	// with its final mode, since we watch it.
 	made := dir + ".made"
 	if err := errors.Join(os.Mkdir(made, 0o555), os.Chown(made, nobody, nobody), os.Remove(dir), os.Rename(made, dir)); err != nil {
 		t.Fatal(err)

@@ -7,12 +7,12 @@ import (
 	"github.com/shimtrace/shimtrace/internal/forwarder/vmmdir"
 )
 
-// Socket is what another process needs to listen in the place of this one: a socket in a
-// VMM's directory.
+// Socket is what another process needs to go on listening at a socket in a VMM's
+// directory.
 type Socket struct {
 	Path  string    `json:"path"`
 	ID    vmmdir.ID `json:"id"`
-	Owner uint32    `json:"owner"` // of the directory
+	Owner uint32    `json:"owner"` // the directory's uid
 
 	Listener *net.UnixListener `json:"-"`
 }
@@ -26,8 +26,8 @@ func allowed(owner uint32, extra []uint32) []uint32 {
 	return append([]uint32{0, uint32(os.Geteuid()), owner}, extra...)
 }
 
-// resume has a place listen with the socket that another process has left, and reports
-// whether it is one of the sandbox's.
+// resume takes over a socket that another process has left. It reports whether the socket
+// is the sandbox's.
 func (h *Hybrid) resume(was Socket) bool {
 	for _, p := range h.places {
 		for path := range Candidates(p.spot.path) {

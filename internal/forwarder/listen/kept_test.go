@@ -10,7 +10,7 @@ import (
 	"github.com/shimtrace/shimtrace/internal/host"
 )
 
-// left is a copy of a socket, as another process would have it.
+// left returns a copy of a socket, as another process would have it.
 func left(t *testing.T, s Socket) Socket {
 	t.Helper()
 	f, err := s.Listener.File()
@@ -23,8 +23,8 @@ func left(t *testing.T, s Socket) Socket {
 	return s
 }
 
-// TestHybridGoesOn: one that is left a socket accepts who has connected before it came,
-// makes none anew, and removes it at its end.
+// TestHybridGoesOn: a Hybrid that is left a socket accepts earlier connections, makes no
+// new socket, and removes it at its end.
 func TestHybridGoesOn(t *testing.T) {
 	opts, path := at(t, "vm/{sandbox}/clh.sock")
 	mkdir(t, filepath.Dir(path))
@@ -64,7 +64,7 @@ func TestHybridGoesOn(t *testing.T) {
 	}
 }
 
-// TestHybridLeftAnothers: a socket that is not the sandbox's is let go.
+// TestHybridLeftAnothers: a socket that is not the sandbox's is closed.
 func TestHybridLeftAnothers(t *testing.T) {
 	opts, path := at(t, "vm/{sandbox}/clh.sock")
 	elsewhere := filepath.Join(t.TempDir(), "x.sock")

@@ -7,8 +7,8 @@ import (
 	"testing"
 )
 
-// TestKataLayouts: where Kata 4.1.0 has its sockets. Each line names the code that says
-// so, in kata-containers at 4.1.0.
+// TestKataLayouts: where Kata 4.1.0 has its sockets. Each line names its source in
+// kata-containers at 4.1.0.
 func TestKataLayouts(t *testing.T) {
 	const id = "0123456789abcdef0123456789abcdef0123456789abcdef0123456789abcdef"
 	known := make(map[string]bool)
@@ -37,8 +37,8 @@ func TestKataLayouts(t *testing.T) {
 	}
 }
 
-// TestHybridFactory: the Go runtime's factory has made the VM under a name of its own
-// before the sandbox gets it, by a link.
+// TestHybridFactory: the Go runtime's factory has made the VM under another name before
+// the sandbox gets it through a link.
 func TestHybridFactory(t *testing.T) {
 	opts, path := at(t, "vc/vm/{sandbox}/clh.sock")
 	vms := filepath.Dir(filepath.Dir(path))
@@ -59,9 +59,9 @@ func TestHybridFactory(t *testing.T) {
 	}
 }
 
-// TestHybridRootless: the VMM runs as a user that Kata has made for it, whose directory
-// in /run/user has the socket. Other users make such directories, too: theirs have no
-// listener, and what they connect to is not taken for the sandbox's.
+// TestHybridRootless: the VMM runs as a user that Kata has made for it, with the socket
+// in that user's directory in /run/user. Directories of other users get no listener, and
+// connections to their sockets are not the sandbox's.
 func TestHybridRootless(t *testing.T) {
 	needRoot(t)
 	const vmmUser, liar = 23456, 12345
@@ -97,8 +97,8 @@ func TestHybridRootless(t *testing.T) {
 	}
 }
 
-// TestHybridLate: a directory that appears when nothing is expected any more is found all
-// the same; and one that is expected for long, in time.
+// TestHybridLate: a directory that appears when nothing is expected any more is found,
+// and one that is expected for long is found in time.
 func TestHybridLate(t *testing.T) {
 	opts, path := at(t, "vm/{sandbox}/clh.sock")
 	opts.Pace = unhurried()

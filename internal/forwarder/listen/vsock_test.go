@@ -55,8 +55,7 @@ func await(t *testing.T, arrived chan arrival) arrival {
 	}
 }
 
-// carries checks that what the VM writes comes out of the connection, from its
-// first byte on.
+// carries checks that the VM's bytes arrive from the first one on.
 func (a arrival) carries(t *testing.T, vm *net.UnixConn, text string) {
 	t.Helper()
 	if _, err := vm.Write([]byte(text)); err != nil {
@@ -69,7 +68,7 @@ func (a arrival) carries(t *testing.T, vm *net.UnixConn, text string) {
 	}
 }
 
-// TestVSOCKAnyVM: without a guard, whoever accepts has all VMs.
+// TestVSOCKAnyVM: without a guard, one process accepts the connections of all VMs.
 func TestVSOCKAnyVM(t *testing.T) {
 	stand, name := standIn(t)
 	arrived := acceptVMs(t, stand, func(err error) { t.Error(err) })
@@ -84,7 +83,7 @@ func TestVSOCKAnyVM(t *testing.T) {
 	}
 }
 
-// TestVSOCKHost: connections from the host itself are none of a VM.
+// TestVSOCKHost: connections from the host itself are not of a VM.
 func TestVSOCKHost(t *testing.T) {
 	stand, name := standIn(t)
 	arrived := acceptVMs(t, stand, func(err error) { t.Error(err) })

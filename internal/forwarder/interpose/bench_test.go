@@ -22,8 +22,7 @@ func benchPath(b *testing.B, interposed bool, o Options) (string, *vmm) {
 	return v.path, v
 }
 
-// BenchmarkAttempt is what a runtime waits for each time that it tries before the
-// agent listens.
+// BenchmarkAttempt measures one of a runtime's attempts before the agent listens.
 func BenchmarkAttempt(b *testing.B) {
 	for name, interposed := range map[string]bool{"direct": false, "interposed": true} {
 		b.Run(name, func(b *testing.B) {
@@ -47,8 +46,8 @@ func BenchmarkAttempt(b *testing.B) {
 	}
 }
 
-// BenchmarkThroughput is of a stream to the VMM's end: as it is, passed to another
-// port, and relayed to the agent's as frames.
+// BenchmarkThroughput measures a stream to the VMM's end: direct, passed to another port,
+// and relayed to the agent's as frames.
 func BenchmarkThroughput(b *testing.B) {
 	for _, c := range []struct {
 		name       string
@@ -62,7 +61,7 @@ func BenchmarkThroughput(b *testing.B) {
 		for size, chunk := range map[string][]byte{"64KiB": make([]byte, 64<<10), "4KiB": make([]byte, 4<<10)} {
 			b.Run(c.name+"/"+size, func(b *testing.B) {
 				path, v := benchPath(b, c.interposed, Options{})
-				// Data frames, as of a stream; their payload is nobody's business.
+				// Data frames, as of a stream; nobody reads their payload.
 				wire.Header{Length: uint32(len(chunk) - wire.HeaderLen), Stream: 1, Type: wire.TypeData}.Append(chunk[:0])
 				v.sink.Store(true)
 				conn := dial(b, path)
@@ -86,7 +85,7 @@ func BenchmarkThroughput(b *testing.B) {
 	}
 }
 
-// BenchmarkRoundTrip is of a small frame and its echo.
+// BenchmarkRoundTrip measures a small frame and its echo.
 func BenchmarkRoundTrip(b *testing.B) {
 	for _, c := range []struct {
 		name       string

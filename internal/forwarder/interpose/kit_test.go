@@ -87,7 +87,7 @@ func start(t testing.TB, role string, args ...string) *child {
 	return c
 }
 
-// kill ends the child as nothing can prepare for, and waits until it is gone.
+// kill kills the child and waits for its end.
 func (c *child) kill() {
 	_ = c.cmd.Process.Kill()
 	for range c.lines {
@@ -167,7 +167,7 @@ func copyRelay(client, server net.Conn) {
 	server.Close()
 }
 
-// vmm is a VMM's hybrid VSOCK: its socket, and an agent that says what it is told.
+// vmm is a VMM's hybrid VSOCK: its socket, and an agent that sends what it is told to.
 type vmm struct {
 	path  string
 	agent atomic.Bool                 // it listens
@@ -290,14 +290,14 @@ func interposer(t testing.TB, pattern string, o Options) (i *Interposer, stop fu
 	return i, stop
 }
 
-// at is a pattern below a directory of its own, and the path of pod's socket.
+// at returns a pattern below its own directory, and the path of pod's socket.
 func at(t testing.TB) (pattern, path string) {
 	t.Helper()
 	dir := t.TempDir()
 	return filepath.Join(dir, "{sandbox}", "vm.sock"), filepath.Join(dir, "pod", "vm.sock")
 }
 
-// place is a socket of a VMM in a directory of its own.
+// place returns a VMM's socket in its own directory.
 func vmmAt(t testing.TB) (pattern string, v *vmm) {
 	t.Helper()
 	pattern, path := at(t)
@@ -319,7 +319,7 @@ func dial(t testing.TB, path string) *net.UnixConn {
 	return conn.(*net.UnixConn)
 }
 
-// converse asks for a port and has what it says said back.
+// converse asks for a port and checks that its message is echoed.
 func converse(conn net.Conn, ask, say string) error {
 	if _, err := io.WriteString(conn, ask); err != nil {
 		return err
@@ -370,7 +370,7 @@ func identify(t testing.TB, path string) (vmmdir.ID, unix.Stat_t) {
 	return id, st
 }
 
-// interposed tells whether the socket at path is one of ours, with the VMM's aside.
+// interposed reports whether the socket at path is ours, with the VMM's aside.
 func interposed(path string) bool {
 	id, _, err := vmmdir.Identify(path)
 	if err != nil {
@@ -386,7 +386,7 @@ func taken(t testing.TB, path string) {
 	eventually(t, "the place is taken", func() bool { return interposed(path) })
 }
 
-// names are those in the directory of path.
+// names returns the names in path's directory.
 func names(t testing.TB, path string) (all []string) {
 	t.Helper()
 	entries, err := os.ReadDir(filepath.Dir(path))
@@ -407,7 +407,7 @@ func alone(t testing.TB, path string) {
 	}
 }
 
-// descriptors counts those of this process.
+// descriptors counts this process's descriptors.
 func descriptors(t testing.TB) int {
 	t.Helper()
 	all, err := os.ReadDir("/proc/self/fd")

@@ -18,7 +18,7 @@ import (
 	"github.com/shimtrace/shimtrace/internal/reliability"
 )
 
-// used is what this process has of what a host rations.
+// used is how much this process uses of what a host rations.
 type used struct{ inotify, descriptors, threads int }
 
 func usage(t *testing.T) (u used) {
@@ -46,7 +46,7 @@ func usage(t *testing.T) (u used) {
 	return u
 }
 
-// cpu is the time that this process has computed.
+// cpu returns the processor time that this process has used.
 func cpu() time.Duration {
 	var r syscall.Rusage
 	_ = syscall.Getrusage(syscall.RUSAGE_SELF, &r)

@@ -12,7 +12,7 @@ import (
 	"github.com/shimtrace/shimtrace/internal/forwarder/listen"
 )
 
-// TestLeavesAlone: what is no socket of a VMM stays as it is.
+// TestLeavesAlone: files other than a VMM's socket stay as they are.
 func TestLeavesAlone(t *testing.T) {
 	for name, c := range map[string]struct {
 		put  func(t *testing.T, path string)
@@ -65,8 +65,8 @@ func TestLeavesAlone(t *testing.T) {
 	}
 }
 
-// TestOtherRelay: a place that another relay has is left to it, and its VMM is not
-// disturbed again and again.
+// TestOtherRelay: another relay's place is left to it, and its VMM is not disturbed
+// repeatedly.
 func TestOtherRelay(t *testing.T) {
 	pattern, v := vmmAt(t)
 	c := start(t, "relay", pattern)
@@ -92,7 +92,7 @@ func TestOtherRelay(t *testing.T) {
 	}
 	stop()
 	c.kill()
-	// The next one finds a place of the dead, and takes it.
+	// The next relay finds a dead one's place, and takes it.
 	i, _ = interposer(t, pattern, Options{})
 	eventually(t, "the place is taken over", func() bool {
 		if conn, err := net.Dial("unix", v.path); err == nil {
@@ -103,8 +103,7 @@ func TestOtherRelay(t *testing.T) {
 	})
 }
 
-// TestOwners: our socket is of the VMM's user and group and of its mode, whoever
-// has the directory.
+// TestOwners: our socket has the VMM's user, group and mode, whoever owns the directory.
 func TestOwners(t *testing.T) {
 	needRoot(t)
 	const vmmUser, vmmGroup = 65534, 12345
@@ -134,8 +133,8 @@ func TestOwners(t *testing.T) {
 	}
 }
 
-// TestModeAndOwnerComeBack: who changes the mode or owner of the name while it is ours
-// has changed the VMM's socket afterwards, by whichever way the name goes back.
+// TestModeAndOwnerComeBack: a change of mode or owner of our socket is on the VMM's
+// socket afterwards, by whichever way the name goes back.
 func TestModeAndOwnerComeBack(t *testing.T) {
 	needRoot(t)
 	const user, group = 12345, 23456

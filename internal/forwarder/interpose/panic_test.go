@@ -8,7 +8,7 @@ import (
 	"testing"
 )
 
-// TestPanicTakingAPlace: so does one on the way to the place; it is tried again.
+// TestPanicTakingAPlace: after a panic on the way to the place it is tried again.
 func TestPanicTakingAPlace(t *testing.T) {
 	pattern, v := vmmAt(t)
 	var log lines
@@ -25,8 +25,8 @@ func TestPanicTakingAPlace(t *testing.T) {
 	}
 }
 
-// TestPanic: a panic, wherever it is, costs the connection that it is about. The next
-// one is served, and nothing is left open.
+// TestPanic: a panic anywhere costs only its own connection. The next one is served, and
+// nothing is left open.
 func TestPanic(t *testing.T) {
 	for _, step := range []string{"accepted", "dialed", "answers", "relay"} {
 		t.Run(step, func(t *testing.T) {

@@ -17,7 +17,7 @@ import (
 	"github.com/shimtrace/shimtrace/internal/host"
 )
 
-// passing has a connection to a VMM pass an interposer, whose client says first.
+// passing makes a connection to a VMM that passes an interposer; the client sends first.
 // The VMM's end comes after that line.
 func passing(t testing.TB, first string) (client, server *net.UnixConn) {
 	t.Helper()
@@ -163,7 +163,7 @@ func TestDescriptorsDoNotLeak(t *testing.T) {
 	eventually(t, "as few are open as before", func() bool { return descriptors(t) <= before })
 }
 
-// TestDescriptorsOfTheDead: what cannot be passed on is closed.
+// TestDescriptorsOfTheDead: descriptors that cannot be passed on are closed.
 func TestDescriptorsOfTheDead(t *testing.T) {
 	client, server := passing(t, "passfd\n")
 	fds, _ := files(t, 3)
@@ -203,7 +203,7 @@ func TestNoRoomForDescriptors(t *testing.T) {
 	}
 }
 
-// TestHalfClose: each end learns that the other says no more, and can go on.
+// TestHalfClose: each end learns that the other sends no more, and can go on.
 func TestHalfClose(t *testing.T) {
 	for name, fromClient := range map[string]bool{"client": true, "VMM": false} {
 		t.Run(name, func(t *testing.T) {
@@ -235,7 +235,7 @@ func TestHalfClose(t *testing.T) {
 	}
 }
 
-// TestDeafness: who does not read any more has the other's writes fail.
+// TestDeafness: when one end stops reading, the other's writes fail.
 func TestDeafness(t *testing.T) {
 	for name, fromClient := range map[string]bool{"client": true, "VMM": false} {
 		t.Run(name, func(t *testing.T) {
@@ -264,7 +264,7 @@ func TestDeafness(t *testing.T) {
 	}
 }
 
-// TestBytesPass: much, both ways at once, in odd pieces.
+// TestBytesPass: many bytes, both ways at once, in odd pieces.
 func TestBytesPass(t *testing.T) {
 	client, server := passing(t, "other\n")
 	const size = 8 << 20

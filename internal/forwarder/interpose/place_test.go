@@ -54,7 +54,7 @@ func TestTakesPlace(t *testing.T) {
 	passing.Close()
 	eventually(t, "counts", func() bool { return i.Counts() == Counts{Relayed: 2, Passed: 1} })
 
-	// What runs goes on when the place is given back.
+	// Open connections go on when the place is given back.
 	go stop()
 	eventually(t, "the VMM's is back", func() bool {
 		id, _ := identify(t, path)
@@ -75,8 +75,8 @@ func TestTakesPlace(t *testing.T) {
 	}
 }
 
-// TestTakesPlaceByLink: the VM is from Kata's factory, whose directory the sandbox's is a
-// link to.
+// TestTakesPlaceByLink: the VM is from Kata's factory, and the sandbox's directory is a
+// link to the factory's.
 func TestTakesPlaceByLink(t *testing.T) {
 	pattern, path := at(t)
 	vms := filepath.Dir(filepath.Dir(path))
@@ -101,8 +101,8 @@ func TestTakesPlaceByLink(t *testing.T) {
 	alone(t, real)
 }
 
-// TestTakesPlaceRootless: the VMM's directory is one of a user whom the inner shim has
-// given it, and nobody else's.
+// TestTakesPlaceRootless: only the directory of the user that the inner shim has given
+// the VMM is used.
 func TestTakesPlaceRootless(t *testing.T) {
 	needRoot(t)
 	const vmmUser, liar = 23456, 12345
@@ -141,8 +141,8 @@ func TestTakesPlaceRootless(t *testing.T) {
 	alone(t, ours)
 }
 
-// TestRace: a connection from before is the VMM's alone, one from after is
-// relayed, and none at any point between fails.
+// TestRace: a connection made before the exchange is the VMM's alone, one made after it
+// is relayed, and none in between fails.
 func TestRace(t *testing.T) {
 	for step, relayed := range map[string]uint64{"bound": 0, "named": 0, "exchanged": 1} {
 		t.Run(step, func(t *testing.T) {
@@ -289,8 +289,7 @@ func TestDirectoryComesBack(t *testing.T) {
 	}
 }
 
-// TestDeadVMM: of a VMM that was killed, clients see what they would see without
-// us.
+// TestDeadVMM: when a VMM is killed, clients see what they would see without us.
 func TestDeadVMM(t *testing.T) {
 	pattern, path := at(t)
 	if err := os.Mkdir(filepath.Dir(path), 0o755); err != nil {

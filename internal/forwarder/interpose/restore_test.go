@@ -11,8 +11,8 @@ import (
 	"github.com/shimtrace/shimtrace/internal/forwarder/listen"
 )
 
-// TestKilled: a relay that is killed at any step leaves what can be put in order,
-// by Restore or by the next relay.
+// TestKilled: whatever a relay killed at any step leaves behind, Restore or the next
+// relay puts in order.
 func TestKilled(t *testing.T) {
 	for _, step := range []string{"bound", "named", "exchanged", "accepted", "dialed", "asked", ""} {
 		for _, by := range []string{"restore", "relay"} {
@@ -154,7 +154,7 @@ func TestRestoreLeavesAlone(t *testing.T) {
 		t.Error("the VMM was touched")
 	}
 
-	// Somebody who keeps the directory locked keeps nobody for long.
+	// A process that keeps the directory locked holds up nobody for long.
 	d, err := os.Open(dir)
 	if err != nil {
 		t.Fatal(err)

@@ -52,8 +52,8 @@ func TestLock(t *testing.T) {
 	}
 }
 
-// TestInside: names are those in the directory, for the call alone, however long
-// its path is, and a file's mode is what is asked for.
+// TestInside: names are those in the directory, during the call only, however long its
+// path is, and a file has the mode asked for.
 func TestInside(t *testing.T) {
 	path := filepath.Join(t.TempDir(), strings.Repeat("long/", 30))
 	if err := os.MkdirAll(path, 0o755); err != nil {
@@ -123,7 +123,7 @@ func TestRights(t *testing.T) {
 	if err := create(filepath.Join(dir, "after")); err != nil {
 		t.Error(err)
 	}
-	// A directory that its owner may not write is nothing for us either.
+	// If the owner may not write to a directory, neither may we.
 	if err := os.Chmod(dir, 0o555); err != nil {
 		t.Fatal(err)
 	}

@@ -6,8 +6,8 @@ import (
 	"time"
 )
 
-// TestPace: one looks every millisecond at first, then the less often the longer it
-// takes, and seldom when nothing is expected.
+// TestPace: looks come every millisecond at first, then ever more slowly, and seldom when
+// nothing is expected.
 func TestPace(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		p := NewPace(2 * time.Minute)
@@ -56,8 +56,8 @@ func TestPace(t *testing.T) {
 	})
 }
 
-// TestPaceIsCheap: all looks of two minutes in vain are fewer than those of a poll
-// every 20 ms.
+// TestPaceIsCheap: two minutes of looks in vain are fewer than those of a poll every 20
+// ms.
 func TestPaceIsCheap(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		p := NewPace(2 * time.Minute)

@@ -13,8 +13,8 @@ import (
 	"github.com/shimtrace/shimtrace/internal/host"
 )
 
-// BenchmarkTake is a span of a post of its own, as the Go runtime's are, on its way
-// from decoded to the relay, socket included.
+// BenchmarkTake measures a span in its own post, as the Go runtime sends them, from
+// decoded to the relay, socket included.
 func BenchmarkTake(b *testing.B) {
 	dir := b.TempDir()
 	r := NewRouter(RouterOptions{QueuedBytes: 1 << 30})
@@ -59,8 +59,8 @@ func BenchmarkTake(b *testing.B) {
 	r.Close(b.Context())
 }
 
-// BenchmarkOpened is what a new connection costs: to find its socket among all of the
-// host's, and then its process among those of so many pods.
+// BenchmarkOpened measures a new connection: finding its socket among all of the host's,
+// and its process among those of many pods.
 func BenchmarkOpened(b *testing.B) {
 	l, err := net.Listen("tcp", "127.0.0.1:0")
 	if err != nil {

@@ -132,11 +132,11 @@ func (g *guarding) flood(t *testing.T, stop <-chan struct{}) (done <-chan struct
 
 func (g *guarding) to() netip.AddrPort { return g.Addr().(*net.TCPAddr).AddrPort() }
 
-// turned counts connections that were turned away; who floods does not wait for that.
+// turned counts connections that were turned away; a flood does not wait for that.
 func turned(s Snapshot) uint64 { return s.Turned[turnedStranger] + s.Turned[turnedGone] }
 
-// TestGuardFlood: another user who connects as often as he can costs runtimes next to
-// no time, and nobody a span; the log has a line of it.
+// TestGuardFlood: another user who connects as often as possible costs runtimes next to
+// no time and no span; the log has a line about it.
 func TestGuardFlood(t *testing.T) {
 	g := startGuard(t, RouterOptions{})
 	g.answer(t)
@@ -174,8 +174,8 @@ func TestGuardFlood(t *testing.T) {
 	})
 }
 
-// TestGuardWithoutDiag: where the kernel has no module that tells of single sockets, the
-// lists of all do, of the real kernel.
+// TestGuardWithoutDiag: if the kernel has no module for single sockets, its lists of all
+// sockets do.
 func TestGuardWithoutDiag(t *testing.T) {
 	var told []error
 	g := startGuard(t, RouterOptions{diagnose: noDiag})
@@ -216,8 +216,8 @@ func TestGuardWithoutDiag(t *testing.T) {
 	}
 }
 
-// TestGuardWithoutDescriptors: when there are no descriptors, nobody is served whom it
-// is not known of who he is, and nobody waits.
+// TestGuardWithoutDescriptors: without free descriptors nobody unidentified is served,
+// and nobody waits.
 func TestGuardWithoutDescriptors(t *testing.T) {
 	g := startGuard(t, RouterOptions{})
 	dial := func() net.Conn {
@@ -293,7 +293,7 @@ func noDescriptors(t *testing.T) (restore func()) {
 	return restore
 }
 
-// TestGuardCloses: who waits in Accept is told, and nothing stays open.
+// TestGuardCloses: a waiting Accept returns, and nothing stays open.
 func TestGuardCloses(t *testing.T) {
 	g := startGuard(t, RouterOptions{})
 	failed := make(chan error)

@@ -26,12 +26,12 @@ func eventually(t *testing.T, what string, cond func() bool) {
 	}
 }
 
-// hosted is a Router that runs.
+// hosted is a running Router.
 type hosted struct {
 	*Router
 	dir   string
 	drops *losses.Tally
-	// end ends it as the process does that has it.
+	// end ends it as its process does.
 	end func()
 }
 
@@ -148,7 +148,7 @@ func (h *hosted) sandbox(t *testing.T, id string, pids ...int) *sandbox {
 	return s
 }
 
-// listed counts the relays of a sandbox whose claims have been taken down.
+// listed counts the relays of a sandbox whose claims have been registered.
 func (h *hosted) listed(id string) int {
 	h.mu.Lock()
 	defer h.mu.Unlock()
@@ -175,7 +175,7 @@ func spans(trace byte, names ...string) (all []span.Span) {
 	return all
 }
 
-// of puts the sandbox's name into the first of the spans.
+// of puts the sandbox's id into the first of the spans.
 func of(sandbox string, all []span.Span) []span.Span {
 	all[0].Sandbox = sandbox
 	return all
@@ -211,7 +211,7 @@ func (h *hosted) lostNothing(t *testing.T) {
 	}
 }
 
-// leftBehind tells whether there is a file.
+// leftBehind reports whether there is a file.
 func leftBehind(t *testing.T, path string) bool {
 	t.Helper()
 	_, err := os.Lstat(path)

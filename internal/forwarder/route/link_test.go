@@ -70,8 +70,8 @@ func TestLeaveGetsAll(t *testing.T) {
 	h.lostNothing(t)
 }
 
-// TestLeaveIsBounded: nobody who leaves waits for ever, with and without an endpoint,
-// one that is stuck included.
+// TestLeaveIsBounded: Leave never waits for ever, with and without an endpoint, even a
+// stuck one.
 func TestLeaveIsBounded(t *testing.T) {
 	alone := startSandbox(t, t.TempDir(), "a")
 	alone.Leave(context.Background())
@@ -97,7 +97,7 @@ func TestLeaveIsBounded(t *testing.T) {
 	mute.stop()
 }
 
-// TestSlowRelay: one that does not read loses what is beyond its queue, counted, and
+// TestSlowRelay: a relay that does not read loses what exceeds its queue, counted, and
 // holds up nobody.
 func TestSlowRelay(t *testing.T) {
 	h := startHost(t, t.TempDir(), RouterOptions{QueuedBytes: 64 << 10})
@@ -159,7 +159,7 @@ func TestRelayGone(t *testing.T) {
 	}
 }
 
-// TestShutdownCounts: what an endpoint that ends cannot bring is counted.
+// TestShutdownCounts: spans that an endpoint cannot deliver at its end are counted.
 func TestShutdownCounts(t *testing.T) {
 	h := startHost(t, t.TempDir(), RouterOptions{Hold: time.Hour})
 	stuck := h.sandbox(t, "stuck")
@@ -180,7 +180,7 @@ func TestShutdownCounts(t *testing.T) {
 	}
 }
 
-// TestPanicCostsOneSpan, and one that cannot be read costs itself.
+// TestPanicCostsOneSpan: so does a span that cannot be read.
 func TestPanicCostsOneSpan(t *testing.T) {
 	dir := t.TempDir()
 	l, err := Listen(dir)
@@ -265,8 +265,8 @@ func TestMakeDir(t *testing.T) {
 	}
 }
 
-// TestNothingAfterTheEnd: a relay that has been told that it has got all gets no more;
-// what comes then waits for the sandbox's next one.
+// TestNothingAfterTheEnd: a relay that has been told the end gets no more spans; later
+// ones wait for the sandbox's next relay.
 func TestNothingAfterTheEnd(t *testing.T) {
 	h := startHost(t, t.TempDir(), RouterOptions{Hold: time.Hour})
 	conn, err := net.Dial("unix", socketPath(h.dir))

@@ -9,8 +9,8 @@ import (
 	"github.com/shimtrace/shimtrace/internal/losses"
 )
 
-// TestProcessTells: the process at the other end tells whose a post is that says
-// nothing of itself, whether its relay has named it before or after.
+// TestProcessTells: the process at the other end identifies a post that names no sandbox,
+// whether its relay has named the process before or after.
 func TestProcessTells(t *testing.T) {
 	e := newEndpoint(t)
 	h := startHost(t, t.TempDir(), RouterOptions{Hold: time.Hour})
@@ -48,15 +48,15 @@ func TestProcessOverrulesClaims(t *testing.T) {
 	h.Take(liar.at, "kata-sb-aaaaaaaa", spans(3, "by service"))
 	h.Take(liar.at, "kata", of("aaaaaaaa-1", spans(4, "by id")))
 	h.Take(liar.at, "kata", spans(2, "by trace"))
-	// A process of nobody's has nothing but what it says.
+	// A process that no relay has named is judged by its posts alone.
 	h.Take(nowhere, "kata", spans(2, "z"))
 	a.same(t, "x", "y", "z")
 	b.same(t, "claims the trace first", "by service", "by id", "by trace")
 	h.lostNothing(t)
 }
 
-// TestSaidThenProven: a trace that somebody claimed is its own sandbox's as soon as
-// that one's process shows.
+// TestSaidThenProven: a trace that another process claimed goes to its own sandbox as
+// soon as that one's process is known.
 func TestSaidThenProven(t *testing.T) {
 	e := newEndpoint(t)
 	h := startHost(t, t.TempDir(), RouterOptions{Hold: time.Hour})
@@ -70,8 +70,8 @@ func TestSaidThenProven(t *testing.T) {
 	a.same(t, "proven", "follows")
 }
 
-// TestStrangers: who is another user, or gone, is not listened to, whichever way the
-// kernel tells; nobody is of whom it cannot be known.
+// TestStrangers: other users' processes, closed connections and unidentified ones are not
+// admitted, whichever way the kernel answers.
 func TestStrangers(t *testing.T) {
 	if os.Geteuid() != 0 {
 		t.Fatal("root is needed, to act as another user")

@@ -35,7 +35,7 @@ func TestOwnSpansInOrder(t *testing.T) {
 	h.lostNothing(t)
 }
 
-// TestWhatTells has each of the ways in which a post tells whose it is.
+// TestWhatTells has each way in which a post identifies its sandbox.
 func TestWhatTells(t *testing.T) {
 	for name, tc := range map[string]struct {
 		post func(h *hosted)
@@ -114,8 +114,8 @@ func TestWhatTells(t *testing.T) {
 	}
 }
 
-// TestAmbiguousService: of two sandboxes whose ids begin alike the service does not
-// tell; of one that came back under the same id the latest counts.
+// TestAmbiguousService: if two sandboxes' ids begin alike, the service identifies
+// neither; if a sandbox came back under the same id, the latest counts.
 func TestAmbiguousService(t *testing.T) {
 	h := startHost(t, t.TempDir(), RouterOptions{Hold: time.Hour})
 	one, two := h.sandbox(t, "cccccccc-1"), h.sandbox(t, "cccccccc-2")
@@ -172,8 +172,8 @@ func TestHoldIsBounded(t *testing.T) {
 	}
 }
 
-// TestManyTraces: a sandbox is remembered by so many of its traces and no more, and
-// held batches with more of them end in an answer.
+// TestManyTraces: the traces remembered of a sandbox are bounded, and held batches with
+// more of them still end in an answer.
 func TestManyTraces(t *testing.T) {
 	h := startHost(t, t.TempDir(), RouterOptions{Hold: time.Hour})
 	names := numbered("x", 4*maxTraces)

@@ -118,8 +118,8 @@ func wantSocket(t *testing.T, find func(from, to netip.AddrPort) (socket, error)
 	}
 }
 
-// TestNothingToldNothingKnown: where neither way is open, nobody is taken for a runtime,
-// nor for gone.
+// TestNothingToldNothingKnown: if neither way works, a peer is taken neither for a
+// runtime nor for gone.
 func TestNothingToldNothingKnown(t *testing.T) {
 	s := sockets{proc: procFS(t.TempDir()), diagnose: noDiag, warn: func(error) {}}
 	if f := s.find([]netip.AddrPort{nowhere}, nowhere)[0]; f.err == nil || errors.Is(f.err, errNoSocket) {

@@ -173,7 +173,7 @@ func TestEvents(t *testing.T) {
 	}
 }
 
-// The exporter's own spans are told by where their code is, in whatever tree it was
+// The exporter's own spans are recognised by where their code is, in whatever tree it was
 // built; Kata's own never are.
 func TestExportersOwn(t *testing.T) {
 	for _, tc := range []struct {
@@ -295,7 +295,7 @@ func TestMalformed(t *testing.T) {
 	}
 }
 
-// What is claimed costs nothing; only what has arrived does.
+// Claimed lengths cost nothing; only arrived bytes do.
 func TestClaimsCostNothing(t *testing.T) {
 	claim := []byte{12, 0x7f, 0xff, 0xff, 0}
 	bodies := [][]byte{

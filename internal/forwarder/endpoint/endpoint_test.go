@@ -97,7 +97,7 @@ func TestConcurrentRuntimes(t *testing.T) {
 	}
 }
 
-// A Sink that blocks is not waited for: what is beyond the queue is refused at once.
+// A blocked Sink is not waited for: requests beyond the queue are refused at once.
 func TestAnswersWithoutTheSink(t *testing.T) {
 	for _, tc := range []struct {
 		name string

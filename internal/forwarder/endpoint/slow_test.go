@@ -28,7 +28,7 @@ func head(length int) string {
 	return fmt.Sprintf("POST %s HTTP/1.1\r\nHost: x\r\nContent-Type: %s\r\nContent-Length: %d\r\n\r\n", Path, typeGo, length)
 }
 
-// Who is slow loses his connection and nobody else anything.
+// A slow client loses its connection, and nobody else loses anything.
 func TestSlowClients(t *testing.T) {
 	var got sunk
 	e := serve(t, got.sink, Options{ReadTimeout: 400 * time.Millisecond})
@@ -94,7 +94,7 @@ func TestSlowStream(t *testing.T) {
 	eventually(t, "the count", func() bool { return e.counters.Losses.Of(losses.CutShortPost) == 1 })
 }
 
-// A client that is gone in the middle of a body.
+// A client that hangs up in the middle of a body.
 func TestGoneMidway(t *testing.T) {
 	e := serve(t, new(sunk).sink, Options{})
 	c := dial(t, e)
@@ -103,8 +103,8 @@ func TestGoneMidway(t *testing.T) {
 	eventually(t, "the count", func() bool { return e.counters.Losses.Of(losses.CutShortPost) == 1 })
 }
 
-// Memory is for what has arrived: claims of length, and many clients at once, do not
-// keep anyone from posting, until the bytes are really there.
+// Memory is taken by bytes that have arrived: announced lengths and many clients at once
+// keep nobody from posting.
 func TestMemoryIsForWhatArrived(t *testing.T) {
 	const limit = 1 << 20
 	var got sunk
@@ -152,8 +152,8 @@ func TestMostConnections(t *testing.T) {
 	})
 }
 
-// A runtime that has nothing to say for longer than a request may take keeps its
-// connection: what it posts next does not meet a closing one.
+// A runtime that posts nothing for longer than a request may take keeps its connection:
+// its next post does not meet a closing one.
 func TestIdleConnectionsStay(t *testing.T) {
 	for version := 1; version <= 2; version++ {
 		e := serve(t, new(sunk).sink, Options{ReadTimeout: 100 * time.Millisecond})

@@ -24,7 +24,7 @@ const (
 // secret is in the environment of the captures' containers.
 const secret = "hunter2"
 
-// bodies returns those of a capture, in order.
+// bodies returns a capture's bodies, in order.
 func bodies(tb testing.TB, name string) (all [][]byte) {
 	tb.Helper()
 	f, err := os.Open(filepath.Join("testdata", name+".tar.gz"))
@@ -56,9 +56,9 @@ func bodies(tb testing.TB, name string) (all [][]byte) {
 	}
 }
 
-// wireStruct is a struct of Thrift's binary protocol as it is on the wire, by its
-// fields' numbers: another reader than the one under test, of another make, without
-// a library, limits or manners.
+// wireStruct is a struct of Thrift's binary protocol as it is on the wire, by its fields'
+// numbers. It is a reader independent of the one under test, without a library and
+// without limits.
 type wireStruct map[int]any
 
 func parseWire(b []byte) wireStruct {
@@ -108,7 +108,7 @@ func (s wireStruct) list(id int) []wireStruct { l, _ := s[id].([]wireStruct); re
 func (s wireStruct) long(id int) int64        { v, _ := s[id].(int64); return v }
 func (s wireStruct) text(id int) string       { v, _ := s[id].(string); return v }
 
-// tags are those of a span as text, by key.
+// tags returns a span's tags as text, by key.
 func (s wireStruct) tags() map[string]any {
 	tags := make(map[string]any)
 	for _, t := range s.list(10) {

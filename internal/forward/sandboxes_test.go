@@ -42,8 +42,8 @@ func TestSandboxFinder(t *testing.T) {
 	if again := newSandboxFinder(patterns).find(); !maps.Equal(again, found) {
 		t.Errorf("nothing has changed, and %v became %v", found, again)
 	}
-	// As when a VM of the same name follows at once; the old directory is kept, or
-	// the new one might get its number.
+	// As if a VM of the same name followed at once; the old directory is kept, else the
+	// new one might get its inode number.
 	b := filepath.Join(dir, "kata", "b")
 	if err := os.Rename(b, filepath.Join(dir, "old")); err != nil {
 		t.Fatal(err)

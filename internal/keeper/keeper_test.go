@@ -19,7 +19,7 @@ import (
 	"github.com/shimtrace/shimtrace/internal/keeper/keepertest"
 )
 
-// answerEnv has this program be what is kept: its value is the lock.
+// answerEnv makes this program the kept process; its value is the lock.
 const answerEnv = "KEEPER_TEST_LOCK"
 
 func TestMain(m *testing.M) {
@@ -139,8 +139,8 @@ func TestFailingOneIsNotHurried(t *testing.T) {
 	}
 }
 
-// TestTheLastOneReplacesADeadOne: one that died just before the last process leaves
-// has nobody else to start it again.
+// TestTheLastOneReplacesADeadOne: if the process died just before the last Keeper leaves,
+// nobody else can start it again.
 func TestTheLastOneReplacesADeadOne(t *testing.T) {
 	for linger, starts := range map[time.Duration]int{0: 1, Linger: 2} {
 		f := newFakeTool(t, "exit 0")
@@ -167,8 +167,8 @@ func TestTheLastOneReplacesADeadOne(t *testing.T) {
 	}
 }
 
-// TestFilesAreLeft: the process has them behind the lock, nobody else has them, and
-// without them it is not started.
+// TestFilesAreLeft: the process gets the files after the lock, no other process has them,
+// and without them it is not started.
 func TestFilesAreLeft(t *testing.T) {
 	f := newFakeTool(t, "exec sleep 1000")
 	path := filepath.Join(t.TempDir(), "socket")

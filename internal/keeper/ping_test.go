@@ -19,8 +19,8 @@ import (
 	"github.com/shimtrace/shimtrace/internal/reliability"
 )
 
-// beKept is the life of what is kept: it answers pings. With the word "deaf" beside the
-// lock it leaves them without an answer.
+// beKept is the kept process: it answers pings, unless there is a file "deaf" beside the
+// lock.
 func beKept(path string) {
 	lock, _ := Inherited(path)
 	if lock == nil {
@@ -130,8 +130,8 @@ func TestStoppedOneIsReplaced(t *testing.T) {
 	}
 }
 
-// TestHangingOneIsReplaced: one that runs and does not answer, which a busy machine may
-// be the cause of, has longer.
+// TestHangingOneIsReplaced: a process that runs and does not answer has longer, since a
+// busy machine may be the cause.
 func TestHangingOneIsReplaced(t *testing.T) {
 	f := newAnswering(t)
 	deaf := f.opts.Lock + ".deaf"
@@ -162,8 +162,8 @@ func TestHangingOneIsReplaced(t *testing.T) {
 	}
 }
 
-// TestAwaitedOneIsReplaced: one that others wait for has less than half a second, whether
-// it sleeps or runs; one that would run if it could has longer.
+// TestAwaitedOneIsReplaced: an awaited process has less than half a second, whether it
+// sleeps or runs; one that is ready to run but cannot has longer.
 func TestAwaitedOneIsReplaced(t *testing.T) {
 	for _, how := range []string{"asleep", "busy"} {
 		t.Run(how, func(t *testing.T) {
@@ -193,8 +193,8 @@ func TestAwaitedOneIsReplaced(t *testing.T) {
 	}
 }
 
-// TestRunningOneGetsWhatItLacks: one that was started by somebody who had nothing to leave
-// gets it from the first who has; if that cannot be, it is said once.
+// TestRunningOneGetsWhatItLacks: a process started without files gets them from the first
+// Keeper that has some; a failure is reported once.
 func TestRunningOneGetsWhatItLacks(t *testing.T) {
 	f := newAnswering(t)
 	watch(t, New(f.opts))
@@ -243,8 +243,8 @@ func TestRunningOneGetsWhatItLacks(t *testing.T) {
 	}
 }
 
-// TestNobodyWaitsForOneThatDoesNotStart: those who have come are reset, who comes is
-// refused, though the process has the socket.
+// TestNobodyWaitsForOneThatDoesNotStart: waiting clients are reset and new ones refused,
+// though the process has the socket.
 func TestNobodyWaitsForOneThatDoesNotStart(t *testing.T) {
 	f := newFakeTool(t, "exec sleep 1000")
 	var at string
@@ -284,7 +284,7 @@ func TestNobodyWaitsForOneThatDoesNotStart(t *testing.T) {
 	})
 }
 
-// TestOneWithoutASocketStays: it is of a version that knew of none, or it is starting.
+// TestOneWithoutASocketStays: it is starting, or an older version that had none.
 func TestOneWithoutASocketStays(t *testing.T) {
 	f := newFakeTool(t, "exec sleep 1000")
 	f.opts.Every = time.Millisecond
@@ -333,7 +333,7 @@ func TestAnswerWhereNamesAreLong(t *testing.T) {
 	}
 }
 
-// TestFullDisk: what fails because the disk is full is not started again and again, by
+// TestFullDisk: a start that fails for a full disk is not repeated again and again, by
 // however many Keepers, and the log says why it fails.
 func TestFullDisk(t *testing.T) {
 	dir := disktest.Full(t, "16k")

@@ -13,7 +13,7 @@ import (
 	"github.com/shimtrace/shimtrace/internal/host"
 )
 
-// TestOneWatches: of many that watch, one pings, and another one when that ends.
+// TestOneWatches: of many watching Keepers one pings, and another one when that ends.
 func TestOneWatches(t *testing.T) {
 	path := filepath.Join(t.TempDir(), "lock")
 	lock, err := host.LockFile(path, unix.LOCK_EX, 0)
@@ -81,8 +81,8 @@ func TestOneWatches(t *testing.T) {
 	eventually(t, "another one watches", func() bool { now := active(); return len(now) == 1 && now[0] != first[0] })
 }
 
-// TestGuardEndsAndDoesNotStart: who guards ends what does not answer; whose it is starts
-// the next one.
+// TestGuardEndsAndDoesNotStart: Guard ends a process that does not answer; the process's
+// own Keepers start the next one.
 func TestGuardEndsAndDoesNotStart(t *testing.T) {
 	f := newAnswering(t)
 	k := New(f.opts)

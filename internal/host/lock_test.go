@@ -40,8 +40,8 @@ func TestLock(t *testing.T) {
 	two.Close()
 }
 
-// TestLockOfAFileThatIsRemoved: who holds the lock may remove the file, and nobody has
-// the lock of what is removed.
+// TestLockOfAFileThatIsRemoved: the lock's holder may remove the file, and nobody gets
+// the lock of a removed file.
 func TestLockOfAFileThatIsRemoved(t *testing.T) {
 	path := filepath.Join(t.TempDir(), "lock")
 	first, err := LockFile(path, unix.LOCK_EX, 0)

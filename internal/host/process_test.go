@@ -118,7 +118,7 @@ func TestStarted(t *testing.T) {
 	}
 }
 
-// TestDescendants: children and theirs, and nobody else.
+// TestDescendants: all descendants, and no other process.
 func TestDescendants(t *testing.T) {
 	cmd := exec.Command("sh", "-c", "sleep 60 & echo; wait")
 	out, err := cmd.StdoutPipe()
@@ -157,7 +157,7 @@ func TestDescendants(t *testing.T) {
 			t.Error("we descend from our child")
 		}
 	}
-	// A pid that has another start by now is nobody's ancestor.
+	// A pid with another start is nobody's ancestor.
 	shell.Start--
 	if got := proc.Descendants(shell); got != nil {
 		t.Errorf("a process that is no more has %+v", got)

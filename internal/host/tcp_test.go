@@ -55,7 +55,7 @@ func TestHolder(t *testing.T) {
 	}
 }
 
-// TestHolderForeign: another user's socket is known for his.
+// TestHolderForeign: another user's socket is recognised.
 func TestHolderForeign(t *testing.T) {
 	if os.Geteuid() != 0 {
 		t.Fatal("root is needed, to act as another user")

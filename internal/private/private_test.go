@@ -13,7 +13,7 @@ import (
 
 const nobody = 65534
 
-// asRoot says that a test needs root, to make files of others.
+// asRoot skips a test without root, except in CI: it makes other users' files.
 func asRoot(t *testing.T) {
 	t.Helper()
 	if os.Geteuid() == 0 {
@@ -36,7 +36,7 @@ func TestDirectories(t *testing.T) {
 	asRoot(t)
 	for _, tt := range []struct {
 		name string
-		make func(t *testing.T, dir string) string // what is to be opened, below a directory of ours
+		make func(t *testing.T, dir string) string // returns the path to open, below our directory
 		err  string                                // empty: it is private
 	}{
 		{"ours", func(t *testing.T, dir string) string { return dir }, ""},

@@ -24,8 +24,8 @@ type Tree struct {
 type Place uint8
 
 const (
-	// called is below its parent, or a root without a parent.
-	called Place = iota
+	// The zero value is below its parent, or a root without a parent.
+	_ Place = iota
 	// Linked is below a span of another trace that it is linked to: its parent is a
 	// caller's span, which is not in the journal.
 	Linked

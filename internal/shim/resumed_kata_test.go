@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"compress/gzip"
 	"context"
+	"encoding/hex"
 	"errors"
 	"fmt"
 	"io"
@@ -15,10 +16,14 @@ import (
 	"time"
 
 	"github.com/containerd/ttrpc"
+	tracepb "go.opentelemetry.io/proto/otlp/trace/v1"
 	"google.golang.org/protobuf/types/known/emptypb"
 
 	"github.com/shimtrace/shimtrace/internal/forwarder/agent"
 	"github.com/shimtrace/shimtrace/internal/losses"
+	"github.com/shimtrace/shimtrace/internal/names"
+	"github.com/shimtrace/shimtrace/internal/reliability"
+	"github.com/shimtrace/shimtrace/internal/shim/control"
 	"github.com/shimtrace/shimtrace/internal/shim/shimtest"
 )
 
@@ -40,13 +45,19 @@ const agentService = "grpc.AgentService"
 // newVM starts a VM as a runtime does in Create.
 func newVM(t *testing.T) *vm {
 	t.Helper()
+	return newVMWith(t, "")
+}
+
+// newVMWith starts one with something more in the configuration.
+func newVMWith(t *testing.T, more string) *vm {
+	t.Helper()
 	dir, err := os.MkdirTemp("", "vm-") // short
 	if err != nil {
 		t.Fatal(err)
 	}
 	t.Cleanup(func() { os.RemoveAll(dir) })
 	v := &vm{socket: filepath.Join(dir, "c1", "vm.sock"), conns: make(chan net.Conn), hold: make(chan struct{}), waits: make(chan struct{}, 1)}
-	v.guardedPod = newGuardedPodWith(t, fmt.Sprintf("[agent]\nreceive = \"on\"\ninject = \"on\"\n[agent.sockets]\nvmm = %q\n[jaeger]\nreceive = \"off\"\n", filepath.Join(dir, "{sandbox}", "vm.sock")))
+	v.guardedPod = newGuardedPodWith(t, fmt.Sprintf("[agent]\nreceive = \"on\"\ninject = \"on\"\n[agent.sockets]\nvmm = %q\n[jaeger]\nreceive = \"off\"\n%s", filepath.Join(dir, "{sandbox}", "vm.sock"), more))
 	release := v.guardedPod.hold("Create")
 	created := make(chan error, 1)
 	go func() { created <- v.call("Create") }()
@@ -152,12 +163,8 @@ func TestKataRelayKilled(t *testing.T) {
 	v := newVM(t)
 	frames := unzipped(t, "../forwarder/agent/testdata/kata-4.1.0-pod.agent.frames.gz")
 	total := countFrames(t, frames)
-	var stream net.Conn
-	shimtest.Eventually(t, "the agent connects", func() (ok bool) {
-		var err error
-		stream, err = net.Dial("unix", v.socket+"_10240")
-		return err == nil
-	})
+	v.awaitSocket()
+	stream := v.connect()
 	cut := len(frames)/2 + 7
 	if _, err := stream.Write(frames[:cut]); err != nil {
 		t.Fatal(err)
@@ -196,13 +203,172 @@ func TestKataRelayKilled(t *testing.T) {
 		t.Errorf("%d spans of requests; lost %v", n, lost)
 	}
 	// Of the agent's spans, the captured ones are old: each is there, counted, or quiet.
-	got := 0
-	for _, all := range spans {
-		got += len(all)
-	}
+	got := count(spans)
 	t.Logf("%d spans in all, the agent sent %d; lost %v", got, total, lost)
 	if got < total/4 || lost["agent: "+losses.RelayDied.String()] == 0 {
 		t.Errorf("%d spans are there, the agent sent %d; lost %v", got, total, lost)
+	}
+}
+
+func count(spans map[string][]*tracepb.Span) (n int) {
+	for _, all := range spans {
+		n += len(all)
+	}
+	return n
+}
+
+// awaitSocket waits for the socket where the agent connects.
+func (v *vm) awaitSocket() {
+	v.t.Helper()
+	shimtest.Eventually(v.t, "the agent can connect", func() bool {
+		_, err := os.Lstat(v.socket + "_10240")
+		return err == nil
+	})
+}
+
+// connect connects as the agent does, at the first attempt.
+func (v *vm) connect() net.Conn {
+	v.t.Helper()
+	conn, err := net.Dial("unix", v.socket+"_10240")
+	if err != nil {
+		v.t.Fatalf("the agent is refused, and does not start: %v", err)
+	}
+	return conn
+}
+
+// TestKataAgentConnectsBetweenRelays: an agent that connects while no relay lives notices
+// nothing of it, and its spans are in the trace.
+func TestKataAgentConnectsBetweenRelays(t *testing.T) {
+	v := newVM(t)
+	frames := unzipped(t, "../forwarder/agent/testdata/kata-4.1.0-pod.agent.frames.gz")
+	total := countFrames(t, frames)
+	v.awaitSocket()
+	before, err := os.Lstat(v.socket + "_10240")
+	if err != nil {
+		t.Fatal(err)
+	}
+	goOn := v.killRelayWithoutSuccessor()
+	stream := v.connect()
+	sent := make(chan error, 1)
+	go func() {
+		_, err := stream.Write(frames)
+		sent <- errors.Join(err, stream.Close())
+	}()
+	goOn()
+	if err := <-sent; err != nil {
+		t.Errorf("the agent: %v", err)
+	}
+	v.killRelay() // also after that one
+	v.connect().Close()
+	if now, err := os.Lstat(v.socket + "_10240"); err != nil || !os.SameFile(before, now) {
+		t.Errorf("the agent's socket is another one: %v", err)
+	}
+	v.must("Start", "Delete")
+	v.end()
+	spans, lost := v.trace()
+	if got := count(spans); got < total/4 {
+		t.Errorf("%d spans are there, the agent sent %d; lost %v", got, total, lost)
+	}
+	if left, _ := os.ReadDir(filepath.Dir(v.socket)); len(left) != 1 {
+		t.Errorf("in the VMM's directory are %v", left)
+	}
+	reliability.Row(t, reliability.Fault{
+		Area:  "Processes",
+		Fault: "an agent connects after its relay was killed, before another one is there",
+		Pod:   "nothing: the agent's connection is taken, and read when the next relay is there",
+		Lost:  "nothing of what the agent sends meanwhile",
+	})
+}
+
+// TestKataRemovedBetweenRelays: the VMM's directory is removed while no relay lives, which
+// the one that follows does not hinder; what waits there is read.
+func TestKataRemovedBetweenRelays(t *testing.T) {
+	for name, whole := range map[string]bool{"whole": true, "inside": false} {
+		t.Run(name, func(t *testing.T) {
+			v := newVM(t)
+			frames := unzipped(t, "../forwarder/agent/testdata/kata-4.1.0-pod.agent.frames.gz")
+			v.awaitSocket()
+			goOn := v.killRelayWithoutSuccessor()
+			stream := v.connect()
+			sent := make(chan error, 1)
+			go func() {
+				_, err := stream.Write(frames)
+				sent <- errors.Join(err, stream.Close())
+			}()
+			dir := filepath.Dir(v.socket)
+			files, err := os.ReadDir(dir)
+			if err != nil || len(files) != 3 {
+				t.Fatalf("in the VMM's directory are %v, %v", files, err)
+			}
+			for _, f := range files {
+				if err := os.Remove(filepath.Join(dir, f.Name())); err != nil {
+					t.Fatal(err)
+				}
+			}
+			if whole {
+				if err := os.Remove(dir); err != nil {
+					t.Fatal(err)
+				}
+			}
+			goOn()
+			if err := <-sent; err != nil {
+				t.Errorf("the agent: %v", err)
+			}
+			for end := time.Now().Add(200 * time.Millisecond); time.Now().Before(end); time.Sleep(time.Millisecond) {
+				if left, _ := os.ReadDir(dir); len(left) > 0 {
+					t.Fatalf("there is something in the VMM's directory: %v", left)
+				}
+			}
+			if err := os.Remove(dir); whole != errors.Is(err, os.ErrNotExist) || !whole && err != nil {
+				t.Errorf("the VMM's directory: %v", err)
+			}
+			v.must("Delete")
+			v.end()
+			if spans, lost := v.trace(); count(spans) < countFrames(t, frames)/4 {
+				t.Errorf("%d spans are there; lost %v", count(spans), lost)
+			}
+		})
+	}
+	reliability.Row(t, reliability.Fault{
+		Area:  "Processes",
+		Fault: "a VMM's directory is removed, or about to be, after its relay was killed, before another one is there",
+		Pod:   "nothing: the directory stays empty",
+		Lost:  "nothing of what the agent had sent before",
+	})
+}
+
+// TestKataRelayKilledInWindow: a window of tracing on demand goes on, and has the requests
+// to the agent in it that come after.
+func TestKataRelayKilledInWindow(t *testing.T) {
+	v := newVMWith(t, "[trace]\nmode = \"dynamic\"\n")
+	v.awaitSocket()
+	runtime := v.ask()
+	defer runtime.Close()
+	on := v.turn(control.DoOn)
+	v.killRelay()
+	if err := runtime.Call(t.Context(), agentService, "CreateContainer", new(emptypb.Empty), new(emptypb.Empty)); err != nil {
+		t.Error(err)
+	}
+	v.connect().Close()
+	if a := v.turn(control.DoOff); !a.Changed || a.Window.TraceID != on.Window.TraceID {
+		t.Errorf("off: %+v, it was on as %+v", a, on.Window)
+	}
+	if err := runtime.Call(t.Context(), agentService, "CreateContainer", new(emptypb.Empty), new(emptypb.Empty)); err != nil {
+		t.Error(err)
+	}
+	v.must("Start", "Delete")
+	runtime.Close()
+	v.end()
+	spans, lost := v.trace()
+	if len(spans["CreateContainer"]) != 1 || len(spans["Start"]) != 0 || len(spans[names.SwitchedOff]) != 1 || len(spans[names.RelayResumed]) != 1 {
+		t.Errorf("spans %v, lost %v", spans, lost)
+	}
+	for _, all := range spans {
+		for _, s := range all {
+			if id := hex.EncodeToString(s.TraceId); id != on.Window.TraceID {
+				t.Errorf("%s is in the trace %s", s.Name, id)
+			}
+		}
 	}
 }
 

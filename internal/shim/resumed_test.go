@@ -213,6 +213,42 @@ func (p *guardedPod) killRelay() {
 	})
 }
 
+// turn has the relay turn tracing on or off, as an operator does.
+func (p *guardedPod) turn(do string) control.Answer {
+	p.t.Helper()
+	sockets, _ := filepath.Glob(filepath.Join(p.cfg.Relay.StateDir, "s", "*"+control.Suffix))
+	if len(sockets) != 1 {
+		p.t.Fatalf("control sockets %q", sockets)
+	}
+	a, err := control.Ask(p.t.Context(), sockets[0], control.Request{Do: do})
+	if err != nil {
+		p.t.Fatal(err)
+	}
+	return a
+}
+
+// killRelayWithoutSuccessor kills the relay and has nobody follow until goOn, which
+// returns when another one is there.
+func (p *guardedPod) killRelayWithoutSuccessor() (goOn func()) {
+	p.t.Helper()
+	p.guarded()
+	guards := processes(actionGuard, p.cfg.Relay.StateDir)
+	if len(guards) != 1 {
+		p.t.Fatalf("guards %v", guards)
+	}
+	if err := errors.Join(unix.Kill(guards[0], unix.SIGSTOP), unix.Kill(p.relays()[0], unix.SIGKILL)); err != nil {
+		p.t.Fatal(err)
+	}
+	shimtest.Eventually(p.t, "the relay is dead", func() bool { return len(p.relays()) == 0 })
+	return func() {
+		p.t.Helper()
+		if err := unix.Kill(guards[0], unix.SIGCONT); err != nil {
+			p.t.Fatal(err)
+		}
+		p.guarded()
+	}
+}
+
 // guarded waits until the guard has the relay.
 func (p *guardedPod) guarded() {
 	p.t.Helper()
@@ -381,28 +417,13 @@ func TestRelayKilled(t *testing.T) {
 	t.Run("in a window", func(t *testing.T) {
 		p := newGuardedPodWith(t, "[trace]\nmode = \"dynamic\"\n")
 		p.must("Create")
-		switchOn := func(on bool) control.Answer {
-			do := control.DoOff
-			if on {
-				do = control.DoOn
-			}
-			sockets, _ := filepath.Glob(filepath.Join(p.cfg.Relay.StateDir, "s", "*"+control.Suffix))
-			if len(sockets) != 1 {
-				t.Fatalf("control sockets %q", sockets)
-			}
-			a, err := control.Ask(t.Context(), sockets[0], control.Request{Do: do})
-			if err != nil {
-				t.Fatal(err)
-			}
-			return a
-		}
-		on := switchOn(true)
+		on := p.turn(control.DoOn)
 		p.killRelay()
 		p.must("Start")
-		if a := switchOn(true); a.Changed || a.Window.TraceID != on.Window.TraceID || len(a.Containers) != 1 {
+		if a := p.turn(control.DoOn); a.Changed || a.Window.TraceID != on.Window.TraceID || len(a.Containers) != 1 {
 			t.Errorf("after it: %+v, want the window %+v", a, on.Window)
 		}
-		if a := switchOn(false); !a.Changed || a.Window.TraceID != on.Window.TraceID {
+		if a := p.turn(control.DoOff); !a.Changed || a.Window.TraceID != on.Window.TraceID {
 			t.Errorf("off: %+v", a)
 		}
 		p.must("Delete") // which is not recorded

@@ -40,9 +40,9 @@ type Options struct {
 	// seldom.
 	Pace *vmmdir.Pace
 	// Taken is told when a place has been taken, before anyone who connects there is
-	// served. Left is told when nobody is served there any more. Default: nobody is told.
-	Taken func(Seat)
-	Left  func(path string)
+	// served. Left is told when nobody is served there any more, which may be after the
+	// same place was taken again. Default: nobody is told.
+	Taken, Left func(Seat)
 	// Seats are places that another process has taken. Those that are not the sandbox's
 	// are closed.
 	Seats []Seat
@@ -94,7 +94,7 @@ func New(sandbox string, o Options) (*Interposer, error) {
 		o.Taken = func(Seat) {}
 	}
 	if o.Left == nil {
-		o.Left = func(string) {}
+		o.Left = func(Seat) {}
 	}
 	if o.step == nil {
 		o.step = func(string) {}
@@ -126,7 +126,7 @@ func (i *Interposer) Serve(ctx context.Context) {
 		if !i.resume(s) {
 			s.Listener.Close()
 			s.Hold.Close()
-			i.opts.Left(s.Path)
+			i.opts.Left(s)
 		}
 	}
 	defer i.seats.Wait()

@@ -90,7 +90,7 @@ func (p *place) sit(s *seat) {
 	p.opts.Taken(s.kept())
 	p.seats.Go(func() {
 		s.accept(p.Interposer, &p.report)
-		p.opts.Left(s.path)
+		p.opts.Left(s.kept())
 	})
 }
 

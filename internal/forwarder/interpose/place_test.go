@@ -16,6 +16,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"github.com/shimtrace/shimtrace/internal/forwarder/listen"
+	"github.com/shimtrace/shimtrace/internal/forwarder/vmmdir"
 )
 
 // TestTakesPlace: the directory comes later, and the socket in it still later.
@@ -224,7 +225,12 @@ func TestNoErrorMeanwhile(t *testing.T) {
 // it makes anew is taken anew.
 func TestFollowsVMM(t *testing.T) {
 	pattern, v := vmmAt(t)
-	i, _ := interposer(t, pattern, Options{})
+	var mu sync.Mutex
+	kept := make(map[vmmdir.ID]bool)
+	i, stop := interposer(t, pattern, Options{
+		Taken: func(s Seat) { mu.Lock(); defer mu.Unlock(); kept[s.Own] = true },
+		Left:  func(s Seat) { mu.Lock(); defer mu.Unlock(); delete(kept, s.Own) },
+	})
 	for n := range uint64(5) {
 		taken(t, v.path)
 		mustConverse(t, v.path)
@@ -234,6 +240,18 @@ func TestFollowsVMM(t *testing.T) {
 			eventually(t, "nothing is left", func() bool { return len(names(t, v.path)) == 0 })
 		}
 		v.listen(t)
+	}
+	taken(t, v.path)
+	own, _ := identify(t, v.path)
+	// Those that were there before are left only now, which that one is not.
+	eventually(t, "the last one alone is kept", func() bool {
+		mu.Lock()
+		defer mu.Unlock()
+		return len(kept) == 1 && kept[own]
+	})
+	stop()
+	if len(kept) != 0 {
+		t.Errorf("%v are kept after the end", kept)
 	}
 }
 

@@ -9,13 +9,11 @@ import (
 	"slices"
 	"strconv"
 	"strings"
-	"time"
 
 	"golang.org/x/sys/unix"
 
 	"github.com/shimtrace/shimtrace/internal/forwarder/listen"
 	"github.com/shimtrace/shimtrace/internal/forwarder/vmmdir"
-	"github.com/shimtrace/shimtrace/internal/host"
 )
 
 // Restore gives VMMs back the sockets whose places were taken by a process that has
@@ -38,9 +36,6 @@ func Restore(sandbox string, patterns []listen.Pattern) error {
 	return errors.Join(errs...)
 }
 
-// lockPatience bounds the wait for a directory's lock, which others hold only briefly.
-const lockPatience = 200 * time.Millisecond
-
 // inLockedDir calls f inside a directory while holding its lock. It does nothing if the
 // directory does not exist.
 func inLockedDir(path string, f func() error) error {
@@ -53,15 +48,10 @@ func inLockedDir(path string, f func() error) error {
 	}
 	defer dir.Close()
 	return dir.Inside(func() error {
-		for end := time.Now().Add(lockPatience); ; time.Sleep(time.Millisecond) {
-			err := dir.Lock()
-			if err == nil {
-				return f()
-			}
-			if !errors.Is(err, host.ErrLocked) || time.Now().After(end) {
-				return err
-			}
+		if err := dir.Lock(vmmdir.Patience); err != nil {
+			return err
 		}
+		return f()
 	})
 }
 

@@ -29,7 +29,7 @@ func takeSeat(path string, o *Options) (*seat, error) {
 	defer dir.Close()
 	s := &seat{path: path, name: filepath.Base(path), over: make(chan struct{})}
 	err = dir.Inside(func() error {
-		if err := dir.Lock(); err != nil {
+		if err := dir.Lock(0); err != nil {
 			return err
 		}
 		if err := clearAway(s.name); err != nil {

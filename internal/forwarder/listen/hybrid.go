@@ -4,6 +4,8 @@ import (
 	"context"
 	"errors"
 	"net"
+	"os"
+	"path/filepath"
 	"sync"
 	"time"
 
@@ -25,14 +27,15 @@ type HybridOptions struct {
 	// Pace says how often to look for directories. Default: often for 2 minutes, then
 	// seldom.
 	Pace *vmmdir.Pace
+	// Listening is told of each socket before it has its name. Left is told when nobody is
+	// accepted there any more, which may be after another socket has the name. Default:
+	// nobody is told.
+	Listening, Left func(Socket)
+	// Sockets are left by another process: connections that wait there are accepted. Those
+	// that are not the sandbox's are closed.
+	Sockets []Socket
 	// Warn is told of failures; none of them ends Serve.
 	Warn func(error)
-	// Listening is told of each socket before anyone is accepted there, and Left of its
-	// path before it is closed.
-	Listening func(Socket)
-	Left      func(path string)
-	// Sockets are left by another process. Those that are not the sandbox's are closed.
-	Sockets []Socket
 }
 
 // Hybrid listens for the agent of one sandbox at the paths where VMMs with hybrid VSOCK
@@ -43,6 +46,7 @@ type Hybrid struct {
 	opts    HybridOptions
 	handle  Handler
 	places  []*place
+	accepts sync.WaitGroup
 }
 
 // NewHybrid returns a listener for a sandbox's agent; Serve runs it. It fails for a
@@ -61,7 +65,7 @@ func NewHybrid(sandbox string, opts HybridOptions, handle Handler) (*Hybrid, err
 		opts.Listening = func(Socket) {}
 	}
 	if opts.Left == nil {
-		opts.Left = func(string) {}
+		opts.Left = func(Socket) {}
 	}
 	h := &Hybrid{sandbox: sandbox, opts: opts, handle: handle}
 	for _, p := range opts.Patterns {
@@ -70,12 +74,6 @@ func NewHybrid(sandbox string, opts HybridOptions, handle Handler) (*Hybrid, err
 			return nil, err
 		}
 		h.places = append(h.places, &place{hybrid: h, spot: NewSpot(path), report: vmmdir.Reporter{To: opts.Warn}})
-	}
-	for _, s := range opts.Sockets {
-		if !h.resume(s) {
-			opts.Left(s.Path)
-			s.Listener.Close()
-		}
 	}
 	return h, nil
 }
@@ -87,16 +85,15 @@ const least = 20 * time.Millisecond
 // Serve listens until ctx is done, then removes its sockets. Directories may appear,
 // vanish and reappear meanwhile.
 func (h *Hybrid) Serve(ctx context.Context) {
+	for _, b := range h.opts.Sockets {
+		h.resume(b)
+	}
+	defer h.accepts.Wait()
 	defer func() {
 		for _, p := range h.places {
 			p.leave()
 		}
 	}()
-	for _, p := range h.places {
-		if p.socket != nil {
-			p.serve()
-		}
-	}
 	timer := time.NewTimer(0)
 	defer timer.Stop()
 	for {
@@ -121,12 +118,22 @@ type place struct {
 	report vmmdir.Reporter
 	failed time.Time   // when listening last failed
 	socket *socketFile // nil: not listening
-	accept sync.WaitGroup
+
+	emptied vmmdir.ID // the directory in which the socket had vanished,
+	since   time.Time // and when
 }
 
-// failurePause is the pause after a failed attempt to listen: each attempt costs a
-// thread.
-const failurePause = 500 * time.Millisecond
+const (
+	// failurePause is the pause after a failed attempt to listen: each attempt costs a
+	// thread.
+	failurePause = 500 * time.Millisecond
+	// removalTime is how long it may take to remove a directory in which the socket has
+	// vanished already.
+	removalTime = 2 * time.Second
+	// linger is how long a socket still accepts that has lost its name, for who waits
+	// there already.
+	linger = 100 * time.Millisecond
+)
 
 // tend starts listening if the directory is there, and listens again if the socket has
 // vanished.
@@ -135,13 +142,16 @@ func (p *place) tend() {
 		if p.socket.present() {
 			return
 		}
+		if _, _, err := vmmdir.Identify(p.socket.path); err != nil {
+			p.emptied, p.since = p.socket.dir, time.Now()
+		}
 		p.leave()
 	}
 	path, there := p.spot.Find(p.hybrid.opts.Owns)
-	if !there || time.Since(p.failed) < failurePause {
+	if !there || time.Since(p.failed) < failurePause || p.isBeingRemoved(path) {
 		return
 	}
-	s, err := bindSocketFile(path, p.hybrid.opts.Users)
+	s, err := bindSocketFile(path, p.hybrid.opts)
 	if errors.Is(err, vmmdir.ErrNone) || errors.Is(err, host.ErrLocked) {
 		return
 	}
@@ -150,22 +160,30 @@ func (p *place) tend() {
 		p.failed = time.Now()
 		return
 	}
+	p.listen(s)
+}
+
+// isBeingRemoved reports whether that may be happening to the directory of path, which
+// something new in it would hinder.
+func (p *place) isBeingRemoved(path string) bool {
+	if time.Since(p.since) >= removalTime {
+		return false
+	}
+	id, _, err := vmmdir.Identify(filepath.Dir(path))
+	return err != nil || id == p.emptied
+}
+
+// listen has connections accepted.
+func (p *place) listen(s *socketFile) {
 	p.socket = s
-	p.serve()
+	p.hybrid.accepts.Go(func() { p.hybrid.accept(s) })
 }
 
-// serve accepts at the place's socket.
-func (p *place) serve() {
-	s := p.socket
-	p.hybrid.opts.Listening(s.kept())
-	p.accept.Go(func() { p.hybrid.accept(s) })
-}
-
+// leave removes the socket, and accepts who has come meanwhile.
 func (p *place) leave() {
 	if p.socket != nil {
-		p.hybrid.opts.Left(p.socket.path)
 		p.socket.remove()
-		p.accept.Wait()
+		_ = p.socket.SetDeadline(time.Now().Add(linger))
 		p.socket = nil
 	}
 }
@@ -173,14 +191,18 @@ func (p *place) leave() {
 // acceptPause is the pause after a failed accept, for instance for want of descriptors.
 const acceptPause = 100 * time.Millisecond
 
-// accept takes connections until the socket is closed.
+// accept takes connections until the place is left.
 func (h *Hybrid) accept(s *socketFile) {
+	defer func() {
+		s.Close()
+		h.opts.Left(s.kept())
+	}()
 	var report vmmdir.Reporter
 	report.To = h.opts.Warn
 	for {
 		conn, err := s.AcceptUnix()
 		switch {
-		case errors.Is(err, net.ErrClosed):
+		case errors.Is(err, os.ErrDeadlineExceeded):
 			return
 		case err != nil:
 			report.Tell(err)

@@ -1,43 +1,67 @@
 package listen
 
 import (
+	"errors"
 	"net"
-	"os"
+	"sync"
+	"time"
 
 	"github.com/shimtrace/shimtrace/internal/forwarder/vmmdir"
 )
 
-// Socket is what another process needs to go on listening at a socket in a VMM's
-// directory.
+// Socket is what another process needs to listen at a socket after this one, which no
+// connection that waits there notices.
 type Socket struct {
 	Path  string    `json:"path"`
-	ID    vmmdir.ID `json:"id"`
-	Owner uint32    `json:"owner"` // the directory's uid
+	ID    vmmdir.ID `json:"id"` // of the socket's file
+	Dir   vmmdir.ID `json:"dir"`
+	Owner uint32    `json:"owner"` // of the directory
 
 	Listener *net.UnixListener `json:"-"`
 }
 
+// kept returns what another process needs for it.
 func (s *socketFile) kept() Socket {
-	return Socket{Path: s.path, ID: s.id, Owner: s.owner, Listener: s.UnixListener}
+	return Socket{Path: s.path, ID: s.id, Dir: s.dir, Owner: s.owner, Listener: s.UnixListener}
 }
 
-// allowed returns who may connect to a socket in a user's directory.
-func allowed(owner uint32, extra []uint32) []uint32 {
-	return append([]uint32{0, uint32(os.Geteuid()), owner}, extra...)
-}
-
-// resume takes over a socket that another process has left. It reports whether the socket
-// is the sandbox's.
-func (h *Hybrid) resume(was Socket) bool {
+// resume listens at a socket that another process has bound, if it is of the sandbox.
+func (h *Hybrid) resume(b Socket) {
 	for _, p := range h.places {
-		for path := range Candidates(p.spot.path) {
-			if path == was.Path && p.socket == nil {
-				p.socket = &socketFile{
-					UnixListener: was.Listener, path: path, id: was.ID, owner: was.Owner, users: allowed(was.Owner, h.opts.Users),
-				}
-				return true
-			}
+		if p.socket == nil && p.spot.is(b.Path) {
+			h.opts.Listening(b)
+			p.listen(b.socketFile(h.opts.Users))
+			return
 		}
 	}
-	return false
+	b.Listener.Close()
+	h.opts.Left(b)
+}
+
+func (b Socket) socketFile(users []uint32) *socketFile {
+	return &socketFile{UnixListener: b.Listener, path: b.Path, id: b.ID, dir: b.Dir, owner: b.Owner, users: allowed(b.Owner, users)}
+}
+
+// TurnAway ends connections as they come, for who has nobody to hand them to: an agent
+// whose connection is refused may not start. It ends with stop, which removes the socket.
+func (b Socket) TurnAway() (stop func()) {
+	var over sync.WaitGroup
+	over.Go(func() {
+		for {
+			conn, err := b.Listener.Accept()
+			switch {
+			case errors.Is(err, net.ErrClosed):
+				return
+			case err != nil:
+				time.Sleep(acceptPause)
+			default:
+				conn.Close()
+			}
+		}
+	})
+	return func() {
+		b.socketFile(nil).remove()
+		b.Listener.Close()
+		over.Wait()
+	}
 }

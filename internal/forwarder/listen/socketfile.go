@@ -7,7 +7,6 @@ import (
 	"os"
 	"path/filepath"
 	"slices"
-	"strconv"
 
 	"golang.org/x/sys/unix"
 
@@ -20,6 +19,7 @@ type socketFile struct {
 	*net.UnixListener
 	path  string
 	id    vmmdir.ID
+	dir   vmmdir.ID
 	owner uint32   // of the directory
 	users []uint32 // who may connect
 }
@@ -27,22 +27,21 @@ type socketFile struct {
 // bindSocketFile listens at path, in a directory that must exist (else vmmdir.ErrNone).
 // The file appears with mode 0600 and already listening. It belongs to the directory's
 // owner, so a VMM that runs as that user can connect. Root, our own user and the users
-// in extra may connect, too.
+// of o may connect, too.
 //
 // A socket already at path is replaced if it belongs to the directory's owner or to our
 // user and nobody listens there. Nothing else is ever removed.
-func bindSocketFile(path string, extra []uint32) (*socketFile, error) {
+func bindSocketFile(path string, o HybridOptions) (*socketFile, error) {
 	dir, err := vmmdir.Open(filepath.Dir(path))
 	if err != nil {
 		return nil, err
 	}
 	defer dir.Close()
-	s := &socketFile{path: path, owner: dir.Owner.UID, users: allowed(dir.Owner.UID, extra)}
+	s := &socketFile{path: path, owner: dir.Owner.UID, users: allowed(dir.Owner.UID, o.Users)}
 	name := filepath.Base(path)
-	temp := ".shimtrace-" + strconv.Itoa(os.Getpid())
-	var fd int
+	temp := ".shimtrace-new-" + name // nobody else's, while the directory is locked
 	err = dir.Inside(func() (err error) {
-		if err := dir.Lock(); err != nil {
+		if err := dir.Lock(0); err != nil {
 			return err
 		}
 		if err := clearStale(name, dir.Owner.UID); err != nil {
@@ -51,25 +50,38 @@ func bindSocketFile(path string, extra []uint32) (*socketFile, error) {
 		if err := vmmdir.Remove(temp); err != nil {
 			return err
 		}
-		if fd, err = vmmdir.ListenAt(temp, 0o600); err != nil {
+		fd, err := vmmdir.ListenAt(temp, 0o600)
+		if err != nil {
 			return err
 		}
-		if err = unix.Renameat2(unix.AT_FDCWD, temp, unix.AT_FDCWD, name, unix.RENAME_NOREPLACE); err == nil {
-			s.id, _, err = vmmdir.Identify(name)
+		if s.UnixListener, err = host.UnixListener(os.NewFile(uintptr(fd), name)); err == nil {
+			s.id, _, err = vmmdir.Identify(temp)
+		}
+		if err == nil {
+			s.dir, _, err = vmmdir.Identify(".")
+		}
+		if err == nil {
+			o.Listening(s.kept())
+			err = unix.Renameat2(unix.AT_FDCWD, temp, unix.AT_FDCWD, name, unix.RENAME_NOREPLACE)
 		}
 		if err != nil {
-			unix.Close(fd)
 			_ = vmmdir.Remove(temp)
 		}
 		return err
 	})
 	if err != nil {
-		return nil, fmt.Errorf("listen at %s: %w", path, err)
-	}
-	if s.UnixListener, err = host.UnixListener(os.NewFile(uintptr(fd), name)); err != nil {
+		if s.UnixListener != nil {
+			s.Close()
+			o.Left(s.kept())
+		}
 		return nil, fmt.Errorf("listen at %s: %w", path, err)
 	}
 	return s, nil
+}
+
+// allowed returns who may connect to a socket in a directory with the owner.
+func allowed(owner uint32, extra []uint32) []uint32 {
+	return append([]uint32{0, uint32(os.Geteuid()), owner}, extra...)
 }
 
 // present reports whether the file still has its name, in a directory that still has
@@ -83,10 +95,9 @@ func (s *socketFile) present() bool {
 	return err == nil && dir.Uid == s.owner
 }
 
-// remove stops listening and removes the file if path still names it. The socket is
-// closed last: until then no other file can get its inode number.
+// remove removes the file if path still names it. The socket is closed later: until then
+// no other file can get its inode number.
 func (s *socketFile) remove() {
-	defer s.Close()
 	dir, err := vmmdir.Open(filepath.Dir(s.path))
 	if err != nil {
 		return
@@ -94,7 +105,7 @@ func (s *socketFile) remove() {
 	defer dir.Close()
 	// If this fails, the file goes with its directory.
 	_ = dir.Inside(func() error {
-		if err := dir.Lock(); err != nil {
+		if err := dir.Lock(vmmdir.Patience); err != nil {
 			return err
 		}
 		if id, _, err := vmmdir.Identify(filepath.Base(s.path)); err != nil || id != s.id {

@@ -2,6 +2,7 @@ package listen
 
 import (
 	"path/filepath"
+	"strconv"
 	"strings"
 	"time"
 
@@ -35,6 +36,18 @@ func (s *Spot) Find(owns func(uid uint32) bool) (path string, there bool) {
 		s.found, there = Resolve(s.path, owns)
 	}
 	return s.found, there
+}
+
+// is reports whether the path is what the spot's may stand for, there or not.
+func (s *Spot) is(path string) bool {
+	before, after, ok := strings.Cut(s.path, userPlaceholder)
+	if !ok {
+		return path == s.path
+	}
+	rest, begins := strings.CutPrefix(path, before)
+	user, ends := strings.CutSuffix(rest, after)
+	_, err := strconv.ParseUint(user, 10, 32)
+	return begins && ends && err == nil
 }
 
 func isThere(path string) bool {

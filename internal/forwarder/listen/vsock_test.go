@@ -44,15 +44,14 @@ func standIn(t *testing.T) (transport, string) {
 	return abstractTransport(name), name
 }
 
-func await(t *testing.T, arrived chan arrival) arrival {
+func await[T any](t *testing.T, arrived chan T) (a T) {
 	t.Helper()
 	select {
-	case a := <-arrived:
-		return a
+	case a = <-arrived:
 	case <-time.After(patience):
-		t.Fatal("no connection arrives")
-		return arrival{}
+		t.Fatalf("no %T arrives", a)
 	}
+	return a
 }
 
 // carries checks that the VM's bytes arrive from the first one on.

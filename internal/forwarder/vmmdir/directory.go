@@ -7,6 +7,7 @@ import (
 	"path/filepath"
 	"runtime"
 	"runtime/debug"
+	"time"
 
 	"golang.org/x/sys/unix"
 
@@ -90,10 +91,13 @@ func openLinked(path string) (*os.File, error) {
 	return os.NewFile(uintptr(fd), path), nil
 }
 
-// Lock keeps other relays out of the directory until Close. It does not wait:
-// host.ErrLocked if another process has the lock.
-func (d *Dir) Lock() error {
-	return host.Lock(d.File, unix.LOCK_EX, 0)
+// Patience bounds the wait for a directory's lock, which others hold only briefly.
+const Patience = 200 * time.Millisecond
+
+// Lock keeps others out of the directory until Close. It waits for the time given, then
+// it is host.ErrLocked.
+func (d *Dir) Lock(wait time.Duration) error {
+	return host.Lock(d.File, unix.LOCK_EX, wait)
 }
 
 // Inside calls f with d as its working directory and its owner's rights to files, on a

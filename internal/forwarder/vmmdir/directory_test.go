@@ -40,14 +40,14 @@ func TestOpen(t *testing.T) {
 func TestLock(t *testing.T) {
 	dir := t.TempDir()
 	first, second := open(t, dir), open(t, dir)
-	if err := first.Lock(); err != nil {
+	if err := first.Lock(0); err != nil {
 		t.Fatal(err)
 	}
-	if err := second.Lock(); !errors.Is(err, host.ErrLocked) {
+	if err := second.Lock(0); !errors.Is(err, host.ErrLocked) {
 		t.Errorf("locked twice: %v", err)
 	}
 	first.Close()
-	if err := second.Lock(); err != nil {
+	if err := second.Lock(0); err != nil {
 		t.Error(err)
 	}
 }

@@ -14,15 +14,14 @@ func (o *Observer) listenForAgents(ctx context.Context, kind *vmKind) {
 		o.take(conn, from)
 	}
 	hybrid, err := listen.NewHybrid(o.Who.Sandbox, listen.HybridOptions{
-		Patterns: agentconfig.Sockets(o.Config.Agent),
-		Users:    o.Config.Agent.Users,
-		Owns:     o.shim.Owns,
-		Pace:     o.making.pace,
-		Warn:     o.warnOfSpans,
-
+		Patterns:  agentconfig.Sockets(o.Config.Agent),
+		Users:     o.Config.Agent.Users,
+		Owns:      o.shim.Owns,
+		Pace:      o.making.pace,
 		Listening: o.listening,
-		Left:      o.gone,
+		Left:      o.socketLeft,
 		Sockets:   o.sockets(),
+		Warn:      o.warnOfSpans,
 	}, take)
 	if err != nil {
 		o.warnOfSpans(err)

@@ -14,9 +14,7 @@ import (
 
 	"github.com/shimtrace/shimtrace/internal/config"
 	"github.com/shimtrace/shimtrace/internal/forwarder/interpose"
-	"github.com/shimtrace/shimtrace/internal/guard"
 	"github.com/shimtrace/shimtrace/internal/shim/kata/agentconfig"
-	"github.com/shimtrace/shimtrace/internal/shim/telemetry"
 	"github.com/shimtrace/shimtrace/middleware"
 )
 
@@ -56,7 +54,7 @@ func (o *Observer) startInjector(kind *vmKind) *injector {
 		Owns:     o.shim.Owns,
 		Pace:     o.making.pace,
 		Taken:    func(s interpose.Seat) { kind.isHybrid(); o.taken(s) },
-		Left:     o.gone,
+		Left:     o.seatLeft,
 		Seats:    o.seats(),
 		Warn:     o.warnOfRequests,
 	})
@@ -118,21 +116,7 @@ func (o *Observer) relayOnly() {
 	for _, resume := range o.Left.Requests {
 		go resume(relay)
 	}
-	GiveBack(o.Guard, o.left(EntrySeat), o.Config.Agent, o.Who, o.warnOfRequests)
-}
-
-// GiveBack gives VMMs' sockets back whose places another process has taken, and which
-// nobody is to take any more.
-func GiveBack(g Guard, seats []guard.Received, cfg config.Agent, who telemetry.Identity, warn func(error)) {
-	for _, e := range seats {
-		g.Remove(e.Name) // who connects is refused from now on
-	}
-	if len(seats) == 0 {
-		return
-	}
-	if err := interpose.Restore(who.Sandbox, agentconfig.Sockets(cfg)); err != nil {
-		warn(err)
-	}
+	GiveBack(o.Guard, o.left(entrySeat), o.Config.Agent, o.Who, o.warnOfRequests)
 }
 
 // RestoreSocket gives the VMM's socket back in whose place a relay died, if relays are

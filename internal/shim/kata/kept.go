@@ -2,13 +2,11 @@ package kata
 
 import (
 	"encoding/json"
-	"errors"
 	"fmt"
 	"os"
 	"strings"
 	"syscall"
 
-	"github.com/shimtrace/shimtrace/internal/forwarder/interpose"
 	"github.com/shimtrace/shimtrace/internal/forwarder/listen"
 	"github.com/shimtrace/shimtrace/internal/guard"
 	"github.com/shimtrace/shimtrace/internal/handover"
@@ -21,7 +19,7 @@ import (
 // are a kind, a slash and a number.
 const (
 	EntryRequest = "request" // a connection from the runtime to the agent
-	EntrySeat    = "vmm"     // a place of a VMM's socket
+	entrySeat    = "vmm"     // a place of a VMM's socket
 	entryAgent   = "agent"   // a connection from the agent
 	entryHybrid  = "hybrid"  // a socket where agents connect
 )
@@ -190,108 +188,6 @@ func (o *Observer) resumeAgent(e guard.Received) (err error) {
 	o.Guard.Store(e.Entry(kept, m.File()))
 	o.forwarder.Take(kept, from)
 	return nil
-}
-
-// seats returns the places that another process has taken.
-func (o *Observer) seats() (all []interpose.Seat) {
-	for _, e := range o.left(EntrySeat) {
-		s, err := seatOf(e)
-		if err != nil {
-			o.warnOfRequests(err)
-			o.Guard.Remove(e.Name)
-			continue
-		}
-		o.keeping.Lock()
-		o.entryNames[s.Path] = e.Name
-		o.keeping.Unlock()
-		all = append(all, s)
-	}
-	return all
-}
-
-func seatOf(e guard.Received) (s interpose.Seat, err error) {
-	if len(e.Files) != 2 {
-		return s, errors.New("a place of a VMM's socket was left without its descriptors")
-	}
-	if err := json.Unmarshal(e.Data, &s); err != nil {
-		return s, fmt.Errorf("a place of a VMM's socket: %w", err)
-	}
-	if s.Listener, err = host.UnixListener(e.Files[0]); err != nil {
-		return s, fmt.Errorf("the place of %s: %w", s.Path, err)
-	}
-	s.Hold = e.Files[1]
-	return s, nil
-}
-
-// taken has a place kept, before who comes there is served.
-func (o *Observer) taken(s interpose.Seat) {
-	data, err := json.Marshal(s)
-	if err != nil {
-		o.warnOfRequests(err)
-		return
-	}
-	o.Guard.Store(guard.Entry{Name: o.nameOf(EntrySeat, s.Path), Data: data, Files: []syscall.Conn{s.Listener, s.Hold}})
-}
-
-// nameOf returns the name of the entry for what is at a path.
-func (o *Observer) nameOf(kind, path string) string {
-	o.keeping.Lock()
-	defer o.keeping.Unlock()
-	name := o.entryNames[path]
-	if name == "" {
-		name = o.Guard.Name(kind)
-		o.entryNames[path] = name
-	}
-	return name
-}
-
-// sockets returns those where another process has listened for agents.
-func (o *Observer) sockets() (all []listen.Socket) {
-	for _, e := range o.left(entryHybrid) {
-		s, err := socketOf(e)
-		if err != nil {
-			o.warnOfSpans(err)
-			o.Guard.Remove(e.Name)
-			continue
-		}
-		o.keeping.Lock()
-		o.entryNames[s.Path] = e.Name
-		o.keeping.Unlock()
-		all = append(all, s)
-	}
-	return all
-}
-
-func socketOf(e guard.Received) (s listen.Socket, err error) {
-	if len(e.Files) != 1 {
-		return s, errors.New("a socket for agents was left without its descriptor")
-	}
-	if err := json.Unmarshal(e.Data, &s); err != nil {
-		return s, fmt.Errorf("a socket for agents: %w", err)
-	}
-	if s.Listener, err = host.UnixListener(e.Files[0]); err != nil {
-		return s, fmt.Errorf("the socket %s: %w", s.Path, err)
-	}
-	return s, nil
-}
-
-// listening has a socket for agents kept, before one is accepted there.
-func (o *Observer) listening(s listen.Socket) {
-	data, err := json.Marshal(s)
-	if err != nil {
-		o.warnOfSpans(err)
-		return
-	}
-	o.Guard.Store(guard.Entry{Name: o.nameOf(entryHybrid, s.Path), Data: data, Files: []syscall.Conn{s.Listener}})
-}
-
-// gone has a place, or a socket, not kept any more.
-func (o *Observer) gone(path string) {
-	o.keeping.Lock()
-	name := o.entryNames[path]
-	delete(o.entryNames, path)
-	o.keeping.Unlock()
-	o.Guard.Remove(name)
 }
 
 // left returns the entries of a kind that another process has left.

@@ -81,11 +81,12 @@ type Observer struct {
 	cid       atomic.Uint32
 	lives     *expected.Lives // that another process has followed; nil: none has
 
-	keeping    sync.Mutex
-	entryNames map[string]string // of entries, by path
-	incoming   map[string]*handover.Incoming
+	keeping   sync.Mutex
+	listeners map[vmmdir.ID]string // names of entries, by the socket's file
+	incoming  map[string]*handover.Incoming
 
 	stop    context.CancelFunc
+	turning func() // ends that agents are turned away
 	running sync.WaitGroup
 }
 
@@ -98,7 +99,7 @@ func forKata(setting, inner string) bool {
 // New returns what does for the sandbox what is configured, nil if that is nothing. The
 // endpoint for runtimes' spans is there when it returns.
 func New(o Options) *Observer {
-	k := &Observer{Options: o, making: making{pace: vmmdir.NewPace(vmTime)}, entryNames: make(map[string]string), incoming: make(map[string]*handover.Incoming)}
+	k := &Observer{Options: o, making: making{pace: vmmdir.NewPace(vmTime)}, listeners: make(map[vmmdir.ID]string), incoming: make(map[string]*handover.Incoming)}
 	k.runtimes = k.openRuntimes()
 	if k.runtimes == nil && !k.wants(o.Config.Agent.Receive) && !k.wants(o.Config.Agent.Inject) {
 		return nil
@@ -130,9 +131,7 @@ func (o *Observer) Start(sandbox Sandbox, st state.State) {
 	if o.wants(o.Config.Agent.Receive) {
 		o.listenForAgents(ctx, kind)
 	} else {
-		for _, e := range o.left(entryHybrid) {
-			o.Guard.Remove(e.Name)
-		}
+		o.turning = GiveBack(o.Guard, o.left(entryHybrid), o.Config.Agent, o.Who, o.warnOfSpans)
 	}
 	if o.wants(o.Config.Agent.Inject) {
 		o.injector = o.startInjector(kind)
@@ -219,6 +218,9 @@ func (o *Observer) Close() {
 		return
 	}
 	o.stop()
+	if o.turning != nil {
+		o.turning()
+	}
 	o.running.Wait()
 	if o.injector != nil {
 		if err := o.injector.close(); err != nil {

@@ -75,6 +75,7 @@ type Process struct {
 	controlAt *listener // that it has left; nil: it was not there
 	broken    []string  // entries of connections that cannot go on
 	untraced  bool      // nothing but bytes is relayed
+	turning   func()    // ends that agents are turned away; nil: none are
 }
 
 // Prepare does what needs no knowledge of the inner shim's address, while the inner shim
@@ -343,6 +344,9 @@ func (p *Process) leave() {
 
 // end makes the last spans, and writes out what is left.
 func (p *Process) end(ended time.Time) {
+	if p.turning != nil {
+		p.turning()
+	}
 	if p.untraced {
 		return
 	}

@@ -85,6 +85,10 @@ func Resume(o Options, got *guard.Resumption) (*Process, error) {
 	p.accept(relay, connections...)
 	switch {
 	case err != nil:
+		if p.controlAt != nil { // who asks is to hear at once that nobody answers
+			p.guarded.Remove(entryControl)
+			p.controlAt.Close()
+		}
 		return p, nil
 	case !p.state.Dynamic:
 		go p.tel.Keeper.EnsureShipped()
@@ -200,15 +204,7 @@ func (p *Process) resumers(connections []connection) (all []func(*middleware.Rel
 
 // giveBack lets go of what only a process could use that does what Kata's sandboxes need.
 func (p *Process) giveBack(others []guard.Received) {
-	var seats []guard.Received
-	for _, e := range others {
-		if strings.HasPrefix(e.Name, kata.EntrySeat+"/") {
-			seats = append(seats, e)
-			continue
-		}
-		p.guarded.Remove(e.Name)
-	}
-	kata.GiveBack(&p.guarded, seats, p.Config.Agent, p.Who, func(err error) {
+	p.turning = kata.GiveBack(&p.guarded, others, p.Config.Agent, p.Who, func(err error) {
 		p.Log.Warn("requests to the agent may not arrive", "error", err)
 	})
 }

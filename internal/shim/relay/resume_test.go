@@ -2,6 +2,7 @@ package relay
 
 import (
 	"errors"
+	"fmt"
 	"io"
 	"log/slog"
 	"net"
@@ -18,6 +19,7 @@ import (
 	"github.com/shimtrace/shimtrace/internal/guard"
 	"github.com/shimtrace/shimtrace/internal/handover"
 	"github.com/shimtrace/shimtrace/internal/host"
+	"github.com/shimtrace/shimtrace/internal/shim/shimtest"
 	"github.com/shimtrace/shimtrace/internal/shim/state"
 )
 
@@ -33,8 +35,20 @@ func end(t *testing.T) (left *os.File, other *net.UnixConn) {
 	return left, other
 }
 
+// listens returns a listener as a successor gets it.
+func listens(t *testing.T, path string) *os.File {
+	t.Helper()
+	l := shimtest.Listen(t, path)
+	f, err := l.File()
+	if err = errors.Join(err, l.Close()); err != nil {
+		t.Fatal(err)
+	}
+	return f
+}
+
 // TestResumeDoesNoHarm: whatever a relay left of its own, the bytes of its connections
-// flow on, and the process ends with the inner shim.
+// flow on, and the process ends with the inner shim. An agent is not refused, and an
+// operator is not left waiting.
 func TestResumeDoesNoHarm(t *testing.T) {
 	for name, tt := range map[string]struct {
 		text    string // that the relay has saved; "-": no memory was left
@@ -66,11 +80,15 @@ func TestResumeDoesNoHarm(t *testing.T) {
 			if err != nil {
 				t.Fatal(err)
 			}
+			agents, controls := filepath.Join(dir, "vm.sock_10240"), filepath.Join(dir, "control")
+
 			got := &guard.Resumption{Attempt: tt.attempt, At: time.Now(), Cause: guard.Killed, Entries: []guard.Received{
 				{Name: entrySentinel, Data: essentials{InnerSock: st.InnerSock, InnerPID: st.InnerPID, RelaySock: st.RelaySock}.data(), Files: []*os.File{sentinel}},
 				{Name: "conn/7", Kind: guard.Relayed, Files: []*os.File{clientEnd, serverEnd, m.File()}},
 				{Name: "conn/8", Kind: guard.Relayed, Files: []*os.File{}}, // of which something is missing
-				{Name: "later/1", Data: []byte("?"), Files: []*os.File{}},  // of a newer program
+				{Name: "hybrid/9", Data: fmt.Appendf(nil, `{"path":%q}`, agents), Files: []*os.File{listens(t, agents)}},
+				{Name: entryControl, Kind: guard.Listener, Files: []*os.File{listens(t, controls)}},
+				{Name: "later/1", Data: []byte("?"), Files: []*os.File{}}, // of a newer program
 			}}
 			if tt.text != "-" {
 				own, err := newMemory()
@@ -99,6 +117,18 @@ func TestResumeDoesNoHarm(t *testing.T) {
 				if err := errors.Join(werr, rerr); err != nil || string(buf) != text {
 					t.Errorf("%q became %q, %v", text, buf, err)
 				}
+			}
+			agent, err := net.Dial("unix", agents)
+			if err != nil {
+				t.Fatalf("the agent: %v", err)
+			}
+			_ = agent.SetDeadline(time.Now().Add(20 * time.Second))
+			if _, err := agent.Read(make([]byte, 1)); !errors.Is(err, io.EOF) {
+				t.Errorf("nobody listens to the agent, but it gets %v", err)
+			}
+			agent.Close()
+			if _, err := net.Dial("unix", controls); !errors.Is(err, unix.ECONNREFUSED) {
+				t.Errorf("at the control socket: %v", err)
 			}
 			ran := make(chan struct{})
 			go func() {

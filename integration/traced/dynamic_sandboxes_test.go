@@ -121,11 +121,42 @@ func TestDynamicNot(t *testing.T) {
 	}
 }
 
-// A relay that is killed while tracing is on leaves a whole trace: its root was there
-// from the beginning, its end is made by delete.
+// A window goes on with the relay that follows a killed one, and ends as it would.
+func TestDynamicRelayKilledIsFollowed(t *testing.T) {
+	each(t, traced.Options{Config: onDemand}, func(t *testing.T, in *traced.Install) {
+		r := in.Rig
+		check(t, r.Ctr("run", "--detach", "--runtime", in.Runtime.Shim(), image.Busybox, "box", "sleep", "1000").Check())
+		killRelay(t, r) // while it is off
+		wantSilence(t, in)
+		on := turnOne(t, in, "box", "on", "box")
+		killRelay(t, r)
+		check(t, r.Ctr("tasks", "exec", "--exec-id", "during", "box", "true").Check())
+		if st := turnOne(t, in, "box", "status"); !st.On || st.TraceID != on.TraceID {
+			t.Errorf("after the kill: %+v, was %+v", st, on)
+		}
+		turnOne(t, in, "box", "off", "box")
+		check(t, r.Ctr("tasks", "exec", "--exec-id", "after", "box", "true").Check())
+		check(t, r.Ctr("tasks", "kill", "--signal", "KILL", "box").Check())
+		until(t, "the container to end", func() bool { return !strings.Contains(r.Ctr("tasks", "list").Stdout, "RUNNING") })
+		check(t, r.Ctr("tasks", "delete", "box").Check())
+		check(t, r.Ctr("containers", "delete", "box").Check())
+		settle(t, in)
+		all := spansOfKilled(t, in)
+		if len(byTrace(all)) != 1 || len(byTrace(all)[on.TraceID]) == 0 {
+			t.Errorf("%d traces, want that of the window", len(byTrace(all)))
+		}
+		if n := len(otlprecv.Named(all, "containerd.task.v3.Task/Exec")) + len(otlprecv.Named(all, "containerd.task.v2.Task/Exec")); n != 1 {
+			t.Errorf("%d Exec in the window, want 1", n)
+		}
+	})
+}
+
+// Without a guard, a relay that is killed while tracing is on leaves a whole trace: its
+// root was there from the beginning, its end is made by delete.
 func TestDynamicKilledRelay(t *testing.T) {
 	each(t, traced.Options{Config: onDemand}, func(t *testing.T, in *traced.Install) {
 		r := in.Rig
+		in.WithoutGuard(t)
 		check(t, r.Ctr("run", "--detach", "--runtime", in.Runtime.Shim(), image.Busybox, "box", "sleep", "1000").Check())
 		on := turnOne(t, in, "box", "on", "box")
 		check(t, unix.Kill(relays(r)[0].PID, unix.SIGKILL)) // at once
@@ -153,6 +184,7 @@ func TestDynamicKilledRelay(t *testing.T) {
 func TestDynamicKilledRelayWhileOff(t *testing.T) {
 	each(t, traced.Options{Config: onDemand}, func(t *testing.T, in *traced.Install) {
 		r := in.Rig
+		in.WithoutGuard(t)
 		check(t, r.Ctr("run", "--detach", "--runtime", in.Runtime.Shim(), image.Busybox, "box", "sleep", "1000").Check())
 		check(t, unix.Kill(relays(r)[0].PID, unix.SIGKILL))
 		until(t, "containerd to notice", func() bool {

@@ -23,7 +23,7 @@ import (
 func TestKilledRelay(t *testing.T) {
 	each(t, traced.Options{}, func(t *testing.T, in *traced.Install) {
 		r := in.Rig
-		withoutGuard(t, in)
+		in.WithoutGuard(t)
 		check(t, r.Ctr("run", "--detach", "--runtime", in.Runtime.Shim(), image.Busybox, "c1", "sleep", "1000").Check())
 		// At once: the first spans are on their way to the journal.
 		check(t, unix.Kill(relays(r)[0].PID, unix.SIGKILL))
@@ -69,7 +69,7 @@ exec %s/runc "$@"
 	opts := traced.Options{Options: rig.Options{Path: []string{dir}}}
 	each(t, opts, func(t *testing.T, in *traced.Install) {
 		r := in.Rig
-		withoutGuard(t, in)
+		in.WithoutGuard(t)
 		id := "c" + r.Name // no other rig's
 		res := r.Ctr("run", "--rm", "--runtime", in.Runtime.Shim(), image.Busybox, id, "true")
 		if res.Code == 0 {
@@ -89,7 +89,7 @@ exec %s/runc "$@"
 func TestKilledRelayOfAPod(t *testing.T) {
 	each(t, traced.Options{}, func(t *testing.T, in *traced.Install) {
 		r := in.Rig
-		withoutGuard(t, in)
+		in.WithoutGuard(t)
 		pod, err := r.RunPod(rig.Pod{Name: "p", Runtime: in.Runtime.Name, HostNetwork: true})
 		check(t, err)
 		for _, name := range []string{"a", "b"} {

@@ -2,7 +2,6 @@ package traced_test
 
 import (
 	"context"
-	"os"
 	"path/filepath"
 	"slices"
 	"testing"
@@ -22,14 +21,6 @@ const relayDied = "relay_died"
 
 // stateDir is the relays' directory, as the host sees it.
 func stateDir(r *rig.Rig) string { return filepath.Join(r.Dir, "run/shimtrace") }
-
-// withoutGuard keeps relays from having one: what cannot be locked is nobody's.
-func withoutGuard(t *testing.T, in *traced.Install) {
-	t.Helper()
-	lock := guard.LockPath(stateDir(in.Rig))
-	check(t, os.MkdirAll(lock, 0o700))
-	t.Cleanup(func() { _ = os.Remove(lock) })
-}
 
 // guarded waits until the rig's only relay is one that holds for, and returns it and the
 // guard's process.

@@ -12,6 +12,7 @@ import (
 	"sync"
 
 	"github.com/shimtrace/shimtrace/integration/rig"
+	"github.com/shimtrace/shimtrace/internal/guard"
 	"github.com/shimtrace/shimtrace/internal/shimname"
 )
 
@@ -123,6 +124,17 @@ func Start(t rig.TB, opts Options) *Install {
 func (in *Install) Close() error {
 	defer os.RemoveAll(filepath.Dir(in.Config))
 	return in.Rig.Close()
+}
+
+// WithoutGuard keeps relays from having a guard for the length of a test: what cannot be
+// locked is nobody's.
+func (in *Install) WithoutGuard(t rig.TB) {
+	t.Helper()
+	lock := guard.LockPath(filepath.Join(in.Rig.Dir, "run/shimtrace"))
+	if err := os.MkdirAll(lock, 0o700); err != nil {
+		t.Fatalf("%v", err)
+	}
+	t.Cleanup(func() { os.Remove(lock) })
 }
 
 func prepare(opts Options) (*Install, rig.Options, error) {

@@ -49,7 +49,7 @@ func start(tb testing.TB, name string) *replay {
 	tb.Helper()
 	bin, err := traced.Bin()
 	check(tb, err)
-	tb.Chdir(filepath.Join(traced.Root(), "forwarder", "captured"))
+	tb.Chdir(filepath.Join(traced.Root(), "internal", "forwarder", "captured"))
 	r := &replay{tb: tb, pod: captured.Load(tb, name)}
 	r.dir, err = os.MkdirTemp("", "m")
 	check(tb, err)

@@ -22,8 +22,8 @@ const (
 	memoryLimit = 64 << 20
 	// burstBytes is how much is allocated before it is worth while to give memory back, and
 	// quiet how much may be in a settlePause that counts as one of rest.
-	burstBytes = 1 << 20
-	quietBytes = 256 << 10
+	burstBytes = 128 << 10
+	quietBytes = 32 << 10
 	// settlePause and settledPause are between looks at that, before and after a burst
 	// is over.
 	settlePause  = 2 * time.Second

@@ -24,7 +24,7 @@ import (
 var previousDir string
 
 // previous is the directory with the shim of the commit before this tree's: from the
-// repository's history, without which the test fails in CI.
+// repository's history.
 var previous = sync.OnceValues(func() (dir string, err error) {
 	if dir, err = os.MkdirTemp("", "shimtrace-previous-"); err != nil {
 		return "", err
@@ -50,11 +50,10 @@ func previousShim(t *testing.T) string {
 	t.Helper()
 	dir, err := previous()
 	if err != nil {
-		why := "the previous commit's shim cannot be built: " + err.Error()
-		if os.Getenv("CI") != "" {
-			t.Fatal(why + " (a clone without history will not do)")
+		if exec.Command("git", "-C", traced.Root(), "rev-parse", "--verify", "--quiet", "HEAD~1").Run() != nil {
+			t.Skip("a clone without history has no previous commit")
 		}
-		t.Skip(why)
+		t.Fatal("the previous commit's shim cannot be built: ", err)
 	}
 	return filepath.Join(dir, shimname.Program)
 }
@@ -71,7 +70,8 @@ func TestUpgradeFromAndToThePreviousCommit(t *testing.T) {
 		guarded(t, r, func(guard.Status) bool { return true })
 		for _, to := range []string{old, filepath.Join(in.Bin, shimname.Program)} {
 			res := shimtrace(t, in, "upgrade", "--program", to)
-			if res.Code == 1 && strings.Contains(res.Stdout+res.Stderr, "version") {
+			refused := strings.Contains(res.Stdout+res.Stderr, "version") || strings.Contains(res.Stderr, "cannot take relays over")
+			if res.Code == 1 && to == old && refused {
 				t.Log("refused: ", res.Stdout, res.Stderr) // and all goes on as it was
 				check(t, r.Ctr("tasks", "exec", "--exec-id", "e2", "c1", "true").Check())
 				continue

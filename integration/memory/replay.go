@@ -25,6 +25,7 @@ import (
 	"google.golang.org/protobuf/types/known/emptypb"
 	"google.golang.org/protobuf/types/known/wrapperspb"
 
+	"github.com/shimtrace/shimtrace/integration/idleshim"
 	"github.com/shimtrace/shimtrace/integration/memory/post"
 	"github.com/shimtrace/shimtrace/integration/traced"
 	"github.com/shimtrace/shimtrace/internal/forwarder/captured"
@@ -81,10 +82,10 @@ func start(tb testing.TB, name string) *replay {
 		tb.Fatalf("start: %v\n%s", err, out)
 	}
 	address, ok := strings.CutPrefix(string(out), "unix://")
-	if !ok || address == filepath.Join(bundle, "inner.sock") {
+	if !ok || address == filepath.Join(bundle, idleshim.Socket) {
 		tb.Fatalf("the relay is not in the inner shim's place: %q", out)
 	}
-	r.calls, r.inner = r.dial(address), r.dial(filepath.Join(bundle, "inner.sock"))
+	r.calls, r.inner = r.dial(address), r.dial(filepath.Join(bundle, idleshim.Socket))
 	r.relay = processOf(tb, link, "relay", r.pod.Sandbox)
 	tb.Cleanup(r.end)
 	check(tb, os.MkdirAll(vm, 0o700))

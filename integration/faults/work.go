@@ -2,6 +2,7 @@ package faults
 
 import (
 	"bytes"
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -38,14 +39,30 @@ func (l *Load) begin(id string, args ...string) (pid uint32, err error) {
 	}
 	l.expect(Expected{"sandbox start", id, ""})
 	l.expect(Expected{"/Create", id, ""})
-	if err := l.made("Start "+id, func(ctx context.Context) error {
-		_, err := l.c.tasks.Start(ctx, &tasks.StartRequest{ContainerID: id})
+	return pid, l.startProcess(id, "")
+}
+
+// startProcess starts a container's own process, or that of an exec.
+func (l *Load) startProcess(id, exec string) error {
+	if err := l.made("Start "+cmp.Or(exec, id), func(ctx context.Context) error {
+		_, err := l.c.tasks.Start(ctx, &tasks.StartRequest{ContainerID: id, ExecID: exec})
 		return err
 	}); err != nil {
-		return 0, err
+		return err
 	}
-	l.expect(Expected{"/Start", id, ""})
-	return pid, nil
+	l.expect(Expected{"/Start", id, exec})
+	return nil
+}
+
+// await waits for the end of such a process, whose status it knows.
+func (l *Load) await(id, exec string, status uint32) error {
+	return l.made("Wait "+cmp.Or(exec, id), func(ctx context.Context) error {
+		answer, err := l.c.tasks.Wait(ctx, &tasks.WaitRequest{ContainerID: id, ExecID: exec})
+		if err == nil && answer.ExitStatus != status {
+			err = fmt.Errorf("exit status %d, want %d", answer.ExitStatus, status)
+		}
+		return err
+	})
 }
 
 // remove kills a container and removes it.
@@ -61,13 +78,7 @@ func (l *Load) remove(id string) error {
 
 // finish waits for a container's end, whose status it knows, and removes it.
 func (l *Load) finish(id string, status uint32) error {
-	if err := l.made("Wait "+id, func(ctx context.Context) error {
-		answer, err := l.c.tasks.Wait(ctx, &tasks.WaitRequest{ContainerID: id})
-		if err == nil && answer.ExitStatus != status {
-			err = fmt.Errorf("exit status %d, want %d", answer.ExitStatus, status)
-		}
-		return err
-	}); err != nil {
+	if err := l.await(id, "", status); err != nil {
 		return err
 	}
 	if err := l.made("Delete "+id, func(ctx context.Context) error {
@@ -160,20 +171,10 @@ func (l *Load) execProcess(p *pod, id, stdout string, status uint32) error {
 		return err
 	}
 	l.expect(Expected{"/Exec", p.id, id})
-	if err := l.made("Start "+id, func(ctx context.Context) error {
-		_, err := l.c.tasks.Start(ctx, &tasks.StartRequest{ContainerID: p.id, ExecID: id})
-		return err
-	}); err != nil {
+	if err := l.startProcess(p.id, id); err != nil {
 		return err
 	}
-	l.expect(Expected{"/Start", p.id, id})
-	if err := l.made("Wait "+id, func(ctx context.Context) error {
-		answer, err := l.c.tasks.Wait(ctx, &tasks.WaitRequest{ContainerID: p.id, ExecID: id})
-		if err == nil && answer.ExitStatus != status {
-			err = fmt.Errorf("exit status %d, want %d", answer.ExitStatus, status)
-		}
-		return err
-	}); err != nil {
+	if err := l.await(p.id, id, status); err != nil {
 		return err
 	}
 	if err := l.made("Delete "+id, func(ctx context.Context) error {

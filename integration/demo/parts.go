@@ -3,7 +3,6 @@ package main
 import (
 	"context"
 	"io"
-	"os/exec"
 
 	"github.com/shimtrace/shimtrace/integration/image"
 	"github.com/shimtrace/shimtrace/integration/rig"
@@ -14,12 +13,8 @@ import (
 func parts(ctx context.Context, p *progress) (rig.Version, error) {
 	var lacking []toolset.Tool
 	version := rig.Host
-	for _, program := range []string{"containerd", "ctr", "containerd-shim-runc-v2", "runc"} {
-		if _, err := exec.LookPath(program); err != nil {
-			version = rig.V16
-		}
-	}
-	if version != rig.Host {
+	if !rig.HostHas() {
+		version = rig.V16
 		lacking = append(lacking, toolset.Containerd16)
 	}
 	if !image.Static(image.BusyboxPath) {

@@ -4,6 +4,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"slices"
 	"strings"
 )
 
@@ -30,7 +31,7 @@ func (r *Rig) missing() error {
 		}
 	}
 	for _, need := range r.needs() {
-		if _, err := exec.LookPath(need.program); err != nil {
+		if need.absent() {
 			packages = append(packages, need.pkg)
 		}
 	}
@@ -46,10 +47,23 @@ func (r *Rig) missing() error {
 // A need is a program of this machine and the Debian package that has it.
 type need struct{ program, pkg string }
 
+// hostPrograms are what a rig of version Host runs.
+var hostPrograms = []need{{"containerd", "containerd"}, {"ctr", "containerd"}, {"containerd-shim-runc-v2", "containerd"}, {"runc", "runc"}}
+
+// HostHas reports whether this machine has what a rig of version Host runs.
+func HostHas() bool {
+	return !slices.ContainsFunc(hostPrograms, need.absent)
+}
+
+func (n need) absent() bool {
+	_, err := exec.LookPath(n.program)
+	return err != nil
+}
+
 func (r *Rig) needs() []need {
 	all := []need{{"nsenter", "util-linux"}, {r.busybox(), "busybox-static"}}
 	if r.opts.Version == Host {
-		all = append(all, need{"containerd", "containerd"}, need{"containerd-shim-runc-v2", "containerd"}, need{"runc", "runc"})
+		all = append(all, hostPrograms...)
 	}
 	if r.opts.Lean {
 		return all

@@ -16,6 +16,7 @@ import (
 	"google.golang.org/protobuf/types/known/wrapperspb"
 
 	"github.com/shimtrace/shimtrace/integration/rig"
+	"github.com/shimtrace/shimtrace/integration/traced"
 )
 
 // latencyBlock is how many calls are made by one way before the other has its
@@ -26,10 +27,8 @@ const latencyBlock = 50
 // real shim directly and through its relay: three processes, as in a pod.
 func reportLatency(r *rig.Rig, v rig.Version, id string, calls int) error {
 	var relay rig.Process
-	for _, p := range r.Shims() {
-		if p.Args[len(p.Args)-1] == "relay" {
-			relay = p
-		}
+	for _, p := range traced.Find(r, traced.Relay) {
+		relay = p
 	}
 	bundle := filepath.Join(r.Dir, "state", "io.containerd.runtime.v2.task", r.Name, id)
 	text, err := os.ReadFile(filepath.Join(bundle, "shimtrace.json"))

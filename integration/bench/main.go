@@ -100,19 +100,22 @@ func ms(all []time.Duration, percent int) string {
 	return fmt.Sprintf("%.1f ms", float64(d)/float64(time.Millisecond))
 }
 
-// reportMemory prints the memory of the relays and of the inner shims, which stand
-// beside them in every pod.
+// reportMemory prints the memory of the relays, of the inner shims, which stand beside
+// them in every pod, and of the guard.
 func reportMemory(r *rig.Rig, v rig.Version) error {
 	for _, p := range r.Shims() {
-		kind := "inner shim"
-		if p.Args[len(p.Args)-1] == "relay" {
-			kind = "relay"
+		kind := "inner shim of a running container"
+		switch {
+		case traced.Relay.Is(p):
+			kind = "relay of a running container"
+		case traced.Guard.Is(p):
+			kind = "guard"
 		}
 		rss, anon, err := memory(p.PID)
 		if err != nil {
 			return err
 		}
-		fmt.Printf("containerd %s, %s of a running container: RSS %.1f MB, anonymous %.1f MB\n", v, kind, rss, anon)
+		fmt.Printf("containerd %s, %s: RSS %.1f MB, anonymous %.1f MB\n", v, kind, rss, anon)
 	}
 	return nil
 }

@@ -14,7 +14,6 @@ import (
 	"os/exec"
 	"os/signal"
 	"path/filepath"
-	"slices"
 	"strings"
 	"syscall"
 	"time"
@@ -102,8 +101,7 @@ func pod(ctx context.Context, p *progress, in *traced.Install) error {
 
 // ended waits for the relays' end, where the last spans are written.
 func ended(ctx context.Context, in *traced.Install) error {
-	relay := func(p rig.Process) bool { return p.Args[len(p.Args)-1] == "relay" }
-	for slices.ContainsFunc(in.Rig.Shims(), relay) {
+	for len(traced.Find(in.Rig, traced.Relay)) > 0 {
 		select {
 		case <-ctx.Done():
 			return ctx.Err()

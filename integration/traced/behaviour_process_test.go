@@ -10,9 +10,7 @@ import (
 )
 
 // relays are the living relay processes, which say so in their arguments.
-func relays(r *rig.Rig) []rig.Process {
-	return slices.DeleteFunc(r.Shims(), func(p rig.Process) bool { return p.Args[len(p.Args)-1] != "relay" })
-}
+func relays(r *rig.Rig) []rig.Process { return traced.Find(r, traced.Relay) }
 
 // inners are the living real shims.
 func inners(r *rig.Rig) []rig.Process {

@@ -27,14 +27,14 @@ var programs = map[Kind]struct {
 	Collect: {true, []string{"collect", "ship", "receive"}},
 }
 
+// Is reports whether a process is of the kind.
+func (k Kind) Is(p rig.Process) bool {
+	want := programs[k]
+	tool := filepath.Base(p.Args[0]) == "shimtrace"
+	return tool == want.tool && slices.ContainsFunc(p.Args[1:], func(a string) bool { return slices.Contains(want.commands, a) })
+}
+
 // Find returns the living processes of a kind in a rig.
-func Find(r *rig.Rig, kind Kind) (found []rig.Process) {
-	want := programs[kind]
-	for _, p := range r.Processes() {
-		tool := filepath.Base(p.Args[0]) == "shimtrace"
-		if tool == want.tool && slices.ContainsFunc(p.Args[1:], func(a string) bool { return slices.Contains(want.commands, a) }) {
-			found = append(found, p)
-		}
-	}
-	return found
+func Find(r *rig.Rig, kind Kind) []rig.Process {
+	return slices.DeleteFunc(r.Processes(), func(p rig.Process) bool { return !kind.Is(p) })
 }

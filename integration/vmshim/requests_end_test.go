@@ -15,6 +15,7 @@ import (
 	agentgrpc "github.com/kata-containers/kata-containers/src/runtime/virtcontainers/pkg/agent/protocols/grpc"
 
 	"github.com/shimtrace/shimtrace/integration/rig"
+	"github.com/shimtrace/shimtrace/integration/traced"
 )
 
 // TestRequestsEndAsDirect: whatever ends a VM while requests are under way, the runtime
@@ -108,10 +109,8 @@ func TestRelayKilled(t *testing.T) {
 	if !strings.Contains(fmt.Sprint(entries), ".shimtrace-") {
 		t.Fatalf("requests are not relayed: %v", entries)
 	}
-	for _, proc := range in.Rig.Processes() {
-		if proc.Args[len(proc.Args)-1] == "relay" {
-			check(t, syscall.Kill(proc.PID, syscall.SIGKILL))
-		}
+	for _, proc := range traced.Find(in.Rig, traced.Relay) {
+		check(t, syscall.Kill(proc.PID, syscall.SIGKILL))
 	}
 	eventually(t, "the VM is gone", func() bool {
 		left, err := os.ReadDir(vms)

@@ -102,15 +102,10 @@ func (q *Queue) Wait(ctx context.Context) error {
 func (q *Queue) Stop(ctx context.Context) error {
 	q.mu.Lock()
 	q.closed = true
-	done := q.done
 	q.mu.Unlock()
-	if done == nil {
+	err := q.Wait(ctx)
+	if err == nil {
 		return nil
-	}
-	select {
-	case <-done:
-		return nil
-	case <-ctx.Done():
 	}
 	q.mu.Lock()
 	defer q.mu.Unlock()
@@ -119,7 +114,7 @@ func (q *Queue) Stop(ctx context.Context) error {
 		q.count(-b.n)
 	}
 	q.batches = nil
-	return ctx.Err()
+	return err
 }
 
 // run appends the batches until none is left.

@@ -82,15 +82,12 @@ func (p Proc) Start(pid int) (uint64, error) {
 
 // stat returns a process's parent and start.
 func (p Proc) stat(pid int) (parent int, start uint64, err error) {
-	stat, err := readBounded(p.path(pid, "stat"), maxStat)
+	fields, err := statFields(p.path(pid, "stat"))
 	if err != nil {
 		return 0, 0, gone(err)
 	}
-	// The name in parentheses may contain anything, also parentheses.
-	_, rest, ok := lastCut(stat, ")")
-	fields := bytes.Fields(rest)
-	const ppid, startTime = 4 - 3, 22 - 3 // among the fields after the name, which is the second
-	if !ok || len(fields) <= startTime {
+	const ppid, startTime = 4 - 3, 22 - 3 // from the third field on
+	if len(fields) <= startTime {
 		return 0, 0, fmt.Errorf("process %d: its stat is none", pid)
 	}
 	if parent, err = strconv.Atoi(string(fields[ppid])); err != nil {
@@ -100,6 +97,21 @@ func (p Proc) stat(pid int) (parent int, start uint64, err error) {
 		return 0, 0, fmt.Errorf("process %d: its start: %w", pid, err)
 	}
 	return parent, start, nil
+}
+
+// statFields returns the fields of a stat file of /proc (proc_pid_stat(5)), from the third
+// one on. It returns none if the file is none.
+func statFields(path string) ([][]byte, error) {
+	text, err := readBounded(path, maxStat)
+	if err != nil {
+		return nil, err
+	}
+	// The name before them, in parentheses, may contain anything, also parentheses.
+	name := bytes.LastIndexByte(text, ')')
+	if name < 0 {
+		return nil, nil
+	}
+	return bytes.Fields(text[name+1:]), nil
 }
 
 const (
@@ -162,14 +174,6 @@ func gone(err error) error {
 		return ErrGone
 	}
 	return err
-}
-
-func lastCut(b []byte, sep string) (before, after []byte, ok bool) {
-	i := bytes.LastIndex(b, []byte(sep))
-	if i < 0 {
-		return b, nil, false
-	}
-	return b[:i], b[i+len(sep):], true
 }
 
 // readBounded reads at most limit bytes of a file.

@@ -1,7 +1,6 @@
 package host
 
 import (
-	"bytes"
 	"fmt"
 	"os"
 	"time"
@@ -64,17 +63,11 @@ func (p Proc) Stopped(pid int) bool {
 	return pid != 0 && (state == 'T' || state == 't')
 }
 
-// stateOf returns the state letter in a stat file of /proc (proc_pid_stat(5)); 0 if there
-// is none.
+// stateOf returns the state letter in a stat file of /proc; 0 if there is none.
 func stateOf(path string) byte {
-	text, err := readBounded(path, maxStat)
-	if err != nil {
+	fields, err := statFields(path)
+	if err != nil || len(fields) == 0 {
 		return 0
 	}
-	// The name, which may contain anything, ends with the last parenthesis.
-	state := bytes.TrimSpace(text[bytes.LastIndexByte(text, ')')+1:])
-	if len(state) == 0 {
-		return 0
-	}
-	return state[0]
+	return fields[0][0]
 }

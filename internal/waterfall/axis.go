@@ -1,6 +1,7 @@
 package waterfall
 
 import (
+	"cmp"
 	"slices"
 	"strings"
 )
@@ -135,15 +136,7 @@ func (a *axis) at(t uint64) float64 {
 // union merges intervals that touch, in order of time.
 func union(all []interval) []interval {
 	all = slices.Clone(all)
-	slices.SortFunc(all, func(a, b interval) int {
-		if a.lo < b.lo {
-			return -1
-		}
-		if a.lo > b.lo {
-			return 1
-		}
-		return 0
-	})
+	slices.SortFunc(all, func(a, b interval) int { return cmp.Compare(a.lo, b.lo) })
 	out := all[:1]
 	for _, b := range all[1:] {
 		if last := &out[len(out)-1]; b.lo <= last.hi {

@@ -124,15 +124,30 @@ func (x *Index) runOf(res *resource) int {
 	if res == x.lastResource {
 		return x.lastRun
 	}
-	id := runID{res.sandbox, res.run}
+	i := x.addRun(runID{res.sandbox, res.run})
+	x.lastResource, x.lastRun = res, i
+	return i
+}
+
+// addRun returns the run of that id, a new one if need be.
+func (x *Index) addRun(id runID) int {
 	i, ok := x.byRun[id]
 	if !ok {
 		i = len(x.runs)
 		x.byRun[id] = i
 		x.runs = append(x.runs, run{runID: id, home: -1})
 	}
-	x.lastResource, x.lastRun = res, i
 	return i
+}
+
+// addPart puts a new part into a group.
+func (x *Index) addPart(p part, group int) {
+	x.parts[p] = group
+	run := &x.runs[p.run]
+	run.traces++
+	if run.home < 0 {
+		run.home = group
+	}
 }
 
 // find returns the root above a group.
@@ -156,13 +171,8 @@ func (x *Index) group(p part) int {
 			return i
 		}
 		i = len(x.groups)
-		x.parts[p] = i
 		x.groups = append(x.groups, group{up: i})
-		run := &x.runs[p.run]
-		run.traces++
-		if run.home < 0 {
-			run.home = i
-		}
+		x.addPart(p, i)
 	}
 	x.lastPart, x.lastGroup = p, i
 	return x.find(i)
@@ -225,24 +235,13 @@ func (x *Index) evict() {
 		if story == nil || story.last < from {
 			continue
 		}
-		id := old.runs[p.run].runID
-		r, ok := x.byRun[id]
-		if !ok {
-			r = len(x.runs)
-			x.byRun[id] = r
-			x.runs = append(x.runs, run{runID: id, home: -1})
-		}
 		to, ok := moved[root]
 		if !ok {
 			to = len(x.groups)
 			moved[root] = to
 			x.groups = append(x.groups, group{up: to, story: story})
 		}
-		x.parts[part{p.trace, int32(r)}] = to
-		x.runs[r].traces++
-		if x.runs[r].home < 0 {
-			x.runs[r].home = to
-		}
+		x.addPart(part{p.trace, int32(x.addRun(old.runs[p.run].runID))}, to)
 	}
 	x.evicted += len(last) - len(moved)
 }

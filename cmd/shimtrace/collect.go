@@ -85,7 +85,7 @@ func collectCommand(h *host) *cli.Command {
 				}
 				all, r := config.Journals(h.getenv)
 				for i := range all {
-					all[i].Jaeger.Listen = one(all[i]).Jaeger.Listen
+					all[i] = one(all[i])
 				}
 				return all, h.mistakes(r)
 			}

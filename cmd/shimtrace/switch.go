@@ -77,6 +77,15 @@ func switchFlags() []cli.Flag {
 	}
 }
 
+// stateDir returns the state directory that the flags of switchFlags name, else the
+// configured one.
+func (h *host) stateDir(c *cli.Command) string {
+	if dir := c.String("state-dir"); dir != "" {
+		return dir
+	}
+	return h.config("").Relay.StateDir
+}
+
 // turn sends the request to the relays that the command line names, and prints the
 // answers.
 func (h *host) turn(ctx context.Context, c *cli.Command, r control.Request) error {
@@ -84,11 +93,7 @@ func (h *host) turn(ctx context.Context, c *cli.Command, r control.Request) erro
 	if len(names) == 0 && r.Do != control.DoStatus {
 		return console.UsageError("%s needs the name of a sandbox, or all; shimtrace status lists them", c.FullName())
 	}
-	dir := c.String("state-dir")
-	if dir == "" {
-		dir = h.config("").Relay.StateDir
-	}
-	return relays.Operator{Dir: dir, Out: h.stdout, Warn: h.warn}.Ask(ctx, names, r, c.Bool("json"))
+	return relays.Operator{Dir: h.stateDir(c), Out: h.stdout, Warn: h.warn}.Ask(ctx, names, r, c.Bool("json"))
 }
 
 // who returns the name of the person at the terminal, also behind sudo.

@@ -30,17 +30,13 @@ func upgradeCommand(h *host) *cli.Command {
 			if err := noArguments(c); err != nil {
 				return err
 			}
-			dir := c.String("state-dir")
-			if dir == "" {
-				dir = h.config("").Relay.StateDir
-			}
 			program, err := h.newShim(c.String("program"))
 			if err != nil {
 				return err
 			}
 			ctx, stop := untilSignal(ctx)
 			defer stop()
-			return relays.Upgrade{Dir: dir, Program: program, DryRun: c.Bool("dry-run"), JSON: c.Bool("json"), Out: h.stdout}.Run(ctx)
+			return relays.Upgrade{Dir: h.stateDir(c), Program: program, DryRun: c.Bool("dry-run"), JSON: c.Bool("json"), Out: h.stdout}.Run(ctx)
 		},
 	}
 }

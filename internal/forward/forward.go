@@ -60,10 +60,7 @@ func Run(ctx context.Context, o *Options, out io.Writer, report *console.Console
 	case link != nil:
 		from = link
 	default:
-		s, err := newSockets(o, report)
-		if err != nil {
-			return err
-		}
+		s := newSockets(o, report)
 		if o.account != nil {
 			return forwardAs(ctx, o, s, report)
 		}

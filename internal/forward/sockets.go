@@ -26,7 +26,7 @@ type fixedSocket struct {
 	pattern listen.Pattern
 }
 
-func newSockets(o *Options, report *console.Console) (*sockets, error) {
+func newSockets(o *Options, report *console.Console) *sockets {
 	s := &sockets{o: o, report: report}
 	var all []listen.Pattern
 	for _, p := range o.sockets {
@@ -37,7 +37,7 @@ func newSockets(o *Options, report *console.Console) (*sockets, error) {
 		}
 	}
 	s.finder = newSandboxFinder(all)
-	return s, nil
+	return s
 }
 
 // serve implements source.

@@ -3,7 +3,6 @@ package journal
 import (
 	"errors"
 	"fmt"
-	"strings"
 
 	resourcepb "go.opentelemetry.io/proto/otlp/resource/v1"
 	tracepb "go.opentelemetry.io/proto/otlp/trace/v1"
@@ -31,7 +30,7 @@ type origin struct {
 
 func newOrigin(resource *resourcepb.Resource, scope string) (o origin, err error) {
 	o.source = sourceOf(resource)
-	o.scope = appendField(nil, scopeName, strings.ToValidUTF8(scope, "\uFFFD"))
+	o.scope = appendField(nil, scopeName, mendText(scope))
 	if o.resource, err = proto.Marshal(resource); err != nil {
 		valid, _ := validText(&tracepb.TracesData{ResourceSpans: []*tracepb.ResourceSpans{{Resource: resource}}})
 		o.resource, err = proto.Marshal(valid.ResourceSpans[0].Resource)

@@ -84,7 +84,7 @@ func (j *Journal) remove(number uint64, s shares, shipped Cursor, total int64) b
 	lost := map[losses.Reason]int{losses.JournalFull: shipped.aside(number)}
 	carried := make(map[string]int)
 	var st Stats
-	err = scanSegment(j.dir, number, 0, &st, func(r Record) error {
+	err = scanSegment(j.dir, number, &st, func(r Record) error {
 		switch r.Kind {
 		case KindTraces:
 			if shipped.passed(r) {

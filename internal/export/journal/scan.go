@@ -34,16 +34,16 @@ func Scan(dir string, fn func(Record) error) (Stats, error) {
 		return st, err
 	}
 	for _, n := range numbers {
-		if err := scanSegment(dir, n, 0, &st, fn); err != nil {
+		if err := scanSegment(dir, n, &st, fn); err != nil {
 			return st, err
 		}
 	}
 	return st, nil
 }
 
-// scanSegment scans one segment from the offset on. A segment that is gone or is no
-// regular file has no records.
-func scanSegment(dir string, number uint64, from int64, st *Stats, fn func(Record) error) error {
+// scanSegment scans one segment. A segment that is gone or is no regular file has no
+// records.
+func scanSegment(dir string, number uint64, st *Stats, fn func(Record) error) error {
 	f, err := private.Open(segmentPath(dir, number), os.O_RDONLY, 0)
 	if errors.Is(err, fs.ErrNotExist) || errors.Is(err, private.ErrNotRegular) {
 		return nil
@@ -56,7 +56,7 @@ func scanSegment(dir string, number uint64, from int64, st *Stats, fn func(Recor
 	if err != nil {
 		return fmt.Errorf("journal: %w", err)
 	}
-	s := scanner{r: f, segment: number, off: from, size: info.Size(), final: true}
+	s := scanner{r: f, segment: number, size: info.Size(), final: true}
 	st.Segments++
 	st.Bytes += s.size
 	for {

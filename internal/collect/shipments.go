@@ -78,6 +78,7 @@ func (s *Shipment) Run(ctx context.Context, idle time.Duration) {
 		if ctx.Err() != nil {
 			return
 		}
+		waited := err == nil && idle > 0
 		if errors.Is(err, journal.ErrShipped) {
 			s.console.Warn(fmt.Errorf("another process ships the journal %s", s.cfg.Journal.Dir))
 			err = nil
@@ -86,9 +87,8 @@ func (s *Shipment) Run(ctx context.Context, idle time.Duration) {
 		}
 		s.mu.Lock()
 		s.idle, s.failure = true, err
-		held := err != nil
 		s.mu.Unlock()
-		if !held && idle > 0 {
+		if waited {
 			continue
 		}
 		select {

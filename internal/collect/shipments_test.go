@@ -2,13 +2,18 @@ package collect
 
 import (
 	"bytes"
+	"context"
 	"errors"
 	"fmt"
 	"strings"
 	"testing"
+	"time"
+
+	"golang.org/x/sys/unix"
 
 	"github.com/shimtrace/shimtrace/internal/config"
 	"github.com/shimtrace/shimtrace/internal/console"
+	"github.com/shimtrace/shimtrace/internal/export/journal"
 	"github.com/shimtrace/shimtrace/internal/export/ship"
 	"github.com/shimtrace/shimtrace/internal/losses"
 )
@@ -46,5 +51,36 @@ func TestShipmentSaysEachCauseOnce(t *testing.T) {
 	}
 	if n := strings.Count(text, "\n"); n > notices/2 {
 		t.Errorf("%d lines", n)
+	}
+}
+
+// TestShipmentPausesForAnother: while another process ships the journal, this one looks
+// only now and then whether it still does.
+func TestShipmentPausesForAnother(t *testing.T) {
+	cfg := config.Default()
+	cfg.Journal.Dir, cfg.Export.Endpoint = t.TempDir(), "http://127.0.0.1:4318"
+	lock, err := journal.LockShipping(cfg.Journal.Dir)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer lock.Close()
+	var out bytes.Buffer
+	c := console.New(&out)
+	ctx, stop := context.WithTimeout(t.Context(), time.Second)
+	defer stop()
+	var before, after unix.Rusage
+	if err := unix.Getrusage(unix.RUSAGE_SELF, &before); err != nil {
+		t.Fatal(err)
+	}
+	NewShipment(cfg, c).Run(ctx, time.Minute)
+	if err := unix.Getrusage(unix.RUSAGE_SELF, &after); err != nil {
+		t.Fatal(err)
+	}
+	c.Close()
+	if ran := after.Utime.Nano() - before.Utime.Nano(); ran > int64(200*time.Millisecond) {
+		t.Errorf("it ran for %v of a second", time.Duration(ran))
+	}
+	if !strings.Contains(out.String(), "another process ships the journal "+cfg.Journal.Dir) {
+		t.Errorf("said %q", out.String())
 	}
 }

@@ -52,6 +52,8 @@ func (d *document) line(at int) int { return bytes.Count(d.text[:at], []byte{'\n
 // read parses a file's text, one expression (a header, or a key with its value) after
 // the other. After an unreadable expression it goes on with the next line.
 func read(text []byte) *document {
+	// Editors of other systems begin a file with a byte order mark.
+	text = bytes.TrimPrefix(text, []byte("\xef\xbb\xbf"))
 	d := &document{text: text, root: newTable(0)}
 	var p unstable.Parser
 	work, failed := 0, false

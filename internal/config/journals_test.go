@@ -46,6 +46,21 @@ journal.dir = "relative"
 	}
 }
 
+// TestJournalsOfStrangeFiles: the runtimes' journals are found in every file that Load
+// reads.
+func TestJournalsOfStrangeFiles(t *testing.T) {
+	const text = "[runtime.kata.journal]\ndir = '/kata'\n"
+	for name, text := range map[string]string{
+		"a byte order mark": "\xef\xbb\xbf" + text,
+		"too long":          text + strings.Repeat("# a comment\n", maxFile/12),
+	} {
+		all, _ := Journals(env(PathEnv, write(t, text)))
+		if len(all) != 2 || all[1].Journal.Dir != "/kata" {
+			t.Errorf("%s: %d journals", name, len(all))
+		}
+	}
+}
+
 func TestSetEndpoint(t *testing.T) {
 	e := Default().Export
 	for base, what := range map[string]string{

@@ -104,10 +104,7 @@ func Journals(getenv func(string) string) ([]Config, Report) {
 	common, r := Load("", getenv)
 	all := []Config{common}
 	path, _ := Path(getenv)
-	text, err := readBounded(path)
-	if err != nil {
-		return all, r // the report says so
-	}
+	text, _ := readBounded(path) // the report says what is wrong
 	doc := read(text)
 	for _, name := range runtimes(doc, doc.root.table["runtime"]) {
 		cfg, _ := Load(name, getenv)
@@ -160,8 +157,6 @@ func Parse(text []byte, inner string) (Config, error) {
 // parse also returns what the file sets for the inner shim. It checks every runtime's
 // section, so that a mistake shows at once and not when the runtime is first used.
 func parse(text []byte, inner string) (Config, *node, []Mistake) {
-	// Editors of other systems begin a file with a byte order mark.
-	text = bytes.TrimPrefix(text, []byte("\xef\xbb\xbf"))
 	doc := read(text)
 	sections := doc.root.table["runtime"]
 	delete(doc.root.table, "runtime")

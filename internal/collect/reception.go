@@ -11,6 +11,7 @@ import (
 
 	"github.com/shimtrace/shimtrace/internal/config"
 	"github.com/shimtrace/shimtrace/internal/console"
+	"github.com/shimtrace/shimtrace/internal/export"
 	"github.com/shimtrace/shimtrace/internal/export/journal"
 	"github.com/shimtrace/shimtrace/internal/forwarder/endpoint"
 	"github.com/shimtrace/shimtrace/internal/forwarder/route"
@@ -48,7 +49,7 @@ func newReception(cfg config.Config, p *place, c *console.Console) *reception {
 	r := &reception{
 		place: p, console: c, listen: cfg.Jaeger.Listen,
 		ports:   make(map[string]net.Listener),
-		journal: openJournal(cfg),
+		journal: journal.New(cfg.Journal.Dir, export.JournalOptions(cfg)),
 	}
 	lost := r.journal.Losses(losses.Runtimes)
 	r.counters.Losses = losses.New(lost)
@@ -75,15 +76,6 @@ func newReception(cfg config.Config, p *place, c *console.Console) *reception {
 		lost.Add(losses.EndpointStopped, int(p.unread))
 	}
 	return r
-}
-
-func openJournal(cfg config.Config) *journal.Journal {
-	return journal.New(cfg.Journal.Dir, journal.Options{
-		MaxBytes:     int64(cfg.Journal.MaxBytes),
-		SegmentBytes: int64(cfg.Journal.SegmentBytes),
-		Shipped:      cfg.Export.Endpoint != "",
-		StateDir:     cfg.Relay.StateDir,
-	})
 }
 
 // run receives until ctx is done.

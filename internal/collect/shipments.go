@@ -12,6 +12,7 @@ import (
 
 	"github.com/shimtrace/shimtrace/internal/config"
 	"github.com/shimtrace/shimtrace/internal/console"
+	"github.com/shimtrace/shimtrace/internal/export"
 	"github.com/shimtrace/shimtrace/internal/export/journal"
 	"github.com/shimtrace/shimtrace/internal/export/otlp"
 	"github.com/shimtrace/shimtrace/internal/export/ship"
@@ -41,7 +42,7 @@ func (s *Shipment) Ship(ctx context.Context, once bool, idle time.Duration) (err
 		return err
 	}
 	// What the collector refuses is counted in the journal, beside other losses.
-	j := openJournal(s.cfg)
+	j := journal.New(s.cfg.Journal.Dir, export.JournalOptions(s.cfg))
 	if err := j.Check(); err != nil {
 		return err
 	}

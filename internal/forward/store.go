@@ -41,11 +41,9 @@ const maxVMs = 512
 
 func openStore(o *Options, report *console.Console) (*store, error) {
 	cfg := o.Config.Journal
-	j, err := journal.Open(cfg.Dir, journal.Options{
-		MaxBytes:     int64(cfg.MaxBytes),
-		SegmentBytes: int64(cfg.SegmentBytes),
-		Shipped:      o.Config.Export.Endpoint != "",
-	})
+	opts := export.JournalOptions(o.Config)
+	opts.StateDir = "" // it is root's, and we may be another user
+	j, err := journal.Open(cfg.Dir, opts)
 	if err == nil {
 		if err = unix.Access(cfg.Dir, unix.W_OK|unix.X_OK); err != nil {
 			err = fmt.Errorf("journal: directory %s cannot be written to: %w", cfg.Dir, err)

@@ -57,7 +57,7 @@ func ask(ctx context.Context, dir string, m message) (self Self, all []Status, e
 	}
 	defer link.Close()
 	defer context.AfterFunc(ctx, func() { _ = link.SetReadDeadline(time.Unix(1, 0)) })()
-	if err := control(link, func(fd int) error { return sendPacket(fd, m) }); err != nil {
+	if err := host.Control(link, func(fd int) error { return sendPacket(fd, m) }); err != nil {
 		return self, nil, fmt.Errorf("ask the guard: %w", err)
 	}
 	buf := make([]byte, maxPacket)

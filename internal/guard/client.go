@@ -161,7 +161,7 @@ func (c *Client) Leave() {
 // say says something if there is a guard; one that does not listen is no guard, and is
 // told everything again later. The caller holds the lock.
 func (c *Client) say(what func(fd int) error) {
-	if c.link != nil && control(c.link, what) != nil {
+	if c.link != nil && host.Control(c.link, what) != nil {
 		c.unguarded()
 	}
 }
@@ -250,7 +250,7 @@ func (c *Client) register(link *net.UnixConn) error {
 	}
 	defer unix.Close(pidfd)
 	stored := c.opts.Successor != nil && link == c.opts.Successor.Link
-	err = control(link, func(fd int) error {
+	err = host.Control(link, func(fd int) error {
 		widen(fd)
 		if err := sendPacket(fd, message{Type: typeRegister, Who: &c.opts.Who}, pidfd); err != nil {
 			return err

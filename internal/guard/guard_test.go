@@ -12,6 +12,8 @@ import (
 	"time"
 
 	"golang.org/x/sys/unix"
+
+	"github.com/shimtrace/shimtrace/internal/host"
 )
 
 // TestKilled: a relay is killed, again and again. Its connections go on, one that is made
@@ -282,7 +284,7 @@ func TestProgramGone(t *testing.T) {
 		t.Fatal(err)
 	}
 	defer unix.Close(pidfd)
-	err = control(link, func(fd int) error {
+	err = host.Control(link, func(fd int) error {
 		if err := sendPacket(fd, message{Type: typeRegister, Who: &Registration{ID: "gone", Program: "/nowhere", Args: []string{"x"}}}, pidfd); err != nil {
 			return err
 		}

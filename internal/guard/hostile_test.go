@@ -14,6 +14,8 @@ import (
 	"time"
 
 	"golang.org/x/sys/unix"
+
+	"github.com/shimtrace/shimtrace/internal/host"
 )
 
 // stranger connects to the guard as anything.
@@ -127,7 +129,7 @@ func TestTooMuch(t *testing.T) {
 		t.Fatal(err)
 	}
 	defer unix.Close(self)
-	if err := control(link, func(fd int) error {
+	if err := host.Control(link, func(fd int) error {
 		return sendPacket(fd, message{Type: typeRegister, Who: &Registration{ID: "x", Program: "/x", Args: []string{"x"}}}, self)
 	}); err != nil {
 		t.Fatal(err)
@@ -159,7 +161,7 @@ func TestFlood(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		_ = control(link, func(fd int) error {
+		_ = host.Control(link, func(fd int) error {
 			return sendPacket(fd, message{Type: typeRegister, Who: &Registration{ID: fmt.Sprint(i), Program: "/x", Args: []string{"x"}}}, self)
 		})
 		defer link.Close()

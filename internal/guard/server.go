@@ -145,7 +145,7 @@ func listen(opts Options) (fd int, err error) {
 		return -1, fmt.Errorf("guard: %w", err)
 	}
 	defer l.Close()
-	err = control(l, func(of int) (err error) {
+	err = host.Control(l, func(of int) (err error) {
 		fd, err = unix.FcntlInt(uintptr(of), unix.F_DUPFD_CLOEXEC, 0)
 		return err
 	})

@@ -74,7 +74,7 @@ func (s *Successor) Ready(err error) error {
 	if err != nil {
 		m = message{Type: typeRefused, Error: err.Error()}
 	}
-	return control(s.link, func(fd int) error { return sendPacket(fd, m) })
+	return host.Control(s.link, func(fd int) error { return sendPacket(fd, m) })
 }
 
 // Await waits until this process is to go on. The error is io.EOF if it is not needed

@@ -21,7 +21,7 @@ var ErrDescriptors = errors.New("descriptors cannot be received")
 // Send sends a message, with copies of descriptors beside its first byte (SCM_RIGHTS). It
 // waits for room until conn's write deadline.
 func Send(conn *net.UnixConn, data []byte, with ...syscall.Conn) error {
-	return descriptors(with, nil, func(fds []int) error { return SendDescriptors(conn, data, fds) })
+	return WithDescriptors(with, func(fds []int) error { return SendDescriptors(conn, data, fds) })
 }
 
 // SendDescriptors is Send for descriptors given as numbers.
@@ -37,20 +37,34 @@ func SendDescriptors(conn *net.UnixConn, data []byte, fds []int) error {
 	return err
 }
 
-// descriptors calls f with the descriptors of all, which stay open meanwhile.
-func descriptors(all []syscall.Conn, fds []int, f func(fds []int) error) error {
+// WithDescriptors calls f with the descriptors of all, which stay open meanwhile.
+func WithDescriptors(all []syscall.Conn, f func(fds []int) error) error {
+	return withDescriptors(all, nil, f)
+}
+
+func withDescriptors(all []syscall.Conn, fds []int, f func(fds []int) error) error {
 	if len(all) == 0 {
 		return f(fds)
 	}
-	raw, err := all[0].SyscallConn()
+	return Control(all[0], func(fd int) error { return withDescriptors(all[1:], append(fds, fd), f) })
+}
+
+// Control calls f with a descriptor, which stays open meanwhile.
+func Control(c syscall.Conn, f func(fd int) error) error {
+	raw, err := c.SyscallConn()
 	if err != nil {
 		return err
 	}
 	var ferr error
-	if err := raw.Control(func(fd uintptr) { ferr = descriptors(all[1:], append(fds, int(fd)), f) }); err != nil {
+	if err := raw.Control(func(fd uintptr) { ferr = f(int(fd)) }); err != nil {
 		return err
 	}
 	return ferr
+}
+
+// ShutDown shuts a socket down, whatever processes have it open.
+func ShutDown(c syscall.Conn) error {
+	return Control(c, func(fd int) error { return unix.Shutdown(fd, unix.SHUT_RDWR) })
 }
 
 // Receive waits for a message until conn's read deadline. It returns the message's length

@@ -79,19 +79,15 @@ func shortName(path string) (name string, release func(), err error) {
 // Peer returns the process at the other end of a Unix socket, as it was when it connected
 // or listened.
 func Peer(conn syscall.Conn) (unix.Ucred, error) {
-	raw, err := conn.SyscallConn()
+	var cred *unix.Ucred
+	err := Control(conn, func(fd int) (err error) {
+		if cred, err = unix.GetsockoptUcred(fd, unix.SOL_SOCKET, unix.SO_PEERCRED); err != nil {
+			return fmt.Errorf("peer credentials: %w", err)
+		}
+		return nil
+	})
 	if err != nil {
 		return unix.Ucred{}, err
-	}
-	var cred *unix.Ucred
-	var serr error
-	if err := raw.Control(func(fd uintptr) {
-		cred, serr = unix.GetsockoptUcred(int(fd), unix.SOL_SOCKET, unix.SO_PEERCRED)
-	}); err != nil {
-		return unix.Ucred{}, err
-	}
-	if serr != nil {
-		return unix.Ucred{}, fmt.Errorf("peer credentials: %w", serr)
 	}
 	return *cred, nil
 }

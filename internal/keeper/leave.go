@@ -3,8 +3,6 @@ package keeper
 import (
 	"os"
 
-	"golang.org/x/sys/unix"
-
 	"github.com/shimtrace/shimtrace/internal/host"
 )
 
@@ -24,8 +22,6 @@ func (p *pinged) leave(files []*os.File) error {
 // refused, whatever processes have the sockets open.
 func refuse(files []*os.File) {
 	for _, f := range files {
-		if raw, err := f.SyscallConn(); err == nil {
-			_ = raw.Control(func(fd uintptr) { _ = unix.Shutdown(int(fd), unix.SHUT_RDWR) })
-		}
+		_ = host.ShutDown(f)
 	}
 }

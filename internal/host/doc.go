@@ -1,5 +1,6 @@
-// Package host has what is local to a host: file locks (lock.go), Unix sockets and their
-// peers (unix.go), and passing descriptors to other processes (descriptor.go).
+// Package host has what is local to a host: file locks (lock.go), files in memory
+// (memory.go), Unix sockets and their peers (unix.go), and passing descriptors to other
+// processes (descriptor.go).
 //
 // It identifies a process by what the process cannot choose: its users, its start, the
 // file that it executes (process.go). It also finds a socket's process and user

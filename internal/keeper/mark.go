@@ -7,6 +7,8 @@ import (
 	"time"
 
 	"golang.org/x/sys/unix"
+
+	"github.com/shimtrace/shimtrace/internal/host"
 )
 
 // mark is what the Keepers of all processes share, so that they do not each restart a
@@ -50,17 +52,8 @@ type lastWords struct{ *os.File }
 const maxWords = 4 << 10
 
 func newLastWords() lastWords {
-	fd, err := unix.MemfdCreate("stderr", unix.MFD_CLOEXEC|unix.MFD_ALLOW_SEALING)
+	f, err := host.Memory("stderr", maxWords, unix.F_SEAL_GROW|unix.F_SEAL_SEAL)
 	if err != nil {
-		return lastWords{}
-	}
-	f := os.NewFile(uintptr(fd), "stderr")
-	if f.Truncate(maxWords) != nil {
-		f.Close()
-		return lastWords{}
-	}
-	if _, err := unix.FcntlInt(f.Fd(), unix.F_ADD_SEALS, unix.F_SEAL_GROW|unix.F_SEAL_SEAL); err != nil {
-		f.Close()
 		return lastWords{}
 	}
 	return lastWords{f}

@@ -11,6 +11,8 @@ import (
 	"unsafe"
 
 	"golang.org/x/sys/unix"
+
+	"github.com/shimtrace/shimtrace/internal/host"
 )
 
 // memory is what of the relay itself outlives the process: a text that is replaced as a
@@ -36,13 +38,8 @@ const (
 var errNoText = errors.New("relay's own memory: nothing whole is in it")
 
 func newMemory() (*memory, error) {
-	fd, err := unix.MemfdCreate("relay", unix.MFD_CLOEXEC|unix.MFD_ALLOW_SEALING)
+	f, err := host.Memory("relay", pageSize+2*maxText, unix.F_SEAL_SHRINK|unix.F_SEAL_SEAL)
 	if err != nil {
-		return nil, fmt.Errorf("relay's own memory: %w", err)
-	}
-	f := os.NewFile(uintptr(fd), "relay")
-	if err := f.Truncate(pageSize + 2*maxText); err != nil {
-		f.Close()
 		return nil, fmt.Errorf("relay's own memory: %w", err)
 	}
 	return mapMemory(f)

@@ -109,16 +109,6 @@ func (i *injector) close() error {
 	}
 }
 
-// relayOnly relays what was left of requests by a process that was in the place of the
-// VMM's socket, as this one is not to be.
-func (o *Observer) relayOnly() {
-	relay := middleware.NewRelay(middleware.WithSwitch(new(middleware.Switch)), o.Guard.Handover(EntryRequest))
-	for _, resume := range o.Left.Requests {
-		go resume(relay)
-	}
-	GiveBack(o.Guard, o.left(entrySeat), o.Config.Agent, o.Who, o.warnOfRequests)
-}
-
 // RestoreSocket gives the VMM's socket back in whose place a relay died, if relays are
 // there for this inner shim: it may have to talk to the agent to clean up.
 func RestoreSocket(cfg config.Agent, sandbox, inner string) error {

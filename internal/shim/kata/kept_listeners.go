@@ -15,6 +15,7 @@ import (
 	"github.com/shimtrace/shimtrace/internal/host"
 	"github.com/shimtrace/shimtrace/internal/shim/kata/agentconfig"
 	"github.com/shimtrace/shimtrace/internal/shim/telemetry"
+	"github.com/shimtrace/shimtrace/middleware"
 )
 
 // seats returns the places that another process has taken.
@@ -122,13 +123,17 @@ func (o *Observer) listenerLeft(id vmmdir.ID) {
 	o.Guard.Remove(name)
 }
 
-// GiveBack lets go of entries that another process has left and nobody is to go on with.
-// VMMs' sockets whose places were taken have their names again. Agents find that somebody
-// listens until stop, but are not listened to.
-func GiveBack(g Guard, entries []guard.Received, cfg config.Agent, who telemetry.Identity, warn func(error)) (stop func()) {
+// GiveBack lets go of what another process has left and nobody is to go on with. Of its
+// requests nothing but bytes is relayed. VMMs' sockets whose places were taken have their
+// names again. Agents find that somebody listens until stop, but are not listened to.
+func GiveBack(g Guard, left Left, cfg config.Agent, who telemetry.Identity, warn func(error)) (stop func()) {
+	relay := middleware.NewRelay(middleware.WithSwitch(new(middleware.Switch)), g.Handover(EntryRequest))
+	for _, resume := range left.Requests {
+		go resume(relay)
+	}
 	restore := false
 	var stops []func()
-	for _, e := range entries {
+	for _, e := range left.Entries {
 		switch kind, _, _ := strings.Cut(e.Name, "/"); kind {
 		case entryHybrid:
 			if b, err := socketOf(e); err == nil {

@@ -131,12 +131,12 @@ func (o *Observer) Start(sandbox Sandbox, st state.State) {
 	if o.wants(o.Config.Agent.Receive) {
 		o.listenForAgents(ctx, kind)
 	} else {
-		o.turning = GiveBack(o.Guard, o.left(entryHybrid), o.Config.Agent, o.Who, o.warnOfSpans)
+		o.turning = GiveBack(o.Guard, Left{Entries: o.left(entryHybrid)}, o.Config.Agent, o.Who, o.warnOfSpans)
 	}
 	if o.wants(o.Config.Agent.Inject) {
 		o.injector = o.startInjector(kind)
 	} else {
-		o.relayOnly()
+		GiveBack(o.Guard, Left{Entries: o.left(entrySeat), Requests: o.Left.Requests}, o.Config.Agent, o.Who, o.warnOfRequests)
 	}
 	if o.runtimes != nil {
 		o.runtimes.serve(o)

@@ -63,16 +63,12 @@ func Resume(o Options, got *guard.Resumption) (*Process, error) {
 	for _, name := range p.broken {
 		p.guarded.Remove(name) // which ends both sides
 	}
+	katas := kata.Left{Saved: was.Kata, Entries: others, Requests: p.resumers(requests)}
 	if err == nil {
-		err = p.tryGoOn(was, kata.Left{Saved: was.Kata, Entries: others, Requests: p.resumers(requests)})
+		err = p.tryGoOn(was, katas)
 	}
 	if p.kata == nil {
-		// Nobody else does.
-		relay := middleware.NewRelay(middleware.WithSwitch(new(middleware.Switch)), p.guarded.Handover(kata.EntryRequest))
-		for _, resume := range p.resumers(requests) {
-			go resume(relay)
-		}
-		p.giveBack(others)
+		p.giveBack(katas)
 	}
 	close(p.known)
 	relay := p.bytes()
@@ -203,8 +199,8 @@ func (p *Process) resumers(connections []connection) (all []func(*middleware.Rel
 }
 
 // giveBack lets go of what only a process could use that does what Kata's sandboxes need.
-func (p *Process) giveBack(others []guard.Received) {
-	p.turning = kata.GiveBack(&p.guarded, others, p.Config.Agent, p.Who, func(err error) {
+func (p *Process) giveBack(left kata.Left) {
+	p.turning = kata.GiveBack(&p.guarded, left, p.Config.Agent, p.Who, func(err error) {
 		p.Log.Warn("requests to the agent may not arrive", "error", err)
 	})
 }

@@ -1,7 +1,6 @@
 package relay
 
 import (
-	"context"
 	"encoding/json"
 	"errors"
 	"fmt"
@@ -276,9 +275,5 @@ func (p *Process) told(got *guard.Resumption) {
 	span.AddEvent(names.RelayResumed, trace.WithTimestamp(now), attrs)
 	span.End(trace.WithTimestamp(now))
 	// It is to be there also if this process ends as soon as the last one.
-	p.sandbox.exports.Go(func() {
-		ctx, cancel := context.WithTimeout(context.Background(), telemetry.FlushTime)
-		defer cancel()
-		_ = p.tel.Provider.ForceFlush(ctx)
-	})
+	p.sandbox.exports.Go(func() { _ = p.sandbox.flush() })
 }

@@ -40,9 +40,7 @@ func (s *sandbox) exportRoot(st state.State, failure string) {
 	telemetry.EmitRoot(s.tracer, &st, st.RootEnd, failure)
 	s.exports.Go(func() {
 		s.save()
-		ctx, cancel := context.WithTimeout(context.Background(), telemetry.FlushTime)
-		defer cancel()
-		if err := s.flush(ctx); err != nil {
+		if err := s.flush(); err != nil {
 			s.log.Warn("the sandbox's root span may be exported twice", "error", err)
 			return
 		}
@@ -52,6 +50,13 @@ func (s *sandbox) exportRoot(st state.State, failure string) {
 		s.mu.Unlock()
 		s.save()
 	})
+}
+
+// flush waits until what has ended is in the journal.
+func (s *sandbox) flush() error {
+	ctx, cancel := context.WithTimeout(context.Background(), telemetry.FlushTime)
+	defer cancel()
+	return s.export(ctx)
 }
 
 // save writes the state beside the relay's socket, until leave, and for another process.

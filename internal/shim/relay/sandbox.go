@@ -25,7 +25,7 @@ type sandbox struct {
 	switcher  *switcher                   // nil unless tracing is dynamic
 	windows   windows                     // nil if nobody wants to know of them
 	lives     *expected.Lives             // of the containers, as calls tell
-	flush     func(context.Context) error // exports what has ended
+	export    func(context.Context) error // all that has ended
 	setPod    func(state.Annotations)     // nil in tests
 	saver     saver                       // for another process that goes on for this one
 	exports   sync.WaitGroup
@@ -42,10 +42,10 @@ type sandbox struct {
 	containers  map[string]*container
 }
 
-func newSandbox(tracer trace.Tracer, flush func(context.Context) error, log *slog.Logger, st state.State, statePath string, own bool) *sandbox {
+func newSandbox(tracer trace.Tracer, export func(context.Context) error, log *slog.Logger, st state.State, statePath string, own bool) *sandbox {
 	s := &sandbox{
 		tracer:     tracer,
-		flush:      flush,
+		export:     export,
 		log:        log,
 		statePath:  statePath,
 		own:        own,

@@ -94,7 +94,7 @@ func TestRootEndsWithTheFirstTask(t *testing.T) {
 func TestRootIsNotCalledExportedBeforeItIs(t *testing.T) {
 	w := newWorld(t, false)
 	flush := make(chan struct{})
-	w.flush = func(context.Context) error { <-flush; return nil }
+	w.export = func(context.Context) error { <-flush; return nil }
 	w.Answered(&middleware.Call{Method: "Start", ContainerID: "c1", End: t0.Add(80)})
 	var st *state.State
 	var err error

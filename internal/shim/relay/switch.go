@@ -59,7 +59,7 @@ func (w *switcher) on(by telemetry.Turner, length time.Duration) (changed bool, 
 	root := export.NewRoot(context.Background(), w.cfg)
 	win := &state.Window{Trace: state.NewTraceContext(root), Began: now, Until: until}
 	telemetry.EmitSwitchedOn(w.sandbox.tracer, win, by, length)
-	if err := w.flush(); err != nil {
+	if err := w.sandbox.flush(); err != nil {
 		return false, fmt.Errorf("nothing can be recorded: %w", err)
 	}
 	w.sandbox.open(win)
@@ -106,7 +106,7 @@ func (w *switcher) turnOff(by telemetry.Turner, reason string) (changed bool) {
 	now := time.Now()
 	win := w.sandbox.end(now)
 	telemetry.EmitSwitchedOff(w.sandbox.tracer, win, now, by, reason)
-	if err := w.flush(); err != nil {
+	if err := w.sandbox.flush(); err != nil {
 		w.sandbox.log.Warn("the end of a trace is not recorded", "error", err)
 	}
 	return true
@@ -134,11 +134,4 @@ func (w *switcher) endAt(until time.Time) {
 		return
 	}
 	w.timer = time.AfterFunc(time.Until(until), func() { w.expire(until) })
-}
-
-// flush waits until what has been recorded is in the journal.
-func (w *switcher) flush() error {
-	ctx, cancel := context.WithTimeout(context.Background(), telemetry.FlushTime)
-	defer cancel()
-	return w.sandbox.flush(ctx)
 }

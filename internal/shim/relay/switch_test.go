@@ -125,7 +125,7 @@ func TestWindows(t *testing.T) {
 func TestNoTraceWithoutItsRoot(t *testing.T) {
 	w := newDynamic(t)
 	flushed := 0
-	w.flush = func(context.Context) error {
+	w.export = func(context.Context) error {
 		flushed++
 		if len(w.spans.Named(names.SwitchedOn)) != 1 || w.sandbox.On() {
 			t.Errorf("at export: %d roots, on %v", len(w.spans.Named(names.SwitchedOn)), w.sandbox.On())
@@ -138,7 +138,7 @@ func TestNoTraceWithoutItsRoot(t *testing.T) {
 	}
 
 	w = newDynamic(t)
-	w.flush = func(context.Context) error { return errors.New("disk full") }
+	w.export = func(context.Context) error { return errors.New("disk full") }
 	if changed, err := w.switcher.on(alice, time.Hour); err == nil || changed || w.sandbox.On() {
 		t.Errorf("without a root: changed %v, on %v, %v", changed, w.sandbox.On(), err)
 	}

@@ -2,6 +2,7 @@ package relay
 
 import (
 	"context"
+	"path/filepath"
 	"time"
 
 	"github.com/shimtrace/shimtrace/internal/shim/state"
@@ -60,7 +61,11 @@ func (s *sandbox) flush() error {
 }
 
 // save writes the state beside the relay's socket, until leave, and for another process.
-func (s *sandbox) save() {
+func (s *sandbox) save() { s.write(false, "the sandbox's root span may be exported twice") }
+
+// write is save, and with bundles it writes the state into those of all containers, too.
+// It logs what a failure means.
+func (s *sandbox) write(bundles bool, failure string) {
 	defer s.saver.now()
 	s.saving.Lock()
 	defer s.saving.Unlock()
@@ -69,9 +74,17 @@ func (s *sandbox) save() {
 	}
 	s.mu.Lock()
 	st := s.state
+	paths := []string{s.statePath}
+	for _, ct := range s.containers {
+		if bundles && ct.bundle != "" && !ct.gone {
+			paths = append(paths, filepath.Join(ct.bundle, state.File))
+		}
+	}
 	s.mu.Unlock()
-	if err := st.Write(s.statePath); err != nil {
-		s.log.Warn("the sandbox's root span may be exported twice", "error", err)
+	for _, path := range paths {
+		if err := st.Write(path); err != nil {
+			s.log.Warn(failure, "error", err)
+		}
 	}
 }
 

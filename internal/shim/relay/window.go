@@ -1,7 +1,6 @@
 package relay
 
 import (
-	"path/filepath"
 	"time"
 
 	"go.opentelemetry.io/otel/trace"
@@ -56,28 +55,7 @@ func (s *sandbox) setWindow(change func(*state.Window)) *state.Window {
 
 // saveAll writes the state beside the relay's socket and into the bundles of all
 // containers, for their delete, and for another process.
-func (s *sandbox) saveAll() {
-	defer s.saver.now()
-	s.saving.Lock()
-	defer s.saving.Unlock()
-	if s.left {
-		return
-	}
-	s.mu.Lock()
-	st := s.state
-	paths := []string{s.statePath}
-	for _, ct := range s.containers {
-		if ct.bundle != "" && !ct.gone {
-			paths = append(paths, filepath.Join(ct.bundle, state.File))
-		}
-	}
-	s.mu.Unlock()
-	for _, path := range paths {
-		if err := st.Write(path); err != nil {
-			s.log.Warn("whether tracing is on is not known to delete", "error", err)
-		}
-	}
-}
+func (s *sandbox) saveAll() { s.write(true, "whether tracing is on is not known to delete") }
 
 // end ends the window.
 func (s *sandbox) end(at time.Time) *state.Window {

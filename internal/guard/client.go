@@ -2,6 +2,7 @@ package guard
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"math/rand/v2"
 	"net"
@@ -65,12 +66,13 @@ type Client struct {
 	stop context.CancelFunc
 	over chan struct{}
 
+	logged string // by run
+
 	mu      sync.Mutex
 	entries []Entry
 	claims  []uint32
 	link    *net.UnixConn // nil: unguarded
 	left    bool
-	logged  string
 }
 
 // handOverTime bounds how long a relay may take to stop.
@@ -213,16 +215,12 @@ func (c *Client) run(ctx context.Context) {
 			}
 			link.Close()
 		}
-		if err != nil && ctx.Err() == nil && time.Since(since) > quietFor {
-			c.mu.Lock()
-			c.log(err)
-			c.mu.Unlock()
-		}
-		if _, refused := err.(refusal); refused {
-			c.mu.Lock()
-			c.log(err)
-			c.mu.Unlock()
+		_, refused := err.(refusal)
+		if refused {
 			pause = refusedPause
+		}
+		if refused || err != nil && ctx.Err() == nil && time.Since(since) > quietFor {
+			c.log(err)
 		}
 		select {
 		case <-ctx.Done():
@@ -328,7 +326,7 @@ func (c *Client) watch(ctx context.Context) {
 func (c *Client) handOver(ctx context.Context) {
 	ctx, cancel := context.WithTimeout(ctx, handOverTime)
 	defer cancel()
-	err := fmt.Errorf("this relay cannot")
+	err := errors.New("this relay cannot")
 	goOn := func() {}
 	if c.opts.HandOver != nil {
 		goOn, err = c.opts.HandOver(ctx)

@@ -16,7 +16,6 @@ type port struct {
 	opening bool // it is, or is about to be
 	waiting []*visitor
 	told    string // what hindered it last
-	closed  bool   // for good
 }
 
 // visitor is a connection of a VM that nobody has claimed.
@@ -40,7 +39,7 @@ const (
 // openPort opens the port, once a relay is there that wants connections, and tries again
 // while another program has it.
 func (s *server) openPort() {
-	if s.opts.VSOCK == nil || s.port.closed {
+	if s.opts.VSOCK == nil {
 		return
 	}
 	s.port.opening = true
@@ -79,12 +78,7 @@ func (s *server) visit() {
 		case errors.Is(err, unix.EAGAIN):
 			return
 		case err != nil && !errors.Is(err, unix.ECONNABORTED):
-			_ = s.watch(s.port.fd, 0, func(uint32) {})
-			s.after(acceptPause, func() {
-				if !s.port.closed {
-					_ = s.watch(s.port.fd, unix.EPOLLIN, func(uint32) { s.visit() })
-				}
-			})
+			s.acceptLater(s.port.fd, s.visit)
 			return
 		case err == nil:
 			s.place(fd, s.cid(from))
@@ -197,8 +191,8 @@ func (s *server) stray(fd int, cid uint32) {
 	unix.Close(fd)
 }
 
+// closePort closes the port for good, when the loop is over.
 func (s *server) closePort() {
-	s.port.closed = true
 	for _, v := range slices.Clone(s.port.waiting) {
 		if s.dismiss(v) {
 			unix.Close(v.fd)

@@ -186,7 +186,7 @@ func (s *server) succeeded(k *link, who Registration) {
 	r.resumed, r.began = r.resumed+1, time.Now()
 	_ = s.watch(r.pidfd, unix.EPOLLIN, func(uint32) { s.died(r) })
 	s.opts.Logf("guard: sandbox %s: process %d goes on", r.who.Sandbox, r.pid)
-	s.upgraded(r)
+	s.answer(r, nil)
 }
 
 // successorDied is told that one has ended.

@@ -163,9 +163,7 @@ func (s *server) admit() {
 		case errors.Is(err, unix.EAGAIN):
 			return
 		case errors.Is(err, unix.EMFILE), errors.Is(err, unix.ENFILE), errors.Is(err, unix.ENOMEM):
-			// It stays ready: without a pause, the loop would spin.
-			_ = s.watch(s.listener, 0, func(uint32) {})
-			s.after(acceptPause, func() { _ = s.watch(s.listener, unix.EPOLLIN, func(uint32) { s.admit() }) })
+			s.acceptLater(s.listener, s.admit)
 			return
 		case err != nil:
 			continue // the peer's end, for instance
@@ -185,6 +183,13 @@ func (s *server) admit() {
 			}
 		})
 	}
+}
+
+// acceptLater has a listener rest for which there is no descriptor. It stays ready: without
+// a pause, the loop would spin.
+func (s *server) acceptLater(listener int, accept func()) {
+	_ = s.watch(listener, 0, func(uint32) {})
+	s.after(acceptPause, func() { _ = s.watch(listener, unix.EPOLLIN, func(uint32) { accept() }) })
 }
 
 const (

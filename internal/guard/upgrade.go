@@ -135,8 +135,7 @@ func (s *server) failUpgrade(r *relay, err error) {
 	}
 }
 
-func (s *server) upgraded(r *relay) { s.answer(r, nil) }
-
+// answer tells who wanted an upgrade what has become of it.
 func (s *server) answer(r *relay, err error) {
 	if k := r.asker; k != nil {
 		r.asker = nil

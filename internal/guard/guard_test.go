@@ -46,10 +46,7 @@ func TestKilled(t *testing.T) {
 func TestKilledAtOnce(t *testing.T) {
 	h := newMachine(t)
 	h.guard(nil)
-	socket, _ := h.relay("relay")
-	c := connect(t, socket)
-	call(t, c, "first")
-	s := h.registered(socket, func(s Status) bool { return s.Entries == 3 })
+	socket, _, c, s := h.relaying()
 	for range 20 {
 		_ = unix.Kill(s.PID, unix.SIGKILL)
 		s = h.registered(socket, func(now Status) bool { return now.PID != s.PID })
@@ -132,10 +129,7 @@ func TestSlowPeer(t *testing.T) {
 func TestGuardKilled(t *testing.T) {
 	h := newMachine(t)
 	g := h.start("guard", []string{h.dir})
-	socket, p := h.relay("relay")
-	c := connect(t, socket)
-	call(t, c, "first")
-	h.registered(socket, func(s Status) bool { return s.Entries == 3 })
+	socket, p, c, _ := h.relaying()
 	g.signal(unix.SIGKILL)
 	call(t, c, "without")
 	d := connect(t, socket)
@@ -151,10 +145,7 @@ func TestGuardKilled(t *testing.T) {
 func TestBothKilled(t *testing.T) {
 	h := newMachine(t)
 	g := h.start("guard", []string{h.dir})
-	socket, p := h.relay("relay")
-	c := connect(t, socket)
-	call(t, c, "first")
-	h.registered(socket, func(s Status) bool { return s.Entries == 3 })
+	_, p, c, _ := h.relaying()
 	g.signal(unix.SIGKILL)
 	p.signal(unix.SIGKILL)
 	_ = c.SetReadDeadline(time.Now().Add(patience))
@@ -171,10 +162,7 @@ func TestBothKilled(t *testing.T) {
 func TestLeaves(t *testing.T) {
 	h := newMachine(t)
 	h.guard(nil)
-	socket, _ := h.relay("relay")
-	c := connect(t, socket)
-	call(t, c, "first")
-	h.registered(socket, func(s Status) bool { return s.Entries == 3 })
+	socket, _, c, _ := h.relaying()
 	other := connect(t, socket)
 	call(t, other, "first")
 	_, _ = io.WriteString(c, "leave")
@@ -192,10 +180,7 @@ func TestLeaves(t *testing.T) {
 func TestRemoved(t *testing.T) {
 	h := newMachine(t)
 	h.guard(nil)
-	socket, _ := h.relay("relay")
-	c := connect(t, socket)
-	call(t, c, "first")
-	h.registered(socket, func(s Status) bool { return s.Entries == 3 })
+	socket, _, c, _ := h.relaying()
 	_ = c.(*net.UnixConn).CloseWrite()
 	_ = c.SetReadDeadline(time.Now().Add(patience))
 	if _, err := c.Read(make([]byte, 1)); err != io.EOF {
@@ -211,10 +196,7 @@ func TestSuccessorDies(t *testing.T) {
 		t.Run(how, func(t *testing.T) {
 			h := newMachine(t)
 			h.guard(func(o *Options) { o.backoff = []time.Duration{0, 10 * time.Millisecond, 50 * time.Millisecond} })
-			socket, p := h.relay("relay", "TEST_NEXT="+how)
-			c := connect(t, socket)
-			call(t, c, "first")
-			h.registered(socket, func(s Status) bool { return s.Entries == 3 })
+			_, p, c, _ := h.relaying("TEST_NEXT=" + how)
 			began := time.Now()
 			p.signal(unix.SIGKILL)
 			_ = c.SetReadDeadline(time.Now().Add(patience))
@@ -235,10 +217,7 @@ func TestSuccessorDies(t *testing.T) {
 func TestSuccessorHangs(t *testing.T) {
 	h := newMachine(t)
 	h.guard(func(o *Options) { o.backoff = []time.Duration{0, 0} })
-	socket, p := h.relay("relay", "TEST_NEXT=-hangs")
-	c := connect(t, socket)
-	call(t, c, "first")
-	h.registered(socket, func(s Status) bool { return s.Entries == 3 })
+	_, p, c, _ := h.relaying("TEST_NEXT=-hangs")
 	p.signal(unix.SIGKILL)
 	_ = c.SetReadDeadline(time.Now().Add(patience))
 	if _, err := c.Read(make([]byte, 1)); err != io.EOF {
@@ -301,10 +280,7 @@ func TestProgramGone(t *testing.T) {
 func TestUpgrade(t *testing.T) {
 	h := newMachine(t)
 	h.guard(nil)
-	socket, _ := h.relay("relay")
-	c := connect(t, socket)
-	call(t, c, "first")
-	before := h.registered(socket, func(s Status) bool { return s.Entries == 3 })
+	socket, _, c, before := h.relaying()
 	ctx := context.Background()
 	self, err := os.Executable()
 	if err != nil {
@@ -346,10 +322,7 @@ func TestUpgradeRefused(t *testing.T) {
 	for env, want := range map[string]string{"TEST_NEXT=-refuses": "state of version 1", "TEST_KEEPS=1": "it would rather not"} {
 		h := newMachine(t)
 		h.guard(nil)
-		socket, _ := h.relay("relay", env)
-		c := connect(t, socket)
-		call(t, c, "first")
-		before := h.registered(socket, func(s Status) bool { return s.Entries == 3 })
+		socket, _, c, before := h.relaying(env)
 		self, _ := os.Executable()
 		if _, err := UpgradeRelay(context.Background(), h.dir, socket, self, false); err == nil || !strings.Contains(err.Error(), want) {
 			t.Errorf("%s: %v", env, err)

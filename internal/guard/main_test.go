@@ -329,6 +329,15 @@ func (h *machine) relay(name string, env ...string) (socket string, p *child) {
 	return socket, p
 }
 
+// relaying starts a relay process, with a connection that the guard has.
+func (h *machine) relaying(env ...string) (socket string, p *child, c net.Conn, s Status) {
+	h.t.Helper()
+	socket, p = h.relay("relay", env...)
+	c = connect(h.t, socket)
+	call(h.t, c, "first")
+	return socket, p, c, h.registered(socket, func(s Status) bool { return s.Entries == 3 })
+}
+
 // registered waits until a relay is guarded, and returns it.
 func (h *machine) registered(socket string, holds func(Status) bool) (got Status) {
 	h.t.Helper()

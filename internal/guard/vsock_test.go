@@ -301,10 +301,7 @@ func TestVSOCKNone(t *testing.T) {
 	h.guard(func(o *Options) {
 		o.VSOCK = func() (int, error) { return 0, fmt.Errorf("VSOCK: %w", unix.EAFNOSUPPORT) }
 	})
-	socket, p := h.relay("relay", "TEST_VSOCK=1")
-	c := connect(t, socket)
-	call(t, c, "first")
-	h.registered(socket, func(s Status) bool { return s.Entries == 3 })
+	_, p, c, _ := h.relaying("TEST_VSOCK=1")
 	p.signal(unix.SIGKILL)
 	call(t, c, "again")
 	eventually(t, "it is said", func() bool { return h.log.contains("VSOCK") })

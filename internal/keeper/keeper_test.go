@@ -167,16 +167,13 @@ func TestTheLastOneReplacesADeadOne(t *testing.T) {
 	}
 }
 
-// TestFilesAreLeft: the process gets the files after the lock, no other process has them,
-// and without them it is not started.
-func TestFilesAreLeft(t *testing.T) {
-	f := newFakeTool(t, "exec sleep 1000")
-	path := filepath.Join(t.TempDir(), "socket")
-	missing := errors.New("somebody else has it")
-	var free atomic.Bool
-	f.opts.Files = func() ([]*os.File, error) {
+var errTaken = errors.New("somebody else has it")
+
+// socketOnce returns an Options.Files: a socket at path, once it is free.
+func socketOnce(free *atomic.Bool, path string) func() ([]*os.File, error) {
+	return func() ([]*os.File, error) {
 		if !free.Load() {
-			return nil, missing
+			return nil, errTaken
 		}
 		l, err := net.ListenUnix("unix", &net.UnixAddr{Name: path, Net: "unix"})
 		if err != nil {
@@ -187,10 +184,19 @@ func TestFilesAreLeft(t *testing.T) {
 		file, err := l.File()
 		return []*os.File{file}, err
 	}
+}
+
+// TestFilesAreLeft: the process gets the files after the lock, no other process has them,
+// and without them it is not started.
+func TestFilesAreLeft(t *testing.T) {
+	f := newFakeTool(t, "exec sleep 1000")
+	path := filepath.Join(t.TempDir(), "socket")
+	var free atomic.Bool
+	f.opts.Files = socketOnce(&free, path)
 	k := New(f.opts)
 	defer k.Close(0)
 	k.Ensure()
-	if lines := f.log.All(); len(lines) != 1 || !strings.Contains(lines[0], missing.Error()) || len(f.Started(t)) != 0 {
+	if lines := f.log.All(); len(lines) != 1 || !strings.Contains(lines[0], errTaken.Error()) || len(f.Started(t)) != 0 {
 		t.Fatalf("log %q, started %v", lines, f.Started(t))
 	}
 	free.Store(true)

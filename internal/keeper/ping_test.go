@@ -200,28 +200,15 @@ func TestRunningOneGetsWhatItLacks(t *testing.T) {
 	watch(t, New(f.opts))
 	f.answers(t)
 	path := filepath.Join(t.TempDir(), "socket")
-	missing := errors.New("somebody else has it")
 	var free atomic.Bool
 	opts := f.opts
 	opts.Lacks = func(answer string) bool { return answer != path }
-	opts.Files = func() ([]*os.File, error) {
-		if !free.Load() {
-			return nil, missing
-		}
-		l, err := net.ListenUnix("unix", &net.UnixAddr{Name: path, Net: "unix"})
-		if err != nil {
-			return nil, err
-		}
-		l.SetUnlinkOnClose(false)
-		defer l.Close()
-		file, err := l.File()
-		return []*os.File{file}, err
-	}
+	opts.Files = socketOnce(&free, path)
 	denied := New(opts)
 	watch(t, denied)
 	eventually(t, "it is said", func() bool { return len(f.log.All()) > 0 })
 	time.Sleep(10 * f.opts.Every)
-	if lines := f.log.All(); len(lines) != 1 || !strings.Contains(lines[0], missing.Error()) {
+	if lines := f.log.All(); len(lines) != 1 || !strings.Contains(lines[0], errTaken.Error()) {
 		t.Errorf("log %q", lines)
 	}
 	free.Store(true)

@@ -164,13 +164,7 @@ func (c *conn) finish(err error, from, to net.Conn) {
 // close closes one of the two. Another process may have its descriptor as well.
 func (c *conn) close(end net.Conn) {
 	if c.memory != nil {
-		if half, ok := end.(interface {
-			CloseRead() error
-			CloseWrite() error
-		}); ok {
-			_ = half.CloseRead()
-			_ = half.CloseWrite()
-		}
+		handover.ShutDown(end)
 	}
 	end.Close()
 }

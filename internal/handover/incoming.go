@@ -49,15 +49,21 @@ func (c *Incoming) Close() error {
 	if c.stopped.Load() {
 		return nil
 	}
-	if half, ok := c.Conn.(interface {
+	ShutDown(c.Conn)
+	c.ended()
+	err := c.Conn.Close()
+	_ = c.memory.Close()
+	return err
+}
+
+// ShutDown ends a connection, also where another process has its descriptor: to close it is
+// not enough there.
+func ShutDown(conn io.Closer) {
+	if half, ok := conn.(interface {
 		CloseRead() error
 		CloseWrite() error
 	}); ok {
 		_ = half.CloseRead()
 		_ = half.CloseWrite()
 	}
-	c.ended()
-	err := c.Conn.Close()
-	_ = c.memory.Close()
-	return err
 }

@@ -15,26 +15,22 @@ import (
 	"unsafe"
 
 	"golang.org/x/sys/unix"
+
+	"github.com/shimtrace/shimtrace/internal/host"
 )
 
 func socketpair(tb testing.TB) (a, b *net.UnixConn) {
 	tb.Helper()
-	fds, err := unix.Socketpair(unix.AF_UNIX, unix.SOCK_STREAM|unix.SOCK_CLOEXEC, 0)
+	a, other, err := host.UnixPair(unix.SOCK_STREAM)
 	if err != nil {
 		tb.Fatal(err)
 	}
-	var ends [2]*net.UnixConn
-	for i, fd := range fds {
-		f := os.NewFile(uintptr(fd), "socketpair")
-		c, err := net.FileConn(f)
-		f.Close()
-		if err != nil {
-			tb.Fatal(err)
-		}
-		tb.Cleanup(func() { c.Close() })
-		ends[i] = c.(*net.UnixConn)
+	tb.Cleanup(func() { a.Close() })
+	if b, err = host.UnixConn(other); err != nil {
+		tb.Fatal(err)
 	}
-	return ends[0], ends[1]
+	tb.Cleanup(func() { b.Close() })
+	return a, b
 }
 
 // relayed is a stream between two connections whose outer ends are a test's.

@@ -4,6 +4,7 @@ import (
 	"encoding/json"
 	"fmt"
 	"net"
+	"slices"
 	"strconv"
 	"strings"
 	"sync"
@@ -70,12 +71,7 @@ func (g *guarded) Remove(name string) {
 }
 
 func (g *guarded) forget(name string) {
-	for i, e := range g.entries {
-		if e.Name == name {
-			g.entries = append(g.entries[:i:i], g.entries[i+1:]...)
-			return
-		}
-	}
+	g.entries = slices.DeleteFunc(g.entries, func(e guard.Entry) bool { return e.Name == name })
 }
 
 // Claim says that the VM with the CID is the sandbox's.

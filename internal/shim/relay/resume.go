@@ -8,6 +8,7 @@ import (
 	"os"
 	"runtime/debug"
 	"strings"
+	"sync"
 	"syscall"
 	"time"
 
@@ -189,10 +190,12 @@ func (p *Process) others(entries []guard.Received) (all []guard.Received) {
 	return all
 }
 
-// resumers returns what has a relay go on with each connection.
+// resumers returns what has a relay go on with each connection, the first one that is
+// called: two at once would each take a part of the bytes.
 func (p *Process) resumers(connections []connection) (all []func(*middleware.Relay)) {
 	for _, c := range connections {
-		all = append(all, func(relay *middleware.Relay) { p.resume(relay, c) })
+		var once sync.Once
+		all = append(all, func(relay *middleware.Relay) { once.Do(func() { p.resume(relay, c) }) })
 	}
 	return all
 }

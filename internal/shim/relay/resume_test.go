@@ -149,3 +149,29 @@ func TestResumeDoesNoHarm(t *testing.T) {
 		})
 	}
 }
+
+// TestResumedOnce: a connection that one relay goes on with is no other's, also if the first
+// one was made by what has failed since.
+func TestResumedOnce(t *testing.T) {
+	clientEnd, client := end(t)
+	serverEnd, server := end(t)
+	m, err := handover.New()
+	if err != nil {
+		t.Fatal(err)
+	}
+	c, err := connectionOf(guard.Received{Name: "request/1", Files: []*os.File{clientEnd, serverEnd, m.File()}})
+	if err != nil {
+		t.Fatal(err)
+	}
+	var log strings.Builder
+	p := &Process{Options: Options{Log: slog.New(slog.NewTextHandler(&log, nil))}}
+	resume := p.resumers([]connection{c})[0]
+	client.Close()
+	server.Close()
+	for range 2 {
+		resume(p.bytes())
+	}
+	if log.Len() > 0 {
+		t.Errorf("it says %s", log.String())
+	}
+}

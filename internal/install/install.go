@@ -18,7 +18,7 @@ type Options struct {
 	// all.
 	Inners []string
 	// BinDir is the absolute target directory. Shim is the tracing shim; empty: look
-	// beside Tool, which is this program, or on PATH.
+	// beside Tool, which is this program with its links resolved, or on PATH.
 	BinDir, Shim, Tool string
 	// Root is the directory below which containerd's and Kata's configurations are
 	// looked for.
@@ -35,13 +35,13 @@ type Options struct {
 
 // Run installs or uninstalls, and prints what it does.
 func Run(o Options, out io.Writer) error {
-	in := &installer{opts: o, out: out, bindir: o.BinDir, tool: o.Tool, root: o.Root, force: o.Force, path: filepath.SplitList(o.Getenv("PATH")), proc: "/proc"}
+	in := &installer{opts: o, out: out, path: filepath.SplitList(o.Getenv("PATH")), proc: "/proc"}
 	var err error
 	if in.inners, err = in.innerNames(o.Inners); err != nil {
 		return err
 	}
 	var unread []error
-	in.containerd, unread = containerdconf.Find(in.root)
+	in.containerd, unread = containerdconf.Find(in.opts.Root)
 	for _, err := range unread {
 		o.Warn("%v", err)
 	}
@@ -67,7 +67,7 @@ type installJSON struct {
 
 func (in *installer) install(kata *kataSetUp) error {
 	var err error
-	if in.shim, err = in.findShim(in.opts.Shim); err != nil {
+	if in.shim, err = in.findShim(); err != nil {
 		return err
 	}
 	if err := kata.find(in.inners, in.containerd); err != nil {
@@ -114,7 +114,7 @@ func (in *installer) uninstall(kata *kataSetUp) error {
 	case kata.on:
 		return console.NothingFound("no drop-in of shimtrace is beside Kata's configurations in %s; --kata-config names one", kata.places())
 	default:
-		return console.NothingFound("nothing of shimtrace is installed in %s; --bindir names another directory", in.bindir)
+		return console.NothingFound("nothing of shimtrace is installed in %s; --bindir names another directory", in.opts.BinDir)
 	}
 	if err := in.apply(steps, changes); err != nil {
 		return err

@@ -41,9 +41,9 @@ type Kata struct {
 func (in *installer) kataSetUp() (*kataSetUp, error) {
 	o := in.opts.Kata
 	if o == nil {
-		return &kataSetUp{root: in.root}, nil
+		return &kataSetUp{root: in.opts.Root}, nil
 	}
-	k := &kataSetUp{on: true, root: in.root, files: o.Files, force: in.force}
+	k := &kataSetUp{on: true, root: in.opts.Root, files: o.Files, force: in.opts.Force}
 	if len(in.inners) > 0 && !slices.ContainsFunc(in.inners, isKata) {
 		return nil, console.UsageError("--kata with %s: none of them is Kata's", joinNames(in.inners))
 	}

@@ -27,11 +27,8 @@ const (
 type installer struct {
 	opts       Options
 	out        io.Writer
-	bindir     string // absolute
-	shim, tool string // where the programs are now, links resolved
+	shim       string // the one found, links resolved
 	inners     []shimname.Name
-	force      bool
-	root       string // above Kata and containerd's configuration
 	containerd []containerdconf.Config
 	path       []string // where inner shims are looked for
 	proc       string   // the proc file system
@@ -119,15 +116,15 @@ func (in *installer) lookPath(name string) string {
 }
 
 // findShim returns the tracing shim: the one named, else beside the tool, else on PATH.
-func (in *installer) findShim(named string) (string, error) {
-	p := named
+func (in *installer) findShim() (string, error) {
+	p := in.opts.Shim
 	if p == "" {
-		if p = filepath.Join(filepath.Dir(in.tool), shimName); !executable(p) {
+		if p = filepath.Join(filepath.Dir(in.opts.Tool), shimName); !executable(p) {
 			p = in.lookPath(shimName)
 		}
 	}
 	if p == "" {
-		return "", fmt.Errorf("%s is neither beside %s nor on PATH: name it with --shim", shimName, in.tool)
+		return "", fmt.Errorf("%s is neither beside %s nor on PATH: name it with --shim", shimName, in.opts.Tool)
 	}
 	file, err := filepath.Abs(p)
 	if err == nil {
@@ -160,8 +157,8 @@ func (in *installer) plan() ([]step, error) {
 		target = shimName
 		add(in.copyStep(in.shim, shimName))
 	}
-	if !slices.Contains(systemDirs, filepath.Dir(in.tool)) {
-		add(in.copyStep(in.tool, toolName))
+	if !slices.Contains(systemDirs, filepath.Dir(in.opts.Tool)) {
+		add(in.copyStep(in.opts.Tool, toolName))
 	}
 	for _, inner := range in.inners {
 		for _, link := range links(inner) {
@@ -172,7 +169,7 @@ func (in *installer) plan() ([]step, error) {
 }
 
 func (in *installer) copyStep(source, name string) (step, error) {
-	s := step{Action: actionCopy, Path: filepath.Join(in.bindir, name), Source: source}
+	s := step{Action: actionCopy, Path: filepath.Join(in.opts.BinDir, name), Source: source}
 	if same, err := sameFile(source, s.Path); err != nil || same {
 		s.Action = actionKeep
 		return s, err
@@ -181,7 +178,7 @@ func (in *installer) copyStep(source, name string) (step, error) {
 }
 
 func (in *installer) linkStep(target, name string) (step, error) {
-	s := step{Action: actionLink, Path: filepath.Join(in.bindir, name), Source: target}
+	s := step{Action: actionLink, Path: filepath.Join(in.opts.BinDir, name), Source: target}
 	if now, err := os.Readlink(s.Path); err == nil && now == target {
 		s.Action = actionKeep
 		return s, nil
@@ -199,7 +196,7 @@ func (in *installer) mayReplace(path string) error {
 		return err
 	case st.IsDir():
 		return fmt.Errorf("%s is a directory", path)
-	case in.force || ours(path):
+	case in.opts.Force || ours(path):
 		return nil
 	}
 	return fmt.Errorf("%s is there and not shimtrace's; --force replaces it", path)
@@ -210,19 +207,19 @@ func (in *installer) mayReplace(path string) error {
 func (in *installer) planUninstall() ([]step, error) {
 	var paths []string
 	if len(in.inners) == 0 {
-		found, _ := filepath.Glob(filepath.Join(in.bindir, "containerd-shim-*"))
+		found, _ := filepath.Glob(filepath.Join(in.opts.BinDir, "containerd-shim-*"))
 		for _, p := range found {
 			if _, ok := shimname.ParseLink(p); ok {
 				paths = append(paths, p)
 			}
 		}
-		if !slices.Contains(systemDirs, in.bindir) {
-			paths = append(paths, filepath.Join(in.bindir, shimName), filepath.Join(in.bindir, toolName))
+		if !slices.Contains(systemDirs, in.opts.BinDir) {
+			paths = append(paths, filepath.Join(in.opts.BinDir, shimName), filepath.Join(in.opts.BinDir, toolName))
 		}
 	}
 	for _, inner := range in.inners {
 		for _, link := range links(inner) {
-			paths = append(paths, filepath.Join(in.bindir, link))
+			paths = append(paths, filepath.Join(in.opts.BinDir, link))
 		}
 	}
 	var steps []step
@@ -231,7 +228,7 @@ func (in *installer) planUninstall() ([]step, error) {
 			steps = append(steps, step{Action: actionRemove, Path: p})
 		}
 	}
-	if len(steps) == 0 || in.force {
+	if len(steps) == 0 || in.opts.Force {
 		return steps, nil
 	}
 	if pids := in.relays(); len(pids) > 0 {
@@ -242,7 +239,7 @@ func (in *installer) planUninstall() ([]step, error) {
 
 // relays returns the processes that run the installed shim.
 func (in *installer) relays() []string {
-	shim, err := filepath.EvalSymlinks(filepath.Join(in.bindir, shimName))
+	shim, err := filepath.EvalSymlinks(filepath.Join(in.opts.BinDir, shimName))
 	if err != nil {
 		return nil
 	}

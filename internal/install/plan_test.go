@@ -34,11 +34,11 @@ func TestUninstallInUse(t *testing.T) {
 			t.Fatal(err)
 		}
 	}
-	in := &installer{bindir: bin, proc: proc}
+	in := &installer{opts: Options{BinDir: bin}, proc: proc}
 	if _, err := in.planUninstall(); err == nil || !strings.Contains(err.Error(), "17, 18") {
 		t.Errorf("got %v, want an error that names 17 and 18", err)
 	}
-	in.force = true
+	in.opts.Force = true
 	if steps, err := in.planUninstall(); err != nil || len(steps) != 4 {
 		t.Errorf("with force: %v, %v", steps, err)
 	}

@@ -98,7 +98,7 @@ func innerOfHandler(r containerdconf.Runtime) (n shimname.Name, ok bool) {
 func (in *installer) innersOfContainerd() (inners []shimname.Name) {
 	for _, c := range in.containerd {
 		for _, r := range c.Runtimes {
-			if n, ok := innerOfHandler(r); ok && r.Path() != "" && executable(filepath.Join(in.root, r.Path())) {
+			if n, ok := innerOfHandler(r); ok && r.Path() != "" && executable(filepath.Join(in.opts.Root, r.Path())) {
 				inners = append(inners, n)
 			}
 		}
@@ -107,7 +107,7 @@ func (in *installer) innersOfContainerd() (inners []shimname.Name) {
 }
 
 func (in *installer) section(c containerdconf.Config, text string) section {
-	return section{File: c.Edit, Version: c.Version, New: c.File != "" && !c.Exists(in.root), Text: text}
+	return section{File: c.Edit, Version: c.Version, New: c.File != "" && !c.Exists(in.opts.Root), Text: text}
 }
 
 // newRuntime returns the traced runtime for an inner shim. containerd's CRI plugin
@@ -121,7 +121,7 @@ func (in *installer) newRuntime(inner shimname.Name, kata *kataSetUp, like conta
 	}
 	if inner == shimname.Runc {
 		r.ClientType = shimname.RuncWithOptions.RuntimeType()
-		r.Type, r.Path = "io.containerd.runc.v2", filepath.Join(in.bindir, inner.Link())
+		r.Type, r.Path = "io.containerd.runc.v2", filepath.Join(in.opts.BinDir, inner.Link())
 		if strings.HasPrefix(in.containerdVersion(), "1.6.") {
 			r.Type, r.Path = r.ClientType, ""
 			in.opts.Warn("containerd 1.6 forgets runtime_path, so %s is told by its type, which gets none of runc's options: where these matter, link %s in the place of %s (docs/operation.md)", r.Name, inner.Link(), inner.File())
@@ -175,7 +175,7 @@ func kataConfig(inner string) string {
 // be determined, as in an image.
 func (in *installer) containerdVersion() string {
 	program := in.lookPath("containerd")
-	if program == "" || in.root != "/" {
+	if program == "" || in.opts.Root != "/" {
 		return ""
 	}
 	ctx, cancel := context.WithTimeout(context.Background(), 5*time.Second)

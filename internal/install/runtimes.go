@@ -1,15 +1,13 @@
 package install
 
 import (
-	"context"
-	"os/exec"
 	"path/filepath"
 	"slices"
 	"strings"
-	"time"
 
 	"github.com/shimtrace/shimtrace/internal/config"
 	"github.com/shimtrace/shimtrace/internal/containerdconf"
+	"github.com/shimtrace/shimtrace/internal/host"
 	"github.com/shimtrace/shimtrace/internal/shimname"
 	"github.com/shimtrace/shimtrace/internal/tomltree"
 )
@@ -178,13 +176,8 @@ func (in *installer) containerdVersion() string {
 	if program == "" || in.opts.Root != "/" {
 		return ""
 	}
-	ctx, cancel := context.WithTimeout(context.Background(), 5*time.Second)
-	defer cancel()
-	cmd := exec.CommandContext(ctx, program, "--version")
-	cmd.WaitDelay = time.Second
-	out, err := cmd.Output()
-	fields := strings.Fields(string(out)) // containerd github.com/containerd/containerd v1.7.28 …
-	if err != nil || len(fields) < 3 {
+	fields := strings.Fields(host.Version(program)) // containerd github.com/containerd/containerd v1.7.28 …
+	if len(fields) < 3 {
 		return ""
 	}
 	return strings.TrimPrefix(fields[2], "v")

@@ -1,15 +1,13 @@
 package kataconfig
 
 import (
-	"context"
-	"os/exec"
 	"path/filepath"
 	"regexp"
 	"strings"
-	"time"
 
 	"golang.org/x/mod/semver"
 
+	"github.com/shimtrace/shimtrace/internal/host"
 	"github.com/shimtrace/shimtrace/internal/tomltree"
 )
 
@@ -28,15 +26,7 @@ func versionOf(prefix, shim, root string) string {
 	if shim == "" || root != "/" {
 		return ""
 	}
-	ctx, cancel := context.WithTimeout(context.Background(), 5*time.Second)
-	defer cancel()
-	cmd := exec.CommandContext(ctx, shim, "--version")
-	cmd.WaitDelay = time.Second
-	out, err := cmd.Output()
-	if err != nil {
-		return ""
-	}
-	return parseVersion(string(out))
+	return parseVersion(host.Version(shim))
 }
 
 func parseVersion(text string) string {

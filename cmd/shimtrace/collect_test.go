@@ -6,7 +6,6 @@ import (
 	"net"
 	"os"
 	"path/filepath"
-	"runtime"
 	"slices"
 	"strings"
 	"sync"
@@ -18,6 +17,7 @@ import (
 
 	"github.com/shimtrace/shimtrace/internal/console"
 	"github.com/shimtrace/shimtrace/internal/forwarder/endpoint"
+	"github.com/shimtrace/shimtrace/internal/host/hosttest"
 )
 
 // TestCollectTwoSandboxes: the runtimes of two pods post at the same time, each in its
@@ -120,24 +120,17 @@ func TestCollectLiar(t *testing.T) {
 // TestCollectStranger: another user's process is ignored.
 func TestCollectStranger(t *testing.T) {
 	r := startReceive(t)
-	done := make(chan error)
-	go func() {
-		runtime.LockOSThread() // never unlocked: the thread cannot be reused
-		if err := unix.Setfsuid(65534); err != nil {
-			done <- err
-			return
-		}
-		conn, err := net.Dial("tcp", r.at)
-		if err != nil {
-			done <- err
+	var err error
+	<-hosttest.AsUser(t, hosttest.Nobody, func() {
+		var conn net.Conn
+		if conn, err = net.Dial("tcp", r.at); err != nil {
 			return
 		}
 		defer conn.Close()
 		_ = conn.SetReadDeadline(time.Now().Add(forwardPatience))
 		_, err = conn.Read(make([]byte, 1))
-		done <- err
-	}()
-	if err := <-done; !errors.Is(err, io.EOF) && !errors.Is(err, unix.ECONNRESET) {
+	})
+	if !errors.Is(err, io.EOF) && !errors.Is(err, unix.ECONNRESET) {
 		t.Errorf("the connection was not closed: %v", err)
 	}
 	r.says("a process of user 65534 is not listened to")

@@ -3,16 +3,13 @@ package main
 import (
 	"encoding/json"
 	"fmt"
-	"net"
 	"os"
 	"path/filepath"
-	"runtime"
 	"strings"
 	"testing"
 
-	"golang.org/x/sys/unix"
-
 	"github.com/shimtrace/shimtrace/internal/console"
+	"github.com/shimtrace/shimtrace/internal/host/hosttest"
 	"github.com/shimtrace/shimtrace/internal/reliability"
 )
 
@@ -200,40 +197,11 @@ func TestInstallKataEndpoint(t *testing.T) {
 	}
 }
 
-// listenAsNobody opens a port as another user.
-func listenAsNobody(t *testing.T) (at string) {
-	t.Helper()
-	if os.Geteuid() != 0 {
-		t.Fatal("root is needed, to act as another user")
-	}
-	opened := make(chan net.Listener)
-	go func() {
-		defer close(opened)
-		runtime.LockOSThread() // never unlocked: the thread cannot be reused
-		if err := unix.Setfsuid(65534); err != nil {
-			t.Error(err)
-			return
-		}
-		l, err := net.Listen("tcp", "127.0.0.1:0")
-		if err != nil {
-			t.Error(err)
-			return
-		}
-		opened <- l
-	}()
-	l, ok := <-opened
-	if !ok {
-		t.FailNow()
-	}
-	t.Cleanup(func() { l.Close() })
-	return l.Addr().String()
-}
-
 // TestInstallKataForeignPort: Kata is not made to post to another user; a port that
 // users could open is noted.
 func TestInstallKataForeignPort(t *testing.T) {
 	p := newKataSite(t)
-	at := listenAsNobody(t)
+	at := hosttest.ListenAs(t, hosttest.Nobody).Addr().String()
 	file := filepath.Join(t.TempDir(), "config.toml")
 	if err := os.WriteFile(file, fmt.Appendf(nil, "[jaeger]\nlisten = %q\n", at), 0o600); err != nil {
 		t.Fatal(err)

@@ -5,11 +5,10 @@ import (
 	"net/netip"
 	"os"
 	"path/filepath"
-	"runtime"
 	"strings"
 	"testing"
 
-	"golang.org/x/sys/unix"
+	"github.com/shimtrace/shimtrace/internal/host/hosttest"
 )
 
 func TestParseAddress(t *testing.T) {
@@ -57,23 +56,7 @@ func TestHolder(t *testing.T) {
 
 // TestHolderForeign: another user's socket is recognised.
 func TestHolderForeign(t *testing.T) {
-	if os.Geteuid() != 0 {
-		t.Fatal("root is needed, to act as another user")
-	}
-	listening := make(chan net.Listener)
-	go func() {
-		runtime.LockOSThread() // for good: the thread is not fit for anything else
-		if err := unix.Setfsuid(65534); err != nil {
-			t.Error(err)
-		}
-		l, err := net.Listen("tcp", "127.0.0.1:0")
-		if err != nil {
-			t.Error(err)
-		}
-		listening <- l
-	}()
-	l := <-listening
-	defer l.Close()
+	l := hosttest.ListenAs(t, hosttest.Nobody)
 	if h, found, err := proc.Holder(l.Addr().(*net.TCPAddr).AddrPort()); !found || err != nil || h.UID != 65534 || !h.Foreign() {
 		t.Errorf("%v, %t, %v", h, found, err)
 	}

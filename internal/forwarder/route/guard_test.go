@@ -6,7 +6,6 @@ import (
 	"net"
 	"net/netip"
 	"os"
-	goruntime "runtime"
 	"slices"
 	"sync"
 	"sync/atomic"
@@ -15,11 +14,10 @@ import (
 
 	"golang.org/x/sys/unix"
 
+	"github.com/shimtrace/shimtrace/internal/host/hosttest"
 	"github.com/shimtrace/shimtrace/internal/losses"
 	"github.com/shimtrace/shimtrace/internal/reliability"
 )
-
-const nobody = 65534
 
 // guarding is an endpoint that answers what it reads, behind a Guard.
 type guarding struct {
@@ -91,26 +89,10 @@ func (g *guarding) post() error {
 	return err
 }
 
-// asNobody runs f on a thread that acts as another user to those it connects to.
-func asNobody(t *testing.T, f func()) (done <-chan struct{}) {
-	t.Helper()
-	over := make(chan struct{})
-	go func() {
-		defer close(over)
-		goruntime.LockOSThread() // for good: the thread is not fit for anything else
-		if err := unix.Setfsuid(nobody); err != nil {
-			t.Error(err)
-			return
-		}
-		f()
-	}()
-	return over
-}
-
 // flood connects as often as a thread can, as nobody, until stop is closed.
 func (g *guarding) flood(t *testing.T, stop <-chan struct{}) (done <-chan struct{}) {
 	to := unix.SockaddrInet4{Port: int(g.to().Port()), Addr: g.to().Addr().As4()}
-	return asNobody(t, func() {
+	return hosttest.AsUser(t, hosttest.Nobody, func() {
 		for {
 			select {
 			case <-stop:
@@ -191,7 +173,7 @@ func TestGuardWithoutDiag(t *testing.T) {
 			t.Fatalf("a runtime is not listened to: %v", err)
 		}
 	}
-	stranger := asNobody(t, func() {
+	stranger := hosttest.AsUser(t, hosttest.Nobody, func() {
 		for range 50 {
 			if err := g.post(); err == nil {
 				t.Error("another user is listened to")
@@ -231,7 +213,7 @@ func TestGuardWithoutDescriptors(t *testing.T) {
 		return conn
 	}
 	var foreign net.Conn
-	<-asNobody(t, func() { foreign = dial() })
+	<-hosttest.AsUser(t, hosttest.Nobody, func() { foreign = dial() })
 	ours := dial()
 	restore := noDescriptors(t)
 	accepted := make(chan net.Conn)

@@ -8,12 +8,12 @@ import (
 	"net/netip"
 	"os"
 	"os/exec"
-	goruntime "runtime"
 	"strings"
 	"testing"
 
 	"go.uber.org/goleak"
-	"golang.org/x/sys/unix"
+
+	"github.com/shimtrace/shimtrace/internal/host/hosttest"
 )
 
 // asRuntimeEnv makes the test binary a process that connects to an address, prints
@@ -110,21 +110,12 @@ func (e *endpoint) startRuntime(t *testing.T) runtime {
 // connectAs connects to the endpoint as a user, and returns the address it is from.
 func (e *endpoint) connectAs(t *testing.T, uid int) netip.AddrPort {
 	t.Helper()
-	done := make(chan error)
-	go func() {
-		goruntime.LockOSThread() // for good: the thread is not fit for anything else
-		if err := unix.Setfsuid(uid); err != nil {
-			done <- err
-			return
-		}
-		conn, err := net.Dial("tcp", e.at.String())
-		if err == nil {
-			t.Cleanup(func() { conn.Close() })
-		}
-		done <- err
-	}()
-	if err := <-done; err != nil {
+	var conn net.Conn
+	var err error
+	<-hosttest.AsUser(t, uid, func() { conn, err = net.Dial("tcp", e.at.String()) })
+	if err != nil {
 		t.Fatal(err)
 	}
+	t.Cleanup(func() { conn.Close() })
 	return e.accept(t)
 }

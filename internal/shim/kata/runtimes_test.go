@@ -12,18 +12,17 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
-	"runtime"
 	"strconv"
 	"strings"
 	"testing"
 	"time"
 
 	"go.opentelemetry.io/otel/trace"
-	"golang.org/x/sys/unix"
 
 	"github.com/shimtrace/shimtrace/internal/config"
 	"github.com/shimtrace/shimtrace/internal/export"
 	"github.com/shimtrace/shimtrace/internal/export/journal"
+	"github.com/shimtrace/shimtrace/internal/host/hosttest"
 	"github.com/shimtrace/shimtrace/internal/names"
 	"github.com/shimtrace/shimtrace/internal/reliability"
 	"github.com/shimtrace/shimtrace/internal/shim/shimtest"
@@ -225,29 +224,7 @@ func TestRuntimesSpans(t *testing.T) {
 // TestRuntimesPortOfAnotherUser: relays say loudly whose it is, once a minute together,
 // and go on without the runtimes' spans.
 func TestRuntimesPortOfAnotherUser(t *testing.T) {
-	if os.Geteuid() != 0 {
-		t.Fatal("root is needed, to act as another user")
-	}
-	opened := make(chan net.Listener, 1)
-	go func() {
-		defer close(opened)
-		runtime.LockOSThread() // for good: the thread is not fit for anything else
-		if err := unix.Setfsuid(65534); err != nil {
-			t.Error(err)
-			return
-		}
-		l, err := net.Listen("tcp", "127.0.0.1:0")
-		if err != nil {
-			t.Error(err)
-			return
-		}
-		opened <- l
-	}()
-	l, ok := <-opened
-	if !ok {
-		t.FailNow()
-	}
-	defer l.Close()
+	l := hosttest.ListenAs(t, hosttest.Nobody)
 	cfg := config.Default()
 	cfg.Relay.StateDir, cfg.Jaeger.Listen = t.TempDir(), l.Addr().String()
 	var text bytes.Buffer

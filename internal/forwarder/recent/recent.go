@@ -1,7 +1,7 @@
 // Package recent has bounded maps, which forget the keys that were added first.
 //
 // They are not safe for concurrent use. Packages calls and collate use them for what guests may
-// send in any amount.
+// send in any amount, package route for the processes that have posted.
 package recent
 
 import (

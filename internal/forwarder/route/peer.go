@@ -75,7 +75,7 @@ func (r *Router) ended(from netip.AddrPort) {
 	from = unmap(from)
 	if p := r.peers[from]; p != nil {
 		delete(r.peers, from)
-		r.gone.put(from, p)
+		r.gone.Put(from, p)
 	}
 }
 
@@ -85,7 +85,8 @@ func (r *Router) peer(from netip.AddrPort) *peer {
 	if p := r.peers[from]; p != nil {
 		return p
 	}
-	return r.gone.get(from)
+	p, _ := r.gone.Get(from)
+	return p
 }
 
 // look finds out whether the peer is a runtime of one of the candidates. It is called
@@ -137,25 +138,3 @@ func (r *Router) lookAgain(c *relay) {
 // maxGone bounds the closed connections that are remembered because batches of them may
 // still be taken.
 const maxGone = 1024
-
-// gonePeers are the last peers whose connections have closed.
-type gonePeers struct {
-	by    map[netip.AddrPort]*peer
-	order []netip.AddrPort
-}
-
-func (g *gonePeers) put(from netip.AddrPort, p *peer) {
-	if g.by == nil {
-		g.by = make(map[netip.AddrPort]*peer)
-	}
-	if _, again := g.by[from]; !again {
-		if len(g.order) == maxGone {
-			delete(g.by, g.order[0])
-			g.order = g.order[1:]
-		}
-		g.order = append(g.order, from)
-	}
-	g.by[from] = p
-}
-
-func (g *gonePeers) get(from netip.AddrPort) *peer { return g.by[from] }

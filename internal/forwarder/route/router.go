@@ -15,6 +15,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"github.com/shimtrace/shimtrace/internal/defaults"
+	"github.com/shimtrace/shimtrace/internal/forwarder/recent"
 	"github.com/shimtrace/shimtrace/internal/forwarder/span"
 	"github.com/shimtrace/shimtrace/internal/host"
 	"github.com/shimtrace/shimtrace/internal/loglimit"
@@ -64,8 +65,8 @@ type Router struct {
 	sandbox map[string][]*relay // by the sandbox's id, the latest last
 	service map[string][]*relay // by the service's name
 	traces  map[traceID]teaching
-	peers   map[netip.AddrPort]*peer // with open connections
-	gone    gonePeers
+	peers   map[netip.AddrPort]*peer          // with open connections
+	gone    recent.Map[netip.AddrPort, *peer] // whose connections have closed
 	held    held
 }
 
@@ -102,6 +103,7 @@ func NewRouter(opts RouterOptions) *Router {
 		service: make(map[string][]*relay),
 		traces:  make(map[traceID]teaching),
 		peers:   make(map[netip.AddrPort]*peer),
+		gone:    recent.New[netip.AddrPort, *peer](maxGone),
 	}
 	r.sockets = sockets{proc: r.proc, diagnose: opts.diagnose, warn: r.warnOfLooking()}
 	if r.sockets.diagnose == nil {

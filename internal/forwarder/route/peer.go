@@ -7,7 +7,6 @@ import (
 	"os"
 	"slices"
 
-	"github.com/shimtrace/shimtrace/internal/host"
 	"github.com/shimtrace/shimtrace/internal/losses"
 )
 
@@ -101,7 +100,7 @@ func (r *Router) look(p *peer, candidates []*relay) {
 		}
 		for _, proc := range processes {
 			// In this order, the file is known to be this process's.
-			if !host.Proc(r.proc).HasSocket(proc.pid, p.inode) || !proc.alive() {
+			if !r.opts.proc.HasSocket(proc.pid, p.inode) || !proc.alive() {
 				continue
 			}
 			r.mu.Lock()

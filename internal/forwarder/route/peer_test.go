@@ -6,6 +6,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/shimtrace/shimtrace/internal/host"
 	"github.com/shimtrace/shimtrace/internal/losses"
 )
 
@@ -94,7 +95,7 @@ func TestStrangers(t *testing.T) {
 			if s := h.Snapshot(); len(s.Lost) > 0 || s.Turned[turnedStranger] != 1 || s.Turned[turnedGone] != 1 {
 				t.Errorf("%+v", s)
 			}
-			blind := startHost(t, t.TempDir(), RouterOptions{diagnose: noDiag, proc: procFS(t.TempDir())})
+			blind := startHost(t, t.TempDir(), RouterOptions{diagnose: noDiag, proc: host.Proc(t.TempDir())})
 			if blind.judge(blind.sockets.find([]netip.AddrPort{ours.at}, e.at)[0]) {
 				t.Error("somebody is listened to of whom nothing is known")
 			}

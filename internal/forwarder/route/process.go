@@ -20,7 +20,7 @@ type process struct {
 
 // processesOf returns those of the named processes that exist. started has their
 // starts, in the same order; older relays send none.
-func (p procFS) processesOf(pids []int, started []uint64) (all []process) {
+func processesOf(proc host.Proc, pids []int, started []uint64) (all []process) {
 	for i, pid := range pids {
 		if pid <= 1 || len(all) == maxProcesses || slices.ContainsFunc(all, func(o process) bool { return o.pid == pid }) {
 			continue
@@ -31,7 +31,7 @@ func (p procFS) processesOf(pids []int, started []uint64) (all []process) {
 		}
 		// In this order, the handle is of the process with that start.
 		if i < len(started) && started[i] != 0 {
-			if start, err := host.Proc(p).Start(pid); err != nil || start != started[i] {
+			if start, err := proc.Start(pid); err != nil || start != started[i] {
 				_ = h.Release()
 				continue
 			}

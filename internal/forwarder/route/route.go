@@ -43,7 +43,7 @@ func (r *Router) newBatch(p *peer, service string, spans []span.Span) *batch {
 
 // list registers a relay's claim.
 func (r *Router) list(c *relay, said claim) {
-	processes := r.proc.processesOf(said.Processes, said.Started)
+	processes := processesOf(r.opts.proc, said.Processes, said.Started)
 	r.mu.Lock()
 	if !r.relays[c] { // it has left
 		r.mu.Unlock()

@@ -44,14 +44,13 @@ type RouterOptions struct {
 	// Warn is told of failures, of each cause once a minute; none of them ends Serve.
 	Warn func(error)
 
-	proc     procFS // tests set another one
+	proc     host.Proc // tests set another one
 	diagnose func(from, to netip.AddrPort) (socket, error)
 }
 
 // Router is the endpoint's side of the relays' links. It is safe for concurrent use.
 type Router struct {
 	opts    RouterOptions
-	proc    procFS
 	diag    diagnoser
 	sockets sockets
 	lines   loglimit.Limiter
@@ -96,7 +95,6 @@ func NewRouter(opts RouterOptions) *Router {
 	}
 	r := &Router{
 		opts:    opts,
-		proc:    opts.proc,
 		counts:  counts{losses: losses.New(opts.Losses), pending: opts.Pending, turned: make(map[string]uint64)},
 		relays:  make(map[*relay]bool),
 		sandbox: make(map[string][]*relay),
@@ -105,7 +103,7 @@ func NewRouter(opts RouterOptions) *Router {
 		peers:   make(map[netip.AddrPort]*peer),
 		gone:    recent.New[netip.AddrPort, *peer](maxGone),
 	}
-	r.sockets = sockets{proc: r.proc, diagnose: opts.diagnose, warn: r.warnOfLooking()}
+	r.sockets = sockets{proc: opts.proc, diagnose: opts.diagnose, warn: r.warnOfLooking()}
 	if r.sockets.diagnose == nil {
 		r.sockets.diagnose = r.diag.ask
 	}

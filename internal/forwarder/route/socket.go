@@ -8,8 +8,6 @@ import (
 	"github.com/shimtrace/shimtrace/internal/host"
 )
 
-type procFS string
-
 // socket is the other end of a connection to the endpoint.
 type socket struct {
 	inode uint64
@@ -21,7 +19,7 @@ var errNoSocket = errors.New("no process has it")
 
 // sockets finds out who has the connections to the endpoint.
 type sockets struct {
-	proc procFS
+	proc host.Proc
 	// diagnose asks the kernel for one socket, as diagnoser.ask does.
 	diagnose func(from, to netip.AddrPort) (socket, error)
 	// warn is told when diagnose fails.
@@ -66,7 +64,7 @@ func (s *sockets) find(all []netip.AddrPort, to netip.AddrPort) []found {
 		if len(wanted) == 0 {
 			break
 		}
-		if err := s.proc.listed(to, func(from netip.AddrPort, got socket) {
+		if err := s.listed(to, func(from netip.AddrPort, got socket) {
 			if i, ok := wanted[from]; ok {
 				results[i] = found{socket: got}
 			}
@@ -104,10 +102,10 @@ func (s *sockets) diagnoses(at netip.AddrPort) bool {
 // listed calls tell for each socket connected to the address, from the list of all
 // sockets: for kernels without sock_diag. Closed sockets that linger for the protocol's
 // sake have no inode and are left out.
-func (p procFS) listed(to netip.AddrPort, tell func(from netip.AddrPort, s socket)) error {
-	return host.Proc(p).TCP(to.Port(), func(s host.TCPSocket) {
-		if s.Remote == to && s.Inode != 0 {
-			tell(s.Local, socket{inode: s.Inode, uid: s.UID})
+func (s *sockets) listed(to netip.AddrPort, tell func(from netip.AddrPort, got socket)) error {
+	return s.proc.TCP(to.Port(), func(t host.TCPSocket) {
+		if t.Remote == to && t.Inode != 0 {
+			tell(t.Local, socket{inode: t.Inode, uid: t.UID})
 		}
 	})
 }

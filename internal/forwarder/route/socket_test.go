@@ -121,7 +121,7 @@ func wantSocket(t *testing.T, find func(from, to netip.AddrPort) (socket, error)
 // TestNothingToldNothingKnown: if neither way works, a peer is taken neither for a
 // runtime nor for gone.
 func TestNothingToldNothingKnown(t *testing.T) {
-	s := sockets{proc: procFS(t.TempDir()), diagnose: noDiag, warn: func(error) {}}
+	s := sockets{proc: host.Proc(t.TempDir()), diagnose: noDiag, warn: func(error) {}}
 	if f := s.find([]netip.AddrPort{nowhere}, nowhere)[0]; f.err == nil || errors.Is(f.err, errNoSocket) {
 		t.Errorf("%+v", f)
 	}
@@ -137,7 +137,7 @@ func TestNothingToldNothingKnown(t *testing.T) {
 		t.Fatal(err)
 	}
 	list.Close()
-	s.proc = procFS(endless)
+	s.proc = host.Proc(endless)
 	if f := s.find([]netip.AddrPort{nowhere}, nowhere)[0]; f.err == nil || errors.Is(f.err, errNoSocket) {
 		t.Errorf("%+v", f)
 	}

@@ -13,6 +13,7 @@ import (
 	"github.com/shimtrace/shimtrace/internal/forwarder/listen"
 	"github.com/shimtrace/shimtrace/internal/forwarder/vmmdir"
 	"github.com/shimtrace/shimtrace/internal/kata"
+	"github.com/shimtrace/shimtrace/internal/loglimit"
 )
 
 const defaultPort = kata.AgentPort
@@ -112,7 +113,7 @@ func New(sandbox string, o Options) (*Interposer, error) {
 		if err != nil {
 			return nil, err
 		}
-		i.places = append(i.places, &place{Interposer: i, path: path, spot: listen.NewSpot(path), report: vmmdir.Reporter{To: o.Warn}})
+		i.places = append(i.places, &place{Interposer: i, path: path, spot: listen.NewSpot(path), report: loglimit.Reporter{To: o.Warn}})
 	}
 	return i, nil
 }

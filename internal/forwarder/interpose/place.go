@@ -10,6 +10,7 @@ import (
 	"github.com/shimtrace/shimtrace/internal/forwarder/listen"
 	"github.com/shimtrace/shimtrace/internal/forwarder/vmmdir"
 	"github.com/shimtrace/shimtrace/internal/host"
+	"github.com/shimtrace/shimtrace/internal/loglimit"
 )
 
 // place is one path where the VMM may have its socket.
@@ -17,7 +18,7 @@ type place struct {
 	*Interposer
 	path   string
 	spot   *listen.Spot
-	report vmmdir.Reporter
+	report loglimit.Reporter
 	there  bool      // whether the socket's directory exists
 	failed time.Time // when taking the place last failed
 	seat   *seat     // nil: not taken

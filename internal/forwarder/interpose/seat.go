@@ -13,6 +13,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"github.com/shimtrace/shimtrace/internal/forwarder/vmmdir"
+	"github.com/shimtrace/shimtrace/internal/loglimit"
 )
 
 // seat is our socket in the place of the VMM's.
@@ -44,7 +45,7 @@ const (
 )
 
 // accept takes connections until the seat ends.
-func (s *seat) accept(i *Interposer, report *vmmdir.Reporter) {
+func (s *seat) accept(i *Interposer, report *loglimit.Reporter) {
 	defer func() {
 		s.Close()
 		i.conns.running.Go(func() {

@@ -11,6 +11,7 @@ import (
 
 	"github.com/shimtrace/shimtrace/internal/forwarder/vmmdir"
 	"github.com/shimtrace/shimtrace/internal/host"
+	"github.com/shimtrace/shimtrace/internal/loglimit"
 )
 
 // HybridOptions say where to listen for one sandbox. The zero value means the
@@ -73,7 +74,7 @@ func NewHybrid(sandbox string, opts HybridOptions, handle Handler) (*Hybrid, err
 		if err != nil {
 			return nil, err
 		}
-		h.places = append(h.places, &place{hybrid: h, spot: NewSpot(path), report: vmmdir.Reporter{To: opts.Warn}})
+		h.places = append(h.places, &place{hybrid: h, spot: NewSpot(path), report: loglimit.Reporter{To: opts.Warn}})
 	}
 	return h, nil
 }
@@ -115,7 +116,7 @@ func (h *Hybrid) Serve(ctx context.Context) {
 type place struct {
 	hybrid *Hybrid
 	spot   *Spot
-	report vmmdir.Reporter
+	report loglimit.Reporter
 	failed time.Time   // when listening last failed
 	socket *socketFile // nil: not listening
 
@@ -197,7 +198,7 @@ func (h *Hybrid) accept(s *socketFile) {
 		s.Close()
 		h.opts.Left(s.kept())
 	}()
-	var report vmmdir.Reporter
+	var report loglimit.Reporter
 	report.To = h.opts.Warn
 	for {
 		conn, err := s.AcceptUnix()

@@ -10,7 +10,7 @@ import (
 	"github.com/mdlayher/socket"
 	"golang.org/x/sys/unix"
 
-	"github.com/shimtrace/shimtrace/internal/forwarder/vmmdir"
+	"github.com/shimtrace/shimtrace/internal/loglimit"
 )
 
 // listenPause is the pause between attempts while another program has the port.
@@ -48,7 +48,7 @@ func AcceptVSOCK(ctx context.Context, warn func(error), handle Handler) {
 }
 
 func acceptOver(ctx context.Context, t transport, warn func(error), handle Handler) {
-	report := vmmdir.Reporter{To: warn}
+	report := loglimit.Reporter{To: warn}
 	l, err := t.listen()
 	for err != nil {
 		if errors.Is(err, unix.EADDRINUSE) {

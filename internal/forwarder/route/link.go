@@ -12,6 +12,7 @@ import (
 
 	"github.com/shimtrace/shimtrace/internal/forwarder/span"
 	"github.com/shimtrace/shimtrace/internal/host"
+	"github.com/shimtrace/shimtrace/internal/loglimit"
 	"github.com/shimtrace/shimtrace/internal/losses"
 )
 
@@ -35,8 +36,9 @@ type LinkOptions struct {
 // Link is a relay's connection to the endpoint. It reconnects when the endpoint's
 // process is replaced.
 type Link struct {
-	opts LinkOptions
-	take func(*span.Span)
+	opts   LinkOptions
+	take   func(*span.Span)
+	report loglimit.Reporter
 
 	leaving chan struct{} // closed by Leave
 	leave   func()
@@ -45,12 +47,11 @@ type Link struct {
 	mu        sync.Mutex
 	processes []host.Process
 	conn      *net.UnixConn // nil: not connected
-	warned    string
 }
 
 // NewLink returns a Link whose Serve calls take with each span, one after another.
 func NewLink(opts LinkOptions, take func(*span.Span)) *Link {
-	l := &Link{opts: opts, take: take, leaving: make(chan struct{}), over: make(chan struct{})}
+	l := &Link{opts: opts, take: take, report: loglimit.Reporter{To: opts.Warn}, leaving: make(chan struct{}), over: make(chan struct{})}
 	l.leave = sync.OnceFunc(func() { close(l.leaving) })
 	return l
 }
@@ -103,7 +104,7 @@ func (l *Link) Serve(ctx context.Context) {
 		}
 		timer.Stop()
 		if pause = min(2*pause, seldom); pause == seldom && err != nil {
-			l.warn(fmt.Errorf("connect to the runtimes' endpoint: %w", err))
+			l.report.Tell(fmt.Errorf("connect to the runtimes' endpoint: %w", err))
 		}
 	}
 }
@@ -178,7 +179,7 @@ func (l *Link) attend(ctx context.Context, conn *net.UnixConn) error {
 		kind, payload, err := messages.next()
 		if err != nil {
 			if errors.Is(err, errProtocol) {
-				l.warn(err)
+				l.report.Tell(err)
 			}
 			return err
 		}
@@ -213,25 +214,14 @@ func (l *Link) span(payload []byte) {
 	defer func() {
 		if p := recover(); p != nil {
 			l.opts.Losses.Add(losses.Panic, 1)
-			l.warn(fmt.Errorf("a runtime's span: panic: %v", p))
+			l.report.Tell(fmt.Errorf("a runtime's span: panic: %v", p))
 		}
 	}()
 	s, err := span.Parse(payload)
 	if err != nil {
 		l.opts.Losses.Add(losses.Malformed, 1)
-		l.warn(err)
+		l.report.Tell(err)
 		return
 	}
 	l.take(s)
-}
-
-// warn passes on an error unless the last one was the same.
-func (l *Link) warn(err error) {
-	l.mu.Lock()
-	again := l.warned == err.Error()
-	l.warned = err.Error()
-	l.mu.Unlock()
-	if !again {
-		l.opts.Warn(err)
-	}
 }

@@ -1,4 +1,4 @@
-package vmmdir
+package loglimit
 
 import "sync"
 

@@ -27,32 +27,13 @@ func Restore(sandbox string, patterns []listen.Pattern) error {
 			return err
 		}
 		for path := range listen.Candidates(socket) {
-			err := inLockedDir(filepath.Dir(path), func() error { return clearAway(filepath.Base(path)) })
+			err := vmmdir.InsideLocked(filepath.Dir(path), func() error { return clearAway(filepath.Base(path)) })
 			if err != nil && !errors.Is(err, errTaken) {
 				errs = append(errs, fmt.Errorf("give %s back to its VMM: %w", path, err))
 			}
 		}
 	}
 	return errors.Join(errs...)
-}
-
-// inLockedDir calls f inside a directory while holding its lock. It does nothing if the
-// directory does not exist.
-func inLockedDir(path string, f func() error) error {
-	dir, err := vmmdir.Open(path)
-	if errors.Is(err, vmmdir.ErrNone) {
-		return nil
-	}
-	if err != nil {
-		return err
-	}
-	defer dir.Close()
-	return dir.Inside(func() error {
-		if err := dir.Lock(vmmdir.Patience); err != nil {
-			return err
-		}
-		return f()
-	})
 }
 
 const prefix = ".shimtrace-"

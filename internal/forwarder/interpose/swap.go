@@ -127,7 +127,7 @@ func (s *seat) verify(like unix.Stat_t) error {
 // giveBack gives the VMM's socket its name back if ours still has it, and removes our
 // socket.
 func (s *seat) giveBack() error {
-	err := inLockedDir(filepath.Dir(s.path), func() error {
+	err := vmmdir.InsideLocked(filepath.Dir(s.path), func() error {
 		if id, _, err := vmmdir.Identify(s.name); err != nil || id != s.own {
 			return vmmdir.Remove(s.aside)
 		}

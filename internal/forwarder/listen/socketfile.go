@@ -98,16 +98,8 @@ func (s *socketFile) present() bool {
 // remove removes the file if path still names it. The socket is closed later: until then
 // no other file can get its inode number.
 func (s *socketFile) remove() {
-	dir, err := vmmdir.Open(filepath.Dir(s.path))
-	if err != nil {
-		return
-	}
-	defer dir.Close()
 	// If this fails, the file goes with its directory.
-	_ = dir.Inside(func() error {
-		if err := dir.Lock(vmmdir.Patience); err != nil {
-			return err
-		}
+	_ = vmmdir.InsideLocked(filepath.Dir(s.path), func() error {
 		if id, _, err := vmmdir.Identify(filepath.Base(s.path)); err != nil || id != s.id {
 			return err
 		}

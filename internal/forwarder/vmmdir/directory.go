@@ -91,8 +91,8 @@ func openLinked(path string) (*os.File, error) {
 	return os.NewFile(uintptr(fd), path), nil
 }
 
-// Patience bounds the wait for a directory's lock, which others hold only briefly.
-const Patience = 200 * time.Millisecond
+// patience bounds the wait for a directory's lock, which others hold only briefly.
+const patience = 200 * time.Millisecond
 
 // Lock keeps others out of the directory until Close. It waits for the time given, then
 // it is host.ErrLocked.
@@ -129,6 +129,25 @@ func (d *Dir) Inside(f func() error) error {
 		}()
 	}()
 	return <-done
+}
+
+// InsideLocked calls f inside the directory at path, which it locks. It does nothing if
+// there is no directory.
+func InsideLocked(path string, f func() error) error {
+	dir, err := Open(path)
+	if errors.Is(err, ErrNone) {
+		return nil
+	}
+	if err != nil {
+		return err
+	}
+	defer dir.Close()
+	return dir.Inside(func() error {
+		if err := dir.Lock(patience); err != nil {
+			return err
+		}
+		return f()
+	})
 }
 
 // As calls f with a user's rights to files. It may only be called inside Inside, which

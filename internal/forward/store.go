@@ -18,7 +18,6 @@ import (
 	"github.com/shimtrace/shimtrace/internal/forwarder"
 	"github.com/shimtrace/shimtrace/internal/forwarder/collate"
 	"github.com/shimtrace/shimtrace/internal/forwarder/listen"
-	"github.com/shimtrace/shimtrace/internal/losses"
 	"github.com/shimtrace/shimtrace/internal/names"
 	"github.com/shimtrace/shimtrace/internal/shim/kata/agentconfig"
 	"github.com/shimtrace/shimtrace/middleware"
@@ -78,10 +77,10 @@ func openStore(o *Options, report *console.Console) (*store, error) {
 
 // collation returns the options for a VM's spans. Each trace is isolated, since nothing
 // is known of what caused it.
-func (s *store) collation(from listen.Origin) (o collate.Options, refused losses.Reason) {
-	o = agentconfig.Isolated(s.o.Config)
+func (s *store) collation(from listen.Origin) collate.Options {
+	o := agentconfig.Isolated(s.o.Config)
 	o.Resource = s.o.resource(from)
-	return o, 0
+	return o
 }
 
 // resource returns the resource of an origin's spans.

@@ -20,7 +20,6 @@ import (
 	"github.com/shimtrace/shimtrace/internal/forwarder/captured"
 	"github.com/shimtrace/shimtrace/internal/forwarder/collate"
 	"github.com/shimtrace/shimtrace/internal/forwarder/listen"
-	"github.com/shimtrace/shimtrace/internal/losses"
 )
 
 // BenchmarkSocketToJournal takes captures the product's whole way: from a Unix socket through
@@ -71,13 +70,13 @@ func pass(b *testing.B, j *journal.Journal, apart bool, stream []byte, spans int
 			CPUPercent: plenty, CPUBurst: time.Hour, ReadBytesPerSecond: plenty,
 			QueuedSpans: 1 << 16, QueuedBytes: plenty,
 		},
-		Collation: func(listen.Origin) (collate.Options, losses.Reason) {
-			o, _ := isolated(listen.Origin{Sandbox: "pod"})
+		Collation: func(listen.Origin) collate.Options {
+			o := isolated(listen.Origin{Sandbox: "pod"})
 			o.Isolated = apart
 			o.Root = trace.NewSpanContext(trace.SpanContextConfig{
 				TraceID: trace.TraceID{1}, SpanID: trace.SpanID{1}, TraceFlags: trace.FlagsSampled,
 			})
-			return o, 0
+			return o
 		},
 	})
 	path := filepath.Join(b.TempDir(), "s")

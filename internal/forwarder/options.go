@@ -20,9 +20,8 @@ type Options struct {
 	// Limits bound what the guests may send.
 	Limits
 	// Collation returns how to place the spans of a VM. The Forwarder sets its Sink, and counts
-	// drops before it calls its Drop. The spans of a refused VM are still read, and counted as
-	// lost for that reason. It is called once for each VM.
-	Collation func(from listen.Origin) (o collate.Options, refused losses.Reason)
+	// drops before it calls its Drop. It is called once for each collator.
+	Collation func(from listen.Origin) collate.Options
 	// KeepTraceIDs leaves spans in the traces that the guest names. It is for trusted guests:
 	// such a span may appear in anybody's trace.
 	KeepTraceIDs bool

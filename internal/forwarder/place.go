@@ -15,7 +15,7 @@ import (
 )
 
 // Sandbox returns the collator of a sandbox's VM, kept until Close, for reporting the sandbox's
-// calls to it. It is nil if Collation refuses the sandbox or there are too many VMs.
+// calls to it. It is nil if there are too many VMs.
 func (f *Forwarder) Sandbox(id string) *collate.Collator {
 	f.mu.Lock()
 	defer f.mu.Unlock()
@@ -23,29 +23,26 @@ func (f *Forwarder) Sandbox(id string) *collate.Collator {
 	if s == nil {
 		return nil
 	}
-	c, _ := f.collator(s)
+	c := f.collator(s)
 	s.kept = c != nil
 	return c
 }
 
-// collator returns a sandbox's collator, made if needed, or why there is none. The caller holds
-// the lock.
-func (f *Forwarder) collator(s *sandbox) (c *collate.Collator, refused losses.Reason) {
+// collator returns a sandbox's collator, made if needed; nil if there are too many VMs. The
+// caller holds the lock.
+func (f *Forwarder) collator(s *sandbox) *collate.Collator {
 	if c := s.collator.Load(); c != nil {
-		return c, 0
+		return c
 	}
 	if f.collators >= f.opts.MaxVMs {
-		return nil, losses.VMs
+		return nil
 	}
-	o, refused := f.opts.Collation(s.from)
-	if refused != 0 {
-		return nil, refused
-	}
+	o := f.opts.Collation(s.from)
 	o.Sink, o.Drop = f.send, f.dropped(o.Drop)
-	c = collate.New(o)
+	c := collate.New(o)
 	s.collator.Store(c)
 	f.collators++
-	return c, 0
+	return c
 }
 
 // place gives a span to the collator.
@@ -54,11 +51,10 @@ func (s *sandbox) place(conn *connection, span *span.Span) {
 	c := s.collator.Load()
 	if c == nil {
 		f.mu.Lock()
-		var refused losses.Reason
-		c, refused = f.collator(s)
+		c = f.collator(s)
 		f.mu.Unlock()
 		if c == nil {
-			f.losses.Add(refused, 1)
+			f.losses.Add(losses.VMs, 1)
 			return
 		}
 	}

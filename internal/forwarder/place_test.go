@@ -67,14 +67,14 @@ func (s *store) of(vm string) []*tracepb.Span {
 }
 
 // isolated names the resource after the VM.
-func isolated(from listen.Origin) (collate.Options, losses.Reason) {
+func isolated(from listen.Origin) collate.Options {
 	name := from.Sandbox
 	if name == "" {
 		name = "stranger"
 	}
 	return collate.Options{Options: calls.Options{Isolated: true}, Resource: &resourcepb.Resource{Attributes: []*commonpb.KeyValue{
 		{Key: "vm", Value: &commonpb.AnyValue{Value: &commonpb.AnyValue_StringValue{StringValue: name}}},
-	}}}, 0
+	}}}
 }
 
 // start returns a Forwarder that runs until the test ends, or until closed.
@@ -173,10 +173,10 @@ func TestEndsWithLastConnection(t *testing.T) {
 func TestSandbox(t *testing.T) {
 	s := newStore()
 	root := trace.NewSpanContext(trace.SpanContextConfig{TraceID: trace.TraceID{9}, SpanID: trace.SpanID{9}, TraceFlags: trace.FlagsSampled})
-	r, closed := start(t, s, forwarder.Options{Collation: func(from listen.Origin) (collate.Options, losses.Reason) {
-		o, _ := isolated(from)
+	r, closed := start(t, s, forwarder.Options{Collation: func(from listen.Origin) collate.Options {
+		o := isolated(from)
 		o.Isolated, o.Root = false, root
-		return o, 0
+		return o
 	}})
 	own := r.Sandbox("a")
 	if own == nil || r.Sandbox("a") != own {
@@ -236,15 +236,8 @@ func TestTraceIDs(t *testing.T) {
 // TestLost: each loss is counted once, under its reason.
 func TestLost(t *testing.T) {
 	s := newStore()
-	r, closed := start(t, s, forwarder.Options{MaxVMs: 1, Collation: func(from listen.Origin) (collate.Options, losses.Reason) {
-		if from.Sandbox == "unwelcome" {
-			return collate.Options{}, losses.OtherVM
-		}
-		return isolated(from)
-	}})
+	r, closed := start(t, s, forwarder.Options{MaxVMs: 1})
 	data := captured.Frames(t, "kata-3.28.0-agent")
-	send(t, connect(t, r, listen.Origin{Sandbox: "unwelcome"}), data)
-	eventually(t, "the unwelcome is counted", func() bool { return r.Snapshot().Lost[losses.OtherVM] == 60 })
 	send(t, connect(t, r, listen.Origin{Sandbox: "a"}), append(data, 0, 0, 0, 0, 0, 0, 0, 3, 'x', 'y', 'z'))
 	eventually(t, "the frame that is no span is told", func() bool { return s.losses.Of(losses.Truncated)+s.losses.Of(losses.Malformed) == 1 })
 	send(t, connect(t, r, listen.Origin{CID: 7}), data)
@@ -253,9 +246,6 @@ func TestLost(t *testing.T) {
 		t.Fatal(err)
 	}
 	if n := int(s.losses.Of(losses.VMs)); n != 60 {
-		t.Errorf("told of %d, want 60", n)
-	}
-	if n := s.losses.Of(losses.OtherVM); n != 60 {
 		t.Errorf("told of %d, want 60", n)
 	}
 	if n := s.losses.Of(losses.Truncated) + s.losses.Of(losses.Malformed); n != 1 {
@@ -310,10 +300,10 @@ func TestPanic(t *testing.T) {
 // TestQuiet: an unwanted span is no loss.
 func TestQuiet(t *testing.T) {
 	s := newStore()
-	r, closed := start(t, s, forwarder.Options{Collation: func(from listen.Origin) (collate.Options, losses.Reason) {
-		o, _ := isolated(from)
+	r, closed := start(t, s, forwarder.Options{Collation: func(from listen.Origin) collate.Options {
+		o := isolated(from)
 		o.Quiet, o.Slow = []string{"Stats"}, time.Hour
-		return o, 0
+		return o
 	}})
 	agent := connect(t, r, listen.Origin{Sandbox: "a"})
 	send(t, agent, captured.Frames(t, "kata-4.1.0-pod.agent"))

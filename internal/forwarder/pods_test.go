@@ -28,7 +28,6 @@ import (
 	"github.com/shimtrace/shimtrace/internal/forwarder/listen"
 	"github.com/shimtrace/shimtrace/internal/forwarder/route"
 	"github.com/shimtrace/shimtrace/internal/forwarder/span"
-	"github.com/shimtrace/shimtrace/internal/losses"
 )
 
 // host has what a host has once: the runtimes' endpoint, and the link to the relays.
@@ -105,7 +104,7 @@ func (h *host) relayOf(t *testing.T, s *store, pod *captured.Pod, name string) *
 			{Key: "service.name", Value: &commonpb.AnyValue{Value: &commonpb.AnyValue_StringValue{StringValue: service}}},
 		}}
 	}
-	r, closed := start(t, s, forwarder.Options{Collation: func(listen.Origin) (collate.Options, losses.Reason) {
+	r, closed := start(t, s, forwarder.Options{Collation: func(listen.Origin) collate.Options {
 		quiet := []string{"State", "Stats", "Pids", "Connect", "Wait"}
 		spans := []string{"AddEndpoints"}
 		for _, request := range append(calls.QuietRequests(quiet), "ReadStdout", "ReadStderr", "WaitProcess", "Check") {
@@ -117,7 +116,7 @@ func (h *host) relayOf(t *testing.T, s *store, pod *captured.Pod, name string) *
 				Now: func() time.Time { return time.Unix(0, p.now.Load()) },
 			},
 			Resource: resource("kata-agent"), Runtime: resource("kata-runtime"),
-		}, 0
+		}
 	}})
 	p.own, p.closed = r.Sandbox(pod.Sandbox), closed
 

@@ -52,7 +52,6 @@ const (
 	NoDescriptors
 	UnknownSandbox
 	HeldFull
-	OtherVM
 	RelayGone
 	EndpointGone
 	EndpointStopped
@@ -106,7 +105,6 @@ var words = [reasons]struct{ name, meaning string }{
 	NoDescriptors:   {"no_descriptors", "the endpoint could open no more files"},
 	UnknownSandbox:  {"unknown_sandbox", "their sandbox was not known in time"},
 	HeldFull:        {"held_full", "their sandbox was not known, and there was no room to wait"},
-	OtherVM:         {"other_vm", "spans of this VM are not received"},
 	RelayGone:       {"relay_gone", "the sandbox's relay ended before it had taken them"},
 	EndpointGone:    {"endpoint_gone", "the endpoint was killed"},
 	EndpointStopped: {"endpoint_stopped", "the endpoint had been stopped, and had not read these posts when it was replaced"},

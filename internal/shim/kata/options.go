@@ -10,14 +10,13 @@ import (
 	"github.com/shimtrace/shimtrace/internal/forwarder"
 	"github.com/shimtrace/shimtrace/internal/forwarder/collate"
 	"github.com/shimtrace/shimtrace/internal/forwarder/listen"
-	"github.com/shimtrace/shimtrace/internal/losses"
 	"github.com/shimtrace/shimtrace/internal/names"
 	"github.com/shimtrace/shimtrace/internal/shim/kata/agentconfig"
 )
 
 // collation says how the spans of a VM get their place: of our sandbox under its
 // calls, of another by themselves.
-func (o *Observer) collation(from listen.Origin) (c collate.Options, refused losses.Reason) {
+func (o *Observer) collation(from listen.Origin) (c collate.Options) {
 	c = agentconfig.Isolated(o.Config)
 	attrs := o.Who.Attributes()
 	if from.Sandbox == "" {
@@ -29,7 +28,7 @@ func (o *Observer) collation(from listen.Origin) (c collate.Options, refused los
 	}
 	c.Resource = o.resource(names.AgentScope, attrs)
 	c.Runtime = o.resource(names.RuntimeScope, attrs)
-	return c, 0
+	return c
 }
 
 // isolated reports whether the spans of the agent in the sandbox's VM stay in traces of

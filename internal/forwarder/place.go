@@ -120,19 +120,18 @@ func (f *Forwarder) Run(ctx context.Context) {
 		case <-ctx.Done():
 			return
 		case <-next.C:
+			f.each((*collate.Collator).Tick)
 			added, held := f.work()
+			f.opts.Held.Store(int64(held))
+			if err := f.opts.Journal.Flush(); err != nil {
+				f.opts.Warn(err)
+			}
 			if added == seen && held == 0 {
 				next.Reset(idleTick)
 			} else {
 				next.Reset(tick)
 			}
 			seen = added
-			f.each((*collate.Collator).Tick)
-			_, held = f.work()
-			f.opts.Held.Store(int64(held))
-			if err := f.opts.Journal.Flush(); err != nil {
-				f.opts.Warn(err)
-			}
 		}
 	}
 }

@@ -2,10 +2,18 @@
 // config takes them from here, and so do the packages whose options they are, when used
 // without a configuration. docs/configuration.md explains each.
 //
-// Bounds that cannot be configured are in the package that applies them.
+// Bounds that cannot be configured are in the package that applies them. Set is for these as
+// well.
 package defaults
 
 import "time"
+
+// Set gives an option its default unless it is positive.
+func Set[T int | time.Duration](option *T, value T) {
+	if *option <= 0 {
+		*option = value
+	}
+}
 
 // Of [agent.limits]. A real pod sends a few spans a second, 6 kB each, at most a few
 // hundred at once.

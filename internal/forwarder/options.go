@@ -11,6 +11,7 @@ import (
 	"github.com/shimtrace/shimtrace/internal/forwarder/agent"
 	"github.com/shimtrace/shimtrace/internal/forwarder/collate"
 	"github.com/shimtrace/shimtrace/internal/forwarder/listen"
+	"github.com/shimtrace/shimtrace/internal/forwarder/span"
 	"github.com/shimtrace/shimtrace/internal/losses"
 )
 
@@ -103,26 +104,19 @@ func (o Options) withDefaults() Options {
 }
 
 func (o Limits) withDefaults() Limits {
-	set := func(v *int, def int) {
-		if *v <= 0 {
-			*v = def
-		}
-	}
-	set(&o.Wire.MaxFrame, defaults.FrameBytes)
-	set(&o.Wire.MaxCost, 256<<10)
-	set(&o.SpansPerSecond, defaults.SpansPerSecond)
-	set(&o.SpanBurst, defaults.SpanBurst)
-	set(&o.BytesPerSecond, defaults.BytesPerSecond)
-	set(&o.ByteBurst, defaults.ByteBurst)
+	defaults.Set(&o.Wire.MaxFrame, defaults.FrameBytes)
+	defaults.Set(&o.Wire.MaxCost, span.DefaultCost)
+	defaults.Set(&o.SpansPerSecond, defaults.SpansPerSecond)
+	defaults.Set(&o.SpanBurst, defaults.SpanBurst)
+	defaults.Set(&o.BytesPerSecond, defaults.BytesPerSecond)
+	defaults.Set(&o.ByteBurst, defaults.ByteBurst)
 	o.ByteBurst = max(o.ByteBurst, o.Wire.MaxFrame+o.Wire.MaxCost)
-	set(&o.CPUPercent, 20)
-	if o.CPUBurst <= 0 {
-		o.CPUBurst = time.Second
-	}
-	set(&o.ReadBytesPerSecond, 64<<20)
-	set(&o.QueuedSpans, defaults.QueuedSpans)
-	set(&o.QueuedBytes, defaults.QueuedBytes)
-	set(&o.MaxConnections, defaults.Connections)
-	set(&o.MaxSandboxes, 512)
+	defaults.Set(&o.CPUPercent, 20)
+	defaults.Set(&o.CPUBurst, time.Second)
+	defaults.Set(&o.ReadBytesPerSecond, 64<<20)
+	defaults.Set(&o.QueuedSpans, defaults.QueuedSpans)
+	defaults.Set(&o.QueuedBytes, defaults.QueuedBytes)
+	defaults.Set(&o.MaxConnections, defaults.Connections)
+	defaults.Set(&o.MaxSandboxes, 512)
 	return o
 }

@@ -19,9 +19,7 @@ type Options struct {
 }
 
 func (o Options) withDefaults() Options {
-	if o.MaxFrame <= 0 {
-		o.MaxFrame = defaults.FrameBytes
-	}
+	defaults.Set(&o.MaxFrame, defaults.FrameBytes)
 	if o.Counters == nil {
 		o.Counters = new(Counters)
 	}

@@ -55,20 +55,13 @@ type Options struct {
 }
 
 func (o Options) withDefaults() Options {
-	set := func(v *int, def int) {
-		if *v <= 0 {
-			*v = def
-		}
-	}
-	set(&o.MaxBody, defaults.JaegerBody)
-	set(&o.MaxSpans, 16384)
-	set(&o.QueuedBytes, 32<<20)
+	defaults.Set(&o.MaxBody, defaults.JaegerBody)
+	defaults.Set(&o.MaxSpans, 16384)
+	defaults.Set(&o.QueuedBytes, 32<<20)
 	o.QueuedBytes = max(o.QueuedBytes, o.MaxBody)
-	set(&o.QueuedBodies, 4096)
-	set(&o.MaxConnections, 1024)
-	if o.ReadTimeout <= 0 {
-		o.ReadTimeout = 20 * time.Second
-	}
+	defaults.Set(&o.QueuedBodies, 4096)
+	defaults.Set(&o.MaxConnections, 1024)
+	defaults.Set(&o.ReadTimeout, 20*time.Second)
 	if o.Counters == nil {
 		o.Counters = new(Counters)
 	}

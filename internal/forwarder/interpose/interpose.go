@@ -10,13 +10,12 @@ import (
 	"sync/atomic"
 	"time"
 
+	"github.com/shimtrace/shimtrace/internal/defaults"
 	"github.com/shimtrace/shimtrace/internal/forwarder/listen"
 	"github.com/shimtrace/shimtrace/internal/forwarder/vmmdir"
 	"github.com/shimtrace/shimtrace/internal/kata"
 	"github.com/shimtrace/shimtrace/internal/loglimit"
 )
-
-const defaultPort = kata.AgentPort
 
 // Options say where to interpose and what to do with connections. The zero value means
 // the defaults named at each field, except for Relay, which must be given.
@@ -83,11 +82,9 @@ func New(sandbox string, o Options) (*Interposer, error) {
 		o.Patterns = listen.DefaultPatterns()
 	}
 	if o.Port == 0 {
-		o.Port = defaultPort
+		o.Port = kata.AgentPort
 	}
-	if o.MaxConnections <= 0 {
-		o.MaxConnections = 1024
-	}
+	defaults.Set(&o.MaxConnections, 1024)
 	if o.Pace == nil {
 		o.Pace = vmmdir.NewPace(again)
 	}

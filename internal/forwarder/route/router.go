@@ -72,15 +72,9 @@ type Router struct {
 type traceID = [16]byte
 
 func NewRouter(opts RouterOptions) *Router {
-	if opts.Hold <= 0 {
-		opts.Hold = 5 * time.Second
-	}
-	if opts.HeldBytes <= 0 {
-		opts.HeldBytes = defaults.JaegerHeld
-	}
-	if opts.QueuedBytes <= 0 {
-		opts.QueuedBytes = 4 << 20
-	}
+	defaults.Set(&opts.Hold, 5*time.Second)
+	defaults.Set(&opts.HeldBytes, defaults.JaegerHeld)
+	defaults.Set(&opts.QueuedBytes, 4<<20)
 	if opts.Settle == nil {
 		opts.Settle = func(context.Context) {}
 	}

@@ -30,7 +30,7 @@ type Options struct {
 	MaxLinks      int
 
 	// MaxCost bounds Span.Cost: attributes, events and links beyond it are dropped like those
-	// beyond the other limits. Default 256 KiB; a real span costs some 4 KiB.
+	// beyond the other limits. Default: DefaultCost.
 	MaxCost int
 }
 
@@ -43,20 +43,19 @@ func DefaultKeep() []string {
 	}
 }
 
+// DefaultCost is what a span may cost at most, in bytes, unless Options say otherwise; a real
+// one costs some 4 KiB.
+const DefaultCost = 256 << 10
+
 // MaxKey is the longest attribute key in bytes; longer ones are dropped.
 const MaxKey = 256
 
 func (o Options) withDefaults() Options {
-	set := func(v *int, def int) {
-		if *v <= 0 {
-			*v = def
-		}
-	}
-	set(&o.MaxValue, defaults.ValueBytes)
-	set(&o.MaxAttributes, 128)
-	set(&o.MaxEvents, 128)
-	set(&o.MaxLinks, 128)
-	set(&o.MaxCost, 256<<10)
+	defaults.Set(&o.MaxValue, defaults.ValueBytes)
+	defaults.Set(&o.MaxAttributes, 128)
+	defaults.Set(&o.MaxEvents, 128)
+	defaults.Set(&o.MaxLinks, 128)
+	defaults.Set(&o.MaxCost, DefaultCost)
 	if o.Keep == nil {
 		o.Keep = DefaultKeep()
 	}

@@ -13,6 +13,7 @@ import (
 
 	"golang.org/x/sys/unix"
 
+	"github.com/shimtrace/shimtrace/internal/forwarder/captured"
 	"github.com/shimtrace/shimtrace/internal/forwarder/span"
 	"github.com/shimtrace/shimtrace/internal/losses"
 	"github.com/shimtrace/shimtrace/internal/reliability"
@@ -95,7 +96,7 @@ func TestFlood(t *testing.T) {
 			sink := new(split)
 			f := forward(t, sink, Limits{})
 			good := connect(t, f, pod("good"))
-			data := frames(capture(t, capturePod))
+			data := frames(captured.Frames(t, capturePod))
 			stop := make(chan struct{})
 			var flooding sync.WaitGroup
 			var sent int64

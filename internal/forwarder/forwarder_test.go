@@ -14,6 +14,7 @@ import (
 	"time"
 
 	"github.com/shimtrace/shimtrace/internal/forwarder/agent"
+	"github.com/shimtrace/shimtrace/internal/forwarder/captured"
 	"github.com/shimtrace/shimtrace/internal/forwarder/listen"
 	"github.com/shimtrace/shimtrace/internal/forwarder/span"
 	"github.com/shimtrace/shimtrace/internal/losses"
@@ -24,7 +25,7 @@ func TestCaptures(t *testing.T) {
 	f := forward(t, sink, Limits{})
 	var sending sync.WaitGroup
 	for name, want := range map[string]int{capturePod: spansPod, capturePodRS: spansPodRS, captureOld: spansOld} {
-		data := capture(t, name)
+		data := captured.Frames(t, name)
 		a := connect(t, f, listen.Origin{Sandbox: name, CID: 7})
 		sending.Go(func() {
 			for chunk := range chunks(data, 1000) {
@@ -80,7 +81,7 @@ func chunks(b []byte, size int) func(func([]byte) bool) {
 // counted.
 func TestCutAtEveryByte(t *testing.T) {
 	whole := sampleFrame(t)
-	second := frames(capture(t, captureOld))[0]
+	second := frames(captured.Frames(t, captureOld))[0]
 	stream := append(bytes.Clone(whole), second...)
 	sink := newRecord()
 	f := forward(t, sink, Limits{MaxSandboxes: len(stream) + 1, QueuedSpans: 2})
@@ -442,7 +443,7 @@ func TestTooMany(t *testing.T) {
 func TestClose(t *testing.T) {
 	sink := newRecord()
 	f := forward(t, sink, Limits{})
-	data := capture(t, captureOld)
+	data := captured.Frames(t, captureOld)
 	agents := make(map[string]peer)
 	for i := range 8 {
 		name := fmt.Sprint("pod-", i)
@@ -505,9 +506,9 @@ func TestCloseInTime(t *testing.T) {
 		resume := sink.stall("stalled")
 		defer resume()
 		a := connect(t, f, pod("stalled"))
-		a.send(capture(t, captureOld))
+		a.send(captured.Frames(t, captureOld))
 		other := connect(t, f, pod("other"))
-		other.send(capture(t, captureOld))
+		other.send(captured.Frames(t, captureOld))
 		ctx, cancel := context.WithTimeout(context.Background(), 200*time.Millisecond)
 		defer cancel()
 		if err := f.Close(ctx); !errors.Is(err, context.DeadlineExceeded) {

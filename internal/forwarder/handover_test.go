@@ -10,13 +10,14 @@ import (
 
 	"golang.org/x/sys/unix"
 
+	"github.com/shimtrace/shimtrace/internal/forwarder/captured"
 	"github.com/shimtrace/shimtrace/internal/handover"
 )
 
 // TestAnotherGoesOn: Forwarders read an agent's connection one after another, each from the
 // byte where the previous one left. Every span arrives once, and the agent notices nothing.
 func TestAnotherGoesOn(t *testing.T) {
-	data := capture(t, capturePod)
+	data := captured.Frames(t, capturePod)
 	fds, err := unix.Socketpair(unix.AF_UNIX, unix.SOCK_STREAM|unix.SOCK_CLOEXEC, 0)
 	if err != nil {
 		t.Fatal(err)

@@ -2,13 +2,10 @@ package forwarder
 
 import (
 	"bytes"
-	"compress/gzip"
 	"context"
 	"encoding/binary"
-	"io"
 	"net"
 	"os"
-	"path/filepath"
 	"sync"
 	"testing"
 	"time"
@@ -16,9 +13,13 @@ import (
 	"go.uber.org/goleak"
 	"golang.org/x/sys/unix"
 
+	"github.com/shimtrace/shimtrace/internal/forwarder/captured"
 	"github.com/shimtrace/shimtrace/internal/forwarder/listen"
 	"github.com/shimtrace/shimtrace/internal/forwarder/span"
 )
+
+// Eventually, Connect and Send are for the tests in package forwarder_test as well.
+var Eventually = eventually
 
 func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
 
@@ -34,25 +35,6 @@ const (
 	prefixSize     = 8
 	oversizedFrame = 1 << 63
 )
-
-// capture returns the bytes of a connection.
-func capture(tb testing.TB, name string) []byte {
-	tb.Helper()
-	f, err := os.Open(filepath.Join("agent", "testdata", name+".frames.gz"))
-	if err != nil {
-		tb.Fatal(err)
-	}
-	defer f.Close()
-	z, err := gzip.NewReader(f)
-	if err != nil {
-		tb.Fatal(err)
-	}
-	data, err := io.ReadAll(z)
-	if err != nil {
-		tb.Fatal(err)
-	}
-	return data
-}
 
 // frames splits the bytes of a connection, lengths included.
 func frames(data []byte) (all [][]byte) {
@@ -77,6 +59,12 @@ type peer struct {
 // connect gives the Forwarder a connection of a sandbox.
 func connect(tb testing.TB, f *Forwarder, from listen.Origin) peer {
 	tb.Helper()
+	return peer{tb, Connect(tb, f, from)}
+}
+
+// Connect gives the Forwarder a connection, and returns the VM's end.
+func Connect(tb testing.TB, f *Forwarder, from listen.Origin) *net.UnixConn {
+	tb.Helper()
 	fds, err := unix.Socketpair(unix.AF_UNIX, unix.SOCK_STREAM|unix.SOCK_CLOEXEC, 0)
 	if err != nil {
 		tb.Fatal(err)
@@ -93,17 +81,22 @@ func connect(tb testing.TB, f *Forwarder, from listen.Origin) peer {
 	}
 	f.Take(ends[0], from)
 	tb.Cleanup(func() { ends[1].Close() })
-	return peer{tb, ends[1]}
+	return ends[1]
 }
 
 func pod(name string) listen.Origin { return listen.Origin{Sandbox: name} }
 
-// send writes, and fails if nobody reads.
 func (a peer) send(b []byte) {
 	a.tb.Helper()
-	_ = a.SetWriteDeadline(time.Now().Add(patience))
-	if _, err := a.Write(b); err != nil {
-		a.tb.Fatal("the connection is not read: ", err)
+	Send(a.tb, a.UnixConn, b)
+}
+
+// Send writes, and fails if nobody reads.
+func Send(tb testing.TB, conn *net.UnixConn, b []byte) {
+	tb.Helper()
+	_ = conn.SetWriteDeadline(time.Now().Add(patience))
+	if _, err := conn.Write(b); err != nil {
+		tb.Fatal("the connection is not read: ", err)
 	}
 }
 
@@ -239,7 +232,7 @@ func (c Counts) total() (n uint64) {
 // sampleFrame is one span as a real agent sends it, short.
 func sampleFrame(tb testing.TB) []byte {
 	best := []byte(nil)
-	for _, f := range frames(capture(tb, capturePod)) {
+	for _, f := range frames(captured.Frames(tb, capturePod)) {
 		if best == nil || len(f) < len(best) {
 			best = f
 		}

@@ -1,7 +1,6 @@
 package interpose
 
 import (
-	"bufio"
 	"bytes"
 	"context"
 	"errors"
@@ -9,7 +8,6 @@ import (
 	"io"
 	"net"
 	"os"
-	"os/exec"
 	"path/filepath"
 	"strings"
 	"sync"
@@ -17,105 +15,24 @@ import (
 	"testing"
 	"time"
 
-	"go.uber.org/goleak"
 	"golang.org/x/sys/unix"
 
 	"github.com/shimtrace/shimtrace/internal/forwarder/listen"
 	"github.com/shimtrace/shimtrace/internal/forwarder/vmmdir"
+	"github.com/shimtrace/shimtrace/internal/forwarder/vmtest"
 )
 
-// patience is how long a test waits for what must come; only a failure waits so
-// long.
-const patience = 20 * time.Second
-
-// roleEnv makes the test binary another program: tests that are about processes
-// need some.
-const roleEnv = "SHIMTRACE_TEST_ROLE"
-
-var roles = map[string]func(args []string) error{
-	"relay": relayRole,
-	"vmm":   vmmRole,
-}
-
 func TestMain(m *testing.M) {
-	if role := os.Getenv(roleEnv); role != "" {
-		go func() {
-			_, _ = io.Copy(io.Discard, os.Stdin) // ends with the test
-			os.Exit(1)
-		}()
-		if err := roles[role](os.Args[1:]); err != nil {
-			fmt.Println("error", err)
-			os.Exit(1)
-		}
-		os.Exit(0)
-	}
-	goleak.VerifyTestMain(m)
+	vmtest.Main(m, map[string]func(args []string) error{"relay": relayRole, "vmm": vmmRole})
 }
 
-// child is another process of the test binary; its lines are what it tells.
-type child struct {
-	t     testing.TB
-	cmd   *exec.Cmd
-	lines chan string
-}
+const patience = vmtest.Patience
 
-// start runs the test binary in a role. It ends with the test at the latest.
-func start(t testing.TB, role string, args ...string) *child {
-	t.Helper()
-	cmd := exec.Command("/proc/self/exe", args...)
-	cmd.Env = append(os.Environ(), roleEnv+"="+role)
-	cmd.Stderr = os.Stderr
-	// No Pdeathsig: that is about the thread, and those of this package end.
-	if _, err := cmd.StdinPipe(); err != nil {
-		t.Fatal(err)
-	}
-	out, err := cmd.StdoutPipe()
-	if err != nil {
-		t.Fatal(err)
-	}
-	if err := cmd.Start(); err != nil {
-		t.Fatal(err)
-	}
-	c := &child{t: t, cmd: cmd, lines: make(chan string, 1024)}
-	go func() {
-		defer close(c.lines)
-		for s := bufio.NewScanner(out); s.Scan(); {
-			c.lines <- s.Text()
-		}
-	}()
-	t.Cleanup(c.kill)
-	return c
-}
-
-// kill kills the child and waits for its end.
-func (c *child) kill() {
-	_ = c.cmd.Process.Kill()
-	for range c.lines {
-	}
-	_ = c.cmd.Wait()
-}
-
-// expect waits for a line.
-func (c *child) expect(want string) {
-	c.t.Helper()
-	timeout := time.After(patience)
-	for {
-		select {
-		case line, ok := <-c.lines:
-			if !ok {
-				c.t.Fatalf("process ended without saying %q", want)
-			}
-			if line == want {
-				return
-			}
-			if strings.HasPrefix(line, "error") {
-				c.t.Fatal(line)
-			}
-		case <-timeout:
-			c.t.Fatalf("process does not say %q", want)
-		}
-	}
-}
+var (
+	start      = vmtest.Start
+	eventually = vmtest.Eventually
+	needRoot   = vmtest.NeedRoot
+)
 
 // relayRole takes a place: PATTERN [STEP], and waits for its death there.
 func relayRole(args []string) error {
@@ -349,16 +266,6 @@ func mustConverse(t testing.TB, path string) {
 		t.Fatal(err)
 	}
 	conn.Close()
-}
-
-// eventually waits until something holds.
-func eventually(t testing.TB, what string, holds func() bool) {
-	t.Helper()
-	for end := time.Now().Add(patience); !holds(); time.Sleep(time.Millisecond) {
-		if time.Now().After(end) {
-			t.Fatalf("does not happen: %s", what)
-		}
-	}
 }
 
 func identify(t testing.TB, path string) (vmmdir.ID, unix.Stat_t) {

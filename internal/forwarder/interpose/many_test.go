@@ -67,9 +67,9 @@ func TestHundredRelays(t *testing.T) {
 		p.Path = strings.Replace(p.Path, "/run/kata", filepath.Join(dir, "kata"), 1)
 		patterns = append(patterns, p)
 	}
-	inner := start(t, "vmm", filepath.Join(dir, "inner.sock")) // any process will do
-	inner.expect("listens")
-	process, err := host.Proc("/proc").Process(inner.cmd.Process.Pid)
+	inner := start(t, nil, "vmm", filepath.Join(dir, "inner.sock")) // any process will do
+	inner.Expect("listens")
+	process, err := host.Proc("/proc").Process(inner.PID())
 	if err != nil {
 		t.Fatal(err)
 	}

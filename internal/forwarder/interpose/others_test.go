@@ -69,7 +69,7 @@ func TestLeavesAlone(t *testing.T) {
 // repeatedly.
 func TestOtherRelay(t *testing.T) {
 	pattern, v := vmmAt(t)
-	c := start(t, "relay", pattern)
+	c := start(t, nil, "relay", pattern)
 	taken(t, v.path)
 	theirs, _ := identify(t, v.path)
 	var log lines
@@ -86,12 +86,12 @@ func TestOtherRelay(t *testing.T) {
 		t.Errorf("the VMM saw %d connections", n)
 	}
 	mustConverse(t, v.path)
-	c.expect("counted")
+	c.Expect("counted")
 	if got := i.Counts(); got != (Counts{}) {
 		t.Errorf("counts %+v", got)
 	}
 	stop()
-	c.kill()
+	c.Kill()
 	// The next relay finds a dead one's place, and takes it.
 	i, _ = interposer(t, pattern, Options{})
 	eventually(t, "the place is taken over", func() bool {
@@ -147,9 +147,9 @@ func TestModeAndOwnerComeBack(t *testing.T) {
 				_, stop := interposer(t, pattern, Options{})
 				back = stop
 			} else {
-				c := start(t, "relay", pattern)
+				c := start(t, nil, "relay", pattern)
 				back = func() {
-					c.kill()
+					c.Kill()
 					if err := Restore("pod", []listen.Pattern{{VMM: "test", Path: pattern}}); err != nil {
 						t.Error(err)
 					}
@@ -168,16 +168,4 @@ func TestModeAndOwnerComeBack(t *testing.T) {
 			mustConverse(t, v.path)
 		})
 	}
-}
-
-// needRoot is for tests that change users.
-func needRoot(t *testing.T) {
-	t.Helper()
-	if os.Geteuid() == 0 {
-		return
-	}
-	if os.Getenv("CI") != "" {
-		t.Fatal("this test needs root")
-	}
-	t.Skip("this test needs root")
 }

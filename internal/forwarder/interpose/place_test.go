@@ -314,8 +314,8 @@ func TestDeadVMM(t *testing.T) {
 		t.Fatal(err)
 	}
 	for range 3 {
-		c := start(t, "vmm", path)
-		c.expect("listens")
+		c := start(t, nil, "vmm", path)
+		c.Expect("listens")
 		id, _ := identify(t, path)
 		i, stop := interposer(t, pattern, Options{})
 		taken(t, path)
@@ -323,7 +323,7 @@ func TestDeadVMM(t *testing.T) {
 		if err := converse(conn, "CONNECT 1024\n", "request"); err != nil {
 			t.Fatal(err)
 		}
-		c.kill()
+		c.Kill()
 		if _, err := conn.Read(make([]byte, 1)); err == nil {
 			t.Error("the dead VMM speaks")
 		}
@@ -341,12 +341,12 @@ func TestDeadVMM(t *testing.T) {
 		if err := os.Remove(path); err != nil {
 			t.Fatal(err)
 		}
-		again := start(t, "vmm", path)
-		again.expect("listens")
+		again := start(t, nil, "vmm", path)
+		again.Expect("listens")
 		taken(t, path)
 		mustConverse(t, path)
 		eventually(t, "it is relayed", func() bool { return i.Counts().Relayed == 2 })
-		again.kill()
+		again.Kill()
 		stop()
 		if !refused(path) {
 			t.Error("somebody answers for the dead VMM")

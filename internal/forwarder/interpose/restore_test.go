@@ -9,6 +9,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"github.com/shimtrace/shimtrace/internal/forwarder/listen"
+	"github.com/shimtrace/shimtrace/internal/forwarder/vmtest"
 )
 
 // TestKilled: whatever a relay killed at any step leaves behind, Restore or the next
@@ -19,49 +20,49 @@ func TestKilled(t *testing.T) {
 			t.Run(step+" "+by, func(t *testing.T) {
 				pattern, v := vmmAt(t)
 				id, _ := identify(t, v.path)
-				var c *child
+				var c *vmtest.Child
 				switch step {
 				case "accepted", "dialed":
-					c = start(t, "relay", pattern, step)
+					c = start(t, nil, "relay", pattern, step)
 					taken(t, v.path)
 					conn := dial(t, v.path)
 					if _, err := conn.Write([]byte("CONNECT 1024\n")); err != nil {
 						t.Fatal(err)
 					}
-					c.expect(step)
-					c.kill()
+					c.Expect(step)
+					c.Kill()
 					if _, err := conn.Read(make([]byte, 1)); err == nil {
 						t.Error("the connection goes on")
 					}
 				case "asked":
 					v.mute.Store(true)
-					c = start(t, "relay", pattern)
+					c = start(t, nil, "relay", pattern)
 					taken(t, v.path)
 					conn := dial(t, v.path)
 					if _, err := conn.Write([]byte("CONNECT 1024\nahead")); err != nil {
 						t.Fatal(err)
 					}
 					eventually(t, "the VMM is asked", func() bool { return v.asked.Load() == 1 })
-					c.kill()
+					c.Kill()
 					if _, err := conn.Read(make([]byte, 1)); err == nil {
 						t.Error("the connection goes on")
 					}
 					v.mute.Store(false)
 				case "":
-					c = start(t, "relay", pattern)
+					c = start(t, nil, "relay", pattern)
 					taken(t, v.path)
 					conn := dial(t, v.path)
 					if err := converse(conn, "CONNECT 1024\n", "request"); err != nil {
 						t.Fatal(err)
 					}
-					c.kill()
+					c.Kill()
 					if _, err := conn.Read(make([]byte, 1)); err == nil {
 						t.Error("the connection goes on")
 					}
 				default:
-					c = start(t, "relay", pattern, step)
-					c.expect(step)
-					c.kill()
+					c = start(t, nil, "relay", pattern, step)
+					c.Expect(step)
+					c.Kill()
 				}
 				all := []listen.Pattern{{VMM: "none", Path: filepath.Dir(v.path) + "/none/{sandbox}"}, {VMM: "test", Path: pattern}}
 				if by == "relay" {
@@ -91,18 +92,18 @@ func TestKilledBoth(t *testing.T) {
 				if err := os.Mkdir(filepath.Dir(path), 0o755); err != nil {
 					t.Fatal(err)
 				}
-				v := start(t, "vmm", path)
-				v.expect("listens")
-				var c *child
+				v := start(t, nil, "vmm", path)
+				v.Expect("listens")
+				var c *vmtest.Child
 				if step == "" {
-					c = start(t, "relay", pattern)
+					c = start(t, nil, "relay", pattern)
 					taken(t, path)
 				} else {
-					c = start(t, "relay", pattern, step)
-					c.expect(step)
+					c = start(t, nil, "relay", pattern, step)
+					c.Expect(step)
 				}
-				c.kill()
-				v.kill()
+				c.Kill()
+				v.Kill()
 				if orderly {
 					if err := os.Remove(path); err != nil {
 						t.Fatal(err)

@@ -13,6 +13,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/shimtrace/shimtrace/internal/forwarder/vmtest"
 	"github.com/shimtrace/shimtrace/internal/host"
 	"github.com/shimtrace/shimtrace/internal/reliability"
 )
@@ -38,7 +39,7 @@ func sleepRole([]string) error {
 // like a QEMU that becomes a daemon.
 func orphanRole(args []string) error {
 	cmd := exec.Command("/proc/self/exe", args...)
-	cmd.Env = append(os.Environ(), roleEnv+"=sleep")
+	cmd.Env = append(os.Environ(), vmtest.RoleEnv+"=sleep")
 	cmd.Stdin = os.Stdin // ends with the test
 	if err := cmd.Start(); err != nil {
 		return err
@@ -54,7 +55,7 @@ func parentRole(args []string) error {
 		return err
 	}
 	cmd := exec.Command("/proc/self/exe")
-	cmd.Env = append(os.Environ(), roleEnv+"=sleep")
+	cmd.Env = append(os.Environ(), vmtest.RoleEnv+"=sleep")
 	cmd.Stdin = os.Stdin
 	cmd.SysProcAttr = asUser(uint32(uid))
 	if err := cmd.Start(); err != nil {
@@ -95,7 +96,7 @@ func TestFindCIDDescendant(t *testing.T) {
 	}()
 	start(t, nil, "sleep", "-device", "vhost-vsock-pci,guest-cid=2") // the host's own CID: nonsense
 	time.Sleep(50 * time.Millisecond)
-	start(t, nil, "sleep", qemu("whatever", 1234567890)...).expect("ready")
+	start(t, nil, "sleep", qemu("whatever", 1234567890)...).ExpectPrefix("ready")
 	if cid := <-found; cid != 1234567890 {
 		t.Errorf("found %d", cid)
 	}
@@ -110,7 +111,7 @@ func TestFindCIDOrphan(t *testing.T) {
 		}
 	}()
 	orphan := func(args ...string) {
-		line := start(t, nil, "orphan", args...).expect("orphan ")
+		line := start(t, nil, "orphan", args...).ExpectPrefix("orphan ")
 		pid, err := strconv.Atoi(strings.TrimPrefix(line, "orphan "))
 		if err != nil {
 			t.Fatal(err)
@@ -123,12 +124,12 @@ func TestFindCIDOrphan(t *testing.T) {
 	orphan(qemu(self, 505)...)        // of an earlier sandbox of this id
 	time.Sleep(50 * time.Millisecond) // some of the kernel's clock ticks
 	stranger := start(t, asUser(nobody), "sleep", qemu(self, 503)...)
-	stranger.expect("ready")
-	if cid, err := find(t, CIDSource{Sandbox: self, Shim: shim(t, stranger.pid())}, time.Second); !errors.Is(err, ErrNoCID) {
+	stranger.ExpectPrefix("ready")
+	if cid, err := find(t, CIDSource{Sandbox: self, Shim: shim(t, stranger.PID())}, time.Second); !errors.Is(err, ErrNoCID) {
 		t.Errorf("found %d, %v among processes of others", cid, err)
 	}
 	orphan(qemu(self, 504)...)
-	if cid, err := find(t, CIDSource{Sandbox: self, Shim: shim(t, stranger.pid())}, patience); cid != 504 {
+	if cid, err := find(t, CIDSource{Sandbox: self, Shim: shim(t, stranger.PID())}, patience); cid != 504 {
 		t.Errorf("found %d, %v", cid, err)
 	}
 	reliability.Row(t, reliability.Fault{
@@ -143,7 +144,7 @@ func TestFindCIDOrphan(t *testing.T) {
 func TestFindCIDContainer(t *testing.T) {
 	needRoot(t)
 	attr := &syscall.SysProcAttr{Cloneflags: syscall.CLONE_NEWPID}
-	start(t, attr, "sleep", qemu("victim", 600)...).expect("ready")
+	start(t, attr, "sleep", qemu("victim", 600)...).ExpectPrefix("ready")
 	if cid, err := find(t, CIDSource{Sandbox: "victim", Shim: shim(t, os.Getpid())}, time.Second); !errors.Is(err, ErrNoCID) {
 		t.Errorf("found %d, %v in a container", cid, err)
 	}
@@ -244,7 +245,7 @@ func TestShimOwns(t *testing.T) {
 	if s.Owns(vmmUser) {
 		t.Error("a user owns what is not there")
 	}
-	start(t, asUser(vmmUser), "sleep").expect("ready")
+	start(t, asUser(vmmUser), "sleep").ExpectPrefix("ready")
 	if !s.Owns(vmmUser) || s.Owns(other) || s.Owns(0) {
 		t.Errorf("the VMM's user %t, another one %t, root %t", s.Owns(vmmUser), s.Owns(other), s.Owns(0))
 	}

@@ -80,13 +80,13 @@ func TestHybridRootless(t *testing.T) {
 		return dir
 	}
 	theirs := made(liar)
-	start(t, asUser(liar), "sleep").expect("ready") // not the shim's
+	start(t, asUser(liar), "sleep").ExpectPrefix("ready") // not the shim's
 	// The shim is a process below which only the VMM is.
 	inner := start(t, nil, "parent", "23456")
-	inner.expect("ready")
+	inner.ExpectPrefix("ready")
 	arrived, _ := hybrid(t, HybridOptions{
 		Patterns: []Pattern{{VMM: "test", Path: pattern}},
-		Owns:     shim(t, inner.pid()).Owns,
+		Owns:     shim(t, inner.PID()).Owns,
 	})
 	ours := made(vmmUser)
 	path := filepath.Join(ours, "clh.sock_10240")

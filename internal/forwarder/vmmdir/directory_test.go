@@ -9,6 +9,7 @@ import (
 
 	"golang.org/x/sys/unix"
 
+	"github.com/shimtrace/shimtrace/internal/forwarder/vmtest"
 	"github.com/shimtrace/shimtrace/internal/host"
 )
 
@@ -91,7 +92,7 @@ func TestInside(t *testing.T) {
 // TestRights: inside a directory of another user we have that user's rights, in a
 // part of it another's, and afterwards our own.
 func TestRights(t *testing.T) {
-	needRoot(t)
+	vmtest.NeedRoot(t)
 	const owner, other = 12345, 23456
 	dir := t.TempDir()
 	if err := errors.Join(os.Chmod(filepath.Dir(dir), 0o755), os.Chmod(dir, 0o755), os.Chown(dir, owner, owner)); err != nil {
@@ -135,7 +136,7 @@ func TestRights(t *testing.T) {
 // TestOpenLinked: a link is followed to a directory beside it, as the Go runtime's
 // factory makes one, if those made it who may write there; and no other link.
 func TestOpenLinked(t *testing.T) {
-	needRoot(t)
+	vmtest.NeedRoot(t)
 	const stranger = 12345
 	dir, elsewhere := t.TempDir(), t.TempDir()
 	at := func(name string) string { return filepath.Join(dir, name) }
@@ -182,16 +183,4 @@ func TestOpenLinked(t *testing.T) {
 	if opens("absolute") {
 		t.Error("a link is followed where anybody makes links")
 	}
-}
-
-// needRoot is for tests that change users.
-func needRoot(t *testing.T) {
-	t.Helper()
-	if os.Geteuid() == 0 {
-		return
-	}
-	if os.Getenv("CI") != "" {
-		t.Fatal("this test needs root")
-	}
-	t.Skip("this test needs root")
 }

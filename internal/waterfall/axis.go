@@ -170,7 +170,7 @@ func busy(t *Tree, extent interval) []interval {
 			if extent.lo != 0 {
 				at = interval{max(at.lo, extent.lo), min(at.hi, extent.hi)}
 			}
-			if (n.by == byAgent || n.by == byRuntime) && at.lo <= it.until {
+			if (n.by == ByAgent || n.by == ByRuntime) && at.lo <= it.until {
 				at.hi = min(at.hi, it.until)
 			}
 			if at.lo <= at.hi {

@@ -90,14 +90,14 @@ func (x *Index) Add(data []byte, recorded time.Time) error {
 	}
 	x.added++
 	at := uint64(max(0, recorded.UnixNano()))
-	return x.reader.each(data, func(res *resource, by maker, span []byte) {
+	return x.reader.each(data, func(res *resource, by Maker, span []byte) {
 		if x.span.read(span, by, x.texts.intern) && x.span.key != (spanKey{}) && x.seen.add(x.span.key) {
 			x.note(res, by, at)
 		}
 	})
 }
 
-func (x *Index) note(res *resource, by maker, recorded uint64) {
+func (x *Index) note(res *resource, by Maker, recorded uint64) {
 	s := &x.span
 	run := x.runOf(res)
 	g := x.group(part{s.key.trace, int32(run)})

@@ -113,7 +113,7 @@ func TestTreeLimits(t *testing.T) {
 	host := 0
 	for _, n := range tree.Roots {
 		for _, c := range n.Children {
-			if c.by == byShim {
+			if c.by == ByShim {
 				host++
 			}
 		}

@@ -134,7 +134,7 @@ const (
 
 // each calls f for every span of a TracesData message. The span's bytes are valid until
 // each returns.
-func (r *reader) each(data []byte, f func(res *resource, by maker, span []byte)) error {
+func (r *reader) each(data []byte, f func(res *resource, by Maker, span []byte)) error {
 	top := cursor{rest: data}
 	for top.next() {
 		if !top.is(dataResourceSpans) {

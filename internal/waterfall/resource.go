@@ -10,17 +10,17 @@ type resource struct {
 	host, namespace   string
 	sandbox, run      string
 	pod, podNamespace string
-	made              maker
+	made              Maker
 }
 
-// maker is who made a span, according to the host, not the span.
-type maker uint8
+// Maker is who made a span, according to the host, not the span.
+type Maker uint8
 
 const (
-	byOthers  maker = iota // another program of the host
-	byShim                 // shimtrace itself
-	byRuntime              // Kata's runtime
-	byAgent                // the agent in a VM: its clock and its claims are a guest's
+	ByOthers  Maker = iota // another program of the host
+	ByShim                 // shimtrace itself
+	ByRuntime              // Kata's runtime
+	ByAgent                // the agent in a VM: its clock and its claims are a guest's
 )
 
 // maxField bounds each text kept of a resource or a span, in bytes.
@@ -43,23 +43,23 @@ func newResource(msg []byte) *resource {
 	}
 	switch r.service {
 	case names.AgentScope:
-		r.made = byAgent
+		r.made = ByAgent
 	case names.RuntimeScope:
-		r.made = byRuntime
+		r.made = ByRuntime
 	}
 	return r
 }
 
 // maker returns who made the spans of a scope. The host sets both scope and resource: a
 // guest's spans are the agent's, whatever they claim.
-func (r *resource) maker(scope []byte) maker {
+func (r *resource) maker(scope []byte) Maker {
 	switch string(scope) {
 	case names.ShimScope, names.CallScope:
-		return byShim
+		return ByShim
 	case names.AgentScope:
-		return byAgent
+		return ByAgent
 	case names.RuntimeScope:
-		return byRuntime
+		return ByRuntime
 	}
 	return r.made
 }

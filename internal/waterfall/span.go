@@ -31,7 +31,10 @@ type Span struct {
 }
 
 // moment is an event.
-type moment struct{ at uint64 }
+type moment struct {
+	at   uint64
+	name string
+}
 
 // spanText holds texts from attributes and status.
 type spanText struct {
@@ -73,7 +76,7 @@ func linkTo(msg []byte) (spanKey, bool) {
 
 // read replaces s by a span and reports whether it is well-formed. intern shares texts
 // between spans.
-func (s *Span) read(span []byte, by maker, intern func([]byte) string) bool {
+func (s *Span) read(span []byte, by Maker, intern func([]byte) string) bool {
 	*s = Span{links: s.links[:0], events: s.events[:0]}
 	var message []byte
 	var traceID, spanID, parentID []byte
@@ -100,7 +103,7 @@ func (s *Span) read(span []byte, by maker, intern func([]byte) string) bool {
 				s.links = append(s.links, to)
 			}
 		case c.is(spanEvents) && len(s.events) < maxEvents:
-			s.event(c.bytes)
+			s.event(c.bytes, intern)
 		case c.is(spanAttributes):
 			s.attribute(c.bytes, by, intern)
 		}
@@ -118,15 +121,22 @@ func (s *Span) read(span []byte, by maker, intern func([]byte) string) bool {
 	return c.err == nil
 }
 
-func (s *Span) event(msg []byte) {
+func (s *Span) event(msg []byte, intern func([]byte) string) {
+	var e moment
 	for c := (cursor{rest: msg}); c.next(); {
-		if c.isTime(eventTime) {
-			s.events = append(s.events, moment{c.value})
+		switch {
+		case c.isTime(eventTime):
+			e.at = c.value
+		case c.is(eventName):
+			e.name = intern(c.bytes)
 		}
+	}
+	if e.at != 0 {
+		s.events = append(s.events, e)
 	}
 }
 
-func (s *Span) attribute(msg []byte, by maker, intern func([]byte) string) {
+func (s *Span) attribute(msg []byte, by Maker, intern func([]byte) string) {
 	key, value := keyValue(msg)
 	text := func() string { return intern(textOf(value)) }
 	switch string(key) {
@@ -137,11 +147,11 @@ func (s *Span) attribute(msg []byte, by maker, intern func([]byte) string) {
 	case names.Exec:
 		s.text.exec = text()
 	case names.ClaimedContainer:
-		if by == byAgent && s.text.container == "" {
+		if by == ByAgent && s.text.container == "" {
 			s.text.container = text()
 		}
 	case names.ClaimedExec:
-		if by == byAgent && s.text.exec == "" {
+		if by == ByAgent && s.text.exec == "" {
 			s.text.exec = text()
 		}
 	case names.Clipped:
@@ -155,7 +165,7 @@ func (s *Span) attribute(msg []byte, by maker, intern func([]byte) string) {
 			s.text.code = text()
 		}
 	case names.Expected:
-		s.Expected = by != byAgent && string(textOf(value)) == "true"
+		s.Expected = by != ByAgent && string(textOf(value)) == "true"
 	}
 }
 
@@ -170,7 +180,7 @@ func number(value []byte) uint64 {
 }
 
 // size returns roughly the bytes of the span's lists; its texts are shared.
-func (s *Span) size() int { return 24*cap(s.links) + 8*cap(s.events) }
+func (s *Span) size() int { return 24*cap(s.links) + 24*cap(s.events) }
 
 // readKey reads only a span's ids; it returns the zero key if they are invalid.
 func readKey(span []byte) spanKey {

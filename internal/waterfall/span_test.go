@@ -24,7 +24,7 @@ func FuzzSpan(f *testing.F) {
 	f.Fuzz(func(t *testing.T, data []byte) {
 		want, got := new(tracepb.Span), new(Span)
 		var texts interner
-		ok := got.read(data, byShim, texts.intern)
+		ok := got.read(data, ByShim, texts.intern)
 		if proto.Unmarshal(data, want) != nil {
 			return // texts that are not UTF-8, or what is not looked into
 		}

@@ -105,20 +105,20 @@ func (s *Story) Name() string {
 func (s *Story) has(res *resource, key spanKey) bool { return s.index.has(s, res, key.trace) }
 
 // note adds a span, recorded at the given time of the host's clock.
-func (s *Story) note(res *resource, by maker, span *Span, recorded uint64) {
+func (s *Story) note(res *resource, by Maker, span *Span, recorded uint64) {
 	s.Spans++
 	if span.Failed {
 		s.Errors++
 	}
 	switch {
-	case by == byAgent || by == byRuntime:
+	case by == ByAgent || by == ByRuntime:
 		if believable(span, recorded) {
 			s.others.cover(span.start, span.end)
 		}
 	case s.host.cover(span.start, span.end) || s.first == (trace.TraceID{}):
 		s.first = span.key.trace
 	}
-	if by == byShim {
+	if by == ByShim {
 		s.noteShim(res, span)
 	}
 	setOnce(&s.Namespace, res.namespace)
@@ -126,7 +126,7 @@ func (s *Story) note(res *resource, by maker, span *Span, recorded uint64) {
 	setOnce(&s.Pod, res.pod)
 	setOnce(&s.PodNamespace, res.podNamespace)
 	if c := (Container{span.text.container, span.text.containerName}); c.ID != "" {
-		if by != byAgent {
+		if by != ByAgent {
 			s.container(c)
 		} else if len(s.claimed) < maxClaimed && !slices.Contains(s.claimed, c) {
 			s.claimed = append(s.claimed, c)

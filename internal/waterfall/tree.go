@@ -46,7 +46,7 @@ type Node struct {
 	// ID is the span's, also if it is absent; zero if it has no valid one.
 	ID trace.SpanID
 
-	by         maker
+	by         Maker
 	service    string
 	start, end uint64 // nanoseconds since 1970; 0 is unknown
 	key        spanKey
@@ -92,7 +92,7 @@ func NewBuilder(s *Story, l Limits, details bool) *Builder {
 // of data. Of repeated spans the first one counts. It returns an error if data is
 // malformed; what was read until then counts.
 func (b *Builder) Add(data []byte) error {
-	return b.reader.each(data, func(res *resource, by maker, raw []byte) {
+	return b.reader.each(data, func(res *resource, by Maker, raw []byte) {
 		key := readKey(raw)
 		if b.story != nil && (key == spanKey{} || !b.story.has(res, key)) {
 			return
@@ -104,7 +104,7 @@ func (b *Builder) Add(data []byte) error {
 // nodeBytes is about what a node takes besides its texts and lists.
 const nodeBytes = 512
 
-func (b *Builder) add(res *resource, by maker, raw []byte, key spanKey) {
+func (b *Builder) add(res *resource, by Maker, raw []byte, key spanKey) {
 	if key != (spanKey{}) && b.byKey[key] != nil {
 		b.tree.Repeated++
 		return
@@ -138,12 +138,12 @@ func (b *Builder) add(res *resource, by maker, raw []byte, key spanKey) {
 }
 
 // full reports whether a span of size bytes exceeds the limits.
-func (b *Builder) full(by maker, size int) bool {
+func (b *Builder) full(by Maker, size int) bool {
 	if b.limits.Spans > 0 && b.tree.Spans >= b.limits.Spans {
 		return true
 	}
 	most := b.limits.Bytes
-	if by == byAgent {
+	if by == ByAgent {
 		most -= most / 4
 	}
 	return b.limits.Bytes > 0 && b.bytes+size > most
@@ -187,7 +187,7 @@ func (b *Builder) place(n *Node) {
 	switch {
 	case linked:
 		n.parent, n.Place = b.standIn(link, unstarted), Linked
-	case hasParent && n.by == byShim && n.Span.Name == names.ShimStart:
+	case hasParent && n.by == ByShim && n.Span.Name == names.ShimStart:
 		n.parent = b.standIn(up, unstarted)
 	case hasParent:
 		n.parent = b.standIn(up, absent)

@@ -12,7 +12,7 @@ import (
 type axis struct {
 	cells  int
 	pieces []piece
-	lo, hi uint64
+	Interval
 	scaled uint64 // nanoseconds drawn to scale
 
 	gaps  []piece
@@ -22,7 +22,7 @@ type axis struct {
 
 // piece is a time range drawn to one scale.
 type piece struct {
-	lo, hi uint64  // nanoseconds since 1970
+	Interval
 	at, to float64 // in cells
 	gap    bool
 }
@@ -32,17 +32,17 @@ type piece struct {
 const gapCells = 5
 
 // newAxis returns the axis for the intervals in which something ran.
-func newAxis(busy []interval, cells int) *axis {
+func newAxis(busy []Interval, cells int) *axis {
 	cells = max(cells, 1)
 	a := &axis{cells: cells, inGap: make([]bool, cells), blank: []rune(strings.Repeat(" ", cells))}
 	if len(busy) == 0 {
 		return a
 	}
 	busy = union(busy)
-	a.lo, a.hi = busy[0].lo, busy[len(busy)-1].hi
+	a.From, a.To = busy[0].From, busy[len(busy)-1].To
 	var active uint64
 	for _, b := range busy {
-		active += b.hi - b.lo
+		active += b.To - b.From
 	}
 	// Short pauses stay to scale.
 	short := active / 4
@@ -50,16 +50,16 @@ func newAxis(busy []interval, cells int) *axis {
 	gaps := 0
 	for i, b := range busy {
 		if i > 0 {
-			p := piece{lo: busy[i-1].hi, hi: b.lo}
-			if p.gap = p.hi-p.lo > short; p.gap {
+			p := piece{Interval: Interval{busy[i-1].To, b.From}}
+			if p.gap = p.To-p.From > short; p.gap {
 				gaps++
 			} else {
-				scaled += float64(p.hi - p.lo)
+				scaled += float64(p.To - p.From)
 			}
 			a.pieces = append(a.pieces, p)
 		}
-		scaled += float64(b.hi - b.lo)
-		a.pieces = append(a.pieces, piece{lo: b.lo, hi: b.hi})
+		scaled += float64(b.To - b.From)
+		a.pieces = append(a.pieces, piece{Interval: b})
 	}
 	a.scaled = uint64(scaled)
 	a.layOut(scaled, gaps)
@@ -86,7 +86,7 @@ func (a *axis) layOut(scaled float64, gaps int) {
 		if p.gap {
 			x += perGap
 		} else {
-			x += float64(p.hi-p.lo) * perNano
+			x += float64(p.To-p.From) * perNano
 		}
 		p.to = x
 		if p.gap {
@@ -111,14 +111,14 @@ func (a *axis) markGap(p piece) {
 
 // at returns the position of a moment on the line, from 0 to the number of cells.
 func (a *axis) at(t uint64) float64 {
-	if len(a.pieces) == 0 || t <= a.lo {
+	if len(a.pieces) == 0 || t <= a.From {
 		return 0
 	}
 	i, _ := slices.BinarySearchFunc(a.pieces, t, func(p piece, t uint64) int {
 		switch {
-		case p.hi < t:
+		case p.To < t:
 			return -1
-		case p.lo > t:
+		case p.From > t:
 			return 1
 		}
 		return 0
@@ -127,20 +127,20 @@ func (a *axis) at(t uint64) float64 {
 		return a.pieces[i-1].to
 	}
 	p := a.pieces[i]
-	if p.hi == p.lo {
+	if p.To == p.From {
 		return p.at
 	}
-	return p.at + (p.to-p.at)*float64(t-p.lo)/float64(p.hi-p.lo)
+	return p.at + (p.to-p.at)*float64(t-p.From)/float64(p.To-p.From)
 }
 
 // union merges intervals that touch, in order of time.
-func union(all []interval) []interval {
+func union(all []Interval) []Interval {
 	all = slices.Clone(all)
-	slices.SortFunc(all, func(a, b interval) int { return cmp.Compare(a.lo, b.lo) })
+	slices.SortFunc(all, func(a, b Interval) int { return cmp.Compare(a.From, b.From) })
 	out := all[:1]
 	for _, b := range all[1:] {
-		if last := &out[len(out)-1]; b.lo <= last.hi {
-			last.hi = max(last.hi, b.hi)
+		if last := &out[len(out)-1]; b.From <= last.To {
+			last.To = max(last.To, b.To)
 		} else {
 			out = append(out, b)
 		}
@@ -151,8 +151,8 @@ func union(all []interval) []interval {
 // busy returns when something ran within the extent; a zero extent is unbounded. Spans
 // of the runtime and the agent count only until their parent's end: their life-long
 // spans start with the sandbox and last for hours in which nothing happens.
-func busy(t *Tree, extent interval) []interval {
-	var out []interval
+func busy(t *Tree, extent Interval) []Interval {
+	var out []Interval
 	type item struct {
 		node  *Node
 		until uint64 // until when its parent counts, 0 without one
@@ -166,16 +166,16 @@ func busy(t *Tree, extent interval) []interval {
 		stack = stack[:len(stack)-1]
 		until := it.until
 		if n := it.node; n.Span != nil && n.start != 0 {
-			at := interval{n.start, n.end}
-			if extent.lo != 0 {
-				at = interval{max(at.lo, extent.lo), min(at.hi, extent.hi)}
+			at := Interval{n.start, n.end}
+			if extent.From != 0 {
+				at = Interval{max(at.From, extent.From), min(at.To, extent.To)}
 			}
-			if (n.by == ByAgent || n.by == ByRuntime) && at.lo <= it.until {
-				at.hi = min(at.hi, it.until)
+			if (n.by == ByAgent || n.by == ByRuntime) && at.From <= it.until {
+				at.To = min(at.To, it.until)
 			}
-			if at.lo <= at.hi {
+			if at.From <= at.To {
 				out = append(out, at)
-				until = at.hi
+				until = at.To
 			}
 		}
 		for _, c := range it.node.Children {

@@ -13,9 +13,13 @@ func (r *renderer) bar(n *Node) string {
 	cells := slices.Clone(r.axis.blank)
 	ours := make([]bool, len(cells)) // cells that carry the span's colour
 	if n.Span != nil && n.start != 0 {
-		r.draw(cells, ours, n, '━', '╸', '╺')
+		r.draw(cells, ours, n.Interval(), '━', '╸', '╺')
+		for _, i := range r.opts.Critical[n] {
+			r.draw(cells, ours, i, '█', '▌', '▐')
+			r.critical = true
+		}
 		for _, e := range n.Span.events {
-			if e.at >= r.axis.lo && e.at <= r.axis.hi {
+			if e.at >= r.axis.From && e.at <= r.axis.To {
 				i := min(int(r.axis.at(e.at)), len(cells)-1)
 				cells[i], ours[i] = '◆', true
 			}
@@ -31,15 +35,15 @@ func (r *renderer) foldedBar(f *fold) string {
 	ours := make([]bool, len(cells))
 	for _, n := range f.nodes {
 		if n.start != 0 {
-			r.draw(cells, ours, n, '─', '╴', '╶')
+			r.draw(cells, ours, n.Interval(), '─', '╴', '╶')
 		}
 	}
 	return r.colored(cells, ours, r.paint.dim)
 }
 
-// draw draws a node's length with the given runes for a cell and its halves.
-func (r *renderer) draw(cells []rune, ours []bool, n *Node, whole, leftHalf, rightHalf rune) {
-	from, to := r.halves(n)
+// draw draws a length of time with the given runes for a cell and its halves.
+func (r *renderer) draw(cells []rune, ours []bool, at Interval, whole, leftHalf, rightHalf rune) {
+	from, to := r.halves(at)
 	for i := from / 2; i < (to+1)/2; i++ {
 		left, right := from <= 2*i, 2*i+1 < to
 		sign := whole
@@ -60,13 +64,13 @@ func (r *renderer) draw(cells []rune, ours []bool, n *Node, whole, leftHalf, rig
 
 // arrows marks a node that begins before or ends after the picture.
 func (r *renderer) arrows(cells []rune, ours []bool, n *Node) {
-	from, to := r.halves(n)
+	from, to := r.halves(n.Interval())
 	mark := func(i int, sign rune) { cells[i], ours[i], r.clipped = sign, true, true }
-	bounded, s := r.extent.lo != 0, n.Span
-	if bounded && n.start < r.extent.lo || s.Clipped && s.first.lo != 0 && s.first.lo < n.start {
+	bounded, s := r.extent.From != 0, n.Span
+	if bounded && n.start < r.extent.From || s.Clipped && s.first.From != 0 && s.first.From < n.start {
 		mark(from/2, '◂')
 	}
-	if bounded && n.end > r.extent.hi || s.Clipped && s.first.hi > n.end {
+	if bounded && n.end > r.extent.To || s.Clipped && s.first.To > n.end {
 		mark((to-1)/2, '▸')
 	}
 }
@@ -92,12 +96,12 @@ func (r *renderer) colored(cells []rune, ours []bool, paint func(string) string)
 	return b.String()
 }
 
-// halves returns a node's first half cell and the one after its last; every span has at
+// halves returns the first half cell of a time and the one after its last; it has at
 // least one.
-func (r *renderer) halves(n *Node) (from, to int) {
+func (r *renderer) halves(i Interval) (from, to int) {
 	end := 2 * r.axis.cells
-	from = min(int(math.Floor(2*r.axis.at(n.start)+1e-6)), end-1)
-	to = min(int(math.Ceil(2*r.axis.at(n.end)-1e-6)), end)
+	from = min(int(math.Floor(2*r.axis.at(i.From)+1e-6)), end-1)
+	to = min(int(math.Ceil(2*r.axis.at(i.To)-1e-6)), end)
 	return from, max(to, from+1)
 }
 
@@ -124,15 +128,15 @@ func (r *renderer) scale() {
 		return true
 	}
 	put(0, "0")
-	total := Duration(time.Duration(a.hi - a.lo))
+	total := Duration(time.Duration(a.To - a.From))
 	put(len(cells)-len([]rune(total)), total)
 	for _, g := range a.gaps {
-		text := "‹" + Duration(time.Duration(g.hi-g.lo)) + "›"
+		text := "‹" + Duration(time.Duration(g.To-g.From)) + "›"
 		put(int((g.at+g.to)/2)-len([]rune(text))/2, text)
 	}
 	if step := a.step(); step > 0 {
-		for t := step; t < a.firstGap()-a.lo; t += step {
-			put(int(a.at(a.lo+t)), "╷"+Duration(time.Duration(t)))
+		for t := step; t < a.firstGap()-a.From; t += step {
+			put(int(a.at(a.From+t)), "╷"+Duration(time.Duration(t)))
 		}
 	}
 	r.line(strings.Repeat(" ", r.nameCells+durationCells+2) + r.paint.dim(string(cells)))
@@ -141,7 +145,7 @@ func (r *renderer) scale() {
 // step returns a round number of nanoseconds that takes at least 12 cells, or 0 if
 // there is no time to scale.
 func (a *axis) step() uint64 {
-	first := a.firstGap() - a.lo
+	first := a.firstGap() - a.From
 	width := a.at(a.firstGap())
 	if first == 0 || width < 1 {
 		return 0
@@ -161,8 +165,8 @@ func (a *axis) step() uint64 {
 func (a *axis) firstGap() uint64 {
 	for _, p := range a.pieces {
 		if p.gap {
-			return p.lo
+			return p.From
 		}
 	}
-	return a.hi
+	return a.To
 }

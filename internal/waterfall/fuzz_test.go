@@ -12,7 +12,7 @@ import (
 // harmless lines.
 func FuzzRender(f *testing.F) {
 	for _, s := range []*script{kataPod(), joined()} {
-		f.Add(message(s.spans), 80, true)
+		f.Add(message(s.Spans), 80, true)
 	}
 	f.Fuzz(func(t *testing.T, data []byte, width int, verbose bool) {
 		checkRender(t, data, width%300, verbose)
@@ -28,14 +28,14 @@ func FuzzBuild(f *testing.F) {
 		s := &script{}
 		res := resourceOf("containerd-shim-runc-v2")
 		ids := []string{"", "a", "b", "c", "d", "e", "f", "g"}
-		for ; len(data) >= 4 && len(s.spans) < 48; data = data[4:] {
+		for ; len(data) >= 4 && len(s.Spans) < 48; data = data[4:] {
 			id, parent, link := ids[data[0]&7], ids[data[0]>>3&7], ids[data[1]&7]
-			s.span(res, ids[data[0]>>6], id, parent, fmt.Sprintf("%x", data[:4]), time.Duration(data[2])<<(data[1]>>3), time.Duration(data[3]), linked(ids[data[1]>>3&3], link))
+			s.Span(res, ids[data[0]>>6], id, parent, fmt.Sprintf("%x", data[:4]), time.Duration(data[2])<<(data[1]>>3), time.Duration(data[3]), linked(ids[data[1]>>3&3], link))
 		}
-		if tree := build(nil, s.spans, Limits{}); tree.Spans+tree.Repeated != len(s.spans) || drawn(tree.Roots) != tree.Spans {
-			t.Fatalf("of %d spans %d are counted, %d repeated, %d in the tree", len(s.spans), tree.Spans, tree.Repeated, drawn(tree.Roots))
+		if tree := build(nil, s.Spans, Limits{}); tree.Spans+tree.Repeated != len(s.Spans) || drawn(tree.Roots) != tree.Spans {
+			t.Fatalf("of %d spans %d are counted, %d repeated, %d in the tree", len(s.Spans), tree.Spans, tree.Repeated, drawn(tree.Roots))
 		}
-		checkRender(t, message(s.spans), 80, false)
+		checkRender(t, message(s.Spans), 80, false)
 	})
 }
 

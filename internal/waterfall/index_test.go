@@ -15,7 +15,7 @@ func sandbox(id string) *resourcepb.Resource {
 
 // stories returns the number of spans in each story, the oldest first.
 func stories(s *script) (spans []int, all []*Story) {
-	all = indexOf(s.spans).Stories()
+	all = indexOf(s.Spans).Stories()
 	for _, story := range all {
 		spans = append(spans, story.Spans)
 	}
@@ -54,10 +54,10 @@ func TestIndexKeepsApart(t *testing.T) {
 	s := &script{}
 	for i, id := range []string{"a", "b"} {
 		at := time.Duration(i) * time.Second
-		s.span(sandbox(id), id, "root "+id, "", names.SandboxStart, at, 100*ms)
-		s.span(sandbox(id), "caller", "call "+id, "x", task+"Create", at, 50*ms, linked(id, "root "+id))
+		s.Span(sandbox(id), id, "root "+id, "", names.SandboxStart, at, 100*ms)
+		s.Span(sandbox(id), "caller", "call "+id, "x", task+"Create", at, 50*ms, linked(id, "root "+id))
 	}
-	s.span(sandbox("a"), "again", "root again", "", names.SandboxStart, time.Minute, 100*ms)
+	s.Span(sandbox("a"), "again", "root again", "", names.SandboxStart, time.Minute, 100*ms)
 	spans, all := stories(s)
 	if !equal(spans, 2, 2, 1) {
 		t.Fatalf("stories of %v spans, want 2, 2, 1", spans)
@@ -66,7 +66,7 @@ func TestIndexKeepsApart(t *testing.T) {
 		if all[i].Sandbox != want {
 			t.Errorf("story %d is of sandbox %q, want %q", i, all[i].Sandbox, want)
 		}
-		if got := build(all[i], s.spans, Limits{}).Spans; got != all[i].Spans {
+		if got := build(all[i], s.Spans, Limits{}).Spans; got != all[i].Spans {
 			t.Errorf("story %d selects %d spans, counted %d", i, got, all[i].Spans)
 		}
 	}
@@ -75,7 +75,7 @@ func TestIndexKeepsApart(t *testing.T) {
 func TestIndexRepeated(t *testing.T) {
 	s := kataPod()
 	once, _ := stories(s)
-	s.spans = append(s.spans, s.spans...)
+	s.Spans = append(s.Spans, s.Spans...)
 	if twice, _ := stories(s); !equal(twice, once...) {
 		t.Errorf("delivered twice: stories of %v spans, once %v", twice, once)
 	}
@@ -85,13 +85,13 @@ func TestIndexRepeated(t *testing.T) {
 // sandbox of their trace.
 func TestIndexNameless(t *testing.T) {
 	s := &script{}
-	s.span(sandbox("a"), "t", "root", "", names.SandboxStart, 0, 100*ms)
-	s.span(&resourcepb.Resource{}, "t", "inner", "root", "inner", 0, 100*ms)
+	s.Span(sandbox("a"), "t", "root", "", names.SandboxStart, 0, 100*ms)
+	s.Span(&resourcepb.Resource{}, "t", "inner", "root", "inner", 0, 100*ms)
 	spans, all := stories(s)
 	if !equal(spans, 2) {
 		t.Fatalf("stories of %v spans, want one of 2", spans)
 	}
-	if got := build(all[0], s.spans, Limits{}).Spans; got != 2 {
+	if got := build(all[0], s.Spans, Limits{}).Spans; got != 2 {
 		t.Errorf("%d spans selected, want 2", got)
 	}
 }
@@ -99,7 +99,7 @@ func TestIndexNameless(t *testing.T) {
 // TestStoryClock: the guest's clock does not decide a story's time.
 func TestStoryClock(t *testing.T) {
 	s := joined()
-	s.span(resourceOf(names.AgentScope), "s", "old", "root", "old", -50*365*24*time.Hour, 1)
+	s.Span(resourceOf(names.AgentScope), "s", "old", "root", "old", -50*365*24*time.Hour, 1)
 	_, all := stories(s)
 	if got := all[0].Start; !got.Equal(epoch) {
 		t.Errorf("the story starts at %v, want %v", got, epoch)
@@ -109,8 +109,8 @@ func TestStoryClock(t *testing.T) {
 // TestStoryRuntime: a runtime's own spans do not name it.
 func TestStoryRuntime(t *testing.T) {
 	s := &script{}
-	s.span(resourceOf(names.RuntimeScope), "s", "of", "create", "root", 0, 1)
-	s.span(resourceOf("containerd-shim-runc-v2"), "s", "root", "", names.SandboxStart, 0, 100*ms)
+	s.Span(resourceOf(names.RuntimeScope), "s", "of", "create", "root", 0, 1)
+	s.Span(resourceOf("containerd-shim-runc-v2"), "s", "root", "", names.SandboxStart, 0, 100*ms)
 	if _, all := stories(s); all[0].Runtime != "runc" {
 		t.Errorf("the runtime is %q", all[0].Runtime)
 	}
@@ -119,7 +119,7 @@ func TestStoryRuntime(t *testing.T) {
 // TestStoryFailed: a sandbox that failed to start has no startup time.
 func TestStoryFailed(t *testing.T) {
 	s := &script{}
-	s.span(sandbox("a"), "s", "root", "", names.SandboxStart, 0, 100*ms, wrong("UNKNOWN", "no task was started"))
+	s.Span(sandbox("a"), "s", "root", "", names.SandboxStart, 0, 100*ms, wrong("UNKNOWN", "no task was started"))
 	if _, all := stories(s); all[0].Startup != 0 || all[0].Errors != 1 {
 		t.Errorf("startup %v, %d errors", all[0].Startup, all[0].Errors)
 	}

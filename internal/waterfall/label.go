@@ -13,10 +13,8 @@ import (
 // "containerd.task.v3.Task/Create" becomes "Task/Create".
 func (r *renderer) label(n *Node) (name, about string) {
 	switch n.Place {
-	case absent:
-		return "(parent not here: running, lost or not ours)", ""
-	case unstarted:
-		return "(" + names.SandboxStart + ": not ended, or lost)", ""
+	case absent, unstarted:
+		return n.Title(), ""
 	}
 	s := n.Span
 	above := n.above()
@@ -29,7 +27,7 @@ func (r *renderer) label(n *Node) (name, about string) {
 	if s.Expected && s.text.code != "OK" {
 		about += " " + s.text.code
 	}
-	return Clean(short(s.Name)), Clean(strings.TrimSpace(about))
+	return Clean(n.Title()), Clean(strings.TrimSpace(about))
 }
 
 // maxAbove bounds how far up a node looks for the container and exec.
@@ -62,6 +60,12 @@ func (r *renderer) container(n *Node) string {
 	}
 	return ShortID(id)
 }
+
+// Titles of absent spans.
+const (
+	absentTitle    = "(parent not here: running, lost or not ours)"
+	unstartedTitle = "(" + names.SandboxStart + ": not ended, or lost)"
+)
 
 func short(name string) string {
 	if pkg, method, ok := strings.Cut(name, "/"); ok {

@@ -104,10 +104,10 @@ func TestNameless(t *testing.T) {
 func TestTreeLimits(t *testing.T) {
 	flood := &script{}
 	for i := range 3000 {
-		flood.span(resourceOf(names.AgentScope), "s", string(rune(i+1000)), "root", "flood", 0, ms)
+		flood.Span(resourceOf(names.AgentScope), "s", string(rune(i+1000)), "root", "flood", 0, ms)
 	}
 	pod := kataPod()
-	spans := append(flood.spans, pod.spans...)
+	spans := append(flood.Spans, pod.Spans...)
 	story := indexOf(spans).Stories()[0]
 	tree := build(story, spans, Limits{Bytes: 200 << 10})
 	host := 0

@@ -3,7 +3,17 @@ package waterfall
 import (
 	"iter"
 	"strconv"
+	"time"
+
+	"go.opentelemetry.io/otel/trace"
+	"google.golang.org/protobuf/encoding/protowire"
 )
+
+// Interval is a stretch of time, in nanoseconds since 1970. 0 is an unknown time.
+type Interval struct{ From, To uint64 }
+
+// Length returns how long the interval lasts.
+func (i Interval) Length() time.Duration { return time.Duration(i.To - i.From) }
 
 // What packages that reason about a tree ask of its nodes and spans. Texts are as
 // recorded: callers must apply Clean before they print them.
@@ -15,6 +25,33 @@ func (n *Node) Start() uint64 { return n.start }
 // End returns when the span ended, in nanoseconds since 1970 of the host's clock; 0 is
 // unknown.
 func (n *Node) End() uint64 { return n.end }
+
+// Interval returns when the node's span lasted; zero if that is unknown. An absent span
+// is at its first child's start, with no length.
+func (n *Node) Interval() Interval { return Interval{n.start, n.end} }
+
+// Trace returns the trace that the span is in.
+func (n *Node) Trace() trace.TraceID { return n.key.trace }
+
+// Name returns the span's name as recorded, "" of an absent span.
+func (n *Node) Name() string {
+	if n.Span == nil {
+		return ""
+	}
+	return n.Span.Name
+}
+
+// Title returns what a picture calls the node: the span's name without the package of a
+// call ("Task/Create"), or what is known of an absent span. It is not cleaned.
+func (n *Node) Title() string {
+	switch n.Place {
+	case absent:
+		return absentTitle
+	case unstarted:
+		return unstartedTitle
+	}
+	return short(n.Span.Name)
+}
 
 // Parent returns the node above, nil at a root.
 func (n *Node) Parent() *Node { return n.parent }
@@ -65,6 +102,87 @@ func (s *Span) Events() iter.Seq2[uint64, string] {
 			if !yield(e.at, e.name) {
 				return
 			}
+		}
+	}
+}
+
+// Original returns the span's times as its maker's clock had them; zero where they are
+// the same.
+func (s *Span) Original() Interval { return Interval{s.first.From, s.first.To} }
+
+// Attributes yields the span's attributes as text, at most some 4 KiB of each. There are
+// none in a tree that was built without details.
+func (s *Span) Attributes() iter.Seq2[string, string] { return texts(s.details, spanAttributes) }
+
+// Event is something that happened at a moment of a span.
+type Event struct {
+	// At is in nanoseconds since 1970.
+	At   uint64
+	Name string
+	msg  []byte
+}
+
+// Attributes yields the event's attributes as text, at most some 4 KiB of each.
+func (e Event) Attributes() iter.Seq2[string, string] { return texts(e.msg, eventAttributes) }
+
+// DetailedEvents yields all of the span's events with their attributes; none in a tree
+// that was built without details.
+func (s *Span) DetailedEvents() iter.Seq[Event] {
+	return func(yield func(Event) bool) {
+		for c := (cursor{rest: s.details}); c.next(); {
+			if c.is(spanEvents) && !yield(eventOf(c.bytes)) {
+				return
+			}
+		}
+	}
+}
+
+func eventOf(msg []byte) Event {
+	e := Event{msg: msg}
+	for c := (cursor{rest: msg}); c.next(); {
+		switch {
+		case c.isTime(eventTime):
+			e.At = c.value
+		case c.is(eventName):
+			e.Name = string(c.bytes[:min(len(c.bytes), maxText)])
+		}
+	}
+	return e
+}
+
+// texts yields the attributes in field num of a message as text.
+func texts(msg []byte, num protowire.Number) iter.Seq2[string, string] {
+	return func(yield func(key, value string) bool) {
+		for key, value := range attributes(msg, num) {
+			if !yield(string(key[:min(len(key), maxText)]), valueText(value, 0)) {
+				return
+			}
+		}
+	}
+}
+
+// All yields the nodes with their level, parents before their children, in the order of
+// the picture. Roots are at level 1.
+func (t *Tree) All() iter.Seq2[*Node, int] {
+	return func(yield func(*Node, int) bool) {
+		type item struct {
+			node  *Node
+			level int
+		}
+		var stack []item
+		push := func(nodes []*Node, level int) {
+			for i := len(nodes) - 1; i >= 0; i-- {
+				stack = append(stack, item{nodes[i], level})
+			}
+		}
+		push(t.Roots, 1)
+		for len(stack) > 0 {
+			it := stack[len(stack)-1]
+			stack = stack[:len(stack)-1]
+			if !yield(it.node, it.level) {
+				return
+			}
+			push(it.node.Children, it.level+1)
 		}
 	}
 }

@@ -54,12 +54,12 @@ func hexIDs(v any) {
 // attribute is named like an id.
 func TestWriteJSON(t *testing.T) {
 	s := &script{}
-	s.span(resourceOf("containerd-shim-runc-v2"), "s", "b", "a", "b", 0, 1, linked("t", "x"), wrong("NOT_FOUND", "no"),
+	s.Span(resourceOf("containerd-shim-runc-v2"), "s", "b", "a", "b", 0, 1, linked("t", "x"), wrong("NOT_FOUND", "no"),
 		with(&commonpb.KeyValue{Key: "traceId", Value: &commonpb.AnyValue{Value: &commonpb.AnyValue_BytesValue{BytesValue: []byte{255}}}}))
-	s.spans[0].ScopeSpans[0].Spans[0].Kind = tracepb.Span_SPAN_KIND_SERVER
-	s.span(resourceOf("containerd-shim-runc-v2"), "s", "a", "", "a", 0, 1)
+	s.Spans[0].ScopeSpans[0].Spans[0].Kind = tracepb.Span_SPAN_KIND_SERVER
+	s.Span(resourceOf("containerd-shim-runc-v2"), "s", "a", "", "a", 0, 1)
 	var out bytes.Buffer
-	if err := WriteJSON(&out, s.spans); err != nil {
+	if err := WriteJSON(&out, s.Spans); err != nil {
 		t.Fatal(err)
 	}
 	if !json.Valid(out.Bytes()) {
@@ -99,9 +99,9 @@ func strange(s *tracepb.Span) {
 // TestJSONIsProtobufs: writing field by field equals protobuf's JSON.
 func TestJSONIsProtobufs(t *testing.T) {
 	s := kataPod()
-	s.span(resourceOf("x"), "s", "strange", "root", "strange", 0, ms, strange)
-	s.spans = append(s.spans, nil, &tracepb.ResourceSpans{SchemaUrl: "u", ScopeSpans: []*tracepb.ScopeSpans{{SchemaUrl: "v"}}})
-	for _, rs := range s.spans {
+	s.Span(resourceOf("x"), "s", "strange", "root", "strange", 0, ms, strange)
+	s.Spans = append(s.Spans, nil, &tracepb.ResourceSpans{SchemaUrl: "u", ScopeSpans: []*tracepb.ScopeSpans{{SchemaUrl: "v"}}})
+	for _, rs := range s.Spans {
 		var out bytes.Buffer
 		if err := WriteJSON(&out, []*tracepb.ResourceSpans{rs}); err != nil {
 			t.Fatal(err)
@@ -121,9 +121,9 @@ func TestJSONIsProtobufs(t *testing.T) {
 func TestJSONOfStory(t *testing.T) {
 	s := joined()
 	other := &script{}
-	other.span(sandbox("other"), "run", "in the same trace", "x", "other", 0, ms)
-	data := message(append(other.spans, s.spans...))
-	x := indexOf(append(other.spans, s.spans...))
+	other.Span(sandbox("other"), "run", "in the same trace", "x", "other", 0, ms)
+	data := message(append(other.Spans, s.Spans...))
+	x := indexOf(append(other.Spans, s.Spans...))
 	for _, story := range x.Stories() {
 		var out bytes.Buffer
 		j := NewJSONWriter(&out)

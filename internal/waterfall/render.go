@@ -23,6 +23,12 @@ type Options struct {
 	// All draws every span on its own line; without it, short ones deep in the tree are
 	// folded.
 	All bool
+	// Head are lines between the header and the picture. They are cleaned and wrapped.
+	Head []string
+	// Critical are, for nodes on the critical path, the times at which all else waited
+	// for the node itself. They are drawn as blocks, and nodes are not folded for which
+	// all else waited long.
+	Critical map[*Node][]Interval
 	// Location is the time zone of absolute times; nil is local time.
 	Location *time.Location
 }
@@ -55,12 +61,13 @@ func Render(w io.Writer, s *Story, t *Tree, o Options) error {
 	}
 	r := &renderer{out: bufio.NewWriter(w), opts: o, story: s, extent: s.extent()}
 	intervals := busy(t, r.extent)
-	deepest := t.mark(shortest(intervals), o.All)
+	deepest := t.mark(shortest(intervals), o)
 	rows, folded, more := flatten(t, r.indent(deepest))
 	r.paint = newPainter(o.Color, rows)
 	r.nameCells = r.measure(rows)
 	r.axis = newAxis(intervals, o.Width-r.nameCells-durationCells-2)
 	r.header(s, t)
+	r.head()
 	r.line("")
 	r.scale()
 	for _, row := range rows {
@@ -71,7 +78,7 @@ func Render(w io.Writer, s *Story, t *Tree, o Options) error {
 }
 
 // shortest returns the least duration of a span that is not folded.
-func shortest(busy []interval) time.Duration {
+func shortest(busy []Interval) time.Duration {
 	return time.Duration(foldShare * float64(newAxis(busy, 1).scaled))
 }
 
@@ -83,8 +90,9 @@ type renderer struct {
 	nameCells int
 	step      int // cells per level
 	axis      *axis
-	extent    interval // of the story
+	extent    Interval // of the story
 	clipped   bool     // a span begins or ends outside the picture
+	critical  bool     // a bar has a part of the critical path
 }
 
 func (r *renderer) line(text string) {
@@ -127,6 +135,16 @@ func (r *renderer) header(s *Story, t *Tree) {
 	r.flow(started, startup, Duration(s.Duration())+" "+r.paint.dim("in all"), count(t.Spans, "span"), errors)
 }
 
+// head prints the lines that the options bring.
+func (r *renderer) head() {
+	const most = 3
+	for _, text := range r.opts.Head {
+		for _, line := range wrapText(Clean(text), r.opts.Width, most) {
+			r.line(line)
+		}
+	}
+}
+
 func podName(s *Story) string {
 	if s.Pod == "" {
 		return ""
@@ -165,6 +183,9 @@ func (r *renderer) footer(t *Tree, folded, more int) {
 	var notes []string
 	if len(r.axis.gaps) > 0 {
 		notes = append(notes, "┊ nothing ran: this time is cut short")
+	}
+	if r.critical {
+		notes = append(notes, "█ critical path: all else waited for this")
 	}
 	if r.clipped {
 		notes = append(notes, "◂ ▸ begins before or ends after what is shown")

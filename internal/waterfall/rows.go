@@ -36,7 +36,7 @@ const (
 
 // mark sets for every node whether it is drawn, and the number of spans below it. Nodes
 // shorter than the given time are folded.
-func (t *Tree) mark(shorter time.Duration, all bool) (deepest int) {
+func (t *Tree) mark(shorter time.Duration, o Options) (deepest int) {
 	type item struct {
 		node, parent *Node
 		level        int
@@ -53,7 +53,8 @@ func (t *Tree) mark(shorter time.Duration, all bool) (deepest int) {
 	for _, it := range order {
 		n := it.node
 		n.below = 0
-		n.drawn = all || n.Span == nil || n.Span.Failed || n.length() >= shorter || it.level <= foldLevel && !n.Span.Expected
+		long := n.length() >= shorter || longest(o.Critical[n]) >= shorter
+		n.drawn = o.All || n.Span == nil || n.Span.Failed || long || it.level <= foldLevel && !n.Span.Expected
 	}
 	for _, it := range slices.Backward(order) { // children before their parents
 		if it.node.drawn {
@@ -65,6 +66,14 @@ func (t *Tree) mark(shorter time.Duration, all bool) (deepest int) {
 		}
 	}
 	return deepest
+}
+
+// longest returns the length of the longest interval.
+func longest(all []Interval) (most time.Duration) {
+	for _, i := range all {
+		most = max(most, i.Length())
+	}
+	return most
 }
 
 func (n *Node) length() time.Duration { return time.Duration(n.end - n.start) }

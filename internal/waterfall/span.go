@@ -23,7 +23,7 @@ type Span struct {
 	key        spanKey
 	parent     trace.SpanID
 	start, end uint64   // nanoseconds since 1970; 0 is unknown
-	first      interval // its original times, if different
+	first      Interval // its original times, if different
 	links      []spanKey
 	events     []moment
 	text       spanText
@@ -157,9 +157,9 @@ func (s *Span) attribute(msg []byte, by Maker, intern func([]byte) string) {
 	case names.Clipped:
 		s.Clipped = string(textOf(value)) == "true"
 	case names.OriginalStart:
-		s.first.lo = number(value)
+		s.first.From = number(value)
 	case names.OriginalEnd:
-		s.first.hi = number(value)
+		s.first.To = number(value)
 	case names.ErrorType, names.StatusCode:
 		if s.text.code == "" || string(key) == names.ErrorType {
 			s.text.code = text()

@@ -13,7 +13,7 @@ import (
 // FuzzSpan reads spans as protobuf does, whatever the order of their fields.
 func FuzzSpan(f *testing.F) {
 	for _, s := range []*script{kataPod(), joined(), onDemand()} {
-		for _, rs := range s.spans {
+		for _, rs := range s.Spans {
 			data, err := proto.Marshal(rs.ScopeSpans[0].Spans[0])
 			if err != nil {
 				f.Fatal(err)

@@ -63,24 +63,22 @@ type Story struct {
 	claimed []Container    // by agents; used only without spans of the host
 	root    trace.TraceID  // of the span "sandbox start"
 	on, off uint64         // when tracing was switched
-	host    interval       // of the host's spans
-	others  interval       // of the runtime's and the agent's believable spans
+	host    Interval       // of the host's spans
+	others  Interval       // of the runtime's and the agent's believable spans
 	first   trace.TraceID  // of the earliest span
 }
 
-type interval struct{ lo, hi uint64 }
-
 // cover widens the interval to include [lo, hi] and reports whether lo is a new
 // beginning. A lo of 0 is no time.
-func (i *interval) cover(lo, hi uint64) (earlier bool) {
+func (i *Interval) cover(lo, hi uint64) (earlier bool) {
 	if lo == 0 {
 		return false
 	}
-	earlier = i.lo == 0 || lo < i.lo
+	earlier = i.From == 0 || lo < i.From
 	if earlier {
-		i.lo = lo
+		i.From = lo
 	}
-	i.hi = max(i.hi, hi)
+	i.To = max(i.To, hi)
 	return earlier
 }
 
@@ -192,8 +190,8 @@ func (s *Story) absorb(o *Story) {
 	s.Startup = max(s.Startup, o.Startup)
 	s.last = max(s.last, o.last)
 	s.on, s.off = earliest(s.on, o.on), max(s.off, o.off)
-	s.others.cover(o.others.lo, o.others.hi)
-	if s.host.cover(o.host.lo, o.host.hi) || s.first == (trace.TraceID{}) {
+	s.others.cover(o.others.From, o.others.To)
+	if s.host.cover(o.host.From, o.host.To) || s.first == (trace.TraceID{}) {
 		s.first = o.first
 	}
 	if !s.root.IsValid() {
@@ -214,13 +212,13 @@ func (s *Story) setSandbox(id string) { setOnce(&s.Sandbox, id) }
 
 // finish completes the story after the last span.
 func (s *Story) finish() {
-	if s.host.lo == 0 {
+	if s.host.From == 0 {
 		for _, c := range s.claimed {
 			s.container(c)
 		}
 	}
-	if e := s.extent(); e.lo != 0 {
-		s.Start, s.End = time.Unix(0, int64(e.lo)), time.Unix(0, int64(e.hi))
+	if e := s.extent(); e.From != 0 {
+		s.Start, s.End = time.Unix(0, int64(e.From)), time.Unix(0, int64(e.To))
 	}
 	slices.SortFunc(s.Traces, func(a, b trace.TraceID) int { return bytes.Compare(a[:], b[:]) })
 	s.Traces = slices.Compact(s.Traces)
@@ -239,16 +237,16 @@ func (s *Story) finish() {
 // extent returns the time of the story: while tracing was on, or from the host's first
 // span to the last of all spans. The runtime's and the agent's life-long spans begin
 // before that, and a guest's clock may say anything.
-func (s *Story) extent() interval {
+func (s *Story) extent() Interval {
 	e := s.host
-	if e.lo == 0 {
+	if e.From == 0 {
 		return s.others
 	}
-	e.hi = max(e.hi, s.others.hi)
+	e.To = max(e.To, s.others.To)
 	if s.on != 0 {
-		e.lo = s.on
+		e.From = s.on
 		if s.off >= s.on {
-			e.hi = s.off
+			e.To = s.off
 		}
 	}
 	return e

@@ -18,15 +18,15 @@ import (
 func onDemand() *script {
 	s := &script{}
 	shim, agent, runtime := resourceOf("containerd-shim-kata-v2"), resourceOf(names.AgentScope), resourceOf(names.RuntimeScope)
-	s.span(shim, "w", "on", "", names.SwitchedOn, 0, 0)
-	s.span(runtime, "w", "root span", "on", "rootSpan", -43*time.Second, 54*time.Second)
-	s.span(agent, "w", "agent life", "on", "root-span", -41*time.Second, 52*time.Second)
-	s.span(agent, "w", "start sandbox", "agent life", "start_sandbox", -40*time.Second, 51*time.Second)
-	s.span(shim, "w", "before", "on", task+"Exec", -2*time.Second, 3*time.Second)
-	s.span(shim, "w", "within", "on", task+"Start", 4*time.Second, 3*time.Second)
-	s.span(agent, "w", "exec", "within", "exec_process", 5*time.Second, time.Second)
-	s.span(shim, "w", "after", "on", task+"Kill", 11*time.Second, 3*time.Second)
-	s.span(shim, "w", "off", "on", names.SwitchedOff, 12*time.Second, 0)
+	s.Span(shim, "w", "on", "", names.SwitchedOn, 0, 0)
+	s.Span(runtime, "w", "root span", "on", "rootSpan", -43*time.Second, 54*time.Second)
+	s.Span(agent, "w", "agent life", "on", "root-span", -41*time.Second, 52*time.Second)
+	s.Span(agent, "w", "start sandbox", "agent life", "start_sandbox", -40*time.Second, 51*time.Second)
+	s.Span(shim, "w", "before", "on", task+"Exec", -2*time.Second, 3*time.Second)
+	s.Span(shim, "w", "within", "on", task+"Start", 4*time.Second, 3*time.Second)
+	s.Span(agent, "w", "exec", "within", "exec_process", 5*time.Second, time.Second)
+	s.Span(shim, "w", "after", "on", task+"Kill", 11*time.Second, 3*time.Second)
+	s.Span(shim, "w", "off", "on", names.SwitchedOff, 12*time.Second, 0)
 	return s
 }
 
@@ -38,10 +38,10 @@ func TestWindow(t *testing.T) {
 	if len(all) != 1 || all[0].Duration() != 12*time.Second || !all[0].Start.Equal(epoch) {
 		t.Fatalf("%d stories, the first from %v, %v long", len(all), all[0].Start, all[0].Duration())
 	}
-	golden(t, "window.txt", draw(t, s.spans, Options{Width: 100}))
+	golden(t, "window.txt", draw(t, s.Spans, Options{Width: 100}))
 
 	t.Run("open", func(t *testing.T) {
-		open := &script{spans: s.spans[:len(s.spans)-1]}
+		open := &script{Spans: s.Spans[:len(s.Spans)-1]}
 		if _, all := stories(open); all[0].Duration() != 14*time.Second || !all[0].Start.Equal(epoch) {
 			t.Errorf("from %v, %v long; want from the beginning until the last that happened", all[0].Start, all[0].Duration())
 		}
@@ -57,9 +57,9 @@ func TestClipped(t *testing.T) {
 		return with(attr(names.Clipped, "true"), &commonpb.KeyValue{Key: names.OriginalStart, Value: at(start)}, &commonpb.KeyValue{Key: names.OriginalEnd, Value: at(end)})
 	}
 	s := joined()
-	s.span(resourceOf(names.AgentScope), "s", "before", "root", "before", 100*ms, 100*ms, first(-time.Hour, 200*ms))
-	s.span(resourceOf(names.AgentScope), "s", "after", "root", "after", 300*ms, 100*ms, first(300*ms, time.Hour))
-	out := string(draw(t, s.spans, Options{Width: 100}))
+	s.Span(resourceOf(names.AgentScope), "s", "before", "root", "before", 100*ms, 100*ms, first(-time.Hour, 200*ms))
+	s.Span(resourceOf(names.AgentScope), "s", "after", "root", "after", 300*ms, 100*ms, first(300*ms, time.Hour))
+	out := string(draw(t, s.Spans, Options{Width: 100}))
 	for line := range strings.Lines(out) {
 		if strings.Contains(line, "before ") && !strings.Contains(line, "begins") && !strings.Contains(line, " ◂━") ||
 			strings.Contains(line, " after ") && !strings.Contains(line, "begins") && !strings.Contains(line, "━▸ ") {
@@ -75,12 +75,12 @@ func TestClipped(t *testing.T) {
 // is now its parent, does not stretch the story.
 func TestLifeLong(t *testing.T) {
 	s := kataPod()
-	s.span(resourceOf(names.RuntimeScope), "s", "early", "root", "rootSpan", -20*time.Second, time.Minute)
+	s.Span(resourceOf(names.RuntimeScope), "s", "early", "root", "rootSpan", -20*time.Second, time.Minute)
 	_, all := stories(s)
 	if !all[0].Start.Equal(epoch) {
 		t.Errorf("it starts at %v", all[0].Start)
 	}
-	out := string(draw(t, s.spans, Options{Width: 100}))
+	out := string(draw(t, s.Spans, Options{Width: 100}))
 	for line := range strings.Lines(out) {
 		if strings.Contains(line, "rootSpan") && !strings.Contains(line, " ◂━") {
 			t.Errorf("it is not marked: %s", line)
@@ -94,14 +94,14 @@ func TestRootsByIdentity(t *testing.T) {
 	s := joined()
 	for i, service := range []string{names.AgentScope, names.RuntimeScope} {
 		for j, name := range []string{names.SandboxStart, names.SwitchedOn, names.SwitchedOff, names.ShimStart} {
-			s.span(resourceOf(service), "run", fmt.Sprint("forged ", i, j), "nobody", name, time.Duration(100+j)*ms, 200*ms)
+			s.Span(resourceOf(service), "run", fmt.Sprint("forged ", i, j), "nobody", name, time.Duration(100+j)*ms, 200*ms)
 		}
 	}
 	_, all := stories(s)
 	if got := all[0]; string(got.Trace[:]) != string(traceBytes("s")) || got.Startup != 500*ms || got.Duration() != 920*ms || !got.Start.Equal(epoch) {
 		t.Errorf("trace %v, %v to start, %v in all from %v", got.Trace, got.Startup, got.Duration(), got.Start)
 	}
-	if out := string(draw(t, s.spans, Options{Width: 120})); strings.Contains(out, "not ended, or lost") {
+	if out := string(draw(t, s.Spans, Options{Width: 120})); strings.Contains(out, "not ended, or lost") {
 		t.Errorf("a forged span makes the sandbox one whose start is lost:\n%s", out)
 	}
 }
@@ -111,15 +111,15 @@ func TestRootsByIdentity(t *testing.T) {
 func TestFarTimes(t *testing.T) {
 	agent := &resourcepb.Resource{Attributes: resourceOf(names.AgentScope).Attributes[:2]}
 	s := &script{}
-	s.span(agent, "a", "mount", "", "mount", 0, 2*time.Second)
-	s.span(agent, "a", "far", "", "from 2140", 114*365*24*time.Hour, time.Second)
-	s.span(agent, "a", "old", "", "from 1970", -56*365*24*time.Hour, time.Second)
-	s.span(agent, "a", "long", "", "to 2140", time.Second, 114*365*24*time.Hour)
+	s.Span(agent, "a", "mount", "", "mount", 0, 2*time.Second)
+	s.Span(agent, "a", "far", "", "from 2140", 114*365*24*time.Hour, time.Second)
+	s.Span(agent, "a", "old", "", "from 1970", -56*365*24*time.Hour, time.Second)
+	s.Span(agent, "a", "long", "", "to 2140", time.Second, 114*365*24*time.Hour)
 	_, all := stories(s)
 	if len(all) != 1 || all[0].Duration() != 2*time.Second || !all[0].Start.Equal(epoch) {
 		t.Errorf("from %v, %v long", all[0].Start, all[0].Duration())
 	}
-	golden(t, "far.txt", draw(t, s.spans, Options{Width: 80}))
+	golden(t, "far.txt", draw(t, s.Spans, Options{Width: 80}))
 }
 
 // TestManyContainers: the last container of many is found, and named.
@@ -128,7 +128,7 @@ func TestManyContainers(t *testing.T) {
 	res := resourceOf("containerd-shim-runc-v2")
 	const n = 1000
 	for i := range n {
-		s.span(res, "s", fmt.Sprint(i), "root", task+"Create", time.Duration(i)*ms, ms,
+		s.Span(res, "s", fmt.Sprint(i), "root", task+"Create", time.Duration(i)*ms, ms,
 			with(attr(names.Container, fmt.Sprint("c", i)), attr(names.ContainerName, fmt.Sprint("name", i))))
 	}
 	_, all := stories(s)
@@ -140,7 +140,7 @@ func TestManyContainers(t *testing.T) {
 // TestClaimedContainers: a guest names no containers if the host does.
 func TestClaimedContainers(t *testing.T) {
 	s := kataPod()
-	s.span(resourceOf(names.AgentScope), "s", "claim", "root", "create_container", 0, ms, with(attr(names.Container, "somebody else's")))
+	s.Span(resourceOf(names.AgentScope), "s", "claim", "root", "create_container", 0, ms, with(attr(names.Container, "somebody else's")))
 	_, all := stories(s)
 	for _, c := range all[0].Containers {
 		if c.ID == "somebody else's" {
@@ -148,7 +148,7 @@ func TestClaimedContainers(t *testing.T) {
 		}
 	}
 	alone := &script{}
-	alone.span(resourceOf(names.AgentScope), "s", "claim", "", "create_container", 0, ms, with(attr(names.ClaimedContainer, "own")))
+	alone.Span(resourceOf(names.AgentScope), "s", "claim", "", "create_container", 0, ms, with(attr(names.ClaimedContainer, "own")))
 	if _, all := stories(alone); len(all[0].Containers) != 1 {
 		t.Errorf("where there is nobody else, the containers are %v", all[0].Containers)
 	}
@@ -161,16 +161,16 @@ func TestRunsInOneTrace(t *testing.T) {
 	for i, run := range []string{"1", "2"} {
 		res := resourceOf("containerd-shim-runc-v2", attr(names.Run, run))
 		at := time.Duration(i) * time.Second
-		s.span(res, run, "root "+run, "", names.SandboxStart, at, 100*ms)
-		s.span(res, "caller", "create "+run, "x", task+"Create", at, 50*ms, linked(run, "root "+run))
-		s.span(res, "caller", "shim "+run, "create "+run, "shim start", at, 20*ms)
+		s.Span(res, run, "root "+run, "", names.SandboxStart, at, 100*ms)
+		s.Span(res, "caller", "create "+run, "x", task+"Create", at, 50*ms, linked(run, "root "+run))
+		s.Span(res, "caller", "shim "+run, "create "+run, "shim start", at, 20*ms)
 	}
 	spans, all := stories(s)
 	if !equal(spans, 3, 3) {
 		t.Fatalf("stories of %v spans, want 3 and 3", spans)
 	}
 	for i, run := range []string{"1", "2"} {
-		if got := build(all[i], s.spans, Limits{}); string(all[i].Trace[:]) != string(traceBytes(run)) || got.Spans != 3 || len(got.Roots) != 1 {
+		if got := build(all[i], s.Spans, Limits{}); string(all[i].Trace[:]) != string(traceBytes(run)) || got.Spans != 3 || len(got.Roots) != 1 {
 			t.Errorf("run %s: trace %v, %d spans below %d roots", run, all[i].Trace, got.Spans, len(got.Roots))
 		}
 	}
@@ -179,7 +179,7 @@ func TestRunsInOneTrace(t *testing.T) {
 // TestRuntimeOfWrapper: the runtime is the name that the wrapper was called by.
 func TestRuntimeOfWrapper(t *testing.T) {
 	s := &script{}
-	s.span(resourceOf("containerd-shim-kata-v2", attr(names.Runtime, "kata-qemu")), "s", "root", "", names.SandboxStart, 0, 100*ms)
+	s.Span(resourceOf("containerd-shim-kata-v2", attr(names.Runtime, "kata-qemu")), "s", "root", "", names.SandboxStart, 0, 100*ms)
 	if _, all := stories(s); all[0].Runtime != "kata-qemu" {
 		t.Errorf("the runtime is %q", all[0].Runtime)
 	}
@@ -200,22 +200,22 @@ func expected(code string, failed bool) change {
 func TestExpected(t *testing.T) {
 	s := kataPod()
 	_, before := stories(s)
-	s.span(resourceOf("containerd-shim-kata-v2"), "s", "state", "root", task+"State", 300*ms, 2*ms, expected("NOT_FOUND", false))
-	s.span(resourceOf("containerd-shim-kata-v2"), "s", "state 2", "root", task+"State", 303*ms, 2*ms, expected("NOT_FOUND", true))
+	s.Span(resourceOf("containerd-shim-kata-v2"), "s", "state", "root", task+"State", 300*ms, 2*ms, expected("NOT_FOUND", false))
+	s.Span(resourceOf("containerd-shim-kata-v2"), "s", "state 2", "root", task+"State", 303*ms, 2*ms, expected("NOT_FOUND", true))
 	_, after := stories(s)
 	if after[0].Errors != before[0].Errors {
 		t.Errorf("%d errors, before %d", after[0].Errors, before[0].Errors)
 	}
-	out := string(draw(t, s.spans, Options{Width: 120, All: true}))
+	out := string(draw(t, s.Spans, Options{Width: 120, All: true}))
 	if strings.Count(out, "Task/State NOT_FOUND") != 2 || strings.Count(out, "✗") != before[0].Errors {
 		t.Errorf("the picture:\n%s", out)
 	}
-	colored := string(draw(t, s.spans, Options{Width: 120, Color: true, All: true}))
+	colored := string(draw(t, s.Spans, Options{Width: 120, Color: true, All: true}))
 	if !strings.Contains(colored, "\x1b[2mTask/State\x1b[0m") {
 		t.Error("it is not dim")
 	}
 	// A guest cannot mark its own failure as expected.
-	s.span(resourceOf(names.AgentScope), "s", "claim", "root", "exec_process", 0, ms, expected("INTERNAL", true))
+	s.Span(resourceOf(names.AgentScope), "s", "claim", "root", "exec_process", 0, ms, expected("INTERNAL", true))
 	if _, all := stories(s); all[0].Errors != before[0].Errors+1 {
 		t.Errorf("%d errors, want %d: the guest's is one", all[0].Errors, before[0].Errors+1)
 	}

@@ -250,20 +250,13 @@ func (b *Builder) hang() {
 	}
 }
 
-func (n *Node) name() string {
-	if n.Span == nil {
-		return ""
-	}
-	return n.Span.Name
-}
-
 // compare orders by start (unknown ones last), longer spans first, and otherwise in
 // some fixed order.
 func compare(a, b *Node) int {
 	return cmp.Or(
 		cmp.Compare(a.start-1, b.start-1), // 0 becomes the largest
 		cmp.Compare(b.end, a.end),
-		strings.Compare(a.name(), b.name()),
+		strings.Compare(a.Name(), b.Name()),
 		bytes.Compare(a.key.trace[:], b.key.trace[:]),
 		bytes.Compare(a.key.span[:], b.key.span[:]),
 	)

@@ -38,55 +38,55 @@ func TestBuild(t *testing.T) {
 		want string
 	}{
 		"children before parents, by time": {func(s *script) {
-			s.span(res, "s", "c", "b", "c", 3, 1)
-			s.span(res, "s", "b2", "a", "b2", 9, 1)
-			s.span(res, "s", "b", "a", "b", 2, 9)
-			s.span(res, "s", "a", "", "a", 1, 9)
+			s.Span(res, "s", "c", "b", "c", 3, 1)
+			s.Span(res, "s", "b2", "a", "b2", 9, 1)
+			s.Span(res, "s", "b", "a", "b", 2, 9)
+			s.Span(res, "s", "a", "", "a", 1, 9)
 		}, "a(b(c) b2)"},
 		"repeated": {func(s *script) {
-			s.span(res, "s", "a", "", "a", 1, 9)
-			s.span(res, "s", "b", "a", "b", 2, 1)
-			s.span(res, "s", "b", "a", "b", 2, 1)
+			s.Span(res, "s", "a", "", "a", 1, 9)
+			s.Span(res, "s", "b", "a", "b", 2, 1)
+			s.Span(res, "s", "b", "a", "b", 2, 1)
 		}, "a(b)"},
 		"two children of one absent parent": {func(s *script) {
-			s.span(res, "s", "b", "x", "b", 2, 1)
-			s.span(res, "s", "c", "x", "c", 3, 1)
-			s.span(res, "s", "a", "", "a", 9, 1)
+			s.Span(res, "s", "b", "x", "b", 2, 1)
+			s.Span(res, "s", "c", "x", "c", 3, 1)
+			s.Span(res, "s", "a", "", "a", 9, 1)
 		}, "?(b c) a"},
 		"link followed across traces": {func(s *script) {
-			s.span(res, "s", "a", "", "a", 1, 9)
-			s.span(res, "t", "b", "caller", "b", 2, 1, linked("s", "a"))
-			s.span(res, "t", "c", "b", "c", 3, 1, linked("s", "a"))
+			s.Span(res, "s", "a", "", "a", 1, 9)
+			s.Span(res, "t", "b", "caller", "b", 2, 1, linked("s", "a"))
+			s.Span(res, "t", "c", "b", "c", 3, 1, linked("s", "a"))
 		}, "a(→b(c))"},
 		"link to a root that is not there yet, and its own children": {func(s *script) {
-			s.span(res, "t", "b", "caller", "b", 2, 1, linked("s", "root"))
-			s.span(res, "s", "c", "root", "c", 3, 1)
+			s.Span(res, "t", "b", "caller", "b", 2, 1, linked("s", "root"))
+			s.Span(res, "s", "c", "root", "c", 3, 1)
 		}, "root?(→b c)"},
 		"circle": {func(s *script) {
-			s.span(res, "s", "c", "b", "c", 3, 1)
-			s.span(res, "s", "b", "a", "b", 2, 1)
-			s.span(res, "s", "a", "c", "a", 1, 1)
-			s.span(res, "s", "d", "b", "d", 4, 1)
+			s.Span(res, "s", "c", "b", "c", 3, 1)
+			s.Span(res, "s", "b", "a", "b", 2, 1)
+			s.Span(res, "s", "a", "c", "a", 1, 1)
+			s.Span(res, "s", "d", "b", "d", 4, 1)
 		}, "↻a(b(c d))"},
 		"its own parent": {func(s *script) {
-			s.span(res, "s", "a", "a", "a", 1, 1)
-			s.span(res, "s", "b", "a", "b", 2, 1)
+			s.Span(res, "s", "a", "a", "a", 1, 1)
+			s.Span(res, "s", "b", "a", "b", 2, 1)
 		}, "↻a(b)"},
 		"way into a circle": {func(s *script) {
-			s.span(res, "s", "out", "b", "out", 5, 1)
-			s.span(res, "s", "b", "a", "b", 2, 1)
-			s.span(res, "s", "a", "b", "a", 1, 1)
+			s.Span(res, "s", "out", "b", "out", 5, 1)
+			s.Span(res, "s", "b", "a", "b", 2, 1)
+			s.Span(res, "s", "a", "b", "a", 1, 1)
 		}, "↻a(b(out))"},
 		"links in a circle": {func(s *script) {
-			s.span(res, "s", "a", "x", "a", 1, 1, linked("t", "b"))
-			s.span(res, "t", "b", "y", "b", 2, 1, linked("s", "a"))
+			s.Span(res, "s", "a", "x", "a", 1, 1, linked("t", "b"))
+			s.Span(res, "t", "b", "y", "b", 2, 1, linked("s", "a"))
 		}, "↻a(→b)"},
 	}
 	for name, tt := range tests {
 		t.Run(name, func(t *testing.T) {
 			s := &script{}
 			tt.make(s)
-			if got := outline(build(nil, s.spans, Limits{}).Roots); got != tt.want {
+			if got := outline(build(nil, s.Spans, Limits{}).Roots); got != tt.want {
 				t.Errorf("got  %s\nwant %s", got, tt.want)
 			}
 		})
@@ -97,9 +97,9 @@ func TestBuildLimit(t *testing.T) {
 	s := &script{}
 	res := resourceOf("containerd-shim-runc-v2")
 	for i := range 10 {
-		s.span(res, "s", fmt.Sprint(i), "", "a", 1, 1)
+		s.Span(res, "s", fmt.Sprint(i), "", "a", 1, 1)
 	}
-	tree := build(nil, s.spans, Limits{Spans: 4})
+	tree := build(nil, s.Spans, Limits{Spans: 4})
 	if tree.Spans != 4 || tree.Omitted != 6 || len(tree.Roots) != 4 {
 		t.Errorf("%d spans, %d omitted, %d roots", tree.Spans, tree.Omitted, len(tree.Roots))
 	}

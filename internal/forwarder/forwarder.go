@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"github.com/shimtrace/shimtrace/internal/forwarder/collate"
@@ -31,6 +32,9 @@ type Forwarder struct {
 	losses    *losses.Tally
 
 	placed placed
+
+	idle atomic.Bool // Run pauses until there is news
+	news chan struct{}
 }
 
 // sandboxKey is a sandbox's id, or the CID if the id is unknown.
@@ -56,6 +60,7 @@ func New(opts Options) *Forwarder {
 		opts:      opts.withDefaults(),
 		closing:   make(chan struct{}),
 		abandon:   make(chan struct{}),
+		news:      make(chan struct{}, 1),
 		sandboxes: make(map[sandboxKey]*sandbox),
 		forgotten: Counts{Refused: make(map[string]uint64)},
 		losses:    losses.New(journal),

@@ -38,7 +38,7 @@ func (f *Forwarder) collator(s *sandbox) *collate.Collator {
 		return nil
 	}
 	o := f.opts.Collation(s.from)
-	o.Sink, o.Drop = f.send, f.dropped(o.Drop)
+	o.Sink, o.Drop, o.Arrived = f.send, f.dropped(o.Drop), f.wake
 	c := collate.New(o)
 	s.collator.Store(c)
 	f.collators++
@@ -103,11 +103,11 @@ func (f *Forwarder) survive(spans int) {
 	}
 }
 
-// tick is how often waiting spans are placed and losses written; idleTick is the same while no
-// spans arrive or wait.
+// tick is how often waiting spans are placed and losses written while spans arrive or wait.
+// idleTick is the same otherwise, for losses that no span announces.
 const (
 	tick     = 500 * time.Millisecond
-	idleTick = 2 * time.Second
+	idleTick = time.Minute
 )
 
 // Run places waiting spans and writes the counts of lost ones, until ctx is done.
@@ -119,7 +119,10 @@ func (f *Forwarder) Run(ctx context.Context) {
 		select {
 		case <-ctx.Done():
 			return
+		case <-f.news:
+			next.Reset(tick)
 		case <-next.C:
+			f.idle.Store(true) // before it looks: what comes meanwhile is news
 			f.each((*collate.Collator).Tick)
 			added, held := f.work()
 			f.opts.Held.Store(int64(held))
@@ -129,10 +132,22 @@ func (f *Forwarder) Run(ctx context.Context) {
 			if added == seen && held == 0 {
 				next.Reset(idleTick)
 			} else {
+				f.idle.Store(false)
 				next.Reset(tick)
 			}
 			seen = added
 		}
+	}
+}
+
+// wake ends Run's idle pause, since something has arrived.
+func (f *Forwarder) wake() {
+	if !f.idle.CompareAndSwap(true, false) {
+		return
+	}
+	select {
+	case f.news <- struct{}{}:
+	default:
 	}
 }
 

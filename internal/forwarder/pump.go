@@ -155,6 +155,7 @@ func (c *connection) after(n int) {
 	c.sandbox.count.bytes.Add(uint64(n))
 	c.now = time.Now()
 	if n > 0 {
+		c.sandbox.forwarder.wake()
 		c.pace(max(n, minRead))
 	}
 	c.over = c.sandbox.cpu.overdrawn(c.now)

@@ -83,6 +83,7 @@ func (c *Collator) AddRuntime(s *span.Span) {
 // take registers a span as waiting. It returns nil if the span is dropped.
 func (s *source) take(span calls.Span) *node {
 	s.stats.Added++
+	s.opts.Arrived()
 	id := trace.SpanID(span.SpanID)
 	if _, taken := s.Knows(id); taken || s.above != nil && s.above.missing[id] != nil {
 		s.drop(Collision)

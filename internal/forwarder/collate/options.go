@@ -42,6 +42,9 @@ type Options struct {
 	// Drop is called for each span that will not reach the sink. It is called from the
 	// same methods as Sink and must not block. Default: none.
 	Drop func(reason Reason, n int)
+	// Arrived is called for each span that is added: Tick is due within a second. It must not
+	// block. Default: none.
+	Arrived func()
 }
 
 func (o *Options) defaults() {
@@ -52,6 +55,9 @@ func (o *Options) defaults() {
 	o.MaxBatch = cmp.Or(o.MaxBatch, 256)
 	if o.Drop == nil {
 		o.Drop = func(Reason, int) {}
+	}
+	if o.Arrived == nil {
+		o.Arrived = func() {}
 	}
 	if o.Now == nil {
 		o.Now = time.Now

@@ -1,0 +1,54 @@
+package critical
+
+import "github.com/shimtrace/shimtrace/internal/waterfall"
+
+// phases are the phases of VMs' boots. They say more of a time than the span of the
+// runtime that waited meanwhile.
+type phases []*waterfall.Node
+
+func (s *Start) boot() (out phases) {
+	Each(s.Tree.Roots, func(n *waterfall.Node) {
+		if n.Maker() == waterfall.ByShim && phaseLayer(n.Span.Name) != "" {
+			out = append(out, n)
+		}
+	})
+	return out
+}
+
+// phaseLayer returns the layer of a phase of a VM's boot, "" for any other span.
+func phaseLayer(name string) Layer {
+	switch name {
+	case vmmStart:
+		return VMM
+	case guestBoot:
+		return GuestKernel
+	case agentConnect:
+		return Agent
+	}
+	return ""
+}
+
+// split gives the pieces of a runtime's segment that phases lie in to the phases.
+func (p phases) split(g Segment) []Segment {
+	if g.Layer != Runtime || g.Node == nil {
+		return []Segment{g}
+	}
+	var out []Segment
+	for _, n := range p {
+		lo, hi := max(g.From, n.Start()), min(g.To, n.End())
+		if lo >= hi || n == g.Node {
+			continue
+		}
+		if lo > g.From {
+			before := g
+			before.To, before.Before = lo, n
+			out = append(out, before)
+		}
+		out = append(out, Segment{From: lo, To: hi, Node: n, Layer: phaseLayer(n.Span.Name), Leaf: true})
+		g.From, g.After = hi, n
+	}
+	if g.From < g.To {
+		out = append(out, g)
+	}
+	return out
+}

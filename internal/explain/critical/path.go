@@ -1,0 +1,187 @@
+package critical
+
+import (
+	"cmp"
+	"slices"
+	"strings"
+	"time"
+
+	"github.com/shimtrace/shimtrace/internal/kata"
+	"github.com/shimtrace/shimtrace/internal/names"
+	"github.com/shimtrace/shimtrace/internal/waterfall"
+)
+
+// slack is how much longer than its parent a span may last that the parent waited for.
+const slack = uint64(5 * time.Millisecond)
+
+// item is a span as a part of the path: within the window, and with the spans that it
+// waited for.
+type item struct {
+	node     *waterfall.Node
+	from, to uint64
+	parts    []*item
+}
+
+func (i *item) holds(o *item) bool { return i.from <= o.from && o.to <= i.to && i != o }
+
+// waitsItself reports whether a span lasts as long as what it waits for, or polls, so
+// that nobody's start waits for it.
+func waitsItself(n *waterfall.Node) bool {
+	name := n.Span.Name
+	switch n.Maker() {
+	case waterfall.ByShim:
+		switch m := Method(n.Span); m {
+		case "":
+			return false
+		case "State", "Stats", "Pids", "Connect", "Ping", "SandboxStatus", "SandboxMetrics":
+			return true
+		default:
+			return kata.Waits(m)
+		}
+	case waterfall.ByRuntime:
+		return kata.IsRuntimeRoot(name) || name == kata.Endpoints
+	case waterfall.ByAgent:
+		return slices.Contains(kata.LifeLong[:], name) || strings.Contains(name, "wait_process") || name == names.LostAgentSpan
+	}
+	return strings.HasSuffix(name, ".Wait") || strings.HasSuffix(name, "/Wait")
+}
+
+// items returns the parts that nodes are of [from, to]. A node that is no part itself
+// is replaced by those below it.
+func items(nodes []*waterfall.Node, from, to uint64, target map[*waterfall.Node]bool) (out []*item) {
+	for _, n := range nodes {
+		lo, hi := max(n.Start(), from), n.End()
+		late := hi > to
+		if target[n] || late && hi-to <= slack {
+			hi, late = min(hi, to), false
+		}
+		dissolve := n.Span == nil || n.Span.Name == names.SandboxStart || n.Span.Name == names.SwitchedOn || n.Start() == 0 || waitsItself(n)
+		if dissolve || late {
+			if n.Span != nil && IsCall(n) {
+				continue // what a call waits for is nothing to the others
+			}
+			out = append(out, items(n.Children, from, to, target)...)
+			continue
+		}
+		if lo >= hi {
+			continue
+		}
+		it := &item{node: n, from: lo, to: hi}
+		it.parts = nest(items(n.Children, lo, hi, target))
+		out = append(out, it)
+	}
+	return out
+}
+
+// rank orders makers from the outside to the inside.
+func rank(n *waterfall.Node) int {
+	switch {
+	case n.Maker() == waterfall.ByAgent:
+		return 4
+	case n.Maker() == waterfall.ByRuntime:
+		return 2
+	case n.Maker() == waterfall.ByOthers:
+		return 0
+	case IsCall(n), strings.HasPrefix(n.Span.Name, "shim "):
+		return 1
+	}
+	return 3 // requests to the agent, processes, the VM's boot
+}
+
+// mayHold reports whether inner, if it lies within outer, was a part of its work,
+// although it is recorded beside it. The agent's clock is not the host's: its span has
+// to be of the same request.
+func mayHold(outer, inner *waterfall.Node) bool {
+	switch {
+	case outer.Maker() == inner.Maker() && (outer.Maker() == waterfall.ByRuntime || outer.Maker() == waterfall.ByAgent):
+		// runtime-rs's handler_task_message and handler_task_request; the Go runtime's Run
+		// (network_linux.go) and what it runs: callbacks are not given the context.
+		return outer.Start() != inner.Start() || outer.End() != inner.End()
+	case inner.Maker() == waterfall.ByAgent:
+		return outer.Maker() == waterfall.ByRuntime && outer.Span.Name == inner.Span.Name
+	}
+	return rank(outer) < rank(inner)
+}
+
+// nest moves each item into the smallest other one that holds it.
+func nest(all []*item) []*item {
+	slices.SortStableFunc(all, func(a, b *item) int {
+		return cmp.Or(cmp.Compare(a.from, b.from), cmp.Compare(b.to, a.to), cmp.Compare(rank(a.node), rank(b.node)))
+	})
+	var out, open []*item
+	grown := make(map[*item]bool)
+	for _, it := range all {
+		open = slices.DeleteFunc(open, func(o *item) bool { return o.to < it.from })
+		var holder *item
+		for _, o := range slices.Backward(open) {
+			if o.holds(it) && mayHold(o.node, it.node) {
+				holder = o
+				break
+			}
+		}
+		if holder == nil {
+			out = append(out, it)
+			open = append(open, it)
+			if len(open) > maxOpen {
+				open = open[1:]
+			}
+			continue
+		}
+		holder.parts = append(holder.parts, it)
+		grown[holder] = true
+	}
+	for it := range grown {
+		it.parts = nest(it.parts)
+	}
+	return out
+}
+
+// maxOpen bounds the spans that are compared with each other.
+const maxOpen = 64
+
+// Segment is a piece of the critical path: in it, everybody waited for one span, in
+// which nothing else that is recorded went on.
+type Segment struct {
+	From, To uint64 // nanoseconds since 1970
+	// Node is the span, nil where no span covers the time.
+	Node  *waterfall.Node
+	Layer Layer
+	// Inferred: the layer is not the span's but follows from facts about its maker, or
+	// from what lies before and after.
+	Inferred bool
+	// What says what went on, "" if it is only known which span it was.
+	What string
+	// Leaf: nothing is recorded below the span.
+	Leaf bool
+	// After and Before are the spans that end and begin beside a stretch without a
+	// span, nil at an end of Node.
+	After, Before *waterfall.Node
+}
+
+// Length returns how long the segment is.
+func (g *Segment) Length() time.Duration { return time.Duration(g.To - g.From) }
+
+// walk appends the path through [from, to] of an item's time, the latest first.
+func walk(node *waterfall.Node, parts []*item, from, to uint64, out []Segment) []Segment {
+	byEnd := slices.Clone(parts)
+	slices.SortStableFunc(byEnd, func(a, b *item) int {
+		return cmp.Or(cmp.Compare(b.to, a.to), cmp.Compare(b.to-b.from, a.to-a.from))
+	})
+	at, leaf := to, len(parts) == 0
+	var before *waterfall.Node
+	for _, p := range byEnd {
+		if p.to > at || p.to <= from {
+			continue
+		}
+		if p.to < at {
+			out = append(out, Segment{From: p.to, To: at, Node: node, After: p.node, Before: before})
+		}
+		lo := max(p.from, from)
+		out = walk(p.node, p.parts, lo, p.to, out)
+		at, before = lo, p.node
+	}
+	if at > from {
+		out = append(out, Segment{From: from, To: at, Node: node, Before: before, Leaf: leaf})
+	}
+	return out
+}

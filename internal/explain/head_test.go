@@ -1,0 +1,45 @@
+package explain
+
+import (
+	"slices"
+	"testing"
+	"time"
+)
+
+func TestHead(t *testing.T) {
+	for pod, want := range map[string][]string{
+		goPod: {
+			"critical path waitVM 1.52s (VMM) › connect 12.8s (guest kernel) › do_create_container 1.83s (agent) › no call 3.56s (caller) › do_create_container 1.79s (agent); 2.30s in shorter pieces",
+			"self time guest kernel 12.8s · agent 4.24s · caller 3.88s · VMM 1.52s · runtime 1.31s · network 54.6ms",
+		},
+		rustPod: {
+			"critical path sb: start 1.76s (VMM) › start 10.6s (guest kernel) › handler_task_request 5.09s (runtime) › no call 2.19s (caller) › handler_task_request 5.02s (runtime); 1.87s in shorter pieces",
+			"self time runtime 10.8s · guest kernel 10.6s · caller 2.30s · VMM 1.76s · agent 1.09s",
+		},
+	} {
+		if got := of(t, captured(t, pod)).Head(); !slices.Equal(got, want) {
+			t.Errorf("%s: got\n%s\nwant\n%s", pod, got, want)
+		}
+	}
+}
+
+// TestPathCoversStart: the path has no hole and no overlap, and its parts add up.
+func TestPathCoversStart(t *testing.T) {
+	for _, pod := range []string{goPod, rustPod} {
+		s := of(t, captured(t, pod)).Start
+		at := s.From
+		for _, g := range s.Path {
+			if g.From != at || g.To <= g.From {
+				t.Fatalf("%s: a segment from %d to %d after %d", pod, g.From, g.To, at)
+			}
+			at = g.To
+		}
+		var sum time.Duration
+		for _, l := range s.ByLayer() {
+			sum += l.Self
+		}
+		if at != s.To || sum != s.Length() {
+			t.Errorf("%s: the path ends at %d of %d, the layers have %s of %s", pod, at, s.To, sum, s.Length())
+		}
+	}
+}

@@ -66,7 +66,7 @@ func TestUsage(t *testing.T) {
 
 func TestHelp(t *testing.T) {
 	command(t, nil).want(t, console.OK, "COMMANDS:", "")
-	for _, name := range []string{"install", "list", "show", "on", "off", "status", "collect", "version"} {
+	for _, name := range []string{"install", "doctor", "list", "show", "on", "off", "status", "collect", "version"} {
 		command(t, nil, name, "--help").want(t, console.OK, "Example", "")
 	}
 }

@@ -105,6 +105,13 @@ func (c *Console) Warn(err error) {
 	}
 }
 
+// Step shows, on a terminal only, what is being done.
+func (c *Console) Step(what string) {
+	if c.live {
+		c.put(line{what + " …", true})
+	}
+}
+
 // Status is a command's progress.
 type Status struct {
 	// Line is the whole status.

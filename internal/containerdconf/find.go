@@ -26,8 +26,20 @@ type Config struct {
 	// 3 or 4. A daemon of any version reads sections in the format that the file
 	// declares.
 	Version int
+	// Files are File and what it imports: those that were read.
+	Files []string
+	// Address is the socket at which containerd serves, empty if File leaves that to it.
+	Address string
 	// Runtimes are the CRI handlers, by name.
 	Runtimes []Runtime
+	// Misplaced are sections of handlers that have no effect in a file of that version.
+	Misplaced []Misplaced
+}
+
+// Misplaced is a handler's section under a name of the CRI plugin that containerd does
+// not read in files of that version.
+type Misplaced struct {
+	Handler, Plugin, Instead string
 }
 
 // A place is where a distribution keeps containerd's configuration, below the root.
@@ -75,11 +87,15 @@ func Find(root string) (configs []Config, unread []error) {
 
 func open(root string, p place) (Config, error) {
 	path := filepath.Join(root, p.file)
-	tree, imports, err := read(root, path)
+	tree, files, imports, err := read(root, path)
 	if err != nil {
 		return Config{}, fmt.Errorf("containerd's configuration: %w", err)
 	}
 	c := Config{File: "/" + p.file, Version: 1}
+	for _, f := range files {
+		c.Files = append(c.Files, "/"+strings.TrimPrefix(strings.TrimPrefix(f, root), "/"))
+	}
+	c.Address, _ = tree.Get("grpc", "address").(string)
 	if v, ok := tree["version"].(int64); ok {
 		c.Version = int(v)
 	}
@@ -93,16 +109,28 @@ func open(root string, p place) (Config, error) {
 		c.Edit = "/" + p.edit
 	}
 	c.Runtimes = runtimes(tree, c.Version)
+	c.Misplaced = misplaced(tree, c.Version)
 	return c, nil
 }
 
-// read returns a file merged with its imports, and the first directory from which it
-// imports every TOML file, as a path for when root is "/".
-func read(root, path string) (tree tomltree.Tree, dropIns string, err error) {
-	if tree, err = tomltree.Read(path); err != nil {
-		return nil, "", err
+// Open returns the configuration in a file that containerd was told to read, a path for
+// when root is "/".
+func Open(root, file string) (Config, error) {
+	for _, p := range places {
+		if "/"+p.file == filepath.Clean(file) {
+			return open(root, p)
+		}
 	}
-	seen := []string{path}
+	return open(root, place{file: strings.TrimPrefix(filepath.Clean(file), "/")})
+}
+
+// read returns a file merged with its imports, all these files, and the first directory
+// from which it imports every TOML file, as a path for when root is "/".
+func read(root, path string) (tree tomltree.Tree, seen []string, dropIns string, err error) {
+	if tree, err = tomltree.Read(path); err != nil {
+		return nil, nil, "", err
+	}
+	seen = []string{path}
 	queue := imports(root, path, tree)
 	for _, pattern := range queue {
 		if dir, file := filepath.Split(pattern); dropIns == "" && file == "*.toml" {
@@ -118,14 +146,14 @@ func read(root, path string) (tree tomltree.Tree, dropIns string, err error) {
 			seen = append(seen, f)
 			over, err := tomltree.Read(f)
 			if err != nil {
-				return nil, "", err
+				return nil, nil, "", err
 			}
 			queue = append(queue, imports(root, f, over)...)
 			delete(over, "version") // each file's sections follow its own version
 			tree.Merge(over)
 		}
 	}
-	return tree, dropIns, nil
+	return tree, seen, dropIns, nil
 }
 
 // imports returns the patterns of the files that a file imports, below root.

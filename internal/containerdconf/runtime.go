@@ -65,6 +65,20 @@ func runtimes(tree tomltree.Tree, version int) (all []Runtime) {
 	return all
 }
 
+// misplaced returns the handlers whose sections are under a name that containerd does not
+// read in files of that version: it migrates only what is older than the file says.
+func misplaced(tree tomltree.Tree, version int) (all []Misplaced) {
+	for _, name := range []string{cri1, cri2, cri3} {
+		if name == plugin(version) {
+			continue
+		}
+		for _, handler := range slices.Sorted(maps.Keys(tree.Table("plugins", name, "containerd", "runtimes"))) {
+			all = append(all, Misplaced{Handler: handler, Plugin: name, Instead: plugin(version)})
+		}
+	}
+	return all
+}
+
 // Traced returns a copy of r with that name and another shim: of this type, and at this
 // path unless containerd derives it from the type.
 func (r Runtime) Traced(name, runtimeType, path string) Runtime {

@@ -1,0 +1,45 @@
+package doctor
+
+import (
+	"context"
+	"debug/buildinfo"
+	"fmt"
+	"path/filepath"
+
+	"github.com/shimtrace/shimtrace/internal/shimname"
+)
+
+// links looks at the names under which containerd finds our shim.
+func links(_ context.Context, s *site) (all []Finding) {
+	first := make(map[string]link)
+	for _, l := range s.links {
+		name := filepath.Base(l.path)
+		do := "shimtrace install " + l.inner.String() + " --bindir " + filepath.Dir(l.path)
+		before, shadowed := first[name]
+		switch {
+		case l.target == "":
+			all = append(all, Finding{Level: Error, What: "the link leads nowhere: containers of its runtime fail to start", Where: l.path, Do: do})
+		case !ourProgram(l.target):
+			all = append(all, Finding{Level: Error, What: "it has the name of one of shimtrace's links, but is not its shim", Where: l.path, Do: do + " --force, or remove it"})
+		case shadowed && before.target != l.target:
+			all = append(all, Finding{Level: Warning, What: fmt.Sprintf("%s comes first on containerd's PATH, and is another program", before.path), Where: l.path, Do: "remove one of the two"})
+		default:
+			all = append(all, Finding{Level: OK, What: "wraps " + l.inner.File(), Where: l.path})
+		}
+		if !shadowed {
+			first[name] = l
+		}
+	}
+	if len(s.links) == 0 {
+		all = append(all, Finding{Level: Error, What: "no runtime is linked to " + shimname.Program + ": nothing is traced", Do: "shimtrace install"})
+	}
+	return all
+}
+
+const module = "github.com/shimtrace/shimtrace"
+
+// ourProgram reports whether a file is a program of this module.
+func ourProgram(path string) bool {
+	info, err := buildinfo.ReadFile(path)
+	return err == nil && info.Main.Path == module
+}

@@ -1,0 +1,182 @@
+package doctor
+
+import (
+	"encoding/json"
+	"net"
+	"os"
+	"path/filepath"
+	"testing"
+
+	"golang.org/x/sys/unix"
+
+	"github.com/shimtrace/shimtrace/internal/config"
+	"github.com/shimtrace/shimtrace/internal/host"
+	"github.com/shimtrace/shimtrace/internal/host/hosttest"
+	"github.com/shimtrace/shimtrace/internal/keeper"
+)
+
+// live returns the findings of one check on this host, with a state directory of the
+// test's.
+func live(t *testing.T, more string, prepare func(state string), check func(*site) []Finding) []Finding {
+	t.Helper()
+	dir := t.TempDir()
+	state := filepath.Join(dir, "run")
+	if err := os.MkdirAll(filepath.Join(state, "s"), 0o700); err != nil {
+		t.Fatal(err)
+	}
+	if err := os.MkdirAll(filepath.Join(state, "collect"), 0o700); err != nil {
+		t.Fatal(err)
+	}
+	file := filepath.Join(dir, "config.toml")
+	if err := os.WriteFile(file, []byte("[relay]\nstate_dir = \""+state+"\"\n"+more), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	prepare(state)
+	env := map[string]string{config.PathEnv: file, "PATH": dir}
+	return check(newSite(Options{Root: "/", Proc: host.Proc("/proc"), Getenv: func(k string) string { return env[k] }, Tool: self(t)}))
+}
+
+func want(t *testing.T, all []Finding, level Level, what string) {
+	t.Helper()
+	for i := range all {
+		all[i].Check = "x"
+	}
+	wantOne(t, all, "x", level, what)
+}
+
+func needRoot(t *testing.T) {
+	t.Helper()
+	if os.Geteuid() != 0 {
+		t.Skip("files and ports of other users need root")
+	}
+}
+
+// relay leaves the files of a relay.
+func relay(t *testing.T, state string) (socket string) {
+	t.Helper()
+	socket = filepath.Join(state, "s", "a.sock")
+	text, err := json.Marshal(map[string]string{"sandbox": "abc", "relay_socket": socket})
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := os.WriteFile(filepath.Join(state, "s", "a.json"), text, 0o600); err != nil {
+		t.Fatal(err)
+	}
+	return socket
+}
+
+func TestStaleRelay(t *testing.T) {
+	found := live(t, "", func(state string) { relay(t, state) }, func(s *site) []Finding { return staleRelays(t.Context(), s) })
+	want(t, found, Warning, "the relay of sandbox abc is gone")
+}
+
+// TestNoGuard: a relay lives and the guard does not; collect's lock is there, and who has
+// it says nothing.
+func TestNoGuard(t *testing.T) {
+	prepare := func(state string) {
+		l, err := net.Listen("unix", relay(t, state))
+		if err != nil {
+			t.Fatal(err)
+		}
+		t.Cleanup(func() { l.Close() })
+	}
+	found := live(t, "", prepare, func(s *site) []Finding { return processes(t.Context(), s) })
+	want(t, found, Error, "1 relays run without a guard")
+}
+
+func TestSilentCollect(t *testing.T) {
+	prepare := func(state string) {
+		lock := filepath.Join(state, "collect/lock")
+		f, err := host.LockFile(lock, unix.LOCK_EX, 0)
+		if err != nil {
+			t.Fatal(err)
+		}
+		l, err := net.Listen("unix", lock+".ping")
+		if err != nil {
+			t.Fatal(err)
+		}
+		t.Cleanup(func() { l.Close(); f.Close() })
+	}
+	found := live(t, "", prepare, func(s *site) []Finding { return processes(t.Context(), s) })
+	want(t, found, Error, "runs and does not answer")
+}
+
+func TestAnsweringCollect(t *testing.T) {
+	prepare := func(state string) {
+		lock := filepath.Join(state, "collect/lock")
+		f, err := host.LockFile(lock, unix.LOCK_EX, 0)
+		if err != nil {
+			t.Fatal(err)
+		}
+		a, err := keeper.Answer(lock, nil, nil)
+		if err != nil {
+			t.Fatal(err)
+		}
+		t.Cleanup(func() { a.Close(); f.Close() })
+	}
+	found := live(t, "", prepare, func(s *site) []Finding { return processes(t.Context(), s) })
+	want(t, found, OK, "shimtrace collect answers")
+}
+
+// TestStateDirectory: one that others may change is refused by relays.
+func TestStateDirectory(t *testing.T) {
+	needRoot(t)
+	prepare := func(state string) {
+		if err := os.Chown(state, hosttest.Nobody, 0); err != nil {
+			t.Fatal(err)
+		}
+	}
+	found := live(t, "", prepare, func(s *site) []Finding { return processes(t.Context(), s) })
+	want(t, found, Error, "relays refuse the state directory")
+}
+
+// TestForeignJournal: a journal of another user is refused.
+func TestForeignJournal(t *testing.T) {
+	needRoot(t)
+	dir := t.TempDir()
+	if err := os.Chown(dir, hosttest.Nobody, 0); err != nil {
+		t.Fatal(err)
+	}
+	found := live(t, "[journal]\ndir = \""+dir+"\"\n", func(string) {}, func(s *site) []Finding { return journals(t.Context(), s) })
+	want(t, found, Error, "shims refuse it")
+}
+
+// TestForeignPort: the port for runtimes' spans is another user's.
+func TestForeignPort(t *testing.T) {
+	needRoot(t)
+	l := hosttest.ListenAs(t, hosttest.Nobody)
+	found := live(t, "[jaeger]\nlisten = \""+l.Addr().String()+"\"\n", func(string) {}, func(s *site) []Finding { return []Finding{s.runtimePort()} })
+	if len(found) != 1 || found[0].Level != Error {
+		// A port above 1024 is also one that every user may open.
+		t.Fatalf("found %+v", found)
+	}
+	want(t, found, Error, "has the port for runtimes' spans")
+}
+
+// TestOpenPort: every user may open it.
+func TestOpenPort(t *testing.T) {
+	l, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	address := l.Addr().String()
+	l.Close()
+	found := live(t, "[jaeger]\nlisten = \""+address+"\"\n", func(string) {}, func(s *site) []Finding { return []Finding{s.runtimePort()} })
+	if found[0].Level == OK {
+		t.Errorf("found %+v", found)
+	}
+}
+
+// TestKernel: what this machine's kernel can is found, and found within seconds.
+func TestKernel(t *testing.T) {
+	needRoot(t)
+	found := live(t, "", func(string) {}, func(s *site) []Finding { return kernel(t.Context(), s) })
+	if len(found) != 3 {
+		t.Errorf("found %+v", found)
+	}
+	for _, f := range found {
+		if f.Level == Error || f.Level != OK && f.Do == "" {
+			t.Errorf("found %+v", f)
+		}
+	}
+}

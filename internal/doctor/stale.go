@@ -1,0 +1,45 @@
+package doctor
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"net"
+	"time"
+
+	"golang.org/x/sys/unix"
+
+	"github.com/shimtrace/shimtrace/internal/shim/control"
+)
+
+// staleRelays looks for what relays have left that ended without their sandbox's end.
+func staleRelays(_ context.Context, s *site) (all []Finding) {
+	if !s.live() {
+		return nil
+	}
+	living := 0
+	for _, r := range s.relays() {
+		if listens(r) {
+			living++
+			continue
+		}
+		name := r.Sandbox
+		if r.Pod != "" {
+			name = r.PodNamespace + "/" + r.Pod
+		}
+		all = append(all, Finding{Level: Warning, What: fmt.Sprintf("the relay of sandbox %s is gone, and its files are there: the sandbox has ended, or cannot be reached by containerd", name), Where: r.RelaySock, Do: "delete the sandbox (crictl rmp -f, nerdctl rm -f, ctr task delete -f): that removes them"})
+	}
+	if len(all) == 0 {
+		all = append(all, Finding{Level: OK, What: fmt.Sprintf("%d run, none is stale", living), Where: s.config.Relay.StateDir})
+	}
+	return all
+}
+
+// listens reports whether somebody listens where containerd reaches the relay.
+func listens(r control.Relay) bool {
+	conn, err := net.DialTimeout("unix", r.RelaySock, time.Second)
+	if err == nil {
+		conn.Close()
+	}
+	return !errors.Is(err, unix.ENOENT) && !errors.Is(err, unix.ECONNREFUSED)
+}

@@ -1,0 +1,75 @@
+package doctor
+
+import (
+	"context"
+	"debug/buildinfo"
+	"fmt"
+	"path/filepath"
+
+	"github.com/shimtrace/shimtrace/internal/guard"
+	"github.com/shimtrace/shimtrace/internal/shimname"
+)
+
+// versions looks whether the tool, the installed shims, the guard and the relays are of
+// one version.
+func versions(ctx context.Context, s *site) (all []Finding) {
+	own := buildOf(s.Tool)
+	seen := make(map[string]bool)
+	for _, l := range s.links {
+		if l.target == "" || seen[l.target] || !ourProgram(l.target) {
+			continue
+		}
+		seen[l.target] = true
+		if b := buildOf(l.target); own != "" && b != own {
+			all = append(all, Finding{Level: Warning, What: fmt.Sprintf("this shim is of version %s, this tool of %s", b, own), Where: l.target, Do: "install both from one release: shimtrace install --bindir " + filepath.Dir(l.path)})
+		}
+	}
+	if s.live() {
+		all = append(all, s.running(ctx)...)
+	}
+	if len(all) == 0 {
+		all = append(all, Finding{Level: OK, What: "all of version " + own, Where: s.Tool})
+	}
+	return all
+}
+
+// running looks at the relays and the guard, which go on with the program that they were
+// started with.
+func (s *site) running(ctx context.Context) (all []Finding) {
+	self, relays, err := guard.Ask(ctx, s.config.Relay.StateDir)
+	if err != nil {
+		return nil
+	}
+	installed := ""
+	for _, l := range s.links {
+		if l.target != "" && filepath.Base(l.target) == shimname.Program {
+			installed = buildOf(l.target)
+			break
+		}
+	}
+	old := 0
+	for _, r := range relays {
+		if r.Build != installed {
+			old++
+		}
+	}
+	if installed != "" && (old > 0 || self.Build != installed) {
+		all = append(all, Finding{Level: Warning, What: fmt.Sprintf("%d of %d relays, or the guard, run another version than the installed %s", old, len(relays), installed), Where: fmt.Sprintf("guard, process %d", self.PID), Do: "shimtrace upgrade, which no pod notices"})
+	}
+	return all
+}
+
+// buildOf returns a program's version as its processes tell the guard.
+func buildOf(program string) string {
+	info, err := buildinfo.ReadFile(program)
+	if err != nil {
+		return ""
+	}
+	version := info.Main.Version
+	for _, s := range info.Settings {
+		if s.Key == "vcs.revision" && (version == "" || version == "(devel)") {
+			version = s.Value
+		}
+	}
+	return version
+}

@@ -18,6 +18,7 @@ import (
 	"github.com/shimtrace/shimtrace/internal/config"
 	"github.com/shimtrace/shimtrace/internal/export/otlp"
 	"github.com/shimtrace/shimtrace/internal/export/ship"
+	"github.com/shimtrace/shimtrace/internal/names"
 )
 
 // collector looks whether each configured collector takes spans, by sending one, and
@@ -59,7 +60,7 @@ func send(ctx context.Context, to config.Export) []Finding {
 	now := uint64(time.Now().UnixNano())
 	name, _ := os.Hostname()
 	err = client.UploadTraces(ctx, []*tracepb.ResourceSpans{{
-		Resource:   &resourcepb.Resource{Attributes: []*commonpb.KeyValue{text("service.name", "shimtrace"), text("host.name", name)}},
+		Resource:   &resourcepb.Resource{Attributes: []*commonpb.KeyValue{text(names.Service, "shimtrace"), text(names.Host, name)}},
 		ScopeSpans: []*tracepb.ScopeSpans{{Spans: []*tracepb.Span{{TraceId: trace, SpanId: id, Name: testSpan, StartTimeUnixNano: now, EndTimeUnixNano: now + 1}}}},
 	}})
 	var taken *ship.TakenError

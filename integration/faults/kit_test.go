@@ -97,7 +97,10 @@ func (s *site) endWith(recv *otlprecv.Receiver) {
 func (s *site) finish(l *faults.Load) *reliability.Load {
 	s.Helper()
 	lost := l.End()
-	until(s.T, "the shims to end", func() bool { return len(s.Rig.Shims()) == len(traced.Find(s.Rig, traced.Guard)) })
+	until(s.T, "the shims to end", func() bool {
+		l.ClearForgotten()
+		return len(s.Rig.Shims()) == len(traced.Find(s.Rig, traced.Guard))
+	})
 	row := faults.Account(s.T, l, lost, nil)
 	if s.recv != nil {
 		until(s.T, "all spans to be delivered", func() bool {

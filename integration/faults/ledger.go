@@ -15,6 +15,8 @@ type Ledger struct {
 	failed   []string
 	longest  time.Duration
 	expected map[Expected]bool
+	// The containers that a fault has cut off, by id.
+	interrupted []string
 }
 
 // An Expected is a span that must be recorded, or counted as lost.
@@ -26,7 +28,9 @@ type Expected struct {
 // maxFailures bounds what a ledger keeps of failures; the count has them all.
 const maxFailures = 20
 
-func newLedger() *Ledger { return &Ledger{expected: map[Expected]bool{}} }
+func newLedger() *Ledger {
+	return &Ledger{expected: map[Expected]bool{}}
+}
 
 // call counts a call, and its failure if it is one.
 func (l *Ledger) call(what string, err error) {

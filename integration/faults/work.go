@@ -96,6 +96,7 @@ func (l *Load) finish(id string, status uint32) error {
 
 // clear removes what is left of a container that a fault has interrupted.
 func (l *Load) clear(id string) {
+	l.cutOff(id)
 	ctx, cancel := context.WithTimeout(context.Background(), patience)
 	defer cancel()
 	ctx = l.c.named(ctx)

@@ -14,8 +14,9 @@ import (
 // own.
 type runtime struct {
 	traces recent.Map[trace.TraceID, struct{}]
-	// stale are spans that no further request is below, even if it names them.
-	stale recent.Map[trace.SpanID, struct{}]
+	// stale are spans that no further request is below, even if it names them. The runtime's
+	// roots, which its calls name as their parents, are true.
+	stale recent.Map[trace.SpanID, bool]
 	// asked are the requests to the agent for which the runtime has sent a span.
 	asked recent.Map[trace.SpanID, asked]
 }
@@ -37,7 +38,7 @@ const (
 func newRuntime() runtime {
 	return runtime{
 		traces: recent.New[trace.TraceID, struct{}](maxTraces),
-		stale:  recent.New[trace.SpanID, struct{}](maxStale),
+		stale:  recent.New[trace.SpanID, bool](maxStale),
 		asked:  recent.New[trace.SpanID, asked](maxAsked),
 	}
 }
@@ -49,7 +50,7 @@ func (c *Calls) Learn(s *Span) {
 	defer c.mu.Unlock()
 	c.runtime.traces.Put(s.TraceID, struct{}{})
 	if !s.IsThread() && !c.isQuiet(s.method) {
-		c.runtime.stale.Put(s.SpanID, struct{}{})
+		c.runtime.stale.Put(s.SpanID, false)
 	}
 	if request, ok := strings.CutPrefix(s.Name, kata.RequestPrefix); ok {
 		at := s.at
@@ -60,11 +61,18 @@ func (c *Calls) Learn(s *Span) {
 	}
 }
 
-// Stale marks a runtime's span as one that no further request is below.
-func (c *Calls) Stale(id trace.SpanID) {
+// LearnRoot marks a span as a root of the runtime. IsRoot reports whether it is one.
+func (c *Calls) LearnRoot(id trace.SpanID) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	c.runtime.stale.Put(id, struct{}{})
+	c.runtime.stale.Put(id, true)
+}
+
+func (c *Calls) IsRoot(id trace.SpanID) bool {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	root, _ := c.runtime.stale.Get(id)
+	return root
 }
 
 // IsRuntime reports whether a trace is one of the runtime's own.

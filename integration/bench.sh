@@ -11,6 +11,8 @@ echo "== calls: relayed against direct"
 go test ./middleware -run '^$' -bench . -benchtime "${BENCHTIME:-2s}"
 echo "== journal and processor"
 go test ./internal/export/... -run '^$' -bench . -benchtime "${BENCHTIME:-1s}"
+echo "== reading a journal of 64 MiB: the whole process, and its peak memory"
+go test ./cmd/shimtrace -run '^$' -bench Reading -benchtime 5x
 echo "== the agent's spans: socket to journal, and its parts"
 go test ./internal/forwarder/... -run '^$' -bench . -benchtime "${BENCHTIME:-2s}" -cpu 1
 echo "== a process's output out of a VM: with and without the relay of requests"

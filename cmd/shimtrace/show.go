@@ -30,12 +30,12 @@ func listCommand(h *host) *cli.Command {
 		Usage:   "list the sandboxes that were traced on this host, the newest last",
 		Description: "Each line is one run of a sandbox (a pod, or a container outside of pods), with all\n" +
 			"traces that its spans are in. STARTUP is the time until its first task ran.\n\n" +
-			"Examples:\n   shimtrace list\n   shimtrace list --limit 0 --json | jq 'select(.errors > 0)'",
-		Flags: []cli.Flag{
+			"Examples:\n   shimtrace list\n   shimtrace list --pod 'web-*' --since 2h --min 3s\n   shimtrace list --limit 0 --json | jq 'select(.errors > 0)'",
+		Flags: append([]cli.Flag{
 			journalFlag(),
 			&cli.IntFlag{Name: "limit", Aliases: []string{"n"}, Value: 20, Usage: "print the last `N`; 0: all"},
 			&cli.BoolFlag{Name: "json", Usage: "print one JSON object a line"},
-		},
+		}, filterFlags("starts")...),
 		Action: func(_ context.Context, c *cli.Command) error {
 			if err := noArguments(c); err != nil {
 				return err
@@ -44,7 +44,11 @@ func listCommand(h *host) *cli.Command {
 			if limit < 0 {
 				return console.UsageError("--limit %d: a number of lines is not negative", limit)
 			}
-			return h.reader(c).List(limit, c.Bool("json"))
+			f, err := filterOf(c)
+			if err != nil {
+				return err
+			}
+			return h.reader(c).List(f, limit, c.Bool("json"))
 		},
 	}
 }
@@ -57,25 +61,72 @@ func showCommand(h *host) *cli.Command {
 		Description: "Without an argument it shows the latest. Trace, sandbox and container ids may be\n" +
 			"shortened. All traces of the sandbox are in one picture, including linked ones. Spans\n" +
 			"shorter than 1 % of it are folded into one line from the fourth level on, failures\n" +
-			"never.\n\n" +
+			"never. The two lines above the picture say what its start waited for; the same is\n" +
+			"drawn as blocks (█). See docs/looking.md.\n\n" +
 			"Examples:\n   shimtrace show\n   shimtrace show default/web-0\n   shimtrace show --all -v 4f2a9c\n" +
+			"   shimtrace show --errors --since 2h\n" +
+			"   shimtrace show --html web.html default/web-0\n" +
 			"   shimtrace show --json 4f2a9c > trace.otlp.json",
-		Flags: []cli.Flag{
+		Flags: append([]cli.Flag{
 			journalFlag(),
 			&cli.BoolFlag{Name: "all", Aliases: []string{"a"}, Usage: "draw every span, also short ones deep in the tree"},
 			&cli.BoolFlag{Name: "verbose", Aliases: []string{"v"}, Usage: "print ids, attributes and events of every drawn span"},
 			&cli.IntFlag{Name: "width", HideDefault: true, Usage: "draw `CELLS` wide (default: COLUMNS or the terminal's width)"},
+			&cli.StringFlag{Name: "html", Usage: "write a page for a browser to `FILE`, with everything in it; -: to stdout"},
+			&cli.BoolFlag{Name: "open", Usage: "show the page in the browser here"},
 			&cli.BoolFlag{Name: "json", Usage: "print the spans as one OTLP/JSON document (TracesData)"},
-		},
+		}, filterFlags("spans")...),
 		Action: func(_ context.Context, c *cli.Command) error {
 			if c.Args().Len() > 1 {
 				return console.UsageError("%s takes one argument, got %q", c.FullName(), c.Args().Slice())
 			}
-			if c.Int("width") < 0 {
-				return console.UsageError("--width %d: a width is not negative", c.Int("width"))
+			f, err := filterOf(c)
+			if err != nil {
+				return err
 			}
-			o := waterfall.Options{Width: h.width(c.Int("width")), Color: h.color(), Verbose: c.Bool("verbose"), All: c.Bool("all")}
-			return h.reader(c).Show(c.Args().First(), o, c.Bool("json"))
+			return h.show(c, c.Args().First(), f)
 		},
 	}
+}
+
+// show shows a story in the form that the flags name.
+func (h *host) show(c *cli.Command, query string, f view.Filter) error {
+	if err := atMostOne(c, "html", "json"); err != nil {
+		return err
+	}
+	r := h.reader(c)
+	switch {
+	case c.String("html") != "" || c.Bool("open"):
+		return h.page(c, r, query, f)
+	case c.Bool("json"):
+		return r.ShowJSON(query, f)
+	}
+	o, err := h.drawing(c)
+	if err != nil {
+		return err
+	}
+	return r.Show(query, f, o)
+}
+
+// drawing returns how to draw in the terminal.
+func (h *host) drawing(c *cli.Command) (waterfall.Options, error) {
+	if c.Int("width") < 0 {
+		return waterfall.Options{}, console.UsageError("--width %d: a width is not negative", c.Int("width"))
+	}
+	return waterfall.Options{Width: h.width(c.Int("width")), Color: h.color(), Verbose: c.Bool("verbose"), All: c.Bool("all")}, nil
+}
+
+// atMostOne returns an error if more than one of the flags is set.
+func atMostOne(c *cli.Command, flags ...string) error {
+	set := ""
+	for _, f := range flags {
+		switch {
+		case !c.IsSet(f):
+		case set != "":
+			return console.UsageError("--%s and --%s are two forms of the same: choose one", set, f)
+		default:
+			set = f
+		}
+	}
+	return nil
 }

@@ -5,6 +5,8 @@ import (
 	"encoding/hex"
 	"encoding/json"
 	"fmt"
+	"os"
+	"path/filepath"
 	"strings"
 	"testing"
 	"time"
@@ -148,5 +150,75 @@ func TestShowAll(t *testing.T) {
 	r.want(t, console.OK, "mount 3", "")
 	if strings.Contains(r.stdout, "+3") {
 		t.Errorf("--all folds: %s", r.stdout)
+	}
+}
+
+// TestFilters: list and show select by what the flags name.
+func TestFilters(t *testing.T) {
+	dir := writeJournal(t, shown...)
+	for args, want := range map[string]string{
+		"--pod web-*": "default/web-0", "--pod default/web-0": "default/web-0", "--container db": "4f2ab", "--container d?": "4f2ab", "--errors": "again",
+		"--since 2026-08-12T10:02:30Z": "again", "--min 100ms --pod web-0": "default/web-0",
+	} {
+		r := command(t, nil, append(strings.Fields("list --json --journal "+dir), strings.Fields(args)...)...)
+		r.want(t, console.OK, strings.TrimPrefix(want, "default/"), "")
+		if n := strings.Count(r.stdout, "\n"); n != 1 {
+			t.Errorf("list %s: %d stories, want 1", args, n)
+		}
+		command(t, nil, append(strings.Fields("show --journal "+dir), strings.Fields(args)...)...).want(t, console.OK, want, "")
+	}
+	for _, args := range []string{"--pod other", "--container nope", "--since 2026-08-13"} {
+		for _, name := range []string{"list", "show"} {
+			command(t, nil, append([]string{name, "--journal", dir}, strings.Fields(args)...)...).want(t, console.Nothing, "", "the filters leave nothing")
+		}
+	}
+	for _, args := range []string{"--pod [", "--since yesterday", "--min -1s", "--since -3h"} {
+		command(t, nil, append([]string{"list", "--journal", dir}, strings.Fields(args)...)...).want(t, console.Usage, "", "")
+	}
+	// Of the spans, those that the filter leaves out are folded.
+	r := command(t, nil, "show", "--journal", dir, "--errors", "--width", "100")
+	r.want(t, console.OK, "✗ no such image", "")
+	r = command(t, nil, "show", "--journal", dir, "--min", "100ms", "web-0")
+	r.want(t, console.OK, "+1 Task/Create", "")
+	r.want(t, console.OK, "1 span folded that the filters leave out", "")
+}
+
+// TestPage: a page goes to a file, whole and private, or to stdout; what is there and no
+// file stays.
+func TestPage(t *testing.T) {
+	dir, out := writeJournal(t, shown...), filepath.Join(t.TempDir(), "a.html")
+	command(t, nil, "show", "--journal", dir, "--html", out, "web-0").want(t, console.OK, "", out)
+	page, err := os.ReadFile(out)
+	if err != nil || !bytes.Contains(page, []byte("default/web-0")) || !bytes.HasSuffix(page, []byte("</html>\n")) {
+		t.Errorf("the page: %v, %d bytes", err, len(page))
+	}
+	command(t, nil, "show", "--journal", dir, "--html", "-").want(t, console.OK, "<!doctype html>", "")
+	command(t, nil, "show", "--journal", dir, "--html", os.DevNull).want(t, console.OK, "", "")
+	if info, err := os.Stat(os.DevNull); err != nil || info.Mode().IsRegular() {
+		t.Fatal(os.DevNull, "is a file now", err)
+	}
+	command(t, nil, "show", "--journal", dir, "--html", out, "nosuch").want(t, console.Nothing, "", "nosuch")
+	if again, _ := os.ReadFile(out); !bytes.Equal(page, again) {
+		t.Error("a page that could not be written replaced another")
+	}
+	if left, _ := filepath.Glob(filepath.Dir(out) + "/.shimtrace-*"); len(left) > 0 {
+		t.Errorf("left: %s", left)
+	}
+	command(t, nil, "show", "--journal", dir, "--html", "-", "--open").want(t, console.Usage, "", "--open needs a file")
+	command(t, nil, "show", "--journal", dir, "--html", out, "--json").want(t, console.Usage, "", "choose one")
+	command(t, nil, "show", "--journal", dir, "--html", out, "--open").want(t, console.Failure, "", "copy "+out)
+}
+
+// TestOpen: the browser that the environment names gets the page.
+func TestOpen(t *testing.T) {
+	dir, at := writeJournal(t, shown...), t.TempDir()
+	browser := filepath.Join(at, "browser")
+	if err := os.WriteFile(browser, []byte("#!/bin/sh\ncp \"$1\" "+at+"/opened\n"), 0o755); err != nil {
+		t.Fatal(err)
+	}
+	t.Setenv("TMPDIR", at)
+	command(t, map[string]string{"BROWSER": browser}, "show", "--journal", dir, "--open", "web-0").want(t, console.OK, "", "trace.html")
+	if page, err := os.ReadFile(at + "/opened"); err != nil || !bytes.Contains(page, []byte("web-0")) {
+		t.Error("the browser got no page:", err)
 	}
 }

@@ -20,7 +20,7 @@ const (
 // captured returns the bytes of a pod's spans, as in a journal.
 func captured(t *testing.T, name string) []byte {
 	t.Helper()
-	f, err := os.Open(filepath.Join("..", "waterfall", "testdata", name+".otlp.gz"))
+	f, err := os.Open(filepath.Join("..", "waterfall", "storytest", name+".otlp.gz"))
 	if err != nil {
 		t.Fatal(err)
 	}

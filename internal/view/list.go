@@ -9,8 +9,9 @@ import (
 	"github.com/shimtrace/shimtrace/internal/waterfall"
 )
 
-// List prints the last stories of the journal, the newest last; limit 0 means all.
-func (r *Reader) List(limit int, asJSON bool) error {
+// List prints the last stories of the journal that the filter selects, the newest last;
+// limit 0 means all.
+func (r *Reader) List(f Filter, limit int, asJSON bool) error {
 	stories, err := r.stories()
 	if err != nil {
 		return err
@@ -18,6 +19,9 @@ func (r *Reader) List(limit int, asJSON bool) error {
 	defer r.report()
 	if len(stories) == 0 {
 		return r.empty()
+	}
+	if stories = f.stories(stories); len(stories) == 0 {
+		return r.filtered()
 	}
 	older := 0
 	if limit > 0 && len(stories) > limit {

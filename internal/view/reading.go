@@ -81,10 +81,18 @@ func (r *Reader) stories() ([]*waterfall.Story, error) {
 	return stories, err
 }
 
+// mayHave reports whether a record may have spans of the story. Its header tells: most
+// records of a journal are other sandboxes'.
+func mayHave(rec journal.Record, s *waterfall.Story) bool {
+	return s.Sandbox == "" || rec.Source == 0 || rec.Source == journal.SourceOf(s.Sandbox)
+}
+
 func (r *Reader) tree(s *waterfall.Story, l waterfall.Limits, details bool) (*waterfall.Tree, error) {
 	b := waterfall.NewBuilder(s, l, details)
 	err := r.scan(func(rec journal.Record) error {
-		r.readable(b.Add(rec.Payload))
+		if mayHave(rec, s) {
+			r.readable(b.Add(rec.Payload))
+		}
 		return nil
 	})
 	return b.Tree(), err
@@ -93,7 +101,12 @@ func (r *Reader) tree(s *waterfall.Story, l waterfall.Limits, details bool) (*wa
 // writeJSON writes a story's spans as one document.
 func (r *Reader) writeJSON(s *waterfall.Story) error {
 	j := waterfall.NewJSONWriter(r.Out)
-	err := r.scan(func(rec journal.Record) error { return j.Add(s, rec.Payload) })
+	err := r.scan(func(rec journal.Record) error {
+		if !mayHave(rec, s) {
+			return nil
+		}
+		return j.Add(s, rec.Payload)
+	})
 	if err != nil {
 		return err
 	}
@@ -127,6 +140,11 @@ func (r *Reader) report() {
 	if r.unknown > 0 {
 		r.Warn("%d records of %s are not readable: written by a newer version?", r.unknown, r.Dir)
 	}
+}
+
+// filtered is the error for a filter that leaves nothing.
+func (r *Reader) filtered() error {
+	return console.NothingFound("the filters leave nothing of the journal %s; shimtrace list without filters prints what there is", r.Dir)
 }
 
 // empty is the error for a journal without spans.

@@ -4,38 +4,84 @@ import (
 	"strings"
 
 	"github.com/shimtrace/shimtrace/internal/console"
+	"github.com/shimtrace/shimtrace/internal/explain"
+	"github.com/shimtrace/shimtrace/internal/view/html"
 	"github.com/shimtrace/shimtrace/internal/waterfall"
 )
 
 // maxTree bounds the memory for one story, in bytes: many times what is drawn.
 const maxTree = 24 << 20
 
-// Show draws the story that a query means, the latest for "", or prints its spans as
-// JSON.
-func (r *Reader) Show(query string, o waterfall.Options, asJSON bool) error {
+// What Show, ShowJSON, Page and Perfetto show is the story that a query means among
+// those that the filter selects; for "", the latest of them.
+
+// Show draws a story. The filter also selects its spans.
+func (r *Reader) Show(query string, f Filter, o waterfall.Options) error {
+	return r.whole(query, f, func(s *waterfall.Story, t *waterfall.Tree, e *explain.Explanation) error {
+		o.Keep, o.Head, o.Critical = f.spans(s), e.Head(), e.Critical()
+		return waterfall.Render(r.Out, s, t, o)
+	})
+}
+
+// ShowJSON writes a story's spans as one OTLP/JSON document.
+func (r *Reader) ShowJSON(query string, f Filter) error {
+	defer r.report()
+	s, err := r.one(query, f)
+	if err != nil {
+		return err
+	}
+	return r.writeJSON(s)
+}
+
+// Page writes a story as a page for a browser.
+func (r *Reader) Page(query string, f Filter) error {
+	return r.whole(query, f, func(s *waterfall.Story, t *waterfall.Tree, e *explain.Explanation) error {
+		p := html.Page{Story: s, Tree: t, Head: e.Head(), Critical: e.Critical()}
+		if e.Start != nil {
+			p.Start = waterfall.Interval{From: e.Start.From, To: e.Start.To}
+		}
+		return html.Write(r.Out, p)
+	})
+}
+
+// whole calls fn with a story, its tree with details, and what the spans say.
+func (r *Reader) whole(query string, f Filter, fn func(*waterfall.Story, *waterfall.Tree, *explain.Explanation) error) error {
+	defer r.report()
+	s, err := r.one(query, f)
+	if err != nil {
+		return err
+	}
+	t, err := r.tree(s, waterfall.Limits{Bytes: maxTree}, true)
+	if err != nil {
+		return err
+	}
+	return fn(s, t, explain.Explain(s, t))
+}
+
+func (r *Reader) one(query string, f Filter) (*waterfall.Story, error) {
 	stories, err := r.stories()
 	if err != nil {
-		return err
+		return nil, err
 	}
-	defer r.report()
+	return r.oneOf(stories, query, f)
+}
+
+func (r *Reader) oneOf(stories []*waterfall.Story, query string, f Filter) (*waterfall.Story, error) {
 	if len(stories) == 0 {
-		return r.empty()
+		return nil, r.empty()
 	}
-	found := find(stories, query)
-	switch {
-	case len(found) == 0:
-		return console.NothingFound("nothing in the journal %s is called %q; shimtrace list prints what there is", r.Dir, query)
-	case len(found) > 1:
-		return ambiguous(query, found)
+	f.Min = 0 // of spans
+	if stories = f.stories(stories); len(stories) == 0 {
+		return nil, r.filtered()
 	}
-	if asJSON {
-		return r.writeJSON(found[0])
+	switch found := find(stories, query); len(found) {
+	case 0:
+		return nil, console.NothingFound("nothing in the journal %s is called %q; shimtrace list prints what there is", r.Dir, query)
+	case 1:
+		return found[0], nil
+	default:
+		return nil, ambiguous(query, found)
 	}
-	tree, err := r.tree(found[0], waterfall.Limits{Bytes: maxTree}, o.Verbose)
-	if err != nil {
-		return err
-	}
-	return waterfall.Render(r.Out, found[0], tree, o)
 }
 
 // ambiguous returns an error that lists the stories a query may mean.

@@ -16,18 +16,24 @@ func (r *renderer) label(n *Node) (name, about string) {
 	case absent, unstarted:
 		return n.Title(), ""
 	}
-	s := n.Span
-	above := n.above()
-	if id := s.text.container; id != above.container {
-		about = r.container(n)
+	about = n.About(r.story)
+	if s := n.Span; s.Expected && s.text.code != "OK" {
+		about = strings.TrimSpace(about + " " + s.text.code)
 	}
-	if s.text.exec != above.exec {
-		about += " " + ShortID(s.text.exec)
+	return Clean(n.Title()), Clean(about)
+}
+
+// About returns what the node's span is about: the container of the story, unless it is
+// the sandbox's own, and the exec, unless a node above names them.
+func (n *Node) About(of *Story) string {
+	about, above := "", n.above()
+	if id := n.Span.text.container; id != above.container {
+		about = of.containerOf(n)
 	}
-	if s.Expected && s.text.code != "OK" {
-		about += " " + s.text.code
+	if n.Span.text.exec != above.exec {
+		about += " " + ShortID(n.Span.text.exec)
 	}
-	return Clean(n.Title()), Clean(strings.TrimSpace(about))
+	return strings.TrimSpace(about)
 }
 
 // maxAbove bounds how far up a node looks for the container and exec.
@@ -46,14 +52,14 @@ func (n *Node) above() (t spanText) {
 	return t
 }
 
-// container returns the name of a node's container, "" for the sandbox's own.
-func (r *renderer) container(n *Node) string {
+// containerOf returns the name of a node's container, "" for the sandbox's own.
+func (s *Story) containerOf(n *Node) string {
 	id := n.Span.text.container
-	if id == "" || id == r.story.Sandbox {
+	if id == "" || id == s.Sandbox {
 		return ""
 	}
-	if i, ok := r.story.byID[id]; ok && r.story.Containers[i].Name != "" {
-		return r.story.Containers[i].Name
+	if i, ok := s.byID[id]; ok && s.Containers[i].Name != "" {
+		return s.Containers[i].Name
 	}
 	if n.Span.text.containerName != "" {
 		return n.Span.text.containerName

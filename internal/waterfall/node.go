@@ -106,6 +106,15 @@ func (s *Span) Events() iter.Seq2[uint64, string] {
 	}
 }
 
+// Container returns the container that the span is about: the one that it names, or the
+// nearest span above.
+func (n *Node) Container() string {
+	if n.Span != nil && n.Span.text.container != "" {
+		return n.Span.text.container
+	}
+	return n.above().container
+}
+
 // Original returns the span's times as its maker's clock had them; zero where they are
 // the same.
 func (s *Span) Original() Interval { return Interval{s.first.From, s.first.To} }

@@ -23,6 +23,9 @@ type Options struct {
 	// All draws every span on its own line; without it, short ones deep in the tree are
 	// folded.
 	All bool
+	// Keep selects the spans that are drawn, with those above them; the others are
+	// folded, whatever their length. Nil selects none apart from the others.
+	Keep func(*Node) bool
 	// Head are lines between the header and the picture. They are cleaned and wrapped.
 	Head []string
 	// Critical are, for nodes on the critical path, the times at which all else waited
@@ -59,10 +62,10 @@ func Render(w io.Writer, s *Story, t *Tree, o Options) error {
 	if o.Location == nil {
 		o.Location = time.Local
 	}
-	r := &renderer{out: bufio.NewWriter(w), opts: o, story: s, extent: s.extent()}
+	r := &renderer{out: bufio.NewWriter(w), opts: o, story: s, extent: s.Interval()}
 	intervals := busy(t, r.extent)
 	deepest := t.mark(shortest(intervals), o)
-	rows, folded, more := flatten(t, r.indent(deepest))
+	rows, folded, more := flatten(t, r.indent(deepest), o)
 	r.paint = newPainter(o.Color, rows)
 	r.nameCells = r.measure(rows)
 	r.axis = newAxis(intervals, o.Width-r.nameCells-durationCells-2)
@@ -190,7 +193,10 @@ func (r *renderer) footer(t *Tree, folded, more int) {
 	if r.clipped {
 		notes = append(notes, "◂ ▸ begins before or ends after what is shown")
 	}
-	if folded > 0 {
+	switch {
+	case folded > 0 && r.opts.Keep != nil:
+		notes = append(notes, fmt.Sprintf("+ %s folded that the filters leave out", count(folded, "span")))
+	case folded > 0:
 		notes = append(notes, fmt.Sprintf("+ %s of less than 1 %% folded; --all draws them", count(folded, "span")))
 	}
 	if more > 0 {

@@ -53,8 +53,7 @@ func (t *Tree) mark(shorter time.Duration, o Options) (deepest int) {
 	for _, it := range order {
 		n := it.node
 		n.below = 0
-		long := n.length() >= shorter || longest(o.Critical[n]) >= shorter
-		n.drawn = o.All || n.Span == nil || n.Span.Failed || long || it.level <= foldLevel && !n.Span.Expected
+		n.drawn = o.draws(n, it.level, shorter)
 	}
 	for _, it := range slices.Backward(order) { // children before their parents
 		if it.node.drawn {
@@ -68,6 +67,15 @@ func (t *Tree) mark(shorter time.Duration, o Options) (deepest int) {
 	return deepest
 }
 
+// draws reports whether a node has a line of its own, whatever is below it.
+func (o Options) draws(n *Node, level int, shorter time.Duration) bool {
+	if o.Keep != nil {
+		return o.Keep(n)
+	}
+	return o.All || n.Span == nil || n.Span.Failed || level <= foldLevel && !n.Span.Expected ||
+		n.length() >= shorter || longest(o.Critical[n]) >= shorter
+}
+
 // longest returns the length of the longest interval.
 func longest(all []Interval) (most time.Duration) {
 	for _, i := range all {
@@ -79,8 +87,9 @@ func longest(all []Interval) (most time.Duration) {
 func (n *Node) length() time.Duration { return time.Duration(n.end - n.start) }
 
 // split returns a node's drawn children, in their order, and a fold of the others. A
-// single span is never folded.
-func (n *Node) split() (drawn []*Node, rest *fold) {
+// single span is folded only if the options select spans: its own name takes no more
+// room.
+func (o Options) split(n *Node) (drawn []*Node, rest *fold) {
 	for _, c := range n.Children {
 		if c.drawn {
 			drawn = append(drawn, c)
@@ -90,10 +99,13 @@ func (n *Node) split() (drawn []*Node, rest *fold) {
 			rest = new(fold)
 		}
 		rest.nodes = append(rest.nodes, c)
-		rest.spans += 1 + c.below
+		rest.spans += c.below
+		if c.Span != nil {
+			rest.spans++
+		}
 		rest.sum += c.length()
 	}
-	if rest != nil && rest.spans == 1 {
+	if rest != nil && rest.spans == 1 && o.Keep == nil {
 		return n.Children, nil
 	}
 	return drawn, rest
@@ -103,7 +115,7 @@ func (n *Node) split() (drawn []*Node, rest *fold) {
 func (f *fold) names() []string {
 	sums := make(map[string]time.Duration)
 	for _, n := range f.nodes {
-		sums[n.Span.Name] += n.length()
+		sums[n.Name()] += n.length()
 	}
 	names := make([]string, 0, len(sums))
 	for name := range sums {
@@ -118,7 +130,7 @@ func (f *fold) names() []string {
 // flatten returns the tree's lines from top to bottom, at most maxRows; those deeper
 // than levels are drawn at that level. folded is the number of spans in folds, more the
 // number of spans without a line.
-func flatten(t *Tree, levels int) (rows []row, folded, more int) {
+func flatten(t *Tree, levels int, o Options) (rows []row, folded, more int) {
 	var stack []row
 	push := func(nodes []*Node, rest *fold, above []bool, root bool) {
 		next := func(r row, follows bool) {
@@ -137,14 +149,15 @@ func flatten(t *Tree, levels int) (rows []row, folded, more int) {
 			next(row{node: n}, i < len(nodes)-1 || rest != nil)
 		}
 	}
-	push(t.Roots, nil, nil, true)
+	drawn, rest := o.split(&Node{Children: t.Roots})
+	push(drawn, rest, nil, true)
 	for len(stack) > 0 {
 		r := stack[len(stack)-1]
 		stack = stack[:len(stack)-1]
 		if r.fold != nil {
 			folded += r.fold.spans
 		} else {
-			drawn, rest := r.node.split()
+			drawn, rest := o.split(r.node)
 			push(drawn, rest, r.trail, false)
 			r.open = len(drawn) > 0 || rest != nil
 		}

@@ -217,7 +217,7 @@ func (s *Story) finish() {
 			s.container(c)
 		}
 	}
-	if e := s.extent(); e.From != 0 {
+	if e := s.Interval(); e.From != 0 {
 		s.Start, s.End = time.Unix(0, int64(e.From)), time.Unix(0, int64(e.To))
 	}
 	slices.SortFunc(s.Traces, func(a, b trace.TraceID) int { return bytes.Compare(a[:], b[:]) })
@@ -234,10 +234,10 @@ func (s *Story) finish() {
 	}
 }
 
-// extent returns the time of the story: while tracing was on, or from the host's first
+// Interval returns the time of the story, zero if no span has a time: while tracing was on, or from the host's first
 // span to the last of all spans. The runtime's and the agent's life-long spans begin
 // before that, and a guest's clock may say anything.
-func (s *Story) extent() Interval {
+func (s *Story) Interval() Interval {
 	e := s.host
 	if e.From == 0 {
 		return s.others

@@ -89,15 +89,15 @@ func textOf(value []byte) []byte {
 
 // listText returns the elements of a list between brackets, as many as fit.
 func listText(list []byte, begin, end string, element func([]byte) string) string {
-	text := []byte(begin)
+	text, first := []byte(begin), true
 	for c := (cursor{rest: list}); c.next(); {
 		if !c.is(listValues) {
 			continue
 		}
-		if len(text) > len(begin) {
-			text = append(text, ", "...)
+		if !first {
+			text = append(text, ", "...) // also between empty ones: a list may have nothing else
 		}
-		if len(text) > maxText {
+		if first = false; len(text) > maxText {
 			return string(text) + "…" + end
 		}
 		text = append(text, element(c.bytes)...)

@@ -31,6 +31,12 @@ func sourceOf(resource *resourcepb.Resource) Source {
 	return 0
 }
 
+// SourceOf returns the source of a sandbox's spans. Those by older versions are of
+// source 0.
+func SourceOf(sandbox string) Source {
+	return hashSource(&commonpb.AnyValue{Value: &commonpb.AnyValue_StringValue{StringValue: sandbox}})
+}
+
 func hashSource(v *commonpb.AnyValue) Source {
 	h := fnv.New32a()
 	_, _ = h.Write([]byte(v.GetStringValue()))

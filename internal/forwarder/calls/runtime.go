@@ -14,9 +14,8 @@ import (
 // own.
 type runtime struct {
 	traces recent.Map[trace.TraceID, struct{}]
-	// stale are spans that no further request is below, even if it names them. The runtime's
-	// roots, which its calls name as their parents, are true.
-	stale recent.Map[trace.SpanID, bool]
+	// stale are spans that no further request is below, even if it names them.
+	stale recent.Map[trace.SpanID, struct{}]
 	// asked are the requests to the agent for which the runtime has sent a span.
 	asked recent.Map[trace.SpanID, asked]
 }
@@ -38,7 +37,7 @@ const (
 func newRuntime() runtime {
 	return runtime{
 		traces: recent.New[trace.TraceID, struct{}](maxTraces),
-		stale:  recent.New[trace.SpanID, bool](maxStale),
+		stale:  recent.New[trace.SpanID, struct{}](maxStale),
 		asked:  recent.New[trace.SpanID, asked](maxAsked),
 	}
 }
@@ -50,7 +49,7 @@ func (c *Calls) Learn(s *Span) {
 	defer c.mu.Unlock()
 	c.runtime.traces.Put(s.TraceID, struct{}{})
 	if !s.IsThread() && !c.isQuiet(s.method) {
-		c.runtime.stale.Put(s.SpanID, false)
+		c.runtime.stale.Put(s.SpanID, struct{}{})
 	}
 	if request, ok := strings.CutPrefix(s.Name, kata.RequestPrefix); ok {
 		at := s.at
@@ -61,18 +60,11 @@ func (c *Calls) Learn(s *Span) {
 	}
 }
 
-// LearnRoot marks a span as a root of the runtime. IsRoot reports whether it is one.
-func (c *Calls) LearnRoot(id trace.SpanID) {
+// Stale marks a runtime's span as one that no further request is below.
+func (c *Calls) Stale(id trace.SpanID) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	c.runtime.stale.Put(id, true)
-}
-
-func (c *Calls) IsRoot(id trace.SpanID) bool {
-	c.mu.Lock()
-	defer c.mu.Unlock()
-	root, _ := c.runtime.stale.Get(id)
-	return root
+	c.runtime.stale.Put(id, struct{}{})
 }
 
 // IsRuntime reports whether a trace is one of the runtime's own.

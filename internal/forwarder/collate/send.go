@@ -59,20 +59,16 @@ func (c *Collator) flush() {
 	c.runtime.out.flush()
 }
 
-// send sends a span where it was placed, and all that is below the span.
-func (s *source) send(top *node, p placement) {
-	if p.missing != nil {
-		s.await(&p)
-	}
-	s.rememberTrace(top.TraceID, p.Cause)
+// send sends a span below parent, and all that is below the span.
+func (s *source) send(top *node, cause calls.Cause, parent trace.SpanID) {
 	s.waiting.release(top)
-	if p.Link != (calls.Link{}) {
-		top.link, p.Link = p.Link, calls.Link{}
+	if cause.Link != (calls.Link{}) {
+		top.link, cause.Link = cause.Link, calls.Link{}
 	}
-	if p.Shift == nil {
-		p.Cause, _ = s.Inherit(&top.Span, p.Cause, math.MaxInt64)
+	if cause.Shift == nil {
+		cause, _ = s.Inherit(&top.Span, cause, math.MaxInt64)
 	}
-	top.cause, top.parent = p.Cause, s.visible(p.parent)
+	top.cause, top.parent = cause, s.visible(parent)
 	s.stack = append(s.stack[:0], top)
 	var apart []*node
 	for len(s.stack) > 0 {
@@ -94,7 +90,7 @@ func (s *source) send(top *node, p placement) {
 	}
 	for _, n := range apart {
 		n.above, n.next = nil, nil
-		s.send(n, s.detached(n))
+		s.detach(n)
 	}
 }
 

@@ -1,0 +1,6 @@
+fillHead();
+fold();
+arrange();
+margin(begin);
+scroller.focus();
+document.documentElement.dataset.ready = "yes";

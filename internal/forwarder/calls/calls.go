@@ -23,13 +23,18 @@ type Calls struct {
 	requests  ring // to the agent; nothing is inferred from these
 	bySpan    map[trace.SpanID]*call
 	forgotten recent.Map[trace.SpanID, trace.SpanContext] // calls of which only the context is kept
-	traces    recent.Map[trace.TraceID, struct{}]         // the sandbox's
+	traces    recent.Map[trace.TraceID, traceOf]          // the sandbox's and its runtime's
 	created   recent.Map[process, struct{}]               // containers and execs
 	execs     recent.Map[string, string]                  // by the guest's names
 	clock     clock                                       // the guest's
-	runtime   runtime
+	runtime   recent.Map[trace.SpanID, runtimeSpan]
 	parents   parents
+
+	hasRuntime bool // some of its spans have arrived
 }
+
+// traceOf says whose a trace is.
+type traceOf struct{ sandbox, runtimes bool }
 
 // Call is a call of the shim, or a request to the agent.
 type Call struct {
@@ -81,7 +86,7 @@ type ring struct {
 }
 
 const (
-	// maxTraces bounds the sandbox's remembered traces.
+	// maxTraces bounds the remembered traces.
 	maxTraces = 1024
 	// maxForgotten bounds the calls of which only the context is remembered.
 	maxForgotten = 512
@@ -99,10 +104,10 @@ func New(opts Options) *Calls {
 		byMethod:  make(map[string]*ring),
 		bySpan:    make(map[trace.SpanID]*call),
 		forgotten: recent.New[trace.SpanID, trace.SpanContext](maxForgotten),
-		traces:    recent.New[trace.TraceID, struct{}](maxTraces),
+		traces:    recent.New[trace.TraceID, traceOf](maxTraces),
 		created:   recent.New[process, struct{}](maxProcesses),
 		execs:     recent.New[string, string](maxExecs),
-		runtime:   newRuntime(),
+		runtime:   recent.New[trace.SpanID, runtimeSpan](maxRuntimeSpans),
 		parents:   newParents(),
 	}
 	if !opts.Began.IsZero() {
@@ -194,7 +199,9 @@ func (c *Calls) AddTrace(id trace.TraceID) {
 
 func (c *Calls) addTrace(id trace.TraceID) {
 	if id.IsValid() {
-		c.traces.Put(id, struct{}{})
+		known, _ := c.traces.Get(id)
+		known.sandbox = true
+		c.traces.Put(id, known)
 	}
 }
 
@@ -203,7 +210,8 @@ func (c *Calls) HasTrace(id trace.TraceID) bool {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	root := c.windows.last()
-	return root.IsValid() && root.TraceID() == id || c.traces.Has(id)
+	known, _ := c.traces.Get(id)
+	return known.sandbox || root.IsValid() && root.TraceID() == id
 }
 
 // Knows returns the context of a span of the host: of a call, a request to the agent, or the

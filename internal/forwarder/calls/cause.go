@@ -130,19 +130,16 @@ func (c *Calls) ofRuntime(s *Span) Cause {
 	return cause
 }
 
-// Below returns the cause of a span whose parent is a span of the host, and the span to place
-// it below. A span that began long after its parent's end is linked to the parent instead.
-// Below reports false if the parent is no span of the host.
-func (c *Calls) Below(s *Span) (cause Cause, parent trace.SpanID, ok bool) {
+// Below returns the cause of a span whose parent is a span of the host, and when that ended. It
+// reports false if the parent is no span of the host.
+func (c *Calls) Below(s *Span) (cause Cause, ended int64, ok bool) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
+	ended = math.MaxInt64
 	caused, ok := c.of(s.ParentID)
-	if !ok {
-		return cause, parent, false
-	}
 	sc := caused.SpanContext
-	ended := int64(math.MaxInt64)
 	switch {
+	case !ok:
 	case !sc.IsSampled():
 		cause = Cause{Trace: sc.TraceID(), Drop: Unsampled}
 	case caused.Method == "":
@@ -153,13 +150,7 @@ func (c *Calls) Below(s *Span) (cause Cause, parent trace.SpanID, ok bool) {
 			cause.Drop = Quiet
 		}
 	}
-	cause, within := c.inherit(s, cause, ended)
-	if !within {
-		cause = c.causeOf(s)
-		cause.Link = LinkTo(sc)
-		return cause, cause.Parent, true
-	}
-	return cause, s.ParentID, true
+	return cause, ended, ok
 }
 
 // Within returns the cause of an agent's request that names an unknown span in one of the
@@ -194,7 +185,7 @@ func (c *Calls) Within(s *Span) (cause Cause, parent trace.SpanID) {
 func (c *Calls) Instead(s *Span) (cause Cause, ok bool) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	if !s.guest || !s.IsRequest() || c.runtime.asked.Has(s.ParentID) {
+	if asked, _ := c.runtime.Get(s.ParentID); !s.guest || !s.IsRequest() || asked.request != "" {
 		return cause, false
 	}
 	m := c.caller(s)
@@ -267,13 +258,9 @@ func (c *Calls) within(id trace.TraceID, end int64) Cause {
 // Inherit returns the cause that a span inherits from its parent, with a shift of its own if
 // the parent's cause has none. It reports false if the span began long after the parent ended:
 // it is then the work of another call.
-func (c *Calls) Inherit(s *Span, parent Cause, ended int64) (cause Cause, within bool) {
+func (c *Calls) Inherit(s *Span, cause Cause, ended int64) (inherited Cause, within bool) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	return c.inherit(s, parent, ended)
-}
-
-func (c *Calls) inherit(s *Span, cause Cause, ended int64) (Cause, bool) {
 	if cause.Shift == nil && s.guest {
 		cause.Shift = c.shiftBelow(s)
 	}

@@ -10,75 +10,68 @@ import (
 	"github.com/shimtrace/shimtrace/internal/kata"
 )
 
-// runtime is what is known about the spans that Kata's runtime makes itself, in traces of its
-// own.
-type runtime struct {
-	traces recent.Map[trace.TraceID, struct{}]
-	// stale are spans that no further request is below, even if it names them.
-	stale recent.Map[trace.SpanID, struct{}]
-	// asked are the requests to the agent for which the runtime has sent a span.
-	asked recent.Map[trace.SpanID, asked]
-}
-
-// asked is a request to the agent, by the runtime's span for it.
-type asked struct {
+// runtimeSpan is what is remembered of a span that Kata's runtime made itself.
+type runtimeSpan struct {
+	// request is the request to the agent that the span is for ("CreateContainer"), and Period
+	// is when it was. Empty: no further request is below the span, even if it names it.
+	request string
 	Period
-	request string // "CreateContainer"
+	root bool // the runtime's calls name it as their parent
 }
 
-const (
-	// maxStale bounds the remembered calls of the runtime that later requests may still name:
-	// those of containers and their execs.
-	maxStale = 4096
-	// maxAsked bounds the remembered requests that the agent's spans may name.
-	maxAsked = 4096
-)
-
-func newRuntime() runtime {
-	return runtime{
-		traces: recent.New[trace.TraceID, struct{}](maxTraces),
-		stale:  recent.New[trace.SpanID, struct{}](maxStale),
-		asked:  recent.New[trace.SpanID, asked](maxAsked),
-	}
-}
+// maxRuntimeSpans bounds the remembered spans of the runtime: calls of containers and their
+// execs, which later requests may still name, and requests, which the agent's spans may name.
+const maxRuntimeSpans = 8192
 
 // Learn takes in a runtime's span that has arrived: its trace is the runtime's, and if it is a
 // request to the agent, its times bound the agent's span.
 func (c *Calls) Learn(s *Span) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	c.runtime.traces.Put(s.TraceID, struct{}{})
-	if !s.IsThread() && !c.isQuiet(s.method) {
-		c.runtime.stale.Put(s.SpanID, struct{}{})
-	}
-	if request, ok := strings.CutPrefix(s.Name, kata.RequestPrefix); ok {
+	c.hasRuntime = true
+	known, _ := c.traces.Get(s.TraceID)
+	known.runtimes = true
+	c.traces.Put(s.TraceID, known)
+	request, ok := strings.CutPrefix(s.Name, kata.RequestPrefix)
+	switch {
+	case !s.IsThread() && !c.isQuiet(s.method):
+		c.runtime.Put(s.SpanID, runtimeSpan{})
+	case ok:
 		at := s.at
 		if s.Failed {
 			at.End = math.MaxInt64 // it may have been given up, and gone on in the agent
 		}
-		c.runtime.asked.Put(s.SpanID, asked{at, request})
+		c.runtime.Put(s.SpanID, runtimeSpan{request: request, Period: at})
 	}
 }
 
-// Stale marks a runtime's span as one that no further request is below.
-func (c *Calls) Stale(id trace.SpanID) {
+// LearnRoot marks a span as a root of the runtime. IsRoot reports whether it is one.
+func (c *Calls) LearnRoot(id trace.SpanID) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	c.runtime.stale.Put(id, struct{}{})
+	c.runtime.Put(id, runtimeSpan{root: true})
+}
+
+func (c *Calls) IsRoot(id trace.SpanID) bool {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	known, _ := c.runtime.Get(id)
+	return known.root
 }
 
 // IsRuntime reports whether a trace is one of the runtime's own.
 func (c *Calls) IsRuntime(id trace.TraceID) bool {
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	return c.runtime.traces.Has(id)
+	known, _ := c.traces.Get(id)
+	return known.runtimes
 }
 
 // HasRuntime reports whether any span of the runtime has arrived.
 func (c *Calls) HasRuntime() bool {
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	return c.runtime.traces.Len() > 0
+	return c.hasRuntime
 }
 
 // parents are spans that requests named as their parent before they arrived, with the trace
@@ -114,11 +107,12 @@ func (p *parents) named(id trace.SpanID) *Parent {
 }
 
 // expect assigns the parent that a request names to the trace of a cause. It reports false if
-// the parent is not the runtime's, is assigned to another trace, or is stale: once the Go
-// runtime has stopped tracing, its requests keep naming its last span.
+// the parent is not the runtime's, is assigned to another trace, or has no further requests: once
+// the Go runtime has stopped tracing, they keep naming its last span.
 func (c *Calls) expect(caller, cause trace.SpanContext) bool {
 	id := caller.SpanID()
-	if !c.runtime.traces.Has(caller.TraceID()) || c.runtime.stale.Has(id) {
+	in, _ := c.traces.Get(caller.TraceID())
+	if known, ok := c.runtime.Get(id); !in.runtimes || ok && known.request == "" {
 		return false
 	}
 	if named, ok := c.parents.byHost.Get(id); ok {

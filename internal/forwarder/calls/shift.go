@@ -118,8 +118,8 @@ func (c *Calls) shift(s *Span, in fits) *Shift {
 // shiftBelow returns the shift of an agent's span from the parent that it names.
 func (c *Calls) shiftBelow(s *Span) *Shift {
 	in := fits{host: always}
-	if a, ok := c.runtime.asked.Get(s.ParentID); ok && (s.request == nil || s.request.Name == a.request) {
-		in = fits{host: a.Period, sure: s.request != nil} // an unknown span may be a later Kata's
+	if asked, _ := c.runtime.Get(s.ParentID); asked.request != "" && (s.request == nil || s.request.Name == asked.request) {
+		in = fits{host: asked.Period, sure: s.request != nil} // an unknown span may be a later Kata's
 	} else if ours, ok := c.of(s.ParentID); ok && ours.Method != "" {
 		in = fits{host: ours.serving(), sure: s.request != nil && (s.request.Once || s.request.Name == ours.Method)}
 	} else if m := c.caller(s); m.call != nil {

@@ -20,12 +20,12 @@ type Collator struct {
 	*calls.Calls
 	opts Options
 
-	mu       sync.Mutex
-	runtime  *runtime
-	agent    *agent
-	traces   recent.Map[trace.TraceID, guestTrace]
-	isolated isolated
-	stats    Stats
+	mu      sync.Mutex
+	runtime source
+	agent   source
+	traces  recent.Map[trace.TraceID, guestTrace]
+	secret  [16]byte // see isolatedTrace
+	stats   Stats
 }
 
 // remembered is how many sent spans of a source are remembered for late children and
@@ -40,15 +40,51 @@ func New(opts Options) *Collator {
 		opts:   opts,
 		traces: recent.New[trace.TraceID, guestTrace](maxTraces),
 	}
-	rand.Read(c.isolated.secret[:])
-	c.runtime = &runtime{
-		source: newSource(c, calls.RuntimeSpan, newBatch(&c.opts, opts.Runtime, names.RuntimeScope, names.LostRuntimeSpan)),
-		roots:  recent.New[trace.SpanID, struct{}](maxRoots),
-	}
-	c.agent = &agent{source: newSource(c, calls.AgentSpan, newBatch(&c.opts, opts.Resource, names.AgentScope, names.LostAgentSpan))}
-	c.runtime.origin, c.agent.origin = c.runtime, c.agent
-	c.runtime.below, c.agent.above = c.agent.source, c.runtime.source
+	rand.Read(c.secret[:])
+	c.runtime = c.source(newBatch(&c.opts, opts.Runtime, names.RuntimeScope, names.LostRuntimeSpan))
+	c.agent = c.source(newBatch(&c.opts, opts.Resource, names.AgentScope, names.LostAgentSpan))
+	c.runtime.below, c.agent.above = &c.agent, &c.runtime
 	return c
+}
+
+// source has the spans that the runtime or the agent has sent, and their tree.
+//
+// The runtime is on the host and has traces of its own: one for the sandbox's life (the Go
+// runtime), or several (runtime-rs). Its spans for calls of the shim go below these calls; what
+// is below them follows, requests to the agent included.
+//
+// The agent is in the VM. Its requests name the caller's span as their parent, or none. What it
+// does on its own threads are roots that begin within a request, which usually arrives later.
+type source struct {
+	*Collator
+	// The agent's spans may be below the runtime's: above is the runtime in the agent, below
+	// the agent in the runtime. Nil: none.
+	above, below *source
+
+	waiting  waiting
+	sent     recent.Map[trace.SpanID, sent]
+	missing  map[trace.SpanID]*missing
+	requests requests // only the agent's
+	out      batch
+	stack    []*node // for send
+}
+
+// sent is what is remembered of a sent span.
+type sent struct {
+	calls.Cause
+	parent trace.SpanID
+	end    int64 // on the host's clock
+	off    bool  // not recorded, though spans below it may be
+}
+
+func (c *Collator) source(out batch) source {
+	return source{
+		Collator: c,
+		waiting:  newWaiting(),
+		sent:     recent.New[trace.SpanID, sent](remembered),
+		missing:  make(map[trace.SpanID]*missing),
+		out:      out,
+	}
 }
 
 // Add takes a span of the agent and owns it from then on. Spans must be added in the order of
@@ -72,9 +108,7 @@ func (c *Collator) AddRuntime(s *span.Span) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	if n := c.runtime.take(span); n != nil {
-		if n.IsCall() {
-			c.runtime.learnRoot(n)
-		}
+		c.runtime.learnRoot(n)
 		c.runtime.add(n)
 		c.bound()
 	}
@@ -101,12 +135,32 @@ func (s *source) take(span calls.Span) *node {
 	return s.waiting.put(span)
 }
 
-// add places a span, or lets it wait.
-func (s *source) add(n *node) {
-	if cause, expected := s.expected(n.id); expected {
-		s.arrived(n, cause)
-	} else {
-		s.settle(n)
+// maxThreads bounds the spans of threads that wait for their request.
+const maxThreads = 256
+
+// begins registers a request, and settles the waiting threads that began within it.
+func (s *source) begins(n *node) {
+	if !s.HoldsThreads(&n.Span) {
+		return
+	}
+	in := s.requests.add(n)
+	for top := range s.waiting.undecided {
+		if in.holds(top) {
+			s.settle(top, nil)
+		}
+	}
+}
+
+// learnRoot takes a call's parent as the runtime's root, unless that parent is known as another
+// span: the Go runtime puts a pod's later creates below its first.
+func (s *source) learnRoot(n *node) {
+	parent := trace.SpanID(n.ParentID)
+	if !n.IsCall() || !parent.IsValid() || s.IsRoot(parent) || s.has(parent) {
+		return
+	}
+	s.LearnRoot(parent)
+	if !s.opts.Isolated {
+		s.wake(parent, nil)
 	}
 }
 
@@ -120,9 +174,9 @@ func (c *Collator) bound() {
 	r, a := &c.runtime.waiting, &c.agent.waiting
 	for r.spans+a.spans > c.opts.MaxSpans || r.bytes+a.bytes > c.opts.MaxBytes {
 		if top := r.front(); top != nil && (a.front() == nil || top.since <= a.front().since) {
-			c.runtime.infer(top, nil)
+			c.runtime.force(top, nil)
 		} else {
-			c.agent.infer(a.front(), nil)
+			c.agent.force(a.front(), nil)
 		}
 	}
 }
@@ -158,10 +212,12 @@ func (c *Collator) Ended() {
 
 // settleUntil places the spans that have waited since due.
 func (c *Collator) settleUntil(due time.Time) {
-	c.runtime.decide()
-	for _, s := range []*source{c.runtime.source, c.agent.source} {
+	for n := range c.runtime.waiting.undecided {
+		c.runtime.settle(n, nil) // its call may have been answered
+	}
+	for _, s := range []*source{&c.runtime, &c.agent} {
 		for top := s.waiting.front(); top != nil && top.since <= due.UnixNano(); top = s.waiting.front() {
-			s.infer(top, nil)
+			s.force(top, nil)
 		}
 	}
 }
@@ -185,12 +241,6 @@ func (c *Collator) Stats() Stats {
 func (c *Collator) drop(reason Reason) {
 	c.stats.Dropped++
 	c.opts.Drop(reason, 1)
-}
-
-// cut makes a span parentless: what it names as its parent is below it.
-func (c *Collator) cut(n *node) {
-	c.stats.Cut++
-	n.ParentID = [8]byte{}
 }
 
 func (c *Collator) now() int64 { return c.opts.Now().UnixNano() }

@@ -257,7 +257,7 @@ func torture(t testing.TB, program []byte) {
 	}
 	b.Ended()
 	b.balance()
-	if s := b.Stats(); s.Held != 0 || s.HeldBytes != 0 || s.Awaited != 0 || b.nodes() != 0 || b.orphans() != 0 || len(b.agent.waiting.threads) != 0 {
+	if s := b.Stats(); s.Held != 0 || s.HeldBytes != 0 || s.Awaited != 0 || b.nodes() != 0 || b.orphans() != 0 || len(b.agent.waiting.undecided) != 0 {
 		t.Fatalf("something remains: %+v", s)
 	}
 	for _, s := range b.out {

@@ -4,6 +4,7 @@ import (
 	"cmp"
 	"math"
 	"slices"
+	"sync"
 
 	"go.opentelemetry.io/otel/trace"
 	tracepb "go.opentelemetry.io/proto/otlp/trace/v1"
@@ -29,68 +30,89 @@ func (m *missing) drew(begin, end uint64) {
 	m.begin, m.end = min(m.begin, begin), max(m.end, end)
 }
 
-// infer places a top that has waited long enough, with all below it: by cause, or by an
-// inferred one. The children of a missing span keep it as their parent, because it may still
-// arrive. Only requests to the agent do not: their parent is not the agent's.
-func (s *source) infer(top *node, cause *calls.Cause) {
-	s.stats.Inferred++
-	if !top.missing() {
-		s.place(top)
-		return
+// expected returns the cause of a span whose children were sent before it arrived.
+func (s *source) expected(id trace.SpanID) (calls.Cause, bool) {
+	if m := s.missing[id]; m != nil {
+		return m.Cause, true
 	}
-	if s.above != nil && s.above.placeNow(top.id) && top.age == nil {
-		return // they followed
-	}
-	if named, ok := s.Named(top.id); ok {
-		cause = &named
-	}
-	lost := s.lost(top)
-	for _, n := range s.waiting.orphans(top) {
-		runtimes := s.above != nil && s.IsRuntime(n.TraceID)
-		switch request := s.requestFromAbove(n); {
-		case runtimes && s.opts.Isolated:
-			s.detach(n)
-		case request && runtimes:
-			s.await(n, top.id, s.cause(n), s.above)
-		case request:
-			s.rememberForeign(n.TraceID)
-			s.root(n)
-		default:
-			if cause == nil {
-				inferred := s.inferred(&lost)
-				cause = &inferred
-			}
-			s.rememberTrace(n.TraceID, *cause)
-			s.await(n, top.id, *cause, s)
-		}
-	}
+	return s.Named(id)
 }
 
-// placeNow places a waiting span of this source for which others have waited long enough. It
-// reports false if no such span waits.
-func (s *source) placeNow(id trace.SpanID) bool {
-	if s.opts.Isolated || !s.waiting.arrived(id) {
+// add places a span that has arrived, or lets it wait. If its children were sent, it cannot
+// wait.
+func (s *source) add(n *node) {
+	cause, expected := s.expected(n.id)
+	if !expected {
+		s.settle(n, nil)
+		return
+	}
+	n.due = true
+	inferred := func() calls.Cause { return cause }
+	p := below(cause)
+	if s.isAbove(n, inferred) {
+		s.stats.Cut++
+	} else {
+		p = s.decide(n, inferred).among(cause)
+	}
+	m := s.missing[n.id]
+	n.needed = m == nil || m.children > 0
+	delete(s.missing, n.id)
+	s.send(n, p)
+}
+
+// isAbove settles what waits above a span, and reports whether that is the span itself: it
+// names one below it.
+func (s *source) isAbove(n *node, inferred inference) bool {
+	parent := trace.SpanID(n.ParentID)
+	if !parent.IsValid() || !s.opts.Isolated && s.alone(n) {
 		return false
 	}
-	s.infer(s.waiting.nodes[id].top(), nil)
-	return true
+	for above := s.waiting.nodes[parent]; above != nil; above = s.waiting.nodes[parent] {
+		top := above.top()
+		if top == n {
+			return true
+		}
+		s.force(top, inferred)
+	}
+	if s.above != nil {
+		s.above.forceNamed(parent)
+	}
+	return s.isBelow(parent, n.id)
+}
+
+// among returns the placement of a span in its children's trace. If it belongs elsewhere by its
+// own account, it is only linked to that.
+func (p placement) among(children calls.Cause) placement {
+	switch {
+	case p.Drop != "":
+		return below(children)
+	case p.Trace != children.Trace:
+		children.Link = calls.Link{Trace: p.Trace, Span: p.parent}
+		return below(children)
+	}
+	children.Shift, children.Link = p.Shift, p.Link
+	p.Cause = children
+	return p
 }
 
 // maxClues bounds the spans that are searched for ids.
 const maxClues = 64
 
-// inferred returns the cause of a missing span: by the names and ids of the spans below it,
-// else the earlier one of its trace, else by time.
-func (s *source) inferred(lost *calls.Span) calls.Cause {
-	if t, _ := s.traces.Get(lost.TraceID); t.placed && t.Drop == "" && (!lost.IsRequest() || lost.ContainerID == "") {
-		return t.Cause
-	}
-	cause := s.Of(lost)
-	if cause.Trace.IsValid() && cause.Trace != lost.TraceID && s.HasTrace(lost.TraceID) {
-		// The trace stays; only the parent must be in it too.
-		cause, _ = s.Within(lost)
-	}
-	return s.orOwnTrace(cause, lost.TraceID)
+// inference infers the cause of a missing span: by the names and ids of the spans below it,
+// else it is the earlier one of its trace, else by time.
+func (s *source) inference(top *node) inference {
+	lost := s.lost(top)
+	return sync.OnceValue(func() calls.Cause {
+		if t, _ := s.traces.Get(lost.TraceID); t.placed && t.Drop == "" && (!lost.IsRequest() || lost.ContainerID == "") {
+			return t.Cause
+		}
+		cause := s.Of(&lost)
+		if cause.Trace.IsValid() && cause.Trace != lost.TraceID && s.HasTrace(lost.TraceID) {
+			// The trace stays; only the parent must be in it too.
+			cause, _ = s.Within(&lost)
+		}
+		return s.orOwnTrace(cause, lost.TraceID)
+	})
 }
 
 // lost returns what the spans below a missing span tell about it.
@@ -99,8 +121,8 @@ func (s *source) lost(top *node) calls.Span {
 	var room [8]*node
 	below := room[:0]
 	for n := top.first; n != nil; n = n.next {
-		if s.requestFromAbove(n) {
-			continue
+		if s.above != nil && n.IsRequest() {
+			continue // its parent is its caller's
 		}
 		if len(below) == 0 {
 			lost.TraceID = n.TraceID
@@ -119,35 +141,37 @@ func (s *source) lost(top *node) calls.Span {
 			below = append(below, n)
 		}
 	}
-	of := s.spanOf(&lost)
+	of := calls.RuntimeSpan(&lost)
+	if s.above != nil {
+		of = calls.AgentSpan(&lost)
+	}
 	of.Came = s.now()
 	return of
 }
 
-// await sends a span whose parent is missing, and may still come from source in.
-func (s *source) await(n *node, parent trace.SpanID, cause calls.Cause, in *source) {
-	if s.above != nil && s.above.missing[parent] != nil {
+// await registers a placement's missing parent. Where that is impossible, the span goes directly
+// below its cause.
+func (s *source) await(p *placement) {
+	in := p.missing
+	if s.above != nil && s.above.missing[p.parent] != nil {
 		in = s.above
-	} else if s.missing[parent] != nil {
+	} else if s.missing[p.parent] != nil {
 		in = s
 	}
-	m := in.missing[parent]
-	named, isNamed := s.Named(parent)
+	m := in.missing[p.parent]
+	named, isNamed := s.Named(p.parent)
 	switch {
-	case cause.Drop != "", parent == cause.Parent: // dropped, or its call forgotten
-		s.send(n, cause, cause.Parent)
-		return
+	case p.Drop != "", p.parent == p.Parent: // dropped, or its call forgotten
+		p.parent = p.Parent
 	case m == nil && s.awaited() >= s.opts.MaxAwaited,
 		// Others have drawn the parent into another trace.
-		m != nil && m.Trace != cause.Trace, isNamed && named.Trace != cause.Trace:
+		m != nil && m.Trace != p.Trace, isNamed && named.Trace != p.Trace:
 		s.stats.Cut++
-		s.send(n, cause, cause.Parent)
-		return
+		p.parent = p.Parent
 	case m == nil:
-		in.missing[parent] = &missing{Cause: cause}
-		in.missing[parent].Shift = nil
+		in.missing[p.parent] = &missing{Cause: p.Cause}
+		in.missing[p.parent].Shift = nil
 	}
-	s.send(n, cause, parent)
 }
 
 // arrivedAbove places what waits for a span of the source above. If children were drawn below
@@ -159,23 +183,19 @@ func (s *source) arrivedAbove(id trace.SpanID, in trace.TraceID) {
 			s.placeholder(id, m)
 		}
 	}
-	if top := s.waiting.nodes[id]; top != nil && top.missing() {
-		for _, child := range s.waiting.orphans(top) {
-			s.settle(child)
-		}
-	}
+	s.wake(id, nil)
 }
 
 // expect registers the runtime's spans that are above requests and have not arrived.
-func (r *runtime) expect() {
-	for _, p := range r.Requested() {
-		if r.has(p.ID) {
+func (s *source) expect() {
+	for _, p := range s.Requested() {
+		if s.has(p.ID) {
 			continue
 		}
-		m := r.missing[p.ID]
+		m := s.missing[p.ID]
 		if m == nil {
 			m = &missing{Cause: p.Cause}
-			r.missing[p.ID] = m
+			s.missing[p.ID] = m
 		}
 		m.drew(uint64(p.Requests.Start), uint64(p.Requests.End))
 	}

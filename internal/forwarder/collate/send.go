@@ -59,16 +59,20 @@ func (c *Collator) flush() {
 	c.runtime.out.flush()
 }
 
-// send sends a span below parent, and all that is below the span.
-func (s *source) send(top *node, cause calls.Cause, parent trace.SpanID) {
+// send sends a span where it was placed, and all that is below the span.
+func (s *source) send(top *node, p placement) {
+	if p.missing != nil {
+		s.await(&p)
+	}
+	s.rememberTrace(top.TraceID, p.Cause)
 	s.waiting.release(top)
-	if cause.Link != (calls.Link{}) {
-		top.link, cause.Link = cause.Link, calls.Link{}
+	if p.Link != (calls.Link{}) {
+		top.link, p.Link = p.Link, calls.Link{}
 	}
-	if cause.Shift == nil {
-		cause, _ = s.Inherit(&top.Span, cause, math.MaxInt64)
+	if p.Shift == nil {
+		p.Cause, _ = s.Inherit(&top.Span, p.Cause, math.MaxInt64)
 	}
-	top.cause, top.parent = cause, s.visible(parent)
+	top.cause, top.parent = p.Cause, s.visible(p.parent)
 	s.stack = append(s.stack[:0], top)
 	var apart []*node
 	for len(s.stack) > 0 {
@@ -90,7 +94,7 @@ func (s *source) send(top *node, cause calls.Cause, parent trace.SpanID) {
 	}
 	for _, n := range apart {
 		n.above, n.next = nil, nil
-		s.detach(n)
+		s.send(n, s.detached(n))
 	}
 }
 

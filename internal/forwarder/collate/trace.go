@@ -38,16 +38,10 @@ func (c *Collator) rememberForeign(id trace.TraceID) {
 	c.traces.Put(id, t)
 }
 
-// isolated are the traces that stay the guest's: the sandbox is isolated, its calls are
-// unknown, or it has no root.
-type isolated struct{ secret [16]byte }
-
-// trace returns the id of an isolated trace, which the guest can neither choose nor know.
-func (i *isolated) trace(named trace.TraceID) (id trace.TraceID) {
-	var seed [32]byte
-	copy(seed[:], i.secret[:])
-	copy(seed[16:], named[:])
-	sum := sha256.Sum256(seed[:])
+// isolatedTrace returns the id of a trace that stays the guest's: the sandbox is isolated, its
+// calls are unknown, or it has no root. The guest can neither choose nor know this id.
+func (c *Collator) isolatedTrace(named trace.TraceID) (id trace.TraceID) {
+	sum := sha256.Sum256(append(c.secret[:], named[:]...))
 	copy(id[:], sum[:])
 	return id
 }
@@ -59,7 +53,7 @@ func (s *source) orOwnTrace(cause calls.Cause, own trace.TraceID) calls.Cause {
 		return cause
 	}
 	if cause.Trace = own; s.above != nil && !s.HasTrace(own) {
-		cause.Trace = s.isolated.trace(own)
+		cause.Trace = s.isolatedTrace(own)
 	}
 	return cause
 }

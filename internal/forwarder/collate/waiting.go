@@ -13,6 +13,7 @@ type node struct {
 	calls.Span // nil: it is missing
 	id         trace.SpanID
 	needed     bool // sent spans are below it
+	due        bool // its cause is as well known as it will be
 	cost       int  // in memory, in bytes
 
 	// As it will be sent.
@@ -37,14 +38,14 @@ func (n *node) missing() bool { return n.Span.Span == nil }
 type waiting struct {
 	nodes  map[trace.SpanID]*node
 	oldest *list.List // of tops, the longest waiting first
-	// threads are the tops that wait for a request to be part of.
-	threads map[*node]struct{}
-	spans   int
-	bytes   int
+	// undecided are the tops that wait for what caused them.
+	undecided map[*node]struct{}
+	spans     int
+	bytes     int
 }
 
 func newWaiting() waiting {
-	return waiting{nodes: make(map[trace.SpanID]*node), oldest: list.New(), threads: make(map[*node]struct{})}
+	return waiting{nodes: make(map[trace.SpanID]*node), oldest: list.New(), undecided: make(map[*node]struct{})}
 }
 
 // front returns the longest waiting top, nil if there is none.
@@ -105,7 +106,7 @@ func (w *waiting) release(top *node) {
 	if top.age != nil {
 		w.oldest.Remove(top.age)
 		top.age = nil
-		delete(w.threads, top)
+		delete(w.undecided, top)
 	}
 }
 

@@ -1,19 +1,31 @@
 package explain
 
 import (
+	"github.com/shimtrace/shimtrace/internal/explain/causes"
 	"github.com/shimtrace/shimtrace/internal/explain/critical"
 	"github.com/shimtrace/shimtrace/internal/waterfall"
 )
 
 // Explanation is what the spans of one story say about its start.
 type Explanation struct {
-	// Start has the critical path; nil if the story does not tell of a start.
+	Story *waterfall.Story
+	// Start has the critical path; nil if the story does not tell of a start, and then
+	// the rest is empty.
 	Start *critical.Start
+	// Causes are the known causes, the costliest first.
+	Causes   []causes.Cause
+	Coverage Coverage
 }
 
-// Explain explains a story by its tree, which was built with details.
-func Explain(story *waterfall.Story, tree *waterfall.Tree) *Explanation {
-	return &Explanation{Start: critical.Find(story, tree)}
+// Explain explains a story by its tree, which was built with details. lost are the spans
+// that the journal lost, by reason.
+func Explain(story *waterfall.Story, tree *waterfall.Tree, lost map[string]int) *Explanation {
+	e := &Explanation{Story: story, Start: critical.Find(story, tree)}
+	if e.Start != nil {
+		e.Causes = causes.Find(e.Start, lost)
+		e.Coverage = cover(e.Start, e.Causes)
+	}
+	return e
 }
 
 // Critical returns, for each span, the stretches of the critical path in which nothing

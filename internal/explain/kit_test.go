@@ -1,4 +1,4 @@
-package explain
+package explain_test
 
 import (
 	"compress/gzip"
@@ -8,6 +8,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/shimtrace/shimtrace/internal/explain"
 	"github.com/shimtrace/shimtrace/internal/waterfall"
 )
 
@@ -18,7 +19,7 @@ const (
 )
 
 // captured returns the bytes of a pod's spans, as in a journal.
-func captured(t *testing.T, name string) []byte {
+func captured(t testing.TB, name string) []byte {
 	t.Helper()
 	f, err := os.Open(filepath.Join("..", "waterfall", "storytest", name+".otlp.gz"))
 	if err != nil {
@@ -37,7 +38,7 @@ func captured(t *testing.T, name string) []byte {
 }
 
 // of explains the only story in a message.
-func of(t *testing.T, data []byte) *Explanation {
+func of(t testing.TB, data []byte) *explain.Explanation {
 	t.Helper()
 	x := waterfall.NewIndex()
 	if err := x.Add(data, time.Now()); err != nil {
@@ -51,5 +52,5 @@ func of(t *testing.T, data []byte) *Explanation {
 	if err := b.Add(data); err != nil {
 		t.Fatal(err)
 	}
-	return Explain(stories[0], b.Tree())
+	return explain.Explain(stories[0], b.Tree(), nil)
 }

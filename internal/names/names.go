@@ -30,6 +30,14 @@ const (
 	SwitchedOn      = "tracing switched on"
 	SwitchedOff     = "tracing switched off"
 	ConnectionEnded = "agent connection ended"
+	// ProgramExecuted is an event of the span of a Start, or, if that was known too late, a
+	// span below it.
+	ProgramExecuted = "program executed"
+	// VMBoot is from the VMM's start until the agent answers; the other three are its phases.
+	VMBoot       = "VM boot"
+	VMMStart     = "VMM start"
+	GuestBoot    = "guest boot"
+	AgentConnect = "agent connect"
 	// LostAgentSpan and LostRuntimeSpan are placeholders. They last from the start of
 	// their first child to the end of their last one.
 	LostAgentSpan   = "lost agent span"
@@ -70,6 +78,25 @@ const (
 	ResumeCause = "shimtrace.relay.resumed.cause" // "killed", "hung" or "upgrade"
 	ResumeLost  = "shimtrace.relay.resumed.spans_lost"
 
+	// Of helpers: what inner shims execute on the host.
+	ProcessRole    = "shimtrace.process.role" // "oci_runtime", "hook" or "vmm"
+	ProcessCPUTime = "shimtrace.process.cpu_time_ns"
+
+	// Of the VM's boot.
+	VMAttempts = "shimtrace.vm.attempts" // to reach the agent
+	VMProgram  = "shimtrace.vm.vmm"
+	VMDebug    = "shimtrace.vm.debug" // words for debugging in the VMM's command line
+
+	// Of the sandbox's root, of the time until then; nanoseconds.
+	PressureCPU    = "shimtrace.pressure.cpu.some_ns"
+	PressureIO     = "shimtrace.pressure.io.some_ns"
+	PressureMemory = "shimtrace.pressure.memory.some_ns"
+	Throttled      = "shimtrace.cgroup.throttled_ns"
+	CgroupManager  = "shimtrace.cgroup.manager" // "systemd" or "cgroupfs"
+	// Of long calls.
+	InnerFaults = "shimtrace.inner.major_faults"
+	VMMFaults   = "shimtrace.vmm.major_faults"
+
 	ConnectionEndedBy     = "shimtrace.agent.connection.ended_by" // "runtime" or "agent"
 	ConnectionError       = "shimtrace.agent.connection.error"    // absent: an orderly end
 	ConnectionLastRequest = "shimtrace.agent.connection.last_request"
@@ -87,5 +114,6 @@ const (
 	Container     = "container.id"
 	ContainerName = "container.name"
 	ErrorType     = "error.type"
+	Executable    = "process.executable.name" // tells helpers from all other spans
 	StatusCode    = "rpc.response.status_code"
 )

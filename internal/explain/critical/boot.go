@@ -1,6 +1,12 @@
 package critical
 
-import "github.com/shimtrace/shimtrace/internal/waterfall"
+import (
+	"cmp"
+	"slices"
+
+	"github.com/shimtrace/shimtrace/internal/names"
+	"github.com/shimtrace/shimtrace/internal/waterfall"
+)
 
 // phases are the phases of VMs' boots. They say more of a time than the span of the
 // runtime that waited meanwhile.
@@ -12,17 +18,18 @@ func (s *Start) boot() (out phases) {
 			out = append(out, n)
 		}
 	})
+	slices.SortFunc(out, func(a, b *waterfall.Node) int { return cmp.Compare(a.Start(), b.Start()) })
 	return out
 }
 
 // phaseLayer returns the layer of a phase of a VM's boot, "" for any other span.
 func phaseLayer(name string) Layer {
 	switch name {
-	case vmmStart:
+	case names.VMMStart:
 		return VMM
-	case guestBoot:
+	case names.GuestBoot:
 		return GuestKernel
-	case agentConnect:
+	case names.AgentConnect:
 		return Agent
 	}
 	return ""
@@ -30,7 +37,7 @@ func phaseLayer(name string) Layer {
 
 // split gives the pieces of a runtime's segment that phases lie in to the phases.
 func (p phases) split(g Segment) []Segment {
-	if g.Layer != Runtime || g.Node == nil {
+	if g.Node == nil || g.Node.Maker() != waterfall.ByRuntime && !IsCall(g.Node) {
 		return []Segment{g}
 	}
 	var out []Segment

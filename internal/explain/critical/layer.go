@@ -72,7 +72,9 @@ func (s *Start) shimLayer(n *waterfall.Node) Layer {
 		return Agent
 	case phaseLayer(n.Span.Name) != "":
 		return phaseLayer(n.Span.Name)
-	case n.Span.Name == vmBoot:
+	case n.Span.Name == names.VMBoot && len(n.Children) == 0:
+		return GuestKernel
+	case n.Span.Name == names.VMBoot:
 		return VMM
 	case n.Span.Name == names.InnerStart, n.Span.Name == names.InnerDelete, IsCall(n):
 		if s.VM {
@@ -80,8 +82,8 @@ func (s *Start) shimLayer(n *waterfall.Node) Layer {
 		}
 		return Shim
 	}
-	if program := Program(n); program != "" {
-		return s.processLayer(n, program)
+	if Program(n) != "" {
+		return s.processLayer(n)
 	}
 	return Ours
 }

@@ -161,6 +161,26 @@ type Segment struct {
 // Length returns how long the segment is.
 func (g *Segment) Length() time.Duration { return time.Duration(g.To - g.From) }
 
+// Where says where the segment lies, for people: between two spans, or in one.
+func (g *Segment) Where() string {
+	title := func(n *waterfall.Node) string { return waterfall.Clean(n.Title()) }
+	switch {
+	case g.After != nil && g.Before != nil:
+		return "between " + title(g.After) + " and " + title(g.Before)
+	case g.Node == nil && g.After != nil:
+		return "after " + title(g.After)
+	case g.Node == nil && g.Before != nil:
+		return "before " + title(g.Before)
+	case g.Node == nil:
+		return "without any span"
+	case g.After != nil:
+		return "between " + title(g.After) + " and the end of " + title(g.Node)
+	case g.Before != nil:
+		return "between the start of " + title(g.Node) + " and " + title(g.Before)
+	}
+	return "in " + title(g.Node)
+}
+
 // walk appends the path through [from, to] of an item's time, the latest first.
 func walk(node *waterfall.Node, parts []*item, from, to uint64, out []Segment) []Segment {
 	byEnd := slices.Clone(parts)

@@ -20,7 +20,8 @@ type Start struct {
 	// From is when the caller's request began, as far as the spans go back; To when the
 	// container's first instruction was executed, or else when Start was answered.
 	From, To uint64
-	// Target is the call that started the container, nil if none did.
+	// Target is the call that started the container or, if none did, that failed to; nil
+	// if the start goes on.
 	Target *waterfall.Node
 	// Exact: To is the moment of the first instruction.
 	Exact bool
@@ -57,10 +58,8 @@ func Find(story *waterfall.Story, tree *waterfall.Tree) *Start {
 	s.From, s.To = s.request(first.Start()), last.End()
 	if s.Target != nil {
 		s.To = s.Target.End()
-		for at, name := range s.Target.Span.Events() {
-			if name == programExecuted && s.Target.Start() <= at && at <= s.Target.End() {
-				s.To, s.Exact = at, true
-			}
+		if at := firstInstruction(s.Target); at > s.From {
+			s.To, s.Exact = at, true
 		}
 	}
 	if s.From >= s.To {
@@ -68,6 +67,22 @@ func Find(story *waterfall.Story, tree *waterfall.Tree) *Start {
 	}
 	s.findPath()
 	return s
+}
+
+// firstInstruction returns when a Start's program was executed, 0 if that is not
+// recorded: by an event, or by a span of no length if it was known too late.
+func firstInstruction(n *waterfall.Node) uint64 {
+	for at, name := range n.Span.Events() {
+		if name == names.ProgramExecuted {
+			return at
+		}
+	}
+	for _, c := range n.Children {
+		if c.Name() == names.ProgramExecuted && c.Maker() == waterfall.ByShim {
+			return c.Start()
+		}
+	}
+	return 0
 }
 
 // Each calls f for every span below the nodes.
@@ -99,29 +114,35 @@ func starts(n *waterfall.Node) bool {
 // look notes what a span of the shim's says of the whole start.
 func (s *Start) look(n *waterfall.Node) {
 	switch {
-	case n.Span.Name == vmBoot:
+	case n.Span.Name == names.VMBoot:
 		s.VM = true
 	case Program(n) != "":
 		s.Processes = true
-	case IsCall(n) && Method(n.Span) == "Start" && n.Span.Exec() == "" && !n.Span.Failed && !n.Span.Expected:
-		if s.better(n) {
-			s.Target = n
-		}
+	case starts(n) && s.worth(n) < s.worth(s.Target), starts(n) && s.worth(n) == s.worth(s.Target) && s.worth(n) < noTarget && n.Start() < s.Target.Start():
+		s.Target = n
 	}
 }
 
-// better reports whether n is the target rather than what was found so far.
-func (s *Start) better(n *waterfall.Node) bool {
-	if s.Target == nil {
-		return true
+// noTarget is the rank of a call that is no target.
+const noTarget = 4
+
+// worth ranks the calls that may be the target, the best first: the Start of a
+// container, a call that failed to start one, and the same of the sandbox's own.
+func (s *Start) worth(n *waterfall.Node) int {
+	if n == nil {
+		return noTarget
 	}
-	own := func(n *waterfall.Node) int {
-		if n.Span.Container() == s.Story.Sandbox {
-			return 1
-		}
-		return 0
+	rank := 0
+	switch {
+	case n.Span.Failed:
+		rank = 1
+	case kata.TaskMethod(Method(n.Span)) != "Start":
+		return noTarget
 	}
-	return cmp.Or(cmp.Compare(own(n), own(s.Target)), cmp.Compare(n.Start(), s.Target.Start())) < 0
+	if n.Span.Container() == s.Story.Sandbox {
+		rank += 2
+	}
+	return rank
 }
 
 // request returns the start of the outermost span of a caller in which the moment lies.
@@ -139,6 +160,14 @@ func (s *Start) findPath() {
 	target := make(map[*waterfall.Node]bool)
 	for n := s.Target; n != nil; n = n.Parent() {
 		target[n] = true
+	}
+	if s.Target != nil {
+		// A caller's span in which the target began waited for it as well.
+		Each(s.Tree.Roots, func(n *waterfall.Node) {
+			if n.Maker() == waterfall.ByOthers && n.Start() <= s.Target.Start() && s.To <= n.End() {
+				target[n] = true
+			}
+		})
 	}
 	s.Path = walk(nil, nest(items(s.Tree.Roots, s.From, s.To, target)), s.From, s.To, nil)
 	slices.Reverse(s.Path)

@@ -1,0 +1,120 @@
+package causes
+
+import (
+	"fmt"
+	"time"
+
+	"github.com/shimtrace/shimtrace/internal/explain/critical"
+	"github.com/shimtrace/shimtrace/internal/names"
+	"github.com/shimtrace/shimtrace/internal/waterfall"
+)
+
+// throttled finds a start that the pod's own CPU limit slowed down.
+func throttled(f *facts) *found {
+	d := f.evidence(names.Throttled)
+	if !f.worth(d) {
+		return nil
+	}
+	return &found{
+		sentence: fmt.Sprintf("The pod's CPU limit held its processes for %s during the start", dur(d)),
+		evidence: []string{fmt.Sprintf("%s=%d (%s)", names.Throttled, d, f.share(d))}, cost: min(d, f.Length()), inferred: true,
+	}
+}
+
+// pressures are the resources that a host may lack.
+var pressures = [...]struct {
+	key, what string
+	share     float64 // of the start
+}{
+	{names.PressureCPU, "CPU time", 0.3},
+	{names.PressureIO, "its disks", 0.2},
+	{names.PressureMemory, "memory", 0.1},
+}
+
+// pressure finds a host whose processes waited for a resource.
+func pressure(f *facts) *found {
+	var c *found
+	for _, p := range pressures {
+		d := f.evidence(p.key)
+		if !f.worth(d) || d < 100*time.Millisecond || float64(d) < p.share*float64(f.Length()) {
+			continue
+		}
+		if c == nil {
+			c = &found{inferred: true, sentence: fmt.Sprintf("The host was short of %s: processes waited for %s of the start's %s", p.what, dur(d), dur(f.Length()))}
+		}
+		c.evidence = append(c.evidence, fmt.Sprintf("%s=%d (%s)", p.key, d, f.share(d)))
+		c.cost = max(c.cost, min(d, f.Length()))
+	}
+	return c
+}
+
+// coldFaults is a number of pages read from disk that tells of a cold cache.
+const coldFaults = 50
+
+// coldCache finds programs and images that had to be read from disk.
+func coldCache(f *facts) *found {
+	var c *found
+	for _, n := range f.match(critical.IsCall) {
+		inner, vmm := n.Span.Number(names.InnerFaults), n.Span.Number(names.VMMFaults)
+		if inner+vmm < coldFaults || !f.worth(length(n)) {
+			continue
+		}
+		if c == nil {
+			c = &found{inferred: true, sentence: fmt.Sprintf("%s%s read its programs from disk: probably the page cache was cold", title(n), f.which(n))}
+		}
+		c.evidence = append(c.evidence, fmt.Sprintf("%s: %.0f major page faults of the shim, %.0f of the VMM", title(n), inner, vmm))
+	}
+	return c
+}
+
+// waiting are the helpers that took long without computing.
+func (f *facts) waiting() []*waterfall.Node {
+	return f.match(func(n *waterfall.Node) bool {
+		cpu := n.Span.Number(names.ProcessCPUTime)
+		return critical.IsOCIRuntime(n) && f.worth(length(n)) && length(n) >= 200*time.Millisecond && n.Span.Attr(names.ProcessCPUTime) != "" && cpu < float64(length(n))/5
+	})
+}
+
+// systemdCgroup finds an OCI runtime that waits for systemd.
+func systemdCgroup(f *facts) *found {
+	if f.text(names.CgroupManager) != "systemd" {
+		return nil
+	}
+	return f.waits(f.waiting(), "probably for systemd, which makes the container's cgroup")
+}
+
+// slowDisk finds an OCI runtime that waits for a disk.
+func slowDisk(f *facts) *found {
+	if f.text(names.CgroupManager) == "systemd" && f.evidence(names.PressureIO) < worthTime {
+		return nil
+	}
+	return f.waits(f.waiting(), "probably for a disk or a lock")
+}
+
+// waits makes a cause of helpers that waited on the path, outside of hooks.
+func (f *facts) waits(nodes []*waterfall.Node, whatFor string) *found {
+	is := make(map[*waterfall.Node]bool)
+	for _, n := range nodes {
+		is[n] = true
+	}
+	explains, cost := f.path(func(g *critical.Segment) bool { return g.Node != nil && is[g.Node] })
+	if !f.worth(cost) || cost < 200*time.Millisecond {
+		return nil
+	}
+	n := longest(nodes)
+	return &found{
+		sentence: fmt.Sprintf("%s%s waited %s, %s", title(n), f.which(n), dur(cost), whatFor),
+		evidence: []string{fmt.Sprintf("%s, %s of CPU time", f.say(n), dur(time.Duration(n.Span.Number(names.ProcessCPUTime))))},
+		cost:     cost, explains: explains, inferred: true,
+	}
+}
+
+// text returns an attribute of "sandbox start".
+func (f *facts) text(key string) string {
+	for _, n := range f.byName[names.SandboxStart] {
+		if v := n.Span.Attr(key); v != "" {
+			return v
+		}
+	}
+	return ""
+}

@@ -1,0 +1,64 @@
+package causes
+
+import (
+	"cmp"
+	"slices"
+	"time"
+
+	"github.com/shimtrace/shimtrace/internal/explain/critical"
+	"github.com/shimtrace/shimtrace/internal/waterfall"
+)
+
+// Rule is one known cause. Texts are for people, without a final full stop.
+type Rule struct {
+	// ID names the rule in JSON and documents.
+	ID string
+	// Looks says what the rule looks for.
+	Looks string
+	// Why says why it takes time, Source where that can be read.
+	Why, Source string
+	// Remedy says what to do.
+	Remedy string
+
+	find func(*facts) *found
+}
+
+// Cause is a rule that a start's spans meet.
+type Cause struct {
+	*Rule
+	// Sentence says what was slow and why; "probably" in it says that it is inferred.
+	Sentence string
+	Evidence []string
+	// Cost is the time on the critical path that the cause explains, 0 if unknown.
+	Cost     time.Duration
+	Inferred bool
+	// Explains are the stretches of the critical path that it explains.
+	Explains []waterfall.Interval
+}
+
+// found is what a rule found.
+type found struct {
+	sentence string
+	evidence []string
+	cost     time.Duration
+	inferred bool
+	explains []waterfall.Interval
+}
+
+// Find returns the causes in a start, the costliest first. lost are the spans that the
+// journal lost, by reason.
+func Find(s *critical.Start, lost map[string]int) (out []Cause) {
+	f := newFacts(s, lost)
+	for i := range Catalogue {
+		r := &Catalogue[i]
+		c := r.find(f)
+		if c == nil {
+			continue
+		}
+		out = append(out, Cause{
+			Rule: r, Sentence: c.sentence, Evidence: c.evidence, Cost: c.cost, Inferred: c.inferred, Explains: c.explains,
+		})
+	}
+	slices.SortStableFunc(out, func(a, b Cause) int { return cmp.Compare(b.Cost, a.Cost) })
+	return out
+}

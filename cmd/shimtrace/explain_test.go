@@ -1,11 +1,7 @@
 package main
 
 import (
-	"compress/gzip"
 	"encoding/json"
-	"io"
-	"os"
-	"path/filepath"
 	"strings"
 	"testing"
 
@@ -15,26 +11,14 @@ import (
 
 	"github.com/shimtrace/shimtrace/internal/console"
 	"github.com/shimtrace/shimtrace/internal/export/journal"
+	"github.com/shimtrace/shimtrace/internal/waterfall/storytest"
 )
 
 // recordedPod returns a journal with the spans of a pod that ran on Kata's runtime-rs.
 func recordedPod(t *testing.T) string {
 	t.Helper()
-	f, err := os.Open(filepath.Join("..", "..", "internal", "waterfall", "testdata", "kata-4.1.0-rs-pod.otlp.gz"))
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer f.Close()
-	z, err := gzip.NewReader(f)
-	if err != nil {
-		t.Fatal(err)
-	}
-	data, err := io.ReadAll(z)
-	if err != nil {
-		t.Fatal(err)
-	}
 	var spans tracepb.TracesData
-	if err := proto.Unmarshal(data, &spans); err != nil {
+	if err := proto.Unmarshal(storytest.Captured(storytest.RustPod), &spans); err != nil {
 		t.Fatal(err)
 	}
 	dir := t.TempDir()

@@ -81,7 +81,7 @@ func TestSeededFailures(t *testing.T) {
 // TestCaptured: what the recorded pods say of themselves. They ran on an emulated CPU.
 func TestCaptured(t *testing.T) {
 	also := []string{"late-agent", "vmm-start", "idle-caller", "network-rescan"}
-	golang, rust := of(t, captured(t, goPod)), of(t, captured(t, rustPod))
+	golang, rust := of(t, storytest.Captured(storytest.GoPod)), of(t, storytest.Captured(storytest.RustPod))
 	seeded.Named(t, seeded.Cause{ID: "network-rescan", How: "runtime-rs, a pod without a network interface", Parts: seeded.Captured, Also: also}, rust)
 	seeded.Named(t, seeded.Cause{ID: "late-agent", How: "the Go runtime, QEMU without KVM", Parts: seeded.Captured, Also: also[:3]}, golang)
 	for _, c := range golang.Causes {

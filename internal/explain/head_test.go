@@ -4,20 +4,22 @@ import (
 	"slices"
 	"testing"
 	"time"
+
+	"github.com/shimtrace/shimtrace/internal/waterfall/storytest"
 )
 
 func TestHead(t *testing.T) {
 	for pod, want := range map[string][]string{
-		goPod: {
+		storytest.GoPod: {
 			"critical path waitVM 1.52s (VMM) › connect 12.8s (guest kernel) › do_create_container 1.83s (agent) › no call 3.56s (caller) › do_create_container 1.79s (agent); 2.30s in shorter pieces",
 			"self time guest kernel 12.8s · agent 4.24s · caller 3.88s · VMM 1.52s · runtime 1.31s · network 54.6ms",
 		},
-		rustPod: {
+		storytest.RustPod: {
 			"critical path sb: start 1.76s (VMM) › start 10.6s (guest kernel) › handler_task_request 5.09s (runtime) › no call 2.19s (caller) › handler_task_request 5.02s (runtime); 1.87s in shorter pieces",
 			"self time runtime 10.8s · guest kernel 10.6s · caller 2.30s · VMM 1.76s · agent 1.09s",
 		},
 	} {
-		if got := of(t, captured(t, pod)).Head(); !slices.Equal(got, want) {
+		if got := of(t, storytest.Captured(pod)).Head(); !slices.Equal(got, want) {
 			t.Errorf("%s: got\n%s\nwant\n%s", pod, got, want)
 		}
 	}
@@ -25,8 +27,8 @@ func TestHead(t *testing.T) {
 
 // TestPathCoversStart: the path has no hole and no overlap, and its parts add up.
 func TestPathCoversStart(t *testing.T) {
-	for _, pod := range []string{goPod, rustPod} {
-		s := of(t, captured(t, pod)).Start
+	for _, pod := range []string{storytest.GoPod, storytest.RustPod} {
+		s := of(t, storytest.Captured(pod)).Start
 		at := s.From
 		for _, g := range s.Path {
 			if g.From != at || g.To <= g.From {

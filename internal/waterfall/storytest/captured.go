@@ -17,10 +17,16 @@ import (
 	"github.com/shimtrace/shimtrace/internal/names"
 )
 
-// Pods are the names of pods that ran on real Kata 4.1 under QEMU, of two containers
-// and some execs each, under the Go runtime and under runtime-rs: the runtime's and the
-// agent's spans, as package collate placed them below the shim's calls.
-var Pods = []string{"kata-4.1.0-pod", "kata-4.1.0-rs-pod"}
+// Names of pods that ran on real Kata 4.1 under QEMU, of two containers and some execs
+// each, under the Go runtime and under runtime-rs: the runtime's and the agent's spans,
+// as package collate placed them below the shim's calls.
+const (
+	GoPod   = "kata-4.1.0-pod"
+	RustPod = "kata-4.1.0-rs-pod"
+)
+
+// Pods are both.
+var Pods = []string{GoPod, RustPod}
 
 //go:embed *.otlp.gz
 var captured embed.FS

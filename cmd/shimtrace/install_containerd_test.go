@@ -2,6 +2,7 @@ package main
 
 import (
 	"encoding/json"
+	"io/fs"
 	"os"
 	"path/filepath"
 	"strings"
@@ -122,4 +123,85 @@ func TestInstallDistributions(t *testing.T) {
 		t.Fatal(err)
 	}
 	p.install().want(t, console.OK, "version = 3", "etc/containerd/config.toml is not TOML")
+}
+
+// TestInstallIntoContainerd: the handlers are written as a diff has shown them, and after
+// uninstallation the whole root is as before. A containerd that does not restart gets its
+// configuration back.
+func TestInstallIntoContainerd(t *testing.T) {
+	p := newKataSite(t, "runc", "kata")
+	p.put("etc/containerd/config.toml", `version = 3
+imports = ["/etc/containerd/conf.d/*.toml"]
+[plugins.'io.containerd.cri.v1.runtime'.containerd.runtimes.kata]
+  runtime_type = 'io.containerd.kata.v2'
+  snapshotter = 'devmapper'
+  pod_annotations = ['io.katacontainers.*']
+  [plugins.'io.containerd.cri.v1.runtime'.containerd.runtimes.kata.options]
+    ConfigPath = '/etc/kata.toml'
+[plugins.'io.containerd.cri.v1.images'.runtime_platforms.kata]
+  snapshotter = 'devmapper'
+`)
+	before := tree(t, p.root)
+	for _, text := range []string{
+		"--- /dev/null\n+++ " + filepath.Join(p.root, "etc/containerd/conf.d/80-shimtrace.toml") + "\n@@ -0,0 +1,",
+		"\n+  ConfigPath = '/etc/kata.toml'\n", "\n+  pod_annotations = ['io.katacontainers.*']\n", "\n+[plugins.\"io.containerd.cri.v1.images\".runtime_platforms.kata-traced]\n+  snapshotter = 'devmapper'\n",
+	} {
+		p.install("--containerd", "--dry-run").want(t, console.OK, text, "")
+	}
+	if tree(t, p.root) != before {
+		t.Error("a dry run changed something")
+	}
+	p.install("--restart-with", "echo no >&2; false").want(t, console.Failure, "write ", "put back as it was")
+	if got, err := os.ReadDir(filepath.Join(p.root, "etc/containerd")); len(got) != 1 {
+		t.Errorf("after a failed restart there is %v (%v)", got, err)
+	}
+	r := p.install("--containerd", "--kata", "--force")
+	r.want(t, console.OK, "After its next restart containerd has the handlers: ", "")
+	if strings.Contains(r.stdout, "For Kubernetes, ") {
+		t.Errorf("it also says what to add:\n%s", r.stdout)
+	}
+	if text := p.read("etc/containerd/conf.d/80-shimtrace.toml"); !strings.Contains(text, "runtime_path = '/target/containerd-shim-runc-traced-v2'\n") {
+		t.Errorf("written:\n%s", text)
+	}
+	p.install("--uninstall").want(t, console.OK, "Restart containerd", "")
+	if after := tree(t, p.root); after != before {
+		t.Errorf("after uninstallation there is:\n%s\nbefore:\n%s", after, before)
+	}
+	p.install("--uninstall").want(t, console.Nothing, "", "nothing of shimtrace")
+}
+
+// TestInstallWithoutConfiguration: a containerd that has none gets one, if it is asked for
+// what it reads.
+func TestInstallWithoutConfiguration(t *testing.T) {
+	p := newSite(t, "runc")
+	p.install("--containerd").want(t, console.Nothing, "", "there is no containerd")
+	p.install("--containerd-config", "/none.toml").want(t, console.Nothing, "", "none.toml")
+}
+
+// tree returns the state of all below root: modes, names, links, contents.
+func tree(t *testing.T, root string) string {
+	t.Helper()
+	var all []string
+	err := filepath.WalkDir(root, func(path string, d fs.DirEntry, err error) error {
+		if err != nil {
+			return err
+		}
+		info, err := d.Info()
+		if err != nil {
+			return err
+		}
+		content := []byte(nil)
+		if info.Mode().IsRegular() {
+			if content, err = os.ReadFile(path); err != nil {
+				return err
+			}
+		}
+		target, _ := os.Readlink(path)
+		all = append(all, info.Mode().String()+" "+strings.TrimPrefix(path, root)+" "+target+" "+string(content))
+		return nil
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	return strings.Join(all, "\n")
 }

@@ -46,8 +46,8 @@ func copyFile(to, from string) error {
 	return os.WriteFile(to, content, 0o755)
 }
 
-// site is a host in a temporary directory: a build directory with shimtrace's programs
-// (one is the test binary), inner shims on PATH, and a bin directory to install into.
+// site is a host in a temporary directory: inner shims on PATH, and a directory to install
+// into. Beside it is a build directory with shimtrace's programs (one is the test binary).
 type site struct {
 	t                  *testing.T
 	build, inner, bin_ string
@@ -57,7 +57,7 @@ type site struct {
 func newSite(t *testing.T, inners ...string) *site {
 	t.Helper()
 	root := t.TempDir()
-	p := &site{t, filepath.Join(root, "build"), filepath.Join(root, "inner"), filepath.Join(root, "bin"), t.TempDir()}
+	p := &site{t, filepath.Join(t.TempDir(), "build"), filepath.Join(root, "inner"), filepath.Join(root, "target"), root}
 	for _, dir := range []string{p.build, p.inner, p.bin_} {
 		if err := os.Mkdir(dir, 0o755); err != nil {
 			t.Fatal(err)
@@ -90,8 +90,8 @@ func (p *site) write(path string) {
 
 func (p *site) install(args ...string) result {
 	p.t.Helper()
-	env := map[string]string{"PATH": p.inner + ":" + p.bin_}
-	return command(p.t, env, append([]string{"install", "--bindir", p.bin_, "--shim", p.shim(), "--root", p.root}, args...)...)
+	env := map[string]string{"PATH": "/inner:/target"}
+	return command(p.t, env, append([]string{"install", "--bindir", "/target", "--shim", p.shim(), "--root", p.root}, args...)...)
 }
 
 // names returns the files in the bin directory.
@@ -136,7 +136,7 @@ func TestInstall(t *testing.T) {
 	if got := p.names(); got != "" {
 		t.Errorf("left behind: %s", got)
 	}
-	p.install("--uninstall").want(t, console.Nothing, "", p.bin_)
+	p.install("--uninstall").want(t, console.Nothing, "", "/target")
 }
 
 // TestInstallOtherShims installs for shims whose names do not end in "-v2".
@@ -265,7 +265,7 @@ func TestSnippets(t *testing.T) {
 			}
 		}
 	}
-	if len(out.Runtimes) != 3 || out.Runtimes[2].Type != "io.containerd.runc.v2" || out.Runtimes[2].Path != p.bin("containerd-shim-runc-traced-v2") {
+	if len(out.Runtimes) != 3 || out.Runtimes[2].Type != "io.containerd.runc.v2" || out.Runtimes[2].Path != "/target/containerd-shim-runc-traced-v2" {
 		t.Errorf("got %+v", out.Runtimes)
 	}
 }

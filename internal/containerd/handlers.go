@@ -11,9 +11,6 @@ import (
 	runtimeapi "k8s.io/cri-api/pkg/apis/runtime/v1"
 )
 
-// Address is where containerd serves unless it is told otherwise.
-const Address = "/run/containerd/containerd.sock"
-
 // askTime bounds an answer of CRI.
 const askTime = 5 * time.Second
 
@@ -28,18 +25,41 @@ type Handler struct {
 // the effective configuration, which CRI of containerd 1.6 to 2.4 gives beside its
 // status (internal/cri/server/status.go, and pkg/cri/server/status.go of 1.x).
 func Handlers(ctx context.Context, socket string) (map[string]Handler, error) {
+	var status *runtimeapi.StatusResponse
+	err := ask(ctx, socket, func(ctx context.Context, cri runtimeapi.RuntimeServiceClient) (err error) {
+		status, err = cri.Status(ctx, &runtimeapi.StatusRequest{Verbose: true})
+		return err
+	})
+	if err != nil {
+		return nil, err
+	}
+	return parseHandlers(status.Info["config"])
+}
+
+// AskVersion returns the version of the containerd whose CRI is at a socket, as
+// [Version] does.
+func AskVersion(ctx context.Context, socket string) (string, error) {
+	var version *runtimeapi.VersionResponse
+	err := ask(ctx, socket, func(ctx context.Context, cri runtimeapi.RuntimeServiceClient) (err error) {
+		version, err = cri.Version(ctx, &runtimeapi.VersionRequest{})
+		return err
+	})
+	return plain(version.GetRuntimeVersion()), err
+}
+
+// ask asks the CRI at a socket something.
+func ask(ctx context.Context, socket string, what func(context.Context, runtimeapi.RuntimeServiceClient) error) error {
 	ctx, cancel := context.WithTimeout(ctx, askTime)
 	defer cancel()
 	conn, err := grpc.NewClient("unix://"+socket, grpc.WithTransportCredentials(insecure.NewCredentials()))
-	if err != nil {
-		return nil, fmt.Errorf("ask CRI at %s: %w", socket, err)
+	if err == nil {
+		defer conn.Close()
+		err = what(ctx, runtimeapi.NewRuntimeServiceClient(conn))
 	}
-	defer conn.Close()
-	status, err := runtimeapi.NewRuntimeServiceClient(conn).Status(ctx, &runtimeapi.StatusRequest{Verbose: true})
 	if err != nil {
-		return nil, fmt.Errorf("ask CRI at %s: %w", socket, err)
+		return fmt.Errorf("ask CRI at %s: %w", socket, err)
 	}
-	return parseHandlers(status.Info["config"])
+	return nil
 }
 
 // parseHandlers reads CRI's effective configuration.

@@ -18,8 +18,13 @@ func Version(program string) string {
 	if len(fields) < 3 {
 		return ""
 	}
-	// Debian's has no v, and its own release after a tilde.
-	v, _, _ := strings.Cut(strings.TrimPrefix(fields[2], "v"), "~")
+	return plain(fields[2])
+}
+
+// plain returns a version without the v, which Debian's lacks, and without Debian's own
+// release, which follows a tilde.
+func plain(version string) string {
+	v, _, _ := strings.Cut(strings.TrimPrefix(version, "v"), "~")
 	return v
 }
 

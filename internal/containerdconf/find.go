@@ -1,6 +1,7 @@
 // Package containerdconf reads the runtimes of the CRI plugin from containerd's
-// configuration, and renders sections in the format of that file's version. It changes
-// no file; "shimtrace install" calls it.
+// configuration (find.go, runtime.go), renders sections in the format of that file's
+// version (render.go), and writes them as a block that it can remove again, whoever has
+// the file (block.go, change.go). "shimtrace install" calls it.
 package containerdconf
 
 import (
@@ -28,8 +29,12 @@ type Config struct {
 	Version int
 	// Files are File and what it imports: those that were read.
 	Files []string
-	// Address is the socket at which containerd serves, empty if File leaves that to it.
+	// Address is the socket at which containerd serves.
 	Address string
+	// Units are the systemd units of which one runs this containerd.
+	Units []string
+	// ByHand: Edit is generated from elsewhere, so only a person can change it.
+	ByHand bool
 	// Runtimes are the CRI handlers, by name.
 	Runtimes []Runtime
 	// Misplaced are sections of handlers that have no effect in a file of that version.
@@ -47,21 +52,36 @@ type place struct {
 	file string
 	edit string // empty: file itself, or what it imports
 	v3   string // replaces edit from version 3 on
+	// socket is where this containerd serves unless file says otherwise, units the
+	// systemd units of which one runs it.
+	socket string
+	units  []string
+	byHand bool
 }
 
 // places are those of kata-deploy 4.1
 // (tools/packaging/kata-deploy/binary/src/config.rs), and of Talos, whose machine
 // configuration writes /etc/cri/conf.d.
 var places = []place{
-	{file: "etc/containerd/config.toml"},
-	{file: rancher + "k3s/agent/etc/containerd/config.toml", edit: rancher + "k3s/agent/etc/containerd/config.toml.tmpl", v3: rancher + "k3s/agent/etc/containerd/config-v3.toml.tmpl"},
-	{file: rancher + "rke2/agent/etc/containerd/config.toml", edit: rancher + "rke2/agent/etc/containerd/config.toml.tmpl", v3: rancher + "rke2/agent/etc/containerd/config-v3.toml.tmpl"},
-	{file: "etc/k0s/containerd.toml", edit: "etc/k0s/containerd.d/" + dropIn},
-	{file: "var/snap/microk8s/current/args/containerd-template.toml"},
-	{file: "etc/cri/containerd.toml", edit: "etc/cri/conf.d/20-customization.part"},
+	{file: Default, socket: "/run/containerd/containerd.sock", units: []string{"containerd.service"}},
+	{
+		file: rancher + "k3s/agent/etc/containerd/config.toml", edit: rancher + "k3s/agent/etc/containerd/config.toml.tmpl", v3: rancher + "k3s/agent/etc/containerd/config-v3.toml.tmpl",
+		socket: "/run/k3s/containerd/containerd.sock", units: []string{"k3s.service", "k3s-agent.service"},
+	},
+	{
+		file: rancher + "rke2/agent/etc/containerd/config.toml", edit: rancher + "rke2/agent/etc/containerd/config.toml.tmpl", v3: rancher + "rke2/agent/etc/containerd/config-v3.toml.tmpl",
+		socket: "/run/k3s/containerd/containerd.sock", units: []string{"rke2-server.service", "rke2-agent.service"},
+	},
+	{file: "etc/k0s/containerd.toml", edit: "etc/k0s/containerd.d/" + dropIn, socket: "/run/k0s/containerd.sock", units: []string{"k0scontroller.service", "k0sworker.service"}},
+	{file: "var/snap/microk8s/current/args/containerd-template.toml", socket: "/var/snap/microk8s/common/run/containerd.sock", units: []string{"snap.microk8s.daemon-containerd.service"}},
+	// Talos generates it from the machine's configuration.
+	{file: "etc/cri/containerd.toml", edit: "etc/cri/conf.d/20-customization.part", byHand: true},
 }
 
 const (
+	// Default is where containerd looks for its configuration, below the root.
+	Default = "etc/containerd/config.toml"
+
 	rancher = "var/lib/rancher/"
 	dropIn  = "80-shimtrace.toml"
 )
@@ -91,11 +111,13 @@ func open(root string, p place) (Config, error) {
 	if err != nil {
 		return Config{}, fmt.Errorf("containerd's configuration: %w", err)
 	}
-	c := Config{File: "/" + p.file, Version: 1}
+	c := Config{File: "/" + p.file, Version: 1, Units: p.units, ByHand: p.byHand}
 	for _, f := range files {
 		c.Files = append(c.Files, "/"+strings.TrimPrefix(strings.TrimPrefix(f, root), "/"))
 	}
-	c.Address, _ = tree.Get("grpc", "address").(string)
+	if c.Address, _ = tree.Get("grpc", "address").(string); c.Address == "" {
+		c.Address = p.socket
+	}
 	if v, ok := tree["version"].(int64); ok {
 		c.Version = int(v)
 	}
@@ -170,6 +192,12 @@ func imports(root, path string, tree tomltree.Tree) (patterns []string) {
 		}
 	}
 	return patterns
+}
+
+// New returns the configuration of a containerd that has none, in the format of that
+// version.
+func New(version int) Config {
+	return Config{File: "/" + Default, Edit: "/" + Default, Version: version, Address: places[0].socket, Units: places[0].units}
 }
 
 // Exists reports whether Edit exists below root.

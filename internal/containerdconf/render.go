@@ -14,6 +14,13 @@ import (
 // bare matches keys that need no quotes in TOML.
 var bare = regexp.MustCompile(`^[A-Za-z0-9_-]+$`)
 
+// heading returns the line with which the handler's section begins in a file of that
+// version.
+func (r Runtime) heading(version int) string {
+	text, _, _ := strings.Cut(r.Render(version), "\n")
+	return text
+}
+
 // writeTable writes a table and its subtables, each under its full name, so that it can
 // follow any text in a file with its parent tables.
 func writeTable(b *strings.Builder, path []string, table map[string]any) {

@@ -79,7 +79,7 @@ func (s *site) loaded(ctx context.Context) (all []Finding) {
 		if c.File != cmp.Or(d.Config, "/etc/containerd/config.toml") {
 			continue
 		}
-		socket := cmp.Or(d.Address, c.Address, containerd.Address)
+		socket := cmp.Or(d.Address, c.Address)
 		now, err := containerd.Handlers(ctx, socket)
 		if err != nil {
 			return append(all, Finding{Level: Warning, What: "CRI does not answer, so pods cannot be started: " + err.Error(), Where: socket, Do: "look into containerd's log: journalctl -u containerd"})

@@ -30,6 +30,7 @@ type installer struct {
 	shim       string // the one found, links resolved
 	inners     []shimname.Name
 	containerd []containerdconf.Config
+	version    *string  // containerd's, once it is known
 	path       []string // where inner shims are looked for
 	proc       string   // the proc file system
 }
@@ -77,7 +78,7 @@ func (in *installer) innerOf(middle string) (shimname.Name, bool) {
 func (in *installer) innersOnPath() []shimname.Name {
 	var names []shimname.Name
 	for _, dir := range in.path {
-		files, _ := filepath.Glob(filepath.Join(dir, "containerd-shim-*"))
+		files, _ := filepath.Glob(filepath.Join(in.below(dir), "containerd-shim-*"))
 		for _, f := range files {
 			if n, ok := shimname.Parse(f); ok && executable(f) && !superseded(n) {
 				names = append(names, n)
@@ -106,21 +107,30 @@ func links(n shimname.Name) []string {
 	return []string{n.Link()}
 }
 
+// lookPath returns the program of that name on the root's PATH.
 func (in *installer) lookPath(name string) string {
 	for _, dir := range in.path {
-		if p := filepath.Join(dir, name); executable(p) {
+		if p := filepath.Join(dir, name); executable(in.below(p)) {
 			return p
 		}
 	}
 	return ""
 }
 
+// below returns the path of a file of the root.
+func (in *installer) below(path string) string { return filepath.Join(in.opts.Root, path) }
+
+// target returns the path of a file in the target directory.
+func (in *installer) target(name string) string { return in.below(filepath.Join(in.opts.BinDir, name)) }
+
 // findShim returns the tracing shim: the one named, else beside the tool, else on PATH.
 func (in *installer) findShim() (string, error) {
 	p := in.opts.Shim
 	if p == "" {
 		if p = filepath.Join(filepath.Dir(in.opts.Tool), shimName); !executable(p) {
-			p = in.lookPath(shimName)
+			if p = in.lookPath(shimName); p != "" {
+				p = in.below(p)
+			}
 		}
 	}
 	if p == "" {
@@ -152,12 +162,12 @@ func (in *installer) plan() ([]step, error) {
 		steps = append(steps, s)
 	}
 	target := in.shim
-	if !slices.Contains(systemDirs, filepath.Dir(in.shim)) {
+	if !in.packaged(in.shim) {
 		// The links point to the name beside them, so that the directory can move.
 		target = shimName
 		add(in.copyStep(in.shim, shimName))
 	}
-	if !slices.Contains(systemDirs, filepath.Dir(in.opts.Tool)) {
+	if !in.packaged(in.opts.Tool) {
 		add(in.copyStep(in.opts.Tool, toolName))
 	}
 	for _, inner := range in.inners {
@@ -168,8 +178,13 @@ func (in *installer) plan() ([]step, error) {
 	return steps, errors.Join(errs...)
 }
 
+// packaged reports whether a package manager keeps this program on the root.
+func (in *installer) packaged(program string) bool {
+	return in.opts.Root == "/" && slices.Contains(systemDirs, filepath.Dir(program))
+}
+
 func (in *installer) copyStep(source, name string) (step, error) {
-	s := step{Action: actionCopy, Path: filepath.Join(in.opts.BinDir, name), Source: source}
+	s := step{Action: actionCopy, Path: in.target(name), Source: source}
 	if same, err := sameFile(source, s.Path); err != nil || same {
 		s.Action = actionKeep
 		return s, err
@@ -178,7 +193,7 @@ func (in *installer) copyStep(source, name string) (step, error) {
 }
 
 func (in *installer) linkStep(target, name string) (step, error) {
-	s := step{Action: actionLink, Path: filepath.Join(in.opts.BinDir, name), Source: target}
+	s := step{Action: actionLink, Path: in.target(name), Source: target}
 	if now, err := os.Readlink(s.Path); err == nil && now == target {
 		s.Action = actionKeep
 		return s, nil
@@ -204,22 +219,22 @@ func (in *installer) mayReplace(path string) error {
 
 // planUninstall returns the steps of an uninstallation: the links of the inners named,
 // or everything. Programs in a package's directory stay.
-func (in *installer) planUninstall() ([]step, error) {
+func (in *installer) planUninstall(files []containerdconf.Change) ([]step, error) {
 	var paths []string
 	if len(in.inners) == 0 {
-		found, _ := filepath.Glob(filepath.Join(in.opts.BinDir, "containerd-shim-*"))
+		found, _ := filepath.Glob(in.target("containerd-shim-*"))
 		for _, p := range found {
 			if _, ok := shimname.ParseLink(p); ok {
 				paths = append(paths, p)
 			}
 		}
 		if !slices.Contains(systemDirs, in.opts.BinDir) {
-			paths = append(paths, filepath.Join(in.opts.BinDir, shimName), filepath.Join(in.opts.BinDir, toolName))
+			paths = append(paths, in.target(shimName), in.target(toolName))
 		}
 	}
 	for _, inner := range in.inners {
 		for _, link := range links(inner) {
-			paths = append(paths, filepath.Join(in.opts.BinDir, link))
+			paths = append(paths, in.target(link))
 		}
 	}
 	var steps []step
@@ -228,7 +243,7 @@ func (in *installer) planUninstall() ([]step, error) {
 			steps = append(steps, step{Action: actionRemove, Path: p})
 		}
 	}
-	if len(steps) == 0 || in.opts.Force {
+	if len(steps)+len(files) == 0 || in.opts.Force {
 		return steps, nil
 	}
 	if pids := in.relays(); len(pids) > 0 {
@@ -237,9 +252,10 @@ func (in *installer) planUninstall() ([]step, error) {
 	return steps, nil
 }
 
-// relays returns the processes that run the installed shim.
+// relays returns the processes that run the installed shim, without the guard, which ends
+// a second after the last relay.
 func (in *installer) relays() []string {
-	shim, err := filepath.EvalSymlinks(filepath.Join(in.opts.BinDir, shimName))
+	shim, err := filepath.EvalSymlinks(in.target(shimName))
 	if err != nil {
 		return nil
 	}
@@ -248,7 +264,11 @@ func (in *installer) relays() []string {
 	for _, exe := range exes {
 		// A replaced program's link ends in " (deleted)".
 		if p, err := os.Readlink(exe); err == nil && strings.TrimSuffix(p, " (deleted)") == shim {
-			pids = append(pids, filepath.Base(filepath.Dir(exe)))
+			pid := filepath.Base(filepath.Dir(exe))
+			args, _ := os.ReadFile(filepath.Join(in.proc, pid, "cmdline"))
+			if !strings.HasSuffix(string(args), "\x00guard\x00") {
+				pids = append(pids, pid)
+			}
 		}
 	}
 	return pids

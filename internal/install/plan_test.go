@@ -26,7 +26,7 @@ func TestUninstallInUse(t *testing.T) {
 		}
 	}
 	proc, shim := t.TempDir(), filepath.Join(bin, shimName)
-	for pid, exe := range map[string]string{"17": shim, "18": shim + " (deleted)", "19": "/bin/sh"} {
+	for pid, exe := range map[string]string{"17": shim, "18": shim + " (deleted)", "19": "/bin/sh", "20": shim} {
 		if err := os.MkdirAll(filepath.Join(proc, pid), 0o755); err != nil {
 			t.Fatal(err)
 		}
@@ -34,12 +34,15 @@ func TestUninstallInUse(t *testing.T) {
 			t.Fatal(err)
 		}
 	}
+	if err := os.WriteFile(filepath.Join(proc, "20", "cmdline"), []byte(shim+"\x00-state-dir\x00/x\x00guard\x00"), 0o600); err != nil {
+		t.Fatal(err)
+	}
 	in := &installer{opts: Options{BinDir: bin}, proc: proc}
-	if _, err := in.planUninstall(); err == nil || !strings.Contains(err.Error(), "17, 18") {
+	if _, err := in.planUninstall(nil); err == nil || !strings.Contains(err.Error(), "17, 18") {
 		t.Errorf("got %v, want an error that names 17 and 18", err)
 	}
 	in.opts.Force = true
-	if steps, err := in.planUninstall(); err != nil || len(steps) != 4 {
+	if steps, err := in.planUninstall(nil); err != nil || len(steps) != 4 {
 		t.Errorf("with force: %v, %v", steps, err)
 	}
 }

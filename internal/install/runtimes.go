@@ -7,7 +7,6 @@ import (
 
 	"github.com/shimtrace/shimtrace/internal/config"
 	"github.com/shimtrace/shimtrace/internal/containerdconf"
-	"github.com/shimtrace/shimtrace/internal/host"
 	"github.com/shimtrace/shimtrace/internal/shimname"
 	"github.com/shimtrace/shimtrace/internal/tomltree"
 )
@@ -39,6 +38,9 @@ type section struct {
 	Version int    `json:"version"` // of the file's format
 	New     bool   `json:"new,omitempty"`
 	Text    string `json:"text"`
+
+	config  containerdconf.Config
+	handler containerdconf.Runtime
 }
 
 // unknown stands for a containerd configuration that was not found: both formats are
@@ -62,7 +64,7 @@ func (in *installer) runtimes(inner shimname.Name, kata *kataSetUp) (all []trace
 				all = append(all, in.newRuntime(inner, kata, like))
 			}
 			r := &all[i]
-			r.Sections = append(r.Sections, in.section(c, like.Traced(r.Name, r.Type, r.Path).Render(c.Version)))
+			r.Sections = append(r.Sections, in.section(c, like.Traced(r.Name, r.Type, r.Path), ""))
 		}
 	}
 	if len(all) > 0 {
@@ -74,7 +76,7 @@ func (in *installer) runtimes(inner shimname.Name, kata *kataSetUp) (all []trace
 		configs = unknown
 	}
 	for _, c := range configs {
-		r.Sections = append(r.Sections, in.section(c, r.render(c.Version)))
+		r.Sections = append(r.Sections, in.section(c, r.handler(), r.hint()))
 	}
 	return []tracedRuntime{r}
 }
@@ -104,8 +106,12 @@ func (in *installer) innersOfContainerd() (inners []shimname.Name) {
 	return inners
 }
 
-func (in *installer) section(c containerdconf.Config, text string) section {
-	return section{File: c.Edit, Version: c.Version, New: c.File != "" && !c.Exists(in.opts.Root), Text: text}
+// section returns a handler's section, with a hint for a person who adds it.
+func (in *installer) section(c containerdconf.Config, h containerdconf.Runtime, hint string) section {
+	return section{
+		File: c.Edit, Version: c.Version, New: c.File != "" && !c.Exists(in.opts.Root), Text: h.Render(c.Version) + hint,
+		config: c, handler: h,
+	}
 }
 
 // newRuntime returns the traced runtime for an inner shim. containerd's CRI plugin
@@ -143,42 +149,34 @@ func (in *installer) newRuntime(inner shimname.Name, kata *kataSetUp, like conta
 	return r
 }
 
-// render returns the section of a runtime that copies no other.
-func (r tracedRuntime) render(version int) string {
+// handler returns the handler of a runtime that copies no other.
+func (r tracedRuntime) handler() containerdconf.Runtime {
 	table := tomltree.Tree{}
-	hint := "\n  # and the options of your " + r.Inner + " runtime"
-	switch {
-	case r.Inner == "runc":
-		hint += ", for instance SystemdCgroup = true\n"
-	case strings.HasPrefix(r.Inner, "kata"):
+	if strings.HasPrefix(r.Inner, "kata") {
 		table["privileged_without_host_devices"] = true
 		table["pod_annotations"] = []string{"io.katacontainers.*"}
-		if hint += ", for instance ConfigPath = \"" + kataConfig(r.Inner) + "\"\n"; r.Options != "" {
+		if r.Options != "" {
 			table["options"] = map[string]any{"ConfigPath": r.Options}
-			hint = ""
 		}
-	default:
-		hint += "\n"
 	}
-	return containerdconf.Runtime{Section: table}.Traced(r.Name, r.Type, r.Path).Render(version) + strings.TrimPrefix(hint, "\n")
+	return containerdconf.Runtime{Section: table}.Traced(r.Name, r.Type, r.Path)
+}
+
+// hint says what a handler that copies no other may need.
+func (r tracedRuntime) hint() string {
+	switch {
+	case r.Inner == "runc":
+		return "  # and the options of your runc runtime, for instance SystemdCgroup = true\n"
+	case !strings.HasPrefix(r.Inner, "kata"):
+		return "  # and the options of your " + r.Inner + " runtime\n"
+	case r.Options == "":
+		return "  # and the options of your " + r.Inner + " runtime, for instance ConfigPath = \"" + kataConfig(r.Inner) + "\"\n"
+	}
+	return ""
 }
 
 // kataConfig returns where kata-deploy puts the configuration of kata-<hypervisor>.
 func kataConfig(inner string) string {
 	file := "configuration" + strings.TrimPrefix(inner, "kata") + ".toml"
 	return "/opt/kata/share/defaults/kata-containers/" + file
-}
-
-// containerdVersion returns the version of the containerd on PATH; empty if it cannot
-// be determined, as in an image.
-func (in *installer) containerdVersion() string {
-	program := in.lookPath("containerd")
-	if program == "" || in.opts.Root != "/" {
-		return ""
-	}
-	fields := strings.Fields(host.Version(program)) // containerd github.com/containerd/containerd v1.7.28 …
-	if len(fields) < 3 {
-		return ""
-	}
-	return strings.TrimPrefix(fields[2], "v")
 }

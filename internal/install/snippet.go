@@ -3,20 +3,28 @@ package install
 import (
 	"bytes"
 	"fmt"
-	"io"
 	"slices"
 	"strings"
 
 	"github.com/shimtrace/shimtrace/internal/config"
 )
 
-// writeSnippets prints what to add to containerd's configuration and to shimtrace's.
-func writeSnippets(w io.Writer, runtimes []tracedRuntime) error {
+// writeSnippets prints what is left to add to containerd's configuration and to
+// shimtrace's.
+func (in *installer) writeSnippets(runtimes []tracedRuntime, restarted bool) error {
 	var b bytes.Buffer
-	var done []section
+	in.writeWritten(&b, runtimes, restarted)
+	type place struct {
+		file    string
+		version int
+	}
+	var done []place
 	for _, r := range runtimes {
 		for _, s := range r.Sections {
-			if where := (section{File: s.File, Version: s.Version}); !slices.Contains(done, where) {
+			if in.writes(s.config) {
+				continue
+			}
+			if where := (place{s.File, s.Version}); !slices.Contains(done, where) {
 				done = append(done, where)
 				writeFile(&b, s, runtimes)
 			}
@@ -39,8 +47,25 @@ func writeSnippets(w io.Writer, runtimes []tracedRuntime) error {
 		}
 	}
 	b.WriteString("\nThen: shimtrace list, shimtrace show\n")
-	_, err := w.Write(b.Bytes())
+	_, err := in.out.Write(b.Bytes())
 	return err
+}
+
+// writeWritten says what containerd's configuration has now.
+func (in *installer) writeWritten(b *bytes.Buffer, runtimes []tracedRuntime, restarted bool) {
+	var names []string
+	for _, r := range runtimes {
+		if slices.ContainsFunc(r.Sections, func(s section) bool { return in.writes(s.config) }) && !slices.Contains(names, r.Name) {
+			names = append(names, r.Name)
+		}
+	}
+	switch {
+	case len(names) == 0 || in.opts.DryRun:
+	case restarted:
+		fmt.Fprintf(b, "\ncontainerd has been restarted, and its CRI has loaded: %s\n", strings.Join(names, ", "))
+	default:
+		fmt.Fprintf(b, "\nAfter its next restart containerd has the handlers: %s\n", strings.Join(names, ", "))
+	}
 }
 
 // writeFile prints the sections of all runtimes for one file.

@@ -1,0 +1,185 @@
+package traced
+
+import (
+	"context"
+	"encoding/json"
+	"os"
+	"path/filepath"
+	"strings"
+	"testing"
+	"time"
+
+	"golang.org/x/sys/unix"
+
+	"github.com/shimtrace/shimtrace/integration/cri"
+	"github.com/shimtrace/shimtrace/integration/image"
+	"github.com/shimtrace/shimtrace/integration/rig"
+)
+
+// TestInstalled: the tool installs shimtrace into a real containerd of each version, which
+// had only runc: the handler is loaded, a pod is traced, doctor finds nothing wrong, and
+// after uninstallation all is as before.
+func TestInstalled(t *testing.T) {
+	bin, err := Bin()
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, v := range rig.Versions {
+		t.Run(string(v), func(t *testing.T) {
+			t.Parallel()
+			dir := t.TempDir()
+			for _, sub := range []string{"bin", "control"} {
+				if err := os.Mkdir(filepath.Join(dir, sub), 0o755); err != nil {
+					t.Fatal(err)
+				}
+			}
+			ours := filepath.Join(dir, "config.toml")
+			if err := os.WriteFile(ours, []byte("[journal]\ndir = \""+dir+"/journal\"\n"), 0o600); err != nil {
+				t.Fatal(err)
+			}
+			target := filepath.Join(dir, "bin")
+			r := rig.Start(t, rig.Options{Version: v, Path: []string{target}, Env: []string{"SHIMTRACE_CONFIG=" + ours}})
+			file := filepath.Join(r.Dir, "config.toml")
+			run := func(program string, args ...string) string {
+				t.Helper()
+				cmd := r.Command(t.Context(), program, args...)
+				cmd.Env = append(cmd.Env, "SHIMTRACE_CONFIG="+ours)
+				cmd.Env[0] += ":" + target // PATH, as containerd's
+				var said strings.Builder
+				cmd.Stderr = &said
+				out, err := cmd.Output()
+				if err != nil {
+					t.Fatalf("%s: %v\n%s%s", args, err, out, &said)
+				}
+				return string(out)
+			}
+			tool := func(args ...string) string { t.Helper(); return run(filepath.Join(bin, "shimtrace"), args...) }
+			restart := restarter(t, r, filepath.Join(dir, "control"))
+			before := state(t, file, target)
+
+			common := []string{"install", "--bindir", target, "--containerd-config", file, "--restart-with", restart}
+			if out := tool(append(common, "--dry-run", "runc")...); !strings.Contains(out, "\n+++ "+file) || state(t, file, target) != before {
+				t.Errorf("a dry run changes something, or shows no diff:\n%s", out)
+			}
+			out := tool(append(common, "runc")...)
+			if !strings.Contains(out, "its CRI has loaded: runc-traced") {
+				t.Errorf("it says:\n%s", out)
+			}
+			if out := tool(append(common, "runc")...); strings.Contains(out, "write") || strings.Contains(out, "copy") {
+				t.Errorf("the second time it says:\n%s", out)
+			}
+
+			pod, err := r.CRI().Run(t.Context(), cri.Pod{Name: "web", Runtime: Runc, Logs: filepath.Join(r.Dir, "logs"), Cgroup: "/" + r.Name})
+			if err != nil {
+				t.Fatal(err)
+			}
+			if _, err := pod.Start(t.Context(), "app", image.Busybox, rig.Sleep...); err != nil {
+				t.Fatal(err)
+			}
+			if out := tool("show", "default/web"); !strings.Contains(out, "sandbox start") {
+				t.Errorf("the pod is not traced:\n%s", out)
+			}
+			healthy(t, run(filepath.Join(target, "shimtrace"), "doctor", "--json", "--no-send"), file)
+			if err := r.CRI().RemovePods(t.Context()); err != nil {
+				t.Fatal(err)
+			}
+
+			for len(Find(r, Relay)) > 0 { // uninstallation refuses to take their program
+				select {
+				case <-t.Context().Done():
+					t.Fatal(t.Context().Err())
+				case <-time.After(20 * time.Millisecond):
+				}
+			}
+			tool(append(common, "--uninstall")...)
+			if after := state(t, file, target); after != before {
+				t.Errorf("after uninstallation it is not as before:\n%s\n%s", before, after)
+			}
+			if _, err := r.CRI().Run(t.Context(), cri.Pod{Name: "gone", Runtime: Runc, Logs: filepath.Join(r.Dir, "logs"), Cgroup: "/" + r.Name}); err == nil {
+				t.Error("the handler is still there")
+			}
+		})
+	}
+}
+
+// healthy checks that doctor finds no error, and the handler.
+func healthy(t *testing.T, out, file string) {
+	t.Helper()
+	handler := false
+	for line := range strings.Lines(out) {
+		var f struct{ Check, Level, What, Where, Do string }
+		if err := json.Unmarshal([]byte(line), &f); err != nil {
+			t.Fatalf("%v: %s", err, line)
+		}
+		if f.Level == "error" || f.Level == "warning" {
+			t.Errorf("doctor finds: %s", line)
+		}
+		handler = handler || f.Check == "handlers" && f.Where == file && strings.Contains(f.What, "runc-traced is traced")
+	}
+	if !handler {
+		t.Errorf("doctor does not find the handler:\n%s", out)
+	}
+}
+
+// restarter returns a command for the shell that has the rig's containerd restarted.
+func restarter(t *testing.T, r *rig.Rig, dir string) string {
+	t.Helper()
+	ask, answer := filepath.Join(dir, "ask"), filepath.Join(dir, "answer")
+	for _, fifo := range []string{ask, answer} {
+		if err := unix.Mkfifo(fifo, 0o600); err != nil {
+			t.Fatal(err)
+		}
+	}
+	asked, err := os.OpenFile(ask, os.O_RDWR, 0)
+	if err != nil {
+		t.Fatal(err)
+	}
+	answered, err := os.OpenFile(answer, os.O_RDWR, 0)
+	if err != nil {
+		t.Fatal(err)
+	}
+	done := make(chan struct{})
+	go func() {
+		defer close(done)
+		for {
+			if _, err := asked.Read(make([]byte, 1)); err != nil {
+				return
+			}
+			word := "done\n"
+			if err := r.Restart(context.Background()); err != nil {
+				word = err.Error() + "\n"
+			}
+			if _, err := answered.WriteString(word); err != nil {
+				return
+			}
+		}
+	}()
+	t.Cleanup(func() {
+		asked.Close()
+		answered.Close()
+		<-done
+	})
+	return "printf x >" + ask + " && read word <" + answer + " && test \"$word\" = done"
+}
+
+// state is what installation changes: a file, and the names in a directory.
+func state(t *testing.T, file, dir string) string {
+	t.Helper()
+	text, err := os.ReadFile(file)
+	if err != nil {
+		t.Fatal(err)
+	}
+	info, err := os.Stat(file)
+	if err != nil {
+		t.Fatal(err)
+	}
+	all := string(text) + info.Mode().String()
+	entries, err := os.ReadDir(dir)
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, e := range entries {
+		all += " " + e.Name()
+	}
+	return all
+}

@@ -23,3 +23,5 @@ echo "== containers: wrapped against bare"
 go -C integration run ./bench -rounds "${ROUNDS:-40}"
 echo "== memory of a relay after a pod's start"
 go -C integration test ./memory -count=1 -v -run RelayIdle | grep 'RSS'
+echo "== memory of a hundred relays of containers that run, and of the inner shims beside them"
+go -C integration test ./memory -run '^$' -bench Relays

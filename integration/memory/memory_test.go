@@ -50,14 +50,14 @@ func TestRelayIdle(t *testing.T) {
 }
 
 // taken is the memory of a process in bytes.
-type taken struct{ rss, anonymous float64 }
+type taken struct{ rss, pss, anonymous float64 }
 
 func (m taken) String() string {
 	return fmt.Sprintf("RSS %.1f MB, anonymous %.1f MB", m.rss/1e6, m.anonymous/1e6)
 }
 
 // usage returns the memory of a process as /proc/PID/smaps_rollup has it.
-func usage(t *testing.T, pid int) (m taken) {
+func usage(t testing.TB, pid int) (m taken) {
 	t.Helper()
 	text, err := os.ReadFile(fmt.Sprintf("/proc/%d/smaps_rollup", pid))
 	check(t, err)
@@ -70,6 +70,8 @@ func usage(t *testing.T, pid int) (m taken) {
 		switch f[0] {
 		case "Rss:":
 			m.rss = kb * 1024
+		case "Pss:":
+			m.pss = kb * 1024
 		case "Anonymous:":
 			m.anonymous = kb * 1024
 		}

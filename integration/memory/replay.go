@@ -85,7 +85,7 @@ func start(tb testing.TB, name string) *replay {
 	if !ok || address == filepath.Join(bundle, idleshim.Socket) {
 		tb.Fatalf("the relay is not in the inner shim's place: %q", out)
 	}
-	r.calls, r.inner = r.dial(address), r.dial(filepath.Join(bundle, idleshim.Socket))
+	r.calls, r.inner = dial(tb, address), dial(tb, filepath.Join(bundle, idleshim.Socket))
 	r.relay = processOf(tb, link, "relay", r.pod.Sandbox)
 	tb.Cleanup(r.end)
 	check(tb, os.MkdirAll(vm, 0o700))
@@ -96,10 +96,10 @@ func start(tb testing.TB, name string) *replay {
 	return r
 }
 
-func (r *replay) dial(sock string) *ttrpc.Client {
-	r.tb.Helper()
+func dial(tb testing.TB, sock string) *ttrpc.Client {
+	tb.Helper()
 	conn, err := net.Dial("unix", sock)
-	check(r.tb, err)
+	check(tb, err)
 	return ttrpc.NewClient(conn)
 }
 

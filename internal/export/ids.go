@@ -6,7 +6,6 @@ import (
 	"math/rand/v2"
 	"sync/atomic"
 
-	sdktrace "go.opentelemetry.io/otel/sdk/trace"
 	"go.opentelemetry.io/otel/trace"
 )
 
@@ -33,27 +32,23 @@ func takeReserved(ctx context.Context, match func(*reserved) bool) (*reserved, b
 	return r, ok && match(r) && r.used.CompareAndSwap(false, true)
 }
 
-// idGenerator makes random ids from math/rand/v2's global generator, which is
-// ChaCha8 seeded by the system, and safe and fast from many goroutines.
-type idGenerator struct{}
-
-var _ sdktrace.IDGenerator = idGenerator{}
-
-// NewIDs implements [sdktrace.IDGenerator], for root spans.
-func (idGenerator) NewIDs(ctx context.Context) (trace.TraceID, trace.SpanID) {
-	if r, ok := takeReserved(ctx, func(r *reserved) bool { return r.traceID.IsValid() && r.spanID.IsValid() }); ok {
+// idsIn returns the ids of a span that starts in ctx: in the parent's trace, or in one of
+// its own if that is zero.
+func idsIn(ctx context.Context, parent trace.TraceID) (trace.TraceID, trace.SpanID) {
+	r, ok := takeReserved(ctx, func(r *reserved) bool {
+		return r.spanID.IsValid() && (r.traceID == parent || !parent.IsValid() && r.traceID.IsValid())
+	})
+	switch {
+	case ok:
 		return r.traceID, r.spanID
+	case parent.IsValid():
+		return parent, newSpanID()
 	}
 	return newTraceID(), newSpanID()
 }
 
-// NewSpanID implements [sdktrace.IDGenerator], for children.
-func (idGenerator) NewSpanID(ctx context.Context, traceID trace.TraceID) trace.SpanID {
-	if r, ok := takeReserved(ctx, func(r *reserved) bool { return r.traceID == traceID && r.spanID.IsValid() }); ok {
-		return r.spanID
-	}
-	return newSpanID()
-}
+// Random ids come from math/rand/v2's global generator, which is ChaCha8 seeded by the
+// system, and safe and fast from many goroutines.
 
 func newTraceID() (id trace.TraceID) {
 	for !id.IsValid() {

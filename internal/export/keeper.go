@@ -7,7 +7,6 @@ import (
 	"time"
 
 	resourcepb "go.opentelemetry.io/proto/otlp/resource/v1"
-	tracepb "go.opentelemetry.io/proto/otlp/trace/v1"
 
 	"github.com/shimtrace/shimtrace/internal/config"
 	"github.com/shimtrace/shimtrace/internal/export/journal"
@@ -92,13 +91,6 @@ func (k *Keeper) Client(j *journal.Journal) Client { return Client{j, k} }
 type Client struct {
 	*journal.Journal
 	keeper *Keeper
-}
-
-// UploadTraces implements [otlptrace.Client].
-func (c Client) UploadTraces(ctx context.Context, spans []*tracepb.ResourceSpans) error {
-	err := c.Journal.UploadTraces(ctx, spans)
-	c.keeper.EnsureShipped()
-	return err
 }
 
 // AppendSpans implements [Spans].

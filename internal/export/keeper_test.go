@@ -7,7 +7,6 @@ import (
 	"strings"
 	"testing"
 
-	tracepb "go.opentelemetry.io/proto/otlp/trace/v1"
 	"golang.org/x/sys/unix"
 
 	"github.com/shimtrace/shimtrace/internal/config"
@@ -74,7 +73,7 @@ func TestShipperIsMissing(t *testing.T) {
 	}
 }
 
-func TestClientEnsuresAfterUpload(t *testing.T) {
+func TestClientEnsuresAfterAppend(t *testing.T) {
 	f := newFakeShipper(t, "exec sleep 1000")
 	j, err := journal.Open(f.cfg.Journal.Dir, journal.Options{})
 	if err != nil {
@@ -83,7 +82,7 @@ func TestClientEnsuresAfterUpload(t *testing.T) {
 	defer j.Close()
 	s := NewKeeper(f.cfg, t.Logf)
 	defer s.Close(0)
-	if err := s.Client(j).UploadTraces(t.Context(), []*tracepb.ResourceSpans{{}}); err != nil {
+	if err := s.Client(j).AppendSpans(nil, "", nil, 0); err != nil {
 		t.Fatal(err)
 	}
 	eventually(t, "a shipper starts", func() bool { return len(f.Started(t)) == 1 })

@@ -5,14 +5,26 @@ import (
 	"context"
 	"sync"
 	"sync/atomic"
+	"time"
 
+	"go.opentelemetry.io/otel"
 	resourcepb "go.opentelemetry.io/proto/otlp/resource/v1"
 
 	"github.com/shimtrace/shimtrace/internal/losses"
 )
 
-// maxQueued bounds the spans that wait in a [Queue], as the [Processor]'s queue does.
-const maxQueued = 2048
+const (
+	// maxQueued bounds the spans that wait in a [Queue].
+	maxQueued = 2048
+	// fullBatch is the number of spans at which those that were taken are appended at
+	// once. No append has more of them.
+	fullBatch = 256
+	// batchDelay is how long a span that was taken waits at most for others: a trace can be
+	// read while its pod runs.
+	batchDelay = 500 * time.Millisecond
+	// keepSpare is the largest buffer that is kept for the next batch while nothing waits.
+	keepSpare = 4 << 10
+)
 
 // Spans takes encoded spans and counts those that are lost, as [journal.Journal] does.
 type Spans interface {
@@ -21,57 +33,137 @@ type Spans interface {
 	Flush() error
 }
 
-// Queue is a Spans whose AppendSpans never waits, for producers that others wait for.
-// It holds batches, within a bound, for Spans that may block, for instance on a hanging
-// disk. A batch that does not fit is dropped and counted.
+// Queue is a Spans whose AppendSpans never waits, and a Sink, for producers that others wait
+// for. It holds batches, within a bound, for Spans that may block, for instance on a hanging
+// disk. Spans that are taken one by one wait for others until there is a batch of them. What
+// does not fit is dropped and counted.
 //
 // Errors go to OpenTelemetry's error handler; the Spans that fails counts the spans
 // itself.
 type Queue struct {
 	Spans
-	// Waiting is as in ProcessorOptions. It is set before the first append.
+	// Waiting is the number of spans that are neither appended nor counted as lost; nil: not
+	// kept. Another process may read it. It is set before the first span.
 	Waiting *atomic.Int64
+	// Resource is that of spans that are taken.
+	Resource *resourcepb.Resource
 
 	mu      sync.Mutex
 	batches []batch
-	spans   int           // in batches and being appended
-	closed  bool          // nothing more is taken
-	done    chan struct{} // closed when all is appended; nil while idle
+	due     int        // of them, the first ones, which wait for nothing but their turn
+	spans   int        // in batches and being appended
+	closed  bool       // nothing more is taken
+	under   *appending // nil while idle
+	timer   *time.Timer
+	waits   bool // the timer runs
+	spare   []byte
 }
 
-// batch is what AppendSpans was given.
+// appending is what a goroutine is at until all that is due is appended.
+type appending struct {
+	done chan struct{} // closed when it is
+	err  error         // the first one; to be read then
+}
+
+// batch is what AppendSpans is given.
 type batch struct {
 	resource *resourcepb.Resource
 	scope    string
 	spans    []byte
 	n        int
+	taken    bool // one by one: more may come
 }
 
-var _ Spans = (*Queue)(nil)
+var (
+	_ Spans = (*Queue)(nil)
+	_ Sink  = (*Queue)(nil)
+)
 
-// NewQueue returns a queue. It runs a goroutine only while something waits.
+// NewQueue returns a queue. It runs a goroutine only while something is due.
 func NewQueue(to Spans) *Queue { return &Queue{Spans: to} }
 
 // AppendSpans implements [Spans]. It keeps no part of spans, and never fails.
 func (q *Queue) AppendSpans(resource *resourcepb.Resource, scope string, spans []byte, n int) error {
 	q.mu.Lock()
 	defer q.mu.Unlock()
-	if q.closed {
-		q.Losses(losses.Ours).Add(losses.Shutdown, n)
+	if !q.admit(n) {
 		return nil
 	}
-	// An empty queue takes a batch of any size.
-	if q.spans > 0 && q.spans+n > maxQueued {
-		q.Losses(losses.Ours).Add(losses.QueueFull, n)
-		return nil
-	}
-	q.batches = append(q.batches, batch{resource, scope, bytes.Clone(spans), n})
-	q.count(n)
-	if q.done == nil {
-		q.done = make(chan struct{})
-		go q.run(q.done)
-	}
+	q.batches = append(q.batches, batch{resource: resource, scope: scope, spans: bytes.Clone(spans), n: n})
+	q.run()
 	return nil
+}
+
+// Take implements [Sink].
+func (q *Queue) Take(scope string, span Ended) {
+	q.mu.Lock()
+	defer q.mu.Unlock()
+	if !q.admit(1) {
+		return
+	}
+	b := q.open(scope)
+	b.spans = span.AppendElement(b.spans)
+	if b.n++; b.n == fullBatch {
+		q.run()
+	} else {
+		q.await()
+	}
+}
+
+// admit counts spans in, and reports whether there is room for them. An empty queue takes
+// a batch of any size.
+func (q *Queue) admit(n int) bool {
+	switch {
+	case q.closed:
+		q.Losses(losses.Ours).Add(losses.Shutdown, n)
+	case q.spans > 0 && q.spans+n > maxQueued:
+		q.Losses(losses.Ours).Add(losses.QueueFull, n)
+	default:
+		q.count(n)
+		return true
+	}
+	return false
+}
+
+// open returns the batch of a scope's spans that one more can be put into.
+func (q *Queue) open(scope string) *batch {
+	for i := q.due; i < len(q.batches); i++ {
+		if b := &q.batches[i]; b.taken && b.scope == scope && b.n < fullBatch {
+			return b
+		}
+	}
+	q.batches = append(q.batches, batch{resource: q.Resource, scope: scope, spans: q.spare[:0], taken: true})
+	q.spare = nil
+	return &q.batches[len(q.batches)-1]
+}
+
+// await has what waits be due after a while.
+func (q *Queue) await() {
+	switch {
+	case q.waits:
+		return
+	case q.timer == nil:
+		q.timer = time.AfterFunc(batchDelay, q.expire)
+	default:
+		q.timer.Reset(batchDelay)
+	}
+	q.waits = true
+}
+
+func (q *Queue) expire() {
+	q.mu.Lock()
+	defer q.mu.Unlock()
+	q.waits = false
+	q.run()
+}
+
+// run has all that there is appended.
+func (q *Queue) run() {
+	q.due = len(q.batches)
+	if q.due > 0 && q.under == nil {
+		q.under = &appending{done: make(chan struct{})}
+		go q.appendDue(q.under)
+	}
 }
 
 func (q *Queue) count(n int) {
@@ -81,17 +173,19 @@ func (q *Queue) count(n int) {
 	}
 }
 
-// Wait waits until the queue is empty.
+// Wait waits until all that is in the queue now has been appended, and returns an error if
+// something could not be.
 func (q *Queue) Wait(ctx context.Context) error {
 	q.mu.Lock()
-	done := q.done
+	q.run()
+	under := q.under
 	q.mu.Unlock()
-	if done == nil {
+	if under == nil {
 		return nil
 	}
 	select {
-	case <-done:
-		return nil
+	case <-under.done:
+		return under.err
 	case <-ctx.Done():
 		return ctx.Err()
 	}
@@ -102,10 +196,13 @@ func (q *Queue) Wait(ctx context.Context) error {
 func (q *Queue) Stop(ctx context.Context) error {
 	q.mu.Lock()
 	q.closed = true
+	if q.timer != nil {
+		q.timer.Stop()
+	}
 	q.mu.Unlock()
 	err := q.Wait(ctx)
-	if err == nil {
-		return nil
+	if ctx.Err() == nil {
+		return err
 	}
 	q.mu.Lock()
 	defer q.mu.Unlock()
@@ -113,27 +210,41 @@ func (q *Queue) Stop(ctx context.Context) error {
 		q.Losses(losses.Ours).Add(losses.Shutdown, b.n)
 		q.count(-b.n)
 	}
-	q.batches = nil
+	q.batches, q.due = nil, 0
 	return err
 }
 
-// run appends the batches until none is left.
-func (q *Queue) run(done chan struct{}) {
-	defer close(done)
-	for {
-		q.mu.Lock()
-		if len(q.batches) == 0 {
-			q.batches, q.done = nil, nil
-			q.mu.Unlock()
-			return
-		}
+// appendDue appends the batches that are due until none is left.
+func (q *Queue) appendDue(a *appending) {
+	defer close(a.done)
+	q.mu.Lock()
+	defer q.mu.Unlock()
+	for q.due > 0 {
 		b := q.batches[0]
 		q.batches[0] = batch{}
 		q.batches = q.batches[1:]
+		q.due--
 		q.mu.Unlock()
-		handle(q.Spans.AppendSpans(b.resource, b.scope, b.spans, b.n))
+		err := q.Spans.AppendSpans(b.resource, b.scope, b.spans, b.n)
+		if err != nil {
+			otel.Handle(err)
+			if a.err == nil {
+				a.err = err
+			}
+		}
 		q.mu.Lock()
 		q.count(-b.n)
-		q.mu.Unlock()
+		if cap(b.spans) <= keepSpare || b.n == fullBatch {
+			q.spare = b.spans
+		}
+	}
+	q.under = nil
+	if len(q.batches) == 0 {
+		q.batches = nil
+		if cap(q.spare) > keepSpare {
+			q.spare = nil
+		}
+	} else {
+		q.await()
 	}
 }

@@ -2,6 +2,10 @@ package export
 
 import (
 	"context"
+	"errors"
+	"slices"
+	"sync"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -99,4 +103,158 @@ func TestQueueCountsWhatWaits(t *testing.T) {
 	if err := q.Stop(t.Context()); err != nil || c.spans != 1 {
 		t.Errorf("it got %d spans, %v", c.spans, err)
 	}
+}
+
+// element is a span that has ended.
+type element struct{}
+
+func (element) AppendElement(b []byte) []byte { return append(b, "span"...) }
+
+// collector keeps what it is given.
+type collector struct {
+	losses.Ledger
+	mu    sync.Mutex
+	sizes []int
+	spans int
+	err   error
+}
+
+func (*collector) Flush() error { return nil }
+
+func (c *collector) Losses(of losses.Whose) *losses.Tally { return c.Of(of) }
+
+func (c *collector) AppendSpans(_ *resourcepb.Resource, _ string, spans []byte, n int) error {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if len(spans) != n*len("span") {
+		panic("the number of spans is wrong")
+	}
+	c.sizes = append(c.sizes, n)
+	c.spans += n
+	return c.err
+}
+
+func (c *collector) count() int {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	return c.spans
+}
+
+func eventually(t *testing.T, what string, cond func() bool) {
+	t.Helper()
+	for deadline := time.Now().Add(20 * time.Second); !cond(); time.Sleep(time.Millisecond) {
+		if time.Now().After(deadline) {
+			t.Fatalf("never: %s", what)
+		}
+	}
+}
+
+// TestQueueGathers: spans that are taken one by one are appended in batches, when there are
+// enough or after a while.
+func TestQueueGathers(t *testing.T) {
+	c := new(collector)
+	q := NewQueue(c)
+	var waiting atomic.Int64
+	q.Waiting = &waiting
+	for range fullBatch {
+		q.Take("scope", element{})
+	}
+	eventually(t, "a full batch is appended", func() bool { return c.count() == fullBatch })
+	for range 3 {
+		q.Take("scope", element{})
+	}
+	q.Take("another", element{})
+	eventually(t, "the rest is appended", func() bool { return c.count() == fullBatch+4 && waiting.Load() == 0 })
+	if want := []int{fullBatch, 3, 1}; !slices.Equal(c.sizes, want) {
+		t.Errorf("batches of %v, not of %v", c.sizes, want)
+	}
+	if err := q.Stop(t.Context()); err != nil {
+		t.Error(err)
+	}
+}
+
+// TestQueueWaitTells: who waits learns that something could not be appended.
+func TestQueueWaitTells(t *testing.T) {
+	c := &collector{err: errors.New("broken")}
+	q := NewQueue(c)
+	q.Take("scope", element{})
+	if err := q.Wait(t.Context()); !errors.Is(err, c.err) || c.count() != 1 {
+		t.Errorf("%v, %d spans", err, c.count())
+	}
+	if err := q.Wait(t.Context()); err != nil {
+		t.Errorf("when nothing waits: %v", err)
+	}
+	q.Take("scope", element{})
+	if err := q.Stop(t.Context()); !errors.Is(err, c.err) {
+		t.Errorf("at the end: %v", err)
+	}
+}
+
+// TestQueueTakesNeverWait: with a hanging client, spans are taken at once, and what does not
+// fit is dropped and counted.
+func TestQueueTakesNeverWait(t *testing.T) {
+	c := newHungClient()
+	q, drops := NewQueue(c), c.Of(losses.Ours)
+	const ended = 5000
+	for range ended {
+		q.Take("scope", element{})
+	}
+	<-c.entered
+	if want := ended - maxQueued; int(drops.Of(losses.QueueFull)) != want {
+		t.Errorf("dropped %v, want %d", drops.Counts(), want)
+	}
+	ctx, cancel := context.WithCancel(t.Context())
+	cancel()
+	if err := q.Wait(ctx); !errors.Is(err, context.Canceled) {
+		t.Errorf("wait: %v", err)
+	}
+	close(c.letGo)
+	if err := q.Stop(t.Context()); err != nil || c.spans != maxQueued {
+		t.Errorf("it got %d spans, %v", c.spans, err)
+	}
+	q.Take("scope", element{})
+	if drops.Of(losses.Shutdown) != 1 {
+		t.Errorf("after the end: %v", drops.Counts())
+	}
+}
+
+func TestQueueConcurrently(t *testing.T) {
+	c := new(collector)
+	q := NewQueue(c)
+	var waiting atomic.Int64
+	q.Waiting = &waiting
+	const writers, each = 4, 2000
+	var all sync.WaitGroup
+	for i := range writers {
+		all.Go(func() {
+			for range each {
+				q.Take([]string{"scope", "another"}[i%2], element{})
+				if i == 3 {
+					_ = q.AppendSpans(nil, "agents", []byte("spanspan"), 2)
+				}
+			}
+		})
+	}
+	all.Go(func() {
+		for range 50 {
+			_ = q.Wait(t.Context())
+		}
+	})
+	all.Wait()
+	if err := q.Stop(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	drops := c.Of(losses.Ours)
+	if got := c.count() + int(drops.Of(losses.QueueFull)); got != (writers+2)*each || waiting.Load() != 0 {
+		t.Errorf("%d appended and dropped of %d, %d wait", got, (writers+2)*each, waiting.Load())
+	}
+}
+
+func BenchmarkTake(b *testing.B) {
+	q := NewQueue(new(collector))
+	b.ReportAllocs()
+	for b.Loop() {
+		q.Take("scope", element{})
+	}
+	_ = q.Stop(context.Background())
 }

@@ -2,31 +2,45 @@ package export
 
 import (
 	"context"
+	"encoding/binary"
 	"strings"
 
-	sdktrace "go.opentelemetry.io/otel/sdk/trace"
 	"go.opentelemetry.io/otel/trace"
 
 	"github.com/shimtrace/shimtrace/internal/config"
 )
 
+// sampler decides which traces are recorded, as OpenTelemetry's samplers do.
+type sampler struct {
+	parentBased bool
+	below       uint64 // the half of a trace's id that the ratio is of
+	all         bool
+}
+
 // newSampler returns the sampler of the configured name. Names that the configuration
 // does not allow sample everything.
-func newSampler(cfg config.Trace) sdktrace.Sampler {
+func newSampler(cfg config.Trace) sampler {
 	name, parentBased := strings.CutPrefix(cfg.Sampler, "parentbased_")
-	var s sdktrace.Sampler
+	s := sampler{parentBased: parentBased}
 	switch name {
 	case "always_off":
-		s = sdktrace.NeverSample()
 	case "traceidratio":
-		s = sdktrace.TraceIDRatioBased(cfg.SamplerArg)
+		if s.all = cfg.SamplerArg >= 1; !s.all && cfg.SamplerArg > 0 {
+			s.below = uint64(cfg.SamplerArg * (1 << 63))
+		}
 	default:
-		s = sdktrace.AlwaysSample()
-	}
-	if parentBased {
-		s = sdktrace.ParentBased(s)
+		s.all = true
 	}
 	return s
+}
+
+// samples decides for a span in a trace, whose parent is invalid if it has none.
+func (s sampler) samples(parent trace.SpanContext, id trace.TraceID) bool {
+	if s.parentBased && parent.IsValid() {
+		return parent.IsSampled()
+	}
+	// As the SDK's TraceIDRatioBased does, so that others who are asked decide the same.
+	return s.all || binary.BigEndian.Uint64(id[8:])>>1 < s.below
 }
 
 // NewRoot reserves a trace and its root span, and decides whether they are sampled. It
@@ -36,10 +50,9 @@ func newSampler(cfg config.Trace) sdktrace.Sampler {
 func NewRoot(ctx context.Context, cfg config.Trace) trace.SpanContext {
 	id := newTraceID()
 	var flags trace.TraceFlags
-	decision := newSampler(cfg).ShouldSample(sdktrace.SamplingParameters{ParentContext: ctx, TraceID: id}).Decision
 	return trace.NewSpanContext(trace.SpanContextConfig{
 		TraceID:    id,
 		SpanID:     newSpanID(),
-		TraceFlags: flags.WithSampled(decision == sdktrace.RecordAndSample),
+		TraceFlags: flags.WithSampled(newSampler(cfg).samples(trace.SpanContextFromContext(ctx), id)),
 	})
 }

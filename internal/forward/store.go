@@ -90,8 +90,7 @@ func (o *Options) resource(from listen.Origin) *resourcepb.Resource {
 		who = middleware.SandboxIDKey.String(from.Sandbox)
 	}
 	// Mistakes in OTEL_RESOURCE_ATTRIBUTES are left out.
-	res, _ := export.NewResource(context.Background(), o.Name, o.Config.Resource, who)
-	return forwarder.Resource(res)
+	return export.NewResource(o.Name, o.Config.Resource, who)
 }
 
 // Run implements intake.

@@ -51,7 +51,7 @@ func newDeletion(t *testing.T, dynamic bool) *deletion {
 	}
 	return &deletion{
 		Spans:  spans,
-		tracer: export.NewTracerProvider(cfg, nil, spans).Tracer(names.ShimScope),
+		tracer: export.NewTracerProvider(cfg, spans).Tracer(names.ShimScope),
 		state:  state.State{Version: state.Version, Dynamic: dynamic, Trace: state.NewTraceContext(sc), Started: t0},
 	}
 }

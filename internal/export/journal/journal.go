@@ -10,7 +10,6 @@ import (
 	"sync/atomic"
 	"time"
 
-	"go.opentelemetry.io/otel/exporters/otlp/otlptrace"
 	resourcepb "go.opentelemetry.io/proto/otlp/resource/v1"
 	tracepb "go.opentelemetry.io/proto/otlp/trace/v1"
 	"google.golang.org/protobuf/proto"
@@ -84,8 +83,6 @@ type Journal struct {
 	rotated bool             // a segment was begun since the last eviction
 	usages  map[uint64]usage // of sealed segments
 }
-
-var _ otlptrace.Client = (*Journal)(nil)
 
 // errClosed is returned by appends after Close. Their spans are counted nowhere.
 var errClosed = errors.New("journal: closed")

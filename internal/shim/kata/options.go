@@ -1,13 +1,10 @@
 package kata
 
 import (
-	"context"
-
 	"go.opentelemetry.io/otel/attribute"
 	resourcepb "go.opentelemetry.io/proto/otlp/resource/v1"
 
 	"github.com/shimtrace/shimtrace/internal/export"
-	"github.com/shimtrace/shimtrace/internal/forwarder"
 	"github.com/shimtrace/shimtrace/internal/forwarder/collate"
 	"github.com/shimtrace/shimtrace/internal/forwarder/listen"
 	"github.com/shimtrace/shimtrace/internal/names"
@@ -40,11 +37,7 @@ func (o *Observer) isolated() bool {
 
 // resource returns what spans of a service say of themselves that are not our own.
 func (o *Observer) resource(service string, attrs []attribute.KeyValue) *resourcepb.Resource {
-	res, err := export.NewResource(context.Background(), service, o.Config.Resource, attrs...)
-	if err != nil {
-		o.Log.Warn("spans say less than they should", "service", service, "error", err)
-	}
-	return forwarder.Resource(res)
+	return export.NewResource(service, o.Config.Resource, attrs...)
 }
 
 // dropped counts the agent's and the runtime's spans that are of a time when tracing was

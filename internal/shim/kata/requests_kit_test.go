@@ -14,7 +14,6 @@ import (
 	"github.com/containerd/ttrpc"
 	"go.opentelemetry.io/otel/propagation"
 	sdktrace "go.opentelemetry.io/otel/sdk/trace"
-	"go.opentelemetry.io/otel/sdk/trace/tracetest"
 	"go.opentelemetry.io/otel/trace"
 	resourcepb "go.opentelemetry.io/proto/otlp/resource/v1"
 	"google.golang.org/grpc/codes"
@@ -24,6 +23,7 @@ import (
 
 	"github.com/shimtrace/shimtrace/internal/config"
 	"github.com/shimtrace/shimtrace/internal/export"
+	"github.com/shimtrace/shimtrace/internal/export/exporttest"
 	"github.com/shimtrace/shimtrace/internal/forwarder/calls"
 	"github.com/shimtrace/shimtrace/internal/forwarder/collate"
 	"github.com/shimtrace/shimtrace/internal/forwarder/vmmdir"
@@ -43,7 +43,7 @@ type chain struct {
 	*pod
 	kata   *Observer
 	t      *testing.T
-	spans  *tracetest.SpanRecorder
+	spans  *exporttest.Recorder
 	client *ttrpc.Client // of the runtime
 	stop   func()        // returns when all is recorded
 
@@ -61,8 +61,8 @@ type chain struct {
 // its time for "slow".
 func newChain(t *testing.T, cfg config.Trace, isolated bool, asks map[string][]string) *chain {
 	t.Helper()
-	c := &chain{t: t, spans: tracetest.NewSpanRecorder(), asks: asks, seen: map[string]trace.SpanContext{}}
-	provider := export.NewTracerProvider(cfg, nil, c.spans)
+	c := &chain{t: t, spans: new(exporttest.Recorder), asks: asks, seen: map[string]trace.SpanContext{}}
+	provider := export.NewTracerProvider(cfg, c.spans)
 	c.pod = newPod(t, cfg)
 	own := collate.New(collate.Options{Options: calls.Options{Root: c.Root(), Isolated: isolated, Quiet: cfg.Quiet}, Sink: func(*resourcepb.Resource, string, []byte, int) {}})
 	tel := &telemetry.Telemetry{Provider: provider, Tracer: provider.Tracer(names.ShimScope)}

@@ -22,11 +22,11 @@ import (
 	"testing"
 	"time"
 
-	sdktrace "go.opentelemetry.io/otel/sdk/trace"
 	resourcepb "go.opentelemetry.io/proto/otlp/resource/v1"
 
 	"github.com/shimtrace/shimtrace/internal/config"
 	"github.com/shimtrace/shimtrace/internal/export"
+	"github.com/shimtrace/shimtrace/internal/export/exporttest"
 	"github.com/shimtrace/shimtrace/internal/forwarder/calls"
 	"github.com/shimtrace/shimtrace/internal/forwarder/collate"
 	"github.com/shimtrace/shimtrace/internal/forwarder/interpose"
@@ -121,7 +121,7 @@ func soakRequests(t *testing.T, n int, seed uint64) {
 		t.Fatal(err)
 	}
 	cfg := config.Default().Trace
-	provider := export.NewTracerProvider(cfg, nil, sdktrace.NewSimpleSpanProcessor(nil))
+	provider := export.NewTracerProvider(cfg, new(exporttest.Nowhere))
 	sb := newPod(t, cfg)
 	s.trace = sb.state.Trace.TraceID
 	own := collate.New(collate.Options{Options: calls.Options{Root: sb.Root(), Quiet: cfg.Quiet}, Sink: func(*resourcepb.Resource, string, []byte, int) {}})

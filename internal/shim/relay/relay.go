@@ -168,7 +168,7 @@ func (p *Process) Serve() {
 
 // know makes what is known of the sandbox: what another process knew.
 func (p *Process) know(was savedSandbox) {
-	p.sandbox = newSandbox(p.tel.Tracer, p.tel.Provider.ForceFlush, p.Log, p.state, p.paths.State, p.Config.Trace.Join == "sandbox")
+	p.sandbox = newSandbox(p.tel.Tracer, p.tel.FlushOwn, p.Log, p.state, p.paths.State, p.Config.Trace.Join == "sandbox")
 	p.sandbox.setPod = p.tel.SetPod
 	if p.state.Dynamic {
 		p.sandbox.switcher = &switcher{sandbox: p.sandbox, cfg: p.Config.Trace}

@@ -35,7 +35,7 @@ func newWorld(t *testing.T, own bool) *world {
 	t.Helper()
 	rec := shimtest.NewSpans(t)
 	cfg := config.Default().Trace
-	provider := export.NewTracerProvider(cfg, nil, rec)
+	provider := export.NewTracerProvider(cfg, rec)
 	dir := t.TempDir()
 	st := state.State{
 		Version: state.Version,
@@ -43,7 +43,7 @@ func newWorld(t *testing.T, own bool) *world {
 		Started: t0,
 	}
 	w := &world{t: t, spans: rec, bundle: filepath.Join(dir, "bundle")}
-	w.sandbox = newSandbox(provider.Tracer(names.ShimScope), provider.ForceFlush, slog.New(slog.DiscardHandler), st, filepath.Join(dir, "state.json"), own)
+	w.sandbox = newSandbox(provider.Tracer(names.ShimScope), func(context.Context) error { return nil }, slog.New(slog.DiscardHandler), st, filepath.Join(dir, "state.json"), own)
 	if err := os.Mkdir(w.bundle, 0o700); err != nil {
 		t.Fatal(err)
 	}

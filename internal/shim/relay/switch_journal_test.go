@@ -43,7 +43,7 @@ func relayed(t *testing.T, cfg config.Config) (s *sandbox, dial func() *ttrpc.Cl
 		t.Fatal(err)
 	}
 	st := state.State{Version: state.Version, Dynamic: true, Trace: state.NewTraceContext(export.NewRoot(t.Context(), cfg.Trace)), Started: time.Now()}
-	s = newSandbox(tel.Tracer, tel.Provider.ForceFlush, log, st, filepath.Join(dir, "state.json"), false)
+	s = newSandbox(tel.Tracer, tel.FlushOwn, log, st, filepath.Join(dir, "state.json"), false)
 	s.switcher = &switcher{sandbox: s, cfg: cfg.Trace}
 
 	server, err := ttrpc.NewServer()

@@ -14,9 +14,9 @@ import (
 
 	"go.opentelemetry.io/otel/attribute"
 	sdktrace "go.opentelemetry.io/otel/sdk/trace"
-	"go.opentelemetry.io/otel/sdk/trace/tracetest"
 	"go.uber.org/goleak"
 
+	"github.com/shimtrace/shimtrace/internal/export/exporttest"
 	"github.com/shimtrace/shimtrace/internal/export/journal"
 )
 
@@ -110,14 +110,14 @@ func SpanNames(dir string) (names []string) {
 	return names
 }
 
-// Spans records spans (a span processor).
+// Spans records spans (a sink).
 type Spans struct {
-	*tracetest.SpanRecorder
+	exporttest.Recorder
 	t *testing.T
 }
 
 // NewSpans returns a recorder of spans.
-func NewSpans(t *testing.T) *Spans { return &Spans{tracetest.NewSpanRecorder(), t} }
+func NewSpans(t *testing.T) *Spans { return &Spans{t: t} }
 
 // Named returns the spans with the name that have ended.
 func (s *Spans) Named(name string) (found []sdktrace.ReadOnlySpan) {

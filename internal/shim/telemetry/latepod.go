@@ -1,13 +1,11 @@
 package telemetry
 
 import (
-	"context"
 	"slices"
 	"sync/atomic"
 
 	commonpb "go.opentelemetry.io/proto/otlp/common/v1"
 	resourcepb "go.opentelemetry.io/proto/otlp/resource/v1"
-	tracepb "go.opentelemetry.io/proto/otlp/trace/v1"
 
 	"github.com/shimtrace/shimtrace/internal/export"
 	"github.com/shimtrace/shimtrace/internal/shim/state"
@@ -34,14 +32,6 @@ func (t *Telemetry) SetPod(pod state.Annotations) {
 		})
 	}
 	t.pod.attrs.Store(&attrs)
-}
-
-// UploadTraces implements [otlptrace.Client].
-func (l *latePod) UploadTraces(ctx context.Context, spans []*tracepb.ResourceSpans) error {
-	for _, rs := range spans {
-		rs.Resource = l.named(rs.Resource)
-	}
-	return l.Client.UploadTraces(ctx, spans)
 }
 
 // AppendSpans implements [export.Spans].

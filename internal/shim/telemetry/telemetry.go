@@ -10,15 +10,12 @@ import (
 	"time"
 
 	"go.opentelemetry.io/otel"
-	"go.opentelemetry.io/otel/exporters/otlp/otlptrace"
-	sdktrace "go.opentelemetry.io/otel/sdk/trace"
 	"go.opentelemetry.io/otel/trace"
 	"golang.org/x/sys/unix"
 
 	"github.com/shimtrace/shimtrace/internal/config"
 	"github.com/shimtrace/shimtrace/internal/export"
 	"github.com/shimtrace/shimtrace/internal/export/journal"
-	"github.com/shimtrace/shimtrace/internal/losses"
 	"github.com/shimtrace/shimtrace/internal/names"
 	"github.com/shimtrace/shimtrace/internal/shim/state"
 )
@@ -26,12 +23,13 @@ import (
 // Telemetry is a process's way for spans: a provider whose spans end up in the
 // journal, and somebody to ship that.
 type Telemetry struct {
-	Provider *sdktrace.TracerProvider
+	Provider *export.Provider
 	Tracer   trace.Tracer
 	Journal  *journal.Journal
 	Keeper   *export.Keeper
 	Queue    *export.Queue // to the journal, for those who must not wait for it
 
+	own     *export.Queue // the provider's
 	pod     *latePod
 	endTime time.Duration
 }
@@ -47,23 +45,13 @@ func Open(cfg config.Config, id Identity, log *slog.Logger, waiting *atomic.Int6
 	}
 	t := &Telemetry{Journal: j, endTime: endTime}
 	t.Keeper = export.NewKeeper(cfg, func(format string, args ...any) { log.Warn(fmt.Sprintf(format, args...)) })
-	ctx := context.Background()
 	t.pod = &latePod{Client: t.Keeper.Client(j), sandbox: id.Sandbox}
 	t.Queue = export.NewQueue(t.pod)
 	t.Queue.Waiting = waiting
-	exporter, err := otlptrace.New(ctx, t.pod)
-	if err != nil {
-		j.Close()
-		return nil, fmt.Errorf("open the journal: %w", err)
-	}
-	res, err := export.NewResource(ctx, filepath.Base(id.Inner), cfg.Resource, id.Attributes()...)
-	if err != nil {
-		log.Warn("spans say less than they should", "error", err)
-	}
-	// The provider reads a sampler from the environment, which ours takes the place
-	// of, and says what it does not understand. Package config has said it.
-	otel.SetErrorHandler(otel.ErrorHandlerFunc(func(error) {}))
-	t.Provider = export.NewTracerProvider(cfg.Trace, res, export.NewProcessor(exporter, export.ProcessorOptions{Losses: j.Losses(losses.Ours), Waiting: waiting}))
+	t.own = export.NewQueue(t.pod)
+	t.own.Waiting = waiting
+	t.own.Resource = export.NewResource(filepath.Base(id.Inner), cfg.Resource, id.Attributes()...)
+	t.Provider = export.NewTracerProvider(cfg.Trace, t.own)
 	otel.SetErrorHandler(otel.ErrorHandlerFunc(func(err error) { log.Warn("tracing", "error", err) }))
 	t.Tracer = t.Provider.Tracer(names.ShimScope)
 	return t, nil
@@ -96,10 +84,13 @@ const (
 	endTime = time.Minute
 )
 
+// FlushOwn writes the provider's spans that have ended to the journal.
+func (t *Telemetry) FlushOwn(ctx context.Context) error { return t.own.Wait(ctx) }
+
 // Flush writes what has ended to the journal. What others have put into the queue has
 // been waiting for the disk alone.
 func (t *Telemetry) Flush(ctx context.Context) error {
-	return errors.Join(t.Provider.ForceFlush(ctx), t.Queue.Wait(ctx))
+	return errors.Join(t.own.Wait(ctx), t.Queue.Wait(ctx))
 }
 
 // Close writes out what is left, and waits as long as linger for a shipper that is
@@ -109,7 +100,7 @@ func (t *Telemetry) Close(log *slog.Logger, linger time.Duration) {
 	defer cancel()
 	stopped := make(chan error, 1)
 	go func() { stopped <- t.Queue.Stop(ctx) }()
-	if err := errors.Join(t.Provider.Shutdown(ctx), <-stopped); err != nil {
+	if err := errors.Join(t.own.Stop(ctx), <-stopped); err != nil {
 		log.Warn("spans were lost at exit", "error", err)
 	}
 	if err := t.Journal.Within(state.CloseTime, t.Journal.Close); err != nil {

@@ -21,13 +21,17 @@ const writeImages = "SHIMTRACE_WRITE_IMAGES"
 // TestPage uses the page of a captured pod as a person does.
 func TestPage(t *testing.T) {
 	need(t)
-	b := open(t, page(t, storytest.Another(storytest.Captured(storytest.Pods[0]), 1)), 1280, 760)
+	b := open(t, page(t, storytest.Another(storytest.Captured(storytest.Pods[0]), 1)), 1360, 780)
 
 	if title := eval[string](b, `document.title`); !strings.Contains(title, "web-1") {
 		t.Errorf("the title is %q", title)
 	}
 	if head := eval[string](b, `document.getElementById("head").textContent`); !strings.Contains(head, "critical path") || !strings.Contains(head, "guest kernel") {
 		t.Errorf("the head says %q", head)
+	}
+
+	if causes := eval[int](b, `document.querySelectorAll("#findings details").length`); causes == 0 {
+		t.Error("no cause is named")
 	}
 
 	// Zoom: by key, wheel and dragging, about the pointer, and back.

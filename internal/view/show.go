@@ -1,6 +1,7 @@
 package view
 
 import (
+	"slices"
 	"strings"
 
 	"github.com/shimtrace/shimtrace/internal/console"
@@ -39,6 +40,10 @@ func (r *Reader) Page(query string, f Filter) error {
 		p := html.Page{Story: s, Tree: t, Head: e.Head(), Critical: e.Critical()}
 		if e.Start != nil {
 			p.Start = waterfall.Interval{From: e.Start.From, To: e.Start.To}
+		}
+		for _, c := range e.Causes {
+			text := append(slices.Clone(c.Evidence), "Why: "+c.Why, "What to do: "+c.Remedy)
+			p.Findings = append(p.Findings, html.Finding{Title: c.Sentence, Text: text})
 		}
 		return html.Write(r.Out, p)
 	})

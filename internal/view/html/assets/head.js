@@ -6,11 +6,8 @@ function fillHead() {
     $("facts").append(element("div", {}, element("dt", {}, name), element("dd", { class: kind }, value)));
   }
   for (const line of data.head ?? []) $("head").append(element("p", {}, line));
-  const findings = data.findings ?? [];
-  $("why").hidden = findings.length === 0;
-  $("why").querySelector("summary").textContent = findings.length === 1 ? "1 cause" : findings.length + " causes";
-  for (const { title, text } of findings) {
-    $("findings").append(element("h2", {}, title), ...text.map((line) => element("p", {}, line)));
+  for (const { title, text } of data.findings ?? []) {
+    $("findings").append(element("details", {}, element("summary", {}, title), ...text.map((line) => element("p", {}, line))));
   }
   for (const [i, service] of data.services.entries()) {
     if (service !== "" && i < 6) $("legend").append(element("span", {}, element("i", { class: "v" + i }), service));

@@ -37,12 +37,13 @@ func BenchmarkSocketToJournal(b *testing.B) {
 				if err != nil {
 					b.Fatal(err)
 				}
+				l := listenUnix(b)
 				b.SetBytes(int64(len(stream)))
 				var before, after runtime.MemStats
 				runtime.ReadMemStats(&before)
 				start := processTime(b)
 				for b.Loop() {
-					start += pass(b, j, mode.isolated, stream, spans)
+					start += pass(b, l, j, mode.isolated, stream, spans)
 				}
 				used := processTime(b) - start
 				runtime.ReadMemStats(&after)
@@ -61,7 +62,7 @@ func BenchmarkSocketToJournal(b *testing.B) {
 }
 
 // pass brings a stream to the journal, and returns its sender's processor time.
-func pass(b *testing.B, j *journal.Journal, apart bool, stream []byte, spans int) (sender time.Duration) {
+func pass(b *testing.B, l *net.UnixListener, j *journal.Journal, apart bool, stream []byte, spans int) (sender time.Duration) {
 	const plenty = 1 << 30
 	r := forwarder.New(forwarder.Options{
 		Journal: j, Warn: func(err error) { b.Error(err) },
@@ -79,18 +80,12 @@ func pass(b *testing.B, j *journal.Journal, apart bool, stream []byte, spans int
 			return o
 		},
 	})
-	path := filepath.Join(b.TempDir(), "s")
-	l, err := net.ListenUnix("unix", &net.UnixAddr{Name: path, Net: "unix"})
-	if err != nil {
-		b.Fatal(err)
-	}
-	defer l.Close()
 	sent := make(chan time.Duration)
 	go func() {
 		runtime.LockOSThread()
 		defer runtime.UnlockOSThread()
 		start := threadTime()
-		conn, err := net.Dial("unix", path)
+		conn, err := net.Dial("unix", l.Addr().String())
 		if err == nil {
 			_, err = conn.Write(stream)
 			conn.Close()
@@ -113,6 +108,15 @@ func pass(b *testing.B, j *journal.Journal, apart bool, stream []byte, spans int
 		b.Fatalf("%d spans became %+v", spans, s)
 	}
 	return sender
+}
+
+func listenUnix(b *testing.B) *net.UnixListener {
+	l, err := net.ListenUnix("unix", &net.UnixAddr{Name: filepath.Join(b.TempDir(), "s"), Net: "unix"})
+	if err != nil {
+		b.Fatal(err)
+	}
+	b.Cleanup(func() { l.Close() })
+	return l
 }
 
 // fresh repeats the frames of a stream up to a number, each time with other ids.

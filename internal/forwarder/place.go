@@ -58,19 +58,23 @@ func (s *sandbox) place(conn *connection, span *span.Span) {
 			return
 		}
 	}
-	s.talking[conn] = struct{}{}
+	if !conn.talks {
+		conn.talks = true
+		s.talking++
+	}
 	if f.opts.KeepTraceIDs {
 		c.AddTrace(span.TraceID)
 	}
 	c.Add(span)
-	f.opts.Held.Store(int64(c.Held()))
 }
 
 // ended handles a connection's end: after the last one, the agent has ended.
 func (s *sandbox) ended(conn *connection) {
-	delete(s.talking, conn)
+	if conn.talks {
+		s.talking--
+	}
 	c := s.collator.Load()
-	if c == nil || len(s.talking) > 0 {
+	if c == nil || s.talking > 0 {
 		return
 	}
 	f := s.forwarder

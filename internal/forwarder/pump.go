@@ -20,6 +20,7 @@ type connection struct {
 	sandbox *sandbox
 	info    ConnInfo
 	end     error // once it ended; nil: between two frames
+	talks   bool  // it has sent spans; for sandbox.deliver
 
 	// Of the last read, and of the work on what it brought:
 	now   time.Time

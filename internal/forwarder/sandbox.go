@@ -31,7 +31,7 @@ type sandbox struct {
 	queuedBytes atomic.Int64
 
 	collator atomic.Pointer[collate.Collator]
-	talking  map[*connection]struct{} // open ones that have sent spans; for deliver
+	talking  int // open connections that have sent spans; for deliver
 
 	// Guarded by the Forwarder:
 	kept bool // the collator lasts beyond its connections
@@ -56,7 +56,6 @@ func newSandbox(f *Forwarder, from listen.Origin) *sandbox {
 		reads:     rate.NewLimiter(rate.Limit(o.ReadBytesPerSecond), max(o.ReadBytesPerSecond, maxRead)),
 		opens:     rate.NewLimiter(connectionRate, connectionBurst),
 		cpu:       newBudget(o.CPUPercent, o.CPUBurst, time.Now()),
-		talking:   make(map[*connection]struct{}),
 		open:      make(map[*connection]struct{}),
 		idle:      time.Now(),
 	}
@@ -98,12 +97,15 @@ func (s *sandbox) closeQueue() {
 }
 
 // maxRun is how many items are handled before their time is charged.
-const maxRun = 32
+const maxRun = 128
 
 // deliver hands queued items on until the queue is closed.
 func (s *sandbox) deliver() {
 	for it := range s.queue {
 		s.metered(func() { s.run(it) })
+		if c := s.collator.Load(); c != nil {
+			s.forwarder.opts.Held.Store(int64(c.Held()))
+		}
 	}
 }
 

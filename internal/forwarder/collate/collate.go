@@ -173,10 +173,10 @@ func (c *Collator) has(id trace.SpanID) bool {
 func (c *Collator) bound() {
 	r, a := &c.runtime.waiting, &c.agent.waiting
 	for r.spans+a.spans > c.opts.MaxSpans || r.bytes+a.bytes > c.opts.MaxBytes {
-		if top := r.front(); top != nil && (a.front() == nil || top.since <= a.front().since) {
+		if top := r.oldest; top != nil && (a.oldest == nil || top.since <= a.oldest.since) {
 			c.runtime.force(top, nil)
 		} else {
-			c.agent.force(a.front(), nil)
+			c.agent.force(a.oldest, nil)
 		}
 	}
 }
@@ -216,7 +216,7 @@ func (c *Collator) settleUntil(due time.Time) {
 		c.runtime.settle(n, nil) // its call may have been answered
 	}
 	for _, s := range []*source{&c.runtime, &c.agent} {
-		for top := s.waiting.front(); top != nil && top.since <= due.UnixNano(); top = s.waiting.front() {
+		for top := s.waiting.oldest; top != nil && top.since <= due.UnixNano(); top = s.waiting.oldest {
 			s.force(top, nil)
 		}
 	}

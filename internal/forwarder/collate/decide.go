@@ -33,9 +33,9 @@ func (s *source) settle(n *node, inferred inference) {
 	case !p.wait:
 		s.send(n, p)
 	case !p.parent.IsValid():
-		s.waiting.hold(n, s.now())
+		s.waiting.hold(n, n.Came)
 		s.waiting.undecided[n] = struct{}{}
-	case !s.waiting.join(n, s.waiting.node(p.parent), s.now()): // its parent is below it
+	case !s.waiting.join(n, s.waiting.node(p.parent)): // its parent is below it
 		s.stats.Cut++
 		n.ParentID = [8]byte{}
 		s.settle(n, inferred)
@@ -102,7 +102,7 @@ func (s *source) early(n *node) (p placement, ok bool) {
 			return placement{parent: in.id, wait: true}, true
 		}
 	}
-	return placement{wait: true}, n.age != nil || len(s.waiting.undecided) < maxThreads
+	return placement{wait: true}, n.held || len(s.waiting.undecided) < maxThreads
 }
 
 // follow places a span below its own parent, unless the parent ended long before.
@@ -172,7 +172,7 @@ func (s *source) force(top *node, inferred inference) {
 		s.settle(top, nil)
 		return
 	}
-	if s.above != nil && s.above.forceNamed(top.id) && top.age == nil {
+	if s.above != nil && s.above.forceNamed(top.id) && !top.held {
 		return // they followed
 	}
 	if named, ok := s.Named(top.id); ok {

@@ -152,7 +152,14 @@ func (b *bed) Cause(r calls.Request) trace.SpanContext {
 // wait.
 func (b *bed) nodes() int { return len(b.runtime.waiting.nodes) + len(b.agent.waiting.nodes) }
 
-func (b *bed) orphans() int { return b.runtime.waiting.oldest.Len() + b.agent.waiting.oldest.Len() }
+func (b *bed) orphans() (n int) {
+	for _, s := range []*source{&b.runtime, &b.agent} {
+		for top := s.waiting.oldest; top != nil; top = top.younger {
+			n++
+		}
+	}
+	return n
+}
 
 // isKnown reports whether an agent's span has a meaningful name, isRequest whether it is a
 // request's.

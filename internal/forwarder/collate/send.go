@@ -80,17 +80,18 @@ func (s *source) send(top *node, p placement) {
 		s.stack = s.stack[:len(s.stack)-1]
 		s.waiting.drop(n)
 		sent := s.sendOne(n)
-		from := len(s.stack)
+		from, parent := len(s.stack), s.visible(n.id)
 		for child := n.first; child != nil; child = child.next {
 			var within bool
 			if child.cause, within = s.Inherit(&child.Span, sent.Cause, sent.end); !within {
 				apart = append(apart, child)
 				continue
 			}
-			child.parent = s.visible(n.id)
+			child.parent = parent
 			s.stack = append(s.stack, child)
 		}
 		slices.Reverse(s.stack[from:])
+		s.waiting.reuse(n)
 	}
 	for _, n := range apart {
 		n.above, n.next = nil, nil

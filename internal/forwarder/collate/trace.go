@@ -41,7 +41,8 @@ func (c *Collator) rememberForeign(id trace.TraceID) {
 // isolatedTrace returns the id of a trace that stays the guest's: the sandbox is isolated, its
 // calls are unknown, or it has no root. The guest can neither choose nor know this id.
 func (c *Collator) isolatedTrace(named trace.TraceID) (id trace.TraceID) {
-	sum := sha256.Sum256(append(c.secret[:], named[:]...))
+	seed := append(append(make([]byte, 0, 32), c.secret[:]...), named[:]...)
+	sum := sha256.Sum256(seed)
 	copy(id[:], sum[:])
 	return id
 }

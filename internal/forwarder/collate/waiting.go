@@ -1,8 +1,6 @@
 package collate
 
 import (
-	"container/list"
-
 	"go.opentelemetry.io/otel/trace"
 
 	"github.com/shimtrace/shimtrace/internal/forwarder/calls"
@@ -25,10 +23,10 @@ type node struct {
 	// Children, in the order of their arrival.
 	first, last, next *node
 
-	// Of a waiting top: when the first span below it arrived, and its element in
-	// waiting.oldest.
-	since int64
-	age   *list.Element
+	// Of a waiting top: when the first span below it arrived, and its neighbours in the queue.
+	held           bool
+	since          int64
+	older, younger *node
 }
 
 func (n *node) missing() bool { return n.Span.Span == nil }
@@ -36,24 +34,21 @@ func (n *node) missing() bool { return n.Span.Span == nil }
 // waiting are the orphans of one source: spans that wait for their parents, or, at the top, for
 // what may have caused them.
 type waiting struct {
-	nodes  map[trace.SpanID]*node
-	oldest *list.List // of tops, the longest waiting first
+	nodes map[trace.SpanID]*node
+	// The queue of tops, the longest waiting first; nil: it is empty.
+	oldest, youngest *node
 	// undecided are the tops that wait for what caused them.
 	undecided map[*node]struct{}
 	spans     int
 	bytes     int
+	unused    []*node // for reuse
 }
+
+// maxUnused bounds waiting.unused; an agent's request makes some thirty spans.
+const maxUnused = 64
 
 func newWaiting() waiting {
-	return waiting{nodes: make(map[trace.SpanID]*node), oldest: list.New(), undecided: make(map[*node]struct{})}
-}
-
-// front returns the longest waiting top, nil if there is none.
-func (w *waiting) front() *node {
-	if e := w.oldest.Front(); e != nil {
-		return e.Value.(*node)
-	}
-	return nil
+	return waiting{nodes: make(map[trace.SpanID]*node), undecided: make(map[*node]struct{})}
 }
 
 // nodeCost is what a node costs in memory, in bytes, in addition to its span.
@@ -72,11 +67,24 @@ func (w *waiting) put(s calls.Span) *node {
 // node returns the node of a span; if there is none, it adds one for a missing span.
 func (w *waiting) node(id trace.SpanID) *node {
 	n := w.nodes[id]
-	if n == nil {
-		n = &node{id: id}
-		w.nodes[id] = n
+	if n != nil {
+		return n
 	}
+	if last := len(w.unused) - 1; last >= 0 {
+		n, w.unused = w.unused[last], w.unused[:last]
+	} else {
+		n = new(node)
+	}
+	n.id = id
+	w.nodes[id] = n
 	return n
+}
+
+// reuse gives back a node that nothing refers to.
+func (w *waiting) reuse(n *node) {
+	if *n = (node{}); len(w.unused) < maxUnused {
+		w.unused = append(w.unused, n)
+	}
 }
 
 // arrived reports whether a span has arrived and waits.
@@ -95,19 +103,48 @@ func (w *waiting) drop(n *node) {
 }
 
 // hold makes a top wait, with what is below it.
-func (w *waiting) hold(top *node, now int64) {
-	if top.age == nil {
-		top.since, top.age = now, w.oldest.PushBack(top)
+func (w *waiting) hold(top *node, since int64) {
+	if !top.held {
+		w.enqueue(top, since, nil)
+	}
+}
+
+// enqueue adds a top to the queue before another, or at the end.
+func (w *waiting) enqueue(top *node, since int64, before *node) {
+	top.held, top.since = true, since
+	top.younger, top.older = before, w.youngest
+	if before == nil {
+		w.youngest = top
+	} else {
+		top.older, before.older = before.older, top
+	}
+	if top.older == nil {
+		w.oldest = top
+	} else {
+		top.older.younger = top
 	}
 }
 
 // release ends a top's wait.
 func (w *waiting) release(top *node) {
-	if top.age != nil {
-		w.oldest.Remove(top.age)
-		top.age = nil
+	if top.held {
 		delete(w.undecided, top)
+		w.dequeue(top)
 	}
+}
+
+func (w *waiting) dequeue(top *node) {
+	if top.older == nil {
+		w.oldest = top.younger
+	} else {
+		top.older.younger = top.younger
+	}
+	if top.younger == nil {
+		w.youngest = top.older
+	} else {
+		top.younger.older = top.older
+	}
+	top.held, top.older, top.younger = false, nil, nil
 }
 
 // top returns the top above a node.
@@ -119,16 +156,15 @@ func (n *node) top() *node {
 }
 
 // join puts n, a top, below another node. It reports false if that node is below n.
-func (w *waiting) join(n, above *node, now int64) bool {
+func (w *waiting) join(n, above *node) bool {
 	top := above.top()
 	if top == n {
 		return false
 	}
-	w.hold(top, now)
-	// The longest waiting span bounds the wait of all.
-	if n.age != nil && n.since < top.since {
-		top.since = n.since
-		w.oldest.MoveBefore(top.age, n.age)
+	w.hold(top, n.Came)
+	if n.held && n.since < top.since { // the longest waiting span bounds the wait of all
+		w.dequeue(top)
+		w.enqueue(top, n.since, n)
 	}
 	w.release(n)
 	n.above = above

@@ -4,52 +4,65 @@
 // send in any amount, package route for the processes that have posted.
 package recent
 
-import (
-	"iter"
-	"maps"
-)
+import "iter"
 
 // Map holds the entries added last, up to its limit.
 type Map[K comparable, V any] struct {
 	limit   int
-	entries map[K]V
-	order   []K // of arrival; a ring once full
-	oldest  int
+	at      map[K]int32 // the index in entries
+	entries []entry[K, V]
+	oldest  int // in entries, a ring once it is full
+}
+
+type entry[K comparable, V any] struct {
+	key K
+	val V
 }
 
 // New returns a Map of at most limit entries.
 func New[K comparable, V any](limit int) Map[K, V] {
-	return Map[K, V]{limit: limit, entries: make(map[K]V)}
+	return Map[K, V]{limit: limit, at: make(map[K]int32)}
 }
 
 // Get returns the value of k, and whether there is one.
-func (m *Map[K, V]) Get(k K) (V, bool) {
-	v, ok := m.entries[k]
+func (m *Map[K, V]) Get(k K) (v V, ok bool) {
+	i, ok := m.at[k]
+	if ok {
+		v = m.entries[i].val
+	}
 	return v, ok
 }
 
 // Has reports whether k has a value.
 func (m *Map[K, V]) Has(k K) bool {
-	_, ok := m.entries[k]
+	_, ok := m.at[k]
 	return ok
 }
 
 // All returns all keys and values, in no order.
-func (m *Map[K, V]) All() iter.Seq2[K, V] { return maps.All(m.entries) }
-
-// Len returns the number of entries.
-func (m *Map[K, V]) Len() int { return len(m.entries) }
+func (m *Map[K, V]) All() iter.Seq2[K, V] {
+	return func(yield func(K, V) bool) {
+		for _, e := range m.entries {
+			if !yield(e.key, e.val) {
+				return
+			}
+		}
+	}
+}
 
 // Put sets the value of k, and evicts the oldest key if k is new and the map full.
 func (m *Map[K, V]) Put(k K, v V) {
-	if _, ok := m.entries[k]; !ok {
-		if len(m.order) < m.limit {
-			m.order = append(m.order, k)
-		} else {
-			delete(m.entries, m.order[m.oldest])
-			m.order[m.oldest] = k
-			m.oldest = (m.oldest + 1) % m.limit
-		}
+	if i, ok := m.at[k]; ok {
+		m.entries[i].val = v
+		return
 	}
-	m.entries[k] = v
+	if len(m.entries) < m.limit {
+		m.at[k] = int32(len(m.entries))
+		m.entries = append(m.entries, entry[K, V]{k, v})
+		return
+	}
+	delete(m.at, m.entries[m.oldest].key)
+	m.at[k] = int32(m.oldest)
+	m.entries[m.oldest] = entry[K, V]{k, v}
+	m.oldest = (m.oldest + 1) % m.limit
 }

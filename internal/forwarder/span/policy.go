@@ -93,15 +93,13 @@ func newKeepList(keys []string) keepList {
 func (l *keepList) all() bool { return slices.Contains(l.prefixes, "") }
 
 func (l *keepList) has(key []byte) bool {
-	if _, ok := l.exact[string(key)]; ok {
-		return true
-	}
 	for _, p := range l.prefixes {
 		if len(key) >= len(p) && string(key[:len(p)]) == p {
 			return true
 		}
 	}
-	return false
+	_, ok := l.exact[string(key)]
+	return ok
 }
 
 // reserved reports whether only the host sets a key, even if Keep lists it.

@@ -53,12 +53,14 @@ const (
 	// Agents and Runtimes were received from elsewhere.
 	Agents
 	Runtimes
+	// Posted were posted by other programs of the host.
+	Posted
 
 	whoses
 )
 
 // prefixes precede a reason in the journal.
-var prefixes = [whoses]string{Agents: "agent: ", Runtimes: "runtime: "}
+var prefixes = [whoses]string{Agents: "agent: ", Runtimes: "runtime: ", Posted: "otlp: "}
 
 // A Ledger holds the Tallies of one journal. Its zero value is ready.
 type Ledger [whoses]Tally

@@ -44,7 +44,8 @@
 //
 // Kinds: 1, traces: the payload is an OTLP TracesData message. 2, drops: a JSON object
 // from reason to the number of spans lost for it. 3, carried: the same, summed from
-// removed segments. Unknown kinds are skipped.
+// removed segments. 4, posted: a TracesData message by other programs of the host.
+// Unknown kinds are skipped.
 //
 // # Damage
 //

@@ -86,7 +86,7 @@ func (j *Journal) remove(number uint64, s shares, shipped Cursor, total int64) b
 	var st Stats
 	err = scanSegment(j.dir, number, &st, func(r Record) error {
 		switch r.Kind {
-		case KindTraces:
+		case KindTraces, KindPosted:
 			if shipped.passed(r) {
 				return nil
 			}

@@ -28,7 +28,13 @@ const (
 	// KindCarried repeats the counts of drops records that were removed with
 	// their segments, so that totals outlive the cap.
 	KindCarried Kind = 3
+	// KindPosted is an OTLP TracesData message that other programs of the host have
+	// posted. Resources and scopes in it are theirs, and say nothing about who made it.
+	KindPosted Kind = 4
 )
+
+// Traces reports whether the payload is a TracesData message, whoever made it.
+func (k Kind) Traces() bool { return k == KindTraces || k == KindPosted }
 
 type marker [8]byte
 

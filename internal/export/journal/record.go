@@ -16,7 +16,7 @@ type Record struct {
 	Kind Kind
 	// Source is whose share the record counts against.
 	Source Source
-	// Spans is the number of spans in a record of KindTraces, or the number lost
+	// Spans is the number of spans in a record of traces, or the number lost
 	// in one of KindDrops or KindCarried.
 	Spans int
 	// Payload is valid until the callback returns or the next record is read.
@@ -29,9 +29,9 @@ type Record struct {
 // End is the offset behind the record.
 func (r Record) End() int64 { return r.Offset + recordHeaderLen + int64(len(r.Payload)) }
 
-// Traces decodes the payload of a record of KindTraces.
+// Traces decodes the payload of a record of traces.
 func (r Record) Traces() (*tracepb.TracesData, error) {
-	if r.Kind != KindTraces {
+	if !r.Kind.Traces() {
 		return nil, fmt.Errorf("journal: record %d:%d is of kind %d, not traces", r.Segment, r.Offset, r.Kind)
 	}
 	t := new(tracepb.TracesData)

@@ -73,7 +73,7 @@ func readUsage(dir string, segment uint64) (usage, error) {
 			break // damaged: the rest counts against no source
 		}
 		n := int64(recordHeaderLen) + int64(h.length)
-		if h.kind == KindTraces {
+		if h.kind.Traces() {
 			u[h.source] += n
 		}
 		off += n

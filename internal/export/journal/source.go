@@ -33,16 +33,25 @@ func sourceOf(resource *resourcepb.Resource) Source {
 
 // SourceOf returns the source of a sandbox's spans. Those by older versions are of
 // source 0.
-func SourceOf(sandbox string) Source {
-	return hashSource(&commonpb.AnyValue{Value: &commonpb.AnyValue_StringValue{StringValue: sandbox}})
-}
+func SourceOf(sandbox string) Source { return hash(sandbox, 0) }
 
-func hashSource(v *commonpb.AnyValue) Source {
+func hashSource(v *commonpb.AnyValue) Source { return hash(v.GetStringValue(), v.GetIntValue()) }
+
+func hash(text string, n int64) Source {
 	h := fnv.New32a()
-	_, _ = h.Write([]byte(v.GetStringValue()))
-	n := v.GetIntValue()
+	_, _ = h.Write([]byte(text))
 	_, _ = h.Write([]byte{byte(n), byte(n >> 8), byte(n >> 16), byte(n >> 24)})
 	const bits = 1<<24 - 1
 	sum := h.Sum32()
 	return Source(max((sum>>24^sum)&bits, 1))
+}
+
+// postedShares is how many shares the programs of the host have together. One that
+// posts under ever new names gets no more.
+const postedShares = 8
+
+// PostedSource returns the share of a program of the host that posts its spans, by its
+// name for itself.
+func PostedSource(service string) Source {
+	return hash("posted", int64(hash(service, 0)%postedShares))
 }

@@ -105,7 +105,7 @@ func (d *delivery) reread(ranges []journal.Range) (p part, err error) {
 	for _, r := range ranges {
 		before := len(p)
 		there, err := journal.ReadRange(d.Dir, r, func(r journal.Record) {
-			if r.Kind != journal.KindTraces {
+			if !r.Kind.Traces() {
 				return
 			}
 			if t, err := r.Traces(); err == nil { // if not, it was counted at the first reading

@@ -75,7 +75,7 @@ func (d *delivery) collect(f *journal.Follower) (p part, records int, err error)
 			return p, records, err
 		}
 		records++
-		if r.Kind != journal.KindTraces {
+		if !r.Kind.Traces() {
 			continue
 		}
 		size += len(r.Payload)

@@ -4,14 +4,12 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"io"
-	"log"
 	"net"
 	"net/http"
 	"net/netip"
 	"sync"
-	"time"
 
+	"github.com/shimtrace/shimtrace/internal/forwarder/post"
 	"github.com/shimtrace/shimtrace/internal/losses"
 )
 
@@ -29,39 +27,13 @@ type Endpoint struct {
 func New(sink Sink, opts Options) *Endpoint {
 	e := &Endpoint{opts: opts.withDefaults(), sink: sink, decoded: make(chan struct{})}
 	e.queue = newQueue(e.opts.QueuedBodies, e.opts.QueuedBytes, e.opts.Pending)
-	protocols := new(http.Protocols)
-	protocols.SetHTTP1(true)
-	protocols.SetUnencryptedHTTP2(true) // runtime-rs's client speaks nothing else
-	e.server = &http.Server{
-		Handler:           http.HandlerFunc(e.serve),
-		Protocols:         protocols,
-		ReadHeaderTimeout: e.opts.ReadTimeout / 4,
-		ReadTimeout:       e.opts.ReadTimeout,
-		WriteTimeout:      e.opts.ReadTimeout + answerTimeout,
-		IdleTimeout:       idleTimeout,
-		MaxHeaderBytes:    16 << 10,
-		HTTP2: &http.HTTP2Config{
-			MaxConcurrentStreams:          16,
-			MaxReadFrameSize:              64 << 10, // a connection keeps memory for its longest frame
-			MaxReceiveBufferPerConnection: 256 << 10,
-			MaxReceiveBufferPerStream:     128 << 10,
-		},
-		ConnContext: func(ctx context.Context, c net.Conn) context.Context {
-			return context.WithValue(ctx, peerKey{}, addrPort(c.RemoteAddr()))
-		},
-		ErrorLog: log.New(io.Discard, "", 0), // what costs spans is reported
+	e.server = post.NewServer(http.HandlerFunc(e.serve), e.opts.ReadTimeout)
+	e.server.ConnContext = func(ctx context.Context, c net.Conn) context.Context {
+		return context.WithValue(ctx, peerKey{}, addrPort(c.RemoteAddr()))
 	}
 	go e.decode()
 	return e
 }
-
-const (
-	// answerTimeout bounds the writing of an answer, which has no body.
-	answerTimeout = 5 * time.Second
-	// idleTimeout is longer than the runtimes' clients keep an idle connection (both 90
-	// s): a span posted while we close it would be lost.
-	idleTimeout = 3 * time.Minute
-)
 
 // peerKey is the context key of a connection's remote address.
 type peerKey struct{}
@@ -79,12 +51,7 @@ func addrPort(a net.Addr) netip.AddrPort {
 // Serve serves connections of l until Close, then returns nil. It closes l. An Endpoint
 // may serve several listeners.
 func (e *Endpoint) Serve(l net.Listener) error {
-	limited := &listener{
-		Listener: l,
-		max:      int64(e.opts.MaxConnections),
-		turned:   &e.opts.Counters.TurnedAway,
-	}
-	if err := e.server.Serve(limited); !errors.Is(err, http.ErrServerClosed) {
+	if err := e.server.Serve(post.Limited(l, e.opts.MaxConnections, &e.opts.Counters.TurnedAway)); !errors.Is(err, http.ErrServerClosed) {
 		return fmt.Errorf("serve runtimes on %s: %w", l.Addr(), err)
 	}
 	return nil
@@ -138,7 +105,7 @@ func (e *Endpoint) decode() {
 	}
 }
 
-func (e *Endpoint) deliver(d *decoder, p post) {
+func (e *Endpoint) deliver(d *decoder, p answered) {
 	service, spans, err := d.Decode(p.body)
 	if err != nil {
 		e.report(losses.MalformedPost, err)

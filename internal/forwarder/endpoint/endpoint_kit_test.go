@@ -72,7 +72,7 @@ func serve(t *testing.T, sink Sink, opts Options) *served {
 		if err := <-ended; err != nil {
 			t.Errorf("serve: %v", err)
 		}
-		if left := e.queue.room.Load(); left != int64(e.opts.QueuedBytes) {
+		if left := e.queue.room.Free(); left != e.opts.QueuedBytes {
 			t.Errorf("room for %d bytes of %d", left, e.opts.QueuedBytes)
 		}
 	})

@@ -4,10 +4,12 @@ import (
 	"net/netip"
 	"sync"
 	"sync/atomic"
+
+	"github.com/shimtrace/shimtrace/internal/forwarder/post"
 )
 
-// post is an answered request.
-type post struct {
+// answered is an answered request.
+type answered struct {
 	peer netip.AddrPort
 	body []byte
 }
@@ -15,8 +17,8 @@ type post struct {
 // queue holds the posts that wait to be decoded, in order, and accounts for their
 // memory and that of bodies still being read.
 type queue struct {
-	posts   chan post
-	room    atomic.Int64  // free, in bytes
+	posts   chan answered
+	room    *post.Room
 	pending *atomic.Int64 // posts
 
 	mu      sync.Mutex
@@ -32,25 +34,12 @@ type waiter struct {
 }
 
 func newQueue(posts, bytes int, pending *atomic.Int64) *queue {
-	q := &queue{posts: make(chan post, posts), pending: pending}
-	q.room.Store(int64(bytes))
-	return q
+	return &queue{posts: make(chan answered, posts), room: post.NewRoom(bytes), pending: pending}
 }
-
-// reserve takes room for n bytes and reports whether there was enough.
-func (q *queue) reserve(n int) bool {
-	if q.room.Add(-int64(n)) < 0 {
-		q.release(n)
-		return false
-	}
-	return true
-}
-
-func (q *queue) release(n int) { q.room.Add(int64(n)) }
 
 // put queues a post, whose body's capacity has been reserved, and reports whether there
 // was room.
-func (q *queue) put(p post) bool {
+func (q *queue) put(p answered) bool {
 	q.mu.Lock()
 	defer q.mu.Unlock()
 	if q.closed {
@@ -67,8 +56,8 @@ func (q *queue) put(p post) bool {
 }
 
 // done releases a post that was taken out of the queue.
-func (q *queue) done(p post) {
-	q.release(cap(p.body))
+func (q *queue) done(p answered) {
+	q.room.Release(cap(p.body))
 	q.pending.Add(-1)
 	q.mu.Lock()
 	defer q.mu.Unlock()

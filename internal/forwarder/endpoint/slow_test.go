@@ -121,7 +121,7 @@ func TestMemoryIsForWhatArrived(t *testing.T) {
 		io.WriteString(dial(t, e), head(limit)+strings.Repeat("x", limit-10))
 	}
 	eventually(t, "no room", func() bool { return e.counters.Losses.Of(losses.BusyPost) > 0 })
-	if room := e.queue.room.Load(); room < 0 {
+	if room := e.queue.room.Free(); room < 0 {
 		t.Errorf("room for %d bytes", room)
 	}
 }

@@ -1,0 +1,40 @@
+package post
+
+import (
+	"io"
+	"log"
+	"net/http"
+	"time"
+)
+
+const (
+	// answerTimeout bounds the writing of an answer, which has next to no body.
+	answerTimeout = 5 * time.Second
+	// idleTimeout is longer than the clients that we know keep an idle connection (90
+	// s): a span posted while we close it would be lost.
+	idleTimeout = 3 * time.Minute
+)
+
+// NewServer returns a server of HTTP/1.1 and of HTTP/2 in clear text. A request must
+// have arrived in the given time, its headers in a quarter of that.
+func NewServer(h http.Handler, readTimeout time.Duration) *http.Server {
+	protocols := new(http.Protocols)
+	protocols.SetHTTP1(true)
+	protocols.SetUnencryptedHTTP2(true) // gRPC, and runtime-rs's client, speak nothing else
+	return &http.Server{
+		Handler:           h,
+		Protocols:         protocols,
+		ReadHeaderTimeout: readTimeout / 4,
+		ReadTimeout:       readTimeout,
+		WriteTimeout:      readTimeout + answerTimeout,
+		IdleTimeout:       idleTimeout,
+		MaxHeaderBytes:    16 << 10,
+		HTTP2: &http.HTTP2Config{
+			MaxConcurrentStreams:          16,
+			MaxReadFrameSize:              64 << 10, // a connection keeps memory for its longest frame
+			MaxReceiveBufferPerConnection: 256 << 10,
+			MaxReceiveBufferPerStream:     128 << 10,
+		},
+		ErrorLog: log.New(io.Discard, "", 0), // what costs spans is reported
+	}
+}

@@ -30,14 +30,17 @@ func collectCommands(h *host) []*cli.Command {
 func collectCommand(h *host) *cli.Command {
 	return &cli.Command{
 		Name:  collectName,
-		Usage: "ship the journal and receive the spans of Kata's own runtimes",
+		Usage: "ship the journal, receive the spans of Kata's own runtimes and of other programs",
 		Description: "Relays start it by themselves when an endpoint is configured, and for Kata's runtimes. One\n" +
 			"process collects for the whole host; a second one exits at once with code 0. It ships the\n" +
 			"journals to their collectors. While one is away nothing is lost: spans that are not\n" +
 			"shipped stay in the journal. It is also the endpoint that Kata's runtimes post to, as soon as\n" +
-			"a relay asks for that, and hands each span to its sandbox's relay. See docs/operation.md.\n\n" +
+			"a relay asks for that, and hands each span to its sandbox's relay. See docs/operation.md.\n" +
+			"With [otlp] in the configuration, or --otlp, programs of the host may send it their\n" +
+			"spans. See docs/otlp-endpoint.md.\n\n" +
 			"ship and receive are its older names.\n\n" +
-			"Examples:\n   shimtrace collect --idle 0      # as a service, before any relay\n" +
+			"Examples:\n   shimtrace collect --service     # from the host's start on\n" +
+			"   shimtrace collect --otlp unix:/run/shimtrace/otlp.sock --otlp 127.0.0.1:4317\n" +
 			"   shimtrace collect --listen 127.0.0.1:24268\n" +
 			"   OTEL_EXPORTER_OTLP_ENDPOINT=http://127.0.0.1:4318 shimtrace collect --once",
 		Flags: []cli.Flag{
@@ -45,6 +48,8 @@ func collectCommand(h *host) *cli.Command {
 			&cli.StringFlag{Name: "runtime", Usage: "ship only the journal of section [runtime.`INNER`] of the configuration"},
 			&cli.BoolFlag{Name: "once", Usage: "ship the present content and exit; receive nothing"},
 			&cli.StringFlag{Name: "listen", Usage: "receive at loopback `ADDRESS` at once (default: the configured one, when a relay asks)"},
+			&cli.StringSliceFlag{Name: "otlp", Usage: "receive the spans of programs at `ADDRESS`, a loopback address or unix:PATH (default: as configured)"},
+			&cli.BoolFlag{Name: "service", Usage: "stay, whether there is anything to do or not; wait while another process collects"},
 			&cli.DurationFlag{Name: "idle", Value: time.Minute, Usage: "exit when there was nothing to ship and no relay for `DURATION`; 0: never"},
 		},
 		Action: func(ctx context.Context, c *cli.Command) error {
@@ -57,6 +62,11 @@ func collectCommand(h *host) *cli.Command {
 			if at := c.String("listen"); at != "" {
 				if a, err := netip.ParseAddrPort(at); err != nil || !a.Addr().IsLoopback() {
 					return console.UsageError("--listen %s: not an address of the loopback interface with a port, such as 127.0.0.1:276", at)
+				}
+			}
+			for _, at := range c.StringSlice("otlp") {
+				if err := config.CheckOTLP(at); err != nil {
+					return console.UsageError("--otlp: %v", err)
 				}
 			}
 			if c.Name != collectName {
@@ -72,6 +82,9 @@ func collectCommand(h *host) *cli.Command {
 				}
 				if at := c.String("listen"); at != "" {
 					cfg.Jaeger.Listen = at
+				}
+				if at := c.StringSlice("otlp"); len(at) > 0 {
+					cfg.OTLP.Listen = at
 				}
 				return cfg
 			}
@@ -93,11 +106,16 @@ func collectCommand(h *host) *cli.Command {
 			if c.Name == "ship" && all[0].Export.Endpoint == "" {
 				return errNowhere
 			}
+			idle := c.Duration("idle")
+			if c.Bool("service") {
+				idle = 0
+			}
 			err := collect.Run(ctx, collect.Options{
 				Configurations: all,
 				Reload:         collect.Reloader(h.getenv, load),
 				Listen:         c.String("listen") != "" || c.Name == "receive" || all[0].Jaeger.Receive == "on",
-				Idle:           c.Duration("idle"),
+				Idle:           idle,
+				Wait:           c.Bool("service"),
 			}, say)
 			if errors.Is(err, collect.ErrHeld) {
 				say.Warn(err)

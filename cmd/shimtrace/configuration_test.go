@@ -124,6 +124,9 @@ func shownDefault(t *testing.T, v reflect.Value) string {
 		if value == nil {
 			return "as below"
 		}
+		if len(value) == 0 {
+			return "none"
+		}
 		return "`[\"" + strings.Join(value, "\", \"") + "\"]`"
 	}
 	text, err := json.Marshal(v.Interface())

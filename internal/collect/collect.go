@@ -3,6 +3,7 @@ package collect
 import (
 	"context"
 	"errors"
+	"fmt"
 	"os"
 	"sync"
 	"time"
@@ -30,12 +31,23 @@ type Options struct {
 	// Idle is how long Run goes on without relays and without anything to ship; 0: for
 	// ever.
 	Idle time.Duration
+	// Wait says to wait while another process collects, instead of returning ErrHeld.
+	Wait bool
 }
 
 // Run collects until ctx is done or nothing is left to do.
 func Run(ctx context.Context, o Options, c *console.Console) error {
 	for {
 		err := run(ctx, o, c)
+		if errors.Is(err, ErrHeld) && o.Wait {
+			c.Warn(fmt.Errorf("%w: waiting for its end", err))
+			select {
+			case <-ctx.Done():
+				return nil
+			case <-time.After(turnInterval):
+			}
+			continue
+		}
 		// A process may have appended, and found the lock held, just when we gave up.
 		if err != nil || ctx.Err() != nil || !pending(o.Configurations) {
 			return err
@@ -54,6 +66,9 @@ func pending(all []config.Config) bool {
 }
 
 const (
+	// turnInterval is the pause between attempts to take the place of a process that
+	// collects.
+	turnInterval = time.Second
 	// lookInterval is the pause between looks at what is to be done.
 	lookInterval = 250 * time.Millisecond
 	// slowInterval is the pause between looks at files, and between counts of losses.
@@ -84,12 +99,13 @@ func run(ctx context.Context, o Options, c *console.Console) error {
 		p.relays.Close()
 		return err
 	}
+	c.Warn(r.programs.follow(o.Configurations[0].OTLP))
 
 	var background sync.WaitGroup
 	background.Go(func() { giveBack(ctx, r.counters.Bodies.Load) })
 	s := shipments{console: c}
 	s.follow(o.Configurations, o.Idle)
-	status := func() console.Status { return join(r.status(), s.status()) }
+	status := func() console.Status { return join(join(r.status(), r.programs.status()), s.status()) }
 	background.Go(func() { c.Watch(ctx, 2*lookInterval, status) })
 	received := make(chan struct{})
 	go func() {
@@ -111,6 +127,7 @@ func look(ctx context.Context, o Options, r *reception, s *shipments) error {
 	tick := time.NewTicker(lookInterval)
 	defer tick.Stop()
 	busy, slow := time.Now(), time.Now()
+	otlp := o.Configurations[0].OTLP
 	for {
 		select {
 		case <-ctx.Done():
@@ -124,15 +141,17 @@ func look(ctx context.Context, o Options, r *reception, s *shipments) error {
 			r.tell()
 			if all := o.Reload(); all != nil {
 				r.setListen(all[0].Jaeger.Listen)
+				otlp = all[0].OTLP
 				s.follow(all, o.Idle)
 			}
+			r.console.Warn(r.programs.follow(otlp))
 		}
 		relays := r.router.Snapshot().Relays > 0
 		if late || relays && !r.wanted {
 			r.wanted = r.wanted || relays
 			r.console.Warn(r.follow())
 		}
-		if relays {
+		if relays || len(otlp.Listen) > 0 {
 			busy = now
 			continue
 		}

@@ -27,7 +27,7 @@ const (
 	closeTime = 2 * time.Second
 )
 
-// reception receives runtimes' spans and passes them to relays.
+// reception receives runtimes' spans and passes them to relays, and other programs'.
 type reception struct {
 	place    *place
 	console  *console.Console
@@ -35,6 +35,7 @@ type reception struct {
 	counters endpoint.Counters
 	endpoint *endpoint.Endpoint
 	router   *route.Router
+	programs *programs
 	serving  sync.WaitGroup
 
 	wanted bool // a relay or the starter of the process wants runtimes' spans
@@ -67,6 +68,9 @@ func newReception(cfg config.Config, p *place, c *console.Console) *reception {
 		Counters: &r.counters,
 		Pending:  p.pending,
 	})
+	r.programs = newPrograms(cfg, r.router, endpoint.Options{
+		Span: agentconfig.Limits(cfg.Agent).Wire.Options, Counters: &r.counters,
+	}, r.journal.Losses(losses.Posted), c)
 	c.Warn(p.uncounted)
 	if p.lost > 0 {
 		lost.Add(losses.EndpointGone, int(p.lost))
@@ -93,6 +97,7 @@ func (r *reception) run(ctx context.Context) {
 	posts, cancel := context.WithTimeout(context.WithoutCancel(ctx), closeTime)
 	defer cancel()
 	r.console.Warn(r.endpoint.Close(posts)) // a post may take too long
+	r.programs.close(posts)
 	r.serving.Wait()
 	relays, cancel := context.WithTimeout(context.WithoutCancel(ctx), closeTime)
 	defer cancel()

@@ -6,6 +6,7 @@
 package config
 
 import (
+	"strings"
 	"time"
 
 	"github.com/shimtrace/shimtrace/internal/defaults"
@@ -24,6 +25,7 @@ type Config struct {
 	Trace   Trace   `toml:"trace"`
 	Agent   Agent   `toml:"agent"`
 	Jaeger  Jaeger  `toml:"jaeger"`
+	OTLP    OTLP    `toml:"otlp"`
 	Export  Export  `toml:"export"`
 	Journal Journal `toml:"journal"`
 	Relay   Relay   `toml:"relay"`
@@ -64,6 +66,9 @@ type Trace struct {
 	// longer than Slow. Wait and streams are never slow.
 	Quiet []string `toml:"quiet"`
 	Slow  Duration `toml:"slow"`
+	// Annotations are the keys of a pod's annotations with the context of what caused
+	// the pod; the first one that is present counts. Join applies to it.
+	Annotations []string `toml:"annotations"`
 }
 
 // Agent is about the Kata agent in the sandbox's VM: the spans it sends to the host,
@@ -108,6 +113,28 @@ type Jaeger struct {
 	// until their sandbox is known.
 	BodyBytes Bytes `toml:"body_bytes"`
 	HeldBytes Bytes `toml:"held_bytes"`
+}
+
+// OTLP is about the spans that programs of the host post in OTLP. The host has these
+// settings once.
+type OTLP struct {
+	// Listen are the addresses of the endpoint: "unix:" and a path, or a loopback
+	// address and a port. None: there is no endpoint.
+	Listen []string `toml:"listen"`
+	// Users may post beside root and our own user; numeric ids.
+	Users []uint32 `toml:"users"`
+	// BodyBytes bounds one post, BytesPerSecond all of them in the long run.
+	BodyBytes      Bytes `toml:"body_bytes"`
+	BytesPerSecond Bytes `toml:"bytes_per_second"`
+}
+
+// UnixPath returns the path of an address of [OTLP.Listen] that is a Unix socket.
+func UnixPath(address string) (path string, ok bool) {
+	path, ok = strings.CutPrefix(address, "unix:")
+	if rest, url := strings.CutPrefix(path, "//"); url {
+		path = rest // unix:///run/s, as exporters write it
+	}
+	return path, ok
 }
 
 // AgentLimits bound what the guest of one sandbox may send; packages agent, forwarder
@@ -185,6 +212,7 @@ func Default() Config {
 			SamplerArg:  1,
 			Quiet:       []string{"State", "Stats", "Pids", "Connect", "Wait"},
 			Slow:        Duration(500 * time.Millisecond),
+			Annotations: []string{"tracing.k8s.io/traceparent", "opentelemetry.io/trace-context"},
 		},
 		Agent: Agent{
 			Receive: "auto",
@@ -212,6 +240,11 @@ func Default() Config {
 			Quiet:     []string{kata.Endpoints},
 			BodyBytes: defaults.JaegerBody,
 			HeldBytes: defaults.JaegerHeld,
+		},
+		OTLP: OTLP{
+			Listen:         []string{},
+			BodyBytes:      defaults.OTLPBody,
+			BytesPerSecond: defaults.OTLPBytesPerSecond,
 		},
 		Export: Export{
 			Protocol:    "http/protobuf",

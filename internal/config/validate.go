@@ -76,6 +76,7 @@ func (c *Config) violations() []violation {
 	c.Agent.Limits.check(&r)
 	r.oneOf("jaeger.receive", c.Jaeger.Receive, "auto", "on", "off")
 	c.Jaeger.check(&r)
+	c.OTLP.check(&r)
 	r.oneOf("export.protocol", c.Export.Protocol, "http/protobuf", "grpc")
 	r.oneOf("export.compression", c.Export.Compression, "gzip", "none")
 	r.want(checkEndpoint(c.Export.Endpoint), "export.endpoint")
@@ -109,8 +110,7 @@ func (l AgentLimits) check(r *rules) {
 }
 
 func (j Jaeger) check(r *rules) {
-	at, err := netip.ParseAddrPort(j.Listen)
-	if err != nil || !at.Addr().IsLoopback() || at.Port() == 0 {
+	if !loopback(j.Listen) {
 		r.want(fmt.Errorf("%q is not an address of the loopback interface with a port, such as 127.0.0.1:276", j.Listen), "jaeger.listen")
 	}
 	r.want(positive(int64(j.BodyBytes)), "jaeger.body_bytes")
@@ -118,6 +118,36 @@ func (j Jaeger) check(r *rules) {
 	if j.HeldBytes < j.BodyBytes {
 		r.want(fmt.Errorf("%d is less than one request may have (body_bytes, %d)", j.HeldBytes, j.BodyBytes), "jaeger.held_bytes", "jaeger.body_bytes")
 	}
+}
+
+func (o OTLP) check(r *rules) {
+	for _, address := range o.Listen {
+		r.want(CheckOTLP(address), "otlp.listen")
+	}
+	r.want(positive(int64(o.BodyBytes)), "otlp.body_bytes")
+	r.want(positive(int64(o.BytesPerSecond)), "otlp.bytes_per_second")
+	const most = 1 << 30
+	if o.BodyBytes > most {
+		r.want(fmt.Errorf("%d is more than a post may have: at most 1GiB", o.BodyBytes), "otlp.body_bytes")
+	}
+}
+
+// CheckOTLP returns why nothing can listen at an address of [otlp]; nil if that is
+// possible.
+func CheckOTLP(address string) error {
+	if path, ok := UnixPath(address); ok {
+		return absolute(path)
+	}
+	if !loopback(address) {
+		return fmt.Errorf("%q is neither a Unix socket, such as unix:/run/shimtrace/otlp.sock, nor an address of the loopback interface with a port, such as 127.0.0.1:4317", address)
+	}
+	return nil
+}
+
+// loopback reports whether the text is an address of the loopback interface with a port.
+func loopback(text string) bool {
+	at, err := netip.ParseAddrPort(text)
+	return err == nil && at.Addr().IsLoopback() && at.Port() != 0
 }
 
 func (j Journal) check(r *rules) {
@@ -147,6 +177,9 @@ func (c *Config) onceAHost(common Config) []violation {
 	}
 	if own.HeldBytes != of.HeldBytes {
 		r.want(err, "jaeger.held_bytes")
+	}
+	if !reflect.DeepEqual(c.OTLP, common.OTLP) {
+		r.want(errors.New("the host has its OTLP endpoint once: set it in the common [otlp]"), "otlp.listen", "otlp.users", "otlp.body_bytes", "otlp.bytes_per_second")
 	}
 	return r
 }

@@ -40,6 +40,13 @@ const (
 	JaegerHeld = 8 << 20
 )
 
+// Of [otlp]. A kubelet and a containerd that trace everything send some thousand spans,
+// 1 MB, a second while pods start.
+const (
+	OTLPBody           = 8 << 20
+	OTLPBytesPerSecond = 32 << 20
+)
+
 // Of [journal].
 const (
 	JournalBytes = 64 << 20

@@ -40,13 +40,14 @@ func GuardCollect(ctx context.Context, stateDir string, killing func(answer stri
 	k.Guard(ctx)
 }
 
-// Keeper makes sure that a process ships the journal to the collector and receives the
-// spans of Kata's runtimes: the operator's tool, run detached as "shimtrace collect",
+// Keeper makes sure that a process ships the journal to the collector, receives the
+// spans of Kata's runtimes and is the host's OTLP endpoint: the operator's tool, run detached as "shimtrace collect",
 // one per host. Any number of processes may keep it at once.
 type Keeper struct {
 	*keeper.Keeper
 	opts  keeper.Options
-	ships bool
+	ships bool // there is a collector
+	otlp  bool // the host has an OTLP endpoint
 }
 
 // NewKeeper returns the Keeper for a configuration. It logs what hinders it with logf,
@@ -60,7 +61,12 @@ func NewKeeper(cfg config.Config, logf func(format string, args ...any)) *Keeper
 		Name:    collectProcess,
 		Logf:    logf,
 	}
-	return &Keeper{Keeper: keeper.New(opts), opts: opts, ships: cfg.Export.Endpoint != ""}
+	k := &Keeper{opts: opts, ships: cfg.Export.Endpoint != "", otlp: len(cfg.OTLP.Listen) > 0}
+	if k.otlp && !k.ships {
+		k.opts.Without = "there is no OTLP endpoint"
+	}
+	k.Keeper = keeper.New(k.opts)
+	return k
 }
 
 // Receive makes the process receive the runtimes' spans as well. Unless lacks says that
@@ -76,10 +82,11 @@ func (k *Keeper) Receive(listen func() ([]*os.File, error), lacks func(answer st
 	k.Keeper = keeper.New(k.opts)
 }
 
-// EnsureShipped starts the process if there is an endpoint and none runs. It is called
-// after every append, because an idle process ends; while one runs, the call is cheap.
+// EnsureShipped starts the process if there is a collector or an OTLP endpoint and none
+// runs. It is called after every append, because an idle process ends; while one runs,
+// the call is cheap.
 func (k *Keeper) EnsureShipped() {
-	if k.ships {
+	if k.ships || k.otlp {
 		k.Ensure()
 	}
 }

@@ -47,6 +47,17 @@ func TestShipperIsStarted(t *testing.T) {
 	}
 }
 
+// TestOTLPEndpointIsStarted: the process is started without a collector, too, if the
+// host has an OTLP endpoint.
+func TestOTLPEndpointIsStarted(t *testing.T) {
+	f := newFakeShipper(t, "exec sleep 1000")
+	f.cfg.Export.Endpoint, f.cfg.OTLP.Listen = "", []string{"unix:/run/shimtrace/otlp.sock"}
+	k := NewKeeper(f.cfg, t.Logf)
+	defer k.Close(0)
+	k.EnsureShipped()
+	eventually(t, "the process starts", func() bool { return len(f.Started(t)) > 0 })
+}
+
 func TestShipperIsMissing(t *testing.T) {
 	t.Setenv("PATH", "/nonexistent")
 	cfg := config.Default()

@@ -26,6 +26,17 @@ const (
 // runtime-rs's (src/runtime-rs/crates/runtimes/src/tracer.rs).
 func IsRuntimeRoot(name string) bool { return name == "rootSpan" || name == "root-span" }
 
+// IsRuntimeService reports whether a service is one of Kata's runtimes: the Go runtime
+// (src/runtime/pkg/katautils/katatrace/tracing.go), or runtime-rs, with the beginning of
+// its sandbox's id (src/runtime-rs/crates/runtimes/src/tracer.rs).
+func IsRuntimeService(name string) bool {
+	return name == "kata" || strings.HasPrefix(name, RustService)
+}
+
+// RustService precedes the first 8 characters of a sandbox's id in the service name of
+// runtime-rs.
+const RustService = "kata-sb-"
+
 // LifeLong are the agent's spans that are no request and last as long as the agent
 // (src/agent/src/main.rs, src/agent/src/uevent.rs). Their children arrive long before
 // them.

@@ -94,14 +94,20 @@ func (d *decoder) Decode(body []byte) (service string, spans []span.Span, err er
 		c.Losses.Add(losses.MalformedPost, 1)
 		return "", nil, &bodyError{Offset: r.at, Span: at, Err: r.err}
 	}
+	d.count(len(body), len(spans))
+	return service, spans, nil
+}
+
+// count counts what became of a body.
+func (d *decoder) count(bytes, spans int) {
+	c := d.opts.Counters
 	for reason, n := range d.lost {
 		c.Losses.Add(reason, n)
 	}
 	c.Exporter.Add(d.exporter)
 	c.Bodies.Add(1)
-	c.Bytes.Add(uint64(len(body)))
-	c.Spans.Add(uint64(len(spans)))
-	return service, spans, nil
+	c.Bytes.Add(uint64(bytes))
+	c.Spans.Add(uint64(spans))
 }
 
 // spans reads the batch's spans. at is the index of the one that could not be read, or

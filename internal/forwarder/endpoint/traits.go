@@ -50,9 +50,9 @@ func (t *traits) take(g tag) bool {
 		return true // the scope says it
 	case "package":
 		t.pkg = g.str
-	case "code.filepath":
+	case "code.filepath", "code.file.path": // the older and the newer convention
 		t.file = g.str
-	case "code.namespace":
+	case "code.namespace", "code.module.name":
 		t.crate = g.str
 	case "req":
 		t.request = g.str

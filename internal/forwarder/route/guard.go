@@ -15,16 +15,16 @@ import (
 	"github.com/shimtrace/shimtrace/internal/losses"
 )
 
-// Guard returns a listener at the endpoint's port that admits only processes of root
-// and our own user, as which runtimes and relays run. It resets all other connections
-// unread, also those whose process cannot be found out. Take identifies the admitted
-// ones by their address.
+// Guard returns a listener at an endpoint's port that admits only processes of root, of
+// our own user, as which runtimes and relays run, and of the given ones. It resets all
+// other connections unread, also those whose process cannot be found out. Take
+// identifies processes of root and our own user by their address.
 //
 // Any local user can connect as often as they like, and runtimes queue behind them. So
 // turning one away must cost little: a few system calls, no polled descriptor, no
 // goroutine.
-func (r *Router) Guard(port *net.TCPListener) (net.Listener, error) {
-	g := &guarded{router: r, at: port.Addr(), to: port.Addr().(*net.TCPAddr).AddrPort(), spare: -1}
+func (r *Router) Guard(port *net.TCPListener, users ...uint32) (net.Listener, error) {
+	g := &guarded{router: r, users: users, at: port.Addr(), to: port.Addr().(*net.TCPAddr).AddrPort(), spare: -1}
 	var err error
 	if g.file, err = port.File(); err != nil { // the listener's own descriptor cannot be read from
 		return nil, fmt.Errorf("endpoint of the runtimes: %w", err)
@@ -41,6 +41,7 @@ func (r *Router) Guard(port *net.TCPListener) (net.Listener, error) {
 
 type guarded struct {
 	router *Router
+	users  []uint32 // that are admitted, beside root and our own
 	at     net.Addr
 	to     netip.AddrPort
 	file   *os.File
@@ -185,7 +186,7 @@ func (g *guarded) look() {
 	all := g.router.sockets.find(from, g.to)
 	welcome := make([]bool, len(all))
 	for i, f := range all {
-		if welcome[i] = g.router.judge(f); !welcome[i] {
+		if welcome[i] = g.router.judge(f, g.users); !welcome[i] {
 			reset(g.batch[i].fd)
 		}
 	}
@@ -216,8 +217,10 @@ func (g *guarded) serve(a arrival, s socket) {
 		conn.Close()
 		return
 	}
-	g.router.opened(a.from, s)
-	g.ready = append(g.ready, &guardedConn{Conn: conn, router: g.router, from: a.from})
+	if ours(s.uid) {
+		g.router.opened(a.from, s)
+	}
+	g.ready = append(g.ready, &guardedConn{Conn: conn, router: g.router, from: a.from, uid: s.uid})
 }
 
 // reset closes a connection at once, leaving nothing in the kernel.
@@ -259,8 +262,12 @@ type guardedConn struct {
 	net.Conn
 	router *Router
 	from   netip.AddrPort
+	uid    uint32
 	once   sync.Once
 }
+
+// User returns the user of the process at the other end.
+func (c *guardedConn) User() uint32 { return c.uid }
 
 // Close implements net.Conn.
 func (c *guardedConn) Close() error {

@@ -159,7 +159,7 @@ func (h *hosted) listed(id string) int {
 func (h *hosted) arrived(t *testing.T, from, to netip.AddrPort) {
 	t.Helper()
 	f := h.sockets.find([]netip.AddrPort{from}, to)[0]
-	if !h.judge(f) {
+	if !h.judge(f, nil) {
 		t.Fatalf("%s is not listened to: %v", from, f.err)
 	}
 	h.opened(from, f.socket)

@@ -19,19 +19,22 @@ type peer struct {
 	held   int           // how many of its batches are held
 }
 
-// judge reports whether to admit a connection: only processes of root and our own user
-// are, as which runtimes and relays run. Connections of strangers, and of processes
+// ours reports whether runtimes and relays can run as the user: root, or our own.
+func ours(uid uint32) bool { return uid == 0 || int(uid) == os.Geteuid() }
+
+// judge reports whether to admit a connection: only processes of root, of our own user
+// and of the given ones are. Connections of strangers, and of processes
 // that did not wait for an answer as runtimes do, are counted, but not as losses:
 // anyone could inflate these. A process that cannot be found out may have been a
 // runtime, so one span of it counts as lost; nobody knows how many it would have sent.
-func (r *Router) judge(f found) (welcome bool) {
+func (r *Router) judge(f found, users []uint32) (welcome bool) {
 	switch {
 	case errors.Is(f.err, errNoSocket):
 		r.turnAway(turnedGone, "a process that did not wait for an answer is not listened to")
 	case f.err != nil:
 		r.losses.Add(losses.Unchecked, 1)
 		r.warn(fmt.Errorf("nobody is listened to of whom it is not known who it is: %w", f.err))
-	case f.uid != 0 && int(f.uid) != os.Geteuid():
+	case !ours(f.uid) && !slices.Contains(users, f.uid):
 		r.turnAway(turnedStranger, "a process of user %d is not listened to", f.uid)
 	default:
 		return true

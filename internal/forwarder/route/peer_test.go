@@ -88,7 +88,7 @@ func TestStrangers(t *testing.T) {
 			})
 			foreign := e.connectAs(t, 65534)
 			for at, want := range map[netip.AddrPort]bool{gone.at: false, foreign: false, ours.at: true} {
-				if got := h.judge(h.sockets.find([]netip.AddrPort{at}, e.at)[0]); got != want {
+				if got := h.judge(h.sockets.find([]netip.AddrPort{at}, e.at)[0], nil); got != want {
 					t.Errorf("%s is listened to: %t, want %t", at, got, want)
 				}
 			}
@@ -96,7 +96,7 @@ func TestStrangers(t *testing.T) {
 				t.Errorf("%+v", s)
 			}
 			blind := startHost(t, t.TempDir(), RouterOptions{diagnose: noDiag, proc: host.Proc(t.TempDir())})
-			if blind.judge(blind.sockets.find([]netip.AddrPort{ours.at}, e.at)[0]) {
+			if blind.judge(blind.sockets.find([]netip.AddrPort{ours.at}, e.at)[0], nil) {
 				t.Error("somebody is listened to of whom nothing is known")
 			}
 			if s := blind.Snapshot(); s.Lost[losses.Unchecked] != 1 || int(blind.drops.Of(losses.Unchecked)) != 1 {

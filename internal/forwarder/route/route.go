@@ -4,6 +4,7 @@ import (
 	"slices"
 
 	"github.com/shimtrace/shimtrace/internal/forwarder/span"
+	"github.com/shimtrace/shimtrace/internal/kata"
 	"github.com/shimtrace/shimtrace/internal/losses"
 )
 
@@ -81,7 +82,7 @@ func (r *Router) unlist(c *relay) {
 }
 
 // serviceOf returns the service name of a sandbox's runtime-rs.
-func serviceOf(sandbox string) string { return "kata-sb-" + sandbox[:min(8, len(sandbox))] }
+func serviceOf(sandbox string) string { return kata.RustService + sandbox[:min(8, len(sandbox))] }
 
 // whose returns the relay of the batch's sandbox, nil if it is not known. proven is
 // whether the process proves it, rather than the post saying so. The caller holds the

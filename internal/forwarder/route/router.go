@@ -270,6 +270,10 @@ func (r *Router) Take(from netip.AddrPort, service string, spans []span.Span) {
 	r.mu.Lock()
 	p := r.peer(unmap(from))
 	r.mu.Unlock()
+	r.take(p, service, spans)
+}
+
+func (r *Router) take(p *peer, service string, spans []span.Span) {
 	r.arrive(len(spans))
 	if p != nil {
 		<-p.looked

@@ -1,0 +1,31 @@
+package config
+
+import (
+	"strconv"
+	"strings"
+	"testing"
+)
+
+// TestOTLPAddresses: only what no other host reaches can be listened at, and the host
+// has its endpoint once.
+func TestOTLPAddresses(t *testing.T) {
+	for address, ok := range map[string]bool{
+		"unix:/run/shimtrace/otlp.sock": true, "unix:///run/otlp.sock": true, "127.0.0.1:4317": true, "[::1]:4318": true,
+		"unix:otlp.sock": false, "unix:": false, "0.0.0.0:4317": false, "10.0.0.1:4317": false, ":4317": false,
+		"localhost:4317": false, "127.0.0.1:0": false, "/run/otlp.sock": false,
+	} {
+		cfg, err := Parse([]byte("[otlp]\nlisten = ["+strconv.Quote(address)+"]\n"), "")
+		if (err == nil) != ok || len(cfg.OTLP.Listen) == 1 != ok {
+			t.Errorf("%s: %v, listens at %q", address, err, cfg.OTLP.Listen)
+		}
+	}
+	cfg, err := Parse([]byte("[otlp]\nlisten = ['127.0.0.1:1']\n[runtime.runc.otlp]\nlisten = ['127.0.0.1:2']\n"), "runc")
+	if err == nil || !strings.Contains(err.Error(), "common [otlp]") || cfg.OTLP.Listen[0] != "127.0.0.1:1" {
+		t.Error(err, cfg.OTLP)
+	}
+	for address, want := range map[string]string{"unix:/a/b": "/a/b", "unix:///a/b": "/a/b"} {
+		if path, ok := UnixPath(address); !ok || path != want {
+			t.Errorf("%s is the path %s", address, path)
+		}
+	}
+}

@@ -144,7 +144,7 @@ imports = ["/etc/containerd/conf.d/*.toml"]
 	before := tree(t, p.root)
 	for _, text := range []string{
 		"--- /dev/null\n+++ " + filepath.Join(p.root, "etc/containerd/conf.d/80-shimtrace.toml") + "\n@@ -0,0 +1,",
-		"\n+  ConfigPath = '/etc/kata.toml'\n", "\n+  pod_annotations = ['io.katacontainers.*']\n", "\n+[plugins.\"io.containerd.cri.v1.images\".runtime_platforms.kata-traced]\n+  snapshotter = 'devmapper'\n",
+		"\n+  ConfigPath = '/etc/kata.toml'\n", "\n+  pod_annotations = ['io.katacontainers.*', 'tracing.k8s.io/traceparent', 'opentelemetry.io/trace-context']\n", "\n+[plugins.\"io.containerd.cri.v1.images\".runtime_platforms.kata-traced]\n+  snapshotter = 'devmapper'\n",
 	} {
 		p.install("--containerd", "--dry-run").want(t, console.OK, text, "")
 	}

@@ -6,7 +6,6 @@
 package config
 
 import (
-	"strings"
 	"time"
 
 	"github.com/shimtrace/shimtrace/internal/defaults"
@@ -126,15 +125,6 @@ type OTLP struct {
 	// BodyBytes bounds one post, BytesPerSecond all of them in the long run.
 	BodyBytes      Bytes `toml:"body_bytes"`
 	BytesPerSecond Bytes `toml:"bytes_per_second"`
-}
-
-// UnixPath returns the path of an address of [OTLP.Listen] that is a Unix socket.
-func UnixPath(address string) (path string, ok bool) {
-	path, ok = strings.CutPrefix(address, "unix:")
-	if rest, url := strings.CutPrefix(path, "//"); url {
-		path = rest // unix:///run/s, as exporters write it
-	}
-	return path, ok
 }
 
 // AgentLimits bound what the guest of one sandbox may send; packages agent, forwarder

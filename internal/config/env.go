@@ -56,6 +56,7 @@ type environment struct {
 // that are not understood count as not set, and are reported.
 func (c *Config) applyEnv(getenv func(string) string, set *node, r *Report) {
 	var e environment
+	getenv = c.OTLP.others(getenv)
 	for _, v := range variables {
 		for _, name := range v.names {
 			if e.name, e.value = name, tidy(getenv(name)); e.value == "" {

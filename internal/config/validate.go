@@ -80,6 +80,9 @@ func (c *Config) violations() []violation {
 	r.oneOf("export.protocol", c.Export.Protocol, "http/protobuf", "grpc")
 	r.oneOf("export.compression", c.Export.Compression, "gzip", "none")
 	r.want(checkEndpoint(c.Export.Endpoint), "export.endpoint")
+	if c.Export.Endpoint != "" && c.OTLP.serves(c.Export.Endpoint) {
+		r.want(errItself, "export.endpoint")
+	}
 	for _, name := range slices.Sorted(maps.Keys(c.Export.Headers)) {
 		if err := checkHeader(name, c.Export.Headers[name]); err != nil {
 			r = append(r, violation{[][]string{{"export", "headers", name}}, err})

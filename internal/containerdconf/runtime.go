@@ -2,6 +2,7 @@ package containerdconf
 
 import (
 	"maps"
+	"path"
 	"slices"
 	"strings"
 
@@ -92,6 +93,38 @@ func (r Runtime) Traced(name, runtimeType, path string) Runtime {
 		t.Section["runtime_path"] = path
 	}
 	return t
+}
+
+// Passing returns the handler with the keys among the annotations of pods that containerd
+// passes on, unless it does so already.
+func (r Runtime) Passing(keys ...string) Runtime {
+	passed := passes(r.Section["pod_annotations"])
+	missing := slices.DeleteFunc(slices.Clone(keys), func(key string) bool {
+		return slices.ContainsFunc(passed, func(pattern string) bool {
+			matches, err := path.Match(pattern, key) // as containerd does
+			return err == nil && matches
+		})
+	})
+	if len(missing) > 0 {
+		r.Section = maps.Clone(r.Section)
+		r.Section["pod_annotations"] = append(passed, missing...)
+	}
+	return r
+}
+
+// passes returns a list of patterns in a handler's section.
+func passes(value any) (patterns []string) {
+	switch list := value.(type) {
+	case []string:
+		return slices.Clone(list)
+	case []any:
+		for _, element := range list {
+			if pattern, ok := element.(string); ok {
+				patterns = append(patterns, pattern)
+			}
+		}
+	}
+	return patterns
 }
 
 // Render returns the handler's section for a file of that version.

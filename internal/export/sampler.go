@@ -43,16 +43,20 @@ func (s sampler) samples(parent trace.SpanContext, id trace.TraceID) bool {
 	return s.all || binary.BigEndian.Uint64(id[8:])>>1 < s.below
 }
 
-// NewRoot reserves a trace and its root span, and decides whether they are sampled. It
-// is called once per trace. Every process that records part of the trace takes the
+// NewRoot reserves a trace and its root span, or a span in the trace of ctx's span if
+// there is one, and decides whether they are sampled. It is called once per root. Every process that records part of the trace takes the
 // decision from the context's flags; starting the root itself, in [ContextWithIDs],
 // leads to the same decision.
 func NewRoot(ctx context.Context, cfg config.Trace) trace.SpanContext {
-	id := newTraceID()
+	parent := trace.SpanContextFromContext(ctx)
+	id := parent.TraceID()
+	if !parent.IsValid() {
+		id = newTraceID()
+	}
 	var flags trace.TraceFlags
 	return trace.NewSpanContext(trace.SpanContextConfig{
 		TraceID:    id,
 		SpanID:     newSpanID(),
-		TraceFlags: flags.WithSampled(newSampler(cfg).samples(trace.SpanContextFromContext(ctx), id)),
+		TraceFlags: flags.WithSampled(newSampler(cfg).samples(parent, id)),
 	})
 }

@@ -64,7 +64,7 @@ func (in *installer) runtimes(inner shimname.Name, kata *kataSetUp) (all []trace
 				all = append(all, in.newRuntime(inner, kata, like))
 			}
 			r := &all[i]
-			r.Sections = append(r.Sections, in.section(c, like.Traced(r.Name, r.Type, r.Path), ""))
+			r.Sections = append(r.Sections, in.section(c, like.Traced(r.Name, r.Type, r.Path).Passing(in.causes(inner)...), ""))
 		}
 	}
 	if len(all) > 0 {
@@ -76,9 +76,15 @@ func (in *installer) runtimes(inner shimname.Name, kata *kataSetUp) (all []trace
 		configs = unknown
 	}
 	for _, c := range configs {
-		r.Sections = append(r.Sections, in.section(c, r.handler(), r.hint()))
+		r.Sections = append(r.Sections, in.section(c, r.handler().Passing(in.causes(inner)...), r.hint()))
 	}
 	return []tracedRuntime{r}
+}
+
+// causes returns the keys of pods' annotations with the context of what caused the pod.
+func (in *installer) causes(inner shimname.Name) []string {
+	cfg, _ := config.Load(inner.Inner, in.opts.Getenv)
+	return cfg.Trace.Annotations
 }
 
 // innerOfHandler returns the shim that containerd runs for a handler; ok is false for a

@@ -54,7 +54,7 @@ func newRecording(who telemetry.Identity, container string, st state.State, t st
 
 func (r *recording) identity() telemetry.Identity {
 	who := r.Who
-	who.Run = r.State.Trace.SpanContext().TraceID()
+	who.Run = telemetry.RunOf(r.State.Trace.SpanContext(), r.State.Cause.SpanContext())
 	return who
 }
 

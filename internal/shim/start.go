@@ -2,7 +2,6 @@ package shim
 
 import (
 	"bytes"
-	"context"
 	"errors"
 	"fmt"
 	"log/slog"
@@ -13,10 +12,10 @@ import (
 	"golang.org/x/sys/unix"
 
 	"github.com/shimtrace/shimtrace/internal/config"
-	"github.com/shimtrace/shimtrace/internal/export"
 	"github.com/shimtrace/shimtrace/internal/host"
 	"github.com/shimtrace/shimtrace/internal/names"
 	"github.com/shimtrace/shimtrace/internal/shim/state"
+	"github.com/shimtrace/shimtrace/internal/shim/telemetry"
 )
 
 // starter carries out one start.
@@ -272,8 +271,10 @@ func (s *starter) failed(cause error, relay *spawning) {
 	}
 	if err == nil {
 		failure := filepath.Base(s.inner) + " start: " + cause.Error()
-		root := export.NewRoot(context.Background(), s.cfg.Trace)
-		r := newRecording(who, s.id, state.State{Trace: state.NewTraceContext(root), Started: s.began}, s.timing(failure))
+		cause, _ := who.Notes.Cause(s.cfg.Trace.Annotations) // what is wrong, a start that works says
+		root := telemetry.NewRoot(s.cfg.Trace, cause)
+		st := state.State{Trace: state.NewTraceContext(root), Cause: state.CauseContext(cause), Started: s.began}
+		r := newRecording(who, s.id, st, s.timing(failure))
 		r.Failure = failure
 		err = standby.record(r)
 	}

@@ -54,7 +54,8 @@ type Process struct {
 	Options
 	tel *telemetry.Telemetry
 
-	root     trace.SpanContext // of the sandbox's own trace
+	root     trace.SpanContext // the sandbox trace's
+	cause    trace.SpanContext // what caused the pod; invalid: not known
 	paths    state.Paths
 	listener *listener
 	bound    vmmdir.ID // the listener's socket file
@@ -85,10 +86,13 @@ func Prepare(o Options) (*Process, error) {
 	close(p.known)
 	limitMemory()
 	raiseOOMScore(p.Log)
-	p.root = export.NewRoot(context.Background(), p.Config.Trace)
-	p.Who.Run = p.root.TraceID()
-	var waiting, held *atomic.Int64
 	var err error
+	if p.cause, err = p.Who.Notes.Cause(p.Config.Trace.Annotations); err != nil {
+		p.Log.Warn("what caused this pod is not known", "error", err)
+	}
+	p.root = telemetry.NewRoot(p.Config.Trace, p.cause)
+	p.Who.Run = telemetry.RunOf(p.root, p.cause)
+	var waiting, held *atomic.Int64
 	if p.memory, err = newMemory(); err != nil {
 		p.Log.Warn("another relay that goes on for this one would know nothing of the sandbox", "error", err)
 	} else {
@@ -125,6 +129,7 @@ func (p *Process) Take(innerSock string, started time.Time) (st state.State, err
 	p.state = state.State{
 		Version:   state.Version,
 		Trace:     state.NewTraceContext(p.root),
+		Cause:     state.CauseContext(p.cause),
 		Started:   started,
 		Uptime:    host.Uptime() - time.Since(started),
 		Sandbox:   p.Who.Sandbox,

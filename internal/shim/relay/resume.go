@@ -248,7 +248,7 @@ func (p *Process) goOn(was saved, left kata.Left) error {
 		return errors.New("what the relay saved is of another sandbox")
 	}
 	p.state, p.Who, p.Container, p.resumed = was.Sandbox.State, was.Who, was.Container, was.Resumed+1
-	p.Who.Run = p.state.Trace.SpanContext().TraceID()
+	p.Who.Run = telemetry.RunOf(p.state.Trace.SpanContext(), p.state.Cause.SpanContext())
 	p.lost, p.lostHeld = max(0, p.memory.waiting().Swap(0)), max(0, p.memory.held().Swap(0))
 	tel, err := telemetry.Open(p.Config, p.Who, p.Log, p.memory.waiting())
 	if err != nil {

@@ -58,7 +58,7 @@ func (w *switcher) on(by telemetry.Turner, length time.Duration) (changed bool, 
 	}
 	root := export.NewRoot(context.Background(), w.cfg)
 	win := &state.Window{Trace: state.NewTraceContext(root), Began: now, Until: until}
-	telemetry.EmitSwitchedOn(w.sandbox.tracer, win, by, length)
+	telemetry.EmitSwitchedOn(w.sandbox.tracer, win, w.sandbox.cause(), by, length)
 	if err := w.sandbox.flush(); err != nil {
 		return false, fmt.Errorf("nothing can be recorded: %w", err)
 	}

@@ -22,6 +22,13 @@ func (s *sandbox) On() bool { return s.switcher == nil || s.switcher.turns.On() 
 // last window, when none is open.
 func (s *sandbox) Root() trace.SpanContext { return *s.rootNow.Load() }
 
+// cause returns the context of what caused the pod, invalid if it is not known.
+func (s *sandbox) cause() trace.SpanContext {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.state.Cause.SpanContext()
+}
+
 // window returns the last window, nil if there has been none.
 func (s *sandbox) window() *state.Window {
 	s.mu.Lock()

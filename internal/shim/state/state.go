@@ -38,6 +38,8 @@ type State struct {
 	// Dynamic: tracing is switched on and off. Window is the last time that it was on.
 	Dynamic bool    `json:"dynamic,omitempty"`
 	Window  *Window `json:"window,omitempty"`
+	// Cause is the context of what caused the pod, if its annotations have one.
+	Cause traceContext `json:"cause,omitzero"`
 	// Started is when the root span starts.
 	Started time.Time `json:"started"`
 	// Uptime is how long the host was up by then, 0 if that is not known.
@@ -85,6 +87,14 @@ func (t traceContext) SpanContext() trace.SpanContext {
 
 func NewTraceContext(sc trace.SpanContext) traceContext {
 	return traceContext{TraceID: sc.TraceID().String(), SpanID: sc.SpanID().String(), Sampled: sc.IsSampled()}
+}
+
+// CauseContext is NewTraceContext for a context that may be invalid.
+func CauseContext(sc trace.SpanContext) (t traceContext) {
+	if sc.IsValid() {
+		t = NewTraceContext(sc)
+	}
+	return t
 }
 
 // Read reads a state file. What it names is not followed if it is a link.

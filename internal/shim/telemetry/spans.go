@@ -47,7 +47,8 @@ func EmitRoot(tracer trace.Tracer, st *state.State, end time.Time, failure strin
 		return
 	}
 	ctx := export.ContextWithIDs(context.Background(), sc.TraceID(), sc.SpanID())
-	_, span := tracer.Start(ctx, names.SandboxStart, trace.WithNewRoot(), trace.WithTimestamp(st.Started))
+	ctx, opts := above(ctx, sc, st.Cause.SpanContext())
+	_, span := tracer.Start(ctx, names.SandboxStart, append(opts, trace.WithTimestamp(st.Started))...)
 	if failure != "" {
 		span.SetStatus(codes.Error, errtext.Reduce(failure))
 	}

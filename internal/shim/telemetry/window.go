@@ -36,8 +36,9 @@ func (t Turner) attributes() []attribute.KeyValue {
 	return []attribute.KeyValue{semconv.UserName(t.Name), semconv.UserID(uidText(t.UID))}
 }
 
-// EmitSwitchedOn makes the root span of a window.
-func EmitSwitchedOn(tracer trace.Tracer, w *state.Window, by Turner, length time.Duration) {
+// EmitSwitchedOn makes the root span of a window. cause is what caused the pod, invalid
+// if that is not known.
+func EmitSwitchedOn(tracer trace.Tracer, w *state.Window, cause trace.SpanContext, by Turner, length time.Duration) {
 	sc := w.Trace.SpanContext()
 	if !sc.IsSampled() {
 		return
@@ -47,7 +48,8 @@ func EmitSwitchedOn(tracer trace.Tracer, w *state.Window, by Turner, length time
 		attrs = append(attrs, attribute.String(names.SwitchedOnFor, length.String()))
 	}
 	ctx := export.ContextWithIDs(context.Background(), sc.TraceID(), sc.SpanID())
-	_, span := tracer.Start(ctx, names.SwitchedOn, trace.WithNewRoot(), trace.WithTimestamp(w.Began), trace.WithAttributes(attrs...))
+	ctx, opts := above(ctx, sc, cause)
+	_, span := tracer.Start(ctx, names.SwitchedOn, append(opts, trace.WithTimestamp(w.Began), trace.WithAttributes(attrs...))...)
 	span.End(trace.WithTimestamp(w.Began))
 }
 

@@ -66,6 +66,7 @@ func showCommand(h *host) *cli.Command {
 			"Examples:\n   shimtrace show\n   shimtrace show default/web-0\n   shimtrace show --all -v 4f2a9c\n" +
 			"   shimtrace show --errors --since 2h\n" +
 			"   shimtrace show --html web.html default/web-0\n" +
+			"   shimtrace show --perfetto web.pftrace default/web-0\n" +
 			"   shimtrace show --json 4f2a9c > trace.otlp.json",
 		Flags: append([]cli.Flag{
 			journalFlag(),
@@ -74,6 +75,7 @@ func showCommand(h *host) *cli.Command {
 			&cli.IntFlag{Name: "width", HideDefault: true, Usage: "draw `CELLS` wide (default: COLUMNS or the terminal's width)"},
 			&cli.StringFlag{Name: "html", Usage: "write a page for a browser to `FILE`, with everything in it; -: to stdout"},
 			&cli.BoolFlag{Name: "open", Usage: "show the page in the browser here"},
+			&cli.StringFlag{Name: "perfetto", Usage: "write a trace for ui.perfetto.dev to `FILE`; -: to stdout"},
 			&cli.BoolFlag{Name: "json", Usage: "print the spans as one OTLP/JSON document (TracesData)"},
 		}, filterFlags("spans")...),
 		Action: func(_ context.Context, c *cli.Command) error {
@@ -91,13 +93,15 @@ func showCommand(h *host) *cli.Command {
 
 // show shows a story in the form that the flags name.
 func (h *host) show(c *cli.Command, query string, f view.Filter) error {
-	if err := atMostOne(c, "html", "json"); err != nil {
+	if err := atMostOne(c, "html", "perfetto", "json"); err != nil {
 		return err
 	}
 	r := h.reader(c)
 	switch {
 	case c.String("html") != "" || c.Bool("open"):
 		return h.page(c, r, query, f)
+	case c.String("perfetto") != "":
+		return h.toFile(c.String("perfetto"), r, func() error { return r.Perfetto(query, f) })
 	case c.Bool("json"):
 		return r.ShowJSON(query, f)
 	}

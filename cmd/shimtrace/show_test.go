@@ -222,3 +222,10 @@ func TestOpen(t *testing.T) {
 		t.Error("the browser got no page:", err)
 	}
 }
+
+func TestPerfetto(t *testing.T) {
+	dir := writeJournal(t, shown...)
+	r := command(t, nil, "show", "--journal", dir, "--perfetto", "-", "web-0")
+	r.want(t, console.OK, "Task/Create", "")
+	r.want(t, console.OK, "containerd-shim-runc-v2", "")
+}

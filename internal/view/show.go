@@ -7,6 +7,7 @@ import (
 	"github.com/shimtrace/shimtrace/internal/console"
 	"github.com/shimtrace/shimtrace/internal/explain"
 	"github.com/shimtrace/shimtrace/internal/view/html"
+	"github.com/shimtrace/shimtrace/internal/view/perfetto"
 	"github.com/shimtrace/shimtrace/internal/waterfall"
 )
 
@@ -46,6 +47,23 @@ func (r *Reader) Page(query string, f Filter) error {
 			p.Findings = append(p.Findings, html.Finding{Title: c.Sentence, Text: text})
 		}
 		return html.Write(r.Out, p)
+	})
+}
+
+// Perfetto writes a story as a Perfetto trace.
+func (r *Reader) Perfetto(query string, f Filter) error {
+	return r.whole(query, f, func(_ *waterfall.Story, t *waterfall.Tree, e *explain.Explanation) error {
+		trace := perfetto.Trace{Tree: t}
+		if e.Start != nil {
+			for _, g := range e.Start.Path {
+				name := g.What
+				if g.Node != nil {
+					name = g.Node.Title()
+				}
+				trace.Critical = append(trace.Critical, perfetto.Piece{Interval: waterfall.Interval{From: g.From, To: g.To}, Name: name})
+			}
+		}
+		return perfetto.Write(r.Out, trace)
 	})
 }
 

@@ -44,7 +44,7 @@ func newApp(h *host) *cli.Command {
 		Description: "Exit codes: 0 ok, 1 failure, 2 wrong usage, 3 nothing found.\n\n" +
 			"Settings: " + configHint(),
 		Commands: append([]*cli.Command{
-			installCommand(h), doctorCommand(h), listCommand(h), showCommand(h), explainCommand(h), onCommand(h), offCommand(h), statusCommand(h), upgradeCommand(h), forwardCommand(h), versionCommand(h),
+			installCommand(h), doctorCommand(h), listCommand(h), showCommand(h), statsCommand(h), explainCommand(h), onCommand(h), offCommand(h), statusCommand(h), upgradeCommand(h), forwardCommand(h), versionCommand(h),
 		}, collectCommands(h)...),
 		EnableShellCompletion: true,
 		HideHelpCommand:       true,

@@ -229,3 +229,24 @@ func TestPerfetto(t *testing.T) {
 	r.want(t, console.OK, "Task/Create", "")
 	r.want(t, console.OK, "containerd-shim-runc-v2", "")
 }
+
+func TestStats(t *testing.T) {
+	dir := writeJournal(t, shown...)
+	r := command(t, nil, "stats", "--journal", dir)
+	r.want(t, console.OK, "runc: 4 starts", "")
+	r.want(t, console.OK, "  start  ", "")
+	command(t, nil, "stats", "--journal", dir, "--json", "--pod", "web-*").want(t, console.OK, `"runtime":"runc","phase":"start","starts":1,"p50_ns":150000000`, "")
+	command(t, nil, "stats", "--journal", dir, "--pod", "nope").want(t, console.Nothing, "", "filters")
+	command(t, nil, "stats", "--journal", t.TempDir()).want(t, console.Nothing, "", "no spans yet")
+	command(t, nil, "stats", "extra").want(t, console.Usage, "", "")
+}
+
+// TestStatsOfMany: trees are built for as many stories at a time as there is memory for,
+// and all are counted.
+func TestStatsOfMany(t *testing.T) {
+	dir, spans := writePods(t, 32<<20)
+	r := command(t, nil, "stats", "--journal", dir, "--json")
+	pods := spans / 285
+	r.want(t, console.OK, fmt.Sprintf(`"phase":"start","starts":%d,`, pods), "")
+	r.want(t, console.OK, fmt.Sprintf(`"phase":"guest kernel","starts":%d,`, pods), "")
+}

@@ -98,6 +98,49 @@ func (r *Reader) tree(s *waterfall.Story, l waterfall.Limits, details bool) (*wa
 	return b.Tree(), err
 }
 
+// trees calls fn with each story's tree with details, built for as many at a time as
+// there is memory for: the journal is scanned once for each such part of the stories.
+func (r *Reader) trees(stories []*waterfall.Story, fn func(*waterfall.Story, *waterfall.Tree)) error {
+	const perSpan = 1 << 10 // bytes, about
+	for len(stories) > 0 {
+		n, spans := 0, 0
+		for ; n < len(stories) && (n == 0 || (spans+stories[n].Spans)*perSpan <= maxTree); n++ {
+			spans += stories[n].Spans
+		}
+		builders := make([]*waterfall.Builder, n)
+		by := make(map[journal.Source][]int) // in builders; those without a sandbox under 0
+		for i, s := range stories[:n] {
+			builders[i] = waterfall.NewBuilder(s, waterfall.Limits{Bytes: maxTree}, true)
+			source := journal.Source(0)
+			if s.Sandbox != "" {
+				source = journal.SourceOf(s.Sandbox)
+			}
+			by[source] = append(by[source], i)
+		}
+		err := r.scan(func(rec journal.Record) error {
+			if rec.Source == 0 {
+				for _, b := range builders {
+					r.readable(b.Add(rec.Payload))
+				}
+				return nil
+			}
+			for _, i := range append(by[rec.Source], by[0]...) {
+				r.readable(builders[i].Add(rec.Payload))
+			}
+			return nil
+		})
+		if err != nil {
+			return err
+		}
+		for i, b := range builders {
+			fn(stories[i], b.Tree())
+			builders[i] = nil
+		}
+		stories = stories[n:]
+	}
+	return nil
+}
+
 // writeJSON writes a story's spans as one document.
 func (r *Reader) writeJSON(s *waterfall.Story) error {
 	j := waterfall.NewJSONWriter(r.Out)

@@ -47,12 +47,14 @@ func (c *Client) KnowsImage(ctx context.Context, name string) error {
 	return err
 }
 
-// A Pod says what sandbox to run. It uses the network of containerd itself.
+// A Pod says what sandbox to run.
 type Pod struct {
 	Name    string
 	Runtime string // the handler
 	Logs    string // directory
 	Cgroup  string // parent
+	// Network gives it a network of its own, by CNI; else it has containerd's.
+	Network bool
 }
 
 // A Sandbox is a pod that runs.
@@ -65,13 +67,17 @@ type Sandbox struct {
 
 // Run starts the sandbox of a pod.
 func (c *Client) Run(ctx context.Context, pod Pod) (*Sandbox, error) {
+	network := runtimeapi.NamespaceMode_NODE
+	if pod.Network {
+		network = runtimeapi.NamespaceMode_POD
+	}
 	config := &runtimeapi.PodSandboxConfig{
 		Metadata:     &runtimeapi.PodSandboxMetadata{Name: pod.Name, Namespace: "default", Uid: pod.Name},
 		LogDirectory: filepath.Join(pod.Logs, pod.Name),
 		Linux: &runtimeapi.LinuxPodSandboxConfig{
 			CgroupParent: pod.Cgroup,
 			SecurityContext: &runtimeapi.LinuxSandboxSecurityContext{
-				NamespaceOptions: &runtimeapi.NamespaceOption{Network: runtimeapi.NamespaceMode_NODE},
+				NamespaceOptions: &runtimeapi.NamespaceOption{Network: network},
 			},
 		},
 	}
@@ -80,6 +86,14 @@ func (c *Client) Run(ctx context.Context, pod Pod) (*Sandbox, error) {
 		return nil, fmt.Errorf("run pod %s: %w", pod.Name, err)
 	}
 	return &Sandbox{answer.PodSandboxId, c, config}, nil
+}
+
+// Pull pulls an image.
+func (c *Client) Pull(ctx context.Context, name string) error {
+	if _, err := c.images.PullImage(ctx, &runtimeapi.PullImageRequest{Image: &runtimeapi.ImageSpec{Image: name}}); err != nil {
+		return fmt.Errorf("pull %s: %w", name, err)
+	}
+	return nil
 }
 
 // Start creates and starts a container of the pod and returns its id.

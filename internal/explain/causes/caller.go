@@ -2,6 +2,7 @@ package causes
 
 import (
 	"fmt"
+	"slices"
 	"strings"
 	"time"
 
@@ -16,13 +17,12 @@ func (f *facts) others(prefixes ...string) []*waterfall.Node {
 		if n.Maker() != waterfall.ByOthers {
 			return false
 		}
-		for _, p := range prefixes {
-			if strings.HasPrefix(n.Name(), p) {
-				return true
-			}
-		}
-		return false
+		return hasPrefix(n.Name(), prefixes...)
 	})
+}
+
+func hasPrefix(name string, prefixes ...string) bool {
+	return slices.ContainsFunc(prefixes, func(p string) bool { return strings.HasPrefix(name, p) })
 }
 
 // spent makes a cause of spans on the path that are worth it.
@@ -35,14 +35,39 @@ func (f *facts) spent(nodes []*waterfall.Node, sentence string) *found {
 	return &found{sentence: fmt.Sprintf(sentence, dur(cost)), evidence: []string{f.say(n)}, cost: cost, explains: explains}
 }
 
-// pulled finds an image that was pulled.
-func pulled(f *facts) *found {
-	pulls := f.others("pull.", "runtime.v1.ImageService/PullImage", "remotes.")
-	c := f.spent(pulls, "An image was pulled, which took %s")
-	if c == nil {
+// imagePart says what a span of an image's pull was doing.
+type imagePart uint8
+
+const (
+	noImage imagePart = iota
+	fetching
+	unpacking
+)
+
+// imagePartOf returns what went on in a span, by the nearest span above that says so
+// (containerd client/pull.go, core/unpack/unpacker.go, core/remotes/docker).
+func imagePartOf(n *waterfall.Node) imagePart {
+	for ; n != nil && n.Span != nil && n.Maker() == waterfall.ByOthers; n = n.Parent() {
+		switch name := n.Name(); {
+		case hasPrefix(name, "pkg.unpack.unpacker.unpack", "pull.UnpackWait"):
+			return unpacking
+		case hasPrefix(name, "pkg.unpack.unpacker.", "remotes.", "pull.", "runtime.v1.ImageService/PullImage"):
+			return fetching
+		}
+	}
+	return noImage
+}
+
+// image makes a cause of the time on the path that a part of the image's pull took.
+func (f *facts) image(part imagePart, sentence string) *found {
+	explains, cost := f.path(func(g *critical.Segment) bool { return g.Node != nil && imagePartOf(g.Node) == part })
+	if !f.worth(cost) {
 		return nil
 	}
-	for _, n := range pulls {
+	c := &found{sentence: fmt.Sprintf(sentence, dur(cost)), cost: cost, explains: explains}
+	nodes := f.match(func(n *waterfall.Node) bool { return imagePartOf(n) == part })
+	c.evidence = append(c.evidence, f.say(longest(nodes)))
+	for _, n := range nodes {
 		if ref := n.Span.Attr("image.ref"); ref != "" { // client/pull.go
 			c.evidence = append(c.evidence, "image "+waterfall.Clean(ref))
 			break
@@ -51,15 +76,23 @@ func pulled(f *facts) *found {
 	return c
 }
 
-// unpacked finds an image that was unpacked.
-func unpacked(f *facts) *found {
-	return f.spent(f.others("pkg.unpack.unpacker.unpack", "pull.UnpackWait"), "An image was unpacked into the snapshotter, which took %s")
+// pulled finds an image that was fetched.
+func pulled(f *facts) *found {
+	return f.image(fetching, "An image was pulled, which took %s without its unpacking")
 }
 
-// cni finds a CNI plugin that is slow. A healthy one takes a tenth of that.
+// unpacked finds an image that was unpacked.
+func unpacked(f *facts) *found {
+	return f.image(unpacking, "An image was unpacked into the snapshotter, which took %s")
+}
+
+// slowCNI is a time for a pod's network that plugins of a healthy host stay below.
+const slowCNI = 500 * time.Millisecond
+
+// cni finds a CNI plugin that is slow.
 func cni(f *facts) *found {
 	nodes := f.others("cni.")
-	if n := longest(nodes); n == nil || length(n) < 200*time.Millisecond {
+	if n := longest(nodes); n == nil || length(n) < slowCNI {
 		return nil
 	}
 	return f.spent(nodes, "The pod's network (CNI) took %s to set up")

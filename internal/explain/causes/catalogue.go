@@ -92,7 +92,7 @@ var Catalogue = [...]Rule{
 	},
 	{
 		ID:     "slow-disk",
-		Looks:  "an OCI runtime that waits without computing",
+		Looks:  "an OCI runtime that waits without computing, on a host with CPUs to spare",
 		Why:    "runc reads and writes the bundle, its state and the root file system; a frozen or slow disk holds it",
 		Source: "runc libcontainer/rootfs_linux.go, prepareRootfs; libcontainer/container_linux.go, saveState",
 		Remedy: "check the disks of /run, of containerd's root and of the snapshotter (iostat, fsfreeze, quotas)",
@@ -116,7 +116,7 @@ var Catalogue = [...]Rule{
 	},
 	{
 		ID:     "cni",
-		Looks:  "containerd's span of the pod's network set-up, longer than 200 ms on the critical path",
+		Looks:  "containerd's span of the pod's network set-up, longer than 500 ms, on the critical path",
 		Why:    "containerd runs the CNI plugins and waits for them, before it starts the sandbox",
 		Source: "containerd internal/cri/server/sandbox_run.go, setupPodNetwork (span cni.setup_pod_network)",
 		Remedy: "look at the plugins' logs (IPAM, a daemon that does not answer)",

@@ -64,17 +64,16 @@ func (f *facts) path(match func(*critical.Segment) bool) (all []waterfall.Interv
 // under returns the pieces of the path within the nodes or below them.
 func (f *facts) under(nodes []*waterfall.Node) ([]waterfall.Interval, time.Duration) {
 	is := make(map[*waterfall.Node]bool, len(nodes))
-	for _, n := range nodes {
-		is[n] = true
-	}
-	return f.path(func(g *critical.Segment) bool {
-		for n := g.Node; n != nil; n = n.Parent() {
-			if is[n] {
-				return true
-			}
+	stack := slices.Clone(nodes)
+	for len(stack) > 0 {
+		n := stack[len(stack)-1]
+		stack = stack[:len(stack)-1]
+		if !is[n] {
+			is[n] = true
+			stack = append(stack, n.Children...)
 		}
-		return false
-	})
+	}
+	return f.path(func(g *critical.Segment) bool { return g.Node != nil && is[g.Node] })
 }
 
 // within returns the pieces of the path that lie in an interval, and their length.

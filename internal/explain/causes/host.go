@@ -67,8 +67,11 @@ func coldCache(f *facts) *found {
 	return c
 }
 
-// waiting are the helpers that took long without computing.
+// waiting are the helpers that took long without computing, though there were CPUs.
 func (f *facts) waiting() []*waterfall.Node {
+	if float64(f.evidence(names.PressureCPU)) >= pressures[0].share*float64(f.Length()) {
+		return nil
+	}
 	return f.match(func(n *waterfall.Node) bool {
 		cpu := n.Span.Number(names.ProcessCPUTime)
 		return critical.IsOCIRuntime(n) && f.worth(length(n)) && length(n) >= 200*time.Millisecond && n.Span.Attr(names.ProcessCPUTime) != "" && cpu < float64(length(n))/5

@@ -46,13 +46,32 @@ func waitsItself(n *waterfall.Node) bool {
 	return strings.HasSuffix(name, ".Wait") || strings.HasSuffix(name, "/Wait")
 }
 
+// cutter makes items of nodes.
+type cutter struct {
+	from   uint64                   // the start's
+	target map[*waterfall.Node]bool // what the start's target lies in
+	// strays are our own spans that began before their parents: a shim's start is below
+	// the call that was the first to tell of its caller.
+	strays []*item
+}
+
+// all returns the parts that nodes are of the whole start.
+func (c *cutter) all(nodes []*waterfall.Node, to uint64) []*item {
+	out := c.items(nodes, c.from, to)
+	return nest(append(out, c.strays...))
+}
+
 // items returns the parts that nodes are of [from, to]. A node that is no part itself
 // is replaced by those below it.
-func items(nodes []*waterfall.Node, from, to uint64, target map[*waterfall.Node]bool) (out []*item) {
+func (c *cutter) items(nodes []*waterfall.Node, from, to uint64) (out []*item) {
 	for _, n := range nodes {
+		if n.Span != nil && n.Maker() == waterfall.ByShim && n.Start() >= c.from && n.Start()+slack < from && n.End() > n.Start() {
+			c.strays = append(c.strays, &item{node: n, from: n.Start(), to: n.End(), parts: nest(ready(c.items(n.Children, n.Start(), n.End())))})
+			continue
+		}
 		lo, hi := max(n.Start(), from), n.End()
 		late := hi > to
-		if target[n] || late && hi-to <= slack {
+		if c.target[n] || late && hi-to <= slack {
 			hi, late = min(hi, to), false
 		}
 		dissolve := n.Span == nil || n.Span.Name == names.SandboxStart || n.Span.Name == names.SwitchedOn || n.Start() == 0 || waitsItself(n)
@@ -60,17 +79,33 @@ func items(nodes []*waterfall.Node, from, to uint64, target map[*waterfall.Node]
 			if n.Span != nil && IsCall(n) {
 				continue // what a call waits for is nothing to the others
 			}
-			out = append(out, items(n.Children, from, to, target)...)
+			out = append(out, c.items(n.Children, from, to)...)
 			continue
 		}
 		if lo >= hi {
 			continue
 		}
 		it := &item{node: n, from: lo, to: hi}
-		it.parts = nest(items(n.Children, lo, hi, target))
+		it.parts = nest(ready(c.items(n.Children, lo, hi)))
 		out = append(out, it)
 	}
 	return out
+}
+
+// ready shortens the span of a relay that is ready later than the inner shim is: until
+// then it waits for the inner shim's address.
+func ready(all []*item) []*item {
+	for _, inner := range all {
+		if inner.node.Name() != names.InnerStart {
+			continue
+		}
+		for _, relay := range all {
+			if relay.node.Name() == names.RelaySpawn && relay.from < inner.to && inner.to < relay.to {
+				relay.from = inner.to
+			}
+		}
+	}
+	return all
 }
 
 // rank orders makers from the outside to the inside.
@@ -97,6 +132,9 @@ func mayHold(outer, inner *waterfall.Node) bool {
 		// runtime-rs's handler_task_message and handler_task_request; the Go runtime's Run
 		// (network_linux.go) and what it runs: callbacks are not given the context.
 		return outer.Start() != inner.Start() || outer.End() != inner.End()
+	case inner.Span.Name == "pkg.unpack.unpacker.fetchLayer":
+		// containerd core/unpack/unpacker.go: the layer waits for its own fetch.
+		return outer.Span.Name == "pkg.unpack.unpacker.unpackLayer"
 	case inner.Maker() == waterfall.ByAgent:
 		return outer.Maker() == waterfall.ByRuntime && outer.Span.Name == inner.Span.Name
 	}

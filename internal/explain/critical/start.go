@@ -169,7 +169,8 @@ func (s *Start) findPath() {
 			}
 		})
 	}
-	s.Path = walk(nil, nest(items(s.Tree.Roots, s.From, s.To, target)), s.From, s.To, nil)
+	c := &cutter{from: s.From, target: target}
+	s.Path = walk(nil, c.all(s.Tree.Roots, s.To), s.From, s.To, nil)
 	slices.Reverse(s.Path)
 	boot := s.boot()
 	var path []Segment

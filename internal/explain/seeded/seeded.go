@@ -59,6 +59,24 @@ func Named(t testing.TB, c Cause, e *explain.Explanation) {
 	record(t, "Seeded causes", fmt.Sprintf("| `%s` | %s | %s |", c.ID, cell(c.How), c.Parts), fmt.Sprintf(" %s | %d |", named, len(wrong)), true)
 }
 
+// Healthy fails the test if a cause is named on a pod without a fault, but for those that
+// a busy machine may make.
+func Healthy(t testing.TB, how string, parts Parts, busy []string, all []*explain.Explanation) {
+	t.Helper()
+	named := 0
+	for _, e := range all {
+		for _, found := range e.Causes {
+			if !slices.Contains(busy, found.ID) {
+				named++
+				t.Errorf("%s is named on a healthy pod\n%s", found.ID, e)
+			}
+		}
+	}
+	if named == 0 {
+		record(t, "Seeded causes", fmt.Sprintf("| none | %s | %s |", cell(how), parts), " nothing | 0 |", true)
+	}
+}
+
 // Covered prints how much of a start has a named owner, and fails the test if it is too
 // little.
 func Covered(t testing.TB, combination string, e *explain.Explanation) {

@@ -154,8 +154,8 @@ func (f *Forwarder) leave(c *connection) {
 // VM may live on.
 var errClosed = errors.New("the forwarder was closed")
 
-// quiet is how long a connection must be silent before Close closes it.
-const quiet = 50 * time.Millisecond
+// silence is how long a connection must be silent before Close closes it.
+const silence = 50 * time.Millisecond
 
 // Close reads on until every connection ends or is silent, and sends all queued and waiting
 // spans. If ctx is done first, the rest is counted as lost and the error says so. Run must have
@@ -177,7 +177,7 @@ func (f *Forwarder) close(ctx context.Context) error {
 	}
 	f.closed = true
 	close(f.closing)
-	f.deadline(time.Now().Add(quiet))
+	f.deadline(time.Now().Add(silence))
 	f.mu.Unlock()
 	stop := context.AfterFunc(ctx, func() {
 		close(f.abandon)
@@ -203,7 +203,7 @@ func (f *Forwarder) close(ctx context.Context) error {
 	case <-ctx.Done():
 		select {
 		case <-delivered:
-		case <-time.After(quiet):
+		case <-time.After(silence):
 			return fmt.Errorf("close the forwarder: its sink does not return: %w", ctx.Err())
 		}
 	}

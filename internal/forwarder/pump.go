@@ -180,7 +180,7 @@ func (c *connection) closingDeadline() error {
 	case <-c.sandbox.forwarder.abandon:
 		return os.ErrDeadlineExceeded
 	default:
-		return c.SetReadDeadline(time.Now().Add(quiet))
+		return c.SetReadDeadline(time.Now().Add(silence))
 	}
 }
 

@@ -20,15 +20,15 @@ type Counters struct {
 	Losses *losses.Tally
 }
 
-// PayloadError is a payload that could not be decoded. It never quotes the payload, which may
+// payloadError is a payload that could not be decoded. It never quotes the payload, which may
 // hold secrets. The connection is unharmed: the next frame can be read.
-type PayloadError struct {
-	Encoding Encoding
+type payloadError struct {
+	encoding encodingKind
 	Reason   losses.Reason
 	// Offset is where decoding stopped, in bytes from the payload's beginning.
 	Offset int
 }
 
-func (e *PayloadError) Error() string {
-	return fmt.Sprintf("decode agent span: %s payload %s at byte %d", e.Encoding, e.Reason, e.Offset)
+func (e *payloadError) Error() string {
+	return fmt.Sprintf("decode agent span: %s payload %s at byte %d", e.encoding, e.Reason, e.Offset)
 }

@@ -8,22 +8,22 @@ import (
 	"github.com/shimtrace/shimtrace/internal/losses"
 )
 
-// Encoding is the encoding of a payload.
-type Encoding uint8
+// encodingKind is the encoding of a payload.
+type encodingKind uint8
 
 const (
-	// Bincode is sent by agents up to Kata 3.28.
-	Bincode Encoding = iota + 1
-	// JSON is sent by agents since Kata 3.29.
-	JSON
+	// encodingBincode is sent by agents up to Kata 3.28.
+	encodingBincode encodingKind = iota + 1
+	// encodingJSON is sent by agents since Kata 3.29.
+	encodingJSON
 )
 
 // String returns the encoding's name.
-func (e Encoding) String() string {
+func (e encodingKind) String() string {
 	switch e {
-	case Bincode:
+	case encodingBincode:
 		return "bincode"
-	case JSON:
+	case encodingJSON:
 		return "json"
 	}
 	return "unknown"
@@ -50,14 +50,14 @@ func NewDecoder(opts Options) *Decoder {
 }
 
 // Decode decodes one payload into s and replaces its content. It keeps no part of payload. The
-// error is a *PayloadError: s is then empty, and the Decoder can be used further.
+// error is a *payloadError: s is then empty, and the Decoder can be used further.
 func (d *Decoder) Decode(payload []byte, s *span.Span) error {
 	d.out.Begin(s)
 	d.span = s
-	encoding := EncodingOf(payload)
+	encoding := encodingOf(payload)
 	var failed losses.Reason
 	var offset int
-	if encoding == JSON {
+	if encoding == encodingJSON {
 		failed, offset = d.json(payload)
 	} else {
 		failed, offset = d.bincode(payload)
@@ -69,28 +69,28 @@ func (d *Decoder) Decode(payload []byte, s *span.Span) error {
 	if failed != 0 {
 		d.out.Abandon()
 		d.counters.Losses.Add(failed, 1)
-		return &PayloadError{Encoding: encoding, Reason: failed, Offset: offset}
+		return &payloadError{encoding: encoding, Reason: failed, Offset: offset}
 	}
 	d.out.End()
 	d.counters.Bytes.Add(uint64(len(payload)))
 	return nil
 }
 
-// EncodingOf returns a payload's encoding. Bincode begins with the trace id, whose lowest bytes
+// encodingOf returns a payload's encoding. Bincode begins with the trace id, whose lowest bytes
 // may happen to be a brace and a quote, so JSON must also end with a brace; the agents' bincode
 // ends with a zero.
-func EncodingOf(payload []byte) Encoding {
+func encodingOf(payload []byte) encodingKind {
 	n := len(payload)
 	if n < 2 || payload[0] != '{' || payload[1] != '"' && payload[1] > ' ' {
-		return Bincode
+		return encodingBincode
 	}
 	for n > 0 && payload[n-1] <= ' ' && payload[n-1] != 0 {
 		n--
 	}
 	if payload[n-1] != '}' {
-		return Bincode
+		return encodingBincode
 	}
-	return JSON
+	return encodingJSON
 }
 
 // ask returns how many bytes of an attribute's value to read if want bytes are to be kept. The

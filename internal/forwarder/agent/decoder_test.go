@@ -269,7 +269,7 @@ func TestPayloadErrors(t *testing.T) {
 			opts := Options{Counters: &Counters{Losses: new(losses.Tally)}}
 			s := span.Span{Name: "old"}
 			err := NewDecoder(opts).Decode([]byte(tc.payload), &s)
-			var pe *PayloadError
+			var pe *payloadError
 			if !errors.As(err, &pe) || pe.Reason != tc.want {
 				t.Fatalf("got %v, want %v", err, tc.want)
 			}

@@ -34,8 +34,8 @@ type Link struct {
 	Span  trace.SpanID
 }
 
-// LinkTo returns a link to the span of a context.
-func LinkTo(sc trace.SpanContext) Link { return Link{sc.TraceID(), sc.SpanID()} }
+// linkTo returns a link to the span of a context.
+func linkTo(sc trace.SpanContext) Link { return Link{sc.TraceID(), sc.SpanID()} }
 
 // longAfter is how long, in nanoseconds, a span may begin after the end of its parent and still
 // be part of it.
@@ -70,7 +70,7 @@ func (cause Cause) isolated(s *Span) Cause {
 		own.Drop = Quiet
 	}
 	if s.served != nil && cause.Parent == s.served.SpanContext.SpanID() {
-		own.Link = LinkTo(s.served.SpanContext)
+		own.Link = linkTo(s.served.SpanContext)
 	}
 	return own
 }
@@ -86,7 +86,7 @@ func (c *Calls) ofRequest(s *Span) (cause Cause) {
 		return Cause{Drop: Quiet}
 	}
 	shift := c.shift(s, in)
-	when := shift.of(s.at)
+	when := shift.period(s.at)
 	switch {
 	case m.call == nil || !c.recorded(m.call):
 		cause = c.root(when.End)
@@ -94,7 +94,7 @@ func (c *Calls) ofRequest(s *Span) (cause Cause) {
 		cause = c.below(m.call)
 	default:
 		cause, _ = c.at(when, 0, s.ContainerID)
-		cause.Link = LinkTo(m.SpanContext)
+		cause.Link = linkTo(m.SpanContext)
 	}
 	cause.Shift = shift
 	return cause
@@ -143,7 +143,7 @@ func (c *Calls) Below(s *Span) (cause Cause, ended int64, ok bool) {
 	case !sc.IsSampled():
 		cause = Cause{Trace: sc.TraceID(), Drop: Unsampled}
 	case caused.Method == "":
-		cause = c.within(sc.TraceID(), 0)
+		cause = c.inTrace(sc.TraceID(), 0)
 	default:
 		cause, ended = c.below(&caused), caused.end
 		if !s.IsThread() && c.unremarkable(s, &caused) {
@@ -153,13 +153,13 @@ func (c *Calls) Below(s *Span) (cause Cause, ended int64, ok bool) {
 	return cause, ended, ok
 }
 
-// Within returns the cause of an agent's request that names an unknown span in one of the
+// InTrace returns the cause of an agent's request that names an unknown span in one of the
 // sandbox's traces: it goes below that span, should it arrive. If requests have named that span
 // in another trace, this request is only linked to it.
-func (c *Calls) Within(s *Span) (cause Cause, parent trace.SpanID) {
+func (c *Calls) InTrace(s *Span) (cause Cause, parent trace.SpanID) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	cause = c.within(s.TraceID, c.clock.by(s.at).End)
+	cause = c.inTrace(s.TraceID, c.clock.by(s.at).End)
 	m := c.caller(s)
 	if m.call != nil && m.SpanContext.TraceID() == s.TraceID && c.recorded(m.call) {
 		cause.Parent = m.SpanContext.SpanID()
@@ -211,7 +211,7 @@ func (c *Calls) at(when Period, skew int64, container string) (Cause, *call) {
 		return c.root(when.End), nil
 	case when.End > plus(m.end, max(skew, longAfter)):
 		cause := c.root(when.End)
-		cause.Link = LinkTo(m.SpanContext)
+		cause.Link = linkTo(m.SpanContext)
 		return cause, nil
 	}
 	return c.below(m), m
@@ -243,8 +243,8 @@ func (c *Calls) below(caused *call) Cause {
 	return Cause{Trace: sc.TraceID(), Parent: sc.SpanID(), window: w}
 }
 
-// within returns the cause of something in one of the sandbox's traces.
-func (c *Calls) within(id trace.TraceID, end int64) Cause {
+// inTrace returns the cause of something in one of the sandbox's traces.
+func (c *Calls) inTrace(id trace.TraceID, end int64) Cause {
 	cause := Cause{Trace: id, window: c.windows.at(end)}
 	if w := c.windows.that(func(r trace.SpanContext) bool { return r.TraceID() == id }); w != nil {
 		cause.Parent, cause.window = w.SpanID(), w
@@ -264,7 +264,7 @@ func (c *Calls) Inherit(s *Span, cause Cause, ended int64) (inherited Cause, wit
 	if cause.Shift == nil && s.guest {
 		cause.Shift = c.shiftBelow(s)
 	}
-	later := !c.opts.Isolated && !s.lifeLong && cause.Shift.of(s.at).Start > plus(ended, longAfter)
+	later := !c.opts.Isolated && !s.lifeLong && cause.Shift.period(s.at).Start > plus(ended, longAfter)
 	return cause, !later || cause.Drop != "" || c.parents.named(s.SpanID) != nil
 }
 

@@ -41,7 +41,7 @@ func (c *clock) learn(at int64, b Period) int64 {
 	epoch, known, offset := c.near(at)
 	if all := b.and(known); all.possible() {
 		b, offset = all, all.nearest(offset)
-	} else if last, expected := c.within(c.epoch, at); epoch != c.epoch && b.and(last).possible() {
+	} else if last, expected := c.bounds(c.epoch, at); epoch != c.epoch && b.and(last).possible() {
 		epoch, b = c.epoch, b.and(last)
 		offset = b.nearest(expected)
 	} else {
@@ -88,12 +88,12 @@ func (c *clock) epochAt(guest int64) (epoch int) {
 // near returns the epoch of a moment, and the possible and the expected offsets then.
 func (c *clock) near(at int64) (epoch int, possible Period, expected int64) {
 	epoch = c.epochAt(at)
-	possible, expected = c.within(epoch, at)
+	possible, expected = c.bounds(epoch, at)
 	return epoch, possible, expected
 }
 
-// within returns the possible and the expected offsets at a moment of an epoch.
-func (c *clock) within(epoch int, at int64) (possible Period, expected int64) {
+// bounds returns the possible and the expected offsets at a moment of an epoch.
+func (c *clock) bounds(epoch int, at int64) (possible Period, expected int64) {
 	possible = always
 	var before, after *knot // the nearest pairs
 	for i := range c.knots {

@@ -61,7 +61,7 @@ func clockTorture(t *testing.T, program []byte) {
 			guest := Period{at, plus(at, int64(p[2])<<(p[3]%30)-int64(p[6]))}
 			host := Period{plus(at, lo), plus(at, lo+int64(p[4])<<(p[5]%36))}
 			s := c.fit(guest, fits{host: host, sure: p[7]%2 == 0, start: p[7]%3 == 0, skew: 2 * int64(time.Second)})
-			from, to := s.Of(guest.Start), s.Of(guest.End)
+			from, to := s.moment(guest.Start), s.moment(guest.End)
 			if p[7]%2 == 0 && p[7]%3 != 0 && (from < host.Start || max(from, to) > host.End) {
 				t.Fatalf("%+v is made %d to %d, outside of %+v: %+v", guest, from, to, host, s)
 			}

@@ -13,8 +13,8 @@ type Shift struct {
 	guest, host Period
 }
 
-// Of returns a time of the guest by the host's clock. A nil shift changes nothing.
-func (s *Shift) Of(guest int64) int64 {
+// moment returns a time of the guest by the host's clock. A nil shift changes nothing.
+func (s *Shift) moment(guest int64) int64 {
 	if s == nil {
 		return guest
 	}
@@ -128,10 +128,10 @@ func (c *Calls) shiftBelow(s *Span) *Shift {
 	return c.shift(s, in)
 }
 
-// of returns a period of the guest on the host's clock.
-func (s *Shift) of(guest Period) Period {
-	start := s.Of(guest.Start)
-	return Period{start, max(start, s.Of(guest.End))}
+// period returns a period of the guest on the host's clock.
+func (s *Shift) period(guest Period) Period {
+	start := s.moment(guest.Start)
+	return Period{start, max(start, s.moment(guest.End))}
 }
 
 // by returns a period of the guest on the host's clock when only its own times are known.
@@ -141,5 +141,5 @@ func (c *clock) by(guest Period) Period {
 
 // Event returns the host's time of an event in a span that is drawn at a time.
 func (s *Shift) Event(at uint64, drawn Period) uint64 {
-	return uint64(drawn.nearest(s.Of(clamped(at))))
+	return uint64(drawn.nearest(s.moment(clamped(at))))
 }

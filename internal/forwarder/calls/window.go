@@ -95,7 +95,7 @@ func (c *Calls) Draw(s *Span, cause *Cause) (was, at Period, recorded bool) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	c.markClaims(s)
-	was = cause.Shift.of(s.at)
+	was = cause.Shift.period(s.at)
 	recorded = !c.opts.OnDemand || slices.ContainsFunc(c.windows, func(w *window) bool {
 		return w.IsSampled() && w.Start <= was.End && was.Start <= w.End
 	})

@@ -150,7 +150,7 @@ func (s *source) across(n *node, last bool) (p placement, ok bool) {
 	case !last && s.has(n.ParentID):
 		return p, false
 	case !last && s.HasTrace(n.TraceID):
-		cause, parent := s.Within(&n.Span)
+		cause, parent := s.InTrace(&n.Span)
 		return placement{Cause: cause, parent: parent}, true
 	}
 	if last {

@@ -101,7 +101,7 @@ const maxClues = 64
 // inference infers the cause of a missing span: by the names and ids of the spans below it,
 // else it is the earlier one of its trace, else by time.
 func (s *source) inference(top *node) inference {
-	lost := s.lost(top)
+	lost := s.clues(top)
 	return sync.OnceValue(func() calls.Cause {
 		if t, _ := s.traces.Get(lost.TraceID); t.placed && t.Drop == "" && (!lost.IsRequest() || lost.ContainerID == "") {
 			return t.Cause
@@ -109,14 +109,14 @@ func (s *source) inference(top *node) inference {
 		cause := s.Of(&lost)
 		if cause.Trace.IsValid() && cause.Trace != lost.TraceID && s.HasTrace(lost.TraceID) {
 			// The trace stays; only the parent must be in it too.
-			cause, _ = s.Within(&lost)
+			cause, _ = s.InTrace(&lost)
 		}
 		return s.orOwnTrace(cause, lost.TraceID)
 	})
 }
 
-// lost returns what the spans below a missing span tell about it.
-func (s *source) lost(top *node) calls.Span {
+// clues returns what the spans below a missing span tell about it.
+func (s *source) clues(top *node) calls.Span {
 	lost := span.Span{Start: math.MaxUint64}
 	var room [8]*node
 	below := room[:0]

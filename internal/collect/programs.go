@@ -155,7 +155,7 @@ func (p *programs) listen(at string, users []uint32) (net.Listener, error) {
 	if err != nil {
 		return nil, err
 	}
-	return p.router.Guard(port, users...)
+	return p.router.Admit(port, users...)
 }
 
 // close finishes the posts under way. If ctx ends first, their programs send them again.

@@ -173,7 +173,7 @@ func (r *reception) follow() error {
 // serve serves a port until the process ends or serving fails.
 func (r *reception) serve(port *net.TCPListener) error {
 	at := port.Addr().String()
-	guarded, err := r.router.Guard(port)
+	guarded, err := r.router.Admit(port)
 	if err != nil {
 		port.Close()
 		return err

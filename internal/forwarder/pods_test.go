@@ -55,7 +55,7 @@ func newHost(t *testing.T) *host {
 	posts = endpoint.New(router.Take, endpoint.Options{})
 	ctx, stop := context.WithCancel(context.Background())
 	var running sync.WaitGroup
-	guarded, err := router.Guard(port.(*net.TCPListener))
+	guarded, err := router.Admit(port.(*net.TCPListener))
 	if err != nil {
 		t.Fatal(err)
 	}

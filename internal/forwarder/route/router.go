@@ -146,7 +146,7 @@ func (r *Router) Serve(ctx context.Context, relays *host.Listener) {
 	stop := context.AfterFunc(ctx, func() { relays.Close() })
 	defer stop()
 	var admitting sync.WaitGroup
-	admitting.Go(func() { r.admit(relays) })
+	admitting.Go(func() { r.acceptRelays(relays) })
 	defer admitting.Wait()
 	defer relays.Remove()
 	ticker := time.NewTicker(tick)
@@ -161,7 +161,7 @@ func (r *Router) Serve(ctx context.Context, relays *host.Listener) {
 	}
 }
 
-func (r *Router) admit(relays *host.Listener) {
+func (r *Router) acceptRelays(relays *host.Listener) {
 	for {
 		conn, err := relays.AcceptUnix()
 		if errors.Is(err, net.ErrClosed) {

@@ -19,20 +19,20 @@ import (
 	"github.com/shimtrace/shimtrace/internal/reliability"
 )
 
-// guarding is an endpoint that answers what it reads, behind a Guard.
-type guarding struct {
+// admitting is an endpoint that answers what it reads, behind Admit.
+type admitting struct {
 	*hosted
 	net.Listener
 	at       string
 	warnings atomic.Int64
 }
 
-func startGuard(t *testing.T, opts RouterOptions) *guarding {
+func startAdmitting(t *testing.T, opts RouterOptions) *admitting {
 	t.Helper()
 	if os.Geteuid() != 0 {
 		t.Fatal("root is needed, to act as another user")
 	}
-	g := &guarding{hosted: startHost(t, t.TempDir(), opts)}
+	g := &admitting{hosted: startHost(t, t.TempDir(), opts)}
 	warn := g.opts.Warn
 	g.opts.Warn = func(err error) {
 		g.warnings.Add(1)
@@ -42,7 +42,7 @@ func startGuard(t *testing.T, opts RouterOptions) *guarding {
 	if err != nil {
 		t.Fatal(err)
 	}
-	if g.Listener, err = g.Guard(port.(*net.TCPListener)); err != nil {
+	if g.Listener, err = g.Admit(port.(*net.TCPListener)); err != nil {
 		t.Fatal(err)
 	}
 	g.at = g.Addr().String()
@@ -51,7 +51,7 @@ func startGuard(t *testing.T, opts RouterOptions) *guarding {
 }
 
 // answer answers connections until the port is closed.
-func (g *guarding) answer(t *testing.T) {
+func (g *admitting) answer(t *testing.T) {
 	var serving sync.WaitGroup
 	serving.Go(func() {
 		for {
@@ -75,7 +75,7 @@ func (g *guarding) answer(t *testing.T) {
 }
 
 // post connects, says something and waits for the answer.
-func (g *guarding) post() error {
+func (g *admitting) post() error {
 	conn, err := net.DialTimeout("tcp", g.at, patience)
 	if err != nil {
 		return err
@@ -90,7 +90,7 @@ func (g *guarding) post() error {
 }
 
 // flood connects as often as a thread can, as nobody, until stop is closed.
-func (g *guarding) flood(t *testing.T, stop <-chan struct{}) (done <-chan struct{}) {
+func (g *admitting) flood(t *testing.T, stop <-chan struct{}) (done <-chan struct{}) {
 	to := unix.SockaddrInet4{Port: int(g.to().Port()), Addr: g.to().Addr().As4()}
 	return hosttest.AsUser(t, hosttest.Nobody, func() {
 		for {
@@ -112,7 +112,7 @@ func (g *guarding) flood(t *testing.T, stop <-chan struct{}) (done <-chan struct
 	})
 }
 
-func (g *guarding) to() netip.AddrPort { return g.Addr().(*net.TCPAddr).AddrPort() }
+func (g *admitting) to() netip.AddrPort { return g.Addr().(*net.TCPAddr).AddrPort() }
 
 // turned counts connections that were turned away; a flood does not wait for that.
 func turned(s Snapshot) uint64 { return s.Turned[turnedStranger] + s.Turned[turnedGone] }
@@ -120,7 +120,7 @@ func turned(s Snapshot) uint64 { return s.Turned[turnedStranger] + s.Turned[turn
 // TestGuardFlood: another user who connects as often as possible costs runtimes next to
 // no time and no span; the log has a line about it.
 func TestGuardFlood(t *testing.T) {
-	g := startGuard(t, RouterOptions{})
+	g := startAdmitting(t, RouterOptions{})
 	g.answer(t)
 	stop := make(chan struct{})
 	var flooders []<-chan struct{}
@@ -160,7 +160,7 @@ func TestGuardFlood(t *testing.T) {
 // sockets do.
 func TestGuardWithoutDiag(t *testing.T) {
 	var told []error
-	g := startGuard(t, RouterOptions{diagnose: noDiag})
+	g := startAdmitting(t, RouterOptions{diagnose: noDiag})
 	var mu sync.Mutex
 	g.opts.Warn = func(err error) {
 		mu.Lock()
@@ -201,7 +201,7 @@ func TestGuardWithoutDiag(t *testing.T) {
 // TestGuardWithoutDescriptors: without free descriptors nobody unidentified is served,
 // and nobody waits.
 func TestGuardWithoutDescriptors(t *testing.T) {
-	g := startGuard(t, RouterOptions{})
+	g := startAdmitting(t, RouterOptions{})
 	dial := func() net.Conn {
 		t.Helper()
 		conn, err := net.DialTimeout("tcp", g.at, patience)
@@ -277,7 +277,7 @@ func noDescriptors(t *testing.T) (restore func()) {
 
 // TestGuardCloses: a waiting Accept returns, and nothing stays open.
 func TestGuardCloses(t *testing.T) {
-	g := startGuard(t, RouterOptions{})
+	g := startAdmitting(t, RouterOptions{})
 	failed := make(chan error)
 	go func() {
 		_, err := g.Accept()

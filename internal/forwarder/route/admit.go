@@ -15,7 +15,7 @@ import (
 	"github.com/shimtrace/shimtrace/internal/losses"
 )
 
-// Guard returns a listener at an endpoint's port that admits only processes of root, of
+// Admit returns a listener at an endpoint's port that admits only processes of root, of
 // our own user, as which runtimes and relays run, and of the given ones. It resets all
 // other connections unread, also those whose process cannot be found out. Take
 // identifies processes of root and our own user by their address.
@@ -23,8 +23,8 @@ import (
 // Any local user can connect as often as they like, and runtimes queue behind them. So
 // turning one away must cost little: a few system calls, no polled descriptor, no
 // goroutine.
-func (r *Router) Guard(port *net.TCPListener, users ...uint32) (net.Listener, error) {
-	g := &guarded{router: r, users: users, at: port.Addr(), to: port.Addr().(*net.TCPAddr).AddrPort(), spare: -1}
+func (r *Router) Admit(port *net.TCPListener, users ...uint32) (net.Listener, error) {
+	g := &admission{router: r, users: users, at: port.Addr(), to: port.Addr().(*net.TCPAddr).AddrPort(), spare: -1}
 	var err error
 	if g.file, err = port.File(); err != nil { // the listener's own descriptor cannot be read from
 		return nil, fmt.Errorf("endpoint of the runtimes: %w", err)
@@ -39,7 +39,7 @@ func (r *Router) Guard(port *net.TCPListener, users ...uint32) (net.Listener, er
 	return g, nil
 }
 
-type guarded struct {
+type admission struct {
 	router *Router
 	users  []uint32 // that are admitted, beside root and our own
 	at     net.Addr
@@ -71,7 +71,7 @@ type arrival struct {
 const maxBatch = 64
 
 // Accept implements net.Listener.
-func (g *guarded) Accept() (net.Conn, error) {
+func (g *admission) Accept() (net.Conn, error) {
 	g.mu.Lock()
 	defer g.mu.Unlock()
 	for {
@@ -95,14 +95,14 @@ func (g *guarded) Accept() (net.Conn, error) {
 	}
 }
 
-func (g *guarded) isClosed() bool {
+func (g *admission) isClosed() bool {
 	g.closing.Lock()
 	defer g.closing.Unlock()
 	return g.closed
 }
 
 // next returns an admitted connection, nil if there is none.
-func (g *guarded) next() net.Conn {
+func (g *admission) next() net.Conn {
 	g.closing.Lock()
 	defer g.closing.Unlock()
 	if len(g.ready) == 0 {
@@ -115,7 +115,7 @@ func (g *guarded) next() net.Conn {
 
 // arrivals waits for connections and accepts those that are there. It may return an
 // error and connections: then there are no descriptors for more.
-func (g *guarded) arrivals() error {
+func (g *admission) arrivals() error {
 	g.batch = g.batch[:0]
 	var failure error
 	err := g.raw.Read(func(port uintptr) bool {
@@ -143,7 +143,7 @@ func (g *guarded) arrivals() error {
 
 // acceptOne accepts one connection with the spare descriptor if the batch is empty:
 // else a runtime would wait for ever.
-func (g *guarded) acceptOne(port int) {
+func (g *admission) acceptOne(port int) {
 	if len(g.batch) > 0 || g.spare < 0 {
 		return
 	}
@@ -156,7 +156,7 @@ func (g *guarded) acceptOne(port int) {
 	}
 }
 
-func (g *guarded) keepSpare() {
+func (g *admission) keepSpare() {
 	if fd, err := unix.Open(os.DevNull, unix.O_RDONLY|unix.O_CLOEXEC, 0); err == nil {
 		g.spare = fd
 	}
@@ -175,7 +175,7 @@ func accept(port int) (fd int, from netip.AddrPort, err error) {
 
 // look finds out who made the accepted connections, serves the admitted ones and resets
 // the others.
-func (g *guarded) look() {
+func (g *admission) look() {
 	if len(g.batch) == 0 {
 		return
 	}
@@ -201,7 +201,7 @@ func (g *guarded) look() {
 }
 
 // serve makes an admitted connection ready for Accept.
-func (g *guarded) serve(a arrival, s socket) {
+func (g *admission) serve(a arrival, s socket) {
 	file := os.NewFile(uintptr(a.fd), "connection")
 	defer file.Close()
 	conn, err := net.FileConn(file) // duplicates the descriptor
@@ -220,7 +220,7 @@ func (g *guarded) serve(a arrival, s socket) {
 	if ours(s.uid) {
 		g.router.opened(a.from, s)
 	}
-	g.ready = append(g.ready, &guardedConn{Conn: conn, router: g.router, from: a.from, uid: s.uid})
+	g.ready = append(g.ready, &admitted{Conn: conn, router: g.router, from: a.from, uid: s.uid})
 }
 
 // reset closes a connection at once, leaving nothing in the kernel.
@@ -235,7 +235,7 @@ func linger(fd int) {
 }
 
 // Close implements net.Listener.
-func (g *guarded) Close() error {
+func (g *admission) Close() error {
 	g.closing.Lock()
 	g.closed = true
 	ready := g.ready
@@ -255,10 +255,10 @@ func (g *guarded) Close() error {
 }
 
 // Addr implements net.Listener.
-func (g *guarded) Addr() net.Addr { return g.at }
+func (g *admission) Addr() net.Addr { return g.at }
 
-// guardedConn tells the router when it is closed.
-type guardedConn struct {
+// admitted tells the router when it is closed.
+type admitted struct {
 	net.Conn
 	router *Router
 	from   netip.AddrPort
@@ -267,10 +267,10 @@ type guardedConn struct {
 }
 
 // User returns the user of the process at the other end.
-func (c *guardedConn) User() uint32 { return c.uid }
+func (c *admitted) User() uint32 { return c.uid }
 
 // Close implements net.Conn.
-func (c *guardedConn) Close() error {
+func (c *admitted) Close() error {
 	err := c.Conn.Close()
 	c.once.Do(func() { c.router.ended(c.from) })
 	return err

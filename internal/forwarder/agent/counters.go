@@ -23,12 +23,12 @@ type Counters struct {
 // payloadError is a payload that could not be decoded. It never quotes the payload, which may
 // hold secrets. The connection is unharmed: the next frame can be read.
 type payloadError struct {
-	encoding encodingKind
+	Encoding Encoding
 	Reason   losses.Reason
 	// Offset is where decoding stopped, in bytes from the payload's beginning.
 	Offset int
 }
 
 func (e *payloadError) Error() string {
-	return fmt.Sprintf("decode agent span: %s payload %s at byte %d", e.encoding, e.Reason, e.Offset)
+	return fmt.Sprintf("decode agent span: %s payload %s at byte %d", e.Encoding, e.Reason, e.Offset)
 }

@@ -8,22 +8,22 @@ import (
 	"github.com/shimtrace/shimtrace/internal/losses"
 )
 
-// encodingKind is the encoding of a payload.
-type encodingKind uint8
+// Encoding is the encoding of a payload.
+type Encoding uint8
 
 const (
-	// encodingBincode is sent by agents up to Kata 3.28.
-	encodingBincode encodingKind = iota + 1
-	// encodingJSON is sent by agents since Kata 3.29.
-	encodingJSON
+	// Bincode is sent by agents up to Kata 3.28.
+	Bincode Encoding = iota + 1
+	// JSON is sent by agents since Kata 3.29.
+	JSON
 )
 
 // String returns the encoding's name.
-func (e encodingKind) String() string {
+func (e Encoding) String() string {
 	switch e {
-	case encodingBincode:
+	case Bincode:
 		return "bincode"
-	case encodingJSON:
+	case JSON:
 		return "json"
 	}
 	return "unknown"
@@ -54,10 +54,10 @@ func NewDecoder(opts Options) *Decoder {
 func (d *Decoder) Decode(payload []byte, s *span.Span) error {
 	d.out.Begin(s)
 	d.span = s
-	encoding := encodingOf(payload)
+	encoding := EncodingOf(payload)
 	var failed losses.Reason
 	var offset int
-	if encoding == encodingJSON {
+	if encoding == JSON {
 		failed, offset = d.json(payload)
 	} else {
 		failed, offset = d.bincode(payload)
@@ -69,28 +69,28 @@ func (d *Decoder) Decode(payload []byte, s *span.Span) error {
 	if failed != 0 {
 		d.out.Abandon()
 		d.counters.Losses.Add(failed, 1)
-		return &payloadError{encoding: encoding, Reason: failed, Offset: offset}
+		return &payloadError{Encoding: encoding, Reason: failed, Offset: offset}
 	}
 	d.out.End()
 	d.counters.Bytes.Add(uint64(len(payload)))
 	return nil
 }
 
-// encodingOf returns a payload's encoding. Bincode begins with the trace id, whose lowest bytes
+// EncodingOf returns a payload's encoding. Bincode begins with the trace id, whose lowest bytes
 // may happen to be a brace and a quote, so JSON must also end with a brace; the agents' bincode
 // ends with a zero.
-func encodingOf(payload []byte) encodingKind {
+func EncodingOf(payload []byte) Encoding {
 	n := len(payload)
 	if n < 2 || payload[0] != '{' || payload[1] != '"' && payload[1] > ' ' {
-		return encodingBincode
+		return Bincode
 	}
 	for n > 0 && payload[n-1] <= ' ' && payload[n-1] != 0 {
 		n--
 	}
 	if payload[n-1] != '}' {
-		return encodingBincode
+		return Bincode
 	}
-	return encodingJSON
+	return JSON
 }
 
 // ask returns how many bytes of an attribute's value to read if want bytes are to be kept. The

@@ -82,7 +82,7 @@ func asExpected(t *testing.T, payload []byte, s *span.Span) expected {
 	t.Helper()
 	m := message(t, s)
 	e := expected{
-		Encoding: encodingOf(payload).String(),
+		Encoding: EncodingOf(payload).String(),
 		Context: expectedContext{
 			TraceID: hex.EncodeToString(m.TraceId), SpanID: hex.EncodeToString(m.SpanId),
 			Flags: m.Flags, TraceState: m.TraceState,
@@ -205,11 +205,11 @@ func TestCaptures(t *testing.T) {
 	for _, tc := range []struct {
 		name     string
 		spans    int
-		encoding encodingKind
+		encoding Encoding
 	}{
-		{capture328, 60, encodingBincode},
-		{capture410, 168, encodingJSON},
-		{capture410rs, 122, encodingJSON},
+		{capture328, 60, Bincode},
+		{capture410, 168, JSON},
+		{capture410rs, 122, JSON},
 	} {
 		t.Run(tc.name, func(t *testing.T) {
 			want := readExpected(t, testdata(t, tc.name+".expected"))

@@ -31,7 +31,7 @@ func seeds(f *testing.F, names ...string) {
 
 func FuzzBincode(f *testing.F) {
 	seeds(f, goldenBin)
-	fuzzDecode(f, encodingBincode)
+	fuzzDecode(f, Bincode)
 }
 
 func FuzzJSON(f *testing.F) {
@@ -39,16 +39,16 @@ func FuzzJSON(f *testing.F) {
 	f.Add([]byte(jsonSpan(`"new":[{"a":"\"\\"},1.5e3,null],"links":{"queue":[{}]},"name":"\ud83e"`)))
 	f.Add([]byte(jsonSpan(strings.Repeat(`"attributes":{"map":{"a":{"I64":1},"b":{"I64":1},"c":{"I64":1}}},"events":{"queue":[{},{}]},`, 3) + `"name":"n"`)))
 	f.Add(sortedJSON(payloads(f, testdata(f, goldenJSON+".frames"))[1]))
-	fuzzDecode(f, encodingJSON)
+	fuzzDecode(f, JSON)
 }
 
 // fuzzDecode: any input gives an error, or OTLP within the limits that holds only what may
 // leave the VM.
-func fuzzDecode(f *testing.F, encoding encodingKind) {
+func fuzzDecode(f *testing.F, encoding Encoding) {
 	opts := Options{Options: span.Options{MaxValue: 64, MaxAttributes: 8, MaxEvents: 3, MaxLinks: 3, MaxCost: 8 << 10}, Counters: &Counters{Losses: new(losses.Tally)}}
 	d := NewDecoder(opts)
 	f.Fuzz(func(t *testing.T, payload []byte) {
-		if encodingOf(payload) != encoding {
+		if EncodingOf(payload) != encoding {
 			return
 		}
 		var s span.Span
@@ -59,7 +59,7 @@ func fuzzDecode(f *testing.F, encoding encodingKind) {
 		}
 		if err != nil {
 			var pe *payloadError
-			if !errors.As(err, &pe) || pe.Offset < 0 || pe.Offset > len(payload) || pe.encoding != encoding {
+			if !errors.As(err, &pe) || pe.Offset < 0 || pe.Offset > len(payload) || pe.Encoding != encoding {
 				t.Fatal(err)
 			}
 			return

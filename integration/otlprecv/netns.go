@@ -1,6 +1,7 @@
 package otlprecv
 
 import (
+	"context"
 	"errors"
 	"fmt"
 	"net"
@@ -67,4 +68,16 @@ func inNetNS(path string, f func() error) error {
 	}
 	runtime.UnlockOSThread()
 	return err
+}
+
+// Dialer returns a function that connects from the network namespace at path, to an
+// address without a name.
+func Dialer(path string) func(ctx context.Context, network, addr string) (net.Conn, error) {
+	return func(ctx context.Context, network, addr string) (conn net.Conn, err error) {
+		failed := inNetNS(path, func() error {
+			conn, err = new(net.Dialer).DialContext(ctx, network, addr)
+			return err
+		})
+		return conn, failed
+	}
 }

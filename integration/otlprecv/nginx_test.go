@@ -27,8 +27,8 @@ import (
 	"github.com/shimtrace/shimtrace/integration/otlprecv"
 	"github.com/shimtrace/shimtrace/integration/toolset"
 	"github.com/shimtrace/shimtrace/internal/config"
+	"github.com/shimtrace/shimtrace/internal/export/client"
 	"github.com/shimtrace/shimtrace/internal/export/journal"
-	"github.com/shimtrace/shimtrace/internal/export/otlp"
 	"github.com/shimtrace/shimtrace/internal/export/ship"
 	"github.com/shimtrace/shimtrace/internal/reliability"
 )
@@ -162,7 +162,7 @@ func shipTo(t *testing.T, endpoint, protocol string) *shipping {
 	t.Helper()
 	cfg := config.Default().Export
 	cfg.Endpoint, cfg.Protocol = endpoint, protocol
-	client, err := otlp.NewClient(cfg)
+	client, err := client.New(cfg)
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -63,8 +63,12 @@ func (t Tool) build(ctx context.Context, root string) error {
 		return fmt.Errorf("build %s: %w", t, err)
 	}
 
-	if t.Debian != nil {
-		if err := t.unpack(ctx, work, bin); err != nil {
+	if t.Debian != nil || t.Maven != "" {
+		get := t.unpack
+		if t.Maven != "" {
+			get = t.getArtifact
+		}
+		if err := get(ctx, work, bin); err != nil {
 			return fmt.Errorf("build %s: %w", t, err)
 		}
 		return os.Rename(bin, t.Dir(root))
@@ -100,6 +104,9 @@ func (t Tool) build(ctx context.Context, root string) error {
 func (t Tool) Source() string {
 	if t.Debian != nil {
 		return "Debian's packages " + strings.Join(t.Debian, ", ")
+	}
+	if t.Maven != "" {
+		return t.Maven + " of Maven Central"
 	}
 	return t.Module
 }

@@ -15,6 +15,8 @@ type Need struct {
 var (
 	needGCC       = Need{"gcc", []string{"gcc", "--version"}}
 	needPkgConfig = Need{"pkg-config", []string{"pkg-config", "--version"}}
+	needJava      = Need{"openjdk-17-jre-headless", []string{"java", "-version"}}
+	needMaven     = Need{"maven", []string{"mvn", "-version"}}
 	needSeccomp   = Need{"libseccomp-dev", []string{"pkg-config", "--exists", "libseccomp"}}
 )
 

@@ -1,9 +1,9 @@
 // Package toolset builds the programs that the integration tests run, at
 // exact versions, once, and keeps them outside the tree.
 //
-// Tools are Go programs, for which a Go toolchain and a module proxy are enough, or
-// Debian's own, which are unpacked and not installed: no image registry, no release
-// archives. It does not build shimtrace itself, nor anything for a guest. The tools command builds; the rig package only
+// Tools are Go programs, for which a Go toolchain and a module proxy are enough, Debian's
+// own, which are unpacked and not installed, or Java programs of Maven Central: no image
+// registry, no release archives. It does not build shimtrace itself, nor anything for a guest. The tools command builds; the rig package only
 // looks up what has been built, so that no test waits minutes for a compiler.
 package toolset
 
@@ -22,8 +22,9 @@ type Tool struct {
 	Name    string
 	Version string
 	// Debian lists packages of the machine's Debian release, which says their exact
-	// versions. A tool has these or a Module.
+	// versions. A tool has these, an artifact of Maven's, or a Module.
 	Debian   []string
+	Maven    string // group:artifact:version:packaging:classifier
 	Module   string
 	Packages []string // import paths of the commands, relative to Module
 	Tags     string   // build tags
@@ -82,6 +83,12 @@ var (
 	Busybox = Tool{Name: "busybox", Version: "debian-12", Debian: []string{"busybox-static"}}
 	// Nginx is a web server and a proxy, in a collector's place and before one.
 	Nginx = Tool{Name: "nginx", Version: "debian-12", Debian: []string{"nginx"}}
+	// Zipkin is Zipkin's server, with its store in memory.
+	Zipkin = Tool{
+		Name: "zipkin", Version: "3.4.2",
+		Maven: "io.zipkin:zipkin-server:3.4.2:jar:slim",
+		Needs: []Need{needJava, needMaven},
+	}
 	// Jaeger is a collector that Kata's Go runtime can post to. Only the benchmark
 	// needs it, which builds it, so it is not among All.
 	Jaeger = Tool{
@@ -94,7 +101,7 @@ var (
 
 // All lists the tools of the tests in the order in which they are built.
 func All() []Tool {
-	return []Tool{Containerd16, Nginx, Runc, Containerd24, TracingShim, Containerd17, Nerdctl, Crictl}
+	return []Tool{Containerd16, Nginx, Zipkin, Runc, Containerd24, TracingShim, Containerd17, Nerdctl, Crictl}
 }
 
 // Root is the cache directory: $SHIMTRACE_TOOLS, else shimtrace/tools in the

@@ -13,8 +13,8 @@ import (
 	"github.com/shimtrace/shimtrace/internal/config"
 	"github.com/shimtrace/shimtrace/internal/console"
 	"github.com/shimtrace/shimtrace/internal/export"
+	"github.com/shimtrace/shimtrace/internal/export/client"
 	"github.com/shimtrace/shimtrace/internal/export/journal"
-	"github.com/shimtrace/shimtrace/internal/export/otlp"
 	"github.com/shimtrace/shimtrace/internal/export/ship"
 )
 
@@ -37,7 +37,7 @@ func NewShipment(cfg config.Config, c *console.Console) *Shipment {
 // time (0: for ever). The error is [journal.ErrShipped] if another process ships the
 // journal.
 func (s *Shipment) Ship(ctx context.Context, once bool, idle time.Duration) (err error) {
-	client, err := otlp.NewClient(s.cfg.Export)
+	client, err := client.New(s.cfg.Export)
 	if err != nil {
 		return err
 	}

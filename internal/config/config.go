@@ -149,13 +149,27 @@ type AgentLimits struct {
 // Export says where the journal is shipped to. With no endpoint the journal is
 // the store.
 type Export struct {
-	// Endpoint is the collector's base URL, as in OTEL_EXPORTER_OTLP_ENDPOINT,
+	// Preset names a backend, whose address and protocol are then the defaults of
+	// Endpoint and Protocol; see presets.
+	Preset string `toml:"preset"`
+	// Endpoint is the backend's base URL, as in OTEL_EXPORTER_OTLP_ENDPOINT,
 	// which overrides it. Empty: nothing is shipped.
 	Endpoint string `toml:"endpoint"`
-	// Protocol is "http/protobuf" or "grpc" (OTEL_EXPORTER_OTLP_PROTOCOL).
+	// Protocol is "http/protobuf", "grpc" (OTEL_EXPORTER_OTLP_PROTOCOL) or "zipkin".
 	Protocol string            `toml:"protocol"`
 	Headers  map[string]string `toml:"headers"`
-	Timeout  Duration          `toml:"timeout"`
+	// HeaderFiles are headers whose values are in files, by name; they are read for
+	// each request.
+	HeaderFiles map[string]string `toml:"header_files"`
+	// CA is a file with the authorities that the backend's certificate may be from;
+	// empty means the host's. Cert and Key are files with the client's own certificate.
+	// All are in PEM.
+	CA   string `toml:"ca"`
+	Cert string `toml:"cert"`
+	Key  string `toml:"key"`
+	// Insecure: an Endpoint that is a host with a port is spoken to without TLS.
+	Insecure bool     `toml:"insecure"`
+	Timeout  Duration `toml:"timeout"`
 	// Compression is "gzip" or "none" (OTEL_EXPORTER_OTLP_COMPRESSION).
 	Compression string `toml:"compression"`
 	// Shipper is the program that drains the journal and receives the runtimes' spans;

@@ -154,7 +154,7 @@ func TestMistakes(t *testing.T) {
 		{"[relay]\nstate_dir = \"/" + strings.Repeat("x", 80) + "\"\n", "line 2, column 13: relay.state_dir: ", same},
 		{"[export]\nendpoint = \"127.0.0.1:4318\"\n", "line 2, column 12: export.endpoint: this is not a URL", same},
 		{"[export]\nendpoint = \"http://h:4318\"\nheaders = { a = 1 }\n", "line 3, column 17: export.headers.a: 1 is not a string; nothing is sent", same},
-		{"[export]\nendpoint = \"http://h:4318\"\nprotocol = \"http/json\"\n", "line 3, column 12: export.protocol: \"http/json\" is not one of http/protobuf, grpc; nothing is sent", same},
+		{"[export]\nendpoint = \"http://h:4318\"\nprotocol = \"http/json\"\n", "line 3, column 12: export.protocol: \"http/json\" is not one of http/protobuf, grpc, zipkin; nothing is sent", same},
 		{"[export]\nheaders = { \"a b\" = \"x\" }\n", "line 2, column 21: export.headers.\"a b\": this is no header's name; nothing is sent", same},
 		{"[export]\nheaders.a = \"x\\ny\"\n", "line 2, column 13: export.headers.a: there is a line break", same},
 		{"[runtime.runc.relay]\nstate_dir = \"/x\"\n", "line 2, column 13: runtime.runc.relay.state_dir: relays and shimtrace find each other there", same},

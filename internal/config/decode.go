@@ -16,14 +16,20 @@ var fallback = map[string]struct {
 	value  any // nil: the default, whatever a lower layer says
 	effect string
 }{
-	"trace.mode":      {"trace.mode", "off", "nothing is traced until it is right"},
-	"agent.receive":   {"agent.receive", "off", "it is off until it is right"},
-	"agent.inject":    {"agent.inject", "off", "it is off until it is right"},
-	"jaeger.receive":  {"jaeger.receive", "off", "it is off until it is right"},
-	"agent.keep":      {"agent.keep", nil, "the default list holds until it is right"},
-	"export.endpoint": {"export.endpoint", "", "nothing is sent until it is right"},
-	"export.protocol": {"export.endpoint", "", "nothing is sent until it is right"},
-	"export.headers":  {"export.endpoint", "", "nothing is sent until it is right"},
+	"trace.mode":          {"trace.mode", "off", "nothing is traced until it is right"},
+	"agent.receive":       {"agent.receive", "off", "it is off until it is right"},
+	"agent.inject":        {"agent.inject", "off", "it is off until it is right"},
+	"jaeger.receive":      {"jaeger.receive", "off", "it is off until it is right"},
+	"agent.keep":          {"agent.keep", nil, "the default list holds until it is right"},
+	"export.preset":       {"export.endpoint", "", "nothing is sent until it is right"},
+	"export.endpoint":     {"export.endpoint", "", "nothing is sent until it is right"},
+	"export.protocol":     {"export.endpoint", "", "nothing is sent until it is right"},
+	"export.headers":      {"export.endpoint", "", "nothing is sent until it is right"},
+	"export.header_files": {"export.endpoint", "", "nothing is sent until it is right"},
+	"export.ca":           {"export.endpoint", "", "nothing is sent until it is right"},
+	"export.cert":         {"export.endpoint", "", "nothing is sent until it is right"},
+	"export.key":          {"export.endpoint", "", "nothing is sent until it is right"},
+	"export.insecure":     {"export.endpoint", "", "nothing is sent until it is right"},
 }
 
 // layer is one layer of the file while its mistakes are removed: the common sections,
@@ -150,6 +156,7 @@ func merge(base, over *node) *node {
 // decode returns the defaults with the values of a checked table.
 func decode(t *node) Config {
 	cfg := Default()
+	cfg.Export.usePreset(t)
 	fill(reflect.ValueOf(&cfg).Elem(), t)
 	return cfg
 }
@@ -184,6 +191,12 @@ func assign(field reflect.Value, n *node) error {
 			return notA(n, "a string")
 		}
 		*target = s
+	case *bool:
+		b, ok := n.value.(bool)
+		if !ok {
+			return notA(n, "true or false")
+		}
+		*target = b
 	case *float64:
 		switch v := n.value.(type) {
 		case float64:

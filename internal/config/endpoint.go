@@ -11,6 +11,16 @@ import (
 
 var errNoURL = errors.New("this is not a URL such as http://127.0.0.1:4318")
 
+// completeEndpoint makes a URL of an endpoint that is a host with a port, if it is valid.
+func (e *Export) completeEndpoint() {
+	if e.Endpoint == "" || strings.Contains(e.Endpoint, "://") {
+		return
+	}
+	if u, err := envEndpoint(e.Endpoint, e.Protocol, e.Insecure); err == nil {
+		e.Endpoint = u
+	}
+}
+
 // URL returns the URL to which spans are posted over HTTP.
 func (e Export) URL() string {
 	if e.exact || e.Endpoint == "" {
@@ -19,6 +29,9 @@ func (e Export) URL() string {
 	u, err := url.Parse(e.Endpoint)
 	if err != nil {
 		return e.Endpoint // was checked before
+	}
+	if e.Protocol == "zipkin" {
+		return u.JoinPath("api/v2/spans").String()
 	}
 	return u.JoinPath("v1/traces").String()
 }
@@ -58,9 +71,9 @@ func checkEndpoint(value string) error {
 	return nil
 }
 
-// checkHeader returns why a name and value cannot be a header of a request (RFC 9110,
+// CheckHeader returns why a name and value cannot be a header of a request (RFC 9110,
 // "Fields"). It does not show the value, which may be a secret.
-func checkHeader(name, value string) error {
+func CheckHeader(name, value string) error {
 	const token = "!#$%&'*+-.^_`|~" + letters
 	if name == "" || strings.Trim(name, token) != "" {
 		return errors.New("this is no header's name")
@@ -73,7 +86,7 @@ func checkHeader(name, value string) error {
 	return nil
 }
 
-// envEndpoint returns the URL for an endpoint from the environment: a URL, or for gRPC
+// envEndpoint returns the URL for an endpoint as the environment may have it: a URL, or for gRPC
 // a host and port, secured by TLS unless insecure (OpenTelemetry Protocol Exporter,
 // "Endpoint", "Insecure").
 func envEndpoint(value, protocol string, insecure bool) (string, error) {

@@ -1,10 +1,12 @@
 package config
 
 import (
+	"cmp"
 	"errors"
 	"fmt"
 	"maps"
 	"net/url"
+	"path/filepath"
 	"reflect"
 	"slices"
 	"strconv"
@@ -28,7 +30,7 @@ func otlp(name string) []string {
 
 // variables are all that are read, in the order in which they depend on each other.
 // OTEL_SERVICE_NAME is left out on purpose: a shim inherits it from containerd, and it
-// names containerd. The shipper's client reads the variables for certificates.
+// names containerd.
 var variables = []variable{
 	{[]string{"OTEL_SDK_DISABLED"}, "trace.mode", setDisabled},
 	{[]string{"OTEL_PROPAGATORS"}, "trace.propagators", setPropagators},
@@ -41,6 +43,11 @@ var variables = []variable{
 	{otlp("HEADERS"), "export.headers", setHeaders},
 	{otlp("TIMEOUT"), "export.timeout", setTimeout},
 	{otlp("COMPRESSION"), "export.compression", setCompression},
+	{otlp("CERTIFICATE"), "export.ca", setCA},
+	{otlp("CLIENT_CERTIFICATE"), "export.cert", setCert},
+	{otlp("CLIENT_KEY"), "export.key", setKey},
+	{[]string{"OTEL_EXPORTER_ZIPKIN_ENDPOINT"}, "", setZipkinEndpoint},
+	{[]string{"OTEL_EXPORTER_ZIPKIN_TIMEOUT"}, "", setZipkinTimeout},
 	{[]string{"OTEL_TRACES_EXPORTER"}, "export.endpoint", setExporter},
 }
 
@@ -50,6 +57,9 @@ type environment struct {
 	insecure    bool
 	protocol    bool // the environment sets the protocol
 	foreign     bool // the sampler is not supported
+	// Zipkin's exporter, which counts if OTEL_TRACES_EXPORTER names it.
+	zipkinEndpoint string
+	zipkinTimeout  Duration
 }
 
 // applyEnv applies the OTEL_* variables over the file, whose keys are in set. Values
@@ -74,6 +84,10 @@ func (c *Config) applyEnv(getenv func(string) string, set *node, r *Report) {
 				break
 			}
 		}
+	}
+	if (c.Export.Cert == "") != (c.Export.Key == "") {
+		c.Export.Cert, c.Export.Key = "", ""
+		r.Ignored = append(r.Ignored, errors.New("environment OTEL_EXPORTER_OTLP_CLIENT_CERTIFICATE, _KEY: one is set without the other; it is ignored"))
 	}
 }
 
@@ -238,7 +252,7 @@ func setEndpoint(c *Config, e *environment) error {
 func setHeaders(c *Config, e *environment) error {
 	headers, err := pairs(e.value)
 	for name, value := range headers {
-		if herr := checkHeader(name, value); herr != nil {
+		if herr := CheckHeader(name, value); herr != nil {
 			delete(headers, name)
 			err = fmt.Errorf("header %q: %w; it is ignored", name, herr)
 		}
@@ -251,12 +265,19 @@ func setHeaders(c *Config, e *environment) error {
 
 // setTimeout takes milliseconds.
 func setTimeout(c *Config, e *environment) error {
-	ms, err := strconv.ParseUint(e.value, 10, 31)
-	if err != nil || ms == 0 {
-		return fmt.Errorf("%q is not a number of milliseconds; it is ignored", e.value)
+	d, err := milliseconds(e.value)
+	if err == nil {
+		c.Export.Timeout = d
 	}
-	c.Export.Timeout = Duration(time.Duration(ms) * time.Millisecond)
-	return nil
+	return err
+}
+
+func milliseconds(value string) (Duration, error) {
+	ms, err := strconv.ParseUint(value, 10, 31)
+	if err != nil || ms == 0 {
+		return 0, fmt.Errorf("%q is not a number of milliseconds; it is ignored", value)
+	}
+	return Duration(time.Duration(ms) * time.Millisecond), nil
 }
 
 func setCompression(c *Config, e *environment) error {
@@ -267,23 +288,66 @@ func setCompression(c *Config, e *environment) error {
 	return err
 }
 
-// setExporter takes a list, in which "otlp" means this exporter.
+func setCA(c *Config, e *environment) error   { return setFile(&c.Export.CA, e.value) }
+func setCert(c *Config, e *environment) error { return setFile(&c.Export.Cert, e.value) }
+func setKey(c *Config, e *environment) error  { return setFile(&c.Export.Key, e.value) }
+
+// setFile makes a relative path absolute: the process that reads the file may be
+// another one.
+func setFile(target *string, path string) error {
+	full, err := filepath.Abs(path)
+	if err == nil {
+		*target = full
+	}
+	return err
+}
+
+// setZipkinEndpoint takes the whole URL that spans are posted to.
+func setZipkinEndpoint(_ *Config, e *environment) error {
+	if err := checkEndpoint(e.value); err != nil {
+		return fmt.Errorf("%w; it is ignored", err)
+	}
+	e.zipkinEndpoint = e.value
+	return nil
+}
+
+// setZipkinTimeout takes milliseconds.
+func setZipkinTimeout(_ *Config, e *environment) (err error) {
+	e.zipkinTimeout, err = milliseconds(e.value)
+	return err
+}
+
+// useZipkin makes Zipkin's exporter the one that counts. The specification's default
+// endpoint is a Zipkin on the host.
+func (e *environment) useZipkin(x *Export) {
+	if x.Protocol != "zipkin" || e.zipkinEndpoint != "" {
+		x.Protocol, x.exact = "zipkin", true
+		x.Endpoint = cmp.Or(e.zipkinEndpoint, "http://localhost:9411/api/v2/spans")
+	}
+	x.Timeout = cmp.Or(e.zipkinTimeout, x.Timeout)
+}
+
+// setExporter takes a list, in which "otlp" means this exporter, and "zipkin" that with
+// the protocol of Zipkin. The first of them counts.
 func setExporter(c *Config, e *environment) error {
 	var errs []error
 	known := ""
 	for _, item := range items(e.value) {
-		v, err := choose(item, "otlp", "none")
+		v, err := choose(item, "otlp", "zipkin", "none")
 		if err != nil {
 			errs = append(errs, err)
 			continue
 		}
 		known = v
-		if v == "otlp" {
+		if v != "none" {
 			break
 		}
 	}
-	if known == "none" {
+	switch known {
+	case "none":
 		c.Export.Endpoint, c.Export.exact = "", false
+	case "zipkin":
+		e.useZipkin(&c.Export)
 	}
 	if known != "" {
 		return partly(errs)

@@ -238,6 +238,7 @@ func (l *layer) clean(below *node, common *Config) Config {
 	for {
 		cfg := decode(merge(below, l.own))
 		cfg.Journal.Dir, cfg.Relay.StateDir = tidyPath(cfg.Journal.Dir), tidyPath(cfg.Relay.StateDir)
+		cfg.Export.completeEndpoint()
 		broken := cfg.violations()
 		if common != nil {
 			broken = append(broken, cfg.onceAHost(*common)...)

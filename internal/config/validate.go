@@ -1,6 +1,7 @@
 package config
 
 import (
+	"cmp"
 	"errors"
 	"fmt"
 	"maps"
@@ -21,6 +22,9 @@ var samplers = []string{
 
 // propagators are the names that [trace] propagators takes.
 var propagators = []string{"tracecontext", "baggage", "jaeger", "b3", "b3multi", "none"}
+
+// protocols are the names that [export] protocol takes.
+var protocols = []string{"http/protobuf", "grpc", "zipkin"}
 
 // socketNameLen is the length of the longest socket name below Relay.StateDir: "/s/",
 // 32 hex digits, ".sock". The kernel allows 107 bytes and a zero, containerd 106.
@@ -77,17 +81,25 @@ func (c *Config) violations() []violation {
 	r.oneOf("jaeger.receive", c.Jaeger.Receive, "auto", "on", "off")
 	c.Jaeger.check(&r)
 	c.OTLP.check(&r)
-	r.oneOf("export.protocol", c.Export.Protocol, "http/protobuf", "grpc")
+	r.want(c.Export.checkPreset(), "export.preset")
+	r.oneOf("export.protocol", c.Export.Protocol, protocols...)
 	r.oneOf("export.compression", c.Export.Compression, "gzip", "none")
 	r.want(checkEndpoint(c.Export.Endpoint), "export.endpoint")
 	if c.Export.Endpoint != "" && c.OTLP.serves(c.Export.Endpoint) {
 		r.want(errItself, "export.endpoint")
 	}
 	for _, name := range slices.Sorted(maps.Keys(c.Export.Headers)) {
-		if err := checkHeader(name, c.Export.Headers[name]); err != nil {
+		if err := CheckHeader(name, c.Export.Headers[name]); err != nil {
 			r = append(r, violation{[][]string{{"export", "headers", name}}, err})
 		}
 	}
+	for _, name := range slices.Sorted(maps.Keys(c.Export.HeaderFiles)) {
+		err := cmp.Or(CheckHeader(name, ""), absolute(c.Export.HeaderFiles[name]))
+		if err != nil {
+			r = append(r, violation{[][]string{{"export", "header_files", name}}, err})
+		}
+	}
+	c.Export.checkFiles(&r)
 	r.want(positive(int64(c.Export.Timeout)), "export.timeout")
 	c.Journal.check(&r)
 	r.want(absolute(c.Relay.StateDir), "relay.state_dir")
@@ -151,6 +163,18 @@ func CheckOTLP(address string) error {
 func loopback(text string) bool {
 	at, err := netip.ParseAddrPort(text)
 	return err == nil && at.Addr().IsLoopback() && at.Port() != 0
+}
+
+// checkFiles checks the files for TLS.
+func (e Export) checkFiles(r *rules) {
+	for key, path := range map[string]string{"export.ca": e.CA, "export.cert": e.Cert, "export.key": e.Key} {
+		if path != "" {
+			r.want(absolute(path), key)
+		}
+	}
+	if (e.Cert == "") != (e.Key == "") {
+		r.want(errors.New("a certificate needs its key: set both cert and key"), "export.cert", "export.key")
+	}
 }
 
 func (j Journal) check(r *rules) {

@@ -16,7 +16,7 @@ import (
 	tracepb "go.opentelemetry.io/proto/otlp/trace/v1"
 
 	"github.com/shimtrace/shimtrace/internal/config"
-	"github.com/shimtrace/shimtrace/internal/export/otlp"
+	"github.com/shimtrace/shimtrace/internal/export/client"
 	"github.com/shimtrace/shimtrace/internal/export/ship"
 	"github.com/shimtrace/shimtrace/internal/names"
 )
@@ -46,7 +46,7 @@ func send(ctx context.Context, to config.Export) []Finding {
 	fail := func(err error) []Finding {
 		return []Finding{{Level: Error, What: "a test span was not taken: " + err.Error(), Where: where, Do: "correct [export] of the configuration, or start the collector; spans wait in the journal meanwhile"}}
 	}
-	client, err := otlp.NewClient(to)
+	client, err := client.New(to)
 	if err == nil {
 		err = client.Start(ctx)
 	}

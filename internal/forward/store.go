@@ -13,8 +13,8 @@ import (
 	"github.com/shimtrace/shimtrace/internal/collect"
 	"github.com/shimtrace/shimtrace/internal/console"
 	"github.com/shimtrace/shimtrace/internal/export"
+	"github.com/shimtrace/shimtrace/internal/export/client"
 	"github.com/shimtrace/shimtrace/internal/export/journal"
-	"github.com/shimtrace/shimtrace/internal/export/otlp"
 	"github.com/shimtrace/shimtrace/internal/forwarder"
 	"github.com/shimtrace/shimtrace/internal/forwarder/collate"
 	"github.com/shimtrace/shimtrace/internal/forwarder/listen"
@@ -66,7 +66,7 @@ func openStore(o *Options, report *console.Console) (*store, error) {
 		report.Info("spans stay in the journal %s", cfg.Dir)
 		return s, nil
 	}
-	if _, err := otlp.NewClient(o.Config.Export); err != nil {
+	if _, err := client.New(o.Config.Export); err != nil {
 		return nil, err
 	}
 	report.Info("spans go to the journal %s, and from there to %s", cfg.Dir, o.Config.Export.Endpoint)

@@ -1,4 +1,4 @@
-package otlp
+package client
 
 import (
 	"encoding/json"

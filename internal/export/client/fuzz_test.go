@@ -1,4 +1,4 @@
-package otlp
+package client
 
 import (
 	"errors"
@@ -64,7 +64,7 @@ func FuzzHTTPAnswer(f *testing.F) {
 			}
 		}
 	}
-	where := address{name: "http://collector:4318", secrets: []string{"s3cret"}}
+	where := address{name: "http://collector:4318", hidden: hiding("s3cret")}
 	f.Fuzz(func(t *testing.T, status int, kind, after, server string, body []byte) {
 		const spans = 3
 		a := &httpAnswer{status: status, header: http.Header{"Content-Type": {kind}, "Retry-After": {after}, "Server": {server}, "Location": {server}}, body: body}
@@ -87,7 +87,7 @@ func FuzzGRPCAnswer(f *testing.F) {
 		f.Add(uint32(14), message, []byte{10, 2, 'x', 'y'}, false, int64(-1))
 		f.Add(uint32(0), message, []byte{}, true, int64(1)<<40)
 	}
-	where := address{name: "http://collector:4317", secrets: []string{"s3cret"}}
+	where := address{name: "http://collector:4317", hidden: hiding("s3cret")}
 	f.Fuzz(func(t *testing.T, code uint32, message string, details []byte, spoken bool, rejected int64) {
 		const spans = 3
 		p := &spb.Status{Code: int32(code), Message: message}
@@ -116,4 +116,12 @@ func FuzzRetryAfter(f *testing.F) {
 			t.Errorf("%q: %v", s, d)
 		}
 	})
+}
+
+func hiding(values ...string) *secrets {
+	s := new(secrets)
+	for _, v := range values {
+		s.add(v)
+	}
+	return s
 }

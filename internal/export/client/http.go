@@ -1,4 +1,4 @@
-package otlp
+package client
 
 import (
 	"bytes"
@@ -17,34 +17,25 @@ import (
 // maxAnswer bounds the part of an answer's body that is read, in bytes.
 const maxAnswer = 1 << 20
 
-// newHTTP returns a client that compresses as configured, one that does not, and a
-// function that closes their idle connections.
-func newHTTP(cfg config.Export, p *proxy) (_, plain otlptrace.Client, closeIdle func(), _ error) {
-	var tlsConfig *tls.Config
-	if !plaintext(cfg) {
-		var err error
-		if tlsConfig, err = envTLS(); err != nil {
-			return nil, nil, nil, err
-		}
-	}
-	t := newTransport(tlsConfig, p)
+// newHTTP returns a client that compresses as configured, and one that does not.
+func newHTTP(cfg config.Export, t *transport) (_, plain otlptrace.Client) {
 	opts := []otlptracehttp.Option{
 		otlptracehttp.WithRetry(otlptracehttp.RetryConfig{Enabled: false}),
-		otlptracehttp.WithHTTPClient(&http.Client{
-			Transport: &transport{t},
-			// A redirected POST may arrive as a GET and get an answer that looks like
-			// success.
-			CheckRedirect: func(*http.Request, []*http.Request) error { return http.ErrUseLastResponse },
-		}),
+		otlptracehttp.WithHTTPClient(&http.Client{Transport: t, CheckRedirect: noRedirect}),
+		otlptracehttp.WithEndpointURL(cfg.URL()),
+		otlptracehttp.WithHeaders(cfg.Headers),
+		otlptracehttp.WithTLSClientConfig(nil), // the transport has it
 	}
-	opts = append(opts, otlptracehttp.WithEndpointURL(cfg.URL()), otlptracehttp.WithHeaders(cfg.Headers),
-		otlptracehttp.WithTLSClientConfig(nil)) // the transport has it
 	plain = otlptracehttp.NewClient(append(opts, otlptracehttp.WithCompression(otlptracehttp.NoCompression))...)
 	if cfg.Compression == "gzip" {
 		opts = append(opts, otlptracehttp.WithCompression(otlptracehttp.GzipCompression))
 	}
-	return otlptracehttp.NewClient(opts...), plain, t.CloseIdleConnections, nil
+	return otlptracehttp.NewClient(opts...), plain
 }
+
+// noRedirect returns redirections as answers. A redirected POST may arrive as a GET and
+// get an answer that looks like success.
+func noRedirect(*http.Request, []*http.Request) error { return http.ErrUseLastResponse }
 
 // newTransport keeps few connections and short timeouts: at most two uploads run at a
 // time, to one host.
@@ -60,13 +51,22 @@ func newTransport(tlsConfig *tls.Config, p *proxy) *http.Transport {
 	}
 }
 
-// transport keeps the answer that passes through it.
+// transport adds the headers from files to each request, and keeps its answer.
 type transport struct {
 	*http.Transport
+	files headerFiles
 }
 
 // RoundTrip implements [http.RoundTripper].
 func (t *transport) RoundTrip(req *http.Request) (*http.Response, error) {
+	headers, err := t.files.read()
+	if err != nil {
+		return nil, err
+	}
+	req = req.Clone(req.Context()) // a RoundTripper must not change it
+	for name, value := range headers {
+		req.Header.Set(name, value)
+	}
 	resp, err := t.Transport.RoundTrip(req)
 	if err != nil {
 		return resp, err

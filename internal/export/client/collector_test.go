@@ -1,4 +1,4 @@
-package otlp
+package client
 
 import (
 	"compress/gzip"
@@ -152,8 +152,8 @@ func (c *collector) serveTLS(t *testing.T, l net.Listener, cert tls.Certificate)
 	return c.serveHTTP(t, tls.NewListener(l, &tls.Config{Certificates: []tls.Certificate{cert}}))
 }
 
-func (c *collector) serveGRPC(t *testing.T, l net.Listener) (stop func()) {
-	srv := grpc.NewServer()
+func (c *collector) serveGRPC(t *testing.T, l net.Listener, opts ...grpc.ServerOption) (stop func()) {
+	srv := grpc.NewServer(opts...)
 	coltracepb.RegisterTraceServiceServer(srv, c)
 	return serve(t, func() { _ = srv.Serve(l) }, srv.Stop)
 }

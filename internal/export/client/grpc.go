@@ -1,7 +1,9 @@
-package otlp
+package client
 
 import (
 	"context"
+	"crypto/tls"
+	"strings"
 	"time"
 
 	"go.opentelemetry.io/otel/exporters/otlp/otlptrace"
@@ -9,6 +11,7 @@ import (
 	coltracepb "go.opentelemetry.io/proto/otlp/collector/trace/v1"
 	"google.golang.org/grpc"
 	"google.golang.org/grpc/backoff"
+	"google.golang.org/grpc/credentials"
 	"google.golang.org/grpc/credentials/insecure"
 	"google.golang.org/grpc/encoding"
 	"google.golang.org/grpc/metadata"
@@ -16,9 +19,9 @@ import (
 	"github.com/shimtrace/shimtrace/internal/config"
 )
 
-func newGRPC(cfg config.Export, timeout time.Duration, p *proxy) otlptrace.Client {
+func newGRPC(cfg config.Export, timeout time.Duration, p *proxy, tlsConfig *tls.Config, files headerFiles) otlptrace.Client {
 	dial := []grpc.DialOption{
-		grpc.WithChainUnaryInterceptor(noteAnswer),
+		grpc.WithChainUnaryInterceptor(files.addTo, noteAnswer),
 		// gRPC's own pause between connections grows to two minutes and fails every
 		// upload meanwhile. The shipper's backoff is to be the longer one.
 		grpc.WithConnectParams(grpc.ConnectParams{
@@ -35,13 +38,27 @@ func newGRPC(cfg config.Export, timeout time.Duration, p *proxy) otlptrace.Clien
 		otlptracegrpc.WithDialOption(dial...),
 	}
 	opts = append(opts, otlptracegrpc.WithEndpointURL(cfg.Endpoint), otlptracegrpc.WithHeaders(cfg.Headers))
-	if plaintext(cfg) {
+	if tlsConfig == nil {
 		opts = append(opts, otlptracegrpc.WithTLSCredentials(insecure.NewCredentials()))
+	} else {
+		opts = append(opts, otlptracegrpc.WithTLSCredentials(credentials.NewTLS(tlsConfig)))
 	}
 	if cfg.Compression == "gzip" {
 		opts = append(opts, otlptracegrpc.WithCompressor("gzip"))
 	}
 	return otlptracegrpc.NewClient(opts...)
+}
+
+// addTo adds the headers from files to each call.
+func (h headerFiles) addTo(ctx context.Context, method string, req, reply any, cc *grpc.ClientConn, invoke grpc.UnaryInvoker, opts ...grpc.CallOption) error {
+	headers, err := h.read()
+	if err != nil {
+		return err
+	}
+	for name, value := range headers {
+		ctx = metadata.AppendToOutgoingContext(ctx, strings.ToLower(name), value)
+	}
+	return invoke(ctx, method, req, reply, cc, opts...)
 }
 
 // noteAnswer keeps the answer, which the client returns as text only, and turns

@@ -1,4 +1,4 @@
-package otlp
+package client
 
 import (
 	"context"
@@ -20,6 +20,8 @@ const manyTries = 20
 type answer struct {
 	http *httpAnswer // nil: none was received
 	grpc *grpcAnswer
+	// left counts the spans that could not be sent: Zipkin has no place for them.
+	left int
 }
 
 type answerKey struct{}
@@ -46,6 +48,8 @@ type verdict struct {
 // official client's error.
 func (c *client) judge(seen *answer, spans int, err error) verdict {
 	switch {
+	case seen.http != nil && c.zipkin:
+		return seen.http.judgeZipkin(c.address, seen.left)
 	case seen.http != nil:
 		return seen.http.judge(c.address, spans)
 	case seen.grpc != nil:

@@ -1,8 +1,7 @@
-package otlp
+package client
 
 import (
 	"net/url"
-	"slices"
 	"strings"
 	"unicode"
 
@@ -12,34 +11,23 @@ import (
 // address is the endpoint as messages may name it, and the secrets that they must not
 // show: no password shall get into a log.
 type address struct {
-	name    string
-	secrets []string
-	proxy   *proxy
+	name   string
+	hidden *secrets
+	proxy  *proxy
 }
 
-// minSecret is the length below which a header's value is not removed from texts: it
-// protects nothing, and its characters occur everywhere.
-const minSecret = 4
-
-func newAddress(cfg config.Export, p *proxy) address {
-	a := address{name: "the collector", proxy: p}
+func newAddress(cfg config.Export, p *proxy, hidden *secrets) address {
+	a := address{name: "the collector", hidden: hidden, proxy: p}
 	if u, err := url.Parse(cfg.Endpoint); err == nil && u.Host != "" {
 		a.name = (&url.URL{Scheme: u.Scheme, Host: u.Host, Path: u.Path}).String()
 		if password, ok := u.User.Password(); ok {
-			a.secrets = append(a.secrets, password)
+			hidden.add(password)
 		}
-		a.secrets = append(a.secrets, u.RawQuery)
+		hidden.add(u.RawQuery)
 	}
 	for _, v := range cfg.Headers {
-		a.secrets = append(a.secrets, v)
+		hidden.add(v)
 	}
-	for _, s := range a.secrets { // "Bearer abc" is also a secret as "abc"
-		if _, token, ok := strings.Cut(s, " "); ok {
-			a.secrets = append(a.secrets, token)
-		}
-	}
-	a.secrets = slices.DeleteFunc(a.secrets, func(s string) bool { return len(s) < minSecret })
-	slices.SortFunc(a.secrets, func(x, y string) int { return len(y) - len(x) })
 	return a
 }
 
@@ -51,9 +39,7 @@ const maxExcerpt = 160
 func (a address) excerpt(text string) string {
 	const enough = 16 * maxExcerpt // what is cut here may be the beginning of a secret
 	text = strings.ToValidUTF8(text[:min(len(text), enough)], "\uFFFD")
-	for _, s := range a.secrets {
-		text = strings.ReplaceAll(text, s, "…")
-	}
+	text = a.hidden.hide(text)
 	text = strings.Join(strings.FieldsFunc(text, func(r rune) bool { return unicode.IsSpace(r) || !unicode.IsPrint(r) }), " ")
 	if len(text) > maxExcerpt {
 		text = strings.ToValidUTF8(text[:maxExcerpt], "") + "…"

@@ -1,4 +1,4 @@
-package otlp
+package client
 
 import (
 	"context"
@@ -18,6 +18,10 @@ import (
 // unanswered says why there is no answer, and what to do, in words that are the same at
 // each attempt (unlike ports and addresses of sockets).
 func (a address) unanswered(err error) error {
+	var unreadable *ship.AwayError // a file with a header
+	if errors.As(err, &unreadable) {
+		return unreadable
+	}
 	text := err.Error()
 	has := func(words string) bool { return strings.Contains(text, words) }
 	away := func(what, detail string) error { return &ship.AwayError{Err: a.says(what, detail)} }

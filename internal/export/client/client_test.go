@@ -1,17 +1,10 @@
-package otlp
+package client
 
 import (
 	"context"
-	"crypto/ecdsa"
-	"crypto/elliptic"
-	"crypto/rand"
-	"crypto/tls"
-	"crypto/x509"
-	"encoding/pem"
 	"errors"
 	"fmt"
 	"io"
-	"math/big"
 	"net"
 	"net/http"
 	"os"
@@ -45,7 +38,7 @@ func spans(names ...string) []*tracepb.ResourceSpans {
 
 func newClient(t *testing.T, cfg config.Export) otlptrace.Client {
 	t.Helper()
-	c, err := NewClient(cfg)
+	c, err := New(cfg)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -352,74 +345,6 @@ func TestUploadIsBounded(t *testing.T) {
 	}
 }
 
-func TestTLSFromEnvironment(t *testing.T) {
-	cert, file := selfSigned(t)
-	l := listen(t, "127.0.0.1:0")
-	c := &collector{}
-	c.serveTLS(t, l, cert)
-	cfg := exportTo(l, "http/protobuf", "")
-	cfg.Endpoint = "https://" + l.Addr().String()
-	if got := meaning(newClient(t, cfg).UploadTraces(t.Context(), spans("a"))); got != "away" {
-		t.Errorf("unknown authority: %s", got)
-	}
-	t.Setenv("OTEL_EXPORTER_OTLP_CERTIFICATE", file)
-	if err := newClient(t, cfg).UploadTraces(t.Context(), spans("a")); err != nil {
-		t.Error(err)
-	}
-	t.Setenv("OTEL_EXPORTER_OTLP_CERTIFICATE", file+".missing")
-	if _, err := NewClient(cfg); err == nil {
-		t.Error("a missing certificate is no error")
-	}
-}
-
-// TestCertificatesAreForTLS: if the endpoint's scheme is http, the variables for
-// certificates do not prevent shipping: they may be meant for containerd's own
-// exporter.
-func TestCertificatesAreForTLS(t *testing.T) {
-	_, file := selfSigned(t)
-	for _, protocol := range []string{"http/protobuf", "grpc"} {
-		for _, variable := range []string{"CERTIFICATE", "TRACES_CERTIFICATE", "CLIENT_CERTIFICATE"} {
-			for _, path := range []string{file, file + ".missing"} {
-				t.Run(protocol+" "+variable+" "+filepath.Ext(path), func(t *testing.T) {
-					t.Setenv("OTEL_EXPORTER_OTLP_"+variable, path)
-					t.Setenv("OTEL_EXPORTER_OTLP_CLIENT_KEY", path)
-					l := listen(t, "127.0.0.1:0")
-					c := &collector{}
-					if protocol == "grpc" {
-						c.serveGRPC(t, l)
-					} else {
-						c.serveHTTP(t, l)
-					}
-					if err := newClient(t, exportTo(l, protocol, "")).UploadTraces(t.Context(), spans("a")); err != nil || c.taken() != 1 {
-						t.Errorf("%d taken: %v", c.taken(), err)
-					}
-				})
-			}
-		}
-	}
-}
-
-func selfSigned(t *testing.T) (tls.Certificate, string) {
-	t.Helper()
-	key, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
-	if err != nil {
-		t.Fatal(err)
-	}
-	template := &x509.Certificate{
-		SerialNumber: big.NewInt(1), NotAfter: time.Now().Add(time.Hour),
-		IPAddresses: []net.IP{net.IPv4(127, 0, 0, 1)}, IsCA: true, BasicConstraintsValid: true,
-	}
-	der, err := x509.CreateCertificate(rand.Reader, template, template, key.Public(), key)
-	if err != nil {
-		t.Fatal(err)
-	}
-	file := filepath.Join(t.TempDir(), "ca.pem")
-	if err := os.WriteFile(file, pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE", Bytes: der}), 0o600); err != nil {
-		t.Fatal(err)
-	}
-	return tls.Certificate{Certificate: [][]byte{der}, PrivateKey: key}, file
-}
-
 // TestOutages ships a journal to a collector that is absent at first, goes away in the
 // middle and refuses for a while: every span arrives.
 func TestOutages(t *testing.T) {
@@ -434,7 +359,7 @@ func TestOutages(t *testing.T) {
 				t.Fatal(err)
 			}
 			defer j.Close()
-			client, err := NewClient(cfg)
+			client, err := New(cfg)
 			if err != nil {
 				t.Fatal(err)
 			}

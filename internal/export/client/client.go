@@ -1,5 +1,6 @@
-// Package otlp makes the client for the configured collector. It is OpenTelemetry's own
-// otlptracehttp or otlptracegrpc, with three differences.
+// Package client makes the client for the configured backend. It is OpenTelemetry's own
+// otlptracehttp or otlptracegrpc, with three differences, or one for Zipkin's API that
+// behaves like these.
 //
 // It does not retry, because the shipper does, without losing anything. It accepts only
 // OTLP answers: the answer of a proxy, a web server or another protocol is a failure
@@ -8,12 +9,11 @@
 // collector (ship.AwayError) and what may pass.
 //
 // It is linked only into the operator's tool.
-package otlp
+package client
 
 import (
 	"context"
 	"errors"
-	"os"
 	"sync/atomic"
 	"time"
 
@@ -27,27 +27,41 @@ import (
 	"github.com/shimtrace/shimtrace/internal/export/ship"
 )
 
-// NewClient returns the client for cfg, which already holds the OTEL_EXPORTER_OTLP_*
-// variables except those for certificates. An error names the variable that is wrong.
-func NewClient(cfg config.Export) (otlptrace.Client, error) {
+// New returns the client for cfg, which already holds the OTEL_EXPORTER_* variables. An
+// error names the file that can't be used.
+func New(cfg config.Export) (otlptrace.Client, error) {
 	// The official clients read the variables again and log what they do not
 	// understand, with the values: headers are secrets. Package config has reported it.
 	otel.SetLogger(logr.Discard())
-	p := newProxy()
+	p, hidden := newProxy(), new(secrets)
+	tlsConfig, err := newTLS(cfg)
+	if err != nil {
+		return nil, err
+	}
+	files := headerFiles{paths: cfg.HeaderFiles, hidden: hidden}
+	if _, err := files.read(); err != nil {
+		return nil, err
+	}
 	c := &client{
 		timeout:   time.Duration(cfg.Timeout),
-		address:   newAddress(cfg, p),
+		address:   newAddress(cfg, p, hidden),
+		zipkin:    cfg.Protocol == "zipkin",
 		closeIdle: func() {},
 	}
 	c.compress.Store(cfg.Compression == "gzip")
 	if cfg.Protocol == "grpc" {
-		c.Client = newGRPC(cfg, c.timeout, p)
+		c.Client = newGRPC(cfg, c.timeout, p, tlsConfig, files)
 		c.plain = c.Client // the context tells it
 		return c, nil
 	}
-	var err error
-	c.Client, c.plain, c.closeIdle, err = newHTTP(cfg, p)
-	return c, err
+	t := &transport{newTransport(tlsConfig, p), files}
+	c.closeIdle = t.CloseIdleConnections
+	if c.zipkin {
+		c.Client, c.plain = newZipkin(cfg, t)
+	} else {
+		c.Client, c.plain = newHTTP(cfg, t)
+	}
+	return c, nil
 }
 
 // client bounds the time of each upload and turns its answer into the shipper's errors.
@@ -56,6 +70,7 @@ type client struct {
 	plain            otlptrace.Client // does not compress
 	timeout          time.Duration
 	address          address
+	zipkin           bool // speaks Zipkin's API, not OTLP
 	closeIdle        func()
 
 	compress   atomic.Bool // uploads are compressed
@@ -114,12 +129,3 @@ func (c *client) attempt(ctx context.Context, spans []*tracepb.ResourceSpans, co
 
 // plainKey marks the context of an upload that is not to be compressed.
 type plainKey struct{}
-
-// env returns the variable for traces, or else the one for all signals, as the
-// specification orders them.
-func env(name string) string {
-	if v := os.Getenv("OTEL_EXPORTER_OTLP_TRACES_" + name); v != "" {
-		return v
-	}
-	return os.Getenv("OTEL_EXPORTER_OTLP_" + name)
-}

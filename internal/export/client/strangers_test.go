@@ -1,4 +1,4 @@
-package otlp
+package client
 
 import (
 	"context"
@@ -60,7 +60,7 @@ func serveHandler(t *testing.T, l net.Listener, h http.HandlerFunc) (stop func()
 }
 
 func anyTLS(t *testing.T, l net.Listener) func() {
-	cert, _ := selfSigned(t)
+	cert := newAuthority(t).issue(time.Hour)
 	srv := &http.Server{Handler: http.NotFoundHandler(), ErrorLog: quiet}
 	return serve(t, func() {
 		_ = srv.Serve(tls.NewListener(l, &tls.Config{Certificates: []tls.Certificate{cert}, NextProtos: []string{"h2", "http/1.1"}}))
@@ -232,7 +232,7 @@ func shipTo(t *testing.T, cfg config.Export) *shipping {
 	if err != nil {
 		t.Fatal(err)
 	}
-	client, err := NewClient(cfg)
+	client, err := New(cfg)
 	if err != nil {
 		t.Fatal(err)
 	}

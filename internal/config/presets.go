@@ -1,0 +1,65 @@
+package config
+
+import (
+	"errors"
+	"fmt"
+	"maps"
+	"slices"
+)
+
+// preset is what is known of a backend.
+type preset struct {
+	// endpoint is its base URL; empty if each customer has another one.
+	endpoint string
+	protocol string // empty: the default
+}
+
+// presets are the backends that [export] preset takes. Those on the host have their
+// usual ports; hosted ones want a header with a key, which docs/backends.md names.
+var presets = map[string]preset{
+	// OTLP receivers, with the ports of OTLP's specification.
+	"otel-collector": {endpoint: "http://127.0.0.1:4318"},
+	"jaeger":         {endpoint: "http://127.0.0.1:4318"},
+	"tempo":          {endpoint: "http://127.0.0.1:4318"},
+	// The Datadog Agent, once its otlp_config has the HTTP receiver
+	// (docs.datadoghq.com/opentelemetry/setup/otlp_ingest_in_the_agent).
+	"datadog": {endpoint: "http://127.0.0.1:4318"},
+	"zipkin":  {endpoint: "http://127.0.0.1:9411", protocol: "zipkin"},
+	// docs.honeycomb.io/send-data/opentelemetry
+	"honeycomb": {endpoint: "https://api.honeycomb.io"},
+	// docs.newrelic.com/docs/opentelemetry/best-practices/opentelemetry-otlp
+	"newrelic": {endpoint: "https://otlp.nr-data.net"},
+	// https://otlp-gateway-<zone>.grafana.net/otlp; grafana.com/docs/grafana-cloud/send-data/otlp
+	"grafana-cloud": {},
+	// https://<environment>.live.dynatrace.com/api/v2/otlp; docs.dynatrace.com, "OTLP API"
+	"dynatrace": {},
+}
+
+// usePreset gives an Export the defaults of the preset that a file's table names.
+func (e *Export) usePreset(t *node) {
+	n := find(t, []string{"export", "preset"})
+	if n == nil || n.broken {
+		return
+	}
+	name, _ := n.value.(string)
+	e.Endpoint = presets[name].endpoint
+	if p := presets[name].protocol; p != "" {
+		e.Protocol = p
+	}
+}
+
+// checkPreset returns what is wrong with the preset, if one is named.
+func (e Export) checkPreset() error {
+	if e.Preset == "" {
+		return nil
+	}
+	if err := oneOf(e.Preset, slices.Sorted(maps.Keys(presets))...); err != nil {
+		return err
+	}
+	if e.Endpoint == "" {
+		return fmt.Errorf("%s has another address for each customer: %w", e.Preset, errSetEndpoint)
+	}
+	return nil
+}
+
+var errSetEndpoint = errors.New("set endpoint, too")

@@ -28,7 +28,8 @@ type Reader struct {
 	drops   map[string]int // spans lost, by reason
 	unknown int            // intact records that could not be decoded
 
-	omitted, forgotten int // spans and stories left out at the bounds
+	others             []*waterfall.Story // traces of other programs alone
+	omitted, forgotten int                // spans and stories left out at the bounds
 }
 
 // scan calls fn with each traces record, the oldest first.
@@ -37,7 +38,7 @@ func (r *Reader) scan(fn func(journal.Record) error) error {
 	var err error
 	r.stats, err = journal.Scan(r.Dir, func(rec journal.Record) error {
 		switch rec.Kind {
-		case journal.KindTraces:
+		case journal.KindTraces, journal.KindPosted:
 			return fn(rec)
 		case journal.KindDrops, journal.KindCarried:
 			drops, err := rec.Drops()
@@ -73,10 +74,15 @@ func (r *Reader) stories() ([]*waterfall.Story, error) {
 	debug.SetGCPercent(readGC)
 	index := waterfall.NewIndex()
 	err := r.scan(func(rec journal.Record) error {
-		r.readable(index.Add(rec.Payload, rec.Time))
+		if rec.Kind == journal.KindPosted {
+			r.readable(index.AddPosted(rec.Payload, rec.Time))
+		} else {
+			r.readable(index.Add(rec.Payload, rec.Time))
+		}
 		return nil
 	})
 	stories := index.Stories()
+	r.others = index.Others()
 	r.omitted, r.forgotten = index.Omitted()
 	return stories, err
 }
@@ -84,13 +90,17 @@ func (r *Reader) stories() ([]*waterfall.Story, error) {
 // mayHave reports whether a record may have spans of the story. Its header tells: most
 // records of a journal are other sandboxes'.
 func mayHave(rec journal.Record, s *waterfall.Story) bool {
-	return s.Sandbox == "" || rec.Source == 0 || rec.Source == journal.SourceOf(s.Sandbox)
+	return rec.Kind == journal.KindPosted || s.Sandbox == "" || s.Shares() || rec.Source == 0 || rec.Source == journal.SourceOf(s.Sandbox)
 }
 
 func (r *Reader) tree(s *waterfall.Story, l waterfall.Limits, details bool) (*waterfall.Tree, error) {
 	b := waterfall.NewBuilder(s, l, details)
 	err := r.scan(func(rec journal.Record) error {
-		if mayHave(rec, s) {
+		switch {
+		case !mayHave(rec, s):
+		case rec.Kind == journal.KindPosted:
+			r.readable(b.AddPosted(rec.Payload))
+		default:
 			r.readable(b.Add(rec.Payload))
 		}
 		return nil
@@ -145,8 +155,11 @@ func (r *Reader) trees(stories []*waterfall.Story, fn func(*waterfall.Story, *wa
 func (r *Reader) writeJSON(s *waterfall.Story) error {
 	j := waterfall.NewJSONWriter(r.Out)
 	err := r.scan(func(rec journal.Record) error {
-		if !mayHave(rec, s) {
+		switch {
+		case !mayHave(rec, s):
 			return nil
+		case rec.Kind == journal.KindPosted:
+			return j.AddPosted(s, rec.Payload)
 		}
 		return j.Add(s, rec.Payload)
 	})

@@ -89,7 +89,13 @@ func (r *Reader) one(query string, f Filter) (*waterfall.Story, error) {
 	return r.oneOf(stories, query, f)
 }
 
+// minTrace is how much of a trace's id names one that has to do with no sandbox.
+const minTrace = 8
+
 func (r *Reader) oneOf(stories []*waterfall.Story, query string, f Filter) (*waterfall.Story, error) {
+	if found := find(r.others, query); len(query) >= minTrace && len(found) == 1 && len(find(stories, query)) == 0 {
+		return found[0], nil
+	}
 	if len(stories) == 0 {
 		return nil, r.empty()
 	}

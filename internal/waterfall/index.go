@@ -28,6 +28,7 @@ const (
 // not, and the sandbox id and the links must do.
 type Index struct {
 	reader reader
+	posted posted // what other programs have posted
 	texts  interner
 	seen   *seen
 	span   Span
@@ -71,7 +72,7 @@ type group struct {
 
 // NewIndex returns an empty index.
 func NewIndex() *Index {
-	x := &Index{seen: newSeen()}
+	x := &Index{seen: newSeen(), posted: newPosted()}
 	x.begin()
 	return x
 }
@@ -247,11 +248,12 @@ func (x *Index) evict() {
 }
 
 // Omitted returns the number of spans without a sandbox that belong to no story because
-// there were too many traces, and the number of oldest stories forgotten for that
+// there were too many traces, those of other programs among them, and the number of oldest stories forgotten for that
 // reason.
 func (x *Index) Omitted() (spans, stories int) { return x.omitted, x.evicted }
 
 // Stories returns the stories, the oldest first. Add must not be called afterwards.
+// Traces of other programs that have to do with no sandbox are no stories: see Others.
 func (x *Index) Stories() []*Story {
 	x.seen, x.texts, x.reader = nil, interner{}, reader{}
 	x.adopt()
@@ -265,9 +267,12 @@ func (x *Index) Stories() []*Story {
 	for i, g := range x.groups {
 		if g.up == i && g.story != nil {
 			g.story.index, g.story.group = x, i
-			g.story.finish()
 			stories = append(stories, g.story)
 		}
+	}
+	x.posted.assign(stories)
+	for _, s := range stories {
+		s.finish()
 	}
 	slices.SortFunc(stories, func(a, b *Story) int {
 		return cmp.Or(a.Start.Compare(b.Start), bytes.Compare(a.Trace[:], b.Trace[:]))

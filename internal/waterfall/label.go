@@ -24,8 +24,12 @@ func (r *renderer) label(n *Node) (name, about string) {
 }
 
 // About returns what the node's span is about: the container of the story, unless it is
-// the sandbox's own, and the exec, unless a node above names them.
+// the sandbox's own, and the exec, unless a node above names them. Of another program's
+// span it returns the program, unless the node above is its, too.
 func (n *Node) About(of *Story) string {
+	if n.by == ByOthers && n.service != "" && (n.parent == nil || n.parent.service != n.service) {
+		return n.service
+	}
 	about, above := "", n.above()
 	if id := n.Span.text.container; id != above.container {
 		about = of.containerOf(n)

@@ -121,9 +121,10 @@ func bytesOf(msg []byte, num protowire.Number) (last []byte) {
 
 // reader reads TracesData messages. It remembers resources, which recur.
 type reader struct {
-	known map[string]*resource
-	bytes int
-	last  *resource
+	others bool // the messages are other programs'
+	known  map[string]*resource
+	bytes  int
+	last   *resource
 }
 
 // Bounds of what a reader remembers. At a bound it starts anew.
@@ -173,7 +174,9 @@ func (r *reader) resource(msg []byte) *resource {
 		if r.known == nil || len(r.known) >= maxResources || r.bytes+len(msg) > maxResourceBytes {
 			r.known, r.bytes = make(map[string]*resource), 0
 		}
-		res = newResource(msg)
+		if res = newResource(msg); r.others {
+			res.disown()
+		}
 		r.known[res.raw] = res
 		r.bytes += len(msg)
 	}

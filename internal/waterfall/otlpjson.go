@@ -29,17 +29,29 @@ type JSONWriter struct {
 	out    *bufio.Writer
 	begun  bool
 	reader reader
+	posted reader // of what other programs have posted
 }
 
 // NewJSONWriter returns a writer to w. Close completes the document.
-func NewJSONWriter(w io.Writer) *JSONWriter { return &JSONWriter{out: bufio.NewWriter(w)} }
+func NewJSONWriter(w io.Writer) *JSONWriter {
+	return &JSONWriter{out: bufio.NewWriter(w), posted: reader{others: true}}
+}
 
 // Add writes the spans of a TracesData message that belong to the story, of a malformed
 // one those that can be read. It keeps no part of data. It returns write errors.
 func (j *JSONWriter) Add(s *Story, data []byte) error {
+	return j.add(&j.reader, data, s.has)
+}
+
+// AddPosted is Add for a message that other programs have posted.
+func (j *JSONWriter) AddPosted(s *Story, data []byte) error {
+	return j.add(&j.posted, data, func(_ *resource, key spanKey) bool { return s.hasPosted(key.trace) })
+}
+
+func (j *JSONWriter) add(from *reader, data []byte, has func(*resource, spanKey) bool) error {
 	for top := (cursor{rest: data}); top.next(); {
 		if top.is(dataResourceSpans) {
-			j.story(s, top.bytes)
+			j.story(from, top.bytes, has)
 		}
 	}
 	_, err := j.out.Write(nil) // returns the first write error
@@ -47,8 +59,8 @@ func (j *JSONWriter) Add(s *Story, data []byte) error {
 }
 
 // story writes the story's part of a ResourceSpans message, once for each scope.
-func (j *JSONWriter) story(s *Story, msg []byte) {
-	res := j.reader.resource(bytesOf(msg, resourceSpansResource))
+func (j *JSONWriter) story(from *reader, msg []byte, has func(*resource, spanKey) bool) {
+	res := from.resource(bytesOf(msg, resourceSpansResource))
 	head := without(msg, resourceSpansScopes)
 	for c := (cursor{rest: msg}); c.next(); {
 		if !c.is(resourceSpansScopes) {
@@ -59,7 +71,7 @@ func (j *JSONWriter) story(s *Story, msg []byte) {
 			if !spans.is(scopeSpansSpans) {
 				continue
 			}
-			if key := readKey(spans.bytes); key != (spanKey{}) && s.has(res, key) {
+			if key := readKey(spans.bytes); key != (spanKey{}) && has(res, key) {
 				scope, mine = appendField(scope, scopeSpansSpans, spans.bytes), true
 			}
 		}

@@ -11,6 +11,7 @@ type resource struct {
 	sandbox, run      string
 	pod, podNamespace string
 	made              Maker
+	others            bool // it is of a message of other programs
 }
 
 // Maker is who made a span, according to the host, not the span.
@@ -50,9 +51,18 @@ func newResource(msg []byte) *resource {
 	return r
 }
 
+// disown makes a resource one of another program. What that says of sandboxes and pods
+// counts for nothing, nor does whom it claims to be.
+func (r *resource) disown() {
+	*r = resource{raw: r.raw, service: r.service, host: r.host, made: ByOthers, others: true}
+}
+
 // maker returns who made the spans of a scope. The host sets both scope and resource: a
 // guest's spans are the agent's, whatever they claim.
 func (r *resource) maker(scope []byte) Maker {
+	if r.others {
+		return ByOthers
+	}
 	switch string(scope) {
 	case names.ShimScope, names.CallScope:
 		return ByShim

@@ -123,7 +123,7 @@ func (s *Story) note(res *resource, by Maker, span *Span, recorded uint64) {
 	setOnce(&s.Host, res.host)
 	setOnce(&s.Pod, res.pod)
 	setOnce(&s.PodNamespace, res.podNamespace)
-	if c := (Container{span.text.container, span.text.containerName}); c.ID != "" {
+	if c := (Container{span.text.container, span.text.containerName}); c.ID != "" && !res.others {
 		if by != ByAgent {
 			s.container(c)
 		} else if len(s.claimed) < maxClaimed && !slices.Contains(s.claimed, c) {

@@ -56,9 +56,9 @@ type Node struct {
 	below      int  // number of spans below
 }
 
-// Limits bound a tree: its spans, and roughly its bytes in memory. Guests' spans get at
-// most three quarters of the bytes, so that any number of them leaves room for the
-// host's. Zero is no limit.
+// Limits bound a tree: its spans, and roughly its bytes in memory. Guests' spans, and
+// those of other programs, get at most three quarters of the bytes, so that any number
+// of them leaves room for ours. Zero is no limit.
 type Limits struct {
 	Spans int
 	Bytes int
@@ -70,13 +70,15 @@ type Builder struct {
 	limits  Limits
 	details bool
 
-	reader reader
-	texts  interner
-	bytes  int
-	tree   *Tree
-	nodes  []*Node
-	byKey  map[spanKey]*Node
-	absent map[spanKey]*Node
+	reader  reader
+	posted  reader               // of what other programs have posted
+	foreign map[spanKey]struct{} // what other sandboxes' spans are below
+	texts   interner
+	bytes   int
+	tree    *Tree
+	nodes   []*Node
+	byKey   map[spanKey]*Node
+	absent  map[spanKey]*Node
 }
 
 // NewBuilder returns a builder of the story's tree. With details, spans keep what a
@@ -85,6 +87,7 @@ func NewBuilder(s *Story, l Limits, details bool) *Builder {
 	return &Builder{
 		story: s, limits: l, details: details,
 		byKey: make(map[spanKey]*Node), absent: make(map[spanKey]*Node), tree: &Tree{},
+		posted: reader{others: true}, foreign: make(map[spanKey]struct{}),
 	}
 }
 
@@ -95,6 +98,7 @@ func (b *Builder) Add(data []byte) error {
 	return b.reader.each(data, func(res *resource, by Maker, raw []byte) {
 		key := readKey(raw)
 		if b.story != nil && (key == spanKey{} || !b.story.has(res, key)) {
+			b.foreigner(raw, key)
 			return
 		}
 		b.add(res, by, raw, key)
@@ -143,7 +147,7 @@ func (b *Builder) full(by Maker, size int) bool {
 		return true
 	}
 	most := b.limits.Bytes
-	if by == ByAgent {
+	if by == ByAgent || by == ByOthers {
 		most -= most / 4
 	}
 	return b.limits.Bytes > 0 && b.bytes+size > most
@@ -154,9 +158,11 @@ func (b *Builder) Tree() *Tree {
 	for _, n := range b.nodes {
 		b.place(n)
 	}
+	b.raise()
 	for i, n := range b.nodes {
 		cut(n, i+1)
 	}
+	b.prune()
 	b.hang()
 	return b.tree
 }
@@ -185,13 +191,18 @@ func (b *Builder) place(n *Node) {
 		}
 	}
 	switch {
-	case linked:
+	case linked && n.by != ByOthers && !n.isRoot():
 		n.parent, n.Place = b.standIn(link, unstarted), Linked
 	case hasParent && n.by == ByShim && n.Span.Name == names.ShimStart:
 		n.parent = b.standIn(up, unstarted)
 	case hasParent:
 		n.parent = b.standIn(up, absent)
 	}
+}
+
+// isRoot reports whether the node is the root of a sandbox's trace.
+func (n *Node) isRoot() bool {
+	return n.by == ByShim && n.Span != nil && (n.Span.Name == names.SandboxStart || n.Span.Name == names.SwitchedOn)
 }
 
 // standIn returns the node for an absent span.
@@ -236,6 +247,9 @@ func (b *Builder) hang() {
 		n.parent.Children = append(n.parent.Children, n)
 	}
 	for _, n := range b.absent {
+		if len(n.Children) == 0 {
+			continue // they are other sandboxes'
+		}
 		for _, c := range n.Children {
 			if c.start != 0 && (n.start == 0 || c.start < n.start) {
 				n.start, n.end = c.start, c.start

@@ -15,6 +15,8 @@ echo "== reading a journal of 64 MiB: the whole process, and its peak memory"
 go test ./cmd/shimtrace -run '^$' -bench Reading -benchtime 5x
 echo "== the agent's spans: socket to journal, and its parts"
 go test ./internal/forwarder/... -run '^$' -bench . -benchtime "${BENCHTIME:-2s}" -cpu 1
+echo "== the kernel's process events: reading them, on a host that makes as many processes as it can"
+go test ./internal/procevents -run '^$' -bench . -benchtime 6x
 echo "== a process's output out of a VM: with and without the relay of requests"
 go -C integration/vmshim test . -run '^$' -bench Output -benchtime "${OUTPUTTIME:-20x}"
 echo "== a runtime's spans, for the runtime: posted to us and to a Jaeger, which takes minutes to build the first time"

@@ -14,7 +14,7 @@ import (
 // and its clients ask for what is not there yet and kill what has ended; and a failure is
 // one all the same.
 func TestHealthy(t *testing.T) {
-	each(t, traced.Options{Config: unhurried}, func(t *testing.T, in *traced.Install) {
+	each(t, traced.Options{Config: withHelpers}, func(t *testing.T, in *traced.Install) {
 		r := in.Rig
 		check(t, r.Ctr("run", "--rm", "--runtime", in.Runtime.Shim(), image.Busybox, "by-ctr", "true").Check())
 		run := func(name string, args ...string) {

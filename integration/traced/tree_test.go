@@ -12,8 +12,12 @@ import (
 	"github.com/shimtrace/shimtrace/integration/traced"
 )
 
-// unhurried takes no quiet call for slow, however busy the machine is.
-const unhurried = "[trace]\nslow = '1h'\n"
+// unhurried takes no quiet call for slow, however busy the machine is, and leaves out
+// helpers (process_test.go), of which there are as many as runc likes.
+const unhurried = "[process]\nrecord = 'off'\n" + withHelpers
+
+// withHelpers is the same with helpers.
+const withHelpers = "[trace]\nslow = '1h'\n"
 
 // ways are containerds and how shims learn of the collector. containerd 2.4 would
 // trace itself if it were told by the environment; see consumer_caller_test.go.

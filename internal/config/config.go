@@ -25,6 +25,7 @@ type Config struct {
 	Agent   Agent   `toml:"agent"`
 	Jaeger  Jaeger  `toml:"jaeger"`
 	OTLP    OTLP    `toml:"otlp"`
+	Process Process `toml:"process"`
 	Export  Export  `toml:"export"`
 	Journal Journal `toml:"journal"`
 	Relay   Relay   `toml:"relay"`
@@ -125,6 +126,12 @@ type OTLP struct {
 	// BodyBytes bounds one post, BytesPerSecond all of them in the long run.
 	BodyBytes      Bytes `toml:"body_bytes"`
 	BytesPerSecond Bytes `toml:"bytes_per_second"`
+}
+
+// Process is about the processes that inner shims execute on the host.
+type Process struct {
+	// Record is "auto" (where the kernel tells of them) or "off".
+	Record string `toml:"record"`
 }
 
 // AgentLimits bound what the guest of one sandbox may send; packages agent, forwarder
@@ -250,6 +257,7 @@ func Default() Config {
 			BodyBytes:      defaults.OTLPBody,
 			BytesPerSecond: defaults.OTLPBytesPerSecond,
 		},
+		Process: Process{Record: "auto"},
 		Export: Export{
 			Protocol:    "http/protobuf",
 			Timeout:     Duration(10 * time.Second),

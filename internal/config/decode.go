@@ -19,6 +19,7 @@ var fallback = map[string]struct {
 	"trace.mode":          {"trace.mode", "off", "nothing is traced until it is right"},
 	"agent.receive":       {"agent.receive", "off", "it is off until it is right"},
 	"agent.inject":        {"agent.inject", "off", "it is off until it is right"},
+	"process.record":      {"process.record", "off", "it is off until it is right"},
 	"jaeger.receive":      {"jaeger.receive", "off", "it is off until it is right"},
 	"agent.keep":          {"agent.keep", nil, "the default list holds until it is right"},
 	"export.preset":       {"export.endpoint", "", "nothing is sent until it is right"},

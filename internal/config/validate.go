@@ -83,6 +83,7 @@ func (c *Config) violations() []violation {
 	c.OTLP.check(&r)
 	r.want(c.Export.checkPreset(), "export.preset")
 	r.oneOf("export.protocol", c.Export.Protocol, protocols...)
+	r.oneOf("process.record", c.Process.Record, "auto", "off")
 	r.oneOf("export.compression", c.Export.Compression, "gzip", "none")
 	r.want(checkEndpoint(c.Export.Endpoint), "export.endpoint")
 	if c.Export.Endpoint != "" && c.OTLP.serves(c.Export.Endpoint) {

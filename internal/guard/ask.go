@@ -17,7 +17,10 @@ const askTime = 15 * time.Second
 type Self struct {
 	PID   int
 	Build string
-	pause time.Duration // of an upgrade
+	// Unrecorded is why the processes below inner shims are not recorded; empty if they are,
+	// or if no relay wants to know of them.
+	Unrecorded string
+	pause      time.Duration // of an upgrade
 }
 
 // Ask returns the guard of a state directory and the relays that are registered.
@@ -76,7 +79,7 @@ func ask(ctx context.Context, dir string, m message) (self Self, all []Status, e
 		case m.Type == typeDone && m.Error != "":
 			return self, nil, errors.New(m.Error)
 		case m.Type == typeDone:
-			self.PID, self.pause = m.PID, m.Pause
+			self.PID, self.pause, self.Unrecorded = m.PID, m.Pause, m.Unrecorded
 			if m.Who != nil {
 				self.Build = m.Who.Build
 			}

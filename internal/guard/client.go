@@ -16,6 +16,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"github.com/shimtrace/shimtrace/internal/host"
+	"github.com/shimtrace/shimtrace/internal/procevents"
 )
 
 // ClientOptions say who a relay is.
@@ -38,6 +39,10 @@ type ClientOptions struct {
 	// HandOver has the relay stop, so that another process can go on; see Client. Nil: it
 	// cannot.
 	HandOver func(ctx context.Context) (goOn func(), err error)
+	// Process is told of the processes that Follow asks for, in order; it must not block.
+	// Unrecorded is told, again with each guard, why it will not be. Nil: nobody is.
+	Process    func(procevents.Report)
+	Unrecorded func(why string)
 	// Logf is told what hinders, once for each cause.
 	Logf func(format string, args ...any)
 }
@@ -71,6 +76,7 @@ type Client struct {
 	mu      sync.Mutex
 	entries []Entry
 	claims  []uint32
+	follows *followed
 	link    *net.UnixConn // nil: unguarded
 	left    bool
 }
@@ -266,6 +272,11 @@ func (c *Client) register(link *net.UnixConn) error {
 				return err
 			}
 		}
+		if c.follows != nil {
+			if err := sendPacket(fd, c.follows.message()); err != nil {
+				return err
+			}
+		}
 		return sendPacket(fd, message{Type: typeComplete})
 	})
 	if err != nil {
@@ -304,6 +315,10 @@ func (c *Client) hear(ctx context.Context, link *net.UnixConn) error {
 			c.opts.VSOCK(os.NewFile(uintptr(files[0]), "vsock"), m.CID)
 		case m.Type == typeHandOver:
 			c.handOver(ctx)
+		case m.Type == typeProcess && m.Process != nil && c.opts.Process != nil:
+			c.opts.Process(*m.Process)
+		case m.Type == typeProcess && m.Error != "" && c.opts.Unrecorded != nil:
+			c.opts.Unrecorded(m.Error)
 		default:
 			host.CloseAll(files)
 		}

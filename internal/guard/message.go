@@ -7,6 +7,7 @@ import (
 	"time"
 
 	"github.com/shimtrace/shimtrace/internal/host"
+	"github.com/shimtrace/shimtrace/internal/procevents"
 )
 
 // The link protocol. A link is a SOCK_SEQPACKET Unix socket: guard.sock in the state
@@ -22,6 +23,8 @@ import (
 //	remove    the entry Name
 //	complete  what is stored is all that a successor needs; before that there is none
 //	claim     VMs with this CID are its sandbox's; 0: it takes those that nobody claims
+//	follow    it wants to know of the processes below PID, which began at Start (VM: none of
+//	          them is in a container); again, of those below another one
 //	leaving   it ends in order: nobody is to go on
 //	handedover  it has stopped, as asked for, and ends: its standby is to go on
 //	refused   it does not hand over (Error)
@@ -31,6 +34,7 @@ import (
 //	refused     it does not take this relay (Error), and closes the link
 //	connection  a VM's connection, unread: its CID, and a descriptor
 //	handover    stop at the next frame's end, then say so
+//	process     what happened to a process (Process), or why none will be told of (Error)
 //
 // A process that the guard has started, to follow a relay, is told
 //
@@ -49,11 +53,13 @@ const (
 	typeRemove     = "remove"
 	typeComplete   = "complete"
 	typeClaim      = "claim"
+	typeFollow     = "follow"
 	typeLeaving    = "leaving"
 	typeHandedOver = "handedover"
 	typeRefused    = "refused"
 	typeConnection = "connection"
 	typeHandOver   = "handover"
+	typeProcess    = "process"
 	typePrepare    = "prepare"
 	typeResume     = "resume"
 	typeReady      = "ready"
@@ -94,12 +100,17 @@ type message struct {
 	Program string        `json:"program,omitempty"`
 	Cause   Cause         `json:"cause,omitempty"`
 	PID     int           `json:"pid,omitempty"`
+	Start   uint64        `json:"start,omitempty"`
+	VM      bool          `json:"vm,omitempty"`
 	At      time.Time     `json:"at,omitzero"`
 	Attempt int           `json:"attempt,omitempty"`
 	DryRun  bool          `json:"dry_run,omitempty"`
 	Pause   time.Duration `json:"pause_ns,omitempty"` // of an upgrade that is done
 	Relay   *Status       `json:"relay,omitempty"`
-	Error   string        `json:"error,omitempty"`
+	// Unrecorded says in a done message why the guard has no process events.
+	Unrecorded string             `json:"unrecorded,omitempty"`
+	Process    *procevents.Report `json:"process,omitempty"`
+	Error      string             `json:"error,omitempty"`
 }
 
 // Registration says who a relay is, and how its successor is started.

@@ -9,6 +9,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"github.com/shimtrace/shimtrace/internal/host"
+	"github.com/shimtrace/shimtrace/internal/procevents"
 )
 
 // relay is what the guard knows of one, and holds for it.
@@ -22,8 +23,9 @@ type relay struct {
 	strays  bool // it takes connections that nobody has claimed
 	// complete: a successor could go on with the entries.
 	complete bool
-	heard    uint64    // messages from it
-	began    time.Time // when the process registered
+	root     *procevents.Root // whose processes it is told of; nil: it does not want to be
+	heard    uint64           // messages from it
+	began    time.Time        // when the process registered
 
 	threads map[string]host.Thread // as they were when nothing moved
 
@@ -114,6 +116,7 @@ func (s *server) forget(r *relay) {
 		s.drop(r.link)
 	}
 	s.unclaim(r)
+	s.unfollow(r)
 	if s.relays[r.who.ID] == r {
 		if delete(s.relays, r.who.ID); len(s.relays) == 0 {
 			s.endWhenIdle(s.opts.idle)

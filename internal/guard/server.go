@@ -13,6 +13,7 @@ import (
 
 	"github.com/shimtrace/shimtrace/internal/host"
 	"github.com/shimtrace/shimtrace/internal/private"
+	"github.com/shimtrace/shimtrace/internal/procevents"
 )
 
 // socketName is the socket in the state directory that relays connect to.
@@ -73,6 +74,7 @@ type server struct {
 	ticked    time.Time
 	heard     bool // somebody has said something since Settle
 	quiet     int  // looks since then
+	processes procevents.Watcher
 }
 
 // Run is the guard's life, until ctx is done or there have been no relays for a second.
@@ -96,6 +98,7 @@ func Run(ctx context.Context, opts Options) error {
 		return err
 	}
 	s := &server{loop: l, opts: opts, listener: -1, links: make(map[*link]struct{}), relays: make(map[string]*relay)}
+	s.processes.Failed = func(err error) { opts.Logf("guard: what inner shims execute is not recorded: %v", err) }
 	defer s.close()
 	if s.listener, err = listen(opts); err != nil {
 		return err
@@ -208,6 +211,7 @@ func (s *server) close() {
 	for _, r := range s.relays {
 		s.forget(r)
 	}
+	s.processes.Close()
 	s.closePort()
 	if s.listener >= 0 {
 		_ = os.Remove(socketPath(s.opts.Dir)) // nobody else has it while this process has the lock

@@ -63,6 +63,9 @@ func (s *server) doneAfter(k *link, pause time.Duration, err error) {
 	if err != nil {
 		m.Error = err.Error()
 	}
+	if err := s.processes.Err(); err != nil {
+		m.Unrecorded = err.Error()
+	}
 	_ = s.send(k, m)
 }
 

@@ -22,7 +22,7 @@ func (p Proc) Descendants(ancestor Process) (all []Process) {
 	}
 	all = []Process{ancestor}
 	for i := 0; i < len(all) && len(all) < maxDescendants; i++ {
-		for _, pid := range p.children(all[i].PID) {
+		for _, pid := range p.Children(all[i].PID) {
 			child, err := p.Process(pid)
 			if err != nil || child.Parent != all[i].PID || child.Start < all[i].Start || child.PIDNamespace != ancestor.PIDNamespace {
 				continue
@@ -37,9 +37,9 @@ func (p Proc) Descendants(ancestor Process) (all []Process) {
 	return all[1:]
 }
 
-// children returns the pids of a process's children. The kernel lists a child at the
+// Children returns the pids of a process's children. The kernel lists a child at the
 // thread that started it.
-func (p Proc) children(pid int) (pids []int) {
+func (p Proc) Children(pid int) (pids []int) {
 	lists, _ := filepath.Glob(p.path(pid, "task", "*", "children"))
 	for _, list := range lists {
 		text, err := readBounded(list, maxChildren)

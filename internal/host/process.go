@@ -53,14 +53,14 @@ var ErrGone = errors.New("the process is gone")
 func (p Proc) Process(pid int) (Process, error) {
 	got := Process{PID: pid}
 	var err error
-	if got.Parent, got.Start, err = p.stat(pid); err != nil {
+	if got.Parent, got.Start, err = p.Stat(pid); err != nil {
 		return Process{}, err
 	}
 	if got.Users, err = p.users(pid); err != nil {
 		return Process{}, err
 	}
-	if got.Exe, err = FileOf(p.path(pid, "exe")); err != nil {
-		return Process{}, gone(err)
+	if got.Exe, err = p.Exe(pid); err != nil {
+		return Process{}, err
 	}
 	if got.PIDNamespace, err = FileOf(p.path(pid, "ns", "pid")); err != nil {
 		return Process{}, gone(err)
@@ -76,12 +76,12 @@ func (p Process) RunsAs(uid uint32) bool { return p.Users == [4]uint32{uid, uid,
 
 // Start returns when a process started, in clock ticks since the boot, or ErrGone.
 func (p Proc) Start(pid int) (uint64, error) {
-	_, start, err := p.stat(pid)
+	_, start, err := p.Stat(pid)
 	return start, err
 }
 
-// stat returns a process's parent and start.
-func (p Proc) stat(pid int) (parent int, start uint64, err error) {
+// Stat returns a process's parent and start, as in Process.
+func (p Proc) Stat(pid int) (parent int, start uint64, err error) {
 	fields, err := statFields(p.path(pid, "stat"))
 	if err != nil {
 		return 0, 0, gone(err)
@@ -148,6 +148,12 @@ func (p Proc) All() (pids []int) {
 			return pids
 		}
 	}
+}
+
+// Exe returns the file that a process executes, as in Process.
+func (p Proc) Exe(pid int) (File, error) {
+	file, err := FileOf(p.path(pid, "exe"))
+	return file, gone(err)
 }
 
 // users reads the Uid line of /proc/PID/status.

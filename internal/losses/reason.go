@@ -12,6 +12,7 @@ const (
 	Shutdown
 	RelayDied
 	Panic
+	ProcessEvents
 
 	DiskFull
 	WriteFailed
@@ -61,10 +62,11 @@ const (
 
 // words are the reasons' names, in journals, reports and documents, and their meanings.
 var words = [reasons]struct{ name, meaning string }{
-	QueueFull: {"queue_full", "they arrived faster than they could be written, collated, or taken by their relay"},
-	Shutdown:  {"shutdown", "the process ended before it could pass them on in time"},
-	RelayDied: {"relay_died", "the relay died with calls in flight or spans waiting"},
-	Panic:     {"panic", "a bug in shimtrace: processing them panicked"},
+	QueueFull:     {"queue_full", "they arrived faster than they could be written, collated, or taken by their relay"},
+	Shutdown:      {"shutdown", "the process ended before it could pass them on in time"},
+	RelayDied:     {"relay_died", "the relay died with calls in flight or spans waiting"},
+	ProcessEvents: {"process_events", "the kernel, or a relay with more helpers than its bound, dropped process events: each call in flight then counts, below which helpers may be missing or have inexact times"},
+	Panic:         {"panic", "a bug in shimtrace: processing them panicked"},
 
 	DiskFull:      {"disk_full", "the journal's disk was full"},
 	WriteFailed:   {"write_failed", "the journal's disk failed"},

@@ -38,6 +38,9 @@ const (
 	VMMStart     = "VMM start"
 	GuestBoot    = "guest boot"
 	AgentConnect = "agent connect"
+	// UnknownProgram is a helper that was gone before its name could be read. Others are
+	// called as their programs.
+	UnknownProgram = "unknown program"
 	// LostAgentSpan and LostRuntimeSpan are placeholders. They last from the start of
 	// their first child to the end of their last one.
 	LostAgentSpan   = "lost agent span"
@@ -79,8 +82,10 @@ const (
 	ResumeLost  = "shimtrace.relay.resumed.spans_lost"
 
 	// Of helpers: what inner shims execute on the host.
-	ProcessRole    = "shimtrace.process.role" // "oci_runtime", "hook" or "vmm"
-	ProcessCPUTime = "shimtrace.process.cpu_time_ns"
+	ProcessRole       = "shimtrace.process.role" // "oci_runtime", "hook" or "vmm"
+	ProcessCPUTime    = "shimtrace.process.cpu_time_ns"
+	ProcessSubcommand = "shimtrace.process.subcommand"
+	ProcessEventsLost = "shimtrace.process.events_lost" // also on calls
 
 	// Of the VM's boot.
 	VMAttempts = "shimtrace.vm.attempts" // to reach the agent
@@ -96,6 +101,10 @@ const (
 	// Of long calls.
 	InnerFaults = "shimtrace.inner.major_faults"
 	VMMFaults   = "shimtrace.vmm.major_faults"
+
+	// FirstInstruction is on the sandbox's root: from its start to the first program that is
+	// executed in a container, in nanoseconds.
+	FirstInstruction = "shimtrace.time_to_first_instruction_ns"
 
 	ConnectionEndedBy     = "shimtrace.agent.connection.ended_by" // "runtime" or "agent"
 	ConnectionError       = "shimtrace.agent.connection.error"    // absent: an orderly end

@@ -6,9 +6,10 @@ import (
 	"github.com/shimtrace/shimtrace/internal/guard"
 )
 
-// lookForGuard sets for each relay whether it is guarded, and warns if some are not.
+// lookForGuard sets for each relay whether it is guarded, and warns if some are not, or if
+// the guard has no process events.
 func (o Operator) lookForGuard(ctx context.Context, relays []*status) {
-	_, all, err := guard.Ask(ctx, o.Dir)
+	self, all, err := guard.Ask(ctx, o.Dir)
 	known := make(map[string]bool, len(all))
 	for _, r := range all {
 		known[r.ID] = r.Guarded
@@ -18,6 +19,9 @@ func (o Operator) lookForGuard(ctx context.Context, relays []*status) {
 		if r.guarded = known[r.relay.RelaySock]; !r.guarded {
 			not++
 		}
+	}
+	if self.Unrecorded != "" {
+		o.Warn("what inner shims execute is not recorded: %s", self.Unrecorded)
 	}
 	switch {
 	case not == 0:

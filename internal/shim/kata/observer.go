@@ -21,6 +21,7 @@ import (
 	"github.com/shimtrace/shimtrace/internal/kata"
 	"github.com/shimtrace/shimtrace/internal/shim/expected"
 	"github.com/shimtrace/shimtrace/internal/shim/kata/agentconfig"
+	"github.com/shimtrace/shimtrace/internal/shim/server"
 	"github.com/shimtrace/shimtrace/internal/shim/state"
 	"github.com/shimtrace/shimtrace/internal/shim/telemetry"
 	"github.com/shimtrace/shimtrace/middleware"
@@ -115,7 +116,7 @@ func (o *Observer) Start(sandbox Sandbox, st state.State) {
 	o.sandbox, o.state = sandbox, st
 	ctx, stop := context.WithCancel(context.Background())
 	o.stop = stop
-	o.shim = &listen.Shim{Find: func() host.Process { return servingProcess(o.Who.Inner, o.Container, st.InnerSock) }}
+	o.shim = &listen.Shim{Find: func() host.Process { return server.Find(o.Who.Inner, o.Container, st.InnerSock, st.InnerPID) }}
 	o.forwarder = forwarder.New(forwarder.Options{
 		Limits:    agentconfig.Limits(o.Config.Agent),
 		Collation: o.collation,

@@ -19,6 +19,7 @@ import (
 	"github.com/shimtrace/shimtrace/internal/forwarder/route"
 	"github.com/shimtrace/shimtrace/internal/forwarder/span"
 	"github.com/shimtrace/shimtrace/internal/losses"
+	"github.com/shimtrace/shimtrace/internal/shim/server"
 	"github.com/shimtrace/shimtrace/internal/shim/state"
 )
 
@@ -150,7 +151,7 @@ func (s *runtimeSpans) tellProcess(ctx context.Context, inner, id, socket string
 	ctx, cancel := context.WithTimeout(ctx, servingTime)
 	defer cancel()
 	for pause := 10 * time.Millisecond; ; pause = min(2*pause, time.Second) {
-		if p := servingProcess(inner, id, socket); p.PID != 0 {
+		if p := server.Find(inner, id, socket, 0); p.PID != 0 {
 			s.link.Processes(p)
 			return
 		}

@@ -14,6 +14,7 @@ import (
 	"github.com/shimtrace/shimtrace/internal/forwarder/vmmdir"
 	"github.com/shimtrace/shimtrace/internal/guard"
 	"github.com/shimtrace/shimtrace/internal/handover"
+	"github.com/shimtrace/shimtrace/internal/host"
 	"github.com/shimtrace/shimtrace/internal/shim/kata"
 	"github.com/shimtrace/shimtrace/middleware"
 )
@@ -37,6 +38,8 @@ type guarded struct {
 	live    map[string]connection       // that are relayed, and can be handed over
 	last    int                         // number of a connection
 	claims  []uint32
+	follows host.Process    // whose descendants are to be told of; zero: nobody's
+	vm      bool            // none of them is in a container
 	lost    func(calls int) // whose spans are lost; nil: nobody counts
 }
 
@@ -85,6 +88,17 @@ func (g *guarded) Claim(cid uint32) {
 	g.claims = append(g.claims, cid)
 }
 
+// Follow asks for reports on the processes below one; vm: none of these is in a container.
+func (g *guarded) Follow(p host.Process, vm bool) {
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	if g.client != nil {
+		g.client.Follow(p.PID, p.Start, vm)
+		return
+	}
+	g.follows, g.vm = p, vm
+}
+
 // register has the guard keep everything from now on.
 func (g *guarded) register(o guard.ClientOptions) {
 	g.mu.Lock()
@@ -93,6 +107,9 @@ func (g *guarded) register(o guard.ClientOptions) {
 	g.client = guard.NewClient(o)
 	for _, cid := range g.claims {
 		g.client.Claim(cid)
+	}
+	if p := g.follows; p.PID != 0 {
+		g.client.Follow(p.PID, p.Start, g.vm)
 	}
 }
 

@@ -22,6 +22,7 @@ import (
 	"github.com/shimtrace/shimtrace/internal/host"
 	"github.com/shimtrace/shimtrace/internal/losses"
 	"github.com/shimtrace/shimtrace/internal/shim/control"
+	"github.com/shimtrace/shimtrace/internal/shim/helpers"
 	"github.com/shimtrace/shimtrace/internal/shim/kata"
 	"github.com/shimtrace/shimtrace/internal/shim/state"
 	"github.com/shimtrace/shimtrace/internal/shim/telemetry"
@@ -63,9 +64,10 @@ type Process struct {
 	state    state.State
 	serving  serving
 	sandbox  *sandbox
-	controls *control.Server // nil unless tracing is dynamic
-	kata     *kata.Observer  // nil unless it is a sandbox of Kata's
-	memory   *memory         // nil: another process would not know what this one does
+	controls *control.Server                  // nil unless tracing is dynamic
+	kata     *kata.Observer                   // nil unless it is a sandbox of Kata's
+	helpers  atomic.Pointer[helpers.Observer] // nil unless they are recorded
+	memory   *memory                          // nil: another process would not know what this one does
 	guarded  guarded
 	known    chan struct{} // closed when it is clear whether there is a kata.Observer
 
@@ -162,7 +164,7 @@ func (p *Process) Serve() {
 	if p.memory != nil {
 		p.guarded.Store(guard.Entry{Name: entryMemory, Files: []syscall.Conn{p.memory.file}})
 	}
-	p.know(savedSandbox{State: p.state})
+	p.know(saved{Sandbox: savedSandbox{State: p.state}})
 	p.accept(p.relay())
 	if p.state.Dynamic {
 		p.serveControl(nil)
@@ -172,7 +174,7 @@ func (p *Process) Serve() {
 }
 
 // know makes what is known of the sandbox: what another process knew.
-func (p *Process) know(was savedSandbox) {
+func (p *Process) know(was saved) {
 	p.sandbox = newSandbox(p.tel.Tracer, p.tel.FlushOwn, p.Log, p.state, p.paths.State, p.Config.Trace.Join == "sandbox")
 	p.sandbox.setPod = p.tel.SetPod
 	if p.state.Dynamic {
@@ -182,7 +184,8 @@ func (p *Process) know(was savedSandbox) {
 		p.sandbox.windows = p.kata
 		p.kata.Start(p.sandbox, p.state)
 	}
-	p.sandbox.restore(was)
+	p.observeHelpers(was.Helpers)
+	p.sandbox.restore(was.Sandbox)
 	if p.memory != nil {
 		p.sandbox.saver.save = p.save
 		p.sandbox.saver.now()
@@ -195,6 +198,9 @@ func (p *Process) save() {
 	var err error
 	if p.kata != nil {
 		all.Kata, err = p.kata.Save()
+	}
+	if h := p.helpers.Load(); h != nil && err == nil {
+		all.Helpers, err = h.Save()
 	}
 	var text []byte
 	if err == nil {
@@ -218,6 +224,9 @@ func (p *Process) relay() *middleware.Relay {
 	if p.kata != nil {
 		observers = append(observers, p.kata)
 	}
+	if h := p.helpers.Load(); h != nil {
+		observers = append(observers, h)
+	}
 	observers = append(observers, p.sandbox)
 	return middleware.NewRelay(
 		middleware.WithSwitch(p.sandbox.Switch()),
@@ -238,6 +247,7 @@ func (p *Process) Run() {
 	}
 	rest, stop := context.WithCancel(context.Background())
 	go settle(rest)
+	go p.followHelpers(rest)
 	p.watch()
 	stop()
 	p.leave()
@@ -251,6 +261,7 @@ func (p *Process) client() guard.ClientOptions {
 		o.Who.Sandbox, o.Who.Pod = p.state.Sandbox, p.state.Pod
 	}
 	o.HandOver = p.handOver
+	o.Process, o.Unrecorded = p.helperReported, p.helpersUnrecorded
 	if kata.Receives(p.Config.Agent.Receive, p.Who.Inner) {
 		o.VSOCK = p.takeVSOCK
 	}
@@ -357,6 +368,9 @@ func (p *Process) end(ended time.Time) {
 	}
 	if p.kata != nil {
 		p.kata.Close()
+	}
+	if h := p.helpers.Load(); h != nil {
+		h.Close()
 	}
 	p.sandbox.neverStarted(ended)
 	if p.sandbox.switcher != nil {

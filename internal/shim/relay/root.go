@@ -5,6 +5,8 @@ import (
 	"path/filepath"
 	"time"
 
+	"go.opentelemetry.io/otel/attribute"
+
 	"github.com/shimtrace/shimtrace/internal/shim/state"
 	"github.com/shimtrace/shimtrace/internal/shim/telemetry"
 	"github.com/shimtrace/shimtrace/middleware"
@@ -38,8 +40,12 @@ func (s *sandbox) endRoot(at time.Time, failure string) {
 
 // exportRoot exports the root span of a sandbox whose start is over.
 func (s *sandbox) exportRoot(st state.State, failure string) {
-	telemetry.EmitRoot(s.tracer, &st, st.RootEnd, failure)
 	s.exports.Go(func() {
+		var attrs []attribute.KeyValue
+		for _, more := range s.rootAttributes {
+			attrs = append(attrs, more()...)
+		}
+		telemetry.EmitRoot(s.tracer, &st, st.RootEnd, failure, attrs...)
 		s.save()
 		if err := s.flush(); err != nil {
 			s.log.Warn("the sandbox's root span may be exported twice", "error", err)

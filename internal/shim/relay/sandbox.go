@@ -6,6 +6,7 @@ import (
 	"sync"
 	"sync/atomic"
 
+	"go.opentelemetry.io/otel/attribute"
 	"go.opentelemetry.io/otel/trace"
 
 	"github.com/shimtrace/shimtrace/internal/shim/expected"
@@ -29,6 +30,9 @@ type sandbox struct {
 	setPod    func(state.Annotations)     // nil in tests
 	saver     saver                       // for another process that goes on for this one
 	exports   sync.WaitGroup
+	// rootAttributes return what the root span says besides. They may take some
+	// milliseconds.
+	rootAttributes []func() []attribute.KeyValue
 
 	unrecorded atomic.Uint64 // spans of others, of times when tracing was off
 

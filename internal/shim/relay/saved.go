@@ -29,6 +29,7 @@ type saved struct {
 	Resumed   int                `json:"resumed,omitempty"` // processes before this one
 	Sandbox   savedSandbox       `json:"sandbox"`
 	Kata      json.RawMessage    `json:"kata,omitempty"`
+	Helpers   json.RawMessage    `json:"helpers,omitempty"`
 }
 
 // savedSandbox is what is known of the sandbox.

@@ -34,12 +34,12 @@ type State struct {
 	Version int `json:"version"`
 	// Trace is the sandbox trace: its id and the root span's. Where tracing is dynamic
 	// nothing is in it, but it tells one sandbox from another of the same id.
-	Trace traceContext `json:"trace"`
+	Trace TraceContext `json:"trace"`
 	// Dynamic: tracing is switched on and off. Window is the last time that it was on.
 	Dynamic bool    `json:"dynamic,omitempty"`
 	Window  *Window `json:"window,omitempty"`
 	// Cause is the context of what caused the pod, if its annotations have one.
-	Cause traceContext `json:"cause,omitzero"`
+	Cause TraceContext `json:"cause,omitzero"`
 	// Started is when the root span starts.
 	Started time.Time `json:"started"`
 	// Uptime is how long the host was up by then, 0 if that is not known.
@@ -69,14 +69,14 @@ type State struct {
 	Pending []Timing `json:"pending,omitempty"`
 }
 
-// traceContext is a span context that survives in a file.
-type traceContext struct {
+// TraceContext is a span context that survives in a file.
+type TraceContext struct {
 	TraceID string `json:"trace_id"`
 	SpanID  string `json:"span_id"`
 	Sampled bool   `json:"sampled"`
 }
 
-func (t traceContext) SpanContext() trace.SpanContext {
+func (t TraceContext) SpanContext() trace.SpanContext {
 	tid, _ := trace.TraceIDFromHex(t.TraceID)
 	sid, _ := trace.SpanIDFromHex(t.SpanID)
 	var flags trace.TraceFlags
@@ -85,12 +85,12 @@ func (t traceContext) SpanContext() trace.SpanContext {
 	})
 }
 
-func NewTraceContext(sc trace.SpanContext) traceContext {
-	return traceContext{TraceID: sc.TraceID().String(), SpanID: sc.SpanID().String(), Sampled: sc.IsSampled()}
+func NewTraceContext(sc trace.SpanContext) TraceContext {
+	return TraceContext{TraceID: sc.TraceID().String(), SpanID: sc.SpanID().String(), Sampled: sc.IsSampled()}
 }
 
 // CauseContext is NewTraceContext for a context that may be invalid.
-func CauseContext(sc trace.SpanContext) (t traceContext) {
+func CauseContext(sc trace.SpanContext) (t TraceContext) {
 	if sc.IsValid() {
 		t = NewTraceContext(sc)
 	}

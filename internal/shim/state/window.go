@@ -10,7 +10,7 @@ import (
 // replaced.
 type Window struct {
 	// Trace is its own trace: the id, and that of the root span.
-	Trace traceContext `json:"trace"`
+	Trace TraceContext `json:"trace"`
 	Began time.Time    `json:"began"`
 	Until time.Time    `json:"until,omitzero"` // when it ends by itself
 	Ended time.Time    `json:"ended,omitzero"`

@@ -41,14 +41,14 @@ func Emit(ctx context.Context, tracer trace.Tracer, t state.Timing, links []trac
 }
 
 // EmitRoot exports the root span that st has been the context of.
-func EmitRoot(tracer trace.Tracer, st *state.State, end time.Time, failure string) {
+func EmitRoot(tracer trace.Tracer, st *state.State, end time.Time, failure string, attrs ...attribute.KeyValue) {
 	sc := st.Trace.SpanContext()
 	if !sc.IsSampled() {
 		return
 	}
 	ctx := export.ContextWithIDs(context.Background(), sc.TraceID(), sc.SpanID())
 	ctx, opts := above(ctx, sc, st.Cause.SpanContext())
-	_, span := tracer.Start(ctx, names.SandboxStart, append(opts, trace.WithTimestamp(st.Started))...)
+	_, span := tracer.Start(ctx, names.SandboxStart, append(opts, trace.WithTimestamp(st.Started), trace.WithAttributes(attrs...))...)
 	if failure != "" {
 		span.SetStatus(codes.Error, errtext.Reduce(failure))
 	}

@@ -1,4 +1,4 @@
-package kata
+package server
 
 import (
 	"io"
@@ -46,9 +46,9 @@ func runUntilTheEnd(t *testing.T, cmd *exec.Cmd) int {
 	return cmd.Process.Pid
 }
 
-// TestServingProcess: only the process that runs the inner shim's own file as our user
+// TestFind: only the process that runs the inner shim's own file as our user
 // serves a sandbox, whatever names and arguments others have.
-func TestServingProcess(t *testing.T) {
+func TestFind(t *testing.T) {
 	if os.Geteuid() != 0 {
 		t.Fatal("root is needed, to act as another user")
 	}
@@ -80,19 +80,19 @@ func TestServingProcess(t *testing.T) {
 	runShim(t, copied, 0, "-id", sandbox)                       // of its name, not it
 	runShim(t, inner, 0, "-id", "another", "-address", sandbox) // of another sandbox
 	runShim(t, inner, 0, "-id", sandbox, "delete")              // its command line, not the server
-	if p := servingProcess(inner, sandbox, "/nowhere"); p.PID != 0 {
+	if p := Find(inner, sandbox, "/nowhere", 0); p.PID != 0 {
 		t.Errorf("%+v is taken for the shim", p)
 	}
 	want := runShim(t, inner, 0, "-namespace", "k8s.io", "-id", sandbox)
-	if p := servingProcess(inner, sandbox, "/nowhere"); p.PID != want || p.Start == 0 {
+	if p := Find(inner, sandbox, "/nowhere", 0); p.PID != want || p.Start == 0 {
 		t.Errorf("found %+v, want %d", p, want)
 	}
 }
 
-// TestServingProcessOfScript: where the inner shim is a script around another program,
+// TestFindOfScript: where the inner shim is a script around another program,
 // its server is the process that has its socket. A listener of a stranger's at the same
 // path, in a mount namespace of its own, is not.
-func TestServingProcessOfScript(t *testing.T) {
+func TestFindOfScript(t *testing.T) {
 	if os.Geteuid() != 0 {
 		t.Fatal("root is needed, to act as another user")
 	}
@@ -118,14 +118,14 @@ func TestServingProcessOfScript(t *testing.T) {
 		return runUntilTheEnd(t, cmd)
 	}
 	run("-id", "x", "start")
-	if p := servingProcess(script, "x", socket); p.PID != 0 {
+	if p := Find(script, "x", socket, 0); p.PID != 0 {
 		t.Errorf("the start command is taken for the server: %+v", p)
 	}
 	want := run("-id", "x")
-	if p := servingProcess(script, "x", socket); p.PID != want {
+	if p := Find(script, "x", socket, 0); p.PID != want {
 		t.Errorf("found %+v, want %d", p, want)
 	}
-	if p := servingProcess(script, "x", filepath.Join(dir, "another")); p.PID != 0 {
+	if p := Find(script, "x", filepath.Join(dir, "another"), 0); p.PID != 0 {
 		t.Errorf("found %+v at a socket that is not there", p)
 	}
 	abstract, err := net.Listen("unix", "@"+socket)

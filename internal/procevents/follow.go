@@ -1,0 +1,428 @@
+package procevents
+
+import (
+	"os"
+	"slices"
+	"time"
+
+	"github.com/shimtrace/shimtrace/internal/host"
+)
+
+// Follower follows the processes below some roots. It is not safe for concurrent use.
+type Follower struct {
+	proc    host.Proc
+	nodes   map[int]*node
+	roots   []*Root
+	ending  []*node // in the order of their ends
+	young   []*node // helpers whose processor time is looked at
+	recent  [recentEvents]Event
+	last    int  // in recent
+	moved   bool // something has happened to a process that is followed
+	changed bool // the roots have
+}
+
+// Root is a process whose descendants are followed: a sandbox's inner shim.
+type Root struct {
+	// VM: nothing that the process executes is in a container, wherever it is. Those are in
+	// a VM.
+	VM bool
+	// Report is told of the helpers, by whoever calls the Follower's methods.
+	Report func(Report)
+
+	process host.Process
+	place   place
+	nodes   int
+}
+
+const (
+	// maxNodes bounds the processes that are followed for one root.
+	maxNodes = 4096
+	// endTime is how long what seems the end of a process may be none: one of its threads
+	// executes a program.
+	endTime = 20 * time.Millisecond
+	// youth is how long a helper is young. When its end is known, its parent may have waited
+	// for it, and its processor time is gone: so it is looked at every lookTime before.
+	youth    = 5 * time.Second
+	lookTime = 5 * time.Millisecond
+	// recentEvents is how many events are remembered of processes that are not followed, for
+	// roots that are told of late.
+	recentEvents = 512
+)
+
+// node is a process that is followed.
+type node struct {
+	pid    int
+	root   *Root
+	above  *node // that has forked it; nil: it is the root
+	forked time.Duration
+	start  uint64 // once it has executed something
+	described
+	helper bool // it has executed something
+	place  place
+	placed bool
+	inside bool // it has executed something in a container, that is no container's program
+	lost   bool // it was gone before anybody could tell where it was
+	end    Event
+	cpu    time.Duration
+}
+
+// NewFollower returns a Follower that looks at processes in a proc file system.
+func NewFollower(proc host.Proc) *Follower {
+	return &Follower{proc: proc, nodes: make(map[int]*node)}
+}
+
+// Follow begins to follow the processes below a process, and reports those that are there;
+// it is to be the one that started then (host.Process.Start). It reports false if that is
+// gone.
+func (f *Follower) Follow(pid int, start uint64, r *Root) bool {
+	p, err := f.proc.Process(pid)
+	if err != nil || start != 0 && p.Start != start {
+		return false
+	}
+	r.process = p
+	r.place, _ = placeOf(f.proc, pid)
+	if old := f.nodes[pid]; old != nil {
+		f.Leave(old.root)
+	}
+	f.roots, f.changed = append(f.roots, r), true
+	f.nodes[pid] = &node{pid: pid, root: r, start: p.Start, place: r.place, placed: true}
+	f.catchUp()
+	f.list(r)
+	return true
+}
+
+// Leave no longer follows what is below a root.
+func (f *Follower) Leave(r *Root) {
+	for pid, n := range f.nodes {
+		if n.root == r {
+			delete(f.nodes, pid)
+		}
+	}
+	f.ending = slices.DeleteFunc(f.ending, func(n *node) bool { return n.root == r })
+	f.roots, f.changed = slices.DeleteFunc(f.roots, func(other *Root) bool { return other == r }), true
+}
+
+func (f *Follower) rootPIDs() (pids []int) {
+	for _, r := range f.roots {
+		pids = append(pids, r.process.PID)
+	}
+	return pids
+}
+
+// Take follows an event.
+func (f *Follower) Take(e Event) {
+	of := e.PID
+	if e.What == Fork {
+		of = e.Parent
+	}
+	n := f.nodes[of]
+	switch {
+	case n == nil:
+		f.recent[f.last] = e
+		f.last = (f.last + 1) % recentEvents
+		return
+	case e.What == Fork:
+		f.fork(n, e)
+	case e.What == Exec && n.above != nil:
+		f.exec(n, e)
+	case e.What == Exit:
+		f.exit(n, e)
+	}
+	f.moved = true
+}
+
+// catchUp follows what is remembered of processes that are followed since just now, and
+// still there.
+func (f *Follower) catchUp() {
+	ended := make(map[int]bool)
+	for _, e := range f.recent {
+		if e.What == Exit {
+			ended[e.PID] = true
+		}
+	}
+	for i := range f.recent {
+		e := f.recent[(f.last+i)%recentEvents]
+		if ended[e.PID] {
+			continue
+		}
+		if n := f.nodes[e.Parent]; e.What == Fork && n != nil && f.nodes[e.PID] == nil {
+			f.fork(n, e)
+		}
+		if n := f.nodes[e.PID]; e.What == Exec && n != nil && n.above != nil && !n.helper {
+			f.exec(n, e)
+		}
+	}
+}
+
+func (f *Follower) fork(parent *node, e Event) {
+	if old := f.nodes[e.PID]; old != nil { // whose end was not seen, or is just being waited for
+		f.finish(old, old.end.What != Exit)
+	}
+	if parent.lost {
+		return // it may be a container's
+	}
+	if parent.root.nodes >= maxNodes {
+		parent.root.Report(Report{Kind: Dropped, At: e.At, Lost: 1})
+		return
+	}
+	parent.root.nodes++
+	f.nodes[e.PID] = &node{pid: e.PID, root: parent.root, above: parent, forked: e.At}
+}
+
+func (f *Follower) exec(n *node, e Event) {
+	if n.end.What == Exit { // it was one of its threads
+		n.end = Event{}
+		f.ending = slices.DeleteFunc(f.ending, func(other *node) bool { return other == n })
+	}
+	f.executes(n, e.At, Began)
+}
+
+// executes reports what a process executes.
+func (f *Follower) executes(n *node, at time.Duration, kind Kind) {
+	known := true
+	if n.place, n.placed = placeOf(f.proc, n.pid); !n.root.VM {
+		away := n.placed && n.place != n.root.place
+		from, ok := f.madeInside(n)
+		switch {
+		case !away:
+			known = n.placed
+		case !ok:
+			known = false
+		case !from:
+			f.enters(n, at)
+			return
+		}
+		// What a container's process executes before its own program is a hook.
+		n.inside, n.lost = away, !known
+	}
+	was := n.described
+	n.described = described{}
+	if known {
+		n.described = describe(f.proc, n.pid)
+	}
+	if n.role == "" && n.program != "" && n.runtime() != nil {
+		n.role = Hook
+	}
+	if n.helper && kind == Began && was.program == n.program && was.subcommand == n.subcommand {
+		return // a copy of itself
+	}
+	if !n.helper {
+		f.young = append(f.young, n)
+	}
+	n.helper = true
+	if start, err := f.proc.Start(n.pid); err == nil {
+		n.start = start
+	}
+	n.root.Report(Report{
+		Kind: kind, PID: n.pid, Start: n.start, Above: n.helperAbove(), Forked: n.forked, At: at,
+		Program: n.program, Role: n.role, Subcommand: n.subcommand, Container: n.container, Exec: n.exec,
+	})
+}
+
+// madeInside reports whether a process was forked by one that is in a container already.
+func (f *Follower) madeInside(n *node) (inside, ok bool) {
+	above := n.above
+	if above.above == nil {
+		return false, true // the root is not
+	}
+	if above.helper {
+		return above.inside, true
+	}
+	p, ok := placeOf(f.proc, above.pid)
+	return p != n.root.place, ok
+}
+
+// enters reports that a process executes a container's program.
+func (f *Follower) enters(n *node, at time.Duration) {
+	f.remove(n)
+	n.root.Report(Report{Kind: Inside, PID: n.pid, Above: n.helperAbove(), Forked: n.forked, At: at})
+}
+
+// runtime returns the OCI runtime that a process is below, nil if it is below none.
+func (n *node) runtime() *node {
+	for a := n.above; a != nil; a = a.above {
+		if a.role == OCIRuntime {
+			return a
+		}
+	}
+	return nil
+}
+
+func (n *node) helperAbove() int {
+	for a := n.above; a != nil && a.above != nil; a = a.above {
+		if a.helper {
+			return a.pid
+		}
+	}
+	return 0
+}
+
+func (f *Follower) exit(n *node, e Event) {
+	switch {
+	case n.above == nil:
+		for _, other := range slices.Clone(f.ending) {
+			if other.root == n.root {
+				f.finish(other, false)
+			}
+		}
+		f.Leave(n.root)
+	case !n.helper:
+		f.remove(n)
+	case n.end.What != Exit:
+		n.end, n.cpu = e, max(n.cpu, cpuTime(n.pid))
+		if f.over(n) {
+			f.finish(n, false)
+		} else {
+			f.ending = append(f.ending, n)
+		}
+	}
+}
+
+// over reports whether the end of a process's first thread is that of the process. If
+// another thread executes a program, that goes on under the process's pid, and the first
+// one ends with the status 0 (Linux, fs/exec.c, de_thread).
+func (f *Follower) over(n *node) bool {
+	threads, err := os.ReadDir(path(f.proc, n.pid, "task"))
+	return n.end.Status != 0 || err != nil || len(threads) == 1 && f.proc.State(n.pid) == 'Z'
+}
+
+// Settle reports the ends that are certain at a moment, looks at the processor time of
+// young helpers, and returns after how long it is to be called again; 0: not until there
+// is an event.
+func (f *Follower) Settle(now time.Duration) (next time.Duration) {
+	for _, n := range slices.Clone(f.ending) {
+		if n.end.At+endTime <= now || f.over(n) {
+			f.finish(n, false)
+		}
+	}
+	if len(f.ending) > 0 {
+		next = time.Millisecond
+	}
+	f.young = slices.DeleteFunc(f.young, func(n *node) bool { return f.nodes[n.pid] != n || n.end.What == Exit || now-n.forked > youth })
+	for _, n := range f.young {
+		n.cpu = max(n.cpu, cpuTime(n.pid))
+	}
+	if next == 0 && len(f.young) > 0 {
+		next = lookTime
+	}
+	return next
+}
+
+// finish reports the end of a process.
+func (f *Follower) finish(n *node, lost bool) {
+	f.remove(n)
+	f.ending = slices.DeleteFunc(f.ending, func(other *node) bool { return other == n })
+	if !n.helper {
+		return
+	}
+	r := Report{Kind: Ended, PID: n.pid, Start: n.start, At: n.end.At, Status: n.end.Status, CPU: n.cpu}
+	if lost {
+		r.At, r.Lost = Now(), 1
+	}
+	n.root.Report(r)
+}
+
+func (f *Follower) remove(n *node) {
+	if f.nodes[n.pid] == n {
+		delete(f.nodes, n.pid)
+		n.root.nodes--
+	}
+}
+
+// Dropped tells that the kernel has dropped events: whatever may have been missed is
+// looked for.
+func (f *Follower) Dropped(events int) {
+	now := Now()
+	for _, n := range f.nodes {
+		if n.above != nil && n.end.What != Exit && !f.lives(n) {
+			f.finish(n, true)
+		}
+	}
+	for _, r := range slices.Clone(f.roots) {
+		if start, err := f.proc.Start(r.process.PID); err != nil || start != r.process.Start {
+			f.Leave(r)
+			continue
+		}
+		r.Report(Report{Kind: Dropped, At: now, Lost: events})
+		f.list(r)
+	}
+}
+
+// tick is a clock tick, in which the kernel counts starts.
+const tick = 10 * time.Millisecond
+
+// lives reports whether a node's process is still there, and not another one of its pid.
+func (f *Follower) lives(n *node) bool {
+	start, err := f.proc.Start(n.pid)
+	if err != nil {
+		return false
+	}
+	if n.start != 0 {
+		return n.start == start
+	}
+	_, asleep := clock()
+	off := time.Duration(start)*tick - (n.forked + asleep)
+	return off > -3*tick && off < 3*tick
+}
+
+// list reports the helpers of a root that are there, and begins to follow those that it
+// does not know.
+func (f *Follower) list(r *Root) {
+	_, asleep := clock()
+	f.listBelow(f.nodes[r.process.PID], asleep)
+	r.Report(Report{Kind: Listed, At: Now()})
+}
+
+func (f *Follower) listBelow(above *node, asleep time.Duration) {
+	if above == nil || above.inside {
+		return
+	}
+	for _, pid := range f.proc.Children(above.pid) {
+		n := f.nodes[pid]
+		if n == nil {
+			parent, start, err := f.proc.Stat(pid)
+			if err != nil || parent != above.pid || above.root.nodes >= maxNodes {
+				continue
+			}
+			n = &node{pid: pid, root: above.root, above: above, forked: time.Duration(start)*tick - asleep}
+			f.nodes[pid] = n
+			n.root.nodes++
+		}
+		f.find(n, above)
+		if f.nodes[pid] == n {
+			f.listBelow(n, asleep)
+		}
+	}
+}
+
+// find reports a process that is there, if it is a helper.
+func (f *Follower) find(n, above *node) {
+	switch p, ok := placeOf(f.proc, n.pid); {
+	case n.helper:
+		if n.end.What != Exit {
+			n.root.Report(Report{
+				Kind: Runs, PID: n.pid, Start: n.start, Above: n.helperAbove(), Forked: n.forked, At: n.forked,
+				Program: n.program, Role: n.role, Subcommand: n.subcommand, Container: n.container, Exec: n.exec,
+			})
+		}
+	case !ok:
+	case !n.root.VM && p != n.root.place:
+		// A container's process. Of one that has not executed its program yet, that will be
+		// seen; the others are not followed.
+		if d := describe(f.proc, n.pid); d.role != OCIRuntime || d.subcommand != "init" {
+			f.remove(n)
+		}
+	case !f.forkedOnly(n, above):
+		f.executes(n, n.forked, Runs)
+	}
+}
+
+// forkedOnly reports whether a process has executed nothing since it was forked.
+func (f *Follower) forkedOnly(n, above *node) bool {
+	p, err := f.proc.Process(n.pid)
+	if err != nil {
+		return true
+	}
+	parent, err := f.proc.Process(above.pid)
+	return err == nil && p.Exe == parent.Exe && slices.EqualFunc(f.proc.Args(n.pid), f.proc.Args(above.pid), slices.Equal)
+}

@@ -1,0 +1,173 @@
+package helpers
+
+import (
+	"slices"
+	"time"
+
+	"go.opentelemetry.io/otel/attribute"
+	"go.opentelemetry.io/otel/trace"
+
+	"github.com/shimtrace/shimtrace/internal/kata"
+	"github.com/shimtrace/shimtrace/internal/names"
+	"github.com/shimtrace/shimtrace/internal/procevents"
+	"github.com/shimtrace/shimtrace/middleware"
+)
+
+// call is one that is in flight, or was just now.
+type call struct {
+	*middleware.Call
+	end      time.Time // zero: it is in flight
+	failed   bool
+	lost     bool      // events were dropped meanwhile
+	executed time.Time // a container's program
+	told     bool      // its span has that already, or has ended without
+	held     []*helper // that have ended, and wait for its end
+}
+
+// loud reports whether the call is recorded whatever becomes of it.
+func (c *call) loud() bool { return !c.Quiet() }
+
+// Began implements middleware.Observer.
+func (o *Observer) Began(c *middleware.Call) {
+	if c.Stream || !c.SpanContext().IsSampled() {
+		return
+	}
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	if over := len(o.calls) - maxOver; over > 0 {
+		n := 0
+		o.calls = slices.DeleteFunc(o.calls, func(c *call) bool {
+			n++
+			return n <= over && !c.end.IsZero()
+		})
+	}
+	mine := &call{Call: c}
+	o.calls = append(o.calls, mine)
+	for _, h := range o.open { // of a call that another process has begun
+		if h.call == nil && h.parent.SpanID() == c.SpanContext().SpanID() {
+			h.call = mine
+		}
+	}
+}
+
+// Answered implements middleware.Observer.
+func (o *Observer) Answered(c *middleware.Call) {
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	if c.PID != 0 && c.Code == 0 && (c.Method == "Create" || c.Method == "Start") {
+		if len(o.pids) >= maxPIDs {
+			clear(o.pids)
+		}
+		o.pids[int(c.PID)] = process{c.ContainerID, c.ExecID}
+	}
+	o.over(c, c.Code != 0 && !c.Expected)
+}
+
+// Lost implements middleware.Observer.
+func (o *Observer) Lost(c *middleware.Call) {
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	o.over(c, false)
+}
+
+func (o *Observer) over(c *middleware.Call, failed bool) {
+	for _, mine := range o.calls {
+		if mine.Call == c && mine.end.IsZero() {
+			mine.end, mine.failed = c.End, failed
+			o.release(mine)
+			return
+		}
+	}
+}
+
+// release records the helpers that have waited for the end of their call.
+func (o *Observer) release(c *call) {
+	held := c.held
+	c.held = nil
+	for _, h := range held {
+		o.record(h)
+	}
+}
+
+// Annotate implements middleware.Observer.
+func (o *Observer) Annotate(c *middleware.Call, span trace.Span) {
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	for _, mine := range o.calls {
+		if mine.Call != c {
+			continue
+		}
+		mine.told = true
+		if !mine.executed.IsZero() {
+			span.AddEvent(names.ProgramExecuted, trace.WithTimestamp(mine.executed))
+		}
+		if mine.lost {
+			span.SetAttributes(attribute.Bool(names.ProcessEventsLost, true))
+		}
+	}
+}
+
+// methods are what has an OCI runtime called with a subcommand (containerd,
+// cmd/containerd-shim-runc-v2/process).
+var methods = map[string]string{
+	"create": "Create", "run": "Create", "restore": "Create", "start": "Start", "exec": "Start",
+	"kill": "Kill", "delete": "Delete", "pause": "Pause", "resume": "Resume", "update": "Update",
+	"checkpoint": "Checkpoint", "ps": "Pids",
+}
+
+// callOf returns the call that caused a helper, nil if none did. Of those that were in
+// flight when it was made it is the one that a command line names: by the container, the
+// exec, and what is done. Otherwise it is the one that began last, a quiet one only if
+// there is no other.
+func (o *Observer) callOf(r procevents.Report, forked time.Time) *call {
+	if above := o.open[r.Above]; above != nil {
+		return above.call
+	}
+	if r.Kind == procevents.Runs {
+		forked = forked.Add(tick)
+	}
+	if r.Container != "" {
+		does := func(c *call) bool {
+			return kata.TaskMethod(c.Method) == methods[r.Subcommand] && (r.Exec == "" || c.ExecID == r.Exec)
+		}
+		for _, also := range []func(*call) bool{does, (*call).loud} {
+			if c := o.latest(forked, func(c *call) bool { return c.ContainerID == r.Container && also(c) }); c != nil {
+				return c
+			}
+		}
+	}
+	if c := o.latest(forked, (*call).loud); c != nil {
+		return c
+	}
+	return o.latest(forked, func(*call) bool { return true })
+}
+
+// tick is by how much a moment may be too early that was read where the kernel counts in
+// clock ticks.
+const tick = 10 * time.Millisecond
+
+// clockSlack is by how much two clocks, read one after the other, may seem to differ.
+const clockSlack = time.Millisecond
+
+// latest returns the call that began last, of those in flight at a moment that have it.
+func (o *Observer) latest(at time.Time, has func(*call) bool) *call {
+	for _, c := range slices.Backward(o.calls) {
+		if !c.Start.After(at.Add(clockSlack)) && (c.end.IsZero() || !c.end.Before(at)) && has(c) {
+			return c
+		}
+	}
+	return nil
+}
+
+// start returns the last call that has started a process, nil if there is none.
+func (o *Observer) start(p process) *call {
+	if p.container == "" {
+		return nil
+	}
+	for _, c := range slices.Backward(o.calls) {
+		if c.Method == "Start" && c.ContainerID == p.container && c.ExecID == p.exec {
+			return c
+		}
+	}
+	return nil
+}

@@ -1,0 +1,310 @@
+package helpers
+
+import (
+	"slices"
+	"sync"
+	"time"
+
+	"go.opentelemetry.io/otel/attribute"
+	"go.opentelemetry.io/otel/trace"
+
+	"github.com/shimtrace/shimtrace/internal/losses"
+	"github.com/shimtrace/shimtrace/internal/names"
+	"github.com/shimtrace/shimtrace/internal/procevents"
+	"github.com/shimtrace/shimtrace/internal/shim/telemetry"
+	"github.com/shimtrace/shimtrace/middleware"
+)
+
+// Sandbox is what the relay knows of the sandbox. Its methods must not block.
+type Sandbox interface {
+	// On reports whether anything is recorded now.
+	On() bool
+	// Root returns the context of the span that what no call has caused belongs under.
+	Root() trace.SpanContext
+	// Attributes returns the span attributes of a container, as far as they are known.
+	Attributes(container string) []attribute.KeyValue
+	// Changed tells that Observer.Save would return something else.
+	Changed()
+}
+
+// Options are what an Observer is made of.
+type Options struct {
+	Sandbox Sandbox
+	Tracer  trace.Tracer
+	// Losses counts what could not be seen.
+	Losses *losses.Tally
+	// Slow is how long a helper takes below a quiet call before both are recorded.
+	Slow time.Duration
+}
+
+// Observer follows the calls and the helpers of one sandbox. It is safe for concurrent
+// use.
+type Observer struct {
+	middleware.NopObserver
+	Options
+
+	mu    sync.Mutex
+	calls []*call // in the order of their starts
+	open  map[int]*helper
+	pids  map[int]process // of what runs in containers, as far as answers say
+	seen  map[int]bool    // in a list that is being told
+	first time.Time       // a container's program was executed; zero: none was yet
+	await chan struct{}   // closed then, or when there is nothing to wait for
+}
+
+// process is one that runs in a container.
+type process struct{ container, exec string }
+
+const (
+	// maxHelpers bounds the helpers that run or wait for the end of their call.
+	maxHelpers = 1024
+	// maxOver is how many calls are remembered that are over: what has happened in one may
+	// be told shortly after its end.
+	maxOver = 64
+	// maxPIDs bounds what is remembered of processes in containers.
+	maxPIDs = 1024
+)
+
+// New returns an Observer.
+func New(o Options) *Observer {
+	return &Observer{Options: o, open: make(map[int]*helper), pids: make(map[int]process), seen: make(map[int]bool), await: make(chan struct{})}
+}
+
+var _ middleware.Observer = (*Observer)(nil)
+
+// Report is told of a helper.
+func (o *Observer) Report(r procevents.Report) {
+	at, forked := wall(r.At), wall(r.Forked)
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	switch r.Kind {
+	case procevents.Began:
+		o.began(r, forked, at)
+	case procevents.Runs:
+		if h := o.open[r.PID]; h == nil || !h.is(r) {
+			o.began(r, forked, at)
+		}
+		o.seen[r.PID] = true
+	case procevents.Listed:
+		for pid, h := range o.open {
+			if !o.seen[pid] && !h.over {
+				h.lost = true
+				o.end(h, time.Now())
+			}
+		}
+		clear(o.seen)
+	case procevents.Ended:
+		if h := o.open[r.PID]; h != nil && h.is(r) {
+			h.status, h.CPU, h.lost = status(r.Status), r.CPU, h.lost || r.Lost > 0
+			o.end(h, at)
+		}
+	case procevents.Inside:
+		o.executed(r, at)
+	case procevents.Dropped:
+		o.dropped()
+	}
+}
+
+// wall returns a moment on CLOCK_MONOTONIC by the host's clock.
+func wall(at time.Duration) time.Time { return time.Now().Add(at - procevents.Now()) }
+
+// Unrecorded tells that there will be no reports.
+func (o *Observer) Unrecorded() {
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	o.awaited()
+}
+
+// dropped notes that something was not seen that has happened below the calls in flight.
+func (o *Observer) dropped() {
+	if !o.Sandbox.On() {
+		return
+	}
+	for _, c := range o.calls {
+		if c.end.IsZero() && !c.Quiet() && !c.lost {
+			c.lost = true
+			o.Losses.Add(losses.ProcessEvents, 1)
+		}
+	}
+	for _, h := range o.open {
+		h.lost = h.lost || !h.over
+	}
+}
+
+// began begins the span of a helper.
+func (o *Observer) began(r procevents.Report, forked, at time.Time) {
+	if old := o.open[r.PID]; old != nil && !old.over {
+		old.replaced = old.is(r)
+		old.lost = !old.replaced
+		o.end(old, at)
+	}
+	if !o.Sandbox.On() {
+		return
+	}
+	if len(o.open) >= maxHelpers {
+		o.Losses.Add(losses.ProcessEvents, 1)
+		return
+	}
+	h := &helper{Report: r, at: at}
+	if h.call = o.callOf(r, forked); r.Kind == procevents.Runs && h.call != nil {
+		h.at = later(at, h.call.Start)
+	}
+	parent := o.Sandbox.Root()
+	switch above := o.open[r.Above]; {
+	case above != nil && above.span != nil:
+		parent = above.span.SpanContext()
+		h.above = above
+	case h.call != nil:
+		parent = h.call.SpanContext()
+	}
+	h.parent = parent
+	_, h.span = o.Tracer.Start(telemetry.Remote(parent), h.name(), trace.WithTimestamp(h.at))
+	o.open[r.PID] = h
+	o.Sandbox.Changed()
+}
+
+// end ends a helper. What it means that it has failed, and what it was if its name is not
+// known, is clear only when its call is over.
+func (o *Observer) end(h *helper, at time.Time) {
+	h.end, h.over = at, true
+	o.Sandbox.Changed()
+	if h.call != nil && h.call.end.IsZero() && (h.failed() || h.Program == "") {
+		h.call.held = append(h.call.held, h)
+		return
+	}
+	o.record(h)
+}
+
+// record makes the span of a helper that is over.
+func (o *Observer) record(h *helper) {
+	if o.open[h.PID] == h {
+		delete(o.open, h.PID)
+	}
+	if p, inside := o.pids[h.PID]; inside && h.Program == "" {
+		o.execute(o.start(p), p, h.at) // it was a container's program
+		return
+	}
+	if h.call != nil && h.call.Quiet() {
+		if !h.failed() && !h.keep && h.end.Sub(h.at) < o.Slow {
+			return
+		}
+		h.call.Keep()
+		for a := h.above; a != nil; a = a.above {
+			a.keep = true
+		}
+	}
+	attrs := h.attributes()
+	if h.Container != "" && (h.call == nil || h.call.ContainerID == h.Container) {
+		attrs = append(attrs, telemetry.ContainerAttributes(h.Container, o.Sandbox.Attributes(h.Container))...)
+	}
+	h.span.SetAttributes(attrs...)
+	h.setStatus()
+	h.span.End(trace.WithTimestamp(later(h.end, h.at)))
+}
+
+// Close records what still runs. The ends of the last helpers, which the inner shim has
+// waited for, may yet be on their way.
+func (o *Observer) Close() {
+	for end := time.Now().Add(lastWords); o.running() && time.Now().Before(end); {
+		time.Sleep(lastWords / 20)
+	}
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	o.awaited()
+	for _, c := range o.calls {
+		o.release(c)
+	}
+	now := time.Now()
+	for _, h := range o.open {
+		h.call, h.lost = nil, true
+		o.end(h, now)
+	}
+}
+
+// lastWords is how long Close waits for the ends of helpers.
+const lastWords = 200 * time.Millisecond
+
+// running reports whether helpers run, as far as was told.
+func (o *Observer) running() bool {
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	for _, h := range o.open {
+		if !h.over {
+			return true
+		}
+	}
+	return false
+}
+
+// First returns when a container's program was first executed. It waits for that at most
+// as long as given, if that may yet be told.
+func (o *Observer) First(most time.Duration) (at time.Time, ok bool) {
+	select {
+	case <-o.await:
+	case <-time.After(most):
+	}
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	return o.first, !o.first.IsZero()
+}
+
+func (o *Observer) awaited() {
+	select {
+	case <-o.await:
+	default:
+		close(o.await)
+	}
+}
+
+// executed notes that a container's program is executed.
+func (o *Observer) executed(r procevents.Report, at time.Time) {
+	p, known := o.pids[r.PID]
+	if above := o.open[r.Above]; !known && above != nil {
+		switch above.Subcommand {
+		case "create", "run":
+			p = process{container: above.Container}
+		case "exec":
+			p = process{container: above.Container, exec: above.Exec}
+		}
+	}
+	c := o.start(p)
+	if c == nil {
+		c = o.latest(at, func(c *call) bool { return c.Method == "Start" })
+	}
+	if c == nil {
+		c = o.latest(at, (*call).loud)
+	}
+	if c != nil && p.container == "" {
+		p = process{c.ContainerID, c.ExecID}
+	}
+	o.execute(c, p, at)
+}
+
+// execute notes it at the call that has done it.
+func (o *Observer) execute(c *call, p process, at time.Time) {
+	if p.exec == "" && o.first.IsZero() {
+		o.first = at
+		o.awaited()
+		o.Sandbox.Changed()
+	}
+	switch {
+	case !o.Sandbox.On():
+	case c == nil || c.told:
+		parent := o.Sandbox.Root()
+		if c != nil {
+			parent = c.SpanContext()
+		}
+		attrs := o.Sandbox.Attributes(p.container)
+		if p.container != "" {
+			attrs = telemetry.ContainerAttributes(p.container, attrs)
+		}
+		if p.exec != "" {
+			attrs = append(slices.Clip(attrs), attribute.String(names.Exec, p.exec))
+		}
+		_, span := o.Tracer.Start(telemetry.Remote(parent), names.ProgramExecuted, trace.WithTimestamp(at), trace.WithAttributes(attrs...))
+		span.AddEvent(names.ProgramExecuted, trace.WithTimestamp(at))
+		span.End(trace.WithTimestamp(at))
+	default:
+		c.executed = at
+	}
+}

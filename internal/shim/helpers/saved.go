@@ -1,0 +1,70 @@
+package helpers
+
+import (
+	"encoding/json"
+	"fmt"
+	"time"
+
+	"go.opentelemetry.io/otel/trace"
+
+	"github.com/shimtrace/shimtrace/internal/export"
+	"github.com/shimtrace/shimtrace/internal/procevents"
+	"github.com/shimtrace/shimtrace/internal/shim/state"
+	"github.com/shimtrace/shimtrace/internal/shim/telemetry"
+)
+
+// saved is what another process needs that goes on for this one.
+type saved struct {
+	First   time.Time     `json:"first,omitzero"`
+	Helpers []savedHelper `json:"helpers,omitempty"`
+}
+
+// savedHelper is a helper whose span has not ended.
+type savedHelper struct {
+	procevents.Report
+	Span   state.TraceContext `json:"span"`
+	Parent state.TraceContext `json:"parent"`
+	Began  time.Time          `json:"began"`
+	Over   time.Time          `json:"over,omitzero"`
+	Wait   uint32             `json:"wait,omitempty"`
+	Missed bool               `json:"missed,omitempty"`
+}
+
+// Save returns what another process is to know.
+func (o *Observer) Save() (json.RawMessage, error) {
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	s := saved{First: o.first}
+	for _, h := range o.open {
+		s.Helpers = append(s.Helpers, savedHelper{
+			Report: h.Report, Span: state.NewTraceContext(h.span.SpanContext()), Parent: state.NewTraceContext(h.parent),
+			Began: h.at, Over: h.end, Wait: uint32(h.status), Missed: h.lost,
+		})
+	}
+	return json.Marshal(s)
+}
+
+// Restore takes over what another process has saved. Nobody else has the Observer yet.
+func (o *Observer) Restore(text json.RawMessage) error {
+	if len(text) == 0 {
+		return nil
+	}
+	var s saved
+	if err := json.Unmarshal(text, &s); err != nil {
+		return fmt.Errorf("helpers of the inner shim: %w", err)
+	}
+	if o.first = s.First; !o.first.IsZero() {
+		o.awaited()
+	}
+	for _, was := range s.Helpers {
+		h := &helper{Report: was.Report, parent: was.Parent.SpanContext(), at: was.Began, status: status(was.Wait), lost: was.Missed}
+		ids := was.Span.SpanContext()
+		ctx := export.ContextWithIDs(telemetry.Remote(h.parent), ids.TraceID(), ids.SpanID())
+		_, h.span = o.Tracer.Start(ctx, h.name(), trace.WithTimestamp(h.at))
+		if o.open[h.PID] = h; !was.Over.IsZero() {
+			h.end, h.over = was.Over, true
+			o.record(h)
+		}
+	}
+	return nil
+}

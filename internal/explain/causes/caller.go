@@ -98,13 +98,16 @@ func cni(f *facts) *found {
 	return f.spent(nodes, "The pod's network (CNI) took %s to set up")
 }
 
+// slowMounts is a time for mounts that a healthy snapshotter stays below.
+const slowMounts = 500 * time.Millisecond
+
 // mounts finds a long time between a shim's start and its first call, in which
 // containerd prepares the mounts.
 func mounts(f *facts) *found {
 	explains, cost := f.path(func(g *critical.Segment) bool {
 		return g.Layer == critical.Containerd && g.After != nil && g.After.Name() == names.ShimStart
 	})
-	if !f.worth(cost) || cost < 200*time.Millisecond {
+	if !f.worth(cost) || cost < slowMounts {
 		return nil
 	}
 	return &found{

@@ -124,7 +124,7 @@ var Catalogue = [...]Rule{
 	},
 	{
 		ID:     "mounts",
-		Looks:  "more than 200 ms between the shim's start and its first call",
+		Looks:  "more than 500 ms between the shim's start and its first call",
 		Why:    "containerd activates the root file system's mounts (erofs, loop devices) after it started the shim",
 		Source: "containerd core/runtime/v2/task_manager.go, Create",
 		Remedy: "look at the snapshotter and its disk",
@@ -135,7 +135,7 @@ var Catalogue = [...]Rule{
 		Looks:  "more than 1 s in which no call is in flight and no caller's span says why",
 		Why:    "the next move is the caller's: containerd, or whoever asks it",
 		Source: "the relay sees every call of the shim",
-		Remedy: "let containerd, kubelet or crictl send their spans (docs/operation.md), which then stand in this picture",
+		Remedy: "let containerd, kubelet or crictl send their spans (docs/otlp-endpoint.md), which then stand in this picture",
 		find:   idle,
 	},
 	{

@@ -24,6 +24,8 @@ var facts = [...]fact{
 	// src/runtime/virtcontainers/kata_agent.go, startSandbox: connect dials the agent until it
 	// answers.
 	{maker: waterfall.ByRuntime, in: "connect", leaf: true, layer: GuestKernel, what: "waits until the agent answers: the guest boots"},
+	// src/runtime/virtcontainers/sandbox.go, startVM: the VM is started, then the agent asked.
+	{maker: waterfall.ByRuntime, in: "startVM", before: kata.RequestPrefix + "*", layer: GuestKernel, what: "starts the VM and waits until the agent answers"},
 	// src/runtime/virtcontainers/qemu.go, waitVM: it waits for QEMU's QMP socket.
 	{maker: waterfall.ByRuntime, in: "waitVM", leaf: true, layer: VMM, what: "waits for the VMM's control socket"},
 	// src/runtime-rs/crates/agent/src/kata/agent.rs, start: it connects to the agent.
@@ -34,7 +36,7 @@ var facts = [...]fact{
 	// The same: it sends CreateSandbox and asks for the guest's details.
 	{maker: waterfall.ByRuntime, in: "sb: start", after: "setup_after_start_vm", layer: Agent, what: "creates the sandbox in the agent"},
 	// src/runtime-rs/crates/agent/src/kata/agent.rs: each function is a request to the agent.
-	{maker: waterfall.ByRuntime, file: "agent/src/kata/agent.rs", leaf: true, layer: Agent, what: "waits for the agent"},
+	{maker: waterfall.ByRuntime, file: "agent/src/kata/agent.rs", layer: Agent, what: "waits for the agent"},
 	// src/runtime/virtcontainers/kata_agent.go, sendReq: a request to the agent.
 	{maker: waterfall.ByRuntime, in: kata.RequestPrefix + "*", layer: Agent, what: "waits for the agent"},
 	// src/agent/src/rpc.rs, do_create_container, and rustjail/src/container.rs: the process

@@ -42,6 +42,7 @@ func Find(story *waterfall.Story, tree *waterfall.Tree) *Start {
 	var first, last *waterfall.Node
 	Each(tree.Roots, func(n *waterfall.Node) {
 		if n.Maker() != waterfall.ByShim || n.Start() == 0 {
+			s.VM = s.VM || n.Maker() == waterfall.ByAgent || n.Maker() == waterfall.ByRuntime
 			return
 		}
 		if begins(n) && (first == nil || n.Start() < first.Start()) {

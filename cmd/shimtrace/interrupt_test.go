@@ -36,6 +36,9 @@ func blockedCommands(t *testing.T) map[string][]string {
 		"collect": {"collect", "--listen", "127.0.0.1:0"},
 		"forward": {"forward", "--dry-run", "--listen", "unix://" + filepath.Join(openDir(t), "agent.sock")},
 		"version": {"version"},
+		"doctor":  {"doctor", "--root", openDir(t)},
+		"stats":   {"stats", "--journal", journal},
+		"explain": {"explain", "--journal", journal},
 	}
 }
 

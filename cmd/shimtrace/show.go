@@ -7,6 +7,7 @@ import (
 
 	"github.com/shimtrace/shimtrace/internal/console"
 	"github.com/shimtrace/shimtrace/internal/view"
+	"github.com/shimtrace/shimtrace/internal/view/diff"
 	"github.com/shimtrace/shimtrace/internal/waterfall"
 )
 
@@ -66,6 +67,7 @@ func showCommand(h *host) *cli.Command {
 			"Examples:\n   shimtrace show\n   shimtrace show default/web-0\n   shimtrace show --all -v 4f2a9c\n" +
 			"   shimtrace show --errors --since 2h\n" +
 			"   shimtrace show --html web.html default/web-0\n" +
+			"   shimtrace show --diff default/web-0 default/web-1\n" +
 			"   shimtrace show --perfetto web.pftrace default/web-0\n" +
 			"   shimtrace show --json 4f2a9c > trace.otlp.json",
 		Flags: append([]cli.Flag{
@@ -75,16 +77,20 @@ func showCommand(h *host) *cli.Command {
 			&cli.IntFlag{Name: "width", HideDefault: true, Usage: "draw `CELLS` wide (default: COLUMNS or the terminal's width)"},
 			&cli.StringFlag{Name: "html", Usage: "write a page for a browser to `FILE`, with everything in it; -: to stdout"},
 			&cli.BoolFlag{Name: "open", Usage: "show the page in the browser here"},
+			&cli.BoolFlag{Name: "diff", Usage: "compare the starts of two sandboxes, `A B`: what took longer, is new, is gone"},
 			&cli.StringFlag{Name: "perfetto", Usage: "write a trace for ui.perfetto.dev to `FILE`; -: to stdout"},
 			&cli.BoolFlag{Name: "json", Usage: "print the spans as one OTLP/JSON document (TracesData)"},
 		}, filterFlags("spans")...),
 		Action: func(_ context.Context, c *cli.Command) error {
-			if c.Args().Len() > 1 {
-				return console.UsageError("%s takes one argument, got %q", c.FullName(), c.Args().Slice())
-			}
 			f, err := filterOf(c)
 			if err != nil {
 				return err
+			}
+			if c.Bool("diff") {
+				return h.diff(c, f)
+			}
+			if c.Args().Len() > 1 {
+				return console.UsageError("%s takes one argument, got %q", c.FullName(), c.Args().Slice())
 			}
 			return h.show(c, c.Args().First(), f)
 		},
@@ -110,6 +116,21 @@ func (h *host) show(c *cli.Command, query string, f view.Filter) error {
 		return err
 	}
 	return r.Show(query, f, o)
+}
+
+// diff compares the starts of the two sandboxes that the arguments name.
+func (h *host) diff(c *cli.Command, f view.Filter) error {
+	if c.Args().Len() != 2 {
+		return console.UsageError("--diff takes two sandboxes, got %q", c.Args().Slice())
+	}
+	if err := atMostOne(c, "diff", "html", "perfetto"); err != nil {
+		return err
+	}
+	o, err := h.drawing(c)
+	if err != nil {
+		return err
+	}
+	return h.reader(c).Diff(c.Args().Get(0), c.Args().Get(1), f, diff.Options{Width: o.Width, Color: o.Color}, c.Bool("json"))
 }
 
 // drawing returns how to draw in the terminal.

@@ -250,3 +250,14 @@ func TestStatsOfMany(t *testing.T) {
 	r.want(t, console.OK, fmt.Sprintf(`"phase":"start","starts":%d,`, pods), "")
 	r.want(t, console.OK, fmt.Sprintf(`"phase":"guest kernel","starts":%d,`, pods), "")
 }
+
+func TestDiff(t *testing.T) {
+	dir := writeJournal(t, shown...)
+	r := command(t, nil, "show", "--diff", "--journal", dir, "web-0", "db")
+	r.want(t, console.OK, "A  default/web-0", "")
+	r.want(t, console.OK, "B  db", "")
+	command(t, nil, "show", "--diff", "--journal", dir, "--json", "web-0", "web-0").want(t, console.OK, `"change": "same"`, "")
+	command(t, nil, "show", "--diff", "--journal", dir, "web-0").want(t, console.Usage, "", "two sandboxes")
+	command(t, nil, "show", "--diff", "--journal", dir, "web-0", "nosuch").want(t, console.Nothing, "", "nosuch")
+	command(t, nil, "show", "--diff", "--journal", dir, "--html", "x", "web-0", "db").want(t, console.Usage, "", "choose one")
+}

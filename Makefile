@@ -6,7 +6,7 @@ BIN := bin
 # Tests that also pass while relays are killed: wrapped equals bare, relayed equals direct.
 KILLED := 'TestRelayedAsDirect|TestSameAsBare|TestInnerShimIsGivenTheSame|TestReusedIDs|TestManyAtOnce|TestRacingStartsShareARelay|TestExitWhileContainerdIsAway'
 
-.PHONY: build deps tools tools-vm test test-unit test-integration test-faults soak-faults test-vm lint fuzz soak bench demo demo-vm install clean
+.PHONY: release test-release build deps tools tools-vm test test-unit test-integration test-faults soak-faults test-vm lint fuzz soak bench demo demo-vm install clean
 
 build: ## build the shim and the operator's tool into bin/
 	CGO_ENABLED=0 $(GO) build -trimpath -ldflags "$(LDFLAGS)" -o $(BIN)/ ./cmd/...
@@ -20,16 +20,20 @@ tools: ## get the real containerd, runc, nerdctl, crictl and nginx for tests and
 tools-vm: ## get the kernel and the VSOCK device of the tests' guests
 	$(GO) -C integration run ./vm/parts
 
-test: deps test-unit test-integration ## run test-unit and test-integration
+test: deps ## run all tests, part by part, and say how far it is: test-unit, test-integration, test-release
+	./integration/test.sh
 
 test-unit: ## test the packages, with the race detector
-	$(GO) test -race ./...
-	$(GO) test -run TestHostileJournals ./cmd/shimtrace # -race hides memory use
+	./integration/test.sh packages journals
 
-test-integration: build tools ## test against real daemons and in guests, as root
-	-$(GO) -C integration run ./vm/parts # tests that lack a part say so
-	$(GO) -C integration test -race -count=1 -timeout 15m ./...
-	$(GO) -C integration/vmshim test -race -count=1 -timeout 10m ./...
+test-integration: ## test against real daemons and in guests, as root
+	./integration/test.sh tools guests integration kata
+
+test-release: ## build a release twice, and compare and open what comes out
+	./integration/test.sh release
+
+release: ## build archives, Debian and RPM packages, checksums and bills of materials into dist/
+	$(GO) -C release run . -out ../dist
 
 test-faults: build tools ## inject every kind of fault under load, as root; SHIMTRACE_WRITE_RELIABILITY=1 writes docs/reliability.md
 	SHIMTRACE_FAULTS=all $(GO) -C integration test -count=1 -timeout 20m -parallel 3 ./faults
@@ -65,4 +69,4 @@ install: build ## install both programs, and a link for each shim found, into /u
 	$(BIN)/shimtrace install
 
 clean:
-	rm -rf $(BIN)
+	rm -rf $(BIN) dist

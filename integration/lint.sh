@@ -2,7 +2,7 @@
 # gofmt, go mod tidy, go vet, staticcheck and deadcode over all modules.
 set -eu
 cd "$(dirname "$0")/.."
-modules=". integration integration/vmshim"
+modules=". integration integration/vmshim release"
 
 unformatted=$(gofmt -l .)
 [ -z "$unformatted" ] || { echo "not gofmt-ed:"; echo "$unformatted"; exit 1; }

@@ -5,7 +5,9 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"io/fs"
 	"os"
+	"os/exec"
 	"path/filepath"
 
 	"github.com/urfave/cli/v3"
@@ -44,7 +46,7 @@ func newApp(h *host) *cli.Command {
 		Description: "Exit codes: 0 ok, 1 failure, 2 wrong usage, 3 nothing found.\n\n" +
 			"Settings: " + configHint(),
 		Commands: append([]*cli.Command{
-			installCommand(h), doctorCommand(h), listCommand(h), showCommand(h), statsCommand(h), explainCommand(h), onCommand(h), offCommand(h), statusCommand(h), upgradeCommand(h), forwardCommand(h), versionCommand(h),
+			installCommand(h), doctorCommand(h), listCommand(h), showCommand(h), statsCommand(h), explainCommand(h), onCommand(h), offCommand(h), statusCommand(h), upgradeCommand(h), forwardCommand(h), versionCommand(h), manCommand(h),
 		}, collectCommands(h)...),
 		EnableShellCompletion: true,
 		HideHelpCommand:       true,
@@ -90,9 +92,15 @@ func system() *host {
 	return &host{stdout: os.Stdout, stderr: os.Stderr, getenv: os.Getenv, executable: resolvedExecutable, root: "/"}
 }
 
-// resolvedExecutable returns the running program's file, links resolved.
+// resolvedExecutable returns the running program's file, links resolved. Without /proc, as
+// in the root of an image, it is the one that the command line names.
 func resolvedExecutable() (string, error) {
 	p, err := os.Executable()
+	if errors.Is(err, fs.ErrNotExist) {
+		if p, err = exec.LookPath(os.Args[0]); err == nil {
+			p, err = filepath.Abs(p)
+		}
+	}
 	if err == nil {
 		p, err = filepath.EvalSymlinks(p)
 	}

@@ -1,0 +1,189 @@
+// Package packages installs what "make release" makes.
+package packages
+
+import (
+	"io/fs"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"runtime"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/shimtrace/shimtrace/integration/cri"
+	"github.com/shimtrace/shimtrace/integration/image"
+	"github.com/shimtrace/shimtrace/integration/rig"
+	"github.com/shimtrace/shimtrace/integration/traced"
+)
+
+// TestDebian: the package is installed in a root of its own, traces a pod of a real
+// containerd, and when it is purged nothing of it is left.
+func TestDebian(t *testing.T) {
+	if os.Geteuid() != 0 && os.Getenv("CI") == "" {
+		t.Skip("installing a package needs root")
+	}
+	deb := build(t)
+	root := newRoot(t)
+	before := tree(t, root)
+	dpkg(t, root, "--install", deb)
+
+	in := func(args ...string) string {
+		t.Helper()
+		return chroot(t, root, args...)
+	}
+	if out := in("shimtrace", "version"); !strings.Contains(out, "shimtrace 0.") {
+		t.Errorf("it is %s", out)
+	}
+	if out := in("shimtrace", "install", "--containerd"); !strings.Contains(out, "containerd has the handlers: runc-traced") {
+		t.Errorf("install says:\n%s", out)
+	}
+	if target, err := os.Readlink(filepath.Join(root, "usr/local/bin/containerd-shim-runc-traced-v2")); target != "/usr/bin/containerd-shim-traced-v2" {
+		t.Errorf("the link leads to %q (%v)", target, err)
+	}
+	trace(t, root)
+
+	dpkg(t, root, "--remove", "shimtrace")
+	if _, err := os.Stat(filepath.Join(root, "etc/shimtrace/config.toml")); err != nil {
+		t.Errorf("removed, it has not left the operator's configuration: %v", err)
+	}
+	dpkg(t, root, "--purge", "shimtrace")
+	if after := tree(t, root); after != before {
+		t.Errorf("purged, there is:\n%s\nbefore:\n%s", after, before)
+	}
+}
+
+// build builds the package and returns its file.
+func build(t *testing.T) string {
+	t.Helper()
+	out := t.TempDir()
+	cmd := exec.CommandContext(t.Context(), "go", "-C", filepath.Join(traced.Root(), "release"), "run", ".", "-out", out, "-arch", runtime.GOARCH)
+	if said, err := cmd.CombinedOutput(); err != nil {
+		t.Fatalf("%v: %s", err, said)
+	}
+	found, _ := filepath.Glob(filepath.Join(out, "*.deb"))
+	if len(found) != 1 {
+		t.Fatalf("there is %q", found)
+	}
+	return found[0]
+}
+
+// newRoot makes a root file system with a shell, a containerd's configuration, and nothing
+// installed.
+func newRoot(t *testing.T) string {
+	t.Helper()
+	root := t.TempDir()
+	for _, dir := range []string{"bin", "usr/bin", "usr/local/bin", "etc/containerd", "tmp", "run", "var/lib/dpkg/info", "var/lib/dpkg/updates", "var/log"} {
+		if err := os.MkdirAll(filepath.Join(root, dir), 0o755); err != nil {
+			t.Fatal(err)
+		}
+	}
+	for name, text := range map[string]string{
+		"var/lib/dpkg/status":             "",
+		"etc/containerd/config.toml":      "version = 2\n",
+		"usr/bin/containerd-shim-runc-v2": "#!/bin/sh\n",
+	} {
+		if err := os.WriteFile(filepath.Join(root, name), []byte(text), 0o755); err != nil {
+			t.Fatal(err)
+		}
+	}
+	shell, err := os.ReadFile(image.BusyboxPath)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := os.WriteFile(filepath.Join(root, "bin/busybox"), shell, 0o755); err != nil {
+		t.Fatal(err)
+	}
+	for _, name := range []string{"sh", "rm", "rmdir"} {
+		if err := os.Symlink("busybox", filepath.Join(root, "bin", name)); err != nil {
+			t.Fatal(err)
+		}
+	}
+	return root
+}
+
+// dpkg runs the machine's dpkg on the root, where it also runs the package's scripts.
+func dpkg(t *testing.T, root string, args ...string) {
+	t.Helper()
+	cmd := exec.CommandContext(t.Context(), "dpkg", append([]string{"--root=" + root, "--force-unsafe-io"}, args...)...)
+	if out, err := cmd.CombinedOutput(); err != nil {
+		t.Fatalf("dpkg %s: %v: %s", args, err, out)
+	}
+}
+
+func chroot(t *testing.T, root string, args ...string) string {
+	t.Helper()
+	cmd := exec.CommandContext(t.Context(), "chroot", append([]string{root}, args...)...)
+	cmd.Env = []string{"PATH=/usr/local/bin:/usr/bin:/bin"}
+	var said strings.Builder
+	cmd.Stderr = &said
+	out, err := cmd.Output()
+	if err != nil {
+		t.Fatalf("%s: %v: %s%s", args, err, out, &said)
+	}
+	return string(out)
+}
+
+// trace runs a pod under the package's programs, and has its tool show it.
+func trace(t *testing.T, root string) {
+	t.Helper()
+	dir := t.TempDir()
+	config := filepath.Join(dir, "config.toml")
+	if err := os.WriteFile(config, []byte("[journal]\ndir = \""+dir+"/journal\"\n"), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	bin := filepath.Join(root, "usr/bin")
+	handler := rig.Runtime{Name: "runc-traced", Type: "io.containerd.runc.v2", Path: filepath.Join(bin, "containerd-shim-runc-traced-v2")}
+	r := rig.Start(t, rig.Options{Version: rig.V24, Env: []string{"SHIMTRACE_CONFIG=" + config}, Runtimes: []rig.Runtime{handler}})
+	pod, err := r.CRI().Run(t.Context(), cri.Pod{Name: "web", Runtime: handler.Name, Logs: filepath.Join(r.Dir, "logs"), Cgroup: "/" + r.Name})
+	if err != nil {
+		t.Fatal(err)
+	}
+	if _, err := pod.Start(t.Context(), "app", image.Busybox, rig.Sleep...); err != nil {
+		t.Fatal(err)
+	}
+	cmd := r.Command(t.Context(), filepath.Join(bin, "shimtrace"), "show", "default/web")
+	cmd.Env = append(cmd.Env, "SHIMTRACE_CONFIG="+config)
+	if out, err := cmd.CombinedOutput(); err != nil || !strings.Contains(string(out), "Task/Create") {
+		t.Errorf("%v: %s", err, out)
+	}
+	if err := r.CRI().RemovePods(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	for len(traced.Find(r, traced.Relay)) > 0 {
+		time.Sleep(20 * time.Millisecond)
+	}
+}
+
+// tree returns the state of all files below root, but for what dpkg keeps for itself.
+func tree(t *testing.T, root string) string {
+	t.Helper()
+	var all []string
+	err := filepath.WalkDir(root, func(path string, d fs.DirEntry, err error) error {
+		if err != nil {
+			return err
+		}
+		name := strings.TrimPrefix(path, root)
+		if d.IsDir() && (name == "/var/lib/dpkg" || name == "/var/log") {
+			return filepath.SkipDir
+		}
+		info, err := d.Info()
+		if err != nil {
+			return err
+		}
+		content := ""
+		if info.Mode().IsRegular() && info.Size() < 1<<16 {
+			text, err := os.ReadFile(path)
+			if content = string(text); err != nil {
+				return err
+			}
+		}
+		target, _ := os.Readlink(path)
+		all = append(all, strings.Join([]string{name, info.Mode().String(), target, content}, " "))
+		return nil
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	return strings.Join(all, "\n")
+}

@@ -1,0 +1,40 @@
+#!/bin/bash
+# All tests, part by part, with how far it is and how long each took. It goes on after a
+# part that fails, and fails at the end. With arguments: only the parts with these names.
+set -uo pipefail
+cd "$(dirname "$0")/.."
+go=${GO:-go}
+
+names=(packages journals tools guests integration kata release)
+declare -A what=(
+	[packages]="the packages, with the race detector"
+	[journals]="hostile journals, whose memory the race detector would hide"
+	[tools]="building shimtrace, and getting containerd, runc, nerdctl, crictl"
+	[guests]="getting the parts of guests; tests that lack one say so"
+	[integration]="against real containerd, runc, nerdctl, crictl, collectors"
+	[kata]="a shim shaped like Kata's, and its VMs"
+	[release]="archives and packages: the same bytes twice"
+)
+packages() { $go test -race ./...; }
+journals() { $go test -run TestHostileJournals ./cmd/shimtrace; }
+tools() { make -s build && $go -C integration run ./tools; }
+guests() { $go -C integration run ./vm/parts || true; }
+integration() { $go -C integration test -race -count=1 -timeout 15m ./...; }
+kata() { $go -C integration/vmshim test -race -count=1 -timeout 10m ./...; }
+release() { $go -C release test -count=1 -timeout 10m ./...; }
+
+[ $# = 0 ] || names=("$@")
+n=${#names[@]} i=0 failed=() report=()
+begun=$SECONDS
+for name in "${names[@]}"; do
+	i=$((i + 1))
+	[ -n "${what[$name]:-}" ] || { echo "there is no part $name" >&2; exit 2; }
+	echo "=== [$i/$n] $name: ${what[$name]}"
+	at=$SECONDS result=ok
+	$name || { result=FAILED; failed+=("$name"); }
+	report+=("$(printf '%8s %5d s  %s' "$result" $((SECONDS - at)) "$name")")
+	echo "=== [$i/$n] $name: $result, $((SECONDS - at)) s; $((SECONDS - begun)) s in all"
+done
+echo
+printf '%s\n' "${report[@]}"
+[ ${#failed[@]} = 0 ] || { echo "failed: ${failed[*]}"; exit 1; }

@@ -8,7 +8,7 @@ KILLED := 'TestRelayedAsDirect|TestSameAsBare|TestInnerShimIsGivenTheSame|TestRe
 
 .PHONY: release test-release build deps tools tools-vm test test-unit test-integration test-faults soak-faults test-vm lint fuzz soak bench demo demo-vm install clean
 
-build: ## build the shim and the operator's tool into bin/
+build: ## build the shim, the relay and the operator's tool into bin/
 	CGO_ENABLED=0 $(GO) build -trimpath -ldflags "$(LDFLAGS)" -o $(BIN)/ ./cmd/...
 
 deps: ## install the Debian packages that tests and demos need
@@ -65,7 +65,7 @@ demo: ## trace a container and a pod in a private containerd: the machine's own,
 demo-vm: deps tools tools-vm ## trace a container with an agent in a real VM, as one trace
 	$(GO) -C integration/vmshim run ./demo
 
-install: build ## install both programs, and a link for each shim found, into /usr/local/bin
+install: build ## install the programs, and a link for each shim found, into /usr/local/bin
 	$(BIN)/shimtrace install
 
 clean:

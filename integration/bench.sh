@@ -6,7 +6,7 @@ set -eu
 cd "$(dirname "$0")/.."
 echo "== $(nproc) cores, load $(cut -d' ' -f1 /proc/loadavg), $(uname -r), $(go version | cut -d' ' -f3)"
 echo "== the shim binary and what it starts as"
-stat -c %s bin/containerd-shim-traced-v2 | awk '{printf "binary %.1f MB\n", $1/1e6}'
+stat -c '%n %s' bin/containerd-shim-traced-v2 bin/shimtrace-relay | awk '{printf "%s %.1f MB\n", $1, $2/1e6}'
 echo "== calls: relayed against direct"
 go test ./middleware -run '^$' -bench . -benchtime "${BENCHTIME:-2s}"
 echo "== journal and processor"

@@ -6,5 +6,5 @@ import (
 	"github.com/shimtrace/shimtrace/internal/deptest"
 )
 
-// TestImports: the binary that every pod runs grows only by decision.
+// TestImports: the binary that containerd waits for grows only by decision.
 func TestImports(t *testing.T) { deptest.Listed(t, "imports.txt") }

@@ -67,8 +67,10 @@ func newSite(t *testing.T, inners ...string) *site {
 	if err != nil {
 		t.Fatal(err)
 	}
-	if err := copyFile(p.shim(), self); err != nil {
-		t.Fatal(err)
+	for _, name := range []string{shimname.Program, shimname.RelayProgram} {
+		if err := copyFile(filepath.Join(p.build, name), self); err != nil {
+			t.Fatal(err)
+		}
 	}
 	for _, name := range inners {
 		p.write(filepath.Join(p.inner, "containerd-shim-"+name+"-v2"))
@@ -111,7 +113,7 @@ func (p *site) names() string {
 func TestInstall(t *testing.T) {
 	p := newSite(t, "runc", "kata-qemu")
 	p.install().want(t, console.OK, `runtime_type = 'io.containerd.kata-qemu-traced.v2'`, "")
-	const want = "containerd-shim-kata-qemu-traced-v2 containerd-shim-runc-traced containerd-shim-runc-traced-v2 containerd-shim-traced-v2 shimtrace"
+	const want = "containerd-shim-kata-qemu-traced-v2 containerd-shim-runc-traced containerd-shim-runc-traced-v2 containerd-shim-traced-v2 shimtrace shimtrace-relay"
 	if got := p.names(); got != want {
 		t.Fatalf("installed %s, want %s", got, want)
 	}
@@ -154,7 +156,7 @@ func TestInstallOtherShims(t *testing.T) {
 	} {
 		r.want(t, console.OK, text, "")
 	}
-	const want = "containerd-shim-aws-firecracker-traced containerd-shim-runc-traced containerd-shim-runc-traced-v2 containerd-shim-runsc-traced-v1 containerd-shim-traced-v2 shimtrace"
+	const want = "containerd-shim-aws-firecracker-traced containerd-shim-runc-traced containerd-shim-runc-traced-v2 containerd-shim-runsc-traced-v1 containerd-shim-traced-v2 shimtrace shimtrace-relay"
 	if got := p.names(); got != want {
 		t.Errorf("installed %s, want %s", got, want)
 	}

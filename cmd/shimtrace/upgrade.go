@@ -48,7 +48,7 @@ func (h *host) newShim(named string) (string, error) {
 		if err != nil {
 			return "", err
 		}
-		named = filepath.Join(filepath.Dir(self), shimname.Program)
+		named = filepath.Join(filepath.Dir(self), shimname.RelayProgram)
 	}
 	path, err := exec.LookPath(named)
 	if err == nil {

@@ -8,7 +8,6 @@ import (
 	"flag"
 	"fmt"
 	"os"
-	"slices"
 	"strconv"
 	"strings"
 	"time"
@@ -19,10 +18,19 @@ import (
 )
 
 func main() {
+	if len(os.Args) > 1 && os.Args[1] == commandsFlag {
+		if err := runCommands(os.Args[2:]); err != nil {
+			fmt.Fprintln(os.Stderr, "bench:", err)
+			os.Exit(1)
+		}
+		return
+	}
 	rounds := flag.Int("rounds", 40, "containers of each kind")
 	calls := flag.Int("calls", 10000, "calls by each way")
+	only := flag.Bool("only-commands", false, "measure only the shim's commands, start and delete, with another container on the host")
+	version := flag.String("containerd", "", "only with this version of containerd")
 	flag.Parse()
-	err := run(context.Background(), *rounds, *calls)
+	err := run(context.Background(), rig.Version(*version), *rounds, *calls, *only)
 	traced.Clean()
 	if err != nil {
 		fmt.Fprintln(os.Stderr, "bench:", err)
@@ -30,16 +38,19 @@ func main() {
 	}
 }
 
-func run(ctx context.Context, rounds, calls int) error {
+func run(ctx context.Context, version rig.Version, rounds, calls int, only bool) error {
 	for _, v := range []rig.Version{rig.V24, rig.V17} {
-		if err := measure(ctx, v, rounds, calls); err != nil {
+		if version != "" && v != version {
+			continue
+		}
+		if err := measure(ctx, v, rounds, calls, only); err != nil {
 			return fmt.Errorf("containerd %s: %w", v, err)
 		}
 	}
 	return nil
 }
 
-func measure(ctx context.Context, v rig.Version, rounds, calls int) (err error) {
+func measure(ctx context.Context, v rig.Version, rounds, calls int, only bool) (err error) {
 	in, err := traced.New(ctx, traced.Options{
 		Options: rig.Options{Version: v},
 		Config:  "[trace]\nquiet = []\n", // so that State is recorded as other calls are
@@ -52,6 +63,12 @@ func measure(ctx context.Context, v rig.Version, rounds, calls int) (err error) 
 			err = cerr
 		}
 	}()
+	if err := reportCommands(in, v, rounds, true); err != nil || only {
+		return err
+	}
+	if err := reportCommands(in, v, rounds, false); err != nil {
+		return err
+	}
 	// Both kinds take turns, and which goes first alternates: what the machine
 	// does meanwhile hits both.
 	kinds := []struct{ name, shim string }{{"bare", rig.Runc.Shim()}, {"wrapped", in.Runtime.Shim()}}
@@ -94,9 +111,9 @@ func measure(ctx context.Context, v rig.Version, rounds, calls int) (err error) 
 	return nil
 }
 
-func ms(all []time.Duration, percent int) string {
-	slices.Sort(all)
-	d := all[(len(all)-1)*percent/100]
+func ms(all []time.Duration, percent int) string { return msOf(at(all, percent)) }
+
+func msOf(d time.Duration) string {
 	return fmt.Sprintf("%.1f ms", float64(d)/float64(time.Millisecond))
 }
 

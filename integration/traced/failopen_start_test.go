@@ -12,18 +12,35 @@ import (
 	"github.com/shimtrace/shimtrace/integration/image"
 	"github.com/shimtrace/shimtrace/integration/rig"
 	"github.com/shimtrace/shimtrace/integration/traced"
+	"github.com/shimtrace/shimtrace/internal/shimname"
 )
 
-// signalRelay is an inner shim that sends a signal to the relay which is coming up
-// beside it, as soon as there is one, and then does its work.
-const signalRelay = `case " $* " in *" start ")
+// killRelays is an inner shim that kills the relay which is coming up beside it, as soon as
+// there is one, and then does its work.
+const killRelays = `case " $* " in *" start ")
 	while [ -z "$hit" ]; do
 		for p in $(cat /proc/$PPID/task/*/children); do
-			case "$(tr '\0' ' ' < /proc/$p/cmdline)" in *" relay ") kill -%s $p && hit=$p;; esac
+			case "$(tr '\0' ' ' < /proc/$p/cmdline)" in *" relay ") kill -KILL $p && hit=$p;; esac
 		done
 	done;;
 esac
 exec %s "$@"`
+
+// besides returns the shim in a directory of its own, with another program in the place of
+// the one that relays; none if there is no text.
+func besides(t *testing.T, in *traced.Install, name, text string) (shim string) {
+	t.Helper()
+	dir := filepath.Join(in.Rig.Dir, name)
+	check(t, os.Mkdir(dir, 0o755))
+	program, err := os.ReadFile(filepath.Join(in.Bin, shimname.Program))
+	check(t, err)
+	shim = filepath.Join(dir, filepath.Base(in.Shim))
+	check(t, os.WriteFile(shim, program, 0o755))
+	if text != "" {
+		script(t, dir, shimname.RelayProgram, text)
+	}
+	return shim
+}
 
 // Whatever of ours fails before containerd has an address: the container runs,
 // and the log says why it is not traced.
@@ -59,13 +76,15 @@ func TestStartFailsOpen(t *testing.T) {
 			s.runtime = script(s.T, s.in.Rig.Dir, "containerd-shim-runc-traced-v2", fmt.Sprintf(
 				`cp %s/containerd-shim-traced-v2 /run/gone.$$ && exec 9</run/gone.$$ && rm /run/gone.$$ && exec bash -c 'exec -a "$0" /proc/self/fd/9 "$@"' "$0" "$@"`, s.in.Bin))
 		}, "spawn the relay"},
-		{"relay dies before it is handed out", func(s *setup) {
-			inner := script(s.T, s.in.Rig.Dir, "killer", fmt.Sprintf(signalRelay, "KILL", realShim(s.T, s.version)))
+		{"relay's program is not there", func(s *setup) { s.runtime = besides(s.T, s.in, "alone", "") }, "install it beside the shim"},
+		{"relay ends at once", func(s *setup) { s.runtime = besides(s.T, s.in, "ends", "exit 1") }, "it died"},
+		{"relay is killed", func(s *setup) {
+			inner := script(s.T, s.in.Rig.Dir, "killer", fmt.Sprintf(killRelays, realShim(s.T, s.version)))
 			configure(s.T, s.in, wrapping(s.in, inner, ""))
 		}, "it died"},
 		{"relay hangs", func(s *setup) {
-			inner := script(s.T, s.in.Rig.Dir, "stopper", fmt.Sprintf(signalRelay, "STOP", realShim(s.T, s.version)))
-			configure(s.T, s.in, wrapping(s.in, inner, "[relay]\nready_timeout = '300ms'\n"))
+			configure(s.T, s.in, fmt.Sprintf("[journal]\ndir = %q\n[relay]\nready_timeout = '300ms'\n", s.in.Journal))
+			s.runtime = besides(s.T, s.in, "hangs", "exec sleep 1000")
 		}, "not ready"},
 		{"tracing is off", func(s *setup) {
 			configure(s.T, s.in, fmt.Sprintf("[journal]\ndir = %q\n[trace]\nmode = 'off'\n", s.in.Journal))

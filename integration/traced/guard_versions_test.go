@@ -35,7 +35,7 @@ cd "$1"
 mkdir "$2/tree"
 git archive HEAD~1 | tar x -C "$2/tree"
 cd "$2/tree"
-CGO_ENABLED=0 go build -buildvcs=false -trimpath -ldflags '-s -w' -o "$2/" ./cmd/containerd-shim-traced-v2
+CGO_ENABLED=0 go build -buildvcs=false -trimpath -ldflags '-s -w' -o "$2/" $(ls -d ./cmd/containerd-shim-traced-v2 ./cmd/shimtrace-relay 2>/dev/null)
 rm -rf "$2/tree"`
 	out, err := exec.Command("bash", "-o", "pipefail", "-c", script, "bash", traced.Root(), dir).CombinedOutput()
 	if err != nil {
@@ -97,9 +97,14 @@ func TestUpgradeFromAndToThePreviousCommit(t *testing.T) {
 	})
 }
 
-// executes reports whether a process executes the program.
-func executes(t *testing.T, pid int, program string) bool {
+// executes reports whether a process executes the relays' program beside the shim, which
+// was the shim itself once.
+func executes(t *testing.T, pid int, shim string) bool {
 	t.Helper()
+	program := filepath.Join(filepath.Dir(shim), shimname.RelayProgram)
+	if _, err := os.Stat(program); err != nil {
+		program = shim
+	}
 	var exe, file unix.Stat_t
 	check(t, unix.Stat(filepath.Join("/proc", strconv.Itoa(pid), "exe"), &exe))
 	check(t, unix.Stat(program, &file))

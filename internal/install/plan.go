@@ -17,10 +17,11 @@ import (
 	"github.com/shimtrace/shimtrace/internal/shimname"
 )
 
-// Names of the two programs.
+// Names of the three programs.
 const (
-	shimName = shimname.Program
-	toolName = "shimtrace"
+	shimName  = shimname.Program
+	relayName = shimname.RelayProgram // which the shim finds beside itself
+	toolName  = "shimtrace"
 )
 
 // installer plans an installation. It changes nothing; steps do.
@@ -146,6 +147,9 @@ func (in *installer) findShim() (string, error) {
 	if !executable(file) || !ourProgram(file) {
 		return "", fmt.Errorf("%s is not shimtrace's %s", file, shimName)
 	}
+	if relay := filepath.Join(filepath.Dir(file), relayName); !executable(relay) || !ourProgram(relay) {
+		return "", fmt.Errorf("%s is not there, or not shimtrace's: the shim needs it beside itself", relay)
+	}
 	return file, nil
 }
 
@@ -165,6 +169,7 @@ func (in *installer) plan() ([]step, error) {
 	if !in.packaged(in.shim) {
 		// The links point to the name beside them, so that the directory can move.
 		target = shimName
+		add(in.copyStep(filepath.Join(filepath.Dir(in.shim), relayName), relayName))
 		add(in.copyStep(in.shim, shimName))
 	}
 	if !in.packaged(in.opts.Tool) {
@@ -229,7 +234,7 @@ func (in *installer) planUninstall(files []containerdconf.Change) ([]step, error
 			}
 		}
 		if !slices.Contains(systemDirs, in.opts.BinDir) {
-			paths = append(paths, in.target(shimName), in.target(toolName))
+			paths = append(paths, in.target(shimName), in.target(relayName), in.target(toolName))
 		}
 	}
 	for _, inner := range in.inners {
@@ -252,18 +257,20 @@ func (in *installer) planUninstall(files []containerdconf.Change) ([]step, error
 	return steps, nil
 }
 
-// relays returns the processes that run the installed shim, without the guard, which ends
+// relays returns the processes that run what is installed, without the guard, which ends
 // a second after the last relay.
 func (in *installer) relays() []string {
-	shim, err := filepath.EvalSymlinks(in.target(shimName))
-	if err != nil {
-		return nil
+	var programs []string
+	for _, name := range []string{shimName, relayName} {
+		if path, err := filepath.EvalSymlinks(in.target(name)); err == nil {
+			programs = append(programs, path)
+		}
 	}
 	var pids []string
 	exes, _ := filepath.Glob(filepath.Join(in.proc, "[0-9]*", "exe"))
 	for _, exe := range exes {
 		// A replaced program's link ends in " (deleted)".
-		if p, err := os.Readlink(exe); err == nil && strings.TrimSuffix(p, " (deleted)") == shim {
+		if p, err := os.Readlink(exe); err == nil && slices.Contains(programs, strings.TrimSuffix(p, " (deleted)")) {
 			pid := filepath.Base(filepath.Dir(exe))
 			args, _ := os.ReadFile(filepath.Join(in.proc, pid, "cmdline"))
 			if !strings.HasSuffix(string(args), "\x00guard\x00") {

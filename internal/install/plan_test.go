@@ -15,7 +15,7 @@ func TestUninstallInUse(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	for _, program := range []string{shimName, toolName} {
+	for _, program := range []string{shimName, relayName, toolName} {
 		if err := copyProgram(filepath.Join(bin, program), self); err != nil {
 			t.Fatal(err)
 		}
@@ -25,8 +25,8 @@ func TestUninstallInUse(t *testing.T) {
 			t.Fatal(err)
 		}
 	}
-	proc, shim := t.TempDir(), filepath.Join(bin, shimName)
-	for pid, exe := range map[string]string{"17": shim, "18": shim + " (deleted)", "19": "/bin/sh", "20": shim} {
+	proc, relay := t.TempDir(), filepath.Join(bin, relayName)
+	for pid, exe := range map[string]string{"17": relay, "18": relay + " (deleted)", "19": "/bin/sh", "20": relay} {
 		if err := os.MkdirAll(filepath.Join(proc, pid), 0o755); err != nil {
 			t.Fatal(err)
 		}
@@ -34,7 +34,7 @@ func TestUninstallInUse(t *testing.T) {
 			t.Fatal(err)
 		}
 	}
-	if err := os.WriteFile(filepath.Join(proc, "20", "cmdline"), []byte(shim+"\x00-state-dir\x00/x\x00guard\x00"), 0o600); err != nil {
+	if err := os.WriteFile(filepath.Join(proc, "20", "cmdline"), []byte(relay+"\x00-state-dir\x00/x\x00guard\x00"), 0o600); err != nil {
 		t.Fatal(err)
 	}
 	in := &installer{opts: Options{BinDir: bin}, proc: proc}
@@ -42,7 +42,7 @@ func TestUninstallInUse(t *testing.T) {
 		t.Errorf("got %v, want an error that names 17 and 18", err)
 	}
 	in.opts.Force = true
-	if steps, err := in.planUninstall(nil); err != nil || len(steps) != 4 {
+	if steps, err := in.planUninstall(nil); err != nil || len(steps) != 5 {
 		t.Errorf("with force: %v, %v", steps, err)
 	}
 }

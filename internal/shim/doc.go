@@ -9,5 +9,7 @@
 // The package knows containerd's command line, its bundle directory and the
 // addresses that shims answer with. The relay is package relay, what it does for
 // Kata package kata; what a command would have in the trace is recorded by another
-// process, for which nobody waits. Its only caller is cmd/containerd-shim-traced-v2.
+// process, for which nobody waits. containerd waits for all of this one, so it links
+// nothing that only those need, and gives the relay its sockets instead of waiting for it
+// to make them. Its only caller is cmd/containerd-shim-traced-v2.
 package shim

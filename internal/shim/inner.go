@@ -1,6 +1,7 @@
 package shim
 
 import (
+	"bytes"
 	"cmp"
 	"errors"
 	"fmt"
@@ -8,11 +9,13 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"runtime"
 	"slices"
 	"strings"
 	"syscall"
 
 	"github.com/shimtrace/shimtrace/internal/config"
+	"github.com/shimtrace/shimtrace/internal/shim/command"
 	"github.com/shimtrace/shimtrace/internal/shim/state"
 	"github.com/shimtrace/shimtrace/internal/shimname"
 )
@@ -21,12 +24,13 @@ import (
 // started, else what the configuration says for this runtime, else the obvious one.
 // No mistake in a configuration keeps a shim from being found that would be found
 // without us.
-func (c command) findInner(cfg config.Config, wrapped shimname.Name, log *slog.Logger) (string, error) {
+func (w wrapper) findInner(cfg config.Config, log *slog.Logger) (string, error) {
+	wrapped := w.Wrapped()
 	self, err := os.Executable()
 	if err != nil {
 		return "", fmt.Errorf("find own executable: %w", err)
 	}
-	if started := state.StartedInner(c.bundle); started != "" && c.action == actionDelete {
+	if started := state.StartedInner(w.Bundle); started != "" && w.Action == command.Delete {
 		if path, _ := lookUp([]string{started}, self); path != "" {
 			return path, nil
 		}
@@ -41,7 +45,7 @@ func (c command) findInner(cfg config.Config, wrapped shimname.Name, log *slog.L
 	places := knownPlaces("/", wrapped.Inner)
 	path, ourselves := lookUp(innerFiles(wrapped), self, places...)
 	switch {
-	case path != "" && cfg.Shim != "" && c.action == actionStart:
+	case path != "" && cfg.Shim != "" && w.Action == command.Start:
 		log.Error("the shim that the configuration names is not there, or is shimtrace itself: another one is run", "configured", cfg.Shim, "section", "runtime."+wrapped.Inner, "run", path)
 		return path, nil
 	case path != "":
@@ -129,24 +133,35 @@ func sameFile(a, b string) bool {
 	return errA == nil && errB == nil && os.SameFile(sa, sb)
 }
 
-// become turns this process into the inner shim: same arguments, environment,
-// descriptors and process id. It returns only on error.
-func become(inner string, c command) error {
-	err := syscall.Exec(inner, append([]string{inner}, c.args...), os.Environ())
-	return fmt.Errorf("execute %s: %w", inner, err)
-}
-
-// innerCommand returns the inner shim's command with our arguments, environment,
-// standard input and standard error, in a process group of its own as containerd
-// would start it. It dies with us: containerd ends a command that takes too long
-// by killing the one process it knows. The caller must have locked its goroutine
-// to its thread, whose end would otherwise count as ours.
-func innerCommand(inner string, c command) *exec.Cmd {
-	cmd := exec.Command(inner, c.args...)
+// runInner runs the inner shim's command with our arguments, environment, standard input
+// and standard error, in a process group of its own as containerd would start it, and
+// returns what it wrote to its standard output. It dies with us: containerd ends a command
+// that takes too long by killing the one process it knows. meanwhile is called once it
+// has started, or could not be.
+func (w wrapper) runInner(meanwhile func()) ([]byte, error) {
+	var out bytes.Buffer
+	cmd := exec.Command(w.Inner, w.Args...)
 	cmd.Stdin = os.Stdin
+	cmd.Stdout = &out
 	cmd.Stderr = os.Stderr
 	cmd.SysProcAttr = &syscall.SysProcAttr{Setpgid: true, Pdeathsig: syscall.SIGKILL}
-	return cmd
+	started, ended := make(chan struct{}), make(chan error, 1)
+	go func() {
+		// The command takes the end of this thread for ours: it stays until then. Other
+		// goroutines are not bound to one, which would make each switch between them slow.
+		runtime.LockOSThread()
+		err := cmd.Start()
+		close(started)
+		if err == nil {
+			err = cmd.Wait()
+		}
+		ended <- err
+		select {}
+	}()
+	<-started
+	meanwhile()
+	err := <-ended
+	return out.Bytes(), err
 }
 
 // exitCode returns the exit status to pass on for the error of a command that

@@ -8,6 +8,7 @@ import (
 	"testing"
 
 	"github.com/shimtrace/shimtrace/internal/config"
+	"github.com/shimtrace/shimtrace/internal/shim/command"
 )
 
 // TestFindInner looks for shims as their projects name them, with and without a
@@ -32,8 +33,7 @@ func TestFindInner(t *testing.T) {
 		{"containerd-shim-kata-qemu-traced-v2", "real", "real"},
 		{"containerd-shim-traced-v2", "real", "real"},
 	} {
-		name := wrapped(tt.link)
-		if got, err := (command{}).findInner(config.Config{Shim: tt.configured}, name, slog.New(slog.DiscardHandler)); err != nil || filepath.Base(got) != tt.want {
+		if got, err := called(tt.link).findInner(config.Config{Shim: tt.configured}, slog.New(slog.DiscardHandler)); err != nil || filepath.Base(got) != tt.want {
 			t.Errorf("%s wraps %q (%v), want %s", tt.link, got, err, tt.want)
 		}
 	}
@@ -47,11 +47,11 @@ func TestFindInner(t *testing.T) {
 		t.Fatal(err)
 	}
 	t.Setenv("PATH", before+":"+dir)
-	if got, err := (command{}).findInner(config.Config{}, wrapped(filepath.Join(before, "containerd-shim-runc-v2")), slog.New(slog.DiscardHandler)); got != filepath.Join(dir, "containerd-shim-runc-v2") {
+	if got, err := called(filepath.Join(before, "containerd-shim-runc-v2")).findInner(config.Config{}, slog.New(slog.DiscardHandler)); got != filepath.Join(dir, "containerd-shim-runc-v2") {
 		t.Errorf("in its place, runc's shim is %q (%v)", got, err)
 	}
 	t.Setenv("PATH", before)
-	if got, err := (command{}).findInner(config.Config{}, wrapped("containerd-shim-runc-v2"), slog.New(slog.DiscardHandler)); err == nil || !strings.Contains(err.Error(), "is shimtrace itself") {
+	if got, err := called("containerd-shim-runc-v2").findInner(config.Config{}, slog.New(slog.DiscardHandler)); err == nil || !strings.Contains(err.Error(), "is shimtrace itself") {
 		t.Errorf("without the real one, runc's shim is %q (%v)", got, err)
 	}
 	for link, want := range map[string]string{
@@ -60,8 +60,7 @@ func TestFindInner(t *testing.T) {
 		"containerd-shim-nobody-traced":    "containerd-shim-nobody or containerd-shim-nobody-v2, is neither",
 		"containerd-shim-nobody-traced-v1": "[runtime.nobody]",
 	} {
-		name := wrapped(link)
-		if _, err := (command{}).findInner(config.Config{}, name, slog.New(slog.DiscardHandler)); err == nil || !strings.Contains(err.Error(), want) {
+		if _, err := called(link).findInner(config.Config{}, slog.New(slog.DiscardHandler)); err == nil || !strings.Contains(err.Error(), want) {
 			t.Errorf("%s: error %v, want %q in it", link, err, want)
 		}
 	}
@@ -91,13 +90,16 @@ func TestKnownPlaces(t *testing.T) {
 		"kata-qemu-runtime-rs-dev": "opt/kata-dev/runtime-rs/bin",
 		"kata-qemu-development":    "opt/kata/bin",
 	} {
-		name := wrapped("containerd-shim-" + inner + "-traced-v2")
+		name := called("containerd-shim-" + inner + "-traced-v2").Wrapped()
 		path, _ := lookUp(innerFiles(name), "/nobody", knownPlaces(root, inner)...)
 		if got, _ := filepath.Rel(root, filepath.Dir(path)); got != want {
 			t.Errorf("%s: %q, want %s", inner, got, want)
 		}
 	}
-	if path, _ := lookUp(innerFiles(wrapped("containerd-shim-runc-traced-v2")), "/nobody", knownPlaces(root, "runc")...); path != "" {
+	if path, _ := lookUp(innerFiles(called("containerd-shim-runc-traced-v2").Wrapped()), "/nobody", knownPlaces(root, "runc")...); path != "" {
 		t.Errorf("runc is %s", path)
 	}
 }
+
+// called is the shim, called by a name.
+func called(program string) wrapper { return wrapper{command.Line{Program: program}} }

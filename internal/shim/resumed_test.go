@@ -26,6 +26,7 @@ import (
 	"github.com/shimtrace/shimtrace/internal/guard"
 	"github.com/shimtrace/shimtrace/internal/losses"
 	"github.com/shimtrace/shimtrace/internal/names"
+	"github.com/shimtrace/shimtrace/internal/shim/command"
 	"github.com/shimtrace/shimtrace/internal/shim/control"
 	"github.com/shimtrace/shimtrace/internal/shim/shimtest"
 	"github.com/shimtrace/shimtrace/internal/shim/state"
@@ -197,7 +198,7 @@ func processes(ends string, texts ...string) (pids []int) {
 	return pids
 }
 
-func (p *guardedPod) relays() []int { return processes(actionRelay, p.bundle) }
+func (p *guardedPod) relays() []int { return processes(command.Relay, p.bundle) }
 
 // killRelay kills the relay, when it is guarded, and returns when another one is there.
 func (p *guardedPod) killRelay() {
@@ -232,7 +233,7 @@ func (p *guardedPod) turn(do string) control.Answer {
 func (p *guardedPod) killRelayWithoutSuccessor() (goOn func()) {
 	p.t.Helper()
 	p.guarded()
-	guards := processes(actionGuard, p.cfg.Relay.StateDir)
+	guards := processes(command.Guard, p.cfg.Relay.StateDir)
 	if len(guards) != 1 {
 		p.t.Fatalf("guards %v", guards)
 	}
@@ -259,7 +260,7 @@ func (p *guardedPod) guarded() {
 }
 
 func (p *guardedPod) killGuard() {
-	for _, pid := range processes(actionGuard, p.cfg.Relay.StateDir) {
+	for _, pid := range processes(command.Guard, p.cfg.Relay.StateDir) {
 		_ = unix.Kill(pid, unix.SIGKILL)
 	}
 }

@@ -5,67 +5,53 @@ import (
 	"fmt"
 	"log/slog"
 	"os"
-	"runtime"
 	"strings"
+	"syscall"
 
 	"github.com/shimtrace/shimtrace/internal/config"
 	_ "github.com/shimtrace/shimtrace/internal/quiet" // standard error is part of start's answer
+	"github.com/shimtrace/shimtrace/internal/shim/command"
+	"github.com/shimtrace/shimtrace/internal/shim/standby"
 	"github.com/shimtrace/shimtrace/internal/shim/state"
-	"github.com/shimtrace/shimtrace/internal/shimname"
 )
 
+// wrapper is what containerd has called, in the place of the inner shim.
+type wrapper struct{ command.Line }
+
 // Run is the program: it does what argv says as the shim that argv[0] names, and
-// returns the exit status. It must be called on the main goroutine.
+// returns the exit status.
 func Run(argv []string) int {
-	// The inner shim's commands die with the thread that started them: this one
-	// lives as long as the process.
-	runtime.LockOSThread()
-	c := parseCommand(argv)
-	if c.action == actionGuard {
-		return c.guard()
+	w := wrapper{command.Parse(argv)}
+	switch w.Action {
+	case command.Relay, command.Record, command.Guard:
+		return w.becomeRelay()
 	}
-	name := wrapped(c.program)
-	cfg, report := config.Load(name.Inner, os.Getenv)
+	cfg, report := config.Load(w.Wrapped().Inner, os.Getenv)
 	log := slog.New(slog.DiscardHandler)
-	if c.action != "" {
-		log = openLog(c.bundle, cfg.Log.Level, "id", c.id, "command", c.action)
+	if w.Action != "" {
+		log = command.OpenLog(w.Bundle, cfg.Log.Level, "id", w.ID, "command", w.Action)
 	}
-	if c.action == actionRelay && c.resume {
-		return c.resumeRelay(cfg, log) // whatever has become of the inner shim's file
-	}
-	inner, err := c.findInner(cfg, name, log)
-	if err != nil {
-		fmt.Fprintf(os.Stderr, "%s: %v\n", c.program, err)
+	var err error
+	if w.Inner, err = w.findInner(cfg, log); err != nil {
+		fmt.Fprintf(os.Stderr, "%s: %v\n", w.Program, err)
 		return 1
 	}
-	switch c.action {
-	case actionStart:
+	switch w.Action {
+	case command.Start:
 		tell(report, log)
 		if cfg.Trace.Mode == "off" {
-			if err := state.LeaveInner(c.bundle, cfg, inner); err != nil {
+			if err := state.LeaveInner(w.Bundle, cfg, w.Inner); err != nil {
 				log.Debug("which shim was started is not in the bundle", "error", err)
 			}
-			return c.pass(inner, log)
+			return w.pass(log)
 		}
-		return c.start(cfg, inner, log)
-	case actionDelete:
-		return c.delete(cfg, inner, !report.Unreadable, log)
-	case "":
-		// -info, -v, and what shims of a later day may be asked.
-		return c.pass(inner, log)
+		return w.start(cfg, log)
+	case command.Delete:
+		return w.delete(cfg, !report.Unreadable, log)
 	default:
-		return c.relay(cfg, inner, log)
+		// -info, -v, and what shims of a later day may be asked.
+		return w.pass(log)
 	}
-}
-
-// wrapped returns the shim that the program's name means: that of a link of ours, or
-// a real shim's own name, in whose place we are on containerd's PATH.
-func wrapped(program string) shimname.Name {
-	name, ok := shimname.ParseLink(program)
-	if !ok {
-		name, _ = shimname.Parse(program)
-	}
-	return name
 }
 
 // tell logs what there is to say of the configuration: start does, once for each
@@ -86,9 +72,27 @@ func tell(r config.Report, log *slog.Logger) {
 func oneLine(err error) string { return strings.ReplaceAll(err.Error(), "\n", "; ") }
 
 // pass becomes the inner shim.
-func (c command) pass(inner string, log *slog.Logger) int {
-	err := become(inner, c)
+func (w wrapper) pass(log *slog.Logger) int {
+	err := w.become(w.Inner, w.Inner)
 	log.Error("not run", "error", err)
 	fmt.Fprintln(os.Stderr, err)
 	return 1
+}
+
+// becomeRelay becomes the program that relays, for a guard of a version that had all in
+// this one and starts it with such a command.
+func (w wrapper) becomeRelay() int {
+	program, err := standby.Program()
+	if err == nil {
+		err = w.become(program, w.Program) // by which it knows the inner shim
+	}
+	fmt.Fprintln(os.Stderr, err)
+	return 1
+}
+
+// become turns this process into a program: same arguments, environment, descriptors and
+// process id. It returns only on error.
+func (w wrapper) become(program, argv0 string) error {
+	err := syscall.Exec(program, append([]string{argv0}, w.Args...), os.Environ())
+	return fmt.Errorf("execute %s: %w", program, err)
 }

@@ -1,10 +1,10 @@
 package shim
 
 import (
-	"bytes"
 	"errors"
 	"fmt"
 	"log/slog"
+	"net"
 	"os"
 	"path/filepath"
 	"time"
@@ -14,15 +14,16 @@ import (
 	"github.com/shimtrace/shimtrace/internal/config"
 	"github.com/shimtrace/shimtrace/internal/host"
 	"github.com/shimtrace/shimtrace/internal/names"
+	"github.com/shimtrace/shimtrace/internal/shim/command"
+	"github.com/shimtrace/shimtrace/internal/shim/standby"
 	"github.com/shimtrace/shimtrace/internal/shim/state"
-	"github.com/shimtrace/shimtrace/internal/shim/telemetry"
 )
 
 // starter carries out one start.
 type starter struct {
-	command
+	wrapper
 	cfg   config.Config
-	inner string
+	notes state.Annotations
 	log   *slog.Logger
 	began time.Time
 	spans []state.Timing // what start spent its time on
@@ -30,58 +31,57 @@ type starter struct {
 
 // start runs the inner shim's start and puts the relay in front of it. Whatever
 // goes wrong with the relay, containerd gets the inner shim's answer.
-func (c command) start(cfg config.Config, inner string, log *slog.Logger) int {
-	s := &starter{command: c, cfg: cfg, inner: inner, log: log, began: time.Now()}
-	relay := s.spawnEarly()
-	out, err := s.runInner()
+func (w wrapper) start(cfg config.Config, log *slog.Logger) int {
+	s := &starter{wrapper: w, cfg: cfg, log: log, began: time.Now()}
+	s.notes, _ = state.ReadAnnotations(s.Bundle) // no spec, no pod: the spans say less
+	out, relay, err := s.runInner()
 	if err != nil {
 		os.Stdout.Write(out)
 		s.failed(err, relay)
 		return exitCode(err)
 	}
 	reply := out
-	if a, err := s.attachInTime(out, relay); err != nil {
-		s.log.Warn("this container is not traced: containerd is given the inner shim", "error", err)
-		if err := state.LeaveInner(s.bundle, s.cfg, s.inner); err != nil {
+	a := s.attachInTime(out, relay)
+	if a.err != nil {
+		s.log.Warn("this container is not traced: containerd is given the inner shim", "error", a.err)
+		if err := state.LeaveInner(s.Bundle, s.cfg, s.Inner); err != nil {
 			s.log.Debug("which shim was started is not in the bundle", "error", err)
 		}
 	} else {
-		reply = a
+		reply = a.reply
 	}
 	if _, err := os.Stdout.Write(reply); err != nil {
 		s.log.Error("answer containerd", "error", err)
 		return 1
 	}
+	a.relay.Answered()
 	return 0
 }
 
-// runInner runs the inner shim's start with our standard input and error and
-// returns what it wrote to its standard output.
-func (s *starter) runInner() ([]byte, error) {
-	var out bytes.Buffer
-	cmd := innerCommand(s.inner, s.command)
-	cmd.Stdout = &out
+// runInner runs the inner shim's start with our standard input and error, and returns
+// what it wrote to its standard output, and the relay process that comes up meanwhile.
+func (s *starter) runInner() ([]byte, *spawning, error) {
 	t := state.Timing{Name: names.InnerStart, Start: time.Now()}
-	notes, _ := state.ReadAnnotations(s.bundle)
-	lock := state.StartLock(state.RelaysDir(s.cfg.Relay.StateDir), s.namespace, notes.SandboxID(s.id))
+	lock := state.StartLock(state.RelaysDir(s.cfg.Relay.StateDir), s.Namespace, s.notes.SandboxID(s.ID))
 	release := func() {}
 	if state.DirAnswers(s.cfg.Relay.StateDir) {
 		release, _ = state.LockStart(lock, unix.LOCK_SH, state.StartPatience)
 	}
-	err := cmd.Run()
+	var relay *spawning
+	out, err := s.wrapper.runInner(func() { relay = s.spawnEarly() })
 	release()
 	t.End = time.Now()
 	if err != nil {
 		t.Error = err.Error()
 	}
 	s.spans = append(s.spans, t)
-	return out.Bytes(), err
+	return out, relay, err
 }
 
 // spawning is a relay process on its way.
 type spawning struct {
 	done    chan struct{}
-	standby *standby
+	standby *standby.Standby
 	err     error
 }
 
@@ -91,16 +91,15 @@ func (s *starter) spawnEarly() *spawning {
 	sp := &spawning{done: make(chan struct{})}
 	go func() {
 		defer close(sp.done)
-		if notes, err := state.ReadAnnotations(s.bundle); err == nil && notes[state.CRIContainerType] == "container" {
-			return
+		if s.notes[state.CRIContainerType] != "container" {
+			sp.standby, sp.err = standby.Spawn(s.Line, command.Relay)
 		}
-		sp.standby, sp.err = spawnRelay(s.command, actionRelay)
 	}()
 	return sp
 }
 
 // wait returns the relay process, nil if there is none.
-func (sp *spawning) wait() *standby {
+func (sp *spawning) wait() *standby.Standby {
 	<-sp.done
 	return sp.standby
 }
@@ -109,140 +108,161 @@ func (sp *spawning) wait() *standby {
 // that it waits for has bounds of its own, but for the state directory.
 const attachTime = 5 * time.Second
 
+// attached is what has become of an attempt to put a relay in front of the inner shim.
+type attached struct {
+	reply []byte
+	relay *standby.Standby // nil if the sandbox has had one
+	err   error
+}
+
 // attachInTime is attach, unless the state directory's file system hangs.
-func (s *starter) attachInTime(out []byte, relay *spawning) (reply []byte, err error) {
-	silent := fmt.Errorf("the state directory %s does not answer", s.cfg.Relay.StateDir)
+func (s *starter) attachInTime(out []byte, relay *spawning) attached {
+	silent := attached{err: fmt.Errorf("the state directory %s does not answer", s.cfg.Relay.StateDir)}
 	if !state.DirAnswers(s.cfg.Relay.StateDir) {
-		return nil, silent
-	}
-	type attached struct {
-		reply []byte
-		err   error
+		return silent
 	}
 	done := make(chan attached, 1)
-	go func() {
-		reply, err := s.attach(out, relay)
-		done <- attached{reply, err}
-	}()
+	go func() { done <- s.attach(out, relay) }()
 	select {
 	case a := <-done:
-		return a.reply, a.err
+		return a
 	case <-time.After(time.Duration(s.cfg.Relay.ReadyTimeout) + attachTime):
-		return nil, silent
+		return silent
 	}
 }
 
 // attach puts a relay in front of the shim that out names and returns the answer
-// that names the relay instead.
-func (s *starter) attach(out []byte, relay *spawning) (reply []byte, err error) {
-	standby := relay.wait()
+// that names the relay instead, and the relay if it is a new one.
+func (s *starter) attach(out []byte, relay *spawning) (a attached) {
+	waiting := relay.wait()
 	defer func() {
-		if err != nil {
-			standby.discard()
+		if a.relay != waiting {
+			waiting.Discard()
 		}
 	}()
-	a, err := parseAnswer(out)
+	inner, err := parseAnswer(out)
 	if err != nil {
-		return nil, err
+		return attached{err: err}
 	}
-	innerSock, err := a.socketPath()
+	innerSock, err := inner.socketPath()
 	if err != nil {
-		return nil, err
+		return attached{err: err}
 	}
 	if relay.err != nil {
-		return nil, relay.err
+		return attached{err: relay.err}
 	}
 	p := state.PathsOf(s.cfg.Relay.StateDir, innerSock)
 	if err := p.Create(); err != nil {
-		return nil, err
+		return attached{err: err}
 	}
 	deadline := time.Now().Add(time.Duration(s.cfg.Relay.ReadyTimeout))
-	st, err := s.findRelay(p, innerSock, standby, deadline)
-	if err != nil {
-		return nil, err
+	st, a := s.findRelay(p, innerSock, waiting, deadline)
+	if a.err != nil {
+		return a
 	}
 	address := "unix://" + st.RelaySock
-	if err := replaceAddress(s.bundle, address); err != nil {
+	if err := replaceAddress(s.Bundle, address); err != nil {
 		s.log.Warn("containerd will go to the inner shim after a restart", "error", err)
 	}
-	s.leave(*st)
-	return a.encode(address), nil
+	a.reply = inner.encode(address)
+	return a
 }
 
 // errLeaving says that a relay is there which belongs to an earlier inner shim on
 // the same address and has yet to notice that it is gone.
 var errLeaving = errors.New("the relay of an earlier shim on the same address is still there")
 
-// findRelay returns the state of the relay in front of the inner socket, which is
-// the one that another container's start has made, or else the given one.
-func (s *starter) findRelay(p state.Paths, innerSock string, relay *standby, deadline time.Time) (*state.State, error) {
+// findRelay finds the relay in front of the inner socket, which is the one that another
+// container's start has made, or else the given one.
+func (s *starter) findRelay(p state.Paths, innerSock string, relay *standby.Standby, deadline time.Time) (*state.State, attached) {
 	for {
-		st, err := s.tryRelay(p, innerSock, relay, deadline)
-		if !errors.Is(err, errLeaving) || time.Now().After(deadline) {
-			return st, err
+		st, a := s.tryRelay(p, innerSock, relay, deadline)
+		if !errors.Is(a.err, errLeaving) || time.Now().After(deadline) {
+			return st, a
 		}
 		time.Sleep(5 * time.Millisecond)
 	}
 }
 
-func (s *starter) tryRelay(p state.Paths, innerSock string, relay *standby, deadline time.Time) (*state.State, error) {
+func (s *starter) tryRelay(p state.Paths, innerSock string, relay *standby.Standby, deadline time.Time) (*state.State, attached) {
 	release, err := p.Acquire(time.Until(deadline))
 	if err != nil {
-		return nil, err
+		return nil, attached{err: err}
 	}
 	defer release()
+	sentinel, pid, err := dialInner(innerSock)
+	if err != nil {
+		return nil, attached{err: err}
+	}
+	defer sentinel.Close()
 	if state.Answers(p.Socket) {
 		st, err := state.Read(p.State)
 		if err != nil {
-			return nil, fmt.Errorf("join the sandbox's relay: %w", err)
-		}
-		pid, err := listenerPID(innerSock)
-		if err != nil {
-			return nil, fmt.Errorf("join the sandbox's relay: %w", err)
+			return nil, attached{err: fmt.Errorf("join the sandbox's relay: %w", err)}
 		}
 		if pid != st.InnerPID {
-			return nil, errLeaving
+			return nil, attached{err: errLeaving}
 		}
-		relay.discard()
-		return st, nil
+		s.leave(*st)
+		return st, attached{}
 	}
 	if relay == nil {
-		if relay, err = spawnRelay(s.command, actionRelay); err != nil {
-			return nil, err
+		if relay, err = standby.Spawn(s.Line, command.Relay); err != nil {
+			return nil, attached{err: err}
 		}
 	}
-	st, err := relay.assign(assignment{InnerSock: innerSock, Started: s.began}, time.Until(deadline))
-	if err == nil && !state.Answers(st.RelaySock) {
-		err = errors.New("relay: it died before it was handed out")
+	st, err := relay.Ready(time.Until(deadline))
+	if err == nil {
+		st.InnerSock, st.InnerPID, st.RelaySock = innerSock, pid, p.Socket
+		st.Started, st.Uptime = s.began, host.Uptime()-time.Since(s.began)
+		err = s.handOver(p, st, relay, sentinel)
 	}
 	if err != nil {
-		relay.discard()
+		relay.Discard()
 		p.Remove()
-		return nil, err
+		return nil, attached{err: err}
 	}
-	s.spans = append(s.spans, state.Timing{Name: names.RelaySpawn, Start: relay.started, End: time.Now()})
-	return st, nil
+	return st, attached{relay: relay}
 }
 
-// listenerPID returns the process that made the listening socket at path, which
-// tells one shim at an address from the next.
-func listenerPID(path string) (int, error) {
+// handOver listens in the inner shim's place, and has the relay go on with that. Whoever
+// connects from then on waits for the relay.
+func (s *starter) handOver(p state.Paths, st *state.State, relay *standby.Standby, sentinel *net.UnixConn) error {
+	l, err := host.ListenUnix("unix", p.Socket)
+	if err != nil {
+		return fmt.Errorf("relay: %w", err)
+	}
+	defer l.Close()
+	if err := st.Write(p.State); err != nil {
+		return fmt.Errorf("relay: %w", err)
+	}
+	if err := relay.Relay(st, l, sentinel); err != nil {
+		return err
+	}
+	s.spans = append(s.spans, state.Timing{Name: names.RelaySpawn, Start: relay.Started, End: time.Now()})
+	s.leave(*st)
+	return nil
+}
+
+// dialInner connects to the inner shim, and returns the process that made its listening
+// socket, which tells one shim at an address from the next.
+func dialInner(path string) (*net.UnixConn, int, error) {
 	conn, err := state.Dial(path)
 	if err != nil {
-		return 0, err
+		return nil, 0, fmt.Errorf("connect to the inner shim: %w", err)
 	}
-	defer conn.Close()
 	cred, err := host.Peer(conn)
 	if err != nil {
-		return 0, fmt.Errorf("peer of %s: %w", path, err)
+		conn.Close()
+		return nil, 0, fmt.Errorf("connect to the inner shim: %w", err)
 	}
-	return int(cred.Pid), nil
+	return conn, int(cred.Pid), nil
 }
 
 // leave leaves the state and what start spent its time on in the bundle.
 func (s *starter) leave(st state.State) {
 	st.Pending = []state.Timing{s.timing("")}
-	if err := st.Write(filepath.Join(s.bundle, state.File)); err != nil {
+	if err := st.Write(filepath.Join(s.Bundle, state.File)); err != nil {
 		s.log.Warn("this container's start is not traced", "error", err)
 	}
 }
@@ -254,31 +274,25 @@ func (s *starter) timing(failure string) state.Timing {
 // failed records the trace of a sandbox whose inner shim would not start: nobody
 // else will. What would have been its relay writes it.
 func (s *starter) failed(cause error, relay *spawning) {
-	standby := relay.wait()
-	if s.cfg.Trace.Mode == "dynamic" {
-		standby.discard()
-		return // it is not switched on before it has started
-	}
-	who := s.identity(s.inner)
-	if who.Notes[state.CRIContainerType] == "container" {
-		standby.discard()
-		return // a container that failed to come into a running sandbox
-	}
-	err := relay.err
-	if err == nil && !state.DirAnswers(s.cfg.Relay.StateDir) {
-		standby.discard()
+	waiting := relay.wait()
+	if s.cfg.Trace.Mode == "dynamic" || // it is not switched on before it has started
+		s.notes[state.CRIContainerType] == "container" || // it failed to come into a running sandbox
+		!state.DirAnswers(s.cfg.Relay.StateDir) {
+		waiting.Discard()
 		return
 	}
+	err := relay.err
 	if err == nil {
-		failure := filepath.Base(s.inner) + " start: " + cause.Error()
-		cause, _ := who.Notes.Cause(s.cfg.Trace.Annotations) // what is wrong, a start that works says
-		root := telemetry.NewRoot(s.cfg.Trace, cause)
-		st := state.State{Trace: state.NewTraceContext(root), Cause: state.CauseContext(cause), Started: s.began}
-		r := newRecording(who, s.id, st, s.timing(failure))
-		r.Failure = failure
-		err = standby.record(r)
+		_, _ = waiting.Ready(recordTime) // if not, it can record all the same
+		failure := filepath.Base(s.Inner) + " start: " + cause.Error()
+		err = waiting.Record(&standby.Recording{
+			Who: s.Identity(s.notes), Container: s.ID, State: state.State{Started: s.began}, Timing: s.timing(failure), Failure: failure,
+		}, recordTime)
 	}
 	if err != nil {
 		s.log.Warn("the failed start is not traced", "error", err)
 	}
 }
+
+// recordTime is how long a start that has failed waits for its trace to be in the journal.
+const recordTime = 500 * time.Millisecond

@@ -22,6 +22,10 @@ const (
 // Program is the file name of shimtrace's own shim, the target of all links.
 const Program = "containerd-shim-traced-v2"
 
+// RelayProgram is the file name of the program that the shim starts, whose processes live
+// longer than a command: relays and the guard.
+const RelayProgram = "shimtrace-relay"
+
 // A Name is the name of an inner shim.
 type Name struct {
 	// Inner is the name's middle: "runc", "kata-qemu".

@@ -14,7 +14,7 @@ import (
 	"github.com/shimtrace/shimtrace/internal/guard"
 	"github.com/shimtrace/shimtrace/internal/host"
 	"github.com/shimtrace/shimtrace/internal/shim/kata/agentconfig"
-	"github.com/shimtrace/shimtrace/internal/shim/telemetry"
+	"github.com/shimtrace/shimtrace/internal/shim/state"
 	"github.com/shimtrace/shimtrace/middleware"
 )
 
@@ -126,7 +126,7 @@ func (o *Observer) listenerLeft(id vmmdir.ID) {
 // GiveBack lets go of what another process has left and nobody is to go on with. Of its
 // requests nothing but bytes is relayed. VMMs' sockets whose places were taken have their
 // names again. Agents find that somebody listens until stop, but are not listened to.
-func GiveBack(g Guard, left Left, cfg config.Agent, who telemetry.Identity, warn func(error)) (stop func()) {
+func GiveBack(g Guard, left Left, cfg config.Agent, who state.Identity, warn func(error)) (stop func()) {
 	relay := middleware.NewRelay(middleware.WithSwitch(new(middleware.Switch)), g.Handover(EntryRequest))
 	for _, resume := range left.Requests {
 		go resume(relay)

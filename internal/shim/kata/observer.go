@@ -53,7 +53,7 @@ type Sandbox interface {
 // Options are what an Observer is made of.
 type Options struct {
 	Config config.Config
-	Who    telemetry.Identity
+	Who    state.Identity
 	// Container is the id that the inner shim was started with.
 	Container string
 	Telemetry *telemetry.Telemetry

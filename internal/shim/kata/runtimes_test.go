@@ -26,6 +26,7 @@ import (
 	"github.com/shimtrace/shimtrace/internal/names"
 	"github.com/shimtrace/shimtrace/internal/reliability"
 	"github.com/shimtrace/shimtrace/internal/shim/shimtest"
+	"github.com/shimtrace/shimtrace/internal/shim/state"
 	"github.com/shimtrace/shimtrace/internal/shim/telemetry"
 )
 
@@ -115,7 +116,7 @@ func runtimeHost(t *testing.T) (cfg config.Config, inner string) {
 // newObserver returns one for the sandbox of the captured posts.
 func newObserver(t *testing.T, cfg config.Config, inner string, log *slog.Logger) *Observer {
 	t.Helper()
-	who := telemetry.Identity{Sandbox: capturedSandbox, Namespace: "k8s.io", Inner: inner}
+	who := state.Identity{Sandbox: capturedSandbox, Namespace: "k8s.io", Inner: inner}
 	tel, err := telemetry.Open(cfg, who, log, nil)
 	if err != nil {
 		t.Fatal(err)
@@ -249,7 +250,7 @@ func TestRuntimesPortOfAnotherUser(t *testing.T) {
 	}
 	kept := export.NewKeeper(cfg, t.Logf)
 	defer kept.Close(0)
-	o := &Observer{Options: Options{Config: cfg, Who: telemetry.Identity{Inner: "containerd-shim-kata-v2"}, Log: log, Telemetry: &telemetry.Telemetry{Keeper: kept}}}
+	o := &Observer{Options: Options{Config: cfg, Who: state.Identity{Inner: "containerd-shim-kata-v2"}, Log: log, Telemetry: &telemetry.Telemetry{Keeper: kept}}}
 	if s := o.openRuntimes(); s == nil {
 		t.Error("it is not tried again")
 	} else {
@@ -267,7 +268,7 @@ func TestRuntimesNotReceived(t *testing.T) {
 	for inner, receive := range map[string]string{"containerd-shim-runc-v2": "auto", "containerd-shim-kata-v2": "off"} {
 		cfg := config.Default()
 		cfg.Relay.StateDir, cfg.Jaeger.Receive = t.TempDir(), receive
-		o := &Observer{Options: Options{Config: cfg, Who: telemetry.Identity{Inner: inner}, Log: slog.New(slog.DiscardHandler)}}
+		o := &Observer{Options: Options{Config: cfg, Who: state.Identity{Inner: inner}, Log: slog.New(slog.DiscardHandler)}}
 		if o.openRuntimes() != nil {
 			t.Errorf("%s, %s: it is opened", inner, receive)
 		}

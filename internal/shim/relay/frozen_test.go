@@ -32,7 +32,7 @@ func TestCallsDoNotWaitForTheJournal(t *testing.T) {
 		t.Fatal(err)
 	}
 	log := slog.New(slog.DiscardHandler)
-	tel, err := telemetry.Open(cfg, telemetry.Identity{Sandbox: "box", Inner: "containerd-shim-x-v2"}, log, nil)
+	tel, err := telemetry.Open(cfg, state.Identity{Sandbox: "box", Inner: "containerd-shim-x-v2"}, log, nil)
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -40,7 +40,7 @@ const (
 // Options are what a relay is made of.
 type Options struct {
 	Config config.Config
-	Who    telemetry.Identity
+	Who    state.Identity
 	// Container is the id that the inner shim was started with.
 	Container string
 	Log       *slog.Logger
@@ -86,10 +86,9 @@ type Process struct {
 func Prepare(o Options) (*Process, error) {
 	p := &Process{Options: o, known: make(chan struct{})}
 	close(p.known)
-	limitMemory()
 	raiseOOMScore(p.Log)
 	var err error
-	if p.cause, err = p.Who.Notes.Cause(p.Config.Trace.Annotations); err != nil {
+	if p.cause, err = telemetry.Cause(p.Who.Notes, p.Config.Trace.Annotations); err != nil {
 		p.Log.Warn("what caused this pod is not known", "error", err)
 	}
 	p.root = telemetry.NewRoot(p.Config.Trace, p.cause)
@@ -117,44 +116,43 @@ func (p *Process) tell(tel *telemetry.Telemetry) {
 	p.guarded.lost = func(calls int) { tel.Journal.Losses(losses.Ours).Add(losses.RelayDied, calls) }
 }
 
-// Take connects to the inner shim, whose start began when it says, and listens in its
-// place.
-func (p *Process) Take(innerSock string, started time.Time) (st state.State, err error) {
-	p.paths = state.PathsOf(p.Config.Relay.StateDir, innerSock)
-	if p.sentinel, err = state.Dial(innerSock); err != nil {
-		return st, fmt.Errorf("connect to the inner shim: %w", err)
-	}
-	cred, err := host.Peer(p.sentinel)
-	if err != nil {
-		return st, fmt.Errorf("connect to the inner shim: %w", err)
-	}
-	p.state = state.State{
+// Beginning is what is known of the sandbox before the inner shim has an address.
+func (p *Process) Beginning() state.State {
+	st := state.State{
 		Version:   state.Version,
 		Trace:     state.NewTraceContext(p.root),
 		Cause:     state.CauseContext(p.cause),
-		Started:   started,
-		Uptime:    host.Uptime() - time.Since(started),
 		Sandbox:   p.Who.Sandbox,
 		Namespace: p.Who.Namespace,
 		Inner:     p.Who.Inner,
-		InnerSock: innerSock,
-		InnerPID:  int(cred.Pid),
-		RelaySock: p.paths.Socket,
 
 		Pod:          p.Who.Notes[state.CRISandboxName],
 		PodNamespace: p.Who.Notes[state.CRISandboxNamespace],
 		PodUID:       p.Who.Notes[state.CRISandboxUID],
 	}
 	if p.Config.Trace.Mode == "dynamic" {
-		p.state.Dynamic, p.state.Trace.Sampled = true, false
+		st.Dynamic, st.Trace.Sampled = true, false
 	}
-	if p.listener, err = listenUnix(p.paths.Socket); err != nil {
-		return st, err
+	return st
+}
+
+// Take makes the process the relay of the sandbox: with the socket that listens in the
+// inner shim's place, and a connection to the inner shim. It takes both over.
+func (p *Process) Take(st state.State, listener, sentinel *os.File) error {
+	p.state, p.paths = st, state.PathsOf(p.Config.Relay.StateDir, st.InnerSock)
+	l, err := host.UnixListener(listener)
+	if err != nil {
+		sentinel.Close()
+		return fmt.Errorf("take the listening socket over: %w", err)
+	}
+	p.listener = newListener(l)
+	if p.sentinel, err = host.UnixConn(sentinel); err != nil {
+		return fmt.Errorf("take the connection to the inner shim over: %w", err)
 	}
 	if p.bound, _, err = vmmdir.Identify(p.paths.Socket); err != nil {
-		return st, fmt.Errorf("relay listen: %w", err)
+		p.Log.Warn("the relay's socket is not where it was", "error", err)
 	}
-	return p.state, p.state.Write(p.paths.State)
+	return nil
 }
 
 // Serve relays in the background.
@@ -242,6 +240,7 @@ func (p *Process) relay() *middleware.Relay {
 
 // Run returns when the inner shim is gone, and with it all that the relay was there for.
 func (p *Process) Run() {
+	limitMemory() // not before: garbage would be collected while containerd waits
 	if p.Guard.Dir != "" && p.Guard.Successor == nil {
 		p.guarded.register(p.client())
 	}

@@ -11,7 +11,6 @@ import (
 
 	"github.com/shimtrace/shimtrace/internal/shim/expected"
 	"github.com/shimtrace/shimtrace/internal/shim/state"
-	"github.com/shimtrace/shimtrace/internal/shim/telemetry"
 )
 
 // savedVersion is the version of what a relay saves. Keys that a reader does not know are
@@ -23,13 +22,13 @@ const savedVersion = 1
 // the connections' own memory. It is written whenever the sandbox's life changes, not
 // with each call.
 type saved struct {
-	Version   int                `json:"version"`
-	Who       telemetry.Identity `json:"who"`
-	Container string             `json:"container"`
-	Resumed   int                `json:"resumed,omitempty"` // processes before this one
-	Sandbox   savedSandbox       `json:"sandbox"`
-	Kata      json.RawMessage    `json:"kata,omitempty"`
-	Helpers   json.RawMessage    `json:"helpers,omitempty"`
+	Version   int             `json:"version"`
+	Who       state.Identity  `json:"who"`
+	Container string          `json:"container"`
+	Resumed   int             `json:"resumed,omitempty"` // processes before this one
+	Sandbox   savedSandbox    `json:"sandbox"`
+	Kata      json.RawMessage `json:"kata,omitempty"`
+	Helpers   json.RawMessage `json:"helpers,omitempty"`
 }
 
 // savedSandbox is what is known of the sandbox.

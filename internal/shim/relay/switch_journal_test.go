@@ -38,7 +38,7 @@ func relayed(t *testing.T, cfg config.Config) (s *sandbox, dial func() *ttrpc.Cl
 		return l
 	}
 	log := slog.New(slog.NewTextHandler(io.Discard, nil))
-	tel, err := telemetry.Open(cfg, telemetry.Identity{Sandbox: "box", Inner: "containerd-shim-x-v2"}, log, nil)
+	tel, err := telemetry.Open(cfg, state.Identity{Sandbox: "box", Inner: "containerd-shim-x-v2"}, log, nil)
 	if err != nil {
 		t.Fatal(err)
 	}

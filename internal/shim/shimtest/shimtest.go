@@ -18,6 +18,7 @@ import (
 
 	"github.com/shimtrace/shimtrace/internal/export/exporttest"
 	"github.com/shimtrace/shimtrace/internal/export/journal"
+	"github.com/shimtrace/shimtrace/internal/shimname"
 )
 
 // patience is how long a test waits for what must happen.
@@ -38,14 +39,19 @@ var built struct {
 	err  error
 }
 
-// Program returns the shim, built from this tree.
-func Program(t *testing.T) string {
+// Program returns the shim, built from this tree, beside the program that relays.
+func Program(t *testing.T) string { return program(t, shimname.Program) }
+
+// RelayProgram returns the program that relays.
+func RelayProgram(t *testing.T) string { return program(t, shimname.RelayProgram) }
+
+func program(t *testing.T, name string) string {
 	t.Helper()
 	built.once.Do(func() {
 		if built.dir, built.err = os.MkdirTemp("", "shim-"); built.err != nil {
 			return
 		}
-		build := exec.Command("go", "build", "-o", built.dir+"/", "github.com/shimtrace/shimtrace/cmd/containerd-shim-traced-v2")
+		build := exec.Command("go", "build", "-o", built.dir+"/", "github.com/shimtrace/shimtrace/cmd/"+shimname.Program, "github.com/shimtrace/shimtrace/cmd/"+shimname.RelayProgram)
 		build.Env = append(os.Environ(), "CGO_ENABLED=0") // as releases are
 		out, err := build.CombinedOutput()
 		if err != nil {
@@ -55,7 +61,7 @@ func Program(t *testing.T) string {
 	if built.err != nil {
 		t.Fatal(built.err)
 	}
-	return filepath.Join(built.dir, "containerd-shim-traced-v2")
+	return filepath.Join(built.dir, name)
 }
 
 // Eventually waits until what holds.

@@ -73,3 +73,25 @@ func (p Paths) Remove() {
 // Lives tells whether the relay is there. Its socket alone does not say: a 1.7 runc
 // shim unlinks that as it ends.
 func (p Paths) Lives() bool { return Answers(p.Socket) || Answers(p.Control) }
+
+// RelayDied reports whether the sandbox's relay died and has left its files, which nobody
+// is clearing away. One that ends in order holds their lock until they are gone.
+func (st *State) RelayDied() bool {
+	p := st.Paths()
+	if p.Socket != st.RelaySock || p.Lives() {
+		return false
+	}
+	if _, err := os.Lstat(p.State); err != nil {
+		return false
+	}
+	release, err := p.Acquire(0)
+	if err != nil {
+		return false
+	}
+	defer release()
+	if _, err := os.Lstat(p.State); err != nil {
+		p.Remove() // the lock's file is new
+		return false
+	}
+	return true
+}

@@ -44,7 +44,7 @@ func quiet() *slog.Logger { return slog.New(slog.DiscardHandler) }
 
 func openHere(t *testing.T, cfg config.Config) *Telemetry {
 	t.Helper()
-	tel, err := Open(cfg, Identity{Sandbox: "box", Inner: "containerd-shim-x-v2"}, quiet(), nil)
+	tel, err := Open(cfg, state.Identity{Sandbox: "box", Inner: "containerd-shim-x-v2"}, quiet(), nil)
 	if err != nil {
 		t.Error(err)
 	}

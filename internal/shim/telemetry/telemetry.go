@@ -36,7 +36,7 @@ type Telemetry struct {
 
 // Open opens the journal and a provider that writes to it. waiting counts the spans that
 // are on their way to the journal; it may be nil.
-func Open(cfg config.Config, id Identity, log *slog.Logger, waiting *atomic.Int64) (*Telemetry, error) {
+func Open(cfg config.Config, id state.Identity, log *slog.Logger, waiting *atomic.Int64) (*Telemetry, error) {
 	j := journal.New(cfg.Journal.Dir, export.JournalOptions(cfg))
 	if err := checkJournal(j); errors.Is(err, journal.ErrHangs) {
 		log.Warn("spans wait in memory", "error", err)

@@ -1,4 +1,4 @@
-package shim
+package command
 
 import (
 	"os"
@@ -22,7 +22,7 @@ func TestLogNeverBlocks(t *testing.T) {
 		t.Fatal(err)
 	}
 	defer reader.Close()
-	log := openLog(dir, "debug", "id", "c1")
+	log := OpenLog(dir, "debug", "id", "c1")
 	log.Warn("first line", "error", "boom")
 	done := make(chan struct{})
 	go func() {
@@ -44,5 +44,5 @@ func TestLogNeverBlocks(t *testing.T) {
 }
 
 func TestLogWithoutPipe(t *testing.T) {
-	openLog(t.TempDir(), "info").Error("to nobody")
+	OpenLog(t.TempDir(), "info").Error("to nobody")
 }

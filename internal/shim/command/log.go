@@ -1,4 +1,4 @@
-package shim
+package command
 
 import (
 	"io"
@@ -10,11 +10,11 @@ import (
 	"github.com/shimtrace/shimtrace/internal/loglimit"
 )
 
-// openLog returns a logger to the bundle's log pipe, from which containerd copies
+// OpenLog returns a logger to the bundle's log pipe, from which containerd copies
 // to its own log. Without a reader there is no log: a shim's standard error is
 // part of its answer and not to be written to. What a guest or a stranger can have us
 // say again and again is said once a minute.
-func openLog(bundle, level string, attrs ...any) *slog.Logger {
+func OpenLog(bundle, level string, attrs ...any) *slog.Logger {
 	var to io.Writer = io.Discard
 	if fd, err := openPipe(bundle); err == nil {
 		to = pipe(fd)
@@ -29,9 +29,9 @@ func openPipe(bundle string) (int, error) {
 	return unix.Open(filepath.Join(bundle, "log"), unix.O_WRONLY|unix.O_NONBLOCK|unix.O_CLOEXEC, 0)
 }
 
-// redirectStderr makes the bundle's log pipe the process's standard error, which
+// RedirectStderr makes the bundle's log pipe the process's standard error, which
 // is where the Go runtime says why it ends.
-func redirectStderr(bundle string) {
+func RedirectStderr(bundle string) {
 	if fd, err := openPipe(bundle); err == nil {
 		_ = unix.Dup3(fd, 2, 0)
 		_ = unix.Close(fd)

@@ -1,8 +1,10 @@
-package state
+package telemetry
 
 import (
 	"strings"
 	"testing"
+
+	"github.com/shimtrace/shimtrace/internal/shim/state"
 )
 
 // TestCause: the context is read in both of its forms, and what is none is said, and
@@ -33,13 +35,13 @@ func TestCause(t *testing.T) {
 		{"zero", "00-" + strings.Repeat("0", 32) + "-" + span + "-01", "", "", keys[0]},
 		{"endless", strings.Repeat("0", 1<<20), "", "", keys[0]},
 	} {
-		a := Annotations{"other": "x"}
+		a := state.Annotations{"other": "x"}
 		for i, value := range []string{tt.first, tt.second} {
 			if value != "" {
 				a[keys[i]] = value
 			}
 		}
-		cause, err := a.Cause(keys)
+		cause, err := Cause(a, keys)
 		got := ""
 		if cause.IsValid() {
 			got = cause.TraceID().String() + cause.TraceFlags().String()
@@ -60,7 +62,7 @@ func FuzzCause(f *testing.F) {
 	f.Add("00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01")
 	f.Add(`{"traceparent": "00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01"}`)
 	f.Fuzz(func(t *testing.T, value string) {
-		cause, err := Annotations{"k": value}.Cause([]string{"k"})
+		cause, err := Cause(state.Annotations{"k": value}, []string{"k"})
 		if cause.IsValid() == (err != nil) {
 			t.Fatal(cause, err)
 		}

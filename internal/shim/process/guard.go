@@ -1,4 +1,4 @@
-package shim
+package process
 
 import (
 	"context"
@@ -22,6 +22,7 @@ import (
 	"github.com/shimtrace/shimtrace/internal/host"
 	"github.com/shimtrace/shimtrace/internal/keeper"
 	"github.com/shimtrace/shimtrace/internal/private"
+	"github.com/shimtrace/shimtrace/internal/shim/command"
 	"github.com/shimtrace/shimtrace/internal/shim/relay"
 )
 
@@ -39,7 +40,7 @@ func keepGuard(stateDir string, log *slog.Logger) *keeper.Keeper {
 	return keeper.New(keeper.Options{
 		Lock:    guard.LockPath(stateDir),
 		Program: os.Executable,
-		Args:    []string{"-state-dir", stateDir, actionGuard},
+		Args:    []string{command.FlagStateDir, stateDir, command.Guard},
 		Every:   guardEvery,
 		Without: "pods end with their relays",
 		Name:    "guard",
@@ -48,23 +49,23 @@ func keepGuard(stateDir string, log *slog.Logger) *keeper.Keeper {
 }
 
 // guard is the life of the host's guard. It answers pings as long as it answers relays.
-func (c command) guard() int {
+func (p process) guard() int {
 	signal.Ignore(unix.SIGPIPE, unix.SIGHUP, unix.SIGINT)
 	debug.SetGCPercent(guardGCPercent)
 	runtime.GOMAXPROCS(1) // with one for each of many processors, each has memory of its own
-	if c.check {
+	if p.Check {
 		fmt.Println(guard.Version)
 		return 0
 	}
-	if c.stateDir == "" {
+	if p.StateDir == "" {
 		fmt.Fprintln(os.Stderr, "guard is run by relays, not by hand")
 		return 2
 	}
-	if err := private.MakeDir(c.stateDir); err != nil {
+	if err := private.MakeDir(p.StateDir); err != nil {
 		fmt.Fprintln(os.Stderr, "guard:", err)
 		return 1
 	}
-	path := guard.LockPath(c.stateDir)
+	path := guard.LockPath(p.StateDir)
 	lock, files := keeper.Inherited(path)
 	if lock == nil {
 		var err error
@@ -74,13 +75,13 @@ func (c command) guard() int {
 		}
 	}
 	defer lock.Close()
-	log := newGuardLog(c.stateDir)
+	log := newGuardLog(p.StateDir)
 	o := guard.Options{
-		Dir:     c.stateDir,
+		Dir:     p.StateDir,
 		Moved:   handover.Progress,
 		VSOCK:   listen.OpenVSOCK,
 		Build:   buildVersion(),
-		Replace: func(program string, listener, port int) error { return c.becomeGuard(program, lock, listener, port) },
+		Replace: func(program string, listener, port int) error { return p.becomeGuard(program, lock, listener, port) },
 		Settle: func() {
 			debug.FreeOSMemory()
 			relay.UnmapProgram()
@@ -93,7 +94,7 @@ func (c command) guard() int {
 		}
 	}
 	answering, err := keeper.Answer(path, func() string {
-		_ = guard.Ping(context.Background(), c.stateDir)
+		_ = guard.Ping(context.Background(), p.StateDir)
 		return ""
 	}, nil)
 	if err != nil {
@@ -103,7 +104,7 @@ func (c command) guard() int {
 	}
 	watching, stop := context.WithCancel(context.Background())
 	defer stop()
-	go guardCollect(watching, c.stateDir, log.printf)
+	go guardCollect(watching, p.StateDir, log.printf)
 	if err := guard.Run(context.Background(), o); err != nil {
 		log.printf("%v", err)
 		fmt.Fprintln(os.Stderr, err)
@@ -124,7 +125,7 @@ func inheritedFD(f *os.File) int {
 
 // becomeGuard executes another guard in the place of this one, which goes on if that
 // fails. The sockets stay open, so that nobody who connects is refused.
-func (c command) becomeGuard(program string, lock *os.File, listener, port int) error {
+func (p process) becomeGuard(program string, lock *os.File, listener, port int) error {
 	kept := []int{int(lock.Fd()), listener}
 	if port != 0 {
 		kept = append(kept, port)
@@ -134,7 +135,7 @@ func (c command) becomeGuard(program string, lock *os.File, listener, port int) 
 		_, _ = unix.FcntlInt(uintptr(fd), unix.F_SETFD, 0)
 		env += strconv.Itoa(fd) + " "
 	}
-	err := syscall.Exec(program, []string{program, "-state-dir", c.stateDir, actionGuard}, append(os.Environ(), env))
+	err := syscall.Exec(program, []string{program, command.FlagStateDir, p.StateDir, command.Guard}, append(os.Environ(), env))
 	for _, fd := range kept {
 		unix.CloseOnExec(fd)
 	}

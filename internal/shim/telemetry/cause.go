@@ -1,4 +1,4 @@
-package state
+package telemetry
 
 import (
 	"context"
@@ -9,18 +9,20 @@ import (
 
 	"go.opentelemetry.io/otel/propagation"
 	"go.opentelemetry.io/otel/trace"
+
+	"github.com/shimtrace/shimtrace/internal/shim/state"
 )
 
 // maxCause bounds an annotation with a context, in bytes.
 const maxCause = 8 << 10
 
-// Cause returns the context of what caused the pod, as the first of the annotations with
+// Cause returns the context of what caused the pod, as the first of its annotations with
 // these keys has it: a W3C traceparent, or a JSON object of headers with one
 // (kubernetes-sigs/agent-sandbox, internal/metrics, TraceContextAnnotation). The error
 // says which annotations are there and have none; it does not quote them.
-func (a Annotations) Cause(keys []string) (cause trace.SpanContext, err error) {
+func Cause(notes state.Annotations, keys []string) (cause trace.SpanContext, err error) {
 	for _, key := range keys {
-		value, there := a[key]
+		value, there := notes[key]
 		if !there {
 			continue
 		}

@@ -1,4 +1,4 @@
-package shim
+package process
 
 import (
 	"context"
@@ -15,13 +15,14 @@ import (
 
 	"github.com/shimtrace/shimtrace/internal/guard"
 	"github.com/shimtrace/shimtrace/internal/host"
+	"github.com/shimtrace/shimtrace/internal/shim/command"
 	"github.com/shimtrace/shimtrace/internal/shim/shimtest"
 )
 
 // startGuard runs the program as the guard of a state directory.
 func startGuard(t *testing.T, dir string) *exec.Cmd {
 	t.Helper()
-	cmd := exec.Command(shimtest.Program(t), "-state-dir", dir, actionGuard)
+	cmd := exec.Command(shimtest.RelayProgram(t), "-state-dir", dir, command.Guard)
 	cmd.Stderr = os.Stderr
 	if err := cmd.Start(); err != nil {
 		t.Fatal(err)
@@ -45,7 +46,7 @@ func TestGuardReplaced(t *testing.T) {
 	if err := guard.Replace(ctx, dir, "/nowhere"); err == nil {
 		t.Error("a program that is not there is executed")
 	}
-	if err := guard.Replace(ctx, dir, shimtest.Program(t)); err != nil {
+	if err := guard.Replace(ctx, dir, shimtest.RelayProgram(t)); err != nil {
 		t.Fatal(err)
 	}
 	shimtest.Eventually(t, "the next guard has it", func() bool {

@@ -1,4 +1,4 @@
-package shim
+package process
 
 import (
 	"encoding/json"
@@ -6,15 +6,16 @@ import (
 
 	"go.opentelemetry.io/otel/trace"
 
+	"github.com/shimtrace/shimtrace/internal/shim/command"
 	"github.com/shimtrace/shimtrace/internal/shim/shimtest"
+	"github.com/shimtrace/shimtrace/internal/shim/standby"
 	"github.com/shimtrace/shimtrace/internal/shim/state"
 )
 
 // TestIdentity: spans say which wrapper was called, whatever inner shim it has, and which
 // run it is, also those that another process makes.
 func TestIdentity(t *testing.T) {
-	c := command{program: "/usr/local/bin/containerd-shim-kata-qemu-traced-v2", id: "box", namespace: "k8s.io", bundle: t.TempDir()}
-	who := c.identity("/opt/kata/bin/containerd-shim-kata-v2")
+	who := command.Line{Program: "/usr/local/bin/containerd-shim-kata-qemu-traced-v2", ID: "box", Namespace: "k8s.io", Inner: "/opt/kata/bin/containerd-shim-kata-v2"}.Identity(nil)
 	run := trace.NewSpanContext(trace.SpanContextConfig{TraceID: trace.TraceID{15: 7}, SpanID: trace.SpanID{7: 8}})
 	who.Run = run.TraceID()
 	wanted := []string{
@@ -23,16 +24,16 @@ func TestIdentity(t *testing.T) {
 	}
 	shimtest.Want(t, who.Attributes(), wanted...)
 
-	text, err := json.Marshal(newRecording(who, "box", state.State{Trace: state.NewTraceContext(run)}, state.Timing{}))
+	text, err := json.Marshal(standby.Recording{Who: who, State: state.State{Trace: state.NewTraceContext(run)}})
 	if err != nil {
 		t.Fatal(err)
 	}
-	var r recording
+	var r standby.Recording
 	if err := json.Unmarshal(text, &r); err != nil {
 		t.Fatal(err)
 	}
-	shimtest.Want(t, r.identity().Attributes(), wanted...)
+	shimtest.Want(t, identity(&r).Attributes(), wanted...)
 
-	byHand := command{program: "/tmp/shim", id: "box", namespace: "k8s.io", bundle: t.TempDir()}.identity("x")
+	byHand := command.Line{Program: "/tmp/shim", ID: "box", Namespace: "k8s.io"}.Identity(nil)
 	shimtest.Want(t, byHand.Attributes(), "shimtrace.sandbox.id=box", "shimtrace.containerd.namespace=k8s.io", "service.instance.id=00000000000000000000000000000000")
 }

@@ -1,0 +1,12 @@
+// Command shimtrace-relay is the program of shimtrace's processes that live longer than a
+// command of containerd's: the relays, one per pod, and the host's guard. The shim,
+// containerd-shim-traced-v2, starts it from the directory that it is in itself.
+package main
+
+import (
+	"os"
+
+	"github.com/shimtrace/shimtrace/internal/shim/process"
+)
+
+func main() { os.Exit(process.Run(os.Args)) }

@@ -23,11 +23,15 @@ type placement struct {
 // below returns the placement directly below a cause.
 func below(cause calls.Cause) placement { return placement{Cause: cause, parent: cause.Parent} }
 
-// inference returns the cause of a span whose parent is missing; nil: the span waits for it.
-type inference func() calls.Cause
+// inference is the cause of spans whose parent is missing; nil: they wait for the parent.
+type inference struct {
+	calls.Cause
+	// clues are what to infer the cause from once it is needed, nil if it is known.
+	clues *calls.Span
+}
 
 // settle places a top and all below it, or lets it wait.
-func (s *source) settle(n *node, inferred inference) {
+func (s *source) settle(n *node, inferred *inference) {
 	p := s.decide(n, inferred)
 	switch {
 	case !p.wait:
@@ -44,7 +48,7 @@ func (s *source) settle(n *node, inferred inference) {
 
 // decide returns where a span goes by what is known now. As a rule a span inherits its parent's
 // cause; a span without a parent, or one that stands alone, has its own.
-func (s *source) decide(n *node, inferred inference) placement {
+func (s *source) decide(n *node, inferred *inference) placement {
 	parent := trace.SpanID(n.ParentID)
 	if !parent.IsValid() || s.alone(n) {
 		if p, ok := s.early(n); ok {
@@ -72,7 +76,7 @@ func (s *source) decide(n *node, inferred inference) placement {
 	if !last {
 		return placement{parent: parent, wait: true}
 	}
-	return placement{Cause: inferred(), parent: parent, missing: s}
+	return placement{Cause: s.infer(inferred), parent: parent, missing: s}
 }
 
 // alone reports whether a span does not inherit its parent's cause. These are the runtime's
@@ -165,7 +169,7 @@ func (s *source) across(n *node, last bool) (p placement, ok bool) {
 // force settles a top that must not wait any longer, with all below it. The children of a
 // missing span keep it as their parent, because it may still arrive. Only requests to the agent
 // do not: their parent is not the agent's.
-func (s *source) force(top *node, inferred inference) {
+func (s *source) force(top *node, inferred *inference) {
 	s.stats.Inferred++
 	if !top.missing() {
 		top.due = true
@@ -176,10 +180,11 @@ func (s *source) force(top *node, inferred inference) {
 		return // they followed
 	}
 	if named, ok := s.Named(top.id); ok {
-		inferred = func() calls.Cause { return named }
+		inferred = &inference{Cause: named}
 	}
 	if inferred == nil {
-		inferred = s.inference(top)
+		clues := s.clues(top)
+		inferred = &inference{clues: &clues}
 	}
 	s.wake(top.id, inferred)
 }
@@ -195,10 +200,13 @@ func (s *source) forceNamed(id trace.SpanID) bool {
 }
 
 // wake settles the spans that wait for a missing one.
-func (s *source) wake(id trace.SpanID, inferred inference) {
+func (s *source) wake(id trace.SpanID, inferred *inference) {
 	if top := s.waiting.nodes[id]; top != nil && top.missing() {
-		for _, n := range s.waiting.orphans(top) {
+		for n := s.waiting.orphans(top); n != nil; {
+			next := n.next
+			n.next = nil
 			s.settle(n, inferred)
+			n = next
 		}
 	}
 }

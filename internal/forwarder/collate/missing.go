@@ -4,7 +4,6 @@ import (
 	"cmp"
 	"math"
 	"slices"
-	"sync"
 
 	"go.opentelemetry.io/otel/trace"
 	tracepb "go.opentelemetry.io/proto/otlp/trace/v1"
@@ -47,7 +46,7 @@ func (s *source) add(n *node) {
 		return
 	}
 	n.due = true
-	inferred := func() calls.Cause { return cause }
+	inferred := &inference{Cause: cause}
 	p := below(cause)
 	if s.isAbove(n, inferred) {
 		s.stats.Cut++
@@ -62,7 +61,7 @@ func (s *source) add(n *node) {
 
 // isAbove settles what waits above a span, and reports whether that is the span itself: it
 // names one below it.
-func (s *source) isAbove(n *node, inferred inference) bool {
+func (s *source) isAbove(n *node, inferred *inference) bool {
 	parent := trace.SpanID(n.ParentID)
 	if !parent.IsValid() || !s.opts.Isolated && s.alone(n) {
 		return false
@@ -98,21 +97,25 @@ func (p placement) among(children calls.Cause) placement {
 // maxClues bounds the spans that are searched for ids.
 const maxClues = 64
 
-// inference infers the cause of a missing span: by the names and ids of the spans below it,
-// else it is the earlier one of its trace, else by time.
-func (s *source) inference(top *node) inference {
-	lost := s.clues(top)
-	return sync.OnceValue(func() calls.Cause {
-		if t, _ := s.traces.Get(lost.TraceID); t.placed && t.Drop == "" && (!lost.IsRequest() || lost.ContainerID == "") {
-			return t.Cause
-		}
-		cause := s.Of(&lost)
-		if cause.Trace.IsValid() && cause.Trace != lost.TraceID && s.HasTrace(lost.TraceID) {
-			// The trace stays; only the parent must be in it too.
-			cause, _ = s.InTrace(&lost)
-		}
-		return s.orOwnTrace(cause, lost.TraceID)
-	})
+// infer returns the cause of a missing span: by the names and ids of the spans below it, else
+// it is the earlier one of its trace, else by time.
+func (s *source) infer(i *inference) calls.Cause {
+	lost := i.clues
+	if lost == nil {
+		return i.Cause
+	}
+	i.clues = nil
+	if t, _ := s.traces.Get(lost.TraceID); t.placed && t.Drop == "" && (!lost.IsRequest() || lost.ContainerID == "") {
+		i.Cause = t.Cause
+		return i.Cause
+	}
+	cause := s.Of(lost)
+	if cause.Trace.IsValid() && cause.Trace != lost.TraceID && s.HasTrace(lost.TraceID) {
+		// The trace stays; only the parent must be in it too.
+		cause, _ = s.InTrace(lost)
+	}
+	i.Cause = s.orOwnTrace(cause, lost.TraceID)
+	return i.Cause
 }
 
 // clues returns what the spans below a missing span tell about it.

@@ -177,15 +177,14 @@ func (w *waiting) join(n, above *node) bool {
 	return true
 }
 
-// orphans removes a missing top and returns its children, which are tops then.
-func (w *waiting) orphans(top *node) (all []*node) {
+// orphans removes a missing top and returns the first of its children, which are tops then.
+func (w *waiting) orphans(top *node) (first *node) {
 	w.release(top)
 	w.drop(top)
-	for c := top.first; c != nil; {
-		all = append(all, c)
-		c.above = nil
-		c, c.next = c.next, nil
+	first = top.first
+	for n := first; n != nil; n = n.next {
+		n.above = nil
 	}
-	top.first, top.last = nil, nil
-	return all
+	w.reuse(top)
+	return first
 }

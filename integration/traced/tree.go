@@ -180,10 +180,18 @@ func kind(s otlprecv.Span) string {
 	return strings.ToLower(strings.TrimPrefix(s.Kind.String(), "SPAN_KIND_"))
 }
 
+// isEvidence reports whether an attribute says how busy the host was.
+func isEvidence(key string) bool {
+	return slices.ContainsFunc([]string{"pressure.", "cgroup.", "inner.", "vmm."}, func(of string) bool { return strings.HasPrefix(key, "shimtrace."+of) })
+}
+
 // attrs draws attributes in the order of their keys, each with a space before it.
 func attrs(m map[string]any) string {
 	var b strings.Builder
 	for _, key := range slices.Sorted(maps.Keys(m)) {
+		if isEvidence(key) {
+			continue
+		}
 		v := m[key]
 		switch n, isInt := v.(int64); {
 		case key == "host.name":

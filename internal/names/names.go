@@ -99,8 +99,10 @@ const (
 	Throttled      = "shimtrace.cgroup.throttled_ns"
 	CgroupManager  = "shimtrace.cgroup.manager" // "systemd" or "cgroupfs"
 	// Of long calls.
-	InnerFaults = "shimtrace.inner.major_faults"
-	VMMFaults   = "shimtrace.vmm.major_faults"
+	InnerCPUTime = "shimtrace.inner.cpu_time_ns"
+	InnerFaults  = "shimtrace.inner.major_faults"
+	VMMCPUTime   = "shimtrace.vmm.cpu_time_ns"
+	VMMFaults    = "shimtrace.vmm.major_faults"
 
 	// FirstInstruction is on the sandbox's root: from its start to the first program that is
 	// executed in a container, in nanoseconds.

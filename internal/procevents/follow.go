@@ -269,7 +269,7 @@ func (f *Follower) exit(n *node, e Event) {
 	case !n.helper:
 		f.remove(n)
 	case n.end.What != Exit:
-		n.end, n.cpu = e, max(n.cpu, cpuTime(n.pid))
+		n.end, n.cpu = e, max(n.cpu, host.CPUTime(n.pid))
 		if f.over(n) {
 			f.finish(n, false)
 		} else {
@@ -300,7 +300,7 @@ func (f *Follower) Settle(now time.Duration) (next time.Duration) {
 	}
 	f.young = slices.DeleteFunc(f.young, func(n *node) bool { return f.nodes[n.pid] != n || n.end.What == Exit || now-n.forked > youth })
 	for _, n := range f.young {
-		n.cpu = max(n.cpu, cpuTime(n.pid))
+		n.cpu = max(n.cpu, host.CPUTime(n.pid))
 	}
 	if next == 0 && len(f.young) > 0 {
 		next = lookTime

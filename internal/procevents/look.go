@@ -51,18 +51,6 @@ func describe(proc host.Proc, pid int) (d described) {
 	return d
 }
 
-// cpuTime returns the processor time of a process, also of one that has ended and was not
-// waited for: 0 if it is gone. The clock is that of clock_getcpuclockid(3): the kernel has
-// it in the number of the clock (Linux, include/linux/posix-timers.h).
-func cpuTime(pid int) time.Duration {
-	const scheduled = 2
-	var t unix.Timespec
-	if err := unix.ClockGettime(int32(^pid<<3|scheduled), &t); err != nil {
-		return 0
-	}
-	return time.Duration(t.Nano())
-}
-
 // clock returns the present moment on CLOCK_MONOTONIC, and how much more CLOCK_BOOTTIME
 // says.
 func clock() (now, asleep time.Duration) {

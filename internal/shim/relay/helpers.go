@@ -45,23 +45,29 @@ func (p *Process) observeHelpers(was json.RawMessage) {
 	p.helpers.Store(h)
 }
 
-// followHelpers asks the guard for reports on what the inner shim executes.
+// followHelpers finds the inner shim's process, and asks the guard for reports on what that
+// executes.
 func (p *Process) followHelpers(ctx context.Context) {
 	h := p.helpers.Load()
-	if h == nil {
+	if p.untraced {
 		return
 	}
 	ctx, cancel := context.WithTimeout(ctx, followTime)
 	defer cancel()
 	for pause := time.Millisecond; ; pause = min(2*pause, time.Second) {
 		if inner := server.Find(p.Who.Inner, p.Container, p.state.InnerSock, p.state.InnerPID); inner.PID != 0 {
-			p.guarded.Follow(inner, p.inVM())
+			p.usage.Inner(inner)
+			if h != nil {
+				p.guarded.Follow(inner, p.inVM())
+			}
 			return
 		}
 		select {
 		case <-ctx.Done():
 			p.Log.Debug("the inner shim's process was not found: what it executes is not recorded")
-			h.Unrecorded()
+			if h != nil {
+				h.Unrecorded()
+			}
 			return
 		case <-time.After(pause):
 		}

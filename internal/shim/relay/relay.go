@@ -22,6 +22,7 @@ import (
 	"github.com/shimtrace/shimtrace/internal/host"
 	"github.com/shimtrace/shimtrace/internal/losses"
 	"github.com/shimtrace/shimtrace/internal/shim/control"
+	"github.com/shimtrace/shimtrace/internal/shim/evidence"
 	"github.com/shimtrace/shimtrace/internal/shim/helpers"
 	"github.com/shimtrace/shimtrace/internal/shim/kata"
 	"github.com/shimtrace/shimtrace/internal/shim/state"
@@ -67,6 +68,8 @@ type Process struct {
 	controls *control.Server                  // nil unless tracing is dynamic
 	kata     *kata.Observer                   // nil unless it is a sandbox of Kata's
 	helpers  atomic.Pointer[helpers.Observer] // nil unless they are recorded
+	usage    *evidence.Usage                  // of long calls
+	pressure evidence.Pressure                // when the relay began
 	memory   *memory                          // nil: another process would not know what this one does
 	guarded  guarded
 	known    chan struct{} // closed when it is clear whether there is a kata.Observer
@@ -84,7 +87,7 @@ type Process struct {
 // Prepare does what needs no knowledge of the inner shim's address, while the inner shim
 // starts.
 func Prepare(o Options) (*Process, error) {
-	p := &Process{Options: o, known: make(chan struct{})}
+	p := &Process{Options: o, known: make(chan struct{}), pressure: evidence.ReadPressure(procDir)}
 	close(p.known)
 	raiseOOMScore(p.Log)
 	var err error
@@ -182,6 +185,7 @@ func (p *Process) know(was saved) {
 		p.sandbox.windows = p.kata
 		p.kata.Start(p.sandbox, p.state)
 	}
+	p.gatherEvidence()
 	p.observeHelpers(was.Helpers)
 	p.sandbox.restore(was.Sandbox)
 	if p.memory != nil {
@@ -225,7 +229,7 @@ func (p *Process) relay() *middleware.Relay {
 	if h := p.helpers.Load(); h != nil {
 		observers = append(observers, h)
 	}
-	observers = append(observers, p.sandbox)
+	observers = append(observers, p.usage, p.sandbox)
 	return middleware.NewRelay(
 		middleware.WithSwitch(p.sandbox.Switch()),
 		middleware.WithTracerProvider(p.tel.Provider),

@@ -34,6 +34,7 @@ type sandbox struct {
 	// milliseconds.
 	rootAttributes []func() []attribute.KeyValue
 
+	firstPID   atomic.Uint32 // of the first process that was started
 	unrecorded atomic.Uint64 // spans of others, of times when tracing was off
 
 	saving sync.Mutex // of the copies beside the relay's socket and in bundles
@@ -104,6 +105,7 @@ func (s *sandbox) Answered(c *middleware.Call) {
 		s.adopt(c)
 	case "Start", "StartSandbox":
 		if c.Code == 0 && c.ExecID == "" {
+			s.firstPID.CompareAndSwap(0, c.PID)
 			s.endRoot(c.End, "")
 		}
 	case "Wait":

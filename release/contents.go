@@ -22,8 +22,6 @@ func (r *release) contents(bin, notices string) ([]content, error) {
 	const docs = "usr/share/doc/shimtrace/"
 	files := filepath.Join(r.tree, "release/files")
 	all := []content{
-		{path: "usr/bin/shimtrace", source: filepath.Join(bin, "shimtrace"), mode: 0o755},
-		{path: "usr/bin/containerd-shim-traced-v2", source: filepath.Join(bin, "containerd-shim-traced-v2"), mode: 0o755},
 		// runc's shim comes with containerd. shimtrace install links all others.
 		{path: "usr/bin/containerd-shim-runc-traced-v2", source: "containerd-shim-traced-v2", link: true},
 		{path: "usr/bin/containerd-shim-runc-traced", source: "containerd-shim-traced-v2", link: true},
@@ -35,7 +33,14 @@ func (r *release) contents(bin, notices string) ([]content, error) {
 		{path: docs + "CHANGELOG.md", source: filepath.Join(r.tree, "CHANGELOG.md"), mode: 0o644},
 		{path: docs + "README.md", source: filepath.Join(r.tree, "README.md"), mode: 0o644},
 	}
-	err := filepath.WalkDir(r.docs, func(path string, d fs.DirEntry, err error) error {
+	programs, err := filepath.Glob(filepath.Join(bin, "*"))
+	if err != nil {
+		return nil, err
+	}
+	for _, p := range programs {
+		all = append(all, content{path: "usr/bin/" + filepath.Base(p), source: p, mode: 0o755})
+	}
+	err = filepath.WalkDir(r.docs, func(path string, d fs.DirEntry, err error) error {
 		if err == nil && !d.IsDir() {
 			all = append(all, content{path: strings.TrimPrefix(path, r.docs+"/"), source: path, mode: 0o644})
 		}

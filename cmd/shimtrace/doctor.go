@@ -24,6 +24,7 @@ func doctorCommand(h *host) *cli.Command {
 			&cli.BoolFlag{Name: "quiet", Aliases: []string{"q"}, Usage: "print only what is not well"},
 			&cli.BoolFlag{Name: "no-send", Usage: "send no test span"},
 			&cli.StringFlag{Name: "root", Value: h.root, Usage: "look only at the files below `DIR`, the root of an image or of a host"},
+			&cli.DurationFlag{Name: "every", HideDefault: true, Usage: "go on, look again after each `PAUSE`, and print only findings that are new"},
 			&cli.BoolFlag{Name: "json", Usage: "print one JSON object a line"},
 		},
 		Action: func(ctx context.Context, c *cli.Command) error {
@@ -34,10 +35,18 @@ func doctorCommand(h *host) *cli.Command {
 			if err != nil {
 				return err
 			}
+			if c.Duration("every") < 0 {
+				return console.UsageError("--every %s: a pause is not negative", c.Duration("every"))
+			}
 			report := &doctor.Report{Out: h.stdout, JSON: c.Bool("json"), Color: h.color(), Width: h.width(0), Quiet: c.Bool("quiet")}
 			o := doctor.Options{Root: c.String("root"), Proc: "/proc", Getenv: h.getenv, Tool: tool, Send: !c.Bool("no-send")}
 			say := console.New(h.stderr)
 			defer say.Close()
+			if every := c.Duration("every"); every > 0 {
+				ctx, stop := untilSignal(ctx)
+				defer stop()
+				return doctor.Watch(ctx, every, o, report.Tell)
+			}
 			err = doctor.Run(ctx, o, say.Step, report.Tell)
 			say.End("")
 			failed, summary := report.Failed()

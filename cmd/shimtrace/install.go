@@ -36,6 +36,7 @@ func installCommand(h *host) *cli.Command {
 			&cli.StringFlag{Name: "shim", Usage: "install the tracing shim `FILE` (default: " + shimname.Program + " beside this program, else on PATH)"},
 			&cli.BoolFlag{Name: "uninstall", Usage: "remove the links and, without INNER, also the copied programs, the handlers in containerd's configuration and Kata's drop-ins"},
 			&cli.BoolFlag{Name: "force", Usage: "replace files that are not shimtrace's; uninstall even while sandboxes run"},
+			&cli.StringFlag{Name: "config", Usage: "also install `FILE` as shimtrace's configuration"},
 			&cli.BoolFlag{Name: "containerd", Usage: "write the traced handlers into containerd's configuration"},
 			&cli.StringFlag{Name: "containerd-config", Usage: "with --containerd: change containerd's configuration `FILE` (default: all at the known places)"},
 			&cli.StringFlag{Name: "containerd-address", Usage: "with --restart: ask the CRI at `SOCKET` (default: as its configuration says)"},
@@ -72,7 +73,7 @@ func installCommand(h *host) *cli.Command {
 			ctx, stop := untilSignal(ctx)
 			defer stop()
 			return install.Run(ctx, install.Options{
-				Inners: c.Args().Slice(), BinDir: bindir, Shim: c.String("shim"), Tool: tool, Root: c.String("root"), Kata: kata, Containerd: containerdOptions(c),
+				Inners: c.Args().Slice(), BinDir: bindir, Shim: c.String("shim"), Tool: tool, Root: c.String("root"), Kata: kata, Containerd: containerdOptions(c), Config: c.String("config"),
 				Uninstall: c.Bool("uninstall"), Force: c.Bool("force"), DryRun: c.Bool("dry-run"), JSON: c.Bool("json"),
 				Getenv: h.getenv, Warn: h.warn, Step: say.Step,
 			}, h.stdout)

@@ -271,3 +271,36 @@ func TestSnippets(t *testing.T) {
 		t.Errorf("got %+v", out.Runtimes)
 	}
 }
+
+// TestInstallConfig: a configuration is put where shims read it, unless the operator's own
+// is there, and goes with the rest.
+func TestInstallConfig(t *testing.T) {
+	p := newSite(t, "runc")
+	before := tree(t, p.root)
+	file := filepath.Join(t.TempDir(), "config.toml")
+	if err := os.WriteFile(file, []byte("[trace]\nmode = \"never\"\n"), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	p.install("--config", file).want(t, console.Failure, "", "line 2, column")
+	if err := os.WriteFile(file, []byte("[trace]\nmode = \"dynamic\"\n"), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	p.install("--config", file).want(t, console.OK, "config "+p.root+"/etc/shimtrace/config.toml", "")
+	p.install("--config", file).want(t, console.OK, "keep   "+p.root+"/etc/shimtrace/config.toml", "")
+	command(t, map[string]string{"SHIMTRACE_CONFIG": p.root + "/etc/shimtrace/config.toml"}, "list").want(t, console.Nothing, "", "")
+	p.install("--uninstall").want(t, console.OK, "remove", "")
+	if err := os.Remove(filepath.Join(p.root, "etc")); err != nil {
+		t.Error(err) // only etc/shimtrace is noted to have been made
+	}
+	if after := tree(t, p.root); after != before {
+		t.Errorf("left: %s\nbefore: %s", after, before)
+	}
+	if err := os.MkdirAll(filepath.Join(p.root, "etc/shimtrace"), 0o755); err != nil {
+		t.Fatal(err)
+	}
+	if err := os.WriteFile(filepath.Join(p.root, "etc/shimtrace/config.toml"), []byte("# mine\n"), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	p.install("--config", file).want(t, console.Failure, "", "--force replaces it")
+	p.install("--uninstall").want(t, console.Nothing, "", "nothing of shimtrace")
+}

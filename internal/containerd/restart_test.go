@@ -7,6 +7,7 @@ import (
 	"os/exec"
 	"path/filepath"
 	"strings"
+	"sync"
 	"testing"
 	"time"
 
@@ -53,7 +54,9 @@ func bus(t *testing.T) *dbus.Conn {
 
 // service is systemd as far as Restart asks it. One unit is active.
 type service struct {
-	conn      *dbus.Conn
+	conn *dbus.Conn
+
+	mu        sync.Mutex
 	result    string
 	restarted []string
 }
@@ -68,10 +71,13 @@ func (s *service) GetUnit(name string) (dbus.ObjectPath, *dbus.Error) {
 func (s *service) Subscribe() *dbus.Error { return nil }
 
 func (s *service) RestartUnit(name, mode string) (dbus.ObjectPath, *dbus.Error) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
 	s.restarted = append(s.restarted, name+" "+mode)
+	result := s.result
 	go func() {
 		_ = s.conn.Emit(managerPath, manager+".JobRemoved", uint32(1), dbus.ObjectPath("/job/1"), "other.service", "failed")
-		_ = s.conn.Emit(managerPath, manager+".JobRemoved", uint32(7), dbus.ObjectPath("/job/7"), name, s.result)
+		_ = s.conn.Emit(managerPath, manager+".JobRemoved", uint32(7), dbus.ObjectPath("/job/7"), name, result)
 	}()
 	return "/job/7", nil
 }
@@ -103,10 +109,12 @@ func TestRestart(t *testing.T) {
 	if err := Restart(ctx, []string{"gone.service", "k3s.service", "agent.service"}); err != nil {
 		t.Error(err)
 	}
+	s.mu.Lock()
 	if len(s.restarted) != 1 || s.restarted[0] != "agent.service replace" {
 		t.Errorf("restarted: %q", s.restarted)
 	}
 	s.result = "failed"
+	s.mu.Unlock()
 	if err := Restart(ctx, []string{"agent.service"}); err == nil || !strings.Contains(err.Error(), `restart agent.service: systemd says "failed"`) {
 		t.Errorf("got %v", err)
 	}

@@ -21,6 +21,8 @@ type Options struct {
 	// BinDir is the absolute target directory. Shim is the tracing shim; empty: look
 	// beside Tool, which is this program with its links resolved, or on PATH.
 	BinDir, Shim, Tool string
+	// Config is a configuration of shimtrace to put where shims read it; empty: none.
+	Config string
 	// Root is the directory below which containerd's and Kata's configurations are
 	// looked for.
 	Root string

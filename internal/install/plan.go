@@ -180,6 +180,9 @@ func (in *installer) plan() ([]step, error) {
 			add(in.linkStep(target, link))
 		}
 	}
+	if s, ok, err := in.planConfig(); ok || err != nil {
+		add(s, err)
+	}
 	return steps, errors.Join(errs...)
 }
 
@@ -248,37 +251,21 @@ func (in *installer) planUninstall(files []containerdconf.Change) ([]step, error
 			steps = append(steps, step{Action: actionRemove, Path: p})
 		}
 	}
+	if s, ok := in.planConfigRemoval(); ok {
+		steps = append(steps, s)
+	}
 	if len(steps)+len(files) == 0 || in.opts.Force {
 		return steps, nil
 	}
 	if pids := in.relays(); len(pids) > 0 {
 		return nil, fmt.Errorf("sandboxes that run need it to be stopped and deleted (relay processes %s): end them first, or use --force", strings.Join(pids, ", "))
 	}
+	if in.opts.Root != "/" {
+		if sandboxes := in.relaysBelow(); len(sandboxes) > 0 {
+			return nil, fmt.Errorf("sandboxes that run need it to be stopped and deleted (%s): end them first, or use --force", strings.Join(sandboxes, ", "))
+		}
+	}
 	return steps, nil
-}
-
-// relays returns the processes that run what is installed, without the guard, which ends
-// a second after the last relay.
-func (in *installer) relays() []string {
-	var programs []string
-	for _, name := range []string{shimName, relayName} {
-		if path, err := filepath.EvalSymlinks(in.target(name)); err == nil {
-			programs = append(programs, path)
-		}
-	}
-	var pids []string
-	exes, _ := filepath.Glob(filepath.Join(in.proc, "[0-9]*", "exe"))
-	for _, exe := range exes {
-		// A replaced program's link ends in " (deleted)".
-		if p, err := os.Readlink(exe); err == nil && slices.Contains(programs, strings.TrimSuffix(p, " (deleted)")) {
-			pid := filepath.Base(filepath.Dir(exe))
-			args, _ := os.ReadFile(filepath.Join(in.proc, pid, "cmdline"))
-			if !strings.HasSuffix(string(args), "\x00guard\x00") {
-				pids = append(pids, pid)
-			}
-		}
-	}
-	return pids
 }
 
 func executable(path string) bool {

@@ -16,6 +16,7 @@ const (
 	actionCopy   = "copy"
 	actionLink   = "link"
 	actionKeep   = "keep"
+	actionConfig = "config"
 	actionRemove = "remove"
 )
 
@@ -25,14 +26,17 @@ type step struct {
 	Path   string `json:"path"`
 	// Source is the file to copy, or the target of the link.
 	Source string `json:"source,omitempty"`
+
+	content   []byte // of a configuration
+	directory bool   // the directory goes with the file
 }
 
 func (s step) String() string {
 	switch s.Action {
 	case actionLink:
 		return fmt.Sprintf("link   %s -> %s", s.Path, s.Source)
-	case actionCopy:
-		return fmt.Sprintf("copy   %s from %s", s.Path, s.Source)
+	case actionCopy, actionConfig:
+		return fmt.Sprintf("%-6s %s from %s", s.Action, s.Path, s.Source)
 	}
 	return fmt.Sprintf("%-6s %s", s.Action, s.Path)
 }
@@ -43,9 +47,14 @@ func (s step) do() error {
 		return replace(s.Path, func(temp string) error { return copyProgram(temp, s.Source) })
 	case actionLink:
 		return replace(s.Path, func(temp string) error { return os.Symlink(s.Source, temp) })
+	case actionConfig:
+		return replace(s.Path, func(temp string) error { return writeConfig(temp, s.content) })
 	case actionRemove:
 		if err := os.Remove(s.Path); err != nil && !errors.Is(err, fs.ErrNotExist) {
 			return err
+		}
+		if s.directory {
+			_ = os.Remove(filepath.Dir(s.Path)) // it stays if others have put files there
 		}
 	}
 	return nil

@@ -33,6 +33,7 @@ func newPlace(t *testing.T) *place {
 	p.put("usr/bin/containerd", "#!/bin/sh\n", 0o755)
 	p.put("usr/bin/containerd-shim-runc-v2", "#!/bin/sh\n", 0o755)
 	p.program("usr/local/bin/containerd-shim-traced-v2")
+	p.program("usr/local/bin/shimtrace-relay")
 	p.link("usr/local/bin/containerd-shim-runc-traced-v2", "containerd-shim-traced-v2")
 	p.put("etc/containerd/config.toml", traced, 0o644)
 	return p

@@ -23,6 +23,8 @@ func links(_ context.Context, s *site) (all []Finding) {
 			all = append(all, Finding{Level: Error, What: "it has the name of one of shimtrace's links, but is not its shim", Where: l.path, Do: do + " --force, or remove it"})
 		case shadowed && before.target != l.target:
 			all = append(all, Finding{Level: Warning, What: fmt.Sprintf("%s comes first on containerd's PATH, and is another program", before.path), Where: l.path, Do: "remove one of the two"})
+		case s.relayOf(l) == "":
+			all = append(all, Finding{Level: Error, What: fmt.Sprintf("%s is neither beside its shim nor on PATH: its containers run untraced", shimname.RelayProgram), Where: filepath.Dir(l.target), Do: do})
 		default:
 			all = append(all, Finding{Level: OK, What: "wraps " + l.inner.File(), Where: l.path})
 		}
@@ -34,6 +36,18 @@ func links(_ context.Context, s *site) (all []Finding) {
 		all = append(all, Finding{Level: Error, What: "no runtime is linked to " + shimname.Program + ": nothing is traced", Do: "shimtrace install"})
 	}
 	return all
+}
+
+// relayOf returns the program of which a link's shim starts its relays, empty if there is
+// none.
+func (s *site) relayOf(l link) string {
+	if p := filepath.Join(filepath.Dir(l.target), shimname.RelayProgram); executable(p) {
+		return p
+	}
+	if p := s.lookPath(shimname.RelayProgram); p != "" {
+		return s.in(p)
+	}
+	return ""
 }
 
 const module = "github.com/shimtrace/shimtrace"

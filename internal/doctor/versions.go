@@ -20,8 +20,10 @@ func versions(ctx context.Context, s *site) (all []Finding) {
 			continue
 		}
 		seen[l.target] = true
-		if b := buildOf(l.target); own != "" && b != own {
-			all = append(all, Finding{Level: Warning, What: fmt.Sprintf("this shim is of version %s, this tool of %s", b, own), Where: l.target, Do: "install both from one release: shimtrace install --bindir " + filepath.Dir(l.path)})
+		for _, program := range []string{l.target, s.relayOf(l)} {
+			if b := buildOf(program); own != "" && program != "" && b != own {
+				all = append(all, Finding{Level: Warning, What: fmt.Sprintf("this program is of version %s, this tool of %s", b, own), Where: program, Do: "install all from one release: shimtrace install --bindir " + filepath.Dir(l.path)})
+			}
 		}
 	}
 	if s.live() {
@@ -43,7 +45,7 @@ func (s *site) running(ctx context.Context) (all []Finding) {
 	installed := ""
 	for _, l := range s.links {
 		if l.target != "" && filepath.Base(l.target) == shimname.Program {
-			installed = buildOf(l.target)
+			installed = buildOf(s.relayOf(l))
 			break
 		}
 	}

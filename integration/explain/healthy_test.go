@@ -1,8 +1,10 @@
 package explain_test
 
 import (
+	"cmp"
 	"fmt"
 	"os"
+	"slices"
 	"testing"
 	"time"
 
@@ -32,9 +34,23 @@ func TestHealthyPods(t *testing.T) {
 	for _, p := range pods {
 		all = append(all, p.explained())
 	}
-	t.Logf("%s", all[0])
 	seeded.Healthy(t, "ten pods without a fault, by CRI", seeded.Runc, allowed, all)
+	seeded.Covered(t, "containerd 2.4, runc, a pod by CRI: the least covered of ten", slices.MaxFunc(all, func(a, b *explain.Explanation) int {
+		return cmp.Compare(a.Coverage.Share(), b.Coverage.Share())
+	}))
 	check(t, s.Rig.CRI().RemovePods(t.Context()))
+
+	id := s.nerdctl("box")
+	seeded.Covered(t, "containerd 2.4, runc, a container by nerdctl", s.explained(id, called))
+	check(t, s.Rig.Nerdctl("rm", "--force", "box").Check())
+}
+
+// nerdctl starts a container and returns its id.
+func (s *site) nerdctl(name string) string {
+	s.Helper()
+	res := s.Rig.Nerdctl("run", "--detach", "--net", "none", "--name", name, "--runtime", traced.NerdctlRuntime, image.Busybox, "sleep", "1000")
+	check(s.T, res.Check())
+	return res.Out()
 }
 
 // busyMachine returns a function that returns the share of the time since in which some

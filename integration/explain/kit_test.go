@@ -1,6 +1,7 @@
 package explain_test
 
 import (
+	"bytes"
 	"context"
 	"crypto/sha256"
 	"fmt"
@@ -10,12 +11,8 @@ import (
 	"time"
 
 	"google.golang.org/grpc/metadata"
-	"google.golang.org/protobuf/proto"
-
-	tracepb "go.opentelemetry.io/proto/otlp/trace/v1"
 
 	"github.com/shimtrace/shimtrace/integration/cri"
-	"github.com/shimtrace/shimtrace/integration/otlprecv"
 	"github.com/shimtrace/shimtrace/integration/rig"
 	"github.com/shimtrace/shimtrace/integration/traced"
 	"github.com/shimtrace/shimtrace/internal/explain"
@@ -29,30 +26,51 @@ func TestMain(m *testing.M) {
 	os.Exit(code)
 }
 
-// endpoint is where containerd sends its own spans, in the rig's network namespace.
-const endpoint = "127.0.0.1:4318"
+// endpoint is shimtrace's own, to which containerd sends its spans, in the rig's network
+// namespace.
+const endpoint = "127.0.0.1:4317"
 
 // site is a containerd that traces itself, with shimtrace in it.
 type site struct {
 	*testing.T
 	*traced.Install
-	callers *otlprecv.Receiver
 }
 
 func start(t *testing.T, opts traced.Options) *site {
 	t.Helper()
-	shipper, err := traced.ImpatientShipper(t.TempDir())
-	check(t, err)
-	opts.Config += "\n[export]\nshipper = '" + shipper + "'\n"
-	opts.Env = append(opts.Env, "OTEL_EXPORTER_OTLP_ENDPOINT=http://"+endpoint, "OTEL_BSP_SCHEDULE_DELAY=20")
+	opts.Config += "\n[otlp]\nlisten = ['" + endpoint + "']\n"
+	opts.Env = append(opts.Env, "OTEL_EXPORTER_OTLP_ENDPOINT=http://"+endpoint, "OTEL_EXPORTER_OTLP_PROTOCOL=grpc", "OTEL_BSP_SCHEDULE_DELAY=20")
 	s := &site{T: t, Install: traced.Start(t, opts)}
-	s.callers, err = otlprecv.Listen(otlprecv.Options{NetNS: s.Rig.NetNS(), HTTPAddr: endpoint})
-	check(t, err)
-	t.Cleanup(func() {
-		s.until("the shipper to end", func() bool { return len(traced.Find(s.Rig, traced.Collect)) == 0 })
-		s.callers.Close()
-	})
+	s.collect()
 	return s
+}
+
+// collect runs the host's endpoint, as its service does, until the test's end.
+func (s *site) collect() {
+	s.Helper()
+	ctx, cancel := context.WithCancel(context.Background())
+	cmd := s.Rig.Command(ctx, filepath.Join(s.Bin, "shimtrace"), "collect", "--service")
+	cmd.Env = append(cmd.Env, "SHIMTRACE_CONFIG="+s.Config)
+	cmd.Cancel = func() error { return cmd.Process.Signal(os.Interrupt) }
+	var log bytes.Buffer
+	cmd.Stdout, cmd.Stderr = &log, &log
+	check(s.T, cmd.Start())
+	s.Cleanup(func() {
+		cancel()
+		_ = cmd.Wait()
+		if s.Failed() {
+			s.Logf("collect: %s", log.String())
+		}
+	})
+	s.until("the endpoint to listen", func() bool {
+		for _, p := range traced.Find(s.Rig, traced.Collect) {
+			sockets, _ := os.ReadFile(fmt.Sprintf("/proc/%d/net/tcp", p.PID))
+			if bytes.Contains(sockets, []byte("0100007F:10DD 00000000:0000 0A")) {
+				return true
+			}
+		}
+		return false
+	})
 }
 
 func check(t testing.TB, err error) {
@@ -71,48 +89,6 @@ func (s *site) until(what string, holds func() bool) {
 	}
 }
 
-// messages returns what the journal has, with the spans that containerd sent, and the
-// losses that the journal counted.
-func (s *site) messages() (all [][]byte, lost map[string]int) {
-	s.Helper()
-	lost = make(map[string]int)
-	_, err := journal.Scan(s.Journal, func(r journal.Record) error {
-		switch r.Kind {
-		case journal.KindTraces:
-			all = append(all, append([]byte(nil), r.Payload...))
-		case journal.KindDrops, journal.KindCarried:
-			drops, err := r.Drops()
-			for reason, n := range drops {
-				lost[reason] += n
-			}
-			return err
-		}
-		return nil
-	})
-	check(s.T, err)
-	for _, r := range s.callers.Requests() {
-		var others []*tracepb.ResourceSpans
-		for _, rs := range r.Body.ResourceSpans {
-			if service(rs) == "containerd" {
-				others = append(others, rs)
-			}
-		}
-		data, err := proto.Marshal(&tracepb.TracesData{ResourceSpans: others})
-		check(s.T, err)
-		all = append(all, data)
-	}
-	return all, lost
-}
-
-func service(rs *tracepb.ResourceSpans) string {
-	for _, a := range rs.GetResource().GetAttributes() {
-		if a.Key == "service.name" {
-			return a.Value.GetStringValue()
-		}
-	}
-	return ""
-}
-
 // explained explains the start of the sandbox with that id, once ready says that
 // everything of it is there.
 func (s *site) explained(id string, ready func(*explain.Explanation) bool) *explain.Explanation {
@@ -124,25 +100,50 @@ func (s *site) explained(id string, ready func(*explain.Explanation) bool) *expl
 		}
 	}()
 	s.until("the spans of "+id, func() bool {
-		all, lost := s.messages()
-		x := waterfall.NewIndex()
-		for _, m := range all {
-			check(s.T, x.Add(m, time.Now()))
-		}
-		for _, story := range x.Stories() {
-			if story.Sandbox != id {
-				continue
-			}
-			b := waterfall.NewBuilder(story, waterfall.Limits{}, true)
-			for _, m := range all {
-				check(s.T, b.Add(m))
-			}
-			e = explain.Explain(story, b.Tree(), lost)
-			return ready(e)
-		}
-		return false
+		e = s.explain(id)
+		return e != nil && ready(e)
 	})
 	return e
+}
+
+// explain explains what the journal has of a sandbox so far, nil if that is nothing.
+func (s *site) explain(id string) *explain.Explanation {
+	s.Helper()
+	var all []journal.Record
+	x, lost := waterfall.NewIndex(), make(map[string]int)
+	_, err := journal.Scan(s.Journal, func(r journal.Record) error {
+		switch r.Kind {
+		case journal.KindDrops, journal.KindCarried:
+			drops, err := r.Drops()
+			for reason, n := range drops {
+				lost[reason] += n
+			}
+			return err
+		case journal.KindPosted:
+			check(s.T, x.AddPosted(r.Payload, r.Time))
+		default:
+			check(s.T, x.Add(r.Payload, r.Time))
+		}
+		r.Payload = bytes.Clone(r.Payload)
+		all = append(all, r)
+		return nil
+	})
+	check(s.T, err)
+	for _, story := range x.Stories() {
+		if story.Sandbox != id {
+			continue
+		}
+		b := waterfall.NewBuilder(story, waterfall.Limits{}, true)
+		for _, r := range all {
+			if r.Kind == journal.KindPosted {
+				check(s.T, b.AddPosted(r.Payload))
+			} else {
+				check(s.T, b.Add(r.Payload))
+			}
+		}
+		return explain.Explain(story, b.Tree(), lost)
+	}
+	return nil
 }
 
 // started reports whether a container has started.

@@ -72,3 +72,10 @@ func TestSeededInTheShim(t *testing.T) {
 	seeded.Named(t, seeded.Cause{ID: "failed-start", How: "a program that is not in the image", Parts: seeded.Runc, Also: also("own-shim")}, e)
 	check(t, s.Rig.CRI().RemovePods(t.Context()))
 }
+
+// TestSeededInRunc: a hook that takes long, and a root file system that is frozen.
+func TestSeededInRunc(t *testing.T) {
+	s := start(t, traced.Options{})
+	e := s.run("hooked", bundle{root: t.TempDir(), hook: "0.3"}, nil)
+	seeded.Named(t, seeded.Cause{ID: "hook", How: "an OCI hook that sleeps 300 ms", Parts: seeded.Runc, Also: also()}, e)
+}

@@ -71,6 +71,7 @@ func process(role, name string, cpu time.Duration) storytest.Change {
 func (p *pod) runc() *pod {
 	shim := storytest.Resource("containerd-shim-runc-v2")
 	root := "sandbox"
+	p.sandbox = append(p.sandbox, integer(names.PressureCPU, int64(3*ms)))
 	p.at = 5 * ms
 	p.caller("cni.setup_pod_network", or(p.cni, 30*ms))
 	began := p.at

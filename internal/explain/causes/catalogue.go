@@ -92,7 +92,7 @@ var Catalogue = [...]Rule{
 	},
 	{
 		ID:     "slow-disk",
-		Looks:  "an OCI runtime that waits without computing, on a host with CPUs to spare",
+		Looks:  "an OCI runtime that waits without computing, on a host that has CPUs to spare, as its pressure stall information says",
 		Why:    "runc reads and writes the bundle, its state and the root file system; a frozen or slow disk holds it",
 		Source: "runc libcontainer/rootfs_linux.go, prepareRootfs; libcontainer/container_linux.go, saveState",
 		Remedy: "check the disks of /run, of containerd's root and of the snapshotter (iostat, fsfreeze, quotas)",

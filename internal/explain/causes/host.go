@@ -68,8 +68,9 @@ func coldCache(f *facts) *found {
 }
 
 // waiting are the helpers that took long without computing, though there were CPUs.
+// Without pressure stall information nobody knows whether there were.
 func (f *facts) waiting() []*waterfall.Node {
-	if float64(f.evidence(names.PressureCPU)) >= pressures[0].share*float64(f.Length()) {
+	if f.text(names.PressureCPU) == "" || float64(f.evidence(names.PressureCPU)) >= pressures[0].share*float64(f.Length()) {
 		return nil
 	}
 	return f.match(func(n *waterfall.Node) bool {

@@ -67,6 +67,7 @@ func showCommand(h *host) *cli.Command {
 			"Examples:\n   shimtrace show\n   shimtrace show default/web-0\n   shimtrace show --all -v 4f2a9c\n" +
 			"   shimtrace show --errors --since 2h\n" +
 			"   shimtrace show --html web.html default/web-0\n" +
+			"   shimtrace show --follow\n" +
 			"   shimtrace show --diff default/web-0 default/web-1\n" +
 			"   shimtrace show --perfetto web.pftrace default/web-0\n" +
 			"   shimtrace show --json 4f2a9c > trace.otlp.json",
@@ -77,11 +78,12 @@ func showCommand(h *host) *cli.Command {
 			&cli.IntFlag{Name: "width", HideDefault: true, Usage: "draw `CELLS` wide (default: COLUMNS or the terminal's width)"},
 			&cli.StringFlag{Name: "html", Usage: "write a page for a browser to `FILE`, with everything in it; -: to stdout"},
 			&cli.BoolFlag{Name: "open", Usage: "show the page in the browser here"},
+			&cli.BoolFlag{Name: "follow", Aliases: []string{"f"}, Usage: "show spans as they arrive, of the next sandbox that starts, or the named one, until it is deleted"},
 			&cli.BoolFlag{Name: "diff", Usage: "compare the starts of two sandboxes, `A B`: what took longer, is new, is gone"},
 			&cli.StringFlag{Name: "perfetto", Usage: "write a trace for ui.perfetto.dev to `FILE`; -: to stdout"},
 			&cli.BoolFlag{Name: "json", Usage: "print the spans as one OTLP/JSON document (TracesData)"},
 		}, filterFlags("spans")...),
-		Action: func(_ context.Context, c *cli.Command) error {
+		Action: func(ctx context.Context, c *cli.Command) error {
 			f, err := filterOf(c)
 			if err != nil {
 				return err
@@ -92,14 +94,14 @@ func showCommand(h *host) *cli.Command {
 			if c.Args().Len() > 1 {
 				return console.UsageError("%s takes one argument, got %q", c.FullName(), c.Args().Slice())
 			}
-			return h.show(c, c.Args().First(), f)
+			return h.show(ctx, c, c.Args().First(), f)
 		},
 	}
 }
 
 // show shows a story in the form that the flags name.
-func (h *host) show(c *cli.Command, query string, f view.Filter) error {
-	if err := atMostOne(c, "html", "perfetto", "json"); err != nil {
+func (h *host) show(ctx context.Context, c *cli.Command, query string, f view.Filter) error {
+	if err := atMostOne(c, "follow", "html", "perfetto", "json"); err != nil {
 		return err
 	}
 	r := h.reader(c)
@@ -114,6 +116,9 @@ func (h *host) show(c *cli.Command, query string, f view.Filter) error {
 	o, err := h.drawing(c)
 	if err != nil {
 		return err
+	}
+	if c.Bool("follow") {
+		return r.Follow(ctx, query, f, view.FollowOptions{Draw: o, Height: console.Height(h.stdout)})
 	}
 	return r.Show(query, f, o)
 }

@@ -241,16 +241,6 @@ func TestStats(t *testing.T) {
 	command(t, nil, "stats", "extra").want(t, console.Usage, "", "")
 }
 
-// TestStatsOfMany: trees are built for as many stories at a time as there is memory for,
-// and all are counted.
-func TestStatsOfMany(t *testing.T) {
-	dir, spans := writePods(t, 32<<20)
-	r := command(t, nil, "stats", "--journal", dir, "--json")
-	pods := spans / 285
-	r.want(t, console.OK, fmt.Sprintf(`"phase":"start","starts":%d,`, pods), "")
-	r.want(t, console.OK, fmt.Sprintf(`"phase":"guest kernel","starts":%d,`, pods), "")
-}
-
 func TestDiff(t *testing.T) {
 	dir := writeJournal(t, shown...)
 	r := command(t, nil, "show", "--diff", "--journal", dir, "web-0", "db")

@@ -22,6 +22,19 @@ func Width(w any) int {
 	return width
 }
 
+// Height returns the height of the terminal w, 0 if w is none.
+func Height(w any) int {
+	f, ok := w.(*os.File)
+	if !ok || !term.IsTerminal(int(f.Fd())) {
+		return 0
+	}
+	_, height, err := term.GetSize(int(f.Fd()))
+	if err != nil || height < 1 {
+		return 24
+	}
+	return height
+}
+
 // Spans formats a number of spans.
 func Spans(n int) string {
 	if n == 1 {

@@ -21,7 +21,7 @@ func (r *Reader) Diff(a, b string, f Filter, o diff.Options, asJSON bool) error 
 		}
 	}
 	var sides []diff.Side // in the order of both
-	err = r.trees(both, func(s *waterfall.Story, t *waterfall.Tree) { sides = append(sides, sideOf(s, t)) })
+	err = r.trees(both, maxTree, func(s *waterfall.Story, t *waterfall.Tree) { sides = append(sides, sideOf(s, t)) })
 	if err != nil {
 		return err
 	}

@@ -74,11 +74,7 @@ func (r *Reader) stories() ([]*waterfall.Story, error) {
 	debug.SetGCPercent(readGC)
 	index := waterfall.NewIndex()
 	err := r.scan(func(rec journal.Record) error {
-		if rec.Kind == journal.KindPosted {
-			r.readable(index.AddPosted(rec.Payload, rec.Time))
-		} else {
-			r.readable(index.Add(rec.Payload, rec.Time))
-		}
+		r.readable(addToIndex(index, rec))
 		return nil
 	})
 	stories := index.Stories()
@@ -87,21 +83,40 @@ func (r *Reader) stories() ([]*waterfall.Story, error) {
 	return stories, err
 }
 
-// mayHave reports whether a record may have spans of the story. Its header tells: most
+func addToIndex(x *waterfall.Index, rec journal.Record) error {
+	if rec.Kind == journal.KindPosted {
+		return x.AddPosted(rec.Payload, rec.Time)
+	}
+	return x.Add(rec.Payload, rec.Time)
+}
+
+func addTo(b *waterfall.Builder, rec journal.Record) error {
+	if rec.Kind == journal.KindPosted {
+		return b.AddPosted(rec.Payload)
+	}
+	return b.Add(rec.Payload)
+}
+
+// wanted says which records may have spans of a story. A record's header tells: most
 // records of a journal are other sandboxes'.
-func mayHave(rec journal.Record, s *waterfall.Story) bool {
-	return rec.Kind == journal.KindPosted || s.Sandbox == "" || s.Shares() || rec.Source == 0 || rec.Source == journal.SourceOf(s.Sandbox)
+type wanted struct {
+	all    bool
+	source journal.Source
+}
+
+func wantedBy(s *waterfall.Story) wanted {
+	return wanted{s.Sandbox == "" || s.Shares(), journal.SourceOf(s.Sandbox)}
+}
+
+func (w wanted) has(rec journal.Record) bool {
+	return w.all || rec.Kind == journal.KindPosted || rec.Source == 0 || rec.Source == w.source
 }
 
 func (r *Reader) tree(s *waterfall.Story, l waterfall.Limits, details bool) (*waterfall.Tree, error) {
-	b := waterfall.NewBuilder(s, l, details)
+	b, want := waterfall.NewBuilder(s, l, details), wantedBy(s)
 	err := r.scan(func(rec journal.Record) error {
-		switch {
-		case !mayHave(rec, s):
-		case rec.Kind == journal.KindPosted:
-			r.readable(b.AddPosted(rec.Payload))
-		default:
-			r.readable(b.Add(rec.Payload))
+		if want.has(rec) {
+			r.readable(addTo(b, rec))
 		}
 		return nil
 	})
@@ -109,33 +124,24 @@ func (r *Reader) tree(s *waterfall.Story, l waterfall.Limits, details bool) (*wa
 }
 
 // trees calls fn with each story's tree with details, built for as many at a time as
-// there is memory for: the journal is scanned once for each such part of the stories.
-func (r *Reader) trees(stories []*waterfall.Story, fn func(*waterfall.Story, *waterfall.Tree)) error {
+// take memory, in bytes: the journal is scanned once for each such part of the stories.
+func (r *Reader) trees(stories []*waterfall.Story, memory int, fn func(*waterfall.Story, *waterfall.Tree)) error {
 	const perSpan = 1 << 10 // bytes, about
 	for len(stories) > 0 {
 		n, spans := 0, 0
-		for ; n < len(stories) && (n == 0 || (spans+stories[n].Spans)*perSpan <= maxTree); n++ {
+		for ; n < len(stories) && (n == 0 || (spans+stories[n].Spans)*perSpan <= memory); n++ {
 			spans += stories[n].Spans
 		}
-		builders := make([]*waterfall.Builder, n)
-		by := make(map[journal.Source][]int) // in builders; those without a sandbox under 0
+		builders, wants := make([]*waterfall.Builder, n), make([]wanted, n)
 		for i, s := range stories[:n] {
-			builders[i] = waterfall.NewBuilder(s, waterfall.Limits{Bytes: maxTree}, true)
-			source := journal.Source(0)
-			if s.Sandbox != "" {
-				source = journal.SourceOf(s.Sandbox)
-			}
-			by[source] = append(by[source], i)
+			wants[i] = wantedBy(s)
+			builders[i] = waterfall.NewBuilder(s, waterfall.Limits{Bytes: memory}, true)
 		}
 		err := r.scan(func(rec journal.Record) error {
-			if rec.Source == 0 {
-				for _, b := range builders {
-					r.readable(b.Add(rec.Payload))
+			for i, b := range builders {
+				if wants[i].has(rec) {
+					r.readable(addTo(b, rec))
 				}
-				return nil
-			}
-			for _, i := range append(by[rec.Source], by[0]...) {
-				r.readable(builders[i].Add(rec.Payload))
 			}
 			return nil
 		})
@@ -153,10 +159,10 @@ func (r *Reader) trees(stories []*waterfall.Story, fn func(*waterfall.Story, *wa
 
 // writeJSON writes a story's spans as one document.
 func (r *Reader) writeJSON(s *waterfall.Story) error {
-	j := waterfall.NewJSONWriter(r.Out)
+	j, want := waterfall.NewJSONWriter(r.Out), wantedBy(s)
 	err := r.scan(func(rec journal.Record) error {
 		switch {
-		case !mayHave(rec, s):
+		case !want.has(rec):
 			return nil
 		case rec.Kind == journal.KindPosted:
 			return j.AddPosted(s, rec.Payload)

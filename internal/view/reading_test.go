@@ -10,6 +10,7 @@ import (
 
 	"github.com/shimtrace/shimtrace/internal/export/journal"
 	"github.com/shimtrace/shimtrace/internal/waterfall"
+	"github.com/shimtrace/shimtrace/internal/waterfall/storytest"
 )
 
 // TestSpansLimit: no more than the limit is read, and the rest is counted.
@@ -45,6 +46,41 @@ func TestSpansLimit(t *testing.T) {
 		}
 		if tree.Spans != min(limit, 2) || tree.Omitted != wantMore {
 			t.Errorf("limit %d: %d spans and %d more", limit, tree.Spans, tree.Omitted)
+		}
+	}
+}
+
+// TestTrees: trees are built for as many stories at a time as there is memory for, and
+// each is whole.
+func TestTrees(t *testing.T) {
+	dir := t.TempDir()
+	j, err := journal.Open(dir, journal.Options{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	const pods = 7
+	for n := range uint64(pods) {
+		if err := j.UploadTraces(t.Context(), storytest.Another(storytest.Captured(storytest.Pods[0]), n).ResourceSpans); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if err := j.Close(); err != nil {
+		t.Fatal(err)
+	}
+	r := &Reader{Dir: dir}
+	stories, err := r.stories()
+	if err != nil || len(stories) != pods {
+		t.Fatalf("%d stories, %v", len(stories), err)
+	}
+	for _, memory := range []int{600 << 10, 1 << 20, maxTree} { // of two, three and all of them
+		got := 0
+		err := r.trees(stories, memory, func(s *waterfall.Story, tree *waterfall.Tree) {
+			if got++; tree.Spans != s.Spans || s != stories[got-1] {
+				t.Errorf("%d bytes: %d spans of %d", memory, tree.Spans, s.Spans)
+			}
+		})
+		if err != nil || got != pods {
+			t.Errorf("%d bytes: %d trees, %v", memory, got, err)
 		}
 	}
 }

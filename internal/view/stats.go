@@ -21,7 +21,7 @@ func (r *Reader) Stats(f Filter, o stats.Options, asJSON bool) error {
 		return r.filtered()
 	}
 	var starts []stats.Start
-	err = r.trees(stories, func(s *waterfall.Story, t *waterfall.Tree) {
+	err = r.trees(stories, maxTree, func(s *waterfall.Story, t *waterfall.Tree) {
 		starts = append(starts, startOf(s, explain.Explain(s, t, nil)))
 	})
 	if err != nil {

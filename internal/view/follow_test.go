@@ -1,0 +1,186 @@
+package view
+
+import (
+	"bytes"
+	"context"
+	"fmt"
+	"strings"
+	"sync"
+	"testing"
+	"time"
+
+	tracepb "go.opentelemetry.io/proto/otlp/trace/v1"
+
+	"github.com/shimtrace/shimtrace/internal/export/journal"
+	"github.com/shimtrace/shimtrace/internal/names"
+	"github.com/shimtrace/shimtrace/internal/waterfall"
+	"github.com/shimtrace/shimtrace/internal/waterfall/storytest"
+)
+
+// output is what a command has written so far.
+type output struct {
+	mu   sync.Mutex
+	text bytes.Buffer
+	more chan struct{}
+}
+
+func (o *output) Write(b []byte) (int, error) {
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	select {
+	case o.more <- struct{}{}:
+	default:
+	}
+	return o.text.Write(b)
+}
+
+// wait waits until the output has a text.
+func (o *output) wait(t *testing.T, text string) {
+	t.Helper()
+	late := time.After(time.Minute)
+	for {
+		o.mu.Lock()
+		got := o.text.String()
+		o.mu.Unlock()
+		if strings.Contains(got, text) {
+			return
+		}
+		select {
+		case <-o.more:
+		case <-late:
+			t.Fatalf("no %q in %q", text, got)
+		}
+	}
+}
+
+// following is a journal that is followed, with a sandbox in it that has ended before.
+type following struct {
+	t       *testing.T
+	journal *journal.Journal
+	out     *output
+	ended   chan error
+	pod     *tracepb.TracesData
+	stop    context.CancelFunc
+}
+
+func follow(t *testing.T, query string, f Filter, height int) *following {
+	t.Helper()
+	j, err := journal.Open(t.TempDir(), journal.Options{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { j.Close() })
+	w := &following{t: t, journal: j, out: &output{more: make(chan struct{}, 1)}, ended: make(chan error, 1)}
+	old := storytest.Another(storytest.Captured(storytest.Pods[0]), 7)
+	if err := j.UploadTraces(t.Context(), old.ResourceSpans); err != nil {
+		t.Fatal(err)
+	}
+	ctx, stop := context.WithCancel(t.Context())
+	w.stop = stop
+	t.Cleanup(stop)
+	r := &Reader{Dir: j.Dir(), Out: w.out, Warn: func(format string, args ...any) { fmt.Fprintf(w.out, format+"\n", args...) }}
+	go func() {
+		w.ended <- r.Follow(ctx, query, f, FollowOptions{Height: height, Every: time.Millisecond, Draw: waterfall.Options{Width: 80}})
+	}()
+	return w
+}
+
+// arrive appends some of the sandbox's spans to the journal.
+func (w *following) arrive(change func(*storytest.Script)) {
+	w.t.Helper()
+	s := &storytest.Script{}
+	change(s)
+	if err := w.journal.UploadTraces(w.t.Context(), s.Spans); err != nil {
+		w.t.Fatal(err)
+	}
+}
+
+func (w *following) end() string {
+	w.t.Helper()
+	select {
+	case err := <-w.ended:
+		if err != nil {
+			w.t.Fatal(err)
+		}
+	case <-time.After(time.Minute):
+		w.t.Fatal("it follows for ever")
+	}
+	return w.out.text.String()
+}
+
+var shim = storytest.Resource("containerd-shim-runc-v2")
+
+// TestFollowLines: without a terminal, each span of the next sandbox has one line, and
+// the command ends with the sandbox.
+func TestFollowLines(t *testing.T) {
+	w := follow(t, "", Filter{}, 0)
+	w.out.wait(t, "waiting for")
+	w.arrive(func(s *storytest.Script) {
+		s.Span(shim, "s", "create", "root", storytest.Task+"Create", 0, 50*time.Millisecond)
+	})
+	w.out.wait(t, "50.0ms  Task/Create")
+	w.arrive(func(s *storytest.Script) {
+		s.Span(shim, "s", "fail", "root", storytest.Task+"Start", 60*time.Millisecond, time.Millisecond, storytest.Failed("NOT_FOUND", "no\x1b[2J such"))
+		s.Span(shim, "s", "root", "", names.SandboxStart, 0, 100*time.Millisecond)
+	})
+	w.out.wait(t, "✗ NOT_FOUND no␛[2J such")
+	w.arrive(func(s *storytest.Script) {
+		s.Span(shim, "s", "delete", "root", names.ShimDelete, time.Second, time.Millisecond)
+	})
+	got := w.end()
+	if n := strings.Count(got, "Task/Create"); n != 1 {
+		t.Errorf("%d lines of one span:\n%s", n, got)
+	}
+	if strings.Contains(got, "waitVM") || strings.ContainsRune(got, '\x1b') {
+		t.Errorf("another sandbox's span, or an escape sequence:\n%q", got)
+	}
+}
+
+// TestFollowScreen: on a terminal the picture is drawn again, and fits the height until
+// the sandbox is over.
+func TestFollowScreen(t *testing.T) {
+	const height = 20
+	w := follow(t, "web-0", Filter{Pod: "web-*"}, height)
+	w.out.wait(t, "waiting for a sandbox called")
+	w.arrive(func(s *storytest.Script) {
+		for i := range 40 {
+			s.Span(shim, "s", strings.Repeat("c", i+1), "root", storytest.Task+"State", time.Duration(i)*time.Millisecond, 50*time.Millisecond)
+		}
+	})
+	w.out.wait(t, "Task/State")
+	w.arrive(func(s *storytest.Script) {
+		s.Span(shim, "s", "root", "", names.SandboxStart, 0, 100*time.Millisecond)
+		s.Span(shim, "s", "delete", "root", names.ShimDelete, time.Second, time.Millisecond)
+	})
+	got := w.end()
+	screens := strings.Split(got, "\x1b[H")
+	if len(screens) < 3 {
+		t.Fatalf("%d screens", len(screens))
+	}
+	for i, s := range screens[1 : len(screens)-1] {
+		if n := strings.Count(s, "\n"); n > height {
+			t.Errorf("screen %d has %d lines", i, n)
+		}
+	}
+	if last := screens[len(screens)-1]; strings.Count(last, "Task/State") < 40 {
+		t.Errorf("the last picture is not whole:\n%s", last)
+	}
+}
+
+// TestFollowNamed: a sandbox that is there is shown at once; ctx ends the command.
+func TestFollowNamed(t *testing.T) {
+	w := follow(t, "web-7", Filter{}, 0)
+	w.out.wait(t, "waitVM")
+	w.stop()
+	w.end()
+}
+
+func TestFitHeight(t *testing.T) {
+	lines := strings.Split(strings.Repeat("x\n", 99)+"last", "\n")
+	for _, height := range []int{1, 2, 5, 24, 99, 100, 200} {
+		got := fitHeight(lines, height)
+		if len(got) > max(height, 1) || height > 2 && got[len(got)-1] != "last" {
+			t.Errorf("%d: %q", height, got)
+		}
+	}
+}

@@ -132,11 +132,12 @@ func (r *Rig) Crictl(args ...string) Result {
 
 func (r *Rig) crictlArgs(args ...string) []string {
 	endpoint := "unix://" + r.Address()
-	return append([]string{
+	options := append([]string{
 		"--config=" + filepath.Join(r.Dir, "crictl.yaml"),
 		"--runtime-endpoint=" + endpoint,
 		"--image-endpoint=" + endpoint,
-	}, args...)
+	}, r.opts.CrictlArgs...)
+	return append(options, args...)
 }
 
 // run runs a client for as long as the rig's timeout.

@@ -48,6 +48,8 @@ type Options struct {
 	Runtimes []Runtime
 	// TOML is further sections of containerd's configuration.
 	TOML string
+	// CrictlArgs are options of every run of crictl.
+	CrictlArgs []string
 	// Debug makes containerd and the shims log at debug level.
 	Debug bool
 	// Lean does without nerdctl, crictl and CNI's plugins, which take minutes to build

@@ -9,7 +9,9 @@ echo "== the shim binary and what it starts as"
 stat -c '%n %s' bin/containerd-shim-traced-v2 bin/shimtrace-relay | awk '{printf "%s %.1f MB\n", $1, $2/1e6}'
 echo "== calls: relayed against direct"
 go test ./middleware -run '^$' -bench . -benchtime "${BENCHTIME:-2s}"
-echo "== journal and processor"
+echo "== calls between processes: through the shim's relay, and through one that only copies, against direct"
+go -C integration test ./memory -run '^$' -bench Calls -benchtime "${BENCHTIME:-2s}"
+echo "== journal and spans"
 go test ./internal/export/... -run '^$' -bench . -benchtime "${BENCHTIME:-1s}"
 echo "== reading a journal of 64 MiB: the whole process, and its peak memory"
 go test ./cmd/shimtrace -run '^$' -bench Reading -benchtime 5x

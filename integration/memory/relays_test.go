@@ -71,11 +71,7 @@ func newHost(tb testing.TB) *host {
 	h.dir, err = os.MkdirTemp("", "m")
 	check(tb, err)
 	tb.Cleanup(func() { os.RemoveAll(h.dir) })
-	build := exec.Command("go", "build", "-o", filepath.Join(h.dir, "containerd-shim-idle-v2"), "./memory/inner")
-	build.Dir = filepath.Join(traced.Root(), "integration")
-	if out, err := build.CombinedOutput(); err != nil {
-		tb.Fatalf("build the inner shim: %v\n%s", err, out)
-	}
+	h.build("./memory/inner", filepath.Join(h.dir, "containerd-shim-idle-v2"))
 	h.link = filepath.Join(h.dir, "containerd-shim-idle-traced-v2")
 	check(tb, os.Symlink(filepath.Join(bin, "containerd-shim-traced-v2"), h.link))
 	config := filepath.Join(h.dir, "config.toml")
@@ -84,6 +80,16 @@ func newHost(tb testing.TB) *host {
 		"SHIMTRACE_CONFIG="+config)
 	tb.Cleanup(h.end)
 	return h
+}
+
+// build builds a program of module integration.
+func (h *host) build(pkg, path string) {
+	h.tb.Helper()
+	build := exec.Command("go", "build", "-o", path, pkg)
+	build.Dir = filepath.Join(traced.Root(), "integration")
+	if out, err := build.CombinedOutput(); err != nil {
+		h.tb.Fatalf("build %s: %v\n%s", pkg, err, out)
+	}
 }
 
 // start starts a container's shim as containerd does, and makes the calls of its start.

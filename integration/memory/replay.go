@@ -151,6 +151,15 @@ func (r *replay) end() {
 	await(r.tb, "the relay has ended", func() bool { return !exists(r.relay) })
 }
 
+// dials reports whether somebody listens at a socket.
+func dials(sock string) bool {
+	conn, err := net.Dial("unix", sock)
+	if err == nil {
+		conn.Close()
+	}
+	return err == nil
+}
+
 func exists(pid int) bool {
 	text, err := os.ReadFile(fmt.Sprintf("/proc/%d/stat", pid))
 	return err == nil && !strings.Contains(string(text), ") Z ")

@@ -82,18 +82,19 @@ func (p Proc) Start(pid int) (uint64, error) {
 
 // Stat returns a process's parent and start, as in Process.
 func (p Proc) Stat(pid int) (parent int, start uint64, err error) {
-	fields, err := statFields(p.path(pid, "stat"))
+	var room [maxStat]byte
+	fields, err := statFields(room[:], p.path(pid, "stat"))
 	if err != nil {
 		return 0, 0, gone(err)
 	}
 	const ppid, startTime = 4 - 3, 22 - 3 // from the third field on
-	if len(fields) <= startTime {
+	if nthField(fields, startTime) == nil {
 		return 0, 0, fmt.Errorf("process %d: its stat is none", pid)
 	}
-	if parent, err = strconv.Atoi(string(fields[ppid])); err != nil {
+	if parent, err = strconv.Atoi(string(nthField(fields, ppid))); err != nil {
 		return 0, 0, fmt.Errorf("process %d: its parent: %w", pid, err)
 	}
-	if start, err = strconv.ParseUint(string(fields[startTime]), 10, 64); err != nil {
+	if start, err = strconv.ParseUint(string(nthField(fields, startTime)), 10, 64); err != nil {
 		return 0, 0, fmt.Errorf("process %d: its start: %w", pid, err)
 	}
 	return parent, start, nil
@@ -101,8 +102,8 @@ func (p Proc) Stat(pid int) (parent int, start uint64, err error) {
 
 // statFields returns the fields of a stat file of /proc (proc_pid_stat(5)), from the third
 // one on. It returns none if the file is none.
-func statFields(path string) ([][]byte, error) {
-	text, err := readBounded(path, maxStat)
+func statFields(room []byte, path string) ([]byte, error) {
+	text, err := readInto(room, path)
 	if err != nil {
 		return nil, err
 	}
@@ -111,7 +112,25 @@ func statFields(path string) ([][]byte, error) {
 	if name < 0 {
 		return nil, nil
 	}
-	return bytes.Fields(text[name+1:]), nil
+	return text[name+1:], nil
+}
+
+// nthField returns a word of a text, counted from 0; nil if there are fewer.
+func nthField(text []byte, n int) []byte {
+	for {
+		text = bytes.TrimLeft(text, " \t\n")
+		end := bytes.IndexAny(text, " \t\n")
+		if end < 0 {
+			end = len(text)
+		}
+		switch {
+		case end == 0:
+			return nil
+		case n == 0:
+			return text[:end]
+		}
+		text, n = text[end:], n-1
+	}
 }
 
 const (
@@ -158,16 +177,20 @@ func (p Proc) Exe(pid int) (File, error) {
 
 // users reads the Uid line of /proc/PID/status.
 func (p Proc) users(pid int) (users [4]uint32, err error) {
-	status, err := readBounded(p.path(pid, "status"), maxStat)
+	var room [maxStat]byte
+	status, err := readInto(room[:], p.path(pid, "status"))
 	if err != nil {
 		return users, gone(err)
 	}
-	for line := range bytes.Lines(status) {
-		if n, _ := fmt.Sscanf(string(line), "Uid: %d %d %d %d", &users[0], &users[1], &users[2], &users[3]); n == len(users) {
-			return users, nil
+	_, ids, _ := bytes.Cut(status, []byte("\nUid:"))
+	for i := range users {
+		id, err := strconv.ParseUint(string(nthField(ids, i)), 10, 32)
+		if err != nil {
+			return users, fmt.Errorf("process %d: its users are not in its status", pid)
 		}
+		users[i] = uint32(id)
 	}
-	return users, fmt.Errorf("process %d: its users are not in its status", pid)
+	return users, nil
 }
 
 func (p Proc) path(pid int, elem ...string) string {
@@ -190,4 +213,31 @@ func readBounded(path string, limit int64) ([]byte, error) {
 	}
 	defer f.Close()
 	return io.ReadAll(io.LimitReader(f, limit))
+}
+
+// readInto reads the beginning of a file of /proc, as much as there is room for. The relays
+// of a host with many processes read many: it leaves next to nothing on the heap.
+func readInto(room []byte, path string) (text []byte, err error) {
+	fd := -1
+	for again := true; again; again = err == unix.EINTR {
+		fd, err = unix.Open(path, unix.O_RDONLY|unix.O_NONBLOCK|unix.O_CLOEXEC, 0)
+	}
+	if err != nil {
+		return nil, &os.PathError{Op: "open", Path: path, Err: err}
+	}
+	defer unix.Close(fd)
+	for len(text) < len(room) {
+		n, err := unix.Read(fd, room[len(text):])
+		if err == unix.EINTR {
+			continue
+		}
+		if err != nil {
+			return nil, &os.PathError{Op: "read", Path: path, Err: err}
+		}
+		if n == 0 {
+			break
+		}
+		text = room[:len(text)+n]
+	}
+	return text, nil
 }

@@ -65,9 +65,14 @@ func (p Proc) Stopped(pid int) bool {
 
 // stateOf returns the state letter in a stat file of /proc; 0 if there is none.
 func stateOf(path string) byte {
-	fields, err := statFields(path)
-	if err != nil || len(fields) == 0 {
+	var room [maxStat]byte
+	fields, err := statFields(room[:], path)
+	if err != nil {
 		return 0
 	}
-	return fields[0][0]
+	state := nthField(fields, 0)
+	if len(state) == 0 {
+		return 0
+	}
+	return state[0]
 }

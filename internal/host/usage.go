@@ -20,20 +20,18 @@ type Usage struct {
 
 // Usage looks at a process. The error is ErrGone if it is gone.
 func (p Proc) Usage(of Process) (u Usage, err error) {
-	fields, err := statFields(p.path(of.PID, "stat"))
+	var room [maxStat]byte
+	fields, err := statFields(room[:], p.path(of.PID, "stat"))
 	if err != nil {
 		return u, gone(err)
 	}
 	const majflt, cmajflt, startTime = 12 - 3, 13 - 3, 22 - 3 // from the third field on
-	if len(fields) <= startTime {
-		return u, ErrGone
-	}
-	start, err := strconv.ParseUint(string(fields[startTime]), 10, 64)
+	start, err := strconv.ParseUint(string(nthField(fields, startTime)), 10, 64)
 	if err != nil || start != of.Start {
 		return u, ErrGone
 	}
-	own, _ := strconv.ParseInt(string(fields[majflt]), 10, 64)
-	children, _ := strconv.ParseInt(string(fields[cmajflt]), 10, 64)
+	own, _ := strconv.ParseInt(string(nthField(fields, majflt)), 10, 64)
+	children, _ := strconv.ParseInt(string(nthField(fields, cmajflt)), 10, 64)
 	return Usage{Start: start, CPU: CPUTime(of.PID), MajorFaults: own + children}, nil
 }
 

@@ -110,6 +110,7 @@ func Prepare(o Options) (*Process, error) {
 	p.kata = kata.New(kata.Options{
 		Config: p.Config, Who: p.Who, Container: p.Container, Telemetry: tel, Log: p.Log, Guard: &p.guarded, Held: held,
 	})
+	limitProcessors(p.kata != nil)
 	return p, nil
 }
 

@@ -256,6 +256,7 @@ func (p *Process) goOn(was saved, left kata.Left) error {
 	}
 	p.tell(tel)
 	p.kata = kata.New(kata.Options{Config: p.Config, Who: p.Who, Container: p.Container, Telemetry: tel, Log: p.Log, Guard: &p.guarded, Left: left, Held: p.memory.held()})
+	limitProcessors(p.kata != nil)
 	p.know(was)
 	return nil
 }

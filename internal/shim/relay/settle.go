@@ -1,28 +1,35 @@
 package relay
 
 import (
+	"bufio"
+	"bytes"
 	"context"
+	"io"
 	"os"
 	"runtime"
 	"runtime/debug"
+	"runtime/metrics"
 	"strconv"
-	"strings"
 	"time"
 
 	"golang.org/x/sys/unix"
 )
 
 const (
-	// gcPercent trades time, of which the relay needs little, for memory, of which
-	// there is a relay's worth in every pod.
-	gcPercent = 25
+	// gcPercent has the first collection come with 4 MB on the heap: a relay that starts and
+	// is left alone needs less, and a collection makes the runtime's own lists larger, by
+	// 0.5 MB for good, since each size of object has its own then. settle collects what a
+	// burst has left.
+	gcPercent = 100
 	// memoryLimit is what the relay may have on its heap before the garbage collector
 	// works harder, in bytes. All that it queues and holds for guests is bounded to
 	// less.
 	memoryLimit = 64 << 20
-	// burstBytes is how much is allocated before it is worth while to give memory back, and
-	// quiet how much may be in a settlePause that counts as one of rest.
-	burstBytes = 128 << 10
+	// burstBytes is how much is allocated before it is worth while to collect garbage.
+	burstBytes = 2 << 20
+	// startBytes is how much is allocated before the program's pages are worth looking for,
+	// and quietBytes how much may be in a settlePause that counts as one of rest.
+	startBytes = 128 << 10
 	quietBytes = 32 << 10
 	// settlePause and settledPause are between looks at that, before and after a burst
 	// is over.
@@ -36,84 +43,124 @@ func limitMemory() {
 	debug.SetMemoryLimit(memoryLimit)
 }
 
+// limitProcessors has the process use no more processors than it needs, since each has
+// memory of its own. Frames need one; where the spans of an agent or a runtime are placed
+// beside them, they have another.
+func limitProcessors(spans bool) {
+	n := 1
+	if spans {
+		n = 2
+	}
+	if runtime.GOMAXPROCS(0) > n {
+		runtime.GOMAXPROCS(n)
+	}
+}
+
 // settle gives memory back to the system whenever a burst of work is over, until ctx is
 // done: the start of a pod takes more than the rest of its life.
 func settle(ctx context.Context) {
-	var last, settled uint64 // bytes allocated until the last look, and until the last time
-	freed := false           // at the last look: collecting garbage used the program too
-	for pause := settlePause; ; {
+	var last, collected, unmapped uint64 // bytes allocated until the last look, and until the last times
+	timer := time.NewTimer(settlePause)
+	defer timer.Stop()
+	for {
 		select {
 		case <-ctx.Done():
 			return
-		case <-time.After(pause):
+		case <-timer.C:
 		}
-		var m runtime.MemStats
-		runtime.ReadMemStats(&m)
+		now := allocated()
+		pause := settlePause
 		switch {
-		case freed:
-			UnmapProgram()
-			freed, pause = false, settledPause
-		case settled > 0 && m.TotalAlloc-settled < burstBytes: // the start is one in any case
+		case unmapped > 0 && now-unmapped < startBytes: // the start is a burst in any case
 			pause = settledPause
-		case m.TotalAlloc-last > quietBytes:
-			pause = settlePause
+		case now-last > quietBytes:
+		case now-collected >= burstBytes:
+			debug.FreeOSMemory() // which uses the program: its pages come next
+			collected = allocated()
 		default:
-			debug.FreeOSMemory()
-			settled, freed, pause = m.TotalAlloc, true, settlePause
+			UnmapProgram()
+			unmapped, pause = allocated(), settledPause
 		}
-		last = m.TotalAlloc
+		last = now
+		timer.Reset(pause)
 	}
+}
+
+// allocated returns how many bytes have been allocated on the heap. In contrast to
+// runtime.ReadMemStats it does not have each processor put down what it is filling, which
+// would cost as much as a collection.
+func allocated() uint64 {
+	sample := []metrics.Sample{{Name: "/gc/heap/allocs:bytes"}}
+	metrics.Read(sample)
+	if sample[0].Value.Kind() != metrics.KindUint64 {
+		return 0
+	}
+	return sample[0].Value.Uint64()
 }
 
 // UnmapProgram has the program's own pages counted as the page cache's alone, of which
 // a start needs many once: what is used again is mapped again, without reading.
 func UnmapProgram() {
-	text, err := os.ReadFile("/proc/self/smaps")
+	f, err := os.Open("/proc/self/smaps")
 	if err != nil {
 		return
 	}
-	for _, m := range programPages(string(text)) {
+	defer f.Close()
+	programPages(f, func(m mapping) {
 		_, _, _ = unix.Syscall(unix.SYS_MADVISE, m.start, m.size, unix.MADV_DONTNEED)
-	}
+	})
 }
 
 // mapping is a part of the address space, in bytes.
 type mapping struct{ start, size uintptr }
 
-// programPages returns, of a text as /proc/PID/smaps has it, what is mapped of files and
+// programPages calls f, for a text as /proc/PID/smaps has it, with what is mapped of files and
 // is as it is there: a page that was written to, also before it was protected from that,
-// would be lost.
-func programPages(smaps string) (all []mapping) {
+// would be lost. It allocates next to nothing.
+func programPages(smaps io.Reader, f func(mapping)) {
 	var m mapping
-	for line := range strings.Lines(smaps) {
-		f := strings.Fields(line)
+	lines := bufio.NewScanner(smaps)
+	for lines.Scan() {
+		line := lines.Bytes()
+		name, value := cutField(line)
 		switch {
-		case len(f) == 0:
-		case !strings.HasSuffix(f[0], ":"):
-			m = parseMapping(f)
-		case (f[0] == "Anonymous:" || f[0] == "Swap:") && (len(f) < 2 || f[1] != "0"):
-			m = mapping{}
-		case f[0] == "VmFlags:" && m.size > 0: // the last line of each
-			all = append(all, m)
+		case len(name) == 0:
+		case name[len(name)-1] != ':':
+			m = parseMapping(line)
+		case string(name) == "Anonymous:" || string(name) == "Swap:":
+			if kilobytes, _ := cutField(value); string(kilobytes) != "0" {
+				m = mapping{}
+			}
+		case string(name) == "VmFlags:" && m.size > 0: // the last line of each
+			f(m)
 		}
 	}
-	return all
 }
 
 // parseMapping parses the head of a mapping: its range, permissions, offset, device,
 // inode and path. It is empty unless it is of a file and cannot be written to.
-func parseMapping(f []string) (m mapping) {
-	if len(f) < 6 || f[1] != "r-xp" && f[1] != "r--p" || f[4] == "0" || !strings.HasPrefix(f[5], "/") {
+func parseMapping(line []byte) (m mapping) {
+	var f [6][]byte
+	for i := range f {
+		f[i], line = cutField(line)
+	}
+	if string(f[1]) != "r-xp" && string(f[1]) != "r--p" || string(f[4]) == "0" || !bytes.HasPrefix(f[5], []byte("/")) {
 		return m
 	}
-	from, to, _ := strings.Cut(f[0], "-")
-	a, err := strconv.ParseUint(from, 16, 64)
+	from, to, _ := bytes.Cut(f[0], []byte("-"))
+	a, err := strconv.ParseUint(string(from), 16, 64)
 	if err != nil {
 		return m
 	}
-	b, err := strconv.ParseUint(to, 16, 64)
+	b, err := strconv.ParseUint(string(to), 16, 64)
 	if err != nil || b <= a {
 		return m
 	}
 	return mapping{uintptr(a), uintptr(b - a)}
+}
+
+// cutField returns the first word of a line, and what is behind it.
+func cutField(line []byte) (word, rest []byte) {
+	word, rest, _ = bytes.Cut(bytes.TrimLeft(line, " "), []byte(" "))
+	return word, rest
 }

@@ -2,6 +2,7 @@ package relay
 
 import (
 	"slices"
+	"strings"
 	"testing"
 )
 
@@ -23,10 +24,14 @@ func TestProgramPages(t *testing.T) {
 		"00800000-00400000 r-xp 00000000 08:01 42    /usr/bin/x\n" + clean +
 		"x-y r-xp 00000000 08:01 42    /usr/bin/x\n" + clean
 	want := []mapping{{0x400000, 0x400000}, {0x800000, 0x400000}}
-	if got := programPages(smaps); !slices.Equal(got, want) {
+	pages := func(text string) (all []mapping) {
+		programPages(strings.NewReader(text), func(m mapping) { all = append(all, m) })
+		return all
+	}
+	if got := pages(smaps); !slices.Equal(got, want) {
 		t.Errorf("%#x, want %#x", got, want)
 	}
-	if got := programPages("nonsense"); len(got) != 0 {
+	if got := pages("nonsense\n\n"); len(got) != 0 {
 		t.Errorf("%#x", got)
 	}
 	UnmapProgram() // and the program runs on

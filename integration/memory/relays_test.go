@@ -76,7 +76,7 @@ func newHost(tb testing.TB) *host {
 	check(tb, os.Symlink(filepath.Join(bin, "containerd-shim-traced-v2"), h.link))
 	config := filepath.Join(h.dir, "config.toml")
 	check(tb, os.WriteFile(config, fmt.Appendf(nil, "[journal]\ndir = %q\n[relay]\nstate_dir = %q\n", filepath.Join(h.dir, "journal"), filepath.Join(h.dir, "state")), 0o600))
-	h.environ = append(os.Environ(), "GOMAXPROCS=2", "TTRPC_ADDRESS=/run/none.sock.ttrpc", "GRPC_ADDRESS=/run/none.sock", "NAMESPACE=k8s.io", "PATH="+h.dir+":"+os.Getenv("PATH"),
+	h.environ = append(os.Environ(), "TTRPC_ADDRESS=/run/none.sock.ttrpc", "GRPC_ADDRESS=/run/none.sock", "NAMESPACE=k8s.io", "PATH="+h.dir+":"+os.Getenv("PATH"),
 		"SHIMTRACE_CONFIG="+config)
 	tb.Cleanup(h.end)
 	return h

@@ -25,6 +25,7 @@ import (
 	"github.com/shimtrace/shimtrace/internal/shim/evidence"
 	"github.com/shimtrace/shimtrace/internal/shim/helpers"
 	"github.com/shimtrace/shimtrace/internal/shim/kata"
+	"github.com/shimtrace/shimtrace/internal/shim/processors"
 	"github.com/shimtrace/shimtrace/internal/shim/state"
 	"github.com/shimtrace/shimtrace/internal/shim/telemetry"
 	"github.com/shimtrace/shimtrace/middleware"
@@ -89,6 +90,7 @@ type Process struct {
 func Prepare(o Options) (*Process, error) {
 	p := &Process{Options: o, known: make(chan struct{}), pressure: evidence.ReadPressure(procDir)}
 	close(p.known)
+	most := processors.Begin()
 	raiseOOMScore(p.Log)
 	var err error
 	if p.cause, err = telemetry.Cause(p.Who.Notes, p.Config.Trace.Annotations); err != nil {
@@ -110,8 +112,18 @@ func Prepare(o Options) (*Process, error) {
 	p.kata = kata.New(kata.Options{
 		Config: p.Config, Who: p.Who, Container: p.Container, Telemetry: tel, Log: p.Log, Guard: &p.guarded, Held: held,
 	})
-	limitProcessors(p.kata != nil)
+	p.useProcessors(most)
 	return p, nil
+}
+
+// useProcessors has frames pass on one processor. Where the spans of an agent or a runtime are
+// placed beside them, these have another.
+func (p *Process) useProcessors(most processors.Most) {
+	if p.kata == nil {
+		most.Use(1)
+	} else {
+		most.Use(2)
+	}
 }
 
 // tell has the process's spans go somewhere.

@@ -21,6 +21,7 @@ import (
 	"github.com/shimtrace/shimtrace/internal/losses"
 	"github.com/shimtrace/shimtrace/internal/names"
 	"github.com/shimtrace/shimtrace/internal/shim/kata"
+	"github.com/shimtrace/shimtrace/internal/shim/processors"
 	"github.com/shimtrace/shimtrace/internal/shim/state"
 	"github.com/shimtrace/shimtrace/internal/shim/telemetry"
 	"github.com/shimtrace/shimtrace/middleware"
@@ -256,7 +257,7 @@ func (p *Process) goOn(was saved, left kata.Left) error {
 	}
 	p.tell(tel)
 	p.kata = kata.New(kata.Options{Config: p.Config, Who: p.Who, Container: p.Container, Telemetry: tel, Log: p.Log, Guard: &p.guarded, Left: left, Held: p.memory.held()})
-	limitProcessors(p.kata != nil)
+	p.useProcessors(processors.Begin())
 	p.know(was)
 	return nil
 }

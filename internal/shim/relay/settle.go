@@ -6,7 +6,6 @@ import (
 	"context"
 	"io"
 	"os"
-	"runtime"
 	"runtime/debug"
 	"runtime/metrics"
 	"strconv"
@@ -41,19 +40,6 @@ const (
 func limitMemory() {
 	debug.SetGCPercent(gcPercent)
 	debug.SetMemoryLimit(memoryLimit)
-}
-
-// limitProcessors has the process use no more processors than it needs, since each has
-// memory of its own. Frames need one; where the spans of an agent or a runtime are placed
-// beside them, they have another.
-func limitProcessors(spans bool) {
-	n := 1
-	if spans {
-		n = 2
-	}
-	if runtime.GOMAXPROCS(0) > n {
-		runtime.GOMAXPROCS(n)
-	}
 }
 
 // settle gives memory back to the system whenever a burst of work is over, until ctx is

@@ -22,6 +22,7 @@ import (
 
 	"github.com/shimtrace/shimtrace/internal/host"
 	"github.com/shimtrace/shimtrace/internal/shim/command"
+	"github.com/shimtrace/shimtrace/internal/shim/processors"
 	"github.com/shimtrace/shimtrace/internal/shim/state"
 	"github.com/shimtrace/shimtrace/internal/shimname"
 )
@@ -67,6 +68,7 @@ func Spawn(line command.Line, action string) (*Standby, error) {
 	cmd := exec.Command(program)
 	cmd.Args = line.Of(action)
 	cmd.Dir = "/"
+	cmd.Env = processors.Environ()
 	cmd.ExtraFiles = []*os.File{theirs}
 	cmd.SysProcAttr = &syscall.SysProcAttr{Setpgid: true}
 	if err := cmd.Start(); err != nil {

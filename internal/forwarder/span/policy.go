@@ -71,19 +71,16 @@ type Counters struct {
 	Reduced, Cut, Dropped atomic.Uint64
 }
 
-// keepList is Options.Keep, prepared for lookup.
-type keepList struct {
-	exact    map[string]struct{}
-	prefixes []string
-}
+// keepList is Options.Keep, prepared for lookup: an attribute costs less to compare with a few
+// keys than to hash.
+type keepList struct{ exact, prefixes []string }
 
-func newKeepList(keys []string) keepList {
-	l := keepList{exact: make(map[string]struct{}, len(keys))}
+func newKeepList(keys []string) (l keepList) {
 	for _, k := range keys {
 		if prefix, ok := strings.CutSuffix(k, "*"); ok {
 			l.prefixes = append(l.prefixes, prefix)
 		} else {
-			l.exact[k] = struct{}{}
+			l.exact = append(l.exact, k)
 		}
 	}
 	return l
@@ -98,8 +95,12 @@ func (l *keepList) has(key []byte) bool {
 			return true
 		}
 	}
-	_, ok := l.exact[string(key)]
-	return ok
+	for _, k := range l.exact {
+		if string(key) == k {
+			return true
+		}
+	}
+	return false
 }
 
 // reserved reports whether only the host sets a key, even if Keep lists it.

@@ -39,6 +39,11 @@ func (f *Forwarder) collator(s *sandbox) *collate.Collator {
 	}
 	o := f.opts.Collation(s.from)
 	o.Sink, o.Drop, o.Arrived = f.send, f.dropped(o.Drop), f.wake
+	o.Done = func(used *span.Span) {
+		if used.Reusable() {
+			s.spares.Put(used)
+		}
+	}
 	c := collate.New(o)
 	s.collator.Store(c)
 	f.collators++

@@ -75,6 +75,9 @@ func (c *connection) decode(d *agent.Decoder, payload []byte) (next *agent.Decod
 		}
 	}()
 	if c.spare == nil {
+		c.spare, _ = s.spares.Get().(*span.Span)
+	}
+	if c.spare == nil {
 		c.spare = new(span.Span)
 	}
 	span := c.spare

@@ -1,6 +1,7 @@
 package forwarder
 
 import (
+	"sync"
 	"sync/atomic"
 	"time"
 
@@ -25,6 +26,8 @@ type sandbox struct {
 	reads *rate.Limiter // bytes off the wire
 	opens *rate.Limiter // connections
 	cpu   *budget
+
+	spares sync.Pool // spans for reuse
 
 	queue       chan item // nil: no connection yet
 	queued      atomic.Int64

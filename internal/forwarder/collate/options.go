@@ -8,6 +8,7 @@ import (
 
 	"github.com/shimtrace/shimtrace/internal/defaults"
 	"github.com/shimtrace/shimtrace/internal/forwarder/calls"
+	"github.com/shimtrace/shimtrace/internal/forwarder/span"
 )
 
 // Sink takes a batch of n spans of one resource and instrumentation scope, encoded as
@@ -42,6 +43,9 @@ type Options struct {
 	// Drop is called for each span that will not reach the sink. It is called from the
 	// same methods as Sink and must not block. Default: none.
 	Drop func(reason Reason, n int)
+	// Done is called with each span of the agent once nothing refers to it any more. Default:
+	// none.
+	Done func(*span.Span)
 	// Arrived is called for each span that is added: Tick is due within a second. It must not
 	// block. Default: none.
 	Arrived func()
@@ -55,6 +59,9 @@ func (o *Options) defaults() {
 	o.MaxBatch = cmp.Or(o.MaxBatch, 256)
 	if o.Drop == nil {
 		o.Drop = func(Reason, int) {}
+	}
+	if o.Done == nil {
+		o.Done = func(*span.Span) {}
 	}
 	if o.Arrived == nil {
 		o.Arrived = func() {}

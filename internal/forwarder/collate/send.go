@@ -91,6 +91,9 @@ func (s *source) send(top *node, p placement) {
 			s.stack = append(s.stack, child)
 		}
 		slices.Reverse(s.stack[from:])
+		if s.above != nil {
+			s.opts.Done(n.Span.Span)
+		}
 		s.waiting.reuse(n)
 	}
 	for _, n := range apart {

@@ -52,6 +52,13 @@ func (s *Span) Clone() *Span {
 	return &c
 }
 
+// maxReuse bounds the memory of a span that is used again, beyond what Cost says of its new
+// content.
+const maxReuse = 1 << 10
+
+// Reusable reports whether to decode another span into s, which nothing refers to any more.
+func (s *Span) Reusable() bool { return cap(s.rest) <= maxReuse }
+
 // AppendElement appends the span as one element of ScopeSpans.spans: consecutive calls make the
 // body of a ScopeSpans message.
 func (s *Span) AppendElement(b []byte) []byte {

@@ -1,11 +1,16 @@
 package vmshim_test
 
 import (
+	"fmt"
+	"os"
+	"path/filepath"
 	"testing"
 	"time"
 
 	"github.com/shimtrace/shimtrace/integration/image"
+	"github.com/shimtrace/shimtrace/integration/rust/agent"
 	"github.com/shimtrace/shimtrace/integration/traced"
+	"github.com/shimtrace/shimtrace/integration/vm"
 	"github.com/shimtrace/shimtrace/internal/explain"
 	"github.com/shimtrace/shimtrace/internal/explain/seeded"
 	"github.com/shimtrace/shimtrace/internal/export/journal"
@@ -53,4 +58,24 @@ func TestExplainLateAgent(t *testing.T) {
 	e := explained(t, in, "c1")
 	t.Logf("%s", e)
 	seeded.Named(t, seeded.Cause{ID: "late-agent", How: "an agent that answers three seconds after the VMM is up", Parts: seeded.VM, Also: besides}, e)
+}
+
+// TestExplainGuest: a start in an emulated guest has an owner for all of its time.
+func TestExplainGuest(t *testing.T) {
+	dir := t.TempDir()
+	pattern := filepath.Join(dir, "{sandbox}", "vm.sock")
+	in, runtime := wrapped(t, fmt.Sprintf("inject = 'on'\n[agent.sockets]\ntest = %q\n", pattern), "VMSHIM_MODE=external", "VMSHIM_SOCKET="+pattern, "VMSHIM_BOOT=1s")
+	const id = "c1"
+	socket := filepath.Join(dir, id, "vm.sock")
+	check(t, os.Mkdir(filepath.Dir(socket), 0o700))
+	vm.StartHybrid(t, vm.HybridOptions{
+		Socket:   socket,
+		Files:    map[string]string{"bin/agent": agent.Program(t)},
+		Services: []string{"agent --listen vsock://:1024 --export vsock://2:10240 --flush-ms 200"},
+	})
+	check(t, in.Rig.Ctr("run", "--rm", "--runtime", runtime.Shim(), image.Busybox, id, "echo", "hi").Check())
+	waitSpans(t, in, id, ended...)
+	e := explained(t, in, id)
+	t.Logf("%s", e)
+	seeded.Covered(t, "VM-shaped shim, an emulated guest, requests relayed", e)
 }

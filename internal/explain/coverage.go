@@ -86,8 +86,8 @@ func alone(s *critical.Start, g *critical.Segment) bool {
 		return false
 	}
 	switch g.Layer {
-	case critical.Runtime, critical.Agent:
-		return false // they wait for each other
+	case critical.Runtime:
+		return s.Requests // else it may wait for the agent
 	case critical.Shim:
 		return s.Processes || !critical.IsCall(g.Node)
 	}

@@ -8,8 +8,8 @@ import (
 )
 
 // fact says what goes on in a span that says little itself, or in a stretch between two
-// spans whose maker records nothing there. Empty fields match anything; names may end
-// in "*".
+// spans whose maker records nothing there. Empty fields match anything; names may begin
+// or end in "*".
 type fact struct {
 	maker             waterfall.Maker
 	in, after, before string
@@ -26,6 +26,9 @@ var facts = [...]fact{
 	{maker: waterfall.ByRuntime, in: "connect", leaf: true, layer: GuestKernel, what: "waits until the agent answers: the guest boots"},
 	// src/runtime/virtcontainers/sandbox.go, startVM: the VM is started, then the agent asked.
 	{maker: waterfall.ByRuntime, in: "startVM", before: kata.RequestPrefix + "*", layer: GuestKernel, what: "starts the VM and waits until the agent answers"},
+	// The same, and src/runtime-rs/crates/runtimes/virt_container/src/sandbox.rs, start, by
+	// the first request that the relay saw.
+	{maker: waterfall.ByShim, in: "*Task/Create", before: kata.AgentService + "/CreateSandbox", layer: GuestKernel, what: "starts the VM and waits until the agent answers"},
 	// src/runtime/virtcontainers/qemu.go, waitVM: it waits for QEMU's QMP socket.
 	{maker: waterfall.ByRuntime, in: "waitVM", leaf: true, layer: VMM, what: "waits for the VMM's control socket"},
 	// src/runtime-rs/crates/agent/src/kata/agent.rs, start: it connects to the agent.
@@ -69,6 +72,9 @@ func is(pattern string, n *waterfall.Node) bool {
 	}
 	if prefix, ok := strings.CutSuffix(pattern, "*"); ok {
 		return strings.HasPrefix(n.Name(), prefix)
+	}
+	if suffix, ok := strings.CutPrefix(pattern, "*"); ok {
+		return strings.HasSuffix(n.Name(), suffix)
 	}
 	return n.Name() == pattern
 }

@@ -27,8 +27,9 @@ type Start struct {
 	Exact bool
 	// VM: the container runs in a VM.
 	VM bool
-	// Processes: the helpers that the inner shim ran are recorded.
-	Processes bool
+	// Processes: the helpers that the inner shim ran are recorded; Requests: so are the
+	// runtime's requests to the agent, as the relay saw them.
+	Processes, Requests bool
 	// Path covers From to To in the order of time, without holes.
 	Path []Segment
 
@@ -119,6 +120,8 @@ func (s *Start) look(n *waterfall.Node) {
 		s.VM = true
 	case Program(n) != "":
 		s.Processes = true
+	case IsRequest(n):
+		s.Requests = true
 	case starts(n) && s.worth(n) < s.worth(s.Target), starts(n) && s.worth(n) == s.worth(s.Target) && s.worth(n) < noTarget && n.Start() < s.Target.Start():
 		s.Target = n
 	}

@@ -16,6 +16,7 @@ import (
 	"github.com/shimtrace/shimtrace/internal/export/client"
 	"github.com/shimtrace/shimtrace/internal/export/journal"
 	"github.com/shimtrace/shimtrace/internal/export/ship"
+	"github.com/shimtrace/shimtrace/internal/export/tail"
 )
 
 // Shipment brings one journal to its collector.
@@ -47,7 +48,11 @@ func (s *Shipment) Ship(ctx context.Context, once bool, idle time.Duration) (err
 		return err
 	}
 	defer func() { err = errors.Join(err, j.Close()) }()
-	return (&ship.Shipper{Dir: s.cfg.Journal.Dir, Client: client, Once: once, Idle: idle, Journal: j, Progress: s.update}).Run(ctx)
+	return (&ship.Shipper{Dir: s.cfg.Journal.Dir, Client: client, Once: once, Idle: idle, Journal: j, Progress: s.update, Only: only(s.cfg.Export)}).Run(ctx)
+}
+
+func only(e config.Export) tail.Options {
+	return tail.Options{Only: e.Only, SlowStart: time.Duration(e.SlowStart), Ratio: e.Ratio}
 }
 
 // update notes the progress. It warns of what the collector says of spans that it took,
@@ -116,6 +121,9 @@ func Line(s ship.Status) string {
 	}
 	if rejected > 0 {
 		line += fmt.Sprintf(", %d refused", rejected)
+	}
+	if s.KeptOut > 0 {
+		line += fmt.Sprintf(", %d kept out", s.KeptOut)
 	}
 	if s.Aside > 0 {
 		line += fmt.Sprintf(", %d set aside", s.Aside)

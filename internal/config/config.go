@@ -179,6 +179,12 @@ type Export struct {
 	Timeout  Duration `toml:"timeout"`
 	// Compression is "gzip" or "none" (OTEL_EXPORTER_OTLP_COMPRESSION).
 	Compression string `toml:"compression"`
+	// Only is "all", "slow" or "failed": of which sandboxes spans are shipped, by their
+	// start. SlowStart is what is slow, Ratio the part of the others that is shipped as
+	// well.
+	Only      string   `toml:"only"`
+	SlowStart Duration `toml:"slow_start"`
+	Ratio     float64  `toml:"ratio"`
 	// Shipper is the program that drains the journal and receives the runtimes' spans;
 	// empty means the shimtrace tool beside the wrapper or on PATH.
 	Shipper string `toml:"shipper"`
@@ -262,6 +268,8 @@ func Default() Config {
 			Protocol:    "http/protobuf",
 			Timeout:     Duration(10 * time.Second),
 			Compression: "gzip",
+			Only:        "all",
+			SlowStart:   Duration(5 * time.Second),
 		},
 		Journal: Journal{
 			Dir:          "/var/lib/shimtrace/journal",

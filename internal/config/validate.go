@@ -85,6 +85,10 @@ func (c *Config) violations() []violation {
 	r.oneOf("export.protocol", c.Export.Protocol, protocols...)
 	r.oneOf("process.record", c.Process.Record, "auto", "off")
 	r.oneOf("export.compression", c.Export.Compression, "gzip", "none")
+	r.oneOf("export.only", c.Export.Only, "all", "slow", "failed")
+	if !(c.Export.Ratio >= 0 && c.Export.Ratio <= 1) {
+		r.want(fmt.Errorf("%v is no part of a whole: write a number from 0 to 1", c.Export.Ratio), "export.ratio")
+	}
 	r.want(checkEndpoint(c.Export.Endpoint), "export.endpoint")
 	if c.Export.Endpoint != "" && c.OTLP.serves(c.Export.Endpoint) {
 		r.want(errItself, "export.endpoint")

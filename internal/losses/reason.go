@@ -28,6 +28,7 @@ const (
 	CollectorTooLarge
 	CollectorFails
 	Undecodable
+	KeptOut
 
 	SpanRate
 	ByteRate
@@ -82,6 +83,7 @@ var words = [reasons]struct{ name, meaning string }{
 	CollectorTooLarge:    {"collector_too_large", "the collector refused an upload of this single span as too large"},
 	CollectorFails:       {"collector_fails", "the collector, or a proxy before it, failed on them repeatedly while others were taken"},
 	Undecodable:          {"undecodable", "a record was intact but not OTLP"},
+	KeptOut:              {"kept_out", "`only` of `[export]` leaves their sandbox out: no loss, they stay in the journal until its end"},
 
 	SpanRate: {"span_rate", "the sandbox sent more spans than `[agent.limits]` allows"},
 	ByteRate: {"byte_rate", "it sent more bytes than allowed, or spans that take more memory"},

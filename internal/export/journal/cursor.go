@@ -29,6 +29,9 @@ type Cursor struct {
 	// Aside are ranges before the position whose spans the collector has not taken yet,
 	// while it takes others.
 	Aside []Range `json:"aside,omitempty"`
+	// Held are records before the position of which it is not decided yet whether they
+	// are shipped. For the journal they have not been read.
+	Held []Range `json:"held,omitempty"`
 }
 
 // Range is a part of a segment: the records from Offset to End, of which it means the
@@ -50,8 +53,13 @@ func (c Cursor) aside(segment uint64) (spans int) {
 	return spans
 }
 
-// passed reports whether the cursor is behind the record.
+// passed reports whether the cursor is behind the record, which is not held.
 func (c Cursor) passed(r Record) bool {
+	at := Position{r.Segment, r.Offset}
+	return c.behind(r) && !slices.ContainsFunc(c.Held, func(h Range) bool { return h.Position == at })
+}
+
+func (c Cursor) behind(r Record) bool {
 	if i := slices.IndexFunc(c.Behind, func(p Position) bool { return p.Segment == r.Segment }); i >= 0 {
 		return r.Offset < c.Behind[i].Offset
 	}
@@ -61,7 +69,7 @@ func (c Cursor) passed(r Record) bool {
 const cursorName = "shipped.json"
 
 // maxCursor bounds the cursor file, in bytes.
-const maxCursor = 64 << 10
+const maxCursor = 256 << 10
 
 // ReadCursor returns the cursor that WriteCursor left in the journal's directory, or
 // the beginning if there is none. For an unreadable cursor it returns an error and the

@@ -9,7 +9,6 @@ import (
 	"time"
 
 	"github.com/shimtrace/shimtrace/internal/export/journal"
-	"github.com/shimtrace/shimtrace/internal/losses"
 )
 
 const (
@@ -34,6 +33,7 @@ func (d *delivery) follow() error {
 		d.corrupt += f.Stats().CorruptBytes
 		f.Close()
 	}()
+	d.choose(cursor)
 	end := d.beside(cursor)
 	err = d.read(f)
 	return errors.Join(err, end())
@@ -55,7 +55,7 @@ func (d *delivery) read(f *journal.Follower) error {
 		} else {
 			d.progress(err, time.Now().Add(tick))
 		}
-		if d.draining() || (d.Once || d.Idle > 0 && time.Since(last) >= d.Idle) && d.rests() {
+		if d.draining() || (d.Once || d.Idle > 0 && time.Since(last) >= d.Idle && !d.chosen.Waits()) && d.rests() {
 			return err
 		}
 		d.watch.wait(d.ctx.Done(), d.settled)
@@ -69,23 +69,17 @@ func (d *delivery) read(f *journal.Follower) error {
 // collect reads records for one upload. It returns their number and the error that
 // ended them, io.EOF at the journal's end.
 func (d *delivery) collect(f *journal.Follower) (p part, records int, err error) {
+	d.chosen.Expire(time.Now())
 	for size := 0; size < d.BatchBytes; {
-		r, err := f.Next()
+		r, t, err := d.take(f)
 		if err != nil {
 			return p, records, err
 		}
 		records++
-		if !r.Kind.Traces() {
+		if t == nil {
 			continue
 		}
 		size += len(r.Payload)
-		t, err := r.Traces()
-		if err != nil {
-			d.mu.Lock()
-			d.reject(losses.Undecodable, r.Spans)
-			d.mu.Unlock()
-			continue
-		}
 		p = p.appendRecord(r, t)
 	}
 	return p, records, nil
@@ -178,6 +172,8 @@ func (d *delivery) passed(f *journal.Follower, aside *aside) {
 		d.set = append(d.set, aside)
 	}
 	d.cursor = f.Cursor()
+	d.chosen.Settled()
+	d.countOut()
 	d.status.CorruptBytes = d.corrupt + f.Stats().CorruptBytes
 	err := d.save()
 	if aside == nil || err != nil {
@@ -188,14 +184,15 @@ func (d *delivery) passed(f *journal.Follower, aside *aside) {
 // save writes the cursor, with what is set aside.
 func (d *delivery) save() error {
 	c := d.cursor
-	c.Aside = nil
+	c.Aside, c.Held = nil, d.chosen.Held()
 	for _, a := range d.set {
 		for _, r := range a.ranges {
 			r.Tries = a.tries
 			c.Aside = append(c.Aside, r)
 		}
 	}
-	return journal.WriteCursor(d.Dir, c)
+	// A decision without its cursor is made again; a cursor without its decision is not.
+	return errors.Join(d.saveDecided(), journal.WriteCursor(d.Dir, c))
 }
 
 // failed returns the pause until the next attempt.

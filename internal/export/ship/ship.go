@@ -24,6 +24,7 @@ import (
 	"go.opentelemetry.io/otel/exporters/otlp/otlptrace"
 
 	"github.com/shimtrace/shimtrace/internal/export/journal"
+	"github.com/shimtrace/shimtrace/internal/export/tail"
 	"github.com/shimtrace/shimtrace/internal/losses"
 )
 
@@ -48,6 +49,8 @@ type Shipper struct {
 	// MinBackoff and MaxBackoff are the pauses after the first and after many
 	// failures (default 500 ms and 30 s), before jitter of half of them.
 	MinBackoff, MaxBackoff time.Duration
+	// Only says which sandboxes' spans are shipped; the zero value ships all.
+	Only tail.Options
 	// Journal counts the spans that the backend refused; nil: only Status does.
 	Journal *journal.Journal
 	// Progress is called on every change, never twice at once.
@@ -60,6 +63,8 @@ type Status struct {
 	Shipped int
 	// Rejected is the number of spans lost here, by reason.
 	Rejected map[losses.Reason]int
+	// KeptOut is the number of spans that are not shipped, as Only says.
+	KeptOut int
 	// CorruptBytes is the number of bytes of the journal skipped as damaged.
 	CorruptBytes int64
 	// Err is why the last attempt failed, nil after a success; Retry is when the next
@@ -122,6 +127,8 @@ type delivery struct {
 	cancel  context.CancelFunc
 	backoff *backoff.ExponentialBackOff
 	watch   *watch
+	chosen  *tail.Sampler
+	saved   []byte        // the decisions as last written
 	corrupt int64         // of followers before the present one
 	handed  chan struct{} // woken when something is set aside
 	proof   chan struct{} // woken when the backend takes something

@@ -1,0 +1,124 @@
+package ship
+
+import (
+	"bytes"
+	"encoding/json"
+	"errors"
+	"io"
+	"io/fs"
+	"os"
+	"path/filepath"
+	"time"
+
+	tracepb "go.opentelemetry.io/proto/otlp/trace/v1"
+
+	"github.com/shimtrace/shimtrace/internal/export/journal"
+	"github.com/shimtrace/shimtrace/internal/export/tail"
+	"github.com/shimtrace/shimtrace/internal/losses"
+	"github.com/shimtrace/shimtrace/internal/private"
+)
+
+// decidedName is the file, beside the cursor, of which sandboxes' spans are shipped: a
+// sandbox's last spans come long after the decision.
+const decidedName = "decided.json"
+
+// maxDecided bounds the file, in bytes.
+const maxDecided = 1 << 20
+
+// choose begins with what earlier shippers decided and held.
+func (d *delivery) choose(c journal.Cursor) {
+	d.chosen = tail.New(d.Only, d.decided())
+	for _, at := range c.Held {
+		_, _ = journal.ReadRange(d.Dir, at, func(r journal.Record) { // what is gone has been counted
+			if t, err := r.Traces(); err == nil {
+				d.chosen.Restore(r, t, time.Now())
+			}
+		})
+	}
+}
+
+func (d *delivery) decided() map[tail.Key]bool {
+	f, err := private.Open(filepath.Join(d.Dir, decidedName), os.O_RDONLY, 0)
+	if err != nil {
+		return nil
+	}
+	defer f.Close()
+	text, err := io.ReadAll(io.LimitReader(f, maxDecided))
+	decided := make(map[tail.Key]bool)
+	if err != nil || json.Unmarshal(text, &decided) != nil {
+		return nil
+	}
+	return decided
+}
+
+// saveDecided writes the decisions if there are any new ones.
+func (d *delivery) saveDecided() error {
+	decided := d.chosen.Decided()
+	if len(decided) == 0 {
+		return nil
+	}
+	text, err := json.Marshal(decided) // in the order of the keys
+	if err != nil || bytes.Equal(text, d.saved) {
+		return err
+	}
+	path := filepath.Join(d.Dir, decidedName)
+	if err := private.Replace(path, path+".tmp", text, 0o600); err != nil && !errors.Is(err, fs.ErrNotExist) {
+		return err
+	}
+	d.saved = text
+	return nil
+}
+
+// take returns the next record that is to be shipped, with its spans: one that was held,
+// or the follower's next. The spans are nil for one that is not, and the error is
+// io.EOF when there is none for now.
+func (d *delivery) take(f *journal.Follower) (r journal.Record, t *tracepb.TracesData, err error) {
+	if at, ok := d.chosen.Next(); ok {
+		_, err := journal.ReadRange(d.Dir, at, func(held journal.Record) {
+			if t, err = d.decode(held); err == nil {
+				r = held
+				r.Payload = bytes.Clone(held.Payload)
+			}
+		})
+		if t != nil && r.Kind == journal.KindPosted {
+			d.chosen.Filter(t)
+		}
+		return r, t, err
+	}
+	r, err = f.Next()
+	if err != nil || !r.Kind.Traces() {
+		return r, nil, err
+	}
+	if t, err = d.decode(r); err != nil {
+		return r, nil, nil // counted
+	}
+	if d.chosen.Take(r, t, time.Now()) != tail.Ship {
+		return r, nil, nil
+	}
+	if r.Kind == journal.KindPosted {
+		d.chosen.Filter(t)
+	}
+	return r, t, nil
+}
+
+// decode decodes a record, or counts it as lost.
+func (d *delivery) decode(r journal.Record) (*tracepb.TracesData, error) {
+	t, err := r.Traces()
+	if err != nil {
+		d.mu.Lock()
+		defer d.mu.Unlock()
+		d.reject(losses.Undecodable, r.Spans)
+	}
+	return t, err
+}
+
+// countOut counts the spans that were kept out.
+func (d *delivery) countOut() {
+	if n := d.chosen.Count(); n > 0 {
+		d.status.KeptOut += n
+		if d.Journal != nil {
+			d.Journal.Losses(losses.Ours).Add(losses.KeptOut, n)
+			_ = d.Journal.Flush() // if the disk is full, kept for the next record
+		}
+	}
+}

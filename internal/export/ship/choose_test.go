@@ -1,0 +1,135 @@
+package ship
+
+import (
+	"context"
+	"crypto/sha256"
+	"fmt"
+	"slices"
+	"strings"
+	"testing"
+	"time"
+
+	commonpb "go.opentelemetry.io/proto/otlp/common/v1"
+	resourcepb "go.opentelemetry.io/proto/otlp/resource/v1"
+	tracepb "go.opentelemetry.io/proto/otlp/trace/v1"
+
+	"github.com/shimtrace/shimtrace/internal/export/journal"
+	"github.com/shimtrace/shimtrace/internal/export/tail"
+	"github.com/shimtrace/shimtrace/internal/names"
+)
+
+// pod appends a span of a sandbox to the journal: "sandbox start" of the given length,
+// or another, which fails if its name says so. Its name is that of the sandbox and its own.
+func pod(t *testing.T, j *journal.Journal, sandbox, name string, took time.Duration) {
+	t.Helper()
+	text := func(k, v string) *commonpb.KeyValue {
+		return &commonpb.KeyValue{Key: k, Value: &commonpb.AnyValue{Value: &commonpb.AnyValue_StringValue{StringValue: v}}}
+	}
+	trace, id := sha256.Sum256([]byte(sandbox)), sha256.Sum256([]byte(sandbox+name))
+	span := &tracepb.Span{TraceId: trace[:16], SpanId: id[:8], Name: name, StartTimeUnixNano: 1e18, EndTimeUnixNano: 1e18 + uint64(took), Attributes: []*commonpb.KeyValue{text("of", sandbox)}}
+	if strings.Contains(name, "fails") {
+		span.Status = &tracepb.Status{Code: tracepb.Status_STATUS_CODE_ERROR}
+	}
+	rs := &tracepb.ResourceSpans{
+		Resource:   &resourcepb.Resource{Attributes: []*commonpb.KeyValue{text(names.Sandbox, sandbox), text(names.Run, "1")}},
+		ScopeSpans: []*tracepb.ScopeSpans{{Scope: &commonpb.InstrumentationScope{Name: names.ShimScope}, Spans: []*tracepb.Span{span}}},
+	}
+	if err := j.UploadTraces(t.Context(), []*tracepb.ResourceSpans{rs}); err != nil {
+		t.Fatal(err)
+	}
+}
+
+// once ships what is there, and returns what has arrived of each sandbox, in order.
+func once(t *testing.T, j *journal.Journal, b *podBackend, o tail.Options) (st Status) {
+	t.Helper()
+	s := &Shipper{Dir: j.Dir(), Client: b, Once: true, Journal: j, Only: o, Progress: func(now Status) { st = now }, Linger: time.Millisecond}
+	if err := s.Run(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	return st
+}
+
+// podBackend notes the sandbox of each span.
+type podBackend struct {
+	backend
+	got []string
+}
+
+func (b *podBackend) take(rs []*tracepb.ResourceSpans) error {
+	for _, r := range rs {
+		for _, ss := range r.ScopeSpans {
+			for _, s := range ss.Spans {
+				b.got = append(b.got, s.Attributes[0].Value.GetStringValue()+" "+s.Name)
+			}
+		}
+	}
+	return nil
+}
+
+func (b *podBackend) UploadTraces(_ context.Context, rs []*tracepb.ResourceSpans) error {
+	return b.take(rs)
+}
+
+// TestOnly: of slow and failed sandboxes all is shipped, of others nothing, also what
+// comes after the decision and after another shipper; what is undecided waits.
+func TestOnly(t *testing.T) {
+	j := openJournal(t, journal.Options{})
+	b := &podBackend{}
+	o := tail.Options{Only: tail.Slow, SlowStart: time.Second}
+	for _, sandbox := range []string{"quick", "slow", "broken", "starting"} {
+		pod(t, j, sandbox, "Create", 0)
+	}
+	pod(t, j, "broken", "Start fails", 0)
+	pod(t, j, "quick", names.SandboxStart, 100*time.Millisecond)
+	st := once(t, j, b, o)
+	if len(b.got) > 0 || st.KeptOut != 2 {
+		t.Errorf("before any decision but one, %q are shipped and %d kept out", b.got, st.KeptOut)
+	}
+	pod(t, j, "slow", names.SandboxStart, 2*time.Second)
+	pod(t, j, "broken", names.ShimDelete, 0) // it never started
+	for _, sandbox := range []string{"quick", "slow", "broken", "starting"} {
+		pod(t, j, sandbox, "later", 0)
+	}
+	once(t, j, b, o)
+	pod(t, j, "quick", "last fails", 0) // too late
+	pod(t, j, "slow", "last", 0)
+	once(t, j, b, o)
+	slices.Sort(b.got)
+	want := []string{
+		"broken Create", "broken Start fails", "broken later", "broken shim delete",
+		"slow Create", "slow last", "slow later", "slow sandbox start",
+	}
+	if !slices.Equal(b.got, want) {
+		t.Errorf("shipped: %q\nwant:    %q", b.got, want)
+	}
+	if got := drops(t, j.Dir())["kept_out"]; got != 4 {
+		t.Errorf("%d spans are counted as kept out, want 4", got)
+	}
+	// Whoever wants all gets what was held.
+	once(t, j, b, tail.Options{})
+	if n := len(b.got); n != len(want)+2 {
+		t.Errorf("with all, %q", b.got)
+	}
+}
+
+// TestOnlyKeepsHeldRecords: what waits for a decision is no less in the journal than what
+// has not been read: if its segment is removed, it is moved or counted as lost.
+func TestOnlyKeepsHeldRecords(t *testing.T) {
+	j := openJournal(t, journal.Options{SegmentBytes: 4 << 10, MaxBytes: 64 << 10, Shipped: true})
+	b := &podBackend{}
+	o := tail.Options{Only: tail.Slow, SlowStart: time.Second}
+	pod(t, j, "slow", "Create", 0)
+	once(t, j, b, o)
+	for i := range 400 { // other sandboxes push it out of its segment
+		pod(t, j, fmt.Sprint("quick ", i), names.SandboxStart, 0)
+		if i%20 == 0 {
+			once(t, j, b, o)
+		}
+	}
+	pod(t, j, "slow", names.SandboxStart, 2*time.Second)
+	once(t, j, b, o)
+	slices.Sort(b.got) // a record that is moved comes later
+	if want := []string{"slow Create", "slow sandbox start"}; !slices.Equal(b.got, want) {
+		t.Errorf("shipped %q, want %q; lost: %v", b.got, want, drops(t, j.Dir()))
+	}
+}

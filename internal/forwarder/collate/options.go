@@ -46,6 +46,9 @@ type Options struct {
 	// Done is called with each span of the agent once nothing refers to it any more. Default:
 	// none.
 	Done func(*span.Span)
+	// Drawn is called for each span that reaches the sink, of the guest or of the runtime,
+	// with its times on the host's clock. It must not block. Default: nobody is told.
+	Drawn func(name string, guest bool, start, end time.Time)
 	// Arrived is called for each span that is added: Tick is due within a second. It must not
 	// block. Default: none.
 	Arrived func()

@@ -3,6 +3,7 @@ package collate
 import (
 	"math"
 	"slices"
+	"time"
 
 	"go.opentelemetry.io/otel/trace"
 	resourcepb "go.opentelemetry.io/proto/otlp/resource/v1"
@@ -157,6 +158,9 @@ func (s *source) emit(n *node, was, at calls.Period) {
 		}
 	}
 	s.stats.Sent++
+	if s.opts.Drawn != nil {
+		s.opts.Drawn(span.Name, s == &s.agent, time.Unix(0, at.Start), time.Unix(0, at.End))
+	}
 	s.put(span, n.cost)
 }
 

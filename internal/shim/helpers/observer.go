@@ -33,6 +33,8 @@ type Options struct {
 	Tracer  trace.Tracer
 	// Losses counts what could not be seen.
 	Losses *losses.Tally
+	// VMM is told of each VMM, from Report. Nil: nobody is.
+	VMM func(r procevents.Report, at time.Time)
 	// Slow is how long a helper takes below a quiet call before both are recorded.
 	Slow time.Duration
 }
@@ -80,10 +82,12 @@ func (o *Observer) Report(r procevents.Report) {
 	switch r.Kind {
 	case procevents.Began:
 		o.began(r, forked, at)
+		o.vmm(r, at)
 	case procevents.Runs:
 		if h := o.open[r.PID]; h == nil || !h.is(r) {
 			o.began(r, forked, at)
 		}
+		o.vmm(r, at)
 		o.seen[r.PID] = true
 	case procevents.Listed:
 		for pid, h := range o.open {
@@ -102,6 +106,12 @@ func (o *Observer) Report(r procevents.Report) {
 		o.executed(r, at)
 	case procevents.Dropped:
 		o.dropped()
+	}
+}
+
+func (o *Observer) vmm(r procevents.Report, at time.Time) {
+	if r.Role == procevents.VMM && o.VMM != nil {
+		o.VMM(r, at)
 	}
 }
 

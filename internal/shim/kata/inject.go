@@ -45,6 +45,7 @@ func (o *Observer) startInjector(kind *vmKind) *injector {
 	if o.lives != nil {
 		i.requests.lives = o.lives
 	}
+	i.requests.answered = o.boot.answered
 	i.resume(o.requestRelay(i.requests, o.isolated()), o.Left.Requests)
 	var err error
 	i.interposer, err = interpose.New(o.Who.Sandbox, interpose.Options{
@@ -53,7 +54,7 @@ func (o *Observer) startInjector(kind *vmKind) *injector {
 		Relay:    func(client, server net.Conn) { i.relay.Load().Connect(client, server) },
 		Owns:     o.shim.Owns,
 		Pace:     o.making.pace,
-		Taken:    func(s interpose.Seat) { kind.isHybrid(); o.taken(s) },
+		Taken:    func(s interpose.Seat) { kind.isHybrid(); o.boot.listens(s.Hold); o.taken(s) },
 		Left:     o.seatLeft,
 		Seats:    o.seats(),
 		Warn:     o.warnOfRequests,
@@ -62,6 +63,7 @@ func (o *Observer) startInjector(kind *vmKind) *injector {
 		o.warnOfRequests(err)
 		return nil
 	}
+	o.boot.attempts = func() uint64 { return i.interposer.Counts().Attempts }
 	i.serving.Go(func() { i.interposer.Serve(kind.hybrid) })
 	return i
 }

@@ -79,6 +79,7 @@ type Observer struct {
 	injector  *injector // nil where requests are not relayed
 	shim      *listen.Shim
 	making    making // the VM
+	boot      boot   // the same, as far as it is seen from outside
 	cid       atomic.Uint32
 	lives     *expected.Lives // that another process has followed; nil: none has
 
@@ -114,6 +115,7 @@ func (o *Observer) wants(setting string) bool { return forKata(setting, o.Who.In
 // Start has the work begin, for a sandbox whose inner shim serves. What fails is logged.
 func (o *Observer) Start(sandbox Sandbox, st state.State) {
 	o.sandbox, o.state = sandbox, st
+	o.boot.tracer = o.Telemetry.Tracer
 	ctx, stop := context.WithCancel(context.Background())
 	o.stop = stop
 	o.shim = &listen.Shim{Find: func() host.Process { return server.Find(o.Who.Inner, o.Container, st.InnerSock, st.InnerPID) }}
@@ -160,18 +162,21 @@ func (o *Observer) Began(c *middleware.Call) {
 		o.injector.requests.quiet.began(c)
 	}
 	o.making.began(c)
+	o.boot.began(c)
 	o.own.Call(collateCall(c))
 }
 
 // Answered implements middleware.Observer.
 func (o *Observer) Answered(c *middleware.Call) {
 	o.making.over(c, false)
+	o.boot.ended(c)
 	o.over(c, answeredCall(c))
 }
 
 // Lost implements middleware.Observer.
 func (o *Observer) Lost(c *middleware.Call) {
 	o.making.over(c, true)
+	o.boot.ended(c)
 	o.over(c, lostCall(c))
 }
 
@@ -233,4 +238,5 @@ func (o *Observer) Close() {
 	if err := o.forwarder.Close(ctx); err != nil {
 		o.Log.Warn("agent's spans were lost", "error", err)
 	}
+	o.boot.make()
 }

@@ -22,6 +22,7 @@ func (o *Observer) collation(from listen.Origin) (c collate.Options) {
 		c.Root, c.Isolated = o.state.Trace.SpanContext(), o.isolated()
 		c.Sandbox, c.Began, c.OnDemand = from.Sandbox, o.state.Started, o.state.Dynamic
 		c.Drop = o.dropped
+		c.Drawn = o.boot.drawn
 	}
 	c.Resource = o.resource(names.AgentScope, attrs)
 	c.Runtime = o.resource(names.RuntimeScope, attrs)

@@ -1,6 +1,8 @@
 package kata
 
 import (
+	"time"
+
 	"go.opentelemetry.io/otel/trace"
 
 	"github.com/shimtrace/shimtrace/internal/forwarder/calls"
@@ -20,6 +22,8 @@ type requests struct {
 	calls   *calls.Calls
 	quiet   quietCalls // of the shim
 	lives   *expected.Lives
+	// answered is told of each answer of the agent's; nil: nobody is.
+	answered func(at time.Time)
 }
 
 func newRequests(tracer trace.Tracer, s Sandbox, c *calls.Calls) *requests {
@@ -77,6 +81,9 @@ func (r *requests) followed(c *middleware.Call) {
 // Answered implements middleware.Observer.
 func (r *requests) Answered(c *middleware.Call) {
 	r.lives.Answered(c)
+	if r.answered != nil {
+		r.answered(c.End)
+	}
 	r.followed(c)
 	if !c.Quiet() {
 		r.calls.Request(answeredCall(c), r.found(c.Caller, c.Parent))

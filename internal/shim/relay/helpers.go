@@ -9,6 +9,7 @@ import (
 
 	"go.opentelemetry.io/otel/attribute"
 
+	"github.com/shimtrace/shimtrace/internal/host"
 	"github.com/shimtrace/shimtrace/internal/losses"
 	"github.com/shimtrace/shimtrace/internal/names"
 	"github.com/shimtrace/shimtrace/internal/procevents"
@@ -32,6 +33,7 @@ func (p *Process) observeHelpers(was json.RawMessage) {
 	}
 	h := helpers.New(helpers.Options{
 		Sandbox: p.sandbox, Tracer: p.tel.Tracer, Losses: p.tel.Journal.Losses(losses.Ours), Slow: time.Duration(p.Config.Trace.Slow),
+		VMM: p.vmmSeen,
 	})
 	if err := h.Restore(was); err != nil {
 		p.Log.Warn("spans of helpers are lost", "error", err)
@@ -71,6 +73,14 @@ func (p *Process) followHelpers(ctx context.Context) {
 			return
 		case <-time.After(pause):
 		}
+	}
+}
+
+// vmmSeen is told of the sandbox's VMM.
+func (p *Process) vmmSeen(r procevents.Report, at time.Time) {
+	p.usage.VMM(host.Process{PID: r.PID, Start: r.Start})
+	if p.kata != nil {
+		go p.kata.VMM(r.Program, r.PID, at)
 	}
 }
 

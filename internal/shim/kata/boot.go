@@ -38,6 +38,9 @@ type boot struct {
 // bootGrace is how long after the call the agent's first spans are waited for.
 const bootGrace = time.Second
 
+// tick is by how much a file's time may be too early: the kernel dates files by its ticks.
+const tick = 10 * time.Millisecond
+
 // began notes the call that makes the VM.
 func (b *boot) began(c *middleware.Call) {
 	b.mu.Lock()
@@ -60,10 +63,12 @@ func (b *boot) ended(c *middleware.Call) {
 func (b *boot) note(of *time.Time, at time.Time) (noted bool) {
 	b.mu.Lock()
 	defer b.mu.Unlock()
-	if b.over || b.maker == nil || !of.IsZero() || at.Before(b.maker.Start) {
+	if b.over || b.maker == nil || !of.IsZero() || at.Add(tick).Before(b.maker.Start) {
 		return false
 	}
-	*of = at
+	if *of = at; at.Before(b.maker.Start) {
+		*of = b.maker.Start
+	}
 	return true
 }
 

@@ -227,7 +227,7 @@ func TestHooks(t *testing.T) {
 	spans := settled(t, in)
 	helpers := helpersOf(t, spans, "again") // the guard was there from its beginning
 	for hook, parent := range map[string]string{
-		"prestart-hook": "runc create", "createRuntime-hook": "runc create", "createContainer-hook": "runc create", "poststart-hook": "runc start", "poststop-hook": "runc delete",
+		"prestart-hook": "runc create", "createRuntime-hook": "runc create", "createContainer-hook": "runc create", "poststart-hook": "runc create", "poststop-hook": "runc delete",
 	} {
 		for _, s := range wantHelper(t, helpers, hook) {
 			wantBelow(t, spans, s, parent)

@@ -41,12 +41,12 @@ func (s *sandbox) endRoot(at time.Time, failure string) {
 // exportRoot exports the root span of a sandbox whose start is over.
 func (s *sandbox) exportRoot(st state.State, failure string) {
 	s.exports.Go(func() {
+		s.save() // first: if the relay is killed now, delete knows that the sandbox has started
 		var attrs []attribute.KeyValue
 		for _, more := range s.rootAttributes {
 			attrs = append(attrs, more()...)
 		}
 		telemetry.EmitRoot(s.tracer, &st, st.RootEnd, failure, attrs...)
-		s.save()
 		if err := s.flush(); err != nil {
 			s.log.Warn("the sandbox's root span may be exported twice", "error", err)
 			return

@@ -4,7 +4,10 @@
 // send in any amount, package route for the processes that have posted.
 package recent
 
-import "iter"
+import (
+	"iter"
+	"slices"
+)
 
 // Map holds the entries added last, up to its limit.
 type Map[K comparable, V any] struct {
@@ -57,6 +60,9 @@ func (m *Map[K, V]) Put(k K, v V) {
 		return
 	}
 	if len(m.entries) < m.limit {
+		if n := len(m.entries); n == cap(m.entries) { // doubled: append copies more often
+			m.entries = slices.Grow(m.entries, min(max(n, 8), m.limit-n))
+		}
 		m.at[k] = int32(len(m.entries))
 		m.entries = append(m.entries, entry[K, V]{k, v})
 		return

@@ -37,14 +37,24 @@ const commandsFlag = "-commands"
 // how long it is from the start of the shim to a running container. There is one wrapped
 // container meanwhile, if the host is to have others.
 func reportCommands(in *traced.Install, v rig.Version, rounds int, others bool) error {
+	return inside(in, v, "-rounds", strconv.Itoa(rounds), "-others="+strconv.FormatBool(others))
+}
+
+// reportIdle prints what pods take in which nothing happens.
+func reportIdle(in *traced.Install, v rig.Version, pods int, during time.Duration) error {
+	return inside(in, v, "-pods", strconv.Itoa(pods), "-for", during.String())
+}
+
+// inside runs that process.
+func inside(in *traced.Install, v rig.Version, args ...string) error {
 	self, err := os.Executable()
 	if err != nil {
 		return err
 	}
 	ctx, cancel := context.WithTimeout(context.Background(), 10*time.Minute)
 	defer cancel()
-	cmd := in.Rig.Command(ctx, self, commandsFlag, "-rounds", strconv.Itoa(rounds), "-others="+strconv.FormatBool(others),
-		"-dir", in.Rig.Dir, "-name", in.Rig.Name, "-version", string(v), "-shim", in.Shim, "-config", in.Config)
+	cmd := in.Rig.Command(ctx, self, append([]string{commandsFlag,
+		"-dir", in.Rig.Dir, "-name", in.Rig.Name, "-version", string(v), "-shim", in.Shim, "-config", in.Config}, args...)...)
 	cmd.Stdout, cmd.Stderr = os.Stdout, os.Stderr
 	return cmd.Run()
 }
@@ -67,9 +77,14 @@ func runCommands(args []string) error {
 	flags.StringVar(&c.config, "config", "", "")
 	flags.StringVar(&c.version, "version", "", "")
 	flags.BoolVar(&c.others, "others", true, "")
+	pods := flags.Int("pods", 0, "")
+	during := flags.Duration("for", time.Minute, "")
 	_ = flags.Parse(args)
 	if err := c.readSpec(); err != nil {
 		return err
+	}
+	if *pods > 0 {
+		return c.idle(*pods, *during)
 	}
 	bare, err := exec.LookPath("containerd-shim-runc-v2")
 	if err != nil {

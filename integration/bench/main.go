@@ -28,9 +28,16 @@ func main() {
 	rounds := flag.Int("rounds", 40, "containers of each kind")
 	calls := flag.Int("calls", 10000, "calls by each way")
 	only := flag.Bool("only-commands", false, "measure only the shim's commands, start and delete, with another container on the host")
+	pods := flag.Int("idle", 0, "measure only so many idle pods")
+	during := flag.Duration("for", time.Minute, "how long idle pods are measured")
 	version := flag.String("containerd", "", "only with this version of containerd")
 	flag.Parse()
-	err := run(context.Background(), rig.Version(*version), *rounds, *calls, *only)
+	var err error
+	if *pods > 0 {
+		err = measureIdle(context.Background(), *pods, *during)
+	} else {
+		err = run(context.Background(), rig.Version(*version), *rounds, *calls, *only)
+	}
 	traced.Clean()
 	if err != nil {
 		fmt.Fprintln(os.Stderr, "bench:", err)
@@ -48,6 +55,20 @@ func run(ctx context.Context, version rig.Version, rounds, calls int, only bool)
 		}
 	}
 	return nil
+}
+
+// measureIdle measures pods as a host has them: quiet calls are quiet.
+func measureIdle(ctx context.Context, pods int, during time.Duration) (err error) {
+	in, err := traced.New(ctx, traced.Options{Options: rig.Options{Version: rig.V24}})
+	if err != nil {
+		return err
+	}
+	defer func() {
+		if cerr := in.Close(); err == nil {
+			err = cerr
+		}
+	}()
+	return reportIdle(in, rig.V24, pods, during)
 }
 
 func measure(ctx context.Context, v rig.Version, rounds, calls int, only bool) (err error) {

@@ -8,6 +8,8 @@ import (
 	"time"
 
 	"golang.org/x/sys/unix"
+
+	"github.com/shimtrace/shimtrace/internal/shimname"
 )
 
 // A Process is a process of a rig.
@@ -18,12 +20,12 @@ type Process struct {
 
 func (p Process) String() string { return strconv.Itoa(p.PID) + " " + strings.Join(p.Args, " ") }
 
-// Shims lists the living shim processes, wrappers included: those whose
-// program's name begins with containerd-shim.
+// Shims lists the living shim processes, wrappers and their guard included: those whose
+// program's name begins with containerd-shim, or is that of the guard.
 func (r *Rig) Shims() []Process {
 	var shims []Process
 	for _, p := range r.Processes() {
-		if strings.HasPrefix(filepath.Base(p.Args[0]), "containerd-shim") {
+		if name := filepath.Base(p.Args[0]); strings.HasPrefix(name, "containerd-shim") || name == shimname.RelayProgram {
 			shims = append(shims, p)
 		}
 	}

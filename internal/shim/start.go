@@ -192,6 +192,9 @@ func (s *starter) tryRelay(p state.Paths, innerSock string, relay *standby.Stand
 	defer release()
 	sentinel, pid, err := dialInner(innerSock)
 	if err != nil {
+		if !p.Lives() {
+			p.Remove() // the lock's file, at least
+		}
 		return nil, attached{err: err}
 	}
 	defer sentinel.Close()

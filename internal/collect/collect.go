@@ -4,7 +4,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"os"
 	"sync"
 	"time"
 
@@ -139,12 +138,14 @@ func look(ctx context.Context, o Options, r *reception, s *shipments) error {
 		if late {
 			slow = now
 			r.tell()
-			if all := o.Reload(); all != nil {
-				r.setListen(all[0].Jaeger.Listen)
-				otlp = all[0].OTLP
-				s.follow(all, o.Idle)
-			}
 			r.console.Warn(r.programs.follow(otlp))
+		}
+		if all := o.Reload(); all != nil {
+			r.setListen(all[0].Jaeger.Listen)
+			otlp = all[0].OTLP
+			r.console.Warn(r.programs.follow(otlp))
+			s.follow(all, o.Idle)
+			r.console.Info("the configuration has changed, and is in effect")
 		}
 		relays := r.router.Snapshot().Relays > 0
 		if late || relays && !r.wanted {
@@ -161,24 +162,5 @@ func look(ctx context.Context, o Options, r *reception, s *shipments) error {
 		if o.Idle > 0 && now.Sub(busy) >= o.Idle && s.idle() {
 			return nil
 		}
-	}
-}
-
-// Reloader returns an Options.Reload that loads the configurations when their file has
-// changed. It ignores a file with mistakes.
-func Reloader(getenv func(string) string, load func() ([]config.Config, error)) func() []config.Config {
-	path, _ := config.Path(getenv)
-	last, _ := os.Stat(path)
-	return func() []config.Config {
-		st, err := os.Stat(path)
-		if err != nil || last != nil && st.ModTime().Equal(last.ModTime()) && st.Size() == last.Size() {
-			return nil
-		}
-		last = st
-		all, err := load()
-		if err != nil {
-			return nil
-		}
-		return all
 	}
 }

@@ -29,8 +29,8 @@ test-unit: ## test the packages, with the race detector
 test-integration: ## test against real daemons and in guests, as root
 	./integration/test.sh tools guests integration kata
 
-test-release: ## build a release twice, and compare and open what comes out
-	./integration/test.sh release
+test-release: ## build a release twice, and compare and open what comes out; render the chart
+	./integration/test.sh release cluster
 
 release: ## build archives, Debian and RPM packages, checksums and bills of materials into dist/
 	$(GO) -C release run . -out ../dist

@@ -5,7 +5,7 @@ set -uo pipefail
 cd "$(dirname "$0")/.."
 go=${GO:-go}
 
-names=(packages journals tools guests integration kata release)
+names=(packages journals tools guests integration kata release cluster)
 declare -A what=(
 	[packages]="the packages, with the race detector"
 	[journals]="hostile journals, whose memory the race detector would hide"
@@ -14,6 +14,7 @@ declare -A what=(
 	[integration]="against real containerd, runc, nerdctl, crictl, collectors"
 	[kata]="a shim shaped like Kata's, and its VMs"
 	[release]="archives and packages: the same bytes twice"
+	[cluster]="the chart, against Kubernetes' types, and the plugin of kubectl"
 )
 packages() { $go test -race ./...; }
 journals() { $go test -run TestHostileJournals ./cmd/shimtrace; }
@@ -22,6 +23,7 @@ guests() { $go -C integration run ./vm/parts || true; }
 integration() { $go -C integration test -race -count=1 -timeout 15m ./...; }
 kata() { $go -C integration/vmshim test -race -count=1 -timeout 10m ./...; }
 release() { $go -C release test -count=1 -timeout 10m ./...; }
+cluster() { $go -C deploy test -count=1 -timeout 10m ./...; }
 
 [ $# = 0 ] || names=("$@")
 n=${#names[@]} i=0 failed=() report=()

@@ -41,7 +41,7 @@ func TestDebian(t *testing.T) {
 	if target, err := os.Readlink(filepath.Join(root, "usr/local/bin/containerd-shim-runc-traced-v2")); target != "/usr/bin/containerd-shim-traced-v2" {
 		t.Errorf("the link leads to %q (%v)", target, err)
 	}
-	trace(t, root)
+	packaged(t, root)
 
 	dpkg(t, root, "--remove", "shimtrace")
 	if _, err := os.Stat(filepath.Join(root, "etc/shimtrace/config.toml")); err != nil {
@@ -124,27 +124,39 @@ func chroot(t *testing.T, root string, args ...string) string {
 	return string(out)
 }
 
-// trace runs a pod under the package's programs, and has its tool show it.
-func trace(t *testing.T, root string) {
+// packaged runs a pod under the package's programs.
+func packaged(t *testing.T, root string) {
+	t.Helper()
+	bin := filepath.Join(root, "usr/bin")
+	handler := rig.Runtime{Name: "runc-traced", Type: "io.containerd.runc.v2", Path: filepath.Join(bin, "containerd-shim-runc-traced-v2")}
+	env := journal(t)
+	trace(t, bin, rig.Start(t, rig.Options{Version: rig.V24, Runtimes: []rig.Runtime{handler}, Env: []string{env}}), env)
+}
+
+// journal returns the variable for a configuration with a journal of the test's own.
+func journal(t *testing.T) string {
 	t.Helper()
 	dir := t.TempDir()
 	config := filepath.Join(dir, "config.toml")
 	if err := os.WriteFile(config, []byte("[journal]\ndir = \""+dir+"/journal\"\n"), 0o600); err != nil {
 		t.Fatal(err)
 	}
-	bin := filepath.Join(root, "usr/bin")
-	handler := rig.Runtime{Name: "runc-traced", Type: "io.containerd.runc.v2", Path: filepath.Join(bin, "containerd-shim-runc-traced-v2")}
-	r := rig.Start(t, rig.Options{Version: rig.V24, Env: []string{"SHIMTRACE_CONFIG=" + config}, Runtimes: []rig.Runtime{handler}})
-	pod, err := r.CRI().Run(t.Context(), cri.Pod{Name: "web", Runtime: handler.Name, Logs: filepath.Join(r.Dir, "logs"), Cgroup: "/" + r.Name})
+	return "SHIMTRACE_CONFIG=" + config
+}
+
+// trace runs a pod of the traced class, and has the tool in a directory show it.
+func trace(t *testing.T, bin string, r *rig.Rig, env string) {
+	t.Helper()
+	pod, err := r.CRI().Run(t.Context(), cri.Pod{Name: "web", Runtime: "runc-traced", Logs: filepath.Join(r.Dir, "logs"), Cgroup: "/" + r.Name})
 	if err != nil {
 		t.Fatal(err)
 	}
 	if _, err := pod.Start(t.Context(), "app", image.Busybox, rig.Sleep...); err != nil {
 		t.Fatal(err)
 	}
-	cmd := r.Command(t.Context(), filepath.Join(bin, "shimtrace"), "show", "default/web")
-	cmd.Env = append(cmd.Env, "SHIMTRACE_CONFIG="+config)
-	if out, err := cmd.CombinedOutput(); err != nil || !strings.Contains(string(out), "Task/Create") {
+	show := r.Command(t.Context(), filepath.Join(bin, "shimtrace"), "show", "default/web")
+	show.Env = append(show.Env, env)
+	if out, err := show.CombinedOutput(); err != nil || !strings.Contains(string(out), "Task/Create") {
 		t.Errorf("%v: %s", err, out)
 	}
 	if err := r.CRI().RemovePods(t.Context()); err != nil {

@@ -165,6 +165,12 @@ func trace(t *testing.T, bin string, r *rig.Rig, env string) {
 	for len(traced.Find(r, traced.Relay)) > 0 {
 		time.Sleep(20 * time.Millisecond)
 	}
+	segments, _ := filepath.Glob(filepath.Join(filepath.Dir(strings.TrimPrefix(env, "SHIMTRACE_CONFIG=")), "journal", "*.seg"))
+	for _, s := range segments {
+		if info, err := os.Stat(s); err == nil {
+			t.Logf("the journal of one pod with one container: %d bytes", info.Size())
+		}
+	}
 }
 
 // tree returns the state of all files below root, but for what dpkg keeps for itself.

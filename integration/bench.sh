@@ -23,6 +23,8 @@ echo "== a process's output out of a VM: with and without the relay of requests"
 go -C integration/vmshim test . -run '^$' -bench Output -benchtime "${OUTPUTTIME:-20x}"
 echo "== a runtime's spans, for the runtime: posted to us and to a Jaeger, which takes minutes to build the first time"
 go -C integration run ./runtimetrace/bench
+echo "== other programs' spans into the journal, beside the OpenTelemetry Collector, which takes a minute to build the first time"
+go -C integration run ./otlpbench
 echo "== containers: wrapped against bare"
 go -C integration run ./bench -rounds "${ROUNDS:-40}"
 echo "== memory of a relay after a pod's start"

@@ -9,6 +9,7 @@ import (
 	"net/http"
 	"os"
 	"path/filepath"
+	"strconv"
 	"strings"
 	"sync"
 	"sync/atomic"
@@ -24,6 +25,7 @@ import (
 	tracepb "go.opentelemetry.io/proto/otlp/trace/v1"
 
 	"github.com/shimtrace/shimtrace/internal/console"
+	"github.com/shimtrace/shimtrace/internal/disktest"
 	"github.com/shimtrace/shimtrace/internal/export/journal"
 	"github.com/shimtrace/shimtrace/internal/host/hosttest"
 )
@@ -299,4 +301,37 @@ func TestCollectService(t *testing.T) {
 // oneConnection returns a client with the connection, for one request.
 func oneConnection(conn net.Conn) *http.Client {
 	return &http.Client{Transport: &http.Transport{DisableKeepAlives: true, DialContext: func(context.Context, string, string) (net.Conn, error) { return conn, nil }}}
+}
+
+// TestCollectOTLPOnAHungJournal: while the journal's disk does not answer, or fails,
+// programs are told to send later, and none waits for long.
+func TestCollectOTLPOnAHungJournal(t *testing.T) {
+	dir, release := disktest.Hung(t)
+	config, state, at := receiveConfig(t)
+	_, _, tcp := receiveConfig(t)
+	config = strings.Replace(config, strconv.Quote(filepath.Join(state, "journal")), strconv.Quote(dir), 1)
+	config += fmt.Sprintf("[otlp]\nlisten = [%q]\n", tcp)
+	e := &otlpEndpoint{tcp: tcp, receiving: &receiving{newTool(t, config, "collect"), state, at, ""}}
+	e.start()
+	e.says("programs may send OTLP to " + tcp)
+	c := otlptracehttp.NewClient(otlptracehttp.WithEndpoint(tcp), otlptracehttp.WithInsecure(), otlptracehttp.WithRetry(otlptracehttp.RetryConfig{}))
+	for i := range 3 {
+		began := time.Now()
+		err := send(t, c, program("containerd", 3))
+		if err == nil || !strings.Contains(err.Error(), "try again later") {
+			t.Errorf("post %d: %v", i, err)
+		}
+		if took := time.Since(began); took > forwardPatience/2 {
+			t.Errorf("post %d waited for %v", i, took)
+		}
+	}
+	release()
+	eventually(t, "the disk fails", func() bool {
+		err := send(t, c, program("containerd", 3))
+		return err != nil && strings.Contains(err.Error(), "the journal does not take spans")
+	})
+	if err := c.Stop(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	e.stop()
 }

@@ -173,9 +173,14 @@ type pod struct {
 // pod starts a sandbox with a network of its own.
 func (s *site) pod(name string) *pod {
 	s.Helper()
-	p := &pod{site: s, name: name}
 	id := sha256.Sum256([]byte(s.Rig.Name + name))
-	p.ctx = metadata.AppendToOutgoingContext(s.Context(), "traceparent", fmt.Sprintf("00-%x-%x-01", id[:16], id[16:24]))
+	return s.podOf(metadata.AppendToOutgoingContext(s.Context(), "traceparent", fmt.Sprintf("00-%x-%x-01", id[:16], id[16:24])), name)
+}
+
+// podOf is pod, by a client with that context.
+func (s *site) podOf(ctx context.Context, name string) *pod {
+	s.Helper()
+	p := &pod{site: s, name: name, ctx: ctx}
 	var err error
 	p.sandbox, err = s.Rig.CRI().Run(p.ctx, cri.Pod{
 		Name: name, Runtime: s.Runtime.Name, Logs: filepath.Join(s.Rig.Dir, "logs"), Cgroup: "/" + s.Rig.Name, Network: true,

@@ -1,0 +1,48 @@
+package explain_test
+
+import (
+	"bytes"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"strings"
+	"testing"
+
+	"github.com/shimtrace/shimtrace/integration/image"
+	"github.com/shimtrace/shimtrace/integration/traced"
+)
+
+// TestPicture makes the README's picture of a pod on runc: from the caller's request to
+// the container's first instruction. "make picture" has it written there.
+func TestPicture(t *testing.T) {
+	s := start(t, traced.Options{})
+	p := s.podOf(t.Context(), "web") // as crictl does, each request has a trace of its own
+	check(t, p.start(image.Busybox))
+	e := p.explained()
+	if !e.Start.Exact {
+		t.Error("the container's first instruction is not in the picture")
+	}
+	cmd := exec.Command(filepath.Join(s.Bin, "shimtrace"), "show", "--journal", s.Journal, "--width", "110", "default/web")
+	out, err := cmd.Output()
+	check(t, err)
+	check(t, s.Rig.CRI().RemovePods(t.Context()))
+	for _, want := range []string{"RunPodSandbox", "cni.setup_pod_network", "shim start", "runc create", "StartContainer", "runc start", "critical path", "self time"} {
+		if !bytes.Contains(out, []byte(want)) {
+			t.Errorf("it does not say %q:\n%s", want, out)
+		}
+	}
+	t.Logf("\n%s", out)
+	if os.Getenv("SHIMTRACE_WRITE_EXPLAIN") == "" {
+		return
+	}
+	readme := filepath.Join(traced.Root(), "README.md")
+	data, err := os.ReadFile(readme)
+	check(t, err)
+	const begin, end = "<!-- picture: make picture -->\n```\n", "```\n<!-- end of the picture -->"
+	head, rest, ok := strings.Cut(string(data), begin)
+	_, tail, ends := strings.Cut(rest, end)
+	if !ok || !ends {
+		t.Fatal("README.md has no place for the picture")
+	}
+	check(t, os.WriteFile(readme, []byte(head+begin+string(out)+end+tail), 0o644))
+}

@@ -230,14 +230,18 @@ func (p *Process) remember(e guard.Received) (was saved, err error) {
 	return was, was.read(text)
 }
 
-// tryGoOn is goOn, of which not even a panic keeps the bytes from flowing.
+// tryGoOn is goOn, of which not even a panic keeps the bytes from flowing. What has begun for
+// a sandbox of Kata's when it panics could take connections and sockets that are to be given
+// back: then this process ends, the guard starts another one, and the third that ends so
+// relays nothing but bytes.
 func (p *Process) tryGoOn(was saved, left kata.Left) (err error) {
 	defer func() {
-		if v := recover(); v != nil {
+		switch v := recover(); {
+		case v == nil:
+		case p.kata != nil:
+			panic(v)
+		default:
 			err = fmt.Errorf("panic: %v\n%s", v, debug.Stack())
-		}
-		if err != nil {
-			p.kata = nil
 		}
 	}()
 	return p.goOn(was, left)

@@ -1,6 +1,7 @@
 package relay
 
 import (
+	"context"
 	"errors"
 	"fmt"
 	"io"
@@ -19,6 +20,7 @@ import (
 	"github.com/shimtrace/shimtrace/internal/guard"
 	"github.com/shimtrace/shimtrace/internal/handover"
 	"github.com/shimtrace/shimtrace/internal/host"
+	"github.com/shimtrace/shimtrace/internal/shim/kata"
 	"github.com/shimtrace/shimtrace/internal/shim/shimtest"
 	"github.com/shimtrace/shimtrace/internal/shim/state"
 )
@@ -173,5 +175,61 @@ func TestResumedOnce(t *testing.T) {
 	}
 	if log.Len() > 0 {
 		t.Errorf("it says %s", log.String())
+	}
+}
+
+// panicking is a log that panics when something is said with a word.
+type panicking struct {
+	slog.Handler
+	word string
+}
+
+func (p panicking) Handle(ctx context.Context, r slog.Record) error {
+	if strings.Contains(r.Message, p.word) {
+		panic("panic of a test")
+	}
+	return p.Handler.Handle(ctx, r)
+}
+
+// TestPanicWhileGoingOn: a panic costs tracing; but where something has begun for a sandbox
+// of Kata's, which could take what is to be given back, it is the process that ends, for
+// another one that does nothing but relay bytes in the end.
+func TestPanicWhileGoingOn(t *testing.T) {
+	for name, tt := range map[string]struct {
+		receive string
+		word    string
+		ends    bool
+	}{
+		"kata has begun": {"on", "agent's spans", true},
+		"nothing of it":  {"off", "window of tracing", false},
+	} {
+		t.Run(name, func(t *testing.T) {
+			dir := t.TempDir()
+			cfg := config.Default()
+			cfg.Relay.StateDir, cfg.Journal.Dir = dir, filepath.Join(dir, "journal")
+			cfg.Agent.Receive, cfg.Agent.Inject, cfg.Jaeger.Receive = tt.receive, "off", "off"
+			p := &Process{Options: Options{Config: cfg, Log: slog.New(panicking{slog.NewTextHandler(io.Discard, nil), tt.word})}}
+			var err error
+			if p.memory, err = newMemory(); err != nil {
+				t.Fatal(err)
+			}
+			was := saved{Kata: []byte(`"unknown"`), Sandbox: savedSandbox{State: state.State{
+				Version: state.Version, Trace: state.NewTraceContext(export.NewRoot(t.Context(), cfg.Trace)), Started: time.Now(), Window: new(state.Window),
+			}}}
+			ended := func() (ended bool) {
+				defer func() { ended = recover() != nil }()
+				err = p.tryGoOn(was, kata.Left{Saved: was.Kata})
+				return false
+			}()
+			if ended != tt.ends || !ended && err == nil {
+				t.Errorf("the process has ended: %v, error %v", ended, err)
+			}
+			p.Log = slog.New(slog.DiscardHandler)
+			if p.kata != nil {
+				p.kata.Log = p.Log
+				p.kata.Close()
+			}
+			p.tel.Close(p.Log, 0)
+		})
 	}
 }

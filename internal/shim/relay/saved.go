@@ -107,6 +107,10 @@ func (s *sandbox) restore(was savedSandbox) {
 		ct.load.Do(func() {})
 		s.containers[id] = ct
 	}
+	if s.state.Window != nil && s.switcher == nil {
+		s.log.Warn("what the relay saved has a window of tracing on demand, which is off here: it is left out")
+		s.state.Window = nil
+	}
 	if w := s.state.Window; w != nil {
 		root := w.Trace.SpanContext()
 		s.rootNow.Store(&root)

@@ -16,6 +16,7 @@ import (
 	resourcepb "go.opentelemetry.io/proto/otlp/resource/v1"
 
 	"github.com/shimtrace/shimtrace/internal/config"
+	"github.com/shimtrace/shimtrace/internal/export"
 	"github.com/shimtrace/shimtrace/internal/forwarder/calls"
 	"github.com/shimtrace/shimtrace/internal/forwarder/collate"
 	"github.com/shimtrace/shimtrace/internal/forwarder/span"
@@ -380,5 +381,21 @@ func TestControl(t *testing.T) {
 	r.paths.Remove()
 	if _, err := net.Dial("unix", r.paths.Control); err == nil {
 		t.Error("the socket is still there")
+	}
+}
+
+// TestWindowOfAStaticSandbox: a window that cannot be, in what a relay has saved, costs
+// nothing else.
+func TestWindowOfAStaticSandbox(t *testing.T) {
+	for name, ended := range map[string]time.Time{"open": {}, "ended": t0.Add(time.Second)} {
+		t.Run(name, func(t *testing.T) {
+			w := newWorld(t, true)
+			root := w.Root()
+			w.state.Window = &state.Window{Trace: state.NewTraceContext(export.NewRoot(t.Context(), config.Default().Trace)), Began: t0, Ended: ended}
+			w.restore(savedSandbox{State: w.state, LastError: "it is known"})
+			if !w.Root().Equal(root) || !w.On() || w.window() != nil || w.lastError != "it is known" {
+				t.Errorf("root %v, on %v, window %v, error %q", w.Root(), w.On(), w.window(), w.lastError)
+			}
+		})
 	}
 }

@@ -5,9 +5,11 @@ import (
 	"testing"
 
 	"github.com/containerd/ttrpc"
-	sdktrace "go.opentelemetry.io/otel/sdk/trace"
 	"google.golang.org/protobuf/proto"
 
+	"github.com/shimtrace/shimtrace/internal/config"
+	"github.com/shimtrace/shimtrace/internal/export"
+	"github.com/shimtrace/shimtrace/internal/export/exporttest"
 	"github.com/shimtrace/shimtrace/internal/handover"
 	"github.com/shimtrace/shimtrace/middleware/wire"
 )
@@ -29,10 +31,12 @@ func BenchmarkFrames(b *testing.B) {
 	if err != nil {
 		b.Fatal(err)
 	}
+	provider := export.NewTracerProvider(config.Default().Trace, new(exporttest.Nowhere))
 	for name, opts := range map[string][]Option{
 		"untraced": nil,
-		"off":      {WithTracerProvider(sdktrace.NewTracerProvider()), WithPropagator(propagator), WithSwitch(new(Switch))},
-		"traced":   {WithTracerProvider(sdktrace.NewTracerProvider()), WithPropagator(propagator)},
+		"off":      {WithTracerProvider(provider), WithPropagator(propagator), WithSwitch(new(Switch))},
+		"quiet":    {WithTracerProvider(provider), WithPropagator(propagator), WithQuiet(0, "Start")},
+		"traced":   {WithTracerProvider(provider), WithPropagator(propagator)},
 	} {
 		b.Run(name, func(b *testing.B) {
 			c := &conn{spans: NewRelay(opts...).spans}

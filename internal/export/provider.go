@@ -2,6 +2,7 @@ package export
 
 import (
 	"context"
+	"slices"
 	"time"
 
 	"go.opentelemetry.io/otel/trace"
@@ -80,6 +81,10 @@ func (t *tracer) Start(ctx context.Context, name string, opts ...trace.SpanStart
 	for _, l := range cfg.Links() {
 		s.AddLink(l)
 	}
-	s.SetAttributes(cfg.Attributes()...)
+	if attrs := cfg.Attributes(); len(attrs) <= maxAttributes && !slices.ContainsFunc(attrs, invalid) {
+		s.attributes = attrs // a copy
+	} else {
+		s.SetAttributes(attrs...)
+	}
 	return trace.ContextWithSpan(ctx, s), s
 }

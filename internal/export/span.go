@@ -23,6 +23,8 @@ const (
 	maxAttributes = 128     // of a span, an event or a link
 	maxEvents     = 128
 	maxLinks      = 32
+
+	spareAttributes = 6 // that are made room for when a span gets more than it began with
 )
 
 // span is one that is recorded.
@@ -94,6 +96,11 @@ func (s *span) SetAttributes(attrs ...attribute.KeyValue) {
 		return
 	}
 	if len(s.attributes)+len(attrs) <= maxAttributes && !slices.ContainsFunc(attrs, invalid) {
+		// What is set at the end comes in two parts, as a rule. A span that is dropped before
+		// has nothing to grow.
+		if len(s.attributes)+len(attrs) > cap(s.attributes) && len(s.attributes) > 0 {
+			s.attributes = slices.Grow(s.attributes, len(attrs)+spareAttributes)
+		}
 		s.attributes = append(s.attributes, attrs...)
 		return
 	}

@@ -1,7 +1,6 @@
 package middleware
 
 import (
-	"bytes"
 	"testing"
 
 	"github.com/containerd/ttrpc"
@@ -55,15 +54,15 @@ func BenchmarkFrames(b *testing.B) {
 			frame := append(h.Append(nil), request...)
 			answer := wire.Header{Length: 4, Stream: 1, Type: wire.TypeResponse}.Append(nil)
 			answer = append(answer, 0x12, 2, 8, 42) // a pid
-			requests := handover.NewStream(bytes.NewReader(frame), nowhere{})
-			if _, err := requests.Peek(len(frame)); err != nil {
-				b.Fatal(err)
-			}
+			requests := handover.NewStream(again(frame), nowhere{})
 			answers := handover.NewStream(again(answer), nowhere{})
 			reader := resumeAnswers(handover.Mark{})
 			b.ReportAllocs()
 			for b.Loop() {
-				if err := rq.forward(h, frame, requests); err != nil {
+				if _, err := requests.Peek(len(frame)); err != nil {
+					b.Fatal(err)
+				}
+				if err := rq.forward(requests); err != nil {
 					b.Fatal(err)
 				}
 				if err := c.forwardAnswer(answers, reader); err != nil {

@@ -27,18 +27,16 @@ func (c *conn) forwardRequests(rd *handover.Stream) error {
 		head, err := rd.Peek(wire.HeaderLen)
 		if err == nil {
 			h := wire.ParseHeader(head)
-			if h.Type != wire.TypeRequest || h.Length > wire.MaxPayload || c.panics.off() {
+			if !c.understands(h) {
 				if err := copyOn(rd, frameLen(h)); err != nil {
 					return err
 				}
 				continue
 			}
-			var frame []byte
-			if frame, err = rd.Peek(int(frameLen(h))); err == nil {
-				if err := rq.forward(h, frame, rd); err != nil {
+			if _, err = rd.Peek(int(frameLen(h))); err == nil {
+				if err := rq.forward(rd); err != nil {
 					return err
 				}
-				rd.Discard(len(frame), handover.Mark{})
 				continue
 			}
 		}
@@ -51,6 +49,11 @@ func (c *conn) forwardRequests(rd *handover.Stream) error {
 		}
 		return err
 	}
+}
+
+// understands reports whether a frame with this header is a request that is looked at.
+func (c *conn) understands(h wire.Header) bool {
+	return h.Type == wire.TypeRequest && h.Length <= wire.MaxPayload && !c.panics.off()
 }
 
 // frameLen is the length of a frame with its header.
@@ -82,40 +85,80 @@ func unexpected(err error) error {
 	return err
 }
 
-// requests is what forwarding requests keeps from one to the next.
+// maxBatch bounds the requests that are written at once: the first one waits for what is done
+// for the others.
+const maxBatch = 16
+
+// requests is what forwarding requests keeps from some to the next.
 type requests struct {
 	*conn
 	req   wire.Request
 	carry carrier
+	calls []*Call // that are being forwarded
 	gone  []lost
-	added []byte   // what is put into a request that is changed: metadata, and its header
-	parts [][]byte // all of it, in the order in which it is written
+	added []byte   // what is put into requests that are changed: metadata, and their headers
+	parts [][]byte // all of them, in the order in which they are written
 }
 
-// forward writes a request with the context of its span, or as it came when that
-// cannot be.
-func (r *requests) forward(h wire.Header, frame []byte, rd *handover.Stream) error {
-	var call *Call
-	r.parts, r.gone = r.parts[:0], nil
-	if !r.guard(func() { call = r.trace(h, frame[wire.HeaderLen:], rd) }) {
-		call, r.parts = nil, r.parts[:0]
+// forward writes the requests that have come whole, each with the context of its span, or as
+// it came when that cannot be. Where many callers share the connection, these are some.
+func (r *requests) forward(rd *handover.Stream) error {
+	r.parts, r.calls, r.gone, r.added = r.parts[:0], r.calls[:0], nil, rd.Free(r.added)
+	buffered, n := rd.Buffered(), 0
+	for range maxBatch {
+		frame := r.whole(buffered[n:])
+		if frame == nil {
+			break
+		}
+		r.prepare(frame, rd.Position()+uint64(n))
+		n += len(frame)
 	}
-	if len(r.parts) == 0 {
-		r.parts = append(r.parts, frame)
+	if n == 0 {
+		return nil // nothing is looked at any more
 	}
-	if err := markWrite(rd.Write(len(frame), r.parts...)); err != nil {
+	if err := markWrite(rd.Write(n, r.parts...)); err != nil {
 		return err
 	}
 	r.lose(r.gone)
-	if call != nil {
+	for _, call := range r.calls {
 		r.guard(func() { r.observer.Forwarded(call) })
 	}
+	clear(r.calls)
+	rd.Discard(n, handover.Mark{})
 	return nil
+}
+
+// whole returns the request that b begins with, nil if it is none or not complete.
+func (r *requests) whole(b []byte) []byte {
+	if len(b) < wire.HeaderLen {
+		return nil
+	}
+	h := wire.ParseHeader(b)
+	if !r.understands(h) || uint64(len(b)) < frameLen(h) {
+		return nil
+	}
+	return b[:frameLen(h)]
+}
+
+// prepare starts the span of a request, which is at a position of the stream, and adds its
+// parts.
+func (r *requests) prepare(frame []byte, at uint64) {
+	var call *Call
+	parts, added := len(r.parts), len(r.added)
+	if !r.guard(func() { call = r.trace(wire.ParseHeader(frame), frame[wire.HeaderLen:], at) }) {
+		call, r.parts, r.added = nil, r.parts[:parts], r.added[:added]
+	}
+	if len(r.parts) == parts {
+		r.parts = append(r.parts, frame)
+	}
+	if call != nil {
+		r.calls = append(r.calls, call)
+	}
 }
 
 // trace starts the span of the request in envelope and prepares its parts. It
 // returns nil when there is nothing to be understood.
-func (r *requests) trace(h wire.Header, envelope []byte, rd *handover.Stream) *Call {
+func (r *requests) trace(h wire.Header, envelope []byte, at uint64) *Call {
 	if r.req.Scan(envelope) != nil {
 		return nil
 	}
@@ -123,7 +166,7 @@ func (r *requests) trace(h wire.Header, envelope []byte, rd *handover.Stream) *C
 		Start:  time.Now(),
 		Stream: h.Flags&(wire.FlagRemoteClosed|wire.FlagRemoteOpen) != 0,
 		method: r.methods.get(r.req.Service, r.req.Method),
-		at:     rd.Position(),
+		at:     at,
 	}
 	call.method.readRequest(call, r.req.Payload)
 	if t := time.Duration(r.req.TimeoutNano); t > 0 {
@@ -134,38 +177,38 @@ func (r *requests) trace(h wire.Header, envelope []byte, rd *handover.Stream) *C
 		ctx := r.propagator.Extract(context.Background(), &r.carry)
 		ctx = r.begin(ctx, call)
 		r.propagator.Inject(ctx, &r.carry)
-		r.build(h, envelope, rd)
+		r.build(h, envelope)
 	}
 	r.ending.request(call.method)
-	r.gone = r.calls.add(h.Stream, call)
+	r.gone = append(r.gone, r.conn.calls.add(h.Stream, call)...)
 	return call
 }
 
 // build prepares the parts of the request with the contexts that r.carry was
 // given: none when it was given none or the request would become too long.
-func (r *requests) build(h wire.Header, envelope []byte, rd *handover.Stream) {
+func (r *requests) build(h wire.Header, envelope []byte) {
 	if len(r.carry.set) == 0 {
 		return
 	}
-	r.added = rd.Free(r.added)
+	first, from := len(r.parts), len(r.added)
 	for _, e := range r.carry.set {
 		r.added = wire.AppendMetadata(r.added, e.key, e.value)
 	}
-	n := len(r.added)
+	to := len(r.added)
+	n := to - from
 	r.parts = append(r.parts, nil)
 	r.req.Without(envelope, r.replaced, func(part []byte) {
 		r.parts = append(r.parts, part)
 		n += len(part)
 	})
 	if n > wire.MaxPayload {
-		r.parts = r.parts[:0]
+		r.parts, r.added = r.parts[:first], r.added[:from]
 		return
 	}
-	added := len(r.added)
 	h.Length = uint32(n)
 	r.added = h.Append(r.added)
-	r.parts[0] = r.added[added:]
-	r.parts = append(r.parts, r.added[:added])
+	r.parts[first] = r.added[to:]
+	r.parts = append(r.parts, r.added[from:to])
 }
 
 // replaced tells that the request's own metadata under key is to be left out.

@@ -14,7 +14,7 @@ import (
 func (c *conn) restore(requests *handover.Stream) {
 	kept, missed := c.calls.kept.All()
 	for _, k := range kept {
-		if k.At == requests.Position() && requests.Unfinished() == 0 {
+		if k.At >= requests.Position()+uint64(requests.Unfinished()) {
 			c.calls.kept.Remove(k.Stream) // its request has not gone yet: it begins anew
 			continue
 		}

@@ -152,8 +152,10 @@ func (c *shared) write(s *Stream, n, total int, parts [][]byte) error {
 	if !c.place(s, next, parts) {
 		// Too many to be kept where they are, or not of the buffer.
 		free := s.w
-		for _, p := range next.part[:next.parts] {
-			free = max(free, int(p.offset+p.len))
+		for _, p := range parts {
+			if offset, ok := c.offset(p); ok {
+				free = max(free, offset+len(p))
+			}
 		}
 		if free+total > len(c.buffer) {
 			return errNoRoom
@@ -178,15 +180,24 @@ func (c *shared) place(s *Stream, next *step, parts [][]byte) bool {
 		if len(p) == 0 {
 			continue
 		}
-		offset := uint64(uintptr(unsafe.Pointer(&p[0]))) - c.address
-		if offset >= uint64(len(c.buffer)) || next.parts == maxParts {
+		offset, ok := c.offset(p)
+		if !ok || next.parts == maxParts {
 			return false
 		}
 		next.part[next.parts] = part{uint32(offset), uint32(len(p))}
 		next.parts++
-		c.used = max(c.used, int(offset)+len(p))
+		c.used = max(c.used, offset+len(p))
 	}
 	return true
+}
+
+// offset returns where in the buffer a part is, if it is there.
+func (c *shared) offset(p []byte) (at int, ok bool) {
+	if len(p) == 0 {
+		return 0, false
+	}
+	offset := uint64(uintptr(unsafe.Pointer(&p[0]))) - c.address
+	return int(offset), offset < uint64(len(c.buffer))
 }
 
 // unfinished returns how many bytes the current write stands for.

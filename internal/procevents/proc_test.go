@@ -93,7 +93,7 @@ func (h *fakeHost) process(pid, parent int, line, where string) {
 	comm := filepath.Base(args[0])
 	h.write(p+"comm", comm[:min(len(comm), maxComm)]+"\n")
 	h.write(p+"cmdline", strings.Join(args, "\x00")+"\x00")
-	h.write(p+"status", "Uid:\t0\t0\t0\t0\n")
+	h.write(p+"status", "Name:\tx\nUid:\t0\t0\t0\t0\n")
 	h.write(p+"ns/pid", "")
 	h.write(fmt.Sprintf("%stask/%d/stat", p, pid), "")
 	h.link(p+"ns/mnt", "mounts/"+where)

@@ -28,6 +28,7 @@ import (
 	"github.com/shimtrace/shimtrace/internal/forwarder/listen"
 	"github.com/shimtrace/shimtrace/internal/forwarder/route"
 	"github.com/shimtrace/shimtrace/internal/forwarder/span"
+	"github.com/shimtrace/shimtrace/internal/kata"
 )
 
 // host has what a host has once: the runtimes' endpoint, and the link to the relays.
@@ -77,11 +78,13 @@ func newHost(t *testing.T) *host {
 // podRelay has what a relay has for its sandbox.
 type podRelay struct {
 	*captured.Pod
-	t    *testing.T
-	root trace.SpanContext
-	now  atomic.Int64 // the pod's time
-	took atomic.Int64 // runtime's spans
-	own  *collate.Collator
+	t         *testing.T
+	root      trace.SpanContext
+	now       atomic.Int64 // the pod's time
+	took      atomic.Int64 // runtime's spans
+	own       *collate.Collator
+	up        atomic.Int64 // the first of the agent's spans, as it is drawn
+	connected atomic.Int64 // the end of the runtime's span connect
 	// closed ends the Forwarder.
 	closed func() error
 	link   *route.Link
@@ -116,6 +119,7 @@ func (h *host) relayOf(t *testing.T, s *store, pod *captured.Pod, name string) *
 				Now: func() time.Time { return time.Unix(0, p.now.Load()) },
 			},
 			Resource: resource("kata-agent"), Runtime: resource("kata-runtime"),
+			Drawn: p.drawn,
 		}
 	}})
 	p.own, p.closed = r.Sandbox(pod.Sandbox), closed
@@ -177,6 +181,35 @@ func (p *podRelay) post(url string, body []byte) {
 	_, _ = io.Copy(io.Discard, resp.Body)
 	if want := map[bool]int{false: 1, true: 2}[p.h2]; resp.StatusCode/100 != 2 || resp.ProtoMajor != want {
 		p.t.Fatalf("posted by HTTP/%d: %s", resp.ProtoMajor, resp.Status)
+	}
+}
+
+// drawn is told of each span, with its times on the host's clock.
+func (p *podRelay) drawn(name string, guest bool, start, end time.Time) {
+	if at := p.up.Load(); guest && (at == 0 || start.UnixNano() < at) {
+		p.up.Store(start.UnixNano())
+	}
+	if !guest && name == kata.ConnectSpan {
+		p.connected.Store(end.UnixNano())
+	}
+}
+
+// checkBoot checks what is known of the VM's boot: the agent's first span, and the Go
+// runtime's connect, are within the call that makes the VM.
+func (p *podRelay) checkBoot(goRuntime bool) {
+	p.t.Helper()
+	made := p.Calls[0]
+	for _, c := range p.Calls {
+		if c.Method == "Create" && (made.Method != "Create" || c.Start.Before(made.Start)) {
+			made = c
+		}
+	}
+	within := func(at int64) bool { return at >= made.Start.UnixNano() && at <= made.End.UnixNano() }
+	if at := p.up.Load(); !within(at) {
+		p.t.Errorf("the agent's first span begins at %d, which is not within the first Create, %d to %d", at, made.Start.UnixNano(), made.End.UnixNano())
+	}
+	if at := p.connected.Load(); within(at) != goRuntime {
+		p.t.Errorf("the runtime has connected at %d, the first Create is from %d to %d", at, made.Start.UnixNano(), made.End.UnixNano())
 	}
 }
 
@@ -263,6 +296,7 @@ func TestPods(t *testing.T) {
 			for i := range p.Calls {
 				calls = append(calls, p.context(i).SpanID())
 			}
+			p.checkBoot(name == captured.Go)
 			p.Check(t, p.root.TraceID(), p.root.SpanID(), calls, s.of(p.Sandbox))
 			if len(s.losses.Counts()) != 0 {
 				t.Errorf("lost: %v", s.losses.Counts())

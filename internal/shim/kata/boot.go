@@ -35,8 +35,9 @@ type boot struct {
 	over                    bool
 }
 
-// bootGrace is how long after the call the agent's first spans are waited for.
-const bootGrace = time.Second
+// bootGrace is how long after the call the agent's first spans are waited for: it sends
+// them seconds after they have ended, and they may wait for their parents.
+const bootGrace = 5 * time.Second
 
 // tick is by how much a file's time may be too early: the kernel dates files by its ticks.
 const tick = 10 * time.Millisecond

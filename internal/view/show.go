@@ -12,7 +12,7 @@ import (
 )
 
 // maxTree bounds the memory for one story, in bytes: many times what is drawn.
-const maxTree = 24 << 20
+const maxTree = 22 << 20
 
 // What Show, ShowJSON, Page and Perfetto show is the story that a query means among
 // those that the filter selects; for "", the latest of them.

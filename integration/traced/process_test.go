@@ -310,6 +310,9 @@ func TestHelpersResumed(t *testing.T) {
 	if err != nil || self.Unrecorded != "" {
 		t.Skip("this host has no process events: ", self.Unrecorded, err)
 	}
+	until(t, "the start's span to be written: the relay's unwritten ones end with it", func() bool {
+		return slices.ContainsFunc(spans(t, in), func(s otlprecv.Span) bool { return strings.HasSuffix(s.Name, "Task/Start") })
+	})
 	killRelay(t, r)
 	check(t, r.Ctr("tasks", "exec", "--exec-id", "after-the-relay", "box", "true").Check())
 	_, pid := guarded(t, r, func(guard.Status) bool { return true })
@@ -324,13 +327,13 @@ func TestHelpersResumed(t *testing.T) {
 	check(t, r.Ctr("tasks", "delete", "--force", "box").Check())
 	check(t, r.Ctr("containers", "delete", "box").Check())
 	settle(t, in)
-	spans := spansOfKilled(t, in)
-	helpers := helpersOf(t, spans, "box")
+	all := spansOfKilled(t, in)
+	helpers := helpersOf(t, all, "box")
 	if n := len(wantHelper(t, helpers, "runc exec")); n != 2 {
 		t.Errorf("%d execs, want 2", n)
 	}
 	for _, s := range helpers {
-		i := slices.IndexFunc(spans, func(p otlprecv.Span) bool { return p.ID == s.ParentID })
+		i := slices.IndexFunc(all, func(p otlprecv.Span) bool { return p.ID == s.ParentID })
 		if i < 0 {
 			t.Errorf("%s has no parent", s.Name)
 		}

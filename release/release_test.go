@@ -65,7 +65,7 @@ func one(t *testing.T, dir, pattern string) string {
 
 // wanted are some of the files that everything has.
 var wanted = []string{
-	"usr/bin/shimtrace", "usr/bin/containerd-shim-traced-v2", "usr/bin/containerd-shim-runc-traced-v2", "usr/bin/containerd-shim-runc-traced",
+	"usr/bin/shimtrace", "usr/bin/shimtrace-relay", "usr/bin/containerd-shim-traced-v2", "usr/bin/containerd-shim-runc-traced-v2", "usr/bin/containerd-shim-runc-traced",
 	"etc/shimtrace/config.toml", "usr/share/man/man1/shimtrace-install.1.gz", "usr/share/man/man5/shimtrace-config.toml.5.gz",
 	"usr/share/bash-completion/completions/shimtrace", "usr/lib/systemd/system/shimtrace-collect.service", "usr/share/doc/shimtrace/third-party-notices",
 }

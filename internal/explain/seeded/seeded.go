@@ -56,7 +56,7 @@ func Named(t testing.TB, c Cause, e *explain.Explanation) {
 		t.Errorf("%s (%s): named: %s; wrongly named: %v\n%s", c.ID, c.How, named, wrong, e)
 		return
 	}
-	record(t, "Seeded causes", fmt.Sprintf("| `%s` | %s | %s |", c.ID, cell(c.How), c.Parts), fmt.Sprintf(" %s | %d |", named, len(wrong)), true)
+	record(t, "Seeded causes", fmt.Sprintf("| `%s` | %s | %s |", c.ID, cell(c.How), c.Parts), fmt.Sprintf(" %s | %d |", named, len(wrong)), false)
 }
 
 // Healthy fails the test if a cause is named on a pod without a fault, but for those that

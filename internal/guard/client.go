@@ -33,6 +33,9 @@ type ClientOptions struct {
 	Ensure func()
 	// Every is how often Ensure is called while all is well, in case the guard hangs.
 	Every time.Duration
+	// Watched reports whether another relay has looked at the guard in the last Every; nil:
+	// none does. Then this one looks less often.
+	Watched func() bool
 	// VSOCK takes a VM's connection, unread. The CID may be one that nobody has claimed.
 	// Nil: the relay takes none.
 	VSOCK func(conn *os.File, cid uint32)
@@ -325,15 +328,25 @@ func (c *Client) hear(ctx context.Context, link *net.UnixConn) error {
 	}
 }
 
-// watch has a guard looked at that may hang.
+// seldom is how many times as long as Every the pause gets for a relay whose guard others
+// look at.
+const seldom = 8
+
+// watch has a guard looked at that may hang. Of a host's relays one or two do, and the
+// others wake up rarely.
 func (c *Client) watch(ctx context.Context) {
-	for {
+	for pause := c.opts.Every; ; {
 		select {
 		case <-ctx.Done():
 			return
-		case <-time.After(c.opts.Every/2 + rand.N(c.opts.Every)):
-			c.opts.Ensure()
+		case <-time.After(pause/2 + rand.N(pause)):
 		}
+		if c.opts.Watched != nil && c.opts.Watched() {
+			pause = min(2*pause, seldom*c.opts.Every)
+			continue
+		}
+		pause = c.opts.Every
+		c.opts.Ensure()
 	}
 }
 

@@ -32,6 +32,12 @@ func (k *Keeper) Guard(ctx context.Context) {
 	})
 }
 
+// Watched reports whether the process has answered any Keeper in the last Options.Every.
+func (k *Keeper) Watched() bool {
+	last, answers := since(k.opts.Lock, time.Now())
+	return answers && last < k.opts.Every
+}
+
 func (k *Keeper) watch(ctx context.Context, idle func() bool) {
 	for {
 		k.Ensure()

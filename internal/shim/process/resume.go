@@ -56,9 +56,10 @@ func (p process) guarded(cfg config.Config, log *slog.Logger) guard.ClientOption
 	}
 	keeper := keepGuard(cfg.Relay.StateDir, log)
 	return guard.ClientOptions{
-		Dir:    cfg.Relay.StateDir,
-		Ensure: keeper.Ensure,
-		Every:  guardEvery,
+		Dir:     cfg.Relay.StateDir,
+		Ensure:  keeper.Ensure,
+		Every:   guardEvery,
+		Watched: keeper.Watched,
 		Who: guard.Registration{
 			Program: program,
 			Args:    p.Of(command.FlagResume, command.Relay),

@@ -284,6 +284,7 @@ esac`, sock, tell))
 				for _, pid := range d.relays() {
 					check(t, unix.Kill(pid, unix.SIGKILL))
 				}
+				until(t, "the relay to be gone", func() bool { return len(d.relays()) == 0 })
 			}
 			if got := d.same("", d.remove()...); got.code != 4 {
 				t.Errorf("delete exits with %d, want the inner shim's 4", got.code)

@@ -65,10 +65,10 @@ func (w wrapper) delete(cfg config.Config, readable bool, log *slog.Logger) int 
 	r := &standby.Recording{
 		Who: who, Container: w.ID, State: *st, Code: exitCode(err), Response: out,
 		Timing: state.Timing{Name: names.ShimDelete, Start: began, End: time.Now(), Error: t.Error, Children: []state.Timing{t}},
+		Until:  began.Add(orphanTime),
 	}
 	var wait time.Duration
-	if r.Left = left || st.RelayDied(); r.Left {
-		r.Until = began.Add(orphanTime)
+	if left || st.RelayDied() {
 		wait = time.Until(r.Until) + state.DiskTime
 	}
 	if err := d.recorder().Record(r, wait); err != nil {

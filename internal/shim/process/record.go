@@ -62,7 +62,7 @@ func (p process) record(cfg config.Config, readable bool, log *slog.Logger) int 
 // make clears away what a relay has left, and writes the spans to the journal.
 func (p process) make(r *standby.Recording, cfg config.Config, readable bool, log *slog.Logger) error {
 	var left *state.State
-	if r.Left {
+	if r.Failure == "" {
 		left = p.clear(&r.State, r.Until, log)
 	}
 	_, own := r.State.Root(r.Timing.Start)

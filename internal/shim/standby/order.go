@@ -87,8 +87,7 @@ type Recording struct {
 	// printed.
 	Code     int    `json:"code,omitempty"`
 	Response []byte `json:"response,omitempty"`
-	// Left: a relay that died has left things behind, to be cleared away by this time.
-	Left  bool      `json:"left,omitempty"`
+	// Until is when what a relay that died has left is to be cleared away.
 	Until time.Time `json:"until,omitzero"`
 	// Failure is why the inner shim did not start, which ends the sandbox trace.
 	Failure string `json:"failure,omitempty"`

@@ -62,28 +62,20 @@ func (r *Recorder) Ended() []sdktrace.ReadOnlySpan {
 	return slices.Clone(r.spans)
 }
 
-// Reset forgets them.
-func (r *Recorder) Reset() {
-	r.mu.Lock()
-	defer r.mu.Unlock()
-	r.spans = nil
-}
-
 // Span returns a span of OTLP's in the form of the SDK's.
 func Span(scope string, s *tracepb.Span) sdktrace.ReadOnlySpan {
 	stub := tracetest.SpanStub{
-		Name:                   s.Name,
-		SpanContext:            contextOf(s.TraceId, s.SpanId, s.Flags, s.TraceState, false),
-		SpanKind:               trace.SpanKind(s.Kind),
-		StartTime:              time.Unix(0, int64(s.StartTimeUnixNano)),
-		EndTime:                time.Unix(0, int64(s.EndTimeUnixNano)),
-		Attributes:             attributes(s.Attributes),
-		Status:                 sdktrace.Status{Description: s.GetStatus().GetMessage()},
-		DroppedAttributes:      int(s.DroppedAttributesCount),
-		DroppedEvents:          int(s.DroppedEventsCount),
-		DroppedLinks:           int(s.DroppedLinksCount),
-		InstrumentationScope:   instrumentation.Scope{Name: scope},
-		InstrumentationLibrary: instrumentation.Scope{Name: scope}, //nolint:staticcheck // of the same
+		Name:                 s.Name,
+		SpanContext:          contextOf(s.TraceId, s.SpanId, s.Flags, s.TraceState, false),
+		SpanKind:             trace.SpanKind(s.Kind),
+		StartTime:            time.Unix(0, int64(s.StartTimeUnixNano)),
+		EndTime:              time.Unix(0, int64(s.EndTimeUnixNano)),
+		Attributes:           attributes(s.Attributes),
+		Status:               sdktrace.Status{Description: s.GetStatus().GetMessage()},
+		DroppedAttributes:    int(s.DroppedAttributesCount),
+		DroppedEvents:        int(s.DroppedEventsCount),
+		DroppedLinks:         int(s.DroppedLinksCount),
+		InstrumentationScope: instrumentation.Scope{Name: scope},
 	}
 	if len(s.ParentSpanId) > 0 {
 		stub.Parent = contextOf(s.TraceId, s.ParentSpanId, s.Flags, s.TraceState, s.Flags&uint32(tracepb.SpanFlags_SPAN_FLAGS_CONTEXT_IS_REMOTE_MASK) != 0)

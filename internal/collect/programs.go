@@ -99,13 +99,6 @@ func (p *programs) toRelay(from receiver.Peer, b receiver.Batch) bool {
 	return true
 }
 
-// wanted reports whether an address is served.
-func (p *programs) wanted() bool {
-	p.mu.Lock()
-	defer p.mu.Unlock()
-	return len(p.open) > 0
-}
-
 // follow serves the configured addresses and closes the others. What cannot be opened
 // is tried again at the next call.
 func (p *programs) follow(cfg config.OTLP) (err error) {

@@ -14,25 +14,19 @@ import (
 	"github.com/shimtrace/shimtrace/internal/forwarder/span"
 	"github.com/shimtrace/shimtrace/internal/losses"
 	"github.com/shimtrace/shimtrace/internal/names"
+	"github.com/shimtrace/shimtrace/internal/otlpwire"
 )
 
-// Field numbers of opentelemetry/proto/trace/v1/trace.proto. A request of OTLP,
-// ExportTraceServiceRequest, has the same fields as TracesData.
+// Field numbers of opentelemetry/proto/trace/v1/trace.proto beside those of package
+// otlpwire. A request of OTLP, ExportTraceServiceRequest, has the same fields as
+// TracesData.
 const (
 	dataResourceSpans protowire.Number = 1
 
 	resourceSpansResource protowire.Number = 1
 	resourceSpansScopes   protowire.Number = 2
 
-	scopeSpansSpans protowire.Number = 2
-
-	spanTraceID protowire.Number = 1
-	spanSpanID  protowire.Number = 2
-
 	resourceAttributes protowire.Number = 1
-	keyValueKey        protowire.Number = 1
-	keyValueValue      protowire.Number = 2
-	anyString          protowire.Number = 1
 )
 
 // The shapes of OTLP's messages, without those that parse reads itself.
@@ -143,7 +137,7 @@ func (p *parsed) scopeSpans(b []byte) error {
 		switch {
 		case err != nil:
 			return err
-		case number != scopeSpansSpans:
+		case number != otlpwire.ScopeSpansSpans:
 			if err := scopeSpansShape.field(number).check(v, 0, &p.messages); err != nil {
 				return err
 			}
@@ -182,9 +176,9 @@ func (p *parsed) span(b []byte) losses.Reason {
 			return losses.NotText
 		case err != nil:
 			return losses.Malformed
-		case number == spanTraceID:
+		case number == otlpwire.SpanTraceID:
 			traceID = v
-		case number == spanSpanID:
+		case number == otlpwire.SpanSpanID:
 			spanID = v
 		}
 		b = after
@@ -206,7 +200,7 @@ func zero(id []byte) bool {
 
 // without returns a valid ResourceSpans field without the invalid spans.
 func (p *parsed) without(whole []byte) []byte {
-	return p.rebuilt(nil, whole, []protowire.Number{dataResourceSpans, resourceSpansScopes, scopeSpansSpans})
+	return p.rebuilt(nil, whole, []protowire.Number{dataResourceSpans, resourceSpansScopes, otlpwire.ScopeSpansSpans})
 }
 
 // rebuilt appends a message to b, without the invalid spans at the end of the path.
@@ -244,9 +238,9 @@ func serviceOf(resource []byte) string {
 			number, v, after, _ := next(attribute)
 			attribute = after
 			switch number {
-			case keyValueKey:
+			case otlpwire.KeyValueKey:
 				key = v
-			case keyValueValue:
+			case otlpwire.KeyValueValue:
 				value = v
 			}
 		}
@@ -256,7 +250,7 @@ func serviceOf(resource []byte) string {
 		for len(value) > 0 {
 			number, text, after, _ := next(value)
 			value = after
-			if number == anyString {
+			if number == otlpwire.AnyString {
 				return string(span.CutText(text, maxService, true))
 			}
 		}

@@ -6,7 +6,7 @@ BIN := bin
 # Tests that also pass while relays are killed: wrapped equals bare, relayed equals direct.
 KILLED := 'TestRelayedAsDirect|TestSameAsBare|TestInnerShimIsGivenTheSame|TestReusedIDs|TestManyAtOnce|TestRacingStartsShareARelay|TestExitWhileContainerdIsAway'
 
-.PHONY: release test-release build deps tools tools-vm test test-unit test-integration test-faults soak-faults test-vm lint fuzz soak bench demo demo-vm picture install clean
+.PHONY: release test-release build deps tools tools-vm test test-unit test-integration test-faults soak-faults test-vm lint fuzz soak bench bench-idle demo demo-vm picture install clean
 
 build: ## build the shim, the relay and the operator's tool into bin/
 	CGO_ENABLED=0 $(GO) build -trimpath -ldflags "$(LDFLAGS)" -o $(BIN)/ ./cmd/...
@@ -61,6 +61,9 @@ bench: build tools ## measure relayed against direct: latency, start time, memor
 
 picture: build tools ## make the README's picture of a pod's start, from the caller to its first instruction, as root
 	SHIMTRACE_WRITE_EXPLAIN=1 $(GO) -C integration test -count=1 -run TestPicture ./explain
+
+bench-idle: build tools ## measure what a hundred idle pods take of a processor
+	$(GO) -C integration run ./bench -idle $(or $(PODS),100)
 
 demo: ## trace a container and a pod in a private containerd: the machine's own, or Debian's
 	$(GO) -C integration run ./demo

@@ -27,6 +27,8 @@ echo "== other programs' spans into the journal, beside the OpenTelemetry Collec
 go -C integration run ./otlpbench
 echo "== containers: wrapped against bare"
 go -C integration run ./bench -rounds "${ROUNDS:-40}"
+echo "== idle pods, see make bench-idle for a hundred of them"
+go -C integration run ./bench -idle "${PODS:-20}" -for "${IDLETIME:-30s}"
 echo "== memory of a relay after a pod's start"
 go -C integration test ./memory -count=1 -v -run RelayIdle | grep 'RSS'
 echo "== memory of a hundred relays of containers that run, and of the inner shims beside them"

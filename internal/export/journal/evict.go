@@ -75,7 +75,7 @@ func (j *Journal) remove(number uint64, s shares, shipped Cursor, total int64) b
 			if total <= j.opts.MaxBytes+2*j.opts.SegmentBytes {
 				return false
 			}
-			s.level = -1
+			s.none()
 		} else if _, links, err := stat(f); err == nil && links == 0 {
 			return true
 		}
@@ -97,6 +97,10 @@ func (j *Journal) remove(number uint64, s shares, shipped Cursor, total int64) b
 				return nil
 			}
 			lost[j.reasonLost(r, &s)] += r.Spans
+		case KindWorth:
+			if s.keepsMark(r) {
+				_ = j.move(r) // or its spans are worth no more than others'
+			}
 		case KindDrops, KindCarried:
 			drops, err := r.Drops()
 			if err != nil {

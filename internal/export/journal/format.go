@@ -31,6 +31,9 @@ const (
 	// KindPosted is an OTLP TracesData message that other programs of the host have
 	// posted. Resources and scopes in it are theirs, and say nothing about who made it.
 	KindPosted Kind = 4
+	// KindWorth has no payload: the spans of its source are worth more than others'. It
+	// is for those who remove segments; Scan passes over it.
+	KindWorth Kind = 5
 )
 
 // Traces reports whether the payload is a TracesData message, whoever made it.

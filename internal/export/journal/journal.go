@@ -80,8 +80,8 @@ type Journal struct {
 	file    *os.File // the segment last written; nil until the first append
 	number  uint64
 	buf     []byte
-	rotated bool             // a segment was begun since the last eviction
-	usages  map[uint64]usage // of sealed segments
+	rotated bool                // a segment was begun since the last eviction
+	usages  map[uint64]contents // of sealed segments
 }
 
 // errClosed is returned by appends after Close. Their spans are counted nowhere.
@@ -158,6 +158,17 @@ func (j *Journal) AppendSpans(resource *resourcepb.Resource, scope string, spans
 		return fmt.Errorf("journal: marshal a resource: %w", err)
 	}
 	return errors.Join(j.appendEncoded(o, spans, n), j.flush())
+}
+
+// Worth marks a sandbox's spans as worth more than others': they stay longest when the
+// journal is full and nobody ships it.
+func (j *Journal) Worth(sandbox string) error {
+	j.mu.Lock()
+	defer j.mu.Unlock()
+	if j.closed {
+		return errClosed
+	}
+	return j.append(KindWorth, SourceOf(sandbox), 0, j.room(0))
 }
 
 // Losses returns the tally for spans lost before or after they reached the journal. The

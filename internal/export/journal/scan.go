@@ -34,7 +34,13 @@ func Scan(dir string, fn func(Record) error) (Stats, error) {
 		return st, err
 	}
 	for _, n := range numbers {
-		if err := scanSegment(dir, n, &st, fn); err != nil {
+		err := scanSegment(dir, n, &st, func(r Record) error {
+			if r.Kind == KindWorth {
+				return nil // for writers alone
+			}
+			return fn(r)
+		})
+		if err != nil {
 			return st, err
 		}
 	}

@@ -22,31 +22,37 @@ const (
 	floodPart = 8
 )
 
-// usage counts a segment's bytes by source.
+// usage counts bytes by source.
 type usage map[Source]int64
 
-// used returns the usage of a sealed segment, which no longer changes.
-func (j *Journal) used(segment uint64) usage {
+// contents is what a segment has: bytes, and the sources that are worth more.
+type contents struct {
+	bytes usage
+	worth map[Source]bool
+}
+
+// used returns the contents of a sealed segment, which no longer changes.
+func (j *Journal) used(segment uint64) contents {
 	if u, ok := j.usages[segment]; ok {
 		return u
 	}
 	u, err := readUsage(j.dir, segment)
 	if err != nil {
-		return nil // read again the next time
+		return contents{} // read again the next time
 	}
 	if j.usages == nil {
-		j.usages = make(map[uint64]usage)
+		j.usages = make(map[uint64]contents)
 	}
 	j.usages[segment] = u
 	return u
 }
 
 // readUsage reads only the headers. Readers check the payloads.
-func readUsage(dir string, segment uint64) (usage, error) {
-	u := make(usage)
+func readUsage(dir string, segment uint64) (contents, error) {
+	u := contents{make(usage), make(map[Source]bool)}
 	f, err := private.Open(segmentPath(dir, segment), os.O_RDONLY, 0)
 	if err != nil {
-		return nil, err
+		return contents{}, err
 	}
 	defer f.Close()
 	size, _, err := stat(f)
@@ -55,7 +61,7 @@ func readUsage(dir string, segment uint64) (usage, error) {
 	}
 	m, err := readMarker(f)
 	if err != nil {
-		return nil, err
+		return contents{}, err
 	}
 	buf := make([]byte, 4<<10)
 	var start, end int64 // the range of the segment in buf
@@ -63,7 +69,7 @@ func readUsage(dir string, segment uint64) (usage, error) {
 		if off+recordHeaderLen > end {
 			n, err := f.ReadAt(buf, off)
 			if n < recordHeaderLen {
-				return nil, err
+				return contents{}, err
 			}
 			start, end = off, off+int64(n)
 		}
@@ -73,8 +79,11 @@ func readUsage(dir string, segment uint64) (usage, error) {
 			break // damaged: the rest counts against no source
 		}
 		n := int64(recordHeaderLen) + int64(h.length)
-		if h.kind.Traces() {
-			u[h.source] += n
+		switch {
+		case h.kind.Traces():
+			u.bytes[h.source] += n
+		case h.kind == KindWorth:
+			u.worth[h.source] = true
 		}
 		off += n
 	}
@@ -87,6 +96,10 @@ type shares struct {
 	aged  bool // old records are not kept
 	bytes usage
 	level int64 // the most bytes that a source may keep
+	// worth are the sources that are worth more, and high is the most that each of them
+	// keeps: they are served first, and don't age.
+	worth map[Source]bool
+	high  int64
 	flood int64 // the bytes above which a source counts as flooding
 }
 
@@ -94,23 +107,60 @@ type shares struct {
 // not shipped yet. A source with less than an equal part keeps all of its bytes, and
 // the others divide the rest of its part (max-min fairness). The other half of the cap
 // is for new records, so that no more is moved than is removed.
+//
+// Those that are worth more divide the first half of that among themselves, so that they
+// outlast any number of others; none keeps more than a flood may have.
 func (j *Journal) newShares(sealed []uint64, shipped Cursor) shares {
-	s := shares{now: time.Now(), aged: !j.opts.Shipped, bytes: make(usage), flood: j.opts.MaxBytes / floodPart}
-	maps.DeleteFunc(j.usages, func(n uint64, _ usage) bool { return n < sealed[0] })
+	s := shares{now: time.Now(), aged: !j.opts.Shipped, bytes: make(usage), worth: make(map[Source]bool), flood: j.opts.MaxBytes / floodPart}
+	maps.DeleteFunc(j.usages, func(n uint64, _ contents) bool { return n < sealed[0] })
 	if j.opts.MaxBytes < sharedSegments*j.opts.SegmentBytes {
-		s.level = -1
+		s.none()
 		return s
 	}
 	for _, n := range sealed {
 		if n < shipped.Segment {
 			continue
 		}
-		for source, bytes := range j.used(n) {
+		segment := j.used(n)
+		for source, bytes := range segment.bytes {
 			s.bytes[source] += bytes
 		}
+		maps.Copy(s.worth, segment.worth)
 	}
-	s.level = level(slices.Sorted(maps.Values(s.bytes)), j.opts.MaxBytes/2)
+	s.divide(j.opts.MaxBytes / 2)
 	return s
+}
+
+// divide sets the levels, so that the sources keep at most total bytes together. A source
+// that is worth more and has too much competes with the others.
+func (s *shares) divide(total int64) {
+	var worth, others []int64
+	for source := range s.worth {
+		worth = append(worth, s.bytes[source])
+	}
+	slices.Sort(worth)
+	s.high = min(level(worth, total/2), s.flood)
+	maps.DeleteFunc(s.worth, func(source Source, _ bool) bool { return s.bytes[source] > s.high })
+	for source, bytes := range s.bytes {
+		if s.worth[source] {
+			total -= bytes
+		} else {
+			others = append(others, bytes)
+		}
+	}
+	slices.Sort(others)
+	s.level = level(others, total)
+}
+
+// none has no source keep anything.
+func (s *shares) none() { s.level, s.high = -1, -1 }
+
+// most returns the most bytes that a source may keep.
+func (s *shares) most(of Source) int64 {
+	if s.worth[of] {
+		return s.high
+	}
+	return s.level
 }
 
 // level returns the most bytes of total that each source may have, given their wants in
@@ -130,22 +180,27 @@ func level(want []int64, total int64) (most int64) {
 // keeps reports whether the record is within its source's share, and so moves to the
 // journal's end when its segment is removed.
 func (s *shares) keeps(r Record) bool {
-	return s.bytes[r.Source] <= s.level && !s.old(r)
+	return s.bytes[r.Source] <= s.most(r.Source) && !s.old(r)
 }
 
-func (s *shares) old(r Record) bool { return s.aged && s.now.Sub(r.Time) > shareTime }
+func (s *shares) old(r Record) bool {
+	return s.aged && !s.worth[r.Source] && s.now.Sub(r.Time) > shareTime
+}
+
+// keepsMark reports whether a mark moves on with what it is about.
+func (s *shares) keepsMark(r Record) bool { return s.worth[r.Source] && s.bytes[r.Source] > 0 }
 
 // floods reports whether the record is lost because its source exceeds its share at the
 // cost of others.
 func (s *shares) floods(r Record) bool {
 	bytes := s.bytes[r.Source]
-	return bytes > s.level && bytes > s.flood && !s.old(r) && s.others()
+	return bytes > s.most(r.Source) && bytes > s.flood && !s.old(r) && s.others()
 }
 
 // others reports whether some source is within its share.
 func (s *shares) others() bool {
-	for _, bytes := range s.bytes {
-		if bytes <= s.level {
+	for source, bytes := range s.bytes {
+		if bytes <= s.most(source) {
 			return true
 		}
 	}

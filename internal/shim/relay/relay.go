@@ -191,6 +191,7 @@ func (p *Process) Serve() {
 func (p *Process) know(was saved) {
 	p.sandbox = newSandbox(p.tel.Tracer, p.tel.FlushOwn, p.Log, p.state, p.paths.State, p.Config.Trace.Join == "sandbox")
 	p.sandbox.setPod = p.tel.SetPod
+	p.sandbox.started = p.tel.Started
 	if p.state.Dynamic {
 		p.sandbox.switcher = &switcher{sandbox: p.sandbox, cfg: p.Config.Trace}
 	}

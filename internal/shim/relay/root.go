@@ -51,6 +51,11 @@ func (s *sandbox) exportRoot(st state.State, failure string) {
 			s.log.Warn("the sandbox's root span may be exported twice", "error", err)
 			return
 		}
+		if s.started != nil {
+			if err := s.started(st.RootEnd.Sub(st.Started), failure); err != nil {
+				s.log.Warn("the journal may not keep this start for long", "error", err)
+			}
+		}
 		// Not before: a relay that is killed leaves the root to delete.
 		s.mu.Lock()
 		s.state.RootEnded = true

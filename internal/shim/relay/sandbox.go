@@ -5,6 +5,7 @@ import (
 	"log/slog"
 	"sync"
 	"sync/atomic"
+	"time"
 
 	"go.opentelemetry.io/otel/attribute"
 	"go.opentelemetry.io/otel/trace"
@@ -30,6 +31,8 @@ type sandbox struct {
 	setPod    func(state.Annotations)     // nil in tests
 	saver     saver                       // for another process that goes on for this one
 	exports   sync.WaitGroup
+	// started is told how long the start took, or why it failed; nil: nobody is.
+	started func(took time.Duration, failure string) error
 	// rootAttributes return what the root span says besides. They may take some
 	// milliseconds.
 	rootAttributes []func() []attribute.KeyValue

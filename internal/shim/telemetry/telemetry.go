@@ -30,6 +30,8 @@ type Telemetry struct {
 	Queue    *export.Queue // to the journal, for those who must not wait for it
 
 	own     *export.Queue // the provider's
+	sandbox string
+	slow    time.Duration // of starts
 	pod     *latePod
 	endTime time.Duration
 }
@@ -43,7 +45,7 @@ func Open(cfg config.Config, id state.Identity, log *slog.Logger, waiting *atomi
 	} else if err != nil {
 		return nil, fmt.Errorf("open the journal: %w", err)
 	}
-	t := &Telemetry{Journal: j, endTime: endTime}
+	t := &Telemetry{Journal: j, endTime: endTime, sandbox: id.Sandbox, slow: time.Duration(cfg.Export.SlowStart)}
 	t.Keeper = export.NewKeeper(cfg, func(format string, args ...any) { log.Warn(fmt.Sprintf(format, args...)) })
 	t.pod = &latePod{Client: t.Keeper.Client(j), sandbox: id.Sandbox}
 	t.Queue = export.NewQueue(t.pod)
@@ -55,6 +57,15 @@ func Open(cfg config.Config, id state.Identity, log *slog.Logger, waiting *atomi
 	otel.SetErrorHandler(otel.ErrorHandlerFunc(func(err error) { log.Warn("tracing", "error", err) }))
 	t.Tracer = t.Provider.Tracer(names.ShimScope)
 	return t, nil
+}
+
+// Started tells the journal that the sandbox's spans are worth more than others' if its
+// start was slow, or failed.
+func (t *Telemetry) Started(took time.Duration, failure string) error {
+	if failure == "" && took < t.slow {
+		return nil
+	}
+	return t.Journal.Worth(t.sandbox)
 }
 
 // checkJournal returns why spans cannot be written, as far as that is known in time.

@@ -1,0 +1,122 @@
+package journal
+
+import (
+	"errors"
+	"fmt"
+	"testing"
+	"time"
+
+	commonpb "go.opentelemetry.io/proto/otlp/common/v1"
+	resourcepb "go.opentelemetry.io/proto/otlp/resource/v1"
+	tracepb "go.opentelemetry.io/proto/otlp/trace/v1"
+
+	"github.com/shimtrace/shimtrace/internal/names"
+)
+
+// appendFor appends a span of a sandbox with a name of that length.
+func appendFor(t *testing.T, j *Journal, sandbox string, length int) {
+	t.Helper()
+	rs := &tracepb.ResourceSpans{
+		Resource: &resourcepb.Resource{Attributes: []*commonpb.KeyValue{{
+			Key: names.Sandbox, Value: &commonpb.AnyValue{Value: &commonpb.AnyValue_StringValue{StringValue: sandbox}},
+		}}},
+		ScopeSpans: []*tracepb.ScopeSpans{{Spans: []*tracepb.Span{{Name: fmt.Sprintf("%0*d", length, 0)}}}},
+	}
+	if err := j.UploadTraces(t.Context(), []*tracepb.ResourceSpans{rs}); err != nil {
+		t.Fatal(err)
+	}
+}
+
+// remains counts the spans of a sandbox, and its marks.
+func remains(t *testing.T, j *Journal, sandbox string) (spans, marks int) {
+	t.Helper()
+	numbers, err := listSegments(j.Dir())
+	for _, n := range numbers {
+		var st Stats
+		err = errors.Join(err, scanSegment(j.Dir(), n, &st, func(r Record) error {
+			switch {
+			case r.Source != SourceOf(sandbox):
+			case r.Kind == KindWorth:
+				marks++
+			default:
+				spans += r.Spans
+			}
+			return nil
+		}))
+	}
+	if err != nil {
+		t.Fatal(err)
+	}
+	return spans, marks
+}
+
+// TestWorth: the spans of a sandbox that is worth more outlast any number of others, by
+// its mark; they are no more than a part of the journal.
+func TestWorth(t *testing.T) {
+	o := Options{SegmentBytes: 4 << 10, MaxBytes: 64 << 10}
+	j, err := Open(t.TempDir(), o)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer j.Close()
+	for _, sandbox := range []string{"slow", "quick", "greedy"} {
+		appendFor(t, j, sandbox, 500)
+	}
+	for range 60 { // 30 kB, more than an eighth of the journal
+		appendFor(t, j, "greedy", 500)
+	}
+	for _, sandbox := range []string{"slow", "greedy"} {
+		if err := j.Worth(sandbox); err != nil {
+			t.Fatal(err)
+		}
+	}
+	for i := range 2000 { // the journal's size many times over
+		appendFor(t, j, fmt.Sprint("other ", i/3), 500)
+	}
+	if spans, marks := remains(t, j, "slow"); spans != 1 || marks != 1 {
+		t.Errorf("of the slow one %d spans and %d marks are left", spans, marks)
+	}
+	if spans, _ := remains(t, j, "quick"); spans > 0 {
+		t.Errorf("of the quick one %d spans are left", spans)
+	}
+	if spans, _ := remains(t, j, "greedy"); int64(spans*500) > o.MaxBytes/floodPart {
+		t.Errorf("of the greedy one %d spans are left", spans)
+	}
+	if err := j.Worth("nobody"); err != nil {
+		t.Fatal(err)
+	}
+	for i := range 300 {
+		appendFor(t, j, fmt.Sprint("more ", i/3), 500)
+	}
+	if _, marks := remains(t, j, "nobody"); marks > 0 {
+		t.Error("a mark without spans stays")
+	}
+	var st Stats
+	if st, err = Scan(j.Dir(), func(Record) error { return nil }); err != nil || st.Bytes > o.MaxBytes {
+		t.Errorf("%d bytes, %v", st.Bytes, err)
+	}
+	// They don't age, as others do.
+	s := shares{now: time.Now(), aged: true, bytes: usage{1: 10, 2: 10}, worth: map[Source]bool{1: true}, level: 100, high: 100}
+	old := Record{Time: time.Now().Add(-2 * shareTime)}
+	for source, want := range map[Source]bool{1: true, 2: false} {
+		if old.Source = source; s.keeps(old) != want {
+			t.Errorf("source %d is kept: %v", source, !want)
+		}
+	}
+}
+
+// TestDivide: those that are worth more are served first, and all together keep no more
+// than there is.
+func TestDivide(t *testing.T) {
+	s := shares{flood: 100, bytes: usage{1: 30, 2: 40, 3: 90, 4: 200, 5: 10}, worth: map[Source]bool{1: true, 3: true, 4: true, 9: true}}
+	s.divide(400)
+	kept := int64(0)
+	for source, bytes := range s.bytes {
+		if bytes <= s.most(source) {
+			kept += bytes
+		}
+	}
+	if !s.worth[1] || s.worth[4] || s.most(1) < 30 || s.most(5) < 10 || kept > 400 {
+		t.Errorf("%+v, %d kept", s, kept)
+	}
+}

@@ -9,8 +9,6 @@ import (
 	"testing"
 	"time"
 
-	tracepb "go.opentelemetry.io/proto/otlp/trace/v1"
-
 	"github.com/shimtrace/shimtrace/internal/export/journal"
 	"github.com/shimtrace/shimtrace/internal/names"
 	"github.com/shimtrace/shimtrace/internal/waterfall"
@@ -59,7 +57,6 @@ type following struct {
 	journal *journal.Journal
 	out     *output
 	ended   chan error
-	pod     *tracepb.TracesData
 	stop    context.CancelFunc
 }
 

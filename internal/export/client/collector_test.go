@@ -3,7 +3,6 @@ package client
 import (
 	"compress/gzip"
 	"context"
-	"crypto/tls"
 	"io"
 	"log"
 	"net"
@@ -146,10 +145,6 @@ func listen(t *testing.T, address string) net.Listener {
 func (c *collector) serveHTTP(t *testing.T, l net.Listener) (stop func()) {
 	srv := &http.Server{Handler: c}
 	return serve(t, func() { _ = srv.Serve(l) }, func() { srv.Close() })
-}
-
-func (c *collector) serveTLS(t *testing.T, l net.Listener, cert tls.Certificate) (stop func()) {
-	return c.serveHTTP(t, tls.NewListener(l, &tls.Config{Certificates: []tls.Certificate{cert}}))
 }
 
 func (c *collector) serveGRPC(t *testing.T, l net.Listener, opts ...grpc.ServerOption) (stop func()) {

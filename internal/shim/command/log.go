@@ -15,7 +15,7 @@ import (
 // part of its answer and not to be written to. What a guest or a stranger can have us
 // say again and again is said once a minute.
 func OpenLog(bundle, level string, attrs ...any) *slog.Logger {
-	var to io.Writer = io.Discard
+	to := io.Discard
 	if fd, err := openPipe(bundle); err == nil {
 		to = pipe(fd)
 	}

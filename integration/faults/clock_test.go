@@ -12,6 +12,7 @@ import (
 	"github.com/shimtrace/shimtrace/integration/traced"
 	"github.com/shimtrace/shimtrace/integration/vm"
 	"github.com/shimtrace/shimtrace/internal/reliability"
+	"github.com/shimtrace/shimtrace/internal/shimname"
 )
 
 // TestClock sets the clock back and forth, by an hour and by a month, under a relay that
@@ -26,6 +27,7 @@ func TestClock(t *testing.T) {
 		Files: map[string]string{
 			"bin/clock":                          filepath.Join(programs, "clock"),
 			"bin/containerd-shim-echo-traced-v2": filepath.Join(bin, "containerd-shim-traced-v2"),
+			"bin/" + shimname.RelayProgram:       filepath.Join(bin, shimname.RelayProgram),
 			"bin/containerd-shim-echo-v2":        filepath.Join(faults.EchoPath(t), "containerd-shim-echo-v2"),
 		},
 	})

@@ -4,16 +4,19 @@ import (
 	"fmt"
 	"os"
 	"path/filepath"
+	"strings"
 	"testing"
 	"time"
 
 	"github.com/shimtrace/shimtrace/integration/image"
+	"github.com/shimtrace/shimtrace/integration/otlprecv"
 	"github.com/shimtrace/shimtrace/integration/rust/agent"
 	"github.com/shimtrace/shimtrace/integration/traced"
 	"github.com/shimtrace/shimtrace/integration/vm"
 	"github.com/shimtrace/shimtrace/internal/explain"
 	"github.com/shimtrace/shimtrace/internal/explain/seeded"
 	"github.com/shimtrace/shimtrace/internal/export/journal"
+	"github.com/shimtrace/shimtrace/internal/names"
 	"github.com/shimtrace/shimtrace/internal/waterfall"
 )
 
@@ -55,9 +58,41 @@ func TestExplainLateAgent(t *testing.T) {
 		"VMSHIM_TRACING=on", "VMSHIM_JAEGER=http://"+runtimesEndpoint+"/api/traces", "VMSHIM_BOOT=3s")
 	check(t, in.Rig.Ctr("run", "--rm", "--runtime", runtime.Shim(), image.Busybox, "c1", "true").Check())
 	waitSpans(t, in, "c1", "root-span", "shim delete", "rootSpan")
+	wantBoot(t, in)
 	e := explained(t, in, "c1")
 	t.Logf("%s", e)
 	seeded.Named(t, seeded.Cause{ID: "late-agent", How: "an agent that answers three seconds after the VMM is up", Parts: seeded.VM, Also: besides}, e)
+}
+
+// wantBoot checks that the VM's boot is a span below the call that made the VM, with the
+// guest's boot and the connection to the agent in it, and that attempts are counted.
+func wantBoot(t *testing.T, in *traced.Install) {
+	t.Helper()
+	spans, err := in.Spans()
+	check(t, err)
+	boots := otlprecv.Named(spans, names.VMBoot)
+	if len(boots) != 1 {
+		t.Fatalf("%d boots of one VM", len(boots))
+	}
+	boot := boots[0]
+	if n, _ := boot.Attrs[names.VMAttempts].(int64); n < 2 {
+		t.Errorf("%d attempts to connect to an agent that listens after three seconds", n)
+	}
+	for _, part := range []string{names.GuestBoot, names.AgentConnect} {
+		found := otlprecv.Named(spans, part)
+		if len(found) != 1 || found[0].ParentID != boot.ID || found[0].Start().Before(boot.Start()) || found[0].End().After(boot.End()) {
+			t.Errorf("%s within the boot: %v", part, found)
+		}
+	}
+	if guest := otlprecv.Named(spans, names.GuestBoot); len(guest) == 1 && guest[0].End().Sub(guest[0].Start()) < 2*time.Second {
+		t.Errorf("the guest boots in %s, though its agent comes after three seconds", guest[0].End().Sub(guest[0].Start()))
+	}
+	for _, s := range spans {
+		if s.ID == boot.ParentID && strings.HasSuffix(s.Name, ".Task/Create") {
+			return
+		}
+	}
+	t.Errorf("the boot is not below the call that made the VM, but below %s", boot.ParentID)
 }
 
 // TestExplainGuest: a start in an emulated guest has an owner for all of its time.

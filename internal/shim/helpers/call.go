@@ -53,7 +53,7 @@ func (o *Observer) Began(c *middleware.Call) {
 // Answered implements middleware.Observer.
 func (o *Observer) Answered(c *middleware.Call) {
 	o.mu.Lock()
-	defer o.mu.Unlock()
+	defer o.unlock()
 	if c.PID != 0 && c.Code == 0 && (c.Method == "Create" || c.Method == "Start") {
 		if len(o.pids) >= maxPIDs {
 			clear(o.pids)
@@ -66,7 +66,7 @@ func (o *Observer) Answered(c *middleware.Call) {
 // Lost implements middleware.Observer.
 func (o *Observer) Lost(c *middleware.Call) {
 	o.mu.Lock()
-	defer o.mu.Unlock()
+	defer o.unlock()
 	o.over(c, false)
 }
 

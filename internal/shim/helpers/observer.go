@@ -48,10 +48,11 @@ type Observer struct {
 	mu    sync.Mutex
 	calls []*call // in the order of their starts
 	open  map[int]*helper
-	pids  map[int]process // of what runs in containers, as far as answers say
-	seen  map[int]bool    // in a list that is being told
-	first time.Time       // a container's program was executed; zero: none was yet
-	await chan struct{}   // closed then, or when there is nothing to wait for
+	pids  map[int]process    // of what runs in containers, as far as answers say
+	seen  map[int]bool       // in a list that is being told
+	keep  []*middleware.Call // quiet calls with something recorded below them; see unlock
+	first time.Time          // a container's program was executed; zero: none was yet
+	await chan struct{}      // closed then, or when there is nothing to wait for
 }
 
 // process is one that runs in a container.
@@ -78,7 +79,7 @@ var _ middleware.Observer = (*Observer)(nil)
 func (o *Observer) Report(r procevents.Report) {
 	at, forked := wall(r.At), wall(r.Forked)
 	o.mu.Lock()
-	defer o.mu.Unlock()
+	defer o.unlock()
 	switch r.Kind {
 	case procevents.Began:
 		o.began(r, forked, at)
@@ -198,7 +199,7 @@ func (o *Observer) record(h *helper) {
 		if !h.failed() && !h.keep && h.end.Sub(h.at) < o.Slow {
 			return
 		}
-		h.call.Keep()
+		o.keep = append(o.keep, h.call.Call)
 		for a := h.above; a != nil; a = a.above {
 			a.keep = true
 		}
@@ -219,7 +220,7 @@ func (o *Observer) Close() {
 		time.Sleep(lastWords / 20)
 	}
 	o.mu.Lock()
-	defer o.mu.Unlock()
+	defer o.unlock()
 	o.awaited()
 	for _, c := range o.calls {
 		o.release(c)
@@ -233,6 +234,17 @@ func (o *Observer) Close() {
 
 // lastWords is how long Close waits for the ends of helpers.
 const lastWords = 200 * time.Millisecond
+
+// unlock has the calls recorded that something below them keeps. A call that is over is
+// recorded at once, and annotated by the Observer: not while it is locked.
+func (o *Observer) unlock() {
+	keep := o.keep
+	o.keep = nil
+	o.mu.Unlock()
+	for _, c := range keep {
+		c.Keep()
+	}
+}
 
 // running reports whether helpers run, as far as was told.
 func (o *Observer) running() bool {

@@ -334,3 +334,33 @@ func TestBound(t *testing.T) {
 		t.Errorf("%d open, %d lost", len(w.open), w.losses.Of(losses.ProcessEvents))
 	}
 }
+
+// TestQuietCallIsKeptLater: a quiet call that was not recorded is recorded after all when
+// a helper below it fails later, or while it is answered. Nobody waits for anybody meanwhile.
+func TestQuietCallIsKeptLater(t *testing.T) {
+	w := newWorld(t)
+	done := make(chan struct{})
+	go func() {
+		defer close(done)
+		w.during("State", "c1", "", nil, func() { w.runs(1, 0, "runc", runc("state", "c1", "")) })
+		w.ends(1, 1<<8) // told after the call's end
+		w.during("State", "c2", "", nil, func() {
+			w.runs(2, 0, "runc", runc("state", "c2", ""))
+			w.ends(2, 1<<8)
+		})
+	}()
+	select {
+	case <-done:
+	case <-time.After(time.Minute):
+		t.Fatal("the observer hangs")
+	}
+	n := 0
+	for _, s := range w.spans.Ended() {
+		if s.Name() == "runc state" {
+			n++
+		}
+	}
+	if n != 2 {
+		t.Errorf("%d of 2 failed helpers are recorded", n)
+	}
+}

@@ -4,6 +4,8 @@
 set -uo pipefail
 cd "$(dirname "$0")/.."
 go=${GO:-go}
+# A program with the race detector sleeps a second before it ends, and tests run hundreds.
+export GORACE=${GORACE:-atexit_sleep_ms=10}
 
 names=(packages journals tools guests integration kata release cluster)
 declare -A what=(

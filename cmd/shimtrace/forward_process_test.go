@@ -111,7 +111,7 @@ func newTool(t *testing.T, config string, args ...string) *forwardProcess {
 		t.Fatal(err)
 	}
 	p := &forwardProcess{t: t, cmd: exec.Command(self, args...)}
-	p.cmd.Env = []string{asToolEnv + "=1", "SHIMTRACE_CONFIG=" + file, "PATH=" + os.Getenv("PATH")}
+	p.cmd.Env = []string{asToolEnv + "=1", "SHIMTRACE_CONFIG=" + file, "PATH=" + os.Getenv("PATH"), "GORACE=" + os.Getenv("GORACE")}
 	p.cmd.Stdout, p.cmd.Stderr = &p.stdout, &p.stderr
 	// A grandchild may hold the pipes.
 	p.cmd.WaitDelay = 5 * time.Second

@@ -52,7 +52,7 @@ func (r *Rig) startDaemon(ctx context.Context) error {
 		cmd.Wait()
 		close(d.done)
 	}()
-	r.daemon = d
+	r.daemon.Store(d)
 	if err := r.waitUp(ctx); err != nil {
 		return errors.Join(fmt.Errorf("start containerd: %w", err), r.Kill())
 	}
@@ -62,6 +62,7 @@ func (r *Rig) startDaemon(ctx context.Context) error {
 // waitUp asks as clients do, because the socket is there before the services
 // are, and CRI comes last.
 func (r *Rig) waitUp(ctx context.Context) error {
+	d := r.daemon.Load()
 	ctx, cancel := context.WithTimeout(ctx, r.opts.Timeout)
 	defer cancel()
 	for _, probe := range []func() error{
@@ -78,8 +79,8 @@ func (r *Rig) waitUp(ctx context.Context) error {
 				last = err
 			}
 			select {
-			case <-r.daemon.done:
-				return fmt.Errorf("it ended: %s", r.daemon.cmd.ProcessState)
+			case <-d.done:
+				return fmt.Errorf("it ended: %s", d.cmd.ProcessState)
 			case <-ctx.Done():
 				return fmt.Errorf("%w; last: %w", ctx.Err(), last)
 			case <-time.After(20 * time.Millisecond):
@@ -91,10 +92,11 @@ func (r *Rig) waitUp(ctx context.Context) error {
 
 // Pid is containerd's process id, or 0 while it does not run.
 func (r *Rig) Pid() int {
-	if r.daemon == nil {
+	d := r.daemon.Load()
+	if d == nil {
 		return 0
 	}
-	return r.daemon.cmd.Process.Pid
+	return d.cmd.Process.Pid
 }
 
 // Kill ends containerd by SIGKILL and returns when it is gone. Containers and
@@ -106,11 +108,10 @@ func (r *Rig) Kill() error { return r.end(syscall.SIGKILL) }
 func (r *Rig) Stop() error { return r.end(syscall.SIGTERM) }
 
 func (r *Rig) end(signal syscall.Signal) error {
-	d := r.daemon
+	d := r.daemon.Swap(nil)
 	if d == nil {
 		return nil
 	}
-	r.daemon = nil
 	if err := d.cmd.Process.Signal(signal); err != nil && !errors.Is(err, os.ErrProcessDone) {
 		return fmt.Errorf("end containerd: %w", err)
 	}

@@ -7,6 +7,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"sync/atomic"
 	"time"
 
 	"github.com/shimtrace/shimtrace/integration/cri"
@@ -75,7 +76,7 @@ type Rig struct {
 	owner      *os.File
 	cri        *cri.Client
 	space      *space
-	daemon     *daemon
+	daemon     atomic.Pointer[daemon]
 	mounts     map[string]bool // mount points before containerd ran
 }
 
@@ -208,11 +209,11 @@ const leakPatience = 10 * time.Second
 // it is a leak. A containerd that a test has killed is started for it.
 func (r *Rig) removeContainers() error {
 	var errs []error
-	if r.daemon != nil && r.daemon.ended() {
-		errs = append(errs, fmt.Errorf("containerd ended by itself: %s", r.daemon.cmd.ProcessState))
-		r.daemon = nil
+	if d := r.daemon.Load(); d != nil && d.ended() {
+		errs = append(errs, fmt.Errorf("containerd ended by itself: %s", d.cmd.ProcessState))
+		r.daemon.Store(nil)
 	}
-	if r.daemon == nil {
+	if r.daemon.Load() == nil {
 		ctx, cancel := context.WithTimeout(context.Background(), r.opts.Timeout)
 		defer cancel()
 		if err := r.startDaemon(ctx); err != nil {
@@ -238,7 +239,7 @@ func (r *Rig) removeContainers() error {
 // destroy ends and removes everything, whatever its state.
 func (r *Rig) destroy() error {
 	var errs []error
-	if r.daemon != nil {
+	if r.daemon.Load() != nil {
 		errs = append(errs, r.Kill())
 	}
 	if r.cri != nil {

@@ -102,6 +102,7 @@ func collectCommand(h *host) *cli.Command {
 				}
 				return all, h.mistakes(r)
 			}
+			reload := collect.Reloader(h.getenv, load)
 			all, _ := load()
 			if c.Name == "ship" && all[0].Export.Endpoint == "" {
 				return errNowhere
@@ -112,7 +113,7 @@ func collectCommand(h *host) *cli.Command {
 			}
 			err := collect.Run(ctx, collect.Options{
 				Configurations: all,
-				Reload:         collect.Reloader(h.getenv, load),
+				Reload:         reload,
 				Listen:         c.String("listen") != "" || c.Name == "receive" || all[0].Jaeger.Receive == "on",
 				Idle:           idle,
 				Wait:           c.Bool("service"),

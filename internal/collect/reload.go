@@ -8,7 +8,8 @@ import (
 )
 
 // Reloader returns an Options.Reload that loads the configurations when their file has
-// changed. What a file with mistakes says is not returned; load reports the mistakes.
+// changed since the call of Reloader, which therefore comes before the first load. What a
+// file with mistakes says is not returned; load reports the mistakes.
 func Reloader(getenv func(string) string, load func() ([]config.Config, error)) func() []config.Config {
 	path, _ := config.Path(getenv)
 	last := versionOf(path)

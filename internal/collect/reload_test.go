@@ -105,6 +105,7 @@ func TestTargetChanges(t *testing.T) {
 		}
 		return all, r.Err()
 	}
+	reload := Reloader(getenv, load)
 	all, err := load()
 	if err != nil {
 		t.Fatal(err)
@@ -113,7 +114,7 @@ func TestTargetChanges(t *testing.T) {
 	var running sync.WaitGroup
 	running.Go(func() {
 		say := console.New(io.Discard)
-		if err := Run(ctx, Options{Configurations: all, Reload: Reloader(getenv, load)}, say); err != nil {
+		if err := Run(ctx, Options{Configurations: all, Reload: reload}, say); err != nil {
 			t.Errorf("collect: %v", err)
 		}
 	})

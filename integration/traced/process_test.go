@@ -261,7 +261,7 @@ func TestHelpersOfMany(t *testing.T) {
 	if self, _, err := guard.Ask(t.Context(), stateDir(r)); err != nil || self.Unrecorded != "" {
 		t.Skip("this host has no process events: ", self.Unrecorded, err)
 	}
-	const many, atOnce = 30, 5
+	const many, atOnce = 100, 5
 	var all sync.WaitGroup
 	slots := make(chan bool, atOnce)
 	for i := range many {

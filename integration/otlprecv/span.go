@@ -4,8 +4,9 @@ import (
 	"encoding/hex"
 	"time"
 
-	common "go.opentelemetry.io/proto/otlp/common/v1"
 	tracepb "go.opentelemetry.io/proto/otlp/trace/v1"
+
+	"github.com/shimtrace/shimtrace/internal/otlpvalue"
 )
 
 // A Span is a received span with what it shares with others: the embedded
@@ -55,7 +56,7 @@ func names(spans []Span) []string {
 func Flatten(all []*tracepb.ResourceSpans) []Span {
 	var spans []Span
 	for _, rs := range all {
-		resource := attributes(rs.GetResource().GetAttributes())
+		resource := otlpvalue.Map(rs.GetResource().GetAttributes())
 		for _, ss := range rs.GetScopeSpans() {
 			for _, s := range ss.GetSpans() {
 				spans = append(spans, Span{
@@ -63,7 +64,7 @@ func Flatten(all []*tracepb.ResourceSpans) []Span {
 					TraceID:  hex.EncodeToString(s.GetTraceId()),
 					ID:       hex.EncodeToString(s.GetSpanId()),
 					ParentID: hex.EncodeToString(s.GetParentSpanId()),
-					Attrs:    attributes(s.GetAttributes()),
+					Attrs:    otlpvalue.Map(s.GetAttributes()),
 					Resource: resource,
 					Scope:    ss.GetScope().GetName(),
 				})
@@ -79,36 +80,4 @@ func flatten(requests []Request) []Span {
 		spans = append(spans, Flatten(req.Body.GetResourceSpans())...)
 	}
 	return spans
-}
-
-func attributes(kvs []*common.KeyValue) map[string]any {
-	m := make(map[string]any, len(kvs))
-	for _, kv := range kvs {
-		m[kv.GetKey()] = value(kv.GetValue())
-	}
-	return m
-}
-
-func value(v *common.AnyValue) any {
-	switch v := v.GetValue().(type) {
-	case *common.AnyValue_StringValue:
-		return v.StringValue
-	case *common.AnyValue_BoolValue:
-		return v.BoolValue
-	case *common.AnyValue_IntValue:
-		return v.IntValue
-	case *common.AnyValue_DoubleValue:
-		return v.DoubleValue
-	case *common.AnyValue_BytesValue:
-		return v.BytesValue
-	case *common.AnyValue_ArrayValue:
-		var list []any
-		for _, e := range v.ArrayValue.GetValues() {
-			list = append(list, value(e))
-		}
-		return list
-	case *common.AnyValue_KvlistValue:
-		return attributes(v.KvlistValue.GetValues())
-	}
-	return nil
 }

@@ -15,6 +15,7 @@ import (
 	tracepb "go.opentelemetry.io/proto/otlp/trace/v1"
 
 	"github.com/shimtrace/shimtrace/internal/names"
+	"github.com/shimtrace/shimtrace/internal/otlpvalue"
 )
 
 // zipkinSpans returns spans in Zipkin's model, as OpenTelemetry's specification maps
@@ -120,7 +121,7 @@ func zipkinEvent(e *tracepb.Span_Event) string {
 	if len(e.GetAttributes()) == 0 {
 		return e.GetName()
 	}
-	text, err := json.Marshal(map[string]any{e.GetName(): plainList(e.GetAttributes())})
+	text, err := json.Marshal(map[string]any{e.GetName(): otlpvalue.Map(e.GetAttributes())})
 	if err != nil {
 		return e.GetName() // a number that JSON lacks
 	}
@@ -146,46 +147,19 @@ func putCount(tags map[string]string, key string, n uint32) {
 	}
 }
 
-// zipkinValue returns an attribute's value as text: a list or a map as JSON.
+// zipkinValue returns an attribute's value as text: a list or a map as JSON, nothing for
+// no value.
 func zipkinValue(v *commonpb.AnyValue) string {
-	if s, ok := v.GetValue().(*commonpb.AnyValue_StringValue); ok {
-		return s.StringValue
+	plain := otlpvalue.Plain(v)
+	switch text := plain.(type) {
+	case nil:
+		return `""`
+	case string:
+		return text
 	}
-	text, err := json.Marshal(plainValue(v))
+	text, err := json.Marshal(plain)
 	if err != nil {
-		return fmt.Sprint(plainValue(v))
+		return fmt.Sprint(plain)
 	}
 	return string(text)
-}
-
-func plainValue(v *commonpb.AnyValue) any {
-	switch v := v.GetValue().(type) {
-	case *commonpb.AnyValue_StringValue:
-		return v.StringValue
-	case *commonpb.AnyValue_BoolValue:
-		return v.BoolValue
-	case *commonpb.AnyValue_IntValue:
-		return v.IntValue
-	case *commonpb.AnyValue_DoubleValue:
-		return v.DoubleValue
-	case *commonpb.AnyValue_BytesValue:
-		return v.BytesValue // base64
-	case *commonpb.AnyValue_ArrayValue:
-		list := make([]any, len(v.ArrayValue.GetValues()))
-		for i, item := range v.ArrayValue.GetValues() {
-			list[i] = plainValue(item)
-		}
-		return list
-	case *commonpb.AnyValue_KvlistValue:
-		return plainList(v.KvlistValue.GetValues())
-	}
-	return ""
-}
-
-func plainList(attributes []*commonpb.KeyValue) map[string]any {
-	m := make(map[string]any, len(attributes))
-	for _, a := range attributes {
-		m[a.GetKey()] = plainValue(a.GetValue())
-	}
-	return m
 }

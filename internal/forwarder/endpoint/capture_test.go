@@ -9,11 +9,11 @@ import (
 	"strings"
 	"testing"
 
-	commonpb "go.opentelemetry.io/proto/otlp/common/v1"
 	tracepb "go.opentelemetry.io/proto/otlp/trace/v1"
 
 	"github.com/shimtrace/shimtrace/internal/forwarder/span"
 	"github.com/shimtrace/shimtrace/internal/losses"
+	"github.com/shimtrace/shimtrace/internal/otlpvalue"
 )
 
 func decodeAll(tb testing.TB, name string, opts Options) (services map[string]int, spans []span.Span) {
@@ -131,25 +131,11 @@ func compare(t *testing.T, s *span.Span, w wireStruct) {
 	}
 	got := make(map[string]any)
 	for _, kv := range m.Attributes {
-		got[kv.Key] = plain(kv.Value)
+		got[kv.Key] = otlpvalue.Plain(kv.Value)
 	}
 	if !maps.Equal(got, want) {
 		t.Errorf("%s: attributes %v, want %v", s.Name, got, want)
 	}
-}
-
-func plain(v *commonpb.AnyValue) any {
-	switch v := v.GetValue().(type) {
-	case *commonpb.AnyValue_StringValue:
-		return v.StringValue
-	case *commonpb.AnyValue_IntValue:
-		return v.IntValue
-	case *commonpb.AnyValue_BoolValue:
-		return v.BoolValue
-	case *commonpb.AnyValue_DoubleValue:
-		return v.DoubleValue
-	}
-	return nil
 }
 
 // The calls of the captures' pods, as containerd made them.

@@ -15,6 +15,7 @@ import (
 
 	"github.com/shimtrace/shimtrace/internal/forwarder/span"
 	"github.com/shimtrace/shimtrace/internal/losses"
+	"github.com/shimtrace/shimtrace/internal/otlpvalue"
 )
 
 // decodeOne decodes a body of one span.
@@ -34,7 +35,7 @@ func decodeOne(t *testing.T, opts Options, span field) (*span.Span, *tracepb.Spa
 func attributesOf(m *tracepb.Span) string {
 	var all []string
 	for _, kv := range m.Attributes {
-		all = append(all, fmt.Sprintf("%s=%v", kv.Key, plain(kv.Value)))
+		all = append(all, fmt.Sprintf("%s=%v", kv.Key, otlpvalue.Plain(kv.Value)))
 	}
 	slices.Sort(all)
 	return strings.Join(all, " ")
@@ -165,7 +166,7 @@ func TestEvents(t *testing.T) {
 		t.Fatalf("events %v, %d dropped", m.Events, m.DroppedEventsCount)
 	}
 	e := m.Events[0]
-	if e.Name != "began" || e.TimeUnixNano != 7000 || len(e.Attributes) != 2 || e.Attributes[0].Key != "level.size" || plain(e.Attributes[1].Value) != "src/x.rs" {
+	if e.Name != "began" || e.TimeUnixNano != 7000 || len(e.Attributes) != 2 || e.Attributes[0].Key != "level.size" || otlpvalue.Plain(e.Attributes[1].Value) != "src/x.rs" {
 		t.Errorf("event %v", e)
 	}
 	if m.Events[1].TimeUnixNano != 0 {
@@ -211,8 +212,8 @@ func TestLimits(t *testing.T) {
 	c := Counters{Losses: new(losses.Tally)}
 	wire := span.Options{MaxCost: 4 << 20}
 	s, m := decodeOne(t, Options{Counters: &c, Span: wire}, plainSpan(strings.Repeat("n", 5000), list(10, tags...)))
-	if len(m.Attributes) != 128 || m.DroppedAttributesCount != 72 || len(plain(m.Attributes[0].Value).(string)) != 4096 || len(s.Name) != 4096 {
-		t.Errorf("%d attributes, %d dropped, the first is %d bytes, the name %d", len(m.Attributes), m.DroppedAttributesCount, len(plain(m.Attributes[0].Value).(string)), len(s.Name))
+	if len(m.Attributes) != 128 || m.DroppedAttributesCount != 72 || len(otlpvalue.Plain(m.Attributes[0].Value).(string)) != 4096 || len(s.Name) != 4096 {
+		t.Errorf("%d attributes, %d dropped, the first is %d bytes, the name %d", len(m.Attributes), m.DroppedAttributesCount, len(otlpvalue.Plain(m.Attributes[0].Value).(string)), len(s.Name))
 	}
 	if a := &c.Attributes; a.Cut.Load() != 129 || a.Dropped.Load() != 72 {
 		t.Errorf("%d cut, %d dropped", a.Cut.Load(), a.Dropped.Load())

@@ -41,9 +41,11 @@ func (a *httpAnswer) judge(where address, spans int) verdict {
 	} else {
 		v.err = where.says("answers "+statusText(a.status)+advice(a.status, ""), where.excerpt(failure.GetMessage()))
 	}
-	switch a.status {
-	case http.StatusTooManyRequests, http.StatusBadGateway, http.StatusServiceUnavailable, http.StatusGatewayTimeout, http.StatusRequestTimeout:
+	if a.passes() {
 		v.err = busy(retryAfter(a.header), v.err)
+		return v
+	}
+	switch a.status {
 	case http.StatusRequestEntityTooLarge:
 		if otlp {
 			v.err = refused(losses.CollectorTooLarge, v.err)
@@ -63,6 +65,16 @@ func (a *httpAnswer) judge(where address, spans int) verdict {
 		v.err = doubtful(losses.CollectorFails, v.err)
 	}
 	return v
+}
+
+// passes reports whether the status, in OTLP and elsewhere, says that a later attempt may
+// succeed.
+func (a *httpAnswer) passes() bool {
+	switch a.status {
+	case http.StatusTooManyRequests, http.StatusBadGateway, http.StatusServiceUnavailable, http.StatusGatewayTimeout, http.StatusRequestTimeout:
+		return true
+	}
+	return false
 }
 
 // stranger says who has answered instead of a collector, and what to do.

@@ -28,9 +28,11 @@ func (a *httpAnswer) judgeZipkin(where address, left int) verdict {
 	_, begin := describe(kind, a.body)
 	err := where.says("answers "+statusText(a.status)+a.adviceZipkin()+where.throughProxy(), where.excerpt(begin))
 	v := verdict{compression: a.status == http.StatusBadRequest || a.status == http.StatusUnsupportedMediaType}
-	switch a.status {
-	case http.StatusTooManyRequests, http.StatusBadGateway, http.StatusServiceUnavailable, http.StatusGatewayTimeout, http.StatusRequestTimeout:
+	if a.passes() {
 		v.err = busy(retryAfter(a.header), err)
+		return v
+	}
+	switch a.status {
 	case http.StatusRequestEntityTooLarge:
 		v.err = refused(losses.CollectorTooLarge, err)
 	default:

@@ -1,8 +1,8 @@
 // Package collect is the host's one process with network code: it ships the journals to
 // their collectors, receives the spans of Kata's runtimes for the relays, and those of
 // other programs of the host for the journal. Relays start it and watch it through
-// package keeper. A lock in the directory that it shares
-// with relays makes sure that there is one.
+// package keeper. A lock in the directory that it shares with relays makes sure that
+// there is one.
 //
 // A runtime waits, with each span, for the answer to its post. So no answer waits for a
 // disk, a collector, a relay or the reader of our output, and a keeper replaces the
@@ -12,5 +12,6 @@
 // not take their spans within a second.
 //
 // It does not decode spans (packages endpoint, receiver), does not know whose they are
-// (package route), and knows neither collectors' answers (package otlp) nor the journal's format.
+// (package route), and knows neither backends' answers (package client) nor the
+// journal's format.
 package collect

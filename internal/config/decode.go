@@ -11,27 +11,34 @@ import (
 
 // fallback replaces an invalid value: a switch is off, nothing is sent if the target is
 // wrong, and the harmless list is kept. Any other key counts as not set.
-var fallback = map[string]struct {
+var fallback = map[string]instead{
+	"trace.mode":          {"trace.mode", "off", "nothing is traced until it is right"},
+	"agent.receive":       {"agent.receive", "off", offUntilRight},
+	"agent.inject":        {"agent.inject", "off", offUntilRight},
+	"process.record":      {"process.record", "off", offUntilRight},
+	"jaeger.receive":      {"jaeger.receive", "off", offUntilRight},
+	"agent.keep":          {"agent.keep", nil, "the default list holds until it is right"},
+	"export.preset":       nothingIsSent,
+	"export.endpoint":     nothingIsSent,
+	"export.protocol":     nothingIsSent,
+	"export.headers":      nothingIsSent,
+	"export.header_files": nothingIsSent,
+	"export.ca":           nothingIsSent,
+	"export.cert":         nothingIsSent,
+	"export.key":          nothingIsSent,
+	"export.insecure":     nothingIsSent,
+}
+
+// instead is what applies in the place of an invalid value.
+type instead struct {
 	key    string
 	value  any // nil: the default, whatever a lower layer says
 	effect string
-}{
-	"trace.mode":          {"trace.mode", "off", "nothing is traced until it is right"},
-	"agent.receive":       {"agent.receive", "off", "it is off until it is right"},
-	"agent.inject":        {"agent.inject", "off", "it is off until it is right"},
-	"process.record":      {"process.record", "off", "it is off until it is right"},
-	"jaeger.receive":      {"jaeger.receive", "off", "it is off until it is right"},
-	"agent.keep":          {"agent.keep", nil, "the default list holds until it is right"},
-	"export.preset":       {"export.endpoint", "", "nothing is sent until it is right"},
-	"export.endpoint":     {"export.endpoint", "", "nothing is sent until it is right"},
-	"export.protocol":     {"export.endpoint", "", "nothing is sent until it is right"},
-	"export.headers":      {"export.endpoint", "", "nothing is sent until it is right"},
-	"export.header_files": {"export.endpoint", "", "nothing is sent until it is right"},
-	"export.ca":           {"export.endpoint", "", "nothing is sent until it is right"},
-	"export.cert":         {"export.endpoint", "", "nothing is sent until it is right"},
-	"export.key":          {"export.endpoint", "", "nothing is sent until it is right"},
-	"export.insecure":     {"export.endpoint", "", "nothing is sent until it is right"},
 }
+
+const offUntilRight = "it is off until it is right"
+
+var nothingIsSent = instead{"export.endpoint", "", "nothing is sent until it is right"}
 
 // layer is one layer of the file while its mistakes are removed: the common sections,
 // or a runtime's.

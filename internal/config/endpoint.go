@@ -86,9 +86,9 @@ func CheckHeader(name, value string) error {
 	return nil
 }
 
-// envEndpoint returns the URL for an endpoint as the environment may have it: a URL, or for gRPC
-// a host and port, secured by TLS unless insecure (OpenTelemetry Protocol Exporter,
-// "Endpoint", "Insecure").
+// envEndpoint returns the URL for an endpoint as the environment may have it: a URL, or
+// for gRPC a host and port, secured by TLS unless insecure (OpenTelemetry Protocol
+// Exporter, "Endpoint", "Insecure").
 func envEndpoint(value, protocol string, insecure bool) (string, error) {
 	if strings.Contains(value, "://") {
 		return value, checkEndpoint(value)

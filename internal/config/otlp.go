@@ -7,6 +7,7 @@ import (
 	"net/url"
 	"path/filepath"
 	"slices"
+	"strconv"
 	"strings"
 )
 
@@ -33,17 +34,12 @@ func (o OTLP) serves(endpoint string) bool {
 			return ok && isUnix && filepath.Clean(own) == filepath.Clean(path)
 		}
 		at, err := netip.ParseAddrPort(address)
-		if err != nil || at.Port() == 0 || port != netPort(at) {
+		if err != nil || at.Port() == 0 || port != strconv.Itoa(int(at.Port())) {
 			return false
 		}
 		ip, err := netip.ParseAddr(name)
 		return strings.EqualFold(name, "localhost") || err == nil && ip.Unmap() == at.Addr()
 	})
-}
-
-func netPort(at netip.AddrPort) string {
-	_, port, _ := net.SplitHostPort(at.String())
-	return port
 }
 
 // errItself: spans would go round in a circle.

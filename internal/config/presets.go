@@ -1,7 +1,6 @@
 package config
 
 import (
-	"errors"
 	"fmt"
 	"maps"
 	"slices"
@@ -57,9 +56,7 @@ func (e Export) checkPreset() error {
 		return err
 	}
 	if e.Endpoint == "" {
-		return fmt.Errorf("%s has another address for each customer: %w", e.Preset, errSetEndpoint)
+		return fmt.Errorf("%s has another address for each customer: set endpoint, too", e.Preset)
 	}
 	return nil
 }
-
-var errSetEndpoint = errors.New("set endpoint, too")

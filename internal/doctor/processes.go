@@ -27,7 +27,7 @@ func processes(ctx context.Context, s *site) (all []Finding) {
 	relays := s.relays()
 	living := 0
 	for _, r := range relays {
-		if listens(r) {
+		if control.Listens(ctx, r.RelaySock) {
 			living++
 		}
 	}

@@ -2,24 +2,19 @@ package doctor
 
 import (
 	"context"
-	"errors"
 	"fmt"
-	"net"
-	"time"
-
-	"golang.org/x/sys/unix"
 
 	"github.com/shimtrace/shimtrace/internal/shim/control"
 )
 
 // staleRelays looks for what relays have left that ended without their sandbox's end.
-func staleRelays(_ context.Context, s *site) (all []Finding) {
+func staleRelays(ctx context.Context, s *site) (all []Finding) {
 	if !s.live() {
 		return nil
 	}
 	living := 0
 	for _, r := range s.relays() {
-		if listens(r) {
+		if control.Listens(ctx, r.RelaySock) {
 			living++
 			continue
 		}
@@ -33,13 +28,4 @@ func staleRelays(_ context.Context, s *site) (all []Finding) {
 		all = append(all, Finding{Level: OK, What: fmt.Sprintf("%d run, none is stale", living), Where: s.config.Relay.StateDir})
 	}
 	return all
-}
-
-// listens reports whether somebody listens where containerd reaches the relay.
-func listens(r control.Relay) bool {
-	conn, err := net.DialTimeout("unix", r.RelaySock, time.Second)
-	if err == nil {
-		conn.Close()
-	}
-	return !errors.Is(err, unix.ENOENT) && !errors.Is(err, unix.ECONNREFUSED)
 }

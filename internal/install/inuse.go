@@ -1,15 +1,11 @@
 package install
 
 import (
-	"errors"
-	"net"
+	"context"
 	"os"
 	"path/filepath"
 	"slices"
 	"strings"
-	"time"
-
-	"golang.org/x/sys/unix"
 
 	"github.com/shimtrace/shimtrace/internal/config"
 	"github.com/shimtrace/shimtrace/internal/shim/control"
@@ -45,11 +41,7 @@ func (in *installer) relaysBelow() (sandboxes []string) {
 	cfg, _ := config.Load("", in.opts.Getenv)
 	all, _ := control.List(in.below(cfg.Relay.StateDir))
 	for _, r := range all {
-		conn, err := net.DialTimeout("unix", in.below(r.RelaySock), time.Second)
-		if err == nil {
-			conn.Close()
-		}
-		if !errors.Is(err, unix.ENOENT) && !errors.Is(err, unix.ECONNREFUSED) {
+		if control.Listens(context.Background(), in.below(r.RelaySock)) {
 			sandboxes = append(sandboxes, r.Sandbox)
 		}
 	}

@@ -2,15 +2,10 @@ package relays
 
 import (
 	"context"
-	"errors"
 	"fmt"
-	"net"
 	"slices"
 	"strings"
 	"sync"
-	"time"
-
-	"golang.org/x/sys/unix"
 
 	"github.com/shimtrace/shimtrace/internal/console"
 	"github.com/shimtrace/shimtrace/internal/shim/control"
@@ -60,32 +55,17 @@ func askAll(ctx context.Context, relays []*status, req control.Request) {
 		wg.Go(func() {
 			defer func() { <-slots }()
 			if !r.relay.Dynamic {
-				r.ended = nobodyListens(connectTo(ctx, r.relay.RelaySock))
+				r.ended = !control.Listens(ctx, r.relay.RelaySock)
 				return
 			}
 			answer, err := control.Ask(ctx, r.relay.Socket, req)
-			r.ended = nobodyListens(err)
+			r.ended = control.NobodyListens(err)
 			if r.err = err; err == nil || answer.Sandbox != "" {
 				r.answer = answer
 			}
 		})
 	}
 	wg.Wait()
-}
-
-// nobodyListens reports from a connect's error whether the relay has ended. A killed
-// one leaves its files until its containers are deleted.
-func nobodyListens(err error) bool {
-	return errors.Is(err, unix.ENOENT) || errors.Is(err, unix.ECONNREFUSED)
-}
-
-func connectTo(ctx context.Context, socket string) error {
-	d := net.Dialer{Timeout: time.Second}
-	conn, err := d.DialContext(ctx, "unix", socket)
-	if err == nil {
-		conn.Close()
-	}
-	return err
 }
 
 // choose returns the relays that names mean, each once.

@@ -9,6 +9,7 @@ import (
 
 	"github.com/shimtrace/shimtrace/internal/containerd"
 	"github.com/shimtrace/shimtrace/internal/containerdconf"
+	"github.com/shimtrace/shimtrace/internal/programs"
 	"github.com/shimtrace/shimtrace/internal/shimname"
 )
 
@@ -59,7 +60,7 @@ func (s *site) handler(c containerdconf.Config, r containerdconf.Runtime, n shim
 	switch {
 	case path == "":
 		return bad(fmt.Sprintf("needs %s, which is not on containerd's PATH (%s)", program, strings.Join(s.path, ":")), "shimtrace install "+n.String()+", into a directory of that PATH by --bindir")
-	case !executable(s.in(path)):
+	case !programs.Executable(s.in(path)):
 		return bad(fmt.Sprintf("needs %s, which is not there or cannot be executed: its pods fail to start", path), "shimtrace install "+n.String()+" --bindir "+filepath.Dir(path))
 	case r.Path() != "" && containerd.Before(version, "1.7"):
 		return bad("is told by runtime_path, which containerd "+version+" ignores: its pods are not traced", "write runtime_type = \""+shimname.RuncWithOptions.RuntimeType()+"\" without runtime_path; shimtrace install --containerd does")

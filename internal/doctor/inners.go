@@ -11,6 +11,7 @@ import (
 	"time"
 
 	"github.com/shimtrace/shimtrace/internal/config"
+	"github.com/shimtrace/shimtrace/internal/programs"
 	"github.com/shimtrace/shimtrace/internal/shimname"
 )
 
@@ -22,7 +23,7 @@ const runTime = 5 * time.Second
 func inners(ctx context.Context, s *site) (all []Finding) {
 	seen := make(map[shimname.Name]bool)
 	for _, l := range s.links {
-		if seen[l.inner] || l.target == "" || !ourProgram(l.target) {
+		if seen[l.inner] || l.target == "" || !programs.Ours(l.target) {
 			continue
 		}
 		seen[l.inner] = true
@@ -36,7 +37,7 @@ func (s *site) inner(ctx context.Context, l link) Finding {
 	do := fmt.Sprintf("install %s, or set shim in [runtime.%s] of %s", l.inner.File(), l.inner.Inner, config.DefaultPath)
 	if !s.live() {
 		cfg, _ := config.Load(l.inner.Inner, s.getenv)
-		if named := cfg.Shim; named != "" && !executable(s.in(named)) && s.lookPath(named) == "" {
+		if named := cfg.Shim; named != "" && !programs.Executable(s.in(named)) && s.lookPath(named) == "" {
 			f.Level, f.What, f.Do = Error, fmt.Sprintf("the inner shim that the configuration names, %s, is not there", named), do
 		}
 		return f

@@ -2,10 +2,10 @@ package doctor
 
 import (
 	"context"
-	"debug/buildinfo"
 	"fmt"
 	"path/filepath"
 
+	"github.com/shimtrace/shimtrace/internal/programs"
 	"github.com/shimtrace/shimtrace/internal/shimname"
 )
 
@@ -19,7 +19,7 @@ func links(_ context.Context, s *site) (all []Finding) {
 		switch {
 		case l.target == "":
 			all = append(all, Finding{Level: Error, What: "the link leads nowhere: containers of its runtime fail to start", Where: l.path, Do: do})
-		case !ourProgram(l.target):
+		case !programs.Ours(l.target):
 			all = append(all, Finding{Level: Error, What: "it has the name of one of shimtrace's links, but is not its shim", Where: l.path, Do: do + " --force, or remove it"})
 		case shadowed && before.target != l.target:
 			all = append(all, Finding{Level: Warning, What: fmt.Sprintf("%s comes first on containerd's PATH, and is another program", before.path), Where: l.path, Do: "remove one of the two"})
@@ -41,19 +41,11 @@ func links(_ context.Context, s *site) (all []Finding) {
 // relayOf returns the program of which a link's shim starts its relays, empty if there is
 // none.
 func (s *site) relayOf(l link) string {
-	if p := filepath.Join(filepath.Dir(l.target), shimname.RelayProgram); executable(p) {
+	if p := filepath.Join(filepath.Dir(l.target), shimname.RelayProgram); programs.Executable(p) {
 		return p
 	}
 	if p := s.lookPath(shimname.RelayProgram); p != "" {
 		return s.in(p)
 	}
 	return ""
-}
-
-const module = "github.com/shimtrace/shimtrace"
-
-// ourProgram reports whether a file is a program of this module.
-func ourProgram(path string) bool {
-	info, err := buildinfo.ReadFile(path)
-	return err == nil && info.Main.Path == module
 }

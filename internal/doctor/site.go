@@ -5,15 +5,14 @@ import (
 	"errors"
 	"io/fs"
 	"os"
-	"os/exec"
 	"path/filepath"
 	"slices"
-	"strings"
 
 	"github.com/shimtrace/shimtrace/internal/config"
 	"github.com/shimtrace/shimtrace/internal/containerd"
 	"github.com/shimtrace/shimtrace/internal/containerdconf"
 	"github.com/shimtrace/shimtrace/internal/kataconfig"
+	"github.com/shimtrace/shimtrace/internal/programs"
 	"github.com/shimtrace/shimtrace/internal/shimname"
 )
 
@@ -125,15 +124,5 @@ func (s *site) findLinks() {
 // lookPath returns the program of that name that containerd finds, empty if there is
 // none.
 func (s *site) lookPath(name string) string {
-	for _, dir := range s.path {
-		if p := filepath.Join(dir, name); executable(s.in(p)) {
-			return p
-		}
-	}
-	return ""
-}
-
-func executable(path string) bool {
-	_, err := exec.LookPath(path)
-	return err == nil && strings.ContainsRune(path, filepath.Separator)
+	return programs.Find(s.Root, s.path, name)
 }

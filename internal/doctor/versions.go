@@ -7,6 +7,7 @@ import (
 	"path/filepath"
 
 	"github.com/shimtrace/shimtrace/internal/guard"
+	"github.com/shimtrace/shimtrace/internal/programs"
 	"github.com/shimtrace/shimtrace/internal/shimname"
 )
 
@@ -16,7 +17,7 @@ func versions(ctx context.Context, s *site) (all []Finding) {
 	own := buildOf(s.Tool)
 	seen := make(map[string]bool)
 	for _, l := range s.links {
-		if l.target == "" || seen[l.target] || !ourProgram(l.target) {
+		if l.target == "" || seen[l.target] || !programs.Ours(l.target) {
 			continue
 		}
 		seen[l.target] = true
@@ -67,11 +68,5 @@ func buildOf(program string) string {
 	if err != nil {
 		return ""
 	}
-	version := info.Main.Version
-	for _, s := range info.Settings {
-		if s.Key == "vcs.revision" && (version == "" || version == "(devel)") {
-			version = s.Value
-		}
-	}
-	return version
+	return guard.BuildOf(info)
 }

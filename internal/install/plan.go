@@ -7,13 +7,13 @@ import (
 	"io"
 	"io/fs"
 	"os"
-	"os/exec"
 	"path/filepath"
 	"slices"
 	"strings"
 
 	"github.com/shimtrace/shimtrace/internal/console"
 	"github.com/shimtrace/shimtrace/internal/containerdconf"
+	"github.com/shimtrace/shimtrace/internal/programs"
 	"github.com/shimtrace/shimtrace/internal/shimname"
 )
 
@@ -81,7 +81,7 @@ func (in *installer) innersOnPath() []shimname.Name {
 	for _, dir := range in.path {
 		files, _ := filepath.Glob(filepath.Join(in.below(dir), "containerd-shim-*"))
 		for _, f := range files {
-			if n, ok := shimname.Parse(f); ok && executable(f) && !superseded(n) {
+			if n, ok := shimname.Parse(f); ok && programs.Executable(f) && !superseded(n) {
 				names = append(names, n)
 			}
 		}
@@ -110,12 +110,7 @@ func links(n shimname.Name) []string {
 
 // lookPath returns the program of that name on the root's PATH.
 func (in *installer) lookPath(name string) string {
-	for _, dir := range in.path {
-		if p := filepath.Join(dir, name); executable(in.below(p)) {
-			return p
-		}
-	}
-	return ""
+	return programs.Find(in.opts.Root, in.path, name)
 }
 
 // below returns the path of a file of the root.
@@ -128,7 +123,7 @@ func (in *installer) target(name string) string { return in.below(filepath.Join(
 func (in *installer) findShim() (string, error) {
 	p := in.opts.Shim
 	if p == "" {
-		if p = filepath.Join(filepath.Dir(in.opts.Tool), shimName); !executable(p) {
+		if p = filepath.Join(filepath.Dir(in.opts.Tool), shimName); !programs.Executable(p) {
 			if p = in.lookPath(shimName); p != "" {
 				p = in.below(p)
 			}
@@ -144,10 +139,10 @@ func (in *installer) findShim() (string, error) {
 	if err != nil {
 		return "", fmt.Errorf("the tracing shim %s: %w", p, err)
 	}
-	if !executable(file) || !ourProgram(file) {
+	if !programs.Executable(file) || !programs.Ours(file) {
 		return "", fmt.Errorf("%s is not shimtrace's %s", file, shimName)
 	}
-	if relay := filepath.Join(filepath.Dir(file), relayName); !executable(relay) || !ourProgram(relay) {
+	if relay := filepath.Join(filepath.Dir(file), relayName); !programs.Executable(relay) || !programs.Ours(relay) {
 		return "", fmt.Errorf("%s is not there, or not shimtrace's: the shim needs it beside itself", relay)
 	}
 	return file, nil
@@ -266,9 +261,4 @@ func (in *installer) planUninstall(files []containerdconf.Change) ([]step, error
 		}
 	}
 	return steps, nil
-}
-
-func executable(path string) bool {
-	_, err := exec.LookPath(path)
-	return err == nil && strings.ContainsRune(path, filepath.Separator)
 }

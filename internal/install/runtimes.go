@@ -7,6 +7,7 @@ import (
 
 	"github.com/shimtrace/shimtrace/internal/config"
 	"github.com/shimtrace/shimtrace/internal/containerdconf"
+	"github.com/shimtrace/shimtrace/internal/programs"
 	"github.com/shimtrace/shimtrace/internal/shimname"
 	"github.com/shimtrace/shimtrace/internal/tomltree"
 )
@@ -104,7 +105,7 @@ func innerOfHandler(r containerdconf.Runtime) (n shimname.Name, ok bool) {
 func (in *installer) innersOfContainerd() (inners []shimname.Name) {
 	for _, c := range in.containerd {
 		for _, r := range c.Runtimes {
-			if n, ok := innerOfHandler(r); ok && r.Path() != "" && executable(filepath.Join(in.opts.Root, r.Path())) {
+			if n, ok := innerOfHandler(r); ok && r.Path() != "" && programs.Executable(filepath.Join(in.opts.Root, r.Path())) {
 				inners = append(inners, n)
 			}
 		}

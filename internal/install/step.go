@@ -2,13 +2,14 @@ package install
 
 import (
 	"bytes"
-	"debug/buildinfo"
 	"errors"
 	"fmt"
 	"io"
 	"io/fs"
 	"os"
 	"path/filepath"
+
+	"github.com/shimtrace/shimtrace/internal/programs"
 )
 
 // The actions of a step.
@@ -92,22 +93,13 @@ func copyProgram(to, from string) error {
 	return errors.Join(err, out.Chmod(0o755), out.Sync(), out.Close())
 }
 
-// module is the module path in shimtrace's programs.
-const module = "github.com/shimtrace/shimtrace"
-
-// ourProgram reports whether the file is a program built from this module.
-func ourProgram(path string) bool {
-	info, err := buildinfo.ReadFile(path)
-	return err == nil && info.Main.Path == module
-}
-
 // ours reports whether path is a link to the tracing shim or a program of this module.
 // The name of a link's target is enough, even if the target is gone.
 func ours(path string) bool {
 	if target, err := os.Readlink(path); err == nil {
 		return filepath.Base(target) == shimName
 	}
-	return ourProgram(path)
+	return programs.Ours(path)
 }
 
 // sameFile reports whether b is a, or a program with the same content.

@@ -170,11 +170,5 @@ func buildVersion() string {
 	if !ok {
 		return ""
 	}
-	version := info.Main.Version
-	for _, s := range info.Settings {
-		if s.Key == "vcs.revision" && (version == "" || version == "(devel)") {
-			version = s.Value
-		}
-	}
-	return version
+	return guard.BuildOf(info)
 }

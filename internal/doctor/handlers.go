@@ -38,13 +38,12 @@ func tracedBy(r containerdconf.Runtime) (n shimname.Name, program string, ok boo
 	if n, ok = shimname.ParseLink(r.Path()); ok {
 		return n, r.Path(), true
 	}
-	parts := strings.Split(r.Type(), ".")
-	if r.Path() != "" || len(parts) < 2 {
+	file, ok := shimname.FileOfType(r.Type())
+	if r.Path() != "" || !ok {
 		return n, "", false
 	}
-	name := "containerd-shim-" + strings.Join(parts[len(parts)-2:], "-")
-	n, ok = shimname.ParseLink(name)
-	return n, name, ok
+	n, ok = shimname.ParseLink(file)
+	return n, file, ok
 }
 
 func (s *site) handler(c containerdconf.Config, r containerdconf.Runtime, n shimname.Name, program, version string) Finding {

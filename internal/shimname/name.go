@@ -57,13 +57,23 @@ func Parse(file string) (n Name, ok bool) {
 	return Name{Inner: middle, Version: version}, true
 }
 
-// OfType returns the name of the shim that containerd runs for a runtime type.
-func OfType(runtimeType string) (n Name, ok bool) {
+// FileOfType returns the file name of the shim that containerd runs for a runtime type.
+func FileOfType(runtimeType string) (file string, ok bool) {
 	parts := strings.Split(runtimeType, ".")
 	if len(parts) < 2 || parts[0] == "" {
+		return "", false
+	}
+	return prefix + strings.Join(parts[len(parts)-2:], "-"), true
+}
+
+// OfType returns the name of the inner shim that containerd runs for a runtime type. ok is
+// false if it runs one of shimtrace's links.
+func OfType(runtimeType string) (n Name, ok bool) {
+	file, ok := FileOfType(runtimeType)
+	if !ok {
 		return Name{}, false
 	}
-	return Parse(prefix + strings.Join(parts[len(parts)-2:], "-"))
+	return Parse(file)
 }
 
 // ParseLink returns the name of the inner shim that a link, given by name or path,

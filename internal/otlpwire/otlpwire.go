@@ -1,5 +1,5 @@
 // Package otlpwire has the field numbers of OTLP's messages, and appends fields to bytes, for
-// those who make spans without messages of package tracepb.
+// those who make or read spans without messages of package tracepb.
 //
 // It knows no span, and reads nothing.
 package otlpwire
@@ -12,10 +12,21 @@ import (
 	"google.golang.org/protobuf/encoding/protowire"
 )
 
-// Field numbers of opentelemetry/proto/trace/v1/trace.proto and
-// opentelemetry/proto/common/v1/common.proto.
+// Field numbers of opentelemetry/proto/trace/v1/trace.proto, and of resource.proto and
+// common.proto beside it. A request of OTLP, ExportTraceServiceRequest, has the same fields
+// as TracesData.
 const (
+	DataResourceSpans protowire.Number = 1
+
+	ResourceSpansResource protowire.Number = 1
+	ResourceSpansScopes   protowire.Number = 2
+
+	ResourceAttributes protowire.Number = 1
+
+	ScopeSpansScope protowire.Number = 1
 	ScopeSpansSpans protowire.Number = 2
+
+	ScopeName protowire.Number = 1
 
 	SpanTraceID           protowire.Number = 1
 	SpanSpanID            protowire.Number = 2
@@ -41,6 +52,7 @@ const (
 
 	LinkTraceID           protowire.Number = 1
 	LinkSpanID            protowire.Number = 2
+	LinkTraceState        protowire.Number = 3
 	LinkAttributes        protowire.Number = 4
 	LinkDroppedAttributes protowire.Number = 5
 	LinkFlags             protowire.Number = 6
@@ -56,9 +68,10 @@ const (
 	AnyInt    protowire.Number = 3
 	AnyDouble protowire.Number = 4
 	AnyArray  protowire.Number = 5
+	AnyMap    protowire.Number = 6
 	AnyBytes  protowire.Number = 7
 
-	ArrayValues protowire.Number = 1
+	ArrayValues protowire.Number = 1 // of KeyValueList as well
 )
 
 // Flags of a span and of a link besides W3C's (opentelemetry/proto/trace/v1/trace.proto,
@@ -68,9 +81,17 @@ const (
 	FlagIsRemote    = 0x200
 )
 
-// AppendBytes appends a field of bytes.
-func AppendBytes(b []byte, field protowire.Number, v []byte) []byte {
-	return protowire.AppendBytes(protowire.AppendTag(b, field, protowire.BytesType), v)
+// FieldLen returns the length of a field of n bytes with a number below 16.
+func FieldLen(n int) int { return 1 + protowire.SizeBytes(n) }
+
+// AppendHead appends what precedes so many bytes of a field.
+func AppendHead(b []byte, field protowire.Number, length int) []byte {
+	return protowire.AppendVarint(protowire.AppendTag(b, field, protowire.BytesType), uint64(length))
+}
+
+// AppendBytes appends a field of bytes, a message or a text that is valid.
+func AppendBytes[T string | []byte](b []byte, field protowire.Number, v T) []byte {
+	return append(AppendHead(b, field, len(v)), v...)
 }
 
 // AppendText appends a text, in which what is no UTF-8 is replaced: OTLP insists on it.

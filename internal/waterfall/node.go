@@ -7,6 +7,8 @@ import (
 
 	"go.opentelemetry.io/otel/trace"
 	"google.golang.org/protobuf/encoding/protowire"
+
+	"github.com/shimtrace/shimtrace/internal/otlpwire"
 )
 
 // Interval is a stretch of time, in nanoseconds since 1970. 0 is an unknown time.
@@ -77,7 +79,7 @@ func (s *Span) Message() string { return s.text.message }
 // Attr returns an attribute's value as text, "" if the span has none by that key or the
 // tree was built without details.
 func (s *Span) Attr(key string) string {
-	for k, value := range attributes(s.details, spanAttributes) {
+	for k, value := range attributes(s.details, otlpwire.SpanAttributes) {
 		if string(k) == key {
 			return valueText(value, 0)
 		}
@@ -121,7 +123,9 @@ func (s *Span) Original() Interval { return Interval{s.first.From, s.first.To} }
 
 // Attributes yields the span's attributes as text, at most some 4 KiB of each. There are
 // none in a tree that was built without details.
-func (s *Span) Attributes() iter.Seq2[string, string] { return texts(s.details, spanAttributes) }
+func (s *Span) Attributes() iter.Seq2[string, string] {
+	return texts(s.details, otlpwire.SpanAttributes)
+}
 
 // Event is something that happened at a moment of a span.
 type Event struct {
@@ -132,14 +136,14 @@ type Event struct {
 }
 
 // Attributes yields the event's attributes as text, at most some 4 KiB of each.
-func (e Event) Attributes() iter.Seq2[string, string] { return texts(e.msg, eventAttributes) }
+func (e Event) Attributes() iter.Seq2[string, string] { return texts(e.msg, otlpwire.EventAttributes) }
 
 // DetailedEvents yields all of the span's events with their attributes; none in a tree
 // that was built without details.
 func (s *Span) DetailedEvents() iter.Seq[Event] {
 	return func(yield func(Event) bool) {
 		for c := (cursor{rest: s.details}); c.next(); {
-			if c.is(spanEvents) && !yield(eventOf(c.bytes)) {
+			if c.is(otlpwire.SpanEvents) && !yield(eventOf(c.bytes)) {
 				return
 			}
 		}
@@ -150,9 +154,9 @@ func eventOf(msg []byte) Event {
 	e := Event{msg: msg}
 	for c := (cursor{rest: msg}); c.next(); {
 		switch {
-		case c.isTime(eventTime):
+		case c.isTime(otlpwire.EventTime):
 			e.At = c.value
-		case c.is(eventName):
+		case c.is(otlpwire.EventName):
 			e.Name = string(c.bytes[:min(len(c.bytes), maxText)])
 		}
 	}

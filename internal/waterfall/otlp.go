@@ -5,53 +5,18 @@ import (
 	"errors"
 
 	"google.golang.org/protobuf/encoding/protowire"
+
+	"github.com/shimtrace/shimtrace/internal/otlpwire"
 )
 
-// Field numbers of OTLP (opentelemetry-proto 1.x, trace/v1/trace.proto,
-// resource/v1/resource.proto, common/v1/common.proto). Journals are read by field,
-// without decoding whole messages: a decoded message takes up to a hundred times its
-// size on the wire, and a journal's writers determine its size.
-const (
-	dataResourceSpans protowire.Number = 1
-
-	resourceSpansResource protowire.Number = 1
-	resourceSpansScopes   protowire.Number = 2
-
-	resourceAttributes protowire.Number = 1
-
-	scopeSpansScope protowire.Number = 1
-	scopeSpansSpans protowire.Number = 2
-	scopeName       protowire.Number = 1
-
-	spanTraceID    protowire.Number = 1
-	spanSpanID     protowire.Number = 2
-	spanParentID   protowire.Number = 4
-	spanName       protowire.Number = 5
-	spanStart      protowire.Number = 7
-	spanEnd        protowire.Number = 8
-	spanAttributes protowire.Number = 9
-	spanEvents     protowire.Number = 11
-	spanLinks      protowire.Number = 13
-	spanStatus     protowire.Number = 15
-
-	linkTraceID protowire.Number = 1
-	linkSpanID  protowire.Number = 2
-
-	eventTime       protowire.Number = 1
-	eventName       protowire.Number = 2
-	eventAttributes protowire.Number = 3
-
-	statusMessage protowire.Number = 2
-	statusCode    protowire.Number = 3
-	codeError                      = 2 // STATUS_CODE_ERROR
-
-	keyValueKey   protowire.Number = 1
-	keyValueValue protowire.Number = 2
-)
+// codeError is STATUS_CODE_ERROR (opentelemetry/proto/trace/v1/trace.proto).
+const codeError = 2
 
 var errWire = errors.New("waterfall: not an OTLP message")
 
-// cursor steps through the fields of a message.
+// cursor steps through the fields of a message. Journals are read by field, without decoding
+// whole messages: a decoded message takes up to a hundred times its size on the wire, and a
+// journal's writers determine its size.
 type cursor struct {
 	rest []byte
 	err  error
@@ -138,19 +103,19 @@ const (
 func (r *reader) each(data []byte, f func(res *resource, by Maker, span []byte)) error {
 	top := cursor{rest: data}
 	for top.next() {
-		if !top.is(dataResourceSpans) {
+		if !top.is(otlpwire.DataResourceSpans) {
 			continue
 		}
-		res := r.resource(bytesOf(top.bytes, resourceSpansResource))
+		res := r.resource(bytesOf(top.bytes, otlpwire.ResourceSpansResource))
 		scopes := cursor{rest: top.bytes}
 		for scopes.next() {
-			if !scopes.is(resourceSpansScopes) {
+			if !scopes.is(otlpwire.ResourceSpansScopes) {
 				continue
 			}
-			by := res.maker(bytesOf(bytesOf(scopes.bytes, scopeSpansScope), scopeName))
+			by := res.maker(bytesOf(bytesOf(scopes.bytes, otlpwire.ScopeSpansScope), otlpwire.ScopeName))
 			spans := cursor{rest: scopes.bytes}
 			for spans.next() {
-				if spans.is(scopeSpansSpans) {
+				if spans.is(otlpwire.ScopeSpansSpans) {
 					f(res, by, spans.bytes)
 				}
 			}

@@ -16,6 +16,8 @@ import (
 	"google.golang.org/protobuf/reflect/protoreflect"
 
 	tracepb "go.opentelemetry.io/proto/otlp/trace/v1"
+
+	"github.com/shimtrace/shimtrace/internal/otlpwire"
 )
 
 // JSONWriter writes spans as one OTLP/JSON document (TracesData) and a newline, for
@@ -50,7 +52,7 @@ func (j *JSONWriter) AddPosted(s *Story, data []byte) error {
 
 func (j *JSONWriter) add(from *reader, data []byte, has func(*resource, spanKey) bool) error {
 	for top := (cursor{rest: data}); top.next(); {
-		if top.is(dataResourceSpans) {
+		if top.is(otlpwire.DataResourceSpans) {
 			j.story(from, top.bytes, has)
 		}
 	}
@@ -60,23 +62,23 @@ func (j *JSONWriter) add(from *reader, data []byte, has func(*resource, spanKey)
 
 // story writes the story's part of a ResourceSpans message, once for each scope.
 func (j *JSONWriter) story(from *reader, msg []byte, has func(*resource, spanKey) bool) {
-	res := from.resource(bytesOf(msg, resourceSpansResource))
-	head := without(msg, resourceSpansScopes)
+	res := from.resource(bytesOf(msg, otlpwire.ResourceSpansResource))
+	head := without(msg, otlpwire.ResourceSpansScopes)
 	for c := (cursor{rest: msg}); c.next(); {
-		if !c.is(resourceSpansScopes) {
+		if !c.is(otlpwire.ResourceSpansScopes) {
 			continue
 		}
-		scope, mine := without(c.bytes, scopeSpansSpans), false
+		scope, mine := without(c.bytes, otlpwire.ScopeSpansSpans), false
 		for spans := (cursor{rest: c.bytes}); spans.next(); {
-			if !spans.is(scopeSpansSpans) {
+			if !spans.is(otlpwire.ScopeSpansSpans) {
 				continue
 			}
 			if key := readKey(spans.bytes); key != (spanKey{}) && has(res, key) {
-				scope, mine = appendField(scope, scopeSpansSpans, spans.bytes), true
+				scope, mine = otlpwire.AppendBytes(scope, otlpwire.ScopeSpansSpans, spans.bytes), true
 			}
 		}
 		if mine {
-			j.resourceSpans(appendField(head[:len(head):len(head)], resourceSpansScopes, scope))
+			j.resourceSpans(otlpwire.AppendBytes(head[:len(head):len(head)], otlpwire.ResourceSpansScopes, scope))
 		}
 	}
 }
@@ -124,10 +126,6 @@ func without(msg []byte, num protowire.Number) (rest []byte) {
 			rest = append(rest, before[:len(before)-len(c.rest)]...)
 		}
 	}
-}
-
-func appendField(msg []byte, num protowire.Number, value []byte) []byte {
-	return protowire.AppendBytes(protowire.AppendTag(msg, num, protowire.BytesType), value)
 }
 
 // maxJSONDepth bounds the nesting in a document; values may be nested.

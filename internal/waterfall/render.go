@@ -8,6 +8,8 @@ import (
 	"time"
 
 	"google.golang.org/protobuf/encoding/protowire"
+
+	"github.com/shimtrace/shimtrace/internal/otlpwire"
 )
 
 // Options say how Render draws. The zero value is a plain picture of 80 cells in local
@@ -280,10 +282,10 @@ func (r *renderer) details(row row) {
 		ids += " of trace " + n.key.trace.String()
 	}
 	r.note(row, "  ", ids, r.paint.dim)
-	r.attributes(row, "  ", n.Span.details, spanAttributes)
+	r.attributes(row, "  ", n.Span.details, otlpwire.SpanAttributes)
 	events := 0
 	for c := (cursor{rest: n.Span.details}); c.next() && events < maxShown; {
-		if c.is(spanEvents) {
+		if c.is(otlpwire.SpanEvents) {
 			events++
 			r.event(row, c.bytes)
 		}
@@ -294,16 +296,16 @@ func (r *renderer) event(row row, msg []byte) {
 	name, when := "", ""
 	for c := (cursor{rest: msg}); c.next(); {
 		switch {
-		case c.is(eventName):
+		case c.is(otlpwire.EventName):
 			name = string(c.bytes[:min(len(c.bytes), maxText)])
-		case c.isTime(eventTime):
+		case c.isTime(otlpwire.EventTime):
 			if start := row.node.start; start != 0 && c.value >= start {
 				when = " +" + Duration(time.Duration(c.value-start))
 			}
 		}
 	}
 	r.note(row, "◆ ", name+when, r.paint.dim)
-	r.attributes(row, "    ", msg, eventAttributes)
+	r.attributes(row, "    ", msg, otlpwire.EventAttributes)
 }
 
 // attributes prints the attributes in field num of a message.

@@ -1,6 +1,10 @@
 package waterfall
 
-import "github.com/shimtrace/shimtrace/internal/names"
+import (
+	"github.com/shimtrace/shimtrace/internal/names"
+
+	"github.com/shimtrace/shimtrace/internal/otlpwire"
+)
 
 // resource holds the used attributes of a resource.
 type resource struct {
@@ -29,7 +33,7 @@ const maxField = 1 << 10
 
 func newResource(msg []byte) *resource {
 	r := &resource{raw: string(msg)}
-	for key, value := range attributes(msg, resourceAttributes) {
+	for key, value := range attributes(msg, otlpwire.ResourceAttributes) {
 		for _, f := range []struct {
 			key string
 			to  *string

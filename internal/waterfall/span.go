@@ -8,6 +8,7 @@ import (
 	"go.opentelemetry.io/otel/trace"
 
 	"github.com/shimtrace/shimtrace/internal/names"
+	"github.com/shimtrace/shimtrace/internal/otlpwire"
 )
 
 // Span is the part of a span that a picture shows.
@@ -63,7 +64,7 @@ func times(start, end uint64) (uint64, uint64) {
 func isError(status []byte) bool {
 	failed := false
 	for c := (cursor{rest: status}); c.next(); {
-		if c.num == statusCode {
+		if c.num == otlpwire.StatusCode {
 			failed = c.value == codeError
 		}
 	}
@@ -71,7 +72,7 @@ func isError(status []byte) bool {
 }
 
 func linkTo(msg []byte) (spanKey, bool) {
-	return keyOf(bytesOf(msg, linkTraceID), bytesOf(msg, linkSpanID))
+	return keyOf(bytesOf(msg, otlpwire.LinkTraceID), bytesOf(msg, otlpwire.LinkSpanID))
 }
 
 // read replaces s by a span and reports whether it is well-formed. intern shares texts
@@ -83,28 +84,28 @@ func (s *Span) read(span []byte, by Maker, intern func([]byte) string) bool {
 	c := cursor{rest: span}
 	for c.next() {
 		switch {
-		case c.is(spanTraceID):
+		case c.is(otlpwire.SpanTraceID):
 			traceID = c.bytes
-		case c.is(spanSpanID):
+		case c.is(otlpwire.SpanSpanID):
 			spanID = c.bytes
-		case c.is(spanParentID):
+		case c.is(otlpwire.SpanParentID):
 			parentID = c.bytes
-		case c.is(spanName):
+		case c.is(otlpwire.SpanName):
 			s.Name = intern(c.bytes)
-		case c.isTime(spanStart):
+		case c.isTime(otlpwire.SpanStart):
 			s.start = c.value
-		case c.isTime(spanEnd):
+		case c.isTime(otlpwire.SpanEnd):
 			s.end = c.value
-		case c.is(spanStatus):
+		case c.is(otlpwire.SpanStatus):
 			s.Failed = isError(c.bytes)
-			message = bytesOf(c.bytes, statusMessage)
-		case c.is(spanLinks) && len(s.links) < maxLinks:
+			message = bytesOf(c.bytes, otlpwire.StatusMessage)
+		case c.is(otlpwire.SpanLinks) && len(s.links) < maxLinks:
 			if to, ok := linkTo(c.bytes); ok {
 				s.links = append(s.links, to)
 			}
-		case c.is(spanEvents) && len(s.events) < maxEvents:
+		case c.is(otlpwire.SpanEvents) && len(s.events) < maxEvents:
 			s.event(c.bytes, intern)
-		case c.is(spanAttributes):
+		case c.is(otlpwire.SpanAttributes):
 			s.attribute(c.bytes, by, intern)
 		}
 	}
@@ -125,9 +126,9 @@ func (s *Span) event(msg []byte, intern func([]byte) string) {
 	var e moment
 	for c := (cursor{rest: msg}); c.next(); {
 		switch {
-		case c.isTime(eventTime):
+		case c.isTime(otlpwire.EventTime):
 			e.at = c.value
-		case c.is(eventName):
+		case c.is(otlpwire.EventName):
 			e.name = intern(c.bytes)
 		}
 	}
@@ -187,9 +188,9 @@ func readKey(span []byte) spanKey {
 	var traceID, spanID []byte
 	for c := (cursor{rest: span}); c.next(); {
 		switch {
-		case c.is(spanTraceID):
+		case c.is(otlpwire.SpanTraceID):
 			traceID = c.bytes
-		case c.is(spanSpanID):
+		case c.is(otlpwire.SpanSpanID):
 			spanID = c.bytes
 		}
 	}

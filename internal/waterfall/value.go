@@ -6,6 +6,8 @@ import (
 	"strconv"
 
 	"google.golang.org/protobuf/encoding/protowire"
+
+	"github.com/shimtrace/shimtrace/internal/otlpwire"
 )
 
 // attributes yields the key and value (an AnyValue message) of each attribute in field
@@ -23,27 +25,14 @@ func attributes(msg []byte, num protowire.Number) iter.Seq2[[]byte, []byte] {
 func keyValue(msg []byte) (key, value []byte) {
 	for c := (cursor{rest: msg}); c.next(); {
 		switch {
-		case c.is(keyValueKey):
+		case c.is(otlpwire.KeyValueKey):
 			key = c.bytes
-		case c.is(keyValueValue):
+		case c.is(otlpwire.KeyValueValue):
 			value = c.bytes
 		}
 	}
 	return key, value
 }
-
-// Field numbers of AnyValue.
-const (
-	anyString protowire.Number = 1 + iota
-	anyBool
-	anyInt
-	anyDouble
-	anyArray
-	anyMap
-	anyBytes
-
-	listValues protowire.Number = 1 // of ArrayValue and KeyValueList
-)
 
 // maxValueDepth bounds the depth to which nested attribute values are printed.
 const maxValueDepth = 4
@@ -57,19 +46,19 @@ func valueText(value []byte, depth int) string {
 	text := ""
 	for c := (cursor{rest: value}); c.next(); { // the last field counts
 		switch {
-		case c.is(anyString):
+		case c.is(otlpwire.AnyString):
 			text = string(c.bytes[:min(len(c.bytes), maxText+1)])
-		case c.num == anyBool && c.typ == protowire.VarintType:
+		case c.num == otlpwire.AnyBool && c.typ == protowire.VarintType:
 			text = strconv.FormatBool(c.value != 0)
-		case c.num == anyInt && c.typ == protowire.VarintType:
+		case c.num == otlpwire.AnyInt && c.typ == protowire.VarintType:
 			text = strconv.FormatInt(int64(c.value), 10)
-		case c.num == anyDouble && c.typ == protowire.Fixed64Type:
+		case c.num == otlpwire.AnyDouble && c.typ == protowire.Fixed64Type:
 			text = strconv.FormatFloat(math.Float64frombits(c.value), 'g', -1, 64)
-		case c.is(anyBytes):
+		case c.is(otlpwire.AnyBytes):
 			text = strconv.Itoa(len(c.bytes)) + " bytes"
-		case c.is(anyArray):
+		case c.is(otlpwire.AnyArray):
 			text = listText(c.bytes, "[", "]", func(element []byte) string { return valueText(element, depth+1) })
-		case c.is(anyMap):
+		case c.is(otlpwire.AnyMap):
 			text = listText(c.bytes, "{", "}", func(element []byte) string {
 				key, value := keyValue(element)
 				return string(key[:min(len(key), maxText)]) + ": " + valueText(value, depth+1)
@@ -81,7 +70,7 @@ func valueText(value []byte, depth int) string {
 
 // textOf is valueText without copying a value that is text.
 func textOf(value []byte) []byte {
-	if c := (cursor{rest: value}); c.next() && c.is(anyString) && len(c.rest) == 0 {
+	if c := (cursor{rest: value}); c.next() && c.is(otlpwire.AnyString) && len(c.rest) == 0 {
 		return c.bytes
 	}
 	return []byte(valueText(value, 0))
@@ -91,7 +80,7 @@ func textOf(value []byte) []byte {
 func listText(list []byte, begin, end string, element func([]byte) string) string {
 	text, first := []byte(begin), true
 	for c := (cursor{rest: list}); c.next(); {
-		if !c.is(listValues) {
+		if !c.is(otlpwire.ArrayValues) {
 			continue
 		}
 		if !first {

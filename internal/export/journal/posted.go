@@ -4,6 +4,7 @@ import (
 	"google.golang.org/protobuf/encoding/protowire"
 
 	"github.com/shimtrace/shimtrace/internal/losses"
+	"github.com/shimtrace/shimtrace/internal/otlpwire"
 )
 
 // Posted is a part of what programs of the host have posted.
@@ -65,9 +66,7 @@ func (j *Journal) appendParts(source Source, p Posted) error {
 }
 
 // tracesPath are the repeated fields that lead to the spans in a TracesData message.
-var tracesPath = []protowire.Number{tracesResourceSpans, rsScopeSpans, ssSpans}
-
-const ssSpans protowire.Number = 2
+var tracesPath = []protowire.Number{otlpwire.DataResourceSpans, otlpwire.ResourceSpansScopes, otlpwire.ScopeSpansSpans}
 
 // cut divides a message into several of at most size bytes, each with all of its fields
 // but for the elements of the repeated field that path begins with, which are divided
@@ -106,7 +105,7 @@ func cut(b []byte, size int, path []protowire.Number) (parts [][]byte) {
 		inner, _ := protowire.ConsumeBytes(element[tag:])
 		// The head and length that each part gets take some bytes.
 		for _, p := range cut(inner, size-len(head)-maxHead, path[1:]) {
-			part = appendField(part, field, p)
+			part = otlpwire.AppendBytes(part, field, p)
 			end()
 		}
 	}

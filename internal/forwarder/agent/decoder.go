@@ -6,6 +6,7 @@ import (
 
 	"github.com/shimtrace/shimtrace/internal/forwarder/span"
 	"github.com/shimtrace/shimtrace/internal/losses"
+	"github.com/shimtrace/shimtrace/internal/otlpwire"
 )
 
 // Encoding is the encoding of a payload.
@@ -115,13 +116,6 @@ func (d *Decoder) put(key []byte, want int, v span.Value) {
 	d.out.Put(key, want, v)
 }
 
-// Bits of a link's flags in OTLP beyond the W3C trace flags: whether it is known if the linked
-// context is remote, and if it is.
-const (
-	flagRemoteKnown = 0x100
-	flagRemote      = 0x200
-)
-
 // context is the context of a span or a link.
 type context struct {
 	traceID [16]byte
@@ -148,9 +142,9 @@ func (d *Decoder) setContext(c context) {
 }
 
 func (d *Decoder) setLink(c context) {
-	flags := uint32(c.flags) | flagRemoteKnown
+	flags := uint32(c.flags) | otlpwire.FlagHasIsRemote
 	if c.remote {
-		flags |= flagRemote
+		flags |= otlpwire.FlagIsRemote
 	}
 	d.out.LinkContext(c.traceID, c.spanID, c.state, flags)
 }

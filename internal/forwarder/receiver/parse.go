@@ -17,18 +17,6 @@ import (
 	"github.com/shimtrace/shimtrace/internal/otlpwire"
 )
 
-// Field numbers of opentelemetry/proto/trace/v1/trace.proto beside those of package
-// otlpwire. A request of OTLP, ExportTraceServiceRequest, has the same fields as
-// TracesData.
-const (
-	dataResourceSpans protowire.Number = 1
-
-	resourceSpansResource protowire.Number = 1
-	resourceSpansScopes   protowire.Number = 2
-
-	resourceAttributes protowire.Number = 1
-)
-
 // The shapes of OTLP's messages, without those that parse reads itself.
 var resourceSpansShape, scopeSpansShape, spanShape = func() (resourceSpans, scopeSpans, span *shape) {
 	known := make(map[protoreflect.FullName]*shape)
@@ -69,7 +57,7 @@ func parse(body []byte) (*parsed, error) {
 	for rest := body; len(rest) > 0; {
 		at := rest
 		number, v, after, err := next(rest)
-		if err == nil && number == dataResourceSpans {
+		if err == nil && number == otlpwire.DataResourceSpans {
 			err = p.resourceSpans(v, at[:len(at)-len(after)])
 		}
 		if err == nil && p.messages > spareMessages+len(body)/messageBytes {
@@ -95,10 +83,10 @@ func (p *parsed) resourceSpans(b, whole []byte) error {
 		switch {
 		case err != nil:
 			return err
-		case number == resourceSpansScopes:
+		case number == otlpwire.ResourceSpansScopes:
 			err = p.scopeSpans(v)
 		default:
-			if err = resourceSpansShape.field(number).check(v, 0, &p.messages); err == nil && number == resourceSpansResource {
+			if err = resourceSpansShape.field(number).check(v, 0, &p.messages); err == nil && number == otlpwire.ResourceSpansResource {
 				service = serviceOf(v)
 			}
 		}
@@ -200,7 +188,7 @@ func zero(id []byte) bool {
 
 // without returns a valid ResourceSpans field without the invalid spans.
 func (p *parsed) without(whole []byte) []byte {
-	return p.rebuilt(nil, whole, []protowire.Number{dataResourceSpans, resourceSpansScopes, otlpwire.ScopeSpansSpans})
+	return p.rebuilt(nil, whole, []protowire.Number{otlpwire.DataResourceSpans, otlpwire.ResourceSpansScopes, otlpwire.ScopeSpansSpans})
 }
 
 // rebuilt appends a message to b, without the invalid spans at the end of the path.
@@ -230,7 +218,7 @@ func serviceOf(resource []byte) string {
 	for len(resource) > 0 {
 		number, attribute, after, _ := next(resource)
 		resource = after
-		if number != resourceAttributes {
+		if number != otlpwire.ResourceAttributes {
 			continue
 		}
 		var key, value []byte

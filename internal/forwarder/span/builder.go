@@ -9,6 +9,7 @@ import (
 	tracepb "go.opentelemetry.io/proto/otlp/trace/v1"
 
 	"github.com/shimtrace/shimtrace/internal/errtext"
+	"github.com/shimtrace/shimtrace/internal/otlpwire"
 )
 
 // Builder makes spans from what a decoder reads. It keeps attributes by list and bounds
@@ -63,10 +64,10 @@ func (b *Builder) Begin(s *Span) {
 	*s = Span{}
 	b.span, b.rest, b.cost = s, b.rest[:0], 0
 	b.reduced, b.cut, b.dropped = 0, 0, 0
-	b.own = attributes{field: spanAttributes}
+	b.own = attributes{field: otlpwire.SpanAttributes}
 	b.list = &b.own
-	b.events = items{field: spanEvents, limit: b.opts.MaxEvents, cost: eventCost}
-	b.links = items{field: spanLinks, limit: b.opts.MaxLinks, cost: linkCost}
+	b.events = items{field: otlpwire.SpanEvents, limit: b.opts.MaxEvents, cost: eventCost}
+	b.links = items{field: otlpwire.SpanLinks, limit: b.opts.MaxLinks, cost: linkCost}
 }
 
 // Name sets the span's name.
@@ -118,12 +119,12 @@ func (b *Builder) Status(code tracepb.Status_StatusCode, message []byte, size in
 	b.cost += len(message)
 	at := len(b.rest)
 	if len(message) > 0 {
-		b.rest = appendBytes(b.rest, statusMessage, message)
+		b.rest = otlpwire.AppendBytes(b.rest, otlpwire.StatusMessage, message)
 	}
 	if code != 0 {
-		b.rest = appendVarint(b.rest, statusCode, uint64(code))
+		b.rest = otlpwire.AppendVarint(b.rest, otlpwire.StatusCode, uint64(code))
 	}
-	b.rest = seal(b.rest, at, spanStatus)
+	b.rest = seal(b.rest, at, otlpwire.SpanStatus)
 }
 
 // free returns what is kept of free text: a status message, an event's name. It is all of it if
@@ -148,9 +149,9 @@ func (b *Builder) countCut(text []byte, size int) {
 
 // End ends the span and counts it.
 func (b *Builder) End() {
-	b.putDropped(spanDroppedAttributes, b.own.dropped)
-	b.putDropped(spanDroppedEvents, b.events.dropped)
-	b.putDropped(spanDroppedLinks, b.links.dropped)
+	b.putDropped(otlpwire.SpanDroppedAttributes, b.own.dropped)
+	b.putDropped(otlpwire.SpanDroppedEvents, b.events.dropped)
+	b.putDropped(otlpwire.SpanDroppedLinks, b.links.dropped)
 	b.span.rest, b.span.cost = append(b.buf, b.rest...), b.cost
 	b.span.eventful, b.span.linked = b.events.n > 0, b.links.n > 0
 	b.span, b.buf = nil, nil
@@ -173,7 +174,7 @@ func (b *Builder) Abandon() {
 // putDropped appends a list's dropped count, unless it is 0.
 func (b *Builder) putDropped(field protowire.Number, n uint64) {
 	if n > 0 {
-		b.rest = appendVarint(b.rest, field, min(n, math.MaxUint32))
+		b.rest = otlpwire.AppendVarint(b.rest, field, min(n, math.MaxUint32))
 	}
 }
 
@@ -269,7 +270,7 @@ func (b *Builder) end(l *items, droppedField protowire.Number, valid bool) {
 
 // BeginEvent begins an event; attributes go to it until EndEvent.
 func (b *Builder) BeginEvent() {
-	b.begin(eventAttributes)
+	b.begin(otlpwire.EventAttributes)
 	b.timed = false
 }
 
@@ -277,13 +278,13 @@ func (b *Builder) BeginEvent() {
 func (b *Builder) EventName(name []byte, size int) {
 	b.countCut(name, size)
 	if name = b.free(name); len(name) > 0 {
-		b.rest = appendBytes(b.rest, eventName, name)
+		b.rest = otlpwire.AppendBytes(b.rest, otlpwire.EventName, name)
 	}
 }
 
 // EventTime sets an event's time.
 func (b *Builder) EventTime(unixNano uint64) {
-	b.rest = appendFixed64(b.rest, eventTime, unixNano)
+	b.rest = otlpwire.AppendFixed64(b.rest, otlpwire.EventTime, unixNano)
 	b.timed = true
 }
 
@@ -292,30 +293,30 @@ func (b *Builder) EndEvent() {
 	if !b.timed {
 		b.EventTime(0) // so that MoveEvents finds one
 	}
-	b.end(&b.events, eventDroppedAttributes, true)
+	b.end(&b.events, otlpwire.EventDroppedAttributes, true)
 }
 
 // BeginLink begins a link; attributes go to it until EndLink.
 func (b *Builder) BeginLink() {
-	b.begin(linkAttributes)
+	b.begin(otlpwire.LinkAttributes)
 	b.linked = false
 }
 
 // LinkContext sets a link's target, with its trace state and OTLP's flags, if any.
 func (b *Builder) LinkContext(traceID [16]byte, spanID [8]byte, state []byte, flags uint32) {
 	b.linked = traceID != [16]byte{} && spanID != [8]byte{}
-	b.rest = appendBytes(b.rest, linkTraceID, traceID[:])
-	b.rest = appendBytes(b.rest, linkSpanID, spanID[:])
+	b.rest = otlpwire.AppendBytes(b.rest, otlpwire.LinkTraceID, traceID[:])
+	b.rest = otlpwire.AppendBytes(b.rest, otlpwire.LinkSpanID, spanID[:])
 	if state = b.state(state); len(state) > 0 {
-		b.rest = appendBytes(b.rest, linkTraceState, state)
+		b.rest = otlpwire.AppendBytes(b.rest, otlpwire.LinkTraceState, state)
 	}
 	if flags != 0 {
-		b.rest = appendFixed32(b.rest, linkFlags, flags)
+		b.rest = otlpwire.AppendFixed32(b.rest, otlpwire.LinkFlags, flags)
 	}
 }
 
 // EndLink ends the link. A link with an invalid target is dropped.
-func (b *Builder) EndLink() { b.end(&b.links, linkDroppedAttributes, b.linked) }
+func (b *Builder) EndLink() { b.end(&b.links, otlpwire.LinkDroppedAttributes, b.linked) }
 
 // maxID is the longest id of a container or an exec in bytes.
 const maxID = 128

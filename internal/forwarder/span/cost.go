@@ -4,6 +4,7 @@ import (
 	"google.golang.org/protobuf/encoding/protowire"
 
 	"github.com/shimtrace/shimtrace/internal/names"
+	"github.com/shimtrace/shimtrace/internal/otlpwire"
 )
 
 // The costs of a span's parts in memory as OTLP messages, in bytes, without their texts: the
@@ -52,12 +53,12 @@ const bareItem = 32
 // costOf estimates the cost of an OTLP field that is copied unparsed.
 func costOf(field protowire.Number, whole []byte) int {
 	switch field {
-	case spanAttributes:
+	case otlpwire.SpanAttributes:
 		if !hasArray(whole) {
 			return attributeCost + len(whole) + len(whole)/8
 		}
 		return attributeCost + densest*len(whole)
-	case spanEvents, spanLinks:
+	case otlpwire.SpanEvents, otlpwire.SpanLinks:
 		if len(whole) <= bareItem {
 			return linkCost
 		}
@@ -70,11 +71,11 @@ func costOf(field protowire.Number, whole []byte) int {
 func hasArray(attribute []byte) bool {
 	_, _, n := protowire.ConsumeTag(attribute)
 	attribute, _ = protowire.ConsumeBytes(attribute[n:])
-	if field, _, n := protowire.ConsumeField(attribute); field == keyValueKey && n >= 0 {
+	if field, _, n := protowire.ConsumeField(attribute); field == otlpwire.KeyValueKey && n >= 0 {
 		attribute = attribute[n:]
 	}
 	field, wire, n := protowire.ConsumeTag(attribute)
-	if n < 0 || field != keyValueValue || wire != protowire.BytesType {
+	if n < 0 || field != otlpwire.KeyValueValue || wire != protowire.BytesType {
 		return true
 	}
 	any, m := protowire.ConsumeBytes(attribute[n:])
@@ -82,7 +83,7 @@ func hasArray(attribute []byte) bool {
 		return true
 	}
 	field, _, n = protowire.ConsumeField(any)
-	return n != len(any) || field >= anyArray
+	return n != len(any) || field >= otlpwire.AnyArray
 }
 
 // idCost returns the cost of an attribute with a container's or exec's id.

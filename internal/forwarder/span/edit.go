@@ -4,6 +4,8 @@ import (
 	"encoding/binary"
 
 	"google.golang.org/protobuf/encoding/protowire"
+
+	"github.com/shimtrace/shimtrace/internal/otlpwire"
 )
 
 // AddString adds an attribute. The text must be valid UTF-8, and the span must not have the key
@@ -20,17 +22,17 @@ func (s *Span) AddInt(key string, n int64) { s.add(key, IntValue(n)) }
 
 func (s *Span) add(key string, v Value) {
 	at := len(s.rest)
-	s.rest = appendAttribute(s.rest, spanAttributes, key, "", v)
-	s.cost += costOf(spanAttributes, s.rest[at:])
+	s.rest = appendAttribute(s.rest, otlpwire.SpanAttributes, key, "", v)
+	s.cost += costOf(otlpwire.SpanAttributes, s.rest[at:])
 }
 
 // AddLink adds a link without attributes.
 func (s *Span) AddLink(traceID [16]byte, spanID [8]byte) {
 	at := len(s.rest)
-	s.rest = appendBytes(s.rest, linkTraceID, traceID[:])
-	s.rest = appendBytes(s.rest, linkSpanID, spanID[:])
-	s.rest = seal(s.rest, at, spanLinks)
-	s.cost += costOf(spanLinks, s.rest[at:])
+	s.rest = otlpwire.AppendBytes(s.rest, otlpwire.LinkTraceID, traceID[:])
+	s.rest = otlpwire.AppendBytes(s.rest, otlpwire.LinkSpanID, spanID[:])
+	s.rest = seal(s.rest, at, otlpwire.SpanLinks)
+	s.cost += costOf(otlpwire.SpanLinks, s.rest[at:])
 	s.linked = true
 }
 
@@ -41,10 +43,10 @@ func (s *Span) MoveEvents(to func(unixNano uint64) uint64) {
 	}
 	for rest := s.rest; len(rest) > 0; {
 		field, value, n := consume(rest)
-		if field == spanEvents {
+		if field == otlpwire.SpanEvents {
 			for inner := value; len(inner) > 0; {
 				field, at, n := consume(inner)
-				if field == eventTime && len(at) == 8 {
+				if field == otlpwire.EventTime && len(at) == 8 {
 					binary.LittleEndian.PutUint64(at, to(binary.LittleEndian.Uint64(at)))
 				}
 				inner = inner[n:]
@@ -66,9 +68,9 @@ func (s *Span) KeepLinks(keep func(traceID *[16]byte) bool) {
 		whole := rest[:n]
 		rest = rest[n:]
 		switch {
-		case field == spanLinks && !keepLink(value, keep):
+		case field == otlpwire.SpanLinks && !keepLink(value, keep):
 			dropped++
-		case field == spanDroppedLinks:
+		case field == otlpwire.SpanDroppedLinks:
 			before, _ := protowire.ConsumeVarint(value)
 			dropped += before
 		default:
@@ -76,7 +78,7 @@ func (s *Span) KeepLinks(keep func(traceID *[16]byte) bool) {
 		}
 	}
 	if s.rest = kept; dropped > 0 {
-		s.rest = appendVarint(s.rest, spanDroppedLinks, dropped)
+		s.rest = otlpwire.AppendVarint(s.rest, otlpwire.SpanDroppedLinks, dropped)
 	}
 }
 
@@ -85,7 +87,7 @@ func (s *Span) KeepLinks(keep func(traceID *[16]byte) bool) {
 func keepLink(link []byte, keep func(traceID *[16]byte) bool) (kept bool) {
 	for len(link) > 0 {
 		field, id, n := consume(link)
-		if field == linkTraceID {
+		if field == otlpwire.LinkTraceID {
 			if kept = len(id) == 16 && keep((*[16]byte)(id)); !kept {
 				return false
 			}

@@ -6,6 +6,7 @@ import (
 	tracepb "go.opentelemetry.io/proto/otlp/trace/v1"
 
 	"github.com/shimtrace/shimtrace/internal/names"
+	"github.com/shimtrace/shimtrace/internal/otlpwire"
 )
 
 // Span is one span. Fields hold what determines its place, to be read and changed; the rest is
@@ -63,32 +64,32 @@ func (s *Span) Reusable() bool { return cap(s.rest) <= maxReuse }
 // body of a ScopeSpans message.
 func (s *Span) AppendElement(b []byte) []byte {
 	at := len(b)
-	return seal(s.AppendOTLP(b), at, scopeSpansSpans)
+	return seal(s.AppendOTLP(b), at, otlpwire.ScopeSpansSpans)
 }
 
 // AppendOTLP appends the span as an opentelemetry.proto.trace.v1.Span message.
 func (s *Span) AppendOTLP(b []byte) []byte {
-	b = appendBytes(b, spanTraceID, s.TraceID[:])
-	b = appendBytes(b, spanSpanID, s.SpanID[:])
+	b = otlpwire.AppendBytes(b, otlpwire.SpanTraceID, s.TraceID[:])
+	b = otlpwire.AppendBytes(b, otlpwire.SpanSpanID, s.SpanID[:])
 	if s.TraceState != "" {
-		b = appendBytes(b, spanTraceState, s.TraceState)
+		b = otlpwire.AppendBytes(b, otlpwire.SpanTraceState, s.TraceState)
 	}
 	if s.ParentID != ([8]byte{}) {
-		b = appendBytes(b, spanParentID, s.ParentID[:])
+		b = otlpwire.AppendBytes(b, otlpwire.SpanParentID, s.ParentID[:])
 	}
 	if s.Name != "" {
-		b = appendBytes(b, spanName, s.Name)
+		b = otlpwire.AppendBytes(b, otlpwire.SpanName, s.Name)
 	}
 	if s.Kind != 0 {
-		b = appendVarint(b, spanKind, uint64(s.Kind))
+		b = otlpwire.AppendVarint(b, otlpwire.SpanKind, uint64(s.Kind))
 	}
-	b = appendFixed64(b, spanStart, s.Start)
-	b = appendFixed64(b, spanEnd, s.End)
+	b = otlpwire.AppendFixed64(b, otlpwire.SpanStart, s.Start)
+	b = otlpwire.AppendFixed64(b, otlpwire.SpanEnd, s.End)
 	b = appendID(b, s.ContainerID, s.ContainerClaimed, names.Container, names.ClaimedContainer)
 	b = appendID(b, s.ExecID, s.ExecClaimed, names.Exec, names.ClaimedExec)
 	b = append(b, s.rest...)
 	if s.TraceFlags != 0 {
-		b = appendFixed32(b, spanFlags, uint32(s.TraceFlags))
+		b = otlpwire.AppendFixed32(b, otlpwire.SpanFlags, uint32(s.TraceFlags))
 	}
 	return b
 }
@@ -100,5 +101,5 @@ func appendID(b []byte, id string, claimed bool, key, claimedKey string) []byte 
 	if claimed {
 		key = claimedKey
 	}
-	return appendAttribute(b, spanAttributes, key, "", TextValue([]byte(id), len(id)))
+	return appendAttribute(b, otlpwire.SpanAttributes, key, "", TextValue([]byte(id), len(id)))
 }

@@ -1,6 +1,10 @@
 package span
 
-import "google.golang.org/protobuf/encoding/protowire"
+import (
+	"google.golang.org/protobuf/encoding/protowire"
+
+	"github.com/shimtrace/shimtrace/internal/otlpwire"
+)
 
 type valueKind uint8
 
@@ -69,7 +73,7 @@ func (v Value) wireSize() int {
 	case doubleValue:
 		return 1 + 8
 	case textValue, arrayValue:
-		return fieldSize(len(v.Text))
+		return otlpwire.FieldLen(len(v.Text))
 	}
 	return 0
 }
@@ -77,15 +81,15 @@ func (v Value) wireSize() int {
 func (v Value) append(b []byte) []byte {
 	switch v.kind {
 	case boolValue:
-		return appendVarint(b, anyBool, v.bits)
+		return otlpwire.AppendVarint(b, otlpwire.AnyBool, v.bits)
 	case intValue:
-		return appendVarint(b, anyInt, v.bits)
+		return otlpwire.AppendVarint(b, otlpwire.AnyInt, v.bits)
 	case doubleValue:
-		return appendFixed64(b, anyDouble, v.bits)
+		return otlpwire.AppendFixed64(b, otlpwire.AnyDouble, v.bits)
 	case textValue:
-		return appendBytes(b, anyString, v.Text)
+		return otlpwire.AppendBytes(b, otlpwire.AnyString, v.Text)
 	case arrayValue:
-		return appendBytes(b, anyArray, v.Text)
+		return otlpwire.AppendBytes(b, otlpwire.AnyArray, v.Text)
 	}
 	return b
 }
@@ -111,9 +115,7 @@ func (a *Array) Add(v Value) {
 	if !a.fits() {
 		return
 	}
-	a.otlp = protowire.AppendTag(a.otlp, arrayValues, protowire.BytesType)
-	a.otlp = protowire.AppendVarint(a.otlp, uint64(v.wireSize()))
-	a.otlp = v.append(a.otlp)
+	a.otlp = v.append(otlpwire.AppendHead(a.otlp, otlpwire.ArrayValues, v.wireSize()))
 }
 
 // Value ends the array and returns its value, valid until the next Begin.

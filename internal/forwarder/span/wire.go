@@ -13,6 +13,7 @@ import (
 	tracepb "go.opentelemetry.io/proto/otlp/trace/v1"
 
 	"github.com/shimtrace/shimtrace/internal/names"
+	"github.com/shimtrace/shimtrace/internal/otlpwire"
 )
 
 // MaxSize bounds the spans that Parse takes, in bytes. With reduced attributes a span has some
@@ -41,11 +42,11 @@ func (s *Span) Append(b []byte) []byte {
 		fieldMethod: s.Method, fieldSandbox: s.Sandbox, fieldContainerID: s.ContainerID, fieldExecID: s.ExecID,
 	} {
 		if text != "" {
-			b = appendBytes(b, protowire.Number(field), text)
+			b = otlpwire.AppendBytes(b, protowire.Number(field), text)
 		}
 	}
 	if s.Failed {
-		b = appendVarint(b, fieldFailed, 1)
+		b = otlpwire.AppendVarint(b, fieldFailed, 1)
 	}
 	return b
 }
@@ -131,7 +132,7 @@ func (s *Span) parseOTLP(b []byte) error {
 		if err == nil && !own && !isID(field, wire, v) {
 			s.rest = append(s.rest, whole...)
 			s.cost += costOf(field, whole)
-			s.eventful, s.linked = s.eventful || field == spanEvents, s.linked || field == spanLinks
+			s.eventful, s.linked = s.eventful || field == otlpwire.SpanEvents, s.linked || field == otlpwire.SpanLinks
 		}
 		return err
 	}); err != nil {
@@ -143,11 +144,11 @@ func (s *Span) parseOTLP(b []byte) error {
 
 // isID reports whether a field is an attribute with a container's or exec's id.
 func isID(field protowire.Number, wire protowire.Type, v []byte) bool {
-	if field != spanAttributes || wire != protowire.BytesType {
+	if field != otlpwire.SpanAttributes || wire != protowire.BytesType {
 		return false
 	}
 	v, _ = protowire.ConsumeBytes(v)
-	if number, wire, n := protowire.ConsumeTag(v); n < 0 || number != keyValueKey || wire != protowire.BytesType {
+	if number, wire, n := protowire.ConsumeTag(v); n < 0 || number != otlpwire.KeyValueKey || wire != protowire.BytesType {
 		return false
 	} else if key, n := protowire.ConsumeBytes(v[n:]); n < 0 || string(key) != names.Container && string(key) != names.Exec {
 		return false
@@ -160,14 +161,14 @@ func isID(field protowire.Number, wire protowire.Type, v []byte) bool {
 func (s *Span) set(field protowire.Number, wire protowire.Type, v []byte) (own bool, err error) {
 	want := protowire.BytesType
 	switch field {
-	case spanTraceID, spanSpanID, spanParentID, spanTraceState, spanName:
-	case spanKind:
+	case otlpwire.SpanTraceID, otlpwire.SpanSpanID, otlpwire.SpanParentID, otlpwire.SpanTraceState, otlpwire.SpanName:
+	case otlpwire.SpanKind:
 		want = protowire.VarintType
-	case spanStart, spanEnd:
+	case otlpwire.SpanStart, otlpwire.SpanEnd:
 		want = protowire.Fixed64Type
-	case spanFlags:
+	case otlpwire.SpanFlags:
 		want = protowire.Fixed32Type
-	case spanAttributes, spanEvents, spanLinks: // edited later, so their type matters
+	case otlpwire.SpanAttributes, otlpwire.SpanEvents, otlpwire.SpanLinks: // edited later, so their type matters
 		if wire != want {
 			err = errWireType
 		}
@@ -179,27 +180,27 @@ func (s *Span) set(field protowire.Number, wire protowire.Type, v []byte) (own b
 		return true, errWireType
 	}
 	switch field {
-	case spanTraceID:
+	case otlpwire.SpanTraceID:
 		err = setID(s.TraceID[:], v)
-	case spanSpanID:
+	case otlpwire.SpanSpanID:
 		err = setID(s.SpanID[:], v)
-	case spanParentID:
+	case otlpwire.SpanParentID:
 		err = setID(s.ParentID[:], v)
-	case spanTraceState:
+	case otlpwire.SpanTraceState:
 		s.TraceState, err = textOf(v)
-	case spanName:
+	case otlpwire.SpanName:
 		s.Name, err = textOf(v)
-	case spanKind:
+	case otlpwire.SpanKind:
 		kind, _ := protowire.ConsumeVarint(v)
 		if kind > math.MaxInt32 {
 			return true, errRange
 		}
 		s.Kind = tracepb.Span_SpanKind(kind)
-	case spanStart:
+	case otlpwire.SpanStart:
 		s.Start = binary.LittleEndian.Uint64(v)
-	case spanEnd:
+	case otlpwire.SpanEnd:
 		s.End = binary.LittleEndian.Uint64(v)
-	case spanFlags:
+	case otlpwire.SpanFlags:
 		flags := binary.LittleEndian.Uint32(v)
 		if flags > math.MaxUint8 {
 			return true, errRange

@@ -26,7 +26,8 @@ func guardHere(t *testing.T, dir, id string) *guard.Client {
 			t.Error(err)
 		}
 	})
-	c := guard.NewClient(guard.ClientOptions{
+	c := new(guard.Client)
+	c.Register(guard.ClientOptions{
 		Dir: dir, Logf: t.Logf,
 		Who: guard.Registration{ID: id, Program: "/bin/false", Args: []string{"false"}, Sandbox: podID, Pod: "shop/web-0"},
 	})

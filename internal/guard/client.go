@@ -25,10 +25,9 @@ type ClientOptions struct {
 	Dir string
 	// Who is the relay.
 	Who Registration
-	// Successor is the link of a relay that follows another one, nil for others, and
-	// Entries are what it has taken over: they are stored already.
+	// Successor is the link of a relay that follows another one, nil for others. The guard
+	// has what is stored before Register already.
 	Successor *Resumption
-	Entries   []Entry
 	// Ensure has a guard started if there is none; it may block.
 	Ensure func()
 	// Every is how often Ensure is called while all is well, in case the guard hangs.
@@ -64,14 +63,14 @@ type Entry struct {
 
 // Client is a relay's link to the guard. It has what the relay stores, and registers
 // again when there is another guard. Its methods never wait, and may be called by any
-// goroutine.
+// goroutine. The zero value is without a guard: it remembers everything until Register.
 //
 // When the operator's tool wants the relay to be another program, HandOver is called.
 // It stops the relay where its successor can go on, and returns; then the process ends.
 // If the guard does not hear that, goOn is called, and the relay goes on.
 type Client struct {
 	opts ClientOptions
-	stop context.CancelFunc
+	stop context.CancelFunc // nil: it has not begun to register
 	over chan struct{}
 
 	logged string // by run
@@ -87,24 +86,23 @@ type Client struct {
 // handOverTime bounds how long a relay may take to stop.
 const handOverTime = 2 * time.Second
 
-// NewClient returns a client, which registers in the background. Of an environment that
-// is too large, only what is known to matter goes along.
-func NewClient(opts ClientOptions) *Client {
+// Register has the client register from now on, in the background. It is called once. Of an
+// environment that is too large, only what is known to matter goes along.
+func (c *Client) Register(opts ClientOptions) {
 	if text := strings.Join(opts.Who.Env, ""); len(text) > maxPacket/2 {
 		opts.Who.Env = slices.DeleteFunc(slices.Clone(opts.Who.Env), func(kv string) bool {
 			return len(kv) > 1<<10 || !strings.HasPrefix(kv, "PATH=") && !strings.HasPrefix(kv, "SHIMTRACE_") && !strings.HasPrefix(kv, "OTEL_")
 		})
 	}
 	ctx, stop := context.WithCancel(context.Background())
-	c := &Client{opts: opts, stop: stop, over: make(chan struct{}), entries: opts.Entries}
+	c.opts, c.stop, c.over = opts, stop, make(chan struct{})
 	if opts.VSOCK != nil {
-		c.claims = []uint32{0}
+		c.Claim(0)
 	}
 	go func() {
 		defer close(c.over)
 		c.run(ctx)
 	}()
-	return c
 }
 
 // Store gives the guard an entry, in the place of one with the same name. What comes
@@ -165,8 +163,10 @@ func (c *Client) Leave() {
 	c.entries = nil
 	c.unguarded()
 	c.mu.Unlock()
-	c.stop()
-	<-c.over
+	if c.stop != nil {
+		c.stop()
+		<-c.over
+	}
 }
 
 // say says something if there is a guard; one that does not listen is no guard, and is

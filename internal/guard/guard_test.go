@@ -356,7 +356,8 @@ func TestIdle(t *testing.T) {
 		}
 	}
 	wait()
-	c := NewClient(ClientOptions{Dir: h.dir, Who: Registration{ID: "x", Program: "/x", Args: []string{"x"}}, Ensure: sync.OnceFunc(start), Logf: h.log.add})
+	c := new(Client)
+	c.Register(ClientOptions{Dir: h.dir, Who: Registration{ID: "x", Program: "/x", Args: []string{"x"}}, Ensure: sync.OnceFunc(start), Logf: h.log.add})
 	eventually(t, "it is guarded", c.Guarded)
 	time.Sleep(200 * time.Millisecond)
 	if len(ended) > 0 {

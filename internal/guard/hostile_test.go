@@ -243,7 +243,8 @@ func TestStoppedGuard(t *testing.T) {
 		return err == nil
 	})
 	logged := &lines{t: t}
-	c := NewClient(ClientOptions{Dir: h.dir, Who: Registration{ID: "x", Program: "/x", Args: []string{"x"}}, Logf: logged.add})
+	c := new(Client)
+	c.Register(ClientOptions{Dir: h.dir, Who: Registration{ID: "x", Program: "/x", Args: []string{"x"}}, Logf: logged.add})
 	defer c.Leave()
 	eventually(t, "it is guarded", c.Guarded)
 	null, err := os.Open(os.DevNull)

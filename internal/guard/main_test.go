@@ -91,7 +91,8 @@ func testRelay(role string, args []string) error {
 		if r.state, err = newMemory(); err != nil {
 			return err
 		}
-		r.client = NewClient(opts)
+		r.client = new(Client)
+		r.client.Register(opts)
 		r.client.Store(Entry{Name: "listener", Kind: Listener, Files: []syscall.Conn{r.listener}})
 		r.client.Store(Entry{Name: "state", Files: []syscall.Conn{r.state}})
 	} else {
@@ -119,15 +120,16 @@ func testRelay(role string, args []string) error {
 			return fmt.Errorf("it dies")
 		}
 		opts.Successor = got
+		r.client = new(Client)
 		for _, e := range got.Entries {
 			files, err := r.adopt(e)
 			if err != nil {
 				return err
 			}
-			opts.Entries = append(opts.Entries, e.Entry(files...))
+			r.client.Store(e.Entry(files...))
 		}
 		r.bump(r.state)
-		r.client = NewClient(opts)
+		r.client.Register(opts)
 		for _, f := range r.later {
 			f()
 		}

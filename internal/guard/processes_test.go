@@ -19,7 +19,8 @@ func TestProcesses(t *testing.T) {
 	h := newMachine(t)
 	stop := h.guard(nil)
 	reports, why := make(chan procevents.Report, 1000), make(chan string, 10)
-	c := NewClient(ClientOptions{
+	c := new(Client)
+	c.Register(ClientOptions{
 		Dir: h.dir, Who: Registration{ID: "follows", Program: "/nowhere", Args: []string{"x"}},
 		Process: func(r procevents.Report) { reports <- r }, Unrecorded: func(text string) { why <- text },
 		Logf: t.Logf,

@@ -84,7 +84,8 @@ type arrival struct {
 
 func (h *machine) taker(id string) taker {
 	arrived := make(chan arrival, 100)
-	c := NewClient(ClientOptions{
+	c := new(Client)
+	c.Register(ClientOptions{
 		Dir: h.dir, Who: Registration{ID: id, Program: "/x", Args: []string{"x"}}, Logf: h.log.add,
 		VSOCK: func(f *os.File, cid uint32) {
 			conn, err := net.FileConn(f)

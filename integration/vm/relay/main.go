@@ -79,7 +79,8 @@ func (r *relay) run(ctx context.Context, shim int, dir string) error {
 	}
 	f := forwarder.New(forwarder.Options{Sink: r})
 	var claimed atomic.Uint32
-	client := guard.NewClient(guard.ClientOptions{
+	client := new(guard.Client)
+	client.Register(guard.ClientOptions{
 		Dir: dir,
 		// Nobody goes on for it.
 		Who:  guard.Registration{ID: r.name, Program: "/bin/false", Args: []string{"false"}, Sandbox: r.name},

@@ -39,7 +39,8 @@ func startGuard(t *testing.T, dir string) *exec.Cmd {
 func TestGuardReplaced(t *testing.T) {
 	dir := t.TempDir()
 	startGuard(t, dir)
-	c := guard.NewClient(guard.ClientOptions{Dir: dir, Who: guard.Registration{ID: "x", Program: "/x", Args: []string{"x"}}, Logf: t.Logf})
+	c := new(guard.Client)
+	c.Register(guard.ClientOptions{Dir: dir, Who: guard.Registration{ID: "x", Program: "/x", Args: []string{"x"}}, Logf: t.Logf})
 	defer c.Leave()
 	shimtest.Eventually(t, "it is guarded", c.Guarded)
 	ctx := context.Background()
@@ -67,7 +68,8 @@ func TestGuardMemory(t *testing.T) {
 	defer a.Close()
 	defer b.Close()
 	for i := range relays {
-		c := guard.NewClient(guard.ClientOptions{
+		c := new(guard.Client)
+		c.Register(guard.ClientOptions{
 			Dir: dir, Logf: t.Logf,
 			Who: guard.Registration{ID: fmt.Sprintf("%s/s/%032x.sock", dir, i), Program: "/x", Args: []string{"containerd-shim-kata-qemu-traced-v2", "-namespace", "k8s.io", "-id", fmt.Sprintf("%064x", i), "relay"}, Env: []string{"PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin", "LANG=C.UTF-8", "INVOCATION_ID=0123456789abcdef0123456789abcdef", "JOURNAL_STREAM=8:12345", "SYSTEMD_EXEC_PID=1234", "NOTIFY_SOCKET=/run/systemd/notify", "TTRPC_ADDRESS=/run/containerd/containerd.sock.ttrpc", "GRPC_ADDRESS=/run/containerd/containerd.sock", "NAMESPACE=k8s.io", "MAX_SHIM_VERSION=2"}},
 		})

@@ -4,7 +4,6 @@ import (
 	"encoding/json"
 	"fmt"
 	"net"
-	"slices"
 	"strconv"
 	"strings"
 	"sync"
@@ -14,7 +13,6 @@ import (
 	"github.com/shimtrace/shimtrace/internal/forwarder/vmmdir"
 	"github.com/shimtrace/shimtrace/internal/guard"
 	"github.com/shimtrace/shimtrace/internal/handover"
-	"github.com/shimtrace/shimtrace/internal/host"
 	"github.com/shimtrace/shimtrace/internal/shim/kata"
 	"github.com/shimtrace/shimtrace/middleware"
 )
@@ -28,19 +26,16 @@ const (
 	entryConn     = "conn"
 )
 
-// guarded is what the guard is to have of the relay. Before register, and where there is
-// no guard, it is only remembered.
+// guarded is what the guard is to have of the relay. Where there is no guard, it is only
+// remembered.
 type guarded struct {
-	mu      sync.Mutex
-	client  *guard.Client
-	entries []guard.Entry
-	names   map[*handover.Memory]string // of connections that another process relayed
-	live    map[string]connection       // that are relayed, and can be handed over
-	last    int                         // number of a connection
-	claims  []uint32
-	follows host.Process    // whose descendants are to be told of; zero: nobody's
-	vm      bool            // none of them is in a container
-	lost    func(calls int) // whose spans are lost; nil: nobody counts
+	guard.Client
+	lost func(calls int) // whose spans are lost; nil: nobody counts
+
+	mu    sync.Mutex
+	names map[*handover.Memory]string // of connections that another process relayed
+	live  map[string]connection       // that are relayed, and can be handed over
+	last  int                         // number of a connection
 }
 
 // connection is one that can be handed over.
@@ -48,79 +43,6 @@ type connection struct {
 	name           string
 	client, server net.Conn
 	memory         *handover.Memory
-}
-
-// Store keeps an entry, in the place of one with the same name.
-func (g *guarded) Store(e guard.Entry) {
-	g.mu.Lock()
-	defer g.mu.Unlock()
-	if g.client != nil {
-		g.client.Store(e)
-		return
-	}
-	g.forget(e.Name)
-	g.entries = append(g.entries, e)
-}
-
-// Remove takes an entry back. Its sockets are shut down or closed already.
-func (g *guarded) Remove(name string) {
-	g.mu.Lock()
-	defer g.mu.Unlock()
-	if g.client != nil {
-		g.client.Remove(name)
-		return
-	}
-	g.forget(name)
-}
-
-func (g *guarded) forget(name string) {
-	g.entries = slices.DeleteFunc(g.entries, func(e guard.Entry) bool { return e.Name == name })
-}
-
-// Claim says that the VM with the CID is the sandbox's.
-func (g *guarded) Claim(cid uint32) {
-	g.mu.Lock()
-	defer g.mu.Unlock()
-	if g.client != nil {
-		g.client.Claim(cid)
-		return
-	}
-	g.claims = append(g.claims, cid)
-}
-
-// Follow asks for reports on the processes below one; vm: none of these is in a container.
-func (g *guarded) Follow(p host.Process, vm bool) {
-	g.mu.Lock()
-	defer g.mu.Unlock()
-	if g.client != nil {
-		g.client.Follow(p.PID, p.Start, vm)
-		return
-	}
-	g.follows, g.vm = p, vm
-}
-
-// register has the guard keep everything from now on.
-func (g *guarded) register(o guard.ClientOptions) {
-	g.mu.Lock()
-	defer g.mu.Unlock()
-	o.Entries, g.entries = g.entries, nil
-	g.client = guard.NewClient(o)
-	for _, cid := range g.claims {
-		g.client.Claim(cid)
-	}
-	if p := g.follows; p.PID != 0 {
-		g.client.Follow(p.PID, p.Start, g.vm)
-	}
-}
-
-// leave says that nobody is to go on.
-func (g *guarded) leave() {
-	g.mu.Lock()
-	client := g.client
-	g.mu.Unlock()
-	if client != nil {
-		client.Leave()
-	}
 }
 
 // Name implements kata.Guard.
@@ -200,9 +122,9 @@ func (g *guarded) know(c connection) {
 
 // resumed takes over an entry that another process has stored.
 func (g *guarded) resumed(e guard.Entry) {
+	g.Store(e)
 	g.mu.Lock()
 	defer g.mu.Unlock()
-	g.entries = append(g.entries, e)
 	_, number, _ := strings.Cut(e.Name, "/")
 	if n, err := strconv.Atoi(number); err == nil {
 		g.last = max(g.last, n)

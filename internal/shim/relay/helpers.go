@@ -60,7 +60,7 @@ func (p *Process) followHelpers(ctx context.Context) {
 		if inner := server.Find(p.Who.Inner, p.Container, p.state.InnerSock, p.state.InnerPID); inner.PID != 0 {
 			p.usage.Inner(inner)
 			if h != nil {
-				p.guarded.Follow(inner, p.inVM())
+				p.guarded.Follow(inner.PID, inner.Start, p.inVM())
 			}
 			return
 		}

@@ -260,7 +260,7 @@ func (p *Process) relay() *middleware.Relay {
 func (p *Process) Run() {
 	limitMemory() // not before: garbage would be collected while containerd waits
 	if p.Guard.Dir != "" && p.Guard.Successor == nil {
-		p.guarded.register(p.client())
+		p.guarded.Register(p.client())
 	}
 	rest, stop := context.WithCancel(context.Background())
 	go settle(rest)
@@ -372,7 +372,7 @@ func (p *Process) leave() {
 	p.state.RemoveLeakedSocket()
 	p.serving.wait(closeWait)
 	p.end(ended)
-	p.guarded.leave()
+	p.guarded.Leave()
 }
 
 // end makes the last spans, and writes out what is left.

@@ -59,7 +59,7 @@ func Resume(o Options, got *guard.Resumption) (*Process, error) {
 	}
 	if p.Guard.Dir != "" {
 		p.Guard.Successor = got
-		p.guarded.register(p.client()) // from now on this one's death is as good as the other's
+		p.guarded.Register(p.client()) // from now on this one's death is as good as the other's
 	}
 	for _, name := range p.broken {
 		p.guarded.Remove(name) // which ends both sides

@@ -203,8 +203,7 @@ func (p *Process) know(was saved) {
 	p.observeHelpers(was.Helpers)
 	p.sandbox.restore(was.Sandbox)
 	if p.memory != nil {
-		p.sandbox.saver.save = p.save
-		p.sandbox.saver.now()
+		p.sandbox.saver.begin(p.save)
 	}
 }
 

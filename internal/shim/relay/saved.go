@@ -128,24 +128,35 @@ func (s *sandbox) restore(was savedSandbox) {
 	}
 }
 
-// saver writes into the relay's memory, one at a time. The zero value saves nothing.
+// saver writes into the relay's memory, one at a time. It saves nothing before begin.
 type saver struct {
-	save func()
-
 	saving sync.Mutex
 	mu     sync.Mutex
-	dirty  bool // since the last one began
-	busy   bool // a goroutine is at it
+	save   func() // nil before begin
+	dirty  bool   // since the last one began
+	busy   bool   // a goroutine is at it
+}
+
+// begin saves by calling save, for the first time at once. Others may be at now and soon
+// already, who have nothing to save while not everything is restored.
+func (s *saver) begin(save func()) {
+	s.mu.Lock()
+	s.save = save
+	s.mu.Unlock()
+	s.now()
 }
 
 // now saves at once.
 func (s *saver) now() {
-	if s.save == nil {
+	s.mu.Lock()
+	save := s.save
+	s.mu.Unlock()
+	if save == nil {
 		return
 	}
 	s.saving.Lock()
 	defer s.saving.Unlock()
-	s.save()
+	save()
 }
 
 // soon saves without the caller, once for all that have come meanwhile.

@@ -1,10 +1,10 @@
 // Package journal keeps spans on disk. It is the only way for shimtrace's processes on
 // a host to hand spans on.
 //
-// Relays and the short-lived shim commands append to it ([Journal], which is an
-// [otlptrace.Client]); the shipper follows it ([Follower]) and the operator's tool
-// reads it ([Scan]). The package knows nothing of networks. It is linked into the shim,
-// which runs once per pod, so it stays small.
+// Relays append to it, and the processes that record for the short-lived shim commands
+// ([Journal]); the shipper follows it ([Follower]) and the operator's tool reads it
+// ([Scan]). The package knows nothing of networks. It is linked into the relay, of which
+// every pod has a process, so it stays small.
 //
 // # Layout
 //

@@ -116,13 +116,6 @@ func (j *Journal) Check() error {
 // Dir returns the journal's directory.
 func (j *Journal) Dir() string { return j.dir }
 
-// Start implements [otlptrace.Client]. It does nothing.
-func (j *Journal) Start(context.Context) error { return nil }
-
-// Stop implements [otlptrace.Client]: it writes pending drop counts, as Flush
-// does. The journal stays usable; Close ends it.
-func (j *Journal) Stop(context.Context) error { return j.Flush() }
-
 // UploadTraces appends the spans as one record, or as several if they are too large for
 // one. It waits only for LockWait and the write itself, so it ignores the context. When
 // it fails, the journal has counted the spans as dropped; the caller must neither count

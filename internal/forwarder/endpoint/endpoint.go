@@ -7,7 +7,6 @@ import (
 	"net"
 	"net/http"
 	"net/netip"
-	"sync"
 
 	"github.com/shimtrace/shimtrace/internal/forwarder/post"
 	"github.com/shimtrace/shimtrace/internal/losses"
@@ -15,17 +14,18 @@ import (
 
 // Endpoint serves what Kata's runtimes take for a Jaeger collector. Close ends it.
 type Endpoint struct {
-	opts     Options
-	sink     Sink
-	server   *http.Server
-	queue    *queue
-	decoded  chan struct{} // closed when decode has returned
-	reported sync.Map      // the reasons reported so far
+	opts    Options
+	sink    Sink
+	server  *http.Server
+	queue   *queue
+	decoded chan struct{} // closed when decode has returned
+	reports post.Reports
 }
 
 // New returns an Endpoint that passes spans to sink.
 func New(sink Sink, opts Options) *Endpoint {
 	e := &Endpoint{opts: opts.withDefaults(), sink: sink, decoded: make(chan struct{})}
+	e.reports.To = e.opts.Report
 	e.queue = newQueue(e.opts.QueuedBodies, e.opts.QueuedBytes, e.opts.Pending)
 	e.server = post.NewServer(http.HandlerFunc(e.serve), e.opts.ReadTimeout)
 	e.server.ConnContext = func(ctx context.Context, c net.Conn) context.Context {
@@ -108,7 +108,7 @@ func (e *Endpoint) decode() {
 func (e *Endpoint) deliver(d *decoder, p answered) {
 	service, spans, err := d.Decode(p.body)
 	if err != nil {
-		e.report(losses.MalformedPost, err)
+		e.reports.Tell(losses.MalformedPost, err)
 		return
 	}
 	if len(spans) > 0 {
@@ -119,14 +119,5 @@ func (e *Endpoint) deliver(d *decoder, p answered) {
 // lose counts a loss and reports the first of its kind.
 func (e *Endpoint) lose(reason losses.Reason, err error) {
 	e.opts.Counters.Losses.Add(reason, 1)
-	e.report(reason, err)
-}
-
-func (e *Endpoint) report(reason losses.Reason, err error) {
-	if e.opts.Report == nil {
-		return
-	}
-	if _, again := e.reported.LoadOrStore(reason, true); !again {
-		e.opts.Report(reason, err)
-	}
+	e.reports.Tell(reason, err)
 }

@@ -6,7 +6,6 @@ import (
 	"fmt"
 	"net"
 	"net/http"
-	"sync"
 	"time"
 
 	"github.com/shimtrace/shimtrace/internal/forwarder/post"
@@ -41,17 +40,18 @@ type Sink func(*Post)
 
 // Receiver serves programs that export OTLP. Close ends it.
 type Receiver struct {
-	opts     Options
-	sink     Sink
-	server   *http.Server
-	room     *post.Room
-	pace     *pace
-	reported sync.Map // the reasons reported so far
+	opts    Options
+	sink    Sink
+	server  *http.Server
+	room    *post.Room
+	pace    *pace
+	reports post.Reports
 }
 
 // New returns a Receiver that passes posts to sink.
 func New(sink Sink, opts Options) *Receiver {
 	r := &Receiver{opts: opts.withDefaults(), sink: sink}
+	r.reports.To = r.opts.Report
 	r.room = post.NewRoom(r.opts.RoomBytes)
 	r.pace = newPace(r.opts.BytesPerSecond, r.opts.MaxBody)
 	r.server = post.NewServer(http.HandlerFunc(r.serve), r.opts.ReadTimeout)
@@ -124,7 +124,7 @@ func (r *Receiver) take(from *connection, body []byte, is format) (rejected int,
 	}
 	for reason, n := range p.lost {
 		c.Losses.Add(reason, n)
-		r.report(reason, fmt.Errorf("take spans in OTLP: %d are invalid: %s", n, reason.Meaning()))
+		r.reports.Tell(reason, fmt.Errorf("take spans in OTLP: %d are invalid: %s", n, reason.Meaning()))
 		rejected += n
 	}
 	if len(p.batches) == 0 {
@@ -165,19 +165,10 @@ func (r *Receiver) refuse(refused *post.Refusal) {
 		return
 	}
 	r.opts.Counters.Losses.Add(refused.Reason, 1)
-	r.report(refused.Reason, fmt.Errorf("take spans in OTLP: %w", refused))
+	r.reports.Tell(refused.Reason, fmt.Errorf("take spans in OTLP: %w", refused))
 }
 
 // again reports whether exporters repeat a post that is refused so.
 func again(r *post.Refusal) bool {
 	return r.Status == http.StatusServiceUnavailable || r.Status == http.StatusTooManyRequests
-}
-
-func (r *Receiver) report(reason losses.Reason, err error) {
-	if r.opts.Report == nil {
-		return
-	}
-	if _, before := r.reported.LoadOrStore(reason, true); !before {
-		r.opts.Report(reason, err)
-	}
 }

@@ -19,7 +19,7 @@ func containerds(_ context.Context, s *site) (all []Finding) {
 	for _, err := range s.unread {
 		all = append(all, Finding{Level: Error, What: position(err), Do: "correct the file: containerd does not start with it"})
 	}
-	version, where := s.containerdVersion()
+	version, where := s.version, s.program
 	switch {
 	case where == "" && len(s.configs) == 0:
 		all = append(all, Finding{Level: Error, What: "there is no containerd: neither a process, nor a program on PATH, nor a configuration", Do: "install containerd, or run this where it is; in an image, use --root"})
@@ -33,32 +33,16 @@ func containerds(_ context.Context, s *site) (all []Finding) {
 		all = append(all, f)
 	}
 	for _, c := range s.configs {
-		all = append(all, s.format(c, version)...)
+		all = append(all, s.format(c)...)
 	}
 	return all
 }
 
-// containerdVersion returns the version of the containerd that runs, else of the one on
-// PATH, and where it is.
-func (s *site) containerdVersion() (version, where string) {
-	if !s.live() {
-		return "", s.lookPath("containerd")
-	}
-	if len(s.daemons) > 0 {
-		d := s.daemons[0]
-		return containerd.Version(d.Program), fmt.Sprintf("%s (process %d)", d.Program, d.PID)
-	}
-	if where = s.lookPath("containerd"); where != "" {
-		version = containerd.Version(where)
-	}
-	return version, where
-}
-
 // format looks at one configuration's version, and whether containerd has read it.
-func (s *site) format(c containerdconf.Config, version string) (all []Finding) {
+func (s *site) format(c containerdconf.Config) (all []Finding) {
 	switch {
-	case c.Version >= 3 && containerd.Before(version, "2.0"):
-		all = append(all, Finding{Level: Error, What: fmt.Sprintf("the file has version = %d, which containerd %s does not read", c.Version, version), Where: c.File, Do: "write it for version = 2, or update containerd to 2.x"})
+	case c.Version >= 3 && containerd.Before(s.version, "2.0"):
+		all = append(all, Finding{Level: Error, What: fmt.Sprintf("the file has version = %d, which containerd %s does not read", c.Version, s.version), Where: c.File, Do: "write it for version = 2, or update containerd to 2.x"})
 	case c.Version < 2:
 		all = append(all, Finding{Level: Error, What: fmt.Sprintf("the file has version = %d, under which containerd does not know its plugins by their full names", c.Version), Where: c.File, Do: "put version = 2 (containerd 1.x) or version = 3 (2.x) at its top; containerd config default prints such a file"})
 	default:
@@ -78,7 +62,7 @@ func (s *site) format(c containerdconf.Config, version string) (all []Finding) {
 // changedSince returns a file of the configuration that is younger than the process that
 // reads it.
 func (s *site) changedSince(c containerdconf.Config, d containerd.Daemon) (file string, changed bool) {
-	if d.Started.IsZero() || d.Config != c.File && (d.Config != "" || c.File != "/etc/containerd/config.toml") {
+	if d.Started.IsZero() || c.File != configOf(d) {
 		return "", false
 	}
 	for _, f := range c.Files {

@@ -15,7 +15,6 @@ import (
 
 // handlers looks at the traced runtime handlers: in the files, and as CRI has loaded them.
 func handlers(ctx context.Context, s *site) (all []Finding) {
-	version, _ := s.containerdVersion()
 	traced := 0
 	for _, c := range s.configs {
 		for _, r := range c.Runtimes {
@@ -24,7 +23,7 @@ func handlers(ctx context.Context, s *site) (all []Finding) {
 				continue
 			}
 			traced++
-			all = append(all, s.handler(c, r, n, program, version))
+			all = append(all, s.handler(c, r, n, program))
 		}
 	}
 	if traced == 0 && len(s.configs) > 0 {
@@ -46,7 +45,7 @@ func tracedBy(r containerdconf.Runtime) (n shimname.Name, program string, ok boo
 	return n, file, ok
 }
 
-func (s *site) handler(c containerdconf.Config, r containerdconf.Runtime, n shimname.Name, program, version string) Finding {
+func (s *site) handler(c containerdconf.Config, r containerdconf.Runtime, n shimname.Name, program string) Finding {
 	path := program
 	if !filepath.IsAbs(program) {
 		path = s.lookPath(program)
@@ -61,8 +60,8 @@ func (s *site) handler(c containerdconf.Config, r containerdconf.Runtime, n shim
 		return bad(fmt.Sprintf("needs %s, which is not on containerd's PATH (%s)", program, strings.Join(s.path, ":")), "shimtrace install "+n.String()+", into a directory of that PATH by --bindir")
 	case !programs.Executable(s.in(path)):
 		return bad(fmt.Sprintf("needs %s, which is not there or cannot be executed: its pods fail to start", path), "shimtrace install "+n.String()+" --bindir "+filepath.Dir(path))
-	case r.Path() != "" && containerd.Before(version, "1.7"):
-		return bad("is told by runtime_path, which containerd "+version+" ignores: its pods are not traced", "write runtime_type = \""+shimname.RuncWithOptions.RuntimeType()+"\" without runtime_path; shimtrace install --containerd does")
+	case r.Path() != "" && containerd.Before(s.version, "1.7"):
+		return bad("is told by runtime_path, which containerd "+s.version+" ignores: its pods are not traced", "write runtime_type = \""+shimname.RuncWithOptions.RuntimeType()+"\" without runtime_path; shimtrace install --containerd does")
 	case n == shimname.Runc && r.Path() != "" && r.Type() != "io.containerd.runc.v2":
 		return bad("has runtime_type "+r.Type()+", to which containerd gives no options of runc", "write runtime_type = \"io.containerd.runc.v2\" beside runtime_path")
 	}
@@ -76,7 +75,7 @@ func (s *site) loaded(ctx context.Context) (all []Finding) {
 	}
 	d := s.daemons[0]
 	for _, c := range s.configs {
-		if c.File != cmp.Or(d.Config, "/etc/containerd/config.toml") {
+		if c.File != configOf(d) {
 			continue
 		}
 		socket := cmp.Or(d.Address, c.Address)

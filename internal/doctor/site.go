@@ -3,6 +3,7 @@ package doctor
 import (
 	"cmp"
 	"errors"
+	"fmt"
 	"io/fs"
 	"os"
 	"path/filepath"
@@ -22,6 +23,9 @@ type site struct {
 	// daemons are the containerds that run; path is where they find shims.
 	daemons []containerd.Daemon
 	path    []string
+	// version is that of the containerd that runs, else of the one on PATH, and program
+	// says where that is.
+	version, program string
 	// configs are containerd's configurations; unread says which could not be read.
 	configs []containerdconf.Config
 	unread  []error
@@ -51,6 +55,7 @@ func newSite(o Options) *site {
 	if len(s.daemons) > 0 && len(s.daemons[0].Path) > 0 {
 		s.path = s.daemons[0].Path
 	}
+	s.findVersion()
 	s.findConfigs()
 	s.kata, s.kataUnread = kataconfig.Find(o.Root)
 	s.config, s.report = config.Load("", s.getenv)
@@ -76,6 +81,21 @@ func (s *site) getenv(name string) string {
 	}
 	return path
 }
+
+// findVersion finds containerd's version.
+func (s *site) findVersion() {
+	if len(s.daemons) > 0 {
+		d := s.daemons[0]
+		s.version, s.program = containerd.Version(d.Program), fmt.Sprintf("%s (process %d)", d.Program, d.PID)
+		return
+	}
+	if s.program = s.lookPath("containerd"); s.program != "" && s.live() {
+		s.version = containerd.Version(s.program)
+	}
+}
+
+// configOf is the configuration file that a containerd reads.
+func configOf(d containerd.Daemon) string { return cmp.Or(d.Config, "/"+containerdconf.Default) }
 
 // findConfigs finds the configurations at the known places, and those that running
 // containerds were told to read.

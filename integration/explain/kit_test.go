@@ -45,23 +45,10 @@ func start(t *testing.T, opts traced.Options) *site {
 	return s
 }
 
-// collect runs the host's endpoint, as its service does, until the test's end.
+// collect runs the host's endpoint until the test's end, and returns when it listens.
 func (s *site) collect() {
 	s.Helper()
-	ctx, cancel := context.WithCancel(context.Background())
-	cmd := s.Rig.Command(ctx, filepath.Join(s.Bin, "shimtrace"), "collect", "--service")
-	cmd.Env = append(cmd.Env, "SHIMTRACE_CONFIG="+s.Config)
-	cmd.Cancel = func() error { return cmd.Process.Signal(os.Interrupt) }
-	var log bytes.Buffer
-	cmd.Stdout, cmd.Stderr = &log, &log
-	check(s.T, cmd.Start())
-	s.Cleanup(func() {
-		cancel()
-		_ = cmd.Wait()
-		if s.Failed() {
-			s.Logf("collect: %s", log.String())
-		}
-	})
+	s.Serve(s.T)
 	s.until("the endpoint to listen", func() bool {
 		for _, p := range traced.Find(s.Rig, traced.Collect) {
 			sockets, _ := os.ReadFile(fmt.Sprintf("/proc/%d/net/tcp", p.PID))

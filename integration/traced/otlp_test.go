@@ -1,15 +1,12 @@
 package traced_test
 
 import (
-	"bytes"
-	"context"
 	"encoding/json"
 	"fmt"
 	"os"
 	"os/exec"
 	"path/filepath"
 	"strings"
-	"syscall"
 	"testing"
 
 	"github.com/shimtrace/shimtrace/integration/image"
@@ -28,7 +25,6 @@ const otlpConfig = "[otlp]\nlisten = ['unix:/run/shimtrace/otlp.sock', '" + grpc
 type endpoint struct {
 	*testing.T
 	*traced.Install
-	collect *exec.Cmd
 }
 
 // startEndpoint starts a rig, and shimtrace collect in it as a service of the host
@@ -39,17 +35,7 @@ func startEndpoint(t *testing.T, opts traced.Options) *endpoint {
 	// Soon, and in vain until somebody listens.
 	opts.Env = append(opts.Env, "OTEL_BSP_SCHEDULE_DELAY=50", "OTEL_EXPORTER_OTLP_TIMEOUT=500")
 	e := &endpoint{T: t, Install: traced.Start(t, opts)}
-	e.collect = e.Rig.Command(context.Background(), filepath.Join(e.Bin, "shimtrace"), "collect", "--service")
-	e.collect.Env = append(e.collect.Env, "SHIMTRACE_CONFIG="+e.Config)
-	var said bytes.Buffer
-	e.collect.Stdout, e.collect.Stderr = &said, &said
-	check(t, e.collect.Start())
-	t.Cleanup(func() {
-		_ = e.collect.Process.Signal(syscall.SIGTERM)
-		if err := e.collect.Wait(); err != nil || t.Failed() {
-			t.Logf("collect: %v\n%s", err, said.String())
-		}
-	})
+	e.Serve(t)
 	until(t, "containerd's spans to arrive", func() bool {
 		check(t, e.Rig.Ctr("version").Check())
 		_, posted := e.spans()

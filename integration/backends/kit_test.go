@@ -124,7 +124,7 @@ func (s *site) run() []otlprecv.Span {
 			s.Fatalf("%s: %v", id, res)
 		}
 	}
-	until(s.T, "the shims to end", func() bool { return len(s.Rig.Shims()) == len(traced.Find(s.Rig, traced.Guard)) })
+	until(s.T, "the shims to end", func() bool { return traced.ShimsEnded(s.Rig) })
 	spans, err := s.Spans()
 	check(s.T, err)
 	if len(spans) == 0 {

@@ -99,7 +99,7 @@ func (s *site) finish(l *faults.Load) *reliability.Load {
 	lost := l.End()
 	until(s.T, "the shims to end", func() bool {
 		l.ClearForgotten()
-		return len(s.Rig.Shims()) == len(traced.Find(s.Rig, traced.Guard))
+		return traced.ShimsEnded(s.Rig)
 	})
 	row := faults.Account(s.T, l, lost, nil)
 	if s.recv != nil {

@@ -34,6 +34,9 @@ func (k Kind) Is(p rig.Process) bool {
 	return tool == want.tool && slices.ContainsFunc(p.Args[1:], func(a string) bool { return slices.Contains(want.commands, a) })
 }
 
+// ShimsEnded reports whether all shims of a rig have ended; the guard does last.
+func ShimsEnded(r *rig.Rig) bool { return len(r.Shims()) == len(Find(r, Guard)) }
+
 // Find returns the living processes of a kind in a rig.
 func Find(r *rig.Rig, kind Kind) []rig.Process {
 	return slices.DeleteFunc(r.Processes(), func(p rig.Process) bool { return !kind.Is(p) })

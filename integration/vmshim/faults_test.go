@@ -35,7 +35,7 @@ func TestFaultsKilledBesideVMs(t *testing.T) {
 	n := faults.Kills() / 4
 	k.Kill(t, n, traced.Relay, traced.Relay, traced.Guard)
 	lost := l.End()
-	eventually(t, "the shims to end", func() bool { return len(in.Rig.Shims()) == len(traced.Find(in.Rig, traced.Guard)) })
+	eventually(t, "the shims to end", func() bool { return traced.ShimsEnded(in.Rig) })
 	row := faults.Account(t, l, lost, nil)
 	for _, line := range regexp.MustCompile(`(?m)^.*vmshim: .*$`).FindAllString(in.Rig.Log(), 20) {
 		if strings.Contains(line, "directory not empty") {

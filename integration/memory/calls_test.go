@@ -27,7 +27,7 @@ func (h *host) ways(b *testing.B) []way {
 	h.start("box")
 	inner := filepath.Join(h.dir, "bundles", "box", idleshim.Socket)
 	copier := filepath.Join(h.dir, "copy")
-	h.build("./memory/copy", copier)
+	build(b, "./memory/copy", copier)
 	cmd := exec.Command(copier, copier+".sock", inner)
 	cmd.Stderr = b.Output()
 	check(b, cmd.Start())

@@ -4,17 +4,14 @@ import (
 	"context"
 	"fmt"
 	"os"
-	"os/exec"
 	"path/filepath"
 	"strconv"
-	"strings"
 	"testing"
 	"time"
 
 	"github.com/containerd/ttrpc"
 	"google.golang.org/protobuf/types/known/emptypb"
 
-	"github.com/shimtrace/shimtrace/integration/idleshim"
 	"github.com/shimtrace/shimtrace/integration/traced"
 )
 
@@ -71,25 +68,14 @@ func newHost(tb testing.TB) *host {
 	h.dir, err = os.MkdirTemp("", "m")
 	check(tb, err)
 	tb.Cleanup(func() { os.RemoveAll(h.dir) })
-	h.build("./memory/inner", filepath.Join(h.dir, "containerd-shim-idle-v2"))
+	build(tb, "./memory/inner", filepath.Join(h.dir, "containerd-shim-idle-v2"))
 	h.link = filepath.Join(h.dir, "containerd-shim-idle-traced-v2")
 	check(tb, os.Symlink(filepath.Join(bin, "containerd-shim-traced-v2"), h.link))
 	config := filepath.Join(h.dir, "config.toml")
 	check(tb, os.WriteFile(config, fmt.Appendf(nil, "[journal]\ndir = %q\n[relay]\nstate_dir = %q\n", filepath.Join(h.dir, "journal"), filepath.Join(h.dir, "state")), 0o600))
-	h.environ = append(os.Environ(), "TTRPC_ADDRESS=/run/none.sock.ttrpc", "GRPC_ADDRESS=/run/none.sock", "NAMESPACE=k8s.io", "PATH="+h.dir+":"+os.Getenv("PATH"),
-		"SHIMTRACE_CONFIG="+config)
+	h.environ = environ(h.dir, config)
 	tb.Cleanup(h.end)
 	return h
-}
-
-// build builds a program of module integration.
-func (h *host) build(pkg, path string) {
-	h.tb.Helper()
-	build := exec.Command("go", "build", "-o", path, pkg)
-	build.Dir = filepath.Join(traced.Root(), "integration")
-	if out, err := build.CombinedOutput(); err != nil {
-		h.tb.Fatalf("build %s: %v\n%s", pkg, err, out)
-	}
 }
 
 // start starts a container's shim as containerd does, and makes the calls of its start.
@@ -97,19 +83,8 @@ func (h *host) start(id string) {
 	h.tb.Helper()
 	bundle := filepath.Join(h.dir, "bundles", id)
 	check(h.tb, os.MkdirAll(bundle, 0o711))
-	check(h.tb, os.WriteFile(filepath.Join(bundle, "config.json"), []byte(`{"ociVersion":"1.2.0"}`), 0o600))
-	cmd := exec.Command(h.link, "-namespace", "k8s.io", "-address", "/run/none.sock", "-publish-binary", "/bin/true", "-id", id, "start")
-	cmd.Dir, cmd.Env = bundle, h.environ
-	cmd.Stderr = os.Stderr
-	out, err := cmd.Output()
-	if err != nil {
-		h.tb.Fatalf("start: %v", err)
-	}
-	address, ok := strings.CutPrefix(string(out), "unix://")
-	if !ok || address == filepath.Join(bundle, idleshim.Socket) {
-		h.tb.Fatalf("the relay is not in the inner shim's place: %q", out)
-	}
-	p := &pod{calls: dial(h.tb, address), direct: dial(h.tb, filepath.Join(bundle, idleshim.Socket))}
+	p := new(pod)
+	p.calls, p.direct = startShim(h.tb, h.link, bundle, id, h.environ)
 	p.relay, p.inner = processOf(h.tb, h.link, "relay", id), processOf(h.tb, filepath.Join(h.dir, "containerd-shim-idle-v2"), "serve", id)
 	h.pods = append(h.pods, p)
 	for _, method := range []string{"Create", "Start", "State", "Pids", "Connect", "Stats"} {

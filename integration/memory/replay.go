@@ -9,7 +9,6 @@ package memory
 
 import (
 	"context"
-	"errors"
 	"fmt"
 	"net"
 	"os"
@@ -57,12 +56,7 @@ func start(tb testing.TB, name string) *replay {
 	tb.Cleanup(func() { os.RemoveAll(r.dir) })
 	bundle, vm := filepath.Join(r.dir, "bundle"), filepath.Join(r.dir, "vm", r.pod.Sandbox)
 	check(tb, os.Mkdir(bundle, 0o711))
-	inner := filepath.Join(r.dir, "containerd-shim-kata-v2")
-	build := exec.Command("go", "build", "-o", inner, "./memory/inner")
-	build.Dir = filepath.Join(traced.Root(), "integration")
-	if out, err := build.CombinedOutput(); err != nil {
-		tb.Fatalf("build the inner shim: %v\n%s", err, out)
-	}
+	build(tb, "./memory/inner", filepath.Join(r.dir, "containerd-shim-kata-v2"))
 	link := filepath.Join(r.dir, "containerd-shim-kata-traced-v2")
 	check(tb, os.Symlink(filepath.Join(bin, "containerd-shim-traced-v2"), link))
 	shipper, err := traced.ImpatientShipper(r.dir)
@@ -71,21 +65,8 @@ func start(tb testing.TB, name string) *replay {
 	config := filepath.Join(r.dir, "config.toml")
 	check(tb, os.WriteFile(config, fmt.Appendf(nil, "[journal]\ndir = %q\n[relay]\nstate_dir = %q\n[export]\nshipper = %q\n[jaeger]\nlisten = %q\n[agent.sockets]\ntest = %q\n",
 		filepath.Join(r.dir, "journal"), filepath.Join(r.dir, "state"), shipper, endpoint, filepath.Join(r.dir, "vm", "{sandbox}", "clh.sock")), 0o600))
-	check(tb, os.WriteFile(filepath.Join(bundle, "config.json"), []byte(`{"ociVersion":"1.2.0"}`), 0o600))
 
-	cmd := exec.Command(link, "-namespace", "k8s.io", "-address", "/run/none.sock", "-publish-binary", "/bin/true", "-id", r.pod.Sandbox, "start")
-	cmd.Dir = bundle
-	cmd.Env = append(os.Environ(), "GOMAXPROCS=2", "TTRPC_ADDRESS=/run/none.sock.ttrpc", "GRPC_ADDRESS=/run/none.sock", "NAMESPACE=k8s.io", "PATH="+r.dir+":"+os.Getenv("PATH"),
-		"SHIMTRACE_CONFIG="+config, post.URLEnv+"=http://"+endpoint+"/api/traces")
-	out, err := cmd.CombinedOutput()
-	if err != nil {
-		tb.Fatalf("start: %v\n%s", err, out)
-	}
-	address, ok := strings.CutPrefix(string(out), "unix://")
-	if !ok || address == filepath.Join(bundle, idleshim.Socket) {
-		tb.Fatalf("the relay is not in the inner shim's place: %q", out)
-	}
-	r.calls, r.inner = dial(tb, address), dial(tb, filepath.Join(bundle, idleshim.Socket))
+	r.calls, r.inner = startShim(tb, link, bundle, r.pod.Sandbox, append(environ(r.dir, config), "GOMAXPROCS=2", post.URLEnv+"=http://"+endpoint+"/api/traces"))
 	r.relay = processOf(tb, link, "relay", r.pod.Sandbox)
 	tb.Cleanup(r.end)
 	check(tb, os.MkdirAll(vm, 0o700))
@@ -94,6 +75,42 @@ func start(tb testing.TB, name string) *replay {
 		return err == nil
 	})
 	return r
+}
+
+// build builds a program of module integration.
+func build(tb testing.TB, pkg, path string) {
+	tb.Helper()
+	build := exec.Command("go", "build", "-o", path, pkg)
+	build.Dir = filepath.Join(traced.Root(), "integration")
+	if out, err := build.CombinedOutput(); err != nil {
+		tb.Fatalf("build %s: %v\n%s", pkg, err, out)
+	}
+}
+
+// environ is a shim's environment, with the directory on its PATH.
+func environ(dir, config string) []string {
+	return append(os.Environ(), "TTRPC_ADDRESS=/run/none.sock.ttrpc", "GRPC_ADDRESS=/run/none.sock", "NAMESPACE=k8s.io", "PATH="+dir+":"+os.Getenv("PATH"),
+		"SHIMTRACE_CONFIG="+config)
+}
+
+// startShim starts a shim as containerd does, and connects to the relay and to the inner
+// shim.
+func startShim(tb testing.TB, link, bundle, id string, env []string) (relay, inner *ttrpc.Client) {
+	tb.Helper()
+	check(tb, os.WriteFile(filepath.Join(bundle, "config.json"), []byte(`{"ociVersion":"1.2.0"}`), 0o600))
+	cmd := exec.Command(link, "-namespace", "k8s.io", "-address", "/run/none.sock", "-publish-binary", "/bin/true", "-id", id, "start")
+	cmd.Dir, cmd.Env = bundle, env
+	cmd.Stderr = os.Stderr
+	out, err := cmd.Output()
+	if err != nil {
+		tb.Fatalf("start: %v", err)
+	}
+	own := filepath.Join(bundle, idleshim.Socket)
+	address, ok := strings.CutPrefix(string(out), "unix://")
+	if !ok || address == own {
+		tb.Fatalf("the relay is not in the inner shim's place: %q", out)
+	}
+	return dial(tb, address), dial(tb, own)
 }
 
 func dial(tb testing.TB, sock string) *ttrpc.Client {
@@ -173,8 +190,8 @@ func processOf(tb testing.TB, program, action, id string) int {
 	check(tb, err)
 	for _, path := range paths {
 		text, err := os.ReadFile(path)
-		if errors.Is(err, os.ErrNotExist) || err != nil {
-			continue
+		if err != nil {
+			continue // it has just ended
 		}
 		args := strings.Split(strings.TrimSuffix(string(text), "\x00"), "\x00")
 		if args[0] == program && args[len(args)-1] == action && strings.Contains(string(text), id) {

@@ -8,15 +8,23 @@ import (
 
 func TestSaverBeginsWhileOthersSave(t *testing.T) {
 	var s saver
-	var saved atomic.Int32
-	var others sync.WaitGroup
+	var saved atomic.Bool
+	var running, over sync.WaitGroup
 	for range 4 {
-		others.Go(s.now)
-		others.Go(s.soon)
+		running.Add(1)
+		over.Go(func() {
+			s.now()
+			running.Done()
+			for !saved.Load() {
+				s.now()
+				s.soon()
+			}
+		})
 	}
-	s.begin(func() { saved.Add(1) })
-	if saved.Load() == 0 {
+	running.Wait()
+	s.begin(func() { saved.Store(true) })
+	if !saved.Load() {
 		t.Error("nothing is saved at the beginning")
 	}
-	others.Wait()
+	over.Wait()
 }

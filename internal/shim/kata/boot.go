@@ -88,14 +88,10 @@ func (b *boot) started(program string, pid int, at time.Time) {
 func (b *boot) listens(socket *os.File) {
 	at := time.Now()
 	var st unix.Stat_t
-	if raw, err := socket.SyscallConn(); err == nil {
-		_ = raw.Control(func(fd uintptr) {
-			if unix.Fstat(int(fd), &st) == nil {
-				if bound := time.Unix(st.Mtim.Unix()); bound.Before(at) {
-					at = bound
-				}
-			}
-		})
+	if host.Control(socket, func(fd int) error { return unix.Fstat(fd, &st) }) == nil {
+		if bound := time.Unix(st.Mtim.Unix()); bound.Before(at) {
+			at = bound
+		}
 	}
 	if !b.note(&b.bound, at) {
 		_ = b.note(&b.bound, time.Now()) // the file's time is the VMM's to set

@@ -132,7 +132,7 @@ func (s *runtimeSpans) serve(o *Observer) {
 	})
 	s.running.Go(func() { s.link.Serve(ctx) })
 	s.running.Go(func() { s.watch(ctx) })
-	s.running.Go(func() { s.tellProcess(ctx, o.Who.Inner, o.Container, o.state.InnerSock) })
+	s.running.Go(func() { s.tellProcess(ctx, o) })
 }
 
 // watch has the endpoint replaced when it does not answer, for as long as the runtime
@@ -147,21 +147,15 @@ func (s *runtimeSpans) watch(ctx context.Context) {
 }
 
 // tellProcess tells the endpoint which process the runtime is.
-func (s *runtimeSpans) tellProcess(ctx context.Context, inner, id, socket string) {
+func (s *runtimeSpans) tellProcess(ctx context.Context, o *Observer) {
 	ctx, cancel := context.WithTimeout(ctx, servingTime)
 	defer cancel()
-	for pause := 10 * time.Millisecond; ; pause = min(2*pause, time.Second) {
-		if p := server.Find(inner, id, socket, 0); p.PID != 0 {
-			s.link.Processes(p)
-			return
-		}
-		select {
-		case <-ctx.Done():
-			s.log.Debug("the inner shim's process was not found")
-			return
-		case <-time.After(pause):
-		}
+	p := server.Await(ctx, o.Who.Inner, o.Container, o.state.InnerSock, o.state.InnerPID)
+	if p.PID == 0 {
+		s.log.Debug("the inner shim's process was not found")
+		return
 	}
+	s.link.Processes(p)
 }
 
 // close takes what the runtime has posted until its end, and is over.

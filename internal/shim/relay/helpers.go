@@ -56,23 +56,17 @@ func (p *Process) followHelpers(ctx context.Context) {
 	}
 	ctx, cancel := context.WithTimeout(ctx, followTime)
 	defer cancel()
-	for pause := time.Millisecond; ; pause = min(2*pause, time.Second) {
-		if inner := server.Find(p.Who.Inner, p.Container, p.state.InnerSock, p.state.InnerPID); inner.PID != 0 {
-			p.usage.Inner(inner)
-			if h != nil {
-				p.guarded.Follow(inner.PID, inner.Start, p.inVM())
-			}
-			return
+	inner := server.Await(ctx, p.Who.Inner, p.Container, p.state.InnerSock, p.state.InnerPID)
+	if inner.PID == 0 {
+		p.Log.Debug("the inner shim's process was not found: what it executes is not recorded")
+		if h != nil {
+			h.Unrecorded()
 		}
-		select {
-		case <-ctx.Done():
-			p.Log.Debug("the inner shim's process was not found: what it executes is not recorded")
-			if h != nil {
-				h.Unrecorded()
-			}
-			return
-		case <-time.After(pause):
-		}
+		return
+	}
+	p.usage.Inner(inner)
+	if h != nil {
+		p.guarded.Follow(inner.PID, inner.Start, p.inVM())
 	}
 }
 

@@ -4,15 +4,31 @@ package server
 
 import (
 	"bytes"
+	"context"
 	"os"
 	"slices"
+	"time"
 
 	"github.com/shimtrace/shimtrace/internal/host"
 )
 
-// Find returns the process of the inner shim that serves the container's
-// sandbox at a socket, the zero Process if there is none. near is a process that began
-// shortly before it, 0 if none is known: it and its successors are looked at first. The credentials of the socket
+// Await is Find, again and again until the process is there, or until ctx is done.
+func Await(ctx context.Context, inner, id, socket string, near int) host.Process {
+	for pause := time.Millisecond; ; pause = min(2*pause, time.Second) {
+		if p := Find(inner, id, socket, near); p.PID != 0 {
+			return p
+		}
+		select {
+		case <-ctx.Done():
+			return host.Process{}
+		case <-time.After(pause):
+		}
+	}
+}
+
+// Find returns the process of the inner shim that serves the container's sandbox at a
+// socket, the zero Process if there is none. near is a process that began shortly before it, 0
+// if none is known: it and its successors are looked at first. The credentials of the socket
 // name the process that made it, which was its start.
 //
 // Any local user can run a program with the inner shim's name, and the shim itself,

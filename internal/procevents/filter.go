@@ -10,23 +10,14 @@ import (
 // filter returns the program (classic BPF) that has the kernel drop, before they reach the
 // socket, events of other kinds than ours, and those of threads: most of a busy host's.
 func filter() []unix.SockFilter {
-	load := func(at uint32) unix.SockFilter {
-		return unix.SockFilter{Code: unix.BPF_LD | unix.BPF_W | unix.BPF_ABS, K: at}
-	}
-	// jump compares and skips so many instructions.
-	jump := func(k uint32, yes, no uint8) unix.SockFilter {
-		return unix.SockFilter{Code: unix.BPF_JMP | unix.BPF_JEQ | unix.BPF_K, K: k, Jt: yes, Jf: no}
-	}
 	keepX := unix.SockFilter{Code: unix.BPF_MISC | unix.BPF_TAX}
 	same := unix.SockFilter{Code: unix.BPF_JMP | unix.BPF_JEQ | unix.BPF_X, Jt: 0, Jf: 1}
-	take := unix.SockFilter{Code: unix.BPF_RET | unix.BPF_K, K: 0xffffffff}
-	drop := unix.SockFilter{Code: unix.BPF_RET | unix.BPF_K, K: 0}
 	return []unix.SockFilter{
 		load(atWhat),
-		jump(network(uint32(Fork)), 4, 0),
-		jump(network(uint32(Exec)), 7, 0),
-		jump(network(uint32(Exit)), 6, 0),
-		jump(network(uint32(none)), 9, 0),
+		jump(uint32(Fork), 4, 0),
+		jump(uint32(Exec), 7, 0),
+		jump(uint32(Exit), 6, 0),
+		jump(uint32(none), 9, 0),
 		drop,
 		// A fork: of a process, not of a thread.
 		load(atChild), keepX, load(atChildGroup),
@@ -35,6 +26,21 @@ func filter() []unix.SockFilter {
 		load(atThread), keepX, load(atGroup),
 		same, take, drop,
 	}
+}
+
+// Instructions of filters.
+var (
+	take = unix.SockFilter{Code: unix.BPF_RET | unix.BPF_K, K: 0xffffffff}
+	drop = unix.SockFilter{Code: unix.BPF_RET | unix.BPF_K, K: 0}
+)
+
+func load(at uint32) unix.SockFilter {
+	return unix.SockFilter{Code: unix.BPF_LD | unix.BPF_W | unix.BPF_ABS, K: at}
+}
+
+// jump compares what was loaded with a number, and skips so many instructions.
+func jump(n uint32, yes, no uint8) unix.SockFilter {
+	return unix.SockFilter{Code: unix.BPF_JMP | unix.BPF_JEQ | unix.BPF_K, K: network(n), Jt: yes, Jf: no}
 }
 
 // network returns a number as a load of BPF, which is of the network's byte order, has it.
@@ -51,19 +57,14 @@ const maxAlarms = 2000
 // forksOf returns the filter that lets through the forks that some processes make, and
 // nothing else.
 func forksOf(pids []int) []unix.SockFilter {
-	load := func(at uint32) unix.SockFilter {
-		return unix.SockFilter{Code: unix.BPF_LD | unix.BPF_W | unix.BPF_ABS, K: at}
-	}
-	take := unix.SockFilter{Code: unix.BPF_RET | unix.BPF_K, K: 0xffffffff}
-	drop := unix.SockFilter{Code: unix.BPF_RET | unix.BPF_K, K: 0}
 	program := []unix.SockFilter{
 		load(atWhat),
-		{Code: unix.BPF_JMP | unix.BPF_JEQ | unix.BPF_K, K: network(uint32(Fork)), Jt: 1, Jf: 0},
+		jump(uint32(Fork), 1, 0),
 		drop,
 		load(atGroup), // the parent's
 	}
 	for _, pid := range pids[:min(len(pids), maxAlarms)] {
-		program = append(program, unix.SockFilter{Code: unix.BPF_JMP | unix.BPF_JEQ | unix.BPF_K, K: network(uint32(pid)), Jt: 0, Jf: 1}, take)
+		program = append(program, jump(uint32(pid), 0, 1), take)
 	}
 	return append(program, drop)
 }

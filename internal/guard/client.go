@@ -32,8 +32,8 @@ type ClientOptions struct {
 	Ensure func()
 	// Every is how often Ensure is called while all is well, in case the guard hangs.
 	Every time.Duration
-	// Watched reports whether another relay has looked at the guard in the last Every; nil:
-	// none does. Then this one looks less often.
+	// Watched reports whether another relay has looked at the guard in the last Every: then
+	// this one looks less often. Nil: none does.
 	Watched func() bool
 	// VSOCK takes a VM's connection, unread. The CID may be one that nobody has claimed.
 	// Nil: the relay takes none.

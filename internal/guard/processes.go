@@ -18,7 +18,7 @@ func (f followed) message() message {
 	return message{Type: typeFollow, PID: f.pid, Start: f.start, VM: f.vm}
 }
 
-// follow has a relay told of the processes below one.
+// follows has a relay told of the processes below one.
 func (s *server) follows(r *relay, f followed) error {
 	if f.pid <= 0 {
 		return errors.New("processes below none cannot be followed")

@@ -26,12 +26,12 @@ type Report struct {
 	Container  string `json:"container,omitempty"`
 	Exec       string `json:"exec,omitempty"`
 
-	// Of an exit: the wait status, and the processor time of the process without its
+	// Of Ended: the wait status, and the processor time of the process without its
 	// children; 0: unknown.
 	Status uint32        `json:"status,omitempty"`
 	CPU    time.Duration `json:"cpu_ns,omitempty"`
 	// Lost: the kernel has dropped events, this one among them perhaps: the moment is when
-	// it was noticed, the status is unknown. Of KindLost, how many.
+	// it was noticed, the status is unknown. With Dropped, how many.
 	Lost int `json:"lost,omitempty"`
 }
 

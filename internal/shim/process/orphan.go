@@ -17,9 +17,6 @@ import (
 )
 
 const (
-	// orphanTime bounds how long after its begin delete is still at an orphan.
-	// containerd gives delete 5 s in all.
-	orphanTime = 4 * time.Second
 	// leaveTime is how long a shim may take to end when it was told that it may.
 	leaveTime = 1500 * time.Millisecond
 	// orphanPause is between two attempts.

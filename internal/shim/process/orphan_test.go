@@ -65,7 +65,7 @@ func orphan(t *testing.T, deleteFails int) (sock string, calls func() []string) 
 func TestOrphanIsEnded(t *testing.T) {
 	sock, calls := orphan(t, 2)
 	relay := filepath.Join(t.TempDir(), "relay.sock")
-	if err := endOrphan(&state.State{InnerSock: sock, InnerPID: os.Getpid(), RelaySock: relay}, "c1", time.Now().Add(orphanTime)); err != nil {
+	if err := endOrphan(&state.State{InnerSock: sock, InnerPID: os.Getpid(), RelaySock: relay}, "c1", time.Now().Add(4*time.Second)); err != nil {
 		t.Fatal(err)
 	}
 	if got, want := calls(), []string{"Delete c1", "Delete c1", "Delete c1", "Shutdown c1"}; !slices.Equal(got, want) {
@@ -74,14 +74,14 @@ func TestOrphanIsEnded(t *testing.T) {
 	if _, err := os.Lstat(sock); !os.IsNotExist(err) {
 		t.Errorf("the orphan's socket is left: %v", err)
 	}
-	if err := endOrphan(&state.State{InnerSock: sock, InnerPID: os.Getpid()}, "c1", time.Now().Add(orphanTime)); err != nil {
+	if err := endOrphan(&state.State{InnerSock: sock, InnerPID: os.Getpid()}, "c1", time.Now().Add(4*time.Second)); err != nil {
 		t.Errorf("an orphan that is gone: %v", err)
 	}
 }
 
 func TestAnotherShimIsLeftAlone(t *testing.T) {
 	sock, calls := orphan(t, 0)
-	if err := endOrphan(&state.State{InnerSock: sock, InnerPID: os.Getpid() + 1}, "c1", time.Now().Add(orphanTime)); err != nil {
+	if err := endOrphan(&state.State{InnerSock: sock, InnerPID: os.Getpid() + 1}, "c1", time.Now().Add(4*time.Second)); err != nil {
 		t.Error(err)
 	}
 	if got := calls(); len(got) > 0 {

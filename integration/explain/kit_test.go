@@ -16,7 +16,6 @@ import (
 	"github.com/shimtrace/shimtrace/integration/rig"
 	"github.com/shimtrace/shimtrace/integration/traced"
 	"github.com/shimtrace/shimtrace/internal/explain"
-	"github.com/shimtrace/shimtrace/internal/export/journal"
 	"github.com/shimtrace/shimtrace/internal/waterfall"
 )
 
@@ -87,50 +86,12 @@ func (s *site) explained(id string, ready func(*explain.Explanation) bool) *expl
 		}
 	}()
 	s.until("the spans of "+id, func() bool {
-		e = s.explain(id)
+		var err error
+		e, err = s.Explain(id)
+		check(s.T, err)
 		return e != nil && ready(e)
 	})
 	return e
-}
-
-// explain explains what the journal has of a sandbox so far, nil if that is nothing.
-func (s *site) explain(id string) *explain.Explanation {
-	s.Helper()
-	var all []journal.Record
-	x, lost := waterfall.NewIndex(), make(map[string]int)
-	_, err := journal.Scan(s.Journal, func(r journal.Record) error {
-		switch r.Kind {
-		case journal.KindDrops, journal.KindCarried:
-			drops, err := r.Drops()
-			for reason, n := range drops {
-				lost[reason] += n
-			}
-			return err
-		case journal.KindPosted:
-			check(s.T, x.AddPosted(r.Payload, r.Time))
-		default:
-			check(s.T, x.Add(r.Payload, r.Time))
-		}
-		r.Payload = bytes.Clone(r.Payload)
-		all = append(all, r)
-		return nil
-	})
-	check(s.T, err)
-	for _, story := range x.Stories() {
-		if story.Sandbox != id {
-			continue
-		}
-		b := waterfall.NewBuilder(story, waterfall.Limits{}, true)
-		for _, r := range all {
-			if r.Kind == journal.KindPosted {
-				check(s.T, b.AddPosted(r.Payload))
-			} else {
-				check(s.T, b.Add(r.Payload))
-			}
-		}
-		return explain.Explain(story, b.Tree(), lost)
-	}
-	return nil
 }
 
 // started reports whether a container has started.

@@ -15,36 +15,19 @@ import (
 	"github.com/shimtrace/shimtrace/integration/vm"
 	"github.com/shimtrace/shimtrace/internal/explain"
 	"github.com/shimtrace/shimtrace/internal/explain/seeded"
-	"github.com/shimtrace/shimtrace/internal/export/journal"
 	"github.com/shimtrace/shimtrace/internal/names"
-	"github.com/shimtrace/shimtrace/internal/waterfall"
 )
 
 // explained explains the start of a sandbox whose spans have arrived.
 func explained(t *testing.T, in *traced.Install, sandbox string) *explain.Explanation {
 	t.Helper()
-	var all [][]byte
-	index := waterfall.NewIndex()
-	_, err := journal.Scan(in.Journal, func(r journal.Record) error {
-		if r.Kind != journal.KindTraces {
-			return nil
-		}
-		all = append(all, append([]byte(nil), r.Payload...))
-		return index.Add(r.Payload, time.Now())
-	})
+	e, err := in.Explain(sandbox)
 	check(t, err)
-	for _, story := range index.Stories() {
-		if story.Sandbox != sandbox {
-			continue
-		}
-		b := waterfall.NewBuilder(story, waterfall.Limits{}, true)
-		for _, m := range all {
-			check(t, b.Add(m))
-		}
-		return explain.Explain(story, b.Tree(), nil)
+	if e == nil {
+		t.Fatalf("no story of %s", sandbox)
 	}
-	t.Fatalf("no story of %s", sandbox)
-	return nil
+	t.Logf("%s", e)
+	return e
 }
 
 // besides are what a busy machine may suffer from as well.
@@ -60,7 +43,6 @@ func TestExplainLateAgent(t *testing.T) {
 	waitSpans(t, in, "c1", "root-span", "shim delete", "rootSpan")
 	wantBoot(t, in)
 	e := explained(t, in, "c1")
-	t.Logf("%s", e)
 	seeded.Named(t, seeded.Cause{ID: "late-agent", How: "an agent that answers three seconds after the VMM is up", Parts: seeded.VM, Also: besides}, e)
 }
 
@@ -111,6 +93,5 @@ func TestExplainGuest(t *testing.T) {
 	check(t, in.Rig.Ctr("run", "--rm", "--runtime", runtime.Shim(), image.Busybox, id, "echo", "hi").Check())
 	waitSpans(t, in, id, "sandbox start", "create_container", "start_container")
 	e := explained(t, in, id)
-	t.Logf("%s", e)
 	seeded.Covered(t, "VM-shaped shim, an emulated guest, requests relayed", e)
 }

@@ -69,7 +69,7 @@ func (r *release) nextVersion() (string, error) {
 	return "", errors.New("CHANGELOG.md has no version")
 }
 
-// build builds both programs. They say which commit they are of, and nothing of this
+// build builds the programs. They say which commit they are of, and nothing of this
 // machine's paths.
 func (r *release) build(ctx context.Context, dir string, env ...string) error {
 	if err := os.MkdirAll(dir, 0o755); err != nil {

@@ -35,7 +35,6 @@ type Event struct {
 const (
 	headerSize = 16
 	atIndex    = headerSize // cn_msg: idx, val, seq, ack u32, len, flags u16
-	atAck      = headerSize + 12
 	atLength   = headerSize + 16
 	atEvent    = headerSize + 20
 	atWhat     = atEvent // proc_event: what, cpu u32, timestamp u64

@@ -178,6 +178,14 @@ func TestResumedOnce(t *testing.T) {
 	}
 }
 
+// TestHandOverBeforeItRelays: a process that is about to go on for another one may be asked to
+// hand over, and refuses.
+func TestHandOverBeforeItRelays(t *testing.T) {
+	if _, err := new(Process).handOver(t.Context()); err == nil {
+		t.Error("it hands over what it does not have")
+	}
+}
+
 // panicking is a log that panics when something is said with a word.
 type panicking struct {
 	slog.Handler

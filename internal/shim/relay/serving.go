@@ -2,6 +2,7 @@ package relay
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"net"
 	"sync"
@@ -83,6 +84,9 @@ func (p *Process) handOver(ctx context.Context) (goOn func(), err error) {
 	s := &p.serving
 	s.mu.Lock()
 	defer s.mu.Unlock()
+	if s.relay == nil { // it has registered, and may wait for a disk before it goes on for another one
+		return nil, errors.New("hand over: it does not relay yet")
+	}
 	p.flush(ctx) // most of it, while calls go on
 	kataGoesOn := func([]func(*middleware.Relay)) {}
 	if p.kata != nil {

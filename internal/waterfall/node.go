@@ -117,10 +117,6 @@ func (n *Node) Container() string {
 	return n.above().container
 }
 
-// Original returns the span's times as its maker's clock had them; zero where they are
-// the same.
-func (s *Span) Original() Interval { return Interval{s.first.From, s.first.To} }
-
 // Attributes yields the span's attributes as text, at most some 4 KiB of each. There are
 // none in a tree that was built without details.
 func (s *Span) Attributes() iter.Seq2[string, string] {

@@ -32,14 +32,12 @@ type Start struct {
 	Processes, Requests bool
 	// Path covers From to To in the order of time, without holes.
 	Path []Segment
-
-	onPath map[*waterfall.Node]bool
 }
 
 // Find returns the start in a tree that was built with details, nil if the tree has no
 // call that tells of one.
 func Find(story *waterfall.Story, tree *waterfall.Tree) *Start {
-	s := &Start{Story: story, Tree: tree, VM: kata.IsShim(story.Runtime), onPath: make(map[*waterfall.Node]bool)}
+	s := &Start{Story: story, Tree: tree, VM: kata.IsShim(story.Runtime)}
 	var first, last *waterfall.Node
 	Each(tree.Roots, func(n *waterfall.Node) {
 		if n.Maker() != waterfall.ByShim || n.Start() == 0 {
@@ -183,11 +181,6 @@ func (s *Start) findPath() {
 		path = append(path, boot.split(g)...)
 	}
 	s.Path = path
-	for _, g := range s.Path {
-		for n := g.Node; n != nil && !s.onPath[n]; n = n.Parent() {
-			s.onPath[n] = true
-		}
-	}
 }
 
 // name says whose time a segment is.
@@ -204,9 +197,6 @@ func (s *Start) name(g *Segment) {
 		g.Layer, g.What, g.Inferred = k.layer, k.what, true
 	}
 }
-
-// OnPath reports whether a node or one below it is on the critical path.
-func (s *Start) OnPath(n *waterfall.Node) bool { return s.onPath[n] }
 
 // Length returns how long the start took.
 func (s *Start) Length() time.Duration { return time.Duration(s.To - s.From) }

@@ -5,7 +5,6 @@ import (
 
 	"github.com/shimtrace/shimtrace/internal/explain/causes"
 	"github.com/shimtrace/shimtrace/internal/explain/critical"
-	"github.com/shimtrace/shimtrace/internal/waterfall"
 )
 
 // Coverage says how much of the time from the caller's request to the container's first
@@ -99,19 +98,11 @@ func causeOf(g *critical.Segment, found []causes.Cause) string {
 	for _, c := range found {
 		var sum time.Duration
 		for _, at := range c.Explains {
-			sum += overlap(at, g)
+			sum += at.Intersect(g.Interval).Length()
 		}
 		if sum >= g.Length()/2 {
 			return c.ID
 		}
 	}
 	return ""
-}
-
-func overlap(at waterfall.Interval, g *critical.Segment) time.Duration {
-	lo, hi := max(at.From, g.From), min(at.To, g.To)
-	if lo >= hi {
-		return 0
-	}
-	return time.Duration(hi - lo)
 }

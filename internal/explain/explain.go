@@ -37,7 +37,7 @@ func (e *Explanation) Critical() map[*waterfall.Node][]waterfall.Interval {
 	out := make(map[*waterfall.Node][]waterfall.Interval)
 	for _, g := range e.Start.Path {
 		if g.Node != nil {
-			out[g.Node] = append(out[g.Node], waterfall.Interval{From: g.From, To: g.To})
+			out[g.Node] = append(out[g.Node], g.Interval)
 		}
 	}
 	return out

@@ -4,7 +4,7 @@ import (
 	"encoding/json"
 	"time"
 
-	"github.com/shimtrace/shimtrace/internal/waterfall"
+	"github.com/shimtrace/shimtrace/internal/explain/critical"
 )
 
 // The explanation for scripts. Durations are in nanoseconds.
@@ -88,22 +88,20 @@ func (e *Explanation) fill(o *startJSON) {
 	for _, l := range s.ByLayer() {
 		o.Layers = append(o.Layers, layerJSON{string(l.Layer), l.Self, l.Inferred})
 	}
-	segment := func(from, to uint64, layer, what string, n *waterfall.Node, inferred bool) segmentJSON {
-		g := segmentJSON{At: time.Duration(from - s.From), Length: time.Duration(to - from), Layer: layer, What: what, Inferred: inferred}
-		if n != nil {
-			g.SpanID, g.Name = n.ID.String(), n.Name()
+	segment := func(g *critical.Segment) segmentJSON {
+		j := segmentJSON{At: time.Duration(g.From - s.From), Length: g.Length(), Layer: string(g.Layer), What: g.What, Inferred: g.Inferred}
+		if g.Node != nil {
+			j.SpanID, j.Name = g.Node.ID.String(), g.Node.Name()
 		}
-		return g
+		return j
 	}
 	for _, g := range s.Path {
-		o.Path = append(o.Path, segment(g.From, g.To, string(g.Layer), g.What, g.Node, g.Inferred))
+		o.Path = append(o.Path, segment(&g))
 	}
 	c := &e.Coverage
 	o.Coverage.BySpan, o.Coverage.Inferred, o.Coverage.Unnamed, o.Coverage.Share = c.BySpan, c.Inferred, c.Unnamed, c.Share()
 	for _, d := range c.Stretches {
-		o.Coverage.Stretches = append(o.Coverage.Stretches, stretchJSON{
-			segment(d.From, d.To, string(d.Layer), d.What, d.Node, d.Inferred), d.Where(), d.Named, d.Cause,
-		})
+		o.Coverage.Stretches = append(o.Coverage.Stretches, stretchJSON{segment(&d.Segment), d.Where(), d.Named, d.Cause})
 	}
 	for _, c := range e.Causes {
 		o.Causes = append(o.Causes, causeJSON{c.ID, c.Sentence, c.Evidence, c.Why, c.Source, c.Remedy, c.Cost, c.Inferred})

@@ -36,7 +36,7 @@ func (r *Reader) Diff(a, b string, f Filter, o diff.Options, asJSON bool) error 
 func sideOf(s *waterfall.Story, t *waterfall.Tree) diff.Side {
 	side := diff.Side{Story: s, Tree: t}
 	if e := explain.Explain(s, t, nil); e.Start != nil {
-		side.Start = waterfall.Interval{From: e.Start.From, To: e.Start.To}
+		side.Start = e.Start.Interval
 		for _, l := range e.Start.ByLayer() {
 			side.Layers = append(side.Layers, diff.Layer{Name: string(l.Layer), Self: l.Self})
 		}

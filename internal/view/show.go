@@ -40,7 +40,7 @@ func (r *Reader) Page(query string, f Filter) error {
 	return r.whole(query, f, func(s *waterfall.Story, t *waterfall.Tree, e *explain.Explanation) error {
 		p := html.Page{Story: s, Tree: t, Head: e.Head(), Critical: e.Critical()}
 		if e.Start != nil {
-			p.Start = waterfall.Interval{From: e.Start.From, To: e.Start.To}
+			p.Start = e.Start.Interval
 		}
 		for _, c := range e.Causes {
 			text := append(slices.Clone(c.Evidence), "Why: "+c.Why, "What to do: "+c.Remedy)
@@ -60,7 +60,7 @@ func (r *Reader) Perfetto(query string, f Filter) error {
 				if g.Node != nil {
 					name = g.Node.Title()
 				}
-				trace.Critical = append(trace.Critical, perfetto.Piece{Interval: waterfall.Interval{From: g.From, To: g.To}, Name: name})
+				trace.Critical = append(trace.Critical, perfetto.Piece{Interval: g.Interval, Name: name})
 			}
 		}
 		return perfetto.Write(r.Out, trace)

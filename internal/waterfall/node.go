@@ -17,6 +17,15 @@ type Interval struct{ From, To uint64 }
 // Length returns how long the interval lasts.
 func (i Interval) Length() time.Duration { return time.Duration(i.To - i.From) }
 
+// Intersect returns the time that both intervals cover, the zero value if there is none.
+func (i Interval) Intersect(o Interval) Interval {
+	i.From, i.To = max(i.From, o.From), min(i.To, o.To)
+	if i.From >= i.To {
+		return Interval{}
+	}
+	return i
+}
+
 // What packages that reason about a tree ask of its nodes and spans. Texts are as
 // recorded: callers must apply Clean before they print them.
 

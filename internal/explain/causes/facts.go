@@ -54,7 +54,7 @@ func (f *facts) worth(d time.Duration) bool {
 func (f *facts) path(match func(*critical.Segment) bool) (all []waterfall.Interval, sum time.Duration) {
 	for i := range f.Path {
 		if g := &f.Path[i]; match(g) {
-			all = append(all, waterfall.Interval{From: g.From, To: g.To})
+			all = append(all, g.Interval)
 			sum += g.Length()
 		}
 	}
@@ -79,10 +79,9 @@ func (f *facts) under(nodes []*waterfall.Node) ([]waterfall.Interval, time.Durat
 // within returns the pieces of the path that lie in an interval, and their length.
 func (f *facts) within(at waterfall.Interval) (all []waterfall.Interval, sum time.Duration) {
 	for i := range f.Path {
-		g := &f.Path[i]
-		if lo, hi := max(g.From, at.From), min(g.To, at.To); lo < hi {
-			all = append(all, waterfall.Interval{From: lo, To: hi})
-			sum += time.Duration(hi - lo)
+		if both := at.Intersect(f.Path[i].Interval); both.Length() > 0 {
+			all = append(all, both)
+			sum += both.Length()
 		}
 	}
 	return all, sum

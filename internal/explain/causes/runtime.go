@@ -71,10 +71,10 @@ func statsLock(f *facts) *found {
 			continue // the beginning of a call
 		}
 		for _, n := range f.calls["Stats"] {
-			if n.Start() < g.From && overlaps(n, g) >= g.Length()*8/10 && n.End() <= g.To+uint64(g.Length()/10) {
+			if n.Start() < g.From && n.Interval().Intersect(g.Interval).Length() >= g.Length()*8/10 && n.End() <= g.To+uint64(g.Length()/10) {
 				stats++
 				waited += g.Length()
-				explains = append(explains, waterfall.Interval{From: g.From, To: g.To})
+				explains = append(explains, g.Interval)
 				evidence = append(evidence, fmt.Sprintf("%s began %s into %s and went on when it ended", title(g.Node), dur(time.Duration(g.From-n.Start())), f.say(n)))
 				break
 			}
@@ -87,14 +87,6 @@ func statsLock(f *facts) *found {
 		sentence: fmt.Sprintf("Calls waited %s until Stats of %s were answered: probably for the runtime's lock", dur(waited), count(stats, "container")),
 		evidence: evidence, cost: waited, explains: explains, inferred: true,
 	}
-}
-
-func overlaps(n *waterfall.Node, g *critical.Segment) time.Duration {
-	lo, hi := max(n.Start(), g.From), min(n.End(), g.To)
-	if lo >= hi {
-		return 0
-	}
-	return time.Duration(hi - lo)
 }
 
 // timedOut are the codes of a call that was given up (gRPC's names).

@@ -42,17 +42,17 @@ func (p phases) split(g Segment) []Segment {
 	}
 	var out []Segment
 	for _, n := range p {
-		lo, hi := max(g.From, n.Start()), min(g.To, n.End())
-		if lo >= hi || n == g.Node {
+		both := g.Intersect(n.Interval())
+		if both.Length() == 0 || n == g.Node {
 			continue
 		}
-		if lo > g.From {
+		if both.From > g.From {
 			before := g
-			before.To, before.Before = lo, n
+			before.To, before.Before = both.From, n
 			out = append(out, before)
 		}
-		out = append(out, Segment{From: lo, To: hi, Node: n, Layer: phaseLayer(n.Span.Name), Leaf: true})
-		g.From, g.After = hi, n
+		out = append(out, Segment{Interval: both, Node: n, Layer: phaseLayer(n.Span.Name), Leaf: true})
+		g.From, g.After = both.To, n
 	}
 	if g.From < g.To {
 		out = append(out, g)

@@ -180,7 +180,7 @@ const maxOpen = 64
 // Segment is a piece of the critical path: in it, everybody waited for one span, in
 // which nothing else that is recorded went on.
 type Segment struct {
-	From, To uint64 // nanoseconds since 1970
+	waterfall.Interval
 	// Node is the span, nil where no span covers the time.
 	Node  *waterfall.Node
 	Layer Layer
@@ -195,9 +195,6 @@ type Segment struct {
 	// span, nil at an end of Node.
 	After, Before *waterfall.Node
 }
-
-// Length returns how long the segment is.
-func (g *Segment) Length() time.Duration { return time.Duration(g.To - g.From) }
 
 // Where says where the segment lies, for people: between two spans, or in one.
 func (g *Segment) Where() string {
@@ -232,14 +229,14 @@ func walk(node *waterfall.Node, parts []*item, from, to uint64, out []Segment) [
 			continue
 		}
 		if p.to < at {
-			out = append(out, Segment{From: p.to, To: at, Node: node, After: p.node, Before: before})
+			out = append(out, Segment{Interval: waterfall.Interval{From: p.to, To: at}, Node: node, After: p.node, Before: before})
 		}
 		lo := max(p.from, from)
 		out = walk(p.node, p.parts, lo, p.to, out)
 		at, before = lo, p.node
 	}
 	if at > from {
-		out = append(out, Segment{From: from, To: at, Node: node, Before: before, Leaf: leaf})
+		out = append(out, Segment{Interval: waterfall.Interval{From: from, To: at}, Node: node, Before: before, Leaf: leaf})
 	}
 	return out
 }

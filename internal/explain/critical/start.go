@@ -17,9 +17,9 @@ type Start struct {
 	Story *waterfall.Story
 	Tree  *waterfall.Tree
 
-	// From is when the caller's request began, as far as the spans go back; To when the
-	// container's first instruction was executed, or else when Start was answered.
-	From, To uint64
+	// Interval is from the caller's request, as far as the spans go back, until the
+	// container's first instruction was executed, or else until Start was answered.
+	waterfall.Interval
 	// Target is the call that started the container or, if none did, that failed to; nil
 	// if the start goes on.
 	Target *waterfall.Node
@@ -197,9 +197,6 @@ func (s *Start) name(g *Segment) {
 		g.Layer, g.What, g.Inferred = k.layer, k.what, true
 	}
 }
-
-// Length returns how long the start took.
-func (s *Start) Length() time.Duration { return time.Duration(s.To - s.From) }
 
 // LayerTime is the time on the critical path that belongs to a layer.
 type LayerTime struct {

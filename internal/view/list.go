@@ -17,11 +17,8 @@ func (r *Reader) List(f Filter, limit int, asJSON bool) error {
 		return err
 	}
 	defer r.report()
-	if len(stories) == 0 {
-		return r.empty()
-	}
-	if stories = f.stories(stories); len(stories) == 0 {
-		return r.filtered()
+	if stories, err = r.selected(stories, f); err != nil {
+		return err
 	}
 	older := 0
 	if limit > 0 && len(stories) > limit {

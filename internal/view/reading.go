@@ -205,12 +205,14 @@ func (r *Reader) report() {
 	}
 }
 
-// filtered is the error for a filter that leaves nothing.
-func (r *Reader) filtered() error {
-	return console.NothingFound("the filters leave nothing of the journal %s; shimtrace list without filters prints what there is", r.Dir)
-}
-
-// empty is the error for a journal without spans.
-func (r *Reader) empty() error {
-	return console.NothingFound("the journal %s has no spans yet: start a container through a traced runtime (shimtrace install says how), or name another journal with --journal", r.Dir)
+// selected returns the stories of the journal that pass the filter, an error if there are
+// none.
+func (r *Reader) selected(stories []*waterfall.Story, f Filter) ([]*waterfall.Story, error) {
+	if len(stories) == 0 {
+		return nil, console.NothingFound("the journal %s has no spans yet: start a container through a traced runtime (shimtrace install says how), or name another journal with --journal", r.Dir)
+	}
+	if stories = f.stories(stories); len(stories) == 0 {
+		return nil, console.NothingFound("the filters leave nothing of the journal %s; shimtrace list without filters prints what there is", r.Dir)
+	}
+	return stories, nil
 }

@@ -96,12 +96,10 @@ func (r *Reader) oneOf(stories []*waterfall.Story, query string, f Filter) (*wat
 	if found := find(r.others, query); len(query) >= minTrace && len(found) == 1 && len(find(stories, query)) == 0 {
 		return found[0], nil
 	}
-	if len(stories) == 0 {
-		return nil, r.empty()
-	}
 	f.Min = 0 // of spans
-	if stories = f.stories(stories); len(stories) == 0 {
-		return nil, r.filtered()
+	stories, err := r.selected(stories, f)
+	if err != nil {
+		return nil, err
 	}
 	switch found := find(stories, query); len(found) {
 	case 0:

@@ -14,11 +14,8 @@ func (r *Reader) Stats(f Filter, o stats.Options, asJSON bool) error {
 	if err != nil {
 		return err
 	}
-	if len(stories) == 0 {
-		return r.empty()
-	}
-	if stories = f.stories(stories); len(stories) == 0 {
-		return r.filtered()
+	if stories, err = r.selected(stories, f); err != nil {
+		return err
 	}
 	var starts []stats.Start
 	err = r.trees(stories, maxTree, func(s *waterfall.Story, t *waterfall.Tree) {

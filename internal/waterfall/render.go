@@ -284,28 +284,21 @@ func (r *renderer) details(row row) {
 	r.note(row, "  ", ids, r.paint.dim)
 	r.attributes(row, "  ", n.Span.details, otlpwire.SpanAttributes)
 	events := 0
-	for c := (cursor{rest: n.Span.details}); c.next() && events < maxShown; {
-		if c.is(otlpwire.SpanEvents) {
-			events++
-			r.event(row, c.bytes)
+	for e := range n.Span.DetailedEvents() {
+		if events++; events > maxShown {
+			break
 		}
+		r.event(row, e)
 	}
 }
 
-func (r *renderer) event(row row, msg []byte) {
-	name, when := "", ""
-	for c := (cursor{rest: msg}); c.next(); {
-		switch {
-		case c.is(otlpwire.EventName):
-			name = string(c.bytes[:min(len(c.bytes), maxText)])
-		case c.isTime(otlpwire.EventTime):
-			if start := row.node.start; start != 0 && c.value >= start {
-				when = " +" + Duration(time.Duration(c.value-start))
-			}
-		}
+func (r *renderer) event(row row, e Event) {
+	when := ""
+	if start := row.node.start; start != 0 && e.At >= start {
+		when = " +" + Duration(time.Duration(e.At-start))
 	}
-	r.note(row, "◆ ", name+when, r.paint.dim)
-	r.attributes(row, "    ", msg, otlpwire.EventAttributes)
+	r.note(row, "◆ ", e.Name+when, r.paint.dim)
+	r.attributes(row, "    ", e.msg, otlpwire.EventAttributes)
 }
 
 // attributes prints the attributes in field num of a message.

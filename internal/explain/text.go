@@ -60,10 +60,8 @@ func containerName(s *critical.Start) string {
 	if id == s.Story.Sandbox && s.Story.Pod != "" {
 		return waterfall.Clean("Sandbox " + s.Story.Name())
 	}
-	for _, c := range s.Story.Containers {
-		if c.ID == id && c.Name != "" {
-			return waterfall.Clean("Container " + c.Name)
-		}
+	if name := s.Story.ContainerName(id); name != "" {
+		return waterfall.Clean("Container " + name)
 	}
 	return waterfall.Clean("Container " + waterfall.ShortID(id))
 }

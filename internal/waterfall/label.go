@@ -62,8 +62,8 @@ func (s *Story) containerOf(n *Node) string {
 	if id == "" || id == s.Sandbox {
 		return ""
 	}
-	if i, ok := s.byID[id]; ok && s.Containers[i].Name != "" {
-		return s.Containers[i].Name
+	if name := s.ContainerName(id); name != "" {
+		return name
 	}
 	if n.Span.text.containerName != "" {
 		return n.Span.text.containerName

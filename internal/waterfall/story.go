@@ -99,6 +99,14 @@ func (s *Story) Name() string {
 	return ""
 }
 
+// ContainerName returns the name of one of the story's containers, "" if no span names it.
+func (s *Story) ContainerName(id string) string {
+	if i, ok := s.byID[id]; ok {
+		return s.Containers[i].Name
+	}
+	return ""
+}
+
 // has reports whether a span belongs to the story.
 func (s *Story) has(res *resource, key spanKey) bool { return s.index.has(s, res, key.trace) }
 

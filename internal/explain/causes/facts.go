@@ -128,10 +128,8 @@ func (f *facts) which(n *waterfall.Node) string {
 	if id == "" || id == f.Story.Sandbox {
 		return ""
 	}
-	for _, c := range f.Story.Containers {
-		if c.ID == id && c.Name != "" {
-			return " of " + waterfall.Clean(c.Name)
-		}
+	if name := f.Story.ContainerName(id); name != "" {
+		return " of " + waterfall.Clean(name)
 	}
 	return " of " + waterfall.ShortID(id)
 }

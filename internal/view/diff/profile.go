@@ -86,10 +86,8 @@ func title(n *waterfall.Node, s *waterfall.Story) string {
 	if id == "" || id == s.Sandbox || n.Parent() != nil && n.Parent().Container() == id {
 		return name
 	}
-	for _, c := range s.Containers {
-		if c.ID == id && c.Name != "" {
-			return name + " " + c.Name
-		}
+	if container := s.ContainerName(id); container != "" {
+		return name + " " + container
 	}
 	return name + " (a container)"
 }

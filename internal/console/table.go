@@ -39,7 +39,7 @@ func (t *Table) Write(w io.Writer) error {
 				line += "  "
 			}
 			if i >= t.RightFrom {
-				line += strings.Repeat(" ", widths[i]-waterfall.Width(c)) + c
+				line += waterfall.PadLeft(c, widths[i])
 			} else {
 				line += waterfall.Pad(c, widths[i])
 			}

@@ -253,7 +253,7 @@ func duration(d time.Duration) string {
 	if d > 0 {
 		text = Duration(d)
 	}
-	return strings.Repeat(" ", max(0, durationCells-Width(text))) + text
+	return PadLeft(text, durationCells)
 }
 
 // trouble prints a failed span's code and message: the first line, or with Verbose all.

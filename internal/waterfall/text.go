@@ -121,6 +121,11 @@ func Pad(text string, cells int) string {
 	return text + strings.Repeat(" ", max(0, cells-Width(text)))
 }
 
+// PadLeft fills a cleaned text on its left to at least cells.
+func PadLeft(text string, cells int) string {
+	return strings.Repeat(" ", max(0, cells-Width(text))) + text
+}
+
 // split cuts text after at most cells, between characters.
 func split(text string, cells int) (head, tail string) {
 	used, at := 0, 0

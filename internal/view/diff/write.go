@@ -111,9 +111,7 @@ func (t *table) head(what string) {
 	t.line(waterfall.Pad(what, t.names()) + right("A") + right("B") + right("CHANGE"))
 }
 
-func right(text string) string {
-	return strings.Repeat(" ", max(1, numberCells-waterfall.Width(text))) + text
-}
+func right(text string) string { return waterfall.PadLeft(" "+text, numberCells) }
 
 func (t *table) row(indent string, c *Change, most time.Duration) {
 	name := indent + c.Name

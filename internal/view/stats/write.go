@@ -80,8 +80,7 @@ func table(out *strings.Builder, width int, phases []Summary) {
 	for _, p := range phases {
 		text := "  " + waterfall.Pad(waterfall.Clean(p.Name), nameCells) + fmt.Sprintf("%*d", numberCells, p.Count)
 		for _, d := range []time.Duration{p.P50, p.P95, p.P99, p.Max} {
-			cell := waterfall.Duration(d)
-			text += strings.Repeat(" ", max(1, numberCells-waterfall.Width(cell))) + cell
+			text += waterfall.PadLeft(" "+waterfall.Duration(d), numberCells)
 		}
 		if room >= fewest {
 			text += "  " + waterfall.Fit(sparkline(p.Medians), room)

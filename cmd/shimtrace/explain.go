@@ -29,10 +29,11 @@ func explainCommand(h *host) *cli.Command {
 			if c.Args().Len() > 1 {
 				return console.UsageError("%s takes one argument, got %q", c.FullName(), c.Args().Slice())
 			}
-			if c.Int("width") < 0 {
-				return console.UsageError("--width %d: a width is not negative", c.Int("width"))
+			width, err := h.askedWidth(c)
+			if err != nil {
+				return err
 			}
-			return h.reader(c).Explain(c.Args().First(), h.width(c.Int("width")), c.Bool("json"))
+			return h.reader(c).Explain(c.Args().First(), width, c.Bool("json"))
 		},
 	}
 }

@@ -140,10 +140,8 @@ func (h *host) diff(c *cli.Command, f view.Filter) error {
 
 // drawing returns how to draw in the terminal.
 func (h *host) drawing(c *cli.Command) (waterfall.Options, error) {
-	if c.Int("width") < 0 {
-		return waterfall.Options{}, console.UsageError("--width %d: a width is not negative", c.Int("width"))
-	}
-	return waterfall.Options{Width: h.width(c.Int("width")), Color: h.color(), Verbose: c.Bool("verbose"), All: c.Bool("all")}, nil
+	width, err := h.askedWidth(c)
+	return waterfall.Options{Width: width, Color: h.color(), Verbose: c.Bool("verbose"), All: c.Bool("all")}, err
 }
 
 // atMostOne returns an error if more than one of the flags is set.

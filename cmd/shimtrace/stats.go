@@ -5,7 +5,6 @@ import (
 
 	"github.com/urfave/cli/v3"
 
-	"github.com/shimtrace/shimtrace/internal/console"
 	"github.com/shimtrace/shimtrace/internal/view/stats"
 )
 
@@ -28,14 +27,15 @@ func statsCommand(h *host) *cli.Command {
 			if err := noArguments(c); err != nil {
 				return err
 			}
-			if c.Int("width") < 0 {
-				return console.UsageError("--width %d: a width is not negative", c.Int("width"))
+			width, err := h.askedWidth(c)
+			if err != nil {
+				return err
 			}
 			f, err := filterOf(c)
 			if err != nil {
 				return err
 			}
-			return h.reader(c).Stats(f, stats.Options{Width: h.width(c.Int("width"))}, c.Bool("json"))
+			return h.reader(c).Stats(f, stats.Options{Width: width}, c.Bool("json"))
 		},
 	}
 }

@@ -3,6 +3,8 @@ package main
 import (
 	"strconv"
 
+	"github.com/urfave/cli/v3"
+
 	"github.com/shimtrace/shimtrace/internal/console"
 )
 
@@ -16,6 +18,15 @@ func (h *host) width(asked int) int {
 		return n
 	}
 	return console.Width(h.stdout)
+}
+
+// askedWidth is width with what the flag --width asks for.
+func (h *host) askedWidth(c *cli.Command) (int, error) {
+	asked := c.Int("width")
+	if asked < 0 {
+		return 0, console.UsageError("--width %d: a width is not negative", asked)
+	}
+	return h.width(asked), nil
 }
 
 // color reports whether stdout accepts escape sequences (see no-color.org).

@@ -7,12 +7,11 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
-	"strconv"
-	"strings"
 	"syscall"
 	"time"
 
 	"github.com/shimtrace/shimtrace/integration/toolset"
+	"github.com/shimtrace/shimtrace/internal/host"
 )
 
 // server takes spans, in a process with one core.
@@ -132,21 +131,5 @@ func (s *server) stop() {
 	_ = s.cmd.Wait()
 }
 
-// processor returns the processor time that the server has had (proc_pid_stat(5)).
-func (s *server) processor() (time.Duration, error) {
-	text, err := os.ReadFile(fmt.Sprintf("/proc/%d/stat", s.cmd.Process.Pid))
-	if err != nil {
-		return 0, err
-	}
-	fields := strings.Fields(string(text[strings.LastIndexByte(string(text), ')')+1:]))
-	const user, system = 14 - 3, 15 - 3
-	var ticks int
-	for _, i := range []int{user, system} {
-		n, err := strconv.Atoi(fields[i])
-		if err != nil {
-			return 0, err
-		}
-		ticks += n
-	}
-	return time.Duration(ticks) * 10 * time.Millisecond, nil
-}
+// processor returns the processor time that the server has had.
+func (s *server) processor() time.Duration { return host.CPUTime(s.cmd.Process.Pid) }

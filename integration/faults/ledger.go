@@ -28,9 +28,7 @@ type Expected struct {
 // maxFailures bounds what a ledger keeps of failures; the count has them all.
 const maxFailures = 20
 
-func newLedger() *Ledger {
-	return &Ledger{expected: map[Expected]bool{}}
-}
+func newLedger() *Ledger { return &Ledger{expected: map[Expected]bool{}} }
 
 // call counts a call, and its failure if it is one.
 func (l *Ledger) call(what string, err error) {

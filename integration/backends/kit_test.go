@@ -14,7 +14,6 @@ import (
 	"github.com/shimtrace/shimtrace/integration/image"
 	"github.com/shimtrace/shimtrace/integration/otlprecv"
 	"github.com/shimtrace/shimtrace/integration/rig"
-	"github.com/shimtrace/shimtrace/integration/toolset"
 	"github.com/shimtrace/shimtrace/integration/traced"
 )
 
@@ -39,20 +38,6 @@ func until(t testing.TB, what string, holds func() bool) {
 			t.Fatalf("waited in vain for %s", what)
 		}
 	}
-}
-
-// need returns where a tool is.
-func need(t *testing.T, tool toolset.Tool) (root string) {
-	t.Helper()
-	root, err := toolset.Root()
-	check(t, err)
-	if !tool.Built(root) {
-		if os.Getenv("CI") != "" {
-			t.Fatalf("no %s in %s (make tools)", tool, root)
-		}
-		t.Skipf("no %s in %s (make tools)", tool, root)
-	}
-	return root
 }
 
 // A site is a rig whose spans go to a backend in the rig's network.

@@ -28,7 +28,7 @@ type zipkinSpan struct {
 // TestZipkin compares what a real Zipkin shows with the journal: ids, parents, names,
 // kinds, times, services, errors, events, attributes and the resource.
 func TestZipkin(t *testing.T) {
-	jar := toolset.Zipkin.Jar(need(t, toolset.Zipkin))
+	jar := toolset.Zipkin.Jar(toolset.Zipkin.Needed(t))
 	s := start(t, `preset = "zipkin"`)
 	s.serve("http://127.0.0.1:9411/health", "java", "-Xmx256m", "-XX:TieredStopAtLevel=1", "-jar", jar)
 	want := s.run()

@@ -42,16 +42,7 @@ const limit = 20 << 10
 // startNginx runs one before the receiver.
 func startNginx(t *testing.T, recv *otlprecv.Receiver) web {
 	t.Helper()
-	root, err := toolset.Root()
-	if err != nil {
-		t.Fatal(err)
-	}
-	if !toolset.Nginx.Built(root) {
-		if os.Getenv("CI") != "" {
-			t.Fatalf("no %s in %s (go -C integration run ./tools)", toolset.Nginx, root)
-		}
-		t.Skipf("no %s in %s (go -C integration run ./tools)", toolset.Nginx, root)
-	}
+	root := toolset.Nginx.Needed(t)
 	dir := t.TempDir()
 	writeCertificate(t, dir)
 	var servers strings.Builder

@@ -10,6 +10,7 @@ import (
 	"github.com/shimtrace/shimtrace/internal/names"
 	"github.com/shimtrace/shimtrace/internal/waterfall"
 	"github.com/shimtrace/shimtrace/internal/waterfall/storytest"
+	"github.com/shimtrace/shimtrace/internal/waterfall/treetest"
 
 	commonpb "go.opentelemetry.io/proto/otlp/common/v1"
 	resourcepb "go.opentelemetry.io/proto/otlp/resource/v1"
@@ -33,20 +34,7 @@ var (
 // found returns the start in the only story of a script.
 func found(t testing.TB, s *storytest.Script) *critical.Start {
 	t.Helper()
-	data := storytest.Message(s.Spans)
-	x := waterfall.NewIndex()
-	if err := x.Add(data, time.Now()); err != nil {
-		t.Fatal(err)
-	}
-	stories := x.Stories()
-	if len(stories) != 1 {
-		t.Fatalf("%d stories", len(stories))
-	}
-	b := waterfall.NewBuilder(stories[0], waterfall.Limits{}, true)
-	if err := b.Add(data); err != nil {
-		t.Fatal(err)
-	}
-	return critical.Find(stories[0], b.Tree())
+	return critical.Find(treetest.Only(t, storytest.Message(s.Spans)))
 }
 
 // text draws a path: each span with its layer and milliseconds.

@@ -11,22 +11,15 @@ import (
 	"github.com/shimtrace/shimtrace/internal/names"
 	"github.com/shimtrace/shimtrace/internal/waterfall"
 	"github.com/shimtrace/shimtrace/internal/waterfall/storytest"
+	"github.com/shimtrace/shimtrace/internal/waterfall/treetest"
 )
 
 const ms = time.Millisecond
 
 func sideOf(t *testing.T, data []byte, took time.Duration) Side {
 	t.Helper()
-	x := waterfall.NewIndex()
-	if err := x.Add(data, time.Now()); err != nil {
-		t.Fatal(err)
-	}
-	s := x.Stories()[0]
-	b := waterfall.NewBuilder(s, waterfall.Limits{}, true)
-	if err := b.Add(data); err != nil {
-		t.Fatal(err)
-	}
-	side := Side{Story: s, Tree: b.Tree()}
+	s, tree := treetest.Only(t, data)
+	side := Side{Story: s, Tree: tree}
 	if took > 0 {
 		from := uint64(storytest.Epoch.UnixNano())
 		side.Start = waterfall.Interval{From: from, To: from + uint64(took)}

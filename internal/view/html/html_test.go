@@ -13,23 +13,15 @@ import (
 	tracepb "go.opentelemetry.io/proto/otlp/trace/v1"
 
 	"github.com/shimtrace/shimtrace/internal/names"
-	"github.com/shimtrace/shimtrace/internal/waterfall"
 	"github.com/shimtrace/shimtrace/internal/waterfall/storytest"
+	"github.com/shimtrace/shimtrace/internal/waterfall/treetest"
 )
 
 // write returns the page of the only story in the spans.
 func write(t *testing.T, data []byte, change func(*Page)) string {
 	t.Helper()
-	x := waterfall.NewIndex()
-	if err := x.Add(data, time.Now()); err != nil {
-		t.Fatal(err)
-	}
-	s := x.Stories()[0]
-	b := waterfall.NewBuilder(s, waterfall.Limits{}, true)
-	if err := b.Add(data); err != nil {
-		t.Fatal(err)
-	}
-	p := Page{Story: s, Tree: b.Tree()}
+	s, tree := treetest.Only(t, data)
+	p := Page{Story: s, Tree: tree}
 	if change != nil {
 		change(&p)
 	}

@@ -16,19 +16,13 @@ import (
 	"github.com/shimtrace/shimtrace/internal/names"
 	"github.com/shimtrace/shimtrace/internal/waterfall"
 	"github.com/shimtrace/shimtrace/internal/waterfall/storytest"
+	"github.com/shimtrace/shimtrace/internal/waterfall/treetest"
 )
 
 func treeOf(t *testing.T, data []byte) *waterfall.Tree {
 	t.Helper()
-	x := waterfall.NewIndex()
-	if err := x.Add(data, time.Now()); err != nil {
-		t.Fatal(err)
-	}
-	b := waterfall.NewBuilder(x.Stories()[0], waterfall.Limits{}, true)
-	if err := b.Add(data); err != nil {
-		t.Fatal(err)
-	}
-	return b.Tree()
+	_, tree := treetest.Only(t, data)
+	return tree
 }
 
 // decode decodes a trace by Perfetto's own descriptors, which testdata/trim.py took from

@@ -2,6 +2,7 @@ package critical
 
 import (
 	"github.com/shimtrace/shimtrace/internal/names"
+	"github.com/shimtrace/shimtrace/internal/procevents"
 	"github.com/shimtrace/shimtrace/internal/waterfall"
 )
 
@@ -13,31 +14,27 @@ func Program(n *waterfall.Node) string {
 	return n.Span.Attr(names.Executable)
 }
 
-// Roles of a helper.
-const (
-	roleRuntime = "oci_runtime"
-	roleHook    = "hook"
-	roleVMM     = "vmm"
-)
+// role returns what a helper is.
+func role(n *waterfall.Node) procevents.Role { return procevents.Role(n.Span.Attr(names.ProcessRole)) }
 
 // IsOCIRuntime reports whether the span is an OCI runtime's.
 func IsOCIRuntime(n *waterfall.Node) bool {
-	return Program(n) != "" && n.Span.Attr(names.ProcessRole) == roleRuntime
+	return Program(n) != "" && role(n) == procevents.OCIRuntime
 }
 
 // IsHook reports whether the span is an OCI hook's.
 func IsHook(n *waterfall.Node) bool {
-	return Program(n) != "" && n.Span.Attr(names.ProcessRole) == roleHook
+	return Program(n) != "" && role(n) == procevents.Hook
 }
 
 // processLayer returns the layer of a helper.
 func (s *Start) processLayer(n *waterfall.Node) Layer {
-	switch n.Span.Attr(names.ProcessRole) {
-	case roleRuntime:
+	switch role(n) {
+	case procevents.OCIRuntime:
 		return Runc
-	case roleHook:
+	case procevents.Hook:
 		return Hook
-	case roleVMM:
+	case procevents.VMM:
 		return VMM
 	}
 	if s.VM {

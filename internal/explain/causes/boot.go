@@ -13,7 +13,7 @@ import (
 // slowBoot is the time for a guest's boot that a microVM with KVM stays below.
 const slowBoot = 2 * time.Second
 
-// boot returns the attempts to reach the agent that the VM's boot counted, 0 if unknown.
+// attempts returns the attempts to reach the agent that the VM's boot counted, 0 if unknown.
 func (f *facts) attempts() int {
 	n := 0
 	for _, b := range f.byName[names.VMBoot] {
@@ -23,34 +23,34 @@ func (f *facts) attempts() int {
 }
 
 // lateAgent finds a guest whose boot, until the agent listens, takes long.
-func lateAgent(f *facts) *found {
+func lateAgent(f *facts) *Cause {
 	explains, cost := f.path(func(g *critical.Segment) bool { return g.Layer == critical.GuestKernel })
 	if cost < slowBoot || !f.worth(cost) {
 		return nil
 	}
-	c := &found{cost: cost, explains: explains, inferred: len(f.byName[names.GuestBoot]) == 0}
+	c := &Cause{Cost: cost, Explains: explains, Inferred: len(f.byName[names.GuestBoot]) == 0}
 	attempts := ""
 	if n := f.attempts(); n > 0 {
 		attempts = fmt.Sprintf(" in %d attempts", n)
 	}
-	c.sentence = fmt.Sprintf("The runtime tried for %s%s until the agent in the VM answered: %sthe guest boots slowly", dur(cost), attempts, probably(c.inferred))
+	c.Sentence = fmt.Sprintf("The runtime tried for %s%s until the agent in the VM answered: %sthe guest boots slowly", dur(cost), attempts, probably(c.Inferred))
 	seen := make(map[*waterfall.Node]bool)
 	for i := range f.Path {
 		if g := &f.Path[i]; g.Layer == critical.GuestKernel && !seen[g.Node] {
 			seen[g.Node] = true
-			c.evidence = append(c.evidence, f.say(g.Node))
+			c.Evidence = append(c.Evidence, f.say(g.Node))
 		}
 	}
 	for _, b := range f.byName[names.VMBoot] {
 		if vmm := b.Span.Attr(names.VMProgram); vmm != "" {
-			c.evidence = append(c.evidence, "VMM: "+waterfall.Clean(vmm))
+			c.Evidence = append(c.Evidence, "VMM: "+waterfall.Clean(vmm))
 		}
 	}
 	return c
 }
 
 // backoff finds an agent that was up long before the runtime reached it.
-func backoff(f *facts) *found {
+func backoff(f *facts) *Cause {
 	up := f.byName[names.AgentConnect]
 	var cost time.Duration
 	var explains []waterfall.Interval
@@ -66,9 +66,9 @@ func backoff(f *facts) *found {
 	if a := f.attempts(); a > 0 {
 		evidence = append(evidence, fmt.Sprintf("%d attempts in all", a))
 	}
-	return &found{
-		sentence: fmt.Sprintf("The agent was up %s before its first request came through: probably the runtime slept between its attempts to connect over VSOCK", dur(cost)),
-		evidence: evidence, cost: cost, explains: explains, inferred: true,
+	return &Cause{
+		Sentence: fmt.Sprintf("The agent was up %s before its first request came through: probably the runtime slept between its attempts to connect over VSOCK", dur(cost)),
+		Evidence: evidence, Cost: cost, Explains: explains, Inferred: true,
 	}
 }
 
@@ -76,39 +76,39 @@ func backoff(f *facts) *found {
 const slowVMM = time.Second
 
 // vmmStart finds a VMM that takes long until its socket is there.
-func vmmStart(f *facts) *found {
+func vmmStart(f *facts) *Cause {
 	explains, cost := f.path(func(g *critical.Segment) bool { return g.Layer == critical.VMM })
 	if cost < slowVMM || !f.worth(cost) {
 		return nil
 	}
-	c := &found{cost: cost, explains: explains, inferred: len(f.byName[names.VMMStart]) == 0}
-	c.sentence = fmt.Sprintf("The VMM took %s to start, before the guest's kernel", dur(cost))
+	c := &Cause{Cost: cost, Explains: explains, Inferred: len(f.byName[names.VMMStart]) == 0}
+	c.Sentence = fmt.Sprintf("The VMM took %s to start, before the guest's kernel", dur(cost))
 	for i := range f.Path {
 		if g := &f.Path[i]; g.Layer == critical.VMM && g.Length() >= worthTime {
 			what := f.say(g.Node)
 			if !g.Leaf {
 				what = stretch(g)
 			}
-			c.evidence = append(c.evidence, what)
+			c.Evidence = append(c.Evidence, what)
 		}
 	}
-	if c.inferred {
-		c.sentence = fmt.Sprintf("The VMM probably took %s to start, before the guest's kernel", dur(cost))
+	if c.Inferred {
+		c.Sentence = fmt.Sprintf("The VMM probably took %s to start, before the guest's kernel", dur(cost))
 	}
 	return c
 }
 
 // guestDebug finds debugging parameters in the guest's command line.
-func guestDebug(f *facts) *found {
+func guestDebug(f *facts) *Cause {
 	for _, b := range f.byName[names.VMBoot] {
 		words := b.Span.Attr(names.VMDebug)
 		if words == "" {
 			continue
 		}
 		_, cost := f.path(func(g *critical.Segment) bool { return g.Layer == critical.GuestKernel || g.Layer == critical.VMM })
-		return &found{
-			sentence: fmt.Sprintf("The guest boots with parameters for debugging (%s): it prints all it does to a slow console", waterfall.Clean(strings.ReplaceAll(words, ",", ", "))),
-			evidence: []string{names.VMDebug + "=" + waterfall.Clean(words), f.say(b)}, cost: cost, inferred: true,
+		return &Cause{
+			Sentence: fmt.Sprintf("The guest boots with parameters for debugging (%s): it prints all it does to a slow console", waterfall.Clean(strings.ReplaceAll(words, ",", ", "))),
+			Evidence: []string{names.VMDebug + "=" + waterfall.Clean(words), f.say(b)}, Cost: cost, Inferred: true,
 		}
 	}
 	return nil

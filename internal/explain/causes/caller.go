@@ -26,13 +26,13 @@ func hasPrefix(name string, prefixes ...string) bool {
 }
 
 // spent makes a cause of spans on the path that are worth it.
-func (f *facts) spent(nodes []*waterfall.Node, sentence string) *found {
+func (f *facts) spent(nodes []*waterfall.Node, sentence string) *Cause {
 	explains, cost := f.under(nodes)
 	if !f.worth(cost) {
 		return nil
 	}
 	n := longest(nodes)
-	return &found{sentence: fmt.Sprintf(sentence, dur(cost)), evidence: []string{f.say(n)}, cost: cost, explains: explains}
+	return &Cause{Sentence: fmt.Sprintf(sentence, dur(cost)), Evidence: []string{f.say(n)}, Cost: cost, Explains: explains}
 }
 
 // imagePart says what a span of an image's pull was doing.
@@ -59,17 +59,17 @@ func imagePartOf(n *waterfall.Node) imagePart {
 }
 
 // image makes a cause of the time on the path that a part of the image's pull took.
-func (f *facts) image(part imagePart, sentence string) *found {
+func (f *facts) image(part imagePart, sentence string) *Cause {
 	explains, cost := f.path(func(g *critical.Segment) bool { return g.Node != nil && imagePartOf(g.Node) == part })
 	if !f.worth(cost) {
 		return nil
 	}
-	c := &found{sentence: fmt.Sprintf(sentence, dur(cost)), cost: cost, explains: explains}
+	c := &Cause{Sentence: fmt.Sprintf(sentence, dur(cost)), Cost: cost, Explains: explains}
 	nodes := f.match(func(n *waterfall.Node) bool { return imagePartOf(n) == part })
-	c.evidence = append(c.evidence, f.say(longest(nodes)))
+	c.Evidence = append(c.Evidence, f.say(longest(nodes)))
 	for _, n := range nodes {
 		if ref := n.Span.Attr("image.ref"); ref != "" { // client/pull.go
-			c.evidence = append(c.evidence, "image "+waterfall.Clean(ref))
+			c.Evidence = append(c.Evidence, "image "+waterfall.Clean(ref))
 			break
 		}
 	}
@@ -77,12 +77,12 @@ func (f *facts) image(part imagePart, sentence string) *found {
 }
 
 // pulled finds an image that was fetched.
-func pulled(f *facts) *found {
+func pulled(f *facts) *Cause {
 	return f.image(fetching, "An image was pulled, which took %s without its unpacking")
 }
 
 // unpacked finds an image that was unpacked.
-func unpacked(f *facts) *found {
+func unpacked(f *facts) *Cause {
 	return f.image(unpacking, "An image was unpacked into the snapshotter, which took %s")
 }
 
@@ -90,7 +90,7 @@ func unpacked(f *facts) *found {
 const slowCNI = 500 * time.Millisecond
 
 // cni finds a CNI plugin that is slow.
-func cni(f *facts) *found {
+func cni(f *facts) *Cause {
 	nodes := f.others("cni.")
 	if n := longest(nodes); n == nil || length(n) < slowCNI {
 		return nil
@@ -103,16 +103,16 @@ const slowMounts = 500 * time.Millisecond
 
 // mounts finds a long time between a shim's start and its first call, in which
 // containerd prepares the mounts.
-func mounts(f *facts) *found {
+func mounts(f *facts) *Cause {
 	explains, cost := f.path(func(g *critical.Segment) bool {
 		return g.Layer == critical.Containerd && g.After != nil && g.After.Name() == names.ShimStart
 	})
 	if !f.worth(cost) || cost < slowMounts {
 		return nil
 	}
-	return &found{
-		sentence: fmt.Sprintf("containerd took %s from the shim's start to its first call: probably for the root file system's mounts", dur(cost)),
-		evidence: []string{dur(cost) + " between shim start and Task/Create, without a call"}, cost: cost, explains: explains, inferred: true,
+	return &Cause{
+		Sentence: fmt.Sprintf("containerd took %s from the shim's start to its first call: probably for the root file system's mounts", dur(cost)),
+		Evidence: []string{dur(cost) + " between shim start and Task/Create, without a call"}, Cost: cost, Explains: explains, Inferred: true,
 	}
 }
 
@@ -121,7 +121,7 @@ const idleCaller = time.Second
 
 // idle finds long times in which nobody asked anything of the shim, and no span of the
 // caller's says why.
-func idle(f *facts) *found {
+func idle(f *facts) *Cause {
 	var evidence []string
 	explains, cost := f.path(func(g *critical.Segment) bool {
 		if g.Node != nil || g.Layer != critical.Caller || g.Length() < idleCaller {
@@ -133,8 +133,8 @@ func idle(f *facts) *found {
 	if !f.worth(cost) {
 		return nil
 	}
-	return &found{
-		sentence: fmt.Sprintf("For %s nobody asked anything of the shim: the caller was busy elsewhere, probably with an image, volumes or its own queue", dur(cost)),
-		evidence: evidence, cost: cost, explains: explains, inferred: true,
+	return &Cause{
+		Sentence: fmt.Sprintf("For %s nobody asked anything of the shim: the caller was busy elsewhere, probably with an image, volumes or its own queue", dur(cost)),
+		Evidence: evidence, Cost: cost, Explains: explains, Inferred: true,
 	}
 }

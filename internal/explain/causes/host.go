@@ -10,14 +10,14 @@ import (
 )
 
 // throttled finds a start that the pod's own CPU limit slowed down.
-func throttled(f *facts) *found {
+func throttled(f *facts) *Cause {
 	d := f.evidence(names.Throttled)
 	if !f.worth(d) {
 		return nil
 	}
-	return &found{
-		sentence: fmt.Sprintf("The pod's CPU limit held its processes for %s during the start", dur(d)),
-		evidence: []string{fmt.Sprintf("%s=%d (%s)", names.Throttled, d, f.share(d))}, cost: min(d, f.Length()), inferred: true,
+	return &Cause{
+		Sentence: fmt.Sprintf("The pod's CPU limit held its processes for %s during the start", dur(d)),
+		Evidence: []string{fmt.Sprintf("%s=%d (%s)", names.Throttled, d, f.share(d))}, Cost: min(d, f.Length()), Inferred: true,
 	}
 }
 
@@ -32,18 +32,18 @@ var pressures = [...]struct {
 }
 
 // pressure finds a host whose processes waited for a resource.
-func pressure(f *facts) *found {
-	var c *found
+func pressure(f *facts) *Cause {
+	var c *Cause
 	for _, p := range pressures {
 		d := f.evidence(p.key)
 		if !f.worth(d) || d < 100*time.Millisecond || float64(d) < p.share*float64(f.Length()) {
 			continue
 		}
 		if c == nil {
-			c = &found{inferred: true, sentence: fmt.Sprintf("The host was short of %s: processes waited for %s of the start's %s", p.what, dur(d), dur(f.Length()))}
+			c = &Cause{Inferred: true, Sentence: fmt.Sprintf("The host was short of %s: processes waited for %s of the start's %s", p.what, dur(d), dur(f.Length()))}
 		}
-		c.evidence = append(c.evidence, fmt.Sprintf("%s=%d (%s)", p.key, d, f.share(d)))
-		c.cost = max(c.cost, min(d, f.Length()))
+		c.Evidence = append(c.Evidence, fmt.Sprintf("%s=%d (%s)", p.key, d, f.share(d)))
+		c.Cost = max(c.Cost, min(d, f.Length()))
 	}
 	return c
 }
@@ -52,17 +52,17 @@ func pressure(f *facts) *found {
 const coldFaults = 50
 
 // coldCache finds programs and images that had to be read from disk.
-func coldCache(f *facts) *found {
-	var c *found
+func coldCache(f *facts) *Cause {
+	var c *Cause
 	for _, n := range f.match(critical.IsCall) {
 		inner, vmm := n.Span.Number(names.InnerFaults), n.Span.Number(names.VMMFaults)
 		if inner+vmm < coldFaults || !f.worth(length(n)) {
 			continue
 		}
 		if c == nil {
-			c = &found{inferred: true, sentence: fmt.Sprintf("%s%s read its programs from disk: probably the page cache was cold", title(n), f.which(n))}
+			c = &Cause{Inferred: true, Sentence: fmt.Sprintf("%s%s read its programs from disk: probably the page cache was cold", title(n), f.which(n))}
 		}
-		c.evidence = append(c.evidence, fmt.Sprintf("%s: %.0f major page faults of the shim, %.0f of the VMM", title(n), inner, vmm))
+		c.Evidence = append(c.Evidence, fmt.Sprintf("%s: %.0f major page faults of the shim, %.0f of the VMM", title(n), inner, vmm))
 	}
 	return c
 }
@@ -80,7 +80,7 @@ func (f *facts) waiting() []*waterfall.Node {
 }
 
 // systemdCgroup finds an OCI runtime that waits for systemd.
-func systemdCgroup(f *facts) *found {
+func systemdCgroup(f *facts) *Cause {
 	if f.text(names.CgroupManager) != "systemd" {
 		return nil
 	}
@@ -88,7 +88,7 @@ func systemdCgroup(f *facts) *found {
 }
 
 // slowDisk finds an OCI runtime that waits for a disk.
-func slowDisk(f *facts) *found {
+func slowDisk(f *facts) *Cause {
 	if f.text(names.CgroupManager) == "systemd" && f.evidence(names.PressureIO) < worthTime {
 		return nil
 	}
@@ -96,7 +96,7 @@ func slowDisk(f *facts) *found {
 }
 
 // waits makes a cause of helpers that waited on the path, outside of hooks.
-func (f *facts) waits(nodes []*waterfall.Node, whatFor string) *found {
+func (f *facts) waits(nodes []*waterfall.Node, whatFor string) *Cause {
 	is := make(map[*waterfall.Node]bool)
 	for _, n := range nodes {
 		is[n] = true
@@ -106,10 +106,10 @@ func (f *facts) waits(nodes []*waterfall.Node, whatFor string) *found {
 		return nil
 	}
 	n := longest(nodes)
-	return &found{
-		sentence: fmt.Sprintf("%s%s waited %s, %s", title(n), f.which(n), dur(cost), whatFor),
-		evidence: []string{fmt.Sprintf("%s, %s of CPU time", f.say(n), dur(time.Duration(n.Span.Number(names.ProcessCPUTime))))},
-		cost:     cost, explains: explains, inferred: true,
+	return &Cause{
+		Sentence: fmt.Sprintf("%s%s waited %s, %s", title(n), f.which(n), dur(cost), whatFor),
+		Evidence: []string{fmt.Sprintf("%s, %s of CPU time", f.say(n), dur(time.Duration(n.Span.Number(names.ProcessCPUTime))))},
+		Cost:     cost, Explains: explains, Inferred: true,
 	}
 }
 

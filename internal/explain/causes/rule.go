@@ -20,7 +20,7 @@ type Rule struct {
 	// Remedy says what to do.
 	Remedy string
 
-	find func(*facts) *found
+	find func(*facts) *Cause // without the rule
 }
 
 // Cause is a rule that a start's spans meet.
@@ -36,28 +36,16 @@ type Cause struct {
 	Explains []waterfall.Interval
 }
 
-// found is what a rule found.
-type found struct {
-	sentence string
-	evidence []string
-	cost     time.Duration
-	inferred bool
-	explains []waterfall.Interval
-}
-
 // Find returns the causes in a start, the costliest first. lost are the spans that the
 // journal lost, by reason.
 func Find(s *critical.Start, lost map[string]int) (out []Cause) {
 	f := newFacts(s, lost)
 	for i := range Catalogue {
 		r := &Catalogue[i]
-		c := r.find(f)
-		if c == nil {
-			continue
+		if c := r.find(f); c != nil {
+			c.Rule = r
+			out = append(out, *c)
 		}
-		out = append(out, Cause{
-			Rule: r, Sentence: c.sentence, Evidence: c.evidence, Cost: c.cost, Inferred: c.inferred, Explains: c.explains,
-		})
 	}
 	slices.SortStableFunc(out, func(a, b Cause) int { return cmp.Compare(b.Cost, a.Cost) })
 	return out

@@ -12,7 +12,7 @@ import (
 
 // rescan finds the time that runtime-rs polls a network namespace at a Start: its
 // request begins start_process late, and waits meanwhile.
-func rescan(f *facts) *found {
+func rescan(f *facts) *Cause {
 	var starts []*waterfall.Node
 	var most time.Duration
 	var explains []waterfall.Interval
@@ -30,11 +30,11 @@ func rescan(f *facts) *found {
 	if len(starts) == 0 {
 		return nil
 	}
-	c := &found{cost: cost, inferred: true, explains: explains}
-	c.sentence = fmt.Sprintf("%s waited up to %s before start_process: probably runtime-rs polled a network namespace without interfaces", upper(count(len(starts), "start")), dur(most))
+	c := &Cause{Cost: cost, Inferred: true, Explains: explains}
+	c.Sentence = fmt.Sprintf("%s waited up to %s before start_process: probably runtime-rs polled a network namespace without interfaces", upper(count(len(starts), "start")), dur(most))
 	for _, n := range starts {
 		at, _ := beforeFirst(n, "start_process")
-		c.evidence = append(c.evidence, fmt.Sprintf("%s between %s and start_process%s, without a span; the runtime was idle", dur(at.Length()), n.Name(), f.which(n)))
+		c.Evidence = append(c.Evidence, fmt.Sprintf("%s between %s and start_process%s, without a span; the runtime was idle", dur(at.Length()), n.Name(), f.which(n)))
 	}
 	return c
 }
@@ -60,7 +60,7 @@ func computing(n *waterfall.Node, d time.Duration) bool {
 }
 
 // statsLock finds a call that began with waiting until Stats was answered.
-func statsLock(f *facts) *found {
+func statsLock(f *facts) *Cause {
 	var waited time.Duration
 	var explains []waterfall.Interval
 	var evidence []string
@@ -83,9 +83,9 @@ func statsLock(f *facts) *found {
 	if !f.worth(waited) {
 		return nil
 	}
-	return &found{
-		sentence: fmt.Sprintf("Calls waited %s until Stats of %s were answered: probably for the runtime's lock", dur(waited), count(stats, "container")),
-		evidence: evidence, cost: waited, explains: explains, inferred: true,
+	return &Cause{
+		Sentence: fmt.Sprintf("Calls waited %s until Stats of %s were answered: probably for the runtime's lock", dur(waited), count(stats, "container")),
+		Evidence: evidence, Cost: waited, Explains: explains, Inferred: true,
 	}
 }
 
@@ -95,7 +95,7 @@ func timedOut(n *waterfall.Node) bool {
 }
 
 // stateTimeouts finds State calls that were given up while a container was created.
-func stateTimeouts(f *facts) *found {
+func stateTimeouts(f *facts) *Cause {
 	var given []*waterfall.Node
 	for _, n := range f.calls["State"] {
 		if timedOut(n) && f.during(n, "Create") != nil {
@@ -106,9 +106,9 @@ func stateTimeouts(f *facts) *found {
 		return nil
 	}
 	create := f.during(given[0], "Create")
-	return &found{
-		sentence: fmt.Sprintf("containerd gave up %s while Create%s was slow: the shim answers no State until Create is over", count(len(given), "State call"), f.which(create)),
-		evidence: []string{f.say(longest(given)) + ", " + waterfall.Clean(given[0].Span.Code()), f.say(create)},
+	return &Cause{
+		Sentence: fmt.Sprintf("containerd gave up %s while Create%s was slow: the shim answers no State until Create is over", count(len(given), "State call"), f.which(create)),
+		Evidence: []string{f.say(longest(given)) + ", " + waterfall.Clean(given[0].Span.Code()), f.say(create)},
 	}
 }
 
@@ -123,7 +123,7 @@ func (f *facts) during(n *waterfall.Node, method string) *waterfall.Node {
 }
 
 // policy finds the agent's policy: setting it takes long, or it forbids a request.
-func policy(f *facts) *found {
+func policy(f *facts) *Cause {
 	set := f.match(func(n *waterfall.Node) bool {
 		return n.Name() == "set_policy" || n.Name() == "ttrpc.SetPolicy" || n.Name() == kata.AgentService+"/SetPolicy"
 	})
@@ -135,23 +135,23 @@ func policy(f *facts) *found {
 	})
 	if len(denied) > 0 {
 		n := denied[0]
-		return &found{
-			sentence: fmt.Sprintf("The agent's policy forbids %s%s", title(n), f.which(n)),
-			evidence: []string{fmt.Sprintf("%s failed: %s", title(n), waterfall.Clean(n.Span.Message()))},
+		return &Cause{
+			Sentence: fmt.Sprintf("The agent's policy forbids %s%s", title(n), f.which(n)),
+			Evidence: []string{fmt.Sprintf("%s failed: %s", title(n), waterfall.Clean(n.Span.Message()))},
 		}
 	}
 	explains, cost := f.under(append(set, asked...))
 	if !f.worth(cost) {
 		return nil
 	}
-	return &found{
-		sentence: fmt.Sprintf("The agent's policy took %s", dur(cost)),
-		evidence: []string{f.say(longest(append(set, asked...)))}, cost: cost, explains: explains,
+	return &Cause{
+		Sentence: fmt.Sprintf("The agent's policy took %s", dur(cost)),
+		Evidence: []string{f.say(longest(append(set, asked...)))}, Cost: cost, Explains: explains,
 	}
 }
 
 // virtiofs finds mounts of virtio-fs in the guest that take long.
-func virtiofs(f *facts) *found {
+func virtiofs(f *facts) *Cause {
 	mounts := f.match(func(n *waterfall.Node) bool {
 		return n.Maker() == waterfall.ByAgent && length(n) >= worthTime && strings.Contains(n.Span.Attr("fs_type"), "virtio")
 	})
@@ -164,10 +164,10 @@ func virtiofs(f *facts) *found {
 		return nil
 	}
 	n := longest(mounts)
-	return &found{
-		sentence: fmt.Sprintf("Mounting the shared file system in the guest took %s: virtio-fs is slow", dur(cost)),
-		evidence: []string{fmt.Sprintf("%s: %s at %s", title(n), dur(length(n)), waterfall.Clean(n.Span.Attr("destination")))},
-		cost:     cost, explains: explains,
+	return &Cause{
+		Sentence: fmt.Sprintf("Mounting the shared file system in the guest took %s: virtio-fs is slow", dur(cost)),
+		Evidence: []string{fmt.Sprintf("%s: %s at %s", title(n), dur(length(n)), waterfall.Clean(n.Span.Attr("destination")))},
+		Cost:     cost, Explains: explains,
 	}
 }
 

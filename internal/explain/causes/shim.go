@@ -15,22 +15,22 @@ import (
 )
 
 // hook finds OCI hooks that take long.
-func hook(f *facts) *found {
+func hook(f *facts) *Cause {
 	hooks := f.match(critical.IsHook)
 	c := f.spent(hooks, "Hooks of the container took %s")
 	if c == nil {
 		return nil
 	}
 	n := longest(hooks)
-	c.sentence = fmt.Sprintf("The hook %s%s took %s", title(n), f.which(n), dur(c.cost))
+	c.Sentence = fmt.Sprintf("The hook %s%s took %s", title(n), f.which(n), dur(c.Cost))
 	if n.Parent() != nil && n.Parent().Span != nil {
-		c.evidence = append(c.evidence, "run by "+title(n.Parent()))
+		c.Evidence = append(c.Evidence, "run by "+title(n.Parent()))
 	}
 	return c
 }
 
 // ownShim finds an inner shim that takes long until it serves.
-func ownShim(f *facts) *found {
+func ownShim(f *facts) *Cause {
 	inner := f.byName[names.InnerStart]
 	n := longest(inner)
 	if n == nil || length(n) < 500*time.Millisecond {
@@ -38,32 +38,31 @@ func ownShim(f *facts) *found {
 	}
 	c := f.spent(inner, "The sandbox waited %s for its own shim: the inner shim took that long until it served")
 	if c != nil && n.Span.Failed {
-		c.evidence = append(c.evidence, waterfall.Clean(n.Span.Message()))
+		c.Evidence = append(c.Evidence, waterfall.Clean(n.Span.Message()))
 	}
 	return c
 }
 
 // lostSpans finds holes in the picture.
-func lostSpans(f *facts) *found {
-	c := &found{}
+func lostSpans(f *facts) *Cause {
+	c := &Cause{}
 	for _, n := range f.nodes {
 		if n.Span.Attr(names.Placeholder) != "" && !lifeLong(n) {
-			c.evidence = append(c.evidence, fmt.Sprintf("%s stands for one that never arrived, above %s", title(n), title(n.Children[0])))
+			c.Evidence = append(c.Evidence, fmt.Sprintf("%s stands for one that never arrived, above %s", title(n), title(n.Children[0])))
 		}
 		if lost := n.Span.Number(names.ResumeLost); lost > 0 {
-			c.evidence = append(c.evidence, fmt.Sprintf("%.0f ended with a relay (%s)", lost, waterfall.Clean(n.Span.Attr(names.ResumeCause))))
+			c.Evidence = append(c.Evidence, fmt.Sprintf("%.0f ended with a relay (%s)", lost, waterfall.Clean(n.Span.Attr(names.ResumeCause))))
 		}
 	}
-	of := "spans of this sandbox"
 	for _, reason := range slices.Sorted(maps.Keys(f.lost)) {
 		if n := f.lost[reason]; n > 0 && reason != losses.Retention.String() {
-			c.evidence = append(c.evidence, fmt.Sprintf("the journal lost %d (%s), of this or other sandboxes", n, waterfall.Clean(reason)))
+			c.Evidence = append(c.Evidence, fmt.Sprintf("the journal lost %d (%s), of this or other sandboxes", n, waterfall.Clean(reason)))
 		}
 	}
-	if len(c.evidence) == 0 {
+	if len(c.Evidence) == 0 {
 		return nil
 	}
-	c.sentence = fmt.Sprintf("Some %s were lost: time without a span may have had one", of)
+	c.Sentence = "Some spans of this sandbox were lost: time without a span may have had one"
 	return c
 }
 
@@ -80,15 +79,15 @@ func lifeLong(n *waterfall.Node) bool {
 }
 
 // failed finds the call that failed the start.
-func failed(f *facts) *found {
+func failed(f *facts) *Cause {
 	for _, method := range []string{"Start", "Create"} {
 		for _, n := range f.calls[method] {
 			if !n.Span.Failed || n.Span.Exec() != "" {
 				continue
 			}
-			return &found{
-				sentence: fmt.Sprintf("%s%s failed: %s", title(n), f.which(n), firstLine(n.Span)),
-				evidence: []string{f.say(n) + ", " + waterfall.Clean(n.Span.Code())},
+			return &Cause{
+				Sentence: fmt.Sprintf("%s%s failed: %s", title(n), f.which(n), firstLine(n.Span)),
+				Evidence: []string{f.say(n) + ", " + waterfall.Clean(n.Span.Code())},
 			}
 		}
 	}
@@ -101,13 +100,13 @@ func firstLine(s *waterfall.Span) string {
 }
 
 // ours finds time that shimtrace itself took.
-func ours(f *facts) *found {
+func ours(f *facts) *Cause {
 	explains, cost := f.path(func(g *critical.Segment) bool { return g.Layer == critical.Ours })
 	if cost < 100*time.Millisecond || !f.worth(cost) {
 		return nil
 	}
-	return &found{
-		sentence: fmt.Sprintf("shimtrace itself took %s of the start", dur(cost)),
-		evidence: []string{"self time of shim start and relay spawn: " + dur(cost)}, cost: cost, explains: explains,
+	return &Cause{
+		Sentence: fmt.Sprintf("shimtrace itself took %s of the start", dur(cost)),
+		Evidence: []string{"self time of shim start and relay spawn: " + dur(cost)}, Cost: cost, Explains: explains,
 	}
 }

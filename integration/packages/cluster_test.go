@@ -8,8 +8,6 @@ import (
 	"strings"
 	"testing"
 
-	"golang.org/x/sys/unix"
-
 	"github.com/shimtrace/shimtrace/integration/rig"
 	"github.com/shimtrace/shimtrace/integration/traced"
 )
@@ -37,7 +35,7 @@ func TestNodeInstaller(t *testing.T) {
 				args[i] = "--bindir=" + host + "/opt" // where this machine's containerd finds it, too
 			case "--restart":
 				// The rig's containerd is not systemd's.
-				args[i] = "--restart-with=" + restarter(t, r)
+				args[i] = "--restart-with=" + r.RestartCommand(t)
 			}
 		}
 		cmd := exec.CommandContext(t.Context(), filepath.Join(bin, "shimtrace"), append([]string{"install"}, args...)...)
@@ -109,28 +107,4 @@ func container(t *testing.T, manifest string) (args []string, path string) {
 		t.Fatalf("%s: %q, %q", manifest, args, value)
 	}
 	return args, value[1]
-}
-
-// restarter returns a command that has the rig's containerd restarted.
-func restarter(t *testing.T, r *rig.Rig) string {
-	t.Helper()
-	dir := t.TempDir()
-	ask, answer := filepath.Join(dir, "ask"), filepath.Join(dir, "answer")
-	for _, fifo := range []string{ask, answer} {
-		if err := unix.Mkfifo(fifo, 0o600); err != nil {
-			t.Fatal(err)
-		}
-	}
-	go func() {
-		// Opening waits for the command.
-		if _, err := os.ReadFile(ask); err != nil {
-			return
-		}
-		word := "done\n"
-		if err := r.Restart(t.Context()); err != nil {
-			word = err.Error() + "\n"
-		}
-		_ = os.WriteFile(answer, []byte(word), 0o600)
-	}()
-	return "echo >" + ask + " && read word <" + answer + " && test \"$word\" = done"
 }

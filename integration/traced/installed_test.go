@@ -1,15 +1,12 @@
 package traced
 
 import (
-	"context"
 	"encoding/json"
 	"os"
 	"path/filepath"
 	"strings"
 	"testing"
 	"time"
-
-	"golang.org/x/sys/unix"
 
 	"github.com/shimtrace/shimtrace/integration/cri"
 	"github.com/shimtrace/shimtrace/integration/image"
@@ -28,16 +25,14 @@ func TestInstalled(t *testing.T) {
 		t.Run(string(v), func(t *testing.T) {
 			t.Parallel()
 			dir := t.TempDir()
-			for _, sub := range []string{"bin", "control"} {
-				if err := os.Mkdir(filepath.Join(dir, sub), 0o755); err != nil {
-					t.Fatal(err)
-				}
-			}
 			ours := filepath.Join(dir, "config.toml")
 			if err := os.WriteFile(ours, []byte("[journal]\ndir = \""+dir+"/journal\"\n"), 0o600); err != nil {
 				t.Fatal(err)
 			}
 			target := filepath.Join(dir, "bin")
+			if err := os.Mkdir(target, 0o755); err != nil {
+				t.Fatal(err)
+			}
 			r := rig.Start(t, rig.Options{Version: v, Path: []string{target}, Env: []string{"SHIMTRACE_CONFIG=" + ours}})
 			file := filepath.Join(r.Dir, "config.toml")
 			run := func(program string, args ...string) string {
@@ -54,7 +49,7 @@ func TestInstalled(t *testing.T) {
 				return string(out)
 			}
 			tool := func(args ...string) string { t.Helper(); return run(filepath.Join(bin, "shimtrace"), args...) }
-			restart := restarter(t, r, filepath.Join(dir, "control"))
+			restart := r.RestartCommand(t)
 			before := state(t, file, target)
 
 			common := []string{"install", "--bindir", target, "--containerd-config", file, "--restart-with", restart}
@@ -119,47 +114,6 @@ func healthy(t *testing.T, out, file string) {
 	if !handler {
 		t.Errorf("doctor does not find the handler:\n%s", out)
 	}
-}
-
-// restarter returns a command for the shell that has the rig's containerd restarted.
-func restarter(t *testing.T, r *rig.Rig, dir string) string {
-	t.Helper()
-	ask, answer := filepath.Join(dir, "ask"), filepath.Join(dir, "answer")
-	for _, fifo := range []string{ask, answer} {
-		if err := unix.Mkfifo(fifo, 0o600); err != nil {
-			t.Fatal(err)
-		}
-	}
-	asked, err := os.OpenFile(ask, os.O_RDWR, 0)
-	if err != nil {
-		t.Fatal(err)
-	}
-	answered, err := os.OpenFile(answer, os.O_RDWR, 0)
-	if err != nil {
-		t.Fatal(err)
-	}
-	done := make(chan struct{})
-	go func() {
-		defer close(done)
-		for {
-			if _, err := asked.Read(make([]byte, 1)); err != nil {
-				return
-			}
-			word := "done\n"
-			if err := r.Restart(context.Background()); err != nil {
-				word = err.Error() + "\n"
-			}
-			if _, err := answered.WriteString(word); err != nil {
-				return
-			}
-		}
-	}()
-	t.Cleanup(func() {
-		asked.Close()
-		answered.Close()
-		<-done
-	})
-	return "printf x >" + ask + " && read word <" + answer + " && test \"$word\" = done"
 }
 
 // state is what installation changes: a file, and the names in a directory.

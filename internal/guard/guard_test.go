@@ -5,6 +5,7 @@ import (
 	"io"
 	"net"
 	"os"
+	"os/exec"
 	"path/filepath"
 	"strings"
 	"sync"
@@ -256,9 +257,13 @@ func TestProgramGone(t *testing.T) {
 		t.Fatal(err)
 	}
 	defer link.Close()
-	sleeper := h.start("resume-hangs", nil) // it dies at once; any process does
-	_ = sleeper.cmd.Process.Kill()
-	pidfd, err := unix.PidfdOpen(sleeper.cmd.Process.Pid, 0)
+	sleeper := exec.Command("sleep", "60") // any process does
+	if err := sleeper.Start(); err != nil {
+		t.Fatal(err)
+	}
+	defer func() { _ = sleeper.Wait() }() // unless the guard has
+	defer func() { _ = sleeper.Process.Kill() }()
+	pidfd, err := unix.PidfdOpen(sleeper.Process.Pid, 0)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -272,6 +277,7 @@ func TestProgramGone(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
+	_ = sleeper.Process.Kill() // not before: the guard would end the link in the middle
 	eventually(t, "the guard gives up", func() bool { return h.log.contains("2 in a row did not stay") })
 }
 

@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"runtime/debug"
 	"strings"
 	"time"
 
@@ -98,11 +99,11 @@ func (w *follower) awaited() string {
 // begin finds the story if it is there, and returns from where on the journal is read:
 // all of it, or only what is new.
 func (w *follower) begin() (journal.Cursor, error) {
-	stories, err := w.reader.stories()
-	if err != nil {
-		return journal.Cursor{}, err
-	}
 	if w.query != "" {
+		stories, err := w.reader.stories()
+		if err != nil {
+			return journal.Cursor{}, err
+		}
 		f := w.filter
 		f.Min = 0
 		if found := find(f.stories(stories), w.query); len(found) > 0 {
@@ -112,13 +113,14 @@ func (w *follower) begin() (journal.Cursor, error) {
 		}
 	}
 	// Read over what is there.
+	debug.SetGCPercent(readGC)
 	tail := journal.Follow(w.reader.Dir, journal.Cursor{})
 	defer tail.Close()
 	for {
 		if _, err := tail.Next(); errors.Is(err, io.EOF) {
 			return tail.Cursor(), nil
 		} else if err != nil {
-			return journal.Cursor{}, err
+			return journal.Cursor{}, whoMay(err)
 		}
 	}
 }

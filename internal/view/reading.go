@@ -52,6 +52,11 @@ func (r *Reader) scan(fn func(journal.Record) error) error {
 		}
 		return nil
 	})
+	return whoMay(err)
+}
+
+// whoMay adds to an error of a journal that may not be read who may read it.
+func whoMay(err error) error {
 	if errors.Is(err, fs.ErrPermission) {
 		return fmt.Errorf("%w: run it as root, to whom the journal belongs", err)
 	}

@@ -5,7 +5,6 @@ import (
 	"net"
 	"os"
 	"sync"
-	"sync/atomic"
 	"time"
 
 	"github.com/shimtrace/shimtrace/internal/host"
@@ -27,15 +26,15 @@ const (
 // be told to go on before the relay can.
 type connection struct {
 	client, server *net.UnixConn
-	asked          atomic.Bool // whether the client asked for the agent's port
-	fromClient     []byte      // what came after the line
-	fromServer     []byte      // the answer, which the relay passes on, and what came after it
-	line           int         // the answer's length
+	fromClient     []byte // what came after the line
+	fromServer     []byte // the answer, which the relay passes on, and what came after it
+	line           int    // the answer's length
 	step           func(string)
 	panicked       func(any)
 
 	mu      sync.Mutex
 	verdict verdict
+	asked   bool          // the client was first, and asked for the agent's port
 	decided chan struct{} // closed once there is a verdict
 }
 
@@ -79,12 +78,36 @@ func (c *connection) broken() {
 func (c *connection) decide(v verdict) verdict {
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	if c.verdict == open {
-		if c.verdict = v; v != open {
-			close(c.decided)
-		}
-	}
+	c.settle(v)
 	return c.verdict
+}
+
+// settle is decide for who has the lock.
+func (c *connection) settle(v verdict) {
+	if c.verdict == open && v != open {
+		c.verdict = v
+		close(c.decided)
+	}
+}
+
+// ask notes that the client asks for the agent's port, unless there is a verdict, and
+// reports whether it did.
+func (c *connection) ask() bool {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	c.asked = c.verdict == open
+	return c.asked
+}
+
+// wasAsked reports whether what the VMM says may be an answer. If the client has not
+// asked before, the connection passes.
+func (c *connection) wasAsked() bool {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if !c.asked {
+		c.settle(passes)
+	}
+	return c.asked
 }
 
 func (c *connection) current() verdict { return c.decide(open) }
@@ -119,10 +142,12 @@ func (c *connection) requests(from *reader, port uint32) {
 		if len(passed) > 0 {
 			m = other // requests to an agent carry no descriptors
 		}
+		if m == awaited && !c.ask() { // before the VMM can answer
+			m = other // it has spoken already
+		}
 		if m == awaited {
 			c.fromClient = append([]byte(nil), data[n:]...)
 			data = data[:n]
-			c.asked.Store(true) // before the VMM can answer
 		}
 		if m == other {
 			c.decide(passes)
@@ -203,7 +228,7 @@ func (c *connection) answers(from *reader) {
 			return
 		}
 		n, m := len(data), other
-		if c.asked.Load() && len(passed) == 0 {
+		if c.wasAsked() && len(passed) == 0 {
 			n, m = first.feed(data)
 		}
 		switch m {

@@ -116,13 +116,26 @@ func TestHandshake(t *testing.T) {
 				client.Close()
 			}
 			conn := <-done
-			if got := conn.current(); got != c.want || conn.asked.Load() != c.asked {
-				t.Errorf("verdict %d, asked %t", got, conn.asked.Load())
+			if got := conn.current(); got != c.want || conn.asked != c.asked {
+				t.Errorf("verdict %d, asked %t", got, conn.asked)
 			}
 			if c.want == relays && len(conn.fromClient)+len(conn.fromServer) > 0 {
 				t.Errorf("held %q and %q", conn.fromClient, conn.fromServer)
 			}
 		})
+	}
+}
+
+// TestWhoIsFirst: a client that asks after the VMM has spoken has not asked, however late
+// its direction notices that.
+func TestWhoIsFirst(t *testing.T) {
+	first := &connection{decided: make(chan struct{})}
+	if !first.ask() || !first.wasAsked() || first.current() != open {
+		t.Error("what the VMM says to a client that has asked is no answer")
+	}
+	late := &connection{decided: make(chan struct{})}
+	if late.wasAsked() || late.ask() || late.asked || late.current() != passes {
+		t.Error("what the VMM has said before is an answer")
 	}
 }
 

@@ -33,7 +33,7 @@ func (i *Interposer) connect(s *seat, client *net.UnixConn) {
 	case v == relays:
 		i.relayed.Add(1)
 		i.opts.Relay(c.ahead())
-	case c.asked.Load():
+	case c.asked:
 		i.attempts.Add(1)
 	default:
 		i.passed.Add(1)

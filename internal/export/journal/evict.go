@@ -14,8 +14,9 @@ import (
 
 // evict removes the oldest segments until the rest and one full segment are within the
 // cap. Their unread records move to the end for sources within their share; the spans
-// of the others are counted as lost. A failed removal is tried again at the next
-// rotation.
+// of the others are counted as lost. Of records that have been read, those of sandboxes
+// that are worth more move too, as far as there is room. A failed removal is tried again
+// at the next rotation.
 //
 // Several processes may evict at once, each another segment, whose lock it holds.
 func (j *Journal) evict() {
@@ -87,19 +88,22 @@ func (j *Journal) remove(number uint64, s shares, shipped Cursor, total int64) b
 	err = scanSegment(j.dir, number, &st, func(r Record) error {
 		switch r.Kind {
 		case KindTraces, KindPosted:
-			if shipped.passed(r) {
+			if r.Kept || shipped.passed(r) {
+				if s.keepsShipped(r.Source) {
+					_ = j.move(r, KindKept) // its spans are not lost: the backend has them
+				}
 				return nil
 			}
 			if s.keeps(r) {
-				if err := j.move(r); err != nil {
+				if err := j.move(r, r.Kind); err != nil {
 					lost[reasonOf(err)] += r.Spans
 				}
 				return nil
 			}
 			lost[j.reasonLost(r, &s)] += r.Spans
 		case KindWorth:
-			if s.keepsMark(r) {
-				_ = j.move(r) // or its spans are worth no more than others'
+			if s.keepsMark(r.Source) {
+				_ = j.move(r, KindWorth) // or its spans are worth no more than others'
 			}
 		case KindDrops, KindCarried:
 			drops, err := r.Drops()
@@ -134,8 +138,8 @@ func (j *Journal) reasonLost(r Record, s *shares) losses.Reason {
 	return losses.Retention
 }
 
-// move appends a record again.
-func (j *Journal) move(r Record) error {
+// move appends a record again, as one of the given kind.
+func (j *Journal) move(r Record, as Kind) error {
 	b := append(j.room(len(r.Payload)), r.Payload...)
-	return j.appendRecord(entry{kind: r.Kind, source: r.Source, spans: r.Spans, time: r.Time}, b)
+	return j.appendRecord(entry{kind: as, source: r.Source, spans: r.Spans, time: r.Time}, b)
 }

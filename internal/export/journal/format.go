@@ -34,6 +34,9 @@ const (
 	// KindWorth has no payload: the spans of its source are worth more than others'. It
 	// is for those who remove segments; Scan passes over it.
 	KindWorth Kind = 5
+	// KindKept is what KindTraces is, of a sandbox that is worth more, and shippers are
+	// done with it. Readers get it as KindTraces, with Record.Kept set.
+	KindKept Kind = 6
 )
 
 // Traces reports whether the payload is a TracesData message, whoever made it.

@@ -154,7 +154,7 @@ func (j *Journal) AppendSpans(resource *resourcepb.Resource, scope string, spans
 }
 
 // Worth marks a sandbox's spans as worth more than others': they stay longest when the
-// journal is full and nobody ships it.
+// journal is full, also when they have been shipped.
 func (j *Journal) Worth(sandbox string) error {
 	j.mu.Lock()
 	defer j.mu.Unlock()

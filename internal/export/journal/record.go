@@ -14,6 +14,9 @@ type Record struct {
 	// Time is when the record was appended, by the writer's clock.
 	Time time.Time
 	Kind Kind
+	// Kept: the record stays for those who read the journal here. It has been shipped, or
+	// kept out, before.
+	Kept bool
 	// Source is whose share the record counts against.
 	Source Source
 	// Spans is the number of spans in a record of traces, or the number lost

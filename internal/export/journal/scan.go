@@ -200,6 +200,9 @@ func (s *scanner) record() (Record, error) {
 		Segment: s.segment,
 		Offset:  s.off,
 	}
+	if r.Kind == KindKept {
+		r.Kind, r.Kept = KindTraces, true
+	}
 	s.off += int64(len(b))
 	return r, nil
 }

@@ -25,10 +25,11 @@ const (
 // usage counts bytes by source.
 type usage map[Source]int64
 
-// contents is what a segment has: bytes, and the sources that are worth more.
+// contents is what a segment has: bytes, those of records that shippers were done with
+// when they were appended, and the sources that are worth more.
 type contents struct {
-	bytes usage
-	worth map[Source]bool
+	bytes, kept usage
+	worth       map[Source]bool
 }
 
 // used returns the contents of a sealed segment, which no longer changes.
@@ -49,7 +50,7 @@ func (j *Journal) used(segment uint64) contents {
 
 // readUsage reads only the headers. Readers check the payloads.
 func readUsage(dir string, segment uint64) (contents, error) {
-	u := contents{make(usage), make(map[Source]bool)}
+	u := contents{make(usage), make(usage), make(map[Source]bool)}
 	f, err := private.Open(segmentPath(dir, segment), os.O_RDONLY, 0)
 	if err != nil {
 		return contents{}, err
@@ -82,6 +83,8 @@ func readUsage(dir string, segment uint64) (contents, error) {
 		switch {
 		case h.kind.Traces():
 			u.bytes[h.source] += n
+		case h.kind == KindKept:
+			u.kept[h.source] += n
 		case h.kind == KindWorth:
 			u.worth[h.source] = true
 		}
@@ -101,6 +104,8 @@ type shares struct {
 	worth map[Source]bool
 	high  int64
 	flood int64 // the bytes above which a source counts as flooding
+	// shipped are the bytes, shipped or kept out, of the sources that keep them.
+	shipped usage
 }
 
 // newShares divides half of the cap among the sources in the sealed segments that are
@@ -109,31 +114,44 @@ type shares struct {
 // is for new records, so that no more is moved than is removed.
 //
 // Those that are worth more divide the first half of that among themselves, so that they
-// outlast any number of others; none keeps more than a flood may have.
+// outlast any number of others; none keeps more than a flood may have. What of them has
+// been shipped stays where nothing unshipped needs the room.
 func (j *Journal) newShares(sealed []uint64, shipped Cursor) shares {
-	s := shares{now: time.Now(), aged: !j.opts.Shipped, bytes: make(usage), worth: make(map[Source]bool), flood: j.opts.MaxBytes / floodPart}
+	s := shares{now: time.Now(), aged: !j.opts.Shipped, bytes: make(usage), shipped: make(usage), worth: make(map[Source]bool), flood: j.opts.MaxBytes / floodPart}
 	maps.DeleteFunc(j.usages, func(n uint64, _ contents) bool { return n < sealed[0] })
 	if j.opts.MaxBytes < sharedSegments*j.opts.SegmentBytes {
 		s.none()
 		return s
 	}
 	for _, n := range sealed {
+		segment, of := j.used(n), s.bytes
 		if n < shipped.Segment {
-			continue
+			of = s.shipped
 		}
-		segment := j.used(n)
 		for source, bytes := range segment.bytes {
-			s.bytes[source] += bytes
+			of[source] += bytes
+		}
+		for source, bytes := range segment.kept {
+			s.shipped[source] += bytes
 		}
 		maps.Copy(s.worth, segment.worth)
 	}
-	s.divide(j.opts.MaxBytes / 2)
+	maps.DeleteFunc(s.shipped, func(source Source, _ int64) bool { return !s.worth[source] })
+	s.spare(j.opts.MaxBytes/2, s.divide(j.opts.MaxBytes/2))
 	return s
 }
 
-// divide sets the levels, so that the sources keep at most total bytes together. A source
-// that is worth more and has too much competes with the others.
-func (s *shares) divide(total int64) {
+// spare leaves in shipped what fits into the rest of total, and into the half of it.
+func (s *shares) spare(total, rest int64) {
+	want := slices.Sorted(maps.Values(s.shipped))
+	most := min(level(want, min(rest, total/2)), s.flood)
+	maps.DeleteFunc(s.shipped, func(_ Source, bytes int64) bool { return bytes > most })
+}
+
+// divide sets the levels, so that the sources keep at most total bytes together, and
+// returns how many are left. A source that is worth more and has too much competes with
+// the others.
+func (s *shares) divide(total int64) (rest int64) {
 	var worth, others []int64
 	for source := range s.worth {
 		worth = append(worth, s.bytes[source])
@@ -150,10 +168,16 @@ func (s *shares) divide(total int64) {
 	}
 	slices.Sort(others)
 	s.level = level(others, total)
+	for _, bytes := range others {
+		if bytes <= s.level {
+			total -= bytes
+		}
+	}
+	return total
 }
 
 // none has no source keep anything.
-func (s *shares) none() { s.level, s.high = -1, -1 }
+func (s *shares) none() { s.level, s.high, s.shipped = -1, -1, nil }
 
 // most returns the most bytes that a source may keep.
 func (s *shares) most(of Source) int64 {
@@ -187,8 +211,13 @@ func (s *shares) old(r Record) bool {
 	return s.aged && !s.worth[r.Source] && s.now.Sub(r.Time) > shareTime
 }
 
+// keepsShipped reports whether the records of a source that have been shipped move on.
+func (s *shares) keepsShipped(of Source) bool { return s.shipped[of] > 0 }
+
 // keepsMark reports whether a mark moves on with what it is about.
-func (s *shares) keepsMark(r Record) bool { return s.worth[r.Source] && s.bytes[r.Source] > 0 }
+func (s *shares) keepsMark(of Source) bool {
+	return s.worth[of] && s.bytes[of] > 0 || s.keepsShipped(of)
+}
 
 // floods reports whether the record is lost because its source exceeds its share at the
 // cost of others.

@@ -362,7 +362,7 @@ func TestSourceIsKept(t *testing.T) {
 	if len(sources) != 2 || sources[0] == 0 || sources[0] >= 1<<24 || sources[1] != 0 {
 		t.Errorf("sources %v", sources)
 	}
-	if err := j.move(moved); err != nil {
+	if err := j.move(moved, moved.Kind); err != nil {
 		t.Fatal(err)
 	}
 	var last Record

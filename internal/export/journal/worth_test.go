@@ -3,6 +3,7 @@ package journal
 import (
 	"errors"
 	"fmt"
+	"io"
 	"testing"
 	"time"
 
@@ -101,6 +102,90 @@ func TestWorth(t *testing.T) {
 	for source, want := range map[Source]bool{1: true, 2: false} {
 		if old.Source = source; s.keeps(old) != want {
 			t.Errorf("source %d is kept: %v", source, !want)
+		}
+	}
+}
+
+// TestWorthShipped: what a slow sandbox has in the journal stays when it has been shipped,
+// and is not shipped again. Nothing of it counts as lost.
+func TestWorthShipped(t *testing.T) {
+	o := Options{SegmentBytes: 4 << 10, MaxBytes: 64 << 10, Shipped: true}
+	j, err := Open(t.TempDir(), o)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer j.Close()
+	appendFor(t, j, "slow", 500)
+	appendFor(t, j, "quick", 500)
+	for range 60 { // more than an eighth of the journal
+		appendFor(t, j, "greedy", 500)
+	}
+	for _, sandbox := range []string{"slow", "greedy"} {
+		if err := j.Worth(sandbox); err != nil {
+			t.Fatal(err)
+		}
+	}
+	// A shipper, which is done with all at once.
+	f := Follow(j.Dir(), Cursor{})
+	defer f.Close()
+	shipped := make(map[Source]int)
+	ship := func() {
+		for {
+			r, err := f.Next()
+			if errors.Is(err, io.EOF) {
+				break
+			}
+			if err != nil {
+				t.Fatal(err)
+			}
+			if r.Kind.Traces() && !r.Kept {
+				shipped[r.Source] += r.Spans
+			}
+		}
+		if err := WriteCursor(j.Dir(), f.Cursor()); err != nil {
+			t.Fatal(err)
+		}
+	}
+	for i := range 2000 { // the journal's size many times over
+		appendFor(t, j, fmt.Sprint("other ", i/3), 500)
+		ship()
+	}
+	if spans, marks := remains(t, j, "slow"); spans != 1 || marks != 1 {
+		t.Errorf("of the slow one %d spans and %d marks are left", spans, marks)
+	}
+	if spans, _ := remains(t, j, "quick"); spans > 0 {
+		t.Errorf("of the quick one %d spans are left", spans)
+	}
+	if spans, _ := remains(t, j, "greedy"); int64(spans*500) > o.MaxBytes/floodPart {
+		t.Errorf("of the greedy one %d spans are left", spans)
+	}
+	for sandbox, want := range map[string]int{"slow": 1, "quick": 1, "greedy": 60} {
+		if n := shipped[SourceOf(sandbox)]; n != want {
+			t.Errorf("%d spans of the %s one were shipped, want %d", n, sandbox, want)
+		}
+	}
+	st, err := Scan(j.Dir(), func(r Record) error {
+		if r.Kind == KindDrops || r.Kind == KindCarried {
+			t.Errorf("spans were lost: %s", r.Payload)
+		}
+		return nil
+	})
+	if err != nil || st.Bytes > o.MaxBytes {
+		t.Errorf("%d bytes, %v", st.Bytes, err)
+	}
+}
+
+// TestSpare: what has been shipped takes no room from what has not.
+func TestSpare(t *testing.T) {
+	for _, tt := range []struct{ rest, most int64 }{{400, 80}, {150, 30}, {20, 0}, {0, 0}} {
+		s := shares{flood: 100, shipped: usage{1: 30, 2: 80, 3: 120}}
+		s.spare(400, tt.rest)
+		var most int64
+		for _, bytes := range s.shipped {
+			most = max(most, bytes)
+		}
+		if most != tt.most {
+			t.Errorf("with %d left, at most %d stay: %v", tt.rest, tt.most, s.shipped)
 		}
 	}
 }

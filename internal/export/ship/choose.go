@@ -86,7 +86,7 @@ func (d *delivery) take(f *journal.Follower) (r journal.Record, t *tracepb.Trace
 		return r, t, err
 	}
 	r, err = f.Next()
-	if err != nil || !r.Kind.Traces() {
+	if err != nil || !r.Kind.Traces() || r.Kept {
 		return r, nil, err
 	}
 	if t, err = d.decode(r); err != nil {

@@ -82,6 +82,11 @@ func (p process) make(r *standby.Recording, cfg config.Config, readable bool, lo
 		return err
 	}
 	emit(tel.Tracer, r, left)
+	if took, failure, is := startOf(r, left); is {
+		if err := tel.Journal.Within(telemetry.FlushTime, func() error { return tel.Started(took, failure) }); err != nil {
+			log.Warn("the journal may not keep this start for long", "error", err)
+		}
+	}
 	tel.Close(log, 0)
 	return nil
 }
@@ -122,12 +127,31 @@ func recordDelete(tracer trace.Tracer, st *state.State, attrs []attribute.KeyVal
 	case relayGone.Dynamic:
 		emitRest(tracer, relayGone, t.Start)
 	case !relayGone.RootEnded:
-		end, failure := relayGone.RootEnd, ""
-		if end.IsZero() {
-			end, failure = t.Start, "the relay died before the first task was started"
-		}
+		end, failure := rootOf(relayGone, t.Start)
 		telemetry.EmitRoot(tracer, relayGone, end, failure)
 	}
+}
+
+// rootOf returns how the start ended of which a relay that died has left no root, at the
+// latest at a moment.
+func rootOf(relayGone *state.State, at time.Time) (end time.Time, failure string) {
+	if relayGone.RootEnd.IsZero() {
+		return at, "the relay died before the first task was started"
+	}
+	return relayGone.RootEnd, ""
+}
+
+// startOf returns how long the start took that a recording tells of, and why it failed;
+// false if it tells of none.
+func startOf(r *standby.Recording, relayGone *state.State) (took time.Duration, failure string, is bool) {
+	switch {
+	case r.Failure != "":
+		return r.Timing.End.Sub(r.State.Started), r.Failure, true
+	case relayGone == nil, relayGone.Dynamic, relayGone.RootEnded:
+		return 0, "", false
+	}
+	end, failure := rootOf(relayGone, r.Timing.Start)
+	return end.Sub(relayGone.Started), failure, true
 }
 
 // leftOn reports whether a relay, if it died, left a window without its end.

@@ -3,6 +3,9 @@
 //
 // It decides nothing and opens only the file. The shim, the relay and the operator's
 // tool read it. An absent file is a valid configuration.
+//
+// The comments on the fields of Config, and on the variables, are the tables of
+// docs/configuration.md; a test writes them.
 package config
 
 import (
@@ -42,58 +45,60 @@ type Config struct {
 
 // Trace says what is recorded and how contexts travel.
 type Trace struct {
-	// Mode is "static" (record for the sandbox's whole life), "dynamic" (record while
-	// switched on, by "shimtrace on") or "off" (no relay: containerd gets the inner
-	// shim's own address).
+	// `"static"` records for the sandbox's whole life; `"dynamic"` records while tracing is
+	// switched on, see [operation.md](operation.md#tracing-on-demand); `"off"` gives
+	// containerd the inner shim itself.
 	Mode string `toml:"mode"`
-	// Type says where the spans of the Kata agent and runtime go: "collated" (into the
-	// sandbox's trace), "isolated" (each in its own trace, linked) or "auto": collated
-	// where shimtrace's own spans are recorded, isolated otherwise.
+	// Where the spans of a Kata agent and of Kata's own runtime go: `"collated"`: into the
+	// sandbox's trace; `"isolated"`: into traces of their own, linked to it; `"auto"`:
+	// collated where the shim's own spans are recorded, otherwise isolated.
 	Type string `toml:"type"`
-	// Join is the trace that a call span belongs to when its request carries the
-	// caller's context: "caller" or "sandbox". The other one is linked.
+	// The trace of a call whose request carries containerd's context: `"caller"` or
+	// `"sandbox"`; the other one is linked.
 	Join string `toml:"join"`
-	// Propagators are the context formats read from and written into requests:
-	// "tracecontext", "baggage", "jaeger", "b3", "b3multi", "none".
-	// OTEL_PROPAGATORS overrides it.
+	// The context formats that are read from and written into requests: `tracecontext`,
+	// `baggage`, `jaeger`, `b3`, `b3multi`, `none`.
 	Propagators []string `toml:"propagators"`
-	// Sampler and SamplerArg are OTEL_TRACES_SAMPLER and its argument, which
-	// override them: "always_on", "always_off", "traceidratio" and the same with
-	// "parentbased_" before them.
-	Sampler    string  `toml:"sampler"`
-	SamplerArg float64 `toml:"sampler_arg"`
-	// Quiet are the methods whose calls are recorded only when they fail or take
-	// longer than Slow. Wait and streams are never slow.
+	// `always_on`, `always_off`, `traceidratio`, or one of them after `parentbased_`.
+	Sampler string `toml:"sampler"`
+	// The ratio of the `traceidratio` samplers.
+	SamplerArg float64 `toml:"sampler_arg" type:"number from 0 to 1"`
+	// Methods that are recorded only when they fail or take longer than `slow`.
 	Quiet []string `toml:"quiet"`
-	Slow  Duration `toml:"slow"`
-	// Annotations are the keys of a pod's annotations with the context of what caused
-	// the pod; the first one that is present counts. Join applies to it.
+	// How long a call takes at least that is recorded although it is in `quiet`; `Wait` and streams are never slow.
+	Slow Duration `toml:"slow"`
+	// The keys of a pod's annotations with the context of what caused the pod; the first one
+	// that is there counts, and `join` applies to it: see
+	// [spans.md](spans.md#what-caused-the-pod).
 	Annotations []string `toml:"annotations"`
 }
 
 // Agent is about the Kata agent in the sandbox's VM: the spans it sends to the host,
 // and the requests that the runtime sends to it.
 type Agent struct {
-	// Receive is "on", "off" or "auto": on for inner shims whose name has "kata".
+	// `"on"`, `"off"`, or `"auto"`: on for inner shims with `kata` in their name.
 	Receive string `toml:"receive"`
-	// Sockets replaces the known hybrid VSOCK sockets of VMMs: paths, by any name, with
-	// {sandbox} for the sandbox's id. QEMU needs none.
+	// The hybrid VSOCK sockets of VMMs, by any name, with `{sandbox}` for the sandbox's id and
+	// `{user}` for the user id of a rootless VMM. They replace the known ones: those of Cloud
+	// Hypervisor, Firecracker, Dragonball and OpenVMM under both of Kata's runtimes. QEMU
+	// needs none.
 	Sockets map[string]string `toml:"sockets"`
-	// Users may connect to the agent's port of these sockets, beside root and the
-	// owner of the socket's directory; numeric ids.
+	// User ids that may connect where agents' spans arrive there, beside root and the owner of
+	// the socket's directory.
 	Users []uint32 `toml:"users"`
-	// Keep lists the attributes whose values are kept; any other value becomes its
-	// length. "*" at the end of a key matches any rest; "*" alone keeps all, including
-	// a container's secrets. nil means the known harmless ones.
+	// The attributes whose values are kept. Every other one becomes its length (`<key>.size`),
+	// since the agent prints whole requests into attributes, a container's environment
+	// included. `*` at the end of a key matches any rest; `["*"]` keeps all, secrets included.
 	Keep []string `toml:"keep"`
-	// Inject is "on", "off" or "auto": on for inner shims whose name has "kata". It
-	// relays the runtime's requests to the agent, over hybrid VSOCK, and adds contexts
-	// to them.
+	// Whether the runtime's requests to the agent are relayed, and each gets a span and
+	// carries its context (in W3C's form, if `propagators` of `[trace]` has `tracecontext`):
+	// `"on"`, `"off"`, or `"auto"`: on for inner shims with `kata` in their name. It needs
+	// hybrid VSOCK, which QEMU lacks.
 	Inject string `toml:"inject"`
-	// Port is the agent's VSOCK port for requests.
+	// The agent's VSOCK port for requests.
 	Port uint32 `toml:"port"`
-	// Quiet are the agent's requests that are recorded only when they fail or take
-	// longer than Trace.Slow, in addition to those that quiet calls of the shim cause.
+	// Requests that are recorded only when they fail or take longer than `slow` of `[trace]`.
+	// The same holds for requests that a quiet call causes (`StatsContainer` by `Stats`).
 	// Requests that wait for something are never slow.
 	Quiet  []string    `toml:"quiet"`
 	Limits AgentLimits `toml:"limits"`
@@ -101,93 +106,123 @@ type Agent struct {
 
 // Jaeger is about the spans of Kata's own runtimes, which speak Jaeger's protocol.
 type Jaeger struct {
-	// Receive is "on", "off" or "auto": on for inner shims whose name has "kata".
+	// `"on"`, `"off"`, or `"auto"`: on for inner shims with `kata` in their name. Use `"off"`
+	// where your own Jaeger is to have the port.
 	Receive string `toml:"receive"`
-	// Listen is the address of the host's one endpoint: a loopback address and a port.
-	// All runtimes share it.
-	Listen string `toml:"listen"`
-	// Quiet are the names of spans that are recorded only when they fail or take
-	// longer than Trace.Slow.
+	// An address of the loopback interface, with a port below the first that every user may
+	// open (1024, `net.ipv4.ip_unprivileged_port_start`): see
+	// [operation.md](operation.md#the-endpoint-for-runtimes-spans). `listen`, `body_bytes` and
+	// `held_bytes` are the same for all runtimes of the host.
+	Listen string `toml:"listen" type:"address"`
+	// Names of spans that are recorded only when they fail or take longer than `slow` of
+	// `[trace]`. The same holds for spans that a quiet call causes.
 	Quiet []string `toml:"quiet"`
-	// BodyBytes bounds one request to the endpoint, HeldBytes the spans that wait there
-	// until their sandbox is known.
+	// The longest post; a longer one is refused and counted.
 	BodyBytes Bytes `toml:"body_bytes"`
+	// Spans that wait until their sandbox is known; at least `body_bytes`.
 	HeldBytes Bytes `toml:"held_bytes"`
 }
 
 // OTLP is about the spans that programs of the host post in OTLP. The host has these
 // settings once.
 type OTLP struct {
-	// Listen are the addresses of the endpoint: "unix:" and a path, or a loopback
-	// address and a port. None: there is no endpoint.
+	// The endpoint's addresses; none: there is no endpoint. `"unix:/run/shimtrace/otlp.sock"`,
+	// a socket in a directory that only root can change, or an address of the loopback
+	// interface with a port, `"127.0.0.1:4317"`. All of them take gRPC, HTTP with protobuf and
+	// HTTP with JSON.
 	Listen []string `toml:"listen"`
-	// Users may post beside root and our own user; numeric ids.
+	// User ids that may post, beside root and the user that `shimtrace collect` runs as.
 	Users []uint32 `toml:"users"`
-	// BodyBytes bounds one post, BytesPerSecond all of them in the long run.
-	BodyBytes      Bytes `toml:"body_bytes"`
+	// The longest post, after inflating, at most 1GiB; in JSON a quarter of it. A longer one
+	// is refused, and its exporter drops it.
+	BodyBytes Bytes `toml:"body_bytes"`
+	// What may arrive in the long run, of one connection a quarter. Exporters send later what
+	// comes too fast.
 	BytesPerSecond Bytes `toml:"bytes_per_second"`
 }
 
 // Process is about the processes that inner shims execute on the host.
 type Process struct {
-	// Record is "auto" (where the kernel tells of them) or "off".
+	// Whether the programs that the inner shim executes on the host (`runc`, hooks, a VMM) are
+	// recorded, and when a container's own program is executed: `"auto"`: where the kernel
+	// tells of it (see [operation.md](operation.md#process-events)), or `"off"`.
 	Record string `toml:"record"`
 }
 
 // AgentLimits bound what the guest of one sandbox may send; packages agent, forwarder
 // and collate describe each.
 type AgentLimits struct {
-	FrameBytes     Bytes `toml:"frame_bytes"`
-	ValueBytes     Bytes `toml:"value_bytes"`
-	SpansPerSecond int   `toml:"spans_per_second"`
-	SpanBurst      int   `toml:"span_burst"`
+	// The longest span; a longer one is skipped.
+	FrameBytes Bytes `toml:"frame_bytes"`
+	// The longest attribute value; a longer one is cut.
+	ValueBytes Bytes `toml:"value_bytes"`
+	// Spans in the long run.
+	SpansPerSecond int `toml:"spans_per_second"`
+	// Spans at once.
+	SpanBurst int `toml:"span_burst"`
+	// Bytes in the long run; a span counts with its bytes on the wire or in memory, whichever are
+	// more.
 	BytesPerSecond Bytes `toml:"bytes_per_second"`
-	ByteBurst      Bytes `toml:"byte_burst"`
-	Connections    int   `toml:"connections"`
-	// QueuedSpans and QueuedBytes bound what waits to be collated; HeldSpans, HeldBytes
-	// and Hold (a time) bound what waits there for its parents.
-	QueuedSpans int      `toml:"queued_spans"`
-	QueuedBytes Bytes    `toml:"queued_bytes"`
-	HeldSpans   int      `toml:"held_spans"`
-	HeldBytes   Bytes    `toml:"held_bytes"`
-	Hold        Duration `toml:"hold"`
+	// Bytes at once.
+	ByteBurst Bytes `toml:"byte_burst"`
+	// Connections that are open at a time; an agent has one. One may be opened each second, and 32 at once.
+	Connections int `toml:"connections"`
+	// Spans that wait for the collator.
+	QueuedSpans int `toml:"queued_spans"`
+	// Bytes of these.
+	QueuedBytes Bytes `toml:"queued_bytes"`
+	// Spans that wait for their parents.
+	HeldSpans int `toml:"held_spans"`
+	// Bytes of these.
+	HeldBytes Bytes `toml:"held_bytes"`
+	// How long they wait there; the agent sends every 5 s.
+	Hold Duration `toml:"hold"`
 }
 
 // Export says where the journal is shipped to. With no endpoint the journal is
 // the store.
 type Export struct {
-	// Preset names a backend, whose address and protocol are then the defaults of
-	// Endpoint and Protocol; see presets.
+	// A backend, whose address and protocol are then the defaults of `endpoint` and
+	// `protocol`: see [backends.md](backends.md).
 	Preset string `toml:"preset"`
-	// Endpoint is the backend's base URL, as in OTEL_EXPORTER_OTLP_ENDPOINT,
-	// which overrides it. Empty: nothing is shipped.
-	Endpoint string `toml:"endpoint"`
-	// Protocol is "http/protobuf", "grpc" (OTEL_EXPORTER_OTLP_PROTOCOL) or "zipkin".
-	Protocol string            `toml:"protocol"`
-	Headers  map[string]string `toml:"headers"`
-	// HeaderFiles are headers whose values are in files, by name; they are read for
-	// each request.
+	// The backend's base URL, without user, password and query (put credentials into
+	// `headers`), or for gRPC a host with a port; none: nothing is sent.
+	// `OTEL_TRACES_EXPORTER=none` has the same effect.
+	Endpoint string `toml:"endpoint" type:"URL"`
+	// `"http/protobuf"` (port 4318, as a rule; `/v1/traces` is appended), `"grpc"` (port 4317)
+	// or `"zipkin"` (Zipkin's API in JSON, port 9411; `/api/v2/spans` is appended).
+	Protocol string `toml:"protocol"`
+	// HTTP headers, or metadata of gRPC, that are sent with every request.
+	Headers map[string]string `toml:"headers"`
+	// Headers whose values are in files, by absolute path; they are read for every request, so
+	// that a secret may change.
 	HeaderFiles map[string]string `toml:"header_files"`
-	// CA is a file with the authorities that the backend's certificate may be from;
-	// empty means the host's. Cert and Key are files with the client's own certificate.
-	// All are in PEM.
-	CA   string `toml:"ca"`
-	Cert string `toml:"cert"`
-	Key  string `toml:"key"`
-	// Insecure: an Endpoint that is a host with a port is spoken to without TLS.
-	Insecure bool     `toml:"insecure"`
-	Timeout  Duration `toml:"timeout"`
-	// Compression is "gzip" or "none" (OTEL_EXPORTER_OTLP_COMPRESSION).
+	// The authorities that the backend's certificate may be from, in PEM; none: those that the
+	// host trusts.
+	CA string `toml:"ca" type:"path"`
+	// A certificate of shimtrace, in PEM, for a backend that asks for one (mTLS); read for
+	// every connection.
+	Cert string `toml:"cert" type:"path"`
+	// The key of `cert`, in PEM.
+	Key string `toml:"key" type:"path"`
+	// An endpoint that is a host with a port is spoken to without TLS. With a URL, `http://`
+	// says so.
+	Insecure bool `toml:"insecure"`
+	// Bounds one attempt; attempts are repeated until the collector takes the spans.
+	Timeout Duration `toml:"timeout"`
+	// `"gzip"` or `"none"`; a collector that refuses gzip gets uncompressed uploads.
 	Compression string `toml:"compression"`
-	// Only is "all", "slow" or "failed": of which sandboxes spans are shipped, by their
-	// start. SlowStart is what is slow, Ratio the part of the others that is shipped as
-	// well.
-	Only      string   `toml:"only"`
+	// Of which sandboxes spans are sent, decided when their start is over: `"all"`, `"slow"`
+	// (and failed) or `"failed"`; see [journal.md](journal.md#what-is-sent).
+	Only string `toml:"only"`
+	// How long a start takes at least that is slow. The spans of such a sandbox, and of one
+	// that failed to start, also [stay longest](journal.md#what-it-promises) in the journal.
 	SlowStart Duration `toml:"slow_start"`
-	Ratio     float64  `toml:"ratio"`
-	// Shipper is the program that drains the journal and receives the runtimes' spans;
-	// empty means the shimtrace tool beside the wrapper or on PATH.
-	Shipper string `toml:"shipper"`
+	// The part of all other sandboxes that is sent as well: `0.1` is one in ten.
+	Ratio float64 `toml:"ratio"`
+	// The program that is started, as `shipper collect`, to ship the journals and to receive
+	// runtimes' spans, once per host; none: `shimtrace` beside the shim, or on `PATH`.
+	Shipper string `toml:"shipper" type:"program"`
 
 	// exact: the endpoint is the whole URL that spans are posted to.
 	exact bool `toml:"-"`
@@ -195,25 +230,28 @@ type Export struct {
 
 // Journal bounds the store on disk.
 type Journal struct {
-	Dir string `toml:"dir"`
-	// MaxBytes bounds all segments together; the oldest is removed first.
+	// Where the segments are.
+	Dir string `toml:"dir" type:"absolute path"`
+	// Bounds all segments together, at least two of them; the oldest goes first, except for
+	// spans within their sandbox's [share](journal.md#what-it-promises).
 	MaxBytes Bytes `toml:"max_bytes"`
-	// SegmentBytes is the size at which a segment is closed.
+	// The size at which a segment is closed, at least 4 KiB.
 	SegmentBytes Bytes `toml:"segment_bytes"`
 }
 
 // Relay is about the relay process.
 type Relay struct {
-	// StateDir holds the relays' sockets, locks and state (mode 0700). Its length
-	// bounds the socket paths: 106 bytes in all.
-	StateDir string `toml:"state_dir"`
-	// ReadyTimeout is how long start waits for the relay, once the inner shim has
-	// answered, before it returns the inner shim's address instead.
+	// Sockets, locks and state of the relays, for root only; the path has at most 66 bytes,
+	// since socket paths are limited; the same for all runtimes of the host.
+	StateDir string `toml:"state_dir" type:"absolute path"`
+	// How long a container's start waits for the relay after the inner shim has answered,
+	// before it goes on without tracing; at most 30 s.
 	ReadyTimeout Duration `toml:"ready_timeout"`
 }
 
 // Log is about shimtrace's own log, which goes to containerd's log, as any shim's does.
 type Log struct {
+	// `"debug"`, `"info"`, `"warn"` or `"error"`.
 	Level string `toml:"level"`
 }
 

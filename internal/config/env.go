@@ -28,26 +28,48 @@ func otlp(name string) []string {
 	return []string{"OTEL_EXPORTER_OTLP_TRACES_" + name, "OTEL_EXPORTER_OTLP_" + name}
 }
 
-// variables are all that are read, in the order in which they depend on each other.
+// variables are all that are read, in the order in which they depend on each other. The
+// comments are what docs/configuration.md says of them.
 // OTEL_SERVICE_NAME is left out on purpose: a shim inherits it from containerd, and it
 // names containerd.
 var variables = []variable{
+	// `true`, which makes it `"off"`, or `false`.
 	{[]string{"OTEL_SDK_DISABLED"}, "trace.mode", setDisabled},
+	// A list.
 	{[]string{"OTEL_PROPAGATORS"}, "trace.propagators", setPropagators},
+	// As in the file.
 	{[]string{"OTEL_TRACES_SAMPLER"}, "trace.sampler", setSampler},
+	// From 0 to 1.
 	{[]string{"OTEL_TRACES_SAMPLER_ARG"}, "trace.sampler_arg", setSamplerArg},
+	// Attributes, over the same ones of `[resource]`: `name=value,…`, percent-encoded.
 	{[]string{"OTEL_RESOURCE_ATTRIBUTES"}, "", setResource},
+	// `http/protobuf` or `grpc`.
 	{otlp("PROTOCOL"), "export.protocol", setProtocol},
-	{otlp("INSECURE"), "", setInsecure},
+	// `true` or `false`: without TLS, where the endpoint of the environment is a host with a
+	// port.
+	{otlp("INSECURE"), "export.insecure", setInsecure},
+	// A URL, or a host with a port (`collector:4317`), which means gRPC and, unless
+	// `OTEL_EXPORTER_OTLP_INSECURE` says otherwise, TLS. `OTEL_EXPORTER_OTLP_TRACES_ENDPOINT`
+	// is the whole URL, to which nothing is appended.
 	{otlp("ENDPOINT"), "export.endpoint", setEndpoint},
+	// Headers, in the place of all in the file: `name=value,…`, percent-encoded.
 	{otlp("HEADERS"), "export.headers", setHeaders},
+	// A number of milliseconds.
 	{otlp("TIMEOUT"), "export.timeout", setTimeout},
+	// `gzip` or `none`.
 	{otlp("COMPRESSION"), "export.compression", setCompression},
+	// A file.
 	{otlp("CERTIFICATE"), "export.ca", setCA},
+	// A file.
 	{otlp("CLIENT_CERTIFICATE"), "export.cert", setCert},
+	// A file.
 	{otlp("CLIENT_KEY"), "export.key", setKey},
+	// The whole URL that spans are posted to; used if `OTEL_TRACES_EXPORTER` is `zipkin`, by
+	// default `http://localhost:9411/api/v2/spans`.
 	{[]string{"OTEL_EXPORTER_ZIPKIN_ENDPOINT"}, "", setZipkinEndpoint},
+	// A number of milliseconds, likewise.
 	{[]string{"OTEL_EXPORTER_ZIPKIN_TIMEOUT"}, "", setZipkinTimeout},
+	// `none`: nothing is sent; `otlp`; `zipkin`: Zipkin's exporter.
 	{[]string{"OTEL_TRACES_EXPORTER"}, "export.endpoint", setExporter},
 }
 

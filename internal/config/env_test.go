@@ -1,9 +1,7 @@
 package config
 
 import (
-	"os"
 	"reflect"
-	"regexp"
 	"strings"
 	"testing"
 	"time"
@@ -148,31 +146,5 @@ func TestURL(t *testing.T) {
 		if cfg, _ := Load("", env(PathEnv, write(t, ""), tt.name, tt.value)); cfg.Export.URL() != tt.want {
 			t.Errorf("%s=%s: %s, want %s", tt.name, tt.value, cfg.Export.URL(), tt.want)
 		}
-	}
-}
-
-// TestVariablesAreDocumented: the document's table lists every variable that is read,
-// with the key that it overrides, and no other.
-func TestVariablesAreDocumented(t *testing.T) {
-	text, err := os.ReadFile("../../docs/configuration.md")
-	if err != nil {
-		t.Fatal(err)
-	}
-	_, table, _ := strings.Cut(string(text), "\n## Environment variables\n")
-	rows := make(map[string]string)
-	for _, m := range regexp.MustCompile("(?m)^\\| `(OTEL_[A-Z_]+)` \\| ([^|]*) \\|").FindAllStringSubmatch(table, -1) {
-		rows[m[1]] = m[2]
-	}
-	for _, v := range variables {
-		name := v.names[len(v.names)-1]
-		row, ok := rows[name]
-		delete(rows, name)
-		section, key, _ := strings.Cut(v.key, ".")
-		if !ok || v.key != "" && !strings.Contains(row, "`"+key+"` of `["+section+"]`") {
-			t.Errorf("%s overrides %q, which the document does not say: %q", name, v.key, row)
-		}
-	}
-	for name := range rows {
-		t.Errorf("%s is documented and not read", name)
 	}
 }

@@ -29,8 +29,9 @@ test-unit: ## test the packages, with the race detector
 test-integration: ## test against real daemons and in guests, as root
 	./integration/test.sh tools guests integration kata
 
-test-release: ## build a release twice, and compare and open what comes out; render the chart
-	./integration/test.sh release cluster
+test-release: deps tools ## build a whole release twice, compare and open it, install its packages, run its arm64; render the chart
+	SHIMTRACE_RELEASE=all ./integration/test.sh release cluster
+	SHIMTRACE_RELEASE=all $(GO) -C integration test -count=1 -timeout 10m ./packages
 
 release: ## build archives, Debian and RPM packages, checksums and bills of materials into dist/
 	$(GO) -C release run . -out ../dist
@@ -65,8 +66,9 @@ picture: build tools ## make the README's picture of a pod's start, from the cal
 bench-idle: build tools ## measure what a hundred idle pods take of a processor
 	$(GO) -C integration run ./bench -idle $(or $(PODS),100)
 
+# With the flags of build, so that the compiler meets each package once.
 demo: ## trace a container and a pod in a private containerd: the machine's own, or Debian's
-	$(GO) -C integration run ./demo
+	CGO_ENABLED=0 $(GO) -C integration run -trimpath ./demo
 
 demo-vm: deps tools tools-vm ## trace a container with an agent in a real VM, as one trace
 	$(GO) -C integration/vmshim run ./demo

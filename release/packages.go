@@ -4,12 +4,16 @@ import (
 	"fmt"
 	"os"
 	"path/filepath"
+	"strings"
 
 	"github.com/goreleaser/nfpm/v2"
 	_ "github.com/goreleaser/nfpm/v2/deb" // registers the format
 	"github.com/goreleaser/nfpm/v2/files"
 	_ "github.com/goreleaser/nfpm/v2/rpm" // likewise
 )
+
+// own are directories that go with the package.
+var own = []string{"/etc/shimtrace", "/usr/share/doc/shimtrace"}
 
 // writePackage writes a package into a directory and returns its name.
 func (r *release) writePackage(out, format, arch string, all []content) (string, error) {
@@ -40,7 +44,14 @@ func (r *release) writePackage(out, format, arch string, all []content) (string,
 		info.Recommends = nil // containerd.io, containerd or none: all provide other names
 	}
 	var contents files.Contents
+	for _, dir := range own {
+		// Of a directory that no package has, RPM leaves an empty one.
+		contents = append(contents, &files.Content{Type: files.TypeDir, Destination: dir, FileInfo: &files.ContentFileInfo{Mode: 0o755, MTime: r.time, Owner: "root", Group: "root"}})
+	}
 	for _, c := range all {
+		if format == "rpm" {
+			c.path = strings.Replace(c.path, "zsh/vendor-completions", "zsh/site-functions", 1) // Debian's name for it
+		}
 		contents = append(contents, c.packaged(r))
 	}
 	info.Contents = contents

@@ -53,9 +53,7 @@ func TestNodeInstaller(t *testing.T) {
 	}
 	trace(t, filepath.Join(host, "opt"), r, env)
 	run("uninstall.yaml")
-	if after := tree(t, host); after != before {
-		t.Errorf("the node has:\n%s\nbefore:\n%s", after, before)
-	}
+	same(t, host, before)
 }
 
 // node makes a node's directories: its containerd's configuration and socket are the

@@ -1,8 +1,6 @@
-// Package packages installs what "make release" makes.
 package packages
 
 import (
-	"io/fs"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -23,7 +21,7 @@ func TestDebian(t *testing.T) {
 	if os.Geteuid() != 0 && os.Getenv("CI") == "" {
 		t.Skip("installing a package needs root")
 	}
-	deb := build(t)
+	deb := built(t, "*_"+runtime.GOARCH+".deb")
 	root := newRoot(t)
 	before := tree(t, root)
 	dpkg(t, root, "--install", deb)
@@ -48,24 +46,7 @@ func TestDebian(t *testing.T) {
 		t.Errorf("removed, it has not left the operator's configuration: %v", err)
 	}
 	dpkg(t, root, "--purge", "shimtrace")
-	if after := tree(t, root); after != before {
-		t.Errorf("purged, there is:\n%s\nbefore:\n%s", after, before)
-	}
-}
-
-// build builds the package and returns its file.
-func build(t *testing.T) string {
-	t.Helper()
-	out := t.TempDir()
-	cmd := exec.CommandContext(t.Context(), "go", "-C", filepath.Join(traced.Root(), "release"), "run", ".", "-out", out, "-arch", runtime.GOARCH)
-	if said, err := cmd.CombinedOutput(); err != nil {
-		t.Fatalf("%v: %s", err, said)
-	}
-	found, _ := filepath.Glob(filepath.Join(out, "*.deb"))
-	if len(found) != 1 {
-		t.Fatalf("there is %q", found)
-	}
-	return found[0]
+	same(t, root, before)
 }
 
 // newRoot makes a root file system with a shell, a containerd's configuration, and nothing
@@ -171,37 +152,4 @@ func trace(t *testing.T, bin string, r *rig.Rig, env string) {
 			t.Logf("the journal of one pod with one container: %d bytes", info.Size())
 		}
 	}
-}
-
-// tree returns the state of all files below root, but for what dpkg keeps for itself.
-func tree(t *testing.T, root string) string {
-	t.Helper()
-	var all []string
-	err := filepath.WalkDir(root, func(path string, d fs.DirEntry, err error) error {
-		if err != nil {
-			return err
-		}
-		name := strings.TrimPrefix(path, root)
-		if d.IsDir() && (name == "/var/lib/dpkg" || name == "/var/log") {
-			return filepath.SkipDir
-		}
-		info, err := d.Info()
-		if err != nil {
-			return err
-		}
-		content := ""
-		if info.Mode().IsRegular() && info.Size() < 1<<16 {
-			text, err := os.ReadFile(path)
-			if content = string(text); err != nil {
-				return err
-			}
-		}
-		target, _ := os.Readlink(path)
-		all = append(all, strings.Join([]string{name, info.Mode().String(), target, content}, " "))
-		return nil
-	})
-	if err != nil {
-		t.Fatal(err)
-	}
-	return strings.Join(all, "\n")
 }

@@ -81,6 +81,9 @@ var (
 	}
 	// Busybox needs no libraries. Tests take the machine's own.
 	Busybox = Tool{Name: "busybox", Version: "debian-12", Debian: []string{"busybox-static"}}
+	// QEMUUser runs programs for other architectures. Only the test of a whole release
+	// needs it, which gets it, so it is not among All.
+	QEMUUser = Tool{Name: "qemu-user", Version: "debian-12", Debian: []string{"qemu-user-static"}}
 	// Nginx is a web server and a proxy, in a collector's place and before one.
 	Nginx = Tool{Name: "nginx", Version: "debian-12", Debian: []string{"nginx"}}
 	// Zipkin is Zipkin's server, with its store in memory.

@@ -38,10 +38,7 @@ func TestPodHasOneRelay(t *testing.T) {
 		if n := len(inners(r)); n != 1 {
 			t.Errorf("%d runc shims for one pod: %v", n, r.Shims())
 		}
-		files := relayFiles(t, r)
-		if len(files) != 3 {
-			t.Errorf("a relay has the files %q, want a socket, a state and a lock", files)
-		}
+		until(t, "the relay to have two sockets, a state and a lock", func() bool { return len(relayFiles(t, r)) == 4 })
 		check(t, r.Crictl("stop", ids[0]).Check())
 		check(t, r.Crictl("rm", ids[0]).Check())
 		if len(relays(r)) != 1 {

@@ -14,7 +14,7 @@ import (
 // status is a relay and its last answer.
 type status struct {
 	relay  control.Relay
-	answer control.Answer // zero if the relay is not dynamic
+	answer control.Answer // zero if the relay cannot be asked
 	err    error
 	ended  bool // its socket has no listener
 	// guarded: its sandbox survives its death.
@@ -29,8 +29,9 @@ func (r *status) name() string {
 	return r.relay.Sandbox
 }
 
-// maxAsked bounds the relays asked at the same time.
-const maxAsked = 32
+// maxAsked bounds the relays asked at the same time: more than a host has pods, so that
+// none waits behind others that hang.
+const maxAsked = 512
 
 // survey returns the living relays below a state directory.
 func survey(ctx context.Context, dir string) ([]*status, error) {
@@ -46,7 +47,7 @@ func survey(ctx context.Context, dir string) ([]*status, error) {
 	return slices.DeleteFunc(all, func(r *status) bool { return r.ended }), nil
 }
 
-// askAll asks relays concurrently. It only connects to those that cannot be switched.
+// askAll asks relays concurrently. Those that cannot be switched may be too old to be asked.
 func askAll(ctx context.Context, relays []*status, req control.Request) {
 	slots := make(chan struct{}, maxAsked)
 	var wg sync.WaitGroup
@@ -54,11 +55,11 @@ func askAll(ctx context.Context, relays []*status, req control.Request) {
 		slots <- struct{}{}
 		wg.Go(func() {
 			defer func() { <-slots }()
-			if !r.relay.Dynamic {
+			answer, err := control.Ask(ctx, r.relay.Socket, req)
+			if !r.relay.Dynamic && control.NobodyListens(err) {
 				r.ended = !control.Listens(ctx, r.relay.RelaySock)
 				return
 			}
-			answer, err := control.Ask(ctx, r.relay.Socket, req)
 			r.ended = control.NobodyListens(err)
 			if r.err = err; err == nil || answer.Sandbox != "" {
 				r.answer = answer

@@ -30,14 +30,21 @@ type entry struct {
 	kind   Kind
 	source Source
 	spans  int
-	time   time.Time
+	time   time.Time // zero: when it is written
 }
 
 // append writes one record and keeps the journal within its cap. The payload is in b,
 // behind the room for the headers.
-func (j *Journal) append(kind Kind, source Source, spans int, b []byte) error {
-	e := entry{kind, source, spans, time.Now()}
-	err := j.appendRecord(e, b)
+func (j *Journal) append(kind Kind, source Source, spans int, b []byte) (err error) {
+	if kind.Traces() {
+		defer func() {
+			if err == nil {
+				j.written.Add(uint64(spans))
+			}
+		}()
+	}
+	e := entry{kind: kind, source: source, spans: spans}
+	err = j.appendRecord(e, b)
 	if !j.rotated {
 		return err
 	}
@@ -105,6 +112,10 @@ func (j *Journal) appendLocked(e entry, b []byte) error {
 		j.rotated = true
 		return errElsewhere
 	}
+	now := time.Now()
+	if e.time.IsZero() {
+		e.time = now
+	}
 	var m marker
 	out := record
 	if size < segmentHeaderLen {
@@ -117,7 +128,7 @@ func (j *Journal) appendLocked(e entry, b []byte) error {
 			size = 0
 		}
 		m = newMarker()
-		appendSegmentHeader(b[:0], m, time.Now())
+		appendSegmentHeader(b[:0], m, now)
 		out = b
 	} else if m, err = readMarker(j.file); err != nil {
 		return err

@@ -74,6 +74,7 @@ type Journal struct {
 	lost    map[string]int // taken from losses, not yet written
 	carried tally
 	hanging atomic.Bool // a call of Within has not returned
+	written atomic.Uint64
 
 	mu      sync.Mutex
 	closed  bool
@@ -167,6 +168,9 @@ func (j *Journal) Worth(sandbox string) error {
 // Losses returns the tally for spans lost before or after they reached the journal. The
 // next append, Flush or Close writes the counts.
 func (j *Journal) Losses(of losses.Whose) *losses.Tally { return j.losses.Of(of) }
+
+// Written returns how many spans this process has appended.
+func (j *Journal) Written() uint64 { return j.written.Load() }
 
 // Flush writes pending drop counts.
 func (j *Journal) Flush() error {

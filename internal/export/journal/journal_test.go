@@ -106,6 +106,9 @@ func TestAppendAndScan(t *testing.T) {
 	if err := j.Close(); err != nil {
 		t.Fatal(err)
 	}
+	if n := j.Written(); n != 3 {
+		t.Errorf("%d spans are written", n)
+	}
 	names, drops, st := readAll(t, dir)
 	if got := strings.Join(names, " "); got != "one two three" {
 		t.Errorf("spans: %s", got)

@@ -33,6 +33,18 @@ type Calls struct {
 	hasRuntime bool // some of its spans have arrived
 }
 
+// Clock returns the offset that turns the guest's present times into the host's, and how
+// often its clock was set; not known before a span has told.
+func (c *Calls) Clock() (offset time.Duration, set int, known bool) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	k := c.clock.latest()
+	if k == nil {
+		return 0, 0, false
+	}
+	return time.Duration(k.offset), c.clock.epoch, true
+}
+
 // traceOf says whose a trace is.
 type traceOf struct{ sandbox, runtimes bool }
 

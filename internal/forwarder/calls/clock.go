@@ -67,6 +67,14 @@ func (c *clock) put(k knot) {
 	c.oldest = (c.oldest + 1) % maxKnots
 }
 
+// latest returns what was learned last, nil if nothing was.
+func (c *clock) latest() *knot {
+	if len(c.knots) == 0 {
+		return nil
+	}
+	return &c.knots[(c.oldest+len(c.knots)-1)%len(c.knots)]
+}
+
 // at returns the offset at a moment on the guest's clock.
 func (c *clock) at(guest int64) int64 {
 	_, _, offset := c.near(guest)

@@ -25,6 +25,25 @@ func TestClock(t *testing.T) {
 	}
 }
 
+// TestClockOfCalls: what is said of the clock is what was learned last, also when the oldest
+// pairs are forgotten.
+func TestClockOfCalls(t *testing.T) {
+	c := New(Options{})
+	if _, _, known := c.Clock(); known {
+		t.Error("the clock is known before any span")
+	}
+	for i := range int64(maxKnots + 3) {
+		c.clock.learn(t0+i, Period{1000 + i, 1000 + i})
+		if offset, _, known := c.Clock(); !known || offset != time.Duration(1000+i) {
+			t.Fatalf("after pair %d: %v, %v", i, offset, known)
+		}
+	}
+	c.clock.learn(t0+1000, Period{1 << 40, 1 << 41})
+	if offset, set, _ := c.Clock(); offset < 1<<40 || set == 0 {
+		t.Errorf("after the clock was set: %v, set %d times", offset, set)
+	}
+}
+
 func FuzzClock(f *testing.F) {
 	f.Add([]byte("0123456789abcdef"))
 	f.Fuzz(func(t *testing.T, program []byte) { clockTorture(t, program[:min(len(program), 8*1000)]) })

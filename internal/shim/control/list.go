@@ -31,7 +31,7 @@ type Relay struct {
 	// RelaySock is where containerd connects to it.
 	RelaySock string `json:"relay_socket"`
 
-	// Socket is where it can be asked, if it is Dynamic.
+	// Socket is where it can be asked. A relay that is not Dynamic may be too old to have it.
 	Socket string `json:"-"`
 }
 

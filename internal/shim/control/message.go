@@ -49,6 +49,36 @@ type Answer struct {
 	// Unrecorded counts the spans of agents and runtimes that were dropped because
 	// they are of times when tracing was off.
 	Unrecorded uint64 `json:"unrecorded,omitempty"`
+	// Facts are the relay's own; nil: it is older than they are.
+	Facts *Facts `json:"facts,omitempty"`
+}
+
+// Facts are what a relay knows of its work. Those that it does not have, or that it is too
+// old to know, are nil.
+type Facts struct {
+	PID int `json:"pid"`
+	// Resumed counts the processes before this one.
+	Resumed int `json:"resumed"`
+	// Recorded counts the spans that this process has written to the journal.
+	Recorded *uint64 `json:"recorded_spans,omitempty"`
+	// Waiting are the spans that have ended and are not in the journal; Held are the
+	// agent's and the runtime's that wait for their parents.
+	Waiting *int64 `json:"waiting_spans,omitempty"`
+	Held    *int64 `json:"held_spans,omitempty"`
+	// Reparented counts the agent's and the runtime's spans whose cause was inferred, and
+	// Placeholders the parents that never came.
+	Reparented   *uint64 `json:"reparented_spans,omitempty"`
+	Placeholders *uint64 `json:"placeholder_spans,omitempty"`
+	// Clock is the guest's; nil: nothing is known of it.
+	Clock *Clock `json:"guest_clock,omitempty"`
+}
+
+// Clock is what is known of a guest's clock.
+type Clock struct {
+	// Offset turns the guest's times into the host's.
+	Offset time.Duration `json:"offset_ns"`
+	// Set is how often it was set.
+	Set int `json:"set"`
 }
 
 // Container is a container of a sandbox.

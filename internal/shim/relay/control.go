@@ -2,6 +2,7 @@ package relay
 
 import (
 	"cmp"
+	"errors"
 	"fmt"
 	"net"
 	"slices"
@@ -16,20 +17,23 @@ import (
 	"github.com/shimtrace/shimtrace/internal/shim/telemetry"
 )
 
-// serveControl lets the operator's tool switch the sandbox's tracing, at a listener that
-// another process has left, if there is one. A relay that cannot be reached for that
-// relays all the same.
+// serveControl lets the operator's tool ask the relay, and switch the sandbox's tracing, at a
+// listener that another process has left, if there is one. A relay that cannot be reached
+// for that relays all the same.
 func (p *Process) serveControl(l *listener) {
 	if l == nil {
 		var err error
 		if l, err = listenUnix(p.paths.Control); err != nil {
-			p.Log.Warn("tracing cannot be switched on", "error", err)
+			p.Log.Warn("the relay cannot be asked, and tracing not be switched", "error", err)
 			return
 		}
 		p.guarded.Store(guard.Entry{Name: entryControl, Kind: guard.Listener, Files: []syscall.Conn{l}})
 	}
 	p.controls = control.Serve(l, p.control)
 }
+
+// errStatic says why nothing can be switched.
+var errStatic = errors.New("the sandbox was started with trace.mode \"static\", and is traced all the time")
 
 // control does what a client asks for.
 func (p *Process) control(client net.Conn, req control.Request) control.Answer {
@@ -46,6 +50,8 @@ func (p *Process) control(client net.Conn, req control.Request) control.Answer {
 	var changed bool
 	var err error
 	switch {
+	case req.Do != control.DoStatus && s.switcher == nil:
+		err = errStatic
 	case req.Do == control.DoOn && req.For < 0:
 		err = fmt.Errorf("tracing cannot be on for %v", req.For)
 	case req.Do == control.DoOn:
@@ -66,7 +72,7 @@ func (p *Process) control(client net.Conn, req control.Request) control.Answer {
 // answer says what is traced.
 func (p *Process) answer() control.Answer {
 	s := p.sandbox
-	a := control.Answer{On: s.On(), Unrecorded: s.unrecorded.Load()}
+	a := control.Answer{On: s.On(), Unrecorded: s.unrecorded.Load(), Facts: p.facts()}
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	st := s.state

@@ -66,7 +66,7 @@ type Process struct {
 	state    state.State
 	serving  serving
 	sandbox  *sandbox
-	controls *control.Server                  // nil unless tracing is dynamic
+	controls *control.Server                  // nil: the relay cannot be asked
 	kata     *kata.Observer                   // nil unless it is a sandbox of Kata's
 	helpers  atomic.Pointer[helpers.Observer] // nil unless they are recorded
 	usage    *evidence.Usage                  // of long calls
@@ -258,6 +258,9 @@ func (p *Process) relay() *middleware.Relay {
 // Run returns when the inner shim is gone, and with it all that the relay was there for.
 func (p *Process) Run() {
 	limitMemory() // not before: garbage would be collected while containerd waits
+	if p.controls == nil && !p.untraced {
+		p.serveControl(nil)
+	}
 	if p.Guard.Dir != "" && p.Guard.Successor == nil {
 		p.guarded.Register(p.client())
 	}

@@ -89,7 +89,8 @@ func Resume(o Options, got *guard.Resumption) (*Process, error) {
 		return p, nil
 	case !p.state.Dynamic:
 		go p.tel.Keeper.EnsureShipped()
-	case p.controlAt != nil:
+	}
+	if p.controlAt != nil {
 		p.serveControl(p.controlAt)
 	}
 	p.told(got)

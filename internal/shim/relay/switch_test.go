@@ -7,6 +7,7 @@ import (
 	"os"
 	"path/filepath"
 	"strconv"
+	"strings"
 	"sync"
 	"testing"
 	"time"
@@ -17,6 +18,7 @@ import (
 
 	"github.com/shimtrace/shimtrace/internal/config"
 	"github.com/shimtrace/shimtrace/internal/export"
+	"github.com/shimtrace/shimtrace/internal/export/journal"
 	"github.com/shimtrace/shimtrace/internal/forwarder/calls"
 	"github.com/shimtrace/shimtrace/internal/forwarder/collate"
 	"github.com/shimtrace/shimtrace/internal/forwarder/span"
@@ -338,7 +340,16 @@ func TestControl(t *testing.T) {
 	w := newDynamic(t)
 	w.create(trace.SpanContext{})
 	w.state.Sandbox, w.state.Pod, w.state.PodNamespace = "c1", "web-0", "shop"
-	r := &Process{Options: Options{Log: w.log}, sandbox: w.sandbox, paths: state.PathsOf(t.TempDir(), "x")}
+	memory, err := newMemory()
+	if err != nil {
+		t.Fatal(err)
+	}
+	memory.waiting().Store(5)
+	j := journal.New(t.TempDir(), journal.Options{})
+	r := &Process{
+		Options: Options{Log: w.log}, sandbox: w.sandbox, paths: state.PathsOf(t.TempDir(), "x"),
+		tel: &telemetry.Telemetry{Journal: j}, memory: memory, resumed: 2,
+	}
 	if err := r.paths.Create(); err != nil {
 		t.Fatal(err)
 	}
@@ -357,6 +368,10 @@ func TestControl(t *testing.T) {
 		len(a.Containers) != 1 || a.Containers[0] != (control.Container{ID: "c1", Name: "box"}) {
 		t.Errorf("got %+v, %v", a, err)
 	}
+	if f := a.Facts; f == nil || f.PID != os.Getpid() || f.Resumed != 2 || f.Recorded == nil || *f.Recorded != 0 ||
+		f.Waiting == nil || *f.Waiting != 5 || f.Held != nil || f.Reparented != nil || f.Clock != nil {
+		t.Errorf("facts %+v", f)
+	}
 	a, err = ask(control.Request{Do: control.DoOn, For: time.Hour, By: "bob\xff" + string(make([]byte, 100))})
 	if err != nil || !a.On || !a.Changed || a.Window == nil || !a.Window.Sampled || a.Window.TraceID != w.Root().TraceID().String() || a.Window.Until.IsZero() {
 		t.Errorf("got %+v, %v", a, err)
@@ -373,6 +388,16 @@ func TestControl(t *testing.T) {
 		}
 	}
 	shimtest.Want(t, w.spans.One(names.SwitchedOff).Attributes(), "user.name=unknown", "user.id="+strconv.Itoa(os.Geteuid()), "shimtrace.switched_off.reason=command")
+	// One that is traced all the time answers, and cannot be switched.
+	w.sandbox.switcher = nil
+	if a, err := ask(control.Request{Do: control.DoStatus}); err != nil || !a.On || a.Facts == nil {
+		t.Errorf("got %+v, %v", a, err)
+	}
+	for _, do := range []string{control.DoOn, control.DoOff} {
+		if a, err := ask(control.Request{Do: do}); err == nil || !strings.Contains(err.Error(), "static") || a.Changed {
+			t.Errorf("%s: got %+v, %v", do, a, err)
+		}
+	}
 	for _, kv := range w.spans.One(names.SwitchedOn).Attributes() {
 		if kv.Key == "user.name" && len(kv.Value.AsString()) > control.MaxBy {
 			t.Errorf("user.name has %d bytes", len(kv.Value.AsString()))

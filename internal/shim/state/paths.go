@@ -21,7 +21,7 @@ type Paths struct {
 	Socket  string
 	State   string
 	lock    string
-	Control string // where tracing is switched, if it is dynamic
+	Control string // where the relay is asked, and tracing is switched
 }
 
 // PathsOf returns the files of the relay to the inner socket, below dir.

@@ -18,8 +18,8 @@ const (
 	managerPath = dbus.ObjectPath("/org/freedesktop/systemd1")
 )
 
-// ErrNoUnit means that systemd runs none of the units.
-var ErrNoUnit = errors.New("systemd runs none of the units")
+// errNoUnit means that systemd runs none of the units.
+var errNoUnit = errors.New("systemd runs none of the units")
 
 // Restart restarts the first of the systemd units that is active, and waits until that is
 // done. It speaks with systemd over the system's bus, and needs no systemctl.
@@ -38,7 +38,7 @@ func Restart(ctx context.Context, units []string) error {
 		}
 	}
 	if unit == "" {
-		return fmt.Errorf("restart containerd: %w (%s)", ErrNoUnit, strings.Join(units, ", "))
+		return fmt.Errorf("restart containerd: %w (%s)", errNoUnit, strings.Join(units, ", "))
 	}
 	if err := bus.AddMatchSignalContext(ctx, dbus.WithMatchInterface(manager), dbus.WithMatchMember("JobRemoved")); err != nil {
 		return fmt.Errorf("restart %s: %w", unit, err)

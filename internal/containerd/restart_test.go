@@ -118,7 +118,7 @@ func TestRestart(t *testing.T) {
 	if err := Restart(ctx, []string{"agent.service"}); err == nil || !strings.Contains(err.Error(), `restart agent.service: systemd says "failed"`) {
 		t.Errorf("got %v", err)
 	}
-	if err := Restart(ctx, []string{"gone.service", "k3s.service"}); !errors.Is(err, ErrNoUnit) {
+	if err := Restart(ctx, []string{"gone.service", "k3s.service"}); !errors.Is(err, errNoUnit) {
 		t.Errorf("got %v", err)
 	}
 }

@@ -52,7 +52,7 @@ func (l *Limiter) Allow(kindName, text string) (swallowed uint64, ok bool) {
 	k := l.kind(kindName, now)
 	k.lines = min(burst, k.lines+float64(now.Sub(k.at))/float64(refill))
 	k.at = now
-	c := k.cause(Cause(text), now)
+	c := k.cause(causeOf(text), now)
 	if c == nil {
 		k.swallowed++
 		return 0, false
@@ -110,9 +110,9 @@ func (k *kind) cause(name string, now time.Time) *cause {
 // maxWords bounds a cause in words.
 const maxWords = 16
 
-// Cause returns the part of a text that stays the same from one time to the next: it
+// causeOf returns the part of a text that stays the same from one time to the next: it
 // leaves out words with digits and quotations.
-func Cause(text string) string {
+func causeOf(text string) string {
 	var b strings.Builder
 	words, quoted := 0, false
 	for word := range strings.FieldsSeq(text) {

@@ -82,11 +82,11 @@ func TestCause(t *testing.T) {
 		"connect /run/x1: refused":                "connect /run/y2: refused",
 		strings.Repeat("word ", maxWords) + "one": strings.Repeat("word ", maxWords) + "two",
 	} {
-		if Cause(text) != Cause(same) {
-			t.Errorf("%q and %q are two causes", Cause(text), Cause(same))
+		if causeOf(text) != causeOf(same) {
+			t.Errorf("%q and %q are two causes", causeOf(text), causeOf(same))
 		}
 	}
-	if Cause("broken pipe") == Cause("no such file") {
+	if causeOf("broken pipe") == causeOf("no such file") {
 		t.Error("two causes are one")
 	}
 }

@@ -8,19 +8,19 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// What says what happened to a process (Linux, include/uapi/linux/cn_proc.h).
-type What uint32
+// what says what happened to a process (Linux, include/uapi/linux/cn_proc.h).
+type what uint32
 
 const (
-	none What = 0 // an acknowledgement
-	Fork What = 1
-	Exec What = 2
-	Exit What = 0x80000000
+	none     what = 0 // an acknowledgement
+	forked   what = 1
+	executed what = 2
+	exited   what = 0x80000000
 )
 
-// Event is something that happened to a process as a whole: threads have none.
-type Event struct {
-	What What
+// event is something that happened to a process as a whole: threads have none.
+type event struct {
+	What what
 	PID  int // the process's; of a fork, the child's
 	// Parent is the process that forked; 0 if it is no fork.
 	Parent int
@@ -60,7 +60,7 @@ var errMalformed = errors.New("not a process event")
 
 // parse calls f with each event of a datagram that is about a whole process. ack is called
 // with the kernel's answer to a request, an errno.
-func parse(datagram []byte, f func(Event), ack func(errno uint32)) error {
+func parse(datagram []byte, f func(event), ack func(errno uint32)) error {
 	order := binary.NativeEndian
 	for len(datagram) > 0 {
 		if len(datagram) < atEvent+leastEvent {
@@ -76,20 +76,20 @@ func parse(datagram []byte, f func(Event), ack func(errno uint32)) error {
 			int(order.Uint16(m[atLength:])) > size-atEvent {
 			return errMalformed
 		}
-		e := Event{What: What(order.Uint32(m[atWhat:])), At: time.Duration(order.Uint64(m[atTime:])), PID: int(order.Uint32(m[atGroup:]))}
+		e := event{What: what(order.Uint32(m[atWhat:])), At: time.Duration(order.Uint64(m[atTime:])), PID: int(order.Uint32(m[atGroup:]))}
 		thread := int(order.Uint32(m[atThread:]))
 		switch e.What {
 		case none:
 			ack(order.Uint32(m[atData:]))
 			continue
-		case Fork:
+		case forked:
 			if size < atChildGroup+4 {
 				return errMalformed
 			}
 			e.Parent = e.PID
 			thread, e.PID = int(order.Uint32(m[atChild:])), int(order.Uint32(m[atChildGroup:]))
-		case Exec:
-		case Exit:
+		case executed:
+		case exited:
 			if size < atStatus+4 {
 				return errMalformed
 			}

@@ -15,7 +15,7 @@ import (
 )
 
 // datagram returns an event as the kernel sends it.
-func datagram(what What, data ...uint32) []byte {
+func datagram(what what, data ...uint32) []byte {
 	m := make([]byte, atData, 80)
 	order := binary.NativeEndian
 	for _, n := range data {
@@ -35,26 +35,26 @@ func TestParse(t *testing.T) {
 	const at = 123456789
 	for _, tt := range []struct {
 		m    []byte
-		want []Event
+		want []event
 	}{
-		{datagram(Fork, 1, 2, 3, 3), []Event{{What: Fork, Parent: 2, PID: 3, At: at}}},
-		{datagram(Fork, 1, 2, 4, 3), nil}, // a thread
-		{datagram(Exec, 5, 5), []Event{{What: Exec, PID: 5, At: at}}},
-		{datagram(Exit, 5, 5, 256, 17), []Event{{What: Exit, PID: 5, At: at, Status: 256}}},
-		{datagram(Exit, 6, 5, 256, 17), nil},
+		{datagram(forked, 1, 2, 3, 3), []event{{What: forked, Parent: 2, PID: 3, At: at}}},
+		{datagram(forked, 1, 2, 4, 3), nil}, // a thread
+		{datagram(executed, 5, 5), []event{{What: executed, PID: 5, At: at}}},
+		{datagram(exited, 5, 5, 256, 17), []event{{What: exited, PID: 5, At: at, Status: 256}}},
+		{datagram(exited, 6, 5, 256, 17), nil},
 		{datagram(4, 5, 5), nil}, // of another kind
-		{slices.Concat(datagram(Exec, 5, 5), datagram(Exec, 6, 6)), []Event{{What: Exec, PID: 5, At: at}, {What: Exec, PID: 6, At: at}}},
+		{slices.Concat(datagram(executed, 5, 5), datagram(executed, 6, 6)), []event{{What: executed, PID: 5, At: at}, {What: executed, PID: 6, At: at}}},
 	} {
-		var got []Event
-		if err := parse(tt.m, func(e Event) { got = append(got, e) }, func(uint32) {}); err != nil || !slices.Equal(got, tt.want) {
+		var got []event
+		if err := parse(tt.m, func(e event) { got = append(got, e) }, func(uint32) {}); err != nil || !slices.Equal(got, tt.want) {
 			t.Errorf("%x: %v, %v, want %v", tt.m, got, err, tt.want)
 		}
 	}
-	if err := parse(datagram(Exec, 5, 5)[:60], func(Event) {}, func(uint32) {}); err == nil {
+	if err := parse(datagram(executed, 5, 5)[:60], func(event) {}, func(uint32) {}); err == nil {
 		t.Error("a datagram that was cut is one")
 	}
 	acked := uint32(0)
-	if err := parse(datagram(none, 1), func(Event) {}, func(errno uint32) { acked = errno }); err != nil || acked != 1 {
+	if err := parse(datagram(none, 1), func(event) {}, func(errno uint32) { acked = errno }); err != nil || acked != 1 {
 		t.Error(acked, err)
 	}
 }
@@ -62,13 +62,13 @@ func TestParse(t *testing.T) {
 // FuzzParse: whatever a datagram has, the parser comes to its end, and reports processes
 // only.
 func FuzzParse(f *testing.F) {
-	f.Add(datagram(Fork, 1, 2, 3, 3))
-	f.Add(datagram(Exit, 5, 5, 256, 17))
-	f.Add(slices.Concat(datagram(Exec, 5, 5), datagram(none, 0)))
+	f.Add(datagram(forked, 1, 2, 3, 3))
+	f.Add(datagram(exited, 5, 5, 256, 17))
+	f.Add(slices.Concat(datagram(executed, 5, 5), datagram(none, 0)))
 	f.Fuzz(func(t *testing.T, m []byte) {
 		was := bytes.Clone(m)
-		_ = parse(m, func(e Event) {
-			if e.PID <= 0 || e.What != Fork && e.Parent != 0 {
+		_ = parse(m, func(e event) {
+			if e.PID <= 0 || e.What != forked && e.Parent != 0 {
 				t.Errorf("%+v", e)
 			}
 		}, func(uint32) {})
@@ -141,11 +141,11 @@ func TestForged(t *testing.T) {
 	}
 	defer unix.Close(fd)
 	const forged = 0x3ffffff0
-	if err := unix.Sendto(fd, datagram(Exec, forged, forged), 0, name); err != nil {
+	if err := unix.Sendto(fd, datagram(executed, forged, forged), 0, name); err != nil {
 		t.Skip("nobody may even send one: ", err)
 	}
 	for end := time.Now().Add(200 * time.Millisecond); time.Now().Before(end); {
-		if _, err := s.Read(10*time.Millisecond, func(e Event) {
+		if _, err := s.Read(10*time.Millisecond, func(e event) {
 			if e.PID == forged {
 				t.Fatal("it is taken for the kernel's")
 			}
@@ -193,7 +193,7 @@ func TestOpenWithoutPermission(t *testing.T) {
 			if err := exec.Command("/bin/true").Run(); err != nil {
 				t.Error(err)
 			}
-			if _, err := s.Read(10*time.Millisecond, func(Event) { seen++ }); err != nil {
+			if _, err := s.Read(10*time.Millisecond, func(event) { seen++ }); err != nil {
 				t.Error(err)
 			}
 		}

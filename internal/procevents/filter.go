@@ -14,9 +14,9 @@ func filter() []unix.SockFilter {
 	same := unix.SockFilter{Code: unix.BPF_JMP | unix.BPF_JEQ | unix.BPF_X, Jt: 0, Jf: 1}
 	return []unix.SockFilter{
 		load(atWhat),
-		jump(uint32(Fork), 4, 0),
-		jump(uint32(Exec), 7, 0),
-		jump(uint32(Exit), 6, 0),
+		jump(uint32(forked), 4, 0),
+		jump(uint32(executed), 7, 0),
+		jump(uint32(exited), 6, 0),
 		jump(uint32(none), 9, 0),
 		drop,
 		// A fork: of a process, not of a thread.
@@ -59,7 +59,7 @@ const maxAlarms = 2000
 func forksOf(pids []int) []unix.SockFilter {
 	program := []unix.SockFilter{
 		load(atWhat),
-		jump(uint32(Fork), 1, 0),
+		jump(uint32(forked), 1, 0),
 		drop,
 		load(atGroup), // the parent's
 	}

@@ -8,14 +8,14 @@ import (
 	"github.com/shimtrace/shimtrace/internal/host"
 )
 
-// Follower follows the processes below some roots. It is not safe for concurrent use.
-type Follower struct {
+// follower follows the processes below some roots. It is not safe for concurrent use.
+type follower struct {
 	proc    host.Proc
 	nodes   map[int]*node
 	roots   []*Root
 	ending  []*node // in the order of their ends
 	young   []*node // helpers whose processor time is looked at
-	recent  [recentEvents]Event
+	recent  [recentEvents]event
 	last    int  // in recent
 	moved   bool // something has happened to a process that is followed
 	changed bool // the roots have
@@ -26,7 +26,7 @@ type Root struct {
 	// VM: nothing that the process executes is in a container, wherever it is. Those are in
 	// a VM.
 	VM bool
-	// Report is told of the helpers, by whoever calls the Follower's methods.
+	// Report is told of the helpers, by whoever calls the follower's methods.
 	Report func(Report)
 
 	process host.Process
@@ -62,19 +62,19 @@ type node struct {
 	placed bool
 	inside bool // it has executed something in a container, that is no container's program
 	lost   bool // it was gone before anybody could tell where it was
-	end    Event
+	end    event
 	cpu    time.Duration
 }
 
-// NewFollower returns a Follower that looks at processes in a proc file system.
-func NewFollower(proc host.Proc) *Follower {
-	return &Follower{proc: proc, nodes: make(map[int]*node)}
+// newFollower returns a follower that looks at processes in a proc file system.
+func newFollower(proc host.Proc) *follower {
+	return &follower{proc: proc, nodes: make(map[int]*node)}
 }
 
-// Follow begins to follow the processes below a process, and reports those that are there;
+// follow begins to follow the processes below a process, and reports those that are there;
 // it is to be the one that started then (host.Process.Start). It reports false if that is
 // gone.
-func (f *Follower) Follow(pid int, start uint64, r *Root) bool {
+func (f *follower) follow(pid int, start uint64, r *Root) bool {
 	p, err := f.proc.Process(pid)
 	if err != nil || start != 0 && p.Start != start {
 		return false
@@ -82,7 +82,7 @@ func (f *Follower) Follow(pid int, start uint64, r *Root) bool {
 	r.process = p
 	r.place, _ = placeOf(f.proc, pid)
 	if old := f.nodes[pid]; old != nil {
-		f.Leave(old.root)
+		f.leave(old.root)
 	}
 	f.roots, f.changed = append(f.roots, r), true
 	f.nodes[pid] = &node{pid: pid, root: r, start: p.Start, place: r.place, placed: true}
@@ -91,8 +91,8 @@ func (f *Follower) Follow(pid int, start uint64, r *Root) bool {
 	return true
 }
 
-// Leave no longer follows what is below a root.
-func (f *Follower) Leave(r *Root) {
+// leave no longer follows what is below a root.
+func (f *follower) leave(r *Root) {
 	for pid, n := range f.nodes {
 		if n.root == r {
 			delete(f.nodes, pid)
@@ -102,17 +102,17 @@ func (f *Follower) Leave(r *Root) {
 	f.roots, f.changed = slices.DeleteFunc(f.roots, func(other *Root) bool { return other == r }), true
 }
 
-func (f *Follower) rootPIDs() (pids []int) {
+func (f *follower) rootPIDs() (pids []int) {
 	for _, r := range f.roots {
 		pids = append(pids, r.process.PID)
 	}
 	return pids
 }
 
-// Take follows an event.
-func (f *Follower) Take(e Event) {
+// take follows an event.
+func (f *follower) take(e event) {
 	of := e.PID
-	if e.What == Fork {
+	if e.What == forked {
 		of = e.Parent
 	}
 	n := f.nodes[of]
@@ -121,11 +121,11 @@ func (f *Follower) Take(e Event) {
 		f.recent[f.last] = e
 		f.last = (f.last + 1) % recentEvents
 		return
-	case e.What == Fork:
+	case e.What == forked:
 		f.fork(n, e)
-	case e.What == Exec && n.above != nil:
+	case e.What == executed && n.above != nil:
 		f.exec(n, e)
-	case e.What == Exit:
+	case e.What == exited:
 		f.exit(n, e)
 	}
 	f.moved = true
@@ -133,10 +133,10 @@ func (f *Follower) Take(e Event) {
 
 // catchUp follows what is remembered of processes that are followed since just now, and
 // still there.
-func (f *Follower) catchUp() {
+func (f *follower) catchUp() {
 	ended := make(map[int]bool)
 	for _, e := range f.recent {
-		if e.What == Exit {
+		if e.What == exited {
 			ended[e.PID] = true
 		}
 	}
@@ -145,18 +145,18 @@ func (f *Follower) catchUp() {
 		if ended[e.PID] {
 			continue
 		}
-		if n := f.nodes[e.Parent]; e.What == Fork && n != nil && f.nodes[e.PID] == nil {
+		if n := f.nodes[e.Parent]; e.What == forked && n != nil && f.nodes[e.PID] == nil {
 			f.fork(n, e)
 		}
-		if n := f.nodes[e.PID]; e.What == Exec && n != nil && n.above != nil && !n.helper {
+		if n := f.nodes[e.PID]; e.What == executed && n != nil && n.above != nil && !n.helper {
 			f.exec(n, e)
 		}
 	}
 }
 
-func (f *Follower) fork(parent *node, e Event) {
+func (f *follower) fork(parent *node, e event) {
 	if old := f.nodes[e.PID]; old != nil { // whose end was not seen, or is just being waited for
-		f.finish(old, old.end.What != Exit)
+		f.finish(old, old.end.What != exited)
 	}
 	if parent.lost {
 		return // it may be a container's
@@ -169,16 +169,16 @@ func (f *Follower) fork(parent *node, e Event) {
 	f.nodes[e.PID] = &node{pid: e.PID, root: parent.root, above: parent, forked: e.At}
 }
 
-func (f *Follower) exec(n *node, e Event) {
-	if n.end.What == Exit { // it was one of its threads
-		n.end = Event{}
+func (f *follower) exec(n *node, e event) {
+	if n.end.What == exited { // it was one of its threads
+		n.end = event{}
 		f.ending = slices.DeleteFunc(f.ending, func(other *node) bool { return other == n })
 	}
 	f.executes(n, e.At, Began)
 }
 
 // executes reports what a process executes.
-func (f *Follower) executes(n *node, at time.Duration, kind Kind) {
+func (f *follower) executes(n *node, at time.Duration, kind Kind) {
 	known := true
 	if n.place, n.placed = placeOf(f.proc, n.pid); !n.root.VM {
 		away := n.placed && n.place != n.root.place
@@ -220,7 +220,7 @@ func (f *Follower) executes(n *node, at time.Duration, kind Kind) {
 }
 
 // madeInside reports whether a process was forked by one that is in a container already.
-func (f *Follower) madeInside(n *node) (inside, ok bool) {
+func (f *follower) madeInside(n *node) (inside, ok bool) {
 	above := n.above
 	if above.above == nil {
 		return false, true // the root is not
@@ -233,7 +233,7 @@ func (f *Follower) madeInside(n *node) (inside, ok bool) {
 }
 
 // enters reports that a process executes a container's program.
-func (f *Follower) enters(n *node, at time.Duration) {
+func (f *follower) enters(n *node, at time.Duration) {
 	f.remove(n)
 	n.root.Report(Report{Kind: Inside, PID: n.pid, Above: n.helperAbove(), Forked: n.forked, At: at})
 }
@@ -257,7 +257,7 @@ func (n *node) helperAbove() int {
 	return 0
 }
 
-func (f *Follower) exit(n *node, e Event) {
+func (f *follower) exit(n *node, e event) {
 	switch {
 	case n.above == nil:
 		for _, other := range slices.Clone(f.ending) {
@@ -265,10 +265,10 @@ func (f *Follower) exit(n *node, e Event) {
 				f.finish(other, false)
 			}
 		}
-		f.Leave(n.root)
+		f.leave(n.root)
 	case !n.helper:
 		f.remove(n)
-	case n.end.What != Exit:
+	case n.end.What != exited:
 		n.end, n.cpu = e, max(n.cpu, host.CPUTime(n.pid))
 		if f.over(n) {
 			f.finish(n, false)
@@ -281,15 +281,15 @@ func (f *Follower) exit(n *node, e Event) {
 // over reports whether the end of a process's first thread is that of the process. If
 // another thread executes a program, that goes on under the process's pid, and the first
 // one ends with the status 0 (Linux, fs/exec.c, de_thread).
-func (f *Follower) over(n *node) bool {
+func (f *follower) over(n *node) bool {
 	threads, err := os.ReadDir(path(f.proc, n.pid, "task"))
 	return n.end.Status != 0 || err != nil || len(threads) == 1 && f.proc.State(n.pid) == 'Z'
 }
 
-// Settle reports the ends that are certain at a moment, looks at the processor time of
+// settle reports the ends that are certain at a moment, looks at the processor time of
 // young helpers, and returns after how long it is to be called again; 0: not until there
 // is an event.
-func (f *Follower) Settle(now time.Duration) (next time.Duration) {
+func (f *follower) settle(now time.Duration) (next time.Duration) {
 	for _, n := range slices.Clone(f.ending) {
 		if n.end.At+endTime <= now || f.over(n) {
 			f.finish(n, false)
@@ -298,7 +298,7 @@ func (f *Follower) Settle(now time.Duration) (next time.Duration) {
 	if len(f.ending) > 0 {
 		next = time.Millisecond
 	}
-	f.young = slices.DeleteFunc(f.young, func(n *node) bool { return f.nodes[n.pid] != n || n.end.What == Exit || now-n.forked > youth })
+	f.young = slices.DeleteFunc(f.young, func(n *node) bool { return f.nodes[n.pid] != n || n.end.What == exited || now-n.forked > youth })
 	for _, n := range f.young {
 		n.cpu = max(n.cpu, host.CPUTime(n.pid))
 	}
@@ -309,7 +309,7 @@ func (f *Follower) Settle(now time.Duration) (next time.Duration) {
 }
 
 // finish reports the end of a process.
-func (f *Follower) finish(n *node, lost bool) {
+func (f *follower) finish(n *node, lost bool) {
 	f.remove(n)
 	f.ending = slices.DeleteFunc(f.ending, func(other *node) bool { return other == n })
 	if !n.helper {
@@ -322,25 +322,25 @@ func (f *Follower) finish(n *node, lost bool) {
 	n.root.Report(r)
 }
 
-func (f *Follower) remove(n *node) {
+func (f *follower) remove(n *node) {
 	if f.nodes[n.pid] == n {
 		delete(f.nodes, n.pid)
 		n.root.nodes--
 	}
 }
 
-// Dropped tells that the kernel has dropped events: whatever may have been missed is
+// dropped tells that the kernel has dropped events: whatever may have been missed is
 // looked for.
-func (f *Follower) Dropped(events int) {
+func (f *follower) dropped(events int) {
 	now := Now()
 	for _, n := range f.nodes {
-		if n.above != nil && n.end.What != Exit && !f.lives(n) {
+		if n.above != nil && n.end.What != exited && !f.lives(n) {
 			f.finish(n, true)
 		}
 	}
 	for _, r := range slices.Clone(f.roots) {
 		if start, err := f.proc.Start(r.process.PID); err != nil || start != r.process.Start {
-			f.Leave(r)
+			f.leave(r)
 			continue
 		}
 		r.Report(Report{Kind: Dropped, At: now, Lost: events})
@@ -352,7 +352,7 @@ func (f *Follower) Dropped(events int) {
 const tick = 10 * time.Millisecond
 
 // lives reports whether a node's process is still there, and not another one of its pid.
-func (f *Follower) lives(n *node) bool {
+func (f *follower) lives(n *node) bool {
 	start, err := f.proc.Start(n.pid)
 	if err != nil {
 		return false
@@ -367,13 +367,13 @@ func (f *Follower) lives(n *node) bool {
 
 // list reports the helpers of a root that are there, and begins to follow those that it
 // does not know.
-func (f *Follower) list(r *Root) {
+func (f *follower) list(r *Root) {
 	_, asleep := clock()
 	f.listBelow(f.nodes[r.process.PID], asleep)
 	r.Report(Report{Kind: Listed, At: Now()})
 }
 
-func (f *Follower) listBelow(above *node, asleep time.Duration) {
+func (f *follower) listBelow(above *node, asleep time.Duration) {
 	if above == nil || above.inside {
 		return
 	}
@@ -396,10 +396,10 @@ func (f *Follower) listBelow(above *node, asleep time.Duration) {
 }
 
 // find reports a process that is there, if it is a helper.
-func (f *Follower) find(n, above *node) {
+func (f *follower) find(n, above *node) {
 	switch p, ok := placeOf(f.proc, n.pid); {
 	case n.helper:
-		if n.end.What != Exit {
+		if n.end.What != exited {
 			n.root.Report(Report{
 				Kind: Runs, PID: n.pid, Start: n.start, Above: n.helperAbove(), Forked: n.forked, At: n.forked,
 				Program: n.program, Role: n.role, Subcommand: n.subcommand, Container: n.container, Exec: n.exec,
@@ -418,7 +418,7 @@ func (f *Follower) find(n, above *node) {
 }
 
 // forkedOnly reports whether a process has executed nothing since it was forked.
-func (f *Follower) forkedOnly(n, above *node) bool {
+func (f *follower) forkedOnly(n, above *node) bool {
 	p, err := f.proc.Process(n.pid)
 	if err != nil {
 		return true

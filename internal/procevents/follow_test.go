@@ -15,7 +15,7 @@ import (
 )
 
 // open opens the host's events, or skips the test where there are none.
-func openHere(t testing.TB) *Source {
+func openHere(t testing.TB) *source {
 	t.Helper()
 	s, err := Open()
 	if err != nil {
@@ -26,21 +26,21 @@ func openHere(t testing.TB) *Source {
 }
 
 // followed follows what the test does until done reports true of the reports so far.
-func followed(t *testing.T, s *Source, f *Follower, done func() bool) {
+func followed(t *testing.T, s *source, f *follower, done func() bool) {
 	t.Helper()
 	end := time.Now().Add(20 * time.Second)
 	for !done() {
 		if time.Now().After(end) {
 			t.Fatal("it is not reported in time")
 		}
-		lost, err := s.Read(5*time.Millisecond, f.Take)
+		lost, err := s.Read(5*time.Millisecond, f.take)
 		if err != nil {
 			t.Fatal(err)
 		}
 		if lost > 0 {
-			f.Dropped(lost)
+			f.dropped(lost)
 		}
-		f.Settle(Now())
+		f.settle(Now())
 	}
 }
 
@@ -48,7 +48,7 @@ func followed(t *testing.T, s *Source, f *Follower, done func() bool) {
 // began, and nobody else's are.
 func TestFollow(t *testing.T) {
 	s := openHere(t)
-	f := NewFollower("/proc")
+	f := newFollower("/proc")
 	var all []Report
 	ended := func(pid int) *Report {
 		for i := range all {
@@ -58,7 +58,7 @@ func TestFollow(t *testing.T) {
 		}
 		return nil
 	}
-	if !f.Follow(os.Getpid(), 0, &Root{Report: func(r Report) { all = append(all, r) }}) {
+	if !f.follow(os.Getpid(), 0, &Root{Report: func(r Report) { all = append(all, r) }}) {
 		t.Fatal("this process is not there")
 	}
 	cmd := exec.Command("/bin/sh", "-c", "i=0; while [ $i -lt 50000 ]; do i=$((i+1)); done; /bin/sleep 0.02; exit 3")
@@ -105,11 +105,11 @@ func TestOverflow(t *testing.T) {
 	if err := unix.SetsockoptInt(s.events, unix.SOL_SOCKET, unix.SO_RCVBUF, 1); err != nil { // the least that there is
 		t.Fatal(err)
 	}
-	f := NewFollower("/proc")
+	f := newFollower("/proc")
 	var dropped int
 	var last *exec.Cmd
 	ended := false
-	if !f.Follow(os.Getpid(), 0, &Root{Report: func(r Report) {
+	if !f.follow(os.Getpid(), 0, &Root{Report: func(r Report) {
 		if r.Kind == Dropped {
 			dropped += r.Lost
 		}

@@ -15,7 +15,7 @@ import (
 
 // host is a host whose processes are files.
 type fakeHost struct {
-	*Follower
+	*follower
 	t       *testing.T
 	dir     string
 	reports []string
@@ -28,9 +28,9 @@ const shimPID = 100
 // newHost returns a host with an inner shim that is followed.
 func newHost(t *testing.T, vm bool) *fakeHost {
 	h := &fakeHost{t: t, dir: t.TempDir(), started: make(map[int]uint64), now: Now()}
-	h.Follower = NewFollower(host.Proc(h.dir))
+	h.follower = newFollower(host.Proc(h.dir))
 	h.process(shimPID, 1, "containerd-shim", "host")
-	if !h.Follow(shimPID, 0, &Root{VM: vm, Report: h.report}) {
+	if !h.follow(shimPID, 0, &Root{VM: vm, Report: h.report}) {
 		t.Fatal("the shim is not there")
 	}
 	h.want("listed")
@@ -124,12 +124,12 @@ func (h *fakeHost) at() time.Duration { h.now += time.Microsecond; return h.now 
 
 func (h *fakeHost) fork(parent, child int, line, where string) {
 	h.process(child, parent, line, where)
-	h.Take(Event{What: Fork, Parent: parent, PID: child, At: h.at()})
+	h.take(event{What: forked, Parent: parent, PID: child, At: h.at()})
 }
 
 func (h *fakeHost) exec(pid, parent int, line, where string) {
 	h.process(pid, parent, line, where)
-	h.Take(Event{What: Exec, PID: pid, At: h.at()})
+	h.take(event{What: executed, PID: pid, At: h.at()})
 }
 
 // runs has a process fork another one that executes something.
@@ -140,7 +140,7 @@ func (h *fakeHost) runs(parent, child int, line, where string) {
 
 func (h *fakeHost) exit(pid int, status uint32) {
 	h.gone(pid)
-	h.Take(Event{What: Exit, PID: pid, At: h.at(), Status: status})
+	h.take(event{What: exited, PID: pid, At: h.at(), Status: status})
 }
 
 const create = "/usr/bin/runc --root /run/runc --log /l --log-format json create --bundle /b --pid-file /b/init.pid c1"
@@ -217,10 +217,10 @@ func TestExecOfThread(t *testing.T) {
 	h := newHost(t, false)
 	h.runs(shimPID, 101, "/usr/bin/nvidia-container-runtime create c1", "host")
 	h.write("101/task/102/stat", "")
-	h.Take(Event{What: Exit, PID: 101, At: h.at()})
-	h.Settle(h.now)
+	h.take(event{What: exited, PID: 101, At: h.at()})
+	h.settle(h.now)
 	h.exec(101, shimPID, "/usr/bin/runc create c1", "host")
-	h.Settle(h.now + time.Second)
+	h.settle(h.now + time.Second)
 	h.exit(101, 0)
 	h.want("began 101 nvidia-container-runtime create c1 (oci_runtime)", "began 101 runc create c1 (oci_runtime)", "ended 101")
 }
@@ -231,8 +231,8 @@ func TestUnseen(t *testing.T) {
 	h := newHost(t, false)
 	h.fork(shimPID, 101, "/x", "host")
 	h.gone(101)
-	h.Take(Event{What: Exec, PID: 101, At: h.at()})
-	h.Take(Event{What: Fork, Parent: 101, PID: 102, At: h.at()})
+	h.take(event{What: executed, PID: 101, At: h.at()})
+	h.take(event{What: forked, Parent: 101, PID: 102, At: h.at()})
 	h.exit(101, 0)
 	h.want("began 101", "ended 101")
 	if len(h.nodes) != 1 {
@@ -257,7 +257,7 @@ func TestDropped(t *testing.T) {
 	h.gone(102)
 	h.process(103, shimPID, "/bin/comes", "host")
 	h.write(fmt.Sprintf("%d/task/%d/children", shimPID, shimPID), "101 103 ")
-	h.Follower.Dropped(1000)
+	h.follower.dropped(1000)
 	h.want("ended 102 lost 1", "dropped lost 1000", "runs 101 stays", "runs 103 comes", "listed")
 	h.exit(103, 0)
 	h.want("ended 103")
@@ -271,11 +271,11 @@ func TestCatchUp(t *testing.T) {
 	h.runs(200, 202, "/bin/gone", "host")
 	h.exit(202, 0)
 	h.want()
-	if !h.Follow(200, h.started[200], &Root{Report: h.report}) {
+	if !h.follow(200, h.started[200], &Root{Report: h.report}) {
 		t.Fatal("it is not there")
 	}
 	h.want("began 201 runc create c1 (oci_runtime)", "listed")
-	if h.Follow(300, 0, &Root{Report: h.report}) || h.Follow(200, 1, &Root{Report: h.report}) {
+	if h.follow(300, 0, &Root{Report: h.report}) || h.follow(200, 1, &Root{Report: h.report}) {
 		t.Error("a process that is not there, or another one of its pid, is followed")
 	}
 	h.exit(200, 0)
@@ -290,13 +290,13 @@ func TestCatchUp(t *testing.T) {
 func TestForkBomb(t *testing.T) {
 	h := newHost(t, false)
 	for pid := range maxNodes + 5 {
-		h.Take(Event{What: Fork, Parent: shimPID, PID: 1000 + pid, At: h.at()})
+		h.take(event{What: forked, Parent: shimPID, PID: 1000 + pid, At: h.at()})
 	}
 	if len(h.nodes) != maxNodes+1 || len(h.reports) != 5 {
 		t.Errorf("%d followed, %d reports", len(h.nodes), len(h.reports))
 	}
 	for pid := range maxNodes {
-		h.Take(Event{What: Exit, PID: 1000 + pid, At: h.at()})
+		h.take(event{What: exited, PID: 1000 + pid, At: h.at()})
 	}
 	h.reports = nil
 	h.runs(shimPID, 101, "/bin/a", "host")

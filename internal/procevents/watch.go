@@ -22,26 +22,26 @@ type Watcher struct {
 	Failed func(error)
 
 	mu      sync.Mutex
-	todo    []func(*Follower)
-	source  *Source
+	todo    []func(*follower)
+	source  *source
 	running bool
 	err     error
 	over    chan struct{} // closed when the last goroutine has ended; nil: there was none
 }
 
-// Follow begins to follow what is below a process, as Follower.Follow does. Reports come
+// Follow begins to follow what is below a process, as follower.follow does. Reports come
 // from a goroutine of the Watcher's. gone is called instead if there is no such process,
 // or if there are no events.
 func (w *Watcher) Follow(pid int, start uint64, r *Root, gone func(error)) {
-	w.do(func(f *Follower) {
-		if !f.Follow(pid, start, r) {
+	w.do(func(f *follower) {
+		if !f.follow(pid, start, r) {
 			gone(host.ErrGone)
 		}
 	}, gone)
 }
 
 // Leave no longer follows what is below a root. Reports of it may yet come.
-func (w *Watcher) Leave(r *Root) { w.do(func(f *Follower) { f.Leave(r) }, func(error) {}) }
+func (w *Watcher) Leave(r *Root) { w.do(func(f *follower) { f.leave(r) }, func(error) {}) }
 
 // Err returns why no events can be had; nil if they can, as far as is known.
 func (w *Watcher) Err() error {
@@ -66,7 +66,7 @@ func (w *Watcher) Close() {
 
 var errClosed = errors.New("process events are not read any more")
 
-func (w *Watcher) do(what func(*Follower), failed func(error)) {
+func (w *Watcher) do(what func(*follower), failed func(error)) {
 	w.mu.Lock()
 	defer w.mu.Unlock()
 	if w.err != nil {
@@ -105,7 +105,7 @@ func (w *Watcher) run(over chan struct{}) {
 
 func (w *Watcher) watch() (err error) {
 	hasten()
-	var source *Source
+	var source *source
 	defer func() {
 		if v := recover(); v != nil {
 			err = fmt.Errorf("process events: panic: %v\n%s", v, debug.Stack())
@@ -129,7 +129,7 @@ func (w *Watcher) watch() (err error) {
 	w.mu.Lock()
 	w.source = source
 	w.mu.Unlock()
-	f := NewFollower("/proc")
+	f := newFollower("/proc")
 	for {
 		more, err := w.next(f)
 		if !more || err != nil {
@@ -159,7 +159,7 @@ func hasten() {
 }
 
 // next does what is to be done, and reports whether anything is left to follow.
-func (w *Watcher) next(f *Follower) (more bool, err error) {
+func (w *Watcher) next(f *follower) (more bool, err error) {
 	w.mu.Lock()
 	todo := w.todo
 	w.todo = nil
@@ -186,18 +186,18 @@ const (
 )
 
 // read takes the events that have come, after the first one.
-func (w *Watcher) read(s *Source, f *Follower) error {
+func (w *Watcher) read(s *source, f *follower) error {
 	wait := forever
-	if soon := f.Settle(Now()); soon > 0 {
+	if soon := f.settle(Now()); soon > 0 {
 		wait = soon
 	}
 	n := 0
-	lost, err := s.Read(wait, func(e Event) { n++; f.Take(e) })
+	lost, err := s.Read(wait, func(e event) { n++; f.take(e) })
 	switch {
 	case err != nil:
 		return fmt.Errorf("process events: %w", err)
 	case lost > 0:
-		f.Dropped(lost)
+		f.dropped(lost)
 	}
 	switch {
 	case f.moved:

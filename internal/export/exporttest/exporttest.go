@@ -52,7 +52,7 @@ func (r *Recorder) Take(scope string, span export.Ended) {
 	}
 	r.mu.Lock()
 	defer r.mu.Unlock()
-	r.spans = append(r.spans, Span(scope, all.Spans[0]))
+	r.spans = append(r.spans, stub(scope, all.Spans[0]))
 }
 
 // Ended returns the spans that have ended, in that order.
@@ -62,8 +62,8 @@ func (r *Recorder) Ended() []sdktrace.ReadOnlySpan {
 	return slices.Clone(r.spans)
 }
 
-// Span returns a span of OTLP's in the form of the SDK's.
-func Span(scope string, s *tracepb.Span) sdktrace.ReadOnlySpan {
+// stub returns a span of OTLP's in the form of the SDK's.
+func stub(scope string, s *tracepb.Span) sdktrace.ReadOnlySpan {
 	stub := tracetest.SpanStub{
 		Name:                 s.Name,
 		SpanContext:          contextOf(s.TraceId, s.SpanId, s.Flags, s.TraceState, false),

@@ -50,13 +50,13 @@ const (
 	maxTraces = 1 << 14
 )
 
-// Verdict says what becomes of a record.
-type Verdict int
+// verdict says what becomes of a record.
+type verdict int
 
 const (
-	Ship Verdict = iota
-	Hold
-	Out // never shipped
+	Ship verdict = iota
+	hold
+	out // never shipped
 )
 
 // Key identifies a run of a sandbox: a hash of its id and its service.instance.id.
@@ -110,7 +110,7 @@ func New(o Options, decided map[Key]bool) *Sampler {
 }
 
 // Take says what becomes of a record. If it is held, the sampler remembers where it is.
-func (s *Sampler) Take(r journal.Record, t *tracepb.TracesData, now time.Time) Verdict {
+func (s *Sampler) Take(r journal.Record, t *tracepb.TracesData, now time.Time) verdict {
 	if s.opts.Only == "" || s.opts.Only == All {
 		return Ship
 	}
@@ -120,7 +120,7 @@ func (s *Sampler) Take(r journal.Record, t *tracepb.TracesData, now time.Time) V
 	switch at := rangeOf(r); {
 	case r.Kind == journal.KindPosted:
 		p := posted{at, r.Time, tracesOf(t)}
-		if v = s.judge(p, now); v == Hold {
+		if v = s.judge(p, now); v == hold {
 			s.posted = append(s.posted, p)
 		}
 	default:
@@ -133,12 +133,12 @@ func (s *Sampler) Take(r journal.Record, t *tracepb.TracesData, now time.Time) V
 		case !x.decided:
 			x.held = append(x.held, at)
 			s.held++
-			v = Hold
+			v = hold
 		case !x.in:
-			v = Out
+			v = out
 		}
 	}
-	if v == Out {
+	if v == out {
 		s.out += r.Spans
 	}
 	s.bound()
@@ -283,15 +283,15 @@ func tracesOf(t *tracepb.TracesData) (ids []traceID) {
 
 // judge says what becomes of spans of other programs: what becomes of the sandboxes in
 // their traces. A zero now is not late.
-func (s *Sampler) judge(p posted, now time.Time) Verdict {
+func (s *Sampler) judge(p posted, now time.Time) verdict {
 	late := !now.IsZero() && now.Sub(p.since) >= grace
-	v := Out
+	v := out
 	for _, id := range p.traces {
 		switch owners := s.traces[id]; {
 		case slices.ContainsFunc(owners, func(x *run) bool { return !x.decided }):
-			return Hold
+			return hold
 		case len(owners) == 0 && !late:
-			return Hold
+			return hold
 		case len(owners) == 0 || slices.ContainsFunc(owners, func(x *run) bool { return x.in }):
 			v = Ship
 		}
@@ -306,7 +306,7 @@ func (s *Sampler) judgeAll(now time.Time) {
 		switch s.judge(p, now) {
 		case Ship:
 			s.ready = append(s.ready, p.at)
-		case Out:
+		case out:
 			s.out += p.at.Spans
 		default:
 			return false

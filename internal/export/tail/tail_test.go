@@ -52,12 +52,12 @@ func data(sandbox, run string, spans ...*tracepb.Span) *tracepb.TracesData {
 }
 
 // pod takes spans of a sandbox's first run.
-func (f *feed) pod(sandbox string, spans ...*tracepb.Span) Verdict {
+func (f *feed) pod(sandbox string, spans ...*tracepb.Span) verdict {
 	return f.Take(f.record(journal.KindTraces, len(spans)), data(sandbox, "1", spans...), f.now)
 }
 
 // others takes spans of other programs.
-func (f *feed) others(spans ...*tracepb.Span) Verdict {
+func (f *feed) others(spans ...*tracepb.Span) verdict {
 	return f.Take(f.record(journal.KindPosted, len(spans)), data("", "", spans...), f.now)
 }
 
@@ -81,16 +81,16 @@ func TestDecisions(t *testing.T) {
 	for name, c := range map[string]struct {
 		o     Options
 		spans []*tracepb.Span
-		want  Verdict
+		want  verdict
 	}{
 		"all":                    {Options{}, []*tracepb.Span{span(1, names.SandboxStart, ms, false)}, Ship},
-		"quick":                  {slow, []*tracepb.Span{span(1, names.SandboxStart, ms, false)}, Out},
+		"quick":                  {slow, []*tracepb.Span{span(1, names.SandboxStart, ms, false)}, out},
 		"slow":                   {slow, []*tracepb.Span{span(1, names.SandboxStart, time.Second, false)}, Ship},
-		"slow, but not failed":   {Options{Only: Failed, SlowStart: time.Second}, []*tracepb.Span{span(1, names.SandboxStart, time.Hour, false)}, Out},
+		"slow, but not failed":   {Options{Only: Failed, SlowStart: time.Second}, []*tracepb.Span{span(1, names.SandboxStart, time.Hour, false)}, out},
 		"failed":                 {Options{Only: Failed}, []*tracepb.Span{span(1, names.SandboxStart, ms, false), span(1, "x", 0, true)}, Ship},
 		"deleted before a start": {Options{Only: Failed}, []*tracepb.Span{span(1, names.ShimDelete, ms, false)}, Ship},
 		"switched on":            {Options{Only: Failed}, []*tracepb.Span{span(1, names.SwitchedOn, 0, false)}, Ship},
-		"undecided":              {slow, []*tracepb.Span{span(1, "Create", time.Hour, true)}, Hold},
+		"undecided":              {slow, []*tracepb.Span{span(1, "Create", time.Hour, true)}, hold},
 		"ratio 1":                {Options{Only: Failed, Ratio: 1}, []*tracepb.Span{span(1, names.SandboxStart, ms, false)}, Ship},
 	} {
 		f := newFeed(c.o)
@@ -102,7 +102,7 @@ func TestDecisions(t *testing.T) {
 	f := newFeed(Options{Only: Failed})
 	poll := span(1, "State", 0, true)
 	poll.Attributes = []*commonpb.KeyValue{{Key: names.Expected, Value: &commonpb.AnyValue{Value: &commonpb.AnyValue_BoolValue{BoolValue: true}}}}
-	if got := f.pod("a", poll, span(1, names.SandboxStart, ms, false)); got != Out {
+	if got := f.pod("a", poll, span(1, names.SandboxStart, ms, false)); got != out {
 		t.Errorf("an expected failure: %v", got)
 	}
 }
@@ -110,15 +110,15 @@ func TestDecisions(t *testing.T) {
 // TestRuns: two runs of one id are decided apart, and earlier decisions hold.
 func TestRuns(t *testing.T) {
 	f := newFeed(slow)
-	take := func(run string, s *tracepb.Span) Verdict {
+	take := func(run string, s *tracepb.Span) verdict {
 		return f.Take(f.record(journal.KindTraces, 1), data("a", run, s), f.now)
 	}
-	if take("1", span(1, names.SandboxStart, time.Minute, false)) != Ship || take("2", span(2, names.SandboxStart, ms, false)) != Out ||
+	if take("1", span(1, names.SandboxStart, time.Minute, false)) != Ship || take("2", span(2, names.SandboxStart, ms, false)) != out ||
 		take("1", span(1, "late", 0, false)) != Ship {
 		t.Error("two runs are one")
 	}
 	again := &feed{Sampler: New(slow, f.Decided()), now: begin}
-	if got := again.Take(again.record(journal.KindTraces, 1), data("a", "2", span(2, "late", 0, true)), begin); got != Out {
+	if got := again.Take(again.record(journal.KindTraces, 1), data("a", "2", span(2, "late", 0, true)), begin); got != out {
 		t.Errorf("another sampler says %v", got)
 	}
 }
@@ -141,7 +141,7 @@ func TestRatio(t *testing.T) {
 // they go after a minute.
 func TestPosted(t *testing.T) {
 	f := newFeed(slow)
-	if f.others(span(1, "RunPodSandbox", 0, false)) != Hold { // 1
+	if f.others(span(1, "RunPodSandbox", 0, false)) != hold { // 1
 		t.Error("a trace of an unknown sandbox is not held")
 	}
 	f.others(span(1, "of 1", 0, false), span(2, "of 2", 0, false)) // 2

@@ -19,8 +19,8 @@ import (
 	"github.com/shimtrace/shimtrace/internal/forwarder/vmmdir"
 )
 
-// ErrNoCID means that no VM with a CID has been found for a sandbox.
-var ErrNoCID = errors.New("the sandbox has no VM with a VSOCK CID")
+// errNoCID means that no VM with a CID has been found for a sandbox.
+var errNoCID = errors.New("the sandbox has no VM with a VSOCK CID")
 
 // CIDSource says where to look for a sandbox's CID.
 type CIDSource struct {
@@ -36,7 +36,7 @@ type CIDSource struct {
 }
 
 // FindCID returns the CID of the sandbox's VM. It keeps looking until ctx is done, then
-// returns ErrNoCID. It looks for
+// returns errNoCID. It looks for
 //
 //   - guest-cid=<n> in the command line of a QEMU that descends from the shim,
 //     where it is from QEMU's start;
@@ -74,7 +74,7 @@ func FindCID(ctx context.Context, from CIDSource) (uint32, error) {
 		select {
 		case <-ctx.Done():
 			timer.Stop()
-			return 0, fmt.Errorf("sandbox %s: %w", from.Sandbox, ErrNoCID)
+			return 0, fmt.Errorf("sandbox %s: %w", from.Sandbox, errNoCID)
 		case <-news:
 		case <-timer.C:
 		}

@@ -125,7 +125,7 @@ func TestFindCIDOrphan(t *testing.T) {
 	time.Sleep(50 * time.Millisecond) // some of the kernel's clock ticks
 	stranger := start(t, asUser(nobody), "sleep", qemu(self, 503)...)
 	stranger.ExpectPrefix("ready")
-	if cid, err := find(t, CIDSource{Sandbox: self, Shim: shim(t, stranger.PID())}, time.Second); !errors.Is(err, ErrNoCID) {
+	if cid, err := find(t, CIDSource{Sandbox: self, Shim: shim(t, stranger.PID())}, time.Second); !errors.Is(err, errNoCID) {
 		t.Errorf("found %d, %v among processes of others", cid, err)
 	}
 	orphan(qemu(self, 504)...)
@@ -145,7 +145,7 @@ func TestFindCIDContainer(t *testing.T) {
 	needRoot(t)
 	attr := &syscall.SysProcAttr{Cloneflags: syscall.CLONE_NEWPID}
 	start(t, attr, "sleep", qemu("victim", 600)...).ExpectPrefix("ready")
-	if cid, err := find(t, CIDSource{Sandbox: "victim", Shim: shim(t, os.Getpid())}, time.Second); !errors.Is(err, ErrNoCID) {
+	if cid, err := find(t, CIDSource{Sandbox: "victim", Shim: shim(t, os.Getpid())}, time.Second); !errors.Is(err, errNoCID) {
 		t.Errorf("found %d, %v in a container", cid, err)
 	}
 }
@@ -232,7 +232,7 @@ func TestGuestCID(t *testing.T) {
 }
 
 func TestFindCIDRefusesNonsense(t *testing.T) {
-	if _, err := find(t, CIDSource{Sandbox: "../.."}, time.Second); err == nil || errors.Is(err, ErrNoCID) {
+	if _, err := find(t, CIDSource{Sandbox: "../.."}, time.Second); err == nil || errors.Is(err, errNoCID) {
 		t.Errorf("sandbox ../..: %v", err)
 	}
 }

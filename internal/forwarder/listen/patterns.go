@@ -74,11 +74,11 @@ func (p Pattern) Socket(sandbox string) (string, error) {
 // maxUsers bounds the user directories looked at.
 const maxUsers = 1024
 
-// Resolve replaces {user} in a path returned by Socket; a path without it is returned
+// resolve replaces {user} in a path returned by Socket; a path without it is returned
 // unchanged. It returns false unless the socket's directory exists for a user whose VMM
 // is the sandbox's. Any user can make such a directory, so owns decides whose is
 // believed.
-func Resolve(path string, owns func(uid uint32) bool) (string, bool) {
+func resolve(path string, owns func(uid uint32) bool) (string, bool) {
 	if !strings.Contains(path, userPlaceholder) {
 		return path, true
 	}

@@ -22,7 +22,7 @@ func NewSpot(path string) *Spot { return &Spot{path: path} }
 // look at a path, and the directory exists before its VMM starts.
 const userPause = 20 * time.Millisecond
 
-// Find returns the path and whether its directory exists. For owns see Resolve.
+// Find returns the path and whether its directory exists. For owns see resolve.
 func (s *Spot) Find(owns func(uid uint32) bool) (path string, there bool) {
 	if !strings.Contains(s.path, userPlaceholder) {
 		return s.path, isThere(s.path)
@@ -33,7 +33,7 @@ func (s *Spot) Find(owns func(uid uint32) bool) (path string, there bool) {
 	s.found = ""
 	if now := time.Now(); now.Sub(s.looked) >= userPause {
 		s.looked = now
-		s.found, there = Resolve(s.path, owns)
+		s.found, there = resolve(s.path, owns)
 	}
 	return s.found, there
 }

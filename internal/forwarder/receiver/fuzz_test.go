@@ -41,7 +41,7 @@ func FuzzGRPC(f *testing.F) {
 	f.Fuzz(func(t *testing.T, b []byte, compressed bool) {
 		var sink taken
 		r := New(sink.take, Options{MaxBody: 64 << 10})
-		req := httptest.NewRequest(http.MethodPost, Method, bytes.NewReader(b))
+		req := httptest.NewRequest(http.MethodPost, grpcMethod, bytes.NewReader(b))
 		req.ProtoMajor = 2
 		req.Header.Set("Content-Type", typeGRPC)
 		if compressed {

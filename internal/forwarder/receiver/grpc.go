@@ -15,9 +15,9 @@ import (
 	"github.com/shimtrace/shimtrace/internal/losses"
 )
 
-// Method is the path of OTLP's method for spans
+// grpcMethod is the path of OTLP's method for spans
 // (opentelemetry/proto/collector/trace/v1/trace_service.proto).
-const Method = "/opentelemetry.proto.collector.trace.v1.TraceService/Export"
+const grpcMethod = "/opentelemetry.proto.collector.trace.v1.TraceService/Export"
 
 // grpcHead is the length of what precedes a message: whether it is compressed, and its
 // length (grpc/doc/PROTOCOL-HTTP2.md).
@@ -26,7 +26,7 @@ const grpcHead = 1 + 4
 // serveGRPC answers a call.
 func (r *Receiver) serveGRPC(w http.ResponseWriter, req *http.Request) {
 	w.Header().Set("Content-Type", typeGRPC)
-	if req.URL.Path != Method || req.Method != http.MethodPost {
+	if req.URL.Path != grpcMethod || req.Method != http.MethodPost {
 		end(w, w.Header(), codes.Unimplemented, "shimtrace takes spans, and nothing else")
 		return
 	}

@@ -14,8 +14,8 @@ import (
 	"github.com/shimtrace/shimtrace/internal/losses"
 )
 
-// Path is the URL path that spans are posted to over HTTP.
-const Path = "/v1/traces"
+// httpPath is the URL path that spans are posted to over HTTP.
+const httpPath = "/v1/traces"
 
 const (
 	typeProtobuf = "application/x-protobuf"
@@ -29,8 +29,8 @@ func (r *Receiver) serve(w http.ResponseWriter, req *http.Request) {
 	switch {
 	case req.ProtoMajor == 2 && (is == typeGRPC || strings.HasPrefix(is, typeGRPC+"+")):
 		r.serveGRPC(w, req)
-	case req.URL.Path != Path:
-		http.Error(w, "This is shimtrace, which takes spans in OTLP, and nothing else, at POST "+Path+" and over gRPC.", http.StatusNotFound)
+	case req.URL.Path != httpPath:
+		http.Error(w, "This is shimtrace, which takes spans in OTLP, and nothing else, at POST "+httpPath+" and over gRPC.", http.StatusNotFound)
 	case req.Method != http.MethodPost:
 		w.Header().Set("Allow", http.MethodPost)
 		http.Error(w, "Spans are posted here. shimtrace show shows them.", http.StatusMethodNotAllowed)

@@ -93,7 +93,7 @@ func TestJSON(t *testing.T) {
 // send posts a body and returns the answer.
 func send(t testing.TB, at, contentType, encoding string, body []byte) (*http.Response, []byte) {
 	t.Helper()
-	req, err := http.NewRequestWithContext(t.Context(), http.MethodPost, "http://"+at+Path, bytes.NewReader(body))
+	req, err := http.NewRequestWithContext(t.Context(), http.MethodPost, "http://"+at+httpPath, bytes.NewReader(body))
 	check(t, err)
 	req.Header.Set("Content-Type", contentType)
 	if encoding != "" {

@@ -84,7 +84,7 @@ func TestOtherRequests(t *testing.T) {
 	c := &Counters{Losses: new(losses.Tally)}
 	var sink taken
 	_, at := serving(t, sink.take, Options{Counters: c})
-	for path, status := range map[string]int{"/": 404, "/v1/metrics": 404, "/api/traces": 404, Path: 405} {
+	for path, status := range map[string]int{"/": 404, "/v1/metrics": 404, "/api/traces": 404, httpPath: 405} {
 		answer, err := http.Get("http://" + at + path)
 		check(t, err)
 		answer.Body.Close()

@@ -44,7 +44,7 @@ func TestUnixSocket(t *testing.T) {
 		client := http.Client{Transport: &http.Transport{DisableKeepAlives: true, DialContext: func(context.Context, string, string) (net.Conn, error) {
 			return dialAs(tt.uid, tt.path)
 		}}}
-		answer, err := client.Post("http://unix"+Path, typeProtobuf, bytes.NewReader(body(t, spansOf("a", some(1)...))))
+		answer, err := client.Post("http://unix"+httpPath, typeProtobuf, bytes.NewReader(body(t, spansOf("a", some(1)...))))
 		if err == nil {
 			answer.Body.Close()
 		}

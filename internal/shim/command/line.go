@@ -41,12 +41,12 @@ const (
 
 // Flags of shimtrace's own.
 const (
-	// FlagCheck may follow Guard.
-	FlagCheck = "-check"
+	// flagCheck may follow Guard.
+	flagCheck = "-check"
 	// FlagResume stands before Relay.
 	FlagResume = "-resume"
-	// FlagInner and FlagStateDir have a value.
-	FlagInner    = "-inner"
+	// flagInner and FlagStateDir have a value.
+	flagInner    = "-inner"
 	FlagStateDir = "-state-dir"
 )
 
@@ -62,7 +62,7 @@ func Parse(argv []string) Line {
 		"address":        new(string),
 		"publish-binary": new(string),
 		"socket":         new(string),
-		FlagInner[1:]:    &l.Inner,
+		flagInner[1:]:    &l.Inner,
 		FlagStateDir[1:]: &l.StateDir,
 	}
 	for i := 0; i < len(l.Args); i++ {
@@ -71,7 +71,7 @@ func Parse(argv []string) Line {
 			if slices.Contains([]string{Start, Delete, Relay, Record, Guard}, l.Args[i]) {
 				l.Action = l.Args[i]
 			}
-			l.Check = slices.Contains(l.Args[i:], FlagCheck)
+			l.Check = slices.Contains(l.Args[i:], flagCheck)
 			break
 		}
 		l.Resume = l.Resume || l.Args[i] == FlagResume
@@ -98,7 +98,7 @@ func Parse(argv []string) Line {
 func (l Line) Of(rest ...string) []string {
 	line := []string{l.Program, "-namespace", l.Namespace, "-id", l.ID, "-bundle", l.Bundle}
 	if l.Inner != "" {
-		line = append(line, FlagInner, l.Inner)
+		line = append(line, flagInner, l.Inner)
 	}
 	return append(line, rest...)
 }

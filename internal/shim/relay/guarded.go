@@ -156,15 +156,15 @@ func (e essentials) data() []byte {
 	return b
 }
 
-// Formats are those of what a relay leaves for its successor, by their versions.
-func Formats() map[string]int {
+// ownFormats are those of what a relay leaves for its successor, by their versions.
+func ownFormats() map[string]int {
 	return map[string]int{"state": savedVersion, "memory": handover.Version}
 }
 
 // Takes reports why a relay of this program could not go on with these formats, nil if it
 // could.
 func Takes(formats map[string]int) error {
-	for name, version := range Formats() {
+	for name, version := range ownFormats() {
 		if got := formats[name]; got != version {
 			return fmt.Errorf("the relay's %s has version %d, this program knows version %d", name, got, version)
 		}

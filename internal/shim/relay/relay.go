@@ -275,7 +275,7 @@ func (p *Process) Run() {
 // client returns what the guard is to know of the relay.
 func (p *Process) client() guard.ClientOptions {
 	o := p.Guard
-	o.Who.ID, o.Who.Formats = p.state.RelaySock, Formats()
+	o.Who.ID, o.Who.Formats = p.state.RelaySock, ownFormats()
 	if p.state.Sandbox != "" { // a successor learns it later, and has it from the guard
 		o.Who.Sandbox, o.Who.Pod = p.state.Sandbox, p.state.Pod
 	}

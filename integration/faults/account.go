@@ -23,7 +23,7 @@ func Account(t testing.TB, l *Load, lost int, recv *otlprecv.Receiver) *reliabil
 	made, failed := l.Calls()
 	spans, drops := recorded(t, l.in.Journal)
 	row := &reliability.Load{
-		Pods: l.Pods(), PodsLost: lost, Calls: made, CallsFailed: failed,
+		Pods: l.podCount(), PodsLost: lost, Calls: made, CallsFailed: failed,
 		Recorded: len(spans), Lost: drops, LongestPause: l.Longest(),
 	}
 	if recv != nil {

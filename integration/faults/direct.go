@@ -33,9 +33,9 @@ import (
 // What goes to relays directly, as containerd does, with messages that containerd has
 // no reason to send.
 
-// EchoService is the service of the shim that echoes; it has the methods Echo, Slow,
+// echoService is the service of the shim that echoes; it has the methods Echo, Slow,
 // Fail, Hang and the stream Stream.
-const EchoService = "shimtrace.test.Echo"
+const echoService = "shimtrace.test.Echo"
 
 // EchoPath makes a directory with that shim and its wrapper, for rig.Options.Path.
 func EchoPath(t testing.TB) string {
@@ -141,7 +141,7 @@ func (s *echoShim) action(name string) string {
 func (s *echoShim) alive() bool {
 	ctx, cancel := context.WithTimeout(context.Background(), patience)
 	defer cancel()
-	return s.conn.Call(ctx, EchoService, "Echo", new(wrapperspb.BytesValue), new(wrapperspb.BytesValue)) == nil
+	return s.conn.Call(ctx, echoService, "Echo", new(wrapperspb.BytesValue), new(wrapperspb.BytesValue)) == nil
 }
 
 // shutdown has the shim end, as containerd does with one whose container is deleted.
@@ -163,7 +163,7 @@ func (l *Load) echoCall() error {
 	sent := wrapperspb.Bytes(l.pattern[at : at+size])
 	err := l.made("Echo", func(ctx context.Context) error {
 		got := new(wrapperspb.BytesValue)
-		err := l.echo.conn.Call(ctx, EchoService, "Echo", sent, got)
+		err := l.echo.conn.Call(ctx, echoService, "Echo", sent, got)
 		if err == nil && !bytes.Equal(got.Value, sent.Value) {
 			err = fmt.Errorf("an echo of %d bytes is another", size)
 		}
@@ -177,7 +177,7 @@ func (l *Load) echoCall() error {
 func (l *Load) Misbehave() {
 	body := wrapperspb.Bytes(l.pattern[:100])
 	_ = l.made("Fail", func(ctx context.Context) error {
-		err := l.echo.conn.Call(ctx, EchoService, "Fail", wrapperspb.Bytes([]byte("so be it")), new(wrapperspb.BytesValue))
+		err := l.echo.conn.Call(ctx, echoService, "Fail", wrapperspb.Bytes([]byte("so be it")), new(wrapperspb.BytesValue))
 		if st := status.Convert(err); st.Code() != codes.FailedPrecondition || st.Message() != "told to fail: so be it" {
 			return fmt.Errorf("another failure: %v", err)
 		}
@@ -185,7 +185,7 @@ func (l *Load) Misbehave() {
 	})
 	_ = l.made("Slow", func(ctx context.Context) error {
 		got := new(wrapperspb.BytesValue)
-		err := l.echo.conn.Call(ctx, EchoService, "Slow", body, got)
+		err := l.echo.conn.Call(ctx, echoService, "Slow", body, got)
 		if err == nil && !bytes.Equal(got.Value, body.Value) {
 			err = errors.New("a late echo is another")
 		}
@@ -194,7 +194,7 @@ func (l *Load) Misbehave() {
 	_ = l.made("Hang", func(ctx context.Context) error {
 		ctx, cancel := context.WithTimeout(ctx, 200*time.Millisecond)
 		defer cancel()
-		err := l.echo.conn.Call(ctx, EchoService, "Hang", body, new(wrapperspb.BytesValue))
+		err := l.echo.conn.Call(ctx, echoService, "Hang", body, new(wrapperspb.BytesValue))
 		if st := status.Convert(err); st.Code() != codes.DeadlineExceeded && !errors.Is(err, context.DeadlineExceeded) {
 			return fmt.Errorf("another failure: %v", err)
 		}
@@ -205,7 +205,7 @@ func (l *Load) Misbehave() {
 // echoStream has a stream of some messages echoed.
 func (l *Load) echoStream() error {
 	err := l.made("Stream", func(ctx context.Context) error {
-		s, err := l.echo.conn.NewStream(ctx, &ttrpc.StreamDesc{StreamingClient: true, StreamingServer: true}, EchoService, "Stream", nil)
+		s, err := l.echo.conn.NewStream(ctx, &ttrpc.StreamDesc{StreamingClient: true, StreamingServer: true}, echoService, "Stream", nil)
 		if err != nil {
 			return err
 		}

@@ -175,8 +175,8 @@ func (l *Load) Stop() {
 	l.workers.Wait()
 }
 
-// PodsLost counts the pods that do not run any more as they did.
-func (l *Load) PodsLost() (lost int) {
+// podsLost counts the pods that do not run any more as they did.
+func (l *Load) podsLost() (lost int) {
 	for _, p := range l.pods {
 		if err := l.alive(p); err != nil {
 			l.t.Logf("%s is lost: %v", p.id, err)
@@ -190,8 +190,8 @@ func (l *Load) PodsLost() (lost int) {
 	return lost
 }
 
-// Pods returns how many there are to lose.
-func (l *Load) Pods() int {
+// podCount returns how many there are to lose.
+func (l *Load) podCount() int {
 	if l.echo != nil {
 		return len(l.pods) + 1
 	}
@@ -201,7 +201,7 @@ func (l *Load) Pods() int {
 // End stops the load and removes its pods; how many were lost is what it returns.
 func (l *Load) End() (lost int) {
 	l.Stop()
-	lost = l.PodsLost()
+	lost = l.podsLost()
 	for _, p := range l.pods {
 		if err := l.remove(p.id); err != nil {
 			l.t.Errorf("remove %s: %v", p.id, err)

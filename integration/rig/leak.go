@@ -16,7 +16,7 @@ import (
 func (r *Rig) waitNoLeaks(patience time.Duration) error {
 	deadline := time.Now().Add(patience)
 	for {
-		left, err := r.Leaks()
+		left, err := r.leaks()
 		if err != nil || len(left) == 0 {
 			return err
 		}
@@ -27,10 +27,10 @@ func (r *Rig) waitNoLeaks(patience time.Duration) error {
 	}
 }
 
-// Leaks lists what would be left behind if all were over now: processes,
+// leaks lists what would be left behind if all were over now: processes,
 // sockets, mounts, bundles, runc's state and cgroups. Close calls it when all
 // containers are removed; a test may, at a moment when it has removed its own.
-func (r *Rig) Leaks() ([]string, error) {
+func (r *Rig) leaks() ([]string, error) {
 	var left []string
 	for _, p := range r.Processes() {
 		left = append(left, "process "+p.String())

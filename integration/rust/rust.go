@@ -17,8 +17,8 @@ import (
 	"github.com/shimtrace/shimtrace/integration/rig"
 )
 
-// ErrNoCargo says that there is no Rust toolchain to build with.
-var ErrNoCargo = errors.New("cargo is missing: programs for tests cannot be built; install Rust (rustup.rs)")
+// errNoCargo says that there is no Rust toolchain to build with.
+var errNoCargo = errors.New("cargo is missing: programs for tests cannot be built; install Rust (rustup.rs)")
 
 // Build builds the program of that name, or finds it built, and returns its path. The
 // first build takes minutes and says so on standard error. What it makes is kept
@@ -26,7 +26,7 @@ var ErrNoCargo = errors.New("cargo is missing: programs for tests cannot be buil
 // builds at a time apart.
 func Build(ctx context.Context, name string) (string, error) {
 	if _, err := exec.LookPath("cargo"); err != nil {
-		return "", ErrNoCargo
+		return "", errNoCargo
 	}
 	_, file, _, _ := runtime.Caller(0)
 	source := filepath.Join(filepath.Dir(file), name)
@@ -81,7 +81,7 @@ func Program(t rig.TB, name string) string {
 	t.Helper()
 	program, err := Build(t.Context(), name)
 	switch {
-	case errors.Is(err, ErrNoCargo) && os.Getenv("CI") == "":
+	case errors.Is(err, errNoCargo) && os.Getenv("CI") == "":
 		t.Skipf("%v", err)
 	case err != nil:
 		t.Fatalf("%v", err)

@@ -13,8 +13,8 @@ import (
 	"path/filepath"
 )
 
-// Env names the variable that moves the cache directory.
-const Env = "SHIMTRACE_TOOLS"
+// env names the variable that moves the cache directory.
+const env = "SHIMTRACE_TOOLS"
 
 // A Tool is one build of one module at one version, or the programs of some Debian
 // packages: one directory of the cache.
@@ -110,12 +110,12 @@ func All() []Tool {
 // Root is the cache directory: $SHIMTRACE_TOOLS, else shimtrace/tools in the
 // user's cache directory. It need not exist.
 func Root() (string, error) {
-	if dir := os.Getenv(Env); dir != "" {
+	if dir := os.Getenv(env); dir != "" {
 		return filepath.Abs(dir)
 	}
 	cache, err := os.UserCacheDir()
 	if err != nil {
-		return "", fmt.Errorf("find the tools directory: %w (set %s)", err, Env)
+		return "", fmt.Errorf("find the tools directory: %w (set %s)", err, env)
 	}
 	return filepath.Join(cache, "shimtrace", "tools"), nil
 }

@@ -16,9 +16,9 @@ import (
 	"github.com/shimtrace/shimtrace/internal/shimname"
 )
 
-// Runc is the runc shim, wrapped, as CRI and ctr start it: CRI gives runc's shim
+// runc is the runc shim, wrapped, as CRI and ctr start it: CRI gives runc's shim
 // its options by the runtime's type.
-const Runc = "runc-traced"
+const runc = "runc-traced"
 
 // NerdctlRuntime is the same for nerdctl, which takes a runtime's type only, and
 // gives runc's options to types that begin as this one does.
@@ -152,11 +152,11 @@ func prepare(opts Options) (*Install, rig.Options, error) {
 		Config:  filepath.Join(dir, "config.toml"),
 		Shim:    filepath.Join(bin, shimname.Runc.Link()),
 	}
-	in.Runtime = rig.Runtime{Name: Runc, Type: rig.Runc.Type, Path: in.Shim}
+	in.Runtime = rig.Runtime{Name: runc, Type: rig.Runc.Type, Path: in.Shim}
 	if opts.Version == rig.V16 || opts.Version == rig.Host {
 		// Its client library forgets runtime_path (WithRuntimePath in task_opts.go of
 		// 1.6.20 sets what nothing reads).
-		in.Runtime = rig.Runtime{Name: Runc, Type: NerdctlRuntime}
+		in.Runtime = rig.Runtime{Name: runc, Type: NerdctlRuntime}
 	}
 	if opts.Journal != "" {
 		in.Journal = opts.Journal

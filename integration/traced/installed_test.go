@@ -64,7 +64,7 @@ func TestInstalled(t *testing.T) {
 				t.Errorf("the second time it says:\n%s", out)
 			}
 
-			pod, err := r.CRI().Run(t.Context(), cri.Pod{Name: "web", Runtime: Runc, Logs: filepath.Join(r.Dir, "logs"), Cgroup: "/" + r.Name})
+			pod, err := r.CRI().Run(t.Context(), cri.Pod{Name: "web", Runtime: runc, Logs: filepath.Join(r.Dir, "logs"), Cgroup: "/" + r.Name})
 			if err != nil {
 				t.Fatal(err)
 			}
@@ -90,7 +90,7 @@ func TestInstalled(t *testing.T) {
 			if after := state(t, file, target); after != before {
 				t.Errorf("after uninstallation it is not as before:\n%s\n%s", before, after)
 			}
-			if _, err := r.CRI().Run(t.Context(), cri.Pod{Name: "gone", Runtime: Runc, Logs: filepath.Join(r.Dir, "logs"), Cgroup: "/" + r.Name}); err == nil {
+			if _, err := r.CRI().Run(t.Context(), cri.Pod{Name: "gone", Runtime: runc, Logs: filepath.Join(r.Dir, "logs"), Cgroup: "/" + r.Name}); err == nil {
 				t.Error("the handler is still there")
 			}
 		})

@@ -33,7 +33,7 @@ type HybridOptions struct {
 // Hybrid boots a guest whose VSOCK is a Unix socket, and returns when its
 // services have been started. Close ends it.
 func Hybrid(ctx context.Context, opts HybridOptions) (*Guest, error) {
-	p, err := Find()
+	p, err := findParts()
 	if err != nil {
 		return nil, err
 	}

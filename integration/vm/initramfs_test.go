@@ -14,7 +14,7 @@ import (
 
 func parts(t *testing.T) Parts {
 	t.Helper()
-	p, err := Find()
+	p, err := findParts()
 	var absent *rig.MissingError
 	switch {
 	case errors.As(err, &absent) && os.Getenv("CI") == "":

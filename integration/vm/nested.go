@@ -45,10 +45,10 @@ type NestedOptions struct {
 // its console, beginning with "guest <cid>: ".
 type Host struct{ *Guest }
 
-// Nested boots a guest that has AF_VSOCK and guests of its own, and returns when
+// nested boots a guest that has AF_VSOCK and guests of its own, and returns when
 // the services of all have been started. Close ends them all.
-func Nested(ctx context.Context, opts NestedOptions) (*Host, error) {
-	p, err := Find()
+func nested(ctx context.Context, opts NestedOptions) (*Host, error) {
+	p, err := findParts()
 	if err != nil {
 		return nil, err
 	}
@@ -64,18 +64,18 @@ func Nested(ctx context.Context, opts NestedOptions) (*Host, error) {
 	return h, nil
 }
 
-// NestedEnv names the environment variable that lets tests start nested guests. A
+// nestedEnv names the environment variable that lets tests start nested guests. A
 // host in software emulation, with guests of its own, needs a machine for itself.
-const NestedEnv = "SHIMTRACE_NESTED"
+const nestedEnv = "SHIMTRACE_NESTED"
 
 // StartNested is Nested for the length of a test. When the machine lacks a part,
 // the test is skipped, or fails if CI is set in the environment.
 func StartNested(t rig.TB, opts NestedOptions) *Host {
 	t.Helper()
-	if os.Getenv(NestedEnv) == "" {
-		t.Skipf("guests in a guest take minutes: they run where %s is set, as make test-vm does", NestedEnv)
+	if os.Getenv(nestedEnv) == "" {
+		t.Skipf("guests in a guest take minutes: they run where %s is set, as make test-vm does", nestedEnv)
 	}
-	h, err := Nested(t.Context(), opts)
+	h, err := nested(t.Context(), opts)
 	if err != nil {
 		return started(t, h, nil, err)
 	}

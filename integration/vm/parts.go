@@ -31,9 +31,9 @@ const (
 	vsockDir     = vsockCrate + "-" + vsockVersion
 )
 
-// Find looks the parts up, without getting any. What is absent is a
+// findParts looks the parts up, without getting any. What is absent is a
 // [*rig.MissingError].
-func Find() (Parts, error) {
+func findParts() (Parts, error) {
 	root, err := toolset.Root()
 	if err != nil {
 		return Parts{}, err

@@ -60,7 +60,7 @@ soak: ## relay SOAK (default 100000) requests to the agent on one and two proces
 bench: build tools ## measure relayed against direct: latency, start time, memory
 	./integration/bench.sh
 
-picture: build tools ## make the README's picture of a pod's start, from the caller to its first instruction, as root
+picture: build tools ## make the documents' pictures of a pod's start, from the caller to its first instruction, as root
 	SHIMTRACE_WRITE_EXPLAIN=1 $(GO) -C integration test -count=1 -run TestPicture ./explain
 
 bench-idle: build tools ## measure what a hundred idle pods take of a processor

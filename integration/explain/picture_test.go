@@ -5,6 +5,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"slices"
 	"strings"
 	"testing"
 
@@ -12,8 +13,9 @@ import (
 	"github.com/shimtrace/shimtrace/integration/traced"
 )
 
-// TestPicture makes the README's picture of a pod on runc: from the caller's request to
-// the container's first instruction. "make picture" has it written there.
+// TestPicture makes the picture of a pod on runc in docs/looking.md, from the caller's
+// request to the container's first instruction, and the short one in the README. "make
+// picture" has them written there.
 func TestPicture(t *testing.T) {
 	s := start(t, traced.Options{})
 	p := s.podOf(t.Context(), "web") // as crictl does, each request has a trace of its own
@@ -25,6 +27,10 @@ func TestPicture(t *testing.T) {
 	cmd := exec.Command(filepath.Join(s.Bin, "shimtrace"), "show", "--journal", s.Journal, "--width", "110", "default/web")
 	out, err := cmd.Output()
 	check(t, err)
+	// What matters of it.
+	cmd = exec.Command(cmd.Path, append(slices.Clone(cmd.Args[1:len(cmd.Args)-1]), "--min", "15ms", "default/web")...)
+	short, err := cmd.Output()
+	check(t, err)
 	check(t, s.Rig.CRI().RemovePods(t.Context()))
 	for _, want := range []string{"RunPodSandbox", "cni.setup_pod_network", "shim start", "runc create", "StartContainer", "runc start", "critical path", "self time"} {
 		if !bytes.Contains(out, []byte(want)) {
@@ -35,14 +41,21 @@ func TestPicture(t *testing.T) {
 	if os.Getenv("SHIMTRACE_WRITE_EXPLAIN") == "" {
 		return
 	}
-	readme := filepath.Join(traced.Root(), "README.md")
-	data, err := os.ReadFile(readme)
+	write(t, "docs/looking.md", out)
+	write(t, "README.md", short)
+}
+
+// write puts a picture into its place in a document.
+func write(t *testing.T, document string, picture []byte) {
+	t.Helper()
+	path := filepath.Join(traced.Root(), document)
+	data, err := os.ReadFile(path)
 	check(t, err)
 	const begin, end = "<!-- picture: make picture -->\n```\n", "```\n<!-- end of the picture -->"
 	head, rest, ok := strings.Cut(string(data), begin)
 	_, tail, ends := strings.Cut(rest, end)
 	if !ok || !ends {
-		t.Fatal("README.md has no place for the picture")
+		t.Fatalf("%s has no place for the picture", document)
 	}
-	check(t, os.WriteFile(readme, []byte(head+begin+string(out)+end+tail), 0o644))
+	check(t, os.WriteFile(path, []byte(head+begin+string(picture)+end+tail), 0o644))
 }

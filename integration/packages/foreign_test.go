@@ -29,7 +29,7 @@ func TestForeign(t *testing.T) {
 	emulated := func(name string, args ...string) string {
 		t.Helper()
 		cmd := exec.CommandContext(t.Context(), filepath.Join(toolset.QEMUUser.Dir(tools), "qemu-aarch64-static"), append([]string{filepath.Join(dir, "usr/bin", name)}, args...)...)
-		cmd.Env = []string{"SHIMTRACE_CONFIG=/dev/null", "PATH="}
+		cmd.Env = []string{"SHIMTRACE_CONFIG=/dev/null", "PATH=/usr/local/bin:/usr/bin"}
 		out, err := cmd.CombinedOutput()
 		if err != nil {
 			t.Fatalf("%s %s: %v: %s", name, args, err, out)

@@ -232,10 +232,18 @@ func (f *follower) madeInside(n *node) (inside, ok bool) {
 	return p != n.root.place, ok
 }
 
-// enters reports that a process executes a container's program.
+// enters reports that a process executes a container's program, and what command of an OCI
+// runtime has made it; that may have ended.
 func (f *follower) enters(n *node, at time.Duration) {
 	f.remove(n)
-	n.root.Report(Report{Kind: Inside, PID: n.pid, Above: n.helperAbove(), Forked: n.forked, At: at})
+	r := Report{Kind: Inside, PID: n.pid, Above: n.helperAbove(), Forked: n.forked, At: at}
+	for a := n.above; a != nil; a = a.above {
+		if a.container != "" {
+			r.Subcommand, r.Container, r.Exec = a.subcommand, a.container, a.exec
+			break
+		}
+	}
+	n.root.Report(r)
 }
 
 // runtime returns the OCI runtime that a process is below, nil if it is below none.

@@ -171,7 +171,7 @@ func TestContainer(t *testing.T) {
 		"began 107 below-a-hook (hook) below 106", "ended 106 status 512")
 	h.runs(shimPID, 110, "/usr/bin/runc --root /r start c1", "host")
 	h.exec(105, shimPID, "/bin/program --with secrets", "c1")
-	h.want("began 110 runc start c1 (oci_runtime)", "inside 105 below 101")
+	h.want("began 110 runc start c1 (oci_runtime)", "inside 105 create c1 below 101")
 	h.runs(105, 111, "/bin/more", "c1")
 	h.exec(105, shimPID, "/bin/other", "c1")
 	h.exit(111, 0)
@@ -320,5 +320,5 @@ func TestNothingOfTheContainer(t *testing.T) {
 			t.Error(r)
 		}
 	}
-	h.want("began 101 runc create c1 (oci_runtime)", "inside 102 below 101", "began 104 runc exec c1 e1 (oci_runtime)", "inside 105 below 104", "began 106 hook (hook) below 101")
+	h.want("began 101 runc create c1 (oci_runtime)", "inside 102 create c1 below 101", "began 104 runc exec c1 e1 (oci_runtime)", "inside 105 exec c1 e1 below 104", "began 106 hook (hook) below 101")
 }

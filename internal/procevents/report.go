@@ -21,7 +21,8 @@ type Report struct {
 	Program string `json:"program,omitempty"`
 	Role    Role   `json:"role,omitempty"`
 	// Of OCI runtimes: the subcommand, and the ids of the container and the exec that it is
-	// for, where these are known positions of the command line.
+	// for, where these are known positions of the command line. Of Inside: of the OCI
+	// runtime that has made the process.
 	Subcommand string `json:"subcommand,omitempty"`
 	Container  string `json:"container,omitempty"`
 	Exec       string `json:"exec,omitempty"`

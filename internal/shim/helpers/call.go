@@ -19,6 +19,7 @@ type call struct {
 	end      time.Time // zero: it is in flight
 	failed   bool
 	lost     bool      // events were dropped meanwhile
+	named    bool      // its answer has the pid of what it has started
 	executed time.Time // a container's program
 	told     bool      // its span has that already, or has ended without
 	held     []*helper // that have ended, and wait for its end
@@ -54,23 +55,19 @@ func (o *Observer) Began(c *middleware.Call) {
 func (o *Observer) Answered(c *middleware.Call) {
 	o.mu.Lock()
 	defer o.unlock()
-	if c.PID != 0 && c.Code == 0 && (c.Method == "Create" || c.Method == "Start") {
-		if len(o.pids) >= maxPIDs {
-			clear(o.pids)
-		}
-		o.pids[int(c.PID)] = process{c.ContainerID, c.ExecID}
-	}
-	o.over(c, c.Code != 0 && !c.Expected)
+	o.answered(c)
+	o.ended(c, c.Code != 0 && !c.Expected)
 }
 
 // Lost implements middleware.Observer.
 func (o *Observer) Lost(c *middleware.Call) {
 	o.mu.Lock()
 	defer o.unlock()
-	o.over(c, false)
+	o.ended(c, false)
 }
 
-func (o *Observer) over(c *middleware.Call, failed bool) {
+func (o *Observer) ended(c *middleware.Call, failed bool) {
+	defer o.name()
 	for _, mine := range o.calls {
 		if mine.Call == c && mine.end.IsZero() {
 			mine.end, mine.failed = c.End, failed
@@ -149,23 +146,15 @@ const tick = 10 * time.Millisecond
 // clockSlack is by how much two clocks, read one after the other, may seem to differ.
 const clockSlack = time.Millisecond
 
+// inFlight reports whether the call was in flight at a moment.
+func (c *call) inFlight(at time.Time) bool {
+	return !c.Start.After(at.Add(clockSlack)) && (c.end.IsZero() || !c.end.Before(at))
+}
+
 // latest returns the call that began last, of those in flight at a moment that have it.
 func (o *Observer) latest(at time.Time, has func(*call) bool) *call {
 	for _, c := range slices.Backward(o.calls) {
-		if !c.Start.After(at.Add(clockSlack)) && (c.end.IsZero() || !c.end.Before(at)) && has(c) {
-			return c
-		}
-	}
-	return nil
-}
-
-// start returns the last call that has started a process, nil if there is none.
-func (o *Observer) start(p process) *call {
-	if p.container == "" {
-		return nil
-	}
-	for _, c := range slices.Backward(o.calls) {
-		if c.Method == "Start" && c.ContainerID == p.container && c.ExecID == p.exec {
+		if c.inFlight(at) && has(c) {
 			return c
 		}
 	}

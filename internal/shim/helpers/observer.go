@@ -1,7 +1,6 @@
 package helpers
 
 import (
-	"slices"
 	"sync"
 	"time"
 
@@ -9,7 +8,6 @@ import (
 	"go.opentelemetry.io/otel/trace"
 
 	"github.com/shimtrace/shimtrace/internal/losses"
-	"github.com/shimtrace/shimtrace/internal/names"
 	"github.com/shimtrace/shimtrace/internal/procevents"
 	"github.com/shimtrace/shimtrace/internal/shim/telemetry"
 	"github.com/shimtrace/shimtrace/middleware"
@@ -45,18 +43,17 @@ type Observer struct {
 	middleware.NopObserver
 	Options
 
-	mu    sync.Mutex
-	calls []*call // in the order of their starts
-	open  map[int]*helper
-	pids  map[int]process    // of what runs in containers, as far as answers say
-	seen  map[int]bool       // in a list that is being told
-	keep  []*middleware.Call // quiet calls with something recorded below them; see unlock
-	first time.Time          // a container's program was executed; zero: none was yet
-	await chan struct{}      // closed then, or when there is nothing to wait for
+	mu       sync.Mutex
+	calls    []*call // in the order of their starts
+	open     map[int]*helper
+	pids     map[int]process    // of containers' processes, by answers, whose program was not told of
+	nameless []*nameless        // in the order in which they were told of
+	closed   bool               // no answer will come any more
+	seen     map[int]bool       // in a list that is being told
+	keep     []*middleware.Call // quiet calls with something recorded below them; see unlock
+	first    time.Time          // a container's program was executed; zero: none was yet
+	await    chan struct{}      // closed then, or when there is nothing to wait for
 }
-
-// process is one that runs in a container.
-type process struct{ container, exec string }
 
 const (
 	// maxHelpers bounds the helpers that run or wait for the end of their call.
@@ -174,27 +171,37 @@ func (o *Observer) began(r procevents.Report, forked, at time.Time) {
 	o.Sandbox.Changed()
 }
 
-// end ends a helper. What it means that it has failed, and what it was if its name is not
-// known, is clear only when its call is over.
+// end ends a helper. One that nobody could look at may have been a container's program.
 func (o *Observer) end(h *helper, at time.Time) {
 	h.end, h.over = at, true
 	o.Sandbox.Changed()
-	if h.call != nil && h.call.end.IsZero() && (h.failed() || h.Program == "") {
+	if h.Program == "" {
+		o.awaitName(&nameless{pid: h.PID, at: h.at, helper: h})
+		return
+	}
+	o.over(h)
+}
+
+// over records a helper that is over. What it means that it has failed is clear only when
+// its call is over, too.
+func (o *Observer) over(h *helper) {
+	if h.call != nil && h.call.end.IsZero() && h.failed() {
 		h.call.held = append(h.call.held, h)
 		return
 	}
 	o.record(h)
 }
 
-// record makes the span of a helper that is over.
-func (o *Observer) record(h *helper) {
+// forget removes a helper that is over.
+func (o *Observer) forget(h *helper) {
 	if o.open[h.PID] == h {
 		delete(o.open, h.PID)
 	}
-	if p, inside := o.pids[h.PID]; inside && h.Program == "" {
-		o.execute(o.start(p), p, h.at) // it was a container's program
-		return
-	}
+}
+
+// record makes the span of a helper that is over.
+func (o *Observer) record(h *helper) {
+	o.forget(h)
 	if h.call != nil && h.call.Quiet() {
 		if !h.failed() && !h.keep && h.end.Sub(h.at) < o.Slow {
 			return
@@ -222,6 +229,8 @@ func (o *Observer) Close() {
 	o.mu.Lock()
 	defer o.unlock()
 	o.awaited()
+	o.closed = true
+	o.name()
 	for _, c := range o.calls {
 		o.release(c)
 	}
@@ -275,58 +284,5 @@ func (o *Observer) awaited() {
 	case <-o.await:
 	default:
 		close(o.await)
-	}
-}
-
-// executed notes that a container's program is executed.
-func (o *Observer) executed(r procevents.Report, at time.Time) {
-	p, known := o.pids[r.PID]
-	if above := o.open[r.Above]; !known && above != nil {
-		switch above.Subcommand {
-		case "create", "run":
-			p = process{container: above.Container}
-		case "exec":
-			p = process{container: above.Container, exec: above.Exec}
-		}
-	}
-	c := o.start(p)
-	if c == nil {
-		c = o.latest(at, func(c *call) bool { return c.Method == "Start" })
-	}
-	if c == nil {
-		c = o.latest(at, (*call).loud)
-	}
-	if c != nil && p.container == "" {
-		p = process{c.ContainerID, c.ExecID}
-	}
-	o.execute(c, p, at)
-}
-
-// execute notes it at the call that has done it.
-func (o *Observer) execute(c *call, p process, at time.Time) {
-	if p.exec == "" && o.first.IsZero() {
-		o.first = at
-		o.awaited()
-		o.Sandbox.Changed()
-	}
-	switch {
-	case !o.Sandbox.On():
-	case c == nil || c.told:
-		parent := o.Sandbox.Root()
-		if c != nil {
-			parent = c.SpanContext()
-		}
-		attrs := o.Sandbox.Attributes(p.container)
-		if p.container != "" {
-			attrs = telemetry.ContainerAttributes(p.container, attrs)
-		}
-		if p.exec != "" {
-			attrs = append(slices.Clip(attrs), attribute.String(names.Exec, p.exec))
-		}
-		_, span := o.Tracer.Start(telemetry.Remote(parent), names.ProgramExecuted, trace.WithTimestamp(at), trace.WithAttributes(attrs...))
-		span.AddEvent(names.ProgramExecuted, trace.WithTimestamp(at))
-		span.End(trace.WithTimestamp(at))
-	default:
-		c.executed = at
 	}
 }

@@ -2,7 +2,9 @@ package helpers
 
 import (
 	"context"
+	"encoding/json"
 	"errors"
+	"maps"
 	"slices"
 	"testing"
 	"time"
@@ -62,6 +64,12 @@ func (p parents) Parent(*middleware.Call) (parent, link trace.SpanContext) { ret
 // during makes a call of a container, or of an exec of its, in which something happens.
 func (w *world) during(method, container, exec string, err error, what func()) {
 	w.t.Helper()
+	w.starting(initPID, method, container, exec, err, what)
+}
+
+// starting is during; the answer has a pid.
+func (w *world) starting(pid uint64, method, container, exec string, err error, what func()) {
+	w.t.Helper()
 	var payload []byte
 	for i, text := range []string{container, exec} {
 		if text != "" {
@@ -72,7 +80,7 @@ func (w *world) during(method, container, exec string, err error, what func()) {
 	got := w.call(w.t.Context(), req, &ttrpc.Response{}, &ttrpc.UnaryClientInfo{}, func(_ context.Context, _ *ttrpc.Request, r *ttrpc.Response) error {
 		what()
 		if err == nil && (method == "Create" || method == "Start") {
-			r.Payload = protowire.AppendVarint(protowire.AppendTag(nil, 1, protowire.VarintType), initPID)
+			r.Payload = protowire.AppendVarint(protowire.AppendTag(nil, 1, protowire.VarintType), pid)
 		}
 		return err
 	})
@@ -180,6 +188,113 @@ func TestSeveralCalls(t *testing.T) {
 			t.Error("the exec is below another one's Start")
 		}
 	}
+}
+
+// executed returns how many programs a Start says that it has executed, by its exec; "": by
+// no Start.
+func (w *world) executed() map[string]int {
+	n, of := make(map[string]int), make(map[trace.SpanID]string)
+	for _, s := range w.spans.Named(start) {
+		exec := "init"
+		for _, a := range s.Attributes() {
+			if a.Key == middleware.ExecIDKey {
+				exec = a.Value.AsString()
+			}
+		}
+		of[s.SpanContext().SpanID()] = exec
+		if len(s.Events()) > 0 {
+			n[exec] += len(s.Events())
+		}
+	}
+	for _, s := range w.spans.Named(names.ProgramExecuted) {
+		n[of[s.Parent().SpanID()]]++
+	}
+	return n
+}
+
+func (w *world) wantExecuted(want map[string]int) {
+	w.t.Helper()
+	if got := w.executed(); !maps.Equal(got, want) {
+		w.t.Errorf("executed: %v, want %v", got, want)
+	}
+}
+
+// TestProgramsOfSeveral: of several Starts in flight each has its own program, which is told
+// of after the runc has ended that made it, and before the answer that has its pid.
+func TestProgramsOfSeveral(t *testing.T) {
+	for name, made := range map[string]func(exec string) procevents.Report{
+		"by the command line": func(exec string) procevents.Report { return runc("exec", "c", exec) },
+		"by the answer":       func(string) procevents.Report { return procevents.Report{} },
+		"by no exec's id":     func(string) procevents.Report { return runc("exec", "c", "") },
+	} {
+		t.Run(name, func(t *testing.T) {
+			w := newWorld(t)
+			inside := func(pid int, exec string) {
+				w.runs(pid+100, 0, "runc", runc("exec", "c", exec))
+				w.ends(pid+100, 0)
+				r := made(exec)
+				r.Kind, r.PID, r.Above, r.At = procevents.Inside, pid, pid+100, procevents.Now()
+				w.Report(r)
+			}
+			w.starting(1, "Start", "c", "e1", nil, func() {
+				w.starting(2, "Start", "c", "e2", nil, func() {
+					w.starting(3, "Start", "c", "e3", nil, func() {
+						inside(1, "e1")
+						inside(2, "e2")
+						inside(3, "e3")
+					})
+				})
+			})
+			w.wantExecuted(map[string]int{"e1": 1, "e2": 1, "e3": 1})
+			if len(w.pids)+len(w.nameless) > 0 {
+				t.Errorf("remembered: %v, %v", w.pids, w.nameless)
+			}
+		})
+	}
+}
+
+// TestGoneOfSeveral: of several Starts in flight each has its own program, which was gone
+// before anybody could look at it. A helper that was gone is none.
+func TestGoneOfSeveral(t *testing.T) {
+	w := newWorld(t)
+	w.starting(1, "Start", "c", "e1", nil, func() {
+		w.starting(2, "Start", "c", "e2", nil, func() {
+			for _, pid := range []int{1, 2, 3} {
+				w.runs(pid, 0, "", procevents.Report{})
+				w.ends(pid, 0)
+			}
+		})
+	})
+	w.wantExecuted(map[string]int{"e1": 1, "e2": 1})
+	w.spans.One(names.UnknownProgram)
+}
+
+// TestDoubt: a program that no answer names is that of the one Start that has named none;
+// of two it is nobody's.
+func TestDoubt(t *testing.T) {
+	inside := func(w *world, pid int) func() {
+		return func() {
+			w.Report(procevents.Report{Kind: procevents.Inside, PID: pid, At: procevents.Now()})
+		}
+	}
+	no := errors.New("no")
+	w := newWorld(t)
+	w.starting(1, "Start", "c", "e1", nil, func() {
+		w.starting(0, "Start", "c", "e2", no, func() {
+			inside(w, 1)()
+			inside(w, 2)()
+		})
+	})
+	w.wantExecuted(map[string]int{"e1": 1, "e2": 1})
+	w = newWorld(t)
+	w.starting(0, "Start", "c", "e1", no, func() { w.starting(0, "Start", "c", "e2", no, inside(w, 5)) })
+	w.wantExecuted(map[string]int{"": 1})
+	if attrs := w.below(names.ProgramExecuted, "").Attributes(); len(attrs) != 0 {
+		t.Errorf("a program of nobody's has %v", attrs)
+	}
+	w = newWorld(t)
+	inside(w, 5)()
+	w.wantExecuted(map[string]int{"": 1})
 }
 
 // TestFailures: a helper's failure is an error if its call has failed, otherwise somebody
@@ -316,12 +431,49 @@ func TestResume(t *testing.T) {
 	}
 }
 
+// TestResumeNameless: what awaited its name awaits it in another process, where the calls go
+// on.
+func TestResumeNameless(t *testing.T) {
+	var saved json.RawMessage
+	w := newWorld(t)
+	w.during("Start", "c", "", nil, func() {
+		w.Report(procevents.Report{Kind: procevents.Inside, PID: 1, At: procevents.Now()})
+		w.runs(2, 0, "", procevents.Report{})
+		w.ends(2, 0)
+		w.runs(3, 0, "", procevents.Report{})
+		w.ends(3, 0)
+		var err error
+		if saved, err = w.Save(); err != nil {
+			t.Fatal(err)
+		}
+	})
+	next := newWorld(t)
+	if err := next.Restore(saved); err != nil {
+		t.Fatal(err)
+	}
+	next.starting(1, "Start", "c", "e1", nil, func() {
+		next.starting(2, "Start", "c", "e2", nil, func() {})
+		if n := len(next.nameless); n != 2 {
+			t.Errorf("%d await their names, want 2", n)
+		}
+	})
+	next.wantExecuted(map[string]int{"e1": 1, "e2": 1})
+	next.spans.One(names.UnknownProgram)
+}
+
 // TestClose: what runs to the end of the relay is recorded then.
 func TestClose(t *testing.T) {
 	w := newWorld(t)
 	w.runs(1, 0, "vmm", procevents.Report{})
-	w.Close()
+	w.during("Start", "c", "", nil, func() {
+		w.Report(procevents.Report{Kind: procevents.Inside, PID: 9, At: procevents.Now()})
+		w.runs(2, 0, "", procevents.Report{})
+		w.ends(2, 0)
+		w.Close()
+	})
 	w.below("vmm", "")
+	w.below(names.UnknownProgram, start)
+	w.wantExecuted(map[string]int{"init": 1})
 }
 
 // TestBound: helpers are not remembered without bound.

@@ -17,6 +17,13 @@ import (
 type saved struct {
 	First   time.Time     `json:"first,omitzero"`
 	Helpers []savedHelper `json:"helpers,omitempty"`
+	// Programs were executed in containers, and await their names.
+	Programs []savedProgram `json:"programs,omitempty"`
+}
+
+type savedProgram struct {
+	PID int       `json:"pid"`
+	At  time.Time `json:"at"`
 }
 
 // savedHelper is a helper whose span has not ended.
@@ -41,10 +48,16 @@ func (o *Observer) Save() (json.RawMessage, error) {
 			Began: h.at, Over: h.end, Wait: uint32(h.status), Missed: h.lost,
 		})
 	}
+	for _, n := range o.nameless {
+		if n.helper == nil {
+			s.Programs = append(s.Programs, savedProgram{n.pid, n.at})
+		}
+	}
 	return json.Marshal(s)
 }
 
-// Restore takes over what another process has saved. Nobody else has the Observer yet.
+// Restore takes over what another process has saved. Nobody else has the Observer yet, and
+// no call has begun: what has no name waits until one ends.
 func (o *Observer) Restore(text json.RawMessage) error {
 	if len(text) == 0 {
 		return nil
@@ -61,10 +74,17 @@ func (o *Observer) Restore(text json.RawMessage) error {
 		ids := was.Span.SpanContext()
 		ctx := export.ContextWithIDs(telemetry.Remote(h.parent), ids.TraceID(), ids.SpanID())
 		_, h.span = o.Tracer.Start(ctx, h.name(), trace.WithTimestamp(h.at))
-		if o.open[h.PID] = h; !was.Over.IsZero() {
-			h.end, h.over = was.Over, true
+		if o.open[h.PID] = h; was.Over.IsZero() {
+			continue
+		}
+		if h.end, h.over = was.Over, true; h.Program == "" {
+			o.nameless = append(o.nameless, &nameless{pid: h.PID, at: h.at, helper: h})
+		} else {
 			o.record(h)
 		}
+	}
+	for _, was := range s.Programs {
+		o.nameless = append(o.nameless, &nameless{pid: was.PID, at: was.At})
 	}
 	return nil
 }

@@ -24,23 +24,24 @@ func blockedCommands(t *testing.T) map[string][]string {
 	state, _ := dummyRelays(t)
 	journal := writeJournal(t, shown...)
 	return map[string][]string{
-		"install":       {"install", "--bindir", t.TempDir(), "--shim", "/bin/true", "containerd-shim-none-v2"},
-		"list":          {"list", "--journal", journal},
-		"show":          {"show", "--journal", journal},
-		"show --follow": {"show", "--follow", "--journal", journal},
-		"on":            {"on", "all", "--state-dir", state},
-		"off":           {"off", "all", "--state-dir", state},
-		"status":        {"status", "--state-dir", state},
-		"upgrade":       {"upgrade", "--state-dir", state, "--program", "/bin/true"},
-		"ship":          {"ship", "--journal", journal, "--idle", "0s"},
-		"receive":       {"receive", "--listen", "127.0.0.1:0"},
-		"collect":       {"collect", "--listen", "127.0.0.1:0"},
-		"forward":       {"forward", "--dry-run", "--listen", "unix://" + filepath.Join(openDir(t), "agent.sock")},
-		"version":       {"version"},
-		"doctor":        {"doctor", "--root", openDir(t)},
-		"stats":         {"stats", "--journal", journal},
-		"explain":       {"explain", "--journal", journal},
-		"man":           {"man"}, // it writes files, and says only what is wrong
+		"install":        {"install", "--bindir", t.TempDir(), "--shim", "/bin/true", "containerd-shim-none-v2"},
+		"list":           {"list", "--journal", journal},
+		"show":           {"show", "--journal", journal},
+		"show --follow":  {"show", "--follow", "--journal", journal},
+		"on":             {"on", "all", "--state-dir", state},
+		"off":            {"off", "all", "--state-dir", state},
+		"status":         {"status", "--state-dir", state},
+		"status --watch": {"status", "--watch", "--state-dir", state},
+		"upgrade":        {"upgrade", "--state-dir", state, "--program", "/bin/true"},
+		"ship":           {"ship", "--journal", journal, "--idle", "0s"},
+		"receive":        {"receive", "--listen", "127.0.0.1:0"},
+		"collect":        {"collect", "--listen", "127.0.0.1:0"},
+		"forward":        {"forward", "--dry-run", "--listen", "unix://" + filepath.Join(openDir(t), "agent.sock")},
+		"version":        {"version"},
+		"doctor":         {"doctor", "--root", openDir(t)},
+		"stats":          {"stats", "--journal", journal},
+		"explain":        {"explain", "--journal", journal},
+		"man":            {"man"}, // it writes files, and says only what is wrong
 	}
 }
 
@@ -185,7 +186,9 @@ func TestInterruptSilentPeer(t *testing.T) {
 				t.Fatal(err)
 			}
 			args := []string{name, "--state-dir", dir}
-			if name != "status" {
+			if name == "status" {
+				args = append(args, "--wait", "1h")
+			} else {
 				args = append(args, "all")
 			}
 			p := newTool(t, "", args...)

@@ -17,7 +17,7 @@ const switchTargets = "A sandbox is named by its id or the id of one of its cont
 	"container's name, or by its pod (POD or NAMESPACE/POD). \"all\" means those that run now: one\n" +
 	"that starts later is off until it is switched on.\n\n"
 
-// switchUsage is the argument of on and off; status has no "all".
+// switchUsage is the argument of on and off.
 const switchUsage = "SANDBOX...|all"
 
 func onCommand(h *host) *cli.Command {
@@ -56,20 +56,6 @@ func offCommand(h *host) *cli.Command {
 	}
 }
 
-func statusCommand(h *host) *cli.Command {
-	return &cli.Command{
-		Name:      "status",
-		Usage:     "list the running traced sandboxes, and which are switched on",
-		ArgsUsage: "[SANDBOX...]",
-		Description: "Names are as for shimtrace on; without one, all sandboxes are listed.\n\n" +
-			"Examples:\n   shimtrace status\n   shimtrace status --json | jq 'select(.on)'",
-		Flags: switchFlags(),
-		Action: func(ctx context.Context, c *cli.Command) error {
-			return h.turn(ctx, c, control.Request{Do: control.DoStatus})
-		},
-	}
-}
-
 func switchFlags() []cli.Flag {
 	return []cli.Flag{
 		&cli.BoolFlag{Name: "json", Usage: "print one JSON object a line"},
@@ -90,7 +76,7 @@ func (h *host) stateDir(c *cli.Command) string {
 // answers.
 func (h *host) turn(ctx context.Context, c *cli.Command, r control.Request) error {
 	names := c.Args().Slice()
-	if len(names) == 0 && r.Do != control.DoStatus {
+	if len(names) == 0 {
 		return console.UsageError("%s needs the name of a sandbox, or all; shimtrace status lists them", c.FullName())
 	}
 	return relays.Operator{Dir: h.stateDir(c), Out: h.stdout, Warn: h.warn}.Ask(ctx, names, r, c.Bool("json"))

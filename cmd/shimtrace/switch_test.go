@@ -173,34 +173,53 @@ func TestOnAndOff(t *testing.T) {
 		t.Errorf("asked for %+v", r)
 	}
 	run("on box").want(t, console.OK, "was on", "")
-	run("status box").want(t, console.OK, "0123456789ab", "")
+	run("status "+patient+" box").want(t, console.OK, "0123456789ab", "")
 	run("off box").want(t, console.OK, "switched off", "")
 	run("off box").want(t, console.OK, "was off", "")
 	run("on all").want(t, console.OK, "switched on", "1 more cannot be switched")
 	run("on all").want(t, console.OK, "was on", "1 of these traces have not been chosen by trace.sampler")
 }
 
+// looksAt is an environment of which the journal is in a directory.
+func looksAt(t *testing.T, journal string) map[string]string {
+	t.Helper()
+	file := filepath.Join(t.TempDir(), "config.toml")
+	if err := os.WriteFile(file, []byte("[journal]\ndir = \""+journal+"\"\n"), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	return map[string]string{"SHIMTRACE_CONFIG": file}
+}
+
+// patient is how long tests wait for relays on a busy machine.
+const patient = "--wait=1m"
+
 func TestStatus(t *testing.T) {
 	dir, _ := dummyRelays(t)
-	r := command(t, nil, "status", "--state-dir", dir)
+	env := looksAt(t, filepath.Join(t.TempDir(), "journal"))
+	r := command(t, env, "status", patient, "--state-dir", dir)
 	r.want(t, console.OK, "SANDBOX", "")
-	if lines := strings.Split(strings.TrimSpace(r.stdout), "\n"); len(lines) != 5 ||
-		strings.Join(strings.Fields(lines[1]), " ") != "4f2a9c1b7e30 shop/web-0 kata off - -" ||
-		strings.Join(strings.Fields(lines[4]), " ") != "always shop/db-0 kata static - -" {
+	table := r.stdout[strings.Index(r.stdout, "SANDBOX"):]
+	if lines := strings.Split(strings.TrimSpace(table), "\n"); len(lines) != 5 ||
+		strings.Join(strings.Fields(lines[1]), " ") != "4f2a9c1b7e30 shop/web-0 kata off - - - - - - -" ||
+		strings.Join(strings.Fields(lines[4]), " ") != "always shop/db-0 kata static - - - - - - -" {
 		t.Errorf("got\n%s", r.stdout)
 	}
-	r = command(t, nil, "status", "--state-dir", dir, "--json", "c0ffee")
+	r = command(t, env, "status", patient, "--state-dir", dir, "--json", "c0ffee")
 	var got struct {
-		Sandbox, Mode, Runtime string
-		On                     bool
-		Containers             []struct{ ID string }
+		Relays []struct {
+			Sandbox, Mode, Runtime string
+			On                     bool
+			Containers             []struct{ ID string }
+		}
+		Journals []struct{ Dir string }
 	}
-	if err := json.Unmarshal([]byte(r.stdout), &got); err != nil {
+	if err := json.Unmarshal([]byte(r.stdout), &got); err != nil || len(got.Relays) != 1 || len(got.Journals) != 1 {
 		t.Fatalf("%v: %s", err, r.stdout)
 	}
-	if got.Sandbox != podID || got.Mode != "dynamic" || got.On || got.Runtime != "kata" || len(got.Containers) != 2 {
+	if got := got.Relays[0]; got.Sandbox != podID || got.Mode != "dynamic" || got.On || got.Runtime != "kata" || len(got.Containers) != 2 {
 		t.Errorf("got %+v", got)
 	}
+	command(t, env, "status", "--wait", "-1s").want(t, console.Usage, "", "positive")
 }
 
 // TestStateDirOfConfiguration: without --state-dir, the configured one is used.
@@ -210,14 +229,15 @@ func TestStateDirOfConfiguration(t *testing.T) {
 	if err := os.WriteFile(file, []byte("[relay]\nstate_dir = \""+dir+"\"\n"), 0o600); err != nil {
 		t.Fatal(err)
 	}
-	command(t, map[string]string{"SHIMTRACE_CONFIG": file}, "status").want(t, console.OK, "shop/web-0", "")
+	command(t, map[string]string{"SHIMTRACE_CONFIG": file}, "status", patient).want(t, console.OK, "shop/web-0", "")
 }
 
 func TestNothingToSwitch(t *testing.T) {
 	dir := t.TempDir()
-	for _, args := range []string{"on all", "off all", "on x", "status"} {
+	for _, args := range []string{"on all", "off all", "on x", "status x"} {
 		command(t, nil, append(strings.Fields(args), "--state-dir", dir)...).want(t, console.Nothing, "", "no traced sandbox runs")
 	}
+	command(t, nil, "status", patient, "--state-dir", dir).want(t, console.Nothing, "journal", "no traced sandbox runs")
 	addRelay(t, dir, "0", &dummyRelay{Relay: control.Relay{Sandbox: "always"}})
 	command(t, nil, "on", "all", "--state-dir", dir).want(t, console.Nothing, "", "none of the 1 sandboxes")
 }

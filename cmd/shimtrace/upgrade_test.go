@@ -5,7 +5,6 @@ import (
 	"encoding/json"
 	"os"
 	"path/filepath"
-	"strings"
 	"testing"
 	"time"
 
@@ -46,19 +45,22 @@ func guardHere(t *testing.T, dir, id string) *guard.Client {
 // not know.
 func TestStatusTellsTheUnguarded(t *testing.T) {
 	dir, relays := dummyRelays(t)
-	command(t, nil, "status", "--state-dir", dir).want(t, console.OK, "web-0", "there is no guard")
+	env := looksAt(t, filepath.Join(t.TempDir(), "journal"))
+	command(t, env, "status", patient, "--state-dir", dir).want(t, console.OK, "there is no guard", "")
 	guardHere(t, dir, relays["box"].RelaySock)
-	command(t, nil, "status", "--state-dir", dir).want(t, console.OK, "web-0", "3 of 4 relays are not guarded")
-	out := command(t, nil, "status", "--state-dir", dir, "--json")
-	for line := range strings.Lines(out.stdout) {
-		var r struct {
+	command(t, env, "status", patient, "--state-dir", dir).want(t, console.OK, "3 of 4 relays are not guarded", "")
+	out := command(t, env, "status", patient, "--state-dir", dir, "--json")
+	var got struct {
+		Relays []struct {
 			Sandbox string
-			Guarded bool
+			Guarded *bool
 		}
-		if err := json.Unmarshal([]byte(line), &r); err != nil {
-			t.Fatal(err)
-		}
-		if want := r.Sandbox == "box"; r.Guarded != want {
+	}
+	if err := json.Unmarshal([]byte(out.stdout), &got); err != nil || len(got.Relays) != 4 {
+		t.Fatalf("%v: %s", err, out.stdout)
+	}
+	for _, r := range got.Relays {
+		if want := r.Sandbox == "box"; r.Guarded == nil || *r.Guarded != want {
 			t.Errorf("%s: guarded is %v", r.Sandbox, r.Guarded)
 		}
 	}

@@ -48,17 +48,39 @@ type said struct {
 	On, Changed          bool
 	TraceID              string `json:"trace_id"`
 	Until                time.Time
+	Facts                *struct {
+		PID      int
+		Recorded *uint64 `json:"recorded_spans"`
+		Waiting  *int64  `json:"waiting_spans"`
+	}
 }
 
 // turn runs the tool with --json and returns what it says, by sandbox.
 func turn(t *testing.T, in *traced.Install, args ...string) map[string]said {
 	t.Helper()
+	if args[0] == "status" {
+		return statusOf(t, in, args[1:]...)
+	}
 	res := shimtrace(t, in, append(args, "--json")...)
 	check(t, res.Check())
 	all := map[string]said{}
 	for line := range strings.Lines(res.Stdout) {
 		var st said
 		check(t, json.Unmarshal([]byte(line), &st))
+		all[st.Sandbox] = st
+	}
+	return all
+}
+
+// statusOf is turn for shimtrace status.
+func statusOf(t *testing.T, in *traced.Install, names ...string) map[string]said {
+	t.Helper()
+	res := shimtrace(t, in, append([]string{"status", "--json", "--wait", "30s"}, names...)...)
+	check(t, res.Check())
+	var picture struct{ Relays []said }
+	check(t, json.Unmarshal([]byte(res.Stdout), &picture))
+	all := map[string]said{}
+	for _, st := range picture.Relays {
 		all[st.Sandbox] = st
 	}
 	return all

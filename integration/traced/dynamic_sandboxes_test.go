@@ -117,6 +117,10 @@ func TestDynamicNot(t *testing.T) {
 		t.Errorf("status %+v", st)
 	}
 	until(t, "the relay to take requests", func() bool { return len(relayFiles(t, r)) == 4 })
+	until(t, "the relay to say what it has recorded", func() bool {
+		f := turnOne(t, in, "box", "status").Facts
+		return f != nil && f.PID == relays(r)[0].PID && *f.Recorded > 0 && *f.Waiting == 0
+	})
 }
 
 // A window goes on with the relay that follows a killed one, and ends as it would.

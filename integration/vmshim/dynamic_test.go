@@ -31,6 +31,14 @@ func turn(t *testing.T, in *traced.Install, do string, names ...string) (s switc
 	if err := cmd.Run(); err != nil {
 		t.Fatalf("shimtrace %s: %v\n%s", do, err, &stderr)
 	}
+	if do == "status" {
+		var picture struct{ Relays []switched }
+		check(t, json.Unmarshal(stdout.Bytes(), &picture))
+		if len(picture.Relays) != 1 {
+			t.Fatalf("shimtrace status: %s", &stdout)
+		}
+		return picture.Relays[0]
+	}
 	check(t, json.Unmarshal(stdout.Bytes(), &s))
 	return s
 }

@@ -48,7 +48,14 @@ func (s *Shipment) Ship(ctx context.Context, once bool, idle time.Duration) (err
 		return err
 	}
 	defer func() { err = errors.Join(err, j.Close()) }()
-	return (&ship.Shipper{Dir: s.cfg.Journal.Dir, Client: client, Once: once, Idle: idle, Journal: j, Progress: s.update, Only: only(s.cfg.Export)}).Run(ctx)
+	// Not before: another Shipment of this journal may have just ended.
+	ledger, lerr := ship.OpenLedger(ship.TotalsPath(s.cfg.Journal.Dir, ""))
+	s.console.Warn(lerr)
+	progress := func(now ship.Status) {
+		s.console.Warn(ledger.Note(now))
+		s.update(now)
+	}
+	return (&ship.Shipper{Dir: s.cfg.Journal.Dir, Client: client, Once: once, Idle: idle, Journal: j, Progress: progress, Only: only(s.cfg.Export)}).Run(ctx)
 }
 
 func only(e config.Export) tail.Options {

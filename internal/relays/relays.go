@@ -1,5 +1,5 @@
 // Package relays is the operator's side of the host's relays: it finds those that a
-// name means, asks for their status, and switches their tracing on or off. It speaks to
+// name means, asks them what they do, and switches their tracing on or off. It speaks to
 // them through package control.
 package relays
 
@@ -23,8 +23,8 @@ type Operator struct {
 	Warn func(format string, args ...any)
 }
 
-// Ask sends a request to the relays that names mean ("all" or no name: every one that
-// it applies to) and prints the answers.
+// Ask has the relays switched that names mean ("all": every one that can be), and prints the
+// answers.
 func (o Operator) Ask(ctx context.Context, names []string, r control.Request, asJSON bool) error {
 	all, err := survey(ctx, o.Dir)
 	if err != nil {
@@ -34,16 +34,12 @@ func (o Operator) Ask(ctx context.Context, names []string, r control.Request, as
 	if err != nil {
 		return err
 	}
-	if r.Do == control.DoStatus {
-		o.lookForGuard(ctx, named)
-	} else {
-		askAll(ctx, named, r)
-		named = withoutEnded(named, names)
-	}
+	askAll(ctx, named, r)
+	named = withoutEnded(named, names)
 	if err := o.report(named, r.Do, asJSON); err != nil {
 		return err
 	}
-	if n := countStatic(all); n > 0 && r.Do != control.DoStatus && slices.Equal(names, []string{"all"}) {
+	if n := countStatic(all); n > 0 && slices.Equal(names, []string{"all"}) {
 		o.Warn("%d more cannot be switched: %s", n, whyStatic)
 	}
 	return failures(named)

@@ -11,8 +11,8 @@ import (
 	"github.com/shimtrace/shimtrace/internal/waterfall"
 )
 
-// relayJSON is a relay for scripts.
-type relayJSON struct {
+// Report is what is known of a relay, for scripts.
+type Report struct {
 	Sandbox      string              `json:"sandbox"`
 	Pod          string              `json:"pod,omitempty"`
 	PodNamespace string              `json:"pod_namespace,omitempty"`
@@ -21,8 +21,8 @@ type relayJSON struct {
 	Namespace    string              `json:"containerd_namespace"`
 	// Mode is the trace.mode that the sandbox was started with.
 	Mode string `json:"mode"`
-	// Guarded reports whether another relay takes over if this one dies.
-	Guarded bool `json:"guarded"`
+	// Guarded reports whether another relay takes over if this one dies; nil: nobody asked.
+	Guarded *bool `json:"guarded,omitempty"`
 	// On reports whether it is traced now, Changed whether this command changed that.
 	On      bool `json:"on"`
 	Changed bool `json:"changed"`
@@ -35,6 +35,13 @@ type relayJSON struct {
 	Ended      time.Time `json:"ended,omitzero"`
 	Unrecorded uint64    `json:"unrecorded_spans,omitempty"`
 	Error      string    `json:"error,omitempty"`
+	// Facts are nil if the relay does not answer, or is too old to know them.
+	Facts *control.Facts `json:"facts,omitempty"`
+
+	// Socket is where containerd connects to the relay; the guard knows it by that.
+	Socket string `json:"-"`
+	// Name is the sandbox's for people, empty if it has none but its id.
+	Name string `json:"-"`
 }
 
 // report prints the answers, and warns of what one would not expect.
@@ -48,19 +55,13 @@ func (o Operator) report(relays []*status, do string, asJSON bool) error {
 			unsampled++
 		}
 		if asJSON {
-			if err := enc.Encode(r.json()); err != nil {
+			if err := enc.Encode(r.report()); err != nil {
 				return err
 			}
 			continue
 		}
-		until, trace := "", ""
-		if w := r.answer.Window; w != nil {
-			trace = w.TraceID[:min(12, len(w.TraceID))]
-			if r.answer.On && !w.Until.IsZero() {
-				until = clock(w.Until)
-			}
-		}
-		t.Add(waterfall.ShortID(r.relay.Sandbox), r.shown(), runtimeOf(r.relay.Inner), r.tracing(do), until, trace)
+		is := r.report()
+		t.Add(waterfall.ShortID(is.Sandbox), is.Name, is.Runtime, r.tracing(do), is.UntilText(), is.TraceID[:min(12, len(is.TraceID))])
 	}
 	if !asJSON && len(relays) > 0 {
 		if err := t.Write(o.Out); err != nil {
@@ -71,6 +72,14 @@ func (o Operator) report(relays []*status, do string, asJSON bool) error {
 		o.Warn("%d of these traces have not been chosen by trace.sampler: nothing is recorded but calls of those that trace themselves", unsampled)
 	}
 	return nil
+}
+
+// UntilText says until when tracing is on, for people; empty if it does not end by itself.
+func (r Report) UntilText() string {
+	if !r.On || r.Until.IsZero() {
+		return ""
+	}
+	return clock(r.Until)
 }
 
 // shown returns the sandbox's name for people.
@@ -91,10 +100,6 @@ func (r *status) tracing(do string) string {
 		return "static"
 	case r.err != nil:
 		return "failed"
-	case do == control.DoStatus && r.answer.On:
-		return "on"
-	case do == control.DoStatus:
-		return "off"
 	case do == control.DoOn && r.answer.Changed:
 		return "switched on"
 	case do == control.DoOn:
@@ -105,10 +110,11 @@ func (r *status) tracing(do string) string {
 	return "was off"
 }
 
-func (r *status) json() relayJSON {
-	o := relayJSON{
+func (r *status) report() Report {
+	o := Report{
 		Sandbox: r.relay.Sandbox, Pod: r.relay.Pod, PodNamespace: r.relay.PodNamespace, Containers: r.answer.Containers,
-		Runtime: runtimeOf(r.relay.Inner), Namespace: r.relay.Namespace, Mode: "static", Guarded: r.guarded, On: true,
+		Runtime: runtimeOf(r.relay.Inner), Namespace: r.relay.Namespace, Mode: "static", On: true,
+		Facts: r.answer.Facts, Socket: r.relay.RelaySock, Name: r.shown(),
 	}
 	if r.relay.Dynamic {
 		o.Mode, o.On, o.Changed, o.Unrecorded = "dynamic", r.answer.On, r.answer.Changed, r.answer.Unrecorded

@@ -17,8 +17,6 @@ type status struct {
 	answer control.Answer // zero if the relay cannot be asked
 	err    error
 	ended  bool // its socket has no listener
-	// guarded: its sandbox survives its death.
-	guarded bool
 }
 
 // name returns the sandbox's name for messages.
@@ -45,6 +43,22 @@ func survey(ctx context.Context, dir string) ([]*status, error) {
 	}
 	askAll(ctx, all, control.Request{Do: control.DoStatus})
 	return slices.DeleteFunc(all, func(r *status) bool { return r.ended }), nil
+}
+
+// Look returns the living relays that names mean, all if there is no name, in the order of
+// their files. A relay that has not answered when ctx ends says so. The error is a
+// [console.NothingFound] if there are none.
+func Look(ctx context.Context, dir string, names []string) ([]Report, error) {
+	all, err := survey(ctx, dir)
+	if err != nil {
+		return nil, err
+	}
+	named, err := choose(all, names, control.DoStatus)
+	var reports []Report
+	for _, r := range named {
+		reports = append(reports, r.report())
+	}
+	return reports, err
 }
 
 // askAll asks relays concurrently. Those that cannot be switched may be too old to be asked.

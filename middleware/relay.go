@@ -13,6 +13,7 @@ import (
 	"go.opentelemetry.io/otel/trace"
 
 	"github.com/shimtrace/shimtrace/internal/handover"
+	"github.com/shimtrace/shimtrace/internal/host"
 )
 
 // Relay forwards ttrpc connections frame by frame and makes a span of each call
@@ -34,9 +35,6 @@ func NewRelay(opts ...Option) *Relay {
 // DialFunc opens a connection to the side that is relayed to.
 type DialFunc func(context.Context) (net.Conn, error)
 
-// acceptPause is how long Serve waits after an accept that failed.
-const acceptPause = 100 * time.Millisecond
-
 // Serve accepts connections from l and relays each to one that dial opens, until
 // l is closed, and returns when the last connection has ended. A connection for
 // which dial fails is closed. It returns nil when l was closed. ctx is dial's: its
@@ -45,21 +43,7 @@ const acceptPause = 100 * time.Millisecond
 func (r *Relay) Serve(ctx context.Context, l net.Listener, dial DialFunc) error {
 	var conns sync.WaitGroup
 	defer conns.Wait()
-	for {
-		client, err := l.Accept()
-		if errors.Is(err, net.ErrClosed) {
-			return nil
-		}
-		if err != nil {
-			// Out of descriptors or memory, most likely: the relay must live on.
-			r.spans.report(fmt.Errorf("relay accept: %w", err))
-			select {
-			case <-time.After(acceptPause):
-				continue
-			case <-ctx.Done():
-				return ctx.Err()
-			}
-		}
+	return host.AcceptAll(ctx, l.Accept, func(client net.Conn) {
 		conns.Go(func() {
 			server, err := dial(ctx)
 			if err != nil {
@@ -69,7 +53,7 @@ func (r *Relay) Serve(ctx context.Context, l net.Listener, dial DialFunc) error 
 			}
 			r.Connect(client, server)
 		})
-	}
+	}, func(err error) { r.spans.report(fmt.Errorf("relay accept: %w", err)) })
 }
 
 // Connect relays between the connection of a client and one to its server, and

@@ -47,21 +47,13 @@ func Answer(path string, state func() string, take func([]*os.File)) (io.Closer,
 	}
 	go func() {
 		room := make(chan struct{}, maxAnswers)
-		for {
-			conn, err := l.AcceptUnix()
-			if errors.Is(err, net.ErrClosed) {
-				return
-			}
-			if err != nil {
-				time.Sleep(pingTime / 10) // no descriptor is free, for instance
-				continue
-			}
+		_ = host.AcceptAll(context.Background(), l.AcceptUnix, func(conn *net.UnixConn) {
 			room <- struct{}{}
 			go func() {
 				defer func() { <-room }()
 				answer(conn, state, take)
 			}()
-		}
+		}, func(error) {})
 	}()
 	return answering{l}, nil
 }

@@ -13,6 +13,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"github.com/shimtrace/shimtrace/internal/forwarder/vmmdir"
+	"github.com/shimtrace/shimtrace/internal/host"
 	"github.com/shimtrace/shimtrace/internal/loglimit"
 )
 
@@ -33,9 +34,6 @@ const (
 	// linger is how long a socket that has lost its name still accepts: clients may
 	// have looked the name up before.
 	linger = 100 * time.Millisecond
-	// acceptPause is the pause after a failed accept, for instance for want of
-	// descriptors.
-	acceptPause = 100 * time.Millisecond
 	// bindTime is how long a VMM may take from bind to listen.
 	bindTime = time.Second
 	// fullTime is how long a VMM may leave connections in a full queue.
@@ -53,26 +51,22 @@ func (s *seat) accept(i *Interposer, report *loglimit.Reporter) {
 			s.hold.Close()
 		})
 	}()
-	for {
+	_ = host.AcceptAll(context.Background(), func() (*net.UnixConn, error) {
 		select {
 		case i.room <- struct{}{}:
 		case <-s.over:
-			return
+			return nil, net.ErrClosed
 		}
 		client, err := s.AcceptUnix()
-		if err == nil {
-			s.dials.Add(1)
-			i.conns.begin(client)
-			go i.serve(s, client)
-			continue
+		if err != nil {
+			<-i.room
 		}
-		<-i.room
-		if errors.Is(err, os.ErrDeadlineExceeded) || errors.Is(err, net.ErrClosed) {
-			return
-		}
-		report.Tell(fmt.Errorf("accept at %s: %w", s.path, err))
-		time.Sleep(acceptPause)
-	}
+		return client, err
+	}, func(client *net.UnixConn) {
+		s.dials.Add(1)
+		i.conns.begin(client)
+		go i.serve(s, client)
+	}, func(err error) { report.Tell(fmt.Errorf("accept at %s: %w", s.path, err)) })
 }
 
 // end stops accepting after linger.

@@ -4,7 +4,6 @@ import (
 	"context"
 	"errors"
 	"net"
-	"os"
 	"path/filepath"
 	"sync"
 	"time"
@@ -189,32 +188,19 @@ func (p *place) leave() {
 	}
 }
 
-// acceptPause is the pause after a failed accept, for instance for want of descriptors.
-const acceptPause = 100 * time.Millisecond
-
 // accept takes connections until the place is left.
 func (h *Hybrid) accept(s *socketFile) {
 	defer func() {
 		s.Close()
 		h.opts.Left(s.kept())
 	}()
-	var report loglimit.Reporter
-	report.To = h.opts.Warn
-	for {
-		conn, err := s.AcceptUnix()
-		switch {
-		case errors.Is(err, os.ErrDeadlineExceeded):
-			return
-		case err != nil:
-			report.Tell(err)
-			time.Sleep(acceptPause)
-			continue
-		}
+	report := loglimit.Reporter{To: h.opts.Warn}
+	_ = host.AcceptAll(context.Background(), s.AcceptUnix, func(conn *net.UnixConn) {
 		if err := host.CheckPeer(conn, s.users...); err != nil {
 			report.Tell(&net.OpError{Op: "accept", Net: "unix", Addr: &net.UnixAddr{Name: s.path, Net: "unix"}, Err: err})
 			conn.Close()
-			continue
+			return
 		}
 		h.handle(conn, Origin{Sandbox: h.sandbox, Path: s.path})
-	}
+	}, report.Tell)
 }

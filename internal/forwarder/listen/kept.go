@@ -1,12 +1,12 @@
 package listen
 
 import (
-	"errors"
+	"context"
 	"net"
 	"sync"
-	"time"
 
 	"github.com/shimtrace/shimtrace/internal/forwarder/vmmdir"
+	"github.com/shimtrace/shimtrace/internal/host"
 )
 
 // Socket is what another process needs to listen at a socket after this one, which no
@@ -47,17 +47,7 @@ func (b Socket) socketFile(users []uint32) *socketFile {
 func (b Socket) TurnAway() (stop func()) {
 	var over sync.WaitGroup
 	over.Go(func() {
-		for {
-			conn, err := b.Listener.Accept()
-			switch {
-			case errors.Is(err, net.ErrClosed):
-				return
-			case err != nil:
-				time.Sleep(acceptPause)
-			default:
-				conn.Close()
-			}
-		}
+		_ = host.AcceptAll(context.Background(), b.Listener.AcceptUnix, func(c *net.UnixConn) { c.Close() }, func(error) {})
 	})
 	return func() {
 		b.socketFile(nil).remove()

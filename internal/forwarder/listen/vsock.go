@@ -10,6 +10,7 @@ import (
 	"github.com/mdlayher/socket"
 	"golang.org/x/sys/unix"
 
+	"github.com/shimtrace/shimtrace/internal/host"
 	"github.com/shimtrace/shimtrace/internal/loglimit"
 )
 
@@ -63,23 +64,19 @@ func acceptOver(ctx context.Context, t transport, warn func(error), handle Handl
 		l, err = t.listen()
 	}
 	defer l.Close()
-	for {
-		conn, cid, err := t.accept(ctx, l)
-		switch {
-		case ctx.Err() != nil:
-			if err == nil {
-				conn.Close()
-			}
+	_ = host.AcceptAll(ctx, func() (vsockPeer, error) { return t.accept(ctx, l) }, func(p vsockPeer) {
+		if p.cid < firstGuest || ctx.Err() != nil {
+			p.Close() // from the host itself, which has no agent
 			return
-		case err != nil:
-			report.Tell(fmt.Errorf("accept at VSOCK port %d: %w", Port, err))
-			time.Sleep(acceptPause)
-		case cid < firstGuest:
-			conn.Close() // from the host itself, which has no agent
-		default:
-			handle(conn, Origin{CID: cid})
 		}
-	}
+		handle(p.Conn, Origin{CID: p.cid})
+	}, func(err error) { report.Tell(fmt.Errorf("accept at VSOCK port %d: %w", Port, err)) })
+}
+
+// vsockPeer is a connection and the CID that it comes from.
+type vsockPeer struct {
+	*socket.Conn
+	cid uint32
 }
 
 // transport is AF_VSOCK, or in tests a stand-in for it.
@@ -112,11 +109,11 @@ func listenVSOCK() (*socket.Conn, error) {
 // the host's.
 const firstGuest = 3
 
-// accept waits for the next connection and returns it with the peer's CID.
-func (t transport) accept(ctx context.Context, l *socket.Conn) (*socket.Conn, uint32, error) {
+// accept waits for the next connection.
+func (t transport) accept(ctx context.Context, l *socket.Conn) (vsockPeer, error) {
 	conn, sa, err := l.Accept(ctx, 0)
 	if err != nil {
-		return nil, 0, err
+		return vsockPeer{}, err
 	}
-	return conn, t.cid(sa), nil
+	return vsockPeer{conn, t.cid(sa)}, nil
 }

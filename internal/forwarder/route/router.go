@@ -162,23 +162,17 @@ func (r *Router) Serve(ctx context.Context, relays *host.Listener) {
 }
 
 func (r *Router) acceptRelays(relays *host.Listener) {
-	for {
+	_ = host.AcceptAll(context.Background(), func() (*net.UnixConn, error) {
 		conn, err := relays.AcceptUnix()
-		if errors.Is(err, net.ErrClosed) {
-			return
-		}
-		if err == nil {
-			if err = host.CheckPeer(conn, uint32(os.Geteuid())); err != nil {
-				conn.Close()
-			}
-		}
 		if err != nil {
-			r.warn(fmt.Errorf("relays' link: %w", err))
-			time.Sleep(acceptPause)
-			continue
+			return nil, err
 		}
-		r.welcome(conn)
-	}
+		if err := host.CheckPeer(conn, uint32(os.Geteuid())); err != nil {
+			conn.Close()
+			return nil, err
+		}
+		return conn, nil
+	}, r.welcome, func(err error) { r.warn(fmt.Errorf("relays' link: %w", err)) })
 }
 
 func (r *Router) welcome(conn *net.UnixConn) {

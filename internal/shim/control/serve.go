@@ -1,13 +1,15 @@
 package control
 
 import (
+	"context"
 	"encoding/json"
-	"errors"
 	"fmt"
 	"io"
 	"net"
 	"sync"
 	"time"
+
+	"github.com/shimtrace/shimtrace/internal/host"
 )
 
 const (
@@ -17,8 +19,6 @@ const (
 	requestTime = 2 * time.Second
 	// maxClients bounds the clients served at once; more wait to be accepted.
 	maxClients = 16
-	// acceptPause is how long Serve waits after an accept that failed.
-	acceptPause = 100 * time.Millisecond
 )
 
 // Handler answers a request. It is called for several clients at once.
@@ -57,22 +57,19 @@ func (s *Server) Close() {
 }
 
 func (s *Server) accept() {
-	for {
+	_ = host.AcceptAll(context.Background(), func() (net.Conn, error) {
 		s.slots <- struct{}{}
 		conn, err := s.listener.Accept()
 		if err != nil {
 			<-s.slots
-			if errors.Is(err, net.ErrClosed) {
-				return
-			}
-			time.Sleep(acceptPause)
-			continue
 		}
+		return conn, err
+	}, func(conn net.Conn) {
 		s.serving.Go(func() {
 			s.serve(conn)
 			<-s.slots
 		})
-	}
+	}, func(error) {})
 }
 
 // serve answers one client.

@@ -2,6 +2,8 @@ package traced_test
 
 import (
 	"fmt"
+	"os"
+	"path/filepath"
 	"strings"
 	"testing"
 	"time"
@@ -72,6 +74,23 @@ func TestRelayKilledIsFollowed(t *testing.T) {
 		found := endOf(t, in, "c1")
 		if n := len(otlprecv.Named(found, names.RelayResumed)); n != 3 {
 			t.Errorf("%d spans tell of a relay that went on, want 3", n)
+		}
+		root := otlprecv.Named(found, "sandbox start")[0]
+		correlated := "trace_id=" + root.TraceID + " span_id=" + root.ID
+		guards := func() string {
+			text, _ := os.ReadFile(filepath.Join(r.Dir, "run/shimtrace/guard.log"))
+			return string(text)
+		}
+		for line, log := range map[string]func() string{"goes on": guards, "this relay goes on for another one": r.Log} {
+			until(t, fmt.Sprintf("three lines %q with %s", line, correlated), func() bool {
+				n := 0
+				for l := range strings.Lines(log()) {
+					if strings.Contains(l, line) && strings.Contains(l, correlated) {
+						n++
+					}
+				}
+				return n == 3
+			})
 		}
 	})
 }

@@ -52,7 +52,7 @@ func (s *server) look() {
 			stuck = max(stuck, e.watch.stuck)
 		}
 		if waiting && s.hangs(r, stuck) {
-			s.opts.Logf("guard: %v does not move: it is replaced", r)
+			s.logf(r.who, "%v does not move: it is replaced", r)
 			r.cause = Hung
 			_ = unix.PidfdSendSignal(r.pidfd, unix.SIGKILL, nil, 0)
 		}

@@ -122,11 +122,11 @@ func (s *server) take(k *link, m message, files []int) (err error) {
 
 // refuse tells the other side why it is not taken.
 func (s *server) refuse(k *link, err error) {
-	who := "a process"
+	who, name := Registration{}, "a process"
 	if k.relay != nil {
-		who = k.relay.String()
+		who, name = k.relay.who, k.relay.String()
 	}
-	s.opts.Logf("guard: %s is not guarded: %v", who, err)
+	s.logf(who, "%s is not guarded: %v", name, err)
 	_ = sendPacket(k.fd, message{Type: typeRefused, Error: err.Error()})
 }
 
@@ -188,6 +188,15 @@ func (s *server) drain(k *link) {
 		s.receive(k, math.MaxInt)
 		s.drop(k)
 	}
+}
+
+// logf writes a line about a relay's sandbox, with its trace as OpenTelemetry names it in logs.
+func (s *server) logf(about Registration, format string, args ...any) {
+	line := "guard: " + fmt.Sprintf(format, args...)
+	if about.TraceID != "" {
+		line += fmt.Sprintf(" trace_id=%s span_id=%s", about.TraceID, about.SpanID)
+	}
+	s.opts.Logf("%s", line)
 }
 
 func (r *relay) String() string {

@@ -125,6 +125,10 @@ type Registration struct {
 	// Sandbox and Pod are what a person calls it by.
 	Sandbox string `json:"sandbox,omitempty"`
 	Pod     string `json:"pod,omitempty"`
+	// TraceID and SpanID are what lines of the guard's log about the sandbox belong to;
+	// empty: nothing that is recorded.
+	TraceID string `json:"trace_id,omitempty"`
+	SpanID  string `json:"span_id,omitempty"`
 	// Build is the version of the program. Formats are those of what lies in memories
 	// and entries' data, by name: a successor says whether it takes them.
 	Build   string         `json:"build,omitempty"`

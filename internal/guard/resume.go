@@ -35,7 +35,7 @@ func (s *server) follow(r *relay, cause Cause) {
 		return
 	}
 	if r.attempt >= len(s.opts.backoff) {
-		s.opts.Logf("guard: sandbox %s is without a relay: %d in a row did not stay; containerd is to clean it up", r.who.Sandbox, r.attempt)
+		s.logf(r.who, "sandbox %s is without a relay: %d in a row did not stay; containerd is to clean it up", r.who.Sandbox, r.attempt)
 		s.forget(r)
 		return
 	}
@@ -111,7 +111,7 @@ func spawn(program string, args, env []string) (p process, err error) {
 func (s *server) started(n *successor, p process, err error, cause Cause) {
 	r := n.relay
 	if err != nil {
-		s.opts.Logf("guard: sandbox %s: %v", r.who.Sandbox, err)
+		s.logf(r.who, "sandbox %s: %v", r.who.Sandbox, err)
 		if r.next == n {
 			s.failed(n, cause, err)
 		}
@@ -147,7 +147,7 @@ func (s *server) expire(n *successor) {
 	}
 	n.late = s.after(10*s.opts.second, func() {
 		if n.relay.next == n && n.pidfd >= 0 {
-			s.opts.Logf("guard: sandbox %s: its next relay, process %d, does not come up", n.relay.who.Sandbox, n.pid)
+			s.logf(n.relay.who, "sandbox %s: its next relay, process %d, does not come up", n.relay.who.Sandbox, n.pid)
 			_ = unix.PidfdSendSignal(n.pidfd, unix.SIGKILL, nil, 0)
 		}
 	})
@@ -168,7 +168,7 @@ func (s *server) tell(n *successor, cause Cause) {
 		err = s.send(n.link, message{Type: typeResume, Cause: cause, PID: r.pid, At: time.Now(), Attempt: max(r.attempt, 1)})
 	}
 	if err != nil {
-		s.opts.Logf("guard: sandbox %s: hand over to process %d: %v", r.who.Sandbox, n.pid, err)
+		s.logf(r.who, "sandbox %s: hand over to process %d: %v", r.who.Sandbox, n.pid, err)
 		_ = unix.PidfdSendSignal(n.pidfd, unix.SIGKILL, nil, 0)
 	}
 	s.expire(n)
@@ -180,12 +180,15 @@ func (s *server) succeeded(k *link, who Registration) {
 	r := n.relay
 	n.late.Stop()
 	who.ID, who.Sandbox, who.Pod = r.who.ID, cmp.Or(who.Sandbox, r.who.Sandbox), cmp.Or(who.Pod, r.who.Pod)
+	if who.TraceID == "" {
+		who.TraceID, who.SpanID = r.who.TraceID, r.who.SpanID
+	}
 	k.next, k.relay = nil, r
 	r.next, r.link = nil, k
 	r.who, r.pid, r.pidfd = who, n.pid, n.pidfd
 	r.resumed, r.began = r.resumed+1, time.Now()
 	_ = s.watch(r.pidfd, unix.EPOLLIN, func(uint32) { s.died(r) })
-	s.opts.Logf("guard: sandbox %s: process %d goes on", r.who.Sandbox, r.pid)
+	s.logf(r.who, "sandbox %s: process %d goes on", r.who.Sandbox, r.pid)
 	s.answer(r, nil)
 }
 
@@ -206,7 +209,7 @@ func (s *server) successorDied(n *successor, cause Cause) {
 	if status.Signaled() {
 		why = "signal " + status.Signal().String()
 	}
-	s.opts.Logf("guard: sandbox %s: its next relay, process %d, has ended at once: %s", r.who.Sandbox, n.pid, why)
+	s.logf(r.who, "sandbox %s: its next relay, process %d, has ended at once: %s", r.who.Sandbox, n.pid, why)
 	s.failed(n, cause, fmt.Errorf("the new process has ended: %s", why))
 }
 

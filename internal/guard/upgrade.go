@@ -121,7 +121,7 @@ func (s *server) handedOver(r *relay) {
 	n := r.next
 	if n == nil || !n.standby || n.told {
 		// Its standby has gone meanwhile. Another one follows when its process ends.
-		s.opts.Logf("guard: %v hands over, and there is no standby", r)
+		s.logf(r.who, "%v hands over, and there is no standby", r)
 		return
 	}
 	s.drop(r.link)

@@ -45,6 +45,9 @@ func (p process) record(cfg config.Config, readable bool, log *slog.Logger) int 
 	err = starter.Serve(standby.Orders{
 		Restore: func(st *state.State) error { return kata.RestoreSocket(cfg.Agent, st.Sandbox, p.Inner) },
 		Record: func(r *standby.Recording) error {
+			log, logs := telemetry.Correlate(log)
+			root, _ := r.State.Root(r.Timing.Start)
+			logs.To(func() trace.SpanContext { return root })
 			err := p.make(r, cfg, readable, log)
 			if err != nil {
 				log.Warn("the end of this container is not traced", "error", err)

@@ -63,7 +63,7 @@ func (s *sandbox) adopt(c *middleware.Call) {
 	ct.load.Do(func() {
 		notes, err := state.ReadAnnotations(c.Bundle)
 		if err != nil && !(c.SandboxID != "" && errors.Is(err, fs.ErrNotExist)) {
-			s.log.Warn("container is traced without its annotations", "container", id, "error", err)
+			s.log.WarnContext(telemetry.Remote(c.SpanContext()), "container is traced without its annotations", "container", id, "error", err)
 		}
 		attrs := notes.Container()
 		s.mu.Lock()
@@ -90,7 +90,7 @@ func (s *sandbox) exchange(c *middleware.Call, ct *container, attrs []attribute.
 		}
 	}
 	if err != nil {
-		s.log.Warn("the end of this container will not be traced", "container", c.ContainerID, "error", err)
+		s.log.WarnContext(telemetry.Remote(c.SpanContext()), "the end of this container will not be traced", "container", c.ContainerID, "error", err)
 	}
 }
 

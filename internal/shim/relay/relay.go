@@ -57,6 +57,7 @@ type Process struct {
 	Options
 	tel *telemetry.Telemetry
 
+	logs     *telemetry.Correlation
 	root     trace.SpanContext // the sandbox trace's
 	cause    trace.SpanContext // what caused the pod; invalid: not known
 	paths    state.Paths
@@ -90,6 +91,7 @@ type Process struct {
 func Prepare(o Options) (*Process, error) {
 	p := &Process{Options: o, known: make(chan struct{}), pressure: evidence.ReadPressure(procDir)}
 	close(p.known)
+	p.Log, p.logs = telemetry.Correlate(p.Log)
 	most := processors.Begin()
 	raiseOOMScore(p.Log)
 	var err error
@@ -98,6 +100,9 @@ func Prepare(o Options) (*Process, error) {
 	}
 	p.root = telemetry.NewRoot(p.Config.Trace, p.cause)
 	p.Who.Run = telemetry.RunOf(p.root, p.cause)
+	if p.Config.Trace.Mode != "dynamic" {
+		p.logs.To(func() trace.SpanContext { return p.root })
+	}
 	var waiting, held *atomic.Int64
 	if p.memory, err = newMemory(); err != nil {
 		p.Log.Warn("another relay that goes on for this one would know nothing of the sandbox", "error", err)
@@ -195,6 +200,8 @@ func (p *Process) know(was saved) {
 	if p.state.Dynamic {
 		p.sandbox.switcher = &switcher{sandbox: p.sandbox, cfg: p.Config.Trace}
 	}
+	sandbox := p.sandbox
+	p.logs.To(sandbox.inLogs)
 	if p.kata != nil {
 		p.sandbox.windows = p.kata
 		p.kata.Start(p.sandbox, p.state)
@@ -278,6 +285,9 @@ func (p *Process) client() guard.ClientOptions {
 	o.Who.ID, o.Who.Formats = p.state.RelaySock, ownFormats()
 	if p.state.Sandbox != "" { // a successor learns it later, and has it from the guard
 		o.Who.Sandbox, o.Who.Pod = p.state.Sandbox, p.state.Pod
+		if root := p.state.Trace.SpanContext(); root.IsSampled() {
+			o.Who.TraceID, o.Who.SpanID = root.TraceID().String(), root.SpanID().String()
+		}
 	}
 	o.HandOver = p.handOver
 	o.Process, o.Unrecorded = p.helperReported, p.helpersUnrecorded

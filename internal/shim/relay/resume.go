@@ -42,6 +42,7 @@ const bytesOnly = 3
 func Resume(o Options, got *guard.Resumption) (*Process, error) {
 	limitMemory()
 	p := &Process{Options: o, known: make(chan struct{})}
+	p.Log, p.logs = telemetry.Correlate(p.Log)
 	left := make(map[string]guard.Received, len(got.Entries))
 	for _, e := range got.Entries {
 		left[e.Name] = e

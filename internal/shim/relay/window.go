@@ -22,6 +22,14 @@ func (s *sandbox) On() bool { return s.switcher == nil || s.switcher.turns.On() 
 // last window, when none is open.
 func (s *sandbox) Root() trace.SpanContext { return *s.rootNow.Load() }
 
+// inLogs returns the context of what is logged now, unsampled if nothing is recorded.
+func (s *sandbox) inLogs() trace.SpanContext {
+	if !s.On() {
+		return trace.SpanContext{}
+	}
+	return s.Root()
+}
+
 // cause returns the context of what caused the pod, invalid if it is not known.
 func (s *sandbox) cause() trace.SpanContext {
 	s.mu.Lock()

@@ -104,7 +104,7 @@ func collectCommand(h *host) *cli.Command {
 			}
 			reload := collect.Reloader(h.getenv, load)
 			all, _ := load()
-			if c.Name == "ship" && all[0].Export.Endpoint == "" {
+			if c.Name == "ship" && !all[0].Export.Ships() {
 				return errNowhere
 			}
 			idle := c.Duration("idle")
@@ -131,20 +131,10 @@ var errNowhere = errors.New("there is nowhere to ship to: set endpoint in [expor
 
 // shipOnce ships the present content of a journal.
 func shipOnce(ctx context.Context, cfg config.Config, say *console.Console) error {
-	if cfg.Export.Endpoint == "" {
+	if !cfg.Export.Ships() {
 		return errNowhere
 	}
-	s := collect.NewShipment(cfg, say)
-	ctx, stop := context.WithCancel(ctx)
-	watched := make(chan struct{})
-	go func() {
-		defer close(watched)
-		say.Watch(ctx, time.Second, func() console.Status { return console.Status{Line: collect.Line(s.Status())} })
-	}()
-	err := s.Ship(ctx, true, 0)
-	stop()
-	<-watched
-	say.End(collect.Line(s.Status()))
+	err := collect.Once(ctx, cfg, say)
 	if errors.Is(err, journal.ErrShipped) {
 		say.Warn(err)
 		return nil

@@ -51,7 +51,7 @@ func TestShipOnce(t *testing.T) {
 // TestShipHeld: it is no failure if another process ships.
 func TestShipHeld(t *testing.T) {
 	dir := writeJournal(t, shown...)
-	lock, err := journal.LockShipping(dir)
+	lock, err := journal.LockShipping(dir, "")
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -151,7 +151,7 @@ type shipping struct {
 
 func shipTo(t *testing.T, endpoint, protocol string) *shipping {
 	t.Helper()
-	cfg := config.Default().Export
+	cfg := config.Default().Export.Target
 	cfg.Endpoint, cfg.Protocol = endpoint, protocol
 	client, err := client.New(cfg)
 	if err != nil {

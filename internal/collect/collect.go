@@ -57,8 +57,10 @@ func Run(ctx context.Context, o Options, c *console.Console) error {
 // pending reports whether a shipped journal has something to ship.
 func pending(all []config.Config) bool {
 	for _, cfg := range all {
-		if cfg.Export.Endpoint != "" && ship.Pending(cfg.Journal.Dir) {
-			return true
+		for _, target := range cfg.Export.All() {
+			if ship.Pending(cfg.Journal.Dir, target.Name) {
+				return true
+			}
 		}
 	}
 	return false
@@ -102,8 +104,8 @@ func run(ctx context.Context, o Options, c *console.Console) error {
 
 	var background sync.WaitGroup
 	background.Go(func() { giveBack(ctx, r.counters.Bodies.Load) })
-	s := shipments{console: c}
-	s.follow(o.Configurations, o.Idle)
+	s := NewShipments(c)
+	s.Follow(o.Configurations, o.Idle)
 	status := func() console.Status { return join(join(r.status(), r.programs.status()), s.status()) }
 	background.Go(func() { c.Watch(ctx, 2*lookInterval, status) })
 	received := make(chan struct{})
@@ -111,10 +113,10 @@ func run(ctx context.Context, o Options, c *console.Console) error {
 		defer close(received)
 		r.run(ctx)
 	}()
-	failure := look(ctx, o, r, &s)
+	failure := look(ctx, o, r, s)
 	stop()
 	<-received
-	s.close()
+	s.Close()
 	background.Wait()
 	c.End(status().Line)
 	return failure
@@ -122,7 +124,7 @@ func run(ctx context.Context, o Options, c *console.Console) error {
 
 // look keeps reception and shipments up to date until ctx is done or nothing is left to
 // do.
-func look(ctx context.Context, o Options, r *reception, s *shipments) error {
+func look(ctx context.Context, o Options, r *reception, s *Shipments) error {
 	tick := time.NewTicker(lookInterval)
 	defer tick.Stop()
 	busy, slow := time.Now(), time.Now()
@@ -144,7 +146,7 @@ func look(ctx context.Context, o Options, r *reception, s *shipments) error {
 			r.setListen(all[0].Jaeger.Listen)
 			otlp = all[0].OTLP
 			r.console.Warn(r.programs.follow(otlp))
-			s.follow(all, o.Idle)
+			s.Follow(all, o.Idle)
 			r.console.Info("the configuration has changed, and is in effect")
 		}
 		relays := r.router.Snapshot().Relays > 0

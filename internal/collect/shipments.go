@@ -1,6 +1,7 @@
 package collect
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -19,9 +20,11 @@ import (
 	"github.com/shimtrace/shimtrace/internal/export/tail"
 )
 
-// Shipment brings one journal to its collector.
-type Shipment struct {
+// shipment brings one journal to one target.
+type shipment struct {
 	cfg     config.Config
+	target  config.Target
+	choice  *ship.Choice
 	console *console.Console
 
 	mu      sync.Mutex
@@ -30,15 +33,11 @@ type Shipment struct {
 	idle    bool
 }
 
-func NewShipment(cfg config.Config, c *console.Console) *Shipment {
-	return &Shipment{cfg: cfg, console: c}
-}
-
-// Ship ships what is in the journal, once, or until nothing new has come for the idle
+// ship ships what is in the journal, once, or until nothing new has come for the idle
 // time (0: for ever). The error is [journal.ErrShipped] if another process ships the
 // journal.
-func (s *Shipment) Ship(ctx context.Context, once bool, idle time.Duration) (err error) {
-	client, err := client.New(s.cfg.Export)
+func (s *shipment) ship(ctx context.Context, once bool, idle time.Duration) (err error) {
+	client, err := client.New(s.target)
 	if err != nil {
 		return err
 	}
@@ -48,23 +47,56 @@ func (s *Shipment) Ship(ctx context.Context, once bool, idle time.Duration) (err
 		return err
 	}
 	defer func() { err = errors.Join(err, j.Close()) }()
-	// Not before: another Shipment of this journal may have just ended.
-	ledger, lerr := ship.OpenLedger(ship.TotalsPath(s.cfg.Journal.Dir, ""))
-	s.console.Warn(lerr)
+	if err := journal.Begin(s.cfg.Journal.Dir, s.target.Name); err != nil {
+		return err
+	}
+	// Not before: another shipment to this target may have just ended.
+	ledger, lerr := ship.OpenLedger(ship.TotalsPath(s.cfg.Journal.Dir, s.target.Name))
+	s.warn(lerr)
 	progress := func(now ship.Status) {
-		s.console.Warn(ledger.Note(now))
+		s.warn(ledger.Note(now))
 		s.update(now)
 	}
-	return (&ship.Shipper{Dir: s.cfg.Journal.Dir, Client: client, Once: once, Idle: idle, Journal: j, Progress: progress, Only: only(s.cfg.Export)}).Run(ctx)
+	return (&ship.Shipper{Dir: s.cfg.Journal.Dir, Target: s.target.Name, Client: client, Once: once, Idle: idle, Journal: j, Progress: progress, Choice: s.choice}).Run(ctx)
 }
 
 func only(e config.Export) tail.Options {
 	return tail.Options{Only: e.Only, SlowStart: time.Duration(e.SlowStart), Ratio: e.Ratio}
 }
 
+// warn writes a warning, of a target with a name with that.
+func (s *shipment) warn(err error) {
+	if err != nil && s.target.Name != "" {
+		err = &named{s.target.Name, err}
+	}
+	s.console.Warn(err)
+}
+
+// named is an error about a target.
+type named struct {
+	name string
+	err  error
+}
+
+// Error implements error.
+func (e *named) Error() string { return e.name + ": " + e.err.Error() }
+
+// Unwrap returns the error.
+func (e *named) Unwrap() error { return e.err }
+
+// Cause returns what is the same at each attempt; see [console.Console.Warn].
+func (e *named) Cause() string {
+	cause := e.err.Error()
+	var known interface{ Cause() string }
+	if errors.As(e.err, &known) {
+		cause = known.Cause()
+	}
+	return e.name + ": " + cause
+}
+
 // update notes the progress. It warns of what the collector says of spans that it took,
 // refused or failed on, and of why it cannot be reached.
-func (s *Shipment) update(now ship.Status) {
+func (s *shipment) update(now ship.Status) {
 	s.mu.Lock()
 	said := s.status.Notice
 	s.status, s.failure = now, nil
@@ -73,10 +105,10 @@ func (s *Shipment) update(now ship.Status) {
 	}
 	s.mu.Unlock()
 	if now.Notice != said {
-		s.console.Warn(now.Notice)
+		s.warn(now.Notice)
 	}
 	if now.Err != nil {
-		s.console.Warn(fmt.Errorf("%w; trying again, and nothing is lost meanwhile", now.Err))
+		s.warn(fmt.Errorf("%w; trying again, and nothing is lost meanwhile", now.Err))
 	}
 }
 
@@ -84,19 +116,19 @@ func (s *Shipment) update(now ship.Status) {
 // another process does.
 const pause = 5 * time.Second
 
-// Run ships until ctx is done, and for a bounded time after that.
-func (s *Shipment) Run(ctx context.Context, idle time.Duration) {
+// run ships until ctx is done, and for a bounded time after that.
+func (s *shipment) run(ctx context.Context, idle time.Duration) {
 	for {
-		err := s.Ship(ctx, false, idle)
+		err := s.ship(ctx, false, idle)
 		if ctx.Err() != nil {
 			return
 		}
 		waited := err == nil && idle > 0
 		if errors.Is(err, journal.ErrShipped) {
-			s.console.Warn(fmt.Errorf("another process ships the journal %s", s.cfg.Journal.Dir))
+			s.warn(fmt.Errorf("another process ships the journal %s", s.cfg.Journal.Dir))
 			err = nil
 		} else {
-			s.console.Warn(err)
+			s.warn(err)
 		}
 		s.mu.Lock()
 		s.idle, s.failure = true, err
@@ -112,16 +144,26 @@ func (s *Shipment) Run(ctx context.Context, idle time.Duration) {
 	}
 }
 
-// Status returns what has been shipped so far.
-func (s *Shipment) Status() ship.Status {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	return s.status
+// Shipped is what has been shipped so far of the journal in Dir to a target, whose name is
+// empty if it is that of [export] itself.
+type Shipped struct {
+	Dir, Target string
+	ship.Status
 }
 
-// Line describes a status in one line.
-func Line(s ship.Status) string {
-	line := console.Spans(s.Shipped) + " shipped"
+func (s *shipment) shipped() Shipped {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return Shipped{s.cfg.Journal.Dir, s.target.Name, s.status}
+}
+
+// Line describes it in one line.
+func (s Shipped) Line() string {
+	line := ""
+	if s.Target != "" {
+		line = s.Target + ": "
+	}
+	line += console.Spans(s.Shipped) + " shipped"
 	rejected := 0
 	for _, n := range s.Rejected {
 		rejected += n
@@ -141,57 +183,128 @@ func Line(s ship.Status) string {
 	return line
 }
 
-// shipments are the running shipments of all journals, by directory.
-type shipments struct {
+// Shipments are the running shipments of journals, one for each target of each.
+type Shipments struct {
 	console *console.Console
 
 	mu  sync.Mutex
-	all map[string]*shipment
+	all map[way]*running
+	// choices are the journals', by directory: their targets get the same sandboxes.
+	choices map[string]*ship.Choice
+	// last is closed when nothing is at work on a way; the next shipment waits for it.
+	last map[way]<-chan struct{}
 }
 
-// shipment is a running Shipment.
-type shipment struct {
-	*Shipment
-	end  context.CancelFunc
-	over chan struct{}
+// way is a journal's directory and the name of a target.
+type way struct{ dir, target string }
+
+// NewShipments returns an empty set.
+func NewShipments(c *console.Console) *Shipments {
+	return &Shipments{console: c, all: make(map[way]*running), choices: make(map[string]*ship.Choice), last: make(map[way]<-chan struct{})}
 }
 
-// follow starts the shipments of the given configurations and ends the others.
-func (s *shipments) follow(all []config.Config, idle time.Duration) {
+// running is a shipment that runs.
+type running struct {
+	*shipment
+	end context.CancelFunc
+}
+
+// Follow starts the shipments of the given configurations and ends the others. Of targets
+// that are no more configured beside others, nothing is kept.
+func (s *Shipments) Follow(all []config.Config, idle time.Duration) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	now := make(map[string]*shipment)
+	now := make(map[way]*running)
 	for _, cfg := range all {
-		if cfg.Export.Endpoint == "" {
-			continue
-		}
-		before := s.all[cfg.Journal.Dir]
-		if before != nil && before.cfg.Journal == cfg.Journal && reflect.DeepEqual(before.cfg.Export, cfg.Export) {
-			now[cfg.Journal.Dir] = before
-			continue
-		}
-		ctx, end := context.WithCancel(context.Background())
-		next := &shipment{NewShipment(cfg, s.console), end, make(chan struct{})}
-		now[cfg.Journal.Dir] = next
-		go func() {
-			defer close(next.over)
-			if before != nil {
-				<-before.over
+		choice := s.choose(cfg)
+		for _, target := range cfg.Export.All() {
+			at := way{cfg.Journal.Dir, target.Name}
+			before := s.all[at]
+			if before != nil && before.same(cfg, target) {
+				now[at] = before
+				continue
 			}
-			next.Run(ctx, idle)
-		}()
+			now[at] = s.start(at, &shipment{cfg: cfg, target: target, choice: choice, console: s.console}, idle)
+		}
 	}
-	for dir, before := range s.all {
-		if now[dir] != before {
+	for at, before := range s.all {
+		if now[at] != before {
 			before.end()
 		}
 	}
 	s.all = now
+	maps.DeleteFunc(s.last, func(at way, over <-chan struct{}) bool {
+		select {
+		case <-over:
+			return s.all[at] == nil
+		default:
+			return false
+		}
+	})
+	for _, cfg := range all {
+		s.forget(cfg)
+	}
+}
+
+// choose returns a journal's choice of what is shipped.
+func (s *Shipments) choose(cfg config.Config) *ship.Choice {
+	choice := s.choices[cfg.Journal.Dir]
+	if choice == nil && cfg.Export.Ships() {
+		choice = ship.NewChoice(cfg.Journal.Dir, only(cfg.Export))
+		s.choices[cfg.Journal.Dir] = choice
+	} else if choice != nil {
+		choice.Set(only(cfg.Export))
+	}
+	return choice
+}
+
+// same reports whether a shipment is as configured.
+func (s *shipment) same(cfg config.Config, target config.Target) bool {
+	return s.cfg.Journal == cfg.Journal && only(s.cfg.Export) == only(cfg.Export) && reflect.DeepEqual(s.target, target)
+}
+
+// start starts a shipment when its way is free.
+func (s *Shipments) start(at way, one *shipment, idle time.Duration) *running {
+	ctx, end := context.WithCancel(context.Background())
+	s.after(at, func() { one.run(ctx, idle) })
+	return &running{one, end}
+}
+
+// after calls fn when the way is free.
+func (s *Shipments) after(at way, fn func()) {
+	before, over := s.last[at], make(chan struct{})
+	s.last[at] = over
+	go func() {
+		defer close(over)
+		if before != nil {
+			<-before
+		}
+		fn()
+	}()
+}
+
+// forget removes what is kept of a journal's targets that are not configured, if others
+// are.
+func (s *Shipments) forget(cfg config.Config) {
+	if !cfg.Export.Ships() {
+		return
+	}
+	for _, t := range journal.Targets(cfg.Journal.Dir) {
+		at := way{cfg.Journal.Dir, t.Name}
+		if s.all[at] != nil {
+			continue
+		}
+		s.after(at, func() {
+			if err := ship.Forget(at.dir, at.target); err != nil {
+				s.console.Warn(fmt.Errorf("what is kept of the target %s: %w", config.Target{Name: at.target}, err))
+			}
+		})
+	}
 }
 
 // failed returns why no journal with something to ship can be shipped; nil if one can,
 // or none has anything.
-func (s *shipments) failed() (err error) {
+func (s *Shipments) failed() (err error) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	for _, one := range s.all {
@@ -205,7 +318,7 @@ func (s *shipments) failed() (err error) {
 }
 
 // idle reports whether no journal has anything to ship.
-func (s *shipments) idle() bool {
+func (s *Shipments) idle() bool {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	for _, one := range s.all {
@@ -216,7 +329,7 @@ func (s *shipments) idle() bool {
 	return true
 }
 
-func (s *Shipment) state() (idle bool, failure error) {
+func (s *shipment) state() (idle bool, failure error) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	return s.idle, s.failure
@@ -226,29 +339,38 @@ func (s *Shipment) state() (idle bool, failure error) {
 // Shipper goes on for 5 s at most, unless a disk hangs.
 const endTime = 7 * time.Second
 
-// close ends all shipments.
-func (s *shipments) close() {
+// Close ends all shipments.
+func (s *Shipments) Close() {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	for _, one := range s.all {
 		one.end()
 	}
 	late := time.After(endTime)
-	for _, one := range s.all {
+	for _, over := range s.last {
 		select {
-		case <-one.over:
+		case <-over:
 		case <-late:
 			return
 		}
 	}
 }
 
-func (s *shipments) status() (all console.Status) {
+// Shipped returns what has been shipped so far, by journal and target.
+func (s *Shipments) Shipped() (all []Shipped) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	for _, dir := range slices.Sorted(maps.Keys(s.all)) {
-		now := s.all[dir].Status()
-		all = join(all, console.Status{Line: Line(now), Matters: fmt.Sprint(now.Err == nil)})
+	for _, at := range slices.SortedFunc(maps.Keys(s.all), func(a, b way) int {
+		return cmp.Or(cmp.Compare(a.dir, b.dir), cmp.Compare(a.target, b.target))
+	}) {
+		all = append(all, s.all[at].shipped())
+	}
+	return all
+}
+
+func (s *Shipments) status() (all console.Status) {
+	for _, now := range s.Shipped() {
+		all = join(all, console.Status{Line: now.Line(), Matters: fmt.Sprint(now.Err == nil)})
 	}
 	return all
 }

@@ -15,6 +15,7 @@ import (
 	"github.com/shimtrace/shimtrace/internal/console"
 	"github.com/shimtrace/shimtrace/internal/export/journal"
 	"github.com/shimtrace/shimtrace/internal/export/ship"
+	"github.com/shimtrace/shimtrace/internal/export/tail"
 	"github.com/shimtrace/shimtrace/internal/losses"
 )
 
@@ -28,7 +29,7 @@ func (caused) Cause() string   { return "a web server answers" }
 func TestShipmentSaysEachCauseOnce(t *testing.T) {
 	var out bytes.Buffer
 	c := console.New(&out)
-	s := NewShipment(config.Config{}, c)
+	s := &shipment{console: c}
 	refused := &ship.RejectedError{Reason: losses.CollectorRefused, Spans: 1, Err: errors.New("bad span")}
 	for n := range 100 {
 		s.update(ship.Status{Err: caused{n}})
@@ -59,7 +60,7 @@ func TestShipmentSaysEachCauseOnce(t *testing.T) {
 func TestShipmentPausesForAnother(t *testing.T) {
 	cfg := config.Default()
 	cfg.Journal.Dir, cfg.Export.Endpoint = t.TempDir(), "http://127.0.0.1:4318"
-	lock, err := journal.LockShipping(cfg.Journal.Dir)
+	lock, err := journal.LockShipping(cfg.Journal.Dir, "")
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -72,7 +73,7 @@ func TestShipmentPausesForAnother(t *testing.T) {
 	if err := unix.Getrusage(unix.RUSAGE_SELF, &before); err != nil {
 		t.Fatal(err)
 	}
-	NewShipment(cfg, c).Run(ctx, time.Minute)
+	(&shipment{cfg: cfg, target: cfg.Export.Target, choice: ship.NewChoice(cfg.Journal.Dir, tail.Options{}), console: c}).run(ctx, time.Minute)
 	if err := unix.Getrusage(unix.RUSAGE_SELF, &after); err != nil {
 		t.Fatal(err)
 	}

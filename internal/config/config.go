@@ -179,39 +179,14 @@ type AgentLimits struct {
 	Hold Duration `toml:"hold"`
 }
 
-// Export says where the journal is shipped to. With no endpoint the journal is
-// the store.
+// Export says where the journal is shipped to: to its own target, if that has an
+// endpoint, and to each of Targets. With neither, the journal is the store.
 type Export struct {
-	// A backend, whose address and protocol are then the defaults of `endpoint` and
-	// `protocol`: see [backends.md](backends.md).
-	Preset string `toml:"preset"`
-	// The backend's base URL, without user, password and query (put credentials into
-	// `headers`), or for gRPC a host with a port; none: nothing is sent.
-	// `OTEL_TRACES_EXPORTER=none` has the same effect.
-	Endpoint string `toml:"endpoint" type:"URL"`
-	// `"http/protobuf"` (port 4318, as a rule; `/v1/traces` is appended), `"grpc"` (port 4317)
-	// or `"zipkin"` (Zipkin's API in JSON, port 9411; `/api/v2/spans` is appended).
-	Protocol string `toml:"protocol"`
-	// HTTP headers, or metadata of gRPC, that are sent with every request.
-	Headers map[string]string `toml:"headers"`
-	// Headers whose values are in files, by absolute path; they are read for every request, so
-	// that a secret may change.
-	HeaderFiles map[string]string `toml:"header_files"`
-	// The authorities that the backend's certificate may be from, in PEM; none: those that the
-	// host trusts.
-	CA string `toml:"ca" type:"path"`
-	// A certificate of shimtrace, in PEM, for a backend that asks for one (mTLS); read for
-	// every connection.
-	Cert string `toml:"cert" type:"path"`
-	// The key of `cert`, in PEM.
-	Key string `toml:"key" type:"path"`
-	// An endpoint that is a host with a port is spoken to without TLS. With a URL, `http://`
-	// says so.
-	Insecure bool `toml:"insecure"`
-	// Bounds one attempt; attempts are repeated until the collector takes the spans.
-	Timeout Duration `toml:"timeout"`
-	// `"gzip"` or `"none"`; a collector that refuses gzip gets uncompressed uploads.
-	Compression string `toml:"compression"`
+	// The target that the environment overrides.
+	Target
+	// Further targets, by name: see [several targets](#several-targets). Nothing that
+	// `[export]` itself says holds for them.
+	Targets map[string]Target `toml:"target"`
 	// Of which sandboxes spans are sent, decided when their start is over: `"all"`, `"slow"`
 	// (and failed) or `"failed"`; see [journal.md](journal.md#what-is-sent).
 	Only string `toml:"only"`
@@ -223,9 +198,6 @@ type Export struct {
 	// The program that is started, as `shipper collect`, to ship the journals and to receive
 	// runtimes' spans, once per host; none: `shimtrace` beside the shim, or on `PATH`.
 	Shipper string `toml:"shipper" type:"program"`
-
-	// exact: the endpoint is the whole URL that spans are posted to.
-	exact bool `toml:"-"`
 }
 
 // Journal bounds the store on disk.
@@ -302,13 +274,7 @@ func Default() Config {
 			BytesPerSecond: defaults.OTLPBytesPerSecond,
 		},
 		Process: Process{Record: "auto"},
-		Export: Export{
-			Protocol:    "http/protobuf",
-			Timeout:     Duration(10 * time.Second),
-			Compression: "gzip",
-			Only:        "all",
-			SlowStart:   Duration(5 * time.Second),
-		},
+		Export:  Export{Target: defaultTarget(), Only: "all", SlowStart: Duration(5 * time.Second)},
 		Journal: Journal{
 			Dir:          "/var/lib/shimtrace/journal",
 			MaxBytes:     defaults.JournalBytes,

@@ -50,9 +50,12 @@ type layer struct {
 
 // drop removes an invalid key from the layer and reports why.
 func (l *layer) drop(path []string, at int, err error) {
-	key := join(path)
 	effect := "it counts as not set"
-	f, ok := fallback[key]
+	target := len(path) > 2 && path[0] == "export" && path[1] == "target"
+	f, ok := fallback[join(path)]
+	if target {
+		effect = "nothing is sent there until it is right"
+	}
 	if !ok && len(path) > 2 {
 		f, ok = fallback[join(path[:2])]
 	}
@@ -65,6 +68,10 @@ func (l *layer) drop(path []string, at int, err error) {
 	l.remove(path)
 	if ok {
 		l.set(f.key, f.value)
+	}
+	if target {
+		// Nor is what another layer says of it sent there.
+		find(l.own, path[:2]).table[path[2]] = &node{broken: true}
 	}
 }
 
@@ -116,6 +123,8 @@ func (l *layer) checkTable(t *node, path []string, target reflect.Value) {
 			l.drop(at, n.key, nil)
 		case field.Kind() == reflect.Struct && n.table != nil:
 			l.checkTable(n, at, field)
+		case field.Type() == targetsType && n.table != nil:
+			l.checkTargets(n, at)
 		case field.Kind() == reflect.Map && n.table != nil:
 			for _, key := range slices.Sorted(maps.Keys(n.table)) {
 				v := n.table[key]
@@ -131,6 +140,20 @@ func (l *layer) checkTable(t *node, path []string, target reflect.Value) {
 	}
 }
 
+var targetsType = reflect.TypeFor[map[string]Target]()
+
+// checkTargets checks the tables of the targets with a name.
+func (l *layer) checkTargets(t *node, path []string) {
+	for _, name := range slices.Sorted(maps.Keys(t.table)) {
+		n, at := t.table[name], append(slices.Clone(path), name)
+		if n.table == nil {
+			l.drop(at, n.key, unlessBroken(n, notA(n, "a section")))
+			continue
+		}
+		l.checkTable(n, at, reflect.ValueOf(new(Target)).Elem())
+	}
+}
+
 func unlessBroken(n *node, err error) error {
 	if n.broken {
 		return nil
@@ -141,7 +164,12 @@ func unlessBroken(n *node, err error) error {
 // fieldOf returns the field of a struct for a key in the file.
 func fieldOf(v reflect.Value, key string) (reflect.Value, bool) {
 	for i := range v.NumField() {
-		if tag := v.Type().Field(i).Tag.Get("toml"); tag == key && tag != "-" {
+		f := v.Type().Field(i)
+		if f.Anonymous {
+			if field, known := fieldOf(v.Field(i), key); known {
+				return field, true
+			}
+		} else if tag := f.Tag.Get("toml"); tag == key && tag != "-" {
 			return v.Field(i), true
 		}
 	}
@@ -164,7 +192,7 @@ func merge(base, over *node) *node {
 // decode returns the defaults with the values of a checked table.
 func decode(t *node) Config {
 	cfg := Default()
-	cfg.Export.usePreset(t)
+	cfg.Export.usePreset(find(t, []string{"export"}))
 	fill(reflect.ValueOf(&cfg).Elem(), t)
 	return cfg
 }
@@ -176,6 +204,16 @@ func fill(target reflect.Value, t *node) {
 		case !known || n.broken:
 		case field.Kind() == reflect.Struct:
 			fill(field, n)
+		case field.Type() == targetsType:
+			targets := make(map[string]Target)
+			for key, v := range n.table {
+				if !v.broken {
+					targets[key] = decodeTarget(key, v)
+				}
+			}
+			if len(targets) > 0 {
+				field.Set(reflect.ValueOf(targets))
+			}
 		case field.Kind() == reflect.Map:
 			m := make(map[string]string)
 			for key, v := range n.table {

@@ -12,7 +12,7 @@ import (
 var errNoURL = errors.New("this is not a URL such as http://127.0.0.1:4318")
 
 // completeEndpoint makes a URL of an endpoint that is a host with a port, if it is valid.
-func (e *Export) completeEndpoint() {
+func (e *Target) completeEndpoint() {
 	if e.Endpoint == "" || strings.Contains(e.Endpoint, "://") {
 		return
 	}
@@ -22,7 +22,7 @@ func (e *Export) completeEndpoint() {
 }
 
 // URL returns the URL to which spans are posted over HTTP.
-func (e Export) URL() string {
+func (e Target) URL() string {
 	if e.exact || e.Endpoint == "" {
 		return e.Endpoint
 	}
@@ -37,7 +37,7 @@ func (e Export) URL() string {
 }
 
 // SetEndpoint sets the collector's base URL, or returns what is wrong with it.
-func (e *Export) SetEndpoint(base string) error {
+func (e *Target) SetEndpoint(base string) error {
 	if base == "" {
 		return errNoURL
 	}

@@ -341,7 +341,7 @@ func setZipkinTimeout(_ *Config, e *environment) (err error) {
 
 // useZipkin makes Zipkin's exporter the one that counts. The specification's default
 // endpoint is a Zipkin on the host.
-func (e *environment) useZipkin(x *Export) {
+func (e *environment) useZipkin(x *Target) {
 	if x.Protocol != "zipkin" || e.zipkinEndpoint != "" {
 		x.Protocol, x.exact = "zipkin", true
 		x.Endpoint = cmp.Or(e.zipkinEndpoint, "http://localhost:9411/api/v2/spans")
@@ -367,9 +367,9 @@ func setExporter(c *Config, e *environment) error {
 	}
 	switch known {
 	case "none":
-		c.Export.Endpoint, c.Export.exact = "", false
+		c.Export.Endpoint, c.Export.exact, c.Export.Targets = "", false, nil
 	case "zipkin":
-		e.useZipkin(&c.Export)
+		e.useZipkin(&c.Export.Target)
 	}
 	if known != "" {
 		return partly(errs)

@@ -239,6 +239,10 @@ func (l *layer) clean(below *node, common *Config) Config {
 		cfg := decode(merge(below, l.own))
 		cfg.Journal.Dir, cfg.Relay.StateDir = tidyPath(cfg.Journal.Dir), tidyPath(cfg.Relay.StateDir)
 		cfg.Export.completeEndpoint()
+		for name, t := range cfg.Export.Targets {
+			t.completeEndpoint()
+			cfg.Export.Targets[name] = t
+		}
 		broken := cfg.violations()
 		if common != nil {
 			broken = append(broken, cfg.onceAHost(*common)...)

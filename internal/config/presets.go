@@ -34,9 +34,9 @@ var presets = map[string]preset{
 	"dynatrace": {},
 }
 
-// usePreset gives an Export the defaults of the preset that a file's table names.
-func (e *Export) usePreset(t *node) {
-	n := find(t, []string{"export", "preset"})
+// usePreset gives a target the defaults of the preset that a file's table names.
+func (e *Target) usePreset(t *node) {
+	n := find(t, []string{"preset"})
 	if n == nil || n.broken {
 		return
 	}
@@ -48,7 +48,7 @@ func (e *Export) usePreset(t *node) {
 }
 
 // checkPreset returns what is wrong with the preset, if one is named.
-func (e Export) checkPreset() error {
+func (e Target) checkPreset() error {
 	if e.Preset == "" {
 		return nil
 	}

@@ -60,7 +60,7 @@ type reference struct {
 func (d *reference) sections(prefix string, value reflect.Value) {
 	for i := range value.NumField() {
 		name, field := value.Type().Field(i).Tag.Get("toml"), value.Field(i)
-		if name == "-" || field.Kind() != reflect.Struct {
+		if name == "-" || value.Type().Field(i).Anonymous || field.Kind() != reflect.Struct {
 			continue
 		}
 		d.table("## `["+prefix+name+"]`", d.keys(prefix+name, field))
@@ -71,11 +71,18 @@ func (d *reference) sections(prefix string, value reflect.Value) {
 // keys returns the table of a section.
 func (d *reference) keys(section string, value reflect.Value) string {
 	d.t.Helper()
+	return "| key | type, default | environment | meaning |\n|---|---|---|---|\n" + d.rows(section, value)
+}
+
+func (d *reference) rows(section string, value reflect.Value) string {
+	d.t.Helper()
 	b := new(strings.Builder)
-	b.WriteString("| key | type, default | environment | meaning |\n|---|---|---|---|\n")
 	for i := range value.NumField() {
 		f := value.Type().Field(i)
 		key := f.Tag.Get("toml")
+		if f.Anonymous {
+			b.WriteString(d.rows(section, value.Field(i)))
+		}
 		if key == "-" || value.Field(i).Kind() == reflect.Struct {
 			continue
 		}
@@ -151,6 +158,8 @@ func typeName(t *testing.T, typ reflect.Type) string {
 		return "size"
 	case reflect.TypeFor[map[string]string]():
 		return "table of strings"
+	case reflect.TypeFor[map[string]Target]():
+		return "tables"
 	case reflect.TypeFor[[]uint32]():
 		return "list of numbers"
 	case reflect.TypeFor[[]string]():
@@ -177,7 +186,7 @@ func shownDefault(t *testing.T, v reflect.Value) string {
 			return fmt.Sprintf("`\"%dKiB\"`", value>>10)
 		}
 		return fmt.Sprintf("`\"%dMiB\"`", value>>20)
-	case map[string]string:
+	case map[string]string, map[string]Target:
 		return "empty"
 	case string:
 		if value == "" {

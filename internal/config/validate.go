@@ -1,7 +1,6 @@
 package config
 
 import (
-	"cmp"
 	"errors"
 	"fmt"
 	"maps"
@@ -81,31 +80,13 @@ func (c *Config) violations() []violation {
 	r.oneOf("jaeger.receive", c.Jaeger.Receive, "auto", "on", "off")
 	c.Jaeger.check(&r)
 	c.OTLP.check(&r)
-	r.want(c.Export.checkPreset(), "export.preset")
-	r.oneOf("export.protocol", c.Export.Protocol, protocols...)
+	c.Export.Target.check(&r, c.OTLP, "export")
+	c.Export.checkTargets(&r, c.OTLP)
 	r.oneOf("process.record", c.Process.Record, "auto", "off")
-	r.oneOf("export.compression", c.Export.Compression, "gzip", "none")
 	r.oneOf("export.only", c.Export.Only, "all", "slow", "failed")
 	if !(c.Export.Ratio >= 0 && c.Export.Ratio <= 1) {
 		r.want(fmt.Errorf("%v is no part of a whole: write a number from 0 to 1", c.Export.Ratio), "export.ratio")
 	}
-	r.want(checkEndpoint(c.Export.Endpoint), "export.endpoint")
-	if c.Export.Endpoint != "" && c.OTLP.serves(c.Export.Endpoint) {
-		r.want(errItself, "export.endpoint")
-	}
-	for _, name := range slices.Sorted(maps.Keys(c.Export.Headers)) {
-		if err := CheckHeader(name, c.Export.Headers[name]); err != nil {
-			r = append(r, violation{[][]string{{"export", "headers", name}}, err})
-		}
-	}
-	for _, name := range slices.Sorted(maps.Keys(c.Export.HeaderFiles)) {
-		err := cmp.Or(CheckHeader(name, ""), absolute(c.Export.HeaderFiles[name]))
-		if err != nil {
-			r = append(r, violation{[][]string{{"export", "header_files", name}}, err})
-		}
-	}
-	c.Export.checkFiles(&r)
-	r.want(positive(int64(c.Export.Timeout)), "export.timeout")
 	c.Journal.check(&r)
 	r.want(absolute(c.Relay.StateDir), "relay.state_dir")
 	if n := len(filepath.Clean(c.Relay.StateDir)) + socketNameLen; n > 106 {
@@ -170,18 +151,6 @@ func loopback(text string) bool {
 	return err == nil && at.Addr().IsLoopback() && at.Port() != 0
 }
 
-// checkFiles checks the files for TLS.
-func (e Export) checkFiles(r *rules) {
-	for key, path := range map[string]string{"export.ca": e.CA, "export.cert": e.Cert, "export.key": e.Key} {
-		if path != "" {
-			r.want(absolute(path), key)
-		}
-	}
-	if (e.Cert == "") != (e.Key == "") {
-		r.want(errors.New("a certificate needs its key: set both cert and key"), "export.cert", "export.key")
-	}
-}
-
 func (j Journal) check(r *rules) {
 	r.want(absolute(j.Dir), "journal.dir")
 	if j.SegmentBytes < 4<<10 {
@@ -216,8 +185,8 @@ func (c *Config) onceAHost(common Config) []violation {
 	return r
 }
 
-// journals records who ships each journal where: a journal has one shipper, and a
-// shipper has one target.
+// journals records who ships each journal where: a journal is shipped to the same targets,
+// whoever writes to it.
 type journals map[string]struct {
 	who    string
 	export Export
@@ -234,7 +203,7 @@ func (j journals) add(who string, c Config) error {
 	if reflect.DeepEqual(first.export, c.Export) {
 		return nil
 	}
-	return fmt.Errorf("it differs from the export of %s, and both have the journal %s, which is shipped to one place: give this runtime a dir of its own in its journal section", first.who, c.Journal.Dir)
+	return fmt.Errorf("it differs from the export of %s, and both have the journal %s, which is shipped as one: give this runtime a dir of its own in its journal section", first.who, c.Journal.Dir)
 }
 
 func oneOf(value string, allowed ...string) error {

@@ -26,13 +26,21 @@ import (
 func collector(ctx context.Context, s *site) (all []Finding) {
 	configs, _ := config.Journals(s.getenv)
 	for _, cfg := range configs {
-		switch {
-		case cfg.Export.Endpoint == "":
+		targets := cfg.Export.All()
+		if len(targets) == 0 {
 			all = append(all, Finding{Level: OK, What: "none is configured: the journal is the store", Where: cfg.Journal.Dir})
-		case !s.Send:
-			all = append(all, Finding{Level: Note, What: "not asked", Where: hostOf(cfg.Export.Endpoint), Do: "leave out --no-send to have a test span sent"})
-		default:
-			all = append(all, send(ctx, cfg.Export)...)
+		}
+		for _, target := range targets {
+			found := []Finding{{Level: Note, What: "not asked", Where: hostOf(target.Endpoint), Do: "leave out --no-send to have a test span sent"}}
+			if s.Send {
+				found = send(ctx, target)
+			}
+			for _, f := range found {
+				if target.Name != "" {
+					f.Where = target.Name + ", " + f.Where
+				}
+				all = append(all, f)
+			}
 		}
 	}
 	return all
@@ -41,7 +49,7 @@ func collector(ctx context.Context, s *site) (all []Finding) {
 // testSpan is the name of the span that is sent.
 const testSpan = "shimtrace doctor"
 
-func send(ctx context.Context, to config.Export) []Finding {
+func send(ctx context.Context, to config.Target) []Finding {
 	where := hostOf(to.Endpoint)
 	fail := func(err error) []Finding {
 		return []Finding{{Level: Error, What: "a test span was not taken: " + err.Error(), Where: where, Do: "correct [export] of the configuration, or start the collector; spans wait in the journal meanwhile"}}

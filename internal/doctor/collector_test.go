@@ -30,7 +30,7 @@ func TestSend(t *testing.T) {
 	if err := e.SetEndpoint(s.URL); err != nil {
 		t.Fatal(err)
 	}
-	found := send(t.Context(), e)
+	found := send(t.Context(), e.Target)
 	if len(found) != 1 || found[0].Level != OK {
 		t.Fatalf("found %+v", found)
 	}

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"os"
+	"slices"
 	"strings"
 
 	"golang.org/x/sys/unix"
@@ -68,7 +69,7 @@ func modeOf(path string, cfg config.Config) (all []Finding) {
 	switch mode := st.Mode & 0o777; {
 	case st.Uid != 0 && int(st.Uid) != os.Geteuid(), mode&0o022 != 0:
 		all = append(all, Finding{Level: Error, What: fmt.Sprintf("others may change it (user %d, mode %04o), and it names programs that root runs", st.Uid, mode), Where: path, Do: "chown root " + path + " && chmod go-w " + path})
-	case mode&0o004 != 0 && len(cfg.Export.Headers) > 0:
+	case mode&0o004 != 0 && len(cfg.Export.Headers) > 0 || slices.ContainsFunc(cfg.Export.All(), func(t config.Target) bool { return len(t.Headers) > 0 }):
 		all = append(all, Finding{Level: Warning, What: fmt.Sprintf("every user may read the headers in it (mode %04o)", mode), Where: path, Do: "chmod 600 " + path})
 	}
 	return all

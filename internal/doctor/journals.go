@@ -46,7 +46,14 @@ func (s *site) journal(cfg config.Config) []Finding {
 		return []Finding{{Level: Error, What: "its file system is read-only: no container is traced", Where: cfg.Journal.Dir, Do: "mount it read-write, or set dir of [journal]"}}
 	}
 	lost := make(map[string]int)
+	targets := shippedTo(dir, cfg.Export)
+	waits := make([]int, len(targets))
 	stats, err := journal.Scan(dir, func(r journal.Record) error {
+		for i, t := range targets {
+			if r.Kind.Traces() && !r.Kept && !t.Has(r) {
+				waits[i] += r.Spans
+			}
+		}
 		drops, _ := r.Drops()
 		for reason, n := range drops {
 			lost[reason] += n
@@ -62,11 +69,27 @@ func (s *site) journal(cfg config.Config) []Finding {
 	if free := int64(disk.Bavail) * disk.Bsize; free < limit-stats.Bytes {
 		all[0] = Finding{Level: Warning, What: fmt.Sprintf("its disk has room for %s, and the journal may still grow by %s: spans are lost when it is full", mebibytes(free), mebibytes(limit-stats.Bytes)), Where: cfg.Journal.Dir, Do: "make room, or lower max_bytes of [journal]"}
 	}
+	for i, t := range targets {
+		all = append(all, Finding{Level: OK, What: fmt.Sprintf("%d spans wait for the target %s", waits[i]+t.Waiting(), config.Target{Name: t.Name}), Where: cfg.Journal.Dir})
+	}
 	if len(lost) > 0 {
 		all = append(all, Finding{Level: Note, What: "spans were lost: " + reasons(lost), Where: cfg.Journal.Dir, Do: "docs/journal.md says what each reason means"})
 	}
 	if stats.CorruptBytes > 0 {
 		all = append(all, Finding{Level: Note, What: fmt.Sprintf("%d bytes in it are damaged, and were passed over", stats.CorruptBytes), Where: cfg.Journal.Dir})
+	}
+	return all
+}
+
+// shippedTo returns the configured targets, as far as the journal has been shipped to them.
+func shippedTo(dir string, e config.Export) (all []journal.Target) {
+	known := journal.Targets(dir)
+	for _, target := range e.All() {
+		t := journal.Target{Name: target.Name}
+		if i := slices.IndexFunc(known, func(k journal.Target) bool { return k.Name == t.Name }); i >= 0 {
+			t = known[i]
+		}
+		all = append(all, t)
 	}
 	return all
 }

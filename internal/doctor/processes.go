@@ -47,7 +47,7 @@ func processes(ctx context.Context, s *site) (all []Finding) {
 		all = append(all, Finding{Level: OK, What: "shimtrace collect answers", Where: lock})
 	case answer == keeper.Silent:
 		all = append(all, Finding{Level: Error, What: "shimtrace collect runs and does not answer", Where: lock, Do: "relays replace it within 10 s; if none runs, end it yourself"})
-	case living > 0 && s.config.Export.Endpoint != "":
+	case living > 0 && s.config.Export.Ships():
 		all = append(all, Finding{Level: Warning, What: "shimtrace collect does not run, so nothing is shipped; spans wait in the journal", Where: lock, Do: "containerd's log says why relays cannot start it; or run it: shimtrace collect --idle 0"})
 	default:
 		all = append(all, Finding{Level: OK, What: "shimtrace collect does not run: nothing needs it now", Where: lock})

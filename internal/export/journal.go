@@ -10,7 +10,7 @@ func JournalOptions(cfg config.Config) journal.Options {
 	return journal.Options{
 		MaxBytes:     int64(cfg.Journal.MaxBytes),
 		SegmentBytes: int64(cfg.Journal.SegmentBytes),
-		Shipped:      cfg.Export.Endpoint != "",
+		Shipped:      cfg.Export.Ships(),
 		StateDir:     cfg.Relay.StateDir,
 	}
 }

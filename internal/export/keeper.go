@@ -61,7 +61,7 @@ func NewKeeper(cfg config.Config, logf func(format string, args ...any)) *Keeper
 		Name:    collectProcess,
 		Logf:    logf,
 	}
-	k := &Keeper{opts: opts, ships: cfg.Export.Endpoint != "", otlp: len(cfg.OTLP.Listen) > 0}
+	k := &Keeper{opts: opts, ships: cfg.Export.Ships(), otlp: len(cfg.OTLP.Listen) > 0}
 	if k.otlp && !k.ships {
 		k.opts.Without = "there is no OTLP endpoint"
 	}

@@ -14,8 +14,8 @@ import (
 	"sync"
 	"time"
 
+	"github.com/shimtrace/shimtrace/internal/collect"
 	"github.com/shimtrace/shimtrace/internal/console"
-	"github.com/shimtrace/shimtrace/internal/export/ship"
 	"github.com/shimtrace/shimtrace/internal/forwarder"
 	"github.com/shimtrace/shimtrace/internal/forwarder/listen"
 )
@@ -109,6 +109,6 @@ func openIntake(o *Options, out io.Writer, report *console.Console) (intake, err
 // status is what has happened so far.
 type status struct {
 	forwarder.Snapshot
-	journal string       // its directory, empty if there is none
-	ship    *ship.Status // nil: nothing is shipped
+	journal string            // its directory, empty if there is none
+	shipped []collect.Shipped // by target
 }

@@ -4,7 +4,6 @@ import (
 	"fmt"
 	"strings"
 
-	"github.com/shimtrace/shimtrace/internal/collect"
 	"github.com/shimtrace/shimtrace/internal/console"
 	"github.com/shimtrace/shimtrace/internal/losses"
 )
@@ -21,7 +20,9 @@ func (s status) console() console.Status {
 func (s status) end() string {
 	waits := ""
 	if failure := s.shipError(); failure != "" {
-		s.ship.Err = nil // nobody tries again
+		for i := range s.shipped {
+			s.shipped[i].Err = nil // nobody tries again
+		}
 		waits = fmt.Sprintf("; what is not shipped waits in the journal %s: %s", s.journal, failure)
 	}
 	return s.line(int(s.Accepted)) + waits
@@ -39,8 +40,8 @@ func (s status) line(connections int) string {
 	if text := s.refused(); text != "" {
 		parts = append(parts, text)
 	}
-	if s.ship != nil {
-		parts = append(parts, collect.Line(*s.ship))
+	for _, to := range s.shipped {
+		parts = append(parts, to.Line())
 	}
 	return strings.Join(parts, ", ")
 }
@@ -49,10 +50,12 @@ func (s status) lost() string    { return console.ByReason("lost", s.Lost) }
 func (s status) refused() string { return console.ByReason("connections refused", s.Refused) }
 
 func (s status) shipError() string {
-	if s.ship == nil || s.ship.Err == nil {
-		return ""
+	for _, to := range s.shipped {
+		if to.Err != nil {
+			return to.Err.Error()
+		}
 	}
-	return s.ship.Err.Error()
+	return ""
 }
 
 // summary is what --json prints.
@@ -69,7 +72,7 @@ type summary struct {
 	// Lost counts lost spans by reason.
 	Lost    map[losses.Reason]uint64 `json:"lost,omitempty"`
 	Journal string                   `json:"journal,omitempty"`
-	// Shipped counts shipped spans, also those that were in the journal before; absent
+	// Shipped counts spans shipped to all targets, also those that were in the journal before; absent
 	// if nothing is shipped.
 	Shipped  *int                  `json:"shipped,omitempty"`
 	Rejected map[losses.Reason]int `json:"rejected,omitempty"`
@@ -82,8 +85,14 @@ func (s status) summary() summary {
 		Connections: s.Accepted, Refused: s.Refused, Bytes: s.Bytes, Spans: s.Delivered, Recorded: s.Sent,
 		Quiet: s.Unwanted, Lost: s.Lost, Journal: s.journal, ShipError: s.shipError(),
 	}
-	if s.ship != nil {
-		sum.Shipped, sum.Rejected = &s.ship.Shipped, s.ship.Rejected
+	for _, to := range s.shipped {
+		if sum.Shipped == nil {
+			sum.Shipped, sum.Rejected = new(int), make(map[losses.Reason]int)
+		}
+		*sum.Shipped += to.Shipped
+		for reason, spans := range to.Rejected {
+			sum.Rejected[reason] += spans
+		}
 	}
 	return sum
 }

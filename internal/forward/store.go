@@ -4,13 +4,13 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"sync"
 
 	"go.opentelemetry.io/otel/attribute"
 	resourcepb "go.opentelemetry.io/proto/otlp/resource/v1"
 	"golang.org/x/sys/unix"
 
 	"github.com/shimtrace/shimtrace/internal/collect"
+	"github.com/shimtrace/shimtrace/internal/config"
 	"github.com/shimtrace/shimtrace/internal/console"
 	"github.com/shimtrace/shimtrace/internal/export"
 	"github.com/shimtrace/shimtrace/internal/export/client"
@@ -30,9 +30,7 @@ type store struct {
 	report  *console.Console
 	journal *journal.Journal
 
-	shipping sync.WaitGroup
-	endShip  context.CancelFunc
-	shipment *collect.Shipment
+	shipments *collect.Shipments // nil: there is no target
 }
 
 // maxVMs bounds the VMs whose spans are told apart at a time.
@@ -60,18 +58,18 @@ func openStore(o *Options, report *console.Console) (*store, error) {
 		Journal:      j,
 		Warn:         report.Warn,
 	})
-	ctx, end := context.WithCancel(context.Background())
-	s.endShip = end
-	if o.Config.Export.Endpoint == "" {
+	if !o.Config.Export.Ships() {
 		report.Info("spans stay in the journal %s", cfg.Dir)
 		return s, nil
 	}
-	if _, err := client.New(o.Config.Export); err != nil {
-		return nil, err
+	for _, target := range o.Config.Export.All() {
+		if _, err := client.New(target); err != nil {
+			return nil, err
+		}
+		report.Info("spans go to the journal %s, and from there to %s", cfg.Dir, target.Endpoint)
 	}
-	report.Info("spans go to the journal %s, and from there to %s", cfg.Dir, o.Config.Export.Endpoint)
-	s.shipment = collect.NewShipment(o.Config, report)
-	s.shipping.Go(func() { s.shipment.Run(ctx, 0) })
+	s.shipments = collect.NewShipments(report)
+	s.shipments.Follow([]config.Config{o.Config}, 0)
 	return s, nil
 }
 
@@ -103,17 +101,17 @@ func (s *store) Run(ctx context.Context) error {
 func (s *store) Close(ctx context.Context) error {
 	err := s.Forwarder.Close(ctx)
 	err = errors.Join(err, s.journal.Flush())
-	s.endShip()
-	s.shipping.Wait() // it has its own bound
+	if s.shipments != nil {
+		s.shipments.Close()
+	}
 	return errors.Join(err, s.journal.Close())
 }
 
 // Status implements intake.
 func (s *store) Status() status {
 	st := status{Snapshot: s.Snapshot(), journal: s.o.Config.Journal.Dir}
-	if s.shipment != nil {
-		now := s.shipment.Status()
-		st.ship = &now
+	if s.shipments != nil {
+		st.shipped = s.shipments.Shipped()
 	}
 	return st
 }

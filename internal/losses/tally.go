@@ -3,7 +3,10 @@
 // counts the journal records.
 package losses
 
-import "sync/atomic"
+import (
+	"strings"
+	"sync/atomic"
+)
 
 // A Tally counts spans by reason. Its zero value is ready; a nil one counts nothing. It
 // is safe for concurrent use and never blocks.
@@ -78,3 +81,12 @@ func (l *Ledger) Take(m map[string]int) {
 		}
 	}
 }
+
+// Intended reports whether a reason, in the journal, is no loss: the spans are not kept, or
+// not shipped, as configured.
+func Intended(reason string) bool {
+	return reason == Retention.String() || reason == KeptOut.String() || strings.HasSuffix(reason, ": "+KeptOut.String())
+}
+
+// To returns a reason, in the journal, for spans that a target with a name does not get.
+func To(target string, r Reason) string { return target + ": " + r.String() }

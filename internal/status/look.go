@@ -185,20 +185,20 @@ func look(cfg config.Config, s *journal.Surveyor) Journal {
 	slices.SortFunc(j.Shares, func(a, b Share) int {
 		return cmp.Or(cmp.Compare(b.Bytes, a.Bytes), cmp.Compare(a.source, b.source))
 	})
-	if cfg.Export.Endpoint != "" {
-		j.Targets = append(j.Targets, target(cfg, s))
+	for _, to := range cfg.Export.All() {
+		j.Targets = append(j.Targets, target(cfg.Journal.Dir, to, s))
 	}
 	return j
 }
 
 // target looks at what was shipped of a journal.
-func target(cfg config.Config, s *journal.Surveyor) Target {
-	t := Target{Endpoint: shown(cfg.Export.Endpoint), Protocol: cfg.Export.Protocol}
-	totals, err := ship.ReadTotals(ship.TotalsPath(cfg.Journal.Dir, t.Name))
+func target(dir string, to config.Target, s *journal.Surveyor) Target {
+	t := Target{Name: to.Name, Endpoint: shown(to.Endpoint), Protocol: to.Protocol}
+	totals, err := ship.ReadTotals(ship.TotalsPath(dir, t.Name))
 	t.Since, t.Shipped, t.Rejected, t.KeptOut, t.Aside, t.Error = totals.Since, totals.Shipped, totals.Rejected, totals.KeptOut, totals.Aside, totals.Error
-	cursor, cerr := journal.ReadCursor(cfg.Journal.Dir)
+	cursor, cerr := journal.ReadCursor(dir, t.Name)
 	var uerr error
-	t.Waiting, uerr = s.Unread(cursor)
+	t.Waiting, uerr = s.Unread(journal.Target{Name: t.Name, Cursor: cursor})
 	if err := cmp.Or(err, cerr, uerr); err != nil && t.Error == "" {
 		t.Error = err.Error()
 	}

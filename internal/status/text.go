@@ -95,9 +95,11 @@ func (p *Picture) journalLines(j Journal, before *Picture) []string {
 		all = append(all, line("", "shares: "+strings.Join(shares(j.Shares), ", ")))
 	}
 	lost, ended := maps.Clone(j.Lost), 0
-	for _, r := range []losses.Reason{losses.Retention, losses.KeptOut} { // no losses
-		ended += lost[r.String()]
-		delete(lost, r.String())
+	for reason, spans := range j.Lost {
+		if losses.Intended(reason) {
+			ended += spans
+			delete(lost, reason)
+		}
 	}
 	if text := byReason(lost); text != "" {
 		all = append(all, line("", text+" lost"))
@@ -105,20 +107,20 @@ func (p *Picture) journalLines(j Journal, before *Picture) []string {
 	if ended > 0 {
 		all = append(all, line("", fmt.Sprintf("%d removed or kept out as configured", ended)))
 	}
-	for i, t := range j.Targets {
-		all = append(all, t.line(was(before, j.Dir, i), p.since(before)))
+	for _, t := range j.Targets {
+		all = append(all, t.line(was(before, j.Dir, t.Name), p.since(before)))
 	}
 	return all
 }
 
 // was returns the same target in the picture before; nil: there is none.
-func was(before *Picture, dir string, target int) *Target {
+func was(before *Picture, dir, target string) *Target {
 	if before == nil {
 		return nil
 	}
 	for _, j := range before.Journals {
-		if j.Dir == dir && target < len(j.Targets) {
-			return &j.Targets[target]
+		if i := slices.IndexFunc(j.Targets, func(t Target) bool { return t.Name == target }); j.Dir == dir && i >= 0 {
+			return &j.Targets[i]
 		}
 	}
 	return nil

@@ -187,7 +187,7 @@ func (r *Reader) report() {
 		r.Warn("%s older than journal.max_bytes allows are gone", console.Spans(n))
 		delete(lost, losses.Retention.String())
 	}
-	delete(lost, losses.KeptOut.String()) // from a backend, not from here
+	maps.DeleteFunc(lost, func(reason string, _ int) bool { return losses.Intended(reason) }) // kept from a backend, not from here
 	total, reasons := 0, []string{}
 	for _, reason := range slices.Sorted(maps.Keys(lost)) {
 		total += lost[reason]

@@ -16,7 +16,7 @@ type address struct {
 	proxy  *proxy
 }
 
-func newAddress(cfg config.Export, p *proxy, hidden *secrets) address {
+func newAddress(cfg config.Target, p *proxy, hidden *secrets) address {
 	a := address{name: "the collector", hidden: hidden, proxy: p}
 	if u, err := url.Parse(cfg.Endpoint); err == nil && u.Host != "" {
 		a.name = (&url.URL{Scheme: u.Scheme, Host: u.Host, Path: u.Path}).String()

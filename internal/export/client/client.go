@@ -29,7 +29,7 @@ import (
 
 // New returns the client for cfg, which already holds the OTEL_EXPORTER_* variables. An
 // error names the file that can't be used.
-func New(cfg config.Export) (otlptrace.Client, error) {
+func New(cfg config.Target) (otlptrace.Client, error) {
 	// The official clients read the variables again and log what they do not
 	// understand, with the values: headers are secrets. Package config has reported it.
 	otel.SetLogger(logr.Discard())

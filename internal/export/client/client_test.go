@@ -36,7 +36,7 @@ func spans(names ...string) []*tracepb.ResourceSpans {
 	return []*tracepb.ResourceSpans{{ScopeSpans: []*tracepb.ScopeSpans{ss}}}
 }
 
-func newClient(t *testing.T, cfg config.Export) otlptrace.Client {
+func newClient(t *testing.T, cfg config.Target) otlptrace.Client {
 	t.Helper()
 	c, err := New(cfg)
 	if err != nil {
@@ -50,8 +50,8 @@ func newClient(t *testing.T, cfg config.Export) otlptrace.Client {
 }
 
 // exportTo returns the default configuration with the endpoint.
-func exportTo(l net.Listener, protocol, path string) config.Export {
-	cfg := config.Default().Export
+func exportTo(l net.Listener, protocol, path string) config.Target {
+	cfg := config.Default().Export.Target
 	cfg.Endpoint, cfg.Protocol = "http://"+l.Addr().String()+path, protocol
 	return cfg
 }
@@ -105,7 +105,7 @@ func TestEnvironmentComesFirst(t *testing.T) {
 			t.Setenv("OTEL_EXPORTER_OTLP_COMPRESSION", " None ")
 			t.Setenv("OTEL_EXPORTER_OTLP_INSECURE", "nonsense")
 			cfg, _ := config.Load("", os.Getenv)
-			if err := newClient(t, cfg.Export).UploadTraces(t.Context(), spans("a")); err != nil {
+			if err := newClient(t, cfg.Export.Target).UploadTraces(t.Context(), spans("a")); err != nil {
 				t.Fatal(err)
 			}
 			if c.headers["tenant"] != "env" || c.gzip {

@@ -19,7 +19,7 @@ import (
 	"github.com/shimtrace/shimtrace/internal/config"
 )
 
-func newGRPC(cfg config.Export, timeout time.Duration, p *proxy, tlsConfig *tls.Config, files headerFiles) otlptrace.Client {
+func newGRPC(cfg config.Target, timeout time.Duration, p *proxy, tlsConfig *tls.Config, files headerFiles) otlptrace.Client {
 	dial := []grpc.DialOption{
 		grpc.WithChainUnaryInterceptor(files.addTo, noteAnswer),
 		// gRPC's own pause between connections grows to two minutes and fails every

@@ -18,7 +18,7 @@ import (
 const maxAnswer = 1 << 20
 
 // newHTTP returns a client that compresses as configured, and one that does not.
-func newHTTP(cfg config.Export, t *transport) (_, plain otlptrace.Client) {
+func newHTTP(cfg config.Target, t *transport) (_, plain otlptrace.Client) {
 	opts := []otlptracehttp.Option{
 		otlptracehttp.WithRetry(otlptracehttp.RetryConfig{Enabled: false}),
 		otlptracehttp.WithHTTPClient(&http.Client{Transport: t, CheckRedirect: noRedirect}),

@@ -77,7 +77,7 @@ func TestProxyNotForThisHost(t *testing.T) {
 	gc.serveGRPC(t, g)
 	taken := 0
 	for _, host := range []string{"127.0.0.1", "0.0.0.0", "localhost", "LOCALHOST", "127.1.2.3", "[::ffff:127.0.0.1]"} {
-		cfg := config.Default().Export
+		cfg := config.Default().Export.Target
 		cfg.Endpoint = "http://" + host + ":" + port
 		if err := newClient(t, cfg).UploadTraces(t.Context(), spans("a")); err != nil && host != "127.1.2.3" {
 			t.Errorf("%s: %v", host, err)
@@ -115,7 +115,7 @@ func TestProxyInTheWay(t *testing.T) {
 		return
 	}
 	for _, protocol := range []string{"http/protobuf", "grpc"} {
-		cfg := config.Default().Export
+		cfg := config.Default().Export.Target
 		cfg.Protocol, cfg.Endpoint, cfg.Timeout = protocol, "http://192.0.2.1:4318", config.Duration(5*time.Second)
 		ctx, cancel := context.WithTimeout(t.Context(), 20*time.Second)
 		err := newClient(t, cfg).UploadTraces(ctx, spans("a"))

@@ -29,7 +29,7 @@ func TestNoSecretInMessages(t *testing.T) {
 			}
 		}
 	}
-	configured := func(l net.Listener, protocol string) config.Export {
+	configured := func(l net.Listener, protocol string) config.Target {
 		cfg := exportTo(l, protocol, "")
 		cfg.Headers = map[string]string{"authorization": "Bearer " + secrets[0], "tenant": secrets[1]}
 		return cfg

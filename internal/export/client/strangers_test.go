@@ -226,7 +226,7 @@ type shipping struct {
 // testPause is the shipper's pause between two attempts.
 const testPause = 20 * time.Millisecond
 
-func shipTo(t *testing.T, cfg config.Export) *shipping {
+func shipTo(t *testing.T, cfg config.Target) *shipping {
 	t.Helper()
 	j, err := journal.Open(t.TempDir(), journal.Options{Shipped: true})
 	if err != nil {

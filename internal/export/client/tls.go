@@ -15,7 +15,7 @@ import (
 //
 // The client's own certificate is read anew for each connection, so that a renewed one
 // is used at once.
-func newTLS(cfg config.Export) (*tls.Config, error) {
+func newTLS(cfg config.Target) (*tls.Config, error) {
 	if strings.HasPrefix(strings.ToLower(cfg.Endpoint), "http://") {
 		return nil, nil
 	}

@@ -186,18 +186,18 @@ func TestMutualTLS(t *testing.T) {
 func TestMissingCertificates(t *testing.T) {
 	a := newAuthority(t)
 	missing := filepath.Join(t.TempDir(), "missing.pem")
-	for name, change := range map[string]func(*config.Export){
-		"ca":     func(c *config.Export) { c.CA = missing },
-		"cert":   func(c *config.Export) { c.Cert, c.Key = missing, a.file() },
-		"no key": func(c *config.Export) { c.Cert, c.Key = a.file(), a.file() },
-		"no PEM": func(c *config.Export) {
+	for name, change := range map[string]func(*config.Target){
+		"ca":     func(c *config.Target) { c.CA = missing },
+		"cert":   func(c *config.Target) { c.Cert, c.Key = missing, a.file() },
+		"no key": func(c *config.Target) { c.Cert, c.Key = a.file(), a.file() },
+		"no PEM": func(c *config.Target) {
 			c.CA = missing + ".empty"
 			if err := os.WriteFile(c.CA, nil, 0o600); err != nil {
 				t.Fatal(err)
 			}
 		},
 	} {
-		cfg := config.Default().Export
+		cfg := config.Default().Export.Target
 		cfg.Endpoint = "https://127.0.0.1:1"
 		change(&cfg)
 		if _, err := New(cfg); err == nil || !strings.Contains(err.Error(), "[export]") {

@@ -23,7 +23,7 @@ type zipkin struct {
 }
 
 // newZipkin returns the same as newHTTP.
-func newZipkin(cfg config.Export, t *transport) (_, plain otlptrace.Client) {
+func newZipkin(cfg config.Target, t *transport) (_, plain otlptrace.Client) {
 	c := &http.Client{Transport: t, CheckRedirect: noRedirect}
 	plain = &zipkin{http: c, url: cfg.URL()}
 	if cfg.Compression != "gzip" {

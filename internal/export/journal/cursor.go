@@ -66,16 +66,14 @@ func (c Cursor) behind(r Record) bool {
 	return r.Segment < c.Segment || r.Segment == c.Segment && r.Offset < c.Offset
 }
 
-const cursorName = "shipped.json"
-
 // maxCursor bounds the cursor file, in bytes.
 const maxCursor = 256 << 10
 
-// ReadCursor returns the cursor that WriteCursor left in the journal's directory, or
-// the beginning if there is none. For an unreadable cursor it returns an error and the
-// beginning.
-func ReadCursor(dir string) (Cursor, error) {
-	path := filepath.Join(dir, cursorName)
+// ReadCursor returns the cursor that WriteCursor left in the journal's directory for a
+// target, or the beginning if there is none. For an unreadable cursor it returns an error
+// and the beginning.
+func ReadCursor(dir, target string) (Cursor, error) {
+	path := filepath.Join(dir, cursorName(target))
 	f, err := private.Open(path, os.O_RDONLY, 0)
 	if errors.Is(err, fs.ErrNotExist) {
 		return Cursor{}, nil
@@ -96,13 +94,13 @@ func ReadCursor(dir string) (Cursor, error) {
 	return c, nil
 }
 
-// WriteCursor writes the cursor to the journal's directory, atomically.
-func WriteCursor(dir string, c Cursor) error {
+// WriteCursor writes a target's cursor to the journal's directory, atomically.
+func WriteCursor(dir, target string, c Cursor) error {
 	text, err := json.Marshal(c)
 	if err != nil {
 		return fmt.Errorf("journal: cursor: %w", err)
 	}
-	path := filepath.Join(dir, cursorName)
+	path := filepath.Join(dir, cursorName(target))
 	if err := private.Replace(path, path+".tmp", text, 0o600); err != nil {
 		return fmt.Errorf("journal: cursor: %w", err)
 	}

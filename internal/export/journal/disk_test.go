@@ -62,7 +62,7 @@ func TestFailingDisk(t *testing.T) {
 			t.Errorf("append: %v", err)
 		}
 	}
-	if err := WriteCursor(dir, f.Cursor()); err == nil {
+	if err := WriteCursor(dir, "", f.Cursor()); err == nil {
 		t.Error("the cursor is written")
 	}
 	if err := j.Flush(); err == nil {

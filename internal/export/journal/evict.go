@@ -27,11 +27,8 @@ func (j *Journal) evict() {
 		if total <= j.opts.MaxBytes {
 			return
 		}
-		var shipped Cursor
-		if j.opts.Shipped {
-			shipped, _ = ReadCursor(j.dir)
-		}
-		if !j.remove(sealed[0], j.newShares(sealed, shipped), shipped, total) {
+		targets := j.shippedTo()
+		if !j.remove(sealed[0], j.newShares(sealed, targets), targets, total) {
 			return
 		}
 	}
@@ -62,7 +59,7 @@ func (j *Journal) sealed() (sealed []uint64, total int64) {
 
 // remove removes a segment. It must be the first one: for writers, a segment without a
 // next number is the last.
-func (j *Journal) remove(number uint64, s shares, shipped Cursor, total int64) bool {
+func (j *Journal) remove(number uint64, s shares, targets []Target, total int64) bool {
 	path := segmentPath(j.dir, number)
 	f, err := private.Open(path, os.O_RDWR, 0)
 	if errors.Is(err, fs.ErrNotExist) {
@@ -81,29 +78,39 @@ func (j *Journal) remove(number uint64, s shares, shipped Cursor, total int64) b
 			return true
 		}
 	}
-	// The spans set aside are lost with their segment.
-	lost := map[losses.Reason]int{losses.JournalFull: shipped.aside(number)}
+	lost := make(map[loss]int)
+	for _, t := range targets {
+		lost[loss{t.Name, losses.JournalFull}] = t.aside(number) // with their segment
+	}
 	carried := make(map[string]int)
 	var st Stats
 	err = scanSegment(j.dir, number, &st, func(r Record) error {
 		switch r.Kind {
 		case KindTraces, KindPosted:
-			if r.Kept || shipped.passed(r) {
+			need, taken := without(targets, r)
+			if r.Kept || len(need) == 0 && len(targets) > 0 {
 				if s.keepsShipped(r.Source) {
-					_ = j.move(r, KindKept) // its spans are not lost: the backend has them
+					_ = j.move(r, KindKept, nil) // its spans are not lost: the backend has them
 				}
 				return nil
 			}
+			reason := j.reasonLost(r, &s)
 			if s.keeps(r) {
-				if err := j.move(r, r.Kind); err != nil {
-					lost[reasonOf(err)] += r.Spans
+				err := j.move(r, r.Kind, taken)
+				if err == nil {
+					return nil
 				}
-				return nil
+				reason = reasonOf(err)
 			}
-			lost[j.reasonLost(r, &s)] += r.Spans
+			if len(targets) == 0 {
+				need = make([]Target, 1)
+			}
+			for _, t := range need {
+				lost[loss{t.Name, reason}] += r.Spans
+			}
 		case KindWorth:
 			if s.keepsMark(r.Source) {
-				_ = j.move(r, KindWorth) // or its spans are worth no more than others'
+				_ = j.move(r, KindWorth, nil) // or its spans are worth no more than others'
 			}
 		case KindDrops, KindCarried:
 			drops, err := r.Drops()
@@ -121,8 +128,8 @@ func (j *Journal) remove(number uint64, s shares, shipped Cursor, total int64) b
 	}
 	delete(j.usages, number)
 	j.carried.addAll(carried)
-	for reason, spans := range lost {
-		j.lose(reason, spans)
+	for l, spans := range lost {
+		j.LoseTo(l.target, l.reason, spans)
 	}
 	return true
 }
@@ -138,8 +145,18 @@ func (j *Journal) reasonLost(r Record, s *shares) losses.Reason {
 	return losses.Retention
 }
 
-// move appends a record again, as one of the given kind.
-func (j *Journal) move(r Record, as Kind) error {
-	b := append(j.room(len(r.Payload)), r.Payload...)
-	return j.appendRecord(entry{kind: as, source: r.Source, spans: r.Spans, time: r.Time}, b)
+// loss is why, and to which target, spans are lost.
+type loss struct {
+	target string
+	reason losses.Reason
+}
+
+// move appends a record again, as one of the given kind, for all targets but those that
+// have it.
+func (j *Journal) move(r Record, as Kind, taken []string) error {
+	b := j.room(maxTaken + len(r.Payload))
+	if len(taken) > 0 {
+		b, as = appendTaken(b, taken), as|moved
+	}
+	return j.appendRecord(entry{kind: as, source: r.Source, spans: r.Spans, time: r.Time}, append(b, r.Payload...))
 }

@@ -14,7 +14,7 @@ const (
 
 	// maxPayload is the longest payload that a reader accepts. No writer has ever made
 	// a longer record.
-	maxPayload = maxRecord
+	maxPayload = maxRecord + maxTaken
 )
 
 // Kind says what a record's payload is.
@@ -70,6 +70,7 @@ func parseSegmentHeader(b []byte) (m marker, ok bool) {
 type recordHeader struct {
 	time   int64
 	kind   Kind
+	moved  bool // the payload begins with the targets that have the record
 	source Source
 	spans  uint32
 	length uint32
@@ -89,7 +90,8 @@ func putRecordHeader(b []byte, m marker, e entry) {
 func parseRecordHeader(b []byte) recordHeader {
 	return recordHeader{
 		time:   int64(binary.LittleEndian.Uint64(b[8:])),
-		kind:   Kind(b[16]),
+		kind:   Kind(b[16]) &^ moved,
+		moved:  Kind(b[16])&moved != 0,
 		source: Source(binary.LittleEndian.Uint32(b[16:]) >> 8),
 		spans:  binary.LittleEndian.Uint32(b[20:]),
 		length: binary.LittleEndian.Uint32(b[24:]),

@@ -39,7 +39,7 @@ func TestForeignDirectory(t *testing.T) {
 	if err := os.WriteFile(victim, []byte("as it was"), 0o600); err != nil {
 		t.Fatal(err)
 	}
-	for _, name := range []string{cursorName, cursorName + ".tmp", shipLockName} {
+	for _, name := range []string{cursorName(""), cursorName("") + ".tmp", shipLockName("")} {
 		if err := os.Symlink(victim, filepath.Join(dir, name)); err != nil {
 			t.Fatal(err)
 		}
@@ -56,13 +56,13 @@ func TestForeignDirectory(t *testing.T) {
 		t.Errorf("it has %v", names)
 	}
 	// Below that check, links are not followed either.
-	if _, err := ReadCursor(dir); err == nil {
+	if _, err := ReadCursor(dir, ""); err == nil {
 		t.Error("the cursor is read through a link")
 	}
-	if _, err := LockShipping(dir); err == nil {
+	if _, err := LockShipping(dir, ""); err == nil {
 		t.Error("the lock is opened through a link")
 	}
-	if err := WriteCursor(dir, Cursor{}); err != nil {
+	if err := WriteCursor(dir, "", Cursor{}); err != nil {
 		t.Error(err)
 	}
 	if text, err := os.ReadFile(victim); err != nil || string(text) != "as it was" {

@@ -73,8 +73,10 @@ type Journal struct {
 	losses  losses.Ledger
 	lost    map[string]int // taken from losses, not yet written
 	carried tally
-	hanging atomic.Bool // a call of Within has not returned
-	written atomic.Uint64
+	// toTargets counts what targets with a name do not get, until it is in lost.
+	toTargets tally
+	hanging   atomic.Bool // a call of Within has not returned
+	written   atomic.Uint64
 
 	mu      sync.Mutex
 	closed  bool
@@ -238,7 +240,7 @@ func (j *Journal) lose(r losses.Reason, spans int) { j.losses.Of(losses.Ours).Ad
 // flush appends the loss counts. Those that cannot be written are kept for the next
 // time.
 func (j *Journal) flush() error {
-	j.losses.Take(j.lost)
+	j.takeLost()
 	err := j.appendCounts(KindDrops, j.lost)
 	if err == nil {
 		clear(j.lost)
@@ -252,6 +254,14 @@ func (j *Journal) flush() error {
 		j.takeLeft()
 	}
 	return err
+}
+
+// takeLost moves the counts of losses to j.lost.
+func (j *Journal) takeLost() {
+	j.losses.Take(j.lost)
+	for reason, spans := range j.toTargets.take() {
+		j.lost[reason] += spans
+	}
 }
 
 func (j *Journal) appendCounts(kind Kind, m map[string]int) error {

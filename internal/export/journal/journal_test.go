@@ -246,7 +246,7 @@ func TestShippedSpansAreNotLost(t *testing.T) {
 				read++
 			}
 		}
-		if err := WriteCursor(j.Dir(), f.Cursor()); err != nil {
+		if err := WriteCursor(j.Dir(), "", f.Cursor()); err != nil {
 			t.Fatal(err)
 		}
 	}
@@ -359,21 +359,21 @@ func TestJournalIsRemovedUnderAWriter(t *testing.T) {
 
 func TestCursor(t *testing.T) {
 	dir := t.TempDir()
-	if c, err := ReadCursor(dir); err != nil || c.Segment != 0 {
+	if c, err := ReadCursor(dir, ""); err != nil || c.Segment != 0 {
 		t.Errorf("no cursor: %+v, %v", c, err)
 	}
 	want := Cursor{Position: Position{Segment: 5, Offset: 32}, Behind: []Position{{Segment: 3, Offset: 7}}}
-	if err := WriteCursor(dir, want); err != nil {
+	if err := WriteCursor(dir, "", want); err != nil {
 		t.Fatal(err)
 	}
-	got, err := ReadCursor(dir)
+	got, err := ReadCursor(dir, "")
 	if err != nil || got.Position != want.Position || got.Behind[0] != want.Behind[0] {
 		t.Errorf("%+v, %v", got, err)
 	}
-	if err := os.WriteFile(filepath.Join(dir, cursorName), []byte(`{"segm`), 0o600); err != nil {
+	if err := os.WriteFile(filepath.Join(dir, cursorName("")), []byte(`{"segm`), 0o600); err != nil {
 		t.Fatal(err)
 	}
-	if c, err := ReadCursor(dir); err == nil || c.Segment != 0 {
+	if c, err := ReadCursor(dir, ""); err == nil || c.Segment != 0 {
 		t.Errorf("torn cursor: %+v, %v", c, err)
 	}
 	for _, tc := range []struct {
@@ -444,15 +444,15 @@ func TestFollowerOfAnotherJournal(t *testing.T) {
 
 func TestShippingLock(t *testing.T) {
 	dir := t.TempDir()
-	f, err := LockShipping(dir)
+	f, err := LockShipping(dir, "")
 	if err != nil {
 		t.Fatal(err)
 	}
-	if _, err := LockShipping(dir); !errors.Is(err, ErrShipped) {
+	if _, err := LockShipping(dir, ""); !errors.Is(err, ErrShipped) {
 		t.Errorf("second lock: %v", err)
 	}
 	f.Close()
-	f, err = LockShipping(dir)
+	f, err = LockShipping(dir, "")
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -41,7 +41,7 @@ func (j *Journal) leave() error {
 	if j.opts.StateDir == "" {
 		return nil
 	}
-	j.losses.Take(j.lost)
+	j.takeLost()
 	carried := j.carried.take()
 	if len(j.lost)+len(carried) == 0 {
 		return nil

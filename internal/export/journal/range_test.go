@@ -49,10 +49,10 @@ func TestReadRange(t *testing.T) {
 		t.Errorf("read %v, %v", got, there)
 	}
 	c := Cursor{Aside: []Range{middle, {Position: Position{Segment: 1}, Spans: 5}}}
-	if err := WriteCursor(j.Dir(), c); err != nil {
+	if err := WriteCursor(j.Dir(), "", c); err != nil {
 		t.Fatal(err)
 	}
-	if kept, err := ReadCursor(j.Dir()); err != nil || !slices.Equal(kept.Aside, c.Aside) || kept.aside(middle.Segment) != 2 {
+	if kept, err := ReadCursor(j.Dir(), ""); err != nil || !slices.Equal(kept.Aside, c.Aside) || kept.aside(middle.Segment) != 2 {
 		t.Errorf("kept %+v, %v", kept, err)
 	}
 	if err := os.Remove(segmentPath(j.Dir(), middle.Segment)); err != nil {

@@ -27,10 +27,14 @@ type Record struct {
 	// Segment and Offset are where the record begins.
 	Segment uint64
 	Offset  int64
+	// Taken are the targets that had the record before it was moved here.
+	Taken []string
+
+	names int // length of Taken in the record
 }
 
 // End is the offset behind the record.
-func (r Record) End() int64 { return r.Offset + recordHeaderLen + int64(len(r.Payload)) }
+func (r Record) End() int64 { return r.Offset + int64(recordHeaderLen+r.names+len(r.Payload)) }
 
 // Traces decodes the payload of a record of traces.
 func (r Record) Traces() (*tracepb.TracesData, error) {

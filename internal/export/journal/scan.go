@@ -204,6 +204,13 @@ func (s *scanner) record() (Record, error) {
 		r.Kind, r.Kept = KindTraces, true
 	}
 	s.off += int64(len(b))
+	if h.moved {
+		var ok bool
+		if r.Taken, r.names, ok = parseTaken(r.Payload); !ok {
+			r.Kind |= moved // of another version
+		}
+		r.Payload = r.Payload[r.names:]
+	}
 	return r, nil
 }
 

@@ -108,15 +108,15 @@ type shares struct {
 	shipped usage
 }
 
-// newShares divides half of the cap among the sources in the sealed segments that are
-// not shipped yet. A source with less than an equal part keeps all of its bytes, and
+// newShares divides half of the cap among the sources in the sealed segments that some
+// target needs. A source with less than an equal part keeps all of its bytes, and
 // the others divide the rest of its part (max-min fairness). The other half of the cap
 // is for new records, so that no more is moved than is removed.
 //
 // Those that are worth more divide the first half of that among themselves, so that they
 // outlast any number of others; none keeps more than a flood may have. What of them has
 // been shipped stays where nothing unshipped needs the room.
-func (j *Journal) newShares(sealed []uint64, shipped Cursor) shares {
+func (j *Journal) newShares(sealed []uint64, targets []Target) shares {
 	s := shares{now: time.Now(), aged: !j.opts.Shipped, bytes: make(usage), shipped: make(usage), worth: make(map[Source]bool), flood: j.opts.MaxBytes / floodPart}
 	maps.DeleteFunc(j.usages, func(n uint64, _ contents) bool { return n < sealed[0] })
 	if j.opts.MaxBytes < sharedSegments*j.opts.SegmentBytes {
@@ -125,7 +125,7 @@ func (j *Journal) newShares(sealed []uint64, shipped Cursor) shares {
 	}
 	for _, n := range sealed {
 		segment, of := j.used(n), s.bytes
-		if n < shipped.Segment {
+		if len(targets) > 0 && !slices.ContainsFunc(targets, func(t Target) bool { return n >= t.Segment }) {
 			of = s.shipped
 		}
 		for source, bytes := range segment.bytes {

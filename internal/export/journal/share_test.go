@@ -247,7 +247,7 @@ func TestShippedSharesAreNotMoved(t *testing.T) {
 			}
 		}
 		if i%10 == 0 {
-			if err := WriteCursor(dir, f.Cursor()); err != nil {
+			if err := WriteCursor(dir, "", f.Cursor()); err != nil {
 				t.Fatal(err)
 			}
 		}
@@ -362,7 +362,7 @@ func TestSourceIsKept(t *testing.T) {
 	if len(sources) != 2 || sources[0] == 0 || sources[0] >= 1<<24 || sources[1] != 0 {
 		t.Errorf("sources %v", sources)
 	}
-	if err := j.move(moved, moved.Kind); err != nil {
+	if err := j.move(moved, moved.Kind, nil); err != nil {
 		t.Fatal(err)
 	}
 	var last Record

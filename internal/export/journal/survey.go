@@ -15,6 +15,9 @@ type Survey struct {
 	Shares map[Source]int64
 	// Lost counts spans that were lost, by reason.
 	Lost map[string]int
+
+	kept  int            // spans that no target needs
+	taken map[string]int // spans that a target has had, before they were moved
 }
 
 // Surveyor looks at the same journal again and again. It reads sealed segments once. It is
@@ -53,7 +56,9 @@ func (s *Surveyor) Survey() (Survey, error) {
 	return all, nil
 }
 
-func newSurvey() Survey { return Survey{Shares: make(map[Source]int64), Lost: make(map[string]int)} }
+func newSurvey() Survey {
+	return Survey{Shares: make(map[Source]int64), Lost: make(map[string]int), taken: make(map[string]int)}
+}
 
 func (s *Surveyor) segment(n uint64) (Survey, error) {
 	one := newSurvey()
@@ -69,6 +74,12 @@ func (s *Surveyor) segment(n uint64) (Survey, error) {
 					one.Lost[reason] += n
 				}
 			}
+		}
+		if r.Kept {
+			one.kept += r.Spans
+		}
+		for _, target := range r.Taken {
+			one.taken[target] += r.Spans
 		}
 		if r.Kind.Traces() {
 			one.Shares[r.Source] += recordHeaderLen + int64(len(r.Payload))
@@ -93,9 +104,9 @@ func (s *Survey) add(o Survey) {
 	}
 }
 
-// Unread returns how many spans are behind a cursor, of those that the last Survey has seen;
-// without those that the cursor holds or has set aside.
-func (s *Surveyor) Unread(c Cursor) (spans int, err error) {
+// Unread returns how many spans a target has not read, of those that the last Survey has
+// seen; without those that are held or set aside for it.
+func (s *Surveyor) Unread(c Target) (spans int, err error) {
 	numbers, err := listSegments(s.dir)
 	if err != nil {
 		return 0, err
@@ -106,11 +117,11 @@ func (s *Surveyor) Unread(c Cursor) (spans int, err error) {
 		switch {
 		case n < c.Segment && !begun:
 		case known && !begun:
-			spans += one.Spans + one.Posted
+			spans += one.Spans + one.Posted - one.kept - one.taken[c.Name]
 		default:
 			var st Stats
 			err := scanSegment(s.dir, n, &st, func(r Record) error {
-				if r.Kind.Traces() && !c.behind(r) {
+				if r.Kind.Traces() && !r.Kept && !slices.Contains(r.Taken, c.Name) && !c.behind(r) {
 					spans += r.Spans
 				}
 				return nil

@@ -63,7 +63,7 @@ func TestSurvey(t *testing.T) {
 		if got.Spans != spans || got.Posted != 0 || !maps.Equal(got.Lost, lost) || shares != bytes || got.Bytes != st.Bytes || got.Segments != st.Segments {
 			t.Fatalf("after %d: %+v, want %d spans, lost %v, %d of %d bytes", i, got, spans, lost, bytes, st.Bytes)
 		}
-		if n, err := s.Unread(at); err != nil || n != unread {
+		if n, err := s.Unread(Target{Cursor: at}); err != nil || n != unread {
 			t.Fatalf("after %d: %d unread, want %d: %v", i, n, unread, err)
 		}
 	}
@@ -77,7 +77,7 @@ func TestSurveyOfNothing(t *testing.T) {
 	if got, err := s.Survey(); err != nil || got.Segments != 0 || got.Spans != 0 {
 		t.Errorf("%+v, %v", got, err)
 	}
-	if n, err := s.Unread(Cursor{}); n != 0 || err != nil {
+	if n, err := s.Unread(Target{}); n != 0 || err != nil {
 		t.Errorf("%d, %v", n, err)
 	}
 }

@@ -142,7 +142,7 @@ func TestWorthShipped(t *testing.T) {
 				shipped[r.Source] += r.Spans
 			}
 		}
-		if err := WriteCursor(j.Dir(), f.Cursor()); err != nil {
+		if err := WriteCursor(j.Dir(), "", f.Cursor()); err != nil {
 			t.Fatal(err)
 		}
 	}

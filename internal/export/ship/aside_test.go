@@ -300,7 +300,7 @@ func TestEvictedIsCountedOnce(t *testing.T) {
 	recordOf(t, j, "bad", named("bad", 7)...)
 	stop := start(t, s)
 	eventually(t, "it is set aside", func() bool {
-		c, err := journal.ReadCursor(j.Dir())
+		c, err := journal.ReadCursor(j.Dir(), "")
 		return err == nil && len(c.Aside) == 1
 	})
 	for i := range 2000 {

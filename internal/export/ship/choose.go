@@ -8,6 +8,8 @@ import (
 	"io/fs"
 	"os"
 	"path/filepath"
+	"slices"
+	"sync"
 	"time"
 
 	tracepb "go.opentelemetry.io/proto/otlp/trace/v1"
@@ -25,9 +27,9 @@ const decidedName = "decided.json"
 // maxDecided bounds the file, in bytes.
 const maxDecided = 1 << 20
 
-// choose begins with what earlier shippers decided and held.
+// choose begins with what earlier shippers to the target held.
 func (d *delivery) choose(c journal.Cursor) {
-	d.chosen = tail.New(d.Only, d.decided())
+	d.chosen = d.choice.Sampler()
 	for _, at := range c.Held {
 		_, _ = journal.ReadRange(d.Dir, at, func(r journal.Record) { // what is gone has been counted
 			if t, err := r.Traces(); err == nil {
@@ -37,8 +39,23 @@ func (d *delivery) choose(c journal.Cursor) {
 	}
 }
 
-func (d *delivery) decided() map[tail.Key]bool {
-	f, err := private.Open(filepath.Join(d.Dir, decidedName), os.O_RDONLY, 0)
+// A Choice is a journal's [tail.Choice] with its file: each target gets the same sandboxes.
+type Choice struct {
+	*tail.Choice
+	path string
+
+	mu    sync.Mutex
+	saved int // decisions in the file
+}
+
+// NewChoice begins with what was decided before on the journal in a directory.
+func NewChoice(dir string, o tail.Options) *Choice {
+	path := filepath.Join(dir, decidedName)
+	return &Choice{Choice: tail.New(o, readDecided(path)), path: path}
+}
+
+func readDecided(path string) map[tail.Key]bool {
+	f, err := private.Open(path, os.O_RDONLY, 0)
 	if err != nil {
 		return nil
 	}
@@ -51,21 +68,22 @@ func (d *delivery) decided() map[tail.Key]bool {
 	return decided
 }
 
-// saveDecided writes the decisions if there are any new ones.
-func (d *delivery) saveDecided() error {
-	decided := d.chosen.Decided()
-	if len(decided) == 0 {
+// save writes the decisions if there are any new ones.
+func (c *Choice) save() error {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if c.Made() == c.saved {
 		return nil
 	}
-	text, err := json.Marshal(decided) // in the order of the keys
-	if err != nil || bytes.Equal(text, d.saved) {
+	decided, made := c.Decided()
+	text, err := json.Marshal(decided)
+	if err != nil {
 		return err
 	}
-	path := filepath.Join(d.Dir, decidedName)
-	if err := private.Replace(path, path+".tmp", text, 0o600); err != nil && !errors.Is(err, fs.ErrNotExist) {
+	if err := private.Replace(c.path, c.path+".tmp", text, 0o600); err != nil && !errors.Is(err, fs.ErrNotExist) {
 		return err
 	}
-	d.saved = text
+	c.saved = made
 	return nil
 }
 
@@ -86,7 +104,7 @@ func (d *delivery) take(f *journal.Follower) (r journal.Record, t *tracepb.Trace
 		return r, t, err
 	}
 	r, err = f.Next()
-	if err != nil || !r.Kind.Traces() || r.Kept {
+	if err != nil || !r.Kind.Traces() || r.Kept || slices.Contains(r.Taken, d.Target) {
 		return r, nil, err
 	}
 	if t, err = d.decode(r); err != nil {
@@ -116,9 +134,14 @@ func (d *delivery) decode(r journal.Record) (*tracepb.TracesData, error) {
 func (d *delivery) countOut() {
 	if n := d.chosen.Count(); n > 0 {
 		d.status.KeptOut += n
-		if d.Journal != nil {
-			d.Journal.Losses(losses.Ours).Add(losses.KeptOut, n)
-			_ = d.Journal.Flush() // if the disk is full, kept for the next record
-		}
+		d.lose(losses.KeptOut, n)
+	}
+}
+
+// lose counts spans in the journal that the target does not get.
+func (d *delivery) lose(reason losses.Reason, spans int) {
+	if d.Journal != nil {
+		d.Journal.LoseTo(d.Target, reason, spans)
+		_ = d.Journal.Flush() // if the disk is full, kept for the next record
 	}
 }

@@ -42,7 +42,7 @@ func pod(t *testing.T, j *journal.Journal, sandbox, name string, took time.Durat
 // once ships what is there, and returns what has arrived of each sandbox, in order.
 func once(t *testing.T, j *journal.Journal, b *podBackend, o tail.Options) (st Status) {
 	t.Helper()
-	s := &Shipper{Dir: j.Dir(), Client: b, Once: true, Journal: j, Only: o, Progress: func(now Status) { st = now }, Linger: time.Millisecond}
+	s := &Shipper{Dir: j.Dir(), Client: b, Once: true, Journal: j, Choice: NewChoice(j.Dir(), o), Progress: func(now Status) { st = now }, Linger: time.Millisecond}
 	if err := s.Run(t.Context()); err != nil {
 		t.Fatal(err)
 	}

@@ -24,7 +24,7 @@ const (
 
 // follow ships records from the cursor on until Run should end.
 func (d *delivery) follow() error {
-	cursor, err := journal.ReadCursor(d.Dir)
+	cursor, err := journal.ReadCursor(d.Dir, d.Target)
 	if err != nil {
 		d.progress(err, time.Time{})
 	}
@@ -192,7 +192,7 @@ func (d *delivery) save() error {
 		}
 	}
 	// A decision without its cursor is made again; a cursor without its decision is not.
-	return errors.Join(d.saveDecided(), journal.WriteCursor(d.Dir, c))
+	return errors.Join(d.choice.save(), journal.WriteCursor(d.Dir, d.Target, c))
 }
 
 // failed returns the pause until the next attempt.

@@ -1,5 +1,6 @@
-// Package ship drains the journal to a backend: it reads what all processes on the host
-// append, uploads it in order, and remembers its position.
+// Package ship drains the journal to a backend, a target: it reads what all processes on
+// the host append, uploads it in order, and remembers its position. Several targets have a
+// [Shipper] each, and share nothing but the [Choice] of what is shipped.
 //
 // Delivery is at least once: the cursor moves after an upload has succeeded, so a crash
 // or a lost answer repeats one. An outage loses nothing, however long it lasts; only
@@ -7,8 +8,7 @@
 // are lost and counted. An upload that the backend refuses or fails on is set aside and
 // tried again, whole and in parts, beside the rest.
 //
-// It is linked only into the operator's tool, which runs one [Shipper] per host. The
-// backend is any [otlptrace.Client]; ideally one that distinguishes refusals from
+// It is linked only into the operator's tool. The backend is any [otlptrace.Client]; ideally one that distinguishes refusals from
 // failures with [RejectedError] and [BusyError].
 package ship
 
@@ -28,11 +28,12 @@ import (
 	"github.com/shimtrace/shimtrace/internal/losses"
 )
 
-// Shipper ships one journal. Zero values of the options mean the defaults.
+// Shipper ships one journal to one target. Zero values of the options mean the defaults.
 type Shipper struct {
-	// Dir is the journal's directory. Client is the backend; Run starts and stops it.
-	Dir    string
-	Client otlptrace.Client
+	// Dir is the journal's directory, and Target the name under which the position in it
+	// is kept. Client is the backend; Run starts and stops it.
+	Dir, Target string
+	Client      otlptrace.Client
 
 	// Once ends Run at the end of the journal instead of waiting for more.
 	Once bool
@@ -49,8 +50,8 @@ type Shipper struct {
 	// MinBackoff and MaxBackoff are the pauses after the first and after many
 	// failures (default 500 ms and 30 s), before jitter of half of them.
 	MinBackoff, MaxBackoff time.Duration
-	// Only says which sandboxes' spans are shipped; the zero value ships all.
-	Only tail.Options
+	// Choice says which sandboxes' spans are shipped; nil ships all.
+	Choice *Choice
 	// Journal counts the spans that the backend refused; nil: only Status does.
 	Journal *journal.Journal
 	// Progress is called on every change, never twice at once.
@@ -63,7 +64,7 @@ type Status struct {
 	Shipped int
 	// Rejected is the number of spans lost here, by reason.
 	Rejected map[losses.Reason]int
-	// KeptOut is the number of spans that are not shipped, as Only says.
+	// KeptOut is the number of spans that are not shipped, as Choice says.
 	KeptOut int
 	// CorruptBytes is the number of bytes of the journal skipped as damaged.
 	CorruptBytes int64
@@ -83,7 +84,7 @@ type Status struct {
 // if the context ends while the backend takes nothing; the rest of the journal is for
 // the next Run. It must be called only once.
 func (s *Shipper) Run(ctx context.Context) error {
-	lock, err := journal.LockShipping(s.Dir)
+	lock, err := journal.LockShipping(s.Dir, s.Target)
 	if err != nil {
 		return err
 	}
@@ -93,15 +94,18 @@ func (s *Shipper) Run(ctx context.Context) error {
 	}
 	d := newDelivery(ctx, s)
 	defer d.close()
+	if d.choice = s.Choice; d.choice == nil {
+		d.choice = NewChoice(s.Dir, tail.Options{})
+	}
 	for {
 		err := d.follow()
 		lock.Close()
-		if err != nil || s.Once || ctx.Err() != nil || !Pending(s.Dir) {
+		if err != nil || s.Once || ctx.Err() != nil || !Pending(s.Dir, s.Target) {
 			return err
 		}
 		// A process may have appended, and seen the lock held, just before it was
 		// released.
-		if lock, err = journal.LockShipping(s.Dir); err != nil {
+		if lock, err = journal.LockShipping(s.Dir, s.Target); err != nil {
 			if errors.Is(err, journal.ErrShipped) {
 				return nil
 			}
@@ -110,9 +114,9 @@ func (s *Shipper) Run(ctx context.Context) error {
 	}
 }
 
-// Pending reports whether the journal in a directory has records behind its cursor.
-func Pending(dir string) bool {
-	c, _ := journal.ReadCursor(dir)
+// Pending reports whether the journal in a directory has records behind a target's cursor.
+func Pending(dir, target string) bool {
+	c, _ := journal.ReadCursor(dir, target)
 	f := journal.Follow(dir, c)
 	defer f.Close()
 	_, err := f.Next()
@@ -127,8 +131,8 @@ type delivery struct {
 	cancel  context.CancelFunc
 	backoff *backoff.ExponentialBackOff
 	watch   *watch
+	choice  *Choice
 	chosen  *tail.Sampler
-	saved   []byte        // the decisions as last written
 	corrupt int64         // of followers before the present one
 	handed  chan struct{} // woken when something is set aside
 	proof   chan struct{} // woken when the backend takes something
@@ -227,8 +231,5 @@ func (d *delivery) reject(reason losses.Reason, spans int) {
 		return
 	}
 	d.status.Rejected[reason] += spans
-	if d.Journal != nil {
-		d.Journal.Losses(losses.Ours).Add(reason, spans)
-		_ = d.Journal.Flush() // if the disk is full, kept for the next record
-	}
+	d.lose(reason, spans)
 }

@@ -410,7 +410,7 @@ func TestEndsWhenIdle(t *testing.T) {
 	if len(b.taken()) != 1 {
 		t.Errorf("taken %v", b.taken())
 	}
-	lock, err := journal.LockShipping(j.Dir())
+	lock, err := journal.LockShipping(j.Dir(), "")
 	if err != nil {
 		t.Errorf("the lock is still held: %v", err)
 	} else {
@@ -425,7 +425,7 @@ func TestNoSpanIsLeftWhenIdle(t *testing.T) {
 	b := &backend{}
 	var runs sync.WaitGroup
 	ensure := func() {
-		if lock, err := journal.LockShipping(j.Dir()); err != nil {
+		if lock, err := journal.LockShipping(j.Dir(), ""); err != nil {
 			return
 		} else {
 			lock.Close()

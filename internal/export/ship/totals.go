@@ -11,6 +11,7 @@ import (
 	"sync"
 	"time"
 
+	"github.com/shimtrace/shimtrace/internal/export/journal"
 	"github.com/shimtrace/shimtrace/internal/private"
 )
 
@@ -40,6 +41,18 @@ func TotalsPath(dir, target string) string {
 		target += "."
 	}
 	return filepath.Join(dir, "totals."+target+"json")
+}
+
+// Forget removes what is kept of a target that a journal is no longer shipped to.
+func Forget(dir, target string) error {
+	err := journal.Forget(dir, target)
+	if err == nil {
+		err = os.Remove(TotalsPath(dir, target))
+	}
+	if errors.Is(err, fs.ErrNotExist) {
+		return nil
+	}
+	return err
 }
 
 // ReadTotals returns the totals that a file has; zero if there is none.

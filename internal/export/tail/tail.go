@@ -4,6 +4,10 @@
 // A decision is about a whole run of a sandbox, all its traces and all that comes later,
 // so that a trace is shipped whole or not at all. What arrives before the decision stays
 // in the journal; the sampler only remembers where. It does no I/O.
+//
+// What is known and decided is in a [Choice], of which a journal has one. Each target that
+// the journal is shipped to has a [Sampler] of it, which says what that target gets, as far
+// as its shipper has read.
 package tail
 
 import (
@@ -69,7 +73,6 @@ type run struct {
 	in      bool // if decided
 	failed  bool // so far
 	since   time.Time
-	held    []journal.Range
 }
 
 // posted is a record of other programs' spans that is held.
@@ -81,41 +84,60 @@ type posted struct {
 
 type traceID [16]byte
 
-// Sampler decides. It is safe for concurrent use.
-type Sampler struct {
-	opts Options
-
+// Choice knows the runs of a journal's sandboxes, and decides on each once. It is safe for
+// concurrent use.
+type Choice struct {
 	mu     sync.Mutex
+	opts   Options
 	runs   map[Key]*run
 	order  []Key  // of runs, the oldest first
 	waits  []*run // that were undecided when they were noticed, the oldest first
 	traces map[traceID][]*run
 	recent []traceID // of traces, the oldest first
-	posted []posted
-	held   int // records of runs
-	// settled: runs have been decided since posted was judged.
-	settled bool
+	made   int       // decisions so far
+}
+
+// New returns a choice with earlier decisions: which runs are shipped.
+func New(o Options, decided map[Key]bool) *Choice {
+	c := &Choice{opts: o, runs: make(map[Key]*run), traces: make(map[traceID][]*run)}
+	for key, in := range decided {
+		c.add(&run{key: key, decided: true, in: in})
+	}
+	return c
+}
+
+// Set changes the options. What is decided stays so.
+func (c *Choice) Set(o Options) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	c.opts = o
+}
+
+// Sampler returns a sampler for one target.
+func (c *Choice) Sampler() *Sampler {
+	return &Sampler{Choice: c, waiting: make(map[*run][]journal.Range)}
+}
+
+// Sampler says what one target gets. It is safe for concurrent use.
+type Sampler struct {
+	*Choice // its lock is this one's
+
+	waiting map[*run][]journal.Range
+	posted  []posted
+	held    int // records of runs
+	seen    int // decisions that have been followed
 	ready   []journal.Range
 	flying  []journal.Range // taken by Next and not Settled
 	out     int             // spans kept out since Count
 }
 
-// New returns a sampler with earlier decisions: which runs are shipped.
-func New(o Options, decided map[Key]bool) *Sampler {
-	s := &Sampler{opts: o, runs: make(map[Key]*run), traces: make(map[traceID][]*run)}
-	for key, in := range decided {
-		s.add(&run{key: key, decided: true, in: in})
-	}
-	return s
-}
-
 // Take says what becomes of a record. If it is held, the sampler remembers where it is.
 func (s *Sampler) Take(r journal.Record, t *tracepb.TracesData, now time.Time) verdict {
+	s.mu.Lock()
+	defer s.mu.Unlock()
 	if s.opts.Only == "" || s.opts.Only == All {
 		return Ship
 	}
-	s.mu.Lock()
-	defer s.mu.Unlock()
 	v := Ship
 	switch at := rangeOf(r); {
 	case r.Kind == journal.KindPosted:
@@ -131,7 +153,7 @@ func (s *Sampler) Take(r journal.Record, t *tracepb.TracesData, now time.Time) v
 		s.note(x, t)
 		switch {
 		case !x.decided:
-			x.held = append(x.held, at)
+			s.waiting[x] = append(s.waiting[x], at)
 			s.held++
 			v = hold
 		case !x.in:
@@ -150,7 +172,7 @@ func rangeOf(r journal.Record) journal.Range {
 }
 
 // runOf returns the run that a record is of, nil if it is of none.
-func (s *Sampler) runOf(t *tracepb.TracesData, at time.Time) *run {
+func (c *Choice) runOf(t *tracepb.TracesData, at time.Time) *run {
 	for _, rs := range t.ResourceSpans {
 		sandbox, instance := "", ""
 		for _, a := range rs.GetResource().GetAttributes() {
@@ -165,12 +187,12 @@ func (s *Sampler) runOf(t *tracepb.TracesData, at time.Time) *run {
 			continue
 		}
 		key := keyOf(sandbox, instance)
-		if s.runs[key] == nil {
+		if c.runs[key] == nil {
 			x := &run{key: key, since: at}
-			s.add(x)
-			s.waits = append(s.waits, x)
+			c.add(x)
+			c.waits = append(c.waits, x)
 		}
-		return s.runs[key]
+		return c.runs[key]
 	}
 	return nil
 }
@@ -180,20 +202,20 @@ func keyOf(sandbox, instance string) Key {
 	return Key(binary.BigEndian.Uint64(sum[:]))
 }
 
-func (s *Sampler) add(x *run) {
-	s.runs[x.key] = x
-	s.order = append(s.order, x.key)
+func (c *Choice) add(x *run) {
+	c.runs[x.key] = x
+	c.order = append(c.order, x.key)
 }
 
 // note learns from a run's spans: which traces they are in, whether one failed, and
 // whether the start is over.
-func (s *Sampler) note(x *run, t *tracepb.TracesData) {
+func (c *Choice) note(x *run, t *tracepb.TracesData) {
 	var start, deleted, asked *tracepb.Span
 	for _, rs := range t.ResourceSpans {
 		for _, ss := range rs.ScopeSpans {
 			ours := ss.GetScope().GetName() == names.ShimScope
 			for _, span := range ss.Spans {
-				s.owns(x, span.TraceId)
+				c.owns(x, span.TraceId)
 				failed := span.GetStatus().GetCode() == tracepb.Status_STATUS_CODE_ERROR && !isTrue(span.Attributes, names.Expected)
 				x.failed = x.failed || failed
 				switch {
@@ -211,12 +233,12 @@ func (s *Sampler) note(x *run, t *tracepb.TracesData) {
 	switch {
 	case x.decided:
 	case asked != nil: // by a person
-		s.settle(x, true)
+		c.settle(x, true)
 	case start != nil:
-		s.decide(x, start.EndTimeUnixNano-start.StartTimeUnixNano >= uint64(s.opts.SlowStart))
+		c.decide(x, start.EndTimeUnixNano-start.StartTimeUnixNano >= uint64(c.opts.SlowStart))
 	case deleted != nil: // it never started
 		x.failed = true
-		s.decide(x, false)
+		c.decide(x, false)
 	}
 }
 
@@ -230,42 +252,59 @@ func isTrue(attributes []*commonpb.KeyValue, key string) bool {
 }
 
 // decide decides a run whose start is over.
-func (s *Sampler) decide(x *run, slow bool) {
-	s.settle(x, x.failed || slow && s.opts.Only == Slow || part(x.key) < s.opts.Ratio)
+func (c *Choice) decide(x *run, slow bool) {
+	c.settle(x, x.failed || slow && c.opts.Only == Slow || part(x.key) < c.opts.Ratio)
 }
 
 // part returns a run's place among all, from 0 to 1, the same wherever it is decided.
 func part(k Key) float64 { return float64(k) / math.MaxUint64 }
 
-// settle lets a run's records go, or keeps them out.
-func (s *Sampler) settle(x *run, in bool) {
+// settle decides on a run.
+func (c *Choice) settle(x *run, in bool) {
 	x.decided, x.in = true, in
-	for _, at := range x.held {
-		if in {
-			s.ready = append(s.ready, at)
-		} else {
-			s.out += at.Spans
-		}
+	c.made++
+}
+
+// follow lets the records of runs go that have been decided, or keeps them out.
+func (s *Sampler) follow() {
+	if s.seen == s.made {
+		return
 	}
-	s.held -= len(x.held)
-	x.held = nil
-	s.settled = true
+	s.seen = s.made
+	var in []journal.Range
+	for x, held := range s.waiting {
+		if !x.decided {
+			continue
+		}
+		if x.in {
+			in = append(in, held...)
+		} else {
+			for _, at := range held {
+				s.out += at.Spans
+			}
+		}
+		s.held -= len(held)
+		delete(s.waiting, x)
+	}
+	slices.SortFunc(in, byPosition)
+	s.ready = append(s.ready, in...)
+	s.judgeAll(time.Time{})
 }
 
 // owns notes that a run has a span in a trace.
-func (s *Sampler) owns(x *run, id []byte) {
+func (c *Choice) owns(x *run, id []byte) {
 	if len(id) != len(traceID{}) {
 		return
 	}
 	t := traceID(id)
-	owners, known := s.traces[t]
+	owners, known := c.traces[t]
 	if slices.Contains(owners, x) {
 		return
 	}
 	if !known {
-		s.recent = append(s.recent, t)
+		c.recent = append(c.recent, t)
 	}
-	s.traces[t] = append(owners, x)
+	c.traces[t] = append(owners, x)
 }
 
 func tracesOf(t *tracepb.TracesData) (ids []traceID) {
@@ -301,7 +340,6 @@ func (s *Sampler) judge(p posted, now time.Time) verdict {
 
 // judgeAll judges what is held of other programs' spans again.
 func (s *Sampler) judgeAll(now time.Time) {
-	s.settled = false
 	s.posted = slices.DeleteFunc(s.posted, func(p posted) bool {
 		switch s.judge(p, now) {
 		case Ship:
@@ -347,6 +385,7 @@ func (s *Sampler) Expire(now time.Time) {
 		}
 		return x.decided
 	})
+	s.follow()
 	s.judgeAll(now)
 }
 
@@ -357,6 +396,7 @@ func (s *Sampler) bound() {
 			s.settle(x, true)
 		}
 		s.waits = s.waits[1:]
+		s.follow()
 	}
 	if len(s.posted) > maxHeld/2 {
 		for _, p := range s.posted[:maxHeld/4] {
@@ -383,9 +423,7 @@ func (s *Sampler) bound() {
 func (s *Sampler) Next() (at journal.Range, ok bool) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	if s.settled {
-		s.judgeAll(time.Time{})
-	}
+	s.follow()
 	if len(s.ready) == 0 {
 		return at, false
 	}
@@ -422,29 +460,38 @@ func (s *Sampler) Held() (all []journal.Range) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	all = append(append(all, s.flying...), s.ready...)
-	for _, x := range s.runs {
-		all = append(all, x.held...)
+	for _, held := range s.waiting {
+		all = append(all, held...)
 	}
 	for _, p := range s.posted {
 		all = append(all, p.at)
 	}
-	slices.SortFunc(all, func(a, b journal.Range) int {
-		return cmp.Or(cmp.Compare(a.Segment, b.Segment), cmp.Compare(a.Offset, b.Offset))
-	})
+	slices.SortFunc(all, byPosition)
 	return all
 }
 
-// Decided returns the decisions so far, for New.
-func (s *Sampler) Decided() map[Key]bool {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	decided := make(map[Key]bool)
-	for key, x := range s.runs {
+func byPosition(a, b journal.Range) int {
+	return cmp.Or(cmp.Compare(a.Segment, b.Segment), cmp.Compare(a.Offset, b.Offset))
+}
+
+// Made returns the number of decisions so far.
+func (c *Choice) Made() int {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	return c.made
+}
+
+// Decided returns the decisions, for New, and their number so far.
+func (c *Choice) Decided() (decided map[Key]bool, made int) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	decided = make(map[Key]bool)
+	for key, x := range c.runs {
 		if x.decided {
 			decided[key] = x.in
 		}
 	}
-	return decided
+	return decided, c.made
 }
 
 // Count returns the number of spans kept out since the last call.

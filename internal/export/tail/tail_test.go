@@ -23,7 +23,7 @@ type feed struct {
 	now time.Time
 }
 
-func newFeed(o Options) *feed { return &feed{Sampler: New(o, nil), now: begin} }
+func newFeed(o Options) *feed { return &feed{Sampler: New(o, nil).Sampler(), now: begin} }
 
 func (f *feed) record(kind journal.Kind, spans int) journal.Record {
 	f.n++
@@ -117,7 +117,8 @@ func TestRuns(t *testing.T) {
 		take("1", span(1, "late", 0, false)) != Ship {
 		t.Error("two runs are one")
 	}
-	again := &feed{Sampler: New(slow, f.Decided()), now: begin}
+	decided, _ := f.Decided()
+	again := &feed{Sampler: New(slow, decided).Sampler(), now: begin}
 	if got := again.Take(again.record(journal.KindTraces, 1), data("a", "2", span(2, "late", 0, true)), begin); got != out {
 		t.Errorf("another sampler says %v", got)
 	}
@@ -221,5 +222,31 @@ func TestBounds(t *testing.T) {
 	f.ready()
 	if len(f.runs) > maxRuns || len(f.order) > maxRuns || len(f.traces) > maxTraces || len(f.Held()) > maxHeld+1 || f.Count() > 0 {
 		t.Errorf("%d runs, %d traces, %d held", len(f.runs), len(f.traces), len(f.Held()))
+	}
+}
+
+// TestOneChoice: the samplers of two targets decide alike on what one of them reads later.
+func TestOneChoice(t *testing.T) {
+	c := New(slow, nil)
+	ahead, behind := &feed{Sampler: c.Sampler(), now: begin}, &feed{Sampler: c.Sampler(), now: begin}
+	first := data("a", "1", span(1, "create", 0, false))
+	r := ahead.record(journal.KindTraces, 1)
+	if ahead.Take(r, first, begin) != hold || behind.Take(r, first, begin) != hold {
+		t.Fatal("it is decided before it has started")
+	}
+	over := data("a", "1", span(1, names.SandboxStart, time.Hour, false))
+	if ahead.Take(ahead.record(journal.KindTraces, 1), over, begin) != Ship {
+		t.Error("a slow start is kept out")
+	}
+	if _, ok := behind.Next(); !ok {
+		t.Error("what the other target decided does not hold")
+	}
+	// It would be kept out by now.
+	c.Set(Options{Only: Failed})
+	if behind.Take(behind.record(journal.KindTraces, 1), over, begin) != Ship {
+		t.Error("it is decided twice")
+	}
+	if decided, made := c.Decided(); len(decided) != 1 || made != 1 {
+		t.Errorf("%d decisions on %d runs", made, len(decided))
 	}
 }

@@ -18,6 +18,7 @@ import (
 	"time"
 
 	"github.com/shimtrace/shimtrace/internal/console"
+	"github.com/shimtrace/shimtrace/internal/testkit"
 )
 
 // asToolEnv makes the test binary act as the tool.
@@ -39,15 +40,7 @@ func TestMain(m *testing.M) {
 
 const forwardPatience = 30 * time.Second
 
-// eventually waits until a condition holds.
-func eventually(t *testing.T, what string, holds func() bool) {
-	t.Helper()
-	for deadline := time.Now().Add(forwardPatience); !holds(); time.Sleep(10 * time.Millisecond) {
-		if time.Now().After(deadline) {
-			t.Fatal("it did not come to that: ", what)
-		}
-	}
-}
+var eventually = testkit.Until
 
 // output collects a process's output; it is safe for concurrent use.
 type output struct {

@@ -15,6 +15,7 @@ import (
 	"github.com/shimtrace/shimtrace/integration/otlprecv"
 	"github.com/shimtrace/shimtrace/integration/rig"
 	"github.com/shimtrace/shimtrace/integration/traced"
+	"github.com/shimtrace/shimtrace/internal/testkit"
 )
 
 func TestMain(m *testing.M) {
@@ -23,22 +24,9 @@ func TestMain(m *testing.M) {
 	os.Exit(code)
 }
 
-func check(t testing.TB, err error) {
-	t.Helper()
-	if err != nil {
-		t.Fatal(err)
-	}
-}
+var check = testkit.Check
 
-// until waits, for two minutes at most.
-func until(t testing.TB, what string, holds func() bool) {
-	t.Helper()
-	for deadline := time.Now().Add(2 * time.Minute); !holds(); time.Sleep(50 * time.Millisecond) {
-		if time.Now().After(deadline) {
-			t.Fatalf("waited in vain for %s", what)
-		}
-	}
-}
+var until = testkit.Until
 
 // A site is a rig whose spans go to a backend in the rig's network.
 type site struct {

@@ -16,6 +16,7 @@ import (
 	"github.com/shimtrace/shimtrace/integration/rig"
 	"github.com/shimtrace/shimtrace/integration/traced"
 	"github.com/shimtrace/shimtrace/internal/explain"
+	"github.com/shimtrace/shimtrace/internal/testkit"
 	"github.com/shimtrace/shimtrace/internal/waterfall"
 )
 
@@ -59,12 +60,7 @@ func (s *site) collect() {
 	})
 }
 
-func check(t testing.TB, err error) {
-	t.Helper()
-	if err != nil {
-		t.Fatal(err)
-	}
-}
+var check = testkit.Check
 
 func (s *site) until(what string, holds func() bool) {
 	s.Helper()

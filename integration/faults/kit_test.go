@@ -5,12 +5,12 @@ import (
 	"slices"
 	"strings"
 	"testing"
-	"time"
 
 	"github.com/shimtrace/shimtrace/integration/faults"
 	"github.com/shimtrace/shimtrace/integration/otlprecv"
 	"github.com/shimtrace/shimtrace/integration/traced"
 	"github.com/shimtrace/shimtrace/internal/reliability"
+	"github.com/shimtrace/shimtrace/internal/testkit"
 )
 
 func TestMain(m *testing.M) {
@@ -19,12 +19,7 @@ func TestMain(m *testing.M) {
 	os.Exit(code)
 }
 
-func check(t testing.TB, err error) {
-	t.Helper()
-	if err != nil {
-		t.Fatal(err)
-	}
-}
+var check = testkit.Check
 
 // selected leaves all but the first of several faults of one kind to make test-faults.
 func selected(t *testing.T, i int) {
@@ -34,15 +29,7 @@ func selected(t *testing.T, i int) {
 	}
 }
 
-// until waits, for two minutes at most.
-func until(t testing.TB, what string, holds func() bool) {
-	t.Helper()
-	for deadline := time.Now().Add(2 * time.Minute); !holds(); time.Sleep(20 * time.Millisecond) {
-		if time.Now().After(deadline) {
-			t.Fatalf("waited in vain for %s", what)
-		}
-	}
-}
+var until = testkit.Until
 
 // collectorAddr is the collector's address in a rig's network.
 const collectorAddr = "127.0.0.1:4318"

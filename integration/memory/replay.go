@@ -28,6 +28,7 @@ import (
 	"github.com/shimtrace/shimtrace/integration/memory/post"
 	"github.com/shimtrace/shimtrace/integration/traced"
 	"github.com/shimtrace/shimtrace/internal/forwarder/captured"
+	"github.com/shimtrace/shimtrace/internal/testkit"
 )
 
 // patience bounds every wait.
@@ -222,9 +223,4 @@ func await(tb testing.TB, what string, holds func() bool) {
 	}
 }
 
-func check(tb testing.TB, err error) {
-	tb.Helper()
-	if err != nil {
-		tb.Fatal(err)
-	}
-}
+var check = testkit.Check

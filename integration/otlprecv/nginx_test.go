@@ -31,6 +31,7 @@ import (
 	"github.com/shimtrace/shimtrace/internal/export/journal"
 	"github.com/shimtrace/shimtrace/internal/export/ship"
 	"github.com/shimtrace/shimtrace/internal/reliability"
+	"github.com/shimtrace/shimtrace/internal/testkit"
 )
 
 // web is a real nginx with a server for each role, by name.
@@ -131,14 +132,7 @@ func writeCertificate(t *testing.T, dir string) {
 	}
 }
 
-func eventually(t *testing.T, what string, cond func() bool) {
-	t.Helper()
-	for deadline := time.Now().Add(time.Minute); !cond(); time.Sleep(5 * time.Millisecond) {
-		if time.Now().After(deadline) {
-			t.Fatalf("never: %s", what)
-		}
-	}
-}
+var eventually = testkit.Until
 
 // shipping is a journal that is shipped.
 type shipping struct {

@@ -6,6 +6,7 @@ import (
 
 	"github.com/shimtrace/shimtrace/integration/image"
 	"github.com/shimtrace/shimtrace/integration/rig"
+	"github.com/shimtrace/shimtrace/internal/testkit"
 )
 
 // each runs a test on every version of containerd.
@@ -17,12 +18,7 @@ func each(t *testing.T, test func(t *testing.T, r *rig.Rig)) {
 	}
 }
 
-func check(t *testing.T, err error) {
-	t.Helper()
-	if err != nil {
-		t.Fatal(err)
-	}
-}
+var check = testkit.Check
 
 func TestClients(t *testing.T) {
 	each(t, func(t *testing.T, r *rig.Rig) {

@@ -13,6 +13,7 @@ import (
 
 	"github.com/shimtrace/shimtrace/integration/rig"
 	"github.com/shimtrace/shimtrace/integration/traced"
+	"github.com/shimtrace/shimtrace/internal/testkit"
 )
 
 // A session does things with one runtime and writes down what a user saw.
@@ -107,15 +108,7 @@ func (s *session) eventually(text string, run func(args ...string) rig.Result, a
 	s.saw(res)
 }
 
-// until waits until the condition holds; that it does not is fatal.
-func until(t *testing.T, what string, holds func() bool) {
-	t.Helper()
-	for end := time.Now().Add(time.Minute); !holds(); time.Sleep(20 * time.Millisecond) {
-		if time.Now().After(end) {
-			t.Fatalf("still waiting for %s", what)
-		}
-	}
-}
+var until = testkit.Until
 
 // varying is what differs between two runs of the same thing, and what stands for
 // it in a transcript.

@@ -6,6 +6,7 @@ import (
 
 	"github.com/shimtrace/shimtrace/integration/rig"
 	"github.com/shimtrace/shimtrace/integration/traced"
+	"github.com/shimtrace/shimtrace/internal/testkit"
 )
 
 func TestMain(m *testing.M) {
@@ -28,9 +29,4 @@ func each(t *testing.T, opts traced.Options, test func(t *testing.T, in *traced.
 	}
 }
 
-func check(t *testing.T, err error) {
-	t.Helper()
-	if err != nil {
-		t.Fatal(err)
-	}
-}
+var check = testkit.Check

@@ -15,6 +15,7 @@ import (
 	"github.com/shimtrace/shimtrace/integration/rust/agent"
 	"github.com/shimtrace/shimtrace/integration/traced"
 	wire "github.com/shimtrace/shimtrace/internal/forwarder/agent"
+	"github.com/shimtrace/shimtrace/internal/testkit"
 )
 
 var bin string // where the shim is
@@ -52,12 +53,7 @@ func start(t *testing.T, env ...string) (*rig.Rig, rig.Runtime, *host) {
 	return r, runtime, receive(t, r)
 }
 
-func check(t testing.TB, err error) {
-	t.Helper()
-	if err != nil {
-		t.Fatal(err)
-	}
-}
+var check = testkit.Check
 
 // A container's life is the agent's: each call of containerd's brings the RPCs
 // that Kata's Go runtime sends for it, in both of the wire's encodings.

@@ -23,6 +23,7 @@ import (
 	"github.com/shimtrace/shimtrace/internal/console"
 	"github.com/shimtrace/shimtrace/internal/export"
 	"github.com/shimtrace/shimtrace/internal/export/journal"
+	"github.com/shimtrace/shimtrace/internal/testkit"
 )
 
 // taken counts the spans that a target has got, by number.
@@ -238,11 +239,4 @@ func (l *lines) String() string {
 	return string(l.text)
 }
 
-func eventually(t *testing.T, what string, holds func() bool) {
-	t.Helper()
-	for deadline := time.Now().Add(time.Minute); !holds(); time.Sleep(5 * time.Millisecond) {
-		if time.Now().After(deadline) {
-			t.Fatalf("waited in vain for %s", what)
-		}
-	}
-}
+var eventually = testkit.Until

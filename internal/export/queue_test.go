@@ -12,6 +12,7 @@ import (
 	resourcepb "go.opentelemetry.io/proto/otlp/resource/v1"
 
 	"github.com/shimtrace/shimtrace/internal/losses"
+	"github.com/shimtrace/shimtrace/internal/testkit"
 )
 
 // hungClient blocks until it is released.
@@ -140,14 +141,7 @@ func (c *collector) count() int {
 	return c.spans
 }
 
-func eventually(t *testing.T, what string, cond func() bool) {
-	t.Helper()
-	for deadline := time.Now().Add(20 * time.Second); !cond(); time.Sleep(time.Millisecond) {
-		if time.Now().After(deadline) {
-			t.Fatalf("never: %s", what)
-		}
-	}
-}
+var eventually = testkit.Until
 
 // TestQueueGathers: spans that are taken one by one are appended in batches, when there are
 // enough or after a while.

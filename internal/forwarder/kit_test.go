@@ -16,6 +16,7 @@ import (
 	"github.com/shimtrace/shimtrace/internal/forwarder/captured"
 	"github.com/shimtrace/shimtrace/internal/forwarder/listen"
 	"github.com/shimtrace/shimtrace/internal/forwarder/span"
+	"github.com/shimtrace/shimtrace/internal/testkit"
 )
 
 // Eventually, Connect and Send are for the tests in package forwarder_test as well.
@@ -200,15 +201,7 @@ func closeForwarder(f *Forwarder) error {
 	return f.Close(ctx)
 }
 
-// eventually waits until a condition holds.
-func eventually(tb testing.TB, what string, holds func() bool) {
-	tb.Helper()
-	for end := time.Now().Add(patience); !holds(); time.Sleep(2 * time.Millisecond) {
-		if time.Now().After(end) {
-			tb.Fatalf("does not happen: %s", what)
-		}
-	}
-}
+var eventually = testkit.Until
 
 // of returns a sandbox's counts.
 func (s Snapshot) of(sandbox string) Counts {

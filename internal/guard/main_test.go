@@ -19,6 +19,8 @@ import (
 
 	"go.uber.org/goleak"
 	"golang.org/x/sys/unix"
+
+	"github.com/shimtrace/shimtrace/internal/testkit"
 )
 
 // roleEnv makes the test binary another program.
@@ -446,14 +448,7 @@ func connect(t *testing.T, socket string) net.Conn {
 	return c
 }
 
-func eventually(t *testing.T, what string, holds func() bool) {
-	t.Helper()
-	for end := time.Now().Add(patience); !holds(); time.Sleep(2 * time.Millisecond) {
-		if time.Now().After(end) {
-			t.Fatalf("does not happen: %s", what)
-		}
-	}
-}
+var eventually = testkit.Until
 
 // lines is a log.
 type lines struct {

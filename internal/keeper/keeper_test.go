@@ -17,6 +17,7 @@ import (
 
 	"github.com/shimtrace/shimtrace/internal/host"
 	"github.com/shimtrace/shimtrace/internal/keeper/keepertest"
+	"github.com/shimtrace/shimtrace/internal/testkit"
 )
 
 // answerEnv makes this program the kept process; its value is the lock.
@@ -29,14 +30,7 @@ func TestMain(m *testing.M) {
 	goleak.VerifyTestMain(m)
 }
 
-func eventually(t *testing.T, what string, cond func() bool) {
-	t.Helper()
-	for deadline := time.Now().Add(20 * time.Second); !cond(); time.Sleep(time.Millisecond) {
-		if time.Now().After(deadline) {
-			t.Fatalf("never: %s", what)
-		}
-	}
-}
+var eventually = testkit.Until
 
 // fakeTool is a program with the options that have it kept.
 type fakeTool struct {

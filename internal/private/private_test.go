@@ -9,6 +9,8 @@ import (
 	"time"
 
 	"golang.org/x/sys/unix"
+
+	"github.com/shimtrace/shimtrace/internal/testkit"
 )
 
 const nobody = 65534
@@ -25,12 +27,7 @@ func asRoot(t *testing.T) {
 	t.Skip("files of other users need root")
 }
 
-func check(t *testing.T, err error) {
-	t.Helper()
-	if err != nil {
-		t.Fatal(err)
-	}
-}
+var check = testkit.Check
 
 func TestDirectories(t *testing.T) {
 	asRoot(t)

@@ -26,6 +26,7 @@ import (
 	"github.com/shimtrace/shimtrace/internal/config"
 	"github.com/shimtrace/shimtrace/internal/export/journal"
 	"github.com/shimtrace/shimtrace/internal/export/ship"
+	"github.com/shimtrace/shimtrace/internal/testkit"
 )
 
 func spans(names ...string) []*tracepb.ResourceSpans {
@@ -440,11 +441,4 @@ func TestOutages(t *testing.T) {
 	}
 }
 
-func eventually(t *testing.T, what string, cond func() bool) {
-	t.Helper()
-	for deadline := time.Now().Add(30 * time.Second); !cond(); time.Sleep(5 * time.Millisecond) {
-		if time.Now().After(deadline) {
-			t.Fatalf("never: %s", what)
-		}
-	}
-}
+var eventually = testkit.Until

@@ -18,6 +18,7 @@ import (
 
 	"github.com/shimtrace/shimtrace/internal/export/journal"
 	"github.com/shimtrace/shimtrace/internal/losses"
+	"github.com/shimtrace/shimtrace/internal/testkit"
 )
 
 // backend is a client with answers set by the test.
@@ -126,14 +127,7 @@ func fast(j *journal.Journal, b *backend) *Shipper {
 	}
 }
 
-func eventually(t *testing.T, what string, cond func() bool) {
-	t.Helper()
-	for deadline := time.Now().Add(20 * time.Second); !cond(); time.Sleep(time.Millisecond) {
-		if time.Now().After(deadline) {
-			t.Fatalf("never: %s", what)
-		}
-	}
-}
+var eventually = testkit.Until
 
 // start runs s until the returned function is called, which returns Run's error.
 func start(t *testing.T, s *Shipper) (stop func() error) {

@@ -19,6 +19,7 @@ import (
 	"github.com/shimtrace/shimtrace/internal/forwarder/agent"
 	"github.com/shimtrace/shimtrace/internal/forwarder/endpoint"
 	"github.com/shimtrace/shimtrace/internal/forwarder/span"
+	"github.com/shimtrace/shimtrace/internal/testkit"
 )
 
 // The captured pods, each of two containers and some execs, under Kata's Go runtime and under
@@ -155,9 +156,4 @@ func contains(m proto.Message, text string) bool {
 	return err != nil || bytes.Contains(data, []byte(text))
 }
 
-func check(tb testing.TB, err error) {
-	tb.Helper()
-	if err != nil {
-		tb.Fatal(err)
-	}
-}
+var check = testkit.Check

@@ -14,6 +14,7 @@ import (
 
 	"github.com/shimtrace/shimtrace/internal/forwarder/span"
 	"github.com/shimtrace/shimtrace/internal/losses"
+	"github.com/shimtrace/shimtrace/internal/testkit"
 )
 
 // delivery is one call of the Sink.
@@ -153,14 +154,4 @@ func posted(t *testing.T, c *http.Client, url, contentType string, body []byte, 
 	return resp.StatusCode, string(text)
 }
 
-// eventually waits for what other goroutines do.
-func eventually(t *testing.T, what string, is func() bool) {
-	t.Helper()
-	deadline := time.Now().Add(10 * time.Second)
-	for !is() {
-		if time.Now().After(deadline) {
-			t.Fatalf("not in 10 s: %s", what)
-		}
-		time.Sleep(time.Millisecond)
-	}
-}
+var eventually = testkit.Until

@@ -17,14 +17,10 @@ import (
 	"google.golang.org/protobuf/proto"
 
 	"github.com/shimtrace/shimtrace/internal/losses"
+	"github.com/shimtrace/shimtrace/internal/testkit"
 )
 
-func check(t testing.TB, err error) {
-	t.Helper()
-	if err != nil {
-		t.Fatal(err)
-	}
-}
+var check = testkit.Check
 
 func text(key, value string) *commonpb.KeyValue {
 	return &commonpb.KeyValue{Key: key, Value: &commonpb.AnyValue{Value: &commonpb.AnyValue_StringValue{StringValue: value}}}

@@ -13,18 +13,12 @@ import (
 	"github.com/shimtrace/shimtrace/internal/forwarder/span"
 	"github.com/shimtrace/shimtrace/internal/host"
 	"github.com/shimtrace/shimtrace/internal/losses"
+	"github.com/shimtrace/shimtrace/internal/testkit"
 )
 
 const patience = 20 * time.Second
 
-func eventually(t *testing.T, what string, cond func() bool) {
-	t.Helper()
-	for deadline := time.Now().Add(patience); !cond(); time.Sleep(time.Millisecond) {
-		if time.Now().After(deadline) {
-			t.Fatalf("never: %s", what)
-		}
-	}
-}
+var eventually = testkit.Until
 
 // hosted is a running Router.
 type hosted struct {

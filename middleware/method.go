@@ -19,7 +19,8 @@ type method struct {
 	Method
 	service, name string
 	fullName      string // "containerd.task.v3.Task/Create", the span's name
-	quiet         bool   // recorded only when it fails or is slow
+	settings      *settings
+	quiet         bool // recorded only when it fails or is slow
 	start         []trace.SpanStartOption
 }
 
@@ -32,24 +33,32 @@ const (
 
 // methods remembers the methods seen.
 type methods struct {
-	cfg *options
-	mu  sync.RWMutex
-	all map[string]map[string]*method
-	n   int
+	cfg      *options
+	mu       sync.RWMutex
+	settings *settings
+	all      map[string]map[string]*method
+	n        int
+}
+
+// change has methods known from now on by other settings.
+func (ms *methods) change(s *settings) {
+	ms.mu.Lock()
+	defer ms.mu.Unlock()
+	ms.settings, ms.all, ms.n = s, nil, 0
 }
 
 func (ms *methods) get(service, name []byte) *method {
 	service, name = service[:min(len(service), maxName)], name[:min(len(name), maxName)]
 	ms.mu.RLock()
-	m := ms.all[string(service)][string(name)]
+	m, settings := ms.all[string(service)][string(name)], ms.settings
 	ms.mu.RUnlock()
 	if m != nil {
 		return m
 	}
-	m = newMethod(ms.cfg, string(service), string(name))
+	m = newMethod(ms.cfg, settings, string(service), string(name))
 	ms.mu.Lock()
 	defer ms.mu.Unlock()
-	if ms.n >= maxMethods {
+	if ms.n >= maxMethods || ms.settings != settings {
 		return m
 	}
 	if ms.all == nil {
@@ -63,14 +72,15 @@ func (ms *methods) get(service, name []byte) *method {
 	return m
 }
 
-func newMethod(cfg *options, service, name string) *method {
+func newMethod(cfg *options, s *settings, service, name string) *method {
 	full := valid(service) + "/" + valid(name)
 	return &method{
 		Method:   cfg.known(service, name),
 		service:  service,
 		name:     name,
 		fullName: full,
-		quiet:    slices.Contains(cfg.quiet, name) || slices.Contains(cfg.quiet, full),
+		settings: s,
+		quiet:    slices.Contains(s.quiet, name) || slices.Contains(s.quiet, full),
 		start: []trace.SpanStartOption{
 			trace.WithSpanKind(cfg.kind),
 			trace.WithAttributes(rpcSystem, semconv.RPCMethod(full)),

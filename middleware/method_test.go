@@ -81,7 +81,7 @@ func TestPodOfASandbox(t *testing.T) {
 		{"runtime.v1.PodSandboxConfig", config[:1], Pod{}},
 		{"runtime.v1.PodSandboxConfig", nil, Pod{}},
 	} {
-		m := newMethod(&options{known: ContainerdMethod}, "containerd.runtime.sandbox.v1.Sandbox", "CreateSandbox")
+		m := newMethod(&options{known: ContainerdMethod}, new(settings), "containerd.runtime.sandbox.v1.Sandbox", "CreateSandbox")
 		var c Call
 		m.readRequest(&c, texts("pod1", "/bundle", "", string(texts(tt.url, string(tt.value)))))
 		if c.Pod != tt.want || c.SandboxID != "pod1" {

@@ -12,18 +12,16 @@ import (
 type Option func(*options)
 
 type options struct {
-	provider   trace.TracerProvider
-	propagator propagation.TextMapPropagator
-	kind       trace.SpanKind
-	known      func(service, name string) Method
-	quiet      []string
-	slow       time.Duration
-	observer   observers
-	expected   func(*Call) bool // nil: none is
-	sw         *Switch          // nil: always on
-	onError    func(error)
-	ended      func(End) // nil: nobody is told
-	handover   *Handover // nil: a connection ends with the process
+	settings
+	provider trace.TracerProvider
+	kind     trace.SpanKind
+	known    func(service, name string) Method
+	observer observers
+	expected func(*Call) bool // nil: none is
+	sw       *Switch          // nil: always on
+	onError  func(error)
+	ended    func(End) // nil: nobody is told
+	handover *Handover // nil: a connection ends with the process
 }
 
 func newOptions(kind trace.SpanKind, opts []Option) *options {

@@ -174,10 +174,11 @@ func (r *requests) trace(h wire.Header, envelope []byte, at uint64) *Call {
 	}
 	if r.starts(call) {
 		r.carry = carrier{req: &r.req, set: r.carry.set[:0]}
-		ctx := r.propagator.Extract(context.Background(), &r.carry)
+		p := call.method.settings.propagator
+		ctx := p.Extract(context.Background(), &r.carry)
 		ctx = r.begin(ctx, call)
-		r.propagator.Inject(ctx, &r.carry)
-		r.build(h, envelope)
+		p.Inject(ctx, &r.carry)
+		r.build(h, envelope, call.method.settings.fields)
 	}
 	r.ending.request(call.method)
 	r.gone = append(r.gone, r.conn.calls.add(h.Stream, call)...)
@@ -185,8 +186,9 @@ func (r *requests) trace(h wire.Header, envelope []byte, at uint64) *Call {
 }
 
 // build prepares the parts of the request with the contexts that r.carry was
-// given: none when it was given none or the request would become too long.
-func (r *requests) build(h wire.Header, envelope []byte) {
+// given: none when it was given none or the request would become too long. Under the keys in
+// fields the request has no other metadata then.
+func (r *requests) build(h wire.Header, envelope []byte, fields []string) {
 	if len(r.carry.set) == 0 {
 		return
 	}
@@ -197,7 +199,8 @@ func (r *requests) build(h wire.Header, envelope []byte) {
 	to := len(r.added)
 	n := to - from
 	r.parts = append(r.parts, nil)
-	r.req.Without(envelope, r.replaced, func(part []byte) {
+	replaced := func(key []byte) bool { return r.carry.replaces(key, fields) }
+	r.req.Without(envelope, replaced, func(part []byte) {
 		r.parts = append(r.parts, part)
 		n += len(part)
 	})
@@ -210,6 +213,3 @@ func (r *requests) build(h wire.Header, envelope []byte) {
 	r.parts[first] = r.added[to:]
 	r.parts = append(r.parts, r.added[from:to])
 }
-
-// replaced tells that the request's own metadata under key is to be left out.
-func (r *requests) replaced(key []byte) bool { return r.carry.replaces(key, r.fields) }

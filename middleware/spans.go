@@ -29,16 +29,15 @@ type spans struct {
 	*options
 	tracer  trace.Tracer
 	methods methods
-	fields  []string // what the propagator may write
 }
 
 func newSpans(kind trace.SpanKind, opts []Option) *spans {
 	o := newOptions(kind, opts)
+	o.settings.fields = o.propagator.Fields()
 	return &spans{
 		options: o,
 		tracer:  o.provider.Tracer(ScopeName),
-		methods: methods{cfg: o},
-		fields:  o.propagator.Fields(),
+		methods: methods{cfg: o, settings: &o.settings},
 	}
 }
 
@@ -109,7 +108,8 @@ func (s *spans) recordAnswered(c *Call) {
 
 // remarkable tells that a quiet call is worth a span after all.
 func (s *spans) remarkable(c *Call) bool {
-	return c.Code != 0 && !c.over() || s.slow > 0 && !c.method.Waits && !c.Stream && c.End.Sub(c.Start) > s.slow
+	slow := c.method.settings.slow
+	return c.Code != 0 && !c.over() || slow > 0 && !c.method.Waits && !c.Stream && c.End.Sub(c.Start) > slow
 }
 
 // over reports whether the call's error is only how its waiting ends.

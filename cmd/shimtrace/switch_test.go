@@ -143,7 +143,7 @@ func TestOnDoesNotMean(t *testing.T) {
 		"on nosuch":         {console.Nothing, `"nosuch"; shimtrace status lists the 4`},
 		"on box nosuch":     {console.Nothing, "nosuch"},
 		"status nosuch":     {console.Nothing, "nosuch"},
-		"on always":         {console.Failure, `shop/db-0 cannot be switched: started with trace.mode "static"`},
+		"on always":         {console.Failure, `shop/db-0 cannot be switched: trace.mode "static"`},
 		"off db-0":          {console.Failure, `trace.mode = "dynamic"`},
 		"on box --for 0s":   {console.Usage, "--for 0s"},
 		"on box --for -3s":  {console.Usage, "positive"},

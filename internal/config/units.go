@@ -20,6 +20,9 @@ func (d *Duration) UnmarshalText(text []byte) error {
 	return nil
 }
 
+// MarshalText implements encoding.TextMarshaler.
+func (d Duration) MarshalText() ([]byte, error) { return []byte(time.Duration(d).String()), nil }
+
 // Bytes is a size, written as a number with a unit: "64MiB", "512KiB", "1GiB" or
 // a plain number of bytes.
 type Bytes int64

@@ -14,6 +14,7 @@ import (
 type reserved struct {
 	traceID trace.TraceID
 	spanID  trace.SpanID
+	sampled bool // whatever the sampler says
 	used    atomic.Bool
 }
 
@@ -27,24 +28,30 @@ func ContextWithIDs(ctx context.Context, traceID trace.TraceID, spanID trace.Spa
 	return context.WithValue(ctx, reservedKey{}, &reserved{traceID: traceID, spanID: spanID})
 }
 
+// ContextWithSampled is [ContextWithIDs] for a span that was sampled when its ids were
+// reserved: a sampler that was changed meanwhile does not undo that.
+func ContextWithSampled(ctx context.Context, traceID trace.TraceID, spanID trace.SpanID) context.Context {
+	return context.WithValue(ctx, reservedKey{}, &reserved{traceID: traceID, spanID: spanID, sampled: true})
+}
+
 func takeReserved(ctx context.Context, match func(*reserved) bool) (*reserved, bool) {
 	r, ok := ctx.Value(reservedKey{}).(*reserved)
 	return r, ok && match(r) && r.used.CompareAndSwap(false, true)
 }
 
-// idsIn returns the ids of a span that starts in ctx: in the parent's trace, or in one of
-// its own if that is zero.
-func idsIn(ctx context.Context, parent trace.TraceID) (trace.TraceID, trace.SpanID) {
+// idsIn returns the ids of a span that starts in ctx: in the parent's trace, or in one of its
+// own if that is zero; and whether they are of one that is sampled in any case.
+func idsIn(ctx context.Context, parent trace.TraceID) (_ trace.TraceID, _ trace.SpanID, sampled bool) {
 	r, ok := takeReserved(ctx, func(r *reserved) bool {
 		return r.spanID.IsValid() && (r.traceID == parent || !parent.IsValid() && r.traceID.IsValid())
 	})
 	switch {
 	case ok:
-		return r.traceID, r.spanID
+		return r.traceID, r.spanID, r.sampled
 	case parent.IsValid():
-		return parent, newSpanID()
+		return parent, newSpanID(), false
 	}
-	return newTraceID(), newSpanID()
+	return newTraceID(), newSpanID(), false
 }
 
 // Random ids come from math/rand/v2's global generator, which is ChaCha8 seeded by the

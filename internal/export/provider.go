@@ -3,6 +3,7 @@ package export
 import (
 	"context"
 	"slices"
+	"sync/atomic"
 	"time"
 
 	"go.opentelemetry.io/otel/trace"
@@ -27,7 +28,7 @@ type Ended interface {
 // resource, one sink, samplers by their configured names, no metrics of itself.
 type Provider struct {
 	embedded.TracerProvider
-	sampler sampler
+	sampler atomic.Pointer[sampler]
 	sink    Sink
 }
 
@@ -38,7 +39,16 @@ var _ trace.TracerProvider = (*Provider)(nil)
 // Under a parent-based sampler, the default, the children of an unsampled context are
 // not recorded.
 func NewTracerProvider(cfg config.Trace, sink Sink) *Provider {
-	return &Provider{sampler: newSampler(cfg), sink: sink}
+	p := &Provider{sink: sink}
+	p.SetSampler(cfg)
+	return p
+}
+
+// SetSampler has spans that begin from now on sampled as configured. A span that has begun
+// keeps what was decided.
+func (p *Provider) SetSampler(cfg config.Trace) {
+	s := newSampler(cfg)
+	p.sampler.Store(&s)
 }
 
 // Tracer implements [trace.TracerProvider]. Of a scope only the name is kept.
@@ -62,8 +72,8 @@ func (t *tracer) Start(ctx context.Context, name string, opts ...trace.SpanStart
 	if !cfg.NewRoot() {
 		parent = trace.SpanContextFromContext(ctx)
 	}
-	traceID, spanID := idsIn(ctx, parent.TraceID())
-	sampled := t.provider.sampler.samples(parent, traceID)
+	traceID, spanID, decided := idsIn(ctx, parent.TraceID())
+	sampled := decided || t.provider.sampler.Load().samples(parent, traceID)
 	sc := trace.NewSpanContext(trace.SpanContextConfig{
 		TraceID: traceID, SpanID: spanID, TraceFlags: parent.TraceFlags().WithSampled(sampled), TraceState: parent.TraceState(),
 	})

@@ -44,9 +44,10 @@ func (s sampler) samples(parent trace.SpanContext, id trace.TraceID) bool {
 }
 
 // NewRoot reserves a trace and its root span, or a span in the trace of ctx's span if
-// there is one, and decides whether they are sampled. It is called once per root. Every process that records part of the trace takes the
-// decision from the context's flags; starting the root itself, in [ContextWithIDs],
-// leads to the same decision.
+// there is one, and decides whether they are sampled. It is called once per root. Every
+// process that records part of the trace takes the
+// decision from the context's flags; the root itself is started in
+// [ContextWithSampled], if it is sampled.
 func NewRoot(ctx context.Context, cfg config.Trace) trace.SpanContext {
 	parent := trace.SpanContextFromContext(ctx)
 	id := parent.TraceID()

@@ -45,6 +45,10 @@ type ClientOptions struct {
 	// Unrecorded is told, again with each guard, why it will not be. Nil: nobody is.
 	Process    func(procevents.Report)
 	Unrecorded func(why string)
+	// Watching is told, with each guard and when that is gone, that changes of the files of
+	// WatchFiles will be told of, or why not; Changed of each such change. Neither must block. Nil: nobody is.
+	Watching func(why string)
+	Changed  func()
 	// Logf is told what hinders, once for each cause.
 	Logf func(format string, args ...any)
 }
@@ -79,6 +83,7 @@ type Client struct {
 	entries []Entry
 	claims  []uint32
 	follows *followed
+	files   []string
 	link    *net.UnixConn // nil: unguarded
 	left    bool
 }
@@ -280,6 +285,11 @@ func (c *Client) register(link *net.UnixConn) error {
 				return err
 			}
 		}
+		if len(c.files) > 0 {
+			if err := sendPacket(fd, message{Type: typeWatch, Paths: c.files}); err != nil {
+				return err
+			}
+		}
 		return sendPacket(fd, message{Type: typeComplete})
 	})
 	if err != nil {
@@ -296,6 +306,9 @@ func (c *Client) hear(ctx context.Context, link *net.UnixConn) error {
 		defer c.mu.Unlock()
 		if c.link == link {
 			c.unguarded()
+		}
+		if c.opts.Watching != nil {
+			c.opts.Watching("its guard is gone, and there is no other one yet")
 		}
 	}()
 	defer context.AfterFunc(ctx, func() { link.Close() })()
@@ -322,6 +335,10 @@ func (c *Client) hear(ctx context.Context, link *net.UnixConn) error {
 			c.opts.Process(*m.Process)
 		case m.Type == typeProcess && m.Error != "" && c.opts.Unrecorded != nil:
 			c.opts.Unrecorded(m.Error)
+		case m.Type == typeWatching && c.opts.Watching != nil:
+			c.opts.Watching(m.Error)
+		case m.Type == typeChanged && c.opts.Changed != nil:
+			c.opts.Changed()
 		default:
 			host.CloseAll(files)
 		}

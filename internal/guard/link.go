@@ -110,6 +110,8 @@ func (s *server) take(k *link, m message, files []int) (err error) {
 		s.claim(r, m.CID)
 	case m.Type == typeFollow:
 		return s.follows(r, followed{m.PID, m.Start, m.VM})
+	case m.Type == typeWatch:
+		s.watchFiles(r, m.Paths)
 	case m.Type == typeLeaving:
 		s.forget(r)
 	case m.Type == typeHandedOver:

@@ -25,6 +25,7 @@ import (
 //	claim     VMs with this CID are its sandbox's; 0: it takes those that nobody claims
 //	follow    it wants to know of the processes below PID, which began at Start (VM: none of
 //	          them is in a container); again, of those below another one
+//	watch     it wants to know of changes of the files with these Paths, in the place of others
 //	leaving   it ends in order: nobody is to go on
 //	handedover  it has stopped, as asked for, and ends: its standby is to go on
 //	refused   it does not hand over (Error)
@@ -35,6 +36,8 @@ import (
 //	connection  a VM's connection, unread: its CID, and a descriptor
 //	handover    stop at the next frame's end, then say so
 //	process     what happened to a process (Process), or why none will be told of (Error)
+//	watching    changes of the files will be told of from now on, or why not (Error)
+//	changed     a file has changed, or what its path leads to
 //
 // A process that the guard has started, to follow a relay, is told
 //
@@ -54,12 +57,15 @@ const (
 	typeComplete   = "complete"
 	typeClaim      = "claim"
 	typeFollow     = "follow"
+	typeWatch      = "watch"
 	typeLeaving    = "leaving"
 	typeHandedOver = "handedover"
 	typeRefused    = "refused"
 	typeConnection = "connection"
 	typeHandOver   = "handover"
 	typeProcess    = "process"
+	typeWatching   = "watching"
+	typeChanged    = "changed"
 	typePrepare    = "prepare"
 	typeResume     = "resume"
 	typeReady      = "ready"
@@ -110,6 +116,7 @@ type message struct {
 	// Unrecorded says in a done message why the guard has no process events.
 	Unrecorded string             `json:"unrecorded,omitempty"`
 	Process    *procevents.Report `json:"process,omitempty"`
+	Paths      []string           `json:"paths,omitempty"`
 	Error      string             `json:"error,omitempty"`
 }
 

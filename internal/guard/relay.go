@@ -25,6 +25,8 @@ type relay struct {
 	complete bool
 	root     *procevents.Root // whose processes it is told of; nil: it does not want to be
 	heard    uint64           // messages from it
+	unseen   bool             // it waits to hear whether its files are watched
+	notSeen  error            // why they are not
 	began    time.Time        // when the process registered
 
 	threads map[string]host.Thread // as they were when nothing moved
@@ -117,6 +119,7 @@ func (s *server) forget(r *relay) {
 	}
 	s.unclaim(r)
 	s.unfollow(r)
+	s.unwatchFiles(r)
 	if s.relays[r.who.ID] == r {
 		if delete(s.relays, r.who.ID); len(s.relays) == 0 {
 			s.endWhenIdle(s.opts.idle)

@@ -75,6 +75,7 @@ type server struct {
 	heard     bool // somebody has said something since Settle
 	quiet     int  // looks since then
 	processes procevents.Watcher
+	files     files
 }
 
 // Run is the guard's life, until ctx is done or there have been no relays for a second.
@@ -99,6 +100,7 @@ func Run(ctx context.Context, opts Options) error {
 	}
 	s := &server{loop: l, opts: opts, listener: -1, links: make(map[*link]struct{}), relays: make(map[string]*relay)}
 	s.processes.Failed = func(err error) { opts.Logf("guard: what inner shims execute is not recorded: %v", err) }
+	s.files = files{server: s, inotify: -1, paths: make(map[string]*watchedPath)}
 	defer s.close()
 	if s.listener, err = listen(opts); err != nil {
 		return err
@@ -212,6 +214,10 @@ func (s *server) close() {
 		s.forget(r)
 	}
 	s.processes.Close()
+	if s.files.inotify >= 0 {
+		s.loop.close(s.files.inotify)
+		s.files.inotify = -1
+	}
 	s.closePort()
 	if s.listener >= 0 {
 		_ = os.Remove(socketPath(s.opts.Dir)) // nobody else has it while this process has the lock

@@ -19,7 +19,8 @@ type Report struct {
 	Containers   []control.Container `json:"containers,omitempty"`
 	Runtime      string              `json:"runtime"`
 	Namespace    string              `json:"containerd_namespace"`
-	// Mode is the trace.mode that the sandbox was started with.
+	// Mode is the trace.mode that is in effect; of a relay that is too old to say, the one that
+	// its sandbox was started in.
 	Mode string `json:"mode"`
 	// Guarded reports whether another relay takes over if this one dies; nil: nobody asked.
 	Guarded *bool `json:"guarded,omitempty"`
@@ -35,6 +36,8 @@ type Report struct {
 	Ended      time.Time `json:"ended,omitzero"`
 	Unrecorded uint64    `json:"unrecorded_spans,omitempty"`
 	Error      string    `json:"error,omitempty"`
+	// Configuration is nil if the relay does not answer, or is too old to follow any.
+	Configuration *control.Configuration `json:"configuration,omitempty"`
 	// Facts are nil if the relay does not answer, or is too old to know them.
 	Facts *control.Facts `json:"facts,omitempty"`
 
@@ -118,6 +121,9 @@ func (r *status) report() Report {
 	}
 	if r.relay.Dynamic {
 		o.Mode, o.On, o.Changed, o.Unrecorded = "dynamic", r.answer.On, r.answer.Changed, r.answer.Unrecorded
+	}
+	if o.Configuration = r.answer.Configuration; o.Configuration != nil {
+		o.Mode = o.Configuration.Mode
 	}
 	if w := r.answer.Window; w != nil {
 		o.TraceID, o.Unsampled, o.Since, o.Until, o.Ended = w.TraceID, !w.Sampled, w.Since, w.Until, w.Ended

@@ -123,7 +123,7 @@ func choose(all []*status, names []string, do string) ([]*status, error) {
 }
 
 // whyStatic says why a sandbox cannot be switched, and what to do.
-const whyStatic = "started with trace.mode \"static\", traced all the time; with trace.mode = \"dynamic\" in the configuration those can be switched that start afterwards"
+const whyStatic = "trace.mode \"static\" traces them all the time; with trace.mode = \"dynamic\" in the configuration, which those that run follow, they can be switched"
 
 // find returns the relays that a name means: those with that id or name, else those
 // with an id that begins with it.

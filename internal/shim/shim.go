@@ -29,7 +29,7 @@ func Run(argv []string) int {
 	cfg, report := config.Load(w.Wrapped().Inner, os.Getenv)
 	log := slog.New(slog.DiscardHandler)
 	if w.Action != "" {
-		log = command.OpenLog(w.Bundle, cfg.Log.Level, "id", w.ID, "command", w.Action)
+		log = command.OpenLog(w.Bundle, command.Level(cfg.Log.Level), "id", w.ID, "command", w.Action)
 	}
 	var err error
 	if w.Inner, err = w.findInner(cfg, log); err != nil {

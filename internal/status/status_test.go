@@ -9,6 +9,7 @@ import (
 	"net"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"sync"
 	"testing"
@@ -85,6 +86,39 @@ func (h *host) relay(sandbox string, handle control.Handler, hangs bool) {
 func answering(sandbox string, f *control.Facts) control.Handler {
 	return func(net.Conn, control.Request) control.Answer {
 		return control.Answer{Sandbox: sandbox, On: true, Facts: f}
+	}
+}
+
+// TestConfiguration: a picture says of whom the configuration is not in effect, and why; the
+// others are not mentioned.
+func TestConfiguration(t *testing.T) {
+	h := newHost(t)
+	since := time.Date(2026, 1, 2, 3, 4, 5, 0, time.Local)
+	for name, c := range map[string]*control.Configuration{
+		"a": {Mode: "dynamic", Problem: &control.Problem{Line: 2, Column: 3, Error: "/f: line 2, column 3: no\n/f: line 3: neither", Since: since.Add(time.Hour)}},
+		"b": {Mode: "static", Problem: &control.Problem{Error: "/f: line 2, column 3: no\n/f: line 3: neither", Since: since}},
+		"c": {Mode: "off", Unseen: "no guard", NewPods: []string{"journal.dir", "resource"}},
+		"d": {Mode: "static"},
+		"e": nil,
+	} {
+		h.relay(name, func(net.Conn, control.Request) control.Answer { return control.Answer{Sandbox: name, Configuration: c} }, false)
+	}
+	p := h.looker().Look(t.Context())
+	var got []string
+	for _, l := range p.Text(nil) {
+		if strings.HasPrefix(l, "config ") {
+			got = append(got, l)
+		}
+	}
+	if want := []string{
+		"config    not taken by 2 relays since 2026-01-02 03:04:05: /f: line 2, column 3: no; /f: line 3: neither",
+		"config    changes reach new pods only, not 1 relay that runs: no guard",
+		"config    1 relay goes by what it began with, new pods do not: journal.dir, resource",
+	}; !slices.Equal(got, want) {
+		t.Errorf("%q", got)
+	}
+	if r := p.Relays[0]; r.Mode != "dynamic" || r.Configuration.Problem.Line != 2 {
+		t.Errorf("%+v", r)
 	}
 }
 

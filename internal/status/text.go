@@ -26,6 +26,7 @@ func (p *Picture) Text(before *Picture) []string {
 	for _, j := range p.Journals {
 		all = append(all, p.journalLines(j, before)...)
 	}
+	all = append(all, configurationLines(p.Relays)...)
 	for i, l := range all {
 		all[i] = waterfall.Clean(l)
 	}

@@ -4,6 +4,7 @@ import (
 	"math"
 	"slices"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"go.opentelemetry.io/otel/trace"
@@ -16,8 +17,10 @@ import (
 type Calls struct {
 	opts  Options
 	began int64 // Options.Began, or math.MinInt64 if unknown
+	rules atomic.Pointer[Rules]
 
 	mu        sync.Mutex
+	onDemand  bool
 	windows   windows
 	byMethod  map[string]*ring
 	requests  ring // to the agent; nothing is inferred from these
@@ -121,7 +124,9 @@ func New(opts Options) *Calls {
 		execs:     recent.New[string, string](maxExecs),
 		runtime:   recent.New[trace.SpanID, runtimeSpan](maxRuntimeSpans),
 		parents:   newParents(),
+		onDemand:  opts.OnDemand,
 	}
+	c.SetRules(Rules{Quiet: opts.Quiet, Slow: opts.Slow, QuietSpans: opts.QuietSpans})
 	if !opts.Began.IsZero() {
 		c.began = opts.Began.UnixNano()
 	}
@@ -140,6 +145,7 @@ func (c *Calls) Call(told Call) {
 	if !isTask[told.Method] {
 		return
 	}
+	told.Quiet = told.Quiet || c.isQuiet(told.Method)
 	r := c.byMethod[told.Method]
 	if r == nil {
 		r = new(ring)
@@ -177,6 +183,8 @@ func (c *Calls) put(told Call, r *ring) {
 		}
 	} else if known.end != math.MaxInt64 {
 		return // the beginning, reported after the end
+	} else {
+		told.Quiet = known.Quiet // as it was then
 	}
 	*known = call{Call: told, start: told.Start.UnixNano(), end: math.MaxInt64, seen: known.seen}
 	if !told.End.IsZero() {

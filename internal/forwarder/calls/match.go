@@ -117,7 +117,7 @@ func (c *Calls) caller(s *Span) (m match) {
 // without a request; nil if there is none.
 func (c *Calls) during(at, skew int64, container string) *call {
 	return c.best(causing, func(known *call, _ int) (r rank, can bool) {
-		if container != "" && known.ContainerID != "" && known.ContainerID != container || c.isQuiet(known.Method) || !c.recorded(known) {
+		if container != "" && known.ContainerID != "" && known.ContainerID != container || known.Quiet || !c.recorded(known) {
 			return r, false
 		}
 		where, distance := known.position(at, skew)

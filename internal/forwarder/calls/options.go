@@ -2,8 +2,6 @@ package calls
 
 import (
 	"cmp"
-	"slices"
-	"strings"
 	"time"
 
 	"go.opentelemetry.io/otel/trace"
@@ -18,7 +16,8 @@ type Options struct {
 	Root trace.SpanContext
 	// Began is when the sandbox began: no span begins earlier. Zero: unknown.
 	Began time.Time
-	// OnDemand: only what happens between SetRoot and EndRoot is recorded.
+	// OnDemand: only what happens between SetRoot and EndRoot is recorded. Otherwise all is
+	// until the first EndRoot.
 	OnDemand bool
 	// Sandbox is the sandbox's id. A guest's span may be about it, or about a container that a
 	// call has created; any other id is marked as claimed.
@@ -43,9 +42,5 @@ func (o *Options) defaults() {
 	o.MaxCalls = cmp.Or(o.MaxCalls, 128)
 	if o.Now == nil {
 		o.Now = time.Now
-	}
-	o.Quiet = slices.Clone(o.Quiet)
-	for i, m := range o.Quiet {
-		o.Quiet[i] = m[strings.LastIndexByte(m, '/')+1:]
 	}
 }

@@ -4,6 +4,7 @@ import (
 	"math"
 	"slices"
 	"strings"
+	"time"
 
 	"github.com/shimtrace/shimtrace/internal/kata"
 )
@@ -24,26 +25,39 @@ const (
 func (c *Calls) unremarkable(s *Span, caused *call) bool {
 	switch {
 	case caused == nil && !c.quietRequest(s.request) && !c.isQuiet(s.method),
-		caused != nil && (!c.quietCall(caused) || caused.Failed || c.slowCall(caused)),
+		caused != nil && (!caused.Quiet || caused.Failed || c.slowCall(caused)),
 		c.slow(s) && (caused == nil || !kata.Waits(caused.Method)):
 		return false
 	}
 	return true
 }
 
-func (c *Calls) isQuiet(method string) bool { return slices.Contains(c.opts.Quiet, method) }
+// Rules say what is quiet; see Options.
+type Rules struct {
+	Quiet      []string
+	Slow       time.Duration
+	QuietSpans []string
+}
+
+// SetRules replaces the rules. Calls that have begun keep what they began with.
+func (c *Calls) SetRules(r Rules) {
+	r.Quiet = slices.Clone(r.Quiet)
+	for i, m := range r.Quiet {
+		r.Quiet[i] = m[strings.LastIndexByte(m, '/')+1:]
+	}
+	c.rules.Store(&r)
+}
+
+func (c *Calls) isQuiet(method string) bool { return slices.Contains(c.rules.Load().Quiet, method) }
 
 // quietRequest reports whether only quiet calls can cause a request.
 func (c *Calls) quietRequest(r *kata.Request) bool {
 	return r != nil && len(r.CausedBy) > 0 && !slices.ContainsFunc(r.CausedBy, func(m string) bool { return !c.isQuiet(m) })
 }
 
-// quietCall reports whether a call is recorded only if it fails or is slow.
-func (c *Calls) quietCall(caused *call) bool { return caused.Quiet || c.isQuiet(caused.Method) }
-
 // QuietSpan reports whether a runtime's span is dropped for its name.
 func (c *Calls) QuietSpan(s *Span) bool {
-	if s.guest || s.Failed || !slices.Contains(c.opts.QuietSpans, s.Name) {
+	if s.guest || s.Failed || !slices.Contains(c.rules.Load().QuietSpans, s.Name) {
 		return false
 	}
 	return kata.Waits(strings.TrimPrefix(s.Name, kata.RequestPrefix)) || !c.slow(s)
@@ -51,7 +65,8 @@ func (c *Calls) QuietSpan(s *Span) bool {
 
 // slow reports whether a span is recorded for its duration.
 func (c *Calls) slow(s *Span) bool {
-	return c.opts.Slow > 0 && s.End > s.Start && s.End-s.Start > uint64(c.opts.Slow)
+	slow := c.rules.Load().Slow
+	return slow > 0 && s.End > s.Start && s.End-s.Start > uint64(slow)
 }
 
 // slowCall reports whether a call is recorded for its duration.
@@ -60,12 +75,13 @@ func (c *Calls) slowCall(caused *call) bool {
 	if end.IsZero() {
 		end = c.opts.Now()
 	}
-	return c.opts.Slow > 0 && end.Sub(caused.Start) > c.opts.Slow && !kata.Waits(caused.Method)
+	slow := c.rules.Load().Slow
+	return slow > 0 && end.Sub(caused.Start) > slow && !kata.Waits(caused.Method)
 }
 
 // recorded reports whether a call's span is, or will be, sent.
 func (c *Calls) recorded(caused *call) bool {
-	return caused.SpanContext.IsSampled() && (caused.Failed || c.slowCall(caused) || !c.quietCall(caused))
+	return caused.SpanContext.IsSampled() && (caused.Failed || c.slowCall(caused) || !caused.Quiet)
 }
 
 // Pending reports whether a runtime's span serves a quiet call that is still open and so may

@@ -30,7 +30,7 @@ func (c *Calls) Cause(r Request) trace.SpanContext {
 	if caused != nil {
 		cause = caused.SpanContext
 	}
-	if r.Quiet || caused != nil && c.quietCall(caused) || c.opts.Isolated || !cause.IsSampled() || !r.Caller.IsValid() {
+	if r.Quiet || caused != nil && caused.Quiet || c.opts.Isolated || !cause.IsSampled() || !r.Caller.IsValid() {
 		return cause
 	}
 	if !c.expect(r.Caller, cause) {

@@ -79,6 +79,7 @@ func (c *Calls) EndRoot(ended time.Time) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	c.windows.last().End = ended.UnixNano()
+	c.onDemand = true
 }
 
 // Root returns the root span for what ended at a moment on the host's clock.
@@ -96,7 +97,7 @@ func (c *Calls) Draw(s *Span, cause *Cause) (was, at Period, recorded bool) {
 	defer c.mu.Unlock()
 	c.markClaims(s)
 	was = cause.Shift.period(s.at)
-	recorded = !c.opts.OnDemand || slices.ContainsFunc(c.windows, func(w *window) bool {
+	recorded = !c.onDemand || slices.ContainsFunc(c.windows, func(w *window) bool {
 		return w.IsSampled() && w.Start <= was.End && was.Start <= w.End
 	})
 	w := cause.window

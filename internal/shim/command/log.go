@@ -10,18 +10,23 @@ import (
 	"github.com/shimtrace/shimtrace/internal/loglimit"
 )
 
+// Level returns the level of a log as the configuration has it, to be changed.
+func Level(text string) *slog.LevelVar {
+	l := new(slog.LevelVar)
+	_ = l.UnmarshalText([]byte(text)) // it was checked
+	return l
+}
+
 // OpenLog returns a logger to the bundle's log pipe, from which containerd copies
 // to its own log. Without a reader there is no log: a shim's standard error is
 // part of its answer and not to be written to. What a guest or a stranger can have us
 // say again and again is said once a minute.
-func OpenLog(bundle, level string, attrs ...any) *slog.Logger {
+func OpenLog(bundle string, level slog.Leveler, attrs ...any) *slog.Logger {
 	to := io.Discard
 	if fd, err := openPipe(bundle); err == nil {
 		to = pipe(fd)
 	}
-	var l slog.Level
-	_ = l.UnmarshalText([]byte(level))
-	h := slog.NewTextHandler(to, &slog.HandlerOptions{Level: l})
+	h := slog.NewTextHandler(to, &slog.HandlerOptions{Level: level})
 	return slog.New(loglimit.Handler(h)).With("component", "shimtrace").With(attrs...)
 }
 

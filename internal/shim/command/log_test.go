@@ -1,6 +1,7 @@
 package command
 
 import (
+	"log/slog"
 	"os"
 	"path/filepath"
 	"strings"
@@ -22,7 +23,7 @@ func TestLogNeverBlocks(t *testing.T) {
 		t.Fatal(err)
 	}
 	defer reader.Close()
-	log := OpenLog(dir, "debug", "id", "c1")
+	log := OpenLog(dir, slog.LevelDebug, "id", "c1")
 	log.Warn("first line", "error", "boom")
 	done := make(chan struct{})
 	go func() {
@@ -44,5 +45,5 @@ func TestLogNeverBlocks(t *testing.T) {
 }
 
 func TestLogWithoutPipe(t *testing.T) {
-	OpenLog(t.TempDir(), "info").Error("to nobody")
+	OpenLog(t.TempDir(), slog.LevelInfo).Error("to nobody")
 }

@@ -49,6 +49,8 @@ type Answer struct {
 	// Unrecorded counts the spans of agents and runtimes that were dropped because
 	// they are of times when tracing was off.
 	Unrecorded uint64 `json:"unrecorded,omitempty"`
+	// Configuration is what the relay follows; nil: it is older than that.
+	Configuration *Configuration `json:"configuration,omitempty"`
 	// Facts are the relay's own; nil: it is older than they are.
 	Facts *Facts `json:"facts,omitempty"`
 }

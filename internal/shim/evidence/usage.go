@@ -18,7 +18,7 @@ import (
 type Usage struct {
 	middleware.NopObserver
 	proc host.Proc
-	slow time.Duration
+	slow atomic.Int64 // nanoseconds
 
 	inner, vmm atomic.Pointer[host.Process]
 
@@ -41,8 +41,13 @@ const maxCalls = 1024
 
 // NewUsage returns an observer. Calls that take at least as long as slow are long.
 func NewUsage(proc host.Proc, slow time.Duration) *Usage {
-	return &Usage{proc: proc, slow: slow, open: make(map[*middleware.Call]looks)}
+	u := &Usage{proc: proc, open: make(map[*middleware.Call]looks)}
+	u.SetSlow(slow)
+	return u
 }
+
+// SetSlow changes how long calls take at least that are long.
+func (u *Usage) SetSlow(slow time.Duration) { u.slow.Store(int64(slow)) }
 
 var _ middleware.Observer = (*Usage)(nil)
 
@@ -81,7 +86,7 @@ func (u *Usage) Annotate(c *middleware.Call, span trace.Span) {
 	before, known := u.open[c]
 	delete(u.open, c)
 	u.mu.Unlock()
-	if !known || c.End.Sub(c.Start) < u.slow {
+	if !known || c.End.Sub(c.Start) < time.Duration(u.slow.Load()) {
 		return
 	}
 	now := u.look()

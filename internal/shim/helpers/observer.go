@@ -70,6 +70,13 @@ func New(o Options) *Observer {
 	return &Observer{Options: o, open: make(map[int]*helper), pids: make(map[int]process), seen: make(map[int]bool), await: make(chan struct{})}
 }
 
+// SetSlow changes Options.Slow.
+func (o *Observer) SetSlow(slow time.Duration) {
+	o.mu.Lock()
+	defer o.unlock()
+	o.Slow = slow
+}
+
 var _ middleware.Observer = (*Observer)(nil)
 
 // Report is told of a helper.

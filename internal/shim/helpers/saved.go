@@ -72,7 +72,7 @@ func (o *Observer) Restore(text json.RawMessage) error {
 	for _, was := range s.Helpers {
 		h := &helper{Report: was.Report, parent: was.Parent.SpanContext(), at: was.Began, status: status(was.Wait), lost: was.Missed}
 		ids := was.Span.SpanContext()
-		ctx := export.ContextWithIDs(telemetry.Remote(h.parent), ids.TraceID(), ids.SpanID())
+		ctx := export.ContextWithSampled(telemetry.Remote(h.parent), ids.TraceID(), ids.SpanID())
 		_, h.span = o.Tracer.Start(ctx, h.name(), trace.WithTimestamp(h.at))
 		if o.open[h.PID] = h; was.Over.IsZero() {
 			continue

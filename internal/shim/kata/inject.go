@@ -71,19 +71,26 @@ func (o *Observer) startInjector(kind *vmKind) *injector {
 // requestRelay relays requests to the agent, whose spans make their way as those of the
 // shim's calls.
 func (o *Observer) requestRelay(observer *requests, isolated bool) *middleware.Relay {
-	return middleware.NewRelay(
+	return middleware.NewRelay(append(o.changeable(isolated),
 		middleware.WithSwitch(o.sandbox.Switch()),
 		middleware.WithTracerProvider(o.Telemetry.Provider),
-		middleware.WithPropagator(agentPropagator(o.Config.Trace, isolated)),
 		middleware.WithSpanKind(requestKind),
 		middleware.WithMethods(agentconfig.Method),
-		middleware.WithQuiet(time.Duration(o.Config.Trace.Slow), agentconfig.QuietRequests(o.Config)...),
 		middleware.WithObserver(observer),
 		middleware.WithEnd(observer.connectionEnded),
 		middleware.WithExpected(observer.lives.Expected),
 		middleware.WithErrorHandler(o.warnOfRequests),
 		o.Guard.Handover(EntryRequest),
-	)
+	)...)
+}
+
+// changeable are the options of such a relay that follow the configuration.
+func (o *Observer) changeable(isolated bool) []middleware.Option {
+	cfg := o.current()
+	return []middleware.Option{
+		middleware.WithPropagator(agentPropagator(cfg.Trace, isolated)),
+		middleware.WithQuiet(time.Duration(cfg.Trace.Slow), agentconfig.QuietRequests(cfg)...),
+	}
 }
 
 func (o *Observer) warnOfRequests(err error) { o.Log.Warn("requests to the agent", "error", err) }

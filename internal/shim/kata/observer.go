@@ -73,7 +73,8 @@ type Observer struct {
 	runtimes *runtimeSpans // nil unless the runtime's spans are received
 
 	sandbox   Sandbox
-	state     state.State // as it was at Start
+	changed   atomic.Pointer[config.Config] // what Options.Config has become since; nil: it is the same
+	state     state.State                   // as it was at Start
 	own       *collate.Collator
 	forwarder *forwarder.Forwarder
 	injector  *injector // nil where requests are not relayed
@@ -147,6 +148,26 @@ func (o *Observer) Start(sandbox Sandbox, st state.State) {
 }
 
 func (o *Observer) warnOfSpans(err error) { o.Log.Warn("agent's spans", "error", err) }
+
+// Change has another configuration in effect, for what begins from now on: what is quiet, and
+// the propagators.
+func (o *Observer) Change(cfg config.Config) {
+	o.changed.Store(&cfg)
+	if o.own != nil {
+		o.own.SetRules(agentconfig.Rules(cfg))
+	}
+	if o.injector != nil {
+		o.injector.relay.Load().Change(o.changeable(o.isolated())...)
+	}
+}
+
+// current is the configuration as it is now.
+func (o *Observer) current() config.Config {
+	if cfg := o.changed.Load(); cfg != nil {
+		return *cfg
+	}
+	return o.Config
+}
 
 // Opened tells that a window of tracing has begun, with its root span.
 func (o *Observer) Opened(root trace.SpanContext, at time.Time) { o.own.SetRoot(root, at) }

@@ -14,7 +14,7 @@ import (
 // collation says how the spans of a VM get their place: of our sandbox under its
 // calls, of another by themselves.
 func (o *Observer) collation(from listen.Origin) (c collate.Options) {
-	c = agentconfig.Isolated(o.Config)
+	c = agentconfig.Isolated(o.current())
 	attrs := o.Who.Attributes()
 	if from.Sandbox == "" {
 		attrs = []attribute.KeyValue{attribute.Int64(names.CID, int64(from.CID))}

@@ -17,6 +17,7 @@ import (
 
 	"github.com/shimtrace/shimtrace/internal/config"
 	"github.com/shimtrace/shimtrace/internal/shim/command"
+	"github.com/shimtrace/shimtrace/internal/shim/relay"
 )
 
 // process is one of this program's.
@@ -29,13 +30,16 @@ func Run(argv []string) int {
 	if p.Action == command.Guard {
 		return p.guard()
 	}
+	source := config.NewSource(p.Wrapped().Inner, os.Getenv)
 	cfg, report := config.Load(p.Wrapped().Inner, os.Getenv) // start has told what is wrong with it
-	log := command.OpenLog(p.Bundle, cfg.Log.Level, "id", p.ID, "command", p.Action)
+	level := command.Level(cfg.Log.Level)
+	log := command.OpenLog(p.Bundle, level, "id", p.ID, "command", p.Action)
+	o := relay.Options{Config: cfg, Source: source, Report: report, Level: level, Log: log}
 	switch {
 	case p.Action == command.Relay && p.Resume:
-		return p.resume(cfg, log)
+		return p.resume(o)
 	case p.Action == command.Relay:
-		return p.relay(cfg, log)
+		return p.relay(o)
 	case p.Action == command.Record:
 		return p.record(cfg, !report.Unreadable, log)
 	}

@@ -5,7 +5,6 @@ import (
 	"log/slog"
 	"os"
 
-	"github.com/shimtrace/shimtrace/internal/config"
 	"github.com/shimtrace/shimtrace/internal/shim/relay"
 	"github.com/shimtrace/shimtrace/internal/shim/standby"
 	"github.com/shimtrace/shimtrace/internal/shim/state"
@@ -13,7 +12,8 @@ import (
 )
 
 // relay is the life of a process that start has started.
-func (p process) relay(cfg config.Config, log *slog.Logger) int {
+func (p process) relay(o relay.Options) int {
+	cfg, log := o.Config, o.Log
 	p.becomeIndependent()
 	starter, err := standby.Inherit()
 	if err != nil {
@@ -21,7 +21,8 @@ func (p process) relay(cfg config.Config, log *slog.Logger) int {
 		return 2
 	}
 	notes, _ := state.ReadAnnotations(p.Bundle) // no spec, no pod: the spans say less
-	r, err := relay.Prepare(relay.Options{Config: cfg, Who: p.Identity(notes), Container: p.ID, Log: log, Guard: p.guarded(cfg, log)})
+	o.Who, o.Container, o.Guard = p.Identity(notes), p.ID, p.guarded(cfg, log)
+	r, err := relay.Prepare(o)
 	if err != nil {
 		starter.Ready(state.State{}, err)
 	} else {

@@ -15,7 +15,8 @@ import (
 )
 
 // resume is the life of a relay that the guard has started to go on for another one.
-func (p process) resume(cfg config.Config, log *slog.Logger) int {
+func (p process) resume(o relay.Options) int {
+	log := o.Log
 	p.becomeIndependent()
 	s, err := guard.Inherit()
 	if err != nil {
@@ -35,7 +36,7 @@ func (p process) resume(cfg config.Config, log *slog.Logger) int {
 		log.Error("this relay cannot go on for another one", "error", err)
 		return 1
 	}
-	o := relay.Options{Config: cfg, Log: log, Guard: p.guarded(cfg, log)}
+	o.Guard = p.guarded(o.Config, log)
 	o.Guard.Who.Sandbox, o.Guard.Who.Pod = s.Who.Sandbox, s.Who.Pod
 	r, err := relay.Resume(o, got)
 	if err != nil {

@@ -2,7 +2,6 @@ package relay
 
 import (
 	"cmp"
-	"errors"
 	"fmt"
 	"net"
 	"slices"
@@ -32,9 +31,6 @@ func (p *Process) serveControl(l *listener) {
 	p.controls = control.Serve(l, p.control)
 }
 
-// errStatic says why nothing can be switched.
-var errStatic = errors.New("the sandbox was started with trace.mode \"static\", and is traced all the time")
-
 // control does what a client asks for.
 func (p *Process) control(client net.Conn, req control.Request) control.Answer {
 	s := p.sandbox
@@ -48,10 +44,9 @@ func (p *Process) control(client net.Conn, req control.Request) control.Answer {
 		by.Name = strings.ToValidUTF8(req.By[:min(len(req.By), control.MaxBy)], "")
 	}
 	var changed bool
-	var err error
+	err := s.switcher.refuses(req.Do)
 	switch {
-	case req.Do != control.DoStatus && s.switcher == nil:
-		err = errStatic
+	case err != nil:
 	case req.Do == control.DoOn && req.For < 0:
 		err = fmt.Errorf("tracing cannot be on for %v", req.For)
 	case req.Do == control.DoOn:
@@ -72,7 +67,7 @@ func (p *Process) control(client net.Conn, req control.Request) control.Answer {
 // answer says what is traced.
 func (p *Process) answer() control.Answer {
 	s := p.sandbox
-	a := control.Answer{On: s.On(), Unrecorded: s.unrecorded.Load(), Facts: p.facts()}
+	a := control.Answer{On: s.On(), Unrecorded: s.unrecorded.Load(), Facts: p.facts(), Configuration: p.configuration()}
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	st := s.state

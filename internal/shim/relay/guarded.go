@@ -65,7 +65,7 @@ func (g *guarded) Handover(kind string) middleware.Option {
 		Begun: func(client, server net.Conn, m *handover.Memory) (ended func()) {
 			return g.begun(kind, connection{client: client, server: server, memory: m})
 		},
-		WithIDs: export.ContextWithIDs,
+		WithIDs: export.ContextWithSampled,
 		Lost: func(calls int) {
 			if g.lost != nil {
 				g.lost(calls)

@@ -42,6 +42,11 @@ const (
 // Options are what a relay is made of.
 type Options struct {
 	Config config.Config
+	// Source is where that comes from, to be read again, and Report what was wrong with it; nil:
+	// the relay does not follow it. Level is what its log goes by.
+	Source *config.Source
+	Report config.Report
+	Level  *slog.LevelVar
 	Who    state.Identity
 	// Container is the id that the inner shim was started with.
 	Container string
@@ -74,7 +79,8 @@ type Process struct {
 	pressure evidence.Pressure                // when the relay began
 	memory   *memory                          // nil: another process would not know what this one does
 	guarded  guarded
-	known    chan struct{} // closed when it is clear whether there is a kata.Observer
+	following
+	known chan struct{} // closed when it is clear whether there is a kata.Observer
 
 	// Of a process that goes on for another one:
 	resumed   int       // processes before this one
@@ -90,6 +96,7 @@ type Process struct {
 // starts.
 func Prepare(o Options) (*Process, error) {
 	p := &Process{Options: o, known: make(chan struct{}), pressure: evidence.ReadPressure(procDir)}
+	p.begin(o)
 	close(p.known)
 	p.Log, p.logs = telemetry.Correlate(p.Log)
 	most := processors.Begin()
@@ -197,9 +204,7 @@ func (p *Process) know(was saved) {
 	p.sandbox = newSandbox(p.tel.Tracer, p.tel.FlushOwn, p.Log, p.state, p.paths.State, p.Config.Trace.Join == "sandbox")
 	p.sandbox.setPod = p.tel.SetPod
 	p.sandbox.started = p.tel.Started
-	if p.state.Dynamic {
-		p.sandbox.switcher = &switcher{sandbox: p.sandbox, cfg: p.Config.Trace}
-	}
+	p.sandbox.switcher = newSwitcher(p.sandbox, p.Config.Trace, was.mode(p.state))
 	sandbox := p.sandbox
 	p.logs.To(sandbox.inLogs)
 	if p.kata != nil {
@@ -209,6 +214,7 @@ func (p *Process) know(was saved) {
 	p.gatherEvidence()
 	p.observeHelpers(was.Helpers)
 	p.sandbox.restore(was.Sandbox)
+	p.sandbox.switcher.settle() // the mode may have been changed meanwhile
 	if p.memory != nil {
 		p.sandbox.saver.begin(p.save)
 	}
@@ -216,7 +222,7 @@ func (p *Process) know(was saved) {
 
 // save writes what the process knows into its memory.
 func (p *Process) save() {
-	all := saved{Version: savedVersion, Who: p.Who, Container: p.Container, Resumed: p.resumed, Sandbox: p.sandbox.saved()}
+	all := saved{Version: savedVersion, Who: p.Who, Container: p.Container, Resumed: p.resumed, Settings: settingsOf(p.now(), p.sandbox.switcher.modeNow()), Sandbox: p.sandbox.saved()}
 	var err error
 	if p.kata != nil {
 		all.Kata, err = p.kata.Save()
@@ -238,10 +244,6 @@ func (p *Process) save() {
 
 // relay returns what relays the shim's calls.
 func (p *Process) relay() *middleware.Relay {
-	propagator, err := middleware.Propagator(p.Config.Trace.Propagators...)
-	if err != nil {
-		p.Log.Warn("contexts are not propagated", "error", err)
-	}
 	var observers []middleware.Observer
 	if p.kata != nil {
 		observers = append(observers, p.kata)
@@ -250,16 +252,14 @@ func (p *Process) relay() *middleware.Relay {
 		observers = append(observers, h)
 	}
 	observers = append(observers, p.usage, p.sandbox)
-	return middleware.NewRelay(
+	return middleware.NewRelay(append(p.changeable(),
 		middleware.WithSwitch(p.sandbox.Switch()),
 		middleware.WithTracerProvider(p.tel.Provider),
-		middleware.WithPropagator(propagator),
-		middleware.WithQuiet(time.Duration(p.Config.Trace.Slow), p.Config.Trace.Quiet...),
 		middleware.WithObserver(observers...),
 		middleware.WithExpected(p.sandbox.lives.Expected),
 		middleware.WithErrorHandler(func(err error) { p.Log.Warn("relay", "error", err) }),
 		p.guarded.Handover(entryConn),
-	)
+	)...)
 }
 
 // Run returns when the inner shim is gone, and with it all that the relay was there for.
@@ -269,10 +269,11 @@ func (p *Process) Run() {
 		p.serveControl(nil)
 	}
 	if p.Guard.Dir != "" && p.Guard.Successor == nil {
-		p.guarded.Register(p.client())
+		p.register()
 	}
 	rest, stop := context.WithCancel(context.Background())
 	go settle(rest)
+	go p.follow(rest)
 	go p.followHelpers(rest)
 	p.watch()
 	stop()
@@ -291,6 +292,7 @@ func (p *Process) client() guard.ClientOptions {
 	}
 	o.HandOver = p.handOver
 	o.Process, o.Unrecorded = p.helperReported, p.helpersUnrecorded
+	o.Watching, o.Changed = p.watched, p.changed
 	if kata.Receives(p.Config.Agent.Receive, p.Who.Inner) {
 		o.VSOCK = p.takeVSOCK
 	}
@@ -402,9 +404,7 @@ func (p *Process) end(ended time.Time) {
 		h.Close()
 	}
 	p.sandbox.neverStarted(ended)
-	if p.sandbox.switcher != nil {
-		p.sandbox.switcher.close()
-	}
+	p.sandbox.switcher.close()
 	p.tel.Close(p.Log, export.Linger)
 }
 

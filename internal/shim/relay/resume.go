@@ -43,6 +43,7 @@ func Resume(o Options, got *guard.Resumption) (*Process, error) {
 	limitMemory()
 	p := &Process{Options: o, known: make(chan struct{})}
 	p.Log, p.logs = telemetry.Correlate(p.Log)
+	p.begin(o)
 	left := make(map[string]guard.Received, len(got.Entries))
 	for _, e := range got.Entries {
 		left[e.Name] = e
@@ -55,12 +56,13 @@ func Resume(o Options, got *guard.Resumption) (*Process, error) {
 	others := p.others(got.Entries)
 	was, err := p.remember(left[entryMemory])
 	p.Who = was.Who
+	p.goOnWith(was)
 	if err == nil && got.Attempt >= bytesOnly {
 		err = fmt.Errorf("%d processes before this one have not stayed", got.Attempt-1)
 	}
 	if p.Guard.Dir != "" {
 		p.Guard.Successor = got
-		p.guarded.Register(p.client()) // from now on this one's death is as good as the other's
+		p.register() // from now on this one's death is as good as the other's
 	}
 	for _, name := range p.broken {
 		p.guarded.Remove(name) // which ends both sides

@@ -41,6 +41,7 @@ func (s *sandbox) endRoot(at time.Time, failure string) {
 // exportRoot exports the root span of a sandbox whose start is over.
 func (s *sandbox) exportRoot(st state.State, failure string) {
 	s.exports.Go(func() {
+		defer s.rootIsOver()
 		s.save() // first: if the relay is killed now, delete knows that the sandbox has started
 		var attrs []attribute.KeyValue
 		for _, more := range s.rootAttributes {
@@ -62,6 +63,16 @@ func (s *sandbox) exportRoot(st state.State, failure string) {
 		s.mu.Unlock()
 		s.save()
 	})
+}
+
+// rootIsOver has a mode in effect that was to wait for the root.
+func (s *sandbox) rootIsOver() {
+	s.mu.Lock()
+	s.rootOver = true
+	s.mu.Unlock()
+	if s.switcher != nil {
+		s.switcher.settle()
+	}
 }
 
 // flush waits until what has ended is in the journal.

@@ -21,10 +21,10 @@ type sandbox struct {
 	middleware.NopObserver
 	tracer    trace.Tracer
 	log       *slog.Logger
-	statePath string // of the copy beside the relay's socket
-	own       bool   // calls are in the sandbox's trace, whatever their callers'
+	statePath string      // of the copy beside the relay's socket
+	own       atomic.Bool // calls are in the sandbox's trace, whatever their callers'
 	rootNow   atomic.Pointer[trace.SpanContext]
-	switcher  *switcher                   // nil unless tracing is dynamic
+	switcher  *switcher                   // nil in tests: tracing is always on
 	windows   windows                     // nil if nobody wants to know of them
 	lives     *expected.Lives             // of the containers, as calls tell
 	export    func(context.Context) error // all that has ended
@@ -47,6 +47,7 @@ type sandbox struct {
 	state       state.State
 	lastError   string // of the calls before the first task ran
 	rootFailure string // the root span's, once it has ended
+	rootOver    bool   // and nothing is to be done for it any more
 	containers  map[string]*container
 }
 
@@ -56,13 +57,13 @@ func newSandbox(tracer trace.Tracer, export func(context.Context) error, log *sl
 		export:     export,
 		log:        log,
 		statePath:  statePath,
-		own:        own,
 		state:      st,
 		containers: make(map[string]*container),
 		lives:      expected.OfTasks(),
 	}
 	root := st.Trace.SpanContext()
 	s.rootNow.Store(&root)
+	s.own.Store(own)
 	return s
 }
 
@@ -77,7 +78,7 @@ func (s *sandbox) Parent(c *middleware.Call) (parent, link trace.SpanContext) {
 // linked to. A caller that is not sampled has no trace that could be joined.
 func (s *sandbox) join(caller trace.SpanContext) (parent, link trace.SpanContext) {
 	root := s.Root()
-	if s.own || !caller.IsValid() || root.IsSampled() && !caller.IsSampled() {
+	if s.own.Load() || !caller.IsValid() || root.IsSampled() && !caller.IsSampled() {
 		return root, caller
 	}
 	return caller, root

@@ -152,7 +152,7 @@ func TestJoin(t *testing.T) {
 		"sampled caller in an unsampled one":    {caller: caller, root: unsampledRoot, parent: caller, link: unsampledRoot},
 		"no trace, join sandbox":                {caller: caller, own: true, parent: none, link: caller},
 	} {
-		w.own = tt.own
+		w.own.Store(tt.own)
 		w.rootNow.Store(&tt.root)
 		if parent, link := w.Parent(&middleware.Call{Caller: tt.caller}); !parent.Equal(tt.parent) || !link.Equal(tt.link) {
 			t.Errorf("%s: parent %v, link %v; want %v, %v", name, parent, link, tt.parent, tt.link)

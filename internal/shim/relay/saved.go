@@ -26,6 +26,7 @@ type saved struct {
 	Who       state.Identity  `json:"who"`
 	Container string          `json:"container"`
 	Resumed   int             `json:"resumed,omitempty"` // processes before this one
+	Settings  *settings       `json:"settings,omitempty"`
 	Sandbox   savedSandbox    `json:"sandbox"`
 	Kata      json.RawMessage `json:"kata,omitempty"`
 	Helpers   json.RawMessage `json:"helpers,omitempty"`
@@ -107,7 +108,7 @@ func (s *sandbox) restore(was savedSandbox) {
 		ct.load.Do(func() {})
 		s.containers[id] = ct
 	}
-	if s.state.Window != nil && s.switcher == nil {
+	if s.state.Window != nil && !s.state.Dynamic {
 		s.log.Warn("what the relay saved has a window of tracing on demand, which is off here: it is left out")
 		s.state.Window = nil
 	}
@@ -123,7 +124,8 @@ func (s *sandbox) restore(was savedSandbox) {
 			s.windows.Closed(w.Ended)
 		}
 	}
-	if !s.state.RootEnd.IsZero() && !s.state.RootEnded {
+	s.rootOver = s.state.RootEnded
+	if !s.state.Dynamic && !s.state.RootEnd.IsZero() && !s.state.RootEnded {
 		s.exportRoot(s.state, s.rootFailure)
 	}
 }

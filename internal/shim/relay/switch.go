@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"github.com/shimtrace/shimtrace/internal/config"
@@ -14,14 +15,18 @@ import (
 	"github.com/shimtrace/shimtrace/middleware"
 )
 
-// switcher turns the tracing of a sandbox on and off, where trace.mode is "dynamic".
-// Each time it is on is a window, with a trace of its own.
+// switcher turns the tracing of a sandbox on and off: where trace.mode is "dynamic", as
+// somebody asks for, and when the mode changes. Each time it is on is a window, with a trace
+// of its own. A sandbox that was started in mode "static" has the sandbox trace as its first
+// one.
 type switcher struct {
 	sandbox *sandbox
-	cfg     config.Trace
 	turns   middleware.Switch // what calls go by
+	// mode is the one in effect; cfg.Mode is to be, once the sandbox's start is over.
+	mode atomic.Pointer[string]
 
 	mu    sync.Mutex // held while it is turned, for as long as it takes to export a span
+	cfg   config.Trace
 	timer *time.Timer
 	over  bool // the relay is about to end
 }
@@ -43,6 +48,10 @@ var errOver = errors.New("the sandbox has just ended")
 func (w *switcher) on(by telemetry.Turner, length time.Duration) (changed bool, err error) {
 	w.mu.Lock()
 	defer w.mu.Unlock()
+	return w.turnOn(by, length)
+}
+
+func (w *switcher) turnOn(by telemetry.Turner, length time.Duration) (changed bool, err error) {
 	if w.over {
 		return false, errOver
 	}
@@ -104,6 +113,7 @@ func (w *switcher) turnOff(by telemetry.Turner, reason string) (changed bool) {
 	}
 	w.endAt(time.Time{})
 	now := time.Now()
+	w.sandbox.haveWindow()
 	win := w.sandbox.end(now)
 	telemetry.EmitSwitchedOff(w.sandbox.tracer, win, now, by, reason)
 	if err := w.sandbox.flush(); err != nil {
@@ -119,7 +129,7 @@ func (w *switcher) close() {
 	defer w.mu.Unlock()
 	w.over = true
 	w.endAt(time.Time{})
-	if win := w.sandbox.window(); w.turns.On() {
+	if win := w.sandbox.window(); win != nil && w.turns.On() {
 		telemetry.EmitSwitchedOff(w.sandbox.tracer, win, time.Now(), telemetry.Turner{}, telemetry.ReasonSandbox)
 	}
 }

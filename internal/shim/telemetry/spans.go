@@ -46,7 +46,7 @@ func EmitRoot(tracer trace.Tracer, st *state.State, end time.Time, failure strin
 	if !sc.IsSampled() {
 		return
 	}
-	ctx := export.ContextWithIDs(context.Background(), sc.TraceID(), sc.SpanID())
+	ctx := export.ContextWithSampled(context.Background(), sc.TraceID(), sc.SpanID())
 	ctx, opts := above(ctx, sc, st.Cause.SpanContext())
 	_, span := tracer.Start(ctx, names.SandboxStart, append(opts, trace.WithTimestamp(st.Started), trace.WithAttributes(attrs...))...)
 	if failure != "" {

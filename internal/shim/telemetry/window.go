@@ -26,6 +26,8 @@ const (
 	ReasonTime    = "time is over"
 	ReasonSandbox = "sandbox ended"
 	ReasonRelay   = "relay died"
+	// ReasonConfiguration: trace.mode was changed.
+	ReasonConfiguration = "configuration"
 )
 
 // attributes names who switched, if anybody did.
@@ -47,7 +49,7 @@ func EmitSwitchedOn(tracer trace.Tracer, w *state.Window, cause trace.SpanContex
 	if length > 0 {
 		attrs = append(attrs, attribute.String(names.SwitchedOnFor, length.String()))
 	}
-	ctx := export.ContextWithIDs(context.Background(), sc.TraceID(), sc.SpanID())
+	ctx := export.ContextWithSampled(context.Background(), sc.TraceID(), sc.SpanID())
 	ctx, opts := above(ctx, sc, cause)
 	_, span := tracer.Start(ctx, names.SwitchedOn, append(opts, trace.WithTimestamp(w.Began), trace.WithAttributes(attrs...))...)
 	span.End(trace.WithTimestamp(w.Began))

@@ -39,17 +39,23 @@ func Limits(cfg config.Agent) forwarder.Limits {
 // Isolated returns how spans get their place that are in traces of their own:
 // which are quiet, and how many wait for how long.
 func Isolated(cfg config.Config) collate.Options {
+	rules := Rules(cfg)
 	return collate.Options{
 		Options: calls.Options{
 			Isolated:   true,
-			Quiet:      cfg.Trace.Quiet,
-			Slow:       time.Duration(cfg.Trace.Slow),
-			QuietSpans: quietSpans(cfg),
+			Quiet:      rules.Quiet,
+			Slow:       rules.Slow,
+			QuietSpans: rules.QuietSpans,
 		},
 		Hold:     time.Duration(cfg.Agent.Limits.Hold),
 		MaxSpans: cfg.Agent.Limits.HeldSpans,
 		MaxBytes: int(cfg.Agent.Limits.HeldBytes),
 	}
+}
+
+// Rules returns which of the spans are quiet.
+func Rules(cfg config.Config) calls.Rules {
+	return calls.Rules{Quiet: cfg.Trace.Quiet, Slow: time.Duration(cfg.Trace.Slow), QuietSpans: quietSpans(cfg)}
 }
 
 // QuietRequests returns the requests to the agent that are quiet: those that are

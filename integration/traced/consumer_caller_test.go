@@ -48,7 +48,7 @@ func podOfOne(c *collected) (names []string) {
 }
 
 const podOfOneResource = `
-resource host.name=HOST k8s.namespace.name=default k8s.pod.name=p k8s.pod.uid=p service.instance.id=RUN service.name=containerd-shim-runc-v2 shimtrace.containerd.namespace=k8s.io shimtrace.runtime=runc shimtrace.sandbox.id=POD
+resource container.runtime.name=containerd host.name=HOST k8s.namespace.name=default k8s.pod.name=p k8s.pod.uid=p service.instance.id=RUN service.name=containerd-shim-runc-v2 shimtrace.containerd.namespace=k8s.io shimtrace.runtime=runc shimtrace.sandbox.id=POD
 `
 
 // callerTree has in the sandbox's trace what no caller knows of, and the calls in

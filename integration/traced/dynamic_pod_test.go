@@ -77,7 +77,7 @@ func TestDynamicPod(t *testing.T) {
 }
 
 const dynamicPodResource = `
-resource host.name=HOST k8s.namespace.name=shop k8s.pod.name=web-0 k8s.pod.uid=u-1 service.instance.id=RUN service.name=containerd-shim-runc-v2 shimtrace.containerd.namespace=k8s.io shimtrace.runtime=runc shimtrace.sandbox.id=POD
+resource container.runtime.name=containerd host.name=HOST k8s.namespace.name=shop k8s.pod.name=web-0 k8s.pod.uid=u-1 service.instance.id=RUN service.name=containerd-shim-runc-v2 shimtrace.containerd.namespace=k8s.io shimtrace.runtime=runc shimtrace.sandbox.id=POD
 `
 
 // dynamicMiddle has the end of the first exec, and the second one but for its end.

@@ -40,7 +40,7 @@ func TestDynamicFor(t *testing.T) {
 }
 
 const boxResource = `
-resource host.name=HOST service.instance.id=RUN service.name=containerd-shim-runc-v2 shimtrace.containerd.namespace=NAMESPACE shimtrace.runtime=runc shimtrace.sandbox.id=box
+resource container.runtime.name=containerd host.name=HOST service.instance.id=RUN service.name=containerd-shim-runc-v2 shimtrace.containerd.namespace=NAMESPACE shimtrace.runtime=runc shimtrace.sandbox.id=box
 `
 
 // All are those that run: each gets a trace of its own, and one that starts later

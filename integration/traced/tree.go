@@ -15,7 +15,7 @@ import (
 // Tree draws shimtrace's spans among those given as text, to be compared with
 // what docs/spans.md promises:
 //
-//	resource host.name=HOST service.instance.id=RUN service.name=containerd-shim-runc-v2 …
+//	resource container.runtime.name=containerd host.name=HOST service.instance.id=RUN service.name=containerd-shim-runc-v2 …
 //	trace
 //	  sandbox start
 //	    Task/Create server OK container.id=box process.pid=PID

@@ -126,7 +126,7 @@ func ctrRun(c *collected) []string {
 }
 
 const ctrTree = `
-resource host.name=HOST service.instance.id=RUN service.name=containerd-shim-runc-v2 shimtrace.containerd.namespace=NAMESPACE shimtrace.runtime=runc shimtrace.sandbox.id=box
+resource container.runtime.name=containerd host.name=HOST service.instance.id=RUN service.name=containerd-shim-runc-v2 shimtrace.containerd.namespace=NAMESPACE shimtrace.runtime=runc shimtrace.sandbox.id=box
 trace
   sandbox start
     Task/Create server OK container.id=box process.pid=PID
@@ -162,7 +162,7 @@ func nerdctlRun(c *collected) []string {
 // runc's shim of 1.7 answers its delete with the status of a kill, whatever the
 // container's was.
 const nerdctlTree = `
-resource host.name=HOST service.instance.id=RUN service.name=containerd-shim-runc-v2 shimtrace.containerd.namespace=NAMESPACE shimtrace.runtime=runc shimtrace.sandbox.id=WEB
+resource container.runtime.name=containerd host.name=HOST service.instance.id=RUN service.name=containerd-shim-runc-v2 shimtrace.containerd.namespace=NAMESPACE shimtrace.runtime=runc shimtrace.sandbox.id=WEB
 trace
   sandbox start
     Task/Create server OK container.id=WEB container.name=web process.pid=PID
@@ -210,7 +210,7 @@ func pod(c *collected) []string {
 // containerd 2.4 starts further containers of a pod without their shim's start.
 // CRI kills what it deletes.
 const podTree = `
-resource host.name=HOST k8s.namespace.name=shop k8s.pod.name=web-0 k8s.pod.uid=u-1 service.instance.id=RUN service.name=containerd-shim-runc-v2 shimtrace.containerd.namespace=k8s.io shimtrace.runtime=runc shimtrace.sandbox.id=POD
+resource container.runtime.name=containerd host.name=HOST k8s.namespace.name=shop k8s.pod.name=web-0 k8s.pod.uid=u-1 service.instance.id=RUN service.name=containerd-shim-runc-v2 shimtrace.containerd.namespace=k8s.io shimtrace.runtime=runc shimtrace.sandbox.id=POD
 trace
   sandbox start
     Task/Create server OK container.id=A container.image.name=IMAGE container.name=a k8s.container.name=a process.pid=PID

@@ -12,6 +12,8 @@ import (
 	"strconv"
 	"strings"
 	"time"
+
+	"github.com/shimtrace/shimtrace/internal/names"
 )
 
 // variable is a supported OTEL_* variable, as OpenTelemetry's "Environment Variable
@@ -43,6 +45,8 @@ var variables = []variable{
 	{[]string{"OTEL_TRACES_SAMPLER_ARG"}, "trace.sampler_arg", setSamplerArg},
 	// Attributes, over the same ones of `[resource]`: `name=value,…`, percent-encoded.
 	{[]string{"OTEL_RESOURCE_ATTRIBUTES"}, "", setResource},
+	// The node's name, which becomes the resource attribute `k8s.node.name` unless that is set.
+	{[]string{"K8S_NODE_NAME"}, "", setNode},
 	// `http/protobuf` or `grpc`.
 	{otlp("PROTOCOL"), "export.protocol", setProtocol},
 	// `true` or `false`: without TLS, where the endpoint of the environment is a host with a
@@ -218,6 +222,18 @@ func setResource(c *Config, e *environment) error {
 	maps.Copy(merged, attrs)
 	c.Resource = merged
 	return err
+}
+
+// setNode sets the attribute unless the file or OTEL_RESOURCE_ATTRIBUTES does.
+func setNode(c *Config, e *environment) error {
+	if c.Resource[names.Node] == "" {
+		c.Resource = maps.Clone(c.Resource)
+		if c.Resource == nil {
+			c.Resource = make(map[string]string)
+		}
+		c.Resource[names.Node] = e.value
+	}
+	return nil
 }
 
 // pairs parses a list of names with percent-encoded values. Errors never quote the

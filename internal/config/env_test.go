@@ -1,6 +1,7 @@
 package config
 
 import (
+	"os"
 	"reflect"
 	"strings"
 	"testing"
@@ -145,6 +146,18 @@ func TestURL(t *testing.T) {
 	} {
 		if cfg, _ := Load("", env(PathEnv, write(t, ""), tt.name, tt.value)); cfg.Export.URL() != tt.want {
 			t.Errorf("%s=%s: %s, want %s", tt.name, tt.value, cfg.Export.URL(), tt.want)
+		}
+	}
+}
+
+// TestNodeName: the environment's node name counts unless there is an attribute of that name.
+func TestNodeName(t *testing.T) {
+	for others, want := range map[string]string{"": "node-1", "a=b": "node-1", "k8s.node.name=mine": "mine"} {
+		cfg, r := Load("", func(name string) string {
+			return map[string]string{PathEnv: os.DevNull, "K8S_NODE_NAME": "node-1", "OTEL_RESOURCE_ATTRIBUTES": others}[name]
+		})
+		if got := cfg.Resource["k8s.node.name"]; got != want || r.Err() != nil || len(r.Ignored) > 0 {
+			t.Errorf("with %q: %q, %+v", others, got, r)
 		}
 	}
 }

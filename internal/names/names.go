@@ -117,9 +117,13 @@ const (
 
 // Attributes of OpenTelemetry's conventions.
 const (
-	Service       = "service.name"
-	Run           = "service.instance.id"
-	Host          = "host.name"
+	Service = "service.name"
+	Run     = "service.instance.id"
+	Host    = "host.name"
+	Node    = "k8s.node.name"
+	// Engine is who started the shim: "containerd" or "cri-o".
+	Engine        = "container.runtime.name"
+	Digest        = "oci.manifest.digest" // of a container's image
 	Pod           = "k8s.pod.name"
 	PodNamespace  = "k8s.namespace.name"
 	Container     = "container.id"

@@ -124,6 +124,7 @@ func TestNowhereElse(t *testing.T) {
 func TestConventions(t *testing.T) {
 	for name, key := range map[string]string{
 		names.Service: string(semconv.ServiceNameKey), names.Run: string(semconv.ServiceInstanceIDKey), names.Host: string(semconv.HostNameKey),
+		names.Node: string(semconv.K8SNodeNameKey), names.Engine: string(semconv.ContainerRuntimeNameKey), names.Digest: string(semconv.OCIManifestDigestKey),
 		names.Pod: string(semconv.K8SPodNameKey), names.PodNamespace: string(semconv.K8SNamespaceNameKey),
 		names.Container: string(semconv.ContainerIDKey), names.ContainerName: string(semconv.ContainerNameKey),
 		names.ErrorType: string(semconv.ErrorTypeKey), names.StatusCode: string(semconv.RPCResponseStatusCodeKey),

@@ -20,7 +20,7 @@ func TestIdentity(t *testing.T) {
 	who.Run = run.TraceID()
 	wanted := []string{
 		"shimtrace.sandbox.id=box", "shimtrace.containerd.namespace=k8s.io",
-		"service.instance.id=00000000000000000000000000000007", "shimtrace.runtime=kata-qemu",
+		"service.instance.id=00000000000000000000000000000007", "container.runtime.name=containerd", "shimtrace.runtime=kata-qemu",
 	}
 	shimtest.Want(t, who.Attributes(), wanted...)
 
@@ -35,5 +35,5 @@ func TestIdentity(t *testing.T) {
 	shimtest.Want(t, identity(&r).Attributes(), wanted...)
 
 	byHand := command.Line{Program: "/tmp/shim", ID: "box", Namespace: "k8s.io"}.Identity(nil)
-	shimtest.Want(t, byHand.Attributes(), "shimtrace.sandbox.id=box", "shimtrace.containerd.namespace=k8s.io", "service.instance.id=00000000000000000000000000000000")
+	shimtest.Want(t, byHand.Attributes(), "shimtrace.sandbox.id=box", "shimtrace.containerd.namespace=k8s.io", "service.instance.id=00000000000000000000000000000000", "container.runtime.name=containerd")
 }

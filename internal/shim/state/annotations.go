@@ -30,12 +30,13 @@ const (
 	criContainerName    = "io.kubernetes.cri.container-name"
 	criImageName        = "io.kubernetes.cri.image-name"
 	nerdctlName         = "nerdctl/name"
+	crioContainerType   = "io.kubernetes.cri-o.ContainerType"
 )
 
 // Known returns the annotations that spans are made of.
 func (a Annotations) Known() Annotations {
 	k := make(Annotations)
-	for _, key := range []string{criSandboxID, CRISandboxName, CRISandboxNamespace, CRISandboxUID, criContainerName, criImageName, nerdctlName} {
+	for _, key := range []string{criSandboxID, CRISandboxName, CRISandboxNamespace, CRISandboxUID, criContainerName, criImageName, nerdctlName, crioContainerType} {
 		if v := a[key]; v != "" {
 			k[key] = v
 		}
@@ -74,7 +75,7 @@ func ReadAnnotations(bundle string) (Annotations, error) {
 // crio has what CRI-O calls containerd's annotations, the best first (pkg/annotations
 // of CRI-O 1.26 to 1.33), beside the kubelet's labels, which it makes annotations of.
 var crio = map[string][]string{
-	CRIContainerType:    {"io.kubernetes.cri-o.ContainerType"},
+	CRIContainerType:    {crioContainerType},
 	criSandboxID:        {"io.kubernetes.cri-o.SandboxID"},
 	CRISandboxName:      {"io.kubernetes.pod.name", "io.kubernetes.cri-o.KubeName"},
 	CRISandboxNamespace: {"io.kubernetes.pod.namespace", "io.kubernetes.cri-o.Namespace"},
@@ -85,7 +86,8 @@ var crio = map[string][]string{
 
 // adoptCRIO gives CRI-O's annotations containerd's names.
 func (a Annotations) adoptCRIO() {
-	if a["io.kubernetes.cri-o.ContainerType"] == "" || a[CRIContainerType] != "" {
+	if a[crioContainerType] == "" || a[CRIContainerType] != "" {
+		delete(a, crioContainerType) // somebody else's
 		return
 	}
 	for name, theirs := range crio {
@@ -125,6 +127,25 @@ func (a Annotations) Pod() []attribute.KeyValue {
 	)
 }
 
+// engine returns the resource attribute that says who runs the container: CRI-O writes its own
+// annotations, and containerd starts all other shims.
+func (a Annotations) engine() attribute.KeyValue {
+	if a[crioContainerType] != "" {
+		return semconv.ContainerRuntimeName("cri-o")
+	}
+	return semconv.ContainerRuntimeName("containerd")
+}
+
+// digest returns the digest of an image, if its name has it: "busybox@sha256:…".
+func digest(image string) string {
+	_, d, _ := strings.Cut(image, "@")
+	algorithm, hex, ok := strings.Cut(d, ":")
+	if !ok || algorithm == "" || len(hex) < 32 || strings.Trim(hex, "0123456789abcdef") != "" {
+		return ""
+	}
+	return d
+}
+
 // Container returns the span attributes of the container.
 func (a Annotations) Container() []attribute.KeyValue {
 	name := a[criContainerName]
@@ -132,6 +153,7 @@ func (a Annotations) Container() []attribute.KeyValue {
 		semconv.ContainerName(cmp.Or(name, a[nerdctlName])),
 		semconv.K8SContainerName(name),
 		semconv.ContainerImageName(a[criImageName]),
+		semconv.OCIManifestDigest(digest(a[criImageName])),
 	)
 }
 

@@ -3,7 +3,10 @@ package state
 import (
 	"os"
 	"path/filepath"
+	"strings"
 	"testing"
+
+	"go.opentelemetry.io/otel/attribute"
 
 	"github.com/shimtrace/shimtrace/internal/shim/shimtest"
 )
@@ -26,6 +29,16 @@ func TestAnnotations(t *testing.T) {
 	shimtest.Want(t, notes.Pod(), "k8s.pod.name=web", "k8s.namespace.name=shop")
 	shimtest.Want(t, notes.Container(), "container.name=nginx", "k8s.container.name=nginx", "container.image.name=nginx:1")
 	shimtest.Want(t, Annotations{nerdctlName: "box"}.Container(), "container.name=box")
+	const sha = "sha256:0123456789abcdef0123456789abcdef0123456789abcdef0123456789abcdef"
+	for image, want := range map[string]string{
+		"nginx:1": "", "nginx@" + sha: sha, "r.example:5000/a/nginx:1@" + sha: sha,
+		"nginx@sha256:short": "", "nginx@" + sha + "\n": "", "@": "", "nginx@:" + sha[7:]: "",
+	} {
+		if got := digest(image); got != want {
+			t.Errorf("the digest of %q is %q, want %q", image, got, want)
+		}
+	}
+	shimtest.Want(t, Annotations{criImageName: "nginx@" + sha}.Container(), "container.image.name=nginx@"+sha, "oci.manifest.digest="+sha)
 	if got := (Annotations)(nil).SandboxID("c1"); got != "c1" {
 		t.Errorf("sandbox of a container on its own: %q", got)
 	}
@@ -68,6 +81,11 @@ func TestCRIOsAnnotations(t *testing.T) {
 			}
 			shimtest.Want(t, notes.Pod(), tt.pod...)
 			shimtest.Want(t, notes.Container(), tt.container...)
+			engine := "containerd"
+			if strings.Contains(tt.spec, "cri-o") && !strings.Contains(tt.spec, "kubernetes.cri.") {
+				engine = "cri-o"
+			}
+			shimtest.Want(t, []attribute.KeyValue{notes.Known().engine()}, "container.runtime.name="+engine)
 			if id, kind := notes.SandboxID("c1"), notes[CRIContainerType]; id != tt.sandbox || kind != tt.kind {
 				t.Errorf("%s of the sandbox %s", kind, id)
 			}

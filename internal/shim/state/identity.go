@@ -23,7 +23,7 @@ type Identity struct {
 // Attributes returns the identity as attributes of a resource.
 func (id Identity) Attributes() []attribute.KeyValue {
 	attrs := append(id.Notes.Pod(), attribute.String(names.Sandbox, id.Sandbox), attribute.String(names.Namespace, id.Namespace),
-		semconv.ServiceInstanceID(id.Run.String()))
+		semconv.ServiceInstanceID(id.Run.String()), id.Notes.engine())
 	if id.Runtime != "" {
 		attrs = append(attrs, attribute.String(names.Runtime, id.Runtime))
 	}

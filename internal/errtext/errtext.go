@@ -44,9 +44,10 @@ func Reduce[T string | []byte](text T) string {
 	if !utf8.Valid(b) {
 		b = bytes.ToValidUTF8(b, []byte("?"))
 	}
-	r := reducer{}
+	r := reducer{out: make([]byte, 0, len(b)+len(gap))}
+	var room [1 + maxCauses][]byte
 	first := true
-	for _, line := range lines(b) {
+	for _, line := range lines(room[:0], b) {
 		if !first {
 			r.out = append(r.out, ": "...)
 		}
@@ -56,8 +57,8 @@ func Reduce[T string | []byte](text T) string {
 	return shorten(r.out)
 }
 
-// lines returns the first line and the causes below it.
-func lines(b []byte) (kept [][]byte) {
+// lines appends the first line and the causes below it.
+func lines(kept [][]byte, b []byte) [][]byte {
 	causes := false
 	for line := range bytes.Lines(b) {
 		line = bytes.TrimSpace(line)

@@ -1,7 +1,7 @@
 package endpoint
 
 import (
-	"strings"
+	"bytes"
 
 	tracepb "go.opentelemetry.io/proto/otlp/trace/v1"
 
@@ -103,13 +103,13 @@ func (d *decoder) finish(s *span.Span, t *traits) {
 // the subscriber that it serves, so its HTTP/2 makes seven of ten spans. Their source
 // is a crate that is not in Kata's own tree.
 func (t *traits) exporter() bool {
-	crate, _, _ := strings.Cut(string(t.crate), "::")
-	switch crate {
+	crate, _, _ := bytes.Cut(t.crate, []byte("::"))
+	switch string(crate) {
 	case "h2", "hyper", "hyper_util", "tower", "tonic", "tokio", "tokio_util", "want":
 		return true
 	}
-	file := "/" + string(t.file)
-	return strings.Contains(file, "/registry/src/") || // cargo's
-		strings.Contains(file, "/git/checkouts/") ||
-		strings.Contains(file, "/vendor/")
+	below := func(dir string) bool {
+		return bytes.HasPrefix(t.file, []byte(dir[1:])) || bytes.Contains(t.file, []byte(dir))
+	}
+	return below("/registry/src/") || below("/git/checkouts/") || below("/vendor/") // as cargo has them
 }

@@ -74,7 +74,7 @@ func (l *Ledger) Of(w Whose) *Tally { return &l[w] }
 // Take moves the counts to m, by reason with the prefix of whose spans they are.
 func (l *Ledger) Take(m map[string]int) {
 	for w := range l {
-		for _, r := range All() {
+		for r := Reason(1); r < reasons; r++ {
 			if n := l[w].n[r].Swap(0); n > 0 {
 				m[prefixes[w]+r.String()] += int(n)
 			}

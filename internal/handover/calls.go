@@ -68,6 +68,7 @@ type Calls struct {
 	entries []callEntry
 	keys    []uint64 // of those that have been used; the others have no pages
 	missed  *atomic.Uint64
+	unused  bool // nobody has kept a call: the entries are not read, which would give them pages
 }
 
 func newCalls(mem []byte, missed *atomic.Uint64) *Calls {
@@ -79,6 +80,7 @@ func newCalls(mem []byte, missed *atomic.Uint64) *Calls {
 func (c *Calls) Put(call Call) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
+	c.unused = false
 	at := 0
 	for at < len(c.keys) && c.keys[at] != 0 {
 		at++
@@ -118,6 +120,10 @@ func (c *Calls) Remove(stream uint32) {
 func (c *Calls) All() (all []Call, missed uint64) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
+	if c.unused {
+		c.unused = false
+		return nil, 0
+	}
 	c.keys = c.keys[:0]
 	for at := range c.entries {
 		key := c.entries[at].key.Load()

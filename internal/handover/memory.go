@@ -42,6 +42,7 @@ func New() (*Memory, error) {
 	}
 	h := m.header()
 	h.magic, h.version, h.size = magic, Version, uint64(memorySize)
+	m.calls.unused = true
 	return m, nil
 }
 

@@ -265,6 +265,10 @@ func TestPagesComeAndGo(t *testing.T) {
 		}
 	}
 	idle("at first", pageSize)
+	if all, missed := r.memory.Calls().All(); len(all) != 0 || missed != 0 {
+		t.Errorf("%d calls and %d missed in a new memory", len(all), missed)
+	}
+	idle("nothing taken over", pageSize)
 	in := make([]byte, maxPeek)
 	go func() { _, _ = r.in.Write(in) }()
 	if _, err := r.Peek(maxPeek); err != nil {

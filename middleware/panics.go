@@ -7,7 +7,7 @@ import (
 )
 
 // guard runs tracing code, whose panic must not harm the call: it is reported,
-// and the call goes on without. It tells whether f came to its end.
+// and the call goes on without. It reports whether f came to its end.
 func (s *spans) guard(f func()) (ok bool) {
 	defer func() {
 		if !ok {

@@ -35,7 +35,7 @@ type Switch struct {
 	since atomic.Int64  // when it was turned on last, in Unix nanoseconds
 }
 
-// Set turns the switch and tells whether that was a change.
+// Set turns the switch and reports whether that was a change.
 func (s *Switch) Set(on bool) (changed bool) { return s.SetAt(on, time.Now()) }
 
 // SetAt is Set for who has said that it was at a moment, which is past.
@@ -54,7 +54,7 @@ func (s *Switch) SetAt(on bool, at time.Time) (changed bool) {
 	}
 }
 
-// On tells whether the switch is on.
+// On reports whether the switch is on.
 func (s *Switch) On() bool { return isOn(s.turns.Load()) }
 
 func isOn(turns uint32) bool { return turns%2 == 1 }
@@ -72,7 +72,7 @@ func (o *options) turns() uint32 {
 	return o.sw.turns.Load()
 }
 
-// starts tells whether a call that begins now is to have a span.
+// starts reports whether a call that begins now is to have a span.
 func (s *spans) starts(c *Call) bool {
 	c.Service, c.Method = c.method.service, c.method.name
 	c.turns = s.turns()

@@ -3,7 +3,7 @@
 // process, together with an exact account of both.
 //
 // A [Stream] is one direction of a connection, read and written by one goroutine. It is
-// a window of the bytes that were read and not taken yet ([Stream.Peek],
+// a buffer of the bytes that were read and not taken yet ([Stream.Peek],
 // [Stream.Next], [Stream.Discard]), with a way out ([Stream.Write]). [NewStream] has its
 // bytes on the heap and reads and writes any net.Conn; nothing of it can be handed
 // over. The streams of a [Memory] have theirs in a memfd, whose descriptor another

@@ -15,9 +15,9 @@ import (
 )
 
 const (
-	// orphanTime bounds how long after its begin delete is still at what a relay that
+	// abandonedTime bounds how long after its begin delete is still at what a relay that
 	// died has left. containerd gives delete 5 s in all.
-	orphanTime = 4 * time.Second
+	abandonedTime = 4 * time.Second
 	// restoreTime bounds the wait for the VMM to have its socket back.
 	restoreTime = time.Second
 )
@@ -65,7 +65,7 @@ func (w wrapper) delete(cfg config.Config, readable bool, log *slog.Logger) int 
 	r := &standby.Recording{
 		Who: who, Container: w.ID, State: *st, Code: exitCode(err), Response: out,
 		Timing: state.Timing{Name: names.ShimDelete, Start: began, End: time.Now(), Error: t.Error, Children: []state.Timing{t}},
-		Until:  began.Add(orphanTime),
+		Until:  began.Add(abandonedTime),
 	}
 	var wait time.Duration
 	if left || st.RelayDied() {

@@ -143,7 +143,7 @@ func (s *scanner) begin() error {
 	if s.size == 0 {
 		return io.EOF
 	}
-	head, err := s.window(0, segmentHeaderLen+recordHeaderLen)
+	head, err := s.view(0, segmentHeaderLen+recordHeaderLen)
 	if err != nil {
 		return err
 	}
@@ -182,12 +182,12 @@ func (s *scanner) record() (Record, error) {
 	if err := s.check(s.off); err != nil {
 		return Record{}, err
 	}
-	b, err := s.window(s.off, recordHeaderLen)
+	b, err := s.view(s.off, recordHeaderLen)
 	if err != nil {
 		return Record{}, err
 	}
 	h := parseRecordHeader(b)
-	b, err = s.window(s.off, recordHeaderLen+int(h.length))
+	b, err = s.view(s.off, recordHeaderLen+int(h.length))
 	if err != nil {
 		return Record{}, err
 	}
@@ -216,7 +216,7 @@ func (s *scanner) record() (Record, error) {
 
 // check returns nil if a whole, valid record begins at off.
 func (s *scanner) check(off int64) error {
-	b, err := s.window(off, recordHeaderLen)
+	b, err := s.view(off, recordHeaderLen)
 	if err != nil {
 		return err
 	}
@@ -231,7 +231,7 @@ func (s *scanner) check(off int64) error {
 		return errDamaged
 	}
 	want := recordHeaderLen + int(h.length)
-	if b, err = s.window(off, want); err != nil {
+	if b, err = s.view(off, want); err != nil {
 		return err
 	}
 	if len(b) < want {
@@ -254,7 +254,7 @@ func (s *scanner) resync() error {
 		b := s.buffered(off)
 		if len(b) < recordHeaderLen {
 			var err error
-			if b, err = s.window(off, readAhead); err != nil {
+			if b, err = s.view(off, readAhead); err != nil {
 				return err
 			}
 		}
@@ -286,9 +286,9 @@ func (s *scanner) buffered(off int64) []byte {
 	return s.buf[off-s.start:]
 }
 
-// window returns the n bytes at off, fewer only at the end of the segment. They are
+// view returns the n bytes at off, fewer only at the end of the segment. They are
 // valid until the next call.
-func (s *scanner) window(off int64, n int) ([]byte, error) {
+func (s *scanner) view(off int64, n int) ([]byte, error) {
 	n = int(min(int64(n), max(s.size-off, 0)))
 	if off < s.start || off+int64(n) > s.start+int64(len(s.buf)) {
 		want := int(min(int64(max(n, readAhead)), s.size-off))

@@ -34,7 +34,7 @@ func (i *Interposer) resume(was Seat) bool {
 			}
 			name := filepath.Base(path)
 			p.sit(&seat{
-				UnixListener: was.Listener, path: path, name: name, aside: asideName(name, was.Own),
+				UnixListener: was.Listener, path: path, name: name, hidden: hiddenName(name, was.Own),
 				own: was.Own, vmm: was.VMM, hold: was.Hold, over: make(chan struct{}),
 			})
 			return true

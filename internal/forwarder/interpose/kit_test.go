@@ -277,13 +277,13 @@ func identify(t testing.TB, path string) (vmmdir.ID, unix.Stat_t) {
 	return id, st
 }
 
-// interposed reports whether the socket at path is ours, with the VMM's aside.
+// interposed reports whether the socket at path is ours, with the VMM's under the hidden name.
 func interposed(path string) bool {
 	id, _, err := vmmdir.Identify(path)
 	if err != nil {
 		return false
 	}
-	_, _, err = vmmdir.Identify(filepath.Join(filepath.Dir(path), asideName(filepath.Base(path), id)))
+	_, _, err = vmmdir.Identify(filepath.Join(filepath.Dir(path), hiddenName(filepath.Base(path), id)))
 	return err == nil
 }
 

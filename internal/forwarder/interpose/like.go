@@ -9,10 +9,10 @@ import (
 	"github.com/shimtrace/shimtrace/internal/forwarder/vmmdir"
 )
 
-// like copies mode and owner of our socket to the VMM's at aside: somebody may have
+// like copies mode and owner of our socket to the VMM's at the hidden name: somebody may have
 // changed them, taking our socket for the VMM's.
-func like(aside string, ours unix.Stat_t) error {
-	fd, err := unix.Open(aside, unix.O_PATH|unix.O_NOFOLLOW|unix.O_CLOEXEC, 0)
+func like(hidden string, ours unix.Stat_t) error {
+	fd, err := unix.Open(hidden, unix.O_PATH|unix.O_NOFOLLOW|unix.O_CLOEXEC, 0)
 	if err != nil {
 		return err
 	}
@@ -22,7 +22,7 @@ func like(aside string, ours unix.Stat_t) error {
 		return err
 	}
 	if st.Mode&unix.S_IFMT != unix.S_IFSOCK {
-		return fmt.Errorf("%s is no socket", aside)
+		return fmt.Errorf("%s is no socket", hidden)
 	}
 	if st.Uid != ours.Uid || st.Gid != ours.Gid {
 		// Only root can have changed the owner, so this takes our own rights.

@@ -41,10 +41,10 @@ const prefix = ".shimtrace-"
 // newName returns the name of our socket before it takes the place of name.
 func newName(name string) string { return prefix + "new-" + name }
 
-// asideName returns the name of the VMM's socket while ours has its name, and of ours
+// hiddenName returns the name of the VMM's socket while ours has its name, and of ours
 // just before. It contains our socket's inode number, which tells the two apart after
 // the process that knew has died.
-func asideName(name string, own vmmdir.ID) string {
+func hiddenName(name string, own vmmdir.ID) string {
 	return prefix + name + "-" + strconv.FormatUint(own.Ino, 10)
 }
 
@@ -67,54 +67,54 @@ func clearAway(name string) error {
 		return err
 	}
 	names = slices.DeleteFunc(names, func(n string) bool { return !strings.HasPrefix(n, prefix+name+"-") })
-	for _, aside := range names {
-		ino, err := strconv.ParseUint(aside[len(prefix+name+"-"):], 10, 64)
+	for _, hidden := range names {
+		ino, err := strconv.ParseUint(hidden[len(prefix+name+"-"):], 10, 64)
 		if err != nil {
 			continue // belongs to a longer name with the same beginning
 		}
-		if err := clearAside(aside, name, ino); err != nil {
+		if err := clearHidden(hidden, name, ino); err != nil {
 			return err
 		}
 	}
 	return nil
 }
 
-// clearAside handles one leftover name. If name has the inode number ino, it is our
+// clearHidden handles one leftover name. If name has the inode number ino, it is our
 // socket and the leftover is the VMM's. Otherwise the leftover is stale: ours that
 // never got the name, or the socket of a VMM that has removed it.
-func clearAside(aside, name string, ino uint64) error {
+func clearHidden(hidden, name string, ino uint64) error {
 	id, _, err := vmmdir.Identify(name)
 	if err != nil && !errors.Is(err, unix.ENOENT) {
 		return err
 	}
 	if err != nil || id.Ino != ino {
-		return vmmdir.Remove(aside)
+		return vmmdir.Remove(hidden)
 	}
 	if err := vmmdir.Connect(name); !errors.Is(err, unix.ECONNREFUSED) {
 		return errTaken
 	}
-	return giveName(aside, name, id)
+	return giveName(hidden, name, id)
 }
 
-// giveName gives the VMM's socket at aside its name back, which our socket has, and
+// giveName gives the VMM's socket at the hidden name its own name back, which our socket has, and
 // removes ours. A VMM does not take our lock: if it has just bound another socket
 // there, that one stays.
-func giveName(aside, name string, own vmmdir.ID) error {
+func giveName(hidden, name string, own vmmdir.ID) error {
 	var unlike error // does not keep the VMM from its name
 	if id, st, err := vmmdir.Identify(name); err == nil && id == own {
-		unlike = like(aside, st)
+		unlike = like(hidden, st)
 	}
-	err := exchange(aside, name)
+	err := exchange(hidden, name)
 	switch {
 	case errors.Is(err, unix.ENOENT):
-		return vmmdir.Remove(aside) // the VMM has removed its name
+		return vmmdir.Remove(hidden) // the VMM has removed its name
 	case err != nil:
 		return err
 	}
-	if id, _, err := vmmdir.Identify(aside); err != nil || id != own {
-		if err := exchange(aside, name); err != nil {
+	if id, _, err := vmmdir.Identify(hidden); err != nil || id != own {
+		if err := exchange(hidden, name); err != nil {
 			return err
 		}
 	}
-	return errors.Join(unlike, vmmdir.Remove(aside))
+	return errors.Join(unlike, vmmdir.Remove(hidden))
 }

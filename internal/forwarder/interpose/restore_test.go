@@ -133,7 +133,7 @@ func TestRestoreLeavesAlone(t *testing.T) {
 	dir := filepath.Dir(v.path)
 	id, _ := identify(t, v.path)
 	keep := []string{".shimtrace-vm.sock-x", ".shimtrace-other.sock-12", ".shimtrace-77"}
-	stale := asideName("vm.sock", id)[:len(".shimtrace-vm.sock-")] + "1" // no such file any more
+	stale := hiddenName("vm.sock", id)[:len(".shimtrace-vm.sock-")] + "1" // no such file any more
 	for _, name := range append([]string{stale}, keep...) {
 		l, err := net.ListenUnix("unix", &net.UnixAddr{Name: filepath.Join(dir, name), Net: "unix"})
 		if err != nil {

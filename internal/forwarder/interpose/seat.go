@@ -20,11 +20,11 @@ import (
 // seat is our socket in the place of the VMM's.
 type seat struct {
 	*net.UnixListener
-	path, name, aside string
-	own, vmm          vmmdir.ID
-	hold              *os.File // the VMM's socket, to connect to under any name
-	dials             sync.WaitGroup
-	over              chan struct{} // closed when accepting has ended
+	path, name, hidden string
+	own, vmm           vmmdir.ID
+	hold               *os.File // the VMM's socket, to connect to under any name
+	dials              sync.WaitGroup
+	over               chan struct{} // closed when accepting has ended
 
 	heard   atomic.Bool // the VMM has accepted a connection
 	refused atomic.Bool // the VMM no longer listens

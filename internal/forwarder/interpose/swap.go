@@ -81,7 +81,7 @@ func (s *seat) swap(o *Options) error {
 	return err
 }
 
-// enter gives the socket at temp the VMM's name, and the VMM's socket the name aside.
+// enter gives the socket at temp the VMM's name, and the VMM's socket the hidden name.
 func (s *seat) enter(temp string, like unix.Stat_t, o *Options) error {
 	id, own, err := vmmdir.Identify(temp)
 	if err != nil {
@@ -91,15 +91,15 @@ func (s *seat) enter(temp string, like unix.Stat_t, o *Options) error {
 		return fmt.Errorf("ours would be %o of %d:%d, the VMM's is %o of %d:%d", own.Mode, own.Uid, own.Gid, like.Mode, like.Uid, like.Gid)
 	}
 	s.own = id
-	s.aside = asideName(s.name, id)
-	if err := unix.Rename(temp, s.aside); err != nil {
+	s.hidden = hiddenName(s.name, id)
+	if err := unix.Rename(temp, s.hidden); err != nil {
 		return err
 	}
 	o.step("named")
-	err = exchange(s.aside, s.name)
+	err = exchange(s.hidden, s.name)
 	o.step("exchanged")
 	if err != nil {
-		_ = vmmdir.Remove(s.aside)
+		_ = vmmdir.Remove(s.hidden)
 		return err
 	}
 	return s.verify(like)
@@ -112,13 +112,13 @@ func exchange(a, b string) error {
 
 // verify undoes the exchange if it hit another socket than the one we copied.
 func (s *seat) verify(like unix.Stat_t) error {
-	if id, st, err := vmmdir.Identify(s.aside); err == nil && id == s.vmm && st.Mode == like.Mode && st.Uid == like.Uid && st.Gid == like.Gid {
+	if id, st, err := vmmdir.Identify(s.hidden); err == nil && id == s.vmm && st.Mode == like.Mode && st.Uid == like.Uid && st.Gid == like.Gid {
 		return nil
 	}
-	if err := exchange(s.aside, s.name); err != nil {
+	if err := exchange(s.hidden, s.name); err != nil {
 		return err
 	}
-	if err := vmmdir.Remove(s.aside); err != nil {
+	if err := vmmdir.Remove(s.hidden); err != nil {
 		return err
 	}
 	return errChanged
@@ -129,12 +129,12 @@ func (s *seat) verify(like unix.Stat_t) error {
 func (s *seat) giveBack() error {
 	err := vmmdir.InsideLocked(filepath.Dir(s.path), func() error {
 		if id, _, err := vmmdir.Identify(s.name); err != nil || id != s.own {
-			return vmmdir.Remove(s.aside)
+			return vmmdir.Remove(s.hidden)
 		}
-		if id, _, err := vmmdir.Identify(s.aside); err != nil || id != s.vmm {
+		if id, _, err := vmmdir.Identify(s.hidden); err != nil || id != s.vmm {
 			return vmmdir.Remove(s.name) // the VMM's socket is gone, so nobody answers
 		}
-		return giveName(s.aside, s.name, s.own)
+		return giveName(s.hidden, s.name, s.own)
 	})
 	if err != nil {
 		return fmt.Errorf("give %s back: %w", s.path, err)

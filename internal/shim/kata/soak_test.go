@@ -260,7 +260,7 @@ func (s *soak) compare(k *talk, got []byte, rerr, werr error) {
 }
 
 // handshake asks for the agent until it listens, as runtimes do: each attempt before that
-// is turned down. It tells whether the first frame was sent along, which runtimes do not.
+// is turned down. It reports whether the first frame was sent along, which runtimes do not.
 func (s *soak) handshake(k *talk, m *maker) (conn *net.UnixConn, in *bufio.Reader, ahead bool) {
 	line := []byte([]string{"CONNECT", "connect"}[m.IntN(2)] + " 1024\n")
 	if ahead = m.chance(20); ahead {

@@ -193,7 +193,7 @@ func (p process) clear(st *state.State, deadline time.Time, log *slog.Logger) *s
 	if paths.Socket != st.RelaySock || paths.Lives() {
 		return nil
 	}
-	if err := endOrphan(st, p.ID, deadline); err != nil {
+	if err := endAbandoned(st, p.ID, deadline); err != nil {
 		log.Warn("a shim may be left behind", "error", err)
 	}
 	release, err := paths.Acquire(0)

@@ -70,7 +70,7 @@ func (p Paths) Remove() {
 	}
 }
 
-// Lives tells whether the relay is there. Its socket alone does not say: a 1.7 runc
+// Lives reports whether the relay is there. Its socket alone does not say: a 1.7 runc
 // shim unlinks that as it ends.
 func (p Paths) Lives() bool { return Answers(p.Socket) || Answers(p.Control) }
 

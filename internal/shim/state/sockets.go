@@ -15,7 +15,7 @@ import (
 // listener's queue is full.
 const dialTimeout = time.Second
 
-// Answers tells whether somebody listens on the Unix socket. Who does not come to accept
+// Answers reports whether somebody listens on the Unix socket. Who does not come to accept
 // does so, too, however many wait.
 func Answers(socket string) bool {
 	conn, err := Dial(socket)

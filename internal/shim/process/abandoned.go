@@ -19,19 +19,19 @@ import (
 const (
 	// leaveTime is how long a shim may take to end when it was told that it may.
 	leaveTime = 1500 * time.Millisecond
-	// orphanPause is between two attempts.
-	orphanPause = 20 * time.Millisecond
+	// abandonedPause is between two attempts.
+	abandonedPause = 20 * time.Millisecond
 )
 
 // taskServices are the services that shims have tasks in, of which a shim may know
 // only one.
 var taskServices = []string{"containerd.task.v3.Task", "containerd.task.v2.Task"}
 
-// endOrphan ends the inner shim of a relay that died: containerd takes the shim for
+// endAbandoned ends the inner shim of a relay that died: containerd takes the shim for
 // as dead, cleans up with the delete command alone, and will never tell the shim
 // that its container is gone or that it may go. A shim that has other containers
 // stays until their deletes come. It does nothing if the shim of st is gone.
-func endOrphan(st *state.State, id string, deadline time.Time) error {
+func endAbandoned(st *state.State, id string, deadline time.Time) error {
 	conn, err := state.Dial(st.InnerSock)
 	if err != nil {
 		return nil
@@ -54,7 +54,7 @@ func endOrphan(st *state.State, id string, deadline time.Time) error {
 	select {
 	case <-gone:
 		for state.Answers(st.InnerSock) && ctx.Err() == nil {
-			time.Sleep(orphanPause) // its listener goes with the process
+			time.Sleep(abandonedPause) // its listener goes with the process
 		}
 		st.RemoveLeakedSocket()
 	case <-time.After(leaveTime): // it has other containers
@@ -85,7 +85,7 @@ func callTask(ctx context.Context, client *ttrpc.Client, method, id string) erro
 		select {
 		case <-ctx.Done():
 			return fmt.Errorf("%s: %w", method, err)
-		case <-time.After(orphanPause):
+		case <-time.After(abandonedPause):
 		}
 	}
 }

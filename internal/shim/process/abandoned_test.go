@@ -20,8 +20,8 @@ import (
 	"github.com/shimtrace/shimtrace/internal/shim/state"
 )
 
-// orphan serves task v2 alone, as shims for containerd 1.7 do, until Shutdown.
-func orphan(t *testing.T, deleteFails int) (sock string, calls func() []string) {
+// abandoned serves task v2 alone, as shims for containerd 1.7 do, until Shutdown.
+func abandoned(t *testing.T, deleteFails int) (sock string, calls func() []string) {
 	t.Helper()
 	sock = filepath.Join(t.TempDir(), "s")
 	l, err := net.Listen("unix", sock)
@@ -62,26 +62,26 @@ func orphan(t *testing.T, deleteFails int) (sock string, calls func() []string) 
 	return sock, func() []string { mu.Lock(); defer mu.Unlock(); return slices.Clone(seen) }
 }
 
-func TestOrphanIsEnded(t *testing.T) {
-	sock, calls := orphan(t, 2)
+func TestAbandonedIsEnded(t *testing.T) {
+	sock, calls := abandoned(t, 2)
 	relay := filepath.Join(t.TempDir(), "relay.sock")
-	if err := endOrphan(&state.State{InnerSock: sock, InnerPID: os.Getpid(), RelaySock: relay}, "c1", time.Now().Add(4*time.Second)); err != nil {
+	if err := endAbandoned(&state.State{InnerSock: sock, InnerPID: os.Getpid(), RelaySock: relay}, "c1", time.Now().Add(4*time.Second)); err != nil {
 		t.Fatal(err)
 	}
 	if got, want := calls(), []string{"Delete c1", "Delete c1", "Delete c1", "Shutdown c1"}; !slices.Equal(got, want) {
 		t.Errorf("calls %q, want %q", got, want)
 	}
 	if _, err := os.Lstat(sock); !os.IsNotExist(err) {
-		t.Errorf("the orphan's socket is left: %v", err)
+		t.Errorf("the abandoned shim's socket is left: %v", err)
 	}
-	if err := endOrphan(&state.State{InnerSock: sock, InnerPID: os.Getpid()}, "c1", time.Now().Add(4*time.Second)); err != nil {
-		t.Errorf("an orphan that is gone: %v", err)
+	if err := endAbandoned(&state.State{InnerSock: sock, InnerPID: os.Getpid()}, "c1", time.Now().Add(4*time.Second)); err != nil {
+		t.Errorf("an abandoned shim that is gone: %v", err)
 	}
 }
 
 func TestAnotherShimIsLeftAlone(t *testing.T) {
-	sock, calls := orphan(t, 0)
-	if err := endOrphan(&state.State{InnerSock: sock, InnerPID: os.Getpid() + 1}, "c1", time.Now().Add(4*time.Second)); err != nil {
+	sock, calls := abandoned(t, 0)
+	if err := endAbandoned(&state.State{InnerSock: sock, InnerPID: os.Getpid() + 1}, "c1", time.Now().Add(4*time.Second)); err != nil {
 		t.Error(err)
 	}
 	if got := calls(); len(got) > 0 {

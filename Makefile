@@ -6,7 +6,7 @@ BIN := bin
 # Tests that also pass while relays are killed: wrapped equals bare, relayed equals direct.
 KILLED := 'TestRelayedAsDirect|TestSameAsBare|TestInnerShimIsGivenTheSame|TestReusedIDs|TestManyAtOnce|TestRacingStartsShareARelay|TestExitWhileContainerdIsAway'
 
-.PHONY: release test-release build deps tools tools-vm test test-unit test-integration test-faults soak-faults test-vm lint fuzz soak bench bench-idle demo demo-vm picture install clean
+.PHONY: release test-release build deps tools tools-vm test test-unit test-integration test-faults soak-faults test-backends test-vm lint fuzz soak bench bench-idle demo demo-vm picture install clean
 
 build: ## build the shim, the relay and the operator's tool into bin/
 	CGO_ENABLED=0 $(GO) build -trimpath -ldflags "$(LDFLAGS)" -o $(BIN)/ ./cmd/...
@@ -40,6 +40,10 @@ test-faults: build tools ## inject every kind of fault under load, as root; SHIM
 	SHIMTRACE_FAULTS=all $(GO) -C integration test -count=1 -timeout 20m -parallel 3 ./faults
 	SHIMTRACE_FAULTS=all $(GO) -C integration/vmshim test -count=1 -timeout 10m -run Faults ./...
 	SHIMTRACE_KILL=300ms $(GO) -C integration test -count=1 -timeout 10m -run $(KILLED) ./traced
+
+test-backends: build ## build a real Jaeger and OpenTelemetry Collector, and compare what they have with the journal, as root
+	$(GO) -C integration run ./tools -backends
+	SHIMTRACE_BACKENDS=1 $(GO) -C integration test -count=1 -timeout 10m -v -run 'Jaeger|Collector|Zipkin' ./backends
 
 soak-faults: build tools ## kill KILLS (default 10000) processes of shimtrace under load, as root
 	SHIMTRACE_FAULTS=$(or $(KILLS),10000) $(GO) -C integration test -count=1 -timeout 6h -v -run TestKills ./faults

@@ -14,6 +14,7 @@ import (
 	"github.com/shimtrace/shimtrace/integration/image"
 	"github.com/shimtrace/shimtrace/integration/otlprecv"
 	"github.com/shimtrace/shimtrace/integration/rig"
+	"github.com/shimtrace/shimtrace/integration/toolset"
 	"github.com/shimtrace/shimtrace/integration/traced"
 	"github.com/shimtrace/shimtrace/internal/testkit"
 )
@@ -45,8 +46,23 @@ func start(t *testing.T, export ...string) *site {
 	})}
 }
 
+// needed returns the cache directory for a test of make test-backends, which needs tools
+// that make test does not have.
+func needed(t *testing.T, tool toolset.Tool) string {
+	t.Helper()
+	if os.Getenv("SHIMTRACE_BACKENDS") == "" {
+		t.Skip("make test-backends runs it")
+	}
+	root, err := toolset.Root()
+	check(t, err)
+	if !tool.Built(root) {
+		t.Fatalf("no %s in %s: make test-backends builds it", tool, root)
+	}
+	return root
+}
+
 // serve runs a backend in the rig's network until the test ends.
-func (s *site) serve(ready, program string, args ...string) {
+func (s *site) serve(ready func() bool, program string, args ...string) {
 	s.Helper()
 	ctx, end := context.WithCancel(context.Background())
 	cmd := s.Rig.Command(ctx, program, args...)
@@ -65,7 +81,21 @@ func (s *site) serve(ready, program string, args ...string) {
 			s.Logf("%s: %s", filepath.Base(program), text[max(0, len(text)-4000):])
 		}
 	})
-	until(s.T, program+" to be ready", func() bool { _, err := s.get(ready); return err == nil })
+	until(s.T, program+" to be ready", ready)
+}
+
+// answers returns whether a URL in the rig's network is there.
+func (s *site) answers(url string) func() bool {
+	return func() bool { _, err := s.get(url); return err == nil }
+}
+
+// listens reports whether something listens at an address in the rig's network.
+func (s *site) listens(address string) bool {
+	conn, err := otlprecv.Dialer(s.Rig.NetNS())(s.Context(), "tcp", address)
+	if err == nil {
+		conn.Close()
+	}
+	return err == nil
 }
 
 // get gets a URL in the rig's network.

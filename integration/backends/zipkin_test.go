@@ -30,7 +30,7 @@ type zipkinSpan struct {
 func TestZipkin(t *testing.T) {
 	jar := toolset.Zipkin.Jar(toolset.Zipkin.Needed(t))
 	s := start(t, `preset = "zipkin"`)
-	s.serve("http://127.0.0.1:9411/health", "java", "-Xmx256m", "-XX:TieredStopAtLevel=1", "-jar", jar)
+	s.serve(s.answers("http://127.0.0.1:9411/health"), "java", "-Xmx256m", "-XX:TieredStopAtLevel=1", "-jar", jar)
 	want := s.run()
 	got := make(map[string]zipkinSpan)
 	until(t, "all spans to be in Zipkin", func() bool {

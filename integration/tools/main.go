@@ -20,24 +20,29 @@ import (
 
 func main() {
 	list := flag.Bool("list", false, "print the table of tools and build nothing")
+	backends := flag.Bool("backends", false, "also build what make test-backends needs, which takes minutes")
 	flag.Parse()
 	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
 	defer stop()
-	if err := run(ctx, *list); err != nil {
+	if err := run(ctx, *list, *backends); err != nil {
 		fmt.Fprintln(os.Stderr, "tools:", err)
 		os.Exit(1)
 	}
 }
 
-func run(ctx context.Context, list bool) error {
+func run(ctx context.Context, list, backends bool) error {
 	root, err := toolset.Root()
 	if err != nil {
 		return err
 	}
+	tools := toolset.All()
+	if backends {
+		tools = append(tools, toolset.Backends()...)
+	}
 	if list {
 		return table(os.Stdout, root)
 	}
-	if err := toolset.Build(ctx, root, toolset.All(), os.Stderr); err != nil {
+	if err := toolset.Build(ctx, root, tools, os.Stderr); err != nil {
 		return err
 	}
 	fmt.Println(root)

@@ -63,10 +63,12 @@ func (t Tool) build(ctx context.Context, root string) error {
 		return fmt.Errorf("build %s: %w", t, err)
 	}
 
-	if t.Debian != nil || t.Maven != "" {
+	if t.Debian != nil || t.Maven != "" || t.Components != nil {
 		get := t.unpack
 		if t.Maven != "" {
 			get = t.getArtifact
+		} else if t.Components != nil {
+			get = t.makeCollector
 		}
 		if err := get(ctx, work, bin); err != nil {
 			return fmt.Errorf("build %s: %w", t, err)

@@ -32,7 +32,9 @@ type Tool struct {
 	// It is for modules that declare another path than the one they are
 	// published under, and therefore cannot be a requirement.
 	InPlace bool
-	Needs   []Need
+	// Components make the tool a Collector of Module's builder.
+	Components map[string][]string
+	Needs      []Need
 }
 
 // The tools. A new version is a new directory: nothing built is overwritten.
@@ -92,8 +94,8 @@ var (
 		Maven: "io.zipkin:zipkin-server:3.4.2:jar:slim",
 		Needs: []Need{needJava, needMaven},
 	}
-	// Jaeger is a collector that Kata's Go runtime can post to. Only the benchmark
-	// needs it, which builds it, so it is not among All.
+	// Jaeger is a backend, and a collector that Kata's Go runtime can post to. make test
+	// does without.
 	Jaeger = Tool{
 		Name: "jaeger", Version: "v1.76.0",
 		Module:   "github.com/jaegertracing/jaeger",
@@ -101,6 +103,9 @@ var (
 		InPlace:  true, // its own go.sum has what a checksum database may lack
 	}
 )
+
+// Backends are what make test-backends needs beside All.
+func Backends() []Tool { return []Tool{Collector, Jaeger} }
 
 // All lists the tools of the tests in the order in which they are built.
 func All() []Tool {

@@ -53,21 +53,8 @@ func collectCommand(h *host) *cli.Command {
 			&cli.DurationFlag{Name: "idle", Value: time.Minute, Usage: "exit when there was nothing to ship and no relay for `DURATION`; 0: never"},
 		},
 		Action: func(ctx context.Context, c *cli.Command) error {
-			if err := noArguments(c); err != nil {
+			if err := checkCollect(c); err != nil {
 				return err
-			}
-			if c.Duration("idle") < 0 {
-				return console.UsageError("--idle %s: a duration is not negative", c.Duration("idle"))
-			}
-			if at := c.String("listen"); at != "" {
-				if a, err := netip.ParseAddrPort(at); err != nil || !a.Addr().IsLoopback() {
-					return console.UsageError("--listen %s: not an address of the loopback interface with a port, such as 127.0.0.1:276", at)
-				}
-			}
-			for _, at := range c.StringSlice("otlp") {
-				if err := config.CheckOTLP(at); err != nil {
-					return console.UsageError("--otlp: %v", err)
-				}
 			}
 			if c.Name != collectName {
 				h.warn("%s is an older name of shimtrace %s, which ships the journal and receives runtimes' spans", c.Name, collectName)
@@ -76,48 +63,10 @@ func collectCommand(h *host) *cli.Command {
 			defer stop()
 			say := console.New(h.stderr)
 			defer say.Close()
-			one := func(cfg config.Config) config.Config {
-				if dir := c.String("journal"); dir != "" {
-					cfg.Journal.Dir = dir
-				}
-				if at := c.String("listen"); at != "" {
-					cfg.Jaeger.Listen = at
-				}
-				if at := c.StringSlice("otlp"); len(at) > 0 {
-					cfg.OTLP.Listen = at
-				}
-				return cfg
-			}
 			if c.Bool("once") {
-				return shipOnce(ctx, one(h.config(c.String("runtime"))), say)
+				return shipOnce(ctx, asTold(c, h.config(c.String("runtime"))), say)
 			}
-			load := func() (all []config.Config, err error) {
-				if inner := c.String("runtime"); inner != "" || c.String("journal") != "" {
-					cfg, r := config.Load(inner, h.getenv)
-					return []config.Config{one(cfg)}, h.mistakes(r)
-				}
-				all, r := config.Journals(h.getenv)
-				for i := range all {
-					all[i] = one(all[i])
-				}
-				return all, h.mistakes(r)
-			}
-			reload := collect.Reloader(h.getenv, load)
-			all, _ := load()
-			if c.Name == "ship" && !all[0].Export.Ships() {
-				return errNowhere
-			}
-			idle := c.Duration("idle")
-			if c.Bool("service") {
-				idle = 0
-			}
-			err := collect.Run(ctx, collect.Options{
-				Configurations: all,
-				Reload:         reload,
-				Listen:         c.String("listen") != "" || c.Name == "receive" || all[0].Jaeger.Receive == "on",
-				Idle:           idle,
-				Wait:           c.Bool("service"),
-			}, say)
+			err := collectAll(ctx, h, c, say)
 			if errors.Is(err, collect.ErrHeld) {
 				say.Warn(err)
 				return nil
@@ -125,6 +74,72 @@ func collectCommand(h *host) *cli.Command {
 			return err
 		},
 	}
+}
+
+// checkCollect checks what the command line says.
+func checkCollect(c *cli.Command) error {
+	if err := noArguments(c); err != nil {
+		return err
+	}
+	if c.Duration("idle") < 0 {
+		return console.UsageError("--idle %s: a duration is not negative", c.Duration("idle"))
+	}
+	if at := c.String("listen"); at != "" {
+		if a, err := netip.ParseAddrPort(at); err != nil || !a.Addr().IsLoopback() {
+			return console.UsageError("--listen %s: not an address of the loopback interface with a port, such as 127.0.0.1:276", at)
+		}
+	}
+	for _, at := range c.StringSlice("otlp") {
+		if err := config.CheckOTLP(at); err != nil {
+			return console.UsageError("--otlp: %v", err)
+		}
+	}
+	return nil
+}
+
+// asTold returns a configuration with what the command line says instead.
+func asTold(c *cli.Command, cfg config.Config) config.Config {
+	if dir := c.String("journal"); dir != "" {
+		cfg.Journal.Dir = dir
+	}
+	if at := c.String("listen"); at != "" {
+		cfg.Jaeger.Listen = at
+	}
+	if at := c.StringSlice("otlp"); len(at) > 0 {
+		cfg.OTLP.Listen = at
+	}
+	return cfg
+}
+
+// collectAll ships the journals and receives spans until there is nothing to do.
+func collectAll(ctx context.Context, h *host, c *cli.Command, say *console.Console) error {
+	load := func() (all []config.Config, err error) {
+		if inner := c.String("runtime"); inner != "" || c.String("journal") != "" {
+			cfg, r := config.Load(inner, h.getenv)
+			return []config.Config{asTold(c, cfg)}, h.mistakes(r)
+		}
+		all, r := config.Journals(h.getenv)
+		for i := range all {
+			all[i] = asTold(c, all[i])
+		}
+		return all, h.mistakes(r)
+	}
+	reload := collect.Reloader(h.getenv, load)
+	all, _ := load()
+	if c.Name == "ship" && !all[0].Export.Ships() {
+		return errNowhere
+	}
+	idle := c.Duration("idle")
+	if c.Bool("service") {
+		idle = 0
+	}
+	return collect.Run(ctx, collect.Options{
+		Configurations: all,
+		Reload:         reload,
+		Listen:         c.String("listen") != "" || c.Name == "receive" || all[0].Jaeger.Receive == "on",
+		Idle:           idle,
+		Wait:           c.Bool("service"),
+	}, say)
 }
 
 var errNowhere = errors.New("there is nowhere to ship to: set endpoint in [export] of the configuration, or OTEL_EXPORTER_OTLP_ENDPOINT")

@@ -2,7 +2,7 @@
 // of the host, from the netlink connector's CN_IDX_PROC) and follows those of a few
 // processes: the inner shims of sandboxes.
 //
-// [Open] returns the source of all events; a follower picks those of the processes below
+// [Open] returns the [Source] of all events; a follower picks those of the processes below
 // the roots that it was given, and reports the helpers among them: programs that an inner
 // shim, or a helper of its, executes on the host. What runs inside a container is not
 // reported: a followed process that executes a program in the container's file system ends

@@ -15,7 +15,7 @@ import (
 )
 
 // open opens the host's events, or skips the test where there are none.
-func openHere(t testing.TB) *source {
+func openHere(t testing.TB) *Source {
 	t.Helper()
 	s, err := Open()
 	if err != nil {
@@ -26,7 +26,7 @@ func openHere(t testing.TB) *source {
 }
 
 // followed follows what the test does until done reports true of the reports so far.
-func followed(t *testing.T, s *source, f *follower, done func() bool) {
+func followed(t *testing.T, s *Source, f *follower, done func() bool) {
 	t.Helper()
 	end := time.Now().Add(20 * time.Second)
 	for !done() {

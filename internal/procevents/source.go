@@ -16,8 +16,8 @@ import (
 	"github.com/shimtrace/shimtrace/internal/host"
 )
 
-// source is the process events of the host.
-type source struct {
+// Source is the process events of the host.
+type Source struct {
 	events, alarm int // sockets; the latter has the forks of a few processes only
 	// ready is an epoll that is armed for one event at a time: what comes while nobody
 	// waits for it wakes nobody.
@@ -51,7 +51,7 @@ const (
 
 // Open has the kernel send its process events. It needs CAP_NET_ADMIN in the host's own
 // namespaces, and a kernel with CONFIG_PROC_EVENTS; the error says what is missing.
-func Open() (*source, error) {
+func Open() (*Source, error) {
 	s, err := open()
 	if errors.Is(err, unix.ECONNREFUSED) {
 		s, err = openElsewhere()
@@ -69,7 +69,7 @@ func Open() (*source, error) {
 
 // openElsewhere opens the events from another network namespace: the connector is in the
 // host's own one alone, which is that of the oldest processes.
-func openElsewhere() (s *source, err error) {
+func openElsewhere() (s *Source, err error) {
 	err = unix.ECONNREFUSED
 	var tried []host.File
 	for _, pid := range host.Proc("/proc").All() {
@@ -114,8 +114,8 @@ func within(path string, f func() error) error {
 	return <-done
 }
 
-func open() (_ *source, err error) {
-	s := &source{events: -1, alarm: -1}
+func open() (_ *Source, err error) {
+	s := &Source{events: -1, alarm: -1}
 	defer func() {
 		if err != nil {
 			s.Close()
@@ -176,7 +176,7 @@ func subscribe(program []unix.SockFilter) (fd int, err error) {
 var errSilent = fmt.Errorf("no answer from the kernel: %w", unix.EPERM)
 
 // acknowledged waits until the kernel says that it sends events.
-func (s *source) acknowledged() error {
+func (s *Source) acknowledged() error {
 	var answer error
 	answered := false
 	for end := time.Now().Add(ackTime); !answered; {
@@ -200,7 +200,7 @@ func (s *source) acknowledged() error {
 // Read waits for events, at most as long as given or until Wake, and calls f with each that
 // has come, in order; at most batch at once. lost is how many the kernel has dropped before
 // these, since nobody has read in time.
-func (s *source) Read(wait time.Duration, f func(event)) (lost int, err error) {
+func (s *Source) Read(wait time.Duration, f func(event)) (lost int, err error) {
 	err = s.read(wait, f, func(uint32) {})
 	if !errors.Is(err, unix.ENOBUFS) {
 		return 0, err
@@ -224,7 +224,7 @@ const maxWaiting = 1000
 // forever is a wait without an end.
 const forever = time.Duration(-1)
 
-func (s *source) read(wait time.Duration, f func(event), ack func(errno uint32)) error {
+func (s *Source) read(wait time.Duration, f func(event), ack func(errno uint32)) error {
 	if n, err := s.take(f, ack); n > 0 || err != nil {
 		return err
 	}
@@ -236,7 +236,7 @@ func (s *source) read(wait time.Duration, f func(event), ack func(errno uint32))
 }
 
 // await waits until a socket is ready, at most as long as given, or until Wake.
-func (s *source) await(socket int, wait time.Duration) error {
+func (s *Source) await(socket int, wait time.Duration) error {
 	s.mu.Lock()
 	if s.woken {
 		s.woken = false
@@ -270,14 +270,14 @@ func (s *source) await(socket int, wait time.Duration) error {
 	return err
 }
 
-func (s *source) arm(socket int, events uint32) error {
+func (s *Source) arm(socket int, events uint32) error {
 	return host.Control(s.ready, func(epoll int) error {
 		return unix.EpollCtl(epoll, unix.EPOLL_CTL_MOD, socket, &unix.EpollEvent{Events: events, Fd: int32(socket)})
 	})
 }
 
 // Wake ends a Read or a Pause, or the next one. It may be called by any goroutine.
-func (s *source) Wake() {
+func (s *Source) Wake() {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	s.woken = true
@@ -285,10 +285,10 @@ func (s *source) Wake() {
 }
 
 // Alarm has Pause end when one of these processes forks.
-func (s *source) Alarm(pids []int) { _ = attach(s.alarm, forksOf(pids)) }
+func (s *Source) Alarm(pids []int) { _ = attach(s.alarm, forksOf(pids)) }
 
 // Pause waits as long as given, or until an alarm or Wake.
-func (s *source) Pause(d time.Duration) error {
+func (s *Source) Pause(d time.Duration) error {
 	if err := s.await(s.alarm, d); err != nil {
 		return err
 	}
@@ -302,7 +302,7 @@ func (s *source) Pause(d time.Duration) error {
 }
 
 // take takes what has come, at most batch datagrams, and returns how many.
-func (s *source) take(f func(event), ack func(errno uint32)) (int, error) {
+func (s *Source) take(f func(event), ack func(errno uint32)) (int, error) {
 	for i := range s.heads {
 		s.heads[i].Namelen = unix.SizeofSockaddrNetlink
 	}
@@ -324,7 +324,7 @@ func (s *source) take(f func(event), ack func(errno uint32)) (int, error) {
 }
 
 // lost returns how many events were dropped since it was called before, at least 1.
-func (s *source) lost() int {
+func (s *Source) lost() int {
 	var info [9]uint32 // SK_MEMINFO_VARS; the last one is SK_MEMINFO_DROPS
 	size := uint32(unsafe.Sizeof(info))
 	dropped := uint32(1)
@@ -336,7 +336,7 @@ func (s *source) lost() int {
 }
 
 // Close ends it. Nobody reads any more.
-func (s *source) Close() {
+func (s *Source) Close() {
 	if s.ready != nil {
 		s.ready.Close()
 	}

@@ -23,7 +23,7 @@ type Watcher struct {
 
 	mu      sync.Mutex
 	todo    []func(*follower)
-	source  *source
+	source  *Source
 	running bool
 	err     error
 	over    chan struct{} // closed when the last goroutine has ended; nil: there was none
@@ -105,7 +105,7 @@ func (w *Watcher) run(over chan struct{}) {
 
 func (w *Watcher) watch() (err error) {
 	hasten()
-	var source *source
+	var source *Source
 	defer func() {
 		if v := recover(); v != nil {
 			err = fmt.Errorf("process events: panic: %v\n%s", v, debug.Stack())
@@ -186,7 +186,7 @@ const (
 )
 
 // read takes the events that have come, after the first one.
-func (w *Watcher) read(s *source, f *follower) error {
+func (w *Watcher) read(s *Source, f *follower) error {
 	wait := forever
 	if soon := f.settle(Now()); soon > 0 {
 		wait = soon

@@ -11,7 +11,6 @@
 package tail
 
 import (
-	"cmp"
 	"crypto/sha256"
 	"encoding/binary"
 	"math"
@@ -54,13 +53,13 @@ const (
 	maxTraces = 1 << 14
 )
 
-// verdict says what becomes of a record.
-type verdict int
+// Verdict says what becomes of a record.
+type Verdict int
 
 const (
-	Ship verdict = iota
-	hold
-	out // never shipped
+	Ship Verdict = iota
+	Hold
+	Out // never shipped
 )
 
 // Key identifies a run of a sandbox: a hash of its id and its service.instance.id.
@@ -116,59 +115,6 @@ func (c *Choice) Set(o Options) {
 // Sampler returns a sampler for one target.
 func (c *Choice) Sampler() *Sampler {
 	return &Sampler{Choice: c, waiting: make(map[*run][]journal.Range)}
-}
-
-// Sampler says what one target gets. It is safe for concurrent use.
-type Sampler struct {
-	*Choice // its lock is this one's
-
-	waiting map[*run][]journal.Range
-	posted  []posted
-	held    int // records of runs
-	seen    int // decisions that have been followed
-	ready   []journal.Range
-	flying  []journal.Range // taken by Next and not Settled
-	out     int             // spans kept out since Count
-}
-
-// Take says what becomes of a record. If it is held, the sampler remembers where it is.
-func (s *Sampler) Take(r journal.Record, t *tracepb.TracesData, now time.Time) verdict {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	if s.opts.Only == "" || s.opts.Only == All {
-		return Ship
-	}
-	v := Ship
-	switch at := rangeOf(r); {
-	case r.Kind == journal.KindPosted:
-		p := posted{at, r.Time, tracesOf(t)}
-		if v = s.judge(p, now); v == hold {
-			s.posted = append(s.posted, p)
-		}
-	default:
-		x := s.runOf(t, r.Time)
-		if x == nil {
-			return Ship // of no sandbox
-		}
-		s.note(x, t)
-		switch {
-		case !x.decided:
-			s.waiting[x] = append(s.waiting[x], at)
-			s.held++
-			v = hold
-		case !x.in:
-			v = out
-		}
-	}
-	if v == out {
-		s.out += r.Spans
-	}
-	s.bound()
-	return v
-}
-
-func rangeOf(r journal.Record) journal.Range {
-	return journal.Range{Position: journal.Position{Segment: r.Segment, Offset: r.Offset}, End: r.End(), Spans: r.Spans}
 }
 
 // runOf returns the run that a record is of, nil if it is of none.
@@ -265,32 +211,6 @@ func (c *Choice) settle(x *run, in bool) {
 	c.made++
 }
 
-// follow lets the records of runs go that have been decided, or keeps them out.
-func (s *Sampler) follow() {
-	if s.seen == s.made {
-		return
-	}
-	s.seen = s.made
-	var in []journal.Range
-	for x, held := range s.waiting {
-		if !x.decided {
-			continue
-		}
-		if x.in {
-			in = append(in, held...)
-		} else {
-			for _, at := range held {
-				s.out += at.Spans
-			}
-		}
-		s.held -= len(held)
-		delete(s.waiting, x)
-	}
-	slices.SortFunc(in, byPosition)
-	s.ready = append(s.ready, in...)
-	s.judgeAll(time.Time{})
-}
-
 // owns notes that a run has a span in a trace.
 func (c *Choice) owns(x *run, id []byte) {
 	if len(id) != len(traceID{}) {
@@ -320,160 +240,6 @@ func tracesOf(t *tracepb.TracesData) (ids []traceID) {
 	return ids
 }
 
-// judge says what becomes of spans of other programs: what becomes of the sandboxes in
-// their traces. A zero now is not late.
-func (s *Sampler) judge(p posted, now time.Time) verdict {
-	late := !now.IsZero() && now.Sub(p.since) >= grace
-	v := out
-	for _, id := range p.traces {
-		switch owners := s.traces[id]; {
-		case slices.ContainsFunc(owners, func(x *run) bool { return !x.decided }):
-			return hold
-		case len(owners) == 0 && !late:
-			return hold
-		case len(owners) == 0 || slices.ContainsFunc(owners, func(x *run) bool { return x.in }):
-			v = Ship
-		}
-	}
-	return v
-}
-
-// judgeAll judges what is held of other programs' spans again.
-func (s *Sampler) judgeAll(now time.Time) {
-	s.posted = slices.DeleteFunc(s.posted, func(p posted) bool {
-		switch s.judge(p, now) {
-		case Ship:
-			s.ready = append(s.ready, p.at)
-		case out:
-			s.out += p.at.Spans
-		default:
-			return false
-		}
-		return true
-	})
-}
-
-// Filter removes other programs' spans that are in traces of sandboxes that are kept
-// out, from a record that also has others.
-func (s *Sampler) Filter(t *tracepb.TracesData) {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	for _, rs := range t.ResourceSpans {
-		for _, ss := range rs.ScopeSpans {
-			ss.Spans = slices.DeleteFunc(ss.Spans, func(span *tracepb.Span) bool {
-				if len(span.TraceId) != len(traceID{}) {
-					return false
-				}
-				owners := s.traces[traceID(span.TraceId)]
-				gone := len(owners) > 0 && !slices.ContainsFunc(owners, func(x *run) bool { return x.in })
-				if gone {
-					s.out++
-				}
-				return gone
-			})
-		}
-	}
-}
-
-// Expire decides what has waited too long.
-func (s *Sampler) Expire(now time.Time) {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	s.waits = slices.DeleteFunc(s.waits, func(x *run) bool {
-		if !x.decided && now.Sub(x.since) >= maxWait {
-			s.settle(x, x.failed || s.opts.Only == Slow)
-		}
-		return x.decided
-	})
-	s.follow()
-	s.judgeAll(now)
-}
-
-// bound keeps the sampler within its bounds.
-func (s *Sampler) bound() {
-	for s.held+len(s.posted) > maxHeld && len(s.waits) > 0 {
-		if x := s.waits[0]; !x.decided {
-			s.settle(x, true)
-		}
-		s.waits = s.waits[1:]
-		s.follow()
-	}
-	if len(s.posted) > maxHeld/2 {
-		for _, p := range s.posted[:maxHeld/4] {
-			s.ready = append(s.ready, p.at)
-		}
-		s.posted = slices.Delete(s.posted, 0, maxHeld/4)
-	}
-	for len(s.order) > maxRuns {
-		x := s.runs[s.order[0]]
-		if !x.decided {
-			s.settle(x, true)
-		}
-		delete(s.runs, x.key)
-		s.order = s.order[1:]
-	}
-	for len(s.recent) > maxTraces {
-		delete(s.traces, s.recent[0])
-		s.recent = s.recent[1:]
-	}
-}
-
-// Next returns the next record that may be shipped now and was held. It is held until
-// Settled is called.
-func (s *Sampler) Next() (at journal.Range, ok bool) {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	s.follow()
-	if len(s.ready) == 0 {
-		return at, false
-	}
-	at, s.ready = s.ready[0], s.ready[1:]
-	s.flying = append(s.flying, at)
-	return at, true
-}
-
-// Settled says that what Next has returned is shipped, lost or set aside.
-func (s *Sampler) Settled() {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	s.flying = nil
-}
-
-// Restore holds a record again that an earlier sampler held, or lets it go.
-func (s *Sampler) Restore(r journal.Record, t *tracepb.TracesData, now time.Time) {
-	if s.Take(r, t, now) == Ship {
-		s.mu.Lock()
-		defer s.mu.Unlock()
-		s.ready = append(s.ready, rangeOf(r))
-	}
-}
-
-// Waits reports whether anything waits for a decision.
-func (s *Sampler) Waits() bool {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	return s.held+len(s.posted)+len(s.ready) > 0
-}
-
-// Held returns all records that are held.
-func (s *Sampler) Held() (all []journal.Range) {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	all = append(append(all, s.flying...), s.ready...)
-	for _, held := range s.waiting {
-		all = append(all, held...)
-	}
-	for _, p := range s.posted {
-		all = append(all, p.at)
-	}
-	slices.SortFunc(all, byPosition)
-	return all
-}
-
-func byPosition(a, b journal.Range) int {
-	return cmp.Or(cmp.Compare(a.Segment, b.Segment), cmp.Compare(a.Offset, b.Offset))
-}
-
 // Made returns the number of decisions so far.
 func (c *Choice) Made() int {
 	c.mu.Lock()
@@ -492,12 +258,4 @@ func (c *Choice) Decided() (decided map[Key]bool, made int) {
 		}
 	}
 	return decided, c.made
-}
-
-// Count returns the number of spans kept out since the last call.
-func (s *Sampler) Count() (spans int) {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	spans, s.out = s.out, 0
-	return spans
 }

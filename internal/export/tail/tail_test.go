@@ -52,12 +52,12 @@ func data(sandbox, run string, spans ...*tracepb.Span) *tracepb.TracesData {
 }
 
 // pod takes spans of a sandbox's first run.
-func (f *feed) pod(sandbox string, spans ...*tracepb.Span) verdict {
+func (f *feed) pod(sandbox string, spans ...*tracepb.Span) Verdict {
 	return f.Take(f.record(journal.KindTraces, len(spans)), data(sandbox, "1", spans...), f.now)
 }
 
 // others takes spans of other programs.
-func (f *feed) others(spans ...*tracepb.Span) verdict {
+func (f *feed) others(spans ...*tracepb.Span) Verdict {
 	return f.Take(f.record(journal.KindPosted, len(spans)), data("", "", spans...), f.now)
 }
 
@@ -81,16 +81,16 @@ func TestDecisions(t *testing.T) {
 	for name, c := range map[string]struct {
 		o     Options
 		spans []*tracepb.Span
-		want  verdict
+		want  Verdict
 	}{
 		"all":                    {Options{}, []*tracepb.Span{span(1, names.SandboxStart, ms, false)}, Ship},
-		"quick":                  {slow, []*tracepb.Span{span(1, names.SandboxStart, ms, false)}, out},
+		"quick":                  {slow, []*tracepb.Span{span(1, names.SandboxStart, ms, false)}, Out},
 		"slow":                   {slow, []*tracepb.Span{span(1, names.SandboxStart, time.Second, false)}, Ship},
-		"slow, but not failed":   {Options{Only: Failed, SlowStart: time.Second}, []*tracepb.Span{span(1, names.SandboxStart, time.Hour, false)}, out},
+		"slow, but not failed":   {Options{Only: Failed, SlowStart: time.Second}, []*tracepb.Span{span(1, names.SandboxStart, time.Hour, false)}, Out},
 		"failed":                 {Options{Only: Failed}, []*tracepb.Span{span(1, names.SandboxStart, ms, false), span(1, "x", 0, true)}, Ship},
 		"deleted before a start": {Options{Only: Failed}, []*tracepb.Span{span(1, names.ShimDelete, ms, false)}, Ship},
 		"switched on":            {Options{Only: Failed}, []*tracepb.Span{span(1, names.SwitchedOn, 0, false)}, Ship},
-		"undecided":              {slow, []*tracepb.Span{span(1, "Create", time.Hour, true)}, hold},
+		"undecided":              {slow, []*tracepb.Span{span(1, "Create", time.Hour, true)}, Hold},
 		"ratio 1":                {Options{Only: Failed, Ratio: 1}, []*tracepb.Span{span(1, names.SandboxStart, ms, false)}, Ship},
 	} {
 		f := newFeed(c.o)
@@ -102,7 +102,7 @@ func TestDecisions(t *testing.T) {
 	f := newFeed(Options{Only: Failed})
 	poll := span(1, "State", 0, true)
 	poll.Attributes = []*commonpb.KeyValue{{Key: names.Expected, Value: &commonpb.AnyValue{Value: &commonpb.AnyValue_BoolValue{BoolValue: true}}}}
-	if got := f.pod("a", poll, span(1, names.SandboxStart, ms, false)); got != out {
+	if got := f.pod("a", poll, span(1, names.SandboxStart, ms, false)); got != Out {
 		t.Errorf("an expected failure: %v", got)
 	}
 }
@@ -110,16 +110,16 @@ func TestDecisions(t *testing.T) {
 // TestRuns: two runs of one id are decided apart, and earlier decisions hold.
 func TestRuns(t *testing.T) {
 	f := newFeed(slow)
-	take := func(run string, s *tracepb.Span) verdict {
+	take := func(run string, s *tracepb.Span) Verdict {
 		return f.Take(f.record(journal.KindTraces, 1), data("a", run, s), f.now)
 	}
-	if take("1", span(1, names.SandboxStart, time.Minute, false)) != Ship || take("2", span(2, names.SandboxStart, ms, false)) != out ||
+	if take("1", span(1, names.SandboxStart, time.Minute, false)) != Ship || take("2", span(2, names.SandboxStart, ms, false)) != Out ||
 		take("1", span(1, "late", 0, false)) != Ship {
 		t.Error("two runs are one")
 	}
 	decided, _ := f.Decided()
 	again := &feed{Sampler: New(slow, decided).Sampler(), now: begin}
-	if got := again.Take(again.record(journal.KindTraces, 1), data("a", "2", span(2, "late", 0, true)), begin); got != out {
+	if got := again.Take(again.record(journal.KindTraces, 1), data("a", "2", span(2, "late", 0, true)), begin); got != Out {
 		t.Errorf("another sampler says %v", got)
 	}
 }
@@ -142,7 +142,7 @@ func TestRatio(t *testing.T) {
 // they go after a minute.
 func TestPosted(t *testing.T) {
 	f := newFeed(slow)
-	if f.others(span(1, "RunPodSandbox", 0, false)) != hold { // 1
+	if f.others(span(1, "RunPodSandbox", 0, false)) != Hold { // 1
 		t.Error("a trace of an unknown sandbox is not held")
 	}
 	f.others(span(1, "of 1", 0, false), span(2, "of 2", 0, false)) // 2
@@ -231,7 +231,7 @@ func TestOneChoice(t *testing.T) {
 	ahead, behind := &feed{Sampler: c.Sampler(), now: begin}, &feed{Sampler: c.Sampler(), now: begin}
 	first := data("a", "1", span(1, "create", 0, false))
 	r := ahead.record(journal.KindTraces, 1)
-	if ahead.Take(r, first, begin) != hold || behind.Take(r, first, begin) != hold {
+	if ahead.Take(r, first, begin) != Hold || behind.Take(r, first, begin) != Hold {
 		t.Fatal("it is decided before it has started")
 	}
 	over := data("a", "1", span(1, names.SandboxStart, time.Hour, false))

@@ -8,8 +8,8 @@ import (
 	"github.com/shimtrace/shimtrace/internal/waterfall"
 )
 
-// change is what became of the spans with one path, or of a layer, from A to B.
-type change struct {
+// Change is what became of the spans with one path, or of a layer, from A to B.
+type Change struct {
 	// Name is cleaned. Level is the depth of the path, 1 at the top; 0 of layers.
 	Name  string
 	Level int
@@ -17,13 +17,13 @@ type change struct {
 	A, B           time.Duration
 	CountA, CountB int
 
-	below []*change
+	below []*Change
 	// most is the largest change in it: its own or that of one below.
 	most time.Duration
 }
 
 // Kind says in a word what became of them.
-func (c *change) Kind() string {
+func (c *Change) Kind() string {
 	switch {
 	case c.CountA == 0 && c.CountB > 0:
 		return "new"
@@ -38,25 +38,25 @@ func (c *change) Kind() string {
 }
 
 // By returns the difference, less than 0 if B took less time.
-func (c *change) By() time.Duration { return c.B - c.A }
+func (c *Change) By() time.Duration { return c.B - c.A }
 
-// diff is the comparison of two starts.
-type diff struct {
+// Diff is the comparison of two starts.
+type Diff struct {
 	A, B   Side
-	Layers []*change // the largest change first
-	spans  []*change // at the top
+	Layers []*Change // the largest change first
+	spans  []*Change // at the top
 }
 
 // Compare compares two starts.
-func Compare(a, b Side) *diff {
-	return &diff{A: a, B: b, Layers: layers(a.Layers, b.Layers), spans: compare(profile(a), profile(b), 1)}
+func Compare(a, b Side) *Diff {
+	return &Diff{A: a, B: b, Layers: layers(a.Layers, b.Layers), spans: compare(profile(a), profile(b), 1)}
 }
 
 // compare compares the entries below two, either of which may be nil. The order is B's,
 // with what is gone in the place that it had in A.
-func compare(a, b *entry, level int) (all []*change) {
+func compare(a, b *entry, level int) (all []*Change) {
 	for _, name := range merged(children(a), children(b)) {
-		c := &change{Name: waterfall.Clean(name), Level: level}
+		c := &Change{Name: waterfall.Clean(name), Level: level}
 		ea, eb := a.get(name), b.get(name)
 		if ea != nil {
 			c.A, c.CountA = ea.took, ea.count
@@ -111,11 +111,11 @@ func (e *entry) get(name string) *entry {
 	return e.by[name]
 }
 
-func layers(a, b []Layer) (all []*change) {
-	by := make(map[string]*change)
-	get := func(name string) *change {
+func layers(a, b []Layer) (all []*Change) {
+	by := make(map[string]*Change)
+	get := func(name string) *Change {
 		if by[name] == nil {
-			by[name] = &change{Name: waterfall.Clean(name)}
+			by[name] = &Change{Name: waterfall.Clean(name)}
 			all = append(all, by[name])
 		}
 		return by[name]
@@ -128,13 +128,13 @@ func layers(a, b []Layer) (all []*change) {
 		c := get(l.Name)
 		c.B, c.CountB = l.Self, 1
 	}
-	slices.SortStableFunc(all, func(a, b *change) int { return cmp.Compare(b.By().Abs(), a.By().Abs()) })
+	slices.SortStableFunc(all, func(a, b *Change) int { return cmp.Compare(b.By().Abs(), a.By().Abs()) })
 	return all
 }
 
 // Spans returns the changes in the order of the tree, with all above them. It leaves out
 // those smaller than least with all below them, and returns their number.
-func (d *diff) Spans(least time.Duration) (shown []*change, less int) {
+func (d *Diff) Spans(least time.Duration) (shown []*Change, less int) {
 	stack := slices.Clone(d.spans)
 	slices.Reverse(stack)
 	for len(stack) > 0 {
@@ -153,7 +153,7 @@ func (d *diff) Spans(least time.Duration) (shown []*change, less int) {
 }
 
 // size returns the number of changes in it.
-func (c *change) size() int {
+func (c *Change) size() int {
 	n := 1
 	for _, below := range c.below {
 		n += below.size()

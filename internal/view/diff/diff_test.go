@@ -130,7 +130,7 @@ func TestHostile(t *testing.T) {
 	data := storytest.Message(s.Spans)
 	side := sideOf(t, data, 0)
 	empty := sideOf(t, pod(ms, 1, func(*storytest.Script) {}), 0)
-	for _, d := range []*diff{Compare(side, side), Compare(empty, side)} {
+	for _, d := range []*Diff{Compare(side, side), Compare(empty, side)} {
 		var out bytes.Buffer
 		if err := d.Write(&out, Options{Least: 1}); err != nil {
 			t.Fatal(err)

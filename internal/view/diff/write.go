@@ -33,7 +33,7 @@ const (
 const maxLines = 5000
 
 // Write writes a comparison: both starts, layers, spans.
-func (d *diff) Write(w io.Writer, o Options) error {
+func (d *Diff) Write(w io.Writer, o Options) error {
 	if o.Width == 0 {
 		o.Width = 80
 	}
@@ -113,7 +113,7 @@ func (t *table) head(what string) {
 
 func right(text string) string { return waterfall.PadLeft(" "+text, numberCells) }
 
-func (t *table) row(indent string, c *change, most time.Duration) {
+func (t *table) row(indent string, c *Change, most time.Duration) {
 	name := indent + c.Name
 	if c.CountA > 1 || c.CountB > 1 {
 		name += fmt.Sprintf(" ×%d", c.CountB)
@@ -157,7 +157,7 @@ func signed(d time.Duration) string {
 	return waterfall.Duration(d)
 }
 
-func largest(all []*change) (most time.Duration) {
+func largest(all []*Change) (most time.Duration) {
 	for _, c := range all {
 		most = max(most, c.By().Abs())
 	}
@@ -192,11 +192,11 @@ type changeJSON struct {
 }
 
 // WriteJSON writes the comparison as one JSON object, with all spans.
-func (d *diff) WriteJSON(w io.Writer) error {
+func (d *Diff) WriteJSON(w io.Writer) error {
 	side := func(s Side) sideJSON {
 		return sideJSON{s.Story.Trace.String(), s.Story.Sandbox, s.Story.Name(), s.Story.Runtime, s.Story.Start, s.Took()}
 	}
-	change := func(c *change) changeJSON {
+	change := func(c *Change) changeJSON {
 		return changeJSON{c.Name, c.Level, c.Kind(), c.A, c.B, c.CountA, c.CountB}
 	}
 	out := diffJSON{A: side(d.A), B: side(d.B), Layers: []changeJSON{}, Spans: []changeJSON{}}

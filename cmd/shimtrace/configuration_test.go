@@ -55,11 +55,11 @@ func TestMistakesAreSaid(t *testing.T) {
 		t.Fatal(err)
 	}
 	env := map[string]string{"SHIMTRACE_CONFIG": file, "OTEL_PROPAGATORS": "xray"}
-	for _, args := range [][]string{{"list"}, {"status"}} {
+	for cmd, says := range map[string]string{"list": "", "status": "no traced sandbox runs"} {
 		for _, want := range []string{"line 6, column 8: trace.slow", "line 8, column 8: runtime.kata.trace.mode", "environment OTEL_PROPAGATORS"} {
-			command(t, env, args...).want(t, console.Nothing, "", want)
+			command(t, env, cmd).want(t, console.Nothing, says, want)
 		}
-		command(t, env, args...).want(t, console.Nothing, "", dir)
+		command(t, env, cmd).want(t, console.Nothing, says, dir)
 	}
 	command(t, env, "forward").want(t, console.Failure, "", "line 6, column 8: trace.slow")
 	command(t, env, "ship").want(t, console.Failure, "", "nowhere to ship to")

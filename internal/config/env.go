@@ -91,8 +91,16 @@ type environment struct {
 // applyEnv applies the OTEL_* variables over the file, whose keys are in set. Values
 // that are not understood count as not set, and are reported.
 func (c *Config) applyEnv(getenv func(string) string, set *node, r *Report) {
+	if path := otelFile(getenv); path != "" {
+		c.applyDeclared(path, getenv, set, r)
+		return
+	}
+	c.applyVariables(c.OTLP.others(getenv), func(name string) string { return "environment " + name }, set, r)
+}
+
+// applyVariables applies variables, of which where says what they are.
+func (c *Config) applyVariables(getenv, where func(string) string, set *node, r *Report) {
 	var e environment
-	getenv = c.OTLP.others(getenv)
 	for _, v := range variables {
 		for _, name := range v.names {
 			if e.name, e.value = name, tidy(getenv(name)); e.value == "" {
@@ -101,10 +109,10 @@ func (c *Config) applyEnv(getenv func(string) string, set *node, r *Report) {
 			before := *c
 			err := v.set(c, &e)
 			if err != nil {
-				r.Ignored = append(r.Ignored, fmt.Errorf("environment %s: %w", name, err))
+				r.Ignored = append(r.Ignored, fmt.Errorf("%s: %w", where(name), err))
 			}
 			if v.key != "" && find(set, parseKey(v.key)) != nil && !reflect.DeepEqual(before, *c) {
-				r.Overrides = append(r.Overrides, fmt.Sprintf("environment %s overrides %s of the configuration", name, v.key))
+				r.Overrides = append(r.Overrides, fmt.Sprintf("%s overrides %s of the configuration", where(name), v.key))
 			}
 			if err == nil || errors.Is(err, errPartly) {
 				break

@@ -4,6 +4,7 @@ import (
 	"errors"
 	"fmt"
 	"os"
+	"path/filepath"
 	"slices"
 	"syscall"
 	"time"
@@ -32,6 +33,9 @@ func (s *Source) Files() []string { return Files(s.getenv) }
 // Files are the paths of the files that configurations depend on.
 func Files(getenv func(string) string) (all []string) {
 	if path, _ := Path(getenv); path != os.DevNull {
+		all = append(all, path)
+	}
+	if path := otelFile(getenv); filepath.IsAbs(path) {
 		all = append(all, path)
 	}
 	return all

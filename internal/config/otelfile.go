@@ -1,0 +1,410 @@
+package config
+
+import (
+	"cmp"
+	"errors"
+	"fmt"
+	"maps"
+	"net/url"
+	"os"
+	"path/filepath"
+	"slices"
+	"strings"
+
+	"github.com/shimtrace/shimtrace/internal/names"
+)
+
+// ConfigFileEnv names the environment variable with the path of a declarative configuration
+// file, as OpenTelemetry's specification has it ("Declarative configuration").
+const ConfigFileEnv = "OTEL_CONFIG_FILE"
+
+// otelFile returns the path of the declarative configuration file; empty: there is none.
+func otelFile(getenv func(string) string) string { return tidy(getenv(ConfigFileEnv)) }
+
+// declared is what a declarative configuration file says, in the words of the environment: its
+// keys are the variables' (opentelemetry-configuration, "otel-sdk-migration-config.yaml").
+type declared struct {
+	path   string
+	getenv func(string) string
+	env    map[string]string // by the variable's name
+	from   map[string]*yamlNode
+	keys   map[string]string // of the file, by the variable's name
+	level  string            // of the log; empty: not said
+	// exports: there is an exporter of spans, which replaces [export] as a whole.
+	exports bool
+	ignored []error
+}
+
+// declare reads a declarative configuration file. The error is about the whole of it.
+func declare(path string, getenv func(string) string) (*declared, error) {
+	if !filepath.IsAbs(path) {
+		return nil, errors.New("the path is not absolute: the processes that read it have other working directories")
+	}
+	text, err := readBounded(path)
+	if err != nil {
+		var perr *os.PathError
+		if errors.As(err, &perr) {
+			err = perr.Err
+		}
+		return nil, err
+	}
+	root, err := readYAML(text)
+	if err != nil {
+		return nil, err
+	}
+	d := &declared{path: path, getenv: getenv, env: make(map[string]string), from: make(map[string]*yamlNode), keys: make(map[string]string)}
+	format := root.table["file_format"]
+	if format == nil {
+		return nil, Mistake{root.line, root.column, "file_format is missing: this is no declarative configuration"}
+	}
+	if v, ok := d.text(format, "file_format"); !ok || !strings.HasPrefix(v, "1.") {
+		return nil, Mistake{format.line, format.column, "file_format: only versions 1.x are understood"}
+	}
+	d.top(root)
+	return d, nil
+}
+
+// each calls f with the keys of a mapping that it knows, and has the others ignored. What is
+// there and null is as if it were not.
+func (d *declared) each(n *yamlNode, at string, known map[string]func(v *yamlNode, at string)) {
+	if n.kind != yamlTable {
+		if n.kind != yamlScalar || !null(n) {
+			d.ignore(n, at, "expected a mapping; it is ignored")
+		}
+		return
+	}
+	for _, key := range n.keys {
+		v, path := n.table[key], strings.TrimPrefix(at+"."+key, ".")
+		f, ok := known[key]
+		switch {
+		case !ok:
+			d.ignore(v, path, "shimtrace does not use it; it is ignored")
+		case f != nil:
+			f(v, path)
+		}
+	}
+}
+
+// items calls f with each of a list.
+func (d *declared) items(n *yamlNode, at string, f func(v *yamlNode, at string)) {
+	if n.kind != yamlList {
+		if n.kind != yamlScalar || !null(n) {
+			d.ignore(n, at, "expected a list; it is ignored")
+		}
+		return
+	}
+	for i, v := range n.list {
+		f(v, fmt.Sprintf("%s[%d]", at, i))
+	}
+}
+
+func (d *declared) ignore(n *yamlNode, at, why string) {
+	if len(d.ignored) < maxMistakes {
+		d.ignored = append(d.ignored, fmt.Errorf("%s %s: %w", ConfigFileEnv, d.path, Mistake{n.line, n.column, at + ": " + why}))
+	}
+}
+
+// set has a variable say what a scalar does.
+func (d *declared) set(name string) func(*yamlNode, string) {
+	return func(n *yamlNode, at string) {
+		if v, ok := d.text(n, at); ok && v != "" {
+			d.put(name, n, at, v)
+		}
+	}
+}
+
+func (d *declared) put(name string, n *yamlNode, at, value string) {
+	d.env[name], d.from[name], d.keys[name] = value, n, at
+}
+
+// skip is for keys that have no meaning for shimtrace, and whose values do not matter.
+var skip func(*yamlNode, string)
+
+func (d *declared) top(root *yamlNode) {
+	d.each(root, "", map[string]func(*yamlNode, string){
+		"file_format": skip, "logger_provider": skip, "meter_provider": skip,
+		"disabled":        d.set("OTEL_SDK_DISABLED"),
+		"log_level":       d.logLevel,
+		"resource":        d.resource,
+		"propagator":      d.propagator,
+		"tracer_provider": d.tracerProvider,
+	})
+}
+
+// logLevel takes the names of severities, of which those of a kind are one here.
+func (d *declared) logLevel(n *yamlNode, at string) {
+	v, ok := d.text(n, at)
+	if !ok || v == "" {
+		return
+	}
+	for name, level := range map[string]string{"trace": "debug", "debug": "debug", "info": "info", "warn": "warn", "error": "error", "fatal": "error"} {
+		if strings.TrimRight(v, "1234") == name {
+			d.level = level
+			return
+		}
+	}
+	d.ignore(n, at, "this is no severity; it is ignored")
+}
+
+func (d *declared) resource(n *yamlNode, at string) {
+	var pairs, first []string
+	d.each(n, at, map[string]func(*yamlNode, string){
+		"schema_url": skip, "detection/development": skip,
+		"attributes_list": func(n *yamlNode, at string) {
+			if v, ok := d.text(n, at); ok && v != "" {
+				first = append(first, v)
+			}
+		},
+		"attributes": func(n *yamlNode, at string) {
+			d.pairs(n, at, "type", func(name, value string) {
+				if name != names.Service { // which is the inner shim's
+					pairs = append(pairs, name+"="+url.PathEscape(value))
+				}
+			})
+		},
+	})
+	if all := append(first, pairs...); len(all) > 0 {
+		d.put("OTEL_RESOURCE_ATTRIBUTES", n, at, strings.Join(all, ","))
+	}
+}
+
+// pairs calls f with each name and value of a list of them.
+func (d *declared) pairs(n *yamlNode, at, also string, f func(name, value string)) {
+	d.items(n, at, func(n *yamlNode, at string) {
+		var name, value string
+		d.each(n, at, map[string]func(*yamlNode, string){
+			"name":  func(n *yamlNode, at string) { name, _ = d.text(n, at) },
+			"value": func(n *yamlNode, at string) { value, _ = d.text(n, at) },
+			also:    skip,
+		})
+		switch {
+		case strings.ContainsAny(name, ",=%") || name == "":
+			d.ignore(n, at, "this is no name that can be given; it is ignored")
+		case value != "":
+			f(name, value)
+		}
+	})
+}
+
+func (d *declared) propagator(n *yamlNode, at string) {
+	var all []string
+	d.each(n, at, map[string]func(*yamlNode, string){
+		"composite": func(n *yamlNode, at string) {
+			d.items(n, at, func(n *yamlNode, at string) { all = append(all, n.keys...) })
+		},
+		"composite_list": func(n *yamlNode, at string) {
+			v, _ := d.text(n, at)
+			all = append(all, items(v)...)
+		},
+	})
+	if len(all) > 0 {
+		d.put("OTEL_PROPAGATORS", n, at, strings.Join(all, ","))
+	}
+}
+
+func (d *declared) tracerProvider(n *yamlNode, at string) {
+	d.each(n, at, map[string]func(*yamlNode, string){
+		"sampler": func(n *yamlNode, at string) { d.sampler(n, at, "") },
+		"processors": func(n *yamlNode, at string) {
+			d.items(n, at, func(n *yamlNode, at string) {
+				d.each(n, at, map[string]func(*yamlNode, string){"batch": d.processor, "simple": d.processor})
+			})
+		},
+	})
+}
+
+// sampler takes one, whose names here begin with the prefix.
+func (d *declared) sampler(n *yamlNode, at, prefix string) {
+	use := func(name string) func(*yamlNode, string) {
+		return func(n *yamlNode, at string) { d.put("OTEL_TRACES_SAMPLER", n, at, prefix+name) }
+	}
+	known := map[string]func(*yamlNode, string){
+		"always_on": use("always_on"), "always_off": use("always_off"),
+		"trace_id_ratio_based": func(n *yamlNode, at string) {
+			use("traceidratio")(n, at)
+			d.each(n, at, map[string]func(*yamlNode, string){"ratio": d.set("OTEL_TRACES_SAMPLER_ARG")})
+			if d.env["OTEL_TRACES_SAMPLER_ARG"] == "" {
+				d.put("OTEL_TRACES_SAMPLER_ARG", n, at, "1")
+			}
+		},
+	}
+	if prefix == "" {
+		known["parent_based"] = func(n *yamlNode, at string) {
+			d.put("OTEL_TRACES_SAMPLER", n, at, "parentbased_always_on")
+			d.each(n, at, map[string]func(*yamlNode, string){
+				"root":                  func(n *yamlNode, at string) { d.sampler(n, at, "parentbased_") },
+				"remote_parent_sampled": d.only("always_on"), "local_parent_sampled": d.only("always_on"),
+				"remote_parent_not_sampled": d.only("always_off"), "local_parent_not_sampled": d.only("always_off"),
+			})
+		}
+	}
+	d.each(n, at, known)
+}
+
+// only has a sampler ignored that is not the one.
+func (d *declared) only(name string) func(*yamlNode, string) {
+	return func(n *yamlNode, at string) { d.each(n, at, map[string]func(*yamlNode, string){name: skip}) }
+}
+
+// processor takes the exporter of one. How spans are batched is not configured.
+func (d *declared) processor(n *yamlNode, at string) {
+	d.each(n, at, map[string]func(*yamlNode, string){
+		"schedule_delay": skip, "export_timeout": skip, "max_queue_size": skip, "max_export_batch_size": skip,
+		"exporter": func(n *yamlNode, at string) {
+			d.each(n, at, map[string]func(*yamlNode, string){
+				"otlp_http": func(n *yamlNode, at string) { d.exporter(n, at, "http/protobuf", "http://localhost:4318/v1/traces") },
+				"otlp_grpc": func(n *yamlNode, at string) { d.exporter(n, at, "grpc", "http://localhost:4317") },
+			})
+		},
+	})
+}
+
+func (d *declared) exporter(n *yamlNode, at, protocol, endpoint string) {
+	if d.exports {
+		d.ignore(n, at, "there is an exporter above; further ones are [export.target] of shimtrace's own file; it is ignored")
+		return
+	}
+	d.exports = true
+	name := func(part string) string { return otlp(part)[0] }
+	d.put(name("PROTOCOL"), n, at, protocol)
+	d.put(name("ENDPOINT"), n, at, endpoint)
+	d.put(name("COMPRESSION"), n, at, "none")
+	var pairs, first []string
+	d.each(n, at, map[string]func(*yamlNode, string){
+		"max_request_size": skip, "max_response_size": skip,
+		"endpoint":    d.set(name("ENDPOINT")),
+		"compression": d.set(name("COMPRESSION")),
+		"timeout":     d.set(name("TIMEOUT")),
+		"encoding":    d.onlyText("protobuf"),
+		"headers": func(n *yamlNode, at string) {
+			d.pairs(n, at, "", func(name, value string) { pairs = append(pairs, name+"="+url.PathEscape(value)) })
+		},
+		"headers_list": func(n *yamlNode, at string) {
+			if v, ok := d.text(n, at); ok && v != "" {
+				first = append(first, v)
+			}
+		},
+		"tls": func(n *yamlNode, at string) {
+			d.each(n, at, map[string]func(*yamlNode, string){
+				"ca_file": d.set(name("CERTIFICATE")), "cert_file": d.set(name("CLIENT_CERTIFICATE")), "key_file": d.set(name("CLIENT_KEY")),
+				"insecure": d.set(name("INSECURE")),
+			})
+		},
+	})
+	if all := append(first, pairs...); len(all) > 0 {
+		d.put(name("HEADERS"), n, at, strings.Join(all, ","))
+	}
+}
+
+// onlyText has a text ignored that is not the one.
+func (d *declared) onlyText(want string) func(*yamlNode, string) {
+	return func(n *yamlNode, at string) {
+		if v, ok := d.text(n, at); ok && v != "" && v != want {
+			d.ignore(n, at, "only "+want+" is supported; it is ignored")
+		}
+	}
+}
+
+func null(n *yamlNode) bool {
+	return !n.quoted && slices.Contains([]string{"", "~", "null", "Null", "NULL"}, n.text)
+}
+
+// text returns a scalar with its references replaced; empty: it is null. It reports false if
+// it is none.
+func (d *declared) text(n *yamlNode, at string) (text string, ok bool) {
+	if n.kind != yamlScalar {
+		d.ignore(n, at, "expected one value; it is ignored")
+		return "", false
+	}
+	text, err := substitute(n.text, d.getenv)
+	if err != nil {
+		d.ignore(n, at, err.Error()+"; it is ignored")
+		return "", false
+	}
+	if !n.quoted && null(&yamlNode{text: text}) {
+		return "", true
+	}
+	return text, true
+}
+
+var (
+	errNoRef   = errors.New("a reference to a variable is written ${NAME} or ${NAME:-default}, and $$ is a dollar sign")
+	errTooLong = errors.New("with its variables it is too long")
+)
+
+// substitute replaces the references to environment variables in a text, once
+// (specification, "Environment variable substitution"). Errors do not quote it.
+func substitute(text string, getenv func(string) string) (string, error) {
+	var b strings.Builder
+	for {
+		at := strings.IndexByte(text, '$')
+		if at < 0 {
+			b.WriteString(text)
+			break
+		}
+		b.WriteString(text[:at])
+		text = text[at:]
+		switch {
+		case strings.HasPrefix(text, "$$"):
+			b.WriteByte('$')
+			text = text[2:]
+		case strings.HasPrefix(text, "${"):
+			ref, rest, ok := strings.Cut(text[2:], "}")
+			name, other, _ := strings.Cut(strings.TrimPrefix(ref, "env:"), ":-")
+			if !ok || name == "" || strings.Trim(name, letters+"_") != "" || name[0] >= '0' && name[0] <= '9' || strings.Contains(other, "\n") {
+				return "", errNoRef
+			}
+			b.WriteString(cmp.Or(getenv(name), other))
+			text = rest
+		default:
+			b.WriteByte('$')
+			text = text[1:]
+		}
+		if b.Len() > maxFile {
+			return "", errTooLong
+		}
+	}
+	return b.String(), nil
+}
+
+// applyDeclared applies a declarative configuration file over the file, in the place of the
+// other variables.
+func (c *Config) applyDeclared(path string, getenv func(string) string, set *node, r *Report) {
+	d, err := declare(path, getenv)
+	if err != nil {
+		r.Mistakes = append(r.Mistakes, fmt.Errorf("%s %s: %w; nothing is sent until it is right", ConfigFileEnv, path, err))
+		c.Export.Target, c.Export.Targets = defaultTarget(), nil
+		return
+	}
+	r.Ignored = append(r.Ignored, d.ignored...)
+	endpoint := otlp("ENDPOINT")[0]
+	if d.exports && c.OTLP.serves(d.env[endpoint]) {
+		r.Ignored = append(r.Ignored, fmt.Errorf("%s: %w; it is ignored", d.where(endpoint), errItself))
+		d.exports = false
+		maps.DeleteFunc(d.env, func(name, _ string) bool { return strings.HasPrefix(name, "OTEL_EXPORTER_") })
+	}
+	if d.exports { // nothing of another target goes to this one
+		c.Export.Target = defaultTarget()
+	}
+	if d.level != "" {
+		c.Log.Level = d.level
+	}
+	c.applyVariables(d.lookup, d.where, set, r)
+}
+
+// lookup is the environment that the file stands for: no other variable of OpenTelemetry counts.
+func (d *declared) lookup(name string) string {
+	if strings.HasPrefix(name, "OTEL_") {
+		return d.env[name]
+	}
+	return d.getenv(name)
+}
+
+// where names the key that a variable stands for.
+func (d *declared) where(name string) string {
+	n := d.from[name]
+	if n == nil {
+		return "environment " + name
+	}
+	return fmt.Sprintf("%s %s: line %d, column %d: %s", ConfigFileEnv, d.path, n.line, n.column, d.keys[name])
+}

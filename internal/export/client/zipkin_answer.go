@@ -45,5 +45,8 @@ func (a *httpAnswer) adviceZipkin() string {
 	if a.status == http.StatusNotFound || a.status == http.StatusMethodNotAllowed {
 		return "; is the endpoint Zipkin's base URL? Its port is 9411 as a rule"
 	}
+	if a.status == http.StatusUnsupportedMediaType {
+		return "; does it take Zipkin's JSON, version 2?"
+	}
 	return advice(a.status, string(a.body))
 }

@@ -5,6 +5,7 @@ import (
 	"encoding/json"
 	"io"
 	"net/http"
+	"strings"
 	"testing"
 	"time"
 
@@ -112,7 +113,7 @@ func TestZipkinAnswers(t *testing.T) {
 		{202, "", "taken"},
 		{200, "", inDoubt}, {204, "", inDoubt}, {200, "<title>welcome</title>", inDoubt}, {202, "ok", inDoubt},
 		{302, "", inDoubt}, {404, "", inDoubt}, {400, "Cannot decode spans", inDoubt},
-		{413, "too large", isTooLarge}, {503, "", "busy 7s"},
+		{413, "too large", isTooLarge}, {415, "", inDoubt}, {503, "", "busy 7s"},
 	} {
 		l := listen(t, "127.0.0.1:0")
 		serveHandler(t, l, func(w http.ResponseWriter, r *http.Request) {
@@ -125,6 +126,8 @@ func TestZipkinAnswers(t *testing.T) {
 		sent := []*tracepb.ResourceSpans{{ScopeSpans: []*tracepb.ScopeSpans{{Spans: []*tracepb.Span{{TraceId: []byte("0123456789abcdef"), SpanId: []byte("12345678"), StartTimeUnixNano: 1e18}}}}}}
 		if err := newClient(t, exportTo(l, "zipkin", "")).UploadTraces(t.Context(), sent); meaning(err) != tt.want {
 			t.Errorf("%d %q: %s (%v), want %s", tt.status, tt.body, meaning(err), err, tt.want)
+		} else if err != nil && strings.Contains(err.Error(), "OTLP") {
+			t.Errorf("%d: advice about another protocol: %v", tt.status, err)
 		}
 	}
 }

@@ -67,7 +67,7 @@ func (c Cursor) behind(r Record) bool {
 }
 
 // maxCursor bounds the cursor file, in bytes.
-const maxCursor = 256 << 10
+const maxCursor = 1 << 20
 
 // ReadCursor returns the cursor that WriteCursor left in the journal's directory for a
 // target, or the beginning if there is none. For an unreadable cursor it returns an error

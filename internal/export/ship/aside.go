@@ -102,14 +102,17 @@ func (d *delivery) setAside(p part, err error, f *journal.Follower) bool {
 // has been removed, and counts spans that have become unreadable.
 func (d *delivery) reread(ranges []journal.Range) (p part, err error) {
 	unreadable := 0
-	for _, r := range ranges {
+	for stretch, r := range ranges {
 		before := len(p)
 		there, err := journal.ReadRange(d.Dir, r, func(r journal.Record) {
-			if !r.Kind.Traces() {
+			if !d.concerns(r) {
 				return
 			}
 			if t, err := r.Traces(); err == nil { // if not, it was counted at the first reading
-				p = p.appendRecord(r, t)
+				if r.Kind == journal.KindPosted {
+					d.chosen.Sift(t)
+				}
+				p = p.appendRecord(r, t, stretch)
 			}
 		})
 		if err != nil {

@@ -90,7 +90,7 @@ func (c *Choice) save() error {
 // take returns the next record that is to be shipped, with its spans: one that was held,
 // or the follower's next. The spans are nil for one that is not, and the error is
 // io.EOF when there is none for now.
-func (d *delivery) take(f *journal.Follower) (r journal.Record, t *tracepb.TracesData, err error) {
+func (d *delivery) take(f *journal.Follower) (r journal.Record, t *tracepb.TracesData, held bool, err error) {
 	if at, ok := d.chosen.Next(); ok {
 		_, err := journal.ReadRange(d.Dir, at, func(held journal.Record) {
 			if t, err = d.decode(held); err == nil {
@@ -101,22 +101,27 @@ func (d *delivery) take(f *journal.Follower) (r journal.Record, t *tracepb.Trace
 		if t != nil && r.Kind == journal.KindPosted {
 			d.chosen.Filter(t)
 		}
-		return r, t, err
+		return r, t, true, err
 	}
 	r, err = f.Next()
-	if err != nil || !r.Kind.Traces() || r.Kept || slices.Contains(r.Taken, d.Target) {
-		return r, nil, err
+	if err != nil || !d.concerns(r) {
+		return r, nil, false, err
 	}
 	if t, err = d.decode(r); err != nil {
-		return r, nil, nil // counted
+		return r, nil, false, nil // counted
 	}
 	if d.chosen.Take(r, t, time.Now()) != tail.Ship {
-		return r, nil, nil
+		return r, nil, false, nil
 	}
 	if r.Kind == journal.KindPosted {
 		d.chosen.Filter(t)
 	}
-	return r, t, nil
+	return r, t, false, nil
+}
+
+// concerns reports whether a record has spans that the target has not had yet.
+func (d *delivery) concerns(r journal.Record) bool {
+	return r.Kind.Traces() && !r.Kept && !slices.Contains(r.Taken, d.Target)
 }
 
 // decode decodes a record, or counts it as lost.

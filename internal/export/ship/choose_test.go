@@ -3,6 +3,7 @@ package ship
 import (
 	"context"
 	"crypto/sha256"
+	"errors"
 	"fmt"
 	"slices"
 	"strings"
@@ -15,6 +16,7 @@ import (
 
 	"github.com/shimtrace/shimtrace/internal/export/journal"
 	"github.com/shimtrace/shimtrace/internal/export/tail"
+	"github.com/shimtrace/shimtrace/internal/losses"
 	"github.com/shimtrace/shimtrace/internal/names"
 )
 
@@ -67,6 +69,11 @@ func (b *podBackend) take(rs []*tracepb.ResourceSpans) error {
 }
 
 func (b *podBackend) UploadTraces(_ context.Context, rs []*tracepb.ResourceSpans) error {
+	if b.answer != nil {
+		if err := b.answer(nil); err != nil {
+			return err
+		}
+	}
 	return b.take(rs)
 }
 
@@ -131,5 +138,29 @@ func TestOnlyKeepsHeldRecords(t *testing.T) {
 	slices.Sort(b.got) // a record that is moved comes later
 	if want := []string{"slow Create", "slow sandbox start"}; !slices.Equal(b.got, want) {
 		t.Errorf("shipped %q, want %q; lost: %v", b.got, want, drops(t, j.Dir()))
+	}
+}
+
+// TestOnlyWhenSetAside: what is read again since the backend refused it is the upload, not
+// what lies between its records and is kept out or held.
+func TestOnlyWhenSetAside(t *testing.T) {
+	j := openJournal(t, journal.Options{})
+	for _, sandbox := range []string{"slow", "slower"} {
+		pod(t, j, sandbox, names.SandboxStart, 2*time.Second)
+		pod(t, j, "quick "+sandbox, names.SandboxStart, 0)
+		pod(t, j, "starting", "Create "+sandbox, 0)
+	}
+	b, refused := &podBackend{}, false
+	b.answer = func([]string) error {
+		if refused {
+			return nil
+		}
+		refused = true
+		return &RejectedError{Reason: losses.CollectorRefused, Spans: AllSpans, Err: errors.New("no")}
+	}
+	st := once(t, j, b, tail.Options{Only: tail.Slow, SlowStart: time.Second})
+	slices.Sort(b.got)
+	if want := []string{"slow sandbox start", "slower sandbox start"}; !slices.Equal(b.got, want) || st.KeptOut != 2 || len(st.Rejected) > 0 {
+		t.Errorf("shipped %q, want %q; %+v", b.got, want, st)
 	}
 }

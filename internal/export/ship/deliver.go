@@ -66,21 +66,32 @@ func (d *delivery) read(f *journal.Follower) error {
 	}
 }
 
+// maxStretches bounds the stretches of the journal that an upload is from: as many ranges
+// are set aside with it.
+const maxStretches = 8
+
 // collect reads records for one upload. It returns their number and the error that
 // ended them, io.EOF at the journal's end.
 func (d *delivery) collect(f *journal.Follower) (p part, records int, err error) {
 	d.chosen.Expire(time.Now())
-	for size := 0; size < d.BatchBytes; {
-		r, t, err := d.take(f)
+	stretch := 0
+	for size := 0; size < d.BatchBytes && stretch < maxStretches; {
+		r, t, held, err := d.take(f)
 		if err != nil {
 			return p, records, err
 		}
 		records++
+		if held || t == nil && d.concerns(r) {
+			stretch++ // what is before and behind is not all of it
+		}
 		if t == nil {
 			continue
 		}
 		size += len(r.Payload)
-		p = p.appendRecord(r, t)
+		p = p.appendRecord(r, t, stretch)
+		if held {
+			stretch++
+		}
 	}
 	return p, records, nil
 }

@@ -18,13 +18,15 @@ type piece struct {
 	spans  *tracepb.ResourceSpans
 	record journal.Range
 	key    string // of the resource, computed on demand
+	// stretch is the same for records between which all belong to the upload, too.
+	stretch int
 }
 
 // appendRecord appends the spans of a record.
-func (p part) appendRecord(r journal.Record, t *tracepb.TracesData) part {
+func (p part) appendRecord(r journal.Record, t *tracepb.TracesData, stretch int) part {
 	at := journal.Range{Position: journal.Position{Segment: r.Segment, Offset: r.Offset}, End: r.End()}
 	for _, rs := range t.ResourceSpans {
-		p = append(p, piece{spans: rs, record: at})
+		p = append(p, piece{spans: rs, record: at, stretch: stretch})
 	}
 	return p
 }
@@ -49,15 +51,21 @@ func (p part) bytes() (n int) {
 	return n
 }
 
-// ranges returns where the spans are: one range per segment, which may include other
-// spans.
+// ranges returns where the spans are: one range per segment and stretch, which may include
+// other spans of the same upload.
 func (p part) ranges() (rs []journal.Range) {
+	var stretches []int // of the ranges
 	for i := range p {
 		at := p[i].record
 		at.Spans = p[i : i+1].count()
-		k := slices.IndexFunc(rs, func(r journal.Range) bool { return r.Segment == at.Segment })
+		k := -1
+		for n, r := range rs {
+			if r.Segment == at.Segment && stretches[n] == p[i].stretch {
+				k = n
+			}
+		}
 		if k < 0 {
-			rs = append(rs, at)
+			rs, stretches = append(rs, at), append(stretches, p[i].stretch)
 			continue
 		}
 		r := &rs[k]
@@ -104,7 +112,7 @@ func (p part) split() (a, b part, ok bool) {
 		return nil, nil, false
 	}
 	half := func(t *tracepb.TracesData) part {
-		return part{{spans: t.ResourceSpans[0], record: p[0].record, key: p[0].key}}
+		return part{{spans: t.ResourceSpans[0], record: p[0].record, key: p[0].key, stretch: p[0].stretch}}
 	}
 	return half(x), half(y), true
 }

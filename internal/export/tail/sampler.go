@@ -123,25 +123,34 @@ func (s *Sampler) judgeAll(now time.Time) {
 }
 
 // Filter removes other programs' spans that are in traces of sandboxes that are kept
-// out, from a record that also has others.
+// out, from a record that also has others, and counts them.
 func (s *Sampler) Filter(t *tracepb.TracesData) {
+	n := s.Sift(t)
 	s.mu.Lock()
 	defer s.mu.Unlock()
+	s.out += n
+}
+
+// Sift is Filter for a record that is read again: it returns the number of spans.
+func (c *Choice) Sift(t *tracepb.TracesData) (out int) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
 	for _, rs := range t.ResourceSpans {
 		for _, ss := range rs.ScopeSpans {
 			ss.Spans = slices.DeleteFunc(ss.Spans, func(span *tracepb.Span) bool {
 				if len(span.TraceId) != len(traceID{}) {
 					return false
 				}
-				owners := s.traces[traceID(span.TraceId)]
+				owners := c.traces[traceID(span.TraceId)]
 				gone := len(owners) > 0 && !slices.ContainsFunc(owners, func(x *run) bool { return x.in })
 				if gone {
-					s.out++
+					out++
 				}
 				return gone
 			})
 		}
 	}
+	return out
 }
 
 // Expire decides what has waited too long.

@@ -16,13 +16,7 @@ const Path = "/api/traces"
 // serve answers one request. It answers 202, as Jaeger does, once the body has arrived;
 // decoding comes later. Exporters take any 2xx for success, and drop the spans otherwise.
 func (e *Endpoint) serve(w http.ResponseWriter, req *http.Request) {
-	switch {
-	case req.URL.Path != Path:
-		http.Error(w, "This is shimtrace, which takes the spans of Kata's runtimes, and nothing else, at POST "+Path+".", http.StatusNotFound)
-		return
-	case req.Method != http.MethodPost:
-		w.Header().Set("Allow", http.MethodPost)
-		http.Error(w, "Spans are posted here. shimtrace show shows them.", http.StatusMethodNotAllowed)
+	if !post.Is(w, req, Path, "takes the spans of Kata's runtimes, and nothing else, at POST "+Path) {
 		return
 	}
 	body, r := e.body(req)

@@ -38,3 +38,18 @@ func NewServer(h http.Handler, readTimeout time.Duration) *http.Server {
 		ErrorLog: log.New(io.Discard, "", 0), // what costs spans is reported
 	}
 }
+
+// Is reports whether a request posts to the path, and answers any other: what says what
+// shimtrace does there.
+func Is(w http.ResponseWriter, req *http.Request, path, what string) bool {
+	switch {
+	case req.URL.Path != path:
+		http.Error(w, "This is shimtrace, which "+what+".", http.StatusNotFound)
+	case req.Method != http.MethodPost:
+		w.Header().Set("Allow", http.MethodPost)
+		http.Error(w, "Spans are posted here. shimtrace show shows them.", http.StatusMethodNotAllowed)
+	default:
+		return true
+	}
+	return false
+}

@@ -29,12 +29,7 @@ func (r *Receiver) serve(w http.ResponseWriter, req *http.Request) {
 	switch {
 	case req.ProtoMajor == 2 && (is == typeGRPC || strings.HasPrefix(is, typeGRPC+"+")):
 		r.serveGRPC(w, req)
-	case req.URL.Path != httpPath:
-		http.Error(w, "This is shimtrace, which takes spans in OTLP, and nothing else, at POST "+httpPath+" and over gRPC.", http.StatusNotFound)
-	case req.Method != http.MethodPost:
-		w.Header().Set("Allow", http.MethodPost)
-		http.Error(w, "Spans are posted here. shimtrace show shows them.", http.StatusMethodNotAllowed)
-	default:
+	case post.Is(w, req, httpPath, "takes spans in OTLP, and nothing else, at POST "+httpPath+" and over gRPC"):
 		r.serveHTTP(w, req, is)
 	}
 }

@@ -122,14 +122,9 @@ func (r *Receiver) take(from *connection, body []byte, is format) (rejected int,
 		release()
 		return 0, &post.Refusal{Reason: losses.MalformedPost, Status: http.StatusBadRequest, Text: err.Error()}
 	}
-	for reason, n := range p.lost {
-		c.Losses.Add(reason, n)
-		r.reports.Tell(reason, fmt.Errorf("take spans in OTLP: %d are invalid: %s", n, reason.Meaning()))
-		rejected += n
-	}
 	if len(p.batches) == 0 {
 		release()
-		return rejected, nil
+		return r.invalid(p), nil
 	}
 	taken := make(chan error, 1)
 	r.sink(&Post{From: from.peer, Batches: p.batches, done: func(err error) {
@@ -148,7 +143,18 @@ func (r *Receiver) take(from *connection, body []byte, is format) (rejected int,
 	}
 	c.Posts.Add(1)
 	c.Spans.Add(uint64(p.spans))
-	return rejected, nil
+	return r.invalid(p), nil
+}
+
+// invalid counts a post's invalid spans, once the post is not sent again, and returns their
+// number.
+func (r *Receiver) invalid(p *parsed) (spans int) {
+	for reason, n := range p.lost {
+		r.opts.Counters.Losses.Add(reason, n)
+		r.reports.Tell(reason, fmt.Errorf("take spans in OTLP: %d are invalid: %s", n, reason.Meaning()))
+		spans += n
+	}
+	return spans
 }
 
 var errNotTaken = errors.New("spans are not taken at present, try again later")

@@ -139,6 +139,7 @@ func collectAll(ctx context.Context, h *host, c *cli.Command, say *console.Conso
 		Listen:         c.String("listen") != "" || c.Name == "receive" || all[0].Jaeger.Receive == "on",
 		Idle:           idle,
 		Wait:           c.Bool("service"),
+		Version:        version,
 	}, say)
 }
 

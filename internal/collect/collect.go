@@ -7,12 +7,14 @@ import (
 	"sync"
 	"time"
 
+	"github.com/shimtrace/shimtrace/internal/collect/metrics"
 	"github.com/shimtrace/shimtrace/internal/config"
 	"github.com/shimtrace/shimtrace/internal/console"
 	"github.com/shimtrace/shimtrace/internal/export"
 	"github.com/shimtrace/shimtrace/internal/export/ship"
 	"github.com/shimtrace/shimtrace/internal/host"
 	"github.com/shimtrace/shimtrace/internal/keeper"
+	"github.com/shimtrace/shimtrace/internal/shim/control"
 )
 
 // ErrHeld is returned by Run while another process collects for the host.
@@ -32,6 +34,8 @@ type Options struct {
 	Idle time.Duration
 	// Wait says to wait while another process collects, instead of returning ErrHeld.
 	Wait bool
+	// Version is the program's, for metrics.
+	Version string
 }
 
 // Run collects until ctx is done or nothing is left to do.
@@ -106,6 +110,8 @@ func run(ctx context.Context, o Options, c *console.Console) error {
 	background.Go(func() { giveBack(ctx, r.counters.Bodies.Load) })
 	s := NewShipments(c)
 	s.Follow(o.Configurations, o.Idle)
+	told := &metrics.Sender{Version: o.Version, Warn: c.Warn}
+	told.Follow(o.Configurations)
 	status := func() console.Status { return join(join(r.status(), r.programs.status()), s.status()) }
 	background.Go(func() { c.Watch(ctx, 2*lookInterval, status) })
 	received := make(chan struct{})
@@ -113,10 +119,11 @@ func run(ctx context.Context, o Options, c *console.Console) error {
 		defer close(received)
 		r.run(ctx)
 	}()
-	failure := look(ctx, o, r, s)
+	failure := look(ctx, o, r, s, told)
 	stop()
 	<-received
 	s.Close()
+	told.Close()
 	background.Wait()
 	c.End(status().Line)
 	return failure
@@ -124,11 +131,11 @@ func run(ctx context.Context, o Options, c *console.Console) error {
 
 // look keeps reception and shipments up to date until ctx is done or nothing is left to
 // do.
-func look(ctx context.Context, o Options, r *reception, s *Shipments) error {
+func look(ctx context.Context, o Options, r *reception, s *Shipments, told *metrics.Sender) error {
 	tick := time.NewTicker(lookInterval)
 	defer tick.Stop()
 	busy, slow := time.Now(), time.Now()
-	otlp := o.Configurations[0].OTLP
+	otlp, tells := o.Configurations[0].OTLP, metrics.Sends(o.Configurations[0])
 	for {
 		select {
 		case <-ctx.Done():
@@ -141,12 +148,17 @@ func look(ctx context.Context, o Options, r *reception, s *Shipments) error {
 			slow = now
 			r.tell()
 			r.console.Warn(r.programs.follow(otlp))
+			if tells && anyRelay(o.Configurations[0]) {
+				busy = now // they have something to tell
+			}
 		}
 		if all := o.Reload(); all != nil {
 			r.setListen(all[0].Jaeger.Listen)
 			otlp = all[0].OTLP
 			r.console.Warn(r.programs.follow(otlp))
 			s.Follow(all, o.Idle)
+			told.Follow(all)
+			tells = metrics.Sends(all[0])
 			r.console.Info("the configuration has changed, and is in effect")
 		}
 		relays := r.router.Snapshot().Relays > 0
@@ -165,4 +177,10 @@ func look(ctx context.Context, o Options, r *reception, s *Shipments) error {
 			return nil
 		}
 	}
+}
+
+// anyRelay reports whether the host has a relay.
+func anyRelay(cfg config.Config) bool {
+	all, err := control.List(cfg.Relay.StateDir)
+	return err == nil && len(all) > 0
 }

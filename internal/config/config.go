@@ -30,6 +30,7 @@ type Config struct {
 	OTLP    OTLP    `toml:"otlp"`
 	Process Process `toml:"process"`
 	Export  Export  `toml:"export"`
+	Metrics Metrics `toml:"metrics"`
 	Journal Journal `toml:"journal"`
 	Relay   Relay   `toml:"relay"`
 	Log     Log     `toml:"log"`
@@ -139,6 +140,17 @@ type OTLP struct {
 	// What may arrive in the long run, of one connection a quarter. Exporters send later what
 	// comes too fast.
 	BytesPerSecond Bytes `toml:"bytes_per_second"`
+}
+
+// Metrics is about what shimtrace says of itself. The host has these settings once, in the
+// common section.
+type Metrics struct {
+	// `"on"`: `shimtrace collect` sends metrics in OTLP to the first target of `[export]` that
+	// speaks OTLP, that of `[export]` itself first: see
+	// [operation.md](operation.md#metrics). `"off"`: none are sent.
+	Send string `toml:"send"`
+	// The pause between two uploads.
+	Interval Duration `toml:"interval"`
 }
 
 // Process is about the processes that inner shims execute on the host.
@@ -268,6 +280,7 @@ func Default() Config {
 			BodyBytes: defaults.JaegerBody,
 			HeldBytes: defaults.JaegerHeld,
 		},
+		Metrics: Metrics{Send: "off", Interval: Duration(time.Minute)},
 		OTLP: OTLP{
 			Listen:         []string{},
 			BodyBytes:      defaults.OTLPBody,

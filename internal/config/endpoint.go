@@ -36,6 +36,17 @@ func (e Target) URL() string {
 	return u.JoinPath("v1/traces").String()
 }
 
+// MetricsURL returns the URL to which metrics are posted over HTTP: beside that of spans.
+func (e Target) MetricsURL() string {
+	u, err := url.Parse(e.URL())
+	if err != nil {
+		return e.Endpoint // was checked before
+	}
+	base, _ := strings.CutSuffix(strings.TrimSuffix(u.Path, "/"), "/v1/traces")
+	u.Path, u.RawPath = base, ""
+	return u.JoinPath("v1/metrics").String()
+}
+
 // SetEndpoint sets the collector's base URL, or returns what is wrong with it.
 func (e *Target) SetEndpoint(base string) error {
 	if base == "" {

@@ -75,6 +75,10 @@ var variables = []variable{
 	{[]string{"OTEL_EXPORTER_ZIPKIN_TIMEOUT"}, "", setZipkinTimeout},
 	// `none`: nothing is sent; `otlp`; `zipkin`: Zipkin's exporter.
 	{[]string{"OTEL_TRACES_EXPORTER"}, "export.endpoint", setExporter},
+	// `otlp`, which makes it `"on"`, or `none`.
+	{[]string{"OTEL_METRICS_EXPORTER"}, "metrics.send", setMetricsExporter},
+	// A number of milliseconds.
+	{[]string{"OTEL_METRIC_EXPORT_INTERVAL"}, "metrics.interval", setMetricsInterval},
 }
 
 // environment is the state that the variables share.
@@ -314,6 +318,22 @@ func setTimeout(c *Config, e *environment) error {
 	d, err := milliseconds(e.value)
 	if err == nil {
 		c.Export.Timeout = d
+	}
+	return err
+}
+
+func setMetricsExporter(c *Config, e *environment) error {
+	v, err := choose(e.value, "otlp", "none")
+	if err == nil {
+		c.Metrics.Send = map[string]string{"otlp": "on", "none": "off"}[v]
+	}
+	return err
+}
+
+func setMetricsInterval(c *Config, e *environment) error {
+	d, err := milliseconds(e.value)
+	if err == nil {
+		c.Metrics.Interval = d
 	}
 	return err
 }

@@ -82,6 +82,8 @@ func (c *Config) violations() []violation {
 	c.OTLP.check(&r)
 	c.Export.Target.check(&r, c.OTLP, "export")
 	c.Export.checkTargets(&r, c.OTLP)
+	r.oneOf("metrics.send", c.Metrics.Send, "on", "off")
+	r.want(positive(int64(c.Metrics.Interval)), "metrics.interval")
 	r.oneOf("process.record", c.Process.Record, "auto", "off")
 	r.oneOf("export.only", c.Export.Only, "all", "slow", "failed")
 	if !(c.Export.Ratio >= 0 && c.Export.Ratio <= 1) {

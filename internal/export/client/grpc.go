@@ -19,7 +19,8 @@ import (
 	"github.com/shimtrace/shimtrace/internal/config"
 )
 
-func newGRPC(cfg config.Target, timeout time.Duration, p *proxy, tlsConfig *tls.Config, files headerFiles) otlptrace.Client {
+// dialOptions returns how a target is connected to.
+func dialOptions(cfg config.Target, p *proxy, files headerFiles) []grpc.DialOption {
 	dial := []grpc.DialOption{
 		grpc.WithChainUnaryInterceptor(files.addTo, noteAnswer),
 		// gRPC's own pause between connections grows to two minutes and fails every
@@ -32,10 +33,14 @@ func newGRPC(cfg config.Target, timeout time.Duration, p *proxy, tlsConfig *tls.
 	if !p.betweenGRPC(cfg.Endpoint) {
 		dial = append(dial, grpc.WithNoProxy())
 	}
+	return dial
+}
+
+func newGRPC(cfg config.Target, timeout time.Duration, p *proxy, tlsConfig *tls.Config, files headerFiles) otlptrace.Client {
 	opts := []otlptracegrpc.Option{
 		otlptracegrpc.WithRetry(otlptracegrpc.RetryConfig{Enabled: false}),
 		otlptracegrpc.WithTimeout(timeout),
-		otlptracegrpc.WithDialOption(dial...),
+		otlptracegrpc.WithDialOption(dialOptions(cfg, p, files)...),
 	}
 	opts = append(opts, otlptracegrpc.WithEndpointURL(cfg.Endpoint), otlptracegrpc.WithHeaders(cfg.Headers))
 	if tlsConfig == nil {

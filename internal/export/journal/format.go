@@ -57,6 +57,9 @@ func appendSegmentHeader(b []byte, m marker, created time.Time) []byte {
 	return binary.LittleEndian.AppendUint32(b, crc32.Checksum(b[start:], castagnoli()))
 }
 
+// created returns when a segment was begun, of its intact header.
+func created(b []byte) int64 { return int64(binary.LittleEndian.Uint64(b[16:])) }
+
 // parseSegmentHeader returns the marker, and whether the header is intact.
 func parseSegmentHeader(b []byte) (m marker, ok bool) {
 	if len(b) < segmentHeaderLen || string(b[:len(magic)]) != magic ||

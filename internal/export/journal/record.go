@@ -27,6 +27,8 @@ type Record struct {
 	// Segment and Offset are where the record begins.
 	Segment uint64
 	Offset  int64
+	// Moved: it was in another segment before, which was removed.
+	Moved bool
 	// Taken are the targets that had the record before it was moved here.
 	Taken []string
 

@@ -109,7 +109,8 @@ type scanner struct {
 	wasted  int64 // bytes whose checksum was wrong
 
 	marker marker
-	known  bool // marker is set
+	known  bool  // marker is set
+	begun  int64 // when the segment was, in Unix nanoseconds; 0: not known
 	buf    []byte
 	start  int64 // offset of buf[0]
 }
@@ -148,7 +149,7 @@ func (s *scanner) begin() error {
 		return err
 	}
 	if m, ok := parseSegmentHeader(head); ok {
-		s.marker, s.known = m, true
+		s.marker, s.known, s.begun = m, true, created(head)
 	} else if len(head) == segmentHeaderLen+recordHeaderLen {
 		// The first record's header repeats the marker; its checksum says whether to
 		// trust it.
@@ -199,6 +200,7 @@ func (s *scanner) record() (Record, error) {
 		Payload: b[recordHeaderLen:],
 		Segment: s.segment,
 		Offset:  s.off,
+		Moved:   h.time < s.begun,
 	}
 	if r.Kind == KindKept {
 		r.Kind, r.Kept = KindTraces, true

@@ -1,8 +1,13 @@
 package journal
 
 import (
+	"fmt"
 	"maps"
+	"os"
 	"slices"
+	"time"
+
+	"github.com/shimtrace/shimtrace/internal/private"
 )
 
 // Survey is what a journal has at one moment.
@@ -132,4 +137,25 @@ func (s *Surveyor) Unread(c Target) (spans int, err error) {
 		}
 	}
 	return spans, nil
+}
+
+// Ends returns when the oldest segment was begun, zero if that is not known, and the number
+// of the latest; 0: there is none.
+func Ends(dir string) (begun time.Time, last uint64, err error) {
+	numbers, err := listSegments(dir)
+	if err != nil || len(numbers) == 0 {
+		return time.Time{}, 0, err
+	}
+	f, err := private.Open(segmentPath(dir, numbers[0]), os.O_RDONLY, 0)
+	if err != nil {
+		return time.Time{}, 0, fmt.Errorf("journal: %w", err)
+	}
+	defer f.Close()
+	head := make([]byte, segmentHeaderLen)
+	if _, err := f.ReadAt(head, 0); err == nil {
+		if _, ok := parseSegmentHeader(head); ok {
+			begun = time.Unix(0, created(head))
+		}
+	}
+	return begun, numbers[len(numbers)-1], nil
 }

@@ -43,8 +43,14 @@ func (r *Receiver) serveHTTP(w http.ResponseWriter, req *http.Request) {
 
 // readHTTP decodes a request; with an error it returns the status to answer.
 func readHTTP(w http.ResponseWriter, req *http.Request) (*collector.ExportTraceServiceRequest, int, error) {
+	body := new(collector.ExportTraceServiceRequest)
+	status, err := decodeHTTP(w, req, body)
+	return body, status, err
+}
+
+func decodeHTTP(w http.ResponseWriter, req *http.Request, body proto.Message) (int, error) {
 	if t := req.Header.Get("Content-Type"); t != protobufType {
-		return nil, http.StatusUnsupportedMediaType, fmt.Errorf("content type %q, want %s", t, protobufType)
+		return http.StatusUnsupportedMediaType, fmt.Errorf("content type %q, want %s", t, protobufType)
 	}
 	var in io.Reader = http.MaxBytesReader(w, req.Body, maxRequest)
 	switch e := req.Header.Get("Content-Encoding"); e {
@@ -52,25 +58,24 @@ func readHTTP(w http.ResponseWriter, req *http.Request) (*collector.ExportTraceS
 	case "gzip":
 		z, err := gzip.NewReader(in)
 		if err != nil {
-			return nil, http.StatusBadRequest, fmt.Errorf("decompress: %w", err)
+			return http.StatusBadRequest, fmt.Errorf("decompress: %w", err)
 		}
 		// What is unpacked has the same bound; one byte more shows an excess.
 		in = io.LimitReader(z, maxRequest+1)
 	default:
-		return nil, http.StatusUnsupportedMediaType, fmt.Errorf("content encoding %q, want gzip or none", e)
+		return http.StatusUnsupportedMediaType, fmt.Errorf("content encoding %q, want gzip or none", e)
 	}
 	data, err := io.ReadAll(in)
 	if err != nil {
-		return nil, http.StatusBadRequest, fmt.Errorf("read: %w", err)
+		return http.StatusBadRequest, fmt.Errorf("read: %w", err)
 	}
 	if len(data) > maxRequest {
-		return nil, http.StatusRequestEntityTooLarge, fmt.Errorf("request is larger than %d bytes", maxRequest)
+		return http.StatusRequestEntityTooLarge, fmt.Errorf("request is larger than %d bytes", maxRequest)
 	}
-	body := new(collector.ExportTraceServiceRequest)
 	if err := proto.Unmarshal(data, body); err != nil {
-		return nil, http.StatusBadRequest, fmt.Errorf("decode: %w", err)
+		return http.StatusBadRequest, fmt.Errorf("decode: %w", err)
 	}
-	return body, 0, nil
+	return 0, nil
 }
 
 func reply(w http.ResponseWriter, status int, m proto.Message) {

@@ -25,6 +25,7 @@ import (
 	"sync"
 	"time"
 
+	metrics "go.opentelemetry.io/proto/otlp/collector/metrics/v1"
 	collector "go.opentelemetry.io/proto/otlp/collector/trace/v1"
 	"google.golang.org/grpc"
 )
@@ -59,6 +60,7 @@ type Receiver struct {
 
 	mu       sync.Mutex
 	requests []Request
+	metrics  []*metrics.ExportMetricsServiceRequest
 	attempts int
 	fault    Fault
 	changed  chan struct{} // closed and replaced when a request is accepted
@@ -77,6 +79,7 @@ func Listen(opts Options) (*Receiver, error) {
 	}
 	mux := http.NewServeMux()
 	mux.HandleFunc("POST /v1/traces", r.serveHTTP)
+	mux.HandleFunc("POST /v1/metrics", r.serveMetrics)
 	r.http = &http.Server{Handler: mux, ReadHeaderTimeout: 10 * time.Second}
 	r.grpc = grpc.NewServer(grpc.MaxRecvMsgSize(maxRequest))
 	collector.RegisterTraceServiceServer(r.grpc, &grpcService{receiver: r})

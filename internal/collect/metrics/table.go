@@ -27,10 +27,10 @@ type metric struct {
 
 // Attributes of shimtrace's own.
 const (
-	attrJournal = "shimtrace.journal"     // the directory
-	attrOrigin  = "shimtrace.span.origin" // who made spans
-	attrShare   = "shimtrace.share"       // whose part of a journal
-	attrState   = "shimtrace.relay.state"
+	attrJournal = names.MetricJournal // the directory
+	attrOrigin  = names.MetricOrigin  // who made spans
+	attrShare   = names.MetricShare   // whose part of a journal
+	attrState   = names.MetricRelayState
 )
 
 // Attributes of OpenTelemetry's.
@@ -54,21 +54,21 @@ var (
 	spanInflight = metric{otelconv.SDKExporterSpanInflight{}.Name(), "{span}", upDown, exporterAttributes,
 		"spans that a target fails on while it takes others, and that are tried again"}
 
-	startDuration = metric{"shimtrace.sandbox.start.duration", "s", exponential, []string{names.Runtime, attrError, attrJournal},
+	startDuration = metric{names.MetricStartDuration, "s", exponential, []string{names.Runtime, attrError, attrJournal},
 		"how long sandboxes took to start, with traces as exemplars; `error.type` is `start_failed` for those that failed"}
-	spanRecorded = metric{"shimtrace.span.recorded", "{span}", counter, []string{attrOrigin, attrJournal},
+	spanRecorded = metric{names.MetricSpanRecorded, "{span}", counter, []string{attrOrigin, attrJournal},
 		"spans in the journal by who made them: `shim`, `agent`, `runtime` or another `program`"}
-	spanLost = metric{"shimtrace.span.lost", "{span}", counter, []string{attrError, attrJournal},
+	spanLost = metric{names.MetricSpanLost, "{span}", counter, []string{attrError, attrJournal},
 		"spans that were lost, by [reason](journal.md); as there, not all reasons are losses"}
-	spanReparented = metric{"shimtrace.span.reparented", "{span}", counter, nil,
+	spanReparented = metric{names.MetricSpanReparented, "{span}", counter, nil,
 		"spans of agents and runtimes whose cause was inferred, of relays that have lived through an upload"}
-	journalSize = metric{"shimtrace.journal.size", "By", upDown, []string{attrJournal},
+	journalSize = metric{names.MetricJournalSize, "By", upDown, []string{attrJournal},
 		"bytes of the journal"}
-	journalLimit = metric{"shimtrace.journal.limit", "By", upDown, []string{attrJournal},
+	journalLimit = metric{names.MetricJournalLimit, "By", upDown, []string{attrJournal},
 		"`max_bytes` of the journal"}
-	shareSize = metric{"shimtrace.journal.share.size", "By", upDown, []string{attrShare, attrJournal},
+	shareSize = metric{names.MetricShareSize, "By", upDown, []string{attrShare, attrJournal},
 		"bytes of the journal by sandboxes that run, the 32 largest; `other` is the rest"}
-	relayCount = metric{"shimtrace.relay.count", "{relay}", upDown, []string{attrState},
+	relayCount = metric{names.MetricRelayCount, "{relay}", upDown, []string{attrState},
 		"relays: `guarded`, `unguarded`, or `silent` if they don't answer"}
 )
 

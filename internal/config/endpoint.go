@@ -12,35 +12,35 @@ import (
 var errNoURL = errors.New("this is not a URL such as http://127.0.0.1:4318")
 
 // completeEndpoint makes a URL of an endpoint that is a host with a port, if it is valid.
-func (e *Target) completeEndpoint() {
-	if e.Endpoint == "" || strings.Contains(e.Endpoint, "://") {
+func (t *Target) completeEndpoint() {
+	if t.Endpoint == "" || strings.Contains(t.Endpoint, "://") {
 		return
 	}
-	if u, err := envEndpoint(e.Endpoint, e.Protocol, e.Insecure); err == nil {
-		e.Endpoint = u
+	if u, err := envEndpoint(t.Endpoint, t.Protocol, t.Insecure); err == nil {
+		t.Endpoint = u
 	}
 }
 
 // URL returns the URL to which spans are posted over HTTP.
-func (e Target) URL() string {
-	if e.exact || e.Endpoint == "" {
-		return e.Endpoint
+func (t Target) URL() string {
+	if t.exact || t.Endpoint == "" {
+		return t.Endpoint
 	}
-	u, err := url.Parse(e.Endpoint)
+	u, err := url.Parse(t.Endpoint)
 	if err != nil {
-		return e.Endpoint // was checked before
+		return t.Endpoint // was checked before
 	}
-	if e.Protocol == "zipkin" {
+	if t.Protocol == "zipkin" {
 		return u.JoinPath("api/v2/spans").String()
 	}
 	return u.JoinPath("v1/traces").String()
 }
 
 // MetricsURL returns the URL to which metrics are posted over HTTP: beside that of spans.
-func (e Target) MetricsURL() string {
-	u, err := url.Parse(e.URL())
+func (t Target) MetricsURL() string {
+	u, err := url.Parse(t.URL())
 	if err != nil {
-		return e.Endpoint // was checked before
+		return t.Endpoint // was checked before
 	}
 	base, _ := strings.CutSuffix(strings.TrimSuffix(u.Path, "/"), "/v1/traces")
 	u.Path, u.RawPath = base, ""
@@ -48,14 +48,14 @@ func (e Target) MetricsURL() string {
 }
 
 // SetEndpoint sets the collector's base URL, or returns what is wrong with it.
-func (e *Target) SetEndpoint(base string) error {
+func (t *Target) SetEndpoint(base string) error {
 	if base == "" {
 		return errNoURL
 	}
 	if err := checkEndpoint(base); err != nil {
 		return err
 	}
-	e.Endpoint, e.exact = base, false
+	t.Endpoint, t.exact = base, false
 	return nil
 }
 

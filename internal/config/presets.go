@@ -35,28 +35,28 @@ var presets = map[string]preset{
 }
 
 // usePreset gives a target the defaults of the preset that a file's table names.
-func (e *Target) usePreset(t *node) {
-	n := find(t, []string{"preset"})
+func (t *Target) usePreset(keys *node) {
+	n := find(keys, []string{"preset"})
 	if n == nil || n.broken {
 		return
 	}
 	name, _ := n.value.(string)
-	e.Endpoint = presets[name].endpoint
+	t.Endpoint = presets[name].endpoint
 	if p := presets[name].protocol; p != "" {
-		e.Protocol = p
+		t.Protocol = p
 	}
 }
 
 // checkPreset returns what is wrong with the preset, if one is named.
-func (e Target) checkPreset() error {
-	if e.Preset == "" {
+func (t Target) checkPreset() error {
+	if t.Preset == "" {
 		return nil
 	}
-	if err := oneOf(e.Preset, slices.Sorted(maps.Keys(presets))...); err != nil {
+	if err := oneOf(t.Preset, slices.Sorted(maps.Keys(presets))...); err != nil {
 		return err
 	}
-	if e.Endpoint == "" {
-		return fmt.Errorf("%s has another address for each customer: set endpoint, too", e.Preset)
+	if t.Endpoint == "" {
+		return fmt.Errorf("%s has another address for each customer: set endpoint, too", t.Preset)
 	}
 	return nil
 }

@@ -27,9 +27,6 @@ const (
 	Hook        Layer = "hook"
 )
 
-// Layers are all layers, in their order.
-var Layers = [...]Layer{Caller, Containerd, Network, Image, Ours, Shim, Runtime, VMM, GuestKernel, Agent, Runc, Hook}
-
 // Method returns the method of a call's or request's span, "" if the name is no
 // method's: "Create" of "containerd.task.v3.Task/Create".
 func Method(s *waterfall.Span) string {

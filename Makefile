@@ -43,7 +43,7 @@ test-faults: build tools ## inject every kind of fault under load, as root; SHIM
 
 test-backends: build ## build a real Jaeger and OpenTelemetry Collector, and compare what they have with the journal, as root
 	$(GO) -C integration run ./tools -backends
-	SHIMTRACE_BACKENDS=1 $(GO) -C integration test -count=1 -timeout 10m -v -run 'Jaeger|Collector|Zipkin' ./backends
+	SHIMTRACE_BACKENDS=1 $(GO) -C integration test -count=1 -timeout 10m -v -run 'Jaeger|Collector|TailSampling|Zipkin' ./backends
 
 soak-faults: build tools ## kill KILLS (default 10000) processes of shimtrace under load, as root
 	SHIMTRACE_FAULTS=$(or $(KILLS),10000) $(GO) -C integration test -count=1 -timeout 6h -v -run TestKills ./faults

@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"maps"
 	"os"
+	"path/filepath"
 	"slices"
 	"strings"
 	"testing"
@@ -191,5 +192,43 @@ func TestManifests(t *testing.T) {
 		if text, err := os.ReadFile(path); err != nil || !bytes.Equal(text, b.Bytes()) {
 			t.Errorf("%s is not what the chart says (%v): SHIMTRACE_WRITE_MANIFESTS=1 go -C deploy test", path, err)
 		}
+	}
+}
+
+// TestCollectorConfigurations: the Collectors' configurations are YAML. With a directory in
+// SHIMTRACE_RENDER they are written there, with the values in SHIMTRACE_VALUES, for the
+// tests that run them.
+func TestCollectorConfigurations(t *testing.T) {
+	values, found := os.Getenv("SHIMTRACE_VALUES"), 0
+	if values == "" {
+		values = cases["collector"]
+	}
+	documents, err := render(t, values)
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, d := range documents {
+		m, ok := decode(t, d).(*corev1.ConfigMap)
+		if !ok {
+			continue
+		}
+		for name, text := range m.Data {
+			if !strings.HasSuffix(name, ".yaml") {
+				continue
+			}
+			found++
+			var all map[string]any
+			if err := yaml.Unmarshal([]byte(text), &all); err != nil || all["service"] == nil {
+				t.Errorf("%s: %v:\n%s", name, err, text)
+			}
+			if dir := os.Getenv("SHIMTRACE_RENDER"); dir != "" {
+				if err := os.WriteFile(filepath.Join(dir, name), []byte(text), 0o600); err != nil {
+					t.Fatal(err)
+				}
+			}
+		}
+	}
+	if found != 2 {
+		t.Errorf("%d configurations", found)
 	}
 }

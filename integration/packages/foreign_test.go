@@ -51,6 +51,9 @@ func TestForeign(t *testing.T) {
 			t.Fatal(err)
 		}
 	}
+	if err := os.MkdirAll(filepath.Join(host, "usr/local/bin"), 0o755); err != nil {
+		t.Fatal(err)
+	}
 	before := tree(t, host)
 	emulated("shimtrace", "install", "--containerd", "--root", host)
 	emulated("shimtrace", "install", "--uninstall", "--root", host)

@@ -15,6 +15,7 @@ import (
 
 func TestMain(m *testing.M) {
 	code := m.Run()
+	traced.Clean()
 	if released {
 		if dir, err := release(); err == nil {
 			os.RemoveAll(dir)

@@ -3,7 +3,7 @@
 # rpm knows no purge: traces and configuration stay there.
 set -e
 if [ "$1" = purge ]; then
-	rm -rf /var/lib/shimtrace
+	rm -rf /var/lib/shimtrace /run/shimtrace
 	rmdir /etc/shimtrace 2>/dev/null || true
 fi
 if [ -d /run/systemd/system ]; then

@@ -2,16 +2,26 @@ package doctor
 
 import (
 	"context"
+	"fmt"
+	"time"
 
 	"golang.org/x/sys/unix"
+
+	"github.com/shimtrace/shimtrace/internal/shim/control"
 )
 
-// clock looks whether somebody keeps the host's clock: spans of this host stand in one
-// trace beside those of others. Guests' clocks are corrected by what they do for calls.
-func clock(_ context.Context, s *site) []Finding {
+// clock looks at the clocks whose times stand in one trace: the host's, and those of the
+// guests that run.
+func clock(ctx context.Context, s *site) []Finding {
 	if !s.live() {
 		return nil
 	}
+	return append(hostClock(), guestClocks(ctx, s)...)
+}
+
+// hostClock looks whether somebody keeps the host's clock: spans of other hosts stand
+// beside this one's.
+func hostClock() []Finding {
 	var t unix.Timex
 	if _, err := unix.Adjtimex(&t); err != nil {
 		return nil // not ours to know, in some containers
@@ -19,5 +29,40 @@ func clock(_ context.Context, s *site) []Finding {
 	if t.Status&unix.STA_UNSYNC != 0 {
 		return []Finding{{Level: Note, What: "nobody keeps this host's clock: spans of other hosts in one trace may be seconds off", Do: "run chrony or systemd-timesyncd"}}
 	}
-	return []Finding{{Level: OK, What: "the host's clock is kept; guests' clocks are corrected in the traces"}}
+	return []Finding{{Level: OK, What: "the host's clock is kept"}}
+}
+
+const (
+	// askTime bounds the questions to all relays.
+	askTime = 5 * time.Second
+	// farOff is an offset that a guest with a clock of its host's does not have.
+	farOff = time.Second
+)
+
+// guestClocks asks the relays what they have learned of their guests' clocks. Times are
+// corrected in the traces; a guest's own log has the wrong ones.
+func guestClocks(ctx context.Context, s *site) (all []Finding) {
+	ctx, cancel := context.WithTimeout(ctx, askTime)
+	defer cancel()
+	known := 0
+	for _, r := range s.relays() {
+		a, err := control.Ask(ctx, r.Socket, control.Request{Do: control.DoStatus})
+		if err != nil || a.Facts == nil || a.Facts.Clock == nil {
+			continue
+		}
+		known++
+		c := *a.Facts.Clock
+		// Offset is what has to be added to the guest's times.
+		if off := -c.Offset; off.Abs() >= farOff || c.Set > 0 {
+			all = append(all, Finding{
+				Level: Note, Where: r.Socket,
+				What: fmt.Sprintf("the clock of the guest of sandbox %s is %s off, and was set %d times while it ran; its spans are corrected", nameOf(r), off.Round(time.Millisecond), c.Set),
+				Do:   "nothing for the traces; for the guest's own times, give it a clock of the host's (kvm-clock, ptp_kvm)",
+			})
+		}
+	}
+	if known > 0 && len(all) == 0 {
+		all = append(all, Finding{Level: OK, What: fmt.Sprintf("the clocks of %d guests are the host's, within %s", known, farOff)})
+	}
+	return all
 }

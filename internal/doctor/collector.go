@@ -5,8 +5,6 @@ import (
 	"crypto/rand"
 	"encoding/hex"
 	"errors"
-	"fmt"
-	"net/http"
 	"net/url"
 	"os"
 	"time"
@@ -79,7 +77,7 @@ func send(ctx context.Context, to config.Target) []Finding {
 	if taken != nil {
 		f.Level, f.What = Note, f.What+", and said: "+taken.Message
 	}
-	return append([]Finding{f}, readBack(ctx, to.Endpoint, hex.EncodeToString(trace))...)
+	return append([]Finding{f}, readBack(ctx, to, hex.EncodeToString(trace))...)
 }
 
 func text(key, value string) *commonpb.KeyValue {
@@ -92,59 +90,4 @@ func hostOf(endpoint string) string {
 		return u.Host
 	}
 	return ""
-}
-
-const (
-	// readTime bounds the wait for a span to be found in the backend, which may index it
-	// late.
-	readTime = 3 * time.Second
-	// queryPort is where Jaeger answers queries (jaeger 1 and 2, query service).
-	queryPort = "16686"
-)
-
-// readBack looks for the trace in a Jaeger beside the collector. Nothing is found where
-// the backend is another one, or elsewhere.
-func readBack(ctx context.Context, endpoint, trace string) []Finding {
-	u, err := url.Parse(endpoint)
-	if err != nil {
-		return nil
-	}
-	return readFrom(ctx, "http://"+u.Hostname()+":"+queryPort, trace)
-}
-
-func readFrom(ctx context.Context, query, trace string) []Finding {
-	ctx, cancel := context.WithTimeout(ctx, readTime)
-	defer cancel()
-	client := http.Client{Transport: &http.Transport{}}
-	defer client.CloseIdleConnections()
-	answered := false
-	for {
-		found, err := asks(ctx, client, query+"/api/traces/"+trace)
-		answered = answered || err == nil
-		switch {
-		case found:
-			return []Finding{{Level: OK, What: "Jaeger has the test span", Where: query}}
-		case !answered:
-			return nil // no Jaeger
-		}
-		select {
-		case <-ctx.Done():
-			return []Finding{{Level: Warning, What: fmt.Sprintf("the test span was taken, and Jaeger has not had it within %s", readTime), Where: query, Do: "look into the collector's log and its exporters; a tail sampler may have left it out"}}
-		case <-time.After(100 * time.Millisecond):
-		}
-	}
-}
-
-// asks reports whether a Jaeger has the trace.
-func asks(ctx context.Context, client http.Client, address string) (bool, error) {
-	r, err := http.NewRequestWithContext(ctx, http.MethodGet, address, nil)
-	if err != nil {
-		return false, err
-	}
-	answer, err := client.Do(r)
-	if err != nil {
-		return false, err
-	}
-	answer.Body.Close()
-	return answer.StatusCode == http.StatusOK, nil
 }

@@ -39,26 +39,31 @@ func TestSend(t *testing.T) {
 	}
 }
 
-// TestReadBack: what Jaeger has is told from what it has not, and from no Jaeger.
+// TestReadBack: what a backend has is told from what it has not, and from no backend.
 func TestReadBack(t *testing.T) {
 	asked := 0
 	s := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		// It indexes late.
-		if asked++; asked < 3 || !strings.HasSuffix(r.URL.Path, "/api/traces/abc") {
+		if asked++; asked < 3 || !strings.HasSuffix(r.URL.Path, "/api/v2/trace/abc") {
 			w.WriteHeader(http.StatusNotFound)
 		}
 	}))
 	defer s.Close()
-	if got := readFrom(t.Context(), s.URL, "abc"); len(got) != 1 || got[0].Level != OK {
+	zipkin := config.Target{Protocol: "zipkin", Endpoint: s.URL + "/base"}
+	if got := readBack(t.Context(), zipkin, "abc"); len(got) != 1 || got[0].Level != OK || got[0].What != "Zipkin has the test span" {
+		t.Errorf("found %+v", got)
+	}
+	jaeger := backend{"Jaeger", s.URL + "/api/v2/trace/"}
+	if got := jaeger.has(t.Context(), "abc"); len(got) != 1 || got[0].What != "Jaeger has the test span" {
 		t.Errorf("found %+v", got)
 	}
 	ctx, stop := context.WithCancel(t.Context())
 	stop()
-	if got := readFrom(ctx, s.URL, "xyz"); len(got) > 1 || len(got) == 1 && got[0].Level != Warning {
+	if got := jaeger.has(ctx, "xyz"); len(got) > 1 || len(got) == 1 && got[0].Level != Warning {
 		t.Errorf("found %+v", got)
 	}
 	s.Close()
-	if got := readFrom(t.Context(), s.URL, "abc"); got != nil {
-		t.Errorf("found %+v without a Jaeger", got)
+	if got := readBack(t.Context(), zipkin, "abc"); got != nil {
+		t.Errorf("found %+v without a Zipkin", got)
 	}
 }

@@ -5,7 +5,9 @@ import (
 	"net"
 	"os"
 	"path/filepath"
+	"strings"
 	"testing"
+	"time"
 
 	"golang.org/x/sys/unix"
 
@@ -13,6 +15,7 @@ import (
 	"github.com/shimtrace/shimtrace/internal/host"
 	"github.com/shimtrace/shimtrace/internal/host/hosttest"
 	"github.com/shimtrace/shimtrace/internal/keeper"
+	"github.com/shimtrace/shimtrace/internal/shim/control"
 )
 
 // live returns the findings of one check on this host, with a state directory of the
@@ -68,6 +71,31 @@ func relay(t *testing.T, state string) (socket string) {
 func TestStaleRelay(t *testing.T) {
 	found := live(t, "", func(state string) { relay(t, state) }, func(s *site) []Finding { return staleRelays(t.Context(), s) })
 	want(t, found, Warning, "the relay of sandbox abc is gone")
+}
+
+// TestGuestClock: what a relay has learned of its guest's clock is said.
+func TestGuestClock(t *testing.T) {
+	for offset, want := range map[time.Duration]Level{1300 * time.Millisecond: Note, -20 * time.Millisecond: OK} {
+		prepare := func(state string) {
+			relay(t, state)
+			l, err := net.Listen("unix", filepath.Join(state, "s", "a.ctl"))
+			if err != nil {
+				t.Fatal(err)
+			}
+			s := control.Serve(l, func(net.Conn, control.Request) control.Answer {
+				return control.Answer{Facts: &control.Facts{Clock: &control.Clock{Offset: offset}}}
+			})
+			t.Cleanup(s.Close)
+		}
+		text := "is -1.3s off"
+		if want == OK {
+			text = "the clocks of 1 guests are the host's"
+		}
+		found := live(t, "", prepare, func(s *site) []Finding { return guestClocks(t.Context(), s) })
+		if len(found) != 1 || found[0].Level != want || !strings.Contains(found[0].What, text) {
+			t.Errorf("found %+v, want %q", found, text)
+		}
+	}
 }
 
 // TestNoGuard: a relay lives and the guard does not; collect's lock is there, and who has

@@ -125,10 +125,11 @@ func (s *site) findLinks() {
 	}
 	var seen []string
 	for _, dir := range dirs {
-		if slices.Contains(seen, dir) {
+		real, err := filepath.EvalSymlinks(s.in(dir)) // /bin is /usr/bin
+		if err != nil || slices.Contains(seen, real) {
 			continue
 		}
-		seen = append(seen, dir)
+		seen = append(seen, real)
 		found, _ := filepath.Glob(filepath.Join(s.in(dir), "containerd-shim-*"))
 		for _, p := range found {
 			n, ok := shimname.ParseLink(p)

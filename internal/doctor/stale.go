@@ -18,14 +18,18 @@ func staleRelays(ctx context.Context, s *site) (all []Finding) {
 			living++
 			continue
 		}
-		name := r.Sandbox
-		if r.Pod != "" {
-			name = r.PodNamespace + "/" + r.Pod
-		}
-		all = append(all, Finding{Level: Warning, What: fmt.Sprintf("the relay of sandbox %s is gone, and its files are there: the sandbox has ended, or cannot be reached by containerd", name), Where: r.RelaySock, Do: "delete the sandbox (crictl rmp -f, nerdctl rm -f, ctr task delete -f): that removes them"})
+		all = append(all, Finding{Level: Warning, What: fmt.Sprintf("the relay of sandbox %s is gone, and its files are there: the sandbox has ended, or cannot be reached by containerd", nameOf(r)), Where: r.RelaySock, Do: "delete the sandbox (crictl rmp -f, nerdctl rm -f, ctr task delete -f): that removes them"})
 	}
 	if len(all) == 0 {
 		all = append(all, Finding{Level: OK, What: fmt.Sprintf("%d run, none is stale", living), Where: s.config.Relay.StateDir})
 	}
 	return all
+}
+
+// nameOf is what an operator calls a relay's sandbox.
+func nameOf(r control.Relay) string {
+	if r.Pod != "" {
+		return r.PodNamespace + "/" + r.Pod
+	}
+	return r.Sandbox
 }

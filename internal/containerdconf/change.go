@@ -1,6 +1,7 @@
 package containerdconf
 
 import (
+	"bytes"
 	"errors"
 	"fmt"
 	"io/fs"
@@ -11,6 +12,7 @@ import (
 
 	"golang.org/x/sys/unix"
 
+	"github.com/shimtrace/shimtrace/internal/atomicfile"
 	"github.com/shimtrace/shimtrace/internal/tomltree"
 )
 
@@ -242,29 +244,15 @@ func (c Change) put(was, content []byte) error {
 	return replace(path, content)
 }
 
-// replace writes a file beside path, with its owner and mode, and renames it to path: its
-// reader may start at any moment.
+// replace replaces the file at path, with its owner and mode.
 func replace(path string, content []byte) error {
-	// No reader takes a name that ends so for a configuration.
-	temp, err := os.CreateTemp(filepath.Dir(path), "."+filepath.Base(path)+".*.shimtrace")
-	if err != nil {
-		return err
-	}
-	mode := os.FileMode(0o644)
-	var st unix.Stat_t
-	if unix.Stat(path, &st) == nil {
-		mode = os.FileMode(st.Mode & 0o777)
-		err = temp.Chown(int(st.Uid), int(st.Gid))
-	}
-	_, werr := temp.Write(content)
-	err = errors.Join(err, werr, temp.Chmod(mode), temp.Sync(), temp.Close())
-	if err == nil {
-		err = os.Rename(temp.Name(), path)
-	}
-	if err != nil {
-		_ = os.Remove(temp.Name())
-	}
-	return err
+	return atomicfile.Replace(path, filepath.Dir(path), bytes.NewReader(content), func(f *os.File) error {
+		var st unix.Stat_t
+		if unix.Stat(path, &st) != nil {
+			return f.Chmod(0o644)
+		}
+		return errors.Join(f.Chown(int(st.Uid), int(st.Gid)), f.Chmod(os.FileMode(st.Mode&0o777)))
+	})
 }
 
 // writable returns an error if the file cannot be replaced.

@@ -64,13 +64,3 @@ func (in *installer) planConfigRemoval() (s step, ok bool) {
 	head, _, _ := strings.Cut(string(now), "\n")
 	return step{Action: actionRemove, Path: path, directory: strings.HasSuffix(head, configDir)}, true
 }
-
-// writeConfig writes the content, which may have secrets, for root only.
-func writeConfig(temp string, content []byte) error {
-	f, err := os.OpenFile(temp, os.O_WRONLY|os.O_CREATE|os.O_EXCL, 0o600)
-	if err != nil {
-		return err
-	}
-	_, err = f.Write(content)
-	return errors.Join(err, f.Sync(), f.Close())
-}

@@ -16,7 +16,7 @@ func TestUninstallInUse(t *testing.T) {
 		t.Fatal(err)
 	}
 	for _, program := range []string{shimName, relayName, toolName} {
-		if err := copyProgram(filepath.Join(bin, program), self); err != nil {
+		if err := (step{Action: actionCopy, Path: filepath.Join(bin, program), Source: self}).do(); err != nil {
 			t.Fatal(err)
 		}
 	}

@@ -9,6 +9,7 @@ import (
 	"os"
 	"path/filepath"
 
+	"github.com/shimtrace/shimtrace/internal/atomicfile"
 	"github.com/shimtrace/shimtrace/internal/programs"
 )
 
@@ -43,33 +44,41 @@ func (s step) String() string {
 }
 
 func (s step) do() error {
+	dir := filepath.Dir(s.Path)
+	if s.Action != actionRemove && s.Action != actionKeep {
+		if err := os.MkdirAll(dir, 0o755); err != nil {
+			return err
+		}
+	}
 	switch s.Action {
 	case actionCopy:
-		return replace(s.Path, func(temp string) error { return copyProgram(temp, s.Source) })
+		program, err := os.Open(s.Source)
+		if err != nil {
+			return err
+		}
+		defer program.Close()
+		return atomicfile.Replace(s.Path, dir, program, atomicfile.Mode(0o755))
 	case actionLink:
-		return replace(s.Path, func(temp string) error { return os.Symlink(s.Source, temp) })
+		return replaceLink(s.Path, s.Source)
 	case actionConfig:
-		return replace(s.Path, func(temp string) error { return writeConfig(temp, s.content) })
+		return atomicfile.Replace(s.Path, dir, bytes.NewReader(s.content), atomicfile.Mode(0o600))
 	case actionRemove:
 		if err := os.Remove(s.Path); err != nil && !errors.Is(err, fs.ErrNotExist) {
 			return err
 		}
 		if s.directory {
-			_ = os.Remove(filepath.Dir(s.Path)) // it stays if others have put files there
+			_ = os.Remove(dir) // it stays if others have put files there
 		}
 	}
 	return nil
 }
 
-// replace produces a file under a temporary name beside path and renames it to path: a
+// replaceLink makes a link under a temporary name beside path and renames it to path: a
 // shim may be started at any time.
-func replace(path string, produce func(temp string) error) error {
-	if err := os.MkdirAll(filepath.Dir(path), 0o755); err != nil {
-		return err
-	}
+func replaceLink(path, target string) error {
 	temp := fmt.Sprintf("%s.new-%d", path, os.Getpid())
 	_ = os.Remove(temp)
-	err := produce(temp)
+	err := os.Symlink(target, temp)
 	if err == nil {
 		err = os.Rename(temp, path)
 	}
@@ -77,20 +86,6 @@ func replace(path string, produce func(temp string) error) error {
 		_ = os.Remove(temp)
 	}
 	return err
-}
-
-func copyProgram(to, from string) error {
-	in, err := os.Open(from)
-	if err != nil {
-		return err
-	}
-	defer in.Close()
-	out, err := os.OpenFile(to, os.O_WRONLY|os.O_CREATE|os.O_EXCL, 0o755)
-	if err != nil {
-		return err
-	}
-	_, err = io.Copy(out, in)
-	return errors.Join(err, out.Chmod(0o755), out.Sync(), out.Close())
 }
 
 // ours reports whether path is a link to the tracing shim or a program of this module.

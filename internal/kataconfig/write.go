@@ -1,6 +1,7 @@
 package kataconfig
 
 import (
+	"bytes"
 	"errors"
 	"fmt"
 	"io/fs"
@@ -8,6 +9,8 @@ import (
 	"path/filepath"
 
 	"golang.org/x/sys/unix"
+
+	"github.com/shimtrace/shimtrace/internal/atomicfile"
 )
 
 // Do makes the change, wholly or not at all.
@@ -41,19 +44,7 @@ func (c Change) place(dir string) error {
 	if err != nil {
 		return err
 	}
-	temp, err := os.CreateTemp(filepath.Dir(dir), ".shimtrace-*")
-	if err != nil {
-		return err
-	}
-	_, err = temp.Write(c.content)
-	err = errors.Join(err, temp.Chmod(0o644), temp.Sync(), temp.Close())
-	if err == nil {
-		err = os.Rename(temp.Name(), filepath.Join(dir, fileName))
-	}
-	if err != nil {
-		_ = os.Remove(temp.Name())
-	}
-	return err
+	return atomicfile.Replace(filepath.Join(dir, fileName), filepath.Dir(dir), bytes.NewReader(c.content), atomicfile.Mode(0o644))
 }
 
 // remove removes the drop-in, and the directory created for it unless it has other

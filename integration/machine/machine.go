@@ -20,6 +20,7 @@ import (
 	"slices"
 	"strconv"
 	"strings"
+	"syscall"
 	"testing"
 	"time"
 )
@@ -55,6 +56,7 @@ func Start(t *testing.T) *Machine {
 	}
 	t.Cleanup(func() { m.removeCgroups(t) })
 	m.cmd = exec.Command(start, m.dir, m.name)
+	m.cmd.SysProcAttr = &syscall.SysProcAttr{Pdeathsig: syscall.SIGKILL} // also if the test is killed
 	m.cmd.Stdout, m.cmd.Stderr = &m.said, &m.said
 	if err := m.cmd.Start(); err != nil {
 		t.Fatal(err)

@@ -92,13 +92,13 @@ crictl runp --runtime runc-traced /tmp/pod.json
 	watch = `
 shimtrace status --watch >/tmp/watch &
 until [ -s /tmp/watch ]; do kill -0 $!; sleep 0.1; done
-kill -INT $!
+kill $!
 wait $! || true
 `
 	forward = `
 shimtrace forward --all --otlp-endpoint http://127.0.0.1:4318 2>/tmp/forward &
 until grep -q 'listening for agents' /tmp/forward; do kill -0 $!; sleep 0.1; done
-kill -INT $!
+kill $!
 wait $!
 `
 )
@@ -132,14 +132,13 @@ var rules = map[string]rule{
 	"shimtrace status":                                              {before: onDemand, says: []string{"default/web-0"}},
 	"shimtrace status --watch":                                      {instead: watch},
 	"shimtrace off all":                                             {says: []string{"default/web-0"}},
-	"shimtrace upgrade":                                             {after: withoutPods + "rm /etc/shimtrace/config.toml"},
+	"shimtrace upgrade":                                             {after: withoutPods},
 	"shimtrace forward --all --otlp-endpoint http://127.0.0.1:4318": {before: withoutPods, instead: forward},
-	"ln -s /usr/bin/containerd-shim-traced-v2 /usr/local/bin/containerd-shim-runc-v2": {
-		before: withoutPods,
-		after: `
+	"ln -s /usr/bin/containerd-shim-traced-v2 /usr/local/bin/containerd-shim-runc-v2": {before: withoutPods + "rm /etc/shimtrace/config.toml"},
+	"systemctl restart containerd": {after: `
 ctr run --rm docker.io/library/alpine:latest every true
 shimtrace show every
 rm /usr/local/bin/containerd-shim-runc-v2
-`,
-	},
+systemctl restart containerd
+`},
 }

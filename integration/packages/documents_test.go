@@ -1,6 +1,7 @@
 package packages
 
 import (
+	"context"
 	_ "embed"
 	"os"
 	"path/filepath"
@@ -18,6 +19,9 @@ import (
 //go:embed containerd.sh
 var containerd string
 
+// endless is how long a command takes at least that does not end.
+const endless = 3 * time.Minute
+
 // TestDocuments runs the documents' commands as they stand there, in their order, on a
 // machine with systemd and containerd, beginning with the package's installation. When the
 // package is purged, the machine is as it was before.
@@ -25,7 +29,9 @@ func TestDocuments(t *testing.T) {
 	m := machine.Start(t)
 	run := func(script string) string {
 		t.Helper()
-		out, err := m.Run(t.Context(), "cd "+traced.Root()+"\n"+script)
+		ctx, cancel := context.WithTimeout(t.Context(), endless)
+		defer cancel()
+		out, err := m.Run(ctx, "cd "+traced.Root()+"\n"+script)
 		if err != nil {
 			t.Fatalf("%s: %v", script, err)
 		}

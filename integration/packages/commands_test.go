@@ -132,6 +132,7 @@ var rules = map[string]rule{
 	"shimtrace status":                                              {before: onDemand, says: []string{"default/web-0"}},
 	"shimtrace status --watch":                                      {instead: watch},
 	"shimtrace off all":                                             {says: []string{"default/web-0"}},
+	"shimtrace upgrade --dry-run":                                   {before: withoutPods + "crictl runp --runtime runc-traced pod.json"},
 	"shimtrace upgrade":                                             {after: withoutPods},
 	"shimtrace forward --all --otlp-endpoint http://127.0.0.1:4318": {before: withoutPods, instead: forward},
 	"ln -s /usr/bin/containerd-shim-traced-v2 /usr/local/bin/containerd-shim-runc-v2": {before: withoutPods + "rm /etc/shimtrace/config.toml"},

@@ -29,9 +29,9 @@ test-unit: ## test the packages, with the race detector
 test-integration: ## test against real daemons and in guests, as root
 	./integration/test.sh tools guests integration kata
 
-test-release: deps tools ## build a whole release twice, compare and open it, install its packages, run its arm64; render the chart
+test-release: deps tools ## build a whole release twice, install its packages, run its arm64 and the documents' commands; render the chart
 	SHIMTRACE_RELEASE=all ./integration/test.sh release cluster
-	SHIMTRACE_RELEASE=all $(GO) -C integration test -count=1 -timeout 10m ./packages
+	SHIMTRACE_RELEASE=all $(GO) -C integration test -count=1 -timeout 15m ./machine ./packages
 
 release: ## build archives, Debian and RPM packages, checksums and bills of materials into dist/
 	$(GO) -C release run . -out ../dist

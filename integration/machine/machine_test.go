@@ -8,6 +8,9 @@ import (
 
 // TestMachine: a service runs in it, and what is written there is not here.
 func TestMachine(t *testing.T) {
+	if os.Getenv("SHIMTRACE_RELEASE") != "all" {
+		t.Skip("for the tests of a release: make test-release")
+	}
 	m := Start(t)
 	out, err := m.Run(t.Context(), `
 		mkdir -p /etc/machine-test /run/systemd/system

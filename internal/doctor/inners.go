@@ -23,7 +23,7 @@ const runTime = 5 * time.Second
 func inners(ctx context.Context, s *site) (all []Finding) {
 	seen := make(map[shimname.Name]bool)
 	for _, l := range s.links {
-		if seen[l.inner] || l.target == "" || !programs.Ours(l.target) {
+		if seen[l.inner] || l.target == "" || !l.ours {
 			continue
 		}
 		seen[l.inner] = true

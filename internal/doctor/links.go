@@ -19,7 +19,7 @@ func links(_ context.Context, s *site) (all []Finding) {
 		switch {
 		case l.target == "":
 			all = append(all, Finding{Level: Error, What: "the link leads nowhere: containers of its runtime fail to start", Where: l.path, Do: do})
-		case !programs.Ours(l.target):
+		case !l.ours:
 			all = append(all, Finding{Level: Error, What: "it has the name of one of shimtrace's links, but is not its shim", Where: l.path, Do: do + " --force, or remove it"})
 		case shadowed && before.target != l.target:
 			all = append(all, Finding{Level: Warning, What: fmt.Sprintf("%s comes first on containerd's PATH, and is another program", before.path), Where: l.path, Do: "remove one of the two"})

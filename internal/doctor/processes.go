@@ -24,10 +24,9 @@ func processes(ctx context.Context, s *site) (all []Finding) {
 		}
 		return []Finding{{Level: Error, What: "relays refuse the state directory, and nothing is traced: " + err.Error(), Where: dir, Do: "chown root and chmod 700 it, or set state_dir of [relay]"}}
 	}
-	relays := s.relays()
 	living := 0
-	for _, r := range relays {
-		if control.Listens(ctx, r.RelaySock) {
+	for _, r := range s.relays(ctx) {
+		if r.lives {
 			living++
 		}
 	}
@@ -55,8 +54,22 @@ func processes(ctx context.Context, s *site) (all []Finding) {
 	return all
 }
 
-// relays returns the relays that have files in the state directory.
-func (s *site) relays() []control.Relay {
+// knownRelay is one that has files in the state directory.
+type knownRelay struct {
+	control.Relay
+	lives bool
+}
+
+// relays returns the relays that have files in the state directory, and connects to each
+// once for all checks.
+func (s *site) relays(ctx context.Context) []knownRelay {
+	if s.asked {
+		return s.known
+	}
 	all, _ := control.List(s.config.Relay.StateDir)
-	return all
+	for _, r := range all {
+		s.known = append(s.known, knownRelay{r, control.Listens(ctx, r.RelaySock)})
+	}
+	s.asked = true
+	return s.known
 }

@@ -36,14 +36,19 @@ type site struct {
 	config config.Config
 	report config.Report
 	links  []link
+	// known are the relays, once they have been asked for.
+	known []knownRelay
+	asked bool
 }
 
 // link is one name under which containerd would find our shim.
 type link struct {
 	path  string
 	inner shimname.Name
-	// target is the program, links resolved; empty if the link leads nowhere.
+	// target is the program, links resolved; empty if the link leads nowhere. ours: it is our
+	// shim.
 	target string
+	ours   bool
 }
 
 func newSite(o Options) *site {
@@ -123,6 +128,7 @@ func (s *site) findLinks() {
 	if s.live() && s.Tool != "" {
 		dirs = append(dirs, filepath.Dir(s.Tool))
 	}
+	ours := make(map[string]bool)
 	var seen []string
 	for _, dir := range dirs {
 		real, err := filepath.EvalSymlinks(s.in(dir)) // /bin is /usr/bin
@@ -137,7 +143,12 @@ func (s *site) findLinks() {
 				continue
 			}
 			target, _ := filepath.EvalSymlinks(p)
-			s.links = append(s.links, link{path: filepath.Join(dir, filepath.Base(p)), inner: n, target: target})
+			is, known := ours[target]
+			if !known {
+				is = programs.Ours(target)
+				ours[target] = is
+			}
+			s.links = append(s.links, link{path: filepath.Join(dir, filepath.Base(p)), inner: n, target: target, ours: is})
 		}
 	}
 }

@@ -7,7 +7,6 @@ import (
 	"path/filepath"
 
 	"github.com/shimtrace/shimtrace/internal/guard"
-	"github.com/shimtrace/shimtrace/internal/programs"
 	"github.com/shimtrace/shimtrace/internal/shimname"
 )
 
@@ -17,7 +16,7 @@ func versions(ctx context.Context, s *site) (all []Finding) {
 	own := buildOf(s.Tool)
 	seen := make(map[string]bool)
 	for _, l := range s.links {
-		if l.target == "" || seen[l.target] || !programs.Ours(l.target) {
+		if l.target == "" || seen[l.target] || !l.ours {
 			continue
 		}
 		seen[l.target] = true

@@ -103,6 +103,11 @@ wait $!
 `
 )
 
+// recorded waits until a sandbox is in the journal, where relays write a moment later.
+func recorded(name string) string {
+	return "until shimtrace show " + name + " >/dev/null 2>&1; do sleep 0.1; done"
+}
+
 // install is the documents' first command.
 const install = "apt install ./shimtrace_*_amd64.deb"
 
@@ -120,10 +125,11 @@ var rules = map[string]rule{
 	"kubectl shimtrace show default/web-0":                                                 {elsewhere: "needs a cluster; deploy runs the plugin with a kubectl of its own"},
 
 	"install deploy/kubectl-shimtrace /usr/local/bin/":              {after: "rm /usr/local/bin/kubectl-shimtrace"},
+	"shimtrace show first":                                          {before: recorded("first")},
 	"bin/shimtrace install --dry-run":                               {says: []string{"would copy   /usr/local/bin/shimtrace"}},
-	"shimtrace show hello":                                          {says: []string{"sandbox hello", "Task/Create"}},
+	"shimtrace show hello":                                          {before: recorded("hello"), says: []string{"sandbox hello", "Task/Create"}},
 	"shimtrace install --restart":                                   {says: []string{"containerd has been restarted, and its CRI has loaded: ", "runc-traced"}},
-	"shimtrace show default/web":                                    {says: []string{"pod default/web", "Task/Create"}},
+	"shimtrace show default/web":                                    {before: recorded("default/web"), says: []string{"pod default/web", "Task/Create"}},
 	"shimtrace explain default/web":                                 {says: []string{"critical path"}},
 	"shimtrace install --kata --restart":                            {before: withKata, says: []string{"kata-traced"}},
 	"shimtrace install --kata":                                      {before: withKata},
@@ -138,7 +144,7 @@ var rules = map[string]rule{
 	"ln -s /usr/bin/containerd-shim-traced-v2 /usr/local/bin/containerd-shim-runc-v2": {before: withoutPods + "rm /etc/shimtrace/config.toml"},
 	"systemctl restart containerd": {after: `
 ctr run --rm docker.io/library/alpine:latest every true
-shimtrace show every
+` + recorded("every") + `
 rm /usr/local/bin/containerd-shim-runc-v2
 systemctl restart containerd
 `},

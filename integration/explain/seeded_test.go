@@ -13,10 +13,8 @@ import (
 	"github.com/shimtrace/shimtrace/internal/explain/seeded"
 )
 
-// besides are what a busy machine may suffer from as well.
-var besides = []string{"host-pressure", "cold-page-cache"}
-
-func also(more ...string) []string { return append(more, besides...) }
+// also returns what else may be named: what the test's machine suffers from is so.
+func also(more ...string) []string { return append(more, seeded.Pressed) }
 
 // TestSeededByTheCaller: what containerd and its callers do before they ask the shim.
 func TestSeededByTheCaller(t *testing.T) {

@@ -5,6 +5,7 @@ import (
 	"errors"
 
 	"github.com/shimtrace/shimtrace/internal/explain"
+	"github.com/shimtrace/shimtrace/internal/explain/causes"
 	"github.com/shimtrace/shimtrace/internal/export/journal"
 	"github.com/shimtrace/shimtrace/internal/waterfall"
 )
@@ -12,16 +13,18 @@ import (
 // Explain explains what the journal has of a sandbox so far, nil if that is nothing.
 func (in *Install) Explain(sandbox string) (*explain.Explanation, error) {
 	var all []journal.Record
-	x, lost := waterfall.NewIndex(), make(map[string]int)
+	x, losses := waterfall.NewIndex(), []causes.Loss(nil)
 	_, err := journal.Scan(in.Journal, func(r journal.Record) error {
 		r.Payload = bytes.Clone(r.Payload)
 		switch r.Kind {
-		case journal.KindDrops, journal.KindCarried:
+		case journal.KindDrops:
 			drops, err := r.Drops()
 			for reason, n := range drops {
-				lost[reason] += n
+				losses = append(losses, causes.Loss{At: r.Time, Reason: reason, Spans: n})
 			}
 			return err
+		case journal.KindCarried:
+			return nil
 		case journal.KindPosted:
 			all = append(all, r)
 			return x.AddPosted(r.Payload, r.Time)
@@ -46,7 +49,7 @@ func (in *Install) Explain(sandbox string) (*explain.Explanation, error) {
 				errs = append(errs, b.Add(r.Payload))
 			}
 		}
-		return explain.Explain(story, b.Tree(), lost), errors.Join(errs...)
+		return explain.Explain(story, b.Tree(), losses), errors.Join(errs...)
 	}
 	return nil, nil
 }

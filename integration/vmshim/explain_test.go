@@ -30,9 +30,6 @@ func explained(t *testing.T, in *traced.Install, sandbox string) *explain.Explan
 	return e
 }
 
-// besides are what a busy machine may suffer from as well.
-var besides = []string{"host-pressure", "cold-page-cache"}
-
 // TestExplainLateAgent: the agent listens three seconds after the VMM.
 func TestExplainLateAgent(t *testing.T) {
 	shipper, err := traced.ImpatientShipper(t.TempDir())
@@ -43,7 +40,7 @@ func TestExplainLateAgent(t *testing.T) {
 	waitSpans(t, in, "c1", "root-span", "shim delete", "rootSpan")
 	wantBoot(t, in)
 	e := explained(t, in, "c1")
-	seeded.Named(t, seeded.Cause{ID: "late-agent", How: "an agent that answers three seconds after the VMM is up", Parts: seeded.VM, Also: besides}, e)
+	seeded.Named(t, seeded.Cause{ID: "late-agent", How: "an agent that answers three seconds after the VMM is up", Parts: seeded.VM, Also: []string{seeded.Pressed}}, e)
 }
 
 // wantBoot checks that the VM's boot is a span below the call that made the VM, with the

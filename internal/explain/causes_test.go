@@ -1,12 +1,17 @@
 package explain_test
 
 import (
+	"slices"
+	"strings"
 	"testing"
 	"time"
 
+	"github.com/shimtrace/shimtrace/internal/explain"
+	"github.com/shimtrace/shimtrace/internal/explain/causes"
 	"github.com/shimtrace/shimtrace/internal/explain/seeded"
 	"github.com/shimtrace/shimtrace/internal/names"
 	"github.com/shimtrace/shimtrace/internal/waterfall/storytest"
+	"github.com/shimtrace/shimtrace/internal/waterfall/treetest"
 
 	commonpb "go.opentelemetry.io/proto/otlp/common/v1"
 )
@@ -103,6 +108,43 @@ func TestHealthy(t *testing.T) {
 		}
 		if e.Coverage.Share() > seeded.Limit {
 			t.Errorf("%s: %.1f %% without an owner\n%s", name, 100*e.Coverage.Share(), e)
+		}
+	}
+}
+
+// TestBusyHost: what takes longer than usual on a host without CPU time is put down to
+// that, unless it takes longer than that explains.
+func TestBusyHost(t *testing.T) {
+	busy := attrs(integer(names.PressureCPU, int64(10*time.Second))) // all of the time
+	e := of(t, (&pod{cni: 900 * ms, inner: 2 * time.Second, own: 200 * ms, sandbox: busy}).runc().data())
+	if len(e.Causes) != 1 || e.Causes[0].ID != seeded.Pressed || !slices.Equal(e.Causes[0].Covers, []string{"cni", "own-shim", "shimtrace"}) || !strings.Contains(e.String(), "inner start took 2.00s, usually less than 500ms") {
+		t.Errorf("%s", e)
+	}
+	e = of(t, (&pod{cni: 6 * time.Second, inner: 5 * time.Second, sandbox: busy}).runc().data())
+	var found []string
+	for _, c := range e.Causes {
+		found = append(found, c.ID)
+	}
+	if slices.Sort(found); !slices.Equal(found, []string{"cni", seeded.Pressed, "own-shim"}) {
+		t.Errorf("%s", e)
+	}
+}
+
+// TestLostSpans: only what was lost during the start may leave a hole in it.
+func TestLostSpans(t *testing.T) {
+	story, tree := treetest.Only(t, (&pod{}).runc().data())
+	at := time.Unix(0, int64(story.Interval().From))
+	for _, tt := range []struct {
+		after  time.Duration
+		reason string
+		named  bool
+	}{
+		{time.Second, "queue_full", true}, {-time.Second, "queue_full", false}, {time.Hour, "queue_full", false},
+		{time.Second, "retention", false}, {time.Second, "kept_out", false},
+	} {
+		e := explain.Explain(story, tree, []causes.Loss{{At: at.Add(tt.after), Reason: tt.reason, Spans: 3}})
+		if named := len(e.Causes) == 1 && e.Causes[0].ID == "lost-spans"; named != tt.named || len(e.Causes) > 1 {
+			t.Errorf("%v: %s", tt, e)
 		}
 	}
 }

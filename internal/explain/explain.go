@@ -17,12 +17,12 @@ type Explanation struct {
 	Coverage Coverage
 }
 
-// Explain explains a story by its tree, which was built with details. lost are the spans
-// that the journal lost, by reason.
-func Explain(story *waterfall.Story, tree *waterfall.Tree, lost map[string]int) *Explanation {
+// Explain explains a story by its tree, which was built with details. losses are what the
+// journal counted as lost.
+func Explain(story *waterfall.Story, tree *waterfall.Tree, losses []causes.Loss) *Explanation {
 	e := &Explanation{Story: story, Start: critical.Find(story, tree)}
 	if e.Start != nil {
-		e.Causes = causes.Find(e.Start, lost)
+		e.Causes = causes.Find(e.Start, losses)
 		e.Coverage = cover(e.Start, e.Causes)
 	}
 	return e

@@ -7,6 +7,7 @@ import (
 	"time"
 
 	"github.com/shimtrace/shimtrace/internal/explain"
+	"github.com/shimtrace/shimtrace/internal/explain/causes"
 	"github.com/shimtrace/shimtrace/internal/names"
 	"github.com/shimtrace/shimtrace/internal/waterfall"
 	"github.com/shimtrace/shimtrace/internal/waterfall/storytest"
@@ -63,7 +64,7 @@ func FuzzExplain(f *testing.F) {
 			if err := b.Add(message); err != nil {
 				t.Fatal(err)
 			}
-			e := explain.Explain(story, b.Tree(), map[string]int{"queue_full": 1})
+			e := explain.Explain(story, b.Tree(), []causes.Loss{{At: time.Unix(0, int64(story.Interval().From)), Reason: "queue_full", Spans: 1}})
 			_, _, _ = e.Text(), e.Head(), e.Critical()
 			if out, err := json.Marshal(e); err != nil || !json.Valid(out) {
 				t.Fatal(err)

@@ -62,6 +62,7 @@ type (
 		Remedy   string        `json:"remedy"`
 		Cost     time.Duration `json:"cost_ns,omitempty"`
 		Inferred bool          `json:"inferred,omitempty"`
+		Covers   []string      `json:"covers,omitempty"` // ids of causes that it accounts for
 	}
 )
 
@@ -104,6 +105,6 @@ func (e *Explanation) fill(o *startJSON) {
 		o.Coverage.Stretches = append(o.Coverage.Stretches, stretchJSON{segment(&d.Segment), d.Where(), d.Named, d.Cause})
 	}
 	for _, c := range e.Causes {
-		o.Causes = append(o.Causes, causeJSON{c.ID, c.Sentence, c.Evidence, c.Why, c.Source, c.Remedy, c.Cost, c.Inferred})
+		o.Causes = append(o.Causes, causeJSON{c.ID, c.Sentence, c.Evidence, c.Why, c.Source, c.Remedy, c.Cost, c.Inferred, c.Covers})
 	}
 }

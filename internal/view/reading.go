@@ -11,6 +11,7 @@ import (
 	"strings"
 
 	"github.com/shimtrace/shimtrace/internal/console"
+	"github.com/shimtrace/shimtrace/internal/explain/causes"
 	"github.com/shimtrace/shimtrace/internal/export/journal"
 	"github.com/shimtrace/shimtrace/internal/losses"
 	"github.com/shimtrace/shimtrace/internal/waterfall"
@@ -26,6 +27,7 @@ type Reader struct {
 
 	stats   journal.Stats
 	drops   map[string]int // spans lost, by reason
+	losses  []causes.Loss  // the same, but for those that removed segments told of
 	unknown int            // intact records that could not be decoded
 
 	others             []*waterfall.Story // traces of other programs alone
@@ -34,7 +36,7 @@ type Reader struct {
 
 // scan calls fn with each traces record, the oldest first.
 func (r *Reader) scan(fn func(journal.Record) error) error {
-	r.drops, r.unknown = make(map[string]int), 0
+	r.drops, r.losses, r.unknown = make(map[string]int), nil, 0
 	var err error
 	r.stats, err = journal.Scan(r.Dir, func(rec journal.Record) error {
 		switch rec.Kind {
@@ -48,12 +50,18 @@ func (r *Reader) scan(fn func(journal.Record) error) error {
 			}
 			for reason, spans := range drops {
 				r.drops[reason] += spans
+				if rec.Kind == journal.KindDrops && len(r.losses) < maxLosses {
+					r.losses = append(r.losses, causes.Loss{At: rec.Time, Reason: reason, Spans: spans})
+				}
 			}
 		}
 		return nil
 	})
 	return whoMay(err)
 }
+
+// maxLosses bounds the losses that are told apart.
+const maxLosses = 1 << 14
 
 // whoMay adds to an error of a journal that may not be read who may read it.
 func whoMay(err error) error {

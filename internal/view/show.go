@@ -78,7 +78,7 @@ func (r *Reader) whole(query string, f Filter, fn func(*waterfall.Story, *waterf
 	if err != nil {
 		return err
 	}
-	return fn(s, t, explain.Explain(s, t, r.drops))
+	return fn(s, t, explain.Explain(s, t, r.losses))
 }
 
 func (r *Reader) one(query string, f Filter) (*waterfall.Story, error) {

@@ -25,7 +25,7 @@ func (f *facts) attempts() int {
 // lateAgent finds a guest whose boot, until the agent listens, takes long.
 func lateAgent(f *facts) *Cause {
 	explains, cost := f.path(func(g *critical.Segment) bool { return g.Layer == critical.GuestKernel })
-	if cost < slowBoot || !f.worth(cost) {
+	if !f.worth(cost) || !f.unusual(cost, slowBoot, "the guest's boot") {
 		return nil
 	}
 	c := &Cause{Cost: cost, Explains: explains, Inferred: len(f.byName[names.GuestBoot]) == 0}
@@ -49,6 +49,10 @@ func lateAgent(f *facts) *Cause {
 	return c
 }
 
+// slowConnect is the time from the agent's first span to its first request that a runtime
+// stays below that does not sleep.
+const slowConnect = 200 * time.Millisecond
+
 // backoff finds an agent that was up long before the runtime reached it.
 func backoff(f *facts) *Cause {
 	up := f.byName[names.AgentConnect]
@@ -58,7 +62,7 @@ func backoff(f *facts) *Cause {
 		pieces, sum := f.within(n.Interval())
 		explains, cost = append(explains, pieces...), cost+sum
 	}
-	if !f.worth(cost) || cost < 200*time.Millisecond {
+	if !f.worth(cost) || !f.unusual(cost, slowConnect, "the connection to the agent") {
 		return nil
 	}
 	n := longest(up)
@@ -78,7 +82,7 @@ const slowVMM = time.Second
 // vmmStart finds a VMM that takes long until its socket is there.
 func vmmStart(f *facts) *Cause {
 	explains, cost := f.path(func(g *critical.Segment) bool { return g.Layer == critical.VMM })
-	if cost < slowVMM || !f.worth(cost) {
+	if !f.worth(cost) || !f.unusual(cost, slowVMM, "the VMM's start") {
 		return nil
 	}
 	c := &Cause{Cost: cost, Explains: explains, Inferred: len(f.byName[names.VMMStart]) == 0}

@@ -92,7 +92,7 @@ const slowCNI = 500 * time.Millisecond
 // cni finds a CNI plugin that is slow.
 func cni(f *facts) *Cause {
 	nodes := f.others("cni.")
-	if n := longest(nodes); n == nil || length(n) < slowCNI {
+	if n := longest(nodes); n == nil || !f.unusual(length(n), slowCNI, title(n)) {
 		return nil
 	}
 	return f.spent(nodes, "The pod's network (CNI) took %s to set up")
@@ -107,7 +107,7 @@ func mounts(f *facts) *Cause {
 	explains, cost := f.path(func(g *critical.Segment) bool {
 		return g.Layer == critical.Containerd && g.After != nil && g.After.Name() == names.ShimStart
 	})
-	if !f.worth(cost) || cost < slowMounts {
+	if !f.worth(cost) || !f.unusual(cost, slowMounts, "what comes between the shim's start and its first call") {
 		return nil
 	}
 	return &Cause{
@@ -130,7 +130,7 @@ func idle(f *facts) *Cause {
 		evidence = append(evidence, stretch(g)+", without a call")
 		return true
 	})
-	if !f.worth(cost) {
+	if !f.worth(cost) || !f.unusual(cost, idleCaller, "the caller, between its calls,") {
 		return nil
 	}
 	return &Cause{

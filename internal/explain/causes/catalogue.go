@@ -1,5 +1,8 @@
 package causes
 
+// hostPressure is the rule with which is said what took long for want of CPU time alone.
+const hostPressure = "host-pressure"
+
 // Catalogue is every known cause. Sources are files and issues of the named projects.
 var Catalogue = [...]Rule{
 	{
@@ -92,7 +95,7 @@ var Catalogue = [...]Rule{
 	},
 	{
 		ID:     "slow-disk",
-		Looks:  "an OCI runtime that waits without computing, on a host that has CPUs to spare, as its pressure stall information says",
+		Looks:  "an OCI runtime that waits 300 ms without computing, on a host that has CPUs to spare, as its pressure stall information says",
 		Why:    "runc reads and writes the bundle, its state and the root file system; a frozen or slow disk holds it",
 		Source: "runc libcontainer/rootfs_linux.go, prepareRootfs; libcontainer/container_linux.go, saveState",
 		Remedy: "check the disks of /run, of containerd's root and of the snapshotter (iostat, fsfreeze, quotas)",
@@ -140,7 +143,7 @@ var Catalogue = [...]Rule{
 	},
 	{
 		ID:     "cold-page-cache",
-		Looks:  "many major page faults of the inner shim or the VMM in a long call",
+		Looks:  "many major page faults of the inner shim or the VMM in a long call, on a host whose processes waited for disks meanwhile, as its pressure stall information says",
 		Why:    "program, kernel and guest image are read from disk the first time",
 		Source: "proc_pid_stat(5), majflt",
 		Remedy: "start one pod beforehand, keep the image in the page cache (vmtouch), or use a faster disk",
@@ -155,8 +158,8 @@ var Catalogue = [...]Rule{
 		find:   throttled,
 	},
 	{
-		ID:     "host-pressure",
-		Looks:  "pressure stall information of the host: a third of the start for the CPU, a fifth for disks, a tenth for memory",
+		ID:     hostPressure,
+		Looks:  "pressure stall information of the host: 30 % of the start for the CPU, 20 % for disks, 10 % for memory",
 		Why:    "the host's processes wait for each other",
 		Source: "Linux Documentation/accounting/psi.rst",
 		Remedy: "start fewer pods at once, or look for who uses the host (top, iotop)",
@@ -180,7 +183,7 @@ var Catalogue = [...]Rule{
 	},
 	{
 		ID:     "lost-spans",
-		Looks:  "placeholders of spans that never arrived, spans that ended with a relay, losses that the journal counted",
+		Looks:  "placeholders of spans that never arrived, spans that ended with a relay, losses that the journal counted meanwhile",
 		Why:    "a time without a span may then be one whose span was lost",
 		Source: "docs/journal.md",
 		Remedy: "see docs/journal.md for each reason; start the pod again",

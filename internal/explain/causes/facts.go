@@ -15,15 +15,20 @@ import (
 // facts is a start as the rules ask for it.
 type facts struct {
 	*critical.Start
-	lost map[string]int
+	losses []Loss
 
 	nodes  []*waterfall.Node            // that began before the start was over
 	byName map[string][]*waterfall.Node // the same
 	calls  map[string][]*waterfall.Node // of the shim, by the task service's method
+
+	// explained says what took long for want of CPU time alone, covered which rules would
+	// have named it, and rule which one is asked now.
+	explained, covered []string
+	rule               string
 }
 
-func newFacts(s *critical.Start, lost map[string]int) *facts {
-	f := &facts{Start: s, lost: lost, byName: make(map[string][]*waterfall.Node), calls: make(map[string][]*waterfall.Node)}
+func newFacts(s *critical.Start, losses []Loss) *facts {
+	f := &facts{Start: s, losses: losses, byName: make(map[string][]*waterfall.Node), calls: make(map[string][]*waterfall.Node)}
 	for n := range s.Tree.All() {
 		if n.Span == nil || n.Start() == 0 || n.Start() >= s.To || n.End() < s.From {
 			continue

@@ -21,11 +21,14 @@ func throttled(f *facts) *Cause {
 	}
 }
 
-// pressures are the resources that a host may lack.
-var pressures = [...]struct {
+// pressureOf is a resource that a host may lack.
+type pressureOf struct {
 	key, what string
 	share     float64 // of the start
-}{
+}
+
+// pressures are those that the kernel counts.
+var pressures = [...]pressureOf{
 	{names.PressureCPU, "CPU time", 0.3},
 	{names.PressureIO, "its disks", 0.2},
 	{names.PressureMemory, "memory", 0.1},
@@ -34,15 +37,16 @@ var pressures = [...]struct {
 // pressure finds a host whose processes waited for a resource.
 func pressure(f *facts) *Cause {
 	var c *Cause
-	for _, p := range pressures {
-		d := f.evidence(p.key)
-		if !f.worth(d) || d < 100*time.Millisecond || float64(d) < p.share*float64(f.Length()) {
+	for i := range pressures {
+		p := &pressures[i]
+		if !f.short(p) {
 			continue
 		}
+		d := f.evidence(p.key)
 		if c == nil {
 			c = &Cause{Inferred: true, Sentence: fmt.Sprintf("The host was short of %s: processes waited for %s of the start's %s", p.what, dur(d), dur(f.Length()))}
 		}
-		c.Evidence = append(c.Evidence, fmt.Sprintf("%s=%d (%s)", p.key, d, f.share(d)))
+		c.Evidence = append(c.Evidence, fmt.Sprintf("%s=%d (%.0f %% of the sandbox's start)", p.key, d, 100*f.pressed(p)))
 		c.Cost = max(c.Cost, min(d, f.Length()))
 	}
 	return c
@@ -51,9 +55,14 @@ func pressure(f *facts) *Cause {
 // coldFaults is a number of pages read from disk that tells of a cold cache.
 const coldFaults = 50
 
-// coldCache finds programs and images that had to be read from disk.
+// faultTime is what a fault takes that waits for a flash disk, at least.
+const faultTime = 100 * time.Microsecond
+
+// coldCache finds programs and images that had to be read from disk, if that took long:
+// as long as processes of the host waited for disks, where the kernel counts that.
 func coldCache(f *facts) *Cause {
 	var c *Cause
+	pages := 0.0
 	for _, n := range f.match(critical.IsCall) {
 		inner, vmm := n.Span.Number(names.InnerFaults), n.Span.Number(names.VMMFaults)
 		if inner+vmm < coldFaults || !f.worth(length(n)) {
@@ -62,20 +71,36 @@ func coldCache(f *facts) *Cause {
 		if c == nil {
 			c = &Cause{Inferred: true, Sentence: fmt.Sprintf("%s%s read its programs from disk: probably the page cache was cold", title(n), f.which(n))}
 		}
+		pages += inner + vmm
 		c.Evidence = append(c.Evidence, fmt.Sprintf("%s: %.0f major page faults of the shim, %.0f of the VMM", title(n), inner, vmm))
+	}
+	if c == nil {
+		return nil
+	}
+	c.Cost = time.Duration(pages) * faultTime
+	if f.text(names.PressureIO) != "" {
+		c.Cost = f.evidence(names.PressureIO)
+		c.Evidence = append(c.Evidence, fmt.Sprintf("processes of the host waited for disks for %s", dur(c.Cost)))
+	}
+	if c.Cost = min(c.Cost, f.Length()); !f.worth(c.Cost) {
+		return nil
 	}
 	return c
 }
 
-// waiting are the helpers that took long without computing, though there were CPUs.
-// Without pressure stall information nobody knows whether there were.
+// slowWait is a time that an OCI runtime waits for nothing on a healthy host.
+const slowWait = 300 * time.Millisecond
+
+// waiting are the helpers that took long without computing, though there were CPUs: on a
+// host that is short of them, or without pressure stall information, nobody knows whether
+// they waited for one.
 func (f *facts) waiting() []*waterfall.Node {
-	if f.text(names.PressureCPU) == "" || float64(f.evidence(names.PressureCPU)) >= pressures[0].share*float64(f.Length()) {
+	if cpu := &pressures[0]; f.text(cpu.key) == "" || f.pressed(cpu) >= cpu.share {
 		return nil
 	}
 	return f.match(func(n *waterfall.Node) bool {
 		cpu := n.Span.Number(names.ProcessCPUTime)
-		return critical.IsOCIRuntime(n) && f.worth(length(n)) && length(n) >= 200*time.Millisecond && n.Span.Attr(names.ProcessCPUTime) != "" && cpu < float64(length(n))/5
+		return critical.IsOCIRuntime(n) && length(n) >= slowWait && n.Span.Attr(names.ProcessCPUTime) != "" && cpu < float64(length(n))/5
 	})
 }
 
@@ -102,10 +127,10 @@ func (f *facts) waits(nodes []*waterfall.Node, whatFor string) *Cause {
 		is[n] = true
 	}
 	explains, cost := f.path(func(g *critical.Segment) bool { return g.Node != nil && is[g.Node] })
-	if !f.worth(cost) || cost < 200*time.Millisecond {
+	n := longest(nodes)
+	if n == nil || !f.worth(cost) || cost < slowWait {
 		return nil
 	}
-	n := longest(nodes)
 	return &Cause{
 		Sentence: fmt.Sprintf("%s%s waited %s, %s", title(n), f.which(n), dur(cost), whatFor),
 		Evidence: []string{fmt.Sprintf("%s, %s of CPU time", f.say(n), dur(time.Duration(n.Span.Number(names.ProcessCPUTime))))},

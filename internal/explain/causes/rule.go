@@ -32,19 +32,33 @@ type Cause struct {
 	// Cost is the time on the critical path that the cause explains, 0 if unknown.
 	Cost     time.Duration
 	Inferred bool
+	// Covers are the rules that would name something else which this cause explains.
+	Covers []string
 	// Explains are the stretches of the critical path that it explains.
 	Explains []waterfall.Interval
 }
 
-// Find returns the causes in a start, the costliest first. lost are the spans that the
-// journal lost, by reason.
-func Find(s *critical.Start, lost map[string]int) (out []Cause) {
-	f := newFacts(s, lost)
+// Loss is a number of spans that the journal counted as lost, at a moment.
+type Loss struct {
+	At     time.Time
+	Reason string
+	Spans  int
+}
+
+// Find returns the causes in a start, the costliest first. losses are the journal's.
+func Find(s *critical.Start, losses []Loss) (out []Cause) {
+	f := newFacts(s, losses)
 	for i := range Catalogue {
 		r := &Catalogue[i]
+		f.rule = r.ID
 		if c := r.find(f); c != nil {
 			c.Rule = r
 			out = append(out, *c)
+		}
+	}
+	for i := range out {
+		if out[i].ID == hostPressure {
+			out[i].Evidence, out[i].Covers = append(out[i].Evidence, f.explained...), f.covered
 		}
 	}
 	slices.SortStableFunc(out, func(a, b Cause) int { return cmp.Compare(b.Cost, a.Cost) })

@@ -29,11 +29,14 @@ func hook(f *facts) *Cause {
 	return c
 }
 
+// slowShim is a time for a shim's start that one stays below on a healthy host.
+const slowShim = 500 * time.Millisecond
+
 // ownShim finds an inner shim that takes long until it serves.
 func ownShim(f *facts) *Cause {
 	inner := f.byName[names.InnerStart]
 	n := longest(inner)
-	if n == nil || length(n) < 500*time.Millisecond {
+	if n == nil || !f.unusual(length(n), slowShim, title(n)) {
 		return nil
 	}
 	c := f.spent(inner, "The sandbox waited %s for its own shim: the inner shim took that long until it served")
@@ -54,9 +57,10 @@ func lostSpans(f *facts) *Cause {
 			c.Evidence = append(c.Evidence, fmt.Sprintf("%.0f ended with a relay (%s)", lost, waterfall.Clean(n.Span.Attr(names.ResumeCause))))
 		}
 	}
-	for _, reason := range slices.Sorted(maps.Keys(f.lost)) {
-		if n := f.lost[reason]; n > 0 && reason != losses.Retention.String() {
-			c.Evidence = append(c.Evidence, fmt.Sprintf("the journal lost %d (%s), of this or other sandboxes", n, waterfall.Clean(reason)))
+	lost := f.lost()
+	for _, reason := range slices.Sorted(maps.Keys(lost)) {
+		if n := lost[reason]; n > 0 {
+			c.Evidence = append(c.Evidence, fmt.Sprintf("the journal counted %d as lost meanwhile (%s), of this or other sandboxes", n, waterfall.Clean(reason)))
 		}
 	}
 	if len(c.Evidence) == 0 {
@@ -64,6 +68,23 @@ func lostSpans(f *facts) *Cause {
 	}
 	c.Sentence = "Some spans of this sandbox were lost: time without a span may have had one"
 	return c
+}
+
+// lossTime is how long after a start what was lost in it is counted, at the latest: by the
+// next append, of agents that send their spans every five seconds.
+const lossTime = 10 * time.Second
+
+// lost returns what was counted as lost during the start, by reason. What ends its
+// retention, or stays here, is not lost.
+func (f *facts) lost() map[string]int {
+	lost := make(map[string]int)
+	for _, l := range f.losses {
+		at := uint64(l.At.UnixNano())
+		if l.Reason != losses.Retention.String() && l.Reason != losses.KeptOut.String() && f.From <= at && at <= f.To+uint64(lossTime) {
+			lost[l.Reason] += l.Spans
+		}
+	}
+	return lost
 }
 
 // lifeLong reports whether a placeholder stands for a span that lasts as long as the
@@ -99,10 +120,13 @@ func firstLine(s *waterfall.Span) string {
 	return waterfall.Clean(line)
 }
 
+// slowOurs is a time for our own work that is a fault.
+const slowOurs = 100 * time.Millisecond
+
 // ours finds time that shimtrace itself took.
 func ours(f *facts) *Cause {
 	explains, cost := f.path(func(g *critical.Segment) bool { return g.Layer == critical.Ours })
-	if cost < 100*time.Millisecond || !f.worth(cost) {
+	if !f.worth(cost) || !f.unusual(cost, slowOurs, "shimtrace itself") {
 		return nil
 	}
 	return &Cause{

@@ -25,6 +25,9 @@ func Run(args []string) error {
 	if err != nil {
 		return err
 	}
+	if len(args) > 2 && args[1] == vmmCommand {
+		return runVMM(settings, args[2])
+	}
 	runc, err := exec.LookPath(settings.RuncShim)
 	if err != nil {
 		return fmt.Errorf("find the runc shim: %w", err)

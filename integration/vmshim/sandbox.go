@@ -23,6 +23,7 @@ import (
 type sandbox struct {
 	id     string
 	kill   bool
+	policy bool
 	output int // bytes that processes write, 0 if that is not known
 	vm     vm
 	client *client.AgentClient
@@ -54,7 +55,7 @@ const (
 
 // bootSandbox boots a VM and makes the sandbox in it, for the call of ctx.
 func bootSandbox(ctx, life context.Context, settings Settings, id string, spec *specs.Spec) (*sandbox, error) {
-	sb := &sandbox{id: id, kill: settings.Kill, output: settings.Output, processes: map[processID]*process{}}
+	sb := &sandbox{id: id, kill: settings.Kill, policy: settings.Policy, output: settings.Output, processes: map[processID]*process{}}
 	sb.life, sb.stop = context.WithCancel(life)
 	named := attribute.String("sandbox_id", id)
 	// The first span that is over, and it says whose the trace is.
@@ -84,6 +85,11 @@ func (sb *sandbox) connect(ctx context.Context, spec *specs.Spec) (err error) {
 	defer cancel()
 	if _, err := sb.client.HealthClient.Check(ctx, &agent.CheckRequest{}); err != nil {
 		return fmt.Errorf("check the agent: %w", err)
+	}
+	if sb.policy {
+		if _, err := sb.agent().SetPolicy(ctx, &agent.SetPolicyRequest{Policy: "package agent_policy\n\ndefault AllowRequestsFailingPolicy := true\n"}); err != nil {
+			return fmt.Errorf("set the policy: %w", err)
+		}
 	}
 	if hasNetwork(spec) {
 		if err := sb.setUpNetwork(ctx); err != nil {

@@ -17,6 +17,17 @@ type Settings struct {
 	AgentFlags []string
 	// External: the VM is there already; VMSHIM_MODE=external instead of process.
 	External bool
+	// VMM is the VMM's program: this one, under a VMM's name; VMSHIM_VMM. Without it the
+	// shim itself is the VMM.
+	VMM string
+	// Cmdline has kernel parameters of the guest, which the VMM is given; VMSHIM_CMDLINE.
+	Cmdline string
+	// VMMStart is how long the VMM takes before its hybrid socket appears;
+	// VMSHIM_VMM_START, 0 if not set.
+	VMMStart time.Duration
+	// Policy: the agent is sent a policy, as Kata's Go runtime does before the sandbox is
+	// created; VMSHIM_POLICY=on.
+	Policy bool
 	// Socket is the VMM's hybrid socket, with {sandbox} for the sandbox's id;
 	// VMSHIM_SOCKET, by default Cloud Hypervisor's under Kata's Go runtime. Of an
 	// external VM it can also be vsock://CID:PORT.
@@ -66,9 +77,12 @@ func settingsFromEnv() (Settings, error) {
 		}
 		return v == yes
 	}
-	boot, err := time.ParseDuration(get("VMSHIM_BOOT", "100ms"))
-	if err != nil {
-		failed = fmt.Errorf("VMSHIM_BOOT: %w", err)
+	duration := func(name, otherwise string) time.Duration {
+		d, err := time.ParseDuration(get(name, otherwise))
+		if err != nil {
+			failed = fmt.Errorf("%s: %w", name, err)
+		}
+		return d
 	}
 	output, err := strconv.Atoi(get("VMSHIM_OUTPUT", "0"))
 	if err != nil {
@@ -79,7 +93,11 @@ func settingsFromEnv() (Settings, error) {
 		AgentFlags: strings.Fields(os.Getenv("VMSHIM_AGENT_FLAGS")),
 		External:   choice("VMSHIM_MODE", "process", "external"),
 		Socket:     get("VMSHIM_SOCKET", defaultSocket),
-		Boot:       boot,
+		VMM:        os.Getenv("VMSHIM_VMM"),
+		Cmdline:    os.Getenv("VMSHIM_CMDLINE"),
+		VMMStart:   duration("VMSHIM_VMM_START", "0s"),
+		Policy:     choice("VMSHIM_POLICY", "off", "on"),
+		Boot:       duration("VMSHIM_BOOT", "100ms"),
 		Tracing:    choice("VMSHIM_TRACING", "off", "on"),
 		Jaeger:     os.Getenv("VMSHIM_JAEGER"),
 		Kill:       choice("VMSHIM_END", "flush", "kill"),

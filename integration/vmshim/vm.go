@@ -30,6 +30,9 @@ func bootVM(settings Settings, sandbox string) (vm, error) {
 		time.Sleep(settings.Boot)
 		return externalVM(settings.socket(sandbox)), nil
 	}
+	if settings.VMM != "" {
+		return bootVMM(settings, sandbox)
+	}
 	return bootProcess(settings, sandbox)
 }
 

@@ -1,11 +1,16 @@
 //! The command line.
 
+use std::collections::HashMap;
+use std::time::Duration;
+
 pub const USAGE: &str = "usage: agent --listen unix:///path|vsock://:1024 [flags]
   --export unix:///path|vsock://2:10240   where spans go; without it there are none
   --encoding json|bincode                 json as since Kata 3.29 (default), or bincode
   --flush-ms N                            between two batches, 5000 as in Kata
   --lose NAME                             never send spans of that name
   --fail METHOD[,METHOD]                  answer these requests with an error
+  --slow METHOD=MS[,METHOD=MS]            take that long for these requests, and say so on stderr
+  --virtiofs-ms N                         have the sandbox mount the shared directory, which takes that long
   --stdout-bytes N                        what each process writes before it is read empty";
 
 #[derive(Clone, Copy, Debug, PartialEq)]
@@ -22,11 +27,24 @@ pub struct Flags {
     pub flush_ms: u64,
     pub lose: Option<String>,
     pub fail: Option<String>,
+    pub slow: HashMap<String, Duration>,
+    pub virtiofs: Option<Duration>,
     pub stdout_bytes: usize,
 }
 
 /// The largest output of a process: tests of throughput need no more.
 const MAX_STDOUT: usize = 8 << 20;
+
+fn delays(value: &str) -> Result<HashMap<String, Duration>, String> {
+    let one = |part: &str| {
+        let (method, ms) = part.split_once('=')?;
+        Some((method.into(), Duration::from_millis(ms.parse().ok()?)))
+    };
+    value
+        .split(',')
+        .map(|part| one(part).ok_or(format!("--slow {value}: not METHOD=MS")))
+        .collect()
+}
 
 pub fn parse(mut args: impl Iterator<Item = String>) -> Result<Flags, String> {
     let mut flags = Flags {
@@ -36,6 +54,8 @@ pub fn parse(mut args: impl Iterator<Item = String>) -> Result<Flags, String> {
         flush_ms: 5000,
         lose: None,
         fail: None,
+        slow: HashMap::new(),
+        virtiofs: None,
         stdout_bytes: 0,
     };
     while let Some(flag) = args.next() {
@@ -59,6 +79,8 @@ pub fn parse(mut args: impl Iterator<Item = String>) -> Result<Flags, String> {
             "--flush-ms" => flags.flush_ms = number()? as u64,
             "--lose" => flags.lose = Some(value),
             "--fail" => flags.fail = Some(value),
+            "--slow" => flags.slow = delays(&value)?,
+            "--virtiofs-ms" => flags.virtiofs = Some(Duration::from_millis(number()? as u64)),
             "--stdout-bytes" => flags.stdout_bytes = number()?,
             _ => return Err(format!("unknown flag {flag}")),
         }

@@ -76,6 +76,8 @@ async fn start_sandbox(
             sandbox: sandbox.clone(),
             telemetry,
             fail: config.fail.clone().unwrap_or_default(),
+            slow: config.slow.clone(),
+            virtiofs: config.virtiofs,
         }));
     server.start().await?;
 

@@ -1,8 +1,10 @@
 //! What each RPC does and answers, and the spans inside it. They are named and
 //! nested as the agent's own functions are.
 
+use std::collections::HashMap;
 use std::sync::Arc;
 use std::thread;
+use std::time::Duration;
 
 use protobuf::CodedOutputStream;
 use tracing::{info_span, instrument};
@@ -17,6 +19,10 @@ pub struct Agent {
     pub telemetry: Telemetry,
     /// The methods that fail, with commas between them.
     pub fail: String,
+    /// How long these methods take.
+    pub slow: HashMap<String, Duration>,
+    /// How long it takes to mount the shared directory; none: it is not mounted.
+    pub virtiofs: Option<Duration>,
 }
 
 impl std::fmt::Debug for Agent {
@@ -56,6 +62,9 @@ impl Agent {
         }
         self.setup_shared_namespaces();
         add_storages(None, &self.sandbox);
+        if let Some(time) = self.virtiofs {
+            mount_shared(time);
+        }
         done(Ok(()))
     }
 
@@ -291,8 +300,31 @@ fn get_current_thread_ns_path(ns_type: &str) -> String {
     format!("/proc/1/task/107/ns/{ns_type}")
 }
 
+/// Waits for virtiofsd, as a mount does.
+fn mount_shared(time: Duration) {
+    mounted(
+        "kataShared",
+        "/run/kata-containers/shared/containers/",
+        "virtiofs",
+        "MsFlags(0x0)",
+        "",
+        || thread::sleep(time),
+    );
+}
+
 fn baremount(source: &str, destination: &str, fs_type: &str, flags: &str, options: &str) {
+    mounted(source, destination, fs_type, flags, options, || {});
+}
+
+fn mounted(
+    source: &str,
+    destination: &str,
+    fs_type: &str,
+    flags: &str,
+    options: &str,
+    wait: impl FnOnce(),
+) {
     // The agent prints paths in quotes and flags without.
     info_span!("baremount", source = ?source, destination = ?destination, fs_type, flags, options)
-        .in_scope(|| {});
+        .in_scope(wait);
 }

@@ -37,7 +37,7 @@ macro_rules! rpcs {
                         $(span = info_span!($span, "mod" = "rpc.rs", req = ?req);
                         (self.agent.telemetry.set_parent)(&span, &ctx.metadata);)?
                         let work = rpcs!(@work self, req $(, $function)?);
-                        traced(span, work).await
+                        traced(span, self.wait(), work).await
                     })*)*
                     other => Err((Code::UNIMPLEMENTED, other.into())),
                 }
@@ -48,8 +48,27 @@ macro_rules! rpcs {
     (@work $self:ident, $req:ident) => { async move { drop($req); Answer::Ok(Vec::new()) } };
 }
 
-async fn traced(span: Span, work: impl Future<Output = Answer>) -> Answer {
-    work.instrument(span).await
+async fn traced(
+    span: Span,
+    wait: impl Future<Output = ()>,
+    work: impl Future<Output = Answer>,
+) -> Answer {
+    async {
+        wait.await;
+        work.await
+    }
+    .instrument(span)
+    .await
+}
+
+impl Rpc {
+    /// Takes as long as the method is told to.
+    async fn wait(&self) {
+        if let Some(time) = self.agent.slow.get(self.method) {
+            crate::log(&format!("{} takes {time:?}", self.method));
+            tokio::time::sleep(*time).await;
+        }
+    }
 }
 
 rpcs! {

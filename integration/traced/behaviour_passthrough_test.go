@@ -255,9 +255,8 @@ func TestRacingFirstStarts(t *testing.T) {
 			break
 		}
 	}
-	if n := len(d.relays()); n != 1 {
-		t.Errorf("%d relays, want 1", n)
-	}
+	// Relays that came too late end by themselves, after their starts have answered.
+	until(t, "all relays but one to be gone", func() bool { return len(d.relays()) == 1 })
 	closeInner()
 }
 

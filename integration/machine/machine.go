@@ -37,10 +37,11 @@ type Machine struct {
 	ended     chan struct{}
 }
 
-// Start starts a machine and has it ended with the test. It skips the test where that
+// Start starts a machine and has it ended with the test. Of this machine's /tmp it has only
+// the directory of the sources, if that is there. It skips the test where that
 // needs what is not there: root, systemd, or a kernel that lets root mount and have
 // namespaces and cgroups.
-func Start(t *testing.T) *Machine {
+func Start(t *testing.T, sources string) *Machine {
 	t.Helper()
 	if os.Geteuid() != 0 {
 		t.Skip("a machine needs root")
@@ -55,7 +56,7 @@ func Start(t *testing.T) *Machine {
 		t.Fatal(err)
 	}
 	t.Cleanup(func() { m.removeCgroups(t) })
-	m.cmd = exec.Command(start, m.dir, m.name)
+	m.cmd = exec.Command(start, m.dir, m.name, sources)
 	m.cmd.SysProcAttr = &syscall.SysProcAttr{Pdeathsig: syscall.SIGKILL} // also if the test is killed
 	m.cmd.Stdout, m.cmd.Stderr = &m.said, &m.said
 	if err := m.cmd.Start(); err != nil {

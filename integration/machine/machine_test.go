@@ -11,7 +11,7 @@ func TestMachine(t *testing.T) {
 	if os.Getenv("SHIMTRACE_RELEASE") != "all" {
 		t.Skip("for the tests of a release: make test-release")
 	}
-	m := Start(t)
+	m := Start(t, t.TempDir())
 	out, err := m.Run(t.Context(), `
 		mkdir -p /etc/machine-test /run/systemd/system
 		echo hello >/etc/machine-test/greeting

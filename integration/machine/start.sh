@@ -1,9 +1,10 @@
 #!/bin/sh
 # Starts systemd as the first process of namespaces of its own, on this machine's files,
-# copied on write. $1 is an empty directory to mount on, $2 the name of its cgroups.
+# copied on write. $1 is an empty directory to mount on, $2 the name of its cgroups, $3 the
+# directory of the sources.
 set -eu
-dir=$1 name=$2
-if [ "${3:-}" = "" ]; then
+dir=$1 name=$2 sources=$3
+if [ "${4:-}" = "" ]; then
 	# In every hierarchy a cgroup, which is the root of those inside.
 	for h in /sys/fs/cgroup /sys/fs/cgroup/*; do
 		[ -e "$h/cgroup.procs" ] || continue
@@ -13,7 +14,7 @@ if [ "${3:-}" = "" ]; then
 		done
 		echo $$ >"$h/$name/cgroup.procs"
 	done
-	exec unshare --mount --pid --fork --kill-child --ipc --uts --net --cgroup "$0" "$dir" "$name" inside
+	exec unshare --mount --pid --fork --kill-child --ipc --uts --net --cgroup "$0" "$dir" "$name" "$sources" inside
 fi
 
 mount --make-rprivate /
@@ -27,6 +28,12 @@ mount -t proc proc proc
 mount -t sysfs -o ro sysfs sys
 mount -t tmpfs -o mode=755 run run
 mount -t tmpfs -o mode=1777 tmp tmp
+case $sources in
+/tmp/*)
+	mkdir -p "$dir/sources" "$dir/work-sources" ".$sources"
+	mount -t overlay -o "lowerdir=$sources,upperdir=$dir/sources,workdir=$dir/work-sources" sources ".$sources"
+	;;
+esac
 # containerd makes overlays, for which an overlay is no place.
 for d in var/lib/containerd var/lib/nerdctl var/lib/cni var/log; do
 	mkdir -p "$d"

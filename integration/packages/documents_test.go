@@ -29,7 +29,7 @@ func TestDocuments(t *testing.T) {
 	if !all {
 		t.Skip("takes a minute: make test-release")
 	}
-	m := machine.Start(t)
+	m := machine.Start(t, traced.Root())
 	run := func(script string) string {
 		t.Helper()
 		ctx, cancel := context.WithTimeout(t.Context(), endless)

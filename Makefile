@@ -6,7 +6,7 @@ BIN := bin
 # Tests that also pass while relays are killed: wrapped equals bare, relayed equals direct.
 KILLED := 'TestRelayedAsDirect|TestSameAsBare|TestInnerShimIsGivenTheSame|TestReusedIDs|TestManyAtOnce|TestRacingStartsShareARelay|TestExitWhileContainerdIsAway'
 
-.PHONY: release test-release build deps tools tools-vm test test-unit test-integration test-faults soak-faults test-backends test-vm lint fuzz soak bench bench-idle demo demo-vm picture install clean
+.PHONY: release test-release build deps tools tools-vm test test-unit test-integration test-faults soak-faults test-backends test-causes test-vm lint fuzz soak bench bench-idle demo demo-vm picture install clean
 
 build: ## build the shim, the relay and the operator's tool into bin/
 	CGO_ENABLED=0 $(GO) build -trimpath -ldflags "$(LDFLAGS)" -o $(BIN)/ ./cmd/...
@@ -44,6 +44,9 @@ test-faults: build tools ## inject every kind of fault under load, as root; SHIM
 test-backends: build ## build a real Jaeger and OpenTelemetry Collector, and compare what they have with the journal, as root
 	$(GO) -C integration run ./tools -backends
 	SHIMTRACE_BACKENDS=1 $(GO) -C integration test -count=1 -timeout 10m -v -run 'Jaeger|Collector|TailSampling|Zipkin' ./backends
+
+test-causes: build deps tools tools-vm ## seed causes in the VM-shaped shim, on a machine that is not busy, as root
+	SHIMTRACE_CAUSES=1 $(GO) -C integration/vmshim test -count=1 -timeout 5m -run Seeded ./...
 
 soak-faults: build tools ## kill KILLS (default 10000) processes of shimtrace under load, as root
 	SHIMTRACE_FAULTS=$(or $(KILLS),10000) $(GO) -C integration test -count=1 -timeout 6h -v -run TestKills ./faults

@@ -140,7 +140,7 @@ func TestLostSpans(t *testing.T) {
 		named  bool
 	}{
 		{time.Second, "queue_full", true}, {-time.Second, "queue_full", false}, {time.Hour, "queue_full", false},
-		{time.Second, "retention", false}, {time.Second, "kept_out", false},
+		{time.Second, "retention", false}, {time.Second, "kept_out", false}, {time.Second, "second: kept_out", false},
 	} {
 		e := explain.Explain(story, tree, []causes.Loss{{At: at.Add(tt.after), Reason: tt.reason, Spans: 3}})
 		if named := len(e.Causes) == 1 && e.Causes[0].ID == "lost-spans"; named != tt.named || len(e.Causes) > 1 {

@@ -80,7 +80,7 @@ func (f *facts) lost() map[string]int {
 	lost := make(map[string]int)
 	for _, l := range f.losses {
 		at := uint64(l.At.UnixNano())
-		if l.Reason != losses.Retention.String() && l.Reason != losses.KeptOut.String() && f.From <= at && at <= f.To+uint64(lossTime) {
+		if !losses.Intended(l.Reason) && f.From <= at && at <= f.To+uint64(lossTime) {
 			lost[l.Reason] += l.Spans
 		}
 	}

@@ -1,14 +1,13 @@
 package backends
 
 import (
-	"bytes"
 	"context"
 	"encoding/binary"
 	"fmt"
 	"os"
+	"os/exec"
 	"path/filepath"
 	"strings"
-	"sync"
 	"syscall"
 	"testing"
 	"time"
@@ -18,6 +17,7 @@ import (
 
 	"github.com/shimtrace/shimtrace/integration/otlprecv"
 	"github.com/shimtrace/shimtrace/integration/toolset"
+	"github.com/shimtrace/shimtrace/internal/testkit"
 )
 
 // pipe is a pipeline of a Collector, from a port of OTLP to a file.
@@ -144,14 +144,14 @@ func received(t *testing.T, file string, spans int) (all []otlprecv.Span) {
 
 // shipper returns a process that ships the journal once to a target with the given keys,
 // and what it says.
-func (s *site) shipper(ctx context.Context, t *testing.T, target, keys string) (run func() error, said *said, end func()) {
+func (s *site) shipper(ctx context.Context, t *testing.T, target, keys string) (cmd *exec.Cmd, said *testkit.Output) {
 	t.Helper()
 	config := write(t, "config.toml", fmt.Sprintf("[journal]\ndir = %q\n[relay]\nstate_dir = %q\n[export.target.%s]\n%s", s.Journal, s.TempDir(), target, keys))
-	said = newSaid()
-	cmd := s.Rig.Command(ctx, filepath.Join(s.Bin, "shimtrace"), "collect", "--once")
+	said = new(testkit.Output)
+	cmd = s.Rig.Command(ctx, filepath.Join(s.Bin, "shimtrace"), "collect", "--once")
 	cmd.Env = append(cmd.Environ(), "SHIMTRACE_CONFIG="+config)
 	cmd.Stderr = said
-	return cmd.Run, said, func() { _ = cmd.Process.Signal(syscall.SIGTERM) }
+	return cmd, said
 }
 
 // ship ships the journal.
@@ -159,8 +159,8 @@ func (s *site) ship(t *testing.T, target, keys string) {
 	t.Helper()
 	ctx, cancel := context.WithTimeout(t.Context(), 2*time.Minute)
 	defer cancel()
-	run, said, _ := s.shipper(ctx, t, target, keys)
-	if err := run(); err != nil {
+	cmd, said := s.shipper(ctx, t, target, keys)
+	if err := cmd.Run(); err != nil {
 		t.Fatalf("%v\n%s", err, said)
 	}
 }
@@ -170,9 +170,10 @@ func (s *site) refused(t *testing.T, keys, reason string) {
 	t.Helper()
 	ctx, cancel := context.WithCancel(t.Context())
 	defer cancel()
-	run, said, end := s.shipper(ctx, t, "refused", keys)
+	cmd, said := s.shipper(ctx, t, "refused", keys)
+	check(t, cmd.Start())
 	over := make(chan error, 1)
-	go func() { over <- run() }()
+	go func() { over <- cmd.Wait() }()
 	until(t, fmt.Sprintf("%q to be said", reason), func() bool {
 		if strings.Contains(strings.ToLower(said.String()), reason) {
 			return true
@@ -185,31 +186,11 @@ func (s *site) refused(t *testing.T, keys, reason string) {
 		return false
 	})
 	t.Logf("said: %s", said)
-	end()
+	_ = cmd.Process.Signal(syscall.SIGTERM)
 	if err := <-over; err == nil {
 		t.Errorf("it was taken:\n%s", said)
 	}
 	if strings.Contains(said.String(), "wrong-and-secret") {
 		t.Errorf("a secret is said:\n%s", said)
 	}
-}
-
-// said is what a process has said so far.
-type said struct {
-	mu   sync.Mutex
-	text bytes.Buffer
-}
-
-func newSaid() *said { return new(said) }
-
-func (s *said) Write(b []byte) (int, error) {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	return s.text.Write(b)
-}
-
-func (s *said) String() string {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	return s.text.String()
 }

@@ -33,12 +33,12 @@ type pipe struct {
 // through, loses nothing and is told why.
 func TestCollector(t *testing.T) {
 	program := filepath.Join(toolset.Collector.Dir(needed(t, toolset.Collector)), "otelcol")
-	ours, others := newAuthority(t), newAuthority(t)
-	cert, key := ours.issue("server", time.Hour)
-	oldCert, oldKey := ours.issue("old server", -time.Hour)
-	client, clientKey := ours.issue("client", time.Hour)
-	oldClient, oldClientKey := ours.issue("old client", -time.Hour)
-	stranger, strangerKey := others.issue("stranger", time.Hour)
+	ours, others := testkit.NewAuthority(t), testkit.NewAuthority(t)
+	cert, key := ours.IssueFiles(time.Hour)
+	oldCert, oldKey := ours.IssueFiles(-time.Hour)
+	client, clientKey := ours.IssueFiles(time.Hour)
+	oldClient, oldClientKey := ours.IssueFiles(-time.Hour)
+	stranger, strangerKey := others.IssueFiles(time.Hour)
 
 	dir := t.TempDir()
 	token := filepath.Join(dir, "token")
@@ -53,7 +53,7 @@ func TestCollector(t *testing.T) {
 			pipe{"plain", protocol, 4318 - i, ""},
 			pipe{"tls", protocol, 5318 - i, secured},
 			pipe{"expired", protocol, 6318 - i, fmt.Sprintf("tls: {cert_file: %q, key_file: %q}", oldCert, oldKey)},
-			pipe{"mtls", protocol, 7318 - i, fmt.Sprintf("tls: {cert_file: %q, key_file: %q, client_ca_file: %q}", cert, key, ours.file)},
+			pipe{"mtls", protocol, 7318 - i, fmt.Sprintf("tls: {cert_file: %q, key_file: %q, client_ca_file: %q}", cert, key, ours.File())},
 			pipe{"token", protocol, 8318 - i, secured + "\n        auth: {authenticator: bearertokenauth}"})
 	}
 	s := start(t)
@@ -61,7 +61,7 @@ func TestCollector(t *testing.T) {
 	s.serve(func() bool { return s.listens("127.0.0.1:4317") && s.listens("127.0.0.1:8318") },
 		program, "--config", collectorConfig(t, dir, pipes))
 
-	ca := fmt.Sprintf("ca = %q\n", ours.file)
+	ca := fmt.Sprintf("ca = %q\n", ours.File())
 	pair := func(cert, key string) string { return fmt.Sprintf("cert = %q\nkey = %q\n", cert, key) }
 	for _, p := range pipes {
 		endpoint := fmt.Sprintf("endpoint = 'https://127.0.0.1:%d'\nprotocol = 'grpc'\n", p.port)
@@ -73,7 +73,7 @@ func TestCollector(t *testing.T) {
 		}
 		good := map[string]string{"plain": "compression = 'none'\n", "tls": ca, "mtls": ca + pair(client, clientKey), "token": ca + fmt.Sprintf("header_files = { authorization = %q }\n", token)}
 		bad := map[string]map[string]struct{ keys, said string }{
-			"tls":     {"the host's authorities": {"", "unknown authority"}, "another authority": {fmt.Sprintf("ca = %q\n", others.file), "unknown authority"}},
+			"tls":     {"the host's authorities": {"", "unknown authority"}, "another authority": {fmt.Sprintf("ca = %q\n", others.File()), "unknown authority"}},
 			"expired": {"an expired server": {ca, "expired"}},
 			"mtls": {
 				"no certificate":             {ca, "certificate required"},

@@ -11,13 +11,14 @@ import (
 	"github.com/shimtrace/shimtrace/integration/otlprecv"
 	"github.com/shimtrace/shimtrace/integration/traced"
 	"github.com/shimtrace/shimtrace/internal/reliability"
+	"github.com/shimtrace/shimtrace/internal/testkit"
 )
 
 // TestCollectors has a collector fail in each way while containers live, start and end.
 // Nobody notices, and when it is well again it gets all.
 func TestCollectors(t *testing.T) {
-	trusted, authority := certificate(t)
-	stranger, _ := certificate(t)
+	ours := testkit.NewAuthority(t)
+	authority, trusted, stranger := ours.File(), ours.Issue(time.Hour), testkit.NewAuthority(t).Issue(time.Hour)
 	const plain, secure, nowhere = "http://" + collectorAddr, "https://" + collectorAddr, "http://192.0.2.9:4318"
 	for i, tt := range []struct {
 		fault    string

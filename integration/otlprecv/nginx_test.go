@@ -2,14 +2,9 @@ package otlprecv_test
 
 import (
 	"context"
-	"crypto/ecdsa"
-	"crypto/elliptic"
 	"crypto/rand"
-	"crypto/x509"
 	"encoding/hex"
-	"encoding/pem"
 	"fmt"
-	"math/big"
 	"net"
 	"os"
 	"os/exec"
@@ -45,7 +40,7 @@ func startNginx(t *testing.T, recv *otlprecv.Receiver) web {
 	t.Helper()
 	root := toolset.Nginx.Needed(t)
 	dir := t.TempDir()
-	writeCertificate(t, dir)
+	cert, key := testkit.NewAuthority(t).IssueFiles(time.Hour)
 	var servers strings.Builder
 	w := make(web)
 	add := func(name, listen, location string) {
@@ -74,7 +69,7 @@ func startNginx(t *testing.T, recv *otlprecv.Receiver) web {
 		temp += kind + "_temp_path " + dir + "/" + kind + ";\n"
 	}
 	conf := "user root;\ndaemon off;\nmaster_process off;\npid " + dir + "/pid;\nerror_log stderr crit;\nevents {}\nhttp {\naccess_log off;\n" +
-		"ssl_certificate " + dir + "/cert.pem;\nssl_certificate_key " + dir + "/key.pem;\n" + temp + servers.String() + "}\n"
+		"ssl_certificate " + cert + ";\nssl_certificate_key " + key + ";\n" + temp + servers.String() + "}\n"
 	for name, text := range map[string]string{"nginx.conf": conf, "html/index.html": "<title>files</title>"} {
 		path := filepath.Join(dir, name)
 		if err := os.MkdirAll(filepath.Dir(path), 0o755); err != nil {
@@ -108,28 +103,6 @@ func startNginx(t *testing.T, recv *otlprecv.Receiver) web {
 		})
 	}
 	return w
-}
-
-func writeCertificate(t *testing.T, dir string) {
-	t.Helper()
-	key, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
-	if err != nil {
-		t.Fatal(err)
-	}
-	template := &x509.Certificate{SerialNumber: big.NewInt(1), NotAfter: time.Now().Add(time.Hour), IPAddresses: []net.IP{net.IPv4(127, 0, 0, 1)}}
-	cert, err := x509.CreateCertificate(rand.Reader, template, template, key.Public(), key)
-	if err != nil {
-		t.Fatal(err)
-	}
-	secret, err := x509.MarshalECPrivateKey(key)
-	if err != nil {
-		t.Fatal(err)
-	}
-	for name, block := range map[string]*pem.Block{"cert.pem": {Type: "CERTIFICATE", Bytes: cert}, "key.pem": {Type: "EC PRIVATE KEY", Bytes: secret}} {
-		if err := os.WriteFile(filepath.Join(dir, name), pem.EncodeToMemory(block), 0o600); err != nil {
-			t.Fatal(err)
-		}
-	}
 }
 
 var eventually = testkit.Until

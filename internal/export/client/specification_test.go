@@ -16,6 +16,7 @@ import (
 	"google.golang.org/grpc/metadata"
 
 	"github.com/shimtrace/shimtrace/internal/config"
+	"github.com/shimtrace/shimtrace/internal/testkit"
 )
 
 const backendsPath = "../../../docs/backends.md"
@@ -221,22 +222,22 @@ func (t *trial) noEndpoint() {
 }
 
 func (t *trial) endpointGRPC() {
-	a := newAuthority(t.T)
-	open, secured := t.grpc(nil), t.grpc(&tls.Config{Certificates: []tls.Certificate{a.issue(time.Hour)}})
+	a := testkit.NewAuthority(t.T)
+	open, secured := t.grpc(nil), t.grpc(&tls.Config{Certificates: []tls.Certificate{a.Issue(time.Hour)}})
 	t.set("PROTOCOL", "grpc", "ENDPOINT", "http://"+open.address).taken()
 	t.set("PROTOCOL", "grpc", "ENDPOINT", open.address, "INSECURE", "true").taken()
-	t.set("PROTOCOL", "grpc", "ENDPOINT", "https://"+secured.address, "CERTIFICATE", a.file()).taken()
+	t.set("PROTOCOL", "grpc", "ENDPOINT", "https://"+secured.address, "CERTIFICATE", a.File()).taken()
 	if open.c.taken() != 2 || secured.c.taken() != 1 {
 		t.Errorf("%d and %d spans", open.c.taken(), secured.c.taken())
 	}
 }
 
 func (t *trial) insecure() {
-	a := newAuthority(t.T)
-	open, secured := t.grpc(nil), t.grpc(&tls.Config{Certificates: []tls.Certificate{a.issue(time.Hour)}})
+	a := testkit.NewAuthority(t.T)
+	open, secured := t.grpc(nil), t.grpc(&tls.Config{Certificates: []tls.Certificate{a.Issue(time.Hour)}})
 	t.set("PROTOCOL", "grpc", "ENDPOINT", open.address, "INSECURE", "true").taken()
-	t.set("PROTOCOL", "grpc", "ENDPOINT", secured.address, "CERTIFICATE", a.file()).taken()
-	t.set("PROTOCOL", "grpc", "ENDPOINT", secured.address, "INSECURE", "false", "CERTIFICATE", a.file()).taken()
+	t.set("PROTOCOL", "grpc", "ENDPOINT", secured.address, "CERTIFICATE", a.File()).taken()
+	t.set("PROTOCOL", "grpc", "ENDPOINT", secured.address, "INSECURE", "false", "CERTIFICATE", a.File()).taken()
 	t.set("PROTOCOL", "grpc", "ENDPOINT", "http://"+open.address, "INSECURE", "false").taken() // the scheme wins
 	if t.set("PROTOCOL", "grpc", "ENDPOINT", open.address).upload() == nil {
 		t.Error("an upload in plain text without a word")
@@ -244,11 +245,11 @@ func (t *trial) insecure() {
 }
 
 func (t *trial) certificate() {
-	a := newAuthority(t.T)
+	a := testkit.NewAuthority(t.T)
 	for protocol, serve := range map[string]func(*tls.Config) *seen{"http/protobuf": t.http, "grpc": t.grpc} {
-		s := serve(&tls.Config{Certificates: []tls.Certificate{a.issue(time.Hour)}, ClientAuth: tls.NoClientCert})
-		t.set("PROTOCOL", protocol, "ENDPOINT", "https://"+s.address, "CERTIFICATE", a.file()).taken()
-		if t.set("PROTOCOL", protocol, "ENDPOINT", "https://"+s.address, "CERTIFICATE", newAuthority(t.T).file()).upload() == nil {
+		s := serve(&tls.Config{Certificates: []tls.Certificate{a.Issue(time.Hour)}, ClientAuth: tls.NoClientCert})
+		t.set("PROTOCOL", protocol, "ENDPOINT", "https://"+s.address, "CERTIFICATE", a.File()).taken()
+		if t.set("PROTOCOL", protocol, "ENDPOINT", "https://"+s.address, "CERTIFICATE", testkit.NewAuthority(t.T).File()).upload() == nil {
 			t.Errorf("%s: another authority's certificate is trusted", protocol)
 		}
 	}
@@ -258,12 +259,11 @@ func (t *trial) certificate() {
 }
 
 func (t *trial) clientCertificate() {
-	a, dir := newAuthority(t.T), t.TempDir()
-	cert, key := filepath.Join(dir, "cert.pem"), filepath.Join(dir, "key.pem")
-	write(t.T, a.issue(time.Hour), cert, key)
+	a := testkit.NewAuthority(t.T)
+	cert, key := a.IssueFiles(time.Hour)
 	for protocol, serve := range map[string]func(*tls.Config) *seen{"http/protobuf": t.http, "grpc": t.grpc} {
-		s := serve(&tls.Config{Certificates: []tls.Certificate{a.issue(time.Hour)}, ClientAuth: tls.RequireAndVerifyClientCert, ClientCAs: a.pool()})
-		own := []string{"PROTOCOL", protocol, "ENDPOINT", "https://" + s.address, "CERTIFICATE", a.file()}
+		s := serve(&tls.Config{Certificates: []tls.Certificate{a.Issue(time.Hour)}, ClientAuth: tls.RequireAndVerifyClientCert, ClientCAs: a.Pool()})
+		own := []string{"PROTOCOL", protocol, "ENDPOINT", "https://" + s.address, "CERTIFICATE", a.File()}
 		t.set(append(own, "CLIENT_CERTIFICATE", cert, "CLIENT_KEY", key)...).taken()
 		if t.set(own...).upload() == nil {
 			t.Errorf("%s: taken without a certificate", protocol)

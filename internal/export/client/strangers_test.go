@@ -22,6 +22,7 @@ import (
 	"github.com/shimtrace/shimtrace/internal/export/journal"
 	"github.com/shimtrace/shimtrace/internal/export/ship"
 	"github.com/shimtrace/shimtrace/internal/reliability"
+	"github.com/shimtrace/shimtrace/internal/testkit"
 )
 
 // area is the part of docs/reliability.md that this package's tests write.
@@ -60,7 +61,7 @@ func serveHandler(t *testing.T, l net.Listener, h http.HandlerFunc) (stop func()
 }
 
 func anyTLS(t *testing.T, l net.Listener) func() {
-	cert := newAuthority(t).issue(time.Hour)
+	cert := testkit.NewAuthority(t).Issue(time.Hour)
 	srv := &http.Server{Handler: http.NotFoundHandler(), ErrorLog: quiet}
 	return serve(t, func() {
 		_ = srv.Serve(tls.NewListener(l, &tls.Config{Certificates: []tls.Certificate{cert}, NextProtos: []string{"h2", "http/1.1"}}))

@@ -35,7 +35,7 @@ func TestExplainLateAgent(t *testing.T) {
 	shipper, err := traced.ImpatientShipper(t.TempDir())
 	check(t, err)
 	in, runtime := wrapped(t, "inject = 'on'\n[jaeger]\nreceive = 'on'\n[export]\nshipper = '"+shipper+"'\n",
-		"VMSHIM_TRACING=on", "VMSHIM_JAEGER=http://"+runtimesEndpoint+"/api/traces", "VMSHIM_BOOT=3s")
+		"VMSHIM_TRACING=on", "VMSHIM_JAEGER=http://"+runtimesEndpoint+"/api/traces", "VMSHIM_AGENT_FLAGS=--flush-ms 200 --boot-ms 3000")
 	check(t, in.Rig.Ctr("run", "--rm", "--runtime", runtime.Shim(), image.Busybox, "c1", "true").Check())
 	waitSpans(t, in, "c1", "root-span", "shim delete", "rootSpan")
 	wantBoot(t, in)

@@ -5,6 +5,7 @@ use std::time::Duration;
 
 pub const USAGE: &str = "usage: agent --listen unix:///path|vsock://:1024 [flags]
   --export unix:///path|vsock://2:10240   where spans go; without it there are none
+  --boot-ms N                             do nothing for that long, as while the guest boots
   --encoding json|bincode                 json as since Kata 3.29 (default), or bincode
   --flush-ms N                            between two batches, 5000 as in Kata
   --lose NAME                             never send spans of that name
@@ -23,6 +24,7 @@ pub enum Encoding {
 pub struct Flags {
     pub listen: String,
     pub export: Option<String>,
+    pub boot: Duration,
     pub encoding: Encoding,
     pub flush_ms: u64,
     pub lose: Option<String>,
@@ -50,6 +52,7 @@ pub fn parse(mut args: impl Iterator<Item = String>) -> Result<Flags, String> {
     let mut flags = Flags {
         listen: String::new(),
         export: None,
+        boot: Duration::ZERO,
         encoding: Encoding::Json,
         flush_ms: 5000,
         lose: None,
@@ -69,6 +72,7 @@ pub fn parse(mut args: impl Iterator<Item = String>) -> Result<Flags, String> {
             // Any CID is -1 to ttrpc.
             "--listen" => flags.listen = value.replace("vsock://:", "vsock://-1:"),
             "--export" => flags.export = Some(value),
+            "--boot-ms" => flags.boot = Duration::from_millis(number()? as u64),
             "--encoding" => {
                 flags.encoding = match value.as_str() {
                     "json" => Encoding::Json,

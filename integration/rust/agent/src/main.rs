@@ -34,6 +34,7 @@ fn main() {
             std::process::exit(2);
         }
     };
+    std::thread::sleep(flags.boot);
     // Before there are threads: this is how both crates take their flush interval.
     std::env::set_var("OTEL_BSP_SCHEDULE_DELAY", flags.flush_ms.to_string());
     let runtime = tokio::runtime::Builder::new_multi_thread()

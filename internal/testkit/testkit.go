@@ -17,12 +17,19 @@ func Check(t testing.TB, err error) {
 	}
 }
 
-// Until waits until a condition holds, and ends the test if it does not in two minutes.
+// Until waits until a condition holds, and ends the test if it does not in two minutes. It
+// pauses for as long as looking takes: some conditions read all of a journal or of /proc,
+// and those who are waited for need the processor, too.
 func Until(t testing.TB, what string, holds func() bool) {
 	t.Helper()
-	for end := time.Now().Add(patience); !holds(); time.Sleep(2 * time.Millisecond) {
+	for end := time.Now().Add(patience); ; {
+		began := time.Now()
+		if holds() {
+			return
+		}
 		if time.Now().After(end) {
 			t.Fatalf("waited in vain for: %s", what)
 		}
+		time.Sleep(max(2*time.Millisecond, time.Since(began)))
 	}
 }

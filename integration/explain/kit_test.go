@@ -8,7 +8,6 @@ import (
 	"os"
 	"path/filepath"
 	"testing"
-	"time"
 
 	"google.golang.org/grpc/metadata"
 
@@ -49,7 +48,7 @@ func start(t *testing.T, opts traced.Options) *site {
 func (s *site) collect() {
 	s.Helper()
 	s.Serve(s.T)
-	s.until("the endpoint to listen", func() bool {
+	testkit.Until(s.T, "the endpoint to listen", func() bool {
 		for _, p := range traced.Find(s.Rig, traced.Collect) {
 			sockets, _ := os.ReadFile(fmt.Sprintf("/proc/%d/net/tcp", p.PID))
 			if bytes.Contains(sockets, []byte("0100007F:10DD 00000000:0000 0A")) {
@@ -62,15 +61,6 @@ func (s *site) collect() {
 
 var check = testkit.Check
 
-func (s *site) until(what string, holds func() bool) {
-	s.Helper()
-	for end := time.Now().Add(time.Minute); !holds(); time.Sleep(20 * time.Millisecond) {
-		if time.Now().After(end) {
-			s.Fatalf("still waiting for %s", what)
-		}
-	}
-}
-
 // explained explains the start of the sandbox with that id, once ready says that
 // everything of it is there.
 func (s *site) explained(id string, ready func(*explain.Explanation) bool) *explain.Explanation {
@@ -81,7 +71,7 @@ func (s *site) explained(id string, ready func(*explain.Explanation) bool) *expl
 			s.Logf("so far: %s", e)
 		}
 	}()
-	s.until("the spans of "+id, func() bool {
+	testkit.Until(s.T, "the spans of "+id, func() bool {
 		var err error
 		e, err = s.Explain(id)
 		check(s.T, err)

@@ -27,6 +27,7 @@ import (
 	"github.com/shimtrace/shimtrace/internal/export/ship"
 	"github.com/shimtrace/shimtrace/internal/losses"
 	"github.com/shimtrace/shimtrace/internal/names"
+	"github.com/shimtrace/shimtrace/internal/testkit"
 )
 
 // backend is a receiver of OTLP metrics, over both protocols.
@@ -120,14 +121,7 @@ func host(t *testing.T, endpoint, protocol string) config.Config {
 	return cfg
 }
 
-func eventually(t *testing.T, what string, is func() bool) {
-	t.Helper()
-	for end := time.Now().Add(time.Minute); !is(); time.Sleep(time.Millisecond) {
-		if time.Now().After(end) {
-			t.Fatal("in vain: ", what)
-		}
-	}
-}
+var eventually = testkit.Until
 
 // TestSender: over both protocols, what arrives is what the journal and its totals have, with
 // the configured headers, and goes on rising with the next process.

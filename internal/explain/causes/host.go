@@ -27,9 +27,12 @@ type pressureOf struct {
 	share     float64 // of the start
 }
 
+// cpuTime is the one that makes all else slow.
+var cpuTime = pressureOf{names.PressureCPU, "CPU time", 0.3}
+
 // pressures are those that the kernel counts.
 var pressures = [...]pressureOf{
-	{names.PressureCPU, "CPU time", 0.3},
+	cpuTime,
 	{names.PressureIO, "its disks", 0.2},
 	{names.PressureMemory, "memory", 0.1},
 }
@@ -37,8 +40,7 @@ var pressures = [...]pressureOf{
 // pressure finds a host whose processes waited for a resource.
 func pressure(f *facts) *Cause {
 	var c *Cause
-	for i := range pressures {
-		p := &pressures[i]
+	for _, p := range pressures {
 		if !f.short(p) {
 			continue
 		}
@@ -95,7 +97,7 @@ const slowWait = 300 * time.Millisecond
 // host that is short of them, or without pressure stall information, nobody knows whether
 // they waited for one.
 func (f *facts) waiting() []*waterfall.Node {
-	if cpu := &pressures[0]; f.text(cpu.key) == "" || f.pressed(cpu) >= cpu.share {
+	if f.text(cpuTime.key) == "" || f.pressed(cpuTime) >= cpuTime.share {
 		return nil
 	}
 	return f.match(func(n *waterfall.Node) bool {

@@ -15,11 +15,10 @@ const maxSlowdown = 8
 // time: 1 if the host was not short of it. Of a queue that is busy for a share of the
 // time, those who wait wait that much longer.
 func (f *facts) slowdown() float64 {
-	p := &pressures[0]
-	if !f.short(p) {
+	if !f.short(cpuTime) {
 		return 1
 	}
-	return min(maxSlowdown, 1/(1-min(f.pressed(p), 1-1.0/maxSlowdown)))
+	return min(maxSlowdown, 1/(1-min(f.pressed(cpuTime), 1-1.0/maxSlowdown)))
 }
 
 // unusual reports whether something took longer than it does on a healthy host, and longer
@@ -37,14 +36,14 @@ func (f *facts) unusual(d, usual time.Duration, what string) bool {
 }
 
 // short reports whether the host was short of a resource for long enough to matter.
-func (f *facts) short(p *pressureOf) bool {
+func (f *facts) short(p pressureOf) bool {
 	d := f.evidence(p.key)
 	return f.worth(d) && d >= leastPressure && f.pressed(p) >= p.share
 }
 
 // pressed returns the share of the sandbox's start, in which it was measured, for which
 // processes of the host waited for a resource.
-func (f *facts) pressed(p *pressureOf) float64 {
+func (f *facts) pressed(p pressureOf) float64 {
 	n := longest(f.byName[names.SandboxStart])
 	if n == nil || length(n) == 0 {
 		return 0

@@ -96,12 +96,9 @@ func TestRules(t *testing.T) {
 // programs are built.
 func prepare(t *testing.T, m *machine.Machine, run func(string) string) {
 	t.Helper()
+	var tools string
 	for _, tool := range []toolset.Tool{toolset.Containerd24, toolset.Runc, toolset.Nerdctl, toolset.Crictl} {
-		tool.Needed(t)
-	}
-	tools, err := toolset.Root()
-	if err != nil {
-		t.Fatal(err)
+		tools = tool.Needed(t)
 	}
 	images, err := image.Archive(tools, image.BusyboxPath)
 	if err != nil {

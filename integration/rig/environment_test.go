@@ -84,14 +84,5 @@ func wantShim(t *testing.T, r *rig.Rig, path string) {
 // dirOf is where a tool is; a test cannot go on without it.
 func dirOf(t *testing.T, tool toolset.Tool) string {
 	t.Helper()
-	root, err := toolset.Root()
-	check(t, err)
-	if tool.Built(root) {
-		return tool.Dir(root)
-	}
-	if os.Getenv("CI") != "" {
-		t.Fatalf("needs %s: go -C integration run ./tools", tool)
-	}
-	t.Skipf("needs %s: go -C integration run ./tools", tool)
-	return ""
+	return tool.Dir(tool.Needed(t))
 }

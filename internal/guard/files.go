@@ -4,6 +4,7 @@ import (
 	"cmp"
 	"errors"
 	"fmt"
+	"maps"
 	"os"
 	"path/filepath"
 	"slices"
@@ -104,30 +105,14 @@ func (w *files) walk() {
 	if w.again = w.walking; w.walking {
 		return
 	}
-	if w.inotify < 0 {
-		fd, err := unix.InotifyInit1(unix.IN_CLOEXEC | unix.IN_NONBLOCK)
-		if err == nil {
-			if err = w.watch(fd, unix.EPOLLIN, func(uint32) { w.read() }); err != nil {
-				unix.Close(fd)
-			}
-		}
-		if err != nil {
-			w.walked(nil, func(string) error { return fmt.Errorf("watch files: %w", err) })
-			return
-		}
-		w.inotify = fd
-	}
-	w.walking = true
-	fd, err := unix.FcntlInt(uintptr(w.inotify), unix.F_DUPFD_CLOEXEC, 0) // its own: the loop's may end meanwhile
+	fd, err := w.descriptor()
 	if err != nil {
-		w.walking = false
-		w.walked(nil, func(string) error { return fmt.Errorf("watch files: %w", err) })
+		err = fmt.Errorf("watch files: %w", err)
+		w.walked(nil, func(string) error { return err })
 		return
 	}
-	paths := make([]string, 0, len(w.paths))
-	for path := range w.paths {
-		paths = append(paths, path)
-	}
+	w.walking = true
+	paths := slices.Collect(maps.Keys(w.paths))
 	go func() {
 		defer unix.Close(fd)
 		found := make(map[string]way, len(paths))
@@ -146,6 +131,22 @@ func (w *files) walk() {
 			}
 		})
 	}()
+}
+
+// descriptor returns one for who has directories watched: the loop's own may end meanwhile.
+func (w *files) descriptor() (int, error) {
+	if w.inotify < 0 {
+		fd, err := unix.InotifyInit1(unix.IN_CLOEXEC | unix.IN_NONBLOCK)
+		if err != nil {
+			return -1, err
+		}
+		if err := w.watch(fd, unix.EPOLLIN, func(uint32) { w.read() }); err != nil {
+			unix.Close(fd)
+			return -1, err
+		}
+		w.inotify = fd
+	}
+	return unix.FcntlInt(uintptr(w.inotify), unix.F_DUPFD_CLOEXEC, 0)
 }
 
 // walked goes on when the paths were followed.

@@ -227,23 +227,24 @@ func setSamplerArg(c *Config, e *environment) error {
 // setResource sets attributes over the file's. Values are percent-encoded.
 func setResource(c *Config, e *environment) error {
 	attrs, err := pairs(e.value)
+	c.addResource(attrs)
+	return err
+}
+
+// addResource sets attributes of the resource in a copy: other configurations share the map.
+func (c *Config) addResource(attrs map[string]string) {
 	merged := maps.Clone(c.Resource)
 	if merged == nil {
 		merged = make(map[string]string)
 	}
 	maps.Copy(merged, attrs)
 	c.Resource = merged
-	return err
 }
 
 // setNode sets the attribute unless the file or OTEL_RESOURCE_ATTRIBUTES does.
 func setNode(c *Config, e *environment) error {
 	if c.Resource[names.Node] == "" {
-		c.Resource = maps.Clone(c.Resource)
-		if c.Resource == nil {
-			c.Resource = make(map[string]string)
-		}
-		c.Resource[names.Node] = e.value
+		c.addResource(map[string]string{names.Node: e.value})
 	}
 	return nil
 }

@@ -117,13 +117,14 @@ func (e Export) checkTargets(r *rules, o OTLP) {
 
 // check checks a target whose keys are below a section.
 func (t Target) check(r *rules, o OTLP, section ...string) {
+	at := func(path ...string) []string { return append(slices.Clone(section), path...) }
 	want := func(err error, keys ...string) {
 		if err == nil {
 			return
 		}
 		v := violation{err: err}
 		for _, key := range keys {
-			v.keys = append(v.keys, append(slices.Clone(section), strings.Split(key, ".")...))
+			v.keys = append(v.keys, at(key))
 		}
 		*r = append(*r, v)
 	}
@@ -136,12 +137,12 @@ func (t Target) check(r *rules, o OTLP, section ...string) {
 	}
 	for _, name := range slices.Sorted(maps.Keys(t.Headers)) {
 		if err := CheckHeader(name, t.Headers[name]); err != nil {
-			*r = append(*r, violation{[][]string{append(slices.Clone(section), "headers", name)}, err})
+			*r = append(*r, violation{[][]string{at("headers", name)}, err})
 		}
 	}
 	for _, name := range slices.Sorted(maps.Keys(t.HeaderFiles)) {
 		if err := cmp.Or(CheckHeader(name, ""), absolute(t.HeaderFiles[name])); err != nil {
-			*r = append(*r, violation{[][]string{append(slices.Clone(section), "header_files", name)}, err})
+			*r = append(*r, violation{[][]string{at("header_files", name)}, err})
 		}
 	}
 	for key, path := range map[string]string{"ca": t.CA, "cert": t.Cert, "key": t.Key} {

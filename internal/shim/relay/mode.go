@@ -80,15 +80,7 @@ func (w *switcher) refuses(do string) error {
 }
 
 // modeNow returns the mode that is in effect.
-func (w *switcher) modeNow() string {
-	if w == nil {
-		return "static"
-	}
-	if mode := w.mode.Load(); mode != nil {
-		return *mode
-	}
-	return "dynamic"
-}
+func (w *switcher) modeNow() string { return *w.mode.Load() }
 
 // Why nothing can be switched.
 var (

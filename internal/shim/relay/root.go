@@ -70,9 +70,7 @@ func (s *sandbox) rootIsOver() {
 	s.mu.Lock()
 	s.rootOver = true
 	s.mu.Unlock()
-	if s.switcher != nil {
-		s.switcher.settle()
-	}
+	s.switcher.settle()
 }
 
 // flush waits until what has ended is in the journal.

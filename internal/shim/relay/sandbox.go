@@ -24,7 +24,7 @@ type sandbox struct {
 	statePath string      // of the copy beside the relay's socket
 	own       atomic.Bool // calls are in the sandbox's trace, whatever their callers'
 	rootNow   atomic.Pointer[trace.SpanContext]
-	switcher  *switcher                   // nil in tests: tracing is always on
+	switcher  *switcher
 	windows   windows                     // nil if nobody wants to know of them
 	lives     *expected.Lives             // of the containers, as calls tell
 	export    func(context.Context) error // all that has ended

@@ -44,6 +44,7 @@ func newWorld(t *testing.T, own bool) *world {
 	}
 	w := &world{t: t, spans: rec, bundle: filepath.Join(dir, "bundle")}
 	w.sandbox = newSandbox(provider.Tracer(names.ShimScope), func(context.Context) error { return nil }, slog.New(slog.DiscardHandler), st, filepath.Join(dir, "state.json"), own)
+	w.switcher = newSwitcher(w.sandbox, cfg, "static")
 	if err := os.Mkdir(w.bundle, 0o700); err != nil {
 		t.Fatal(err)
 	}

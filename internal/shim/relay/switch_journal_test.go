@@ -44,7 +44,7 @@ func relayed(t *testing.T, cfg config.Config) (s *sandbox, dial func() *ttrpc.Cl
 	}
 	st := state.State{Version: state.Version, Dynamic: true, Trace: state.NewTraceContext(export.NewRoot(t.Context(), cfg.Trace)), Started: time.Now()}
 	s = newSandbox(tel.Tracer, tel.FlushOwn, log, st, filepath.Join(dir, "state.json"), false)
-	s.switcher = &switcher{sandbox: s, cfg: cfg.Trace}
+	s.switcher = newSwitcher(s, cfg.Trace, "dynamic")
 
 	server, err := ttrpc.NewServer()
 	if err != nil {

@@ -37,7 +37,7 @@ func newDynamic(t *testing.T) *world {
 	t.Helper()
 	w := newWorld(t, false)
 	w.state.Dynamic, w.state.Trace.Sampled = true, false
-	w.switcher = &switcher{sandbox: w.sandbox, cfg: config.Default().Trace}
+	w.switcher = newSwitcher(w.sandbox, config.Default().Trace, "dynamic")
 	if err := w.state.Write(w.statePath); err != nil {
 		t.Fatal(err)
 	}
@@ -389,7 +389,8 @@ func TestControl(t *testing.T) {
 	}
 	shimtest.Want(t, w.spans.One(names.SwitchedOff).Attributes(), "user.name=unknown", "user.id="+strconv.Itoa(os.Geteuid()), "shimtrace.switched_off.reason=command")
 	// One that is traced all the time answers, and cannot be switched.
-	w.sandbox.switcher = nil
+	w.state.Dynamic = false
+	w.switcher = newSwitcher(w.sandbox, config.Default().Trace, "static")
 	if a, err := ask(control.Request{Do: control.DoStatus}); err != nil || !a.On || a.Facts == nil {
 		t.Errorf("got %+v, %v", a, err)
 	}

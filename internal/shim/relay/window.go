@@ -16,7 +16,7 @@ type windows interface {
 
 // On reports whether anything is recorded now. What has begun before that is recorded
 // in any case.
-func (s *sandbox) On() bool { return s.switcher == nil || s.switcher.turns.On() }
+func (s *sandbox) On() bool { return s.switcher.turns.On() }
 
 // Root returns the context of the span that what is recorded belongs under: of the
 // last window, when none is open.

@@ -1,11 +1,9 @@
 package relay
 
 import (
-	"context"
 	"encoding/json"
 	"fmt"
 	"log/slog"
-	"net"
 	"os"
 	"path/filepath"
 	"reflect"
@@ -24,7 +22,6 @@ import (
 	"github.com/shimtrace/shimtrace/internal/export/journal"
 	"github.com/shimtrace/shimtrace/internal/names"
 	"github.com/shimtrace/shimtrace/internal/shim/control"
-	"github.com/shimtrace/shimtrace/internal/shim/shimtest"
 	"github.com/shimtrace/shimtrace/internal/shim/state"
 	"github.com/shimtrace/shimtrace/internal/shim/telemetry"
 )
@@ -70,47 +67,17 @@ func newFollowed(t *testing.T, text string) *followed {
 		t.Fatal(err)
 	}
 	f.know(saved{})
-	f.serveCalls(dir)
+	f.relayCalls(dir)
 	return f
 }
 
-// serveCalls serves the shim and the relay.
-func (f *followed) serveCalls(dir string) {
-	server, err := ttrpc.NewServer()
-	if err != nil {
-		f.t.Fatal(err)
-	}
-	empty := func(_ context.Context, unmarshal func(any) error) (any, error) {
-		return &emptypb.Empty{}, unmarshal(new(task.PauseRequest))
-	}
-	server.Register("containerd.task.v3.Task", map[string]ttrpc.Method{"Pause": empty, "Start": empty})
-	inner, front := shimtest.Listen(f.t, filepath.Join(dir, "inner")), shimtest.Listen(f.t, filepath.Join(dir, "front"))
-	relay := f.relay()
-	f.serving.relay = relay
-	var running sync.WaitGroup
-	running.Go(func() { _ = server.Serve(context.Background(), inner) })
-	running.Go(func() {
-		_ = relay.Serve(context.Background(), front, func(context.Context) (net.Conn, error) { return state.Dial(inner.Addr().String()) })
-	})
-	var mu sync.Mutex
-	var clients []*ttrpc.Client
-	f.dial = func() *ttrpc.Client {
-		conn, err := state.Dial(front.Addr().String())
-		if err != nil {
-			f.t.Fatal(err)
-		}
-		mu.Lock()
-		defer mu.Unlock()
-		clients = append(clients, ttrpc.NewClient(conn))
-		return clients[len(clients)-1]
-	}
+// relayCalls serves the shim and the relay.
+func (f *followed) relayCalls(dir string) {
+	f.serving.relay = f.relay()
+	dial, hangUp := serveCalls(f.t, dir, f.serving.relay, "Pause", "Start")
+	f.dial = dial
 	f.end = sync.OnceFunc(func() {
-		for _, c := range clients {
-			c.Close()
-		}
-		front.Close()
-		server.Close()
-		running.Wait()
+		hangUp()
 		f.sandbox.exports.Wait()
 		f.sandbox.switcher.close()
 		f.tel.Close(f.Log, 0)

@@ -19,6 +19,7 @@ import (
 	"github.com/shimtrace/shimtrace/internal/export"
 	"github.com/shimtrace/shimtrace/internal/export/journal"
 	"github.com/shimtrace/shimtrace/internal/names"
+	"github.com/shimtrace/shimtrace/internal/shim/shimtest"
 	"github.com/shimtrace/shimtrace/internal/shim/state"
 	"github.com/shimtrace/shimtrace/internal/shim/telemetry"
 	"github.com/shimtrace/shimtrace/middleware"
@@ -30,13 +31,6 @@ import (
 func relayed(t *testing.T, cfg config.Config) (s *sandbox, dial func() *ttrpc.Client, end func()) {
 	t.Helper()
 	dir := t.TempDir()
-	listen := func(name string) *net.UnixListener {
-		l, err := net.ListenUnix("unix", &net.UnixAddr{Name: filepath.Join(dir, name), Net: "unix"})
-		if err != nil {
-			t.Fatal(err)
-		}
-		return l
-	}
 	log := slog.New(slog.NewTextHandler(io.Discard, nil))
 	tel, err := telemetry.Open(cfg, state.Identity{Sandbox: "box", Inner: "containerd-shim-x-v2"}, log, nil)
 	if err != nil {
@@ -46,31 +40,48 @@ func relayed(t *testing.T, cfg config.Config) (s *sandbox, dial func() *ttrpc.Cl
 	s = newSandbox(tel.Tracer, tel.FlushOwn, log, st, filepath.Join(dir, "state.json"), false)
 	s.switcher = newSwitcher(s, cfg.Trace, "dynamic")
 
+	relay := middleware.NewRelay(middleware.WithSwitch(s.Switch()), middleware.WithTracerProvider(tel.Provider), middleware.WithObserver(s))
+	dial, hangUp := serveCalls(t, dir, relay, "Pause")
+	end = func() {
+		hangUp()
+		s.switcher.close()
+		tel.Close(log, 0)
+	}
+	return s, dial, end
+}
+
+// serveCalls serves, in a directory, a shim that answers methods, and a relay in front of it.
+// It returns a client's connection to the relay, and what ends all of them.
+func serveCalls(t *testing.T, dir string, relay *middleware.Relay, methods ...string) (dial func() *ttrpc.Client, end func()) {
+	t.Helper()
 	server, err := ttrpc.NewServer()
 	if err != nil {
 		t.Fatal(err)
 	}
-	server.Register("containerd.task.v3.Task", map[string]ttrpc.Method{
-		"Pause": func(_ context.Context, unmarshal func(any) error) (any, error) {
+	answers := make(map[string]ttrpc.Method)
+	for _, name := range methods {
+		answers[name] = func(_ context.Context, unmarshal func(any) error) (any, error) {
 			return &emptypb.Empty{}, unmarshal(new(task.PauseRequest))
-		},
-	})
-	inner, front := listen("inner"), listen("front")
+		}
+	}
+	server.Register("containerd.task.v3.Task", answers)
+	inner, front := shimtest.Listen(t, filepath.Join(dir, "inner")), shimtest.Listen(t, filepath.Join(dir, "front"))
 	var running sync.WaitGroup
 	running.Go(func() { _ = server.Serve(context.Background(), inner) })
-	relay := middleware.NewRelay(middleware.WithSwitch(s.Switch()), middleware.WithTracerProvider(tel.Provider), middleware.WithObserver(s))
 	running.Go(func() {
 		_ = relay.Serve(context.Background(), front, func(context.Context) (net.Conn, error) { return state.Dial(inner.Addr().String()) })
 	})
+	var mu sync.Mutex
 	var clients []*ttrpc.Client
 	dial = func() *ttrpc.Client {
 		conn, err := state.Dial(front.Addr().String())
 		if err != nil {
 			t.Fatal(err)
 		}
-		c := ttrpc.NewClient(conn)
-		clients = append(clients, c)
-		return c
+		mu.Lock()
+		defer mu.Unlock()
+		clients = append(clients, ttrpc.NewClient(conn))
+		return clients[len(clients)-1]
 	}
 	end = func() {
 		for _, c := range clients {
@@ -79,10 +90,8 @@ func relayed(t *testing.T, cfg config.Config) (s *sandbox, dial func() *ttrpc.Cl
 		front.Close()
 		server.Close()
 		running.Wait()
-		s.switcher.close()
-		tel.Close(log, 0)
 	}
-	return s, dial, end
+	return dial, end
 }
 
 func pause(c *ttrpc.Client, id string) error {

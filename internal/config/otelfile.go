@@ -26,13 +26,18 @@ func otelFile(getenv func(string) string) string { return tidy(getenv(ConfigFile
 type declared struct {
 	path   string
 	getenv func(string) string
-	env    map[string]string // by the variable's name
-	from   map[string]*yamlNode
-	keys   map[string]string // of the file, by the variable's name
-	level  string            // of the log; empty: not said
+	env    map[string]said // by the variable's name
+	level  string          // of the log; empty: not said
 	// exports: there is an exporter of spans, which replaces [export] as a whole.
 	exports bool
 	ignored []error
+}
+
+// said is what the file says for a variable, and where.
+type said struct {
+	value string
+	from  *yamlNode
+	key   string
 }
 
 // declare reads a declarative configuration file. The error is about the whole of it.
@@ -52,7 +57,7 @@ func declare(path string, getenv func(string) string) (*declared, error) {
 	if err != nil {
 		return nil, err
 	}
-	d := &declared{path: path, getenv: getenv, env: make(map[string]string), from: make(map[string]*yamlNode), keys: make(map[string]string)}
+	d := &declared{path: path, getenv: getenv, env: make(map[string]said)}
 	format := root.table["file_format"]
 	if format == nil {
 		return nil, Mistake{root.line, root.column, "file_format is missing: this is no declarative configuration"}
@@ -114,7 +119,16 @@ func (d *declared) set(name string) func(*yamlNode, string) {
 }
 
 func (d *declared) put(name string, n *yamlNode, at, value string) {
-	d.env[name], d.from[name], d.keys[name] = value, n, at
+	d.env[name] = said{value, n, at}
+}
+
+// add appends what a scalar says to a list.
+func (d *declared) add(to *[]string) func(*yamlNode, string) {
+	return func(n *yamlNode, at string) {
+		if v, ok := d.text(n, at); ok && v != "" {
+			*to = append(*to, v)
+		}
+	}
 }
 
 // skip is for keys that have no meaning for shimtrace, and whose values do not matter.
@@ -150,11 +164,7 @@ func (d *declared) resource(n *yamlNode, at string) {
 	var pairs, first []string
 	d.each(n, at, map[string]func(*yamlNode, string){
 		"schema_url": skip, "detection/development": skip,
-		"attributes_list": func(n *yamlNode, at string) {
-			if v, ok := d.text(n, at); ok && v != "" {
-				first = append(first, v)
-			}
-		},
+		"attributes_list": d.add(&first),
 		"attributes": func(n *yamlNode, at string) {
 			d.pairs(n, at, "type", func(name, value string) {
 				if name != names.Service { // which is the inner shim's
@@ -223,7 +233,7 @@ func (d *declared) sampler(n *yamlNode, at, prefix string) {
 		"trace_id_ratio_based": func(n *yamlNode, at string) {
 			use("traceidratio")(n, at)
 			d.each(n, at, map[string]func(*yamlNode, string){"ratio": d.set("OTEL_TRACES_SAMPLER_ARG")})
-			if d.env["OTEL_TRACES_SAMPLER_ARG"] == "" {
+			if d.env["OTEL_TRACES_SAMPLER_ARG"].value == "" {
 				d.put("OTEL_TRACES_SAMPLER_ARG", n, at, "1")
 			}
 		},
@@ -279,11 +289,7 @@ func (d *declared) exporter(n *yamlNode, at, protocol, endpoint string) {
 		"headers": func(n *yamlNode, at string) {
 			d.pairs(n, at, "", func(name, value string) { pairs = append(pairs, name+"="+url.PathEscape(value)) })
 		},
-		"headers_list": func(n *yamlNode, at string) {
-			if v, ok := d.text(n, at); ok && v != "" {
-				first = append(first, v)
-			}
-		},
+		"headers_list": d.add(&first),
 		"tls": func(n *yamlNode, at string) {
 			d.each(n, at, map[string]func(*yamlNode, string){
 				"ca_file": d.set(name("CERTIFICATE")), "cert_file": d.set(name("CLIENT_CERTIFICATE")), "key_file": d.set(name("CLIENT_KEY")),
@@ -378,10 +384,10 @@ func (c *Config) applyDeclared(path string, getenv func(string) string, set *nod
 	}
 	r.Ignored = append(r.Ignored, d.ignored...)
 	endpoint := otlp("ENDPOINT")[0]
-	if d.exports && c.OTLP.serves(d.env[endpoint]) {
+	if d.exports && c.OTLP.serves(d.env[endpoint].value) {
 		r.Ignored = append(r.Ignored, fmt.Errorf("%s: %w; it is ignored", d.where(endpoint), errItself))
 		d.exports = false
-		maps.DeleteFunc(d.env, func(name, _ string) bool { return strings.HasPrefix(name, "OTEL_EXPORTER_") })
+		maps.DeleteFunc(d.env, func(name string, _ said) bool { return strings.HasPrefix(name, "OTEL_EXPORTER_") })
 	}
 	if d.exports { // nothing of another target goes to this one
 		c.Export.Target = defaultTarget()
@@ -395,16 +401,16 @@ func (c *Config) applyDeclared(path string, getenv func(string) string, set *nod
 // lookup is the environment that the file stands for: no other variable of OpenTelemetry counts.
 func (d *declared) lookup(name string) string {
 	if strings.HasPrefix(name, "OTEL_") {
-		return d.env[name]
+		return d.env[name].value
 	}
 	return d.getenv(name)
 }
 
 // where names the key that a variable stands for.
 func (d *declared) where(name string) string {
-	n := d.from[name]
-	if n == nil {
+	at, ok := d.env[name]
+	if !ok {
 		return "environment " + name
 	}
-	return fmt.Sprintf("%s %s: line %d, column %d: %s", ConfigFileEnv, d.path, n.line, n.column, d.keys[name])
+	return fmt.Sprintf("%s %s: line %d, column %d: %s", ConfigFileEnv, d.path, at.from.line, at.from.column, at.key)
 }

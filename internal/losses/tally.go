@@ -85,7 +85,16 @@ func (l *Ledger) Take(m map[string]int) {
 // Intended reports whether a reason, in the journal, is no loss: the spans are not kept, or
 // not shipped, as configured.
 func Intended(reason string) bool {
-	return reason == Retention.String() || reason == KeptOut.String() || strings.HasSuffix(reason, ": "+KeptOut.String())
+	return reason == Retention.String() || Name(reason) == KeptOut.String()
+}
+
+// Name returns the name of a reason, in the journal, without whose spans they are or which
+// target does not get them.
+func Name(reason string) string {
+	if i := strings.LastIndex(reason, ": "); i >= 0 {
+		return reason[i+len(": "):]
+	}
+	return reason
 }
 
 // To returns a reason, in the journal, for spans that a target with a name does not get.

@@ -83,7 +83,7 @@ func (b *batch) addMeter(m *Meter) {
 	for _, reason := range slices.Sorted(maps.Keys(s.Lost)) {
 		why := attribute.String(attrError, reason)
 		b.add(spanLost, s.Since, s.Lost[reason], at, why)
-		if !afterJournal[reason] {
+		if !afterJournal[losses.Name(reason)] {
 			b.add(spanProcessed, s.Since, s.Lost[reason], append(slices.Clip(component), why)...)
 		}
 	}

@@ -5,6 +5,7 @@ import (
 	"math/rand/v2"
 	"os"
 	"path/filepath"
+	"slices"
 	"testing"
 	"time"
 
@@ -175,6 +176,31 @@ func TestLostNeverFalls(t *testing.T) {
 		if m.reparented(tt.now); m.state.Reparented != tt.want {
 			t.Errorf("%d after %v, want %d", m.state.Reparented, tt.now, tt.want)
 		}
+	}
+}
+
+// TestLostToTarget: what one target does not get is lost behind the journal, and so not on the
+// way to it.
+func TestLostToTarget(t *testing.T) {
+	m := openMeter(t, t.TempDir())
+	before := "agent: " + losses.SpanRate.String()
+	m.lost(map[string]int{
+		before: 1, losses.JournalFull.String(): 2,
+		losses.To("backup", losses.JournalFull): 4, losses.To("backup", losses.KeptOut): 8,
+	})
+	b := newBatch(time.Now())
+	b.addMeter(m)
+	var got []string
+	for _, p := range b.sums[spanProcessed.name] {
+		if why, ok := p.Attributes.Value(attrError); ok {
+			got = append(got, why.AsString())
+		}
+	}
+	if !slices.Equal(got, []string{before}) {
+		t.Errorf("lost on the way to the journal: %q", got)
+	}
+	if n := len(b.sums[spanLost.name]); n != 4 {
+		t.Errorf("%d reasons of losses", n)
 	}
 }
 

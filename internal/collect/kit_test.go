@@ -87,7 +87,7 @@ type collecting struct {
 	*testing.T
 	dir, file string
 	journal   *journal.Journal
-	log       *lines
+	log       *testkit.Output
 	mistakes  atomic.Int64
 	end       func()
 
@@ -99,7 +99,7 @@ type collecting struct {
 func startHost(t *testing.T, text string) *collecting {
 	t.Helper()
 	dir := t.TempDir()
-	h := &collecting{T: t, dir: dir, file: filepath.Join(dir, "config.toml"), log: new(lines)}
+	h := &collecting{T: t, dir: dir, file: filepath.Join(dir, "config.toml"), log: new(testkit.Output)}
 	h.edit(text)
 	h.run()
 	t.Cleanup(func() {
@@ -218,25 +218,6 @@ func (h *collecting) complete(what string, all ...*taken) {
 			h.Errorf("%s: span %d came %d times", what, n, got)
 		}
 	}
-}
-
-// lines is what has been logged.
-type lines struct {
-	mu   sync.Mutex
-	text []byte
-}
-
-func (l *lines) Write(b []byte) (int, error) {
-	l.mu.Lock()
-	defer l.mu.Unlock()
-	l.text = append(l.text, b...)
-	return len(b), nil
-}
-
-func (l *lines) String() string {
-	l.mu.Lock()
-	defer l.mu.Unlock()
-	return string(l.text)
 }
 
 var eventually = testkit.Until

@@ -30,11 +30,7 @@ func Once(ctx context.Context, cfg config.Config, c *console.Console) error {
 	watching.Go(func() { c.Watch(watched, time.Second, status) })
 	errs := make([]error, len(all))
 	for i, one := range all {
-		shipping.Go(func() {
-			if errs[i] = one.ship(ctx, true, 0); errs[i] != nil && one.target.Name != "" {
-				errs[i] = &named{one.target.Name, errs[i]}
-			}
-		})
+		shipping.Go(func() { errs[i] = one.about(one.ship(ctx, true, 0)) })
 	}
 	shipping.Wait()
 	stop()

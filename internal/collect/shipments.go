@@ -64,12 +64,15 @@ func only(e config.Export) tail.Options {
 	return tail.Options{Only: e.Only, SlowStart: time.Duration(e.SlowStart), Ratio: e.Ratio}
 }
 
-// warn writes a warning, of a target with a name with that.
-func (s *shipment) warn(err error) {
+// warn writes a warning.
+func (s *shipment) warn(err error) { s.console.Warn(s.about(err)) }
+
+// about returns an error with the name of the target, if it has one.
+func (s *shipment) about(err error) error {
 	if err != nil && s.target.Name != "" {
-		err = &named{s.target.Name, err}
+		return &named{s.target.Name, err}
 	}
-	s.console.Warn(err)
+	return err
 }
 
 // named is an error about a target.

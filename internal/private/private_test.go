@@ -161,6 +161,25 @@ func TestOpenRegularFilesOnly(t *testing.T) {
 	}
 }
 
+// TestReadIsBounded, and is of files that Open opens.
+func TestReadIsBounded(t *testing.T) {
+	dir := t.TempDir()
+	path := func(name string) string { return filepath.Join(dir, name) }
+	check(t, os.WriteFile(path("file"), []byte("abc"), 0o600))
+	check(t, os.Symlink("file", path("link")))
+	for limit, want := range []string{"", "a", "ab", "abc", "abc"} {
+		if text, err := Read(path("file"), int64(limit)); err != nil || string(text) != want {
+			t.Errorf("%d bytes: %q, %v", limit, text, err)
+		}
+	}
+	if _, err := Read(path("link"), 3); !errors.Is(err, ErrNotRegular) {
+		t.Error(err)
+	}
+	if _, err := Read(path("none"), 3); !errors.Is(err, os.ErrNotExist) {
+		t.Error(err)
+	}
+}
+
 // TestReplaceFollowsNoLink in the place of the file or of the one that is to become it.
 func TestReplaceFollowsNoLink(t *testing.T) {
 	dir := t.TempDir()

@@ -6,7 +6,6 @@ import (
 	"fmt"
 	"io"
 	"io/fs"
-	"os"
 	"path/filepath"
 	"strings"
 	"time"
@@ -117,14 +116,9 @@ func OpenMeter(dir string) (*Meter, error) {
 func (m *Meter) path() string { return filepath.Join(m.dir, stateName) }
 
 func (m *Meter) read() error {
-	f, err := private.Open(m.path(), os.O_RDONLY, 0)
+	text, err := private.Read(m.path(), maxState)
 	if errors.Is(err, fs.ErrNotExist) {
 		return nil
-	}
-	var text []byte
-	if err == nil {
-		defer f.Close()
-		text, err = io.ReadAll(io.LimitReader(f, maxState))
 	}
 	var s counted
 	if err == nil {

@@ -4,9 +4,7 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
-	"io"
 	"io/fs"
-	"os"
 	"path/filepath"
 	"slices"
 
@@ -74,15 +72,10 @@ const maxCursor = 1 << 20
 // and the beginning.
 func ReadCursor(dir, target string) (Cursor, error) {
 	path := filepath.Join(dir, cursorName(target))
-	f, err := private.Open(path, os.O_RDONLY, 0)
+	text, err := private.Read(path, maxCursor)
 	if errors.Is(err, fs.ErrNotExist) {
 		return Cursor{}, nil
 	}
-	if err != nil {
-		return Cursor{}, fmt.Errorf("journal: cursor: %w", err)
-	}
-	defer f.Close()
-	text, err := io.ReadAll(io.LimitReader(f, maxCursor))
 	if err != nil {
 		return Cursor{}, fmt.Errorf("journal: cursor: %w", err)
 	}

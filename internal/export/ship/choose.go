@@ -4,9 +4,7 @@ import (
 	"bytes"
 	"encoding/json"
 	"errors"
-	"io"
 	"io/fs"
-	"os"
 	"path/filepath"
 	"slices"
 	"sync"
@@ -55,12 +53,7 @@ func NewChoice(dir string, o tail.Options) *Choice {
 }
 
 func readDecided(path string) map[tail.Key]bool {
-	f, err := private.Open(path, os.O_RDONLY, 0)
-	if err != nil {
-		return nil
-	}
-	defer f.Close()
-	text, err := io.ReadAll(io.LimitReader(f, maxDecided))
+	text, err := private.Read(path, maxDecided)
 	decided := make(map[tail.Key]bool)
 	if err != nil || json.Unmarshal(text, &decided) != nil {
 		return nil

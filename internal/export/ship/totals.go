@@ -4,7 +4,6 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
-	"io"
 	"io/fs"
 	"os"
 	"path/filepath"
@@ -57,19 +56,14 @@ func Forget(dir, target string) error {
 
 // ReadTotals returns the totals that a file has; zero if there is none.
 func ReadTotals(path string) (t Totals, err error) {
-	f, err := private.Open(path, os.O_RDONLY, 0)
+	text, err := private.Read(path, maxTotals)
 	if errors.Is(err, fs.ErrNotExist) {
 		return t, nil
 	}
 	if err != nil {
 		return t, fmt.Errorf("totals of what was shipped: %w", err)
 	}
-	defer f.Close()
-	text, err := io.ReadAll(io.LimitReader(f, maxTotals))
-	if err == nil {
-		err = json.Unmarshal(text, &t)
-	}
-	if err != nil {
+	if err := json.Unmarshal(text, &t); err != nil {
 		return Totals{}, fmt.Errorf("totals of what was shipped: %s: %w", path, err)
 	}
 	return t, nil

@@ -4,7 +4,6 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
-	"io"
 	"io/fs"
 	"os"
 	"path/filepath"
@@ -71,12 +70,7 @@ func List(stateDir string) ([]Relay, error) {
 }
 
 func readRelay(path string) (r Relay, err error) {
-	f, err := private.Open(path, os.O_RDONLY, 0)
-	if err != nil {
-		return r, err
-	}
-	defer f.Close()
-	text, err := io.ReadAll(io.LimitReader(f, maxState))
+	text, err := private.Read(path, maxState)
 	if err != nil {
 		return r, err
 	}

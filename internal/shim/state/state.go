@@ -99,14 +99,9 @@ func CauseContext(sc trace.SpanContext) (t TraceContext) {
 
 // Read reads a state file. What it names is not followed if it is a link.
 func Read(path string) (*State, error) {
-	f, err := private.Open(path, os.O_RDONLY, 0)
+	text, err := private.Read(path, maxState)
 	if err != nil {
 		return nil, err
-	}
-	defer f.Close()
-	text, err := io.ReadAll(io.LimitReader(f, maxState))
-	if err != nil {
-		return nil, fmt.Errorf("read %s: %w", path, err)
 	}
 	var st State
 	if err := json.Unmarshal(text, &st); err != nil {

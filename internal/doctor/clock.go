@@ -56,7 +56,7 @@ func guestClocks(ctx context.Context, s *site) (all []Finding) {
 		if off := -c.Offset; off.Abs() >= farOff || c.Set > 0 {
 			all = append(all, Finding{
 				Level: Note, Where: r.Socket,
-				What: fmt.Sprintf("the clock of the guest of sandbox %s is %s off, and was set %d times while it ran; its spans are corrected", nameOf(r.Relay), off.Round(time.Millisecond), c.Set),
+				What: fmt.Sprintf("the clock of the guest of sandbox %s is %s off, and was set %d times while it ran; its spans are corrected", r.Name(), off.Round(time.Millisecond), c.Set),
 				Do:   "nothing for the traces; for the guest's own times, give it a clock of the host's (kvm-clock, ptp_kvm)",
 			})
 		}

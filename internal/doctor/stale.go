@@ -3,8 +3,6 @@ package doctor
 import (
 	"context"
 	"fmt"
-
-	"github.com/shimtrace/shimtrace/internal/shim/control"
 )
 
 // staleRelays looks for what relays have left that ended without their sandbox's end.
@@ -18,18 +16,10 @@ func staleRelays(ctx context.Context, s *site) (all []Finding) {
 			living++
 			continue
 		}
-		all = append(all, Finding{Level: Warning, What: fmt.Sprintf("the relay of sandbox %s is gone, and its files are there: the sandbox has ended, or cannot be reached by containerd", nameOf(r.Relay)), Where: r.RelaySock, Do: "delete the sandbox (crictl rmp -f, nerdctl rm -f, ctr task delete -f): that removes them"})
+		all = append(all, Finding{Level: Warning, What: fmt.Sprintf("the relay of sandbox %s is gone, and its files are there: the sandbox has ended, or cannot be reached by containerd", r.Name()), Where: r.RelaySock, Do: "delete the sandbox (crictl rmp -f, nerdctl rm -f, ctr task delete -f): that removes them"})
 	}
 	if len(all) == 0 {
 		all = append(all, Finding{Level: OK, What: fmt.Sprintf("%d run, none is stale", living), Where: s.config.Relay.StateDir})
 	}
 	return all
-}
-
-// nameOf is what an operator calls a relay's sandbox.
-func nameOf(r control.Relay) string {
-	if r.Pod != "" {
-		return r.PodNamespace + "/" + r.Pod
-	}
-	return r.Sandbox
 }

@@ -52,7 +52,7 @@ func failures(relays []*status) error {
 	ended := 0
 	for _, r := range relays {
 		if r.err != nil {
-			errs = append(errs, fmt.Errorf("%s: %w", r.name(), r.err))
+			errs = append(errs, fmt.Errorf("%s: %w", r.relay.Name(), r.err))
 		}
 		if r.ended {
 			ended++

@@ -93,7 +93,7 @@ func (r *status) shown() string {
 	if r.relay.Pod == "" {
 		return ""
 	}
-	return r.name()
+	return r.relay.Name()
 }
 
 // tracing says whether tracing is on, and whether the command changed that.

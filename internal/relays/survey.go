@@ -19,14 +19,6 @@ type status struct {
 	ended  bool // its socket has no listener
 }
 
-// name returns the sandbox's name for messages.
-func (r *status) name() string {
-	if r.relay.Pod != "" {
-		return r.relay.PodNamespace + "/" + r.relay.Pod
-	}
-	return r.relay.Sandbox
-}
-
 // maxAsked bounds the relays asked at the same time: more than a host has pods, so that
 // none waits behind others that hang.
 const maxAsked = 512
@@ -107,13 +99,13 @@ func choose(all []*status, names []string, do string) ([]*status, error) {
 		case len(found) > 1:
 			var ids []string
 			for _, r := range found {
-				ids = append(ids, r.name()+" "+r.relay.Sandbox)
+				ids = append(ids, r.relay.Name()+" "+r.relay.Sandbox)
 			}
 			return nil, console.UsageError("%q may mean %d of them; name one by its id:\n%s", name, len(found), strings.Join(ids, "\n"))
 		}
 		r := found[0]
 		if !r.relay.Dynamic && do != control.DoStatus {
-			return nil, fmt.Errorf("sandbox %s cannot be switched: %s", r.name(), whyStatic)
+			return nil, fmt.Errorf("sandbox %s cannot be switched: %s", r.relay.Name(), whyStatic)
 		}
 		if !slices.Contains(chosen, r) {
 			chosen = append(chosen, r)

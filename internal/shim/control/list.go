@@ -34,6 +34,14 @@ type Relay struct {
 	Socket string `json:"-"`
 }
 
+// Name is what an operator calls the sandbox: its pod's name, else its id.
+func (r Relay) Name() string {
+	if r.Pod != "" {
+		return r.PodNamespace + "/" + r.Pod
+	}
+	return r.Sandbox
+}
+
 // maxState bounds a state file in bytes.
 const maxState = 1 << 20
 

@@ -41,12 +41,15 @@ test-faults: build tools ## inject every kind of fault under load, as root; SHIM
 	SHIMTRACE_FAULTS=all $(GO) -C integration/vmshim test -count=1 -timeout 10m -run Faults ./...
 	SHIMTRACE_KILL=300ms $(GO) -C integration test -count=1 -timeout 10m -run $(KILLED) ./traced
 
-test-backends: build ## build a real Jaeger and OpenTelemetry Collector, and compare what they have with the journal, as root
+test-backends: build ## build a real Jaeger, OpenTelemetry Collector and Datadog Agent, and compare what they have with the journal, as root
 	$(GO) -C integration run ./tools -backends
-	SHIMTRACE_BACKENDS=1 $(GO) -C integration test -count=1 -timeout 10m -v -run 'Jaeger|Collector|TailSampling|Zipkin' ./backends
+	SHIMTRACE_BACKENDS=1 $(GO) -C integration test -count=1 -timeout 10m -v ./backends
 
-test-causes: build deps tools tools-vm ## seed causes in the VM-shaped shim, on a machine that is not busy, as root
-	SHIMTRACE_CAUSES=1 $(GO) -C integration/vmshim test -count=1 -timeout 5m -run Seeded ./...
+test-causes: build deps tools tools-vm ## seed every known cause of a slow start in real programs, on a machine that is not busy, as root; SHIMTRACE_WRITE_EXPLAIN=1 writes docs/explain.md
+	$(GO) test -count=1 ./internal/explain
+	SHIMTRACE_CAUSES=1 $(GO) -C integration test -count=1 -timeout 10m -run 'Seeded|Healthy' ./explain
+	SHIMTRACE_CAUSES=1 $(GO) -C integration/vmshim test -count=1 -timeout 10m -run 'Seeded|Explain' ./...
+	$(GO) test -count=1 ./internal/explain/seeded
 
 soak-faults: build tools ## kill KILLS (default 10000) processes of shimtrace under load, as root
 	SHIMTRACE_FAULTS=$(or $(KILLS),10000) $(GO) -C integration test -count=1 -timeout 6h -v -run TestKills ./faults

@@ -39,7 +39,7 @@ type lost struct {
 type calls struct {
 	mu    sync.Mutex
 	open  map[uint32]*Call
-	kept  *handover.Calls // the same for another process; nil: there will be none
+	kept  *handover.Calls // the same, kept for another process; nil: they are not kept
 	swept time.Time
 }
 
@@ -68,7 +68,7 @@ func (cs *calls) add(stream uint32, c *Call) (gone []lost) {
 	return gone
 }
 
-// restore puts a call in that is kept.
+// restore puts in a call that is kept already.
 func (cs *calls) restore(stream uint32, c *Call) {
 	cs.mu.Lock()
 	defer cs.mu.Unlock()
@@ -81,32 +81,36 @@ func (cs *calls) restore(stream uint32, c *Call) {
 // remove forgets the call of a stream.
 func (cs *calls) remove(stream uint32) {
 	delete(cs.open, stream)
-	if cs.kept != nil {
-		cs.kept.Remove(stream)
-	}
+	cs.told(stream)
 }
 
 // sweep removes and returns the calls that are past their timeout at now.
 func (cs *calls) sweep(now time.Time) (gone []lost) {
 	cs.swept = now
 	for stream, c := range cs.open {
-		if !c.deadline.IsZero() && now.After(c.deadline.Add(grace)) {
+		if at, ok := c.deadline(); ok && now.After(at.Add(grace)) {
 			cs.remove(stream)
-			gone = append(gone, lost{c, c.deadline, errAbandoned})
+			gone = append(gone, lost{c, at, errAbandoned})
 		}
 	}
 	return gone
 }
 
-// take removes and returns the call of a stream, nil if there is none.
+// take removes and returns the call of a stream, nil if there is none. It is kept until told,
+// so that another process ends its span if this one is killed before it has.
 func (cs *calls) take(stream uint32) *Call {
 	cs.mu.Lock()
 	defer cs.mu.Unlock()
 	c := cs.open[stream]
-	if c != nil {
-		cs.remove(stream)
-	}
+	delete(cs.open, stream)
 	return c
+}
+
+// told forgets a call that was taken.
+func (cs *calls) told(stream uint32) {
+	if cs.kept != nil {
+		cs.kept.Remove(stream)
+	}
 }
 
 // end removes and returns all calls, since their connection has ended at now.
@@ -127,8 +131,8 @@ func (cs *calls) end(now time.Time) (gone []lost) {
 // givenUp returns when a call that has no answer at now was given up: at its
 // timeout, if that has passed.
 func (c *Call) givenUp(now time.Time) time.Time {
-	if c.deadline.IsZero() || now.Before(c.deadline) {
-		return now
+	if at, ok := c.deadline(); ok && !now.Before(at) {
+		return at
 	}
-	return c.deadline
+	return now
 }

@@ -9,11 +9,7 @@ var noon = time.Date(2026, 1, 1, 12, 0, 0, 0, time.UTC)
 
 // openCall is a call that started and times out so long after noon; 0: never.
 func openCall(start, timeout time.Duration) *Call {
-	c := &Call{Start: noon.Add(start)}
-	if timeout > 0 {
-		c.deadline = c.Start.Add(timeout)
-	}
-	return c
+	return &Call{Start: noon.Add(start), timeout: timeout}
 }
 
 func wantLost(t *testing.T, got []lost, want ...lost) {
@@ -43,7 +39,7 @@ func TestCallsPastTheirTimeout(t *testing.T) {
 	wantLost(t, cs.add(1, late))
 	wantLost(t, cs.add(3, patient))
 	wantLost(t, cs.add(5, openCall(time.Second+grace, 0))) // might be answered still
-	wantLost(t, cs.add(7, openCall(sweepEvery+1, 0)), lost{late, late.deadline, errAbandoned})
+	wantLost(t, cs.add(7, openCall(sweepEvery+1, 0)), lost{late, late.Start.Add(time.Second), errAbandoned})
 	if cs.take(1) != nil || cs.take(3) != patient {
 		t.Error("the wrong call is gone")
 	}

@@ -6,16 +6,25 @@ import (
 	"github.com/shimtrace/shimtrace/middleware/wire"
 )
 
-// carrier lets a propagator read a request's metadata and collects what it
-// writes. Keys are compared without regard to case and written in lower case, as
-// ttrpc's metadata has them; of a key that repeats the first value counts, but those of
-// tracestate are parts of one (W3C Trace Context, 3.3.1.1).
+// carrier lets a propagator read a request's metadata and collects what it writes. Keys are
+// compared without regard to case and written in lower case, as ttrpc's metadata has them;
+// if a key repeats, the first value counts, but all values of tracestate are parts of one
+// (W3C Trace Context, 3.3.1.1).
 type carrier struct {
-	req *wire.Request
-	set []entry
+	req  *wire.Request
+	set  []entry
+	text []byte // of the values
 }
 
-type entry struct{ key, value string }
+type entry struct {
+	key   string
+	value []byte
+}
+
+// reset has the carrier read a request, with nothing written yet.
+func (c *carrier) reset(req *wire.Request) {
+	c.req, c.set, c.text = req, c.set[:0], c.text[:0]
+}
 
 // Get implements propagation.TextMapCarrier.
 func (c *carrier) Get(key string) string {
@@ -53,13 +62,15 @@ func (c *carrier) Set(key, value string) {
 	if key == baggageKey && c.Get(key) != "" {
 		return
 	}
+	from := len(c.text)
+	c.text = append(c.text, value...)
 	for i := range c.set {
 		if c.set[i].key == key {
-			c.set[i].value = value
+			c.set[i].value = c.text[from:]
 			return
 		}
 	}
-	c.set = append(c.set, entry{key, value})
+	c.set = append(c.set, entry{key, c.text[from:]})
 }
 
 // Keys implements propagation.TextMapCarrier.
@@ -71,7 +82,7 @@ func (c *carrier) Keys() []string {
 	return keys
 }
 
-// replaces tells that the request's own entry under key must go: because the key
+// replaces reports whether the request's own entry under key must go: because the key
 // was written anew, or because it is among fields, which say something about the
 // context that the written one took the place of.
 func (c *carrier) replaces(key []byte, fields []string) bool {
@@ -94,7 +105,7 @@ func (c *carrier) replaces(key []byte, fields []string) bool {
 // stateKey is W3C's key for what vendors have in a context beside its ids.
 const stateKey = "tracestate"
 
-// baggageKey is W3C's key for what goes along with a context but is not of it.
+// baggageKey is W3C's key for what goes along with a context but is not part of it.
 const baggageKey = "baggage"
 
 func equalFold(a []byte, b string) bool {

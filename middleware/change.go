@@ -11,8 +11,15 @@ import (
 type settings struct {
 	propagator propagation.TextMapPropagator
 	fields     []string // what the propagator may write
+	w3c        bool     // the propagator is W3C Trace Context's, with or without baggage
 	quiet      []string
 	slow       time.Duration
+}
+
+// prepare finds out what follows from the options.
+func (s *settings) prepare() {
+	s.fields = s.propagator.Fields()
+	_, s.w3c = s.propagator.(w3c)
 }
 
 // Change has calls that begin from now on traced by what these options say: WithPropagator
@@ -24,6 +31,6 @@ func (r *Relay) Change(opts ...Option) {
 	for _, opt := range opts {
 		opt(&o)
 	}
-	o.fields = o.propagator.Fields()
+	o.prepare()
 	r.spans.methods.change(&o.settings)
 }

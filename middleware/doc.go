@@ -1,5 +1,5 @@
-// Package middleware traces ttrpc: a span for each call, the caller's context
-// out of the request, the span's context into it.
+// Package middleware traces ttrpc: it makes a span for each call, reads the caller's
+// context from the request, and writes the span's context into it.
 //
 // It does so in two ways with the same rules. Relay stands between a client and
 // a server that know nothing of it and forwards frames without decoding what
@@ -18,10 +18,10 @@
 //		return middleware.ContainerdMethod(service, name)
 //	})
 //
-// What the calls are about is an [Observer]'s to know: which span a call belongs under,
-// what else its span should say, which calls follow from it. What is not worth a span
-// unless it fails is quiet ([WithQuiet]), what fails in a healthy life is expected
-// ([WithExpected]), and a [Switch] turns all of it on and off.
+// An [Observer] is told of each call. It says which span the call's span is under, and adds
+// attributes. Calls that are recorded only when they fail or are slow are quiet ([WithQuiet]).
+// Failures that belong to a healthy life are expected ([WithExpected]). A [Switch] turns tracing
+// on and off.
 //
 // The package uses OpenTelemetry's API only: which spans are kept and where they
 // go is up to the TracerProvider it is given. It opens no file and dials nothing
@@ -30,5 +30,5 @@ package middleware
 
 import "github.com/shimtrace/shimtrace/internal/names"
 
-// ScopeName is the instrumentation scope of the spans of calls.
+// ScopeName is the instrumentation scope of the calls' spans, this package's import path.
 const ScopeName = names.CallScope

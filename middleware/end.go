@@ -35,7 +35,7 @@ type End struct {
 	Unanswered int
 }
 
-// WithEnd sets who is told how each relayed connection ended, when both sides have been.
+// WithEnd sets who is told how each relayed connection ended, once both sides have.
 // Default: nobody.
 func WithEnd(f func(End)) Option {
 	return func(o *options) { o.ended = f }
@@ -44,7 +44,7 @@ func WithEnd(f func(End)) Option {
 // ending is what a connection notes for its End.
 type ending struct {
 	requests atomic.Uint64
-	kept     *atomic.Uint32 // the same for another process; nil: there will be none
+	kept     *atomic.Uint32 // the same, kept for another process; nil: it is not kept
 	last     atomic.Pointer[method]
 
 	once sync.Once

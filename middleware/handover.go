@@ -11,19 +11,22 @@ import (
 	"github.com/shimtrace/shimtrace/internal/handover"
 )
 
-// Handover says who can go on with the connections of a Relay when its process has ended:
-// another process that has the same descriptors and the memory of the connection, and
-// calls Relay.Resume. It is for the shim; the memory's type is internal.
+// Handover lets another process go on with the connections of a Relay when the Relay's
+// process has ended. That process has the same descriptors and the memories of the
+// connections, and calls Relay.Resume. Handover is for the shim; the memory's type is
+// internal.
 type Handover struct {
-	// Begun is told of each connection before its first byte is read, and may return who
-	// is told of its end, when both ends have been shut down. Neither must block. The
-	// descriptors and the memory are the relay's, to be copied in between.
+	// Begun is told of each connection before its first byte is read. It may return a
+	// function, which is called at the connection's end, when both ends have been shut
+	// down. Neither may block. The descriptors and the memory are the relay's; they may be
+	// copied between the two calls.
 	Begun func(client, server net.Conn, memory *handover.Memory) (ended func())
 	// WithIDs returns a context in which the next span has the ids. Calls that were
 	// waiting for their answers end with the ids that their requests went on with.
 	WithIDs func(context.Context, trace.TraceID, trace.SpanID) context.Context
-	// Lost is told how many calls of a resumed connection wait for their answers that are
-	// not known any more, so that they have no span: what is kept is bounded. nil: nobody.
+	// Lost is told how many calls of a resumed connection wait for their answers, but are
+	// not known any more and so have no span: what is kept of calls is bounded. nil: nobody
+	// is told.
 	Lost func(calls int)
 }
 
@@ -61,7 +64,7 @@ func (c *conn) share(all *conns) bool {
 }
 
 // plain returns a connection with nothing between its methods and its descriptor, nil if
-// there is none, and what has been read of it.
+// there is none, and what has been read from it.
 func plain(c net.Conn) (conn net.Conn, ahead []byte) {
 	switch c := c.(type) {
 	case *net.UnixConn, *net.TCPConn:
@@ -72,8 +75,9 @@ func plain(c net.Conn) (conn net.Conn, ahead []byte) {
 	return nil, nil
 }
 
-// relayMemory relays with the connection's memory, of which some bytes may have been read
-// that are not in it. On error nothing else has.
+// relayMemory relays with the connection's memory. ahead is what has been read from the
+// client and from the server and is not in the memory yet. On error nothing else has been
+// read.
 func (c *conn) relayMemory(all *conns, ahead ...[]byte) error {
 	requests, err := c.memory.Stream(handover.Requests, c.client, c.server)
 	if err != nil {
@@ -90,6 +94,10 @@ func (c *conn) relayMemory(all *conns, ahead ...[]byte) error {
 	}
 	c.calls.kept = c.memory.Calls()
 	c.ending.goOn(c.memory.Requests())
+	c.streams = []*handover.Stream{requests, answers}
+	// Before it is told: who leaves then waits for it, and goes on when it has stopped.
+	all.add(c)
+	defer all.remove(c)
 	ended := func() {}
 	c.guard(func() {
 		if f := c.handover.Begun(c.client, c.server, c.memory); f != nil {
@@ -97,9 +105,6 @@ func (c *conn) relayMemory(all *conns, ahead ...[]byte) error {
 		}
 	})
 	c.guard(func() { c.restore(requests) })
-	c.streams = []*handover.Stream{requests, answers}
-	all.add(c)
-	defer all.remove(c)
 	if c.relay(requests, answers) {
 		c.guard(ended)
 		_ = c.memory.Close()

@@ -16,10 +16,10 @@ import (
 )
 
 // UnaryServerInterceptor returns an interceptor for ttrpc servers
-// (ttrpc.WithUnaryServerInterceptor): a server span for each call, under the
-// context in its metadata, which the handler finds in its own context. A panic in
-// tracing costs the span; a panic of the handler passes. The handler decodes the
-// request, so that Observer.Parent is asked before ids are known.
+// (ttrpc.WithUnaryServerInterceptor): a server span for each call, under the context in its
+// metadata, which the handler finds in its own context. A panic in tracing costs the span;
+// a panic of the handler passes. The handler decodes the request, so Observer.Parent is
+// asked before the ids are known.
 func UnaryServerInterceptor(opts ...Option) ttrpc.UnaryServerInterceptor {
 	s := newSpans(trace.SpanKindServer, opts)
 	return func(ctx context.Context, unmarshal ttrpc.Unmarshaler, info *ttrpc.UnaryServerInfo, handler ttrpc.Method) (any, error) {
@@ -114,7 +114,7 @@ func (s *spans) inject(ctx context.Context, req *ttrpc.Request) {
 		}
 	}
 	for _, e := range carry.set {
-		md = append(md, &ttrpc.KeyValue{Key: e.key, Value: e.value})
+		md = append(md, &ttrpc.KeyValue{Key: e.key, Value: string(e.value)})
 	}
 	req.Metadata = md
 }

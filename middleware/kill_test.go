@@ -20,6 +20,8 @@ import (
 	"google.golang.org/protobuf/proto"
 	"google.golang.org/protobuf/types/known/wrapperspb"
 
+	"github.com/shimtrace/shimtrace/internal/host"
+	"github.com/shimtrace/shimtrace/internal/testkit"
 	"github.com/shimtrace/shimtrace/middleware/wire"
 )
 
@@ -389,4 +391,28 @@ func someCall(c *ttrpc.Client, r *rand.Rand) error {
 		return fmt.Errorf("call: %w", err)
 	}
 	return nil
+}
+
+// TestKilledBeforeTheSpanEnds: a relay that is killed between an answer and the end of the
+// span leaves the span to the next one.
+func TestKilledBeforeTheSpanEnds(t *testing.T) {
+	if handedOver {
+		t.Skip("the relays are the same")
+	}
+	t.Setenv(stopsEnv, "1")
+	k, w := keep(t, 0)
+	send(t, w.client, request(1, &ttrpc.Request{Service: taskService, Method: "Wait"}))
+	readFrame(t, w.server)
+	whole := answer(1, &ttrpc.Response{})
+	send(t, w.server, whole)
+	read(t, w.client, whole)
+	testkit.Until(t, "the relay is about to end the span", func() bool {
+		return host.Proc("/proc").State(k.now.cmd.Process.Pid) == 'T'
+	})
+	k.kill()
+	_ = k.now.control.SetReadDeadline(time.Now().Add(patience))
+	spans := make([]byte, 1)
+	if _, err := k.now.control.Read(spans); err != nil || spans[0] != 1 {
+		t.Errorf("%d spans, %v", spans[0], err)
+	}
 }

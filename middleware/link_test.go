@@ -14,22 +14,21 @@ import (
 	sdktrace "go.opentelemetry.io/otel/sdk/trace"
 	"go.opentelemetry.io/otel/sdk/trace/tracetest"
 
+	"github.com/shimtrace/shimtrace/internal/config"
+	"github.com/shimtrace/shimtrace/internal/export"
+	"github.com/shimtrace/shimtrace/internal/export/exporttest"
+	"github.com/shimtrace/shimtrace/internal/testkit"
 	"github.com/shimtrace/shimtrace/middleware"
 )
 
 // patience is how long a test waits for what must happen.
-const patience = 20 * time.Second
+const patience = testkit.Patience
 
 // listen listens on a unix socket, whose path is short enough whatever the test
 // is called.
 func listen(t testing.TB) net.Listener {
 	t.Helper()
-	dir, err := os.MkdirTemp("", "relay")
-	if err != nil {
-		t.Fatal(err)
-	}
-	t.Cleanup(func() { os.RemoveAll(dir) })
-	l, err := net.Listen("unix", filepath.Join(dir, "s"))
+	l, err := net.Listen("unix", filepath.Join(testkit.ShortDir(t), "s"))
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -79,15 +78,25 @@ func client(t testing.TB, addr string, opts ...ttrpc.ClientOpts) *ttrpc.Client {
 	return c
 }
 
-// recorder returns an option that records spans, and where they are then.
-func recorder(opts ...sdktrace.TracerProviderOption) (middleware.Option, *tracetest.SpanRecorder) {
+// recorded is where the spans are that have ended.
+type recorded interface {
+	Ended() []sdktrace.ReadOnlySpan
+}
+
+// recorder returns an option that records spans, and where they are then: the shim's spans, and
+// with options the SDK's, which are made in another way.
+func recorder(opts ...sdktrace.TracerProviderOption) (middleware.Option, recorded) {
+	if len(opts) == 0 {
+		rec := new(exporttest.Recorder)
+		return middleware.WithTracerProvider(export.NewTracerProvider(config.Default().Trace, rec)), rec
+	}
 	rec := tracetest.NewSpanRecorder()
 	tp := sdktrace.NewTracerProvider(append(opts, sdktrace.WithSpanProcessor(rec))...)
 	return middleware.WithTracerProvider(tp), rec
 }
 
 // ended waits for n spans to have ended, and no more.
-func ended(t testing.TB, rec *tracetest.SpanRecorder, n int) []sdktrace.ReadOnlySpan {
+func ended(t testing.TB, rec recorded, n int) []sdktrace.ReadOnlySpan {
 	t.Helper()
 	for end := time.Now().Add(patience); len(rec.Ended()) < n && time.Now().Before(end); {
 		time.Sleep(time.Millisecond)

@@ -11,6 +11,7 @@ import (
 	semconv "go.opentelemetry.io/otel/semconv/v1.43.0"
 	"go.opentelemetry.io/otel/trace"
 
+	"github.com/shimtrace/shimtrace/internal/protofields"
 	"github.com/shimtrace/shimtrace/middleware/wire"
 )
 
@@ -20,7 +21,8 @@ type method struct {
 	service, name string
 	fullName      string // "containerd.task.v3.Task/Create", the span's name
 	settings      *settings
-	quiet         bool // recorded only when it fails or is slow
+	quiet         bool                 // recorded only when it fails or is slow
+	attributes    []attribute.KeyValue // of all its spans
 	start         []trace.SpanStartOption
 }
 
@@ -74,17 +76,16 @@ func (ms *methods) get(service, name []byte) *method {
 
 func newMethod(cfg *options, s *settings, service, name string) *method {
 	full := valid(service) + "/" + valid(name)
+	attrs := []attribute.KeyValue{rpcSystem, semconv.RPCMethod(full)}
 	return &method{
-		Method:   cfg.known(service, name),
-		service:  service,
-		name:     name,
-		fullName: full,
-		settings: s,
-		quiet:    slices.Contains(s.quiet, name) || slices.Contains(s.quiet, full),
-		start: []trace.SpanStartOption{
-			trace.WithSpanKind(cfg.kind),
-			trace.WithAttributes(rpcSystem, semconv.RPCMethod(full)),
-		},
+		Method:     cfg.known(service, name),
+		service:    service,
+		name:       name,
+		fullName:   full,
+		settings:   s,
+		quiet:      slices.Contains(s.quiet, name) || slices.Contains(s.quiet, full),
+		attributes: attrs,
+		start:      []trace.SpanStartOption{trace.WithSpanKind(cfg.kind), trace.WithAttributes(attrs...)},
 	}
 }
 
@@ -92,16 +93,26 @@ var rpcSystem = attribute.String(string(semconv.RPCSystemNameKey), "ttrpc")
 
 // readRequest fills in what the request's message says.
 func (m *method) readRequest(c *Call, msg []byte) {
-	c.ContainerID = text(msg, m.ContainerID)
-	c.ExecID = text(msg, m.ExecID)
-	c.SandboxID = text(msg, m.SandboxID)
-	c.Bundle = text(msg, m.Bundle)
-	if m.Signal != 0 {
-		v, _ := wire.Uint(msg, m.Signal)
-		c.Signal = uint32(v)
+	var container, exec, sandbox, bundle, options []byte
+	for f := protofields.Of(msg); f.Next() || f.Cut(); {
+		switch {
+		case f.Has(m.Signal, protowire.VarintType):
+			c.Signal = uint32(f.Value)
+		case f.Is(m.ContainerID):
+			container = f.Bytes
+		case f.Is(m.ExecID):
+			exec = f.Bytes
+		case f.Is(m.SandboxID):
+			sandbox = f.Bytes
+		case f.Is(m.Bundle):
+			bundle = f.Bytes
+		case f.Is(m.Options):
+			options = f.Bytes
+		}
 	}
+	c.ContainerID, c.ExecID, c.SandboxID, c.Bundle = text(container), text(exec), text(sandbox), text(bundle)
 	if m.Options != 0 {
-		c.Pod = podOf(wire.Bytes(msg, m.Options))
+		c.Pod = podOf(options)
 	}
 	if m.FirstProcess && c.ExecID == c.ContainerID {
 		c.ExecID = ""
@@ -120,12 +131,13 @@ func podOf(options []byte) Pod {
 		return Pod{}
 	}
 	m := wire.Bytes(wire.Bytes(options, value), metadata)
-	return Pod{Name: text(m, podName), Namespace: text(m, podNamespace), UID: text(m, podUID)}
+	part := func(num protowire.Number) string { return text(wire.Bytes(m, num)) }
+	return Pod{Name: part(podName), Namespace: part(podNamespace), UID: part(podUID)}
 }
 
-// readAnswer fills in what the answer's message says. An exit status of 0 is not
-// on the wire: an answer with the time of an exit has one, and any whose message has no
-// such time.
+// readAnswer fills in what the answer's message says. An exit status of 0 is not on the
+// wire: an answer has one if it has the time of an exit, or if its message has no field for
+// that time.
 func (m *method) readAnswer(c *Call, msg []byte) {
 	if m.PID != 0 {
 		v, _ := wire.Uint(msg, m.PID)
@@ -142,13 +154,9 @@ func (m *method) readAnswer(c *Call, msg []byte) {
 // maxText bounds the ids and paths taken from a message, in bytes.
 const maxText = 4096
 
-// text returns the string in field num, as something that a span can carry: the
-// peer that is to check it has not done so yet.
-func text(msg []byte, num protowire.Number) string {
-	if num == 0 {
-		return ""
-	}
-	b := wire.Bytes(msg, num)
+// text returns a string as something that a span can carry: the peer that is to check
+// it has not done so yet.
+func text(b []byte) string {
 	return valid(string(b[:min(len(b), maxText)]))
 }
 

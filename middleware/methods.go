@@ -6,13 +6,13 @@ import "google.golang.org/protobuf/encoding/protowire"
 // nothing: its calls are traced all the same.
 type Method struct {
 	Fields
-	// Waits: a call lasts as long as what it waits for. It is never slow, and has not
-	// failed for having no answer.
+	// Waits: a call lasts as long as what it waits for. Such a call is never slow, and the
+	// lack of an answer is no failure.
 	Waits bool
 	// Last: the server may end without an answer.
 	Last bool
 	// FirstProcess: an exec id that is the container's id means the container's first
-	// process, as none does.
+	// process, as an empty one does.
 	FirstProcess bool
 	// Over reports whether an answer, although an error, is only how the waiting ends: a
 	// quiet call is not recorded for it. It is asked of answered calls and must not block.

@@ -9,8 +9,8 @@ import "go.opentelemetry.io/otel/trace"
 // may come before or during Forwarded, which is to read no field that an answer
 // fills in. None of them changes the Call.
 //
-// An Observer that needs only some of the methods embeds [NopObserver], which keeps it
-// an Observer when there are more of them one day.
+// An Observer that needs only some of the methods embeds [NopObserver], which keeps it an
+// Observer if methods are added one day.
 type Observer interface {
 	// Parent returns the span context that the call's span is to be under, and
 	// another one that it is to be linked to. It is asked when Call.Caller is known.
@@ -31,7 +31,7 @@ type Observer interface {
 }
 
 // WithObserver adds observers of the calls, who are told in the order in which they were
-// added. The first one that returns a valid parent has named it. Default: nobody.
+// added. The first one that returns a valid parent decides. Default: nobody.
 func WithObserver(obs ...Observer) Option {
 	return func(o *options) { o.observer = append(o.observer, obs...) }
 }

@@ -6,8 +6,8 @@ import (
 	"sync/atomic"
 )
 
-// guard runs tracing code, whose panic must not harm the call: it is reported,
-// and the call goes on without. It reports whether f came to its end.
+// guard runs tracing code, whose panic must not harm the call: it is reported, and the call
+// goes on untraced. guard reports whether f came to its end.
 func (s *spans) guard(f func()) (ok bool) {
 	defer func() {
 		if !ok {
@@ -30,7 +30,7 @@ type panics struct{ n atomic.Int32 }
 
 func (p *panics) off() bool { return p.n.Load() > 1 }
 
-// guard is spans.guard, and counts.
+// guard is spans.guard, and counts panics.
 func (c *conn) guard(f func()) bool {
 	ok := c.spans.guard(f)
 	if !ok {

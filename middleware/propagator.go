@@ -35,14 +35,18 @@ func Propagator(names ...string) (propagation.TextMapPropagator, error) {
 			return nil, fmt.Errorf("propagator %q is unknown: use tracecontext, baggage, jaeger, b3, b3multi or none", name)
 		}
 	}
-	return propagation.NewCompositeTextMapPropagator(all...), nil
+	p := propagation.NewCompositeTextMapPropagator(all...)
+	if isW3C(names) {
+		return w3c{p}, nil
+	}
+	return p, nil
 }
 
 // b3Propagator is B3 for someone in between, who replaces the context of a request.
 type b3Propagator struct{ propagation.TextMapPropagator }
 
-// Extract reads as well that the request is not to be traced, which B3 may say without
-// ids. Then the request gets some: a decision is a context's.
+// Extract also reads that the request is not to be traced, which B3 may say without ids.
+// Then the request gets ids: only a context can carry a decision.
 func (p b3Propagator) Extract(ctx context.Context, c propagation.TextMapCarrier) context.Context {
 	before := trace.SpanContextFromContext(ctx)
 	ctx = p.TextMapPropagator.Extract(ctx, c)
@@ -72,8 +76,8 @@ func randomID[ID ~[8]byte | ~[16]byte]() (id ID) {
 	return id
 }
 
-// Inject writes valid contexts only, and of those that are not sampled that they
-// are not, whatever the request said: the decision has been made.
+// Inject writes valid contexts only. One that is not sampled is written as not sampled,
+// whatever the request said: the decision has been made.
 func (p b3Propagator) Inject(ctx context.Context, c propagation.TextMapCarrier) {
 	sc := trace.SpanContextFromContext(ctx)
 	if !sc.IsValid() {
@@ -85,8 +89,8 @@ func (p b3Propagator) Inject(ctx context.Context, c propagation.TextMapCarrier) 
 	p.TextMapPropagator.Inject(ctx, c)
 }
 
-// Fields has the keys of both encodings: both are read, so that the one that is
-// not written must not stay behind.
+// Fields returns the keys of both encodings: both are read, so the one that is not written
+// must not stay behind.
 func (b3Propagator) Fields() []string {
 	return []string{"b3", "x-b3-traceid", "x-b3-spanid", "x-b3-parentspanid", "x-b3-sampled", "x-b3-flags"}
 }

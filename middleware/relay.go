@@ -109,7 +109,7 @@ type conn struct {
 	client, server net.Conn
 	memory         *handover.Memory // nil: it ends with the process
 	streams        []*handover.Stream
-	raw            uint64 // bytes of the answers that are none, at the beginning
+	raw            uint64 // bytes before the first answer, which pass as they are
 	calls          calls
 	panics         panics
 	ending         ending
@@ -145,7 +145,7 @@ func (c *conn) finish(err error, from, to net.Conn) {
 	}
 }
 
-// close closes one of the two. Another process may have its descriptor as well.
+// close closes one end of the connection. Another process may have its descriptor as well.
 func (c *conn) close(end net.Conn) {
 	if c.memory != nil {
 		handover.ShutDown(end)

@@ -48,9 +48,9 @@ func (c *conn) forwarded(rd *handover.Stream, chunk []byte, answers *answerReade
 	rd.Discard(len(chunk), answers.mark())
 }
 
-// answered ends the call that a frame from the server answers; blind is what answers
-// whose beginning passed before this process took over. A second answer, or one to
-// nothing, is none of the relay's business.
+// answered ends the call that a frame from the server answers; it is blind if the answer's
+// beginning passed before this process took over. A second answer, or one to nothing, is
+// none of the relay's business.
 func (c *conn) answered(h wire.Header, payload []byte, blind bool, at time.Time) {
 	// A stream that goes well ends with a data frame.
 	lastData := h.Type == wire.TypeData && h.Flags&wire.FlagRemoteClosed != 0
@@ -61,6 +61,7 @@ func (c *conn) answered(h wire.Header, payload []byte, blind bool, at time.Time)
 	if call == nil {
 		return
 	}
+	defer c.calls.told(h.Stream)
 	if blind {
 		c.abandon(lost{call, at, errResumed})
 		return

@@ -36,9 +36,18 @@ func BenchmarkFrames(b *testing.B) {
 		"off":      {WithTracerProvider(provider), WithPropagator(propagator), WithSwitch(new(Switch))},
 		"quiet":    {WithTracerProvider(provider), WithPropagator(propagator), WithQuiet(0, "Start")},
 		"traced":   {WithTracerProvider(provider), WithPropagator(propagator)},
+		"kept":     {WithTracerProvider(provider), WithPropagator(propagator)}, // for another process
 	} {
 		b.Run(name, func(b *testing.B) {
 			c := &conn{spans: NewRelay(opts...).spans}
+			if name == "kept" {
+				memory, err := handover.New()
+				if err != nil {
+					b.Fatal(err)
+				}
+				defer memory.Close()
+				c.calls.kept = memory.Calls()
+			}
 			rq := requests{conn: c}
 			request, err := proto.Marshal(&ttrpc.Request{
 				Service: "containerd.task.v3.Task", Method: "Start", Payload: []byte("\x0a\x03box"),

@@ -222,9 +222,10 @@ func TestServerExits(t *testing.T) {
 // A client that goes amid a call takes its server's connection along.
 func TestClientGoes(t *testing.T) {
 	provider, rec := recorder()
-	serverGone := make(chan struct{})
+	serverBusy, serverGone := make(chan struct{}), make(chan struct{})
 	addr := server(t, ttrpc.WithUnaryServerInterceptor(func(ctx context.Context, u ttrpc.Unmarshaler, _ *ttrpc.UnaryServerInfo, m ttrpc.Method) (any, error) {
 		defer close(serverGone)
+		close(serverBusy)
 		return m(ctx, u)
 	}))
 	relayAddr, stop := relay(t, addr, provider)
@@ -232,9 +233,7 @@ func TestClientGoes(t *testing.T) {
 	ctx, cancel := context.WithCancel(context.Background())
 	called := make(chan error)
 	go func() { called <- c.Call(ctx, echoService, "Hang", new(emptypb.Empty), new(emptypb.Empty)) }()
-	for len(rec.Started()) == 0 {
-		time.Sleep(time.Millisecond)
-	}
+	<-serverBusy
 	c.Close()
 	cancel()
 	<-called

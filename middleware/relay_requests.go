@@ -89,7 +89,7 @@ func unexpected(err error) error {
 // for the others.
 const maxBatch = 16
 
-// requests is what forwarding requests keeps from some to the next.
+// requests is what forwarding keeps from one batch of requests to the next.
 type requests struct {
 	*conn
 	req   wire.Request
@@ -100,8 +100,9 @@ type requests struct {
 	parts [][]byte // all of them, in the order in which they are written
 }
 
-// forward writes the requests that have come whole, each with the context of its span, or as
-// it came when that cannot be. Where many callers share the connection, these are some.
+// forward writes the requests that have come whole, each with the context of its span, or
+// as it came when that cannot be. Where many callers share the connection, they are several
+// at once.
 func (r *requests) forward(rd *handover.Stream) error {
 	r.parts, r.calls, r.gone, r.added = r.parts[:0], r.calls[:0], nil, rd.Free(r.added)
 	buffered, n := rd.Buffered(), 0
@@ -156,8 +157,8 @@ func (r *requests) prepare(frame []byte, at uint64) {
 	}
 }
 
-// trace starts the span of the request in envelope and prepares its parts. It
-// returns nil when there is nothing to be understood.
+// trace starts the span of the request in envelope and prepares its parts. It returns nil
+// when the envelope cannot be understood.
 func (r *requests) trace(h wire.Header, envelope []byte, at uint64) *Call {
 	if r.req.Scan(envelope) != nil {
 		return nil
@@ -169,15 +170,15 @@ func (r *requests) trace(h wire.Header, envelope []byte, at uint64) *Call {
 		at:     at,
 	}
 	call.method.readRequest(call, r.req.Payload)
-	if t := time.Duration(r.req.TimeoutNano); t > 0 {
-		call.deadline = call.Start.Add(t)
-	}
+	call.timeout = max(0, time.Duration(r.req.TimeoutNano))
 	if r.starts(call) {
-		r.carry = carrier{req: &r.req, set: r.carry.set[:0]}
-		p := call.method.settings.propagator
-		ctx := p.Extract(context.Background(), &r.carry)
-		ctx = r.begin(ctx, call)
-		p.Inject(ctx, &r.carry)
+		r.carry.reset(&r.req)
+		if !r.traceDirect(call) {
+			p := call.method.settings.propagator
+			ctx := p.Extract(context.Background(), &r.carry)
+			ctx = r.begin(ctx, call)
+			p.Inject(ctx, &r.carry)
+		}
 		r.build(h, envelope, call.method.settings.fields)
 	}
 	r.ending.request(call.method)
@@ -185,9 +186,9 @@ func (r *requests) trace(h wire.Header, envelope []byte, at uint64) *Call {
 	return call
 }
 
-// build prepares the parts of the request with the contexts that r.carry was
-// given: none when it was given none or the request would become too long. Under the keys in
-// fields the request has no other metadata then.
+// build prepares the parts of the request with the contexts that r.carry was given. It
+// prepares none when r.carry was given no context, or when the request would become too
+// long. Otherwise the request's own metadata under the keys in fields is left out.
 func (r *requests) build(h wire.Header, envelope []byte, fields []string) {
 	if len(r.carry.set) == 0 {
 		return

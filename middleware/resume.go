@@ -44,7 +44,7 @@ func (c *conn) resumed(k handover.Call) *Call {
 		at:     k.At,
 	}
 	if k.Deadline != 0 {
-		call.deadline = time.Unix(0, k.Deadline)
+		call.timeout = time.Duration(max(k.Deadline-k.Start, 1))
 	}
 	if remote(k.Span).IsValid() {
 		c.resumeSpan(call, k)
@@ -57,7 +57,6 @@ func (c *conn) resumed(k handover.Call) *Call {
 // resumeSpan gives a call the span with whose context its request has gone.
 func (c *conn) resumeSpan(call *Call, k handover.Call) {
 	call.Caller = remote(k.Caller)
-	call.link = remote(k.Link)
 	parent := k.Span
 	parent.SpanID = k.ParentID
 	call.Parent = remote(parent)
@@ -70,8 +69,9 @@ func (c *conn) resumeSpan(call *Call, k handover.Call) {
 		return
 	}
 	opts := append(call.method.start[:len(call.method.start):len(call.method.start)], trace.WithTimestamp(call.Start))
-	if call.link.IsValid() {
-		opts = append(opts, trace.WithLinks(trace.Link{SpanContext: call.link}))
+	if link := remote(k.Link); link.IsValid() {
+		call.link = &link
+		opts = append(opts, trace.WithLinks(trace.Link{SpanContext: link}))
 	}
 	_, call.span = c.tracer.Start(c.handover.WithIDs(ctx, k.Span.TraceID, k.Span.SpanID), call.method.fullName, opts...)
 }
@@ -83,10 +83,13 @@ func (c *Call) kept(stream uint32) handover.Call {
 		Service: c.Service, Method: c.Method,
 		ContainerID: c.ContainerID, ExecID: c.ExecID, SandboxID: c.SandboxID, Bundle: c.Bundle, Signal: c.Signal,
 		Span: keptContext(c.SpanContext()), ParentID: c.Parent.SpanID(),
-		Caller: keptContext(c.Caller), Link: keptContext(c.link),
+		Caller: keptContext(c.Caller),
 	}
-	if !c.deadline.IsZero() {
-		k.Deadline = c.deadline.UnixNano()
+	if c.link != nil {
+		k.Link = keptContext(*c.link)
+	}
+	if at, ok := c.deadline(); ok {
+		k.Deadline = at.UnixNano()
 	}
 	return k
 }

@@ -3,6 +3,8 @@ package middleware
 import (
 	"context"
 	"strings"
+	"sync"
+	"time"
 
 	"go.opentelemetry.io/otel/attribute"
 	"go.opentelemetry.io/otel/codes"
@@ -13,7 +15,8 @@ import (
 	"github.com/shimtrace/shimtrace/internal/names"
 )
 
-// Attributes of calls that the semantic conventions have no name for.
+// Attributes of calls that the semantic conventions have no name for: shimtrace.exec.id,
+// shimtrace.sandbox.id, shimtrace.signal, shimtrace.expected, shimtrace.expected.message.
 const (
 	ExecIDKey    = attribute.Key(names.Exec)
 	SandboxIDKey = attribute.Key(names.Sandbox)
@@ -28,45 +31,93 @@ const (
 type spans struct {
 	*options
 	tracer  trace.Tracer
+	direct  directTracer // the tracer, if it is direct; else nil
 	methods methods
+}
+
+// directTracer is a Tracer that takes what a span begins with as it is. The API hands contexts
+// and options around, which are objects: two thirds of what a span costs.
+type directTracer interface {
+	trace.Tracer
+	// StartUnder starts a span under a parent, which may be invalid. Nobody changes attrs.
+	StartUnder(parent trace.SpanContext, kind trace.SpanKind, name string, start time.Time, attrs []attribute.KeyValue) trace.Span
+}
+
+// directSpan is a span of a directTracer. It keeps nothing of what SetAttributes is given.
+type directSpan interface {
+	trace.Span
+	// EndAt is End at a time.
+	EndAt(time.Time)
 }
 
 func newSpans(kind trace.SpanKind, opts []Option) *spans {
 	o := newOptions(kind, opts)
-	o.settings.fields = o.propagator.Fields()
-	return &spans{
+	o.settings.prepare()
+	s := &spans{
 		options: o,
 		tracer:  o.provider.Tracer(ScopeName),
 		methods: methods{cfg: o, settings: &o.settings},
 	}
+	s.direct, _ = s.tracer.(directTracer)
+	return s
 }
 
 // begin starts the span of c under ctx, the context that its request came with,
 // and returns the context that the request is to go on with.
 func (s *spans) begin(ctx context.Context, c *Call) context.Context {
-	c.spans = s
-	c.Caller = trace.SpanContextFromContext(ctx)
-	parent, link := s.observer.Parent(c)
+	// A caller in this process is more than its context.
+	if s.place(c, trace.SpanContextFromContext(ctx)) {
+		ctx = trace.ContextWithRemoteSpanContext(ctx, c.Parent)
+	}
 	opts := append(make([]trace.SpanStartOption, 0, len(c.method.start)+2), c.method.start...)
 	opts = append(opts, trace.WithTimestamp(c.Start))
-	if parent.IsValid() {
-		// A caller in this process is more than its context.
-		if !parent.Equal(c.Caller) {
-			ctx = trace.ContextWithRemoteSpanContext(ctx, parent)
-		}
-		if link.IsSampled() && link.SpanID() != parent.SpanID() {
-			c.link = link
-			opts = append(opts, trace.WithLinks(trace.Link{SpanContext: link}))
-		}
+	if c.link != nil {
+		opts = append(opts, trace.WithLinks(trace.Link{SpanContext: *c.link}))
 	}
-	c.Parent = trace.SpanContextFromContext(ctx)
 	ctx, c.span = s.tracer.Start(ctx, c.method.fullName, opts...)
 	s.observer.Began(c)
 	if c.Quiet() {
-		sc := c.span.SpanContext()
-		return trace.ContextWithSpanContext(ctx, sc.WithTraceFlags(sc.TraceFlags()&^trace.FlagsSampled))
+		return trace.ContextWithSpanContext(ctx, unsampled(c.span.SpanContext()))
 	}
 	return ctx
+}
+
+// beginDirect is begin where nothing but the span's context goes on, and the tracer is direct.
+func (s *spans) beginDirect(caller trace.SpanContext, c *Call) trace.SpanContext {
+	s.place(c, caller)
+	c.span = s.direct.StartUnder(c.Parent, s.kind, c.method.fullName, c.Start, c.method.attributes)
+	if c.link != nil {
+		c.span.AddLink(trace.Link{SpanContext: *c.link})
+	}
+	s.observer.Began(c)
+	sc := c.span.SpanContext()
+	if c.Quiet() {
+		sc = unsampled(sc)
+	}
+	return sc
+}
+
+// place finds out which span the one of c is under, and reports whether that is another one
+// than the caller's.
+func (s *spans) place(c *Call, caller trace.SpanContext) (another bool) {
+	c.spans, c.Caller = s, caller
+	parent, link := s.observer.Parent(c)
+	c.Parent = caller
+	if !parent.IsValid() {
+		return false
+	}
+	if another = !parent.Equal(caller); another {
+		c.Parent = parent.WithRemote(true)
+	}
+	if link.IsSampled() && link.SpanID() != parent.SpanID() {
+		kept := link
+		c.link = &kept
+	}
+	return another
+}
+
+func unsampled(sc trace.SpanContext) trace.SpanContext {
+	return sc.WithTraceFlags(sc.TraceFlags() &^ trace.FlagsSampled)
 }
 
 // end ends the span of c, which has been answered at c.End, or drops it when the
@@ -93,8 +144,8 @@ func (s *spans) record(c *Call) {
 }
 
 func (s *spans) recordAnswered(c *Call) {
-	attrs := make([]attribute.KeyValue, 0, 6)
-	attrs = append(attrs, semconv.RPCResponseStatusCode(c.Code.String()))
+	room := rooms.Get().(*[roomForAttributes]attribute.KeyValue)
+	attrs := append(room[:0], semconv.RPCResponseStatusCode(c.Code.String()))
 	switch {
 	case c.Expected:
 		attrs = append(attrs, ExpectedKey.Bool(true), ExpectedMessageKey.String(c.Message))
@@ -102,11 +153,21 @@ func (s *spans) recordAnswered(c *Call) {
 		attrs = append(attrs, semconv.ErrorTypeKey.String(c.Code.String()))
 		c.span.SetStatus(codes.Error, c.Message)
 	}
-	c.span.SetAttributes(c.attributes(attrs)...)
+	attrs = c.attributes(attrs)
+	c.span.SetAttributes(attrs...)
+	if s.direct != nil {
+		*room = [roomForAttributes]attribute.KeyValue{}
+		rooms.Put(room)
+	}
 	s.finish(c)
 }
 
-// remarkable tells that a quiet call is worth a span after all.
+// rooms has memory for the attributes that a call's span gets at its end.
+var rooms = sync.Pool{New: func() any { return new([roomForAttributes]attribute.KeyValue) }}
+
+const roomForAttributes = 8
+
+// remarkable reports whether a quiet call is worth a span after all.
 func (s *spans) remarkable(c *Call) bool {
 	slow := c.method.settings.slow
 	return c.Code != 0 && !c.over() || slow > 0 && !c.method.Waits && !c.Stream && c.End.Sub(c.Start) > slow
@@ -132,7 +193,7 @@ func (s *spans) abandon(l lost) {
 
 func (s *spans) recordLost(c *Call) {
 	if c.method.Last && c.lost == errClosed || c.lost == errResumed {
-		// It is gone as it was told to be: containerd takes no answer for one
+		// The server is gone as it was told to be: containerd takes no answer for one
 		// (core/runtime/v2/shim.go, Shutdown). Or there was an answer that nobody has read.
 		c.span.SetAttributes(c.attributes(nil)...)
 		s.finish(c)
@@ -145,7 +206,11 @@ func (s *spans) recordLost(c *Call) {
 
 func (s *spans) finish(c *Call) {
 	s.observer.Annotate(c, c.span)
-	c.span.End(trace.WithTimestamp(c.End))
+	if span, ok := c.span.(directSpan); ok {
+		span.EndAt(c.End)
+	} else {
+		c.span.End(trace.WithTimestamp(c.End))
+	}
 }
 
 // attributes appends the call's own attributes to attrs.

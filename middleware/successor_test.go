@@ -1,6 +1,7 @@
 package middleware_test
 
 import (
+	"context"
 	"errors"
 	"fmt"
 	"io"
@@ -21,6 +22,27 @@ import (
 // successorEnv makes the test binary a relay's process: it waits at descriptor 3 to be
 // told which connection to relay, and says that it does.
 const successorEnv = "SHIMTRACE_TEST_SUCCESSOR"
+
+// stopsEnv has the first process stop when it is to end a span, and those after it tell the
+// test, by a byte, of each span that they have ended.
+const stopsEnv = "SHIMTRACE_TEST_STOPS"
+
+// stops is an observer, and a tells an exporter, for that.
+type stops struct{ middleware.NopObserver }
+
+func (stops) Answered(*middleware.Call) {
+	_ = unix.Kill(os.Getpid(), unix.SIGSTOP) // another thread may be the first to stop
+	select {}
+}
+
+type tells struct{ *net.UnixConn }
+
+func (c tells) ExportSpans(_ context.Context, spans []sdktrace.ReadOnlySpan) error {
+	_, err := c.Write([]byte{byte(len(spans))})
+	return err
+}
+
+func (tells) Shutdown(context.Context) error { return nil }
 
 // successor relays one connection: a new one of two descriptors, whose memory it sends, or
 // one of three that goes on.
@@ -46,8 +68,17 @@ func successor() error {
 		}
 		files[i].Close()
 	}
+	provider, observer := sdktrace.NewTracerProvider(), middleware.Observer(middleware.NopObserver{})
+	switch {
+	case os.Getenv(stopsEnv) == "":
+	case len(files) == 2:
+		observer = stops{}
+	default:
+		provider.RegisterSpanProcessor(sdktrace.NewSimpleSpanProcessor(tells{control}))
+	}
 	relay := middleware.NewRelay(
-		middleware.WithTracerProvider(sdktrace.NewTracerProvider()),
+		middleware.WithTracerProvider(provider),
+		middleware.WithObserver(observer),
 		propagators("tracecontext", "baggage"),
 		middleware.WithErrorHandler(func(err error) { fmt.Fprintln(os.Stderr, err) }),
 		middleware.WithHandover(middleware.Handover{Begun: func(_, _ net.Conn, m *handover.Memory) func() {
@@ -55,7 +86,7 @@ func successor() error {
 				panic(err)
 			}
 			return nil
-		}}))
+		}, WithIDs: withIDs}))
 	if len(files) == 2 {
 		relay.Connect(ends[0], ends[1])
 		return nil

@@ -13,23 +13,23 @@ import (
 
 // Attributes of the calls that were under way when a Switch was turned.
 const (
-	// BegunBeforeOnKey: the call began before tracing was switched on. Its span begins
-	// with that, and its request has gone without the span's context. OriginalStartKey
-	// is when the call began, in Unix nanoseconds.
+	// BegunBeforeOnKey (shimtrace.begun_before_on): the call began before tracing was switched on.
+	// Its span begins then, and its request went without the span's context. OriginalStartKey
+	// (shimtrace.original.start_time_unix_nano) is when the call began, in Unix nanoseconds.
 	BegunBeforeOnKey = attribute.Key(names.BegunBeforeOn)
 	OriginalStartKey = attribute.Key(names.OriginalStart)
-	// EndedAfterOffKey: the call ended after tracing was switched off.
+	// EndedAfterOffKey (shimtrace.ended_after_off): the call ended after tracing was switched off.
 	EndedAfterOffKey = attribute.Key(names.EndedAfterOff)
 )
 
 // Switch turns tracing on and off while calls pass. It may be shared by relays and
 // interceptors. The zero value is off.
 //
-// A call that begins while it is off goes on as it came, its metadata unread. The
-// Observer is told of it, and if the Switch is turned on before the call has ended,
-// it gets its span then, from the moment at which that was, under Observer.Parent; such
-// a call is another *Call when it is Answered. A call that begins while it is on gets its
-// span whatever happens until its end.
+// A call that begins while it is off goes on as it came, its metadata unread. The Observer
+// is told of it, and if the Switch is turned on before the call has ended, it gets a span
+// that begins at that moment, under Observer.Parent; such a call is another *Call when it
+// is Answered. A call that begins while it is on gets its span whatever happens until its
+// end.
 type Switch struct {
 	turns atomic.Uint32 // odd while on
 	since atomic.Int64  // when it was turned on last, in Unix nanoseconds
@@ -38,7 +38,7 @@ type Switch struct {
 // Set turns the switch and reports whether that was a change.
 func (s *Switch) Set(on bool) (changed bool) { return s.SetAt(on, time.Now()) }
 
-// SetAt is Set for who has said that it was at a moment, which is past.
+// SetAt is Set as of a moment in the past.
 func (s *Switch) SetAt(on bool, at time.Time) (changed bool) {
 	for {
 		n := s.turns.Load()
@@ -79,16 +79,16 @@ func (s *spans) starts(c *Call) bool {
 	return isOn(c.turns)
 }
 
-// caughtUp returns the call, which has ended, with the span that it lacks if
-// tracing has been switched on meanwhile, and marked if it was under way when that
-// was turned.
+// caughtUp returns the call, which has ended, with the span that it lacks if tracing has
+// been switched on meanwhile, and marked if it was under way when tracing was switched off.
 func (s *spans) caughtUp(c *Call) *Call {
 	turns := s.turns() - c.turns
 	if turns == 0 {
 		return c
 	}
 	if c.span == nil {
-		// The observer may be at c, just forwarded, so that it is left as it is.
+		// The observer may still be reading c, which was just forwarded: c is left as it
+		// is.
 		late := *c
 		c = &late
 		c.spans = s
@@ -104,7 +104,8 @@ func (s *spans) caughtUp(c *Call) *Call {
 	return c
 }
 
-// since returns when the span begins of a call that began before tracing was on.
+// since returns when the span of a call begins, for a call that began before tracing was
+// on.
 func (s *spans) since(c *Call) time.Time {
 	on := time.Unix(0, s.sw.since.Load())
 	switch {
@@ -116,5 +117,5 @@ func (s *spans) since(c *Call) time.Time {
 	return on
 }
 
-// recording tells that the call has a span, and that it is not for nothing.
+// recording reports whether the call has a span that is recorded.
 func (c *Call) recording() bool { return c.span != nil && c.span.IsRecording() }

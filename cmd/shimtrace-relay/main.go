@@ -1,6 +1,6 @@
-// Command shimtrace-relay is the program of shimtrace's processes that live longer than a
-// command of containerd's: the relays, one per pod, and the host's guard. The shim,
-// containerd-shim-traced-v2, starts it from the directory that it is in itself.
+// Command shimtrace-relay is the program of shimtrace's processes that live longer than one
+// of the shim's commands: the relays, one per pod, and the host's guard. The shim,
+// containerd-shim-traced-v2, starts it from its own directory.
 package main
 
 import (

@@ -3,6 +3,7 @@ package main
 import (
 	"bytes"
 	"crypto/sha256"
+	"fmt"
 	"os"
 	"strings"
 	"testing"
@@ -10,6 +11,7 @@ import (
 
 	"github.com/shimtrace/shimtrace/internal/console"
 	"github.com/shimtrace/shimtrace/internal/export/journal"
+	"github.com/shimtrace/shimtrace/internal/export/journal/journaltest"
 	commonpb "go.opentelemetry.io/proto/otlp/common/v1"
 	resourcepb "go.opentelemetry.io/proto/otlp/resource/v1"
 	tracepb "go.opentelemetry.io/proto/otlp/trace/v1"
@@ -21,15 +23,15 @@ type result struct {
 	stdout, stderr string
 }
 
-// command runs a command line with the given environment only.
+// command runs a command line with the given environment only. Its journal is not the host's.
 func command(t *testing.T, env map[string]string, args ...string) result {
 	t.Helper()
 	if env["SHIMTRACE_CONFIG"] == "" {
-		empty := t.TempDir() + "/config.toml"
-		if err := os.WriteFile(empty, nil, 0o600); err != nil {
+		file := t.TempDir() + "/config.toml"
+		if err := os.WriteFile(file, fmt.Appendf(nil, "[journal]\ndir = %q\n", t.TempDir()), 0o600); err != nil {
 			t.Fatal(err)
 		}
-		merged := map[string]string{"SHIMTRACE_CONFIG": empty}
+		merged := map[string]string{"SHIMTRACE_CONFIG": file}
 		for k, v := range env {
 			merged[k] = v
 		}
@@ -121,7 +123,7 @@ func writeJournal(t *testing.T, sandboxes ...sandbox) string {
 		t.Fatal(err)
 	}
 	for _, s := range sandboxes {
-		if err := j.UploadTraces(t.Context(), s.spans()); err != nil {
+		if err := journaltest.Append(j, s.spans()); err != nil {
 			t.Fatal(err)
 		}
 	}

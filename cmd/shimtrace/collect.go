@@ -35,7 +35,7 @@ func collectCommand(h *host) *cli.Command {
 			"process collects for the whole host; a second one exits at once with code 0. It ships the\n" +
 			"journals to their collectors. While one is away nothing is lost: spans that are not\n" +
 			"shipped stay in the journal. It is also the endpoint that Kata's runtimes post to, as soon as\n" +
-			"a relay asks for that, and hands each span to its sandbox's relay. See docs/operation.md.\n" +
+			"a relay asks for that, and hands each span to its sandbox's relay. See docs/kata.md.\n" +
 			"With [otlp] in the configuration, or --otlp, programs of the host may send it their\n" +
 			"spans. See docs/otlp-endpoint.md.\n\n" +
 			"ship and receive are its older names.\n\n" +
@@ -67,7 +67,7 @@ func collectCommand(h *host) *cli.Command {
 				return shipOnce(ctx, asTold(c, h.config(c.String("runtime"))), say)
 			}
 			err := collectAll(ctx, h, c, say)
-			if errors.Is(err, collect.ErrHeld) {
+			if errors.Is(err, collect.ErrRunning) {
 				say.Warn(err)
 				return nil
 			}

@@ -25,6 +25,7 @@ import (
 	local "github.com/shimtrace/shimtrace/internal/host"
 	"github.com/shimtrace/shimtrace/internal/keeper"
 	"github.com/shimtrace/shimtrace/internal/reliability"
+	"github.com/shimtrace/shimtrace/internal/testkit"
 )
 
 // kept is an endpoint that relays keep, as in production: whoever starts the process
@@ -72,8 +73,9 @@ func (k *kept) keeper(t *testing.T) *keeper.Keeper {
 			f, err := l.(*net.TCPListener).File()
 			return []*os.File{f}, err
 		},
-		Every:   100 * time.Millisecond,
-		Awaited: true,
+		StartTime: forwardPatience, // a busy machine starts the race detector in more than the default
+		Every:     100 * time.Millisecond,
+		Awaited:   true,
 		Killing: func(string) func() {
 			return route.Ending(filepath.Join(k.state, "collect"), []string{k.at}, func(err error) { t.Error(err) })
 		},
@@ -186,9 +188,7 @@ func TestCollectStopped(t *testing.T) {
 	p.postAll(t, k.url)
 	eventually(t, "they arrive", func() bool { return len(relay.got()) == len(p.spans) })
 	first := k.processes(t)
-	if err := unix.Kill(first[0], unix.SIGSTOP); err != nil {
-		t.Fatal(err)
-	}
+	testkit.Stop(t, first[0])
 	// A post to the stopped process ends with it; the next post is taken.
 	const hang = 30 * time.Second
 	began := time.Now()
@@ -208,7 +208,8 @@ func TestCollectStopped(t *testing.T) {
 		t.Errorf("processes %v, before %v", now, first)
 	}
 	eventually(t, "its spans arrive", func() bool { return len(relay.got()) > len(p.spans) })
-	if log := strings.Join(k.logged(), "\n"); !strings.Contains(log, "is stopped: it is replaced") {
+	// On a busy machine its end may take as long as if it were stuck.
+	if log := strings.Join(k.logged(), "\n"); !strings.Contains(log, fmt.Sprintf("process %d, is stopped", first[0])) {
 		t.Errorf("log %q", log)
 	}
 	reliability.Row(t, reliability.Fault{
@@ -352,8 +353,8 @@ func TestCollectLeftovers(t *testing.T) {
 	p := load(t, rustPod)[0]
 	relay := linkRelay(t, r.state, p.sandbox, func() {})
 	p.postAll(t, r.url)
+	relay.arrives(t, p.spans)
 	relay.leave()
-	relay.gets(t, p.spans)
 	again.stop()
 }
 

@@ -1,15 +1,11 @@
 package main
 
 import (
-	"archive/tar"
 	"bytes"
-	"compress/gzip"
 	"context"
 	"fmt"
 	"io"
-	"net"
 	"net/http"
-	"os"
 	"path/filepath"
 	"sync"
 	"testing"
@@ -17,11 +13,13 @@ import (
 	"go.opentelemetry.io/otel/trace"
 
 	"github.com/shimtrace/shimtrace/internal/export/journal"
+	"github.com/shimtrace/shimtrace/internal/forwarder/captured"
 	"github.com/shimtrace/shimtrace/internal/forwarder/endpoint"
 	"github.com/shimtrace/shimtrace/internal/forwarder/route"
 	"github.com/shimtrace/shimtrace/internal/forwarder/span"
 	identity "github.com/shimtrace/shimtrace/internal/host"
 	"github.com/shimtrace/shimtrace/internal/losses"
+	"github.com/shimtrace/shimtrace/internal/testkit"
 )
 
 // pod is what a real pod's runtime posted, in order.
@@ -36,51 +34,30 @@ type pod struct {
 // The captured pods. The Go runtime has its sandbox's id in some spans, runtime-rs its
 // first characters in the service name.
 var (
-	goPod   = sync.OnceValues(func() (*pod, error) { return readPod("kata-4.1.0-pod", false) })
-	rustPod = sync.OnceValues(func() (*pod, error) { return readPod("kata-4.1.0-rs-pod", true) })
+	goPod   = source{captured.Go, false}
+	rustPod = source{captured.Rust, true}
 )
 
-func load(t testing.TB, pods ...func() (*pod, error)) (all []*pod) {
+type source struct {
+	name  string
+	http2 bool
+}
+
+func load(t testing.TB, pods ...source) (all []*pod) {
 	t.Helper()
-	for _, read := range pods {
-		p, err := read()
-		if err != nil {
-			t.Fatal(err)
-		}
-		all = append(all, p)
+	for _, of := range pods {
+		all = append(all, of.read(t))
 	}
 	return all
 }
 
-func readPod(name string, http2 bool) (*pod, error) {
-	f, err := os.Open("../../internal/forwarder/endpoint/testdata/" + name + ".runtime-thrift.tar.gz")
-	if err != nil {
-		return nil, err
-	}
-	defer f.Close()
-	z, err := gzip.NewReader(f)
-	if err != nil {
-		return nil, err
-	}
-	p := &pod{http2: http2}
+func (of source) read(t testing.TB) *pod {
+	t.Helper()
+	p := &pod{http2: of.http2, bodies: captured.Posts(t, of.name)}
 	d := endpoint.NewDecoder(endpoint.Options{})
-	for files := tar.NewReader(z); ; {
-		_, err := files.Next()
-		if err == io.EOF {
-			break
-		}
-		if err != nil {
-			return nil, err
-		}
-		body, err := io.ReadAll(files)
-		if err != nil {
-			return nil, err
-		}
-		p.bodies = append(p.bodies, body)
+	for _, body := range p.bodies {
 		service, spans, err := d.Decode(body)
-		if err != nil {
-			return nil, err
-		}
+		testkit.Check(t, err)
 		p.service = service
 		for _, s := range spans {
 			p.spans = append(p.spans, s.SpanID)
@@ -92,7 +69,7 @@ func readPod(name string, http2 bool) (*pod, error) {
 	if p.sandbox == "" {
 		p.sandbox = p.service[len("kata-sb-"):] + "0123456789"
 	}
-	return p, nil
+	return p
 }
 
 // post posts a body, as the pod's runtime does.
@@ -216,20 +193,19 @@ func (f *fakeRelay) gets(t *testing.T, want []trace.SpanID) {
 	}
 }
 
+// arrives waits until the relay has as many spans as these, and fails unless it has exactly
+// these. A relay that leaves waits for no more than two seconds.
+func (f *fakeRelay) arrives(t *testing.T, want []trace.SpanID) {
+	t.Helper()
+	eventually(t, "the spans arrive", func() bool { return len(f.got()) >= len(want) })
+	f.gets(t, want)
+}
+
 // receiveConfig returns a configuration with its own directories and port.
 func receiveConfig(t *testing.T) (config, state, at string) {
 	t.Helper()
-	l, err := net.Listen("tcp", "127.0.0.1:0")
-	if err != nil {
-		t.Fatal(err)
-	}
-	at = l.Addr().String()
-	l.Close()
-	state, err = os.MkdirTemp("", "collect")
-	if err != nil {
-		t.Fatal(err)
-	}
-	t.Cleanup(func() { os.RemoveAll(state) })
+	at = testkit.FreePort(t)
+	state = testkit.ShortDir(t)
 	return fmt.Sprintf("[relay]\nstate_dir = %q\n[journal]\ndir = %q\n[jaeger]\nreceive = \"on\"\nlisten = %q\n", state, filepath.Join(state, "journal"), at), state, at
 }
 

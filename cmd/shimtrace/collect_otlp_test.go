@@ -258,17 +258,7 @@ func TestCollectOTLPFollowsConfiguration(t *testing.T) {
 	config = strings.Replace(config, `receive = "on"`, `receive = "auto"`, 1)
 	path := filepath.Join(state, "otlp.sock")
 	e := newTool(t, config, "collect", "--idle", "1s")
-	var file string
-	for _, kv := range e.cmd.Env {
-		if path, ok := strings.CutPrefix(kv, "SHIMTRACE_CONFIG="); ok {
-			file = path
-		}
-	}
-	write := func(text string) {
-		if err := os.WriteFile(file, []byte(config+text), 0o644); err != nil {
-			t.Fatal(err)
-		}
-	}
+	write := func(text string) { e.rewrite(config + text) }
 	write(fmt.Sprintf("[otlp]\nlisten = [%q]\n", "unix:"+path))
 	e.start()
 	e.says("programs may send OTLP to unix:" + path)

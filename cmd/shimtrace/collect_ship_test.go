@@ -5,7 +5,6 @@ import (
 	"io"
 	"net/http"
 	"net/http/httptest"
-	"os"
 	"path/filepath"
 	"strings"
 	"sync/atomic"
@@ -13,6 +12,7 @@ import (
 
 	"github.com/shimtrace/shimtrace/internal/console"
 	"github.com/shimtrace/shimtrace/internal/export/journal"
+	"github.com/shimtrace/shimtrace/internal/export/journal/journaltest"
 )
 
 // newCollector returns a collector that takes everything, and its number of uploads.
@@ -35,7 +35,7 @@ func record(t *testing.T, dir string) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	if err := j.UploadTraces(t.Context(), shown[0].spans()); err != nil {
+	if err := journaltest.Append(j, shown[0].spans()); err != nil {
 		t.Fatal(err)
 	}
 	if err := j.Close(); err != nil {
@@ -76,16 +76,8 @@ func TestCollectFollowsExport(t *testing.T) {
 	p.start()
 	record(t, filepath.Join(dir, "journal"))
 	eventually(t, "it is shipped", func() bool { return uploads.Load() == 1 })
-	file := ""
-	for _, kv := range p.cmd.Env {
-		if path, ok := strings.CutPrefix(kv, "SHIMTRACE_CONFIG="); ok {
-			file = path
-		}
-	}
 	for _, text := range []string{"[export\n", strings.Replace(config, first, second, 1) + "# another length\n"} {
-		if err := os.WriteFile(file, []byte(text), 0o644); err != nil {
-			t.Fatal(err)
-		}
+		p.rewrite(text)
 		if text == "[export\n" {
 			p.says("configuration")
 			before := uploads.Load()

@@ -17,6 +17,7 @@ import (
 
 	"github.com/shimtrace/shimtrace/internal/console"
 	"github.com/shimtrace/shimtrace/internal/forwarder/endpoint"
+	local "github.com/shimtrace/shimtrace/internal/host"
 	"github.com/shimtrace/shimtrace/internal/host/hosttest"
 )
 
@@ -36,6 +37,7 @@ func TestCollectTwoSandboxes(t *testing.T) {
 	}
 	posting.Wait()
 	for i, p := range pods {
+		relays[i].arrives(t, p.spans)
 		relays[i].leave()
 		relays[i].gets(t, p.spans)
 	}
@@ -60,11 +62,11 @@ func TestCollectBeforeRelay(t *testing.T) {
 			t.Fatal(err)
 		}
 	}
-	pods[1].postAll(t, r.url)
+	// They wait for five seconds.
 	relay := r.relay(t, pods[0].sandbox)
-	eventually(t, "they arrive", func() bool { return len(relay.got()) == 20 })
-	relay.gets(t, pods[0].spans[:20])
-	// The endpoint ends before it gives up waiting.
+	relay.arrives(t, pods[0].spans[:20])
+	pods[1].postAll(t, r.url)
+	// The endpoint ends before it gives up waiting, as a rule.
 	r.stop()
 	lost := drops(t, r.state)
 	if len(lost) != 1 || lost["runtime: unknown_sandbox"] != len(pods[1].spans) {
@@ -85,11 +87,11 @@ func TestCollectStalledRelay(t *testing.T) {
 	pods[1].postAll(t, r.url)
 	gone.leave()
 	pods[0].postAll(t, r.url)
+	relay.arrives(t, pods[0].spans)
 	relay.leave()
-	relay.gets(t, pods[0].spans)
 	close(stalled.stall)
+	stalled.arrives(t, pods[1].spans)
 	stalled.leave()
-	stalled.gets(t, pods[1].spans)
 	r.stop()
 }
 
@@ -165,14 +167,24 @@ func TestCollectOnce(t *testing.T) {
 
 // TestCollectIdle: it ends by itself without relays, and not with one.
 func TestCollectIdle(t *testing.T) {
-	r := startReceive(t, "--idle", "300ms")
-	relay := r.relay(t, "a")
-	r.says("1 sandbox")
-	if r.cmd.ProcessState != nil {
-		t.Error("it ended although there is a relay")
+	for idle := 300 * time.Millisecond; ; idle *= 4 {
+		r := startReceive(t, "--idle", idle.String())
+		ended := func() bool { return local.Proc("/proc").State(r.cmd.Process.Pid) == 'Z' }
+		relay := r.relay(t, "a")
+		linked := func() bool { return strings.Contains(r.stderr.String(), "1 sandbox") }
+		eventually(t, "it has the relay, or has ended before that came", func() bool { return linked() || ended() })
+		if !linked() {
+			r.ends(console.OK)
+			continue // the relay had no processor for so long
+		}
+		time.Sleep(2 * idle)
+		if ended() {
+			t.Error("it ended although there is a relay")
+		}
+		relay.leave()
+		r.ends(console.OK)
+		return
 	}
-	relay.leave()
-	r.ends(console.OK)
 }
 
 // TestCollectUsage: mistakes on the command line are reported.
@@ -220,15 +232,7 @@ func TestCollectFollowsConfiguration(t *testing.T) {
 			t.Fatal(err)
 		}
 	}
-	var file string
-	for _, kv := range tool.cmd.Env {
-		if path, ok := strings.CutPrefix(kv, "SHIMTRACE_CONFIG="); ok {
-			file = path
-		}
-	}
-	if err := os.WriteFile(file, []byte(strings.Replace(text, at, later, 1)+"# longer\n"), 0o644); err != nil {
-		t.Fatal(err)
-	}
+	tool.rewrite(strings.Replace(text, at, later, 1) + "# longer\n")
 	r.says("runtimes may post to http://" + later + endpoint.Path + ", too")
 	for i, body := range p.bodies[half:] {
 		url := r.url
@@ -239,6 +243,7 @@ func TestCollectFollowsConfiguration(t *testing.T) {
 			t.Fatal(err)
 		}
 	}
+	eventually(t, "the spans arrive", func() bool { return len(relay.got()) >= len(p.spans) })
 	relay.leave()
 	if n := len(relay.got()); n != len(p.spans) {
 		t.Errorf("%d spans arrived, want %d", n, len(p.spans))

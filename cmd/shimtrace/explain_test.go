@@ -11,6 +11,7 @@ import (
 
 	"github.com/shimtrace/shimtrace/internal/console"
 	"github.com/shimtrace/shimtrace/internal/export/journal"
+	"github.com/shimtrace/shimtrace/internal/export/journal/journaltest"
 	"github.com/shimtrace/shimtrace/internal/waterfall/storytest"
 )
 
@@ -26,7 +27,7 @@ func recordedPod(t *testing.T) string {
 	if err != nil {
 		t.Fatal(err)
 	}
-	if err := j.UploadTraces(t.Context(), spans.ResourceSpans); err != nil {
+	if err := journaltest.Append(j, spans.ResourceSpans); err != nil {
 		t.Fatal(err)
 	}
 	if err := j.Close(); err != nil {

@@ -2,10 +2,13 @@ package main
 
 import (
 	"bufio"
+	"errors"
 	"fmt"
 	"io"
+	"io/fs"
 	"os"
 	"path/filepath"
+	"syscall"
 
 	"github.com/urfave/cli/v3"
 
@@ -52,6 +55,9 @@ func (h *host) toFile(file string, r *view.Reader, write func() error) error {
 		return write()
 	}
 	temporary, err := os.CreateTemp(filepath.Dir(file), ".shimtrace-*")
+	if errors.Is(err, fs.ErrNotExist) || errors.Is(err, syscall.ENOTDIR) {
+		return console.UsageError("%s: there is no directory %s", file, filepath.Dir(file))
+	}
 	if err != nil {
 		return err
 	}

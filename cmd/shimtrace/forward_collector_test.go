@@ -1,7 +1,6 @@
 package main
 
 import (
-	"bytes"
 	"compress/gzip"
 	"fmt"
 	"io"
@@ -16,8 +15,8 @@ import (
 	tracepb "go.opentelemetry.io/proto/otlp/trace/v1"
 	"google.golang.org/protobuf/proto"
 
-	"github.com/shimtrace/shimtrace/internal/forwarder/agent"
-	"github.com/shimtrace/shimtrace/internal/forwarder/span"
+	"github.com/shimtrace/shimtrace/internal/forwarder/captured"
+	"github.com/shimtrace/shimtrace/internal/testkit"
 )
 
 // collector accepts spans at an address.
@@ -67,19 +66,15 @@ func startCollector(t *testing.T, l net.Listener) *collector {
 
 // TestForwardCollectorLater: a collector that starts later gets everything.
 func TestForwardCollectorLater(t *testing.T) {
-	l, err := net.Listen("tcp", "127.0.0.1:0")
-	if err != nil {
-		t.Fatal(err)
-	}
-	address := l.Addr().String()
-	l.Close()
+	address := testkit.FreePort(t)
 	vms, dir := t.TempDir(), t.TempDir()
 	// The command line sets the endpoint, the configuration the rest.
 	config := "[export]\nendpoint = \"http://127.0.0.1:9\"\nheaders = { authorization = \"Bearer abc\" }\n"
 	p := startForward(t, config, "--socket-path", sandboxDir(t, vms, "vm"), "--journal", dir, "--otlp-endpoint", "http://"+address, "--json", "--keep-trace-ids")
 	connectAgent(t, filepath.Join(vms, "vm", "clh.sock")).Close()
 	p.says("trying again") // after some seconds, in a status line
-	if l, err = net.Listen("tcp", address); err != nil {
+	l, err := net.Listen("tcp", address)
+	if err != nil {
 		t.Fatal(err)
 	}
 	c := startCollector(t, l)
@@ -103,25 +98,11 @@ func TestForwardCollectorLater(t *testing.T) {
 // capturedTraces returns the traces that the agent named.
 func capturedTraces(t *testing.T) map[trace.TraceID]bool {
 	t.Helper()
-	data, err := agentCapture()
-	if err != nil {
-		t.Fatal(err)
-	}
-	traces, r, d := make(map[trace.TraceID]bool), agent.NewReader(bytes.NewReader(data), agent.Options{}), agent.NewDecoder(agent.Options{})
-	for {
-		payload, err := r.Next()
-		if err == io.EOF {
-			return traces
-		}
-		var s span.Span
-		if err == nil {
-			err = d.Decode(payload, &s)
-		}
-		if err != nil {
-			t.Fatal(err)
-		}
+	traces := make(map[trace.TraceID]bool)
+	for _, s := range captured.AgentSpans(t, captured.Go+".agent") {
 		traces[s.TraceID] = true
 	}
+	return traces
 }
 
 // TestForwardNoCollector: without a collector the process still ends in time, and the

@@ -1,22 +1,20 @@
 package main
 
 import (
-	"compress/gzip"
 	"context"
 	"errors"
 	"fmt"
-	"io"
 	"net"
 	"os"
 	"os/exec"
 	"path/filepath"
 	"strings"
-	"sync"
 	"syscall"
 	"testing"
 	"time"
 
 	"github.com/shimtrace/shimtrace/internal/console"
+	"github.com/shimtrace/shimtrace/internal/forwarder/captured"
 	"github.com/shimtrace/shimtrace/internal/testkit"
 )
 
@@ -62,12 +60,7 @@ func ownDirs(t *testing.T, config string) (sections string) {
 		if strings.Contains(config, "["+s.section+"]") {
 			continue
 		}
-		dir, err := os.MkdirTemp("", "own-") // short, since it holds sockets
-		if err != nil {
-			t.Fatal(err)
-		}
-		t.Cleanup(func() { os.RemoveAll(dir) })
-		sections += fmt.Sprintf("\n[%s]\n%s = %q\n", s.section, s.key, dir)
+		sections += fmt.Sprintf("\n[%s]\n%s = %q\n", s.section, s.key, testkit.ShortDir(t))
 	}
 	return sections
 }
@@ -99,6 +92,21 @@ func newTool(t *testing.T, config string, args ...string) *forwardProcess {
 		}
 	})
 	return p
+}
+
+// rewrite replaces the configuration of a running process, which never reads half of it.
+func (p *forwardProcess) rewrite(text string) {
+	p.t.Helper()
+	for _, kv := range p.cmd.Env {
+		file, ok := strings.CutPrefix(kv, "SHIMTRACE_CONFIG=")
+		if !ok {
+			continue
+		}
+		testkit.Check(p.t, os.WriteFile(file+".next", []byte(text), 0o644))
+		testkit.Check(p.t, os.Rename(file+".next", file))
+		return
+	}
+	p.t.Fatal("it has no configuration")
 }
 
 func startForward(t *testing.T, config string, args ...string) *forwardProcess {
@@ -174,37 +182,26 @@ const (
 	capturedQuiet = 38
 )
 
-// agentCapture is everything that an agent sent in its life.
-var agentCapture = sync.OnceValues(func() ([]byte, error) {
-	f, err := os.Open("../../internal/forwarder/agent/testdata/kata-4.1.0-pod.agent.frames.gz")
-	if err != nil {
-		return nil, err
-	}
-	defer f.Close()
-	z, err := gzip.NewReader(f)
-	if err != nil {
-		return nil, err
-	}
-	return io.ReadAll(z)
-})
-
 // connectAgent connects like a socket's VMM for its agent, and sends a capture. The
 // connection stays open.
 func connectAgent(t *testing.T, socket string) net.Conn {
 	t.Helper()
-	data, err := agentCapture()
+	conn, err := sendAsAgent(t, socket)
 	if err != nil {
-		t.Fatal(err)
+		t.Fatal("the agent is not read: ", err)
 	}
-	var conn net.Conn
+	return conn
+}
+
+// sendAsAgent is connectAgent, which may find that the process ends meanwhile.
+func sendAsAgent(t *testing.T, socket string) (conn net.Conn, err error) {
+	t.Helper()
 	eventually(t, "somebody listens beside "+socket, func() bool {
 		conn, err = net.Dial("unix", socket+"_10240")
 		return err == nil
 	})
 	t.Cleanup(func() { conn.Close() })
 	_ = conn.SetWriteDeadline(time.Now().Add(forwardPatience))
-	if _, err := conn.Write(data); err != nil {
-		t.Fatal("the agent is not read: ", err)
-	}
-	return conn
+	_, err = conn.Write(captured.Frames(t, captured.Go+".agent"))
+	return conn, err
 }

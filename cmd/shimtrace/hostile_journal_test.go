@@ -13,6 +13,7 @@ import (
 	"time"
 
 	"github.com/shimtrace/shimtrace/internal/export/journal"
+	"github.com/shimtrace/shimtrace/internal/export/journal/journaltest"
 	commonpb "go.opentelemetry.io/proto/otlp/common/v1"
 	resourcepb "go.opentelemetry.io/proto/otlp/resource/v1"
 	tracepb "go.opentelemetry.io/proto/otlp/trace/v1"
@@ -123,7 +124,7 @@ func writeFlood(t *testing.T, f flood, size int) string {
 			batch, written = batch+bytes, written+bytes
 			spans = append(spans, s)
 		}
-		if err := j.UploadTraces(t.Context(), []*tracepb.ResourceSpans{{Resource: res, ScopeSpans: []*tracepb.ScopeSpans{{
+		if err := journaltest.Append(j, []*tracepb.ResourceSpans{{Resource: res, ScopeSpans: []*tracepb.ScopeSpans{{
 			Scope: &commonpb.InstrumentationScope{Name: "kata-agent"}, Spans: spans,
 		}}}}); err != nil {
 			t.Fatal(err)

@@ -3,6 +3,7 @@ package main
 import (
 	"debug/buildinfo"
 	"encoding/json"
+	"fmt"
 	"os"
 	"path/filepath"
 	"strings"
@@ -10,6 +11,7 @@ import (
 
 	"github.com/pelletier/go-toml/v2"
 
+	"github.com/shimtrace/shimtrace/internal/config"
 	"github.com/shimtrace/shimtrace/internal/console"
 	"github.com/shimtrace/shimtrace/internal/shimname"
 )
@@ -56,12 +58,13 @@ type site struct {
 	t                  *testing.T
 	build, inner, bin_ string
 	root               string // usually without containerd
+	node               string // that the environment names
 }
 
 func newSite(t *testing.T, inners ...string) *site {
 	t.Helper()
 	root := t.TempDir()
-	p := &site{t, filepath.Join(t.TempDir(), "build"), filepath.Join(root, "inner"), filepath.Join(root, "target"), root}
+	p := &site{t, filepath.Join(t.TempDir(), "build"), filepath.Join(root, "inner"), filepath.Join(root, "target"), root, ""}
 	for _, dir := range []string{p.build, p.inner, p.bin_} {
 		if err := os.Mkdir(dir, 0o755); err != nil {
 			t.Fatal(err)
@@ -96,7 +99,7 @@ func (p *site) write(path string) {
 
 func (p *site) install(args ...string) result {
 	p.t.Helper()
-	env := map[string]string{"PATH": "/inner:/target"}
+	env := map[string]string{"PATH": "/inner:/target", "K8S_NODE_NAME": p.node}
 	return command(p.t, env, append([]string{"install", "--bindir", "/target", "--shim", p.shim(), "--root", p.root}, args...)...)
 }
 
@@ -276,6 +279,46 @@ func TestSnippets(t *testing.T) {
 	}
 }
 
+// TestInstallMakesDirectories: a target directory that is not there is made, and removed with
+// the rest, as far as nobody has put anything there.
+func TestInstallMakesDirectories(t *testing.T) {
+	p := newSite(t, "runc", "kata-qemu")
+	for _, dir := range []string{"opt", "opt/mine"} {
+		if err := os.Mkdir(filepath.Join(p.root, dir), 0o755); err != nil {
+			t.Fatal(err)
+		}
+	}
+	before := tree(t, p.root)
+	dir := filepath.Join(p.root, "opt/shimtrace/local/bin")
+	install := func(args ...string) result {
+		t.Helper()
+		return p.install(append(args, "--bindir", "/opt/shimtrace/local/bin")...)
+	}
+	install("--dry-run").want(t, console.OK, "would make   "+dir, "")
+	install().want(t, console.OK, "make   "+dir, "")
+	install().want(t, console.OK, "keep   "+dir, "") // which forgets nothing
+	install("--uninstall", "kata-qemu").want(t, console.OK, "remove", "")
+	install("--uninstall").want(t, console.OK, "remove", "")
+	if after := tree(t, p.root); after != before {
+		t.Errorf("left: %s\nbefore: %s", after, before)
+	}
+	install().want(t, console.OK, "make   "+dir, "")
+	p.write(filepath.Join(p.root, "opt/shimtrace/theirs"))
+	install("--uninstall").want(t, console.OK, "remove", "")
+	if _, err := os.Lstat(filepath.Join(p.root, "opt/shimtrace/theirs")); err != nil {
+		t.Error(err)
+	}
+	if _, err := os.Lstat(filepath.Join(p.root, "opt/shimtrace/local")); err == nil {
+		t.Error("an empty directory is left that was made for it")
+	}
+	// One that was there stays, though it is empty.
+	p.install().want(t, console.OK, "copy", "")
+	p.install("--uninstall").want(t, console.OK, "remove", "")
+	if names := p.names(); names != "" {
+		t.Errorf("%s is left", names)
+	}
+}
+
 // TestInstallConfig: a configuration is put where shims read it, unless the operator's own
 // is there, and goes with the rest.
 func TestInstallConfig(t *testing.T) {
@@ -286,7 +329,7 @@ func TestInstallConfig(t *testing.T) {
 		t.Fatal(err)
 	}
 	p.install("--config", file).want(t, console.Failure, "", "line 2, column")
-	if err := os.WriteFile(file, []byte("[trace]\nmode = \"dynamic\"\n"), 0o600); err != nil {
+	if err := os.WriteFile(file, fmt.Appendf(nil, "[trace]\nmode = \"dynamic\"\n[journal]\ndir = %q\n", t.TempDir()), 0o600); err != nil {
 		t.Fatal(err)
 	}
 	p.install("--config", file).want(t, console.OK, "config "+p.root+"/etc/shimtrace/config.toml", "")
@@ -307,4 +350,56 @@ func TestInstallConfig(t *testing.T) {
 	}
 	p.install("--config", file).want(t, console.Failure, "", "--force replaces it")
 	p.install("--uninstall").want(t, console.Nothing, "", "nothing of shimtrace")
+}
+
+// TestInstallNode: the node that the environment names is in the configuration, unless that
+// names one, and otherwise the configuration is as it was.
+func TestInstallNode(t *testing.T) {
+	p := newSite(t, "runc")
+	before := tree(t, p.root)
+	at := p.root + "/etc/shimtrace/config.toml"
+	p.node = "node-1"
+	p.install().want(t, console.OK, "config "+at, "")
+	p.install().want(t, console.OK, "keep   "+at, "")
+	p.node = "node-2"
+	p.install().want(t, console.OK, "config "+at, "")
+	says := func(node, mode string) {
+		t.Helper()
+		cfg, report := config.Load("", func(name string) string { return map[string]string{config.PathEnv: at}[name] })
+		if err := report.Err(); err != nil || cfg.Resource["k8s.node.name"] != node || cfg.Trace.Mode != mode {
+			text, _ := os.ReadFile(at)
+			t.Errorf("%v, node %q, mode %q:\n%s", err, cfg.Resource["k8s.node.name"], cfg.Trace.Mode, text)
+		}
+	}
+	says("node-2", "static")
+	file := filepath.Join(t.TempDir(), "config.toml")
+	for _, tt := range []struct{ text, node string }{
+		{"[trace]\nmode = 'dynamic'", "node-2"},
+		{"[trace]\nmode = 'dynamic'\n\n [ resource ] # ours\na = 'b'\n", "node-2"},
+		{"trace.mode = 'dynamic'\nresource.a = 'b'\n", "node-2"},
+		{"[trace]\nmode = 'dynamic'\n[resource]\n'k8s.node.name' = 'mine'\n", "mine"},
+	} {
+		if err := os.WriteFile(file, []byte(tt.text), 0o600); err != nil {
+			t.Fatal(err)
+		}
+		p.install("--config", file).want(t, console.OK, "config "+at, "")
+		says(tt.node, "dynamic")
+	}
+	p.install().want(t, console.OK, "keep", "") // leaves it alone
+	says("mine", "dynamic")
+	p.install("--uninstall").want(t, console.OK, "remove", "")
+	if err := os.Remove(filepath.Join(p.root, "etc")); err != nil {
+		t.Error(err)
+	}
+	if after := tree(t, p.root); after != before {
+		t.Errorf("left: %s\nbefore: %s", after, before)
+	}
+	if err := os.MkdirAll(filepath.Dir(at), 0o755); err != nil {
+		t.Fatal(err)
+	}
+	if err := os.WriteFile(at, []byte("# mine\n"), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	p.install().want(t, console.OK, "link", "")
+	says("", "static")
 }

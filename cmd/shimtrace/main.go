@@ -2,7 +2,7 @@
 // shows what was traced on this host, and ships it to a collector.
 //
 // It reads the journal beside the relays that write it, without holding them up. Only
-// collect, which relays also start, moves anything.
+// collect, which relays also start, and forward ship the journal or write to it.
 package main
 
 import (

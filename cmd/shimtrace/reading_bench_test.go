@@ -14,6 +14,7 @@ import (
 	tracepb "go.opentelemetry.io/proto/otlp/trace/v1"
 
 	"github.com/shimtrace/shimtrace/internal/export/journal"
+	"github.com/shimtrace/shimtrace/internal/export/journal/journaltest"
 	"github.com/shimtrace/shimtrace/internal/waterfall/storytest"
 )
 
@@ -40,7 +41,7 @@ func writePods(tb testing.TB, size int64) (dir string, spans int) {
 					part := ss.Spans[:min(batch, len(ss.Spans))]
 					ss.Spans = ss.Spans[len(part):]
 					record := []*tracepb.ResourceSpans{{Resource: rs.Resource, ScopeSpans: []*tracepb.ScopeSpans{{Scope: ss.Scope, Spans: part}}}}
-					if err := j.UploadTraces(tb.Context(), record); err != nil {
+					if err := journaltest.Append(j, record); err != nil {
 						tb.Fatal(err)
 					}
 					written += proto.Size(record[0])
@@ -60,7 +61,7 @@ func BenchmarkReading(b *testing.B) {
 	if err != nil {
 		b.Fatal(err)
 	}
-	for _, args := range []string{"list", "list --json --limit 0", "show", "show --all -v", "show --json"} {
+	for _, args := range []string{"list", "list --json --limit 0", "show", "show --all -v", "show --json", "explain", "explain --json"} {
 		b.Run(strings.ReplaceAll(args, " ", "_"), func(b *testing.B) {
 			report := filepath.Join(b.TempDir(), "memory")
 			var most int

@@ -19,8 +19,10 @@ import (
 	"github.com/shimtrace/shimtrace/internal/console"
 	"github.com/shimtrace/shimtrace/internal/export"
 	"github.com/shimtrace/shimtrace/internal/export/journal"
+	"github.com/shimtrace/shimtrace/internal/export/journal/journaltest"
 	"github.com/shimtrace/shimtrace/internal/keeper/keepertest"
 	"github.com/shimtrace/shimtrace/internal/reliability"
+	"github.com/shimtrace/shimtrace/internal/testkit"
 )
 
 func TestShipNowhere(t *testing.T) {
@@ -126,7 +128,7 @@ func TestCollectStoppedShips(t *testing.T) {
 	ship := func() {
 		t.Helper()
 		before := uploads.Load()
-		if err := client.UploadTraces(t.Context(), spans); err != nil {
+		if err := journaltest.Append(client, spans); err != nil {
 			t.Fatal(err)
 		}
 		eventually(t, "the spans are shipped", func() bool {
@@ -158,14 +160,13 @@ func TestCollectStoppedShips(t *testing.T) {
 	if first == 0 {
 		t.Fatal("there is no shipper")
 	}
-	if err := unix.Kill(first, unix.SIGSTOP); err != nil {
-		t.Fatal(err)
-	}
+	testkit.Stop(t, first)
 	ship()
 	if now := shipper(); now == first || now == 0 {
 		t.Errorf("shipper %d, before %d", now, first)
 	}
-	if lines := strings.Join(log.All(), "\n"); !strings.Contains(lines, fmt.Sprintf("the collecting process, process %d, is stopped: it is replaced", first)) {
+	// On a busy machine its end may take as long as if it were stuck.
+	if lines := strings.Join(log.All(), "\n"); !strings.Contains(lines, fmt.Sprintf("the collecting process, process %d, is stopped", first)) {
 		t.Errorf("log %q", lines)
 	}
 	reliability.Row(t, reliability.Fault{

@@ -30,7 +30,8 @@ func listCommand(h *host) *cli.Command {
 		Aliases: []string{"ls"},
 		Usage:   "list the sandboxes that were traced on this host, the newest last",
 		Description: "Each line is one run of a sandbox (a pod, or a container outside of pods), with all\n" +
-			"traces that its spans are in. STARTUP is the time until its first task ran.\n\n" +
+			"traces that its spans are in. STARTUP is the time until its first task ran. A terminal\n" +
+			"that is too narrow for all columns has fewer.\n\n" +
 			"Examples:\n   shimtrace list\n   shimtrace list --pod 'web-*' --since 2h --min 3s\n   shimtrace list --limit 0 --json | jq 'select(.errors > 0)'",
 		Flags: append([]cli.Flag{
 			journalFlag(),
@@ -49,7 +50,7 @@ func listCommand(h *host) *cli.Command {
 			if err != nil {
 				return err
 			}
-			return h.reader(c).List(f, limit, c.Bool("json"))
+			return h.reader(c).List(f, limit, h.width(0), c.Bool("json"))
 		},
 	}
 }
@@ -59,11 +60,11 @@ func showCommand(h *host) *cli.Command {
 		Name:      "show",
 		Usage:     "show one sandbox's trace as a waterfall, also while it runs",
 		ArgsUsage: "[TRACE | SANDBOX | CONTAINER | POD | NAMESPACE/POD]",
-		Description: "Without an argument it shows the latest. Trace, sandbox and container ids may be\n" +
-			"shortened. All traces of the sandbox are in one picture, including linked ones. Spans\n" +
-			"shorter than 1 % of it are folded into one line from the fourth level on, failures\n" +
-			"never. The two lines above the picture say what its start waited for; the same is\n" +
-			"drawn as blocks (█). See docs/looking.md.\n\n" +
+		Description: "Without an argument it shows the latest. Ids and names may be shortened. All traces of\n" +
+			"the sandbox are in one picture, including linked ones. Spans shorter than 1 % of it are\n" +
+			"folded into one line from the fourth level on, failures never. The two lines above the\n" +
+			"picture say what its start waited for; the same is drawn as blocks (█). See\n" +
+			"docs/looking.md.\n\n" +
 			"Examples:\n   shimtrace show\n   shimtrace show default/web-0\n   shimtrace show --all -v 4f2a9c\n" +
 			"   shimtrace show --errors --since 2h\n" +
 			"   shimtrace show --html web.html default/web-0\n" +
@@ -104,6 +105,9 @@ func (h *host) show(ctx context.Context, c *cli.Command, query string, f view.Fi
 	if err := atMostOne(c, "follow", "html", "perfetto", "json"); err != nil {
 		return err
 	}
+	if err := atMostOne(c, "follow", "open", "perfetto", "json"); err != nil {
+		return err
+	}
 	r := h.reader(c)
 	switch {
 	case c.String("html") != "" || c.Bool("open"):
@@ -128,8 +132,10 @@ func (h *host) diff(c *cli.Command, f view.Filter) error {
 	if c.Args().Len() != 2 {
 		return console.UsageError("--diff takes two sandboxes, got %q", c.Args().Slice())
 	}
-	if err := atMostOne(c, "diff", "html", "perfetto"); err != nil {
-		return err
+	for _, other := range []string{"html", "open", "perfetto", "follow"} {
+		if err := atMostOne(c, "diff", other); err != nil {
+			return err
+		}
 	}
 	o, err := h.drawing(c)
 	if err != nil {

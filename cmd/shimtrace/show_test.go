@@ -15,6 +15,7 @@ import (
 
 	"github.com/shimtrace/shimtrace/internal/console"
 	"github.com/shimtrace/shimtrace/internal/export/journal"
+	"github.com/shimtrace/shimtrace/internal/export/journal/journaltest"
 	commonpb "go.opentelemetry.io/proto/otlp/common/v1"
 )
 
@@ -33,6 +34,7 @@ func TestShow(t *testing.T) {
 	for query, want := range map[string]string{
 		"": "sandbox again", longID: "default/web-0", "4f2a9": "default/web-0", "web-0": "default/web-0",
 		"default/web-0": "default/web-0", "app": "default/web-0", "db": "sandbox 4f2ab", "4f2ab": "sandbox 4f2ab",
+		"eb-": "default/web-0", "default/we": "default/web-0",
 		trace: "trace " + trace, strings.ToUpper(trace[:12]): "trace " + trace,
 	} {
 		t.Run(query, func(t *testing.T) {
@@ -104,7 +106,7 @@ func TestShowOneOfManyContainers(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	if err := j.UploadTraces(t.Context(), spans); err != nil {
+	if err := journaltest.Append(j, spans); err != nil {
 		t.Fatal(err)
 	}
 	if err := j.Close(); err != nil {
@@ -137,7 +139,7 @@ func TestShowAll(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	if err := j.UploadTraces(t.Context(), spans); err != nil {
+	if err := journaltest.Append(j, spans); err != nil {
 		t.Fatal(err)
 	}
 	if err := j.Close(); err != nil {
@@ -206,6 +208,10 @@ func TestPage(t *testing.T) {
 	}
 	command(t, nil, "show", "--journal", dir, "--html", "-", "--open").want(t, console.Usage, "", "--open needs a file")
 	command(t, nil, "show", "--journal", dir, "--html", out, "--json").want(t, console.Usage, "", "choose one")
+	for _, args := range []string{"--open --json", "--open --follow", "--diff --open a b", "--diff --follow a b"} {
+		command(t, nil, append([]string{"show", "--journal", dir}, strings.Fields(args)...)...).want(t, console.Usage, "", "choose one")
+	}
+	command(t, nil, "show", "--journal", dir, "--html", out+"/no/such", "web-0").want(t, console.Usage, "", "there is no directory")
 	command(t, nil, "show", "--journal", dir, "--html", out, "--open").want(t, console.Failure, "", "copy "+out)
 }
 
@@ -233,7 +239,7 @@ func TestPerfetto(t *testing.T) {
 func TestStats(t *testing.T) {
 	dir := writeJournal(t, shown...)
 	r := command(t, nil, "stats", "--journal", dir)
-	r.want(t, console.OK, "runc: 4 starts", "")
+	r.want(t, console.OK, "runc: 3 starts, 1 failed or unfinished", "")
 	r.want(t, console.OK, "  start  ", "")
 	command(t, nil, "stats", "--journal", dir, "--json", "--pod", "web-*").want(t, console.OK, `"runtime":"runc","phase":"start","starts":1,"p50_ns":150000000`, "")
 	command(t, nil, "stats", "--journal", dir, "--pod", "nope").want(t, console.Nothing, "", "filters")

@@ -226,7 +226,7 @@ func TestStatus(t *testing.T) {
 func TestStateDirOfConfiguration(t *testing.T) {
 	dir, _ := dummyRelays(t)
 	file := filepath.Join(t.TempDir(), "config.toml")
-	if err := os.WriteFile(file, []byte("[relay]\nstate_dir = \""+dir+"\"\n"), 0o600); err != nil {
+	if err := os.WriteFile(file, fmt.Appendf(nil, "[relay]\nstate_dir = %q\n[journal]\ndir = %q\n", dir, t.TempDir()), 0o600); err != nil {
 		t.Fatal(err)
 	}
 	command(t, map[string]string{"SHIMTRACE_CONFIG": file}, "status", patient).want(t, console.OK, "shop/web-0", "")

@@ -6,7 +6,6 @@ import (
 	"os"
 	"path/filepath"
 	"testing"
-	"time"
 
 	"github.com/shimtrace/shimtrace/internal/console"
 	"github.com/shimtrace/shimtrace/internal/guard"
@@ -31,14 +30,11 @@ func guardHere(t *testing.T, dir, id string) *guard.Client {
 		Who: guard.Registration{ID: id, Program: "/bin/false", Args: []string{"false"}, Sandbox: podID, Pod: "shop/web-0"},
 	})
 	t.Cleanup(c.Leave)
-	for end := time.Now().Add(20 * time.Second); ; time.Sleep(time.Millisecond) {
-		if _, all, err := guard.Ask(ctx, dir); err == nil && len(all) == 1 && all[0].Guarded {
-			return c
-		}
-		if time.Now().After(end) {
-			t.Fatal("the relay is not guarded")
-		}
-	}
+	eventually(t, "the relay is guarded", func() bool {
+		_, all, err := guard.Ask(ctx, dir)
+		return err == nil && len(all) == 1 && all[0].Guarded
+	})
+	return c
 }
 
 // TestStatusTellsTheUnguarded: status reports a missing guard, and relays that it does

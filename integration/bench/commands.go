@@ -8,6 +8,7 @@ import (
 	"flag"
 	"fmt"
 	"io"
+	"math/rand/v2"
 	"net"
 	"os"
 	"os/exec"
@@ -36,8 +37,8 @@ const commandsFlag = "-commands"
 // reportCommands prints what start and delete take of bare shims and of wrapped ones, and
 // how long it is from the start of the shim to a running container. There is one wrapped
 // container meanwhile, if the host is to have others.
-func reportCommands(in *traced.Install, v rig.Version, rounds int, others bool) error {
-	return inside(in, v, "-rounds", strconv.Itoa(rounds), "-others="+strconv.FormatBool(others))
+func reportCommands(in *traced.Install, v rig.Version, rounds int, others bool, builds string) error {
+	return inside(in, v, "-rounds", strconv.Itoa(rounds), "-others="+strconv.FormatBool(others), "-builds", builds)
 }
 
 // reportIdle prints what pods take in which nothing happens.
@@ -66,6 +67,9 @@ type commands struct {
 	spec                             []byte
 }
 
+// kind is a shim that is compared.
+type kind struct{ name, shim string }
+
 // runCommands is its main.
 func runCommands(args []string) error {
 	var c commands
@@ -77,6 +81,7 @@ func runCommands(args []string) error {
 	flags.StringVar(&c.config, "config", "", "")
 	flags.StringVar(&c.version, "version", "", "")
 	flags.BoolVar(&c.others, "others", true, "")
+	builds := flags.String("builds", "", "")
 	pods := flags.Int("pods", 0, "")
 	during := flags.Duration("for", time.Minute, "")
 	_ = flags.Parse(args)
@@ -100,12 +105,15 @@ func runCommands(args []string) error {
 		defer func() { _ = other.end() }()
 		time.Sleep(rest)
 	}
-	kinds := []struct{ name, shim string }{{"bare", bare}, {"wrapped", c.shim}}
+	kinds := []kind{{"bare", bare}, {"wrapped", c.shim}}
+	for _, dir := range filepath.SplitList(*builds) {
+		kinds = append(kinds, kind{filepath.Base(dir), filepath.Join(dir, filepath.Base(c.shim))})
+	}
 	took := map[string]map[string][]time.Duration{}
 	for i := range *rounds + warmUp {
 		fmt.Fprintf(os.Stderr, "\rcontainerd %s, commands: %d of %d ", c.version, i, *rounds+warmUp)
-		for k := range kinds {
-			kind := kinds[(i+k)%2]
+		for _, k := range rand.Perm(len(kinds)) { // what one leaves behind is in the way of the next
+			kind := kinds[k]
 			l := c.life(kind.name+strconv.Itoa(i), kind.shim)
 			if err := errors.Join(l.start(), l.end()); err != nil {
 				return fmt.Errorf("%s: %w", kind.name, err)
@@ -123,14 +131,17 @@ func runCommands(args []string) error {
 	}
 	fmt.Fprint(os.Stderr, "\r")
 	for _, what := range []string{startTook, callTook, runTook, deleteTook} {
-		bare, wrapped := took[what]["bare"], took[what]["wrapped"]
-		var added []time.Duration
-		for i, d := range wrapped {
-			added = append(added, d-bare[i])
+		bare := took[what][kinds[0].name]
+		for _, kind := range kinds[1:] {
+			wrapped := took[what][kind.name]
+			var added []time.Duration
+			for i, d := range wrapped {
+				added = append(added, d-bare[i])
+			}
+			fmt.Printf("containerd %s, %s, %d of each, %s: bare p50 %s p90 %s, %s p50 %s p90 %s, added p50 %s, p90 %s, median of pairs %s\n",
+				c.version, what, *rounds, beside, ms(bare, 50), ms(bare, 90), kind.name, ms(wrapped, 50), ms(wrapped, 90),
+				msOf(at(wrapped, 50)-at(bare, 50)), msOf(at(wrapped, 90)-at(bare, 90)), ms(added, 50))
 		}
-		fmt.Printf("containerd %s, %s, %d of each, %s: bare p50 %s p90 %s, wrapped p50 %s p90 %s, added p50 %s, p90 %s, median of pairs %s\n",
-			c.version, what, *rounds, beside, ms(bare, 50), ms(bare, 90), ms(wrapped, 50), ms(wrapped, 90),
-			msOf(at(wrapped, 50)-at(bare, 50)), msOf(at(wrapped, 90)-at(bare, 90)), ms(added, 50))
 	}
 	return nil
 }

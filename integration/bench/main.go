@@ -28,6 +28,7 @@ func main() {
 	rounds := flag.Int("rounds", 40, "containers of each kind")
 	calls := flag.Int("calls", 10000, "calls by each way")
 	only := flag.Bool("only-commands", false, "measure only the shim's commands, start and delete, with another container on the host")
+	builds := flag.String("builds", "", "with -only-commands: directories with other builds of our programs, and the links to them, to measure as well; separated by colons")
 	pods := flag.Int("idle", 0, "measure only so many idle pods")
 	during := flag.Duration("for", time.Minute, "how long idle pods are measured")
 	version := flag.String("containerd", "", "only with this version of containerd")
@@ -36,7 +37,7 @@ func main() {
 	if *pods > 0 {
 		err = measureIdle(context.Background(), *pods, *during)
 	} else {
-		err = run(context.Background(), rig.Version(*version), *rounds, *calls, *only)
+		err = run(context.Background(), rig.Version(*version), *rounds, *calls, *only, *builds)
 	}
 	traced.Clean()
 	if err != nil {
@@ -45,24 +46,49 @@ func main() {
 	}
 }
 
-func run(ctx context.Context, version rig.Version, rounds, calls int, only bool) error {
+func run(ctx context.Context, version rig.Version, rounds, calls int, only bool, builds string) error {
 	for _, v := range []rig.Version{rig.V24, rig.V17} {
 		if version != "" && v != version {
 			continue
 		}
-		if err := measure(ctx, v, rounds, calls, only); err != nil {
+		if err := measure(ctx, v, rounds, calls, only, builds); err != nil {
 			return fmt.Errorf("containerd %s: %w", v, err)
 		}
 	}
 	return nil
 }
 
+// install returns shimtrace in a rig whose files are where a host has them: in memory what is
+// in /run, such as bundles and the state directory, and on disk the programs and the journal.
+// The caller closes it, and then calls clean.
+func install(ctx context.Context, v rig.Version, config string) (in *traced.Install, clean func(), err error) {
+	if _, err := traced.Bin(); err != nil {
+		return nil, nil, err
+	}
+	journal, err := os.MkdirTemp("", "shimtrace-journal-")
+	if err != nil {
+		return nil, nil, err
+	}
+	disk := os.TempDir()
+	defer os.Setenv("TMPDIR", disk)
+	os.Setenv("TMPDIR", memoryDir)
+	in, err = traced.New(ctx, traced.Options{Options: rig.Options{Version: v}, Config: config, Journal: journal})
+	if err != nil {
+		os.RemoveAll(journal)
+	}
+	return in, func() { os.RemoveAll(journal) }, err
+}
+
+// memoryDir is of a file system in memory.
+const memoryDir = "/dev/shm"
+
 // measureIdle measures pods as a host has them: quiet calls are quiet.
 func measureIdle(ctx context.Context, pods int, during time.Duration) (err error) {
-	in, err := traced.New(ctx, traced.Options{Options: rig.Options{Version: rig.V24}})
+	in, clean, err := install(ctx, rig.V24, "")
 	if err != nil {
 		return err
 	}
+	defer clean()
 	defer func() {
 		if cerr := in.Close(); err == nil {
 			err = cerr
@@ -71,28 +97,26 @@ func measureIdle(ctx context.Context, pods int, during time.Duration) (err error
 	return reportIdle(in, rig.V24, pods, during)
 }
 
-func measure(ctx context.Context, v rig.Version, rounds, calls int, only bool) (err error) {
-	in, err := traced.New(ctx, traced.Options{
-		Options: rig.Options{Version: v},
-		Config:  "[trace]\nquiet = []\n", // so that State is recorded as other calls are
-	})
+func measure(ctx context.Context, v rig.Version, rounds, calls int, only bool, builds string) (err error) {
+	in, clean, err := install(ctx, v, "[trace]\nquiet = []\n") // so that State is recorded as other calls are
 	if err != nil {
 		return err
 	}
+	defer clean()
 	defer func() {
 		if cerr := in.Close(); err == nil {
 			err = cerr
 		}
 	}()
-	if err := reportCommands(in, v, rounds, true); err != nil || only {
+	if err := reportCommands(in, v, rounds, true, builds); err != nil || only {
 		return err
 	}
-	if err := reportCommands(in, v, rounds, false); err != nil {
+	if err := reportCommands(in, v, rounds, false, ""); err != nil {
 		return err
 	}
 	// Both kinds take turns, and which goes first alternates: what the machine
 	// does meanwhile hits both.
-	kinds := []struct{ name, shim string }{{"bare", rig.Runc.Shim()}, {"wrapped", in.Runtime.Shim()}}
+	kinds := []kind{{"bare", rig.Runc.Shim()}, {"wrapped", in.Runtime.Shim()}}
 	took := map[string][]time.Duration{}
 	var added []time.Duration
 	for i := range rounds + 2 {

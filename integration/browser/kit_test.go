@@ -20,6 +20,7 @@ import (
 	"github.com/chromedp/chromedp"
 
 	"github.com/shimtrace/shimtrace/internal/export/journal"
+	"github.com/shimtrace/shimtrace/internal/export/journal/journaltest"
 	tracepb "go.opentelemetry.io/proto/otlp/trace/v1"
 )
 
@@ -67,7 +68,7 @@ func page(t *testing.T, pods ...*tracepb.TracesData) string {
 		t.Fatal(err)
 	}
 	for _, pod := range pods {
-		if err := j.UploadTraces(t.Context(), pod.ResourceSpans); err != nil {
+		if err := journaltest.Append(j, pod.ResourceSpans); err != nil {
 			t.Fatal(err)
 		}
 	}
@@ -90,7 +91,7 @@ func open(t *testing.T, file string, width, height int) *tab {
 	if err != nil {
 		t.Fatal(err)
 	}
-	options := append(chromedp.DefaultExecAllocatorOptions[:], chromedp.ExecPath(path), chromedp.NoSandbox,
+	options := append(chromedp.DefaultExecAllocatorOptions[:], chromedp.ExecPath(path), chromedp.NoSandbox, chromedp.WSURLReadTimeout(patience),
 		chromedp.WindowSize(width, height), chromedp.UserDataDir(t.TempDir()))
 	ctx, end := chromedp.NewExecAllocator(t.Context(), options...)
 	ctx, closeTab := chromedp.NewContext(ctx, chromedp.WithListener(b.noteEvent))

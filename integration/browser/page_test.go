@@ -136,6 +136,31 @@ func picture(b *tab, name string) {
 	}
 }
 
+// TestSmallWindow: in a small window the page scrolls to the span that was found, its
+// details are in sight, and nothing is wider than the window.
+func TestSmallWindow(t *testing.T) {
+	need(t)
+	for _, size := range [][2]int{{480, 700}, {1000, 400}} {
+		b := open(t, page(t, storytest.Another(storytest.Captured(storytest.Pods[0]), 1)), size[0], size[1])
+		b.search("ttrpc.createsandbox")
+		b.press(kb.Enter)
+		for _, selector := range []string{`.row[aria-selected="true"] .name b`, `#details h2`} {
+			seen := eval[bool](b, fmt.Sprintf(`(() => {
+				const e = document.querySelector(%q), r = e.getBoundingClientRect();
+				return e.contains(document.elementFromPoint(r.left + 2, r.top + r.height / 2));
+			})()`, selector))
+			if !seen {
+				t.Errorf("at %v, %s is not in sight", size, selector)
+			}
+		}
+		if wide := eval[int](b, `document.documentElement.scrollWidth - innerWidth`); wide > 0 {
+			t.Errorf("at %v, the page is %d pixels too wide", size, wide)
+		}
+		picture(b, fmt.Sprintf("small-%d.png", size[0]))
+		b.clean()
+	}
+}
+
 // TestManySpans: the page of a story of ten thousand spans has only the rows in sight,
 // and follows every key.
 func TestManySpans(t *testing.T) {

@@ -3,7 +3,6 @@ package explain_test
 import (
 	"cmp"
 	"fmt"
-	"os"
 	"slices"
 	"testing"
 	"time"
@@ -23,13 +22,11 @@ func TestHealthyPods(t *testing.T) {
 	waited := make(map[*pod]time.Duration)
 	var pods []*pod
 	for i := range 10 {
-		before := pressure(t)
+		watched := seeded.Watch(t)
 		p := s.pod(fmt.Sprint("web-", i))
 		check(t, p.start(image.Busybox))
 		pods = append(pods, p)
-		for resource, total := range pressure(t) {
-			waited[p] = max(waited[p], total-before[resource])
-		}
+		waited[p] = watched()
 	}
 	var all []*explain.Explanation
 	var watched []seeded.Pod
@@ -54,23 +51,4 @@ func (s *site) nerdctl(name string) string {
 	res := s.Rig.Nerdctl("run", "--detach", "--net", "none", "--name", name, "--runtime", traced.NerdctlRuntime, image.Busybox, "sleep", "1000")
 	check(s.T, res.Check())
 	return res.Out()
-}
-
-// pressure returns for how long processes of the machine have waited for each resource.
-func pressure(t *testing.T) map[string]time.Duration {
-	t.Helper()
-	waited := make(map[string]time.Duration)
-	for _, resource := range []string{"cpu", "io", "memory"} {
-		data, err := os.ReadFile("/proc/pressure/" + resource)
-		if err != nil {
-			continue // the kernel does not count it
-		}
-		var avg10, avg60, avg300 float64
-		var total int64
-		if _, err := fmt.Sscanf(string(data), "some avg10=%f avg60=%f avg300=%f total=%d", &avg10, &avg60, &avg300, &total); err != nil {
-			t.Fatal(err)
-		}
-		waited[resource] = time.Duration(total) * time.Microsecond
-	}
-	return waited
 }

@@ -7,14 +7,18 @@ import (
 	"fmt"
 	"os"
 	"path/filepath"
+	"slices"
 	"testing"
+	"time"
 
 	"google.golang.org/grpc/metadata"
 
 	"github.com/shimtrace/shimtrace/integration/cri"
+	"github.com/shimtrace/shimtrace/integration/otlprecv"
 	"github.com/shimtrace/shimtrace/integration/rig"
 	"github.com/shimtrace/shimtrace/integration/traced"
 	"github.com/shimtrace/shimtrace/internal/explain"
+	"github.com/shimtrace/shimtrace/internal/losses"
 	"github.com/shimtrace/shimtrace/internal/testkit"
 	"github.com/shimtrace/shimtrace/internal/waterfall"
 )
@@ -33,15 +37,38 @@ const endpoint = "127.0.0.1:4317"
 type site struct {
 	*testing.T
 	*traced.Install
+	cgroup string // that pods are in
 }
 
 func start(t *testing.T, opts traced.Options) *site {
 	t.Helper()
 	opts.Config += "\n[otlp]\nlisten = ['" + endpoint + "']\n"
-	opts.Env = append(opts.Env, "OTEL_EXPORTER_OTLP_ENDPOINT=http://"+endpoint, "OTEL_EXPORTER_OTLP_PROTOCOL=grpc", "OTEL_BSP_SCHEDULE_DELAY=20")
+	// In milliseconds: what is not taken at once is sent again for a minute, not for 10 s.
+	opts.Env = append(opts.Env, "OTEL_EXPORTER_OTLP_ENDPOINT=http://"+endpoint, "OTEL_EXPORTER_OTLP_PROTOCOL=grpc", "OTEL_BSP_SCHEDULE_DELAY=20", "OTEL_EXPORTER_OTLP_TIMEOUT=60000")
 	s := &site{T: t, Install: traced.Start(t, opts)}
+	s.cgroup = "/" + s.Rig.Name
 	s.collect()
+	s.connected()
 	return s
+}
+
+// connected returns when containerd's spans arrive. Its exporter tries again seconds later
+// where nobody listened, its connection after a pause that grows, and what it could not send
+// in 10 s it drops.
+func (s *site) connected() {
+	s.Helper()
+	listening, asked := time.Now(), time.Time{}
+	testkit.Until(s.T, "containerd's spans to arrive", func() bool {
+		if time.Since(asked) > time.Second/4 { // its queue is bounded, too
+			asked = time.Now()
+			check(s.T, s.Rig.CRI().Answers(s.Context())) // which has a span
+		}
+		all, err := s.SpansBut(losses.KeptOut.String())
+		check(s.T, err)
+		return slices.ContainsFunc(all, func(span otlprecv.Span) bool {
+			return span.Service() == "containerd" && span.Start().After(listening)
+		})
+	})
 }
 
 // collect runs the host's endpoint until the test's end, and returns when it listens.
@@ -83,9 +110,10 @@ func (s *site) explained(id string, ready func(*explain.Explanation) bool) *expl
 // started reports whether a container has started.
 func started(e *explain.Explanation) bool { return e.Start != nil && e.Start.Target != nil }
 
-// called reports whether a container has started, and what the caller did is there.
+// called reports whether a container has started, and what the caller did is there, as is the
+// evidence that the sandbox's start has.
 func called(e *explain.Explanation) bool {
-	if !started(e) {
+	if !started(e) || e.Story.Startup == 0 {
 		return false
 	}
 	for n := e.Start.Target; n != nil; n = n.Parent() {
@@ -117,7 +145,7 @@ func (s *site) podOf(ctx context.Context, name string) *pod {
 	p := &pod{site: s, name: name, ctx: ctx}
 	var err error
 	p.sandbox, err = s.Rig.CRI().Run(p.ctx, cri.Pod{
-		Name: name, Runtime: s.Runtime.Name, Logs: filepath.Join(s.Rig.Dir, "logs"), Cgroup: "/" + s.Rig.Name, Network: true,
+		Name: name, Runtime: s.Runtime.Name, Logs: filepath.Join(s.Rig.Dir, "logs"), Cgroup: s.cgroup, Network: true,
 	})
 	check(s.T, err)
 	return p

@@ -71,9 +71,12 @@ func TestSeededInTheShim(t *testing.T) {
 	check(t, s.Rig.CRI().RemovePods(t.Context()))
 }
 
-// TestSeededInRunc: a hook that takes long, and a root file system that is frozen.
+// TestSeededInRunc: a hook that takes long, and a pod that may use little CPU time.
 func TestSeededInRunc(t *testing.T) {
 	s := start(t, traced.Options{})
 	e := s.run("hooked", bundle{root: t.TempDir(), hook: "0.3"}, nil)
 	seeded.Named(t, seeded.Cause{ID: "hook", How: "an OCI hook that sleeps 300 ms", Parts: seeded.Runc, Also: also()}, e)
+
+	e = s.run("throttled", bundle{root: t.TempDir(), cgroup: limited(t, s.Rig.Name, "pod1", 2*time.Millisecond), lives: true}, nil)
+	seeded.Named(t, seeded.Cause{ID: "cpu-throttled", How: "a pod that may use 2 ms of CPU time in 100 ms", Parts: seeded.Runc, Also: also()}, e)
 }

@@ -7,11 +7,15 @@ import (
 	"slices"
 	"strconv"
 	"strings"
+	"time"
 
 	"golang.org/x/sys/unix"
 
 	"github.com/shimtrace/shimtrace/integration/traced"
 )
+
+// deaf is how long after a SIGTERM a shim counts as one that does not hear it.
+const deaf = 10 * time.Second
 
 // ClearForgotten removes what a killed containerd has left of the containers that it cut
 // off: their inner shims, which their relays have to follow, processes, cgroups, bundles
@@ -28,8 +32,14 @@ func (l *Load) ClearForgotten() {
 			continue
 		}
 		if l.isCutOff(p.Args[i+1]) {
-			l.t.Logf("containerd has forgotten a shim, which is ended: %s", p)
-			_ = unix.Kill(p.PID, unix.SIGTERM)
+			told, again := l.forgotten[p.PID]
+			if !again {
+				l.t.Logf("containerd has forgotten a shim, which is ended: %s", p)
+				l.forgotten[p.PID] = time.Now()
+				_ = unix.Kill(p.PID, unix.SIGTERM)
+			} else if time.Since(told) > deaf {
+				_ = unix.Kill(p.PID, unix.SIGKILL)
+			}
 		}
 	}
 	rig := l.in.Rig

@@ -7,6 +7,7 @@ import (
 
 	"github.com/hanwen/go-fuse/v2/fuse"
 
+	"github.com/shimtrace/shimtrace/integration/disk"
 	"github.com/shimtrace/shimtrace/integration/faults"
 	"github.com/shimtrace/shimtrace/integration/traced"
 	"github.com/shimtrace/shimtrace/internal/reliability"
@@ -31,15 +32,15 @@ func TestJournals(t *testing.T) {
 		t.Run(tt.fault, func(t *testing.T) {
 			t.Parallel()
 			selected(t, i)
-			d := newDisk(t)
-			s := start(t, traced.Options{Journal: d.dir})
-			s.Journal = d.below // for us, who must not wait for ourselves
+			d := disk.New(t)
+			s := start(t, traced.Options{Journal: d.Dir})
+			s.Journal = d.Below // for us, who must not wait for ourselves
 			l := faults.Start(t, s.Install, faults.Options{Pods: 2, Execs: 1, Echo: true})
 			fail, heal := tt.how()
 			t.Cleanup(heal)
-			d.set(fail)
+			d.Meet(fail)
 			under(s, l, 8*time.Second)
-			d.set(nil)
+			d.Meet(nil)
 			heal()
 			under(s, l, 2*time.Second)
 			row := s.finish(l)

@@ -44,6 +44,8 @@ type Load struct {
 	pods []*pod
 	echo *echoShim
 
+	forgotten map[int]time.Time // the shims that ClearForgotten has told to end, and when
+
 	pattern []byte
 	stop    chan struct{}
 	workers sync.WaitGroup
@@ -120,7 +122,7 @@ func newLoad(t testing.TB, in *traced.Install, opts Options) *Load {
 	if opts.Excused == nil {
 		opts.Excused = func(error) bool { return false }
 	}
-	l := &Load{Ledger: newLedger(), t: t, in: in, opts: opts, pattern: makePattern(), stop: make(chan struct{})}
+	l := &Load{Ledger: newLedger(), t: t, in: in, opts: opts, pattern: makePattern(), stop: make(chan struct{}), forgotten: make(map[int]time.Time)}
 	var err error
 	if l.c, err = dial(in.Rig, opts.Runtime, l.pattern); err != nil {
 		t.Fatal(err)

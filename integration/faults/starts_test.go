@@ -21,6 +21,6 @@ func TestStartsAtOnce(t *testing.T) {
 		t.Errorf("%d calls failed", row.CallsFailed)
 	}
 	if faults.All() {
-		reliability.Row(t, reliability.Fault{Area: area, Fault: "200 containers start at the same time, and end so", Load: row})
+		reliability.Row(t, reliability.Fault{Area: area, Fault: "200 containers start at the same time, and end at the same time", Load: row})
 	}
 }

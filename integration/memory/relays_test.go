@@ -13,6 +13,7 @@ import (
 	"google.golang.org/protobuf/types/known/emptypb"
 
 	"github.com/shimtrace/shimtrace/integration/traced"
+	"github.com/shimtrace/shimtrace/internal/testkit/tempdir"
 )
 
 // BenchmarkRelays is what a relay takes on a host that has a hundred of them, or
@@ -65,7 +66,7 @@ func newHost(tb testing.TB) *host {
 	bin, err := traced.Bin()
 	check(tb, err)
 	h := &host{tb: tb}
-	h.dir, err = os.MkdirTemp("", "m")
+	h.dir, err = tempdir.Make()
 	check(tb, err)
 	tb.Cleanup(func() { os.RemoveAll(h.dir) })
 	build(tb, "./memory/inner", filepath.Join(h.dir, "containerd-shim-idle-v2"))

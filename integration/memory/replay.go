@@ -14,7 +14,6 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
-	"strconv"
 	"strings"
 	"testing"
 	"time"
@@ -29,10 +28,11 @@ import (
 	"github.com/shimtrace/shimtrace/integration/traced"
 	"github.com/shimtrace/shimtrace/internal/forwarder/captured"
 	"github.com/shimtrace/shimtrace/internal/testkit"
+	"github.com/shimtrace/shimtrace/internal/testkit/tempdir"
 )
 
-// patience bounds every wait.
-const patience = 30 * time.Second
+// patience bounds every wait, and a pod's life.
+const patience = testkit.Patience
 
 // replay is a pod in the middle of its life.
 type replay struct {
@@ -50,9 +50,8 @@ func start(tb testing.TB, name string) *replay {
 	tb.Helper()
 	bin, err := traced.Bin()
 	check(tb, err)
-	tb.Chdir(filepath.Join(traced.Root(), "internal", "forwarder", "captured"))
 	r := &replay{tb: tb, pod: captured.Load(tb, name)}
-	r.dir, err = os.MkdirTemp("", "m")
+	r.dir, err = tempdir.Make()
 	check(tb, err)
 	tb.Cleanup(func() { os.RemoveAll(r.dir) })
 	bundle, vm := filepath.Join(r.dir, "bundle"), filepath.Join(r.dir, "vm", r.pod.Sandbox)
@@ -62,12 +61,12 @@ func start(tb testing.TB, name string) *replay {
 	check(tb, os.Symlink(filepath.Join(bin, "containerd-shim-traced-v2"), link))
 	shipper, err := traced.ImpatientShipper(r.dir)
 	check(tb, err)
-	endpoint := freePort(tb)
+	endpoint := testkit.FreePort(tb)
 	config := filepath.Join(r.dir, "config.toml")
-	check(tb, os.WriteFile(config, fmt.Appendf(nil, "[journal]\ndir = %q\n[relay]\nstate_dir = %q\n[export]\nshipper = %q\n[jaeger]\nlisten = %q\n[agent.sockets]\ntest = %q\n",
-		filepath.Join(r.dir, "journal"), filepath.Join(r.dir, "state"), shipper, endpoint, filepath.Join(r.dir, "vm", "{sandbox}", "clh.sock")), 0o600))
+	check(tb, os.WriteFile(config, fmt.Appendf(nil, "%sstate_dir = %q\n[journal]\ndir = %q\n[export]\nshipper = %q\n[jaeger]\nlisten = %q\n[agent.sockets]\ntest = %q\n",
+		traced.Patient, filepath.Join(r.dir, "state"), filepath.Join(r.dir, "journal"), shipper, endpoint, filepath.Join(r.dir, "vm", "{sandbox}", "clh.sock")), 0o600))
 
-	r.calls, r.inner = startShim(tb, link, bundle, r.pod.Sandbox, append(environ(r.dir, config), "GOMAXPROCS=2", post.URLEnv+"=http://"+endpoint+"/api/traces"))
+	r.calls, r.inner = startShim(tb, link, bundle, r.pod.Sandbox, append(environ(r.dir, config), post.URLEnv+"=http://"+endpoint+"/api/traces"))
 	r.relay = processOf(tb, link, "relay", r.pod.Sandbox)
 	tb.Cleanup(r.end)
 	check(tb, os.MkdirAll(vm, 0o700))
@@ -91,7 +90,7 @@ func build(tb testing.TB, pkg, path string) {
 // environ is a shim's environment, with the directory on its PATH.
 func environ(dir, config string) []string {
 	return append(os.Environ(), "TTRPC_ADDRESS=/run/none.sock.ttrpc", "GRPC_ADDRESS=/run/none.sock", "NAMESPACE=k8s.io", "PATH="+dir+":"+os.Getenv("PATH"),
-		"SHIMTRACE_CONFIG="+config)
+		"SHIMTRACE_CONFIG="+config, "GOMAXPROCS=2") // containerd's shims have that
 }
 
 // startShim starts a shim as containerd does, and connects to the relay and to the inner
@@ -187,30 +186,13 @@ func exists(pid int) bool {
 // and end with action.
 func processOf(tb testing.TB, program, action, id string) int {
 	tb.Helper()
-	paths, err := filepath.Glob("/proc/[0-9]*/cmdline")
-	check(tb, err)
-	for _, path := range paths {
-		text, err := os.ReadFile(path)
-		if err != nil {
-			continue // it has just ended
-		}
-		args := strings.Split(strings.TrimSuffix(string(text), "\x00"), "\x00")
-		if args[0] == program && args[len(args)-1] == action && strings.Contains(string(text), id) {
-			pid, err := strconv.Atoi(filepath.Base(filepath.Dir(path)))
-			check(tb, err)
-			return pid
-		}
+	pids := testkit.Processes(func(args []string) bool {
+		return args[0] == program && args[len(args)-1] == action && testkit.With(id)(args)
+	})
+	if len(pids) == 0 {
+		tb.Fatalf("no process of %s %s", program, action)
 	}
-	tb.Fatalf("no process of %s %s", program, action)
-	return 0
-}
-
-func freePort(tb testing.TB) string {
-	tb.Helper()
-	l, err := net.Listen("tcp", "127.0.0.1:0")
-	check(tb, err)
-	defer l.Close()
-	return l.Addr().String()
+	return pids[0]
 }
 
 func await(tb testing.TB, what string, holds func() bool) {

@@ -24,6 +24,7 @@ import (
 	"github.com/shimtrace/shimtrace/internal/config"
 	"github.com/shimtrace/shimtrace/internal/export/client"
 	"github.com/shimtrace/shimtrace/internal/export/journal"
+	"github.com/shimtrace/shimtrace/internal/export/journal/journaltest"
 	"github.com/shimtrace/shimtrace/internal/export/ship"
 	"github.com/shimtrace/shimtrace/internal/reliability"
 	"github.com/shimtrace/shimtrace/internal/testkit"
@@ -44,12 +45,7 @@ func startNginx(t *testing.T, recv *otlprecv.Receiver) web {
 	var servers strings.Builder
 	w := make(web)
 	add := func(name, listen, location string) {
-		l, err := net.Listen("tcp", "127.0.0.1:0")
-		if err != nil {
-			t.Fatal(err)
-		}
-		address := l.Addr().String()
-		l.Close()
+		address := testkit.FreePort(t)
 		w[name] = "http://" + address
 		fmt.Fprintf(&servers, "server { listen %s %s; client_max_body_size %d; location / { %s } }\n", address, listen, limit, location)
 	}
@@ -170,7 +166,7 @@ func (s *shipping) record(t *testing.T, n int) {
 			TraceId: append(id, id...), SpanId: id, Name: fmt.Sprint("span", i), StartTimeUnixNano: 1, EndTimeUnixNano: 2,
 			Attributes: []*commonpb.KeyValue{{Key: "noise", Value: text(hex.EncodeToString(noise))}},
 		}
-		err := s.journal.UploadTraces(t.Context(), []*tracepb.ResourceSpans{{
+		err := journaltest.Append(s.journal, []*tracepb.ResourceSpans{{
 			Resource:   &resourcepb.Resource{Attributes: []*commonpb.KeyValue{{Key: "container.sandbox.id", Value: text(fmt.Sprint(i % 5))}}},
 			ScopeSpans: []*tracepb.ScopeSpans{{Spans: []*tracepb.Span{span}}},
 		}})

@@ -19,6 +19,7 @@ import (
 	"google.golang.org/grpc/codes"
 
 	"github.com/shimtrace/shimtrace/integration/otlprecv"
+	"github.com/shimtrace/shimtrace/internal/testkit"
 )
 
 func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
@@ -190,7 +191,7 @@ func TestHangEndsWithReceiver(t *testing.T) {
 }
 
 func TestComesBackAtTheSameAddress(t *testing.T) {
-	first := listen(t, otlprecv.Options{})
+	first := listen(t, otlprecv.Options{HTTPAddr: testkit.FreePort(t)})
 	addr := first.Endpoint()
 	if err := first.Close(); err != nil {
 		t.Fatal(err)

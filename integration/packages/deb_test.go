@@ -13,6 +13,7 @@ import (
 	"github.com/shimtrace/shimtrace/integration/image"
 	"github.com/shimtrace/shimtrace/integration/rig"
 	"github.com/shimtrace/shimtrace/integration/traced"
+	"github.com/shimtrace/shimtrace/internal/testkit"
 )
 
 // TestDebian: the package is installed in a root of its own, traces a pod of a real
@@ -119,7 +120,7 @@ func journal(t *testing.T) string {
 	t.Helper()
 	dir := t.TempDir()
 	config := filepath.Join(dir, "config.toml")
-	if err := os.WriteFile(config, []byte("[journal]\ndir = \""+dir+"/journal\"\n"), 0o600); err != nil {
+	if err := os.WriteFile(config, []byte(traced.Patient+"[journal]\ndir = \""+dir+"/journal\"\n"), 0o600); err != nil {
 		t.Fatal(err)
 	}
 	return "SHIMTRACE_CONFIG=" + config
@@ -135,11 +136,12 @@ func trace(t *testing.T, bin string, r *rig.Rig, env string) {
 	if _, err := pod.Start(t.Context(), "app", image.Busybox, rig.Sleep...); err != nil {
 		t.Fatal(err)
 	}
-	show := r.Command(t.Context(), filepath.Join(bin, "shimtrace"), "show", "default/web")
-	show.Env = append(show.Env, env)
-	if out, err := show.CombinedOutput(); err != nil || !strings.Contains(string(out), "Task/Create") {
-		t.Errorf("%v: %s", err, out)
-	}
+	testkit.Until(t, "the pod's calls to be in the journal", func() bool {
+		show := r.Command(t.Context(), filepath.Join(bin, "shimtrace"), "show", "default/web")
+		show.Env = append(show.Env, env)
+		out, err := show.CombinedOutput()
+		return err == nil && strings.Contains(string(out), "Task/Create")
+	})
 	if err := r.CRI().RemovePods(t.Context()); err != nil {
 		t.Fatal(err)
 	}

@@ -11,6 +11,7 @@ import (
 	"testing"
 
 	"github.com/shimtrace/shimtrace/integration/traced"
+	"github.com/shimtrace/shimtrace/internal/testkit/tempdir"
 )
 
 func TestMain(m *testing.M) {
@@ -34,7 +35,7 @@ var released bool
 // returns its directory.
 var release = sync.OnceValues(func() (string, error) {
 	released = true
-	dir, err := os.MkdirTemp("", "shimtrace-release-")
+	dir, err := tempdir.Make()
 	if err != nil {
 		return "", err
 	}

@@ -47,9 +47,9 @@ var (
 // configuration, the CNI network, and crictl's configuration.
 func (r *Rig) writeConfig() error {
 	values := struct {
-		Dir, Network string
-		Runtimes     []Runtime
-	}{r.Dir, Network, append([]Runtime{Runc}, r.opts.Runtimes...)}
+		Dir, Network, CRI string
+		Runtimes          []Runtime
+	}{r.Dir, Network, r.opts.CRI, append([]Runtime{Runc}, r.opts.Runtimes...)}
 	containerd := map[Version]string{V24: config24, V17: config1, V16: config1, Host: config1}[r.opts.Version] + "\n" + r.opts.TOML
 	for name, text := range map[string]string{
 		"config.toml":                       containerd,

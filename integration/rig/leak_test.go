@@ -95,6 +95,11 @@ func TestNewRemovesRigsOfDeadProcesses(t *testing.T) {
 		check(t, os.WriteFile(dir, []byte(r.Dir), 0o600))
 		os.Exit(0)
 	}
+	// Where no other package's test, which may run beside this one, clears it away.
+	tmp, err := os.MkdirTemp("/tmp", "")
+	check(t, err)
+	t.Cleanup(func() { os.RemoveAll(tmp) })
+	t.Setenv("TMPDIR", tmp)
 	note := filepath.Join(t.TempDir(), "dir")
 	child := exec.CommandContext(t.Context(), os.Args[0], "-test.run=^TestNewRemovesRigsOfDeadProcesses$")
 	child.Env = append(os.Environ(), "RIG_TO_ABANDON="+note)

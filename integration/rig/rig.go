@@ -47,6 +47,8 @@ type Options struct {
 	Path []string
 	// Runtimes are handlers of CRI besides Runc, which is always there.
 	Runtimes []Runtime
+	// CRI is further lines of the section of CRI's runtime.
+	CRI string
 	// TOML is further sections of containerd's configuration.
 	TOML string
 	// CrictlArgs are options of every run of crictl.
@@ -56,8 +58,8 @@ type Options struct {
 	// Lean does without nerdctl, crictl and CNI's plugins, which take minutes to build
 	// or have to be installed. Pods are on the rig's own network then ([Rig.CRI]).
 	Lean bool
-	// Timeout bounds each run of a client, and waiting for containerd. One
-	// minute if zero.
+	// Timeout bounds each run of a client, and waiting for containerd. Three
+	// minutes if zero.
 	Timeout time.Duration
 }
 
@@ -89,7 +91,7 @@ func New(ctx context.Context, opts Options) (*Rig, error) {
 		opts.Version = V24
 	}
 	if opts.Timeout == 0 {
-		opts.Timeout = time.Minute
+		opts.Timeout = 3 * time.Minute
 	}
 	containerd, ok := Tools[opts.Version]
 	if !ok && opts.Version != Host {
@@ -191,8 +193,8 @@ func (r *Rig) makeDir() error {
 	return nil
 }
 
-// Close removes all containers and pods, stops containerd, and waits a few
-// seconds for the shims to be gone. What is then left of the scenario is
+// Close removes all containers and pods, stops containerd, and waits half a
+// minute at most for the shims to be gone. What is then left of the scenario is
 // removed by force and returned as an error, as is a containerd that had ended
 // without being told to.
 func (r *Rig) Close() error {
@@ -202,8 +204,8 @@ func (r *Rig) Close() error {
 }
 
 // leakPatience is how long shims get to end after their last container: some
-// linger for a moment to answer late calls.
-const leakPatience = 10 * time.Second
+// linger for a moment to answer late calls, or wait for a processor.
+const leakPatience = 30 * time.Second
 
 // removeContainers does as an orderly user would, so that whatever survives
 // it is a leak. A containerd that a test has killed is started for it.

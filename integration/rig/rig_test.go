@@ -33,12 +33,12 @@ func TestClients(t *testing.T) {
 			}
 		})
 		t.Run("nerdctl", func(t *testing.T) {
-			res := r.Nerdctl("run", "--rm", "--net", "none", image.Busybox, "echo", "hi")
+			res := r.Talk(rig.Talk{Hear: []string{"hi"}}, "nerdctl", "run", "-i", "--rm", "--net", "none", image.Busybox, "sh", "-c", "echo hi"+rig.Hear)
 			check(t, res.Check())
 			if res.Out() != "hi" {
 				t.Errorf("printed %q, want hi", res.Stdout)
 			}
-			res = r.Nerdctl("run", "--rm", "--net", rig.Network, image.Busybox, "ip", "addr", "show", "eth0")
+			res = r.Talk(rig.Talk{Hear: []string{"inet "}}, "nerdctl", "run", "-i", "--rm", "--net", rig.Network, image.Busybox, "sh", "-c", "ip addr show eth0"+rig.Hear)
 			check(t, res.Check())
 			if !strings.Contains(res.Stdout, "inet 10.78.") {
 				t.Errorf("no address of network %s in %q", rig.Network, res.Stdout)

@@ -3,7 +3,6 @@ package runtimetrace
 import (
 	"context"
 	"fmt"
-	"net"
 	"net/http"
 	"os"
 	"os/exec"
@@ -27,6 +26,7 @@ import (
 	"github.com/shimtrace/shimtrace/internal/forwarder/route"
 	"github.com/shimtrace/shimtrace/internal/forwarder/span"
 	"github.com/shimtrace/shimtrace/internal/reliability"
+	"github.com/shimtrace/shimtrace/internal/testkit"
 )
 
 // collecting is a host whose relays have Kata's runtimes post to shimtrace collect.
@@ -44,12 +44,7 @@ func newCollecting(t *testing.T) *collecting {
 	if out, err := tool.CombinedOutput(); err != nil {
 		t.Fatalf("build the tool: %v\n%s", err, out)
 	}
-	l, err := net.Listen("tcp", "127.0.0.1:0")
-	if err != nil {
-		t.Fatal(err)
-	}
-	at := l.Addr().String()
-	l.Close()
+	at := testkit.FreePort(t)
 	file := filepath.Join(dir, "config.toml")
 	text := fmt.Sprintf("[relay]\nstate_dir = %q\n[journal]\ndir = %q\n[jaeger]\nlisten = %q\n[export]\nshipper = %q\n",
 		filepath.Join(dir, "state"), filepath.Join(dir, "journal"), at, filepath.Join(dir, "shimtrace"))

@@ -40,7 +40,7 @@ func run(ctx context.Context, list, backends bool) error {
 		tools = append(tools, toolset.Backends()...)
 	}
 	if list {
-		return table(os.Stdout, root)
+		return table(os.Stdout, root, tools)
 	}
 	if err := toolset.Build(ctx, root, tools, os.Stderr); err != nil {
 		return err
@@ -49,10 +49,10 @@ func run(ctx context.Context, list, backends bool) error {
 	return nil
 }
 
-func table(w io.Writer, root string) error {
+func table(w io.Writer, root string, tools []toolset.Tool) error {
 	t := tabwriter.NewWriter(w, 0, 0, 2, ' ', 0)
 	fmt.Fprintln(t, "TOOL\tVERSION\tTAGS\tSOURCE\tDIRECTORY")
-	for _, tool := range toolset.All() {
+	for _, tool := range tools {
 		dir := "not built"
 		if tool.Built(root) {
 			dir = tool.Dir(root)

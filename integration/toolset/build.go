@@ -86,12 +86,22 @@ func (t Tool) build(ctx context.Context, root string) error {
 		return fmt.Errorf("build %s: %w", t, err)
 	}
 
-	args := []string{"build", "-mod=mod", "-buildvcs=false", "-ldflags=-s -w", "-tags=" + t.Tags, "-o", bin + "/"}
+	out := bin + "/"
+	if t.Main != nil {
+		out += t.Name
+	}
+	args := []string{"build", "-mod=mod", "-buildvcs=false", "-ldflags=-s -w", "-tags=" + t.Tags, "-o", out}
 	for _, p := range t.Packages {
 		if p != "" {
 			p = "/" + p
 		}
 		args = append(args, prefix+p)
+	}
+	if t.Main != nil {
+		if err := os.WriteFile(filepath.Join(src, "main.go"), t.Main, 0o644); err != nil {
+			return fmt.Errorf("build %s: %w", t, err)
+		}
+		args = append(args, "main.go") // named, it is built whatever its constraints say
 	}
 	if _, err := goCommand(ctx, src, args...); err != nil {
 		return fmt.Errorf("build %s: %w", t, err)

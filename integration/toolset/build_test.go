@@ -54,22 +54,23 @@ func publish(t *testing.T, module, declared, main string) {
 func TestBuild(t *testing.T) {
 	for _, tt := range []struct {
 		name, declared string
-		inPlace        bool
+		tool           Tool
 	}{
-		{"as a requirement", "example.com/tool", false},
-		{"in place", "example.com/elsewhere", true},
+		{"as a requirement", "example.com/tool", Tool{Packages: []string{"cmd/tool"}}},
+		{"in place", "example.com/elsewhere", Tool{Packages: []string{"cmd/tool"}, InPlace: true}},
+		{"for a program of ours", "example.com/tool", Tool{Main: []byte("//go:build ignore\n\n" + goodMain)}},
 	} {
 		t.Run(tt.name, func(t *testing.T) {
 			publish(t, "example.com/tool", tt.declared, goodMain)
 			root := t.TempDir()
-			tool := Tool{Name: "tool", Version: "v1.0.0", Module: "example.com/tool",
-				Packages: []string{"cmd/tool"}, InPlace: tt.inPlace}
+			tool := tt.tool
+			tool.Name, tool.Version, tool.Module = "tool", "v1.0.0", "example.com/tool"
 
 			var log strings.Builder
 			if err := Build(t.Context(), root, []Tool{tool}, &log); err != nil {
 				t.Fatal(err)
 			}
-			for _, want := range []string{"building tool-v1.0.0 from example.com/tool\n", "built tool-v1.0.0 in "} {
+			for _, want := range []string{"building " + tool.String() + " from example.com/tool\n", "built " + tool.String() + " in "} {
 				if !strings.Contains(log.String(), want) {
 					t.Errorf("log %q lacks %q", log.String(), want)
 				}

@@ -18,10 +18,12 @@ var Collector = Tool{
 	Components: map[string][]string{
 		"receivers":  {core + "receiver/otlpreceiver"},
 		"processors": {core + "processor/batchprocessor", core + "processor/memorylimiterprocessor", contrib + "processor/tailsamplingprocessor"},
-		"exporters":  {core + "exporter/debugexporter", core + "exporter/otlpexporter", core + "exporter/otlphttpexporter", contrib + "exporter/fileexporter"},
+		"exporters":  {core + "exporter/debugexporter", core + "exporter/otlpexporter", core + "exporter/otlphttpexporter", contrib + "exporter/fileexporter", contrib + "exporter/loadbalancingexporter"},
 		"extensions": {contrib + "extension/bearertokenauthextension"},
 		"providers":  {core + "confmap/provider/fileprovider", core + "confmap/provider/envprovider"},
 	},
+	// The load balancer's, for AWS, which no test has.
+	Replace: []string{"github.com/aws/aws-sdk-go-v2/service/servicediscovery => github.com/aws/aws-sdk-go-v2/service/servicediscovery v1.46.1"},
 }
 
 const (
@@ -65,6 +67,10 @@ func (t Tool) manifest(out string) []byte {
 			}
 			fmt.Fprintf(&b, "  - gomod: %s %s\n", module, version)
 		}
+	}
+	fmt.Fprintln(&b, "replaces:")
+	for _, r := range t.Replace {
+		fmt.Fprintf(&b, "  - %s\n", r)
 	}
 	return []byte(b.String())
 }

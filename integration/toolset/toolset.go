@@ -8,7 +8,9 @@
 package toolset
 
 import (
+	_ "embed"
 	"fmt"
+	"hash/fnv"
 	"os"
 	"path/filepath"
 )
@@ -34,7 +36,11 @@ type Tool struct {
 	InPlace bool
 	// Components make the tool a Collector of Module's builder.
 	Components map[string][]string
-	Needs      []Need
+	// Replace holds modules of a Collector at other versions, as in go.mod.
+	Replace []string
+	// Main is the source of a program of ours, of one file, if Module has only packages.
+	Main  []byte
+	Needs []Need
 }
 
 // The tools. A new version is a new directory: nothing built is overwritten.
@@ -102,10 +108,20 @@ var (
 		Packages: []string{"cmd/jaeger"},
 		InPlace:  true, // its own go.sum has what a checksum database may lack
 	}
+	// Datadog is the part of the Datadog Agent that sends traces, and a server in Datadog's
+	// place.
+	Datadog = Tool{
+		Name: "datadog", Version: "v0.82.0",
+		Module: "github.com/DataDog/datadog-agent/pkg/trace",
+		Main:   datadogMain,
+	}
 )
 
+//go:embed datadog/main.go
+var datadogMain []byte
+
 // Backends are what make test-backends needs beside All.
-func Backends() []Tool { return []Tool{Collector, Jaeger} }
+func Backends() []Tool { return []Tool{Collector, Jaeger, Datadog} }
 
 // All lists the tools of the tests in the order in which they are built.
 func All() []Tool {
@@ -125,8 +141,17 @@ func Root() (string, error) {
 	return filepath.Join(cache, "shimtrace", "tools"), nil
 }
 
-// String is the name and version, which is also the directory's name.
-func (t Tool) String() string { return t.Name + "-" + t.Version }
+// String is the directory's name: the name and version, and a digest of what tests make the
+// tool of, if that is more than its module.
+func (t Tool) String() string {
+	name := t.Name + "-" + t.Version
+	if t.Components == nil && t.Main == nil {
+		return name
+	}
+	h := fnv.New32a()
+	fmt.Fprint(h, t.Components, t.Replace, string(t.Main))
+	return fmt.Sprintf("%s-%08x", name, h.Sum32())
+}
 
 // Dir is where the tool's programs are, once it is built.
 func (t Tool) Dir(root string) string { return filepath.Join(root, t.String()) }

@@ -19,6 +19,8 @@ import (
 	"github.com/shimtrace/shimtrace/integration/rig"
 	"github.com/shimtrace/shimtrace/integration/toolset"
 	"github.com/shimtrace/shimtrace/integration/traced"
+	"github.com/shimtrace/shimtrace/internal/testkit"
+	"github.com/shimtrace/shimtrace/internal/testkit/tempdir"
 )
 
 // A desk is where a test runs a shim's commands by hand, without a containerd, on
@@ -34,7 +36,7 @@ func newDesk(t *testing.T, inner string) *desk {
 	t.Helper()
 	bin, err := traced.Bin()
 	check(t, err)
-	dir, err := os.MkdirTemp("", "desk-")
+	dir, err := tempdir.Make()
 	check(t, err)
 	d := &desk{T: t, dir: dir, inner: inner, wrapped: filepath.Join(bin, "containerd-shim-runc-traced-v2")}
 	t.Cleanup(func() {
@@ -45,7 +47,7 @@ func newDesk(t *testing.T, inner string) *desk {
 		os.RemoveAll(dir)
 	})
 	check(t, os.Mkdir(filepath.Join(dir, "bundle"), 0o700))
-	config := fmt.Sprintf("[journal]\ndir = %q\n[relay]\nstate_dir = %q\n[runtime.runc]\nshim = %q\n", dir+"/journal", dir+"/state", inner)
+	config := fmt.Sprintf("%sstate_dir = %q\n[journal]\ndir = %q\n[runtime.runc]\nshim = %q\n", traced.Patient, dir+"/state", dir+"/journal", inner)
 	check(t, os.WriteFile(filepath.Join(dir, "config.toml"), []byte(config), 0o600))
 	return d
 }
@@ -110,17 +112,7 @@ func (d *desk) same(stdin string, args ...string) output {
 
 // relays are the ids of the relay processes of this desk.
 func (d *desk) relays() []int {
-	var pids []int
-	dirs, _ := filepath.Glob("/proc/[0-9]*")
-	for _, dir := range dirs {
-		line, err := os.ReadFile(filepath.Join(dir, "cmdline"))
-		args := strings.Split(strings.TrimSuffix(string(line), "\x00"), "\x00")
-		if err == nil && args[len(args)-1] == "relay" && strings.Contains(string(line), d.dir) {
-			pid, _ := strconv.Atoi(filepath.Base(dir))
-			pids = append(pids, pid)
-		}
-	}
-	return pids
+	return testkit.Processes(func(args []string) bool { return args[len(args)-1] == "relay" && testkit.With(d.dir)(args) })
 }
 
 // start and remove are the arguments as containerd has them.
@@ -214,7 +206,7 @@ func TestKilledStart(t *testing.T) {
 // silent is an inner shim's socket that accepts and says nothing, until closed.
 func silent(t *testing.T) (sock string, close func()) {
 	t.Helper()
-	dir, err := os.MkdirTemp("", "inner-")
+	dir, err := tempdir.Make()
 	check(t, err)
 	t.Cleanup(func() { os.RemoveAll(dir) })
 	sock = filepath.Join(dir, "sock")

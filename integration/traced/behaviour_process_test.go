@@ -37,10 +37,10 @@ func filesOfRelays(t *testing.T, dir string) []string {
 }
 
 // settle waits until the relays of all that is over are gone, and with them their
-// files.
+// files, and the processes that record deletes.
 func settle(t *testing.T, in *traced.Install) {
 	t.Helper()
-	until(t, "the relays to end", func() bool { return len(relays(in.Rig)) == 0 })
+	until(t, "the relays to end", func() bool { return traced.ShimsEnded(in.Rig) })
 	if files := relayFiles(t, in.Rig); len(files) > 0 {
 		t.Errorf("no relay lives, but there are %q", files)
 	}

@@ -20,6 +20,7 @@ func TestContainersOutliveContainerd(t *testing.T) {
 		check(t, err)
 		a, err := pod.Run(rig.Container{Name: "a"})
 		check(t, err)
+		until(t, "the guard, which a relay starts", func() bool { return len(traced.Find(r, traced.Guard)) == 1 })
 		before := r.Shims()
 		if len(relays(r)) != 2 || len(inners(r)) != 2 {
 			t.Fatalf("shims of a container and a pod: %v", before)

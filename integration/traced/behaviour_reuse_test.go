@@ -2,6 +2,7 @@ package traced_test
 
 import (
 	"fmt"
+	"strings"
 	"testing"
 
 	"github.com/shimtrace/shimtrace/integration/image"
@@ -24,6 +25,9 @@ func TestReusedIDs(t *testing.T) {
 		settle(t, in)
 		if traced.Killing() {
 			return
+		}
+		if strings.Contains(in.Rig.Log(), "cannot be asked") {
+			t.Error("a relay has begun before the one of the run before it had left")
 		}
 
 		type run struct {

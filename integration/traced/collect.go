@@ -5,6 +5,7 @@ import (
 	"context"
 	"path/filepath"
 	"syscall"
+	"time"
 
 	"github.com/shimtrace/shimtrace/integration/rig"
 )
@@ -20,9 +21,16 @@ func (in *Install) Serve(t rig.TB) {
 		t.Fatalf("%v", err)
 	}
 	t.Cleanup(func() {
+		// A relay that is about to end would start another one, which serves programs on.
+		for end := time.Now().Add(relaysEnd); len(Find(in.Rig, Relay)) > 0 && time.Now().Before(end); {
+			time.Sleep(20 * time.Millisecond)
+		}
 		_ = cmd.Process.Signal(syscall.SIGTERM)
 		if err := cmd.Wait(); err != nil || t.Failed() {
 			t.Logf("collect: %v\n%s", err, said.String())
 		}
 	})
 }
+
+// relaysEnd bounds how long relays take to end after their containers.
+const relaysEnd = 30 * time.Second

@@ -36,8 +36,6 @@ func TestContainerdsOwnSettings(t *testing.T) {
 		return false
 	})
 	for _, want := range []string{"OTEL_EXPORTER_OTLP_ENDPOINT overrides export.endpoint", "OTEL_TRACES_SAMPLER overrides trace.sampler"} {
-		if !strings.Contains(c.Rig.Log(), want) {
-			t.Errorf("the log does not say %q", want)
-		}
+		until(t, "the log to say "+want, func() bool { return strings.Contains(c.Rig.Log(), want) })
 	}
 }

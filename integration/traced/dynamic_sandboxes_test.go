@@ -77,8 +77,18 @@ func TestDynamicAll(t *testing.T) {
 		if len(off) != 4 || off["later"].Changed || !off["box"].Changed || off["box"].TraceID != said["box"].TraceID {
 			t.Errorf("switched off %+v", off)
 		}
-		all, err := in.Spans()
-		check(t, err)
+		var all []otlprecv.Span
+		until(t, "the calls to be recorded, whose spans end after their answers", func() bool {
+			all, err = in.Spans()
+			check(t, err)
+			n := 0
+			for _, s := range all {
+				if isOf(s, "pause") || isOf(s, "resume") {
+					n++
+				}
+			}
+			return n >= 4
+		})
 		wantRooted(t, all)
 		for id, st := range said {
 			var names []string

@@ -45,7 +45,7 @@ func configure(t *testing.T, in *traced.Install, text string) {
 
 // wrapping is a configuration with another inner shim than runc's.
 func wrapping(in *traced.Install, inner, more string) string {
-	return fmt.Sprintf("[journal]\ndir = %q\n[runtime.runc]\nshim = %q\n%s", in.Journal, inner, more)
+	return fmt.Sprintf("%s[journal]\ndir = %q\n[runtime.runc]\nshim = %q\n%s", traced.Patient, in.Journal, inner, more)
 }
 
 // runsUntraced tells that a container runs, as told by itself and its exit status, and

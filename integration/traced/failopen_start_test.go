@@ -109,15 +109,20 @@ func TestStartFailsOpen(t *testing.T) {
 		}
 		// A mistake that is not about that costs no trace. And when all is well again,
 		// nothing is to be restarted.
+		const inRelay = "[relay]\n"
 		traced := 0
 		for _, mistake := range []struct{ text, log string }{
 			{"[trace\n", "expected ']'"},
 			{"[trace]\nmoed = 'off'\n", "trace.moed"},
 			{"[trace]\nslow = 5\n", "trace.slow: 5 is not a duration"},
-			{"[relay]\nstate_dir = 'here'\n", "relay.state_dir"},
+			{inRelay + "state_dir = 'here'\n", "relay.state_dir"},
 			{"", ""},
 		} {
-			configure(t, in, string(good)+mistake.text)
+			text := string(good) + mistake.text
+			if key, is := strings.CutPrefix(mistake.text, inRelay); is { // a section that is there
+				text = strings.Replace(string(good), inRelay, inRelay+key, 1)
+			}
+			configure(t, in, text)
 			logged := len(in.Rig.Log())
 			check(t, in.Rig.Ctr("run", "--rm", "--runtime", in.Runtime.Shim(), image.Busybox, fmt.Sprint("well", traced), "true").Check())
 			settle(t, in)

@@ -16,6 +16,7 @@ import (
 	"github.com/shimtrace/shimtrace/integration/traced"
 	"github.com/shimtrace/shimtrace/internal/guard"
 	"github.com/shimtrace/shimtrace/internal/names"
+	"github.com/shimtrace/shimtrace/internal/testkit"
 )
 
 // execing runs a command in a container that takes a while, and returns what checks that
@@ -66,9 +67,12 @@ func TestRelayKilledIsFollowed(t *testing.T) {
 		r := in.Rig
 		check(t, r.Ctr("run", "--detach", "--runtime", in.Runtime.Shim(), image.Busybox, "c1", "sleep", "1000").Check())
 		ended := execing(t, r, "c1", "e1")
-		for range 3 {
+		for i := range 3 {
 			killRelay(t, r)
 			check(t, r.Ctr("tasks", "exec", "--exec-id", "e2", "c1", "true").Check())
+			until(t, "the relay to have written that it went on: its unwritten spans end with it", func() bool {
+				return len(otlprecv.Named(spansOfKilled(t, in), names.RelayResumed)) > i
+			})
 		}
 		ended()
 		found := endOf(t, in, "c1")
@@ -175,7 +179,7 @@ func TestRelayStopped(t *testing.T) {
 		r := in.Rig
 		check(t, r.Ctr("run", "--detach", "--runtime", in.Runtime.Shim(), image.Busybox, "c1", "sleep", "1000").Check())
 		relay, _ := guarded(t, r, func(guard.Status) bool { return true })
-		check(t, unix.Kill(relay.PID, unix.SIGSTOP))
+		testkit.Stop(t, relay.PID)
 		began := time.Now()
 		check(t, r.Ctr("tasks", "exec", "--exec-id", "e1", "c1", "true").Check())
 		t.Logf("answered after %v", time.Since(began))

@@ -18,6 +18,7 @@ import (
 	"github.com/shimtrace/shimtrace/integration/traced"
 	"github.com/shimtrace/shimtrace/internal/guard"
 	"github.com/shimtrace/shimtrace/internal/shimname"
+	"github.com/shimtrace/shimtrace/internal/testkit/tempdir"
 )
 
 // previousDir is what TestMain removes.
@@ -26,7 +27,7 @@ var previousDir string
 // previous is the directory with the shim of the commit before this tree's: from the
 // repository's history.
 var previous = sync.OnceValues(func() (dir string, err error) {
-	if dir, err = os.MkdirTemp("", "shimtrace-previous-"); err != nil {
+	if dir, err = tempdir.Make(); err != nil {
 		return "", err
 	}
 	previousDir = dir

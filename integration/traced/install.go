@@ -14,6 +14,7 @@ import (
 	"github.com/shimtrace/shimtrace/integration/rig"
 	"github.com/shimtrace/shimtrace/internal/guard"
 	"github.com/shimtrace/shimtrace/internal/shimname"
+	"github.com/shimtrace/shimtrace/internal/testkit/tempdir"
 )
 
 // runc is the runc shim, wrapped, as CRI and ctr start it: CRI gives runc's shim
@@ -35,7 +36,7 @@ func Root() string {
 }
 
 var build = sync.OnceValues(func() (string, error) {
-	dir, err := os.MkdirTemp("", "shimtrace-bin-")
+	dir, err := tempdir.Make()
 	if err != nil {
 		return "", err
 	}
@@ -77,6 +78,10 @@ func ImpatientShipper(dir string) (string, error) {
 	text := fmt.Sprintf("#!/bin/sh\nexec %s/shimtrace \"$@\" --idle 1s\n", bin)
 	return script, os.WriteFile(script, []byte(text), 0o755)
 }
+
+// Patient is the section of a configuration by which containers are traced on a machine, too,
+// that is so busy that a relay is not ready in the time it has by default.
+const Patient = "[relay]\nready_timeout = '30s'\n"
 
 // Install is shimtrace in a rig.
 type Install struct {
@@ -146,7 +151,7 @@ func prepare(opts Options) (*Install, rig.Options, error) {
 	if err != nil {
 		return nil, opts.Options, err
 	}
-	dir, err := os.MkdirTemp("", "shimtrace-")
+	dir, err := tempdir.Make()
 	if err != nil {
 		return nil, opts.Options, err
 	}
@@ -165,7 +170,7 @@ func prepare(opts Options) (*Install, rig.Options, error) {
 	if opts.Journal != "" {
 		in.Journal = opts.Journal
 	}
-	text := fmt.Sprintf("[journal]\ndir = %q\n%s", in.Journal, opts.Config)
+	text := fmt.Sprintf("%s[journal]\ndir = %q\n%s", Patient, in.Journal, opts.Config)
 	if err := os.WriteFile(in.Config, []byte(text), 0o600); err != nil {
 		return nil, opts.Options, err
 	}

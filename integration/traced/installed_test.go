@@ -2,6 +2,7 @@ package traced
 
 import (
 	"encoding/json"
+	"fmt"
 	"os"
 	"path/filepath"
 	"strings"
@@ -11,6 +12,7 @@ import (
 	"github.com/shimtrace/shimtrace/integration/cri"
 	"github.com/shimtrace/shimtrace/integration/image"
 	"github.com/shimtrace/shimtrace/integration/rig"
+	"github.com/shimtrace/shimtrace/internal/testkit"
 )
 
 // TestInstalled: the tool installs shimtrace into a real containerd of each version, which
@@ -26,7 +28,7 @@ func TestInstalled(t *testing.T) {
 			t.Parallel()
 			dir := t.TempDir()
 			ours := filepath.Join(dir, "config.toml")
-			if err := os.WriteFile(ours, []byte("[journal]\ndir = \""+dir+"/journal\"\n"), 0o600); err != nil {
+			if err := os.WriteFile(ours, []byte(Patient+"[journal]\ndir = \""+dir+"/journal\"\n"), 0o600); err != nil {
 				t.Fatal(err)
 			}
 			target := filepath.Join(dir, "bin")
@@ -35,8 +37,7 @@ func TestInstalled(t *testing.T) {
 			}
 			r := rig.Start(t, rig.Options{Version: v, Path: []string{target}, Env: []string{"SHIMTRACE_CONFIG=" + ours}})
 			file := filepath.Join(r.Dir, "config.toml")
-			run := func(program string, args ...string) string {
-				t.Helper()
+			try := func(program string, args ...string) (string, error) {
 				cmd := r.Command(t.Context(), program, args...)
 				cmd.Env = append(cmd.Env, "SHIMTRACE_CONFIG="+ours)
 				cmd.Env[0] += ":" + target // PATH, as containerd's
@@ -44,9 +45,17 @@ func TestInstalled(t *testing.T) {
 				cmd.Stderr = &said
 				out, err := cmd.Output()
 				if err != nil {
-					t.Fatalf("%s: %v\n%s%s", args, err, out, &said)
+					err = fmt.Errorf("%s: %w\n%s%s", args, err, out, &said)
 				}
-				return string(out)
+				return string(out), err
+			}
+			run := func(program string, args ...string) string {
+				t.Helper()
+				out, err := try(program, args...)
+				if err != nil {
+					t.Fatal(err)
+				}
+				return out
 			}
 			tool := func(args ...string) string { t.Helper(); return run(filepath.Join(bin, "shimtrace"), args...) }
 			restart := r.RestartCommand(t)
@@ -71,9 +80,10 @@ func TestInstalled(t *testing.T) {
 			if _, err := pod.Start(t.Context(), "app", image.Busybox, rig.Sleep...); err != nil {
 				t.Fatal(err)
 			}
-			if out := tool("show", "default/web"); !strings.Contains(out, "sandbox start") {
-				t.Errorf("the pod is not traced:\n%s", out)
-			}
+			testkit.Until(t, "the pod's start to be in the journal", func() bool {
+				out, err := try(filepath.Join(bin, "shimtrace"), "show", "default/web")
+				return err == nil && strings.Contains(out, "sandbox start")
+			})
 			healthy(t, run(filepath.Join(target, "shimtrace"), "doctor", "--json", "--no-send"), file)
 			if err := r.CRI().RemovePods(t.Context()); err != nil {
 				t.Fatal(err)

@@ -32,8 +32,7 @@ type endpoint struct {
 func startEndpoint(t *testing.T, opts traced.Options) *endpoint {
 	t.Helper()
 	opts.Config += otlpConfig
-	// Soon, and in vain until somebody listens.
-	opts.Env = append(opts.Env, "OTEL_BSP_SCHEDULE_DELAY=50", "OTEL_EXPORTER_OTLP_TIMEOUT=500")
+	opts.Env = append(opts.Env, "OTEL_BSP_SCHEDULE_DELAY=50")
 	e := &endpoint{T: t, Install: traced.Start(t, opts)}
 	e.Serve(t)
 	until(t, "containerd's spans to arrive", func() bool {
@@ -136,7 +135,12 @@ func TestEverybodysSpans(t *testing.T) {
 		}
 		return false
 	})
-	picture := e.show("p", "--all", "--width", "160")
+	// The container's start came after that, and from two programs.
+	picture := ""
+	until(t, "all of it to be in the picture", func() bool {
+		picture = e.show("p", "--all", "--width", "160")
+		return strings.Count(picture, "StartContainer") > 1 && strings.Contains(picture, "sandbox start")
+	})
 	_, rows, _ := strings.Cut(picture, "RuntimeService/RunPodSandbox")
 	above := 0
 	for _, name := range []string{"RuntimeService/RunPodSandbox", "cri.sandbox.run", "sandbox start"} {
@@ -251,7 +255,9 @@ func TestPodsCause(t *testing.T) {
 			t.Errorf("%s: trace %s below %q, links %v", name, s.TraceID, s.ParentID, s.Links)
 		}
 	}
-	if n := strings.Count(in.Rig.Log(), "what caused this pod is not known"); n != 1 || strings.Contains(in.Rig.Log(), "<script>") {
+	warned := func() int { return strings.Count(in.Rig.Log(), "what caused this pod is not known") }
+	until(t, "the log to have the warning", func() bool { return warned() > 0 })
+	if n := warned(); n != 1 || strings.Contains(in.Rig.Log(), "<script>") {
 		t.Errorf("the log has %d warnings", n)
 	}
 }

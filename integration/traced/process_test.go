@@ -60,7 +60,16 @@ func TestHelpers(t *testing.T) {
 	helpers = helpersOf(t, spans, pod.ID)
 	for name, parent := range map[string]string{"runc create": "Task/Create", "runc start": "Task/Start", "runc exec": "Task/Start", "runc kill": "Task/Kill"} {
 		all := wantHelper(t, helpers, name)
-		for _, s := range all {
+		// A container in its pod's PID namespace is killed once more when its first process
+		// has exited, which no call asks for (containerd, ShouldKillAllOnExit).
+		asked := slices.DeleteFunc(slices.Clone(all), func(s otlprecv.Span) bool {
+			return name == "runc kill" && isBelow(spans, s, "sandbox start")
+		})
+		t.Logf("%d of %d %s", len(asked), len(all), name)
+		if len(all) > 0 && len(asked) == 0 {
+			t.Errorf("no %s is below a call", name)
+		}
+		for _, s := range asked {
 			wantBelow(t, spans, s, parent)
 		}
 		// What ends before it can be looked at has no name.
@@ -116,6 +125,11 @@ func wantHelper(t *testing.T, helpers []otlprecv.Span, name string) []otlprecv.S
 		t.Errorf("there is no %q among %q", name, have)
 	}
 	return all
+}
+
+// isBelow reports whether a span's parent has that name.
+func isBelow(spans []otlprecv.Span, s otlprecv.Span, parent string) bool {
+	return slices.ContainsFunc(spans, func(p otlprecv.Span) bool { return p.ID == s.ParentID && p.Name == parent })
 }
 
 // wantBelow checks that a span lies below a call of a method, and within it.
@@ -333,8 +347,10 @@ func TestHelpersResumed(t *testing.T) {
 	settle(t, in)
 	all := spansOfKilled(t, in)
 	helpers := helpersOf(t, all, "box")
-	if n := len(wantHelper(t, helpers, "runc exec")); n != 2 {
-		t.Errorf("%d execs, want 2", n)
+	// What ends before it can be looked at has no name.
+	named := len(wantHelper(t, helpers, "runc exec"))
+	if n := named + len(otlprecv.Named(helpers, names.UnknownProgram)); named > 2 || n < 2 {
+		t.Errorf("%d execs and %d programs without a name, want 2", named, n-named)
 	}
 	for _, s := range helpers {
 		i := slices.IndexFunc(all, func(p otlprecv.Span) bool { return p.ID == s.ParentID })

@@ -1,15 +1,11 @@
 package traced_test
 
 import (
-	"archive/tar"
 	"bytes"
-	"compress/gzip"
 	"context"
-	"io"
 	"net"
 	"net/http"
 	"os"
-	"path/filepath"
 	"runtime"
 	"slices"
 	"syscall"
@@ -22,31 +18,12 @@ import (
 	"github.com/shimtrace/shimtrace/integration/otlprecv"
 	"github.com/shimtrace/shimtrace/integration/rig"
 	"github.com/shimtrace/shimtrace/integration/traced"
+	"github.com/shimtrace/shimtrace/internal/forwarder/captured"
 )
 
 // runtimePod is the sandbox whose runtime's posts were captured; see
 // forwarder/endpoint/testdata.
 const runtimePod = "c58a3c91474f5b4adc5a4b96701e44718fa3e3a0c1efd2b7543410d75050244f"
-
-// runtimePosts returns what it posted, in order.
-func runtimePosts(t *testing.T) (all [][]byte) {
-	t.Helper()
-	f, err := os.Open(filepath.Join(traced.Root(), "internal/forwarder/endpoint/testdata/kata-4.1.0-rs-pod.runtime-thrift.tar.gz"))
-	check(t, err)
-	defer f.Close()
-	z, err := gzip.NewReader(f)
-	check(t, err)
-	for files := tar.NewReader(z); ; {
-		if _, err := files.Next(); err == io.EOF {
-			return all
-		} else {
-			check(t, err)
-		}
-		body, err := io.ReadAll(files)
-		check(t, err)
-		all = append(all, body)
-	}
-}
 
 // dialIn connects to an address in a rig's network namespace.
 func dialIn(r *rig.Rig, address string) (conn net.Conn, err error) {
@@ -106,7 +83,7 @@ func TestRuntimesEndpoint(t *testing.T) {
 		check(t, r.Ctr("run", "--detach", "--runtime", in.Runtime.Shim(), image.Busybox, id, "sleep", "1000").Check())
 	}
 
-	posts := runtimePosts(t)
+	posts := captured.Posts(t, captured.Rust)
 	run("another")
 	run(runtimePod)
 	half := len(posts) / 2

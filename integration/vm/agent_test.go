@@ -77,7 +77,7 @@ func TestHybridAgentsSpansArrive(t *testing.T) {
 		if err != nil {
 			t.Errorf("the agent's connection ended by %v", err)
 		}
-	case <-time.After(2 * time.Minute):
+	case <-time.After(patience):
 		t.Fatalf("the agent has not ended its connection; it printed\n%s", strings.Join(g.Lines(), "\n"))
 	}
 	if err := f.Close(t.Context()); err != nil {
@@ -169,7 +169,7 @@ func TestAgentsOfTwoSandboxes(t *testing.T) {
 // the agent listens.
 func dialAgent(t *testing.T, socket string) net.Conn {
 	t.Helper()
-	for deadline := time.Now().Add(2 * time.Minute); ; time.Sleep(50 * time.Millisecond) {
+	for deadline := time.Now().Add(patience); ; time.Sleep(50 * time.Millisecond) {
 		conn, err := net.Dial("unix", socket)
 		if err != nil {
 			t.Fatal(err)

@@ -16,6 +16,8 @@ import (
 	"sync"
 	"syscall"
 	"time"
+
+	"github.com/shimtrace/shimtrace/internal/testkit/tempdir"
 )
 
 // bootTimeout is a hundred times what an idle machine needs.
@@ -52,7 +54,7 @@ func newGuest(log io.Writer) (*Guest, error) {
 	if log == nil {
 		log = io.Discard
 	}
-	dir, err := os.MkdirTemp("", "shimtrace-vm-")
+	dir, err := tempdir.Make()
 	if err != nil {
 		return nil, fmt.Errorf("make the guest's directory: %w", err)
 	}
@@ -95,13 +97,15 @@ func (g *Guest) boot(ctx context.Context, p Parts, im image, hw hardware) error 
 
 // machineArgs are QEMU's arguments for every machine, also for one inside
 // another. q35 has a timer that survives a busy machine; microvm has not. The
-// kernel puts what it does not know of its arguments into init's environment.
+// kernel would take it for broken, and panic, if it got no processor while it is
+// checked. The kernel puts what it does not know of its arguments into init's
+// environment.
 func machineArgs(accel string, hw hardware, kernel, initrd string) []string {
 	return []string{"-nodefaults", "-no-user-config", "-display", "none", "-no-reboot",
 		"-accel", accel, "-machine", "q35" + hw.machine, "-cpu", "max",
 		"-m", strconv.Itoa(hw.memory), "-smp", strconv.Itoa(hw.cpus),
 		"-kernel", kernel, "-initrd", initrd,
-		"-append", "console=ttyS0 quiet panic=-1 mitigations=off tsc=reliable random.trust_cpu=on " + EnvCID + "=" + strconv.FormatUint(uint64(hw.cid), 10)}
+		"-append", "console=ttyS0 quiet panic=-1 mitigations=off no_timer_check tsc=reliable random.trust_cpu=on " + EnvCID + "=" + strconv.FormatUint(uint64(hw.cid), 10)}
 }
 
 // socketPair is a connection whose other end a child can inherit.

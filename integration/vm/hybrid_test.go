@@ -43,7 +43,7 @@ func TestHybridReachesBothWays(t *testing.T) {
 		if line != "from the guest\n" {
 			t.Errorf("the host got %q", line)
 		}
-	case <-time.After(time.Minute):
+	case <-time.After(patience):
 		t.Fatal("nothing arrived from the guest")
 	}
 	wait(t, g, "^peer: answer from CID 2: answer to from the guest$")
@@ -54,7 +54,7 @@ func TestHybridReachesBothWays(t *testing.T) {
 		t.Fatal(err)
 	}
 	defer conn.Close()
-	conn.SetDeadline(time.Now().Add(time.Minute))
+	conn.SetDeadline(time.Now().Add(patience))
 	fmt.Fprint(conn, "CONNECT 1024\n") // nothing may follow before the answer
 	r := bufio.NewReader(conn)
 	if ok, err := r.ReadString('\n'); err != nil || !strings.HasPrefix(ok, "OK ") {

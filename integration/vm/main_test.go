@@ -9,6 +9,7 @@ import (
 	"time"
 
 	"github.com/shimtrace/shimtrace/integration/vm"
+	"github.com/shimtrace/shimtrace/internal/testkit/tempdir"
 )
 
 // programs is the directory of the guests' programs.
@@ -17,7 +18,7 @@ var programs string
 func TestMain(m *testing.M) { os.Exit(run(m)) }
 
 func run(m *testing.M) int {
-	dir, err := os.MkdirTemp("", "shimtrace-vm-programs-")
+	dir, err := tempdir.Make()
 	if err == nil {
 		defer os.RemoveAll(dir)
 		programs = dir
@@ -35,10 +36,13 @@ func program(t *testing.T, name string) string {
 	return filepath.Join(programs, name)
 }
 
+// patience bounds a wait for a guest, which is emulated.
+const patience = 4 * time.Minute
+
 // wait waits for a line, generously, and returns its submatches.
 func wait(t *testing.T, g *vm.Guest, pattern string) []string {
 	t.Helper()
-	ctx, cancel := context.WithTimeout(t.Context(), 4*time.Minute)
+	ctx, cancel := context.WithTimeout(t.Context(), patience)
 	defer cancel()
 	match, err := g.WaitLine(ctx, pattern)
 	if err != nil {

@@ -2,7 +2,6 @@ package vm_test
 
 import (
 	"bytes"
-	"compress/gzip"
 	"crypto/sha256"
 	"errors"
 	"fmt"
@@ -15,6 +14,7 @@ import (
 
 	"github.com/shimtrace/shimtrace/integration/vm"
 	"github.com/shimtrace/shimtrace/internal/forwarder/agent"
+	"github.com/shimtrace/shimtrace/internal/forwarder/captured"
 	"github.com/shimtrace/shimtrace/internal/forwarder/span"
 )
 
@@ -24,7 +24,7 @@ func TestRelaysShareThePort(t *testing.T) {
 	peer := program(t, "peer")
 	guestFiles := map[string]string{"bin/peer": peer}
 	capture := func(name string) []byte {
-		data := unzip(t, filepath.Join("../../internal/forwarder/agent/testdata", name+".frames.gz"))
+		data := captured.Frames(t, name)
 		path := filepath.Join(t.TempDir(), name)
 		if err := os.WriteFile(path, data, 0o600); err != nil {
 			t.Fatal(err)
@@ -189,22 +189,4 @@ func digestOf(t *testing.T, streams ...[]byte) (spans int, digest string) {
 		sum.Write(span.AppendOTLP(nil))
 		spans++
 	}
-}
-
-func unzip(t *testing.T, path string) []byte {
-	t.Helper()
-	f, err := os.Open(path)
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer f.Close()
-	z, err := gzip.NewReader(f)
-	if err != nil {
-		t.Fatal(err)
-	}
-	data, err := io.ReadAll(z)
-	if err != nil {
-		t.Fatal(err)
-	}
-	return data
 }

@@ -22,20 +22,22 @@ import (
 // wrapped is a rig whose runtime vmrunc-traced is the VM-shaped shim in shimtrace.
 func wrapped(t *testing.T, config string, env ...string) (*traced.Install, rig.Runtime) {
 	t.Helper()
+	return wrappedIn(t, rig.Options{}, config, env...)
+}
+
+// wrappedIn is wrapped in a rig of that kind.
+func wrappedIn(t *testing.T, o rig.Options, config string, env ...string) (*traced.Install, rig.Runtime) {
+	t.Helper()
 	product, err := traced.Bin()
 	check(t, err)
 	link := filepath.Join(t.TempDir(), "containerd-shim-vmrunc-traced-v2")
 	check(t, os.Symlink(filepath.Join(product, "containerd-shim-traced-v2"), link))
 	runtime := rig.Runtime{Name: "vmrunc-traced", Type: rig.Runc.Type, Path: link}
-	in := traced.Start(t, traced.Options{
-		Options: rig.Options{
-			// nerdctl finds a shim by its runtime's type, on containerd's PATH.
-			Path:     []string{bin, filepath.Dir(link)},
-			Env:      append([]string{"VMSHIM_AGENT=" + agent.Program(t), "VMSHIM_AGENT_FLAGS=--flush-ms 200"}, env...),
-			Runtimes: []rig.Runtime{runtime},
-		},
-		Config: "[agent]\nreceive = 'on'\n" + config,
-	})
+	// nerdctl finds a shim by its runtime's type, on containerd's PATH.
+	o.Path = []string{bin, filepath.Dir(link)}
+	o.Env = append([]string{"VMSHIM_AGENT=" + agent.Program(t), "VMSHIM_AGENT_FLAGS=--flush-ms 200"}, env...)
+	o.Runtimes = []rig.Runtime{runtime}
+	in := traced.Start(t, traced.Options{Options: o, Config: "[agent]\nreceive = 'on'\n" + config})
 	return in, runtime
 }
 
@@ -116,19 +118,25 @@ func complete(t *testing.T, in *traced.Install, sandbox string) []otlprecv.Span 
 // that they are under, and returns all of that.
 func waitSpans(t *testing.T, in *traced.Install, sandbox string, names ...string) []otlprecv.Span {
 	t.Helper()
-	for deadline := time.Now().Add(time.Minute); ; time.Sleep(50 * time.Millisecond) {
+	for deadline := time.Now().Add(patience); ; time.Sleep(50 * time.Millisecond) {
 		all, err := in.Spans()
 		check(t, err)
 		ours := slices.DeleteFunc(all, func(s otlprecv.Span) bool { return s.Resource["shimtrace.sandbox.id"] != sandbox })
 		missing := slices.DeleteFunc(slices.Clone(names), func(name string) bool { return len(otlprecv.Named(ours, name)) > 0 })
 		late := time.Now().After(deadline)
 		switch {
+		case !late && slices.Contains(names, "shim delete") && relayed(in, sandbox): // and has more to write
 		case len(missing) == 0 && (late || len(orphans(ours)) == 0):
 			return ours
 		case late:
 			t.Fatalf("the trace of %s is not complete: %d spans, but no %v", sandbox, len(ours), missing)
 		}
 	}
+}
+
+// relayed reports whether a sandbox has a relay.
+func relayed(in *traced.Install, sandbox string) bool {
+	return slices.ContainsFunc(traced.Find(in.Rig, traced.Relay), func(p rig.Process) bool { return slices.Contains(p.Args, sandbox) })
 }
 
 // orphans are the spans whose parents are missing.

@@ -7,6 +7,8 @@ import (
 	"log"
 	"net"
 	"os"
+	"strings"
+	"sync"
 
 	task "github.com/containerd/containerd/api/runtime/task/v3"
 	"github.com/containerd/ttrpc"
@@ -40,7 +42,11 @@ func serve(settings Settings, inner string) error {
 	defer service.endTracing()
 	defer func() { service.end(ctx) }()
 
-	server, err := ttrpc.NewServer(ttrpc.WithServerHandshaker(ttrpc.UnixSocketRequireSameUser()))
+	opts := []ttrpc.ServerOpt{ttrpc.WithServerHandshaker(ttrpc.UnixSocketRequireSameUser())}
+	if settings.OneCall {
+		opts = append(opts, ttrpc.WithUnaryServerInterceptor(oneCall()))
+	}
+	server, err := ttrpc.NewServer(opts...)
 	if err != nil {
 		return err
 	}
@@ -53,4 +59,16 @@ func serve(settings Settings, inner string) error {
 	}()
 	<-ctx.Done()
 	return nil
+}
+
+// oneCall serves one call at a time, but for those that wait for a process's end.
+func oneCall() ttrpc.UnaryServerInterceptor {
+	var mu sync.Mutex
+	return func(ctx context.Context, unmarshal ttrpc.Unmarshaler, info *ttrpc.UnaryServerInfo, method ttrpc.Method) (any, error) {
+		if !strings.HasSuffix(info.FullMethod, "/Wait") {
+			mu.Lock()
+			defer mu.Unlock()
+		}
+		return method(ctx, unmarshal)
+	}
 }

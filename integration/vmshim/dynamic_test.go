@@ -24,7 +24,11 @@ type switched struct {
 
 func turn(t *testing.T, in *traced.Install, do string, names ...string) (s switched) {
 	t.Helper()
-	cmd := in.Rig.Command(t.Context(), filepath.Join(in.Bin, "shimtrace"), append([]string{do, "--json"}, names...)...)
+	args := append([]string{do, "--json"}, names...)
+	if do == "status" {
+		args = append(args, "--wait", "30s")
+	}
+	cmd := in.Rig.Command(t.Context(), filepath.Join(in.Bin, "shimtrace"), args...)
 	cmd.Env = append(cmd.Env, "SHIMTRACE_CONFIG="+in.Config)
 	var stdout, stderr bytes.Buffer
 	cmd.Stdout, cmd.Stderr = &stdout, &stderr

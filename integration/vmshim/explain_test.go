@@ -88,7 +88,7 @@ func TestExplainGuest(t *testing.T) {
 		Services: []string{"agent --listen vsock://:1024 --export vsock://2:10240 --flush-ms 200"},
 	})
 	check(t, in.Rig.Ctr("run", "--rm", "--runtime", runtime.Shim(), image.Busybox, id, "echo", "hi").Check())
-	waitSpans(t, in, id, "sandbox start", "create_container", "start_container")
+	waitSpans(t, in, id, "sandbox start", "create_container", "start_container", "shim delete")
 	e := explained(t, in, id)
 	seeded.Covered(t, "VM-shaped shim, an emulated guest, requests relayed", e)
 }

@@ -8,6 +8,7 @@ import (
 
 	"github.com/shimtrace/shimtrace/integration/image"
 	"github.com/shimtrace/shimtrace/integration/otlprecv"
+	"github.com/shimtrace/shimtrace/integration/rig"
 	"github.com/shimtrace/shimtrace/integration/rust/agent"
 	"github.com/shimtrace/shimtrace/integration/vm"
 )
@@ -27,7 +28,7 @@ func TestInjectedGuest(t *testing.T) {
 		Files:    map[string]string{"bin/agent": program},
 		Services: []string{"agent --listen vsock://:1024 --export vsock://2:10240 --flush-ms 200"},
 	})
-	res := in.Rig.Ctr("run", "--rm", "--runtime", runtime.Shim(), image.Busybox, id, "echo", "hi")
+	res := in.Rig.CtrHearing([]string{"hi"}, "run", "--rm", "--runtime", runtime.Shim(), image.Busybox, id, "sh", "-c", "echo hi"+rig.Hear)
 	check(t, res.Check())
 	if res.Out() != "hi" {
 		t.Errorf("it printed %q, want hi", res.Out())

@@ -122,7 +122,7 @@ func (r *requestRelay) checkUnder(t *testing.T, agents *agentSpans, names ...str
 	t.Helper()
 	var got []span.Span
 	missing := names
-	for deadline := time.Now().Add(time.Minute); len(missing) > 0; time.Sleep(20 * time.Millisecond) {
+	for deadline := time.Now().Add(patience); len(missing) > 0; time.Sleep(20 * time.Millisecond) {
 		got = append(got, agents.take()...)
 		missing = slices.DeleteFunc(slices.Clone(names), func(name string) bool {
 			return slices.ContainsFunc(got, func(s span.Span) bool { return s.Name == name })
@@ -131,20 +131,31 @@ func (r *requestRelay) checkUnder(t *testing.T, agents *agentSpans, names ...str
 			t.Fatalf("no %v came out of the VM", missing)
 		}
 	}
-	requests := map[string]string{} // their methods, by their contexts
-	for _, s := range r.spans.Ended() {
-		sc := s.SpanContext()
-		requests[sc.TraceID().String()+sc.SpanID().String()] = s.Name()
-	}
-	for _, s := range got {
-		if !isRPC(s.Name) {
-			continue
+	var wrong []string
+	defer func() {
+		for _, w := range wrong {
+			t.Error(w)
 		}
-		request := requests[hex.EncodeToString(s.TraceID[:])+hex.EncodeToString(s.ParentID[:])]
-		if snake(request) != s.Name {
-			t.Errorf("%s is under %q", s.Name, request)
+	}()
+	// A request's span ends after its answer, or with its connection.
+	eventually(t, "the agent's spans to be under their requests", func() bool {
+		wrong = nil
+		requests := map[string]string{} // their methods, by their contexts
+		for _, s := range r.spans.Ended() {
+			sc := s.SpanContext()
+			requests[sc.TraceID().String()+sc.SpanID().String()] = s.Name()
 		}
-	}
+		for _, s := range got {
+			if !isRPC(s.Name) {
+				continue
+			}
+			request := requests[hex.EncodeToString(s.TraceID[:])+hex.EncodeToString(s.ParentID[:])]
+			if snake(request) != s.Name {
+				wrong = append(wrong, fmt.Sprintf("%s is under %q", s.Name, request))
+			}
+		}
+		return len(wrong) == 0
+	})
 }
 
 // agentSpans are what the agent in a VM sends.

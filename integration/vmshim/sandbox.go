@@ -25,11 +25,13 @@ type sandbox struct {
 	kill   bool
 	policy bool
 	output int // bytes that processes write, 0 if that is not known
-	vm     vm
-	client *client.AgentClient
-	life   context.Context // has the root span, and ends with the connection to the agent
-	stop   context.CancelFunc
-	ending atomic.Bool
+	// backoff is how long it sleeps after an attempt to reach the agent that failed.
+	backoff time.Duration
+	vm      vm
+	client  *client.AgentClient
+	life    context.Context // has the root span, and ends with the connection to the agent
+	stop    context.CancelFunc
+	ending  atomic.Bool
 	// background is what goes on beside the calls: following processes, waiting
 	// for the OOM killer. It ends with the agent's connection.
 	background sync.WaitGroup
@@ -55,7 +57,7 @@ const (
 
 // bootSandbox boots a VM and makes the sandbox in it, for the call of ctx.
 func bootSandbox(ctx, life context.Context, settings Settings, id string, spec *specs.Spec) (*sandbox, error) {
-	sb := &sandbox{id: id, kill: settings.Kill, policy: settings.Policy, output: settings.Output, processes: map[processID]*process{}}
+	sb := &sandbox{id: id, kill: settings.Kill, policy: settings.Policy, output: settings.Output, backoff: settings.DialBackoff, processes: map[processID]*process{}}
 	sb.life, sb.stop = context.WithCancel(life)
 	named := attribute.String("sandbox_id", id)
 	// The first span that is over, and it says whose the trace is.
@@ -77,6 +79,11 @@ func bootSandbox(ctx, life context.Context, settings Settings, id string, spec *
 
 // connect does what comes before the first container.
 func (sb *sandbox) connect(ctx context.Context, spec *specs.Spec) (err error) {
+	if sb.backoff > 0 {
+		if err := awaitAgent(sb.vm.agentURL(), sb.backoff); err != nil {
+			return err
+		}
+	}
 	sb.client, err = client.NewAgentClient(sb.life, sb.vm.agentURL(), dialTimeout)
 	if err != nil {
 		return fmt.Errorf("connect to the agent at %s: %w", sb.vm.agentURL(), err)

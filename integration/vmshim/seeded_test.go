@@ -26,18 +26,9 @@ func vmm(t *testing.T) string {
 	return link
 }
 
-// quiet skips a test of causes that a busy machine hides: where the VMM has ended or its
-// socket is late before anybody could look, there is no evidence to name them by.
-func quiet(t *testing.T) {
-	t.Helper()
-	if os.Getenv("SHIMTRACE_CAUSES") == "" {
-		t.Skip("needs a machine that is not busy: make test-causes")
-	}
-}
-
 // TestSeededInTheVMM: a VMM that is slow, and whose guest is to print a lot.
 func TestSeededInTheVMM(t *testing.T) {
-	quiet(t)
+	seeded.Quiet(t)
 	in, runtime := wrapped(t, "inject = 'on'\n", "VMSHIM_VMM="+vmm(t), "VMSHIM_VMM_START=2s", "VMSHIM_CMDLINE=agent.log=debug agent.debug_console")
 	runOnce(t, in, runtime, "c1")
 	e := explained(t, in, "c1")
@@ -48,7 +39,7 @@ func TestSeededInTheVMM(t *testing.T) {
 // TestSeededInTheAgent: a policy that is slow to set, a shared directory that is slow to
 // mount, and a span that gets lost.
 func TestSeededInTheAgent(t *testing.T) {
-	quiet(t)
+	seeded.Quiet(t)
 	in, runtime := wrapped(t, "inject = 'on'\n", "VMSHIM_POLICY=on",
 		"VMSHIM_AGENT_FLAGS=--flush-ms 200 --slow SetPolicy=1500 --virtiofs-ms 1500 --lose create_container")
 	runOnce(t, in, runtime, "c1")

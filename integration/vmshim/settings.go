@@ -35,6 +35,13 @@ type Settings struct {
 	// Boot is the time between the hybrid socket's appearance and the agent's
 	// start, or before an external VM is dialled; VMSHIM_BOOT, 100ms if not set.
 	Boot time.Duration
+	// OneCall: the shim serves one call at a time, as Kata's Go runtime does
+	// (containerd-shim-v2/service.go, s.mu); VMSHIM_ONE_CALL=on.
+	OneCall bool
+	// DialBackoff is how long the runtime sleeps after each attempt to reach the agent that
+	// failed, as runtime-rs does (dial_timeout_ms); VMSHIM_DIAL_BACKOFF, 0 if not set: it
+	// tries all the time, as the Go runtime does.
+	DialBackoff time.Duration
 	// Tracing is the runtime's own: one trace per sandbox, whose context goes to
 	// the agent with each request; VMSHIM_TRACING=on. Kata's runtime-rs never sends
 	// a context, the Go runtime only with its tracing on.
@@ -89,20 +96,22 @@ func settingsFromEnv() (Settings, error) {
 		failed = fmt.Errorf("VMSHIM_OUTPUT: %w", err)
 	}
 	s := Settings{
-		Agent:      os.Getenv("VMSHIM_AGENT"),
-		AgentFlags: strings.Fields(os.Getenv("VMSHIM_AGENT_FLAGS")),
-		External:   choice("VMSHIM_MODE", "process", "external"),
-		Socket:     get("VMSHIM_SOCKET", defaultSocket),
-		VMM:        os.Getenv("VMSHIM_VMM"),
-		Cmdline:    os.Getenv("VMSHIM_CMDLINE"),
-		VMMStart:   duration("VMSHIM_VMM_START", "0s"),
-		Policy:     choice("VMSHIM_POLICY", "off", "on"),
-		Boot:       duration("VMSHIM_BOOT", "100ms"),
-		Tracing:    choice("VMSHIM_TRACING", "off", "on"),
-		Jaeger:     os.Getenv("VMSHIM_JAEGER"),
-		Kill:       choice("VMSHIM_END", "flush", "kill"),
-		Output:     output,
-		RuncShim:   get("VMSHIM_RUNC_SHIM", "containerd-shim-runc-v2"),
+		Agent:       os.Getenv("VMSHIM_AGENT"),
+		AgentFlags:  strings.Fields(os.Getenv("VMSHIM_AGENT_FLAGS")),
+		External:    choice("VMSHIM_MODE", "process", "external"),
+		Socket:      get("VMSHIM_SOCKET", defaultSocket),
+		VMM:         os.Getenv("VMSHIM_VMM"),
+		Cmdline:     os.Getenv("VMSHIM_CMDLINE"),
+		VMMStart:    duration("VMSHIM_VMM_START", "0s"),
+		Policy:      choice("VMSHIM_POLICY", "off", "on"),
+		OneCall:     choice("VMSHIM_ONE_CALL", "off", "on"),
+		DialBackoff: duration("VMSHIM_DIAL_BACKOFF", "0s"),
+		Boot:        duration("VMSHIM_BOOT", "100ms"),
+		Tracing:     choice("VMSHIM_TRACING", "off", "on"),
+		Jaeger:      os.Getenv("VMSHIM_JAEGER"),
+		Kill:        choice("VMSHIM_END", "flush", "kill"),
+		Output:      output,
+		RuncShim:    get("VMSHIM_RUNC_SHIM", "containerd-shim-runc-v2"),
 	}
 	if output > 0 {
 		s.AgentFlags = append(s.AgentFlags, "--stdout-bytes", strconv.Itoa(output))

@@ -132,7 +132,7 @@ func (h *host) read(conn net.Conn, sandbox string) {
 // wait returns all that the agent of a sandbox sent, when its VM has ended.
 func (h *host) wait(sandbox string) *received {
 	h.t.Helper()
-	for deadline := time.Now().Add(30 * time.Second); ; time.Sleep(10 * time.Millisecond) {
+	for deadline := time.Now().Add(patience); ; time.Sleep(10 * time.Millisecond) {
 		h.mu.Lock()
 		got := h.conns[sandbox]
 		done := got != nil && got.ended
@@ -144,6 +144,14 @@ func (h *host) wait(sandbox string) *received {
 			h.t.Fatalf("the VM of sandbox %s has not ended its connection; connected: %v", sandbox, got != nil)
 		}
 	}
+}
+
+// has reports whether the agent of a sandbox has sent a span of that name by now.
+func (h *host) has(sandbox, name string) bool {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	got := h.conns[sandbox]
+	return got != nil && got.named(name) != nil
 }
 
 // calls are the RPCs among the spans, in the order of their beginning, without

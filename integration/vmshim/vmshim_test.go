@@ -16,13 +16,14 @@ import (
 	"github.com/shimtrace/shimtrace/integration/traced"
 	wire "github.com/shimtrace/shimtrace/internal/forwarder/agent"
 	"github.com/shimtrace/shimtrace/internal/testkit"
+	"github.com/shimtrace/shimtrace/internal/testkit/tempdir"
 )
 
 var bin string // where the shim is
 
 func TestMain(m *testing.M) {
 	os.Exit(func() int {
-		dir, err := os.MkdirTemp("", "vmshim-bin-")
+		dir, err := tempdir.Make()
 		if err != nil {
 			fmt.Fprintln(os.Stderr, err)
 			return 1
@@ -62,7 +63,7 @@ func TestContainer(t *testing.T) {
 		t.Run(encoding.String(), func(t *testing.T) {
 			r, runtime, host := start(t, "VMSHIM_AGENT_FLAGS=--flush-ms 200 --encoding "+encoding.String())
 			check(t, r.Ctr("run", "--detach", "--runtime", runtime.Shim(), image.Busybox, "c1", "sleep", "1000").Check())
-			res := r.Ctr("tasks", "exec", "--exec-id", "e1", "c1", "sh", "-c", "echo hi; exit 3")
+			res := r.CtrHearing([]string{"hi"}, "tasks", "exec", "--exec-id", "e1", "c1", "sh", "-c", "echo hi"+rig.Hear+"; exit 3")
 			if res.Out() != "hi" || res.Code != 3 {
 				t.Errorf("exec printed %q and exited with %d, want hi and 3", res.Out(), res.Code)
 			}
@@ -101,7 +102,7 @@ func TestContainer(t *testing.T) {
 // waitStopped waits for the end of the one task in a rig.
 func waitStopped(t *testing.T, r *rig.Rig) {
 	t.Helper()
-	for deadline := time.Now().Add(30 * time.Second); ; time.Sleep(20 * time.Millisecond) {
+	for deadline := time.Now().Add(patience); ; time.Sleep(20 * time.Millisecond) {
 		tasks := r.Ctr("tasks", "list")
 		check(t, tasks.Check())
 		if strings.Contains(tasks.Stdout, "STOPPED") {
@@ -219,11 +220,12 @@ func TestRuntimeContext(t *testing.T) {
 // A VM that is killed takes its life-long spans with it, as runtime-rs's does.
 func TestKilledVM(t *testing.T) {
 	r, runtime, host := start(t, "VMSHIM_END=kill")
-	check(t, r.Ctr("run", "--rm", "--runtime", runtime.Shim(), image.Busybox, "c1", "sleep", "1").Check())
-	got := host.wait("c1")
-	if got.named("create_container") == nil {
-		t.Error("no create_container, though it was over long before the end")
+	check(t, r.Ctr("run", "--detach", "--runtime", runtime.Shim(), image.Busybox, "c1", "sleep", "1000").Check())
+	eventually(t, "create_container, which is over long before the end, to arrive", func() bool { return host.has("c1", "create_container") })
+	if res := r.Ctr("tasks", "delete", "--force", "c1"); res.Err != nil {
+		t.Fatal(res.Err)
 	}
+	got := host.wait("c1")
 	for _, name := range []string{"root-span", "start_sandbox", "watch_uevents", "destroy_sandbox"} {
 		if got.named(name) != nil {
 			t.Errorf("%s arrived", name)

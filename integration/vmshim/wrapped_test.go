@@ -20,7 +20,7 @@ func TestWrapped(t *testing.T) {
 	check(t, os.Symlink(filepath.Join(product, "containerd-shim-traced-v2"), link))
 	dir := t.TempDir()
 	config := filepath.Join(dir, "config.toml")
-	check(t, os.WriteFile(config, fmt.Appendf(nil, "[journal]\ndir = %q\n", filepath.Join(dir, "journal")), 0o600))
+	check(t, os.WriteFile(config, fmt.Appendf(nil, "%s[journal]\ndir = %q\n", traced.Patient, filepath.Join(dir, "journal")), 0o600))
 
 	runtime := rig.Runtime{Name: "vmrunc-traced", Type: rig.Runc.Type, Path: link}
 	r := rig.Start(t, rig.Options{
@@ -28,11 +28,11 @@ func TestWrapped(t *testing.T) {
 		Env:      []string{"VMSHIM_AGENT=" + agent.Program(t), "VMSHIM_AGENT_FLAGS=--flush-ms 200", "SHIMTRACE_CONFIG=" + config},
 		Runtimes: []rig.Runtime{runtime},
 	})
-	res := r.Ctr("run", "--rm", "--runtime", runtime.Shim(), image.Busybox, "c1", "sh", "-c", "echo hi; exit 3")
+	res := r.CtrHearing([]string{"hi"}, "run", "--rm", "--runtime", runtime.Shim(), image.Busybox, "c1", "sh", "-c", "echo hi"+rig.Hear+"; exit 3")
 	if res.Out() != "hi" || res.Code != 3 {
 		t.Errorf("ctr run printed %q and exited with %d, want hi and 3: %v", res.Out(), res.Code, res.Check())
 	}
-	res = r.Nerdctl("run", "--rm", "--net", "none", "--runtime", "io.containerd.vmrunc-traced.v2", image.Busybox, "echo", "hi")
+	res = r.Talk(rig.Talk{Hear: []string{"hi"}}, "nerdctl", "run", "-i", "--rm", "--net", "none", "--runtime", "io.containerd.vmrunc-traced.v2", image.Busybox, "sh", "-c", "echo hi"+rig.Hear)
 	if res.Out() != "hi" {
 		t.Errorf("nerdctl run printed %q: %v", res.Out(), res.Check())
 	}

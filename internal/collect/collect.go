@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"strings"
 	"sync"
 	"time"
 
@@ -15,10 +16,11 @@ import (
 	"github.com/shimtrace/shimtrace/internal/host"
 	"github.com/shimtrace/shimtrace/internal/keeper"
 	"github.com/shimtrace/shimtrace/internal/shim/control"
+	"github.com/shimtrace/shimtrace/internal/sleep"
 )
 
-// ErrHeld is returned by Run while another process collects for the host.
-var ErrHeld = errors.New("another process collects for this host already")
+// ErrRunning is returned by Run while another process collects for the host.
+var ErrRunning = errors.New("another process collects for this host already")
 
 // Options say what is collected.
 type Options struct {
@@ -32,7 +34,7 @@ type Options struct {
 	// Idle is how long Run goes on without relays and without anything to ship; 0: for
 	// ever.
 	Idle time.Duration
-	// Wait says to wait while another process collects, instead of returning ErrHeld.
+	// Wait says to wait while another process collects, instead of returning ErrRunning.
 	Wait bool
 	// Version is the program's, for metrics.
 	Version string
@@ -42,16 +44,14 @@ type Options struct {
 func Run(ctx context.Context, o Options, c *console.Console) error {
 	for {
 		err := run(ctx, o, c)
-		if errors.Is(err, ErrHeld) && o.Wait {
+		if errors.Is(err, ErrRunning) && o.Wait {
 			c.Warn(fmt.Errorf("%w: waiting for its end", err))
-			select {
-			case <-ctx.Done():
+			if !sleep.For(ctx, turnInterval) {
 				return nil
-			case <-time.After(turnInterval):
 			}
 			continue
 		}
-		// A process may have appended, and found the lock held, just when we gave up.
+		// A process may have appended, and found the lock held, just when this one gave up.
 		if err != nil || ctx.Err() != nil || !pending(o.Configurations) {
 			return err
 		}
@@ -81,9 +81,9 @@ const (
 )
 
 func run(ctx context.Context, o Options, c *console.Console) error {
-	p, err := takePlace(o.Configurations[0])
+	p, err := takeExclusive(o.Configurations[0])
 	if errors.Is(err, host.ErrLocked) {
-		return ErrHeld
+		return ErrRunning
 	}
 	if err != nil {
 		return err
@@ -153,13 +153,13 @@ func look(ctx context.Context, o Options, r *reception, s *Shipments, told *metr
 			}
 		}
 		if all := o.Reload(); all != nil {
-			r.setListen(all[0].Jaeger.Listen)
+			r.change(all[0])
 			otlp = all[0].OTLP
 			r.console.Warn(r.programs.follow(otlp))
 			s.Follow(all, o.Idle)
 			told.Follow(all)
 			tells = metrics.Sends(all[0])
-			r.console.Info("the configuration has changed, and is in effect")
+			r.console.Info("the configuration has changed, and is in effect%s", except(o.Configurations[0].ForNewCollect(all[0])))
 		}
 		relays := r.router.Snapshot().Relays > 0
 		if late || relays && !r.wanted {
@@ -177,6 +177,14 @@ func look(ctx context.Context, o Options, r *reception, s *Shipments, told *metr
 			return nil
 		}
 	}
+}
+
+// except says which keys are not in effect.
+func except(keys []string) string {
+	if len(keys) == 0 {
+		return ""
+	}
+	return ", but for " + strings.Join(keys, ", ") + ": these are when shimtrace collect starts the next time"
 }
 
 // anyRelay reports whether the host has a relay.

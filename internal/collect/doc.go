@@ -2,7 +2,7 @@
 // their collectors, receives the spans of Kata's runtimes for the relays, and those of
 // other programs of the host for the journal. Relays start it and watch it through
 // package keeper. A lock in the directory that it shares with relays makes sure that
-// there is one.
+// there is only one.
 //
 // A runtime waits, with each span, for the answer to its post. So no answer waits for a
 // disk, a collector, a relay or the reader of our output, and a keeper replaces the

@@ -179,13 +179,17 @@ func (h *collecting) record() uint64 {
 	return h.last
 }
 
-// load records spans until the returned function is called.
-func (h *collecting) load() (stop func()) {
+// load records spans until the returned function is called. It is never far ahead of what has
+// arrived: an upload of all that a busy machine has not shipped could take longer than it may,
+// and would be repeated.
+func (h *collecting) load(arrived func() int) (stop func()) {
 	ctx, over := context.WithCancel(context.Background())
 	var recording sync.WaitGroup
 	recording.Go(func() {
-		for ctx.Err() == nil {
-			h.record()
+		for last := 0; ctx.Err() == nil; {
+			if last-arrived() < 100 {
+				last = int(h.record())
+			}
 			time.Sleep(time.Millisecond)
 		}
 	})

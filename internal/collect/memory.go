@@ -4,6 +4,8 @@ import (
 	"context"
 	"runtime/debug"
 	"time"
+
+	"github.com/shimtrace/shimtrace/internal/sleep"
 )
 
 const (
@@ -17,15 +19,8 @@ const (
 
 // giveBack gives memory back to the system after each burst of posts until ctx is done.
 func giveBack(ctx context.Context, posts func() uint64) {
-	ticker := time.NewTicker(quietTime)
-	defer ticker.Stop()
 	given, before := uint64(0), uint64(0)
-	for {
-		select {
-		case <-ctx.Done():
-			return
-		case <-ticker.C:
-		}
+	for sleep.For(ctx, quietTime) {
 		now := posts()
 		if now-given > quietPosts && now-before <= quietPosts {
 			debug.FreeOSMemory()

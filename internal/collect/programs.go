@@ -44,6 +44,7 @@ type programs struct {
 // runtimeDecoder is endpoint's.
 type runtimeDecoder interface {
 	DecodeOTLP(data []byte) ([]span.Span, error)
+	SetSpan(o span.Options)
 }
 
 // newPrograms returns programs that pass runtimes' spans to the router. Those spans are
@@ -97,6 +98,13 @@ func (p *programs) toRelay(from receiver.Peer, b receiver.Batch) bool {
 		p.router.TakeOf(process, b.Service, spans)
 	}
 	return true
+}
+
+// setSpan says what is kept of runtimes' spans from now on.
+func (p *programs) setSpan(o span.Options) {
+	p.decoding.Lock()
+	defer p.decoding.Unlock()
+	p.decoder.SetSpan(o)
 }
 
 // follow serves the configured addresses and closes the others. What cannot be opened

@@ -27,16 +27,16 @@ const (
 	closeTime = 2 * time.Second
 )
 
-// reception receives runtimes' spans and passes them to relays, and other programs'.
+// reception receives runtimes' spans, which it passes to relays, and other programs' spans.
 type reception struct {
-	place    *place
-	console  *console.Console
-	journal  *journal.Journal // counts losses
-	counters endpoint.Counters
-	endpoint *endpoint.Endpoint
-	router   *route.Router
-	programs *programs
-	serving  sync.WaitGroup
+	exclusive *exclusive
+	console   *console.Console
+	journal   *journal.Journal // counts losses
+	counters  endpoint.Counters
+	endpoint  *endpoint.Endpoint
+	router    *route.Router
+	programs  *programs
+	serving   sync.WaitGroup
 
 	wanted bool // a relay or the starter of the process wants runtimes' spans
 
@@ -46,9 +46,9 @@ type reception struct {
 	ports  map[string]net.Listener // served ports, by address
 }
 
-func newReception(cfg config.Config, p *place, c *console.Console) *reception {
+func newReception(cfg config.Config, p *exclusive, c *console.Console) *reception {
 	r := &reception{
-		place: p, console: c, listen: cfg.Jaeger.Listen,
+		exclusive: p, console: c, listen: cfg.Jaeger.Listen,
 		ports:   make(map[string]net.Listener),
 		journal: journal.New(cfg.Journal.Dir, export.JournalOptions(cfg)),
 	}
@@ -89,7 +89,7 @@ func (r *reception) run(ctx context.Context) {
 	} else {
 		r.console.Warn(r.journal.Within(diskTime, r.journal.Flush)) // what the previous process lost
 	}
-	r.router.Serve(ctx, r.place.relays)
+	r.router.Serve(ctx, r.exclusive.relays)
 
 	r.mu.Lock()
 	r.over = true
@@ -120,10 +120,15 @@ func (r *reception) state() string {
 	return strings.Join(all, " ")
 }
 
-func (r *reception) setListen(at string) {
+// change applies another configuration: where runtimes are told to post to, and what is kept of
+// their spans.
+func (r *reception) change(cfg config.Config) {
+	kept := agentconfig.Limits(cfg.Agent).Wire.Options
+	r.endpoint.SetSpan(kept)
+	r.programs.setSpan(kept)
 	r.mu.Lock()
 	defer r.mu.Unlock()
-	r.listen = at
+	r.listen = cfg.Jaeger.Listen
 }
 
 // missing returns the address that runtimes are told to post to, empty if it is served.

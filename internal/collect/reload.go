@@ -6,10 +6,10 @@ import (
 	"github.com/shimtrace/shimtrace/internal/config"
 )
 
-// Reloader returns an Options.Reload that loads the configurations when a file of theirs has
-// changed since the call of Reloader, which therefore comes before the first load. What files
-// with mistakes say is not returned, nor what is said while one is absent, for instance
-// because an editor is replacing it; load reports the mistakes.
+// Reloader returns an Options.Reload that loads the configurations when one of their files has
+// changed since the call of Reloader, which therefore comes before the first load. The function
+// returns nil if a file has mistakes, which load reports, or if one is absent, for instance
+// because an editor is replacing it.
 func Reloader(getenv func(string) string, load func() ([]config.Config, error)) func() []config.Config {
 	last := config.Versions(getenv)
 	return func() []config.Config {

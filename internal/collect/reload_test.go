@@ -30,7 +30,7 @@ func TestTargetChanges(t *testing.T) {
 func (h *collecting) change(text string) {
 	targets := [2]*taken{newTaken(h.T), newTaken(h.T)}
 	h.edit(fmt.Sprintf(text, strconv.Quote(targets[0].url)))
-	stop := h.load()
+	stop := h.load(func() int { return targets[0].count() + targets[1].count() })
 	for n := 1; n <= 40; n++ {
 		now, before := targets[n%2], targets[(n-1)%2]
 		if n%10 == 0 {

@@ -18,6 +18,7 @@ import (
 	"github.com/shimtrace/shimtrace/internal/export/journal"
 	"github.com/shimtrace/shimtrace/internal/export/ship"
 	"github.com/shimtrace/shimtrace/internal/export/tail"
+	"github.com/shimtrace/shimtrace/internal/sleep"
 )
 
 // shipment brings one journal to one target.
@@ -115,8 +116,8 @@ func (s *shipment) update(now ship.Status) {
 	}
 }
 
-// pause is the pause before shipping is tried again that could not begin or that
-// another process does.
+// pause is how long a shipment waits before it tries again, if it could not begin or
+// another process ships.
 const pause = 5 * time.Second
 
 // run ships until ctx is done, and for a bounded time after that.
@@ -139,10 +140,8 @@ func (s *shipment) run(ctx context.Context, idle time.Duration) {
 		if waited {
 			continue
 		}
-		select {
-		case <-ctx.Done():
+		if !sleep.For(ctx, pause) {
 			return
-		case <-time.After(pause):
 		}
 	}
 }
@@ -186,13 +185,13 @@ func (s Shipped) Line() string {
 	return line
 }
 
-// Shipments are the running shipments of journals, one for each target of each.
+// Shipments are the running shipments of journals, one for each target of each journal.
 type Shipments struct {
 	console *console.Console
 
 	mu  sync.Mutex
 	all map[way]*running
-	// choices are the journals', by directory: their targets get the same sandboxes.
+	// choices are by the journal's directory: all targets of a journal get the same sandboxes.
 	choices map[string]*ship.Choice
 	// last is closed when nothing is at work on a way; the next shipment waits for it.
 	last map[way]<-chan struct{}
@@ -212,8 +211,8 @@ type running struct {
 	end context.CancelFunc
 }
 
-// Follow starts the shipments of the given configurations and ends the others. Of targets
-// that are no more configured beside others, nothing is kept.
+// Follow starts the shipments of the given configurations and ends the others. If a journal has
+// other targets, nothing is kept about those that are no longer configured.
 func (s *Shipments) Follow(all []config.Config, idle time.Duration) {
 	s.mu.Lock()
 	defer s.mu.Unlock()

@@ -2,7 +2,6 @@ package collect
 
 import (
 	"fmt"
-	"net"
 	"net/http"
 	"net/http/httptest"
 	"os"
@@ -14,6 +13,7 @@ import (
 	"google.golang.org/protobuf/proto"
 
 	"github.com/shimtrace/shimtrace/internal/export/journal"
+	"github.com/shimtrace/shimtrace/internal/testkit"
 )
 
 // TestTargets: of several targets one is down, one never answers and one refuses
@@ -21,11 +21,7 @@ import (
 // lost is counted for the target that lost it.
 func TestTargets(t *testing.T) {
 	one, two := newTaken(t), newTaken(t)
-	down, err := net.Listen("tcp", "127.0.0.1:0")
-	if err != nil {
-		t.Fatal(err)
-	}
-	down.Close()
+	down := testkit.FreePort(t)
 	asked, silent := make(chan struct{}, 1), make(chan struct{})
 	slow := httptest.NewServer(http.HandlerFunc(func(_ http.ResponseWriter, r *http.Request) {
 		select {
@@ -56,8 +52,8 @@ endpoint = "http://%s"
 endpoint = %q
 [export.target.refuses]
 endpoint = %q
-`, one.url, two.url, down.Addr(), slow.URL, refuses.URL))
-	stop := h.load()
+`, one.url, two.url, down, slow.URL, refuses.URL))
+	stop := h.load(func() int { return min(one.count(), two.count()) })
 	<-asked
 	had, next := two.count(), one.count()
 	eventually(t, "more spans beside the slow target", func() bool { return two.count() > had+100 && one.count() > next+100 })
@@ -71,22 +67,17 @@ endpoint = %q
 		t.Errorf("lost: %v", all)
 	}
 	waits := make(map[string]int)
-	for _, target := range journal.Targets(dir) {
-		if _, err := journal.Scan(dir, func(r journal.Record) error {
-			if r.Kind.Traces() && !target.Has(r) {
-				waits[target.Name] += r.Spans
-			}
-			return nil
-		}); err != nil {
+	eventually(t, "no spans to wait for the targets that take or refuse them", func() bool {
+		targets := journal.Targets(dir) // with the positions of now
+		now, err := journal.NewSurveyor(dir).Survey(targets...)
+		if err != nil {
 			t.Fatal(err)
 		}
-		waits[target.Name] += target.Waiting()
-	}
-	for _, name := range []string{"", "two", "refuses"} {
-		if waits[name] != 0 {
-			t.Errorf("%d spans wait for the target %q", waits[name], name)
+		for i, target := range targets {
+			waits[target.Name] = now.Waiting[i].Spans
 		}
-	}
+		return waits[""] == 0 && waits["two"] == 0 && waits["refuses"] == 0
+	})
 	for _, name := range []string{"down", "slow"} {
 		if waits[name] != int(h.last) {
 			t.Errorf("%d of %d spans wait for the target %q", waits[name], h.last, name)

@@ -1,8 +1,9 @@
 // Package config is shimtrace's one typed configuration: defaults, overridden by a
-// strict TOML file, overridden by OTEL_* environment variables.
+// strict TOML file, overridden by OTEL_* environment variables or by the declarative
+// file that OTEL_CONFIG_FILE names.
 //
-// It decides nothing and opens only the file. The shim, the relay and the operator's
-// tool read it. An absent file is a valid configuration.
+// It decides nothing and opens only these files. The shim, the relay and the
+// operator's tool read it. An absent file is a valid configuration.
 //
 // The comments on the fields of Config, and on the variables, are the tables of
 // docs/configuration.md; a test writes them.
@@ -84,7 +85,7 @@ type Agent struct {
 	// Hypervisor, Firecracker, Dragonball and OpenVMM under both of Kata's runtimes. QEMU
 	// needs none.
 	Sockets map[string]string `toml:"sockets"`
-	// User ids that may connect where agents' spans arrive there, beside root and the owner of
+	// User ids that may connect where agents' spans arrive there, besides root and the owner of
 	// the socket's directory.
 	Users []uint32 `toml:"users"`
 	// The attributes whose values are kept. Every other one becomes its length (`<key>.size`),
@@ -112,7 +113,7 @@ type Jaeger struct {
 	Receive string `toml:"receive"`
 	// An address of the loopback interface, with a port below the first that every user may
 	// open (1024, `net.ipv4.ip_unprivileged_port_start`): see
-	// [operation.md](operation.md#the-endpoint-for-runtimes-spans). `listen`, `body_bytes` and
+	// [kata.md](kata.md#the-endpoint-for-runtimes-spans). `listen`, `body_bytes` and
 	// `held_bytes` are the same for all runtimes of the host.
 	Listen string `toml:"listen" type:"address"`
 	// Names of spans that are recorded only when they fail or take longer than `slow` of
@@ -132,13 +133,13 @@ type OTLP struct {
 	// interface with a port, `"127.0.0.1:4317"`. All of them take gRPC, HTTP with protobuf and
 	// HTTP with JSON.
 	Listen []string `toml:"listen"`
-	// User ids that may post, beside root and the user that `shimtrace collect` runs as.
+	// User ids that may post, besides root and the user that `shimtrace collect` runs as.
 	Users []uint32 `toml:"users"`
 	// The longest post, after inflating, at most 1GiB; in JSON a quarter of it. A longer one
 	// is refused, and its exporter drops it.
 	BodyBytes Bytes `toml:"body_bytes"`
-	// What may arrive in the long run, of one connection a quarter. Exporters send later what
-	// comes too fast.
+	// Bytes a second in the long run, of all connections together; one has at most a quarter.
+	// Exporters send later what comes too fast.
 	BytesPerSecond Bytes `toml:"bytes_per_second"`
 }
 
@@ -151,6 +152,10 @@ type Metrics struct {
 	Send string `toml:"send"`
 	// The pause between two uploads.
 	Interval Duration `toml:"interval"`
+
+	// own is what the environment makes of [export]'s target for metrics; nil: the same as
+	// for spans.
+	own *Target `toml:"-"`
 }
 
 // Process is about the processes that inner shims execute on the host.
@@ -203,7 +208,7 @@ type Export struct {
 	// (and failed) or `"failed"`; see [journal.md](journal.md#what-is-sent).
 	Only string `toml:"only"`
 	// How long a start takes at least that is slow. The spans of such a sandbox, and of one
-	// that failed to start, also [stay longest](journal.md#what-it-promises) in the journal.
+	// that failed to start or of which a container did, also [stay longest](journal.md#what-it-promises) in the journal.
 	SlowStart Duration `toml:"slow_start"`
 	// The part of all other sandboxes that is sent as well: `0.1` is one in ten.
 	Ratio float64 `toml:"ratio"`

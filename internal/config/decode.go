@@ -70,7 +70,7 @@ func (l *layer) drop(path []string, at int, err error) {
 		l.set(f.key, f.value)
 	}
 	if target {
-		// Nor is what another layer says of it sent there.
+		// What another layer says of this target does not count either.
 		find(l.own, path[:2]).table[path[2]] = &node{broken: true}
 	}
 }

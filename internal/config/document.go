@@ -91,7 +91,7 @@ func read(text []byte) *document {
 	return d
 }
 
-// lineEnd returns the offset behind the line that at is in.
+// lineEnd returns the offset just after the line that at is in.
 func lineEnd(text []byte, at int) int {
 	if n := bytes.IndexByte(text[at:], '\n'); n >= 0 {
 		return at + n + 1

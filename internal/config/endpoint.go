@@ -36,14 +36,16 @@ func (t Target) URL() string {
 	return u.JoinPath("v1/traces").String()
 }
 
-// MetricsURL returns the URL to which metrics are posted over HTTP: beside that of spans.
+// MetricsURL returns the URL to which metrics are posted over HTTP, of a target that
+// [Config.MetricsTarget] has returned.
 func (t Target) MetricsURL() string {
-	u, err := url.Parse(t.URL())
+	if t.exact {
+		return t.Endpoint
+	}
+	u, err := url.Parse(t.Endpoint)
 	if err != nil {
 		return t.Endpoint // was checked before
 	}
-	base, _ := strings.CutSuffix(strings.TrimSuffix(u.Path, "/"), "/v1/traces")
-	u.Path, u.RawPath = base, ""
 	return u.JoinPath("v1/metrics").String()
 }
 

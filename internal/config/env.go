@@ -25,11 +25,6 @@ type variable struct {
 	set   func(c *Config, e *environment) error
 }
 
-// otlp returns the two names of an exporter variable: for traces, and for all signals.
-func otlp(name string) []string {
-	return []string{"OTEL_EXPORTER_OTLP_TRACES_" + name, "OTEL_EXPORTER_OTLP_" + name}
-}
-
 // variables are all that are read, in the order in which they depend on each other. The
 // comments are what docs/configuration.md says of them.
 // OTEL_SERVICE_NAME is left out on purpose: a shim inherits it from containerd, and it
@@ -77,6 +72,10 @@ var variables = []variable{
 	{[]string{"OTEL_TRACES_EXPORTER"}, "export.endpoint", setExporter},
 	// `otlp`, which makes it `"on"`, or `none`.
 	{[]string{"OTEL_METRICS_EXPORTER"}, "metrics.send", setMetricsExporter},
+	// `cumulative`: counts go over all processes of `collect`.
+	{[]string{ofMetrics + "TEMPORALITY_PREFERENCE"}, "", onlyValue("cumulative")},
+	// `base2_exponential_bucket_histogram`.
+	{[]string{ofMetrics + "DEFAULT_HISTOGRAM_AGGREGATION"}, "", onlyValue("base2_exponential_bucket_histogram")},
 	// A number of milliseconds.
 	{[]string{"OTEL_METRIC_EXPORT_INTERVAL"}, "metrics.interval", setMetricsInterval},
 }
@@ -102,31 +101,49 @@ func (c *Config) applyEnv(getenv func(string) string, set *node, r *Report) {
 	c.applyVariables(c.OTLP.others(getenv), func(name string) string { return "environment " + name }, set, r)
 }
 
-// applyVariables applies variables, of which where says what they are.
+// applyVariables applies the variables of an environment. where returns what
+// messages call one.
 func (c *Config) applyVariables(getenv, where func(string) string, set *node, r *Report) {
+	v, own := reading{getenv, where, set, r}, c.Export.Target
 	var e environment
-	for _, v := range variables {
-		for _, name := range v.names {
-			if e.name, e.value = name, tidy(getenv(name)); e.value == "" {
-				continue
-			}
-			before := *c
-			err := v.set(c, &e)
-			if err != nil {
-				r.Ignored = append(r.Ignored, fmt.Errorf("%s: %w", where(name), err))
-			}
-			if v.key != "" && find(set, parseKey(v.key)) != nil && !reflect.DeepEqual(before, *c) {
-				r.Overrides = append(r.Overrides, fmt.Sprintf("%s overrides %s of the configuration", where(name), v.key))
-			}
-			if err == nil || errors.Is(err, errPartly) {
-				break
-			}
+	for _, variable := range variables {
+		v.apply(variable, c, &e, variable.names...)
+	}
+	if dropHalfPair(&c.Export.Target) {
+		v.ignore(fmt.Errorf("environment %sCLIENT_CERTIFICATE, _KEY: %w", ofAll, errHalfPair))
+	}
+	v.applyMetrics(c, own)
+}
+
+// reading is an environment that is read over a file, whose keys are in set.
+type reading struct {
+	getenv, where func(string) string
+	set           *node
+	report        *Report
+}
+
+func (v *reading) ignore(err error) { v.report.Ignored = append(v.report.Ignored, err) }
+
+// apply applies a variable by the first of its names that is set to a value that is
+// understood, and reports whether one is.
+func (v *reading) apply(of variable, c *Config, e *environment, names ...string) bool {
+	for _, name := range names {
+		if e.name, e.value = name, tidy(v.getenv(name)); e.value == "" {
+			continue
+		}
+		before := *c
+		err := of.set(c, e)
+		if err != nil {
+			v.ignore(fmt.Errorf("%s: %w", v.where(name), err))
+		}
+		if of.key != "" && find(v.set, parseKey(of.key)) != nil && !reflect.DeepEqual(before, *c) {
+			v.report.Overrides = append(v.report.Overrides, fmt.Sprintf("%s overrides %s of the configuration", v.where(name), of.key))
+		}
+		if err == nil || errors.Is(err, errPartly) {
+			return true
 		}
 	}
-	if (c.Export.Cert == "") != (c.Export.Key == "") {
-		c.Export.Cert, c.Export.Key = "", ""
-		r.Ignored = append(r.Ignored, errors.New("environment OTEL_EXPORTER_OTLP_CLIENT_CERTIFICATE, _KEY: one is set without the other; it is ignored"))
-	}
+	return false
 }
 
 // errPartly is wrapped by errors of variables that were partly understood.
@@ -285,18 +302,31 @@ func setInsecure(_ *Config, e *environment) error {
 // another protocol. containerd's own configuration does so, and since 1.7.19 it puts
 // such an endpoint into its shims' environment (tracing/plugin/otlp.go,
 // convertOTLPToEnv).
+//
+// The endpoint of metrics is a backend of its own: nothing that the file says of another one
+// goes there.
 func setEndpoint(c *Config, e *environment) error {
+	alone := strings.HasPrefix(e.name, ofMetrics)
 	protocol := c.Export.Protocol
+	if alone && !e.protocol {
+		protocol = defaultTarget().Protocol
+	}
 	if !e.protocol && !strings.Contains(e.value, "://") {
 		protocol = "grpc"
 	}
 	endpoint, err := envEndpoint(e.value, protocol, e.insecure)
+	if err == nil && c.OTLP.serves(endpoint) {
+		err = errItself
+	}
 	if err != nil {
 		return fmt.Errorf("%w; it is ignored", err)
 	}
-	c.Export.Endpoint, c.Export.Protocol = endpoint, protocol
-	// The variable for traces holds the whole URL, the one for all signals a base.
-	c.Export.exact = strings.Contains(e.name, "_TRACES_")
+	if alone {
+		c.Export.Target = defaultTarget()
+	}
+	c.Export.Endpoint, c.Export.Protocol, c.Export.alone = endpoint, protocol, alone
+	// The variable for one signal holds the whole URL, the one for all signals a base.
+	c.Export.exact = alone || strings.HasPrefix(e.name, ofTraces)
 	return nil
 }
 
@@ -324,11 +354,20 @@ func setTimeout(c *Config, e *environment) error {
 }
 
 func setMetricsExporter(c *Config, e *environment) error {
-	v, err := choose(e.value, "otlp", "none")
-	if err == nil {
-		c.Metrics.Send = map[string]string{"otlp": "on", "none": "off"}[v]
+	known, err := exporterOf(e.value, "otlp", "none")
+	if known != "" {
+		c.Metrics.Send = map[string]string{"otlp": "on", "none": "off"}[known]
 	}
 	return err
+}
+
+// onlyValue is for variables of which one value is supported: the one that always
+// applies.
+func onlyValue(value string) func(*Config, *environment) error {
+	return func(_ *Config, e *environment) error {
+		_, err := choose(e.value, value)
+		return err
+	}
 }
 
 func setMetricsInterval(c *Config, e *environment) error {
@@ -394,30 +433,35 @@ func (e *environment) useZipkin(x *Target) {
 	x.Timeout = cmp.Or(e.zipkinTimeout, x.Timeout)
 }
 
-// setExporter takes a list, in which "otlp" means this exporter, and "zipkin" that with
-// the protocol of Zipkin. The first of them counts.
+// setExporter takes "otlp", which is the exporter that the other variables configure,
+// "zipkin", which is Zipkin's exporter, or "none".
 func setExporter(c *Config, e *environment) error {
-	var errs []error
-	known := ""
-	for _, item := range items(e.value) {
-		v, err := choose(item, "otlp", "zipkin", "none")
-		if err != nil {
-			errs = append(errs, err)
-			continue
-		}
-		known = v
-		if v != "none" {
-			break
-		}
-	}
+	known, err := exporterOf(e.value, "otlp", "zipkin", "none")
 	switch known {
 	case "none":
 		c.Export.Endpoint, c.Export.exact, c.Export.Targets = "", false, nil
 	case "zipkin":
 		e.useZipkin(&c.Export.Target)
 	}
-	if known != "" {
-		return partly(errs)
+	return err
+}
+
+// exporterOf returns the exporter of a list that counts: the first known one, "none" only if
+// there is no other, and "" if none is known.
+func exporterOf(value string, known ...string) (exporter string, err error) {
+	var errs []error
+	for _, item := range items(value) {
+		v, err := choose(item, known...)
+		if err != nil {
+			errs = append(errs, err)
+			continue
+		}
+		if exporter = v; v != "none" {
+			break
+		}
 	}
-	return errors.Join(errs...)
+	if exporter != "" {
+		return exporter, partly(errs)
+	}
+	return "", errors.Join(errs...)
 }

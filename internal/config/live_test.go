@@ -5,57 +5,95 @@ import (
 	"path/filepath"
 	"reflect"
 	"slices"
-	"strings"
 	"testing"
 )
 
-// TestLive: a relay follows the keys that it can, and docs/configuration.md names the same.
+// TestEffects: every key says when another value is in effect, and there is no other key.
+func TestEffects(t *testing.T) {
+	cfg := reflect.ValueOf(Default())
+	times := make(map[string]int)
+	eachKey(cfg, cfg, "", func(key string, _, _ reflect.Value) { times[key] = 0 })
+	for e, keys := range effects {
+		for _, key := range keys {
+			if _, there := times[key]; !there {
+				t.Errorf("%s: there is no %s", e, key)
+			}
+			times[key]++
+		}
+	}
+	for key, n := range times {
+		if n != 1 {
+			t.Errorf("%s is classified %d times", key, n)
+		}
+	}
+}
+
+// TestLive: a relay follows the keys that it can, and names those that are for new pods. What
+// it saves of its configuration is what it follows.
 func TestLive(t *testing.T) {
-	text, err := os.ReadFile("../../docs/configuration.md")
-	if err != nil {
-		t.Fatal(err)
-	}
-	_, row, _ := strings.Cut(string(text), "\n| relays | ")
-	row, _, _ = strings.Cut(row, "\n")
-	for key := range strings.SplitSeq("trace agent jaeger log", " ") {
-		if !strings.Contains(row, "`["+key+"]`") {
-			t.Errorf("docs/configuration.md: %q does not name [%s]", row, key)
-		}
-	}
-	if got, want := strings.Count(row, "`")/2-4, len(live); got != want {
-		t.Errorf("docs/configuration.md names %d keys, %d are followed", got, want)
-	}
 	began := Default()
-	for _, key := range live {
+	forNewPods, forCollect := 0, 0
+	v := reflect.ValueOf(&began).Elem()
+	eachKey(v, v, "", func(key string, _, _ reflect.Value) {
 		now := Default()
-		section, name, _ := strings.Cut(key, ".")
-		if !strings.Contains(row, "`"+name+"`") {
-			t.Errorf("docs/configuration.md does not name %s", key)
+		n := reflect.ValueOf(&now).Elem()
+		eachKey(n, n, "", func(other string, f, _ reflect.Value) {
+			if other == key {
+				alter(t, f)
+			}
+		})
+		changed, rest := began.Live(now)
+		followed := reflect.DeepEqual(changed, now)
+		if followed != (effectOf[key] == inRelays) || !followed && !reflect.DeepEqual(changed, began) {
+			t.Errorf("%s: %+v", key, changed)
 		}
-		s, _ := fieldOf(reflect.ValueOf(&now).Elem(), section)
-		f, ok := fieldOf(s, name)
-		if !ok {
-			t.Fatalf("there is no %s", key)
+		if got := slices.Equal(rest, []string{key}); got != (effectOf[key] == inNewPods) || !got && rest != nil {
+			t.Errorf("%s: for new pods are %q", key, rest)
 		}
-		switch f.Kind() {
-		case reflect.String:
-			f.SetString("other")
-		case reflect.Float64:
-			f.SetFloat(0.5)
-		case reflect.Int64:
-			f.SetInt(5)
-		case reflect.Slice:
-			f.Set(reflect.ValueOf([]string{"other"}))
+		keys := began.ForNewCollect(now)
+		if got := slices.Equal(keys, []string{key}); got != (effectOf[key] == inNewCollect) || !got && keys != nil {
+			t.Errorf("%s: for a new shimtrace collect are %q", key, keys)
 		}
-		if changed, rest := began.Live(now); !reflect.DeepEqual(changed, now) || rest != nil {
-			t.Errorf("%s: %+v, the rest %q", key, changed, rest)
+		if saved := began.With(now.Followed()); !reflect.DeepEqual(saved, changed) {
+			t.Errorf("%s: saved was %+v", key, saved)
 		}
+		forNewPods += len(rest)
+		forCollect += len(keys)
+	})
+	if forNewPods == 0 || forCollect == 0 {
+		t.Error("nothing is compared")
 	}
 	other := Default()
-	other.Journal.MaxBytes, other.Export.Endpoint, other.Resource, other.Shim, other.Agent.Limits.SpanBurst = 1, "x", map[string]string{"a": "b"}, "x", 7
-	changed, rest := began.Live(other)
-	if want := []string{"agent.limits.span_burst", "journal.max_bytes", "resource", "shim"}; !slices.Equal(rest, want) || !reflect.DeepEqual(changed, began) {
-		t.Errorf("the rest is %q, want %q", rest, want)
+	other.Shim = "x"
+	if changed, rest := began.Live(other); !slices.Equal(rest, []string{"shim"}) || !reflect.DeepEqual(changed, began) {
+		t.Errorf("another inner shim: for new pods are %q", rest)
+	}
+	if got := began.With(Followed{"trace.mode": []byte("7"), "trace.slow": []byte("}")}); !reflect.DeepEqual(got, began) {
+		t.Errorf("what cannot be read has become %+v", got)
+	}
+}
+
+// alter gives a field another value.
+func alter(t *testing.T, f reflect.Value) {
+	t.Helper()
+	switch f.Kind() {
+	case reflect.String:
+		f.SetString("other")
+	case reflect.Bool:
+		f.SetBool(!f.Bool())
+	case reflect.Float64:
+		f.SetFloat(0.5)
+	case reflect.Int, reflect.Int64:
+		f.SetInt(f.Int() + 5)
+	case reflect.Uint32:
+		f.SetUint(f.Uint() + 5)
+	case reflect.Slice:
+		f.Set(reflect.MakeSlice(f.Type(), 1, 1))
+	case reflect.Map:
+		f.Set(reflect.MakeMap(f.Type()))
+		f.SetMapIndex(reflect.ValueOf("other"), reflect.New(f.Type().Elem()).Elem())
+	default:
+		t.Fatalf("no other value for a %s", f.Type())
 	}
 }
 

@@ -175,7 +175,7 @@ func parse(text []byte, inner string) (Config, *node, []Mistake) {
 		r := layer{doc: doc, own: section, prefix: []string{"runtime", name}}
 		over := r.clean(l.own, &common)
 		if err := where.add("[runtime."+join([]string{name})+"]", over); err != nil {
-			doc.mistake(r.place("export", "journal"), "runtime.%s.export: %s; this runtime is not traced until it is right", join([]string{name}), err)
+			doc.mistake(r.offset("export", "journal"), "runtime.%s.export: %s; this runtime is not traced until it is right", join([]string{name}), err)
 			r.set("trace.mode", "off")
 			over.Trace.Mode = "off"
 		}
@@ -269,8 +269,8 @@ func (l *layer) mend(v violation) bool {
 	return false
 }
 
-// place returns the offset of the first named section that the layer has.
-func (l *layer) place(names ...string) int {
+// offset returns that of the first named section that the layer has.
+func (l *layer) offset(names ...string) int {
 	for _, name := range names {
 		if n := l.own.table[name]; n != nil {
 			return n.at

@@ -28,8 +28,9 @@ type declared struct {
 	getenv func(string) string
 	env    map[string]said // by the variable's name
 	level  string          // of the log; empty: not said
-	// exports: there is an exporter of spans, which replaces [export] as a whole.
-	exports bool
+	// exports: there is an exporter, by the prefix of its variables. That of spans replaces
+	// the target of [export] as a whole.
+	exports map[string]bool
 	ignored []error
 }
 
@@ -57,7 +58,7 @@ func declare(path string, getenv func(string) string) (*declared, error) {
 	if err != nil {
 		return nil, err
 	}
-	d := &declared{path: path, getenv: getenv, env: make(map[string]said)}
+	d := &declared{path: path, getenv: getenv, env: make(map[string]said), exports: make(map[string]bool)}
 	format := root.table["file_format"]
 	if format == nil {
 		return nil, Mistake{root.line, root.column, "file_format is missing: this is no declarative configuration"}
@@ -69,8 +70,8 @@ func declare(path string, getenv func(string) string) (*declared, error) {
 	return d, nil
 }
 
-// each calls f with the keys of a mapping that it knows, and has the others ignored. What is
-// there and null is as if it were not.
+// each calls, for each key of a mapping, the function that known has for that key. Other
+// keys are ignored, with a report. A mapping that is null counts as absent.
 func (d *declared) each(n *yamlNode, at string, known map[string]func(v *yamlNode, at string)) {
 	if n.kind != yamlTable {
 		if n.kind != yamlScalar || !null(n) {
@@ -90,7 +91,7 @@ func (d *declared) each(n *yamlNode, at string, known map[string]func(v *yamlNod
 	}
 }
 
-// items calls f with each of a list.
+// items calls f with each item of a list. A list that is null counts as absent.
 func (d *declared) items(n *yamlNode, at string, f func(v *yamlNode, at string)) {
 	if n.kind != yamlList {
 		if n.kind != yamlScalar || !null(n) {
@@ -109,7 +110,7 @@ func (d *declared) ignore(n *yamlNode, at, why string) {
 	}
 }
 
-// set has a variable say what a scalar does.
+// set returns a function that gives a variable the value of a scalar.
 func (d *declared) set(name string) func(*yamlNode, string) {
 	return func(n *yamlNode, at string) {
 		if v, ok := d.text(n, at); ok && v != "" {
@@ -122,7 +123,7 @@ func (d *declared) put(name string, n *yamlNode, at, value string) {
 	d.env[name] = said{value, n, at}
 }
 
-// add appends what a scalar says to a list.
+// add returns a function that appends the value of a scalar to a list.
 func (d *declared) add(to *[]string) func(*yamlNode, string) {
 	return func(n *yamlNode, at string) {
 		if v, ok := d.text(n, at); ok && v != "" {
@@ -136,16 +137,18 @@ var skip func(*yamlNode, string)
 
 func (d *declared) top(root *yamlNode) {
 	d.each(root, "", map[string]func(*yamlNode, string){
-		"file_format": skip, "logger_provider": skip, "meter_provider": skip,
+		"file_format": skip, "logger_provider": skip,
 		"disabled":        d.set("OTEL_SDK_DISABLED"),
 		"log_level":       d.logLevel,
 		"resource":        d.resource,
 		"propagator":      d.propagator,
 		"tracer_provider": d.tracerProvider,
+		"meter_provider":  d.meterProvider,
 	})
 }
 
-// logLevel takes the names of severities, of which those of a kind are one here.
+// logLevel takes the name of a severity. Severities of one kind (info, info2, …) are
+// one level here.
 func (d *declared) logLevel(n *yamlNode, at string) {
 	v, ok := d.text(n, at)
 	if !ok || v == "" {
@@ -223,7 +226,7 @@ func (d *declared) tracerProvider(n *yamlNode, at string) {
 	})
 }
 
-// sampler takes one, whose names here begin with the prefix.
+// sampler takes a sampler, whose name in the environment begins with the prefix.
 func (d *declared) sampler(n *yamlNode, at, prefix string) {
 	use := func(name string) func(*yamlNode, string) {
 		return func(n *yamlNode, at string) { d.put("OTEL_TRACES_SAMPLER", n, at, prefix+name) }
@@ -251,36 +254,71 @@ func (d *declared) sampler(n *yamlNode, at, prefix string) {
 	d.each(n, at, known)
 }
 
-// only has a sampler ignored that is not the one.
+// only returns a function that has any other sampler than the named one ignored.
 func (d *declared) only(name string) func(*yamlNode, string) {
 	return func(n *yamlNode, at string) { d.each(n, at, map[string]func(*yamlNode, string){name: skip}) }
 }
 
-// processor takes the exporter of one. How spans are batched is not configured.
+// processor takes the exporter of a processor. How spans are batched is not
+// configured.
 func (d *declared) processor(n *yamlNode, at string) {
 	d.each(n, at, map[string]func(*yamlNode, string){
 		"schedule_delay": skip, "export_timeout": skip, "max_queue_size": skip, "max_export_batch_size": skip,
-		"exporter": func(n *yamlNode, at string) {
-			d.each(n, at, map[string]func(*yamlNode, string){
-				"otlp_http": func(n *yamlNode, at string) { d.exporter(n, at, "http/protobuf", "http://localhost:4318/v1/traces") },
-				"otlp_grpc": func(n *yamlNode, at string) { d.exporter(n, at, "grpc", "http://localhost:4317") },
+		"exporter": d.exporters(ofTraces, "traces", nil),
+	})
+}
+
+func (d *declared) meterProvider(n *yamlNode, at string) {
+	d.each(n, at, map[string]func(*yamlNode, string){
+		"readers": func(n *yamlNode, at string) {
+			d.items(n, at, func(n *yamlNode, at string) {
+				d.each(n, at, map[string]func(*yamlNode, string){"periodic": d.reader})
 			})
 		},
 	})
 }
 
-func (d *declared) exporter(n *yamlNode, at, protocol, endpoint string) {
-	if d.exports {
-		d.ignore(n, at, "there is an exporter above; further ones are [export.target] of shimtrace's own file; it is ignored")
+// reader takes the exporter of a reader. Whoever declares one wants metrics to be
+// sent.
+func (d *declared) reader(n *yamlNode, at string) {
+	d.each(n, at, map[string]func(*yamlNode, string){
+		"timeout":  skip,
+		"interval": d.set("OTEL_METRIC_EXPORT_INTERVAL"),
+		"exporter": d.exporters(ofMetrics, "metrics", map[string]func(*yamlNode, string){
+			"temporality_preference":        d.onlyText("cumulative"),
+			"default_histogram_aggregation": d.onlyText("base2_exponential_bucket_histogram"),
+		}),
+	})
+	if d.exports[ofMetrics] {
+		d.put("OTEL_METRICS_EXPORTER", n, at, "otlp")
+	}
+}
+
+// exporters returns a function that takes the exporter of a signal, whose variables have
+// the prefix. also has the keys that only this signal has.
+func (d *declared) exporters(prefix, signal string, also map[string]func(*yamlNode, string)) func(*yamlNode, string) {
+	return func(n *yamlNode, at string) {
+		d.each(n, at, map[string]func(*yamlNode, string){
+			"otlp_http": func(n *yamlNode, at string) {
+				d.exporter(n, at, prefix, "http/protobuf", "http://localhost:4318/v1/"+signal, also)
+			},
+			"otlp_grpc": func(n *yamlNode, at string) { d.exporter(n, at, prefix, "grpc", "http://localhost:4317", also) },
+		})
+	}
+}
+
+func (d *declared) exporter(n *yamlNode, at, prefix, protocol, endpoint string, also map[string]func(*yamlNode, string)) {
+	if d.exports[prefix] {
+		d.ignore(n, at, "there is an exporter above, and further targets are [export.target] of shimtrace's own file; it is ignored")
 		return
 	}
-	d.exports = true
-	name := func(part string) string { return otlp(part)[0] }
+	d.exports[prefix] = true
+	name := func(part string) string { return prefix + part }
 	d.put(name("PROTOCOL"), n, at, protocol)
 	d.put(name("ENDPOINT"), n, at, endpoint)
 	d.put(name("COMPRESSION"), n, at, "none")
 	var pairs, first []string
-	d.each(n, at, map[string]func(*yamlNode, string){
+	known := map[string]func(*yamlNode, string){
 		"max_request_size": skip, "max_response_size": skip,
 		"endpoint":    d.set(name("ENDPOINT")),
 		"compression": d.set(name("COMPRESSION")),
@@ -296,13 +334,15 @@ func (d *declared) exporter(n *yamlNode, at, protocol, endpoint string) {
 				"insecure": d.set(name("INSECURE")),
 			})
 		},
-	})
+	}
+	maps.Copy(known, also)
+	d.each(n, at, known)
 	if all := append(first, pairs...); len(all) > 0 {
 		d.put(name("HEADERS"), n, at, strings.Join(all, ","))
 	}
 }
 
-// onlyText has a text ignored that is not the one.
+// onlyText returns a function that has any other text than want ignored.
 func (d *declared) onlyText(want string) func(*yamlNode, string) {
 	return func(n *yamlNode, at string) {
 		if v, ok := d.text(n, at); ok && v != "" && v != want {
@@ -316,7 +356,7 @@ func null(n *yamlNode) bool {
 }
 
 // text returns a scalar with its references replaced; empty: it is null. It reports false if
-// it is none.
+// n is no scalar, or if a reference in it is wrong.
 func (d *declared) text(n *yamlNode, at string) (text string, ok bool) {
 	if n.kind != yamlScalar {
 		d.ignore(n, at, "expected one value; it is ignored")
@@ -339,7 +379,8 @@ var (
 )
 
 // substitute replaces the references to environment variables in a text, once
-// (specification, "Environment variable substitution"). Errors do not quote it.
+// (specification, "Environment variable substitution"). Errors do not quote the
+// text.
 func substitute(text string, getenv func(string) string) (string, error) {
 	var b strings.Builder
 	for {
@@ -383,13 +424,13 @@ func (c *Config) applyDeclared(path string, getenv func(string) string, set *nod
 		return
 	}
 	r.Ignored = append(r.Ignored, d.ignored...)
-	endpoint := otlp("ENDPOINT")[0]
-	if d.exports && c.OTLP.serves(d.env[endpoint].value) {
+	endpoint := ofTraces + "ENDPOINT"
+	if d.exports[ofTraces] && c.OTLP.serves(d.env[endpoint].value) {
 		r.Ignored = append(r.Ignored, fmt.Errorf("%s: %w; it is ignored", d.where(endpoint), errItself))
-		d.exports = false
-		maps.DeleteFunc(d.env, func(name string, _ said) bool { return strings.HasPrefix(name, "OTEL_EXPORTER_") })
+		d.exports[ofTraces] = false
+		maps.DeleteFunc(d.env, func(name string, _ said) bool { return strings.HasPrefix(name, ofTraces) })
 	}
-	if d.exports { // nothing of another target goes to this one
+	if d.exports[ofTraces] { // nothing of another target goes to this one
 		c.Export.Target = defaultTarget()
 	}
 	if d.level != "" {

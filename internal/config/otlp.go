@@ -47,7 +47,7 @@ var errItself = errors.New("this is the host's own OTLP endpoint (listen of [otl
 
 // others returns the environment without exporters' settings if these name the host's
 // own OTLP endpoint. A shim inherits containerd's environment, and containerd is to send
-// its spans there; ours are in the journal already.
+// its spans there; ours are in the journal already. Those of metrics alone stay.
 func (o OTLP) others(getenv func(string) string) func(string) string {
 	for _, name := range otlp("ENDPOINT") {
 		if value := tidy(getenv(name)); value != "" {
@@ -55,7 +55,7 @@ func (o OTLP) others(getenv func(string) string) func(string) string {
 				return getenv
 			}
 			return func(name string) string {
-				if strings.HasPrefix(name, "OTEL_EXPORTER_OTLP_") {
+				if strings.HasPrefix(name, ofAll) && !strings.HasPrefix(name, ofMetrics) {
 					return ""
 				}
 				return getenv(name)

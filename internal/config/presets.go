@@ -23,7 +23,10 @@ var presets = map[string]preset{
 	// The Datadog Agent, once its otlp_config has the HTTP receiver
 	// (docs.datadoghq.com/opentelemetry/setup/otlp_ingest_in_the_agent).
 	"datadog": {endpoint: "http://127.0.0.1:4318"},
-	"zipkin":  {endpoint: "http://127.0.0.1:9411", protocol: "zipkin"},
+	// Datadog's own intake of OTLP, in its site US1; the others are https://otlp.<site>
+	// (docs.datadoghq.com/opentelemetry/setup/otlp_ingest/traces).
+	"datadog-intake": {endpoint: "https://otlp.datadoghq.com"},
+	"zipkin":         {endpoint: "http://127.0.0.1:9411", protocol: "zipkin"},
 	// docs.honeycomb.io/send-data/opentelemetry
 	"honeycomb": {endpoint: "https://api.honeycomb.io"},
 	// docs.newrelic.com/docs/opentelemetry/best-practices/opentelemetry-otlp

@@ -18,7 +18,8 @@ import (
 const documentPath = "../../docs/configuration.md"
 
 // TestReference: the tables of docs/configuration.md are what the code says: the keys of
-// Config with their types, defaults and comments, and the variables with theirs.
+// Config with their types, defaults and comments and when another value is in effect, and the
+// variables.
 // SHIMTRACE_WRITE_CONFIGURATION=1 writes them.
 func TestReference(t *testing.T) {
 	text, err := os.ReadFile(documentPath)
@@ -71,7 +72,7 @@ func (d *reference) sections(prefix string, value reflect.Value) {
 // keys returns the table of a section.
 func (d *reference) keys(section string, value reflect.Value) string {
 	d.t.Helper()
-	return "| key | type, default | environment | meaning |\n|---|---|---|---|\n" + d.rows(section, value)
+	return "| key | type, default | environment | in effect | meaning |\n|---|---|---|---|---|\n" + d.rows(section, value)
 }
 
 func (d *reference) rows(section string, value reflect.Value) string {
@@ -94,7 +95,7 @@ func (d *reference) rows(section string, value reflect.Value) string {
 		if shown == "" {
 			shown = typeName(d.t, f.Type)
 		}
-		fmt.Fprintf(b, "| `%s` | %s, %s | %s | %s |\n", key, shown, shownDefault(d.t, value.Field(i)), variablesOf(section+"."+key), meaning)
+		fmt.Fprintf(b, "| `%s` | %s, %s | %s | %s | %s |\n", key, shown, shownDefault(d.t, value.Field(i)), variablesOf(section+"."+key), effectOf[section+"."+key], meaning)
 	}
 	return strings.ReplaceAll(b.String(), "|  |", "| |")
 }

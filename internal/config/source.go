@@ -10,8 +10,8 @@ import (
 	"time"
 )
 
-// Source is where a configuration comes from, for who reads it again when that changes. It is
-// for one goroutine.
+// Source is where a configuration comes from, for a caller that reads it again when a file
+// changes. It is for one goroutine.
 type Source struct {
 	inner  string
 	getenv func(string) string
@@ -19,7 +19,7 @@ type Source struct {
 }
 
 // NewSource returns the source of the configuration of an inner shim, as Load reads it. It
-// comes before that is read for the first time.
+// must be called before the configuration is read for the first time.
 func NewSource(inner string, getenv func(string) string) *Source {
 	s := &Source{inner: inner, getenv: getenv}
 	s.last = Versions(getenv)
@@ -48,8 +48,8 @@ const (
 )
 
 // Again reads the configuration again if a file looks as if it had changed since the last
-// time, or if it has, as somebody has told. A file that was there and is not any more is a
-// mistake of the report.
+// time, or if told says that one has. A file that was there and is gone is a mistake in
+// the report.
 func (s *Source) Again(told bool) (cfg Config, r Report, changed bool) {
 	now := Versions(s.getenv)
 	if !told && slices.Equal(now, s.last) {
@@ -86,8 +86,8 @@ func Where(err error) (line, column int) {
 	return 0, 0
 }
 
-// Version tells one state of a file from another, but for a change of the same moment. A file
-// that is absent has none.
+// Version tells one state of a file from another, unless both are of the same moment. The
+// Version of an absent file is zero.
 type Version struct {
 	inode    uint64
 	size     int64

@@ -46,18 +46,24 @@ type Target struct {
 	// `"gzip"` or `"none"`; a collector that refuses gzip gets uncompressed uploads.
 	Compression string `toml:"compression"`
 
-	// exact: the endpoint is the whole URL that spans are posted to.
+	// exact: the endpoint is the whole URL that the signal is posted to.
 	exact bool `toml:"-"`
+	// alone: variables have made the target for metrics alone.
+	alone bool `toml:"-"`
 }
 
 const (
 	// maxTargets bounds the targets with a name: each reads the journal by itself.
 	maxTargets = 8
-	// maxTargetName bounds a name, of which files are named.
+	// maxTargetName bounds a name in bytes, since files are named after it.
 	maxTargetName = 32
 	// defaultName is what the target of [export] itself is called.
 	defaultName = "default"
 )
+
+// whose are the words with which the reasons of losses begin if the spans were not
+// shimtrace's own. A target's name precedes a reason in the same way.
+var whose = []string{"agent", "runtime", "otlp"}
 
 func defaultTarget() Target {
 	return Target{Protocol: "http/protobuf", Timeout: Duration(10 * time.Second), Compression: "gzip"}
@@ -65,6 +71,43 @@ func defaultTarget() Target {
 
 // String returns the target's name.
 func (t Target) String() string { return cmp.Or(t.Name, defaultName) }
+
+// variableOf maps a target's keys to the variables, without their prefixes, that say the
+// same.
+var variableOf = map[string]string{
+	"endpoint": "ENDPOINT", "protocol": "PROTOCOL", "headers": "HEADERS", "insecure": "INSECURE",
+	"ca": "CERTIFICATE", "cert": "CLIENT_CERTIFICATE", "key": "CLIENT_KEY",
+}
+
+// Keys says where the target's keys are set: what to change, for messages.
+func (t Target) Keys(keys ...string) string {
+	prefix := ofAll
+	if t.alone {
+		prefix = ofMetrics
+	}
+	var names []string
+	for _, key := range keys {
+		if name := variableOf[key]; name != "" {
+			names = append(names, prefix+name)
+		}
+	}
+	written, known := strings.Join(keys, " and ")+" of "+t.Section(), strings.Join(names, " and ")
+	switch {
+	case t.alone:
+		return known
+	case t.Name == "" && known != "":
+		return written + " (" + known + ")"
+	}
+	return written
+}
+
+// Section returns the section of the file that has the target, for messages.
+func (t Target) Section() string {
+	if t.Name == "" {
+		return "[export]"
+	}
+	return "[export.target." + t.Name + "]"
+}
 
 // All returns the targets that spans are sent to, that of [export] itself first, and then
 // by name.
@@ -104,6 +147,8 @@ func (e Export) checkTargets(r *rules, o OTLP) {
 			err = fmt.Errorf("a target's name has letters, digits, _ and -, and at most %d of them", maxTargetName)
 		case name == defaultName:
 			err = fmt.Errorf("%s is the name of the target of [export] itself", defaultName)
+		case slices.Contains(whose, name):
+			err = fmt.Errorf("in the counts of lost spans, %q says whose they are: choose another name", name)
 		case t.Endpoint == "" && t.Preset == "":
 			err = errors.New("it has no address: set endpoint, or preset")
 		}

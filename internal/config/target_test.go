@@ -1,8 +1,11 @@
 package config
 
 import (
+	"slices"
 	"strings"
 	"testing"
+
+	"github.com/shimtrace/shimtrace/internal/losses"
 )
 
 // TestTargets: each target has its own values, none of [export]'s; a mistake costs the
@@ -22,6 +25,7 @@ func TestTargets(t *testing.T) {
 		"no section":     {one + "target.two = 1\n", "default http://one:4318/v1/traces", "1 is not a section; nothing is sent there"},
 		"name":           {one + "[export.target.\"a/b\"]\npreset = \"jaeger\"\n", "default http://one:4318/v1/traces", "a target's name has letters"},
 		"default's name": {one + "[export.target.default]\npreset = \"jaeger\"\n", "default http://one:4318/v1/traces", "the name of the target of [export] itself"},
+		"reserved":       {one + "[export.target.agent]\npreset = \"jaeger\"\n", "default http://one:4318/v1/traces", "in the counts of lost spans, \"agent\" says whose they are"},
 		"unknown key":    {one + "[export.target.two]\npreset = \"jaeger\"\nonly = \"slow\"\n", "default http://one:4318/v1/traces, two http://127.0.0.1:4318/v1/traces", `unknown key "export.target.two.only"`},
 		"itself":         {"[otlp]\nlisten = [\"127.0.0.1:4318\"]\n[export.target.two]\npreset = \"jaeger\"\n", "", "own OTLP endpoint"},
 	} {
@@ -39,6 +43,26 @@ func TestTargets(t *testing.T) {
 		if got := strings.Join(urls, ", "); got != tt.urls {
 			t.Errorf("%s: %s, want %s", name, got, tt.urls)
 		}
+	}
+}
+
+// TestReservedNames: no target has a name that would make a reason of losses mean two things.
+func TestReservedNames(t *testing.T) {
+	var l losses.Ledger
+	for w := range losses.Whose(len(l)) {
+		l.Of(w).Add(losses.QueueFull, 1)
+	}
+	counts := make(map[string]int)
+	l.Take(counts)
+	var words []string
+	for reason := range counts {
+		if word, _, found := strings.Cut(reason, ": "); found {
+			words = append(words, word)
+		}
+	}
+	slices.Sort(words)
+	if want := slices.Sorted(slices.Values(whose)); !slices.Equal(words, want) {
+		t.Errorf("reasons begin with %q, and reserved are %q", words, want)
 	}
 }
 

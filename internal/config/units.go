@@ -48,3 +48,6 @@ func (b *Bytes) UnmarshalText(text []byte) error {
 	}
 	return fmt.Errorf("%q is not a size: write a whole number with its unit, such as \"64MiB\" or \"512KiB\"", text)
 }
+
+// MarshalText implements encoding.TextMarshaler.
+func (b Bytes) MarshalText() ([]byte, error) { return strconv.AppendInt(nil, int64(b), 10), nil }

@@ -32,7 +32,7 @@ const (
 	yamlList
 )
 
-// maxDepth bounds how deep mappings and lists are in each other.
+// maxDepth bounds how deep mappings and lists are nested.
 const maxDepth = 64
 
 // yamlLine is a line with something in it.
@@ -112,7 +112,7 @@ func over(text string, at int) bool {
 	return at >= len(text) || text[at] == '#' && (at == 0 || text[at-1] == ' ')
 }
 
-// block parses the lines that are indented so far.
+// block parses the lines with the given indentation, and those below them.
 func (p *yamlParser) block(indent, depth int) *yamlNode {
 	l := p.lines[p.at]
 	if depth > maxDepth {
@@ -142,7 +142,7 @@ func (p *yamlParser) block(indent, depth int) *yamlNode {
 
 func isItem(text string) bool { return text == "-" || strings.HasPrefix(text, "- ") }
 
-// item parses what is behind a dash, and below.
+// item parses what follows a dash, in its line and below.
 func (p *yamlParser) item(indent, depth int) *yamlNode {
 	l := &p.lines[p.at]
 	rest := strings.TrimLeft(l.text[1:], " ")
@@ -156,7 +156,8 @@ func (p *yamlParser) item(indent, depth int) *yamlNode {
 	return p.block(l.indent, depth+1)
 }
 
-// below parses what is indented at least so far; nothing is null.
+// below parses the lines that are indented by at least least. If there are none, the
+// result is null.
 func (p *yamlParser) below(l yamlLine, least, depth int) *yamlNode {
 	if p.at < len(p.lines) && p.lines[p.at].indent >= least {
 		return p.block(p.lines[p.at].indent, depth+1)
@@ -189,7 +190,7 @@ func (p *yamlParser) entry(n *yamlNode, indent, depth int) {
 	n.table[key] = p.below(l, least, depth)
 }
 
-// keyEnd returns where the colon behind a key is; -1: there is none.
+// keyEnd returns where the colon after a key is; -1: there is none.
 func keyEnd(text string) int {
 	for i := range len(text) {
 		if text[i] == ':' && (i+1 == len(text) || text[i+1] == ' ') {
@@ -207,7 +208,7 @@ func isKey(text string) bool {
 	return text != "" && strings.IndexByte(letters, text[0]) >= 0 && strings.Trim(text, letters+"_./-") == ""
 }
 
-// inline parses what is behind an offset of a line, up to its end.
+// inline parses the rest of a line, from an offset.
 func (p *yamlParser) inline(l yamlLine, offset int) *yamlNode {
 	f := yamlFlow{p, l, offset}
 	n := f.value("", 0)
@@ -217,7 +218,7 @@ func (p *yamlParser) inline(l yamlLine, offset int) *yamlNode {
 	return n
 }
 
-// plain complains of a scalar that is none without quotes.
+// plain fails for a text that is a scalar only in quotes.
 func (p *yamlParser) plain(l yamlLine, offset int, text string) {
 	switch {
 	case strings.IndexByte("&*!|>%@`,[]{}#\"'", text[0]) >= 0,
@@ -291,7 +292,7 @@ func (f *yamlFlow) comma(end byte) {
 	f.fail(f.l, f.at, "expected a comma or %c in this line", end)
 }
 
-// scalar parses a plain one.
+// scalar parses a plain scalar.
 func (f *yamlFlow) scalar(ends string) string {
 	from := f.at
 	for !over(f.l.text, f.at) && (ends == "" || strings.IndexByte(ends+"[]{}", f.l.text[f.at]) < 0 || f.substitution(from)) {
@@ -308,7 +309,8 @@ func (f *yamlFlow) scalar(ends string) string {
 	return text
 }
 
-// substitution reports whether what has come of a scalar ends within a reference to a variable.
+// substitution reports whether the scalar that begins at from is within a reference to a
+// variable at present.
 func (f *yamlFlow) substitution(from int) bool {
 	text := f.l.text[from : f.at+1]
 	open := strings.LastIndex(text, "${")

@@ -9,7 +9,7 @@ import (
 	"golang.org/x/term"
 )
 
-// Width returns the width of the terminal w, 0 if w is none.
+// Width returns the width of the terminal w in cells, 0 if w is no terminal.
 func Width(w any) int {
 	f, ok := w.(*os.File)
 	if !ok || !term.IsTerminal(int(f.Fd())) {
@@ -22,7 +22,7 @@ func Width(w any) int {
 	return width
 }
 
-// Height returns the height of the terminal w, 0 if w is none.
+// Height returns the height of the terminal w in lines, 0 if w is no terminal.
 func Height(w any) int {
 	f, ok := w.(*os.File)
 	if !ok || !term.IsTerminal(int(f.Fd())) {

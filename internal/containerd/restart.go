@@ -9,6 +9,8 @@ import (
 	"time"
 
 	"github.com/godbus/dbus/v5"
+
+	"github.com/shimtrace/shimtrace/internal/sleep"
 )
 
 // The parts of systemd's interface (org.freedesktop.systemd1(5)).
@@ -113,10 +115,8 @@ func Await(ctx context.Context, socket string, want []Handler) error {
 		if err == nil {
 			return nil
 		}
-		select {
-		case <-ctx.Done():
+		if !sleep.For(ctx, lookEvery) {
 			return err
-		case <-time.After(lookEvery):
 		}
 	}
 }

@@ -38,8 +38,8 @@ type Change struct {
 }
 
 // Plan returns the change that gives a configuration these handlers. It returns an error
-// if a handler of such a name is there, or if the file would be none that containerd can
-// read; force replaces what was changed since shimtrace wrote it.
+// if the configuration has another handler of such a name, or if containerd could not
+// read the file afterwards. force replaces what was changed since shimtrace wrote it.
 func Plan(root string, c Config, handlers []Runtime, force bool) (Change, error) {
 	path := filepath.Join(root, c.Edit)
 	change := Change{Action: Write, Path: path, Config: c, Handlers: handlers}
@@ -83,7 +83,7 @@ func Plan(root string, c Config, handlers []Runtime, force bool) (Change, error)
 	return change, writable(path)
 }
 
-// preamble is what a file begins with that has only our block.
+// preamble is the beginning of a file that has only our block.
 func (c Config) preamble() string {
 	if strings.HasSuffix(c.Edit, ".tmpl") {
 		return "{{ template \"base\" . }}\n"
@@ -91,7 +91,8 @@ func (c Config) preamble() string {
 	return fmt.Sprintf("version = %d\n", c.Version)
 }
 
-// taken returns an error if a handler's name is in the configuration, and not by us.
+// taken returns an error if the configuration has a handler's name that shimtrace has not put
+// there.
 func (c Config) taken(handlers []Runtime, old *block) error {
 	for _, h := range handlers {
 		i := slices.IndexFunc(c.Runtimes, func(r Runtime) bool { return r.Name == h.Name })
@@ -126,7 +127,7 @@ func (c Config) readable(content []byte, handlers []Runtime) error {
 }
 
 // PlanRemoval returns the changes that remove our blocks from all configurations below
-// root, also from files that are no longer imported.
+// root, and from files that are no longer imported.
 func PlanRemoval(root string, configs []Config, force bool) (changes []Change, err error) {
 	var paths []string
 	add := func(path string) {
@@ -138,7 +139,7 @@ func PlanRemoval(root string, configs []Config, force bool) (changes []Change, e
 		add(c.Edit)
 		add(c.File)
 	}
-	for _, p := range places {
+	for _, p := range locations {
 		add("/" + p.file)
 		for _, edit := range []string{p.edit, p.v3} {
 			if edit != "" {
@@ -205,7 +206,8 @@ func (c Change) Do() error {
 	return c.put(c.before, c.after)
 }
 
-// Undo makes it undone, unless somebody else has changed the file meanwhile.
+// Undo reverses the change. It fails if somebody else has changed the file
+// meanwhile.
 func (c Change) Undo() error {
 	if c.Action == Keep {
 		return nil

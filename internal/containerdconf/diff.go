@@ -5,7 +5,7 @@ import (
 	"strings"
 )
 
-// around is how many lines of what stays a diff shows.
+// around is how many unchanged lines a diff shows on either side of the change.
 const around = 3
 
 // diff shows how a file changes in one place, as diff -u does; nil is no file.
@@ -42,7 +42,7 @@ func diff(path string, before, after []byte) string {
 	return out.String()
 }
 
-// span is a diff's way to say which lines.
+// span returns a range of lines as a diff writes it.
 func span(from, n int) string {
 	if n == 0 {
 		return fmt.Sprintf("%d,0", from)
@@ -50,8 +50,8 @@ func span(from, n int) string {
 	return fmt.Sprintf("%d,%d", from+1, n)
 }
 
-// lines returns the lines of a file without their breaks; a last line without one says
-// so, as diff's does.
+// lines returns the lines of a file without their breaks; a last line without a break
+// says so, as in diff's output.
 func lines(content []byte) []string {
 	if len(content) == 0 {
 		return nil

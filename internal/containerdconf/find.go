@@ -1,7 +1,7 @@
 // Package containerdconf reads the runtimes of the CRI plugin from containerd's
 // configuration (find.go, runtime.go), renders sections in the format of that file's
-// version (render.go), and writes them as a block that it can remove again, whoever has
-// the file (block.go, change.go). "shimtrace install" calls it.
+// version (render.go), and writes them as a block that it can remove again, whoever
+// else writes to the file (block.go, change.go). "shimtrace install" calls it.
 package containerdconf
 
 import (
@@ -47,8 +47,8 @@ type Misplaced struct {
 	Handler, Plugin, Instead string
 }
 
-// A place is where a distribution keeps containerd's configuration, below the root.
-type place struct {
+// A location is where a distribution keeps containerd's configuration, below the root.
+type location struct {
 	file string
 	edit string // empty: file itself, or what it imports
 	v3   string // replaces edit from version 3 on
@@ -59,10 +59,10 @@ type place struct {
 	byHand bool
 }
 
-// places are those of kata-deploy 4.1
+// locations are those of kata-deploy 4.1
 // (tools/packaging/kata-deploy/binary/src/config.rs), and of Talos, whose machine
 // configuration writes /etc/cri/conf.d.
-var places = []place{
+var locations = []location{
 	{file: Default, socket: "/run/containerd/containerd.sock", units: []string{"containerd.service"}},
 	{
 		file: rancher + "k3s/agent/etc/containerd/config.toml", edit: rancher + "k3s/agent/etc/containerd/config.toml.tmpl", v3: rancher + "k3s/agent/etc/containerd/config-v3.toml.tmpl",
@@ -89,10 +89,10 @@ const (
 // maxImports bounds the files that one configuration may import.
 const maxImports = 200
 
-// Find returns the configurations at the known places below root, and an error for each
+// Find returns the configurations at the known locations below root, and an error for each
 // that it could not read.
 func Find(root string) (configs []Config, unread []error) {
-	for _, p := range places {
+	for _, p := range locations {
 		c, err := open(root, p)
 		switch {
 		case errors.Is(err, fs.ErrNotExist):
@@ -105,7 +105,7 @@ func Find(root string) (configs []Config, unread []error) {
 	return configs, unread
 }
 
-func open(root string, p place) (Config, error) {
+func open(root string, p location) (Config, error) {
 	path := filepath.Join(root, p.file)
 	tree, files, imports, err := read(root, path)
 	if err != nil {
@@ -138,12 +138,12 @@ func open(root string, p place) (Config, error) {
 // Open returns the configuration in a file that containerd was told to read, a path for
 // when root is "/".
 func Open(root, file string) (Config, error) {
-	for _, p := range places {
+	for _, p := range locations {
 		if "/"+p.file == filepath.Clean(file) {
 			return open(root, p)
 		}
 	}
-	return open(root, place{file: strings.TrimPrefix(filepath.Clean(file), "/")})
+	return open(root, location{file: strings.TrimPrefix(filepath.Clean(file), "/")})
 }
 
 // read returns a file merged with its imports, all these files, and the first directory
@@ -197,7 +197,7 @@ func imports(root, path string, tree tomltree.Tree) (patterns []string) {
 // New returns the configuration of a containerd that has none, in the format of that
 // version.
 func New(version int) Config {
-	return Config{File: "/" + Default, Edit: "/" + Default, Version: version, Address: places[0].socket, Units: places[0].units}
+	return Config{File: "/" + Default, Edit: "/" + Default, Version: version, Address: locations[0].socket, Units: locations[0].units}
 }
 
 // Exists reports whether Edit exists below root.

@@ -95,8 +95,8 @@ func (r Runtime) Traced(name, runtimeType, path string) Runtime {
 	return t
 }
 
-// Passing returns the handler with the keys among the annotations of pods that containerd
-// passes on, unless it does so already.
+// Passing returns the handler with the keys added to the pod annotations that containerd
+// passes on. It leaves out keys that the handler's patterns match already.
 func (r Runtime) Passing(keys ...string) Runtime {
 	passed := passes(r.Section["pod_annotations"])
 	missing := slices.DeleteFunc(slices.Clone(keys), func(key string) bool {

@@ -1,13 +1,14 @@
 package doctor
 
 import (
+	"cmp"
 	"context"
 	"fmt"
 	"time"
 
 	"golang.org/x/sys/unix"
 
-	"github.com/shimtrace/shimtrace/internal/shim/control"
+	"github.com/shimtrace/shimtrace/internal/relays"
 )
 
 // clock looks at the clocks whose times stand in one trace: the host's, and those of the
@@ -19,7 +20,7 @@ func clock(ctx context.Context, s *site) []Finding {
 	return append(hostClock(), guestClocks(ctx, s)...)
 }
 
-// hostClock looks whether somebody keeps the host's clock: spans of other hosts stand
+// hostClock checks whether somebody keeps the host's clock: spans of other hosts stand
 // beside this one's.
 func hostClock() []Finding {
 	var t unix.Timex
@@ -33,9 +34,9 @@ func hostClock() []Finding {
 }
 
 const (
-	// askTime bounds the questions to all relays.
+	// askTime bounds the questions to all relays, which are asked at once.
 	askTime = 5 * time.Second
-	// farOff is an offset that a guest with a clock of its host's does not have.
+	// farOff is an offset that a guest that has its clock from the host does not reach.
 	farOff = time.Second
 )
 
@@ -44,25 +45,31 @@ const (
 func guestClocks(ctx context.Context, s *site) (all []Finding) {
 	ctx, cancel := context.WithTimeout(ctx, askTime)
 	defer cancel()
-	known := 0
-	for _, r := range s.relays(ctx) {
-		a, err := control.Ask(ctx, r.Socket, control.Request{Do: control.DoStatus})
-		if err != nil || a.Facts == nil || a.Facts.Clock == nil {
+	reports, _ := relays.Look(ctx, s.config.Relay.StateDir, nil) // an error says that there are none
+	known, silent := 0, 0
+	for _, r := range reports {
+		if r.Error != "" {
+			silent++
+		}
+		if r.Facts == nil || r.Facts.Clock == nil {
 			continue
 		}
 		known++
-		c := *a.Facts.Clock
+		c := *r.Facts.Clock
 		// Offset is what has to be added to the guest's times.
 		if off := -c.Offset; off.Abs() >= farOff || c.Set > 0 {
 			all = append(all, Finding{
 				Level: Note, Where: r.Socket,
-				What: fmt.Sprintf("the clock of the guest of sandbox %s is %s off, and was set %d times while it ran; its spans are corrected", r.Name(), off.Round(time.Millisecond), c.Set),
+				What: fmt.Sprintf("the clock of the guest of sandbox %s is %s off, and was set %d times while it ran; its spans are corrected", cmp.Or(r.Name, r.Sandbox), off.Round(time.Millisecond), c.Set),
 				Do:   "nothing for the traces; for the guest's own times, give it a clock of the host's (kvm-clock, ptp_kvm)",
 			})
 		}
 	}
 	if known > 0 && len(all) == 0 {
 		all = append(all, Finding{Level: OK, What: fmt.Sprintf("the clocks of %d guests are the host's, within %s", known, farOff)})
+	}
+	if silent > 0 {
+		all = append(all, Finding{Level: Note, What: fmt.Sprintf("of guests' clocks, %s did not answer", count(silent, "relay")), Where: s.config.Relay.StateDir, Do: "shimtrace status says which, and why"})
 	}
 	return all
 }

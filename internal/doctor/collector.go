@@ -19,7 +19,7 @@ import (
 	"github.com/shimtrace/shimtrace/internal/names"
 )
 
-// collector looks whether each configured collector takes spans, by sending one, and
+// collector checks whether each configured collector takes spans, by sending one, and
 // whether the backend has it then.
 func collector(ctx context.Context, s *site) (all []Finding) {
 	configs, _ := config.Journals(s.getenv)

@@ -29,7 +29,7 @@ type Finding struct {
 
 // Options say which host to look at.
 type Options struct {
-	// Root is the directory below which files are looked for. Of another root than "/"
+	// Root is the directory below which files are looked for. With another root than "/",
 	// no program is run and no process is asked.
 	Root string
 	// Proc is the proc file system of the host.
@@ -38,7 +38,7 @@ type Options struct {
 	Getenv func(string) string
 	// Tool is this program, links resolved.
 	Tool string
-	// Send has a test span sent to the collector.
+	// Send says to send a test span to the collector.
 	Send bool
 }
 

@@ -18,7 +18,7 @@ import (
 // runTime bounds the run of a program.
 const runTime = 5 * time.Second
 
-// inners looks whether each link leads to an inner shim that runs. It asks the link
+// inners checks whether each link leads to an inner shim that runs. It asks the link
 // itself for its version, as containerd would: the inner shim answers.
 func inners(ctx context.Context, s *site) (all []Finding) {
 	seen := make(map[shimname.Name]bool)

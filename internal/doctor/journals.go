@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"maps"
 	"os"
 	"slices"
 	"strings"
@@ -12,6 +13,7 @@ import (
 
 	"github.com/shimtrace/shimtrace/internal/config"
 	"github.com/shimtrace/shimtrace/internal/export/journal"
+	"github.com/shimtrace/shimtrace/internal/losses"
 	"github.com/shimtrace/shimtrace/internal/private"
 )
 
@@ -45,62 +47,55 @@ func (s *site) journal(cfg config.Config) []Finding {
 	if disk.Flags&unix.ST_RDONLY != 0 {
 		return []Finding{{Level: Error, What: "its file system is read-only: no container is traced", Where: cfg.Journal.Dir, Do: "mount it read-write, or set dir of [journal]"}}
 	}
-	lost := make(map[string]int)
-	targets := shippedTo(dir, cfg.Export)
-	waits := make([]int, len(targets))
-	stats, err := journal.Scan(dir, func(r journal.Record) error {
-		for i, t := range targets {
-			if r.Kind.Traces() && !r.Kept && !t.Has(r) {
-				waits[i] += r.Spans
-			}
-		}
-		drops, _ := r.Drops()
-		for reason, n := range drops {
-			lost[reason] += n
-		}
-		return nil
-	})
+	targets, unread := shippedTo(dir, cfg.Export)
+	now, err := journal.NewSurveyor(dir).Survey(targets...)
 	if err != nil {
 		return []Finding{{Level: Error, What: "it cannot be read: " + err.Error(), Where: cfg.Journal.Dir}}
 	}
 	limit := int64(cfg.Journal.MaxBytes)
-	f := Finding{Level: OK, What: fmt.Sprintf("%s of %s are used", mebibytes(stats.Bytes), mebibytes(limit)), Where: cfg.Journal.Dir}
+	f := Finding{Level: OK, What: fmt.Sprintf("%s of %s are used", mebibytes(now.Bytes), mebibytes(limit)), Where: cfg.Journal.Dir}
 	all := []Finding{f}
-	if free := int64(disk.Bavail) * disk.Bsize; free < limit-stats.Bytes {
-		all[0] = Finding{Level: Warning, What: fmt.Sprintf("its disk has room for %s, and the journal may still grow by %s: spans are lost when it is full", mebibytes(free), mebibytes(limit-stats.Bytes)), Where: cfg.Journal.Dir, Do: "make room, or lower max_bytes of [journal]"}
+	if free := int64(disk.Bavail) * disk.Bsize; free < limit-now.Bytes {
+		all[0] = Finding{Level: Warning, What: fmt.Sprintf("its disk has room for %s, and the journal may still grow by %s: spans are lost when it is full", mebibytes(free), mebibytes(limit-now.Bytes)), Where: cfg.Journal.Dir, Do: "make room, or lower max_bytes of [journal]"}
+	}
+	for _, err := range unread {
+		all = append(all, Finding{Level: Warning, What: err.Error(), Where: cfg.Journal.Dir, Do: "look into the disk; spans arrive again that were shipped before"})
 	}
 	for i, t := range targets {
-		all = append(all, Finding{Level: OK, What: fmt.Sprintf("%d spans wait for the target %s", waits[i]+t.Waiting(), config.Target{Name: t.Name}), Where: cfg.Journal.Dir})
+		all = append(all, Finding{Level: OK, What: fmt.Sprintf("%d spans wait for the target %s", now.Waiting[i].Spans, config.Target{Name: t.Name}), Where: cfg.Journal.Dir})
 	}
+	lost, intended := losses.Split(now.Lost)
 	if len(lost) > 0 {
 		all = append(all, Finding{Level: Note, What: "spans were lost: " + reasons(lost), Where: cfg.Journal.Dir, Do: "docs/journal.md says what each reason means"})
 	}
-	if stats.CorruptBytes > 0 {
-		all = append(all, Finding{Level: Note, What: fmt.Sprintf("%d bytes in it are damaged, and were passed over", stats.CorruptBytes), Where: cfg.Journal.Dir})
+	if len(intended) > 0 {
+		all = append(all, Finding{Level: OK, What: "spans were removed or kept out as configured: " + reasons(intended), Where: cfg.Journal.Dir})
+	}
+	if now.CorruptBytes > 0 {
+		all = append(all, Finding{Level: Note, What: fmt.Sprintf("%d bytes in it are damaged, and were passed over", now.CorruptBytes), Where: cfg.Journal.Dir})
 	}
 	return all
 }
 
-// shippedTo returns the configured targets, as far as the journal has been shipped to them.
-func shippedTo(dir string, e config.Export) (all []journal.Target) {
-	known := journal.Targets(dir)
+// shippedTo returns the configured targets, as far as the journal has been shipped to them,
+// and why that is not known of some.
+func shippedTo(dir string, e config.Export) (all []journal.Target, unread []error) {
 	for _, target := range e.All() {
-		t := journal.Target{Name: target.Name}
-		if i := slices.IndexFunc(known, func(k journal.Target) bool { return k.Name == t.Name }); i >= 0 {
-			t = known[i]
+		cursor, err := journal.ReadCursor(dir, target.Name)
+		if err != nil {
+			unread = append(unread, err)
 		}
-		all = append(all, t)
+		all = append(all, journal.Target{Name: target.Name, Cursor: cursor})
 	}
-	return all
+	return all, unread
 }
 
 func mebibytes(n int64) string { return fmt.Sprintf("%.1f MiB", float64(n)/(1<<20)) }
 
-func reasons(lost map[string]int) string {
+func reasons(counts map[string]int) string {
 	var texts []string
-	for reason, n := range lost {
-		texts = append(texts, fmt.Sprintf("%s: %d", reason, n))
+	for _, reason := range slices.Sorted(maps.Keys(counts)) {
+		texts = append(texts, fmt.Sprintf("%s: %d", reason, counts[reason]))
 	}
-	slices.Sort(texts)
 	return strings.Join(texts, ", ")
 }

@@ -15,7 +15,7 @@ import (
 )
 
 // katas looks at each configuration of Kata: version, runtime, VMM and its transport, and
-// whether what it traces comes to us.
+// whether what it traces comes to shimtrace.
 func katas(_ context.Context, s *site) (all []Finding) {
 	for _, err := range s.kataUnread {
 		all = append(all, Finding{Level: Note, What: position(err), Do: "remove it if it is a leftover; Kata does not start with it otherwise"})
@@ -55,7 +55,7 @@ func (s *site) kataConfig(c kataconfig.Config, traced bool) []Finding {
 	return all
 }
 
-// postsTo looks whether the runtime posts its spans to where we take them.
+// postsTo checks whether the runtime posts its spans to the host's endpoint.
 func (s *site) postsTo(e kataconfig.Effective, cfg config.Config, add func(Level, string, string)) {
 	const standard = "localhost:14268" // both runtimes' default
 	at := standard
@@ -106,7 +106,7 @@ func describe(c kataconfig.Config, e kataconfig.Effective) string {
 	return fmt.Sprintf("%s; tracing of the agent is %s, of the runtime %s", what, on[e.Agent], on[e.Runtime])
 }
 
-// vhost looks whether VMs can have a VSOCK device.
+// vhost checks whether VMs can have a VSOCK device.
 func (s *site) vhost(c kataconfig.Config) []Finding {
 	if !s.live() {
 		return nil

@@ -6,7 +6,7 @@ import (
 	"os"
 )
 
-// kernel looks at what the kernel lets us see. Without any of it tracing works, and shows
+// kernel looks at what the kernel lets shimtrace see. Without any of it tracing works, and shows
 // less.
 func kernel(_ context.Context, s *site) (all []Finding) {
 	if !s.live() {

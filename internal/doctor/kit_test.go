@@ -90,7 +90,11 @@ func (p *place) remove(name string) {
 // examine returns what doctor finds.
 func (p *place) examine() []Finding {
 	p.t.Helper()
-	return examine(p.t, Options{Root: p.root, Proc: host.Proc("/proc"), Getenv: func(k string) string { return p.env[k] }, Tool: self(p.t), Send: true})
+	return examine(p.t, p.options())
+}
+
+func (p *place) options() Options {
+	return Options{Root: p.root, Proc: host.Proc("/proc"), Getenv: func(k string) string { return p.env[k] }, Tool: self(p.t), Send: true}
 }
 
 func examine(t *testing.T, o Options) (all []Finding) {

@@ -24,7 +24,7 @@ func links(_ context.Context, s *site) (all []Finding) {
 		case shadowed && before.target != l.target:
 			all = append(all, Finding{Level: Warning, What: fmt.Sprintf("%s comes first on containerd's PATH, and is another program", before.path), Where: l.path, Do: "remove one of the two"})
 		case s.relayOf(l) == "":
-			all = append(all, Finding{Level: Error, What: fmt.Sprintf("%s is neither beside its shim nor on PATH: its containers run untraced", shimname.RelayProgram), Where: filepath.Dir(l.target), Do: do})
+			all = append(all, Finding{Level: Error, What: fmt.Sprintf("%s is not beside its shim: its containers run untraced", shimname.RelayProgram), Where: filepath.Dir(l.target), Do: do})
 		default:
 			all = append(all, Finding{Level: OK, What: "wraps " + l.inner.File(), Where: l.path})
 		}
@@ -38,14 +38,11 @@ func links(_ context.Context, s *site) (all []Finding) {
 	return all
 }
 
-// relayOf returns the program of which a link's shim starts its relays, empty if there is
-// none.
+// relayOf returns the program from which a link's shim starts its relays, which is beside it
+// (standby.Program); empty if there is none.
 func (s *site) relayOf(l link) string {
 	if p := filepath.Join(filepath.Dir(l.target), shimname.RelayProgram); programs.Executable(p) {
 		return p
-	}
-	if p := s.lookPath(shimname.RelayProgram); p != "" {
-		return s.in(p)
 	}
 	return ""
 }

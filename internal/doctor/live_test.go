@@ -2,10 +2,12 @@ package doctor
 
 import (
 	"encoding/json"
+	"fmt"
 	"net"
 	"os"
 	"path/filepath"
 	"strings"
+	"sync"
 	"testing"
 	"time"
 
@@ -16,6 +18,7 @@ import (
 	"github.com/shimtrace/shimtrace/internal/host/hosttest"
 	"github.com/shimtrace/shimtrace/internal/keeper"
 	"github.com/shimtrace/shimtrace/internal/shim/control"
+	"github.com/shimtrace/shimtrace/internal/testkit"
 )
 
 // live returns the findings of one check on this host, with a state directory of the
@@ -54,18 +57,35 @@ func needRoot(t *testing.T) {
 	}
 }
 
-// relay leaves the files of a relay.
+// relay leaves the files of the relay of sandbox abc.
 func relay(t *testing.T, state string) (socket string) {
 	t.Helper()
-	socket = filepath.Join(state, "s", "a.sock")
-	text, err := json.Marshal(map[string]string{"sandbox": "abc", "relay_socket": socket})
+	return relayOf(t, state, "abc")
+}
+
+func relayOf(t *testing.T, state, sandbox string) (socket string) {
+	t.Helper()
+	base := filepath.Join(state, "s", sandbox)
+	socket = base + ".sock"
+	text, err := json.Marshal(map[string]string{"sandbox": sandbox, "relay_socket": socket})
 	if err != nil {
 		t.Fatal(err)
 	}
-	if err := os.WriteFile(filepath.Join(state, "s", "a.json"), text, 0o600); err != nil {
+	if err := os.WriteFile(base+".json", text, 0o600); err != nil {
 		t.Fatal(err)
 	}
 	return socket
+}
+
+// answer has a sandbox's relay answer.
+func answer(t *testing.T, state, sandbox string, answer func() control.Answer) {
+	t.Helper()
+	l, err := net.Listen("unix", filepath.Join(state, "s", sandbox+control.Suffix))
+	if err != nil {
+		t.Fatal(err)
+	}
+	s := control.Serve(l, func(net.Conn, control.Request) control.Answer { return answer() })
+	t.Cleanup(s.Close)
 }
 
 func TestStaleRelay(t *testing.T) {
@@ -78,14 +98,9 @@ func TestGuestClock(t *testing.T) {
 	for offset, want := range map[time.Duration]Level{1300 * time.Millisecond: Note, -20 * time.Millisecond: OK} {
 		prepare := func(state string) {
 			relay(t, state)
-			l, err := net.Listen("unix", filepath.Join(state, "s", "a.ctl"))
-			if err != nil {
-				t.Fatal(err)
-			}
-			s := control.Serve(l, func(net.Conn, control.Request) control.Answer {
+			answer(t, state, "abc", func() control.Answer {
 				return control.Answer{Facts: &control.Facts{Clock: &control.Clock{Offset: offset}}}
 			})
-			t.Cleanup(s.Close)
 		}
 		text := "is -1.3s off"
 		if want == OK {
@@ -95,6 +110,33 @@ func TestGuestClock(t *testing.T) {
 		if len(found) != 1 || found[0].Level != want || !strings.Contains(found[0].What, text) {
 			t.Errorf("found %+v, want %q", found, text)
 		}
+	}
+}
+
+// TestGuestClocks: relays are asked at once, and that one fails is said. Here each waits
+// until all are asked.
+func TestGuestClocks(t *testing.T) {
+	const relays = 8
+	var asked sync.WaitGroup
+	asked.Add(relays)
+	prepare := func(state string) {
+		for i := range relays {
+			sandbox := fmt.Sprint(i)
+			relayOf(t, state, sandbox)
+			a := control.Answer{Facts: &control.Facts{Clock: new(control.Clock)}}
+			if i == 0 {
+				a = control.Answer{Error: "it fails"}
+			}
+			answer(t, state, sandbox, func() control.Answer {
+				asked.Done()
+				asked.Wait()
+				return a
+			})
+		}
+	}
+	found := live(t, "", prepare, func(s *site) []Finding { return guestClocks(t.Context(), s) })
+	if len(found) != 2 || found[0].Level != OK || !strings.Contains(found[0].What, "of 7 guests") || found[1].Level != Note || !strings.Contains(found[1].What, "1 relay did not answer") {
+		t.Errorf("found %+v", found)
 	}
 }
 
@@ -183,12 +225,7 @@ func TestForeignPort(t *testing.T) {
 
 // TestOpenPort: every user may open it.
 func TestOpenPort(t *testing.T) {
-	l, err := net.Listen("tcp", "127.0.0.1:0")
-	if err != nil {
-		t.Fatal(err)
-	}
-	address := l.Addr().String()
-	l.Close()
+	address := testkit.FreePort(t)
 	found := live(t, "[jaeger]\nlisten = \""+address+"\"\n", func(string) {}, func(s *site) []Finding { return []Finding{s.runtimePort()} })
 	if found[0].Level == OK {
 		t.Errorf("found %+v", found)

@@ -14,9 +14,9 @@ import (
 // answerTime bounds the kernel's answer, in microseconds.
 const answerTime = 500_000
 
-// probeSockets asks the kernel for a TCP socket that there is none of (include/uapi/
-// linux/inet_diag.h, inet_diag_req_v2). A list, which this asks for, is never "no such
-// socket": ENOENT means that the module is missing.
+// probeSockets asks the kernel for a list of TCP sockets that is empty (include/uapi/
+// linux/inet_diag.h, inet_diag_req_v2). The answer to such a request is never "no such
+// socket", so ENOENT means that the module is missing.
 func probeSockets() error {
 	request := make([]byte, 56)
 	request[0], request[1] = unix.AF_INET, unix.IPPROTO_TCP

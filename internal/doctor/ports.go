@@ -12,7 +12,7 @@ import (
 	"github.com/shimtrace/shimtrace/internal/kata"
 )
 
-// ports looks who has the ports at which others hand us their spans.
+// ports checks who has the ports at which others hand their spans to shimtrace.
 func ports(_ context.Context, s *site) (all []Finding) {
 	if !s.live() || !s.hasKata() {
 		return nil
@@ -64,8 +64,8 @@ func (s *site) runtimePort() Finding {
 	return f
 }
 
-// vsockPort looks whether the agents' port could be opened; false if there is no VSOCK.
-// Nothing listens meanwhile, so no agent connects to us.
+// vsockPort checks whether the agents' port could be opened; false if there is no VSOCK.
+// Nothing listens meanwhile, so no agent connects to shimtrace.
 func vsockPort() (Finding, bool) {
 	fd, err := unix.Socket(unix.AF_VSOCK, unix.SOCK_STREAM|unix.SOCK_CLOEXEC, 0)
 	if err != nil {

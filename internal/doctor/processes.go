@@ -4,6 +4,7 @@ import (
 	"context"
 	"fmt"
 	"os"
+	"sync"
 
 	"github.com/shimtrace/shimtrace/internal/export"
 	"github.com/shimtrace/shimtrace/internal/guard"
@@ -61,15 +62,17 @@ type knownRelay struct {
 }
 
 // relays returns the relays that have files in the state directory, and connects to each
-// once for all checks.
+// once for all checks, to all at the same time.
 func (s *site) relays(ctx context.Context) []knownRelay {
 	if s.asked {
 		return s.known
 	}
 	all, _ := control.List(s.config.Relay.StateDir)
-	for _, r := range all {
-		s.known = append(s.known, knownRelay{r, control.Listens(ctx, r.RelaySock)})
+	s.known, s.asked = make([]knownRelay, len(all)), true
+	var wg sync.WaitGroup
+	for i, r := range all {
+		wg.Go(func() { s.known[i] = knownRelay{r, control.Listens(ctx, r.RelaySock)} })
 	}
-	s.asked = true
+	wg.Wait()
 	return s.known
 }

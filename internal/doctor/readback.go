@@ -8,6 +8,7 @@ import (
 	"time"
 
 	"github.com/shimtrace/shimtrace/internal/config"
+	"github.com/shimtrace/shimtrace/internal/sleep"
 )
 
 const (
@@ -50,10 +51,8 @@ func (b backend) has(ctx context.Context, trace string) []Finding {
 		case !answered:
 			return nil // there is none
 		}
-		select {
-		case <-ctx.Done():
+		if !sleep.For(ctx, 100*time.Millisecond) {
 			return []Finding{{Level: Warning, What: fmt.Sprintf("the test span was taken, and %s has not had it within %s", b.name, readTime), Where: hostOf(b.traces), Do: "look into the collector's log and its exporters; a tail sampler may have left it out"}}
-		case <-time.After(100 * time.Millisecond):
 		}
 	}
 }

@@ -14,7 +14,7 @@ type Report struct {
 	Out   io.Writer
 	JSON  bool
 	Color bool
-	// Width is that of the terminal; 0: of none.
+	// Width is the terminal's in cells; 0: there is none.
 	Width int
 	// Quiet leaves out what is well.
 	Quiet bool

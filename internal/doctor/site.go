@@ -17,7 +17,7 @@ import (
 	"github.com/shimtrace/shimtrace/internal/shimname"
 )
 
-// site is the host as the checks find it. Paths are those for when the root is "/".
+// site is the host as the checks find it. Paths are as if the root were "/".
 type site struct {
 	Options
 	// daemons are the containerds that run; path is where they find shims.
@@ -102,7 +102,7 @@ func (s *site) findVersion() {
 // configOf is the configuration file that a containerd reads.
 func configOf(d containerd.Daemon) string { return cmp.Or(d.Config, "/"+containerdconf.Default) }
 
-// findConfigs finds the configurations at the known places, and those that running
+// findConfigs finds the configurations at the known locations, and those that running
 // containerds were told to read.
 func (s *site) findConfigs() {
 	s.configs, s.unread = containerdconf.Find(s.Root)
@@ -121,8 +121,8 @@ func (s *site) findConfigs() {
 	}
 }
 
-// findLinks finds what has the name of one of our links, where containerd or this tool
-// is.
+// findLinks finds the files with the name of one of our links: on containerd's PATH, in the
+// usual directories, and beside this tool.
 func (s *site) findLinks() {
 	dirs := append(slices.Clone(s.path), "/usr/local/bin", "/usr/bin")
 	if s.live() && s.Tool != "" {

@@ -5,7 +5,7 @@ import (
 	"fmt"
 )
 
-// staleRelays looks for what relays have left that ended without their sandbox's end.
+// staleRelays looks for the files of relays that have ended before their sandbox was deleted.
 func staleRelays(ctx context.Context, s *site) (all []Finding) {
 	if !s.live() {
 		return nil

@@ -10,7 +10,7 @@ import (
 	"github.com/shimtrace/shimtrace/internal/shimname"
 )
 
-// versions looks whether the tool, the installed shims, the guard and the relays are of
+// versions checks whether the tool, the installed shims, the guard and the relays are of
 // one version.
 func versions(ctx context.Context, s *site) (all []Finding) {
 	own := buildOf(s.Tool)

@@ -3,6 +3,8 @@ package doctor
 import (
 	"context"
 	"time"
+
+	"github.com/shimtrace/shimtrace/internal/sleep"
 )
 
 // Watch makes all checks again and again, and tells what is found for the first time, or
@@ -25,10 +27,8 @@ func Watch(ctx context.Context, every time.Duration, o Options, tell func(Findin
 			return err
 		}
 		before = now
-		select {
-		case <-ctx.Done():
+		if !sleep.For(ctx, every) {
 			return nil
-		case <-time.After(every):
 		}
 	}
 }

@@ -15,6 +15,7 @@ package errtext
 
 import (
 	"bytes"
+	"slices"
 	"strings"
 	"unicode/utf8"
 )
@@ -41,20 +42,24 @@ const gap = "…"
 // Reduce returns the part of an error's text that may be shown, as UTF-8.
 func Reduce[T string | []byte](text T) string {
 	b := []byte(text[:min(len(text), maxInput)])
-	if !utf8.Valid(b) {
-		b = bytes.ToValidUTF8(b, []byte("?"))
+	return string(Append(make([]byte, 0, len(b)+len(gap)), b))
+}
+
+// Append appends to out what Reduce returns for a text.
+func Append(out, text []byte) []byte {
+	text = text[:min(len(text), maxInput)]
+	if !utf8.Valid(text) {
+		text = bytes.ToValidUTF8(text, []byte("?"))
 	}
-	r := reducer{out: make([]byte, 0, len(b)+len(gap))}
+	r := reducer{out: out[len(out):]}
 	var room [1 + maxCauses][]byte
-	first := true
-	for _, line := range lines(room[:0], b) {
-		if !first {
+	for i, line := range lines(room[:0], text) {
+		if i > 0 {
 			r.out = append(r.out, ": "...)
 		}
-		first = false
 		r.line(line, 0)
 	}
-	return shorten(r.out)
+	return append(out, shorten(r.out)...)
 }
 
 // lines appends the first line and the causes below it.
@@ -86,10 +91,10 @@ func numbered(line []byte) []byte {
 	return rest
 }
 
-// shorten keeps the beginning and the end of a text that is too long.
-func shorten(b []byte) string {
+// shorten keeps the beginning and the end of a text that is too long. It changes the text.
+func shorten(b []byte) []byte {
 	if len(b) <= Max {
-		return string(b)
+		return b
 	}
 	head, end := b[:Max-tail-len(gap)], b[len(b)-tail:]
 	for len(head) > 0 && !utf8.Valid(head) {
@@ -98,7 +103,7 @@ func shorten(b []byte) string {
 	for len(end) > 0 && !utf8.RuneStart(end[0]) {
 		end = end[1:]
 	}
-	return string(head) + gap + string(end)
+	return append(append(head, gap...), end...)
 }
 
 // reducer reduces lines, one after another.
@@ -200,8 +205,7 @@ func oneWord(b []byte) bool { return len(b) > 0 && b[0] > ' ' && wordLength(b) =
 // turn.
 func (r *reducer) quoted(content []byte, depth int) {
 	secret := r.suspicious || r.isValue()
-	before := string(bytes.TrimRight(r.out, " "))
-	inner := strings.HasSuffix(before, "(") || strings.HasSuffix(before, "message:") || strings.HasSuffix(before, "desc =")
+	inner := r.follows("(") || r.follows("message:") || r.follows("desc =")
 	r.suspicious, r.surely = false, false
 	r.out = append(r.out, '"')
 	switch {
@@ -220,8 +224,12 @@ func (r *reducer) quoted(content []byte, depth int) {
 
 // isValue reports whether a value follows: KEY="…" or JSON's "key": "…".
 func (r *reducer) isValue() bool {
-	before := bytes.TrimRight(r.out, " ")
-	return bytes.HasSuffix(before, []byte("=")) && len(before) == len(r.out) || bytes.HasSuffix(before, []byte(`":`))
+	return bytes.HasSuffix(r.out, []byte("=")) || r.follows(`":`)
+}
+
+// follows reports whether the last text written is this one, not counting spaces.
+func (r *reducer) follows(text string) bool {
+	return bytes.HasSuffix(bytes.TrimRight(r.out, " "), []byte(text))
 }
 
 // bracketed writes brackets: a single word, or the message of an error printed with all
@@ -250,13 +258,10 @@ func (r *reducer) bracketed(open byte, content []byte, depth int) {
 var secretWords = []string{"password", "passwd", "passphrase", "secret", "token", "bearer", "basic", "authorization", "credential", "credentials", "apikey", "api_key", "api-key", "private_key", "cookie"}
 
 func isSecretWord(word []byte) bool {
-	lower := strings.ToLower(string(word))
-	for _, s := range secretWords {
-		if strings.HasSuffix(lower, s) {
-			return true
-		}
-	}
-	return false
+	return slices.ContainsFunc(secretWords, func(secret string) bool {
+		n := len(word) - len(secret)
+		return n >= 0 && strings.EqualFold(string(word[n:]), secret)
+	})
 }
 
 // word writes a word, or what may be shown of it.
@@ -276,7 +281,7 @@ func (r *reducer) word(word []byte) {
 		r.surely = true
 		r.out = append(r.out, word...)
 	case bytes.Contains(word, []byte("://")):
-		r.out = append(r.out, location(word)...)
+		r.location(word)
 	case assigns && len(key) > 0:
 		r.out = append(append(r.out, key[:min(len(key), maxWord)]...), '=')
 		if len(value) > 0 && (isSecretWord(key) || !harmless(key, value)) {
@@ -312,23 +317,19 @@ func harmless(key, value []byte) bool {
 			string(value) == "true" || string(value) == "false")
 }
 
-// location returns a URL without user and query.
-func location(url []byte) []byte {
+// location writes a URL without user and query.
+func (r *reducer) location(url []byte) {
 	scheme, rest, _ := bytes.Cut(url, []byte("://"))
-	punctuation := rest[len(bytes.TrimRight(rest, ".,;:)")):]
 	if i := bytes.IndexAny(rest, "?#"); i >= 0 {
+		punctuation := rest[len(bytes.TrimRight(rest, ".,;:)")):]
 		rest = append(bytes.Clone(rest[:i]), punctuation...)
 	}
 	authority, path, _ := bytes.Cut(rest, []byte("/"))
-	if i := bytes.LastIndexByte(authority, '@'); i >= 0 {
-		authority = authority[i+1:]
-	}
-	out := append(bytes.Clone(scheme), "://"...)
-	out = append(out, authority...)
+	authority = authority[bytes.LastIndexByte(authority, '@')+1:]
+	r.out = append(append(append(r.out, scheme...), "://"...), authority...)
 	if len(path) > 0 {
-		out = append(append(out, '/'), path[:min(len(path), maxWord)]...)
+		r.out = append(append(r.out, '/'), path[:min(len(path), maxWord)]...)
 	}
-	return out
 }
 
 // opaque reports whether part of the word is long and mixes lower case, upper case and

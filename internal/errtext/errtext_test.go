@@ -91,3 +91,15 @@ func BenchmarkReduce(b *testing.B) {
 		Reduce(text)
 	}
 }
+
+// Every event of a runtime's span has a text, so that one more allocation for each is felt.
+func TestAppendAllocatesNothing(t *testing.T) {
+	text := []byte(`rpc error: code = NotFound desc = "open /run/x: no such file", password="x" ` + strings.Repeat("and so on ", 100))
+	room := make([]byte, 0, 4096)
+	if n := testing.AllocsPerRun(100, func() { Append(room, text) }); n != 0 {
+		t.Errorf("%v allocations", n)
+	}
+	if got := string(Append([]byte("before: "), text)); got != "before: "+Reduce(text) {
+		t.Errorf("appended, it is %q", got)
+	}
+}

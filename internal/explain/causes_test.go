@@ -39,14 +39,15 @@ func TestSeeded(t *testing.T) {
 		{"unpack", "an image that takes 1.5 s to unpack", (&pod{unpack: 1500 * ms}).runc(), nil},
 		{"cni", "a CNI plugin that takes 700 ms", (&pod{cni: 700 * ms}).runc(), nil},
 		{"mounts", "600 ms between the shim's start and Create", (&pod{mounts: 600 * ms}).kata(), nil},
+		{"mounts", "600 ms between the beginning of Create and runc create", (&pod{shimMounts: 600 * ms}).runc(), nil},
 		{"idle-caller", "3 s between the sandbox's start and the container's", (&pod{queue: 3 * time.Second}).kata(), nil},
-		{"cpu-throttled", "a cgroup that was throttled for 500 ms", (&pod{sandbox: attrs(integer(names.Throttled, int64(500*ms)))}).kata(), nil},
+		{"cpu-throttled", "a cgroup that was throttled for 500 ms", (&pod{sandbox: attrs(integer(names.Throttled, int64(500*ms)), integer(names.PressureCPU, int64(600*ms)))}).kata(), nil},
 		{"host-pressure", "processes that waited for a CPU during 60 % of the start", (&pod{sandbox: attrs(integer(names.PressureCPU, int64(600*ms)))}).kata(), nil},
 		{"cold-page-cache", "a Create with 900 major page faults", (&pod{create: attrs(integer(names.InnerFaults, 400), integer(names.VMMFaults, 500))}).kata(), nil},
 		{"own-shim", "an inner shim that takes 1.2 s until it serves", (&pod{inner: 1200 * ms}).runc(), nil},
 		{"shimtrace", "a start command of ours that takes 400 ms longer", (&pod{own: 400 * ms}).runc(), nil},
 	} {
-		t.Run(tt.id, func(t *testing.T) {
+		t.Run(tt.id+" "+tt.how, func(t *testing.T) {
 			seeded.Named(t, seeded.Cause{ID: tt.id, How: tt.how, Parts: seeded.Spans, Also: tt.also}, of(t, tt.pod.data()))
 		})
 	}
@@ -64,9 +65,9 @@ func TestSeededStateTimeouts(t *testing.T) {
 	}, of(t, p.data()))
 }
 
-// TestSeededFailures: a start that failed, and one with lost spans.
-func TestSeededFailures(t *testing.T) {
-	p := (&pod{}).runc()
+// failing returns a start whose container's program is not in the image.
+func failing(p *pod) *pod {
+	p.runc()
 	for _, r := range p.Spans {
 		for _, s := range r.ScopeSpans[0].Spans {
 			if s.Name == storytest.Task+"Start" && s.Attributes[0].Value.GetStringValue() == appID {
@@ -74,6 +75,24 @@ func TestSeededFailures(t *testing.T) {
 			}
 		}
 	}
+	return p
+}
+
+// TestFailureFirst: what failed a start is said before what made it slow.
+func TestFailureFirst(t *testing.T) {
+	p := failing(&pod{sandbox: attrs(integer(names.PressureCPU, int64(600*ms)))})
+	var found []string
+	for _, c := range of(t, p.data()).Causes {
+		found = append(found, c.ID)
+	}
+	if !slices.Equal(found, []string{"failed-start", "host-pressure"}) {
+		t.Errorf("causes %q", found)
+	}
+}
+
+// TestSeededFailures: a start that failed, and one with lost spans.
+func TestSeededFailures(t *testing.T) {
+	p := failing(&pod{})
 	seeded.Named(t, seeded.Cause{ID: "failed-start", How: "a program that is not in the image", Parts: seeded.Spans}, of(t, p.data()))
 
 	p = (&pod{}).kata()
@@ -127,6 +146,32 @@ func TestBusyHost(t *testing.T) {
 	}
 	if slices.Sort(found); !slices.Equal(found, []string{"cni", seeded.Pressed, "own-shim"}) {
 		t.Errorf("%s", e)
+	}
+}
+
+// TestBusyHostWaits: what a program waited longer than for a CPU, it waited for something
+// else; what the pod's own limit held it for, is none of these.
+func TestBusyHostWaits(t *testing.T) {
+	busy, throttled := integer(names.PressureCPU, int64(time.Second)), integer(names.Throttled, int64(550*ms))
+	for _, tt := range []struct {
+		name string
+		pod  *pod
+		want string
+	}{
+		{"a short wait on a busy host", (&pod{runcExtra: 600 * ms, sandbox: attrs(integer(names.PressureCPU, int64(10*time.Second)))}).runc(), "host-pressure"},
+		{"a long wait on a busy host", (&pod{runcExtra: 4 * time.Second, sandbox: attrs(integer(names.PressureCPU, int64(10*time.Second)))}).runc(), "host-pressure slow-disk"},
+		{"a pod without CPU time", (&pod{runcExtra: 600 * ms, sandbox: attrs(integer(names.Throttled, int64(900*ms)), busy)}).runc(), "cpu-throttled"},
+		{"a short wait, and a host that does not say", (&pod{runcExtra: 600 * ms, sandbox: attrs(throttled)}).runc(), "cpu-throttled"},
+	} {
+		e := of(t, tt.pod.data())
+		var found []string
+		for _, c := range e.Causes {
+			found = append(found, c.ID)
+		}
+		slices.Sort(found)
+		if got := strings.Join(found, " "); got != tt.want {
+			t.Errorf("%s: %s, want %s\n%s", tt.name, got, tt.want, e)
+		}
 	}
 }
 

@@ -28,6 +28,17 @@ func Explain(story *waterfall.Story, tree *waterfall.Tree, losses []causes.Loss)
 	return e
 }
 
+// Succeeded reports whether the start is over, and went well.
+func (e *Explanation) Succeeded() bool {
+	switch {
+	case e.Start == nil:
+		return false
+	case e.Start.Target == nil: // its call may have been lost
+		return e.Story.Startup > 0
+	}
+	return !e.Start.Target.Span.Failed
+}
+
 // Critical returns, for each span, the stretches of the critical path in which nothing
 // recorded below the span went on.
 func (e *Explanation) Critical() map[*waterfall.Node][]waterfall.Interval {

@@ -1,10 +1,13 @@
 package explain_test
 
 import (
+	"fmt"
 	"slices"
+	"strings"
 	"testing"
 	"time"
 
+	"github.com/shimtrace/shimtrace/internal/names"
 	"github.com/shimtrace/shimtrace/internal/waterfall/storytest"
 )
 
@@ -22,6 +25,27 @@ func TestHead(t *testing.T) {
 		if got := of(t, storytest.Captured(pod)).Head(); !slices.Equal(got, want) {
 			t.Errorf("%s: got\n%s\nwant\n%s", pod, got, want)
 		}
+	}
+}
+
+// TestHeadNamesTheLongest: of many legs the longest have their names, whenever they were,
+// and what is left is less than each of them.
+func TestHeadNamesTheLongest(t *testing.T) {
+	s := &storytest.Script{}
+	shim, agent := storytest.Resource("containerd-shim-kata-v2"), storytest.Resource(names.AgentScope)
+	s.Span(shim, "s", "root", "", names.SandboxStart, 0, 1000*ms)
+	s.Span(shim, "s", "start", "root", storytest.Task+"Start", 0, 1000*ms)
+	at := time.Duration(0)
+	for i, length := range []time.Duration{40, 40, 40, 40, 40, 40, 40, 40, 40, 40, 350, 250} {
+		s.Span(agent, "s", fmt.Sprint(i), "start", fmt.Sprintf("step %d %s", i, strings.Repeat("x", 100)), at, length*ms)
+		at += length * ms
+	}
+	got := of(t, storytest.Message(s.Spans)).Head()[0]
+	if n := strings.Count(got, "› "); n != 6 || !strings.Contains(got, "step 10") || !strings.Contains(got, "step 11") || !strings.HasSuffix(got, "200ms in shorter pieces") {
+		t.Error(got)
+	}
+	if n := len(got); n > 500 {
+		t.Errorf("%d bytes: %s", n, got)
 	}
 }
 

@@ -42,7 +42,7 @@ type pod struct {
 	inner, mounts, own time.Duration
 	sandbox            []*commonpb.KeyValue // of "sandbox start"
 	// Of runc.
-	runcExtra, hook time.Duration
+	runcExtra, hook, shimMounts time.Duration
 	// Of a VM.
 	vmm, guest, connect time.Duration
 	boot                []*commonpb.KeyValue
@@ -112,7 +112,8 @@ func (p *pod) image() {
 
 func (p *pod) runcCreate(shim *resourcepb.Resource, root, id string, of storytest.Change, hook time.Duration) {
 	create := 45*ms + hook + p.runcExtra
-	p.Span(shim, "s", "create "+id, root, storytest.Task+"Create", p.at, create+8*ms, of, storytest.Linked("c", "x"))
+	p.Span(shim, "s", "create "+id, root, storytest.Task+"Create", p.at, p.shimMounts+create+8*ms, of, storytest.Linked("c", "x"))
+	p.at += p.shimMounts
 	p.Span(shim, "s", "runc create "+id, "create "+id, "runc create", p.at+3*ms, create, process("oci_runtime", "runc", 20*ms))
 	if hook > 0 {
 		p.Span(shim, "s", "hook "+id, "runc create "+id, "nvidia-hook", p.at+30*ms, hook, process("hook", "nvidia-hook", 5*ms))

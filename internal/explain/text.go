@@ -15,8 +15,7 @@ func (e *Explanation) Text() []string {
 	if e.Start == nil {
 		return []string{"The spans tell of no start: no Create or Start of a container is among them."}
 	}
-	lines := append(e.headline(), "")
-	lines = append(lines, e.Head()...)
+	lines := append([]string{e.headline(), ""}, e.summary()...)
 	lines = append(lines, "")
 	lines = append(lines, e.stretches()...)
 	if len(e.Causes) == 0 {
@@ -32,19 +31,21 @@ func (e *Explanation) Text() []string {
 }
 
 // headline says what was started, and how long it took.
-func (e *Explanation) headline() []string {
+func (e *Explanation) headline() string {
 	s := e.Start
-	if s.Target == nil {
-		return []string{fmt.Sprintf("No container has started yet; so far %s.", waterfall.Duration(s.Length()))}
-	}
-	if s.Target.Span.Failed {
-		return []string{fmt.Sprintf("%s failed to start, after %s.", containerName(s), waterfall.Duration(s.Length()))}
+	switch {
+	case s.Target == nil && s.Story.Startup > 0:
+		return fmt.Sprintf("The sandbox started within %s; the Start of its container is not recorded.", waterfall.Duration(s.Story.Startup))
+	case s.Target == nil:
+		return fmt.Sprintf("No container has started yet; so far %s.", waterfall.Duration(s.Length()))
+	case s.Target.Span.Failed:
+		return fmt.Sprintf("%s failed to start, after %s.", containerName(s), waterfall.Duration(s.Length()))
 	}
 	end := "Start was answered"
 	if s.Exact {
 		end = "its first instruction"
 	}
-	return []string{fmt.Sprintf("%s started within %s (from %s until %s).", containerName(s), waterfall.Duration(s.Length()), firstOf(s), end)}
+	return fmt.Sprintf("%s started within %s (from %s until %s).", containerName(s), waterfall.Duration(s.Length()), firstOf(s), end)
 }
 
 // firstOf says what the start began with.
@@ -79,7 +80,11 @@ func (e *Explanation) stretches() (lines []string) {
 	for _, s := range c.Stretches {
 		sum += s.Length()
 	}
-	lines = append(lines, fmt.Sprintf("Without a span of its own: %s; without a known owner: %s (%.1f %%).", waterfall.Duration(sum), waterfall.Duration(c.Unnamed), 100*c.Share()))
+	unnamed := "none"
+	if c.Unnamed > 0 {
+		unnamed = fmt.Sprintf("%s (%.1f %%)", waterfall.Duration(c.Unnamed), 100*c.Share())
+	}
+	lines = append(lines, fmt.Sprintf("Without a span of its own: %s; without a known owner: %s.", waterfall.Duration(sum), unnamed))
 	for i, s := range c.Stretches {
 		if i == maxStretches {
 			lines = append(lines, fmt.Sprintf("  and %d shorter or later ones; --json has all", len(c.Stretches)-i))

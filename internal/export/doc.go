@@ -6,6 +6,6 @@
 // be known before their span ([ContextWithSampled]) and a sampler by its configured name. A
 // [Queue] gathers ended spans within bounds, counts those it drops, and appends batches to a
 // journal (package journal). [Keeper] makes sure that one process per host sends the journal to
-// the collector. That process is the operator's tool (packages ship and otlp); the shim
+// the collector. That process is the operator's tool (packages ship and client); the shim
 // only starts it.
 package export

@@ -1,6 +1,7 @@
 package export
 
 import (
+	"slices"
 	"strings"
 	"time"
 	"unicode/utf8"
@@ -29,7 +30,7 @@ func (s *span) AppendElement(b []byte) []byte {
 	b = otlpwire.AppendVarint(b, otlpwire.SpanKind, uint64(s.kind)) // the same numbers
 	b = otlpwire.AppendFixed64(b, otlpwire.SpanStart, nanoseconds(s.start))
 	b = otlpwire.AppendFixed64(b, otlpwire.SpanEnd, nanoseconds(s.end))
-	b = appendAttributes(b, otlpwire.SpanAttributes, lastOfEach(s.attributes))
+	b = s.appendAttributes(b)
 	b = append(b, s.more...)
 	b = appendCount(b, otlpwire.SpanDroppedAttributes, s.droppedAttributes)
 	b = appendCount(b, otlpwire.SpanDroppedEvents, s.events-maxEvents)
@@ -37,6 +38,24 @@ func (s *span) AppendElement(b []byte) []byte {
 	b = s.appendStatus(b)
 	b = otlpwire.AppendFixed32(b, otlpwire.SpanFlags, flags(s.context.TraceFlags(), s.parentIsRemote))
 	return otlpwire.Close(b, at)
+}
+
+// appendAttributes appends the attributes that the span began with, each with its latest value,
+// and then those that were added since.
+func (s *span) appendAttributes(b []byte) []byte {
+	since := lastOfEach(s.attributes)
+	for i := range s.first {
+		a := &s.first[i]
+		at := indexOf(since, a.Key)
+		if at >= 0 {
+			a = &since[at]
+		}
+		b = appendAttribute(b, otlpwire.SpanAttributes, a)
+		if at >= 0 {
+			since = slices.Delete(since, at, at+1)
+		}
+	}
+	return appendAttributes(b, otlpwire.SpanAttributes, since)
 }
 
 func (s *span) appendStatus(b []byte) []byte {
@@ -55,7 +74,7 @@ func (s *span) appendStatus(b []byte) []byte {
 	return otlpwire.Close(otlpwire.AppendVarint(b, otlpwire.StatusCode, code), at)
 }
 
-// flags are W3C's, and whether the context that they go with is of another process.
+// flags returns OTLP's flags of a context: W3C's, and whether the context is from another process.
 func flags(w3c trace.TraceFlags, remote bool) uint32 {
 	all := uint32(w3c) | otlpwire.FlagHasIsRemote
 	if remote {
@@ -85,14 +104,17 @@ func appendBounded(b []byte, field, dropped protowire.Number, attrs []attribute.
 
 func appendAttributes(b []byte, field protowire.Number, attrs []attribute.KeyValue) []byte {
 	for i := range attrs {
-		kv, value := 0, 0
-		b, kv = otlpwire.Open(b, field)
-		b = otlpwire.AppendText(b, otlpwire.KeyValueKey, string(attrs[i].Key))
-		b, value = otlpwire.Open(b, otlpwire.KeyValueValue)
-		b = appendValue(b, attrs[i].Value)
-		b = otlpwire.Close(otlpwire.Close(b, value), kv)
+		b = appendAttribute(b, field, &attrs[i])
 	}
 	return b
+}
+
+func appendAttribute(b []byte, field protowire.Number, a *attribute.KeyValue) []byte {
+	b, kv := otlpwire.Open(b, field)
+	b = otlpwire.AppendText(b, otlpwire.KeyValueKey, string(a.Key))
+	b, value := otlpwire.Open(b, otlpwire.KeyValueValue)
+	b = appendValue(b, a.Value)
+	return otlpwire.Close(otlpwire.Close(b, value), kv)
 }
 
 // appendValue appends the fields of an AnyValue.
@@ -115,7 +137,7 @@ func appendValue(b []byte, v attribute.Value) []byte {
 	case attribute.FLOAT64SLICE:
 		return appendArray(b, v.AsFloat64Slice(), attribute.Float64Value)
 	}
-	return otlpwire.AppendText(b, otlpwire.AnyString, cut(v.String())) // nothing of ours
+	return otlpwire.AppendText(b, otlpwire.AnyString, cut(v.String())) // a type that is not used
 }
 
 func appendArray[T any](b []byte, all []T, value func(T) attribute.Value) []byte {

@@ -39,8 +39,9 @@ func takeReserved(ctx context.Context, match func(*reserved) bool) (*reserved, b
 	return r, ok && match(r) && r.used.CompareAndSwap(false, true)
 }
 
-// idsIn returns the ids of a span that starts in ctx: in the parent's trace, or in one of its
-// own if that is zero; and whether they are of one that is sampled in any case.
+// idsIn returns the ids of a span that starts in ctx: in the parent's trace, or in a trace of its
+// own if parent is zero. It also reports whether they are reserved for a span that is sampled in
+// any case.
 func idsIn(ctx context.Context, parent trace.TraceID) (_ trace.TraceID, _ trace.SpanID, sampled bool) {
 	r, ok := takeReserved(ctx, func(r *reserved) bool {
 		return r.spanID.IsValid() && (r.traceID == parent || !parent.IsValid() && r.traceID.IsValid())

@@ -22,7 +22,7 @@ func CollectDir(cfg config.Config) string { return filepath.Join(cfg.Relay.State
 // CollectLock is the file that "shimtrace collect" keeps locked.
 func CollectLock(cfg config.Config) string { return filepath.Join(CollectDir(cfg), "lock") }
 
-// collectProcess is the name of that process in logs.
+// collectProcess is the name in logs of the process that runs "shimtrace collect".
 const collectProcess = "collecting process"
 
 // awaitedEvery is how often the process is pinged while runtimes wait for it.
@@ -40,9 +40,9 @@ func GuardCollect(ctx context.Context, stateDir string, killing func(answer stri
 	k.Guard(ctx)
 }
 
-// Keeper makes sure that a process ships the journal to the collector, receives the
-// spans of Kata's runtimes and is the host's OTLP endpoint: the operator's tool, run detached as "shimtrace collect",
-// one per host. Any number of processes may keep it at once.
+// Keeper makes sure that a process ships the journal to the collector, receives the spans of
+// Kata's runtimes and is the host's OTLP endpoint. That process is the operator's tool, run
+// detached as "shimtrace collect", one per host. Any number of processes may keep it at once.
 type Keeper struct {
 	*keeper.Keeper
 	opts  keeper.Options
@@ -69,10 +69,10 @@ func NewKeeper(cfg config.Config, logf func(format string, args ...any)) *Keeper
 	return k
 }
 
-// Receive makes the process receive the runtimes' spans as well. Unless lacks says that
-// it has them, the process is given the files that listen returns. If it does not
-// answer while runtimes wait for it, killing is called and it is killed. Receive must
-// be called before any other method.
+// Receive makes the process receive the runtimes' spans as well. If lacks reports, by the
+// process's answer, that it has no files to receive them from, it is given those that listen
+// returns. If it does not answer while runtimes wait for it, killing is called and it is killed.
+// Receive must be called before any other method.
 func (k *Keeper) Receive(listen func() ([]*os.File, error), lacks func(answer string) bool, killing func(answer string) (stuck func())) {
 	k.opts.Files, k.opts.Lacks, k.opts.Killing = listen, lacks, killing
 	k.opts.Every, k.opts.Awaited = awaitedEvery, true

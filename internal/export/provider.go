@@ -2,17 +2,17 @@ package export
 
 import (
 	"context"
-	"slices"
 	"sync/atomic"
 	"time"
 
+	"go.opentelemetry.io/otel/attribute"
 	"go.opentelemetry.io/otel/trace"
 	"go.opentelemetry.io/otel/trace/embedded"
 
 	"github.com/shimtrace/shimtrace/internal/config"
 )
 
-// Sink takes spans that have ended. It must not block.
+// Sink takes spans that have ended. It must not block, and keeps no span.
 type Sink interface {
 	Take(scope string, span Ended)
 }
@@ -24,8 +24,8 @@ type Ended interface {
 }
 
 // Provider makes spans by OpenTelemetry's API, as its SDK does, and encodes each once, when it
-// has ended. It is a tenth of the SDK in time and memory, since it does what a shim needs: one
-// resource, one sink, samplers by their configured names, no metrics of itself.
+// has ended. It takes a tenth of the SDK's time and memory, since it does only what a shim needs:
+// one resource, one sink, samplers by their configured names, no metrics of itself.
 type Provider struct {
 	embedded.TracerProvider
 	sampler atomic.Pointer[sampler]
@@ -74,9 +74,7 @@ func (t *tracer) Start(ctx context.Context, name string, opts ...trace.SpanStart
 	}
 	traceID, spanID, decided := idsIn(ctx, parent.TraceID())
 	sampled := decided || t.provider.sampler.Load().samples(parent, traceID)
-	sc := trace.NewSpanContext(trace.SpanContextConfig{
-		TraceID: traceID, SpanID: spanID, TraceFlags: parent.TraceFlags().WithSampled(sampled), TraceState: parent.TraceState(),
-	})
+	sc := under(parent, traceID, spanID, sampled)
 	if !sampled {
 		ctx = trace.ContextWithSpanContext(ctx, sc)
 		return ctx, trace.SpanFromContext(ctx)
@@ -91,10 +89,36 @@ func (t *tracer) Start(ctx context.Context, name string, opts ...trace.SpanStart
 	for _, l := range cfg.Links() {
 		s.AddLink(l)
 	}
-	if attrs := cfg.Attributes(); len(attrs) <= maxAttributes && !slices.ContainsFunc(attrs, invalid) {
-		s.attributes = attrs // a copy
+	if attrs := cfg.Attributes(); allowed(attrs) {
+		s.first = lastOfEach(attrs) // in place: cfg has its own copy
 	} else {
 		s.SetAttributes(attrs...)
 	}
 	return trace.ContextWithSpan(ctx, s), s
+}
+
+// StartUnder is Start for callers that make many spans. It does without the API's contexts and
+// options, each of which allocates memory. The attributes have distinct keys. The span keeps the
+// slice, so the caller must not change it afterwards.
+func (t *tracer) StartUnder(parent trace.SpanContext, kind trace.SpanKind, name string, start time.Time, attrs []attribute.KeyValue) trace.Span {
+	traceID, spanID := parent.TraceID(), newSpanID()
+	if !parent.IsValid() {
+		traceID = newTraceID()
+	}
+	sampled := t.provider.sampler.Load().samples(parent, traceID)
+	sc := under(parent, traceID, spanID, sampled)
+	if !sampled {
+		return trace.SpanFromContext(trace.ContextWithSpanContext(context.Background(), sc))
+	}
+	return &span{
+		tracer: t, context: sc, parent: parent.SpanID(), parentIsRemote: parent.IsRemote(),
+		kind: kind, name: name, start: start, first: attrs,
+	}
+}
+
+// under returns the context of a span under a parent.
+func under(parent trace.SpanContext, traceID trace.TraceID, spanID trace.SpanID, sampled bool) trace.SpanContext {
+	return trace.NewSpanContext(trace.SpanContextConfig{
+		TraceID: traceID, SpanID: spanID, TraceFlags: parent.TraceFlags().WithSampled(sampled), TraceState: parent.TraceState(),
+	})
 }

@@ -38,8 +38,7 @@ type Spans interface {
 // disk. Spans that are taken one by one wait for others until there is a batch of them. What
 // does not fit is dropped and counted.
 //
-// Errors go to OpenTelemetry's error handler; the Spans that fails counts the spans
-// itself.
+// Errors go to OpenTelemetry's error handler. The Spans that fails counts the lost spans itself.
 type Queue struct {
 	Spans
 	// Waiting is the number of spans that are neither appended nor counted as lost; nil: not
@@ -50,7 +49,7 @@ type Queue struct {
 
 	mu      sync.Mutex
 	batches []batch
-	due     int        // of them, the first ones, which wait for nothing but their turn
+	due     int        // how many of the first batches wait only for their turn
 	spans   int        // in batches and being appended
 	closed  bool       // nothing more is taken
 	under   *appending // nil while idle
@@ -59,10 +58,10 @@ type Queue struct {
 	spare   []byte
 }
 
-// appending is what a goroutine is at until all that is due is appended.
+// appending is the work of one goroutine, which ends when all that is due is appended.
 type appending struct {
-	done chan struct{} // closed when it is
-	err  error         // the first one; to be read then
+	done chan struct{} // closed at its end
+	err  error         // the first one; to be read once done is closed
 }
 
 // batch is what AppendSpans is given.
@@ -137,7 +136,7 @@ func (q *Queue) open(scope string) *batch {
 	return &q.batches[len(q.batches)-1]
 }
 
-// await has what waits be due after a while.
+// await makes what waits due after batchDelay.
 func (q *Queue) await() {
 	switch {
 	case q.waits:
@@ -157,7 +156,7 @@ func (q *Queue) expire() {
 	q.run()
 }
 
-// run has all that there is appended.
+// run makes all batches due, and starts a goroutine to append them unless one is at work.
 func (q *Queue) run() {
 	q.due = len(q.batches)
 	if q.due > 0 && q.under == nil {

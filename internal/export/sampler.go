@@ -13,7 +13,7 @@ import (
 // sampler decides which traces are recorded, as OpenTelemetry's samplers do.
 type sampler struct {
 	parentBased bool
-	below       uint64 // the half of a trace's id that the ratio is of
+	below       uint64 // the ratio times 2^63, for comparison with half of a trace's id
 	all         bool
 }
 
@@ -39,15 +39,14 @@ func (s sampler) samples(parent trace.SpanContext, id trace.TraceID) bool {
 	if s.parentBased && parent.IsValid() {
 		return parent.IsSampled()
 	}
-	// As the SDK's TraceIDRatioBased does, so that others who are asked decide the same.
+	// As the SDK's TraceIDRatioBased does, so that other processes decide the same.
 	return s.all || binary.BigEndian.Uint64(id[8:])>>1 < s.below
 }
 
 // NewRoot reserves a trace and its root span, or a span in the trace of ctx's span if
 // there is one, and decides whether they are sampled. It is called once per root. Every
-// process that records part of the trace takes the
-// decision from the context's flags; the root itself is started in
-// [ContextWithSampled], if it is sampled.
+// process that records part of the trace takes the decision from the context's flags. The
+// root itself is started in [ContextWithSampled], if it is sampled.
 func NewRoot(ctx context.Context, cfg config.Trace) trace.SpanContext {
 	parent := trace.SpanContextFromContext(ctx)
 	id := parent.TraceID()

@@ -23,8 +23,6 @@ const (
 	maxAttributes = 128     // of a span, an event or a link
 	maxEvents     = 128
 	maxLinks      = 32
-
-	spareAttributes = 6 // that are made room for when a span gets more than it began with
 )
 
 // span is one that is recorded.
@@ -42,7 +40,9 @@ type span struct {
 	name              string
 	status            codes.Code
 	description       string
-	attributes        []attribute.KeyValue // a key that repeats has its last value
+	first             []attribute.KeyValue // those that it began with; other spans may share them
+	attributes        []attribute.KeyValue // those set since; a key's last value counts
+	room              *[roomForAttributes]attribute.KeyValue
 	droppedAttributes int
 	more              []byte // events and links, encoded
 	events, links     int
@@ -92,52 +92,83 @@ func (s *span) SetStatus(code codes.Code, description string) {
 func (s *span) SetAttributes(attrs ...attribute.KeyValue) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	if !s.end.IsZero() {
+	if !s.end.IsZero() || len(attrs) == 0 {
 		return
 	}
-	if len(s.attributes)+len(attrs) <= maxAttributes && !slices.ContainsFunc(attrs, invalid) {
-		// What is set at the end comes in two parts, as a rule. A span that is dropped before
-		// has nothing to grow.
-		if len(s.attributes)+len(attrs) > cap(s.attributes) && len(s.attributes) > 0 {
-			s.attributes = slices.Grow(s.attributes, len(attrs)+spareAttributes)
-		}
+	if s.room == nil {
+		s.room = rooms.Get().(*[roomForAttributes]attribute.KeyValue)
+		s.attributes = s.room[:0]
+	}
+	if len(s.first)+len(s.attributes)+len(attrs) <= maxAttributes && allowed(attrs) {
 		s.attributes = append(s.attributes, attrs...)
 		return
 	}
+	s.first, s.attributes = nil, slices.Concat(s.first, s.attributes)
 	for _, a := range attrs {
-		if invalid(a) {
-			s.droppedAttributes++
-			continue
-		}
-		if len(s.attributes) == maxAttributes {
-			s.attributes = lastOfEach(s.attributes)
-		}
-		if len(s.attributes) < maxAttributes {
-			s.attributes = append(s.attributes, a)
-		} else if at := slices.IndexFunc(s.attributes, func(have attribute.KeyValue) bool { return have.Key == a.Key }); at >= 0 {
-			s.attributes[at] = a
-		} else {
-			s.droppedAttributes++
-		}
+		s.setAttribute(a)
 	}
+}
+
+// setAttribute sets an attribute that may be one too many, or invalid.
+func (s *span) setAttribute(a attribute.KeyValue) {
+	if invalid(a) {
+		s.droppedAttributes++
+		return
+	}
+	if len(s.attributes) == maxAttributes {
+		s.attributes = lastOfEach(s.attributes)
+	}
+	if len(s.attributes) < maxAttributes {
+		s.attributes = append(s.attributes, a)
+	} else if at := indexOf(s.attributes, a.Key); at >= 0 {
+		s.attributes[at] = a
+	} else {
+		s.droppedAttributes++
+	}
+}
+
+// rooms holds memory for the attributes of spans. A span that has ended gives its memory back.
+var rooms = sync.Pool{New: func() any { return new([roomForAttributes]attribute.KeyValue) }}
+
+const roomForAttributes = 8 // as many as a call's span gets, as a rule
+
+func (s *span) freeAttributes() {
+	s.first, s.attributes = nil, nil
+	if s.room != nil {
+		*s.room = [roomForAttributes]attribute.KeyValue{}
+		rooms.Put(s.room)
+		s.room = nil
+	}
+}
+
+// allowed reports whether a span may have all of the attributes.
+func allowed(attrs []attribute.KeyValue) bool {
+	return len(attrs) <= maxAttributes && !slices.ContainsFunc(attrs, invalid)
 }
 
 func invalid(a attribute.KeyValue) bool { return !a.Valid() }
 
-// lastOfEach leaves of each key the last value, where the key was first.
+// lastOfEach keeps the last value of each key, where the key was first. It changes attrs.
 func lastOfEach(attrs []attribute.KeyValue) []attribute.KeyValue {
 	kept := attrs[:0]
-next:
-	for _, a := range attrs {
-		for i := range kept {
-			if kept[i].Key == a.Key {
-				kept[i] = a
-				continue next
-			}
+	for i := range attrs {
+		if at := indexOf(kept, attrs[i].Key); at >= 0 {
+			kept[at] = attrs[i]
+		} else {
+			kept = append(kept, attrs[i])
 		}
-		kept = append(kept, a)
 	}
 	return kept
+}
+
+// indexOf returns the index of the attribute with the key, or -1 if there is none.
+func indexOf(attrs []attribute.KeyValue, key attribute.Key) int {
+	for i := range attrs {
+		if attrs[i].Key == key {
+			return i
+		}
+	}
+	return -1
 }
 
 // AddEvent implements [trace.Span].
@@ -186,18 +217,24 @@ func (s *span) AddLink(link trace.Link) {
 
 // End implements [trace.Span].
 func (s *span) End(opts ...trace.SpanEndOption) {
-	now := s.start.Add(time.Since(s.start)) // also if the host's clock was set meanwhile
+	at := s.start.Add(time.Since(s.start)) // also if the host's clock was set meanwhile
+	if len(opts) > 0 {
+		if cfg := trace.NewSpanEndConfig(opts...); !cfg.Timestamp().IsZero() {
+			at = cfg.Timestamp()
+		}
+	}
+	s.EndAt(at)
+}
+
+// EndAt ends the span at the given time.
+func (s *span) EndAt(at time.Time) {
 	s.mu.Lock()
 	if !s.end.IsZero() {
 		s.mu.Unlock()
 		return
 	}
-	if len(opts) > 0 {
-		if cfg := trace.NewSpanEndConfig(opts...); !cfg.Timestamp().IsZero() {
-			now = cfg.Timestamp()
-		}
-	}
-	s.end = now
+	s.end = at
 	s.mu.Unlock()
 	s.tracer.provider.sink.Take(s.tracer.scope, s) // nothing changes it any more
+	s.freeAttributes()
 }

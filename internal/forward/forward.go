@@ -1,6 +1,6 @@
 // Package forward receives the spans of Kata agents on a host without the tracing shim,
-// as Kata's own trace-forwarder does, but for all VMs at once, also later ones. They go
-// to the journal, and are shipped from there as package collect does.
+// as Kata's own trace-forwarder does, but for all VMs at once, later ones included.
+// They go to the journal, and are shipped from there as package collect does.
 //
 // It does not know the calls that caused an agent's work, so each trace stands by itself.
 package forward
@@ -24,8 +24,8 @@ import (
 type intake interface {
 	// Take is a listen.Handler.
 	Take(conn listen.Conn, from listen.Origin)
-	// Run does periodic work until ctx is done. An error means that it is no use to go
-	// on.
+	// Run does periodic work until ctx is done. An error means that there is no use in
+	// going on.
 	Run(ctx context.Context) error
 	// Close ends the intake after Run has returned. It delivers all that has arrived,
 	// as far as possible until ctx is done.
@@ -39,7 +39,8 @@ type source interface {
 	serve(ctx context.Context, handle listen.Handler) error
 }
 
-// reportInterval is the pause between looks whether something important has changed.
+// reportInterval is the pause between two checks whether something important has
+// changed.
 const reportInterval = 5 * time.Second
 
 // closeIntake bounds the wait, at the end, for what has arrived; the shipper has its

@@ -54,7 +54,7 @@ func (o *Options) complete() (err error) {
 	return nil
 }
 
-// socketPattern makes a pattern of a path, which need not have a placeholder.
+// socketPattern makes a pattern from a path, which need not have a placeholder.
 func socketPattern(path string) (listen.Pattern, error) {
 	if path == "" {
 		return listen.Pattern{}, errors.New("the path is empty")

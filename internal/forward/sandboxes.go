@@ -103,8 +103,8 @@ func (s nameShape) id(name string) (string, bool) {
 	return id, ok && id != ""
 }
 
-// ownSandbox makes a sandbox and a pattern of the path of one VM's socket: by the known
-// patterns, else the sandbox is named after the socket's directory.
+// ownSandbox derives a sandbox and a pattern from the path of one VM's socket. If none
+// of the known patterns fits, the sandbox is named after the socket's directory.
 func ownSandbox(path string) fixedSocket {
 	for _, p := range listen.DefaultPatterns() {
 		before, after, _ := strings.Cut(p.Path, sandboxPlaceholder)

@@ -3,6 +3,7 @@ package forward
 import (
 	"context"
 	"fmt"
+	"maps"
 	"strings"
 	"sync"
 	"time"
@@ -10,6 +11,7 @@ import (
 	"github.com/shimtrace/shimtrace/internal/console"
 	"github.com/shimtrace/shimtrace/internal/forwarder/listen"
 	"github.com/shimtrace/shimtrace/internal/forwarder/vmmdir"
+	"github.com/shimtrace/shimtrace/internal/sleep"
 )
 
 // sockets listen for agents' connections.
@@ -48,7 +50,7 @@ func (s *sockets) serve(ctx context.Context, handle listen.Handler) error {
 	defer running.Wait()
 	defer end()
 	for _, f := range s.fixed {
-		if err := s.hybrid(ctx, &running, f.sandbox, []listen.Pattern{f.pattern}, handle); err != nil {
+		if _, err := s.hybrid(ctx, &running, f.sandbox, []listen.Pattern{f.pattern}, nil, handle); err != nil {
 			return err
 		}
 	}
@@ -63,8 +65,9 @@ func (s *sockets) serve(ctx context.Context, handle listen.Handler) error {
 	return nil
 }
 
-// hybrid listens for the agent of one sandbox until ctx is done.
-func (s *sockets) hybrid(ctx context.Context, running *sync.WaitGroup, sandbox string, at []listen.Pattern, handle listen.Handler) error {
+// hybrid listens for the agent of one sandbox until ctx is done, and closes ended then. It
+// begins when before is closed, unless that is nil.
+func (s *sockets) hybrid(ctx context.Context, running *sync.WaitGroup, sandbox string, at []listen.Pattern, before <-chan struct{}, handle listen.Handler) (ended <-chan struct{}, err error) {
 	h, err := listen.NewHybrid(sandbox, listen.HybridOptions{
 		Patterns: at,
 		Users:    s.o.Config.Agent.Users,
@@ -72,10 +75,17 @@ func (s *sockets) hybrid(ctx context.Context, running *sync.WaitGroup, sandbox s
 		Warn:     s.report.Warn,
 	}, handle)
 	if err != nil {
-		return err
+		return nil, err
 	}
-	running.Go(func() { h.Serve(ctx) })
-	return nil
+	over := make(chan struct{})
+	running.Go(func() {
+		defer close(over)
+		if before != nil {
+			<-before
+		}
+		h.Serve(ctx)
+	})
+	return over, nil
 }
 
 const (
@@ -91,13 +101,15 @@ func (s *sockets) watch(ctx context.Context, handle listen.Handler) {
 	var running sync.WaitGroup
 	defer running.Wait()
 	serving := make(map[string]servedSandbox)
-	tick := time.NewTicker(lookForSandboxes)
-	defer tick.Stop()
-	for ctx.Err() == nil {
+	// A sandbox that has vanished and come back is served when nobody serves it any more, who
+	// would take the next one's place in the new directory.
+	ending := make(map[string]<-chan struct{})
+	for wait := time.Duration(0); sleep.For(ctx, wait); wait = lookForSandboxes {
 		found := s.finder.find()
 		for id, now := range serving {
 			if found[id] != now.mark {
 				now.end()
+				ending[id] = now.ended
 				delete(serving, id)
 			}
 		}
@@ -110,15 +122,19 @@ func (s *sockets) watch(ctx context.Context, handle listen.Handler) {
 				break
 			}
 			one, end := context.WithCancel(ctx)
-			if err := s.hybrid(one, &running, id, s.finder.patterns, handle); err != nil {
-				s.report.Warn(err)
+			ended, err := s.hybrid(one, &running, id, s.finder.patterns, ending[id], handle)
+			s.report.Warn(err)
+			serving[id] = servedSandbox{mark, end, ended}
+			delete(ending, id)
+		}
+		maps.DeleteFunc(ending, func(_ string, ended <-chan struct{}) bool {
+			select {
+			case <-ended:
+				return true
+			default:
+				return ended == nil // it could not be served
 			}
-			serving[id] = servedSandbox{mark, end}
-		}
-		select {
-		case <-ctx.Done():
-		case <-tick.C:
-		}
+		})
 	}
 	for _, now := range serving {
 		now.end()
@@ -127,8 +143,9 @@ func (s *sockets) watch(ctx context.Context, handle listen.Handler) {
 
 // servedSandbox is a sandbox that is listened for.
 type servedSandbox struct {
-	mark uint64 // see sandboxFinder.find
-	end  context.CancelFunc
+	mark  uint64 // see sandboxFinder.find
+	end   context.CancelFunc
+	ended <-chan struct{} // nil: it could not be served
 }
 
 // String lists the addresses.

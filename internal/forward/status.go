@@ -72,8 +72,8 @@ type summary struct {
 	// Lost counts lost spans by reason.
 	Lost    map[losses.Reason]uint64 `json:"lost,omitempty"`
 	Journal string                   `json:"journal,omitempty"`
-	// Shipped counts spans shipped to all targets, also those that were in the journal before; absent
-	// if nothing is shipped.
+	// Shipped counts spans shipped to all targets, including those that were in the journal before;
+	// absent if nothing is shipped.
 	Shipped  *int                  `json:"shipped,omitempty"`
 	Rejected map[losses.Reason]int `json:"rejected,omitempty"`
 	// ShipError is why the last attempt failed, if it did.

@@ -67,6 +67,17 @@ func New(opts Options) *Forwarder {
 	}
 }
 
+// SetLimits replaces the limits. A connection that is open keeps to the new ones from its
+// next bytes on, but a queue that a sandbox has already keeps its length.
+func (f *Forwarder) SetLimits(l Limits) {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	f.opts.Limits = l.withDefaults()
+	for _, s := range f.sandboxes {
+		s.keepTo(f.opts.Limits)
+	}
+}
+
 var _ listen.Handler = (*Forwarder)(nil).Take
 
 // Take owns a connection and reads it to its end, or closes it at once if a limit forbids it.
@@ -154,8 +165,8 @@ func (f *Forwarder) leave(c *connection) {
 // VM may live on.
 var errClosed = errors.New("the forwarder was closed")
 
-// silence is how long a connection must be silent before Close closes it.
-const silence = 50 * time.Millisecond
+// lastChance is the time for a Sink to return once Close's time is over.
+const lastChance = 50 * time.Millisecond
 
 // Close reads on until every connection ends or is silent, and sends all queued and waiting
 // spans. If ctx is done first, the rest is counted as lost and the error says so. Run must have
@@ -177,7 +188,7 @@ func (f *Forwarder) close(ctx context.Context) error {
 	}
 	f.closed = true
 	close(f.closing)
-	f.deadline(time.Now().Add(silence))
+	f.deadline(time.Now().Add(f.opts.Silence))
 	f.mu.Unlock()
 	stop := context.AfterFunc(ctx, func() {
 		close(f.abandon)
@@ -203,7 +214,7 @@ func (f *Forwarder) close(ctx context.Context) error {
 	case <-ctx.Done():
 		select {
 		case <-delivered:
-		case <-time.After(silence):
+		case <-time.After(lastChance):
 			return fmt.Errorf("close the forwarder: its sink does not return: %w", ctx.Err())
 		}
 	}

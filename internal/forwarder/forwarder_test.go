@@ -8,6 +8,8 @@ import (
 	"fmt"
 	"io"
 	"math/rand/v2"
+	"net"
+	"os"
 	"strings"
 	"sync"
 	"testing"
@@ -168,9 +170,10 @@ func TestEnormousLength(t *testing.T) {
 	a := connect(t, f, pod("enormous"))
 	a.send(binary.BigEndian.AppendUint64(nil, oversizedFrame))
 	const sent = 32 << 20
+	part := make([]byte, 64<<10) // once: it is the sender's memory
 	heap := peakHeap(t, func() {
-		for range sent / (64 << 10) {
-			a.send(make([]byte, 64<<10))
+		for range sent / len(part) {
+			a.send(part)
 		}
 		eventually(t, "all is read", func() bool { return f.Snapshot().of("enormous").Bytes == sent+prefixSize })
 	})
@@ -322,6 +325,7 @@ func TestRates(t *testing.T) {
 	} {
 		t.Run(reason.String(), func(t *testing.T) {
 			sink := newRecord()
+			began := time.Now()
 			f := forward(t, sink, opts)
 			const n = 30 // the limit on open connections
 			for i := range n {
@@ -331,7 +335,8 @@ func TestRates(t *testing.T) {
 				eventually(t, "the end", func() bool { return len(sink.ended("greedy")) == i+1 })
 			}
 			c := f.Snapshot().of("greedy")
-			if c.total() != n || c.Lost[reason] != n-c.Delivered || c.Delivered < 10 || c.Delivered > n/2 {
+			share := 11 + uint64(time.Since(began)/time.Second)
+			if c.total() != n || c.Lost[reason] != n-c.Delivered || c.Delivered < 10 || c.Delivered > share {
 				t.Errorf("%+v", c)
 			}
 			other := connect(t, f, pod("other"))
@@ -354,6 +359,7 @@ func (l *laborious) Span(conn ConnInfo, span *span.Span) {
 // another loses nothing.
 func TestCPU(t *testing.T) {
 	sink := new(laborious)
+	began := time.Now()
 	f := forward(t, sink, Limits{CPUPercent: 1, CPUBurst: 20 * time.Millisecond})
 	a, other := connect(t, f, pod("laborious")), connect(t, f, pod("other"))
 	b := sampleFrame(t)
@@ -369,7 +375,9 @@ func TestCPU(t *testing.T) {
 	other.send(b)
 	eventually(t, "the other's span", func() bool { return f.Snapshot().of("other").Delivered == 1 })
 	c := f.Snapshot().of("laborious")
-	if c.Delivered < 10 || c.Delivered > n/2 || c.Lost[losses.CPU] != n-c.Delivered {
+	// 20 ms at once and 1 % of the time; a span that changes its thread is charged less.
+	share := 50 + uint64(time.Since(began)/(100*time.Millisecond))
+	if c.Delivered < 10 || c.Delivered > share || c.Lost[losses.CPU] != n-c.Delivered {
 		t.Errorf("%+v", c)
 	}
 	if !a.isOpen() {
@@ -425,11 +433,16 @@ func TestTooMany(t *testing.T) {
 		a.Close()
 	}
 	eventually(t, "all have ended", func() bool { return f.Snapshot().Connections == 0 })
-	f.mu.Lock()
-	for _, s := range f.sandboxes {
-		s.idle = s.idle.Add(-2 * linger)
-	}
-	f.mu.Unlock()
+	eventually(t, "nothing is left to deliver", func() bool {
+		f.mu.Lock()
+		defer f.mu.Unlock()
+		over := true
+		for _, s := range f.sandboxes {
+			s.idle = time.Now().Add(-2 * linger)
+			over = over && s.forgettable()
+		}
+		return over
+	})
 	eventually(t, "there is room", func() bool {
 		a := connect(t, f, pod("new"))
 		return a.isOpen()
@@ -477,6 +490,59 @@ func TestClose(t *testing.T) {
 	}
 }
 
+// TestCloseWaits: an agent has Silence to say its last words.
+func TestCloseWaits(t *testing.T) {
+	sink := newRecord()
+	f := New(Options{Sink: sink, Silence: time.Minute})
+	a := connect(t, f, pod("late"))
+	closed := make(chan error)
+	go func() { closed <- f.Close(context.Background()) }()
+	<-f.closing
+	time.Sleep(200 * time.Millisecond) // more than the default
+	a.send(captured.Frames(t, captureOld))
+	a.Close()
+	if err := <-closed; err != nil {
+		t.Error(err)
+	}
+	if got := sink.count("late"); got != spansOld {
+		t.Errorf("%d spans of %d", got, spansOld)
+	}
+}
+
+// lateRead is a connection whose first read does not get a processor until the deadline has
+// passed.
+type lateRead struct {
+	*net.UnixConn
+	later bool
+}
+
+func (c *lateRead) Read(b []byte) (int, error) {
+	if !c.later {
+		c.later = true
+		return 0, os.ErrDeadlineExceeded
+	}
+	return c.UnixConn.Read(b)
+}
+
+// TestCloseReadsWhatIsThere: what has come before Close is delivered, however late the process
+// gets to read it.
+func TestCloseReadsWhatIsThere(t *testing.T) {
+	sink := newRecord()
+	f := New(Options{Sink: sink})
+	vm, ours := pair(t)
+	defer vm.Close()
+	if _, err := vm.Write(captured.Frames(t, captureOld)); err != nil {
+		t.Fatal(err)
+	}
+	f.Take(&lateRead{UnixConn: ours}, pod("p"))
+	if err := closeForwarder(f); err != nil {
+		t.Error(err)
+	}
+	if got := sink.count("p"); got != spansOld {
+		t.Errorf("%d spans of %d", got, spansOld)
+	}
+}
+
 // TestCloseInTime: neither a flood nor a stalled sink delays Close, and losses are counted.
 func TestCloseInTime(t *testing.T) {
 	t.Run("flood", func(t *testing.T) {
@@ -509,13 +575,20 @@ func TestCloseInTime(t *testing.T) {
 		a.send(captured.Frames(t, captureOld))
 		other := connect(t, f, pod("other"))
 		other.send(captured.Frames(t, captureOld))
-		ctx, cancel := context.WithTimeout(context.Background(), 200*time.Millisecond)
+		ctx, cancel := context.WithCancel(context.Background())
 		defer cancel()
-		if err := f.Close(ctx); !errors.Is(err, context.DeadlineExceeded) {
+		closed := make(chan error)
+		go func() { closed <- f.Close(ctx) }()
+		eventually(t, "the stalled one's spans are read", func() bool { return f.Snapshot().of("stalled").total() == spansOld })
+		eventually(t, "the other's spans", func() bool { return sink.count("other") == spansOld })
+		eventually(t, "the sink to have one of the stalled one's", func() bool {
+			sink.mu.Lock()
+			defer sink.mu.Unlock()
+			return sink.busy[pod("stalled")]
+		})
+		cancel()
+		if err := <-closed; !errors.Is(err, context.Canceled) {
 			t.Errorf("Close: %v", err)
-		}
-		if got := sink.count("other"); got != spansOld {
-			t.Errorf("the other's: %d spans of %d", got, spansOld)
 		}
 		resume()
 		eventually(t, "the rest is counted", func() bool {

@@ -16,6 +16,7 @@ import (
 	"github.com/shimtrace/shimtrace/internal/forwarder/captured"
 	"github.com/shimtrace/shimtrace/internal/forwarder/listen"
 	"github.com/shimtrace/shimtrace/internal/forwarder/span"
+	"github.com/shimtrace/shimtrace/internal/host"
 	"github.com/shimtrace/shimtrace/internal/testkit"
 )
 
@@ -32,7 +33,7 @@ const (
 	spansPod       = 168
 	spansPodRS     = 122
 	spansOld       = 60
-	patience       = 20 * time.Second
+	patience       = testkit.Patience
 	prefixSize     = 8
 	oversizedFrame = 1 << 63
 )
@@ -66,6 +67,15 @@ func connect(tb testing.TB, f *Forwarder, from listen.Origin) peer {
 // Connect gives the Forwarder a connection, and returns the VM's end.
 func Connect(tb testing.TB, f *Forwarder, from listen.Origin) *net.UnixConn {
 	tb.Helper()
+	vm, ours := pair(tb)
+	f.Take(ours, from)
+	tb.Cleanup(func() { vm.Close() })
+	return vm
+}
+
+// pair returns both ends of a connection.
+func pair(tb testing.TB) (a, b *net.UnixConn) {
+	tb.Helper()
 	fds, err := unix.Socketpair(unix.AF_UNIX, unix.SOCK_STREAM|unix.SOCK_CLOEXEC, 0)
 	if err != nil {
 		tb.Fatal(err)
@@ -80,9 +90,7 @@ func Connect(tb testing.TB, f *Forwarder, from listen.Origin) *net.UnixConn {
 		}
 		ends[i] = c.(*net.UnixConn)
 	}
-	f.Take(ends[0], from)
-	tb.Cleanup(func() { ends[1].Close() })
-	return ends[1]
+	return ends[0], ends[1]
 }
 
 func pod(name string) listen.Origin { return listen.Origin{Sandbox: name} }
@@ -101,12 +109,9 @@ func Send(tb testing.TB, conn *net.UnixConn, b []byte) {
 	}
 }
 
-// isOpen reports whether the Forwarder has not closed the connection.
-func (a peer) isOpen() bool {
-	_ = a.SetReadDeadline(time.Now().Add(time.Millisecond))
-	_, err := a.Read(make([]byte, 1))
-	return os.IsTimeout(err)
-}
+// isOpen reports whether the Forwarder has not closed the connection. Nothing is ever said on
+// it, so that there is something to be read only when it is closed.
+func (a peer) isOpen() bool { return !host.Ready(a.UnixConn) }
 
 // record is a Sink that keeps what it gets.
 type record struct {
@@ -116,20 +121,21 @@ type record struct {
 	conns map[string]ConnInfo // the last
 	hold  map[string]chan struct{}
 	bad   bool // a call came out of turn
-	busy  map[string]bool
+	busy  map[listen.Origin]bool
 }
 
 func newRecord() *record {
 	return &record{
 		spans: make(map[string][]*span.Span), ends: make(map[string][]error),
-		conns: make(map[string]ConnInfo), hold: make(map[string]chan struct{}), busy: make(map[string]bool),
+		conns: make(map[string]ConnInfo), hold: make(map[string]chan struct{}), busy: make(map[listen.Origin]bool),
 	}
 }
 
 func (r *record) enter(conn ConnInfo) {
+	of := listen.Origin{Sandbox: conn.Sandbox, CID: conn.CID}
 	r.mu.Lock()
-	r.bad = r.bad || r.busy[conn.Sandbox]
-	r.busy[conn.Sandbox] = true
+	r.bad = r.bad || r.busy[of]
+	r.busy[of] = true
 	r.conns[conn.Sandbox] = conn
 	hold := r.hold[conn.Sandbox]
 	r.mu.Unlock()
@@ -137,7 +143,7 @@ func (r *record) enter(conn ConnInfo) {
 		<-hold
 	}
 	r.mu.Lock()
-	r.busy[conn.Sandbox] = false
+	r.busy[of] = false
 }
 
 func (r *record) Span(conn ConnInfo, span *span.Span) {

@@ -31,11 +31,14 @@ type Options struct {
 	MaxVMs int
 	// Journal takes the spans.
 	Journal Journal
-	// Held receives the number of waiting spans: the latest sender's at once, and within a
-	// second that of all. Another process may read it. Nil: not reported.
+	// Held receives the number of waiting spans: that of the latest sender at once, and
+	// the sum of all within a second. Another process may read it. Nil: not reported.
 	Held *atomic.Int64
 	// Sink, if set, takes the spans as they arrive, unplaced.
 	Sink Sink
+	// Silence is how long a connection must be silent before Close closes it: its VM may live
+	// on. Default 50 ms.
+	Silence time.Duration
 	// Warn is called for errors, none of which is fatal. Default: none.
 	Warn func(error)
 }
@@ -94,6 +97,7 @@ type Limits struct {
 func (o Options) withDefaults() Options {
 	o.Limits = o.Limits.withDefaults()
 	o.MaxVMs = cmp.Or(o.MaxVMs, 64)
+	o.Silence = cmp.Or(o.Silence, 50*time.Millisecond)
 	if o.Held == nil {
 		o.Held = new(atomic.Int64)
 	}

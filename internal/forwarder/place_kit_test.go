@@ -1,12 +1,11 @@
 package forwarder_test
 
 import (
-	"time"
-
 	"github.com/shimtrace/shimtrace/internal/forwarder"
+	"github.com/shimtrace/shimtrace/internal/testkit"
 )
 
-const patience = 20 * time.Second
+const patience = testkit.Patience
 
 // What the tests in package forwarder have as well.
 var (

@@ -29,6 +29,7 @@ import (
 	"github.com/shimtrace/shimtrace/internal/forwarder/route"
 	"github.com/shimtrace/shimtrace/internal/forwarder/span"
 	"github.com/shimtrace/shimtrace/internal/kata"
+	"github.com/shimtrace/shimtrace/internal/testkit"
 )
 
 // host has what a host has once: the runtimes' endpoint, and the link to the relays.
@@ -124,12 +125,7 @@ func (h *host) relayOf(t *testing.T, s *store, pod *captured.Pod, name string) *
 	}})
 	p.own, p.closed = r.Sandbox(pod.Sandbox), closed
 
-	short, err := os.MkdirTemp("", "vm") // socket paths are short
-	if err != nil {
-		t.Fatal(err)
-	}
-	t.Cleanup(func() { os.RemoveAll(short) })
-	dir := filepath.Join(short, "{sandbox}")
+	dir := filepath.Join(testkit.ShortDir(t), "{sandbox}")
 	vm := strings.ReplaceAll(dir, "{sandbox}", pod.Sandbox)
 	if err := os.Mkdir(vm, 0o700); err != nil {
 		t.Fatal(err)

@@ -5,12 +5,14 @@ import (
 	"fmt"
 	"io"
 	"os"
+	"syscall"
 	"time"
 
 	"github.com/shimtrace/shimtrace/internal/forwarder/agent"
 	"github.com/shimtrace/shimtrace/internal/forwarder/listen"
 	"github.com/shimtrace/shimtrace/internal/forwarder/span"
 	"github.com/shimtrace/shimtrace/internal/handover"
+	"github.com/shimtrace/shimtrace/internal/host"
 	"github.com/shimtrace/shimtrace/internal/losses"
 )
 
@@ -21,6 +23,10 @@ type connection struct {
 	info    ConnInfo
 	end     error // once it ended; nil: between two frames
 	talks   bool  // it has sent spans; for sandbox.deliver
+
+	reader  *agent.Reader
+	decoder *agent.Decoder
+	limits  *Limits // that these two keep to
 
 	// Of the last read, and of the work on what it brought:
 	now   time.Time
@@ -46,10 +52,10 @@ func (c *connection) read() (err error) {
 			err = fmt.Errorf("read agent spans: panic: %v", v)
 		}
 	}()
-	reader := c.reader()
-	decoder := agent.NewDecoder(c.sandbox.wire)
+	c.limits = c.sandbox.limits.Load()
+	c.reader, c.decoder = c.newReader(), agent.NewDecoder(c.limits.Wire)
 	for {
-		payload, err := reader.Next()
+		payload, err := c.reader.Next()
 		switch {
 		case err == io.EOF:
 			return nil
@@ -59,19 +65,18 @@ func (c *connection) read() (err error) {
 			return err
 		}
 		if c.charge(len(payload)) {
-			decoder = c.decode(decoder, payload)
+			c.decode(payload)
 		}
 	}
 }
 
-// decode decodes a payload and queues its span. It returns the decoder to use next: a new one
-// after a panic.
-func (c *connection) decode(d *agent.Decoder, payload []byte) (next *agent.Decoder) {
+// decode decodes a payload and queues its span. After a panic the next one has a new decoder.
+func (c *connection) decode(payload []byte) {
 	s := c.sandbox
 	defer func() {
 		if recover() != nil {
 			s.count.lose(losses.Panic)
-			next = agent.NewDecoder(s.wire)
+			c.decoder = agent.NewDecoder(c.limits.Wire)
 		}
 	}()
 	if c.spare == nil {
@@ -81,17 +86,16 @@ func (c *connection) decode(d *agent.Decoder, payload []byte) (next *agent.Decod
 		c.spare = new(span.Span)
 	}
 	span := c.spare
-	if d.Decode(payload, span) != nil { // which counts failures
-		return d
+	if c.decoder.Decode(payload, span) != nil { // which counts failures
+		return
 	}
 	// The guest chooses how much memory a byte becomes.
 	if more := span.Cost() - len(payload); more > 0 && !s.bytes.AllowN(c.now, more) {
 		s.count.lose(losses.ByteRate)
-		return d
+		return
 	}
 	c.spare = nil
 	s.put(c, span)
-	return d
 }
 
 const (
@@ -122,24 +126,28 @@ func (c *connection) charge(size int) bool {
 	return false
 }
 
-// reader returns the frame reader. Another process can continue it if the connection can be
+// newReader returns the frame reader. Another process can continue it if the connection can be
 // handed over.
-func (c *connection) reader() *agent.Reader {
+func (c *connection) newReader() *agent.Reader {
 	if kept, ok := c.Conn.(*handover.Incoming); ok {
 		kept.Stream().Around(c.before, c.after)
-		return agent.NewStreamReader(kept.Stream(), c.sandbox.wire)
+		return agent.NewStreamReader(kept.Stream(), c.limits.Wire)
 	}
-	return agent.NewReader(c, c.sandbox.wire)
+	return agent.NewReader(c, c.limits.Wire)
 }
 
 // Read implements io.Reader for the frame reader.
 func (c *connection) Read(b []byte) (int, error) {
-	if err := c.before(); err != nil {
-		return 0, err
+	for {
+		if err := c.before(); err != nil {
+			return 0, err
+		}
+		n, err := c.Conn.Read(b[:min(len(b), maxRead)])
+		c.after(n)
+		if conn, ok := c.Conn.(syscall.Conn); !ok || !errors.Is(err, os.ErrDeadlineExceeded) || !host.Ready(conn) {
+			return n, err
+		}
 	}
-	n, err := c.Conn.Read(b[:min(len(b), maxRead)])
-	c.after(n)
-	return n, err
 }
 
 // before charges for the last read's work. Once Close has begun, it sets the deadline for the
@@ -154,8 +162,13 @@ func (c *connection) before() error {
 	}
 }
 
-// after keeps the sandbox to its reading pace.
+// after keeps the sandbox to its reading pace, and the connection to the limits as they are
+// now.
 func (c *connection) after(n int) {
+	if l := c.sandbox.limits.Load(); l != c.limits {
+		c.limits, c.decoder = l, agent.NewDecoder(l.Wire)
+		c.reader.Bound(l.Wire.MaxFrame)
+	}
 	c.sandbox.count.bytes.Add(uint64(n))
 	c.now = time.Now()
 	if n > 0 {
@@ -183,7 +196,7 @@ func (c *connection) closingDeadline() error {
 	case <-c.sandbox.forwarder.abandon:
 		return os.ErrDeadlineExceeded
 	default:
-		return c.SetReadDeadline(time.Now().Add(silence))
+		return c.SetReadDeadline(time.Now().Add(c.sandbox.forwarder.opts.Silence))
 	}
 }
 

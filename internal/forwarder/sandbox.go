@@ -7,7 +7,6 @@ import (
 
 	"golang.org/x/time/rate"
 
-	"github.com/shimtrace/shimtrace/internal/forwarder/agent"
 	"github.com/shimtrace/shimtrace/internal/forwarder/collate"
 	"github.com/shimtrace/shimtrace/internal/forwarder/listen"
 	"github.com/shimtrace/shimtrace/internal/forwarder/span"
@@ -18,7 +17,7 @@ import (
 type sandbox struct {
 	forwarder *Forwarder
 	from      listen.Origin // of its first connection
-	wire      agent.Options
+	limits    atomic.Pointer[Limits]
 	count     counters
 
 	spans *rate.Limiter // decoded ones
@@ -53,7 +52,6 @@ func newSandbox(f *Forwarder, from listen.Origin) *sandbox {
 	s := &sandbox{
 		forwarder: f,
 		from:      from,
-		wire:      o.Wire,
 		spans:     rate.NewLimiter(rate.Limit(o.SpansPerSecond), o.SpanBurst),
 		bytes:     rate.NewLimiter(rate.Limit(o.BytesPerSecond), o.ByteBurst),
 		reads:     rate.NewLimiter(rate.Limit(o.ReadBytesPerSecond), max(o.ReadBytesPerSecond, maxRead)),
@@ -63,14 +61,24 @@ func newSandbox(f *Forwarder, from listen.Origin) *sandbox {
 		idle:      time.Now(),
 	}
 	s.count.wire.Losses = losses.New(f.losses)
-	s.wire.Counters = &s.count.wire
+	s.keepTo(o.Limits)
 	return s
+}
+
+// keepTo has the sandbox keep to limits from now on.
+func (s *sandbox) keepTo(l Limits) {
+	l.Wire.Counters = &s.count.wire
+	s.limits.Store(&l)
+	s.spans.SetLimit(rate.Limit(l.SpansPerSecond))
+	s.spans.SetBurst(l.SpanBurst)
+	s.bytes.SetLimit(rate.Limit(l.BytesPerSecond))
+	s.bytes.SetBurst(l.ByteBurst)
 }
 
 // put queues a span unless the queue is full.
 func (s *sandbox) put(c *connection, span *span.Span) {
 	size := int64(span.Cost())
-	if s.queuedBytes.Add(size) <= int64(s.forwarder.opts.QueuedBytes) {
+	if s.queuedBytes.Add(size) <= int64(s.limits.Load().QueuedBytes) {
 		s.queued.Add(1)
 		select {
 		case s.queue <- item{c, span}:
@@ -186,8 +194,8 @@ func (s *sandbox) forgettable() bool {
 	return len(s.open) == 0 && s.collator.Load() == nil && time.Since(s.idle) > linger && s.queued.Load() == 0 && len(s.queue) == 0
 }
 
-// Limits on opening connections; an agent connects once in its life. The end of each places all
-// waiting spans of its VM.
+// Limits on opening connections; an agent connects once in its life. The end of a connection
+// may place all waiting spans of its VM.
 const (
 	connectionRate  = 1 // a second
 	connectionBurst = 32

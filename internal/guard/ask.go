@@ -34,9 +34,9 @@ func Ping(ctx context.Context, dir string) error {
 	return err
 }
 
-// UpgradeRelay has a relay become the program at a path: by ID, as Status has it. It
-// returns how long nobody relayed, at most. With dryRun it is only asked whether that
-// program could go on.
+// UpgradeRelay has the relay with the ID (Status.ID) become the program at a path. It
+// returns how long nobody relayed, at most. With dryRun the program is only asked whether
+// it could go on.
 func UpgradeRelay(ctx context.Context, dir, id, program string, dryRun bool) (pause time.Duration, err error) {
 	self, _, err := ask(ctx, dir, message{Type: typeUpgrade, ID: id, Program: program, DryRun: dryRun})
 	return self.pause, err

@@ -17,6 +17,7 @@ import (
 
 	"github.com/shimtrace/shimtrace/internal/host"
 	"github.com/shimtrace/shimtrace/internal/procevents"
+	"github.com/shimtrace/shimtrace/internal/sleep"
 )
 
 // ClientOptions say who a relay is.
@@ -42,11 +43,13 @@ type ClientOptions struct {
 	// cannot.
 	HandOver func(ctx context.Context) (goOn func(), err error)
 	// Process is told of the processes that Follow asks for, in order; it must not block.
-	// Unrecorded is told, again with each guard, why it will not be. Nil: nobody is.
+	// Unrecorded is told, again by each guard, why Process will not be told of any. Nil:
+	// nobody is.
 	Process    func(procevents.Report)
 	Unrecorded func(why string)
-	// Watching is told, with each guard and when that is gone, that changes of the files of
-	// WatchFiles will be told of, or why not; Changed of each such change. Neither must block. Nil: nobody is.
+	// Watching is told by each guard whether changes of the files of WatchFiles will be
+	// reported: why is empty if so. It is told as well when that guard is gone. Changed is
+	// called for each such change. Neither may block. Nil: nobody is told.
 	Watching func(why string)
 	Changed  func()
 	// Logf is told what hinders, once for each cause.
@@ -59,9 +62,9 @@ type Entry struct {
 	Name string
 	Kind Kind
 	Data []byte
-	// Files are at most 8: a listener; two connections and a memory; a connection and a
-	// memory; anything. They are asked for their descriptors again whenever the relay
-	// registers.
+	// Files are at most 8. Depending on Kind they are a listener; two connections and a
+	// memory; a connection and a memory; or anything. They are asked for their descriptors
+	// again whenever the relay registers.
 	Files []syscall.Conn
 }
 
@@ -91,8 +94,9 @@ type Client struct {
 // handOverTime bounds how long a relay may take to stop.
 const handOverTime = 2 * time.Second
 
-// Register has the client register from now on, in the background. It is called once. Of an
-// environment that is too large, only what is known to matter goes along.
+// Register has the client register from now on, in the background; a successor is registered
+// when it returns. It is called once. Of an environment that is too large, only what is known
+// to matter goes along.
 func (c *Client) Register(opts ClientOptions) {
 	if text := strings.Join(opts.Who.Env, ""); len(text) > maxPacket/2 {
 		opts.Who.Env = slices.DeleteFunc(slices.Clone(opts.Who.Env), func(kv string) bool {
@@ -104,14 +108,19 @@ func (c *Client) Register(opts ClientOptions) {
 	if opts.VSOCK != nil {
 		c.Claim(0)
 	}
+	// The guard has what was stored until now: what comes later is to be said after this.
+	var link *net.UnixConn
+	if n := opts.Successor; n != nil && c.register(n.Link) == nil {
+		link = n.Link
+	}
 	go func() {
 		defer close(c.over)
-		c.run(ctx)
+		c.run(ctx, link)
 	}()
 }
 
-// Store gives the guard an entry, in the place of one with the same name. What comes
-// later than this is there for a successor: so it comes before the first byte is read.
+// Store gives the guard an entry, in the place of one with the same name. From then on a
+// successor can go on with it: so Store is called before the first byte is read.
 func (c *Client) Store(e Entry) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
@@ -123,8 +132,8 @@ func (c *Client) Store(e Entry) {
 	c.say(func(fd int) error { return e.send(fd) })
 }
 
-// Remove takes an entry back. Its sockets are shut down, since to close them is not
-// enough while the guard has a copy: so it comes before they are closed.
+// Remove takes an entry back, and shuts its sockets down: to close them is not enough while
+// the guard has a copy. So Remove is called before they are closed.
 func (c *Client) Remove(name string) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
@@ -138,7 +147,7 @@ func (c *Client) Remove(name string) {
 	e.shutDown()
 }
 
-// Claim says that the VM with the CID is the relay's sandbox's.
+// Claim says that the VM with the CID belongs to the relay's sandbox.
 func (c *Client) Claim(cid uint32) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
@@ -203,14 +212,15 @@ const (
 	later = 2 * time.Second
 	// quietFor is how long it takes until a relay says that it has no guard.
 	quietFor = 3 * time.Second
-	// refusedPause is how long a relay waits that the guard does not take.
+	// refusedPause is how long a relay that the guard does not take waits before it tries
+	// again.
 	refusedPause = time.Minute
 )
 
-// run keeps the relay registered.
-func (c *Client) run(ctx context.Context) {
-	if s := c.opts.Successor; s != nil && c.register(s.Link) == nil {
-		c.hear(ctx, s.Link)
+// run keeps the relay registered, at first by the link if there is one.
+func (c *Client) run(ctx context.Context, link *net.UnixConn) {
+	if link != nil {
+		c.hear(ctx, link)
 	}
 	since := time.Now() // it is without a guard
 	for pause := soon; ctx.Err() == nil; {
@@ -236,10 +246,7 @@ func (c *Client) run(ctx context.Context) {
 		if refused || err != nil && ctx.Err() == nil && time.Since(since) > quietFor {
 			c.log(err)
 		}
-		select {
-		case <-ctx.Done():
-		case <-time.After(pause/2 + rand.N(pause)):
-		}
+		sleep.For(ctx, pause/2+rand.N(pause))
 		pause = min(2*pause, later)
 	}
 }
@@ -345,18 +352,16 @@ func (c *Client) hear(ctx context.Context, link *net.UnixConn) error {
 	}
 }
 
-// seldom is how many times as long as Every the pause gets for a relay whose guard others
-// look at.
+// seldom is how many times as long as Every a relay's pause gets while others look at the
+// guard.
 const seldom = 8
 
-// watch has a guard looked at that may hang. Of a host's relays one or two do, and the
-// others wake up rarely.
+// watch looks from time to time whether the guard hangs. Of a host's relays one or two do
+// so, and the others wake up rarely.
 func (c *Client) watch(ctx context.Context) {
 	for pause := c.opts.Every; ; {
-		select {
-		case <-ctx.Done():
+		if !sleep.For(ctx, pause/2+rand.N(pause)) {
 			return
-		case <-time.After(pause/2 + rand.N(pause)):
 		}
 		if c.opts.Watched != nil && c.opts.Watched() {
 			pause = min(2*pause, seldom*c.opts.Every)

@@ -25,10 +25,10 @@ const (
 )
 
 const (
-	// filesPause is how long the kernel's news are left unread after some were read: a file
-	// that is written without end costs no more than that.
+	// filesPause is how long the kernel's events are left unread after some were read, so
+	// that a file that is written to without end does not keep the guard busy.
 	filesPause = 100 * time.Millisecond
-	// filesEvery is between two times that relays are told of changes.
+	// filesEvery is the least time between two reports of changes to relays.
 	filesEvery = 500 * time.Millisecond
 )
 
@@ -50,7 +50,7 @@ type watchedPath struct {
 	path    string
 	relays  map[*relay]struct{}
 	end     *string // where it leads to; nil: that is not known yet
-	made    bool    // a name of it was, since it was followed
+	made    bool    // a name on it was created since it was followed
 	changed bool    // since the relays were told
 	err     error   // why its changes are not seen
 }
@@ -83,7 +83,7 @@ func (s *server) watchFiles(r *relay, paths []string) {
 	}
 }
 
-// watchable returns why a path is none to watch.
+// watchable returns why a path cannot be watched, nil if it can.
 func watchable(path string) error {
 	if !filepath.IsAbs(path) || len(path) > maxPath {
 		return fmt.Errorf("%.100q is not an absolute path of at most %d bytes", path, maxPath)
@@ -133,7 +133,8 @@ func (w *files) walk() {
 	}()
 }
 
-// descriptor returns one for who has directories watched: the loop's own may end meanwhile.
+// descriptor returns a copy of the inotify descriptor for the goroutine that follows paths:
+// the loop may close its own meanwhile.
 func (w *files) descriptor() (int, error) {
 	if w.inotify < 0 {
 		fd, err := unix.InotifyInit1(unix.IN_CLOEXEC | unix.IN_NONBLOCK)
@@ -149,14 +150,14 @@ func (w *files) descriptor() (int, error) {
 	return unix.FcntlInt(uintptr(w.inotify), unix.F_DUPFD_CLOEXEC, 0)
 }
 
-// walked goes on when the paths were followed.
+// walked takes what the paths have led to.
 func (w *files) walked(found map[string]way, failed func(path string) error) {
 	names := make(map[int32]map[string][]*watchedPath)
 	news := false
 	for path, p := range w.paths {
 		way, ok := found[path]
 		if p.err = failed(path); !ok && p.err == nil {
-			continue // it has come meanwhile
+			continue // it was added meanwhile
 		}
 		if p.end != nil && (*p.end != way.end || p.made && way.linked) {
 			p.changed, news = true, true
@@ -210,8 +211,8 @@ type step struct {
 	name string
 }
 
-// follow returns the names by which the kernel comes from a path to its file, as far as they
-// are there, having each directory watched before it is looked into.
+// follow returns the names by which the kernel gets from a path to its file, as far as they
+// exist. It has each directory watched before it looks into it.
 func follow(path string, watch func(dir string) (int32, error)) (w way, err error) {
 	dir, rest := "/", filepath.Clean(path)
 	for links := 0; ; {
@@ -259,7 +260,7 @@ func follow(path string, watch func(dir string) (int32, error)) (w way, err erro
 	}
 }
 
-// read takes the kernel's news.
+// read takes the kernel's events.
 func (w *files) read() {
 	var buf [16 << 10]byte
 	n, err := unix.Read(w.inotify, buf[:])
@@ -320,7 +321,7 @@ func (w *files) concerned(e *unix.InotifyEvent, name string) []*watchedPath {
 	return all
 }
 
-// tell tells the relays whose files have changed, once it is clear where these are now.
+// tell tells the relays whose files have changed, and has the paths followed anew.
 func (w *files) tell() {
 	w.due, w.told = false, time.Now()
 	for _, p := range w.paths {
@@ -337,8 +338,8 @@ func (w *files) tell() {
 	w.walk()
 }
 
-// WatchFiles asks to be told of changes of files (ClientOptions.Changed). On error none is
-// watched.
+// WatchFiles asks to be told of changes of files (ClientOptions.Changed). On error nothing
+// has changed.
 func (c *Client) WatchFiles(paths []string) error {
 	if len(paths) > maxWatched {
 		return fmt.Errorf("%d files to watch, at most %d are", len(paths), maxWatched)

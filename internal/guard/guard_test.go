@@ -8,13 +8,14 @@ import (
 	"os/exec"
 	"path/filepath"
 	"strings"
-	"sync"
+	"sync/atomic"
 	"testing"
 	"time"
 
 	"golang.org/x/sys/unix"
 
 	"github.com/shimtrace/shimtrace/internal/host"
+	"github.com/shimtrace/shimtrace/internal/testkit"
 )
 
 // TestKilled: a relay is killed, again and again. Its connections go on, one that is made
@@ -58,15 +59,15 @@ func TestKilledAtOnce(t *testing.T) {
 // TestHung: a relay that is stopped while bytes wait is replaced; one without is not.
 func TestHung(t *testing.T) {
 	h := newMachine(t)
-	h.guard(nil)
+	h.guard(looksQuickly)
 	socket, p := h.relay("relay")
 	idle, _ := h.relay("idle")
 	call(t, connect(t, idle), "word")
 	c := connect(t, socket)
 	call(t, c, "first")
 	h.registered(socket, func(s Status) bool { return s.Entries == 3 })
-	p.signal(unix.SIGSTOP)
-	time.Sleep(10 * 50 * time.Millisecond)
+	testkit.Stop(t, p.cmd.Process.Pid)
+	time.Sleep(10 * quickly)
 	if s := h.registered(socket, anyStatus); s.Resumed != 0 {
 		t.Error("it was replaced though nothing waited")
 	}
@@ -82,15 +83,14 @@ func TestHung(t *testing.T) {
 // TestDeadlocked: a relay that is not stopped, but does not move, is replaced as well.
 func TestDeadlocked(t *testing.T) {
 	h := newMachine(t)
-	h.guard(nil)
+	h.guard(looksQuickly)
 	socket, _ := h.relay("relay")
 	c, bad := connect(t, socket), connect(t, socket)
 	call(t, c, "first")
 	h.registered(socket, func(s Status) bool { return s.Entries == 4 })
-	_, _ = io.WriteString(bad, "freeze")
-	time.Sleep(20 * time.Millisecond)
+	call(t, bad, "freeze") // it answers that it does
 	_, _ = io.WriteString(c, "read by the one that hangs")
-	time.Sleep(20 * time.Millisecond)
+	eventually(t, "it has read that", func() bool { return unsent(t, c) == 0 })
 	call(t, c, "for the next one")
 	if s := h.registered(socket, func(s Status) bool { return s.Resumed == 1 }); s.Cause != Hung {
 		t.Errorf("resumed since it was %q", s.Cause)
@@ -100,17 +100,17 @@ func TestDeadlocked(t *testing.T) {
 // TestHungListener: connections that nobody accepts are a reason as well.
 func TestHungListener(t *testing.T) {
 	h := newMachine(t)
-	h.guard(nil)
+	h.guard(looksQuickly)
 	socket, p := h.relay("relay")
 	h.registered(socket, anyStatus)
-	p.signal(unix.SIGSTOP)
+	testkit.Stop(t, p.cmd.Process.Pid)
 	call(t, connect(t, socket), "accepted")
 }
 
 // TestSlowPeer: that the other side does not take bytes is none.
 func TestSlowPeer(t *testing.T) {
 	h := newMachine(t)
-	h.guard(nil)
+	h.guard(looksQuickly)
 	socket, _ := h.relay("relay")
 	c := connect(t, socket)
 	_ = c.SetWriteDeadline(time.Now().Add(time.Second))
@@ -119,7 +119,7 @@ func TestSlowPeer(t *testing.T) {
 			break
 		}
 	}
-	time.Sleep(20 * 50 * time.Millisecond)
+	time.Sleep(20 * quickly)
 	if s := h.registered(socket, anyStatus); s.Resumed != 0 {
 		t.Error("it was replaced")
 	}
@@ -217,7 +217,7 @@ func TestSuccessorDies(t *testing.T) {
 // TestSuccessorHangs: one that does not come up is killed and followed by another.
 func TestSuccessorHangs(t *testing.T) {
 	h := newMachine(t)
-	h.guard(func(o *Options) { o.backoff = []time.Duration{0, 0} })
+	h.guard(func(o *Options) { o.backoff, o.comesUp = []time.Duration{0, 0}, 500*time.Millisecond })
 	_, p, c, _ := h.relaying("TEST_NEXT=-hangs")
 	p.signal(unix.SIGKILL)
 	_ = c.SetReadDeadline(time.Now().Add(patience))
@@ -343,10 +343,16 @@ func TestUpgradeRefused(t *testing.T) {
 // TestIdle: a guard without relays ends, and the next relay has another one started.
 func TestIdle(t *testing.T) {
 	h := newMachine(t)
-	ended := make(chan error, 2)
+	ended := make(chan error, 100)
+	var runs atomic.Bool
 	start := func() {
+		if !runs.CompareAndSwap(false, true) {
+			return
+		}
 		go func() {
-			ended <- Run(context.Background(), Options{Dir: h.dir, Logf: h.log.add, idle: 50 * time.Millisecond})
+			err := Run(context.Background(), Options{Dir: h.dir, Logf: h.log.add, idle: 50 * time.Millisecond})
+			ended <- err
+			runs.Store(false)
 		}()
 	}
 	start()
@@ -363,8 +369,14 @@ func TestIdle(t *testing.T) {
 	}
 	wait()
 	c := new(Client)
-	c.Register(ClientOptions{Dir: h.dir, Who: Registration{ID: "x", Program: "/x", Args: []string{"x"}}, Ensure: sync.OnceFunc(start), Logf: h.log.add})
-	eventually(t, "it is guarded", c.Guarded)
+	c.Register(ClientOptions{Dir: h.dir, Who: Registration{ID: "x", Program: "/x", Args: []string{"x"}}, Ensure: start, Logf: h.log.add})
+	eventually(t, "it is guarded", func() bool {
+		_, all, err := Ask(context.Background(), h.dir)
+		return err == nil && len(all) == 1 && all[0].Guarded
+	})
+	for len(ended) > 0 { // one that the relay has not reached in time
+		wait()
+	}
 	time.Sleep(200 * time.Millisecond)
 	if len(ended) > 0 {
 		t.Error("it ends though there is a relay")

@@ -14,10 +14,10 @@ type watch struct {
 	stuck int    // looks at which bytes waited and nothing had moved
 }
 
-// settleTicks is how many looks nothing is said before memory is given back.
+// settleTicks is for how many looks nothing was said before memory is given back.
 const settleTicks = 3
 
-// maxStuck is how many looks, one a second, a relay may leave bytes waiting.
+// maxStuck is for how many looks, one a second, a relay may leave bytes waiting.
 const maxStuck = 5
 
 const proc = host.Proc("/proc")
@@ -118,7 +118,7 @@ func poll(fd int) int16 {
 
 func writable(fd int) bool { return poll(fd)&unix.POLLOUT != 0 }
 
-// unread reports whether bytes wait at a socket. An end that was seen is none.
+// unread reports whether bytes wait at a socket. The end of a connection is not a byte.
 func unread(fd int) bool {
 	n, err := unix.IoctlGetInt(fd, unix.TIOCINQ)
 	return err == nil && n > 0

@@ -16,6 +16,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"github.com/shimtrace/shimtrace/internal/host"
+	"github.com/shimtrace/shimtrace/internal/testkit"
 )
 
 // stranger connects to the guard as anything.
@@ -252,7 +253,7 @@ func TestStoppedGuard(t *testing.T) {
 		t.Fatal(err)
 	}
 	defer null.Close()
-	g.signal(unix.SIGSTOP)
+	testkit.Stop(t, g.cmd.Process.Pid)
 	began := time.Now()
 	for i := 0; c.Guarded() && i < 100000; i++ {
 		c.Store(Entry{Name: fmt.Sprint(i % 100), Files: []syscall.Conn{null}})

@@ -17,7 +17,7 @@ type link struct {
 	fd    int
 	out   []outgoing // what there was no room for
 	relay *relay     // whose it is; nil before it has registered
-	next  *successor // that it is; nil for others
+	next  *successor // the successor that it is of; nil for others
 	asked bool       // it is the operator's tool
 }
 
@@ -30,7 +30,8 @@ type outgoing struct {
 // maxOutgoing bounds what waits for a process that does not read.
 const maxOutgoing = 2 * maxEntries
 
-// newLink watches a descriptor, which it takes over; nil if that cannot be.
+// newLink returns a link for a descriptor, which it takes over; nil if the descriptor
+// cannot be watched.
 func (s *server) newLink(fd int) *link {
 	k := &link{fd: fd}
 	if err := s.watch(fd, unix.EPOLLIN, func(events uint32) { s.ready(k, events) }); err != nil {
@@ -63,7 +64,7 @@ func (s *server) receive(k *link, most int) {
 		case errors.Is(err, unix.EAGAIN):
 			return
 		case err != nil:
-			if !errors.Is(err, io.EOF) && !errors.Is(err, unix.ECONNRESET) {
+			if !errors.Is(err, io.EOF) {
 				s.refuse(k, err)
 			}
 			s.drop(k)
@@ -167,7 +168,8 @@ func (s *server) flush(k *link) {
 	_ = s.watch(k.fd, unix.EPOLLIN, s.watched[k.fd])
 }
 
-// drop ends a link. What its relay has stored stays until that ends, if it is complete.
+// drop ends a link. What its relay has stored stays until the relay ends, if it is
+// complete.
 func (s *server) drop(k *link) {
 	if k.fd < 0 {
 		return

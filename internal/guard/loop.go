@@ -60,8 +60,8 @@ func (l *loop) close(fd int) {
 	unix.Close(fd)
 }
 
-// post has f called in the loop, soon. It may be called by any goroutine; false if the
-// loop is over.
+// post has f called in the loop, soon. It may be called by any goroutine, and returns false
+// if the loop is over.
 func (l *loop) post(f func()) bool {
 	l.mu.Lock()
 	defer l.mu.Unlock()

@@ -20,21 +20,26 @@ import (
 	"go.uber.org/goleak"
 	"golang.org/x/sys/unix"
 
+	"github.com/shimtrace/shimtrace/internal/host"
 	"github.com/shimtrace/shimtrace/internal/testkit"
 )
 
 // roleEnv makes the test binary another program.
 const roleEnv = "SHIMTRACE_TEST_ROLE"
 
-// patience is how long a test waits for what must come.
-const patience = 20 * time.Second
+const (
+	// patience is how long a test waits for what must come.
+	patience = testkit.Patience
+	// quickly is the pause between looks at who hangs, where a test waits for that.
+	quickly = 50 * time.Millisecond
+)
 
 func TestMain(m *testing.M) {
 	switch role := os.Getenv(roleEnv); role {
 	case "":
 	case "guard":
 		dir := os.Args[1]
-		err := Run(context.Background(), Options{Dir: dir, Moved: testMoved, Logf: logTo(os.Stderr), second: 100 * time.Millisecond})
+		err := Run(context.Background(), Options{Dir: dir, Moved: testMoved, Logf: logTo(os.Stderr)})
 		fmt.Fprintln(os.Stderr, err)
 		os.Exit(1)
 	case "other", "impost":
@@ -246,6 +251,7 @@ func (r *dummy) relay(name string, a, b *net.UnixConn, memory *os.File) {
 			}
 			if strings.HasPrefix(string(buf[:n]), "freeze") {
 				r.mu.Lock() // for ever
+				_, _ = from.Write(buf[:n])
 			}
 			r.bump(memory)
 			_, _ = to.Write(buf[:n])
@@ -265,6 +271,15 @@ type machine struct {
 
 func newMachine(t *testing.T) *machine {
 	h := &machine{t: t, dir: shortDir(t), log: &lines{t: t}}
+	t.Cleanup(func() { // successors, too, which live on without their guard
+		eventually(t, "all processes have ended", func() bool {
+			left := testkit.Processes(testkit.With(h.dir))
+			for _, pid := range left {
+				_ = unix.Kill(pid, unix.SIGKILL)
+			}
+			return len(left) == 0
+		})
+	})
 	h.inner = filepath.Join(h.dir, "inner")
 	l, err := net.Listen("unix", h.inner)
 	if err != nil {
@@ -292,18 +307,14 @@ func newMachine(t *testing.T) *machine {
 
 // shortDir is a directory whose sockets' names fit into an address.
 func shortDir(t *testing.T) string {
-	dir, err := os.MkdirTemp("", "guard")
-	if err != nil {
-		t.Fatal(err)
-	}
-	t.Cleanup(func() { os.RemoveAll(dir) })
-	return dir
+	return testkit.ShortDir(t)
 }
 
 // guard runs a guard in this process, until stop.
 func (h *machine) guard(change func(*Options)) (stop func()) {
 	h.t.Helper()
-	opts := Options{Dir: h.dir, Moved: testMoved, Logf: h.log.add, second: 50 * time.Millisecond, Build: "test"}
+	// On a busy machine a successor may take long to come up.
+	opts := Options{Dir: h.dir, Moved: testMoved, Logf: h.log.add, Build: "test", comesUp: patience}
 	if change != nil {
 		change(&opts)
 	}
@@ -323,6 +334,9 @@ func (h *machine) guard(change func(*Options)) (stop func()) {
 	})
 	return stop
 }
+
+// looksQuickly has a guard look often at who hangs.
+func looksQuickly(o *Options) { o.second = quickly }
 
 // relay starts a relay process, and waits until it is registered.
 func (h *machine) relay(name string, env ...string) (socket string, p *child) {
@@ -436,6 +450,19 @@ func call(t *testing.T, c net.Conn, word string) {
 	if _, err := io.ReadFull(c, b); err != nil || string(b) != word {
 		t.Fatalf("%q comes back as %q: %v", word, b, err)
 	}
+}
+
+// unsent returns how many bytes of a connection the other side has not read.
+func unsent(t *testing.T, c net.Conn) (n int) {
+	t.Helper()
+	err := host.Control(c.(*net.UnixConn), func(fd int) (err error) {
+		n, err = unix.IoctlGetInt(fd, unix.TIOCOUTQ)
+		return err
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	return n
 }
 
 func connect(t *testing.T, socket string) net.Conn {

@@ -125,7 +125,8 @@ type Registration struct {
 	// ID is the path of the socket that it relays: no other relay has it.
 	ID string `json:"id"`
 	// Program is the path of the program, where an update would put a new one. Args,
-	// argv[0] included, and Env are those of a successor, which is told descriptor 3.
+	// argv[0] included, and Env are those of a successor, which gets its link as descriptor
+	// 3.
 	Program string   `json:"program"`
 	Args    []string `json:"args"`
 	Env     []string `json:"env,omitempty"`
@@ -166,7 +167,7 @@ const (
 	Upgrade Cause = "upgrade"
 )
 
-// errProtocol is returned for what is no message, or one beyond the bounds.
+// errProtocol is returned for what is not a message, or is one beyond the bounds.
 var errProtocol = errors.New("not a message of the guard's protocol")
 
 // encode returns a message's packet.
@@ -207,7 +208,7 @@ func decode(packet []byte, files int) (m message, err error) {
 	}
 	for _, k := range []Kind{Listener, Relayed, Stream} {
 		if m.Kind == k {
-			m.Kind = k // not a copy of its own
+			m.Kind = k // the constant's memory, not a copy
 		}
 	}
 	return m, nil

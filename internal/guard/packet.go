@@ -30,14 +30,14 @@ func sendPacket(fd int, m message, files ...int) error {
 }
 
 // receivePacket receives a message without waiting: EAGAIN if there is none, io.EOF if
-// there will be none. buf is for its bytes. The descriptors are the caller's, who need
-// not close them if there is an error.
+// there will be none. buf is for its bytes. The caller closes the descriptors; on error
+// there are none.
 func receivePacket(fd int, buf []byte) (m message, files []int, err error) {
 	var oob [64]byte // room for maxFiles, and some more: the kernel closes what is beyond
 	var n, oobn, flags int
 	for {
 		n, oobn, flags, _, err = unix.Recvmsg(fd, buf, oob[:], unix.MSG_DONTWAIT|unix.MSG_CMSG_CLOEXEC)
-		if err != unix.EINTR {
+		if err != unix.EINTR && !host.LastWords(err) {
 			break
 		}
 	}
@@ -62,7 +62,7 @@ func receivePacket(fd int, buf []byte) (m message, files []int, err error) {
 	return m, files, nil
 }
 
-// widen gives a link room for a whole record.
+// widen gives a link room for all that a relay registers.
 func widen(fd int) {
 	const room = 1 << 20
 	if unix.SetsockoptInt(fd, unix.SOL_SOCKET, unix.SO_SNDBUFFORCE, room) != nil {

@@ -13,7 +13,7 @@ import (
 // connection to the relay that has claimed its CID.
 type port struct {
 	fd      int  // 0: not open
-	opening bool // it is, or is about to be
+	opening bool // the port is open, or is about to be
 	waiting []*visitor
 	told    string // what hindered it last
 }
@@ -70,7 +70,7 @@ func (s *server) openPort() {
 	}
 }
 
-// visit accepts VMs.
+// visit accepts connections of VMs.
 func (s *server) visit() {
 	for {
 		fd, from, err := unix.Accept4(s.port.fd, unix.SOCK_CLOEXEC|unix.SOCK_NONBLOCK)
@@ -81,7 +81,7 @@ func (s *server) visit() {
 			s.acceptLater(s.port.fd, s.visit)
 			return
 		case err == nil:
-			s.place(fd, s.cid(from))
+			s.handOn(fd, s.cid(from))
 		}
 	}
 }
@@ -96,8 +96,8 @@ func (s *server) cid(from unix.Sockaddr) uint32 {
 	return 0
 }
 
-// place brings a connection to its relay, or has it wait for a claim.
-func (s *server) place(fd int, cid uint32) {
+// handOn brings a connection to its relay, or has it wait for a claim.
+func (s *server) handOn(fd int, cid uint32) {
 	if r := s.claimant(cid); r != nil && s.handConnection(r, fd, cid) {
 		return
 	}
@@ -123,7 +123,7 @@ func (s *server) place(fd int, cid uint32) {
 	}
 }
 
-// dismiss reports whether a visitor still waits, and no longer has it wait.
+// dismiss ends the waiting of a visitor, and reports whether it was still waiting.
 func (s *server) dismiss(v *visitor) bool {
 	i := slices.Index(s.port.waiting, v)
 	if i < 0 {
@@ -143,8 +143,8 @@ func (s *server) claimant(cid uint32) *relay {
 	return nil
 }
 
-// claim makes a VM a relay's, which is the last one that has claimed it; the CID 0 is
-// that of all that nobody claims.
+// claim makes a VM a relay's: the last relay that claims a VM has it. The CID 0 stands for
+// all VMs that nobody claims.
 func (s *server) claim(r *relay, cid uint32) {
 	if cid == 0 {
 		if r.strays = true; s.port.fd == 0 && !s.port.opening {
@@ -161,7 +161,7 @@ func (s *server) claim(r *relay, cid uint32) {
 	r.claims = append(r.claims, cid)
 	for _, v := range slices.Clone(s.port.waiting) {
 		if v.cid == cid && s.dismiss(v) {
-			s.place(v.fd, v.cid)
+			s.handOn(v.fd, v.cid)
 		}
 	}
 }

@@ -13,12 +13,12 @@ type followed struct {
 	vm    bool   // procevents.Root.VM
 }
 
-// message asks the guard for it.
+// message returns the message that asks the guard to follow the process.
 func (f followed) message() message {
 	return message{Type: typeFollow, PID: f.pid, Start: f.start, VM: f.vm}
 }
 
-// follows has a relay told of the processes below one.
+// follows has a relay told of the processes below the followed one.
 func (s *server) follows(r *relay, f followed) error {
 	if f.pid <= 0 {
 		return errors.New("processes below none cannot be followed")
@@ -45,8 +45,9 @@ func (s *server) unfollow(r *relay) {
 	}
 }
 
-// Follow asks to be told of the processes below one (ClientOptions.Process), in the place
-// of another one's.
+// Follow asks to be told of the processes below a process (ClientOptions.Process), in the
+// place of those below another one. start is its host.Process.Start, vm its
+// procevents.Root.VM.
 func (c *Client) Follow(pid int, start uint64, vm bool) {
 	c.mu.Lock()
 	defer c.mu.Unlock()

@@ -12,7 +12,7 @@ import (
 	"github.com/shimtrace/shimtrace/internal/procevents"
 )
 
-// relay is what the guard knows of one, and holds for it.
+// relay is what the guard knows of a relay, and holds for it.
 type relay struct {
 	who     Registration
 	pid     int
@@ -49,7 +49,8 @@ type entry struct {
 	watch watch
 }
 
-// register takes in a relay, or the successor of one. pidfd is the guard's if keep.
+// register takes in a relay, or the successor of one. If keep is true, the guard has taken
+// over pidfd.
 func (s *server) register(k *link, who Registration, pidfd int) (keep bool, err error) {
 	if k.relay != nil {
 		return false, fmt.Errorf("%w: registered twice", errProtocol)
@@ -127,8 +128,8 @@ func (s *server) forget(r *relay) {
 	}
 }
 
-// leave no longer looks after a process, but for its end: it may be our child. One that
-// lives longer than given is killed; 0: it may.
+// leave no longer looks after a process, but still waits for its end: it may be our child.
+// A process that lives longer than most is killed; 0: it may live on.
 func (s *server) leave(pid, pidfd int, most time.Duration) {
 	var late *time.Timer
 	ended := func(uint32) {
@@ -147,8 +148,9 @@ func (s *server) leave(pid, pidfd int, most time.Duration) {
 	}
 }
 
-// reap takes the status of a process that has ended, if it was our child, as all are
-// whom the guard has started, also before it became another program.
+// reap takes the status of a process that has ended, if it was our child. All processes
+// that the guard has started are, including those that it started before it became another
+// program.
 func reap(pid int) (status unix.WaitStatus) {
 	if got, _ := unix.Wait4(pid, &status, unix.WNOHANG, nil); got != pid {
 		return 0
@@ -157,8 +159,8 @@ func reap(pid int) (status unix.WaitStatus) {
 }
 
 const (
-	// stayTime is how long a successor lives that was not started in vain, killedTime if
-	// somebody has killed it.
+	// stayTime is how long a successor must live not to have been started in vain, and
+	// killedTime how long if somebody has killed it.
 	stayTime   = time.Minute
 	killedTime = 100 * time.Millisecond
 )

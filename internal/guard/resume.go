@@ -57,7 +57,7 @@ func (s *server) follow(r *relay, cause Cause) {
 	})
 }
 
-// start starts a successor. A disk that hangs does not keep the loop.
+// start starts a successor. A disk that hangs does not hold up the loop.
 func (s *server) start(n *successor, program string, cause Cause) {
 	who := n.relay.who
 	go func() {
@@ -68,7 +68,7 @@ func (s *server) start(n *successor, program string, cause Cause) {
 	}()
 }
 
-// process is one that was started.
+// process is a process that the guard has started.
 type process struct{ pid, pidfd, link int }
 
 func (p process) close() {
@@ -76,7 +76,7 @@ func (p process) close() {
 	unix.Close(p.link)
 }
 
-// linkFD is the descriptor of a successor's link, for the successor.
+// linkFD is the descriptor as which a successor has its link.
 const linkFD = 3
 
 func spawn(program string, args, env []string) (p process, err error) {
@@ -145,7 +145,7 @@ func (s *server) expire(n *successor) {
 	if n.late != nil {
 		n.late.Stop()
 	}
-	n.late = s.after(10*s.opts.second, func() {
+	n.late = s.after(s.opts.comesUp, func() {
 		if n.relay.next == n && n.pidfd >= 0 {
 			s.logf(n.relay.who, "sandbox %s: its next relay, process %d, does not come up", n.relay.who.Sandbox, n.pid)
 			_ = unix.PidfdSendSignal(n.pidfd, unix.SIGKILL, nil, 0)
@@ -192,7 +192,7 @@ func (s *server) succeeded(k *link, who Registration) {
 	s.answer(r, nil)
 }
 
-// successorDied is told that one has ended.
+// successorDied is told that a successor has ended.
 func (s *server) successorDied(n *successor, cause Cause) {
 	r := n.relay
 	s.drain(n.link)
@@ -243,7 +243,7 @@ func (s *server) discard(n *successor) {
 	}
 }
 
-// successorSaid hears one that has not registered.
+// successorSaid takes a message from a successor that has not registered.
 func (s *server) successorSaid(k *link, m message) {
 	n := k.next
 	switch m.Type {

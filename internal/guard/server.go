@@ -28,12 +28,12 @@ func socketPath(dir string) string { return filepath.Join(dir, socketName) }
 type Options struct {
 	// Dir is the state directory of the relays, closed to others.
 	Dir string
-	// Moved returns a number, of the memory of a connection, that changes when bytes
-	// were read or written. Nil: nobody is thought to hang.
+	// Moved returns a number for the memory of a connection. The number changes when bytes
+	// are read or written. Nil: no relay is taken to hang.
 	Moved func(memory int) (uint64, error)
 	// VSOCK opens the port where agents connect; nil: nobody accepts there.
 	VSOCK func() (fd int, err error)
-	// Hold is how long a connection waits there, unread, whose CID no relay has claimed,
+	// Hold is how long a connection whose CID no relay has claimed waits there, unread,
 	// before another relay gets it: the agent does not notice. 0: 10 s.
 	Hold time.Duration
 	// CID returns the CID of a peer; nil: of AF_VSOCK.
@@ -54,6 +54,7 @@ type Options struct {
 	Logf func(format string, args ...any)
 
 	second  time.Duration   // between looks at who hangs; tests have shorter ones
+	comesUp time.Duration   // how long a successor may take to come up
 	backoff []time.Duration // before each attempt to follow a relay
 	idle    time.Duration   // without relays, until it ends
 }
@@ -83,6 +84,9 @@ type server struct {
 func Run(ctx context.Context, opts Options) error {
 	if opts.second == 0 {
 		opts.second = time.Second
+	}
+	if opts.comesUp == 0 {
+		opts.comesUp = 10 * opts.second
 	}
 	if opts.backoff == nil {
 		opts.backoff = defaultBackoff
@@ -190,8 +194,8 @@ func (s *server) admit() {
 	}
 }
 
-// acceptLater has a listener rest for which there is no descriptor. It stays ready: without
-// a pause, the loop would spin.
+// acceptLater pauses a listener when there is no descriptor for its next connection. The
+// listener stays ready: without a pause, the loop would spin.
 func (s *server) acceptLater(listener int, accept func()) {
 	_ = s.watch(listener, 0, func(uint32) {})
 	s.after(acceptPause, func() { _ = s.watch(listener, unix.EPOLLIN, func(uint32) { accept() }) })
@@ -200,7 +204,7 @@ func (s *server) acceptLater(listener int, accept func()) {
 const (
 	// maxStrangers bounds the links that have not registered.
 	maxStrangers = 64
-	// registerTime is how long one may take for that.
+	// registerTime is how long a link may take to register.
 	registerTime = 10 * time.Second
 	// acceptPause is how long nobody is accepted when there is no descriptor for it.
 	acceptPause = 100 * time.Millisecond

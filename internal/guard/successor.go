@@ -23,7 +23,8 @@ type Successor struct {
 type Resumption struct {
 	// Entries are what the relay has stored, in that order.
 	Entries []Received
-	// Cause is why it is followed, PID its process, At when it ended, or handed over.
+	// Cause is why the relay is followed, PID its process, At when that ended, or handed
+	// over.
 	Cause Cause
 	PID   int
 	At    time.Time
@@ -41,8 +42,8 @@ type Received struct {
 	Files []*os.File
 }
 
-// Entry is the entry for ClientOptions.Entries, with what its files have become: a file
-// of a socket is closed once it is a connection.
+// Entry returns the entry for Client.Store, with what its files have become: a socket's
+// file is closed once a connection has been made of it.
 func (r Received) Entry(files ...syscall.Conn) Entry {
 	return Entry{Name: r.Name, Kind: r.Kind, Data: r.Data, Files: files}
 }

@@ -82,7 +82,7 @@ func (s *server) replace(program string) error {
 	return s.opts.Replace(program, s.listener, s.port.fd)
 }
 
-// upgrade starts a standby for a relay, and then asks that to hand over.
+// upgrade starts a standby for a relay, and then asks the relay to hand over.
 func (s *server) upgrade(k *link, m message) error {
 	r := s.relays[m.ID]
 	switch {
@@ -97,7 +97,7 @@ func (s *server) upgrade(k *link, m message) error {
 	return nil
 }
 
-// standbyReady goes on when a standby could.
+// standbyReady goes on with an upgrade when the standby says that it could go on.
 func (s *server) standbyReady(n *successor) {
 	r := n.relay
 	switch {
@@ -130,7 +130,7 @@ func (s *server) handedOver(r *relay) {
 	s.tell(n, Upgrade)
 }
 
-// failUpgrade tells who wanted an upgrade that there is none. The relay goes on.
+// failUpgrade tells whoever wanted an upgrade that it has failed. The relay goes on.
 func (s *server) failUpgrade(r *relay, err error) {
 	s.answer(r, err)
 	if n := r.next; n != nil && n.standby && !n.told {
@@ -138,7 +138,7 @@ func (s *server) failUpgrade(r *relay, err error) {
 	}
 }
 
-// answer tells who wanted an upgrade what has become of it.
+// answer tells whoever wanted an upgrade what has become of it.
 func (s *server) answer(r *relay, err error) {
 	if k := r.asker; k != nil {
 		r.asker = nil

@@ -211,7 +211,7 @@ func closed(t *testing.T, vm *net.UnixConn) {
 // TestVSOCKHeld: VMs that nobody claims keep no others waiting, nor take room without end.
 func TestVSOCKHeld(t *testing.T) {
 	s, h := newStand(t), newMachine(t)
-	h.guard(s.options)
+	h.guard(func(o *Options) { s.options(o); o.Hold = time.Hour })
 	k := h.taker("first")
 	for cid := range uint32(maxWaiting + 2) { // two are passed on at once
 		s.dial(t, 100+cid)
@@ -231,7 +231,7 @@ func TestVSOCKHeld(t *testing.T) {
 // room from others.
 func TestVSOCKManyOfOne(t *testing.T) {
 	s, h := newStand(t), newMachine(t)
-	h.guard(s.options)
+	h.guard(func(o *Options) { s.options(o); o.Hold = time.Hour })
 	k := h.taker("first")
 	var all []*net.UnixConn
 	for range 20 {

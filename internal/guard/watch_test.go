@@ -11,7 +11,7 @@ import (
 // again when the others have stopped.
 func TestWatch(t *testing.T) {
 	var mu sync.Mutex
-	var others bool // look at the guard
+	var others, told bool // that others look at the guard
 	var looked, asked int
 	count := func(n *int) int {
 		mu.Lock()
@@ -24,7 +24,7 @@ func TestWatch(t *testing.T) {
 			mu.Lock()
 			defer mu.Unlock()
 			looked++
-			if others {
+			if told {
 				t.Error("it looks beside others")
 			}
 		},
@@ -32,7 +32,8 @@ func TestWatch(t *testing.T) {
 			mu.Lock()
 			defer mu.Unlock()
 			asked++
-			return others
+			told = others
+			return told
 		},
 	}}
 	ctx, stop := context.WithCancel(t.Context())

@@ -2,7 +2,8 @@ package handover
 
 import "net"
 
-// Ahead is a connection of which some bytes have been read already, which are read first.
+// Ahead is a connection from which some bytes have been read already. Read returns these
+// first.
 type Ahead struct {
 	*net.UnixConn
 	Bytes []byte

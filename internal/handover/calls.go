@@ -101,7 +101,7 @@ func (c *Calls) Put(call Call) {
 	e.key.Store(c.keys[at])
 }
 
-// Remove forgets the call of a stream, of which there must have been a Put.
+// Remove forgets the call of a stream, for which there must have been a Put.
 func (c *Calls) Remove(stream uint32) {
 	c.mu.Lock()
 	defer c.mu.Unlock()

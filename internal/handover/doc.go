@@ -12,13 +12,13 @@
 // # The account
 //
 // Bytes are read with recvmmsg and written with sendmmsg, one message at a time, because
-// these store the number of bytes in the header of the message (net/socket.c,
-// do_recvmmsg and __sys_sendmmsg), which lies in the memory. They do so inside the system
-// call, and a process is killed only at its end. So there is no instruction at which
-// bytes have been taken and are not in the account. The number of bytes before shares
-// a word with it and is stored at once, so that nothing else has to be atomic but which
-// of two steps is the current one: a step says where in the stream its writer is, what it
-// is writing, and how much of what was read it stands for.
+// these store the number of bytes in the header of the message (net/socket.c, do_recvmmsg
+// and __sys_sendmmsg), which lies in the memory. They do so inside the system call, and a
+// process is killed only at its end. So there is no instruction at which bytes have been
+// taken and are not in the account. The position before those bytes shares a word with
+// their number, and both are stored at once. So only one more thing has to be atomic: which
+// of two steps is the current one. A step says where in the stream its writer is, what it
+// is writing, and how many of the bytes that were read this stands for.
 //
 // The kernel could fail to store the number if the page were swapped out between two
 // accesses of the same system call while the process is being killed.

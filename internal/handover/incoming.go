@@ -44,7 +44,7 @@ func (c *Incoming) Leave() {
 }
 
 // Close ends the connection, also where another process has its descriptor, and gives the
-// memory back. Nothing is read meanwhile.
+// memory back. Nothing may be read meanwhile.
 func (c *Incoming) Close() error {
 	if c.stopped.Load() {
 		return nil

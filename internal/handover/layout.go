@@ -30,7 +30,7 @@ const (
 
 // header is at the beginning of the memory, followed by the calls at callsOffset and the
 // two buffers at bufferOffset. All integers are the machine's own; those named "address"
-// mean something to the process that stored them only.
+// mean something only to the process that stored them.
 type header struct {
 	magic    [8]byte
 	version  uint32
@@ -92,19 +92,18 @@ type message struct {
 	bytes      [2]uint32 // that the kernel has stored; before that message
 }
 
-// The layout is what other versions rely on, and the kernel.
+// Other versions rely on the layout, and so does the kernel.
 const (
 	_ = -(unsafe.Offsetof(message{}.bytes) ^ 56)
 	_ = uint(callsOffset - unsafe.Sizeof(header{}))
 )
 
-// use has the message carry bytes, which the vectors from first on say, and nothing else.
+// use has the message carry nothing but bytes, those of the vectors from first on.
 func (m *message) use(first *vector) {
 	*m = message{vectors: uint64(uintptr(unsafe.Pointer(first))), count: 1, bytes: m.bytes}
 }
 
-// begin has the account go on from a position, of which nothing is known to have been
-// done then.
+// begin has the account go on from a position, with nothing done yet behind it.
 func (m *message) begin(at uint32) {
 	var word [8]byte
 	binary.NativeEndian.PutUint32(word[4:], at)

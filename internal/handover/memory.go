@@ -22,7 +22,7 @@ const (
 )
 
 // Memory is what of a relayed connection outlives the process. Its methods are safe for
-// concurrent use but for Close.
+// concurrent use, except Close.
 type Memory struct {
 	file  *os.File
 	mem   []byte
@@ -154,7 +154,7 @@ func (m *Memory) stream(d Direction, from source, to sink) (*Stream, error) {
 }
 
 // Progress returns a number that changes whenever bytes of the connection are read or
-// written. It is for who has the descriptor of a memory and does not map it.
+// written. It is for a process that has the descriptor of a memory and does not map it.
 func Progress(fd int) (uint64, error) {
 	var h header
 	b := unsafe.Slice((*byte)(unsafe.Pointer(&h)), unsafe.Sizeof(h))

@@ -17,6 +17,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"github.com/shimtrace/shimtrace/internal/host"
+	"github.com/shimtrace/shimtrace/internal/testkit"
 )
 
 func socketpair(tb testing.TB) (a, b *net.UnixConn) {
@@ -75,6 +76,27 @@ func (r *relayed) reopen(tb testing.TB) {
 		tb.Fatal(err)
 	}
 	r.use(tb)
+}
+
+// TestLateRead: what has come is read also after the deadline, which says nothing if the
+// process had no processor meanwhile.
+func TestLateRead(t *testing.T) {
+	r := newRelayed(t)
+	if _, err := r.in.Write([]byte("in time")); err != nil {
+		t.Fatal(err)
+	}
+	kept, err := Receive(r.from, r.memory, func() {})
+	if err != nil {
+		t.Fatal(err)
+	}
+	_ = r.from.SetReadDeadline(time.Unix(1, 0))
+	if got, err := kept.Stream().Next(); err != nil || string(got) != "in time" {
+		t.Errorf("%q, %v", got, err)
+	}
+	kept.Stream().Discard(len("in time"), Mark{})
+	if got, err := kept.Stream().Next(); !errors.Is(err, os.ErrDeadlineExceeded) {
+		t.Errorf("nothing is there, but %q, %v", got, err)
+	}
 }
 
 // TestReopen: what was read and not taken is there, wherever the one before stopped.
@@ -278,11 +300,16 @@ func TestPagesComeAndGo(t *testing.T) {
 		t.Errorf("%d bytes lie in %d", maxPeek, got)
 	}
 	r.Discard(maxPeek, Mark{})
+	peeked := make(chan error, 1)
 	go func() {
-		time.Sleep(idleTime + idleTime/4)
-		_, _ = r.in.Write([]byte("x"))
+		_, err := r.Peek(1)
+		peeked <- err
 	}()
-	if _, err := r.Peek(1); err != nil {
+	testkit.Until(t, "the pages of a large frame are given back", func() bool { return pages(t, r.memory.File()) <= 2*pageSize })
+	if _, err := r.in.Write([]byte("x")); err != nil {
+		t.Fatal(err)
+	}
+	if err := <-peeked; err != nil {
 		t.Fatal(err)
 	}
 	idle("after a large frame", 2*pageSize)

@@ -70,6 +70,9 @@ func (c *shared) read(s *Stream, n int) (int, error) {
 			c.giveBack(s.w)
 			continue
 		}
+		if errors.Is(err, os.ErrDeadlineExceeded) && c.late() {
+			err = nil
+		}
 		if err == nil {
 			err = c.err
 		}
@@ -79,8 +82,15 @@ func (c *shared) read(s *Stream, n int) (int, error) {
 	}
 }
 
-// receive takes what is there. The system tells of a connection's error before it gives
-// what came before it (do_recvmmsg), and once only: it is told after that.
+// late takes what is there although the deadline has passed, and reports whether there was
+// anything: the deadline may have passed while the process had no processor.
+func (c *shared) late() bool {
+	return c.from.Control(func(fd uintptr) { c.err = c.receive(fd) }) == nil && c.err != syscall.EAGAIN
+}
+
+// receive takes what is there. The system reports a connection's error before it gives the
+// bytes that came before the error (do_recvmmsg), and only once. receive reports the error
+// after those bytes.
 func (c *shared) receive(fd uintptr) error {
 	m := &c.account.read
 	before := m.done()
@@ -106,15 +116,17 @@ func (c *shared) receive(fd uintptr) error {
 	}
 }
 
-// arm has the next read that waits end after a while if there are pages to give back. What
-// is only read comes seldom and a lot at once: there they are given back when it has come.
+// arm has the next read that waits end after a while if there are pages to give back. A
+// stream that is only read gets much at once, and seldom: its pages are given back when all
+// of that has been taken.
 func (c *shared) arm() {
 	if c.sink != nil && c.used > pageSize && !c.armed {
 		c.armed = c.source.SetReadDeadline(time.Now().Add(idleTime)) == nil
 	}
 }
 
-// giveBack gives back the pages behind the first, of a buffer that is used up to there.
+// giveBack gives back the pages of the buffer behind the first used bytes, but never the
+// first page.
 func (c *shared) giveBack(used int) {
 	from := max(pageSize, (used+pageSize-1)&^(pageSize-1))
 	if to := min((c.used+pageSize-1)&^(pageSize-1), len(c.buffer)); from < to && punch(c.buffer[from:to]) == nil {
@@ -122,8 +134,9 @@ func (c *shared) giveBack(used int) {
 	}
 }
 
-// makeRoom moves what is buffered to the buffer's beginning if n bytes do not fit where
-// it is. It never lies on itself, so that it is whole at either place.
+// makeRoom moves what is buffered to the buffer's beginning if n bytes do not fit where it
+// is. The two places never overlap, so that the bytes are whole in the old one until the
+// account names the new one.
 func (c *shared) makeRoom(s *Stream, n int) {
 	have := s.w - s.r
 	if s.r+n <= largeBuffer || have > s.r {
@@ -134,7 +147,8 @@ func (c *shared) makeRoom(s *Stream, n int) {
 	s.r, s.w = 0, have
 }
 
-// rewind begins with the buffer anew, all of which has been taken.
+// rewind goes back to the buffer's beginning, when all that was in the buffer has been
+// taken.
 func (c *shared) rewind() { atomic.StoreUint64(&c.account.origin, c.account.step().at) }
 
 // discard takes n bytes.
@@ -149,7 +163,7 @@ func (c *shared) write(s *Stream, n, total int, parts [][]byte) error {
 	now, next := c.account.step(), c.account.other()
 	next.at, next.bytes, next.mark = now.at, uint32(n), now.mark
 	next.write.begin(0)
-	if !c.place(s, next, parts) {
+	if !c.locate(next, parts) {
 		// Too many to be kept where they are, or not of the buffer.
 		free := s.w
 		for _, p := range parts {
@@ -164,7 +178,7 @@ func (c *shared) write(s *Stream, n, total int, parts [][]byte) error {
 		for _, p := range parts {
 			joined = append(joined, p...)
 		}
-		c.place(s, next, [][]byte{joined})
+		c.locate(next, [][]byte{joined})
 	}
 	c.account.flip()
 	return c.send()
@@ -172,9 +186,9 @@ func (c *shared) write(s *Stream, n, total int, parts [][]byte) error {
 
 var errNoRoom = errors.New("more than a stream has room for")
 
-// place puts down where the parts are, and reports whether all of them are in the
+// locate puts down where the parts are, and reports whether all of them are in the
 // buffer.
-func (c *shared) place(s *Stream, next *step, parts [][]byte) bool {
+func (c *shared) locate(next *step, parts [][]byte) bool {
 	next.parts = 0
 	for _, p := range parts {
 		if len(p) == 0 {

@@ -42,8 +42,8 @@ type Stream struct {
 	joined []byte
 }
 
-// NewStream returns the stream of what from says, to be written to to. Its buffer grows
-// with what has arrived, and is on the heap.
+// NewStream returns the stream of what is read from from, to be written to to. Its buffer
+// grows with what has arrived, and is on the heap.
 func NewStream(from io.Reader, to io.Writer) *Stream {
 	small := smallBuffers.Get().(*[smallBuffer]byte)
 	return &Stream{from: from, to: to, small: small, buf: small[:]}
@@ -150,8 +150,8 @@ func (s *Stream) grow(n int) {
 	s.buf = bigger
 }
 
-// shrink goes back to the small buffer. A stream that is only read keeps a larger one than
-// is shared until a frame needs less.
+// shrink goes back to the small buffer. A stream that is only read keeps a buffer larger
+// than the shared ones until a frame needs less.
 func (s *Stream) shrink() {
 	if s.spare = nil; s.to == nil && len(s.buf) > largeBuffer {
 		s.spare = s.buf
@@ -182,8 +182,8 @@ func (s *Stream) Discard(n int, m Mark) {
 	}
 }
 
-// Free returns room, of length 0, to which the parts of a write are appended that are not
-// buffered; it is valid until something is read. On the heap that is b's.
+// Free returns room, of length 0, to which those parts of a write are appended that are not
+// buffered bytes. It is valid until something is read. On the heap it is the room of b.
 func (s *Stream) Free(b []byte) []byte {
 	if s.shared != nil {
 		return s.buf[s.w:s.w]
@@ -218,9 +218,9 @@ func (s *Stream) Write(n int, parts ...[]byte) error {
 	return err
 }
 
-// Unfinished returns how many buffered bytes a write stood for that another process has
-// begun and not discarded, 0 if there is none. It may have been written in part, or
-// wholly; Finish writes the rest.
+// Unfinished returns for how many buffered bytes a write stands that another process has
+// begun and whose bytes it has not discarded, 0 if there is none. The write may have been
+// done in part, or wholly; Finish writes the rest.
 func (s *Stream) Unfinished() int {
 	if s.shared == nil {
 		return 0
@@ -239,8 +239,8 @@ var ErrStopped = errors.New("the stream was stopped")
 // goroutine.
 func (s *Stream) Stop() { s.shared.stop() }
 
-// Preload puts bytes behind the buffered ones that somebody else has read of the
-// connection of a memory. There may be 1 MiB of them.
+// Preload puts bytes behind the buffered ones: those that somebody else has read from the
+// connection. It is for the streams of a memory. There may be 1 MiB of them.
 func (s *Stream) Preload(b []byte) {
 	n := copy(s.buf[s.w:], b)
 	s.w += n

@@ -21,7 +21,8 @@ func create(size int64) (*os.File, error) {
 	return host.Memory("shimtrace-relay", size, unix.F_SEAL_SHRINK|unix.F_SEAL_GROW|unix.F_SEAL_SEAL)
 }
 
-// sized reports why a file is not one of memory whose size is the given for good.
+// sized returns why a file is not one in memory that has the given size for good, nil if it
+// is.
 func sized(f *os.File, size int64) error {
 	if bits.UintSize != 64 {
 		return errors.ErrUnsupported
@@ -43,7 +44,7 @@ func sized(f *os.File, size int64) error {
 func mapFile(f *os.File, size int) ([]byte, error) {
 	mem, err := unix.Mmap(int(f.Fd()), 0, size, unix.PROT_READ|unix.PROT_WRITE, unix.MAP_SHARED)
 	if err == nil {
-		_ = unix.Madvise(mem, unix.MADV_NOHUGEPAGE) // of which one would be 2 MiB for a few bytes
+		_ = unix.Madvise(mem, unix.MADV_NOHUGEPAGE) // a huge page would be 2 MiB for a few bytes
 	}
 	return mem, os.NewSyscallError("mmap", err)
 }

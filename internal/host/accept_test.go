@@ -5,8 +5,10 @@ import (
 	"errors"
 	"net"
 	"os"
+	"path/filepath"
 	"syscall"
 	"testing"
+	"time"
 )
 
 // TestAcceptAll: failures are reported and survived, connections are handed on, and the end
@@ -45,5 +47,36 @@ func TestAcceptAll(t *testing.T) {
 				t.Errorf("%v after %d accepts, %d connections and %d reports", err, calls, taken, told)
 			}
 		})
+	}
+}
+
+// TestLingering: who waits when the deadline has passed is accepted, and nobody is waited for.
+func TestLingering(t *testing.T) {
+	path := filepath.Join(t.TempDir(), "s")
+	l, err := net.ListenUnix("unix", &net.UnixAddr{Name: path, Net: "unix"})
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer l.Close()
+	for range 3 {
+		client, err := net.Dial("unix", path)
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer client.Close()
+	}
+	if err := l.SetDeadline(time.Unix(1, 0)); err != nil {
+		t.Fatal(err)
+	}
+	accept := Lingering(l)
+	for n := range 3 {
+		conn, err := accept()
+		if err != nil {
+			t.Fatalf("client %d: %v", n, err)
+		}
+		conn.Close()
+	}
+	if _, err := accept(); !errors.Is(err, os.ErrDeadlineExceeded) {
+		t.Errorf("nobody waits, but: %v", err)
 	}
 }

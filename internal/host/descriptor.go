@@ -62,6 +62,18 @@ func Control(c syscall.Conn, f func(fd int) error) error {
 	return ferr
 }
 
+// Ready reports whether something can be read or accepted at once. It is for who has waited
+// until a deadline: the deadline may have passed while the process had no processor, and what
+// came before is still there.
+func Ready(c syscall.Conn) (ready bool) {
+	_ = Control(c, func(fd int) error {
+		n, err := unix.Poll([]unix.PollFd{{Fd: int32(fd), Events: unix.POLLIN}}, 0)
+		ready = err == nil && n > 0
+		return err
+	})
+	return ready
+}
+
 // ShutDown shuts a socket down, whatever processes have it open.
 func ShutDown(c syscall.Conn) error {
 	return Control(c, func(fd int) error { return unix.Shutdown(fd, unix.SHUT_RDWR) })
@@ -74,6 +86,9 @@ func ShutDown(c syscall.Conn) error {
 func Receive(conn *net.UnixConn, data []byte, most int) (n int, files []*os.File, err error) {
 	rights := make([]byte, unix.CmsgSpace(4*max(most, 1)))
 	n, rightsN, flags, _, err := conn.ReadMsgUnix(data, rights) // with MSG_CMSG_CLOEXEC
+	if LastWords(err) {
+		n, rightsN, flags, _, err = conn.ReadMsgUnix(data, rights)
+	}
 	if err != nil {
 		return 0, nil, err
 	}
@@ -100,6 +115,11 @@ func Receive(conn *net.UnixConn, data []byte, most int) (n int, files []*os.File
 	}
 	return n, files, nil
 }
+
+// LastWords reports whether err says that the other end of a socket of packets was closed
+// before it had read everything. Linux says so once, before what that end had sent, which
+// can still be read (unix(7), SOCK_SEQPACKET; net/unix/af_unix.c, unix_release_sock).
+func LastWords(err error) bool { return errors.Is(err, unix.ECONNRESET) }
 
 // Descriptors returns the descriptors in control messages from recvmsg(2), with its
 // flags. If some are missing it returns an error and none.

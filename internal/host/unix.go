@@ -62,6 +62,26 @@ func DialUnix(ctx context.Context, network, path string) (*net.UnixConn, error) 
 	return conn.(*net.UnixConn), nil
 }
 
+// ConnectUnix returns why nobody could connect to the socket at a path of any length, nil if
+// somebody could: nothing is said on that connection. It never waits: unix.EAGAIN says that
+// too many are waiting already.
+func ConnectUnix(path string) error {
+	name, release, err := shortName(path)
+	if err != nil {
+		return fmt.Errorf("connect to %s: %w", path, err)
+	}
+	defer release()
+	fd, err := unix.Socket(unix.AF_UNIX, unix.SOCK_STREAM|unix.SOCK_CLOEXEC|unix.SOCK_NONBLOCK, 0)
+	if err != nil {
+		return fmt.Errorf("connect to %s: %w", path, err)
+	}
+	defer unix.Close(fd)
+	if err := unix.Connect(fd, &unix.SockaddrUnix{Name: name}); err != nil {
+		return fmt.Errorf("connect to %s: %w", path, err)
+	}
+	return nil
+}
+
 // shortName returns a name for path that fits into a socket address. It is valid until
 // release.
 func shortName(path string) (name string, release func(), err error) {

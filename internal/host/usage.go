@@ -13,8 +13,8 @@ type Usage struct {
 	Start uint64
 	// CPU is the processor time of all its threads, without its children's.
 	CPU time.Duration
-	// MajorFaults are pages that had to be read from disk, its children's included that it
-	// has waited for.
+	// MajorFaults are pages that had to be read from disk, including those of children that
+	// it has waited for.
 	MajorFaults int64
 }
 

@@ -15,7 +15,7 @@ import (
 
 // Containerd says what to do with containerd.
 type Containerd struct {
-	// Config is its configuration; empty: all at the known places.
+	// Config is its configuration; empty: all at the known locations.
 	Config string
 	// Address is its socket; empty: as the configuration says.
 	Address string
@@ -58,7 +58,7 @@ func (in *installer) findContainerd() error {
 	return nil
 }
 
-// writes reports whether the file to edit of a configuration is written.
+// writes reports whether install itself writes to the file in which c is to be changed.
 func (in *installer) writes(c containerdconf.Config) bool {
 	return in.opts.Containerd != nil && !c.ByHand
 }
@@ -102,7 +102,8 @@ func (in *installer) planFilesRemoval() ([]containerdconf.Change, error) {
 const restartTime = time.Minute
 
 // restart restarts containerd if that was asked for and something has changed, and waits
-// until it has loaded the handlers. If it does not, everything is as before.
+// until it has loaded the handlers. If it does not load them, the configuration is put back
+// as it was, and containerd restarted again.
 func (in *installer) restart(ctx context.Context, changes []containerdconf.Change) (bool, error) {
 	o := in.opts.Containerd
 	changed := slices.ContainsFunc(changes, func(c containerdconf.Change) bool { return c.Action != containerdconf.Keep })

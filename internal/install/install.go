@@ -131,7 +131,7 @@ func (in *installer) uninstall(ctx context.Context, kata *kataSetUp) error {
 	switch {
 	case len(steps)+len(changes)+len(files) > 0:
 	case kata.on:
-		return console.NothingFound("no drop-in of shimtrace is beside Kata's configurations in %s; --kata-config names one", kata.places())
+		return console.NothingFound("no drop-in of shimtrace is beside Kata's configurations in %s; --kata-config names one", kata.locations())
 	default:
 		return console.NothingFound("nothing of shimtrace is installed in %s; --bindir names another directory", in.opts.BinDir)
 	}

@@ -34,7 +34,7 @@ type kataSetUp struct {
 // Kata says which of its tracing to turn on.
 type Kata struct {
 	Agent, Runtime bool
-	// Files are its configurations; none: all at the known places.
+	// Files are its configurations; none: all at the known locations.
 	Files []string
 }
 
@@ -104,10 +104,10 @@ func joinNames(names []shimname.Name) string {
 	return strings.Join(texts, ", ")
 }
 
-func (k *kataSetUp) places() string { return strings.Join(kataconfig.Places(k.root), ", ") }
+func (k *kataSetUp) locations() string { return strings.Join(kataconfig.Locations(k.root), ", ") }
 
 // find finds the configurations: those named, else those of the inner shims, else all
-// at the known places and in containerd's handlers.
+// at the known locations and in containerd's handlers.
 func (k *kataSetUp) find(inners []shimname.Name, containerd []containerdconf.Config) error {
 	if !k.on {
 		return nil
@@ -128,7 +128,7 @@ func (k *kataSetUp) find(inners []shimname.Name, containerd []containerdconf.Con
 		}
 	}
 	if len(all) == 0 {
-		return console.NothingFound("no configuration of Kata is in %s; --kata-config names one", k.places())
+		return console.NothingFound("no configuration of Kata is in %s; --kata-config names one", k.locations())
 	}
 	if k.configs = all; len(inners) == 0 {
 		return nil
@@ -145,7 +145,7 @@ func (k *kataSetUp) find(inners []shimname.Name, containerd []containerdconf.Con
 			}
 		}
 		if len(k.configs) == n {
-			return console.NothingFound("no configuration of %s (configuration%s.toml) is in %s; --kata-config names one", inner, strings.TrimPrefix(inner.Inner, "kata"), k.places())
+			return console.NothingFound("no configuration of %s (configuration%s.toml) is in %s; --kata-config names one", inner, strings.TrimPrefix(inner.Inner, "kata"), k.locations())
 		}
 	}
 	return nil
@@ -188,8 +188,8 @@ func (k *kataSetUp) withInners(inners []shimname.Name) []shimname.Name {
 	return slices.Compact(inners)
 }
 
-// of returns an inner shim's configuration and program, as paths for when the root is
-// "/"; empty if unknown.
+// of returns an inner shim's configuration and program, as if the root were "/"; empty if
+// unknown.
 func (k *kataSetUp) of(inner shimname.Name) (file, shim string) {
 	for _, c := range k.configs {
 		if slices.Contains(c.Handlers(), inner.Inner) {

@@ -160,6 +160,9 @@ func (in *installer) plan() ([]step, error) {
 		}
 		steps = append(steps, s)
 	}
+	if s, ok := in.planDir(); ok {
+		add(s, nil)
+	}
 	target := in.shim
 	if !in.packaged(in.shim) {
 		// The links point to the name beside them, so that the directory can move.
@@ -247,6 +250,9 @@ func (in *installer) planUninstall(files []containerdconf.Change) ([]step, error
 		}
 	}
 	if s, ok := in.planConfigRemoval(); ok {
+		steps = append(steps, s)
+	}
+	if s, ok := in.planDirRemoval(); ok {
 		steps = append(steps, s)
 	}
 	if len(steps)+len(files) == 0 || in.opts.Force {

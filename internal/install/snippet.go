@@ -14,17 +14,17 @@ import (
 func (in *installer) writeSnippets(runtimes []tracedRuntime, restarted bool) error {
 	var b bytes.Buffer
 	in.writeWritten(&b, runtimes, restarted)
-	type place struct {
+	type edited struct {
 		file    string
 		version int
 	}
-	var done []place
+	var done []edited
 	for _, r := range runtimes {
 		for _, s := range r.Sections {
 			if in.writes(s.config) {
 				continue
 			}
-			if where := (place{s.File, s.Version}); !slices.Contains(done, where) {
+			if where := (edited{s.File, s.Version}); !slices.Contains(done, where) {
 				done = append(done, where)
 				writeFile(&b, s, runtimes)
 			}

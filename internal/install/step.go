@@ -15,6 +15,7 @@ import (
 
 // The actions of a step.
 const (
+	actionMake   = "make"
 	actionCopy   = "copy"
 	actionLink   = "link"
 	actionKeep   = "keep"
@@ -29,12 +30,14 @@ type step struct {
 	// Source is the file to copy, or the target of the link.
 	Source string `json:"source,omitempty"`
 
-	content   []byte // of a configuration
-	directory bool   // the directory goes with the file
+	content     []byte   // of a configuration, or a note
+	directories []string // that go with the file if they are empty, the first one first
 }
 
 func (s step) String() string {
 	switch s.Action {
+	case actionMake:
+		return fmt.Sprintf("%-6s %s", s.Action, filepath.Dir(s.Path))
 	case actionLink:
 		return fmt.Sprintf("link   %s -> %s", s.Path, s.Source)
 	case actionCopy, actionConfig:
@@ -60,14 +63,18 @@ func (s step) do() error {
 		return atomicfile.Replace(s.Path, dir, program, atomicfile.Mode(0o755))
 	case actionLink:
 		return replaceLink(s.Path, s.Source)
+	case actionMake:
+		return atomicfile.Replace(s.Path, dir, bytes.NewReader(s.content), atomicfile.Mode(0o644))
 	case actionConfig:
 		return atomicfile.Replace(s.Path, dir, bytes.NewReader(s.content), atomicfile.Mode(0o600))
 	case actionRemove:
 		if err := os.Remove(s.Path); err != nil && !errors.Is(err, fs.ErrNotExist) {
 			return err
 		}
-		if s.directory {
-			_ = os.Remove(dir) // it stays if others have put files there
+		for _, dir := range s.directories {
+			if os.Remove(dir) != nil {
+				break // others have put files there
+			}
 		}
 	}
 	return nil

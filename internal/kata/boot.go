@@ -6,13 +6,14 @@ import (
 	"strings"
 )
 
-// ConnectSpan is the Go runtime's span for its connecting to the agent, attempts in vain
+// ConnectSpan is the Go runtime's span for connecting to the agent, failed attempts
 // included (virtcontainers/kata_agent.go, connect; 3.x to 4.1).
 const ConnectSpan = "connect"
 
-// debugWords are parameters of the guest's kernel and agent that have it print more, with
-// what they are called here (Linux, Documentation/admin-guide/kernel-parameters.txt; Kata,
-// src/agent/src/config.rs; systemd(1)).
+// debugWords are parameters that make the guest's kernel, systemd or agent print more,
+// each with the word that stands for it here (Linux,
+// Documentation/admin-guide/kernel-parameters.txt; Kata, src/agent/src/config.rs;
+// systemd(1)).
 var debugWords = []struct{ parameter, word string }{
 	{"agent.log=debug", "agent.log"}, {"agent.log=trace", "agent.log"},
 	{"agent.debug_console", "debug_console"},
@@ -23,9 +24,10 @@ var debugWords = []struct{ parameter, word string }{
 	{"debug", "debug"},
 }
 
-// DebugWords returns which of the parameters for debugging a VMM's command line gives its
-// guest, separated by commas, and nothing else of it. A VMM that gets its guest's parameters
-// through a socket does not have them there (Cloud Hypervisor, Firecracker).
+// DebugWords returns the words for the debugging parameters that a VMM's command line gives
+// to its guest, separated by commas. It returns nothing else of the command line. A VMM that
+// gets its guest's parameters through a socket (Cloud Hypervisor, Firecracker) does not have
+// them there.
 func DebugWords(args [][]byte) string {
 	var found []string
 	for _, arg := range args {

@@ -43,9 +43,9 @@ type Config struct {
 // defaults is where Kata's installations keep their configuration, below a prefix.
 const defaults = "share/defaults/kata-containers"
 
-// places are patterns, below the root, of the directories with configurations. Other
+// locations are patterns, below the root, of the directories with configurations. Other
 // installations are known only from containerd's configuration.
-var places = []string{
+var locations = []string{
 	// The defaults of Kata's runtimes.
 	"etc/kata-containers",
 	"usr/" + defaults,
@@ -66,10 +66,10 @@ var places = []string{
 // creates one for each runtime class.
 var below = []string{".", "runtimes/*", "custom-runtimes/*", "runtime-rs", "runtime-rs/runtimes/*"}
 
-// Places returns where Find looks, for messages.
-func Places(root string) []string {
+// Locations returns where Find looks, for messages.
+func Locations(root string) []string {
 	var paths []string
-	for _, p := range places {
+	for _, p := range locations {
 		paths = append(paths, filepath.Join(root, p))
 	}
 	return paths
@@ -78,9 +78,9 @@ func Places(root string) []string {
 // directories returns the existing directories that may have configurations, sorted.
 func directories(root string) []string {
 	var dirs []string
-	for _, place := range places {
+	for _, location := range locations {
 		for _, b := range below {
-			found, _ := filepath.Glob(filepath.Join(root, place, b))
+			found, _ := filepath.Glob(filepath.Join(root, location, b))
 			dirs = append(dirs, found...)
 		}
 	}
@@ -88,7 +88,7 @@ func directories(root string) []string {
 	return slices.Compact(dirs)
 }
 
-// Find returns Kata's configurations at the known places below root ("/" is this host),
+// Find returns Kata's configurations at the known locations below root ("/" is this host),
 // each file once, and an error for each that it could not read: links that lead
 // nowhere, backups that are no TOML.
 func Find(root string) (configs []Config, unread []error) {
@@ -228,8 +228,8 @@ func (c Config) Deployed() bool {
 	return class == "runtimes" || class == "custom-runtimes"
 }
 
-// FindDropIns returns shimtrace's drop-ins at the known places below root, also those
-// whose configurations are gone.
+// FindDropIns returns shimtrace's drop-ins at the known locations below root, including
+// those whose configurations are gone.
 func FindDropIns(root string) []string {
 	var paths []string
 	for _, dir := range directories(root) {

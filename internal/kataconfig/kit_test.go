@@ -193,7 +193,7 @@ func static() map[string]string {
 }
 
 // deployed is what kata-deploy of Kata 4 installs: a directory for each runtime class,
-// with links in the files' old places, and its own drop-ins.
+// with links in the files' old locations, and its own drop-ins.
 func deployed() map[string]string {
 	return map[string]string{
 		opt + "configuration-qemu.toml":                                    "-> runtimes/qemu/configuration-qemu.toml",

@@ -32,14 +32,14 @@ func (c Change) write() error {
 	if mkdir != nil && !errors.Is(mkdir, fs.ErrExist) {
 		return mkdir
 	}
-	err := c.place(dir)
+	err := c.put(dir)
 	if err != nil && mkdir == nil {
 		_ = os.Remove(dir)
 	}
 	return err
 }
 
-func (c Change) place(dir string) error {
+func (c Change) put(dir string) error {
 	dir, err := filepath.EvalSymlinks(dir) // a rename must not leave the file system
 	if err != nil {
 		return err

@@ -4,8 +4,8 @@
 // when it does not answer pings ([Answer]). A process that merely waits for a processor
 // is not taken to hang.
 //
-// It does not know what the process does. The relays keep the operator's tool running so
-// (package export), and a guard. These processes take over files with [Inherited], or
-// through [Answer] while they run. [Keeper.Guard] is for a keeper that only ends what
+// It does not know what the process does. In this way the relays keep the operator's tool
+// running (package export), and a guard. These processes take over files with [Inherited],
+// or through [Answer] while they run. [Keeper.Guard] is for a keeper that only ends what
 // hangs.
 package keeper

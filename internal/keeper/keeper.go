@@ -38,9 +38,12 @@ type Options struct {
 	Args    []string
 	// Files returns files to leave to the process beside the lock; nil: none. It is
 	// called just before the start, which its error prevents. If they are sockets,
-	// clients wait at them no longer than startTime for a process that does not get
+	// clients wait at them no longer than StartTime for a process that does not get
 	// going.
 	Files func() ([]*os.File, error)
+	// StartTime is how long a process may take to answer its first ping while others wait
+	// at sockets that were left to it; 0 means 700 ms.
+	StartTime time.Duration
 	// Lacks reports, from a running process's answer to a ping, whether it lacks what
 	// Files returns; it is then left to it. nil: it lacks nothing.
 	Lacks func(answer string) bool
@@ -89,6 +92,9 @@ type Keeper struct {
 func New(opts Options) *Keeper {
 	if opts.Every == 0 {
 		opts.Every = defaultEvery
+	}
+	if opts.StartTime == 0 {
+		opts.StartTime = startTime
 	}
 	return &Keeper{opts: opts, patience: hangTime}
 }
@@ -237,18 +243,17 @@ func (k *Keeper) start(lock *os.File, now time.Time) error {
 	return nil
 }
 
-// startTime is how long a process may take to answer its first ping while others wait at
-// sockets that were left to it.
+// startTime is the default of Options.StartTime.
 const startTime = 700 * time.Millisecond
 
 // attend closes the files once the process that they are left to answers. The caller
 // passes that process to start, nil if it could not be started. If it does not answer in
-// startTime, for instance because the disk that it is read from hangs, waiting clients
+// StartTime, for instance because the disk that it is read from hangs, waiting clients
 // are refused. If it never answers it is killed.
 func (k *Keeper) attend(files []*os.File) (start func(*os.Process)) {
 	began := time.Now()
 	started := make(chan *os.Process, 1)
-	late := time.AfterFunc(startTime, func() { refuse(files) })
+	late := time.AfterFunc(k.opts.StartTime, func() { refuse(files) })
 	go func() {
 		defer closeAll(files)
 		defer late.Stop()
@@ -295,8 +300,8 @@ func (k *Keeper) ended(program string, err error, started time.Time) {
 	k.failed(started, max(m.pause(), k.own.pause()))
 }
 
-// killed reports whether the error is of a killed process, by somebody or by the kernel
-// for want of memory: the process is then not at fault.
+// killed reports whether the error is that of a process that was killed, by somebody or by
+// the kernel for want of memory: then the process is not at fault.
 func killed(err error) bool {
 	exit, ok := errors.AsType[*exec.ExitError](err)
 	if !ok {

@@ -83,7 +83,7 @@ func (a answering) Close() error { return a.Remove() }
 // pinged is the result of a ping.
 type pinged struct {
 	conn   *net.UnixConn // nil if the process takes no more connections, or does not exist
-	pid    int           // from the kernel; 0 if we may not end the process
+	pid    int           // from the kernel; 0 if this process may not end it
 	answer string        // without its newline
 	silent bool          // it did not answer in time
 }

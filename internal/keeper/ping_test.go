@@ -17,6 +17,7 @@ import (
 
 	"github.com/shimtrace/shimtrace/internal/disktest"
 	"github.com/shimtrace/shimtrace/internal/reliability"
+	"github.com/shimtrace/shimtrace/internal/testkit"
 )
 
 // beKept is the kept process: it answers pings, unless there is a file "deaf" beside the
@@ -122,7 +123,8 @@ func TestStoppedOneIsReplaced(t *testing.T) {
 	eventually(t, "another one is there", func() bool { return len(f.Started(t)) == 2 })
 	t.Logf("after %v", time.Since(stopped))
 	f.answers(t)
-	if log := strings.Join(f.log.All(), "\n"); !strings.Contains(log, fmt.Sprintf("the doer, process %d, is stopped: it is replaced", first[0])) {
+	// On a busy machine its end may take as long as if it were stuck.
+	if log := strings.Join(f.log.All(), "\n"); !strings.Contains(log, fmt.Sprintf("the doer, process %d, is stopped", first[0])) {
 		t.Errorf("log %q", log)
 	}
 	if n := len(f.Started(t)); n != 2 {
@@ -157,7 +159,7 @@ func TestHangingOneIsReplaced(t *testing.T) {
 	watch(t, other)
 	eventually(t, "another one is there", func() bool { return len(f.Started(t)) == 2 })
 	f.answers(t)
-	if log := strings.Join(f.log.All(), "\n"); !strings.Contains(log, fmt.Sprintf("the doer, process %d, hangs: it is replaced", first[0])) {
+	if log := strings.Join(f.log.All(), "\n"); !strings.Contains(log, fmt.Sprintf("the doer, process %d, hangs", first[0])) {
 		t.Errorf("log %q", log)
 	}
 }
@@ -235,13 +237,17 @@ func TestRunningOneGetsWhatItLacks(t *testing.T) {
 func TestNobodyWaitsForOneThatDoesNotStart(t *testing.T) {
 	f := newFakeTool(t, "exec sleep 1000")
 	var at string
+	var conn net.Conn // waits from the beginning
 	f.opts.Files = func() ([]*os.File, error) {
 		l, err := net.Listen("tcp", "127.0.0.1:0")
 		if err != nil {
 			return nil, err
 		}
-		at = l.Addr().String()
 		defer l.Close()
+		at = l.Addr().String()
+		if conn, err = net.Dial("tcp", at); err != nil {
+			return nil, err
+		}
 		file, err := l.(*net.TCPListener).File()
 		return []*os.File{file}, err
 	}
@@ -249,9 +255,8 @@ func TestNobodyWaitsForOneThatDoesNotStart(t *testing.T) {
 	k.patience = 2 * startTime
 	k.Ensure()
 	defer k.Close(0)
-	conn, err := net.Dial("tcp", at)
-	if err != nil {
-		t.Fatal(err)
+	if conn == nil {
+		t.Fatal("nobody waits")
 	}
 	defer conn.Close()
 	_ = conn.SetReadDeadline(time.Now().Add(20 * time.Second))
@@ -280,9 +285,7 @@ func TestOneWithoutASocketStays(t *testing.T) {
 	watch(t, k)
 	eventually(t, "it starts", func() bool { return len(f.Started(t)) == 1 })
 	pid := f.Started(t)[0]
-	if err := unix.Kill(pid, unix.SIGSTOP); err != nil {
-		t.Fatal(err)
-	}
+	testkit.Stop(t, pid)
 	for range 50 {
 		k.Ensure()
 		time.Sleep(2 * time.Millisecond)
@@ -307,11 +310,11 @@ func TestAnswerWhereNamesAreLong(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	if p := ping(path); p.silent || p.pid != os.Getpid() {
-		t.Errorf("no answer: %+v", p)
-	} else {
-		p.close()
-	}
+	eventually(t, "an answer of this process", func() bool {
+		p := ping(path)
+		defer p.close()
+		return !p.silent && p.pid == os.Getpid()
+	})
 	if err := c.Close(); err != nil {
 		t.Error(err)
 	}
@@ -340,15 +343,25 @@ func TestFullDisk(t *testing.T) {
 		keepers[i] = New(f.opts)
 		defer keepers[i].Close(0)
 	}
-	for end := time.Now().Add(4 * time.Second); time.Now().Before(end); time.Sleep(10 * time.Millisecond) {
+	ensure := func() {
 		for _, k := range keepers {
 			k.Ensure()
 		}
 	}
-	// At 0, 2 and not before 6 seconds.
-	n, log := len(f.Started(t)), f.log.All()
-	if n < 1 || n > 2 || len(log) < 1 || len(log) > n {
-		t.Errorf("started %d times in 4 s, log %q", n, log)
+	began := time.Now()
+	eventually(t, "the first start has failed", func() bool {
+		ensure()
+		return len(f.log.All()) > 0
+	})
+	failed := time.Now()
+	for time.Since(failed) < 4*time.Second {
+		ensure()
+		time.Sleep(10 * time.Millisecond)
+	}
+	log, n := f.log.All(), len(f.Started(t))
+	// Again after 2 seconds, and not before 6, unless this test had no processor until then.
+	if took := time.Since(began); took < 6*time.Second && n > 2 || len(log) > n {
+		t.Errorf("started %d times in %v, log %q", n, took, log)
 	}
 	if !strings.Contains(log[0], "exit status 3: no space for it") {
 		t.Errorf("log %q", log[0])
@@ -363,7 +376,8 @@ func TestFullDisk(t *testing.T) {
 
 // TestMarkWithoutADisk: a Keeper that cannot leave a mark knows its own.
 func TestMarkWithoutADisk(t *testing.T) {
-	f := newFakeTool(t, "exit 3")
+	note, moments := noting(t)
+	f := newFakeTool(t, note+"; exit 3")
 	k := New(f.opts)
 	defer k.Close(0)
 	k.Ensure()
@@ -372,10 +386,11 @@ func TestMarkWithoutADisk(t *testing.T) {
 	if err := os.Chtimes(f.opts.Lock, time.Now().Add(-time.Hour), time.Now().Add(-time.Hour)); err != nil {
 		t.Fatal(err)
 	}
-	for range 100 {
+	eventually(t, "the second start", func() bool {
 		k.Ensure()
-	}
-	if n := len(f.Started(t)); n != 1 {
-		t.Errorf("started %d times at once", n)
+		return len(moments()) >= 2
+	})
+	if all := moments(); all[1].Sub(all[0]) < 2*minRestart {
+		t.Errorf("started at %v", all)
 	}
 }

@@ -3,6 +3,8 @@ package keeper
 import (
 	"context"
 	"time"
+
+	"github.com/shimtrace/shimtrace/internal/sleep"
 )
 
 const (
@@ -39,20 +41,13 @@ func (k *Keeper) Watched() bool {
 }
 
 func (k *Keeper) watch(ctx context.Context, idle func() bool) {
-	for {
+	for wait := time.Duration(0); sleep.For(ctx, wait); {
 		k.Ensure()
 		k.mu.Lock()
-		wait := k.opts.Every
+		wait = k.opts.Every
 		if k.silent.IsZero() && idle() {
 			wait = max(wait, seldom)
 		}
 		k.mu.Unlock()
-		timer := time.NewTimer(wait)
-		select {
-		case <-ctx.Done():
-			timer.Stop()
-			return
-		case <-timer.C:
-		}
 	}
 }

@@ -38,6 +38,24 @@ func TestTally(t *testing.T) {
 	}
 }
 
+func TestSplit(t *testing.T) {
+	lost, intended := Split(map[string]int{"retention": 1, "kept_out": 2, "two: kept_out": 3, "agent: cpu": 4, "two: journal_full": 5})
+	if want := map[string]int{"agent: cpu": 4, "two: journal_full": 5}; !maps.Equal(lost, want) {
+		t.Errorf("lost: %v, want %v", lost, want)
+	}
+	if want := map[string]int{"retention": 1, "kept_out": 2, "two: kept_out": 3}; !maps.Equal(intended, want) {
+		t.Errorf("intended: %v, want %v", intended, want)
+	}
+}
+
+func TestOfTarget(t *testing.T) {
+	for reason, want := range map[string]bool{"disk_full": false, "agent: cpu": false, "runtime: held_full": false, "otlp: busy_post": false, "two: disk_full": true, "default: kept_out": true} {
+		if got := OfTarget(reason); got != want {
+			t.Errorf("%q is of a target: %v", reason, got)
+		}
+	}
+}
+
 // TestDocument: docs/journal.md lists each reason and its meaning, in this order.
 func TestDocument(t *testing.T) {
 	var table strings.Builder

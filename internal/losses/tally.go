@@ -4,6 +4,7 @@
 package losses
 
 import (
+	"slices"
 	"strings"
 	"sync/atomic"
 )
@@ -36,7 +37,8 @@ func (t *Tally) Of(r Reason) uint64 {
 	return t.n[r].Load()
 }
 
-// Counts returns the number of lost spans by reason, without reasons of no span.
+// Counts returns the number of lost spans by reason. It leaves out reasons that lost
+// none.
 func (t *Tally) Counts() map[Reason]uint64 {
 	counts := make(map[Reason]uint64)
 	for _, r := range All() {
@@ -51,27 +53,29 @@ func (t *Tally) Counts() map[Reason]uint64 {
 type Whose uint8
 
 const (
-	// Ours are made here, or lost after they were in the journal.
+	// Ours are spans that were made here, or that were lost after they had reached the
+	// journal.
 	Ours Whose = iota
-	// Agents and Runtimes were received from elsewhere.
+	// Agents and Runtimes are spans received from Kata's agents and from its runtimes.
 	Agents
 	Runtimes
-	// Posted were posted by other programs of the host.
+	// Posted are spans that other programs of the host posted.
 	Posted
 
 	whoses
 )
 
-// prefixes precede a reason in the journal.
+// prefixes precede a reason in the journal. No target has such a name.
 var prefixes = [whoses]string{Agents: "agent: ", Runtimes: "runtime: ", Posted: "otlp: "}
 
 // A Ledger holds the Tallies of one journal. Its zero value is ready.
 type Ledger [whoses]Tally
 
-// Of returns the Tally of those spans.
+// Of returns the Tally of the spans that w names.
 func (l *Ledger) Of(w Whose) *Tally { return &l[w] }
 
-// Take moves the counts to m, by reason with the prefix of whose spans they are.
+// Take adds the counts to m and sets them to zero. The keys of m are reasons, with a
+// prefix that says whose spans they are.
 func (l *Ledger) Take(m map[string]int) {
 	for w := range l {
 		for r := Reason(1); r < reasons; r++ {
@@ -88,8 +92,21 @@ func Intended(reason string) bool {
 	return reason == Retention.String() || Name(reason) == KeptOut.String()
 }
 
-// Name returns the name of a reason, in the journal, without whose spans they are or which
-// target does not get them.
+// Split parts counts, by reasons in the journal, into losses and those that are intended.
+func Split(counts map[string]int) (lost, intended map[string]int) {
+	lost, intended = make(map[string]int), make(map[string]int)
+	for reason, n := range counts {
+		if Intended(reason) {
+			intended[reason] = n
+		} else {
+			lost[reason] = n
+		}
+	}
+	return lost, intended
+}
+
+// Name returns the name of a reason in the journal. It removes the prefix that says whose
+// spans they are, or which target does not get them.
 func Name(reason string) string {
 	if i := strings.LastIndex(reason, ": "); i >= 0 {
 		return reason[i+len(": "):]
@@ -97,5 +114,13 @@ func Name(reason string) string {
 	return reason
 }
 
-// To returns a reason, in the journal, for spans that a target with a name does not get.
+// OfTarget reports whether a reason in the journal has a target's name as its prefix: the
+// spans were in the journal, and that target does not get them.
+func OfTarget(reason string) bool {
+	name := Name(reason)
+	return name != reason && !slices.Contains(prefixes[:], strings.TrimSuffix(reason, name))
+}
+
+// To returns the reason, as the journal has it, for spans that a target with a name does
+// not get.
 func To(target string, r Reason) string { return target + ": " + r.String() }

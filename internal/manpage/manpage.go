@@ -138,7 +138,7 @@ func options(b *strings.Builder, flags []cli.Flag) {
 }
 
 // unquote returns the word between backquotes, which is the value's name, and the text
-// without these.
+// without the backquotes.
 func unquote(usage string) (value, text string) {
 	before, rest, ok := strings.Cut(usage, "`")
 	value, after, closed := strings.Cut(rest, "`")

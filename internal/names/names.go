@@ -30,16 +30,16 @@ const (
 	SwitchedOn      = "tracing switched on"
 	SwitchedOff     = "tracing switched off"
 	ConnectionEnded = "agent connection ended"
-	// ProgramExecuted is an event of the span of a Start, or, if that was known too late, a
-	// span below it.
+	// ProgramExecuted is an event of a Start's span. If the execution became known too late
+	// for that, it is a span below that one.
 	ProgramExecuted = "program executed"
 	// VMBoot is from the VMM's start until the agent answers; the other three are its phases.
 	VMBoot       = "VM boot"
 	VMMStart     = "VMM start"
 	GuestBoot    = "guest boot"
 	AgentConnect = "agent connect"
-	// UnknownProgram is a helper that was gone before its name could be read. Others are
-	// called as their programs.
+	// UnknownProgram is a helper that was gone before its name could be read. The spans
+	// of other helpers have their programs' names.
 	UnknownProgram = "unknown program"
 	// LostAgentSpan and LostRuntimeSpan are placeholders. They last from the start of
 	// their first child to the end of their last one.
@@ -92,7 +92,8 @@ const (
 	VMProgram  = "shimtrace.vm.vmm"
 	VMDebug    = "shimtrace.vm.debug" // words for debugging in the VMM's command line
 
-	// Of the sandbox's root, of the time until then; nanoseconds.
+	// On the sandbox's root: what the host suffered until that span ended, in
+	// nanoseconds. Throttled counts since the cgroup was made.
 	PressureCPU    = "shimtrace.pressure.cpu.some_ns"
 	PressureIO     = "shimtrace.pressure.io.some_ns"
 	PressureMemory = "shimtrace.pressure.memory.some_ns"

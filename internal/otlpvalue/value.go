@@ -1,5 +1,5 @@
 // Package otlpvalue has OTLP's attribute values as plain Go values. It is for programs
-// that hold messages; the relay's way has bytes only (package otlpwire).
+// that hold decoded messages; a relay handles only bytes (package otlpwire).
 package otlpvalue
 
 import commonpb "go.opentelemetry.io/proto/otlp/common/v1"

@@ -84,17 +84,19 @@ const (
 // FieldLen returns the length of a field of n bytes with a number below 16.
 func FieldLen(n int) int { return 1 + protowire.SizeBytes(n) }
 
-// AppendHead appends what precedes so many bytes of a field.
+// AppendHead appends the tag and the length that precede the bytes of a field.
 func AppendHead(b []byte, field protowire.Number, length int) []byte {
 	return protowire.AppendVarint(protowire.AppendTag(b, field, protowire.BytesType), uint64(length))
 }
 
-// AppendBytes appends a field of bytes, a message or a text that is valid.
+// AppendBytes appends a field of bytes, a message or a text, which must be valid
+// UTF-8.
 func AppendBytes[T string | []byte](b []byte, field protowire.Number, v T) []byte {
 	return append(AppendHead(b, field, len(v)), v...)
 }
 
-// AppendText appends a text, in which what is no UTF-8 is replaced: OTLP insists on it.
+// AppendText appends a text. It replaces what is not UTF-8 with U+FFFD, since OTLP
+// insists on UTF-8.
 func AppendText(b []byte, field protowire.Number, v string) []byte {
 	if !utf8.ValidString(v) {
 		v = strings.ToValidUTF8(v, "\uFFFD")
@@ -126,7 +128,8 @@ func AppendDouble(b []byte, field protowire.Number, v float64) []byte {
 // Close need not move most of them.
 const room = 2
 
-// Open begins a field that is a message, and returns where it is for Close.
+// Open begins a field that is a message. It returns where the message's length goes,
+// for Close.
 func Open(b []byte, field protowire.Number) (_ []byte, at int) {
 	b = protowire.AppendTag(b, field, protowire.BytesType)
 	at = len(b)
@@ -134,7 +137,7 @@ func Open(b []byte, field protowire.Number) (_ []byte, at int) {
 	return append(b, zero[:]...), at
 }
 
-// Close ends the message that was opened at a place.
+// Close ends the message for which Open returned at.
 func Close(b []byte, at int) []byte {
 	n := len(b) - at - room
 	size := protowire.SizeVarint(uint64(n))

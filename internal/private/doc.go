@@ -6,5 +6,5 @@
 // Files in it are opened without following links and without waiting, and only if they
 // are regular.
 //
-// It does not hide contents; files' modes do that.
+// The package does not hide contents; files' modes do that.
 package private

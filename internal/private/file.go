@@ -43,8 +43,8 @@ func Read(path string, limit int64) ([]byte, error) {
 	return io.ReadAll(io.LimitReader(f, limit))
 }
 
-// Replace writes a file so that readers see either the old or the new content. Its
-// directory must be private.
+// Replace writes a file by way of tmp, a path in the same directory, so that readers
+// see either the old or the new content. The directory must be private.
 func Replace(path, tmp string, content []byte, mode os.FileMode) error {
 	_ = os.Remove(tmp)
 	f, err := os.OpenFile(tmp, os.O_WRONLY|os.O_CREATE|os.O_EXCL, mode)

@@ -4,7 +4,7 @@
 //
 // [Open] returns the [Source] of all events; a follower picks those of the processes below
 // the roots that it was given, and reports the helpers among them: programs that an inner
-// shim, or a helper of its, executes on the host. What runs inside a container is not
+// shim, or one of its helpers, executes on the host. What runs inside a container is not
 // reported: a followed process that executes a program in the container's file system ends
 // with that, in a report without a name.
 //

@@ -38,12 +38,14 @@ func load(at uint32) unix.SockFilter {
 	return unix.SockFilter{Code: unix.BPF_LD | unix.BPF_W | unix.BPF_ABS, K: at}
 }
 
-// jump compares what was loaded with a number, and skips so many instructions.
+// jump compares what was loaded with a number, and skips as many instructions as yes says
+// if they are equal, otherwise as many as no says.
 func jump(n uint32, yes, no uint8) unix.SockFilter {
 	return unix.SockFilter{Code: unix.BPF_JMP | unix.BPF_JEQ | unix.BPF_K, K: network(n), Jt: yes, Jf: no}
 }
 
-// network returns a number as a load of BPF, which is of the network's byte order, has it.
+// network returns a number as BPF compares it with a loaded word, which it reads in the
+// network's byte order.
 func network(n uint32) uint32 {
 	if binary.NativeEndian.Uint16([]byte{1, 0}) == 1 {
 		return bits.ReverseBytes32(n)

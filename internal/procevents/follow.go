@@ -13,7 +13,7 @@ type follower struct {
 	proc    host.Proc
 	nodes   map[int]*node
 	roots   []*Root
-	ending  []*node // in the order of their ends
+	ending  []*node // that seem to have ended, in the order of their ends
 	young   []*node // helpers whose processor time is looked at
 	recent  [recentEvents]event
 	last    int  // in recent
@@ -23,29 +23,30 @@ type follower struct {
 
 // Root is a process whose descendants are followed: a sandbox's inner shim.
 type Root struct {
-	// VM: nothing that the process executes is in a container, wherever it is. Those are in
-	// a VM.
+	// VM: nothing that the process executes is in a container, whatever files it sees: the
+	// containers are in a VM.
 	VM bool
 	// Report is told of the helpers, by whoever calls the follower's methods.
 	Report func(Report)
 
 	process host.Process
-	place   place
+	files   files
 	nodes   int
 }
 
 const (
 	// maxNodes bounds the processes that are followed for one root.
 	maxNodes = 4096
-	// endTime is how long what seems the end of a process may be none: one of its threads
-	// executes a program.
+	// endTime is for how long the apparent end of a process may not be one, because another
+	// of its threads executes a program.
 	endTime = 20 * time.Millisecond
-	// youth is how long a helper is young. When its end is known, its parent may have waited
-	// for it, and its processor time is gone: so it is looked at every lookTime before.
+	// youth is how long a helper is young. When its end is known, its parent may have
+	// waited for it, and its processor time is gone. So the processor time of a young
+	// helper is read every lookTime.
 	youth    = 5 * time.Second
 	lookTime = 5 * time.Millisecond
-	// recentEvents is how many events are remembered of processes that are not followed, for
-	// roots that are told of late.
+	// recentEvents is how many events of processes that are not followed are remembered,
+	// for roots that become known late.
 	recentEvents = 512
 )
 
@@ -58,9 +59,9 @@ type node struct {
 	start  uint64 // once it has executed something
 	described
 	helper bool // it has executed something
-	place  place
-	placed bool
-	inside bool // it has executed something in a container, that is no container's program
+	files  files
+	looked bool
+	inside bool // it has executed something in a container other than the container's program
 	lost   bool // it was gone before anybody could tell where it was
 	end    event
 	cpu    time.Duration
@@ -71,21 +72,21 @@ func newFollower(proc host.Proc) *follower {
 	return &follower{proc: proc, nodes: make(map[int]*node)}
 }
 
-// follow begins to follow the processes below a process, and reports those that are there;
-// it is to be the one that started then (host.Process.Start). It reports false if that is
-// gone.
+// follow begins to follow the processes below a process, and reports those that are there.
+// The process must have started at start (host.Process.Start; 0: at any time). follow
+// returns false if that process is gone.
 func (f *follower) follow(pid int, start uint64, r *Root) bool {
 	p, err := f.proc.Process(pid)
 	if err != nil || start != 0 && p.Start != start {
 		return false
 	}
 	r.process = p
-	r.place, _ = placeOf(f.proc, pid)
+	r.files, _ = filesOf(f.proc, pid)
 	if old := f.nodes[pid]; old != nil {
 		f.leave(old.root)
 	}
 	f.roots, f.changed = append(f.roots, r), true
-	f.nodes[pid] = &node{pid: pid, root: r, start: p.Start, place: r.place, placed: true}
+	f.nodes[pid] = &node{pid: pid, root: r, start: p.Start, files: r.files, looked: true}
 	f.catchUp()
 	f.list(r)
 	return true
@@ -100,6 +101,12 @@ func (f *follower) leave(r *Root) {
 	}
 	f.ending = slices.DeleteFunc(f.ending, func(n *node) bool { return n.root == r })
 	f.roots, f.changed = slices.DeleteFunc(f.roots, func(other *Root) bool { return other == r }), true
+}
+
+// over reports that a root has ended, and no longer follows what is below it.
+func (f *follower) over(r *Root, at time.Duration) {
+	r.Report(Report{Kind: Over, At: at})
+	f.leave(r)
 }
 
 func (f *follower) rootPIDs() (pids []int) {
@@ -131,7 +138,7 @@ func (f *follower) take(e event) {
 	f.moved = true
 }
 
-// catchUp follows what is remembered of processes that are followed since just now, and
+// catchUp takes the remembered events of processes that are followed only now, and are
 // still there.
 func (f *follower) catchUp() {
 	ended := make(map[int]bool)
@@ -180,12 +187,12 @@ func (f *follower) exec(n *node, e event) {
 // executes reports what a process executes.
 func (f *follower) executes(n *node, at time.Duration, kind Kind) {
 	known := true
-	if n.place, n.placed = placeOf(f.proc, n.pid); !n.root.VM {
-		away := n.placed && n.place != n.root.place
+	if n.files, n.looked = filesOf(f.proc, n.pid); !n.root.VM {
+		away := n.looked && n.files != n.root.files
 		from, ok := f.madeInside(n)
 		switch {
 		case !away:
-			known = n.placed
+			known = n.looked
 		case !ok:
 			known = false
 		case !from:
@@ -228,12 +235,12 @@ func (f *follower) madeInside(n *node) (inside, ok bool) {
 	if above.helper {
 		return above.inside, true
 	}
-	p, ok := placeOf(f.proc, above.pid)
-	return p != n.root.place, ok
+	p, ok := filesOf(f.proc, above.pid)
+	return p != n.root.files, ok
 }
 
-// enters reports that a process executes a container's program, and what command of an OCI
-// runtime has made it; that may have ended.
+// enters reports that a process executes a container's program, and which command of an OCI
+// runtime has made the process. That command may have ended.
 func (f *follower) enters(n *node, at time.Duration) {
 	f.remove(n)
 	r := Report{Kind: Inside, PID: n.pid, Above: n.helperAbove(), Forked: n.forked, At: at}
@@ -273,12 +280,12 @@ func (f *follower) exit(n *node, e event) {
 				f.finish(other, false)
 			}
 		}
-		f.leave(n.root)
+		f.over(n.root, e.At)
 	case !n.helper:
 		f.remove(n)
 	case n.end.What != exited:
 		n.end, n.cpu = e, max(n.cpu, host.CPUTime(n.pid))
-		if f.over(n) {
+		if f.ended(n) {
 			f.finish(n, false)
 		} else {
 			f.ending = append(f.ending, n)
@@ -286,10 +293,10 @@ func (f *follower) exit(n *node, e event) {
 	}
 }
 
-// over reports whether the end of a process's first thread is that of the process. If
-// another thread executes a program, that goes on under the process's pid, and the first
-// one ends with the status 0 (Linux, fs/exec.c, de_thread).
-func (f *follower) over(n *node) bool {
+// ended reports whether the end of a process's first thread is that of the process. If
+// another thread executes a program, that thread goes on under the process's pid, and the
+// first one ends with the status 0 (Linux, fs/exec.c, de_thread).
+func (f *follower) ended(n *node) bool {
 	threads, err := os.ReadDir(path(f.proc, n.pid, "task"))
 	return n.end.Status != 0 || err != nil || len(threads) == 1 && f.proc.State(n.pid) == 'Z'
 }
@@ -299,7 +306,7 @@ func (f *follower) over(n *node) bool {
 // is an event.
 func (f *follower) settle(now time.Duration) (next time.Duration) {
 	for _, n := range slices.Clone(f.ending) {
-		if n.end.At+endTime <= now || f.over(n) {
+		if n.end.At+endTime <= now || f.ended(n) {
 			f.finish(n, false)
 		}
 	}
@@ -337,7 +344,7 @@ func (f *follower) remove(n *node) {
 	}
 }
 
-// dropped tells that the kernel has dropped events: whatever may have been missed is
+// dropped is called when the kernel has dropped events: whatever may have been missed is
 // looked for.
 func (f *follower) dropped(events int) {
 	now := Now()
@@ -348,7 +355,7 @@ func (f *follower) dropped(events int) {
 	}
 	for _, r := range slices.Clone(f.roots) {
 		if start, err := f.proc.Start(r.process.PID); err != nil || start != r.process.Start {
-			f.leave(r)
+			f.over(r, now)
 			continue
 		}
 		r.Report(Report{Kind: Dropped, At: now, Lost: events})

@@ -6,6 +6,7 @@ import (
 	"os"
 	"os/exec"
 	"runtime"
+	"slices"
 	"testing"
 	"time"
 
@@ -28,7 +29,7 @@ func openHere(t testing.TB) *Source {
 // followed follows what the test does until done reports true of the reports so far.
 func followed(t *testing.T, s *Source, f *follower, done func() bool) {
 	t.Helper()
-	end := time.Now().Add(20 * time.Second)
+	end := time.Now().Add(2 * time.Minute)
 	for !done() {
 		if time.Now().After(end) {
 			t.Fatal("it is not reported in time")
@@ -61,13 +62,22 @@ func TestFollow(t *testing.T) {
 	if !f.follow(os.Getpid(), 0, &Root{Report: func(r Report) { all = append(all, r) }}) {
 		t.Fatal("this process is not there")
 	}
-	cmd := exec.Command("/bin/sh", "-c", "i=0; while [ $i -lt 50000 ]; do i=$((i+1)); done; /bin/sleep 0.02; exit 3")
+	cmd := exec.Command("/bin/sh", "-c", "read go; i=0; while [ $i -lt 50000 ]; do i=$((i+1)); done; /bin/sleep 0.02; exit 3")
+	in, err := cmd.StdinPipe()
+	if err != nil {
+		t.Fatal(err)
+	}
 	if err := cmd.Start(); err != nil {
 		t.Fatal(err)
 	}
 	pid := cmd.Process.Pid
 	waited := make(chan error, 1)
 	go func() { waited <- cmd.Wait() }()
+	// Of a process that is gone before it can be looked at nothing below is followed.
+	followed(t, s, f, func() bool {
+		return slices.ContainsFunc(all, func(r Report) bool { return r.Kind == Began && r.PID == pid })
+	})
+	in.Close()
 	followed(t, s, f, func() bool { return ended(pid) != nil })
 	<-waited
 	var shell, sleep *Report
@@ -95,6 +105,66 @@ func TestFollow(t *testing.T) {
 	}
 	if e := ended(sleep.PID); e == nil || e.Status != 0 {
 		t.Errorf("%+v, %+v", sleep, e)
+	}
+}
+
+// TestOver: the end of a root is reported, after all that it has executed.
+func TestOver(t *testing.T) {
+	s := openHere(t)
+	f := newFollower("/proc")
+	root := exec.Command("/bin/sh", "-c", "read go; for i in 1 2 3; do /bin/true; done; /bin/false; exit 1")
+	in, err := root.StdinPipe()
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := root.Start(); err != nil {
+		t.Fatal(err)
+	}
+	var all []Kind
+	var helpers []int // that have begun and not ended
+	ends := 0
+	if !f.follow(root.Process.Pid, 0, &Root{Report: func(r Report) {
+		all = append(all, r.Kind)
+		switch r.Kind {
+		case Began:
+			helpers = append(helpers, r.PID)
+		case Ended:
+			ends++
+			if i := slices.Index(helpers, r.PID); i >= 0 {
+				helpers = slices.Delete(helpers, i, i+1)
+			} else {
+				t.Errorf("%d ends before it begins", r.PID)
+			}
+		}
+	}}) {
+		t.Fatal("it is not there")
+	}
+	in.Close()
+	waited := make(chan error, 1)
+	go func() { waited <- root.Wait() }()
+	followed(t, s, f, func() bool { return slices.Contains(all, Over) })
+	<-waited
+	// A helper's end may be certain only after the next one has begun.
+	if len(all) != 10 || all[0] != Listed || all[9] != Over || ends != 4 || len(helpers) > 0 {
+		t.Errorf("reported are %v; %v have not ended", all, helpers)
+	}
+	if len(f.nodes) > 0 || len(f.roots) > 0 {
+		t.Errorf("%d processes and %d roots are still followed", len(f.nodes), len(f.roots))
+	}
+	// If the kernel drops that event, it is missed.
+	all = nil
+	gone := exec.Command("/bin/sleep", "60")
+	if err := gone.Start(); err != nil {
+		t.Fatal(err)
+	}
+	if !f.follow(gone.Process.Pid, 0, &Root{Report: func(r Report) { all = append(all, r.Kind) }}) {
+		t.Fatal("it is not there")
+	}
+	_ = gone.Process.Kill()
+	_ = gone.Wait()
+	f.dropped(1)
+	if want := []Kind{Listed, Over}; !slices.Equal(all, want) || len(f.roots) > 0 {
+		t.Errorf("reported are %v, want %v", all, want)
 	}
 }
 

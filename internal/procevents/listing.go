@@ -37,7 +37,7 @@ func (f *follower) listBelow(above *node, asleep time.Duration) {
 
 // find reports a process that is there, if it is a helper.
 func (f *follower) find(n, above *node) {
-	switch p, ok := placeOf(f.proc, n.pid); {
+	switch p, ok := filesOf(f.proc, n.pid); {
 	case n.helper:
 		if n.end.What != exited {
 			n.root.Report(Report{
@@ -46,9 +46,9 @@ func (f *follower) find(n, above *node) {
 			})
 		}
 	case !ok:
-	case !n.root.VM && p != n.root.place:
-		// A container's process. Of one that has not executed its program yet, that will be
-		// seen; the others are not followed.
+	case !n.root.VM && p != n.root.files:
+		// A container's process. If it has not executed its program yet, that will be seen;
+		// otherwise it is not followed.
 		if d := describe(f.proc, n.pid); d.role != OCIRuntime || d.subcommand != "init" {
 			f.remove(n)
 		}
@@ -67,7 +67,7 @@ func (f *follower) forkedOnly(n, above *node) bool {
 	return err == nil && p.Exe == parent.Exe && slices.EqualFunc(f.proc.Args(n.pid), f.proc.Args(above.pid), slices.Equal)
 }
 
-// lives reports whether a node's process is still there, and not another one of its pid.
+// lives reports whether a node's process is still there, and not another one with its pid.
 func (f *follower) lives(n *node) bool {
 	start, err := f.proc.Start(n.pid)
 	if err != nil {

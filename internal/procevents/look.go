@@ -11,11 +11,11 @@ import (
 	"github.com/shimtrace/shimtrace/internal/host"
 )
 
-// place is where a process is: its root directory, and its mount namespace.
-type place struct{ root, mounts host.File }
+// files are those that a process sees: its root directory, and its mount namespace.
+type files struct{ root, mounts host.File }
 
-// placeOf returns where a process is; false if it is gone, or has ended.
-func placeOf(proc host.Proc, pid int) (p place, ok bool) {
+// filesOf returns which files a process sees; false if it is gone, or has ended.
+func filesOf(proc host.Proc, pid int) (p files, ok bool) {
 	var err error
 	if p.mounts, err = host.FileOf(path(proc, pid, "ns/mnt")); err != nil {
 		return p, false
@@ -51,8 +51,8 @@ func describe(proc host.Proc, pid int) (d described) {
 	return d
 }
 
-// clock returns the present moment on CLOCK_MONOTONIC, and how much more CLOCK_BOOTTIME
-// says.
+// clock returns the present moment on CLOCK_MONOTONIC, and how far CLOCK_BOOTTIME is ahead
+// of that.
 func clock() (now, asleep time.Duration) {
 	var t unix.Timespec
 	_ = unix.ClockGettime(unix.CLOCK_MONOTONIC, &t)

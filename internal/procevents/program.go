@@ -35,9 +35,9 @@ const (
 	maxID   = 128
 )
 
-// programName returns the name by which a program was executed: comm is the kernel's,
-// which is that of the file, or of a script, but short, and the program may change it. Of
-// exe, the file, and args the names are longer.
+// programName returns the name by which a program was executed. comm is the kernel's name:
+// that of the file, or of a script, but cut short, and the program may change it. exe, the
+// file, and args have the whole name.
 func programName(comm, exe string, args [][]byte) string {
 	name := comm
 	arg := func(i int) string {
@@ -64,7 +64,7 @@ func programName(comm, exe string, args [][]byte) string {
 	return clean(name, maxName)
 }
 
-// clean returns what of a text is printable, cut.
+// clean returns the printable part of a text, cut to limit bytes.
 func clean(text string, limit int) string {
 	text = strings.Map(func(r rune) rune {
 		if r == utf8.RuneError || !unicode.IsPrint(r) {
@@ -140,7 +140,8 @@ func parseOCI(args [][]byte) (c ociCommand) {
 	return c
 }
 
-// identifier returns an id of containerd's (containerd, pkg/identifiers), or nothing.
+// identifier returns the text if it may be one of containerd's ids (containerd,
+// pkg/identifiers), otherwise nothing.
 func identifier(text string) string {
 	ok := len(text) <= maxID && strings.IndexFunc(text, func(r rune) bool {
 		return !('a' <= r && r <= 'z' || 'A' <= r && r <= 'Z' || '0' <= r && r <= '9' || strings.ContainsRune("_.-", r))

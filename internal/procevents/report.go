@@ -52,6 +52,9 @@ const (
 	Listed Kind = "listed"
 	// Dropped: the kernel has dropped events, of whatever processes.
 	Dropped Kind = "dropped"
+	// Over: the root has ended. It is the last report: what is below it is not followed any
+	// more.
+	Over Kind = "over"
 )
 
 // Role is what a helper is, as far as its program says.

@@ -43,7 +43,8 @@ const (
 	batch = 64
 	// messageSize bounds one; the kernel's have 76 bytes, and were never longer than 80.
 	messageSize = 128
-	// room is the socket's buffer in bytes: of a fork bomb, some tens of milliseconds.
+	// room is the socket's buffer in bytes: enough for some tens of milliseconds of a fork
+	// bomb.
 	room = 4 << 20
 	// ackTime is how long the kernel may take to say that it will send events.
 	ackTime = time.Second
@@ -67,8 +68,8 @@ func Open() (*Source, error) {
 	return s, nil
 }
 
-// openElsewhere opens the events from another network namespace: the connector is in the
-// host's own one alone, which is that of the oldest processes.
+// openElsewhere opens the events from another network namespace: only the host's own
+// namespace has the connector, and the oldest processes are in that.
 func openElsewhere() (s *Source, err error) {
 	err = unix.ECONNREFUSED
 	var tried []host.File
@@ -171,8 +172,8 @@ func subscribe(program []unix.SockFilter) (fd int, err error) {
 	return fd, nil
 }
 
-// errSilent is returned for a kernel that says nothing: outside of the host's own process
-// and user namespaces.
+// errSilent is returned for a kernel that says nothing, as it does outside the host's own
+// process and user namespaces.
 var errSilent = fmt.Errorf("no answer from the kernel: %w", unix.EPERM)
 
 // acknowledged waits until the kernel says that it sends events.
@@ -323,7 +324,7 @@ func (s *Source) take(f func(event), ack func(errno uint32)) (int, error) {
 	return int(n), nil
 }
 
-// lost returns how many events were dropped since it was called before, at least 1.
+// lost returns how many events were dropped since its last call, at least 1.
 func (s *Source) lost() int {
 	var info [9]uint32 // SK_MEMINFO_VARS; the last one is SK_MEMINFO_DROPS
 	size := uint32(unsafe.Sizeof(info))
@@ -335,7 +336,7 @@ func (s *Source) lost() int {
 	return max(1, int(dropped))
 }
 
-// Close ends it. Nobody reads any more.
+// Close ends the Source. Nobody may read from it any more.
 func (s *Source) Close() {
 	if s.ready != nil {
 		s.ready.Close()

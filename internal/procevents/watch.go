@@ -15,8 +15,8 @@ import (
 )
 
 // Watcher reads the host's process events as long as somebody wants to know of some. Its
-// methods do not wait, and may be called by any goroutine: a process that the kernel does
-// not let anybody look at holds up nobody but the Watcher.
+// methods, except Close, do not wait, and they may be called by any goroutine: a process
+// that the kernel does not let anybody look at holds up nobody but the Watcher.
 type Watcher struct {
 	// Failed is told once why no events can be had, or none any more.
 	Failed func(error)
@@ -30,7 +30,7 @@ type Watcher struct {
 }
 
 // Follow begins to follow what is below a process, as follower.follow does. Reports come
-// from a goroutine of the Watcher's. gone is called instead if there is no such process,
+// from one of the Watcher's goroutines. gone is called instead if there is no such process,
 // or if there are no events.
 func (w *Watcher) Follow(pid int, start uint64, r *Root, gone func(error)) {
 	w.do(func(f *follower) {
@@ -50,7 +50,7 @@ func (w *Watcher) Err() error {
 	return w.err
 }
 
-// Close ends it, and waits for that as long as nothing hangs.
+// Close ends the Watcher, and waits until its goroutine has ended, for at most a second.
 func (w *Watcher) Close() {
 	w.mu.Lock()
 	over := w.over

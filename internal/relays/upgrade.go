@@ -94,8 +94,8 @@ func (u Upgrade) check(ctx context.Context) error {
 	return nil
 }
 
-// replaceGuard replaces the guard by one of the program and waits until it knows all
-// relays.
+// replaceGuard replaces the guard by one of the program and waits until it has all that all
+// relays have to say.
 func (u Upgrade) replaceGuard(ctx context.Context, relays int) error {
 	if err := guard.Replace(ctx, u.Dir, u.Program); err != nil {
 		return fmt.Errorf("the guard is not replaced: %w", err)
@@ -103,7 +103,7 @@ func (u Upgrade) replaceGuard(ctx context.Context, relays int) error {
 	for end := time.Now().Add(checkTime); ; {
 		_, all, err := guard.Ask(ctx, u.Dir)
 		switch {
-		case err == nil && len(all) >= relays, ctx.Err() != nil:
+		case err == nil && guarded(all) >= relays, ctx.Err() != nil:
 			return ctx.Err()
 		case time.Now().After(end) && err != nil:
 			return fmt.Errorf("the guard that was to replace the last one: %w", err)
@@ -112,6 +112,16 @@ func (u Upgrade) replaceGuard(ctx context.Context, relays int) error {
 		}
 		time.Sleep(5 * time.Millisecond)
 	}
+}
+
+// guarded counts the relays that could be moved now.
+func guarded(all []guard.Status) (n int) {
+	for _, r := range all {
+		if r.Guarded {
+			n++
+		}
+	}
+	return n
 }
 
 // upgradeJSON is a relay for scripts.

@@ -11,8 +11,8 @@ import (
 	"github.com/shimtrace/shimtrace/internal/shim/state"
 )
 
-// replaceAddress puts the relay's address in the place of the inner shim's in the
-// bundle's address file. Only some shims write one, and only then there is one:
+// replaceAddress puts the relay's address in the place of the inner shim's in the bundle's
+// address file. Only some shims write that file, and only then is anything replaced:
 // containerd 1.7 finds the shim by it after a restart.
 func replaceAddress(bundle, relay string) error {
 	path := filepath.Join(bundle, "address")

@@ -8,6 +8,8 @@ import (
 	"strings"
 
 	"google.golang.org/protobuf/encoding/protowire"
+
+	"github.com/shimtrace/shimtrace/internal/protofields"
 )
 
 // answer is what an inner shim wrote in answer to start. containerd takes three
@@ -31,9 +33,9 @@ const (
 // errNoAnswer says that start's output is none that containerd would understand.
 var errNoAnswer = errors.New("not an answer to start")
 
-// parseAnswer reads the inner shim's output. containerd tries protobuf first, but
-// a text can happen to be well-formed protobuf; what starts like JSON or an
-// address is that.
+// parseAnswer reads the inner shim's output. containerd tries protobuf first, but a text
+// can happen to be well-formed protobuf. So what starts like JSON or an address is taken
+// for that.
 func parseAnswer(raw []byte) (answer, error) {
 	text := bytes.TrimSpace(raw)
 	switch {
@@ -82,27 +84,23 @@ func parseJSON(raw, text []byte) (answer, error) {
 func parseResult(raw []byte) (answer, error) {
 	a := answer{raw: raw, protocol: "ttrpc"}
 	var before, after []byte // all fields but the address, as they came
-	for at := 0; at < len(raw); {
-		num, typ, n := protowire.ConsumeField(raw[at:])
-		if n < 0 {
-			return answer{}, fmt.Errorf("%w: byte %d: %w", errNoAnswer, at, protowire.ParseError(n))
+	f := protofields.Of(raw)
+	for f.Next() {
+		if f.Is(resultAddress) {
+			a.address = string(f.Bytes)
+			continue
 		}
-		field := raw[at : at+n]
-		at += n
-		if typ == protowire.BytesType && (num == resultAddress || num == resultProtocol) {
-			_, _, tag := protowire.ConsumeTag(field)
-			val, _ := protowire.ConsumeString(field[tag:])
-			if num == resultAddress {
-				a.address = val
-				continue
-			}
-			a.protocol = val
+		if f.Is(resultProtocol) {
+			a.protocol = string(f.Bytes)
 		}
-		if num <= resultVersion {
-			before = append(before, field...)
+		if f.Number <= resultVersion {
+			before = append(before, f.Whole()...)
 		} else {
-			after = append(after, field...)
+			after = append(after, f.Whole()...)
 		}
+	}
+	if err := f.Err(); err != nil {
+		return answer{}, fmt.Errorf("%w: %w", errNoAnswer, err)
 	}
 	if a.address == "" {
 		return answer{}, fmt.Errorf("%w: it has no address", errNoAnswer)

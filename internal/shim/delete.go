@@ -15,8 +15,8 @@ import (
 )
 
 const (
-	// abandonedTime bounds how long after its begin delete is still at what a relay that
-	// died has left. containerd gives delete 5 s in all.
+	// abandonedTime bounds how long after its beginning delete still clears away what a
+	// relay that died has left. containerd gives delete 5 s in all.
 	abandonedTime = 4 * time.Second
 	// restoreTime bounds the wait for the VMM to have its socket back.
 	restoreTime = time.Second
@@ -86,8 +86,8 @@ type deletion struct {
 	tried  bool
 }
 
-// recorder returns the process that records it; nil if it cannot be started: then there is
-// no span, no more.
+// recorder returns the process that records the delete; nil if it cannot be started: then
+// the span is missing, and nothing else.
 func (d *deletion) recorder() *standby.Standby {
 	if !d.tried {
 		d.tried = true
@@ -99,8 +99,8 @@ func (d *deletion) recorder() *standby.Standby {
 	return d.record
 }
 
-// identity is the sandbox's. The bundle of a sandbox that was created by the shim has no
-// spec.
+// identity returns the sandbox's identity. The bundle of a sandbox that was created by the
+// shim has no spec.
 func (w wrapper) identity(st *state.State) state.Identity {
 	notes, err := state.ReadAnnotations(w.Bundle)
 	if err != nil {

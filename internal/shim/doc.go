@@ -6,10 +6,10 @@
 // may not be changed by that. Where tracing cannot be set up, containerd is given
 // the inner shim itself.
 //
-// The package knows containerd's command line, its bundle directory and the
-// addresses that shims answer with. The relay is package relay, what it does for
-// Kata package kata; what a command would have in the trace is recorded by another
-// process, for which nobody waits. containerd waits for all of this one, so it links
-// nothing that only those need, and gives the relay its sockets instead of waiting for it
-// to make them. Its only caller is cmd/containerd-shim-traced-v2.
+// The package knows containerd's command line, its bundle directory and the addresses that
+// shims answer with. The relay is in package relay, and what it does for Kata in package
+// kata. What a command would have in the trace is recorded by another process, for which
+// nobody waits. containerd waits for all that this package does, so it links nothing that
+// only those packages need, and gives the relay its sockets instead of waiting for it to
+// make them. Its only caller is cmd/containerd-shim-traced-v2.
 package shim

@@ -18,6 +18,7 @@ import (
 	"github.com/shimtrace/shimtrace/internal/reliability"
 	"github.com/shimtrace/shimtrace/internal/shim/shimtest"
 	"github.com/shimtrace/shimtrace/internal/shim/state"
+	"github.com/shimtrace/shimtrace/internal/testkit"
 )
 
 // hangTime is when a test says that something hangs. containerd gives delete 5 s.
@@ -62,7 +63,7 @@ func newShimHostOf(t *testing.T, name, stateDir, journalDir, inner, more string)
 		t.Fatal(err)
 	}
 	write("bundle/config.json", `{"annotations":{"io.kubernetes.cri.sandbox-name":"web"}}`, 0o600)
-	text := fmt.Sprintf("[relay]\nstate_dir = %q\n[journal]\ndir = %q\n", stateDir, journalDir) + more
+	text := fmt.Sprintf("[relay]\nstate_dir = %q\nready_timeout = \"30s\"\n[journal]\ndir = %q\n", stateDir, journalDir) + more
 	t.Setenv(config.PathEnv, write("config.toml", text, 0o600))
 	t.Setenv("PATH", dir+":"+os.Getenv("PATH"))
 	var report config.Report
@@ -94,13 +95,7 @@ func (h *shimHost) run(action string) (out string, took time.Duration, err error
 func (h *shimHost) settle() {
 	h.t.Helper()
 	shimtest.Eventually(h.t, "all processes have ended", func() bool {
-		lines, _ := filepath.Glob("/proc/[0-9]*/cmdline")
-		for _, line := range lines {
-			if text, _ := os.ReadFile(line); bytes.Contains(text, []byte(h.bundle)) {
-				return false
-			}
-		}
-		return true
+		return len(testkit.Processes(testkit.With(h.bundle))) == 0
 	})
 }
 

@@ -20,10 +20,9 @@ import (
 	"github.com/shimtrace/shimtrace/internal/shimname"
 )
 
-// findInner returns the path of the shim to wrap: for delete the one that was
-// started, else what the configuration says for this runtime, else the obvious one.
-// No mistake in a configuration keeps a shim from being found that would be found
-// without us.
+// findInner returns the path of the shim to wrap: for delete the one that was started, else
+// what the configuration says for this runtime, else the obvious one. A mistake in the
+// configuration never hides a shim that would be found without us.
 func (w wrapper) findInner(cfg config.Config, log *slog.Logger) (string, error) {
 	wrapped := w.Wrapped()
 	self, err := os.Executable()
@@ -57,8 +56,8 @@ func (w wrapper) findInner(cfg config.Config, log *slog.Logger) (string, error) 
 		cmp.Or(cfg.Shim, strings.Join(wrapped.Files(), " or ")), os.Getenv("PATH"), filepath.Dir(self), strings.Join(places, ", "), wrapped.Inner)
 }
 
-// innerFiles returns what the inner shim's file may be called. All classes of Kata
-// have one, which kata-deploy names by its path.
+// innerFiles returns what the inner shim's file may be called. All of Kata's runtime
+// classes share one file, which kata-deploy names by its path.
 func innerFiles(wrapped shimname.Name) []string {
 	files := wrapped.Files()
 	if strings.HasPrefix(wrapped.Inner, "kata-") {
@@ -67,8 +66,8 @@ func innerFiles(wrapped shimname.Name) []string {
 	return files
 }
 
-// knownPlaces are where shims are installed and containerd's PATH need not lead, for
-// an inner shim's name.
+// knownPlaces returns the directories where an inner shim of this name may be installed,
+// although containerd's PATH may not have them.
 func knownPlaces(root, inner string) []string {
 	var places []string
 	if strings.HasPrefix(inner, "kata") {

@@ -16,6 +16,8 @@ import (
 
 	"github.com/shimtrace/shimtrace/internal/shim/shimtest"
 	"github.com/shimtrace/shimtrace/internal/shim/state"
+	"github.com/shimtrace/shimtrace/internal/testkit"
+	"github.com/shimtrace/shimtrace/internal/testkit/tempdir"
 )
 
 // misconfigured is a host where the wrapper of Kata's shim is run as containerd runs
@@ -37,7 +39,7 @@ const named, started, obvious = "named", "started", "obvious"
 
 func newMisconfigured(t *testing.T) *misconfigured {
 	t.Helper()
-	dir, err := os.MkdirTemp("", "shim-")
+	dir, err := tempdir.Make()
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -168,7 +170,7 @@ func TestNothingInAFileOrAnEnvironmentEndsAContainer(t *testing.T) {
 	const shim = "\n[runtime.kata-qemu]\nshim = %q\n"
 	text := func(format string) func(h *misconfigured) {
 		return func(h *misconfigured) {
-			base := fmt.Sprintf("[journal]\ndir = \"%s/journal\"\n[relay]\nstate_dir = \"%s/state\"\n[agent]\nreceive = \"off\"\ninject = \"off\"\n[jaeger]\nreceive = \"off\"\n", h.dir, h.dir)
+			base := fmt.Sprintf("[journal]\ndir = \"%s/journal\"\n[relay]\nstate_dir = \"%s/state\"\nready_timeout = \"30s\"\n[agent]\nreceive = \"off\"\ninject = \"off\"\n[jaeger]\nreceive = \"off\"\n", h.dir, h.dir)
 			if strings.Contains(format, "%q") {
 				format = fmt.Sprintf(format, h.path(named))
 			}
@@ -190,9 +192,9 @@ func TestNothingInAFileOrAnEnvironmentEndsAContainer(t *testing.T) {
 		log    string // what start logs
 	}{
 		"nothing":                     {text(shim), named, true, ""},
-		"a syntax error after it":     {text(shim + "[trace\nslow = = 1\n"), named, true, "line 13, column 7"},
-		"a syntax error before it":    {text("]]\n" + shim), named, true, "line 10, column 1"},
-		"an open string before it":    {text("[trace]\nslow = \"\"\"\n" + shim), named, true, "line 11, column 1"},
+		"a syntax error after it":     {text(shim + "[trace\nslow = = 1\n"), named, true, "line 14, column 7"},
+		"a syntax error before it":    {text("]]\n" + shim), named, true, "line 11, column 1"},
+		"an open string before it":    {text("[trace]\nslow = \"\"\"\n" + shim), named, true, "line 12, column 1"},
 		"an unknown key":              {text(shim + "[trace]\nmoed = 'off'\n"), named, true, "trace.moed"},
 		"an unknown section":          {text(shim + "[runtime.kata-qemu.tarce]\nmode = 'off'\n"), named, true, "kata-qemu.tarce"},
 		"a value of another kind":     {text(shim + "[log]\nlevel = 7\n"), named, true, "log.level"},
@@ -201,11 +203,11 @@ func TestNothingInAFileOrAnEnvironmentEndsAContainer(t *testing.T) {
 		"a duration without a unit":   {text(shim + "[export]\ntimeout = 10\n"), named, true, "export.timeout: 10 is not a duration"},
 		"another runtime's section":   {text(shim + "[runtime.runc.trace]\nmode = 7\n"), named, true, "runtime.runc.trace.mode"},
 		"one journal, two collectors": {text(shim + "[runtime.kata-qemu.export]\nendpoint = 'http://127.0.0.1:9'\n"), named, false, "it differs"},
-		"a byte order mark":           {text("\xef\xbb\xbf" + shim), named, true, "line 10"},
+		"a byte order mark":           {text("\xef\xbb\xbf" + shim), named, true, "line 11"},
 		"a Latin-1 comment":           {text("# f\xfcr Z\xfcrich\n" + shim), named, true, ""},
-		"a Latin-1 value":             {text("[resource]\ncity = 'Z\xfcrich'\n" + shim), named, true, "line 11, column 10"},
-		"a zero byte":                 {text("\x00\n" + shim), named, true, "line 10"},
-		"the shim's line is broken":   {text("[runtime.kata-qemu]\nshim = /opt/kata/bin/shim\n"), obvious, true, "line 11, column 8"},
+		"a Latin-1 value":             {text("[resource]\ncity = 'Z\xfcrich'\n" + shim), named, true, "line 12, column 10"},
+		"a zero byte":                 {text("\x00\n" + shim), named, true, "line 11"},
+		"the shim's line is broken":   {text("[runtime.kata-qemu]\nshim = /opt/kata/bin/shim\n"), obvious, true, "line 12, column 8"},
 		"the shim's value is wrong":   {text("[runtime.kata-qemu]\nshim = 7\n"), obvious, true, "runtime.kata-qemu.shim"},
 		"the shim is not there":       {text("[runtime.kata-qemu]\nshim = '/no/such/shim'\n"), obvious, true, "/no/such/shim"},
 		"the shim is the wrapper":     {func(h *misconfigured) { text("[runtime.kata-qemu]\nshim = '" + h.link + "'\n")(h) }, obvious, true, "shimtrace itself"},
@@ -298,11 +300,5 @@ func TestNothingInAFileOrAnEnvironmentEndsAContainer(t *testing.T) {
 
 // runsIn reports whether a process was started by a path in dir.
 func runsIn(dir string) bool {
-	lines, _ := filepath.Glob("/proc/[0-9]*/cmdline")
-	for _, line := range lines {
-		if text, err := os.ReadFile(line); err == nil && strings.HasPrefix(string(text), dir+"/") {
-			return true
-		}
-	}
-	return false
+	return len(testkit.Processes(func(args []string) bool { return strings.HasPrefix(args[0], dir+"/") })) > 0
 }

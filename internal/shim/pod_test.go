@@ -46,7 +46,7 @@ func TestPodOfASandboxThatTheShimCreates(t *testing.T) {
 	defer func() { h.closeIn() }()
 
 	dir := filepath.Join(h.dir, "journal")
-	text := "[journal]\ndir = '" + dir + "'\n[relay]\nstate_dir = '" + h.dir + "/state'\n[agent]\nreceive = 'off'\ninject = 'off'\n[jaeger]\nreceive = 'off'\n[runtime.kata-qemu]\nshim = '" + h.path(named) + "'\n"
+	text := "[journal]\ndir = '" + dir + "'\n[relay]\nstate_dir = '" + h.dir + "/state'\nready_timeout = '30s'\n[agent]\nreceive = 'off'\ninject = 'off'\n[jaeger]\nreceive = 'off'\n[runtime.kata-qemu]\nshim = '" + h.path(named) + "'\n"
 	if err := os.WriteFile(h.config, []byte(text), 0o600); err != nil {
 		t.Fatal(err)
 	}

@@ -2,7 +2,6 @@ package shim
 
 import (
 	"bytes"
-	"compress/gzip"
 	"context"
 	"encoding/hex"
 	"errors"
@@ -20,11 +19,13 @@ import (
 	"google.golang.org/protobuf/types/known/emptypb"
 
 	"github.com/shimtrace/shimtrace/internal/forwarder/agent"
+	"github.com/shimtrace/shimtrace/internal/forwarder/captured"
 	"github.com/shimtrace/shimtrace/internal/losses"
 	"github.com/shimtrace/shimtrace/internal/names"
 	"github.com/shimtrace/shimtrace/internal/reliability"
 	"github.com/shimtrace/shimtrace/internal/shim/control"
 	"github.com/shimtrace/shimtrace/internal/shim/shimtest"
+	"github.com/shimtrace/shimtrace/internal/testkit"
 )
 
 // vm is the VM of a guarded pod: this test is its VMM, its agent, and the runtime that
@@ -51,11 +52,7 @@ func newVM(t *testing.T) *vm {
 // newVMWith starts one with something more in the configuration.
 func newVMWith(t *testing.T, more string) *vm {
 	t.Helper()
-	dir, err := os.MkdirTemp("", "vm-") // short
-	if err != nil {
-		t.Fatal(err)
-	}
-	t.Cleanup(func() { os.RemoveAll(dir) })
+	dir := testkit.ShortDir(t)
 	v := &vm{socket: filepath.Join(dir, "c1", "vm.sock"), conns: make(chan net.Conn), hold: make(chan struct{}), waits: make(chan struct{}, 1)}
 	v.guardedPod = newGuardedPodWith(t, fmt.Sprintf("[agent]\nreceive = \"on\"\ninject = \"on\"\n[agent.sockets]\nvmm = %q\n[jaeger]\nreceive = \"off\"\n%s", filepath.Join(dir, "{sandbox}", "vm.sock"), more))
 	release := v.guardedPod.hold("Create")
@@ -67,6 +64,7 @@ func newVMWith(t *testing.T, more string) *vm {
 	}
 	v.vmm = shimtest.Listen(t, v.socket)
 	v.over.Go(v.serveVMM)
+	var err error
 	if v.agent, err = ttrpc.NewServer(); err != nil {
 		t.Fatal(err)
 	}
@@ -147,7 +145,7 @@ func (v *vm) ask() *ttrpc.Client {
 	if err != nil {
 		v.t.Fatal(err)
 	}
-	_ = conn.SetDeadline(time.Now().Add(20 * time.Second))
+	_ = conn.SetDeadline(time.Now().Add(testkit.Patience))
 	_, err = io.WriteString(conn, "CONNECT 1024\n")
 	line, rerr := readLine(conn)
 	if err = errors.Join(err, rerr, conn.SetDeadline(time.Time{})); err != nil || line != "OK 1073741824\n" {
@@ -161,7 +159,7 @@ func (v *vm) ask() *ttrpc.Client {
 // sends arrives, also a span of which a part had been sent.
 func TestKataRelayKilled(t *testing.T) {
 	v := newVM(t)
-	frames := unzipped(t, "../forwarder/agent/testdata/kata-4.1.0-pod.agent.frames.gz")
+	frames := captured.Frames(t, captured.Go+".agent")
 	total := countFrames(t, frames)
 	v.awaitSocket()
 	stream := v.connect()
@@ -240,7 +238,7 @@ func (v *vm) connect() net.Conn {
 // nothing of it, and its spans are in the trace.
 func TestKataAgentConnectsBetweenRelays(t *testing.T) {
 	v := newVM(t)
-	frames := unzipped(t, "../forwarder/agent/testdata/kata-4.1.0-pod.agent.frames.gz")
+	frames := captured.Frames(t, captured.Go+".agent")
 	total := countFrames(t, frames)
 	v.awaitSocket()
 	before, err := os.Lstat(v.socket + "_10240")
@@ -286,7 +284,7 @@ func TestKataRemovedBetweenRelays(t *testing.T) {
 	for name, whole := range map[string]bool{"whole": true, "inside": false} {
 		t.Run(name, func(t *testing.T) {
 			v := newVM(t)
-			frames := unzipped(t, "../forwarder/agent/testdata/kata-4.1.0-pod.agent.frames.gz")
+			frames := captured.Frames(t, captured.Go+".agent")
 			v.awaitSocket()
 			goOn := v.killRelayWithoutSuccessor()
 			stream := v.connect()
@@ -370,25 +368,6 @@ func TestKataRelayKilledInWindow(t *testing.T) {
 			}
 		}
 	}
-}
-
-// unzipped returns what is in a file.
-func unzipped(t *testing.T, path string) []byte {
-	t.Helper()
-	f, err := os.Open(path)
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer f.Close()
-	z, err := gzip.NewReader(f)
-	if err != nil {
-		t.Fatal(err)
-	}
-	text, err := io.ReadAll(z)
-	if err != nil {
-		t.Fatal(err)
-	}
-	return text
 }
 
 // countFrames returns the number of the agent's spans in its stream.

@@ -79,8 +79,8 @@ func (w wrapper) pass(log *slog.Logger) int {
 	return 1
 }
 
-// becomeRelay becomes the program that relays, for a guard of a version that had all in
-// this one and starts it with such a command.
+// becomeRelay becomes the program that relays, for a guard of an older version: there one
+// program did everything, and the guard starts that.
 func (w wrapper) becomeRelay() int {
 	program, err := standby.Program()
 	if err == nil {

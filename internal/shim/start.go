@@ -104,8 +104,8 @@ func (sp *spawning) wait() *standby.Standby {
 	return sp.standby
 }
 
-// attachTime is how much longer than the relay's ready_timeout an attach may take. All
-// that it waits for has bounds of its own, but for the state directory.
+// attachTime is how much longer than the relay's ready_timeout an attach may take.
+// Everything that an attach waits for has a bound of its own, except the state directory.
 const attachTime = 5 * time.Second
 
 // attached is what has become of an attempt to put a relay in front of the inner shim.
@@ -168,8 +168,8 @@ func (s *starter) attach(out []byte, relay *spawning) (a attached) {
 	return a
 }
 
-// errLeaving says that a relay is there which belongs to an earlier inner shim on
-// the same address and has yet to notice that it is gone.
+// errLeaving says that a relay is there which belongs to an earlier inner shim on the same
+// address and has yet to notice that this shim is gone.
 var errLeaving = errors.New("the relay of an earlier shim on the same address is still there")
 
 // findRelay finds the relay in front of the inner socket, which is the one that another
@@ -198,16 +198,20 @@ func (s *starter) tryRelay(p state.Paths, innerSock string, relay *standby.Stand
 		return nil, attached{err: err}
 	}
 	defer sentinel.Close()
-	if state.Answers(p.Socket) {
+	joins := state.Answers(p.Socket)
+	// A runc shim of containerd 1.6 or 1.7 unlinks the relay's socket as it ends, but not the
+	// one for control.
+	if joins || state.Answers(p.Control) {
 		st, err := state.Read(p.State)
-		if err != nil {
-			return nil, attached{err: fmt.Errorf("join the sandbox's relay: %w", err)}
-		}
-		if pid != st.InnerPID {
+		switch {
+		case err == nil && pid != st.InnerPID:
 			return nil, attached{err: errLeaving}
+		case joins && err != nil:
+			return nil, attached{err: fmt.Errorf("join the sandbox's relay: %w", err)}
+		case joins:
+			s.leave(*st)
+			return st, attached{}
 		}
-		s.leave(*st)
-		return st, attached{}
 	}
 	if relay == nil {
 		if relay, err = standby.Spawn(s.Line, command.Relay); err != nil {
@@ -278,7 +282,7 @@ func (s *starter) timing(failure string) state.Timing {
 // else will. What would have been its relay writes it.
 func (s *starter) failed(cause error, relay *spawning) {
 	waiting := relay.wait()
-	if s.cfg.Trace.Mode == "dynamic" || // it is not switched on before it has started
+	if s.cfg.Trace.Mode == "dynamic" || // tracing is not switched on before the sandbox has started
 		s.notes[state.CRIContainerType] == "container" || // it failed to come into a running sandbox
 		!state.DirAnswers(s.cfg.Relay.StateDir) {
 		waiting.Discard()

@@ -9,8 +9,8 @@ import (
 	"github.com/shimtrace/shimtrace/internal/relays"
 )
 
-// configurationLines say of whom the configuration is not in effect as the files have it, and
-// why. Relays with the same reason share a line.
+// configurationLines returns lines that say for which relays the configuration is not in effect
+// as the files have it, and why. Relays with the same reason share a line.
 func configurationLines(all []relays.Report) (lines []string) {
 	problems, unseen, news := newCauses(), newCauses(), newCauses()
 	for _, r := range all {
@@ -41,7 +41,7 @@ func configurationLines(all []relays.Report) (lines []string) {
 	return lines
 }
 
-// causes are reasons, with how many relays each is of.
+// causes are reasons, each with the number of relays that have it.
 type causes struct {
 	order []string
 	all   map[string]*cause

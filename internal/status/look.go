@@ -42,7 +42,7 @@ type question struct {
 	late func(*Picture)
 }
 
-// grace is the part of Wait for the answers that say that others have not come.
+// grace: the last 1/grace of Wait is for the answers that say that others have not come.
 const grace = 4
 
 // Look takes a picture.
@@ -86,7 +86,7 @@ func (l *Looker) Look(ctx context.Context) Picture {
 	return p
 }
 
-// begin reports whether a question may be asked, since the last such one is answered.
+// begin reports whether a question may be asked: the last one of its kind has been answered.
 func (l *Looker) begin(of string) bool {
 	if l.asking == nil {
 		l.asking = make(map[string]chan struct{})
@@ -173,7 +173,13 @@ func (l *Looker) collect(context.Context) func(*Picture) {
 // look looks at a journal.
 func look(cfg config.Config, s *journal.Surveyor) Journal {
 	j := Journal{Dir: cfg.Journal.Dir, Max: int64(cfg.Journal.MaxBytes)}
-	now, err := s.Survey()
+	dir, to := j.Dir, cfg.Export.All()
+	targets, cerrs := make([]journal.Target, len(to)), make([]error, len(to))
+	for i, t := range to {
+		targets[i].Name = t.Name
+		targets[i].Cursor, cerrs[i] = journal.ReadCursor(dir, t.Name)
+	}
+	now, err := s.Survey(targets...)
 	if err != nil {
 		j.Error = err.Error()
 		return j
@@ -185,21 +191,18 @@ func look(cfg config.Config, s *journal.Surveyor) Journal {
 	slices.SortFunc(j.Shares, func(a, b Share) int {
 		return cmp.Or(cmp.Compare(b.Bytes, a.Bytes), cmp.Compare(a.source, b.source))
 	})
-	for _, to := range cfg.Export.All() {
-		j.Targets = append(j.Targets, target(cfg.Journal.Dir, to, s))
+	for i, t := range to {
+		j.Targets = append(j.Targets, target(dir, t, now.Waiting[i], cerrs[i]))
 	}
 	return j
 }
 
-// target looks at what was shipped of a journal.
-func target(dir string, to config.Target, s *journal.Surveyor) Target {
-	t := Target{Name: to.Name, Endpoint: shown(to.Endpoint), Protocol: to.Protocol}
-	totals, err := ship.ReadTotals(ship.TotalsPath(dir, t.Name))
-	t.Since, t.Shipped, t.Rejected, t.KeptOut, t.Aside, t.Error = totals.Since, totals.Shipped, totals.Rejected, totals.KeptOut, totals.Aside, totals.Error
-	cursor, cerr := journal.ReadCursor(dir, t.Name)
-	var uerr error
-	t.Waiting, uerr = s.Unread(journal.Target{Name: t.Name, Cursor: cursor})
-	if err := cmp.Or(err, cerr, uerr); err != nil && t.Error == "" {
+// target looks at what was shipped of a journal. err is why it is not known how far.
+func target(dir string, to config.Target, w journal.Waiting, err error) Target {
+	t := Target{Name: to.Name, Endpoint: shown(to.Endpoint), Protocol: to.Protocol, Waiting: w.Spans, Aside: w.Aside}
+	totals, terr := ship.ReadTotals(ship.TotalsPath(dir, t.Name))
+	t.Since, t.Shipped, t.Rejected, t.KeptOut, t.Error = totals.Since, totals.Shipped, totals.Rejected, totals.KeptOut, totals.Error
+	if err := cmp.Or(terr, err); err != nil && t.Error == "" {
 		t.Error = err.Error()
 	}
 	return t
@@ -236,7 +239,7 @@ func (p *Picture) join(configs []config.Config) {
 	}
 }
 
-// Err returns what has the command fail: that there are no relays, or relays that do not
+// Err returns what makes the command fail: that there are no relays, or that a relay does not
 // answer.
 func (p *Picture) Err() error {
 	if p.nothing != nil {

@@ -37,7 +37,7 @@ type Guard struct {
 	// Unrecorded says why the processes below inner shims are not recorded; empty if they are.
 	Unrecorded string `json:"processes_unrecorded,omitempty"`
 
-	byRelay map[string]bool // whether it is guarded, by its socket
+	byRelay map[string]bool // whether a relay is guarded, by the relay's socket
 }
 
 // Collect is the collecting process.
@@ -55,7 +55,7 @@ type Journal struct {
 	// Segments are its files; Damaged bytes in them are passed over.
 	Segments int   `json:"segments"`
 	Damaged  int64 `json:"damaged_bytes,omitempty"`
-	// Spans are there of shimtrace, agents and runtimes, Posted of other programs.
+	// Spans counts those of shimtrace, agents and runtimes, Posted those of other programs.
 	Spans  int `json:"spans"`
 	Posted int `json:"posted_spans"`
 	// Lost counts spans by reason, as shimtrace list does.
@@ -79,13 +79,15 @@ type Target struct {
 	Name     string `json:"name,omitempty"`
 	Endpoint string `json:"endpoint"` // without what is secret in it
 	Protocol string `json:"protocol"`
-	// Waiting spans are in the journal, and have not been read.
+	// Waiting spans are in the journal, and the target is still to get them: not read yet,
+	// held until it is decided whether they are shipped, or set aside. Aside are these last,
+	// which it fails on while it takes others.
 	Waiting int `json:"waiting"`
+	Aside   int `json:"aside,omitempty"`
 	// Since is when counting began; zero: nothing was shipped yet.
 	Since    time.Time         `json:"since,omitzero"`
 	Shipped  uint64            `json:"shipped"`
 	Rejected map[string]uint64 `json:"rejected,omitempty"`
 	KeptOut  uint64            `json:"kept_out,omitempty"`
-	Aside    int               `json:"aside,omitempty"`
 	Error    string            `json:"error,omitempty"`
 }

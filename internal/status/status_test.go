@@ -6,6 +6,7 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"io"
 	"net"
 	"os"
 	"path/filepath"
@@ -22,6 +23,7 @@ import (
 
 	"github.com/shimtrace/shimtrace/internal/config"
 	"github.com/shimtrace/shimtrace/internal/export/journal"
+	"github.com/shimtrace/shimtrace/internal/export/journal/journaltest"
 	"github.com/shimtrace/shimtrace/internal/export/ship"
 	"github.com/shimtrace/shimtrace/internal/losses"
 	"github.com/shimtrace/shimtrace/internal/names"
@@ -135,7 +137,39 @@ func (h *host) write(sandbox string, spans int) {
 	id := &commonpb.AnyValue{Value: &commonpb.AnyValue_StringValue{StringValue: sandbox}}
 	rs := &tracepb.ResourceSpans{Resource: &resourcepb.Resource{Attributes: []*commonpb.KeyValue{{Key: names.Sandbox, Value: id}}}, ScopeSpans: []*tracepb.ScopeSpans{ss}}
 	j.Losses(losses.Ours).Add(losses.QueueFull, 2)
-	if err := errors.Join(j.UploadTraces(h.t.Context(), []*tracepb.ResourceSpans{rs}), j.Close()); err != nil {
+	if err := errors.Join(journaltest.Append(j, []*tracepb.ResourceSpans{rs}), j.Close()); err != nil {
+		h.t.Fatal(err)
+	}
+}
+
+// ship makes it so that all there is has been shipped, but for the record with one number,
+// which is held, and that with another, which is set aside.
+func (h *host) ship(held, aside int) {
+	h.t.Helper()
+	f := journal.Follow(h.cfg.Journal.Dir, journal.Cursor{})
+	defer f.Close()
+	var c journal.Cursor
+	for n := 0; ; {
+		r, err := f.Next()
+		if errors.Is(err, io.EOF) {
+			break
+		}
+		if err != nil {
+			h.t.Fatal(err)
+		}
+		at := journal.Range{Position: journal.Position{Segment: r.Segment, Offset: r.Offset}, End: r.End(), Spans: r.Spans}
+		switch {
+		case !r.Kind.Traces():
+			continue
+		case n == held:
+			c.Held = append(c.Held, at)
+		case n == aside:
+			c.Aside = append(c.Aside, at)
+		}
+		n++
+	}
+	c.Position = f.Cursor().Position
+	if err := journal.WriteCursor(h.cfg.Journal.Dir, "", c); err != nil {
 		h.t.Fatal(err)
 	}
 }
@@ -153,16 +187,20 @@ func TestPicture(t *testing.T) {
 	h.write("new", 7)
 	l, err := ship.OpenLedger(ship.TotalsPath(h.cfg.Journal.Dir, ""))
 	if err == nil {
-		err = l.Note(ship.Status{Shipped: 5, Aside: 1, Rejected: map[losses.Reason]int{losses.CollectorRefused: 2}, Err: errors.New("away")})
+		err = l.Note(ship.Status{Shipped: 5, Rejected: map[losses.Reason]int{losses.CollectorRefused: 2}, Err: errors.New("away")})
 	}
 	if err != nil {
 		t.Fatal(err)
 	}
+	h.write("held", 2)
+	h.write("set aside", 3)
+	h.ship(1, 2)
+	h.write("unread", 4)
 	p := h.looker().Look(t.Context())
 	text := strings.Join(p.Text(nil), "\n")
 	for _, want := range []string{
-		"guard     there is no guard", "collect   does not run", "7 spans", "shares: ns/new 0.0 MiB", "2 (queue_full: 2) lost",
-		"to        http://collector:4318/x, 5 spans shipped, 7 wait, 2 (collector_refused: 2) refused, 1 set aside, trying again: away",
+		"guard     there is no guard", "collect   does not run", "16 spans", "shares: ns/new 0.0 MiB", "8 (queue_full: 8) lost",
+		"to        http://collector:4318/x, 5 spans shipped, 9 wait, 3 of them set aside, 2 (collector_refused: 2) refused, trying again: away",
 	} {
 		if !strings.Contains(text, want) {
 			t.Errorf("the text lacks %q:\n%s", want, text)

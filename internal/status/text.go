@@ -20,7 +20,7 @@ import (
 const maxShares = 4
 
 // Text returns the picture in lines: what the host has once, then the relays. before is the
-// picture before this one, of which rates are told; nil: none are.
+// picture before this one, since which rates are told; nil: no rates are told.
 func (p *Picture) Text(before *Picture) []string {
 	all := []string{p.guardLine(), p.collectLine()}
 	for _, j := range p.Journals {
@@ -36,7 +36,7 @@ func (p *Picture) Text(before *Picture) []string {
 	return append(append(all, ""), p.table(before)...)
 }
 
-// line is a line of a thing and what is said of it.
+// line returns a line that names a thing and says something about it.
 func line(of string, said ...string) string {
 	said = slices.DeleteFunc(said, func(s string) bool { return s == "" })
 	return fmt.Sprintf("%-9s %s", of, strings.Join(said, ", "))
@@ -95,18 +95,12 @@ func (p *Picture) journalLines(j Journal, before *Picture) []string {
 	if len(j.Shares) > 0 {
 		all = append(all, line("", "shares: "+strings.Join(shares(j.Shares), ", ")))
 	}
-	lost, ended := maps.Clone(j.Lost), 0
-	for reason, spans := range j.Lost {
-		if losses.Intended(reason) {
-			ended += spans
-			delete(lost, reason)
-		}
-	}
+	lost, intended := losses.Split(j.Lost)
 	if text := byReason(lost); text != "" {
 		all = append(all, line("", text+" lost"))
 	}
-	if ended > 0 {
-		all = append(all, line("", fmt.Sprintf("%d removed or kept out as configured", ended)))
+	if text := byReason(intended); text != "" {
+		all = append(all, line("", text+" removed or kept out as configured"))
 	}
 	for _, t := range j.Targets {
 		all = append(all, t.line(was(before, j.Dir, t.Name), p.since(before)))
@@ -141,12 +135,13 @@ func (t Target) line(before *Target, since time.Duration) string {
 	} else if before != nil {
 		shipped += " (" + rate(t.Shipped, before.Shipped, since) + ")"
 	}
-	said := []string{t.Endpoint, shipped, fmt.Sprintf("%d wait", t.Waiting)}
+	waiting := fmt.Sprintf("%d wait", t.Waiting)
+	if t.Aside > 0 {
+		waiting += fmt.Sprintf(", %d of them set aside", t.Aside)
+	}
+	said := []string{t.Endpoint, shipped, waiting}
 	if text := byReason(t.Rejected); text != "" {
 		said = append(said, text+" refused")
-	}
-	if t.Aside > 0 {
-		said = append(said, fmt.Sprintf("%d set aside", t.Aside))
 	}
 	if t.Error != "" {
 		said = append(said, "trying again: "+t.Error)
@@ -243,7 +238,7 @@ func plural(n int, one, more string) string {
 	return fmt.Sprintf("%d %s", n, more)
 }
 
-// shares names the largest.
+// shares names the largest shares, and sums up the others.
 func shares(all []Share) (texts []string) {
 	others, rest := 0, int64(0)
 	for _, s := range all {

@@ -17,8 +17,8 @@ type Writer struct {
 	Out io.Writer
 	// JSON writes each picture as an object in a line.
 	JSON bool
-	// Screen returns the terminal's size, of which nothing is left; nil, or a width of 0:
-	// Out is no terminal.
+	// Screen returns the size of the terminal, which a picture takes whole; nil, or a width
+	// of 0: Out is no terminal.
 	Screen func() (width, height int)
 
 	drawn bool

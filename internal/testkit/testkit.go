@@ -4,10 +4,12 @@ package testkit
 import (
 	"testing"
 	"time"
+
+	"github.com/shimtrace/shimtrace/internal/testkit/tempdir"
 )
 
-// patience is far more than any condition takes, on a busy machine, too.
-const patience = 2 * time.Minute
+// Patience is far more than any condition takes, on a busy machine, too.
+const Patience = 2 * time.Minute
 
 // Check ends the test if there is an error.
 func Check(t testing.TB, err error) {
@@ -22,7 +24,7 @@ func Check(t testing.TB, err error) {
 // and those who are waited for need the processor, too.
 func Until(t testing.TB, what string, holds func() bool) {
 	t.Helper()
-	for end := time.Now().Add(patience); ; {
+	for end := time.Now().Add(Patience); ; {
 		began := time.Now()
 		if holds() {
 			return
@@ -32,4 +34,14 @@ func Until(t testing.TB, what string, holds func() bool) {
 		}
 		time.Sleep(max(2*time.Millisecond, time.Since(began)))
 	}
+}
+
+// ShortDir returns a directory for the length of a test, with a name so short that sockets'
+// names fit into an address whatever the test is called.
+func ShortDir(t testing.TB) string {
+	t.Helper()
+	dir, err := tempdir.Make()
+	Check(t, err)
+	t.Cleanup(func() { _ = tempdir.Remove(dir) })
+	return dir
 }

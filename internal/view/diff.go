@@ -35,7 +35,17 @@ func (r *Reader) Diff(a, b string, f Filter, o diff.Options, asJSON bool) error 
 
 func sideOf(s *waterfall.Story, t *waterfall.Tree) diff.Side {
 	side := diff.Side{Story: s, Tree: t}
-	if e := explain.Explain(s, t, nil); e.Start != nil {
+	e := explain.Explain(s, t, nil)
+	switch {
+	case e.Start == nil:
+		side.Note = "start not recorded"
+	case e.Succeeded():
+	case e.Start.Target == nil:
+		side.Note = "so far"
+	default:
+		side.Note = "failed to start"
+	}
+	if e.Start != nil {
 		side.Start = e.Start.Interval
 		for _, l := range e.Start.ByLayer() {
 			side.Layers = append(side.Layers, diff.Layer{Name: string(l.Layer), Self: l.Self})

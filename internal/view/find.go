@@ -27,6 +27,17 @@ func find(stories []*waterfall.Story, query string) []*waterfall.Story {
 	return nil
 }
 
+// like returns the stories of pods and containers with the query in their names.
+func like(stories []*waterfall.Story, query string) (found []*waterfall.Story) {
+	for _, s := range stories {
+		if strings.Contains(s.PodNamespace+"/"+s.Pod, query) ||
+			slices.ContainsFunc(s.Containers, func(c waterfall.Container) bool { return strings.Contains(c.Name, query) }) {
+			found = append(found, s)
+		}
+	}
+	return found
+}
+
 // hasTrace matches a whole trace id.
 func hasTrace(s *waterfall.Story, query string) bool {
 	return len(query) == 32 && hasTracePrefix(s, query)

@@ -4,15 +4,12 @@ import (
 	"bytes"
 	"context"
 	"errors"
-	"fmt"
 	"io"
 	"runtime/debug"
-	"strings"
+	"slices"
 	"time"
 
-	"github.com/shimtrace/shimtrace/internal/explain"
 	"github.com/shimtrace/shimtrace/internal/export/journal"
-	"github.com/shimtrace/shimtrace/internal/names"
 	"github.com/shimtrace/shimtrace/internal/waterfall"
 )
 
@@ -30,36 +27,40 @@ const (
 	// followEvery is short for a person, and long for a processor: looking costs two
 	// system calls.
 	followEvery = 200 * time.Millisecond
-	// maxFollowed bounds the bytes of records that are kept of a sandbox.
-	maxFollowed = 16 << 20
+	// While a story is awaited, records that may turn out to be its are kept: at most
+	// maxAwaited bytes, and of those that are there at first only the ones of the last
+	// startTime.
+	maxAwaited = 16 << 20
+	startTime  = 5 * time.Minute
+	// maxAside bounds the bytes of other programs' spans that are kept once the story is
+	// there.
+	maxAside = 4 << 20
 )
 
 // Follow shows a story while its spans arrive, until its sandbox is deleted or ctx ends.
-// It is the one that the query means, or will mean; for "", the next that begins.
+// It is the story that the query means; if there is none yet, or it has ended, the next one
+// that the query will mean; for "", the next that begins. A record is read when it arrives, and
+// not again for each later one.
 func (r *Reader) Follow(ctx context.Context, query string, f Filter, o FollowOptions) error {
 	if o.Every == 0 {
 		o.Every = followEvery
 	}
-	w := &follower{reader: r, query: query, filter: f, opts: o, said: make(map[spanID]bool)}
-	from, err := w.begin()
+	debug.SetGCPercent(readGC)
+	w := &follower{reader: r, query: query, filter: f, opts: o, said: make(map[*waterfall.Node]bool)}
+	tail, err := w.begin()
 	if err != nil {
 		return err
 	}
-	tail := journal.Follow(r.Dir, from)
 	defer tail.Close()
 	tick := time.NewTicker(o.Every)
 	defer tick.Stop()
-	if w.story == nil {
-		r.Warn("waiting for %s; Ctrl-C ends", w.awaited())
-	}
-	for first := true; ; first = false {
+	for {
 		news, err := w.take(tail)
 		if err != nil {
 			return err
 		}
-		if news || first && w.story != nil {
-			over, err := w.show()
-			if err != nil || over {
+		if news {
+			if over, err := w.show(); err != nil || over {
 				return err
 			}
 		}
@@ -71,57 +72,142 @@ func (r *Reader) Follow(ctx context.Context, query string, f Filter, o FollowOpt
 	}
 }
 
-// follower is a story that is followed: it keeps the records that may have spans of it,
-// and reads them again when there are more. A sandbox has few.
+// follower awaits a story, and then follows it.
 type follower struct {
 	reader *Reader
 	query  string
 	filter Filter
 	opts   FollowOptions
 
-	story   *waterfall.Story // nil: not begun
-	want    wanted           // by it
-	records []journal.Record
+	// While the story is awaited: what may turn out to be its, and what is new.
+	awaited []journal.Record
 	bytes   int
-	full    bool
-	said    map[spanID]bool // spans that have had their line
+	news    *waterfall.Index
+	begun   map[string]bool  // sandboxes
+	past    *waterfall.Story // the story that the query meant, which has ended
+
+	// Once it is there.
+	story *waterfall.Story
+	want  wanted // by it
+	index *waterfall.Index
+	tree  *waterfall.Builder
+	full  bool
+	said  map[*waterfall.Node]bool // spans that have had their line
 }
 
-type spanID struct{ trace, span string }
-
-func (w *follower) awaited() string {
-	if w.query == "" {
-		return "the next sandbox that starts"
-	}
-	return "a sandbox called " + waterfall.Clean(w.query)
-}
-
-// begin finds the story if it is there, and returns from where on the journal is read:
-// all of it, or only what is new.
-func (w *follower) begin() (journal.Cursor, error) {
-	if w.query != "" {
-		stories, err := w.reader.stories()
-		if err != nil {
-			return journal.Cursor{}, err
-		}
-		f := w.filter
-		f.Min = 0
-		if found := find(f.stories(stories), w.query); len(found) > 0 {
-			w.story = found[len(found)-1]
-			w.want = wantedBy(w.story)
-			return journal.Cursor{}, nil
-		}
-	}
-	// Read over what is there.
-	debug.SetGCPercent(readGC)
+// begin reads what is in the journal. The tail that it returns is at the journal's beginning if
+// the story is there, else behind what has been read: no record is missed in between.
+func (w *follower) begin() (*journal.Follower, error) {
 	tail := journal.Follow(w.reader.Dir, journal.Cursor{})
-	defer tail.Close()
+	index, since := waterfall.NewIndex(), time.Now().Add(-startTime)
 	for {
-		if _, err := tail.Next(); errors.Is(err, io.EOF) {
-			return tail.Cursor(), nil
-		} else if err != nil {
-			return journal.Cursor{}, whoMay(err)
+		rec, err := tail.Next()
+		if errors.Is(err, io.EOF) {
+			break
 		}
+		if err != nil {
+			tail.Close()
+			return nil, whoMay(err)
+		}
+		if !hasSpans(rec) {
+			continue
+		}
+		if w.query != "" {
+			w.reader.readable(addToIndex(index, rec))
+		}
+		if rec.Time.After(since) {
+			w.keep(rec)
+		}
+	}
+	switch s := w.meant(index.Stories()); {
+	case w.query == "":
+		w.reader.Warn("waiting for the next sandbox that starts; Ctrl-C ends")
+	case s == nil:
+		w.reader.Warn("waiting for a sandbox called %s; Ctrl-C ends", waterfall.Clean(w.query))
+	case s.Ended():
+		w.past = s
+		w.reader.Warn("%[1]s ended at %[2]s: waiting for the next one called so; Ctrl-C ends, and shimtrace show %[1]s shows it", waterfall.Clean(w.query), s.End.Local().Format(time.TimeOnly))
+	default:
+		tail.Close()
+		tail = journal.Follow(w.reader.Dir, journal.Cursor{})
+		w.awaited = nil
+		w.open(s)
+	}
+	return tail, nil
+}
+
+func hasSpans(rec journal.Record) bool {
+	return rec.Kind == journal.KindTraces || rec.Kind == journal.KindPosted
+}
+
+// keep keeps a record while the story is awaited. At the bound the older half goes.
+func (w *follower) keep(rec journal.Record) {
+	rec.Payload = bytes.Clone(rec.Payload) // valid until the next call
+	w.awaited = append(w.awaited, rec)
+	if w.bytes += len(rec.Payload); w.bytes <= maxAwaited {
+		return
+	}
+	half := (len(w.awaited) + 1) / 2
+	for _, rec := range w.awaited[:half] {
+		w.bytes -= len(rec.Payload)
+	}
+	w.awaited = slices.Clone(w.awaited[half:])
+}
+
+// meant returns the story that is followed among those of an index; nil if it is not
+// there.
+func (w *follower) meant(stories []*waterfall.Story) *waterfall.Story {
+	f := w.filter
+	f.Min, f.Errors = 0, false // of spans; failures may yet come
+	stories = f.stories(stories)
+	if w.query != "" {
+		stories = find(stories, w.query)
+		slices.Reverse(stories) // the latest
+	}
+	for _, s := range stories {
+		if w.query == "" && w.begun[s.Sandbox] || w.query != "" && !sameRun(s, w.past) {
+			return s
+		}
+	}
+	return nil
+}
+
+// sameRun reports whether two views are of one run of a sandbox.
+func sameRun(s, earlier *waterfall.Story) bool {
+	return earlier != nil && s.Sandbox == earlier.Sandbox && slices.Contains(s.Traces, earlier.Trace)
+}
+
+// maxBegun bounds the sandboxes that are known to have begun.
+const maxBegun = 1 << 12
+
+// noteBegun remembers which sandboxes have begun: what a filter asks for may arrive later.
+func (w *follower) noteBegun(stories []*waterfall.Story) {
+	if w.begun == nil || len(w.begun) > maxBegun {
+		w.begun = make(map[string]bool)
+	}
+	for _, s := range stories {
+		if s.Begins() {
+			w.begun[s.Sandbox] = true
+		}
+	}
+}
+
+// open begins to follow a story.
+func (w *follower) open(s *waterfall.Story) {
+	w.story, w.want, w.news = s, wantedBy(s), nil
+	w.index = waterfall.NewIndex()
+	w.tree = waterfall.NewBuilder(s, waterfall.Limits{Bytes: maxTree, Aside: maxAside}, true)
+	for _, rec := range w.awaited {
+		w.add(rec)
+	}
+	w.awaited = nil
+}
+
+// add adds a record to the story, if it may have spans of it.
+func (w *follower) add(rec journal.Record) {
+	if w.want.has(rec) {
+		w.reader.readable(addToIndex(w.index, rec))
+		w.reader.readable(addTo(w.tree, rec))
 	}
 }
 
@@ -135,174 +221,50 @@ func (w *follower) take(tail *journal.Follower) (news bool, err error) {
 		if err != nil {
 			return news, err
 		}
-		if rec.Kind != journal.KindTraces && rec.Kind != journal.KindPosted || w.story != nil && !w.want.has(rec) {
+		switch {
+		case !hasSpans(rec):
 			continue
-		}
-		if w.bytes += len(rec.Payload); w.bytes > maxFollowed {
-			if w.story == nil { // of many sandboxes: the older half goes
-				w.drop(len(w.records) / 2)
-			} else if !w.full {
-				w.full = true
-				w.reader.Warn("there are too many spans to follow; shimtrace show shows what fits")
+		case w.story != nil:
+			w.add(rec)
+			news = news || w.want.has(rec)
+		default:
+			if w.news == nil {
+				w.news = waterfall.NewIndex()
 			}
-			if w.full {
-				continue
-			}
+			w.reader.readable(addToIndex(w.news, rec))
+			w.keep(rec)
+			news = true
 		}
-		rec.Payload = bytes.Clone(rec.Payload) // valid until the next call
-		w.records = append(w.records, rec)
-		news = true
 	}
-}
-
-func (w *follower) drop(n int) {
-	for _, rec := range w.records[:n] {
-		w.bytes -= len(rec.Payload)
-	}
-	w.records = append([]journal.Record(nil), w.records[n:]...)
 }
 
 // show shows the story as far as it has arrived, and reports whether it is over.
 func (w *follower) show() (over bool, err error) {
-	index := waterfall.NewIndex()
-	for _, rec := range w.records {
-		w.reader.readable(addToIndex(index, rec))
-	}
-	story := w.find(index.Stories())
-	if story == nil {
-		return false, nil
-	}
 	if w.story == nil {
-		w.want = wantedBy(story)
-		w.narrow()
+		stories := w.news.Stories()
+		w.noteBegun(stories)
+		s := w.meant(stories)
+		w.news = nil
+		if s == nil {
+			return false, nil
+		}
+		w.open(s)
 	}
-	w.story = story
-	b := waterfall.NewBuilder(story, waterfall.Limits{Bytes: maxTree}, true)
-	for _, rec := range w.records {
-		if w.want.has(rec) {
-			w.reader.readable(addTo(b, rec))
+	for _, s := range w.index.Snapshot().Stories() {
+		if sameRun(s, w.story) {
+			w.story, w.want = s, wantedBy(s)
+			break
 		}
 	}
-	tree := b.Tree()
-	over = ended(tree)
+	w.tree.Update(w.story)
+	tree := w.tree.Tree()
+	if tree.Omitted > 0 && !w.full {
+		w.full = true
+		w.reader.Warn("there are too many spans to follow; shimtrace show shows what fits")
+	}
+	over = w.story.Ended()
 	if w.opts.Height == 0 {
-		return over, w.lines(story, tree)
+		return over, w.lines(w.story, tree)
 	}
-	return over, w.screen(story, tree, over)
-}
-
-// find returns the story among those of the records.
-func (w *follower) find(stories []*waterfall.Story) *waterfall.Story {
-	if w.story != nil {
-		for _, s := range stories {
-			if s.Sandbox == w.story.Sandbox && (s.Trace == w.story.Trace || w.story.Sandbox != "") {
-				return s
-			}
-		}
-		return nil
-	}
-	f := w.filter
-	f.Min, f.Errors = 0, false // of spans; failures may yet come
-	stories = f.stories(stories)
-	if len(stories) == 0 {
-		return nil
-	}
-	if w.query == "" {
-		return stories[0]
-	}
-	if found := find(stories, w.query); len(found) > 0 {
-		return found[len(found)-1]
-	}
-	return nil
-}
-
-// narrow lets go of other sandboxes' records.
-func (w *follower) narrow() {
-	var own []journal.Record
-	w.bytes = 0
-	for _, rec := range w.records {
-		if w.want.has(rec) {
-			own = append(own, rec)
-			w.bytes += len(rec.Payload)
-		}
-	}
-	w.records = own
-}
-
-// ended reports whether the sandbox has been deleted.
-func ended(t *waterfall.Tree) bool {
-	for n := range t.All() {
-		if n.Maker() == waterfall.ByShim && n.Name() == names.ShimDelete {
-			return true
-		}
-	}
-	return false
-}
-
-// lines writes a line for each span that has not had one.
-func (w *follower) lines(s *waterfall.Story, t *waterfall.Tree) error {
-	keep := w.filter.spans(s)
-	var out strings.Builder
-	for n := range t.All() {
-		id := spanID{n.Trace().String(), n.ID.String()}
-		if n.Span == nil || w.said[id] {
-			continue
-		}
-		w.said[id] = true
-		if keep == nil || keep(n) {
-			out.WriteString(spanLine(n, s))
-		}
-	}
-	_, err := io.WriteString(w.reader.Out, out.String())
-	return err
-}
-
-// spanLine is a span in a line: when it began since the story did, how long it took, its
-// name, what it is about, its failure.
-func spanLine(n *waterfall.Node, s *waterfall.Story) string {
-	began := "?"
-	if n.Start() != 0 {
-		began = waterfall.Duration(time.Duration(n.Start() - s.Interval().From))
-	}
-	line := fmt.Sprintf("%8s %8s  %s", began, waterfall.Duration(n.Interval().Length()), waterfall.Clean(n.Title()))
-	if about := n.About(s); about != "" {
-		line += " " + waterfall.Clean(about)
-	}
-	if n.Span.Failed {
-		line += "  ✗ " + waterfall.Clean(strings.TrimSpace(n.Span.Code()+" "+n.Span.Message()))
-	}
-	return line + "\n"
-}
-
-// screen draws the picture over the one before, as much of it as fits; the last one
-// whole.
-func (w *follower) screen(s *waterfall.Story, t *waterfall.Tree, over bool) error {
-	e := explain.Explain(s, t, nil)
-	o := w.opts.Draw
-	o.Keep, o.Head, o.Critical = w.filter.spans(s), e.Head(), e.Critical()
-	var picture strings.Builder
-	if err := waterfall.Render(&picture, s, t, o); err != nil {
-		return err
-	}
-	lines := strings.Split(strings.TrimRight(picture.String(), "\n"), "\n")
-	if !over {
-		lines = fitHeight(lines, w.opts.Height-1)
-	}
-	// To the first line; each line to its end; all below.
-	_, err := io.WriteString(w.reader.Out, "\x1b[H"+strings.Join(lines, "\x1b[K\n")+"\x1b[K\n\x1b[J")
-	return err
-}
-
-// fitHeight leaves out lines in the middle: the first say what it is, and the last are
-// the latest.
-func fitHeight(lines []string, height int) []string {
-	const first = 8
-	if len(lines) <= height {
-		return lines
-	}
-	head := min(first, height/2)
-	tail := max(0, height-head-1)
-	fitted := append([]string(nil), lines[:head]...)
-	fitted = append(fitted, fmt.Sprintf("… %d lines", len(lines)-head-tail))
-	return append(fitted, lines[len(lines)-tail:]...)
+	return over, w.screen(w.story, tree, over)
 }

@@ -4,15 +4,18 @@ import (
 	"bytes"
 	"context"
 	"fmt"
+	"slices"
 	"strings"
 	"sync"
 	"testing"
 	"time"
 
 	"github.com/shimtrace/shimtrace/internal/export/journal"
+	"github.com/shimtrace/shimtrace/internal/export/journal/journaltest"
 	"github.com/shimtrace/shimtrace/internal/names"
 	"github.com/shimtrace/shimtrace/internal/waterfall"
 	"github.com/shimtrace/shimtrace/internal/waterfall/storytest"
+	resourcepb "go.opentelemetry.io/proto/otlp/resource/v1"
 )
 
 // output is what a command has written so far.
@@ -55,12 +58,14 @@ func (o *output) wait(t *testing.T, text string) {
 type following struct {
 	t       *testing.T
 	journal *journal.Journal
+	reader  *Reader
 	out     *output
 	ended   chan error
 	stop    context.CancelFunc
 }
 
-func follow(t *testing.T, query string, f Filter, height int) *following {
+// follow follows what the query means. before are spans that are in the journal already.
+func follow(t *testing.T, query string, f Filter, height int, before ...func(*storytest.Script)) *following {
 	t.Helper()
 	j, err := journal.Open(t.TempDir(), journal.Options{})
 	if err != nil {
@@ -69,15 +74,18 @@ func follow(t *testing.T, query string, f Filter, height int) *following {
 	t.Cleanup(func() { j.Close() })
 	w := &following{t: t, journal: j, out: &output{more: make(chan struct{}, 1)}, ended: make(chan error, 1)}
 	old := storytest.Another(storytest.Captured(storytest.Pods[0]), 7)
-	if err := j.UploadTraces(t.Context(), old.ResourceSpans); err != nil {
+	if err := journaltest.Append(j, old.ResourceSpans); err != nil {
 		t.Fatal(err)
+	}
+	for _, change := range before {
+		w.arrive(change)
 	}
 	ctx, stop := context.WithCancel(t.Context())
 	w.stop = stop
 	t.Cleanup(stop)
-	r := &Reader{Dir: j.Dir(), Out: w.out, Warn: func(format string, args ...any) { fmt.Fprintf(w.out, format+"\n", args...) }}
+	w.reader = &Reader{Dir: j.Dir(), Out: w.out, Warn: func(format string, args ...any) { fmt.Fprintf(w.out, format+"\n", args...) }}
 	go func() {
-		w.ended <- r.Follow(ctx, query, f, FollowOptions{Height: height, Every: time.Millisecond, Draw: waterfall.Options{Width: 80}})
+		w.ended <- w.reader.Follow(ctx, query, f, FollowOptions{Height: height, Every: time.Millisecond, Draw: waterfall.Options{Width: 80}})
 	}()
 	return w
 }
@@ -87,7 +95,7 @@ func (w *following) arrive(change func(*storytest.Script)) {
 	w.t.Helper()
 	s := &storytest.Script{}
 	change(s)
-	if err := w.journal.UploadTraces(w.t.Context(), s.Spans); err != nil {
+	if err := journaltest.Append(w.journal, s.Spans); err != nil {
 		w.t.Fatal(err)
 	}
 }
@@ -107,15 +115,27 @@ func (w *following) end() string {
 
 var shim = storytest.Resource("containerd-shim-runc-v2")
 
+// another is the resource of another sandbox's shim, of no pod.
+func another(sandbox string) *resourcepb.Resource {
+	return &resourcepb.Resource{Attributes: append(slices.Clone(shim.Attributes[:1]), storytest.Attr(names.Sandbox, sandbox))}
+}
+
 // TestFollowLines: without a terminal, each span of the next sandbox has one line, and
 // the command ends with the sandbox.
 func TestFollowLines(t *testing.T) {
 	w := follow(t, "", Filter{}, 0)
 	w.out.wait(t, "waiting for")
+	w.arrive(func(s *storytest.Script) { // of a sandbox that has been there
+		s.Span(another("older"), "older", "exec", "", storytest.Task+"Exec", 0, time.Millisecond)
+	})
 	w.arrive(func(s *storytest.Script) {
+		s.Span(shim, "s", "shim", "root", names.ShimStart, 0, 20*time.Millisecond)
 		s.Span(shim, "s", "create", "root", storytest.Task+"Create", 0, 50*time.Millisecond)
 	})
 	w.out.wait(t, "50.0ms  Task/Create")
+	w.arrive(func(s *storytest.Script) { // one of its containers goes, not the sandbox
+		s.Span(shim, "s", "app", "root", names.ShimDelete, 0, time.Millisecond, storytest.With(storytest.Attr(names.Container, "app")))
+	})
 	w.arrive(func(s *storytest.Script) {
 		s.Span(shim, "s", "fail", "root", storytest.Task+"Start", 60*time.Millisecond, time.Millisecond, storytest.Failed("NOT_FOUND", "no\x1b[2J such"))
 		s.Span(shim, "s", "root", "", names.SandboxStart, 0, 100*time.Millisecond)
@@ -128,7 +148,7 @@ func TestFollowLines(t *testing.T) {
 	if n := strings.Count(got, "Task/Create"); n != 1 {
 		t.Errorf("%d lines of one span:\n%s", n, got)
 	}
-	if strings.Contains(got, "waitVM") || strings.ContainsRune(got, '\x1b') {
+	if strings.Contains(got, "waitVM") || strings.Contains(got, "Task/Exec") || strings.ContainsRune(got, '\x1b') {
 		t.Errorf("another sandbox's span, or an escape sequence:\n%q", got)
 	}
 }
@@ -140,6 +160,7 @@ func TestFollowScreen(t *testing.T) {
 	w := follow(t, "web-0", Filter{Pod: "web-*"}, height)
 	w.out.wait(t, "waiting for a sandbox called")
 	w.arrive(func(s *storytest.Script) {
+		s.Span(shim, "s", "shim", "root", names.ShimStart, 0, 20*time.Millisecond)
 		for i := range 40 {
 			s.Span(shim, "s", strings.Repeat("c", i+1), "root", storytest.Task+"State", time.Duration(i)*time.Millisecond, 50*time.Millisecond)
 		}
@@ -170,6 +191,96 @@ func TestFollowNamed(t *testing.T) {
 	w.out.wait(t, "waitVM")
 	w.stop()
 	w.end()
+}
+
+// TestFollowReadsOnce: a record is read when it arrives. What that takes does not grow with
+// what has arrived before, neither while a sandbox is awaited nor once it is there.
+func TestFollowReadsOnce(t *testing.T) {
+	const records = 60
+	for _, query := range []string{"", "web-0"} {
+		w := follow(t, query, Filter{Pod: "web-0"}, 0)
+		w.out.wait(t, "waiting for")
+		for i := range records {
+			w.arrive(func(s *storytest.Script) {
+				s.Span(another("other"), "other", fmt.Sprint(i), "", names.ShimStart, 0, time.Millisecond)
+			})
+		}
+		for i := range records {
+			w.arrive(func(s *storytest.Script) {
+				s.Span(shim, "s", "shim", "root", names.ShimStart, 0, time.Millisecond)
+				s.Span(shim, "s", fmt.Sprint("call", i), "root", fmt.Sprintf("call-%d.", i), 0, time.Millisecond)
+			})
+			w.out.wait(t, fmt.Sprintf("call-%d.", i)) // it has been looked at
+		}
+		w.stop()
+		w.end()
+		// Once to find the sandbox, once for the story, once for its picture.
+		if most := 3*2*records + 3; w.reader.decoded > most {
+			t.Errorf("%q: %d records were decoded for %d that arrived, want at most %d", query, w.reader.decoded, 2*records, most)
+		}
+	}
+}
+
+// TestFollowNamedLate: the spans of a sandbox that has begun, and is named later, are all
+// there.
+func TestFollowNamedLate(t *testing.T) {
+	pod := another("late")
+	w := follow(t, "web-9", Filter{}, 0, func(s *storytest.Script) {
+		s.Span(pod, "s", "shim", "root", names.ShimStart, 0, 20*time.Millisecond)
+	})
+	w.out.wait(t, "waiting for a sandbox called web-9")
+	w.arrive(func(s *storytest.Script) {
+		s.Span(pod, "s", "create", "root", storytest.Task+"Create", 0, 50*time.Millisecond)
+	})
+	named := another("late")
+	named.Attributes = append(named.Attributes, storytest.Attr(names.Pod, "web-9"))
+	w.arrive(func(s *storytest.Script) {
+		s.Span(named, "s", "start", "root", storytest.Task+"Start", 60*time.Millisecond, time.Millisecond)
+		s.Span(named, "s", "delete", "root", names.ShimDelete, time.Second, time.Millisecond)
+	})
+	got := w.end()
+	for _, want := range []string{names.ShimStart, "Task/Create", "Task/Start"} {
+		if !strings.Contains(got, want) {
+			t.Errorf("no %q in\n%s", want, got)
+		}
+	}
+}
+
+// TestFollowEnded: what has ended is not followed, but the next one of that name.
+func TestFollowEnded(t *testing.T) {
+	run := func(run string) *resourcepb.Resource {
+		return storytest.Resource("containerd-shim-runc-v2", storytest.Attr(names.Run, run))
+	}
+	w := follow(t, "web-0", Filter{}, 0, func(s *storytest.Script) {
+		s.Span(run("1"), "s", "root", "", names.SandboxStart, 0, 100*time.Millisecond)
+		s.Span(run("1"), "s", "delete", "root", names.ShimDelete, time.Second, time.Millisecond)
+	})
+	w.out.wait(t, "waiting for the next one")
+	w.arrive(func(s *storytest.Script) {
+		s.Span(run("1"), "s", "late", "root", "told too late", time.Second, time.Millisecond)
+	})
+	w.arrive(func(s *storytest.Script) {
+		s.Span(run("2"), "s2", "again", "", names.SandboxStart, time.Minute, 100*time.Millisecond)
+		s.Span(run("2"), "s2", "gone", "again", names.ShimDelete, time.Minute+time.Second, time.Millisecond)
+	})
+	if got := w.end(); strings.Contains(got, "told too late") || !strings.Contains(got, "100ms  "+names.SandboxStart) {
+		t.Errorf("it is not the next one:\n%s", got)
+	}
+}
+
+// TestFollowAwaits: what is kept while a sandbox is awaited has a bound.
+func TestFollowAwaits(t *testing.T) {
+	w := &follower{}
+	for i := range 100 {
+		w.keep(journal.Record{Payload: make([]byte, 1<<20)})
+		total := 0
+		for _, rec := range w.awaited {
+			total += len(rec.Payload)
+		}
+		if total != w.bytes || total > maxAwaited || i > 0 && total == 0 {
+			t.Fatalf("%d bytes, counted %d", total, w.bytes)
+		}
+	}
 }
 
 func TestFitHeight(t *testing.T) {

@@ -10,8 +10,9 @@ import (
 )
 
 // List prints the last stories of the journal that the filter selects, the newest last;
-// limit 0 means all.
-func (r *Reader) List(f Filter, limit int, asJSON bool) error {
+// limit 0 means all. To fit into width cells (0: any number), it leaves out columns whose
+// content show prints as well.
+func (r *Reader) List(f Filter, limit, width int, asJSON bool) error {
 	stories, err := r.stories()
 	if err != nil {
 		return err
@@ -29,6 +30,9 @@ func (r *Reader) List(f Filter, limit int, asJSON bool) error {
 		return r.listJSON(stories)
 	}
 	t := storyTable(stories)
+	if width > 0 {
+		t.Shrink(width, "TRACE", "SPANS", "RUNTIME", "DURATION")
+	}
 	if err := t.Write(r.Out); err != nil {
 		return err
 	}

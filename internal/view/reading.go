@@ -27,11 +27,13 @@ type Reader struct {
 
 	stats   journal.Stats
 	drops   map[string]int // spans lost, by reason
-	losses  []causes.Loss  // the same, but for those that removed segments told of
-	unknown int            // intact records that could not be decoded
+	losses  []causes.Loss  // the same, without those carried over from removed segments
+	decoded int            // records
+	unknown int            // of them, intact ones that could not be decoded
 
 	others             []*waterfall.Story // traces of other programs alone
 	omitted, forgotten int                // spans and stories left out at the bounds
+	outside            int                // other programs' spans left out
 }
 
 // scan calls fn with each traces record, the oldest first.
@@ -71,8 +73,9 @@ func whoMay(err error) error {
 	return err
 }
 
-// readable counts a record as unknown if decoding it failed with err.
+// readable counts a record that has been decoded, as unknown if that failed with err.
 func (r *Reader) readable(err error) {
+	r.decoded++
 	if err != nil {
 		r.unknown++
 	}
@@ -93,6 +96,7 @@ func (r *Reader) stories() ([]*waterfall.Story, error) {
 	stories := index.Stories()
 	r.others = index.Others()
 	r.omitted, r.forgotten = index.Omitted()
+	r.outside = index.Outside()
 	return stories, err
 }
 
@@ -136,8 +140,8 @@ func (r *Reader) tree(s *waterfall.Story, l waterfall.Limits, details bool) (*wa
 	return b.Tree(), err
 }
 
-// trees calls fn with each story's tree with details, built for as many at a time as
-// take memory, in bytes: the journal is scanned once for each such part of the stories.
+// trees calls fn with each story's tree with details. It builds as many trees at a time as fit
+// into memory, in bytes, and scans the journal once for each such part of the stories.
 func (r *Reader) trees(stories []*waterfall.Story, memory int, fn func(*waterfall.Story, *waterfall.Tree)) error {
 	const perSpan = 1 << 10 // bytes, about
 	for len(stories) > 0 {
@@ -190,12 +194,10 @@ func (r *Reader) writeJSON(s *waterfall.Story) error {
 
 // report says what is missing from the journal and why.
 func (r *Reader) report() {
-	lost := maps.Clone(r.drops)
-	if n := lost[losses.Retention.String()]; n > 0 {
+	if n := r.drops[losses.Retention.String()]; n > 0 {
 		r.Warn("%s older than journal.max_bytes allows are gone", console.Spans(n))
-		delete(lost, losses.Retention.String())
 	}
-	maps.DeleteFunc(lost, func(reason string, _ int) bool { return losses.Intended(reason) }) // kept from a backend, not from here
+	lost, _ := losses.Split(r.drops) // the others are kept from a backend, not from here
 	total, reasons := 0, []string{}
 	for _, reason := range slices.Sorted(maps.Keys(lost)) {
 		total += lost[reason]

@@ -9,6 +9,7 @@ import (
 	tracepb "go.opentelemetry.io/proto/otlp/trace/v1"
 
 	"github.com/shimtrace/shimtrace/internal/export/journal"
+	"github.com/shimtrace/shimtrace/internal/export/journal/journaltest"
 	"github.com/shimtrace/shimtrace/internal/waterfall"
 	"github.com/shimtrace/shimtrace/internal/waterfall/storytest"
 )
@@ -23,7 +24,7 @@ func TestSpansLimit(t *testing.T) {
 	trace := bytes.Repeat([]byte{1}, 16)
 	root := &tracepb.Span{TraceId: trace, SpanId: trace[:8], Name: "sandbox start", StartTimeUnixNano: 1e18, EndTimeUnixNano: 1e18 + 2e8}
 	call := &tracepb.Span{TraceId: trace, SpanId: bytes.Repeat([]byte{2}, 8), ParentSpanId: root.SpanId, Name: "Create", StartTimeUnixNano: 1e18, EndTimeUnixNano: 1e18 + 1e8}
-	if err := j.UploadTraces(t.Context(), []*tracepb.ResourceSpans{{
+	if err := journaltest.Append(j, []*tracepb.ResourceSpans{{
 		Resource: &resourcepb.Resource{Attributes: []*commonpb.KeyValue{{
 			Key: "shimtrace.sandbox.id", Value: &commonpb.AnyValue{Value: &commonpb.AnyValue_StringValue{StringValue: "a"}},
 		}}},
@@ -60,7 +61,7 @@ func TestTrees(t *testing.T) {
 	}
 	const pods = 7
 	for n := range uint64(pods) {
-		if err := j.UploadTraces(t.Context(), storytest.Another(storytest.Captured(storytest.Pods[0]), n).ResourceSpans); err != nil {
+		if err := journaltest.Append(j, storytest.Another(storytest.Captured(storytest.Pods[0]), n).ResourceSpans); err != nil {
 			t.Fatal(err)
 		}
 	}

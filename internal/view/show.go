@@ -1,6 +1,7 @@
 package view
 
 import (
+	"fmt"
 	"slices"
 	"strings"
 
@@ -89,7 +90,7 @@ func (r *Reader) one(query string, f Filter) (*waterfall.Story, error) {
 	return r.oneOf(stories, query, f)
 }
 
-// minTrace is how much of a trace's id names one that has to do with no sandbox.
+// minTrace is how many digits of its id name a trace that has to do with no sandbox.
 const minTrace = 8
 
 func (r *Reader) oneOf(stories []*waterfall.Story, query string, f Filter) (*waterfall.Story, error) {
@@ -101,9 +102,17 @@ func (r *Reader) oneOf(stories []*waterfall.Story, query string, f Filter) (*wat
 	if err != nil {
 		return nil, err
 	}
-	switch found := find(stories, query); len(found) {
+	found := find(stories, query)
+	if len(found) == 0 {
+		found = like(stories, query)
+	}
+	switch len(found) {
 	case 0:
-		return nil, console.NothingFound("nothing in the journal %s is called %q; shimtrace list prints what there is", r.Dir, query)
+		more := ""
+		if r.outside > 0 {
+			more = fmt.Sprintf(" (%s of other programs' older traces cannot be named)", console.Spans(r.outside))
+		}
+		return nil, console.NothingFound("nothing in the journal %s is called %q; shimtrace list prints what there is%s", r.Dir, query, more)
 	case 1:
 		return found[0], nil
 	default:

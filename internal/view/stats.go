@@ -31,7 +31,7 @@ func (r *Reader) Stats(f Filter, o stats.Options, asJSON bool) error {
 }
 
 func startOf(s *waterfall.Story, e *explain.Explanation) stats.Start {
-	start := stats.Start{At: s.Start, Runtime: s.Runtime, Failed: s.Startup == 0 || e.Start == nil}
+	start := stats.Start{At: s.Start, Runtime: s.Runtime, Failed: s.Startup == 0 || !e.Succeeded()}
 	if start.Failed {
 		return start
 	}

@@ -55,7 +55,7 @@ func checkRender(t *testing.T, data []byte, width int, verbose bool) {
 	for _, story := range x.Stories() {
 		var out bytes.Buffer
 		b := NewBuilder(story, Limits{}, verbose)
-		if err := b.Add(data); err != broken {
+		if err := b.Add(data); fmt.Sprint(err) != fmt.Sprint(broken) {
 			t.Fatalf("the index says %v of the message, the tree %v", broken, err)
 		}
 		tree := b.Tree()

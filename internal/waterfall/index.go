@@ -3,6 +3,7 @@ package waterfall
 import (
 	"bytes"
 	"cmp"
+	"maps"
 	"slices"
 	"time"
 
@@ -40,7 +41,8 @@ type Index struct {
 	groups []group
 
 	added   int // messages
-	omitted int // spans
+	omitted int // spans without a sandbox
+	outside int // spans of other programs
 	evicted int // stories
 
 	// The last span's, since the next one often shares them.
@@ -130,7 +132,7 @@ func (x *Index) runOf(res *resource) int {
 	return i
 }
 
-// addRun returns the run of that id, a new one if need be.
+// addRun returns the index of the run with that id, a new one if need be.
 func (x *Index) addRun(id runID) int {
 	i, ok := x.byRun[id]
 	if !ok {
@@ -248,9 +250,25 @@ func (x *Index) evict() {
 }
 
 // Omitted returns the number of spans without a sandbox that belong to no story because
-// there were too many traces, those of other programs among them, and the number of oldest stories forgotten for that
-// reason.
+// there were too many traces, and the number of oldest stories forgotten for that reason.
 func (x *Index) Omitted() (spans, stories int) { return x.omitted, x.evicted }
+
+// Outside returns the number of other programs' spans that are not known any more, since
+// there were too many of their traces. Most of these traces have to do with no sandbox.
+func (x *Index) Outside() int { return x.outside }
+
+// Snapshot returns an index of what has been added so far. Its Stories may be asked for while
+// more is added to x. It takes time by the number of stories and of other programs' traces, not
+// of spans.
+func (x *Index) Snapshot() *Index {
+	s := &Index{posted: x.posted, runs: slices.Clone(x.runs), byRun: maps.Clone(x.byRun), parts: maps.Clone(x.parts), groups: slices.Clone(x.groups)}
+	for i, g := range s.groups {
+		if g.story != nil {
+			s.groups[i].story = g.story.clone()
+		}
+	}
+	return s
+}
 
 // Stories returns the stories, the oldest first. Add must not be called afterwards.
 // Traces of other programs that have to do with no sandbox are no stories: see Others.

@@ -24,8 +24,8 @@ func (r *renderer) label(n *Node) (name, about string) {
 }
 
 // About returns what the node's span is about: the container of the story, unless it is
-// the sandbox's own, and the exec, unless a node above names them. Of another program's
-// span it returns the program, unless the node above is its, too.
+// the sandbox's own, and the exec, unless a node above names them. For another program's
+// span it returns the program, unless the node above is of that program too.
 func (n *Node) About(of *Story) string {
 	if n.by == ByOthers && n.service != "" && (n.parent == nil || n.parent.service != n.service) {
 		return n.service
@@ -135,6 +135,9 @@ func (r *renderer) indent(deepest int) (levels int) {
 func (r *renderer) measure(rows []row) int {
 	need := 0
 	for _, row := range rows {
+		if row.node != nil && row.node.Span == nil {
+			continue // it has the whole line
+		}
 		name, about := r.labels(row)
 		cells := Width(row.lead(r.step)) + Width(name)
 		if row.fold != nil {

@@ -9,6 +9,7 @@ import (
 	"google.golang.org/protobuf/encoding/protowire"
 
 	"github.com/shimtrace/shimtrace/internal/otlpwire"
+	"github.com/shimtrace/shimtrace/internal/protofields"
 )
 
 // Interval is a stretch of time, in nanoseconds since 1970. 0 is an unknown time.
@@ -147,8 +148,8 @@ func (e Event) Attributes() iter.Seq2[string, string] { return texts(e.msg, otlp
 // that was built without details.
 func (s *Span) DetailedEvents() iter.Seq[Event] {
 	return func(yield func(Event) bool) {
-		for c := (cursor{rest: s.details}); c.next(); {
-			if c.is(otlpwire.SpanEvents) && !yield(eventOf(c.bytes)) {
+		for c := protofields.Of(s.details); c.Next(); {
+			if c.Is(otlpwire.SpanEvents) && !yield(eventOf(c.Bytes)) {
 				return
 			}
 		}
@@ -157,12 +158,12 @@ func (s *Span) DetailedEvents() iter.Seq[Event] {
 
 func eventOf(msg []byte) Event {
 	e := Event{msg: msg}
-	for c := (cursor{rest: msg}); c.next(); {
+	for c := protofields.Of(msg); c.Next(); {
 		switch {
-		case c.isTime(otlpwire.EventTime):
-			e.At = c.value
-		case c.is(otlpwire.EventName):
-			e.Name = string(c.bytes[:min(len(c.bytes), maxText)])
+		case c.Has(otlpwire.EventTime, protowire.Fixed64Type):
+			e.At = c.Value
+		case c.Is(otlpwire.EventName):
+			e.Name = string(c.Bytes[:min(len(c.Bytes), maxText)])
 		}
 	}
 	return e

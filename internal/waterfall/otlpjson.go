@@ -18,6 +18,7 @@ import (
 	tracepb "go.opentelemetry.io/proto/otlp/trace/v1"
 
 	"github.com/shimtrace/shimtrace/internal/otlpwire"
+	"github.com/shimtrace/shimtrace/internal/protofields"
 )
 
 // JSONWriter writes spans as one OTLP/JSON document (TracesData) and a newline, for
@@ -39,8 +40,9 @@ func NewJSONWriter(w io.Writer) *JSONWriter {
 	return &JSONWriter{out: bufio.NewWriter(w), posted: reader{others: true}}
 }
 
-// Add writes the spans of a TracesData message that belong to the story, of a malformed
-// one those that can be read. It keeps no part of data. It returns write errors.
+// Add writes the spans of a TracesData message that belong to the story. Of a malformed
+// message it writes those that can be read. It keeps no part of data, and returns write
+// errors.
 func (j *JSONWriter) Add(s *Story, data []byte) error {
 	return j.add(&j.reader, data, s.has)
 }
@@ -51,9 +53,9 @@ func (j *JSONWriter) AddPosted(s *Story, data []byte) error {
 }
 
 func (j *JSONWriter) add(from *reader, data []byte, has func(*resource, spanKey) bool) error {
-	for top := (cursor{rest: data}); top.next(); {
-		if top.is(otlpwire.DataResourceSpans) {
-			j.story(from, top.bytes, has)
+	for top := protofields.Of(data); top.Next(); {
+		if top.Is(otlpwire.DataResourceSpans) {
+			j.story(from, top.Bytes, has)
 		}
 	}
 	_, err := j.out.Write(nil) // returns the first write error
@@ -62,19 +64,19 @@ func (j *JSONWriter) add(from *reader, data []byte, has func(*resource, spanKey)
 
 // story writes the story's part of a ResourceSpans message, once for each scope.
 func (j *JSONWriter) story(from *reader, msg []byte, has func(*resource, spanKey) bool) {
-	res := from.resource(bytesOf(msg, otlpwire.ResourceSpansResource))
+	res := from.resource(protofields.Last(msg, otlpwire.ResourceSpansResource))
 	head := without(msg, otlpwire.ResourceSpansScopes)
-	for c := (cursor{rest: msg}); c.next(); {
-		if !c.is(otlpwire.ResourceSpansScopes) {
+	for c := protofields.Of(msg); c.Next(); {
+		if !c.Is(otlpwire.ResourceSpansScopes) {
 			continue
 		}
-		scope, mine := without(c.bytes, otlpwire.ScopeSpansSpans), false
-		for spans := (cursor{rest: c.bytes}); spans.next(); {
-			if !spans.is(otlpwire.ScopeSpansSpans) {
+		scope, mine := without(c.Bytes, otlpwire.ScopeSpansSpans), false
+		for spans := protofields.Of(c.Bytes); spans.Next(); {
+			if !spans.Is(otlpwire.ScopeSpansSpans) {
 				continue
 			}
-			if key := readKey(spans.bytes); key != (spanKey{}) && has(res, key) {
-				scope, mine = otlpwire.AppendBytes(scope, otlpwire.ScopeSpansSpans, spans.bytes), true
+			if key := readKey(spans.Bytes); key != (spanKey{}) && has(res, key) {
+				scope, mine = otlpwire.AppendBytes(scope, otlpwire.ScopeSpansSpans, spans.Bytes), true
 			}
 		}
 		if mine {
@@ -117,15 +119,12 @@ func WriteJSON(w io.Writer, spans []*tracepb.ResourceSpans) error {
 
 // without returns a message without its fields num.
 func without(msg []byte, num protowire.Number) (rest []byte) {
-	for c := (cursor{rest: msg}); ; {
-		before := c.rest
-		if !c.next() {
-			return rest
-		}
-		if c.num != num {
-			rest = append(rest, before[:len(before)-len(c.rest)]...)
+	for c := protofields.Of(msg); c.Next(); {
+		if c.Number != num {
+			rest = append(rest, c.Whole()...)
 		}
 	}
+	return rest
 }
 
 // maxJSONDepth bounds the nesting in a document; values may be nested.
@@ -136,8 +135,8 @@ const maxJSONDepth = 64
 func writeMessage(out *bufio.Writer, md protoreflect.MessageDescriptor, msg []byte, depth int) {
 	out.WriteByte('{')
 	var present uint64 // field numbers, all of which are below 64
-	for c := (cursor{rest: msg}); c.next() && depth < maxJSONDepth; {
-		present |= 1 << c.num
+	for c := protofields.Of(msg); c.Next() && depth < maxJSONDepth; {
+		present |= 1 << c.Number
 	}
 	fields, first := md.Fields(), true
 	for i := 0; i < fields.Len() && present != 0; i++ {
@@ -145,9 +144,9 @@ func writeMessage(out *bufio.Writer, md protoreflect.MessageDescriptor, msg []by
 		if present&(1<<fd.Number()) == 0 {
 			continue
 		}
-		n, last := 0, cursor{}
-		for c := (cursor{rest: msg}); c.next(); {
-			if c.num != fd.Number() || !fits(fd, c.typ) {
+		n, last := 0, protofields.Fields{}
+		for c := protofields.Of(msg); c.Next(); {
+			if c.Number != fd.Number() || !fits(fd, c.Type) {
 				continue
 			}
 			if n++; !fd.IsList() {
@@ -196,33 +195,33 @@ func fits(fd protoreflect.FieldDescriptor, typ protowire.Type) bool {
 	return typ == protowire.VarintType
 }
 
-func writeValue(out *bufio.Writer, fd protoreflect.FieldDescriptor, c *cursor, depth int) {
+func writeValue(out *bufio.Writer, fd protoreflect.FieldDescriptor, c *protofields.Fields, depth int) {
 	switch fd.Kind() {
 	case protoreflect.MessageKind:
-		writeMessage(out, fd.Message(), c.bytes, depth+1)
+		writeMessage(out, fd.Message(), c.Bytes, depth+1)
 	case protoreflect.StringKind:
-		text, _ := json.Marshal(strings.ToValidUTF8(string(c.bytes), "\uFFFD")) // a string never fails
+		text, _ := json.Marshal(strings.ToValidUTF8(string(c.Bytes), "\uFFFD")) // a string never fails
 		out.Write(text)
 	case protoreflect.BytesKind:
 		out.WriteByte('"')
 		if strings.HasSuffix(fd.JSONName(), "Id") { // traceId, spanId, parentSpanId
-			out.WriteString(hex.EncodeToString(c.bytes))
+			out.WriteString(hex.EncodeToString(c.Bytes))
 		} else {
-			out.WriteString(base64.StdEncoding.EncodeToString(c.bytes))
+			out.WriteString(base64.StdEncoding.EncodeToString(c.Bytes))
 		}
 		out.WriteByte('"')
 	case protoreflect.BoolKind:
-		out.WriteString(strconv.FormatBool(c.value != 0))
+		out.WriteString(strconv.FormatBool(c.Value != 0))
 	case protoreflect.DoubleKind:
-		writeDouble(out, math.Float64frombits(c.value))
+		writeDouble(out, math.Float64frombits(c.Value))
 	case protoreflect.Int64Kind:
-		out.WriteString(`"` + strconv.FormatInt(int64(c.value), 10) + `"`)
+		out.WriteString(`"` + strconv.FormatInt(int64(c.Value), 10) + `"`)
 	case protoreflect.Fixed64Kind:
-		out.WriteString(`"` + strconv.FormatUint(c.value, 10) + `"`)
+		out.WriteString(`"` + strconv.FormatUint(c.Value, 10) + `"`)
 	case protoreflect.Uint32Kind, protoreflect.Fixed32Kind:
-		out.WriteString(strconv.FormatUint(uint64(uint32(c.value)), 10))
+		out.WriteString(strconv.FormatUint(uint64(uint32(c.Value)), 10))
 	default: // enumerations
-		out.WriteString(strconv.FormatInt(int64(int32(c.value)), 10))
+		out.WriteString(strconv.FormatInt(int64(int32(c.Value)), 10))
 	}
 }
 

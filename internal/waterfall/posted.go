@@ -3,6 +3,7 @@ package waterfall
 import (
 	"bytes"
 	"cmp"
+	"maps"
 	"slices"
 	"time"
 
@@ -14,7 +15,9 @@ import (
 // sandbox. A trace of theirs belongs to the stories that have spans in it, or to the
 // one that it is linked to.
 
-// Bounds of what other programs post. At maxPosted traces the older half is forgotten.
+// Bounds of what other programs post. At maxPosted traces, half of them are forgotten: first
+// those that have to do with no sandbox, and among these first those of a single span, such as
+// the statistics that containerd asks of each task every second.
 const (
 	maxPosted      = 1 << 14
 	maxPostedLinks = 8
@@ -43,7 +46,7 @@ func newPosted() posted {
 // Add does.
 func (x *Index) AddPosted(data []byte, recorded time.Time) error {
 	if len(x.posted.traces) >= maxPosted {
-		x.omitted += x.posted.evict()
+		x.outside += x.posted.evict(x.sandboxTraces())
 	}
 	x.added++
 	at := uint64(max(0, recorded.UnixNano()))
@@ -69,20 +72,52 @@ func (p *posted) note(res *resource, s *Span, recorded uint64, number int) {
 	}
 }
 
-// evict forgets the half of the traces that were added to least recently, and returns
-// how many spans they had.
-func (p *posted) evict() (spans int) {
-	var last []int
-	for _, t := range p.traces {
-		last = append(last, t.story.last)
-	}
-	slices.Sort(last)
-	from := last[len(last)/2]
-	for id, t := range p.traces {
-		if t.story.last < from || from == last[0] { // or all are of one message
-			spans += t.story.Spans
-			delete(p.traces, id)
+// sandboxTraces returns the traces that sandboxes' spans are in, or linked to.
+func (x *Index) sandboxTraces() map[trace.TraceID]bool {
+	of := make(map[trace.TraceID]bool, len(x.parts))
+	for p := range x.parts {
+		if x.runs[p.run].sandbox != "" {
+			of[p.trace] = true
 		}
+	}
+	return of
+}
+
+// evict forgets the half of the traces that is worth least, and returns how many spans
+// they had. Traces of sandboxes, and traces linked with these, are worth most. Traces of
+// several spans come next, since a sandbox's may yet join them. Among equals, those added to
+// last are worth more.
+func (p *posted) evict(ofSandboxes map[trace.TraceID]bool) (spans int) {
+	for range maxHops {
+		more := len(ofSandboxes)
+		for id, t := range p.traces {
+			if ofSandboxes[id] || slices.ContainsFunc(t.linked, func(to trace.TraceID) bool { return ofSandboxes[to] }) {
+				ofSandboxes[id] = true
+				for _, to := range t.linked {
+					ofSandboxes[to] = true
+				}
+			}
+		}
+		if len(ofSandboxes) == more {
+			break
+		}
+	}
+	all := slices.Collect(maps.Keys(p.traces))
+	worth := func(id trace.TraceID) int {
+		switch {
+		case ofSandboxes[id]:
+			return 2
+		case p.traces[id].story.Spans > 1:
+			return 1
+		}
+		return 0
+	}
+	slices.SortFunc(all, func(a, b trace.TraceID) int {
+		return cmp.Or(cmp.Compare(worth(a), worth(b)), cmp.Compare(p.traces[a].story.last, p.traces[b].story.last))
+	})
+	for _, id := range all[:len(all)/2] {
+		spans += p.traces[id].story.Spans
+		delete(p.traces, id)
 	}
 	return spans
 }
@@ -151,7 +186,7 @@ func (s *Story) adopt(o *Story, id trace.TraceID) {
 }
 
 // Others returns the traces of other programs that have to do with no sandbox, each as a
-// story, the oldest first. Stories has been called, and Others was not.
+// story, the oldest first. Stories must have been called before, and Others must not.
 func (x *Index) Others() (stories []*Story) {
 	p := &x.posted
 	for id, t := range p.traces {
@@ -176,7 +211,7 @@ func (s *Story) hasPosted(id trace.TraceID) bool {
 }
 
 // Shares reports whether other sandboxes have spans in one of the story's traces, so that
-// a tree of it takes their spans, too.
+// a Builder of the story has to see their spans as well.
 func (s *Story) Shares() bool { return slices.ContainsFunc(s.Traces, s.shares) }
 
 // shares reports whether other programs' spans in a trace are not the story's alone.
@@ -187,20 +222,14 @@ func (s *Story) shares(id trace.TraceID) bool {
 // AddPosted adds the spans of a TracesData message that other programs have posted, as
 // Add does.
 func (b *Builder) AddPosted(data []byte) error {
-	return b.posted.each(data, func(res *resource, by Maker, raw []byte) {
-		key := readKey(raw)
-		if b.story != nil && (key == spanKey{} || !b.story.hasPosted(key.trace)) {
-			return
-		}
-		b.add(res, by, raw, key)
-	})
+	return b.posted.each(data, b.take)
 }
 
 // maxForeign bounds the remembered parents of other sandboxes' spans.
 const maxForeign = 1 << 16
 
-// foreigner notes a span of another sandbox in a trace of the story: what is above it is
-// not the story's, unless the story's own spans are below it as well.
+// foreigner notes a span of another sandbox in a trace of the story. The spans above it are
+// not the story's, unless the story's own spans are below them as well.
 func (b *Builder) foreigner(raw []byte, key spanKey) {
 	if b.story == nil || !b.story.shares(key.trace) || len(b.foreign) >= maxForeign {
 		return
@@ -211,11 +240,12 @@ func (b *Builder) foreigner(raw []byte, key spanKey) {
 	}
 }
 
-// prune removes other programs' spans of shared traces that lead to other sandboxes
-// only: of such a trace a story has what is above its own spans, and what is below that.
-func (b *Builder) prune() {
+// prune returns the nodes without those spans of other programs in shared traces that lead
+// only to other sandboxes. Of such a trace a story has the spans above its own, and what else
+// is below those.
+func (b *Builder) prune() []*Node {
 	if len(b.foreign) == 0 {
-		return
+		return b.nodes
 	}
 	doubtful := func(n *Node) bool { return n.by == ByOthers && b.story.shares(n.key.trace) }
 	wanted, foreign := make(map[*Node]bool), make(map[*Node]bool)
@@ -246,16 +276,7 @@ func (b *Builder) prune() {
 			kept[at] = wanted[at] || !doubtful(at) || !foreign[at] && at.parent != nil && kept[at.parent]
 		}
 	}
-	b.nodes = slices.DeleteFunc(b.nodes, func(n *Node) bool {
-		if kept[n] {
-			return false
-		}
-		b.tree.Spans--
-		if n.Span.Failed {
-			b.tree.Errors--
-		}
-		return true
-	})
+	return slices.DeleteFunc(slices.Clone(b.nodes), func(n *Node) bool { return !kept[n] })
 }
 
 // maxCallers bounds how far up a call's callers are looked at.

@@ -41,6 +41,13 @@ func pictured(t *testing.T, ours, posted *script) (stories, others []*Story, out
 			t.Errorf("%d spans in the story, %d in the tree", s.Spans, tree.Spans)
 		}
 	}
+	for order, all := range arrivals(ours, posted) {
+		for i, s := range stories {
+			if got := grown(t, s.Sandbox, all); got != outlines[i] {
+				t.Errorf("looked at while it grows, %s, %s is\n%s\nwant %s", order, s.Sandbox, got, outlines[i])
+			}
+		}
+	}
 	return stories, others, outlines
 }
 
@@ -188,15 +195,15 @@ func TestPostedFlood(t *testing.T) {
 	if err := x.AddPosted(message(posted.Spans), recorded); err != nil {
 		t.Fatal(err)
 	}
-	for n := range 9 {
+	for n := range 50 {
 		flood(50 + n)
 	}
 	if n := len(x.posted.traces); n > 2*maxPosted {
 		t.Errorf("%d traces are kept", n)
 	}
 	stories := x.Stories()
-	if omitted, _ := x.Omitted(); len(stories) != 1 || stories[0].Spans != 6 || omitted == 0 {
-		t.Errorf("%d stories, %d spans left out", len(stories), omitted)
+	if len(stories) != 1 || stories[0].Spans != 6 || x.Outside() == 0 {
+		t.Errorf("%d stories, %d spans left out", len(stories), x.Outside())
 	}
 }
 

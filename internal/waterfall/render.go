@@ -26,13 +26,13 @@ type Options struct {
 	// folded.
 	All bool
 	// Keep selects the spans that are drawn, with those above them; the others are
-	// folded, whatever their length. Nil selects none apart from the others.
+	// folded, whatever their length. Nil makes no selection.
 	Keep func(*Node) bool
 	// Head are lines between the header and the picture. They are cleaned and wrapped.
 	Head []string
 	// Critical are, for nodes on the critical path, the times at which all else waited
-	// for the node itself. They are drawn as blocks, and nodes are not folded for which
-	// all else waited long.
+	// for the node itself. They are drawn as blocks. A node for which all else waited
+	// long is not folded.
 	Critical map[*Node][]Interval
 	// Location is the time zone of absolute times; nil is local time.
 	Location *time.Location
@@ -140,9 +140,9 @@ func (r *renderer) header(s *Story, t *Tree) {
 	r.flow(started, startup, Duration(s.Duration())+" "+r.paint.dim("in all"), count(t.Spans, "span"), errors)
 }
 
-// head prints the lines that the options bring.
+// head prints the lines of Options.Head.
 func (r *renderer) head() {
-	const most = 3
+	const most = 6
 	for _, text := range r.opts.Head {
 		for _, line := range wrapText(Clean(text), r.opts.Width, most) {
 			r.line(line)
@@ -221,16 +221,17 @@ func (r *renderer) footer(t *Tree, folded, more int) {
 // row prints a line for a span, with its failure and, with Verbose, the rest; or for a
 // fold.
 func (r *renderer) row(row row) {
+	if n := row.node; n != nil && n.Span == nil { // it has no time to draw
+		lead := row.lead(r.step)
+		r.line(r.paint.dim(lead + Fit(n.Title(), r.opts.Width-Width(lead))))
+		return
+	}
 	name := r.name(row)
 	if row.fold != nil {
 		r.line(name + " " + r.paint.dim(duration(row.fold.sum)) + " " + r.foldedBar(row.fold))
 		return
 	}
 	n := row.node
-	if n.Span == nil {
-		r.line(name + strings.Repeat(" ", durationCells+2) + r.bar(n))
-		return
-	}
 	length := duration(n.length())
 	switch {
 	case n.Span.Failed:
@@ -317,7 +318,7 @@ func (r *renderer) attributes(row row, indent string, msg []byte, num protowire.
 func (r *renderer) note(row row, mark, text string, style func(string) string) {
 	const maxLines = 12
 	guide := row.below(r.step)
-	limit := 2
+	limit := 4
 	if r.opts.Verbose {
 		limit = maxLines
 	}

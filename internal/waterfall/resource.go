@@ -15,7 +15,7 @@ type resource struct {
 	sandbox, run      string
 	pod, podNamespace string
 	made              Maker
-	others            bool // it is of a message of other programs
+	others            bool // it is from a message that other programs posted
 }
 
 // Maker is who made a span, according to the host, not the span.
@@ -55,8 +55,8 @@ func newResource(msg []byte) *resource {
 	return r
 }
 
-// disown makes a resource one of another program. What that says of sandboxes and pods
-// counts for nothing, nor does whom it claims to be.
+// disown makes the resource another program's. What such a program says about sandboxes and
+// pods counts for nothing, and so does whom it claims to be.
 func (r *resource) disown() {
 	*r = resource{raw: r.raw, service: r.service, host: r.host, made: ByOthers, others: true}
 }

@@ -33,7 +33,7 @@ type hashes struct {
 	n     int
 }
 
-func (t *hashes) place(h uint64) int {
+func (t *hashes) slot(h uint64) int {
 	mask := len(t.slots) - 1
 	i := int(h>>1) & mask
 	for t.slots[i] != 0 && t.slots[i] != h {
@@ -42,7 +42,7 @@ func (t *hashes) place(h uint64) int {
 	return i
 }
 
-func (t *hashes) has(h uint64) bool { return t.n > 0 && t.slots[t.place(h)] == h }
+func (t *hashes) has(h uint64) bool { return t.n > 0 && t.slots[t.slot(h)] == h }
 
 // add reports whether h is new.
 func (t *hashes) add(h uint64) bool {
@@ -51,11 +51,11 @@ func (t *hashes) add(h uint64) bool {
 		t.slots = make([]uint64, max(1024, 2*len(old)))
 		for _, h := range old {
 			if h != 0 {
-				t.slots[t.place(h)] = h
+				t.slots[t.slot(h)] = h
 			}
 		}
 	}
-	i := t.place(h)
+	i := t.slot(h)
 	if t.slots[i] == h {
 		return false
 	}

@@ -7,8 +7,11 @@ import (
 
 	"go.opentelemetry.io/otel/trace"
 
+	"google.golang.org/protobuf/encoding/protowire"
+
 	"github.com/shimtrace/shimtrace/internal/names"
 	"github.com/shimtrace/shimtrace/internal/otlpwire"
+	"github.com/shimtrace/shimtrace/internal/protofields"
 )
 
 // Span is the part of a span that a picture shows.
@@ -63,16 +66,16 @@ func times(start, end uint64) (uint64, uint64) {
 
 func isError(status []byte) bool {
 	failed := false
-	for c := (cursor{rest: status}); c.next(); {
-		if c.num == otlpwire.StatusCode {
-			failed = c.value == codeError
+	for c := protofields.Of(status); c.Next(); {
+		if c.Number == otlpwire.StatusCode {
+			failed = c.Value == codeError
 		}
 	}
 	return failed
 }
 
 func linkTo(msg []byte) (spanKey, bool) {
-	return keyOf(bytesOf(msg, otlpwire.LinkTraceID), bytesOf(msg, otlpwire.LinkSpanID))
+	return keyOf(protofields.Last(msg, otlpwire.LinkTraceID), protofields.Last(msg, otlpwire.LinkSpanID))
 }
 
 // read replaces s by a span and reports whether it is well-formed. intern shares texts
@@ -81,32 +84,32 @@ func (s *Span) read(span []byte, by Maker, intern func([]byte) string) bool {
 	*s = Span{links: s.links[:0], events: s.events[:0]}
 	var message []byte
 	var traceID, spanID, parentID []byte
-	c := cursor{rest: span}
-	for c.next() {
+	c := protofields.Of(span)
+	for c.Next() {
 		switch {
-		case c.is(otlpwire.SpanTraceID):
-			traceID = c.bytes
-		case c.is(otlpwire.SpanSpanID):
-			spanID = c.bytes
-		case c.is(otlpwire.SpanParentID):
-			parentID = c.bytes
-		case c.is(otlpwire.SpanName):
-			s.Name = intern(c.bytes)
-		case c.isTime(otlpwire.SpanStart):
-			s.start = c.value
-		case c.isTime(otlpwire.SpanEnd):
-			s.end = c.value
-		case c.is(otlpwire.SpanStatus):
-			s.Failed = isError(c.bytes)
-			message = bytesOf(c.bytes, otlpwire.StatusMessage)
-		case c.is(otlpwire.SpanLinks) && len(s.links) < maxLinks:
-			if to, ok := linkTo(c.bytes); ok {
+		case c.Is(otlpwire.SpanTraceID):
+			traceID = c.Bytes
+		case c.Is(otlpwire.SpanSpanID):
+			spanID = c.Bytes
+		case c.Is(otlpwire.SpanParentID):
+			parentID = c.Bytes
+		case c.Is(otlpwire.SpanName):
+			s.Name = intern(c.Bytes)
+		case c.Has(otlpwire.SpanStart, protowire.Fixed64Type):
+			s.start = c.Value
+		case c.Has(otlpwire.SpanEnd, protowire.Fixed64Type):
+			s.end = c.Value
+		case c.Is(otlpwire.SpanStatus):
+			s.Failed = isError(c.Bytes)
+			message = protofields.Last(c.Bytes, otlpwire.StatusMessage)
+		case c.Is(otlpwire.SpanLinks) && len(s.links) < maxLinks:
+			if to, ok := linkTo(c.Bytes); ok {
 				s.links = append(s.links, to)
 			}
-		case c.is(otlpwire.SpanEvents) && len(s.events) < maxEvents:
-			s.event(c.bytes, intern)
-		case c.is(otlpwire.SpanAttributes):
-			s.attribute(c.bytes, by, intern)
+		case c.Is(otlpwire.SpanEvents) && len(s.events) < maxEvents:
+			s.event(c.Bytes, intern)
+		case c.Is(otlpwire.SpanAttributes):
+			s.attribute(c.Bytes, by, intern)
 		}
 	}
 	if key, ok := keyOf(traceID, spanID); ok {
@@ -119,17 +122,17 @@ func (s *Span) read(span []byte, by Maker, intern func([]byte) string) bool {
 	if s.Failed = s.Failed && !s.Expected; s.Failed {
 		s.text.message = intern(bytes.TrimSpace(message))
 	}
-	return c.err == nil
+	return c.Err() == nil
 }
 
 func (s *Span) event(msg []byte, intern func([]byte) string) {
 	var e moment
-	for c := (cursor{rest: msg}); c.next(); {
+	for c := protofields.Of(msg); c.Next(); {
 		switch {
-		case c.isTime(otlpwire.EventTime):
-			e.at = c.value
-		case c.is(otlpwire.EventName):
-			e.name = intern(c.bytes)
+		case c.Has(otlpwire.EventTime, protowire.Fixed64Type):
+			e.at = c.Value
+		case c.Is(otlpwire.EventName):
+			e.name = intern(c.Bytes)
 		}
 	}
 	if e.at != 0 {
@@ -186,12 +189,12 @@ func (s *Span) size() int { return 24*cap(s.links) + 24*cap(s.events) }
 // readKey reads only a span's ids; it returns the zero key if they are invalid.
 func readKey(span []byte) spanKey {
 	var traceID, spanID []byte
-	for c := (cursor{rest: span}); c.next(); {
+	for c := protofields.Of(span); c.Next(); {
 		switch {
-		case c.is(otlpwire.SpanTraceID):
-			traceID = c.bytes
-		case c.is(otlpwire.SpanSpanID):
-			spanID = c.bytes
+		case c.Is(otlpwire.SpanTraceID):
+			traceID = c.Bytes
+		case c.Is(otlpwire.SpanSpanID):
+			spanID = c.Bytes
 		}
 	}
 	if key, ok := keyOf(traceID, spanID); ok {

@@ -2,6 +2,7 @@ package waterfall
 
 import (
 	"bytes"
+	"maps"
 	"slices"
 	"strings"
 	"time"
@@ -63,6 +64,8 @@ type Story struct {
 	claimed []Container    // by agents; used only without spans of the host
 	root    trace.TraceID  // of the span "sandbox start"
 	on, off uint64         // when tracing was switched
+	begins  bool           // a span tells of the beginning
+	ended   bool           // a span tells of the sandbox's deletion
 	host    Interval       // of the host's spans
 	others  Interval       // of the runtime's and the agent's believable spans
 	first   trace.TraceID  // of the earliest span
@@ -149,6 +152,11 @@ func (s *Story) noteShim(res *resource, span *Span) {
 		if !span.Failed {
 			s.Startup = max(s.Startup, time.Duration(span.end-span.start))
 		}
+		s.begins = true
+	case names.ShimStart:
+		s.begins = s.begins || ofSandbox(res, span)
+	case names.ShimDelete:
+		s.ended = s.ended || ofSandbox(res, span)
 	case names.SwitchedOn:
 		s.on = earliest(s.on, span.start)
 		s.root = span.key.trace
@@ -157,7 +165,20 @@ func (s *Story) noteShim(res *resource, span *Span) {
 	}
 }
 
-// clockUnset is a time that only a clock never set can be before.
+// ofSandbox reports whether a span is about the sandbox itself, not one of its containers.
+func ofSandbox(res *resource, span *Span) bool {
+	return span.text.container == "" || span.text.container == res.sandbox
+}
+
+// Begins reports whether the story is known from its beginning: its sandbox's start, or
+// tracing being switched on.
+func (s *Story) Begins() bool { return s.begins || s.on != 0 }
+
+// Ended reports whether the story is over: its sandbox has been deleted, or tracing has been
+// switched off.
+func (s *Story) Ended() bool { return s.ended || s.off != 0 && s.off >= s.on }
+
+// clockUnset is a time before which only a clock that was never set can be.
 var clockUnset = uint64(time.Date(2015, 1, 1, 0, 0, 0, 0, time.UTC).UnixNano())
 
 // aheadBy bounds how far a guest's clock may be ahead of the host's.
@@ -198,6 +219,7 @@ func (s *Story) absorb(o *Story) {
 	s.Startup = max(s.Startup, o.Startup)
 	s.last = max(s.last, o.last)
 	s.on, s.off = earliest(s.on, o.on), max(s.off, o.off)
+	s.begins, s.ended = s.begins || o.begins, s.ended || o.ended
 	s.others.cover(o.others.From, o.others.To)
 	if s.host.cover(o.host.From, o.host.To) || s.first == (trace.TraceID{}) {
 		s.first = o.first
@@ -214,6 +236,14 @@ func (s *Story) absorb(o *Story) {
 		s.container(c)
 	}
 	s.claimed = append(s.claimed, o.claimed[:min(len(o.claimed), maxClaimed-len(s.claimed))]...)
+}
+
+// clone returns a copy that can be completed while s goes on.
+func (s *Story) clone() *Story {
+	c := *s
+	c.Containers, c.claimed, c.Traces = slices.Clone(s.Containers), slices.Clone(s.claimed), slices.Clone(s.Traces)
+	c.byID = maps.Clone(s.byID)
+	return &c
 }
 
 func (s *Story) setSandbox(id string) { setOnce(&s.Sandbox, id) }
@@ -242,9 +272,9 @@ func (s *Story) finish() {
 	}
 }
 
-// Interval returns the time of the story, zero if no span has a time: while tracing was on, or from the host's first
-// span to the last of all spans. The runtime's and the agent's life-long spans begin
-// before that, and a guest's clock may say anything.
+// Interval returns the time of the story, zero if no span has a time: while tracing was on,
+// or from the host's first span to the last of all spans. The runtime's and the agent's
+// life-long spans begin before that, and a guest's clock may say anything.
 func (s *Story) Interval() Interval {
 	e := s.host
 	if e.From == 0 {

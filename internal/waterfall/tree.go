@@ -59,9 +59,13 @@ type Node struct {
 // Limits bound a tree: its spans, and roughly its bytes in memory. Guests' spans, and
 // those of other programs, get at most three quarters of the bytes, so that any number
 // of them leaves room for ours. Zero is no limit.
+//
+// Aside bounds the bytes of the spans that are not the story's but may turn out to be
+// when more has arrived (Update); zero keeps none.
 type Limits struct {
 	Spans int
 	Bytes int
+	Aside int
 }
 
 // Builder builds the tree of one story from a journal's messages.
@@ -75,10 +79,12 @@ type Builder struct {
 	foreign map[spanKey]struct{} // what other sandboxes' spans are below
 	texts   interner
 	bytes   int
-	tree    *Tree
 	nodes   []*Node
 	byKey   map[spanKey]*Node
 	absent  map[spanKey]*Node
+	aside   aside
+
+	repeated, omitted int
 }
 
 // NewBuilder returns a builder of the story's tree. With details, spans keep what a
@@ -86,7 +92,7 @@ type Builder struct {
 func NewBuilder(s *Story, l Limits, details bool) *Builder {
 	return &Builder{
 		story: s, limits: l, details: details,
-		byKey: make(map[spanKey]*Node), absent: make(map[spanKey]*Node), tree: &Tree{},
+		byKey: make(map[spanKey]*Node), aside: aside{most: l.Aside},
 		posted: reader{others: true}, foreign: make(map[spanKey]struct{}),
 	}
 }
@@ -95,14 +101,28 @@ func NewBuilder(s *Story, l Limits, details bool) *Builder {
 // of data. Of repeated spans the first one counts. It returns an error if data is
 // malformed; what was read until then counts.
 func (b *Builder) Add(data []byte) error {
-	return b.reader.each(data, func(res *resource, by Maker, raw []byte) {
-		key := readKey(raw)
-		if b.story != nil && (key == spanKey{} || !b.story.has(res, key)) {
-			b.foreigner(raw, key)
-			return
-		}
+	return b.reader.each(data, b.take)
+}
+
+// take takes a span if it belongs to the story.
+func (b *Builder) take(res *resource, by Maker, raw []byte) {
+	key := readKey(raw)
+	if b.story == nil || key != (spanKey{}) && b.story.takes(res, key) {
 		b.add(res, by, raw, key)
-	})
+		return
+	}
+	if !res.others {
+		b.foreigner(raw, key)
+	}
+	b.aside.put(res, by, raw, key.trace)
+}
+
+// takes reports whether a span belongs to the story, whoever made it.
+func (s *Story) takes(res *resource, key spanKey) bool {
+	if res.others {
+		return s.hasPosted(key.trace)
+	}
+	return s.has(res, key)
 }
 
 // nodeBytes is about what a node takes besides its texts and lists.
@@ -110,7 +130,7 @@ const nodeBytes = 512
 
 func (b *Builder) add(res *resource, by Maker, raw []byte, key spanKey) {
 	if key != (spanKey{}) && b.byKey[key] != nil {
-		b.tree.Repeated++
+		b.repeated++
 		return
 	}
 	size := nodeBytes
@@ -118,7 +138,7 @@ func (b *Builder) add(res *resource, by Maker, raw []byte, key spanKey) {
 		size += len(raw)
 	}
 	if b.full(by, size) {
-		b.tree.Omitted++
+		b.omitted++
 		return
 	}
 	s := new(Span)
@@ -134,16 +154,12 @@ func (b *Builder) add(res *resource, by Maker, raw []byte, key spanKey) {
 	if s.key != (spanKey{}) {
 		b.byKey[s.key] = n
 	}
-	b.tree.Spans++
-	if s.Failed {
-		b.tree.Errors++
-	}
 	b.nodes = append(b.nodes, n)
 }
 
 // full reports whether a span of size bytes exceeds the limits.
 func (b *Builder) full(by Maker, size int) bool {
-	if b.limits.Spans > 0 && b.tree.Spans >= b.limits.Spans {
+	if b.limits.Spans > 0 && len(b.nodes) >= b.limits.Spans {
 		return true
 	}
 	most := b.limits.Bytes
@@ -153,8 +169,13 @@ func (b *Builder) full(by Maker, size int) bool {
 	return b.limits.Bytes > 0 && b.bytes+size > most
 }
 
-// Tree returns the tree. Add must not be called afterwards.
+// Tree returns the tree of what has been added. The next call makes its tree of the same
+// nodes, so the earlier tree is then no longer valid.
 func (b *Builder) Tree() *Tree {
+	b.absent = make(map[spanKey]*Node)
+	for _, n := range b.nodes {
+		n.parent, n.Place, n.walk, n.Children = nil, 0, 0, nil
+	}
 	for _, n := range b.nodes {
 		b.place(n)
 	}
@@ -162,9 +183,9 @@ func (b *Builder) Tree() *Tree {
 	for i, n := range b.nodes {
 		cut(n, i+1)
 	}
-	b.prune()
-	b.hang()
-	return b.tree
+	t := &Tree{Repeated: b.repeated, Omitted: b.omitted}
+	b.hang(t, b.prune())
+	return t
 }
 
 // place finds the node's parent: its own; else the span it is linked to, which puts
@@ -237,11 +258,15 @@ func cut(n *Node, walk int) {
 	first.parent, first.Place = nil, loose
 }
 
-// hang attaches every node to its parent and sorts.
-func (b *Builder) hang() {
-	for _, n := range b.nodes {
+// hang attaches nodes to their parents, sorts and counts.
+func (b *Builder) hang(t *Tree, nodes []*Node) {
+	for _, n := range nodes {
+		t.Spans++
+		if n.Span.Failed {
+			t.Errors++
+		}
 		if n.parent == nil {
-			b.tree.Roots = append(b.tree.Roots, n)
+			t.Roots = append(t.Roots, n)
 			continue
 		}
 		n.parent.Children = append(n.parent.Children, n)
@@ -255,11 +280,11 @@ func (b *Builder) hang() {
 				n.start, n.end = c.start, c.start
 			}
 		}
-		b.tree.Roots = append(b.tree.Roots, n)
+		t.Roots = append(t.Roots, n)
 		slices.SortFunc(n.Children, compare)
 	}
-	slices.SortFunc(b.tree.Roots, compare)
-	for _, n := range b.nodes {
+	slices.SortFunc(t.Roots, compare)
+	for _, n := range nodes {
 		slices.SortFunc(n.Children, compare)
 	}
 }

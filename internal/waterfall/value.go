@@ -8,14 +8,15 @@ import (
 	"google.golang.org/protobuf/encoding/protowire"
 
 	"github.com/shimtrace/shimtrace/internal/otlpwire"
+	"github.com/shimtrace/shimtrace/internal/protofields"
 )
 
 // attributes yields the key and value (an AnyValue message) of each attribute in field
 // num of a message.
 func attributes(msg []byte, num protowire.Number) iter.Seq2[[]byte, []byte] {
 	return func(yield func(key, value []byte) bool) {
-		for c := (cursor{rest: msg}); c.next(); {
-			if c.is(num) && !yield(keyValue(c.bytes)) {
+		for c := protofields.Of(msg); c.Next(); {
+			if c.Is(num) && !yield(keyValue(c.Bytes)) {
 				return
 			}
 		}
@@ -23,12 +24,12 @@ func attributes(msg []byte, num protowire.Number) iter.Seq2[[]byte, []byte] {
 }
 
 func keyValue(msg []byte) (key, value []byte) {
-	for c := (cursor{rest: msg}); c.next(); {
+	for c := protofields.Of(msg); c.Next(); {
 		switch {
-		case c.is(otlpwire.KeyValueKey):
-			key = c.bytes
-		case c.is(otlpwire.KeyValueValue):
-			value = c.bytes
+		case c.Is(otlpwire.KeyValueKey):
+			key = c.Bytes
+		case c.Is(otlpwire.KeyValueValue):
+			value = c.Bytes
 		}
 	}
 	return key, value
@@ -44,22 +45,22 @@ func valueText(value []byte, depth int) string {
 		return "…"
 	}
 	text := ""
-	for c := (cursor{rest: value}); c.next(); { // the last field counts
+	for c := protofields.Of(value); c.Next(); { // the last field counts
 		switch {
-		case c.is(otlpwire.AnyString):
-			text = string(c.bytes[:min(len(c.bytes), maxText+1)])
-		case c.num == otlpwire.AnyBool && c.typ == protowire.VarintType:
-			text = strconv.FormatBool(c.value != 0)
-		case c.num == otlpwire.AnyInt && c.typ == protowire.VarintType:
-			text = strconv.FormatInt(int64(c.value), 10)
-		case c.num == otlpwire.AnyDouble && c.typ == protowire.Fixed64Type:
-			text = strconv.FormatFloat(math.Float64frombits(c.value), 'g', -1, 64)
-		case c.is(otlpwire.AnyBytes):
-			text = strconv.Itoa(len(c.bytes)) + " bytes"
-		case c.is(otlpwire.AnyArray):
-			text = listText(c.bytes, "[", "]", func(element []byte) string { return valueText(element, depth+1) })
-		case c.is(otlpwire.AnyMap):
-			text = listText(c.bytes, "{", "}", func(element []byte) string {
+		case c.Is(otlpwire.AnyString):
+			text = string(c.Bytes[:min(len(c.Bytes), maxText+1)])
+		case c.Has(otlpwire.AnyBool, protowire.VarintType):
+			text = strconv.FormatBool(c.Value != 0)
+		case c.Has(otlpwire.AnyInt, protowire.VarintType):
+			text = strconv.FormatInt(int64(c.Value), 10)
+		case c.Has(otlpwire.AnyDouble, protowire.Fixed64Type):
+			text = strconv.FormatFloat(math.Float64frombits(c.Value), 'g', -1, 64)
+		case c.Is(otlpwire.AnyBytes):
+			text = strconv.Itoa(len(c.Bytes)) + " bytes"
+		case c.Is(otlpwire.AnyArray):
+			text = listText(c.Bytes, "[", "]", func(element []byte) string { return valueText(element, depth+1) })
+		case c.Is(otlpwire.AnyMap):
+			text = listText(c.Bytes, "{", "}", func(element []byte) string {
 				key, value := keyValue(element)
 				return string(key[:min(len(key), maxText)]) + ": " + valueText(value, depth+1)
 			})
@@ -70,8 +71,8 @@ func valueText(value []byte, depth int) string {
 
 // textOf is valueText without copying a value that is text.
 func textOf(value []byte) []byte {
-	if c := (cursor{rest: value}); c.next() && c.is(otlpwire.AnyString) && len(c.rest) == 0 {
-		return c.bytes
+	if c := protofields.Of(value); c.Next() && c.Is(otlpwire.AnyString) && c.End == len(value) {
+		return c.Bytes
 	}
 	return []byte(valueText(value, 0))
 }
@@ -79,8 +80,8 @@ func textOf(value []byte) []byte {
 // listText returns the elements of a list between brackets, as many as fit.
 func listText(list []byte, begin, end string, element func([]byte) string) string {
 	text, first := []byte(begin), true
-	for c := (cursor{rest: list}); c.next(); {
-		if !c.is(otlpwire.ArrayValues) {
+	for c := protofields.Of(list); c.Next(); {
+		if !c.Is(otlpwire.ArrayValues) {
 			continue
 		}
 		if !first {
@@ -89,7 +90,7 @@ func listText(list []byte, begin, end string, element func([]byte) string) strin
 		if first = false; len(text) > maxText {
 			return string(text) + "…" + end
 		}
-		text = append(text, element(c.bytes)...)
+		text = append(text, element(c.Bytes)...)
 	}
 	return string(text) + end
 }

@@ -4,24 +4,30 @@ import (
 	"math"
 	"time"
 
+	"github.com/shimtrace/shimtrace/internal/protofields"
 	"google.golang.org/protobuf/encoding/protowire"
 )
 
-// Bytes returns the string or bytes in field num of an encoded message, nil if it
-// has none. Like Uint and Time it reads without decoding the rest, and what of a
-// message that is cut off or malformed can be read.
-func Bytes(msg []byte, num protowire.Number) []byte {
-	return last(msg, num, protowire.BytesType)
+// Bytes returns the string or bytes in field num of an encoded message, nil if it has none.
+// Like Uint and Time it does not decode the rest, and of a message that is cut off or
+// malformed it reads what can be read.
+func Bytes(msg []byte, num protowire.Number) (last []byte) {
+	for f := protofields.Of(msg); f.Next() || f.Cut(); {
+		if f.Is(num) {
+			last = f.Bytes
+		}
+	}
+	return last
 }
 
 // Uint returns the unsigned integer in field num and whether there is one.
-func Uint(msg []byte, num protowire.Number) (uint64, bool) {
-	val := last(msg, num, protowire.VarintType)
-	if val == nil {
-		return 0, false
+func Uint(msg []byte, num protowire.Number) (last uint64, ok bool) {
+	for f := protofields.Of(msg); f.Next(); {
+		if f.Has(num, protowire.VarintType) {
+			last, ok = f.Value, true
+		}
 	}
-	v, _ := protowire.ConsumeVarint(val)
-	return v, true
+	return last, ok
 }
 
 // maxSeconds is the last second since 1970 of which time.Time.UnixNano, and with
@@ -31,7 +37,7 @@ const maxSeconds = math.MaxInt64/uint64(time.Second) - 1
 // Time returns the google.protobuf.Timestamp in field num, the zero time if there
 // is none or it is not between 1970 and 2262.
 func Time(msg []byte, num protowire.Number) time.Time {
-	val := last(msg, num, protowire.BytesType)
+	val := Bytes(msg, num)
 	if val == nil {
 		return time.Time{}
 	}
@@ -41,15 +47,4 @@ func Time(msg []byte, num protowire.Number) time.Time {
 		return time.Time{}
 	}
 	return time.Unix(int64(sec), int64(nsec))
-}
-
-// last returns the last value of field num with the type typ, as protobuf has it
-// for a field that repeats but is not repeated.
-func last(msg []byte, num protowire.Number, typ protowire.Type) (val []byte) {
-	each(msg, func(n protowire.Number, t protowire.Type, v []byte) {
-		if n == num && t == typ {
-			val = v
-		}
-	})
-	return val
 }

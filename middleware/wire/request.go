@@ -4,6 +4,7 @@ import (
 	"errors"
 	"fmt"
 
+	"github.com/shimtrace/shimtrace/internal/protofields"
 	"google.golang.org/protobuf/encoding/protowire"
 )
 
@@ -45,49 +46,48 @@ type Metadata struct {
 // stepped over; a field that repeats overrides, as in any protobuf.
 func (r *Request) Scan(b []byte) error {
 	*r = Request{Metadata: r.Metadata[:0]}
-	for at := 0; at < len(b); {
-		num, typ, val, end, err := field(b, at)
-		if err != nil {
-			return err
-		}
+	f := protofields.Of(b)
+	for f.Next() {
 		switch {
-		case num == requestService && typ == protowire.BytesType:
-			r.Service = val
-		case num == requestMethod && typ == protowire.BytesType:
-			r.Method = val
-		case num == requestPayload && typ == protowire.BytesType:
-			r.Payload = val
-		case num == requestTimeout && typ == protowire.VarintType:
-			v, _ := protowire.ConsumeVarint(val)
-			r.TimeoutNano = int64(v)
-		case num == requestMetadata && typ == protowire.BytesType:
+		case f.Is(requestService):
+			r.Service = f.Bytes
+		case f.Is(requestMethod):
+			r.Method = f.Bytes
+		case f.Is(requestPayload):
+			r.Payload = f.Bytes
+		case f.Has(requestTimeout, protowire.VarintType):
+			r.TimeoutNano = int64(f.Value)
+		case f.Is(requestMetadata):
 			if len(r.Metadata) == maxMetadata {
 				return fmt.Errorf("%w: more than %d metadata entries", ErrEnvelope, maxMetadata)
 			}
-			m := Metadata{start: at, end: end}
-			if err := m.scan(val); err != nil {
+			m := Metadata{start: f.Start, end: f.End}
+			if err := m.scan(f.Bytes); err != nil {
 				return err
 			}
 			r.Metadata = append(r.Metadata, m)
 		}
-		at = end
 	}
-	return nil
+	return envelopeError(&f)
 }
 
 func (m *Metadata) scan(b []byte) error {
-	for at := 0; at < len(b); {
-		num, typ, val, end, err := field(b, at)
-		if err != nil {
-			return err
-		}
+	f := protofields.Of(b)
+	for f.Next() {
 		switch {
-		case num == keyValueKey && typ == protowire.BytesType:
-			m.Key = val
-		case num == keyValueValue && typ == protowire.BytesType:
-			m.Value = val
+		case f.Is(keyValueKey):
+			m.Key = f.Bytes
+		case f.Is(keyValueValue):
+			m.Value = f.Bytes
 		}
-		at = end
+	}
+	return envelopeError(&f)
+}
+
+// envelopeError returns why not all fields could be read, nil if they were.
+func envelopeError(f *protofields.Fields) error {
+	if err := f.Err(); err != nil {
+		return fmt.Errorf("%w: %w", ErrEnvelope, err)
 	}
 	return nil
 }
@@ -95,7 +95,7 @@ func (m *Metadata) scan(b []byte) error {
 // AppendMetadata appends one metadata field of a request's envelope to b. A
 // repeated field may stand anywhere in a message, so that an envelope is given
 // more metadata by putting such fields behind it.
-func AppendMetadata(b []byte, key, value string) []byte {
+func AppendMetadata[T string | []byte](b []byte, key string, value T) []byte {
 	n := protowire.SizeTag(keyValueKey) + protowire.SizeBytes(len(key)) +
 		protowire.SizeTag(keyValueValue) + protowire.SizeBytes(len(value))
 	b = protowire.AppendTag(b, requestMetadata, protowire.BytesType)
@@ -103,7 +103,7 @@ func AppendMetadata(b []byte, key, value string) []byte {
 	b = protowire.AppendTag(b, keyValueKey, protowire.BytesType)
 	b = protowire.AppendString(b, key)
 	b = protowire.AppendTag(b, keyValueValue, protowire.BytesType)
-	return protowire.AppendString(b, value)
+	return append(protowire.AppendVarint(b, uint64(len(value))), value...)
 }
 
 // Without calls keep for each stretch of envelope, the bytes that r was scanned
@@ -122,26 +122,4 @@ func (r *Request) Without(envelope []byte, drop func(key []byte) bool, keep func
 	if from < len(envelope) {
 		keep(envelope[from:])
 	}
-}
-
-// field reads the field at b[at:]: for bytes fields val is the content, for all
-// others the encoded value; end is the offset behind it.
-func field(b []byte, at int) (num protowire.Number, typ protowire.Type, val []byte, end int, err error) {
-	num, typ, n := protowire.ConsumeTag(b[at:])
-	if n < 0 {
-		return 0, 0, nil, 0, fmt.Errorf("%w: byte %d: %w", ErrEnvelope, at, protowire.ParseError(n))
-	}
-	at += n
-	if typ == protowire.BytesType {
-		val, n = protowire.ConsumeBytes(b[at:])
-	} else {
-		n = protowire.ConsumeFieldValue(num, typ, b[at:])
-		if n >= 0 {
-			val = b[at : at+n]
-		}
-	}
-	if n < 0 {
-		return 0, 0, nil, 0, fmt.Errorf("%w: byte %d: %w", ErrEnvelope, at, protowire.ParseError(n))
-	}
-	return num, typ, val, at + n, nil
 }

@@ -1,6 +1,9 @@
 package wire
 
-import "google.golang.org/protobuf/encoding/protowire"
+import (
+	"github.com/shimtrace/shimtrace/internal/protofields"
+	"google.golang.org/protobuf/encoding/protowire"
+)
 
 // Field numbers of ttrpc's Response and of google.rpc.Status.
 const (
@@ -24,43 +27,23 @@ type Response struct {
 // known implementation, so that a prefix tells how the call ended.
 func (r *Response) Scan(b []byte) {
 	*r = Response{}
-	each(b, func(num protowire.Number, typ protowire.Type, val []byte) {
-		if typ != protowire.BytesType {
-			return
+	for f := protofields.Of(b); f.Next() || f.Cut(); {
+		switch {
+		case f.Is(responseStatus):
+			r.status(f.Bytes)
+		case f.Is(responsePayload):
+			r.Payload = f.Bytes
 		}
-		switch num {
-		case responseStatus:
-			each(val, r.status)
-		case responsePayload:
-			r.Payload = val
-		}
-	})
-}
-
-func (r *Response) status(num protowire.Number, typ protowire.Type, val []byte) {
-	switch {
-	case num == statusCode && typ == protowire.VarintType:
-		v, _ := protowire.ConsumeVarint(val)
-		r.Code = uint32(v)
-	case num == statusMessage && typ == protowire.BytesType:
-		r.Message = val
 	}
 }
 
-// each calls f for the fields of b until b ends or is not understood; a bytes
-// field that b cuts off is given as far as it goes.
-func each(b []byte, f func(protowire.Number, protowire.Type, []byte)) {
-	for at := 0; at < len(b); {
-		num, typ, val, end, err := field(b, at)
-		if err != nil {
-			if num, typ, n := protowire.ConsumeTag(b[at:]); n > 0 && typ == protowire.BytesType {
-				if size, m := protowire.ConsumeVarint(b[at+n:]); m > 0 && size > uint64(len(b)-at-n-m) {
-					f(num, typ, b[at+n+m:])
-				}
-			}
-			return
+func (r *Response) status(b []byte) {
+	for f := protofields.Of(b); f.Next() || f.Cut(); {
+		switch {
+		case f.Has(statusCode, protowire.VarintType):
+			r.Code = uint32(f.Value)
+		case f.Is(statusMessage):
+			r.Message = f.Bytes
 		}
-		f(num, typ, val)
-		at = end
 	}
 }

@@ -4,6 +4,7 @@ package agentcall
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"net"
 
@@ -30,7 +31,11 @@ func Call(ctx context.Context, conn net.Conn, method, container, traceparent str
 	}
 	request := new(emptypb.Empty)
 	request.ProtoReflect().SetUnknown(fields)
-	if err := client.Call(ctx, "grpc.AgentService", method, request, new(emptypb.Empty)); err != nil {
+	err := client.Call(ctx, "grpc.AgentService", method, request, new(emptypb.Empty))
+	if method == "DestroySandbox" && errors.Is(err, ttrpc.ErrClosed) {
+		return nil // the client can see the agent's end before its answer
+	}
+	if err != nil {
 		return fmt.Errorf("call %s of the agent: %w", method, err)
 	}
 	return nil

@@ -55,8 +55,8 @@ func (b *batch) metrics() (all []metricdata.Metrics) {
 	return all
 }
 
-// afterJournal are the reasons for which spans are lost, or no longer needed, once they were
-// in the journal.
+// afterJournal are the reasons for which spans that have been in the journal are lost or no
+// longer needed. The reasons of a target with a name, which are not listed here, are all such.
 var afterJournal = map[string]bool{}
 
 func init() {
@@ -83,7 +83,7 @@ func (b *batch) addMeter(m *Meter) {
 	for _, reason := range slices.Sorted(maps.Keys(s.Lost)) {
 		why := attribute.String(attrError, reason)
 		b.add(spanLost, s.Since, s.Lost[reason], at, why)
-		if !afterJournal[losses.Name(reason)] {
+		if !afterJournal[reason] && !losses.OfTarget(reason) {
 			b.add(spanProcessed, s.Since, s.Lost[reason], append(slices.Clip(component), why)...)
 		}
 	}
@@ -155,8 +155,8 @@ func (b *batch) addTarget(dir string, t status.Target, since time.Time) {
 	}
 	name := component.Value.AsString() + "/" + cmp.Or(t.Name, "0")
 	attrs := []attribute.KeyValue{attribute.String(attrJournal, dir), component, semconv.OTelComponentName(name)}
-	b.add(queueSize, since, uint64(max(0, t.Waiting)), attrs...)
-	b.add(spanInflight, since, uint64(max(0, t.Aside)), attrs...)
+	b.add(queueSize, since, uint64(t.Waiting-t.Aside), attrs...)
+	b.add(spanInflight, since, uint64(t.Aside), attrs...)
 	if t.Since.IsZero() {
 		return // nothing was shipped yet
 	}

@@ -50,7 +50,7 @@ func (h *histogram) add(v float64, e metricdata.Exemplar[float64]) {
 	}
 }
 
-// point returns what is told of it.
+// point returns the histogram as a data point.
 func (h *histogram) point(since, now time.Time) metricdata.ExponentialHistogramDataPoint[float64] {
 	p := metricdata.ExponentialHistogramDataPoint[float64]{
 		StartTime: since, Time: now, Count: h.Count, Sum: h.Sum, Scale: scale,

@@ -173,7 +173,7 @@ func (m *Meter) Read() error {
 	}
 }
 
-// has reports whether a record that was moved has not been counted before.
+// has reports whether a record that was moved is in the gap, and so has not been counted before.
 func (g gap) has(r journal.Record) bool {
 	return r.Segment <= g.Through && r.Time.After(g.From) && r.Time.Before(g.To)
 }

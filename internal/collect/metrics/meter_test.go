@@ -12,13 +12,14 @@ import (
 	tracepb "go.opentelemetry.io/proto/otlp/trace/v1"
 
 	"github.com/shimtrace/shimtrace/internal/export/journal"
+	"github.com/shimtrace/shimtrace/internal/export/journal/journaltest"
 	"github.com/shimtrace/shimtrace/internal/losses"
 	"github.com/shimtrace/shimtrace/internal/names"
 )
 
 func write(t *testing.T, j *journal.Journal, rs ...*tracepb.ResourceSpans) {
 	t.Helper()
-	if err := j.UploadTraces(t.Context(), rs); err != nil {
+	if err := journaltest.Append(j, rs); err != nil {
 		t.Fatal(err)
 	}
 }
@@ -187,6 +188,8 @@ func TestLostToTarget(t *testing.T) {
 	m.lost(map[string]int{
 		before: 1, losses.JournalFull.String(): 2,
 		losses.To("backup", losses.JournalFull): 4, losses.To("backup", losses.KeptOut): 8,
+		// What cannot be moved for it when a segment is removed, which has the reason of a write.
+		losses.To("backup", losses.DiskFull): 16, losses.To("backup", losses.WriteFailed): 32,
 	})
 	b := newBatch(time.Now())
 	b.addMeter(m)
@@ -199,7 +202,7 @@ func TestLostToTarget(t *testing.T) {
 	if !slices.Equal(got, []string{before}) {
 		t.Errorf("lost on the way to the journal: %q", got)
 	}
-	if n := len(b.sums[spanLost.name]); n != 4 {
+	if n := len(b.sums[spanLost.name]); n != 6 {
 		t.Errorf("%d reasons of losses", n)
 	}
 }

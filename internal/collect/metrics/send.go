@@ -43,25 +43,12 @@ const (
 
 // Sends reports whether metrics are sent anywhere.
 func Sends(cfg config.Config) bool {
-	_, ok := target(cfg)
+	_, ok := cfg.MetricsTarget()
 	return ok
 }
 
-// target returns where the metrics of a configuration go, false if they go nowhere.
-func target(cfg config.Config) (config.Target, bool) {
-	if cfg.Metrics.Send != "on" {
-		return config.Target{}, false
-	}
-	all := cfg.Export.All()
-	i := slices.IndexFunc(all, func(t config.Target) bool { return t.Protocol != "zipkin" })
-	if i < 0 {
-		return config.Target{}, false
-	}
-	return all[i], true
-}
-
-// Follow has metrics sent as the configurations say, the common one first, in the place of
-// what was sent before.
+// Follow sends metrics from now on as the configurations say, of which the common one is the
+// first. It ends what an earlier call began.
 func (s *Sender) Follow(all []config.Config) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -72,9 +59,9 @@ func (s *Sender) Follow(all []config.Config) {
 	if all[0].Metrics.Send != "on" {
 		return
 	}
-	to, ok := target(all[0])
+	to, ok := all[0].MetricsTarget()
 	if !ok {
-		s.Warn(errors.New("no metrics are sent: send of [metrics] is on, and no target of [export] speaks OTLP"))
+		s.Warn(errors.New("no metrics are sent: send of [metrics] is on, and no target of [export] speaks OTLP, nor does the environment name one for metrics"))
 		return
 	}
 	ctx, stop := context.WithCancel(context.Background())
@@ -124,9 +111,14 @@ func (s *Sender) run(ctx context.Context, all []config.Config, to config.Target)
 			said = ""
 			return
 		}
-		if text := err.Error(); text != said {
-			s.Warn(fmt.Errorf("%w; spans are shipped all the same", err))
-			said = text
+		cause := err.Error()
+		var known interface{ Cause() string }
+		if errors.As(err, &known) {
+			cause = known.Cause()
+		}
+		if cause != said {
+			s.Warn(err)
+			said = cause
 		}
 	}
 	tick := time.NewTicker(time.Duration(all[0].Metrics.Interval))
@@ -145,7 +137,7 @@ func (s *Sender) run(ctx context.Context, all []config.Config, to config.Target)
 	}
 }
 
-// resourceOf returns what the metrics are of: this process, on this host.
+// resourceOf returns the resource of the metrics: this process, on this host.
 func resourceOf(cfg config.Config, version string) *resource.Resource {
 	attrs := []attribute.KeyValue{semconv.ServiceName("shimtrace"), semconv.ServiceVersion(cmp.Or(version, "unknown"))}
 	if host, err := os.Hostname(); err == nil {
@@ -157,7 +149,7 @@ func resourceOf(cfg config.Config, version string) *resource.Resource {
 	return resource.NewWithAttributes(semconv.SchemaURL, attrs...)
 }
 
-// reader reads what is told.
+// reader gathers the metrics that are sent.
 type reader struct {
 	looker   *status.Looker
 	meters   []*Meter
@@ -191,7 +183,7 @@ func (r *reader) read(ctx context.Context) *metricdata.ResourceMetrics {
 	}}}
 }
 
-// open opens the meters of the journals that are there by now.
+// open opens the meters of the journals that exist by now.
 func (r *reader) open() {
 	for _, cfg := range r.looker.Journals {
 		dir := cfg.Journal.Dir
@@ -213,7 +205,7 @@ func (r *reader) close() {
 	}
 }
 
-// reparented returns what each relay's process says.
+// reparented returns how many spans each relay's process says that it has reparented.
 func reparented(p *status.Picture) map[string]uint64 {
 	all := make(map[string]uint64)
 	for _, r := range p.Relays {

@@ -152,9 +152,21 @@ func TestSender(t *testing.T) {
 			write(t, j, spansOf("runc", names.ShimScope, began(7, 300*time.Millisecond, false), &tracepb.Span{Name: "x"}))
 			write(t, j, spansOf("runc", names.ShimScope, began(8, 3*time.Second, true)))
 			write(t, j, spansOf("kata", names.AgentScope, &tracepb.Span{Name: "y"}))
+			aside := journal.Range{Spans: 1}
+			if _, err := journal.Scan(cfg.Journal.Dir, func(r journal.Record) error {
+				aside.Segment, aside.Offset, aside.End = r.Segment, r.Offset, r.End()
+				return nil
+			}); err != nil {
+				t.Fatal(err)
+			}
+			at := journal.Cursor{Position: journal.Position{Segment: aside.Segment, Offset: aside.End}, Aside: []journal.Range{aside}}
+			if err := journal.WriteCursor(cfg.Journal.Dir, "", at); err != nil {
+				t.Fatal(err)
+			}
+			write(t, j, spansOf("kata", names.AgentScope, &tracepb.Span{Name: "unread"}))
 			l, err := ship.OpenLedger(ship.TotalsPath(cfg.Journal.Dir, ""))
 			if err == nil {
-				err = l.Note(ship.Status{Shipped: 2, Aside: 1, Rejected: map[losses.Reason]int{losses.CollectorRefused: 1}})
+				err = l.Note(ship.Status{Shipped: 2, Rejected: map[losses.Reason]int{losses.CollectorRefused: 1}})
 			}
 			if err != nil {
 				t.Fatal(err)
@@ -175,14 +187,14 @@ func TestSender(t *testing.T) {
 				want  int64
 			}{
 				{"otel.sdk.span.started", nil, 3},
-				{"otel.sdk.processor.span.processed", []string{"!error.type"}, 4},
+				{"otel.sdk.processor.span.processed", []string{"!error.type"}, 5},
 				{"otel.sdk.processor.span.processed", []string{"error.type=agent: span_rate"}, 4},
-				{"otel.sdk.processor.span.queue.size", nil, 4},
+				{"otel.sdk.processor.span.queue.size", nil, 1},
 				{"otel.sdk.exporter.span.exported", []string{"!error.type"}, 2},
 				{"otel.sdk.exporter.span.exported", []string{"error.type=collector_refused"}, 1},
 				{"otel.sdk.exporter.span.inflight", nil, 1},
 				{"shimtrace.span.recorded", []string{"shimtrace.span.origin=shim"}, 3},
-				{"shimtrace.span.recorded", []string{"shimtrace.span.origin=agent"}, 1},
+				{"shimtrace.span.recorded", []string{"shimtrace.span.origin=agent"}, 2},
 				{"shimtrace.span.lost", []string{"error.type=agent: span_rate"}, 4},
 				{"shimtrace.relay.count", nil, 0},
 			} {

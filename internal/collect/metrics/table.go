@@ -17,7 +17,7 @@ const (
 	exponential kind = "exponential histogram"
 )
 
-// metric is one that is sent. docs/operation.md lists them; a test writes that.
+// metric is a metric that is sent. docs/operation.md lists all of them; a test writes the list.
 type metric struct {
 	name, unit string
 	kind       kind
@@ -25,7 +25,7 @@ type metric struct {
 	meaning    string
 }
 
-// Attributes of shimtrace's own.
+// shimtrace's own attributes.
 const (
 	attrJournal = names.MetricJournal // the directory
 	attrOrigin  = names.MetricOrigin  // who made spans
@@ -33,7 +33,7 @@ const (
 	attrState   = names.MetricRelayState
 )
 
-// Attributes of OpenTelemetry's.
+// OpenTelemetry's attributes.
 const (
 	attrComponent     = string(semconv.OTelComponentNameKey)
 	attrComponentType = string(semconv.OTelComponentTypeKey)
@@ -48,7 +48,7 @@ var (
 	spanProcessed = metric{otelconv.SDKProcessorSpanProcessed{}.Name(), "{span}", counter, append([]string{attrError}, exporterAttributes...),
 		"spans on their way to the journal: written, or lost before (`error.type` is the [reason](journal.md))"}
 	queueSize = metric{otelconv.SDKProcessorSpanQueueSize{}.Name(), "{span}", upDown, exporterAttributes,
-		"spans in the journal that have not been read for a target"}
+		"spans in the journal that wait for a target, but for those that it fails on"}
 	spanExported = metric{otelconv.SDKExporterSpanExported{}.Name(), "{span}", counter, append([]string{attrError}, exporterAttributes...),
 		"spans that a target has taken, or that are lost on the way there (`error.type` is the reason)"}
 	spanInflight = metric{otelconv.SDKExporterSpanInflight{}.Name(), "{span}", upDown, exporterAttributes,

@@ -7,11 +7,11 @@ import (
 	commonpb "go.opentelemetry.io/proto/otlp/common/v1"
 	resourcepb "go.opentelemetry.io/proto/otlp/resource/v1"
 	tracepb "go.opentelemetry.io/proto/otlp/trace/v1"
-	"google.golang.org/protobuf/encoding/protowire"
 	"google.golang.org/protobuf/proto"
 
 	"github.com/shimtrace/shimtrace/internal/names"
 	"github.com/shimtrace/shimtrace/internal/otlpwire"
+	"github.com/shimtrace/shimtrace/internal/protofields"
 )
 
 // Origins of spans.
@@ -35,57 +35,41 @@ type start struct {
 // walk reads a record of traces, and decodes nothing but the starts of sandboxes. It calls
 // spans with the number of spans of each origin. What is not OTLP ends it.
 func walk(data []byte, spans func(origin string, n int), started func(start)) {
-	fields(data, func(n protowire.Number, rs []byte) {
-		if n != otlpwire.DataResourceSpans {
-			return
+	for f := protofields.Of(data); f.Next(); {
+		if !f.Is(otlpwire.DataResourceSpans) {
+			continue
 		}
-		var resource []byte
-		fields(rs, func(n protowire.Number, b []byte) {
-			switch n {
-			case otlpwire.ResourceSpansResource:
-				resource = b
-			case otlpwire.ResourceSpansScopes:
-				walkScope(resource, b, spans, started)
+		resource := protofields.Last(f.Bytes, otlpwire.ResourceSpansResource)
+		for scopes := protofields.Of(f.Bytes); scopes.Next(); {
+			if scopes.Is(otlpwire.ResourceSpansScopes) {
+				walkScope(resource, scopes.Bytes, spans, started)
 			}
-		})
-	})
+		}
+	}
 }
 
 func walkScope(resource, scope []byte, spans func(origin string, n int), started func(start)) {
 	origin, own, count := originShim, false, 0
-	fields(scope, func(n protowire.Number, b []byte) {
-		switch n {
-		case otlpwire.ScopeSpansScope:
-			fields(b, func(n protowire.Number, name []byte) {
-				if n != otlpwire.ScopeName {
-					return
-				}
-				switch string(name) {
-				case names.AgentScope:
-					origin = originAgent
-				case names.RuntimeScope:
-					origin = originRuntime
-				case names.ShimScope:
-					own = true
-				}
-			})
-		case otlpwire.ScopeSpansSpans:
-			count++
-			if own && isStart(b) {
-				if s, ok := startOf(resource, b); ok {
-					started(s)
-				}
+	switch string(protofields.Last(protofields.Last(scope, otlpwire.ScopeSpansScope), otlpwire.ScopeName)) {
+	case names.AgentScope:
+		origin = originAgent
+	case names.RuntimeScope:
+		origin = originRuntime
+	case names.ShimScope:
+		own = true
+	}
+	for f := protofields.Of(scope); f.Next(); {
+		if !f.Is(otlpwire.ScopeSpansSpans) {
+			continue
+		}
+		count++
+		if own && string(protofields.Last(f.Bytes, otlpwire.SpanName)) == names.SandboxStart {
+			if s, ok := startOf(resource, f.Bytes); ok {
+				started(s)
 			}
 		}
-	})
+	}
 	spans(origin, count)
-}
-
-func isStart(span []byte) (is bool) {
-	fields(span, func(n protowire.Number, b []byte) {
-		is = is || n == otlpwire.SpanName && string(b) == names.SandboxStart
-	})
-	return is
 }
 
 // startOf decodes a span that is the start of a sandbox.
@@ -113,29 +97,4 @@ func text(attrs []*commonpb.KeyValue, key string) string {
 		}
 	}
 	return ""
-}
-
-// fields calls fn with each field of a message that has a length, until one is malformed.
-func fields(b []byte, fn func(protowire.Number, []byte)) {
-	for len(b) > 0 {
-		n, typ, tag := protowire.ConsumeTag(b)
-		if tag < 0 {
-			return
-		}
-		b = b[tag:]
-		if typ != protowire.BytesType {
-			size := protowire.ConsumeFieldValue(n, typ, b)
-			if size < 0 {
-				return
-			}
-			b = b[size:]
-			continue
-		}
-		v, size := protowire.ConsumeBytes(b)
-		if size < 0 {
-			return
-		}
-		fn(n, v)
-		b = b[size:]
-	}
 }

@@ -49,8 +49,8 @@ func lateAgent(f *facts) *Cause {
 	return c
 }
 
-// slowConnect is the time from the agent's first span to its first request that a runtime
-// stays below that does not sleep.
+// slowConnect is more than the time from the agent's first span to its first request that a
+// runtime takes if it does not sleep.
 const slowConnect = 200 * time.Millisecond
 
 // backoff finds an agent that was up long before the runtime reached it.

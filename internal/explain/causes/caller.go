@@ -101,30 +101,39 @@ func cni(f *facts) *Cause {
 // slowMounts is a time for mounts that a healthy snapshotter stays below.
 const slowMounts = 500 * time.Millisecond
 
-// mounts finds a long time between a shim's start and its first call, in which
-// containerd prepares the mounts.
+// mounts finds a root file system that takes long to mount: by containerd between a shim's
+// start and its first call, or by runc's shim before it runs runc.
 func mounts(f *facts) *Cause {
+	who, where := "", ""
 	explains, cost := f.path(func(g *critical.Segment) bool {
-		return g.Layer == critical.Containerd && g.After != nil && g.After.Name() == names.ShimStart
+		switch {
+		case g.Layer == critical.Containerd && g.After != nil && g.After.Name() == names.ShimStart:
+			who, where = "containerd", "between shim start and Task/Create, without a call"
+		case g.Layer == critical.Shim && g.After == nil && g.Before != nil && critical.IsOCIRuntime(g.Before) && critical.IsCall(g.Node) && critical.Method(g.Node.Span) == "Create":
+			who, where = "the shim", "between the start of "+title(g.Node)+" and "+title(g.Before)+", without a program"
+		default:
+			return false
+		}
+		return g.Length() >= worthTime
 	})
-	if !f.worth(cost) || !f.unusual(cost, slowMounts, "what comes between the shim's start and its first call") {
+	if !f.worth(cost) || !f.unusual(cost, slowMounts, "the root file system's mounts") {
 		return nil
 	}
 	return &Cause{
-		Sentence: fmt.Sprintf("containerd took %s from the shim's start to its first call: probably for the root file system's mounts", dur(cost)),
-		Evidence: []string{dur(cost) + " between shim start and Task/Create, without a call"}, Cost: cost, Explains: explains, Inferred: true,
+		Sentence: fmt.Sprintf("The root file system probably took %s to mount, which %s does before the container is made", dur(cost), who),
+		Evidence: []string{dur(cost) + " " + where}, Cost: cost, Explains: explains, Inferred: true,
 	}
 }
 
 // idleCaller is a time without a call that a person asks about.
 const idleCaller = time.Second
 
-// idle finds long times in which nobody asked anything of the shim, and no span of the
-// caller's says why.
+// idle finds long times in which nobody asked anything of the shim, and no span of a caller
+// says why.
 func idle(f *facts) *Cause {
 	var evidence []string
 	explains, cost := f.path(func(g *critical.Segment) bool {
-		if g.Node != nil || g.Layer != critical.Caller || g.Length() < idleCaller {
+		if g.Node != nil || g.Layer != critical.Caller || g.Length() < idleCaller || f.asked(g.Interval) != nil {
 			return false
 		}
 		evidence = append(evidence, stretch(g)+", without a call")

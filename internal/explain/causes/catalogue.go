@@ -1,6 +1,6 @@
 package causes
 
-// hostPressure is the rule with which is said what took long for want of CPU time alone.
+// hostPressure is the rule that also says what took long for want of CPU time alone.
 const hostPressure = "host-pressure"
 
 // Catalogue is every known cause. Sources are files and issues of the named projects.
@@ -87,7 +87,7 @@ var Catalogue = [...]Rule{
 	},
 	{
 		ID:     "systemd-cgroup",
-		Looks:  "an OCI runtime that waits without computing, in a pod whose cgroup systemd manages",
+		Looks:  "an OCI runtime that waits 300 ms without computing, and longer than it may have waited for a CPU, in a pod whose cgroup systemd manages",
 		Why:    "with the systemd cgroup driver runc asks systemd over D-Bus to make a scope, and waits for the job",
 		Source: "opencontainers/cgroups systemd/common.go, startUnit",
 		Remedy: "check systemd's load (systemctl list-jobs, many units, a reload going on), or use the cgroupfs driver",
@@ -95,7 +95,7 @@ var Catalogue = [...]Rule{
 	},
 	{
 		ID:     "slow-disk",
-		Looks:  "an OCI runtime that waits 300 ms without computing, on a host that has CPUs to spare, as its pressure stall information says",
+		Looks:  "an OCI runtime that waits 300 ms without computing, and longer than it may have waited for a CPU or for the pod's limit",
 		Why:    "runc reads and writes the bundle, its state and the root file system; a frozen or slow disk holds it",
 		Source: "runc libcontainer/rootfs_linux.go, prepareRootfs; libcontainer/container_linux.go, saveState",
 		Remedy: "check the disks of /run, of containerd's root and of the snapshotter (iostat, fsfreeze, quotas)",
@@ -127,10 +127,10 @@ var Catalogue = [...]Rule{
 	},
 	{
 		ID:     "mounts",
-		Looks:  "more than 500 ms between the shim's start and its first call",
-		Why:    "containerd activates the root file system's mounts (erofs, loop devices) after it started the shim",
-		Source: "containerd core/runtime/v2/task_manager.go, Create",
-		Remedy: "look at the snapshotter and its disk",
+		Looks:  "more than 500 ms between the shim's start and its first call, or in a Create before runc's shim runs runc",
+		Why:    "containerd makes and mounts a part of the root file system itself (writable layers, erofs, loop devices), after it started the shim; runc's shim mounts the rest, before it runs runc",
+		Source: "containerd core/runtime/v2/task_manager.go, Create; cmd/containerd-shim-runc-v2/runc/container.go, NewContainer",
+		Remedy: "check the disk of the snapshotter (iostat, fsfreeze, quotas), and containerd's log",
 		find:   mounts,
 	},
 	{
@@ -174,11 +174,11 @@ var Catalogue = [...]Rule{
 		find:   ownShim,
 	},
 	{
-		ID:     "failed-start",
+		ID:     failedStart,
 		Looks:  "a Create or Start that failed",
 		Why:    "the runtime says it in the call's error",
 		Source: "the call's answer",
-		Remedy: "see the error",
+		Remedy: "mend what the error names (a program, an image, a mount, a device, a hook); `shimtrace show --errors` has what failed below it",
 		find:   failed,
 	},
 	{
@@ -194,7 +194,7 @@ var Catalogue = [...]Rule{
 		Looks:  "more than 100 ms of our own work on the critical path",
 		Why:    "the shim's start command finds the inner shim and starts the relay",
 		Source: "docs/performance.md",
-		Remedy: "look for a cold page cache; report it",
+		Remedy: "check the disk that shimtrace's programs lie on (a cold page cache), and containerd's service for CPU limits; report it if it comes again",
 		find:   ours,
 	},
 }

@@ -22,7 +22,7 @@ type facts struct {
 	calls  map[string][]*waterfall.Node // of the shim, by the task service's method
 
 	// explained says what took long for want of CPU time alone, covered which rules would
-	// have named it, and rule which one is asked now.
+	// have named it. rule is the one that is asked now.
 	explained, covered []string
 	rule               string
 }
@@ -90,6 +90,24 @@ func (f *facts) within(at waterfall.Interval) (all []waterfall.Interval, sum tim
 		}
 	}
 	return all, sum
+}
+
+// mostOf reports whether a span covers most of an interval.
+func mostOf(n *waterfall.Node, at waterfall.Interval) bool {
+	return n.Interval().Intersect(at).Length() >= at.Length()*8/10
+}
+
+// asked returns the longest call that asks the shim for something during most of an
+// interval, nil if there is none. Nobody's start waits for a process's end, or for
+// statistics.
+func (f *facts) asked(at waterfall.Interval) *waterfall.Node {
+	return longest(f.match(func(n *waterfall.Node) bool {
+		if !critical.IsCall(n) || !mostOf(n, at) {
+			return false
+		}
+		m := kata.TaskMethod(critical.Method(n.Span))
+		return m != "Stats" && !kata.Waits(m)
+	}))
 }
 
 // match returns the nodes for which ok reports true.

@@ -17,7 +17,7 @@ func throttled(f *facts) *Cause {
 	}
 	return &Cause{
 		Sentence: fmt.Sprintf("The pod's CPU limit held its processes for %s during the start", dur(d)),
-		Evidence: []string{fmt.Sprintf("%s=%d (%s)", names.Throttled, d, f.share(d))}, Cost: min(d, f.Length()), Inferred: true,
+		Evidence: []string{fmt.Sprintf("the pod's cgroup was throttled for %s, %s (%s)", dur(d), f.share(d), names.Throttled)}, Cost: min(d, f.Length()), Inferred: true,
 	}
 }
 
@@ -27,13 +27,13 @@ type pressureOf struct {
 	share     float64 // of the start
 }
 
-// cpuTime is the one that makes all else slow.
+// cpuTime is the resource whose lack makes all else slow.
 var cpuTime = pressureOf{names.PressureCPU, "CPU time", 0.3}
 
-// pressures are those that the kernel counts.
+// pressures are the resources whose lack the kernel measures.
 var pressures = [...]pressureOf{
 	cpuTime,
-	{names.PressureIO, "its disks", 0.2},
+	{names.PressureIO, "disks", 0.2},
 	{names.PressureMemory, "memory", 0.1},
 }
 
@@ -44,11 +44,15 @@ func pressure(f *facts) *Cause {
 		if !f.short(p) {
 			continue
 		}
-		d := f.evidence(p.key)
+		d := f.waited(p)
 		if c == nil {
 			c = &Cause{Inferred: true, Sentence: fmt.Sprintf("The host was short of %s: processes waited for %s of the start's %s", p.what, dur(d), dur(f.Length()))}
 		}
-		c.Evidence = append(c.Evidence, fmt.Sprintf("%s=%d (%.0f %% of the sandbox's start)", p.key, d, 100*f.pressed(p)))
+		evidence := fmt.Sprintf("processes waited for %s during %s, %.0f %% of the sandbox's start (%s)", p.what, dur(d), 100*f.pressed(p), p.key)
+		if held := f.evidence(p.key) - d; held > 0 {
+			evidence += fmt.Sprintf(", not counting the %s for which the pod's CPU limit held it", dur(held))
+		}
+		c.Evidence = append(c.Evidence, evidence)
 		c.Cost = max(c.Cost, min(d, f.Length()))
 	}
 	return c
@@ -57,7 +61,7 @@ func pressure(f *facts) *Cause {
 // coldFaults is a number of pages read from disk that tells of a cold cache.
 const coldFaults = 50
 
-// faultTime is what a fault takes that waits for a flash disk, at least.
+// faultTime is the least time that a page fault takes if it waits for a flash disk.
 const faultTime = 100 * time.Microsecond
 
 // coldCache finds programs and images that had to be read from disk, if that took long:
@@ -71,7 +75,11 @@ func coldCache(f *facts) *Cause {
 			continue
 		}
 		if c == nil {
-			c = &Cause{Inferred: true, Sentence: fmt.Sprintf("%s%s read its programs from disk: probably the page cache was cold", title(n), f.which(n))}
+			who := "The shim"
+			if vmm > inner {
+				who = "The VMM"
+			}
+			c = &Cause{Inferred: true, Sentence: fmt.Sprintf("%s had to be read from disk during %s%s: probably the page cache was cold", who, title(n), f.which(n))}
 		}
 		pages += inner + vmm
 		c.Evidence = append(c.Evidence, fmt.Sprintf("%s: %.0f major page faults of the shim, %.0f of the VMM", title(n), inner, vmm))
@@ -93,16 +101,29 @@ func coldCache(f *facts) *Cause {
 // slowWait is a time that an OCI runtime waits for nothing on a healthy host.
 const slowWait = 300 * time.Millisecond
 
-// waiting are the helpers that took long without computing, though there were CPUs: on a
-// host that is short of them, or without pressure stall information, nobody knows whether
-// they waited for one.
-func (f *facts) waiting() []*waterfall.Node {
-	if f.text(cpuTime.key) == "" || f.pressed(cpuTime) >= cpuTime.share {
-		return nil
+// queueTime bounds how long a process waits for a CPU, as a multiple of the time that it has
+// one, on a host that is short of CPU time.
+const queueTime = 32
+
+// waitedLong reports whether a helper waited for so long, without computing, that neither
+// the want of a CPU nor the pod's limit explains it. A host that does not say whether it is
+// short of CPU time counts as if it were.
+func (f *facts) waitedLong(n *waterfall.Node, d time.Duration) bool {
+	slowdown := f.slowdown()
+	if f.text(cpuTime.key) == "" {
+		slowdown = maxSlowdown
 	}
+	if slowdown > 1 {
+		d -= queueTime * time.Duration(n.Span.Number(names.ProcessCPUTime))
+	}
+	return float64(d-f.evidence(names.Throttled)) >= slowdown*float64(slowWait)
+}
+
+// waiting returns the OCI runtimes that took long without computing.
+func (f *facts) waiting() []*waterfall.Node {
 	return f.match(func(n *waterfall.Node) bool {
 		cpu := n.Span.Number(names.ProcessCPUTime)
-		return critical.IsOCIRuntime(n) && length(n) >= slowWait && n.Span.Attr(names.ProcessCPUTime) != "" && cpu < float64(length(n))/5
+		return critical.IsOCIRuntime(n) && n.Span.Attr(names.ProcessCPUTime) != "" && cpu < float64(length(n))/5 && f.waitedLong(n, length(n))
 	})
 }
 
@@ -111,15 +132,17 @@ func systemdCgroup(f *facts) *Cause {
 	if f.text(names.CgroupManager) != "systemd" {
 		return nil
 	}
-	return f.waits(f.waiting(), "probably for systemd, which makes the container's cgroup")
+	return f.waits(f.waiting(), "probably for systemd, which makes the container's cgroup, or else for a disk")
 }
 
-// slowDisk finds an OCI runtime that waits for a disk.
+// slowDisk finds an OCI runtime that waits for a disk. Where it may have waited for systemd
+// as well, processes of the host must have waited for disks for half of that time.
 func slowDisk(f *facts) *Cause {
-	if f.text(names.CgroupManager) == "systemd" && f.evidence(names.PressureIO) < worthTime {
+	c := f.waits(f.waiting(), "probably for a disk or a lock")
+	if c != nil && f.text(names.CgroupManager) == "systemd" && f.evidence(names.PressureIO) < c.Cost/2 {
 		return nil
 	}
-	return f.waits(f.waiting(), "probably for a disk or a lock")
+	return c
 }
 
 // waits makes a cause of helpers that waited on the path, outside of hooks.
@@ -130,7 +153,7 @@ func (f *facts) waits(nodes []*waterfall.Node, whatFor string) *Cause {
 	}
 	explains, cost := f.path(func(g *critical.Segment) bool { return g.Node != nil && is[g.Node] })
 	n := longest(nodes)
-	if n == nil || !f.worth(cost) || cost < slowWait {
+	if n == nil || !f.worth(cost) || !f.waitedLong(n, cost) {
 		return nil
 	}
 	return &Cause{

@@ -45,7 +45,8 @@ type Loss struct {
 	Spans  int
 }
 
-// Find returns the causes in a start, the costliest first. losses are the journal's.
+// Find returns the causes in a start: what failed it, then the costliest first. losses are
+// the journal's.
 func Find(s *critical.Start, losses []Loss) (out []Cause) {
 	f := newFacts(s, losses)
 	for i := range Catalogue {
@@ -61,6 +62,16 @@ func Find(s *critical.Start, losses []Loss) (out []Cause) {
 			out[i].Evidence, out[i].Covers = append(out[i].Evidence, f.explained...), f.covered
 		}
 	}
-	slices.SortStableFunc(out, func(a, b Cause) int { return cmp.Compare(b.Cost, a.Cost) })
+	slices.SortStableFunc(out, func(a, b Cause) int {
+		return cmp.Or(cmp.Compare(a.rank(), b.rank()), cmp.Compare(b.Cost, a.Cost))
+	})
 	return out
+}
+
+// rank is less for what is said first.
+func (c Cause) rank() int {
+	if c.ID == failedStart {
+		return 0
+	}
+	return 1
 }

@@ -59,7 +59,8 @@ func computing(n *waterfall.Node, d time.Duration) bool {
 	return n.Span.Number("busy_ns") > float64(d)/2
 }
 
-// statsLock finds a call that began with waiting until Stats was answered.
+// statsLock finds calls that waited until Stats was answered: from their beginning, or
+// where the caller asks for a state before it goes on.
 func statsLock(f *facts) *Cause {
 	var waited time.Duration
 	var explains []waterfall.Interval
@@ -67,15 +68,19 @@ func statsLock(f *facts) *Cause {
 	stats := 0
 	for i := range f.Path {
 		g := &f.Path[i]
-		if g.Node == nil || g.Layer != critical.Runtime || g.After != nil {
-			continue // the beginning of a call
+		call := g.Node
+		if call == nil {
+			call = f.asked(g.Interval)
+		}
+		if call == nil || g.Node != nil && (g.Layer != critical.Runtime || g.After != nil) {
+			continue
 		}
 		for _, n := range f.calls["Stats"] {
-			if n.Start() < g.From && n.Interval().Intersect(g.Interval).Length() >= g.Length()*8/10 && n.End() <= g.To+uint64(g.Length()/10) {
+			if n != call && n.Start() < g.From && mostOf(n, g.Interval) && n.End() <= g.To+uint64(g.Length()/10) {
 				stats++
 				waited += g.Length()
 				explains = append(explains, g.Interval)
-				evidence = append(evidence, fmt.Sprintf("%s began %s into %s and went on when it ended", title(g.Node), dur(time.Duration(g.From-n.Start())), f.say(n)))
+				evidence = append(evidence, fmt.Sprintf("%s began %s into %s and went on when it ended", title(call), dur(time.Duration(max(g.From, call.Start())-n.Start())), f.say(n)))
 				break
 			}
 		}
@@ -89,7 +94,7 @@ func statsLock(f *facts) *Cause {
 	}
 }
 
-// timedOut are the codes of a call that was given up (gRPC's names).
+// timedOut reports whether a call was given up, by its code (gRPC's names) or its message.
 func timedOut(n *waterfall.Node) bool {
 	return has(n.Span.Code(), "abandoned", "DEADLINE_EXCEEDED") || has(strings.ToLower(n.Span.Message()), "timed out", "deadline exceeded")
 }

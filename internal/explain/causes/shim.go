@@ -29,7 +29,7 @@ func hook(f *facts) *Cause {
 	return c
 }
 
-// slowShim is a time for a shim's start that one stays below on a healthy host.
+// slowShim is a time for a shim's start that a healthy host stays below.
 const slowShim = 500 * time.Millisecond
 
 // ownShim finds an inner shim that takes long until it serves.
@@ -70,12 +70,12 @@ func lostSpans(f *facts) *Cause {
 	return c
 }
 
-// lossTime is how long after a start what was lost in it is counted, at the latest: by the
-// next append, of agents that send their spans every five seconds.
+// lossTime is how long after a start the journal counts its losses, at the latest: with the
+// next append, and agents send their spans every five seconds.
 const lossTime = 10 * time.Second
 
-// lost returns what was counted as lost during the start, by reason. What ends its
-// retention, or stays here, is not lost.
+// lost returns what was counted as lost during the start, by reason. Spans whose retention
+// has ended, or that are kept from a backend only, are not lost.
 func (f *facts) lost() map[string]int {
 	lost := make(map[string]int)
 	for _, l := range f.losses {
@@ -88,7 +88,7 @@ func (f *facts) lost() map[string]int {
 }
 
 // lifeLong reports whether a placeholder stands for a span that lasts as long as the
-// agent or the sandbox, and so never arrives of a VM that is killed.
+// agent or the sandbox, and so never arrives from a VM that is killed.
 func lifeLong(n *waterfall.Node) bool {
 	for _, c := range n.Children {
 		up := kata.ParentSpan(c.Name())
@@ -98,6 +98,9 @@ func lifeLong(n *waterfall.Node) bool {
 	}
 	return len(n.Children) > 0
 }
+
+// failedStart is the rule of what failed.
+const failedStart = "failed-start"
 
 // failed finds the call that failed the start.
 func failed(f *facts) *Cause {
@@ -125,12 +128,18 @@ const slowOurs = 100 * time.Millisecond
 
 // ours finds time that shimtrace itself took.
 func ours(f *facts) *Cause {
-	explains, cost := f.path(func(g *critical.Segment) bool { return g.Layer == critical.Ours })
+	var most *critical.Segment
+	explains, cost := f.path(func(g *critical.Segment) bool {
+		if g.Layer == critical.Ours && (most == nil || g.Length() > most.Length()) {
+			most = g
+		}
+		return g.Layer == critical.Ours
+	})
 	if !f.worth(cost) || !f.unusual(cost, slowOurs, "shimtrace itself") {
 		return nil
 	}
 	return &Cause{
 		Sentence: fmt.Sprintf("shimtrace itself took %s of the start", dur(cost)),
-		Evidence: []string{"self time of shim start and relay spawn: " + dur(cost)}, Cost: cost, Explains: explains,
+		Evidence: []string{fmt.Sprintf("%s of it in %s", dur(most.Length()), title(most.Node))}, Cost: cost, Explains: explains,
 	}
 }

@@ -12,8 +12,8 @@ import (
 const maxSlowdown = 8
 
 // slowdown returns by how much longer than on a quiet host things take, for want of CPU
-// time: 1 if the host was not short of it. Of a queue that is busy for a share of the
-// time, those who wait wait that much longer.
+// time: 1 if the host was not short of it. In a queue that is busy for the share p of the
+// time, all takes 1/(1-p) times as long.
 func (f *facts) slowdown() float64 {
 	if !f.short(cpuTime) {
 		return 1
@@ -22,7 +22,8 @@ func (f *facts) slowdown() float64 {
 }
 
 // unusual reports whether something took longer than it does on a healthy host, and longer
-// than the want of CPU time explains. What that does explain is said with it.
+// than the want of CPU time explains. What the want of CPU time does explain is noted for the
+// rule hostPressure.
 func (f *facts) unusual(d, usual time.Duration, what string) bool {
 	switch {
 	case d < usual:
@@ -35,9 +36,19 @@ func (f *facts) unusual(d, usual time.Duration, what string) bool {
 	return false
 }
 
+// waited returns for how long processes of the host waited for a resource, without those
+// that the pod's own CPU limit held: they want CPU time as well, but the host has it.
+func (f *facts) waited(p pressureOf) time.Duration {
+	d := f.evidence(p.key)
+	if p == cpuTime {
+		d -= min(d, f.evidence(names.Throttled))
+	}
+	return d
+}
+
 // short reports whether the host was short of a resource for long enough to matter.
 func (f *facts) short(p pressureOf) bool {
-	d := f.evidence(p.key)
+	d := f.waited(p)
 	return f.worth(d) && d >= leastPressure && f.pressed(p) >= p.share
 }
 
@@ -48,8 +59,8 @@ func (f *facts) pressed(p pressureOf) float64 {
 	if n == nil || length(n) == 0 {
 		return 0
 	}
-	return float64(f.evidence(p.key)) / float64(length(n))
+	return float64(f.waited(p)) / float64(length(n))
 }
 
-// leastPressure is a time that is not worth a word however short the start is.
+// leastPressure is the least time waited that is worth a word, however short the start is.
 const leastPressure = 100 * time.Millisecond

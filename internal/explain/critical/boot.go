@@ -35,7 +35,7 @@ func phaseLayer(name string) Layer {
 	return ""
 }
 
-// split gives the pieces of a runtime's segment that phases lie in to the phases.
+// split gives the phases those pieces of a runtime's segment in which they lie.
 func (p phases) split(g Segment) []Segment {
 	if g.Node == nil || g.Node.Maker() != waterfall.ByRuntime && !IsCall(g.Node) {
 		return []Segment{g}

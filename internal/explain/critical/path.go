@@ -11,7 +11,7 @@ import (
 	"github.com/shimtrace/shimtrace/internal/waterfall"
 )
 
-// slack is how much longer than its parent a span may last that the parent waited for.
+// slack is how much longer than its parent a span may last, if the parent waited for it.
 const slack = uint64(5 * time.Millisecond)
 
 // item is a span as a part of the path: within the window, and with the spans that it
@@ -55,14 +55,14 @@ type cutter struct {
 	strays []*item
 }
 
-// all returns the parts that nodes are of the whole start.
+// all returns the nodes as parts of the whole start.
 func (c *cutter) all(nodes []*waterfall.Node, to uint64) []*item {
 	out := c.items(nodes, c.from, to)
 	return nest(append(out, c.strays...))
 }
 
-// items returns the parts that nodes are of [from, to]. A node that is no part itself
-// is replaced by those below it.
+// items returns the nodes as parts of [from, to]. A node that is no part itself is
+// replaced by those below it.
 func (c *cutter) items(nodes []*waterfall.Node, from, to uint64) (out []*item) {
 	for _, n := range nodes {
 		if n.Span != nil && n.Maker() == waterfall.ByShim && n.Start() >= c.from && n.Start()+slack < from && n.End() > n.Start() {
@@ -92,8 +92,8 @@ func (c *cutter) items(nodes []*waterfall.Node, from, to uint64) (out []*item) {
 	return out
 }
 
-// ready shortens the span of a relay that is ready later than the inner shim is: until
-// then it waits for the inner shim's address.
+// ready shortens the span of a relay that is ready later than the inner shim: as long as the
+// inner shim is not ready, the relay waits for its address.
 func ready(all []*item) []*item {
 	for _, inner := range all {
 		if inner.node.Name() != names.InnerStart {

@@ -12,7 +12,7 @@ import (
 )
 
 // Start is the start of a sandbox's first container: of the first one that is not the
-// sandbox's own, if there is such a one.
+// sandbox's own, if there is one.
 type Start struct {
 	Story *waterfall.Story
 	Tree  *waterfall.Tree
@@ -111,7 +111,7 @@ func starts(n *waterfall.Node) bool {
 	return m == "Create" || m == "Start" && n.Span.Exec() == ""
 }
 
-// look notes what a span of the shim's says of the whole start.
+// look notes what a span of the shim says about the whole start.
 func (s *Start) look(n *waterfall.Node) {
 	switch {
 	case n.Span.Name == names.VMBoot:

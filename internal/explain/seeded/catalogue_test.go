@@ -10,7 +10,7 @@ import (
 	"github.com/shimtrace/shimtrace/internal/explain/causes"
 )
 
-// TestCatalogue: docs/explain.md has the catalogue, and a seeded case of every rule.
+// TestCatalogue: docs/explain.md has the catalogue.
 func TestCatalogue(t *testing.T) {
 	var table strings.Builder
 	table.WriteString("| rule | looks for | why it takes time | source | what to do |\n|---|---|---|---|---|\n")
@@ -41,11 +41,6 @@ func TestCatalogue(t *testing.T) {
 	}
 	if !strings.Contains(string(data), table.String()) {
 		t.Errorf("the catalogue in docs/explain.md is not that of the code; %s=1 writes it", write)
-	}
-	for r := range seen {
-		if !strings.Contains(string(data), "\n| `"+r+"` | ") {
-			t.Errorf("no test seeds %s", r)
-		}
 	}
 }
 

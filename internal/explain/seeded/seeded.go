@@ -2,6 +2,7 @@ package seeded
 
 import (
 	"fmt"
+	"os"
 	"slices"
 	"strings"
 	"testing"
@@ -18,7 +19,7 @@ type Cause struct {
 	How string
 	// Parts says what it did it with: real programs, a recorded pod, or spans like theirs.
 	Parts Parts
-	// Also are rules that may name something besides, since that is so as well.
+	// Also are rules that may name something besides, since the test causes that as well.
 	Also []string
 }
 
@@ -32,12 +33,21 @@ const (
 	Spans    Parts = "spans like the real ones"
 )
 
+// Quiet skips a test of causes that a busy machine hides: where a process has ended, or a
+// file is late, before anybody could look, there is no evidence to name them by.
+func Quiet(t testing.TB) {
+	t.Helper()
+	if os.Getenv("SHIMTRACE_CAUSES") == "" {
+		t.Skip("needs a machine that is not busy: make test-causes")
+	}
+}
+
 // Limit is the share of a start that may have no named owner.
 const Limit = 0.05
 
-// Named fails the test unless e names the cause, and no other that is not. Where the test's
-// machine is so short of CPU time that this explains the cause as well, and is said, the
-// test has proven nothing, and says so.
+// Named fails the test unless e names the cause, and no other than those that the test made.
+// If the machine is so short of CPU time that e gives this as the reason instead, the test has
+// proven nothing, and logs that.
 func Named(t testing.TB, c Cause, e *explain.Explanation) {
 	t.Helper()
 	named, wrong := "no", []string{}
@@ -60,7 +70,9 @@ func Named(t testing.TB, c Cause, e *explain.Explanation) {
 	}
 	if named == "no" || len(wrong) > 0 {
 		t.Errorf("%s (%s): named: %s; wrongly named: %v\n%s", c.ID, c.How, named, wrong, e)
-		return
+		if os.Getenv(write) == "" {
+			return // the document may say better
+		}
 	}
 	record(t, "Seeded causes", fmt.Sprintf("| `%s` | %s | %s |", c.ID, cell(c.How), c.Parts), fmt.Sprintf(" %s | %d |", named, len(wrong)), false)
 }
@@ -68,15 +80,15 @@ func Named(t testing.TB, c Cause, e *explain.Explanation) {
 // Pressed is the rule that a test's machine may meet by itself.
 const Pressed = "host-pressure"
 
-// Pod is a start without a fault, and for how long processes of the machine waited for a
-// resource while the test watched it, at most.
+// Pod is a start without a fault. Waited is for how long processes of the machine waited for a
+// resource while the test watched, at most.
 type Pod struct {
 	*explain.Explanation
 	Waited time.Duration
 }
 
-// Healthy fails the test if a cause is named on a pod without a fault. The machine's being
-// short of a resource is none of the pod's, if the test has seen it as well.
+// Healthy fails the test if a cause is named on a pod without a fault. That the machine is
+// short of a resource does not count, if the test has seen the shortage as well.
 func Healthy(t testing.TB, how string, parts Parts, all []Pod) {
 	t.Helper()
 	named := 0

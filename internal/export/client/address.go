@@ -12,12 +12,21 @@ import (
 // show: no password shall get into a log.
 type address struct {
 	name   string
+	signal string // what is sent there
+	target config.Target
 	hidden *secrets
 	proxy  *proxy
+	tls    *handshakes
 }
 
-func newAddress(cfg config.Target, p *proxy, hidden *secrets) address {
-	a := address{name: "the collector", hidden: hidden, proxy: p}
+// The signals that are sent.
+const (
+	traces  = "traces"
+	metrics = "metrics"
+)
+
+func newAddress(cfg config.Target, signal string, p *proxy, hidden *secrets, h *handshakes) address {
+	a := address{name: "the collector", signal: signal, target: cfg, hidden: hidden, proxy: p, tls: h}
 	if u, err := url.Parse(cfg.Endpoint); err == nil && u.Host != "" {
 		a.name = (&url.URL{Scheme: u.Scheme, Host: u.Host, Path: u.Path}).String()
 		if password, ok := u.User.Password(); ok {
@@ -31,13 +40,21 @@ func newAddress(cfg config.Target, p *proxy, hidden *secrets) address {
 	return a
 }
 
+// items returns what an upload of the signal consists of, for messages.
+func (a address) items() string {
+	if a.signal == metrics {
+		return "points"
+	}
+	return "spans"
+}
+
 // maxExcerpt bounds the part of a foreign text in a message, in bytes.
 const maxExcerpt = 160
 
 // excerpt returns the beginning of a foreign text on one line, without the secrets that
 // were sent: the answer may repeat them.
 func (a address) excerpt(text string) string {
-	const enough = 16 * maxExcerpt // what is cut here may be the beginning of a secret
+	const enough = 16 * maxExcerpt // a secret that is cut here lies behind the excerpt
 	text = strings.ToValidUTF8(text[:min(len(text), enough)], "\uFFFD")
 	text = a.hidden.hide(text)
 	text = strings.Join(strings.FieldsFunc(text, func(r rune) bool { return unicode.IsSpace(r) || !unicode.IsPrint(r) }), " ")

@@ -24,6 +24,9 @@ type answer struct {
 	left int
 }
 
+// came reports whether the other side has answered, whatever it is.
+func (a *answer) came() bool { return a.http != nil || a.grpc != nil && a.grpc.spoken }
+
 type answerKey struct{}
 
 // answerOf returns the answer of an upload, for the transport to fill in.
@@ -47,6 +50,9 @@ type verdict struct {
 // judge returns the verdict on an upload of so many spans from its answer and the
 // official client's error.
 func (c *client) judge(seen *answer, spans int, err error) verdict {
+	if seen.came() {
+		c.address.tls.answered()
+	}
 	switch {
 	case seen.http != nil && c.zipkin:
 		return seen.http.judgeZipkin(c.address, seen.left)
@@ -68,7 +74,7 @@ func taken(where address, p *coltracepb.ExportTracePartialSuccess, spans int) ve
 	message := where.excerpt(p.GetErrorMessage())
 	switch {
 	case rejected > 0:
-		v.err = &ship.RejectedError{Reason: losses.CollectorRefusedSome, Spans: rejected, Err: where.says("takes an upload without some of its spans", message)}
+		v.err = &ship.RejectedError{Reason: losses.CollectorRefusedSome, Spans: rejected, Err: where.says("takes an upload without some of its "+where.items(), message)}
 	case message != "":
 		v.err = &ship.TakenError{Message: where.says("takes everything, and warns", message).Error()}
 	}

@@ -34,24 +34,24 @@ func New(cfg config.Target) (otlptrace.Client, error) {
 	// understand, with the values: headers are secrets. Package config has reported it.
 	otel.SetLogger(logr.Discard())
 	p, hidden := newProxy(), new(secrets)
-	tlsConfig, err := newTLS(cfg)
+	tlsConfig, handshakes, err := newTLS(cfg)
 	if err != nil {
 		return nil, err
 	}
-	files := headerFiles{paths: cfg.HeaderFiles, hidden: hidden}
+	files := headerFiles{target: cfg, hidden: hidden}
 	if _, err := files.read(); err != nil {
 		return nil, err
 	}
 	c := &client{
 		timeout:   time.Duration(cfg.Timeout),
-		address:   newAddress(cfg, p, hidden),
+		address:   newAddress(cfg, traces, p, hidden, handshakes),
 		zipkin:    cfg.Protocol == "zipkin",
 		closeIdle: func() {},
 	}
 	c.compress.Store(cfg.Compression == "gzip")
 	if cfg.Protocol == "grpc" {
 		c.Client = newGRPC(cfg, c.timeout, p, tlsConfig, files)
-		c.plain = c.Client // the context tells it
+		c.plain = c.Client // the context says whether to compress
 		return c, nil
 	}
 	t := &transport{newTransport(tlsConfig, p), files}

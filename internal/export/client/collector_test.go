@@ -7,9 +7,11 @@ import (
 	"log"
 	"net"
 	"net/http"
+	"strings"
 	"sync"
 	"testing"
 
+	colmetricspb "go.opentelemetry.io/proto/otlp/collector/metrics/v1"
 	coltracepb "go.opentelemetry.io/proto/otlp/collector/trace/v1"
 	commonpb "go.opentelemetry.io/proto/otlp/common/v1"
 	resourcepb "go.opentelemetry.io/proto/otlp/resource/v1"
@@ -76,21 +78,74 @@ func (c *collector) tried() int {
 	return c.attempts
 }
 
+// meters takes a collector's metrics, over gRPC.
+type meters struct {
+	colmetricspb.UnimplementedMetricsServiceServer
+	of *collector
+}
+
+// Export implements [colmetricspb.MetricsServiceServer].
+func (m *meters) Export(_ context.Context, req *colmetricspb.ExportMetricsServiceRequest) (*colmetricspb.ExportMetricsServiceResponse, error) {
+	m.of.mu.Lock()
+	m.of.attempts++
+	fail := m.of.failRPC
+	m.of.mu.Unlock()
+	if fail != nil {
+		return nil, fail()
+	}
+	return m.of.takeMetrics(req), nil
+}
+
+// takeMetrics takes the names of metrics like those of spans.
+func (c *collector) takeMetrics(req *colmetricspb.ExportMetricsServiceRequest) *colmetricspb.ExportMetricsServiceResponse {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	for _, rm := range req.ResourceMetrics {
+		for _, sm := range rm.ScopeMetrics {
+			for _, m := range sm.Metrics {
+				c.names = append(c.names, m.Name)
+			}
+		}
+	}
+	return new(colmetricspb.ExportMetricsServiceResponse)
+}
+
+// readBody reads the body of a request, and says whether it was compressed.
+func readBody(r *http.Request) (body []byte, zipped bool, err error) {
+	if zipped = r.Header.Get("Content-Encoding") == "gzip"; !zipped {
+		body, err = io.ReadAll(r.Body)
+		return body, zipped, err
+	}
+	z, err := gzip.NewReader(r.Body)
+	if err == nil {
+		body, err = io.ReadAll(z)
+	}
+	return body, zipped, err
+}
+
+func (c *collector) serveMetrics(w http.ResponseWriter, r *http.Request) {
+	body, _, err := readBody(r)
+	req := new(colmetricspb.ExportMetricsServiceRequest)
+	if err != nil || proto.Unmarshal(body, req) != nil {
+		http.Error(w, "no OTLP", http.StatusBadRequest)
+		return
+	}
+	answer, _ := proto.Marshal(c.takeMetrics(req))
+	w.Header().Set("Content-Type", "application/x-protobuf")
+	_, _ = w.Write(answer)
+}
+
 func (c *collector) ServeHTTP(w http.ResponseWriter, r *http.Request) {
+	if strings.HasSuffix(r.URL.Path, "/v1/metrics") || r.URL.Path == "/m" {
+		c.serveMetrics(w, r)
+		return
+	}
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	c.attempts++
 	c.path, c.headers = r.URL.Path, map[string]string{"tenant": r.Header.Get("tenant")}
-	body := io.Reader(r.Body)
-	if c.gzip = r.Header.Get("Content-Encoding") == "gzip"; c.gzip {
-		z, err := gzip.NewReader(body)
-		if err != nil {
-			http.Error(w, err.Error(), http.StatusBadRequest)
-			return
-		}
-		body = z
-	}
-	b, err := io.ReadAll(body)
+	b, zipped, err := readBody(r)
+	c.gzip = zipped
 	var req coltracepb.ExportTraceServiceRequest
 	if err != nil || proto.Unmarshal(b, &req) != nil {
 		http.Error(w, "no OTLP", http.StatusBadRequest)
@@ -150,6 +205,7 @@ func (c *collector) serveHTTP(t *testing.T, l net.Listener) (stop func()) {
 func (c *collector) serveGRPC(t *testing.T, l net.Listener, opts ...grpc.ServerOption) (stop func()) {
 	srv := grpc.NewServer(opts...)
 	coltracepb.RegisterTraceServiceServer(srv, c)
+	colmetricspb.RegisterMetricsServiceServer(srv, &meters{of: c})
 	return serve(t, func() { _ = srv.Serve(l) }, srv.Stop)
 }
 

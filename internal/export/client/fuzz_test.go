@@ -64,7 +64,7 @@ func FuzzHTTPAnswer(f *testing.F) {
 			}
 		}
 	}
-	where := address{name: "http://collector:4318", hidden: hiding("s3cret")}
+	where := address{name: "http://collector:4318", hidden: hiding("s3cret"), tls: new(handshakes)}
 	f.Fuzz(func(t *testing.T, status int, kind, after, server string, body []byte) {
 		const spans = 3
 		a := &httpAnswer{status: status, header: http.Header{"Content-Type": {kind}, "Retry-After": {after}, "Server": {server}, "Location": {server}}, body: body}
@@ -82,12 +82,12 @@ func FuzzHTTPAnswer(f *testing.F) {
 // FuzzGRPCAnswer judges statuses of any kind, from a server or from the client.
 func FuzzGRPCAnswer(f *testing.F) {
 	for _, message := range []string{"", "grpc: received message larger than max (5 vs. 4)", "unexpected HTTP status code received from server: 413 (s3cret); transport: x",
-		"connection error: desc = \"error reading server preface: EOF\"", "compression gzip", "x509: s3cret \x1b\xff"} {
+		"connection error: desc = \"error reading server preface: EOF\"", "compression gzip", "x509: s3cret \x1b\xff", remoteAlert + "s3cret certificate \x1b\xff"} {
 		f.Add(uint32(3), message, []byte{}, true, int64(0))
 		f.Add(uint32(14), message, []byte{10, 2, 'x', 'y'}, false, int64(-1))
 		f.Add(uint32(0), message, []byte{}, true, int64(1)<<40)
 	}
-	where := address{name: "http://collector:4317", hidden: hiding("s3cret")}
+	where := address{name: "http://collector:4317", hidden: hiding("s3cret"), tls: new(handshakes)}
 	f.Fuzz(func(t *testing.T, code uint32, message string, details []byte, spoken bool, rejected int64) {
 		const spans = 3
 		p := &spb.Status{Code: int32(code), Message: message}
@@ -97,8 +97,8 @@ func FuzzGRPCAnswer(f *testing.F) {
 		if spoken {
 			header = metadata.Pairs("content-type", "application/grpc")
 		}
-		reply := &coltracepb.ExportTraceServiceResponse{PartialSuccess: &coltracepb.ExportTracePartialSuccess{RejectedSpans: rejected, ErrorMessage: message}}
-		v := newGRPCAnswer(status.ErrorProto(p), reply, header, nil).judge(where, spans)
+		partly := &coltracepb.ExportTracePartialSuccess{RejectedSpans: rejected, ErrorMessage: message}
+		v := newGRPCAnswer(status.ErrorProto(p), partly, header, nil).judge(where, spans)
 		checkVerdict(t, v, spans)
 		if code != 0 && v.err == nil {
 			t.Errorf("code %d is a success", code)

@@ -8,6 +8,7 @@ import (
 
 	"go.opentelemetry.io/otel/exporters/otlp/otlptrace"
 	"go.opentelemetry.io/otel/exporters/otlp/otlptrace/otlptracegrpc"
+	colmetricspb "go.opentelemetry.io/proto/otlp/collector/metrics/v1"
 	coltracepb "go.opentelemetry.io/proto/otlp/collector/trace/v1"
 	"google.golang.org/grpc"
 	"google.golang.org/grpc/backoff"
@@ -75,8 +76,12 @@ func noteAnswer(ctx context.Context, method string, req, reply any, cc *grpc.Cli
 		opts = append(opts, grpc.UseCompressor(encoding.Identity))
 	}
 	err := invoke(ctx, method, req, reply, cc, opts...)
-	if r, ok := reply.(*coltracepb.ExportTraceServiceResponse); ok {
-		answerOf(ctx).grpc = newGRPCAnswer(err, r, header, trailer)
+	switch r := reply.(type) {
+	case *coltracepb.ExportTraceServiceResponse:
+		answerOf(ctx).grpc = newGRPCAnswer(err, r.GetPartialSuccess(), header, trailer)
+	case *colmetricspb.ExportMetricsServiceResponse:
+		p := r.GetPartialSuccess()
+		answerOf(ctx).grpc = newGRPCAnswer(err, &coltracepb.ExportTracePartialSuccess{RejectedSpans: p.GetRejectedDataPoints(), ErrorMessage: p.GetErrorMessage()}, header, trailer)
 	}
 	return err
 }

@@ -16,15 +16,15 @@ import (
 // grpcAnswer is what came back for an upload by gRPC.
 type grpcAnswer struct {
 	status *status.Status
-	reply  *coltracepb.ExportTraceServiceResponse
-	spoken bool // the status is from a gRPC server; otherwise from the client
+	partly *coltracepb.ExportTracePartialSuccess // of what a server has taken
+	spoken bool                                  // the status is from a gRPC server; otherwise from the client
 }
 
 // newGRPCAnswer tells from the headers where the status is from.
-func newGRPCAnswer(err error, reply *coltracepb.ExportTraceServiceResponse, header, trailer metadata.MD) *grpcAnswer {
+func newGRPCAnswer(err error, partly *coltracepb.ExportTracePartialSuccess, header, trailer metadata.MD) *grpcAnswer {
 	return &grpcAnswer{
 		status: status.Convert(err),
-		reply:  reply,
+		partly: partly,
 		// grpc-go keeps the type only if it is gRPC's (http2_client.go, operateHeaders).
 		spoken: err == nil || len(header["content-type"]) > 0 || len(trailer["content-type"]) > 0,
 	}
@@ -34,14 +34,14 @@ func newGRPCAnswer(err error, reply *coltracepb.ExportTraceServiceResponse, head
 // exceptions as for HTTP.
 func (a *grpcAnswer) judge(where address, spans int) verdict {
 	if a.status.Code() == codes.OK {
-		return taken(where, a.reply.GetPartialSuccess(), spans)
+		return taken(where, a.partly, spans)
 	}
 	if !a.spoken {
 		return verdict{err: a.unspoken(where)}
 	}
 	code, message := a.status.Code(), a.status.Message()
 	v := verdict{otlp: true, compression: decompressor(message)}
-	err := where.says("answers "+code.String()+a.advice(), where.excerpt(message))
+	err := where.says("answers "+code.String()+a.advice(where), where.excerpt(message))
 	switch code {
 	case codes.InvalidArgument, codes.ResourceExhausted, codes.OutOfRange:
 		if tooLarge(message) {
@@ -69,7 +69,7 @@ func (a *grpcAnswer) unspoken(where address) error {
 	message := a.status.Message()
 	if _, rest, ok := strings.Cut(message, unexpected); ok {
 		code, _, _ := strings.Cut(rest, ";")
-		err := where.says("answers "+where.excerpt(code)+" by HTTP, which is no gRPC; is this a web server? OTLP over gRPC is at port 4317 as a rule, and protocol = \"http/protobuf\" of [export] for port 4318"+where.throughProxy(), "")
+		err := where.says("answers "+where.excerpt(code)+" by HTTP, which is no gRPC; is this a web server? OTLP over gRPC is at port 4317 as a rule, and for port 4318 "+where.target.Keys("protocol")+" is to be \"http/protobuf\""+where.throughProxy(), "")
 		switch {
 		case a.status.Code() == codes.Unavailable: // 429, 502, 503, 504
 			return err
@@ -81,12 +81,15 @@ func (a *grpcAnswer) unspoken(where address) error {
 	return where.unanswered(a.status.Err())
 }
 
-func (a *grpcAnswer) advice() string {
+func (a *grpcAnswer) advice(where address) string {
 	switch a.status.Code() {
 	case codes.Unimplemented:
+		if where.signal == metrics {
+			return noMetrics
+		}
 		return ", so it speaks gRPC, but takes no OTLP traces here"
 	case codes.Unauthenticated, codes.PermissionDenied:
-		return "; is a credential missing in the headers of [export]?"
+		return where.credential()
 	}
 	return ""
 }

@@ -16,21 +16,21 @@ const maxHeaderFile = 64 << 10
 // headerFiles are headers whose values are in files, by name. They are read for each
 // upload, so that a changed secret is used at once.
 type headerFiles struct {
-	paths  map[string]string
+	target config.Target
 	hidden *secrets
 }
 
 // read returns the headers. A file that can't be used loses no span: it may be there
 // again at the next attempt.
 func (h headerFiles) read() (map[string]string, error) {
-	headers := make(map[string]string, len(h.paths))
-	for name, path := range h.paths {
+	headers := make(map[string]string, len(h.target.HeaderFiles))
+	for name, path := range h.target.HeaderFiles {
 		value, err := readHeader(path)
 		if err == nil {
 			err = config.CheckHeader(name, value)
 		}
 		if err != nil {
-			return nil, &ship.AwayError{Err: fmt.Errorf("header %s (header_files of [export]): %s: %s", name, path, reason(err))}
+			return nil, &ship.AwayError{Err: fmt.Errorf("header %s (%s): %s: %s", name, h.target.Keys("header_files"), path, reason(err))}
 		}
 		h.hidden.add(value)
 		headers[name] = value

@@ -27,10 +27,10 @@ func newHTTP(cfg config.Target, t *transport) (_, plain otlptrace.Client) {
 		otlptracehttp.WithTLSClientConfig(nil), // the transport has it
 	}
 	plain = otlptracehttp.NewClient(append(opts, otlptracehttp.WithCompression(otlptracehttp.NoCompression))...)
-	if cfg.Compression == "gzip" {
-		opts = append(opts, otlptracehttp.WithCompression(otlptracehttp.GzipCompression))
+	if cfg.Compression != "gzip" {
+		return plain, plain
 	}
-	return otlptracehttp.NewClient(opts...), plain
+	return otlptracehttp.NewClient(append(opts, otlptracehttp.WithCompression(otlptracehttp.GzipCompression))...), plain
 }
 
 // noRedirect returns redirections as answers. A redirected POST may arrive as a GET and

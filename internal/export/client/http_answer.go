@@ -39,7 +39,7 @@ func (a *httpAnswer) judge(where address, spans int) verdict {
 	if !otlp {
 		v.err = a.stranger(where, kind)
 	} else {
-		v.err = where.says("answers "+statusText(a.status)+advice(a.status, ""), where.excerpt(failure.GetMessage()))
+		v.err = where.says("answers "+statusText(a.status)+where.advice(a.status, ""), where.excerpt(failure.GetMessage()))
 	}
 	if a.passes() {
 		v.err = busy(retryAfter(a.header), v.err)
@@ -88,28 +88,44 @@ func (a *httpAnswer) stranger(where address, kind string) error {
 		return where.says(fmt.Sprintf("answers %s%s, a redirection: set the endpoint to the collector itself", statusText(a.status), who),
 			where.excerpt(a.header.Get("Location")))
 	}
-	text := fmt.Sprintf("answers %s%s with %s, which is no OTLP%s%s", statusText(a.status), who, what, advice(a.status, string(a.body)), where.throughProxy())
+	text := fmt.Sprintf("answers %s%s with %s, which is no OTLP%s%s", statusText(a.status), who, what, where.advice(a.status, string(a.body)), where.throughProxy())
 	return where.says(text, where.excerpt(begin))
 }
 
 // advice returns what to do about a status.
-func advice(status int, body string) string {
+func (a address) advice(status int, body string) string {
 	if wantsTLS(body) {
 		return "; this port wants TLS: let the endpoint begin with https://"
 	}
 	switch status {
 	case http.StatusUnauthorized, http.StatusForbidden:
-		return "; is a credential missing in the headers of [export]?"
+		return a.credential()
 	case http.StatusProxyAuthRequired:
 		return "; the proxy wants a credential"
-	case http.StatusNotFound, http.StatusMethodNotAllowed, http.StatusOK, http.StatusNoContent, http.StatusCreated, http.StatusAccepted:
-		return "; is the endpoint an OTLP collector's base URL? OTLP over HTTP is at port 4318 as a rule"
+	case http.StatusNotFound, http.StatusMethodNotAllowed:
+		if a.signal == metrics {
+			return noMetrics
+		}
+		return noBaseURL
+	case http.StatusOK, http.StatusNoContent, http.StatusCreated, http.StatusAccepted:
+		return noBaseURL
 	case http.StatusRequestEntityTooLarge:
 		return "; it takes no upload of this size"
 	case http.StatusUnsupportedMediaType:
 		return "; does it take OTLP in protobuf?"
 	}
 	return ""
+}
+
+// What to do where nothing takes an upload.
+const (
+	noBaseURL = "; is the endpoint an OTLP collector's base URL? OTLP over HTTP is at port 4318 as a rule"
+	noMetrics = "; if it takes no metrics, set send of [metrics] to \"off\""
+)
+
+// credential returns what to do about a refusal.
+func (a address) credential() string {
+	return "; is a credential wrong or missing in " + a.target.Keys("headers") + "?"
 }
 
 // wantsTLS reports whether a server complains that it was spoken to without TLS, in the

@@ -3,6 +3,7 @@ package client
 import (
 	"context"
 	"errors"
+	"fmt"
 	"net/http"
 	"time"
 
@@ -36,12 +37,12 @@ type metricsExporter interface {
 func NewMetrics(cfg config.Target) (*Metrics, error) {
 	otel.SetLogger(logr.Discard()) // see New
 	p, hidden := newProxy(), new(secrets)
-	tlsConfig, err := newTLS(cfg)
+	tlsConfig, handshakes, err := newTLS(cfg)
 	if err != nil {
 		return nil, err
 	}
-	files := headerFiles{paths: cfg.HeaderFiles, hidden: hidden}
-	m := &Metrics{timeout: time.Duration(cfg.Timeout), address: newAddress(cfg, p, hidden), closeIdle: func() {}}
+	files := headerFiles{target: cfg, hidden: hidden}
+	m := &Metrics{timeout: time.Duration(cfg.Timeout), address: newAddress(cfg, metrics, p, hidden, handshakes), closeIdle: func() {}}
 	if cfg.Protocol == "grpc" {
 		opts := []otlpmetricgrpc.Option{
 			otlpmetricgrpc.WithRetry(otlpmetricgrpc.RetryConfig{Enabled: false}),
@@ -78,17 +79,51 @@ func NewMetrics(cfg config.Target) (*Metrics, error) {
 	return m, err
 }
 
-// Export sends metrics. The error has no secret that was sent.
+// Export sends metrics. The error holds no secret that was sent. Its method Cause, if it has one,
+// returns the part that is the same at each attempt.
 func (m *Metrics) Export(ctx context.Context, rm *metricdata.ResourceMetrics) error {
 	if m.timeout > 0 {
 		var cancel context.CancelFunc
 		ctx, cancel = context.WithTimeout(ctx, m.timeout)
 		defer cancel()
 	}
-	if err := m.exporter.Export(ctx, rm); err != nil {
-		return errors.New(m.address.name + " takes no metrics: " + m.address.excerpt(err.Error()))
+	seen := new(answer)
+	err := m.exporter.Export(context.WithValue(ctx, answerKey{}, seen), rm)
+	if seen.came() {
+		m.address.tls.answered()
 	}
-	return nil
+	var of verdict
+	switch {
+	case seen.http != nil:
+		of = seen.http.judge(m.address, points(rm))
+	case seen.grpc != nil:
+		of = seen.grpc.judge(m.address, points(rm))
+	case err != nil:
+		of.err = m.address.unanswered(err)
+	}
+	if of.err == nil {
+		return nil
+	}
+	var why *said
+	if errors.As(of.err, &why) {
+		return &said{"metrics: " + why.cause, why.detail}
+	}
+	return fmt.Errorf("metrics: %w", of.err)
+}
+
+// points returns the number of points of metrics.
+func points(rm *metricdata.ResourceMetrics) (n int) {
+	for _, scope := range rm.ScopeMetrics {
+		for _, m := range scope.Metrics {
+			switch data := m.Data.(type) {
+			case metricdata.Sum[int64]:
+				n += len(data.DataPoints)
+			case metricdata.ExponentialHistogram[float64]:
+				n += len(data.DataPoints)
+			}
+		}
+	}
+	return n
 }
 
 // Close closes the connections.

@@ -33,7 +33,7 @@ type localHost struct {
 }
 
 const (
-	// keepLocal is how long the answer is kept whether a name is this host.
+	// keepLocal is how long it is remembered whether a name is this host.
 	keepLocal = time.Minute
 	// lookupLocal bounds that lookup.
 	lookupLocal = 2 * time.Second

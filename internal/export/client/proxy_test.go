@@ -15,6 +15,7 @@ import (
 
 	"github.com/shimtrace/shimtrace/internal/config"
 	"github.com/shimtrace/shimtrace/internal/reliability"
+	"github.com/shimtrace/shimtrace/internal/testkit"
 )
 
 // proxied runs this test in a process whose environment names a proxy, which Go's and
@@ -33,9 +34,7 @@ func proxied(t *testing.T, noProxy string) *atomic.Int32 {
 		})
 		return requests
 	}
-	l := listen(t, "127.0.0.1:0")
-	address := l.Addr().String()
-	l.Close()
+	address := testkit.FreePort(t)
 	cmd := exec.CommandContext(t.Context(), os.Args[0], "-test.run=^"+t.Name()+"$", "-test.v")
 	proxy := "http://user:pass-word@" + address
 	cmd.Env = append(os.Environ(), inside+"="+address, "HTTP_PROXY="+proxy, "HTTPS_PROXY="+proxy, "http_proxy=", "https_proxy=", "NO_PROXY="+noProxy, "no_proxy=")

@@ -49,6 +49,20 @@ var specification = []struct {
 	{"`OTEL_TRACES_EXPORTER`", "`otlp`, `zipkin`, `none`; others are reported", (*trial).exporter, ""},
 	{"`OTEL_EXPORTER_ZIPKIN_ENDPOINT`, `…_TIMEOUT`", "as specified, with `http://localhost:9411/api/v2/spans` and 10 s as defaults", (*trial).zipkin, ""},
 	{"Zipkin's transformation", "as specified", nil, "TestZipkinSpan"},
+	{"`OTEL_EXPORTER_OTLP_ENDPOINT`, metrics", "as specified: the base URL, to which `v1/metrics` is appended, or gRPC's", (*trial).metricsBaseURL, ""},
+	{"`OTEL_EXPORTER_OTLP_METRICS_ENDPOINT`", "as specified: the whole URL, or gRPC's, and it wins; nothing of `[export]` goes there", (*trial).metricsURL, ""},
+	{"`OTEL_EXPORTER_OTLP_METRICS_INSECURE`", "as specified", (*trial).metricsInsecure, ""},
+	{"`OTEL_EXPORTER_OTLP_METRICS_CERTIFICATE`, `…_CLIENT_KEY`, `…_CLIENT_CERTIFICATE`", "as specified, over HTTP and gRPC", (*trial).metricsCertificates, ""},
+	{"`OTEL_EXPORTER_OTLP_METRICS_HEADERS`", "as specified", (*trial).metricsHeaders, ""},
+	{"`OTEL_EXPORTER_OTLP_METRICS_COMPRESSION`", "`gzip` and `none`; other: the default is gzip", (*trial).metricsCompression, ""},
+	{"`OTEL_EXPORTER_OTLP_METRICS_TIMEOUT`", "as specified", (*trial).metricsTimeout, ""},
+	{"`OTEL_EXPORTER_OTLP_METRICS_PROTOCOL`", "as for spans", (*trial).metricsProtocol, ""},
+	{"variables of one signal, `OTEL_EXPORTER_OTLP_METRICS_*`", "as specified: they win over those of all signals; those of traces do not concern metrics", (*trial).ofMetrics, ""},
+	{"`OTEL_EXPORTER_OTLP_METRICS_TEMPORALITY_PREFERENCE`", "`cumulative`, the default; other: `delta` and `lowmemory` are ignored, and reported, since counts go over all processes", (*trial).temporality, ""},
+	{"`OTEL_EXPORTER_OTLP_METRICS_DEFAULT_HISTOGRAM_AGGREGATION`", "other: `base2_exponential_bucket_histogram` is the default; `explicit_bucket_histogram` is ignored, and reported", (*trial).aggregation, ""},
+	{"`OTEL_METRICS_EXPORTER`", "`otlp`, `none`; other: the default is none; others are reported", (*trial).metricsExporter, ""},
+	{"`OTEL_METRIC_EXPORT_INTERVAL`", "as specified: milliseconds, by default a minute", (*trial).metricsInterval, ""},
+	{"retries, metrics", "other: none; the next upload has all counts, since they are cumulative", (*trial).metricsOnce, ""},
 }
 
 // TestExporterSpecification proves each row of the table in docs/backends.md.
@@ -308,18 +322,22 @@ func (t *trial) timeout() {
 		}
 	}
 	t.set("TIMEOUT", "soon").reported(1)
-	over := make(chan struct{})
-	l := listen(t.T, "127.0.0.1:0")
+	if t.set("ENDPOINT", t.silent(), "TIMEOUT", "50").upload() == nil {
+		t.Error("taken without an answer")
+	}
+}
+
+// silent returns the URL of a server that takes requests and does not answer.
+func (t *trial) silent() string {
+	l, over := listen(t.T, "127.0.0.1:0"), make(chan struct{})
 	serveHandler(t.T, l, func(_ http.ResponseWriter, r *http.Request) {
 		select {
 		case <-over:
 		case <-r.Context().Done():
 		}
 	})
-	if t.set("ENDPOINT", "http://"+l.Addr().String(), "TIMEOUT", "50").upload() == nil {
-		t.Error("taken without an answer")
-	}
-	close(over)
+	t.Cleanup(func() { close(over) })
+	return "http://" + l.Addr().String()
 }
 
 func (t *trial) protocol() {
@@ -340,13 +358,13 @@ func (t *trial) ofTraces() {
 		"TRACES_HEADERS", "a=traces", "HEADERS", "a=all",
 		"TRACES_COMPRESSION", "none", "COMPRESSION", "gzip",
 		"TRACES_PROTOCOL", "http/protobuf", "PROTOCOL", "grpc",
-		"TRACES_TIMEOUT", "2000", "TIMEOUT", "1").taken()
+		"TRACES_TIMEOUT", "60000", "TIMEOUT", "1").taken()
 	t.want("path", s.path, "/x")
 	t.want("header", s.header.Get("a"), "traces")
 	if s.c.gzip {
 		t.Error("it is compressed")
 	}
-	if cfg, _ := t.load(); time.Duration(cfg.Timeout) != 2*time.Second {
+	if cfg, _ := t.load(); time.Duration(cfg.Timeout) != time.Minute {
 		t.Errorf("timeout %v", cfg.Timeout)
 	}
 	t.set("TRACES_CERTIFICATE", "/traces", "CERTIFICATE", "/all", "TRACES_CLIENT_KEY", "/tk", "TRACES_CLIENT_CERTIFICATE", "/tc", "CLIENT_KEY", "/k", "CLIENT_CERTIFICATE", "/c")
@@ -398,13 +416,13 @@ func (t *trial) zipkin() {
 		path = r.URL.Path
 		w.WriteHeader(http.StatusAccepted)
 	})
-	t.env = map[string]string{"OTEL_TRACES_EXPORTER": "zipkin", "OTEL_EXPORTER_ZIPKIN_ENDPOINT": "http://" + l.Addr().String() + "/own", "OTEL_EXPORTER_ZIPKIN_TIMEOUT": "3000"}
+	t.env = map[string]string{"OTEL_TRACES_EXPORTER": "zipkin", "OTEL_EXPORTER_ZIPKIN_ENDPOINT": "http://" + l.Addr().String() + "/own", "OTEL_EXPORTER_ZIPKIN_TIMEOUT": "60000"}
 	cfg, _ := t.load()
 	if err := newClient(t.T, cfg).UploadTraces(t.Context(), zipkinable(spans("a"))); err != nil {
 		t.Error(err)
 	}
 	t.want("path", path, "/own")
-	t.want("timeout", time.Duration(cfg.Timeout).String(), "3s")
+	t.want("timeout", time.Duration(cfg.Timeout).String(), "1m0s")
 	t.env = map[string]string{"OTEL_TRACES_EXPORTER": "zipkin"}
 	cfg, _ = t.load()
 	t.want("address", cfg.URL(), "http://localhost:9411/api/v2/spans")

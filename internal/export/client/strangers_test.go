@@ -20,6 +20,7 @@ import (
 
 	"github.com/shimtrace/shimtrace/internal/config"
 	"github.com/shimtrace/shimtrace/internal/export/journal"
+	"github.com/shimtrace/shimtrace/internal/export/journal/journaltest"
 	"github.com/shimtrace/shimtrace/internal/export/ship"
 	"github.com/shimtrace/shimtrace/internal/reliability"
 	"github.com/shimtrace/shimtrace/internal/testkit"
@@ -131,7 +132,7 @@ var strangers = []stranger{
 	{is: "a demand for a credential", protocol: overHTTP, serve: answering(401, "application/json", `{"message":"Unauthorized"}`), says: "401 Unauthorized", advises: "credential"},
 	{is: "TLS, where the endpoint says http", protocol: overHTTP, serve: anyTLS, says: "400 Bad Request", advises: "https://"},
 	{is: "no TLS, where the endpoint says https", protocol: overHTTP, scheme: "https", serve: answering(200, "text/plain", "OK"), says: "speaks without TLS", advises: "http://"},
-	{is: "gRPC, for HTTP", protocol: overHTTP, serve: otherGRPC, says: "speaks HTTP/2 only", advises: `protocol = "grpc"`},
+	{is: "gRPC, for HTTP", protocol: overHTTP, serve: otherGRPC, says: "speaks HTTP/2 only", advises: `to "grpc"`},
 	{is: "SSH", protocol: overHTTP, serve: banner, says: "speaks no HTTP"},
 	{is: "nothing, and ends the connection", protocol: overHTTP, serve: closing, says: "ends the connection without an answer"},
 
@@ -155,8 +156,8 @@ func TestStrangersCostNothing(t *testing.T) {
 	for _, s := range strangers {
 		t.Run(s.protocol+" "+s.is, func(t *testing.T) {
 			t.Parallel()
-			l := listen(t, "127.0.0.1:0")
-			address := l.Addr().String()
+			address := testkit.FreePort(t)
+			l := listen(t, address)
 			cfg := exportTo(l, s.protocol, "")
 			if s.scheme != "" {
 				cfg.Endpoint = s.scheme + "://" + address
@@ -270,7 +271,7 @@ func (s *shipping) record(t *testing.T, sandbox string, names ...string) {
 	t.Helper()
 	rs := spans(names...)
 	rs[0].Resource = resourceOf(sandbox)
-	if err := s.journal.UploadTraces(t.Context(), rs); err != nil {
+	if err := journaltest.Append(s.journal, rs); err != nil {
 		t.Fatal(err)
 	}
 }

@@ -15,33 +15,26 @@ import (
 //
 // The client's own certificate is read anew for each connection, so that a renewed one
 // is used at once.
-func newTLS(cfg config.Target) (*tls.Config, error) {
+func newTLS(cfg config.Target) (*tls.Config, *handshakes, error) {
+	h := &handshakes{target: cfg}
 	if strings.HasPrefix(strings.ToLower(cfg.Endpoint), "http://") {
-		return nil, nil
+		return nil, h, nil
 	}
-	c := &tls.Config{MinVersion: tls.VersionTLS12}
+	c := &tls.Config{MinVersion: tls.VersionTLS12, VerifyConnection: h.begun, GetClientCertificate: h.certificate}
 	if cfg.CA != "" {
 		pem, err := os.ReadFile(cfg.CA)
 		if err != nil {
-			return nil, fmt.Errorf("certificate authority (ca of [export], OTEL_EXPORTER_OTLP_CERTIFICATE): %w", err)
+			return nil, nil, fmt.Errorf("certificate authority (%s): %w", cfg.Keys("ca"), err)
 		}
 		c.RootCAs = x509.NewCertPool()
 		if !c.RootCAs.AppendCertsFromPEM(pem) {
-			return nil, fmt.Errorf("certificate authority (ca of [export], OTEL_EXPORTER_OTLP_CERTIFICATE): %s holds no certificate in PEM", cfg.CA)
+			return nil, nil, fmt.Errorf("certificate authority (%s): %s holds no certificate in PEM", cfg.Keys("ca"), cfg.CA)
 		}
 	}
 	if cfg.Cert != "" && cfg.Key != "" {
-		read := func() (*tls.Certificate, error) {
-			pair, err := tls.LoadX509KeyPair(cfg.Cert, cfg.Key)
-			if err != nil {
-				return nil, fmt.Errorf("client's certificate (cert and key of [export], OTEL_EXPORTER_OTLP_CLIENT_CERTIFICATE and _KEY): %w", err)
-			}
-			return &pair, nil
+		if _, err := h.read(); err != nil {
+			return nil, nil, err
 		}
-		if _, err := read(); err != nil {
-			return nil, err
-		}
-		c.GetClientCertificate = func(*tls.CertificateRequestInfo) (*tls.Certificate, error) { return read() }
 	}
-	return c, nil
+	return c, h, nil
 }

@@ -2,8 +2,6 @@ package client
 
 import (
 	"context"
-	"crypto/tls"
-	"crypto/x509"
 	"errors"
 	"net"
 	"strings"
@@ -27,25 +25,31 @@ func (a address) unanswered(err error) error {
 	away := func(what, detail string) error { return &ship.AwayError{Err: a.says(what, detail)} }
 
 	var dns *net.DNSError
-	var certificate *tls.CertificateVerificationError
-	var unknown x509.UnknownAuthorityError
 	var op *net.OpError
 	switch {
 	// net/http quotes the bytes it has read: an HTTP/2 frame begins with a length below
 	// 64 KiB, a TLS alert with 21 and the version.
 	case has(`malformed HTTP response "\x00`):
-		return away("speaks HTTP/2 only, as gRPC does: set protocol = \"grpc\" in [export], or the port for OTLP over HTTP, 4318 as a rule", "")
+		return away("speaks HTTP/2 only, as gRPC does: set "+a.target.Keys("protocol")+" to \"grpc\", or the port for OTLP over HTTP, 4318 as a rule", "")
 	case has(`malformed HTTP response "\x15\x03`):
 		return away("wants TLS: let the endpoint begin with https://", "")
 	case has("malformed HTTP"):
 		return away("speaks no HTTP: is it an OTLP collector's port?", "")
 	case has("server gave HTTP response to HTTPS client"), has("first record does not look like a TLS handshake"):
 		return away("speaks without TLS: let the endpoint begin with http://", "")
-	case errors.As(err, &certificate), errors.As(err, &unknown), has("x509:"):
-		_, why, _ := strings.Cut(text, "x509:")
-		return away("has a certificate that is not trusted: name its authority in OTEL_EXPORTER_OTLP_CERTIFICATE", a.excerpt("x509:"+why))
+	case has(remoteAlert):
+		_, alert, _ := strings.Cut(text, remoteAlert)
+		return &ship.AwayError{Err: a.refusedHandshake(strings.TrimRight(alert, `"`))}
+	case has(ownCertificate):
+		_, why, _ := strings.Cut(text, ownCertificate)
+		return away("is not reached, since shimtrace has no certificate to show: correct "+a.target.Keys("cert", "key"), a.excerpt(strings.TrimRight(why, `"`)))
+	case has("x509:"):
+		_, why, _ := strings.Cut(text, "x509: ")
+		return away(a.untrusted(why), a.excerpt(strings.TrimRight(why, `"`)))
+	case has("error reading server preface") && a.tls.wanted():
+		return &ship.AwayError{Err: a.refusedHandshake("")}
 	case has("error reading server preface"):
-		return away("does not answer in HTTP/2, as gRPC does: is it OTLP over HTTP, or does it want TLS (https://)? Set endpoint and protocol in [export]", "")
+		return away("does not answer in HTTP/2, as gRPC does: is it OTLP over HTTP, or does it want TLS (https://)? Set "+a.target.Keys("endpoint", "protocol"), "")
 	case has("failed to do connect handshake"):
 		return away("is not reached: the proxy between refuses the connection"+a.throughProxy(), "")
 	case errors.As(err, &op) && op.Op == "proxyconnect":
@@ -58,6 +62,8 @@ func (a address) unanswered(err error) error {
 		return away("is not reached"+a.throughProxy(), a.excerpt(reason(err)))
 	case errors.Is(err, context.DeadlineExceeded), status.Code(err) == codes.DeadlineExceeded, has("Client.Timeout"):
 		return doubtful(losses.CollectorFails, a.says("does not answer in time", ""))
+	case a.tls.wanted(): // whatever the end of the connection is called
+		return &ship.AwayError{Err: a.refusedHandshake("")}
 	case has("EOF"), has("connection reset"), has("broken pipe"), has("RST_STREAM"), has("GOAWAY"), has("closing"), has("use of closed"), has("closed idle connection"), has("readLoopPeek"), has("connection is being forcefully terminated"):
 		return doubtful(losses.CollectorFails, a.says("ends the connection without an answer"+a.throughProxy(), ""))
 	}

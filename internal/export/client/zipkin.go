@@ -19,17 +19,18 @@ import (
 type zipkin struct {
 	http     *http.Client
 	url      string
+	headers  map[string]string
 	compress bool
 }
 
 // newZipkin returns the same as newHTTP.
 func newZipkin(cfg config.Target, t *transport) (_, plain otlptrace.Client) {
 	c := &http.Client{Transport: t, CheckRedirect: noRedirect}
-	plain = &zipkin{http: c, url: cfg.URL()}
+	plain = &zipkin{http: c, url: cfg.URL(), headers: cfg.Headers}
 	if cfg.Compression != "gzip" {
 		return plain, plain
 	}
-	return &zipkin{http: c, url: cfg.URL(), compress: true}, plain
+	return &zipkin{http: c, url: cfg.URL(), headers: cfg.Headers, compress: true}, plain
 }
 
 // Start implements [otlptrace.Client].
@@ -60,6 +61,9 @@ func (z *zipkin) UploadTraces(ctx context.Context, spans []*tracepb.ResourceSpan
 	req, err := http.NewRequestWithContext(ctx, http.MethodPost, z.url, bytes.NewReader(body))
 	if err != nil {
 		return err
+	}
+	for name, value := range z.headers {
+		req.Header.Set(name, value)
 	}
 	req.Header.Set("Content-Type", "application/json")
 	if z.compress {

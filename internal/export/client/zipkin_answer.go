@@ -26,7 +26,7 @@ func (a *httpAnswer) judgeZipkin(where address, left int) verdict {
 		return verdict{err: doubtful(losses.CollectorFails, where.says("answers "+statusText(a.status)+" with "+what+", and Zipkin says 202 without a body: is the endpoint Zipkin's? Its port is 9411 as a rule"+where.throughProxy(), where.excerpt(begin)))}
 	}
 	_, begin := describe(kind, a.body)
-	err := where.says("answers "+statusText(a.status)+a.adviceZipkin()+where.throughProxy(), where.excerpt(begin))
+	err := where.says("answers "+statusText(a.status)+a.adviceZipkin(where)+where.throughProxy(), where.excerpt(begin))
 	v := verdict{compression: a.status == http.StatusBadRequest || a.status == http.StatusUnsupportedMediaType}
 	if a.passes() {
 		v.err = busy(retryAfter(a.header), err)
@@ -41,12 +41,12 @@ func (a *httpAnswer) judgeZipkin(where address, left int) verdict {
 	return v
 }
 
-func (a *httpAnswer) adviceZipkin() string {
+func (a *httpAnswer) adviceZipkin(where address) string {
 	if a.status == http.StatusNotFound || a.status == http.StatusMethodNotAllowed {
 		return "; is the endpoint Zipkin's base URL? Its port is 9411 as a rule"
 	}
 	if a.status == http.StatusUnsupportedMediaType {
 		return "; does it take Zipkin's JSON, version 2?"
 	}
-	return advice(a.status, string(a.body))
+	return where.advice(a.status, string(a.body))
 }

@@ -24,8 +24,7 @@ import (
 // become tags, as in the OpenTelemetry Collector.
 //
 // A span without a start or a valid id is left out, and counted: Zipkin refuses the
-// whole upload for it.
-// Zipkin has microseconds, and names in lower case.
+// whole upload for it. Zipkin has microseconds, and names in lower case.
 func zipkinSpans(all []*tracepb.ResourceSpans) (spans []model.SpanModel, left int) {
 	spans = []model.SpanModel{}
 	for _, rs := range all {
@@ -147,8 +146,8 @@ func putCount(tags map[string]string, key string, n uint32) {
 	}
 }
 
-// zipkinValue returns an attribute's value as text: a list or a map as JSON, nothing for
-// no value.
+// zipkinValue returns an attribute's value as text: a list or a map as JSON, and two quotation
+// marks for no value.
 func zipkinValue(v *commonpb.AnyValue) string {
 	plain := otlpvalue.Plain(v)
 	switch text := plain.(type) {

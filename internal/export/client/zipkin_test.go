@@ -5,6 +5,8 @@ import (
 	"encoding/json"
 	"io"
 	"net/http"
+	"os"
+	"path/filepath"
 	"strings"
 	"testing"
 	"time"
@@ -128,6 +130,33 @@ func TestZipkinAnswers(t *testing.T) {
 			t.Errorf("%d %q: %s (%v), want %s", tt.status, tt.body, meaning(err), err, tt.want)
 		} else if err != nil && strings.Contains(err.Error(), "OTLP") {
 			t.Errorf("%d: advice about another protocol: %v", tt.status, err)
+		}
+	}
+}
+
+// TestZipkinHeaders: the configured headers are sent, of the file and of files, and do not
+// change what the body is said to be.
+func TestZipkinHeaders(t *testing.T) {
+	file := filepath.Join(t.TempDir(), "key")
+	if err := os.WriteFile(file, []byte("b\n"), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	got := make(http.Header)
+	l := listen(t, "127.0.0.1:0")
+	serveHandler(t, l, func(w http.ResponseWriter, r *http.Request) {
+		got = r.Header.Clone()
+		w.WriteHeader(http.StatusAccepted)
+	})
+	for _, compression := range []string{"gzip", "none"} {
+		cfg := exportTo(l, "zipkin", "")
+		cfg.Compression = compression
+		cfg.Headers = map[string]string{"x-tenant": "a", "content-type": "text/plain"}
+		cfg.HeaderFiles = map[string]string{"authorization": file}
+		if err := newClient(t, cfg).UploadTraces(t.Context(), zipkinable(spans("a"))); err != nil {
+			t.Error(err)
+		}
+		if got.Get("X-Tenant") != "a" || got.Get("Authorization") != "b" || got.Get("Content-Type") != "application/json" {
+			t.Errorf("%s: %v", compression, got)
 		}
 	}
 }

@@ -62,7 +62,7 @@ func (r *Recorder) Ended() []sdktrace.ReadOnlySpan {
 	return slices.Clone(r.spans)
 }
 
-// stub returns a span of OTLP's in the form of the SDK's.
+// stub returns an OTLP span in the SDK's form.
 func stub(scope string, s *tracepb.Span) sdktrace.ReadOnlySpan {
 	stub := tracetest.SpanStub{
 		Name:                 s.Name,

@@ -1,10 +1,10 @@
 package journal
 
 import (
-	"context"
 	"fmt"
 	"testing"
 
+	"github.com/shimtrace/shimtrace/internal/export/journal/journaltest"
 	commonpb "go.opentelemetry.io/proto/otlp/common/v1"
 	tracepb "go.opentelemetry.io/proto/otlp/trace/v1"
 )
@@ -34,7 +34,7 @@ func BenchmarkAppend(b *testing.B) {
 			spans := typical(n)
 			b.ReportAllocs()
 			for b.Loop() {
-				if err := j.UploadTraces(context.Background(), spans); err != nil {
+				if err := journaltest.Append(j, spans); err != nil {
 					b.Fatal(err)
 				}
 			}
@@ -46,7 +46,7 @@ func BenchmarkAppend(b *testing.B) {
 func BenchmarkScan(b *testing.B) {
 	j := open(b, b.TempDir(), Options{})
 	for range 500 {
-		if err := j.UploadTraces(context.Background(), typical(16)); err != nil {
+		if err := journaltest.Append(j, typical(16)); err != nil {
 			b.Fatal(err)
 		}
 	}

@@ -2,7 +2,6 @@ package journal
 
 import (
 	"bufio"
-	"context"
 	"errors"
 	"fmt"
 	"io"
@@ -13,6 +12,8 @@ import (
 	"sync"
 	"testing"
 	"time"
+
+	"github.com/shimtrace/shimtrace/internal/export/journal/journaltest"
 )
 
 // crashOptions make the writers rotate all the time and keep everything.
@@ -28,7 +29,7 @@ func writerProcess(dir string) {
 	pad := strings.Repeat("x", 600)
 	for i := 0; ; i++ {
 		name := fmt.Sprintf("%d-%d-", os.Getpid(), i)
-		if err := j.UploadTraces(context.Background(), batch(name+pad)); err != nil {
+		if err := journaltest.Append(j, batch(name+pad)); err != nil {
 			fmt.Fprintln(os.Stderr, err)
 			os.Exit(1)
 		}
@@ -38,8 +39,9 @@ func writerProcess(dir string) {
 	}
 }
 
-// startWriter starts a writer process. The channel gets its reports once it is dead.
-func startWriter(t *testing.T, dir string) (*exec.Cmd, <-chan []string) {
+// startWriter starts a writer process. The channel gets its reports once it is dead; begun is
+// closed with the first of them.
+func startWriter(t *testing.T, dir string) (_ *exec.Cmd, begun <-chan struct{}, _ <-chan []string) {
 	t.Helper()
 	cmd := exec.Command(os.Args[0])
 	cmd.Env = append(os.Environ(), roleEnv+"="+dir)
@@ -51,8 +53,10 @@ func startWriter(t *testing.T, dir string) (*exec.Cmd, <-chan []string) {
 	if err := cmd.Start(); err != nil {
 		t.Fatal(err)
 	}
-	written := make(chan []string, 1)
+	written, first := make(chan []string, 1), make(chan struct{})
+	begin := sync.OnceFunc(func() { close(first) })
 	go func() {
+		defer begin()
 		var names []string
 		in := bufio.NewReader(out)
 		for {
@@ -61,11 +65,12 @@ func startWriter(t *testing.T, dir string) (*exec.Cmd, <-chan []string) {
 				break
 			}
 			names = append(names, strings.TrimSpace(line))
+			begin()
 		}
 		_ = cmd.Wait()
 		written <- names
 	}()
-	return cmd, written
+	return cmd, first, written
 }
 
 // TestKilledWriters kills several appending processes at random moments, while a
@@ -120,8 +125,11 @@ func TestKilledWriters(t *testing.T) {
 	var writers sync.WaitGroup
 	for range 3 {
 		writers.Go(func() {
-			for range 8 {
-				cmd, written := startWriter(t, dir)
+			for i := range 8 {
+				cmd, begun, written := startWriter(t, dir)
+				if i%2 == 0 { // in the other cases it may be killed before
+					<-begun
+				}
 				time.Sleep(time.Duration(20+rand.IntN(80)) * time.Millisecond)
 				_ = cmd.Process.Kill()
 				names := <-written

@@ -27,13 +27,13 @@ type Cursor struct {
 	// Aside are ranges before the position whose spans the collector has not taken yet,
 	// while it takes others.
 	Aside []Range `json:"aside,omitempty"`
-	// Held are records before the position of which it is not decided yet whether they
-	// are shipped. For the journal they have not been read.
+	// Held are the records before the position for which it is undecided yet whether they
+	// are shipped. To the journal they count as unread.
 	Held []Range `json:"held,omitempty"`
 }
 
-// Range is a part of a segment: the records from Offset to End, of which it means the
-// given number of spans. Tries is how often the collector has failed on them.
+// Range is a part of a segment: the records from Offset to End. Spans is how many of their
+// spans it is about, and Tries how often the collector has failed on them.
 type Range struct {
 	Position
 	End   int64 `json:"end"`
@@ -51,7 +51,7 @@ func (c Cursor) aside(segment uint64) (spans int) {
 	return spans
 }
 
-// passed reports whether the cursor is behind the record, which is not held.
+// passed reports whether the cursor is behind the record and the record is not held.
 func (c Cursor) passed(r Record) bool {
 	at := Position{r.Segment, r.Offset}
 	return c.behind(r) && !slices.ContainsFunc(c.Held, func(h Range) bool { return h.Position == at })

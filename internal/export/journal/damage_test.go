@@ -11,6 +11,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/shimtrace/shimtrace/internal/export/journal/journaltest"
 	commonpb "go.opentelemetry.io/proto/otlp/common/v1"
 )
 
@@ -132,7 +133,7 @@ func TestForgedRecord(t *testing.T) {
 			hostile[0].ScopeSpans[0].Spans[0].Attributes = []*commonpb.KeyValue{{
 				Key: "a", Value: &commonpb.AnyValue{Value: &commonpb.AnyValue_BytesValue{BytesValue: forged}},
 			}}
-			if err := j.UploadTraces(t.Context(), hostile); err != nil {
+			if err := journaltest.Append(j, hostile); err != nil {
 				t.Fatal(err)
 			}
 			upload(t, j, "last")

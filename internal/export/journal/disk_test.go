@@ -10,6 +10,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"github.com/shimtrace/shimtrace/internal/disktest"
+	"github.com/shimtrace/shimtrace/internal/export/journal/journaltest"
 	"github.com/shimtrace/shimtrace/internal/reliability"
 )
 
@@ -21,7 +22,7 @@ func TestReadOnlyDisk(t *testing.T) {
 		t.Fatal(err)
 	}
 	for range 3 {
-		if err := j.UploadTraces(t.Context(), batch("a", "b")); !errors.Is(err, unix.EROFS) {
+		if err := journaltest.Append(j, batch("a", "b")); !errors.Is(err, unix.EROFS) {
 			t.Errorf("%v", err)
 		}
 	}
@@ -58,7 +59,7 @@ func TestFailingDisk(t *testing.T) {
 	}
 	disktest.Fail(t, root)
 	for range 3 {
-		if err := j.UploadTraces(t.Context(), batch("after "+pad)); !errors.Is(err, unix.EIO) {
+		if err := journaltest.Append(j, batch("after "+pad)); !errors.Is(err, unix.EIO) {
 			t.Errorf("append: %v", err)
 		}
 	}
@@ -83,6 +84,8 @@ func TestFailingDisk(t *testing.T) {
 func TestSlowDisk(t *testing.T) {
 	root, freeze, thaw := disktest.Ext4(t)
 	dir := filepath.Join(root, "journal")
+	// The first segment is there: whoever makes it has 50 ms, as long as others wait.
+	upload(t, open(t, dir, Options{}), pad)
 	over := make(chan struct{})
 	var slowing sync.WaitGroup
 	slowing.Go(func() {
@@ -104,7 +107,7 @@ func TestSlowDisk(t *testing.T) {
 		writing.Go(func() {
 			j := New(dir, Options{SegmentBytes: 8 << 10})
 			for range each {
-				if err := j.UploadTraces(t.Context(), batch(pad)); err != nil {
+				if err := journaltest.Append(j, batch(pad)); err != nil {
 					t.Error(err)
 				}
 			}
@@ -116,8 +119,8 @@ func TestSlowDisk(t *testing.T) {
 	writing.Wait()
 	close(over)
 	slowing.Wait()
-	if names, drops, st := readAll(t, dir); len(names) != writers*each || len(drops) != 0 || st.CorruptBytes != 0 {
-		t.Errorf("%d spans of %d, drops %v, %d corrupt bytes", len(names), writers*each, drops, st.CorruptBytes)
+	if names, drops, st := readAll(t, dir); len(names) != 1+writers*each || len(drops) != 0 || st.CorruptBytes != 0 {
+		t.Errorf("%d spans of %d, drops %v, %d corrupt bytes", len(names), 1+writers*each, drops, st.CorruptBytes)
 	}
 	reliability.Row(t, reliability.Fault{
 		Area:  "Disks",

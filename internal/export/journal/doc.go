@@ -44,10 +44,12 @@
 //
 // Kinds: 1, traces: the payload is an OTLP TracesData message. 2, drops: a JSON object
 // from reason to the number of spans lost for it. 3, carried: the same, summed from
-// removed segments. 4, posted: a TracesData message by other programs of the host.
-// Unknown kinds are skipped. Kind 128 and more: the same, moved when a segment was
-// removed, and before the payload the names of the targets that had it before: their
-// length in bytes (uint16), and each with a 0 behind it.
+// removed segments. 4, posted: a TracesData message by other programs of the host. 5, worth:
+// no payload; the spans of its source are worth more than others'. 6, kept: as 1, for a source
+// that is worth more, once the record has been shipped or kept out. Unknown kinds are skipped.
+// Kind 128 and more: the same, moved when a segment was removed, and before the payload the
+// names of the targets that had it before: their length in bytes (uint16), and each with a 0
+// behind it.
 //
 // # Damage
 //

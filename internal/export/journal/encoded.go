@@ -3,9 +3,10 @@ package journal
 import (
 	"errors"
 	"fmt"
+	"strings"
 
+	commonpb "go.opentelemetry.io/proto/otlp/common/v1"
 	resourcepb "go.opentelemetry.io/proto/otlp/resource/v1"
-	tracepb "go.opentelemetry.io/proto/otlp/trace/v1"
 	"google.golang.org/protobuf/encoding/protowire"
 	"google.golang.org/protobuf/proto"
 
@@ -24,10 +25,23 @@ func newOrigin(resource *resourcepb.Resource, scope string) (o origin, err error
 	o.source = sourceOf(resource)
 	o.scope = otlpwire.AppendText(nil, otlpwire.ScopeName, scope)
 	if o.resource, err = proto.Marshal(resource); err != nil {
-		valid, _ := validText(&tracepb.TracesData{ResourceSpans: []*tracepb.ResourceSpans{{Resource: resource}}})
-		o.resource, err = proto.Marshal(valid.ResourceSpans[0].Resource)
+		o.resource, err = proto.Marshal(validResource(resource))
 	}
 	return o, err
+}
+
+// validResource returns a copy of a resource in which each text is UTF-8, as protobuf demands.
+// Names of hosts and pods, environments and annotations need not be.
+func validResource(r *resourcepb.Resource) *resourcepb.Resource {
+	r = proto.Clone(r).(*resourcepb.Resource)
+	valid := func(text *string) { *text = strings.ToValidUTF8(*text, "\uFFFD") }
+	for _, attr := range r.Attributes {
+		valid(&attr.Key)
+		if v, ok := attr.Value.GetValue().(*commonpb.AnyValue_StringValue); ok {
+			valid(&v.StringValue)
+		}
+	}
+	return r
 }
 
 // appendEncoded appends spans, in halves if they are too large for a record.

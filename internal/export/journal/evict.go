@@ -18,7 +18,7 @@ import (
 // that are worth more move too, as far as there is room. A failed removal is tried again
 // at the next rotation.
 //
-// Several processes may evict at once, each another segment, whose lock it holds.
+// Several processes may evict at once, each a different segment, whose lock it holds.
 func (j *Journal) evict() {
 	// One round removes one segment. The records it moves fill no more than one
 	// segment.
@@ -80,7 +80,7 @@ func (j *Journal) remove(number uint64, s shares, targets []Target, total int64)
 	}
 	lost := make(map[loss]int)
 	for _, t := range targets {
-		lost[loss{t.Name, losses.JournalFull}] = t.aside(number) // with their segment
+		lost[loss{t.Name, losses.JournalFull}] = t.aside(number) // they are lost with their segment
 	}
 	carried := make(map[string]int)
 	var st Stats

@@ -34,8 +34,8 @@ const (
 	// KindWorth has no payload: the spans of its source are worth more than others'. It
 	// is for those who remove segments; Scan passes over it.
 	KindWorth Kind = 5
-	// KindKept is what KindTraces is, of a sandbox that is worth more, and shippers are
-	// done with it. Readers get it as KindTraces, with Record.Kept set.
+	// KindKept is what KindTraces is, for a sandbox whose spans are worth more, once shippers
+	// are done with the record. Readers get it as KindTraces, with Record.Kept set.
 	KindKept Kind = 6
 )
 
@@ -57,7 +57,7 @@ func appendSegmentHeader(b []byte, m marker, created time.Time) []byte {
 	return binary.LittleEndian.AppendUint32(b, crc32.Checksum(b[start:], castagnoli()))
 }
 
-// created returns when a segment was begun, of its intact header.
+// created returns when a segment was begun, in Unix nanoseconds, from its intact header.
 func created(b []byte) int64 { return int64(binary.LittleEndian.Uint64(b[16:])) }
 
 // parseSegmentHeader returns the marker, and whether the header is intact.

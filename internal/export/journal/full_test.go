@@ -10,6 +10,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"github.com/shimtrace/shimtrace/internal/disktest"
+	"github.com/shimtrace/shimtrace/internal/export/journal/journaltest"
 	"github.com/shimtrace/shimtrace/internal/reliability"
 )
 
@@ -25,7 +26,7 @@ func TestFullDisk(t *testing.T) {
 
 	written, failed := 0, 0
 	for i := range 200 {
-		err := j.UploadTraces(t.Context(), batch(fmt.Sprintf("%03d%s", i, strings.Repeat("x", 700))))
+		err := journaltest.Append(j, batch(fmt.Sprintf("%03d%s", i, strings.Repeat("x", 700))))
 		switch {
 		case err == nil:
 			written++
@@ -74,7 +75,7 @@ func TestShortWrite(t *testing.T) {
 	if err := unix.Setrlimit(unix.RLIMIT_FSIZE, &unix.Rlimit{Cur: uint64(size) + 20, Max: old.Max}); err != nil {
 		t.Fatal(err)
 	}
-	err = j.UploadTraces(t.Context(), batch("lost", "too"))
+	err = journaltest.Append(j, batch("lost", "too"))
 	if err2 := unix.Setrlimit(unix.RLIMIT_FSIZE, &old); err2 != nil {
 		t.Fatal(err2)
 	}

@@ -1,7 +1,6 @@
 package journal
 
 import (
-	"context"
 	"crypto/rand"
 	"errors"
 	"fmt"
@@ -11,8 +10,6 @@ import (
 	"time"
 
 	resourcepb "go.opentelemetry.io/proto/otlp/resource/v1"
-	tracepb "go.opentelemetry.io/proto/otlp/trace/v1"
-	"google.golang.org/protobuf/proto"
 
 	"github.com/shimtrace/shimtrace/internal/defaults"
 	"github.com/shimtrace/shimtrace/internal/losses"
@@ -73,7 +70,7 @@ type Journal struct {
 	losses  losses.Ledger
 	lost    map[string]int // taken from losses, not yet written
 	carried tally
-	// toTargets counts what targets with a name do not get, until it is in lost.
+	// toTargets counts the spans that targets with a name do not get, until lost has the counts.
 	toTargets tally
 	hanging   atomic.Bool // a call of Within has not returned
 	written   atomic.Uint64
@@ -119,26 +116,11 @@ func (j *Journal) Check() error {
 // Dir returns the journal's directory.
 func (j *Journal) Dir() string { return j.dir }
 
-// UploadTraces appends the spans as one record, or as several if they are too large for
-// one. It waits only for LockWait and the write itself, so it ignores the context. When
-// it fails, the journal has counted the spans as dropped; the caller must neither count
-// nor append them again.
-func (j *Journal) UploadTraces(_ context.Context, spans []*tracepb.ResourceSpans) error {
-	if len(spans) == 0 {
-		return nil
-	}
-	j.mu.Lock()
-	defer j.mu.Unlock()
-	if j.closed {
-		return errClosed
-	}
-	err := j.appendTraces(&tracepb.TracesData{ResourceSpans: spans})
-	return errors.Join(err, j.flush())
-}
-
-// AppendSpans appends n spans of one resource and scope, as UploadTraces does. They are
-// encoded as elements of a ScopeSpans message's spans, one after another; the caller
-// answers for their validity. AppendSpans keeps no part of them.
+// AppendSpans appends n spans of one resource and scope, as one record, or as several if they
+// are too large for one. They are encoded as elements of a ScopeSpans message's spans, one after
+// another; the caller answers for their validity. AppendSpans keeps no part of them. It waits
+// only for LockWait and the write itself. When it fails, the journal has counted the spans as
+// dropped; the caller must neither count nor append them again.
 func (j *Journal) AppendSpans(resource *resourcepb.Resource, scope string, spans []byte, n int) error {
 	if n == 0 {
 		return nil
@@ -184,8 +166,8 @@ func (j *Journal) Flush() error {
 	return j.flush()
 }
 
-// Close writes pending drop counts and closes the journal. Counts that it cannot write
-// it leaves to other processes, in Options.StateDir.
+// Close writes pending drop counts and closes the journal. It leaves the counts that it cannot
+// write to other processes, in Options.StateDir.
 func (j *Journal) Close() error {
 	j.mu.Lock()
 	defer j.mu.Unlock()
@@ -206,33 +188,6 @@ func (j *Journal) Close() error {
 
 func (j *Journal) maxPayload() int {
 	return int(min(maxRecord, j.opts.SegmentBytes-segmentHeaderLen)) - recordHeaderLen
-}
-
-// appendTraces appends t, in halves if it is too large for a record.
-func (j *Journal) appendTraces(t *tracepb.TracesData) error {
-	count := CountSpans(t)
-	size := proto.Size(t)
-	if size > j.maxPayload() {
-		a, b, ok := Split(t)
-		if !ok {
-			j.lose(losses.TooLarge, count)
-			return fmt.Errorf("journal: a span of %d bytes is too large, at most %d are possible", size, j.maxPayload())
-		}
-		return errors.Join(j.appendTraces(a), j.appendTraces(b))
-	}
-	payload, err := proto.MarshalOptions{UseCachedSize: true}.MarshalAppend(j.room(size), t)
-	if err != nil {
-		if valid, changed := validText(t); changed {
-			return j.appendTraces(valid)
-		}
-		j.lose(losses.WriteFailed, count)
-		return fmt.Errorf("journal: marshal: %w", err)
-	}
-	if err := j.append(KindTraces, sourceOf(t.ResourceSpans[0].GetResource()), count, payload); err != nil {
-		j.lose(reasonOf(err), count)
-		return err
-	}
-	return nil
 }
 
 func (j *Journal) lose(r losses.Reason, spans int) { j.losses.Of(losses.Ours).Add(r, spans) }

@@ -13,6 +13,7 @@ import (
 	tracepb "go.opentelemetry.io/proto/otlp/trace/v1"
 	"golang.org/x/sys/unix"
 
+	"github.com/shimtrace/shimtrace/internal/export/journal/journaltest"
 	"github.com/shimtrace/shimtrace/internal/host"
 	"github.com/shimtrace/shimtrace/internal/losses"
 )
@@ -78,7 +79,7 @@ func open(t testing.TB, dir string, o Options) *Journal {
 
 func upload(t testing.TB, j *Journal, names ...string) {
 	t.Helper()
-	if err := j.UploadTraces(t.Context(), batch(names...)); err != nil {
+	if err := journaltest.Append(j, batch(names...)); err != nil {
 		t.Fatal(err)
 	}
 }
@@ -123,7 +124,7 @@ func TestAppendAndScan(t *testing.T) {
 	if err != nil || info.Mode().Perm() != 0o700 {
 		t.Errorf("directory: %v, %v", info.Mode(), err)
 	}
-	if err := j.UploadTraces(t.Context(), batch("x")); !errors.Is(err, errClosed) {
+	if err := journaltest.Append(j, batch("x")); !errors.Is(err, errClosed) {
 		t.Errorf("after Close: %v", err)
 	}
 }
@@ -173,7 +174,7 @@ func TestLargeBatchesAreSplit(t *testing.T) {
 	all := batch(want[:20]...)
 	all = append(all, batch(want[20:]...)...)
 	all[1].ScopeSpans = append(all[1].ScopeSpans, batch("last")[0].ScopeSpans...)
-	if err := j.UploadTraces(t.Context(), all); err != nil {
+	if err := journaltest.Append(j, all); err != nil {
 		t.Fatal(err)
 	}
 	names, drops, _ := readAll(t, j.Dir())
@@ -181,7 +182,7 @@ func TestLargeBatchesAreSplit(t *testing.T) {
 		t.Errorf("%d spans, drops %v", len(names), drops)
 	}
 
-	err := j.UploadTraces(t.Context(), batch("small", strings.Repeat("y", 9000), "small too"))
+	err := journaltest.Append(j, batch("small", strings.Repeat("y", 9000), "small too"))
 	if err == nil || !strings.Contains(err.Error(), "too large") {
 		t.Errorf("a span larger than a segment: %v", err)
 	}

@@ -5,6 +5,7 @@ import (
 
 	"github.com/shimtrace/shimtrace/internal/losses"
 	"github.com/shimtrace/shimtrace/internal/otlpwire"
+	"github.com/shimtrace/shimtrace/internal/protofields"
 )
 
 // Posted is a part of what programs of the host have posted.
@@ -73,12 +74,10 @@ var tracesPath = []protowire.Number{otlpwire.DataResourceSpans, otlpwire.Resourc
 // further along the path. A part is longer than size if a single element is.
 func cut(b []byte, size int, path []protowire.Number) (parts [][]byte) {
 	var head []byte // all other fields
-	for rest := b; len(rest) > 0; {
-		field, n := next(rest)
-		if field != path[0] {
-			head = append(head, rest[:n]...)
+	for f := protofields.Of(b); f.Next(); {
+		if !f.Is(path[0]) {
+			head = append(head, f.Whole()...)
 		}
-		rest = rest[n:]
 	}
 	part := head[:len(head):len(head)]
 	end := func() {
@@ -87,13 +86,11 @@ func cut(b []byte, size int, path []protowire.Number) (parts [][]byte) {
 		}
 		part = head[:len(head):len(head)]
 	}
-	for rest := b; len(rest) > 0; {
-		field, n := next(rest)
-		element := rest[:n]
-		rest = rest[n:]
-		if field != path[0] {
+	for f := protofields.Of(b); f.Next(); {
+		if !f.Is(path[0]) {
 			continue
 		}
+		element := f.Whole()
 		if len(part)+len(element) > size {
 			end()
 		}
@@ -101,11 +98,9 @@ func cut(b []byte, size int, path []protowire.Number) (parts [][]byte) {
 			part = append(part, element...)
 			continue
 		}
-		_, _, tag := protowire.ConsumeTag(element)
-		inner, _ := protowire.ConsumeBytes(element[tag:])
 		// The head and length that each part gets take some bytes.
-		for _, p := range cut(inner, size-len(head)-maxHead, path[1:]) {
-			part = otlpwire.AppendBytes(part, field, p)
+		for _, p := range cut(f.Bytes, size-len(head)-maxHead, path[1:]) {
+			part = otlpwire.AppendBytes(part, f.Number, p)
 			end()
 		}
 	}
@@ -116,34 +111,16 @@ func cut(b []byte, size int, path []protowire.Number) (parts [][]byte) {
 // maxHead is the longest head of a length-delimited field in bytes.
 const maxHead = 1 + 5
 
-// next returns the number of a message's first field that has a length, 0 for any other,
-// and the field's whole length: all that is left if the message is malformed.
-func next(b []byte) (protowire.Number, int) {
-	field, wire, head := protowire.ConsumeTag(b)
-	n := protowire.ConsumeFieldValue(field, wire, b[max(head, 0):])
-	switch {
-	case head < 0 || n < 0:
-		return 0, len(b)
-	case wire != protowire.BytesType:
-		return 0, head + n
-	}
-	return field, head + n
-}
-
 // countElements returns how many elements are at the end of the path.
 func countElements(b []byte, path []protowire.Number) (total int) {
-	for len(b) > 0 {
-		field, n := next(b)
-		if field == path[0] {
-			if len(path) == 1 {
-				total++
-			} else {
-				_, _, tag := protowire.ConsumeTag(b)
-				inner, _ := protowire.ConsumeBytes(b[tag:n])
-				total += countElements(inner, path[1:])
-			}
+	for f := protofields.Of(b); f.Next(); {
+		switch {
+		case !f.Is(path[0]):
+		case len(path) == 1:
+			total++
+		default:
+			total += countElements(f.Bytes, path[1:])
 		}
-		b = b[n:]
 	}
 	return total
 }

@@ -5,6 +5,7 @@ import (
 	"slices"
 	"testing"
 
+	"github.com/shimtrace/shimtrace/internal/export/journal/journaltest"
 	tracepb "go.opentelemetry.io/proto/otlp/trace/v1"
 )
 
@@ -18,7 +19,7 @@ func TestReadRange(t *testing.T) {
 	names := []string{"a", "b", "c", "d"}
 	for _, n := range names {
 		rs := []*tracepb.ResourceSpans{{ScopeSpans: []*tracepb.ScopeSpans{{Spans: []*tracepb.Span{{Name: n}}}}}}
-		if err := j.UploadTraces(t.Context(), rs); err != nil {
+		if err := journaltest.Append(j, rs); err != nil {
 			t.Fatal(err)
 		}
 	}

@@ -25,8 +25,8 @@ const (
 // usage counts bytes by source.
 type usage map[Source]int64
 
-// contents is what a segment has: bytes, those of records that shippers were done with
-// when they were appended, and the sources that are worth more.
+// contents is what a segment has, by source: the bytes of its records, the bytes of those that
+// shippers were done with when they were appended, and which sources are worth more.
 type contents struct {
 	bytes, kept usage
 	worth       map[Source]bool
@@ -114,8 +114,8 @@ type shares struct {
 // is for new records, so that no more is moved than is removed.
 //
 // Those that are worth more divide the first half of that among themselves, so that they
-// outlast any number of others; none keeps more than a flood may have. What of them has
-// been shipped stays where nothing unshipped needs the room.
+// outlast any number of others; none keeps more than a flood may have. Those of their records
+// that have been shipped stay where nothing unshipped needs the room.
 func (j *Journal) newShares(sealed []uint64, targets []Target) shares {
 	s := shares{now: time.Now(), aged: !j.opts.Shipped, bytes: make(usage), shipped: make(usage), worth: make(map[Source]bool), flood: j.opts.MaxBytes / floodPart}
 	maps.DeleteFunc(j.usages, func(n uint64, _ contents) bool { return n < sealed[0] })
@@ -141,7 +141,8 @@ func (j *Journal) newShares(sealed []uint64, targets []Target) shares {
 	return s
 }
 
-// spare leaves in shipped what fits into the rest of total, and into the half of it.
+// spare leaves in shipped the sources whose bytes fit into the rest of total, and into half of
+// total.
 func (s *shares) spare(total, rest int64) {
 	want := slices.Sorted(maps.Values(s.shipped))
 	most := min(level(want, min(rest, total/2)), s.flood)
@@ -176,7 +177,7 @@ func (s *shares) divide(total int64) (rest int64) {
 	return total
 }
 
-// none has no source keep anything.
+// none lets no source keep anything.
 func (s *shares) none() { s.level, s.high, s.shipped = -1, -1, nil }
 
 // most returns the most bytes that a source may keep.
@@ -214,7 +215,7 @@ func (s *shares) old(r Record) bool {
 // keepsShipped reports whether the records of a source that have been shipped move on.
 func (s *shares) keepsShipped(of Source) bool { return s.shipped[of] > 0 }
 
-// keepsMark reports whether a mark moves on with what it is about.
+// keepsMark reports whether a source's record of KindWorth moves on with the source's spans.
 func (s *shares) keepsMark(of Source) bool {
 	return s.worth[of] && s.bytes[of] > 0 || s.keepsShipped(of)
 }

@@ -15,7 +15,7 @@ import (
 type Source uint32
 
 // sourceKeys are the resource attributes that name the source; the first one present
-// counts. Each resource of a sandbox has shimtrace's own, and nobody else can set them.
+// counts. shimtrace sets them in each resource of a sandbox, and nobody else can.
 var sourceKeys = []string{names.Sandbox, names.CID}
 
 // sourceOf returns the source of a resource's spans. Writers append the spans of one

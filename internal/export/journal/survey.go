@@ -20,13 +20,23 @@ type Survey struct {
 	Shares map[Source]int64
 	// Lost counts spans that were lost, by reason.
 	Lost map[string]int
+	// Waiting says what waits for each target that was asked for, in their order.
+	Waiting []Waiting
 
 	kept  int            // spans that no target needs
 	taken map[string]int // spans that a target has had, before they were moved
 }
 
-// Surveyor looks at the same journal again and again. It reads sealed segments once. It is
-// not safe for concurrent use.
+// Waiting counts the spans in a journal that a target is still to get: those that it has
+// not read, those that are held until it is decided whether they are shipped, and those
+// that are set aside.
+type Waiting struct {
+	Spans int
+	Aside int // of these, set aside
+}
+
+// Surveyor looks at the same journal again and again. It reads each sealed segment once, except
+// those in which a target's cursor is. It is not safe for concurrent use.
 type Surveyor struct {
 	dir    string
 	sealed map[uint64]Survey
@@ -35,10 +45,11 @@ type Surveyor struct {
 // NewSurveyor returns a Surveyor of the journal in a directory.
 func NewSurveyor(dir string) *Surveyor { return &Surveyor{dir: dir, sealed: make(map[uint64]Survey)} }
 
-// Survey returns what is there now. While segments are removed, a record may be missing
-// or be there twice.
-func (s *Surveyor) Survey() (Survey, error) {
+// Survey returns what is there now, and what of it waits for targets. While segments are
+// removed, a record may be missing or be there twice.
+func (s *Surveyor) Survey(targets ...Target) (Survey, error) {
 	all := newSurvey()
+	all.Waiting = make([]Waiting, len(targets))
 	numbers, err := listSegments(s.dir)
 	if err != nil {
 		return all, err
@@ -47,8 +58,9 @@ func (s *Surveyor) Survey() (Survey, error) {
 	for i, n := range numbers {
 		there[n] = true
 		one, known := s.sealed[n]
-		if !known {
-			if one, err = s.segment(n); err != nil {
+		waits := one.waits(n, targets)
+		if !known || slices.ContainsFunc(targets, func(t Target) bool { return t.within(n) }) {
+			if one, waits, err = s.segment(n, targets); err != nil {
 				return all, err
 			}
 			if i < len(numbers)-1 {
@@ -56,18 +68,45 @@ func (s *Surveyor) Survey() (Survey, error) {
 			}
 		}
 		all.add(one)
+		for k, t := range targets {
+			aside := t.aside(n)
+			all.Waiting[k].Spans += waits[k] + aside
+			all.Waiting[k].Aside += aside
+		}
 	}
 	maps.DeleteFunc(s.sealed, func(n uint64, _ Survey) bool { return !there[n] })
 	return all, nil
+}
+
+// within reports whether the cursor may be between two records of the segment, so that
+// only these say what waits.
+func (c Cursor) within(segment uint64) bool {
+	return segment == c.Segment ||
+		slices.ContainsFunc(c.Behind, func(p Position) bool { return p.Segment == segment }) ||
+		slices.ContainsFunc(c.Held, func(r Range) bool { return r.Segment == segment })
+}
+
+// waits returns how many spans of a segment each target has not taken, if no target's cursor is
+// within the segment.
+func (s *Survey) waits(segment uint64, targets []Target) []int {
+	all := make([]int, len(targets))
+	for i, t := range targets {
+		if segment > t.Segment {
+			all[i] = s.Spans + s.Posted - s.kept - s.taken[t.Name]
+		}
+	}
+	return all
 }
 
 func newSurvey() Survey {
 	return Survey{Shares: make(map[Source]int64), Lost: make(map[string]int), taken: make(map[string]int)}
 }
 
-func (s *Surveyor) segment(n uint64) (Survey, error) {
-	one := newSurvey()
-	err := scanSegment(s.dir, n, &one.Stats, func(r Record) error {
+// segment reads a segment. It returns what the segment has, and how many of its spans each target
+// needs.
+func (s *Surveyor) segment(n uint64, targets []Target) (one Survey, waits []int, err error) {
+	one, waits = newSurvey(), make([]int, len(targets))
+	err = scanSegment(s.dir, n, &one.Stats, func(r Record) error {
 		switch r.Kind {
 		case KindTraces:
 			one.Spans += r.Spans
@@ -86,12 +125,18 @@ func (s *Surveyor) segment(n uint64) (Survey, error) {
 		for _, target := range r.Taken {
 			one.taken[target] += r.Spans
 		}
-		if r.Kind.Traces() {
-			one.Shares[r.Source] += recordHeaderLen + int64(len(r.Payload))
+		if !r.Kind.Traces() {
+			return nil
+		}
+		one.Shares[r.Source] += r.End() - r.Offset
+		for i, t := range targets {
+			if !r.Kept && !t.Has(r) {
+				waits[i] += r.Spans
+			}
 		}
 		return nil
 	})
-	return one, err
+	return one, waits, err
 }
 
 func (s *Survey) add(o Survey) {
@@ -109,38 +154,8 @@ func (s *Survey) add(o Survey) {
 	}
 }
 
-// Unread returns how many spans a target has not read, of those that the last Survey has
-// seen; without those that are held or set aside for it.
-func (s *Surveyor) Unread(c Target) (spans int, err error) {
-	numbers, err := listSegments(s.dir)
-	if err != nil {
-		return 0, err
-	}
-	for _, n := range numbers {
-		begun := n == c.Segment || slices.ContainsFunc(c.Behind, func(p Position) bool { return p.Segment == n })
-		one, known := s.sealed[n]
-		switch {
-		case n < c.Segment && !begun:
-		case known && !begun:
-			spans += one.Spans + one.Posted - one.kept - one.taken[c.Name]
-		default:
-			var st Stats
-			err := scanSegment(s.dir, n, &st, func(r Record) error {
-				if r.Kind.Traces() && !r.Kept && !slices.Contains(r.Taken, c.Name) && !c.behind(r) {
-					spans += r.Spans
-				}
-				return nil
-			})
-			if err != nil {
-				return spans, err
-			}
-		}
-	}
-	return spans, nil
-}
-
 // Ends returns when the oldest segment was begun, zero if that is not known, and the number
-// of the latest; 0: there is none.
+// of the latest segment, 0 if there is none.
 func Ends(dir string) (begun time.Time, last uint64, err error) {
 	numbers, err := listSegments(dir)
 	if err != nil || len(numbers) == 0 {

@@ -29,17 +29,9 @@ type Target struct {
 	Cursor
 }
 
-// Has reports whether the target needs a record no more: it has taken it, or had it set
-// aside.
+// Has reports whether the target no longer needs a record: the target has taken it, or it is
+// set aside for the target.
 func (t Target) Has(r Record) bool { return slices.Contains(r.Taken, t.Name) || t.passed(r) }
-
-// Waiting returns the number of spans set aside.
-func (c Cursor) Waiting() (spans int) {
-	for _, r := range c.Aside {
-		spans += r.Spans
-	}
-	return spans
-}
 
 // Targets returns the targets that have a cursor, by name.
 func Targets(dir string) (all []Target) {
@@ -66,7 +58,8 @@ func Begin(dir, target string) error {
 	return WriteCursor(dir, target, Cursor{})
 }
 
-// Forget removes what is kept of a target, unless it is being shipped to.
+// Forget removes what is kept about a target. It returns ErrShipped while the target is being
+// shipped to.
 func Forget(dir, target string) error {
 	lock, err := LockShipping(dir, target)
 	if err != nil {
@@ -97,7 +90,7 @@ func (j *Journal) shippedTo() []Target {
 	if all := Targets(j.dir); len(all) > 0 {
 		return all
 	}
-	return make([]Target, 1) // it has not begun
+	return make([]Target, 1) // shipping has not begun
 }
 
 // without returns the targets that need a record, and the names of the others.
@@ -117,7 +110,7 @@ func without(all []Target, r Record) (need []Target, taken []string) {
 // payload is a length of two bytes and the names, each with a zero behind it.
 const (
 	moved    Kind = 0x80
-	maxTaken      = 4 << 10 // bounds that, in bytes
+	maxTaken      = 4 << 10 // bounds the names, in bytes
 )
 
 func appendTaken(b []byte, names []string) []byte {

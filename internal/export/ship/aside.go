@@ -98,7 +98,7 @@ func (d *delivery) setAside(p part, err error, f *journal.Follower) bool {
 	return true
 }
 
-// reread reads what was set aside from the journal. It returns an empty part if that
+// reread reads from the journal what was set aside. It returns an empty part if that
 // has been removed, and counts spans that have become unreadable.
 func (d *delivery) reread(ranges []journal.Range) (p part, err error) {
 	unreadable := 0

@@ -16,6 +16,7 @@ import (
 	tracepb "go.opentelemetry.io/proto/otlp/trace/v1"
 
 	"github.com/shimtrace/shimtrace/internal/export/journal"
+	"github.com/shimtrace/shimtrace/internal/export/journal/journaltest"
 	"github.com/shimtrace/shimtrace/internal/losses"
 	"github.com/shimtrace/shimtrace/internal/reliability"
 )
@@ -35,7 +36,7 @@ func recordOf(t *testing.T, j *journal.Journal, sandbox string, names ...string)
 		Resource:   &resourcepb.Resource{Attributes: []*commonpb.KeyValue{{Key: "container.sandbox.id", Value: id}}},
 		ScopeSpans: []*tracepb.ScopeSpans{ss},
 	}
-	if err := j.UploadTraces(t.Context(), []*tracepb.ResourceSpans{rs}); err != nil {
+	if err := journaltest.Append(j, []*tracepb.ResourceSpans{rs}); err != nil {
 		t.Fatal(err)
 	}
 }

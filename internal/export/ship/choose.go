@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"encoding/json"
 	"errors"
+	"fmt"
 	"io/fs"
 	"path/filepath"
 	"slices"
@@ -18,8 +19,8 @@ import (
 	"github.com/shimtrace/shimtrace/internal/private"
 )
 
-// decidedName is the file, beside the cursor, of which sandboxes' spans are shipped: a
-// sandbox's last spans come long after the decision.
+// decidedName is the file, beside the cursor, that says which sandboxes' spans are shipped. It
+// is kept because a sandbox's last spans come long after the decision.
 const decidedName = "decided.json"
 
 // maxDecided bounds the file, in bytes.
@@ -28,13 +29,47 @@ const maxDecided = 1 << 20
 // choose begins with what earlier shippers to the target held.
 func (d *delivery) choose(c journal.Cursor) {
 	d.chosen = d.choice.Sampler()
-	for _, at := range c.Held {
-		_, _ = journal.ReadRange(d.Dir, at, func(r journal.Record) { // what is gone has been counted
-			if t, err := r.Traces(); err == nil {
-				d.chosen.Restore(r, t, time.Now())
-			}
-		})
+	d.mu.Lock()
+	d.unread = c.Held
+	d.mu.Unlock()
+	_ = d.restore() // again before each upload
+}
+
+// restore reads the held records that have not been read yet, and holds each again or lets it
+// go. Those that cannot be read now stay held.
+func (d *delivery) restore() (err error) {
+	d.mu.Lock()
+	held := d.unread
+	d.unread = nil
+	d.mu.Unlock()
+	for _, at := range held {
+		rerr := d.readHeld(at, func(r journal.Record, t *tracepb.TracesData) { d.chosen.Restore(r, t, time.Now()) })
+		err = errors.Join(err, rerr)
 	}
+	return err
+}
+
+// readHeld calls fn with a held record, unless the journal's cap has removed and counted it. A
+// record that cannot be read now stays held until restore; one that cannot be decoded is lost.
+func (d *delivery) readHeld(at journal.Range, fn func(journal.Record, *tracepb.TracesData)) error {
+	found := false
+	there, err := journal.ReadRange(d.Dir, at, func(r journal.Record) {
+		if t, err := r.Traces(); err == nil {
+			found = true
+			fn(r, t)
+		}
+	})
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	switch {
+	case found:
+	case err != nil:
+		d.unread = append(d.unread, at)
+		return fmt.Errorf("ship: %d spans that are held: %w", at.Spans, err)
+	case there:
+		d.reject(losses.Undecodable, at.Spans)
+	}
+	return nil
 }
 
 // A Choice is a journal's [tail.Choice] with its file: each target gets the same sandboxes.
@@ -49,7 +84,28 @@ type Choice struct {
 // NewChoice begins with what was decided before on the journal in a directory.
 func NewChoice(dir string, o tail.Options) *Choice {
 	path := filepath.Join(dir, decidedName)
-	return &Choice{Choice: tail.New(o, readDecided(path)), path: path}
+	c := &Choice{Choice: tail.New(o, readDecided(path)), path: path}
+	if o.Only != "" && o.Only != tail.All {
+		c.know(dir, time.Now().Add(-knownTime))
+	}
+	return c
+}
+
+// knownTime is for how long spans of other programs may come after the sandbox's spans in
+// their trace: those of a request when it ends.
+const knownTime = 15 * time.Minute
+
+// know learns again which traces the decided sandboxes' spans of the last minutes are in.
+// If the journal cannot be read, shipping says so.
+func (c *Choice) know(dir string, since time.Time) {
+	_, _ = journal.Scan(dir, func(r journal.Record) error {
+		if r.Kind == journal.KindTraces && r.Time.After(since) {
+			if t, err := r.Traces(); err == nil {
+				c.Know(t)
+			}
+		}
+		return nil
+	})
 }
 
 func readDecided(path string) map[tail.Key]bool {
@@ -80,16 +136,14 @@ func (c *Choice) save() error {
 	return nil
 }
 
-// take returns the next record that is to be shipped, with its spans: one that was held,
-// or the follower's next. The spans are nil for one that is not, and the error is
-// io.EOF when there is none for now.
+// take returns the next record with its spans: one that was held, or the follower's next. The
+// spans are nil if the record is not to be shipped, or not yet. The error is io.EOF when there
+// is no record for now.
 func (d *delivery) take(f *journal.Follower) (r journal.Record, t *tracepb.TracesData, held bool, err error) {
 	if at, ok := d.chosen.Next(); ok {
-		_, err := journal.ReadRange(d.Dir, at, func(held journal.Record) {
-			if t, err = d.decode(held); err == nil {
-				r = held
-				r.Payload = bytes.Clone(held.Payload)
-			}
+		err := d.readHeld(at, func(held journal.Record, of *tracepb.TracesData) {
+			r, t = held, of
+			r.Payload = bytes.Clone(held.Payload)
 		})
 		if t != nil && r.Kind == journal.KindPosted {
 			d.chosen.Filter(t)

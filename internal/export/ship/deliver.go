@@ -42,20 +42,25 @@ func (d *delivery) follow() error {
 func (d *delivery) read(f *journal.Follower) error {
 	last := time.Now()
 	for {
+		draining := d.draining()
 		batch, records, err := d.collect(f)
 		if records > 0 {
 			last = time.Now()
 			if err := d.ship(batch, f); err != nil {
 				return err // the cursor has not moved
 			}
-			continue
+			// What comes while this one ends is for the next: otherwise it would end only
+			// when its time is over, in the middle of an upload, which would be repeated.
+			if !draining || !errors.Is(err, io.EOF) {
+				continue
+			}
 		}
 		if errors.Is(err, io.EOF) {
 			err = nil
 		} else {
 			d.progress(err, time.Now().Add(tick))
 		}
-		if d.draining() || (d.Once || d.Idle > 0 && time.Since(last) >= d.Idle && !d.chosen.Waits()) && d.rests() {
+		if d.draining() || (d.Once || d.Idle > 0 && time.Since(last) >= d.Idle && !d.waits()) && d.rests() {
 			return err
 		}
 		d.watch.wait(d.ctx.Done(), d.settled)
@@ -66,23 +71,27 @@ func (d *delivery) read(f *journal.Follower) error {
 	}
 }
 
-// maxStretches bounds the stretches of the journal that an upload is from: as many ranges
-// are set aside with it.
+// maxStretches bounds the stretches of the journal that one upload is from, and so the ranges
+// that are set aside with it.
 const maxStretches = 8
 
 // collect reads records for one upload. It returns their number and the error that
 // ended them, io.EOF at the journal's end.
 func (d *delivery) collect(f *journal.Follower) (p part, records int, err error) {
+	unread := d.restore()
 	d.chosen.Expire(time.Now())
 	stretch := 0
 	for size := 0; size < d.BatchBytes && stretch < maxStretches; {
 		r, t, held, err := d.take(f)
+		if errors.Is(err, io.EOF) && unread != nil {
+			err = unread
+		}
 		if err != nil {
 			return p, records, err
 		}
 		records++
 		if held || t == nil && d.concerns(r) {
-			stretch++ // what is before and behind is not all of it
+			stretch++ // this record separates what is before it from what is behind
 		}
 		if t == nil {
 			continue
@@ -192,10 +201,17 @@ func (d *delivery) passed(f *journal.Follower, aside *aside) {
 	}
 }
 
-// save writes the cursor, with what is set aside.
+// waits reports whether anything is held.
+func (d *delivery) waits() bool {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	return len(d.unread) > 0 || d.chosen.Waits()
+}
+
+// save writes the cursor, with what is held and set aside.
 func (d *delivery) save() error {
 	c := d.cursor
-	c.Aside, c.Held = nil, d.chosen.Held()
+	c.Aside, c.Held = nil, append(d.chosen.Held(), d.unread...)
 	for _, a := range d.set {
 		for _, r := range a.ranges {
 			r.Tries = a.tries

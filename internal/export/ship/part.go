@@ -18,7 +18,7 @@ type piece struct {
 	spans  *tracepb.ResourceSpans
 	record journal.Range
 	key    string // of the resource, computed on demand
-	// stretch is the same for records between which all belong to the upload, too.
+	// stretch is the same for two records if all records between them belong to the upload too.
 	stretch int
 }
 

@@ -8,8 +8,8 @@
 // are lost and counted. An upload that the backend refuses or fails on is set aside and
 // tried again, whole and in parts, beside the rest.
 //
-// It is linked only into the operator's tool. The backend is any [otlptrace.Client]; ideally one that distinguishes refusals from
-// failures with [RejectedError] and [BusyError].
+// It is linked only into the operator's tool. The backend is any [otlptrace.Client]; ideally one
+// that distinguishes refusals from failures with [RejectedError] and [BusyError].
 package ship
 
 import (
@@ -37,7 +37,7 @@ type Shipper struct {
 
 	// Once ends Run at the end of the journal instead of waiting for more.
 	Once bool
-	// Idle ends Run when nothing was appended for so long; 0: never.
+	// Idle ends Run when nothing was appended for that long; 0: never.
 	Idle time.Duration
 	// Drain is how long Run goes on once its context has ended (default 5 s).
 	Drain time.Duration
@@ -138,15 +138,16 @@ type delivery struct {
 	proof   chan struct{} // woken when the backend takes something
 	settled chan struct{} // woken when less is set aside
 
-	beyond *backoff.ExponentialBackOff // of all that is set aside together
+	beyond *backoff.ExponentialBackOff // the pauses of all that is set aside together
 
 	mu        sync.Mutex
 	status    Status
-	cursor    journal.Cursor // without what is set aside
-	set       []*aside       // in the order in which it is tried
-	paused    time.Time      // until when nothing set aside is tried
-	inARow    int            // uploads set aside that failed since one was taken
-	successes int            // uploads that were taken
+	cursor    journal.Cursor  // without what is held or set aside
+	unread    []journal.Range // held records that have not been read yet, or could not be
+	set       []*aside        // in the order in which it is tried
+	paused    time.Time       // until when nothing set aside is tried
+	inARow    int             // uploads set aside that failed since one was taken
+	successes int             // uploads that were taken
 }
 
 func newDelivery(ctx context.Context, s *Shipper) *delivery {

@@ -17,6 +17,7 @@ import (
 	tracepb "go.opentelemetry.io/proto/otlp/trace/v1"
 
 	"github.com/shimtrace/shimtrace/internal/export/journal"
+	"github.com/shimtrace/shimtrace/internal/export/journal/journaltest"
 	"github.com/shimtrace/shimtrace/internal/losses"
 	"github.com/shimtrace/shimtrace/internal/testkit"
 )
@@ -89,7 +90,7 @@ func record(t *testing.T, j *journal.Journal, names ...string) {
 	for _, n := range names {
 		ss.Spans = append(ss.Spans, &tracepb.Span{Name: n})
 	}
-	if err := j.UploadTraces(t.Context(), []*tracepb.ResourceSpans{{ScopeSpans: []*tracepb.ScopeSpans{ss}}}); err != nil {
+	if err := journaltest.Append(j, []*tracepb.ResourceSpans{{ScopeSpans: []*tracepb.ScopeSpans{ss}}}); err != nil {
 		t.Fatal(err)
 	}
 }
@@ -261,6 +262,34 @@ func TestDrainsWhenEnded(t *testing.T) {
 	}
 	if got := strings.Join(b.taken(), " "); got != "first second" {
 		t.Errorf("taken %q", got)
+	}
+}
+
+// TestEndsThoughMoreComes: what is appended while a shipper ends is for the next one.
+func TestEndsThoughMoreComes(t *testing.T) {
+	j := openJournal(t, journal.Options{})
+	more := 0
+	b := &backend{answer: func([]string) error { // as if writers were faster than uploads
+		more++
+		return journaltest.Append(j, []*tracepb.ResourceSpans{{ScopeSpans: []*tracepb.ScopeSpans{{Spans: []*tracepb.Span{{Name: fmt.Sprint("more", more)}}}}}})
+	}}
+	s := fast(j, b)
+	s.Drain = time.Hour
+	record(t, j, "first")
+	stop := start(t, s)
+	eventually(t, "some uploads", func() bool { return len(b.taken()) > 3 })
+	ended := make(chan error, 1)
+	go func() { ended <- stop() }()
+	select {
+	case err := <-ended:
+		if err != nil {
+			t.Error(err)
+		}
+	case <-time.After(time.Minute):
+		t.Fatal("it goes on as long as more comes")
+	}
+	if !Pending(j.Dir(), "") {
+		t.Error("nothing is left for the next one")
 	}
 }
 

@@ -23,9 +23,7 @@ type Totals struct {
 	Shipped  uint64            `json:"shipped"`
 	Rejected map[string]uint64 `json:"rejected,omitempty"`
 	KeptOut  uint64            `json:"kept_out,omitempty"`
-	// Aside spans are tried again beside the rest; Error is why the last attempt failed,
-	// empty if it did not.
-	Aside int    `json:"aside,omitempty"`
+	// Error is why the last attempt failed, empty if it did not.
 	Error string `json:"error,omitempty"`
 	// At is when this changed last.
 	At time.Time `json:"at"`
@@ -54,7 +52,7 @@ func Forget(dir, target string) error {
 	return err
 }
 
-// ReadTotals returns the totals that a file has; zero if there is none.
+// ReadTotals returns the totals in a file, zero if there is no file.
 func ReadTotals(path string) (t Totals, err error) {
 	text, err := private.Read(path, maxTotals)
 	if errors.Is(err, fs.ErrNotExist) {
@@ -88,7 +86,8 @@ func OpenLedger(path string) (*Ledger, error) {
 	return &Ledger{path: path, totals: t}, err
 }
 
-// Note takes the progress of a Run, the only one of this Ledger, and writes the totals if they have changed.
+// Note takes the progress of a Run, the only one of this Ledger, and writes the totals if they
+// have changed.
 func (l *Ledger) Note(now Status) error {
 	l.mu.Lock()
 	defer l.mu.Unlock()
@@ -103,7 +102,7 @@ func (l *Ledger) Note(now Status) error {
 			t.Rejected[reason.String()] += uint64(d)
 		}
 	}
-	t.Aside, t.Error = now.Aside, ""
+	t.Error = ""
 	if now.Err != nil {
 		t.Error = now.Err.Error()
 	}

@@ -12,7 +12,7 @@ import (
 
 // Sampler says what one target gets. It is safe for concurrent use.
 type Sampler struct {
-	*Choice // its lock is this one's
+	*Choice // whose lock guards the fields below too
 
 	waiting map[*run][]journal.Range
 	posted  []posted
@@ -42,7 +42,7 @@ func (s *Sampler) Take(r journal.Record, t *tracepb.TracesData, now time.Time) V
 		if x == nil {
 			return Ship // of no sandbox
 		}
-		s.note(x, t)
+		s.note(x, t, r.Time)
 		switch {
 		case !x.decided:
 			s.waiting[x] = append(s.waiting[x], at)
@@ -63,7 +63,7 @@ func rangeOf(r journal.Record) journal.Range {
 	return journal.Range{Position: journal.Position{Segment: r.Segment, Offset: r.Offset}, End: r.End(), Spans: r.Spans}
 }
 
-// follow lets the records of runs go that have been decided, or keeps them out.
+// follow lets the records of runs that have been decided go, or keeps them out.
 func (s *Sampler) follow() {
 	if s.seen == s.made {
 		return
@@ -89,10 +89,10 @@ func (s *Sampler) follow() {
 	s.judgeAll(time.Time{})
 }
 
-// judge says what becomes of spans of other programs: what becomes of the sandboxes in
-// their traces. A zero now is not late.
+// judge says what becomes of other programs' spans: the same as of the sandboxes in their
+// traces. With a zero now, it is not late for any.
 func (s *Sampler) judge(p posted, now time.Time) Verdict {
-	late := !now.IsZero() && now.Sub(p.since) >= grace
+	late := !now.IsZero() && now.Sub(p.since) >= grace && !s.startsSince(p.since)
 	v := Out
 	for _, id := range p.traces {
 		switch owners := s.traces[id]; {
@@ -107,7 +107,14 @@ func (s *Sampler) judge(p posted, now time.Time) Verdict {
 	return v
 }
 
-// judgeAll judges what is held of other programs' spans again.
+// startsSince reports whether a sandbox is still starting that began before something was
+// posted, or within grace after that. The spans of its calls, which show that the trace is the
+// sandbox's, come only when the calls end.
+func (c *Choice) startsSince(posted time.Time) bool {
+	return slices.ContainsFunc(c.waits, func(x *run) bool { return !x.decided && x.since.Before(posted.Add(grace)) })
+}
+
+// judgeAll judges the held spans of other programs again.
 func (s *Sampler) judgeAll(now time.Time) {
 	s.posted = slices.DeleteFunc(s.posted, func(p posted) bool {
 		switch s.judge(p, now) {
@@ -131,7 +138,8 @@ func (s *Sampler) Filter(t *tracepb.TracesData) {
 	s.out += n
 }
 
-// Sift is Filter for a record that is read again: it returns the number of spans.
+// Sift is Filter for a record that is read again. It does not count the spans that it removes,
+// but returns their number.
 func (c *Choice) Sift(t *tracepb.TracesData) (out int) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
@@ -158,7 +166,13 @@ func (s *Sampler) Expire(now time.Time) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	s.waits = slices.DeleteFunc(s.waits, func(x *run) bool {
-		if !x.decided && now.Sub(x.since) >= maxWait {
+		switch waited := now.Sub(x.since); {
+		case x.decided:
+		case !x.started.IsZero() && now.Sub(x.started) >= grace:
+			s.decide(x)
+		case x.ours && !x.begun && waited >= grace:
+			s.settleUnknown(x)
+		case waited >= maxWait:
 			s.settle(x, x.failed || s.opts.Only == Slow)
 		}
 		return x.decided
@@ -170,7 +184,11 @@ func (s *Sampler) Expire(now time.Time) {
 // bound keeps the sampler within its bounds.
 func (s *Sampler) bound() {
 	for s.held+len(s.posted) > maxHeld && len(s.waits) > 0 {
-		if x := s.waits[0]; !x.decided {
+		switch x := s.waits[0]; {
+		case x.decided:
+		case x.ours && !x.begun:
+			s.settleUnknown(x)
+		default:
 			s.settle(x, true)
 		}
 		s.waits = s.waits[1:]
@@ -183,12 +201,14 @@ func (s *Sampler) bound() {
 		s.posted = slices.Delete(s.posted, 0, maxHeld/4)
 	}
 	for len(s.order) > maxRuns {
-		x := s.runs[s.order[0]]
+		// A forgotten run counts as kept out, so the oldest one that was kept out goes first.
+		i := max(0, slices.IndexFunc(s.order, func(k Key) bool { return s.runs[k].decided && !s.runs[k].in }))
+		x := s.runs[s.order[i]]
 		if !x.decided {
 			s.settle(x, true)
 		}
 		delete(s.runs, x.key)
-		s.order = s.order[1:]
+		s.order = slices.Delete(s.order, i, i+1)
 	}
 	for len(s.recent) > maxTraces {
 		delete(s.traces, s.recent[0])

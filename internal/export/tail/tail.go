@@ -15,6 +15,7 @@ import (
 	"encoding/binary"
 	"math"
 	"slices"
+	"strings"
 	"sync"
 	"time"
 
@@ -36,14 +37,16 @@ const (
 type Options struct {
 	// Only is All, Slow or Failed; "" is All.
 	Only string
-	// SlowStart is how long a start takes at least that is slow.
+	// SlowStart is the least duration of a slow start.
 	SlowStart time.Duration
 	// Ratio is the part of all other sandboxes that is shipped as well, 0 to 1.
 	Ratio float64
 }
 
-// Bounds. A sandbox of which nothing is known after maxWait is slow. What other programs
-// post is no sandbox's if no sandbox has a span in its trace after grace.
+// Bounds. A sandbox that has not started after maxWait is slow. grace is how long a pod whose
+// sandbox has started is given for its first container, and a sandbox whose beginning is not
+// known for that beginning to arrive. What other programs post is no sandbox's if after grace no
+// sandbox has a span in its trace, nor any sandbox that was starting meanwhile.
 const (
 	maxWait = 10 * time.Minute
 	grace   = time.Minute
@@ -72,6 +75,12 @@ type run struct {
 	in      bool // if decided
 	failed  bool // so far
 	since   time.Time
+
+	ours      bool      // it has spans of the shim
+	begun     bool      // its beginning is known
+	container bool      // a container has been started, beside the sandbox's own
+	started   time.Time // when its sandbox's start was known to be over, if it was
+	slow      bool      // its start was slow
 }
 
 // posted is a record of other programs' spans that is held.
@@ -117,22 +126,15 @@ func (c *Choice) Sampler() *Sampler {
 	return &Sampler{Choice: c, waiting: make(map[*run][]journal.Range)}
 }
 
-// runOf returns the run that a record is of, nil if it is of none.
+// runOf returns the run whose spans a record has, which may be new; nil if it has no run's.
 func (c *Choice) runOf(t *tracepb.TracesData, at time.Time) *run {
 	for _, rs := range t.ResourceSpans {
-		sandbox, instance := "", ""
-		for _, a := range rs.GetResource().GetAttributes() {
-			switch a.Key {
-			case names.Sandbox:
-				sandbox = a.Value.GetStringValue()
-			case names.Run:
-				instance = a.Value.GetStringValue()
-			}
-		}
+		attributes := rs.GetResource().GetAttributes()
+		sandbox := text(attributes, names.Sandbox)
 		if sandbox == "" {
 			continue
 		}
-		key := keyOf(sandbox, instance)
+		key := keyOf(sandbox, text(attributes, names.Run))
 		if c.runs[key] == nil {
 			x := &run{key: key, since: at}
 			c.add(x)
@@ -154,38 +156,63 @@ func (c *Choice) add(x *run) {
 }
 
 // note learns from a run's spans: which traces they are in, whether one failed, and
-// whether the start is over.
-func (c *Choice) note(x *run, t *tracepb.TracesData) {
-	var start, deleted, asked *tracepb.Span
+// whether the start is over. A pod's start is over when its first container has started, or
+// failed to.
+func (c *Choice) note(x *run, t *tracepb.TracesData, at time.Time) {
+	var asked, deleted, pod bool
 	for _, rs := range t.ResourceSpans {
+		sandbox := text(rs.GetResource().GetAttributes(), names.Sandbox)
+		pod = pod || text(rs.GetResource().GetAttributes(), names.Pod) != ""
 		for _, ss := range rs.ScopeSpans {
-			ours := ss.GetScope().GetName() == names.ShimScope
+			scope := ss.GetScope().GetName()
+			ours := scope == names.ShimScope || scope == names.CallScope
+			x.ours = x.ours || ours
 			for _, span := range ss.Spans {
 				c.owns(x, span.TraceId)
-				failed := span.GetStatus().GetCode() == tracepb.Status_STATUS_CODE_ERROR && !isTrue(span.Attributes, names.Expected)
-				x.failed = x.failed || failed
+				x.failed = x.failed || span.GetStatus().GetCode() == tracepb.Status_STATUS_CODE_ERROR && !isTrue(span.Attributes, names.Expected)
+				if !ours {
+					continue
+				}
+				about := text(span.Attributes, names.Container)
+				own := about == "" || about == sandbox
+				method := span.Name[strings.LastIndexByte(span.Name, '/')+1:]
 				switch {
-				case !ours:
 				case span.Name == names.SandboxStart:
-					start = span
-				case span.Name == names.ShimDelete:
-					deleted = span
+					x.begun, x.started = true, at
+					x.slow = x.slow || span.EndTimeUnixNano-span.StartTimeUnixNano >= uint64(c.opts.SlowStart)
 				case span.Name == names.SwitchedOn:
-					asked = span
+					asked = true
+				case own && span.Name == names.ShimDelete:
+					deleted = true
+				case own && (span.Name == names.ShimStart || method == "Create"):
+					x.begun = true
+				case !own && method == "Start" && text(span.Attributes, names.Exec) == "":
+					x.container = true
 				}
 			}
 		}
 	}
 	switch {
 	case x.decided:
-	case asked != nil: // by a person
+	case asked: // by a person
 		c.settle(x, true)
-	case start != nil:
-		c.decide(x, start.EndTimeUnixNano-start.StartTimeUnixNano >= uint64(c.opts.SlowStart))
-	case deleted != nil: // it never started
+	case deleted && !x.begun:
+		c.settleUnknown(x)
+	case deleted && x.started.IsZero(): // it never started
 		x.failed = true
-		c.decide(x, false)
+		c.decide(x)
+	case !x.started.IsZero() && (deleted || x.failed || x.container || !pod):
+		c.decide(x)
 	}
+}
+
+func text(attributes []*commonpb.KeyValue, key string) string {
+	for _, a := range attributes {
+		if a.Key == key {
+			return a.Value.GetStringValue()
+		}
+	}
+	return ""
 }
 
 func isTrue(attributes []*commonpb.KeyValue, key string) bool {
@@ -198,11 +225,35 @@ func isTrue(attributes []*commonpb.KeyValue, key string) bool {
 }
 
 // decide decides a run whose start is over.
-func (c *Choice) decide(x *run, slow bool) {
-	c.settle(x, x.failed || slow && c.opts.Only == Slow || part(x.key) < c.opts.Ratio)
+func (c *Choice) decide(x *run) {
+	c.settle(x, x.failed || x.slow && c.opts.Only == Slow || part(x.key) < c.opts.Ratio)
 }
 
-// part returns a run's place among all, from 0 to 1, the same wherever it is decided.
+// settleUnknown decides a run that began before anything that is remembered: it was kept
+// out, or else it would be known. Its end alone would be half a trace.
+func (c *Choice) settleUnknown(x *run) { c.settle(x, part(x.key) < c.opts.Ratio) }
+
+// Know learns which traces a decided run's spans are in, from a record that an earlier
+// process has read.
+func (c *Choice) Know(t *tracepb.TracesData) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	for _, rs := range t.ResourceSpans {
+		attributes := rs.GetResource().GetAttributes()
+		x := c.runs[keyOf(text(attributes, names.Sandbox), text(attributes, names.Run))]
+		if x == nil || !x.decided {
+			continue
+		}
+		for _, ss := range rs.ScopeSpans {
+			for _, span := range ss.Spans {
+				c.owns(x, span.TraceId)
+			}
+		}
+	}
+}
+
+// part returns a number from 0 to 1 for a run. Runs are spread evenly over it, and each has the
+// same number wherever it is decided.
 func part(k Key) float64 { return float64(k) / math.MaxUint64 }
 
 // settle decides on a run.

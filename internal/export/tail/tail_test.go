@@ -38,6 +38,12 @@ func span(trace byte, name string, took time.Duration, failed bool) *tracepb.Spa
 	return s
 }
 
+// of makes a span one of a container.
+func of(container string, s *tracepb.Span) *tracepb.Span {
+	s.Attributes = append(s.Attributes, &commonpb.KeyValue{Key: names.Container, Value: &commonpb.AnyValue{Value: &commonpb.AnyValue_StringValue{StringValue: container}}})
+	return s
+}
+
 func data(sandbox, run string, spans ...*tracepb.Span) *tracepb.TracesData {
 	text := func(k, v string) *commonpb.KeyValue {
 		return &commonpb.KeyValue{Key: k, Value: &commonpb.AnyValue{Value: &commonpb.AnyValue_StringValue{StringValue: v}}}
@@ -88,7 +94,9 @@ func TestDecisions(t *testing.T) {
 		"slow":                   {slow, []*tracepb.Span{span(1, names.SandboxStart, time.Second, false)}, Ship},
 		"slow, but not failed":   {Options{Only: Failed, SlowStart: time.Second}, []*tracepb.Span{span(1, names.SandboxStart, time.Hour, false)}, Out},
 		"failed":                 {Options{Only: Failed}, []*tracepb.Span{span(1, names.SandboxStart, ms, false), span(1, "x", 0, true)}, Ship},
-		"deleted before a start": {Options{Only: Failed}, []*tracepb.Span{span(1, names.ShimDelete, ms, false)}, Ship},
+		"deleted before a start": {Options{Only: Failed}, []*tracepb.Span{span(1, names.ShimStart, ms, false), span(1, names.ShimDelete, ms, false)}, Ship},
+		"deleted, long after":    {Options{Only: Failed}, []*tracepb.Span{span(1, "Kill", 0, true), span(1, names.ShimDelete, ms, false)}, Out},
+		"a container deleted":    {Options{Only: Failed}, []*tracepb.Span{span(1, names.ShimStart, ms, false), of("app", span(1, names.ShimDelete, ms, false))}, Hold},
 		"switched on":            {Options{Only: Failed}, []*tracepb.Span{span(1, names.SwitchedOn, 0, false)}, Ship},
 		"undecided":              {slow, []*tracepb.Span{span(1, "Create", time.Hour, true)}, Hold},
 		"ratio 1":                {Options{Only: Failed, Ratio: 1}, []*tracepb.Span{span(1, names.SandboxStart, ms, false)}, Ship},
@@ -104,6 +112,70 @@ func TestDecisions(t *testing.T) {
 	poll.Attributes = []*commonpb.KeyValue{{Key: names.Expected, Value: &commonpb.AnyValue{Value: &commonpb.AnyValue_BoolValue{BoolValue: true}}}}
 	if got := f.pod("a", poll, span(1, names.SandboxStart, ms, false)); got != Out {
 		t.Errorf("an expected failure: %v", got)
+	}
+}
+
+// TestFirstContainer: a pod's start is over when its first container has started or failed
+// to, or after a while without one.
+func TestFirstContainer(t *testing.T) {
+	for name, c := range map[string]struct {
+		then *tracepb.Span
+		wait time.Duration
+		want Verdict
+	}{
+		"the container starts":      {of("app", span(1, "containerd.task.v3.Task/Start", ms, false)), 0, Out},
+		"it fails":                  {of("app", span(1, "containerd.task.v3.Task/Create", ms, true)), 0, Ship},
+		"the sandbox's own starts":  {of("a", span(1, "containerd.task.v3.Task/Start", ms, false)), 0, Hold},
+		"another call":              {of("app", span(1, "containerd.task.v3.Task/Create", ms, false)), 0, Hold},
+		"it has none, for a moment": {nil, grace - 1, Hold},
+		"it has none":               {nil, grace, Out},
+		"it is deleted without one": {span(1, names.ShimDelete, ms, false), 0, Out},
+	} {
+		f := newFeed(Options{Only: Failed})
+		pod := func(s *tracepb.Span) Verdict {
+			d := data("a", "1", s)
+			res := d.ResourceSpans[0].Resource
+			res.Attributes = append(res.Attributes, &commonpb.KeyValue{Key: names.Pod, Value: &commonpb.AnyValue{Value: &commonpb.AnyValue_StringValue{StringValue: "web"}}})
+			return f.Take(f.record(journal.KindTraces, 1), d, f.now)
+		}
+		if got := pod(span(1, names.SandboxStart, ms, false)); got != Hold {
+			t.Fatalf("%s: %v before", name, got)
+		}
+		if c.wait > 0 {
+			f.Expire(begin.Add(c.wait))
+			c.then = span(1, "State", 0, false)
+		}
+		if got := pod(c.then); got != c.want {
+			t.Errorf("%s: %v, want %v", name, got, c.want)
+		}
+		if f.ready(); f.Waits() != (c.want == Hold) {
+			t.Errorf("%s: something waits", name)
+		}
+	}
+}
+
+// TestForgotten: a healthy sandbox whose decision is forgotten is still kept out when it
+// ends; those that are sent are remembered longer.
+func TestForgotten(t *testing.T) {
+	f := newFeed(Options{Only: Failed})
+	f.pod("broken", span(1, names.SandboxStart, ms, true))
+	f.pod("old", span(2, names.SandboxStart, ms, false))
+	for i := range maxRuns {
+		f.pod(fmt.Sprint(i), span(3, names.SandboxStart, ms, false))
+	}
+	if f.runs[keyOf("old", "1")] != nil {
+		t.Fatal("it is not forgotten")
+	}
+	f.ready()
+	if f.pod("broken", span(1, "Kill", 0, false)) != Ship {
+		t.Error("of a failed one the end is kept out")
+	}
+	if got := f.pod("old", span(2, "Kill", 0, true)); got != Hold {
+		t.Errorf("%v", got)
+	}
+	f.Expire(begin.Add(grace))
+	if f.pod("old", span(2, names.ShimDelete, 0, false)) != Out || len(f.ready()) > 0 {
+		t.Error("the end of a healthy one is sent")
 	}
 }
 
@@ -171,6 +243,38 @@ func TestPosted(t *testing.T) {
 	}
 	if f.Waits() || len(f.Held()) > 0 {
 		t.Error("something waits")
+	}
+}
+
+// TestPostedLate: what is posted while a sandbox starts waits for it, however long that
+// takes: whose it is, the sandbox's calls say when they end.
+func TestPostedLate(t *testing.T) {
+	f := newFeed(Options{Only: Failed})
+	f.pod("a", span(1, names.ShimStart, 0, false))
+	f.others(span(2, "network", 0, false))
+	f.Expire(begin.Add(5 * grace))
+	if got := f.ready(); len(got) > 0 {
+		t.Errorf("ready: %v", got)
+	}
+	f.pod("a", span(2, "containerd.task.v3.Task/Create", 0, false), span(1, names.SandboxStart, 5*grace, false))
+	if got, out := f.ready(), f.Count(); len(got) > 0 || out != 4 || f.Waits() {
+		t.Errorf("ready: %v, out: %d", got, out)
+	}
+}
+
+// TestKnow: what another process has read of a decided sandbox says whose a trace is.
+func TestKnow(t *testing.T) {
+	f := newFeed(slow)
+	f.pod("quick", span(1, names.SandboxStart, ms, false))
+	decided, _ := f.Decided()
+	again := &feed{Sampler: New(slow, decided).Sampler(), now: begin}
+	again.Know(data("quick", "1", span(1, names.SandboxStart, ms, false)))
+	again.Know(data("unknown", "1", span(3, names.SandboxStart, ms, false)))
+	if got := again.others(span(1, "RunPodSandbox", 0, false)); got != Out {
+		t.Errorf("a span in a kept out sandbox's trace: %v", got)
+	}
+	if got := again.others(span(3, "RunPodSandbox", 0, false)); got != Hold {
+		t.Errorf("a span in another trace: %v", got)
 	}
 }
 

@@ -57,8 +57,8 @@ func (s *jsonScan) expect(c byte) {
 	}
 }
 
-// more steps to element n of an object or array, which were begun by expect,
-// and past the end of it where there is none:
+// more steps to element n of an object or array that expect has begun. If there is
+// no such element, it steps past the end:
 //
 //	s.expect('[')
 //	for n := 0; s.more(n, ']'); n++ {

@@ -36,6 +36,9 @@ func NewStreamReader(in *handover.Stream, opts Options) *Reader {
 	return &Reader{in: in, max: uint64(opts.MaxFrame), counters: opts.Counters}
 }
 
+// Bound sets the longest payload that is read from now on, in bytes.
+func (r *Reader) Bound(max int) { r.max = uint64(max) }
+
 // Next returns the next payload, valid until the next call. It skips oversized frames. The
 // error is io.EOF if the stream ends between frames, matches io.ErrUnexpectedEOF if it ends
 // inside one, and is the stream's own otherwise (a killed VM's connection is reset).

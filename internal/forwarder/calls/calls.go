@@ -33,11 +33,11 @@ type Calls struct {
 	runtime   recent.Map[trace.SpanID, runtimeSpan]
 	parents   parents
 
-	hasRuntime bool // some of its spans have arrived
+	hasRuntime bool // some of the runtime's spans have arrived
 }
 
 // Clock returns the offset that turns the guest's present times into the host's, and how
-// often its clock was set; not known before a span has told.
+// often the guest's clock was set. known is false until a span has told.
 func (c *Calls) Clock() (offset time.Duration, set int, known bool) {
 	c.mu.Lock()
 	defer c.mu.Unlock()

@@ -9,7 +9,7 @@ import (
 	"github.com/shimtrace/shimtrace/internal/kata"
 )
 
-// Cause is what caused a span. It applies to the spans below that one too.
+// Cause is what caused a span. It also applies to the spans below that span.
 type Cause struct {
 	// Trace is the trace that the span belongs to. Zero: nothing caused it, or the sandbox is
 	// isolated, so it stays in its own.
@@ -130,8 +130,8 @@ func (c *Calls) ofRuntime(s *Span) Cause {
 	return cause
 }
 
-// Below returns the cause of a span whose parent is a span of the host, and when that ended. It
-// reports false if the parent is no span of the host.
+// Below returns the cause of a span whose parent is a span of the host, and when the parent
+// ended. It reports false if the parent is no span of the host.
 func (c *Calls) Below(s *Span) (cause Cause, ended int64, ok bool) {
 	c.mu.Lock()
 	defer c.mu.Unlock()

@@ -19,8 +19,8 @@ const (
 )
 
 // compare compares ids. One exec can have two names: the Go runtime names execs anew towards
-// the agent (container.go, EnterContainer), while runtime-rs keeps containerd's names. A
-// container's first process always has an empty one.
+// the agent (container.go, EnterContainer), while runtime-rs keeps containerd's names.
+// The exec of a container's first process is always empty.
 func (c *call) compare(container, exec string) likeness {
 	switch {
 	case container == "" || c.ContainerID == "":

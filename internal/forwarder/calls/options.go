@@ -16,8 +16,8 @@ type Options struct {
 	Root trace.SpanContext
 	// Began is when the sandbox began: no span begins earlier. Zero: unknown.
 	Began time.Time
-	// OnDemand: only what happens between SetRoot and EndRoot is recorded. Otherwise all is
-	// until the first EndRoot.
+	// OnDemand: only what happens between SetRoot and EndRoot is recorded. Otherwise
+	// everything is, until the first EndRoot.
 	OnDemand bool
 	// Sandbox is the sandbox's id. A guest's span may be about it, or about a container that a
 	// call has created; any other id is marked as claimed.

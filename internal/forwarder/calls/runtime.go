@@ -13,7 +13,7 @@ import (
 // runtimeSpan is what is remembered of a span that Kata's runtime made itself.
 type runtimeSpan struct {
 	// request is the request to the agent that the span is for ("CreateContainer"), and Period
-	// is when it was. Empty: no further request is below the span, even if it names it.
+	// is when it was. Empty: no further request is below the span, even if one names it.
 	request string
 	Period
 	root bool // the runtime's calls name it as their parent
@@ -90,7 +90,7 @@ type Parent struct {
 	Requests Period
 }
 
-// maxParents bounds each of the two.
+// maxParents bounds each of the two maps.
 const maxParents = 4096
 
 func newParents() parents {
@@ -108,7 +108,7 @@ func (p *parents) named(id trace.SpanID) *Parent {
 
 // expect assigns the parent that a request names to the trace of a cause. It reports false if
 // the parent is not the runtime's, is assigned to another trace, or has no further requests: once
-// the Go runtime has stopped tracing, they keep naming its last span.
+// the Go runtime has stopped tracing, its requests keep naming its last span.
 func (c *Calls) expect(caller, cause trace.SpanContext) bool {
 	id := caller.SpanID()
 	in, _ := c.traces.Get(caller.TraceID())

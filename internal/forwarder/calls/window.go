@@ -102,7 +102,7 @@ func (c *Calls) Draw(s *Span, cause *Cause) (was, at Period, recorded bool) {
 	})
 	w := cause.window
 	if w == nil {
-		w = c.windows.at(was.End) // its trace may be of more than one
+		w = c.windows.at(was.End) // the trace may be that of several windows
 	}
 	limits := Period{c.began, math.MaxInt64}
 	if w.Start <= w.End {

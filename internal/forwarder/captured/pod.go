@@ -5,9 +5,7 @@
 package captured
 
 import (
-	"archive/tar"
 	"bytes"
-	"compress/gzip"
 	"io"
 	"os"
 	"path/filepath"
@@ -59,26 +57,15 @@ type Call struct {
 // margin is how far a call extends beyond its serving, at either end.
 const margin = 2 * time.Millisecond
 
-// Load reads a pod, for a test of a package beside this one.
+// Load reads a pod.
 func Load(tb testing.TB, name string) *Pod {
 	tb.Helper()
 	p := &Pod{name: name, Of: make(map[[8]byte]int)}
 	p.Frames = Frames(tb, name+".agent")
 	p.Agent = AgentSpans(tb, name+".agent")
-	files := tar.NewReader(bytes.NewReader(unzip(tb, testdata(tb, "endpoint", name+".runtime-thrift.tar.gz"))))
+	p.Bodies = Posts(tb, name)
 	decoder := endpoint.NewDecoder(endpoint.Options{})
-	for {
-		h, err := files.Next()
-		if err == io.EOF {
-			break
-		}
-		check(tb, err)
-		if h.Typeflag != tar.TypeReg {
-			continue
-		}
-		body, err := io.ReadAll(files)
-		check(tb, err)
-		p.Bodies = append(p.Bodies, body)
+	for _, body := range p.Bodies {
 		_, spans, err := decoder.Decode(bytes.Clone(body))
 		check(tb, err)
 		var post []*span.Span
@@ -106,7 +93,7 @@ func (p *Pod) Size() int {
 // Frames returns the bytes of a real agent's connection.
 func Frames(tb testing.TB, name string) []byte {
 	tb.Helper()
-	return unzip(tb, testdata(tb, "agent", name+".frames.gz"))
+	return testkit.Gunzip(tb, testdata(tb, "agent", name+".frames.gz"))
 }
 
 // AgentSpans returns the spans in Frames.
@@ -125,30 +112,28 @@ func AgentSpans(tb testing.TB, name string) (all []*span.Span) {
 	}
 }
 
-// testdata returns the path of a file of a package beside this one.
+// Posts returns the bodies of a pod's runtime's posts, in their order.
+func Posts(tb testing.TB, name string) [][]byte {
+	tb.Helper()
+	return testkit.Untar(tb, testdata(tb, "endpoint", name+".runtime-thrift.tar.gz"))
+}
+
+// testdata returns the path of a file of a package beside this one, from wherever in the tree
+// the test runs.
 func testdata(tb testing.TB, pkg, name string) string {
 	tb.Helper()
 	dir, err := os.Getwd()
 	check(tb, err)
-	for filepath.Base(dir) != "forwarder" {
+	for {
+		path := filepath.Join(dir, "internal", "forwarder", pkg, "testdata", name)
+		if _, err := os.Stat(path); err == nil {
+			return path
+		}
 		if dir == filepath.Dir(dir) {
-			tb.Fatal("captures are for tests of package forwarder and of those below it")
+			tb.Fatalf("no directory above has %s", path)
 		}
 		dir = filepath.Dir(dir)
 	}
-	return filepath.Join(dir, pkg, "testdata", name)
-}
-
-func unzip(tb testing.TB, path string) []byte {
-	tb.Helper()
-	f, err := os.Open(path)
-	check(tb, err)
-	defer f.Close()
-	z, err := gzip.NewReader(f)
-	check(tb, err)
-	data, err := io.ReadAll(z)
-	check(tb, err)
-	return data
 }
 
 func contains(m proto.Message, text string) bool {

@@ -47,6 +47,16 @@ func New(opts Options) *Collator {
 	return c
 }
 
+// SetBounds sets how long spans wait, and how many of them may: o's Hold, MaxSpans and
+// MaxBytes.
+func (c *Collator) SetBounds(o Options) {
+	o.defaults()
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	c.opts.Hold, c.opts.MaxSpans, c.opts.MaxBytes = o.Hold, o.MaxSpans, o.MaxBytes
+	c.bound()
+}
+
 // source has the spans that the runtime or the agent has sent, and their tree.
 //
 // The runtime is on the host and has traces of its own: one for the sandbox's life (the Go
@@ -57,8 +67,8 @@ func New(opts Options) *Collator {
 // does on its own threads are roots that begin within a request, which usually arrives later.
 type source struct {
 	*Collator
-	// The agent's spans may be below the runtime's: above is the runtime in the agent, below
-	// the agent in the runtime. Nil: none.
+	// The agent's spans may be below the runtime's: the agent's source has the runtime's as
+	// above, and the runtime's has the agent's as below. Nil: none.
 	above, below *source
 
 	waiting  waiting

@@ -80,15 +80,16 @@ func (s *source) decide(n *node, inferred *inference) placement {
 }
 
 // alone reports whether a span does not inherit its parent's cause. These are the runtime's
-// spans for calls of the shim, and those directly below its root: that one is life-long, and
+// spans for calls of the shim, and those directly below its root: the root is life-long, and
 // arrives last or never.
 func (s *source) alone(n *node) bool {
 	return s.above == nil && (n.IsCall() || s.QuietSpan(&n.Span) || !s.opts.Isolated && s.IsRoot(n.ParentID))
 }
 
 // early decides about a span whose cause may not be known yet: the runtime sends its span for a
-// call before the call is answered, and the agent one of a thread before the request in which
-// the thread began. It reports false if the cause is as well known as it will be.
+// call before the call is answered, and the agent sends a thread's span before that of the
+// request in which the thread began. It reports false if the cause is as well known as it
+// will be.
 func (s *source) early(n *node) (p placement, ok bool) {
 	switch {
 	case n.due:
@@ -118,7 +119,8 @@ func (s *source) follow(n *node, above sent) placement {
 	return placement{Cause: cause, parent: n.ParentID}
 }
 
-// detached places a span without the parent that it names, and links it to that.
+// detached places a span elsewhere than below the parent that it names, and links it
+// to that parent.
 func (s *source) detached(n *node) placement {
 	cause := s.cause(n)
 	named := s.visible(n.ParentID)

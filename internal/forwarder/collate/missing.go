@@ -59,8 +59,8 @@ func (s *source) add(n *node) {
 	s.send(n, p)
 }
 
-// isAbove settles what waits above a span, and reports whether that is the span itself: it
-// names one below it.
+// isAbove settles what waits above a span. It reports whether the span is above itself:
+// the parent that it names is below it.
 func (s *source) isAbove(n *node, inferred *inference) bool {
 	parent := trace.SpanID(n.ParentID)
 	if !parent.IsValid() || !s.opts.Isolated && s.alone(n) {
@@ -97,8 +97,8 @@ func (p placement) among(children calls.Cause) placement {
 // maxClues bounds the spans that are searched for ids.
 const maxClues = 64
 
-// infer returns the cause of a missing span: by the names and ids of the spans below it, else
-// it is the earlier one of its trace, else by time.
+// infer returns the cause of a missing span. It goes by the names and ids of the spans below
+// that one, else by the earlier cause of its trace, else by time.
 func (s *source) infer(i *inference) calls.Cause {
 	lost := i.clues
 	if lost == nil {

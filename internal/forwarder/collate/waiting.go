@@ -177,7 +177,7 @@ func (w *waiting) join(n, above *node) bool {
 	return true
 }
 
-// orphans removes a missing top and returns the first of its children, which are tops then.
+// orphans removes a missing top and returns the first of its children, which are then tops.
 func (w *waiting) orphans(top *node) (first *node) {
 	w.release(top)
 	w.drop(top)

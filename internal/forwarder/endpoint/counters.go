@@ -9,7 +9,8 @@ import (
 
 // Counters counts what has arrived. It is safe for concurrent use.
 type Counters struct {
-	// Bodies and Bytes count what was decoded, Spans what of it went to the Sink.
+	// Bodies and Bytes count what was decoded, Spans the spans in it that went to the
+	// Sink.
 	Bodies, Bytes, Spans atomic.Uint64
 	// Attributes counts what happened to attributes (Reduced, Cut and Dropped).
 	Attributes span.Counters

@@ -19,6 +19,7 @@ import (
 // concurrent use.
 type decoder struct {
 	opts    Options
+	reader  *reader
 	builder *span.Builder
 
 	// Scratch for the current span:
@@ -32,7 +33,12 @@ type decoder struct {
 // NewDecoder returns a decoder that uses opts.Span, opts.MaxSpans and opts.Counters.
 func NewDecoder(opts Options) *decoder {
 	opts = opts.withDefaults()
-	return &decoder{opts: opts, builder: span.NewBuilder(opts.Span, &opts.Counters.Attributes), lost: make(map[losses.Reason]int)}
+	return &decoder{opts: opts, reader: newReader(), builder: span.NewBuilder(opts.Span, &opts.Counters.Attributes), lost: make(map[losses.Reason]int)}
+}
+
+// SetSpan replaces opts.Span.
+func (d *decoder) SetSpan(o span.Options) {
+	d.builder = span.NewBuilder(o, &d.opts.Counters.Attributes)
 }
 
 // bodyError says that a body is malformed. It never quotes the body, which may hold
@@ -62,7 +68,8 @@ const maxService = 256
 // keeps no part of body. Unwanted spans, the exporter's own among them, are left out
 // and counted. The error is a *bodyError and costs the whole body.
 func (d *decoder) Decode(body []byte) (service string, spans []span.Span, err error) {
-	r := newReader(body)
+	r := d.reader
+	r.begin(body)
 	clear(d.lost)
 	d.exporter = 0
 	at := -1
@@ -158,6 +165,10 @@ func process(r *reader) string {
 			return string(name)
 		case id == 1 && is == thrift.STRING:
 			name = r.text()
+		case id == 2 && is == thrift.LIST:
+			for n := r.list(thrift.STRUCT); n > 0 && r.err == nil; n-- {
+				readTag(r) // skip would copy its texts
+			}
 		default:
 			r.skip(is)
 		}

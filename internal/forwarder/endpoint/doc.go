@@ -9,8 +9,8 @@
 //
 // Posts come from processes of this host, which are not trusted: nothing that they send
 // makes the package panic, allocate more than [Options] allow, or wait for them.
-// Attributes pass by keep-list, as the agent's do: the runtimes, too, print containers'
-// environments into them.
+// Attributes are kept by keep-list, as the agent's are: the runtimes also print
+// containers' environments into them.
 //
 // The package does not open ports, does not know sandboxes and sends nothing. Package
 // collect gives it a listener and passes the spans to package route, which finds the

@@ -7,8 +7,10 @@ import (
 	"net"
 	"net/http"
 	"net/netip"
+	"sync/atomic"
 
 	"github.com/shimtrace/shimtrace/internal/forwarder/post"
+	"github.com/shimtrace/shimtrace/internal/forwarder/span"
 	"github.com/shimtrace/shimtrace/internal/losses"
 )
 
@@ -18,7 +20,8 @@ type Endpoint struct {
 	sink    Sink
 	server  *http.Server
 	queue   *queue
-	decoded chan struct{} // closed when decode has returned
+	span    atomic.Pointer[span.Options] // for the decoder to switch to; nil: no change
+	decoded chan struct{}                // closed when decode has returned
 	reports post.Reports
 }
 
@@ -56,6 +59,9 @@ func (e *Endpoint) Serve(l net.Listener) error {
 	}
 	return nil
 }
+
+// SetSpan replaces Options.Span for requests that are decoded from now on.
+func (e *Endpoint) SetSpan(o span.Options) { e.span.Store(&o) }
 
 // Flush waits until the Sink has the spans of all requests answered before the call.
 // The error is ctx's.
@@ -100,6 +106,9 @@ func (e *Endpoint) decode() {
 	defer close(e.decoded)
 	d := NewDecoder(e.opts)
 	for p := range e.queue.posts {
+		if o := e.span.Swap(nil); o != nil {
+			d.SetSpan(*o)
+		}
 		e.deliver(d, p)
 		e.queue.done(p)
 	}

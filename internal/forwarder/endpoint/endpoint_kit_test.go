@@ -10,7 +10,6 @@ import (
 	"sync"
 	"sync/atomic"
 	"testing"
-	"time"
 
 	"github.com/shimtrace/shimtrace/internal/forwarder/span"
 	"github.com/shimtrace/shimtrace/internal/losses"
@@ -65,7 +64,7 @@ func serve(t *testing.T, sink Sink, opts Options) *served {
 	ended, counted := make(chan error, 1), &countedListener{Listener: l}
 	go func() { ended <- e.Serve(counted) }()
 	t.Cleanup(func() {
-		ctx, cancel := context.WithTimeout(context.Background(), 10*time.Second)
+		ctx, cancel := context.WithTimeout(context.Background(), testkit.Patience)
 		defer cancel()
 		if err := e.Close(ctx); err != nil {
 			t.Errorf("close: %v", err)
@@ -96,7 +95,7 @@ func (l *countedListener) Accept() (net.Conn, error) {
 
 func (s *served) flush(t *testing.T) {
 	t.Helper()
-	ctx, cancel := context.WithTimeout(t.Context(), 10*time.Second)
+	ctx, cancel := context.WithTimeout(t.Context(), testkit.Patience)
 	defer cancel()
 	if err := s.Flush(ctx); err != nil {
 		t.Fatal(err)
@@ -123,7 +122,7 @@ func client(t *testing.T, version int) *http.Client {
 		return c, err
 	}
 	t.Cleanup(func() { hangUp(); transport.CloseIdleConnections() })
-	return &http.Client{Transport: transport, Timeout: 30 * time.Second}
+	return &http.Client{Transport: transport, Timeout: testkit.Patience}
 }
 
 const (

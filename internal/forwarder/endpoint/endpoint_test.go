@@ -296,3 +296,27 @@ func TestOversizedWithoutLength(t *testing.T) {
 type endless struct{}
 
 func (endless) Read(p []byte) (int, error) { return len(p), nil }
+
+// TestSetSpan: what is kept changes while the endpoint serves.
+func TestSetSpan(t *testing.T) {
+	e := serve(t, new(sunk).sink, Options{Span: span.Options{Keep: []string{}}})
+	c := client(t, 2)
+	reduced := func() uint64 {
+		t.Helper()
+		before := e.counters.Attributes.Reduced.Load()
+		for _, body := range bodies(t, captureRust) {
+			if status, text := posted(t, c, e.url, typeRust, body); status/100 != 2 {
+				t.Fatal(status, text)
+			}
+		}
+		e.flush(t)
+		return e.counters.Attributes.Reduced.Load() - before
+	}
+	if reduced() == 0 {
+		t.Error("nothing is reduced")
+	}
+	e.SetSpan(span.Options{Keep: []string{"*"}})
+	if n := reduced(); n > 0 {
+		t.Errorf("%d attributes are reduced", n)
+	}
+}

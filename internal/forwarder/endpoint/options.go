@@ -45,12 +45,12 @@ type Options struct {
 	ReadTimeout time.Duration
 
 	// Report is told of the first case of each loss reason; Counters has the rest. nil:
-	// nobody asks.
+	// nobody is told.
 	Report func(losses.Reason, error)
-	// Counters counts what happens. nil: nobody asks.
+	// Counters counts what happens. Default: a new one.
 	Counters *Counters
 	// Pending counts the posts that have been answered and are not with the Sink yet.
-	// nil: nobody asks.
+	// Default: a new counter.
 	Pending *atomic.Int64
 }
 

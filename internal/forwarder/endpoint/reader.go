@@ -11,7 +11,7 @@ import (
 )
 
 // reader reads a body field by field. The types that Thrift generates from
-// jaeger.thrift would cost several times the body's memory and copy each value, also
+// jaeger.thrift would cost several times the body's memory and copy each value, even
 // unwanted ones. The first failure stays: after it everything reads as zero and as the
 // end, so that callers check once, at the end.
 //
@@ -21,19 +21,23 @@ import (
 // CVE-2026-83663). This version checks a claimed length against the rest of the body.
 type reader struct {
 	left  *bytes.Buffer
+	limit *thrift.TConfiguration
 	proto *thrift.TBinaryProtocol
 	size  int
 	err   error
 	at    int // the byte at which err occurred
 }
 
-func newReader(body []byte) *reader {
-	left := bytes.NewBuffer(body)
-	return &reader{
-		left:  left,
-		proto: thrift.NewTBinaryProtocolConf(&thrift.TMemoryBuffer{Buffer: left}, &thrift.TConfiguration{MaxMessageSize: int32(max(len(body), 1))}),
-		size:  len(body),
-	}
+func newReader() *reader {
+	left, limit := new(bytes.Buffer), new(thrift.TConfiguration)
+	return &reader{left: left, limit: limit, proto: thrift.NewTBinaryProtocolConf(&thrift.TMemoryBuffer{Buffer: left}, limit)}
+}
+
+// begin begins a body.
+func (r *reader) begin(body []byte) {
+	*r.left = *bytes.NewBuffer(body)
+	r.limit.MaxMessageSize = int32(max(len(body), 1))
+	r.size, r.err, r.at = len(body), nil, 0
 }
 
 // ctx is for the library only: nothing here waits.
@@ -62,7 +66,10 @@ func (r *reader) field() (id int16, is thrift.TType, more bool) {
 
 // skip skips a field's value; the library bounds the depth.
 func (r *reader) skip(is thrift.TType) {
-	if r.err == nil {
+	switch {
+	case is == thrift.STRING:
+		r.text() // the library copies it
+	case r.err == nil:
 		r.fail(r.proto.Skip(ctx, is))
 	}
 }

@@ -1,12 +1,8 @@
 package endpoint
 
 import (
-	"archive/tar"
-	"compress/gzip"
 	"encoding/binary"
-	"io"
 	"math"
-	"os"
 	"path/filepath"
 	"testing"
 
@@ -14,6 +10,7 @@ import (
 	"google.golang.org/protobuf/proto"
 
 	"github.com/shimtrace/shimtrace/internal/forwarder/span"
+	"github.com/shimtrace/shimtrace/internal/testkit"
 )
 
 const (
@@ -25,35 +22,9 @@ const (
 const secret = "hunter2"
 
 // bodies returns a capture's bodies, in order.
-func bodies(tb testing.TB, name string) (all [][]byte) {
+func bodies(tb testing.TB, name string) [][]byte {
 	tb.Helper()
-	f, err := os.Open(filepath.Join("testdata", name+".tar.gz"))
-	if err != nil {
-		tb.Fatal(err)
-	}
-	defer f.Close()
-	z, err := gzip.NewReader(f)
-	if err != nil {
-		tb.Fatal(err)
-	}
-	t := tar.NewReader(z)
-	for {
-		h, err := t.Next()
-		if err == io.EOF {
-			return all
-		}
-		if err != nil {
-			tb.Fatal(err)
-		}
-		if h.Typeflag != tar.TypeReg {
-			continue
-		}
-		body, err := io.ReadAll(t)
-		if err != nil {
-			tb.Fatal(err)
-		}
-		all = append(all, body)
-	}
+	return testkit.Untar(tb, filepath.Join("testdata", name+".tar.gz"))
 }
 
 // wireStruct is a struct of Thrift's binary protocol as it is on the wire, by its fields'

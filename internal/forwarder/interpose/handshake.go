@@ -82,7 +82,7 @@ func (c *connection) decide(v verdict) verdict {
 	return c.verdict
 }
 
-// settle is decide for who has the lock.
+// settle is decide for a caller that holds the lock.
 func (c *connection) settle(v verdict) {
 	if c.verdict == open && v != open {
 		c.verdict = v

@@ -54,13 +54,13 @@ type Options struct {
 
 // Interposer takes the place of the socket of one sandbox's VMM.
 type Interposer struct {
-	opts   Options
-	places []*place
-	taken  time.Duration // the pause between looks while a place is taken
-	look   chan struct{} // signals that something may have changed
-	room   chan struct{} // has an element for each connection
-	seats  sync.WaitGroup
-	conns  *connections
+	opts  Options
+	paths []*socketPath
+	taken time.Duration // the pause between looks while a place is taken
+	look  chan struct{} // signals that something may have changed
+	room  chan struct{} // has an element for each connection
+	seats sync.WaitGroup
+	conns *connections
 
 	relayed, passed, attempts atomic.Uint64
 }
@@ -110,14 +110,14 @@ func New(sandbox string, o Options) (*Interposer, error) {
 		if err != nil {
 			return nil, err
 		}
-		i.places = append(i.places, &place{Interposer: i, path: path, spot: listen.NewSpot(path), report: loglimit.Reporter{To: o.Warn}})
+		i.paths = append(i.paths, &socketPath{Interposer: i, path: path, spot: listen.NewSpot(path), report: loglimit.Reporter{To: o.Warn}})
 	}
 	return i, nil
 }
 
 // Serve takes the place of the VMM's socket as soon as it exists, and again when the
 // VMM makes another, until ctx is done. Then it gives the VMM's socket its name back at
-// once, if the VMM lives; clients that have connected to us by then are served. Serve
+// once, if the VMM lives; clients that have connected by then are served. Serve
 // returns a tenth of a second later and leaves open connections to Close.
 func (i *Interposer) Serve(ctx context.Context) {
 	for _, s := range i.opts.Seats {
@@ -129,7 +129,7 @@ func (i *Interposer) Serve(ctx context.Context) {
 	}
 	defer i.seats.Wait()
 	defer func() {
-		for _, p := range i.places {
+		for _, p := range i.paths {
 			i.guard(p.path, func() bool { p.leave(); return true })
 		}
 	}()
@@ -161,8 +161,8 @@ func (i *Interposer) Serve(ctx context.Context) {
 }
 
 const (
-	// least is the shortest pause between looks for the VMM's socket. The runtime
-	// connects as soon as the socket exists, in vain until the VM has booted.
+	// least is the shortest pause between looks for the VMM's socket. The runtime tries
+	// to connect as soon as the socket exists, and fails until the VM has booted.
 	least = time.Millisecond
 	// again is how long a VMM is expected when nobody says for how long.
 	again = 2 * time.Minute
@@ -171,7 +171,7 @@ const (
 // tend takes every place that can be taken. It returns how many of the directories
 // exist, and whether a place is taken: a sandbox has one VMM.
 func (i *Interposer) tend() (there int, taken bool) {
-	for _, p := range i.places {
+	for _, p := range i.paths {
 		if i.guard(p.path, p.tend) {
 			taken = true
 		}

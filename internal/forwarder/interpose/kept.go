@@ -27,7 +27,7 @@ func (s *seat) kept() Seat {
 // resume takes over a place that another process has taken. It reports whether the
 // place is the sandbox's.
 func (i *Interposer) resume(was Seat) bool {
-	for _, p := range i.places {
+	for _, p := range i.paths {
 		for path := range listen.Candidates(p.path) {
 			if path != was.Path || p.seat != nil {
 				continue

@@ -20,17 +20,18 @@ import (
 	"github.com/shimtrace/shimtrace/internal/forwarder/listen"
 	"github.com/shimtrace/shimtrace/internal/forwarder/vmmdir"
 	"github.com/shimtrace/shimtrace/internal/forwarder/vmtest"
+	"github.com/shimtrace/shimtrace/internal/testkit"
 )
 
 func TestMain(m *testing.M) {
 	vmtest.Main(m, map[string]func(args []string) error{"relay": relayRole, "vmm": vmmRole})
 }
 
-const patience = vmtest.Patience
+const patience = testkit.Patience
 
 var (
 	start      = vmtest.Start
-	eventually = vmtest.Eventually
+	eventually = testkit.Until
 	needRoot   = vmtest.NeedRoot
 )
 

@@ -41,9 +41,10 @@ const prefix = ".shimtrace-"
 // newName returns the name of our socket before it takes the place of name.
 func newName(name string) string { return prefix + "new-" + name }
 
-// hiddenName returns the name of the VMM's socket while ours has its name, and of ours
-// just before. It contains our socket's inode number, which tells the two apart after
-// the process that knew has died.
+// hiddenName returns the name that the VMM's socket has while ours has its name. Ours
+// has the hidden name just before the two are exchanged. The name contains our
+// socket's inode number, which tells the two sockets apart after the process that
+// knew has died.
 func hiddenName(name string, own vmmdir.ID) string {
 	return prefix + name + "-" + strconv.FormatUint(own.Ino, 10)
 }

@@ -15,6 +15,7 @@ import (
 	"github.com/shimtrace/shimtrace/internal/forwarder/vmmdir"
 	"github.com/shimtrace/shimtrace/internal/host"
 	"github.com/shimtrace/shimtrace/internal/loglimit"
+	"github.com/shimtrace/shimtrace/internal/sleep"
 )
 
 // seat is our socket in the place of the VMM's.
@@ -51,13 +52,19 @@ func (s *seat) accept(i *Interposer, report *loglimit.Reporter) {
 			s.hold.Close()
 		})
 	}()
+	accept := host.Lingering(s.UnixListener)
 	_ = host.AcceptAll(context.Background(), func() (*net.UnixConn, error) {
+		// Where there is room, who waits is accepted although the seat is over.
 		select {
 		case i.room <- struct{}{}:
-		case <-s.over:
-			return nil, net.ErrClosed
+		default:
+			select {
+			case i.room <- struct{}{}:
+			case <-s.over:
+				return nil, net.ErrClosed
+			}
 		}
-		client, err := s.AcceptUnix()
+		client, err := accept()
 		if err != nil {
 			<-i.room
 		}
@@ -105,10 +112,8 @@ func (s *seat) dial(ctx context.Context) (*net.UnixConn, error) {
 			}
 			return nil, err
 		}
-		select {
-		case <-ctx.Done():
+		if !sleep.For(ctx, dialPause) {
 			return nil, ctx.Err()
-		case <-time.After(dialPause):
 		}
 	}
 }

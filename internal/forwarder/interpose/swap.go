@@ -110,7 +110,7 @@ func exchange(a, b string) error {
 	return unix.Renameat2(unix.AT_FDCWD, a, unix.AT_FDCWD, b, unix.RENAME_EXCHANGE)
 }
 
-// verify undoes the exchange if it hit another socket than the one we copied.
+// verify undoes the exchange if it hit another socket than the copied one.
 func (s *seat) verify(like unix.Stat_t) error {
 	if id, st, err := vmmdir.Identify(s.hidden); err == nil && id == s.vmm && st.Mode == like.Mode && st.Uid == like.Uid && st.Gid == like.Gid {
 		return nil

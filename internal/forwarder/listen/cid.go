@@ -40,8 +40,8 @@ type CIDSource struct {
 //
 //   - guest-cid=<n> in the command line of a QEMU that descends from the shim,
 //     where it is from QEMU's start;
-//   - the same of a QEMU of root, begun after the shim, that names the sandbox: older
-//     Go runtimes let QEMU become a daemon, whose parent is init;
+//   - the same of a QEMU that runs as root, began after the shim and names the sandbox:
+//     older Go runtimes let QEMU become a daemon, whose parent is init;
 //   - "AgentState":{"URL":"vsock://<n>:1024"} in persist.json of the Go runtime,
 //     written when the sandbox has been created.
 //

@@ -42,11 +42,11 @@ type HybridOptions struct {
 // connect. It need not know which VMM the sandbox has: a socket that nobody connects to
 // does no harm.
 type Hybrid struct {
-	sandbox string
-	opts    HybridOptions
-	handle  Handler
-	places  []*place
-	accepts sync.WaitGroup
+	sandbox   string
+	opts      HybridOptions
+	handle    Handler
+	listeners []*pathListener
+	accepts   sync.WaitGroup
 }
 
 // NewHybrid returns a listener for a sandbox's agent; Serve runs it. It fails for a
@@ -73,7 +73,7 @@ func NewHybrid(sandbox string, opts HybridOptions, handle Handler) (*Hybrid, err
 		if err != nil {
 			return nil, err
 		}
-		h.places = append(h.places, &place{hybrid: h, spot: NewSpot(path), report: loglimit.Reporter{To: opts.Warn}})
+		h.listeners = append(h.listeners, &pathListener{hybrid: h, spot: NewSpot(path), report: loglimit.Reporter{To: opts.Warn}})
 	}
 	return h, nil
 }
@@ -90,7 +90,7 @@ func (h *Hybrid) Serve(ctx context.Context) {
 	}
 	defer h.accepts.Wait()
 	defer func() {
-		for _, p := range h.places {
+		for _, p := range h.listeners {
 			p.leave()
 		}
 	}()
@@ -98,7 +98,7 @@ func (h *Hybrid) Serve(ctx context.Context) {
 	defer timer.Stop()
 	for {
 		wait, news := h.opts.Pace.Next(least)
-		for _, p := range h.places {
+		for _, p := range h.listeners {
 			p.tend()
 		}
 		timer.Reset(wait)
@@ -111,8 +111,8 @@ func (h *Hybrid) Serve(ctx context.Context) {
 	}
 }
 
-// place is one path to listen at.
-type place struct {
+// pathListener listens at one path.
+type pathListener struct {
 	hybrid *Hybrid
 	spot   *Spot
 	report loglimit.Reporter
@@ -130,14 +130,14 @@ const (
 	// removalTime is how long it may take to remove a directory in which the socket has
 	// vanished already.
 	removalTime = 2 * time.Second
-	// linger is how long a socket still accepts that has lost its name, for who waits
-	// there already.
+	// linger is how long a socket that has lost its name still accepts, for clients that
+	// wait there already.
 	linger = 100 * time.Millisecond
 )
 
 // tend starts listening if the directory is there, and listens again if the socket has
 // vanished.
-func (p *place) tend() {
+func (p *pathListener) tend() {
 	if p.socket != nil {
 		if p.socket.present() {
 			return
@@ -163,9 +163,9 @@ func (p *place) tend() {
 	p.listen(s)
 }
 
-// isBeingRemoved reports whether that may be happening to the directory of path, which
-// something new in it would hinder.
-func (p *place) isBeingRemoved(path string) bool {
+// isBeingRemoved reports whether somebody may be removing the directory of path, which
+// a new file in it would hinder.
+func (p *pathListener) isBeingRemoved(path string) bool {
 	if time.Since(p.since) >= removalTime {
 		return false
 	}
@@ -173,14 +173,14 @@ func (p *place) isBeingRemoved(path string) bool {
 	return err != nil || id == p.emptied
 }
 
-// listen has connections accepted.
-func (p *place) listen(s *socketFile) {
+// listen starts to accept connections.
+func (p *pathListener) listen(s *socketFile) {
 	p.socket = s
 	p.hybrid.accepts.Go(func() { p.hybrid.accept(s) })
 }
 
-// leave removes the socket, and accepts who has come meanwhile.
-func (p *place) leave() {
+// leave removes the socket; clients that have connected meanwhile are accepted.
+func (p *pathListener) leave() {
 	if p.socket != nil {
 		p.socket.remove()
 		_ = p.socket.SetDeadline(time.Now().Add(linger))
@@ -188,14 +188,14 @@ func (p *place) leave() {
 	}
 }
 
-// accept takes connections until the place is left.
+// accept takes connections until the path is left.
 func (h *Hybrid) accept(s *socketFile) {
 	defer func() {
 		s.Close()
 		h.opts.Left(s.kept())
 	}()
 	report := loglimit.Reporter{To: h.opts.Warn}
-	_ = host.AcceptAll(context.Background(), s.AcceptUnix, func(conn *net.UnixConn) {
+	_ = host.AcceptAll(context.Background(), host.Lingering(s.UnixListener), func(conn *net.UnixConn) {
 		if err := host.CheckPeer(conn, s.users...); err != nil {
 			report.Tell(&net.OpError{Op: "accept", Net: "unix", Addr: &net.UnixAddr{Name: s.path, Net: "unix"}, Err: err})
 			conn.Close()

@@ -10,6 +10,7 @@ import (
 	"time"
 
 	"github.com/shimtrace/shimtrace/internal/forwarder/vmtest"
+	"github.com/shimtrace/shimtrace/internal/testkit"
 )
 
 func TestMain(m *testing.M) {
@@ -22,11 +23,11 @@ func TestMain(m *testing.M) {
 	})
 }
 
-const patience = vmtest.Patience
+const patience = testkit.Patience
 
 var (
 	start      = vmtest.Start
-	eventually = vmtest.Eventually
+	eventually = testkit.Until
 	needRoot   = vmtest.NeedRoot
 )
 

@@ -26,8 +26,8 @@ type Pattern struct {
 func DefaultPatterns() []Pattern {
 	return []Pattern{
 		{VMM: "clh", Path: "/run/vc/vm/{sandbox}/clh.sock"},
-		// The directory has the name of the VMM's program. Of the id it uses as many
-		// bytes as a UUID has (virtcontainers/fc.go, truncateID).
+		// The directory has the name of the VMM's program. The runtime uses as many bytes of
+		// the id as a UUID has digits (virtcontainers/fc.go, truncateID).
 		{VMM: "firecracker", Path: "/run/vc/firecracker/{sandbox}/root/kata.hvsock", MaxID: 32},
 		{VMM: "dragonball", Path: "/run/kata/{sandbox}/root/kata.hvsock"},
 		{VMM: "clh runtime-rs", Path: "/run/kata/{sandbox}/ch-vm.sock"},

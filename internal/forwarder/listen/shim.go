@@ -22,7 +22,8 @@ type Shim struct {
 	pause time.Duration
 }
 
-// Find looks at all processes of the host, so the pause grows with each call in vain.
+// Find looks at all processes of the host, so the pause grows with each call that
+// finds nothing.
 const (
 	firstFind = 50 * time.Millisecond
 	lastFind  = 10 * time.Second

@@ -9,13 +9,15 @@ import (
 	"github.com/shimtrace/shimtrace/internal/forwarder/vmmdir"
 )
 
-// Spot is a path returned by Pattern.Socket that is looked up repeatedly.
+// Spot is a path that Pattern.Socket or Pattern.listenPath returned, to be looked up
+// repeatedly.
 type Spot struct {
 	path   string
 	found  string // path with {user} replaced
 	looked time.Time
 }
 
+// NewSpot returns a Spot for such a path.
 func NewSpot(path string) *Spot { return &Spot{path: path} }
 
 // userPause is the pause between two looks for a user's directory. It costs more than a
@@ -38,7 +40,8 @@ func (s *Spot) Find(owns func(uid uint32) bool) (path string, there bool) {
 	return s.found, there
 }
 
-// is reports whether the path is what the spot's may stand for, there or not.
+// is reports whether path is one that the spot's path may stand for, whether it
+// exists or not.
 func (s *Spot) is(path string) bool {
 	before, after, ok := strings.Cut(s.path, userPlaceholder)
 	if !ok {

@@ -12,6 +12,7 @@ import (
 
 	"github.com/shimtrace/shimtrace/internal/host"
 	"github.com/shimtrace/shimtrace/internal/loglimit"
+	"github.com/shimtrace/shimtrace/internal/sleep"
 )
 
 // listenPause is the pause between attempts while another program has the port.
@@ -56,10 +57,8 @@ func acceptOver(ctx context.Context, t transport, warn func(error), handle Handl
 			err = fmt.Errorf("%w: until another program lets go of the port, no spans come from QEMU's VMs", err)
 		}
 		report.Tell(err)
-		select {
-		case <-ctx.Done():
+		if !sleep.For(ctx, listenPause) {
 			return
-		case <-time.After(listenPause):
 		}
 		l, err = t.listen()
 	}

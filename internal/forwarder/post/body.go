@@ -22,6 +22,17 @@ type Reader struct {
 // Body reads and inflates a request's body. Its capacity is reserved in the Room, and
 // the caller releases it.
 func (r Reader) Body(req *http.Request) ([]byte, *Refusal) {
+	body, refused := r.body(req)
+	if refused != nil && refused.Reason == losses.OversizedPost && req.Header.Get("Expect") == "" {
+		// Read on, twice as far as a body may be long: a client whose connection is closed
+		// while it sends may not see the answer, and would send the same again. One that waits
+		// to be told to send does see it.
+		_, _ = io.CopyN(io.Discard, req.Body, 2*int64(r.Max))
+	}
+	return body, refused
+}
+
+func (r Reader) body(req *http.Request) ([]byte, *Refusal) {
 	if req.ContentLength > int64(r.Max) {
 		return nil, r.oversized()
 	}

@@ -6,8 +6,8 @@ import (
 	"sync/atomic"
 )
 
-// Limited returns a listener that has at most so many connections open. More are closed
-// at once, and counted in turned.
+// Limited returns a listener that has at most the given number of connections open.
+// Further ones are closed at once, and counted in turned.
 func Limited(l net.Listener, connections int, turned *atomic.Uint64) net.Listener {
 	return &limited{Listener: l, max: int64(connections), turned: turned}
 }

@@ -8,7 +8,7 @@ import (
 
 // Reports passes on the first case of each loss reason. It is safe for concurrent use.
 type Reports struct {
-	To   func(losses.Reason, error) // nil: nobody asks
+	To   func(losses.Reason, error) // nil: nobody is told
 	seen sync.Map                   // reasons
 }
 

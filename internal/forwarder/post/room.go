@@ -5,7 +5,7 @@ import "sync/atomic"
 // Room is memory for the bodies of all posts together, in bytes.
 type Room struct{ free atomic.Int64 }
 
-// NewRoom returns a Room of so many bytes.
+// NewRoom returns a Room of that many bytes.
 func NewRoom(bytes int) *Room {
 	r := new(Room)
 	r.free.Store(int64(bytes))

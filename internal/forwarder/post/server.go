@@ -10,8 +10,8 @@ import (
 const (
 	// answerTimeout bounds the writing of an answer, which has next to no body.
 	answerTimeout = 5 * time.Second
-	// idleTimeout is longer than the clients that we know keep an idle connection (90
-	// s): a span posted while we close it would be lost.
+	// idleTimeout is longer than known clients keep an idle connection (90
+	// s): a span posted while it is closed would be lost.
 	idleTimeout = 3 * time.Minute
 )
 
@@ -39,8 +39,8 @@ func NewServer(h http.Handler, readTimeout time.Duration) *http.Server {
 	}
 }
 
-// Is reports whether a request posts to the path, and answers any other: what says what
-// shimtrace does there.
+// Is reports whether a request posts to the path. It answers any other request itself;
+// what says what shimtrace does at the path, and completes the answer's sentence.
 func Is(w http.ResponseWriter, req *http.Request, path, what string) bool {
 	switch {
 	case req.URL.Path != path:

@@ -80,7 +80,7 @@ func percent(text string) string {
 }
 
 // grpcCode returns gRPC's code for a refusal. Exporters repeat a call that ends with
-// Unavailable, and none that ends with another one of these.
+// Unavailable, and no call that ends with another of these codes.
 func grpcCode(r *post.Refusal) codes.Code {
 	switch r.Status {
 	case http.StatusServiceUnavailable, http.StatusTooManyRequests:

@@ -76,7 +76,8 @@ func (r *Receiver) maxBody(is format) int {
 	return r.opts.MaxBody
 }
 
-// response returns the answer to a post of which so many spans are lost.
+// response returns the answer to a post that was taken, with the number of its spans
+// that were rejected.
 func response(rejected int) *collectorpb.ExportTraceServiceResponse {
 	if rejected == 0 {
 		return new(collectorpb.ExportTraceServiceResponse)

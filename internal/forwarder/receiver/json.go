@@ -53,10 +53,10 @@ func (r *Receiver) fromJSON(body []byte) ([]byte, *post.Refusal) {
 	return message, nil
 }
 
-// mendIDs undoes that ids were read as base64, which protobuf's JSON has for bytes. In
-// OTLP's JSON they are hexadecimal. Since these digits are digits of base64 as well,
-// and the ids' lengths are multiples of 4, nothing of them is lost. What was not
-// hexadecimal becomes an invalid id.
+// mendIDs repairs ids that were read as base64, the form that protobuf's JSON has for
+// bytes. In OTLP's JSON they are hexadecimal. Since these digits are digits of base64
+// as well, and the ids' lengths are multiples of 4, nothing of them is lost. What was
+// not hexadecimal becomes an invalid id.
 func mendIDs(ids ...*[]byte) {
 	for _, id := range ids {
 		if len(*id) == 0 {

@@ -125,7 +125,7 @@ func serve(t testing.TB, r *Receiver, l net.Listener) {
 		if err := <-done; err != nil {
 			t.Error(err)
 		}
-		for end := time.Now().Add(10 * time.Second); r.room.Free() != r.opts.RoomBytes; time.Sleep(time.Millisecond) {
+		for end := time.Now().Add(testkit.Patience); r.room.Free() != r.opts.RoomBytes; time.Sleep(time.Millisecond) {
 			if time.Now().After(end) {
 				t.Fatalf("%d of %d bytes are free", r.room.Free(), r.opts.RoomBytes)
 			}

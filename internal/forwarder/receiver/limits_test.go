@@ -13,6 +13,7 @@ import (
 	tracepb "go.opentelemetry.io/proto/otlp/trace/v1"
 	"google.golang.org/grpc/codes"
 	"google.golang.org/grpc/status"
+	"google.golang.org/protobuf/proto"
 
 	"github.com/shimtrace/shimtrace/internal/losses"
 )
@@ -46,23 +47,34 @@ func TestSinkIsSlow(t *testing.T) {
 func TestPace(t *testing.T) {
 	c := &Counters{Losses: new(losses.Tally)}
 	var sink taken
-	_, at := serving(t, sink.take, Options{BytesPerSecond: 256 << 10, MaxBody: 256 << 10, Counters: c})
+	const rate = 256 << 10
+	began := time.Now()
+	_, at := serving(t, sink.take, Options{BytesPerSecond: rate, MaxBody: rate, Counters: c})
 	flooder, other := collectorpb.NewTraceServiceClient(dial(t, at)), collectorpb.NewTraceServiceClient(dial(t, at))
 	request := &collectorpb.ExportTraceServiceRequest{ResourceSpans: []*tracepb.ResourceSpans{spansOf("a", some(300)...)}}
-	var last error
-	for range 20 {
-		_, last = flooder.Export(t.Context(), request)
+	refused, size := 0, proto.Size(request)
+	for refused < 15 {
+		_, err := flooder.Export(t.Context(), request)
+		if err == nil {
+			// One connection has a quarter of all; the last post may be charged beyond that.
+			share := rate / connectionPart * (burstTime + int(time.Since(began)/time.Second) + 1)
+			if n := len(sink.posts); n > share/size+1 {
+				t.Fatalf("%d posts of %d bytes were taken of the flood, which may have %d bytes", n, size, share)
+			}
+			continue
+		}
+		if status.Code(err) != codes.Unavailable || !strings.Contains(status.Convert(err).Message(), "bytes_per_second") {
+			t.Fatal(err)
+		}
+		refused++
 	}
-	if status.Code(last) != codes.Unavailable || !strings.Contains(status.Convert(last).Message(), "bytes_per_second") {
-		t.Fatal(last)
-	}
-	if n := len(sink.posts); n < 1 || n > 5 {
-		t.Errorf("%d posts were taken of the flood", n)
+	if len(sink.posts) == 0 {
+		t.Error("nothing was taken of the flood")
 	}
 	if _, err := other.Export(t.Context(), request); err != nil {
 		t.Error("another program is held back:", err)
 	}
-	if n := len(c.Losses.Counts()); n != 0 || c.Postponed.Load() < 15 {
+	if n := len(c.Losses.Counts()); n != 0 || c.Postponed.Load() != 15 {
 		t.Error(c.Losses.Counts(), c.Postponed.Load())
 	}
 }
@@ -83,12 +95,16 @@ func TestManyFloods(t *testing.T) {
 	}
 }
 
+// readTimeout is long enough for a post of a test on a busy machine, whose headers get a quarter
+// of it, and short enough to wait for.
+const readTimeout = 4 * time.Second
+
 // TestSlowClients: posts that do not arrive keep nobody from being served, and are
 // answered in the end.
 func TestSlowClients(t *testing.T) {
 	c := &Counters{Losses: new(losses.Tally)}
 	var sink taken
-	_, at := serving(t, sink.take, Options{ReadTimeout: 400 * time.Millisecond, MaxConnections: 20, Counters: c})
+	_, at := serving(t, sink.take, Options{ReadTimeout: readTimeout, MaxConnections: 20, Counters: c})
 	var open []net.Conn
 	for i := range 18 {
 		conn, err := net.Dial("tcp", at)

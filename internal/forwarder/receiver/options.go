@@ -16,9 +16,9 @@ type Options struct {
 	// package defaults.
 	MaxBody int
 	// BytesPerSecond bounds what all posts together may have in the long run, in bytes
-	// after inflating; a single connection may have a quarter of that. At once, they
-	// may have two seconds' worth, and at least a post's. Further posts are refused
-	// with 429, which makes exporters send them later. Default: package defaults.
+	// after inflating; a single connection may have a quarter of that. At once, they may
+	// have two seconds' worth, and at least MaxBody. Further posts are refused with 429,
+	// which makes exporters send them later. Default: package defaults.
 	BytesPerSecond int
 	// RoomBytes bounds all posts that are being read or wait to be taken. Those that do
 	// not fit are refused with 503, and sent later. Default 32 MiB, and at least
@@ -31,9 +31,9 @@ type Options struct {
 	// TakeTimeout bounds the wait for the Sink. Default 1 s.
 	TakeTimeout time.Duration
 
-	// Report is told of the first case of each loss reason; nil: nobody asks.
+	// Report is told of the first case of each loss reason; nil: nobody is told.
 	Report func(losses.Reason, error)
-	// Counters counts what happens. nil: nobody asks.
+	// Counters counts what happens. Default: a new one.
 	Counters *Counters
 }
 

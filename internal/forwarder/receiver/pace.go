@@ -12,7 +12,7 @@ import (
 
 // pace bounds the bytes that arrive in the long run, and so the processor time that
 // they take and the disk that they are written to. A post is read while anything is
-// left, and charged afterwards: how long it is, its program need not say.
+// left, and charged afterwards, since its program need not say how long it is.
 type pace struct {
 	limiter *rate.Limiter
 	whole   *pace // nil for the whole itself
@@ -23,8 +23,8 @@ const (
 	burstTime = 2
 	// connectionPart is the part of the whole that one connection may have.
 	connectionPart = 4
-	// leastCharge is what a post is charged at least, in bytes: reading any takes as
-	// long as checking so many.
+	// leastCharge is the least that a post is charged, in bytes: reading any post takes
+	// as long as checking this many.
 	leastCharge = 4 << 10
 	// jsonCharge is how many times as long a byte of JSON takes.
 	jsonCharge = 8

@@ -1,6 +1,7 @@
 package receiver
 
 import (
+	"cmp"
 	"errors"
 	"fmt"
 
@@ -15,6 +16,7 @@ import (
 	"github.com/shimtrace/shimtrace/internal/losses"
 	"github.com/shimtrace/shimtrace/internal/names"
 	"github.com/shimtrace/shimtrace/internal/otlpwire"
+	"github.com/shimtrace/shimtrace/internal/protofields"
 )
 
 // The shapes of OTLP's messages, without those that parse reads itself.
@@ -24,6 +26,10 @@ var resourceSpansShape, scopeSpansShape, spanShape = func() (resourceSpans, scop
 	_, _ = of((*resourcepb.Resource)(nil)), of((*commonpb.KeyValue)(nil))
 	return of((*tracepb.ResourceSpans)(nil)), of((*tracepb.ScopeSpans)(nil)), of((*tracepb.Span)(nil))
 }()
+
+// dataShape is the shape of the whole request: parse itself reads the only field
+// that is known.
+var dataShape = new(shape)
 
 // parsed is what a body contains.
 type parsed struct {
@@ -54,19 +60,19 @@ var errDense = errors.New("it has more parts than any program's spans")
 // body. The error does not quote it.
 func parse(body []byte) (*parsed, error) {
 	p := &parsed{body: body}
-	for rest := body; len(rest) > 0; {
-		at := rest
-		number, v, after, err := next(rest)
-		if err == nil && number == otlpwire.DataResourceSpans {
-			err = p.resourceSpans(v, at[:len(at)-len(after)])
+	f, err := protofields.Of(body), error(nil)
+	for err == nil && f.Next() {
+		if f.Is(otlpwire.DataResourceSpans) {
+			err = p.resourceSpans(f.Bytes, f.Whole())
+		} else {
+			err = dataShape.field(&f).check(f.Bytes, 0, &p.messages)
 		}
 		if err == nil && p.messages > spareMessages+len(body)/messageBytes {
 			err = errDense
 		}
-		if err != nil {
-			return nil, fmt.Errorf("malformed at byte %d or behind it: %w", p.offset(at), err)
-		}
-		rest = after
+	}
+	if err = cmp.Or(err, f.Err()); err != nil {
+		return nil, fmt.Errorf("malformed at byte %d or behind it: %w", f.Start, err)
 	}
 	return p, nil
 }
@@ -78,22 +84,23 @@ func (p *parsed) offset(view []byte) int { return cap(p.body) - cap(view) }
 func (p *parsed) resourceSpans(b, whole []byte) error {
 	p.messages++
 	spans, bad, service := p.spans, len(p.bad), ""
-	for len(b) > 0 {
-		number, v, after, err := next(b)
-		switch {
-		case err != nil:
-			return err
-		case number == otlpwire.ResourceSpansScopes:
-			err = p.scopeSpans(v)
-		default:
-			if err = resourceSpansShape.field(number).check(v, 0, &p.messages); err == nil && number == otlpwire.ResourceSpansResource {
-				service = serviceOf(v)
+	f := protofields.Of(b)
+	for f.Next() {
+		if f.Is(otlpwire.ResourceSpansScopes) {
+			if err := p.scopeSpans(f.Bytes); err != nil {
+				return err
 			}
+			continue
 		}
-		if err != nil {
+		if err := resourceSpansShape.field(&f).check(f.Bytes, 0, &p.messages); err != nil {
 			return err
 		}
-		b = after
+		if f.Is(otlpwire.ResourceSpansResource) {
+			service = serviceOf(f.Bytes)
+		}
+	}
+	if err := f.Err(); err != nil {
+		return err
 	}
 	switch n := p.spans - spans; {
 	case n == 0:
@@ -105,7 +112,8 @@ func (p *parsed) resourceSpans(b, whole []byte) error {
 	return nil
 }
 
-// add adds a view, to the last one if that ends there and is of the same service.
+// add adds a batch that is a view. It extends the last batch if that one ends where
+// the view begins and has the same service.
 func (p *parsed) add(b Batch) {
 	begin := p.offset(b.Data)
 	if last := len(p.batches) - 1; last >= 0 && p.end == begin && p.batches[last].Service == b.Service {
@@ -119,29 +127,22 @@ func (p *parsed) add(b Batch) {
 
 func (p *parsed) scopeSpans(b []byte) error {
 	p.messages++
-	for len(b) > 0 {
-		at := b
-		number, v, after, err := next(b)
-		switch {
-		case err != nil:
-			return err
-		case number != otlpwire.ScopeSpansSpans:
-			if err := scopeSpansShape.field(number).check(v, 0, &p.messages); err != nil {
+	f := protofields.Of(b)
+	for f.Next() {
+		if !f.Is(otlpwire.ScopeSpansSpans) {
+			if err := scopeSpansShape.field(&f).check(f.Bytes, 0, &p.messages); err != nil {
 				return err
 			}
-		default:
-			if reason := p.span(v); reason != 0 {
-				p.lose(reason, at)
-			} else {
-				p.spans++
-			}
+		} else if reason := p.span(f.Bytes); reason != 0 {
+			p.lose(reason, f.Whole())
+		} else {
+			p.spans++
 		}
-		b = after
 	}
-	return nil
+	return f.Err()
 }
 
-// lose notes an invalid span, whose field in the body begins at.
+// lose notes an invalid span; at is the span's field, a view into the body.
 func (p *parsed) lose(reason losses.Reason, at []byte) {
 	if p.bad == nil {
 		p.bad, p.lost = make(map[int]bool), make(map[losses.Reason]int)
@@ -154,22 +155,21 @@ func (p *parsed) lose(reason losses.Reason, at []byte) {
 func (p *parsed) span(b []byte) losses.Reason {
 	p.messages++
 	var traceID, spanID []byte
-	for len(b) > 0 {
-		number, v, after, err := next(b)
-		if err == nil {
-			err = spanShape.field(number).check(v, 0, &p.messages)
-		}
-		switch {
+	f := protofields.Of(b)
+	for f.Next() {
+		switch err := spanShape.field(&f).check(f.Bytes, 0, &p.messages); {
 		case errors.Is(err, errNotText):
 			return losses.NotText
 		case err != nil:
 			return losses.Malformed
-		case number == otlpwire.SpanTraceID:
-			traceID = v
-		case number == otlpwire.SpanSpanID:
-			spanID = v
+		case f.Is(otlpwire.SpanTraceID):
+			traceID = f.Bytes
+		case f.Is(otlpwire.SpanSpanID):
+			spanID = f.Bytes
 		}
-		b = after
+	}
+	if f.Err() != nil {
+		return losses.Malformed
 	}
 	if zero(traceID) || zero(spanID) {
 		return losses.NoIdentity
@@ -193,54 +193,25 @@ func (p *parsed) without(whole []byte) []byte {
 
 // rebuilt appends a message to b, without the invalid spans at the end of the path.
 func (p *parsed) rebuilt(b, message []byte, path []protowire.Number) []byte {
-	for len(message) > 0 {
-		number, v, after, err := next(message)
-		if err != nil { // impossible: it was read before
-			return b
-		}
-		field := message[:len(message)-len(after)]
+	for f := protofields.Of(message); f.Next(); {
 		switch {
-		case number != path[0]:
-			b = append(b, field...)
+		case !f.Is(path[0]):
+			b = append(b, f.Whole()...)
 		case len(path) > 1:
-			b = protowire.AppendTag(b, number, protowire.BytesType)
-			b = protowire.AppendBytes(b, p.rebuilt(nil, v, path[1:]))
-		case !p.bad[p.offset(field)]:
-			b = append(b, field...)
+			b = otlpwire.AppendBytes(b, f.Number, p.rebuilt(nil, f.Bytes, path[1:]))
+		case !p.bad[p.offset(f.Whole())]:
+			b = append(b, f.Whole()...)
 		}
-		message = after
 	}
 	return b
 }
 
 // serviceOf returns a valid resource's service.name.
 func serviceOf(resource []byte) string {
-	for len(resource) > 0 {
-		number, attribute, after, _ := next(resource)
-		resource = after
-		if number != otlpwire.ResourceAttributes {
-			continue
-		}
-		var key, value []byte
-		for len(attribute) > 0 {
-			number, v, after, _ := next(attribute)
-			attribute = after
-			switch number {
-			case otlpwire.KeyValueKey:
-				key = v
-			case otlpwire.KeyValueValue:
-				value = v
-			}
-		}
-		if string(key) != names.Service {
-			continue
-		}
-		for len(value) > 0 {
-			number, text, after, _ := next(value)
-			value = after
-			if number == otlpwire.AnyString {
-				return string(span.CutText(text, maxService, true))
-			}
+	for f := protofields.Of(resource); f.Next(); {
+		if f.Is(otlpwire.ResourceAttributes) && string(protofields.Last(f.Bytes, otlpwire.KeyValueKey)) == names.Service {
+			text := protofields.Last(protofields.Last(f.Bytes, otlpwire.KeyValueValue), otlpwire.AnyString)
+			return string(span.CutText(text, maxService, true))
 		}
 	}
 	return ""

@@ -16,8 +16,7 @@ import (
 type Batch struct {
 	// Service is the program's name for itself, at most 256 bytes of UTF-8.
 	Service string
-	// Data is a valid TracesData message with so many Spans. It is a view into the
-	// post.
+	// Data is a valid TracesData message with Spans spans. It is a view into the post.
 	Data  []byte
 	Spans int
 }
@@ -174,7 +173,7 @@ func (r *Receiver) refuse(refused *post.Refusal) {
 	r.reports.Tell(refused.Reason, fmt.Errorf("take spans in OTLP: %w", refused))
 }
 
-// again reports whether exporters repeat a post that is refused so.
+// again reports whether exporters repeat a post that is refused like this.
 func again(r *post.Refusal) bool {
 	return r.Status == http.StatusServiceUnavailable || r.Status == http.StatusTooManyRequests
 }

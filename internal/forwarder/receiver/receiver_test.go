@@ -10,7 +10,6 @@ import (
 	"path/filepath"
 	"strings"
 	"testing"
-	"time"
 
 	"go.opentelemetry.io/otel/exporters/otlp/otlptrace"
 	"go.opentelemetry.io/otel/exporters/otlp/otlptrace/otlptracegrpc"
@@ -25,26 +24,28 @@ import (
 	"google.golang.org/protobuf/proto"
 
 	"github.com/shimtrace/shimtrace/internal/losses"
+	"github.com/shimtrace/shimtrace/internal/testkit"
 )
 
 // TestExporters: OpenTelemetry's own exporters deliver, over all that they can speak.
 func TestExporters(t *testing.T) {
+	const patience = testkit.Patience
 	path := filepath.Join(t.TempDir(), "otlp.sock")
 	var sink taken
-	r, at := serving(t, sink.take, Options{})
+	r, at := serving(t, sink.take, Options{TakeTimeout: patience, ReadTimeout: patience}) // nothing is sent again
 	l, err := ListenUnix(path, nil, &r.opts.Counters.Strangers)
 	check(t, err)
 	serve(t, r, l)
 	for name, client := range map[string]otlptrace.Client{
-		"gRPC":            otlptracegrpc.NewClient(otlptracegrpc.WithEndpoint(at), otlptracegrpc.WithInsecure()),
-		"gRPC, gzip":      otlptracegrpc.NewClient(otlptracegrpc.WithEndpoint(at), otlptracegrpc.WithInsecure(), otlptracegrpc.WithCompressor("gzip")),
-		"gRPC over Unix":  otlptracegrpc.NewClient(otlptracegrpc.WithEndpoint("unix://"+path), otlptracegrpc.WithInsecure()),
-		"HTTP":            otlptracehttp.NewClient(otlptracehttp.WithEndpoint(at), otlptracehttp.WithInsecure()),
-		"HTTP, gzip":      otlptracehttp.NewClient(otlptracehttp.WithEndpoint(at), otlptracehttp.WithInsecure(), otlptracehttp.WithCompression(otlptracehttp.GzipCompression)),
-		"HTTP, large too": otlptracehttp.NewClient(otlptracehttp.WithEndpoint(at), otlptracehttp.WithInsecure()),
+		"gRPC":            otlptracegrpc.NewClient(otlptracegrpc.WithEndpoint(at), otlptracegrpc.WithInsecure(), otlptracegrpc.WithTimeout(patience)),
+		"gRPC, gzip":      otlptracegrpc.NewClient(otlptracegrpc.WithEndpoint(at), otlptracegrpc.WithInsecure(), otlptracegrpc.WithTimeout(patience), otlptracegrpc.WithCompressor("gzip")),
+		"gRPC over Unix":  otlptracegrpc.NewClient(otlptracegrpc.WithEndpoint("unix://"+path), otlptracegrpc.WithInsecure(), otlptracegrpc.WithTimeout(patience)),
+		"HTTP":            otlptracehttp.NewClient(otlptracehttp.WithEndpoint(at), otlptracehttp.WithInsecure(), otlptracehttp.WithTimeout(patience)),
+		"HTTP, gzip":      otlptracehttp.NewClient(otlptracehttp.WithEndpoint(at), otlptracehttp.WithInsecure(), otlptracehttp.WithTimeout(patience), otlptracehttp.WithCompression(otlptracehttp.GzipCompression)),
+		"HTTP, large too": otlptracehttp.NewClient(otlptracehttp.WithEndpoint(at), otlptracehttp.WithInsecure(), otlptracehttp.WithTimeout(patience)),
 	} {
 		sink.posts, sink.data = nil, nil
-		ctx, cancel := context.WithTimeout(t.Context(), 10*time.Second)
+		ctx, cancel := context.WithTimeout(t.Context(), patience)
 		defer cancel()
 		check(t, client.Start(ctx))
 		n := 3

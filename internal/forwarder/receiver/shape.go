@@ -5,6 +5,7 @@ import (
 	"strings"
 	"unicode/utf8"
 
+	"github.com/shimtrace/shimtrace/internal/protofields"
 	"google.golang.org/protobuf/encoding/protowire"
 	"google.golang.org/protobuf/reflect/protoreflect"
 )
@@ -53,7 +54,6 @@ var (
 	errNotText  = errors.New("a text is not UTF-8")
 	errIDLength = errors.New("an id has a wrong length")
 	errDepth    = errors.New("values are nested too deep")
-	errNumber   = errors.New("a field has no valid number")
 	errGroup    = errors.New("there is a group, which OTLP does not have")
 )
 
@@ -67,32 +67,33 @@ func (s *shape) check(b []byte, depth int, messages *int) error {
 	if depth > maxDepth {
 		return errDepth
 	}
-	for len(b) > 0 {
-		number, v, after, err := next(b)
-		if err != nil {
+	f := protofields.Of(b)
+	for f.Next() {
+		if err := s.field(&f).check(f.Bytes, depth, messages); err != nil {
 			return err
 		}
-		if err := s.field(number).check(v, depth, messages); err != nil {
-			return err
-		}
-		b = after
 	}
-	return nil
+	return f.Err()
 }
 
 // field returns what is known of a field.
-func (s *shape) field(number protowire.Number) *field {
-	if int(number) < len(s.fields) {
-		return &s.fields[number]
+func (s *shape) field(f *protofields.Fields) *field {
+	switch {
+	case f.Type == protowire.StartGroupType:
+		return &group
+	case f.Type == protowire.BytesType && int(f.Number) < len(s.fields):
+		return &s.fields[f.Number]
 	}
 	return &unknown
 }
 
-var unknown field
+var unknown, group field
 
 // check reports why a field's value cannot be decoded.
 func (f *field) check(v []byte, depth int, messages *int) error {
 	switch {
+	case f == &group:
+		return errGroup
 	case f.text:
 		if !utf8.Valid(v) {
 			return errNotText
@@ -103,36 +104,4 @@ func (f *field) check(v []byte, depth int, messages *int) error {
 		return errIDLength
 	}
 	return nil
-}
-
-// next reads a message's first field: its number if it has a length, otherwise 0, its
-// value, and what follows.
-func next(b []byte) (number protowire.Number, v, after []byte, err error) {
-	// Nearly all fields are short texts or messages with a number below 16.
-	const short = 1 << 7
-	if len(b) >= 2 && b[0] < short && b[1] < short && protowire.Type(b[0]&7) == protowire.BytesType && b[0] > 7 {
-		if end := 2 + int(b[1]); end <= len(b) {
-			return protowire.Number(b[0] >> 3), b[2:end], b[end:], nil
-		}
-	}
-	number, wire, n := protowire.ConsumeTag(b)
-	switch {
-	case n < 0:
-		return 0, nil, nil, protowire.ParseError(n)
-	case number > protowire.MaxValidNumber:
-		return 0, nil, nil, errNumber
-	case wire == protowire.StartGroupType, wire == protowire.EndGroupType:
-		return 0, nil, nil, errGroup
-	case wire == protowire.BytesType:
-		v, m := protowire.ConsumeBytes(b[n:])
-		if m < 0 {
-			return 0, nil, nil, protowire.ParseError(m)
-		}
-		return number, v, b[n+m:], nil
-	}
-	m := protowire.ConsumeFieldValue(number, wire, b[n:])
-	if m < 0 {
-		return 0, nil, nil, protowire.ParseError(m)
-	}
-	return 0, nil, b[n+m:], nil
 }

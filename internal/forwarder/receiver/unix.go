@@ -74,7 +74,7 @@ type unixListener struct {
 	*host.Listener
 	users     []uint32
 	strangers *atomic.Uint64
-	close     func() error // once: another one may be at the path by then
+	close     func() error // runs once: another socket may be at the path by then
 }
 
 // Accept implements net.Listener.
@@ -92,7 +92,7 @@ func (l *unixListener) Accept() (net.Conn, error) {
 		}
 		start, err := proc.Start(int(peer.Pid))
 		if err != nil {
-			start = 0 // of another process namespace, or gone: it is nobody that we know
+			start = 0 // in another process namespace, or gone: no process that shimtrace knows
 		}
 		return &unixConn{conn, peer.Uid, int(peer.Pid), start}, nil
 	}

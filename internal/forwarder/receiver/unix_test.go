@@ -16,13 +16,12 @@ import (
 	"golang.org/x/sys/unix"
 
 	"github.com/shimtrace/shimtrace/internal/host/hosttest"
+	"github.com/shimtrace/shimtrace/internal/testkit"
 )
 
 // TestUnixSocket: only admitted users are listened to, whoever can reach the socket.
 func TestUnixSocket(t *testing.T) {
-	dir, err := os.MkdirTemp("", "otlp")
-	check(t, err)
-	defer os.RemoveAll(dir)
+	dir := testkit.ShortDir(t)
 	check(t, os.Chmod(dir, 0o755))
 	dir = filepath.Join(dir, "run")
 	check(t, os.Mkdir(dir, 0o755))

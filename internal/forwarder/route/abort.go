@@ -33,8 +33,8 @@ func abort(addresses []string) (err error) {
 			if s.Local != at {
 				return
 			}
-			// Not all kernels close a listening socket so. Its new connections are
-			// reset by the next call.
+			// Not all kernels close a listening socket this way. Its new connections are reset
+			// by the next call.
 			if derr := d.destroy(s.Local, s.Remote); !s.Listening {
 				err = errors.Join(err, derr)
 			}

@@ -17,7 +17,7 @@ import (
 
 // Admit returns a listener at an endpoint's port that admits only processes of root, of
 // our own user, as which runtimes and relays run, and of the given ones. It resets all
-// other connections unread, also those whose process cannot be found out. Take
+// other connections unread, including those whose process cannot be found. Take
 // identifies processes of root and our own user by their address.
 //
 // Any local user can connect as often as they like, and runtimes queue behind them. So
@@ -41,7 +41,7 @@ func (r *Router) Admit(port *net.TCPListener, users ...uint32) (net.Listener, er
 
 type admission struct {
 	router *Router
-	users  []uint32 // that are admitted, beside root and our own
+	users  []uint32 // that are admitted, besides root and our own
 	at     net.Addr
 	to     netip.AddrPort
 	file   *os.File

@@ -16,7 +16,7 @@ import (
 	"github.com/shimtrace/shimtrace/internal/testkit"
 )
 
-const patience = 20 * time.Second
+const patience = testkit.Patience
 
 var eventually = testkit.Until
 

@@ -11,7 +11,7 @@ import (
 )
 
 // peer is the process at the other end of a connection to the endpoint, from the
-// connection's begin to the end of its last batch.
+// connection's beginning to the end of its last batch.
 type peer struct {
 	socket
 	looked chan struct{} // closed when its relay has been looked for
@@ -25,7 +25,7 @@ func ours(uid uint32) bool { return uid == 0 || int(uid) == os.Geteuid() }
 // judge reports whether to admit a connection: only processes of root, of our own user
 // and of the given ones are. Connections of strangers, and of processes
 // that did not wait for an answer as runtimes do, are counted, but not as losses:
-// anyone could inflate these. A process that cannot be found out may have been a
+// anyone could inflate these. A process that cannot be identified may have been a
 // runtime, so one span of it counts as lost; nobody knows how many it would have sent.
 func (r *Router) judge(f found, users []uint32) (welcome bool) {
 	switch {

@@ -22,10 +22,11 @@ const (
 	pendingSize = 16
 )
 
-// OpenPending returns a count in memory that outlives the process: of what the process
-// that receives for the relays of dir has answered and neither sent to a relay nor
-// counted as lost. left and unread are what the process before it left there: the spans
-// that it had answered, and the posts that it had not read. Both are lost.
+// OpenPending returns a count in memory that outlives the process. It counts the spans
+// that the process that receives for the relays of dir has answered, and has neither
+// sent to a relay nor counted as lost. left and unread are what the process before it
+// left there: the spans that it had answered, and the posts that it had not read. Both
+// are lost.
 func OpenPending(dir string) (pending *atomic.Int64, left, unread int64, err error) {
 	f, err := openPending(dir)
 	if err != nil {

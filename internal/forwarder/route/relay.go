@@ -9,6 +9,7 @@ import (
 	"time"
 
 	"github.com/shimtrace/shimtrace/internal/losses"
+	"github.com/shimtrace/shimtrace/internal/sleep"
 )
 
 // relay is a relay as the Router sees it. The Router's lock guards its fields except
@@ -174,10 +175,7 @@ func (r *Router) settle(c *relay) {
 	ctx, cancel := context.WithTimeout(context.Background(), settleTime)
 	defer cancel()
 	for pause := settleGrace; ctx.Err() == nil; pause = settlePause {
-		select {
-		case <-ctx.Done():
-		case <-time.After(pause):
-		}
+		sleep.For(ctx, pause)
 		if !r.talks(c) {
 			break
 		}

@@ -108,7 +108,8 @@ func (r *Router) whose(b *batch) (c *relay, proven bool) {
 	return nil, false
 }
 
-// teaching says whose trace it is.
+// teaching says which relay's sandbox a trace belongs to, and whether that is
+// proven.
 type teaching struct {
 	relay  *relay
 	proven bool
@@ -118,8 +119,9 @@ type teaching struct {
 // runtime has one; runtime-rs is known by its service.
 const maxTraces = 64
 
-// learn remembers that the batch's traces are the relay's sandbox's, and reports whether
-// that was new. What is proven overrides what is only said. The caller holds the lock.
+// learn remembers that the batch's traces belong to the relay's sandbox, and reports
+// whether that was new. What is proven overrides what is only said. The caller holds the
+// lock.
 func (r *Router) learn(b *batch, c *relay, proven bool) (news bool) {
 	for _, id := range b.traces {
 		t, known := r.traces[id]
@@ -138,9 +140,9 @@ func (r *Router) learn(b *batch, c *relay, proven bool) (news bool) {
 	return news
 }
 
-// place gives a batch to its relay, after held batches that it identifies, or holds it.
+// assign gives a batch to its relay, after held batches that it identifies, or holds it.
 // The caller holds the lock.
-func (r *Router) place(b *batch) {
+func (r *Router) assign(b *batch) {
 	c, proven := r.whose(b)
 	if c == nil {
 		r.hold(b)

@@ -21,6 +21,7 @@ import (
 	"github.com/shimtrace/shimtrace/internal/loglimit"
 	"github.com/shimtrace/shimtrace/internal/losses"
 	"github.com/shimtrace/shimtrace/internal/private"
+	"github.com/shimtrace/shimtrace/internal/sleep"
 )
 
 // RouterOptions bound what a Router keeps. The zero value means the defaults named at
@@ -29,7 +30,7 @@ type RouterOptions struct {
 	// Hold is how long spans wait for their sandbox to become known. Default 5 s: the
 	// Go runtime names it within 50 ms, and a relay starts before its runtime.
 	Hold time.Duration
-	// HeldBytes bounds the spans that wait so. Default: package defaults.
+	// HeldBytes bounds these waiting spans. Default: package defaults.
 	HeldBytes int
 	// QueuedBytes bounds the queue of each relay. Default 4 MiB.
 	QueuedBytes int
@@ -38,8 +39,8 @@ type RouterOptions struct {
 	Settle func(ctx context.Context)
 	// Losses counts lost spans; nil: only Snapshot does.
 	Losses *losses.Tally
-	// Pending counts the spans that have arrived and are neither sent nor lost; nil:
-	// nobody asks.
+	// Pending counts the spans that have arrived and are neither sent nor lost. Default:
+	// a new counter.
 	Pending *atomic.Int64
 	// Warn is told of failures, of each cause once a minute; none of them ends Serve.
 	Warn func(error)
@@ -71,6 +72,7 @@ type Router struct {
 
 type traceID = [16]byte
 
+// NewRouter returns a Router. Close ends it.
 func NewRouter(opts RouterOptions) *Router {
 	defaults.Set(&opts.Hold, 5*time.Second)
 	defaults.Set(&opts.HeldBytes, defaults.JaegerHeld)
@@ -149,15 +151,8 @@ func (r *Router) Serve(ctx context.Context, relays *host.Listener) {
 	admitting.Go(func() { r.acceptRelays(relays) })
 	defer admitting.Wait()
 	defer relays.Remove()
-	ticker := time.NewTicker(tick)
-	defer ticker.Stop()
-	for {
-		select {
-		case <-ctx.Done():
-			return
-		case now := <-ticker.C:
-			r.expire(now)
-		}
+	for sleep.For(ctx, tick) {
+		r.expire(time.Now())
 	}
 }
 
@@ -243,7 +238,7 @@ func (r *Router) Close(ctx context.Context) {
 	r.diag.close()
 }
 
-// Snapshot returns the counts. It may be called at any time, also after Close.
+// Snapshot returns the counts. It may be called at any time, even after Close.
 func (r *Router) Snapshot() Snapshot {
 	s := r.counts.snapshot()
 	r.mu.Lock()
@@ -278,7 +273,7 @@ func (r *Router) take(p *peer, service string, spans []span.Span) {
 	}
 	r.mu.Lock()
 	defer r.mu.Unlock()
-	r.place(b)
+	r.assign(b)
 }
 
 // warnOfLooking returns a function that warns when sockets are looked up the slow way:

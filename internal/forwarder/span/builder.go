@@ -29,6 +29,7 @@ type Builder struct {
 	span    *Span
 	buf     []byte // becomes Span.rest
 	rest    []byte // its new content
+	text    []byte // what free returns
 	cost    int    // in memory, without spanCost
 	reduced uint64
 	cut     uint64
@@ -127,18 +128,17 @@ func (b *Builder) Status(code tracepb.Status_StatusCode, message []byte, size in
 	b.rest = seal(b.rest, at, otlpwire.SpanStatus)
 }
 
-// free returns what is kept of free text: a status message, an event's name. It is all of it if
-// the list keeps everything.
+// free returns what is kept of free text, which is a status message or an event's name: all of
+// the text if the list keeps everything. The result is valid until the next call.
 func (b *Builder) free(text []byte) []byte {
 	if len(text) == 0 || b.keep.all() {
 		return text
 	}
-	reduced := errtext.Reduce(text)
-	if reduced == string(text) {
-		return text
+	b.text = errtext.Append(b.text[:0], text)
+	if !bytes.Equal(b.text, text) {
+		b.reduced++
 	}
-	b.reduced++
-	return []byte(reduced)
+	return b.text
 }
 
 func (b *Builder) countCut(text []byte, size int) {
@@ -226,7 +226,7 @@ func (b *Builder) Put(key []byte, want int, v Value) {
 	b.rest = appendAttribute(b.rest, l.field, key, suffix, kept)
 }
 
-// Omit counts an attribute as reduced that other fields replace.
+// Omit counts as reduced an attribute that other fields replace.
 func (b *Builder) Omit() { b.reduced++ }
 
 // InSpan reports whether attributes currently go to the span itself.

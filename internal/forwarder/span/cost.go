@@ -5,6 +5,7 @@ import (
 
 	"github.com/shimtrace/shimtrace/internal/names"
 	"github.com/shimtrace/shimtrace/internal/otlpwire"
+	"github.com/shimtrace/shimtrace/internal/protofields"
 )
 
 // The costs of a span's parts in memory as OTLP messages, in bytes, without their texts: the
@@ -38,8 +39,8 @@ func (b *Builder) afford(cost int) bool {
 	return true
 }
 
-// cost returns the cost of an attribute whose key has so many bytes. The allocator rounds long
-// texts up by at most an eighth.
+// cost returns the cost of an attribute; key is the length of its key in bytes. The allocator
+// rounds long texts up by at most an eighth.
 func (v Value) cost(key int) int {
 	return attributeCost + key + len(v.Text) + len(v.Text)/8 + v.elements*elementCost
 }
@@ -67,23 +68,18 @@ func costOf(field protowire.Number, whole []byte) int {
 	return len(whole)
 }
 
-// hasArray reports whether an attribute may have more than one value.
-func hasArray(attribute []byte) bool {
-	_, _, n := protowire.ConsumeTag(attribute)
-	attribute, _ = protowire.ConsumeBytes(attribute[n:])
-	if field, _, n := protowire.ConsumeField(attribute); field == otlpwire.KeyValueKey && n >= 0 {
-		attribute = attribute[n:]
+// hasArray reports whether an attribute, a whole field, may have more than one value.
+func hasArray(whole []byte) bool {
+	attribute := protofields.Last(whole, otlpwire.SpanAttributes)
+	f := protofields.Of(attribute)
+	if f.Next() && f.Number == otlpwire.KeyValueKey {
+		f.Next()
 	}
-	field, wire, n := protowire.ConsumeTag(attribute)
-	if n < 0 || field != otlpwire.KeyValueValue || wire != protowire.BytesType {
+	if f.Err() != nil || !f.Is(otlpwire.KeyValueValue) || f.End != len(attribute) {
 		return true
 	}
-	any, m := protowire.ConsumeBytes(attribute[n:])
-	if m < 0 || n+m != len(attribute) {
-		return true
-	}
-	field, _, n = protowire.ConsumeField(any)
-	return n != len(any) || field >= otlpwire.AnyArray
+	value := protofields.Of(f.Bytes)
+	return !value.Next() || value.Number >= otlpwire.AnyArray || value.End != len(f.Bytes)
 }
 
 // idCost returns the cost of an attribute with a container's or exec's id.

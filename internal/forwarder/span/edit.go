@@ -6,6 +6,7 @@ import (
 	"google.golang.org/protobuf/encoding/protowire"
 
 	"github.com/shimtrace/shimtrace/internal/otlpwire"
+	"github.com/shimtrace/shimtrace/internal/protofields"
 )
 
 // AddString adds an attribute. The text must be valid UTF-8, and the span must not have the key
@@ -41,18 +42,16 @@ func (s *Span) MoveEvents(to func(unixNano uint64) uint64) {
 	if !s.eventful {
 		return
 	}
-	for rest := s.rest; len(rest) > 0; {
-		field, value, n := consume(rest)
-		if field == otlpwire.SpanEvents {
-			for inner := value; len(inner) > 0; {
-				field, at, n := consume(inner)
-				if field == otlpwire.EventTime && len(at) == 8 {
-					binary.LittleEndian.PutUint64(at, to(binary.LittleEndian.Uint64(at)))
-				}
-				inner = inner[n:]
+	for f := protofields.Of(s.rest); f.Next(); {
+		if !f.Is(otlpwire.SpanEvents) {
+			continue
+		}
+		for e := protofields.Of(f.Bytes); e.Next(); {
+			if e.Has(otlpwire.EventTime, protowire.Fixed64Type) {
+				whole := e.Whole()
+				binary.LittleEndian.PutUint64(whole[len(whole)-8:], to(e.Value))
 			}
 		}
-		rest = rest[n:]
 	}
 }
 
@@ -63,18 +62,14 @@ func (s *Span) KeepLinks(keep func(traceID *[16]byte) bool) {
 		return
 	}
 	kept, dropped := s.rest[:0], uint64(0)
-	for rest := s.rest; len(rest) > 0; {
-		field, value, n := consume(rest)
-		whole := rest[:n]
-		rest = rest[n:]
+	for f := protofields.Of(s.rest); f.Next(); {
 		switch {
-		case field == otlpwire.SpanLinks && !keepLink(value, keep):
+		case f.Is(otlpwire.SpanLinks) && !keepLink(f.Bytes, keep):
 			dropped++
-		case field == otlpwire.SpanDroppedLinks:
-			before, _ := protowire.ConsumeVarint(value)
-			dropped += before
+		case f.Number == otlpwire.SpanDroppedLinks:
+			dropped += f.Value
 		default:
-			kept = append(kept, whole...)
+			kept = append(kept, f.Whole()...)
 		}
 	}
 	if s.rest = kept; dropped > 0 {
@@ -85,26 +80,12 @@ func (s *Span) KeepLinks(keep func(traceID *[16]byte) bool) {
 // keepLink checks each trace id of a link: a guest may have written several, of which readers
 // take the last.
 func keepLink(link []byte, keep func(traceID *[16]byte) bool) (kept bool) {
-	for len(link) > 0 {
-		field, id, n := consume(link)
-		if field == otlpwire.LinkTraceID {
-			if kept = len(id) == 16 && keep((*[16]byte)(id)); !kept {
+	for f := protofields.Of(link); f.Next(); {
+		if f.Number == otlpwire.LinkTraceID {
+			if kept = len(f.Bytes) == 16 && keep((*[16]byte)(f.Bytes)); !kept {
 				return false
 			}
 		}
-		link = link[n:]
 	}
 	return kept
-}
-
-// consume returns the first field of a valid message: its number, its value without a length
-// prefix, and the length of the whole field.
-func consume(b []byte) (field protowire.Number, value []byte, n int) {
-	field, wire, head := protowire.ConsumeTag(b)
-	n = head + protowire.ConsumeFieldValue(field, wire, b[head:])
-	value = b[head:n:n]
-	if wire == protowire.BytesType {
-		value, _ = protowire.ConsumeBytes(value)
-	}
-	return field, value, n
 }

@@ -1,7 +1,6 @@
 package span
 
 import (
-	"encoding/binary"
 	"errors"
 	"fmt"
 	"math"
@@ -14,6 +13,7 @@ import (
 
 	"github.com/shimtrace/shimtrace/internal/names"
 	"github.com/shimtrace/shimtrace/internal/otlpwire"
+	"github.com/shimtrace/shimtrace/internal/protofields"
 )
 
 // MaxSize bounds the spans that Parse takes, in bytes. With reduced attributes a span has some
@@ -75,67 +75,57 @@ func (s *Span) parse(b []byte) error {
 	if len(b) > MaxSize {
 		return fmt.Errorf("longer than %d", MaxSize)
 	}
-	err := fields(b, func(field protowire.Number, wire protowire.Type, v, _ []byte) (err error) {
-		switch field {
-		case fieldOTLP:
-			if v, err = bytesOf(wire, v); err == nil {
-				err = s.parseOTLP(v)
-			}
-		case fieldMethod:
-			s.Method, err = nameOf(wire, v)
-		case fieldSandbox:
-			s.Sandbox, err = nameOf(wire, v)
-		case fieldContainerID:
-			s.ContainerID, err = nameOf(wire, v)
-		case fieldExecID:
-			s.ExecID, err = nameOf(wire, v)
-		case fieldFailed:
-			if wire != protowire.VarintType {
-				return errWireType
-			}
-			u, _ := protowire.ConsumeVarint(v)
-			s.Failed = u != 0
+	f := protofields.Of(b)
+	for f.Next() {
+		if err := s.take(&f); err != nil {
+			return f.Wrap(err)
 		}
-		return err
-	})
+	}
+	err := f.Err()
 	if err == nil && (s.TraceID == [16]byte{} || s.SpanID == [8]byte{}) {
 		err = errNoSpan
 	}
 	return err
 }
 
-// fields calls f for each field of a message, with its encoded value and the whole field.
-func fields(b []byte, f func(field protowire.Number, wire protowire.Type, v, whole []byte) error) error {
-	for at := 0; at < len(b); {
-		field, wire, head := protowire.ConsumeTag(b[at:])
-		if head < 0 {
-			return fmt.Errorf("byte %d: %w", at, protowire.ParseError(head))
+// take stores a field of the message around the span.
+func (s *Span) take(f *protofields.Fields) (err error) {
+	switch f.Number {
+	case fieldOTLP:
+		if err = is(f, protowire.BytesType); err == nil {
+			err = s.parseOTLP(f.Bytes)
 		}
-		n := protowire.ConsumeFieldValue(field, wire, b[at+head:])
-		if n < 0 {
-			return fmt.Errorf("field %d at byte %d: %w", field, at, protowire.ParseError(n))
-		}
-		end := at + head + n
-		if err := f(field, wire, b[at+head:end], b[at:end]); err != nil {
-			return fmt.Errorf("field %d at byte %d: %w", field, at, err)
-		}
-		at = end
+	case fieldMethod:
+		s.Method, err = nameOf(f)
+	case fieldSandbox:
+		s.Sandbox, err = nameOf(f)
+	case fieldContainerID:
+		s.ContainerID, err = nameOf(f)
+	case fieldExecID:
+		s.ExecID, err = nameOf(f)
+	case fieldFailed:
+		err = is(f, protowire.VarintType)
+		s.Failed = f.Value != 0
 	}
-	return nil
+	return err
 }
 
 // parseOTLP reads a span's message. It skips the attributes with ids of the container and exec,
 // which have their own fields in the message around it.
 func (s *Span) parseOTLP(b []byte) error {
-	if err := fields(b, func(field protowire.Number, wire protowire.Type, v, whole []byte) error {
-		own, err := s.set(field, wire, v)
-		if err == nil && !own && !isID(field, wire, v) {
-			s.rest = append(s.rest, whole...)
-			s.cost += costOf(field, whole)
-			s.eventful, s.linked = s.eventful || field == otlpwire.SpanEvents, s.linked || field == otlpwire.SpanLinks
+	f := protofields.Of(b)
+	for f.Next() {
+		own, err := s.set(&f)
+		if err != nil {
+			return f.Wrap(err)
 		}
-		return err
-	}); err != nil {
+		if !own && !isID(&f) {
+			s.rest = append(s.rest, f.Whole()...)
+			s.cost += costOf(f.Number, f.Whole())
+			s.eventful, s.linked = s.eventful || f.Number == otlpwire.SpanEvents, s.linked || f.Number == otlpwire.SpanLinks
+		}
+	}
+	if err := f.Err(); err != nil {
 		return err
 	}
 	// An invalid span would invalidate all others in its record.
@@ -143,102 +133,79 @@ func (s *Span) parseOTLP(b []byte) error {
 }
 
 // isID reports whether a field is an attribute with a container's or exec's id.
-func isID(field protowire.Number, wire protowire.Type, v []byte) bool {
-	if field != otlpwire.SpanAttributes || wire != protowire.BytesType {
+func isID(f *protofields.Fields) bool {
+	if !f.Is(otlpwire.SpanAttributes) {
 		return false
 	}
-	v, _ = protowire.ConsumeBytes(v)
-	if number, wire, n := protowire.ConsumeTag(v); n < 0 || number != otlpwire.KeyValueKey || wire != protowire.BytesType {
-		return false
-	} else if key, n := protowire.ConsumeBytes(v[n:]); n < 0 || string(key) != names.Container && string(key) != names.Exec {
-		return false
-	}
-	return true
+	key := protofields.Of(f.Bytes)
+	return key.Next() && key.Is(otlpwire.KeyValueKey) && (string(key.Bytes) == names.Container || string(key.Bytes) == names.Exec)
 }
 
-// set stores a field for which Span has its own; own is false for any other. The value is known
-// to be complete.
-func (s *Span) set(field protowire.Number, wire protowire.Type, v []byte) (own bool, err error) {
-	want := protowire.BytesType
-	switch field {
-	case otlpwire.SpanTraceID, otlpwire.SpanSpanID, otlpwire.SpanParentID, otlpwire.SpanTraceState, otlpwire.SpanName:
+// set stores a field for which Span has its own; own is false for any other.
+func (s *Span) set(f *protofields.Fields) (own bool, err error) {
+	switch f.Number {
+	case otlpwire.SpanTraceID:
+		err = setID(s.TraceID[:], f)
+	case otlpwire.SpanSpanID:
+		err = setID(s.SpanID[:], f)
+	case otlpwire.SpanParentID:
+		err = setID(s.ParentID[:], f)
+	case otlpwire.SpanTraceState:
+		s.TraceState, err = textOf(f)
+	case otlpwire.SpanName:
+		s.Name, err = textOf(f)
 	case otlpwire.SpanKind:
-		want = protowire.VarintType
-	case otlpwire.SpanStart, otlpwire.SpanEnd:
-		want = protowire.Fixed64Type
+		err = inRange(f, protowire.VarintType, math.MaxInt32)
+		s.Kind = tracepb.Span_SpanKind(f.Value)
+	case otlpwire.SpanStart:
+		err = is(f, protowire.Fixed64Type)
+		s.Start = f.Value
+	case otlpwire.SpanEnd:
+		err = is(f, protowire.Fixed64Type)
+		s.End = f.Value
 	case otlpwire.SpanFlags:
-		want = protowire.Fixed32Type
+		err = inRange(f, protowire.Fixed32Type, math.MaxUint8)
+		s.TraceFlags = uint8(f.Value)
 	case otlpwire.SpanAttributes, otlpwire.SpanEvents, otlpwire.SpanLinks: // edited later, so their type matters
-		if wire != want {
-			err = errWireType
-		}
-		return false, err
+		return false, is(f, protowire.BytesType)
 	default:
 		return false, nil
-	}
-	if wire != want {
-		return true, errWireType
-	}
-	switch field {
-	case otlpwire.SpanTraceID:
-		err = setID(s.TraceID[:], v)
-	case otlpwire.SpanSpanID:
-		err = setID(s.SpanID[:], v)
-	case otlpwire.SpanParentID:
-		err = setID(s.ParentID[:], v)
-	case otlpwire.SpanTraceState:
-		s.TraceState, err = textOf(v)
-	case otlpwire.SpanName:
-		s.Name, err = textOf(v)
-	case otlpwire.SpanKind:
-		kind, _ := protowire.ConsumeVarint(v)
-		if kind > math.MaxInt32 {
-			return true, errRange
-		}
-		s.Kind = tracepb.Span_SpanKind(kind)
-	case otlpwire.SpanStart:
-		s.Start = binary.LittleEndian.Uint64(v)
-	case otlpwire.SpanEnd:
-		s.End = binary.LittleEndian.Uint64(v)
-	case otlpwire.SpanFlags:
-		flags := binary.LittleEndian.Uint32(v)
-		if flags > math.MaxUint8 {
-			return true, errRange
-		}
-		s.TraceFlags = uint8(flags)
 	}
 	return true, err
 }
 
-func setID(id, v []byte) error {
-	v, _ = protowire.ConsumeBytes(v)
-	if len(v) != len(id) {
-		return errIDLength
+func is(f *protofields.Fields, typ protowire.Type) error {
+	if f.Type != typ {
+		return errWireType
 	}
-	copy(id, v)
 	return nil
 }
 
-func textOf(v []byte) (string, error) {
-	v, _ = protowire.ConsumeBytes(v)
-	if !utf8.Valid(v) {
+func inRange(f *protofields.Fields, typ protowire.Type, most uint64) error {
+	if f.Type == typ && f.Value > most {
+		return errRange
+	}
+	return is(f, typ)
+}
+
+func setID(id []byte, f *protofields.Fields) error {
+	if f.Type == protowire.BytesType && len(f.Bytes) != len(id) {
+		return errIDLength
+	}
+	copy(id, f.Bytes)
+	return is(f, protowire.BytesType)
+}
+
+func textOf(f *protofields.Fields) (string, error) {
+	if !utf8.Valid(f.Bytes) {
 		return "", errNotText
 	}
-	return string(v), nil
+	return string(f.Bytes), is(f, protowire.BytesType)
 }
 
-func bytesOf(wire protowire.Type, v []byte) ([]byte, error) {
-	if wire != protowire.BytesType {
-		return nil, errWireType
+func nameOf(f *protofields.Fields) (string, error) {
+	if len(f.Bytes) > maxID || !utf8.Valid(f.Bytes) {
+		return "", errName
 	}
-	v, _ = protowire.ConsumeBytes(v)
-	return v, nil
-}
-
-func nameOf(wire protowire.Type, v []byte) (string, error) {
-	v, err := bytesOf(wire, v)
-	if err == nil && (len(v) > maxID || !utf8.Valid(v)) {
-		err = errName
-	}
-	return string(v), err
+	return string(f.Bytes), is(f, protowire.BytesType)
 }

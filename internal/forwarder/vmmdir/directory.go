@@ -95,7 +95,7 @@ func openLinked(path string) (*os.File, error) {
 const patience = 200 * time.Millisecond
 
 // Lock keeps others out of the directory until Close. It waits for the time given, then
-// it is host.ErrLocked.
+// it returns host.ErrLocked.
 func (d *Dir) Lock(wait time.Duration) error {
 	return host.Lock(d.File, unix.LOCK_EX, wait)
 }

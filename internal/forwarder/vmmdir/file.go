@@ -57,7 +57,7 @@ func Connect(name string) error {
 	return unix.Connect(fd, &unix.SockaddrUnix{Name: name})
 }
 
-// Remove removes a file whose name only we use, if it exists.
+// Remove removes a file whose name only shimtrace uses, if it exists.
 func Remove(name string) error {
 	if err := unix.Unlink(name); err != nil && !errors.Is(err, unix.ENOENT) {
 		return fmt.Errorf("remove %s: %w", name, err)

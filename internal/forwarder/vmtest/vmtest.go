@@ -1,5 +1,6 @@
 // Package vmtest has what the tests about the directories of VMMs share: other processes,
-// which are the test's own program in a role, and who may do what needs root.
+// each of which is the test's own program in a role, and a check for tests that need
+// root.
 package vmtest
 
 import (
@@ -15,16 +16,15 @@ import (
 	"time"
 
 	"go.uber.org/goleak"
+
+	"github.com/shimtrace/shimtrace/internal/testkit"
 )
 
 // RoleEnv names the role of a process.
 const RoleEnv = "SHIMTRACE_TEST_ROLE"
 
-// Patience is how long a test waits for what must come; only a failure waits so long.
-const Patience = 20 * time.Second
-
 // Main runs a package's tests, and fails if goroutines are left. In a process that a test
-// has started it plays that one's role instead.
+// has started, it plays the process's role instead.
 func Main(m *testing.M, roles map[string]func(args []string) error) {
 	if role := os.Getenv(RoleEnv); role != "" {
 		go func() {
@@ -55,7 +55,8 @@ func Start(tb testing.TB, attr *syscall.SysProcAttr, role string, args ...string
 	cmd := exec.Command("/proc/self/exe", args...)
 	cmd.Env = append(os.Environ(), RoleEnv+"="+role)
 	cmd.Stderr = os.Stderr
-	// No Pdeathsig: that is about the thread, and those that work in a VMM's directory end.
+	// No Pdeathsig: it is sent when the starting thread ends, and threads that work in a
+	// VMM's directory end early.
 	cmd.SysProcAttr = attr
 	if _, err := cmd.StdinPipe(); err != nil {
 		tb.Fatal(err)
@@ -87,7 +88,7 @@ func Start(tb testing.TB, attr *syscall.SysProcAttr, role string, args ...string
 // PID returns the process's id.
 func (c *Child) PID() int { return c.cmd.Process.Pid }
 
-// Kill ends the process as nothing can prepare for, and waits for its end.
+// Kill ends the process without a chance to prepare, and waits for its end.
 func (c *Child) Kill() { c.end() }
 
 // Expect waits for a line, passing over others.
@@ -104,7 +105,7 @@ func (c *Child) ExpectPrefix(prefix string) string {
 
 func (c *Child) await(what string, is func(line string) bool) string {
 	c.tb.Helper()
-	timeout := time.After(Patience)
+	timeout := time.After(testkit.Patience)
 	for {
 		select {
 		case line, ok := <-c.lines:
@@ -119,16 +120,6 @@ func (c *Child) await(what string, is func(line string) bool) string {
 			c.tb.Logf("process %d says %q", c.PID(), line)
 		case <-timeout:
 			c.tb.Fatalf("process %d does not say %q", c.PID(), what)
-		}
-	}
-}
-
-// Eventually waits until something holds.
-func Eventually(tb testing.TB, what string, holds func() bool) {
-	tb.Helper()
-	for end := time.Now().Add(Patience); !holds(); time.Sleep(time.Millisecond) {
-		if time.Now().After(end) {
-			tb.Fatalf("does not happen: %s", what)
 		}
 	}
 }

@@ -10,6 +10,7 @@ import (
 	"strings"
 	"sync"
 	"testing"
+	"time"
 
 	"golang.org/x/sys/unix"
 )
@@ -33,10 +34,22 @@ func NewTool(t *testing.T, env, commands string) *Tool {
 	}
 	t.Cleanup(func() {
 		for _, pid := range f.Started(t) {
-			_ = unix.Kill(pid, unix.SIGKILL)
+			end(pid)
 		}
 	})
 	return f
+}
+
+// end kills a process and waits until it has ended: a Keeper's goroutine waits for that, too,
+// and is no leak of the test.
+func end(pid int) {
+	fd, err := unix.PidfdOpen(pid, 0)
+	if err != nil {
+		return // it has ended
+	}
+	defer unix.Close(fd)
+	_ = unix.PidfdSendSignal(fd, unix.SIGKILL, nil, 0)
+	_, _ = unix.Poll([]unix.PollFd{{Fd: int32(fd), Events: unix.POLLIN}}, int(time.Minute.Milliseconds()))
 }
 
 // Started returns the pids of the processes started so far.

@@ -1,7 +1,7 @@
-// Package command reads the command line that containerd calls a shim with, and that start
-// and delete call the processes with that go on after them. It has the log that all of them
-// write to. It knows nothing of what a command does, and is linked into both programs of a
-// pod.
+// Package command reads the command line with which containerd calls a shim, and with which
+// start and delete call the processes that go on after them. It has the log that all of
+// them write to. It knows nothing of what a command does, and is linked into both programs
+// of a pod.
 package command
 
 import (
@@ -51,8 +51,7 @@ const (
 )
 
 // Parse reads a command line as Go's flag package would, whose rules containerd's shims
-// follow, but takes flags that it does not know for granted: they are the inner shim's
-// business.
+// follow, but passes over flags that it does not know: they are the inner shim's business.
 func Parse(argv []string) Line {
 	l := Line{Program: argv[0], Args: argv[1:]}
 	values := map[string]*string{

@@ -10,7 +10,8 @@ import (
 	"github.com/shimtrace/shimtrace/internal/loglimit"
 )
 
-// Level returns the level of a log as the configuration has it, to be changed.
+// Level returns the level of a log, as the configuration has it, in a variable by which it
+// can be changed.
 func Level(text string) *slog.LevelVar {
 	l := new(slog.LevelVar)
 	_ = l.UnmarshalText([]byte(text)) // it was checked

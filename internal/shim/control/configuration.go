@@ -11,8 +11,8 @@ type Configuration struct {
 	Read  time.Time `json:"read,omitzero"`
 	// Problem is why what the files say now is not in effect; nil: it is.
 	Problem *Problem `json:"problem,omitempty"`
-	// NewPods are keys of which the files say something else than when the relay began: new
-	// pods have it so.
+	// NewPods are the keys that have other values in the files than when the relay began,
+	// and that only new pods follow.
 	NewPods []string `json:"for_new_pods,omitempty"`
 	// Unseen is why changes of the files have no effect on this relay; empty: they have.
 	Unseen string `json:"unseen,omitempty"`

@@ -170,7 +170,7 @@ func TestHungClients(t *testing.T) {
 	go func() { s.Close(); close(closed) }()
 	select {
 	case <-closed:
-	case <-time.After(4 * requestTime):
+	case <-time.After(time.Minute): // far more than requestTime
 		t.Error("hung clients keep the server from ending")
 	}
 }

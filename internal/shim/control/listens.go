@@ -13,7 +13,8 @@ import (
 const connectTime = time.Second
 
 // Listens reports whether somebody listens at a relay's socket. A killed relay leaves its
-// files until its containers are deleted. Who cannot know takes it for alive.
+// files until its containers are deleted. If that cannot be told, the relay is taken to be
+// alive.
 func Listens(ctx context.Context, socket string) bool {
 	d := net.Dialer{Timeout: connectTime}
 	conn, err := d.DialContext(ctx, "unix", socket)

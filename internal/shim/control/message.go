@@ -42,7 +42,7 @@ type Answer struct {
 	Containers   []Container `json:"containers,omitempty"`
 
 	On bool `json:"on"`
-	// Changed tells that it was not so before.
+	// Changed reports whether it was not so before.
 	Changed bool `json:"changed,omitempty"`
 	// Window is the time for which tracing is on, or was the last time.
 	Window *Window `json:"window,omitempty"`

@@ -48,8 +48,9 @@ func Cgroup(proc, cgroups string, pid int) (attrs []attribute.KeyValue) {
 	return attrs
 }
 
-// cpuCgroup returns the cgroup of the controller cpu, and that one's directory: of version 1
-// the controllers' names, of version 2 none (cgroups(7), /proc/PID/cgroup).
+// cpuCgroup returns the cgroup of the cpu controller, and the directory of that hierarchy:
+// with cgroups of version 1 the controllers' names, with version 2 none (cgroups(7),
+// /proc/PID/cgroup).
 func cpuCgroup(text []byte) (dir, name string) {
 	for line := range bytes.Lines(text) {
 		parts := strings.SplitN(strings.TrimSuffix(string(line), "\n"), ":", 3)

@@ -26,7 +26,7 @@ type Usage struct {
 	open map[*middleware.Call]looks // calls that have begun
 }
 
-// looks are what both had used.
+// looks are what the inner shim and the VMM had used.
 type looks struct{ inner, vmm host.Usage }
 
 // works are the methods that have a shim work for long. To look at its processes takes some
@@ -46,13 +46,13 @@ func NewUsage(proc host.Proc, slow time.Duration) *Usage {
 	return u
 }
 
-// SetSlow changes how long calls take at least that are long.
+// SetSlow changes how long a call takes at least to be long.
 func (u *Usage) SetSlow(slow time.Duration) { u.slow.Store(int64(slow)) }
 
 var _ middleware.Observer = (*Usage)(nil)
 
 // Inner says which process the inner shim is, VMM which the VMM. Calls that begin from now
-// on say what that did.
+// on say what these did.
 func (u *Usage) Inner(p host.Process) { u.inner.Store(&p) }
 
 // VMM is for the VMM.
@@ -94,8 +94,8 @@ func (u *Usage) Annotate(c *middleware.Call, span trace.Span) {
 	span.SetAttributes(since(before.vmm, now.vmm, names.VMMCPUTime, names.VMMFaults)...)
 }
 
-// since returns what was used between two looks, nothing if one of them was in vain. A VMM
-// that has come between them has used all that it has.
+// since returns what was used between two looks, nothing if one of them was in vain. For a
+// VMM that was started between them, all that it has used counts.
 func since(before, now host.Usage, cpu, faults string) []attribute.KeyValue {
 	if now.Start == 0 || before.Start != 0 && before.Start != now.Start {
 		return nil

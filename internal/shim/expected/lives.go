@@ -16,8 +16,8 @@ import (
 	"github.com/shimtrace/shimtrace/middleware"
 )
 
-// Bounds of what is remembered. Of more containers or processes than these, every
-// failure is one.
+// Bounds of what is remembered. For containers and processes beyond these, no failure is
+// expected.
 const (
 	maxContainers = 1024
 	maxExecs      = 1024 // of one container
@@ -44,8 +44,8 @@ type life struct {
 	Waited   bool      `json:"waited,omitempty"`
 	Exited   bool      `json:"exited,omitempty"`
 	Deleted  bool      `json:"deleted,omitempty"`
-	Deleting time.Time `json:"deleting,omitzero"` // when the deletion began that is under way
-	Kept     time.Time `json:"kept,omitzero"`     // when the last one began that failed
+	Deleting time.Time `json:"deleting,omitzero"` // when the deletion that is under way began
+	Kept     time.Time `json:"kept,omitzero"`     // when the last deletion that failed began
 }
 
 // OfTasks follows the calls of containerd's task service.
@@ -85,8 +85,8 @@ func (l *Lives) UnmarshalJSON(text []byte) error {
 	return nil
 }
 
-// Follows reports whether a call that passes changes a life: what is kept of the lives
-// elsewhere is old then.
+// Follows reports whether a call that passes changes a life, so that a copy of the lives
+// kept elsewhere is out of date.
 func (l *Lives) Follows(c *middleware.Call) bool {
 	return slices.Contains([]string{l.verbs.create, l.verbs.exec, l.verbs.wait, l.verbs.remove}, c.Method)
 }
@@ -131,7 +131,7 @@ func (l *Lives) Answered(c *middleware.Call) {
 	}
 }
 
-// create begins a container's life, also one of an id that there was before.
+// create begins a container's life, even if there was a container with the same id before.
 func (l *Lives) create(id string) {
 	if len(l.containers) >= maxContainers && l.containers[id] == nil {
 		for id, ct := range l.containers {

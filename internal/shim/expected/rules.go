@@ -5,7 +5,7 @@ import (
 	"github.com/shimtrace/shimtrace/middleware"
 )
 
-// moment says where in its life the container or process was that a call is about.
+// moment says where in its life a call's container or process was.
 type moment uint8
 
 const (

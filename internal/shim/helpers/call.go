@@ -13,7 +13,7 @@ import (
 	"github.com/shimtrace/shimtrace/middleware"
 )
 
-// call is one that is in flight, or was just now.
+// call is a call that is in flight, or was a moment ago.
 type call struct {
 	*middleware.Call
 	end      time.Time // zero: it is in flight
@@ -21,16 +21,16 @@ type call struct {
 	lost     bool      // events were dropped meanwhile
 	named    bool      // its answer has the pid of what it has started
 	executed time.Time // a container's program
-	told     bool      // its span has that already, or has ended without
-	held     []*helper // that have ended, and wait for its end
+	told     bool      // its span has that already, or has ended without it
+	held     []*helper // helpers that have ended, and wait for the call's end
 }
 
 // loud reports whether the call is recorded whatever becomes of it.
 func (c *call) loud() bool { return !c.Quiet() }
 
-// Began implements middleware.Observer.
+// Began implements middleware.Observer. A call that only waits executes nothing.
 func (o *Observer) Began(c *middleware.Call) {
-	if c.Stream || !c.SpanContext().IsSampled() {
+	if c.Stream || c.Waits() || !c.SpanContext().IsSampled() {
 		return
 	}
 	o.mu.Lock()
@@ -44,7 +44,7 @@ func (o *Observer) Began(c *middleware.Call) {
 	}
 	mine := &call{Call: c}
 	o.calls = append(o.calls, mine)
-	for _, h := range o.open { // of a call that another process has begun
+	for _, h := range o.open { // perhaps of a call that another process has begun
 		if h.call == nil && h.parent.SpanID() == c.SpanContext().SpanID() {
 			h.call = mine
 		}
@@ -104,7 +104,7 @@ func (o *Observer) Annotate(c *middleware.Call, span trace.Span) {
 	}
 }
 
-// methods are what has an OCI runtime called with a subcommand (containerd,
+// methods maps a subcommand of an OCI runtime to the task method that calls it (containerd,
 // cmd/containerd-shim-runc-v2/process).
 var methods = map[string]string{
 	"create": "Create", "run": "Create", "restore": "Create", "start": "Start", "exec": "Start",
@@ -112,10 +112,11 @@ var methods = map[string]string{
 	"checkpoint": "Checkpoint", "ps": "Pids",
 }
 
-// callOf returns the call that caused a helper, nil if none did. Of those that were in
-// flight when it was made it is the one that a command line names: by the container, the
-// exec, and what is done. Otherwise it is the one that began last, a quiet one only if
-// there is no other.
+// callOf returns the call that caused a helper, nil if none did or if that cannot be told.
+// Of the calls that were in flight when the helper was forked it is the one that the
+// helper's command line names: by the container, the exec and the subcommand. Otherwise it
+// is the call that began last, a quiet one only if there is no other. If several calls were
+// in flight, nothing tells to which of them a program without a name belongs.
 func (o *Observer) callOf(r procevents.Report, forked time.Time) *call {
 	if above := o.open[r.Above]; above != nil {
 		return above.call
@@ -133,14 +134,20 @@ func (o *Observer) callOf(r procevents.Report, forked time.Time) *call {
 			}
 		}
 	}
-	if c := o.latest(forked, (*call).loud); c != nil {
-		return c
+	for _, of := range []func(*call) bool{(*call).loud, func(*call) bool { return true }} {
+		c := o.latest(forked, of)
+		switch {
+		case c == nil:
+		case r.Program == "" && o.latest(forked, func(other *call) bool { return other != c && of(other) }) != nil:
+			return nil
+		default:
+			return c
+		}
 	}
-	return o.latest(forked, func(*call) bool { return true })
+	return nil
 }
 
-// tick is by how much a moment may be too early that was read where the kernel counts in
-// clock ticks.
+// tick is by how much a time that the kernel counts in clock ticks may be too early.
 const tick = 10 * time.Millisecond
 
 // clockSlack is by how much two clocks, read one after the other, may seem to differ.
@@ -151,7 +158,8 @@ func (c *call) inFlight(at time.Time) bool {
 	return !c.Start.After(at.Add(clockSlack)) && (c.end.IsZero() || !c.end.Before(at))
 }
 
-// latest returns the call that began last, of those in flight at a moment that have it.
+// latest returns the call that began last of those that were in flight at a moment and for
+// which has is true; nil if there is none.
 func (o *Observer) latest(at time.Time, has func(*call) bool) *call {
 	for _, c := range slices.Backward(o.calls) {
 		if c.inFlight(at) && has(c) {

@@ -4,5 +4,5 @@
 // the call in flight that caused it, and the moment at which a container's own program is
 // executed is noted at the call that started it.
 //
-// It reads nothing of the kernel's, and knows neither the guard nor VMs. The relay runs it.
+// It reads nothing from the kernel, and knows neither the guard nor VMs. The relay runs it.
 package helpers

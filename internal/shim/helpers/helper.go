@@ -45,7 +45,7 @@ func (h *helper) is(r procevents.Report) bool {
 	return h.Start == 0 || r.Start == 0 || h.Start == r.Start
 }
 
-// name is the span's.
+// name returns the span's name.
 func (h *helper) name() string {
 	name := cmp.Or(h.Program, names.UnknownProgram)
 	if h.Subcommand != "" {
@@ -54,7 +54,7 @@ func (h *helper) name() string {
 	return name
 }
 
-// failed reports whether it has ended with an error.
+// failed reports whether the helper has ended with an error.
 func (h *helper) failed() bool { return h.over && h.status != 0 }
 
 func (h *helper) attributes() []attribute.KeyValue {
@@ -80,8 +80,8 @@ func (h *helper) attributes() []attribute.KeyValue {
 	return attrs
 }
 
-// setStatus says that it has failed, if that has made its call fail; otherwise whoever has
-// executed it has taken the failure for an answer.
+// setStatus marks the span of a helper that has failed. It is an error if the helper's call
+// failed as well; otherwise whoever executed the helper took its failure for an answer.
 func (h *helper) setStatus() {
 	if !h.failed() {
 		return

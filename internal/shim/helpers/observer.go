@@ -1,6 +1,7 @@
 package helpers
 
 import (
+	"math"
 	"sync"
 	"time"
 
@@ -21,7 +22,7 @@ type Sandbox interface {
 	Root() trace.SpanContext
 	// Attributes returns the span attributes of a container, as far as they are known.
 	Attributes(container string) []attribute.KeyValue
-	// Changed tells that Observer.Save would return something else.
+	// Changed is called when Observer.Save would return something else.
 	Changed()
 }
 
@@ -33,6 +34,9 @@ type Options struct {
 	Losses *losses.Tally
 	// VMM is told of each VMM, from Report. Nil: nobody is.
 	VMM func(r procevents.Report, at time.Time)
+	// Alive reports whether the inner shim's process is still there, so that its last report
+	// is not about to come; nil: it is not.
+	Alive func() bool
 	// Slow is how long a helper takes below a quiet call before both are recorded.
 	Slow time.Duration
 }
@@ -46,20 +50,22 @@ type Observer struct {
 	mu       sync.Mutex
 	calls    []*call // in the order of their starts
 	open     map[int]*helper
-	pids     map[int]process    // of containers' processes, by answers, whose program was not told of
-	nameless []*nameless        // in the order in which they were told of
-	closed   bool               // no answer will come any more
-	seen     map[int]bool       // in a list that is being told
+	pids     map[int]process    // that answers have named, before their program was reported
+	nameless []*nameless        // in the order in which they were reported
+	closed   bool               // no answer will come any more, and nothing is recorded
+	told     bool               // reports came, and the last one has not yet
+	seen     map[int]bool       // pids in the list that is being reported
 	keep     []*middleware.Call // quiet calls with something recorded below them; see unlock
-	first    time.Time          // a container's program was executed; zero: none was yet
+	patience time.Duration      // lastWords
+	first    time.Time          // when a container's program was executed; zero: none was yet
 	await    chan struct{}      // closed then, or when there is nothing to wait for
 }
 
 const (
 	// maxHelpers bounds the helpers that run or wait for the end of their call.
 	maxHelpers = 1024
-	// maxOver is how many calls are remembered that are over: what has happened in one may
-	// be told shortly after its end.
+	// maxOver is how many calls that are over are remembered: what happened in a call may
+	// be reported shortly after its end.
 	maxOver = 64
 	// maxPIDs bounds what is remembered of processes in containers.
 	maxPIDs = 1024
@@ -67,7 +73,7 @@ const (
 
 // New returns an Observer.
 func New(o Options) *Observer {
-	return &Observer{Options: o, open: make(map[int]*helper), pids: make(map[int]process), seen: make(map[int]bool), await: make(chan struct{})}
+	return &Observer{Options: o, open: make(map[int]*helper), pids: make(map[int]process), seen: make(map[int]bool), await: make(chan struct{}), patience: lastWords}
 }
 
 // SetSlow changes Options.Slow.
@@ -84,6 +90,11 @@ func (o *Observer) Report(r procevents.Report) {
 	at, forked := wall(r.At), wall(r.Forked)
 	o.mu.Lock()
 	defer o.unlock()
+	if o.closed {
+		o.late(r)
+		return
+	}
+	o.told = r.Kind != procevents.Over
 	switch r.Kind {
 	case procevents.Began:
 		o.began(r, forked, at)
@@ -120,17 +131,41 @@ func (o *Observer) vmm(r procevents.Report, at time.Time) {
 	}
 }
 
-// wall returns a moment on CLOCK_MONOTONIC by the host's clock.
-func wall(at time.Duration) time.Time { return time.Now().Add(at - procevents.Now()) }
+// wall converts a moment on CLOCK_MONOTONIC to the host's clock. Two clocks cannot be read
+// at once, and this process may be without a processor between the two readings. So they
+// are read again, a few times, until the readings are close together.
+func wall(at time.Duration) time.Time {
+	best, least := time.Time{}, time.Duration(math.MaxInt64)
+	for range 8 {
+		before := time.Now()
+		now := procevents.Now()
+		took := time.Since(before)
+		if took < least {
+			best, least = before.Add(at-now), took
+		}
+		if least < clockSlack/10 {
+			break
+		}
+	}
+	return best
+}
 
-// Unrecorded tells that there will be no reports.
+// Unrecorded is called when there will be no reports.
 func (o *Observer) Unrecorded() {
 	o.mu.Lock()
 	defer o.mu.Unlock()
+	o.told = false
 	o.awaited()
 }
 
-// dropped notes that something was not seen that has happened below the calls in flight.
+// late counts what is reported after Close, and so has no span.
+func (o *Observer) late(r procevents.Report) {
+	if (r.Kind == procevents.Began || r.Kind == procevents.Inside) && o.Sandbox.On() {
+		o.Losses.Add(losses.Shutdown, 1)
+	}
+}
+
+// dropped notes that something that happened below the calls in flight was not seen.
 func (o *Observer) dropped() {
 	if !o.Sandbox.On() {
 		return
@@ -178,7 +213,8 @@ func (o *Observer) began(r procevents.Report, forked, at time.Time) {
 	o.Sandbox.Changed()
 }
 
-// end ends a helper. One that nobody could look at may have been a container's program.
+// end ends a helper. A helper that nobody could look at may have been a container's
+// program.
 func (o *Observer) end(h *helper, at time.Time) {
 	h.end, h.over = at, true
 	o.Sandbox.Changed()
@@ -189,8 +225,8 @@ func (o *Observer) end(h *helper, at time.Time) {
 	o.over(h)
 }
 
-// over records a helper that is over. What it means that it has failed is clear only when
-// its call is over, too.
+// over records a helper that is over. What a failure means is clear only when the helper's
+// call is over as well.
 func (o *Observer) over(h *helper) {
 	if h.call != nil && h.call.end.IsZero() && h.failed() {
 		h.call.held = append(h.call.held, h)
@@ -227,11 +263,14 @@ func (o *Observer) record(h *helper) {
 	h.span.End(trace.WithTimestamp(later(h.end, h.at)))
 }
 
-// Close records what still runs. The ends of the last helpers, which the inner shim has
-// waited for, may yet be on their way.
+// Close records what still runs, after it has waited for the last report: reports may still
+// be on their way when the inner shim has ended.
 func (o *Observer) Close() {
-	for end := time.Now().Add(lastWords); o.running() && time.Now().Before(end); {
-		time.Sleep(lastWords / 20)
+	for began := time.Now(); o.expects(); time.Sleep(lastWords / 200) {
+		waited := time.Since(began)
+		if waited > o.patience || waited > lastWords/10 && o.Alive != nil && o.Alive() {
+			break
+		}
 	}
 	o.mu.Lock()
 	defer o.unlock()
@@ -248,11 +287,13 @@ func (o *Observer) Close() {
 	}
 }
 
-// lastWords is how long Close waits for the ends of helpers.
-const lastWords = 200 * time.Millisecond
+// lastWords bounds how long Close waits for the last report; if the inner shim does not
+// end, it waits for a tenth of that. Nobody waits for Close.
+const lastWords = 2 * time.Second
 
-// unlock has the calls recorded that something below them keeps. A call that is over is
-// recorded at once, and annotated by the Observer: not while it is locked.
+// unlock unlocks the Observer, and then has those quiet calls recorded that have something
+// recorded below them. It does so unlocked, since a call that is over is recorded at once,
+// and the Observer annotates it.
 func (o *Observer) unlock() {
 	keep := o.keep
 	o.keep = nil
@@ -262,20 +303,15 @@ func (o *Observer) unlock() {
 	}
 }
 
-// running reports whether helpers run, as far as was told.
-func (o *Observer) running() bool {
+// expects reports whether there will be reports, as far as is known.
+func (o *Observer) expects() bool {
 	o.mu.Lock()
 	defer o.mu.Unlock()
-	for _, h := range o.open {
-		if !h.over {
-			return true
-		}
-	}
-	return false
+	return o.told
 }
 
-// First returns when a container's program was first executed. It waits for that at most
-// as long as given, if that may yet be told.
+// First returns when a container's program was first executed. It waits at most as long as
+// given, and only while that may still be reported.
 func (o *Observer) First(most time.Duration) (at time.Time, ok bool) {
 	select {
 	case <-o.await:

@@ -35,6 +35,7 @@ type world struct {
 	call   ttrpc.UnaryClientInterceptor
 	root   trace.SpanContext
 	off    bool
+	ahead  time.Duration // of the clock, for what is told of
 	losses losses.Tally
 }
 
@@ -93,13 +94,16 @@ const initPID = 77
 
 func (w *world) runs(pid, above int, program string, more procevents.Report) {
 	more.Kind, more.PID, more.Above, more.Program = procevents.Began, pid, above, program
-	more.Start, more.Forked, more.At = uint64(pid), procevents.Now(), procevents.Now()
+	more.Start, more.Forked, more.At = uint64(pid), procevents.Now()+w.ahead, procevents.Now()+w.ahead
 	w.Report(more)
 }
 
 func (w *world) ends(pid int, status uint32) {
-	w.Report(procevents.Report{Kind: procevents.Ended, PID: pid, Start: uint64(pid), At: procevents.Now(), Status: status, CPU: 5})
+	w.Report(procevents.Report{Kind: procevents.Ended, PID: pid, Start: uint64(pid), At: procevents.Now() + w.ahead, Status: status, CPU: 5})
 }
+
+// over tells that the inner shim has ended.
+func (w *world) over() { w.Report(procevents.Report{Kind: procevents.Over, At: procevents.Now()}) }
 
 // below checks that the only span of a name is the child of that of another one, and
 // returns it.
@@ -353,6 +357,35 @@ func TestUnknown(t *testing.T) {
 	}
 }
 
+// TestWithoutAName: nothing says which of several calls has had a program without a name executed.
+// One that waits has not.
+func TestWithoutAName(t *testing.T) {
+	unknown := func(w *world) {
+		w.runs(6, 0, "", procevents.Report{})
+		w.ends(6, 0)
+	}
+	w := newWorld(t)
+	w.during("Start", "c1", "", nil, func() {
+		w.during("Kill", "c2", "", nil, func() { unknown(w) })
+	})
+	w.below(names.UnknownProgram, "")
+	w = newWorld(t)
+	w.during("Start", "c1", "", nil, func() {
+		w.during("State", "c2", "", nil, func() { unknown(w) }) // quiet
+	})
+	w.below(names.UnknownProgram, start)
+	w = newWorld(t)
+	w.during("Start", "c1", "", nil, func() {
+		w.during("Wait", "c1", "", nil, func() {
+			unknown(w)
+			w.runs(7, 0, "nsenter", procevents.Report{})
+			w.ends(7, 0)
+		})
+	})
+	w.below(names.UnknownProgram, start)
+	w.below("nsenter", start)
+}
+
 // TestQuiet: below a quiet call only what fails is recorded, and then the call is, too.
 func TestQuiet(t *testing.T) {
 	w := newWorld(t)
@@ -396,6 +429,7 @@ func TestOff(t *testing.T) {
 	w.runs(1, 0, "runc", procevents.Report{})
 	w.ends(1, 0)
 	w.Report(procevents.Report{Kind: procevents.Inside, PID: 2, At: procevents.Now()})
+	w.over()
 	w.Close()
 	if n := len(w.spans.Ended()); n != 0 {
 		t.Errorf("%d spans", n)
@@ -436,8 +470,9 @@ func TestResume(t *testing.T) {
 func TestResumeNameless(t *testing.T) {
 	var saved json.RawMessage
 	w := newWorld(t)
+	w.ahead = time.Minute // later than the calls begin that the other process goes on with
 	w.during("Start", "c", "", nil, func() {
-		w.Report(procevents.Report{Kind: procevents.Inside, PID: 1, At: procevents.Now()})
+		w.Report(procevents.Report{Kind: procevents.Inside, PID: 1, At: procevents.Now() + w.ahead})
 		w.runs(2, 0, "", procevents.Report{})
 		w.ends(2, 0)
 		w.runs(3, 0, "", procevents.Report{})
@@ -469,11 +504,60 @@ func TestClose(t *testing.T) {
 		w.Report(procevents.Report{Kind: procevents.Inside, PID: 9, At: procevents.Now()})
 		w.runs(2, 0, "", procevents.Report{})
 		w.ends(2, 0)
+		w.over()
 		w.Close()
 	})
 	w.below("vmm", "")
 	w.below(names.UnknownProgram, start)
 	w.wantExecuted(map[string]int{"init": 1})
+}
+
+// TestCloseAwaitsTheLastReport: what the inner shim has executed in the end is recorded, also
+// if it is told of late; what is told of after that is counted.
+func TestCloseAwaitsTheLastReport(t *testing.T) {
+	w := newWorld(t)
+	w.patience = time.Minute
+	w.runs(1, 0, "first", procevents.Report{})
+	w.ends(1, 0)
+	closed := make(chan struct{})
+	go func() {
+		defer close(closed)
+		w.Close()
+	}()
+	time.Sleep(20 * time.Millisecond) // without a reason to wait it would have closed by now
+	w.runs(2, 0, "last", procevents.Report{})
+	w.ends(2, 0)
+	w.over()
+	<-closed
+	w.below("first", "")
+	w.below("last", "")
+	w.runs(3, 0, "late", procevents.Report{})
+	w.ends(3, 0)
+	w.Report(procevents.Report{Kind: procevents.Inside, PID: 4, At: procevents.Now()})
+	w.off = true
+	w.runs(5, 0, "off", procevents.Report{})
+	if n, spans := w.losses.Of(losses.Shutdown), len(w.spans.Ended()); n != 2 || spans != 2 {
+		t.Errorf("%d counted, want 2; %d spans", n, spans)
+	}
+}
+
+// TestCloseWithoutReports: nobody is waited for who is not there.
+func TestCloseWithoutReports(t *testing.T) {
+	w := newWorld(t)
+	w.patience = time.Hour
+	w.Close()
+	w = newWorld(t)
+	w.patience = time.Hour
+	w.runs(1, 0, "vmm", procevents.Report{})
+	w.Unrecorded() // another guard does not find the inner shim
+	w.Close()
+	w.below("vmm", "")
+	w = newWorld(t)
+	w.patience = time.Hour
+	w.Alive = func() bool { return true }
+	w.runs(1, 0, "vmm", procevents.Report{})
+	w.Close()
+	w.below("vmm", "")
 }
 
 // TestBound: helpers are not remembered without bound.

@@ -13,21 +13,22 @@ import (
 	"github.com/shimtrace/shimtrace/middleware"
 )
 
-// process is one that runs in a container.
+// process is a container's first process, or an exec in it.
 type process struct{ container, exec string }
 
-// nameless is what was executed while nobody could tell for whom: in a container, or by
-// somebody who was gone before he could be looked at. An answer to a call that was in
-// flight then may yet name the process. So it waits until all of those are over: which of
-// them it belongs to is not guessed.
+// nameless is a program that was executed when nobody could tell for whom: in a container,
+// or by a process that was gone before it could be looked at. The answer to a call that was
+// in flight then may still name the process. So the program waits until all those calls are
+// over: which of them it belongs to is not guessed.
 type nameless struct {
 	pid    int
 	at     time.Time
 	helper *helper // that is over; nil: it was in a container
 }
 
-// executed notes that a container's program is executed. Whose it is the command line says
-// by which an OCI runtime has made the process, or an answer by its pid.
+// executed notes that a container's program is executed. Whose it is follows from the
+// command line by which an OCI runtime has made the process, or from an answer with the
+// pid.
 func (o *Observer) executed(r procevents.Report, at time.Time) {
 	if p, ok := madeFor(r); ok {
 		delete(o.pids, r.PID)
@@ -72,7 +73,7 @@ func (o *Observer) awaitName(n *nameless) {
 	o.name()
 }
 
-// name decides what can be decided of what has no name.
+// name goes through the nameless programs and settles what can be settled now.
 func (o *Observer) name() {
 	all := o.nameless
 	o.nameless = nil
@@ -100,15 +101,16 @@ func (o *Observer) drop(n *nameless) {
 	}
 }
 
-// mayBeNamed reports whether a call is in flight, since then, whose answer names a process.
+// mayBeNamed reports whether a call whose answer names a process was in flight then, and
+// still is.
 func (o *Observer) mayBeNamed(n *nameless) bool {
 	return !o.closed && slices.ContainsFunc(o.calls, func(c *call) bool {
 		return c.end.IsZero() && (c.Method == "Create" || c.Method == "Start") && !c.Start.After(n.at.Add(clockSlack))
 	})
 }
 
-// doubtful notes a container's program that no answer has named. If just one Start was in
-// flight that has named none, that one has started it, and then failed.
+// doubtful notes a container's program that no answer has named. If just one Start that has
+// named no process was in flight, that Start has started the program, and then failed.
 func (o *Observer) doubtful(n *nameless) {
 	var one *call
 	for _, c := range o.calls {
@@ -141,7 +143,7 @@ func (o *Observer) start(p process) *call {
 	return nil
 }
 
-// execute notes that a program was executed at the call that has done it; nil: at none.
+// execute notes that a program was executed, at the call that executed it; nil: at none.
 func (o *Observer) execute(c *call, p process, at time.Time) {
 	if p.exec == "" && o.first.IsZero() {
 		o.first = at

@@ -13,7 +13,7 @@ import (
 	"github.com/shimtrace/shimtrace/internal/shim/telemetry"
 )
 
-// saved is what another process needs that goes on for this one.
+// saved is what a process needs to go on for this one.
 type saved struct {
 	First   time.Time     `json:"first,omitzero"`
 	Helpers []savedHelper `json:"helpers,omitempty"`
@@ -57,7 +57,7 @@ func (o *Observer) Save() (json.RawMessage, error) {
 }
 
 // Restore takes over what another process has saved. Nobody else has the Observer yet, and
-// no call has begun: what has no name waits until one ends.
+// no call has begun: a program without a name waits until a call ends.
 func (o *Observer) Restore(text json.RawMessage) error {
 	if len(text) == 0 {
 		return nil

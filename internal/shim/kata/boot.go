@@ -24,7 +24,7 @@ type boot struct {
 	attempts func() uint64 // of the runtime, to reach the agent; nil: they are not seen
 
 	mu      sync.Mutex
-	maker   *middleware.Call // that makes the VM; nil: none has, yet
+	maker   *middleware.Call // the call that makes the VM; nil: none does yet
 	program string           // the VMM's
 	debug   string
 	// vmm is when the VMM was executed, bound when it had its socket, up when the agent's
@@ -180,8 +180,8 @@ func first(moments ...time.Time) time.Time {
 	return time.Time{}
 }
 
-// VMM is told of the sandbox's VMM, when it was executed. It must not be called where
-// nobody may wait for a look at a process.
+// VMM is told of the sandbox's VMM, when it was executed. It looks at the process, and must
+// not be called where nobody may wait for that.
 func (o *Observer) VMM(program string, pid int, at time.Time) { o.boot.started(program, pid, at) }
 
 const proc = host.Proc("/proc")

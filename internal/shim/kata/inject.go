@@ -68,8 +68,8 @@ func (o *Observer) startInjector(kind *vmKind) *injector {
 	return i
 }
 
-// requestRelay relays requests to the agent, whose spans make their way as those of the
-// shim's calls.
+// requestRelay returns what relays requests to the agent. The requests' spans go where
+// those of the shim's calls go.
 func (o *Observer) requestRelay(observer *requests, isolated bool) *middleware.Relay {
 	return middleware.NewRelay(append(o.changeable(isolated),
 		middleware.WithSwitch(o.sandbox.Switch()),
@@ -84,7 +84,7 @@ func (o *Observer) requestRelay(observer *requests, isolated bool) *middleware.R
 	)...)
 }
 
-// changeable are the options of such a relay that follow the configuration.
+// changeable are the options of the relay of requests that follow the configuration.
 func (o *Observer) changeable(isolated bool) []middleware.Option {
 	cfg := o.current()
 	return []middleware.Option{
@@ -118,8 +118,9 @@ func (i *injector) close() error {
 	}
 }
 
-// RestoreSocket gives the VMM's socket back in whose place a relay died, if relays are
-// there for this inner shim: it may have to talk to the agent to clean up.
+// RestoreSocket gives the VMM's socket its name back after a relay has died in its place,
+// if relays take that place for this inner shim at all: the shim may have to talk to the
+// agent to clean up.
 func RestoreSocket(cfg config.Agent, sandbox, inner string) error {
 	if cfg.Inject != "on" && !forKata("auto", inner) {
 		return nil
@@ -139,8 +140,8 @@ func agentPropagator(cfg config.Trace, isolated bool) propagation.TextMapPropaga
 	return idsOnly{}
 }
 
-// idsOnly is W3C's form without what a caller may put beside the ids: the guest is to
-// get nothing else of it.
+// idsOnly is W3C's form without what a caller may put beside the ids: the guest is to get
+// nothing else of the context.
 type idsOnly struct{ propagation.TraceContext }
 
 // Inject implements propagation.TextMapPropagator. The keys that it replaces, or removes,

@@ -15,8 +15,8 @@ import (
 	"github.com/shimtrace/shimtrace/middleware"
 )
 
-// Kinds of entries that another process needs which goes on for this one; their names
-// are a kind, a slash and a number.
+// Kinds of entries that a process needs to go on for this one. The name of an entry is its
+// kind, a slash and a number.
 const (
 	EntryRequest = "request" // a connection from the runtime to the agent
 	entrySeat    = "vmm"     // a place of a VMM's socket
@@ -24,7 +24,7 @@ const (
 	entryHybrid  = "hybrid"  // a socket where agents connect
 )
 
-// Guard keeps what another process needs that goes on for this one.
+// Guard keeps what a process needs to go on for this one.
 type Guard interface {
 	Store(e guard.Entry)
 	Remove(name string)
@@ -48,7 +48,7 @@ type Left struct {
 // saved is what an Observer knows that another one cannot find out.
 type saved struct {
 	CID   uint32          `json:"cid,omitempty"`
-	Lives *expected.Lives `json:"lives,omitempty"` // as the agent's requests tell
+	Lives *expected.Lives `json:"lives,omitempty"` // as the requests to the agent tell
 }
 
 // Save returns what another process is to know.
@@ -105,8 +105,8 @@ func (o *Observer) take(conn listen.Conn, from listen.Origin) {
 	o.forwarder.Take(kept, from)
 }
 
-// kept returns the connection as one that another process can go on with. On error nothing
-// has become of it.
+// kept returns the connection as one that another process can go on with. On error the
+// connection is as it was.
 func (o *Observer) kept(conn listen.Conn, from listen.Origin) (listen.Conn, error) {
 	m, err := handover.New()
 	if err != nil {
@@ -126,7 +126,7 @@ func (o *Observer) kept(conn listen.Conn, from listen.Origin) (listen.Conn, erro
 	return kept, nil
 }
 
-// keep returns the connection with its memory, as which it is known by its name.
+// keep returns the connection with its memory, and remembers it by the name of its entry.
 func (o *Observer) keep(name string, conn listen.Conn, m *handover.Memory) (*handover.Incoming, error) {
 	c, ok := conn.(handover.Conn)
 	if !ok {

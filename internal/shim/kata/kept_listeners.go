@@ -47,7 +47,7 @@ func seatOf(e guard.Received) (s interpose.Seat, err error) {
 	return s, nil
 }
 
-// taken has a place kept, before who comes there is served.
+// taken has a place kept before anybody who connects there is served.
 func (o *Observer) taken(s interpose.Seat) {
 	o.keepListener(entrySeat, s.Own, s, o.warnOfRequests, s.Listener, s.Hold)
 }
@@ -91,7 +91,7 @@ func (o *Observer) listening(b listen.Socket) {
 // socketLeft has a socket not kept any more.
 func (o *Observer) socketLeft(b listen.Socket) { o.listenerLeft(b.ID) }
 
-// keepListener keeps one whose file has the id, with what is known of it.
+// keepListener keeps the listener whose file has the id, with what is known of it.
 func (o *Observer) keepListener(kind string, id vmmdir.ID, what any, warn func(error), files ...syscall.Conn) {
 	data, err := json.Marshal(what)
 	if err != nil {
@@ -123,9 +123,10 @@ func (o *Observer) listenerLeft(id vmmdir.ID) {
 	o.Guard.Remove(name)
 }
 
-// GiveBack lets go of what another process has left and nobody is to go on with. Of its
-// requests nothing but bytes is relayed. VMMs' sockets whose places were taken have their
-// names again. Agents find that somebody listens until stop, but are not listened to.
+// GiveBack lets go of what another process has left and nobody is to go on with. On the
+// runtime's connections to the agent nothing but bytes is relayed. VMMs' sockets whose
+// places were taken get their names back. Agents that connect before stop is called are
+// turned away, not refused.
 func GiveBack(g Guard, left Left, cfg config.Agent, who state.Identity, warn func(error)) (stop func()) {
 	relay := middleware.NewRelay(middleware.WithSwitch(new(middleware.Switch)), g.Handover(EntryRequest))
 	for _, resume := range left.Requests {

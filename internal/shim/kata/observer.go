@@ -28,8 +28,12 @@ import (
 )
 
 const (
-	// agentDrain bounds how long the relay reads on at its end.
+	// agentDrain bounds how long the relay, at its end, reads on what the agent has sent.
 	agentDrain = 5 * time.Second
+	// agentSilence is for a VM that lives on without its inner shim: its agent ends its last
+	// spans, root-span among them, only when it has answered all requests. The connection of a
+	// VM that is over ends at once.
+	agentSilence = time.Second
 	// vmTime is how long a VM is expected without a call that would make one.
 	vmTime = 2 * time.Minute
 )
@@ -46,7 +50,7 @@ type Sandbox interface {
 	Switch() *middleware.Switch
 	// Unrecorded counts spans of a time when tracing was off.
 	Unrecorded(spans int)
-	// Changed tells that Observer.Save would return something else.
+	// Changed is called when Observer.Save would return something else.
 	Changed()
 }
 
@@ -89,7 +93,7 @@ type Observer struct {
 	incoming  map[string]*handover.Incoming
 
 	stop    context.CancelFunc
-	turning func() // ends that agents are turned away
+	turning func() // stops turning agents away
 	running sync.WaitGroup
 }
 
@@ -99,8 +103,8 @@ func forKata(setting, inner string) bool {
 	return setting == "on" || setting == "auto" && kata.IsShim(inner)
 }
 
-// New returns what does for the sandbox what is configured, nil if that is nothing. The
-// endpoint for runtimes' spans is there when it returns.
+// New returns an Observer that does for the sandbox what is configured, nil if that is
+// nothing. The endpoint for runtimes' spans is there when it returns.
 func New(o Options) *Observer {
 	k := &Observer{Options: o, making: making{pace: vmmdir.NewPace(vmTime)}, listeners: make(map[vmmdir.ID]string), incoming: make(map[string]*handover.Incoming)}
 	k.runtimes = k.openRuntimes()
@@ -126,6 +130,7 @@ func (o *Observer) Start(sandbox Sandbox, st state.State) {
 		Journal:   o.Telemetry.Queue,
 		Warn:      o.warnOfSpans,
 		Held:      o.Held,
+		Silence:   agentSilence,
 	})
 	o.own = o.forwarder.Sandbox(o.Who.Sandbox)
 	o.running.Go(func() { o.forwarder.Run(ctx) })
@@ -149,12 +154,14 @@ func (o *Observer) Start(sandbox Sandbox, st state.State) {
 
 func (o *Observer) warnOfSpans(err error) { o.Log.Warn("agent's spans", "error", err) }
 
-// Change has another configuration in effect, for what begins from now on: what is quiet, and
-// the propagators.
+// Change has another configuration in effect, for what begins from now on: what is quiet, the
+// propagators, what is kept of the agent's spans, and the limits of these.
 func (o *Observer) Change(cfg config.Config) {
 	o.changed.Store(&cfg)
 	if o.own != nil {
 		o.own.SetRules(agentconfig.Rules(cfg))
+		o.own.SetBounds(agentconfig.Isolated(cfg))
+		o.forwarder.SetLimits(agentconfig.Limits(cfg.Agent))
 	}
 	if o.injector != nil {
 		o.injector.relay.Load().Change(o.changeable(o.isolated())...)
@@ -169,10 +176,10 @@ func (o *Observer) current() config.Config {
 	return o.Config
 }
 
-// Opened tells that a window of tracing has begun, with its root span.
+// Opened is called when a window of tracing has begun, with its root span.
 func (o *Observer) Opened(root trace.SpanContext, at time.Time) { o.own.SetRoot(root, at) }
 
-// Closed tells that the window has ended.
+// Closed is called when the window has ended.
 func (o *Observer) Closed(at time.Time) { o.own.EndRoot(at) }
 
 var _ middleware.Observer = (*Observer)(nil)
@@ -225,7 +232,7 @@ func (o *Observer) Leave() (goOn func([]func(*middleware.Relay)), err error) {
 		if o.injector != nil {
 			o.injector.resume(o.requestRelay(o.injector.requests, o.isolated()), requests)
 		}
-		// The agent's are not read any more: better that it sees their end.
+		// The agent's connections are not read any more: better that it sees their end.
 		o.keeping.Lock()
 		defer o.keeping.Unlock()
 		for name, kept := range o.incoming {
@@ -235,8 +242,8 @@ func (o *Observer) Leave() (goOn func([]func(*middleware.Relay)), err error) {
 	}, nil
 }
 
-// Close ends it when the inner shim and its VM have: it takes what the runtime has posted,
-// and reads what the agent has sent, to the end.
+// Close ends the Observer when the inner shim and its VM have ended: it takes what the
+// runtime has posted, and reads what the agent has sent, to the end.
 func (o *Observer) Close() {
 	if o.runtimes != nil {
 		o.runtimes.close()

@@ -11,8 +11,8 @@ import (
 	"github.com/shimtrace/shimtrace/internal/shim/kata/agentconfig"
 )
 
-// collation says how the spans of a VM get their place: of our sandbox under its
-// calls, of another by themselves.
+// collation says how the spans of a VM get their place: those of our sandbox's VM below its
+// calls, those of another VM in traces of their own.
 func (o *Observer) collation(from listen.Origin) (c collate.Options) {
 	c = agentconfig.Isolated(o.current())
 	attrs := o.Who.Attributes()
@@ -36,7 +36,7 @@ func (o *Observer) isolated() bool {
 	return !collated && o.Config.Trace.Type != "collated"
 }
 
-// resource returns what spans of a service say of themselves that are not our own.
+// resource returns the resource of a service's spans that are not our own.
 func (o *Observer) resource(service string, attrs []attribute.KeyValue) *resourcepb.Resource {
 	return export.NewResource(service, o.Config.Resource, attrs...)
 }

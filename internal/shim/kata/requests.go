@@ -32,9 +32,9 @@ func newRequests(tracer trace.Tracer, s Sandbox, c *calls.Calls) *requests {
 
 var _ middleware.Observer = (*requests)(nil)
 
-// Parent implements middleware.Observer: who asks knows less of why than package calls. A
-// request that the runtime traces stays in the runtime's trace where there is none of
-// ours.
+// Parent implements middleware.Observer: package calls knows better than the caller what
+// caused a request. A request that the runtime traces stays in the runtime's trace where
+// there is none of ours.
 func (r *requests) Parent(c *middleware.Call) (parent, link trace.SpanContext) {
 	cause := r.calls.Cause(calls.Request{
 		Method:      c.Method,
@@ -49,7 +49,8 @@ func (r *requests) Parent(c *middleware.Call) (parent, link trace.SpanContext) {
 	return cause, r.found(c.Caller, cause)
 }
 
-// found returns the caller's context if its span will be where that says.
+// found returns the caller's context if the caller's span will be where that context says;
+// otherwise an invalid one.
 func (r *requests) found(caller, parent trace.SpanContext) trace.SpanContext {
 	if caller.SpanID() != parent.SpanID() && r.calls.Moves(caller.TraceID()) {
 		return trace.SpanContext{}
@@ -71,7 +72,7 @@ func (r *requests) Forwarded(c *middleware.Call) {
 	r.followed(c)
 }
 
-// followed has it saved if a call has changed a life.
+// followed has the lives saved if a call has changed one.
 func (r *requests) followed(c *middleware.Call) {
 	if r.lives.Follows(c) {
 		r.sandbox.Changed()

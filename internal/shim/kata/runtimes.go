@@ -29,8 +29,8 @@ const (
 	runtimeDrain = 3 * time.Second
 	// servingTime bounds the search for the inner shim's process.
 	servingTime = time.Minute
-	// watchTime is how long the endpoint is watched for a runtime that has not sent a
-	// span. The Go runtime waits for it with each, without a limit.
+	// watchTime is how long the endpoint is watched for a runtime that has not sent a span.
+	// The Go runtime waits for the endpoint with each span, without a limit.
 	watchTime = 2 * time.Minute
 )
 
@@ -84,8 +84,8 @@ func (s *runtimeSpans) listen(at string) ([]*os.File, error) {
 	return []*os.File{f}, nil
 }
 
-// takenInterval is between two lines about another user's having the port, of all
-// relays of the host together.
+// takenInterval is the pause between two log lines which say that another user has the
+// port, for all relays of the host together.
 const takenInterval = time.Minute
 
 // sayTaken says loudly, and again and again, that what runtimes trace goes to another
@@ -98,8 +98,8 @@ func (s *runtimeSpans) sayTaken(taken *route.TakenError) {
 		"remedy", "end that process, or turn tracing off in Kata's configuration: shimtrace install --uninstall --kata")
 }
 
-// due reports whether the interval is over since due did last for the path, for whatever
-// process; then it begins anew.
+// due reports whether the interval has passed since due last reported true for the path, in
+// any process; if so, the interval begins anew.
 func due(path string, interval time.Duration) bool {
 	if st, err := os.Lstat(path); err == nil {
 		if since := time.Since(st.ModTime()); since >= 0 && since < interval {
@@ -158,7 +158,7 @@ func (s *runtimeSpans) tellProcess(ctx context.Context, o *Observer) {
 	s.link.Processes(p)
 }
 
-// close takes what the runtime has posted until its end, and is over.
+// close takes what the runtime has posted until its end, and then stops.
 func (s *runtimeSpans) close() {
 	if s.link != nil {
 		ctx, cancel := context.WithTimeout(context.Background(), runtimeDrain)

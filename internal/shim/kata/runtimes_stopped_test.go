@@ -13,6 +13,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"github.com/shimtrace/shimtrace/internal/export/journal"
+	"github.com/shimtrace/shimtrace/internal/forwarder/captured"
 	"github.com/shimtrace/shimtrace/internal/reliability"
 	"github.com/shimtrace/shimtrace/internal/shim/shimtest"
 )
@@ -86,10 +87,16 @@ func TestEndpointStopped(t *testing.T) {
 	o.Start(sandbox, sandbox.state)
 
 	url := "http://" + cfg.Jaeger.Listen + "/api/traces"
-	load := startPosters(t, url, capturedPosts(t)[0])
+	load := startPosters(t, url, captured.Posts(t, captured.Rust)[0])
 	for i, fault := range []unix.Signal{unix.SIGSTOP, unix.SIGKILL} {
-		shimtest.Eventually(t, "posts are answered", func() bool { return load.answered.Load() > 50 && len(endpoints(cfg)) == 1 })
-		before := endpoints(cfg)[0]
+		var before int
+		shimtest.Eventually(t, "posts are answered", func() bool {
+			now := endpoints(cfg) // which may miss one while a thread ends
+			if len(now) == 1 {
+				before = now[0]
+			}
+			return load.answered.Load() > 50 && len(now) == 1
+		})
 		load.longest.Store(0)
 		began := time.Now()
 		if err := unix.Kill(before, fault); err != nil {
@@ -102,7 +109,7 @@ func TestEndpointStopped(t *testing.T) {
 		load.answered.Store(0)
 		shimtest.Eventually(t, "it answers", func() bool { return load.answered.Load() > 50 })
 		t.Logf("%v: posts are answered again after %v, the longest wait was %v; %d have failed so far", fault, time.Since(began), time.Duration(load.longest.Load()), load.failed.Load())
-		if longest := time.Duration(load.longest.Load()); longest > 10*time.Second { // a second, on a machine with nothing else to do
+		if longest := time.Duration(load.longest.Load()); longest > 30*time.Second { // a second, on a machine with nothing else to do
 			t.Errorf("%d: a post waited for %v", i, longest)
 		}
 	}

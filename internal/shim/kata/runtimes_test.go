@@ -1,14 +1,11 @@
 package kata
 
 import (
-	"archive/tar"
 	"bytes"
-	"compress/gzip"
 	"fmt"
-	"io"
 	"log/slog"
-	"net"
 	"net/http"
+	"net/netip"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -22,12 +19,15 @@ import (
 	"github.com/shimtrace/shimtrace/internal/config"
 	"github.com/shimtrace/shimtrace/internal/export"
 	"github.com/shimtrace/shimtrace/internal/export/journal"
+	"github.com/shimtrace/shimtrace/internal/forwarder/captured"
+	"github.com/shimtrace/shimtrace/internal/host"
 	"github.com/shimtrace/shimtrace/internal/host/hosttest"
 	"github.com/shimtrace/shimtrace/internal/names"
 	"github.com/shimtrace/shimtrace/internal/reliability"
 	"github.com/shimtrace/shimtrace/internal/shim/shimtest"
 	"github.com/shimtrace/shimtrace/internal/shim/state"
 	"github.com/shimtrace/shimtrace/internal/shim/telemetry"
+	"github.com/shimtrace/shimtrace/internal/testkit"
 )
 
 // capturedSandbox is the pod whose runtime's posts are replayed: runtime-rs's, which
@@ -36,31 +36,6 @@ const capturedSandbox = "c58a3c91474f5b4adc5a4b96701e44718fa3e3a0c1efd2b7543410d
 
 // capturedSpans are its own, without its exporter's.
 const capturedSpans = 229
-
-// capturedPosts returns what it posted, in order.
-func capturedPosts(t *testing.T) (all [][]byte) {
-	t.Helper()
-	f, err := os.Open("../../forwarder/endpoint/testdata/kata-4.1.0-rs-pod.runtime-thrift.tar.gz")
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer f.Close()
-	z, err := gzip.NewReader(f)
-	if err != nil {
-		t.Fatal(err)
-	}
-	for files := tar.NewReader(z); ; {
-		_, err := files.Next()
-		if err == io.EOF {
-			return all
-		}
-		body, rerr := io.ReadAll(files)
-		if err != nil || rerr != nil {
-			t.Fatal(err, rerr)
-		}
-		all = append(all, body)
-	}
-}
 
 // runtimeHost is what a relay finds on a host: the tool, a configuration, and an inner
 // shim that runs.
@@ -72,12 +47,7 @@ func runtimeHost(t *testing.T) (cfg config.Config, inner string) {
 		t.Fatalf("build the tool: %v\n%s", err, out)
 	}
 	t.Setenv("PATH", dir+":"+os.Getenv("PATH"))
-	l, err := net.Listen("tcp", "127.0.0.1:0")
-	if err != nil {
-		t.Fatal(err)
-	}
-	at := l.Addr().String()
-	l.Close()
+	at := testkit.FreePort(t)
 	file := filepath.Join(dir, "config.toml")
 	text := fmt.Sprintf("[relay]\nstate_dir = %q\n[journal]\ndir = %q\n[jaeger]\nlisten = %q\n[agent]\nreceive = \"off\"\ninject = \"off\"\n",
 		filepath.Join(dir, "state"), filepath.Join(dir, "journal"), at)
@@ -170,7 +140,12 @@ func TestRuntimesSpans(t *testing.T) {
 			t.Fatal(answer.Status)
 		}
 	}
-	posts := capturedPosts(t)
+	posts := captured.Posts(t, captured.Rust)
+	at := netip.MustParseAddrPort(cfg.Jaeger.Listen)
+	shimtest.Eventually(t, "the port is open", func() (open bool) {
+		err := host.Proc("/proc").TCP(at.Port(), func(s host.TCPSocket) { open = open || s.Listening && s.Local == at })
+		return err == nil && open
+	})
 	post(posts[0]) // nobody has to wait until the endpoint is there
 
 	sandbox := newPod(t, cfg.Trace)

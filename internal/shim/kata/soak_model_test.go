@@ -38,7 +38,7 @@ func model(f frame) (kept []byte, state string, changes bool) {
 	metadata := 0
 	for rest := f.payload; len(rest) > 0; {
 		num, typ, n := protowire.ConsumeField(rest)
-		if n < 0 {
+		if n < 0 || num > protowire.MaxValidNumber {
 			return nil, "", false
 		}
 		field := rest[:n]
@@ -70,7 +70,7 @@ func entry(field []byte) (key, value string, ok bool) {
 	}
 	for len(inner) > 0 {
 		num, typ, n := protowire.ConsumeField(inner)
-		if n < 0 {
+		if n < 0 || num > protowire.MaxValidNumber {
 			return "", "", false
 		}
 		if typ == protowire.BytesType {
@@ -109,7 +109,7 @@ func judge(sent, got frame, trace string) (span string, err error) {
 	}
 	rest, ok := bytes.CutPrefix(got.payload, kept)
 	if !ok || len(rest) == 0 {
-		return "", fmt.Errorf("%+v: of a request of %d bytes, %d of them to be kept, %d arrived without all of these or a context", sent.h, len(sent.payload), len(kept), len(got.payload))
+		return "", fmt.Errorf("%+v: of a request of %d bytes, %d of them to be kept, %d arrived without all of these or a context: %x", sent.h, len(sent.payload), len(kept), len(got.payload), sent.payload)
 	}
 	seen := map[string]bool{}
 	for len(rest) > 0 {

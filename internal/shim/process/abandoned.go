@@ -14,6 +14,7 @@ import (
 
 	"github.com/shimtrace/shimtrace/internal/host"
 	"github.com/shimtrace/shimtrace/internal/shim/state"
+	"github.com/shimtrace/shimtrace/internal/sleep"
 )
 
 const (
@@ -27,10 +28,10 @@ const (
 // only one.
 var taskServices = []string{"containerd.task.v3.Task", "containerd.task.v2.Task"}
 
-// endAbandoned ends the inner shim of a relay that died: containerd takes the shim for
-// as dead, cleans up with the delete command alone, and will never tell the shim
-// that its container is gone or that it may go. A shim that has other containers
-// stays until their deletes come. It does nothing if the shim of st is gone.
+// endAbandoned ends the inner shim of a relay that died: containerd takes the shim for dead
+// as well, cleans up with the delete command alone, and will never tell the shim that its
+// container is gone or that it may go. A shim that has other containers stays until their
+// deletes come. It does nothing if the shim of st is gone.
 func endAbandoned(st *state.State, id string, deadline time.Time) error {
 	conn, err := state.Dial(st.InnerSock)
 	if err != nil {
@@ -82,10 +83,8 @@ func callTask(ctx context.Context, client *ttrpc.Client, method, id string) erro
 		case errors.Is(err, ttrpc.ErrClosed), ctx.Err() != nil:
 			return fmt.Errorf("%s: %w", method, err)
 		}
-		select {
-		case <-ctx.Done():
+		if !sleep.For(ctx, abandonedPause) {
 			return fmt.Errorf("%s: %w", method, err)
-		case <-time.After(abandonedPause):
 		}
 	}
 }

@@ -18,6 +18,7 @@ import (
 	"google.golang.org/protobuf/types/known/wrapperspb"
 
 	"github.com/shimtrace/shimtrace/internal/shim/state"
+	"github.com/shimtrace/shimtrace/internal/testkit"
 )
 
 // abandoned serves task v2 alone, as shims for containerd 1.7 do, until Shutdown.
@@ -65,7 +66,7 @@ func abandoned(t *testing.T, deleteFails int) (sock string, calls func() []strin
 func TestAbandonedIsEnded(t *testing.T) {
 	sock, calls := abandoned(t, 2)
 	relay := filepath.Join(t.TempDir(), "relay.sock")
-	if err := endAbandoned(&state.State{InnerSock: sock, InnerPID: os.Getpid(), RelaySock: relay}, "c1", time.Now().Add(4*time.Second)); err != nil {
+	if err := endAbandoned(&state.State{InnerSock: sock, InnerPID: os.Getpid(), RelaySock: relay}, "c1", time.Now().Add(testkit.Patience)); err != nil {
 		t.Fatal(err)
 	}
 	if got, want := calls(), []string{"Delete c1", "Delete c1", "Delete c1", "Shutdown c1"}; !slices.Equal(got, want) {
@@ -74,14 +75,14 @@ func TestAbandonedIsEnded(t *testing.T) {
 	if _, err := os.Lstat(sock); !os.IsNotExist(err) {
 		t.Errorf("the abandoned shim's socket is left: %v", err)
 	}
-	if err := endAbandoned(&state.State{InnerSock: sock, InnerPID: os.Getpid()}, "c1", time.Now().Add(4*time.Second)); err != nil {
+	if err := endAbandoned(&state.State{InnerSock: sock, InnerPID: os.Getpid()}, "c1", time.Now().Add(testkit.Patience)); err != nil {
 		t.Errorf("an abandoned shim that is gone: %v", err)
 	}
 }
 
 func TestAnotherShimIsLeftAlone(t *testing.T) {
 	sock, calls := abandoned(t, 0)
-	if err := endAbandoned(&state.State{InnerSock: sock, InnerPID: os.Getpid() + 1}, "c1", time.Now().Add(4*time.Second)); err != nil {
+	if err := endAbandoned(&state.State{InnerSock: sock, InnerPID: os.Getpid() + 1}, "c1", time.Now().Add(testkit.Patience)); err != nil {
 		t.Error(err)
 	}
 	if got := calls(); len(got) > 0 {

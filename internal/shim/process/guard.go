@@ -52,7 +52,7 @@ func keepGuard(stateDir string, log *slog.Logger) *keeper.Keeper {
 func (p process) guard() int {
 	signal.Ignore(unix.SIGPIPE, unix.SIGHUP, unix.SIGINT)
 	debug.SetGCPercent(guardGCPercent)
-	runtime.GOMAXPROCS(1) // with one for each of many processors, each has memory of its own
+	runtime.GOMAXPROCS(1) // Go keeps memory for each processor that it uses
 	if p.Check {
 		fmt.Println(guard.Version)
 		return 0
@@ -142,8 +142,8 @@ func (p process) becomeGuard(program string, lock *os.File, listener, port int) 
 	return fmt.Errorf("execute %s: %w", program, err)
 }
 
-// guardLog is a file in the state directory, of which a beginning is dropped when it is
-// full: the directory is memory, most likely.
+// guardLog is a file in the state directory. A full one is renamed, in the place of the one
+// before it, and a new one begun: the directory is memory, most likely.
 type guardLog struct{ path string }
 
 func newGuardLog(dir string) guardLog { return guardLog{filepath.Join(dir, "guard.log")} }

@@ -3,8 +3,8 @@
 // have in the trace. Package shim starts the first and the last, relays start the guard, and
 // the guard starts relays that go on for others. What they print goes nowhere.
 //
-// What a relay does is package relay, what the guard does package guard: here is how they
-// begin. Its only caller is cmd/shimtrace-relay.
+// What a relay does is in package relay, what the guard does in package guard; this package
+// has how they begin. Its only caller is cmd/shimtrace-relay.
 package process
 
 import (

@@ -94,7 +94,7 @@ func (p process) make(r *standby.Recording, cfg config.Config, readable bool, lo
 	return nil
 }
 
-// identity is that of the sandbox, with the run that the state is of.
+// identity returns the sandbox's identity, with the run that the state belongs to.
 func identity(r *standby.Recording) state.Identity {
 	who := r.Who
 	who.Run = telemetry.RunOf(r.State.Trace.SpanContext(), r.State.Cause.SpanContext())
@@ -135,8 +135,8 @@ func recordDelete(tracer trace.Tracer, st *state.State, attrs []attribute.KeyVal
 	}
 }
 
-// rootOf returns how the start ended of which a relay that died has left no root, at the
-// latest at a moment.
+// rootOf returns when the start of a sandbox ended whose relay died without making the root
+// span, and why the start failed. A start that was under way then ends at the given moment.
 func rootOf(relayGone *state.State, at time.Time) (end time.Time, failure string) {
 	if relayGone.RootEnd.IsZero() {
 		return at, "the relay died before the first task was started"
@@ -144,8 +144,8 @@ func rootOf(relayGone *state.State, at time.Time) (end time.Time, failure string
 	return relayGone.RootEnd, ""
 }
 
-// startOf returns how long the start took that a recording tells of, and why it failed;
-// false if it tells of none.
+// startOf returns how long the start that a recording tells of took, and why it failed;
+// false if the recording tells of no start.
 func startOf(r *standby.Recording, relayGone *state.State) (took time.Duration, failure string, is bool) {
 	switch {
 	case r.Failure != "":
@@ -160,7 +160,7 @@ func startOf(r *standby.Recording, relayGone *state.State) (took time.Duration, 
 // leftOn reports whether a relay, if it died, left a window without its end.
 func leftOn(st *state.State) bool { return st != nil && st.Window != nil && st.Window.Ended.IsZero() }
 
-// emitRest makes that end.
+// emitRest makes the span that ends such a window.
 func emitRest(tracer trace.Tracer, st *state.State, at time.Time) {
 	if !leftOn(st) {
 		return

@@ -47,8 +47,8 @@ func (p process) resume(o relay.Options) int {
 	return 0
 }
 
-// guarded says where the guard of this process is, and how another one is started that
-// goes on for it.
+// guarded says where the guard of this process is, and how a successor of this process is
+// started.
 func (p process) guarded(cfg config.Config, log *slog.Logger) guard.ClientOptions {
 	program, err := os.Executable()
 	if err != nil {

@@ -1,40 +1,49 @@
-// Package processors has relays use few processors. With each that Go's runtime is told of come
-// memory of its own and threads, and between two of them a frame waits for a thread to wake
-// up; on a large host these are many.
+// Package processors has relays use few processors. For each processor that Go's runtime
+// may use, it takes memory and threads, and a frame that passes from one to another waits
+// for a thread to wake up. A large host has many.
 //
-// A process is told best before it begins, by its environment, and that not to be handed on.
+// A process is best told before it begins, by its environment. What it starts must not get
+// that environment.
 package processors
 
 import (
 	"os"
 	"runtime"
+	"slices"
+	"strconv"
+	"strings"
 )
 
 const (
 	variable = "GOMAXPROCS"
-	// ours says that the variable is not what somebody has set.
+	// ours says that we have set the variable, and has the value that it had before:
+	// containerd sets it to 2 for shims.
 	ours = "SHIMTRACE_ONE_PROCESSOR"
 )
 
-// Environ returns this process's environment for one that is to begin with one processor, and
-// calls Begin. What somebody has set stays.
+// Environ returns this process's environment for a process that is to begin with one
+// processor, and that calls Begin.
 func Environ() []string {
-	env := os.Environ()
-	if _, set := os.LookupEnv(variable); !set {
-		env = append(env, variable+"=1", ours+"=1")
-	}
-	return env
+	own := func(kv string) bool { return strings.HasPrefix(kv, variable+"=") }
+	return append(slices.DeleteFunc(os.Environ(), own), variable+"=1", ours+"="+os.Getenv(variable))
 }
 
 // Most is how many processors a process may use.
 type Most int
 
-// Begin returns how many this process may use. It is called before this process starts
-// another, to which its own environment is not handed on.
+// Begin returns how many this process may use, and gives it the environment that its starter
+// had. It is called before this process starts another.
 func Begin() Most {
-	if _, set := os.LookupEnv(ours); set {
+	if set, is := os.LookupEnv(ours); is {
 		os.Unsetenv(ours)
-		os.Unsetenv(variable)
+		if set == "" {
+			os.Unsetenv(variable)
+		} else {
+			os.Setenv(variable, set)
+		}
+		if n, err := strconv.Atoi(set); err == nil && n > 0 {
+			return Most(n)
+		}
 		return Most(runtime.NumCPU())
 	}
 	return Most(runtime.GOMAXPROCS(0))

@@ -9,6 +9,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"github.com/shimtrace/shimtrace/internal/forwarder/vmmdir"
+	"github.com/shimtrace/shimtrace/internal/shim/shimtest"
 	"github.com/shimtrace/shimtrace/internal/shim/state"
 )
 
@@ -59,6 +60,7 @@ func TestAbandoned(t *testing.T) {
 		if !state.Answers(r.paths.Socket) {
 			t.Error("it does not answer")
 		}
+		shimtest.Eventually(t, "the start is accepted", func() bool { return r.listener.accepted.Load() > 0 })
 		release()
 		if <-gone {
 			t.Error("it goes")

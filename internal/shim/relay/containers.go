@@ -34,11 +34,32 @@ type container struct {
 // Attributes returns the span attributes of a container, as far as they are known.
 func (s *sandbox) Attributes(id string) []attribute.KeyValue {
 	s.mu.Lock()
-	defer s.mu.Unlock()
+	bundle, creating := s.creating[id]
+	var attrs []attribute.KeyValue
 	if ct := s.containers[id]; ct != nil {
-		return ct.attrs
+		attrs = ct.attrs
 	}
-	return nil
+	s.mu.Unlock()
+	if creating {
+		notes, _ := state.ReadAnnotations(bundle) // adopt says what is wrong with it
+		return notes.Container()
+	}
+	return attrs
+}
+
+// create notes that a container is about to come: what the inner shim does for it may be
+// over before adopt knows of it.
+func (s *sandbox) create(c *middleware.Call) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.creating[cmp.Or(c.ContainerID, c.SandboxID)] = c.Bundle
+}
+
+// created undoes create.
+func (s *sandbox) created(c *middleware.Call) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	delete(s.creating, cmp.Or(c.ContainerID, c.SandboxID))
 }
 
 // adopt takes in the container that a Create brings: what its spec says of it,
@@ -71,13 +92,15 @@ func (s *sandbox) adopt(c *middleware.Call) {
 		s.mu.Unlock()
 		s.exchange(c, ct, telemetry.ContainerAttributes(id, attrs))
 	})
+	s.created(c)
 }
 
 // exchange makes spans, with the attributes, of what start left in the bundle, if
-// tracing is on, and leaves the sandbox's state there.
+// tracing is on, and leaves the sandbox's state there: in that order, so that another process
+// makes them if this one is killed before it has.
 func (s *sandbox) exchange(c *middleware.Call, ct *container, attrs []attribute.KeyValue) {
 	path := filepath.Join(c.Bundle, state.File)
-	left, err := s.replace(path, c.Bundle, ct)
+	left, _ := state.Read(path)
 	parent, link := s.join(c.Caller)
 	var links []trace.Link
 	if parent.Equal(c.Caller) && link.IsSampled() {
@@ -89,22 +112,21 @@ func (s *sandbox) exchange(c *middleware.Call, ct *container, attrs []attribute.
 			telemetry.Emit(ctx, s.tracer, t, links, attrs...)
 		}
 	}
-	if err != nil {
+	if err := s.replace(path, c.Bundle, ct); err != nil {
 		s.log.WarnContext(telemetry.Remote(c.SpanContext()), "the end of this container will not be traced", "container", c.ContainerID, "error", err)
 	}
 }
 
 // replace leaves the sandbox's state in a bundle, in the place of what start left
 // there.
-func (s *sandbox) replace(path, bundle string, ct *container) (left *state.State, err error) {
+func (s *sandbox) replace(path, bundle string, ct *container) error {
 	s.saving.Lock()
 	defer s.saving.Unlock()
-	left, _ = state.Read(path)
 	s.mu.Lock()
 	st := s.state
 	ct.bundle = bundle
 	s.mu.Unlock()
-	return left, st.Write(path)
+	return st.Write(path)
 }
 
 // forget takes note of a container's deletion, also for the delete command, which comes
@@ -130,8 +152,8 @@ func (s *sandbox) forget(id string) {
 	}
 }
 
-// prune removes what was known of deleted containers. Their last spans have had
-// it by now.
+// prune removes what was known of deleted containers. Their last spans have been made by
+// now.
 func (s *sandbox) prune() {
 	for id, ct := range s.containers {
 		if ct.gone {

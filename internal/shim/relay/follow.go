@@ -13,8 +13,9 @@ import (
 	"github.com/shimtrace/shimtrace/middleware"
 )
 
-// following is how a relay follows its configuration while it runs. The guard tells of changes
-// of the files. They are read beside the calls: a file system that hangs costs only that.
+// following is how a relay follows its configuration while it runs. The guard tells of
+// changes of the files. They are read beside the calls: a file system that hangs holds up
+// nothing else.
 type following struct {
 	current atomic.Pointer[config.Config] // what is in effect
 	news    chan bool                     // true: a file has changed; false: one may have
@@ -43,14 +44,14 @@ func (f *following) begin(o Options) {
 // now returns the configuration that is in effect.
 func (f *following) now() config.Config { return *f.current.Load() }
 
-// goOnWith has a process that goes on for another one keep what that went by, as far as it
-// has saved that, if there are mistakes in the files.
+// goOnWith has a process that goes on for another one keep the configuration that the other
+// one went by, as far as that has saved it, if there are mistakes in the files.
 func (p *Process) goOnWith(was saved) {
 	if p.Report.Err() == nil {
 		return
 	}
 	if was.Settings != nil {
-		p.Config = was.Settings.in(p.Config)
+		p.Config = p.Config.With(was.Settings.Followed)
 	} else {
 		p.Config.Trace.Mode = modeOf(was.Sandbox.State)
 	}
@@ -67,8 +68,8 @@ func (p *Process) register() {
 	p.guarded.Register(p.client())
 }
 
-// watched is told whether the files are watched from now on: nobody has told of changes until
-// then.
+// watched is told whether the files are watched from now on: changes before that were not
+// reported.
 func (f *following) watched(why string) {
 	f.mu.Lock()
 	f.said.Unseen = why

@@ -333,8 +333,9 @@ func TestFollowUnderLoad(t *testing.T) {
 // TestGoOnWithSettings: a process that goes on for another one keeps what that went by, if the
 // files cannot be taken, and takes them if they can.
 func TestGoOnWithSettings(t *testing.T) {
-	was := saved{Settings: settingsOf(config.Default(), "dynamic")}
-	was.Settings.Trace.Sampler, was.Settings.JaegerQuiet = "always_off", []string{"x"}
+	cfg := config.Default()
+	cfg.Trace.Sampler, cfg.Jaeger.Quiet = "always_off", []string{"x"}
+	was := saved{Settings: settingsOf(cfg, "dynamic")}
 	text, err := json.Marshal(saved{Version: savedVersion, Settings: was.Settings, Sandbox: savedSandbox{State: state.State{Trace: state.NewTraceContext(export.NewRoot(t.Context(), config.Default().Trace))}}})
 	if err != nil {
 		t.Fatal(err)

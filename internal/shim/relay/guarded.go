@@ -33,12 +33,13 @@ type guarded struct {
 	lost func(calls int) // whose spans are lost; nil: nobody counts
 
 	mu    sync.Mutex
-	names map[*handover.Memory]string // of connections that another process relayed
-	live  map[string]connection       // that are relayed, and can be handed over
-	last  int                         // number of a connection
+	names map[any]string        // of connections that are not live, by their memory, or the client if they have none
+	live  map[string]connection // that are relayed, and can be handed over
+	last  int                   // number of a connection
 }
 
-// connection is one that can be handed over.
+// connection is a connection that can be handed over. One without a memory has no server,
+// and nothing has been read from it.
 type connection struct {
 	name           string
 	client, server net.Conn
@@ -74,14 +75,38 @@ func (g *guarded) Handover(kind string) middleware.Option {
 	})
 }
 
+// accepted has a new connection kept before anything else is done with it: it ends with
+// this process only between two system calls.
+func (g *guarded) accepted(client net.Conn) {
+	g.mu.Lock()
+	c := connection{name: g.name(entryConn), client: client}
+	g.know(c)
+	g.mu.Unlock()
+	g.Store(guard.Entry{Name: c.name, Files: []syscall.Conn{client.(syscall.Conn)}})
+}
+
+// ended lets go of a connection that was accepted, if it has never begun.
+func (g *guarded) ended(client net.Conn) {
+	g.mu.Lock()
+	name, ok := g.names[client]
+	delete(g.names, client)
+	g.mu.Unlock()
+	if ok {
+		g.Remove(name)
+	}
+}
+
 func (g *guarded) begun(kind string, c connection) (ended func()) {
 	g.mu.Lock()
-	c.name = g.names[c.memory]
-	known := c.name != ""
-	if !known {
+	var known bool
+	if c.name, known = g.names[c.memory]; !known {
+		c.name = g.names[c.client]
+	}
+	if c.name == "" {
 		c.name = g.name(kind)
 	}
 	delete(g.names, c.memory)
+	delete(g.names, c.client)
 	if g.live == nil {
 		g.live = make(map[string]connection)
 	}
@@ -115,9 +140,13 @@ func (g *guarded) handedOver(kind string) (all []connection) {
 // know has a connection keep its name when it is resumed.
 func (g *guarded) know(c connection) {
 	if g.names == nil {
-		g.names = make(map[*handover.Memory]string)
+		g.names = make(map[any]string)
 	}
-	g.names[c.memory] = c.name
+	if c.memory == nil {
+		g.names[c.client] = c.name
+	} else {
+		g.names[c.memory] = c.name
+	}
 }
 
 // resumed takes over an entry that another process has stored.
@@ -133,7 +162,11 @@ func (g *guarded) resumed(e guard.Entry) {
 
 // resumedConnection takes over a connection that another process relayed.
 func (g *guarded) resumedConnection(e guard.Received, c connection) {
-	g.resumed(e.Entry(c.client.(syscall.Conn), c.server.(syscall.Conn), c.memory.File()))
+	files := []syscall.Conn{c.client.(syscall.Conn)}
+	if c.memory != nil {
+		files = append(files, c.server.(syscall.Conn), c.memory.File())
+	}
+	g.resumed(e.Entry(files...))
 	g.mu.Lock()
 	defer g.mu.Unlock()
 	g.know(c)

@@ -33,7 +33,7 @@ func (p *Process) observeHelpers(was json.RawMessage) {
 	}
 	h := helpers.New(helpers.Options{
 		Sandbox: p.sandbox, Tracer: p.tel.Tracer, Losses: p.tel.Journal.Losses(losses.Ours), Slow: time.Duration(p.Config.Trace.Slow),
-		VMM: p.vmmSeen,
+		VMM: p.vmmSeen, Alive: p.innerAlive,
 	})
 	if err := h.Restore(was); err != nil {
 		p.Log.Warn("spans of helpers are lost", "error", err)
@@ -70,6 +70,12 @@ func (p *Process) followHelpers(ctx context.Context) {
 	}
 }
 
+// innerAlive reports whether the process that has answered for the inner shim is there.
+func (p *Process) innerAlive() bool {
+	state := host.Proc(procDir).State(p.state.InnerPID)
+	return state != 0 && state != 'Z'
+}
+
 // vmmSeen is told of the sandbox's VMM.
 func (p *Process) vmmSeen(r procevents.Report, at time.Time) {
 	p.usage.VMM(host.Process{PID: r.PID, Start: r.Start})
@@ -79,7 +85,7 @@ func (p *Process) vmmSeen(r procevents.Report, at time.Time) {
 }
 
 // inVM reports whether what the inner shim executes is never a container's program: those
-// are in a VM, or, with gVisor's runsc, executed by nobody whom the kernel knows.
+// are in a VM, or, with gVisor's runsc, executed by no process that the kernel knows.
 func (p *Process) inVM() bool {
 	return kata.Receives(p.Config.Agent.Receive, p.Who.Inner) || strings.Contains(filepath.Base(p.Who.Inner), "runsc")
 }

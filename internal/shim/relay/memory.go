@@ -13,10 +13,11 @@ import (
 	"golang.org/x/sys/unix"
 
 	"github.com/shimtrace/shimtrace/internal/host"
+	"github.com/shimtrace/shimtrace/internal/losses"
 )
 
 // memory is what of the relay itself outlives the process: a text that is replaced as a
-// whole, and numbers of spans. It is a memfd: a page with the numbers, and two places for
+// whole, and numbers of spans. It is a memfd: a page with the numbers, and two halves for
 // the text, of which the one that was written last as a whole is the text.
 type memory struct {
 	file *os.File
@@ -28,7 +29,7 @@ type memory struct {
 
 const (
 	pageSize = 4096
-	// maxText bounds the text in bytes; the places are that far apart.
+	// maxText bounds the text in bytes; the halves are that far apart.
 	maxText = 16 << 20
 	// textHead is in front of a text: its number, length and checksum.
 	textHead = 8 + 4 + 4
@@ -75,6 +76,25 @@ func (m *memory) waiting() *atomic.Int64 { return (*atomic.Int64)(unsafe.Pointer
 // held is the number of the agent's and the runtime's spans that wait for others.
 func (m *memory) held() *atomic.Int64 { return (*atomic.Int64)(unsafe.Pointer(&m.page[8])) }
 
+// uncounted is the number of spans that were lost with another process, and that the
+// journal has not counted yet. They are shimtrace's own spans, or the agent's and the
+// runtime's.
+func (m *memory) uncounted(w losses.Whose) *atomic.Int64 {
+	if w == losses.Ours {
+		return (*atomic.Int64)(unsafe.Pointer(&m.page[16]))
+	}
+	return (*atomic.Int64)(unsafe.Pointer(&m.page[24]))
+}
+
+// lose makes uncounted what waited in the process before this one, and was lost with it. If
+// this process dies in the middle, the spans are counted twice rather than never.
+func (m *memory) lose() {
+	for from, to := range map[*atomic.Int64]*atomic.Int64{m.waiting(): m.uncounted(losses.Ours), m.held(): m.uncounted(losses.Agents)} {
+		to.Add(max(0, from.Load()))
+		from.Store(0)
+	}
+}
+
 // write replaces the text.
 func (m *memory) write(text []byte) error {
 	if len(text) > maxText-textHead {
@@ -87,7 +107,7 @@ func (m *memory) write(text []byte) error {
 	binary.LittleEndian.PutUint32(b[8:], uint32(len(text)))
 	b = append(b, text...)
 	binary.LittleEndian.PutUint32(b[12:], checksum(b))
-	if _, err := m.file.WriteAt(b, m.place(m.seq+1)); err != nil {
+	if _, err := m.file.WriteAt(b, m.offset(m.seq+1)); err != nil {
 		return fmt.Errorf("relay's own memory: %w", err)
 	}
 	m.seq++
@@ -100,7 +120,7 @@ func (m *memory) read() (text []byte, err error) {
 	defer m.mu.Unlock()
 	for n := range uint64(2) {
 		head := make([]byte, textHead)
-		if _, err := m.file.ReadAt(head, m.place(n)); err != nil {
+		if _, err := m.file.ReadAt(head, m.offset(n)); err != nil {
 			return nil, fmt.Errorf("relay's own memory: %w", err)
 		}
 		seq, size := binary.LittleEndian.Uint64(head), binary.LittleEndian.Uint32(head[8:])
@@ -108,7 +128,7 @@ func (m *memory) read() (text []byte, err error) {
 			continue
 		}
 		b := make([]byte, textHead+int(size))
-		if _, err := m.file.ReadAt(b, m.place(n)); err != nil {
+		if _, err := m.file.ReadAt(b, m.offset(n)); err != nil {
 			return nil, fmt.Errorf("relay's own memory: %w", err)
 		}
 		if checksum(b) == binary.LittleEndian.Uint32(b[12:]) {
@@ -121,7 +141,7 @@ func (m *memory) read() (text []byte, err error) {
 	return text, nil
 }
 
-func (m *memory) place(seq uint64) int64 { return pageSize + int64(seq%2)*maxText }
+func (m *memory) offset(seq uint64) int64 { return pageSize + int64(seq%2)*maxText }
 
 // checksum is that of a text behind its head, but for the checksum itself.
 func checksum(b []byte) uint32 {

@@ -58,7 +58,7 @@ func TestMemory(t *testing.T) {
 	if err := next.write(bytes.Repeat([]byte("5"), 9000)); err != nil {
 		t.Fatal(err)
 	}
-	if _, err := next.file.WriteAt(make([]byte, 4096), next.place(5)+4096); err != nil {
+	if _, err := next.file.WriteAt(make([]byte, 4096), next.offset(5)+4096); err != nil {
 		t.Fatal(err)
 	}
 	if got, err := again(t, m).read(); err != nil || string(got) != "four" {

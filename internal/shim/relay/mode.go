@@ -36,7 +36,7 @@ func (w *switcher) follow(cfg config.Trace) {
 	w.adoptMode()
 }
 
-// settle has the mode in effect that waited for the end of the sandbox's start.
+// settle puts into effect the mode that waited for the end of the sandbox's start.
 func (w *switcher) settle() {
 	w.mu.Lock()
 	defer w.mu.Unlock()
@@ -96,8 +96,8 @@ func (s *sandbox) starting() bool {
 	return !s.state.Dynamic && !s.rootOver
 }
 
-// haveWindow has a sandbox that was traced from its beginning be one whose tracing is switched:
-// what it had until now was a window.
+// haveWindow makes a sandbox that was traced from its beginning one whose tracing is
+// switched: its time until now becomes a window.
 func (s *sandbox) haveWindow() {
 	s.mu.Lock()
 	defer s.mu.Unlock()

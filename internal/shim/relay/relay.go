@@ -20,7 +20,6 @@ import (
 	"github.com/shimtrace/shimtrace/internal/forwarder/vmmdir"
 	"github.com/shimtrace/shimtrace/internal/guard"
 	"github.com/shimtrace/shimtrace/internal/host"
-	"github.com/shimtrace/shimtrace/internal/losses"
 	"github.com/shimtrace/shimtrace/internal/shim/control"
 	"github.com/shimtrace/shimtrace/internal/shim/evidence"
 	"github.com/shimtrace/shimtrace/internal/shim/helpers"
@@ -42,8 +41,9 @@ const (
 // Options are what a relay is made of.
 type Options struct {
 	Config config.Config
-	// Source is where that comes from, to be read again, and Report what was wrong with it; nil:
-	// the relay does not follow it. Level is what its log goes by.
+	// Source is where Config comes from, to be read again; nil: the relay does not follow
+	// the configuration. Report is what was wrong with it. Level is the level of the
+	// relay's log.
 	Source *config.Source
 	Report config.Report
 	Level  *slog.LevelVar
@@ -80,16 +80,17 @@ type Process struct {
 	memory   *memory                          // nil: another process would not know what this one does
 	guarded  guarded
 	following
-	known chan struct{} // closed when it is clear whether there is a kata.Observer
+	unsaved bool          // Run is to begin saving
+	known   chan struct{} // closed when it is clear whether there is a kata.Observer
 
 	// Of a process that goes on for another one:
 	resumed   int       // processes before this one
 	lost      int64     // spans that the last one has not written
 	lostHeld  int64     // and those of the agent and the runtime that waited in it
-	controlAt *listener // that it has left; nil: it was not there
+	controlAt *listener // for control, which the last one has left; nil: it has left none
 	broken    []string  // entries of connections that cannot go on
 	untraced  bool      // nothing but bytes is relayed
-	turning   func()    // ends that agents are turned away; nil: none are
+	turning   func()    // stops turning agents away; nil: none are
 }
 
 // Prepare does what needs no knowledge of the inner shim's address, while the inner shim
@@ -138,10 +139,10 @@ func (p *Process) useProcessors(most processors.Most) {
 	}
 }
 
-// tell has the process's spans go somewhere.
+// tell has the process's spans go to tel.
 func (p *Process) tell(tel *telemetry.Telemetry) {
 	p.tel = tel
-	p.guarded.lost = func(calls int) { tel.Journal.Losses(losses.Ours).Add(losses.RelayDied, calls) }
+	p.guarded.lost = p.died
 }
 
 // Beginning is what is known of the sandbox before the inner shim has an address.
@@ -192,14 +193,13 @@ func (p *Process) Serve() {
 	}
 	p.know(saved{Sandbox: savedSandbox{State: p.state}})
 	p.accept(p.relay())
+	p.unsaved = true
 	if p.state.Dynamic {
 		p.serveControl(nil)
-	} else {
-		go p.tel.Keeper.EnsureShipped() // which looks at the disk; Close waits for it
 	}
 }
 
-// know makes what is known of the sandbox: what another process knew.
+// know sets up what is known of the sandbox, beginning with what another process knew.
 func (p *Process) know(was saved) {
 	p.sandbox = newSandbox(p.tel.Tracer, p.tel.FlushOwn, p.Log, p.state, p.paths.State, p.Config.Trace.Join == "sandbox")
 	p.sandbox.setPod = p.tel.SetPod
@@ -215,6 +215,10 @@ func (p *Process) know(was saved) {
 	p.observeHelpers(was.Helpers)
 	p.sandbox.restore(was.Sandbox)
 	p.sandbox.switcher.settle() // the mode may have been changed meanwhile
+}
+
+// beginSaving has what is known saved from now on.
+func (p *Process) beginSaving() {
 	if p.memory != nil {
 		p.sandbox.saver.begin(p.save)
 	}
@@ -264,7 +268,13 @@ func (p *Process) relay() *middleware.Relay {
 
 // Run returns when the inner shim is gone, and with it all that the relay was there for.
 func (p *Process) Run() {
-	limitMemory() // not before: garbage would be collected while containerd waits
+	limitMemory() // not before, as what follows: containerd would wait for a processor
+	if p.unsaved {
+		p.beginSaving()
+		if !p.state.Dynamic {
+			go p.tel.Keeper.EnsureShipped() // which looks at the disk; Close waits for it
+		}
+	}
 	if p.controls == nil && !p.untraced {
 		p.serveControl(nil)
 	}
@@ -419,9 +429,9 @@ func (p *Process) closeListeners() {
 	}
 }
 
-// raiseOOMScore makes the kernel prefer the relay to containerd, as shims do for
-// themselves (containerd pkg/shim, AdjustOOMScore): the parent's score, which is
-// still ours, and one more.
+// raiseOOMScore makes the kernel, when it is out of memory, kill the relay rather than
+// containerd, as shims do for themselves (containerd pkg/shim, AdjustOOMScore): the
+// parent's score, which is still ours, and one more.
 func raiseOOMScore(log *slog.Logger) {
 	const path, highest = "/proc/self/oom_score_adj", 1000
 	text, err := os.ReadFile(path)

@@ -131,7 +131,7 @@ func (p *Process) inherit(left map[string]guard.Received) error {
 	return nil
 }
 
-// only makes of the first file of an entry what it is.
+// only returns what as makes of the first file of an entry.
 func only[T any](e guard.Received, as func(*os.File) (T, error)) (t T, err error) {
 	if len(e.Files) == 0 {
 		return t, fmt.Errorf("%q is not there", e.Name)
@@ -160,13 +160,18 @@ func (p *Process) connections(kind string, entries []guard.Received) (all []conn
 
 // connectionOf makes a connection of an entry. If it fails the files are what they were.
 func connectionOf(e guard.Received) (c connection, err error) {
-	if len(e.Files) != 3 {
+	accepted := len(e.Files) == 1 && strings.HasPrefix(e.Name, entryConn+"/") // and no more
+	if len(e.Files) != 3 && !accepted {
 		return c, fmt.Errorf("%q has %d descriptors", e.Name, len(e.Files))
 	}
 	c.name = e.Name
-	// As one of package net each has a descriptor of its own.
+	// A connection of package net has a descriptor of its own.
 	if c.client, err = net.FileConn(e.Files[0]); err != nil {
 		return c, fmt.Errorf("%s: %w", e.Name, err)
+	}
+	if accepted {
+		e.Files[0].Close()
+		return c, nil
 	}
 	if c.server, err = net.FileConn(e.Files[1]); err != nil {
 		c.client.Close()
@@ -195,8 +200,9 @@ func (p *Process) others(entries []guard.Received) (all []guard.Received) {
 	return all
 }
 
-// resumers returns what has a relay go on with each connection, the first one that is
-// called: two at once would each take a part of the bytes.
+// resumers returns, for each connection, a function that has a relay go on with it. Only
+// the function's first call does so: two relays at once would each take a part of the
+// bytes.
 func (p *Process) resumers(connections []connection) (all []func(*middleware.Relay)) {
 	for _, c := range connections {
 		var once sync.Once
@@ -205,7 +211,7 @@ func (p *Process) resumers(connections []connection) (all []func(*middleware.Rel
 	return all
 }
 
-// giveBack lets go of what only a process could use that does what Kata's sandboxes need.
+// giveBack lets go of what only a process with a kata.Observer could use.
 func (p *Process) giveBack(left kata.Left) {
 	p.turning = kata.GiveBack(&p.guarded, left, p.Config.Agent, p.Who, func(err error) {
 		p.Log.Warn("requests to the agent may not arrive", "error", err)
@@ -234,10 +240,10 @@ func (p *Process) remember(e guard.Received) (was saved, err error) {
 	return was, was.read(text)
 }
 
-// tryGoOn is goOn, of which not even a panic keeps the bytes from flowing. What has begun for
-// a sandbox of Kata's when it panics could take connections and sockets that are to be given
-// back: then this process ends, the guard starts another one, and the third that ends so
-// relays nothing but bytes.
+// tryGoOn calls goOn. Not even a panic there keeps the bytes from flowing. But if work for
+// a Kata sandbox has begun before the panic, that work could take connections and sockets
+// that are to be given back. Then this process ends, the guard starts another one, and the
+// third attempt relays nothing but bytes.
 func (p *Process) tryGoOn(was saved, left kata.Left) (err error) {
 	defer func() {
 		switch v := recover(); {
@@ -258,7 +264,8 @@ func (p *Process) goOn(was saved, left kata.Left) error {
 	}
 	p.state, p.Who, p.Container, p.resumed = was.Sandbox.State, was.Who, was.Container, was.Resumed+1
 	p.Who.Run = telemetry.RunOf(p.state.Trace.SpanContext(), p.state.Cause.SpanContext())
-	p.lost, p.lostHeld = max(0, p.memory.waiting().Swap(0)), max(0, p.memory.held().Swap(0))
+	p.memory.lose()
+	p.lost, p.lostHeld = p.memory.uncounted(losses.Ours).Load(), p.memory.uncounted(losses.Agents).Load()
 	tel, err := telemetry.Open(p.Config, p.Who, p.Log, p.memory.waiting())
 	if err != nil {
 		return err
@@ -267,17 +274,14 @@ func (p *Process) goOn(was saved, left kata.Left) error {
 	p.kata = kata.New(kata.Options{Config: p.Config, Who: p.Who, Container: p.Container, Telemetry: tel, Log: p.Log, Guard: &p.guarded, Left: left, Held: p.memory.held()})
 	p.useProcessors(processors.Begin())
 	p.know(was)
+	p.beginSaving()
 	return nil
 }
 
 // told tells of what was not seen, in the trace and in the journal.
 func (p *Process) told(got *guard.Resumption) {
-	if p.lost > 0 {
-		p.tel.Journal.Losses(losses.Ours).Add(losses.RelayDied, int(p.lost))
-	}
-	if p.lostHeld > 0 {
-		p.tel.Journal.Losses(losses.Agents).Add(losses.RelayDied, int(p.lostHeld))
-	}
+	p.count(losses.Ours, p.lost)
+	p.count(losses.Agents, p.lostHeld)
 	p.Log.Warn("this relay goes on for another one", "cause", got.Cause, "process", got.PID, "pause", time.Since(got.At).Round(time.Millisecond), "spans lost", p.lost+p.lostHeld)
 	if !p.sandbox.On() {
 		return
@@ -289,4 +293,28 @@ func (p *Process) told(got *guard.Resumption) {
 	span.End(trace.WithTimestamp(now))
 	// It is to be there also if this process ends as soon as the last one.
 	p.sandbox.exports.Go(func() { _ = p.sandbox.flush() })
+}
+
+// count counts spans that were lost with another process. They stay uncounted in the memory
+// until the journal has the count: this process may end as soon as that one.
+func (p *Process) count(whose losses.Whose, spans int64) {
+	if spans == 0 {
+		return
+	}
+	p.tel.Journal.Losses(whose).Add(losses.RelayDied, int(spans))
+	p.sandbox.exports.Go(func() {
+		var err error
+		if state.Within(telemetry.FlushTime, func() { err = p.tel.Journal.Flush() }) && err == nil {
+			p.memory.uncounted(whose).Add(-spans)
+		}
+	})
+}
+
+// died counts calls whose state another process had, and this one has not.
+func (p *Process) died(calls int) {
+	if p.memory == nil || p.sandbox == nil {
+		return // nothing is recorded here
+	}
+	p.memory.uncounted(losses.Ours).Add(int64(calls))
+	p.count(losses.Ours, int64(calls))
 }

@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"io"
 	"log/slog"
+	"maps"
 	"net"
 	"os"
 	"path/filepath"
@@ -17,12 +18,14 @@ import (
 
 	"github.com/shimtrace/shimtrace/internal/config"
 	"github.com/shimtrace/shimtrace/internal/export"
+	"github.com/shimtrace/shimtrace/internal/export/journal"
 	"github.com/shimtrace/shimtrace/internal/guard"
 	"github.com/shimtrace/shimtrace/internal/handover"
 	"github.com/shimtrace/shimtrace/internal/host"
 	"github.com/shimtrace/shimtrace/internal/shim/kata"
 	"github.com/shimtrace/shimtrace/internal/shim/shimtest"
 	"github.com/shimtrace/shimtrace/internal/shim/state"
+	"github.com/shimtrace/shimtrace/internal/shim/telemetry"
 )
 
 // end returns one end of a connection as a successor gets it, and the other.
@@ -175,6 +178,60 @@ func TestResumedOnce(t *testing.T) {
 	}
 	if log.Len() > 0 {
 		t.Errorf("it says %s", log.String())
+	}
+}
+
+// TestKilledBeforeItCounts: what was lost with a process is counted once, also if the next one
+// dies before it has written the count.
+func TestKilledBeforeItCounts(t *testing.T) {
+	dir := t.TempDir()
+	cfg := config.Default()
+	cfg.Relay.StateDir, cfg.Journal.Dir = dir, filepath.Join(dir, "journal")
+	cfg.Agent.Receive, cfg.Agent.Inject, cfg.Jaeger.Receive = "off", "off", "off"
+	memory, err := newMemory()
+	if err != nil {
+		t.Fatal(err)
+	}
+	was := saved{Sandbox: savedSandbox{State: state.State{
+		Version: state.Version, Trace: state.NewTraceContext(export.NewRoot(t.Context(), cfg.Trace)), Started: time.Now(),
+	}}}
+	next := func() *Process {
+		t.Helper()
+		p := &Process{Options: Options{Config: cfg}, memory: memory}
+		p.Log, p.logs = telemetry.Correlate(slog.New(slog.DiscardHandler))
+		p.begin(p.Options)
+		if err := p.goOn(was, kata.Left{}); err != nil {
+			t.Fatal(err)
+		}
+		t.Cleanup(func() { p.tel.Close(p.Log, 0) })
+		return p
+	}
+	memory.waiting().Store(3)
+	memory.held().Store(2)
+	next() // and dies
+	memory.waiting().Store(4)
+	p := next()
+	p.told(&guard.Resumption{At: time.Now(), Cause: guard.Killed})
+	p.died(8)
+	p.sandbox.exports.Wait()
+	p = next() // has nothing to count
+	p.told(&guard.Resumption{At: time.Now(), Cause: guard.Killed})
+	p.sandbox.exports.Wait()
+	got := make(map[string]int)
+	if _, err := journal.Scan(cfg.Journal.Dir, func(r journal.Record) error {
+		if r.Kind.Traces() {
+			return nil
+		}
+		drops, err := r.Drops()
+		for reason, n := range drops {
+			got[reason] += n
+		}
+		return err
+	}); err != nil {
+		t.Fatal(err)
+	}
+	if want := map[string]int{"relay_died": 15, "agent: relay_died": 2}; !maps.Equal(got, want) {
+		t.Errorf("counted are %v, want %v", got, want)
 	}
 }
 

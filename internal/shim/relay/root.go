@@ -12,19 +12,34 @@ import (
 	"github.com/shimtrace/shimtrace/middleware"
 )
 
-// failed remembers why the sandbox did not start, in case it never does.
+// failed remembers why the sandbox did not start, in case it never does. If it has started,
+// and a container in it fails to start, the journal is told of the first such failure.
 func (s *sandbox) failed(c *middleware.Call) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	if s.state.RootEnd.IsZero() {
+	switch {
+	case s.state.RootEnd.IsZero():
 		s.lastError = c.Method + ": " + c.Message
 		s.saver.soon()
+	case (c.Method == "Create" || c.Method == "Start") && c.ExecID == "" && !s.containerFailed:
+		s.containerFailed = true
+		s.exports.Go(func() { s.tell(0, c.Method+" of a container failed") })
 	}
 }
 
-// endRoot exports the sandbox's root span, if that has not happened: the first
-// task runs, or none ever will (then failure says why). The call whose answer it is
-// does not wait for that. Where tracing is dynamic, there is no such span.
+// tell tells the journal how long the start took, or why it failed.
+func (s *sandbox) tell(took time.Duration, failure string) {
+	if s.started == nil {
+		return
+	}
+	if err := s.started(took, failure); err != nil {
+		s.log.Warn("the journal may not keep this start for long", "error", err)
+	}
+}
+
+// endRoot exports the sandbox's root span, if that has not happened: the first task runs,
+// or none ever will (then failure says why). The call whose answer says so does not wait
+// for the export. Where tracing is dynamic, there is no such span.
 func (s *sandbox) endRoot(at time.Time, failure string) {
 	s.mu.Lock()
 	over := s.state.Dynamic || !s.state.RootEnd.IsZero()
@@ -52,11 +67,7 @@ func (s *sandbox) exportRoot(st state.State, failure string) {
 			s.log.Warn("the sandbox's root span may be exported twice", "error", err)
 			return
 		}
-		if s.started != nil {
-			if err := s.started(st.RootEnd.Sub(st.Started), failure); err != nil {
-				s.log.Warn("the journal may not keep this start for long", "error", err)
-			}
-		}
+		s.tell(st.RootEnd.Sub(st.Started), failure)
 		// Not before: a relay that is killed leaves the root to delete.
 		s.mu.Lock()
 		s.state.RootEnded = true
@@ -65,7 +76,7 @@ func (s *sandbox) exportRoot(st state.State, failure string) {
 	})
 }
 
-// rootIsOver has a mode in effect that was to wait for the root.
+// rootIsOver puts into effect a mode that waited for the root.
 func (s *sandbox) rootIsOver() {
 	s.mu.Lock()
 	s.rootOver = true
@@ -83,8 +94,8 @@ func (s *sandbox) flush() error {
 // save writes the state beside the relay's socket, until leave, and for another process.
 func (s *sandbox) save() { s.write(false, "the sandbox's root span may be exported twice") }
 
-// write is save, and with bundles it writes the state into those of all containers, too.
-// It logs what a failure means.
+// write does what save does, and with bundles it also writes the state into the bundles of
+// all containers. It logs what a failure means.
 func (s *sandbox) write(bundles bool, failure string) {
 	defer s.saver.now()
 	s.saving.Lock()
@@ -115,7 +126,7 @@ func (s *sandbox) leave() {
 	s.left = true
 }
 
-// neverStarted ends the root of a sandbox that is over, unless a task has, and
+// neverStarted ends the root of a sandbox that is over, unless a task has started, and
 // waits until the root is exported.
 func (s *sandbox) neverStarted(at time.Time) {
 	s.mu.Lock()

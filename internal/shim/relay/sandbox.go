@@ -22,7 +22,7 @@ type sandbox struct {
 	tracer    trace.Tracer
 	log       *slog.Logger
 	statePath string      // of the copy beside the relay's socket
-	own       atomic.Bool // calls are in the sandbox's trace, whatever their callers'
+	own       atomic.Bool // calls are in the sandbox's trace, whatever trace their callers have
 	rootNow   atomic.Pointer[trace.SpanContext]
 	switcher  *switcher
 	windows   windows                     // nil if nobody wants to know of them
@@ -31,9 +31,10 @@ type sandbox struct {
 	setPod    func(state.Annotations)     // nil in tests
 	saver     saver                       // for another process that goes on for this one
 	exports   sync.WaitGroup
-	// started is told how long the start took, or why it failed; nil: nobody is.
+	// started is told how long the start took, or why it or a container's failed; nil:
+	// nobody is.
 	started func(took time.Duration, failure string) error
-	// rootAttributes return what the root span says besides. They may take some
+	// rootAttributes return further attributes of the root span. They may take some
 	// milliseconds.
 	rootAttributes []func() []attribute.KeyValue
 
@@ -41,14 +42,17 @@ type sandbox struct {
 	unrecorded atomic.Uint64 // spans of others, of times when tracing was off
 
 	saving sync.Mutex // of the copies beside the relay's socket and in bundles
-	left   bool       // that copy is no more
+	left   bool       // the copies are no longer written
 
 	mu          sync.Mutex
 	state       state.State
 	lastError   string // of the calls before the first task ran
 	rootFailure string // the root span's, once it has ended
 	rootOver    bool   // and nothing is to be done for it any more
-	containers  map[string]*container
+	// containerFailed: a container has failed to start in a sandbox that had.
+	containerFailed bool
+	containers      map[string]*container
+	creating        map[string]string // by container: the bundle of a Create that adopt has yet to take in
 }
 
 func newSandbox(tracer trace.Tracer, export func(context.Context) error, log *slog.Logger, st state.State, statePath string, own bool) *sandbox {
@@ -59,6 +63,7 @@ func newSandbox(tracer trace.Tracer, export func(context.Context) error, log *sl
 		statePath:  statePath,
 		state:      st,
 		containers: make(map[string]*container),
+		creating:   make(map[string]string),
 		lives:      expected.OfTasks(),
 	}
 	root := st.Trace.SpanContext()
@@ -82,6 +87,20 @@ func (s *sandbox) join(caller trace.SpanContext) (parent, link trace.SpanContext
 		return root, caller
 	}
 	return caller, root
+}
+
+// Began implements middleware.Observer.
+func (s *sandbox) Began(c *middleware.Call) {
+	if c.Bundle != "" {
+		s.create(c)
+	}
+}
+
+// Lost implements middleware.Observer.
+func (s *sandbox) Lost(c *middleware.Call) {
+	if c.Bundle != "" {
+		s.created(c)
+	}
 }
 
 // Forwarded implements middleware.Observer.

@@ -134,6 +134,28 @@ func TestRootOfASandboxThatNeverStarts(t *testing.T) {
 	}
 }
 
+// TestContainerFails: the journal keeps a sandbox longer, too, in which a container failed
+// to start; it is told so once.
+func TestContainerFails(t *testing.T) {
+	w := newWorld(t, false)
+	var told []string
+	w.started = func(_ time.Duration, failure string) error { told = append(told, failure); return nil }
+	w.Answered(&middleware.Call{Method: "Start", ContainerID: "c1", End: t0.Add(80)})
+	w.exports.Wait()
+	for _, c := range []middleware.Call{
+		{Method: "Kill", ContainerID: "c2", Code: 2},
+		{Method: "Start", ContainerID: "c2", ExecID: "e", Code: 2},
+		{Method: "Create", ContainerID: "c2", Code: 2, Message: "no such file"},
+		{Method: "Create", ContainerID: "c2", Code: 2, Message: "again"},
+	} {
+		w.Answered(&c)
+		w.exports.Wait()
+	}
+	if want := []string{"", "Create of a container failed"}; !slices.Equal(told, want) {
+		t.Errorf("told %q, want %q", told, want)
+	}
+}
+
 // TestJoin: which of two traces a call is in, and which it is linked to.
 func TestJoin(t *testing.T) {
 	caller := trace.NewSpanContext(trace.SpanContextConfig{TraceID: trace.TraceID{7}, SpanID: trace.SpanID{8}, TraceFlags: trace.FlagsSampled, Remote: true})
@@ -201,6 +223,27 @@ func TestStartsSpansFindTheirTrace(t *testing.T) {
 	}
 }
 
+// sinkFunc is a sink.
+type sinkFunc func()
+
+func (f sinkFunc) Take(string, export.Ended) { f() }
+
+// TestStartsSpansAreMadeFirst: what start left is in the bundle until there are spans of it.
+func TestStartsSpansAreMadeFirst(t *testing.T) {
+	w := newWorld(t, false)
+	taken := 0
+	w.tracer = export.NewTracerProvider(config.Default().Trace, sinkFunc(func() {
+		taken++
+		if st, err := state.Read(filepath.Join(w.bundle, state.File)); err != nil || len(st.Pending) != 1 {
+			t.Errorf("the bundle has %+v, %v", st, err)
+		}
+	})).Tracer(names.ShimScope)
+	w.create(trace.SpanContext{})
+	if st, err := state.Read(filepath.Join(w.bundle, state.File)); taken != 2 || err != nil || len(st.Pending) != 0 {
+		t.Errorf("%d spans; the bundle has %+v, %v", taken, st, err)
+	}
+}
+
 func TestAnExitIsToldOnce(t *testing.T) {
 	w := newWorld(t, false)
 	w.create(trace.SpanContext{})
@@ -225,6 +268,28 @@ func TestAnExitIsToldOnce(t *testing.T) {
 		t.Errorf("attributes %s", got)
 	}
 	w.spans.One(names.ExecExited)
+}
+
+// TestContainerBeforeItIsAdopted: what the inner shim does for a Create can be over before
+// the relay, which has forwarded it, comes round to the container; it is known all the same.
+func TestContainerBeforeItIsAdopted(t *testing.T) {
+	w := newWorld(t, false)
+	c := &middleware.Call{Method: "Create", ContainerID: "c1", Bundle: w.bundle, Start: t0, End: t0.Add(50)}
+	w.Began(c)
+	shimtest.Want(t, w.Attributes("c1"), "container.name=box")
+	if len(w.containers) != 0 || len(w.Attributes("c2")) != 0 {
+		t.Errorf("containers %v, and of another one is known %v", w.containers, w.Attributes("c2"))
+	}
+	w.Lost(c)
+	if len(w.Attributes("c1")) != 0 {
+		t.Error("a call that is lost makes no container")
+	}
+	w.Began(c)
+	w.Forwarded(c)
+	shimtest.Want(t, w.Attributes("c1"), "container.name=box")
+	if len(w.creating) != 0 {
+		t.Errorf("it is still to come: %v", w.creating)
+	}
 }
 
 func TestContainersAreForgotten(t *testing.T) {

@@ -18,9 +18,9 @@ import (
 // understood that way takes another version.
 const savedVersion = 1
 
-// saved is what the process needs that goes on for a relay, besides the descriptors and
-// the connections' own memory. It is written whenever the sandbox's life changes, not
-// with each call.
+// saved is what a process needs to go on for a relay, besides the descriptors and the
+// connections' own memory. It is written whenever the sandbox's life changes, not with each
+// call.
 type saved struct {
 	Version   int             `json:"version"`
 	Who       state.Identity  `json:"who"`
@@ -135,12 +135,12 @@ type saver struct {
 	saving sync.Mutex
 	mu     sync.Mutex
 	save   func() // nil before begin
-	dirty  bool   // since the last one began
+	dirty  bool   // something has changed since the last save began
 	busy   bool   // a goroutine is at it
 }
 
-// begin saves by calling save, for the first time at once. Others may be at now and soon
-// already, who have nothing to save while not everything is restored.
+// begin saves by calling save, for the first time at once. now and soon may have been
+// called before; they save nothing until everything is restored.
 func (s *saver) begin(save func()) {
 	s.mu.Lock()
 	s.save = save
@@ -161,7 +161,7 @@ func (s *saver) now() {
 	save()
 }
 
-// soon saves without the caller, once for all that have come meanwhile.
+// soon saves in the background, once for all calls of soon that have come meanwhile.
 func (s *saver) soon() {
 	s.mu.Lock()
 	defer s.mu.Unlock()

@@ -8,6 +8,7 @@ import (
 	"sync"
 	"time"
 
+	"github.com/shimtrace/shimtrace/internal/host"
 	"github.com/shimtrace/shimtrace/internal/shim/kata"
 	"github.com/shimtrace/shimtrace/internal/shim/state"
 	"github.com/shimtrace/shimtrace/middleware"
@@ -50,9 +51,8 @@ func (p *Process) accept(relay *middleware.Relay, resumed ...connection) {
 	p.serve(relay, resumed)
 }
 
-// serve is accept for who holds the lock.
+// serve is accept for a caller that holds the lock.
 func (p *Process) serve(relay *middleware.Relay, resumed []connection) {
-	dial := func(context.Context) (net.Conn, error) { return state.Dial(p.state.InnerSock) }
 	over := make(chan struct{})
 	p.serving.relay, p.serving.over = relay, over
 	var running sync.WaitGroup
@@ -62,14 +62,35 @@ func (p *Process) serve(relay *middleware.Relay, resumed []connection) {
 	go func() {
 		defer close(over)
 		if p.listener != nil {
-			_ = relay.Serve(context.Background(), p.listener, dial)
+			_ = host.AcceptAll(context.Background(), p.listener.Accept, func(client net.Conn) {
+				p.guarded.accepted(client)
+				running.Go(func() { p.connect(relay, client) })
+			}, func(err error) { p.Log.Warn("relay accept", "error", err) })
 		}
 		running.Wait()
 	}()
 }
 
+// connect relays a new connection to its end, or until another process is to go on with it:
+// then it stays open.
+func (p *Process) connect(relay *middleware.Relay, client net.Conn) {
+	server, err := state.Dial(p.state.InnerSock)
+	if err != nil {
+		p.Log.Warn("relay dial", "error", err)
+		p.guarded.ended(client)
+		client.Close()
+		return
+	}
+	relay.Connect(client, server)
+	p.guarded.ended(client)
+}
+
 // resume goes on with a connection until it ends.
 func (p *Process) resume(relay *middleware.Relay, c connection) {
+	if c.memory == nil {
+		p.connect(relay, c.client)
+		return
+	}
 	if err := relay.Resume(c.client, c.server, c.memory); err != nil {
 		p.Log.Error("a connection ends with the relay that was there before", "error", err)
 		p.guarded.Remove(c.name)
@@ -123,7 +144,7 @@ func (p *Process) handOver(ctx context.Context) (goOn func(), err error) {
 }
 
 // restTime bounds how long spans are written while nothing is relayed. What is not written
-// then is counted as lost by who goes on.
+// then is counted as lost by the process that goes on.
 const restTime = 5 * time.Millisecond
 
 // flush writes the spans that have ended, as far as there is time.

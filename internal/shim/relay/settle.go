@@ -24,10 +24,10 @@ const (
 	// works harder, in bytes. All that it queues and holds for guests is bounded to
 	// less.
 	memoryLimit = 64 << 20
-	// burstBytes is how much is allocated before it is worth while to collect garbage.
+	// burstBytes is how much is allocated before it is worthwhile to collect garbage.
 	burstBytes = 2 << 20
 	// startBytes is how much is allocated before the program's pages are worth looking for,
-	// and quietBytes how much may be in a settlePause that counts as one of rest.
+	// and quietBytes how much may be allocated in a settlePause that counts as rest.
 	startBytes = 128 << 10
 	quietBytes = 32 << 10
 	// settlePause and settledPause are between looks at that, before and after a burst
@@ -45,7 +45,7 @@ func limitMemory() {
 // settle gives memory back to the system whenever a burst of work is over, until ctx is
 // done: the start of a pod takes more than the rest of its life.
 func settle(ctx context.Context) {
-	var last, collected, unmapped uint64 // bytes allocated until the last look, and until the last times
+	var last, collected, unmapped uint64 // bytes allocated until the last of each
 	timer := time.NewTimer(settlePause)
 	defer timer.Stop()
 	for {
@@ -84,8 +84,9 @@ func allocated() uint64 {
 	return sample[0].Value.Uint64()
 }
 
-// UnmapProgram has the program's own pages counted as the page cache's alone, of which
-// a start needs many once: what is used again is mapped again, without reading.
+// UnmapProgram unmaps the program's own pages, so that they count as the page cache's
+// alone. A start needs many of them, and only once; what is used again is mapped again,
+// without reading.
 func UnmapProgram() {
 	f, err := os.Open("/proc/self/smaps")
 	if err != nil {
@@ -100,9 +101,9 @@ func UnmapProgram() {
 // mapping is a part of the address space, in bytes.
 type mapping struct{ start, size uintptr }
 
-// programPages calls f, for a text as /proc/PID/smaps has it, with what is mapped of files and
-// is as it is there: a page that was written to, also before it was protected from that,
-// would be lost. It allocates next to nothing.
+// programPages reads a text in the form of /proc/PID/smaps, and calls f with each mapping
+// of a file whose pages are as they are in the file. A page that was written to would be
+// lost, even if it was made read-only afterwards. It allocates next to nothing.
 func programPages(smaps io.Reader, f func(mapping)) {
 	var m mapping
 	lines := bufio.NewScanner(smaps)

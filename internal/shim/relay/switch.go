@@ -16,9 +16,9 @@ import (
 )
 
 // switcher turns the tracing of a sandbox on and off: where trace.mode is "dynamic", as
-// somebody asks for, and when the mode changes. Each time it is on is a window, with a trace
-// of its own. A sandbox that was started in mode "static" has the sandbox trace as its first
-// one.
+// somebody asks for, and when the mode changes. Each time it is on is a window, with a
+// trace of its own. A sandbox that was started in mode "static" has the sandbox trace as
+// the trace of its first window.
 type switcher struct {
 	sandbox *sandbox
 	turns   middleware.Switch // what calls go by
@@ -31,7 +31,7 @@ type switcher struct {
 	over  bool // the relay is about to end
 }
 
-// Switch is what those go by who relay for the sandbox.
+// Switch returns the switch that the sandbox's relays go by.
 func (s *sandbox) Switch() *middleware.Switch { return &s.switcher.turns }
 
 // errOver says that it is too late to switch anything.
@@ -80,7 +80,7 @@ func (w *switcher) resume(win *state.Window) {
 	w.endAt(win.Until)
 }
 
-// off switches tracing off. What is under way is recorded yet when it ends.
+// off switches tracing off. What is under way is still recorded when it ends.
 func (w *switcher) off(by telemetry.Turner) (changed bool) {
 	w.mu.Lock()
 	defer w.mu.Unlock()

@@ -1,5 +1,5 @@
-// Package server finds the process of an inner shim that serves, which is not the one that
-// made its socket. It is for the relay, and for what that does for Kata.
+// Package server finds the process of an inner shim that serves calls, which is not the one
+// that made the shim's socket. The relay uses it, and so does package kata.
 package server
 
 import (
@@ -10,18 +10,17 @@ import (
 	"time"
 
 	"github.com/shimtrace/shimtrace/internal/host"
+	"github.com/shimtrace/shimtrace/internal/sleep"
 )
 
-// Await is Find, again and again until the process is there, or until ctx is done.
+// Await calls Find again and again until the process is there, or until ctx is done.
 func Await(ctx context.Context, inner, id, socket string, near int) host.Process {
 	for pause := time.Millisecond; ; pause = min(2*pause, time.Second) {
 		if p := Find(inner, id, socket, near); p.PID != 0 {
 			return p
 		}
-		select {
-		case <-ctx.Done():
+		if !sleep.For(ctx, pause) {
 			return host.Process{}
-		case <-time.After(pause):
 		}
 	}
 }

@@ -9,6 +9,8 @@ import (
 	"strings"
 	"syscall"
 	"testing"
+
+	"github.com/shimtrace/shimtrace/internal/testkit"
 )
 
 // runShim runs a copy of the shell, or the very file, as a shim of the sandbox.
@@ -56,11 +58,7 @@ func TestFind(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	dir, err := os.MkdirTemp("", "serving") // which another user may enter
-	if err != nil {
-		t.Fatal(err)
-	}
-	t.Cleanup(func() { os.RemoveAll(dir) })
+	dir := testkit.ShortDir(t) // which another user may enter
 	inner := filepath.Join(dir, "containerd-shim-kata-v2")
 	copied := filepath.Join(dir, "copy", "containerd-shim-kata-v2")
 	if err := os.MkdirAll(filepath.Dir(copied), 0o755); err != nil {

@@ -10,7 +10,6 @@ import (
 	"strings"
 	"sync"
 	"testing"
-	"time"
 
 	"go.opentelemetry.io/otel/attribute"
 	sdktrace "go.opentelemetry.io/otel/sdk/trace"
@@ -19,10 +18,9 @@ import (
 	"github.com/shimtrace/shimtrace/internal/export/exporttest"
 	"github.com/shimtrace/shimtrace/internal/export/journal"
 	"github.com/shimtrace/shimtrace/internal/shimname"
+	"github.com/shimtrace/shimtrace/internal/testkit"
+	"github.com/shimtrace/shimtrace/internal/testkit/tempdir"
 )
-
-// patience is how long a test waits for what must happen.
-const patience = 20 * time.Second
 
 // Main runs a package's tests, and fails if goroutines are left.
 func Main(m *testing.M) {
@@ -48,7 +46,7 @@ func RelayProgram(t *testing.T) string { return program(t, shimname.RelayProgram
 func program(t *testing.T, name string) string {
 	t.Helper()
 	built.once.Do(func() {
-		if built.dir, built.err = os.MkdirTemp("", "shim-"); built.err != nil {
+		if built.dir, built.err = tempdir.Make(); built.err != nil {
 			return
 		}
 		build := exec.Command("go", "build", "-o", built.dir+"/", "github.com/shimtrace/shimtrace/cmd/"+shimname.Program, "github.com/shimtrace/shimtrace/cmd/"+shimname.RelayProgram)
@@ -67,11 +65,7 @@ func program(t *testing.T, name string) string {
 // Eventually waits until what holds.
 func Eventually(t *testing.T, what string, holds func() bool) {
 	t.Helper()
-	for end := time.Now().Add(patience); !holds(); time.Sleep(time.Millisecond) {
-		if time.Now().After(end) {
-			t.Fatal("still waiting: ", what)
-		}
-	}
+	testkit.Until(t, what, holds)
 }
 
 // Want compares attributes, in their order, with "key=value".

@@ -10,14 +10,12 @@ import (
 	"syscall"
 	"time"
 
-	"golang.org/x/sys/unix"
-
 	"github.com/shimtrace/shimtrace/internal/host"
 	"github.com/shimtrace/shimtrace/internal/shim/state"
 )
 
 // The link between a starter and its process is a SOCK_SEQPACKET Unix socket, whose packets
-// are JSON. A relay says by a report that it is ready, before it is told anything. Restore
+// are JSON. A relay says by a report that it is ready before it is told anything. Restore
 // is answered by a report, and Record if Wait is set.
 
 // order is what a starter says to its process; one of the fields is set.
@@ -30,8 +28,9 @@ type order struct {
 	// Restore has the VMM of a sandbox get its socket back.
 	Restore *state.State `json:"restore,omitempty"`
 	Record  *Recording   `json:"record,omitempty"`
-	// Wait: the starter waits for the recording. If not, it is not answered, and made once
-	// the starter has ended, which is not to have less of a processor for that.
+	// Wait: the starter waits for the recording. Otherwise the order is not answered, and
+	// the recording is made once the starter has ended, so that it takes no processor time
+	// from it.
 	Wait bool `json:"wait,omitempty"`
 }
 
@@ -47,8 +46,8 @@ func send(conn *net.UnixConn, what any, files ...syscall.Conn) error {
 	return host.Send(conn, packet, files...)
 }
 
-// receive returns the descriptors that came with the packet, which are exactly as many as
-// given.
+// receive decodes a packet into what, and returns the descriptors that came with it:
+// exactly number, or up to 2 if number is negative.
 func receive(conn *net.UnixConn, what any, number int) ([]*os.File, error) {
 	packet := make([]byte, maxPacket)
 	n, files, err := host.Receive(conn, packet, 2)
@@ -87,7 +86,7 @@ type Recording struct {
 	// printed.
 	Code     int    `json:"code,omitempty"`
 	Response []byte `json:"response,omitempty"`
-	// Until is when what a relay that died has left is to be cleared away.
+	// Until is by when what a relay that died has left is to be cleared away.
 	Until time.Time `json:"until,omitzero"`
 	// Failure is why the inner shim did not start, which ends the sandbox trace.
 	Failure string `json:"failure,omitempty"`
@@ -103,7 +102,7 @@ type report struct {
 	Error string       `json:"error,omitempty"`
 }
 
-// Starter is whom the process hears.
+// Starter is the process that has started this one and gives it orders.
 type Starter struct{ conn *net.UnixConn }
 
 // Inherit returns the starter of this process; an error if it was started otherwise.
@@ -112,7 +111,7 @@ func Inherit() (*Starter, error) {
 	if err != nil {
 		return nil, fmt.Errorf("only start and delete start this: %w", err)
 	}
-	_ = json.Unmarshal([]byte("{}"), new(order)) // the first one is slow: have it while there is time
+	_ = json.Unmarshal([]byte("{}"), new(order)) // the first one is slow: do it while there is time
 	return &Starter{conn}, nil
 }
 
@@ -134,7 +133,7 @@ func (s *Starter) Serve(do Orders) error {
 		var o order
 		files, err := receive(s.conn, &o, -1)
 		switch {
-		case errors.Is(err, io.EOF), errors.Is(err, unix.ECONNRESET): // it has ended, with or without hearing all
+		case errors.Is(err, io.EOF): // it has ended
 			return nil // not needed any more
 		case err != nil:
 			return fmt.Errorf("what to do: %w", err)
@@ -170,8 +169,8 @@ func (s *Starter) Answered() bool {
 	return true
 }
 
-// awaitEnd waits for the end of the starter, for which containerd waits, and which is about
-// to come. What is done after it is not in its way.
+// awaitEnd waits for the starter's end, which is about to come and for which containerd
+// waits. What this process does after that does not slow the starter down.
 func (s *Starter) awaitEnd() {
 	_ = s.conn.SetReadDeadline(time.Now().Add(endTime))
 	_, _ = s.conn.Read(make([]byte, 1))
@@ -180,7 +179,7 @@ func (s *Starter) awaitEnd() {
 // endTime is how long a starter that has said its last word may take to end.
 const endTime = 100 * time.Millisecond
 
-// report goes to nobody if the starter has not waited.
+// report answers the starter. Nobody gets the answer if the starter has not waited.
 func (s *Starter) report(st *state.State, err error) {
 	r := report{State: st}
 	if err != nil {

@@ -27,8 +27,8 @@ import (
 	"github.com/shimtrace/shimtrace/internal/shimname"
 )
 
-// Standby is a process that has been started but not been told yet what to do. One that is
-// not told anything ends by itself when its starter does.
+// Standby is a process that has been started, and has not been told yet what to do. One
+// that is not told anything ends by itself when its starter does.
 type Standby struct {
 	Started time.Time
 	conn    *net.UnixConn
@@ -76,7 +76,8 @@ func Spawn(line command.Line, action string) (*Standby, error) {
 		return nil, fmt.Errorf("spawn the relay: %w", err)
 	}
 	s.process = cmd.Process
-	// The first one is slow, and the inner shim's command takes longer than that.
+	// The first encoding and decoding are slow; the inner shim's command takes longer than
+	// that.
 	_, _ = json.Marshal(order{Relay: new(state.State), Record: new(Recording)})
 	_ = json.Unmarshal([]byte("{}"), new(report))
 	return s, nil
@@ -107,16 +108,16 @@ func (s *Standby) Relay(st *state.State, listener, sentinel syscall.Conn) error 
 	return nil
 }
 
-// Answered tells the relay that containerd is about to know of it. One that does not hear
-// that goes, unless somebody connects.
+// Answered tells the relay that containerd is about to know of it. A relay that is not told
+// this ends, unless somebody connects.
 func (s *Standby) Answered() {
 	if s != nil {
 		_ = s.say(order{Answered: true}, sayTime)
 	}
 }
 
-// Restore has the process give the VMM the socket back whose place a relay took that died,
-// and returns when that is done.
+// Restore has the process give the VMM its socket back, whose place a relay took that has
+// died, and returns when that is done.
 func (s *Standby) Restore(st *state.State, wait time.Duration) error {
 	if s == nil {
 		return errNone
@@ -144,8 +145,9 @@ func (s *Standby) Record(r *Recording, wait time.Duration) error {
 
 var errNone = errors.New("there is no process that does it")
 
-// sayTime bounds what is said to a process that does not listen.
-const sayTime = 100 * time.Millisecond
+// sayTime bounds how long it takes to say something to a process that does not listen. It
+// is long enough for a process that only waits for a processor.
+const sayTime = time.Second
 
 // Discard lets a process go that is not needed or has failed.
 func (s *Standby) Discard() {

@@ -14,11 +14,12 @@ import (
 	"github.com/shimtrace/shimtrace/internal/host"
 	"github.com/shimtrace/shimtrace/internal/shim/shimtest"
 	"github.com/shimtrace/shimtrace/internal/shim/state"
+	"github.com/shimtrace/shimtrace/internal/testkit"
 )
 
 func TestMain(m *testing.M) { shimtest.Main(m) }
 
-const patience = 20 * time.Second
+const patience = testkit.Patience
 
 // link returns both ends, without a process between.
 func link(t *testing.T) (*Standby, *Starter) {

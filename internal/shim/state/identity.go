@@ -13,7 +13,7 @@ type Identity struct {
 	Sandbox   string      `json:"sandbox"`
 	Namespace string      `json:"namespace"`
 	Inner     string      `json:"inner"`             // path of the inner shim
-	Runtime   string      `json:"runtime,omitempty"` // what its wrapper was called by, without what all such names have
+	Runtime   string      `json:"runtime,omitempty"` // its wrapper's name, without what all share
 	Notes     Annotations `json:"notes,omitempty"`
 	// Run is the id of the sandbox's own trace, which no other run of a sandbox of the
 	// same id has.

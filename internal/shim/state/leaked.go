@@ -18,16 +18,17 @@ const (
 	// startLocks is the number of files whose locks are held during starts. They stay:
 	// a file for each sandbox would have to be removed as well.
 	startLocks = 64
-	// StartPatience bounds how long a start waits for who clears away a socket, which
-	// takes no time; it goes on in any case.
+	// StartPatience bounds how long a start waits for whoever clears away a socket, which
+	// takes next to no time. The start goes on in any case.
 	StartPatience = 50 * time.Millisecond
 	// clearPatience bounds how long one waits for starts to clear away a socket. If it
 	// stays, the next shim at its address removes it.
-	clearPatience = 500 * time.Millisecond
+	clearPatience = 5 * time.Second
 )
 
-// StartLock is the file whose lock starts of a sandbox's inner shim share: who has it
-// alone knows that none is under way. dir is that of the relays' files.
+// StartLock returns the path of the file whose lock the starts of a sandbox's inner shim
+// share: whoever has the lock alone knows that no start is under way. dir is the directory
+// of the relays' files.
 func StartLock(dir, namespace, sandbox string) string {
 	sum := sha256.Sum256([]byte(namespace + "\x00" + sandbox))
 	return filepath.Join(dir, fmt.Sprintf("start-%02d.lock", sum[0]%startLocks))
@@ -42,10 +43,10 @@ func LockStart(path string, how int, patience time.Duration) (release func(), ok
 	return func() { f.Close() }, true
 }
 
-// RemoveLeakedSocket removes the inner shim's socket if nobody listens on it: a
-// 1.7 runc shim unlinks the path in its address file at exit, where ours is now,
-// and leaves its own. Meanwhile no other shim of the sandbox starts, which would put
-// its socket there: between its bind and its listen that looks like a leaked one.
+// RemoveLeakedSocket removes the inner shim's socket if nobody listens on it: a 1.7 runc
+// shim unlinks the path in its address file at exit, where ours is now, and leaves its own.
+// Meanwhile no other shim of the sandbox starts: it would put its socket there, and between
+// bind and listen that looks like a leaked one.
 func (st *State) RemoveLeakedSocket() {
 	path := st.InnerSock
 	if strings.HasPrefix(path, "\x00") || !filepath.IsAbs(st.RelaySock) {

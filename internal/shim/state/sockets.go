@@ -15,15 +15,11 @@ import (
 // listener's queue is full.
 const dialTimeout = time.Second
 
-// Answers reports whether somebody listens on the Unix socket. Who does not come to accept
-// does so, too, however many wait.
+// Answers reports whether somebody listens on the Unix socket. A process that does not get
+// round to accepting listens as well, however many connections wait.
 func Answers(socket string) bool {
-	conn, err := Dial(socket)
-	if err != nil {
-		return errors.Is(err, unix.EAGAIN) || errors.Is(err, context.DeadlineExceeded)
-	}
-	conn.Close()
-	return true
+	err := host.ConnectUnix(socket)
+	return err == nil || errors.Is(err, unix.EAGAIN)
 }
 
 // Dial connects to a Unix socket.

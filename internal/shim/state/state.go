@@ -97,7 +97,7 @@ func CauseContext(sc trace.SpanContext) (t TraceContext) {
 	return t
 }
 
-// Read reads a state file. What it names is not followed if it is a link.
+// Read reads a state file. It does not follow a symbolic link at path.
 func Read(path string) (*State, error) {
 	text, err := private.Read(path, maxState)
 	if err != nil {

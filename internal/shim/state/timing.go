@@ -8,7 +8,7 @@ type Timing struct {
 	Start time.Time `json:"start"`
 	End   time.Time `json:"end"`
 	Error string    `json:"error,omitempty"`
-	// Expected tells that Error belongs to a healthy life.
+	// Expected reports whether Error belongs to a healthy life.
 	Expected bool `json:"expected,omitempty"`
 	// Children lie within.
 	Children []Timing `json:"children,omitempty"`

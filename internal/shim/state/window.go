@@ -16,7 +16,7 @@ type Window struct {
 	Ended time.Time    `json:"ended,omitzero"`
 }
 
-// holds tells that the window is open at a time.
+// holds reports whether the window is open at a time.
 func (w *Window) holds(at time.Time) bool {
 	return w != nil && w.Ended.IsZero() && (w.Until.IsZero() || at.Before(w.Until))
 }

@@ -19,8 +19,8 @@ func NewRoot(cfg config.Trace, cause trace.SpanContext) trace.SpanContext {
 	return export.NewRoot(Remote(cause), cfg)
 }
 
-// RunOf returns the id of the run of a sandbox with that root and cause, which no other
-// run has: the trace's, unless others may be in that, too.
+// RunOf returns the id of a sandbox's run with that root and cause, which no other run has.
+// It is the trace's id, unless the trace is the cause's and other runs may be in it.
 func RunOf(root, cause trace.SpanContext) trace.TraceID {
 	run := root.TraceID()
 	if run == cause.TraceID() {

@@ -40,7 +40,7 @@ func Emit(ctx context.Context, tracer trace.Tracer, t state.Timing, links []trac
 	span.End(trace.WithTimestamp(t.End))
 }
 
-// EmitRoot exports the root span that st has been the context of.
+// EmitRoot exports the root span whose context is in st.
 func EmitRoot(tracer trace.Tracer, st *state.State, end time.Time, failure string, attrs ...attribute.KeyValue) {
 	sc := st.Trace.SpanContext()
 	if !sc.IsSampled() {

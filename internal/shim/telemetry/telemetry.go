@@ -20,8 +20,8 @@ import (
 	"github.com/shimtrace/shimtrace/internal/shim/state"
 )
 
-// Telemetry is a process's way for spans: a provider whose spans end up in the
-// journal, and somebody to ship that.
+// Telemetry is what a process records spans with: a provider whose spans end up in the
+// journal, and a Keeper that has the journal shipped.
 type Telemetry struct {
 	Provider *export.Provider
 	Tracer   trace.Tracer
@@ -87,11 +87,11 @@ func writable(dir string) error {
 }
 
 const (
-	// FlushTime bounds how long a span of which more depends may take to be written.
+	// FlushTime bounds how long a span that more depends on may take to be written.
 	FlushTime = 2 * time.Second
-	// endTime bounds how long a process that ends waits for its spans to be written.
-	// Nobody waits for it then. A file system that is frozen for a snapshot is back
-	// in a few seconds; killed by its own end, a write would not be made then.
+	// endTime bounds how long a process that ends waits for its spans to be written. Nobody
+	// waits for it then. A file system that is frozen for a snapshot is back in a few
+	// seconds; a process that ends earlier loses its spans.
 	endTime = time.Minute
 )
 

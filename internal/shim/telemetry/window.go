@@ -14,7 +14,7 @@ import (
 	"github.com/shimtrace/shimtrace/internal/shim/state"
 )
 
-// Turner is who turns it.
+// Turner is who turns tracing on or off.
 type Turner struct {
 	Name string // as they say
 	UID  int    // as the kernel says

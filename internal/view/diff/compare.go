@@ -74,8 +74,8 @@ func compare(a, b *entry, level int) (all []*Change) {
 	return all
 }
 
-// merged returns the names of both, in B's order; what only A has is behind what it was
-// behind there.
+// merged returns the names of both, in B's order. A name that only A has comes behind the name
+// that it was behind in A.
 func merged(inA, inB []*entry) (names []string) {
 	place := make(map[string]int, len(inB))
 	for i, c := range inB {

@@ -20,6 +20,8 @@ type Side struct {
 	Start waterfall.Interval
 	// Layers are the self times of layers on the critical path.
 	Layers []Layer
+	// Note says what became of a start that did not end well; "" of others.
+	Note string
 }
 
 // Layer is the self time of a layer.

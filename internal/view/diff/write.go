@@ -44,24 +44,31 @@ func (d *Diff) Write(w io.Writer, o Options) error {
 	if o.Least == 0 {
 		o.Least = max(d.A.Took(), d.B.Took()) / 100
 	}
+	spans, less := d.Spans(o.Least)
+	more := max(0, len(spans)-maxLines)
+	spans = spans[:len(spans)-more]
 	t := &table{opts: o}
+	t.measure(d.Layers, spans)
 	t.side("A", d.A, nil)
 	t.side("B", d.B, &d.A)
 	if len(d.Layers) > 0 {
 		t.head("LAYER")
 		for _, c := range d.Layers {
-			t.row("", c, largest(d.Layers))
+			t.row(c, largest(d.Layers))
 		}
 	}
-	spans, less := d.Spans(o.Least)
-	more := max(0, len(spans)-maxLines)
-	spans = spans[:len(spans)-more]
-	t.head("SPAN")
-	for _, c := range spans {
-		t.row(strings.Repeat("  ", min(c.Level-1, maxIndent)), c, largest(spans))
+	if len(spans) > 0 {
+		t.head("SPAN")
 	}
-	if less > 0 {
+	for _, c := range spans {
+		t.row(c, largest(spans))
+	}
+	switch {
+	case less > 0 && len(spans) > 0:
 		t.line(fmt.Sprintf("%d more differ by less than %s; --min 1ns shows all", less, waterfall.Duration(o.Least)))
+	case less > 0:
+		t.line("")
+		t.line(fmt.Sprintf("No span differs by %s or more; --min 1ns shows all", waterfall.Duration(o.Least)))
 	}
 	if more > 0 {
 		t.line(fmt.Sprintf("%d more are not shown; --json prints them", more))
@@ -71,8 +78,20 @@ func (d *Diff) Write(w io.Writer, o Options) error {
 }
 
 type table struct {
-	opts Options
-	out  strings.Builder
+	opts  Options
+	names int // cells
+	out   strings.Builder
+}
+
+// measure sets the width of the names: as wide as they are, if there is room.
+func (t *table) measure(lists ...[]*Change) {
+	t.names = len("LAYER")
+	for _, list := range lists {
+		for _, c := range list {
+			t.names = max(t.names, waterfall.Width(c.label()))
+		}
+	}
+	t.names = min(t.names, t.opts.Width-3*numberCells-t.bars())
 }
 
 func (t *table) line(text string) {
@@ -93,10 +112,11 @@ func (t *table) side(letter string, s Side, than *Side) {
 	if than != nil {
 		text += "  " + signed(s.Took()-than.Took())
 	}
+	if s.Note != "" {
+		text += "  (" + s.Note + ")"
+	}
 	t.line(text)
 }
-
-func (t *table) names() int { return t.opts.Width - 3*numberCells - t.bars() }
 
 // bars returns the room for bars, 0 on a narrow terminal.
 func (t *table) bars() int {
@@ -108,19 +128,24 @@ func (t *table) bars() int {
 
 func (t *table) head(what string) {
 	t.line("")
-	t.line(waterfall.Pad(what, t.names()) + right("A") + right("B") + right("CHANGE"))
+	t.line(waterfall.Pad(what, t.names) + right("A") + right("B") + right("CHANGE"))
 }
 
 func right(text string) string { return waterfall.PadLeft(" "+text, numberCells) }
 
-func (t *table) row(indent string, c *Change, most time.Duration) {
-	name := indent + c.Name
-	if c.CountA > 1 || c.CountB > 1 {
-		name += fmt.Sprintf(" ×%d", c.CountB)
-		if c.CountA != c.CountB && c.CountA > 0 && c.CountB > 0 {
-			name = indent + c.Name + fmt.Sprintf(" ×%d, was %d", c.CountB, c.CountA)
-		}
+// label returns the name with its place and how often it occurs.
+func (c *Change) label() string {
+	name := strings.Repeat("  ", min(max(c.Level-1, 0), maxIndent)) + c.Name
+	switch {
+	case c.CountA <= 1 && c.CountB <= 1:
+		return name
+	case c.CountA != c.CountB && c.CountA > 0 && c.CountB > 0:
+		return name + fmt.Sprintf(" ×%d, was %d", c.CountB, c.CountA)
 	}
+	return name + fmt.Sprintf(" ×%d", max(c.CountA, c.CountB))
+}
+
+func (t *table) row(c *Change, most time.Duration) {
 	a, b := "-", "-"
 	if c.CountA > 0 {
 		a = waterfall.Duration(c.A)
@@ -132,7 +157,7 @@ func (t *table) row(indent string, c *Change, most time.Duration) {
 	if kind := c.Kind(); kind == "new" || kind == "gone" {
 		change = kind
 	}
-	text := waterfall.Pad(name, t.names()) + right(a) + right(b) + right(change)
+	text := waterfall.Pad(c.label(), t.names) + right(a) + right(b) + right(change)
 	if t.bars() > 0 && most > 0 {
 		text += "  " + strings.Repeat("█", int(float64(c.By().Abs())/float64(most)*barCells+0.5))
 	}
@@ -179,6 +204,7 @@ type sideJSON struct {
 	Runtime string        `json:"runtime,omitempty"`
 	Time    time.Time     `json:"time,omitzero"`
 	Took    time.Duration `json:"took_ns"`
+	Note    string        `json:"note,omitempty"`
 }
 
 type changeJSON struct {
@@ -194,7 +220,7 @@ type changeJSON struct {
 // WriteJSON writes the comparison as one JSON object, with all spans.
 func (d *Diff) WriteJSON(w io.Writer) error {
 	side := func(s Side) sideJSON {
-		return sideJSON{s.Story.Trace.String(), s.Story.Sandbox, s.Story.Name(), s.Story.Runtime, s.Story.Start, s.Took()}
+		return sideJSON{s.Story.Trace.String(), s.Story.Sandbox, s.Story.Name(), s.Story.Runtime, s.Story.Start, s.Took(), s.Note}
 	}
 	change := func(c *Change) changeJSON {
 		return changeJSON{c.Name, c.Level, c.Kind(), c.A, c.B, c.CountA, c.CountB}

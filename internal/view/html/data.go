@@ -3,7 +3,6 @@ package html
 import (
 	"slices"
 	"strconv"
-	"time"
 
 	"github.com/shimtrace/shimtrace/internal/waterfall"
 )
@@ -150,7 +149,7 @@ func facts(s *waterfall.Story, t *waterfall.Tree) (all [][3]string) {
 	add("host", s.Host, "")
 	add("trace", s.Trace.String(), "")
 	if !s.Start.IsZero() {
-		add("started", s.Start.UTC().Format(time.RFC3339Nano), "")
+		add("started", s.Start.UTC().Format("2006-01-02 15:04:05.000 MST"), "")
 	}
 	if s.Startup > 0 {
 		add("to start", waterfall.Duration(s.Startup), "")

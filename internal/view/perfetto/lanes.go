@@ -6,11 +6,11 @@ import (
 	"github.com/shimtrace/shimtrace/internal/waterfall"
 )
 
-// open are the spans that go on on a track, each within the one before.
+// open holds the spans of a track that still go on, each within the one before.
 type open []*waterfall.Node
 
-// settle closes what ended before n began, from the top, and reports whether n lies
-// within all that then goes on, which is above it in the tree.
+// settle closes the spans that ended before n began, from the top. It reports whether n lies
+// within those that still go on, and is below them in the tree.
 func (o *open) settle(n *waterfall.Node, closed func(*waterfall.Node)) bool {
 	for len(*o) > 0 {
 		last := (*o)[len(*o)-1]
@@ -47,7 +47,7 @@ type lane struct {
 	nodes []*waterfall.Node
 	open  open
 	free  uint64 // when the first of the open spans ends, which is the longest
-	place int    // in the heap
+	index int    // in the heap
 }
 
 func (l *lane) add(n *waterfall.Node) {
@@ -76,7 +76,7 @@ func arrange(nodes []*waterfall.Node) (lanes [][]*waterfall.Node) {
 			heap.Push(&free, l)
 		}
 		l.add(n)
-		heap.Fix(&free, l.place)
+		heap.Fix(&free, l.index)
 		at[n] = l
 	}
 	for _, l := range all {
@@ -105,11 +105,11 @@ func (h lanesByEnd) Less(i, j int) bool { return h[i].free < h[j].free }
 
 func (h lanesByEnd) Swap(i, j int) {
 	h[i], h[j] = h[j], h[i]
-	h[i].place, h[j].place = i, j
+	h[i].index, h[j].index = i, j
 }
 
 func (h *lanesByEnd) Push(l any) {
-	l.(*lane).place = len(*h)
+	l.(*lane).index = len(*h)
 	*h = append(*h, l.(*lane))
 }
 

@@ -54,8 +54,8 @@ func Write(w io.Writer, t Trace) error {
 	return e.out.Flush()
 }
 
-// known returns the spans that have a time, by start, and of one start longer ones and
-// parents first.
+// known returns the spans that have a time, ordered by start. Of those with the same start,
+// longer ones and parents come first.
 func known(t *waterfall.Tree) (nodes []*waterfall.Node) {
 	for n := range t.All() {
 		if n.Span != nil && n.Start() != 0 {

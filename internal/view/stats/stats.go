@@ -42,8 +42,8 @@ type Summary struct {
 	Name               string
 	Count              int
 	P50, P95, P99, Max time.Duration
-	// Medians are of the phase in equal parts of the time from the first start to the
-	// last; 0 in a part without any.
+	// Medians are the phase's medians in equal parts of the time from the first start to
+	// the last; 0 in a part without any.
 	Medians []time.Duration
 }
 

@@ -17,9 +17,9 @@ import (
 	"github.com/shimtrace/shimtrace/internal/names"
 )
 
-// Names of pods that ran on real Kata 4.1 under QEMU, of two containers and some execs
-// each, under the Go runtime and under runtime-rs: the runtime's and the agent's spans,
-// as package collate placed them below the shim's calls.
+// Names of pods that ran on real Kata 4.1 under QEMU, with two containers and some execs
+// each, under the Go runtime and under runtime-rs. They have the runtime's and the agent's
+// spans, as package collate placed them below the shim's calls.
 const (
 	GoPod   = "kata-4.1.0-pod"
 	RustPod = "kata-4.1.0-rs-pod"

@@ -76,5 +76,13 @@ fn dial(address: &str) -> io::Result<Box<dyn Write + Send>> {
         .ok_or_else(invalid)?;
     let cid = cid.parse().map_err(|_| invalid())?;
     let port = port.parse().map_err(|_| invalid())?;
-    Ok(Box::new(VsockStream::connect_with_cid_port(cid, port)?))
+    // The kernel gives the host two seconds, in which an emulated guest on a busy machine may get
+    // nothing done.
+    for _ in 0..30 {
+        match VsockStream::connect_with_cid_port(cid, port) {
+            Err(e) if e.kind() == ErrorKind::TimedOut => {}
+            stream => return Ok(Box::new(stream?)),
+        }
+    }
+    Err(ErrorKind::TimedOut.into())
 }

@@ -36,8 +36,8 @@ func Limits(cfg config.Agent) forwarder.Limits {
 	}
 }
 
-// Isolated returns how spans get their place that are in traces of their own:
-// which are quiet, and how many wait for how long.
+// Isolated returns how spans that are in traces of their own get their place: which are
+// quiet, and how many wait for how long.
 func Isolated(cfg config.Config) collate.Options {
 	rules := Rules(cfg)
 	return collate.Options{
@@ -64,7 +64,8 @@ func QuietRequests(cfg config.Config) []string {
 	return append(calls.QuietRequests(cfg.Trace.Quiet), cfg.Agent.Quiet...)
 }
 
-// quietSpans are the same as spans of the Go runtime's, and those configured.
+// quietSpans returns the names of quiet spans: those that the Go runtime gives to quiet
+// requests, and those that are configured.
 func quietSpans(cfg config.Config) []string {
 	names := slices.Clone(cfg.Jaeger.Quiet)
 	for _, request := range QuietRequests(cfg) {

@@ -9,7 +9,7 @@ import (
 	"github.com/shimtrace/shimtrace/middleware"
 )
 
-// Method has what is known of the agent's requests, for relays of them
+// Method returns what is known of a request to the agent, for relays of such requests
 // (middleware.WithMethods).
 func Method(service, name string) middleware.Method {
 	r := kata.RequestNamed(name)

@@ -14,7 +14,8 @@ function drawTicks() {
   const step = [1, 2, 5, 10].map((k) => k * unit).find((s) => s >= raw);
   const ticks = [];
   for (let t = Math.ceil(view.from / step) * step; t <= view.to; t += step) {
-    const tick = element("span", {}, t === 0 ? "0" : duration(t));
+    const text = t === 0 ? "0" : duration(t), fits = at(t, width) + text.length * 6.5 + 4 <= width;
+    const tick = element("span", {}, fits ? text : "");
     tick.style.left = at(t, width) + "px";
     ticks.push(tick);
   }

@@ -6,6 +6,7 @@ function pick(s) {
   panel.hidden = !s;
   if (s) {
     panel.replaceChildren(...describe(s));
+    document.querySelector("main").scrollIntoView({ block: "nearest" });
     const i = rows.indexOf(s);
     if (i >= 0) {
       const top = i * height;

@@ -128,13 +128,13 @@ function drawTrack(track, s, width) {
   for (const [t] of s.events) {
     if (t >= view.from && t <= view.to) box("event", t, t);
   }
-  if (bar) {
+  if (bar && s.to > s.from) {
     const text = duration(s.to - s.from), room = text.length * 6.5 + 8;
     const label = element("div", { class: "length" }, text);
     if (bar.b + room <= width) {
       label.style.left = bar.b + 4 + "px";
     } else if (bar.a >= room) {
-      label.style.left = bar.a - room + 4 + "px";
+      label.style.right = width - bar.a + 4 + "px";
     } else {
       label.className += " inside";
       label.style.left = Math.max(4, bar.a + 4) + "px";

@@ -13,8 +13,8 @@ import (
 	"github.com/shimtrace/shimtrace/internal/loglimit"
 )
 
-// place is one path where the VMM may have its socket.
-type place struct {
+// socketPath is one path where the VMM may have its socket.
+type socketPath struct {
 	*Interposer
 	path   string
 	spot   *listen.Spot
@@ -37,7 +37,7 @@ type mark struct {
 
 // tend takes the place if there is a socket, and leaves it if the name is no longer
 // ours. It reports whether the place is taken.
-func (p *place) tend() bool {
+func (p *socketPath) tend() bool {
 	if p.seat != nil {
 		switch {
 		case p.seat.refused.Load():
@@ -86,7 +86,7 @@ func (p *place) tend() bool {
 }
 
 // sit serves the clients that connect to the seat.
-func (p *place) sit(s *seat) {
+func (p *socketPath) sit(s *seat) {
 	p.seat = s
 	p.opts.Taken(s.kept())
 	p.seats.Go(func() {
@@ -96,7 +96,7 @@ func (p *place) sit(s *seat) {
 }
 
 // take retries while another process or the VMM is changing the socket.
-func (p *place) take(path string) (s *seat, err error) {
+func (p *socketPath) take(path string) (s *seat, err error) {
 	for range 20 {
 		s, err = takeSeat(path, &p.opts)
 		if !errors.Is(err, host.ErrLocked) && !errors.Is(err, errChanged) {
@@ -108,7 +108,7 @@ func (p *place) take(path string) (s *seat, err error) {
 }
 
 // leave gives the place back; clients that connected meanwhile are served.
-func (p *place) leave() {
+func (p *socketPath) leave() {
 	if p.seat != nil {
 		p.report.Tell(p.seat.giveBack())
 		p.seat.end()

@@ -13,9 +13,9 @@ import (
 	"github.com/shimtrace/shimtrace/internal/keeper"
 )
 
-// place is what only one process of the host can have: the collector's lock, socket and
-// count.
-type place struct {
+// exclusive is what only one process of the host can have: the collecting process's lock, socket
+// and count.
+type exclusive struct {
 	dir    string
 	lock   *os.File
 	left   []*os.File // ports that the starter of this process left to it
@@ -27,10 +27,10 @@ type place struct {
 	uncounted error         // why pending does not outlive this process
 }
 
-// takePlace takes over the place that a relay left to this process, or takes it afresh.
+// takeExclusive takes over what a relay left to this process, or takes it afresh.
 // It returns [host.ErrLocked] if another process has it.
-func takePlace(cfg config.Config) (_ *place, err error) {
-	p := &place{dir: export.CollectDir(cfg)}
+func takeExclusive(cfg config.Config) (_ *exclusive, err error) {
+	p := &exclusive{dir: export.CollectDir(cfg)}
 	if err := route.MakeDir(p.dir); err != nil {
 		return nil, err
 	}

@@ -10,6 +10,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"github.com/shimtrace/shimtrace/internal/shimname"
+	"github.com/shimtrace/shimtrace/internal/testkit"
 )
 
 // A Process is a process of a rig.
@@ -33,11 +34,11 @@ func (r *Rig) Shims() []Process {
 }
 
 // Processes lists the living processes of the rig, those in containers too,
-// but not containerd.
+// but not containerd, and none that is only a copy of its parent.
 func (r *Rig) Processes() []Process {
 	var others []Process
 	for _, p := range processes(r.Name) {
-		if p.PID != r.Pid() && p.PID != r.space.cmd.Process.Pid {
+		if p.PID != r.Pid() && p.PID != r.space.cmd.Process.Pid && !testkit.Forked(p.PID) {
 			others = append(others, p)
 		}
 	}

@@ -9,7 +9,7 @@ import (
 )
 
 // Processes returns the processes whose arguments are as is says; the first one is the
-// program's name.
+// program's name. Those that are [Forked] are not among them.
 func Processes(is func(args []string) bool) (pids []int) {
 	for range 5 {
 		var ended bool
@@ -34,7 +34,7 @@ func processes(is func(args []string) bool) (pids []int, ended bool) {
 		if err != nil || len(line) == 0 {
 			continue // of the kernel, or a zombie
 		}
-		if is(strings.Split(strings.TrimSuffix(string(line), "\x00"), "\x00")) {
+		if is(strings.Split(strings.TrimSuffix(string(line), "\x00"), "\x00")) && !Forked(pid) {
 			pids = append(pids, pid)
 		}
 	}

@@ -1,6 +1,7 @@
 #!/bin/bash
 # All tests, part by part, with how far it is and how long each took. It goes on after a
 # part that fails, and fails at the end. With arguments: only the parts with these names.
+# Tests that fail once and pass when they run again are named at the end, too.
 set -uo pipefail
 cd "$(dirname "$0")/.."
 go=${GO:-go}
@@ -18,17 +19,20 @@ declare -A what=(
 	[release]="archives and packages: the same bytes twice"
 	[cluster]="the chart, against Kubernetes' types, and the plugin of kubectl"
 )
-packages() { $go test -race ./...; }
+packages() { integration/again.sh . -race; }
 journals() { $go test -run TestHostileJournals ./cmd/shimtrace; }
 tools() { make -s build && $go -C integration run ./tools; }
 guests() { $go -C integration run ./vm/parts || true; }
-integration() { $go -C integration test -race -count=1 -timeout 15m ./...; }
-kata() { $go -C integration/vmshim test -race -count=1 -timeout 10m ./...; }
+integration() { integration/again.sh integration -race -count=1 -timeout 15m; }
+kata() { integration/again.sh integration/vmshim -race -count=1 -timeout 10m; }
 release() { $go -C release test -count=1 -timeout 10m ./...; }
 cluster() { $go -C deploy test -count=1 -timeout 10m ./...; }
 
 [ $# = 0 ] || names=("$@")
 n=${#names[@]} i=0 failed=() report=()
+UNSTABLE=$(mktemp)
+export UNSTABLE
+trap 'rm -f "$UNSTABLE"' EXIT
 begun=$SECONDS
 for name in "${names[@]}"; do
 	i=$((i + 1))
@@ -41,4 +45,5 @@ for name in "${names[@]}"; do
 done
 echo
 printf '%s\n' "${report[@]}"
+[ ! -s "$UNSTABLE" ] || sed 's/^/unstable: failed, then passed three times: /' "$UNSTABLE"
 [ ${#failed[@]} = 0 ] || { echo "failed: ${failed[*]}"; exit 1; }

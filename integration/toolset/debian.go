@@ -63,3 +63,18 @@ func Output(ctx context.Context, dir, program string, args ...string) (string, e
 	}
 	return string(out), nil
 }
+
+// Libraries returns the paths of the shared libraries that a program needs, its loader
+// included; none if it is static.
+func Libraries(ctx context.Context, program string) (paths []string, err error) {
+	out, err := Output(ctx, "/", "ldd", program)
+	if err != nil {
+		return nil, fmt.Errorf("list the libraries of %s: %w", program, err)
+	}
+	for word := range strings.FieldsSeq(out) {
+		if strings.HasPrefix(word, "/") {
+			paths = append(paths, word)
+		}
+	}
+	return paths, nil
+}

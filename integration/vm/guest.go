@@ -34,6 +34,7 @@ type Guest struct {
 	qemu    *child
 	helpers []*child
 	console *console
+	nudges  *nudges // nil: there is no device that needs them
 
 	mu      sync.Mutex // held for one command and its answer
 	control net.Conn
@@ -46,6 +47,7 @@ type hardware struct {
 	machine string // further properties of the machine, with a leading comma
 	memory  int    // MB
 	cpus    int
+	kernel  string // further arguments of the kernel
 	args    []string
 }
 
@@ -105,7 +107,7 @@ func machineArgs(accel string, hw hardware, kernel, initrd string) []string {
 		"-accel", accel, "-machine", "q35" + hw.machine, "-cpu", "max",
 		"-m", strconv.Itoa(hw.memory), "-smp", strconv.Itoa(hw.cpus),
 		"-kernel", kernel, "-initrd", initrd,
-		"-append", "console=ttyS0 quiet panic=-1 mitigations=off no_timer_check tsc=reliable random.trust_cpu=on " + EnvCID + "=" + strconv.FormatUint(uint64(hw.cid), 10)}
+		"-append", "console=ttyS0 quiet panic=-1 mitigations=off no_timer_check tsc=reliable random.trust_cpu=on " + EnvCID + "=" + strconv.FormatUint(uint64(hw.cid), 10) + " " + hw.kernel}
 }
 
 // socketPair is a connection whose other end a child can inherit.
@@ -203,6 +205,9 @@ func (g *Guest) Shutdown(ctx context.Context) error {
 // Close ends the guest at once, as a power cut does, and removes what is its
 // own. It may be called more than once.
 func (g *Guest) Close() error {
+	if g.nudges != nil {
+		g.nudges.end()
+	}
 	if g.qemu != nil {
 		g.qemu.kill()
 	}

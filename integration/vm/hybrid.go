@@ -7,6 +7,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"slices"
 	"time"
 )
 
@@ -24,6 +25,10 @@ type HybridOptions struct {
 	Files map[string]string
 	// Services are shell commands that run from boot. They print to the console.
 	Services []string
+	// Modules are further kernel modules, by name.
+	Modules []string
+	// Kernel is further arguments of the guest's kernel.
+	Kernel string
 	// MemoryMB and CPUs of the guest are 256 and 1 unless set.
 	MemoryMB, CPUs int
 	// Log gets the console's lines, if not nil.
@@ -62,10 +67,14 @@ func (g *Guest) bootHybrid(ctx context.Context, p Parts, opts HybridOptions) err
 			return fmt.Errorf("%w\n%s", err, g.console.tail())
 		}
 	}
+	if err := g.nudge(opts.Socket); err != nil {
+		return err
+	}
 	memory := or(opts.MemoryMB, 256)
-	im := image{modules: guestModules, files: opts.Files, services: opts.Services}
+	im := image{modules: slices.Concat(guestModules, opts.Modules), files: opts.Files, services: opts.Services}
 	return g.boot(ctx, p, im, hardware{
 		cid:     hybridCID,
+		kernel:  opts.Kernel,
 		machine: ",memory-backend=memory",
 		memory:  memory,
 		cpus:    or(opts.CPUs, 1),

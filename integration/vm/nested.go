@@ -157,14 +157,12 @@ func (h *Host) waitGuest(ctx context.Context, cid uint32) error {
 // here.
 func qemuFiles(ctx context.Context, p Parts) (map[string]string, error) {
 	files := map[string]string{"usr/bin/qemu-system-x86_64": p.QEMU}
-	libraries, err := toolset.Output(ctx, "/", "ldd", p.QEMU)
+	libraries, err := toolset.Libraries(ctx, p.QEMU)
 	if err != nil {
-		return nil, fmt.Errorf("list QEMU's libraries: %w", err)
+		return nil, err
 	}
-	for word := range strings.FieldsSeq(libraries) {
-		if strings.HasPrefix(word, "/") {
-			files[word] = word
-		}
+	for _, l := range libraries {
+		files[l] = l
 	}
 	dirs, err := toolset.Output(ctx, "/", p.QEMU, "-L", "help")
 	if err != nil {

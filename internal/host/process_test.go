@@ -10,6 +10,8 @@ import (
 	"syscall"
 	"testing"
 	"time"
+
+	"github.com/shimtrace/shimtrace/internal/testkit"
 )
 
 const proc = Proc("/proc")
@@ -57,7 +59,10 @@ func TestProcess(t *testing.T) {
 	if other.Start < self.Start || other.PIDNamespace != self.PIDNamespace || other.Exe == self.Exe {
 		t.Errorf("%+v beside %+v", other, self)
 	}
-	if args := proc.Args(cmd.Process.Pid); len(args) != 2 || string(args[0]) != cmd.Args[0] {
+	// A program's start is reported before the kernel has put its arguments down.
+	var args [][]byte
+	testkit.Until(t, "its arguments", func() bool { args = proc.Args(cmd.Process.Pid); return len(args) > 0 })
+	if len(args) != 2 || string(args[0]) != cmd.Args[0] {
 		t.Errorf("its arguments are %q", args)
 	}
 	if !slices.Contains(proc.All(), cmd.Process.Pid) {

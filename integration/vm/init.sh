@@ -3,7 +3,7 @@
 # runs the services and, for as long as the guest lives, each line that arrives on
 # the second serial port, and answers with its exit code and output.
 /bin/busybox --install -s /bin
-export PATH=/bin:/usr/bin HOME=/
+export PATH=/usr/local/bin:/bin:/usr/bin HOME=/
 mount -t proc proc /proc
 mount -t sysfs sys /sys
 mount -t devtmpfs dev /dev

@@ -54,7 +54,7 @@ test-causes: build deps tools tools-vm ## seed every known cause of a slow start
 soak-faults: build tools ## kill KILLS (default 10000) processes of shimtrace under load, as root
 	SHIMTRACE_FAULTS=$(or $(KILLS),10000) $(GO) -C integration test -count=1 -timeout 6h -v -run TestKills ./faults
 
-test-vm: deps tools-vm ## test only what runs in guests, also in an emulated host
+test-vm: deps tools tools-vm ## test only what runs in guests, also in an emulated host
 	SHIMTRACE_NESTED=1 $(GO) -C integration test -count=1 -timeout 15m ./vm/...
 	$(GO) -C integration/vmshim test -count=1 -timeout 5m -run Guest ./...
 

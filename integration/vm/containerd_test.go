@@ -27,6 +27,11 @@ var hostScript string
 func TestContainerdInAGuest(t *testing.T) {
 	root, err := toolset.Root()
 	testkit.Check(t, err)
+	for _, tool := range []toolset.Tool{toolset.Containerd24, toolset.Runc} {
+		if !tool.Built(root) && os.Getenv("CI") == "" {
+			t.Skipf("%s is not in %s: go -C integration run ./tools", tool, root)
+		}
+	}
 	bin, err := traced.Bin()
 	testkit.Check(t, err)
 	defer traced.Clean()

@@ -71,7 +71,11 @@ func getVsock(ctx context.Context, root string, log io.Writer) error {
 		return fmt.Errorf("%w (a Rust toolchain, and the package gcc)", err)
 	}
 	return assemble(root, vsockDir, log, func(work string) (string, error) {
-		_, err := toolset.Output(ctx, work, "cargo", "install", "--quiet", "--locked", vsockCrate, "--version", vsockVersion,
+		source, err := vsockSource(ctx, filepath.Join(work, "source"))
+		if err != nil {
+			return "", err
+		}
+		_, err = toolset.Output(ctx, work, "cargo", "install", "--quiet", "--locked", "--path", source,
 			"--root", filepath.Join(work, vsockDir), "--target-dir", filepath.Join(work, "target"))
 		return vsockDir, err
 	})

@@ -34,7 +34,6 @@ type Guest struct {
 	qemu    *child
 	helpers []*child
 	console *console
-	nudges  *nudges // nil: there is no device that needs them
 
 	mu      sync.Mutex // held for one command and its answer
 	control net.Conn
@@ -205,9 +204,6 @@ func (g *Guest) Shutdown(ctx context.Context) error {
 // Close ends the guest at once, as a power cut does, and removes what is its
 // own. It may be called more than once.
 func (g *Guest) Close() error {
-	if g.nudges != nil {
-		g.nudges.end()
-	}
 	if g.qemu != nil {
 		g.qemu.kill()
 	}

@@ -67,9 +67,6 @@ func (g *Guest) bootHybrid(ctx context.Context, p Parts, opts HybridOptions) err
 			return fmt.Errorf("%w\n%s", err, g.console.tail())
 		}
 	}
-	if err := g.nudge(opts.Socket); err != nil {
-		return err
-	}
 	memory := or(opts.MemoryMB, 256)
 	im := image{modules: slices.Concat(guestModules, opts.Modules), files: opts.Files, services: opts.Services}
 	return g.boot(ctx, p, im, hardware{

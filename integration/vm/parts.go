@@ -28,7 +28,7 @@ const (
 
 	vsockCrate   = "vhost-device-vsock"
 	vsockVersion = "0.3.0"
-	vsockDir     = vsockCrate + "-" + vsockVersion
+	vsockDir     = vsockCrate + "-" + vsockVersion + "-mended"
 )
 
 // findParts looks the parts up, without getting any. What is absent is a

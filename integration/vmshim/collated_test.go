@@ -320,7 +320,7 @@ func TestCollatedGuest(t *testing.T) {
 	vm.StartHybrid(t, vm.HybridOptions{
 		Socket:   filepath.Join(dir, id, "vm.sock"),
 		Files:    map[string]string{"bin/agent": agent.Program(t)},
-		Services: []string{"agent --listen vsock://:1024 --export vsock://2:10240 --flush-ms 200"},
+		Services: []string{"agent --listen vsock://:1024 --export vsock://2:10240 --flush-ms 20"},
 	})
 	check(t, in.Rig.Ctr("run", "-d", "--runtime", runtime.Shim(), image.Busybox, id, "sleep", "1000").Check())
 	if conn, err := net.Dial("unix", filepath.Join(dir, id, "vm.sock_10240")); err != nil {

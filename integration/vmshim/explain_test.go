@@ -85,7 +85,7 @@ func TestExplainGuest(t *testing.T) {
 	vm.StartHybrid(t, vm.HybridOptions{
 		Socket:   socket,
 		Files:    map[string]string{"bin/agent": agent.Program(t)},
-		Services: []string{"agent --listen vsock://:1024 --export vsock://2:10240 --flush-ms 200"},
+		Services: []string{"agent --listen vsock://:1024 --export vsock://2:10240 --flush-ms 20"},
 	})
 	check(t, in.Rig.Ctr("run", "--rm", "--runtime", runtime.Shim(), image.Busybox, id, "echo", "hi").Check())
 	waitSpans(t, in, id, "sandbox start", "create_container", "start_container", "shim delete")

@@ -23,7 +23,7 @@ func TestGuest(t *testing.T) {
 	vm.StartHybrid(t, vm.HybridOptions{
 		Socket:   socket,
 		Files:    map[string]string{"bin/agent": agent.Program(t)},
-		Services: []string{"agent --listen vsock://:1024 --export vsock://2:10240 --flush-ms 200"},
+		Services: []string{"agent --listen vsock://:1024 --export vsock://2:10240 --flush-ms 20"},
 	})
 	res := r.Ctr("run", "--rm", "--runtime", runtime.Shim(), image.Busybox, "c1", "echo", "hi")
 	check(t, res.Check())

@@ -46,7 +46,7 @@ func TestRequestsGuest(t *testing.T) {
 		Socket: socket,
 		Files:  map[string]string{"bin/agent": program},
 		// It ends with its sandbox, for another one to begin.
-		Services: []string{"while agent --listen vsock://:1024 --export vsock://2:10240 --flush-ms 200 --stdout-bytes " + fmt.Sprint(outputSize) + "; do :; done"},
+		Services: []string{"while agent --listen vsock://:1024 --export vsock://2:10240 --flush-ms 20 --stdout-bytes " + fmt.Sprint(outputSize) + "; do :; done"},
 	})
 
 	rust := dialAsRust(t, socket)
@@ -68,7 +68,9 @@ func TestRequestsGuest(t *testing.T) {
 	kata, err := client.NewAgentClient(t.Context(), "hvsock://"+socket+":1024", 60)
 	check(t, err)
 	defer kata.Close()
-	ctx, a := t.Context(), kata.AgentServiceClient
+	ctx, cancel := context.WithTimeout(t.Context(), patience)
+	defer cancel()
+	a := kata.AgentServiceClient
 	_, err = a.CreateContainer(ctx, &agentgrpc.CreateContainerRequest{ContainerId: "c2", ExecId: "c2", OCI: &agentgrpc.Spec{}})
 	check(t, err)
 	_, err = a.ExecProcess(ctx, &agentgrpc.ExecProcessRequest{ContainerId: "c2", ExecId: "sh", Process: &agentgrpc.Process{}})

@@ -43,8 +43,11 @@ type site struct {
 func start(t *testing.T, opts traced.Options) *site {
 	t.Helper()
 	opts.Config += "\n[otlp]\nlisten = ['" + endpoint + "']\n"
-	// In milliseconds: what is not taken at once is sent again for a minute, not for 10 s.
-	opts.Env = append(opts.Env, "OTEL_EXPORTER_OTLP_ENDPOINT=http://"+endpoint, "OTEL_EXPORTER_OTLP_PROTOCOL=grpc", "OTEL_BSP_SCHEDULE_DELAY=20", "OTEL_EXPORTER_OTLP_TIMEOUT=60000")
+	// In milliseconds: what is not taken at once is sent again for a minute, not for 10 s. While
+	// containerd's exporter waits for that, its queue of 2048 spans would be full after some pods,
+	// and it would drop the rest.
+	opts.Env = append(opts.Env, "OTEL_EXPORTER_OTLP_ENDPOINT=http://"+endpoint, "OTEL_EXPORTER_OTLP_PROTOCOL=grpc",
+		"OTEL_BSP_SCHEDULE_DELAY=20", "OTEL_EXPORTER_OTLP_TIMEOUT=60000", "OTEL_BSP_MAX_QUEUE_SIZE=65536")
 	s := &site{T: t, Install: traced.Start(t, opts)}
 	s.cgroup = "/" + s.Rig.Name
 	s.collect()

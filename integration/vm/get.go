@@ -71,11 +71,11 @@ func getVsock(ctx context.Context, root string, log io.Writer) error {
 		return fmt.Errorf("%w (a Rust toolchain, and the package gcc)", err)
 	}
 	return assemble(root, vsockDir, log, func(work string) (string, error) {
-		source, err := vsockSource(ctx, filepath.Join(work, "source"))
-		if err != nil {
+		source := filepath.Join(work, "source")
+		if err := vsockSource(ctx, source); err != nil {
 			return "", err
 		}
-		_, err = toolset.Output(ctx, work, "cargo", "install", "--quiet", "--locked", "--path", source,
+		_, err := toolset.Output(ctx, work, "cargo", "install", "--quiet", "--locked", "--path", source,
 			"--root", filepath.Join(work, vsockDir), "--target-dir", filepath.Join(work, "target"))
 		return vsockDir, err
 	})

@@ -26,24 +26,25 @@ var vsockMend = struct{ file, old, new string }{
         };`,
 }
 
-// vsockSource puts the device's source, mended, into a directory that it makes in dir.
-func vsockSource(ctx context.Context, dir string) (string, error) {
-	// A package that depends on it, for cargo to download it.
-	user := filepath.Join(dir, "user")
-	if err := os.MkdirAll(filepath.Join(user, "src"), 0o755); err != nil {
-		return "", err
+// vsockSource makes dir, with the device's source, mended.
+func vsockSource(ctx context.Context, dir string) error {
+	// Cargo downloads what it informs about, and nothing else.
+	if _, err := toolset.Output(ctx, "/", "cargo", "info", "--quiet", vsockCrate+"@"+vsockVersion); err != nil {
+		return err
 	}
-	manifest := fmt.Sprintf("[package]\nname = \"user\"\nversion = \"0.0.0\"\nedition = \"2021\"\n[dependencies]\n%s = \"=%s\"\n", vsockCrate, vsockVersion)
-	for name, text := range map[string]string{"Cargo.toml": manifest, "src/lib.rs": ""} {
-		if err := os.WriteFile(filepath.Join(user, name), []byte(text), 0o644); err != nil {
-			return "", err
-		}
+	home := os.Getenv("CARGO_HOME")
+	if home == "" {
+		home = filepath.Join(os.Getenv("HOME"), ".cargo")
 	}
-	if _, err := toolset.Output(ctx, user, "cargo", "vendor", "--quiet", filepath.Join(dir, "all")); err != nil {
-		return "", err
+	pattern := filepath.Join(home, "registry/src/*", vsockCrate+"-"+vsockVersion)
+	found, _ := filepath.Glob(pattern)
+	if len(found) == 0 {
+		return fmt.Errorf("cargo has put the source of %s elsewhere than %s", vsockCrate, pattern)
 	}
-	source := filepath.Join(dir, "all", vsockCrate)
-	return source, mend(filepath.Join(source, vsockMend.file))
+	if err := os.CopyFS(dir, os.DirFS(found[0])); err != nil {
+		return err
+	}
+	return mend(filepath.Join(dir, vsockMend.file))
 }
 
 func mend(file string) error {

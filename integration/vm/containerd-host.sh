@@ -14,7 +14,7 @@ up)
 	ctr image import /images.tar
 	;;
 run)
-	# As kubelet makes one for a pod with limits: 2 ms in 100 ms.
+	# As kubelet makes one for a pod with limits: 20 ms in 100 ms.
 	mkdir -p /sys/fs/cgroup/kubepods/pod1
 	echo +cpu >/sys/fs/cgroup/cgroup.subtree_control
 	echo +cpu >/sys/fs/cgroup/kubepods/cgroup.subtree_control

@@ -75,8 +75,7 @@ func (g *Guest) bootHybrid(ctx context.Context, p Parts, opts HybridOptions) err
 		machine: ",memory-backend=memory",
 		memory:  memory,
 		cpus:    or(opts.CPUs, 1),
-		// The device's process reads and writes the guest's memory. It is to signal every buffer:
-		// where it leaves signals out, a guest that connects to the host sometimes waits in vain.
+		// The device's process reads and writes the guest's memory. It is to signal every buffer.
 		args: []string{"-object", fmt.Sprintf("memory-backend-memfd,id=memory,size=%dM,share=on", memory),
 			"-chardev", "socket,id=vsock,path=" + device, "-device", "vhost-user-vsock-pci,chardev=vsock,event_idx=off"},
 	})

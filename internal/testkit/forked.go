@@ -14,9 +14,8 @@ import (
 // like two, and so would one whose Go runtime asks the kernel for pidfds, by a copy that
 // ends at once (os.checkPidfd).
 func Forked(pid int) bool {
-	text, _ := os.ReadFile(fmt.Sprintf("/proc/%d/stat", pid))
-	fields := bytes.Fields(text[bytes.LastIndexByte(text, ')')+1:])
-	const ppid, flags = 4 - 3, 9 - 3 // from the third field on (proc_pid_stat(5))
+	fields := stat(fmt.Sprintf("/proc/%d/stat", pid))
+	const ppid, flags = 4 - 3, 9 - 3
 	if len(fields) <= flags {
 		return false
 	}

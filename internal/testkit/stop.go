@@ -3,7 +3,6 @@ package testkit
 import (
 	"bytes"
 	"fmt"
-	"os"
 	"path/filepath"
 	"testing"
 
@@ -22,9 +21,7 @@ func Stop(t testing.TB, pid int) {
 func goesOn(pid int) bool {
 	files, _ := filepath.Glob(fmt.Sprintf("/proc/%d/task/*/stat", pid))
 	for _, file := range files {
-		text, _ := os.ReadFile(file)
-		_, state, _ := bytes.Cut(text[bytes.LastIndexByte(text, ')')+1:], []byte(" "))
-		if len(state) > 0 && !bytes.ContainsRune([]byte("TtZX"), rune(state[0])) {
+		if fields := stat(file); len(fields) > 0 && !bytes.ContainsAny(fields[0], "TtZX") {
 			return true
 		}
 	}

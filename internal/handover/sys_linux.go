@@ -60,11 +60,11 @@ func pread(fd int, b []byte) (int, error) {
 func punch(mem []byte) error { return unix.Madvise(mem, unix.MADV_REMOVE) }
 
 func recvmmsg(fd uintptr, m *message) syscall.Errno {
-	_, _, errno := syscall.Syscall6(unix.SYS_RECVMMSG, fd, uintptr(unsafe.Pointer(m)), 1, unix.MSG_DONTWAIT, 0, 0)
+	_, _, errno := syscall.RawSyscall6(unix.SYS_RECVMMSG, fd, uintptr(unsafe.Pointer(m)), 1, unix.MSG_DONTWAIT, 0, 0)
 	return errno
 }
 
 func sendmmsg(fd uintptr, m *message) syscall.Errno {
-	_, _, errno := syscall.Syscall6(unix.SYS_SENDMMSG, fd, uintptr(unsafe.Pointer(m)), 1, unix.MSG_DONTWAIT|unix.MSG_NOSIGNAL, 0, 0)
+	_, _, errno := syscall.RawSyscall6(unix.SYS_SENDMMSG, fd, uintptr(unsafe.Pointer(m)), 1, unix.MSG_DONTWAIT|unix.MSG_NOSIGNAL, 0, 0)
 	return errno
 }

@@ -20,13 +20,23 @@ const (
 
 	ResourceSpansResource protowire.Number = 1
 	ResourceSpansScopes   protowire.Number = 2
+	ResourceSpansSchema   protowire.Number = 3
 
 	ResourceAttributes protowire.Number = 1
+	ResourceEntities   protowire.Number = 3
 
-	ScopeSpansScope protowire.Number = 1
-	ScopeSpansSpans protowire.Number = 2
+	EntitySchema          protowire.Number = 1
+	EntityType            protowire.Number = 2
+	EntityIDKeys          protowire.Number = 3
+	EntityDescriptionKeys protowire.Number = 4
 
-	ScopeName protowire.Number = 1
+	ScopeSpansScope  protowire.Number = 1
+	ScopeSpansSpans  protowire.Number = 2
+	ScopeSpansSchema protowire.Number = 3
+
+	ScopeName       protowire.Number = 1
+	ScopeVersion    protowire.Number = 2
+	ScopeAttributes protowire.Number = 3
 
 	SpanTraceID           protowire.Number = 1
 	SpanSpanID            protowire.Number = 2

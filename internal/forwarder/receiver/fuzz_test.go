@@ -10,6 +10,8 @@ import (
 
 	tracepb "go.opentelemetry.io/proto/otlp/trace/v1"
 	"google.golang.org/protobuf/encoding/protojson"
+
+	"github.com/shimtrace/shimtrace/internal/otlpshape"
 )
 
 // FuzzJSON: whatever comes, the outcome is a refusal or a valid body, in bounded memory.
@@ -27,7 +29,7 @@ func FuzzJSON(f *testing.F) {
 		if refused != nil {
 			return
 		}
-		if _, err := parse(message); err != nil && !errors.Is(err, errDepth) && !errors.Is(err, errDense) {
+		if _, err := parse(message); err != nil && !errors.Is(err, otlpshape.ErrDepth) && !errors.Is(err, errDense) {
 			t.Fatal(err)
 		}
 	})

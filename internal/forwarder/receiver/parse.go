@@ -6,30 +6,18 @@ import (
 	"fmt"
 
 	"google.golang.org/protobuf/encoding/protowire"
-	"google.golang.org/protobuf/reflect/protoreflect"
-
-	commonpb "go.opentelemetry.io/proto/otlp/common/v1"
-	resourcepb "go.opentelemetry.io/proto/otlp/resource/v1"
-	tracepb "go.opentelemetry.io/proto/otlp/trace/v1"
 
 	"github.com/shimtrace/shimtrace/internal/forwarder/span"
 	"github.com/shimtrace/shimtrace/internal/losses"
 	"github.com/shimtrace/shimtrace/internal/names"
+	"github.com/shimtrace/shimtrace/internal/otlpshape"
 	"github.com/shimtrace/shimtrace/internal/otlpwire"
 	"github.com/shimtrace/shimtrace/internal/protofields"
 )
 
-// The shapes of OTLP's messages, without those that parse reads itself.
-var resourceSpansShape, scopeSpansShape, spanShape = func() (resourceSpans, scopeSpans, span *shape) {
-	known := make(map[protoreflect.FullName]*shape)
-	of := func(m protoreflect.ProtoMessage) *shape { return shapeOf(m.ProtoReflect().Descriptor(), known) }
-	_, _ = of((*resourcepb.Resource)(nil)), of((*commonpb.KeyValue)(nil))
-	return of((*tracepb.ResourceSpans)(nil)), of((*tracepb.ScopeSpans)(nil)), of((*tracepb.Span)(nil))
-}()
-
 // dataShape is the shape of the whole request: parse itself reads the only field
 // that is known.
-var dataShape = new(shape)
+var dataShape otlpshape.Shape
 
 // parsed is what a body contains.
 type parsed struct {
@@ -65,7 +53,7 @@ func parse(body []byte) (*parsed, error) {
 		if f.Is(otlpwire.DataResourceSpans) {
 			err = p.resourceSpans(f.Bytes, f.Whole())
 		} else {
-			err = dataShape.field(&f).check(f.Bytes, 0, &p.messages)
+			err = dataShape.CheckField(&f, &p.messages)
 		}
 		if err == nil && p.messages > spareMessages+len(body)/messageBytes {
 			err = errDense
@@ -92,7 +80,7 @@ func (p *parsed) resourceSpans(b, whole []byte) error {
 			}
 			continue
 		}
-		if err := resourceSpansShape.field(&f).check(f.Bytes, 0, &p.messages); err != nil {
+		if err := otlpshape.ResourceSpans.CheckField(&f, &p.messages); err != nil {
 			return err
 		}
 		if f.Is(otlpwire.ResourceSpansResource) {
@@ -130,7 +118,7 @@ func (p *parsed) scopeSpans(b []byte) error {
 	f := protofields.Of(b)
 	for f.Next() {
 		if !f.Is(otlpwire.ScopeSpansSpans) {
-			if err := scopeSpansShape.field(&f).check(f.Bytes, 0, &p.messages); err != nil {
+			if err := otlpshape.ScopeSpans.CheckField(&f, &p.messages); err != nil {
 				return err
 			}
 		} else if reason := p.span(f.Bytes); reason != 0 {
@@ -157,8 +145,8 @@ func (p *parsed) span(b []byte) losses.Reason {
 	var traceID, spanID []byte
 	f := protofields.Of(b)
 	for f.Next() {
-		switch err := spanShape.field(&f).check(f.Bytes, 0, &p.messages); {
-		case errors.Is(err, errNotText):
+		switch err := otlpshape.Span.CheckField(&f, &p.messages); {
+		case errors.Is(err, otlpshape.ErrNotText):
 			return losses.NotText
 		case err != nil:
 			return losses.Malformed

@@ -7,11 +7,11 @@ import (
 	"unicode/utf8"
 
 	"google.golang.org/protobuf/encoding/protowire"
-	"google.golang.org/protobuf/proto"
 
 	tracepb "go.opentelemetry.io/proto/otlp/trace/v1"
 
 	"github.com/shimtrace/shimtrace/internal/names"
+	"github.com/shimtrace/shimtrace/internal/otlpshape"
 	"github.com/shimtrace/shimtrace/internal/otlpwire"
 	"github.com/shimtrace/shimtrace/internal/protofields"
 )
@@ -120,6 +120,9 @@ func (s *Span) parseOTLP(b []byte) error {
 			return f.Wrap(err)
 		}
 		if !own && !isID(&f) {
+			if s.rest == nil {
+				s.rest = make([]byte, 0, len(b)-f.Start)
+			}
 			s.rest = append(s.rest, f.Whole()...)
 			s.cost += costOf(f.Number, f.Whole())
 			s.eventful, s.linked = s.eventful || f.Number == otlpwire.SpanEvents, s.linked || f.Number == otlpwire.SpanLinks
@@ -129,7 +132,8 @@ func (s *Span) parseOTLP(b []byte) error {
 		return err
 	}
 	// An invalid span would invalidate all others in its record.
-	return proto.Unmarshal(s.rest, new(tracepb.Span))
+	var messages int
+	return otlpshape.Span.Check(s.rest, &messages)
 }
 
 // isID reports whether a field is an attribute with a container's or exec's id.

@@ -17,8 +17,8 @@ import (
 // changes of the files. They are read beside the calls: a file system that hangs holds up
 // nothing else.
 type following struct {
-	current atomic.Pointer[config.Config] // what is in effect
-	news    chan bool                     // true: a file has changed; false: one may have
+	current atomic.Pointer[effective] // what is in effect
+	news    chan bool                 // true: a file has changed; false: one may have
 
 	mu   sync.Mutex
 	said control.Configuration
@@ -33,7 +33,7 @@ var errUnwatched = errors.New("no guard watches the files: there is none, or one
 // begin begins with the configuration of the options.
 func (f *following) begin(o Options) {
 	f.news = make(chan bool, 1)
-	f.current.Store(&o.Config)
+	f.current.Store(effectiveOf(o.Config))
 	f.said = control.Configuration{Read: time.Now(), Unseen: errUnwatched.Error()}
 	if o.Source != nil {
 		f.said.Files = o.Source.Files()
@@ -42,7 +42,7 @@ func (f *following) begin(o Options) {
 }
 
 // now returns the configuration that is in effect.
-func (f *following) now() config.Config { return *f.current.Load() }
+func (f *following) now() config.Config { return f.current.Load().Config }
 
 // goOnWith has a process that goes on for another one keep the configuration that the other
 // one went by, as far as that has saved it, if there are mistakes in the files.
@@ -51,11 +51,11 @@ func (p *Process) goOnWith(was saved) {
 		return
 	}
 	if was.Settings != nil {
-		p.Config = p.Config.With(was.Settings.Followed)
+		p.Config = was.Settings.with(p.Config)
 	} else {
 		p.Config.Trace.Mode = modeOf(was.Sandbox.State)
 	}
-	p.current.Store(&p.Config)
+	p.current.Store(effectiveOf(p.Config))
 }
 
 // register has the guard know the relay, and the files that it follows.
@@ -157,7 +157,7 @@ func (f *following) mistaken(r config.Report) (changed bool) {
 // adopt has a configuration in effect for what begins from now on.
 func (p *Process) adopt(cfg config.Config) {
 	now, rest := p.Config.Live(cfg)
-	p.current.Store(&now)
+	p.current.Store(effectiveOf(now))
 	p.following.mu.Lock()
 	p.said.Read, p.said.NewPods = time.Now(), rest
 	p.following.mu.Unlock()

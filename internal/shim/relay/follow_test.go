@@ -335,7 +335,7 @@ func TestFollowUnderLoad(t *testing.T) {
 func TestGoOnWithSettings(t *testing.T) {
 	cfg := config.Default()
 	cfg.Trace.Sampler, cfg.Jaeger.Quiet = "always_off", []string{"x"}
-	was := saved{Settings: settingsOf(cfg, "dynamic")}
+	was := saved{Settings: effectiveOf(cfg).settings("dynamic")}
 	text, err := json.Marshal(saved{Version: savedVersion, Settings: was.Settings, Sandbox: savedSandbox{State: state.State{Trace: state.NewTraceContext(export.NewRoot(t.Context(), config.Default().Trace))}}})
 	if err != nil {
 		t.Fatal(err)

@@ -226,7 +226,7 @@ func (p *Process) beginSaving() {
 
 // save writes what the process knows into its memory.
 func (p *Process) save() {
-	all := saved{Version: savedVersion, Who: p.Who, Container: p.Container, Resumed: p.resumed, Settings: settingsOf(p.now(), p.sandbox.switcher.modeNow()), Sandbox: p.sandbox.saved()}
+	all := saved{Version: savedVersion, Who: p.Who, Container: p.Container, Resumed: p.resumed, Settings: p.current.Load().settings(p.sandbox.switcher.modeNow()), Sandbox: p.sandbox.saved()}
 	var err error
 	if p.kata != nil {
 		all.Kata, err = p.kata.Save()

@@ -24,8 +24,13 @@ type batch struct {
 	buf      []byte // elements of ScopeSpans.spans
 }
 
-// maxBatchCost bounds a batch's memory, in bytes, give or take one span.
-const maxBatchCost = 512 << 10
+const (
+	// maxBatchCost bounds a batch's memory, in bytes, give or take one span.
+	maxBatchCost = 512 << 10
+	// keptBatch is how much of a batch's own memory serves the next one, in bytes: it is
+	// needed every half second while spans come, and would be garbage as often.
+	keptBatch = 32 << 10
+)
 
 func newBatch(opts *Options, resource *resourcepb.Resource, scope, lost string) batch {
 	return batch{opts: opts, resource: resource, scope: scope, lost: lost}
@@ -48,10 +53,12 @@ func (b *batch) send() {
 	b.spans, b.cost, b.buf = 0, 0, b.buf[:0]
 }
 
-// flush hands the collected spans to the sink and frees the memory.
+// flush hands the collected spans to the sink, and frees the memory if that was much.
 func (b *batch) flush() {
 	b.send()
-	b.buf = nil
+	if cap(b.buf) > keptBatch {
+		b.buf = nil
+	}
 }
 
 // flush hands the collected spans of both sources to the sink.

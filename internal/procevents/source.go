@@ -262,8 +262,8 @@ func (s *Source) await(socket int, wait time.Duration) error {
 	}
 	err = raw.Read(func(epoll uintptr) bool {
 		var events [2]unix.EpollEvent
-		n, err := unix.EpollWait(int(epoll), events[:], 0)
-		return n > 0 || err != nil && err != unix.EINTR
+		n, _, errno := unix.RawSyscall6(unix.SYS_EPOLL_PWAIT, epoll, uintptr(unsafe.Pointer(&events[0])), uintptr(len(events)), 0, 0, 0)
+		return errno == 0 && n > 0 || errno != 0 && errno != unix.EINTR
 	})
 	if errors.Is(err, os.ErrDeadlineExceeded) {
 		return s.arm(socket, 0)
@@ -307,7 +307,7 @@ func (s *Source) take(f func(event), ack func(errno uint32)) (int, error) {
 	for i := range s.heads {
 		s.heads[i].Namelen = unix.SizeofSockaddrNetlink
 	}
-	n, _, errno := unix.Syscall6(unix.SYS_RECVMMSG, uintptr(s.events), uintptr(unsafe.Pointer(&s.heads[0])), batch, unix.MSG_DONTWAIT, 0, 0)
+	n, _, errno := unix.RawSyscall6(unix.SYS_RECVMMSG, uintptr(s.events), uintptr(unsafe.Pointer(&s.heads[0])), batch, unix.MSG_DONTWAIT, 0, 0)
 	switch errno {
 	case 0:
 	case unix.EINTR, unix.EAGAIN:

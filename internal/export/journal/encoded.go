@@ -3,7 +3,6 @@ package journal
 import (
 	"errors"
 	"fmt"
-	"strings"
 
 	commonpb "go.opentelemetry.io/proto/otlp/common/v1"
 	resourcepb "go.opentelemetry.io/proto/otlp/resource/v1"
@@ -24,24 +23,35 @@ type origin struct {
 func newOrigin(resource *resourcepb.Resource, scope string) (o origin, err error) {
 	o.source = sourceOf(resource)
 	o.scope = otlpwire.AppendText(nil, otlpwire.ScopeName, scope)
-	if o.resource, err = proto.Marshal(resource); err != nil {
-		o.resource, err = proto.Marshal(validResource(resource))
+	if o.resource, err = appendTexts(nil, resource), nil; o.resource == nil {
+		o.resource, err = proto.Marshal(resource)
 	}
 	return o, err
 }
 
-// validResource returns a copy of a resource in which each text is UTF-8, as protobuf demands.
-// Names of hosts and pods, environments and annotations need not be.
-func validResource(r *resourcepb.Resource) *resourcepb.Resource {
-	r = proto.Clone(r).(*resourcepb.Resource)
-	valid := func(text *string) { *text = strings.ToValidUTF8(*text, "\uFFFD") }
-	for _, attr := range r.Attributes {
-		valid(&attr.Key)
-		if v, ok := attr.Value.GetValue().(*commonpb.AnyValue_StringValue); ok {
-			valid(&v.StringValue)
-		}
+// appendTexts encodes a resource that has only texts, as all of ours do; it returns nil for
+// another. Package proto makes tables for each kind of message first, in each relay. Names of
+// hosts and pods, environments and annotations need not be UTF-8, as protobuf demands.
+func appendTexts(b []byte, r *resourcepb.Resource) []byte {
+	if r.GetDroppedAttributesCount() != 0 || len(r.GetEntityRefs()) > 0 {
+		return nil
 	}
-	return r
+	for _, attr := range r.GetAttributes() {
+		var attribute, value int
+		b, attribute = otlpwire.Open(b, otlpwire.ResourceAttributes)
+		b = otlpwire.AppendText(b, otlpwire.KeyValueKey, attr.Key)
+		switch v := attr.GetValue().GetValue().(type) {
+		case nil:
+		case *commonpb.AnyValue_StringValue:
+			b, value = otlpwire.Open(b, otlpwire.KeyValueValue)
+			b = otlpwire.AppendText(b, otlpwire.AnyString, v.StringValue)
+			b = otlpwire.Close(b, value)
+		default:
+			return nil
+		}
+		b = otlpwire.Close(b, attribute)
+	}
+	return b
 }
 
 // appendEncoded appends spans, in halves if they are too large for a record.

@@ -1,6 +1,8 @@
 package journal
 
 import (
+	"cmp"
+	"strings"
 	"testing"
 
 	commonpb "go.opentelemetry.io/proto/otlp/common/v1"
@@ -50,5 +52,28 @@ func TestTextFromOutside(t *testing.T) {
 				t.Fatal(err)
 			}
 		})
+	}
+}
+
+// TestResources: a resource reads the same whether it has only texts or not.
+func TestResources(t *testing.T) {
+	text := &commonpb.AnyValue{Value: &commonpb.AnyValue_StringValue{StringValue: strings.Repeat("long ", 40)}}
+	empty := &commonpb.AnyValue{Value: &commonpb.AnyValue_StringValue{}}
+	number := &commonpb.AnyValue{Value: &commonpb.AnyValue_IntValue{IntValue: 7}}
+	for _, r := range []*resourcepb.Resource{
+		nil, {},
+		{Attributes: []*commonpb.KeyValue{{Key: "text", Value: text}, {Key: "", Value: empty}, {Key: "none"}}},
+		{Attributes: []*commonpb.KeyValue{{Key: "text", Value: text}, {Key: "number", Value: number}}},
+		{Attributes: []*commonpb.KeyValue{{Key: "text", Value: text}}, DroppedAttributesCount: 2},
+		{EntityRefs: []*commonpb.EntityRef{{Type: "host", IdKeys: []string{"host.id"}}}},
+	} {
+		o, err := newOrigin(r, "")
+		if err != nil {
+			t.Fatal(err)
+		}
+		var got resourcepb.Resource
+		if err := proto.Unmarshal(o.resource, &got); err != nil || !proto.Equal(&got, cmp.Or(r, new(resourcepb.Resource))) {
+			t.Errorf("%v became %v, %v", r, &got, err)
+		}
 	}
 }

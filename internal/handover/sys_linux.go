@@ -59,6 +59,10 @@ func pread(fd int, b []byte) (int, error) {
 // punch gives whole pages back.
 func punch(mem []byte) error { return unix.Madvise(mem, unix.MADV_REMOVE) }
 
+// Neither of these two waits, so Go's runtime is not told of them. It would have its monitor
+// look after them, a thread that sleeps while the process is idle, as a relay is between a
+// request and its answer: waking it takes longer than the call.
+
 func recvmmsg(fd uintptr, m *message) syscall.Errno {
 	_, _, errno := syscall.RawSyscall6(unix.SYS_RECVMMSG, fd, uintptr(unsafe.Pointer(m)), 1, unix.MSG_DONTWAIT, 0, 0)
 	return errno

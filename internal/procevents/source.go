@@ -302,7 +302,8 @@ func (s *Source) Pause(d time.Duration) error {
 	return nil
 }
 
-// take takes what has come, at most batch datagrams, and returns how many.
+// take takes what has come, at most batch datagrams, and returns how many. Go's runtime is not
+// told of the system call, as in await, since that does not wait: it would wake its monitor.
 func (s *Source) take(f func(event), ack func(errno uint32)) (int, error) {
 	for i := range s.heads {
 		s.heads[i].Namelen = unix.SizeofSockaddrNetlink

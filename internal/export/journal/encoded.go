@@ -23,16 +23,16 @@ type origin struct {
 func newOrigin(resource *resourcepb.Resource, scope string) (o origin, err error) {
 	o.source = sourceOf(resource)
 	o.scope = otlpwire.AppendText(nil, otlpwire.ScopeName, scope)
-	if o.resource, err = appendTexts(nil, resource), nil; o.resource == nil {
+	if o.resource = encodeTexts(resource); o.resource == nil {
 		o.resource, err = proto.Marshal(resource)
 	}
 	return o, err
 }
 
-// appendTexts encodes a resource that has only texts, as all of ours do; it returns nil for
-// another. Package proto makes tables for each kind of message first, in each relay. Names of
-// hosts and pods, environments and annotations need not be UTF-8, as protobuf demands.
-func appendTexts(b []byte, r *resourcepb.Resource) []byte {
+// encodeTexts encodes a resource that has only texts, as all of ours do; it returns nil for
+// another. Package proto would make tables of the messages first, in each relay. Names of hosts
+// and pods, environments and annotations need not be UTF-8, as protobuf demands; here they are.
+func encodeTexts(r *resourcepb.Resource) (b []byte) {
 	if r.GetDroppedAttributesCount() != 0 || len(r.GetEntityRefs()) > 0 {
 		return nil
 	}

@@ -224,7 +224,7 @@ func TestRuntimesPortOfAnotherUser(t *testing.T) {
 		t.Errorf("a minute later the log is:\n%s", text.String())
 	}
 	kept := export.NewKeeper(cfg, t.Logf)
-	defer kept.Close(0)
+	defer func() { kept.Close(0) }() // the one that there is then: Receive makes another
 	o := &Observer{Options: Options{Config: cfg, Who: state.Identity{Inner: "containerd-shim-kata-v2"}, Log: log, Telemetry: &telemetry.Telemetry{Keeper: kept}}}
 	if s := o.openRuntimes(); s == nil {
 		t.Error("it is not tried again")

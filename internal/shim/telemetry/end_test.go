@@ -6,12 +6,15 @@ import (
 	"testing"
 	"time"
 
+	"go.uber.org/goleak"
+
 	"github.com/shimtrace/shimtrace/internal/config"
 	"github.com/shimtrace/shimtrace/internal/disktest"
 	"github.com/shimtrace/shimtrace/internal/export"
 	"github.com/shimtrace/shimtrace/internal/forwarder/span"
 	"github.com/shimtrace/shimtrace/internal/reliability"
 	"github.com/shimtrace/shimtrace/internal/shim/state"
+	"github.com/shimtrace/shimtrace/internal/testkit"
 )
 
 // TestEndOnAHungJournal: a relay whose disk answers nothing begins, and ends, in time.
@@ -31,7 +34,8 @@ func TestEndOnAHungJournal(t *testing.T) {
 	}) {
 		t.Error("it hangs")
 	}
-	release() // so that who is left in the file system ends, which the package's leak test wants
+	release()
+	testkit.Until(t, "who was left in the file system has ended", func() bool { return goleak.Find() == nil })
 	reliability.Row(t, reliability.Fault{
 		Area:  "Hangs",
 		Fault: "the journal's file system answers nothing, from a relay's start to its end",

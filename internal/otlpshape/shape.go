@@ -32,11 +32,8 @@ var (
 // maxDepth bounds how deep messages may be nested.
 const maxDepth = 48
 
-// Check returns why a message of the shape cannot be decoded, nil if it can. It adds the
-// number of messages, with those within, to messages.
-func (s *Shape) Check(b []byte, messages *int) error { return s.check(b, 0, messages) }
-
-// CheckField is Check for one field of a message, and what is within.
+// CheckField returns why a field of a message of the shape cannot be decoded, nil if it can.
+// It adds the number of messages in the field, with those within, to messages.
 func (s *Shape) CheckField(f *protofields.Fields, messages *int) error {
 	return s.field(f).check(f.Bytes, 0, messages)
 }

@@ -94,14 +94,14 @@ func TestCheck(t *testing.T) {
 		"an unknown field": {append(bytes.Clone(good), 0xfa, 1, 1, 0xff), nil},
 	} {
 		var messages int
-		if err := Span.Check(c.b, &messages); !errors.Is(err, c.want) {
+		if err := Span.check(c.b, 0, &messages); !errors.Is(err, c.want) {
 			t.Errorf("%s: %v, not %v", name, err, c.want)
 		} else if err == nil && messages != 4 {
 			t.Errorf("%s: %d messages", name, messages)
 		}
 	}
 	var messages int
-	if Span.Check(good[:len(good)-1], &messages) == nil {
+	if Span.check(good[:len(good)-1], 0, &messages) == nil {
 		t.Error("a span that is cut off")
 	}
 }
@@ -117,7 +117,7 @@ func FuzzCheck(f *testing.F) {
 	f.Add(b)
 	f.Fuzz(func(t *testing.T, b []byte) {
 		var messages int
-		if ResourceSpans.Check(b, &messages) != nil {
+		if ResourceSpans.check(b, 0, &messages) != nil {
 			return
 		}
 		if err := proto.Unmarshal(b, new(tracepb.ResourceSpans)); err != nil {

@@ -113,27 +113,28 @@ func (s *Span) take(f *protofields.Fields) (err error) {
 // parseOTLP reads a span's message. It skips the attributes with ids of the container and exec,
 // which have their own fields in the message around it.
 func (s *Span) parseOTLP(b []byte) error {
+	var messages int
 	f := protofields.Of(b)
 	for f.Next() {
 		own, err := s.set(&f)
 		if err != nil {
 			return f.Wrap(err)
 		}
-		if !own && !isID(&f) {
-			if s.rest == nil {
-				s.rest = make([]byte, 0, len(b)-f.Start)
-			}
-			s.rest = append(s.rest, f.Whole()...)
-			s.cost += costOf(f.Number, f.Whole())
-			s.eventful, s.linked = s.eventful || f.Number == otlpwire.SpanEvents, s.linked || f.Number == otlpwire.SpanLinks
+		if own || isID(&f) {
+			continue
 		}
+		// An invalid span would invalidate all others in its record.
+		if err := otlpshape.Span.CheckField(&f, &messages); err != nil {
+			return f.Wrap(err)
+		}
+		if s.rest == nil {
+			s.rest = make([]byte, 0, len(b)-f.Start)
+		}
+		s.rest = append(s.rest, f.Whole()...)
+		s.cost += costOf(f.Number, f.Whole())
+		s.eventful, s.linked = s.eventful || f.Number == otlpwire.SpanEvents, s.linked || f.Number == otlpwire.SpanLinks
 	}
-	if err := f.Err(); err != nil {
-		return err
-	}
-	// An invalid span would invalidate all others in its record.
-	var messages int
-	return otlpshape.Span.Check(s.rest, &messages)
+	return f.Err()
 }
 
 // isID reports whether a field is an attribute with a container's or exec's id.

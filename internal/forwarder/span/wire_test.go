@@ -77,7 +77,7 @@ func TestDamage(t *testing.T) {
 		"too long":             {make([]byte, MaxSize+1), "longer than"},
 		"cut":                  {whole[:len(whole)-3], "field 5 at byte"},
 		"an event as a number": {otlp(11<<3, 1), "field 11 at byte 0: another wire type"},
-		"attributes of noise":  {otlp(1<<3|2, 16, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15, 16, 9<<3|2, 2, 0xff, 0xff), "field 9 at byte 0: byte 0: "},
+		"attributes of noise":  {otlp(1<<3|2, 16, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15, 16, 9<<3|2, 2, 0xff, 0xff), "field 9 at byte 18: byte 0: "},
 		"a length of its own":  {[]byte{1<<3 | 2, 0xff, 0xff, 0xff, 0xff, 0x7f}, "field 1 at byte 0"},
 		"method as a number":   {[]byte{2 << 3, 1}, "field 2 at byte 0: another wire type"},
 		"failed as text":       {[]byte{6<<3 | 2, 0}, "field 6 at byte 0: another wire type"},

@@ -51,7 +51,7 @@ func (p *Process) goOnWith(was saved) {
 		return
 	}
 	if was.Settings != nil {
-		p.Config = was.Settings.with(p.Config)
+		p.Config = p.Config.With(was.Settings.Followed)
 	} else {
 		p.Config.Trace.Mode = modeOf(was.Sandbox.State)
 	}

@@ -1,7 +1,6 @@
 package relay
 
 import (
-	"encoding/json"
 	"sync"
 
 	"github.com/shimtrace/shimtrace/internal/config"
@@ -11,39 +10,24 @@ import (
 // settings are what a relay saves of its configuration: what it follows. Its successor goes by
 // that while there are mistakes in the files.
 type settings struct {
-	Followed json.RawMessage `json:"followed"` // a config.Followed
-	Mode     string          `json:"mode"`     // in effect
+	Followed config.Followed `json:"followed"`
+	Mode     string          `json:"mode"` // in effect
 }
 
 // effective is a configuration that is in effect.
 type effective struct {
 	config.Config
-	// followed is the text of what is followed of it, for settings: it takes as long as all
-	// else that is saved, and seldom changes.
-	followed func() json.RawMessage
+	// followed is what is followed of it, for settings: encoding that takes as long as all else
+	// that is saved, and it seldom changes.
+	followed func() config.Followed
 }
 
 func effectiveOf(cfg config.Config) *effective {
-	return &effective{cfg, sync.OnceValue(func() json.RawMessage {
-		text, err := json.Marshal(cfg.Followed())
-		if err != nil {
-			return nil // there are only texts in it, of what has been encoded
-		}
-		return text
-	})}
+	return &effective{cfg, sync.OnceValue(cfg.Followed)}
 }
 
 // settings returns what is saved, with the mode in effect.
 func (e *effective) settings(mode string) *settings { return &settings{e.followed(), mode} }
-
-// with returns the configuration with what was followed by another process.
-func (s *settings) with(cfg config.Config) config.Config {
-	var followed config.Followed
-	if json.Unmarshal(s.Followed, &followed) != nil {
-		return cfg
-	}
-	return cfg.With(followed)
-}
 
 // mode returns the mode that another process had in effect, or that the sandbox begins in.
 func (s saved) mode(st state.State) string {

@@ -3,6 +3,7 @@ package config
 import (
 	"encoding/json"
 	"reflect"
+	"sync"
 )
 
 // An effect says when a new value of a key takes effect, in the words of
@@ -21,40 +22,43 @@ const (
 	inNewCollect effect = "new `collect`"
 )
 
-// effects are the keys of the file, by when a new value takes effect.
-var effects = map[effect][]string{
-	inRelays: {
-		"trace.mode", "trace.join", "trace.propagators", "trace.sampler", "trace.sampler_arg", "trace.quiet", "trace.slow",
-		"agent.keep", "agent.quiet", "jaeger.quiet", "log.level",
-		"agent.limits.frame_bytes", "agent.limits.value_bytes", "agent.limits.spans_per_second", "agent.limits.span_burst",
-		"agent.limits.bytes_per_second", "agent.limits.byte_burst", "agent.limits.connections", "agent.limits.queued_bytes",
-		"agent.limits.held_spans", "agent.limits.held_bytes", "agent.limits.hold",
-	},
-	inNewPods: {
-		"trace.type", "trace.annotations",
-		"agent.receive", "agent.sockets", "agent.users", "agent.inject", "agent.port", "agent.limits.queued_spans",
-		"jaeger.receive", "jaeger.listen", "process.record", "export.shipper",
-		"journal.dir", "journal.max_bytes", "journal.segment_bytes", "relay.state_dir", "relay.ready_timeout", "resource",
-	},
-	inCollect: {
-		"export.preset", "export.endpoint", "export.protocol", "export.headers", "export.header_files", "export.ca", "export.cert",
-		"export.key", "export.insecure", "export.timeout", "export.compression",
-		"export.target", "export.only", "export.slow_start", "export.ratio",
-		"otlp.listen", "otlp.users", "metrics.send", "metrics.interval",
-	},
-	inNewCollect: {"jaeger.body_bytes", "jaeger.held_bytes", "otlp.body_bytes", "otlp.bytes_per_second"},
+// effects returns the keys of the file, by when a new value takes effect.
+func effects() map[effect][]string {
+	return map[effect][]string{
+		inRelays: {
+			"trace.mode", "trace.join", "trace.propagators", "trace.sampler", "trace.sampler_arg", "trace.quiet", "trace.slow",
+			"agent.keep", "agent.quiet", "jaeger.quiet", "log.level",
+			"agent.limits.frame_bytes", "agent.limits.value_bytes", "agent.limits.spans_per_second", "agent.limits.span_burst",
+			"agent.limits.bytes_per_second", "agent.limits.byte_burst", "agent.limits.connections", "agent.limits.queued_bytes",
+			"agent.limits.held_spans", "agent.limits.held_bytes", "agent.limits.hold",
+		},
+		inNewPods: {
+			"trace.type", "trace.annotations",
+			"agent.receive", "agent.sockets", "agent.users", "agent.inject", "agent.port", "agent.limits.queued_spans",
+			"jaeger.receive", "jaeger.listen", "process.record", "export.shipper",
+			"journal.dir", "journal.max_bytes", "journal.segment_bytes", "relay.state_dir", "relay.ready_timeout", "resource",
+		},
+		inCollect: {
+			"export.preset", "export.endpoint", "export.protocol", "export.headers", "export.header_files", "export.ca", "export.cert",
+			"export.key", "export.insecure", "export.timeout", "export.compression",
+			"export.target", "export.only", "export.slow_start", "export.ratio",
+			"otlp.listen", "otlp.users", "metrics.send", "metrics.interval",
+		},
+		inNewCollect: {"jaeger.body_bytes", "jaeger.held_bytes", "otlp.body_bytes", "otlp.bytes_per_second"},
+	}
 }
 
-// effectOf is effects by key.
-var effectOf = func() map[string]effect {
+// effectOf returns effects by key. It is made when it is needed: each process of a pod has this
+// package, and containerd waits while it is initialized.
+var effectOf = sync.OnceValue(func() map[string]effect {
 	all := make(map[string]effect)
-	for e, keys := range effects {
+	for e, keys := range effects() {
 		for _, key := range keys {
 			all[key] = e
 		}
 	}
 	return all
-}()
+})
 
 // Live returns the configuration with now's values of the keys that a running relay follows.
 // rest are the other keys in which now differs and that take effect in new pods.
@@ -62,9 +66,9 @@ func (c Config) Live(now Config) (changed Config, rest []string) {
 	eachKey(reflect.ValueOf(&c).Elem(), reflect.ValueOf(now), "", func(key string, own, other reflect.Value) {
 		switch {
 		case reflect.DeepEqual(own.Interface(), other.Interface()):
-		case effectOf[key] == inRelays:
+		case effectOf()[key] == inRelays:
 			own.Set(other)
-		case effectOf[key] == inNewPods:
+		case effectOf()[key] == inNewPods:
 			rest = append(rest, key)
 		}
 	})
@@ -78,7 +82,7 @@ func (c Config) Live(now Config) (changed Config, rest []string) {
 // does not follow.
 func (c Config) ForNewCollect(now Config) (keys []string) {
 	eachKey(reflect.ValueOf(c), reflect.ValueOf(now), "", func(key string, own, other reflect.Value) {
-		if effectOf[key] == inNewCollect && !reflect.DeepEqual(own.Interface(), other.Interface()) {
+		if effectOf()[key] == inNewCollect && !reflect.DeepEqual(own.Interface(), other.Interface()) {
 			keys = append(keys, key)
 		}
 	})
@@ -93,7 +97,7 @@ func (c Config) Followed() Followed {
 	all := make(Followed)
 	v := reflect.ValueOf(c)
 	eachKey(v, v, "", func(key string, own, _ reflect.Value) {
-		if effectOf[key] != inRelays {
+		if effectOf()[key] != inRelays {
 			return
 		}
 		if text, err := json.Marshal(own.Interface()); err == nil {
@@ -108,7 +112,7 @@ func (c Config) Followed() Followed {
 func (c Config) With(followed Followed) Config {
 	v := reflect.ValueOf(&c).Elem()
 	eachKey(v, v, "", func(key string, own, _ reflect.Value) {
-		if effectOf[key] != inRelays {
+		if effectOf()[key] != inRelays {
 			return
 		}
 		if was := reflect.New(own.Type()); json.Unmarshal(followed[key], was.Interface()) == nil {

@@ -13,7 +13,7 @@ func TestEffects(t *testing.T) {
 	cfg := reflect.ValueOf(Default())
 	times := make(map[string]int)
 	eachKey(cfg, cfg, "", func(key string, _, _ reflect.Value) { times[key] = 0 })
-	for e, keys := range effects {
+	for e, keys := range effects() {
 		for _, key := range keys {
 			if _, there := times[key]; !there {
 				t.Errorf("%s: there is no %s", e, key)
@@ -44,14 +44,14 @@ func TestLive(t *testing.T) {
 		})
 		changed, rest := began.Live(now)
 		followed := reflect.DeepEqual(changed, now)
-		if followed != (effectOf[key] == inRelays) || !followed && !reflect.DeepEqual(changed, began) {
+		if followed != (effectOf()[key] == inRelays) || !followed && !reflect.DeepEqual(changed, began) {
 			t.Errorf("%s: %+v", key, changed)
 		}
-		if got := slices.Equal(rest, []string{key}); got != (effectOf[key] == inNewPods) || !got && rest != nil {
+		if got := slices.Equal(rest, []string{key}); got != (effectOf()[key] == inNewPods) || !got && rest != nil {
 			t.Errorf("%s: for new pods are %q", key, rest)
 		}
 		keys := began.ForNewCollect(now)
-		if got := slices.Equal(keys, []string{key}); got != (effectOf[key] == inNewCollect) || !got && keys != nil {
+		if got := slices.Equal(keys, []string{key}); got != (effectOf()[key] == inNewCollect) || !got && keys != nil {
 			t.Errorf("%s: for a new shimtrace collect are %q", key, keys)
 		}
 		if saved := began.With(now.Followed()); !reflect.DeepEqual(saved, changed) {

@@ -95,7 +95,7 @@ func (d *reference) rows(section string, value reflect.Value) string {
 		if shown == "" {
 			shown = typeName(d.t, f.Type)
 		}
-		fmt.Fprintf(b, "| `%s` | %s, %s | %s | %s | %s |\n", key, shown, shownDefault(d.t, value.Field(i)), variablesOf(section+"."+key), effectOf[section+"."+key], meaning)
+		fmt.Fprintf(b, "| `%s` | %s, %s | %s | %s | %s |\n", key, shown, shownDefault(d.t, value.Field(i)), variablesOf(section+"."+key), effectOf()[section+"."+key], meaning)
 	}
 	return strings.ReplaceAll(b.String(), "|  |", "| |")
 }

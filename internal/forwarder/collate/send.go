@@ -27,9 +27,10 @@ type batch struct {
 const (
 	// maxBatchCost bounds a batch's memory, in bytes, give or take one span.
 	maxBatchCost = 512 << 10
-	// keptBatch is how much of a batch's own memory serves the next one, in bytes: it is
-	// needed every half second while spans come, and would be garbage as often.
-	keptBatch = 32 << 10
+	// fullBatch is when a batch is sent, in bytes of OTLP, give or take one span. Its memory
+	// serves the next one: it is needed every half second while spans come, and would be
+	// garbage as often.
+	fullBatch = 32 << 10
 )
 
 func newBatch(opts *Options, resource *resourcepb.Resource, scope, lost string) batch {
@@ -40,7 +41,7 @@ func (b *batch) add(s *span.Span, cost int) {
 	b.buf = s.AppendElement(b.buf)
 	b.spans++
 	b.cost += cost
-	if b.spans >= b.opts.MaxBatch || b.cost >= maxBatchCost {
+	if b.spans >= b.opts.MaxBatch || b.cost >= maxBatchCost || len(b.buf) >= fullBatch {
 		b.send()
 	}
 }
@@ -56,7 +57,7 @@ func (b *batch) send() {
 // flush hands the collected spans to the sink, and frees the memory if that was much.
 func (b *batch) flush() {
 	b.send()
-	if cap(b.buf) > keptBatch {
+	if cap(b.buf) > 2*fullBatch {
 		b.buf = nil
 	}
 }

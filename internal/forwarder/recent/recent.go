@@ -4,18 +4,20 @@
 // send in any amount, package route for the processes that have posted.
 package recent
 
-import (
-	"iter"
-	"slices"
-)
+import "iter"
 
 // Map holds the entries added last, up to its limit.
 type Map[K comparable, V any] struct {
-	limit   int
-	at      map[K]int32 // the index in entries
-	entries []entry[K, V]
-	oldest  int // in entries, a ring once it is full
+	limit  int
+	at     map[K]uint32             // the index of the entry
+	blocks []*[perBlock]entry[K, V] // of entries, which are never moved
+	n      int                      // entries
+	oldest int                      // the index of the next one to be replaced, once the map is full
 }
+
+// perBlock is how many entries have their memory in one piece. A slice that grows leaves as
+// much again behind, for as long as its process has too little garbage to collect it.
+const perBlock = 32
 
 type entry[K comparable, V any] struct {
 	key K
@@ -24,14 +26,14 @@ type entry[K comparable, V any] struct {
 
 // New returns a Map of at most limit entries.
 func New[K comparable, V any](limit int) Map[K, V] {
-	return Map[K, V]{limit: limit, at: make(map[K]int32)}
+	return Map[K, V]{limit: limit, at: make(map[K]uint32)}
 }
 
 // Get returns the value of k, and whether there is one.
 func (m *Map[K, V]) Get(k K) (v V, ok bool) {
 	i, ok := m.at[k]
 	if ok {
-		v = m.entries[i].val
+		v = m.entry(i).val
 	}
 	return v, ok
 }
@@ -45,8 +47,8 @@ func (m *Map[K, V]) Has(k K) bool {
 // All returns all keys and values, in no order.
 func (m *Map[K, V]) All() iter.Seq2[K, V] {
 	return func(yield func(K, V) bool) {
-		for _, e := range m.entries {
-			if !yield(e.key, e.val) {
+		for i := range uint32(m.n) {
+			if e := m.entry(i); !yield(e.key, e.val) {
 				return
 			}
 		}
@@ -56,19 +58,22 @@ func (m *Map[K, V]) All() iter.Seq2[K, V] {
 // Put sets the value of k, and evicts the oldest key if k is new and the map full.
 func (m *Map[K, V]) Put(k K, v V) {
 	if i, ok := m.at[k]; ok {
-		m.entries[i].val = v
+		m.entry(i).val = v
 		return
 	}
-	if len(m.entries) < m.limit {
-		if n := len(m.entries); n == cap(m.entries) { // doubled: append copies more often
-			m.entries = slices.Grow(m.entries, min(max(n, 8), m.limit-n))
+	i := uint32(m.n)
+	if m.n < m.limit {
+		if m.n%perBlock == 0 {
+			m.blocks = append(m.blocks, new([perBlock]entry[K, V]))
 		}
-		m.at[k] = int32(len(m.entries))
-		m.entries = append(m.entries, entry[K, V]{k, v})
-		return
+		m.n++
+	} else {
+		i = uint32(m.oldest)
+		delete(m.at, m.entry(i).key)
+		m.oldest = (m.oldest + 1) % m.limit
 	}
-	delete(m.at, m.entries[m.oldest].key)
-	m.at[k] = int32(m.oldest)
-	m.entries[m.oldest] = entry[K, V]{k, v}
-	m.oldest = (m.oldest + 1) % m.limit
+	m.at[k] = i
+	*m.entry(i) = entry[K, V]{k, v}
 }
+
+func (m *Map[K, V]) entry(i uint32) *entry[K, V] { return &m.blocks[i/perBlock][i%perBlock] }

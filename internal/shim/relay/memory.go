@@ -95,23 +95,26 @@ func (m *memory) lose() {
 	}
 }
 
-// write replaces the text.
-func (m *memory) write(text []byte) error {
+// Write replaces the text. It implements io.Writer for an encoder that writes once.
+func (m *memory) Write(text []byte) (int, error) {
 	if len(text) > maxText-textHead {
-		return fmt.Errorf("relay's own memory: a text of %d bytes is too long", len(text))
+		return 0, fmt.Errorf("relay's own memory: a text of %d bytes is too long", len(text))
 	}
 	m.mu.Lock()
 	defer m.mu.Unlock()
-	b := make([]byte, textHead, textHead+len(text))
-	binary.LittleEndian.PutUint64(b, m.seq+1)
-	binary.LittleEndian.PutUint32(b[8:], uint32(len(text)))
-	b = append(b, text...)
-	binary.LittleEndian.PutUint32(b[12:], checksum(b))
-	if _, err := m.file.WriteAt(b, m.offset(m.seq+1)); err != nil {
-		return fmt.Errorf("relay's own memory: %w", err)
+	var head [textHead]byte
+	binary.LittleEndian.PutUint64(head[:], m.seq+1)
+	binary.LittleEndian.PutUint32(head[8:], uint32(len(text)))
+	binary.LittleEndian.PutUint32(head[12:], checksum(head[:], text))
+	at := m.offset(m.seq + 1)
+	if _, err := m.file.WriteAt(text, at+textHead); err != nil {
+		return 0, fmt.Errorf("relay's own memory: %w", err)
+	}
+	if _, err := m.file.WriteAt(head[:], at); err != nil {
+		return 0, fmt.Errorf("relay's own memory: %w", err)
 	}
 	m.seq++
-	return nil
+	return len(text), nil
 }
 
 // read returns the text.
@@ -131,7 +134,7 @@ func (m *memory) read() (text []byte, err error) {
 		if _, err := m.file.ReadAt(b, m.offset(n)); err != nil {
 			return nil, fmt.Errorf("relay's own memory: %w", err)
 		}
-		if checksum(b) == binary.LittleEndian.Uint32(b[12:]) {
+		if checksum(b, b[textHead:]) == binary.LittleEndian.Uint32(b[12:]) {
 			text, m.seq = b[textHead:], seq
 		}
 	}
@@ -143,7 +146,7 @@ func (m *memory) read() (text []byte, err error) {
 
 func (m *memory) offset(seq uint64) int64 { return pageSize + int64(seq%2)*maxText }
 
-// checksum is that of a text behind its head, but for the checksum itself.
-func checksum(b []byte) uint32 {
-	return crc32.Update(crc32.ChecksumIEEE(b[:12]), crc32.IEEETable, b[textHead:])
+// checksum is that of a text and its head, but for the checksum itself.
+func checksum(head, text []byte) uint32 {
+	return crc32.Update(crc32.ChecksumIEEE(head[:12]), crc32.IEEETable, text)
 }

@@ -36,7 +36,7 @@ func TestMemory(t *testing.T) {
 		t.Errorf("nothing was written: %v", err)
 	}
 	for _, text := range [][]byte{[]byte("one"), bytes.Repeat([]byte("two"), 100_000), []byte("three")} {
-		if err := m.write(text); err != nil {
+		if _, err := m.Write(text); err != nil {
 			t.Fatal(err)
 		}
 		if got, err := again(t, m).read(); err != nil || !bytes.Equal(got, text) {
@@ -51,11 +51,11 @@ func TestMemory(t *testing.T) {
 	if _, err := next.read(); err != nil {
 		t.Fatal(err)
 	}
-	if err := next.write([]byte("four")); err != nil {
+	if _, err := next.Write([]byte("four")); err != nil {
 		t.Fatal(err)
 	}
 	// Half of a fifth, by a process that was killed.
-	if err := next.write(bytes.Repeat([]byte("5"), 9000)); err != nil {
+	if _, err := next.Write(bytes.Repeat([]byte("5"), 9000)); err != nil {
 		t.Fatal(err)
 	}
 	if _, err := next.file.WriteAt(make([]byte, 4096), next.offset(5)+4096); err != nil {
@@ -64,7 +64,7 @@ func TestMemory(t *testing.T) {
 	if got, err := again(t, m).read(); err != nil || string(got) != "four" {
 		t.Errorf("%q, %v", got, err)
 	}
-	if err := next.write(make([]byte, maxText)); err == nil {
+	if _, err := next.Write(make([]byte, maxText)); err == nil {
 		t.Error("a text that is too long")
 	}
 	// What is no memory is refused.

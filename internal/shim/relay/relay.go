@@ -234,12 +234,8 @@ func (p *Process) save() {
 	if h := p.helpers.Load(); h != nil && err == nil {
 		all.Helpers, err = h.Save()
 	}
-	var text []byte
 	if err == nil {
-		text, err = json.Marshal(all)
-	}
-	if err == nil {
-		err = p.memory.write(text)
+		err = json.NewEncoder(p.memory).Encode(all) // in contrast to Marshal, without a copy
 	}
 	if err != nil {
 		p.Log.Warn("another relay that goes on for this one would know less", "error", err)

@@ -104,7 +104,7 @@ func TestResumeDoesNoHarm(t *testing.T) {
 					if text == "whole" {
 						text = `{"version":1,"sandbox":{"state":{"trace":{"trace_id":"00000000000000000000000000000001","span_id":"0000000000000001"}}}}`
 					}
-					if err := own.write([]byte(text)); err != nil {
+					if _, err := own.Write([]byte(text)); err != nil {
 						t.Fatal(err)
 					}
 				}

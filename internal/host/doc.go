@@ -7,7 +7,7 @@
 // (socket.go, tcp.go). Any local user can choose the name, path and command line of their
 // process; these are looked at only once the rest is right.
 //
-// It asks an installed program for its version (version.go).
+// It starts programs (child.go), and asks an installed one for its version (version.go).
 //
 // It does not decide whom to trust, and keeps no state.
 package host

@@ -6,10 +6,6 @@ import (
 	"errors"
 	"fmt"
 	"strings"
-
-	"google.golang.org/protobuf/encoding/protowire"
-
-	"github.com/shimtrace/shimtrace/internal/protofields"
 )
 
 // answer is what an inner shim wrote in answer to start. containerd takes three
@@ -22,13 +18,6 @@ type answer struct {
 	protocol string // "ttrpc", "grpc"
 	encode   func(address string) []byte
 }
-
-// Field numbers of containerd.runtime.bootstrap.v1.BootstrapResult.
-const (
-	resultVersion  = 1
-	resultAddress  = 2
-	resultProtocol = 3
-)
 
 // errNoAnswer says that start's output is none that containerd would understand.
 var errNoAnswer = errors.New("not an answer to start")
@@ -77,37 +66,6 @@ func parseJSON(raw, text []byte) (answer, error) {
 		fields["address"], _ = json.Marshal(address)
 		out, _ := json.Marshal(fields)
 		return out
-	}
-	return a, nil
-}
-
-func parseResult(raw []byte) (answer, error) {
-	a := answer{raw: raw, protocol: "ttrpc"}
-	var before, after []byte // all fields but the address, as they came
-	f := protofields.Of(raw)
-	for f.Next() {
-		if f.Is(resultAddress) {
-			a.address = string(f.Bytes)
-			continue
-		}
-		if f.Is(resultProtocol) {
-			a.protocol = string(f.Bytes)
-		}
-		if f.Number <= resultVersion {
-			before = append(before, f.Whole()...)
-		} else {
-			after = append(after, f.Whole()...)
-		}
-	}
-	if err := f.Err(); err != nil {
-		return answer{}, fmt.Errorf("%w: %w", errNoAnswer, err)
-	}
-	if a.address == "" {
-		return answer{}, fmt.Errorf("%w: it has no address", errNoAnswer)
-	}
-	a.encode = func(address string) []byte {
-		out := protowire.AppendTag(before, resultAddress, protowire.BytesType)
-		return append(protowire.AppendString(out, address), after...)
 	}
 	return a, nil
 }

@@ -1,13 +1,16 @@
 package shim
 
 import (
+	"cmp"
 	"encoding/json"
 	"errors"
 	"reflect"
 	"strings"
 	"testing"
 
+	bootstrap "github.com/containerd/containerd/api/runtime/bootstrap/v1"
 	"google.golang.org/protobuf/encoding/protowire"
+	"google.golang.org/protobuf/proto"
 )
 
 // result encodes a BootstrapResult as containerd 2.3 and later do.
@@ -99,6 +102,37 @@ func FuzzParseAnswer(f *testing.F) {
 		again, err := parseAnswer(a.encode(relayAddr))
 		if err != nil || again.address != relayAddr || again.protocol != a.protocol {
 			t.Errorf("%q: mirrored as %q, which reads %+v, %v", raw, a.encode(relayAddr), again, err)
+		}
+	})
+}
+
+// FuzzParseResult holds our reading of an answer in protobuf to containerd's.
+func FuzzParseResult(f *testing.F) {
+	f.Add(result(3, innerAddr, "ttrpc"))
+	f.Add(result(3, innerAddr, "ttrpc", protowire.AppendFixed64(protowire.AppendTag(nil, 9, protowire.Fixed64Type), 1)...))
+	f.Add(result(3, innerAddr, "ttrpc", protowire.AppendFixed32(protowire.AppendTag(nil, 9, protowire.Fixed32Type), 1)...))
+	f.Add(append(result(3, innerAddr, ""), result(1<<40, "again", "grpc")...))
+	f.Fuzz(func(t *testing.T, raw []byte) {
+		var want bootstrap.BootstrapResult
+		wrong := proto.Unmarshal(raw, &want)
+		a, err := parseResult(raw)
+		if err != nil {
+			group := wrong == nil && want.Address != "" && len(want.ProtoReflect().GetUnknown()) > 0
+			if wrong == nil && want.Address != "" && !group {
+				t.Errorf("%q: %v", raw, err)
+			}
+			return
+		}
+		if wrong != nil {
+			return // a text that is not UTF-8: containerd says so to whoever wrote it
+		}
+		if a.address != want.Address || a.protocol != cmp.Or(want.Protocol, a.protocol) {
+			t.Errorf("%q: read as %+v, want %v", raw, a, &want)
+		}
+		var mirrored bootstrap.BootstrapResult
+		want.Address = relayAddr
+		if err := proto.Unmarshal(a.encode(relayAddr), &mirrored); err != nil || !proto.Equal(&mirrored, &want) {
+			t.Errorf("%q: mirrored as %v, %v", raw, &mirrored, err)
 		}
 	})
 }

@@ -1,10 +1,10 @@
 package shim
 
 import (
-	"bytes"
 	"cmp"
 	"errors"
 	"fmt"
+	"io"
 	"log/slog"
 	"os"
 	"os/exec"
@@ -15,6 +15,7 @@ import (
 	"syscall"
 
 	"github.com/shimtrace/shimtrace/internal/config"
+	"github.com/shimtrace/shimtrace/internal/host"
 	"github.com/shimtrace/shimtrace/internal/shim/command"
 	"github.com/shimtrace/shimtrace/internal/shim/state"
 	"github.com/shimtrace/shimtrace/internal/shimname"
@@ -138,40 +139,46 @@ func sameFile(a, b string) bool {
 // that takes too long by killing the one process it knows. meanwhile is called once it
 // has started, or could not be.
 func (w wrapper) runInner(meanwhile func()) ([]byte, error) {
-	var out bytes.Buffer
-	cmd := exec.Command(w.Inner, w.Args...)
-	cmd.Stdin = os.Stdin
-	cmd.Stdout = &out
-	cmd.Stderr = os.Stderr
-	cmd.SysProcAttr = &syscall.SysProcAttr{Setpgid: true, Pdeathsig: syscall.SIGKILL}
+	from, to, err := os.Pipe()
+	if err != nil {
+		meanwhile()
+		return nil, fmt.Errorf("run %s: %w", w.Inner, err)
+	}
+	defer from.Close()
+	attr := &syscall.ProcAttr{
+		Env:   os.Environ(),
+		Files: []uintptr{uintptr(syscall.Stdin), to.Fd(), uintptr(syscall.Stderr)},
+		Sys:   &syscall.SysProcAttr{Setpgid: true, Pdeathsig: syscall.SIGKILL},
+	}
 	started, ended := make(chan struct{}), make(chan error, 1)
 	go func() {
 		// The command takes the end of this thread for ours: it stays until then. Other
 		// goroutines are not bound to one, which would make each switch between them slow.
 		runtime.LockOSThread()
-		err := cmd.Start()
+		inner, err := host.StartChild(w.Inner, append([]string{w.Inner}, w.Args...), attr)
+		to.Close()
 		close(started)
 		if err == nil {
-			err = cmd.Wait()
+			err = inner.Wait()
 		}
 		ended <- err
 		select {}
 	}()
 	<-started
 	meanwhile()
-	err := <-ended
-	return out.Bytes(), err
+	out, readErr := io.ReadAll(from)
+	return out, cmp.Or(<-ended, readErr)
 }
 
 // exitCode returns the exit status to pass on for the error of a command that
 // was run: its own, or 1 when it has none.
 func exitCode(err error) int {
-	var exit *exec.ExitError
+	var exit host.ExitError
 	switch {
 	case err == nil:
 		return 0
-	case errors.As(err, &exit) && exit.ExitCode() > 0:
-		return exit.ExitCode()
+	case errors.As(err, &exit) && exit.ExitStatus() > 0:
+		return exit.ExitStatus()
 	}
 	return 1
 }

@@ -13,7 +13,6 @@ import (
 	"fmt"
 	"net"
 	"os"
-	"os/exec"
 	"path/filepath"
 	"syscall"
 	"time"
@@ -32,7 +31,7 @@ import (
 type Standby struct {
 	Started time.Time
 	conn    *net.UnixConn
-	process *os.Process
+	process host.Child
 }
 
 // linkFD is the descriptor by which the process hears its starter.
@@ -65,17 +64,18 @@ func Spawn(line command.Line, action string) (*Standby, error) {
 	}
 	defer theirs.Close()
 	s.conn = conn
-	cmd := exec.Command(program)
-	cmd.Args = line.Of(action)
-	cmd.Dir = "/"
-	cmd.Env = processors.Environ()
-	cmd.ExtraFiles = []*os.File{theirs}
-	cmd.SysProcAttr = &syscall.SysProcAttr{Setpgid: true}
-	if err := cmd.Start(); err != nil {
+	null, err := os.OpenFile(os.DevNull, os.O_RDWR, 0)
+	if err != nil {
 		s.conn.Close()
 		return nil, fmt.Errorf("spawn the relay: %w", err)
 	}
-	s.process = cmd.Process
+	defer null.Close()
+	files := []uintptr{null.Fd(), null.Fd(), null.Fd(), theirs.Fd()} // the last one is linkFD
+	attr := &syscall.ProcAttr{Dir: "/", Env: processors.Environ(), Files: files, Sys: &syscall.SysProcAttr{Setpgid: true}}
+	if s.process, err = host.StartChild(program, line.Of(action), attr); err != nil {
+		s.conn.Close()
+		return nil, fmt.Errorf("spawn the relay: %w", err)
+	}
 	// The first encoding and decoding are slow; the inner shim's command takes longer than
 	// that.
 	_, _ = json.Marshal(order{Relay: new(state.State), Record: new(Recording)})
@@ -157,7 +157,7 @@ func (s *Standby) Discard() {
 	s.conn.Close()
 	// Without its starter it ends by itself; one that hangs must not stay.
 	_ = s.process.Kill()
-	_, _ = s.process.Wait()
+	_ = s.process.Wait()
 }
 
 func (s *Standby) do(o order, wait time.Duration) error {

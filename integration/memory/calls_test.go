@@ -16,16 +16,35 @@ import (
 	"github.com/shimtrace/shimtrace/integration/idleshim"
 )
 
-// way is one from a client to the inner shim.
+// way is one from a client to an inner shim, which nobody else calls but the client directly:
+// processes that had more to do would answer sooner.
 type way struct {
-	name, method string
-	calls        *ttrpc.Client
+	name, method  string
+	pod           *pod
+	calls, direct *ttrpc.Client
 }
 
-// ways are those that are compared: State is a quiet call, Pids is none.
+// ways are those that are compared: State is a quiet call, Pids is none. A pod is untraced that
+// the sampler has not drawn, and off until tracing on demand is switched on for it.
 func (h *host) ways(b *testing.B) []way {
-	h.start("box")
-	inner := filepath.Join(h.dir, "bundles", "box", idleshim.Socket)
+	dynamic := h.configure("dynamic.toml", "[trace]\nmode = \"dynamic\"\n")
+	ways := []way{
+		{name: "copied", method: "Pids", pod: h.start("box-copied")},
+		{name: "off", method: "Pids", pod: h.start("box-off", "SHIMTRACE_CONFIG="+dynamic)},
+		{name: "untraced", method: "Pids", pod: h.start("box-untraced", "OTEL_TRACES_SAMPLER=always_off")},
+		{name: "quiet", method: "State", pod: h.start("box-quiet")},
+		{name: "traced", method: "Pids", pod: h.start("box-traced")},
+	}
+	for i, w := range ways {
+		ways[i].calls, ways[i].direct = w.pod.calls, w.pod.direct
+	}
+	ways[0].calls = h.copied(b, ways[0].pod)
+	return ways
+}
+
+// copied starts a relay that only copies, and returns a client that calls a pod through it.
+func (h *host) copied(b *testing.B, p *pod) *ttrpc.Client {
+	inner := filepath.Join(h.dir, "bundles", p.id, idleshim.Socket)
 	copier := filepath.Join(h.dir, "copy")
 	build(b, "./memory/copy", copier)
 	cmd := exec.Command(copier, copier+".sock", inner)
@@ -33,48 +52,52 @@ func (h *host) ways(b *testing.B) []way {
 	check(b, cmd.Start())
 	b.Cleanup(func() { _ = cmd.Process.Kill(); _ = cmd.Wait() })
 	await(b, "the relay that copies listens", func() bool { return exists(cmd.Process.Pid) && dials(copier+".sock") })
-	p := h.pods[0]
-	return []way{
-		{"direct", "Pids", p.direct}, {"copied", "Pids", dial(b, copier+".sock")},
-		{"quiet", "State", p.calls}, {"traced", "Pids", p.calls},
-	}
+	return dial(b, copier+".sock")
 }
 
-func (w way) call(b *testing.B) {
-	if err := w.calls.Call(context.Background(), "containerd.task.v2.Task", w.method, request("box", ""), new(emptypb.Empty)); err != nil {
+// call calls by one of the way's clients.
+func (w way) call(b *testing.B, by *ttrpc.Client) {
+	if err := by.Call(context.Background(), "containerd.task.v2.Task", w.method, request(w.pod.id, ""), new(emptypb.Empty)); err != nil {
 		b.Fatal(err)
 	}
 }
 
 // BenchmarkCalls is what a caller waits for an answer, when the shim, the relay and the caller
-// are processes of their own. The ways take turns in blocks.
+// are processes of their own, beside what it waits directly. They take turns in blocks.
 func BenchmarkCalls(b *testing.B) {
 	const block = 50
 	ways := newHost(b).ways(b)
-	took := make([][]time.Duration, len(ways))
-	for _, w := range ways {
-		for range block {
-			w.call(b) // warm
+	took := make([]struct{ direct, relayed []time.Duration }, len(ways))
+	some := func(w way, by *ttrpc.Client, n int, took *[]time.Duration) {
+		for range n {
+			start := time.Now()
+			w.call(b, by)
+			*took = append(*took, time.Since(start))
 		}
+	}
+	for _, w := range ways {
+		var warm []time.Duration
+		some(w, w.direct, block, &warm)
+		some(w, w.calls, block, &warm)
 	}
 	b.ResetTimer()
 	for left := b.N; left > 0; left -= block {
 		for i, w := range ways {
-			for range min(left, block) {
-				start := time.Now()
-				w.call(b)
-				took[i] = append(took[i], time.Since(start))
-			}
+			some(w, w.direct, min(left, block), &took[i].direct)
+			some(w, w.calls, min(left, block), &took[i].relayed)
 		}
 	}
-	for _, percent := range []int{50, 99} {
-		at := func(i int) float64 {
-			slices.Sort(took[i])
-			return float64(took[i][(len(took[i])-1)*percent/100].Nanoseconds()) / 1e3
-		}
-		b.ReportMetric(at(0), fmt.Sprintf("direct-p%d-µs", percent))
-		for i, w := range ways[1:] {
-			b.ReportMetric(at(i+1)-at(0), fmt.Sprintf("%s-added-p%d-µs", w.name, percent))
+	for i, w := range ways {
+		slices.Sort(took[i].direct)
+		slices.Sort(took[i].relayed)
+		for _, percent := range []int{50, 99} {
+			at := func(took []time.Duration) float64 {
+				return float64(took[(len(took)-1)*percent/100].Nanoseconds()) / 1e3
+			}
+			if i == 0 {
+				b.ReportMetric(at(took[i].direct), fmt.Sprintf("direct-p%d-µs", percent))
+			}
+			b.ReportMetric(at(took[i].relayed)-at(took[i].direct), fmt.Sprintf("%s-added-p%d-µs", w.name, percent))
 		}
 	}
 	b.ReportMetric(0, "ns/op") // of a round, which says nothing
@@ -85,27 +108,31 @@ func BenchmarkCalls(b *testing.B) {
 func BenchmarkManyCalls(b *testing.B) {
 	const callers, each = 64, 20
 	ways := newHost(b).ways(b)
-	took := make([]time.Duration, len(ways))
+	took := make([]struct{ direct, relayed time.Duration }, len(ways))
+	all := func(w way, by *ttrpc.Client, took *time.Duration) {
+		start := time.Now()
+		var running sync.WaitGroup
+		for range callers {
+			running.Go(func() {
+				for range each {
+					w.call(b, by)
+				}
+			})
+		}
+		running.Wait()
+		*took += time.Since(start)
+	}
 	n := 0
 	for b.Loop() {
 		n += callers * each
 		for i, w := range ways {
-			start := time.Now()
-			var all sync.WaitGroup
-			for range callers {
-				all.Go(func() {
-					for range each {
-						w.call(b)
-					}
-				})
-			}
-			all.Wait()
-			took[i] += time.Since(start)
+			all(w, w.direct, &took[i].direct)
+			all(w, w.calls, &took[i].relayed)
 		}
 	}
-	b.ReportMetric(float64(n)/took[0].Seconds(), "direct-calls/s")
-	for i, w := range ways[1:] {
-		b.ReportMetric(100*took[0].Seconds()/took[i+1].Seconds(), w.name+"-%")
+	b.ReportMetric(float64(n)/took[0].direct.Seconds(), "direct-calls/s")
+	for i, w := range ways {
+		b.ReportMetric(100*took[i].direct.Seconds()/took[i].relayed.Seconds(), w.name+"-%")
 	}
 	b.ReportMetric(0, "ns/op")
 }

@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"os"
 	"path/filepath"
+	"slices"
 	"strconv"
 	"testing"
 	"time"
@@ -57,6 +58,7 @@ type host struct {
 
 // pod is one of them.
 type pod struct {
+	id            string
 	calls, direct *ttrpc.Client
 	relay, inner  int // processes
 }
@@ -72,25 +74,33 @@ func newHost(tb testing.TB) *host {
 	build(tb, "./memory/inner", filepath.Join(h.dir, "containerd-shim-idle-v2"))
 	h.link = filepath.Join(h.dir, "containerd-shim-idle-traced-v2")
 	check(tb, os.Symlink(filepath.Join(bin, "containerd-shim-traced-v2"), h.link))
-	config := filepath.Join(h.dir, "config.toml")
-	check(tb, os.WriteFile(config, fmt.Appendf(nil, "[journal]\ndir = %q\n[relay]\nstate_dir = %q\n", filepath.Join(h.dir, "journal"), filepath.Join(h.dir, "state")), 0o600))
-	h.environ = environ(h.dir, config)
+	h.environ = environ(h.dir, h.configure("config.toml", ""))
 	tb.Cleanup(h.end)
 	return h
 }
 
-// start starts a container's shim as containerd does, and makes the calls of its start.
-func (h *host) start(id string) {
+// configure writes a configuration with more sections, and returns its path.
+func (h *host) configure(name, more string) string {
+	h.tb.Helper()
+	path := filepath.Join(h.dir, name)
+	check(h.tb, os.WriteFile(path, fmt.Appendf(nil, "%s[journal]\ndir = %q\n[relay]\nstate_dir = %q\n", more, filepath.Join(h.dir, "journal"), filepath.Join(h.dir, "state")), 0o600))
+	return path
+}
+
+// start starts a container's shim as containerd does, with more variables in its environment,
+// and makes the calls of its start.
+func (h *host) start(id string, environ ...string) *pod {
 	h.tb.Helper()
 	bundle := filepath.Join(h.dir, "bundles", id)
 	check(h.tb, os.MkdirAll(bundle, 0o711))
-	p := new(pod)
-	p.calls, p.direct = startShim(h.tb, h.link, bundle, id, h.environ)
+	p := &pod{id: id}
+	p.calls, p.direct = startShim(h.tb, h.link, bundle, id, slices.Concat(h.environ, environ))
 	p.relay, p.inner = processOf(h.tb, h.link, "relay", id), processOf(h.tb, filepath.Join(h.dir, "containerd-shim-idle-v2"), "serve", id)
 	h.pods = append(h.pods, p)
 	for _, method := range []string{"Create", "Start", "State", "Pids", "Connect", "Stats"} {
 		check(h.tb, p.calls.Call(context.Background(), "containerd.task.v2.Task", method, request(id, ""), new(emptypb.Empty)))
 	}
+	return p
 }
 
 // end ends all of them.

@@ -7,40 +7,51 @@ import (
 	"syscall"
 )
 
-// Child is a process that this one has started, and has not waited for yet.
-type Child struct{ pid int }
-
-// StartChild executes a program (syscall.ForkExec). Package os, and os/exec with it, first starts
-// another process to see what the kernel's pidfds can do, which takes longer than all else that
-// a command of the shim does before it has a child. A child needs no pidfd: nobody else waits
-// for it, so its pid is its own until Wait returns.
-func StartChild(program string, argv []string, attr *syscall.ProcAttr) (Child, error) {
-	pid, err := syscall.ForkExec(program, argv, attr)
-	if err != nil {
-		return Child{}, &os.PathError{Op: "fork/exec", Path: program, Err: err}
-	}
-	return Child{pid}, nil
+// Child is a process that this one has started. It is not safe for concurrent use.
+type Child struct {
+	pid int // 0 once it has been waited for: it may be another process's by then
 }
 
-// Wait waits for the child's end, once. The error is an ExitError unless it ended with status 0.
-func (c Child) Wait() error {
+// StartChild executes a program (syscall.ForkExec). Package os, and os/exec with it, first starts
+// another process to see what the kernel's pidfds can do, for which containerd would wait. A
+// child needs no pidfd: nobody else waits for it, so its pid is its own until Wait returns.
+func StartChild(program string, argv []string, attr *syscall.ProcAttr) (*Child, error) {
+	pid, err := syscall.ForkExec(program, argv, attr)
+	if err != nil {
+		return nil, &os.PathError{Op: "fork/exec", Path: program, Err: err}
+	}
+	return &Child{pid}, nil
+}
+
+// Wait waits for the child's end. The error is an ExitError unless it ended with status 0, and
+// syscall.ECHILD if it has been waited for.
+func (c *Child) Wait() error {
+	if c.pid == 0 {
+		return syscall.ECHILD
+	}
 	var status syscall.WaitStatus
 	for {
 		_, err := syscall.Wait4(c.pid, &status, 0, nil)
-		switch {
-		case errors.Is(err, syscall.EINTR):
-		case err != nil:
-			return fmt.Errorf("wait for process %d: %w", c.pid, err)
-		case status != 0:
-			return ExitError{status}
-		default:
-			return nil
+		if errors.Is(err, syscall.EINTR) {
+			continue
 		}
+		if err != nil {
+			err = fmt.Errorf("wait for process %d: %w", c.pid, err)
+		} else if status != 0 {
+			err = ExitError{status}
+		}
+		c.pid = 0
+		return err
 	}
 }
 
-// Kill ends a child that has not been waited for.
-func (c Child) Kill() error { return syscall.Kill(c.pid, syscall.SIGKILL) }
+// Kill ends the child. The error is syscall.ESRCH if it has been waited for.
+func (c *Child) Kill() error {
+	if c.pid == 0 {
+		return syscall.ESRCH
+	}
+	return syscall.Kill(c.pid, syscall.SIGKILL)
+}
 
 // ExitError is how a child ended: by its own exit status, or a signal.
 type ExitError struct{ syscall.WaitStatus }

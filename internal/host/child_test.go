@@ -43,4 +43,8 @@ func TestChild(t *testing.T) {
 	if err := c.Wait(); !errors.Is(err, syscall.ECHILD) {
 		t.Errorf("waited for twice: %v", err)
 	}
+	// The kernel would not know it either, unless its pid is another process's by now.
+	if err := c.Kill(); !errors.Is(err, syscall.ESRCH) || c.pid != 0 {
+		t.Errorf("killed after its end: %v, by pid %d", err, c.pid)
+	}
 }

@@ -31,7 +31,7 @@ import (
 type Standby struct {
 	Started time.Time
 	conn    *net.UnixConn
-	process host.Child
+	process *host.Child
 }
 
 // linkFD is the descriptor by which the process hears its starter.

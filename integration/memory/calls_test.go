@@ -19,45 +19,41 @@ import (
 // way is one from a client to an inner shim, which nobody else calls but the client directly:
 // processes that had more to do would answer sooner.
 type way struct {
-	name, method  string
-	pod           *pod
-	calls, direct *ttrpc.Client
+	name, method string
+	*pod
 }
 
 // ways are those that are compared: State is a quiet call, Pids is none. A pod is untraced that
 // the sampler has not drawn, and off until tracing on demand is switched on for it.
 func (h *host) ways(b *testing.B) []way {
 	dynamic := h.configure("dynamic.toml", "[trace]\nmode = \"dynamic\"\n")
-	ways := []way{
-		{name: "copied", method: "Pids", pod: h.start("box-copied")},
-		{name: "off", method: "Pids", pod: h.start("box-off", "SHIMTRACE_CONFIG="+dynamic)},
-		{name: "untraced", method: "Pids", pod: h.start("box-untraced", "OTEL_TRACES_SAMPLER=always_off")},
-		{name: "quiet", method: "State", pod: h.start("box-quiet")},
-		{name: "traced", method: "Pids", pod: h.start("box-traced")},
+	return []way{
+		{"copied", "Pids", h.startCopied(b, "box-copied")},
+		{"off", "Pids", h.start("box-off", "SHIMTRACE_CONFIG="+dynamic)},
+		{"untraced", "Pids", h.start("box-untraced", "OTEL_TRACES_SAMPLER=always_off")},
+		{"quiet", "State", h.start("box-quiet")},
+		{"traced", "Pids", h.start("box-traced")},
 	}
-	for i, w := range ways {
-		ways[i].calls, ways[i].direct = w.pod.calls, w.pod.direct
-	}
-	ways[0].calls = h.copied(b, ways[0].pod)
-	return ways
 }
 
-// copied starts a relay that only copies, and returns a client that calls a pod through it.
-func (h *host) copied(b *testing.B, p *pod) *ttrpc.Client {
-	inner := filepath.Join(h.dir, "bundles", p.id, idleshim.Socket)
+// startCopied starts a container's shim, whose calls then go through a relay that only copies.
+func (h *host) startCopied(b *testing.B, id string) *pod {
+	p := h.start(id)
 	copier := filepath.Join(h.dir, "copy")
 	build(b, "./memory/copy", copier)
-	cmd := exec.Command(copier, copier+".sock", inner)
+	cmd := exec.Command(copier, copier+".sock", filepath.Join(h.dir, "bundles", id, idleshim.Socket))
 	cmd.Stderr = b.Output()
 	check(b, cmd.Start())
 	b.Cleanup(func() { _ = cmd.Process.Kill(); _ = cmd.Wait() })
 	await(b, "the relay that copies listens", func() bool { return exists(cmd.Process.Pid) && dials(copier+".sock") })
-	return dial(b, copier+".sock")
+	p.calls.Close()
+	p.calls = dial(b, copier+".sock")
+	return p
 }
 
 // call calls by one of the way's clients.
 func (w way) call(b *testing.B, by *ttrpc.Client) {
-	if err := by.Call(context.Background(), "containerd.task.v2.Task", w.method, request(w.pod.id, ""), new(emptypb.Empty)); err != nil {
+	if err := by.Call(context.Background(), "containerd.task.v2.Task", w.method, request(w.id, ""), new(emptypb.Empty)); err != nil {
 		b.Fatal(err)
 	}
 }

@@ -89,12 +89,12 @@ func (h *host) configure(name, more string) string {
 
 // start starts a container's shim as containerd does, with more variables in its environment,
 // and makes the calls of its start.
-func (h *host) start(id string, environ ...string) *pod {
+func (h *host) start(id string, more ...string) *pod {
 	h.tb.Helper()
 	bundle := filepath.Join(h.dir, "bundles", id)
 	check(h.tb, os.MkdirAll(bundle, 0o711))
 	p := &pod{id: id}
-	p.calls, p.direct = startShim(h.tb, h.link, bundle, id, slices.Concat(h.environ, environ))
+	p.calls, p.direct = startShim(h.tb, h.link, bundle, id, slices.Concat(h.environ, more))
 	p.relay, p.inner = processOf(h.tb, h.link, "relay", id), processOf(h.tb, filepath.Join(h.dir, "containerd-shim-idle-v2"), "serve", id)
 	h.pods = append(h.pods, p)
 	for _, method := range []string{"Create", "Start", "State", "Pids", "Connect", "Stats"} {

@@ -33,6 +33,8 @@ func parseResult(raw []byte) (answer, error) {
 			return answer{}, fmt.Errorf("%w: byte %d: %w", errNoAnswer, len(raw)-len(rest), err)
 		}
 		switch tag {
+		case resultVersion:
+			before = append(before, rest[:size]...)
 		case resultAddress:
 			a.address = string(value)
 		case resultProtocol:
@@ -40,8 +42,6 @@ func parseResult(raw []byte) (answer, error) {
 			fallthrough
 		default:
 			after = append(after, rest[:size]...)
-		case resultVersion:
-			before = append(before, rest[:size]...)
 		}
 		rest = rest[size:]
 	}

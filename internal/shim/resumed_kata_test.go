@@ -268,6 +268,10 @@ func TestKataAgentConnectsBetweenRelays(t *testing.T) {
 	}
 	v.must("Start", "Delete")
 	v.end()
+	spans, lost := v.trace()
+	if got := count(spans); got < total/4 {
+		t.Errorf("%d spans are there, the agent sent %d; lost %v", got, total, lost)
+	}
 	if left, _ := os.ReadDir(filepath.Dir(v.socket)); len(left) != 1 {
 		t.Errorf("in the VMM's directory are %v", left)
 	}

@@ -27,10 +27,10 @@ type batch struct {
 const (
 	// maxBatchCost bounds a batch's memory, in bytes, give or take one span.
 	maxBatchCost = 512 << 10
-	// fullBatch is when a batch is sent, in bytes of OTLP, give or take one span. Its memory
-	// serves the next one: it is needed every half second while spans come, and would be
-	// garbage as often.
-	fullBatch = 32 << 10
+	// maxBatchBytes bounds a batch in bytes of OTLP, give or take one span. Its memory serves
+	// the next one: it is needed every half second while spans come, and would be garbage as
+	// often.
+	maxBatchBytes = 32 << 10
 )
 
 func newBatch(opts *Options, resource *resourcepb.Resource, scope, lost string) batch {
@@ -41,7 +41,7 @@ func (b *batch) add(s *span.Span, cost int) {
 	b.buf = s.AppendElement(b.buf)
 	b.spans++
 	b.cost += cost
-	if b.spans >= b.opts.MaxBatch || b.cost >= maxBatchCost || len(b.buf) >= fullBatch {
+	if b.spans >= b.opts.MaxBatch || b.cost >= maxBatchCost || len(b.buf) >= maxBatchBytes {
 		b.send()
 	}
 }
@@ -57,7 +57,7 @@ func (b *batch) send() {
 // flush hands the collected spans to the sink, and frees the memory if that was much.
 func (b *batch) flush() {
 	b.send()
-	if cap(b.buf) > 2*fullBatch {
+	if cap(b.buf) > 2*maxBatchBytes {
 		b.buf = nil
 	}
 }

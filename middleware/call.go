@@ -36,6 +36,8 @@ type Call struct {
 	// Message is what may be said of the answer's error message, at most 512 bytes:
 	// values, quotations and whatever else may be a secret are left out.
 	Message string
+	// Closed reports whether the connection ended before the call was answered.
+	Closed bool
 	// Expected reports whether the call failed as it does in a healthy life; see
 	// WithExpected.
 	Expected bool

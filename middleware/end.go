@@ -31,7 +31,7 @@ type End struct {
 	Requests uint64
 	Last     string
 	// Unanswered is the number of requests that got no answer, not counting those that
-	// wait for something else to end, or end the server.
+	// wait for something else to end, or end the server, or of which that is expected.
 	Unanswered int
 }
 
@@ -91,7 +91,7 @@ func (c *conn) tell(calls []lost) {
 	c.guard(func() {
 		end := c.ending.end
 		for _, l := range calls {
-			if !l.method.Waits && !l.method.Last && !l.Stream {
+			if !l.method.Waits && !l.method.Last && !l.Stream && !l.Expected {
 				end.Unanswered++
 			}
 		}

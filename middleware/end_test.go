@@ -38,7 +38,7 @@ func TestEnd(t *testing.T) {
 			}
 		}, middleware.End{By: middleware.Client, Err: io.ErrUnexpectedEOF}},
 		"server, with requests open": {func(t *testing.T, w *wires) {
-			for stream, method := range map[uint32]string{1: "Run", 3: "Await", 5: "Output"} {
+			for stream, method := range map[uint32]string{1: "Run", 3: "Await", 5: "Output", 9: "Hint"} {
 				send(t, w.client, ask(stream, method))
 				readFrame(t, w.server)
 			}
@@ -46,7 +46,7 @@ func TestEnd(t *testing.T) {
 			readFrame(t, w.server)
 			w.server.Close()
 			readEnd(t, w.client)
-		}, middleware.End{By: middleware.Server, Requests: 4, Last: jobs + "/Start", Unanswered: 2}},
+		}, middleware.End{By: middleware.Server, Requests: 5, Last: jobs + "/Start", Unanswered: 2}},
 		"server within an answer": {func(t *testing.T, w *wires) {
 			send(t, w.client, ask(1, "Run"))
 			readFrame(t, w.server)
@@ -79,7 +79,8 @@ func TestEnd(t *testing.T) {
 		t.Run(name, func(t *testing.T) {
 			ends := make(chan middleware.End, 2)
 			before := time.Now()
-			w := connect(t, middleware.WithMethods(jobMethod), middleware.WithEnd(func(e middleware.End) { ends <- e }))
+			w := connect(t, middleware.WithMethods(jobMethod), middleware.WithEnd(func(e middleware.End) { ends <- e }),
+				middleware.WithExpected(func(c *middleware.Call) bool { return c.Closed && c.Method == "Hint" }))
 			tt.do(t, w)
 			w.client.Close()
 			w.server.Close()

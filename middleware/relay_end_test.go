@@ -182,20 +182,22 @@ func TestWithoutHalfClose(t *testing.T) {
 }
 
 // A server that exits without answering, as Kata's shim does at its Shutdown: there
-// it is no error.
+// it is no error, nor where it is expected.
 func TestServerExits(t *testing.T) {
+	closed := middleware.WithExpected(func(c *middleware.Call) bool { return c.Closed && c.Code == 0 && c.Method == "State" })
 	for method, want := range map[string]struct {
-		status    sdktrace.Status
-		errorType any
+		status                       sdktrace.Status
+		errorType, expected, message any
 	}{
-		"Kill":     {sdktrace.Status{Code: codes.Error, Description: "no answer: connection closed"}, "connection_closed"},
+		"Kill":     {status: sdktrace.Status{Code: codes.Error, Description: "no answer: connection closed"}, errorType: "connection_closed"},
+		"State":    {expected: true, message: "no answer: connection closed"},
 		"Shutdown": {},
 	} {
 		t.Run(method, func(t *testing.T) {
 			provider, rec := recorder()
 			l := listen(t)
 			defer l.Close()
-			relayAddr, stop := relay(t, l.Addr().String(), provider)
+			relayAddr, stop := relay(t, l.Addr().String(), provider, closed)
 			c := client(t, relayAddr)
 			called := make(chan error)
 			go func() {
@@ -212,8 +214,9 @@ func TestServerExits(t *testing.T) {
 			}
 			stop()
 			s := ended(t, rec, 1)[0]
-			if s.Status() != want.status || attrs(s)["error.type"] != want.errorType {
-				t.Errorf("span has status %v and %v", s.Status(), attrs(s))
+			if got := attrs(s); s.Status() != want.status || got["error.type"] != want.errorType ||
+				got["shimtrace.expected"] != want.expected || got["shimtrace.expected.message"] != want.message {
+				t.Errorf("span has status %v and %v", s.Status(), got)
 			}
 		})
 	}

@@ -124,13 +124,16 @@ func unsampled(sc trace.SpanContext) trace.SpanContext {
 // call was quiet.
 func (s *spans) end(c *Call) {
 	c = s.caughtUp(c)
-	c.Expected = c.Code != 0 && s.expected != nil && s.expected(c)
+	c.Expected = c.Code != 0 && s.expects(c)
 	s.observer.Answered(c)
 	if c.Quiet() && !s.remarkable(c) && c.drop() {
 		return
 	}
 	s.record(c)
 }
+
+// expects reports whether the failure of c belongs to a healthy life.
+func (s *spans) expects(c *Call) bool { return s.expected != nil && s.expected(c) }
 
 // record ends the span of c with what is known of how the call ended.
 func (s *spans) record(c *Call) {
@@ -181,7 +184,8 @@ func (c *Call) over() bool { return c.method.Over != nil && c.method.Over(c) }
 func (s *spans) abandon(l lost) {
 	c := l.Call
 	c.ended(l.at)
-	c.lost = l.why
+	c.lost, c.Closed = l.why, l.why == errClosed
+	c.Expected = c.Closed && s.expects(c)
 	c = s.caughtUp(c)
 	s.observer.Lost(c)
 	timedOut := l.why == errAbandoned && !c.Stream && !c.method.Waits
@@ -192,15 +196,19 @@ func (s *spans) abandon(l lost) {
 }
 
 func (s *spans) recordLost(c *Call) {
-	if c.method.Last && c.lost == errClosed || c.lost == errResumed {
+	var attrs []attribute.KeyValue
+	message := "no answer: " + strings.ReplaceAll(c.lost.Error(), "_", " ")
+	switch {
+	case c.method.Last && c.Closed || c.lost == errResumed:
 		// The server is gone as it was told to be: containerd takes no answer for one
 		// (core/runtime/v2/shim.go, Shutdown). Or there was an answer that nobody has read.
-		c.span.SetAttributes(c.attributes(nil)...)
-		s.finish(c)
-		return
+	case c.Expected:
+		attrs = append(attrs, ExpectedKey.Bool(true), ExpectedMessageKey.String(message))
+	default:
+		attrs = append(attrs, semconv.ErrorTypeKey.String(c.lost.Error()))
+		c.span.SetStatus(codes.Error, message)
 	}
-	c.span.SetAttributes(c.attributes([]attribute.KeyValue{semconv.ErrorTypeKey.String(c.lost.Error())})...)
-	c.span.SetStatus(codes.Error, "no answer: "+strings.ReplaceAll(c.lost.Error(), "_", " "))
+	c.span.SetAttributes(c.attributes(attrs)...)
 	s.finish(c)
 }
 

@@ -24,7 +24,8 @@ func handedOver(l *Lives) *Lives {
 }
 
 // play plays calls, one a word: "Create" succeeds, "Create!" fails with NOT_FOUND,
-// "Create!13" with another code, "Delete?" has no answer yet; "Kill/e" is about exec e.
+// "Create!13" with another code, "Kill!closed" gets no answer since the connection ends,
+// "Delete?" has none yet; "Kill/e" is about exec e.
 // It returns those failures that are expected. Whoever follows the calls hands over to
 // another process again and again.
 func play(l *Lives, script string) (expected []string) {
@@ -42,14 +43,20 @@ func play(l *Lives, script string) (expected []string) {
 		if outcome == "?" {
 			continue
 		}
-		if outcome != "" {
+		switch outcome {
+		case "":
+		case "!":
 			c.Code = notFound
-			if len(outcome) > 1 {
-				fmt.Sscan(outcome[1:], &c.Code)
-			}
-			if l.Expected(c) {
-				expected = append(expected, word)
-			}
+		case "!closed":
+			c.Closed = true
+		default:
+			fmt.Sscan(outcome[1:], &c.Code)
+		}
+		if outcome != "" && l.Expected(c) {
+			expected = append(expected, word)
+		}
+		if c.Closed {
+			continue
 		}
 		l.Answered(c)
 		l = handedOver(l)
@@ -84,6 +91,8 @@ func TestTasks(t *testing.T) {
 		"start and create that fail":     {"Create! Create!2 Create Start! Start!2 Exec/e! Start/e!", ""},
 		"a second life of the id":        {"Create Start Wait Delete State! Create State! Kill! Wait Kill!", "State! Kill!"},
 		"not created":                    {"Create!2 State! Kill!", "State!"},
+		"connection ended too early":     {"State!closed Create!closed Create Start Kill!closed Wait Kill!closed Delete? Kill!closed Delete!closed", ""},
+		"connection ended with the last": {"Create Start Wait Delete Kill!closed State!closed Delete!closed Start!closed", "Kill!closed State!closed Delete!closed"},
 		"what nobody knows":              {"Create Start Wait Frob! Update! Pause! Checkpoint!", ""},
 	} {
 		t.Run(name, func(t *testing.T) {
@@ -105,6 +114,7 @@ func TestAgent(t *testing.T) {
 		"exec":                      {"CreateContainer ExecProcess/e TtyWinResize/e! WaitProcess/e TtyWinResize/e! CloseStdin/e!13 SignalProcess!", "TtyWinResize/e! CloseStdin/e!13"},
 		"statistics":                {"CreateContainer StatsContainer! WaitProcess StatsContainer!3", "StatsContainer!3"},
 		"removed":                   {"CreateContainer RemoveContainer! RemoveContainer RemoveContainer!3 StatsContainer!3", "RemoveContainer!3 StatsContainer!3"},
+		"connection ended":          {"CreateContainer StatsContainer!closed WaitProcess SignalProcess!closed RemoveContainer StatsContainer!closed ReadStdout!closed CreateContainer!closed", "StatsContainer!closed ReadStdout!closed"},
 		"failures":                  {"CreateContainer! CreateContainer StartContainer! ExecProcess/e!13 UpdateContainer! CopyFile!", ""},
 	} {
 		t.Run(name, func(t *testing.T) {

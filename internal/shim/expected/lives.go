@@ -164,17 +164,17 @@ func (l *Lives) removed(c *middleware.Call, ok bool) {
 	}
 }
 
-// Expected reports whether the failure of a call, which has been answered, belongs to a
-// healthy life.
+// Expected reports whether the failure of a call, which has been answered or whose
+// connection has ended, belongs to a healthy life.
 func (l *Lives) Expected(c *middleware.Call) bool {
-	if c.Code == 0 || c.ContainerID == "" {
+	if c.Code == 0 && !c.Closed || c.ContainerID == "" {
 		return false
 	}
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	at := l.moment(c)
 	return at != 0 && slices.ContainsFunc(l.rules, func(r rule) bool {
-		return r.moments&at != 0 && slices.Contains(r.methods, c.Method) && slices.Contains(r.codes, c.Code)
+		return r.moments&at != 0 && slices.Contains(r.methods, c.Method) && (slices.Contains(r.codes, c.Code) || r.closed && c.Closed)
 	})
 }
 

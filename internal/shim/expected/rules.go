@@ -34,10 +34,12 @@ const (
 )
 
 // rule says which failures of which methods belong to a healthy life: those with one
-// of the codes, at one of the moments.
+// of the codes, or without an answer since the connection ended (closed), at one of the
+// moments.
 type rule struct {
 	methods []string
 	codes   []middleware.Code
+	closed  bool
 	moments moment
 }
 
@@ -99,6 +101,13 @@ var taskRules = []rule{
 		codes:   []middleware.Code{notFound},
 		moments: deleted,
 	},
+	{
+		// The shim ends when its last container was deleted and it is told to (Shutdown),
+		// whatever it is being asked then: by nerdctl, which hands on signals to the last.
+		methods: []string{"State", "Stats", "Pids", "Connect", "Wait", "Kill", "CloseIO", "ResizePty", "Delete"},
+		closed:  true,
+		moments: deleted,
+	},
 }
 
 // agentRules are about what Kata's runtimes ask the agent (grpc.AgentService). The agent
@@ -131,6 +140,13 @@ var agentRules = []rule{
 	{
 		methods: []string{kata.RemoveContainer},
 		codes:   []middleware.Code{notFound, invalidArgument},
+		moments: deleted,
+	},
+	{
+		// The VM ends when its last container was removed, whatever its agent is being
+		// asked then.
+		methods: []string{kata.ReadStdout, kata.ReadStderr, kata.WaitProcess, kata.WriteStdin, kata.CloseStdin, kata.TtyWinResize, kata.SignalProcess, kata.StatsContainer, kata.RemoveContainer},
+		closed:  true,
 		moments: deleted,
 	},
 }

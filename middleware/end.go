@@ -31,7 +31,8 @@ type End struct {
 	Requests uint64
 	Last     string
 	// Unanswered is the number of requests that got no answer, not counting those that
-	// wait for something else to end, or end the server, or of which that is expected.
+	// wait for something else to end, those that end the server, and those of which it is
+	// expected (WithExpected).
 	Unanswered int
 }
 

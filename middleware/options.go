@@ -65,9 +65,8 @@ func WithQuiet(slow time.Duration, methods ...string) Option {
 
 // WithExpected says which failed calls belong to a healthy life: their spans are marked
 // (ExpectedKey) and have no error. It is asked once for each call that was answered with
-// a code other than 0, or not any more (Call.Closed), before the Observer is told of that,
-// and must not block.
-// Default: every failure is one.
+// a code other than 0, or whose connection ended first (Call.Closed), before the Observer
+// is told, and must not block. Default: every failure is one.
 func WithExpected(expected func(*Call) bool) Option {
 	return func(o *options) { o.expected = expected }
 }

@@ -22,7 +22,7 @@ const (
 	SandboxIDKey = attribute.Key(names.Sandbox)
 	SignalKey    = attribute.Key(names.Signal)
 	// ExpectedKey marks a call that failed as it does in a healthy life, and
-	// ExpectedMessageKey is what its answer said.
+	// ExpectedMessageKey is what its answer said, or that there was none.
 	ExpectedKey        = attribute.Key(names.Expected)
 	ExpectedMessageKey = attribute.Key(names.ExpectedMessage)
 )

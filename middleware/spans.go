@@ -149,12 +149,8 @@ func (s *spans) record(c *Call) {
 func (s *spans) recordAnswered(c *Call) {
 	room := rooms.Get().(*[roomForAttributes]attribute.KeyValue)
 	attrs := append(room[:0], semconv.RPCResponseStatusCode(c.Code.String()))
-	switch {
-	case c.Expected:
-		attrs = append(attrs, ExpectedKey.Bool(true), ExpectedMessageKey.String(c.Message))
-	case c.Code != 0:
-		attrs = append(attrs, semconv.ErrorTypeKey.String(c.Code.String()))
-		c.span.SetStatus(codes.Error, c.Message)
+	if c.Code != 0 {
+		attrs = c.failed(attrs, c.Code.String(), c.Message)
 	}
 	attrs = c.attributes(attrs)
 	c.span.SetAttributes(attrs...)
@@ -197,19 +193,23 @@ func (s *spans) abandon(l lost) {
 
 func (s *spans) recordLost(c *Call) {
 	var attrs []attribute.KeyValue
-	message := "no answer: " + strings.ReplaceAll(c.lost.Error(), "_", " ")
-	switch {
-	case c.method.Last && c.Closed || c.lost == errResumed:
-		// The server is gone as it was told to be: containerd takes no answer for one
-		// (core/runtime/v2/shim.go, Shutdown). Or there was an answer that nobody has read.
-	case c.Expected:
-		attrs = append(attrs, ExpectedKey.Bool(true), ExpectedMessageKey.String(message))
-	default:
-		attrs = append(attrs, semconv.ErrorTypeKey.String(c.lost.Error()))
-		c.span.SetStatus(codes.Error, message)
+	// The server may be gone as it was told to be: containerd takes no answer for one
+	// (core/runtime/v2/shim.go, Shutdown). Or there was an answer that nobody has read.
+	if told := c.method.Last && c.Closed; !told && c.lost != errResumed {
+		attrs = c.failed(attrs, c.lost.Error(), "no answer: "+strings.ReplaceAll(c.lost.Error(), "_", " "))
 	}
 	c.span.SetAttributes(c.attributes(attrs)...)
 	s.finish(c)
+}
+
+// failed notes in the span of c why it failed, and appends to attrs what its attributes say
+// of that.
+func (c *Call) failed(attrs []attribute.KeyValue, errorType, message string) []attribute.KeyValue {
+	if c.Expected {
+		return append(attrs, ExpectedKey.Bool(true), ExpectedMessageKey.String(message))
+	}
+	c.span.SetStatus(codes.Error, message)
+	return append(attrs, semconv.ErrorTypeKey.String(errorType))
 }
 
 func (s *spans) finish(c *Call) {

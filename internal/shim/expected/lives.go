@@ -173,9 +173,7 @@ func (l *Lives) Expected(c *middleware.Call) bool {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	at := l.moment(c)
-	return at != 0 && slices.ContainsFunc(l.rules, func(r rule) bool {
-		return r.moments&at != 0 && slices.Contains(r.methods, c.Method) && (slices.Contains(r.codes, c.Code) || r.closed && c.Closed)
-	})
+	return slices.ContainsFunc(l.rules, func(r rule) bool { return r.excuses(c, at) })
 }
 
 // moment returns where in its life a call's container or process is.
